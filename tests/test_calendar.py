@@ -12,7 +12,7 @@ TIMES = st.integers(0, 4_102_444_800_000)  # until 2100
 
 
 @given(TIMES)
-def test_a_time_lies_in_its_month_and_no_other(at: int) -> None:
+def test_every_time_is_in_exactly_one_month(at: int) -> None:
     start, end = month_start(at), next_month(at)
     assert start <= at < end
     assert (month_start(end), next_month(end - 1)) == (end, end)
@@ -36,7 +36,7 @@ def test_a_wait_doubles_with_each_failure_up_to_the_longest() -> None:
 
 
 @given(st.integers(-DAY_MS, 10**12), st.integers(1, 100))
-def test_a_wait_grows_with_age_within_its_bounds(age: int, share: int) -> None:
+def test_a_wait_grows_with_age_within_bounds(age: int, share: int) -> None:
     wait = backoff.with_age(age, 1_000, HOUR_MS, share=share)
     assert 1_000 <= wait <= HOUR_MS
     if 1_000 * share <= age < HOUR_MS * share:

@@ -53,7 +53,7 @@ from farebox.settings import SettingsError, proxies
         ("", "localhost.example", 80, True),
     ],
 )
-def test_what_is_reached_without_a_proxy(exempt: str, host: str, port: int, through: bool) -> None:
+def test_targets_reached_without_a_proxy(exempt: str, host: str, port: int, through: bool) -> None:
     found = proxies({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": exempt})
     assert (found.for_origin("https", host, port) is not None) is through
     assert found.for_origin("http", host, port) is None
@@ -104,9 +104,7 @@ def test_without_variables_there_is_none() -> None:
         ("HTTP_PROXY", "http://me:word@pröxy"),
     ],
 )
-def test_what_is_no_proxy_is_refused_with_the_variables_name_and_without_its_password(
-    variable: str, value: str
-) -> None:
+def test_an_invalid_proxy_url_is_refused_by_variable_without_its_password(variable: str, value: str) -> None:
     with pytest.raises(SettingsError) as raised:
         proxies({variable: value})
     assert str(raised.value).startswith(variable)

@@ -285,7 +285,7 @@ def test_an_abandoned_payment_page(owner: Owner) -> None:
     owner.has("0.00")
 
 
-def test_one_form_buys_once_however_often_it_is_sent(owner: Owner) -> None:
+def test_repeated_form_submissions_buy_once(owner: Owner) -> None:
     page = owner.page
     owner.save_card()
     owner.quote("10")

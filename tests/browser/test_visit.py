@@ -155,7 +155,7 @@ def _open_all(page: Page) -> None:
         summary.click()
 
 
-def test_everything_has_a_name_and_an_order(owner: Owner) -> None:
+def test_every_control_has_a_label_and_a_tab_order(owner: Owner) -> None:
     _rich(owner)
     for url in _pages(owner):
         owner.page.goto(url)

@@ -85,7 +85,7 @@ def refused(act: Callable[[], object]) -> ErrorKind:
     return caught.value.kind
 
 
-def test_a_hold_is_made_settled_and_seen_everywhere(holds: Holds) -> None:
+def test_a_settled_hold_shows_in_every_report(holds: Holds) -> None:
     made = holds.create(label="nightly batch")
     assert (made.state, made.amount, made.label, made.expires_at - made.created_at) == (
         "open", 1000, "nightly batch", MINUTE,
@@ -110,7 +110,7 @@ def test_without_a_provider_it_counts_as_the_application(holds: Holds) -> None:
     assert (line.provider, line.model, line.charge) == ("application", "", 700)
 
 
-def test_every_step_may_be_repeated(holds: Holds) -> None:
+def test_every_hold_request_is_idempotent(holds: Holds) -> None:
     first = [holds.create() for _ in range(3)]
     assert first[0] == first[1] == first[2]
     assert holds.customer.balance.held == 1000
@@ -121,7 +121,7 @@ def test_every_step_may_be_repeated(holds: Holds) -> None:
     assert [holds.release("job-2").state for _ in range(3)] == ["released"] * 3
 
 
-def test_the_same_name_for_something_else_is_refused(holds: Holds) -> None:
+def test_a_hold_id_with_different_content_conflicts(holds: Holds) -> None:
     holds.create()
     assert refused(lambda: holds.create(amount=1001)) is KEY_REUSED
     holds.settle()
@@ -163,7 +163,7 @@ def test_extending_raises_and_prolongs(holds: Holds) -> None:
     assert refused(lambda: holds.extend(amount=FIVE + 1)) is NO_CREDIT
 
 
-def test_it_is_refused_like_a_call(holds: Holds) -> None:
+def test_a_hold_is_refused_with_the_errors_of_a_call(holds: Holds) -> None:
     assert refused(lambda: holds.create(amount=FIVE + 1)) is NO_CREDIT
     holds.create("most", FIVE - 10)
     assert refused(lambda: holds.create(amount=11)) is CREDIT_HELD
@@ -196,7 +196,7 @@ def test_a_refusal_while_credit_is_being_bought_says_so(holds: Holds) -> None:
     assert (caught.value.kind, caught.value.retry_after) == (TOP_UP_UNDER_WAY, 2)
 
 
-def test_a_charge_above_the_hold_takes_what_there_is_and_reports_the_rest(holds: Holds) -> None:
+def test_an_overrun_takes_the_available_credit_and_reports_the_rest(holds: Holds) -> None:
     holds.create("other", FIVE - 1500)
     holds.create()
     done = holds.settle(amount=2500)
@@ -254,7 +254,7 @@ def test_hold_errors_are_named(holds: Holds, name: str) -> None:
     assert holds.customer.balance.held == 5
 
 
-def test_an_account_has_so_many_open_holds_and_no_more(holds: Holds, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_accounts_open_holds_are_limited(holds: Holds, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(external_holds, "OPEN_MAX", 3)
     for name in ("a", "b", "c"):
         holds.create(name)

@@ -495,7 +495,7 @@ async def test_connection_is_refused(farebox: Farebox, customer: Customer) -> No
     assert row["farebox"]["error"] == "upstream_unreachable (refused)"
 
 
-async def test_no_such_host(farebox: Farebox, customer: Customer) -> None:
+async def test_an_unknown_host_is_an_upstream_error(farebox: Farebox, customer: Customer) -> None:
     set_provider(farebox, "cerebras", base_url="http://provider.invalid")
     set_price(farebox, "cerebras", "raw-1")
     response = await call_raw(customer, "cerebras/chat/completions")
@@ -625,7 +625,7 @@ async def test_a_client_that_disconnects_in_mid_stream_pays_for_what_was_deliver
 
 
 @pytest.mark.parametrize("policy", ["hold", "free"])
-async def test_cut_answers_are_charged_by_the_operators_policy(
+async def test_interrupted_responses_are_charged_by_the_operators_policy(
     tmp_path: Path, leave: Callable[[Wire], None], policy: str
 ) -> None:
     with running_farebox(tmp_path, **{**SHORT_TIMEOUTS, "cut_stream": policy}) as farebox:
@@ -786,7 +786,7 @@ async def test_a_step_may_bring_a_key_and_a_configuration_of_its_own(customer: C
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"nonsense", b'[{"provider": "demo"}]', b"[1]"])
-async def test_what_is_no_list_of_steps_is_refused(customer: Customer, body: bytes) -> None:
+async def test_an_invalid_list_of_steps_is_refused(customer: Customer, body: bytes) -> None:
     response = await post(customer, body, "")
     assert (response.status, response.code) == (400, 2901)
 

@@ -55,7 +55,7 @@ def rows_in_database(customer: Customer) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
-async def test_one_row_a_call_with_everything_in_it(customer: Customer, stream: bool) -> None:
+async def test_a_call_has_one_complete_log_row(customer: Customer, stream: bool) -> None:
     body = native_body(stream=stream)
     response = await post(customer, body, NATIVE, demo="tokens=4 delay=60", user_agent="test/1", cf_aig_event_id="ev-1")
     assert response.headers["cf-aig-event-id"] == "ev-1"
@@ -85,7 +85,7 @@ async def test_one_row_a_call_with_everything_in_it(customer: Customer, stream: 
         assert detail["request_head_complete"] is True
 
 
-async def test_every_call_has_a_row_of_its_own(customer: Customer) -> None:
+async def test_every_call_has_its_own_log_row(customer: Customer) -> None:
     made = [
         (await post(customer, native_body(), NATIVE, demo=demo)).log_id
         for demo in ("", "status=500", "cut=1", "usage=none", "garbage=1", "tokens=0")

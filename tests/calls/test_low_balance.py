@@ -61,7 +61,7 @@ def buying(customer: Customer) -> None:
     )
 
 
-async def test_a_hundred_calls_across_the_threshold_ask_for_credit_once(farebox: Farebox) -> None:
+async def test_a_hundred_calls_across_the_threshold_request_credit_once(farebox: Farebox) -> None:
     customer = farebox.funded("5")
     posted = customer.balance.posted
     await asyncio.to_thread(arm, customer, posted - 50_000)
@@ -91,7 +91,7 @@ async def test_a_refusal_while_credit_is_being_bought_is_not_final(farebox: Fare
     assert (refused.status, refused.code) == (402, 2021), "what waits for the owner may wait for days"
 
 
-async def test_the_refusal_that_asks_for_credit_is_not_final_itself(farebox: Farebox) -> None:
+async def test_a_refusal_that_requests_credit_is_not_final(farebox: Farebox) -> None:
     customer = farebox.funded("0.00001")
     await asyncio.to_thread(arm, customer, 20_000)
     refused = await post(customer, chat_body(max_tokens=100))

@@ -83,7 +83,7 @@ def test_workers_ai_recordings_are_billed_by_reported_duration(customer: Custome
     assert receipt["charge_nanos"] == 18_750  # 0.027 USD an hour
 
 
-def test_what_cannot_be_measured_is_charged_by_the_last_subtitle(customer: Customer, upstream: Upstream) -> None:
+def test_unmeasurable_audio_is_charged_by_the_last_subtitle(customer: Customer, upstream: Upstream) -> None:
     """Vorbis in WebM is bounded by its bytes only, and has no other length than what the header says."""
     upstream.says(b"WEBVTT\n\n00:00.000 --> 00:02.300\nGood day.\n", "text/vtt")
     assert transcribed(customer, content("vorbis.webm"), response_format="vtt")["charge_nanos"] == 300_000
@@ -138,7 +138,7 @@ def test_speech_by_characters_is_charged_by_them_and_an_empty_answer_is_free(
 # Pictures
 
 
-def test_the_writing_of_an_svg_is_billed_beside_its_picture(customer: Customer, upstream: Upstream) -> None:
+def test_the_tokens_of_an_svg_are_billed_in_addition_to_its_image(customer: Customer, upstream: Upstream) -> None:
     upstream.says(
         b'{"created":1,"data":[{"b64_json":"QUFB"}],"usage":{"input_tokens":10,"input_tokens_details":{"text_tokens":10,'
         b'"image_tokens":0},"output_tokens":1756,"total_tokens":1766},"svg_usage":{"model":"gpt-5-mini",'

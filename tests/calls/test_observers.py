@@ -80,7 +80,7 @@ async def test_a_charged_call_gets_its_response_if_observers_fail(
 
 
 @pytest.mark.parametrize("demo", ["usage=absurd", "nousage_stream=1", "cut=2"])
-async def test_nor_does_what_is_unusual_about_a_call(customer: Customer, broken: Broken, demo: str) -> None:
+async def test_an_unusual_call_survives_failing_observers(customer: Customer, broken: Broken, demo: str) -> None:
     """A charge above its hold, a usage that is missing, a response that broke off: each has lines of its own."""
     response = await post(customer, chat_body(max_tokens=50, stream=True), demo=demo)
     assert response.status == 200

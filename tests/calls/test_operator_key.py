@@ -135,7 +135,7 @@ def test_free_paths_are_handled_too(customer: Customer, provider: Provider) -> N
 
 
 @pytest.mark.parametrize(("status", "reason", "document"), TROUBLE)
-def test_the_callers_own_key_is_the_callers_own_matter(
+def test_errors_on_the_callers_own_key_pass_unchanged(
     customer: Customer, provider: Provider, status: int, reason: str, document: Any
 ) -> None:
     provider.says(status, document)
@@ -156,7 +156,7 @@ def test_the_callers_own_key_is_the_callers_own_matter(
         (500, {"error": {"message": "Sorry"}}),
     ],
 )
-def test_what_is_about_the_request_passes_as_it_is(
+def test_an_error_about_the_request_passes_unchanged(
     customer: Customer, provider: Provider, status: int, document: Any
 ) -> None:
     provider.says(status, document)
@@ -167,7 +167,7 @@ def test_what_is_about_the_request_passes_as_it_is(
     assert alarms(customer.farebox) == []
 
 
-def test_but_without_the_key(customer: Customer, provider: Provider) -> None:
+def test_a_passed_error_has_the_key_removed(customer: Customer, provider: Provider) -> None:
     provider.says(403, {"error": {"message": f"Key {MASKED} ({KEY}) of org-AbCdEf0123 may not use the model"}})
     response = call(customer)
     said = "Key [removed] ([removed]) of org-[removed] may not use the model"
@@ -208,7 +208,7 @@ WORD = chunk(choices=[{"index": 0, "delta": {"content": "word "}, "finish_reason
 NO_MONEY = {"code": 402, "message": f"Insufficient credits of {MASKED}"}
 
 
-def test_a_good_response_that_reports_it_is_no_better(customer: Customer, provider: Provider) -> None:
+def test_a_key_error_in_a_200_response_is_replaced_too(customer: Customer, provider: Provider) -> None:
     provider.says(200, {"error": NO_MONEY, "user_id": "user_operator"})
     response = call(customer)
     assert (response.status_code, response.json()["error"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
@@ -228,7 +228,7 @@ def test_other_failures_in_a_good_response_pass(customer: Customer, provider: Pr
 
 
 @pytest.mark.parametrize("before", [0, 2])
-def test_nor_is_a_stream_that_reports_it(customer: Customer, provider: Provider, before: int) -> None:
+def test_a_stream_that_reports_a_key_error_is_replaced(customer: Customer, provider: Provider, before: int) -> None:
     provider.streams(*[WORD] * before, chunk(choices=[], error=NO_MONEY))
     response = call(customer, stream=True)
     assert response.status_code == 200
@@ -242,7 +242,7 @@ def test_nor_is_a_stream_that_reports_it(customer: Customer, provider: Provider,
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain"])
-def test_nor_is_one_object_in_the_place_of_a_stream(customer: Customer, provider: Provider, kind: str) -> None:
+def test_a_key_error_object_instead_of_a_stream_is_replaced(customer: Customer, provider: Provider, kind: str) -> None:
     provider.says(200, {"error": NO_MONEY})
     provider.kind = kind
     response = call(customer, stream=True)
@@ -251,7 +251,7 @@ def test_nor_is_one_object_in_the_place_of_a_stream(customer: Customer, provider
     assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
 
 
-def test_nor_are_events_under_another_type_with_their_length(customer: Customer, provider: Provider) -> None:
+def test_key_errors_in_mislabeled_events_are_replaced(customer: Customer, provider: Provider) -> None:
     provider.streams({"error": NO_MONEY})
     provider.kind, provider.headers = "application/json", [("content-length", str(len(provider.pieces[0])))]
     response = call(customer, stream=True, stream_options={"include_usage": True})
@@ -289,7 +289,7 @@ def test_the_account_is_not_named_in_headers(customer: Customer, provider: Provi
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream", ""])
-def test_nor_is_one_in_place_of_a_stream(customer: Customer, provider: Provider, kind: str) -> None:
+def test_a_key_error_body_instead_of_a_stream_is_replaced(customer: Customer, provider: Provider, kind: str) -> None:
     provider.says(200, {"error": NO_MONEY, "user_id": "user_operator"})
     provider.kind = kind
     response = call(customer, stream=True)
@@ -332,7 +332,7 @@ def test_an_error_in_a_stream_however_its_lines_end(
 
 
 @pytest.mark.parametrize("begun", [1, 12, len(KEY) - 1])
-def test_nor_does_an_error_that_is_cut_end_in_the_key(customer: Customer, provider: Provider, begun: int) -> None:
+def test_a_truncated_error_does_not_end_in_the_key(customer: Customer, provider: Provider, begun: int) -> None:
     """What comes before it may be quoted from the request, so that its place is the tenant's to choose."""
     provider.says(500, {})
     provider.pieces = [b"z" * (2**20 - begun) + KEY.encode() + b" more"]

@@ -192,7 +192,7 @@ DALLE = [
 
 
 @pytest.mark.parametrize(("model", "more", "nanos"), DALLE)
-def test_pictures_by_size_and_quality(
+def test_images_by_size_and_quality(
     customer: Customer, upstream: Upstream, model: str, more: dict[str, Any], nanos: int
 ) -> None:
     upstream.response = {"created": 1, "data": [{"url": "https://example.com/1.png"}] * more.get("n", 1)}
@@ -208,7 +208,7 @@ def entry(kind: str, input_tokens: int, output_tokens: int, model: str | None = 
     return {"type": kind, **tokens(input_tokens, output_tokens), **({"model": model} if model else {})}
 
 
-def test_a_compaction_is_billed_beside_the_response(customer: Customer, upstream: Upstream) -> None:
+def test_a_compaction_is_billed_in_addition_to_the_response(customer: Customer, upstream: Upstream) -> None:
     passes = [entry("compaction", 180_000, 3_500), entry("message", 23_000, 1_000)]
     upstream.response = message_response("claude-opus-4-6", tokens(23_000, 1_000, iterations=passes))
     edits = {"edits": [{"type": "compact_20260112"}]}
@@ -262,7 +262,7 @@ def test_a_fallback_answers_at_its_own_price(customer: Customer, upstream: Upstr
         assert receipt["priced_model"] == "claude-opus-4-6"
 
 
-def test_a_fallback_beside_the_top_level_figures_is_added(customer: Customer, upstream: Upstream) -> None:
+def test_a_fallback_outside_the_top_level_usage_is_added(customer: Customer, upstream: Upstream) -> None:
     passes = [entry("message", 2_000, 30), entry("fallback_message", 2_030, 100, "claude-opus-4-6")]
     upstream.response = message_response("claude-fable-5", tokens(2_000, 30, iterations=passes))
     receipt = charged(
@@ -271,7 +271,7 @@ def test_a_fallback_beside_the_top_level_figures_is_added(customer: Customer, up
     assert receipt["charge_nanos"] == 2_000 * 10_000 + 30 * 50_000 + 2_030 * 5_000 + 100 * 25_000
 
 
-def test_a_pass_that_cannot_be_costs_the_hold(customer: Customer, upstream: Upstream) -> None:
+def test_an_impossible_pass_costs_the_hold(customer: Customer, upstream: Upstream) -> None:
     passes = [entry("compaction", 900_000_000, 1), entry("message", 50, 16)]
     upstream.response = message_response("claude-opus-4-6", tokens(50, 16, iterations=passes))
     edits = {"edits": [{"type": "compact_20260112"}]}
@@ -295,7 +295,9 @@ def test_a_model_that_declines_before_any_output_is_free(customer: Customer, ups
         {"tools": [{"type": "xyz_20990101", "name": "xyz"}]},
     ],
 )
-def test_what_cannot_be_priced_is_not_sent(customer: Customer, upstream: Upstream, more: dict[str, Any]) -> None:
+def test_a_request_that_cannot_be_priced_is_not_sent(
+    customer: Customer, upstream: Upstream, more: dict[str, Any]
+) -> None:
     before = len(upstream.requested)
     response = call(customer, "anthropic/v1/messages", chat("claude-haiku-4-5", **more))
     assert response.status_code in (400, 402, 403, 404), response.text
@@ -314,7 +316,7 @@ def test_openrouters_cost_is_what_is_charged_to_the_last_digit(customer: Custome
     assert receipt["computed_nanos"] == "21000"
 
 
-def test_a_key_of_ones_own_at_the_upstream_costs_too(customer: Customer, upstream: Upstream) -> None:
+def test_a_callers_own_upstream_key_at_openrouter_costs_too(customer: Customer, upstream: Upstream) -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.000001, "is_byok": True}
     upstream.response = chat_response({**usage, "cost_details": {"upstream_inference_cost": 0.00002}})
     assert charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o-mini"))["charge_nanos"] == 21_000

@@ -103,7 +103,7 @@ def test_a_compressed_body_is_forwarded_decoded(
     assert log_row(customer, response.headers["cf-aig-log-id"])["tokens_in"] == 7
 
 
-def test_a_coding_that_is_not_known_is_refused_and_left_to_the_provider_on_the_callers_own_key(
+def test_an_unknown_coding_is_refused_but_forwarded_on_the_callers_own_key(
     customer: Customer, provider: Upstream
 ) -> None:
     for coding in ("compress", "gzip, gzip, gzip, gzip"):
@@ -166,7 +166,7 @@ def test_embeddings_by_the_api_hosts_path(customer: Customer, provider: Upstream
     assert customer.receipt(raw.headers["cf-aig-log-id"])["charge_nanos"] == price_of(7, 0)
 
 
-def test_a_compaction_is_charged_as_a_response_is(customer: Customer, provider: Upstream) -> None:
+def test_a_compaction_is_charged_like_a_response(customer: Customer, provider: Upstream) -> None:
     provider.response = {
         "id": "resp_acme",
         "object": "response.compaction",

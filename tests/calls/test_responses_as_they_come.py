@@ -204,7 +204,7 @@ async def test_a_possibly_last_event_is_held_back_only_briefly(customer: Custome
     assert paid(customer) == price_of(3, 5)
 
 
-async def test_a_provider_that_never_closes_does_not_keep_the_end(
+async def test_a_provider_that_never_closes_does_not_delay_the_end(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "DRAIN_SECONDS_MAX", 0.1)
@@ -269,7 +269,7 @@ async def test_audio_that_was_not_delivered_is_free(customer: Customer) -> None:
     assert (response.status, paid(customer), customer.balance.held) == (502, 0, 0)
 
 
-async def test_a_list_that_breaks_off_breaks_off_for_the_client(customer: Customer) -> None:
+async def test_an_interrupted_list_is_interrupted_for_the_client(customer: Customer) -> None:
     """No event can tell it."""
     entry = google("one").removeprefix(b"data: ").strip()
 
@@ -316,7 +316,7 @@ async def test_plain_text_under_an_unknown_encoding_is_read(customer: Customer, 
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_a_bomb_is_a_response_that_broke_off(customer: Customer, stream: bool) -> None:
+async def test_a_decompression_bomb_is_an_interrupted_response(customer: Customer, stream: bool) -> None:
     bomb = gzip.compress(bytes(40 * 2**20))
 
     async def handle(self: Provider, exchange: Exchange) -> None:

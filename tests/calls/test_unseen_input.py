@@ -71,7 +71,7 @@ def together(customer: Customer, times: int, **fields: Any) -> list[httpx.Respon
         return list(pool.map(lambda _: ask_responses(customer, **fields), range(times)))
 
 
-def test_twelve_calls_that_go_on_from_an_unknown_answer_are_refused(farebox: Farebox, upstream: Upstream) -> None:
+def test_twelve_calls_continuing_an_unknown_response_are_refused(farebox: Farebox, upstream: Upstream) -> None:
     """Each would read 300,000 tokens, and six of them were answered on a dollar; the model can read a million."""
     customer = farebox.funded("1.00")
     upstream.response = stored_response(300_000, 100)
@@ -134,7 +134,7 @@ def test_a_search_is_possible_on_little_and_its_hold_grows_with_what_searches_br
     assert grown > 5 * 89_000 * 2000
 
 
-def test_what_one_tenant_searches_for_does_not_raise_the_holds_of_others(farebox: Farebox, upstream: Upstream) -> None:
+def test_one_tenants_searches_do_not_raise_other_tenants_holds(farebox: Farebox, upstream: Upstream) -> None:
     upstream.response = found(20_000, 2)
     for _ in range(3):
         assert search(farebox.funded("5")).status_code == 200
@@ -150,7 +150,7 @@ def test_what_one_tenant_searches_for_does_not_raise_the_holds_of_others(farebox
     assert holds[1] > 5 * 890_000 * 1000
 
 
-def test_what_the_operator_does_not_pay_for_is_refused(farebox: Farebox) -> None:
+def test_a_request_that_the_operator_does_not_pay_for_is_refused(farebox: Farebox) -> None:
     customer = farebox.funded("100")
     mcp = {"type": "mcp", "server_label": "acme", "server_url": "https://acme.example/mcp"}
     response = ask_responses(customer, tools=[mcp])

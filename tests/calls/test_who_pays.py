@@ -192,7 +192,7 @@ def test_with_an_own_key_our_token_is_not_forwarded(farebox: Farebox, customer: 
     assert customer.balance.posted == FIVE
 
 
-def test_what_belongs_to_the_callers_connection_is_not_forwarded(farebox: Farebox, customer: Customer) -> None:
+def test_connection_headers_are_not_forwarded(farebox: Farebox, customer: Customer) -> None:
     private = {
         "cookie": "session=1",
         "x-forwarded-for": "10.0.0.1",
@@ -399,7 +399,7 @@ GENERATE = "google-ai-studio/v1beta/models/gemini-2.5-flash:generateContent"
         ("", {"x-http-method-override": "DELETE"}),
     ],
 )
-def test_what_would_hide_the_usage_does_not_reach_the_provider_on_the_operators_key(
+def test_options_that_hide_usage_are_dropped_on_the_operators_key(
     farebox: Farebox, customer: Customer, query: str, headers: dict[str, str]
 ) -> None:
     body = {"contents": [{"parts": [{"text": "Hello there"}]}]}

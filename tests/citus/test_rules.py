@@ -85,7 +85,7 @@ def test_every_key_of_a_distributed_table_begins_with_the_bucket(postgres: Postg
     assert [(table, index) for table, index, first in found if table in DISTRIBUTED and first != "bucket"] == []
 
 
-def test_there_is_nothing_that_citus_refuses(postgres: PostgresServer, migrated: str) -> None:
+def test_no_statement_uses_what_citus_does_not_support(postgres: PostgresServer, migrated: str) -> None:
     assert postgres.query("SELECT conname FROM pg_constraint WHERE contype IN ('f', 't', 'x')", migrated) == []
     assert postgres.query("SELECT tgname FROM pg_trigger", migrated) == []
     assert postgres.query("SELECT relname FROM pg_class WHERE relkind = 'S'", migrated) == []  # no SERIAL

@@ -54,7 +54,7 @@ def test_a_provider_is_set_in_one_way(cli: Cli) -> None:
     assert cli("provider", "set", "openai", "--api-key-stdin", stdin=" \n").status == 2
 
 
-def test_a_key_of_another_secret_key_is_said_to_be_unreadable(cli: Cli, data_dir: Path) -> None:
+def test_a_key_sealed_with_another_secret_key_is_reported_as_unreadable(cli: Cli, data_dir: Path) -> None:
     cli("provider", "set", "openai", "--api-key", KEY)
     (data_dir / "secret.key").unlink()
     listed = {row["name"]: row for row in cli("provider", "list", "--json").json}

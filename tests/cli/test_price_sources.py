@@ -36,7 +36,7 @@ def test_the_supplement_is_listed_loaded_and_put_back(cli: Cli, tmp_path: Path) 
     assert "acme-9" not in cli("price", "supplement", "--shipped").out
 
 
-def test_a_file_that_is_no_supplement_is_refused(cli: Cli, tmp_path: Path) -> None:
+def test_an_invalid_supplement_file_is_refused(cli: Cli, tmp_path: Path) -> None:
     cli("init")
     file = tmp_path / "broken.json"
     (entry,) = OURS["prices"]

@@ -83,7 +83,7 @@ def test_a_wrong_setting_is_refused_in_one_line(cli: Cli, monkeypatch: pytest.Mo
 
 
 @SQLITE_ONLY
-def test_a_file_that_is_no_database_is_refused_by_name(cli: Cli, data_dir: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused_by_name(cli: Cli, data_dir: Path) -> None:
     data_dir.mkdir()
     (data_dir / "farebox.db").write_text("no database, but long enough to be taken for one: " + "x" * 100)
     refused = cli("account", "list")
@@ -91,7 +91,7 @@ def test_a_file_that_is_no_database_is_refused_by_name(cli: Cli, data_dir: Path)
     assert "farebox.db cannot be opened as a database" in refused.err
 
 
-def test_an_unexpected_failure_is_one_line_too(cli: Cli, data_dir: Path) -> None:
+def test_an_unexpected_failure_is_reported_in_one_line(cli: Cli, data_dir: Path) -> None:
     assert cli("init").status == 0
     with opened_for_command(load()) as connection:
         connection.execute("DROP TABLE accounts")
@@ -249,7 +249,7 @@ def _is_heap_of_thread(line: str) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("public_url", ["", "https://ai.example"])
-def test_a_demo_that_is_open_to_others_is_warned_of(
+def test_a_publicly_reachable_demo_is_warned_about(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, public_url: str
 ) -> None:
     monkeypatch.setenv("FAREBOX_PUBLIC_URL", public_url)
@@ -283,7 +283,7 @@ def test_commands_work_while_a_server_runs(data_dir: Path, tmp_path: Path, cli: 
 
 
 @pytest.mark.slow
-def test_commands_beside_a_demo_find_the_server_and_its_payment_processor(
+def test_commands_next_to_a_demo_use_its_server_and_payment_processor(
     data_dir: Path, tmp_path: Path, cli: Cli, process: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with _serving(tmp_path, "--demo", "--welcome") as (_, out):

@@ -19,7 +19,7 @@ STRIPE = {"FAREBOX_STRIPE_SECRET_KEY": "sk_test_hidden", "FAREBOX_STRIPE_WEBHOOK
         ({"FAREBOX_SMTP_URL": "http://mail.example", "FAREBOX_SMTP_FROM": "a@b.example"}, "smtp://"),
     ],
 )
-def test_what_cannot_be_right_refuses_to_start(environment: dict[str, str], reported: str) -> None:
+def test_invalid_settings_refuse_to_start(environment: dict[str, str], reported: str) -> None:
     with pytest.raises(SettingsError, match=reported):
         load(environment)
 

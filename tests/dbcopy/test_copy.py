@@ -151,9 +151,7 @@ def test_the_hash_is_postgresqls(postgres: PostgresServer) -> None:
 # --- cut off ----------------------------------------------------------------------------------------------------------
 
 
-def test_killed_anywhere_it_goes_on_and_doubles_nothing(
-    sample: Sample, postgres: PostgresServer, postgres_url: str
-) -> None:
+def test_a_killed_copy_resumes_without_duplicates(sample: Sample, postgres: PostgresServer, postgres_url: str) -> None:
     add_calls(sample.database, "busy", 20_000)
     before = of_file(sample.database)
     kills = 0
@@ -175,7 +173,7 @@ def test_killed_anywhere_it_goes_on_and_doubles_nothing(
     assert of_postgres(postgres, postgres_url) == before
 
 
-def test_killed_into_a_file(sample: Sample, tmp_path: Path) -> None:
+def test_a_killed_copy_into_a_file_resumes(sample: Sample, tmp_path: Path) -> None:
     add_calls(sample.database, "busy", 20_000)
     there = tmp_path / "there.db"
     assert _killed(sample, url_of(there), lambda: _batches_in_file(there) >= 3)
@@ -185,7 +183,7 @@ def test_killed_into_a_file(sample: Sample, tmp_path: Path) -> None:
     assert of_file(there) == of_file(sample.database)
 
 
-def test_a_source_that_changed_between_two_runs_is_found_out(sample: Sample, tmp_path: Path) -> None:
+def test_a_source_that_changed_between_two_runs_is_detected(sample: Sample, tmp_path: Path) -> None:
     there = tmp_path / "there.db"
 
     def cut_off(what: str, *_: int) -> None:
@@ -341,7 +339,7 @@ def _replaced(column: str, table: str, value: Callable[[Any], Any]) -> Callable[
         ("cards", _replaced("bucket", "cards", lambda _: 3), "cards, rows in the bucket of their account"),
     ],
 )
-def test_what_is_lost_on_the_way_is_found(
+def test_rows_lost_during_a_copy_are_found(
     sample: Sample, tmp_path: Path, table: str, damage: Callable[[Row], Row | None], why: str
 ) -> None:
     there = tmp_path / "there.db"

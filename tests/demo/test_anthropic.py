@@ -72,7 +72,7 @@ async def test_a_tool_that_is_required(client: anthropic.AsyncAnthropic, streami
     assert message.usage.output_tokens == 2
 
 
-async def test_cached_tokens_are_beside_the_input(client: anthropic.AsyncAnthropic) -> None:
+async def test_cached_tokens_are_reported_separately_from_the_input(client: anthropic.AsyncAnthropic) -> None:
     message = await client.messages.create(
         model="claude-x",
         max_tokens=100,

@@ -126,7 +126,7 @@ async def received(http: httpx2.AsyncClient, directives: str, **fields: Any) -> 
     return arrived, False
 
 
-async def test_a_cut_breaks_the_response_off(demo: RunningProvider, http: httpx2.AsyncClient) -> None:
+async def test_the_cut_directive_breaks_off_the_response(demo: RunningProvider, http: httpx2.AsyncClient) -> None:
     arrived, broken = await received(http, "cut=5", stream=True)
     assert broken
     assert len(streamed(arrived.decode())) == 5
@@ -160,7 +160,7 @@ async def test_a_failure_inside_a_success(http: httpx2.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_trickle_changes_nothing_but_the_pace(http: httpx2.AsyncClient, stream: bool) -> None:
+async def test_the_trickle_directive_changes_only_the_pace(http: httpx2.AsyncClient, stream: bool) -> None:
     async with http.stream(
         "POST", CHAT, json=chat_body(stream=stream), headers={"x-demo": "trickle=1 tokens=3"}
     ) as response:

@@ -56,7 +56,7 @@ async def test_open_calls_are_counted(demo: RunningProvider, http: httpx2.AsyncC
     assert (stats.open, stats.completed) == (0, 3)
 
 
-async def test_closing_lets_go_of_those_that_wait(until: Until) -> None:
+async def test_closing_releases_waiters(until: Until) -> None:
     provider = await start_provider()
     async with httpx2.AsyncClient(base_url=provider.url) as http:
         waiting = asyncio.create_task(http.post(CHAT, json={}, headers={"x-demo": "hang=1"}))

@@ -98,7 +98,7 @@ async def test_a_new_year_begins_at_one(services: Services) -> None:
     assert await invoice(services, bought("2"), at=START + YEAR_MS) == "FB-2027-000001"
 
 
-async def test_an_undone_transaction_leaves_no_gap(services: Services) -> None:
+async def test_a_rolled_back_transaction_leaves_no_gap(services: Services) -> None:
     def broken(connection: Connection) -> None:
         issue_invoice(connection, services.settings, bucket_of(connection), bought("broken"), START)
         raise RuntimeError("the payment was not ours")

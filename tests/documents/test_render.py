@@ -87,7 +87,7 @@ def read_back(pdf: bytes) -> Page:
     return Page(text, " ".join(text.split()), len(reader.pages), float(reader.pages[0].mediabox.width))
 
 
-def test_an_invoice_has_all_that_an_invoice_must_have() -> None:
+def test_an_invoice_has_all_required_fields() -> None:
     page = read_back(render(INVOICE))
     assert page.count == 1
     assert abs(page.width - 595) < 1  # A4
@@ -101,7 +101,7 @@ def test_an_invoice_has_all_that_an_invoice_must_have() -> None:
     assert "Reverse charge" not in page.words
 
 
-def test_a_reverse_charge_is_said() -> None:
+def test_a_reverse_charge_is_stated() -> None:
     tax = TaxLine("VAT", 190_000, 0, reverse_charge=True)
     page = read_back(render(msgspec.structs.replace(INVOICE, tax=tax, total_cents=123_706)))
     assert "VAT 0 % (reverse charge) 0.00" in page.words
@@ -109,7 +109,7 @@ def test_a_reverse_charge_is_said() -> None:
     assert "Total USD 1,237.06" in page.words
 
 
-def test_no_tax_has_no_line() -> None:
+def test_an_invoice_without_tax_has_no_tax_line() -> None:
     page = read_back(render(msgspec.structs.replace(INVOICE, tax=None, total_cents=123_706)))
     assert "VAT" not in page.words
     assert "%" not in page.words

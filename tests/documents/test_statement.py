@@ -128,7 +128,7 @@ async def test_the_sums_are_those_of_the_transfers(services: Services, seed: int
     assert balance == [(months[-1].closing_nanos,)]
 
 
-async def test_a_call_over_midnight_is_told_in_both_months(services: Services) -> None:
+async def test_a_call_across_midnight_is_shown_in_both_months(services: Services) -> None:
     life = Life(services, 0)
     await services.ledger.do(TopUp(account_id=ANN, payment_id="p", amount=10_000_000_000, at=NOVEMBER))
     await life.call("over", DECEMBER - 30_000, 1_000, took=60_000, model="gpt-5")
@@ -140,7 +140,7 @@ async def test_a_call_over_midnight_is_told_in_both_months(services: Services) -
     assert (december.usage_nanos, december.shifted_nanos, december.closing_nanos) == (0, 1_000, 9_999_999_000)
 
 
-async def test_what_the_seller_bears_is_not_the_customers(services: Services) -> None:
+async def test_written_off_amounts_are_not_charged_to_the_customer(services: Services) -> None:
     await services.ledger.do(TopUp(account_id=ANN, payment_id="p", amount=700, at=NOVEMBER))
     await Life(services, 0).call("over", NOVEMBER + DAY, 1_000)
     made = await statement_of(services, ANN, "2026-11")
@@ -159,7 +159,7 @@ async def test_a_month_is_final_once_its_calls_are_over(services: Services) -> N
 
 
 @pytest.mark.parametrize("month", ["2099-01", "2026-13", "2026-1", "november", "2026-00", "2026-11-01", ""])
-async def test_there_is_no_statement_of_other_months(services: Services, month: str) -> None:
+async def test_other_months_have_no_statement(services: Services, month: str) -> None:
     with pytest.raises(Problem, match="no statement"):
         await statement_of(services, ANN, month)
 

@@ -66,7 +66,7 @@ async def test_lines_are_kept_in_order_and_share_the_wait_for_the_disk(
     assert list(files.folder.iterdir()) == []
 
 
-async def test_only_the_owner_may_read_it(files: JournalFiles) -> None:
+async def test_only_its_owner_may_read_the_journal(files: JournalFiles) -> None:
     await files.add(b"secret")
     (path,) = files.folder.iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -74,7 +74,7 @@ async def test_only_the_owner_may_read_it(files: JournalFiles) -> None:
 
 
 @pytest.mark.parametrize("kept", range(0, len(sealed(b"second")), 3))
-async def test_a_line_cut_anywhere_is_told_apart(files: JournalFiles, kept: int) -> None:
+async def test_a_truncated_journal_line_is_detected(files: JournalFiles, kept: int) -> None:
     await files.add(b"first")
     (path,) = files.folder.iterdir()
     with path.open("ab") as file:
@@ -83,7 +83,7 @@ async def test_a_line_cut_anywhere_is_told_apart(files: JournalFiles, kept: int)
 
 
 @pytest.mark.parametrize("at", [0, 3, 8, 9, 12])
-def test_a_line_that_was_changed_is_told_apart(at: int) -> None:
+def test_a_modified_journal_line_is_detected(at: int) -> None:
     line = bytearray(sealed(b"some content"))
     line[at] ^= 1
     assert unsealed(bytes(line)) is None
@@ -98,7 +98,7 @@ async def test_a_caller_that_is_cancelled_leaves_its_line(files: JournalFiles) -
     assert await contents(files) == [b"first", b"second"]
 
 
-async def test_a_full_disk_is_told_and_spoils_nothing(files: JournalFiles) -> None:
+async def test_a_full_disk_is_reported_and_corrupts_nothing(files: JournalFiles) -> None:
     """The process may write no larger file: the system cuts a write short, then refuses, as it does on a full disk."""
     await files.add(b"before")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -286,7 +286,7 @@ async def test_ends_kept_in_memory_are_still_to_be_posted(tmp_path: Path, databa
     await journal.close()
 
 
-async def test_what_a_late_verdict_says_is_on_the_receipt(tmp_path: Path) -> None:
+async def test_a_late_verdict_is_on_the_receipt(tmp_path: Path) -> None:
     record = entry("call").record
     row = record.row(Verdict(Outcome.DONE, amount=6, written_off=1, late=True))
     assert row.receipt is not None
@@ -300,7 +300,7 @@ async def test_what_a_late_verdict_says_is_on_the_receipt(tmp_path: Path) -> Non
     assert row.request_body == b"\x00\xff\n"
 
 
-async def test_what_cannot_be_posted_is_put_aside_and_holds_nothing_up(tmp_path: Path, database: Database) -> None:
+async def test_an_unpostable_journal_entry_is_set_aside_and_blocks_nothing(tmp_path: Path, database: Database) -> None:
     ledger = Taken(conflicts=frozenset({"two"}), unknown=frozenset({"three"}))
     journal = journal_of(tmp_path, "one", database, ledger)
     for name in ("one", "two", "three"):

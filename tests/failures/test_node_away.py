@@ -114,7 +114,7 @@ READS = (
 )  # fmt: skip
 
 
-def test_others_are_served_and_its_own_accounts_are_refused(world: World) -> None:
+def test_only_accounts_on_the_lost_node_are_refused(world: World) -> None:
     world.take_away()
     for _ in range(3):
         refused = world.there.chat()
@@ -190,7 +190,7 @@ def test_a_charge_that_waits_for_the_node_keeps_no_other_waiting(world: World) -
     assert differences(world.farebox) == []
 
 
-def test_what_is_due_is_found_without_it_and_a_report_fails(world: World) -> None:
+def test_due_work_is_found_without_the_lost_node_and_a_report_fails(world: World) -> None:
     database, sql = world.farebox.services.database, "SELECT account_id FROM balances WHERE bucket = ?"
 
     def at_hand(connection: Connection) -> set[str]:

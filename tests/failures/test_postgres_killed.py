@@ -47,7 +47,7 @@ def installation(postgres: PostgresServer, tmp_path: Path) -> Installation:
     return new_installation(tmp_path, postgres.new_database())
 
 
-async def test_what_was_answered_is_charged_once_however_often_postgres_is_killed(
+async def test_completed_calls_are_charged_once_despite_postgres_kills(
     installation: Installation, postgres: PostgresServer
 ) -> None:
     print(f"FAREBOX_TEST_SEED={SEED}")

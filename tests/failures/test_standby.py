@@ -122,7 +122,7 @@ async def _refused_soon(installation: Installation, load: Load) -> None:
         load.note(installation.customers[0][0], response)
 
 
-async def test_a_database_that_has_no_synchronous_standby_at_all_is_not_written_where_one_is_required(
+async def test_without_a_required_standby_the_database_is_not_written(
     postgres_url: str,
 ) -> None:
     database = await PostgresDatabase.open(postgres_url, timeout=2, standby="require")
@@ -143,7 +143,7 @@ def _refusal(database: PostgresDatabase) -> str | None:
     return None
 
 
-async def test_a_role_that_does_not_see_the_standby_is_told_what_it_lacks(
+async def test_a_role_that_cannot_see_the_standby_gets_the_missing_permission(
     postgres: PostgresServer, postgres_url: str
 ) -> None:
     role = "plain_" + postgres_url.rpartition("_")[2][:12]
@@ -156,7 +156,7 @@ async def test_a_role_that_does_not_see_the_standby_is_told_what_it_lacks(
         await asyncio.to_thread(postgres.query, f"DROP ROLE {role}")
 
 
-async def test_one_failure_is_looked_into_at_once(postgres: PostgresServer, postgres_url: str) -> None:
+async def test_a_single_failure_triggers_a_probe_at_once(postgres: PostgresServer, postgres_url: str) -> None:
     """A connection that was ended by an administrator is no outage."""
     database = await PostgresDatabase.open(postgres_url, timeout=2)
     try:
@@ -175,7 +175,7 @@ async def test_one_failure_is_looked_into_at_once(postgres: PostgresServer, post
         await database.close()
 
 
-async def test_the_host_that_takes_writes_is_found_beside_one_that_never_answers(postgres: PostgresServer) -> None:
+async def test_the_primary_is_found_although_another_host_never_responds(postgres: PostgresServer) -> None:
     writers: list[asyncio.StreamWriter] = []
     async with await asyncio.start_server(lambda reader, writer: writers.append(writer), "127.0.0.1", 0) as silent:
         port = silent.sockets[0].getsockname()[1]

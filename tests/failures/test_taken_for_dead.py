@@ -23,7 +23,9 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_its_caller_gets_the_response_and_is_charged_once(farebox: Farebox, *, stream: bool) -> None:
+async def test_a_call_of_a_process_declared_dead_completes_and_is_charged_once(
+    farebox: Farebox, *, stream: bool
+) -> None:
     customer = farebox.funded("5")
     services = farebox.services
     with gated(farebox) as gate:

@@ -103,7 +103,7 @@ def test_standard_error_that_takes_nothing(tmp_path: Path, full: bool) -> None:
 
 
 @SQLITE_ONLY
-def test_a_reader_that_has_gone(tmp_path: Path) -> None:
+def test_a_cancelled_reader(tmp_path: Path) -> None:
     """`farebox serve 2>&1 | head -1`."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -117,7 +117,7 @@ def test_a_reader_that_has_gone(tmp_path: Path) -> None:
 
 
 @SQLITE_ONLY
-def test_a_reader_that_has_stopped_reading(tmp_path: Path) -> None:
+def test_lines_are_dropped_while_the_log_reader_is_stopped(tmp_path: Path) -> None:
     """Lines are dropped, and nobody waits; once it reads again, the log says how many are missing."""
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)

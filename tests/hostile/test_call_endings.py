@@ -130,7 +130,9 @@ async def test_calls_that_the_server_cuts_when_it_stops(tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("finish", [None, "stop"], ids=["unfinished", "finished"])
 @pytest.mark.parametrize("by", ["provider", "client"])
-async def test_what_was_told_before_a_cut_is_charged(customer: Customer, by: str, finish: str | None) -> None:
+async def test_usage_reported_before_an_interruption_is_charged(
+    customer: Customer, by: str, finish: str | None
+) -> None:
     """A thousand tokens of input, which nobody could count from the request, and more output than has come."""
     usage = {"prompt_tokens": 1_000, "completion_tokens": 70, "total_tokens": 1_070}
     async with speaking(customer.farebox, HEAD + event(finish, usage=usage), hangs=by == "client"):
@@ -180,9 +182,7 @@ async def test_a_hold_lives_as_long_as_its_call_may_take_and_a_minute(tmp_path: 
 # A verdict that does not arrive
 
 
-async def test_a_hold_whose_verdict_is_not_waited_for_is_given_back(
-    customer: Customer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_hold_of_a_cancelled_caller_is_released(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger, held = type(customer.farebox.services.ledger), []
     do = ledger.do
 
@@ -233,7 +233,7 @@ def held_for(customer: Customer, tier: str, padding: str) -> int:
     return hold
 
 
-def test_a_dearer_tier_is_held_for_at_its_own_price(tiered: Customer) -> None:
+def test_a_more_expensive_tier_is_held_at_its_own_price(tiered: Customer) -> None:
     standard = held_for(tiered, "default", "!")
     assert held_for(tiered, "flex", "!!!!") == standard, "the provider may not grant the cheaper tier"
     priority = held_for(tiered, "priority", "")
@@ -251,7 +251,7 @@ def _watched() -> Watch:
     return Watch(Watches(), task, 600)
 
 
-async def test_who_left_between_two_waits_is_noticed_at_the_next() -> None:
+async def test_a_disconnect_between_two_waits_is_noticed_at_the_next() -> None:
     watch = _watched()
     watch.leave()
     with pytest.raises(Interrupted, match="client_gone"), watch.waiting(600):
@@ -259,7 +259,7 @@ async def test_who_left_between_two_waits_is_noticed_at_the_next() -> None:
     watch.close()
 
 
-async def test_what_is_no_wait_is_not_interrupted() -> None:
+async def test_work_outside_a_wait_is_not_interrupted() -> None:
     """Such as a charge that is being written."""
     watch = _watched()
     with watch.waiting(600):
@@ -284,7 +284,7 @@ async def test_an_interrupted_call_can_be_waited_with_again() -> None:
     watch.close()
 
 
-async def test_one_timer_ends_each_wait_in_its_own_time() -> None:
+async def test_one_timer_ends_each_wait_at_its_own_deadline() -> None:
     """The first wait is long, a later one short, and a third begins while the timer stands for another."""
     watches = Watches()
 

@@ -129,7 +129,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("header", MALFORMED)
-def test_what_is_no_such_header_is_refused(header: bytes) -> None:
+def test_an_invalid_proxy_protocol_header_is_refused(header: bytes) -> None:
     with pytest.raises(ValueError, match="header"):
         read_preface(header)
 
@@ -165,7 +165,7 @@ def test_the_log_line_has_the_client(trusting: Farebox, farebox: Farebox) -> Non
         assert (_lines("call", logs), _lines("refused", logs)) == ([client], [client])
 
 
-def test_one_stranger_does_not_use_up_what_is_for_all(trusting: Farebox) -> None:
+def test_one_anonymous_client_cannot_use_up_the_shared_limit(trusting: Farebox) -> None:
     def visit(client: str) -> str:
         url = f"{trusting.url}/billing/done?checkout=cs_test_unknown0"
         return httpx.get(url, headers={"x-forwarded-for": client}).text
@@ -213,11 +213,11 @@ def test_the_proxy_protocol_tells_the_client(prefaced: Farebox, header: bytes, a
 
 
 @pytest.mark.parametrize("first", [b"", *MALFORMED[1:]])
-def test_a_connection_without_it_is_closed_unanswered(prefaced: Farebox, first: bytes) -> None:
+def test_a_connection_without_the_proxy_header_is_closed(prefaced: Farebox, first: bytes) -> None:
     assert _raw(prefaced, first + REQUEST) == b""
 
 
-def test_from_others_it_is_no_http(trusting: Farebox, tmp_path: Path) -> None:
+def test_a_proxy_header_from_an_untrusted_peer_is_not_http(trusting: Farebox, tmp_path: Path) -> None:
     """Where it is off, or whoever connects is not trusted."""
     assert _raw(trusting, WHOLE[0][0] + REQUEST)[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 501")
     with running_farebox(tmp_path, trusted_proxies="10.0.0.0/8", proxy_protocol="on") as served:

@@ -87,7 +87,7 @@ async def test_a_response_that_is_not_taken_is_counted_until_it_is(budget: ByteB
         await until(lambda: budget.held_bytes == 0)
 
 
-async def test_a_body_that_is_waited_for_must_come_on(budget: ByteBudget) -> None:
+async def test_an_awaited_body_must_keep_arriving(budget: ByteBudget) -> None:
     exchanges: list[Exchange] = []
     problems: list[str] = []
 
@@ -119,7 +119,7 @@ async def test_a_body_that_is_waited_for_must_come_on(budget: ByteBudget) -> Non
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["head", "body", "chunks", "ahead", "slow"]), st.integers(0, 90_000))))
-async def test_however_connections_end_all_is_given_back(steps: list[tuple[str, int]]) -> None:
+async def test_ended_connections_return_all_their_memory(steps: list[tuple[str, int]]) -> None:
     budget = ByteBudget(512 * KIB, 256 * KIB)
 
     async def handler(exchange: Exchange) -> None:

@@ -103,7 +103,7 @@ def test_a_managed_hosts_string_is_understood(name: str) -> None:
     assert password not in repr(parse(url))
 
 
-def test_what_neon_adds_is_refused_with_a_remedy() -> None:
+def test_neons_channel_binding_is_refused_with_a_remedy() -> None:
     """The driver has no channel binding. To connect without would be less than was asked for."""
     url = HOSTED["neon, without what cannot be had"][0] + "&channel_binding=require"
     assert "channel_binding" in refusal(url)
@@ -127,7 +127,7 @@ def of(query: str) -> Target:
         "statement_timeout=1s",
     ],
 )  # fmt: skip
-def test_what_cannot_be_had_is_refused_by_name(query: str) -> None:
+def test_an_unsupported_url_parameter_is_refused_by_name(query: str) -> None:
     message = refusal(f"postgresql://u:S3cret@h/db?{query}")
     assert query.partition("=")[0] in message
     assert "S3cret" not in message
@@ -143,7 +143,7 @@ def test_what_cannot_be_had_is_refused_by_name(query: str) -> None:
         "application_name=mine", "fallback=".replace("fallback=", "ssl=true"),
     ],
 )  # fmt: skip
-def test_what_can_be_had_is_not_sent_to_the_server_as_a_setting(query: str) -> None:
+def test_client_side_parameters_are_not_sent_as_server_settings(query: str) -> None:
     _, parameters = reported(f"postgresql://u:S3cret@h/db?{query}")
     assert parameters.server_settings == {}
 
@@ -182,7 +182,7 @@ def test_several_hosts_have_each_their_port() -> None:
 
 
 @pytest.mark.parametrize("query", ["sslcert=/no/x", "sslkey=/no/x", "sslmode=verify-ca&sslrootcert=/no/x"])
-def test_a_file_that_is_missing_is_told_by_its_parameter(query: str) -> None:
+def test_a_missing_file_is_reported_with_its_parameter(query: str) -> None:
     name = query.rpartition("&")[2].partition("=")[0]
     assert f"the file that {name} names cannot be read" in refusal(f"postgresql://h/db?{query}")
     assert parse("postgresql://h/db?sslmode=disable&sslcert=/no/x").arguments

@@ -86,7 +86,7 @@ async def begun(customer: Customer, demo: str, **more: Any) -> Wire:
 
 
 @SQLITE_ONLY
-def test_a_full_disk_is_told_by_the_probe_and_costs_nobody_anything(disk: Disk) -> None:
+def test_a_full_disk_is_reported_by_the_probe_and_charges_nobody(disk: Disk) -> None:
     with running_farebox(disk.folder) as farebox:
         customer = farebox.funded("5")
         assert customer.chat().status_code == 200
@@ -181,7 +181,7 @@ def test_the_disk_becomes_full_again_and_again_under_load(disk: Disk, monkeypatc
 
 @pytest.mark.both_engines
 @pytest.mark.usefixtures("engine")
-def test_a_journal_that_takes_nothing_is_told_and_calls_are_served(tmp_path: Path) -> None:
+def test_an_unwritable_journal_is_reported_and_calls_are_served(tmp_path: Path) -> None:
     with small_disk(tmp_path / "journal", 1) as disk, running_farebox(tmp_path) as farebox:
         customer = farebox.funded("5")
         disk.fill()
@@ -246,7 +246,7 @@ def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @SQLITE_ONLY
-def test_a_damaged_page_is_told_and_nothing_is_charged_wrongly(tmp_path: Path) -> None:
+def test_a_damaged_page_is_reported_and_nothing_is_charged_wrongly(tmp_path: Path) -> None:
     """The call that meets it is charged once the page has been mended; the next is refused or kept likewise."""
     path = tmp_path / "farebox.db"
     with running_farebox(tmp_path) as farebox:
@@ -280,7 +280,7 @@ def test_a_damaged_page_is_told_and_nothing_is_charged_wrongly(tmp_path: Path) -
 
 @SQLITE_ONLY
 @pytest.mark.parametrize("at", [0, 24])
-def test_a_log_that_is_overwritten_is_told_before_anybody_meets_it(
+def test_an_overwritten_wal_is_reported_before_it_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """Nobody reads its first bytes before the next start, which would then leave out all that is in it."""
@@ -299,7 +299,7 @@ def test_a_log_that_is_overwritten_is_told_before_anybody_meets_it(
 
 
 @SQLITE_ONLY
-def test_a_database_that_another_process_keeps_locked_is_told_so_for_as_long_as_it_is(
+def test_a_lock_held_by_another_process_is_reported_until_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While one look waits, and between one that failed and the next."""
@@ -339,7 +339,7 @@ def test_damage_that_was_mended_is_forgotten_without_a_restart(tmp_path: Path, m
 
 
 @SQLITE_ONLY
-def test_a_file_that_is_no_database_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "farebox.db").write_bytes(b"\x00\x01\x02 no database" * 1000)
     checked = command("--data-dir", str(tmp_path), "check")
     assert (checked.returncode, checked.stderr) == (3, "")
@@ -351,7 +351,7 @@ def test_a_file_that_is_no_database_is_told_in_one_line(tmp_path: Path) -> None:
     assert "farebox check" in balance.stderr
 
 
-async def test_damage_that_postgres_tells_of_has_our_name(postgres_url: str) -> None:
+async def test_damage_reported_by_postgres_is_translated(postgres_url: str) -> None:
     """XX001 as a server says it where a page's checksum is wrong; XX002 for an index."""
     database = await PostgresDatabase.open(postgres_url, timeout=10)
     try:
@@ -400,7 +400,9 @@ def small_database() -> Iterator[tuple[Disk, str]]:
 
 
 @POSTGRES_ONLY
-def test_a_full_disk_of_postgres_is_told_until_there_is_room(small_database: tuple[Disk, str], tmp_path: Path) -> None:
+def test_a_full_postgres_disk_is_reported_until_there_is_space(
+    small_database: tuple[Disk, str], tmp_path: Path
+) -> None:
     """Not only until the next small commit, for which there is room in a page that is there already."""
     disk, url = small_database
     with running_farebox(tmp_path, database_url=url) as farebox:
@@ -445,7 +447,7 @@ async def test_where_no_temporary_file_may_be_written_a_commit_has_to_do(monkeyp
     engines.postgres_server().drop_database(url)
 
 
-async def test_a_server_that_ended_itself_for_want_of_room_is_told_as_full() -> None:
+async def test_a_server_that_stopped_on_a_full_disk_is_reported_as_full() -> None:
     """PostgreSQL does so where it cannot write its log: the driver tells of the lost connection, and why it was."""
     watched = health.Health("postgresql://127.0.0.1:1/x", timeout=1, standby="ignore")
     watched._watching = asyncio.ensure_future(asyncio.sleep(0))
@@ -472,7 +474,7 @@ async def test_a_server_that_ended_itself_for_want_of_room_is_told_as_full() -> 
 
 @SQLITE_ONLY
 @pytest.mark.parametrize("name", ["farebox.db", "farebox.db-wal"])
-def test_a_database_that_was_moved_away_takes_no_more_calls_until_it_is_back(tmp_path: Path, name: str) -> None:
+def test_a_moved_database_file_refuses_calls_until_it_is_back(tmp_path: Path, name: str) -> None:
     """Otherwise all that is charged from then on would be gone with the process."""
     with running_farebox(tmp_path) as farebox:
         customer = farebox.funded("5")
@@ -490,7 +492,7 @@ def test_a_database_that_was_moved_away_takes_no_more_calls_until_it_is_back(tmp
 
 
 @SQLITE_ONLY
-def test_a_disk_that_is_read_only_at_the_start_is_told_in_one_line(disk: Disk) -> None:
+def test_a_read_only_disk_at_startup_is_reported_in_one_line(disk: Disk) -> None:
     with running_farebox(disk.folder) as farebox:
         farebox.funded("5")
     disk.remount("ro")
@@ -523,7 +525,7 @@ def insert(number: int) -> Callable[[Connection], int]:
     return job
 
 
-async def test_a_write_that_the_system_refuses_is_told_and_the_next_goes_through(writer: Writer) -> None:
+async def test_a_write_refused_by_the_system_is_reported_and_the_next_succeeds(writer: Writer) -> None:
     """As by a quota: the process may write no larger file."""
     await writer.run(insert(1))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

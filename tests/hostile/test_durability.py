@@ -62,7 +62,7 @@ async def test_a_line_of_the_journal_is_durable_when_it_is_acknowledged(
     await files.close()
 
 
-async def test_a_line_that_was_put_aside_is_durable_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_line_that_was_set_aside_is_durable_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the disk takes it piece by piece."""
     files = JournalFiles(tmp_path / "journal", "one")
     await files.add(b"so that the folder is there")
@@ -100,7 +100,7 @@ def insert(number: int) -> Callable[[Connection], int]:
 
 
 @pytest.mark.parametrize("error", [apsw.FullError, apsw.IOError, apsw.BusyError, RuntimeError])
-async def test_a_commit_that_fails_is_told_to_all_of_its_batch(
+async def test_a_failed_commit_is_reported_to_its_whole_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     path = tmp_path / "writer.db"

@@ -63,7 +63,7 @@ async def test_a_schema_of_another_program_is_refused_with_a_remedy(postgres_url
         await asyncio.to_thread(migrate_now, load({}, database_url=postgres_url))
 
 
-async def test_a_schema_that_came_before_it_does_not_hide_an_installation(postgres_url: str) -> None:
+async def test_an_earlier_schema_in_the_search_path_does_not_hide_the_installation(postgres_url: str) -> None:
     """`"$user", public`, and somebody creates a schema of the role's name: the books would seem to be gone."""
     await asyncio.to_thread(migrate_now, at(postgres_url, "mine,public"))
     await execute(postgres_url, "CREATE SCHEMA mine")

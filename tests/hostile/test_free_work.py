@@ -162,7 +162,7 @@ async def left(customer: Customer, provider: Provider, content: bytes, path: str
     return log_rows(customer)[0]
 
 
-async def test_impatience_starts_one_generation_and_pays_for_what_was_read(
+async def test_a_timeout_starts_one_generation_and_pays_for_what_was_read(
     customer: Customer, provider: Provider
 ) -> None:
     response = await post_with_timeout(customer, provider, body(), cf_aig_max_attempts="5")
@@ -176,14 +176,18 @@ async def test_impatience_starts_one_generation_and_pays_for_what_was_read(
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_so_does_who_hangs_up(customer: Customer, provider: Provider, stream: bool) -> None:
+async def test_hanging_up_starts_one_generation_and_pays_for_what_was_read(
+    customer: Customer, provider: Provider, stream: bool
+) -> None:
     row = await left(customer, provider, body(stream=stream))
     assert (row["status_code"], row["farebox"]["outcome"]) == (499, "charged")
     assert customer.receipt(row["id"])["policy"] == f"the client went away: {READ}"
     assert paid(customer) == price_of_reading()
 
 
-async def test_and_who_hangs_up_before_a_whole_response_is_whole(customer: Customer, provider: Provider) -> None:
+async def test_hanging_up_before_a_whole_response_pays_for_what_was_read(
+    customer: Customer, provider: Provider
+) -> None:
     async def begun(exchange: Exchange) -> None:
         stream = exchange.start(200, [("content-type", "application/json")])
         await stream.send(b"  \n ")
@@ -195,7 +199,7 @@ async def test_and_who_hangs_up_before_a_whole_response_is_whole(customer: Custo
     assert paid(customer) == price_of_reading()
 
 
-async def test_each_step_that_is_given_up_is_paid_for(customer: Customer, provider: Provider) -> None:
+async def test_every_abandoned_step_is_charged(customer: Customer, provider: Provider) -> None:
     step = {"provider": SLUG, "endpoint": "chat/completions", "query": json.loads(body())}
     steps = [{**step, "config": {"requestTimeout": TIMEOUT_MS, "maxAttempts": 5}} for _ in range(3)]
     response = await post_with_timeout(customer, provider, json.dumps(steps).encode(), "")
@@ -204,7 +208,7 @@ async def test_each_step_that_is_given_up_is_paid_for(customer: Customer, provid
     assert paid(customer) == 3 * price_of_reading()
 
 
-async def test_the_callers_own_key_is_the_callers_own_matter(customer: Customer, provider: Provider) -> None:
+async def test_errors_on_the_callers_own_key_pass_unchanged(customer: Customer, provider: Provider) -> None:
     provider.script = [SILENCE, GOOD]
     own = {"cf_aig_authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
     response = await post_with_timeout(customer, provider, body(), cf_aig_max_attempts="5", **own)
@@ -213,7 +217,7 @@ async def test_the_callers_own_key_is_the_callers_own_matter(customer: Customer,
 
 
 @pytest.mark.parametrize("how", ["hangs up", "is in a hurry"])
-async def test_what_never_reached_the_provider_is_free(
+async def test_a_request_that_never_reached_the_provider_is_free(
     customer: Customer, provider: Provider, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     connecting = 0
@@ -249,9 +253,7 @@ async def test_a_key_without_credit_is_not_tried_again(customer: Customer, provi
 
 
 @pytest.mark.parametrize("status", [504, 524])
-async def test_nor_is_what_somebody_else_has_waited_for_in_vain(
-    customer: Customer, provider: Provider, status: int
-) -> None:
+async def test_a_gateway_timeout_is_not_retried_and_free(customer: Customer, provider: Provider, status: int) -> None:
     provider.script = [says(status, {"error": {"message": "Timeout"}})]
     response = await post(customer, body(), PATH, cf_aig_max_attempts="5")
     assert (response.status, provider.seen) == (status, 1)
@@ -265,7 +267,7 @@ async def test_nor_is_what_somebody_else_has_waited_for_in_vain(
 
 
 @pytest.mark.parametrize("how", ["hangs up", "hangs up on a stream", "is in a hurry"])
-async def test_an_account_may_leave_so_much_unpaid_and_no_more(farebox: Farebox, provider: Provider, how: str) -> None:
+async def test_an_accounts_abandoned_calls_are_limited(farebox: Farebox, provider: Provider, how: str) -> None:
     customer = farebox.funded("100")
     content = body(model=EXPENSIVE, stream="stream" in how)
     if how == "is in a hurry":
@@ -287,7 +289,7 @@ async def test_an_account_may_leave_so_much_unpaid_and_no_more(farebox: Farebox,
     assert (await post(farebox.funded("5"), body(), PATH)).status == 200, "another account's is another matter"
 
 
-async def test_a_stream_that_its_provider_stops_is_no_such_work(farebox: Farebox) -> None:
+async def test_a_stream_stopped_by_its_provider_is_not_abandoned_work(farebox: Farebox) -> None:
     customer = farebox.funded("100")
     set_price(farebox, "demo", EXPENSIVE, output_max=8_000_000)
     before = farebox.demo_stats()["requests"]
@@ -299,7 +301,7 @@ async def test_a_stream_that_its_provider_stops_is_no_such_work(farebox: Farebox
     assert (await post(customer, body(model=EXPENSIVE), "demo/chat/completions")).status == 200
 
 
-async def test_who_pays_for_other_calls_may_give_up_more(farebox: Farebox, provider: Provider) -> None:
+async def test_paid_calls_raise_the_limit_of_abandoned_ones(farebox: Farebox, provider: Provider) -> None:
     customer = farebox.funded("100")
     much = {"prompt_tokens": 3, "completion_tokens": 7_000_000, "total_tokens": 7_000_003}
     expensive = says(200, {"choices": [{"index": 0, "message": {"content": "Yes."}}], "usage": much})
@@ -312,7 +314,7 @@ async def test_who_pays_for_other_calls_may_give_up_more(farebox: Farebox, provi
     assert (await post(customer, body(), PATH)).status == 200
 
 
-def test_what_was_left_unpaid_is_forgotten_evenly() -> None:
+def test_the_count_of_unpaid_calls_decays_evenly() -> None:
     hour = 3_600_000
     unpaid = Unpaid()
     assert unpaid.wait("acme", 100, 0) is None
@@ -333,7 +335,7 @@ def test_what_was_left_unpaid_is_forgotten_evenly() -> None:
 
 
 @pytest.mark.parametrize("policy", ["hold", "free"])
-async def test_what_it_costs_is_the_operators_policy(tmp_path: Path, policy: str) -> None:
+async def test_the_price_of_an_abandoned_call_is_the_operators_policy(tmp_path: Path, policy: str) -> None:
     with provided(tmp_path, request_timeout_min_ms=1, cut_stream=policy, unpaid_hourly_cents=0) as (farebox, provider):
         customer = farebox.funded("5")
         response = await post_with_timeout(customer, provider, body(max_tokens=100))
@@ -382,7 +384,7 @@ async def test_the_operator_says_how_long_a_caller_waits_at_least(tmp_path: Path
         assert (await call).status == 200
 
 
-async def test_what_the_operators_own_limit_ends_is_free_but_counts(tmp_path: Path) -> None:
+async def test_a_call_ended_by_the_operators_limit_is_free_but_counted(tmp_path: Path) -> None:
     """What is slow is for the caller to choose, too: a whole response is not seen before it has been generated."""
     with provided(tmp_path, first_byte_timeout_ms=TIMEOUT_MS) as (farebox, provider):
         customer, other = farebox.funded("100"), farebox.funded("100")

@@ -15,7 +15,7 @@ pytestmark = ON_BOTH_ENGINES
 INPUTS = 100
 
 
-def test_nonsense_is_refused_and_the_books_balance(tmp_path: Path) -> None:
+def test_invalid_requests_are_refused_and_the_books_balance(tmp_path: Path) -> None:
     seed = random.randrange(2**31)
     print(f"seed {seed}: python -m tests.hostile.fuzz --seed {seed}")
     with fuzzing(tmp_path, seed) as fuzz:
@@ -27,7 +27,7 @@ def test_nonsense_is_refused_and_the_books_balance(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stream", [b"false", b"true"])
 @pytest.mark.parametrize("place", ['"\xf8":1', '"metadata":"\xf8"', '"m\xf8":{"a":"\xed\xa0\x80"}'])
-def test_bytes_that_are_no_utf_8_in_a_body(farebox: Farebox, place: str, stream: bytes) -> None:
+def test_invalid_utf_8_in_a_body(farebox: Farebox, place: str, stream: bytes) -> None:
     """Also where nothing of ours reads them: the body is not JSON, and is refused as that, not sent on."""
     customer = farebox.funded("5")
     body = b'{"model":"demo/demo-1","messages":[],"stream":%s,%s}' % (stream, place.encode("latin-1"))
@@ -39,7 +39,7 @@ def test_bytes_that_are_no_utf_8_in_a_body(farebox: Farebox, place: str, stream:
 @pytest.mark.parametrize(
     "signature", [b"t=1,v1=\xf8", b"t=1,v1=\xe9,v0=x", b"\xff", b"t=\xb2,v1=a", b"t=" + b"9" * 5000]
 )
-def test_a_signature_of_a_webhook_that_is_none(farebox: Farebox, signature: bytes) -> None:
+def test_an_invalid_webhook_signature(farebox: Farebox, signature: bytes) -> None:
     response = httpx.post(f"{farebox.url}/webhooks/stripe", content=b"{}", headers=[(b"stripe-signature", signature)])
     assert response.status_code == 400, response.text
     assert response.json()["errors"][0]["code"] == 2935

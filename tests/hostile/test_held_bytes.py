@@ -112,13 +112,15 @@ async def test_a_large_body_of_an_account_without_credit_is_refused_unread(witho
         await no_credit(without_credit, length, "demo/chat/completions")
 
 
-async def test_the_refusal_can_be_read_whatever_the_client_still_sends(without_credit: Customer) -> None:
+async def test_a_refusal_is_readable_while_the_client_still_sends(without_credit: Customer) -> None:
     wire = await begin(without_credit, 2 * MIB, b" " * 2 * MIB)  # all of it, before the response is looked at
     response = await within(10, wire.response())
     assert (response.status, response.code) == (402, 2021)
 
 
-async def test_what_may_be_served_is_read(farebox: Farebox, without_credit: Customer, customer: Customer) -> None:
+async def test_a_body_that_may_be_served_is_read(
+    farebox: Farebox, without_credit: Customer, customer: Customer
+) -> None:
     await is_asked_for(customer, 2 * MIB)
     await is_asked_for(without_credit, LARGE_BODY)
     await is_asked_for(
@@ -196,7 +198,7 @@ async def test_a_body_in_chunks_is_counted_as_it_comes(customer: Customer) -> No
     first.hang_up()
 
 
-async def test_what_a_compressed_body_decodes_to_is_counted(customer: Customer) -> None:
+async def test_the_decoded_size_of_a_compressed_body_is_counted(customer: Customer) -> None:
     first = await begin(customer, 2 * MIB, b"{")
     await holds(customer, 2 * MIB)
     filled = json.dumps({"model": "demo/demo-1", "messages": [], "filling": "farebox " * (5 * MIB // 16)}).encode()
@@ -222,7 +224,7 @@ async def test_no_account_gets_more_than_half_of_what_the_others_leave(farebox: 
         wire.hang_up()
 
 
-async def test_so_many_calls_of_an_account_and_no_more(farebox: Farebox, customer: Customer, gate: Gate) -> None:
+async def test_an_accounts_concurrent_calls_are_limited(farebox: Farebox, customer: Customer, gate: Gate) -> None:
     gate.shut()
     await asyncio.to_thread(set_price, farebox, SLUG, "*")
     body = chat_body(model=f"{SLUG}/anything")
@@ -266,7 +268,7 @@ async def test_no_account_gets_more_than_half_of_the_calls_that_the_others_leave
     await eventually(lambda: not farebox.services.calls.total)
 
 
-def test_the_control_plane_takes_little_and_strangers_less(farebox: Farebox, customer: Customer) -> None:
+def test_control_plane_bodies_are_small_and_anonymous_ones_smaller(farebox: Farebox, customer: Customer) -> None:
     async def refused(path: str, length: int, **headers: str) -> int:
         wire = await begin(customer, length, path=path, expect="100-continue", **headers)
         response: WireResponse = await within(10, wire.response())
@@ -281,7 +283,7 @@ def test_the_control_plane_takes_little_and_strangers_less(farebox: Farebox, cus
     asyncio.run(is_asked_for(customer, BODY_MAX, gateways))
 
 
-async def test_a_stranger_leaves_room_for_other_strangers(farebox: Farebox, customer: Customer) -> None:
+async def test_one_anonymous_client_leaves_room_for_others(farebox: Farebox, customer: Customer) -> None:
     async def webhook(address: str) -> int:
         wire = await begin(
             customer, WEBHOOK_MAX, path="/webhooks/stripe", expect="100-continue", x_forwarded_for=address
@@ -306,7 +308,7 @@ ENDS = ["whole", "hang_up", "too_large", "bad_gzip", "bad_json", "unknown_path",
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(ENDS), st.integers(0, 1_500_000)), min_size=1, max_size=6))
-def test_however_exchanges_end_all_is_given_back(farebox: Farebox, steps: list[tuple[str, int]]) -> None:
+def test_ended_exchanges_return_all_their_memory(farebox: Farebox, steps: list[tuple[str, int]]) -> None:
     customer = farebox.funded()
 
     async def one(end: str, size: int) -> None:

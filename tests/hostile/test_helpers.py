@@ -43,7 +43,7 @@ async def test_accounts_take_turns() -> None:
     assert ended[:5] == ["greedy", "greedy", "modest", "greedy", "modest"]
 
 
-async def test_an_account_leaves_a_helper_to_the_others() -> None:
+async def test_one_account_cannot_use_all_helpers() -> None:
     pool = Pool(2, cpu_seconds=600)
     hopeless = [asyncio.create_task(pool.run("greedy", re.match, *FOR_EVER)) for _ in range(5)]
     await asyncio.sleep(0)
@@ -57,7 +57,7 @@ async def test_an_account_leaves_a_helper_to_the_others() -> None:
             await task
 
 
-async def test_what_takes_too_much_is_ended_and_the_next_is_served() -> None:
+async def test_work_that_exceeds_its_limits_is_killed_and_the_next_is_served() -> None:
     pool = Pool(1, cpu_seconds=1)
     with pytest.raises(TooMuch, match="processor time"):
         await pool.run("a", re.match, *FOR_EVER)
@@ -67,7 +67,7 @@ async def test_what_takes_too_much_is_ended_and_the_next_is_served() -> None:
     await pool.close()
 
 
-async def test_what_it_may_raise_is_raised_and_what_it_may_not_is_a_failure() -> None:
+async def test_declared_exceptions_are_raised_and_others_are_failures() -> None:
     pool = Pool(1)
     with pytest.raises(pickle.UnpicklingError):
         await pool.run("a", pickle.loads, b"?", raises=(pickle.UnpicklingError,))
@@ -76,7 +76,7 @@ async def test_what_it_may_raise_is_raised_and_what_it_may_not_is_a_failure() ->
     await pool.close()
 
 
-async def test_of_one_account_only_so_much_waits() -> None:
+async def test_one_accounts_queued_work_is_limited() -> None:
     pool = Pool(1, cpu_seconds=600)
     tasks = [asyncio.create_task(pool.run("a", re.match, *FOR_EVER)) for _ in range(WAITING_OF_ACCOUNT_MAX + 1)]
     await asyncio.sleep(0)
@@ -93,7 +93,7 @@ async def test_of_one_account_only_so_much_waits() -> None:
             await task
 
 
-async def test_however_many_wait_there_is_a_place_for_the_next_account() -> None:
+async def test_a_full_queue_keeps_a_place_for_the_next_account() -> None:
     pool = Pool(1, cpu_seconds=600)
     tasks = [asyncio.create_task(pool.run("0", re.match, *FOR_EVER))]
     await asyncio.sleep(0)
@@ -130,7 +130,7 @@ async def test_work_whose_helper_dies_is_done_by_another() -> None:
     assert not pool.alive
 
 
-async def test_whoever_goes_leaves_nothing_behind() -> None:
+async def test_a_cancelled_caller_leaves_nothing_behind() -> None:
     pool = Pool(1, cpu_seconds=600)
     first = asyncio.create_task(pool.run("a", re.match, *FOR_EVER))
     file = MemoryFile(b"a body")
@@ -159,7 +159,7 @@ def files_in_memory(pid: int | str = "self") -> set[int]:
     return found
 
 
-async def test_what_is_written_to_a_file_is_there() -> None:
+async def test_a_helpers_output_file_is_complete() -> None:
     pool, file = Pool(1), MemoryFile()
     body = gzip.compress(b"word " * 100_000)
     size = await pool.run("a", decode_into, body, ["gzip"], 2**20, into=file)
@@ -169,7 +169,7 @@ async def test_what_is_written_to_a_file_is_there() -> None:
     await pool.close()
 
 
-async def test_what_a_helper_has_written_is_not_closed_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_helpers_output_is_not_closed_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[int] = []
     pool, file = Pool(1), MemoryFile()
     await pool.run("a", decode_into, gzip.compress(bytes(2**20)), ["gzip"], 2**20, into=file)
@@ -193,7 +193,7 @@ async def test_a_helper_keeps_nothing_of_what_it_was_refused() -> None:
     await pool.close()
 
 
-async def test_what_is_early_is_refused_before_a_stop_and_the_rest_is_done() -> None:
+async def test_early_work_is_refused_at_a_stop_and_the_rest_completes() -> None:
     pool = Pool(1)
     first = asyncio.create_task(pool.run("a", re.match, *A_WHILE, early=True))
     await asyncio.sleep(0)
@@ -234,7 +234,7 @@ async def test_a_pool_closes_also_while_a_helper_is_being_begun(monkeypatch: pyt
         await task
 
 
-async def test_whoever_goes_gives_up_the_place_and_idle_helpers_end() -> None:
+async def test_a_cancelled_caller_frees_its_place_and_idle_helpers_end() -> None:
     pool = Pool(1, idle_seconds=0.01)
     first = asyncio.create_task(pool.run("a", re.match, *A_WHILE))
     await asyncio.sleep(0)

@@ -64,7 +64,7 @@ FIRST = [
 
 @pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("second", [b"GET  / HTTP/1.1\r\n", b"GET /  HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n"])
-async def test_it_has_so_behind_another_request_in_any_pieces(first: bytes, second: bytes) -> None:
+async def test_a_request_line_has_two_spaces_behind_another_request_too(first: bytes, second: bytes) -> None:
     raw, recorder = first + second + HOST, Recorder()
     status = 400 if b"  " in second else 200
     async with serving(recorder.echo) as served:
@@ -78,7 +78,7 @@ async def test_it_has_so_behind_another_request_in_any_pieces(first: bytes, seco
             assert (await peer.response()).status == status, raw[:cut]
 
 
-async def test_one_in_any_pieces_is_read() -> None:
+async def test_a_valid_request_in_any_pieces_is_read() -> None:
     """Also behind empty lines, and behind other requests."""
     one = b"\r\n\r\nPOST /a%20b?x=y%20z HTTP/1.1\r\nContent-Length: 13\r\n" + HOST + b"GET  / HTTP/1"
     raw = one + one.replace(b"/a", b"/b") + b"GET /c HTTP/1.0\r\n" + HOST
@@ -93,7 +93,7 @@ async def test_one_in_any_pieces_is_read() -> None:
 
 
 @pytest.mark.parametrize("trailer", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
-async def test_a_trailer_frames_nothing(trailer: bytes) -> None:
+async def test_a_trailer_does_not_affect_framing(trailer: bytes) -> None:
     head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HOST
     async with serving(Recorder().echo) as served:
         assert (await served.ask(head + b"1\r\na\r\n0\r\n" + trailer + b"\r\n\r\n")).status == 400

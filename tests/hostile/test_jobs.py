@@ -119,7 +119,7 @@ def test_the_clock_fails(served: Farebox, clock: ShortClock) -> None:
 
 
 @both
-def test_the_database_fails_as_no_database_should(served: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_survive_an_unexpected_database_error(served: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
     database = served.services.database
     for method in ("get", "scan", "write"):
         monkeypatch.setattr(database, method, Failing(LookupError))
@@ -148,7 +148,7 @@ def test_the_log_fails_while_the_database_is_away(served: Farebox, monkeypatch: 
 
 
 @both
-def test_jobs_are_cancelled_by_somebody(served: Farebox) -> None:
+def test_cancelled_jobs_are_restarted(served: Farebox) -> None:
     async def cancel() -> None:
         for task in asyncio.all_tasks():
             if task.get_name().startswith("job "):
@@ -217,7 +217,7 @@ def insert(number: int) -> Callable[[Connection], int]:
 
 
 @pytest.mark.parametrize("step", ["_run", "_commit", "_await_turn"])
-async def test_the_writer_goes_on_whatever_fails_in_it(path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+async def test_the_writer_survives_any_failure(path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """On the loop and on its thread: those who wait for the batch are told, the next batch is written."""
     jobs = Jobs()
     writer = Writer(path, failed=jobs.failed)
@@ -261,7 +261,7 @@ async def test_the_writer_takes_another_connection_where_one_cannot_undo(
     await writer.close()
 
 
-async def test_the_journal_goes_on_whatever_fails_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_journal_survives_any_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = JournalFiles(tmp_path / "journal", "one")
     monkeypatch.setattr(JournalFiles, "_append", Failing(MemoryError))
     with pytest.raises(JournalUnwritable):

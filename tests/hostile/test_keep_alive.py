@@ -38,7 +38,7 @@ def provider(frequent_comments: Farebox) -> Iterator[Stepwise]:
 class TestOnBothEngines:
     pytestmark = ON_BOTH_ENGINES
 
-    def test_a_silent_stream_is_kept_alive_and_charged_as_ever(self, customer: Customer, provider: Stepwise) -> None:
+    def test_a_silent_stream_is_kept_alive_and_charged_normally(self, customer: Customer, provider: Stepwise) -> None:
         with requesting(customer, COMPAT, CHAT) as reading:
             reading.until(COMMENT)  # before the first event
             provider.say(words("one"))
@@ -52,7 +52,7 @@ class TestOnBothEngines:
         assert (row["success"], row["tokens_in"], row["tokens_out"]) == (True, 3, 2)
         assert COMMENT.decode() not in json.dumps(row)
 
-    def test_who_goes_away_in_a_silence_is_noticed(self, customer: Customer, provider: Stepwise) -> None:
+    def test_a_disconnect_during_a_silence_is_noticed(self, customer: Customer, provider: Stepwise) -> None:
         with requesting(customer, COMPAT, CHAT) as reading:
             provider.say(words("one"))
             reading.until(b"one")
@@ -84,7 +84,7 @@ QUESTION = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
     ],
     ids=["within an event", "after a line that may begin one", "Google's events", "a JSON array", "lines of JSON"],
 )
-def test_no_comment_stands_where_it_may_not(
+def test_no_comment_is_sent_inside_an_event(
     frequent_comments: Farebox,
     customer: Customer,
     provider: Stepwise,
@@ -211,7 +211,7 @@ def test_zero_sends_none(tmp_path: Path, frequent_comments: Farebox, customer: C
         assert COMMENT not in quiet.rest()
 
 
-def test_nothing_keeps_answers_on_the_way(farebox: Farebox) -> None:
+def test_responses_forbid_buffering_and_caching(farebox: Farebox) -> None:
     """Neither caches nor proxies that collect; and a provider gives them no orders."""
     customer = farebox.funded("5")
     orders = [("cache-control", "public, max-age=60"), ("expires", "0"), ("x-accel-redirect", "/private")]

@@ -69,7 +69,7 @@ def good(text: str) -> bytes:
     return json.dumps({"choices": [choice], "model": "TEXT", "usage": usage}).replace("TEXT", text).encode()
 
 
-def test_in_the_body_of_a_good_response(customer: Customer, provider: Provider) -> None:
+def test_the_key_is_removed_from_the_body_of_a_success(customer: Customer, provider: Provider) -> None:
     body = good(EVERY_FORM)
     provider.status, provider.kind, provider.pieces = 200, "application/json", [body]
     response = ask(customer)
@@ -81,7 +81,7 @@ def test_in_the_body_of_a_good_response(customer: Customer, provider: Provider) 
 
 
 @pytest.mark.parametrize("status", [200, 302, 404, 500])
-def test_in_any_header(customer: Customer, provider: Provider, status: int) -> None:
+def test_the_key_is_removed_from_every_header(customer: Customer, provider: Provider, status: int) -> None:
     provider.status, provider.kind, provider.pieces = status, "application/json", [b"{}"]
     provider.headers = [(f"x-said-{number}", f"{said}; {said}") for number, said in enumerate(FORMS.values())]
     provider.headers += [
@@ -94,7 +94,7 @@ def test_in_any_header(customer: Customer, provider: Provider, status: int) -> N
     check(customer, response)
 
 
-def test_in_an_error(customer: Customer, provider: Provider) -> None:
+def test_the_key_is_removed_from_an_error(customer: Customer, provider: Provider) -> None:
     provider.status, provider.kind = 404, "text/html"
     provider.pieces = [f"<h1>No {EVERY_FORM}</h1>".encode()]
     response = ask(customer)
@@ -102,7 +102,7 @@ def test_in_an_error(customer: Customer, provider: Provider) -> None:
     check(customer, response)
 
 
-def test_in_a_stream_of_single_bytes(customer: Customer, provider: Provider) -> None:
+def test_the_key_is_removed_from_a_stream_of_single_bytes(customer: Customer, provider: Provider) -> None:
     delta = {"index": 0, "delta": {"content": "TEXT"}, "finish_reason": None}
     event = b"data: " + json.dumps({"choices": [delta]}).encode().replace(b"TEXT", EVERY_FORM.encode()) + b"\n\n"
     usage = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}}
@@ -115,7 +115,7 @@ def test_in_a_stream_of_single_bytes(customer: Customer, provider: Provider) -> 
     check(customer, response)
 
 
-def test_in_a_large_body_whose_length_is_told(customer: Customer, provider: Provider) -> None:
+def test_the_key_is_removed_from_a_large_body_with_a_content_length(customer: Customer, provider: Provider) -> None:
     body = good("x" * 9_000_000 + FORMS["as JSON"])
     provider.status, provider.kind, provider.pieces = 200, "application/json", [body]
     provider.headers = [("content-length", str(len(body)))]
@@ -124,7 +124,7 @@ def test_in_a_large_body_whose_length_is_told(customer: Customer, provider: Prov
     assert "0123456789" not in response.text
 
 
-def test_in_sound(customer: Customer, provider: Provider) -> None:
+def test_the_key_is_removed_from_audio(customer: Customer, provider: Provider) -> None:
     set_price(customer.farebox, "groq", "tts-1")
     set_provider(customer.farebox, "groq", base_url=provider.url, api_key=KEY)
     provider.status, provider.kind = 200, "audio/mpeg"
@@ -139,7 +139,7 @@ def test_in_sound(customer: Customer, provider: Provider) -> None:
     assert response.content == provider.pieces[0].replace(KEY.encode(), b"*" * len(KEY))
 
 
-def test_in_what_the_operator_is_told(customer: Customer, provider: Provider) -> None:
+def test_the_key_is_removed_from_operator_alarms(customer: Customer, provider: Provider) -> None:
     provider.says(401, {"error": {"message": f"{BASIC} is no key", "code": "sk-op", "type": FORMS["in base64"]}})
     check(customer, ask(customer))
     content = str(alarmed(customer.farebox).content)

@@ -114,7 +114,7 @@ def test_single_fields_of_a_large_body_are_changed_and_nothing_else(customer: Cu
     assert requested == given | {"stream_options": {"include_obfuscation": False, "include_usage": True}}
 
 
-def test_a_nested_limit_of_a_large_body_is_set_beside_its_other_options(customer: Customer, provider: Upstream) -> None:
+def test_a_nested_limit_of_a_large_body_keeps_its_other_options(customer: Customer, provider: Upstream) -> None:
     provider.says(json.dumps({"candidates": [], "usageMetadata": {"promptTokenCount": 1}}).encode())
     poor = customer.farebox.funded("0.202")
     given = {"contents": [{"parts": [{"text": "word " * 40_000}]}], "generationConfig": {"temperature": 0.5}}
@@ -126,7 +126,7 @@ def test_a_nested_limit_of_a_large_body_is_set_beside_its_other_options(customer
     assert requested == given
 
 
-def test_openrouter_is_told_the_bound_of_a_large_request_too(customer: Customer, provider: Upstream) -> None:
+def test_openrouter_gets_the_bound_of_a_large_request_too(customer: Customer, provider: Upstream) -> None:
     given = chat("word " * 40_000, provider={"order": ["acme"], "max_price": {"prompt": 1}}) | {
         "model": "acme/unlisted"
     }
@@ -180,7 +180,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {  # made when they are se
 
 
 @pytest.mark.parametrize(("made", "limit"), HOSTILE.values(), ids=HOSTILE)
-def test_what_is_beyond_a_limit_is_refused_by_its_name(
+def test_a_body_beyond_a_limit_is_refused_with_the_limits_name(
     customer: Customer, provider: Upstream, made: Callable[[], bytes], limit: str
 ) -> None:
     body = made()
@@ -210,7 +210,7 @@ def test_large_bodies_are_read_by_helpers_and_small_ones_are_not(customer: Custo
     assert not alive(pids)
 
 
-def test_sound_is_walked_through_by_helpers_but_for_a_little(tmp_path: Path) -> None:
+def test_large_audio_is_measured_by_helpers(tmp_path: Path) -> None:
     """In a small body, too: two bytes may be an element of the file, and each is looked at."""
 
     def sound(size: int) -> list[dict[str, object]]:
@@ -231,7 +231,7 @@ def test_sound_is_walked_through_by_helpers_but_for_a_little(tmp_path: Path) -> 
 
 @SQLITE_ONLY
 @pytest.mark.slow
-def test_a_body_that_takes_too_long_costs_its_sender_alone(tmp_path: Path) -> None:
+def test_a_slow_body_affects_only_its_sender(tmp_path: Path) -> None:
     """Sound of two bytes an element, more than a second's work: its helper ends, and everybody else is served."""
     data = base64.b64encode(b"\x1aE\xdf\xa3\x80" + b"\xec\x80" * 180_000).decode()
     part = {"type": "input_audio", "input_audio": {"data": data, "format": "webm"}}

@@ -65,7 +65,7 @@ async def test_the_usage_of_a_large_response_is_charged(
 
 
 @pytest.mark.parametrize("choice", [{}, [], {"index": 0, "message": 5}, CHOICE])
-def test_a_large_response_is_not_made_into_objects(choice: Any) -> None:
+def test_a_large_response_is_not_decoded_into_objects(choice: Any) -> None:
     size = 4 * MIB
     body = response_of(choice, count=size // (len(json.dumps(choice)) + 1))
     reader = BodyReader(_parse_body, OPENAI)

@@ -30,7 +30,7 @@ def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_nobody_has_the_whole_response_before_it_is_charged(farebox: Farebox, *, stream: bool) -> None:
+async def test_the_last_byte_is_sent_after_the_charge(farebox: Farebox, *, stream: bool) -> None:
     customer = farebox.funded("5")
     third = await connect(farebox.services.settings.database_url, timeout=10, name="third")
     with gated(farebox) as gate:

@@ -108,7 +108,7 @@ async def opened(world: World) -> list[str]:
     return [name for name, state in (await world.states()).items() if state == "open"]
 
 
-async def test_one_that_begins_after_the_declaration_makes_no_hold(
+async def test_a_batch_begun_after_the_fence_creates_no_hold(
     world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = world.detector()
@@ -131,7 +131,7 @@ async def test_one_that_begins_after_the_declaration_makes_no_hold(
     assert await world.database.get(partial(rows, sql="SELECT held FROM balances")) == [(0,)]
 
 
-async def test_one_that_waits_for_a_lock_is_waited_for(
+async def test_a_batch_waiting_for_a_lock_is_waited_for(
     world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector = world.detector()
@@ -161,7 +161,7 @@ async def test_one_that_waits_for_a_lock_is_waited_for(
     assert await world.instances() == {"detector"}
 
 
-async def test_one_that_was_only_taken_for_dead_holds_again_and_charges(world: World, gateway: Gateway) -> None:
+async def test_a_process_wrongly_declared_dead_holds_and_charges_again(world: World, gateway: Gateway) -> None:
     detector = world.detector()
     await world.seen("gateway")
     for name in ("expires", "charged"):
@@ -193,7 +193,7 @@ async def test_an_open_hold_of_a_fenced_process_is_charged_at_once(world: World,
     assert (verdict.outcome, verdict.amount, verdict.late, gateway.ledger.slow) == (Outcome.DONE, 60, False, 0)
 
 
-async def test_one_that_stops_leaves_no_right_behind(world: World, gateway: Gateway) -> None:
+async def test_a_stopped_process_leaves_no_valid_epoch(world: World, gateway: Gateway) -> None:
     assert (await gateway.hold("h")).ok
     registered = partial(rows, sql="SELECT instance_id FROM lanes WHERE instance_id = 'gateway'")
     assert await world.database.get(registered) == [("gateway",)]
@@ -201,7 +201,7 @@ async def test_one_that_stops_leaves_no_right_behind(world: World, gateway: Gate
     assert await world.database.get(registered) == []
 
 
-async def test_one_that_is_fenced_again_and_again_is_refused(
+async def test_a_repeatedly_fenced_process_is_refused(
     world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It must not go on forever."""

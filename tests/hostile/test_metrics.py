@@ -139,7 +139,7 @@ def found_kinds(found: Scrape) -> list[str]:
 
 
 @on_both_engines
-def test_what_is_undone_is_not_counted(measured: tuple[Farebox, str]) -> None:
+def test_rolled_back_work_is_not_counted(measured: tuple[Farebox, str]) -> None:
     farebox, url = measured
     account_id, database = farebox.create_account(), farebox.services.database
 
@@ -233,7 +233,7 @@ def measured_here(tmp_path: Path) -> Iterator[tuple[Farebox, str]]:
         yield both
 
 
-def test_what_an_operator_should_look_into(tmp_path: Path) -> None:
+def test_problems_for_the_operator_are_counted(tmp_path: Path) -> None:
     with served(tmp_path, webhook_private="allow") as (farebox, url):
         customer = farebox.funded("5")
         assert customer.chat(headers={"x-demo": "usage=absurd"}).status_code == 200
@@ -292,7 +292,7 @@ async def test_calls_under_way_and_clients_that_leave(measured_here: tuple[Fareb
     await asyncio.to_thread(until, lambda: Scrape(url)("farebox_calls_in_flight") == 0, "nothing is under way")
 
 
-async def test_bytes_that_are_held_and_those_for_which_there_is_no_room(tmp_path: Path) -> None:
+async def test_held_and_refused_bytes_are_counted(tmp_path: Path) -> None:
     mib = 2**20
     with served(tmp_path, account_held_bytes_max=4 * mib, body_limit_bytes=8 * mib) as (farebox, url):
         customer = farebox.funded("500")
@@ -321,7 +321,7 @@ def test_an_event_loop_that_is_kept_busy_is_seen(measured_here: tuple[Farebox, s
 
 
 @on_both_engines
-def test_a_database_that_is_away_is_a_figure_and_no_failure(
+def test_metrics_report_an_unavailable_database_without_failing(
     measured: tuple[Farebox, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     farebox, url = measured
@@ -343,7 +343,7 @@ def test_a_database_that_is_away_is_a_figure_and_no_failure(
     assert len(requested) == 1, "scrapes do not make it worse"
 
 
-def test_whatever_is_counted_wrongly_is_one_of_the_mistakes_that_are_caught() -> None:
+def test_every_counting_error_is_caught() -> None:
     place = private(LAYOUT)
     activity = Metrics().activity()
     for wrong in (float("nan"), float("inf"), 1e300, 2**63, -(2**64), "1", None):
@@ -453,7 +453,7 @@ def scraping(folder: Path, port: int) -> Iterator[Callable[[str], list[str]]]:
 
 
 @on_both_engines
-def test_no_label_is_named_by_a_caller(measured: tuple[Farebox, str]) -> None:
+def test_no_label_value_comes_from_a_caller(measured: tuple[Farebox, str]) -> None:
     farebox, url = measured
     before = Scrape(url)
     customer = farebox.funded("5")
@@ -479,14 +479,14 @@ def test_no_label_is_named_by_a_caller(measured: tuple[Farebox, str]) -> None:
                 assert label == "le" or value in known[base][label], (name, label, value)
 
 
-def test_there_is_no_such_page_unless_it_is_asked_for(farebox: Farebox) -> None:
+def test_metrics_are_off_by_default(farebox: Farebox) -> None:
     unknown = http.get(f"{farebox.url}/metricz", headers=BEARER)
     for headers in ({}, BEARER, {"authorization": "Bearer"}):
         response = http.get(f"{farebox.url}/metrics", headers=headers)
         assert (response.status_code, response.text) == (404, unknown.text.replace("metricz", "metrics"))
 
 
-def test_only_the_token_opens_it(tmp_path: Path) -> None:
+def test_metrics_require_the_token(tmp_path: Path) -> None:
     with served(tmp_path, metrics_token=TOKEN) as (farebox, own):
         customer = farebox.funded("1")
         for url in (farebox.url, own):
@@ -537,7 +537,7 @@ def test_settings_that_would_show_it_to_others_are_refused(settings: dict[str, s
         check_settings(load({f"FAREBOX_{name.upper()}": value for name, value in settings.items()}))
 
 
-def test_nor_does_the_command_serve_by_them(tmp_path: Path) -> None:
+def test_serve_refuses_a_public_metrics_address_without_a_token(tmp_path: Path) -> None:
     environment = os.environ | {"FAREBOX_METRICS_HOST": "0.0.0.0", "FAREBOX_METRICS_PORT": str(free_port())}
     command = [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(tmp_path), "serve"]
     refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -548,7 +548,7 @@ def test_nor_does_the_command_serve_by_them(tmp_path: Path) -> None:
 # What runs beside the calls, and what providers do.
 
 
-def test_jobs_that_are_begun_again_and_providers_that_fail(measured_here: tuple[Farebox, str]) -> None:
+def test_restarted_jobs_and_failing_providers_are_counted(measured_here: tuple[Farebox, str]) -> None:
     farebox, url = measured_here
     services = farebox.services
     assert set(periodic_jobs(services)) <= set(JOBS)

@@ -66,7 +66,7 @@ def test_the_output_of_a_call_is_limited_to_the_cap_on_its_estimate(customer: Cu
     assert customer.balance.posted == 5 * 10**9 - price_of(7, 3)
 
 
-def test_a_call_within_the_cap_is_left_alone(customer: Customer, provider: Upstream) -> None:
+def test_a_call_within_the_cap_is_unchanged(customer: Customer, provider: Upstream) -> None:
     response = post(customer, CHAT | {"max_tokens": 1_000})
     assert "farebox-output-limit" not in response.headers
     assert provider.requested == [CHAT | {"max_tokens": 1_000}]
@@ -130,7 +130,7 @@ def test_a_tool_that_the_operator_refuses(customer: Customer, provider: Upstream
 
 
 @pytest.mark.parametrize("text", ["openai", "openai:", "nobody:service_tier", ":x"])
-async def test_a_refusal_of_nothing_refuses_to_start(text: str, tmp_path: Path) -> None:
+async def test_an_empty_refusal_rule_refuses_to_start(text: str, tmp_path: Path) -> None:
     settings = load({}, data_dir=str(tmp_path), refused_fields=text, port=free_port())
     with pytest.raises(SettingsError, match="FAREBOX_REFUSED_FIELDS"):
         async with running(settings, demo=False, clock=SystemClock()):

@@ -99,7 +99,7 @@ async def test_stripe_is_asked_through_the_proxy(monkeypatch: pytest.MonkeyPatch
     assert KEY.encode() not in b"".join(heads)
 
 
-async def test_a_stripe_on_this_machine_is_asked_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stripe_on_this_machine_is_reached_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = b'{"error": {"type": "invalid_request_error", "code": "resource_missing", "message": "No such customer"}}'
     response = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(missing)
     async with serving(response + missing) as fake:

@@ -42,11 +42,11 @@ async def check_sessions(mine: Iterator[int], others: Iterator[int], **more: int
     await require_sessions(cast(Session, Pooled(mine, **more)), another)
 
 
-async def test_a_session_each_is_what_is_needed() -> None:
+async def test_one_session_per_connection_is_required() -> None:
     await check_sessions(repeat(11), repeat(12))
 
 
-async def test_without_a_pooler_nothing_more_is_asked() -> None:
+async def test_without_a_pooler_no_second_session_is_opened() -> None:
     await check_sessions(iter([11]), iter(()), named=11)
 
 

@@ -71,7 +71,7 @@ def test_a_stream_that_breaks_off_ends_with_its_error(base: str, customer: Custo
         assert b"broke off" in reading.rest()
 
 
-def test_who_goes_away_ends_the_call(base: str, customer: Customer, provider: Stepwise) -> None:
+def test_a_disconnect_through_a_proxy_ends_the_call(base: str, customer: Customer, provider: Stepwise) -> None:
     """With the comments' help: some proxies look at the client only when there is something to send."""
     left = provider.left
     with requesting(customer, COMPAT, CHAT, base=base) as reading:
@@ -121,7 +121,7 @@ def _asked_and_answered(customer: Customer, url: str, when: str) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.skipif("FAREBOX_TEST_LONG" not in os.environ, reason="takes 70 seconds: run by `make proxies`")
-def test_a_long_silence_is_borne(tmp_path: Path) -> None:
+def test_a_long_silence_is_tolerated(tmp_path: Path) -> None:
     """Without comments; all proxies at once."""
     with running_farebox(tmp_path / "served", stream_comment_ms=0) as farebox, contextlib.ExitStack() as stack:
         provider = farebox.run(serve(_silent, "127.0.0.1", 0))

@@ -53,7 +53,7 @@ def _csrf(page: str) -> str:
     return found[1]
 
 
-def test_every_address_of_the_pages_leads_back(below: Farebox) -> None:
+def test_every_link_of_the_pages_keeps_the_public_path(below: Farebox) -> None:
     assert httpx.get(below.url.removesuffix("/ai") + "/billing").headers["server"].startswith("nginx")  # not ours
     account = below.create_account("Acme")
     link = below.run(owner_sessions.make_link(below.services, account))
@@ -107,7 +107,7 @@ def test_calls_and_the_control_plane_work_below_it(below: Farebox) -> None:
         "x.example/ai",
     ],
 )
-def test_what_cannot_be_a_public_url_is_refused_at_start(url: str) -> None:
+def test_an_invalid_public_url_is_refused_at_startup(url: str) -> None:
     with pytest.raises(SettingsError, match="FAREBOX_PUBLIC_URL"):
         load({"FAREBOX_PUBLIC_URL": url})
 
@@ -115,5 +115,5 @@ def test_what_cannot_be_a_public_url_is_refused_at_start(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["", "https://x.example", "https://x.example/", "http://[::1]:8787/ai", "http://x/a/b.c/"]
 )
-def test_what_can_be_one_is_taken(url: str) -> None:
+def test_a_valid_public_url_is_accepted(url: str) -> None:
     assert path_of(load({"FAREBOX_PUBLIC_URL": url}).public_url) in ("", "/ai", "/a/b.c")

@@ -44,7 +44,7 @@ def vault() -> Vault:
 # --- a row's secret is that row's -------------------------------------------------------------------------------------
 
 
-def test_what_is_encrypted_for_one_row_does_not_decrypt_for_another(vault: Vault) -> None:
+def test_ciphertext_of_one_row_does_not_decrypt_for_another(vault: Vault) -> None:
     sealed = vault.encrypt("sk-secret", "provider:openai")
     assert vault.decrypt(sealed, "provider:openai") == "sk-secret"
     for other in ("provider:anthropic", "provider:openai ", "endpoint:openai", ""):

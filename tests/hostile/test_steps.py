@@ -108,7 +108,7 @@ def test_headers_that_cannot_be_sent_are_refused(customer: Customer, upstream: U
     assert (customer.balance.posted, customer.balance.held) == (5 * 10**9, 0)
 
 
-def test_so_are_too_many_and_too_large_ones(customer: Customer, upstream: Upstream) -> None:
+def test_too_many_or_too_large_step_headers_are_refused(customer: Customer, upstream: Upstream) -> None:
     assert refused(step(customer, headers={f"x-{number}": "a" for number in range(101)}))
     assert refused(step(customer, headers={"x-large": "a" * 2**16}))
     assert refused(step(customer, headers={"x" * 2**16: "a"}))
@@ -145,7 +145,7 @@ HOPS = [
 ]
 
 
-def test_what_is_about_the_connection_or_the_account_stays_here(customer: Customer, upstream: Upstream) -> None:
+def test_connection_and_account_headers_of_a_step_are_not_forwarded(customer: Customer, upstream: Upstream) -> None:
     for name in HOPS:
         assert step(customer, headers={name: "chunked"}).status_code == 200, name
     for sent in upstream.sent:
@@ -157,7 +157,7 @@ def test_what_is_about_the_connection_or_the_account_stays_here(customer: Custom
 
 
 @pytest.mark.parametrize("right", ["a", "", " spaced ", "tab\tbed", "\xe9", "x" * 8_000, '"quoted", list'])
-def test_what_can_be_sent_is(customer: Customer, upstream: Upstream, right: str) -> None:
+def test_valid_step_headers_are_forwarded(customer: Customer, upstream: Upstream, right: str) -> None:
     assert step(customer, headers={"X-Said": right}).status_code == 200
     assert upstream.sent[-1].headers["x-said"] == right.strip()
 
@@ -225,7 +225,7 @@ def test_no_endpoint_leaves_the_base_url(customer: Customer, upstream: Upstream,
     assert len(upstream.sent) == (len(ELSEWHERE) if own else 3), "other spellings of the one path"
 
 
-def test_nor_does_a_url(customer: Customer, upstream: Upstream) -> None:
+def test_no_url_leaves_the_base_url(customer: Customer, upstream: Upstream) -> None:
     """As above, by the URL of the call, where the gateway's own reading comes first."""
     for path in ("%2e%2e/admin", "x/%2e%2e%2fadmin", "..%5cadmin", "..%2f..%2fadmin", "..;/admin"):
         for own in (False, True):
@@ -237,12 +237,12 @@ def test_nor_does_a_url(customer: Customer, upstream: Upstream) -> None:
     assert upstream.sent == []
 
 
-def test_a_query_that_hides_the_usage_stays_here(customer: Customer, upstream: Upstream) -> None:
+def test_a_query_that_hides_the_usage_is_not_forwarded(customer: Customer, upstream: Upstream) -> None:
     assert step(customer, "chat/completions?fields=x&access_token=y&ok=a%26b&$alt=x").status_code == 200
     assert upstream.sent[-1].path == "/base/v1/chat/completions?ok=a%26b"
 
 
-def test_a_step_is_refused_in_the_steps_before_it_are_done(customer: Customer, upstream: Upstream) -> None:
+def test_an_invalid_step_is_refused_whatever_came_before(customer: Customer, upstream: Upstream) -> None:
     """A step that cannot be sent ends the request, whatever came before it; and nothing is charged for it."""
     upstream.response = {"error": {"message": "no"}}
     wrong = {"provider": SLUG, "endpoint": "chat/completions", "headers": {"x\n": "y"}, "query": CHAT}

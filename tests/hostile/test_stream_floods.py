@@ -23,7 +23,9 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
-def test_a_flood_passes_and_stays_with_nobody(farebox: Farebox, customer: Customer, flood: list[bytes]) -> None:
+def test_a_flood_of_events_passes_without_being_stored(
+    farebox: Farebox, customer: Customer, flood: list[bytes]
+) -> None:
     other, before = farebox.funded("5"), customer.balance.posted
     size = sum(map(len, flood))
     with stepwise(farebox) as provider, requesting(customer, COMPAT, CHAT) as stream:

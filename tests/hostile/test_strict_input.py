@@ -49,7 +49,7 @@ FOREIGN = (
 
 
 @pytest.mark.parametrize("text", FOREIGN)
-def test_no_amount_is_read_from_it(text: str) -> None:
+def test_amounts_in_non_ascii_digits_are_rejected(text: str) -> None:
     with pytest.raises(InvalidAmount):
         parse_usd(text)
     with pytest.raises(ValueError, match="whole number"):
@@ -73,7 +73,7 @@ def test_amounts_in_ascii_digits_are_read(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["١٢", "1_0", "+5", "１２"])
-def test_no_command_takes_it_and_nothing_is_granted(text: str, tmp_path: Path) -> None:
+def test_commands_reject_non_ascii_digits_and_grant_nothing(text: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(tmp_path), "grant", "--account", "a" * 32]
     ended = subprocess.run([*command, "--amount", text], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2

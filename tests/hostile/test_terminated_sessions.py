@@ -65,7 +65,7 @@ async def test_no_caller_notices_that_all_sessions_were_ended(farebox: Farebox) 
     assert await asyncio.to_thread(differences, farebox) == []
 
 
-async def test_nor_that_they_are_ended_again_while_it_is_tried_again(
+async def test_repeated_terminations_during_the_retry_go_unnoticed(
     farebox: Farebox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All sessions end whenever a batch is about to leave, or a job has begun, five times in a row."""
@@ -160,7 +160,7 @@ async def test_a_read_is_done_again(world: World) -> None:
         await world.database.get(ends_itself)
 
 
-async def test_what_a_statement_raises_is_for_its_job_to_expect(world: World) -> None:
+async def test_a_statements_error_reaches_its_job(world: World) -> None:
     def job(connection: Connection) -> str:
         try:
             connection.execute("SELECT 1 / 0")
@@ -205,7 +205,7 @@ async def test_a_commit_without_a_response_is_looked_up_and_not_repeated(
     assert await world.accounts() == (["a1"] if is_done else ["a2"])
 
 
-async def test_nor_is_it_repeated_where_the_next_commit_has_no_response_either(
+async def test_a_commit_is_not_repeated_if_its_check_has_no_response_either(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second was only to hear that the first went through, and is undone."""

@@ -33,7 +33,7 @@ def messages(model: str, text: str = "Hello") -> dict[str, object]:
     return {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 20}
 
 
-def test_a_provider_that_hangs_up_as_it_likes_costs_no_call(farebox: Farebox, customer: Customer) -> None:
+def test_a_provider_that_hangs_up_randomly_loses_no_call(farebox: Farebox, customer: Customer) -> None:
     """Every call is answered and charged once, and reached the provider once."""
     seed = random.randrange(2**32)
     chance = random.Random(seed)
@@ -89,7 +89,7 @@ PATHS: dict[str, tuple[str, dict[str, object]]] = {
 
 @pytest.mark.parametrize("form", PATHS)
 @pytest.mark.parametrize("cause", ["dns", "refused", "closed", "protocol"])
-def test_the_cause_has_a_word_for_everybody(farebox: Farebox, customer: Customer, cause: str, form: str) -> None:
+def test_a_failed_connection_reports_its_cause(farebox: Farebox, customer: Customer, cause: str, form: str) -> None:
     path, body = PATHS[form]
     slug = path.split("/")[0].replace("compat", "cerebras")
     before = farebox.services.upstream.failures.get(cause, 0)
@@ -153,7 +153,7 @@ def flood() -> Iterator[tuple[str, list[int]]]:
         thread.join()
 
 
-def test_what_a_client_does_not_read_stays_with_the_provider(farebox: Farebox, customer: Customer) -> None:
+def test_a_slow_reader_pauses_the_provider(farebox: Farebox, customer: Customer) -> None:
     body = messages("raw-1") | {"stream": True}
     with flood() as (url, taken):
         set_provider(farebox, "cerebras", base_url=url)

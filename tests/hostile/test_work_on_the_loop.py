@@ -65,7 +65,7 @@ def fields(number: int) -> str:
     return "&".join(["a"] * number)
 
 
-def test_a_query_has_only_so_many_fields(customer: Customer) -> None:
+def test_the_number_of_query_fields_is_limited(customer: Customer) -> None:
     url = f"{customer.gateway_url}/{COMPAT}"
     for headers in (customer.headers, {}):
         response = httpx.post(f"{url}?{fields(QUERY_FIELDS_MAX + 1)}", json={}, headers=headers)
@@ -77,20 +77,20 @@ def test_a_query_has_only_so_many_fields(customer: Customer) -> None:
 @pytest.mark.parametrize(
     "endpoint", [f"chat/completions?{fields(QUERY_FIELDS_MAX + 1)}", "chat/completions?" + "a" * 16_384]
 )
-def test_a_step_asks_for_no_more_than_a_request_may(customer: Customer, endpoint: str) -> None:
+def test_a_step_has_the_limits_of_a_request(customer: Customer, endpoint: str) -> None:
     steps = [{"provider": "demo", "endpoint": endpoint, "query": json.loads(chat_body("Hi"))}]
     response = httpx.post(customer.gateway_url.rstrip("/"), json=steps, headers=customer.headers)
     assert (response.status_code, response.json()["error"][0]["code"]) == (400, 2901)
 
 
-def test_a_long_list_of_codings_is_not_looked_through(customer: Customer) -> None:
+def test_a_long_list_of_codings_is_not_searched(customer: Customer) -> None:
     headers = customer.headers | {"content-encoding": "," * 1_000}
     response = httpx.post(f"{customer.gateway_url}/{COMPAT}", content=chat_body("Hi"), headers=headers)
     assert (response.status_code, response.json()["error"][0]["code"]) == (415, 2917)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br"])
-def test_what_grows_large_is_decoded_by_a_helper(
+def test_a_body_that_decodes_large_is_decoded_by_a_helper(
     customer: Customer, coding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_loop: list[int] = []

@@ -50,7 +50,7 @@ async def test_streams_head_and_limits() -> None:
         assert (await http.post("/", content=b"x" * 11)).status_code == 413
 
 
-async def test_mistakes() -> None:
+async def test_handler_mistakes_fail() -> None:
     async def silent(exchange: Exchange) -> None:
         """Answers nothing."""
 
@@ -117,7 +117,7 @@ async def test_a_client_that_disconnects() -> None:
     assert by_hand.sent == []
 
 
-async def test_what_is_no_request() -> None:
+async def test_asgi_lifespan_and_websocket_scopes() -> None:
     by_hand = ByHand({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
     await by_hand.run(Recorder().echo, "lifespan")
     assert [message["type"] for message in by_hand.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]

@@ -78,7 +78,7 @@ def test_an_expired_token_is_refused(farebox: Farebox) -> None:
     assert refusal(response) == (401, [(1000, "Invalid API Token")])
 
 
-def test_what_ends_a_token_ends_it_on_an_open_connection_too(farebox: Farebox, customer: Customer) -> None:
+def test_a_revoked_or_expired_token_stops_working_on_an_open_connection(farebox: Farebox, customer: Customer) -> None:
     services = farebox.services
     revoked = farebox.run(services.database.get(lambda c: list_tokens(c, customer.account_id)))[0]
     expiring = farebox.create_token(customer.account_id, expires_at=SystemClock().now_ms() + 2_000)

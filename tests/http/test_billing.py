@@ -123,7 +123,7 @@ def test_without_purchases_there_are_no_invoices(customer: Customer, kind: str |
     }
 
 
-def test_ours_is_exact(customer: Customer) -> None:
+def test_the_balance_in_nano_dollars_is_exact(customer: Customer) -> None:
     answered = customer.chat()
     assert answered.status_code == 200, answered.text
     spent_by = answered.headers["cf-aig-log-id"]

@@ -114,7 +114,7 @@ def test_unavailable_features_are_requested_once(customer: Customer) -> None:
         client.ai_gateway.datasets.list("default", account_id=customer.account_id)
 
 
-def test_a_whole_life_of_billing(farebox: Farebox) -> None:
+def test_the_whole_billing_lifecycle(farebox: Farebox) -> None:
     """Every method of the SDK's billing, on an account that buys 50 USD, spends some, and sets its limits."""
     account_id = farebox.create_account()
     owner = Customer(farebox, account_id, farebox.create_token(account_id))

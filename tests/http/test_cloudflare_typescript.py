@@ -46,11 +46,11 @@ def run(node: str, program: str, customer: Customer) -> str:
     return ended.stdout
 
 
-def test_the_seed_page_word_for_word(node: str, farebox: Farebox, seed_account: str) -> None:
+def test_the_documented_seed_page_matches(node: str, farebox: Farebox, seed_account: str) -> None:
     assert run(node, "seed.mjs", Customer(farebox, seed_account, farebox.create_token(seed_account))) == "null\n"
 
 
-def test_a_whole_life_of_billing(node: str, farebox: Farebox) -> None:
+def test_the_whole_billing_lifecycle(node: str, farebox: Farebox) -> None:
     account_id = farebox.create_account()
     owner = Customer(farebox, account_id, farebox.create_token(account_id))
     save_card(owner)

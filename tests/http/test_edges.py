@@ -68,7 +68,7 @@ def test_a_token_in_the_path_is_never_repeated(farebox: Farebox, customer: Custo
             assert secret not in http.get(farebox.url + path, headers=customer.headers).text
 
 
-def test_account_ids_of_another_shape_lead_nowhere(farebox: Farebox, customer: Customer) -> None:
+def test_malformed_account_ids_are_not_found(farebox: Farebox, customer: Customer) -> None:
     for account_id in ("a" * 65, "a%20b", "ä", "a.b"):
         response = http.get(f"{farebox.url}/client/v4/accounts/{account_id}", headers=customer.headers)
         assert (response.status_code, errors(response)[0][0]) == (404, 7003)
@@ -117,7 +117,7 @@ def test_head_of_the_demo_provider_s_models_answers_like_get(customer: Customer)
         (b'"x"', (7001, "Expected object, received string")),
     ],
 )
-def test_bodies_that_are_no_json_object(customer: Customer, body: bytes, expected: tuple[int, str]) -> None:
+def test_bodies_that_are_not_json_objects(customer: Customer, body: bytes, expected: tuple[int, str]) -> None:
     response = http.post(f"{customer.api_url}/ai-gateway/gateways", content=body, headers=customer.headers)
     assert response.status_code == 400
     assert errors(response) == [expected]
@@ -136,7 +136,7 @@ def test_unavailable_features_are_refused_and_not_retried(farebox: Farebox, cust
     assert response.headers["x-should-retry"] == "false"
 
 
-def test_every_response_names_its_request(farebox: Farebox) -> None:
+def test_every_response_has_its_request_id(farebox: Farebox) -> None:
     responses = [http.get(farebox.url + path) for path in ("/healthz", "/readyz", "/openapi.json", "/nope")]
     ids = [response.headers["cf-ray"] for response in responses]
     assert all(re.fullmatch(r"[0-9a-f]{16}-FBX", request_id) for request_id in ids)
@@ -178,7 +178,7 @@ _Raises: TypeAlias = Callable[[Exception, Farebox], Coroutine[None, None, OneExc
 
 
 @_raises_on_each_plane
-def test_what_goes_wrong_inside_stays_inside(farebox: Farebox, raises: _Raises) -> None:
+def test_internal_errors_are_not_disclosed(farebox: Farebox, raises: _Raises) -> None:
     exchange = farebox.run(raises(RuntimeError("the secret"), farebox))
     assert exchange.status == 500
     assert b"secret" not in exchange.answered
@@ -186,7 +186,7 @@ def test_what_goes_wrong_inside_stays_inside(farebox: Farebox, raises: _Raises) 
 
 
 @_raises_on_each_plane
-def test_an_unavailable_database_asks_to_try_again(farebox: Farebox, raises: _Raises) -> None:
+def test_an_unavailable_database_returns_a_retryable_error(farebox: Farebox, raises: _Raises) -> None:
     exchange = farebox.run(raises(DatabaseUnavailable("disk full at /secret"), farebox))
     assert (exchange.status, exchange.sent["retry-after"]) == (503, "2")
     assert b"secret" not in exchange.answered

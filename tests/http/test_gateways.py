@@ -54,7 +54,7 @@ def test_a_gateway_lives(gateways: Gateways) -> None:
         assert gateways(method, "my-gateway", body).status_code == 404
 
 
-def test_what_was_read_can_be_sent_back(gateways: Gateways) -> None:
+def test_a_read_gateway_can_be_written_back(gateways: Gateways) -> None:
     made = gateways.create("round")
     sent_back = result(gateways("PUT", "round", made))
     assert sent_back == made | {"modified_at": sent_back["modified_at"]}
@@ -69,7 +69,7 @@ def test_an_id_is_taken_once(gateways: Gateways) -> None:
     assert "already exists" in error["message"]
 
 
-def test_of_concurrent_creations_one_gets_the_id(gateways: Gateways) -> None:
+def test_one_of_concurrent_creations_gets_the_id(gateways: Gateways) -> None:
     body = {"id": "contested"} | GATEWAY_FIELDS
     with ThreadPoolExecutor(8) as threads:
         responses = list(threads.map(lambda _: gateways("POST", body=body).status_code, range(16)))
@@ -121,7 +121,7 @@ def test_all_invalid_fields_are_reported_at_once(gateways: Gateways) -> None:
         ("zdr", True, False),
     ],
 )
-def test_what_cannot_be_acted_on_is_refused_never_ignored(
+def test_unsupported_fields_are_refused_not_ignored(
     gateways: Gateways, field: str, requested: object, empty: object
 ) -> None:
     gateways.create("plain", **{field: empty})
@@ -156,7 +156,7 @@ def test_the_default_gateway_is_created_by_its_first_call(customer: Customer, ga
     assert result(gateways("GET", "default"))["is_default"] is True
 
 
-def test_a_change_is_what_the_next_call_meets(customer: Customer, gateways: Gateways) -> None:
+def test_a_change_applies_to_the_next_call(customer: Customer, gateways: Gateways) -> None:
     customer.chat()
     gateways("PATCH", "default", {"rate_limiting_interval": 3600, "rate_limiting_limit": 1})
     statuses = [customer.chat().status_code for _ in range(3)]

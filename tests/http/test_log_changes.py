@@ -127,7 +127,7 @@ def test_deleting_logs_leaves_the_money_alone(customer: Customer, client: Cloudf
         assert not list(audit(connection))
 
 
-def test_only_ones_own_logs_are_deleted(customer: Customer, client: Cloudflare) -> None:
+def test_only_the_accounts_own_logs_are_deleted(customer: Customer, client: Cloudflare) -> None:
     other = customer.farebox.funded("1")
     log_id = other.chat().headers["cf-aig-log-id"]
     set_gateway(customer, "second")
@@ -152,7 +152,7 @@ def test_only_ones_own_logs_are_deleted(customer: Customer, client: Cloudflare) 
         {"filters.key": "id", "filters.operator": "eq"},
     ],
 )
-def test_nothing_is_deleted_by_a_wrong_query(customer: Customer, query: dict[str, str]) -> None:
+def test_an_invalid_query_deletes_nothing(customer: Customer, query: dict[str, str]) -> None:
     log_id = customer.chat().headers["cf-aig-log-id"]
     response = http.delete(url(customer), params=query, headers=customer.headers)
     if query.get("filters.key"):  # no value: nothing matches

@@ -68,14 +68,14 @@ def test_a_body_that_was_not_kept_is_not_found(customer: Customer) -> None:
         assert (response.status_code, errors(response)) == (404, [(7002, "Not Found")])
 
 
-def test_a_call_that_was_not_to_be_logged_has_a_receipt_only(customer: Customer) -> None:
+def test_an_unlogged_call_has_only_a_receipt(customer: Customer) -> None:
     log_id = customer.chat(headers={"cf-aig-collect-log": "false"}).headers["cf-aig-log-id"]
     assert result(logs(customer)) == []
     assert logs(customer, f"/{log_id}").status_code == 404
     assert customer.receipt(log_id)["charge_nanos"] > 0
 
 
-def test_what_is_not_there_is_not_found(farebox: Farebox, customer: Customer) -> None:
+def test_a_missing_log_is_not_found(farebox: Farebox, customer: Customer) -> None:
     assert logs(customer, "/none").status_code == 404
     url = f"{customer.api_url}/ai-gateway/gateways/none/logs"
     assert http.get(url, headers=customer.headers).status_code == 404
@@ -211,13 +211,13 @@ def test_ambiguous_flat_filters_are_refused() -> None:
         log_query(LogsQuery(), pairs)
 
 
-def test_there_is_an_end_to_filters() -> None:
+def test_the_number_of_filters_is_limited() -> None:
     many = json.dumps([{"key": "cost", "operator": "gt", "value": [1]}] * 51)
     with pytest.raises(InvalidInput, match="At most 50"):
         log_query(LogsQuery(filters=many), [])
 
 
-def test_a_nul_in_what_a_caller_names_harms_no_list(customer: Customer) -> None:
+def test_a_nul_in_a_callers_value_breaks_no_list(customer: Customer) -> None:
     assert customer.chat(headers={"cf-aig-metadata": '{"a":"x\\u0000y"}'}).status_code == 200
     assert customer.chat(model="demo/a\0b").status_code == 400
     url = f"{customer.api_url}/ai-gateway/gateways/default/logs"

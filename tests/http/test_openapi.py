@@ -30,7 +30,7 @@ def document(farebox: Farebox) -> dict[str, Any]:
     return response
 
 
-def test_it_has_every_route(document: dict[str, Any]) -> None:
+def test_the_document_has_every_route(document: dict[str, Any]) -> None:
     assert document["openapi"] == "3.1.0"
     for route in SERVED:
         operation = document["paths"][route.path][route.method.lower()]
@@ -62,7 +62,7 @@ def _references(value: Any) -> Iterator[str]:
             yield from _references(part)
 
 
-def test_its_references_lead_somewhere(document: dict[str, Any]) -> None:
+def test_every_reference_of_the_document_resolves(document: dict[str, Any]) -> None:
     references = set(_references(document))
     assert references
     for reference in references:
@@ -71,7 +71,7 @@ def test_its_references_lead_somewhere(document: dict[str, Any]) -> None:
             found = found[step]
 
 
-def test_what_is_always_sent_is_required(document: dict[str, Any]) -> None:
+def test_always_present_fields_are_required(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     assert set(schemas["CreditBalance"]["required"]) == set(schemas["CreditBalance"]["properties"])
     assert "metadata" not in schemas["Log"]["required"]
@@ -88,7 +88,7 @@ def test_what_is_always_sent_is_required(document: dict[str, Any]) -> None:
     ],
     ids=lambda route: route.path,
 )
-def test_answers_are_of_the_types_the_document_is_made_from(farebox: Farebox, customer: Customer, route: Route) -> None:
+def test_responses_match_the_documented_types(farebox: Farebox, customer: Customer, route: Route) -> None:
     known = KNOWN | {"log_id": customer.chat().headers["cf-aig-log-id"]}
     query = {"value_grouping_window": "day"} if route.path.endswith("usage-history") else {}
     response = http.get(

@@ -358,7 +358,7 @@ def test_webhook_endpoints_are_the_accounts_own(farebox: Farebox, customer: Cust
     assert get(customer, "webhooks") == []
 
 
-def test_what_the_processor_did_not_sign_is_refused(farebox: Farebox) -> None:
+def test_an_unsigned_webhook_is_refused(farebox: Farebox) -> None:
     for headers in ({}, {"stripe-signature": "t=1,v1=00"}):
         response = http.post(f"{farebox.url}/webhooks/stripe", content=b"{}", headers=headers)
         assert (response.status_code, errors(response)[0][0]) == (400, 2935)
@@ -366,7 +366,7 @@ def test_what_the_processor_did_not_sign_is_refused(farebox: Farebox) -> None:
     assert large.status_code == 413
 
 
-def test_a_key_that_two_accounts_send_names_something_of_each(farebox: Farebox, buyer: Customer) -> None:
+def test_a_key_is_scoped_to_its_account(farebox: Farebox, buyer: Customer) -> None:
     """Purchases, hosted pages, refunds and holds: the one account neither gets the other's nor is hindered by it."""
     other_id = farebox.create_account()
     other = Customer(farebox, other_id, farebox.create_token(other_id))

@@ -26,7 +26,7 @@ OPENED = {"mode": "setup"}
     ],
     ids=lambda value: value.name if isinstance(value, Budget) else None,
 )
-def test_an_account_is_served_so_often_and_no_more(
+def test_an_accounts_requests_are_limited(
     farebox: Farebox, budget: Budget, method: str, path: str, body: object
 ) -> None:
     greedy, other = farebox.funded("1"), farebox.funded("1")
@@ -52,7 +52,7 @@ def test_unauthorized_calls_do_not_use_quota(farebox: Farebox) -> None:
     assert http.post(url, headers=owner.headers).status_code == 404
 
 
-def test_each_budget_is_somebodys() -> None:
+def test_every_quota_is_used_by_a_route() -> None:
     used = {route.budget for route in ROUTES}
     assert {quotas.PROCESSOR_REQUESTS, quotas.POLLS, quotas.PAGES, quotas.LINKS, quotas.DOCUMENTS, quotas.TESTS} <= used
 

@@ -32,7 +32,7 @@ async def test_each_request_has_its_own_body_and_length() -> None:
     assert len(memos) == 2, "the length is a part of the head"
 
 
-async def test_what_the_handler_worked_out_is_found_again() -> None:
+async def test_a_handlers_memo_is_kept_for_the_same_head() -> None:
     seen: list[object] = []
 
     async def handler(exchange: object) -> None:
@@ -51,7 +51,7 @@ async def test_what_the_handler_worked_out_is_found_again() -> None:
     assert seen == [None, 1, 1, None, None, None], "another head, and the same on another connection, are new"
 
 
-async def test_requests_without_a_body_have_known_heads_too() -> None:
+async def test_heads_of_requests_without_a_body_are_cached_too() -> None:
     recorder = Recorder()
     async with serving(recorder.echo) as served:
         peer = await served.open()
@@ -119,7 +119,7 @@ async def test_a_body_may_follow_its_head_in_pieces_of_its_own() -> None:
         assert [(await peer.response()).json()["body"] for _ in range(2)] == ["third", "fourth"]
 
 
-async def test_a_client_that_disconnects_in_the_body_after_a_known_head() -> None:
+async def test_a_disconnect_in_the_body_after_a_cached_head() -> None:
     recorder = Recorder()
     async with serving(recorder.echo) as served:
         peer = await served.open()
@@ -154,7 +154,7 @@ async def test_a_length_is_read_as_strictly_as_the_first_time(length: bytes) -> 
             assert await peer.closed()
 
 
-async def test_what_follows_a_body_is_the_next_request() -> None:
+async def test_bytes_after_a_body_are_the_next_request() -> None:
     """A body that looks like a request is a body; bytes beyond the length are the next request."""
     recorder = Recorder()
     async with serving(recorder.echo) as served:
@@ -171,7 +171,7 @@ async def test_what_follows_a_body_is_the_next_request() -> None:
         assert await peer.closed()
 
 
-async def test_what_ends_or_changes_a_connection_is_never_remembered() -> None:
+async def test_heads_that_end_or_change_a_connection_are_not_cached() -> None:
     async with serving(Recorder().echo) as served:
         last = await served.open(post(b"body", connection="close"))
         assert (await last.response()).headers["connection"] == "close"

@@ -72,7 +72,7 @@ def test_a_decline_that_is_not_disclosed(buyer: Customer, reason: str) -> None:
     assert [text for text in messages(buyer) if TELLS.search(text)] == []
 
 
-def test_nor_does_auto_top_up_that_it_stops(farebox: Farebox) -> None:
+def test_a_stopped_auto_top_up_does_not_disclose_the_decline(farebox: Farebox) -> None:
     buyer = farebox.funded("5")
     card_id = save_card(buyer)
     behave(buyer.farebox, card_id, "stolen_card")

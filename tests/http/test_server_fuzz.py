@@ -75,7 +75,7 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(places)]
 
 
-async def test_cut_at_every_place(complaints: list[Any]) -> None:
+async def test_documents_cut_at_every_position(complaints: list[Any]) -> None:
     listen_for(complaints)
     sent = b"".join(VALID) + LAST
     async with serving(Recorder().echo) as served:

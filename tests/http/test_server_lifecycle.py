@@ -39,7 +39,7 @@ EVENTS: dict[str, set[str]] = {
         ("body", lifecycle.BodyState, "expected", "lost"),
     ],
 )
-def test_each_state_can_be_reached_and_left_for_the_end(role: str, states: Any, first: str, last: str) -> None:
+def test_every_state_is_reachable_and_leads_to_the_end(role: str, states: Any, first: str, last: str) -> None:
     table = TABLES[role]
     assert set(table) == set(get_args(states))
     assert {event for row in table.values() for event in row} == EVENTS[role]
@@ -62,7 +62,7 @@ def test_an_event_that_a_state_lacks_raises(role: str) -> None:
 
 
 @given(st.lists(st.sampled_from(sorted(EVENTS["response"] | EVENTS["request"]))))
-def test_whatever_happens_each_request_has_one_response_and_nothing_follows_the_last(events: list[str]) -> None:
+def test_every_request_has_exactly_one_response(events: list[str]) -> None:
     life, begun, ended = Life(), 0, 0
     for event in events:
         before = (life.request, life.response)

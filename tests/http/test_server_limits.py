@@ -67,7 +67,7 @@ async def test_a_refused_client_that_keeps_sending_is_disconnected() -> None:
             await asyncio.wait_for(go_on(), 5)
 
 
-async def test_so_many_connections_and_no_more() -> None:
+async def test_the_number_of_connections_is_limited() -> None:
     async with serving(Recorder().echo, connections=3) as served:
         peers = [await served.open(GET) for _ in range(3)]
         for peer in peers:
@@ -149,7 +149,7 @@ async def test_a_stop_finishes_what_is_in_flight_and_closes_the_rest() -> None:
         assert len(recorder.exchanges) == 1, "what waited behind it was not begun"
 
 
-async def test_a_stop_does_not_wait_for_ever() -> None:
+async def test_a_stop_does_not_wait_forever() -> None:
     begun, gone = [], []
 
     async def handler(exchange: Exchange) -> None:
@@ -192,7 +192,7 @@ async def test_a_port_belongs_to_one_server() -> None:
     await again.close()
 
 
-async def test_of_two_that_start_at_once_one_listens() -> None:
+async def test_one_of_two_servers_on_a_port_listens() -> None:
     one = reserve("127.0.0.1", 0)
     with reserve("127.0.0.1", one.getsockname()[1]) as other:
         first = await serve(Recorder().echo, "127.0.0.1", reserved=one)
@@ -270,7 +270,7 @@ class _Sender:
         self.state.rest(cast(ClientConnection, self), 256 * 1024)
 
 
-def test_who_sends_much_is_read_in_turn_and_at_a_bounded_rate() -> None:
+def test_large_senders_are_read_in_turn_at_a_bounded_rate() -> None:
     loop = _SteppedLoop()
     state = ServerState(cast(Any, None), cast(Any, loop), cast(Any, None), Limits())
     senders = [_Sender(state) for _ in range(3)]

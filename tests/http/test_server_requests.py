@@ -53,7 +53,7 @@ async def test_pipelined_requests_are_answered_in_order_one_at_a_time() -> None:
         assert recorder.most_busy == 1
 
 
-async def test_so_many_requests_wait_and_no_more() -> None:
+async def test_the_number_of_pipelined_requests_is_limited() -> None:
     recorder = Recorder()
     async with serving(recorder.echo) as served:
         peer = await served.open(GET * (PIPELINED_MAX + 50))
@@ -73,7 +73,7 @@ async def test_so_many_requests_wait_and_no_more() -> None:
         (b"GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive\r\n\r\n", False, None),
     ],
 )
-async def test_who_closes(sent: bytes, closes: bool, said: str | None) -> None:
+async def test_which_side_closes_the_connection(sent: bytes, closes: bool, said: str | None) -> None:
     async with serving(Recorder().echo) as served:
         peer = await served.open(sent)
         response = await peer.response()
@@ -103,7 +103,7 @@ async def test_bodies_by_length_and_by_chunks(size: int) -> None:
 
 
 @pytest.mark.parametrize("step", [1000, 65_536, 10**9])
-async def test_what_follows_a_large_body_is_read(step: int) -> None:
+async def test_a_request_after_a_large_body_is_read(step: int) -> None:
     """The parser does not see all of such a body."""
     recorder = Recorder()
     body = bytes(range(256)) * 3000
@@ -451,7 +451,7 @@ async def test_handlers_decide_about_methods(method: str) -> None:
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
-async def test_an_offer_of_another_protocol_is_not_taken_and_hides_nothing(split: bool) -> None:
+async def test_an_upgrade_offer_is_ignored_and_hides_nothing(split: bool) -> None:
     """The body stays the body: it is not the other protocol's, and no further request either."""
     recorder = Recorder()
     offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2_Settings": "AAMAAABk"}
@@ -479,7 +479,7 @@ async def test_an_offer_of_another_protocol_is_not_taken_and_hides_nothing(split
         assert refused.status == 200
 
 
-async def test_what_follows_an_offer_is_read_as_http() -> None:
+async def test_bytes_after_an_upgrade_offer_are_read_as_http() -> None:
     async with serving(Recorder().echo) as served:
         peer = await served.open(request("GET", "/", Connection="Upgrade", Upgrade="h2c"), b"\0\0\0 not HTTP\r\n\r\n")
         assert [(await peer.response()).status for _ in range(2)] == [200, 501]
@@ -587,7 +587,7 @@ async def test_a_client_that_disconnects_while_reading_is_paused() -> None:
         await until(lambda: seen[-1] == "done")
 
 
-async def test_requests_beyond_a_mark_are_not_even_read() -> None:
+async def test_requests_beyond_the_pipeline_limit_are_not_read() -> None:
     """A client that goes on sending while its first request is being served."""
     go, size = asyncio.Event(), 0
 

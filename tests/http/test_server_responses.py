@@ -157,7 +157,7 @@ async def test_nothing_is_smuggled_into_a_response(header: tuple[str, str], stre
 
 
 @pytest.mark.parametrize("status", [0, 100, 199, 1000, -1])
-async def test_a_status_that_is_none(status: int) -> None:
+async def test_an_invalid_status(status: int) -> None:
     async with serving(whole(status, [], b"")) as served:
         assert (await served.ask(GET)).status == 500
 
@@ -312,7 +312,7 @@ async def test_a_stream_waits_for_its_reader() -> None:
 
 
 @pytest.mark.parametrize("path", ["stream", "whole"])
-async def test_a_client_that_never_reads_is_cut(path: str) -> None:
+async def test_a_client_that_never_reads_is_disconnected(path: str) -> None:
     flood = Flood()
     handler: Handler = flood if path == "stream" else whole(200, [], b"x" * (64 << 20))
     async with serving(handler, write_seconds=0.2) as served:

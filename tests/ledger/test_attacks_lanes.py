@@ -85,7 +85,7 @@ async def test_the_isolation_level_is_ours_whatever_the_database_has(books: Book
 # --- what others' transactions can do ---------------------------------------------------------------------------------
 
 
-async def test_a_job_that_was_undone_is_not_overtaken(books: Books) -> None:
+async def test_a_rolled_back_job_keeps_its_order(books: Books) -> None:
     """A hold and its release may both be jobs: the release must find the hold."""
     order: list[str] = []
 

@@ -415,7 +415,7 @@ OF_BOB: dict[str, tuple[str, list[_Fault]]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS | OF_BOB)
-def test_a_planted_fault_is_the_difference_that_is_found(rows: Connection, name: str) -> None:
+def test_a_planted_fault_is_found_as_its_difference(rows: Connection, name: str) -> None:
     sql, faults = (FAULTS | OF_BOB)[name]
     assert list(audit(rows)) == []
     rows.execute(sql)
@@ -445,7 +445,7 @@ def test_rows_of_an_account_that_does_not_exist_are_found(rows: Connection, tabl
     assert "account_missing" in {each.what for each in found}
 
 
-def test_every_difference_that_can_be_told_is_planted_above() -> None:
+def test_every_kind_of_difference_has_a_test() -> None:
     assert {what for _, faults in (FAULTS | OF_BOB).values() for what, *_ in faults} == set(WHAT) - {"node_away"}
 
 

@@ -78,7 +78,7 @@ async def test_a_payment_and_a_grant_may_share_an_id(books: Books) -> None:
 
 
 @pytest.mark.parametrize("amount", [0, -5])
-async def test_only_amounts_above_zero_come_in(books: Books, amount: int) -> None:
+async def test_only_positive_amounts_are_credited(books: Books, amount: int) -> None:
     with pytest.raises(ValueError, match="above zero"):
         await books.do(top_up("p", amount))
     assert await books.moves() == []

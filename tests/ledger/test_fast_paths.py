@@ -70,7 +70,7 @@ async def test_a_balance_above_its_mark_is_notified_when_it_falls(books: Books) 
     assert len(await books.sql("SELECT 1 FROM notices")) == 1
 
 
-async def test_a_refusal_below_the_mark_asks_for_credit(books: Books) -> None:
+async def test_a_refusal_below_the_threshold_requests_credit(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.set(top_up_below=101)
     assert (await books.do(hold("a", 100))).ok
@@ -90,7 +90,7 @@ async def test_below_its_mark_a_charge_of_nothing_needs_no_job(books: Books) -> 
 
 
 @pytest.mark.parametrize(("low", "mark"), [(70, 40), (40, 70), (90, 40), (40, 90)])
-async def test_whichever_of_two_marks_is_crossed_is_noticed(books: Books, low: int, mark: int) -> None:
+async def test_crossing_either_of_two_thresholds_is_noticed(books: Books, low: int, mark: int) -> None:
     await books.fund(ANN, 100)
     await books.set(low_below=low, top_up_below=mark)
     for name in range(4):
@@ -104,7 +104,7 @@ async def test_whichever_of_two_marks_is_crossed_is_noticed(books: Books, low: i
     assert (reported, armed) == (int(low > 59), mark if mark <= 59 else None)
 
 
-async def test_exactly_to_a_mark_is_not_below_it(books: Books) -> None:
+async def test_a_balance_exactly_at_the_threshold_is_not_below_it(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.set(low_below=60, top_up_below=60)
     await charge(books, "a", 40)
@@ -113,7 +113,7 @@ async def test_exactly_to_a_mark_is_not_below_it(books: Books) -> None:
     assert left_to_jobs(books) == 0, "only below its mark would a refusal ask for credit"
 
 
-async def test_what_expires_first_decides_whether_a_hold_is_slow(books: Books) -> None:
+async def test_the_earliest_expiry_decides_whether_a_hold_is_slow(books: Books) -> None:
     for number, expires in enumerate((START + 50, START + 10, None, START + 90)):
         await books.do(grant(f"g{number}", 10, expires_at=expires, priority=number))
     await books.do(hold("a", 1, at=START + 9))
@@ -149,7 +149,7 @@ async def test_lots_are_drawn_in_their_order_across_a_batch(books: Books) -> Non
     ]  # fmt: skip
 
 
-async def test_just_what_is_posted_is_held_elsewhere_and_more_is_refused(books: Books) -> None:
+async def test_a_hold_above_available_is_held_elsewhere_and_above_posted_refused(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("a", 1))
     assert (await books.do(hold("b", 100))).outcome is Outcome.HELD_ELSEWHERE
@@ -165,7 +165,7 @@ async def test_a_charge_of_four_lots_has_four_parts(books: Books) -> None:
     assert [move[0] for move in (await books.moves())[4:]] == ["charge:a", "charge:a/2", "charge:a/3", "charge:a/4"]
 
 
-async def test_a_commands_details_are_in_its_rows(books: Books) -> None:
+async def test_a_commands_details_are_stored(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("plain", 10, at=START + 1))
     await books.do(hold("owned", 10, at=START + 2, expires_at=START + 3, owner="process 1"))
@@ -271,7 +271,7 @@ async def test_a_response_is_kept_whose_request_is_not(books: Books) -> None:
     assert await books.sql("SELECT log_id, request, response FROM calls") == [("a", None, b"answer")]
 
 
-async def test_what_is_owed_is_in_the_verdicts(books: Books) -> None:
+async def test_verdicts_report_what_is_owed(books: Books) -> None:
     await books.do(top_up("p", 100))
     await charge(books, "a", 90)
     await books.do(take_back("refund:r", 60, payment_id="p"))  # ten are there, fifty are owed

@@ -250,7 +250,7 @@ async def test_windows_begin_where_the_ledger_says(books: Books, duration: Durat
 # --- batches that are sent again --------------------------------------------------------------------------------------
 
 
-async def test_what_is_sent_again_carefully_takes_effect_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_resent_batch_takes_effect_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     """The response to a batch is lost; whatever is in it is sent a second time."""
     await books.fund(ANN, 100)
     for name in ("settled", "released", "bare"):

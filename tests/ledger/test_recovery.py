@@ -92,7 +92,7 @@ async def test_more_calls_in_doubt_than_one_round_takes(books: Books) -> None:
     assert await books.sql("SELECT held FROM balances WHERE account_id = ?", (BOB,)) == [(0,)]
 
 
-async def test_what_is_due_is_found(books: Books) -> None:
+async def test_due_holds_are_found(books: Books) -> None:
     await books.do(hold("h", 10, expires_at=LATER, owner="former"))
     await books.do(grant("g", 10, account_id=BOB, expires_at=LATER))
     get = books.database.get

@@ -48,7 +48,7 @@ async def spend(books: Books, name: str, amount: int, at: int = START) -> None:
 # --- what counts ------------------------------------------------------------------------------------------------------
 
 
-async def test_spent_and_held_and_asked_are_within_the_limit(books: Books) -> None:
+async def test_spent_held_and_requested_amounts_are_within_the_limit(books: Books) -> None:
     await books.limit(100)
     await spend(books, "spent", 30)
     assert (await books.do(hold("held", 50))).ok
@@ -95,7 +95,7 @@ async def test_the_limit_applies_to_extensions(books: Books) -> None:
     assert (await books.do(extend("h", 60, expires_at=LATER + 1))).outcome is Outcome.DONE, "time costs nothing"
 
 
-async def test_what_was_spent_before_the_limit_counts(books: Books) -> None:
+async def test_spending_before_the_limit_was_set_counts(books: Books) -> None:
     await spend(books, "before", 60)
     await books.limit(100)
     assert (await books.do(hold("h", 41))).outcome is Outcome.LIMITED
@@ -203,7 +203,7 @@ def test_windows_are_those_of_the_calendar_in_utc(
 
 
 @pytest.mark.parametrize("duration", ["daily", "weekly", "monthly"])
-async def test_a_fixed_window_begins_anew(books: Books, duration: Duration) -> None:
+async def test_a_fixed_window_resets(books: Books, duration: Duration) -> None:
     await books.limit(100, duration)
     end = window_end(duration, "fixed", START)
     assert end is not None
@@ -239,7 +239,7 @@ async def test_a_call_counts_in_the_hour_in_which_it_began(books: Books) -> None
     assert (await books.do(new)).outcome is Outcome.DONE
 
 
-async def test_what_is_held_over_the_turn_counts_on_both_sides(books: Books) -> None:
+async def test_a_hold_across_a_window_boundary_counts_in_both(books: Books) -> None:
     await books.limit(100)
     midnight = START - START % DAY + DAY
     await books.do(hold("over", 60, at=midnight - 1, expires_at=midnight + DAY))
@@ -265,9 +265,7 @@ async def test_a_limit_of_k_holds_admits_exactly_k(books: Books) -> None:
 @pytest.mark.parametrize("strategy", ["fixed", "sliding"])
 @pytest.mark.parametrize("duration", ["daily", "weekly", "monthly"])
 @pytest.mark.parametrize("seed", range(3))
-async def test_no_window_ever_holds_more_than_the_limit(
-    books: Books, duration: Duration, strategy: Strategy, seed: int
-) -> None:
+async def test_no_window_exceeds_the_limit(books: Books, duration: Duration, strategy: Strategy, seed: int) -> None:
     """Calls that begin, wait for their holds, last over hours and midnights, and charge at most what they held: in no
     window, true to the millisecond, were they charged more than the limit; and the limit was made use of."""
     chance, limit, now = random.Random(seed), 1000, START

@@ -156,7 +156,7 @@ async def test_a_correction_pays_too_and_a_grant_does_not(books: Books) -> None:
     ("taken", "given", "book"),
     [("refund:x", "refund_failed:x", "refunded"), ("dispute:x", "dispute_won:x", "disputed")],
 )
-async def test_what_was_taken_comes_back_once(books: Books, taken: str, given: str, book: str) -> None:
+async def test_taken_credit_is_returned_once(books: Books, taken: str, given: str, book: str) -> None:
     await books.do(top_up("p", 100))
     await books.do(take_back(taken, 60))
     assert await books.do(give_back(given, 60)) == Verdict(Outcome.DONE, 100, 0, 60)
@@ -176,7 +176,7 @@ async def test_returned_credit_pays_the_related_debt(books: Books) -> None:
     assert (await books.moves())[-1] == ("collection:dispute_won:d", "credit", "receivable", 70)
 
 
-async def test_no_more_comes_back_than_was_taken(books: Books) -> None:
+async def test_no_more_is_returned_than_was_taken(books: Books) -> None:
     await books.do(top_up("p", 100))
     assert await books.do(give_back("refund_failed:r", 1)) == Verdict(Outcome.UNKNOWN, 100, 0)
     await books.do(take_back("refund:r", 60))
@@ -196,7 +196,7 @@ async def test_no_more_comes_back_than_was_taken(books: Books) -> None:
         give_back("refund_failed:r", 0), give_back("refund:r", 1), give_back("dispute_won:a/b", 1),
     ],
 )  # fmt: skip
-async def test_what_is_no_command_leaves_no_trace(books: Books, command: Command) -> None:
+async def test_an_invalid_command_leaves_no_trace(books: Books, command: Command) -> None:
     await books.do(top_up("p", 100))
     await books.do(take_back("dispute:d", 1))
     before = await books.moves()

@@ -131,7 +131,7 @@ async def test_a_suspended_rule_is_not_triggered(books: Books) -> None:
     assert await requests(books) == []
 
 
-async def test_a_hundred_charges_across_the_threshold_ask_once(books: Books) -> None:
+async def test_a_hundred_charges_across_the_threshold_request_credit_once(books: Books) -> None:
     await books.set(top_up_below=60, low_below=60)
     await asyncio.gather(*(books.do(hold(f"h{n}", 1)) for n in range(100)))
     await asyncio.gather(*(books.do(settle(f"h{n}", 1)) for n in range(100)))
@@ -173,7 +173,7 @@ async def test_a_low_balance_is_notified_once_until_it_recovers(books: Books) ->
     assert await notices(books) == [reported, ("low_balance:7", {"posted_nanos": 49, "low_below_nanos": 50})]
 
 
-async def test_a_mark_that_was_lowered_is_a_mark(books: Books) -> None:
+async def test_a_lowered_threshold_applies(books: Books) -> None:
     await books.set(low_below=50)
     await charge(books, "a", 60)
     await books.set(low_below=30)
@@ -183,14 +183,14 @@ async def test_a_mark_that_was_lowered_is_a_mark(books: Books) -> None:
     assert [content["low_below_nanos"] for _, content in await notices(books)] == [50, 30]
 
 
-async def test_money_that_is_not_enough_is_no_news(books: Books) -> None:
+async def test_a_payment_that_stays_below_the_threshold_sends_no_notice(books: Books) -> None:
     await books.do(take_back("refund:r", 100))
     await books.set(low_below=50)
     await books.do(top_up("little", 10))
     assert await notices(books) == []
 
 
-async def test_without_a_mark_there_is_no_notice(books: Books) -> None:
+async def test_without_a_threshold_there_is_no_notice(books: Books) -> None:
     await charge(books, "a", 100)
     assert await notices(books) == []
     await books.set(low_below=50, low_told=1)

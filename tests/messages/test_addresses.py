@@ -159,7 +159,7 @@ async def test_an_endless_answer_is_not_read() -> None:
 
 
 @pytest.mark.parametrize("response", [b"not http at all\r\n\r\n", b"", b"HTTP/1.1 abc\r\n\r\n"])
-async def test_what_is_no_http_is_a_failure(response: bytes) -> None:
+async def test_a_non_http_response_is_a_failure(response: bytes) -> None:
     async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(response)
@@ -175,7 +175,7 @@ async def test_what_is_no_http_is_a_failure(response: bytes) -> None:
         await server.wait_closed()
 
 
-async def test_a_name_that_is_none() -> None:
+async def test_an_invalid_name() -> None:
     for url in ("https://no-such-host.invalid/", f"https://{'a' * 70}.example/", "https://.../"):
         sent = await post(url, {}, b"{}", private=False)
         assert sent.error == UNREACHABLE or sent.error.startswith("no answer"), sent.error

@@ -94,7 +94,7 @@ async def test_a_message_arrives_signed(services: Services, receiver: Receiver) 
     assert await messages.work(services) == 0
 
 
-async def test_who_gets_what(services: Services) -> None:
+async def test_which_recipients_get_which_messages(services: Services) -> None:
     async with receiving() as anns, receiving() as picky, receiving() as bobs, receiving() as ours, receiving() as calm:
         await endpoints.create(services, ANN, url=anns.url, kinds=())
         await endpoints.create(services, ANN, url=picky.url, kinds=("refunded",))
@@ -110,7 +110,7 @@ async def test_who_gets_what(services: Services) -> None:
         assert len({item.headers["webhook-id"] for item in ours.received}) == 2
 
 
-async def test_an_endpoint_made_later_does_not_get_what_was_before(services: Services, receiver: Receiver) -> None:
+async def test_a_new_endpoint_does_not_get_earlier_messages(services: Services, receiver: Receiver) -> None:
     await notify(services, "a")
     await messages.work(services)
     await endpoints.create(services, ANN, url=receiver.url, kinds=())
@@ -118,7 +118,7 @@ async def test_an_endpoint_made_later_does_not_get_what_was_before(services: Ser
     assert receiver.received == []
 
 
-async def test_the_same_news_twice_is_one_message(services: Services, receiver: Receiver) -> None:
+async def test_a_repeated_notice_is_one_message(services: Services, receiver: Receiver) -> None:
     await endpoints.create(services, ANN, url=receiver.url, kinds=())
     await notify(services, "a")
     await messages.work(services)
@@ -130,7 +130,7 @@ async def test_the_same_news_twice_is_one_message(services: Services, receiver: 
 # When it fails ----------------------------------------------------------------------------------------------------
 
 
-async def test_it_is_tried_again_and_again_and_then_given_up(
+async def test_a_failing_delivery_is_retried_and_then_abandoned(
     services: Services, receiver: Receiver, clock: ManualClock
 ) -> None:
     made = await endpoints.create(services, ANN, url=receiver.url, kinds=())
@@ -347,7 +347,7 @@ async def test_the_secret_is_shown_once_and_stored_encrypted(services: Services,
         "https://example.com/\r\nx: y", "https://example.com:99999/",
     ],
 )  # fmt: skip
-async def test_what_is_no_url_is_refused(services: Services, url: str) -> None:
+async def test_an_invalid_url_is_refused(services: Services, url: str) -> None:
     with pytest.raises(Problem) as refused:
         await endpoints.create(services, ANN, url=url, kinds=())
     assert refused.value.kind is VALIDATION_FAILED
@@ -371,7 +371,7 @@ async def test_plain_http_is_refused_unless_private_is_allowed(tmp_path: Path, c
             await endpoints.create(strict, ANN, url="http://example.com/", kinds=())
 
 
-async def test_anothers_endpoint_is_not_there(services: Services, receiver: Receiver) -> None:
+async def test_another_accounts_endpoint_is_not_found(services: Services, receiver: Receiver) -> None:
     made = await endpoints.create(services, ANN, url=receiver.url, kinds=())
     for act in (endpoints.remove, endpoints.test):
         with pytest.raises(Problem) as refused:
@@ -394,7 +394,7 @@ async def test_a_test_message(services: Services, receiver: Receiver) -> None:
     assert await sql(services, "SELECT count(*) FROM deliveries") == [(0,)]
 
 
-async def test_with_another_secret_key_messages_are_given_up(services: Services, receiver: Receiver) -> None:
+async def test_messages_are_abandoned_under_another_secret_key(services: Services, receiver: Receiver) -> None:
     await endpoints.create(services, ANN, url=receiver.url, kinds=())
     from farebox.vault import Vault
 
@@ -450,7 +450,7 @@ async def test_an_expiring_card_is_notified_in_time(
         }
 
 
-async def test_both_warnings_and_those_of_a_renewed_card(services: Services, clock: ManualClock) -> None:
+async def test_both_expiry_warnings_and_those_of_a_renewed_card(services: Services, clock: ManualClock) -> None:
     end = 1_796_083_200_000
     await services.database.write(
         lambda c: c.execute(

@@ -113,7 +113,7 @@ def text_of(message: EmailMessage) -> str:
     return str(part.get_content()).replace("\r\n", "\n")
 
 
-async def test_a_letter_arrives_as_it_was_written() -> None:
+async def test_an_email_arrives_unchanged() -> None:
     async with mailbox() as box:
         await send(Relay("127.0.0.1", box.port, tls=False), LETTER)
         (got,) = box.letters
@@ -131,7 +131,7 @@ async def test_a_letter_arrives_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
-async def test_it_is_encrypted_and_signs_in(tmp_path: Path, scheme: str) -> None:
+async def test_mail_is_encrypted_and_authenticated(tmp_path: Path, scheme: str) -> None:
     file = certificate(tmp_path, "localhost")
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(file)
@@ -165,14 +165,14 @@ async def test_a_password_never_leaves_this_machine_in_the_clear(monkeypatch: py
         "ann@acme.example>\n<bob@x.example",
     ],
 )  # fmt: skip
-def test_an_address_is_one_address_and_begins_no_header(recipient: str) -> None:
+def test_an_address_is_single_and_cannot_inject_a_header(recipient: str) -> None:
     letter = Email(sender="s@x.example", recipient=recipient, subject="s", body="b", identifier="i", at=START)
     with pytest.raises(NotSent) as refused:
         composed(letter)
     assert refused.value.for_good
 
 
-def test_a_subject_begins_no_header() -> None:
+def test_a_subject_cannot_inject_a_header() -> None:
     evil = Email(
         sender="s@x.example",
         recipient="a@x.example",
@@ -207,7 +207,7 @@ async def test_a_relay_that_refuses(responses: dict[str, str], *, for_good: bool
     assert refused.value.for_good is for_good
 
 
-async def test_no_relay() -> None:
+async def test_an_unreachable_mail_relay_is_a_failure() -> None:
     async with mailbox() as box:
         port = box.port
     with pytest.raises(NotSent, match="could not be used"):
@@ -277,7 +277,7 @@ async def test_the_operator_gets_the_relevant_notices(services: Services, box: M
     assert any("Amount: 50.00 USD" in text_of(got) for got in box.letters)
 
 
-async def test_a_letter_is_tried_again(services: Services, box: Mailbox) -> None:
+async def test_an_email_is_retried(services: Services, box: Mailbox) -> None:
     clock = services.clock
     assert isinstance(clock, ManualClock)
     box.responses = {"MAIL": "421 too busy"}
@@ -293,7 +293,7 @@ async def test_a_letter_is_tried_again(services: Services, box: Mailbox) -> None
     assert await sql(services, "SELECT attempts, next_at, last_error FROM deliveries") == [(2, None, None)]
 
 
-async def test_an_address_that_is_none_is_given_up(services: Services, box: Mailbox) -> None:
+async def test_an_invalid_address_is_abandoned(services: Services, box: Mailbox) -> None:
     await change(services, "UPDATE billing_profiles SET email = ?", ("ann@acme.example\nBcc: all@x.example",))
     await notify(services, "a")
     await messages.work(services)
@@ -302,7 +302,7 @@ async def test_an_address_that_is_none_is_given_up(services: Services, box: Mail
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_every_kind_has_a_letter(services: Services, box: Mailbox, kind: str) -> None:
+async def test_every_kind_has_an_email_template(services: Services, box: Mailbox, kind: str) -> None:
     await notify(services, "a", kind)
     await messages.work(services)
     got = next(item for item in box.letters if item["to"] == "ann@acme.example")
@@ -310,6 +310,6 @@ async def test_every_kind_has_a_letter(services: Services, box: Mailbox, kind: s
     assert len(text_of(got)) > 50
 
 
-def test_there_are_no_letters_for_kinds_that_are_none() -> None:
+def test_no_email_template_is_unused() -> None:
     assert set(email_templates.SUBJECTS) == set(KINDS)
     assert set(KINDS) >= email_templates.OPERATOR_KINDS

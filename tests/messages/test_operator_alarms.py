@@ -53,7 +53,7 @@ async def alarms(services: Services) -> list[tuple[str, str, int, dict[str, Any]
     return [(alarm.kind, alarm.about, alarm.times, alarm.content) for alarm in found]
 
 
-async def test_once_a_day_and_matter_and_counted(services: Services, clock: ManualClock) -> None:
+async def test_an_alarm_is_sent_once_a_day_and_subject_and_counted(services: Services, clock: ManualClock) -> None:
     for status in (401, 402, 429):
         raise_alarm(services, "provider_key_trouble", "openai", status=status)
     raise_alarm(services, "provider_key_trouble", "anthropic", status=401)
@@ -158,7 +158,7 @@ async def test_tenant_input_cannot_block_an_alarm(services: Services) -> None:
     ]
 
 
-async def test_many_matters_of_one_kind_leave_room_for_others(services: Services, clock: ManualClock) -> None:
+async def test_many_alarms_of_one_kind_leave_room_for_others(services: Services, clock: ManualClock) -> None:
     for day in range(2):
         clock.now += day * DAY_MS
         for number in range(5 * SUBJECTS_MAX):
@@ -170,7 +170,7 @@ async def test_many_matters_of_one_kind_leave_room_for_others(services: Services
     assert (kinds.count("tier_unknown"), kinds.count("provider_key_trouble")) == (SUBJECTS_MAX, 1)
 
 
-async def test_it_is_bounded_and_never_raises(services: Services, clock: ManualClock) -> None:
+async def test_pending_alarms_are_bounded_and_never_raise(services: Services, clock: ManualClock) -> None:
     for number in range(SUBJECTS_MAX + 5):
         raise_alarm(services, "usage_disbelieved", f"openai/{number}")
     assert services.alarms.dropped == 5

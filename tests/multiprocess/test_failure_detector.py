@@ -158,7 +158,7 @@ async def test_a_failure_detector_that_dies_is_replaced_by_another(
         await dying
 
 
-async def test_only_holds_of_the_very_process_are_ended(world: World) -> None:
+async def test_only_holds_of_the_dead_process_are_ended(world: World) -> None:
     names = ("silenc", "silent", "silent2", "zoe")
     for name in names:
         await world.seen(name)

@@ -73,7 +73,7 @@ async def test_the_holds_of_a_killed_process_expire_and_no_others(new_installati
     assert installation.differences() == []
 
 
-async def test_by_the_operators_choice_they_are_charged(new_installation: NewInstallation) -> None:
+async def test_calls_in_doubt_are_charged_if_the_operator_chooses_so(new_installation: NewInstallation) -> None:
     installation = new_installation(in_doubt="charge")
     with installation.serving(workers=2) as server, gated(installation) as gate:
         caller, wires = await under_way(installation, gate)

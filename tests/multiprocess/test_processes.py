@@ -18,7 +18,7 @@ from tests.support import free_port
 pytestmark = pytest.mark.slow
 
 
-async def test_it_reports_its_address_once_and_a_stop_completes_calls(new_installation: NewInstallation) -> None:
+async def test_the_address_is_reported_once_and_a_stop_completes_calls(new_installation: NewInstallation) -> None:
     installation = new_installation()
     with installation.serving() as server:
         workers = server.workers
@@ -53,7 +53,7 @@ async def test_a_worker_that_dies_is_started_again(installation: Installation, s
     assert {response.status for response in await calls(installation, caller, chat_body(), 12)} == {200}
 
 
-async def test_when_the_parent_is_killed_all_workers_stop(new_installation: NewInstallation) -> None:
+async def test_workers_stop_when_the_parent_is_killed(new_installation: NewInstallation) -> None:
     installation = new_installation()
     with installation.serving(workers=2) as server:
         workers = server.workers

@@ -69,7 +69,7 @@ async def test_processes_share_a_limit(installation: Installation, server: Serve
     assert counted == len(admitted)
 
 
-async def test_another_gateway_is_not_counted_with_it(installation: Installation, server: Server) -> None:
+async def test_gateways_are_counted_separately(installation: Installation, server: Server) -> None:
     assert len(server.workers) == 3
     caller = installation.caller()
     limited(installation, caller, rate_limiting_interval=DAY_SECONDS, rate_limiting_limit=1)

@@ -40,7 +40,7 @@ def test_cards() -> None:
     assert not labels.expired(card, 1_793_400_000_000)  # on the last day of October
 
 
-def test_every_state_and_reason_has_words() -> None:
+def test_every_state_and_reason_has_a_label() -> None:
     assert set(labels.TOP_UPS) == set(TOP_UP_STATES)
     assert set(labels.REFUNDS) == set(REFUND_STATES)
     assert set(labels.DISPUTES) == set(DISPUTE_STATES)

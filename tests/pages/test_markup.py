@@ -151,7 +151,7 @@ def test_hostile_texts_stay_texts(rule_state: str) -> None:
     assert (reported.tags, reported.attributes) == (harmless.tags, harmless.attributes)
 
 
-def test_a_page_looks_again_only_while_credit_may_come() -> None:
+def test_a_page_refreshes_only_while_credit_may_arrive() -> None:
     def refreshes(state: str, age_ms: int = 0) -> bool:
         top_up = msgspec.structs.replace(_top_up("x", state, "word"), created_at=NOW - age_ms)
         return b"http-equiv" in render.billing(replace(_view("word"), top_ups=[top_up]))

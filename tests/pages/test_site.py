@@ -131,7 +131,7 @@ def test_every_response_carries_the_headers(visitor: Visitor) -> None:
         assert not re.search(r"<script|style=|\son\w+=", response.text)
 
 
-def test_nobody_is_let_in_without_a_session(farebox: Farebox) -> None:
+def test_pages_require_a_session(farebox: Farebox) -> None:
     with httpx.Client(base_url=farebox.url) as visitor:
         for route in PAGES:
             if route.path.endswith((".css", ".svg", "/signed-out")):
@@ -160,7 +160,7 @@ def test_a_link_is_used_up_by_its_use_and_by_time(farebox: Farebox) -> None:
     assert _open(f"{farebox.url}/billing/open?link=guessed").status_code == 403
 
 
-def test_a_program_that_looks_at_a_link_does_not_use_it_up(farebox: Farebox) -> None:
+def test_a_link_preview_does_not_use_up_the_link(farebox: Farebox) -> None:
     """Mail and chat programs fetch what is linked in a message, some with HEAD first."""
     link = _link(farebox, farebox.create_account("<i>Acme</i>"))
     for response in (httpx.head(link), httpx.get(link), httpx.get(link)):
@@ -171,7 +171,7 @@ def test_a_program_that_looks_at_a_link_does_not_use_it_up(farebox: Farebox) -> 
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_no_other_site_signs_an_owner_in(farebox: Farebox, site: str) -> None:
+def test_another_site_cannot_sign_an_owner_in(farebox: Farebox, site: str) -> None:
     """To an account of its own, say, whose next card would be the owner's."""
     link = _link(farebox, farebox.create_account())
     response = _open(link, site=site)
@@ -180,7 +180,7 @@ def test_no_other_site_signs_an_owner_in(farebox: Farebox, site: str) -> None:
     assert _open(link, site="same-origin").status_code == 303
 
 
-def test_strangers_do_not_use_up_the_processors_rate_limit(tmp_path: Path) -> None:
+def test_anonymous_clients_cannot_use_up_the_processors_rate_limit(tmp_path: Path) -> None:
     with (
         running_farebox(tmp_path, trusted_proxies="127.0.0.1") as farebox,
         httpx.Client(base_url=farebox.url) as visitor,
@@ -201,7 +201,7 @@ def test_strangers_do_not_use_up_the_processors_rate_limit(tmp_path: Path) -> No
         assert "Checkout not found" in page.text
 
 
-def test_an_owner_opens_so_many_pages_and_no_more(tmp_path: Path) -> None:
+def test_an_owners_page_requests_are_limited(tmp_path: Path) -> None:
     with running_farebox(tmp_path) as farebox:
         visitor = _visitor(farebox, "Acme")
         form = {"csrf": visitor.csrf}
@@ -236,7 +236,7 @@ def test_the_expired_are_forgotten(farebox: Farebox) -> None:
     assert farebox.run(left) == [(1,)]
 
 
-def test_what_the_browser_keeps_is_not_in_the_database(visitor: Visitor) -> None:
+def test_the_session_cookie_is_not_stored_in_the_database(visitor: Visitor) -> None:
     secret = visitor.http.cookies["farebox_session"]
     stored = visitor.farebox.services.database.scan(
         lambda connection: connection.execute("SELECT hash FROM owner_sessions").fetchall()
@@ -297,7 +297,7 @@ def test_other_cookies_of_the_host_do_no_harm(visitor: Visitor) -> None:
         ("/billing/details", {"name": "Acme", "country": "Germany"}, "country"),
     ],
 )
-def test_what_is_wrong_is_said_and_changes_nothing(
+def test_invalid_input_is_explained_and_changes_nothing(
     visitor: Visitor, path: str, fields: dict[str, str], said: str
 ) -> None:
     response = visitor.post(path, **fields)
@@ -308,7 +308,7 @@ def test_what_is_wrong_is_said_and_changes_nothing(
     assert visitor.farebox.balance(visitor.account_id).posted == 0
 
 
-def test_a_card_of_another_account_is_nobodys_business(visitor: Visitor, other: Visitor) -> None:
+def test_a_card_of_another_account_is_not_found(visitor: Visitor, other: Visitor) -> None:
     form = {"csrf": other.csrf}
     hosted = re.search(r'href="(http[^"]+/c/pay/[^"]+)"', other.http.post("/billing/cards", data=form).text)
     assert hosted is not None

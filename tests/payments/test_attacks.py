@@ -137,7 +137,7 @@ async def test_a_failing_secret_key_does_not_end_a_charge_in_progress(shop: Shop
     assert ([row.state for row in shop.top_ups()], await shop.captured()) == (["paid"], [1_000])
 
 
-async def test_a_deleted_voided_invoice_blocks_nothing(shop: Shop) -> None:
+async def test_a_deleted_invoice_blocks_nothing(shop: Shop) -> None:
     """Deleted there, or of another mode of the processor's: it will never be paid."""
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
@@ -268,7 +268,7 @@ async def test_another_card_does_not_lift_a_suspension_while_a_payment_is_disput
     assert shop.rule.state in ("active", "suspended")
 
 
-async def test_a_card_that_its_bank_renewed_lifts_the_suspension_of_the_expired_one(shop: Shop) -> None:
+async def test_a_renewed_card_lifts_the_suspension_of_the_expired_one(shop: Shop) -> None:
     """The number is the same, and so is the fingerprint: only the expiry tells."""
 
     async def save(year: int, behave: str) -> None:

@@ -50,7 +50,7 @@ class TestAnyCombination:
         return {"fee_percent": "7.3", "fee_fixed_cents": 31, "credit_days": 30}
 
     @pytest.mark.parametrize("seed", range(6))
-    async def test_of_refunds_disputes_spending_and_expiry_agrees_to_the_cent(self, world: World, seed: int) -> None:
+    async def test_clawback_with_refunds_disputes_spending_and_expiry_is_exact(self, world: World, seed: int) -> None:
         chance = random.Random(seed)
         world.webhooks = chance.choice(("dropped", "delivered", "tripled"))
         async with living(world) as process:
@@ -145,7 +145,7 @@ async def test_an_uncollectible_invoice_is_voided_before_another_is_made(world: 
     agree(world)
 
 
-async def test_one_refund_that_cannot_be_applied_hides_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_inapplicable_refund_does_not_hide_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async with living(world) as process:
         shop = Shop(world, process.services)
         bought = await shop.buy(5000)
@@ -168,7 +168,7 @@ async def test_one_refund_that_cannot_be_applied_hides_no_other(world: World, mo
     agree(world)
 
 
-async def test_a_refund_below_the_threshold_is_charged_anew_while_auto_top_up_is_on(world: World) -> None:
+async def test_a_refund_below_the_threshold_triggers_auto_top_up(world: World) -> None:
     """As the rule says, and bounded by its cap: an owner who wants the money back switches it off first."""
     async with living(world) as process:
         shop = Shop(world, process.services)
@@ -219,7 +219,7 @@ class TestABackupBroughtBack:
             assert shop.balance.posted == 1400 * CENT
         agree(world)
 
-    async def test_after_a_day_it_is_charged_anew_and_the_old_payment_is_found(
+    async def test_after_a_day_it_is_charged_again_and_the_old_payment_is_found(
         self, world: World, tmp_path: Path
     ) -> None:
         await self.lost_purchase(world, tmp_path)

@@ -64,7 +64,7 @@ async def test_spending_below_the_threshold_buys_once_and_arms_again(shop: Shop)
     assert not (await reports.credit(shop.services, shop.account)).bought_by_hand, "that is about purchases by hand"
 
 
-async def test_one_charge_closes_the_whole_gap(shop: Shop) -> None:
+async def test_one_charge_covers_the_whole_shortfall(shop: Shop) -> None:
     """Section 7 #6: one charge per increment was Lago's."""
     await shop.set_rule(1_000, 4_500)
     await shop.work()
@@ -72,7 +72,7 @@ async def test_one_charge_closes_the_whole_gap(shop: Shop) -> None:
     assert shop.cents == 5_000
 
 
-async def test_what_is_owed_is_bought_for_in_the_same_charge(shop: Shop) -> None:
+async def test_one_charge_covers_what_is_owed_too(shop: Shop) -> None:
     """New money pays what is owed first: a purchase of the gap alone would leave the balance where it was."""
     bought = await shop.buy(5_000)
     await shop.spend(6_000)
@@ -83,7 +83,7 @@ async def test_what_is_owed_is_bought_for_in_the_same_charge(shop: Shop) -> None
     assert (shop.cents, shop.the_auto().state) == (1_000, "paid")
 
 
-async def test_it_lands_above_the_threshold_and_not_on_it(shop: Shop) -> None:
+async def test_a_top_up_ends_above_the_threshold_not_on_it(shop: Shop) -> None:
     await shop.set_rule(1_000, 2_000)
     await shop.work()
     assert (await shop.captured(), shop.cents) == ([2_000], 3_000)
@@ -109,7 +109,7 @@ async def test_a_manual_purchase_meanwhile_cancels_the_request(shop: Shop) -> No
     assert await shop.captured() == [5_000]
 
 
-async def test_the_amount_is_decided_when_it_is_charged(shop: Shop) -> None:
+async def test_the_amount_is_decided_at_charge_time(shop: Shop) -> None:
     await shop.set_rule(1_000, 500)
     await fire(shop)
     await shop.set_rule(2_000, 900)
@@ -188,7 +188,7 @@ async def test_a_hundred_triggers_at_once_are_one_charge(shop: Shop) -> None:
     assert await shop.captured() == [1_000]
 
 
-async def test_news_by_webhook_and_the_worker_s_answer_credit_once(shop: Shop) -> None:
+async def test_a_webhook_and_the_workers_response_credit_once(shop: Shop) -> None:
     """Section 7 #18: `processing` is no success; only the paid invoice is."""
     await shop.set_rule()
     await shop.fault(CHARGES, "timeout_after_commit")

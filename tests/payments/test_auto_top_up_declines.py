@@ -154,7 +154,7 @@ async def test_saving_the_rule_again_tries_the_card_again_once(shop: Shop) -> No
     assert (await shop.requested(), shop.rule.state) == (2, "suspended")
 
 
-async def test_no_card_suspends_until_there_is_one(shop: Shop) -> None:
+async def test_a_missing_card_suspends_until_one_is_saved(shop: Shop) -> None:
     await shop.open_account(card=None)
     await shop.grant(1_000)
     await shop.set_rule()
@@ -179,7 +179,7 @@ async def test_a_new_card_replaces_one_that_waits_for_a_retry(shop: Shop) -> Non
     assert await shop.captured() == [1_000]
 
 
-async def test_no_second_invoice_is_made_before_the_first_is_known_to_be_void(shop: Shop) -> None:
+async def test_a_second_invoice_waits_until_the_first_is_void(shop: Shop) -> None:
     await shop.save_card("pm_card_mastercard", "insufficient_funds")
     await shop.set_rule()
     await fire(shop)
@@ -231,7 +231,7 @@ async def asks_for_its_owner(shop: Shop) -> None:
     assert shop.notices() == ["top_up_action_required"]
 
 
-async def test_what_needs_the_owner_is_finished_on_the_hosted_page(shop: Shop) -> None:
+async def test_required_authentication_is_completed_on_the_hosted_page(shop: Shop) -> None:
     """3.4: no way back from 3-D Secure was another's."""
     await asks_for_its_owner(shop)
     await shop.confirm(shop.the_auto())
@@ -240,7 +240,7 @@ async def test_what_needs_the_owner_is_finished_on_the_hosted_page(shop: Shop) -
     assert (shop.armed(), await shop.captured()) == (True, [1_000])
 
 
-async def test_what_the_owner_never_confirms_is_voided_after_three_days_and_suspends(shop: Shop) -> None:
+async def test_an_unconfirmed_payment_is_voided_after_three_days_and_suspends(shop: Shop) -> None:
     await asks_for_its_owner(shop)
     await shop.let_pass(30 * DAY)
     assert (shop.the_auto().state, shop.rule.state, shop.rule.reason) == (

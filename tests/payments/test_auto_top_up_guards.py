@@ -118,7 +118,7 @@ async def test_without_a_processor_nothing_hangs(shop: Shop) -> None:
     assert await shop.captured() == [1_000]
 
 
-async def test_what_the_processor_refuses_is_tried_an_hour_later(shop: Shop) -> None:
+async def test_a_refused_processor_request_is_retried_after_an_hour(shop: Shop) -> None:
     await shop.set_rule()
     await shop.change(lambda c: c.execute("UPDATE customers SET customer_id = customer_id || 'x'"))
     await fire(shop)
@@ -176,7 +176,7 @@ async def test_switching_off_in_mid_charge_does_not_stop_the_charge(shop: Shop) 
     assert (shop.the_auto().state, await shop.captured(), shop.armed()) == ("paid", [1_000], False)
 
 
-async def test_a_dispute_freezes_it_and_a_won_one_lets_it_go_on(shop: Shop) -> None:
+async def test_a_dispute_freezes_auto_top_up_until_it_is_won(shop: Shop) -> None:
     await shop.set_rule()
     await fire(shop)
     reason = "payment_disputed"

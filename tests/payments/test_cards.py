@@ -72,14 +72,14 @@ async def test_a_card_saved_later_becomes_the_default_once(shop: Shop) -> None:
     assert await at_stripe(shop) == ["4242*", "4444"]
 
 
-async def test_a_card_that_comes_alone_is_made_the_default(shop: Shop) -> None:
+async def test_the_only_card_becomes_the_default(shop: Shop) -> None:
     customer = await cards.customer_of(shop.services, shop.account)
     await shop.stripe("payment_methods/pm_card_visa/attach", customer=customer)
     assert last4(await cards.refresh(shop.services, shop.account)) == ["4242*"]
     assert await at_stripe(shop) == ["4242*"]
 
 
-async def test_of_two_cards_neither_is_chosen_for_the_owner(shop: Shop) -> None:
+async def test_with_two_cards_none_is_chosen_as_default(shop: Shop) -> None:
     customer = await cards.customer_of(shop.services, shop.account)
     for token in ("pm_card_visa", "pm_card_mastercard"):
         await shop.stripe(f"payment_methods/{token}/attach", customer=customer)
@@ -167,7 +167,7 @@ async def test_an_account_has_one_customer_despite_repeats(shop: Shop) -> None:
     assert await cards.customer_of(shop.services, shop.account) == first  # a crash before it was kept
 
 
-async def test_an_older_answer_is_no_news(shop: Shop) -> None:
+async def test_a_stale_response_changes_nothing(shop: Shop) -> None:
     await save(shop)
     now = shop.clock.at
     before = await cards.cards(shop.services, shop.account)

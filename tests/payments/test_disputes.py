@@ -114,7 +114,7 @@ class TestOfACardThatDisputesAtOnce:
         return "pm_card_createDispute"
 
     @pytest.mark.parametrize("webhooks", ["dropped", "delivered", "tripled"])
-    async def test_it_is_taken_once_the_payment_is_here(self, shop: Shop, webhooks: str) -> None:
+    async def test_a_dispute_takes_credit_once_its_payment_is_known(self, shop: Shop, webhooks: str) -> None:
         shop.world.webhooks = webhooks  # type: ignore[assignment]
         await shop.buy()
         await shop.settle()
@@ -122,7 +122,7 @@ class TestOfACardThatDisputesAtOnce:
         assert shop.balance.posted == 0
 
 
-async def test_news_ahead_of_the_payment_is_to_be_brought_again(shop: Shop) -> None:
+async def test_an_event_ahead_of_its_payment_is_retried(shop: Shop) -> None:
     shop.world.fake.steer("faults", match="POST /v1/invoices/*/pay", kind="reset_after_commit")
     bought = await shop.buy()
     assert bought.state != "paid"

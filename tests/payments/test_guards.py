@@ -55,7 +55,7 @@ def test_a_wait_is_in_the_future_ends_and_has_a_documented_reason(found: list[At
 
 
 @given(attempts, brands)
-def test_waiting_for_what_was_said_is_never_longer_than_needed(found: list[Attempt], brand: str) -> None:
+def test_a_wait_is_never_longer_than_needed(found: list[Attempt], brand: str) -> None:
     """After the wait nothing that was counted then counts still: following the waits, one gets there at once."""
     wait = check(found, NOW, brand)
     if wait is not None:
@@ -64,7 +64,7 @@ def test_waiting_for_what_was_said_is_never_longer_than_needed(found: list[Attem
 
 
 @given(attempts)
-def test_what_passes_keeps_every_rule(found: list[Attempt]) -> None:
+def test_an_allowed_charge_satisfies_every_guard(found: list[Attempt]) -> None:
     if check(found, NOW) is not None:
         return
     auto = [attempt for attempt in found if attempt.kind == "auto"]
@@ -75,7 +75,7 @@ def test_what_passes_keeps_every_rule(found: list[Attempt]) -> None:
     assert sum(attempt.started_at > NOW - 30 * DAY_MS for attempt in declined) < 15
 
 
-def test_no_attempts_are_no_reason_to_wait() -> None:
+def test_without_attempts_there_is_no_wait() -> None:
     assert check([], NOW) is None
     assert check([made(0, None)], NOW) is None, "one that is not known yet is no failure"
 
@@ -110,7 +110,7 @@ def test_visa_counts_declines_of_the_same_amount_alone() -> None:
     assert check([made(HOUR_MS + DAY_MS * n, amount_cents=999) for n in range(1, 16)], NOW, "visa") is None
 
 
-def test_by_hand_ten_declines_an_hour_are_the_most() -> None:
+def test_manual_purchases_allow_ten_declines_an_hour() -> None:
     found = [made(MINUTE_MS * n, kind="manual", fingerprint=f"f{n}") for n in range(10)]
     reported = guards.check_manual(found, brand="visa", fingerprint="new", charge_cents=1, at=NOW)
     assert reported == guards.Wait("too_many_attempts", NOW + 51 * MINUTE_MS)
@@ -121,7 +121,7 @@ def test_by_hand_ten_declines_an_hour_are_the_most() -> None:
 
 
 @given(st.integers(1, 10**13), st.integers(1_000, 10**6))
-def test_one_charge_closes_the_gap_landing_above_it_with_nothing_to_spare(gap: int, amount: int) -> None:
+def test_the_charge_is_the_smallest_that_ends_above_the_threshold(gap: int, amount: int) -> None:
     count = guards.increments(gap, amount)
     assert count * amount * NANOS_PER_CENT > gap
     assert (count - 1) * amount * NANOS_PER_CENT <= gap
@@ -170,19 +170,19 @@ def test_no_code_is_in_two_classes() -> None:
 
 
 @pytest.mark.parametrize("code", sorted(DECLINES))
-def test_every_code_that_the_fake_knows_is_in_a_table(code: str) -> None:
+def test_every_decline_code_of_the_fake_is_classified(code: str) -> None:
     assert code in declines.HARD or code in declines.SOFT or code in declines.AUTHENTICATION
 
 
 @pytest.mark.parametrize("code", ["stolen_card", "lost_card", "pickup_card", "fraudulent", "merchant_blacklist"])
-def test_what_a_bank_does_not_want_told_is_told_to_nobody(code: str) -> None:
+def test_confidential_decline_codes_are_never_disclosed(code: str) -> None:
     assert classify(code) == "hard"
     assert safe_text(code) == "The card was declined."
     assert public_code(code) == "generic_decline"
 
 
 @given(st.text(max_size=30))
-def test_an_unknown_code_is_soft_and_told_in_general(code: str) -> None:
+def test_an_unknown_decline_code_is_soft_and_described_generically(code: str) -> None:
     if code not in declines.HARD and code not in declines.AUTHENTICATION:
         assert classify(code) == "soft"
     assert safe_text(code)

@@ -132,7 +132,7 @@ async def test_an_invoice_that_another_purchase_has_is_never_charged_for_this_on
     assert await lone.captured() == [2_000]
 
 
-async def test_news_of_one_payment_any_number_of_times_credit_once(shop: Shop) -> None:
+async def test_repeated_events_of_a_payment_credit_once(shop: Shop) -> None:
     """Section 7 #1, #7: paid twice within milliseconds, by response, webhook and poll."""
     await shop.save_card("pm_card_authenticationRequired")
     bought = await shop.buy(2_000)
@@ -173,7 +173,7 @@ async def test_a_void_that_gets_no_response_is_repeated_until_it_is_certain(shop
     assert (await shop.invoice(row.payment_id))["status"] == "void"
 
 
-async def test_one_canceled_in_stripe_s_dashboard_is_canceled_here(shop: Shop) -> None:
+async def test_a_payment_canceled_in_the_dashboard_is_canceled_here(shop: Shop) -> None:
     await shop.save_card("pm_card_authenticationRequired")
     bought = await shop.buy(2_000)
     await shop.stripe(f"invoices/{bought.payment_id}/void")

@@ -100,7 +100,7 @@ async def test_an_event_is_kept_once_and_due_at_once(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["secret", "body", "old", "future", "none"])
-async def test_what_is_not_signed_by_the_endpoint_is_not_kept(shop: Shop, wrong: str) -> None:
+async def test_an_event_with_a_wrong_signature_is_not_stored(shop: Shop, wrong: str) -> None:
     body = made_up("invoice.paid", "in_1")
     header = {
         "secret": signature(body, shop.clock.at, "whsec_other"),
@@ -169,7 +169,7 @@ async def test_irrelevant_events_are_marked_and_skipped(shop: Shop) -> None:
     assert shop.findings() == []
 
 
-async def test_a_failure_is_tried_again_later_and_later(shop: Shop) -> None:
+async def test_a_failure_is_retried_with_increasing_delays(shop: Shop) -> None:
     top_up_id = await lost_payment(shop)
     body = (await reported(shop, "invoice.paid"))[0].body
     await deliver(shop, body)
@@ -196,7 +196,9 @@ def test_waits_add_up_to_three_days() -> None:
     assert 3 * DAY <= sum(waits) <= 3 * DAY + 2 * HOUR
 
 
-async def test_given_up_it_is_a_finding_until_a_replay_succeeds(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_abandoned_event_is_a_finding_until_a_replay_succeeds(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(processor_events, "ATTEMPTS_MAX", 2)
     await lost_payment(shop)
     body = (await reported(shop, "invoice.paid"))[0].body
@@ -248,7 +250,7 @@ async def test_a_failing_event_does_not_block_others(shop: Shop, monkeypatch: py
     assert {event.outcome for event in failed} == {"RuntimeError: a mistake of ours"}
 
 
-async def test_what_a_dead_process_had_taken_is_due_again(shop: Shop) -> None:
+async def test_events_claimed_by_a_dead_process_are_due_again(shop: Shop) -> None:
     await lost_payment(shop)
     await deliver(shop, (await reported(shop, "invoice.paid"))[0].body)
     at = shop.clock.at
@@ -378,7 +380,7 @@ async def test_processed_events_are_deleted_eventually(shop: Shop) -> None:
     assert kept == {"evt_new"}
 
 
-async def test_a_sweep_that_fails_is_made_up_for(shop: Shop) -> None:
+async def test_a_failed_sweep_is_caught_up(shop: Shop) -> None:
     await lost_payment(shop)
     await shop.fault("GET /v1/events", "error_500_before")
     with pytest.raises(Exception, match="no usable response"):

@@ -178,7 +178,7 @@ def test_percentages_are_written_as_people_do() -> None:
 # --- jobs that one process does ---------------------------------------------------------------------------------------
 
 
-async def test_a_job_runs_in_one_place_and_again_after_its_time(shop: Shop) -> None:
+async def test_a_job_runs_in_one_process_and_again_after_its_interval(shop: Shop) -> None:
     ran: list[int] = []
 
     async def job(services: Services) -> None:

@@ -115,7 +115,7 @@ async def test_a_large_one_is_only_reported_and_resolved_when_it_is_credited(sho
     assert resolved.resolved_at == shop.clock.at
 
 
-async def test_what_differs_again_is_open_again(shop: Shop) -> None:
+async def test_a_recurring_difference_reopens_its_finding(shop: Shop) -> None:
     bought = await shop.buy(5_000)
     await sql(shop, "UPDATE top_ups SET fee_cents = 7")
     assert await kinds(shop) == ["amount_differs"]
@@ -139,7 +139,7 @@ async def test_what_differs_again_is_open_again(shop: Shop) -> None:
         ("DELETE FROM payments", ["no_top_up", "paid_without_payment"]),
     ],
 )
-async def test_our_own_books_out_of_line(shop: Shop, tampering: str, found: list[str]) -> None:
+async def test_own_books_that_do_not_balance(shop: Shop, tampering: str, found: list[str]) -> None:
     await shop.buy(5_000)
     assert await kinds(shop) == []
     await sql(shop, tampering)

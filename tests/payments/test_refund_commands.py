@@ -82,7 +82,7 @@ def test_a_refused_refund_reports_the_refundable_amount(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("card", ["pm_card_refundFail"])
-def test_one_that_the_bank_sends_back_is_an_error(cli: Cli, world: World) -> None:
+def test_a_refund_returned_by_the_bank_is_an_error(cli: Cli, world: World) -> None:
     """A script that pays customers back must not take a refund that came back for one that was made."""
     order = ("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "10", "--id", "a")
     world.fake.steer("faults", match="POST /v1/refunds", kind="error_500_after_commit")
@@ -97,7 +97,7 @@ def test_one_that_the_bank_sends_back_is_an_error(cli: Cli, world: World) -> Non
     assert again.stdout == ""
 
 
-def test_a_fraction_of_a_cent_is_no_amount(cli: Cli) -> None:
+def test_an_amount_has_no_fractions_of_a_cent(cli: Cli) -> None:
     response = cli("refund", "--account", ACCOUNT, "--top-up", str(bought(cli)["top_up_id"]), "--amount", "0.001")
     assert response.exit_code == 2
     assert "whole cents" in response.output

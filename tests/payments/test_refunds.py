@@ -138,7 +138,7 @@ async def test_all_unspent_credit_is_refunded_to_the_card(shop: Shop) -> None:
     assert shop.sql("SELECT count(*) FROM notices WHERE kind = 'refunded'") == [(1,)]
 
 
-async def test_what_is_spent_is_refunded_only_where_that_is_allowed(shop: Shop) -> None:
+async def test_spent_credit_is_refunded_only_if_allowed(shop: Shop) -> None:
     bought = await shop.buy()
     shop.world.clock.at += 1  # of two purchases of one moment, either may be spent first
     await shop.buy(1000)
@@ -151,7 +151,7 @@ async def test_what_is_spent_is_refunded_only_where_that_is_allowed(shop: Shop) 
     assert (shop.balance.posted, shop.owed) == (2000 * NANOS_PER_CENT, 0)
 
 
-async def test_what_a_call_holds_is_not_refunded(shop: Shop) -> None:
+async def test_held_credit_is_not_refunded(shop: Shop) -> None:
     bought = await shop.buy()
     at = shop.world.clock.at
     hold = Hold(account_id=ACCOUNT, hold_id="h", amount=4000 * NANOS_PER_CENT, at=at, expires_at=at + DAY)
@@ -204,7 +204,7 @@ async def test_an_amount_is_above_zero(shop: Shop, credit: int) -> None:
     await refused(VALIDATION_FAILED, shop, await shop.buy(), credit)
 
 
-async def test_only_ones_own_top_ups_that_were_paid(shop: Shop) -> None:
+async def test_only_the_accounts_own_paid_top_ups_are_refunded(shop: Shop) -> None:
     bought = await shop.buy()
     with pytest.raises(Problem) as caught:
         await refunds.refund(shop.services, "somebody", top_up_id=bought.top_up_id)
@@ -245,7 +245,7 @@ async def test_the_same_event_from_every_source_counts_once(shop: Shop) -> None:
     assert shop.balance.posted == 3300 * NANOS_PER_CENT
 
 
-async def test_another_refund_with_the_metadata_of_ours_is_another_one(shop: Shop) -> None:
+async def test_a_refund_with_copied_metadata_is_a_separate_refund(shop: Shop) -> None:
     """Made by hand at the processor, as a copy: its money goes back too, so its credit does."""
     bought = await shop.buy()
     made = await shop.refund(bought, 1000)
@@ -305,7 +305,7 @@ async def test_a_refund_is_found_after_its_key_has_expired(shop: Shop, kind: str
     assert shop.sql("SELECT state, next_at FROM refunds") == [("succeeded", None)]
 
 
-async def test_the_processor_down_for_days_is_waited_out(shop: Shop) -> None:
+async def test_a_processor_outage_of_days_is_waited_out(shop: Shop) -> None:
     bought = await shop.buy()
     shop.world.fake.steer("faults", match="POST /v1/refunds", kind="error_500_before", times=40)
     await shop.refund(bought, 1000)
@@ -316,7 +316,7 @@ async def test_the_processor_down_for_days_is_waited_out(shop: Shop) -> None:
 # --- refused, failed --------------------------------------------------------------------------------------------------
 
 
-async def test_what_the_processor_refuses_is_given_back(shop: Shop) -> None:
+async def test_a_refused_refund_returns_the_credit(shop: Shop) -> None:
     bought = await shop.buy()
     shop.world.fake.steer("disputes", invoice=bought.payment_id)  # not heard of here
     await refused(PROCESSOR_REFUSED, shop, bought, 1000, request_key="k")
@@ -334,7 +334,7 @@ class TestThatComesBack:
         return "pm_card_refundFail"
 
     @pytest.mark.parametrize("webhooks", ["dropped", "delivered", "tripled"])
-    async def test_is_credited_again_once(self, shop: Shop, webhooks: str) -> None:
+    async def test_a_failed_refund_is_credited_again_once(self, shop: Shop, webhooks: str) -> None:
         shop.world.webhooks = webhooks  # type: ignore[assignment]
         bought = await shop.buy()
         assert (await shop.refund(bought, 2000)).state == "succeeded"
@@ -361,7 +361,7 @@ class TestThatWaits:
     def card(self) -> str:
         return "pm_card_pendingRefund"
 
-    async def test_is_polled_to_its_end(self, shop: Shop) -> None:
+    async def test_a_pending_refund_is_polled_to_its_end(self, shop: Shop) -> None:
         bought = await shop.buy()
         assert (await shop.refund(bought, 2000)).state == "pending"
         assert shop.sql("SELECT count(*) FROM notices WHERE kind = 'refunded'") == [(0,)]

@@ -98,7 +98,7 @@ def test_a_row_moves_along_the_table_only(connection: Connection, state: str, ta
     connection.execute("ROLLBACK")
 
 
-def test_a_claim_is_for_one_and_only_when_it_is_due(connection: Connection) -> None:
+def test_a_claim_is_exclusive_and_only_for_due_work(connection: Connection) -> None:
     row = insert(connection, "unknown", next_at=100)
     key = (connection, ACCOUNT, row.top_up_id)
     assert store.claim(*key, owner="a", at=99) is None
@@ -137,7 +137,7 @@ def test_a_revoked_lease_is_invalid(connection: Connection) -> None:
     assert store.move(connection, freed, "paid", 9, next_at=None).state == "paid"
 
 
-def test_what_is_put_off_is_put_off_to_the_future(connection: Connection) -> None:
+def test_a_postponed_step_is_in_the_future(connection: Connection) -> None:
     row = insert(connection, "processing")
     with pytest.raises(AssertionError):
         store.postpone(connection, row, 10, 10)
@@ -168,7 +168,7 @@ def test_a_payment_belongs_to_one_purchase_of_one_account_for_good(connection: C
         assert found == row
 
 
-def test_there_is_one_open_auto_top_up_whatever_the_program_does(connection: Connection) -> None:
+def test_the_schema_allows_one_open_auto_top_up(connection: Connection) -> None:
     insert(connection, "requested", kind="auto", top_up_id="auto-1")
     with pytest.raises(Exception, match=r"(?i)unique"):
         insert(connection, "declined", kind="auto", top_up_id="auto-2")
@@ -225,7 +225,7 @@ def test_the_balance_is_armed_iff_the_rule_is_active_and_nothing_is_open(
     assert store.auto_under_way(connection, ACCOUNT) == hopeful
 
 
-def test_what_was_bought_counts_for_the_month_with_what_is_under_way(connection: Connection) -> None:
+def test_the_monthly_total_includes_open_purchases(connection: Connection) -> None:
     insert(connection, "paid", kind="auto", top_up_id="a", paid_at=100, fee_cents=50, tax_cents=7)
     insert(connection, "paid", kind="auto", top_up_id="b", paid_at=99)
     insert(connection, "paid", kind="manual", top_up_id="c", paid_at=100)
@@ -238,7 +238,7 @@ def test_what_was_bought_counts_for_the_month_with_what_is_under_way(connection:
 # --- jobs that one process does at a time -----------------------------------------------------------------------------
 
 
-def test_a_job_has_one_doer_and_is_due_again_after_its_time(connection: Connection) -> None:
+def test_a_job_runs_in_one_process_and_is_due_again_after_its_interval(connection: Connection) -> None:
     take = {"every_ms": 100, "lease_ms": 50}
     first = leases.take_lease(connection, "job", owner="a", at=0, **take)
     assert first == 1

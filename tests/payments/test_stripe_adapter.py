@@ -54,7 +54,7 @@ async def paid(kit: Stripe, customer: str, card: str, key: str = "k1") -> Proces
 # --- customers and cards ----------------------------------------------------------------------------------------------
 
 
-async def test_a_customer_is_made_once_per_key(kit: Stripe) -> None:
+async def test_a_customer_is_created_once_per_key(kit: Stripe) -> None:
     first = await kit.processor.create_customer("acme", name="Acme", email="", key="k")
     assert await kit.processor.create_customer("acme", name="Acme", email="", key="k") == first
     found = await kit.sdk.customers.retrieve_async(first)
@@ -204,7 +204,7 @@ async def test_a_void_invoice_can_not_be_paid(kit: Stripe, customer: str, card: 
         await kit.processor.pay_invoice(invoice.invoice_id, card_id=card, on_session=False, key="p")
 
 
-async def test_voiding_a_paid_one_leaves_it_paid_and_a_draft_goes(kit: Stripe, customer: str, card: str) -> None:
+async def test_voiding_keeps_a_paid_invoice_and_deletes_a_draft(kit: Stripe, customer: str, card: str) -> None:
     invoice = await paid(kit, customer, card)
     assert (await kit.processor.void_invoice(invoice.invoice_id)).state == "paid"
     draft = await kit.sdk.invoices.create_async({"customer": customer, "auto_advance": False})
@@ -229,7 +229,7 @@ async def test_invoices_are_listed_newest_first_page_by_page(
     assert [found async for found in kit.processor.invoices(since=NOW * 2)] == []
 
 
-async def test_an_amount_of_another_currency_is_none() -> None:
+async def test_an_amount_in_another_currency_is_rejected() -> None:
     body = {"id": "in_1", "status": "paid", "currency": "eur", "total": 5000, "amount_paid": 5000, "created": 1}
     assert read_invoice(body).paid_cents == 0
     assert read_invoice({**body, "currency": "usd"}).paid_cents == 5000
@@ -338,7 +338,7 @@ async def test_every_class_of_error(status: int, error: dict[str, str], raised: 
 
 @pytest.mark.parametrize("body", ["<html>Bad gateway</html>", "[]", '{"error": "no object"}'])
 @pytest.mark.parametrize("status", [200, 502])
-async def test_a_response_that_is_none_is_unavailable(status: int, body: str) -> None:
+async def test_an_invalid_response_is_unavailable(status: int, body: str) -> None:
     processor = StripeProcessor(KEY, webhook_secret="", api_base="http://x", http_client=_Answering(status, body))
     with pytest.raises(ProcessorUnavailable):
         await processor.fetch_refund("re_1")
@@ -431,7 +431,7 @@ async def test_refunds_in_parts_and_never_above_what_was_paid(kit: Stripe, custo
 
 
 @pytest.mark.parametrize(("inquiry", "opened_as"), [(False, "open"), (True, "inquiry")])
-async def test_a_dispute_is_told_by_charge_and_state(
+async def test_a_dispute_has_its_charge_and_state(
     kit: Stripe, customer: str, card: str, inquiry: bool, opened_as: str
 ) -> None:
     invoice = await paid(kit, customer, card)
@@ -493,7 +493,7 @@ def test_a_signed_event_is_read(after: int) -> None:
         (b"not json", signed(b"not json"), NOW),
     ],
 )
-def test_anything_else_is_refused(body: bytes, signature: str, at: int) -> None:
+def test_an_invalid_signature_is_refused(body: bytes, signature: str, at: int) -> None:
     with pytest.raises(InvalidSignature):
         reading().read_event(body, signature, at=at)
 

@@ -274,7 +274,7 @@ async def test_the_first_purchase_sets_the_low_balance_mark_once(tmp_path: Path)
         assert shop.read(lambda c: c.execute("SELECT low_below FROM balances").fetchall()) == [(1,)]
 
 
-async def test_every_stored_purchase_has_somewhere_to_go(shop: Shop) -> None:
+async def test_every_stored_purchase_has_a_next_step(shop: Shop) -> None:
     """Whatever is open is looked at again; whatever has ended is not."""
     await shop.buy(2_000)
     await shop.save_card("pm_card_authenticationRequired")

@@ -111,7 +111,7 @@ async def test_a_buyer_who_was_asked_to_retry_is_not_charged_hours_later(shop: S
     assert await shop.captured() == []
 
 
-async def test_what_the_processor_refuses_is_an_error_without_a_charge(shop: Shop) -> None:
+async def test_a_refusal_by_the_processor_is_an_error_without_a_charge(shop: Shop) -> None:
     def damage(connection: object) -> None:
         connection.execute("UPDATE customers SET customer_id = 'cus_gone'")  # type: ignore[attr-defined]
 

@@ -76,7 +76,7 @@ def test_a_folder_without_the_programs_is_refused(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("folder", candidates(), ids=str)
-def test_every_postgresql_of_this_machine_will_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_installed_postgresql_works(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not all((folder / program).exists() for program in PROGRAMS):
         pytest.skip("a client's programs only")
     monkeypatch.setenv("FAREBOX_TEST_POSTGRES_BIN", str(folder))
@@ -92,14 +92,14 @@ def test_every_postgresql_of_this_machine_will_do(folder: Path, monkeypatch: pyt
 # Start and settings.
 
 
-def test_it_listens_on_loopback_only_in_utc(postgres: PostgresServer) -> None:
+def test_the_server_listens_on_loopback_in_utc(postgres: PostgresServer) -> None:
     assert postgres.url == f"postgresql://farebox@127.0.0.1:{postgres.port}/postgres"
     assert postgres.query("SHOW listen_addresses") == [("127.0.0.1",)]
     assert postgres.query("SHOW timezone") == [("UTC",)]
     assert postgres.query("SELECT usesuper FROM pg_user WHERE usename = current_user") == [(True,)]
 
 
-def test_only_the_durable_one_waits_for_the_disk(postgres: PostgresServer, durable: PostgresServer) -> None:
+def test_only_a_durable_server_waits_for_the_disk(postgres: PostgresServer, durable: PostgresServer) -> None:
     commit = (
         "SELECT current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit')"
     )
@@ -141,7 +141,7 @@ def test_a_new_database_is_empty_and_the_tests_own(postgres: PostgresServer, pos
     assert postgres.query(f"SELECT 1 FROM pg_database WHERE datname = '{name}'") == []
 
 
-async def test_it_works_beside_a_running_event_loop(postgres: PostgresServer) -> None:
+async def test_the_server_works_next_to_a_running_event_loop(postgres: PostgresServer) -> None:
     assert postgres.query("SELECT 1") == [(1,)]
 
 
@@ -203,7 +203,7 @@ def test_an_asynchronous_standby_delays_no_commit(postgres: PostgresServer) -> N
 
 
 @pytest.mark.parametrize("how", ["close", "killed before"])
-def test_nothing_is_left_after_the_end(how: str) -> None:
+def test_a_stopped_server_leaves_nothing_behind(how: str) -> None:
     with start_postgres() as server:
         before = server.pids()
         segment = server.data.joinpath("postmaster.pid").read_text().splitlines()[6].split()[1]
@@ -220,7 +220,7 @@ def shared_memory_segments() -> set[str]:
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_it_dies_with_its_parent(end: signal.Signals) -> None:
+def test_the_server_dies_with_its_parent(end: signal.Signals) -> None:
     command = [sys.executable, "-c", STARTER]
     parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
     with parent:

@@ -44,7 +44,7 @@ async def _pending(shared: SharedReads, count: int, account_id: str = "ann") -> 
     return tasks
 
 
-async def test_a_query_answers_those_who_asked_before_it_and_nobody_else() -> None:
+async def test_a_query_serves_only_readers_that_came_before_it() -> None:
     database = Held()
     shared = SharedReads(database.get)
     first = await _pending(shared, 3)
@@ -77,7 +77,7 @@ async def test_accounts_do_not_share() -> None:
     await ann[0]
 
 
-async def test_a_failure_is_that_of_the_query() -> None:
+async def test_a_failed_query_fails_all_its_readers() -> None:
     database = Held()
     shared = SharedReads(database.get)
     first = await _pending(shared, 2)
@@ -93,7 +93,7 @@ async def test_a_failure_is_that_of_the_query() -> None:
     assert await later[0] == (0, "ann")
 
 
-async def test_a_reader_that_has_gone_takes_nothing_from_the_others() -> None:
+async def test_a_cancelled_reader_does_not_affect_the_others() -> None:
     database = Held()
     shared = SharedReads(database.get)
     gone, stays = await _pending(shared, 2)

@@ -33,7 +33,7 @@ def nanos(cost: Cost) -> Fraction:
     return Fraction(cost.numerator, cost.denominator)
 
 
-def test_each_unit_is_charged_once_at_its_most_special_price() -> None:
+def test_each_unit_is_charged_once_at_its_most_specific_price() -> None:
     price = priced(
         input_mtok="2", cache_read_mtok="0.2", input_audio_mtok="10", cache_audio_read_mtok="1", output_mtok="8"
     )
@@ -89,7 +89,7 @@ def test_decimal_quantities_are_exact() -> None:
         cost_of(price, {"audio_seconds": Decimal("1E-400")})
 
 
-def test_a_tier_is_found_also_beside_decimals() -> None:
+def test_a_tier_is_found_with_decimal_quantities_too() -> None:
     price = listed("openai", "gpt-5.4")
     usage: Usage = {"input_tokens": 272_000, "web_searches": Decimal("0.5")}
     assert nanos(cost_of(price, usage)) == 272_000 * 2500 + 5_000_000

@@ -82,7 +82,7 @@ def merged(*parts: dict[str, Quantity]) -> dict[str, Quantity]:
 
 @settings(max_examples=700, deadline=None)
 @given(price=prices, demand=demands, markup=markups, random=st.randoms(use_true_random=False), full=st.booleans())
-def test_no_usage_within_the_demand_costs_more(
+def test_the_estimate_bounds_every_usage_within_the_demand(
     price: ModelPrice, demand: Demand, markup: Markup, random: Random, full: bool
 ) -> None:
     text = demand.text_bytes + 8 * demand.messages
@@ -155,7 +155,7 @@ def test_the_bound_by_hand() -> None:
     assert estimate(Demand("m", text_bytes=100), price, COST, exact_input_tokens=200).input_tokens == 228
 
 
-def test_every_input_token_is_taken_at_the_dearest_rate() -> None:
+def test_every_input_token_is_estimated_at_the_highest_rate() -> None:
     price = priced(input_mtok="1", cache_write_mtok="1.25", cache_write_1h_mtok="2", cache_read_mtok="0.1")
     assert estimate(Demand("m", text_bytes=872), price, COST).amount == 1000 * 2000
 
@@ -185,7 +185,7 @@ def test_a_tier_counts_once_its_start_can_be_passed() -> None:
     assert estimate(fixed, price, COST).amount == 272_001 * 5000
 
 
-def test_output_is_taken_at_the_dearest_output_rate() -> None:
+def test_output_is_estimated_at_the_highest_output_rate() -> None:
     price = priced(
         input_mtok="0",
         output_mtok="2",
@@ -196,7 +196,7 @@ def test_output_is_taken_at_the_dearest_output_rate() -> None:
     assert estimate(Demand("m", output_max=10), price, COST).amount == 10 * 80_000
 
 
-def test_no_more_output_than_the_model_can() -> None:
+def test_output_is_bounded_by_the_models_maximum() -> None:
     price = priced(input_mtok="0", output_mtok="2")
     for requested in (None, 100, 10**12):
         assert estimate(Demand("m", output_max=requested), price, COST).output_tokens == 100
@@ -227,7 +227,7 @@ def test_audio_is_held_for_the_longest_that_it_can_play() -> None:
         assert short == charge_of(cost_of(price, {"audio_seconds": 2}), COST), "ten seconds at least"
 
 
-def test_nothing_is_affordable_without_money_and_everything_for_free() -> None:
+def test_affordable_output_without_money_and_for_a_free_model() -> None:
     price = priced(input_mtok="1", output_mtok="2")
     demand = Demand("m", text_bytes=872)
     assert affordable_output(demand, price, COST, available=999_999) == 0

@@ -227,7 +227,7 @@ def test_versions_tell_start_date_daily_interval_and_variant() -> None:
     assert price.unknown == ("user=x",)
 
 
-def test_a_name_of_absurd_length_is_nobodys() -> None:
+def test_a_name_of_absurd_length_is_unknown() -> None:
     """The match rule is any name that begins so; but the cache keeps no long ones."""
     name = "claude-2".ljust(256, "x")
     assert PriceList().find("anthropic", name, NOW_MS) is not None
@@ -235,7 +235,7 @@ def test_a_name_of_absurd_length_is_nobodys() -> None:
 
 
 @pytest.mark.parametrize("usd", ["-1", "NaN", "Infinity"])
-def test_a_list_with_an_amount_that_is_none_is_refused(usd: str) -> None:
+def test_a_price_list_with_an_invalid_amount_is_refused(usd: str) -> None:
     with pytest.raises(InvalidPrice):
         compile_rates({"input_mtok": Decimal(usd)})
 

@@ -28,7 +28,7 @@ def count(text: str) -> int:
     return int(quicktok.get_encoding("o200k_base").count(text))
 
 
-def test_the_texts_have_so_many_tokens() -> None:
+def test_known_texts_have_their_token_counts() -> None:
     assert (count(TEXT), count(SAID)) == (TEXT_TOKENS, SAID_TOKENS)
 
 
@@ -89,14 +89,14 @@ def test_impossible_usage_costs_the_hold(usage: dict[str, Any], unseen: tuple[Un
     assert (response.source, response.charge, response.implausible) == ("estimate", held, "input_tokens is -1")
 
 
-def test_what_is_only_assumed_of_a_model_is_believed_further() -> None:
+def test_usage_is_believed_beyond_an_assumed_model_limit() -> None:
     unknown = replace(priced_as(), context_window=None, output_max=None)
     usage = {"input_tokens": 4_000_000, "output_tokens": 500_000}
     assert price(whole(usage), model=unknown)[0].source == "provider"
     assert price(whole({"input_tokens": 5_000_000}), model=unknown)[0].source == "estimate"
 
 
-def test_pictures_of_any_number_are_believed() -> None:
+def test_any_number_of_images_is_believed() -> None:
     model = priced_as(input_mtok="5", output_mtok="40")
     tokens = 10 * 6_240
     demand = Demand(
@@ -117,7 +117,7 @@ def test_without_usage_what_was_sent_and_delivered_is_counted() -> None:
     assert held > response.charge + 100_000_000, "the searches are held, not charged"
 
 
-def test_pictures_and_speech_of_the_request_are_counted_too() -> None:
+def test_images_and_audio_of_the_request_are_counted_too() -> None:
     demand = Demand("m", text_bytes=len(TEXT), images=(ImageInput(280, 280),), output_max=100)
     assert price(whole(None), demand)[0].usage["input_image_tokens"] == 6_500
     speech = Demand("m", text_bytes=9, no_output=True, fixed={"input_characters": 9, "output_tokens": 36})
@@ -149,18 +149,20 @@ def test_a_count_is_charged_up_to_the_hold() -> None:
         ({}, ("input_tokens", "output_tokens"), {"input_tokens": TEXT_TOKENS + 4, "output_tokens": SAID_TOKENS}),
     ],
 )
-def test_what_a_usage_lacks_is_counted(usage: dict[str, Any], missing: tuple[str, ...], wanted: dict[str, Any]) -> None:
+def test_missing_figures_of_a_usage_are_counted(
+    usage: dict[str, Any], missing: tuple[str, ...], wanted: dict[str, Any]
+) -> None:
     response, _ = price(whole(usage, missing=missing), Demand("m", text_bytes=1_000, messages=1, output_max=500))
     assert (response.source, response.usage) == ("counted", wanted)
 
 
-def test_nothing_is_free() -> None:
+def test_an_empty_response_is_free() -> None:
     assert price(whole({}, delivered_bytes=0, text=""))[0].charge == 0
     assert price(Observed(empty=True))[0].policy == "the response was empty: free"
     assert price(Observed(problem="no usage"))[0].charge == 0
 
 
-def test_a_cut_stream_keeps_what_was_told() -> None:
+def test_an_interrupted_stream_keeps_the_reported_usage() -> None:
     reported = {"input_tokens": 50_000, "cache_read_tokens": 50_000, "output_tokens": 1}
     observed = Observed(usage=reported, delivered_bytes=len(SAID), text=SAID)
     response, held = price(observed, interruption="the provider fell silent")
@@ -187,7 +189,7 @@ def test_a_part_of_a_picture_or_of_speech_is_not_free() -> None:
             assert price(seen, interruption=interruption)[0].usage["output_tokens"] == tokens
 
 
-def test_hanging_up_on_hidden_reasoning_does_not_pay() -> None:
+def test_hanging_up_on_hidden_reasoning_is_charged() -> None:
     observed = Observed(delivered_bytes=len(SAID), text=SAID)
     demand = Demand("o3", text_bytes=len(TEXT), output_max=90_000)
     model = replace(priced_as("o3"), output_max=100_000)
@@ -204,7 +206,7 @@ def test_hanging_up_on_hidden_reasoning_does_not_pay() -> None:
     assert (response.usage["output_tokens"], response.charge <= held) == (90_000, True)
 
 
-def test_a_client_that_leaves_pays_what_was_told() -> None:
+def test_a_client_that_leaves_pays_the_reported_usage() -> None:
     reported = {"input_tokens": 900, "output_tokens": 1}
     response, _ = price(Observed(usage=reported), interruption="the client went away", by_client=True)
     assert response.usage == reported
@@ -246,7 +248,7 @@ def test_parts_that_overlap_are_cut_to_what_fits() -> None:
     assert "cache_read_tokens overlaps" in response.notes[0]
 
 
-def test_seconds_are_no_tokens() -> None:
+def test_seconds_are_not_tokens() -> None:
     model = priced_as(audio_hours="0.36", input_audio_hours="0.36")
     demand = Demand("m", text_bytes=10, audio_seconds=9, audio_seconds_max=9, fixed={"audio_seconds": 9})
     assert price(whole({"audio_seconds": Decimal("8.5")}), demand, model)[0].charge == 850_000

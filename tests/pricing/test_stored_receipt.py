@@ -50,21 +50,21 @@ def receipts(draw: st.DrawFn) -> tuple[Receipt, ReceiptRow]:
 
 
 @given(receipts())
-def test_nothing_is_lost(made: tuple[Receipt, ReceiptRow]) -> None:
+def test_a_stored_receipt_is_lossless(made: tuple[Receipt, ReceiptRow]) -> None:
     receipt, row = made
     kept = stored(receipt, row.model, row.cost)
     assert whole(msgspec.structs.replace(row, stored=kept)) == receipt
 
 
 @given(receipts())
-def test_what_former_releases_stored_counts_whatever_the_row_says(made: tuple[Receipt, ReceiptRow]) -> None:
+def test_receipts_of_former_releases_take_precedence_over_the_row(made: tuple[Receipt, ReceiptRow]) -> None:
     receipt, _ = made
     cost = 0 if receipt.cost_nanos == "0" else 7  # a cost of nothing was left out, and is nothing on the row, too
     row = ReceiptRow(msgspec.json.encode(receipt), "a", "l", "g", "p", "m", "o", cost, 5)
     assert whole(row) == receipt
 
 
-def test_what_the_row_says_is_not_stored_again() -> None:
+def test_fields_of_the_row_are_not_stored_in_the_receipt() -> None:
     receipt = Receipt(
         "log", "account", "gateway", "openai", "gpt-4o-mini", "charged", "provider", 12_600, "gpt-4o-mini", "list/1",
         1, (ReceiptLine("input_tokens", "20", "150", "3000"),), "12600", int("1000000"), hold_nanos=127_800,

@@ -60,7 +60,7 @@ def test_a_tier(provider: str, model: str, context: dict[str, str], expected: in
     assert found.unknown == ()
 
 
-def test_what_is_charged_by_the_use_has_no_tier() -> None:
+def test_per_use_charges_have_no_tier() -> None:
     usage = {"input_tokens": 1_000, "output_tokens": 0, "web_searches": 1}
     assert nanos(price("anthropic", "claude-opus-4-6", inference_geo="us"), **usage) == 5_500_000 + 10_000_000
 
@@ -73,7 +73,7 @@ def test_what_is_charged_by_the_use_has_no_tier() -> None:
         ({"service_tier": "default"}, ()),
     ],
 )
-def test_what_nobody_knows_is_said(context: dict[str, str], unknown: tuple[str, ...]) -> None:
+def test_unknown_context_is_reported(context: dict[str, str], unknown: tuple[str, ...]) -> None:
     assert price("openai", "gpt-6-astra", **context).unknown == unknown
     older = price("anthropic", "claude-opus-4-1", inference_geo="us")
     assert older.unknown == ("inference_geo=us",), "from Opus 4.6 on"
@@ -127,13 +127,13 @@ def test_the_version_says_where_it_comes_from() -> None:
     )
 
 
-def test_the_dearest_of_a_provider() -> None:
+def test_the_highest_rate_of_a_provider() -> None:
     assert PRICES.highest_factor("openai") == 6
     assert PRICES.highest_factor("google-ai-studio") == Fraction(9, 5)
     assert PRICES.highest_factor("no-such") == 1
 
 
-def test_a_tier_of_an_own_price_is_as_many_times_dearer() -> None:
+def test_a_tier_of_an_own_price_has_the_same_factor() -> None:
     own = OwnPrice("p1", "openai", "gpt-6-astra", None, {"input_mtok": "1", "output_mtok": "2"}, 0)
     private = OwnPrice("p2", "openai", "acme-1", None, {"input_mtok": "1"}, 0)
     book = PriceBook([own, private], price_list=PRICES)
@@ -167,7 +167,7 @@ def test_a_stated_cost_is_exact() -> None:
     assert charge_of(cost, Markup()) == 123_457
 
 
-def test_prices_made_of_others() -> None:
+def test_prices_derived_from_others() -> None:
     found = price("openai", "gpt-5-nano")
     assert nanos(with_fee(found, 7), input_tokens=1) == 57
     costlier = scaled(found, Fraction(9, 5), "x")
@@ -198,13 +198,13 @@ def test_a_supplement_that_cannot_be_charged_by_is_refused(text: bytes) -> None:
         ("gpt-4o-mini-audio-preview", 1_000 * 10_000 + 100 * 150 + 50 * 20_000 + 80 * 600),
     ],
 )
-def test_sound_costs_more_than_words(model: str, expected: int) -> None:
+def test_audio_costs_more_than_words(model: str, expected: int) -> None:
     heard: dict[str, int] = {"input_tokens": 1_100, "input_audio_tokens": 1_000}
     said: dict[str, int] = {"output_tokens": 130, "output_audio_tokens": 50}
     assert nanos(price("openai", model), **heard, **said) == expected
 
 
-def test_what_mistral_had_cached_costs_a_tenth() -> None:
+def test_mistrals_cached_input_costs_a_tenth() -> None:
     for model in ("mistral-large-latest", "codestral-latest", "magistral-small-latest"):
         found = price("mistral", model)
         cached, all_new = (nanos(found, input_tokens=1_000, **more) for more in ({"cache_read_tokens": 1_000}, {}))

@@ -53,7 +53,7 @@ def test_unknown_tokenizers_are_not_guessed(provider: str, model: str) -> None:
     assert count_tokens(provider, model, "hello") is None
 
 
-def test_text_that_is_none_is_not_counted() -> None:
+def test_non_string_text_is_not_counted() -> None:
     assert count_tokens("openai", "gpt-4o", "a\ud800b") is None
     assert count_tokens("openai", "gpt-4o", "") == 0
 

@@ -42,7 +42,7 @@ def tokens(*unseen: Unseen, text_bytes: int = 0, rules: Rules | None = None) -> 
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - TOOLS))
-def test_what_is_elsewhere_is_held_as_the_window_once(kind: str) -> None:
+def test_input_stored_elsewhere_is_held_as_one_context_window(kind: str) -> None:
     assert tokens(Unseen(kind)) == WINDOW
     assert tokens(Unseen(kind), Unseen("file")) == WINDOW
     assert tokens(Unseen(kind), text_bytes=50_000) == WINDOW, "less what was sent"
@@ -65,7 +65,7 @@ def test_a_search_is_held_as_what_it_brought_in() -> None:
     assert outside_of(demand, learned=lambda _: 5) == Outside(learned=2 * PRIOR_TOKENS)
 
 
-def test_a_known_size_takes_the_place_of_the_window() -> None:
+def test_a_known_size_replaces_the_context_window() -> None:
     demand = Demand("m", unseen=(Unseen("response", "r"),))
     known = outside_of(demand, known=lambda unseen: {"r": 7_000}.get(unseen.ref))
     assert known.tokens(price(), 0) == 7_000
@@ -73,13 +73,13 @@ def test_a_known_size_takes_the_place_of_the_window() -> None:
     assert outside_of(demand, known=lambda _: 10**9).tokens(price(), 0) == WINDOW
 
 
-def test_a_tool_that_finds_what_was_sent_brings_in_nothing_but_passes() -> None:
+def test_a_tool_that_searches_sent_input_adds_only_passes() -> None:
     demand = Demand("m", unseen=(Unseen("tool_search", uses=None),))
     assert outside_of(demand) == Outside()
     assert passes_max(demand) is None
 
 
-def test_one_use_of_each_search_is_the_least() -> None:
+def test_the_minimum_hold_covers_one_use_of_each_search() -> None:
     demand = Demand(
         "m", unseen=(Unseen("web_search", uses=None), Unseen("web_fetch", uses=3)), allowed={"web_searches": 10, "x": 4}
     )

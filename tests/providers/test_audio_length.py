@@ -41,7 +41,7 @@ def seconds(data: bytes) -> float:
 
 
 @pytest.mark.parametrize("name", ENCODED)
-def test_what_encoders_write(name: str) -> None:
+def test_files_of_common_encoders(name: str) -> None:
     length = audio_length(content(name))
     assert (length.seconds, length.most) == tuple(Decimal(text) for text in ENCODED[name])
 
@@ -144,7 +144,7 @@ def test_alac_is_counted_whatever_its_header_says() -> None:
     assert seconds(lying) == pytest.approx(2.5, abs=0.1)
 
 
-def test_what_was_not_counted_says_so() -> None:
+def test_an_estimated_duration_is_marked_as_unsure() -> None:
     for name in ENCODED:
         assert audio_length(content(name)).sure == (name != "vorbis.webm")
     assert not audio_length(b"wvpk" + bytes(5_000)).sure
@@ -172,7 +172,7 @@ def test_aiff() -> None:
     assert audio_length(b"FORM\0\0\0\0AIFF").most < 1
 
 
-def test_what_cannot_be_read_is_bounded_by_its_bytes() -> None:
+def test_unreadable_audio_is_bounded_by_its_bytes() -> None:
     length = audio_length(b"#!AMR\n" + bytes(59_994))
     assert (length.seconds, length.most) == (Decimal(15), Decimal(80))
     assert audio_length(b"") == audio_length(b"ID3\x04\0\0\x7f\x7f\x7f\x7f")
@@ -199,6 +199,6 @@ def test_a_broken_file_never_breaks_the_reader(name: str, at: int, noise: bytes,
     st.sampled_from([b"", b"ID3", b"OggS", b"RIFF", b"FORM", b"fLaC", b"\x1a\x45\xdf\xa3", b"\0\0\0\x20ftyp"]),
     st.binary(),
 )
-def test_rubbish(start: bytes, data: bytes) -> None:
+def test_garbage(start: bytes, data: bytes) -> None:
     length = audio_length(start + data)
     assert 0 <= length.seconds <= length.most

@@ -140,7 +140,7 @@ def test_calls_that_cost_nothing(slug: str, method: str, path: str) -> None:
         ("cohere", "POST", "v1/chat"),
     ],
 )
-def test_what_is_not_known_is_not_metered(slug: str, method: str, path: str) -> None:
+def test_unknown_paths_are_not_metered(slug: str, method: str, path: str) -> None:
     assert metering(slug, method, path) is UNMETERED
 
 

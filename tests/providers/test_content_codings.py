@@ -49,7 +49,7 @@ def test_decoding_is_independent_of_chunk_boundaries(name: str, parts: list[byte
 
 
 @pytest.mark.parametrize("name", [name for name in CODERS if name != "nothing"])
-def test_what_is_not_whole_is_broken(name: str) -> None:
+def test_a_truncated_body_is_broken(name: str) -> None:
     coding, code = CODERS[name]
     coded = code(b"Good morning, Acme. " * 50)
     for broken in (coded[:-1], coded[: len(coded) // 2], b"\xff" + coded):
@@ -85,7 +85,7 @@ def test_work_is_bounded_if_the_output_is_empty(coding: str) -> None:
 
 
 @pytest.mark.parametrize(("coding", "code"), [("gzip", gzip.compress), ("zstd", zstd)])
-def test_members_that_hold_something_are_no_matter(coding: str, code: Callable[[bytes], bytes]) -> None:
+def test_many_members_with_content_are_decoded(coding: str, code: Callable[[bytes], bytes]) -> None:
     part = os.urandom(2**12)
     assert decode(code(part) * 1000, [coding], 2**23) == part * 1000
 

@@ -38,7 +38,7 @@ def parse(slug: str, path: str, **fields: Any) -> ParsedRequest:
 
 
 @pytest.mark.parametrize(("slug", "path", "needed", "fields", "context"), ASKED)
-def test_what_the_request_asks_for(
+def test_requested_options_are_in_the_context(
     slug: str, path: str, needed: dict[str, Any], fields: dict[str, Any], context: dict[str, str]
 ) -> None:
     assert parse(slug, path, **needed, **fields).context == context

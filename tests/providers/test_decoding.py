@@ -71,7 +71,7 @@ async def test_every_encoding_in_one_piece_and_byte_by_byte(encoding: str) -> No
 
 
 @pytest.mark.parametrize("encoding", ENCODERS)
-async def test_what_breaks_off_or_is_not_so_encoded_fails(encoding: str) -> None:
+async def test_a_truncated_or_mislabeled_body_fails(encoding: str) -> None:
     encoded = ENCODERS[encoding](os.urandom(1000))
     with pytest.raises(UpstreamFailed):
         await decode(encoding, [encoded[:-5]])
@@ -80,14 +80,14 @@ async def test_what_breaks_off_or_is_not_so_encoded_fails(encoding: str) -> None
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, gzip"])
-async def test_a_bomb_is_stopped(encoding: str) -> None:
+async def test_a_decompression_bomb_is_stopped(encoding: str) -> None:
     zeros = bytes(48 * 2**20)
     encoded = ENCODERS[encoding](zeros) if encoding in ENCODERS else gzip.compress(gzip.compress(zeros))
     with pytest.raises(UpstreamFailed, match="grows to more than"):
         await decode(encoding, [encoded])
 
 
-async def test_a_response_without_a_body_is_none() -> None:
+async def test_a_response_without_a_body_is_invalid() -> None:
     assert await decode("gzip", []) == b""
 
 

@@ -95,7 +95,7 @@ async def test_head_has_no_body() -> None:
         b"",
     ],
 )
-async def test_what_is_no_response_fails_the_call(response: bytes) -> None:
+async def test_an_invalid_response_fails_the_call(response: bytes) -> None:
     async with serving(response, close=True) as server, pool() as upstream:
         with pytest.raises(UpstreamFailed) as raised:
             await whole(await upstream.send(post(server.url)))
@@ -182,7 +182,7 @@ async def test_a_wait_that_is_cancelled_drops_the_connection() -> None:
         await asyncio.wait_for(server.closed.wait(), 5)
 
 
-async def test_a_response_let_go_of_drops_the_connection() -> None:
+async def test_an_abandoned_response_drops_the_connection() -> None:
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.request(reader)
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")

@@ -190,7 +190,7 @@ def test_operating_system_errors(error: OSError, cause: Cause) -> None:
     assert not_connected(error, to_proxy=False).cause == cause
 
 
-def test_every_word_is_documented() -> None:
+def test_every_cause_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "errors.md").read_text()
     assert not [word for word in get_args(Cause) if f"`{word}`" not in page]
 
@@ -265,7 +265,7 @@ async def test_where_none_can_be_given_up_it_is_an_error(monkeypatch: pytest.Mon
         assert len(tries) == 1
 
 
-async def test_without_a_descriptor_for_looking_on_tls_works(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tls_works_without_a_spare_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     def none_left(_: int) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 

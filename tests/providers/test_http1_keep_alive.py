@@ -36,7 +36,7 @@ async def call(upstream: PooledUpstream, server: ClosingUpstream, body: bytes) -
     [("close", b"two"), ("unread", b"two"), ("unread", LARGE), ("head", LARGE), ("head", b"x" * 1000)],
     ids=["close", "unread", "unread-large", "head-large", "head"],
 )
-async def test_what_was_not_read_is_sent_again(end: str, body: bytes) -> None:
+async def test_a_request_that_was_not_read_is_sent_again(end: str, body: bytes) -> None:
     with closing(once(end)) as server:
         async with pool() as upstream:
             await call(upstream, server, b"one")
@@ -86,7 +86,7 @@ def _none_left(_: int) -> int:
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
-async def test_what_was_read_is_not_sent_again(tls: bool) -> None:
+async def test_a_request_that_was_read_is_not_sent_again(tls: bool) -> None:
     """A provider that closes after it has read a request may have worked at it, and bills the operator."""
     served, trusting = authority("127.0.0.1") if tls else (None, None)
     with closing(once("read"), served) as server:
@@ -148,7 +148,7 @@ async def test_a_new_connection_that_ends_is_an_error() -> None:
         assert server.connections == 1
 
 
-async def test_it_is_sent_again_once() -> None:
+async def test_an_unread_request_is_sent_again_once() -> None:
     """Every connection but the first ends unread at once, so that the second try fails for good."""
     ends = iter(["keep", "unread"])
 
@@ -164,7 +164,7 @@ async def test_it_is_sent_again_once() -> None:
             assert server.read == [b"one", b"two", b"three"]
 
 
-async def test_it_is_sent_again_on_a_new_connection() -> None:
+async def test_an_unread_request_is_sent_again_on_a_new_connection() -> None:
     """However many are kept: they may all have ended."""
     with closing(lambda connection, _: "unread" if connection < 3 else "keep") as server:
         async with pool() as upstream:

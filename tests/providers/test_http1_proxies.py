@@ -60,7 +60,7 @@ async def tunnelling(
             yield provider, server, proxy, trusting
 
 
-async def test_through_a_tunnel() -> None:
+async def test_a_request_through_a_tunnel() -> None:
     async with tunnelling() as (provider, server, proxy, trusting):
         through = Proxies({"https": server.url.replace("//", "//me:w%40rd@")})
         async with pool(tls=trusting, proxies=through) as upstream:
@@ -183,7 +183,7 @@ async def test_a_tunnel_that_is_closed_at_once() -> None:
         assert (raised.value.cause, raised.value.sent) == ("reset", False)
 
 
-async def test_through_a_plain_proxy() -> None:
+async def test_a_request_through_a_plain_proxy() -> None:
     async with serving(OK) as proxy:
         proxies = Proxies({"http": proxy.url.replace("//", "//me:word@")})
         async with pool(proxies=proxies) as upstream:

@@ -194,7 +194,7 @@ def test_the_account_has_no_credit(name: str, status: int, document: Any) -> Non
 
 
 @pytest.mark.parametrize(("name", "status", "document"), OF_THE_REQUEST)
-def test_it_is_about_the_request(name: str, status: int, document: Any) -> None:
+def test_errors_about_the_request_are_not_key_problems(name: str, status: int, document: Any) -> None:
     assert key_problem_of(status, body_of(document)) is None
 
 
@@ -216,7 +216,7 @@ def test_any_body_can_be_read(status: int, document: Any) -> None:
 
 
 @pytest.mark.parametrize("body", [b"[" * 200_000, b'{"error":' * 200_000, b"\xff", b'{"code": 1e400}', b'"x"', b"402"])
-def test_nonsense_is_not_about_the_key(body: bytes) -> None:
+def test_garbage_is_not_a_key_problem(body: bytes) -> None:
     assert key_problem_of(400, body) is None
 
 
@@ -252,6 +252,6 @@ def test_a_word_is_no_key() -> None:
 
 
 @given(st.binary())
-def test_what_does_not_hold_it_stays(body: bytes) -> None:
+def test_text_without_the_key_is_unchanged(body: bytes) -> None:
     if not any(part in body for part in (b"*", b".", b"\xe2", b"org-", b"proj")):
         assert clean(body) == body

@@ -32,7 +32,7 @@ SPANS = st.tuples(st.integers(0, 50), st.integers(50, 99))
 
 
 @given(st.lists(st.binary(max_size=30) | SPANS, max_size=6), st.data())
-def test_a_part_is_what_it_would_be_of_the_bytes(pieces: list[Piece], data: st.DataObject) -> None:
+def test_a_part_of_a_body_file_equals_that_of_the_bytes(pieces: list[Piece], data: st.DataObject) -> None:
     file = MemoryFile(bytes(range(100)))
     body = LargeBody(file, tuple(pieces))
     same = whole(body)
@@ -122,7 +122,7 @@ async def test_a_response_before_the_body_is_all_sent_ends_the_connection() -> N
         stop.set()
 
 
-async def test_a_body_that_is_not_all_sent_is_known_not_to_be() -> None:
+async def test_a_partially_sent_body_is_detected() -> None:
     async def never_reads(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         begun.set()

@@ -158,7 +158,7 @@ GEMINI_FILE = {"fileData": {"fileUri": "https://x"}}
         ("perplexity-ai", "chat/completions", {"messages": [], "model": "sonar-deep-research"}, [("web_search", None)]),
     ],
 )
-def test_what_a_request_does_not_show(
+def test_unseen_input_of_a_request(
     slug: str, path: str, fields: dict[str, Any], wanted: list[tuple[str, int | None]]
 ) -> None:
     request = {"model": "m", "messages": [], "contents": [], "input": "x"} | fields
@@ -183,7 +183,7 @@ def test_a_pdf_is_recognized_whatever_its_declared_type(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("url", ["HTTPS://x/a.png", " https://x/a.png", "file-7q"])
-def test_a_picture_elsewhere_is_a_picture_however_its_address_is_written(url: str) -> None:
+def test_a_remote_image_is_an_image_however_its_url_is_written(url: str) -> None:
     part = {"type": "image_url", "image_url": {"url": url}}
     demand = parse("openai", "chat/completions", body(model="gpt-4o", messages=user(part))).demand
     assert demand.images == (ImageInput(None, None, "auto"),)
@@ -315,9 +315,7 @@ def test_an_image_is_not_held_as_text(slug: str, path: str, key: str, part: dict
 
 
 @pytest.mark.parametrize(("slug", "path", "key", "part"), ATTACHED)
-def test_what_looks_like_an_image_outside_of_content_stays_text(
-    slug: str, path: str, key: str, part: dict[str, Any]
-) -> None:
+def test_an_image_outside_of_content_is_text(slug: str, path: str, key: str, part: dict[str, Any]) -> None:
     inner = "parts" if key == "contents" else "content"
     trick = filled(part, PNG64)
     request = body(**{"model": "m", key: [{"role": "user", inner: []}], "tools": [{"input_schema": trick}]})
@@ -390,7 +388,7 @@ def test_image_sizes() -> None:
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"", PNG[:12], b"GIF89a", b"\xff\xd8", b"RIFF\0\0\0\0WEBPVP8X"]))
-def test_image_size_of_rubbish(data: bytes, start: bytes) -> None:
+def test_image_size_of_garbage(data: bytes, start: bytes) -> None:
     width, height = image_size(start + data)
     assert (width is None) == (height is None)
     assert width is None or width > 0
@@ -505,7 +503,7 @@ def test_an_unreadable_request_is_refused_with_a_message(slug: str, path: str, r
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_everything_else_is_let_through(exact: bool) -> None:
+def test_other_options_are_forwarded(exact: bool) -> None:
     odd = body(
         model="m",
         messages=[{"role": 7, "content": 7}, {}, {"content": [7, None, {"type": None, "image_url": 7, "source": "x"}]}],
@@ -625,7 +623,7 @@ def test_a_limit_given_in_both_of_googles_spellings_is_lowered_in_both() -> None
     assert changed["generation_config"] == {"maxOutputTokens": 7, "topK": 1}
 
 
-def test_asking_for_usage_keeps_other_stream_options() -> None:
+def test_requesting_usage_keeps_other_stream_options() -> None:
     wire = wire_format("openai", "chat/completions")
     for options in (None, {}, {"include_obfuscation": False}, {"include_usage": False}):
         requested = wire.request_usage(body(model="m", messages=[], stream=True, stream_options=options))
@@ -716,7 +714,7 @@ def test_forms_that_are_refused(content_type: str, request_body: bytes, word: st
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from([b"--XX", b"\r\n", b"\r\n\r\n", b"--", b'name="model"', b"\n", b"a"]), max_size=12))
-def test_rubbish_forms(pieces: list[bytes]) -> None:
+def test_garbage_forms(pieces: list[bytes]) -> None:
     for path in ("audio/transcriptions", "images/edits"):
         try:
             wire_format("openai", path).parse("", FORM, b"--XX" + b"".join(pieces))
@@ -739,7 +737,7 @@ def test_image_generation_is_bounded_by_size_and_quality() -> None:
     assert tokens(stream=True, partial_images=2) == 6440
 
 
-def test_pictures_of_later_models_take_what_their_published_prices_come_to() -> None:
+def test_images_of_later_models_match_their_published_prices() -> None:
     def tokens(model: str, usd: str, size: str, quality: str) -> None:
         """At 30 USD a million tokens."""
         demand = parse("openai", "images/generations", body(model=model, prompt="x", size=size, quality=quality)).demand
@@ -767,7 +765,7 @@ def test_open_options_of_an_image_request_are_held_at_the_maximum() -> None:
     assert demand(size="1024x1024", quality="medium", output_format="gif").allowed["output_tokens"] == 9 * 440
 
 
-def test_the_model_that_writes_an_svg_is_billed_beside_the_picture() -> None:
+def test_the_model_that_writes_an_svg_is_billed_in_addition_to_the_image() -> None:
     request = {"model": "gpt-image-2.6-flare", "prompt": "x", "output_format": "svg"}
     named = parse("openai", "images/generations", body(**request, svg={"model": "gpt-6-sol"}))
     assert (named.demand.further_models, named.unmetered) == ((FurtherModel("gpt-6-sol"),), None)
@@ -780,7 +778,7 @@ def test_the_model_that_writes_an_svg_is_billed_beside_the_picture() -> None:
     )
 
 
-def test_workers_ai_hears_recordings_in_three_forms() -> None:
+def test_workers_ai_transcribes_recordings_in_three_forms() -> None:
     sound = (Path(__file__).parent / "audio" / "lame.mp3").read_bytes()
     path = "run/@cf/openai/whisper"
     for request in (sound, body(audio=list(sound)), body(audio=base64.b64encode(sound).decode())):

@@ -173,7 +173,7 @@ def test_hidden_usage_as_the_unterminated_end_of_a_stream() -> None:
     assert seen == expected(sample)
 
 
-def test_usage_beside_content_is_never_hidden() -> None:
+def test_usage_next_to_content_is_never_hidden() -> None:
     for sample in SAMPLES[1:]:
         if sample.slug in ("mistral", "groq", "perplexity-ai"):
             assert read(sample.reader(hide_usage=True), [sample.response])[0] == sample.response
@@ -318,7 +318,7 @@ def test_digits_in_a_string_are_a_count() -> None:
         (dict.fromkeys(USAGE, None) | {"prompt_tokens": 0, "completion_tokens": 0}, ("input_tokens", "output_tokens")),
     ],
 )
-def test_what_a_usage_lacks_is_to_be_counted(change: dict[str, Any], missing: tuple[str, ...]) -> None:
+def test_missing_figures_are_marked_for_counting(change: dict[str, Any], missing: tuple[str, ...]) -> None:
     seen = chat_usage({**USAGE, **change})
     assert (seen.implausible, seen.problem) == (False, None)
     assert set(seen.missing) == set(missing)
@@ -351,7 +351,7 @@ def test_a_part_above_its_whole_is_cut_to_it_and_noted(change: dict[str, Any], p
     assert part in seen.notes[0]
 
 
-def test_true_is_not_one() -> None:
+def test_true_is_not_a_count() -> None:
     assert chat_usage({"prompt_tokens": True, "completion_tokens": 2}).problem == "input_tokens is 'True', not a count"
 
 
@@ -421,7 +421,7 @@ _RUBBISH = st.recursive(
 @given(
     st.lists(st.binary(max_size=60) | _RUBBISH.map(lambda v: b"data: " + json.dumps(v).encode() + b"\n\n"), max_size=6)
 )
-def test_rubbish_is_passed_and_never_raises(chunks: list[bytes]) -> None:
+def test_garbage_is_passed_and_never_raises(chunks: list[bytes]) -> None:
     for wire, sample in FORMATS:
         for streaming in (True, False):
             passed, seen = read(wire.reader(sample.parsed, streaming=streaming, hide_usage=False), chunks)
@@ -431,7 +431,7 @@ def test_rubbish_is_passed_and_never_raises(chunks: list[bytes]) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(_RUBBISH)
-def test_rubbish_as_a_whole_body_never_raises(value: Any) -> None:
+def test_a_garbage_body_never_raises(value: Any) -> None:
     for wire, sample in FORMATS:
         response = json.dumps(value).encode()
         assert read(wire.reader(sample.parsed, streaming=False, hide_usage=True), [response])[0] == response
@@ -448,7 +448,7 @@ def test_deep_nesting_never_raises(depth: int) -> None:
                 assert read(wire.reader(sample.parsed, streaming=False, hide_usage=False), [whole])[0] == whole
 
 
-def test_rubbish_in_the_middle_does_not_lose_the_usage() -> None:
+def test_garbage_in_the_middle_does_not_lose_the_usage() -> None:
     for sample in SAMPLES:
         events = sample.response.replace(b"\r\n\r\n", b"\n\n").split(b"\n\n")
         garbage = (b"{rubbish", b'"\xff\xfe"')

@@ -82,7 +82,7 @@ def test_the_key_is_found_across_any_chunk_boundary(form: str) -> None:
 
 
 @pytest.mark.parametrize("before", [b"", b":", b"??"])
-def test_in_either_alphabet_of_base64(before: bytes) -> None:
+def test_the_key_is_found_in_both_alphabets_of_base64(before: bytes) -> None:
     key = "sk-~~~???>>>~?>~?>~?>0123"
     for coded in (base64.b64encode(before + key.encode()), base64.urlsafe_b64encode(before + key.encode())):
         assert set(coded) & set(b"+/-_")
@@ -100,7 +100,7 @@ def test_no_line_is_kept_back() -> None:
     assert passed(*pieces) == pieces
 
 
-def test_what_only_begins_like_it_passes() -> None:
+def test_text_that_only_begins_like_the_key_passes() -> None:
     assert passed(b"ask", b"-op") == [b"a", b"sk-op"]
     assert passed(b"sk-op/erator+0", b"12!") == [b"sk-op/erator+012!"]
     assert passed(b"say s", b"sk-op!") == [b"say ", b"ssk-op!"]

@@ -109,7 +109,7 @@ def test_a_held_event_is_relayed_when_another_follows_or_on_release() -> None:
     assert reader.close()[0] == b"d"
 
 
-def test_done_after_a_terminal_event_passes_too() -> None:
+def test_a_done_marker_after_the_terminal_event_passes() -> None:
     sample = next(sample for sample in SAMPLES if sample.id == "responses")
     response = sample.response + b"data: [DONE]\n\n"
     reader = sample.reader()
@@ -196,7 +196,7 @@ def test_long_lines_read_the_same_whole_and_in_pieces(end: bytes) -> None:
         "7",
     ],
 )
-def test_an_odd_event_costs_its_own_reading_only(odd: str) -> None:
+def test_a_malformed_event_affects_only_itself(odd: str) -> None:
     response = stream(chunk({"content": "a"})) + f"data: {odd}\n\n".encode("utf-8", "surrogateescape")
     seen = same(chat, response + stream(chunk({"content": "b"}, "stop", usage=PLAIN), "[DONE]"))
     assert seen.usage == {"input_tokens": 10, "output_tokens": 2}
@@ -310,7 +310,7 @@ def test_a_skeleton_is_the_document_without_its_bulk() -> None:
 
 
 @pytest.mark.parametrize("comma", [",", ",\n        "])
-def test_what_a_token_might_have_been_is_bulk(comma: str) -> None:
+def test_log_probabilities_are_dropped(comma: str) -> None:
     """A response of some thousand tokens has more of it than is kept."""
     others = [{"token": token, "logprob": -1.5, "bytes": [91, 34]} for token in ("[", ' "]', "\\", '{"a": [', "e")]
     tokens = [{"token": "[", "logprob": -0.1, "bytes": [91], "top_logprobs": others * 4}] * 9_000
@@ -349,12 +349,12 @@ def test_errors_are_failures_in_every_form(make: Any, error: bytes) -> None:
         assert (seen.failed, seen.delivered_bytes) == (True, 0)
 
 
-def test_an_event_that_is_not_called_an_error_is_none() -> None:
+def test_an_event_not_named_error_is_not_an_error() -> None:
     seen = same(chat, b"event: error\nevent: ping\n" + stream(chunk({"content": "a"}, "stop", usage=PLAIN), "[DONE]"))
     assert (seen.failed, seen.delivered_bytes) == (False, 1)
 
 
-def test_text_that_is_no_event_is_text() -> None:
+def test_text_that_is_not_an_event_is_text() -> None:
     seen = same(chat, b"\xef\xbb\xbf \nGood evening\nto you")
     assert (seen.empty, seen.delivered_bytes, seen.problem) == (
         False,
@@ -366,7 +366,7 @@ def test_text_that_is_no_event_is_text() -> None:
 # Sound, pictures, and lists
 
 
-def test_sound_is_no_text() -> None:
+def test_audio_is_not_text() -> None:
     second = base64.b64encode(bytes(48_000)).decode()
     seen = same(lambda: reader_of("responses"), stream({"type": "response.output_audio.delta", "delta": second}))
     assert (seen.sound_seconds, seen.delivered_bytes) == (Decimal(1), 0)

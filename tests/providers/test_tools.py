@@ -156,7 +156,7 @@ def test_an_mcp_server_counts_once() -> None:
     assert [tool.raw for tool in messages([{"type": "mcp_toolset"}], [server])] == ["mcp_toolset"]
 
 
-def test_code_is_free_beside_a_newer_search_or_fetch() -> None:
+def test_code_execution_is_free_with_a_newer_search_or_fetch() -> None:
     code = {"type": "code_execution_20260521"}
     for free in ("web_search_20260209", "web_fetch_20260318"):
         assert [tool.unmetered for tool in messages([code, {"type": free}])] == [None, None]

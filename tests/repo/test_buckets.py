@@ -35,7 +35,7 @@ def _all() -> list[Statement]:
     return list(statements(stores()))
 
 
-def test_every_statement_of_a_store_says_its_bucket() -> None:
+def test_every_store_statement_names_its_bucket() -> None:
     found = [
         f"{each.where}: {table} in {each.sql[:100]}"
         for each in _all()
@@ -83,7 +83,7 @@ def _parsable(text: str) -> str:
     raise AssertionError(f"not understood: {text}")
 
 
-def test_so_does_every_statement_of_the_ledgers_functions() -> None:
+def test_every_statement_of_the_ledgers_functions_names_its_bucket() -> None:
     queries = [_parsable(text) for text in _of_functions()]
     assert any("holds" in text for text in queries)
     found = [
@@ -114,7 +114,7 @@ def test_so_does_every_statement_of_the_ledgers_functions() -> None:
         "INSERT INTO gateways (bucket) VALUES ((SELECT bucket FROM accounts WHERE account_id = $1))",
     ],
 )
-def test_what_leaves_the_bucket_out_is_found(sql: str) -> None:
+def test_statements_without_a_bucket_are_found(sql: str) -> None:
     assert without_bucket_of(sql, DISTRIBUTED, WITH_BUCKET)
 
 
@@ -132,7 +132,7 @@ def test_what_leaves_the_bucket_out_is_found(sql: str) -> None:
         "SELECT name FROM accounts WHERE account_id = $1",
     ],
 )
-def test_what_says_it_is_not(sql: str) -> None:
+def test_statements_with_a_bucket_pass(sql: str) -> None:
     assert not without_bucket_of(sql, DISTRIBUTED, WITH_BUCKET)
 
 
@@ -150,7 +150,7 @@ def test_texts_are_put_together(source: str, texts: set[str], monkeypatch: pytes
     assert {each.sql for each in Module(path).statements()} == texts
 
 
-def test_a_text_that_the_source_does_not_tell_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unresolvable_sql_text_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     path = ROOT / "src/farebox/storage/sql.py"
     monkeypatch.setattr(Path, "read_text", lambda _: "def f(c, text):\n    row(c, text)")
     with pytest.raises(Unread):

@@ -70,7 +70,7 @@ def test_modules_say_what_they_are() -> None:
 
 
 @pytest.mark.parametrize(("what", "pattern"), BANNED.items())
-def test_no_file_contains(what: str, pattern: str) -> None:
+def test_no_file_contains_banned_text(what: str, pattern: str) -> None:
     found = [
         f"{_name(path)}:{number}: {line.strip()[:100]}"
         for path, text in _texts()

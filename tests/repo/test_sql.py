@@ -89,7 +89,7 @@ def test_the_rule_finds_violations(planted: str) -> None:
 
 
 @pytest.mark.parametrize("prose", ['"""SELECT is a word of SQL."""', 'text = "Select a card, or pay on the page."'])
-def test_prose_is_no_sql(prose: str) -> None:
+def test_prose_is_not_sql(prose: str) -> None:
     assert not list(findings(ast.parse(prose)))
 
 

@@ -38,7 +38,7 @@ def log_of(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
 
 
-async def test_the_log_is_moved_and_begins_anew(writer: Writer, path: Path) -> None:
+async def test_the_wal_is_checkpointed_and_restarted(writer: Writer, path: Path) -> None:
     for _ in range(5):
         for _ in range(PAGES // 100 + 1):
             await writer.run(insert)

@@ -46,7 +46,7 @@ def test_commits_are_durable(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "farebox.db"
     with pytest.raises(DatabaseUnavailable, match=r"farebox\.db"):
         connect(path, readonly=True)

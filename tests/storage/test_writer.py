@@ -69,7 +69,7 @@ async def _batch(writer: Writer, path: Path, *jobs: Job) -> list[int | BaseExcep
     return await asyncio.gather(*sent, return_exceptions=True)
 
 
-async def test_a_result_comes_after_its_commit(writer: Writer, path: Path) -> None:
+async def test_a_result_is_delivered_after_its_commit(writer: Writer, path: Path) -> None:
     assert await writer.run(insert(1)) == 1
     assert numbers(path) == [1]
 
@@ -90,7 +90,7 @@ async def test_jobs_that_wait_together_share_a_commit(writer: Writer, path: Path
     assert numbers(path) == list(range(50))
 
 
-async def test_a_job_that_fails_fails_alone(writer: Writer, path: Path) -> None:
+async def test_a_failing_job_does_not_fail_others(writer: Writer, path: Path) -> None:
     failing = insert_then_raise(99, ValueError("mine"))
     first, failed, repeated, last = await _batch(writer, path, insert(1), failing, insert(1), insert(2))
     assert (first, last) == (1, 2)
@@ -169,7 +169,7 @@ async def test_a_full_disk_refuses_the_write_and_leaves_the_file_whole(writer: W
     assert await writer.run(insert(7)) == 7
 
 
-async def test_nothing_after_a_commit_reports_it_as_failed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_errors_after_a_commit_do_not_report_it_as_failed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: Checkpoints, connection: SqliteConnection) -> None:
         raise MemoryError
 

@@ -102,7 +102,7 @@ def test_a_card_that_declines_once_it_is_saved(fake: Fake) -> None:
         fake.customer("pm_card_chargeCustomerFail").charge()
 
 
-def test_a_card_that_dies_and_recovers(fake: Fake) -> None:
+def test_a_card_that_declines_and_recovers(fake: Fake) -> None:
     customer = fake.customer("pm_card_visa")
     assert customer.charge().status == "succeeded"
     fake.control("POST", f"cards/{customer.method}", behave="expired_card")

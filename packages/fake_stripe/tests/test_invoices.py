@@ -62,7 +62,7 @@ def test_an_invoice_whose_payer_must_authenticate(fake: Fake) -> None:
     assert fake.v1.invoices.retrieve(invoice.id).status == "paid"
 
 
-def test_what_cannot_be_done_with_an_invoice(fake: Fake) -> None:
+def test_invalid_invoice_operations_are_refused(fake: Fake) -> None:
     customer = fake.customer("pm_card_visa")
     paid = customer.invoice()
     fake.v1.invoices.pay(paid.id)

@@ -78,7 +78,7 @@ def test_paying_and_saving_with_an_invoice(fake: Fake) -> None:
     assert (found["checkout_session"], found["invoice"], found["amount"]) == (session.id, invoice.id, 2_500)
 
 
-def test_a_customer_is_made_where_none_is_named(fake: Fake) -> None:
+def test_a_customer_is_created_if_none_is_given(fake: Fake) -> None:
     session = payment(fake, payment_intent_data={"setup_future_usage": "off_session"})
     assert 'id="email"' in fake.http.get(str(session.url)).text
     assert submit(fake, session, email="new@example.com").status_code == 303
@@ -101,7 +101,7 @@ def test_a_customer_is_made_where_none_is_named(fake: Fake) -> None:
     ],
 )
 @pytest.mark.parametrize("mode", ["setup", "payment"])
-def test_cards_that_do_not_do(fake: Fake, mode: str, fields: dict[str, str], message: str) -> None:
+def test_unusable_cards(fake: Fake, mode: str, fields: dict[str, str], message: str) -> None:
     customer = fake.customer().id
     session = setup(fake, customer) if mode == "setup" else payment(fake, customer=customer)
     page = submit(fake, session, **fields)

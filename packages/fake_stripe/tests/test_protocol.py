@@ -108,7 +108,7 @@ def test_the_same_key_and_parameters_get_the_same_response(fake: Fake) -> None:
     ]
 
 
-def test_the_same_key_for_something_else(fake: Fake) -> None:
+def test_a_key_with_different_parameters_is_refused(fake: Fake) -> None:
     fake.v1.payment_intents.create({"amount": 100, "currency": "usd"}, {"idempotency_key": "k2"})
     with pytest.raises(stripe.IdempotencyError):
         fake.v1.payment_intents.create({"amount": 200, "currency": "usd"}, {"idempotency_key": "k2"})
@@ -232,7 +232,7 @@ def test_a_body_that_is_too_large(fake: Fake) -> None:
     assert response.status_code == 413
 
 
-def test_web_pages_may_not_steer_it(fake: Fake) -> None:
+def test_web_pages_cannot_control_the_fake(fake: Fake) -> None:
     """A site that the developer happens to visit could otherwise post to it."""
     evil = {"origin": "http://evil.example"}
     assert fake.http.post("/_fake/clock", json={"advance_seconds": 60}, headers=evil).status_code == 403

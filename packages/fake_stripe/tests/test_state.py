@@ -8,7 +8,7 @@ from pathlib import Path
 from support import SECRET, Fake, Receiver, running_fake, state_file
 
 
-def test_it_remembers(tmp_path: Path) -> None:
+def test_state_survives_a_restart(tmp_path: Path) -> None:
     path = state_file(tmp_path)
     with running_fake(state=path) as fake:
         customer = fake.customer("pm_card_visa")
@@ -78,7 +78,7 @@ def test_addresses_follow_the_server(tmp_path: Path, receiver: Receiver) -> None
         assert fake.v1.webhook_endpoints.list().data == []  # none was named this time
 
 
-def test_it_runs_alone_and_ends_when_told_to() -> None:
+def test_the_command_serves_until_it_is_stopped() -> None:
     command = [sys.executable, "-m", "fake_stripe", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

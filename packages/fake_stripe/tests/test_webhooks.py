@@ -24,7 +24,7 @@ def test_updates_tell_what_was_before(notified: Fake, receiver: Receiver) -> Non
     assert event.to_dict()["data"]["previous_attributes"] == {"name": "old"}
 
 
-def test_what_fails_is_tried_three_times(notified: Fake, receiver: Receiver) -> None:
+def test_a_failed_delivery_is_retried_three_times(notified: Fake, receiver: Receiver) -> None:
     receiver.responses = [500, 404, 200]
     notified.v1.customers.create({"name": "x"})
     for tries, wait in enumerate((61, 3601), 1):
@@ -42,7 +42,7 @@ def test_what_fails_is_tried_three_times(notified: Fake, receiver: Receiver) -> 
     assert len({event.id for event in receiver.events}) == 1
 
 
-def test_it_is_given_up_in_the_end(notified: Fake, receiver: Receiver) -> None:
+def test_a_delivery_is_abandoned_in_the_end(notified: Fake, receiver: Receiver) -> None:
     receiver.responses = [500, 500, 500]
     notified.v1.customers.create({"name": "x"})
     for tries in (1, 2, 3):
