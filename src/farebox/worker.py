@@ -10,6 +10,7 @@ import structlog
 
 from farebox.billing import auto_top_up, processor_events, reconcile, refund, top_up
 from farebox.calendar import DAY_MS, HOUR_MS
+from farebox.calls import evaluations
 from farebox.gateway import GatewayConfig
 from farebox.ledger.recovery import expire_due
 from farebox.limits.sharing import exchange, forget_old
@@ -32,6 +33,7 @@ EXPIRE_EVERY_SECONDS = 5.0
 MONEY_EVERY_SECONDS = 0.5
 """How soon a request for an auto top-up is claimed, and processor events are handled."""
 ALARMS_EVERY_SECONDS = 1.0
+EVALUATIONS_EVERY_SECONDS = 1.0
 SWEEP_EVERY_SECONDS = 30.0
 EXCLUSIVE_CHECK_SECONDS = 60.0
 """How often a process checks whether a job that one process does for all is due."""
@@ -82,6 +84,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "processor_events": Periodic(MONEY_EVERY_SECONDS, processor_events.work, LONG_ROUND_SECONDS),
         "refunds": Periodic(MONEY_EVERY_SECONDS, refund.work, LONG_ROUND_SECONDS),
         MESSAGES: Periodic(MONEY_EVERY_SECONDS, messages.work, LONG_ROUND_SECONDS),
+        "evaluations": Periodic(EVALUATIONS_EVERY_SECONDS, evaluations.work, LONG_ROUND_SECONDS),
         "operator_alarms": Periodic(ALARMS_EVERY_SECONDS, operator_alarms.work),
         "auto_top_up": Periodic(SWEEP_EVERY_SECONDS, auto_top_up.sweep, LONG_ROUND_SECONDS),
         "alone": Periodic(EXCLUSIVE_CHECK_SECONDS, _run_exclusive_jobs, LEASE_MS / 1000),

@@ -106,14 +106,6 @@ def test_email_and_key_are_refused_in_its_own_exceptions(farebox: Farebox, custo
     assert refused.value.errors[0].code == 9103
 
 
-def test_unavailable_features_are_requested_once(customer: Customer) -> None:
-    client = cloudflare.Cloudflare(
-        api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4"
-    )  # with its retries
-    with pytest.raises(cloudflare.InternalServerError, match="not available in this release"):
-        client.ai_gateway.datasets.list("default", account_id=customer.account_id)
-
-
 def test_the_whole_billing_lifecycle(farebox: Farebox) -> None:
     """Every method of the SDK's billing, on an account that buys 50 USD, spends some, and sets its limits."""
     account_id = farebox.create_account()

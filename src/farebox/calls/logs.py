@@ -31,10 +31,15 @@ async def exists(services: Services, account_id: str, gateway_id: str) -> bool:
     return await services.configuration.gateway(account_id, gateway_id, create=False) is not None
 
 
-async def page(services: Services, account_id: str, gateway_id: str, query: LogQuery) -> LogPage:
-    """One page of the gateway's log. Raises Problem (NOT_FOUND): no such gateway."""
+async def check_gateway(services: Services, account_id: str, gateway_id: str) -> None:
+    """Raises Problem (NOT_FOUND) if there is no such gateway."""
     if not await exists(services, account_id, gateway_id):
         raise Problem(NOT_FOUND, "Not Found")
+
+
+async def page(services: Services, account_id: str, gateway_id: str, query: LogQuery) -> LogPage:
+    """One page of the gateway's log. Raises Problem (NOT_FOUND): no such gateway."""
+    await check_gateway(services, account_id, gateway_id)
     found = await services.database.scan(partial(list_logs, account_id=account_id, gateway_id=gateway_id, query=query))
     if found.counted >= log_totals.KEEP_FROM:
         await _keep_total(services, account_id, gateway_id)
@@ -96,8 +101,7 @@ async def edit(
 async def delete(services: Services, account_id: str, gateway_id: str, query: LogQuery) -> int:
     """Remove the calls that the query finds from the gateway's log, and return their number; their receipts stay.
     Raises Problem (NOT_FOUND): no such gateway."""
-    if not await exists(services, account_id, gateway_id):
-        raise Problem(NOT_FOUND, "Not Found")
+    await check_gateway(services, account_id, gateway_id)
     find = partial(find_log_ids, account_id=account_id, gateway_id=gateway_id, query=query)
     found = await services.database.scan(find)
     deleted = 0

@@ -12,7 +12,9 @@ from farebox.http.control import (
     accounts,
     billing,
     cards,
+    datasets,
     dynamic_routes,
+    evaluations,
     gateways,
     holds,
     logs,
@@ -50,6 +52,8 @@ GATEWAY = f"{GATEWAYS}/{{gateway_id}}"
 LOGS = f"{GATEWAY}/logs"
 FLOWS = f"{GATEWAY}/routes"
 FLOW = f"{FLOWS}/{{id}}"
+DATASETS = f"{GATEWAY}/datasets"
+EVALUATIONS = f"{GATEWAY}/evaluations"
 OWN = f"{ACCOUNT}/farebox"
 
 
@@ -165,6 +169,29 @@ SERVED: tuple[Route, ...] = (
           takes=dynamic_routes.DeploymentCreate, result=dynamic_routes.Route,
           summary="Let a version of a dynamic route serve"),
 
+    Route(method="GET", path=DATASETS, handler=datasets.list_all, permissions=READ, shape=Shape.PAGE,
+          takes=datasets.DatasetsQuery, result=datasets.Dataset, summary="List datasets"),
+    Route(method="POST", path=DATASETS, handler=datasets.create, permissions=WRITE,
+          takes=datasets.DatasetSet, result=datasets.Dataset, summary="Create a dataset: filters over the log"),
+    Route(method="GET", path=f"{DATASETS}/{{id}}", handler=datasets.get, permissions=READ,
+          result=datasets.Dataset, summary="One dataset"),
+    Route(method="PUT", path=f"{DATASETS}/{{id}}", handler=datasets.replace, permissions=WRITE,
+          takes=datasets.DatasetSet, result=datasets.Dataset, summary="Replace a dataset"),
+    Route(method="DELETE", path=f"{DATASETS}/{{id}}", handler=datasets.delete, permissions=WRITE,
+          result=datasets.Dataset, summary="Delete a dataset"),
+    Route(method="GET", path=EVALUATIONS, handler=evaluations.list_all, permissions=READ, shape=Shape.PAGE,
+          takes=evaluations.EvaluationsQuery, result=evaluations.Evaluation, summary="List evaluations"),
+    Route(method="POST", path=EVALUATIONS, handler=evaluations.create, permissions=WRITE,
+          takes=evaluations.EvaluationCreate, result=evaluations.Evaluation,
+          summary="Evaluate the logs of datasets, in the background"),
+    Route(method="GET", path=f"{EVALUATIONS}/{{id}}", handler=evaluations.get, permissions=READ,
+          result=evaluations.Evaluation, summary="One evaluation with its results"),
+    Route(method="DELETE", path=f"{EVALUATIONS}/{{id}}", handler=evaluations.delete, permissions=WRITE,
+          result=evaluations.Evaluation, summary="Delete an evaluation"),
+    Route(method="GET", path=f"{ACCOUNT}/ai-gateway/evaluation-types", handler=evaluations.list_types, permissions=READ,
+          shape=Shape.PAGE, takes=evaluations.TypesQuery, result=evaluations.EvaluationType,
+          summary="What evaluations can compute"),
+
     Route(method="GET", path=f"{OWN}/balance", handler=own.balance, permissions=BILLING_READ,
           result=own.ExactBalance, summary="Posted, held and available, in nano-dollars"),
     Route(method="GET", path=f"{OWN}/transfers", handler=statement.transfers, permissions=BILLING_READ,
@@ -257,15 +284,10 @@ SERVED: tuple[Route, ...] = (
 _NOT_YET: tuple[tuple[str, str], ...] = (
     ("GET POST", f"{GATEWAY}/provider_configs"),
     ("PUT DELETE", f"{GATEWAY}/provider_configs/{{id}}"),
-    ("GET POST", f"{GATEWAY}/datasets"),
-    ("GET PUT DELETE", f"{GATEWAY}/datasets/{{id}}"),
-    ("GET POST", f"{GATEWAY}/evaluations"),
-    ("GET DELETE", f"{GATEWAY}/evaluations/{{id}}"),
     ("GET POST", f"{GATEWAY}/custom-domains"),
     ("GET DELETE", f"{GATEWAY}/custom-domains/{{hostname}}"),
     ("GET POST", f"{GATEWAY}/policies"),
     ("GET PUT DELETE", f"{GATEWAY}/policies/{{id}}"),
-    ("GET", f"{ACCOUNT}/ai-gateway/evaluation-types"),
     ("GET POST", f"{ACCOUNT}/ai-gateway/custom-providers"),
     ("GET PATCH DELETE", f"{ACCOUNT}/ai-gateway/custom-providers/{{id}}"),
     ("GET POST", f"{ACCOUNT}/ai-gateway/custom-providers/costs"),

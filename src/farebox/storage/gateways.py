@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
 from farebox.storage.config import bump_config_version
+from farebox.storage.datasets import delete_datasets_of
 from farebox.storage.routes import delete_routes_of
 from farebox.storage.sql import Connection, row, rows
 
@@ -55,8 +56,9 @@ def put_gateway(connection: Connection, gateway: GatewayRow) -> None:
 
 
 def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> bool:
-    """Delete the gateway with its routes; whether it existed."""
+    """Delete the gateway with its routes, datasets and evaluations; whether it existed."""
     bump_config_version(connection)
+    delete_datasets_of(connection, account_id, gateway_id)
     delete_routes_of(connection, account_id, gateway_id)
     connection.execute(
         f"DELETE FROM gateways WHERE {OF_ACCOUNT} AND gateway_id = ?",

@@ -156,6 +156,8 @@ class LogQuery:
     """Which log rows to list. All conditions must hold; `search` may be found in any value of the metadata."""
 
     conditions: Sequence[Condition] = ()
+    any_of: Sequence[Sequence[Condition]] | None = None
+    """If given, all conditions of any of these lists must hold too."""
     search: str = ""
     order: str = "created_at"
     descending: bool = True
@@ -215,6 +217,33 @@ def find_log_ids(connection: Connection, account_id: str, gateway_id: str, query
     return [log_id for (log_id,) in found]
 
 
+@dataclass(frozen=True, slots=True)
+class LogFigures:
+    """Sums over logs. `cost` in nano-dollars, `duration` in milliseconds."""
+
+    calls: int
+    cost: int
+    duration: int
+    rated: int
+    """Logs with feedback other than 0."""
+    positive: int
+    """Those among them with feedback above 0."""
+
+
+def log_figures(connection: Connection, account_id: str, gateway_id: str, query: LogQuery) -> LogFigures:
+    """The sums over all logs that the query finds."""
+    where, values = _where(key_of(connection, account_id), gateway_id, query)
+    found = row(
+        connection,
+        "SELECT count(*), coalesce(sum(cost), 0), coalesce(sum(duration), 0), "
+        f"coalesce(sum(CASE WHEN {_FEEDBACK} <> 0 THEN 1 ELSE 0 END), 0), "
+        f"coalesce(sum(CASE WHEN {_FEEDBACK} > 0 THEN 1 ELSE 0 END), 0) FROM calls WHERE {where}",
+        values,
+    )
+    assert found is not None
+    return LogFigures(*(int(figure) for figure in found))
+
+
 def _order(query: LogQuery) -> str:
     """`log_id` must not be named twice: SQLite would then not use the index of the gateway's logs."""
     direction = "DESC" if query.descending else "ASC"
@@ -252,10 +281,14 @@ def _call(fields: tuple[Any, ...], request: bytes | None = None, response: bytes
 def _where(key: AccountKey, gateway_id: str, query: LogQuery) -> tuple[str, tuple[object, ...]]:
     parts = [f"{OF_ACCOUNT} AND gateway_id = ? AND logged = 1"]
     values: list[object] = [*key, gateway_id]
-    for condition in query.conditions:
-        sql, tested = _predicate(condition)
+    for sql, tested in map(_predicate, query.conditions):
         parts.append(sql)
         values += tested
+    if query.any_of is not None:
+        either = [list(map(_predicate, conditions)) for conditions in query.any_of]
+        texts = (" AND ".join(["TRUE", *(sql for sql, _ in predicates)]) for predicates in either)
+        parts.append(f"({' OR '.join(texts) or 'FALSE'})")
+        values += [value for predicates in either for _, tested in predicates for value in tested]
     if query.search:
         parts.append(_any_entry(_contains(_ENTRY)))
         values.append(query.search)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from farebox.calls import logs
-from farebox.errors import NOT_FOUND, ROUTE_EXISTS, ROUTE_NOT_FOUND, Problem
+from farebox.errors import ROUTE_EXISTS, ROUTE_NOT_FOUND, Problem
 from farebox.http.control.wire import Paging, iso
 from farebox.http.envelope import Response, ok, plain
 from farebox.http.request import Request
@@ -132,7 +132,7 @@ class Deployments(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def list_all(request: Request, query: Paging) -> Response:
-    await _check_gateway(request)
+    await logs.check_gateway(request.services, request.account_id, request.path["gateway_id"])
     window = query.window()
     read = partial(
         store.list_routes,
@@ -149,7 +149,7 @@ async def list_all(request: Request, query: Paging) -> Response:
 async def create(request: Request, body: RouteCreate) -> Response:
     """Version 1 is deployed at once."""
     version = _new_version(request, body.elements)
-    await _check_gateway(request)
+    await logs.check_gateway(request.services, request.account_id, request.path["gateway_id"])
     services, gateway_id, at = request.services, request.path["gateway_id"], version.created_at
     deployment = DeploymentRow(services.ids.log_id(), version.version_id, at)
     route = RouteRow(request.account_id, gateway_id, services.ids.log_id(), body.name, at, at, version, deployment)
@@ -261,12 +261,6 @@ async def create_deployment(request: Request, body: DeploymentCreate) -> Respons
     route = await services.database.write(write)
     await services.configuration.forget()
     return ok(_wire(route))
-
-
-async def _check_gateway(request: Request) -> None:
-    """Raises Problem (NOT_FOUND)."""
-    if not await logs.exists(request.services, request.account_id, request.path["gateway_id"]):
-        raise Problem(NOT_FOUND, "Not Found")
 
 
 def _check_name(connection: Connection, account_id: str, gateway_id: str, name: str) -> None:

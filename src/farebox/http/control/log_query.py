@@ -1,16 +1,14 @@
 """Which logs to list, from the query of the URL: Cloudflare's filters in both spellings, and its older parameters."""
 
-import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from farebox.calls.log_filters import Filter, WrongValue, kind_of, value_of
 from farebox.errors import Problem
 from farebox.http.control.wire import Paging
 from farebox.http.validation import invalid, parse_json
-from farebox.money import NANOS_PER_USD
 from farebox.storage.reports import LOG_COLUMNS, ColumnKind, Condition, LogQuery, Operator
 
 LOGS_PER_PAGE_MAX = 50
@@ -75,12 +73,6 @@ class LogsToDelete(msgspec.Struct, frozen=True, kw_only=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10_000
     order_by: DeleteOrder = "created_at"
     order_by_direction: Direction = "asc"
-
-
-class Filter(msgspec.Struct, frozen=True):
-    key: str
-    operator: Literal["eq", "neq", "contains", "lt", "gt"]
-    value: list[str | float | bool | None]
 
 
 _OLDER: dict[str, tuple[str, Operator]] = {
@@ -185,44 +177,16 @@ def _condition(item: Any, index: int) -> Condition:
     except msgspec.ValidationError:
         keys = "key, operator (eq, neq, contains, lt or gt) and value (an array)"
         raise invalid(f"A filter is an object of {keys}", *where) from None
-    column = LOG_COLUMNS.get(wanted.key)
-    if column is None:
+    if wanted.key not in LOG_COLUMNS:
         choices = " | ".join(f"'{name}'" for name in LOG_COLUMNS)
         raise invalid(f"Invalid enum value. Expected {choices}, received '{wanted.key[:64]}'", *where, "key")
-    kind: ColumnKind = "text" if wanted.operator == "contains" else column.kind
-    values = [_value(kind, value, *where, "value", at) for at, value in enumerate(wanted.value)]
+    values = [_value(kind_of(wanted), value, *where, "value", at) for at, value in enumerate(wanted.value)]
     return Condition(wanted.key, wanted.operator, tuple(values))
 
 
-_FLAGS = {"true": 1, "1": 1, "false": 0, "0": 0}
-
-
 def _value(kind: ColumnKind, value: object, *where: str | int) -> str | int | float | None:
-    """A filter's value as the column has it: dollars as nano-dollars, dates as milliseconds."""
-    if value is None:
-        return None
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    if kind == "text":
-        return text[:-2] if isinstance(value, float) and text.endswith(".0") else text
-    if kind == "flag":
-        if text.removesuffix(".0") not in _FLAGS:
-            raise invalid("Expected boolean, received string", *where)
-        return _FLAGS[text.removesuffix(".0")]
-    if kind == "time" and not _NUMBER.fullmatch(text):
-        return _milliseconds(text, *where)
-    if not _NUMBER.fullmatch(text) or abs(float(text)) > 1e15:
-        raise invalid("Expected number, received string", *where)
-    return float(text) * NANOS_PER_USD if kind == "money" else float(text)
-
-
-_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?")
-
-
-def _milliseconds(text: str, *where: str | int) -> int:
+    """A filter's value as the column has it. Raises InvalidInput."""
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise invalid("Invalid datetime", *where) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000)
+        return value_of(kind, value)
+    except WrongValue as error:
+        raise invalid(str(error), *where) from None

@@ -269,6 +269,38 @@ CREATE TABLE route_deployments (          -- which version began to serve when; 
     PRIMARY KEY (bucket, account_id, gateway_id, route_id, deployment_id)
 ) /* clustered */;
 
+CREATE TABLE datasets (                   -- filters over the log of a gateway, by name
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    gateway_id  TEXT NOT NULL,
+    dataset_id  TEXT NOT NULL,          -- UUIDv7: ordered by time
+    name        TEXT NOT NULL,
+    enabled     INTEGER NOT NULL,          -- 1: evaluations may use it
+    filters     TEXT NOT NULL,              -- JSON array: calls.log_filters.Filter
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id, dataset_id)
+) /* clustered */;
+CREATE UNIQUE INDEX datasets_by_name ON datasets (bucket, account_id, gateway_id, name);  -- a name is taken once
+
+CREATE TABLE evaluations (                -- what is computed over the logs of datasets, and the results
+    bucket        INTEGER NOT NULL,
+    account_id    TEXT NOT NULL,
+    gateway_id    TEXT NOT NULL,
+    evaluation_id TEXT NOT NULL,        -- UUIDv7: ordered by time
+    name          TEXT NOT NULL,
+    datasets      TEXT NOT NULL,             -- JSON array: the datasets as they were when it was created
+    results       TEXT NOT NULL,             -- JSON array: calls.evaluations.Result
+    total_logs    BIGINT NOT NULL,           -- number of logs that were found
+    processed     INTEGER NOT NULL,          -- 1: the results are there
+    created_at    BIGINT NOT NULL,
+    modified_at   BIGINT NOT NULL,
+    next_at       BIGINT,                 -- when a worker may take it up; null: done
+    PRIMARY KEY (bucket, account_id, gateway_id, evaluation_id)
+) /* clustered */;
+CREATE UNIQUE INDEX evaluations_by_name ON evaluations (bucket, account_id, gateway_id, name);  -- a name is taken once
+CREATE INDEX evaluations_due ON evaluations (next_at) WHERE next_at IS NOT NULL;  -- the workers' queue
+
 CREATE TABLE calls (                      -- the record of a call: log row, receipt and bodies
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,

@@ -35,3 +35,35 @@ CREATE TABLE route_deployments (
     created_at    BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, gateway_id, route_id, deployment_id)
 ) /* clustered */;
+
+-- Datasets and evaluations.
+CREATE TABLE datasets (
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    gateway_id  TEXT NOT NULL,
+    dataset_id  TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    enabled     INTEGER NOT NULL,
+    filters     TEXT NOT NULL,
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id, dataset_id)
+) /* clustered */;
+CREATE UNIQUE INDEX datasets_by_name ON datasets (bucket, account_id, gateway_id, name);
+CREATE TABLE evaluations (
+    bucket        INTEGER NOT NULL,
+    account_id    TEXT NOT NULL,
+    gateway_id    TEXT NOT NULL,
+    evaluation_id TEXT NOT NULL,
+    name          TEXT NOT NULL,
+    datasets      TEXT NOT NULL,
+    results       TEXT NOT NULL,
+    total_logs    BIGINT NOT NULL,
+    processed     INTEGER NOT NULL,
+    created_at    BIGINT NOT NULL,
+    modified_at   BIGINT NOT NULL,
+    next_at       BIGINT,
+    PRIMARY KEY (bucket, account_id, gateway_id, evaluation_id)
+) /* clustered */;
+CREATE UNIQUE INDEX evaluations_by_name ON evaluations (bucket, account_id, gateway_id, name);
+CREATE INDEX evaluations_due ON evaluations (next_at) WHERE next_at IS NOT NULL;
