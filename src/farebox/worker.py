@@ -12,6 +12,7 @@ from farebox.billing import auto_top_up, processor_events, reconcile, refund, to
 from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.calls import evaluations
 from farebox.gateway import GatewayConfig
+from farebox.ledger.budgets import accounts_to_forget, forget_slots
 from farebox.ledger.recovery import expire_due
 from farebox.limits.sharing import exchange, forget_old
 from farebox.operator import messages
@@ -165,6 +166,13 @@ async def _forget_windows(services: Services) -> None:
     await forget_old(services.database, at=services.clock.now_ms())
 
 
+async def _forget_slots(services: Services) -> None:
+    database, at = services.database, services.clock.now_ms()
+    for account_id in await database.scan(partial(accounts_to_forget, at=at)):
+        while await database.write(partial(forget_slots, account_id=account_id, at=at)):
+            await services.clock.sleep(PAUSE_SECONDS)
+
+
 async def _post_journal(services: Services) -> None:
     if services.journal is not None:
         await services.journal.post()
@@ -182,6 +190,7 @@ async def _run_exclusive_jobs(services: Services) -> None:
         await run_exclusive(services, "reconcile", every_ms=DAY_MS, job=_reconcile)
     await run_exclusive(services, "messages", every_ms=DAY_MS, job=messages.daily)
     await run_exclusive(services, "logs", every_ms=HOUR_MS, job=_forget_logs)
+    await run_exclusive(services, "budgets", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_slots)
     if services.database.engine == "postgres":
         await run_exclusive(services, "rate_windows", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_windows)
 

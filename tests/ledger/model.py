@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from farebox.ledger.commands import (
+    Budget,
     Command,
     Conflict,
     Correct,
@@ -48,6 +49,8 @@ class Held:
     state: str = "open"
     charge: int = 0
     lost: int = 0
+    budgets: tuple[Budget, ...] = ()
+    counted: int = 0
 
 
 @dataclass
@@ -125,6 +128,27 @@ class Wallet:
             charge for when, charge in self.usage if _utc(when).replace(minute=0, second=0, microsecond=0) >= start
         )
 
+    def counted(self, budget: Budget, state: str) -> int:
+        """What the holds in this state count in the budget's window."""
+        return sum(
+            hold.counted
+            for hold in self.holds.values()
+            if hold.state == state
+            for other in hold.budgets
+            if other.scope == budget.scope and other.start >= budget.since
+        )
+
+    def counters(self) -> dict[tuple[str, int], tuple[int, int]]:
+        """By scope and slot, what is spent and held, where any hold was ever made."""
+        found: dict[tuple[str, int], tuple[int, int]] = {}
+        for hold in self.holds.values():
+            for budget in hold.budgets:
+                spent, held = found.get((budget.scope, budget.start), (0, 0))
+                spent += hold.counted if hold.state == "settled" else 0
+                held += hold.counted if hold.state == "open" else 0
+                found[budget.scope, budget.start] = (spent, held)
+        return found
+
     def watch(self, before: int, *, refused: bool) -> None:
         """After each command: ask for credit, tell of a low balance."""
         fell = self.posted < before
@@ -168,14 +192,15 @@ class Model:
         before = wallet.posted
         outcome, *amounts = _respond(wallet, command)
         wallet.watch(before, refused=outcome is Outcome.REFUSED and isinstance(command, Hold | Extend))
-        amount, lost, late, limit, spent = (*amounts, *(0, 0, 0, None, 0)[len(amounts) :])
+        amount, lost, late, limit, spent, budget, reserved = (*amounts, *(0, 0, 0, None, 0, None, 0)[len(amounts) :])
         return Verdict(
-            outcome, wallet.posted, wallet.held, amount or 0, lost or 0, bool(late), wallet.owed, limit, spent or 0
-        )
+            outcome, wallet.posted, wallet.held, amount or 0, lost or 0, bool(late), wallet.owed, limit, spent or 0,
+            budget, reserved or 0,
+        )  # fmt: skip
 
 
 _Response = tuple[Outcome, *tuple[int | None, ...]]
-"""The outcome; then, where there is more to say: amount, written off, late, limit, spent."""
+"""The outcome; then, where there is more to say: amount, written off, late, limit, spent, budget, reserved."""
 
 
 def _respond(wallet: Wallet, command: Command) -> _Response:
@@ -288,6 +313,21 @@ def _refused(wallet: Wallet, more: int, whole: int, at: int) -> _Response | None
     return None if outcome is None else (outcome, 0, 0, 0, wallet.limit[0], spent)
 
 
+def _over_budget(wallet: Wallet, command: Hold) -> _Response | None:
+    """By a budget that would refuse it for good, if there is one; of several, the one with the least room."""
+    reserve = command.amount if command.reserve is None else command.reserve
+    full = []
+    for place, budget in enumerate(command.budgets):
+        spent, held = wallet.counted(budget, "settled"), wallet.counted(budget, "open")
+        if reserve and spent + held + reserve > budget.limit:
+            full.append((spent + reserve <= budget.limit, budget.limit - spent - held, place, spent, held))
+    if not full:
+        return None
+    in_time, _, place, spent, held = min(full)
+    outcome = Outcome.HELD_ELSEWHERE if in_time else Outcome.LIMITED
+    return outcome, 0, 0, 0, command.budgets[place].limit, spent, place, held
+
+
 def _hold(wallet: Wallet, command: Hold) -> _Response:
     earlier = wallet.holds.get(command.hold_id)
     if earlier is not None:
@@ -296,9 +336,15 @@ def _hold(wallet: Wallet, command: Hold) -> _Response:
         return Outcome.REPEATED, earlier.amount
     wallet.lapse(command.at)
     refused = _refused(wallet, command.amount, command.amount, command.at)
+    over = _over_budget(wallet, command)
+    if over is not None and (refused is None or over[0] is Outcome.LIMITED):
+        return over
     if refused is not None:
         return refused
-    wallet.holds[command.hold_id] = Held(command.amount, command.amount, command.expires_at)
+    reserve = command.amount if command.reserve is None else command.reserve
+    wallet.holds[command.hold_id] = Held(
+        command.amount, command.amount, command.expires_at, budgets=command.budgets, counted=reserve
+    )
     return Outcome.DONE, command.amount
 
 
@@ -309,6 +355,8 @@ def _extend(wallet: Wallet, hold: Held, command: Extend) -> _Response:
         return Outcome.REPEATED, hold.amount
     wallet.lapse(command.at)
     more = max(0, command.amount - hold.amount)
+    if more and hold.budgets:
+        raise ValueError(command.hold_id)
     refused = _refused(wallet, more, hold.amount + more, command.at)
     if refused is not None:
         return refused
@@ -331,6 +379,7 @@ def _settle(wallet: Wallet, hold: Held, command: Settle) -> _Response:
     paid = min(command.amount, wallet.free)
     hold.lost = command.amount - paid
     wallet.spend(paid)
+    hold.counted = paid if command.counts is None else command.counts
     at = command.at if command.record is None else command.record.at
     if paid:
         wallet.usage.append((at, paid))

@@ -47,7 +47,7 @@ async def test_many_large_calls_are_several_batches(books: Books, monkeypatch: p
     send = Lane.send
 
     async def measured(self: Lane, arguments: Any) -> Any:
-        sizes.append(sum(len(body or b"") for column in arguments[20:22] for body in column or ()))
+        sizes.append(sum(len(body or b"") for column in arguments[21:23] for body in column or ()))
         return await send(self, arguments)
 
     monkeypatch.setattr(Lane, "send", measured)

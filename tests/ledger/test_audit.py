@@ -12,7 +12,7 @@ import pytest
 
 from farebox.calendar import HOUR_MS
 from farebox.ledger.audit import WHAT, Difference, audit
-from farebox.ledger.commands import Correct, Expire, Hold, Release, Settle, Verdict
+from farebox.ledger.commands import Budget, Correct, Expire, Hold, Release, Settle, Verdict
 from farebox.ledger.posting import apply
 from farebox.settings import Settings, load
 from farebox.storage.accounts import add_account
@@ -58,7 +58,9 @@ async def _make_sound(path: Path) -> None:
             assert (await books.do(command)).ok
         assert await books.owed(BOB) == 0
         await books.limit(1000, "monthly", account_id=BOB)
-        await books.do(hold("app:1", 9, account_id=BOB))
+        budget = Budget("s", 100, START, START, LATER)
+        await books.do(hold("app:1", 9, account_id=BOB, budgets=(budget,)))
+        await books.do(hold("own", 0, account_id=BOB, budgets=(budget,), reserve=7))
         await books.database.write(lambda connection: add_app_hold(connection, BOB_BUCKET, BOB, "1", "job"))
         await books.do(settle("app:1", 4, account_id=BOB, record=UsageOf("1", START)))
         assert await books.lots() == {"top_up:p": 80, "correction:c": 7}
@@ -394,6 +396,19 @@ OF_BOB: dict[str, tuple[str, list[_Fault]]] = {
         ],
     ),
     "sum of a limit": (f"{B} limit_spent = 5 WHERE account_id = 'bob'", [("limit_spent", None, 4, 5)]),
+    "spent of a budget": (
+        "UPDATE budgets SET spent = 5",
+        [("budget_spent", None, f"s from {START}: 4", f"s from {START}: 5")],
+    ),
+    "held in a budget": (
+        "UPDATE budgets SET held = 8",
+        [("budget_held", None, f"s from {START}: 7", f"s from {START}: 8")],
+    ),
+    "what a hold counts": (
+        "UPDATE holds SET counted = 5 WHERE hold_id = 'app:1'; UPDATE budgets SET spent = 5",
+        [("hold_counted", "app:1", 4, 5)],
+    ),
+    "counter of a budget": ("DELETE FROM budgets", [("budget_missing", "own", f"s from {START}", None)]),
     "hold of an application": (
         "UPDATE app_holds SET model = 'n'",
         [
@@ -433,6 +448,7 @@ _OF_NOBODY = {  # bucket, account and the rest of a row; table → what else is 
     "lots": ("0, 'nobody', 'x', 'credit', 1, 1, 50, NULL, 1, 0", None),
     "usage_hours": ("0, 'nobody', 0, 'demo', 'demo-1', 1, 5, 0, 0", None),
     "app_holds": ("0, 'nobody', 'app:x', 'job'", "bucket, account_id, hold_id, label"),
+    "budgets": ("0, 'nobody', 's', 0, 0, 0, 0", None),
 }
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from farebox.calendar import HOUR_MS
-from farebox.ledger.commands import Command, Conflict, Hold, Outcome, Release, Settle, Verdict
+from farebox.ledger.budgets import accounts_to_forget, forget_slots
+from farebox.ledger.commands import Budget, Command, Conflict, Expire, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.posting import apply
 from farebox.storage.postgres.database import PostgresDatabase
@@ -344,6 +345,136 @@ async def test_a_limit_counts_by_the_hour_in_which_a_call_began(books: Books) ->
     assert left_to_jobs(books) == before + 2, "neither an older window nor a newer one is counted by the function"
 
 
+# --- budgets ----------------------------------------------------------------------------------------------------------
+
+
+def budget(scope: str, limit: int, start: int = START, since: int | None = None) -> Budget:
+    return Budget(scope, limit, start, start if since is None else since, start + HOUR_MS)
+
+
+async def counters(books: Books) -> dict[tuple[str, str, int], tuple[int, int]]:
+    """Account, scope and slot → what is spent and held there."""
+    found = await books.sql("SELECT account_id, scope, start - ?, spent, held FROM budgets", (START,))
+    return {(account, scope, start): (spent, held) for account, scope, start, spent, held in found}
+
+
+async def forget(books: Books, at: int) -> int:
+    accounts = await books.database.scan(partial(accounts_to_forget, at=at))
+    deleted = [await books.database.write(partial(forget_slots, account_id=name, at=at)) for name in accounts]
+    return sum(deleted)
+
+
+async def test_the_tightest_budget_decides_how_many_holds_are_admitted(books: Books) -> None:
+    await books.fund(ANN, 1000)
+    limits = (budget("wide", 100), budget("tight", 75), budget("other", 1000))
+    verdicts = await asyncio.gather(*(books.do(hold(f"h{n}", 10, budgets=limits)) for n in range(70)))
+    assert [verdict.ok for verdict in verdicts].count(True) == 7
+    assert verdicts[-1] == Verdict(Outcome.HELD_ELSEWHERE, 1000, 70, limit=75, budget=1, reserved=70)
+    assert set((await counters(books)).values()) == {(0, 70)}
+    ends = [settle(f"h{n}", 4) for n in range(5)]
+    await asyncio.gather(*map(books.do, ends), books.do(Release(account_id=ANN, hold_id="h5", at=START)))
+    assert set((await counters(books)).values()) == {(20, 10)}
+    refused = await books.do(hold("i", 56, budgets=limits))
+    assert refused == Verdict(Outcome.LIMITED, 980, 10, limit=75, spent=20, budget=1, reserved=10)
+    assert refused.affordable == 45
+    assert (await books.do(hold("i", 45, budgets=limits))).ok
+    assert left_to_jobs(books) == 0
+
+
+async def test_a_budget_whose_window_slides_counts_all_of_its_slots(books: Books) -> None:
+    await books.fund(ANN, 1000)
+    for number, spent in enumerate((30, 40, 20)):
+        slot = budget("s", 100, START + number, START + number - 2)
+        assert (await books.do(hold(f"h{number}", spent, at=START + number, budgets=(slot,)))).ok
+        await books.do(settle(f"h{number}", spent))
+    full = hold("i", 11, budgets=(budget("s", 100, START + 2, START),))
+    assert (await books.do(full)).outcome is Outcome.LIMITED
+    assert (await books.do(hold("i", 40, budgets=(budget("s", 100, START + 3, START + 1),)))).ok
+    assert await counters(books) == {
+        (ANN, "s", 0): (30, 0), (ANN, "s", 1): (40, 0), (ANN, "s", 2): (20, 0), (ANN, "s", 3): (0, 40),
+    }  # fmt: skip
+    assert left_to_jobs(books) == 0
+
+
+async def test_two_windows_of_one_budget_in_a_batch_are_kept_apart(books: Books) -> None:
+    """At the turn of a slot, what the first hold reserves counts for the second, as both are in its window."""
+    await books.fund(ANN, 1000)
+    slots = [budget("s", 10, START + number, START - 5) for number in (0, 1)]
+    verdicts = await asyncio.gather(*(books.do(hold(f"h{n}", 1, budgets=(slots[n % 2],))) for n in range(30)))
+    assert [verdict.ok for verdict in verdicts].count(True) == 10
+    both = await counters(books)
+    assert sum(held for _, held in both.values()) == 10
+
+
+async def test_budgets_of_two_accounts_are_kept_apart(books: Books) -> None:
+    for account in (ANN, BOB):
+        await books.do(top_up("p", 100, account_id=account))
+    limits = (budget("same", 25),)
+    names = [(account, f"h{n}") for n in range(5) for account in (ANN, BOB)]
+    verdicts = await asyncio.gather(*(books.do(hold(n, 10, account_id=a, budgets=limits)) for a, n in names))
+    assert [verdict.ok for verdict in verdicts] == [True] * 4 + [False] * 6
+    await asyncio.gather(*(books.do(settle(n, 6, account_id=a)) for a, n in names[:3]))
+    assert await counters(books) == {(ANN, "same", 0): (12, 0), (BOB, "same", 0): (6, 10)}
+    assert left_to_jobs(books) == 0
+
+
+async def test_without_money_a_budget_that_is_held_elsewhere_says_nothing(books: Books) -> None:
+    await books.fund(ANN, 50)
+    await books.do(hold("a", 10, budgets=(budget("s", 65),)))
+    assert (await books.do(hold("b", 60, budgets=(budget("s", 65),)))).outcome is Outcome.REFUSED
+    assert (await books.do(hold("b", 66, budgets=(budget("s", 65),)))).outcome is Outcome.LIMITED
+    assert (await books.do(hold("b", 45, budgets=(budget("s", 50),)))).budget is None, "the money is held as well"
+    assert left_to_jobs(books) == 0
+
+
+async def test_a_hold_of_nothing_fits_in_a_budget_that_is_spent(books: Books) -> None:
+    await books.fund(ANN, 50)
+    limits = (budget("s", 10),)
+    await books.do(hold("a", 10, budgets=limits))
+    await books.do(settle("a", 10))
+    assert (await books.do(hold("b", 1, budgets=limits))).outcome is Outcome.LIMITED
+    assert (await books.do(hold("b", 0, budgets=limits))).ok
+    assert (await books.do(settle("b", 0))).ok
+    assert left_to_jobs(books) == 0
+
+
+async def test_the_callers_own_key_counts_what_it_costs(books: Books) -> None:
+    """Nothing is held on the account, nor charged: it need have no money."""
+    limits = (budget("s", 100),)
+    own = [hold(f"h{n}", 0, budgets=limits, reserve=30) for n in range(5)]
+    verdicts = await asyncio.gather(*map(books.do, own))
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.DONE] * 3 + [Outcome.HELD_ELSEWHERE] * 2
+    await asyncio.gather(*(books.do(settle(f"h{n}", 0, counts=40)) for n in range(2)))
+    assert await counters(books) == {(ANN, "s", 0): (80, 30)}
+    assert (await books.do(Release(account_id=ANN, hold_id="h2", at=START))).ok
+    assert await counters(books) == {(ANN, "s", 0): (80, 0)}
+    assert left_to_jobs(books) == 0
+
+
+async def test_a_slot_that_was_forgotten_is_not_made_anew(books: Books) -> None:
+    await books.fund(ANN, 100)
+    await books.do(hold("a", 0, budgets=(budget("s", 10),)))
+    await forget(books, START + HOUR_MS + 1)
+    assert await counters(books) == {}
+    assert (await books.do(settle("a", 0, counts=3))).ok
+    assert await counters(books) == {}
+    assert left_to_jobs(books) == 0
+
+
+async def test_only_slots_that_are_over_and_not_held_are_forgotten(books: Books) -> None:
+    await books.fund(ANN, 100)
+    for number in (0, 1, 2):
+        await books.do(hold(f"h{number}", 1, budgets=(budget("s", 10, START + number),)))
+    for number in (1, 2):
+        await books.do(settle(f"h{number}", 1))
+    await forget(books, START + HOUR_MS + 1)
+    assert await counters(books) == {(ANN, "s", 0): (0, 1), (ANN, "s", 2): (1, 0)}
+    await books.do(Expire(account_id=ANN, at=LATER))
+    assert await forget(books, START + HOUR_MS + 9) == 2
+    late = await books.do(settle("h0", 1, at=LATER))
+    assert (late.late, await counters(books)) == (True, {})
+
+
 # --- repeats ----------------------------------------------------------------------------------------------------------
 
 
@@ -360,7 +491,8 @@ async def test_a_refused_repeat_of_an_open_hold_is_a_repeat(books: Books) -> Non
 
 TABLES = {
     "balances": "posted, held, version, owed, top_up_below, low_told, limit_from, limit_spent",
-    "holds": "hold_id, asked, amount, state, charge, written_off, owner, created_at, expires_at",
+    "holds": "hold_id, asked, amount, state, charge, written_off, owner, created_at, expires_at, budgets, counted",
+    "budgets": "scope, start, spent, held, ends_at",
     "lots": "lot_id, book, amount, remaining, spent",
     "transfers": "version, transfer_id, kind, from_book, to_book, amount, lot_id, at, note",
     "usage_hours": "hour, provider, model, calls, charge, tokens_in, tokens_out",
@@ -389,6 +521,17 @@ class Watched(LaneLedger):
         super().do_slowly(item)
 
 
+def some_budgets(draw: random.Random, now: int) -> tuple[Budget, ...]:
+    """Of a few scopes; the slot of some of them turns with each command, which only jobs can tell apart."""
+    slots = {"hour": HOUR_MS, "slides": HOUR_MS, "other": HOUR_MS, "turns": 1}
+    found = []
+    for scope in draw.sample(sorted(slots), draw.randrange(1, 4)):
+        start = now - now % slots[scope] - (draw.randrange(3) if scope == "turns" and draw.random() < 0.3 else 0)
+        since = start - (3 * HOUR_MS if scope == "slides" else 0)
+        found.append(Budget(scope, {"hour": 150, "slides": 400, "other": 250, "turns": 90}[scope], start, since, 1))
+    return tuple(found)
+
+
 def some_commands(draw: random.Random, held: list[str], count: int, now: int) -> list[Hold | Settle | Release]:
     """A batch: mostly what is common, but it meets its own earlier work too."""
     commands: list[Hold | Settle | Release] = []
@@ -402,11 +545,16 @@ def some_commands(draw: random.Random, held: list[str], count: int, now: int) ->
             name = held.pop(draw.randrange(len(held))) if is_common else draw.choice(held)
         account = name.partition("-")[0]
         if kind < 0.5:
-            commands.append(hold(name, draw.randrange(40), account_id=account, at=now, expires_at=now + 10 * HOUR_MS))
+            more: dict[str, Any] = {"budgets": some_budgets(draw, now)} if draw.random() < 0.5 else {}
+            if more and draw.random() < 0.2:
+                more["reserve"] = draw.randrange(60)
+            ends = now + 10 * HOUR_MS
+            commands.append(hold(name, draw.randrange(40), account_id=account, at=now, expires_at=ends, **more))
         elif kind < 0.9:
             record = CallOf(account, name, now - draw.choice((0, 0, 1)) * HOUR_MS) if draw.random() < 0.7 else None
             charge = draw.randrange(10) if is_common else draw.randrange(60)
-            commands.append(settle(name, charge, account_id=account, at=now, record=record))
+            counts = draw.randrange(50) if charge == 0 and record is None else None
+            commands.append(settle(name, charge, account_id=account, at=now, record=record, counts=counts))
         else:
             record = CallOf(account, name, now) if draw.random() < 0.5 else None
             commands.append(Release(account_id=account, hold_id=name, at=now, record=record))

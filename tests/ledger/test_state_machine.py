@@ -24,6 +24,7 @@ from msgspec import structs
 
 from farebox.calendar import HOUR_MS
 from farebox.ledger.commands import (
+    Budget,
     Command,
     Conflict,
     Correct,
@@ -67,6 +68,10 @@ kinds = st.sampled_from(["refund", "dispute"])
 hours_ago = st.sampled_from([0, 0, 1, 30])
 durations = st.sampled_from(["daily", "weekly", "monthly"])
 strategies = st.sampled_from(["fixed", "sliding"])
+budgets: st.SearchStrategy[dict[str, int]] = st.one_of(
+    st.just({}), st.dictionaries(st.sampled_from(["fixed", "other", "slides"]), st.integers(1, 150), max_size=3)
+)
+"""Scope → limit."""
 
 
 class Died(Exception):
@@ -120,7 +125,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         responses = self.send(commands)
         for place in self.carried_out(commands):
             command, response = commands[place], responses[place]
-            assert self.expected(command) == (Conflict if isinstance(response, Conflict) else response), command
+            assert self.expected(command) == (type(response) if isinstance(response, Exception) else response), command
         self.sent += commands
 
     def send(self, commands: tuple[Command, ...]) -> list[Verdict | BaseException]:
@@ -133,11 +138,11 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         """The places of the commands, in the order in which the ledger has carried them out."""
         return list(range(len(commands)))
 
-    def expected(self, command: Command) -> Verdict | type[Conflict]:
+    def expected(self, command: Command) -> Verdict | type[Exception]:
         try:
             return self.model.do(command)
-        except Conflict:
-            return Conflict
+        except (Conflict, ValueError) as error:
+            return type(error)
 
     def when(self, offset: int | None) -> int | None:
         return None if offset is None else self.now + offset
@@ -163,16 +168,38 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         )
         self.both(command)
 
-    def a_hold(self, account: str, name: str, amount: int, end: int) -> Hold:
-        return Hold(account_id=account, hold_id=name, amount=amount, at=self.now, expires_at=self.now + end)
+    def a_hold(self, account: str, name: str, amount: int, end: int, limits: dict[str, int] | None = None) -> Hold:
+        budgets = tuple(self.budget(scope, limit) for scope, limit in (limits or {}).items())
+        return Hold(
+            account_id=account, hold_id=name, amount=amount, at=self.now, expires_at=self.now + end, budgets=budgets
+        )
 
-    @rule(account=accounts, name=ids, amount=charges, end=moments)
-    def hold(self, account: str, name: str, amount: int, end: int) -> None:
-        self.both(self.a_hold(account, name, amount, end))
+    def budget(self, scope: str, limit: int) -> Budget:
+        """Its window is the fixed hour, or slides over twenty-four of them."""
+        start = self.now - self.now % HOUR_MS
+        since = start - 24 * HOUR_MS if scope == "slides" else start
+        return Budget(scope, limit, start, since, start + 25 * HOUR_MS)
 
-    @rule(account=accounts, names=st.lists(ids, min_size=2, max_size=6), amount=st.integers(1, 40), end=moments)
-    def many_holds(self, account: str, names: list[str], amount: int, end: int) -> None:
-        self.both(*(self.a_hold(account, name, amount + extra, end) for extra, name in enumerate(names)))
+    @rule(account=accounts, name=ids, amount=charges, end=moments, limits=budgets)
+    def hold(self, account: str, name: str, amount: int, end: int, limits: dict[str, int]) -> None:
+        self.both(self.a_hold(account, name, amount, end, limits))
+
+    @rule(account=accounts, name=ids, reserve=charges, end=moments, limits=budgets)
+    def hold_on_the_callers_own_key(
+        self, account: str, name: str, reserve: int, end: int, limits: dict[str, int]
+    ) -> None:
+        self.both(structs.replace(self.a_hold(account, name, 0, end, limits), reserve=reserve))
+
+    @rule(account=accounts, name=ids, counts=charges)
+    def settle_on_the_callers_own_key(self, account: str, name: str, counts: int) -> None:
+        self.both(Settle(account_id=account, hold_id=name, amount=0, at=self.now, counts=counts))
+
+    @rule(
+        account=accounts, names=st.lists(ids, min_size=2, max_size=6), amount=st.integers(1, 40), end=moments,
+        limits=budgets,
+    )  # fmt: skip
+    def many_holds(self, account: str, names: list[str], amount: int, end: int, limits: dict[str, int]) -> None:
+        self.both(*(self.a_hold(account, name, amount + extra, end, limits) for extra, name in enumerate(names)))
 
     @rule(account=accounts, name=ids, amount=charges, end=moments)
     def extend(self, account: str, name: str, amount: int, end: int) -> None:
@@ -309,9 +336,14 @@ class LedgerAgainstModel(RuleBasedStateMachine):
                 name: (hold.asked, hold.amount, hold.state, hold.ends, hold.charge, hold.lost)
                 for name, hold in wallet.holds.items()
             }
+            assert sql["budgets"].get(account, {}) == wallet.counters()
 
     async def rows(self) -> dict[str, dict[str, Any]]:
-        found: dict[str, dict[str, Any]] = {"balances": {}, "lots": {}, "holds": {}, "notices": {}}
+        found: dict[str, dict[str, Any]] = {"balances": {}, "lots": {}, "holds": {}, "notices": {}, "budgets": {}}
+        for account, *slot, spent, held in await self.books.sql(
+            "SELECT account_id, scope, start, spent, held FROM budgets"
+        ):
+            found["budgets"].setdefault(account, {})[tuple(slot)] = (spent, held)
         for account, *content in await self.books.sql(
             "SELECT account_id, posted, held, owed, top_up_below, low_told FROM balances"
         ):

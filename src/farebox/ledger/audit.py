@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from farebox.ledger.audit_budgets import check_budgets
 from farebox.ledger.audit_keys import WITHOUT_BALANCE, Key, every_bucket, keys
 from farebox.ledger.books import GIVEN_BACK, HOLD_STATES, OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.differences import WHAT, Difference
@@ -53,7 +54,7 @@ def audit(
 _OF_ACCOUNT = "bucket = ?1 AND account_id = ?2"
 
 _ANALYZE = (  # PostgreSQL would compare row by row where it last knew the tables small: minutes instead of a second
-    "/* sqlite: */ SELECT 1 /* postgres: ANALYZE transfers, holds, lots, calls, usage_hours, app_holds */"
+    "/* sqlite: */ SELECT 1 /* postgres: ANALYZE transfers, holds, lots, calls, usage_hours, app_holds, budgets */"
 )
 
 
@@ -87,6 +88,7 @@ def _account(connection: Connection, key: Key) -> Iterator[Difference]:
     yield from _calls(connection, key)
     yield from _hours(connection, key)
     yield from _limit(connection, key)
+    yield from check_budgets(connection, key)
 
 
 # --- transfers and lots -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ WITHOUT_BALANCE = (
 )
 """The accounts of a bucket that have no balance row."""
 
-_TABLES = ("balances", "transfers", "lots", "holds", "calls", "usage_hours", "app_holds")
+_TABLES = ("balances", "transfers", "lots", "holds", "calls", "usage_hours", "app_holds", "budgets")
 
 _NEXT_ACCOUNT = " UNION ALL ".join(
     f"SELECT * FROM (SELECT account_id FROM {table} WHERE bucket = ?1 AND account_id > ?2 "

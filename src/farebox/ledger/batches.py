@@ -14,6 +14,8 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from farebox.calendar import HOUR_MS
+from farebox.ledger.batch_budgets import BatchBudgets
+from farebox.ledger.budgets import encode_slots
 from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.lots import SPENDING_ORDER
 from farebox.ledger.posting import apply, apply_left
@@ -106,13 +108,18 @@ _HOLD = (
     "INSERT INTO holds (bucket, account_id, hold_id, asked, amount, state, owner, created_at, expires_at) "
     "VALUES (?, ?, ?, ?, ?, 'open', ?, ?, ?) ON CONFLICT DO NOTHING"
 )
+_HOLD_IN_BUDGETS = (
+    "INSERT INTO holds (bucket, account_id, hold_id, asked, amount, state, owner, created_at, expires_at, budgets, "
+    "counted) VALUES (?, ?, ?, ?, ?, 'open', ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
 _SETTLE = (
     "UPDATE holds SET state = 'settled', charge = ?1, written_off = 0 "
-    "WHERE bucket = ?2 AND account_id = ?3 AND hold_id = ?4 AND state = 'open' AND amount >= ?1 RETURNING amount"
+    "WHERE bucket = ?2 AND account_id = ?3 AND hold_id = ?4 AND state = 'open' AND amount >= ?1 "
+    "RETURNING amount, budgets, counted"
 )
 _RELEASE = (
     "UPDATE holds SET state = 'released', charge = NULL, written_off = NULL "
-    "WHERE bucket = ? AND account_id = ? AND hold_id = ? AND state = 'open' RETURNING amount"
+    "WHERE bucket = ? AND account_id = ? AND hold_id = ? AND state = 'open' RETURNING amount, budgets, counted"
 )
 # Those below are executed once a batch, for all of its rows.
 _TRANSFERS = (
@@ -180,6 +187,8 @@ class _Batch:
         self._calls: list[tuple[int, CallRow]] = []
         self._usage: dict[tuple[int, str, int, str, str], list[int]] = {}
         self._charged = 0
+        self._budgets: BatchBudgets | None = None
+        """None: nothing in the batch counts in any."""
 
     def do(self, item: _Item) -> Verdict | None:
         """The verdict; None where it is not common, and then nothing is done."""
@@ -215,35 +224,65 @@ class _Batch:
             account.duration, account.strategy, command.counted_at or command.at
         ):
             return None
+        over = self._in_budgets().refusal(account.bucket, command) if command.budgets else None
         key = (account.bucket, account.account_id, command.hold_id)
-        if amount > account.posted - account.held or (
-            limited and account.spent + account.held + amount > account.limit
+        if (
+            amount > account.posted - account.held
+            or (limited and account.spent + account.held + amount > account.limit)
+            or over is not None
         ):
-            return self._refusal(account, amount, key, limited=limited)
-        self._execute(_HOLD, (*key, amount, amount, command.owner, command.at, command.expires_at))
+            return self._refusal(account, command, key, over, limited=limited)
+        values = (*key, amount, amount, command.owner, command.at, command.expires_at)
+        if command.budgets:
+            self._execute(_HOLD_IN_BUDGETS, (*values, encode_slots(command.budgets), command.reserved))
+        else:
+            self._execute(_HOLD, values)
         if self._connection.changes() == 0:
             return None
+        if command.budgets:
+            self._in_budgets().reserve(account.bucket, command)
         account.held += amount
         account.changed = True
         return account.verdict(Outcome.DONE, amount)
 
-    def _refusal(self, account: _Account, amount: int, key: tuple[object, ...], *, limited: bool) -> Verdict | None:
+    def _in_budgets(self) -> BatchBudgets:
+        if self._budgets is None:
+            self._budgets = BatchBudgets(self._connection)
+        return self._budgets
+
+    def _refusal(
+        self,
+        account: _Account,
+        command: Hold,
+        key: tuple[object, ...],
+        over: tuple[Outcome, int, int, int] | None,
+        *,
+        limited: bool,
+    ) -> Verdict | None:
+        """`over` is the refusal by a budget, which comes before that of the account where it says LIMITED."""
+        amount = command.amount
         limit, spent = (account.limit, account.spent) if limited else (None, 0)
+        outcome: Outcome | None = None
         if limit is not None and spent + amount > limit:
             outcome = Outcome.LIMITED
-        else:
+        elif amount > account.posted - account.held or (limit is not None and spent + account.held + amount > limit):
             outcome = Outcome.REFUSED if amount > account.posted else Outcome.HELD_ELSEWHERE
+        budget, reserved = None, 0
+        if over is not None and (outcome is None or over[0] is Outcome.LIMITED):
+            outcome, budget, spent, reserved = over
+            limit = command.budgets[budget].limit
+        assert outcome is not None
         if outcome is Outcome.REFUSED and account.armed:
             return None
         if self._execute(_IS_HELD, key).fetchone() is not None:  # a repeat
             return None
-        return Verdict(outcome, account.posted, account.held, 0, 0, False, account.owed, limit, spent)
+        return Verdict(outcome, account.posted, account.held, 0, 0, False, account.owed, limit, spent, budget, reserved)
 
     # --- their ends ---
 
     def _settle(self, account: _Account, command: Settle) -> Verdict | None:
         amount, record = command.amount, command.record
-        if amount < 0 or (record is not None and not isinstance(record, CallWritten)):
+        if amount < 0 or (command.counts or 0) < 0 or (record is not None and not isinstance(record, CallWritten)):
             return None
         if amount and account.floor is not None and account.posted - amount < account.floor:
             return None
@@ -252,6 +291,9 @@ class _Batch:
             return None
         account.held -= kept[0]
         account.changed = True
+        if kept[1] is not None:
+            counts = amount if command.counts is None else command.counts
+            self._in_budgets().end((account.bucket, account.account_id, command.hold_id), kept[1], kept[2], counts)
         if amount:
             self._draw(account, command)
         verdict = account.verdict(Outcome.DONE, amount)
@@ -299,6 +341,8 @@ class _Batch:
             return None
         account.held -= kept[0]
         account.changed = True
+        if kept[1] is not None:
+            self._in_budgets().end((account.bucket, account.account_id, command.hold_id), kept[1], kept[2], None)
         verdict = account.verdict(Outcome.DONE)
         if record is not None:
             self._calls.append((account.bucket, record.row(verdict)))
@@ -338,6 +382,8 @@ class _Batch:
             if emptied := [values for values in drawn if not values[0]]:
                 many(_EMPTIED, emptied)
             note_activity(self._connection, "money", "charge", self._charged)
+        if self._budgets is not None:
+            self._budgets.write()
         if self._calls:
             self._write_calls()
         if self._usage:

@@ -24,9 +24,9 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     """There is not enough money on the account, whatever its open holds."""
     HELD_ELSEWHERE = "held_elsewhere"
-    """The money is there, and room under the spending limit, but other calls' holds keep it for the moment."""
+    """The money is there, and room under every limit, but other calls' holds keep it for the moment."""
     LIMITED = "limited"
-    """The account's spending limit would be exceeded, whatever its open holds and its balance."""
+    """The account's spending limit or a budget would be exceeded, whatever its open holds and the account's balance."""
     NOT_OPEN = "not_open"
     """The hold was resolved another way before (settle after release, extend after settle…)."""
     UNKNOWN = "unknown"
@@ -97,9 +97,28 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """Why, for the statement; not part of what a repeat must match."""
 
 
+class Budget(msgspec.Struct, frozen=True, gc=False):
+    """A budget that a hold must fit in, and its charge counts in.
+
+    Time is cut into slots; a hold counts in the slot it is made in. It fits if the window, the slots from `since` on,
+    has room for it below `limit`. Times in milliseconds.
+    """
+
+    scope: str
+    """What is counted together. Names the length of the slots too, so that another length counts anew."""
+    limit: int
+    """Nano-dollars."""
+    start: int
+    """The slot of the hold."""
+    since: int
+    """The first slot of the window; `start` itself where windows do not overlap."""
+    ends_at: int
+    """From then on no window has the slot in it."""
+
+
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """Reserve the most a call can cost. Refused unless available covers it, and what the account's spending limit
-    leaves. The id must not contain `/`."""
+    """Reserve the most a call can cost, on the account and in budgets, in all of them or in none. Refused unless
+    available covers it, and what the account's spending limit and each budget leaves. The id must not contain `/`."""
 
     account_id: str
     hold_id: str
@@ -111,10 +130,20 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     counted_at: int | None = None
     """When its charge will be counted (Record.at), where that is known and earlier than `at`: the spending limit must
     hold in the window of that time."""
+    budgets: tuple[Budget, ...] = ()
+    """Each of another scope. Not part of what a repeat must match."""
+    reserve: int | None = None
+    """What is reserved in the budgets, where it is not `amount`."""
+
+    @property
+    def reserved(self) -> int:
+        """What is reserved in the budgets."""
+        return self.amount if self.reserve is None else self.reserve
 
 
 class Extend(msgspec.Struct, frozen=True, kw_only=True):
-    """Raise an open hold to a new total and a later expiry; neither ever shrinks."""
+    """Raise an open hold to a new total and a later expiry; neither ever shrinks. A hold that counts in budgets is
+    not raised."""
 
     account_id: str
     hold_id: str
@@ -139,6 +168,8 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True):
     provider storage.calls.UNRECORDED."""
     note: str = ""
     """What for, for the statement; not part of what a repeat must match."""
+    counts: int | None = None
+    """What counts in the hold's budgets, where it is not what is taken from the account."""
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,9 +252,14 @@ class Verdict(msgspec.Struct, frozen=True):
     owed: int = 0
     """What the account owes after the command."""
     limit: int | None = None
-    """The account's spending limit, on a refused Hold or Extend and on a Settle above its hold; else None."""
+    """On a refused Hold: the limit of the budget it did not fit in. Else the account's spending limit, on a refused
+    Hold or Extend and on a Settle above its hold; else None."""
     spent: int = 0
-    """Where `limit` is said: what the account was charged in the limit's window so far, this charge included."""
+    """Where `limit` is said: what was charged in its window so far, this charge included."""
+    budget: int | None = None
+    """The place in Hold.budgets of the one that refused it; None: the account did."""
+    reserved: int = 0
+    """Where `budget` is said: what open holds reserve in its window."""
 
     @property
     def available(self) -> int:
@@ -231,10 +267,12 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def affordable(self) -> int:
-        """The largest hold that would have been admitted instead of the one refused."""
+        """The largest hold that would have been admitted instead of the one refused, as far as the limit that refused
+        it is concerned."""
         if self.limit is None:
             return self.available
-        return max(0, min(self.available, self.limit - self.spent - self.held))
+        held = self.held if self.budget is None else self.reserved
+        return max(0, min(self.available, self.limit - self.spent - held))
 
     @property
     def affordable_in_time(self) -> int:

@@ -16,9 +16,7 @@ process that finds itself fenced, as it was taken for dead, connects anew and se
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
 
 import structlog
 
@@ -26,12 +24,21 @@ from farebox.clock import SystemClock
 from farebox.ledger.buckets import Buckets
 from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.job_ledger import JobLedger
+from farebox.ledger.lane_values import (
+    FENCED,
+    Item,
+    Values,
+    alone,
+    arguments_of,
+    charged_by,
+    deliver,
+    sort_batch,
+    values_of,
+)
 from farebox.ledger.posting import apply_left
 from farebox.storage.account_keys import NO_BUCKET
-from farebox.storage.calls import UNRECORDED, CallRow, encode_detail
 from farebox.storage.instances import fence
 from farebox.storage.postgres.database import PostgresDatabase
-from farebox.storage.postgres.dialect import storable
 from farebox.storage.postgres.lanes import Lane as Sender
 from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
 
@@ -43,43 +50,7 @@ time-out, with everybody's calls beside them."""
 NODE_AWAY_SECONDS = 1.0
 """How long a lane refuses at once when the node of its bucket is away, before it tries again."""
 
-_SETTLE, _RELEASE, _ALONE = 1, 2, 3
-_FENCED = 6
-_OUTCOMES = (None, Outcome.DONE, Outcome.REFUSED, Outcome.HELD_ELSEWHERE, Outcome.LIMITED, Outcome.UNKNOWN, None)
-_END_COLUMNS, _HOLD_COLUMNS = 21, 7
-_NO_ROW = (None, UNRECORDED, "", *(None,) * 11)
-"""Stands for the row of a call where none is written; what is charged is counted under a provider and a model."""
-
-Values: TypeAlias = tuple[Any, ...]
-
 log = structlog.get_logger("farebox.ledger")
-
-
-class _Item:
-    """A command on its way, or the row of a call for which nothing was held."""
-
-    __slots__ = ("account_id", "command", "fenced", "future", "key", "record", "values")
-
-    def __init__(
-        self,
-        account_id: str,
-        key: str,
-        command: Hold | Settle | Release | None,
-        record: CallWritten | None,
-        values: Values,
-        future: "asyncio.Future[Verdict]",
-    ) -> None:
-        self.account_id = account_id
-        self.key = key
-        """The hold's id, which is the call's."""
-        self.command = command
-        self.record = record
-        """If there is no command."""
-        self.values = values
-        """For the function, but for the place of the account."""
-        self.future = future
-        self.fenced = False
-        """Whether it was sent before, and fenced."""
 
 
 class LaneLedger:
@@ -99,7 +70,7 @@ class LaneLedger:
         """Items that the function left to a job."""
 
     async def do(self, command: Command) -> Verdict:
-        values = _values(command)
+        values = values_of(command)
         if values is None:
             return await self._jobs.do(command)
         assert isinstance(command, Hold | Settle | Release)
@@ -111,12 +82,11 @@ class LaneLedger:
             lane.check()
 
     async def record(self, account_id: str, record: CallWritten) -> None:
-        row = record.row(Verdict(Outcome.UNKNOWN))
-        if row.charge or row.account_id != account_id or row.created_at != record.at:
+        values = alone(account_id, record)
+        if values is None:
             await self._jobs.record(account_id, record)
-            return
-        values = (_ALONE, row.log_id, 0, 0, row.created_at, None, *_written(row))
-        await self._send(account_id, row.log_id, None, record, values)
+        else:
+            await self._send(account_id, values[1], None, record, values)
 
     async def _send(
         self,
@@ -138,18 +108,18 @@ class LaneLedger:
         if lane is None:
             lane = self._lanes[bucket] = _Lane(self, bucket, self._database)
         lane.check()
-        item = _Item(account_id, key, command, record, values, self._loop.create_future())
+        item = Item(account_id, key, command, record, values, self._loop.create_future())
         lane.put(item)
         return await item.future
 
-    def do_slowly(self, item: _Item) -> None:
+    def do_slowly(self, item: Item) -> None:
         """Carry the item out as a job; its sender gets the result."""
         self.slow += 1
         task = self._loop.create_task(self._do_slowly(item))
         self._slow.add(task)
         task.add_done_callback(self._slow.discard)
 
-    async def _do_slowly(self, item: _Item) -> None:
+    async def _do_slowly(self, item: Item) -> None:
         try:
             if item.command is not None:
                 verdict = await self._database.write(partial(_apply_left, item.command))
@@ -198,7 +168,7 @@ class _Lane:
         self._monotonic = SystemClock().monotonic
         self._away: NodeAway | None = None
         self._again_at = 0.0  # until then nothing is sent: the node of the bucket was away a moment ago
-        self._pending: deque[_Item] = deque()
+        self._pending: deque[Item] = deque()
         self._work: asyncio.Task[None] | None = None
 
     def check(self) -> None:
@@ -206,7 +176,7 @@ class _Lane:
         if self._away is not None and self._monotonic() < self._again_at:
             raise NodeAway(str(self._away), self._away.node)
 
-    def put(self, item: _Item) -> None:
+    def put(self, item: Item) -> None:
         self._pending.append(item)
         if self._work is None:
             self._work = asyncio.create_task(self._run())  # starts after everybody else who is ready now
@@ -226,8 +196,8 @@ class _Lane:
             seen = len(self._pending)
             await asyncio.sleep(0)  # noqa: TID251 - one turn of the loop, no time
 
-    def _next_batch(self) -> list[_Item]:
-        batch: list[_Item] = []
+    def _next_batch(self) -> list[Item]:
+        batch: list[Item] = []
         size = 0
         while self._pending and len(batch) < BATCH_MAX and size < BATCH_BYTES:
             item = self._pending.popleft()
@@ -236,18 +206,18 @@ class _Lane:
                 size += sum(len(body) for body in item.values[-2:] if body is not None)
         return batch
 
-    async def _do(self, batch: list[_Item]) -> None:
+    async def _do(self, batch: list[Item]) -> None:
         try:
             self._database.check()  # it may have gone while these waited: they were not sent, and need not wait for it
             self.check()
-            ends, holds, slow = _sorted(batch)
+            ends, holds, slow = sort_batch(batch)
             began = self._monotonic()
-            response = await self._sender.send(_arguments(ends, holds)) if ends or holds else []
+            response = await self._sender.send(arguments_of(ends, holds)) if ends or holds else []
             if response and self._database.activity is not None:
-                charged = {("money", "charge"): _charged(ends, response)}
+                charged = {("money", "charge"): charged_by(ends, response)}
                 self._database.activity.batch(len(ends) + len(holds), self._monotonic() - began, charged)
-            left = set(batch) if response is None else {*slow, *_deliver((*ends, *holds), len(ends), response)}
-            if response is not None and _FENCED in response[4 * len(ends) : 4 * len(ends) + 1]:
+            left = set(batch) if response is None else {*slow, *deliver((*ends, *holds), len(ends), response)}
+            if response is not None and FENCED in response[4 * len(ends) : 4 * len(ends) + 1]:
                 again = left.union(holds)  # an end that found no hold is to come after it
                 left.clear()
                 self._send_again([item for item in batch if item in again])
@@ -266,7 +236,7 @@ class _Lane:
                 if item in left:
                     self._ledger.do_slowly(item)
 
-    def _send_again(self, items: list[_Item]) -> None:
+    def _send_again(self, items: list[Item]) -> None:
         """Under a new epoch, ahead of all others. Raises DatabaseUnavailable where one was fenced before."""
         log.warning("lane fenced", bucket=self._bucket, items=len(items))
         self._sender.close()  # it registers when it connects
@@ -286,114 +256,3 @@ def _named(error: BaseException) -> BaseException:
     if isinstance(error, asyncio.CancelledError):
         return DatabaseUnavailable("the ledger was stopped")
     return error
-
-
-# --- into the function, and out of it ---------------------------------------------------------------------------------
-
-
-def _values(command: Command) -> Values | None:
-    """What the function is told about the command; None if it is a job from the start."""
-    if isinstance(command, Hold):
-        if command.amount < 0 or "/" in command.hold_id:
-            return None  # and fails there
-        counted = command.counted_at or command.at
-        return (command.hold_id, command.amount, command.at, counted, command.expires_at, command.owner)
-    if isinstance(command, Settle):
-        return None if command.amount < 0 else _end(_SETTLE, command, command.amount, command.note or None)
-    if isinstance(command, Release):
-        return _end(_RELEASE, command, 0, None)
-    return None
-
-
-def _end(kind: int, command: Settle | Release, charge: int, note: str | None) -> Values | None:
-    if command.record is None:
-        return (kind, command.hold_id, charge, command.at, command.at, note, *_NO_ROW)
-    if not isinstance(command.record, CallWritten):
-        return None
-    call = command.record.row(Verdict(Outcome.DONE, amount=charge))
-    same = (call.account_id, call.log_id, call.charge) == (command.account_id, command.hold_id, charge)
-    if not same or call.created_at != command.record.at:
-        return None
-    return (kind, command.hold_id, charge, command.at, call.created_at, note, *_written(call))
-
-
-def _written(row: CallRow) -> Values:
-    return (
-        row.gateway_id,
-        row.provider,
-        storable(row.model),  # a caller's own words
-        int(row.success),
-        row.status_code,
-        row.duration,
-        row.tokens_in,
-        row.tokens_out,
-        row.cost,
-        encode_detail(row.detail),
-        None if row.receipt is None else row.receipt.decode(),
-        int(row.logged),
-        row.request_body,
-        row.response_body,
-    )
-
-
-def _sorted(batch: Iterable[_Item]) -> tuple[list[_Item], list[_Item], list[_Item]]:
-    """Ends, holds, and those that meet another of the same id there: they are for jobs, which come after it."""
-    ends: list[_Item] = []
-    holds: list[_Item] = []
-    slow: list[_Item] = []
-    seen: set[tuple[bool, str, str]] = set()
-    for item in batch:
-        is_hold = isinstance(item.command, Hold)
-        same = (is_hold, item.account_id, item.key)
-        if same in seen:
-            slow.append(item)
-        else:
-            seen.add(same)
-            (holds if is_hold else ends).append(item)
-    return ends, holds, slow
-
-
-def _arguments(ends: Sequence[_Item], holds: Sequence[_Item]) -> list[Sequence[Any] | None]:
-    """From p_accounts on."""
-    accounts = sorted({item.account_id for item in (*ends, *holds)})  # by code point: the order of COLLATE "C"
-    places = {account_id: place for place, account_id in enumerate(accounts, 1)}
-    return [
-        accounts,
-        *_columns(ends, places, _END_COLUMNS),
-        *_columns(holds, places, _HOLD_COLUMNS),
-    ]
-
-
-def _columns(items: Sequence[_Item], places: dict[str, int], width: int) -> list[Sequence[Any] | None]:
-    if not items:
-        return [None] * width
-    columns = zip(*(item.values for item in items), strict=True)
-    return [[places[item.account_id] for item in items], *(_some(column) for column in columns)]
-
-
-def _some(column: Values) -> Values | None:
-    """None where it has no value at all: an array of nulls costs both sides as much as any other."""
-    return None if column.count(None) == len(column) else column
-
-
-def _charged(ends: Sequence[_Item], response: list[int]) -> int:
-    """What the function has charged; it writes nothing off, which is slow."""
-    done = (item.command for place, item in enumerate(ends) if _OUTCOMES[response[4 * place]] is Outcome.DONE)
-    return sum(command.amount for command in done if isinstance(command, Settle))
-
-
-def _deliver(items: Sequence[_Item], ends: int, response: list[int]) -> list[_Item]:
-    """Give the function's answers to those who wait; return the items that are slow."""
-    slow = []
-    tail = iter(response[4 * len(items) :])
-    limits = {ends + number: (limit, spent) for number, limit, spent in zip(tail, tail, tail, strict=True)}
-    for place, item in enumerate(items):
-        code, posted, held, owed = response[4 * place : 4 * place + 4]
-        outcome = _OUTCOMES[code]
-        if outcome is None:
-            slow.append(item)
-        elif not item.future.done():  # else its sender was cancelled; what was done stands
-            amount = item.command.amount if outcome is Outcome.DONE and isinstance(item.command, Hold | Settle) else 0
-            limit, spent = limits.get(place + 1, (None, 0))
-            item.future.set_result(Verdict(outcome, posted, held, amount, 0, False, owed, limit, spent))
-    return slow

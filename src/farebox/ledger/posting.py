@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from farebox.ledger import money
 from farebox.ledger.books import HOLD_STATES
+from farebox.ledger.budgets import give_back, over_budget, reserve
 from farebox.ledger.commands import (
     Command,
     Conflict,
@@ -77,6 +78,9 @@ def _hold(connection: Connection, balance: Balance, command: Hold) -> Verdict:
         return balance.verdict(Outcome.REPEATED, earlier.amount)
     expired = expire_lots(connection, balance, command.at)
     refused = _refusal(connection, balance, command.amount, command.amount, command.counted_at or command.at)
+    over = over_budget(connection, balance, command) if command.budgets else None
+    if over is not None and (refused is None or over.outcome is Outcome.LIMITED):
+        refused = over  # as with the account's limit: buying credit would not help
     if refused is not None:
         if expired:
             save(connection, balance)
@@ -89,6 +93,8 @@ def _hold(connection: Connection, balance: Balance, command: Hold) -> Verdict:
             command.at, command.expires_at,
         ),
     )  # fmt: skip
+    if command.budgets:
+        reserve(connection, balance, command)
     balance.held += command.amount
     save(connection, balance)
     return balance.verdict(Outcome.DONE, command.amount)
@@ -117,6 +123,8 @@ def _extend(connection: Connection, balance: Balance, command: Extend) -> Verdic
     if command.amount <= hold.amount and command.expires_at <= hold.expires_at:
         return balance.verdict(Outcome.REPEATED, hold.amount)
     more = max(command.amount - hold.amount, 0)
+    if more and hold.budgets is not None:
+        raise ValueError("a hold that counts in budgets is not raised")
     expired = expire_lots(connection, balance, command.at)
     refused = _refusal(connection, balance, more, hold.amount + more, command.at)
     if refused is not None:
@@ -136,7 +144,7 @@ def _extend(connection: Connection, balance: Balance, command: Extend) -> Verdic
 
 
 def _settle(connection: Connection, balance: Balance, command: Settle) -> Verdict:
-    if command.amount < 0:
+    if command.amount < 0 or (command.counts or 0) < 0:
         raise ValueError("a charge cannot be negative")
     hold = read_hold(connection, balance, command.hold_id)
     if hold is None:
@@ -165,6 +173,7 @@ def _settle(connection: Connection, balance: Balance, command: Settle) -> Verdic
             None, command.at,
         )  # fmt: skip
     end_hold(connection, balance, command.hold_id, "settled", command.amount, written_off)
+    give_back(connection, balance, command.hold_id, hold, taken if command.counts is None else command.counts)
     save(connection, balance)
     verdict = balance.verdict(Outcome.DONE, taken, written_off, late=late)
     if taken:
@@ -195,6 +204,7 @@ def _release(connection: Connection, balance: Balance, command: Release) -> Verd
     if hold.state == "open":
         balance.held -= hold.amount
         end_hold(connection, balance, command.hold_id, "released", None, None)
+        give_back(connection, balance, command.hold_id, hold, None)
         save(connection, balance)
     verdict = balance.verdict(Outcome.DONE if hold.state == "open" else Outcome.NOT_OPEN)
     return verdict if hold.state == "settled" else _recorded(connection, balance, command, verdict)
@@ -210,13 +220,16 @@ def _recorded(connection: Connection, balance: Balance, command: Settle | Releas
 def _expire(connection: Connection, balance: Balance, command: Expire) -> Verdict:
     due = rows(
         connection,
-        "SELECT hold_id, amount FROM holds "
+        "SELECT hold_id FROM holds "
         "WHERE bucket = ? AND account_id = ? AND state = 'open' AND expires_at <= ? ORDER BY hold_id",
         (balance.bucket, balance.account_id, command.at),
     )
-    for hold_id, amount in due:
-        balance.held -= amount
+    for (hold_id,) in due:
+        hold = read_hold(connection, balance, hold_id)
+        assert hold is not None
+        balance.held -= hold.amount
         end_hold(connection, balance, hold_id, "expired", None, None)
+        give_back(connection, balance, hold_id, hold, None)
     taken = expire_lots(connection, balance, command.at)
     if not due and not taken:
         return balance.verdict(Outcome.REPEATED)

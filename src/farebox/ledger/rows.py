@@ -44,6 +44,10 @@ class HoldRow(msgspec.Struct, frozen=True):
     charge: int
     written_off: int
     expires_at: int
+    budgets: str | None
+    """The slots of the budgets it counts in (ledger.budgets)."""
+    counted: int
+    """What it reserves in each while it is open, and what counts there once it is settled."""
 
 
 _BALANCE = (
@@ -87,7 +91,8 @@ def save(connection: Connection, balance: Balance) -> None:
 def read_hold(connection: Connection, balance: Balance, hold_id: str) -> HoldRow | None:
     found = row(
         connection,
-        "SELECT asked, amount, state, coalesce(charge, 0), coalesce(written_off, 0), expires_at FROM holds "
+        "SELECT asked, amount, state, coalesce(charge, 0), coalesce(written_off, 0), expires_at, budgets, "
+        "coalesce(counted, 0) FROM holds "
         "WHERE bucket = ? AND account_id = ? AND hold_id = ?",
         (balance.bucket, balance.account_id, hold_id),
     )

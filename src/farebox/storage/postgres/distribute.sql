@@ -8,6 +8,7 @@ SELECT create_distributed_table('balances', 'bucket', shard_count => :buckets);
 SELECT create_distributed_table('transfers', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('lots', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('holds', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('budgets', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('app_holds', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('lanes', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('gateways', 'bucket', colocate_with => 'balances');

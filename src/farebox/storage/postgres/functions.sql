@@ -52,9 +52,15 @@ END $$;
 -- taken for dead or has connected again since: its ends are done, its holds are not, and are answered `fenced`. The row
 -- is locked until the batch has committed, so that whoever takes it away knows that no batch of it comes after.
 --
+-- Budgets (ledger.budgets): b_… has each scope that a new hold of the batch counts in, with one window and one limit;
+-- u_hold and u_budget say which holds count in which of them, in the order of the holds; h_reserve is what a hold reserves
+-- in each of its own, h_budgets what its row says of them. All are null where no new hold counts in any. What an ended
+-- hold counts in is on its row; e_counts is what counts, where it is not the charge.
+--
 -- Returns four numbers for each item, the ends first: outcome (0 slow, 1 done, 2 refused, 3 held elsewhere, 4 limited,
--- 5 unknown, 6 fenced), posted, held, owed; then three for each refusal of an account that has a spending limit: the number of
--- the hold, the limit, what was spent.
+-- 5 unknown, 6 fenced), posted, held, owed; then five for each refusal where a limit was asked: the number of the hold, the
+-- limit, what was spent, and of a budget its place among the hold's, from 1, and what is held in it; 0 and 0 of the
+-- account's spending limit.
 --
 -- A batch is a constant number of statements, and each has one possible plan, whatever the statistics say: rows are
 -- looked for by LATERAL subqueries that lock, sort or limit, one execution a key, and changed as conflicts of an INSERT.
@@ -65,11 +71,14 @@ END $$;
 CREATE FUNCTION ledger_batch(
     p_bucket int, p_careful boolean, p_instance text, p_epoch bigint, p_accounts text[],
     e_account int[], e_kind int[], e_hold text[], e_amount bigint[], e_at bigint[], e_counted bigint[], e_note text[],
+    e_counts bigint[],
     c_gateway text[], c_provider text[], c_model text[], c_success int[], c_status int[], c_duration bigint[],
     c_tokens_in bigint[], c_tokens_out bigint[], c_cost bigint[], c_detail text[], c_receipt text[], c_logged int[],
     c_request bytea[], c_response bytea[],
     h_account int[], h_hold text[], h_amount bigint[], h_at bigint[], h_counted bigint[], h_expires bigint[],
-    h_owner text[]
+    h_owner text[], h_reserve bigint[], h_budgets text[],
+    b_account int[], b_scope text[], b_start bigint[], b_since bigint[], b_limit bigint[], b_ends bigint[],
+    u_hold int[], u_budget int[]
 ) RETURNS bigint[] LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
@@ -106,7 +115,7 @@ DECLARE
     t_version bigint[];
     t_lot int[];             -- place of the lot
     t_amount bigint[];
-    e_kept bigint[];         -- what the hold keeps; null where it is not open
+    e_kept bigint[];         -- what the hold keeps, or -1 less that if it counts in budgets; null where it is not open
     e_ended boolean[] := array_fill(false, ARRAY[ends]);
     e_row boolean[] := array_fill(false, ARRAY[ends]);  -- its call's row is to be written; full, as unnest goes by position
     rows_new int := 0;
@@ -114,6 +123,19 @@ DECLARE
     h_new boolean[] := array_fill(false, ARRAY[news]);
     holds_new int := 0;
     any_ended boolean := false;
+    any_counted boolean := false;    -- of the ended holds, in budgets
+    -- Of each scope, by its place in b_scope.
+    b_spent bigint[];
+    b_held bigint[];
+    b_added bigint[];        -- what new holds reserve; null where none does
+    any_added boolean := false;
+    u int := 1;              -- place in u_hold
+    over int;                -- place of the budget that refuses the hold, among the hold's own; 0: none does
+    over_limited boolean;
+    limited boolean;
+    asked_limit bigint;
+    asked_spent bigint;
+    asked_held bigint;
     fenced boolean := false;
     r record;
     i int;
@@ -183,8 +205,9 @@ BEGIN
     IF ends > 0 THEN
         -- The state is asked for as an expression, so that the hold is found by its key, not among all open ones.
         e_kept := ARRAY(SELECT h.amount FROM unnest(e_account, e_hold) AS q(account, hold_id)
-            LEFT JOIN LATERAL (SELECT amount FROM holds WHERE bucket = p_bucket AND account_id = p_accounts[q.account]
-                AND hold_id = q.hold_id AND state || '' = 'open' LIMIT 1) h ON true);
+            LEFT JOIN LATERAL (SELECT CASE WHEN budgets IS NULL THEN amount ELSE -1 - amount END AS amount FROM holds
+                WHERE bucket = p_bucket AND account_id = p_accounts[q.account] AND hold_id = q.hold_id
+                AND state || '' = 'open' LIMIT 1) h ON true);
     END IF;
 
     FOR i IN 1 .. ends LOOP
@@ -199,12 +222,13 @@ BEGIN
             END IF;
         ELSE
             kept := NULL;
+            taken := CASE WHEN e_kept[i] < 0 THEN -1 - e_kept[i] ELSE e_kept[i] END;
             IF e_kind[i] = 1 THEN
                 amount_ := e_amount[i];
-                IF amount_ <= e_kept[i]
+                IF amount_ <= taken
                     AND (amount_ = 0 OR a_floor[j] IS NULL OR a_posted[j] - amount_ >= a_floor[j])
                 THEN
-                    kept := e_kept[i];
+                    kept := taken;
                 END IF;
                 IF kept IS NOT NULL AND amount_ > 0 THEN
                     rest := amount_;
@@ -238,7 +262,7 @@ BEGIN
                     charges := charges + 1;
                 END IF;
             ELSIF e_kind[i] = 2 THEN
-                kept := e_kept[i];
+                kept := taken;
             ELSE
                 kept := 0;
             END IF;
@@ -248,6 +272,9 @@ BEGIN
                     a_changed[j] := true;
                     e_ended[i] := true;
                     any_ended := true;
+                    IF e_kept[i] < 0 THEN
+                        any_counted := true;
+                    END IF;
                 END IF;
                 answer[n + 1] := 1;
                 answer[n + 2] := a_posted[j];
@@ -262,10 +289,57 @@ BEGIN
         n := n + 4;
     END LOOP;
 
+    IF any_counted THEN
+        -- A slot that was forgotten is not made anew.
+        INSERT INTO budgets AS b (bucket, account_id, scope, start, spent, held, ends_at)
+        SELECT p_bucket, q.account_id, q.scope, q.start, sum(q.more_spent), -sum(q.less_held), 0 FROM (
+            SELECT p_accounts[e.account] AS account_id, s.slot ->> 0 AS scope, (s.slot ->> 1)::bigint AS start,
+                CASE e.kind WHEN 1 THEN coalesce(e.counts, e.charge) ELSE 0 END AS more_spent, h.counted AS less_held
+            FROM unnest(e_ended, e_kept, e_account, e_kind, e_hold, e_amount, e_counts)
+                AS e(ended, was_kept, account, kind, hold_id, charge, counts)
+            CROSS JOIN LATERAL (SELECT counted, budgets FROM holds WHERE bucket = p_bucket
+                AND account_id = p_accounts[e.account] AND hold_id = e.hold_id LIMIT 1) h
+            CROSS JOIN LATERAL json_array_elements(h.budgets::json) AS s(slot)
+            WHERE e.ended AND e.was_kept < 0
+        ) q
+        CROSS JOIN LATERAL (SELECT FROM budgets WHERE bucket = p_bucket AND account_id = q.account_id
+            AND scope = q.scope AND start = q.start LIMIT 1) there
+        GROUP BY 2, 3, 4
+        ON CONFLICT (bucket, account_id, scope, start) DO UPDATE SET spent = b.spent + excluded.spent,
+            held = b.held + excluded.held;
+    END IF;
+
+    IF b_scope IS NOT NULL THEN
+        SELECT array_agg(c.spent ORDER BY q.place), array_agg(c.held ORDER BY q.place) INTO b_spent, b_held
+        FROM unnest(b_account, b_scope, b_since) WITH ORDINALITY AS q(account, scope, since, place)
+        CROSS JOIN LATERAL (SELECT coalesce(sum(spent), 0)::bigint AS spent, coalesce(sum(held), 0)::bigint AS held
+            FROM budgets WHERE bucket = p_bucket AND account_id = p_accounts[q.account] AND scope = q.scope
+            AND start >= q.since) c;
+        b_added := array_fill(NULL::bigint, ARRAY[cardinality(b_scope)]);
+    END IF;
+
     FOR i IN 1 .. news LOOP
         j := h_account[i];
         amount_ := h_amount[i];
         outcome := 0;
+        over := 0;
+        asked_limit := NULL;
+        IF h_reserve[i] IS NOT NULL THEN
+            part := u;
+            WHILE u_hold[u] = i LOOP
+                k := u_budget[u];
+                taken := b_spent[k] + b_held[k] - b_limit[k];
+                limited := b_spent[k] + h_reserve[i] > b_limit[k];
+                IF h_reserve[i] > 0 AND taken + h_reserve[i] > 0 AND (over = 0 OR (limited AND NOT over_limited)
+                    OR (limited = over_limited AND taken > rest))
+                THEN
+                    over := u - part + 1;
+                    over_limited := limited;
+                    rest := taken;
+                END IF;
+                u := u + 1;
+            END LOOP;
+        END IF;
         IF fenced THEN
             outcome := 6;
         ELSIF a_posted[j] IS NULL THEN
@@ -286,8 +360,30 @@ BEGIN
             ELSE
                 outcome := CASE WHEN a_spent[j] + amount_ > a_limit[j] THEN 4
                     WHEN amount_ > a_posted[j] THEN 2 ELSE 3 END;
-                limits := limits || ARRAY[i, a_limit[j], a_spent[j]];
+                asked_limit := a_limit[j];
+                asked_spent := a_spent[j];
+                asked_held := 0;
             END IF;
+        END IF;
+        IF over > 0 AND (outcome = 1 OR (outcome IN (2, 3, 4) AND over_limited)) THEN
+            outcome := CASE WHEN over_limited THEN 4 ELSE 3 END;
+            k := u_budget[part + over - 1];
+            asked_limit := b_limit[k];
+            asked_spent := b_spent[k];
+            asked_held := b_held[k];
+        ELSE
+            over := 0;
+        END IF;
+        IF asked_limit IS NOT NULL THEN
+            limits := limits || ARRAY[i, asked_limit, asked_spent, over, asked_held];
+        END IF;
+        IF outcome = 1 AND h_reserve[i] IS NOT NULL THEN
+            FOR place IN part .. u - 1 LOOP
+                k := u_budget[place];
+                b_held[k] := b_held[k] + h_reserve[i];
+                b_added[k] := coalesce(b_added[k], 0) + h_reserve[i];
+                any_added := true;
+            END LOOP;
         END IF;
         IF outcome = 1 THEN
             a_held[j] := a_held[j] + amount_;
@@ -327,6 +423,14 @@ BEGIN
         ON CONFLICT (bucket, account_id, hold_id) DO UPDATE SET state = excluded.state, charge = excluded.charge,
             written_off = excluded.written_off;
     END IF;
+    IF any_counted THEN
+        INSERT INTO holds (bucket, account_id, hold_id, asked, amount, state, owner, created_at, expires_at, counted)
+        SELECT p_bucket, p_accounts[q.account], q.hold_id, 0, 0, '', '', 0, 0, coalesce(q.counts, q.charge)
+        FROM unnest(e_ended, e_kept, e_account, e_kind, e_hold, e_amount, e_counts)
+            AS q(ended, was_kept, account, kind, hold_id, charge, counts)
+        WHERE q.ended AND q.was_kept < 0 AND q.kind = 1
+        ON CONFLICT (bucket, account_id, hold_id) DO UPDATE SET counted = excluded.counted;
+    END IF;
     IF charges > 0 THEN
         INSERT INTO lots (bucket, account_id, lot_id, book, amount, remaining, priority, created_at, spent)
         SELECT p_bucket, p_accounts[l_account[q.at]], l_id[q.at], '', l_left[q.at], l_left[q.at], 0, 0,
@@ -364,12 +468,25 @@ BEGIN
                 duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged, request, response)
         WHERE q.written;
     END IF;
-    IF holds_new > 0 THEN
+    IF holds_new > 0 AND NOT any_added THEN
         INSERT INTO holds (bucket, account_id, hold_id, asked, amount, state, owner, created_at, expires_at)
         SELECT p_bucket, p_accounts[q.account], q.hold_id, q.amount, q.amount, 'open', q.owner, q.at, q.expires_at
         FROM unnest(h_new, h_account, h_hold, h_amount, h_owner, h_at, h_expires)
             AS q(written, account, hold_id, amount, owner, at, expires_at)
         WHERE q.written;
+    ELSIF holds_new > 0 THEN
+        INSERT INTO holds (bucket, account_id, hold_id, asked, amount, state, owner, created_at, expires_at, budgets,
+            counted)
+        SELECT p_bucket, p_accounts[q.account], q.hold_id, q.amount, q.amount, 'open', q.owner, q.at, q.expires_at,
+            q.slots, q.reserve
+        FROM unnest(h_new, h_account, h_hold, h_amount, h_owner, h_at, h_expires, h_budgets, h_reserve)
+            AS q(written, account, hold_id, amount, owner, at, expires_at, slots, reserve)
+        WHERE q.written;
+        INSERT INTO budgets AS b (bucket, account_id, scope, start, spent, held, ends_at)
+        SELECT p_bucket, p_accounts[q.account], q.scope, q.start, 0, q.added, q.ends_at
+        FROM unnest(b_account, b_scope, b_start, b_added, b_ends) AS q(account, scope, start, added, ends_at)
+        WHERE q.added IS NOT NULL
+        ON CONFLICT (bucket, account_id, scope, start) DO UPDATE SET held = b.held + excluded.held;
     END IF;
     RETURN answer || limits;
 END $$;

@@ -9,7 +9,7 @@ from asyncpg import exceptions as of
 from farebox.storage.postgres.connecting import RECONNECTS_MAX, TRY_AGAIN, Session, connect, has_ended, translate_errors
 from farebox.storage.sql import DatabaseFull, DatabaseUnavailable
 
-PARAMETERS = 33
+PARAMETERS = 44
 TRIES = 10
 """How often a batch is sent that conflicts with another transaction."""
 _STATEMENT_SHARE = 0.9

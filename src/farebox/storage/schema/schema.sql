@@ -176,9 +176,23 @@ CREATE TABLE holds (                      -- money reserved until a call, or an 
     owner       TEXT NOT NULL,            -- the process that will end it (instances.instance_id)
     created_at  BIGINT NOT NULL,
     expires_at  BIGINT NOT NULL,
+    budgets     TEXT,                     -- JSON: [[scope, start], …] of the budgets it counts in; null: in none
+    counted     BIGINT,                   -- nano-dollars: open: reserved in each of them; settled: what counts there
     PRIMARY KEY (bucket, account_id, hold_id)
 ) /* clustered */;
 CREATE INDEX holds_open ON holds (bucket, account_id, expires_at) WHERE state = 'open';  -- a few among all that ended
+
+CREATE TABLE budgets (                    -- what holds and charges add up to in a slot of a budget (ledger.budgets)
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    scope      TEXT NOT NULL,             -- what is counted together, and the length of its window
+    start      BIGINT NOT NULL,           -- milliseconds since 1970-01-01T00:00:00Z: start of the slot
+    spent      BIGINT NOT NULL,           -- nano-dollars: what settled holds of the slot count
+    held       BIGINT NOT NULL,           -- nano-dollars: what open holds of the slot reserve
+    ends_at    BIGINT NOT NULL,           -- from then on no window has the slot in it
+    PRIMARY KEY (bucket, account_id, scope, start)
+) /* clustered */;
+CREATE INDEX budgets_ended ON budgets (bucket, ends_at);  -- the periodic job's
 
 CREATE TABLE app_holds (                  -- what an application said about a hold of its own; the hold is in `holds`
     bucket     INTEGER NOT NULL,

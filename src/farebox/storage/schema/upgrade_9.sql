@@ -67,3 +67,17 @@ CREATE TABLE evaluations (
 ) /* clustered */;
 CREATE UNIQUE INDEX evaluations_by_name ON evaluations (bucket, account_id, gateway_id, name);
 CREATE INDEX evaluations_due ON evaluations (next_at) WHERE next_at IS NOT NULL;
+-- Budgets: what holds count in, and the sums.
+ALTER TABLE holds ADD COLUMN budgets TEXT;
+ALTER TABLE holds ADD COLUMN counted BIGINT;
+CREATE TABLE budgets (
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    scope      TEXT NOT NULL,
+    start      BIGINT NOT NULL,
+    spent      BIGINT NOT NULL,
+    held       BIGINT NOT NULL,
+    ends_at    BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, scope, start)
+) /* clustered */;
+CREATE INDEX budgets_ended ON budgets (bucket, ends_at);

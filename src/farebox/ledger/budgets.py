@@ -1,0 +1,142 @@
+"""Budgets: what holds reserve in them and charges count in them, slot by slot. Part of posting.
+
+A budget's counters belong to its account: they are touched only in a transaction that has locked the account's balance,
+so that a hold is admitted by the account and by all of its budgets, or by none.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from farebox.ledger.commands import Budget, Hold, Outcome, Verdict
+from farebox.ledger.rows import Balance, HoldRow, read_balance
+from farebox.storage.account_keys import OF_ACCOUNT
+from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.sql import Connection, row, rows
+
+Slot: TypeAlias = tuple[str, int]
+"""Scope and start: the rest of a counter's key."""
+
+IN_WINDOW = (
+    "SELECT coalesce(sum(spent), 0), coalesce(sum(held), 0) FROM budgets "
+    f"WHERE {OF_ACCOUNT} AND scope = ? AND start >= ?"
+)
+RESERVE = (
+    "INSERT INTO budgets (bucket, account_id, scope, start, spent, held, ends_at) VALUES (?, ?, ?, ?, 0, ?, ?) "
+    "ON CONFLICT (bucket, account_id, scope, start) DO UPDATE SET held = budgets.held + excluded.held"
+)
+GIVE_BACK = f"UPDATE budgets SET spent = spent + ?, held = held - ? WHERE {OF_ACCOUNT} AND scope = ? AND start = ?"
+"""Not an INSERT: what comes after all for a slot that was forgotten is not counted anywhere."""
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(list[Slot]).decode
+
+
+def encode_slots(budgets: Iterable[Budget]) -> str | None:
+    """What a hold says of the budgets it counts in; None where it counts in none."""
+    slots = [(budget.scope, budget.start) for budget in budgets]
+    return _encode(slots).decode() if slots else None
+
+
+def slots_of(stored: str) -> list[Slot]:
+    """The counters that a hold counts in."""
+    return _decode(stored)
+
+
+def tightest(
+    budgets: Sequence[Budget], counted: Iterable[tuple[int, int]], amount: int
+) -> tuple[Outcome, int, int, int] | None:
+    """The budget that refuses to reserve so much: the outcome, its place, what is spent and what is held in it. None
+    where all have room. `counted` has what is spent and held in each.
+
+    Of several it is one that would refuse whatever the open holds; then one with the least room.
+    """
+    if amount == 0:
+        return None
+    found: tuple[Outcome, int, int, int] | None = None
+    worst = (False, 0)
+    for place, (budget, (spent, held)) in enumerate(zip(budgets, counted, strict=True)):
+        if spent + held + amount > budget.limit:
+            limited = spent + amount > budget.limit
+            rank = (limited, spent + held - budget.limit)
+            if found is None or rank > worst:
+                found = (Outcome.LIMITED if limited else Outcome.HELD_ELSEWHERE, place, spent, held)
+                worst = rank
+    return found
+
+
+def over_budget(connection: Connection, balance: Balance, hold: Hold) -> Verdict | None:
+    """The refusal of the hold by one of its budgets; None where it fits in all."""
+    counted = [in_window(connection, balance, budget) for budget in hold.budgets]
+    found = tightest(hold.budgets, counted, hold.reserved)
+    if found is None:
+        return None
+    outcome, place, spent, held = found
+    return Verdict(
+        outcome, balance.posted, balance.held, owed=balance.owed, limit=hold.budgets[place].limit, spent=spent,
+        budget=place, reserved=held,
+    )  # fmt: skip
+
+
+def in_window(connection: Connection, balance: Balance, budget: Budget) -> tuple[int, int]:
+    """What is spent and what is held in the budget's window."""
+    found = row(connection, IN_WINDOW, (balance.bucket, balance.account_id, budget.scope, budget.since))
+    assert found is not None
+    return int(found[0]), int(found[1])
+
+
+def reserve(connection: Connection, balance: Balance, hold: Hold) -> None:
+    """Reserve what an admitted hold asks for in each of its budgets, and write that on the hold."""
+    for budget in hold.budgets:
+        values = (balance.bucket, balance.account_id, budget.scope, budget.start, hold.reserved, budget.ends_at)
+        connection.execute(RESERVE, values)
+    connection.execute(
+        f"UPDATE holds SET budgets = ?, counted = ? WHERE {OF_ACCOUNT} AND hold_id = ?",
+        (encode_slots(hold.budgets), hold.reserved, balance.bucket, balance.account_id, hold.hold_id),
+    )
+
+
+def give_back(connection: Connection, balance: Balance, hold_id: str, hold: HoldRow, counts: int | None) -> None:
+    """Give back what the hold reserves, as it ends, and count what it was charged; None where it was not settled."""
+    if hold.budgets is None:
+        return
+    held = hold.counted if hold.state == "open" else 0
+    for scope, start in slots_of(hold.budgets):
+        connection.execute(GIVE_BACK, (counts or 0, held, balance.bucket, balance.account_id, scope, start))
+    if counts is not None:
+        connection.execute(
+            f"UPDATE holds SET counted = ? WHERE {OF_ACCOUNT} AND hold_id = ?",
+            (counts, balance.bucket, balance.account_id, hold_id),
+        )
+
+
+def accounts_to_forget(connection: Connection, at: int) -> list[str]:
+    """Accounts with slots of budgets that no window has in it at `at`."""
+    found = rows_at_hand(
+        connection,
+        "SELECT DISTINCT account_id FROM budgets INDEXED BY budgets_ended "
+        "WHERE bucket = ? AND ends_at <= ? AND held = 0 ORDER BY account_id",
+        at,
+    )
+    return [account_id for (account_id,) in found]
+
+
+def forget_slots(connection: Connection, account_id: str, at: int, limit: int = 500) -> int:
+    """Delete such slots of the account, at most `limit`, unless an open hold reserves something in them; returns how
+    many were deleted."""
+    balance = read_balance(connection, account_id)  # locks it before the counters are touched
+    if balance is None:
+        return 0
+    ended = rows(
+        connection,
+        "SELECT scope, start FROM budgets INDEXED BY budgets_ended "
+        f"WHERE {OF_ACCOUNT} AND ends_at <= ? AND held = 0 LIMIT ?",
+        (balance.bucket, account_id, at, limit),
+    )
+    for scope, start in ended:
+        connection.execute(
+            f"DELETE FROM budgets WHERE {OF_ACCOUNT} AND scope = ? AND start = ?",
+            (balance.bucket, account_id, scope, start),
+        )
+    return len(ended)
