@@ -53,7 +53,7 @@ class Ready:
     port: int
     demo_url: str | None
     background: "asyncio.Future[None]"
-    """The periodic jobs. Finished only if they have ended for good; then the server must stop, too."""
+    """The periodic jobs. Finished only if they have ended permanently; then the server must stop, too."""
     fake_stripe_url: str | None = None
 
 

@@ -95,7 +95,7 @@ class Sink:
 
     def __init__(self, stream: IO[str] | None, *, lost_line: Callable[[int], bytes], kept: bool) -> None:
         """`lost_line` formats the line that says how many were lost. `kept`: the descriptor is duplicated, so that
-        nobody else can close it.
+        nothing else can close it.
         """
         self._stream = stream
         self._lost_line = lost_line
@@ -147,7 +147,7 @@ class Sink:
         while written < len(data):
             if not self._ready():
                 self._partial_line = self._partial_line or written > 0
-                raise BlockingIOError("nobody reads the log")
+                raise BlockingIOError("the log is not being read")
             try:
                 written += os.write(self._fd, data[written : written + _PIECE])
             except OSError:

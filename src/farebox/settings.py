@@ -152,7 +152,7 @@ class Settings:
     key_trouble_retry_seconds: int = _setting(
         30,
         "`Retry-After` of the 503 when a provider rejects the operator's key or its account has no credit; 0: clients "
-        "are told not to retry.",
+        "are instructed not to retry.",
         0,
         3_600,
     )

@@ -80,7 +80,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "page_not_opened": "The page was rejected, or it is not known whether it was opened.",
     "page_unknown": "The process that requested the page died before its URL was recorded.",
     "page_open": "The page is still open, or cannot be fetched now.",
-    "page_expired": "The page is closed, and nobody bought on it.",
+    "page_expired": "The page is closed, and no purchase was made on it.",
 }
 """What each event means."""
 
@@ -96,7 +96,7 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     decline_advice: str | None = None
     refusal: ProcessorRefused | None = None
     problem: Problem | None = None
-    """The error returned to whoever requested the page."""
+    """The error returned to the caller that requested the page."""
 
 
 # --- the invoice ------------------------------------------------------------------------------------------------------
@@ -313,5 +313,5 @@ def _key_lives(top_up: TopUp, at: int) -> bool:
 
 
 def key_age(top_up: TopUp, at: int) -> int:
-    """How many milliseconds ago the processor may first have heard of the key."""
+    """How many milliseconds ago the processor may first have received the key."""
     return at - (top_up.first_unknown_at or top_up.updated_at)

@@ -42,7 +42,7 @@ MANUAL_MAX_MS: Final = 15 * MINUTE_MS
 CONFIRM_MS: Final = 3 * DAY_MS
 """How long the owner may take to confirm a payment on the hosted page."""
 UNSEEN_MS: Final = 15 * MINUTE_MS
-"""How long a page whose URL never reached us can still be requested again; nobody else can know it."""
+"""How long a page whose URL never reached us can still be requested again; no one else can know it."""
 
 UNKNOWN_WAITS: Final = (1_000, HOUR_MS)
 PROCESSING_WAITS: Final = (2_000, HOUR_MS)
@@ -311,12 +311,12 @@ def show_page(connection: Connection, settings: Settings, top_up: TopUp, result:
 
 
 def await_buyer(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
-    """No page is known: whoever requested it may request it again."""
+    """No page is known: its requester may request it again."""
     return move(connection, top_up, "unknown", at, next_at=at + UNSEEN_MS, first_unknown_at=at)
 
 
 def drop_page(connection: Connection, settings: Settings, top_up: TopUp, result: StepResult, at: int) -> TopUp:
-    """No page is known, and nobody has requested it again."""
+    """No page is known, and it has not been requested again."""
     text = "The page to buy on was never opened."
     return move(connection, top_up, "canceled", at, next_at=None, error=text, first_unknown_at=None)
 

@@ -149,7 +149,7 @@ class _Offer(msgspec.Struct, frozen=True):
 
 
 async def _retry_smaller(services: Services, call: Call, offer: _Offer, wanted: Estimate) -> Held | Verdict:
-    """A hold of what is wanted, else of what the balance affords; the ledger's refusal where neither is to be had."""
+    """A hold of what is wanted, else of what the balance affords; the ledger's refusal if neither is possible."""
     verdict = await _try(services, call, wanted)
     if verdict.ok:
         return Held(wanted, verdict, offer.limit)
@@ -207,7 +207,7 @@ async def _counted(services: Services, call: Call, offer: _Offer) -> _Offer:
 
 
 async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
-    """Raises DatabaseUnavailable: then there may be a hold, and whoever ends the call releases it."""
+    """Raises DatabaseUnavailable: then there may be a hold, and the end of the call releases it."""
     services.database.check()
     now, began = services.clock.now_ms(), services.clock.monotonic()
     hold = Hold(

@@ -33,7 +33,7 @@ class EarlyEnd(msgspec.Struct, frozen=True):
     """How a call ends whose response is not passed on."""
 
     outcome: str
-    """refused, released, free. Empty: whoever raised has ended the call."""
+    """refused, released, free. Empty: the code that raised has ended the call."""
     error: str = ""
     """Empty: the name of the problem."""
     reply: Reply = "error"
@@ -49,7 +49,7 @@ _BEFORE_RESPONSE: Final[_Rows] = (
     ("client_gone", EarlyEnd("released", CLIENT_GONE, "nothing")),
     ("silence", EarlyEnd("released", SILENCE, "timeout")),
     ("too_long", EarlyEnd("released", TOO_LONG, "timeout")),
-    (DatabaseUnavailable, EarlyEnd("released", HOLD_IN_DOUBT)),  # whether the hold is there, nobody knows
+    (DatabaseUnavailable, EarlyEnd("released", HOLD_IN_DOUBT)),  # whether the hold exists is unknown
     (asyncio.CancelledError, EarlyEnd("released", SERVER_STOPPED)),
     (Exception, EarlyEnd("released", INTERNAL_ERROR)),  # a mistake of ours, which the edge reports
 )

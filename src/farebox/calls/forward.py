@@ -23,7 +23,7 @@ PAUSES_MAX_SECONDS = 120.0
 meanwhile: an attempt that comes later is not made."""
 _PAUSE_MAX_MS = 60_000
 _TOO_LATE = frozenset({504, 524})
-"""What stands between us and the provider has waited in vain; the provider may have been at work all the same."""
+"""What stands between us and the provider has timed out; the provider may have worked on the request all the same."""
 
 log = structlog.get_logger("farebox.calls")
 
@@ -124,7 +124,7 @@ def _pause_seconds(call: Call, attempt: int) -> float:
 
 
 def _unreachable(call: Call, failure: UpstreamFailed) -> Problem:
-    """What the caller is told: the cause's word, and nothing about the route there. The operator's log has more."""
+    """What the caller sees: the cause's word, and nothing about the route there. The operator's log has more."""
     provider, cause = call.provider, failure.cause
     log.warning("upstream failed", log_id=call.log_id, provider=provider, cause=cause, why=str(failure))
     if failure.timeout:

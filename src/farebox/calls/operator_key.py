@@ -1,6 +1,6 @@
 """What a provider returns on the operator's key: what concerns only the operator stays with the operator.
 
-If the key is rejected, or its account has no credit, the caller is told in our words, and the operator by an alarm.
+If the key is rejected, or its account has no credit, the caller gets our own error, and the operator an alarm.
 Anything else passes, without the key. None of this applies to a caller's own key.
 """
 
@@ -109,7 +109,7 @@ async def _body(context: CallContext, response: UpstreamResponse) -> bytes:
 
 
 def unavailable(context: CallContext, status: int, problem: KeyProblem) -> Problem:
-    """What the caller is told; the operator gets an alarm."""
+    """What the caller gets; the operator gets an alarm."""
     call, services = context.call, context.services
     clean = scrubber_of(call.access.api_key or "").clean_error
     code, message = (clean(said.encode()).decode(errors="replace") for said in (problem.code, problem.message))
@@ -152,7 +152,7 @@ def _without_key(stage: Responded, body: bytes) -> bytes:
 
 
 def cleaned(stage: Responded, chunk: bytes) -> bytes:
-    """Events of a stream as they may be passed on: one that reports trouble with the key is told in our words, another
+    """Events of a stream as they may be passed on: one that reports a key problem becomes our own error, another
     error passes without the key."""
     if chunk.find(_ERROR_FIELD) < 0 or stage.context.call.own_key or not _ERROR(chunk):
         return chunk

@@ -60,7 +60,7 @@ class Ending(msgspec.Struct, frozen=True):
     """How long the call took."""
     policy: CutPolicy = "delivered"
     rough: bool = False
-    """Whether no tokenizer is to be had: every four bytes count as a token."""
+    """Whether no tokenizer is available: every four bytes count as a token."""
 
 
 def price_response(
@@ -152,7 +152,7 @@ class _Counter(msgspec.Struct, frozen=True):
         return not self.observed.complete and output is not None and self._output() > 2 * output
 
     def _reported_or_counted(self, reported: Usage) -> int:
-        """Output tokens: what was told, or what was delivered where that is more; both where only parts were told."""
+        """Output tokens: what was reported, or what was delivered if that is more; both if only parts were reported."""
         output = cast(int, reported.get("output_tokens", 0))
         if "output_tokens" in self.observed.missing:
             return output + self._output()
@@ -200,7 +200,7 @@ class _Counter(msgspec.Struct, frozen=True):
             for meter, quantity in self.demand.fixed.items():
                 usage[meter] = max(quantity, usage.get(meter, 0))
         for meter in unpriced_meters(self.price, usage):
-            if meter not in reported:  # counted for nobody
+            if meter not in reported:  # counted for nothing
                 del usage[meter]
         priced = self._charged("counted", {meter: count for meter, count in usage.items() if count}, notes)
         if reported or priced.charge <= self.bound.amount:  # what the provider reported stands, whatever it comes to
@@ -224,7 +224,7 @@ class _Counter(msgspec.Struct, frozen=True):
         return speech_tokens(self.price.model, seconds) if seconds else 0
 
     def _with_audio(self) -> Demand:
-        """The request; its audio, if its own bytes do not tell its duration, with the duration that the response
+        """The request; its audio, if its own bytes do not show its duration, with the duration that the response
         states."""
         demand, duration = self.demand, math.ceil(self.observed.input_audio_seconds)
         if not duration or demand.audio_seconds == demand.audio_seconds_max:

@@ -26,9 +26,9 @@ from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.storage.sql import DatabaseUnavailable
 
 WHOLE_BODY_MAX = 8 * 2**20
-"""A body up to this size is collected, so that its charge can be told in a header; a larger one streams."""
+"""A body up to this size is collected, so that its charge can be stated in a header; a larger one streams."""
 HOLD_SECONDS = 0.1
-"""How long an event is kept back that may be the last, where only the end of the body tells."""
+"""How long an event is kept back that may be the last, if only the end of the body shows it."""
 DRAIN_SECONDS = 2.0
 """How long a response whose terminal event has arrived may be silent before its connection is dropped."""
 DRAIN_SECONDS_MAX = 10.0
@@ -36,7 +36,7 @@ DRAIN_SECONDS_MAX = 10.0
 READ_ON_SECONDS = 5.0
 """How long a response is read on whose client has left, if all that can follow is its usage."""
 UNREPORTED_SECONDS = 120.0
-"""The same, if only its end tells what was read: input that the request does not show."""
+"""The same, if only its end shows what was read: input that the request does not show."""
 UNREPORTED_BYTES_MAX = 2**26
 AFTER_END_MAX = 2**20
 """Bytes that are read of a response beyond its end, or after its client has left."""
@@ -218,12 +218,12 @@ class _Relay:
         broken = None if interruption is None else self._broken(interruption)
         if broken is not None and self._events:
             end.append(stage.context.sink.broken(broken.message))
-        with contextlib.suppress(ClientGone):  # it was charged by what was delivered: nobody is left to tell
+        with contextlib.suppress(ClientGone):  # it was charged by what was delivered: no client is left
             for chunk in end:
                 if chunk:
                     await stream.send(chunk)
         if broken is not None and not self._events:
-            stage.context.sink.fail(broken)  # no event can tell: the client sees the connection break
+            stage.context.sink.fail(broken)  # no event can report it: the client sees the connection break
 
     def _broken(self, interruption: str) -> Problem:
         return Problem(
@@ -248,7 +248,7 @@ class _Relay:
 
     async def _read_on(self) -> str | None:
         """The client has left. If every choice has ended, only the usage can follow, and it is waited for; if only the
-        end tells what was read, so is that: otherwise whoever hangs up in time would not pay for what cannot be seen.
+        end shows what was read, so is that: otherwise a client that hangs up in time would not pay for unseen input.
         Returns why the call is interrupted, or None."""
         reader, stage, metered = self._reader, self._stage, self._stage.metered
         if reader is None or reader.finished or metered is None:
@@ -377,7 +377,7 @@ class _Relay:
         tail, observed = self._reader.close()
         if interruption is not None and observed.complete:
             observed = replace(observed, complete=False)  # every choice had ended, but not the stream
-        if interruption is not None and not self._begun:  # nobody has been given any of it
+        if interruption is not None and not self._begun:  # no part of it has been sent
             observed = replace(
                 observed, delivered_bytes=0, text="", sound_seconds=Decimal(0), image_tokens_delivered=0, empty=True
             )

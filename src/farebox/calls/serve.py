@@ -61,8 +61,8 @@ async def serve_call(
 
 
 async def _end_early(stage: Stage, error: BaseException) -> bool:
-    """End a call whose response cannot be passed on, or not to its end. Raises what the caller is told; returns True if
-    nobody is left to be told."""
+    """End a call whose response cannot be passed on, or not to its end. Raises the caller's error; returns True if
+    the caller has gone."""
     end = early_end(stage, error)
     if end.reply == "unreadable":
         error = Problem(INVALID_REQUEST, str(error))

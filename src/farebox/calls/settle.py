@@ -173,7 +173,7 @@ async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPri
     elif hold:
         command = Release(account_id=call.account_id, hold_id=call.log_id, at=now, record=record)
     verdict = await persist(services, command, record, now)
-    # It is durable: from here on nothing may raise, or the client would be told to try again, and pay again.
+    # It is durable: from here on nothing may raise, or the client would retry, and pay again.
     ended_hold = verdict is not None and command is not None and verdict.outcome is not Outcome.UNKNOWN
     _count(stage.context, ended, services.clock.monotonic() - began)
     if ended_hold and verdict is not None:

@@ -1,4 +1,4 @@
-"""An account's spending limit: set it, remove it, report what is spent of it, and tell the caller it refused.
+"""An account's spending limit: set it, remove it, report what is spent of it, and explain it to the callers it refuses.
 
 The limit itself is decided in the transaction of the hold (ledger.posting); nothing here is consulted for admission.
 """

@@ -65,7 +65,7 @@ class Priced(msgspec.Struct, frozen=True):
 
 
 class Admitting(Priced, frozen=True):
-    """The ledger has been asked for a hold. If the wait for its verdict breaks off, nobody knows whether there is
+    """The ledger has been asked for a hold. If the wait for its verdict breaks off, it is unknown whether there is
     one."""
 
     def may_hold(self, outcome: str) -> bool:

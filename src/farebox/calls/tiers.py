@@ -86,7 +86,7 @@ def hold_price(context: CallContext, terms: Terms, asked: ModelPrice) -> ModelPr
 
 
 def _without_long_cache(price: ModelPrice) -> ModelPrice:
-    """Nothing is kept for 12 hours unless the request asks for it, and that would be the dearest input there is."""
+    """Nothing is kept for 12 hours unless the request asks for it, and that would be the most expensive input there is."""
     return price_replace(price, rates=tuple(rate for rate in price.rates if rate.meter != _LONG_CACHE))
 
 
@@ -155,7 +155,7 @@ def known_price(
 def with_further(
     context: CallContext, terms: Terms, priced: PricedUsage, observed: Observed, own: ModelPrice, bound: Estimate | None
 ) -> PricedUsage:
-    """The price of a response with what it bills beside its own usage: one exact cost, rounded once. `bound` is that of
+    """The price of a response with what it bills in addition to its own usage: one exact cost, rounded once. `bound` is that of
     the hold, where there is one."""
     if priced.cost is None:
         return priced

@@ -105,7 +105,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     First the database itself is read (on PostgreSQL, the tables of the books). Then every balance is replayed from its
     transfers and holds; each difference is a line with the account and the transfer. The exit status is 0 if nothing is
     wrong, 1 if there are differences, 3 if the database is damaged: then the books are not checked, and 4 if it has no
-    accounts, so that there was nothing to prove. It can run beside a server: each account is read in one snapshot.
+    accounts, so that there was nothing to prove. It can run next to a server: each account is read in one snapshot.
 
     \b
     Examples:

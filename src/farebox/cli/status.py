@@ -29,7 +29,7 @@ def status(
 ) -> None:
     """Show what you should look into: a server that is not ready, open alarms, and what to do about each.
 
-    The server that serves from this data folder is asked as well: only it can tell if the database takes no writes.
+    The server that serves from this data folder is asked as well: only it knows whether the database takes no writes.
     An alarm stays open until you close it with --resolve, and opens again if it is raised again. docs/messages.md
     lists the kinds.
 

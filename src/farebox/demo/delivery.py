@@ -30,9 +30,9 @@ class Delivery:
         self._gone: asyncio.Future[None] | None = None
 
     async def run(self, reply: Reply, entry: Entry) -> None:
-        """Wait as was told (for ever with `hang`), then send.
+        """Wait as directed (forever with `hang`), then send.
 
-        Raises ClientGone, also where the provider is closing and lets go of those that wait.
+        Raises ClientGone, also where the provider is closing and releases those that wait.
         """
         try:
             if self._directives.hang:
@@ -106,7 +106,7 @@ class Delivery:
             sleep.cancel()
 
     async def _until_gone(self, other: asyncio.Future[None] | None) -> bool:
-        """Wait until nobody waits for the response, or for another thing. Whether the other thing came first."""
+        """Wait until the client has gone, or for another event. Whether the other event came first."""
         if self._gone is None:
             self._gone = asyncio.ensure_future(self._exchange.gone())
         waited = {self._gone, self._closing} if other is None else {self._gone, self._closing, other}

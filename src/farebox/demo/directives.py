@@ -1,4 +1,4 @@
-"""Directives: what a caller tells the demo provider to do with its response (`tokens=200 delay=500 cut=5`)."""
+"""Directives: what a caller has the demo provider do with its response (`tokens=200 delay=500 cut=5`)."""
 
 import re
 from dataclasses import dataclass, fields
@@ -40,7 +40,7 @@ class Directives:
     reasoning: int = 0
     """So many output tokens were reasoning: they count, and are not delivered."""
     error_event: bool = False
-    """Report a failure inside a 200: as an event in the midst of the stream, or as the whole body."""
+    """Report a failure inside a 200: as an event in the middle of the stream, or as the whole body."""
     trickle: bool = False
     """Send one byte at a time."""
     big: int = 0

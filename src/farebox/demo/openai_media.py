@@ -24,7 +24,7 @@ from farebox.demo.prompt import (
 from farebox.demo.responding import Counts, Endpoint, Mark, Reply, complete, json_reply, reported, with_usage
 
 _DIMENSIONS = 64
-_BYTES_PER_SECOND = 32_000  # 16 kHz, 16 bit, one channel: the size of a recording tells its length
+_BYTES_PER_SECOND = 32_000  # 16 kHz, 16 bit, one channel: the size of a recording gives its length
 _AUDIO_TOKENS_PER_SECOND = 10
 _CATEGORIES = (
     *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent"),

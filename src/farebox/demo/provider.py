@@ -2,7 +2,7 @@
 
 It answers any model. One token is one word (see `prompt` and `responding`). Directives make it slow, wrong or broken:
 in the header `x-demo`, after `demo:` in the last user message, or queued for the next requests in turn by
-POST /_demo/script; the later of these wins. GET /_demo/stats and GET /_demo/journal?last=N tell what it got,
+POST /_demo/script; the later of these wins. GET /_demo/stats and GET /_demo/journal?last=N show what it received,
 DELETE /_demo/journal forgets it.
 """
 
@@ -152,7 +152,7 @@ def _endpoint(call: Call) -> Endpoint | None:
 
 
 def _dialect(call: Call) -> Dialect:
-    """Whose words to use where the path does not tell: each provider's SDK has its own header."""
+    """Which provider's format to use if the path does not show it: each provider's SDK has its own header."""
     if call.headers.get("x-goog-api-key") is not None or "key=" in call.query:
         return google.DIALECT
     return anthropic.DIALECT if call.headers.get("anthropic-version") is not None else openai_chat.DIALECT

@@ -116,7 +116,7 @@ def complete(prompt: Prompt, directives: Directives) -> Completion:
 
 
 def reported(usage: Json, directives: Directives, *, stream: bool = False) -> Json | None:
-    """The usage as it is told to the caller: true unless a directive says otherwise; None where it is left out."""
+    """The usage as it is reported to the caller: true unless a directive says otherwise; None if it is left out."""
     if directives.usage == "none" or (stream and directives.nousage_stream):
         return None
     return _falsified(usage, directives.usage) if directives.usage else usage

@@ -148,7 +148,7 @@ class Application:
 
 
 def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Problem:
-    """What the caller is told about an exception; anything but a Problem is logged, and not disclosed."""
+    """What the caller sees of an exception; anything but a Problem is logged, and not disclosed."""
     if isinstance(error, Problem):
         return error
     where = {"request_id": request_id, "method": exchange.method, "path": shown(exchange.path)}

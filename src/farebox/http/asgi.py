@@ -132,7 +132,7 @@ def _too_large(limit: int) -> Problem:
 
 
 def asgi_app(handler: Handler) -> Callable[[Message, Receive, Send], Awaitable[None]]:
-    """The handler as an ASGI application. What the handler raises, but ClientGone, is the server's to tell."""
+    """The handler as an ASGI application. What the handler raises, but ClientGone, is for the server to report."""
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -147,7 +147,7 @@ def asgi_app(handler: Handler) -> Callable[[Message, Receive, Send], Awaitable[N
                 await handler(exchange)
                 await exchange.end()
             except ClientGone:
-                pass  # nobody is left to answer
+                pass  # the client has gone
             finally:
                 if exchange.listener is not None:
                     exchange.listener.cancel()

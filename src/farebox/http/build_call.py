@@ -73,7 +73,7 @@ or project of the operator's a call is for."""
 _OPERATOR_DROPPED_QUERY = frozenset({CALLER_KEY_QUERY, "access_token", "callback", "fields", "oauth_token"})
 """The same in a query; also whatever begins with `$`, and forms of the response (`alt`) that are not JSON."""
 _QUEUED_QUERY = "queueRequest"
-"""Asks Workers AI to respond later, where nobody reads what it cost."""
+"""Asks Workers AI to respond later, where its cost cannot be read."""
 _RESPONSE_FORMS = ("json", "sse")
 _BACKOFFS = ("constant", "linear", "exponential")
 _DIGITS_MAX = 12
@@ -202,7 +202,7 @@ def _key(request: ProxyRequest, access: ProviderAccess, metering: Metering, path
     if metering is UNMETERED:
         raise Problem(
             NOT_METERED,
-            f"Farebox cannot tell what {request.method} {path[:200]} of {access.provider.name} costs, so it is not "
+            f"Farebox cannot determine what {request.method} {path[:200]} of {access.provider.name} costs, so it is not "
             "called on the operator's key.",
         )
     if _queued(request.query):

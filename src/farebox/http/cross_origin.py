@@ -1,4 +1,4 @@
-"""Calls from pages of other origins (CORS, in the Fetch standard): which are allowed, and what their browsers are told.
+"""Calls from pages of other origins (CORS, in the Fetch standard): which are allowed, and what their browsers are sent.
 
 Pages send their token in a header, never a cookie, so credentials in the browser's sense are not allowed, and every
 response header may be read.
@@ -29,7 +29,7 @@ def readable(origin: str) -> HeaderList:
 
 
 def preflight(headers: RequestHeaders) -> HeaderList:
-    """What a browser is told that asks before it calls: all methods that providers take, and the headers it names."""
+    """The response to a browser's preflight request: all methods that providers take, and the headers it names."""
     asked = headers.get("access-control-request-headers") or ""
     response = [
         ("access-control-allow-methods", "GET, POST, PUT, PATCH, DELETE"),

@@ -67,7 +67,7 @@ class DataPlane:
             await self._serve(exchange, understood, sink, watch, request_id)
         except Interrupted:  # its client has gone while its body waited to be read
             self._services.metrics.count(CLIENTS_GONE)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a response
             self._refuse(exchange, sink, request_id, error)
         finally:
             watch.close()

@@ -122,6 +122,6 @@ DATABASE_RETRY_SECONDS = 2
 
 
 def database_unavailable(error: DatabaseUnavailable) -> Problem:
-    """What a caller is told while the database is away, on both planes."""
+    """What a caller gets while the database is away, on both planes."""
     kind = NODE_AWAY if isinstance(error, NodeAway) else DATABASE_UNAVAILABLE
-    return Problem(kind, error.told, retry_after=DATABASE_RETRY_SECONDS)
+    return Problem(kind, error.public_message, retry_after=DATABASE_RETRY_SECONDS)

@@ -36,7 +36,7 @@ def takes_comments(call: Call, status: int, headers: HeaderList) -> bool:
     if status != 200 or call.format is None or call.format.name not in _TAKEN:
         return False
     if call.parsed is None or not call.parsed.stream:
-        return False  # it calls itself events, and nobody asked for any
+        return False  # it calls itself events, which were not requested
     kinds = {name: value for name, value in headers if name in ("content-type", "content-encoding", "content-length")}
     return kinds.keys() == {"content-type"} and kinds["content-type"].lower().startswith("text/event-stream")
 

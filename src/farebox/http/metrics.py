@@ -83,7 +83,7 @@ def _check(headers: RequestHeaders, token: str) -> None:
 
 
 async def _page(services: Services, headers: RequestHeaders) -> Response:
-    from farebox.metrics.exposition import exposed  # with prometheus-client: where nobody asks, it is not loaded
+    from farebox.metrics.exposition import exposed  # with prometheus-client: without a scrape it is not loaded
 
     counts, database = services.metrics, services.database
     figures = await counts.figures.now(database, services.clock)

@@ -1,4 +1,4 @@
-"""Parsing request bodies: small ones here, others in a helper process, where they block nobody."""
+"""Parsing request bodies: small ones here, others in a helper process, where they block no other call."""
 
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -72,12 +72,12 @@ async def in_helper(
 
 
 def shutting_down() -> Problem:
-    """What is told to a caller whose call has not begun when the server stops."""
+    """The error of a call that has not begun when the server stops."""
     return Problem(SHUTTING_DOWN, "The server is restarting.", retry_after=RETRY_SECONDS)
 
 
 def busy(message: str) -> Problem:
-    """What the caller is told where nobody has read its body."""
+    """The caller's error if its body could not be read."""
     return Problem(READERS_BUSY, message, retry_after=RETRY_SECONDS)
 
 
@@ -90,5 +90,5 @@ def parse_here(function: Callable[..., T], *args: object) -> T:
 
 
 def unreadable(error: InvalidRequest) -> Problem:
-    """What the caller is told."""
+    """The caller's error."""
     return Problem(BODY_TOO_COMPLEX if isinstance(error, TooComplex) else INVALID_REQUEST, str(error))

@@ -51,7 +51,7 @@ _GOOGLE_STATUSES = {
 _LIMITS = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, GIVEN_UP)
 """What ends a run of Codex."""
 _FINAL = {402, 400, 401, 403, 404, 413, 415, 426}
-"""Statuses after which the same request cannot succeed: SDKs are told not to retry. Nor can it while a spending limit's
+"""Statuses after which the same request cannot succeed: SDKs are instructed not to retry. Nor can it while a spending limit's
 window lasts, whose status alone does not say so."""
 
 _FINAL_WITHOUT_TIME = (SPEND_LIMITED, PROVIDER_UNAVAILABLE)
@@ -102,7 +102,7 @@ def error_headers(problem: Problem, form: Form) -> HeaderList:
 
 
 def broken_event(message: str, form: Form) -> bytes:
-    """An event that tells a stream's reader that the stream broke off, as the provider would."""
+    """An event that reports to a stream's reader that the stream broke off, as the provider would."""
     if form == "anthropic":
         error = {"type": "error", "error": {"type": "api_error", "message": message}}
         return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
@@ -126,7 +126,9 @@ def _error(kind: ErrorKind, message: str, form: Form, status: int) -> Any:
             "status": _GOOGLE_STATUSES.get(status, "INTERNAL"),
             "details": [{"reason": kind.name, "code": kind.code}],
         }
-    if kind is NO_CREDIT and status == 429:  # clients tell it from a rate limit by OpenAI's own word, in its own form
+    if (
+        kind is NO_CREDIT and status == 429
+    ):  # clients distinguish it from a rate limit by OpenAI's own word, in its own form
         return {"message": message, "type": _openai_code(kind), "code": _openai_code(kind), "param": None}
     return [{"code": kind.code, "message": message, "type": kind.name}]
 

@@ -1,7 +1,7 @@
 """The audit: replays every account from its transfers and its holds, and reports each difference. `farebox check`.
 
 It shares nothing with posting but the table of books, so that a mistake made there is not repeated here. It may run
-beside a live server: each account is read in its own snapshot. Of an account it keeps in memory what is left of its
+next to a live server: each account is read in its own snapshot. Of an account it keeps in memory what is left of its
 lots, never its transfers.
 """
 
@@ -218,7 +218,9 @@ def _balance(connection: Connection, key: Key, replay: _Replay) -> Iterator[Diff
     """Compare the balance row with the replay and with the open holds."""
     found = row(connection, f"SELECT posted, held, version, owed FROM balances WHERE {_OF_ACCOUNT}", key)
     if found is None:
-        if row(connection, f"SELECT 1 FROM accounts WHERE {_OF_ACCOUNT}", key) is None:  # else it has been told already
+        if (
+            row(connection, f"SELECT 1 FROM accounts WHERE {_OF_ACCOUNT}", key) is None
+        ):  # else it has been reported already
             yield _of_account(key, "balance_missing", "a row", None)
         return
     posted, held, version, owed = found

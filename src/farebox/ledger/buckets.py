@@ -49,7 +49,7 @@ class Buckets:
             for account_id in account_ids:
                 lookup = self._lookups.pop(account_id)
                 lookup.set_exception(error if isinstance(error, Exception) else DatabaseUnavailable("stopped"))
-                lookup.exception()  # whoever waited for it may have gone
+                lookup.exception()  # its waiters may have gone
             if not isinstance(error, Exception):
                 raise
             return

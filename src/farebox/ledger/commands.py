@@ -55,7 +55,7 @@ class Record(Protocol):
 
 
 class CallWritten:
-    """A Record that is one call's row and nothing else: a fast path writes the row itself, beside those of others."""
+    """A Record that is one call's row and nothing else: a fast path writes the row itself, next to those of others."""
 
     __slots__ = ()
 

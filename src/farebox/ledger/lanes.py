@@ -11,7 +11,7 @@ a job by now) is slow too, and jobs keep their order: so it comes after the othe
 
 Fence. A batch may wait in the database after its sender has gone, and be carried out later. So each names its process
 and the epoch of its connection; under another epoch than the one that is registered no hold is made (`fenced`). A
-process that finds itself fenced, as it was taken for dead, connects anew and sends those holds again.
+process that finds itself fenced, because it was declared dead, reconnects and sends those holds again.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
 BATCH_MAX = 256
 BATCH_BYTES = 4 * 2**20
 """Of bodies in a batch, and then one call's more. A few hundred large calls in one statement would run into its
-time-out, with everybody's calls beside them."""
+time-out, with everyone else's calls."""
 
 NODE_AWAY_SECONDS = 1.0
 """How long a lane refuses at once when the node of its bucket is away, before it tries again."""
@@ -172,7 +172,7 @@ class _Lane:
         self._work: asyncio.Task[None] | None = None
 
     def check(self) -> None:
-        """Raises NodeAway where the node of the bucket was away a moment ago: nobody else need wait for it."""
+        """Raises NodeAway where the node of the bucket was away a moment ago: no other call need wait for it."""
         if self._away is not None and self._monotonic() < self._again_at:
             raise NodeAway(str(self._away), self._away.node)
 

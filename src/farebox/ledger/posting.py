@@ -211,7 +211,7 @@ def _release(connection: Connection, balance: Balance, command: Release) -> Verd
 
 
 def _recorded(connection: Connection, balance: Balance, command: Settle | Release, verdict: Verdict) -> Verdict:
-    """Write the call's record beside the end of its hold; also where the hold had ended, for the call was made."""
+    """Write the call's record with the end of its hold; also where the hold had ended, for the call was made."""
     if command.record is not None:
         command.record.write(connection, balance.bucket, verdict)
     return verdict

@@ -88,7 +88,7 @@ def _ending(hold: OpenHold, policy: Policy, at: int) -> Release | Settle:
 
 def _note_resolved(hold: OpenHold, verdict: Verdict, policy: Policy, log: FilteringBoundLogger) -> None:
     if verdict.outcome is not Outcome.DONE:
-        return  # it was ended another way since it was listed, and whoever ended it has said so
+        return  # it was ended another way since it was listed, and that has been logged
     log.warning(
         "call_in_doubt_resolved",
         account_id=hold.account_id,

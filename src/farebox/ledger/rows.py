@@ -25,7 +25,7 @@ class Balance(msgspec.Struct):
     low_below: int | None
     """`posted` below this notifies the owner…"""
     low_notified: int
-    """…unless it has been told since it was last above."""
+    """…unless it has been notified since it was last above."""
     limit_amount: int | None
     """The spending limit; storage.spending has the rest of it."""
 
@@ -57,7 +57,7 @@ _BALANCE = (
 
 
 def read_balance(connection: Connection, account_id: str) -> Balance | None:
-    """The account's row, which nobody else changes until the transaction ends."""
+    """The account's row, locked until the transaction ends."""
     if locks_rows(connection):
         return _lock_balance(connection, account_id)
     found = row(

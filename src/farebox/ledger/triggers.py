@@ -1,4 +1,4 @@
-"""What follows from a change of `posted`: an auto top-up is asked for, the owner is told that the balance is low.
+"""What follows from a change of `posted`: an auto top-up is requested, the owner is notified of a low balance.
 
 Both marks stand in the row that every command reads anyway; where they are not crossed, looking costs nothing more.
 """

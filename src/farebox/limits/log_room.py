@@ -18,7 +18,7 @@ Key: TypeAlias = tuple[str, str]
 class _Counted:
     calls: int
     due: float
-    """When it is to be counted anew, on the monotonic clock."""
+    """When it is to be recounted, on the monotonic clock."""
 
 
 class LogRoom:

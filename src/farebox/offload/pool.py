@@ -15,7 +15,7 @@ from farebox.memfile import Body, LargeBody, MemoryFile
 from farebox.offload.process import OVERRAN, HelperProcess, HelperSilent
 
 MEMORY_BYTES: Final = 2**30
-"""Address space of a helper, beside eight times the largest body."""
+"""Address space of a helper, in addition to eight times the largest body."""
 CPU_SECONDS: Final = 5
 """Processor time of one piece of work."""
 IDLE_SECONDS: Final = 60.0
@@ -160,7 +160,7 @@ class Pool:
         for helper in self._helpers:
             helper.break_off()
         self._spawn(self._end(self._idle))
-        with contextlib.suppress(TimeoutError):  # one that is only being begun ends by itself: nobody is there for it
+        with contextlib.suppress(TimeoutError):  # one that is only being started ends by itself: no work waits for it
             async with asyncio.timeout(CLOSE_SECONDS):
                 while self._tasks:
                     await asyncio.wait(tuple(self._tasks))
@@ -236,7 +236,7 @@ class Pool:
                 if not last and not silent.late:
                     return False
             _fail(work, Died(f"{silent}, {why}"))
-        except OSError as error:  # no process, or no file, is to be had
+        except OSError as error:  # no process, or no file, is available
             log.warning("helper not begun", why=str(error))
             _fail(work, Died(str(error)))
         finally:

@@ -1,6 +1,6 @@
 """Declines: what a decline code means, how long to wait after it, and how often the card networks allow a retry.
 
-Pure tables and arithmetic; times are milliseconds. README.md beside this file gives the reasons.
+Pure tables and arithmetic; times are milliseconds. README.md next to this file gives the reasons.
 """
 
 import re

@@ -26,7 +26,7 @@ SUCCESSES_WINDOW: Final = 10 * MINUTE_MS
 DAILY_MAX: Final = 24
 """How many auto top-ups an account may begin in 24 hours."""
 DECLINES_PER_HOUR: Final = 10
-"""Declined manual purchases of one account: more look like somebody testing stolen cards."""
+"""Declined manual purchases of one account: more look like a test of stolen cards."""
 CAP_FACTOR: Final = 10
 """The monthly cap is this many times the amount, unless the owner sets one."""
 

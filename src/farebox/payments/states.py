@@ -1,4 +1,4 @@
-"""The states of payments, as tables: state → the states it may go to. README.md beside this file has the reasons."""
+"""The states of payments, as tables: state → the states it may go to. README.md next to this file has the reasons."""
 
 TOP_UP_STATES: dict[str, frozenset[str]] = {
     "requested": frozenset({"submitting", "canceled"}),

@@ -91,9 +91,9 @@ def _cost_separately(price: ModelPrice, rates: tuple[Rate, ...], usage: Mapping[
 
 def _tier(rate: Rate, input_tokens: int) -> int:
     number = rate.base
-    for start, dearer in rate.tiers:
+    for start, tier_number in rate.tiers:
         if input_tokens > start:
-            number = dearer
+            number = tier_number
     return number
 
 
@@ -123,9 +123,9 @@ def _cost(price: ModelPrice, usage: Mapping[str, int], scale: int) -> Cost:
             raise AbsurdUsage(f"{meter} is less than the sum of what it contains")
         exclusive[meter] = quantity
         number = rate.base
-        for start, tier_rate in rate.tiers:
+        for start, tier_number in rate.tiers:
             if input_tokens > start * scale:
-                number = tier_rate
+                number = tier_number
         numerator = quantity * number
         total += numerator
         lines.append(CostLine(meter, quantity if scale == 1 else Decimal(quantity) / scale, number, numerator))

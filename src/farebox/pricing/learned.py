@@ -96,5 +96,5 @@ def learn(learned: Learned, account_id: str, provider: str, demand: Demand, usag
     kind = demand.unseen[0].kind
     uses = int(usage.get(FEES[kind], 0)) if kind in FEES else 1
     if kind in TOOLS and uses:
-        beside = max(0, read - demand.text_bytes // BYTES_PER_TOKEN)
-        learned.learn_use(account_id, provider, kind, ceil_div(beside, uses))
+        extra = max(0, read - demand.text_bytes // BYTES_PER_TOKEN)
+        learned.learn_use(account_id, provider, kind, ceil_div(extra, uses))

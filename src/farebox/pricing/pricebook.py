@@ -114,7 +114,7 @@ class PriceBook:
         return self._list.find(provider, model, at_ms, context)
 
     def highest_factor(self, provider: str) -> Decimal:
-        """As PriceList.dearest_factor."""
+        """As PriceList.highest_factor."""
         return self._list.highest_factor(provider)
 
     def _of_tier(self, own: ModelPrice, provider: str, model: str, at_ms: int, context: Context) -> ModelPrice:

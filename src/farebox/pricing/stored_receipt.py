@@ -50,7 +50,7 @@ _decode = msgspec.json.Decoder(StoredReceipt).decode
 
 
 def stored(receipt: Receipt, model: str, cost: int) -> bytes:
-    """What is stored of a receipt beside a row with that model and that cost in nano-dollars, rounded up; the rest of
+    """What is stored of a receipt next to a row with that model and that cost in nano-dollars, rounded up; the rest of
     the row says what the receipt says."""
     parts = receipt.markup_parts_per_million
     return _encode(

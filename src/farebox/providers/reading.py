@@ -193,7 +193,7 @@ def read_steps(body: bytes) -> list[Step]:
 
 
 def _check_step(step: _Step) -> None:
-    """Raises InvalidRequest where what a step says beside its query is larger than a request's head may be."""
+    """Raises InvalidRequest where what a step has besides its query is larger than a request's head may be."""
     if len(step.endpoint) > _STEP_TARGET_MAX:
         raise InvalidRequest(f"A step's endpoint is longer than {_STEP_TARGET_MAX:,} bytes.")
     size = len(step.provider) + len(step.endpoint)

@@ -2,7 +2,7 @@
 
 A key is searched for verbatim, escaped as in JSON, percent-encoded as in a URL, and in base64, also inside a longer
 text (`Basic …`, a token that contains it). In what passes it is overwritten with as many asterisks, so that lengths
-stay right. In an error, whose length nobody was told, it is replaced by a word, and so are the operator's account ids.
+stay right. In an error, whose length was not announced, it is replaced by a word, and so are the operator's account ids.
 """
 
 import base64
@@ -99,7 +99,7 @@ def _families(key: str) -> Iterator[frozenset[bytes]]:
     raw = key.encode()
     for before in range(3):  # bytes that stand before it, as far as that matters to base64
         coded = base64.b64encode(bytes(before) + raw)
-        # The first and last characters hold bits of what stands beside it.
+        # The first and last characters hold bits of the adjacent bytes.
         whole = coded[-(-before * 4 // 3) : (before + len(raw)) * 4 // 3]
         for_urls = whole.translate(bytes.maketrans(b"+/", b"-_"))
         yield frozenset({*_escaped(whole.decode()), for_urls})
@@ -129,7 +129,7 @@ def _probe(family: frozenset[bytes]) -> bytes:
 
 class Scrubbed:
     """A response without the key (providers.upstream.UpstreamResponse). A chunk that ends as the key begins is kept
-    back so far until the next one tells; events end with their line, so that none is."""
+    back so far until the next one decides; events end with their line, so that none is."""
 
     def __init__(self, response: UpstreamResponse, scrubber: Scrubber) -> None:
         self.status = response.status

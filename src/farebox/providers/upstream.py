@@ -33,7 +33,7 @@ TIMEOUTS: Final = ("timeout_connect", "timeout_answer")
 
 
 class UpstreamFailed(Exception):
-    """The provider could not be called, or its response broke off. `sent` tells whether it may have seen the request.
+    """The provider could not be called, or its response broke off. `sent`: whether it may have seen the request.
 
     The message is for the operator; it names no address and no secret.
     """
@@ -49,14 +49,14 @@ class UpstreamFailed(Exception):
 
 
 class Sending(msgspec.Struct):
-    """How far a request has come, for whoever abandons the wait for its response."""
+    """How far a request has come, for a caller that abandons the wait for its response."""
 
     whole: bool = False
     """All of it had been handed to the network when the wait was broken off: the provider may be at work on it."""
 
 
 class SentHead(msgspec.Struct):
-    """The encoded head of a request, kept by whoever sends several with the same method, URL and headers."""
+    """The encoded head of a request, kept by a caller that sends several with the same method, URL and headers."""
 
     base: str = ""
     """Scheme and host of the URL; empty until something was sent."""
@@ -102,7 +102,7 @@ class Upstream(Protocol):
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send, and wait for the head of the response: for as long as the caller does; where that is cancelled,
-        `request.sending` tells how far it had come. Raises UpstreamFailed."""
+        `request.sending` shows how far it had come. Raises UpstreamFailed."""
         ...
 
     def count(self, cause: Cause) -> None:

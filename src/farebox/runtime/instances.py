@@ -101,7 +101,7 @@ class FailureDetector:
         """Those whose rows have not been renewed for too long; `known` is the `seen_at` of each."""
         now = self._services.clock.monotonic()
         if now - self._checked_at > self._lost_after / 2:
-            self._seen.clear()  # we or the database were unavailable: nobody's silence counts
+            self._seen.clear()  # we or the database were unavailable: no silence counts
         self._checked_at = now
         before = self._seen
         self._seen = {

@@ -46,7 +46,7 @@ async def open_services(
     """The services of one process, until the block ends.
 
     `serves`: the process serves calls. It has a journal, posts what the journals of dead processes contain, and ends
-    the holds that they left open. Without, it is a command, beside which servers may be running.
+    the holds that they left open. Without, it is a command, and servers may be running.
     `grace_seconds`: how long tasks in progress may continue at the end.
 
     Raises SettingsError, storage.sql.DatabaseUnavailable or storage.sql.SchemaMismatch.

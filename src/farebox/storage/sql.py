@@ -15,7 +15,7 @@ SNAPSHOT = "BEGIN /* postgres: ISOLATION LEVEL REPEATABLE READ */"
 class DatabaseUnavailable(RuntimeError):
     """The database cannot be opened or written now: missing, unreachable, locked, closed; or one of the kinds below."""
 
-    told: ClassVar[str] = "The database cannot be written to at the moment."
+    public_message: ClassVar[str] = "The database cannot be written to at the moment."
     """The message for callers: it says nothing about hosts and paths."""
     state: ClassVar[str] = "unreachable"
     """What `GET /readyz` calls it; docs/operating.md has a row for each."""
@@ -31,7 +31,7 @@ class NodeAway(DatabaseUnavailable):
         self.node = node
         """Host and port."""
 
-    told: ClassVar[str] = (
+    public_message: ClassVar[str] = (
         "A node of the database is away at the moment: the accounts that are on it, and changes of what is kept on "
         "every node (accounts, tokens, prices and other settings, purchases), have to wait for it."
     )
@@ -42,7 +42,7 @@ class NodeAway(DatabaseUnavailable):
 class StandbyMissing(DatabaseUnavailable):
     """No synchronous standby streams from the database, and FAREBOX_STANDBY requires one."""
 
-    told: ClassVar[str] = (
+    public_message: ClassVar[str] = (
         "The database has no synchronous standby at the moment, and this server is configured to accept no calls "
         "without one."
     )

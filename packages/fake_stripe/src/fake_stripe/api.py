@@ -83,7 +83,7 @@ class Api:
         return response
 
     def error_response(self, request: Request, error: StripeError) -> ApiResponse:
-        """An error as the API tells it."""
+        """An error in the API's format."""
         shown = error.error | {"request_log_url": f"{self._world.public_url}/_fake/requests#{request.request_id}"}
         return ApiResponse(error.status, _encode({"error": shown}), self._headers(request))
 

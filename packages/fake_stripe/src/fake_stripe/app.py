@@ -68,7 +68,7 @@ class FakeStripe:
         request = Request(exchange.method, exchange.path, exchange.query, exchange.headers, body, request_id)
         jobs.run_due(self.world)
         if request.path.startswith(("/_fake/", "/_config/")):
-            if "origin" in exchange.headers:  # a web page that somebody visits, not a tool
+            if "origin" in exchange.headers:  # a web page, not a tool
                 return _plain(403, b"Web pages may not steer the fake Stripe.")
             return await self.control.respond(request)
         if request.path.startswith("/v1/"):

@@ -206,7 +206,7 @@ def passes_luhn(number: str) -> bool:
 
 
 def behaviour_of(method: Json) -> Behaviour:
-    """What a payment method does now: as its card does, or as the tester has since told it to."""
+    """What a payment method does now: as its card does, or as the tester has set it since."""
     card = by_number(method.get("_number", ""))
     behaviour = card.behaviour if card is not None else Behaviour()
     override = method.get("_behave")

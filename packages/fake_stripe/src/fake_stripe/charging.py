@@ -71,7 +71,7 @@ def fail_charge(world: World, intent: Json, method: Json, decline_code: str) -> 
 
 
 def capture(world: World, charge: Json, amount: int) -> None:
-    """Take what was only reserved; the rest is let go."""
+    """Take what was only reserved; the rest is released."""
     before = world.snapshot(charge)
     charge.update(captured=True, amount_captured=amount)
     book_charge(world, charge)

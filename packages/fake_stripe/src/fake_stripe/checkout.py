@@ -305,7 +305,7 @@ def expire(world: World, params: Params, session_id: str) -> Json:
 
 
 def end(world: World, session: Json) -> None:
-    """A session that nobody finished: what it began is canceled."""
+    """An unfinished session: what it began is canceled."""
     session.update(status="expired", url=None)
     intent = pending_intent(world, session)
     if intent is not None and session["mode"] == "setup":

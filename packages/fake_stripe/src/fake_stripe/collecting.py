@@ -111,7 +111,7 @@ def intent_of(world: World, invoice: Json) -> Json | None:
 
 
 def pay(world: World, invoice: Json, method: Json, *, off_session: bool) -> StripeError | None:
-    """Try to pay an open invoice. The error that tells of a failure; None where it is paid."""
+    """Try to pay an open invoice. The error of a failure; None if it is paid."""
     intent = intent_of(world, invoice)
     if intent is None:
         raise refused("This invoice has no payment that could be confirmed.")

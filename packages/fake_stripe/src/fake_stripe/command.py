@@ -20,7 +20,7 @@ async def serve_until_stopped(
     public_url: str | None,
     on_ready: Callable[[str], None],
 ) -> None:
-    """Serve until the process is interrupted. `on_ready` is told the address. Raises AddressInUse."""
+    """Serve until the process is interrupted. `on_ready` receives the address. Raises AddressInUse."""
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

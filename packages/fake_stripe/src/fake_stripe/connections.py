@@ -60,7 +60,7 @@ class _Connection(HttpToolsProtocol):
 
 
 def _is_failure(record: logging.LogRecord) -> bool:
-    """Not a response that breaks off, which it was told to do, nor a request that is cancelled at the end."""
+    """Not a response that breaks off as configured, nor a request that is cancelled at the end."""
     return record.exc_info is not None and not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 

@@ -1,4 +1,4 @@
-"""What a tester may do beside the API: move the clock, break things, look behind the counter."""
+"""What a tester may do besides the API: move the clock, break things, look behind the counter."""
 
 from collections import deque
 from collections.abc import Awaitable, Callable

@@ -35,7 +35,7 @@ def _chosen(world: World, params: Params) -> Iterator[Json]:
 
 
 def _delivered(event: Json) -> bool:
-    """Whether no endpoint still waits for it, or was told in vain."""
+    """Whether no endpoint still waits for it, or failed to take it."""
     return all(send["state"] == "done" for send in event["_sends"].values())
 
 

@@ -16,7 +16,7 @@ class BodyTooLarge(Exception):
 
 
 class ClientGone(Exception):
-    """The client closed its connection; what is sent further reaches nobody."""
+    """The client closed its connection; what is sent after that is lost."""
 
 
 class Exchange:

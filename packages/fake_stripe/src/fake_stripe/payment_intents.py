@@ -251,7 +251,7 @@ def _succeeded(world: World, intent: Json, method: Json, tried: Attempt, *, capt
 
 
 def payment_error(error: Json) -> StripeError:
-    """The 402 that tells of a failed payment."""
+    """The 402 response of a failed payment."""
     fields = dict(error)
     return StripeError(402, fields.pop("type"), fields.pop("message"), saved=True, **fields)
 
@@ -271,7 +271,7 @@ def cancel(world: World, params: Params, intent_id: str) -> Json:
 
 
 def end(world: World, intent: Json, reason: str | None) -> Json:
-    """Cancel a PaymentIntent: what is reserved is let go."""
+    """Cancel a PaymentIntent: what is reserved is released."""
     charge = world.store.find("charge", intent["latest_charge"])
     if intent["status"] == "requires_capture" and charge is not None:
         charge.update(refunded=True, amount_refunded=charge["amount"])

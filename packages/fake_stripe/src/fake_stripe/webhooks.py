@@ -36,7 +36,7 @@ class Mode:
 
 
 class Deliverer:
-    """Sends what waits. `run_due`: other work that is due by the fake's clock, told the time of its next."""
+    """Sends what waits. `run_due`: other work that is due by the fake's clock; returns the time of the next."""
 
     def __init__(self, world: World, run_due: Callable[[], int | None]) -> None:
         self.mode = Mode()
@@ -54,7 +54,7 @@ class Deliverer:
                     self._waiting[event["id"], endpoint_id] = None
 
     def take(self, event: Json) -> None:
-        """A new event: note who is to be told."""
+        """A new event: note the endpoints to notify."""
         for endpoint in self._world.store.all("webhook_endpoint"):
             types = endpoint["enabled_events"]
             if endpoint["status"] == "enabled" and (not types or "*" in types or event["type"] in types):
@@ -79,7 +79,7 @@ class Deliverer:
         return len(self._waiting)
 
     async def run(self) -> None:
-        """Send what is due, for ever."""
+        """Send what is due, forever."""
         while True:
             self._wake.clear()
             times = [time for time in (self._run_due(), self._send_due()) if time is not None]

@@ -1,4 +1,4 @@
-"""What every call works on: the objects, the clock, the events that tell of changes, and what is due later."""
+"""What every call works on: the objects, the clock, the events that report changes, and what is due later."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -217,7 +217,7 @@ async def create_version(request: Request, body: VersionCreate) -> Response:
         if newest.elements == version.elements:
             return route, newest
         if store.count_versions(connection, *_key(request)) >= VERSIONS_MAX:
-            message = f"A route has at most {VERSIONS_MAX} versions: create it anew"
+            message = f"A route has at most {VERSIONS_MAX} versions: create a new one"
             raise invalid(message, "body", "elements")
         store.add_version(connection, *_key(request), version)
         return route, version

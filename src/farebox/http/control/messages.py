@@ -95,7 +95,7 @@ async def try_endpoint(request: Request, _: None) -> Response:
 async def index(request: Request, query: Paging) -> Response:
     window = query.window()
     found, total = await messages.history(request.services, request.account_id, window.offset, window.per_page)
-    return page([_message(told) for told in found], window.page, window.per_page, total)
+    return page([_message(item) for item in found], window.page, window.per_page, total)
 
 
 async def replay(request: Request, _: None) -> Response:
@@ -108,15 +108,15 @@ def _endpoint(item: StoredEndpoint) -> Endpoint:
     return Endpoint(endpoint_id=item.endpoint_id, url=item.url, kinds=list(item.kinds), created_at=iso(item.created_at))
 
 
-def _message(told: NoticeHistory) -> Message:
-    notice = told.notice
+def _message(item: NoticeHistory) -> Message:
+    notice = item.notice
     return Message(
         message_id=notice.notice_id,
         webhook_id=message_id(notice.account_id, notice.notice_id),
         type=notice.kind,
         created_at=iso(notice.created_at),
         data=notice.content,
-        deliveries=[_attempted(item) for item in told.deliveries],
+        deliveries=[_attempted(delivery) for delivery in item.deliveries],
     )
 
 

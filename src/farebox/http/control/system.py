@@ -1,4 +1,4 @@
-"""Health checks for whoever runs the program, and the response for what is not available yet."""
+"""Health checks for operators, and the response for what is not available yet."""
 
 from dataclasses import replace
 from typing import Literal, NoReturn

@@ -63,7 +63,7 @@ def link(name: str, secret: str) -> bytes:
 
 
 def done(flash: Flash) -> bytes:
-    """The page after the payment page, if nobody is signed in."""
+    """The page after the payment page, if no owner is signed in."""
     return _page("done.html", "Back from the payment page", flash=flash)
 
 

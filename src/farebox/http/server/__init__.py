@@ -74,8 +74,8 @@ async def serve(
     """Listen and hand every exchange to `handler`, on the port that `reserve` reserved or on this one.
 
     Port 0 takes a free one. `shared`: other processes of ours listen on the same port, and the system deals the
-    connections out. `budget` is that of the handler's leases. `prefaced`: whether whoever connects from this
-    address begins with a header of the PROXY protocol; None: nobody. Raises AddressInUse.
+    connections out. `budget` is that of the handler's leases. `prefaced`: whether a client that connects from this
+    address begins with a header of the PROXY protocol; None: no client. Raises AddressInUse.
     """
     loop = asyncio.get_running_loop()
     if reserved is not None:
@@ -95,7 +95,7 @@ async def serve(
 def reserve(host: str, port: int, *, setting: str = "") -> socket.socket:
     """Bind the port, without listening on it, and keep it ours until the socket is closed; finds the number behind
     port 0. Those who listen on it may share it, so that a port which is taken could go unseen: hence a first try that
-    shares with nobody. Raises AddressInUse, which says how to take another port: by `--port`, or by this setting."""
+    shares with no other. Raises AddressInUse, which says how to take another port: by `--port`, or by this setting."""
     try:
         with _bound(host, port, shared=False) as alone:
             port = alone.getsockname()[1]

@@ -80,7 +80,7 @@ class Dates:
 def header_lines(headers: HeaderList) -> tuple[str, int | None, bool]:
     """The lines of a response's headers without its content-length, which is separate, and whether there is a date.
 
-    Raises ValueError if one cannot be sent as it is: a line break in a value would be further headers, or somebody
+    Raises ValueError if one cannot be sent as it is: a line break in a value would be further headers, or another
     else's response.
     """
     length, dated = None, False

@@ -12,7 +12,7 @@ class Incoming:
     __slots__ = ("_file", "_joins", "_pieces")
 
     def __init__(self, *, joins: bool) -> None:
-        """`joins`: pieces of any size are joined, as those of a body that does not tell its length."""
+        """`joins`: pieces of any size are joined, as those of a body without a content-length."""
         self._joins = joins
         self._pieces: list[bytes | bytearray] = []
         self._file: MemoryFile | None = None

@@ -299,7 +299,7 @@ class RequestReader:
     def _resume_after_upgrade(self, rest: bytes) -> bytes:
         """A client may offer another protocol (Java's offers HTTP/2 with every first request), a server may go on as if
         it had not. The parser takes the end of such a head for the end of HTTP: a new one reads on, from the start of
-        the body, which it is told the length of. Returns what is to be read."""
+        the body, whose length it is given. Returns what is to be read."""
         self._upgrading = False
         self._parser = httptools.HttpRequestParser(self)
         exchange = self._arriving

@@ -76,7 +76,7 @@ class Observed(msgspec.Struct, frozen=True):
     image_tokens_delivered: int = 0
     """Tokens of an image that was delivered only in part."""
     further: tuple[FurtherUsage, ...] = ()
-    """Billed beside `usage`."""
+    """Billed in addition to `usage`."""
     billed_model: str = ""
     """The model whose prices apply to `usage`, if another one responded; empty for the call's own."""
     stated_usd: Decimal | None = None

@@ -39,7 +39,7 @@ ADVICE_MAX: Final = 5
 def further_models(
     advisors: Iterable[FurtherModel], fallbacks: object, output_max: int | None, *, compacted: bool
 ) -> tuple[FurtherModel, ...]:
-    """What a request lets run beside its own model: its advisors, the entries of `fallbacks`, and one pass that sums
+    """What a request lets run in addition to its own model: its advisors, the entries of `fallbacks`, and one pass that sums
     the conversation up."""
     found = list(advisors)
     for entry in fallbacks if isinstance(fallbacks, list) else ():
@@ -95,7 +95,7 @@ def iterations(usage: Mapping[str, object], read: Read) -> Iterations:
 def _billed_as(
     entry: Mapping[str, Any], served: Mapping[str, Any] | None, answered: str, *, separate: bool, inside: bool
 ) -> str | None:
-    """The model by whose prices the entry is billed beside the top-level figures; None where it is not."""
+    """The model by whose prices the entry is billed in addition to the top-level figures; None if it is not."""
     kind, model = entry.get("type"), str(entry.get("model") or "")
     if kind == "compaction":
         return model

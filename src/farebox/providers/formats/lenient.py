@@ -1,7 +1,7 @@
 """Reading what providers return: strictly and fast; if that fails, as far as it can be understood.
 
 A response is not ours to validate. A list that is null, an object that is a list, `NaN`, half a surrogate pair or bytes
-that are not UTF-8 cost only the field they are in, not the usage beside it.
+that are not UTF-8 cost only the field they are in, not the usage next to it.
 
 A large response is not decoded into objects whole: a few megabytes of JSON may be a million of them, which would block
 everyone. Only the small fields of such a response are read, the usage among them, and nothing of its text.

@@ -34,7 +34,7 @@ class Attachments:
     files_bytes: int = 0
     """Of plain-text documents."""
     unseen: dict[str, None] = field(default_factory=dict)
-    """The kinds of input whose size the request does not tell: given by reference, or compressed. A remote image is an
+    """The kinds of input whose size the request does not show: given by reference, or compressed. A remote image is an
     image without a size instead."""
     encoded: int = 0
     """Bytes of the body that the payloads took."""
@@ -225,7 +225,7 @@ def _decoded(text: str) -> bytes:
 
 
 def image_size(data: bytes) -> tuple[int | None, int | None]:
-    """Width and height in pixels from the beginning of a PNG, GIF, WebP or JPEG; (None, None) if it does not tell."""
+    """Width and height in pixels from the beginning of a PNG, GIF, WebP or JPEG; (None, None) if it does not show them."""
     size: tuple[int, int] | None = None
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
         size = struct.unpack(">II", data[16:24])

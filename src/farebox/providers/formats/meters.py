@@ -56,7 +56,7 @@ class Figures(msgspec.Struct, frozen=True):
     usage: dict[str, Quantity]
     """Without zeros."""
     missing: tuple[str, ...] = ()
-    """Required meters that the object does not tell; `usage` may have parts of them."""
+    """Required meters that the object does not report; `usage` may have parts of them."""
     notes: tuple[str, ...] = ()
     """Doubtful parts and how they were handled."""
 
@@ -79,11 +79,11 @@ class Reading:
         `total_tokens` that the general meters make up alone, they are inside it after all.
 
         `stated` finds the cost that the provider itself states, where its documentation calls that what it bills;
-        `passes`: whether the usage lists what is billed beside it, pass by pass."""
+        `passes`: whether the usage lists what is billed in addition, pass by pass."""
         self._stated = stated
         self._passes = passes
         self.plain = stated is None and not passes
-        """Whether the figures are all that the usage tells."""
+        """Whether the figures are all that the usage reports."""
         self.rows = (*rows, *extra)
         self._rows = _places(rows)
         self._extra = _places(extra)
@@ -111,7 +111,7 @@ class Reading:
             return None, (f"the provider's stated cost is ignored: {wrong}",)
 
     def passes(self, usage: Mapping[str, object]) -> Iterations:
-        """What is billed beside the figures themselves."""
+        """What is billed in addition to the figures themselves."""
         return iterations(usage, self._figures) if self._passes else ONE_PASS
 
     def _figures(self, usage: Mapping[str, object]) -> Mapping[str, Quantity]:

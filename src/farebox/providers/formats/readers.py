@@ -1,4 +1,4 @@
-"""What was seen of a response, and the reader of whole bodies. Formats tell the readers what a response means."""
+"""What was seen of a response, and the reader of whole bodies. Formats define for the readers what a response means."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
@@ -359,8 +359,8 @@ def _no_usage(seen: Seen, empty: bool) -> str:
 
 
 def _missing(seen: Seen, figures: Figures, delivered: int) -> tuple[str, ...]:
-    """The meters to be counted: those that the usage does not tell, and where text was delivered, those of which it
-    says zero although it cannot be. Output that is not told where none was delivered is none."""
+    """The meters to be counted: those that the usage does not report, and where text was delivered, those of which it
+    says zero although it cannot be. Output that is not reported is zero if none was delivered."""
     if not figures.missing and "output_tokens" in figures.usage:
         return ()  # as nearly always
     if not delivered:

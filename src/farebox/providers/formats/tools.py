@@ -298,5 +298,5 @@ def _charged_code(tools: list[Declared]) -> str | None:
         if dated and dated["year"] + dated["rest"] >= _FREE_CODE_FROM:
             return None
     return (
-        "what the tool `code_execution` costs is not in the response, unless a newer web search or fetch is beside it"
+        "what the tool `code_execution` costs is not in the response, unless a newer web search or fetch is next to it"
     )

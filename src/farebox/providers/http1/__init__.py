@@ -1,5 +1,5 @@
 """An HTTP/1.1 client on the event loop itself: a pool of connections, one wake-up for each piece of a response.
 
 Ready-made clients cost ten times as much CPU a call, or hand each piece from a thread of theirs to the loop. What ours
-leaves out, nobody here needs: redirects, cookies, decompression, HTTP/2.
+leaves out is not needed here: redirects, cookies, decompression, HTTP/2.
 """

@@ -28,7 +28,7 @@ _BY_VERIFICATION: Final[dict[int, Cause]] = {
     10: "tls_expired",
     18: "tls_unknown_authority",  # self-signed
     19: "tls_unknown_authority",  # a chain that ends in one
-    20: "tls_unknown_authority",  # no issuer to be had
+    20: "tls_unknown_authority",  # no issuer available
     21: "tls_unknown_authority",  # a lone certificate
     62: "tls_name",  # of a host
     64: "tls_name",  # of an address

@@ -58,7 +58,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.loop = loop
         self.idle_since = 0.0
         self.idle_max = IDLE_SECONDS
-        """How long it may be unused: less where the server says so."""
+        """How long it may be unused: less if the server says so."""
         self.tunnelled = False
         """Through a proxy: what the system knows of it is about the proxy."""
         self.beneath: tuple[asyncio.Transport, ...] = ()
@@ -102,11 +102,11 @@ class UpstreamConnection(asyncio.Protocol):
     def usable(self) -> bool:
         """Whether it is idle and, as far as one can know, still open at the other end.
 
-        The loop may not have seen yet that the server closed it: a look at the socket tells.
+        The loop may not have seen yet that the server closed it: polling the socket shows it.
         """
         if self._lost or self._response is not None or self._fd < 0:
             return False
-        return not self._poll.poll(0)  # else closed, or saying something that nobody asked for
+        return not self._poll.poll(0)  # else closed, or sending unsolicited data
 
     async def exchange(self, request: bytes, body: Body, sending: Sending, *, to_head: bool) -> Http1Response:
         """Send the request and wait for the response's head. Raises UpstreamFailed; Unread on a connection that has
@@ -172,12 +172,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._fd = transport.get_extra_info("socket").fileno()
             self._keep_socket(tls=transport.get_extra_info("sslcontext") is not None)
             self._poll.register(self._fd, select.POLLIN)
-        except Exception as error:  # noqa: BLE001 - whoever waits is woken
+        except Exception as error:  # noqa: BLE001 - every waiter is woken
             self._failed(error)
 
     def data_received(self, data: bytes) -> None:
         try:
-            if self._response is None:  # nobody asked: a server that closes in these words, or one that is confused
+            if self._response is None:  # unsolicited: a server that announces its close, or one that is confused
                 self.drop()
                 return
             if self._framed:
@@ -189,7 +189,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._break("the response headers are too large", "protocol")
             elif self._silent > SILENT_MAX and self._response is not None:
                 self._break("the response has too much data besides its body", "protocol")
-        except Exception as error:  # noqa: BLE001 - whoever waits is woken
+        except Exception as error:  # noqa: BLE001 - every waiter is woken
             self._failed(error)
 
     def pause_writing(self) -> None:
@@ -215,20 +215,20 @@ class UpstreamConnection(asyncio.Protocol):
                     self._blocks = iter(())  # the generator has not ended, and would keep the body while this is idle
                 self._transport.write(block)
                 self._send_on()
-        except Exception as error:  # noqa: BLE001 - whoever waits is woken
+        except Exception as error:  # noqa: BLE001 - every waiter is woken
             self._failed(error)
 
     def eof_received(self) -> bool:
         try:
             self._unread = self._not_read()  # later the system may not know it any more
-        except Exception as error:  # noqa: BLE001 - whoever waits is woken
+        except Exception as error:  # noqa: BLE001 - every waiter is woken
             self._failed(error)
         return False  # close: a server that is done sending is done
 
     def connection_lost(self, error: Exception | None) -> None:
         try:
             self._end(error)
-        except Exception as error:  # noqa: BLE001 - whoever waits is woken
+        except Exception as error:  # noqa: BLE001 - every waiter is woken
             self._failed(error)
 
     def _keep_socket(self, *, tls: bool) -> None:
@@ -309,7 +309,7 @@ class UpstreamConnection(asyncio.Protocol):
             headers.append((text, value.decode("latin-1")))
 
     def _note(self, name: str, value: bytes) -> None:
-        """A header that tells of the body's end, or of the connection's."""
+        """A header about the body's end, or the connection's."""
         if name == "content-length":
             self._length = int(value) if value.isdigit() else -1
         elif name == "transfer-encoding":
@@ -330,7 +330,7 @@ class UpstreamConnection(asyncio.Protocol):
         assert response is not None
         if status < 200:
             if status == 101 or status < 100:
-                raise httptools.HttpParserError("a switch of protocols that nobody asked for, or no status at all")
+                raise httptools.HttpParserError("an unrequested switch of protocols, or no status at all")
             return  # 100, 102, 103: the response itself follows
         response.status = status
         self._framed = True
@@ -376,7 +376,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.drop()
 
     def _failed(self, error: Exception) -> None:
-        """A callback raised: what came is no HTTP, or it is a mistake of ours. First whoever waits is told, then the
+        """A callback raised: what came is not HTTP, or it is our bug. First the waiters are notified, then the
         log, which may raise itself."""
         mistake: BaseException | None = error
         if isinstance(error, httptools.HttpParserCallbackError):  # of a callback of the parser

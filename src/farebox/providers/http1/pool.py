@@ -69,7 +69,7 @@ class PooledUpstream:
             raise
 
     def count(self, cause: Cause) -> None:
-        """A call failed. The connections count responses that break off; whoever waits counts the waits it abandons."""
+        """A call failed. The connections count responses that break off; callers count the waits they abandon."""
         self.failures[cause] += 1
 
     def _lines(self, request: UpstreamRequest) -> tuple[str, bytes]:
@@ -117,7 +117,7 @@ class PooledUpstream:
         self._sweeper = None
         try:
             self._drop_old()
-        except Exception as error:  # noqa: BLE001 - without the timer unused connections would be kept for ever
+        except Exception as error:  # noqa: BLE001 - without the timer unused connections would be kept forever
             if self._failed is not None:
                 self._failed("upstream_sweeper", error)
         finally:

@@ -79,7 +79,7 @@ class Http1Response:
         if not self._ended:
             self._connection.drop()
 
-    # --- told by the connection ---
+    # --- called by the connection ---
 
     def add(self, data: bytes) -> None:
         self._chunks.append(data)

@@ -157,7 +157,7 @@ async def _connect(target: Target, host: str | None, port: int | None, timeout: 
     )
     try:
         await _prepare(session, target)
-    except BaseException:  # above all that whoever wanted it has given up: nobody else would ever close it
+    except BaseException:  # above all that its caller was cancelled: nothing else would ever close it
         session.terminate()
         raise
     return session

@@ -14,7 +14,7 @@ _PLACING = 0x66617267
 _OF_TABLE = re.compile(r"create_(distributed|reference)_table\('(\w+)'")
 
 ONE_BY_ONE = "SET LOCAL citus.multi_shard_modify_mode TO 'sequential'"
-"""Begins a transaction that changes the schema of a cluster: Citus would otherwise change the shards of a node beside
+"""Begins a transaction that changes the schema of a cluster: Citus would otherwise change the shards of a node next to
 one another, and refuse what depends on that in the same transaction."""
 
 

@@ -94,7 +94,7 @@ class Health:
             raise StandbyMissing("no synchronous standby is streaming")
 
     def failed(self, error: DatabaseUnavailable) -> None:
-        """Somebody's work failed: nobody else need try before the watch has seen a commit go through. (While a standby
+        """Some work failed: no other need try before the watch has seen a commit go through. (While a standby
         is missing, commits fail that wait for it: that is known already.)
 
         Damage is another matter: it was met at one place, and others may be whole. So is a node of Citus that is away:

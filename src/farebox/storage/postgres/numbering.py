@@ -1,7 +1,7 @@
 """The number of buckets that a database was made for.
 
 An account keeps its bucket, and on Citus each bucket has a shard to itself: a process with another number would put new
-accounts where no shard is meant for them. So the number is stored, and whoever comes with another is refused.
+accounts where no shard is meant for them. So the number is stored, and a process with another is refused.
 """
 
 from farebox.storage.buckets import bucket_numbers
@@ -16,7 +16,7 @@ _USED = "SELECT DISTINCT bucket FROM accounts"
 async def require_buckets(session: Session, buckets: int, *, may_change: bool = False) -> None:
     """Store the number where none is stored yet, otherwise compare. With `may_change` another number is stored where
     that does no harm: the tables are not distributed, and every account is in a bucket that there would be then, or
-    about to be copied anew. Inside a transaction that has the turn of all jobs.
+    about to be copied again. Inside a transaction that has the turn of all jobs.
 
     Raises SchemaMismatch where the stored number is another.
     """

@@ -21,17 +21,17 @@ async def require_sessions(session: Session, another: Callable[[], Awaitable[Ses
     """
     if await session.fetchval("SELECT pg_backend_pid()") == session.get_server_pid():
         return
-    beside = await another()
+    second = await another()
     try:
         mine, others = set(), set()
         for _ in range(ROUNDS):
             for _ in range(2):  # twice: a pooler may hand out idle sessions in turn
                 mine.add(await _process(session))
-            async with beside.transaction():
-                others.add(await beside.fetchval("SELECT pg_backend_pid()"))
+            async with second.transaction():
+                others.add(await second.fetchval("SELECT pg_backend_pid()"))
                 mine.add(await _process(session))
     finally:
-        beside.terminate()
+        second.terminate()
     if len(mine) > 1 or len(others) > 1 or mine & others:
         raise DatabaseUnavailable(POOLED)
 

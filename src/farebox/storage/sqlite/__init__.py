@@ -1,7 +1,7 @@
 """SQLite: connections and schema of the embedded engine.
 
 WAL with `synchronous=FULL`: a commit that returned survives a power cut. Any number of processes may read and write the
-file (the command line beside a running server); they take turns by `BEGIN IMMEDIATE`.
+file (the command line next to a running server); they take turns by `BEGIN IMMEDIATE`.
 """
 
 import errno
@@ -67,7 +67,7 @@ def connect(path: Path, *, readonly: bool = False) -> SqliteConnection:
 
 def make_private(path: Path) -> None:
     """Create the file if missing, readable by its owner alone: SQLite would make it readable to everyone, and gives the
-    files beside it the same mode.
+    files next to it the same mode.
 
     Raises DatabaseUnavailable. An existing one is not opened: closing it would release the locks that SQLite holds on
     it in this process.

@@ -1,4 +1,4 @@
-"""Checkpoints: copies what commits have written to the log (WAL) into the database file, beside the commits.
+"""Checkpoints: copies what commits have written to the log (WAL) into the database file, in parallel with the commits.
 
 By default SQLite does it in the commit that makes the log long enough: that one takes ten times as long as others, and
 all wait for it. Here a thread with its own connection does most of it while commits continue, and a commit only the

@@ -58,7 +58,7 @@ class SqliteDatabase:
             raise self._failures.met(error) from error
 
     async def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> T:
-        """The same of an account. Nothing is shared: nobody waits."""
+        """The same of an account. Nothing is shared, so there is no wait."""
         try:
             return read(self._loop_connection, account_id)
         except apsw.Error as error:

@@ -329,6 +329,6 @@ def _named(error: Exception) -> Exception:
     """The error as the caller sees it."""
     if isinstance(
         error, StopIteration
-    ):  # a future refuses to carry it, and then nobody waiting for the batch would get an error
+    ):  # a future refuses to carry it, and then none of the batch's waiters would get an error
         return RuntimeError(f"a job let StopIteration escape: {error}")
     return translated(error)
