@@ -69,7 +69,7 @@ def target(read: Read, made: Made) -> tuple[str, dict[str, str]]:
 
 
 def get(served: Farebox, read: Read, made: Made) -> dict[str, Any]:
-    """One response. Raises Broken where it is not 200."""
+    """One response. Raises Broken if it is not 200."""
     path, headers = target(read, made)
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
     with contextlib.closing(connection):
@@ -83,7 +83,7 @@ def get(served: Farebox, read: Read, made: Made) -> dict[str, Any]:
 
 
 def wrong(served: Farebox, read: Read, made: Made) -> str | None:
-    """What is wrong with the route's response; None where it is exact."""
+    """What is wrong with the route's response; None if it is exact."""
     said, true = read.said(get(served, read, made)), read.true(made)
     return None if abs(said - true) < 1e-6 * max(abs(true), 1) else f"{read.name} says {said} instead of {true}"
 

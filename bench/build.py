@@ -13,7 +13,7 @@ class NoCompiler(RuntimeError):
 
 
 def build() -> dict[str, Path]:
-    """The programs by name, compiled. Raises NoCompiler, or CalledProcessError where the source does not compile."""
+    """The programs by name, compiled. Raises NoCompiler, or CalledProcessError if the source does not compile."""
     built = {}
     for name in PROGRAMS:
         source, program = HERE / f"{name}.c", HERE / "bin" / name

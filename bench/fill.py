@@ -330,7 +330,7 @@ def _real_call(folder: Path, targets: Path, engine: Engine) -> str:
 
 
 def differs(folder: Path, account_ids: Iterable[str], engine: Engine = SQLITE) -> list[str]:
-    """What the audit finds on these accounts; nothing where the books balance."""
+    """What the audit finds on these accounts; nothing if the books balance."""
     found: list[str] = []
     with opened_for_command(engine.settings(folder)) as connection:
         for account_id in account_ids:

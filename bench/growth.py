@@ -5,7 +5,7 @@ one caller. Three kinds of account are asked: `usual` ones, whose history is the
 slower there is slower because of the others; `many`, a great part of all accounts in turn; and one `busy` account with
 a tenth of all calls. Then each request is traced (bench.plans): the SQL whose work grows, and that which scans a table.
 
-The exit status is 0 where every figure was that of the books, every charge exact, and the audit of a sample clean.
+The exit status is 0 if every figure was that of the books, every charge exact, and the audit of a sample clean.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 The balance is read by many callers at once, in turns with a bare handler on two servers (bench.bare): on Granian, the
 fastest server there is for Python, and on Farebox's own, where the ratio is what routes, permissions and database cost.
-The other reads are timed for one caller. The exit status is 0 where every response came and the figures in them are
+The other reads are timed for one caller. The exit status is 0 if every response came and the figures in them are
 those of the books.
 """
 

@@ -2,7 +2,7 @@
 
 Each case warms up, loads the server with a closed loop of callers, and compares: the money that left the accounts with
 the calls that were answered. Case `streams` doubles the streams at once until one fails or waits too long for its first
-byte. The exit status is 0 where nothing failed and every sum is exact.
+byte. The exit status is 0 if nothing failed and every sum is exact.
 """
 
 import argparse

@@ -11,7 +11,7 @@ BUSY = 0.15
 
 
 def read(name: str) -> dict[str, Any] | None:
-    """What was stored; None where it has not been measured."""
+    """What was stored; None if it has not been measured."""
     path = RESULTS / f"{name}.json"
     if not path.exists():
         return None

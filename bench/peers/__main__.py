@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace, programs: dict[str, Path]) -> int:
 
 
 def _turn(peer: Peer, folder: Path, mock: Mock, load: Path, arguments: argparse.Namespace) -> table.Turn:
-    """Raises Broken where it does not start, answer or stop."""
+    """Raises Broken if it does not start, answer or stop."""
     print(f"\n{peer.title} {peer.version()}", flush=True)
     rows: dict[str, Any] = {}
     folder.mkdir()

@@ -42,7 +42,7 @@ class Measurement:
             (folder / f"{name}.json").write_text(json.dumps(body, separators=(",", ":")))
 
     def rows(self, cases: list[Case], *, seconds: float, warm: float) -> Iterator[dict[str, Any]]:
-        """One row a case, after a warm-up of two kinds. Raises Broken where the gateway refuses even that."""
+        """One row a case, after a warm-up of two kinds. Raises Broken if the gateway refuses even that."""
         for case in WARM:
             came = self._load(case, warm)
             if not came["statuses"].get("200"):

@@ -44,7 +44,7 @@ class Served:
     targets: Path | None = None
     """Instead of path and headers: a file of them, one line an account."""
     model: str | None = "gpt-4o-mini"
-    """None where the path says it and the body may not."""
+    """None if the path says it and the body may not."""
     apart: Mapping[str, int] = field(default_factory=dict)
     """Process trees whose CPU and memory are listed apart: a database, a stand-in."""
     billed: Callable[[], int] | None = None
@@ -63,9 +63,9 @@ class Peer:
     install: Callable[[], None]
     """Raises Broken or CalledProcessError."""
     version: Callable[[], str | None]
-    """None where it is not installed."""
+    """None if it is not installed."""
     serve: Callable[[Path, Mock], AbstractContextManager[Served]]
-    """Started in a folder of its own; stopped when the block ends. Raises Broken where it does not start."""
+    """Started in a folder of its own; stopped when the block ends. Raises Broken if it does not start."""
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ def month_begins(year: int, month: int) -> int:
 
 
 def month_span(month: str) -> tuple[int, int] | None:
-    """The first millisecond of a month such as `2026-11`, and of the month after it; None where the text is none."""
+    """The first millisecond of a month such as `2026-11`, and of the month after it; None if the text is none."""
     found = _MONTH.fullmatch(month)
     if found is None:
         return None

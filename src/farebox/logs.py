@@ -53,7 +53,7 @@ class Direct:
 
 
 def write_line(line: Line) -> bool:
-    """Write a line of level `info`, or drop it. Returns False where it is structlog's to write."""
+    """Write a line of level `info`, or drop it. Returns False if it is structlog's to write."""
     write = Direct.write
     if write is None or not structlog.is_configured():
         return False

@@ -369,7 +369,7 @@ def _parse(name: str, value: object, kind: object, limits: Mapping[str, Any]) ->
 
 
 def proxies(environment: Mapping[str, str] | None = None) -> Proxies:
-    """The proxies that the usual variables name. Raises SettingsError where one cannot be used."""
+    """The proxies that the usual variables name. Raises SettingsError if one cannot be used."""
     try:
         return proxies_of(os.environ if environment is None else environment)
     except ValueError as error:
@@ -379,7 +379,7 @@ def proxies(environment: Mapping[str, str] | None = None) -> Proxies:
 def secret_key(settings: Settings) -> bytes:
     """The secret key: from the setting, else from the data folder, where it is made on first use (mode 0600).
 
-    Raises SettingsError where it is not 32 bytes of base64, or others may read the file.
+    Raises SettingsError if it is not 32 bytes of base64, or others may read the file.
     """
     if settings.secret_key:
         return _decoded(settings.secret_key, "FAREBOX_SECRET_KEY")

@@ -132,5 +132,5 @@ async def eventually(true: Callable[[], object], what: str = "it", seconds: floa
 
 
 async def within(seconds: float, work: Awaitable[Any]) -> Any:
-    """The result, or a failure of the test: nothing here may take for ever."""
+    """The result, or a failure of the test: nothing here may take forever."""
     return await asyncio.wait_for(work, seconds)

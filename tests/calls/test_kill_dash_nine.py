@@ -205,7 +205,7 @@ async def kill_and_restart(installation: Installation, chance: random.Random) ->
     calling = asyncio.ensure_future(load.run())
     for number in range(KILLS):
         with served(installation) as process:
-            if number % 4 == 3:  # in the midst of its start, while it resolves what the one before left
+            if number % 4 == 3:  # in the middle of its start, while it resolves what the one before left
                 await asyncio.sleep(chance.uniform(0.3, 1.2))
             else:
                 await listening(installation, process)

@@ -83,7 +83,7 @@ class Wire:
             self._raw += chunk
 
     async def response(self) -> WireResponse:
-        """All of it, as far as it comes. Raises ConnectionError or IncompleteReadError where no head came."""
+        """All of it, as far as it comes. Raises ConnectionError or IncompleteReadError if no head came."""
         try:
             if not self.status:
                 await self.head()
@@ -147,7 +147,7 @@ async def post(customer: Customer, body: bytes, path: str = COMPAT, *, demo: str
 
 
 def usage_of(response: WireResponse) -> dict[str, int] | None:
-    """What a complete response says it used; None where it is not complete. A stream is complete with its `[DONE]`:
+    """What a complete response says it used; None if it is not complete. A stream is complete with its `[DONE]`:
     that is all that its reader waits for."""
     stream = response.headers["content-type"].startswith("text/event-stream")
     if not (response.body.endswith(b"data: [DONE]\n\n") if stream else response.whole):

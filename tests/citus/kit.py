@@ -47,7 +47,7 @@ async def accounts_in_every_bucket(database: Database, ledger: LaneLedger, *, bu
 
 
 async def call(ledger: LaneLedger, name: str, *, seconds: float = 0) -> bool:
-    """Hold and settle AMOUNT; False where it was refused."""
+    """Hold and settle AMOUNT; False if it was refused."""
     at = CLOCK.now_ms()
     hold = Hold(account_id=name, hold_id=IDS.log_id(), amount=AMOUNT, at=at, expires_at=at + MINUTE)
     verdict = await ledger.do(hold)

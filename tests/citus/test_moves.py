@@ -70,7 +70,7 @@ class _Move:
         self._done = self._thread.submit(_move, cluster, url, bucket, "block_writes")
 
     def waits(self, meanwhile: Callable[[], object] = lambda: None) -> bool:
-        """Whether it waits for who writes to its shards; False where it has been done instead."""
+        """Whether it waits for who writes to its shards; False if it has been done instead."""
 
         def known() -> bool:
             meanwhile()

@@ -213,7 +213,7 @@ class Load:
 
 
 def _usage(response: WireResponse) -> dict[str, int] | None:
-    """What a complete response says it used; None where it is not complete."""
+    """What a complete response says it used; None if it is not complete."""
     if response.status != 200:
         return None
     stream = response.headers["content-type"].startswith("text/event-stream")

@@ -238,7 +238,7 @@ async def test_the_writer_survives_any_failure(path: Path, monkeypatch: pytest.M
 async def test_the_writer_takes_another_connection_where_one_cannot_undo(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A transaction that can be neither committed nor rolled back would keep everybody out for ever."""
+    """A transaction that can be neither committed nor rolled back would keep everybody out forever."""
     writer = Writer(path)
 
     class Stuck:

@@ -70,7 +70,7 @@ class Peer:
             self.writer.write(piece)
 
     async def response(self, *, to_head: bool = False) -> Received:
-        """The next response, unframed. Raises IncompleteReadError where it breaks off."""
+        """The next response, unframed. Raises IncompleteReadError if it breaks off."""
         async with asyncio.timeout(SECONDS):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")

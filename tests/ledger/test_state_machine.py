@@ -1,7 +1,7 @@
 """The real ledger (group commit and all) beside the pure model: every command, repeats, crashes; on both engines.
 
 A crash on SQLite is what kill -9 leaves: the database and its write-ahead log are copied as they are while a
-transaction is open, and the copy is opened. On PostgreSQL the connections are cut in the midst of a transaction.
+transaction is open, and the copy is opened. On PostgreSQL the connections are cut in the middle of a transaction.
 `make long` runs it for longer.
 """
 
@@ -302,7 +302,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             apply(connection, Expire(account_id=command.account_id, at=self.now + 1000))
             with contextlib.suppress(Conflict):
                 apply(connection, command)
-            self.copy_remains()  # in the midst of the transaction
+            self.copy_remains()  # in the middle of the transaction
 
         if committed:
             await asyncio.gather(self.books.do(command), return_exceptions=True)

@@ -81,7 +81,7 @@ class Case:
 
 
 def load() -> list[Case]:
-    """Every row, in the order of the files. Raises ValueError where a row cannot be meant so."""
+    """Every row, in the order of the files. Raises ValueError if a row cannot be meant so."""
     cases = [Case(path.stem, row) for path in sorted(FOLDER.glob("*.json")) for row in json.loads(path.read_text())]
     for case in cases:
         if unknown := set(case.row) - _KNOWN:

@@ -26,7 +26,7 @@ class Life(Protocol):
     dead: bool
 
     def point(self, where: str) -> None:
-        """Raises Crash where this is the place to die, or the process is dead."""
+        """Raises Crash if this is the place to die, or the process is dead."""
         ...
 
 

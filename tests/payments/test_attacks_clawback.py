@@ -112,7 +112,7 @@ class TestAnyCombination:
 
 
 async def test_a_refund_of_what_was_paid_out_of_band_ends_and_gives_back(world: World) -> None:
-    """There is nothing at the processor that could be paid back: no row waits for it for ever."""
+    """There is nothing at the processor that could be paid back: no row waits for it forever."""
     async with living(world) as process:
         shop = Shop(world, process.services)
         world.fake.steer("faults", match="POST /v1/invoices/*/pay", kind="reset_before", times=1)

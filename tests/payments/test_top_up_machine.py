@@ -1,4 +1,4 @@
-"""The table of a top-up's life: complete, in agreement with the states, and without a way to ask for ever."""
+"""The table of a top-up's life: complete, in agreement with the states, and without a way to ask forever."""
 
 import contextlib
 import random

@@ -71,7 +71,7 @@ class PostgresError(RuntimeError):
 
 
 def binaries() -> Path:
-    """The folder of PostgreSQL's programs. Raises PostgresError where there is none, or none new enough."""
+    """The folder of PostgreSQL's programs. Raises PostgresError if there is none, or none new enough."""
     too_old = []
     for folder in candidates():
         if all((folder / program).exists() for program in PROGRAMS):
@@ -233,7 +233,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start on its folder and port. Returns when it accepts connections: recovered, where it had been killed.
 
-        Raises PostgresError, with what the server wrote, where it ends instead.
+        Raises PostgresError, with what the server wrote, if it ends instead.
         """
         if self.pids():
             raise PostgresError("the server runs already")
@@ -250,7 +250,7 @@ class PostgresServer:
         wait_for(is_ready, "PostgreSQL accepts connections", START_SECONDS)
 
     def stop(self) -> None:
-        """Fast shutdown: open transactions are rolled back. Does nothing where it does not run."""
+        """Fast shutdown: open transactions are rolled back. Does nothing if it does not run."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(START_SECONDS)
@@ -291,7 +291,7 @@ class PostgresServer:
         self.close()
 
     def pids(self) -> list[int]:
-        """Of the postmaster, first, and all its children; empty where it does not run."""
+        """Of the postmaster, first, and all its children; empty if it does not run."""
         if self._process is None:
             return []
         postmaster = self._process.pid

@@ -136,7 +136,7 @@ async def test_nothing_is_resent_after_a_response_has_begun() -> None:
 
 
 async def test_a_new_connection_that_ends_is_an_error() -> None:
-    """Else a server that closes whatever is sent would be asked for ever."""
+    """Else a server that closes whatever is sent would be asked forever."""
 
     async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(1)

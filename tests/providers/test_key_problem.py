@@ -242,7 +242,7 @@ def test_the_key_is_removed(said: str, left: str) -> None:
 
 
 def test_a_long_word_takes_no_time() -> None:
-    """What a request named may be quoted whole: with each character looked at from each other, this is for ever."""
+    """What a request named may be quoted whole: with each character looked at from each other, this is forever."""
     said = b'{"input":"' + b"a" * 2**20 + b'..."}'
     assert clean(said) == said
 

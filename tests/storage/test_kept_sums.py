@@ -68,7 +68,7 @@ def listed(customer: Customer, query: str = "") -> int:
 
 
 def kept(customer: Customer) -> int | None:
-    """How many calls the kept total counts; None where none is kept."""
+    """How many calls the kept total counts; None if none is kept."""
     farebox = customer.farebox
     found = farebox.run(farebox.services.database.get(lambda c: row(c, "SELECT calls FROM log_totals")))
     return None if found is None else int(found[0])

@@ -228,7 +228,7 @@ async def _request_money(services: Services, processor: Processor, refund: Refun
 
 
 async def _intent(services: Services, processor: Processor, refund: Refund) -> str | None:
-    """The payment intent of the refund's top-up; None where its invoice was paid without one."""
+    """The payment intent of the refund's top-up; None if its invoice was paid without one."""
     top_up = await services.database.get(partial(find, account_id=refund.account_id, top_up_id=refund.top_up_id))
     assert top_up is not None
     assert top_up.payment_id is not None

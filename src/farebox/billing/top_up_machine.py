@@ -107,7 +107,7 @@ TRANSITIONS: Final[Mapping[tuple[str, str], Transition]] = {
 
 
 async def carry_out(services: Services, account_id: str, top_up_id: str, *, early: bool = False) -> TopUp | None:
-    """Claim a top-up and do what it needs; None where it is not due (unless `early`) or another worker has it."""
+    """Claim a top-up and do what it needs; None if it is not due (unless `early`) or another worker has it."""
     claimed = await services.database.write(
         partial(_claim, services=services, account_id=account_id, top_up_id=top_up_id, early=early)
     )

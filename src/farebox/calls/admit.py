@@ -34,7 +34,7 @@ HOLD_GRACE_MS = 60_000
 async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> Held:
     """Put the hold of a call on its account, estimated by this price.
 
-    Raises Problem: NO_CREDIT where the account has too little, TOP_UP_UNDER_WAY where more is being bought, CREDIT_HELD
+    Raises Problem: NO_CREDIT if the account has too little, TOP_UP_UNDER_WAY where more is being bought, CREDIT_HELD
     where other calls hold it for the moment, SPEND_LIMITED; ESTIMATE_CAPPED; NOT_METERED for what the operator does
     not pay for. Raises DatabaseUnavailable.
     """

@@ -27,7 +27,7 @@ _BY_TEXT: Final = {
 
 
 def cause_of(ended: Ended) -> str:
-    """One of metrics.families.CAUSES; empty where the call ended well."""
+    """One of metrics.families.CAUSES; empty if the call ended well."""
     if ended.cause:
         return ended.cause
     if ended.error:

@@ -16,7 +16,7 @@ from farebox.runtime.services import Services
 
 
 async def count_input(services: Services, call: Call, demand: Demand, price: ModelPrice) -> int | None:
-    """Tokens of the request's text by the model's own tokenizer; None where that is not known, or the text is too
+    """Tokens of the request's text by the model's own tokenizer; None if that is not known, or the text is too
     long, or no helper is free to count it. Raises InvalidRequest."""
     if demand.text_bytes > COUNTED_BYTES_MAX or not has_tokenizer(price.provider, price.model):
         return None

@@ -22,7 +22,7 @@ that a statement of the database takes."""
 
 
 async def check_worth_reading(services: Services, account_id: str, provider: str | None) -> None:
-    """Raises Problem (NO_CREDIT) where no call of the account's to this provider (None: to any) can be admitted.
+    """Raises Problem (NO_CREDIT) if no call of the account's to this provider (None: to any) can be admitted.
 
     That is where nothing is on the account, no auto top-up could put something there, and nothing is free: money that
     other calls hold still counts, since they may give it back.

@@ -35,7 +35,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     own_key: bool
     """The caller's own provider key pays: nothing is held or charged."""
     format: WireFormat | None
-    """None where the path costs nothing, or where own_key and the path cannot be metered."""
+    """None if the path costs nothing, or where own_key and the path cannot be metered."""
     parsed: ParsedRequest | None
     method: str
     url: str

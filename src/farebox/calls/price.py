@@ -53,7 +53,7 @@ class Ending(msgspec.Struct, frozen=True):
 
     request_text: Callable[[], str] = str
     interruption: str | None = None
-    """Why the response did not reach its end; None where it did."""
+    """Why the response did not reach its end; None if it did."""
     by_client: bool = False
     """Whether it was the client that hung up, or whose own time was up."""
     seconds: float = 0.0
@@ -257,7 +257,7 @@ def cost_of_fitted(price: ModelPrice, usage: Usage) -> tuple[Usage, Cost, tuple[
 
 
 def _largest(price: ModelPrice, usage: Usage, meter: str) -> tuple[Usage, Cost | None]:
-    """The usage with as much of the meter as fits, and its cost; without the meter and None where nothing does."""
+    """The usage with as much of the meter as fits, and its cost; without the meter and None if nothing does."""
     low, high = -1, int(usage[meter])
     best: tuple[Usage, Cost | None] = ({key: count for key, count in usage.items() if key != meter}, None)
     while low < high:

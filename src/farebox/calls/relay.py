@@ -49,7 +49,7 @@ _NEVER_EVENTS = ("audio/", "image/", "video/", "text/plain", "application/octet-
 async def relay_response(stage: Responded) -> None:
     """Pass the response on to its end and settle the call.
 
-    Raises Problem (UPSTREAM_INVALID) where a whole body broke off: the client has then been sent nothing.
+    Raises Problem (UPSTREAM_INVALID) if a whole body broke off: the client has then been sent nothing.
     """
     context, response = stage.context, stage.response
     document = _document(stage)

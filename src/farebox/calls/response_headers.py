@@ -44,7 +44,7 @@ _names: dict[str, tuple[str, bool]] = {}
 
 
 def passed_headers(headers: list[tuple[str, str]], *, own_key: bool) -> tuple[list[tuple[str, str]], int | None, str]:
-    """The headers that are passed on, the declared length, and the content type; empty where none is declared."""
+    """The headers that are passed on, the declared length, and the content type; empty if none is declared."""
     passed: list[tuple[str, str]] = []
     length, content_type = None, ""
     for name, value in headers:

@@ -30,7 +30,7 @@ async def serve_call(
     """Serve the call and answer it through `sink`. Where the provider responds with an error and `more` says that there
     is another step to be tried, the sink is left untouched and False returned; otherwise True.
 
-    Raises Problem where nothing has been sent yet: the call is then recorded as refused and nothing is charged, or,
+    Raises Problem if nothing has been sent yet: the call is then recorded as refused and nothing is charged, or,
     where a whole response broke off, settled by policy.
     """
     if call.gateway.log_management_strategy == "STOP_INSERTING":
@@ -90,7 +90,7 @@ def price_call(context: CallContext) -> Priced:
 
 
 def _payable(priced: Priced) -> tuple[Terms, ModelPrice]:
-    """The terms of a call on the operator's key, and the price that its hold is estimated by. Raises Problem where it
+    """The terms of a call on the operator's key, and the price that its hold is estimated by. Raises Problem if it
     could not be charged."""
     terms, call = priced.terms, priced.context.call
     if terms is None:
@@ -105,7 +105,7 @@ def _payable(priced: Priced) -> tuple[Terms, ModelPrice]:
 
 
 def _check_searches_priced(call: Call, demand: Demand, price: ModelPrice) -> None:
-    """Raises Problem where a search that the request allows would be free. Of other meters, a request fixes several of
+    """Raises Problem if a search that the request allows would be free. Of other meters, a request fixes several of
     which the provider charges by one."""
     if not (demand.fixed or demand.allowed):
         return

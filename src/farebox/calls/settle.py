@@ -38,7 +38,7 @@ async def settle_call(
     """End a call whose response had begun, by what the response showed. `interruption`: why it broke off, if it did;
     `broken_status` is what the client is answered in that case, where not what the provider answered.
 
-    Raises DatabaseUnavailable where neither database nor journal takes it: the hold then stays open and is resolved by
+    Raises DatabaseUnavailable if neither database nor journal takes it: the hold then stays open and is resolved by
     policy when it expires.
     """
     context, call, logged, terms = stage.context, stage.context.call, stage.logged, stage.terms

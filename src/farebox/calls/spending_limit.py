@@ -46,7 +46,7 @@ class LimitState:
 
 
 async def get(services: Services, account_id: str) -> SpendingLimit | None:
-    """The account's limit; None where it has none."""
+    """The account's limit; None if it has none."""
     return await services.database.get(lambda connection: find_limit(connection, account_id))
 
 

@@ -54,7 +54,7 @@ class Priced(msgspec.Struct, frozen=True):
 
     context: CallContext
     metered: Metered | None
-    """None where the call is not metered: its path costs nothing, or its caller's own key pays for what cannot be
+    """None if the call is not metered: its path costs nothing, or its caller's own key pays for what cannot be
     read."""
     terms: Terms | None
     """None, too, where its model has no price."""
@@ -78,7 +78,7 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     estimate: Estimate
     verdict: Verdict
     output_limit: int | None = None
-    """Output tokens per choice that the request must be limited to; None where it can stay as it is."""
+    """Output tokens per choice that the request must be limited to; None if it can stay as it is."""
 
 
 class Attempts(msgspec.Struct, gc=False):
@@ -96,7 +96,7 @@ class Admitted(Priced, frozen=True):
     """The call may go to the provider: its hold is durable, or it needs none."""
 
     held: Held | None
-    """None where nothing is to be charged."""
+    """None if nothing is to be charged."""
     attempts: Attempts
 
     def may_hold(self, outcome: str) -> bool:
@@ -115,7 +115,7 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
     """The call has ended: its charge and its record are durable."""
 
     verdict: Verdict | None
-    """The ledger's; None where nothing was held, the journal has the charge, or the hold was charged as that of a call
+    """The ledger's; None if nothing was held, the journal has the charge, or the hold was charged as that of a call
     in doubt."""
 
 

@@ -43,7 +43,8 @@ def by_stated_cost(
 
 
 def _compare(context: CallContext, stated: int, computed: int, price: ModelPrice) -> None:
-    """Both over the same denominator. The operator is alerted to a difference above the limit: a price is out of date."""
+    """Both over the same denominator. The operator is alerted to a difference above the limit: a price is out of
+    date."""
     limit = context.services.settings.stated_cost_percent
     if abs(stated - computed) * 100 > limit * computed and not context.call.own_key:
         raise_alarm(

@@ -38,7 +38,7 @@ _LONG_CACHE: Final = "cache_write_12h_tokens"
 
 
 def find_price(context: CallContext, model: str, applied: Mapping[str, str]) -> ModelPrice | None:
-    """The price of a model for this call, where the provider applies this (a service tier…); None where it has none."""
+    """The price of a model for this call, where the provider applies this (a service tier…); None if it has none."""
     call, prices = context.call, context.services.configuration.prices
     found = prices.find(call.account_id, call.provider, model, call.started_at, applied or None)
     if found is not None or call.provider != OPENROUTER:
@@ -52,7 +52,7 @@ def find_price(context: CallContext, model: str, applied: Mapping[str, str]) -> 
 
 
 def requested_price(context: CallContext, terms: Terms) -> ModelPrice:
-    """The price of what the call asks for. Raises Problem where it is unknown."""
+    """The price of what the call asks for. Raises Problem if it is unknown."""
     parsed = terms.parsed
     price = (find_price(context, parsed.model, parsed.context) if parsed.context else None) or terms.price
     if price.unknown:
@@ -86,7 +86,8 @@ def hold_price(context: CallContext, terms: Terms, asked: ModelPrice) -> ModelPr
 
 
 def _without_long_cache(price: ModelPrice) -> ModelPrice:
-    """Nothing is kept for 12 hours unless the request asks for it, and that would be the most expensive input there is."""
+    """Nothing is kept for 12 hours unless the request asks for it, and that would be the most expensive input there
+    is."""
     return price_replace(price, rates=tuple(rate for rate in price.rates if rate.meter != _LONG_CACHE))
 
 
@@ -155,8 +156,8 @@ def known_price(
 def with_further(
     context: CallContext, terms: Terms, priced: PricedUsage, observed: Observed, own: ModelPrice, bound: Estimate | None
 ) -> PricedUsage:
-    """The price of a response with what it bills in addition to its own usage: one exact cost, rounded once. `bound` is that of
-    the hold, where there is one."""
+    """The price of a response with what it bills in addition to its own usage: one exact cost, rounded once. `bound` is
+    that of the hold, where there is one."""
     if priced.cost is None:
         return priced
     applied = {**terms.parsed.context, **observed.context}

@@ -13,7 +13,7 @@ from farebox.runtime.services import Services
 
 
 def check_unpaid(services: Services, call: Call) -> None:
-    """Raises Problem (GIVEN_UP) where the account has left too much unpaid."""
+    """Raises Problem (GIVEN_UP) if the account has left too much unpaid."""
     hourly = services.settings.unpaid_hourly_cents * NANOS_PER_CENT
     if not hourly or not services.unpaid.any:
         return

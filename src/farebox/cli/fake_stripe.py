@@ -71,7 +71,7 @@ def fake_stripe(
 
 
 def need_fake_stripe() -> None:
-    """Raises Stopped where the package is not installed: only the demo and the tests need it."""
+    """Raises Stopped if the package is not installed: only the demo and the tests need it."""
     try:
         import fake_stripe  # noqa: F401
     except ModuleNotFoundError as error:

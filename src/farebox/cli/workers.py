@@ -39,7 +39,7 @@ async def serve_with_workers(
 ) -> None:
     """Serve with so many processes until SIGINT or SIGTERM.
 
-    Raises Stopped where a worker cannot start at first, SettingsError, http.server.AddressInUse.
+    Raises Stopped if a worker cannot start at first, SettingsError, http.server.AddressInUse.
     """
     logs.configure(settings)
     stop = stop_on_signals()
@@ -91,7 +91,7 @@ class Worker:
         self._clock = SystemClock()
 
     async def start(self) -> None:
-        """Start a process; returns when it serves. Raises Stopped where it cannot."""
+        """Start a process; returns when it serves. Raises Stopped if it cannot."""
         start = self._start()
         passed = [start.reserved, start.sheet, *([] if start.metrics_reserved is None else [start.metrics_reserved])]
         self._process = process = await asyncio.create_subprocess_exec(

@@ -32,7 +32,7 @@ class Delivery:
     async def run(self, reply: Reply, entry: Entry) -> None:
         """Wait as directed (forever with `hang`), then send.
 
-        Raises ClientGone, also where the provider is closing and releases those that wait.
+        Raises ClientGone, also if the provider is closing and releases those that wait.
         """
         try:
             if self._directives.hang:

@@ -84,7 +84,7 @@ def words_in(value: object) -> int:
 
 
 def json_object(body: bytes) -> Json:
-    """The request body. Raises BadRequest where it is not a JSON object."""
+    """The request body. Raises BadRequest if it is not a JSON object."""
     try:
         value = _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -95,7 +95,7 @@ def json_object(body: bytes) -> Json:
 
 
 def objects(body: Json, key: str) -> list[Json]:
-    """The list of objects under a key; empty where it is absent. Raises BadRequest where it is something else."""
+    """The list of objects under a key; empty if it is absent. Raises BadRequest if it is something else."""
     value = body.get(key)
     if value is None:
         return []
@@ -105,7 +105,7 @@ def objects(body: Json, key: str) -> list[Json]:
 
 
 def object_in(body: Json, key: str) -> Json:
-    """The object under a key; empty where there is none."""
+    """The object under a key; empty if there is none."""
     value = body.get(key)
     return value if isinstance(value, dict) else {}
 

@@ -190,7 +190,7 @@ class RunningProvider:
 async def start_provider(host: str = "127.0.0.1", port: int = 0, clock: Clock | None = None) -> RunningProvider:
     """Serve a demo provider in the running loop, on a port of the system's choice unless one is named.
 
-    Raises AddressInUse where the port is taken.
+    Raises AddressInUse if the port is taken.
     """
     app = DemoProvider(clock or SystemClock())
     return RunningProvider(app, await serve(app.handle, host, port))

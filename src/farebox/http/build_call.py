@@ -193,7 +193,7 @@ def _access(services: Services, slug: str) -> ProviderAccess:
 
 
 def _key(request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> str | None:
-    """The operator's key; None where the caller's own pays. Raises Problem."""
+    """The operator's key; None if the caller's own pays. Raises Problem."""
     if "." in path and _leads_up(path):
         raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads out of where the provider's API is.")
     if request.own_key:
@@ -202,7 +202,7 @@ def _key(request: ProxyRequest, access: ProviderAccess, metering: Metering, path
     if metering is UNMETERED:
         raise Problem(
             NOT_METERED,
-            f"Farebox cannot determine what {request.method} {path[:200]} of {access.provider.name} costs, so it is not "
+            f"Farebox cannot tell what {request.method} {path[:200]} of {access.provider.name} costs, so it is not "
             "called on the operator's key.",
         )
     if _queued(request.query):
@@ -278,7 +278,7 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
 
 
 def _check_read(request: ProxyRequest, provider: Provider, read: Read) -> None:
-    """Raises Problem where the operator does not pay for what the body asks for."""
+    """Raises Problem if the operator does not pay for what the body asks for."""
     if read.parsed is not None and read.parsed.unmetered and not request.own_key:
         raise Problem(NOT_METERED, f"Not on the operator's key: {read.parsed.unmetered}.")
     if read.refused:
@@ -287,7 +287,7 @@ def _check_read(request: ProxyRequest, provider: Provider, read: Read) -> None:
 
 def _response_timeout(services: Services, request: ProxyRequest) -> int | None:
     """How long the caller waits for the response to begin; on the operator's key not less than the operator's minimum,
-    because what a provider was request to do it does, and bills. None where the caller does not say. Raises Problem."""
+    because what a provider was request to do it does, and bills. None if the caller does not say. Raises Problem."""
     wanted = _number(request.headers.get("cf-aig-request-timeout"), 1, 3_600_000)
     if wanted is None or request.own_key:
         return wanted
@@ -357,7 +357,7 @@ def _forwarded(request: ProxyRequest, provider: Provider, path: str, key: str | 
 
 
 def _number(text: str | None, low: int, high: int) -> int | None:
-    """A whole number within bounds; None where the header is absent. Raises Problem."""
+    """A whole number within bounds; None if the header is absent. Raises Problem."""
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and low <= int(text) <= high):

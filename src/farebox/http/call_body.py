@@ -52,7 +52,7 @@ async def check_credit(services: Services, method: str, account_id: str, slug: s
 async def body_of(
     services: Services, exchange: Exchange, watch: Watch, lease: Lease, *, any_coding: bool
 ) -> CallBody | None:
-    """The request body, counted on the lease; None where the client has gone. With `any_coding`, one that is not known
+    """The request body, counted on the lease; None if the client has gone. With `any_coding`, one that is not known
     here is left to the provider.
 
     Raises Problem: BODY_TOO_LARGE, BODY_LATE, CODING_UNKNOWN, INVALID_REQUEST, ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL,
@@ -91,7 +91,7 @@ async def _decoded(
     services: Services, watch: Watch, body: Body, names: Sequence[str], limit: int, lease: Lease
 ) -> Body:
     """What comes out is counted as soon as it is there, and what went in no longer: of bodies that are being decoded,
-    there are no more than helpers. Raises UnknownCoding, Problem, and Interrupted where the client has gone."""
+    there are no more than helpers. Raises UnknownCoding, Problem, and Interrupted if the client has gone."""
     limit = min(limit, max(len(body) * EXPANSION_MAX, _ALWAYS))
     try:
         decoded: Body | None = _decode_small(body, names, limit)

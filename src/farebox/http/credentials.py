@@ -32,14 +32,14 @@ class Headers(Protocol):
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """What a request brought. `token` is the text of one of ours; None where it brought none."""
+    """What a request brought. `token` is the text of one of ours; None if it brought none."""
 
     token: str | None
     own_key: bool
 
 
 def read_credentials(headers: Headers, query: str) -> Credentials:
-    """Sort a request's credentials into ours and the caller's own. Raises Problem (INVALID_REQUEST) where its query has
+    """Sort a request's credentials into ours and the caller's own. Raises Problem (INVALID_REQUEST) if its query has
     more fields than anybody reads."""
     if query.count("&") >= QUERY_FIELDS_MAX:
         raise Problem(INVALID_REQUEST, f"The query has more than {QUERY_FIELDS_MAX} fields.")
@@ -86,7 +86,7 @@ async def authorize_run(token: str | None, account_id: str, configuration: Confi
 
 
 def _bare(value: str | None) -> str | None:
-    """The credential in a header's value; None where it is empty."""
+    """The credential in a header's value; None if it is empty."""
     if value is None:
         return None
     value = value.strip()

@@ -108,7 +108,7 @@ class DataPlane:
     async def _serve(
         self, exchange: Exchange, understood: Understood, sink: HttpSink, watch: Watch, request_id: str
     ) -> None:
-        """Let it in, read its body, and serve it. Raises Problem, Interrupted where its client goes before that."""
+        """Let it in, read its body, and serve it. Raises Problem, Interrupted if its client goes before that."""
         services, target, permit = self._services, understood.target, understood.permit
         if self._draining:
             raise shutting_down()
@@ -143,7 +143,7 @@ class DataPlane:
     async def _permit(
         self, exchange: Exchange, target: Target, understood: Understood, sink: HttpSink
     ) -> Permit | None:
-        """The permit for a call, kept for others with the same head; None where this was no call, and is answered."""
+        """The permit for a call, kept for others with the same head; None if this was no call, and is answered."""
         if exchange.method == "GET" and "websocket" in (exchange.headers.get("upgrade") or "").lower():
             raise Problem(NO_WEBSOCKET, "WebSockets are not supported: use HTTP, where streams are server-sent events.")
         if await self._cross_origin(exchange, target, sink):
@@ -160,7 +160,7 @@ class DataPlane:
     async def _received(
         self, exchange: Exchange, target: Target, permit: Permit, sink: HttpSink, watch: Watch, request_id: str
     ) -> ProxyRequest | None:
-        """The request with its body; None where the client has gone. Raises Problem."""
+        """The request with its body; None if the client has gone. Raises Problem."""
         services, own_key = self._services, permit.own_key
         lease = services.held.lease(target.account_id)
         exchange.hold(lease)
@@ -211,7 +211,7 @@ class DataPlane:
         return True
 
     def _check_room(self, account_id: str) -> None:
-        """Raises Problem where the account may have no further call in flight."""
+        """Raises Problem if the account may have no further call in flight."""
         calls = self._services.calls
         full = calls.full(account_id)
         if full == "account":

@@ -82,7 +82,7 @@ class Exchange(Protocol):
 
     @property
     def length(self) -> int | None:
-        """Of the body, as the head declares it; None where it comes in chunks."""
+        """Of the body, as the head declares it; None if it comes in chunks."""
         ...
 
     def hold(self, lease: Lease) -> None:

@@ -51,8 +51,8 @@ _GOOGLE_STATUSES = {
 _LIMITS = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, GIVEN_UP)
 """What ends a run of Codex."""
 _FINAL = {402, 400, 401, 403, 404, 413, 415, 426}
-"""Statuses after which the same request cannot succeed: SDKs are instructed not to retry. Nor can it while a spending limit's
-window lasts, whose status alone does not say so."""
+"""Statuses after which the same request cannot succeed: SDKs are instructed not to retry. Nor can it while a spending
+limit's window lasts, whose status alone does not say so."""
 
 _FINAL_WITHOUT_TIME = (SPEND_LIMITED, PROVIDER_UNAVAILABLE)
 

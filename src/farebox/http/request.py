@@ -44,7 +44,7 @@ class Request:
     def form(self) -> dict[str, str]:
         """The fields of an HTML form (`application/x-www-form-urlencoded`), on a route with a `raw_limit`.
 
-        Blank ones are kept. Raises InvalidInput where the body is none.
+        Blank ones are kept. Raises InvalidInput if the body is none.
         """
         kind = (self.headers.get("content-type") or "").partition(";")[0].strip().lower()
         if kind != "application/x-www-form-urlencoded":
@@ -77,7 +77,7 @@ def parse_query(query: str) -> list[tuple[str, str]]:
 async def whole_body(exchange: Exchange, settings: Settings, limit: int = BODY_MAX) -> bytes:
     """The request body, up to this limit.
 
-    Raises Problem: BODY_TOO_LARGE, or BODY_LATE where a client sends it too slowly; ACCOUNT_BYTES_FULL and
+    Raises Problem: BODY_TOO_LARGE, or BODY_LATE if a client sends it too slowly; ACCOUNT_BYTES_FULL and
     SERVER_BYTES_FULL where there is no room for it.
     """
     try:

@@ -60,7 +60,7 @@ class _RouteSteps:
     def __init__(
         self, services: Services, request: ProxyRequest, name: str, route_id: str, graph: Graph, lookup: Lookup
     ) -> None:
-        """Raises Problem where the route leads to no model."""
+        """Raises Problem if the route leads to no model."""
         self._services = services
         self._asked = request
         self._name = name

@@ -16,7 +16,7 @@ from farebox.http.request import Request
 from farebox.model import Permission
 
 Handler: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
-"""Takes the request and the struct of `Route.takes` (None where the route takes nothing)."""
+"""Takes the request and the struct of `Route.takes` (None if the route takes nothing)."""
 
 
 class Access(StrEnum):

@@ -191,7 +191,7 @@ class _Batch:
         """None: nothing in the batch counts in any."""
 
     def do(self, item: _Item) -> Verdict | None:
-        """The verdict; None where it is not common, and then nothing is done."""
+        """The verdict; None if it is not common, and then nothing is done."""
         if isinstance(item, tuple):
             account_id, record = item
             account = self._account(account_id)

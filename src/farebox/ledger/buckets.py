@@ -21,7 +21,7 @@ class Buckets:
         self._reading: asyncio.Task[None] | None = None
 
     async def find(self, account_id: str) -> int | None:
-        """The account's bucket; None where there is no such account. Raises DatabaseUnavailable.
+        """The account's bucket; None if there is no such account. Raises DatabaseUnavailable.
 
         Asked once for all who wait for it, who then go on in the order in which they came; and with one query for all
         accounts that are asked for meanwhile.

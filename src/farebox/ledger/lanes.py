@@ -172,7 +172,7 @@ class _Lane:
         self._work: asyncio.Task[None] | None = None
 
     def check(self) -> None:
-        """Raises NodeAway where the node of the bucket was away a moment ago: no other call need wait for it."""
+        """Raises NodeAway if the node of the bucket was away a moment ago: no other call need wait for it."""
         if self._away is not None and self._monotonic() < self._again_at:
             raise NodeAway(str(self._away), self._away.node)
 

@@ -18,7 +18,7 @@ class Ledger(Protocol):
         ...
 
     def check(self, account_id: str) -> None:
-        """Raises DatabaseUnavailable where it is known by now that the account's commands would fail: the node of its
+        """Raises DatabaseUnavailable if it is known by now that the account's commands would fail: the node of its
         bucket was away a moment ago. Waits for nothing."""
         ...
 

@@ -35,7 +35,7 @@ def _fill(
 def _filled_before(
     connection: Connection, balance: Balance, lot_id: str, amount: int, priority: int, expires_at: int | None
 ) -> bool:
-    """Whether the lot was filled before with this content. Raises Conflict where it was with other content."""
+    """Whether the lot was filled before with this content. Raises Conflict if it was with other content."""
     positive(amount)
     earlier = row(
         connection,

@@ -42,7 +42,7 @@ from farebox.storage.sql import Connection, rows
 def apply(connection: Connection, command: Command) -> Verdict:
     """Carry out one command inside the open transaction.
 
-    Raises Conflict where the command's id was used before with other content.
+    Raises Conflict if the command's id was used before with other content.
     """
     balance = read_balance(connection, command.account_id)
     if balance is None:
@@ -101,7 +101,7 @@ def _hold(connection: Connection, balance: Balance, command: Hold) -> Verdict:
 
 
 def _refusal(connection: Connection, balance: Balance, more: int, whole: int, at: int) -> Verdict | None:
-    """Why the account cannot hold so much more, for a hold that is then `whole`; None where it can.
+    """Why the account cannot hold so much more, for a hold that is then `whole`; None if it can.
 
     Asked of the limit first: where that is in the way, buying credit would not help.
     """

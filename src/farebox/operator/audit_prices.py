@@ -169,7 +169,7 @@ def _key(key: str, start: int) -> str:
 
 
 def _date_of(version: str) -> str:
-    """The latest date in a price's version; empty where it has none."""
+    """The latest date in a price's version; empty if it has none."""
     parts = [part for part in version.replace("+", "/").split("/") if len(part) == 10 and part[4] == part[7] == "-"]
     return max(parts, default="")
 

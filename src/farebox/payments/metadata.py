@@ -20,12 +20,12 @@ def of_refund(account_id: str, top_up_id: str, refund_id: str) -> dict[str, str]
 
 
 def refund_of(metadata: Mapping[str, str]) -> tuple[str, str]:
-    """The account and the refund that the metadata names; empty where it names none."""
+    """The account and the refund that the metadata names; empty if it names none."""
     return metadata.get(ACCOUNT, ""), metadata.get(REFUND, "")
 
 
 def top_up_of(metadata: Mapping[str, str]) -> tuple[str, str] | None:
-    """The account and the top-up that the metadata names; None where it is not ours."""
+    """The account and the top-up that the metadata names; None if it is not ours."""
     account_id, top_up_id = metadata.get(ACCOUNT), metadata.get(TOP_UP)
     return (account_id, top_up_id) if account_id and top_up_id else None
 
@@ -36,5 +36,5 @@ def marked(metadata: Mapping[str, str], installation: str) -> dict[str, str]:
 
 
 def unless_foreign(metadata: Mapping[str, str], installation: str) -> Mapping[str, str]:
-    """The metadata, or nothing where it is another installation's: its ids mean nothing here."""
+    """The metadata, or nothing if it is another installation's: its ids mean nothing here."""
     return metadata if metadata.get(INSTALLATION, "") == installation else {}

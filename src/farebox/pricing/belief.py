@@ -14,7 +14,7 @@ UNKNOWN_MARGIN = 4
 
 
 def check_possible(usage: Usage, demand: Demand, price: ModelPrice, bound: Estimate) -> None:
-    """Raises AbsurdUsage where a call of this request cannot have used so much: more input than the context window
+    """Raises AbsurdUsage if a call of this request cannot have used so much: more input than the context window
     holds in each pass that the request allows, or more output than the model generates in each.
 
     A request whose tools may run without limit has only the general bound (`usage.METER_MAX`).

@@ -18,7 +18,7 @@ _DECIMALS_MAX = 18
 def cost_of(price: ModelPrice, usage: Usage) -> Cost:
     """The exact cost of a checked usage. A meter that the model has no price for costs nothing (`unpriced_meters`).
 
-    Raises AbsurdUsage where the parts of a meter exceed the meter: the caller falls back to its own count.
+    Raises AbsurdUsage if the parts of a meter exceed the meter: the caller falls back to its own count.
     """
     if price.audio_seconds_min:
         usage = _with_minimum(usage, price.audio_seconds_min)
@@ -56,7 +56,7 @@ def unpriced_meters(price: ModelPrice, usage: Usage) -> tuple[str, ...]:
 
 
 def _rates_apart(price: ModelPrice, meters: tuple[str, ...]) -> tuple[Rate, ...] | None:
-    """The rates for these meters, the most general first, where none contains another of them; None where one does, so
+    """The rates for these meters, the most general first, where none contains another of them; None if one does, so
     that quantities are to be taken apart. Usage objects have few shapes."""
     try:
         return price.apart[meters]

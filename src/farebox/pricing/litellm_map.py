@@ -93,7 +93,7 @@ class LiteLLMMap:
         return iter(self._rates)
 
     def rates(self, provider: str, model: str) -> dict[str, Price] | None:
-        """Price key → price; None where the map has none."""
+        """Price key → price; None if the map has none."""
         return self._rates.get((provider, model))
 
     def source(self, provider: str, model: str) -> str:

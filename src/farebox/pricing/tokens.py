@@ -36,7 +36,7 @@ def has_tokenizer(provider: str, model: str) -> bool:
 
 
 def count_tokens(provider: str, model: str, text: str) -> int | None:
-    """Tokens of the text, special tokens in it counted as ordinary text; None where the tokenizer is not known.
+    """Tokens of the text, special tokens in it counted as ordinary text; None if the tokenizer is not known.
 
     The first count of an encoding takes half a second to load it, later ones about 10 µs per KB. OpenAI's names count
     only at OpenAI and at OpenRouter, where nothing else answers to them.

@@ -41,15 +41,15 @@ class Read(msgspec.Struct, frozen=True):
     """A body that was read."""
 
     parsed: ParsedRequest | None
-    """None where it cannot be read, and need not be."""
+    """None if it cannot be read, and need not be."""
     body: bytes | None = None
-    """To be forwarded; None where it is what came, or what the outline makes of it."""
+    """To be forwarded; None if it is what came, or what the outline makes of it."""
     outline: Outline | None = None
     """Of a large body: its values are where they are in the body that came."""
     changed: bool = False
     """Whether what is forwarded is not what came, but is to be put together by the outline."""
     refused: str = ""
-    """What of it the operator refuses, for the caller; empty where nothing is."""
+    """What of it the operator refuses, for the caller; empty if nothing is."""
 
 
 class CommonRead(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ class CommonRead(msgspec.Struct, frozen=True):
     path: str = ""
     """The provider's own."""
     read: Read | InvalidRequest | None = None
-    """None where the provider has no such form."""
+    """None if the provider has no such form."""
     route: str = ""
     """The name of the dynamic route that is called in the place of a model; then there is nothing else."""
 
@@ -154,7 +154,7 @@ def read_common(
     body: bytes, place: Place, refusals: Mapping[str, Refused], own_key: bool, chosen: str = ""
 ) -> CommonRead:
     """A call in a common form; the path of `place` is that of the form. `chosen` is the `provider/model` that is called
-    in the place of the body's. Raises InvalidRequest where the body does not name a provider."""
+    in the place of the body's. Raises InvalidRequest if the body does not name a provider."""
     bounds.check(body)
     named = chosen or bodies.decode(_MODEL_FIELD, body).model
     if not chosen and named.startswith(ROUTE_PREFIX):
@@ -193,7 +193,7 @@ def read_steps(body: bytes) -> list[Step]:
 
 
 def _check_step(step: _Step) -> None:
-    """Raises InvalidRequest where what a step has besides its query is larger than a request's head may be."""
+    """Raises InvalidRequest if what a step has besides its query is larger than a request's head may be."""
     if len(step.endpoint) > _STEP_TARGET_MAX:
         raise InvalidRequest(f"A step's endpoint is longer than {_STEP_TARGET_MAX:,} bytes.")
     size = len(step.provider) + len(step.endpoint)
@@ -244,7 +244,7 @@ def parse_refusals(fields: str, tools: str) -> dict[str, Refused]:
 
 
 def common_path(provider: Provider, path: str) -> str | None:
-    """The provider's own path for one of the common forms; None where it has none."""
+    """The provider's own path for one of the common forms; None if it has none."""
     if path == "chat/completions":
         return provider.chat_path
     if path == "embeddings":
@@ -270,7 +270,7 @@ def _check_text(body: bytes) -> None:
 
 
 def _check_numbers(parsed: ParsedRequest) -> None:
-    """Raises TooComplex where the request has more of something than is priced in a moment."""
+    """Raises TooComplex if the request has more of something than is priced in a moment."""
     demand = parsed.demand
     if demand.tools <= bounds.TOOLS_MAX and not (demand.images or demand.unseen or demand.further_models):
         return  # nearly all of them

@@ -2,7 +2,7 @@
 
 A key is searched for verbatim, escaped as in JSON, percent-encoded as in a URL, and in base64, also inside a longer
 text (`Basic …`, a token that contains it). In what passes it is overwritten with as many asterisks, so that lengths
-stay right. In an error, whose length was not announced, it is replaced by a word, and so are the operator's account ids.
+stay right. In an error, whose length is not announced, it is replaced by a word, and so are the operator's account ids.
 """
 
 import base64

@@ -66,7 +66,7 @@ class Skimmer:
         self._out.clear()
 
     def skeleton(self) -> bytes | None:
-        """The document without its bulk; None where that is still too large."""
+        """The document without its bulk; None if that is still too large."""
         return None if self._over else bytes(self._out)
 
     def _drop_logprobs(self) -> None:

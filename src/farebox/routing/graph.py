@@ -198,7 +198,7 @@ def _compiled(
 
 
 def key_field(limit: Limit) -> str | None:
-    """The field whose values are counted each for itself; None where all requests count together."""
+    """The field whose values are counted each for itself; None if all requests count together."""
     try:
         return check_field(limit.key)
     except InvalidCondition:

@@ -116,7 +116,7 @@ class Journal:
             self._batch_size = BATCH_SIZE
 
     async def _keep_again(self, entries: Sequence[Entry], away: NodeAway) -> None:
-        """Keep what is for a node that is away at the end of the journal. Raises NodeAway where that is unwritable."""
+        """Keep what is for a node that is away at the end of the journal. Raises NodeAway if that is unwritable."""
         self._again_at = self._monotonic() + NODE_AWAY_SECONDS
         try:
             await asyncio.gather(*(self._noting(self._files.add(encode(entry))) for entry in entries))

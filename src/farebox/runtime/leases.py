@@ -21,8 +21,8 @@ async def run_exclusive(
     lease_ms: int = LEASE_MS,
     retry_ms: int = RETRY_MS,
 ) -> bool:
-    """Run the job if it is due, counted from when it last finished, and no other process is running it; returns whether it
-    ran."""
+    """Run the job if it is due, counted from when it last finished, and no other process is running it; returns whether
+    it ran."""
     take = partial(
         take_lease,
         name=name,

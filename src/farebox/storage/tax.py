@@ -49,7 +49,7 @@ def list_tax_rates(connection: Connection) -> list[TaxRate]:
 
 
 def tax_of_purchase(connection: Connection, *, country: str, tax_id: str, seller_country: str) -> Tax | None:
-    """The tax on a purchase by a customer of `country` (empty: not known); None where no rate applies.
+    """The tax on a purchase by a customer of `country` (empty: not known); None if no rate applies.
 
     Reverse charge applies if the rate allows it and the customer has a tax ID and is not in the seller's own country.
     """

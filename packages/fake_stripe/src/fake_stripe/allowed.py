@@ -184,5 +184,5 @@ _SETS = {call: frozenset(names.split()) for call, names in _ALLOWED.items()}
 
 
 def allowed(call: str) -> frozenset[str] | None:
-    """None where the call is not in the table: it then takes anything."""
+    """None if the call is not in the table: it then takes anything."""
     return _SETS.get(call)

@@ -76,7 +76,7 @@ class FakeStripe:
         return self.pages.respond(request)
 
     async def _serve(self, exchange: Exchange, request: Request) -> ApiResponse | None:
-        """A call of the API, with the trouble that was queued for it. None where it is not to be answered."""
+        """A call of the API, with the trouble that was queued for it. None if it is not to be answered."""
         fault = self.faults.take(request.method, request.path)
         entry: Json = {
             "request_id": request.request_id,

@@ -20,7 +20,7 @@ class Attempt:
 
     charge: Json | None = None
     error: Json | None = None
-    """The card's error; None where it was charged, or must be authenticated first."""
+    """The card's error; None if it was charged, or must be authenticated first."""
 
 
 def needs_authentication(method: Json, *, off_session: bool) -> bool:

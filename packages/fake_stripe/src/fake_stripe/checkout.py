@@ -160,7 +160,7 @@ def _line(world: World, params: Params) -> Json:
 
 
 def give_card(world: World, session: Json, method: Json, email: str | None = None) -> Json | None:
-    """The customer has typed a card. The card's error; None where all is done, or the holder must authenticate it."""
+    """The customer has typed a card. The card's error; None if all is done, or the holder must authenticate it."""
     _require_open(session)
     if session["mode"] == "setup":
         intent = world.store.get("setup_intent", session["setup_intent"])
@@ -174,7 +174,7 @@ def give_card(world: World, session: Json, method: Json, email: str | None = Non
 
 
 def authenticate(world: World, session: Json, *, passed: bool) -> Json | None:
-    """What the holder answered. The card's error, None where all is done."""
+    """What the holder answered. The card's error, None if all is done."""
     _require_open(session)
     intent = pending_intent(world, session)
     if intent is None or intent["status"] != "requires_action":

@@ -31,7 +31,7 @@ _ENDED = ("won", "lost", "warning_closed")
 
 
 def open_dispute(world: World, charge: Json, reason: str, *, inquiry: bool) -> Json:
-    """Dispute what is left of a charge. Raises StripeError where nothing is, or it is disputed already."""
+    """Dispute what is left of a charge. Raises StripeError if nothing is, or it is disputed already."""
     amount = charge["amount_captured"] - charge["amount_refunded"]
     if charge["disputed"] or amount <= 0:
         raise refused(f"Charge {charge['id']} cannot be disputed: it is disputed already, or nothing of it is left.")

@@ -54,7 +54,7 @@ def create_endpoint(world: World, params: Params) -> Json:
 
 
 def new_endpoint(world: World, url: str, types: list[str], secret: str, endpoint_id: str | None = None) -> Json:
-    """An endpoint; not yet kept. Raises StripeError where the URL is none."""
+    """An endpoint; not yet kept. Raises StripeError if the URL is none."""
     if not url.startswith(("http://", "https://")):
         raise invalid(
             "Invalid URL: An explicit scheme (such as https) must be provided.", param="url", code="url_invalid"

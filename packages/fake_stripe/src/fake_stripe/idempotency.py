@@ -42,7 +42,7 @@ class Keys:
             self._busy.discard(key)
 
     def first_response(self, key: str, fingerprint: str) -> Json | None:
-        """What was answered to this key. Raises StripeError where it was used for something else."""
+        """What was answered to this key. Raises StripeError if it was used for something else."""
         self._forget_old()
         known = self._world.store.find("_idempotency", key)
         if known is None:

@@ -34,7 +34,7 @@ def _draft(world: World, params: Params, customer_id: str) -> Json | None:
 
 
 def require_draft(invoice: Json) -> None:
-    """Raises StripeError where the invoice can no longer be changed."""
+    """Raises StripeError if the invoice can no longer be changed."""
     if invoice["status"] != "draft":
         raise refused("This invoice is no longer editable", code="invoice_not_editable")
 

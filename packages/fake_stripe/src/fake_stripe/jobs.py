@@ -14,7 +14,7 @@ _ACTS: dict[str, Callable[[World, str], None]] = {
 
 
 def run_due(world: World) -> int | None:
-    """Do what is due. The time of the next, None where nothing waits."""
+    """Do what is due. The time of the next, None if nothing waits."""
     next_due = None
     for known in world.store.all("_job"):
         if known["at"] > world.now():

@@ -39,7 +39,7 @@ class Params:
         return name in self.values
 
     def text(self, name: str) -> str | None:
-        """None where it was not sent, or sent empty."""
+        """None if it was not sent, or sent empty."""
         value = self.values.get(name)
         if value is None or value == "":
             return None
@@ -50,7 +50,7 @@ class Params:
         return value
 
     def need(self, name: str) -> str:
-        """Raises StripeError where it was not sent."""
+        """Raises StripeError if it was not sent."""
         if name not in self.values:
             raise missing_param(self.named(name))
         value = self.text(name)
@@ -118,7 +118,7 @@ class Params:
         return [str(value) for value in self._list(name)]
 
     def plain(self, name: str) -> Any:
-        """As it was sent, None where it was sent empty: for what is only kept and shown."""
+        """As it was sent, None if it was sent empty: for what is only kept and shown."""
         return self.values.get(name) or None
 
     def _list(self, name: str) -> list[object]:

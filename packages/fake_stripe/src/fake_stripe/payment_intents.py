@@ -62,7 +62,7 @@ def new_intent(world: World, amount: int, currency: str, customer: str | None, *
 
 
 def check_amount(amount: int, currency: str, param: str = "amount") -> None:
-    """Raises StripeError where the amount cannot be charged."""
+    """Raises StripeError if the amount cannot be charged."""
     least = LEAST if currency not in _NO_DECIMALS else 1
     if amount <= 0 and amount != 0:
         raise invalid("Invalid positive integer", param=param, code="parameter_invalid_integer")
@@ -166,7 +166,7 @@ def attempt(
     may_authenticate: bool = False,
     return_url: str | None = None,
 ) -> Json | None:
-    """Try to pay a PaymentIntent. The card's error, None where it was paid or waits for its holder.
+    """Try to pay a PaymentIntent. The card's error, None if it was paid or waits for its holder.
 
     `may_authenticate`: although it is off session, its holder may be asked to authenticate it later.
     """
@@ -203,7 +203,7 @@ def require_authentication(world: World, intent: Json, return_url: str | None = 
 
 
 def authenticate(world: World, intent: Json, *, passed: bool) -> Json | None:
-    """What the card's holder did. The card's error, None where it was paid."""
+    """What the card's holder did. The card's error, None if it was paid."""
     method = world.store.get("payment_method", intent["payment_method"])
     if passed:
         return attempt(world, intent, method, authenticated=True)

@@ -74,7 +74,7 @@ def attach_to(world: World, params: Params, method_id: str) -> Json:
 
 
 def attach(world: World, method: Json, customer_id: str) -> Json:
-    """Save a payment method on a customer. Raises StripeError where its card may not be saved."""
+    """Save a payment method on a customer. Raises StripeError if its card may not be saved."""
     require_usable(method)
     if method["customer"] is None:
         method["customer"] = customer_id
@@ -111,7 +111,7 @@ def detach_from_customer(world: World, method: Json) -> None:
 
 
 def usable(world: World, method_id: str, *, param: str = "payment_method") -> Json:
-    """A payment method by id, or a new one of a token. Raises StripeError where it is gone."""
+    """A payment method by id, or a new one of a token. Raises StripeError if it is gone."""
     method = from_token(world, method_id) or world.store.get("payment_method", method_id, param=param)
     if method.get("_spent"):
         raise refused(_SPENT)
@@ -139,7 +139,7 @@ def for_payment(world: World, method_id: str, customer_id: str | None) -> Json:
 
 
 def from_token(world: World, token: str) -> Json | None:
-    """A new payment method of a `pm_card_…` or `tok_…` name; None where it is no such name."""
+    """A new payment method of a `pm_card_…` or `tok_…` name; None if it is no such name."""
     card = by_token(token)
     if card is None:
         return None

@@ -16,7 +16,7 @@ _BETWEEN = re.compile(r"(AND|OR)\b", re.IGNORECASE)
 
 
 def search(resources: Iterable[Json], params: Params, url: str) -> Json:
-    """One page of what matches. Raises StripeError where the query cannot be read."""
+    """One page of what matches. Raises StripeError if the query cannot be read."""
     clauses, any_of = _parse(params.need("query"))
     limit = params.integer("limit") or 10
     start = params.integer("page") or 0

@@ -106,7 +106,7 @@ class Deliverer:
         return len(batch)
 
     def _send_due(self) -> int | None:
-        """Begin to send what is due. The time of the next; None where nothing waits for a time."""
+        """Begin to send what is due. The time of the next; None if nothing waits for a time."""
         if self.mode.mode == "hold":
             return None
         now, next_due = self._world.now(), None
@@ -188,7 +188,7 @@ def _shuffled(batch: list[tuple[str, str]], seed: int | None) -> list[tuple[str,
 
 
 async def post(url: str, body: bytes, signature: str) -> int:
-    """POST an event. The status of the response, 0 where none came."""
+    """POST an event. The status of the response, 0 if none came."""
     try:
         return await asyncio.wait_for(_post(url, body, signature), _TIMEOUT_SECONDS)
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):

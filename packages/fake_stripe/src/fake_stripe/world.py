@@ -133,7 +133,7 @@ def random_text(length: int) -> str:
 
 
 def address(values: Any) -> Json | None:
-    """An address with all its fields, None where none was given."""
+    """An address with all its fields, None if none was given."""
     if not isinstance(values, dict) or not values:
         return None
     return {name: values.get(name) or None for name in ("city", "country", "line1", "line2", "postal_code", "state")}

@@ -121,7 +121,7 @@ async def open_checkout(request: Request, body: CheckoutOpen) -> Response:
 
 
 def _checked(url: str | None, field: str) -> str | None:
-    """Raises InvalidInput where the URL is not one that a browser may be sent to."""
+    """Raises InvalidInput if the URL is not one that a browser may be sent to."""
     if url is None:
         return None
     try:

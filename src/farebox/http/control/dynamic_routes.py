@@ -291,7 +291,7 @@ def _find_version(connection: Connection, request: Request, version_id: str) -> 
 
 
 def _new_version(request: Request, elements: list[Element]) -> VersionRow:
-    """Raises InvalidInput where the elements are no route, each fault with its path."""
+    """Raises InvalidInput if the elements are no route, each fault with its path."""
     elements = [in_newer_form(element) for element in elements]
     draft = is_draft(elements)
     if not draft:

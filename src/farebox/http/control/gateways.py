@@ -167,7 +167,7 @@ async def _written(request: Request, write: Callable[[Connection], GatewayRow]) 
 
 
 def _given(body: Any) -> dict[str, Any]:
-    """The fields of the configuration that were sent. Raises InvalidInput where one asks for what cannot be had."""
+    """The fields of the configuration that were sent. Raises InvalidInput if one asks for what cannot be had."""
     given = {item.name: getattr(body, item.name) for item in _CONFIG}
     given = {name: value for name, value in given.items() if value is not msgspec.UNSET}
     faults = [

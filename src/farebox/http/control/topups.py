@@ -179,7 +179,7 @@ async def remove_config(request: Request, _: None) -> Response:
 
 
 def check_config_allowed(request: Request) -> None:
-    """Raises Problem (CONFIG_BY_TOKEN) where the operator left this to people, and a token asks."""
+    """Raises Problem (CONFIG_BY_TOKEN) if the operator left this to people, and a token asks."""
     by_token = request.caller is None or request.caller.token_id is not None
     if by_token and request.services.settings.token_topup_config == "deny":  # noqa: S105 - no secret
         raise Problem(CONFIG_BY_TOKEN, "Auto top-up cannot be changed with an access token here")

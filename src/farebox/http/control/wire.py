@@ -40,7 +40,7 @@ Moment = Annotated[str, msgspec.Meta(max_length=40, description="ISO 8601; UTC i
 
 
 def moment(text: str | None, name: str) -> int | None:
-    """A query parameter's time in milliseconds. Raises InvalidInput where it is no time."""
+    """A query parameter's time in milliseconds. Raises InvalidInput if it is no time."""
     if text is None:
         return None
     try:

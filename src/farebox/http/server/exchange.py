@@ -79,7 +79,7 @@ class Http1Exchange:
     def __init__(
         self, wire: Wire, head: RequestHead, length: int | None, head_bytes: int, body: bytes | None = None
     ) -> None:
-        """`length`: of the body; None where it comes in chunks. `body`: where it has come together with the head."""
+        """`length`: of the body; None if it comes in chunks. `body`: where it has come together with the head."""
         self.head = head
         self.method = head.method
         self.path = head.path

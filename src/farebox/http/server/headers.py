@@ -34,7 +34,7 @@ _plain: set[str] = set()
 
 
 def split_target(target: bytes, method: str) -> tuple[str, str]:
-    """Path and query of a request's target. Raises ValueError where it has no form that is served.
+    """Path and query of a request's target. Raises ValueError if it has no form that is served.
 
     What needs no percent-encoding in a path is decoded, the rest encoded in one way, so that every spelling of a path
     is the same path to all who look at it afterwards.
@@ -120,7 +120,7 @@ def sendable(headers: HeaderList) -> HeaderList:
 
 
 def status_line(status: int) -> str:
-    """Raises ValueError where it is no status of a final response."""
+    """Raises ValueError if it is no status of a final response."""
     line = _STATUS_LINES.get(status)
     if line is not None:
         return line

@@ -29,7 +29,7 @@ class Incoming:
                 self._file.append(piece)
 
     def add(self, data: bytes) -> None:
-        """Raises OSError where the file takes no more."""
+        """Raises OSError if the file takes no more."""
         pieces, small = self._pieces, len(data) < _PIECE_MIN
         if self._file is not None and not small:
             self._flush(self._file)

@@ -18,8 +18,8 @@ _ADDRESS_BYTES: Final = {1: 4, 2: 16}
 
 
 def read_preface(data: bytes) -> tuple[int, str] | None:
-    """The header at the start of a connection: its length, and the client's address, empty where it names none (a check
-    of the proxy's own). None while it is not there in full. Raises ValueError where it is none."""
+    """The header at the start of a connection: its length, and the client's address, empty if it names none (a check
+    of the proxy's own). None while it is not there in full. Raises ValueError if it is none."""
     if data.startswith(_SIGNATURE[: len(data)]):
         return _version_2(data)
     if data.startswith(b"PROXY "[: len(data)]):
@@ -29,7 +29,7 @@ def read_preface(data: bytes) -> tuple[int, str] | None:
 
 def plain(address: str) -> str:
     """The address; one of IPv4 as it is usually written: a socket for both kinds, ours or a proxy's, has it as IPv6's
-    (`::ffff:192.0.2.1`). Raises ValueError where it is none."""
+    (`::ffff:192.0.2.1`). Raises ValueError if it is none."""
     found = ip_address(address)
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
     return str(mapped or found)

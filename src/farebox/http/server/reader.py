@@ -313,7 +313,7 @@ class RequestReader:
         return rest
 
     def _judge(self, method: str, version: str, headers: dict[str, str]) -> int | None:
-        """The length of the body, None for chunks. Raises HttpParserError where the request is not to be served."""
+        """The length of the body, None for chunks. Raises HttpParserError if the request is not to be served."""
         if version not in ("1.1", "1.0"):
             self._fail(505, "Use HTTP/1.1.")
         if method == "CONNECT":

@@ -146,7 +146,7 @@ def flac_length(data: bytes, start: int) -> Measure | None:
 
 
 def flac_frames(data: bytes, start: int, information: bytes) -> Measure | None:
-    """The frames from `start` on; `information` is the stream's description. None where that is none."""
+    """The frames from `start` on; `information` is the stream's description. None if that is none."""
     described = int.from_bytes(information[10:18], "big")
     rate, total = described >> 44, described & (1 << 36) - 1
     if len(information) < 18 or not rate:

@@ -262,7 +262,7 @@ class EventReader:
     # --- events ---
 
     def _taken(self, data: bytes) -> bool | None:
-        """Read an event's data; None where that is not possible."""
+        """Read an event's data; None if that is not possible."""
         if data == b"[DONE]":
             self._seen.end()
             return True

@@ -39,8 +39,8 @@ ADVICE_MAX: Final = 5
 def further_models(
     advisors: Iterable[FurtherModel], fallbacks: object, output_max: int | None, *, compacted: bool
 ) -> tuple[FurtherModel, ...]:
-    """What a request lets run in addition to its own model: its advisors, the entries of `fallbacks`, and one pass that sums
-    the conversation up."""
+    """What a request lets run in addition to its own model: its advisors, the entries of `fallbacks`, and one pass that
+    sums the conversation up."""
     found = list(advisors)
     for entry in fallbacks if isinstance(fallbacks, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("model"), str):
@@ -52,7 +52,7 @@ def further_models(
 
 
 def unnamed_fallback(fallbacks: object) -> str | None:
-    """Why the fallbacks cannot be priced; None where each names its model."""
+    """Why the fallbacks cannot be priced; None if each names its model."""
     named = fallbacks is None or (
         isinstance(fallbacks, list) and all(isinstance(one, dict) and one.get("model") for one in fallbacks)
     )

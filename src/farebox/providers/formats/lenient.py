@@ -45,7 +45,7 @@ class ResponseDecoder(Generic[T]):
         self._list, self._raw = _raw_decoders(self._kind)
 
     def decode(self, data: bytes) -> T:
-        """Raises ValueError where this is no JSON, or nothing like `kind`; RecursionError where it is too deep."""
+        """Raises ValueError if this is no JSON, or nothing like `kind`; RecursionError where it is too deep."""
         if len(data) > STRICT_BYTES_MAX and not _of_few_parts(data):
             data = self._sparse(data)
         try:
@@ -57,7 +57,7 @@ class ResponseDecoder(Generic[T]):
             return self.convert(parsed(data, self._float))
 
     def _sparse(self, data: bytes) -> bytes:
-        """Its small fields, the smallest first; of a list the last items. Raises ValueError where it is no JSON."""
+        """Its small fields, the smallest first; of a list the last items. Raises ValueError if it is no JSON."""
         if self._list is not None and data.lstrip()[:1] == b"[":
             if data.count(b",") > _ITEMS_MAX:
                 raise ValueError("a list of too many items")

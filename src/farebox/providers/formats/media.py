@@ -225,7 +225,8 @@ def _decoded(text: str) -> bytes:
 
 
 def image_size(data: bytes) -> tuple[int | None, int | None]:
-    """Width and height in pixels from the beginning of a PNG, GIF, WebP or JPEG; (None, None) if it does not show them."""
+    """Width and height in pixels from the beginning of a PNG, GIF, WebP or JPEG; (None, None) if it does not show
+    them."""
     size: tuple[int, int] | None = None
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
         size = struct.unpack(">II", data[16:24])

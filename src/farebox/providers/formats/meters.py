@@ -127,7 +127,7 @@ class Reading:
         return figures is not None and "input_tokens" in figures.usage and "input_tokens" not in figures.missing
 
     def read(self, usage: Mapping[str, object]) -> Figures | None:
-        """The figures of a usage object; None where it has none. Raises AbsurdUsage where one cannot be right."""
+        """The figures of a usage object; None if it has none. Raises AbsurdUsage if one cannot be right."""
         found: dict[str, Quantity] = {}
         reported = _collect(found, self._rows_for(usage), usage)
         if self._extra and not _adds_up(usage.get("total_tokens"), found):
@@ -197,7 +197,7 @@ def consistent(figures: Mapping[str, object], missing: tuple[str, ...] = ()) -> 
     A part above its whole makes the part doubtful, not the whole: it is cut to what the whole leaves it, with a note.
     Of a whole that is missing, the parts are the least.
 
-    Raises AbsurdUsage where a figure cannot be right.
+    Raises AbsurdUsage if a figure cannot be right.
     """
     usage = checked(figures)
     if _SPECIAL.isdisjoint(usage):

@@ -25,7 +25,7 @@ class Part:
 
 
 def parts(content_type: str, body: bytes) -> list[Part]:
-    """The fields of a form. Raises InvalidRequest where the body is not the form its content type says."""
+    """The fields of a form. Raises InvalidRequest if the body is not the form its content type says."""
     found = _BOUNDARY.search(content_type)
     if found is None or len(_BOUNDARIES.findall(content_type)) > 1:
         raise InvalidRequest("The content type does not name one boundary: send multipart/form-data; boundary=….")
@@ -50,7 +50,7 @@ def parts(content_type: str, body: bytes) -> list[Part]:
 
 
 def _field_name(head: bytes) -> tuple[str, bool]:
-    """The name of the part with this head, and whether it is a file. Raises InvalidRequest where it is not written in
+    """The name of the part with this head, and whether it is a file. Raises InvalidRequest if it is not written in
     the one way that every parser reads alike: the provider's might find another `model` in the form than ours."""
     places = list(_DISPOSITION.finditer(head))
     found = _FORM_DATA.match(head, places[0].end()) if len(places) == 1 else None
@@ -68,7 +68,7 @@ def _field_name(head: bytes) -> tuple[str, bool]:
 
 
 def value(fields: list[Part], body: bytes, name: str) -> str | None:
-    """The text of a field, None where the form lacks it. Raises InvalidRequest where it is given twice: the provider
+    """The text of a field, None if the form lacks it. Raises InvalidRequest if it is given twice: the provider
     might believe the other one."""
     same = [part for part in fields if part.name == name]
     if len(same) > 1:

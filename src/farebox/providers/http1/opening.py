@@ -153,7 +153,7 @@ class _Tunnel(asyncio.Protocol):
             self._answered.set_result(b"")
 
     async def ask(self, transport: asyncio.Transport, host: str, port: int, credentials: bytes) -> None:
-        """Raises ProxyFailed where the proxy does not open the way."""
+        """Raises ProxyFailed if the proxy does not open the way."""
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         transport.write(f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n".encode() + credentials + b"\r\n")
         response = await self._answered
@@ -171,7 +171,7 @@ class _Tunnel(asyncio.Protocol):
 
 
 def proxy_credentials(proxy: str) -> bytes:
-    """The header for the user name and password in the proxy's URL; empty where it has none."""
+    """The header for the user name and password in the proxy's URL; empty if it has none."""
     parts = urlsplit(proxy)
     if not parts.username:
         return b""

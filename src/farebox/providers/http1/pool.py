@@ -157,7 +157,7 @@ class PooledUpstream:
         return await self._open.connection(origin, make)
 
     def _learn(self, base: str) -> Origin:
-        """What the first part of a URL means. Raises UpstreamFailed where it means nothing."""
+        """What the first part of a URL means. Raises UpstreamFailed if it means nothing."""
         try:
             parts = urlsplit(base)
             scheme, host, port = parts.scheme, parts.hostname, parts.port
@@ -207,7 +207,7 @@ def _head(request: UpstreamRequest, lines: bytes) -> bytes:
 
 
 def _head_lines(request: UpstreamRequest, origin: Origin, target: str) -> bytes:
-    """The request's head but for its end. Raises UpstreamFailed where a part of it cannot be sent."""
+    """The request's head but for its end. Raises UpstreamFailed if a part of it cannot be sent."""
     if request.method not in _METHODS:
         raise UpstreamFailed(f"{request.method} is not a method that can be sent", sent=False, cause="unsendable")
     lines = [f"{name}: {value}\r\n" for name, value in request.headers if _is_name(name)]

@@ -51,7 +51,7 @@ class Http1Response:
     async def chunk(self) -> bytes | None:
         """Everything that has arrived since the last time; waits where that is nothing; None at the end.
 
-        Raises UpstreamFailed where the response broke off.
+        Raises UpstreamFailed if the response broke off.
         """
         while not self._chunks:
             if self._ended:

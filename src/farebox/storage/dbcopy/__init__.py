@@ -12,7 +12,7 @@ __all__ = ["Progress", "Row", "Source", "Target", "source", "target"]
 def source(settings: Settings) -> Source:
     """The database that is copied, kept from being written to until it is closed.
 
-    Raises DatabaseUnavailable (also where a server has it), SchemaMismatch.
+    Raises DatabaseUnavailable (also if a server has it), SchemaMismatch.
     """
     if settings.engine == "sqlite":
         from farebox.storage.dbcopy.sqlite import SqliteSource
@@ -27,7 +27,7 @@ def target(settings: Settings, buckets: int) -> Target:
     """The database that is copied into, its schema brought up to date; made where it is a file that is not there. On
     PostgreSQL it will be one of this many buckets.
 
-    Raises DatabaseUnavailable (also where a server or another copy has it), SchemaMismatch.
+    Raises DatabaseUnavailable (also if a server or another copy has it), SchemaMismatch.
     """
     if settings.engine == "sqlite":
         from farebox.storage.dbcopy.sqlite import SqliteTarget

@@ -92,7 +92,7 @@ class BridgedConnection:
 
 
 async def execute(session: Session, sql: str, values: tuple[Any, ...]) -> tuple[FoundRows, int | None]:
-    """Execute a statement of a store; its rows, and how many it changed: None where it is not one that changes rows.
+    """Execute a statement of a store; its rows, and how many it changed: None if it is not one that changes rows.
 
     Raises NodeAway, which a job may expect; other errors of the driver are for the caller of the job.
     """

@@ -92,7 +92,7 @@ async def migrate(
 
 async def place(session: Session, buckets: int) -> Placed:
     """Distribute the tables of a migrated database over the nodes of its cluster, and define the functions as they are
-    there. May be repeated. Raises DatabaseUnavailable where there is no Citus."""
+    there. May be repeated. Raises DatabaseUnavailable if there is no Citus."""
     placed = await distribute(session, buckets)
     await migrate(session, buckets=buckets)
     return placed

@@ -18,7 +18,7 @@ async def require_buckets(session: Session, buckets: int, *, may_change: bool = 
     that does no harm: the tables are not distributed, and every account is in a bucket that there would be then, or
     about to be copied again. Inside a transaction that has the turn of all jobs.
 
-    Raises SchemaMismatch where the stored number is another.
+    Raises SchemaMismatch if the stored number is another.
     """
     stored = await session.fetchval("SELECT buckets FROM schema_version")
     if stored == buckets:
