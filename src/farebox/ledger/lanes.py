@@ -237,7 +237,7 @@ class _Lane:
                     self._ledger.do_slowly(item)
 
     def _send_again(self, items: list[Item]) -> None:
-        """Under a new epoch, ahead of all others. Raises DatabaseUnavailable where one was fenced before."""
+        """Under a new epoch, ahead of all others. Raises DatabaseUnavailable if one was fenced before."""
         log.warning("lane fenced", bucket=self._bucket, items=len(items))
         self._sender.close()  # it registers when it connects
         if any(item.fenced for item in items):
