@@ -33,7 +33,7 @@ RULE_STATES: dict[str, frozenset[str]] = {
 """Where auto top-up is switched off there is no rule."""
 
 DISABLED_REASONS: dict[str, str] = {
-    "card_declined": "The card was declined for good, or too often. Save another card, or save the rule again.",
+    "card_declined": "The card was declined permanently, or too often. Save another card, or save the rule again.",
     "authentication_required": "The bank wants the cardholder to confirm the payment on the hosted page.",
     "no_payment_method": "There is no card to charge. Save one.",
     "monthly_cap_reached": "This month's auto top-ups have reached the owner's cap. It resumes next month.",
