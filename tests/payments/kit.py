@@ -376,7 +376,7 @@ async def open_shop(folder: Path, **settings: object) -> AsyncIterator[Shop]:
             stripe_webhook_secret=WEBHOOK_SECRET,
             stripe_api_base=fake.url,
             log_level="error",
-            **{"low_balance_cents": 0, **settings},
+            **{"low_balance_cents": 0, "database_timeout_ms": 60_000, **settings},  # a busy machine has all the time
         )
         async with open_services(loaded, clock) as services:
             shop = Shop(services, clock, http)

@@ -231,7 +231,8 @@ def _one_process(settings: dict[str, Any], number: int, start: Any) -> None:
 
 
 async def _together(shop: Shop, target: Callable[..., None], count: int) -> list[int | None]:
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])  # loaded once, for all of them
     start = context.Barrier(count)
     settings = asdict(shop.services.settings)
     processes = [context.Process(target=target, args=(settings, number, start)) for number in range(count)]

@@ -21,7 +21,7 @@ from tests.payments.crash import Flow, Step, differing, live, picture, prepare
 from tests.payments.world import ACCOUNT, DAY, MINUTE, SECOND, Saved, Webhooks, World, open_world
 
 LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
-SAMPLE: dict[Webhooks, int] = {"dropped": 5, "delivered": 2, "tripled": 2}
+SAMPLE: dict[Webhooks, int] = {"dropped": 2, "delivered": 1, "tripled": 1}
 """How many points are tried by default."""
 WEBHOOK_MODES: tuple[Webhooks, ...] = ("dropped", "delivered", "tripled")
 
@@ -288,13 +288,14 @@ QUICK = ("a refund",)
 async def test_a_crash_anywhere_changes_nothing(flow: Flow, tmp_path: Path) -> None:
     with open_world(tmp_path, **flow.settings) as world:
         start = await prepare(world, flow, tmp_path)
-        expected, _ = await after(world, flow, start, "dropped", None)
+        expected, points = await after(world, flow, start, WEBHOOK_MODES[0], None)
         assert not expected["open"], f"left open: {expected['open']}"
         failures: list[str] = []
         tried = 0
         for webhooks in WEBHOOK_MODES:
-            found, points = await after(world, flow, start, webhooks, None)
-            failures += [f"{webhooks}, without a crash: {text}" for text in differing(expected, found)]
+            if webhooks != WEBHOOK_MODES[0]:
+                found, points = await after(world, flow, start, webhooks, None)
+                failures += [f"{webhooks}, without a crash: {text}" for text in differing(expected, found)]
             for number in chosen(points, webhooks, flow):
                 tried += 1
                 where = f"{webhooks}, dead at {number} ({points[number - 1]})"
