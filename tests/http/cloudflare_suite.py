@@ -1,15 +1,17 @@
-"""Cloudflare's own tests of its Python SDK for billing, run against a Farebox with a fake Stripe.
+"""Cloudflare's own tests of its Python SDK for AI Gateway, run against a Farebox with a fake Stripe.
 
     python -m tests.http.cloudflare_suite [--cache FOLDER] [pytest arguments …]
 
 The tests come out of the SDK's source distribution on PyPI when this runs; nothing of Cloudflare's is kept in this
-repository. They use fixed ids, so before each test the harness (not the product) wipes the account and seeds it anew by
-the program's own use-cases: a saved card, a purchase, an auto top-up, a spending limit, usage.
+repository. They use fixed ids, so before each test the harness (not the product) wipes the accounts and seeds them
+anew: for billing by the program's own use-cases (a saved card, a purchase, an auto top-up, a spending limit, usage),
+otherwise with gateways, a log, a dynamic route, datasets and an evaluation.
 """
 
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -24,15 +26,23 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+import msgspec
 
 from fake_stripe import RunningFakeStripe, start_fake_stripe
 from farebox.billing import auto_top_up, top_up
 from farebox.calls import spending_limit
+from farebox.calls.evaluations import EVALUATORS
+from farebox.gateway import GatewayConfig
 from farebox.runtime.services import Services
 from farebox.storage.accounts import add_account, add_user
+from farebox.storage.calls import CallDetail, CallRow, insert_call
+from farebox.storage.datasets import DatasetRow, EvaluationRow, add_evaluation, put_dataset
+from farebox.storage.gateways import GatewayRow, put_gateway
+from farebox.storage.routes import DeploymentRow, RouteRow, VersionRow, add_route, add_version
 from farebox.storage.sql import Connection
 from farebox.storage.tables import tables
 from tests.http.support import attach_card, make_default
+from tests.http.test_dynamic_routes import PLAIN
 from tests.support import Customer, Farebox, quiet_logs, running_farebox
 
 VERSION = "5.9.0"
@@ -41,7 +51,10 @@ EMAIL, KEY = "user@example.com", "144c9defac04969c7bfad8efaa8ea194"
 CARD, INVOICE = "pm_123", "in_1abc"
 NEEDS = ("pytest", "pytest-asyncio", "respx", "time-machine", "dirty-equals", "nest-asyncio", "rich")
 BUILD_NEEDS = ("hatchling", "hatch-fancy-pypi-readme")
-FILES = ("tests/api_resources/ai_gateway/billing", "tests/api_resources/ai_gateway/test_billing.py")
+FILES = ("tests/api_resources/ai_gateway", "tests/api_resources/test_ai_gateway.py")
+LAB, SHOP = "3ebbcb006d4d46d7bb6a8c7f14676cb0", "0d37909e38d3e99c29fa2cd343ac421a"
+"""Accounts of the suite: one with datasets, one with logs and routes."""
+GATEWAY, ROUTE = "my-gateway", "54442216"
 
 
 def main() -> int:
@@ -90,10 +103,13 @@ def seeded_server() -> Iterator[tuple[Farebox, str]]:
 
         class Reset(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("content-length", "0")))
+                test = json.loads(self.rfile.read(int(self.headers.get("content-length", "0"))))["test"]
                 try:
                     wipe(farebox, fake)
-                    seed(farebox, fake)
+                    if "billing" in test:
+                        seed(farebox, fake)
+                    else:
+                        seed_gateways(farebox, without_gateway="test_ai_gateway.py" in test and "_create" in test)
                 except Exception as error:
                     self.send_error(500, f"{type(error).__name__}: {error}"[:200])
                     raise
@@ -162,9 +178,11 @@ def wipe(farebox: Farebox, fake: Fake) -> None:
     def job(connection: Connection) -> None:
         for table in tables():
             if "account_id" in table.columns:
-                connection.execute(f"DELETE FROM {table.name} WHERE account_id = ?", (ACCOUNT,))
+                for account_id in (ACCOUNT, LAB, SHOP):
+                    connection.execute(f"DELETE FROM {table.name} WHERE account_id = ?", (account_id,))
 
     farebox.run(farebox.services.database.write(job))
+    farebox.run(farebox.services.configuration.forget())
 
 
 def seed(farebox: Farebox, fake: Fake) -> None:
@@ -186,8 +204,46 @@ def seed(farebox: Farebox, fake: Fake) -> None:
 
 def _account_and_user(connection: Connection, services: Services) -> None:
     at = services.clock.now_ms()
-    add_account(connection, ACCOUNT, "Cloudflare's suite", at)
-    add_user(connection, EMAIL, services.vault.hash_token(KEY), [ACCOUNT], at)
+    for account_id in (ACCOUNT, LAB, SHOP):
+        add_account(connection, account_id, "Cloudflare's suite", at)
+    add_user(connection, EMAIL, services.vault.hash_token(KEY), [ACCOUNT, LAB, SHOP], at)
+
+
+def seed_gateways(farebox: Farebox, *, without_gateway: bool) -> None:
+    """The accounts as the suite expects them, but for billing."""
+    EVALUATORS["string"] = EVALUATORS["cost"]
+    services = farebox.services
+    at = services.clock.now_ms()
+    config = msgspec.json.encode(GatewayConfig())
+    start = '[{"id": "start", "type": "start", "outputs": {"next": {"elementId": "end"}}}]'
+    elements = msgspec.json.encode(PLAIN).decode()
+
+    def job(connection: Connection) -> None:
+        _account_and_user(connection, services)
+        if not without_gateway:
+            put_gateway(connection, GatewayRow(LAB, GATEWAY, config, at, at))
+        put_gateway(connection, GatewayRow(SHOP, GATEWAY, config, at, at))
+        put_gateway(connection, GatewayRow(SHOP, ROUTE, config, at, at))
+        for dataset_id in ("id", "string"):
+            filters = '[{"key": "model", "operator": "eq", "value": ["demo-1"]}]'
+            put_dataset(connection, DatasetRow(LAB, GATEWAY, dataset_id, dataset_id, True, filters, at, at))
+        dataset = '[{"id": "id", "name": "id", "enable": true, "filters": [], "created_at": 0, "modified_at": 0}]'
+        result = '[{"id": "result", "type_id": "cost", "created_at": 0, "modified_at": 0}]'
+        evaluation = EvaluationRow(LAB, GATEWAY, "id", "first", dataset, result, 0, False, at, at)
+        add_evaluation(connection, evaluation, due_at=at)
+        version = VersionRow(ROUTE, elements, True, at)
+        deployment = DeploymentRow(ROUTE, ROUTE, at)
+        add_route(connection, RouteRow(SHOP, ROUTE, ROUTE, "first", at, at, version, deployment))
+        add_version(connection, SHOP, ROUTE, ROUTE, VersionRow("0", start, False, at))
+        detail = CallDetail(request_content_type="application/json", response_content_type="application/json")
+        call = CallRow(
+            SHOP, "id", GATEWAY, at, "demo", "demo-1", True, 200, 5, 1, 1, 1, 0, detail, None, True,
+            b'{"model": "demo-1"}', b'{"object": "chat.completion"}',
+        )  # fmt: skip
+        insert_call(connection, 0, call)
+
+    farebox.run(services.database.write(job))
+    farebox.run(services.configuration.forget())
 
 
 def _rename(connection: Connection, payment_id: str) -> None:

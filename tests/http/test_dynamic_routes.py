@@ -239,7 +239,7 @@ def test_what_is_no_route_is_refused_and_the_fault_is_located(customer: Customer
 
 
 def test_wrong_names(customer: Customer) -> None:
-    for body in ({"name": ""}, {"name": "a b"}, {"name": "a/b"}, {"name": 7}, {"name": "x" * 65}, {}):
+    for body in ({"name": ""}, {"name": "a\nb"}, {"name": "a\0"}, {"name": 7}, {"name": "x" * 65}, {}):
         response = http.post(_url(customer), json={"elements": PLAIN} | body, headers=customer.headers)
         assert (response.status_code, response.json()["errors"][0]["path"]) == (400, ["body", "name"])
 
@@ -254,6 +254,8 @@ def test_routes_of_another_account_are_not_there(customer: Customer) -> None:
     assert http.get(_url(other), headers=other.headers).json()["data"]["routes"] == []
     assert other.chat(model="dynamic/mine").status_code == 404
     assert customer.chat(model="dynamic/mine").status_code == 200
+    assert _create(customer, PLAIN, name="Route Name/ü").status_code == 200
+    assert customer.chat(model="dynamic/Route Name/ü").status_code == 200
 
 
 def _url(customer: Customer, path: str = "", gateway: str = "default") -> str:

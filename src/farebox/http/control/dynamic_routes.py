@@ -27,7 +27,7 @@ VERSIONS_MAX = 500
 CUSTOM = "custom-"
 """What the names of an account's own providers begin with."""
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class RouteCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
