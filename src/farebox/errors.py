@@ -17,6 +17,18 @@ class ErrorKind:
     remedy: str
 
 
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """The figures behind a refusal for want of money. Amounts in nano-dollars, the time in Unix milliseconds."""
+
+    needed: int
+    """The most that the call can cost."""
+    available: int
+    """What the account, or its limit, has left for it."""
+    resets_at: int | None = None
+    """When the limit's window ends, and more is available; None if no time brings it."""
+
+
 class ClientGone(Exception):
     """The client closed its connection; nothing more can be sent to it."""
 
@@ -33,6 +45,7 @@ class Problem(Exception):
         path: tuple[str | int, ...] | None = None,
         chain: tuple[tuple[int, str], ...] = (),
         reason: str = "",
+        shortage: Shortage | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -45,6 +58,7 @@ class Problem(Exception):
         """Cloudflare's `error_chain`: more (code, message) pairs under this one."""
         self.reason = reason
         """Details for the call's log row."""
+        self.shortage = shortage
 
 
 # The gateway (data plane)

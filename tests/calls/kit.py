@@ -71,7 +71,7 @@ def set_provider(farebox: Farebox, slug: str, *, base_url: str | None = None, ap
     forget(farebox)
 
 
-def set_price(farebox: Farebox, provider: str, model: str, *, output_max: int = 4096) -> None:
+def set_price(farebox: Farebox, provider: str, model: str, *, output_max: int = 4096, input_mtok: str = "1") -> None:
     """The demo provider's price for any model of any provider."""
     services = farebox.services
     farebox.run(
@@ -81,7 +81,7 @@ def set_price(farebox: Farebox, provider: str, model: str, *, output_max: int = 
                 services.ids,
                 provider=provider,
                 model=model,
-                rates={"input_mtok": "1", "output_mtok": "2"},
+                rates={"input_mtok": input_mtok, "output_mtok": "2"},
                 output_max=output_max,
                 at=services.clock.now_ms() - 1000,
             )

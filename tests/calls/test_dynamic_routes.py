@@ -85,8 +85,7 @@ def chosen(customer: Customer, *, headers: dict[str, str] | None = None, **body:
 
 
 def code(response: httpx.Response) -> int:
-    found = response.json()["error"]
-    return int(found[0]["code"] if isinstance(found, list) else found["code"])
+    return int(response.json()["errors"][0]["code"])
 
 
 def spent(customer: Customer) -> int:

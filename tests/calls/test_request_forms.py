@@ -108,7 +108,7 @@ def test_an_unknown_coding_is_refused_but_forwarded_on_the_callers_own_key(
 ) -> None:
     for coding in ("compress", "gzip, gzip, gzip, gzip"):
         refused = post(customer, "openai/chat/completions", b"?", {"content-encoding": coding})
-        assert (refused.status_code, refused.json()["error"][0]["code"]) == (415, 2917)
+        assert (refused.status_code, refused.json()["errors"][0]["code"]) == (415, 2917)
         assert refused.headers["accept-encoding"] == "zstd, br, gzip, deflate"
     assert not provider.sent
     assert post(customer, "openai/chat/completions", b"?", {"content-encoding": "compress"}, key="sk-own").is_success
@@ -125,10 +125,10 @@ def test_a_body_is_decoded_within_bounds(
         bomb = code(large)
         assert len(bomb) * EXPANSION_MAX < 2**20
         refused = post(customer, "openai/chat/completions", bomb, {"content-encoding": coding})
-        assert (refused.status_code, refused.json()["error"][0]["code"]) == (413, 2906)
+        assert (refused.status_code, refused.json()["errors"][0]["code"]) == (413, 2906)
     for broken in (coded[:-3], coded + b"more", b"{" + coded, whole):
         refused = post(customer, "openai/chat/completions", broken, {"content-encoding": coding})
-        assert (refused.status_code, refused.json()["error"][0]["code"]) == (400, 2901), broken
+        assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, 2901), broken
         assert coding in refused.json()["message"]
     assert not provider.sent
 
@@ -199,7 +199,7 @@ def test_googles_tools_may_be_one_object(customer: Customer, provider: Upstream)
     assert post(customer, path, body | {"tools": {"functionDeclarations": [{"name": "f"}]}}).status_code == 200
     assert provider.sent[0].json()["tools"] == {"functionDeclarations": [{"name": "f"}]}
     refused = post(customer, path, body | {"tools": {"googleMaps": {}}})
-    assert (refused.status_code, refused.json()["error"]["details"][0]["code"]) == (400, 2903)
+    assert (refused.status_code, refused.json()["error"]["details"][0]["metadata"]["code"]) == (400, "2903")
 
 
 def test_a_prompt_stored_at_the_provider_needs_a_price_of_its_own(
@@ -208,7 +208,7 @@ def test_a_prompt_stored_at_the_provider_needs_a_price_of_its_own(
     provider.response = {"object": "response", "model": "gpt-5.4", "output": [], "usage": RESPONSE_USAGE}
     body = {"prompt": {"id": "pmpt_acme1", "version": "3"}}
     refused = post(customer, "openai/responses", body)
-    assert (refused.status_code, refused.json()["error"][0]["code"]) == (400, 2904)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, 2904)
     assert "prompt:pmpt_acme1" in refused.json()["message"]
     set_price(farebox, "openai", "prompt:pmpt_acme1")
     assert charged(customer, post(customer, "openai/responses", body)) == price_of(7, 3)
@@ -217,7 +217,7 @@ def test_a_prompt_stored_at_the_provider_needs_a_price_of_its_own(
 def test_tools_inside_the_input_are_refused_by_name(customer: Customer, provider: Upstream) -> None:
     item = {"type": "additional_tools", "role": "developer", "tools": [{"type": "image_generation"}]}
     refused = post(customer, "openai/responses", {"model": "gpt-5.4", "input": [item]})
-    assert (refused.status_code, refused.json()["error"][0]["code"]) == (400, 2903)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, 2903)
     assert "image_generation" in refused.json()["message"]
     assert not provider.sent
 
@@ -316,7 +316,7 @@ def test_codex_shows_our_message_when_credit_runs_out(farebox: Farebox, provider
         ("openai/responses", {"user-agent": "codexample/1"}),
     ):
         response = post(poor, path, body, headers)
-        assert (response.status_code, response.json()["error"][0]["code"]) == (402, 2021)
+        assert (response.status_code, response.json()["errors"][0]["code"]) == (402, 2021)
         assert response.headers["x-should-retry"] == "false"
     assert post(poor, "openai/chat/completions", CHAT, CODEX).status_code == 402
     assert differences(farebox) == []
@@ -331,7 +331,7 @@ def test_limits_end_a_run_of_codex_and_held_money_does_not() -> None:
         problem = Problem(kind, "Held by — others.")
         assert error_status(problem, "codex", "402") == status
         assert json.loads(error_body(problem, "codex", status, "r"))["error"]["type"] == named
-        shown = dict(error_headers(problem, "codex")).get("x-codex-promo-message")
+        shown = dict(error_headers(problem, "codex", status)).get("x-codex-promo-message")
         assert shown == ("Held by ? others" if status == 429 else None)
         assert error_status(problem, "openai", "429") == 429
 

@@ -61,7 +61,7 @@ def ours(customer: Customer) -> dict[str, str]:
 
 def code(response: httpx.Response) -> tuple[int, int]:
     """Status and code of one of our errors, in OpenAI's form."""
-    return response.status_code, response.json()["error"][0]["code"]
+    return response.status_code, response.json()["errors"][0]["code"]
 
 
 def last_seen(farebox: Farebox) -> dict[str, Any]:

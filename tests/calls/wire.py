@@ -35,7 +35,7 @@ class WireResponse:
     @property
     def code(self) -> int:
         """Of one of our errors in OpenAI's form."""
-        code: int = self.json()["error"][0]["code"]
+        code: int = self.json()["errors"][0]["code"]
         return code
 
     @property

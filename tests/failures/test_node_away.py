@@ -119,7 +119,7 @@ def test_only_accounts_on_the_lost_node_are_refused(world: World) -> None:
     for _ in range(3):
         refused = world.there.chat()
         assert refused.status_code == 503
-        assert refused.json()["error"][0]["code"] == 2946
+        assert refused.json()["errors"][0]["code"] == 2946
         assert int(refused.headers["retry-after"]) > 0
         assert world.here.chat().status_code == 200
     assert [_status(world.here, path) for path in READS] == [200] * len(READS)
@@ -140,10 +140,10 @@ def test_calls_that_are_refused_at_once_leave_nothing_behind(world: World, monke
     world.farebox.run(world.farebox.services.configuration.notice_changes())
     assert world.there.chat().status_code == 200  # its gateway is known from here on
     world.take_away()
-    assert world.there.chat().json()["error"][0]["code"] == 2946
+    assert world.there.chat().json()["errors"][0]["code"] == 2946
     until(lambda: journal.added, "the one that found out is recorded")
     kept = journal.added
-    assert [world.there.chat().json()["error"][0]["code"] for _ in range(5)] == [2946] * 5
+    assert [world.there.chat().json()["errors"][0]["code"] for _ in range(5)] == [2946] * 5
     assert journal.added == kept
 
 

@@ -117,7 +117,7 @@ async def _refused_soon(installation: Installation, load: Load) -> None:
         await asyncio.sleep(0.1)
     response = done[0].result()
     assert response.code == 2913
-    assert "standby" in response.json()["error"][0]["message"]
+    assert "standby" in response.json()["errors"][0]["message"]
     for response in await asyncio.wait_for(asyncio.gather(*probes), 20):
         load.note(installation.customers[0][0], response)
 

@@ -94,7 +94,7 @@ def test_a_full_disk_is_reported_by_the_probe_and_charges_nobody(disk: Disk) -> 
         before = customer.balance
         disk.fill()
         refused = customer.chat()
-        assert (refused.status_code, refused.json()["error"][0]["code"]) == (503, 2913)
+        assert (refused.status_code, refused.json()["errors"][0]["code"]) == (503, 2913)
         status, body = ready(farebox)
         assert (status, body["status"], body["database"], body["journal"]) == (503, "unavailable", "full", "unwritable")
         assert "make room" in body["remedy"]

@@ -95,7 +95,7 @@ async def no_credit(customer: Customer, length: int | None, path: str = COMPAT, 
     wire = await begin(customer, length, path=path, expect="100-continue", **headers)
     response = await within(10, wire.response())
     assert (response.status, response.code) == (402, 2021)
-    assert "was not read" in response.json()["error"][0]["message"]
+    assert "was not read" in response.json()["errors"][0]["message"]
 
 
 async def is_asked_for(customer: Customer, length: int | None, path: str = COMPAT, **headers: str) -> None:
@@ -180,7 +180,7 @@ async def test_bodies_beyond_the_accounts_bytes_are_refused_before_they_are_read
     second = await begin(customer, 2 * MIB, expect="100-continue")
     response = await within(10, second.response())
     assert (response.status, response.code) == (503, 2919)
-    assert "this account's calls" in response.json()["error"][0]["message"]
+    assert "this account's calls" in response.json()["errors"][0]["message"]
     assert response.headers["retry-after"] == "2"
     other = await asyncio.to_thread(customer.farebox.funded)
     assert (await asyncio.to_thread(other.chat)).status_code == 200
@@ -218,7 +218,7 @@ async def test_no_account_gets_more_than_half_of_what_the_others_leave(farebox: 
     late = await begin(customers[3], 3 * MIB, expect="100-continue")
     response = await within(10, late.response())
     assert (response.status, response.code) == (503, 2920)
-    assert "fair share" in response.json()["error"][0]["message"]
+    assert "fair share" in response.json()["errors"][0]["message"]
     await is_asked_for(customers[3], MIB)
     for wire in wires:
         wire.hang_up()

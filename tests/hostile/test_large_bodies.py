@@ -243,7 +243,7 @@ def test_a_slow_body_affects_only_its_sender(tmp_path: Path) -> None:
         until(lambda: served.services.held.held_bytes >= len(body), "it has come")
         assert other.chat("Hello " * 20_000).status_code == 200
         response = sent.result()
-        assert (response.status_code, response.json()["error"][0]["code"]) == (400, BODY_TOO_COMPLEX.code)
+        assert (response.status_code, response.json()["errors"][0]["code"]) == (400, BODY_TOO_COMPLEX.code)
         assert hostile.chat("Hello " * 20_000).status_code == 200
         until(lambda: served.services.held.held_bytes == 0, "everything is given back")
         assert (hostile.balance.held, other.balance.held) == (0, 0)

@@ -98,7 +98,7 @@ def test_a_field_that_the_operator_refuses(customer: Customer, provider: Upstrea
     assert (response.status_code, error["code"]) == (REQUEST_REFUSED.status, REQUEST_REFUSED.code)
     assert f"the field `{field}`" in error["message"]
     common = post(customer, CHAT | {"model": "openai/gpt-4o", field: "x"}, "compat/chat/completions")
-    assert common.json()["error"][0]["code"] == REQUEST_REFUSED.code
+    assert common.json()["errors"][0]["code"] == REQUEST_REFUSED.code
     assert not provider.sent
     assert post(customer, CHAT | {field: None}).status_code == 200
     assert post(customer, CHAT | {field: "priority"}, key="sk-my-own").status_code == 200
@@ -106,14 +106,14 @@ def test_a_field_that_the_operator_refuses(customer: Customer, provider: Upstrea
 
 def test_a_refused_field_of_a_form_and_of_a_large_body(customer: Customer, provider: Upstream) -> None:
     large = CHAT | {"service_tier": "flex", "messages": [{"role": "user", "content": "word " * 40_000}]}
-    assert post(customer, large).json()["error"][0]["code"] == REQUEST_REFUSED.code
+    assert post(customer, large).json()["errors"][0]["code"] == REQUEST_REFUSED.code
     form = httpx.post(
         f"{customer.gateway_url}/openai/audio/transcriptions",
         data={"model": "whisper-1", "language": "de"},
         files={"file": b"RIFF"},
         headers=customer.headers,
     )
-    assert "the field `language`" in form.json()["error"][0]["message"]
+    assert "the field `language`" in form.json()["errors"][0]["message"]
     assert not provider.sent
 
 

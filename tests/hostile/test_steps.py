@@ -46,7 +46,7 @@ def refused(response: httpx.Response, code: int = 2901) -> bool:
     error = response.json()
     return (
         response.status_code == 400
-        and (error["error"][0]["code"], error["success"], error["httpCode"]) == (code, False, 400)
+        and (error["errors"][0]["code"], error["success"], error["httpCode"]) == (code, False, 400)
         and response.headers["x-should-retry"] == "false"
         and bool(error["description"])
     )

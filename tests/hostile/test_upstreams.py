@@ -99,7 +99,7 @@ def test_a_failed_connection_reports_its_cause(farebox: Farebox, customer: Custo
         response = call(customer, path, body)
     assert response.status_code == 502
     reported = response.json()
-    error = reported["error"][0] if isinstance(reported["error"], list) else reported["error"]
+    error = reported["errors"][0] if isinstance(reported["error"], list) else reported["error"]
     assert f"({cause})" in error["message"]
     assert "Nothing was charged" in error["message"]
     assert "127.0.0.1" not in response.text

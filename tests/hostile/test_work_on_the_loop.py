@@ -69,7 +69,7 @@ def test_the_number_of_query_fields_is_limited(customer: Customer) -> None:
     url = f"{customer.gateway_url}/{COMPAT}"
     for headers in (customer.headers, {}):
         response = httpx.post(f"{url}?{fields(QUERY_FIELDS_MAX + 1)}", json={}, headers=headers)
-        assert (response.status_code, response.json()["error"][0]["code"]) == (400, 2901)
+        assert (response.status_code, response.json()["errors"][0]["code"]) == (400, 2901)
     response = httpx.post(f"{url}?{fields(QUERY_FIELDS_MAX)}", content=chat_body("Hi"), headers=customer.headers)
     assert response.status_code == 200
 
@@ -80,13 +80,13 @@ def test_the_number_of_query_fields_is_limited(customer: Customer) -> None:
 def test_a_step_has_the_limits_of_a_request(customer: Customer, endpoint: str) -> None:
     steps = [{"provider": "demo", "endpoint": endpoint, "query": json.loads(chat_body("Hi"))}]
     response = httpx.post(customer.gateway_url.rstrip("/"), json=steps, headers=customer.headers)
-    assert (response.status_code, response.json()["error"][0]["code"]) == (400, 2901)
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (400, 2901)
 
 
 def test_a_long_list_of_codings_is_not_searched(customer: Customer) -> None:
     headers = customer.headers | {"content-encoding": "," * 1_000}
     response = httpx.post(f"{customer.gateway_url}/{COMPAT}", content=chat_body("Hi"), headers=headers)
-    assert (response.status_code, response.json()["error"][0]["code"]) == (415, 2917)
+    assert (response.status_code, response.json()["errors"][0]["code"]) == (415, 2917)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br"])
@@ -164,5 +164,5 @@ def test_a_stop_does_not_wait_for_bodies_that_wait_to_be_read(tmp_path: Path) ->
         until(lambda: farebox.services.helpers.waiting == 1, "a body that waits to be read")
         farebox.stop()
         response = recorder.result()
-        assert (response.status_code, response.json()["error"][0]["code"]) == (503, 2912)
+        assert (response.status_code, response.json()["errors"][0]["code"]) == (503, 2912)
         assert isinstance(busy.exception(), Died)

@@ -1,7 +1,7 @@
 """Why the ledger did not admit a hold, as an error for the caller."""
 
 from farebox.calls import spending_limit
-from farebox.errors import ACCESS_DENIED, CREDIT_HELD, NO_CREDIT, TOP_UP_UNDER_WAY, Problem
+from farebox.errors import ACCESS_DENIED, CREDIT_HELD, NO_CREDIT, TOP_UP_UNDER_WAY, Problem, Shortage
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.money import format_usd
 from farebox.runtime.services import Services
@@ -24,12 +24,14 @@ async def credit_refusal(
         return Problem(ACCESS_DENIED, "Authentication error")
     if verdict.outcome is Outcome.LIMITED:
         return await spending_limit.refusal(services, account_id, verdict, asked)
+    shortage = Shortage(asked, max(verdict.available, 0))
     if verdict.outcome is Outcome.HELD_ELSEWHERE:
         return Problem(
             CREDIT_HELD,
             "The account's credit, or what its spending limit leaves, is held by other calls in flight. Nothing was "
             "charged; try again in a moment.",
             retry_after=HELD_RETRY_SECONDS,
+            shortage=shortage,
         )
     if services.processor is not None and await services.database.get(lambda c: auto_under_way(c, account_id)):
         return Problem(
@@ -37,9 +39,11 @@ async def credit_refusal(
             f"This can cost up to {format_usd(asked)} USD and the account has {format_usd(verdict.posted)} USD; more "
             "credit is being bought right now. Nothing was charged; try again in a moment.",
             retry_after=TOP_UP_RETRY_SECONDS,
+            shortage=shortage,
         )
     return Problem(
         NO_CREDIT,
         f"Insufficient credits: this call can cost up to {format_usd(asked)} USD and the account has "
         f"{format_usd(verdict.posted)} USD.{why} Add credit to the account, or send your own provider key.",
+        shortage=shortage,
     )

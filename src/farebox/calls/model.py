@@ -121,6 +121,11 @@ class Sink(Protocol):
         """What to send where an event stream breaks off: an error event in the provider's form."""
         ...
 
+    @property
+    def disconnects(self) -> bool:
+        """Whether the connection must end with that event, because the form's clients take no event for an error."""
+        ...
+
     def fail(self, problem: Problem) -> None:
         """Respond with an error. If a response has begun, the client sees that it breaks off."""
         ...

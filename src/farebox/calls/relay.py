@@ -222,8 +222,8 @@ class _Relay:
             for chunk in end:
                 if chunk:
                     await stream.send(chunk)
-        if broken is not None and not self._events:
-            stage.context.sink.fail(broken)  # no event can report it: the client sees the connection break
+        if broken is not None and (stage.context.sink.disconnects or not self._events):
+            stage.context.sink.fail(broken)  # no event can tell: the client sees the connection break
 
     def _broken(self, interruption: str) -> Problem:
         return Problem(

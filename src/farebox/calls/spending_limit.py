@@ -6,10 +6,11 @@ The limit itself is decided in the transaction of the hold (ledger.posting); not
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from farebox.errors import ACCESS_DENIED, SPEND_LIMITED, VALIDATION_FAILED, Problem
+from farebox.calendar import SECOND_MS
+from farebox.errors import ACCESS_DENIED, SPEND_LIMITED, VALIDATION_FAILED, Problem, Shortage
 from farebox.ledger.commands import Verdict
 from farebox.ledger.spending import window_end, window_start
-from farebox.money import AMOUNT_MAX, NANOS_PER_CENT, format_usd
+from farebox.money import AMOUNT_MAX, NANOS_PER_CENT, ceil_div, format_usd
 from farebox.runtime.services import Services
 from farebox.storage.accounts import find_account, read_balance
 from farebox.storage.notices import add_notice, find_notice
@@ -126,7 +127,13 @@ async def refusal(services: Services, account_id: str, verdict: Verdict, asked: 
                 add_notice(connection, account.bucket, account_id, notice_id, "limit_reached", content, at)
 
         await services.database.write(tell)
-    return Problem(SPEND_LIMITED, _message(limit, verdict, asked, at))
+    end = window_end(limit.duration, limit.strategy, at)
+    return Problem(
+        SPEND_LIMITED,
+        _message(limit, verdict, asked, at),
+        retry_after=None if end is None else ceil_div(end - at, SECOND_MS),
+        shortage=Shortage(asked, max(limit.amount - verdict.spent, 0), end),
+    )
 
 
 def _message(limit: SpendingLimit, verdict: Verdict, asked: int, at: int) -> str:

@@ -52,12 +52,18 @@ class Target(msgspec.Struct, frozen=True):
             return "anthropic"
         if self.slug in ("google-ai-studio", "google") or ("models/" in self.path and ":" in self.path):
             return "google"
-        return "openai"
+        if not self.slug:
+            return "universal"
+        if self.slug == "cohere":
+            return "cohere"
+        if self.slug == "workers-ai" and self.path.startswith("run/"):
+            return "workers"
+        return "responses" if self.path.endswith(("responses", "responses/compact")) else "openai"
 
     def form_for(self, headers: RequestHeaders) -> Form:
         """The same, where the client itself matters too."""
         form = self.form
-        if form == "openai" and self.path.endswith(("responses", "responses/compact")):
+        if form == "responses":
             named = (headers.get("originator") or "", headers.get("user-agent") or "")
             form = "codex" if any(_CODEX.match(name) for name in named) else form
         return form

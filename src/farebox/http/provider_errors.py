@@ -1,18 +1,27 @@
 """Errors of the data plane, in the format that the provider's SDK understands and with Cloudflare's gateway codes.
 
-Cloudflare returns `{"success": false, "error": [{code, message}], …}` with `error` an array; OpenAI's SDKs accept that.
-Anthropic's and Google's SDKs read an object under `error`, so their paths get that object, with the same code in it.
+Every body has Cloudflare's fields (`success`, `errors`, `message`, `internalCode`, …). `error` is an array on the
+universal endpoint, where Cloudflare's own clients read it, and elsewhere the object that the provider's SDK shows.
 
-Codex is a special case (seen with 0.171): it retries a 402 five times; a 429 ends its run at once, with its own
-message, except for a `usage_limit_reached`, with which it shows the text of one header. So that is what it gets.
+Clients that take no hint, and what they get therefore:
+
+- Codex (0.171) retries a 402 five times; a 429 ends its run at once, with its own message, except for a
+  `usage_limit_reached`, with which it shows the text of one header.
+- Cohere's SDK (7.3.1) waits for `Retry-After`, up to a minute and twice, whatever `x-should-retry` says: a limit that
+  nobody can wait for is a 403. It takes no event of a stream for an error: only a connection that ends.
+- OpenAI's SDK (Python 3.57.0) passes on an event of `type: "error"` like any other; an event with a field `error`
+  raises. A Responses stream gets an event that is both.
+- gemini-cli (0.61.0) repeats a 429 unless it names a daily quota.
 """
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from farebox.calendar import utc
 from farebox.decoding import KNOWN
 from farebox.errors import (
+    ACCOUNT_CALLS_FULL,
     CODING_UNKNOWN,
     CREDIT_HELD,
     GIVEN_UP,
@@ -20,12 +29,20 @@ from farebox.errors import (
     PROVIDER_UNAVAILABLE,
     RATE_LIMITED,
     SPEND_LIMITED,
+    TOKEN_REJECTED,
+    TOP_UP_UNDER_WAY,
     ErrorKind,
     Problem,
 )
 from farebox.http.exchange import HeaderList
+from farebox.money import nanos_to_usd
 
-Form: TypeAlias = Literal["openai", "anthropic", "google", "codex"]
+Form: TypeAlias = Literal["openai", "responses", "codex", "anthropic", "google", "cohere", "workers", "universal"]
+
+DISCONNECTING: Final = ("cohere", "workers")
+"""Forms whose streams have no event that clients take for an error."""
+WAIT_MAX_SECONDS = 60
+"""The longest `Retry-After` that a client is left to wait out."""
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -51,8 +68,8 @@ _GOOGLE_STATUSES = {
 _LIMITS = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, GIVEN_UP)
 """What ends a run of Codex."""
 _FINAL = {402, 400, 401, 403, 404, 413, 415, 426}
-"""Statuses after which the same request cannot succeed: SDKs are instructed not to retry. Nor can it while a spending
-limit's window lasts, whose status alone does not say so."""
+"""Statuses after which the same request cannot succeed: SDKs are told not to retry. Nor can it soon while a limit's
+window lasts, whose status alone does not say so."""
 
 _FINAL_WITHOUT_TIME = (SPEND_LIMITED, PROVIDER_UNAVAILABLE)
 
@@ -63,34 +80,77 @@ def error_status(problem: Problem, form: Form, no_credit: str) -> int:
         return 429
     if problem.kind is CREDIT_HELD and form == "codex":
         return 503  # it asks again
+    if problem.kind.status == 429 and form == "cohere" and _hopeless(problem):
+        return 403  # it would wait for minutes, and say nothing
     return problem.kind.status
+
+
+def _hopeless(problem: Problem) -> bool:
+    """Whether the same request fails again for as long as anybody would wait."""
+    if problem.retry_after is None:
+        return problem.kind.status in _FINAL or problem.kind in _FINAL_WITHOUT_TIME
+    return problem.retry_after > WAIT_MAX_SECONDS
 
 
 def error_body(problem: Problem, form: Form, status: int, request_id: str) -> bytes:
     """The whole body."""
     kind = problem.kind
+    facts = _facts(problem)
     body: dict[str, Any] = {
         "success": False,
         "result": [],
         "messages": [],
-        "error": _error(kind, problem.message, form, status),
+        "errors": [{"code": kind.code, "message": problem.message}],
+        "error": _error(problem, form, status, facts),
         "name": "AiGatewayError",
         "httpCode": status,
         "internalCode": kind.code,
         "message": problem.message,
         "description": kind.remedy,
         "request_id": request_id,
+        **facts,
     }
     if form == "anthropic":
         body["type"] = "error"
     return msgspec.json.encode(body)
 
 
-def error_headers(problem: Problem, form: Form) -> HeaderList:
+_SOURCES: Final = {
+    NO_CREDIT: "account",
+    CREDIT_HELD: "account",
+    TOP_UP_UNDER_WAY: "account",
+    GIVEN_UP: "account",
+    ACCOUNT_CALLS_FULL: "account",
+    SPEND_LIMITED: "limit",
+    RATE_LIMITED: "limit",
+    TOKEN_REJECTED: "token",
+    PROVIDER_UNAVAILABLE: "provider",
+}
+"""Whose limit it is that a call has met: what programs ask first."""
+
+
+def _facts(problem: Problem) -> dict[str, Any]:
+    """What a program needs in order to decide what to do, for errors that have a source."""
+    source = _SOURCES.get(problem.kind)
+    if source is None:
+        return {}
+    facts: dict[str, Any] = {"source": source, "remedy": problem.kind.remedy}
+    if problem.retry_after is not None:
+        facts["retry_after"] = problem.retry_after
+    shortage = problem.shortage
+    if shortage is not None:
+        facts["needed_usd"] = nanos_to_usd(shortage.needed)
+        facts["available_usd"] = nanos_to_usd(shortage.available)
+        if shortage.resets_at is not None:
+            facts["resets_at"] = f"{utc(shortage.resets_at):%Y-%m-%dT%H:%M:%SZ}"
+    return facts
+
+
+def error_headers(problem: Problem, form: Form, status: int) -> HeaderList:
     headers = [("content-type", "application/json")]
     if problem.retry_after is not None:
         headers.append(("retry-after", str(problem.retry_after)))
-    if problem.kind.status in _FINAL or (problem.kind in _FINAL_WITHOUT_TIME and problem.retry_after is None):
+    if status in _FINAL or problem.kind.status in _FINAL or _hopeless(problem):
         headers.append(("x-should-retry", "false"))
     if problem.kind is CODING_UNKNOWN:
         headers.append(("accept-encoding", KNOWN))
@@ -102,36 +162,55 @@ def error_headers(problem: Problem, form: Form) -> HeaderList:
 
 
 def broken_event(message: str, form: Form) -> bytes:
-    """An event that reports to a stream's reader that the stream broke off, as the provider would."""
+    """What tells a stream's reader that the stream broke off, as the provider would."""
+    error: dict[str, Any] = {"message": message, "type": "upstream_invalid", "param": None, "code": "upstream_invalid"}
     if form == "anthropic":
-        error = {"type": "error", "error": {"type": "api_error", "message": message}}
-        return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
+        return _event("error", {"type": "error", "error": {"type": "api_error", "message": message}})
     if form == "google":
-        error = {"error": {"code": 502, "message": message, "status": "UNAVAILABLE"}}
-    else:
-        error = {"error": {"message": message, "type": "upstream_invalid", "param": None, "code": "upstream_invalid"}}
-    return b"data: " + msgspec.json.encode(error) + b"\n\n"
+        return _event("", {"error": {"code": 502, "message": message, "status": "UNAVAILABLE"}})
+    if form in ("responses", "codex"):
+        failed = {"object": "response", "status": "failed", "error": {"code": "server_error", "message": message}}
+        flat = {"type": "error", "code": error["code"], "message": message, "param": None, "error": error}
+        return _event("error", flat) + _event("response.failed", {"type": "response.failed", "response": failed})
+    if form == "cohere":
+        return _event("message-end", {"type": "message-end", "delta": {"finish_reason": "ERROR", "error": message}})
+    return _event("", {"error": error})
 
 
-def _error(kind: ErrorKind, message: str, form: Form, status: int) -> Any:
-    if form == "codex":
-        named = "usage_limit_reached" if kind in _LIMITS else kind.name
-        return {"message": message, "type": named, "code": _openai_code(kind), "param": None}
+def _event(name: str, data: object) -> bytes:
+    return (f"event: {name}\n" if name else "").encode() + b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+def _error(problem: Problem, form: Form, status: int, facts: dict[str, Any]) -> Any:
+    kind, message = problem.kind, problem.message
+    if form == "universal":
+        return [{"code": kind.code, "message": message, "type": kind.name}]
     if form == "anthropic":
         return {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message, "code": kind.code}
     if form == "google":
-        return {
-            "code": status,
-            "message": message,
-            "status": _GOOGLE_STATUSES.get(status, "INTERNAL"),
-            "details": [{"reason": kind.name, "code": kind.code}],
-        }
-    if (
-        kind is NO_CREDIT and status == 429
-    ):  # clients distinguish it from a rate limit by OpenAI's own word, in its own form
-        return {"message": message, "type": _openai_code(kind), "code": _openai_code(kind), "param": None}
-    return [{"code": kind.code, "message": message, "type": kind.name}]
+        named = _GOOGLE_STATUSES.get(status, "INTERNAL")
+        return {"code": status, "message": message, "status": named, "details": _google_details(problem, status, facts)}
+    if form == "codex" and kind in _LIMITS:
+        return {"message": message, "type": "usage_limit_reached", "code": _openai_code(kind), "param": None}
+    return {"message": message, "type": _openai_code(kind), "code": _openai_code(kind), "param": None, **facts}
+
+
+def _google_details(problem: Problem, status: int, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """`google.rpc` details. A quota by the day tells clients that waiting is useless: gemini-cli retries otherwise."""
+    kind, found = problem.kind, list[dict[str, Any]]()
+    metadata = {"code": str(kind.code), **{name: str(value) for name, value in facts.items()}}
+    found.append({"@type": f"{_RPC}ErrorInfo", "reason": kind.name.upper(), "domain": "farebox", "metadata": metadata})
+    if status == 429 and _hopeless(problem):
+        violation = {"quotaId": f"{kind.name}PerDay", "subject": problem.kind.name, "description": problem.message}
+        found.append({"@type": f"{_RPC}QuotaFailure", "violations": [violation]})
+    if problem.retry_after is not None:
+        found.append({"@type": f"{_RPC}RetryInfo", "retryDelay": f"{problem.retry_after}s"})
+    return found
+
+
+_RPC: Final = "type.googleapis.com/google.rpc."
 
 
 def _openai_code(kind: ErrorKind) -> str:
+    """Clients tell an empty account from a rate limit by OpenAI's own word."""
     return "insufficient_quota" if kind is NO_CREDIT else kind.name

@@ -6,7 +6,14 @@ from farebox.calls.model import Call
 from farebox.errors import Problem
 from farebox.http.exchange import Exchange, HeaderList, ResponseStream
 from farebox.http.keep_alive import KeepAlive, takes_comments
-from farebox.http.provider_errors import Form, broken_event, error_body, error_headers, error_status
+from farebox.http.provider_errors import (
+    DISCONNECTING,
+    Form,
+    broken_event,
+    error_body,
+    error_headers,
+    error_status,
+)
 from farebox.http.server.headers import sendable
 from farebox.limits.held import Lease
 
@@ -89,9 +96,13 @@ class HttpSink:
     def broken(self, message: str) -> bytes:
         return broken_event(message, self._form)
 
+    @property
+    def disconnects(self) -> bool:
+        return self._form in DISCONNECTING
+
     def fail(self, problem: Problem) -> None:
         """Respond with an error. If a response has begun, the client sees that it breaks off."""
         with contextlib.suppress(RuntimeError):
             status = error_status(problem, self._form, self._no_credit)
             body = error_body(problem, self._form, status, self._request_id)
-            self.respond(status, error_headers(problem, self._form), body)
+            self.respond(status, error_headers(problem, self._form, status), body)

@@ -1,0 +1,238 @@
+"""Errors in the form that the caller's SDK understands, with what a program needs to act on them: through the real SDKs
+where they are at hand, and byte by byte where they are not."""
+
+import json
+import socketserver
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.errors import RATE_LIMITED, SPEND_LIMITED, Problem, Shortage
+from farebox.http.provider_errors import error_body, error_headers, error_status
+from tests.calls.kit import set_gateway, set_price, set_provider
+from tests.engines import ON_BOTH_ENGINES
+from tests.support import Customer, Farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+MESSAGES = [{"role": "user", "content": "Hello"}]
+CHAT = {"model": "demo-1", "messages": MESSAGES, "max_tokens": 100}
+
+
+def post(customer: Customer, path: str, body: Any, **headers: str) -> httpx.Response:
+    url = f"{customer.gateway_url}/{path}".rstrip("/")
+    return httpx.post(url, json=body, headers=customer.headers | headers, timeout=30)
+
+
+def test_an_empty_account_is_explained_to_programs_in_every_form(farebox: Farebox) -> None:
+    poor = farebox.funded("0.000000001")
+    google = {"contents": [{"parts": [{"text": "Hello"}]}]}
+    step = {"provider": "demo", "endpoint": "v1/chat/completions", "query": CHAT}
+    bodies = {
+        "demo/v1/chat/completions": CHAT,
+        "compat/chat/completions": CHAT | {"model": "demo/demo-1"},
+        "demo/v1/responses": {"model": "demo-1", "input": "Hello"},
+        "demo/v1/messages": CHAT,
+        "demo/v1beta/models/demo-1:generateContent": google,
+        "": [step],
+    }
+    for path, body in bodies.items():
+        response = post(poor, path, body)
+        found = response.json()
+        assert (response.status_code, response.headers["x-should-retry"]) == (402, "false"), path
+        assert found["errors"] == [{"code": 2021, "message": found["message"]}], path
+        assert (found["source"], found["available_usd"], found["internalCode"]) == ("account", 1e-9, 2021), path
+        assert found["needed_usd"] > found["available_usd"], path
+        assert found["remedy"] == "Add credit to the account, or send your own provider key."
+        error = found["error"]
+        if not path:
+            assert error == [{"code": 2021, "message": found["message"], "type": "no_credit"}]
+        elif path.endswith("messages"):
+            assert (found["type"], error["type"], error["message"]) == ("error", "billing_error", found["message"])
+        elif path.endswith("Content"):
+            assert (error["code"], error["status"], error["message"]) == (402, "FAILED_PRECONDITION", found["message"])
+            info = error["details"][0]
+            assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
+            assert (info["reason"], info["metadata"]["source"]) == ("NO_CREDIT", "account")
+            assert all(isinstance(value, str) for value in info["metadata"].values())
+        else:
+            assert (error["type"], error["code"], error["param"]) == ("insufficient_quota", "insufficient_quota", None)
+            assert (error["message"], error["needed_usd"]) == (found["message"], found["needed_usd"])
+
+
+def test_the_sdks_show_our_words_and_fill_their_fields(farebox: Farebox) -> None:
+    import anthropic
+    import openai
+    from google import genai
+    from google.genai import errors, types
+
+    poor = farebox.funded("0.000000001")
+    url = f"{poor.gateway_url}/demo/v1"
+    with openai.OpenAI(base_url=url, api_key=poor.token) as client, pytest.raises(openai.APIStatusError) as refused:
+        client.chat.completions.create(model="demo-1", messages=MESSAGES)  # type: ignore[arg-type]
+    assert (refused.value.code, refused.value.type) == ("insufficient_quota", "insufficient_quota")
+    assert "Insufficient credits" in str(refused.value)
+    assert isinstance(refused.value.body, dict)
+    assert refused.value.body["source"] == "account"
+
+    with (
+        anthropic.Anthropic(base_url=f"{poor.gateway_url}/demo", api_key=poor.token) as claude,
+        pytest.raises(anthropic.APIStatusError, match="Insufficient credits") as denied,
+    ):
+        claude.messages.create(model="demo-1", max_tokens=9, messages=MESSAGES)  # type: ignore[arg-type]
+    assert isinstance(denied.value.body, dict)
+    assert denied.value.body["needed_usd"] > denied.value.body["available_usd"]
+
+    options = types.HttpOptions(base_url=f"{poor.gateway_url}/demo", headers=poor.headers)
+    with genai.Client(api_key=poor.token, http_options=options) as gemini, pytest.raises(errors.APIError) as raised:
+        gemini.models.generate_content(model="demo-1", contents="Hello")
+    assert (raised.value.code, raised.value.status) == (402, "FAILED_PRECONDITION")
+    assert "Insufficient credits" in str(raised.value)
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_wait_that_is_too_long_is_not_left_to_the_client() -> None:
+    for wait, hopeless in ((30, False), (60, False), (61, True), (86_400, True), (None, True)):
+        problem = Problem(SPEND_LIMITED, "No.", retry_after=wait, shortage=Shortage(2 * 10**9, 10**9, 86_400_000))
+        for form in ("openai", "anthropic", "google", "universal"):
+            headers = dict(error_headers(problem, form, error_status(problem, form, "402")))
+            assert (headers.get("x-should-retry") == "false") == hopeless, (form, wait)
+            assert headers.get("retry-after") == (None if wait is None else str(wait))
+        assert error_status(problem, "cohere", "402") == (403 if hopeless else 429), "its SDK would wait in silence"
+        details = json.loads(error_body(problem, "google", 429, "r"))["error"]["details"]
+        kinds = [detail["@type"].rpartition(".")[2] for detail in details]
+        assert kinds == ["ErrorInfo", *["QuotaFailure"] * hopeless, *["RetryInfo"] * (wait is not None)]
+        if hopeless:
+            assert "PerDay" in details[1]["violations"][0]["quotaId"], "gemini-cli ends at once"
+        if wait is not None:
+            assert details[-1]["retryDelay"] == f"{wait}s"
+    found = json.loads(error_body(problem, "openai", 429, "r"))
+    assert (found["source"], found["needed_usd"], found["available_usd"]) == ("limit", 2.0, 1.0)
+    assert found["resets_at"] == "1970-01-02T00:00:00Z"
+    assert "retry_after" not in json.loads(error_body(Problem(RATE_LIMITED, "No."), "openai", 429, "r"))
+
+
+def test_limits_name_their_source_and_when_they_end(farebox: Farebox) -> None:
+    limited = farebox.funded("5")
+    set_gateway(limited, "default", rate_limiting_limit=1, rate_limiting_interval=3600)
+    assert post(limited, "demo/v1/chat/completions", CHAT).status_code == 200
+    refused = post(limited, "demo/v1/chat/completions", CHAT)
+    assert (refused.status_code, refused.json()["source"]) == (429, "limit")
+    assert refused.json()["retry_after"] == int(refused.headers["retry-after"]) > 60
+    assert refused.headers["x-should-retry"] == "false"
+
+    spender = farebox.funded("5")
+    url = f"{spender.api_url}/ai-gateway/billing/spending-limit"
+    limit = {"amount": 100, "duration": "daily", "strategy": "fixed"}
+    assert httpx.post(url, json=limit, headers=spender.headers).status_code == 201
+    set_price(farebox, "demo", "dollar-a-token", input_mtok="1000000")
+    refused = post(spender, "demo/v1/chat/completions", CHAT | {"model": "dollar-a-token"})
+    found = refused.json()
+    assert (refused.status_code, found["internalCode"], found["source"]) == (429, 2045, "limit")
+    assert found["needed_usd"] > found["available_usd"] == 1.0
+    assert found["resets_at"].endswith("T00:00:00Z")
+    assert int(refused.headers["retry-after"]) == found["retry_after"] <= 86_400
+
+
+# --- streams that break off -------------------------------------------------------------------------------------------
+
+
+class Broken(socketserver.StreamRequestHandler):
+    """Sends the events that a test has put on the server, and leaves in the middle of the response."""
+
+    def handle(self) -> None:
+        length = 0
+        while (line := self.rfile.readline().strip()) != b"":
+            name, _, value = line.partition(b":")
+            length = int(value) if name.lower() == b"content-length" else length
+        self.rfile.read(length)
+        events: bytes = self.server.events  # type: ignore[attr-defined]
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        self.wfile.write(head + b"%x\r\n%s\r\n" % (len(events), events))
+
+
+@pytest.fixture
+def provider(farebox: Farebox) -> Iterator[Any]:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Broken) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        for slug in ("openai", "anthropic", "cohere", "workers-ai"):
+            set_provider(farebox, slug, base_url=f"http://127.0.0.1:{server.server_address[1]}")
+            set_price(farebox, slug, "@cf/acme/m" if slug == "workers-ai" else "m")
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def events_of(text: str) -> list[Any]:
+    return [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
+
+
+def read(customer: Customer, path: str, body: Any) -> tuple[str, bool]:
+    """What arrived of a stream, and whether its connection came to its end."""
+    received = ""
+    with httpx.stream("POST", f"{customer.gateway_url}/{path}", json=body, headers=customer.headers) as response:
+        assert response.status_code == 200, response.read()
+        try:
+            for text in response.iter_text():
+                received += text
+        except httpx.RemoteProtocolError:
+            return received, False
+    return received, True
+
+
+def test_a_stream_that_dies_ends_in_an_error_of_its_own_form(farebox: Farebox, provider: Any) -> None:
+    customer = farebox.funded("5")
+    chat = {"model": "m", "messages": MESSAGES, "max_tokens": 50, "stream": True}
+    delta = {
+        "type": "response.output_text.delta",
+        "delta": "Hel",
+        "item_id": "i",
+        "output_index": 0,
+        "content_index": 0,
+    }
+    provider.events = b"event: response.output_text.delta\ndata: %s\n\n" % json.dumps(delta).encode()
+    text, whole = read(customer, "openai/responses", {"model": "m", "input": "x", "stream": True})
+    *_, error, failed = events_of(text)
+    assert whole
+    assert (error["type"], error["code"], error["error"]["message"]) == ("error", "upstream_invalid", error["message"])
+    assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
+    assert failed["response"]["error"] == {"code": "server_error", "message": error["message"]}
+
+    provider.events = b'event: content_block_delta\ndata: {"type": "content_block_delta"}\n\n'
+    text, whole = read(customer, "anthropic/v1/messages", chat)
+    assert whole
+    assert text.rstrip().splitlines()[-2] == "event: error"
+    assert events_of(text)[-1]["error"]["type"] == "api_error"
+
+    provider.events = b'data: {"choices": [{"index": 0, "delta": {"content": "Hel"}}]}\n\n'
+    text, whole = read(customer, "openai/chat/completions", chat)
+    assert whole
+    assert events_of(text)[-1]["error"]["code"] == "upstream_invalid"
+
+    provider.events = b'event: content-delta\ndata: {"type": "content-delta", "index": 0}\n\n'
+    text, whole = read(customer, "cohere/v2/chat", chat)
+    assert not whole, "its SDK takes no event for an error"
+    assert events_of(text)[-1]["delta"]["finish_reason"] == "ERROR"
+
+    provider.events = b'data: {"response": "Hel"}\n\n'
+    text, whole = read(customer, "workers-ai/run/@cf/acme/m", {"messages": MESSAGES, "max_tokens": 50, "stream": True})
+    assert not whole
+    assert events_of(text)[-1]["error"]["code"] == "upstream_invalid"
+    assert customer.balance.held == 0
+
+
+def test_openais_sdk_raises_where_a_response_dies(farebox: Farebox, provider: Any) -> None:
+    import openai
+
+    customer = farebox.funded("5")
+    created = {"type": "response.created", "sequence_number": 0, "response": {"id": "r", "status": "in_progress"}}
+    provider.events = b"event: response.created\ndata: %s\n\n" % json.dumps(created).encode()
+    client = openai.OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token)
+    with client, pytest.raises(openai.APIError, match="broke off"):
+        list(client.responses.create(model="m", input="x", stream=True))
