@@ -77,7 +77,7 @@ def test_input_beyond_the_cap_is_counted_and_then_refused(customer: Customer, pr
     text = "word word " * 4_000
     assert post(customer, CHAT | {"messages": [{"role": "user", "content": text}]}).status_code == 200
     response = post(customer, CHAT | {"messages": [{"role": "user", "content": text * 4}]})
-    [error] = response.json()["error"]
+    [error] = response.json()["errors"]
     assert (response.status_code, error["code"]) == (ESTIMATE_CAPPED.status, ESTIMATE_CAPPED.code)
     assert "0.01 USD" in error["message"]
     assert len(provider.sent) == 1
@@ -94,7 +94,7 @@ def test_a_balance_below_the_cap_limits_further(customer: Customer) -> None:
 @pytest.mark.parametrize("field", ["service_tier", "metadata"])
 def test_a_field_that_the_operator_refuses(customer: Customer, provider: Upstream, field: str) -> None:
     response = post(customer, CHAT | {field: "priority"})
-    [error] = response.json()["error"]
+    [error] = response.json()["errors"]
     assert (response.status_code, error["code"]) == (REQUEST_REFUSED.status, REQUEST_REFUSED.code)
     assert f"the field `{field}`" in error["message"]
     common = post(customer, CHAT | {"model": "openai/gpt-4o", field: "x"}, "compat/chat/completions")
