@@ -62,8 +62,11 @@ proxies: $(BIN)/.dev  ## test behind nginx, HAProxy, Apache, Caddy, Varnish, lig
 	FAREBOX_TEST_LONG=1 $(BIN)/pytest tests/hostile/test_proxies.py
 
 long: $(BIN)/.dev  ## prove at length what `make test` samples: death at every point of every payment flow, 200 times kill -9
-	FAREBOX_TEST_LONG=1 $(BIN)/pytest -n auto tests/payments/test_crash_enumeration.py tests/ledger/test_state_machine.py \
-		tests/calls/test_kill_dash_nine.py tests/multiprocess/test_kill_dash_nine.py tests/dbcopy/test_copy.py
+	FAREBOX_TEST_LONG=1 $(BIN)/pytest -n auto tests/payments/test_crash_enumeration.py tests/payments/test_attacks_clawback.py \
+		tests/payments/test_processor_events.py tests/ledger/test_state_machine.py tests/ledger/test_fast_paths.py \
+		tests/ledger/test_spending_limit.py tests/calls/test_kill_dash_nine.py tests/multiprocess/test_kill_dash_nine.py \
+		tests/dbcopy/test_copy.py tests/http/test_server_fuzz.py tests/http/test_server_lifecycle.py \
+		tests/metering/test_cases.py tests/pricing/test_estimate.py
 
 lock: $(BIN)/python  ## regenerate requirements/*.txt from both pyproject.toml
 	$(PIP) install uv

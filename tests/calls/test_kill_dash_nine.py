@@ -1,7 +1,7 @@
 """`kill -9` at any moment under load, many times; afterwards every response that a client has seen complete is
 charged once, nothing is charged twice, every hold has ended and the books balance.
 
-FAREBOX_TEST_KILLS says how many times (8), FAREBOX_TEST_SEED which random moments; `make long` makes it 200.
+FAREBOX_TEST_KILLS says how many times (4), FAREBOX_TEST_SEED which random moments; `make long` makes it 200.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ from farebox.vault import Vault
 from tests.calls.kit import price_of
 from tests.calls.wire import Wire, WireResponse, chat_body, usage_of
 from tests.engines import looking, read_now, settings_for
+from tests.long import times
 from tests.support import free_port
 
-LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
-KILLS = int(os.environ.get("FAREBOX_TEST_KILLS", "200" if LONG else "8"))
+KILLS = int(os.environ.get("FAREBOX_TEST_KILLS", str(times(4, 200))))
 SEED = int(os.environ.get("FAREBOX_TEST_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 CLIENTS = 16
 ACCOUNTS = 3

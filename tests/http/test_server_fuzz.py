@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from tests.http.serving import Peer, Recorder, Served, request, serving, until
 from tests.http.test_server_requests import REFUSED
+from tests.long import times
 
-EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLES = settings(
+    max_examples=times(25, 1000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 CHUNKS = (
     b"POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n4;a=1\r\nchun\r\n3\r\nked\r\n0\r\nT: x\r\n\r\n"
 )
@@ -115,7 +118,7 @@ async def test_garbage(data: bytes, cuts: list[int], complaints: list[Any]) -> N
         assert await _still_serves(served)
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", range(times(5, 200)))
 async def test_requests_with_something_wrong_somewhere(seed: int, complaints: list[Any]) -> None:
     """Bytes changed, left out, doubled and swapped, in requests that would be good."""
     chance = random.Random(seed)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from farebox.http.server import lifecycle
 from farebox.http.server.lifecycle import BODY, REQUEST, RESPONSE, IllegalEvent, Life
 from tests.http.stepped_connection import ACTIONS, OFTEN, run, walk
+from tests.long import times
 
 Move = tuple[str, str, str]
 """Role, state, event."""
@@ -142,7 +143,7 @@ def test_random_walks_make_every_move_of_the_table_and_no_other(seen: set[Move])
     assert seen == MOVES
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=times(80, 5000), deadline=None)
 @given(st.lists(st.sampled_from(ACTIONS) | st.sampled_from(OFTEN), max_size=30), st.booleans())
 def test_any_sequence_of_steps_leaves_nothing_behind(actions: list[str], prefaced: bool) -> None:
     run(actions, prefaced=prefaced)

@@ -15,6 +15,7 @@ from farebox.ledger.spending import SLIDING_MS, window_end, window_start
 from farebox.storage.spending import Duration, Strategy
 from tests.engines import ON_BOTH_ENGINES
 from tests.ledger.kit import ANN, BOB, LATER, START, Books, CallOf, grant, hold, open_books, settle, top_up
+from tests.long import times
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -264,7 +265,7 @@ async def test_a_limit_of_k_holds_admits_exactly_k(books: Books) -> None:
 
 @pytest.mark.parametrize("strategy", ["fixed", "sliding"])
 @pytest.mark.parametrize("duration", ["daily", "weekly", "monthly"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(times(1, 20)))
 async def test_no_window_exceeds_the_limit(books: Books, duration: Duration, strategy: Strategy, seed: int) -> None:
     """Calls that begin, wait for their holds, last over hours and midnights, and charge at most what they held: in no
     window, true to the millisecond, were they charged more than the limit; and the limit was made use of."""

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import copy
 import json
-import os
 import shutil
 import tempfile
 from functools import partial
@@ -48,12 +47,12 @@ from farebox.storage.sql import Connection
 from tests import engines
 from tests.ledger.kit import ANN, BOB, EVE, START, Books, CallOf, emptied
 from tests.ledger.model import Model
+from tests.long import times
 
 pytestmark = pytest.mark.slow
 
 MEMORY = Path("/dev/shm")
 """Where a sync costs nothing: a copy of the files is a crash of the process, not of the machine."""
-LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
 
 accounts = st.sampled_from([ANN, BOB])
 ids = st.sampled_from(["1", "2", "3", "4", "5", "6"])
@@ -365,8 +364,8 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
 
 LedgerAgainstModel.TestCase.settings = settings(
-    max_examples=3000 if LONG else 100,
-    stateful_step_count=80 if LONG else 30,
+    max_examples=times(40, 3000),
+    stateful_step_count=times(30, 80),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -439,8 +438,8 @@ class Watched(LaneLedger):
 
 
 LanesAgainstModel.TestCase.settings = settings(
-    max_examples=1000 if LONG else 12,
-    stateful_step_count=80 if LONG else 30,
+    max_examples=times(8, 1000),
+    stateful_step_count=times(30, 80),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -15,6 +15,7 @@ from farebox.money import parse_usd
 from farebox.storage.accounts import add_account, add_token, read_balance
 from farebox.vault import TOKEN_PREFIX
 from tests.engines import engine_now
+from tests.long import LONG
 from tests.metering.cases import Case
 from tests.metering.client import Response, fetch
 from tests.metering.pace import Pauses, PinnedClock
@@ -106,7 +107,8 @@ def _all_chunkings(case: Case) -> tuple[str, ...]:
         return tuple(case.only)
     if case.refused or case.leaves_after is not None:
         return ("events",)
-    return CHUNKINGS if case.streamed else CHUNKINGS[:4]
+    chunkings = CHUNKINGS if case.streamed else CHUNKINGS[:4]
+    return chunkings if LONG else tuple(each for each in chunkings if each != "random")
 
 
 async def _open_accounts(bench: Bench, credits: list[str]) -> list[tuple[str, str]]:

@@ -16,8 +16,8 @@ of it, worked out from the public price, never from what Farebox says. Fields:
   `hold`: `covers` (always looked at), `clamped`, or `below` where a hold may be less than the charge; `lacks`: numbers
   of events that the client does not get because it did not ask for usage; `forwarded`: `path`, and `has`, texts in the
   body that reaches the provider; or `refusal`: `status` and `code`.
-- `only`: the chunkings to drive, instead of all: whole, events, bytes, random, paused (2.5 s between events, on a clock
-  that is advanced). `tools`: what the row's call may bring in, for test_overruns.
+- `only`: the chunkings to drive, instead of all: whole, events, bytes, random (in `make long`), paused (2.5 s between
+  events, on a clock that is advanced). `tools`: what the row's call may bring in, for test_overruns.
 
 Macros for long values: cases.expand.
 """

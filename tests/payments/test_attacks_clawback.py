@@ -17,6 +17,7 @@ from farebox.payments.model import TopUp
 from farebox.payments.processor import ProcessorRefund
 from farebox.runtime.services import Services
 from tests.engines import backup
+from tests.long import times
 from tests.payments.books import compare
 from tests.payments.kit import open_shop
 from tests.payments.test_refunds import Shop
@@ -49,7 +50,7 @@ class TestAnyCombination:
     def settings(self) -> dict[str, object]:
         return {"fee_percent": "7.3", "fee_fixed_cents": 31, "credit_days": 30}
 
-    @pytest.mark.parametrize("seed", range(6))
+    @pytest.mark.parametrize("seed", range(times(2, 40)))
     async def test_clawback_with_refunds_disputes_spending_and_expiry_is_exact(self, world: World, seed: int) -> None:
         chance = random.Random(seed)
         world.webhooks = chance.choice(("dropped", "delivered", "tripled"))

@@ -9,6 +9,7 @@ from genai_prices.data import providers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
+from tests.long import times
 
 from farebox.pricing.ceilings import output_ceiling
 from farebox.pricing.charge import charge_of, cost_of
@@ -80,7 +81,7 @@ def merged(*parts: dict[str, Quantity]) -> dict[str, Quantity]:
     return {meter: sum(part.get(meter, 0) for part in parts) for meter in set().union(*parts)}
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=times(200, 5000), deadline=None)
 @given(price=prices, demand=demands, markup=markups, random=st.randoms(use_true_random=False), full=st.booleans())
 def test_the_estimate_bounds_every_usage_within_the_demand(
     price: ModelPrice, demand: Demand, markup: Markup, random: Random, full: bool
@@ -108,7 +109,7 @@ def test_the_estimate_bounds_every_usage_within_the_demand(
     assert bound.output_tokens >= output
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=times(200, 5000), deadline=None)
 @given(
     price=prices,
     demand=demands,
