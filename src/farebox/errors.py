@@ -78,7 +78,23 @@ ROUTE_ENDED = ErrorKind(
     "route_ended", 403, 2951, "The route calls no model for such a request: change the request, or the route."
 )
 OWN_KEY_REQUIRED = ErrorKind(
-    "own_key_required", 400, 2905, "Send your own provider key, or ask the operator to configure one for the provider."
+    "own_key_required",
+    400,
+    2905,
+    "Send or store your own provider key, or ask the operator to configure one for the provider.",
+)
+KEY_UNKNOWN = ErrorKind(
+    "stored_key_unknown", 400, 2960, "Use the alias of a key that is stored for this gateway and provider."
+)
+KEY_UNREADABLE = ErrorKind(
+    "stored_key_unreadable", 400, 2961, "Store the key or the headers again: they were encrypted with another secret."
+)
+PROVIDER_OFF = ErrorKind("provider_off", 400, 2962, "Switch the custom provider on, or use another.")
+ZDR_UNAVAILABLE = ErrorKind(
+    "zdr_unavailable", 400, 2963, "Use another provider or your own key, or do not ask for zero data retention."
+)
+ADDRESS_REFUSED = ErrorKind(
+    "address_refused", 400, 2964, "Use a public address, or ask the operator to allow the network."
 )
 TOKEN_REJECTED = ErrorKind(
     "token_rejected", 401, 2009, "Send a valid access token of this account with the permission `AI Gateway Run`."

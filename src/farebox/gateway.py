@@ -41,7 +41,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     retry_delay: Annotated[int, msgspec.Meta(ge=0, le=60_000)] | None = None
     retry_max_attempts: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
     spend_limits: Any = None
-    store_id: str | None = None
+    store_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+    """Names the store of the gateway's keys: gateways with the same one may use one another's secrets by their IDs."""
     stripe: Any = None
     workers_ai_billing_mode: Literal["postpaid", "unified"] = "postpaid"
+    """Either way, calls of Workers AI on the operator's key are paid from credit."""
     zdr: bool = False
+    """Calls are paid from credit only where the provider retains nothing of them."""

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import stat
 from pathlib import Path
 
 from farebox.clock import random_bytes
@@ -35,3 +36,13 @@ def decoded_key(text: str, where: str) -> bytes:
     if len(key) != KEY_BYTES:
         raise ValueError(f"{where} is {len(key)} bytes, not 32: generate one with `openssl rand -base64 32`")
     return key
+
+
+def key_of_file(path: Path) -> bytes:
+    """The key in the file, which is made where it is missing. Raises ValueError, with what to do about it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        make_key_file(path)
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ValueError(f"{path} may be read by others: run `chmod 600 {path}`")
+    return decoded_key(path.read_text().strip(), str(path))

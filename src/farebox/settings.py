@@ -7,14 +7,13 @@ to do.
 
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from farebox.key_file import decoded_key, make_key_file
+from farebox.key_file import decoded_key, key_of_file
 from farebox.money import whole_number
 from farebox.proxies import Proxies, proxies_of
 from farebox.standing import check_standing
@@ -251,6 +250,12 @@ class Settings:
     webhook_private: Literal["deny", "allow"] = _setting(
         "deny", "Whether messages may be sent to private and loopback addresses."
     )
+    custom_networks: str = _setting(
+        "", "Networks that are not public in which custom providers may be, such as `10.1.0.0/16`, also without TLS."
+    )
+    zdr_providers: str = _setting(
+        "", "Providers that retain nothing of calls on the operator's key, by agreement, such as `openai,anthropic`."
+    )
 
     @property
     def engine(self) -> Literal["sqlite", "postgres"]:
@@ -381,19 +386,9 @@ def secret_key(settings: Settings) -> bytes:
 
     Raises SettingsError if it is not 32 bytes of base64, or others may read the file.
     """
-    if settings.secret_key:
-        return _decoded(settings.secret_key, "FAREBOX_SECRET_KEY")
-    path = Path(settings.data_dir) / "secret.key"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not path.exists():
-        make_key_file(path)
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SettingsError(f"{path} may be read by others: run `chmod 600 {path}`")
-    return _decoded(path.read_text().strip(), str(path))
-
-
-def _decoded(text: str, where: str) -> bytes:
     try:
-        return decoded_key(text, where)
+        if settings.secret_key:
+            return decoded_key(settings.secret_key, "FAREBOX_SECRET_KEY")
+        return key_of_file(Path(settings.data_dir) / "secret.key")
     except ValueError as error:
         raise SettingsError(str(error)) from error

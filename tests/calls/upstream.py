@@ -33,6 +33,7 @@ class Upstream:
     """Left empty: events or JSON, as the response begins."""
     headers: dict[str, str] = field(default_factory=dict)
     """Further headers of the response."""
+    status: int = 200
     sent: list[Sent] = field(default_factory=list)
 
     def says(self, response: bytes, content_type: str = "") -> None:
@@ -62,7 +63,7 @@ def serving() -> Iterator[Upstream]:
             )
             events = response.startswith((b"data:", b"event:"))
             content_type = upstream.content_type or ("text/event-stream" if events else "application/json")
-            self.send_response(200)
+            self.send_response(upstream.status)
             for name, value in {"content-type": content_type, **upstream.headers}.items():
                 self.send_header(name, value)
             self.send_header("content-length", str(len(response)))

@@ -79,3 +79,18 @@ def test_a_session(node: str, customer: Customer) -> None:
     assert reported["balance"]["topup_config"] == unset
     assert sorted(reported["gateways"]) == ["default", "one", "three", "two"]
     assert reported["refused"] == {"status": 404, "code": 7002}
+
+
+def test_stored_keys_and_custom_providers(node: str, farebox: Farebox) -> None:
+    reported = json.loads(run(node, "providers.mjs", farebox.funded("1")))
+    assert "sk-stored-key" not in json.dumps(reported)
+    assert (reported["stored"]["secret_preview"], reported["stored"]["rate_limit_period"]) == ("…0001", 60)
+    assert [(config["alias"], config["default_config"]) for config in reported["configs"]] == [
+        ("default", False),
+        ("second", True),
+    ]
+    assert (reported["providers"], reported["enabled"]) == (["models", "others"], ["models"])
+    assert reported["made"] == reported["read"] == reported["deleted"]
+    assert reported["made"]["headers"] == '{"x-api-key":"…"}'
+    assert [(one["status"], one["code"]) for one in reported["refused"]] == [(400, 7001)] * 3 + [(404, 7002)]
+    assert all("already exists" in one["message"] for one in reported["refused"][:2])

@@ -115,10 +115,7 @@ def test_all_invalid_fields_are_reported_at_once(gateways: Gateways) -> None:
         ("logpush_public_key", "x" * 16, None),
         ("otel", [{"url": "https://example.com", "headers": {}}], []),
         ("spend_limits", {"enabled": True, "rules": []}, {"enabled": False, "rules": []}),
-        ("store_id", "x", None),
         ("stripe", {"authorization": "x", "usage_events": []}, None),
-        ("workers_ai_billing_mode", "unified", "postpaid"),
-        ("zdr", True, False),
     ],
 )
 def test_unsupported_fields_are_refused_not_ignored(

@@ -65,6 +65,7 @@ async def open_services(path: Path, clock: ManualClock, **settings: object) -> A
             ledger=ledger,
             configuration=cast(Any, None),
             upstream=cast(Any, None),
+            custom_upstream=cast(Any, None),
             processor=None,
             waiters=Waiters(),
             base_url="https://farebox.example",

@@ -19,7 +19,7 @@ from farebox.runtime.services import Services
 from farebox.settings import SettingsError, load
 from farebox.storage.notices import KINDS
 from tests.messages.kit import ANN, BOB, START, ManualClock, change, notify, open_services, sql
-from tests.messages.test_addresses import certificate
+from tests.test_addresses import certificate
 
 
 @dataclass

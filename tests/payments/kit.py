@@ -111,6 +111,7 @@ async def open_services(
         ledger=ledger_of(database, name),
         configuration=await Configuration.load(database, vault, clock),
         upstream=upstream,
+        custom_upstream=upstream,
         processor=processor,
         waiters=Waiters(),
         base_url="http://127.0.0.1:1",

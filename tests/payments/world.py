@@ -254,6 +254,7 @@ async def begin_life(world: "World", die_at: int | None = None) -> Process:
         ledger=ledger_of(process.crash_injection.database, name),
         configuration=Configuration(process.crash_injection.database, vault, world.clock),
         upstream=process.upstream,
+        custom_upstream=process.upstream,
         processor=StripeProcessor(
             "sk_test_1", webhook_secret=SECRET, api_base=world.fake.url, http_client=process.wire
         ),

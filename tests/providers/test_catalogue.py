@@ -6,12 +6,12 @@ from farebox.providers.catalogue import (
     FREE,
     PROVIDERS,
     UNMETERED,
-    compat_model,
     key_header,
     provider_of,
     upstream_path,
 )
 from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.naming import compat_model
 from tests.providers.samples import BY_SLUG, metering, wire_format
 
 CALLS = [

@@ -13,7 +13,14 @@ from farebox.calls.stages import Admitted, CallContext, Responded
 from farebox.calls.unlisted import with_max_price
 from farebox.calls.unpaid import count_unpaid
 from farebox.calls.watch import Interrupted
-from farebox.errors import TOO_MANY_CALLS, UPSTREAM_INVALID, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, Problem
+from farebox.errors import (
+    ADDRESS_REFUSED,
+    TOO_MANY_CALLS,
+    UPSTREAM_INVALID,
+    UPSTREAM_TIMEOUT,
+    UPSTREAM_UNREACHABLE,
+    Problem,
+)
 from farebox.memfile import Body
 from farebox.providers.outline import edited
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed, UpstreamRequest, UpstreamResponse
@@ -64,11 +71,12 @@ async def reach_provider(stage: Admitted) -> Responded:
 async def _send(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
     """One attempt. Raises UpstreamFailed, Interrupted."""
     context, services = stage.context, stage.context.services
+    upstream = services.upstream if context.call.access.custom is None else services.custom_upstream
     wait = (context.call.request_timeout_ms or services.settings.first_byte_timeout_ms) / 1000
     request.sending.whole = False
     try:
         with context.watch.waiting(wait):
-            return await services.upstream.send(request)
+            return await upstream.send(request)
     except Interrupted as interrupted:
         late, sent = interrupted.reason == "silence", request.sending.whole
         if sent:
@@ -77,7 +85,7 @@ async def _send(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
         if not late:
             raise
         cause: Cause = "timeout_answer" if sent else "timeout_connect"
-        services.upstream.count(cause)
+        upstream.count(cause)
         raise UpstreamFailed(f"no response began within {wait:g} seconds", sent=sent, cause=cause) from interrupted
 
 
@@ -127,6 +135,9 @@ def _unreachable(call: Call, failure: UpstreamFailed) -> Problem:
     """What the caller sees: the cause's word, and nothing about the route there. The operator's log has more."""
     provider, cause = call.provider, failure.cause
     log.warning("upstream failed", log_id=call.log_id, provider=provider, cause=cause, why=str(failure))
+    if cause == "address_refused":
+        words = f"The base URL of {provider} leads to no address that may be called from here. Nothing was charged."
+        return Problem(ADDRESS_REFUSED, words, reason=cause)
     if failure.timeout:
         return Problem(UPSTREAM_TIMEOUT, f"{provider} did not answer in time ({cause}).", reason=cause)
     if cause == "exhausted":

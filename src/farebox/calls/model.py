@@ -14,7 +14,15 @@ from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.outline import Outline
 from farebox.providers.reading import Place
 from farebox.providers.upstream import SentHead
-from farebox.runtime.configuration import ProviderAccess
+from farebox.runtime.provider_access import ProviderAccess
+
+
+class KeyLimit(msgspec.Struct, frozen=True):
+    """The rate limit of a stored key."""
+
+    config_id: str
+    limit: int
+    seconds: int
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +41,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     """The slug of the provider that `access` is of."""
     own_key: bool
-    """The caller's own provider key pays: nothing is held or charged."""
+    """The caller's own provider key pays, or a stored one of the account's: nothing is held or charged."""
+    key_alias: str = ""
+    """Of the stored key; empty where none is used."""
+    key_limit: "KeyLimit | None" = None
+    secrets: tuple[str, ...] = ()
+    """What no response may contain: the operator's key, or what the account has stored; not the caller's own key."""
     format: WireFormat | None
     """None if the path costs nothing, or where own_key and the path cannot be metered."""
     parsed: ParsedRequest | None

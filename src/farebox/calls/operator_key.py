@@ -1,7 +1,8 @@
-"""What a provider returns on the operator's key: what concerns only the operator stays with the operator.
+"""What a provider returns on a key that the caller does not have: the operator's, or one that the account has stored.
 
-If the key is rejected, or its account has no credit, the caller gets our own error, and the operator an alarm.
-Anything else passes, without the key. None of this applies to a caller's own key.
+If the operator's key is rejected, or its account has no credit, the caller gets our own error, and the operator an
+alarm. Anything else passes, without the key. None of this applies to a caller's own key, and a stored one is only
+removed.
 """
 
 import re
@@ -52,7 +53,7 @@ async def checked(context: CallContext, response: UpstreamResponse) -> UpstreamR
     """The response as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE; UPSTREAM_INVALID where an error broke
     off), Interrupted."""
     call = context.call
-    if response.status < 400 or call.own_key:
+    if response.status < 400 or not call.secrets:
         return response
     try:
         response = decoded(response)
@@ -60,42 +61,49 @@ async def checked(context: CallContext, response: UpstreamResponse) -> UpstreamR
     except UnknownCoding:
         body = b""  # what cannot be read cannot be freed of the key
     except UpstreamFailed as failure:
-        if response.status not in (401, 402):
+        if call.own_key or response.status not in (401, 402):
             raise Problem(UPSTREAM_INVALID, f"The response of {call.provider} broke off.") from failure
         body = b""
     finally:
         await response.close()
-    problem = key_problem_of(response.status, body)
+    problem = None if call.own_key else key_problem_of(response.status, body)
     if problem is not None:
         raise unavailable(context, response.status, problem)
-    key = call.access.api_key or ""
-    clean = scrubber_of(key).clean_error
     headers = [
-        (name, clean(value.encode("latin-1")).decode("latin-1"))
+        (name, _clean_error(call, value.encode("latin-1")).decode("latin-1"))
         for name, value in response.headers
         if name.lower() != "content-length"
     ]
-    passed = clean(body)
+    passed = _clean_error(call, body)
     if len(body) >= ERROR_MAX:  # more may have come, and the key have begun at the end of this
-        passed = passed[: -max(len(key), _CUT_OFF)]
+        passed = passed[: -max(_CUT_OFF, *map(len, call.secrets))]
     return ReadError(response.status, headers, passed)
 
 
+def _clean_error(call: Call, text: bytes) -> bytes:
+    for secret in call.secrets:
+        text = scrubber_of(secret).clean_error(text)
+    return text
+
+
 def without_key(call: Call, response: UpstreamResponse) -> UpstreamResponse:
-    """The response, decoded, as it passes on the operator's key."""
-    if call.own_key:
-        return response
-    scrubber = scrubber_of(call.access.api_key or "")
-    return Scrubbed(response, scrubber) if scrubber.forms else response
+    """The response, decoded, without what its caller need not know."""
+    for secret in call.secrets:
+        scrubber = scrubber_of(secret)
+        response = Scrubbed(response, scrubber) if scrubber.forms else response
+    return response
 
 
 def headers_without_key(call: Call, response: UpstreamResponse, body: bytes) -> list[tuple[str, str]] | None:
     """The same for a response that has arrived completely: its headers as they pass; None if its body may not pass as
     it is."""
-    if call.own_key:
-        return response.headers
-    scrubber = scrubber_of(call.access.api_key or "")
-    return cleaned_headers(response.headers, scrubber) if scrubber.passes(body) else None
+    headers = response.headers
+    for secret in call.secrets:
+        scrubber = scrubber_of(secret)
+        if not scrubber.passes(body):
+            return None
+        headers = cleaned_headers(headers, scrubber)
+    return headers
 
 
 async def _body(context: CallContext, response: UpstreamResponse) -> bytes:
@@ -111,8 +119,9 @@ async def _body(context: CallContext, response: UpstreamResponse) -> bytes:
 def unavailable(context: CallContext, status: int, problem: KeyProblem) -> Problem:
     """What the caller gets; the operator gets an alarm."""
     call, services = context.call, context.services
-    clean = scrubber_of(call.access.api_key or "").clean_error
-    code, message = (clean(said.encode()).decode(errors="replace") for said in (problem.code, problem.message))
+    code, message = (
+        _clean_error(call, said.encode()).decode(errors="replace") for said in (problem.code, problem.message)
+    )
     raise_alarm(
         services,
         "provider_key_trouble",
@@ -134,9 +143,10 @@ def unavailable(context: CallContext, status: int, problem: KeyProblem) -> Probl
 
 def checked_body(stage: Responded, body: bytes) -> bytes | Problem:
     """The same for a failure that a good response reports as its body: what may be passed on, or the problem."""
-    if stage.context.call.own_key:
+    call = stage.context.call
+    if not call.secrets:
         return body
-    problem = key_problem_of(200, body)
+    problem = None if call.own_key else key_problem_of(200, body)
     if problem is not None:
         stage.logged.withhold()
         return unavailable(stage.context, 200, problem)
@@ -145,7 +155,7 @@ def checked_body(stage: Responded, body: bytes) -> bytes | Problem:
 
 def _without_key(stage: Responded, body: bytes) -> bytes:
     """For a response already kept for the log as received: if anything is removed, the log has none of it."""
-    found = scrubber_of(stage.context.call.access.api_key or "").clean_error(body)
+    found = _clean_error(stage.context.call, body)
     if found != body:
         stage.logged.withhold()
     return found
@@ -154,7 +164,7 @@ def _without_key(stage: Responded, body: bytes) -> bytes:
 def cleaned(stage: Responded, chunk: bytes) -> bytes:
     """Events of a stream as they may be passed on: one that reports a key problem becomes our own error, another
     error passes without the key."""
-    if chunk.find(_ERROR_FIELD) < 0 or stage.context.call.own_key or not _ERROR(chunk):
+    if chunk.find(_ERROR_FIELD) < 0 or not stage.context.call.secrets or not _ERROR(chunk):
         return chunk
     parts = _EVENT_END.split(chunk)  # events and their ends in turn
     return b"".join(part if number % 2 else _cleaned(stage, part) for number, part in enumerate(parts))
@@ -168,7 +178,7 @@ def _cleaned(stage: Responded, event: bytes) -> bytes:
     if len(data) > 1 and not is_json(b"\n".join(data)):  # several events, with a single line end between them
         return b"".join(_cleaned(stage, line) for line in lines)
     whole = b"\n".join(data)
-    problem = key_problem_of(200, whole)
+    problem = None if stage.context.call.own_key else key_problem_of(200, whole)
     if problem is not None:
         stage.logged.withhold()
         return stage.context.sink.broken(unavailable(stage.context, 200, problem).message)

@@ -9,6 +9,7 @@ from farebox.calls.price import PricedUsage
 from farebox.ledger.commands import CallWritten, Verdict
 from farebox.logs import write_line
 from farebox.money import ceil_div
+from farebox.pricing.custom_costs import CUSTOM_COST
 from farebox.pricing.model import Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import Receipt, make_receipt
 from farebox.pricing.stored_receipt import stored
@@ -172,11 +173,12 @@ class CallRecord(msgspec.Struct, CallWritten):
             call.user_agent,
             len(call.body),
             ended.response_size,
-            False,
+            self.price is not None and self.price.version.startswith(CUSTOM_COST),
             ended.first_byte_ms,
             _unseen(call),
             call.common_form,
             call.route,
+            call.key_alias,
         )
 
 

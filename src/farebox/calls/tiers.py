@@ -12,6 +12,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from farebox.calls.model import Call
 from farebox.calls.price import PricedUsage
 from farebox.calls.stages import CallContext, Terms
 from farebox.calls.unlisted import OPENROUTER, plain_model, price_without_list, with_variant
@@ -20,9 +21,11 @@ from farebox.pricing.belief import check_possible
 from farebox.pricing.bill import combined, scaled, with_fee
 from farebox.pricing.charge import charge_of, cost_of
 from farebox.pricing.compiler import STANDARD
+from farebox.pricing.custom_costs import CustomCosts
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Demand, Estimate, FurtherModel, Markup, ModelPrice
 from farebox.providers.formats.base import Observed
+from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.runtime.operator_alarms import raise_alarm
 from farebox.usage import AbsurdUsage, Usage
 
@@ -40,6 +43,8 @@ _LONG_CACHE: Final = "cache_write_12h_tokens"
 def find_price(context: CallContext, model: str, applied: Mapping[str, str]) -> ModelPrice | None:
     """The price of a model for this call, where the provider applies this (a service tier…); None if it has none."""
     call, prices = context.call, context.services.configuration.prices
+    if call.access.custom is not None:
+        return _custom_price(call, call.access.custom.costs, model)
     found = prices.find(call.account_id, call.provider, model, call.started_at, applied or None)
     if found is not None or call.provider != OPENROUTER:
         return found
@@ -49,6 +54,15 @@ def find_price(context: CallContext, model: str, applied: Mapping[str, str]) -> 
     if found is not None:
         return with_variant(found, model)
     return price_without_list(model, call.small_body, context.services.settings)
+
+
+def _custom_price(call: Call, costs: CustomCosts, model: str) -> ModelPrice:
+    """What the account says that its own provider's model costs."""
+    demand = None if call.parsed is None else call.parsed.demand
+    if demand is None:
+        return costs.find(model)
+    pictures = demand.choices if isinstance(call.format, OpenAIImages) else 0
+    return costs.find(model, input_images=len(demand.images), output_images=pictures)
 
 
 def requested_price(context: CallContext, terms: Terms) -> ModelPrice:
@@ -134,6 +148,8 @@ def known_price(
     context: CallContext, terms: Terms, price: ModelPrice, usage: Usage
 ) -> tuple[ModelPrice, tuple[str, ...]]:
     """The price or, if it is not known what part of the request got it, the most expensive that it may be."""
+    if context.call.access.custom is not None:
+        return price, ()
     unpriced_cache = _LONG_CACHE in usage and _LONG_CACHE not in price.meters
     if not (price.unknown or unpriced_cache):
         return price, ()

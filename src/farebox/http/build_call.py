@@ -6,72 +6,46 @@ from urllib.parse import parse_qsl, quote, urlencode
 import msgspec
 from msgspec.structs import replace
 
-from farebox.calls.model import Call
+from farebox.calls.model import Call, KeyLimit
 from farebox.calls.watch import Watch
 from farebox.errors import (
     INVALID_REQUEST,
     NOT_METERED,
-    OWN_KEY_REQUIRED,
-    PROVIDER_UNKNOWN,
     REQUEST_REFUSED,
     Problem,
 )
 from farebox.gateway import GatewayConfig
-from farebox.http.credentials import carries_ours, is_ours
+from farebox.http.credentials import is_ours
 from farebox.http.exchange import RequestHeaders
+from farebox.http.forwarded_headers import forwarded_headers
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
+from farebox.http.payer import Payer, access_of, alias_of, flag, payer_of
 from farebox.memfile import Body
 from farebox.model import METADATA_ENTRIES_MAX, METADATA_RESERVED
 from farebox.providers.audio.length import TooLong
 from farebox.providers.catalogue import (
-    CALLER_KEY_HEADERS,
     CALLER_KEY_QUERY,
     UNMETERED,
     Metering,
     Plain,
     Provider,
     format_of,
-    key_header,
-    provider_of,
     upstream_path,
 )
 from farebox.providers.formats.base import InvalidRequest, WireFormat
 from farebox.providers.formats.bounds import is_light
 from farebox.providers.formats.workers_ai_run import QUEUED
+from farebox.providers.naming import custom_path
 from farebox.providers.outline import reassemble
 from farebox.providers.reading import Place, Read, read_as, read_call, read_common
 from farebox.providers.upstream import SentHead
-from farebox.runtime.configuration import ProviderAccess
+from farebox.runtime.own_providers import OwnProviders
+from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.services import Services
 
-_DROPPED = frozenset(
-    {
-        "host",
-        "content-length",
-        "connection",
-        "keep-alive",
-        "transfer-encoding",
-        "te",
-        "trailer",
-        "upgrade",
-        "expect",
-        "accept-encoding",
-        "cookie",
-        "origin",
-        "forwarded",
-        "via",
-        "x-real-ip",
-        "x-auth-email",
-        "x-auth-key",
-        "x-auth-user-service-key",
-    }
-)
-_DROPPED_PREFIXES = ("cf-", "farebox-", "proxy-", "x-forwarded-")
-_OPERATOR_DROPPED_PREFIXES = ("x-goog-", "x-http-method", "openai-organization", "openai-project")
-"""Google's switches for the whole API, such as a mask that cuts the usage out of the response; and which organization
-or project of the operator's a call is for."""
 _OPERATOR_DROPPED_QUERY = frozenset({CALLER_KEY_QUERY, "access_token", "callback", "fields", "oauth_token"})
-"""The same in a query; also whatever begins with `$`, and forms of the response (`alt`) that are not JSON."""
+"""What a query may not say on the operator's key, as it hides the usage; also whatever begins with `$`, and forms of
+the response (`alt`) that are not JSON."""
 _QUEUED_QUERY = "queueRequest"
 """Asks Workers AI to respond later, where its cost cannot be read."""
 _RESPONSE_FORMS = ("json", "sse")
@@ -106,6 +80,9 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     body: Body
     watch: Watch
     own_key: bool
+    """The request has a provider key of the caller's own."""
+    own: OwnProviders
+    """The keys that are stored for the gateway, and the account's custom providers."""
     known: dict[str, Call]
     """What earlier requests with the same head had in common, by provider; see calls.model.Call."""
     step: int = 0
@@ -121,9 +98,9 @@ def known_call(services: Services, request: ProxyRequest) -> Call | None:
     known = request.known.get(request.slug)
     if known is None or known.format is None or not (isinstance(request.body, bytes) and is_light(request.body)):
         return None
-    refused = None if request.own_key else services.refusals.get(known.provider)
+    refused = None if known.own_key else services.refusals.get(known.provider)
     try:
-        read = parse_here(read_as, known.format, request.body, known.place, refused, request.own_key)
+        read = parse_here(read_as, known.format, request.body, known.place, refused, known.own_key)
     except TooLong:
         return None
     return _with_body(services, request, known, read)
@@ -133,28 +110,30 @@ async def native_call(services: Services, request: ProxyRequest) -> Call:
     """A call of a provider's own path. Raises Problem."""
     known = request.known.get(request.slug)
     if known is not None:
-        return _with_body(services, request, known, await _read(services, request, known.format, known.place))
-    access = _access(services, request.slug)
+        read = await _read(services, request, known.format, known.place, own=known.own_key)
+        return _with_body(services, request, known, read)
+    access = access_of(services, request.own, request.slug)
     path = upstream_path(access.provider, request.path)
     metering = format_of(access.provider, request.method, path)
-    key = _key(request, access, metering, path)
+    payer = _payer(services, request, access, metering, path)
     place = Place(access.provider.slug, request.method, path, _content_type(request))
-    read = await _read(services, request, None if isinstance(metering, Plain) else metering, place)
-    return _call(services, request, access, metering, path, key, read)
+    wire = None if isinstance(metering, Plain) else metering
+    read = await _read(services, request, wire, place, own=payer.own)
+    return _call(services, request, access, metering, path, payer, read)
 
 
-async def _read(services: Services, request: ProxyRequest, wire: WireFormat | None, place: Place) -> Read:
-    """What is read of the body. Raises Problem."""
+async def _read(services: Services, request: ProxyRequest, wire: WireFormat | None, place: Place, *, own: bool) -> Read:
+    """What is read of the body; `own`: the account pays for the call itself. Raises Problem."""
     if wire is None:
         return Read(None)
-    refused = None if request.own_key else services.refusals.get(place.slug)
+    refused = None if own else services.refusals.get(place.slug)
     if isinstance(request.body, bytes) and is_light(request.body):
         try:
-            return parse_here(read_as, wire, request.body, place, refused, request.own_key)
+            return parse_here(read_as, wire, request.body, place, refused, own)
         except TooLong:
             pass
     return await parse_in_helper(
-        services, request.watch, request.account_id, read_call, request.body, place, refused, request.own_key
+        services, request.watch, request.account_id, read_call, request.body, place, refused, own
     )
 
 
@@ -165,40 +144,33 @@ async def compat_call(services: Services, request: ProxyRequest, chosen: str = "
     Raises Problem.
     """
     place = Place("", request.method, request.path, _content_type(request))
-    refusals, own_key = services.refusals, request.own_key
+    refusals, own_key, own = services.refusals, request.own_key, request.own.with_alias(alias_of(request.headers))
     found = await parse_body(
-        services, request.watch, request.account_id, read_common, request.body, place, refusals, own_key, chosen
+        services, request.watch, request.account_id, read_common, request.body, place, refusals, own_key, chosen, own
     )
     if found.route:
         return RouteName(found.route)
     known = request.known.get(found.slug)
     if known is not None and isinstance(found.read, Read):
         return _with_body(services, request, known, found.read)
-    access = _access(services, found.slug)
+    access = access_of(services, request.own, found.slug)
     if found.read is None:
         raise Problem(INVALID_REQUEST, f"{access.provider.name} does not offer `{request.path}` in this form.")
-    metering = format_of(access.provider, request.method, found.path)
-    key = _key(request, access, metering, found.path)
+    path = found.path if access.custom is None else custom_path(found.path, versioned=access.custom.versioned)
+    metering = format_of(access.provider, request.method, path)
+    payer = _payer(services, request, access, metering, path)
     if isinstance(found.read, InvalidRequest):
         raise unreadable(found.read)
-    return _call(services, request, access, metering, found.path, key, found.read)
+    return _call(services, request, access, metering, path, payer, found.read)
 
 
-def _access(services: Services, slug: str) -> ProviderAccess:
-    provider = provider_of(slug)
-    access = None if provider is None else services.configuration.provider(provider.slug)
-    if access is None:
-        raise Problem(PROVIDER_UNKNOWN, f"There is no provider {slug[:64]!r}.")
-    return access
-
-
-def _key(request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> str | None:
-    """The operator's key; None if the caller's own pays. Raises Problem."""
+def _payer(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> Payer:
+    """Who pays for a call of this path. Raises Problem."""
     if "." in path and _leads_up(path):
         raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads out of where the provider's API is.")
-    if request.own_key:
-        return None
-    key = _operator_key(request, access)
+    payer = payer_of(services, access, request.own, request.gateway, request.headers, own_key=request.own_key)
+    if payer.own:
+        return payer
     if metering is UNMETERED:
         raise Problem(
             NOT_METERED,
@@ -207,7 +179,7 @@ def _key(request: ProxyRequest, access: ProviderAccess, metering: Metering, path
         )
     if _queued(request.query):
         raise Problem(NOT_METERED, f"Not on the operator's key: {QUEUED}.")
-    return key
+    return payer
 
 
 def _content_type(request: ProxyRequest) -> str:
@@ -220,10 +192,10 @@ def _call(
     access: ProviderAccess,
     metering: Metering,
     path: str,
-    key: str | None,
+    payer: Payer,
     read: Read,
 ) -> Call:
-    _check_read(request, access.provider, read)
+    _check_read(access.provider, read, own=payer.own)
     gateway, header = request.gateway, request.headers.get
     retry_delay = _number(header("cf-aig-retry-delay"), 0, 60_000)
     known = Call(
@@ -233,23 +205,26 @@ def _call(
         gateway=gateway,
         access=access,
         provider=access.provider.slug,
-        own_key=request.own_key,
+        own_key=payer.own,
+        key_alias="" if payer.stored is None else payer.stored.alias,
+        key_limit=_key_limit(payer),
+        secrets=_secrets(access, payer),
         format=None if isinstance(metering, Plain) else metering,
         parsed=None,
         method=request.method,
-        url=_url(access, path, request),
+        url=_url(access, path, request, own=payer.own),
         path=path,
         place=Place(access.provider.slug, request.method, path, _content_type(request)),
-        headers=_forwarded(request, access.provider, path, key),
+        headers=forwarded_headers(request.headers, access, path, metering, payer, coded=request.coded),
         sent_head=SentHead(),
         content_type=_content_type(request),
-        request_timeout_ms=_response_timeout(services, request),
+        request_timeout_ms=_response_timeout(services, request, own=payer.own),
         attempts_max=_number(header("cf-aig-max-attempts"), 1, 5) or gateway.retry_max_attempts or 1,
         retry_delay_ms=(gateway.retry_delay or 0) if retry_delay is None else retry_delay,
         retry_backoff=_backoff(header("cf-aig-backoff")) or gateway.retry_backoff or "constant",
         step=request.step,
-        logged=_flag(header("cf-aig-collect-log"), default=gateway.collect_logs),
-        log_bodies=_flag(header("cf-aig-collect-log-payload"), default=True),
+        logged=flag(header("cf-aig-collect-log"), default=gateway.collect_logs),
+        log_bodies=flag(header("cf-aig-collect-log-payload"), default=True),
         metadata=metadata_of(request.headers),
         event_id=(header("cf-aig-event-id") or "")[:256],
         user_agent=(header("user-agent") or "")[:256],
@@ -261,7 +236,7 @@ def _call(
 
 def _with_body(services: Services, request: ProxyRequest, known: Call, read: Read) -> Call:
     """The call of this request, with what is `known` from its head. Raises Problem."""
-    _check_read(request, known.access.provider, read)
+    _check_read(known.access.provider, read, own=known.own_key)
     body: Body = request.body if read.body is None else read.body
     outline = read.outline
     if outline is not None and read.changed:
@@ -277,41 +252,28 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
     )
 
 
-def _check_read(request: ProxyRequest, provider: Provider, read: Read) -> None:
+def _check_read(provider: Provider, read: Read, *, own: bool) -> None:
     """Raises Problem if the operator does not pay for what the body asks for."""
-    if read.parsed is not None and read.parsed.unmetered and not request.own_key:
+    if read.parsed is not None and read.parsed.unmetered and not own:
         raise Problem(NOT_METERED, f"Not on the operator's key: {read.parsed.unmetered}.")
     if read.refused:
-        raise Problem(REQUEST_REFUSED, f"On the operator's key, {provider.name} is not request for {read.refused}.")
+        raise Problem(REQUEST_REFUSED, f"On the operator's key, {provider.name} is not asked for {read.refused}.")
 
 
-def _response_timeout(services: Services, request: ProxyRequest) -> int | None:
+def _response_timeout(services: Services, request: ProxyRequest, *, own: bool) -> int | None:
     """How long the caller waits for the response to begin; on the operator's key not less than the operator's minimum,
-    because what a provider was request to do it does, and bills. None if the caller does not say. Raises Problem."""
+    because what a provider was asked to do it does, and bills. None if the caller does not say. Raises Problem."""
     wanted = _number(request.headers.get("cf-aig-request-timeout"), 1, 3_600_000)
-    if wanted is None or request.own_key:
+    if wanted is None or own:
         return wanted
     return max(wanted, services.settings.request_timeout_min_ms)
 
 
-def _operator_key(request: ProxyRequest, access: ProviderAccess) -> str:
-    """The operator's key for the provider, where the account may use it. Raises Problem (OWN_KEY_REQUIRED)."""
-    if request.gateway.byok_only or _flag(request.headers.get("cf-aig-no-wholesale"), default=False):
-        raise Problem(OWN_KEY_REQUIRED, "This gateway accepts only calls with your own provider key.")
-    if access.api_key is None:
-        raise Problem(
-            OWN_KEY_REQUIRED,
-            f"The operator has no key for {access.provider.name}: send your own, or ask the operator to run "
-            f"`farebox provider set {access.provider.slug} --api-key KEY`.",
-        )
-    return access.api_key
-
-
-def _url(access: ProviderAccess, path: str, request: ProxyRequest) -> str:
+def _url(access: ProviderAccess, path: str, request: ProxyRequest, *, own: bool) -> str:
     query = request.query
-    if query and (not request.own_key or f"{CALLER_KEY_QUERY}=" in query):
+    if query and (not own or f"{CALLER_KEY_QUERY}=" in query):
         pairs = parse_qsl(query, keep_blank_values=True)
-        if request.own_key:
+        if own:
             kept = [(name, value) for name, value in pairs if name != CALLER_KEY_QUERY or not is_ours(value)]
         else:
             kept = [(name, value) for name, value in pairs if _may_forward_parameter(name, value)]
@@ -334,26 +296,17 @@ def _may_forward_parameter(name: str, value: str) -> bool:
     return name not in _OPERATOR_DROPPED_QUERY and not name.startswith("$")
 
 
-def _forwarded(request: ProxyRequest, provider: Provider, path: str, key: str | None) -> list[tuple[str, str]]:
-    """The headers for the provider. With `key`, the operator's, no credential of the caller's goes along."""
-    forwarded = []
-    for name, value in request.headers.items():
-        plain = name.replace("_", "-")  # some servers take them for the same
-        if plain in _DROPPED or plain.startswith(_DROPPED_PREFIXES):
-            continue
-        if plain == "content-encoding" and not request.coded:
-            continue
-        if plain in CALLER_KEY_HEADERS and (key is not None or carries_ours(value)):
-            continue
-        if key is not None and plain.startswith(_OPERATOR_DROPPED_PREFIXES):
-            continue
-        forwarded.append((name, value))
-    if key is not None:
-        forwarded.append(key_header(provider, path, key))
-    forwarded.append(("accept-encoding", "identity"))  # the usage must be readable in the passing bytes
-    present = {name for name, _ in forwarded}
-    forwarded.extend(item for item in provider.headers if item[0] not in present)
-    return forwarded
+def _key_limit(payer: Payer) -> KeyLimit | None:
+    stored = payer.stored
+    if stored is None or stored.rate_limit is None:
+        return None
+    return KeyLimit(stored.config_id, stored.rate_limit, stored.rate_seconds)
+
+
+def _secrets(access: ProviderAccess, payer: Payer) -> tuple[str, ...]:
+    """What is sent to the provider that the caller need not know, and no response may tell."""
+    sent = () if access.custom is None else access.custom.secrets
+    return sent if payer.key is None else (payer.key, *sent)
 
 
 def _number(text: str | None, low: int, high: int) -> int | None:
@@ -369,10 +322,6 @@ def _backoff(text: str | None) -> str | None:
     if text is not None and text not in _BACKOFFS:
         raise Problem(INVALID_REQUEST, f"cf-aig-backoff must be one of {', '.join(_BACKOFFS)}.")
     return text
-
-
-def _flag(text: str | None, *, default: bool) -> bool:
-    return default if text is None else text.strip().lower() == "true"
 
 
 def metadata_of(headers: RequestHeaders) -> dict[str, str | int | float | bool] | None:

@@ -24,8 +24,10 @@ from farebox.http.call_body import body_of, check_credit
 from farebox.http.call_target import Target, target_of
 from farebox.http.envelope import database_unavailable
 from farebox.http.exchange import Exchange
+from farebox.http.key_limit import count_key
 from farebox.http.model_list import model_list
 from farebox.http.parse_body import shutting_down
+from farebox.http.payer import pays_itself
 from farebox.http.permits import Permit, Understood, permit_of
 from farebox.http.provider_errors import Form
 from farebox.http.route_steps import route_steps
@@ -33,6 +35,7 @@ from farebox.http.router import shown
 from farebox.http.sink import HttpSink
 from farebox.http.steps import common_call, serve_steps, universal_steps
 from farebox.metrics.families import CLIENTS_GONE, REFUSED
+from farebox.runtime.own_providers import NOTHING
 from farebox.runtime.services import Services
 from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
@@ -135,6 +138,7 @@ class DataPlane:
                     await serve_steps(services, await route_steps(services, request, call.name), sink, watch)
                     return
                 del request  # the call has the body, or another in its place
+                count_key(services, call)
                 sink.of(call)
                 await serve_call(services, call, sink, watch)
         finally:
@@ -161,13 +165,17 @@ class DataPlane:
         self, exchange: Exchange, target: Target, permit: Permit, sink: HttpSink, watch: Watch, request_id: str
     ) -> ProxyRequest | None:
         """The request with its body; None if the client has gone. Raises Problem."""
-        services, own_key = self._services, permit.own_key
+        services = self._services
+        stored = permit.own is not NOTHING and pays_itself(permit.own, target.slug, exchange.headers)
+        own = permit.own_key or stored
         lease = services.held.lease(target.account_id)
         exchange.hold(lease)
         sink.lease = lease
-        if not own_key and (exchange.length is None or exchange.length > LARGE_BODY):
+        if not own and (exchange.length is None or exchange.length > LARGE_BODY):
             await check_credit(services, exchange.method, target.account_id, target.slug, target.path)
-        body = await body_of(services, exchange, watch, lease, any_coding=own_key)
+        body = await body_of(
+            services, exchange, watch, lease, any_coding=permit.own_key or (stored and target.slug not in ("", *COMMON))
+        )
         if body is None:
             return None
         if target.slug == "" and isinstance(body.content, bytes):
@@ -184,7 +192,8 @@ class DataPlane:
             exchange.headers,
             body.content,
             watch,
-            own_key,
+            permit.own_key,
+            permit.own,
             permit.calls,
             0,
             body.coded,

@@ -10,6 +10,7 @@ from farebox.http.credentials import authorize_run, read_credentials
 from farebox.http.exchange import Exchange
 from farebox.http.provider_errors import Form
 from farebox.model import AccessToken
+from farebox.runtime.own_providers import OwnProviders
 from farebox.runtime.services import Services
 
 
@@ -23,6 +24,8 @@ class Permit(msgspec.Struct, frozen=True):
     own_key: bool
     """The caller's own provider key pays."""
     gateway: GatewayConfig
+    own: OwnProviders
+    """The keys that are stored for the gateway, and the account's custom providers."""
     calls: dict[str, Call] = {}
     """What the head alone says about calls to a provider, by its slug; see calls.model.Call."""
 
@@ -51,9 +54,13 @@ async def permit_of(services: Services, exchange: Exchange, target: Target) -> P
     if credentials.token is None and own_key:
         gateway = await configuration.gateway(target.account_id, target.gateway_id, create=False)
         if gateway is not None and not gateway.authentication:
-            return Permit(edition, None, own_key, gateway)
+            return Permit(edition, None, own_key, gateway, await _own(services, target))
     token = await authorize_run(credentials.token, target.account_id, configuration)
     gateway = await configuration.gateway(target.account_id, target.gateway_id)
     if gateway is None:
         raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {target.gateway_id[:64]!r} on this account.")
-    return Permit(edition, token, own_key, gateway)
+    return Permit(edition, token, own_key, gateway, await _own(services, target))
+
+
+async def _own(services: Services, target: Target) -> OwnProviders:
+    return await services.configuration.own_providers(target.account_id, target.gateway_id)

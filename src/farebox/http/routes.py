@@ -12,6 +12,8 @@ from farebox.http.control import (
     accounts,
     billing,
     cards,
+    custom_costs,
+    custom_providers,
     datasets,
     dynamic_routes,
     evaluations,
@@ -21,6 +23,7 @@ from farebox.http.control import (
     messages,
     own,
     profile,
+    provider_configs,
     purchases,
     spending,
     statement,
@@ -54,6 +57,8 @@ FLOWS = f"{GATEWAY}/routes"
 FLOW = f"{FLOWS}/{{id}}"
 DATASETS = f"{GATEWAY}/datasets"
 EVALUATIONS = f"{GATEWAY}/evaluations"
+CONFIGS = f"{GATEWAY}/provider_configs"
+CUSTOM = f"{ACCOUNT}/ai-gateway/custom-providers"
 OWN = f"{ACCOUNT}/farebox"
 
 
@@ -130,6 +135,42 @@ SERVED: tuple[Route, ...] = (
           result=gateways.Gateway, summary="Delete a gateway"),
     Route(method="GET", path=f"{GATEWAY}/url/{{provider}}", handler=gateways.url, permissions=READ,
           result=str, summary="Base URL of a provider behind the gateway"),
+
+    Route(method="GET", path=CONFIGS, handler=provider_configs.list_all, permissions=READ, shape=Shape.PAGE,
+          takes=Paging, result=provider_configs.ProviderConfig, summary="The gateway's stored keys, without the keys"),
+    Route(method="POST", path=CONFIGS, handler=provider_configs.create, permissions=WRITE,
+          takes=provider_configs.ProviderConfigCreate, result=provider_configs.ProviderConfig,
+          summary="Store a key at a provider"),
+    Route(method="PUT", path=f"{CONFIGS}/{{id}}", handler=provider_configs.replace, permissions=WRITE,
+          takes=provider_configs.ProviderConfigReplace, result=provider_configs.ProviderConfig,
+          summary="Replace a stored key"),
+    Route(method="DELETE", path=f"{CONFIGS}/{{id}}", handler=provider_configs.delete, permissions=WRITE,
+          result=provider_configs.ProviderConfig, summary="Delete a stored key"),
+
+    Route(method="GET", path=CUSTOM, handler=custom_providers.list_all, permissions=READ, shape=Shape.PAGE,
+          takes=custom_providers.CustomProvidersQuery, result=custom_providers.CustomProvider,
+          summary="List custom providers"),
+    Route(method="POST", path=CUSTOM, handler=custom_providers.create, permissions=WRITE,
+          takes=custom_providers.CustomProviderCreate, result=custom_providers.CustomProvider,
+          summary="Create a custom provider"),
+    Route(method="GET", path=f"{CUSTOM}/{{id}}", handler=custom_providers.get, permissions=READ,
+          result=custom_providers.CustomProvider, summary="One custom provider"),
+    Route(method="PATCH", path=f"{CUSTOM}/{{id}}", handler=custom_providers.change, permissions=WRITE,
+          takes=custom_providers.CustomProviderChange, result=custom_providers.CustomProvider,
+          summary="Change some fields of a custom provider"),
+    Route(method="DELETE", path=f"{CUSTOM}/{{id}}", handler=custom_providers.delete, permissions=WRITE,
+          result=custom_providers.CustomProvider, summary="Delete a custom provider, its costs and its keys"),
+    Route(method="GET", path=f"{CUSTOM}/costs", handler=custom_costs.list_all, permissions=READ, shape=Shape.PAGE,
+          takes=custom_costs.CustomCostsQuery, result=custom_costs.CustomCost,
+          summary="List what models of custom providers cost"),
+    Route(method="POST", path=f"{CUSTOM}/costs", handler=custom_costs.create, permissions=WRITE,
+          takes=custom_costs.CustomCostCreate, result=custom_costs.CustomCost, summary="Say what a model costs"),
+    Route(method="GET", path=f"{CUSTOM}/costs/{{id}}", handler=custom_costs.get, permissions=READ,
+          result=custom_costs.CustomCost, summary="One cost"),
+    Route(method="PATCH", path=f"{CUSTOM}/costs/{{id}}", handler=custom_costs.change, permissions=WRITE,
+          takes=custom_costs.CustomCostChange, result=custom_costs.CustomCost, summary="Change a cost"),
+    Route(method="DELETE", path=f"{CUSTOM}/costs/{{id}}", handler=custom_costs.delete, permissions=WRITE,
+          result=custom_costs.CustomCost, summary="Delete a cost"),
 
     Route(method="GET", path=LOGS, handler=logs.list_logs, permissions=READ, shape=Shape.PAGE,
           takes=LogsQuery, info=logs.LogsInfo, result=logs.Log, summary="List logs"),
@@ -282,16 +323,10 @@ SERVED: tuple[Route, ...] = (
 )
 
 _NOT_YET: tuple[tuple[str, str], ...] = (
-    ("GET POST", f"{GATEWAY}/provider_configs"),
-    ("PUT DELETE", f"{GATEWAY}/provider_configs/{{id}}"),
     ("GET POST", f"{GATEWAY}/custom-domains"),
     ("GET DELETE", f"{GATEWAY}/custom-domains/{{hostname}}"),
     ("GET POST", f"{GATEWAY}/policies"),
     ("GET PUT DELETE", f"{GATEWAY}/policies/{{id}}"),
-    ("GET POST", f"{ACCOUNT}/ai-gateway/custom-providers"),
-    ("GET PATCH DELETE", f"{ACCOUNT}/ai-gateway/custom-providers/{{id}}"),
-    ("GET POST", f"{ACCOUNT}/ai-gateway/custom-providers/costs"),
-    ("GET PATCH DELETE", f"{ACCOUNT}/ai-gateway/custom-providers/costs/{{id}}"),
 )
 """What Cloudflare's API has and this release does not: answered with an error that says so."""
 # fmt: on

@@ -13,22 +13,29 @@ from farebox.calls.model import Call
 from farebox.calls.serve import serve_call
 from farebox.calls.watch import Watch
 from farebox.errors import (
+    ADDRESS_REFUSED,
     INVALID_REQUEST,
+    KEY_UNKNOWN,
+    KEY_UNREADABLE,
     MODEL_UNPRICED,
     NO_ROUTE,
     NOT_METERED,
     OWN_KEY_REQUIRED,
+    PROVIDER_OFF,
     PROVIDER_UNAVAILABLE,
     PROVIDER_UNKNOWN,
+    RATE_LIMITED,
     UPSTREAM_INVALID,
     UPSTREAM_TIMEOUT,
     UPSTREAM_UNREACHABLE,
+    ZDR_UNAVAILABLE,
     ErrorKind,
     Problem,
 )
 from farebox.http.build_call import ProxyRequest, RouteName, compat_call, native_call
 from farebox.http.credentials import StepHeaders, read_credentials
 from farebox.http.exchange import RequestHeaders
+from farebox.http.key_limit import count_key
 from farebox.http.parse_body import parse_body
 from farebox.http.router import tidy_path
 from farebox.http.server.headers import split_target
@@ -53,9 +60,15 @@ OF_ONE_STEP: Final = (
     OWN_KEY_REQUIRED,
     MODEL_UNPRICED,
     PROVIDER_UNKNOWN,
+    PROVIDER_OFF,
     NOT_METERED,
+    KEY_UNKNOWN,
+    KEY_UNREADABLE,
+    ZDR_UNAVAILABLE,
+    ADDRESS_REFUSED,
+    RATE_LIMITED,
 )
-"""What is wrong with one step only, so that the next may do better."""
+"""What is wrong with one step only (the rate limit is its key's), so that the next may do better."""
 _STEP_OPTIONS: Final = {
     "requestTimeout": "cf-aig-request-timeout",
     "maxAttempts": "cf-aig-max-attempts",
@@ -87,6 +100,7 @@ async def serve_steps(services: Services, steps: Steps, sink: HttpSink, watch: W
     while True:
         try:
             call = await steps.call()
+            count_key(services, call)
             sink.of(call)
             if await serve_call(services, call, sink, watch, steps.more):
                 return

@@ -9,7 +9,7 @@ from functools import cache
 import httpx
 import structlog
 
-from farebox.messages.addresses import Address, AddressRefused, Resolver, checked_addresses, resolve
+from farebox.addresses import Address, AddressRefused, Resolver, checked_addresses, resolve
 
 TIMEOUT_SECONDS = 10.0
 """Seconds for the whole attempt, including name resolution."""

@@ -10,9 +10,9 @@ from functools import partial
 
 import msgspec
 
+from farebox.addresses import AddressRefused
 from farebox.clock import Ids, random_bytes
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
-from farebox.messages.addresses import AddressRefused
 from farebox.messages.send import Sent, check_url, post
 from farebox.messages.sign import KEY_BYTES, secret_from, signed_headers
 from farebox.operator.administer import Refused, require_account

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from farebox.providers.formats import openai_chat, openai_embeddings, openai_responses
 from farebox.providers.formats.anthropic_messages import AnthropicMessages
-from farebox.providers.formats.base import InvalidRequest, WireFormat
+from farebox.providers.formats.base import WireFormat
 from farebox.providers.formats.cohere import CohereChat, CohereEmbed, CohereRerank
 from farebox.providers.formats.google_embed import GoogleEmbed
 from farebox.providers.formats.google_generate import GoogleGenerate
@@ -336,7 +336,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
 
 _BY_SLUG: Final = {provider.slug: provider for provider in PROVIDERS}
 _BY_NAME: Final = _BY_SLUG | {alias: provider for provider in PROVIDERS for alias in provider.aliases}
-_DOTTED: Final = re.compile(r"(?<=\d)\.(?=\d)")
 
 
 def provider_of(slug: str) -> Provider | None:
@@ -374,24 +373,3 @@ def key_header(provider: Provider, path: str, key: str) -> tuple[str, str]:
     if provider.key_header == "authorization" or compatible:
         return "authorization", f"Bearer {key}"
     return provider.key_header, key
-
-
-def compat_model(model: str) -> tuple[str, str]:
-    """Split the `provider/model` of compat and REST calls into the provider's slug and the provider's own name.
-
-    `google/…` and `xai/…` mean the same as `google-ai-studio/…` and `grok/…`, and a bare `@cf/…` is Workers AI's.
-    Names of Anthropic's models take the dotted versions of Cloudflare's REST API: a dot between two digits becomes a
-    dash (`claude-haiku-4.5` → `claude-haiku-4-5`), because Anthropic's own names, by which they are priced and called,
-    hold no dots. Raises InvalidRequest if the provider is missing or unknown.
-    """
-    if model.startswith("@"):
-        return "workers-ai", model
-    name, slash, rest = model.partition("/")
-    provider = _BY_NAME.get(name)
-    if not slash or not rest:
-        raise InvalidRequest(f"The model {model[:100]!r} names no provider: write it as `provider/model`.")
-    if provider is None:
-        raise InvalidRequest(f"The provider {name[:100]!r} of the model is unknown.")
-    if provider.slug == "anthropic":
-        rest = _DOTTED.sub("-", rest)
-    return provider.slug, rest

@@ -12,9 +12,10 @@ import msgspec
 from msgspec.structs import replace
 
 from farebox.memfile import whole
-from farebox.providers.catalogue import PROVIDERS, Plain, Provider, compat_model, format_of, provider_of, upstream_path
+from farebox.providers.catalogue import PROVIDERS, Plain, Provider, format_of, provider_of, upstream_path
 from farebox.providers.formats import bodies, bounds, multipart
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, TooComplex, WireFormat
+from farebox.providers.naming import compat_model, is_custom, metered_as
 from farebox.providers.outline import Outline, edited, outline_of
 from farebox.routing.conditions import MISSING, value_at
 
@@ -104,7 +105,7 @@ ROUTE_PREFIX: Final = "dynamic/"
 def read_call(body: bytes, place: Place, refused: Refused | None, own_key: bool, model: str | None = None) -> Read:
     """A call of a provider's own path; with `model`, that is put in the place of the body's. With a key of the caller's
     own, a body that we cannot read is the provider's to judge. Raises InvalidRequest."""
-    provider = provider_of(place.slug)
+    provider = metered_as(place.slug)
     metering = Plain.UNMETERED if provider is None else format_of(provider, place.method, place.path)
     return Read(None) if isinstance(metering, Plain) else read_as(metering, body, place, refused, own_key, model)
 
@@ -151,16 +152,23 @@ def _read(
 
 
 def read_common(
-    body: bytes, place: Place, refusals: Mapping[str, Refused], own_key: bool, chosen: str = ""
+    body: bytes,
+    place: Place,
+    refusals: Mapping[str, Refused],
+    own_key: bool,
+    chosen: str = "",
+    own: frozenset[str] = frozenset(),
 ) -> CommonRead:
     """A call in a common form; the path of `place` is that of the form. `chosen` is the `provider/model` that is called
-    in the place of the body's. Raises InvalidRequest if the body does not name a provider."""
+    in the place of the body's; `own`: the providers that are called with a stored key of the account's. Raises
+    InvalidRequest if the body does not name a provider."""
     bounds.check(body)
     named = chosen or bodies.decode(_MODEL_FIELD, body).model
     if not chosen and named.startswith(ROUTE_PREFIX):
         return CommonRead("", route=named.removeprefix(ROUTE_PREFIX))
     slug, model = compat_model(named)
-    provider = provider_of(slug)
+    own_key = own_key or slug in own or is_custom(slug)
+    provider = metered_as(slug)
     path = None if provider is None else common_path(provider, place.path)
     if provider is None or path is None or isinstance(format_of(provider, place.method, path), Plain):
         return CommonRead(slug)
@@ -222,7 +230,7 @@ def _is_small(field: Any) -> bool:
 
 def read_text(body: bytes, place: Place) -> str:
     """The request's text, for counting. Raises InvalidRequest."""
-    provider = provider_of(place.slug)
+    provider = metered_as(place.slug)
     metering = Plain.UNMETERED if provider is None else format_of(provider, place.method, place.path)
     assert not isinstance(metering, Plain)
     return metering.parse(place.path, place.content_type, body, exact=True).demand.text

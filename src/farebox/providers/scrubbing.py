@@ -89,8 +89,8 @@ class Scrubber:
         return 0
 
 
-scrubber_of = lru_cache(256)(Scrubber)
-"""The same one for the same key: there are as many as the operator has keys."""
+scrubber_of = lru_cache(1024)(Scrubber)
+"""The same one for the same key: there are as many as the operator and the accounts have stored."""
 
 
 def _families(key: str) -> Iterator[frozenset[bytes]]:

@@ -8,6 +8,7 @@ from farebox.memfile import Body
 
 Cause = Literal[
     "dns",
+    "address_refused",
     "refused",
     "unreachable",
     "reset",

@@ -1,7 +1,6 @@
 """The configuration that the hot path needs, cached; a change by any process is seen within a second."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -13,9 +12,11 @@ from farebox.model import AccessToken, Caller, Permission
 from farebox.pricing.compiler import PriceList
 from farebox.pricing.pricebook import OwnMarkup, OwnPrice, PriceBook
 from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped
-from farebox.providers.catalogue import PROVIDERS, Provider
+from farebox.providers.catalogue import PROVIDERS
 from farebox.routing.elements import Element
 from farebox.routing.graph import Graph, graph_of
+from farebox.runtime.own_providers import OwnProviders, read_own_providers
+from farebox.runtime.provider_access import ProviderAccess
 from farebox.storage.accounts import find_token, find_user
 from farebox.storage.config import (
     MarkupRow,
@@ -41,17 +42,8 @@ CACHE_MAX = 100_000
 """Entries of one cache. A full cache is emptied: refilling takes microseconds per entry."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderAccess:
-    """How to reach a provider on the operator's account."""
-
-    provider: Provider
-    base_url: str
-    api_key: str | None = field(repr=False)
-
-
 class Configuration:
-    """Tokens, gateways, providers and prices as they stand now."""
+    """Tokens, gateways, providers, stored keys and prices as they stand now."""
 
     def __init__(self, database: Database, vault: Vault, clock: Clock, *, demo_url: str | None = None) -> None:
         self._database = database
@@ -70,6 +62,7 @@ class Configuration:
         """Cached misses: browsers repeat such requests, and anyone can send them."""
         self._routes: dict[tuple[str, str, str], tuple[str, Graph] | None] = {}
         """ID and graph of deployed routes by account, gateway and name; None: there is none that can be called."""
+        self._own: dict[tuple[str, str], OwnProviders] = {}
         self._providers: dict[str, ProviderAccess] = {}
         self._price_list = PriceList()
         self._supplement = ""
@@ -153,6 +146,17 @@ class Configuration:
             _remember(self._routes, key, route)
         return route
 
+    async def own_providers(self, account_id: str, gateway_id: str) -> OwnProviders:
+        """The keys that are stored for the gateway, and the account's custom providers."""
+        key = (account_id, gateway_id)
+        found = self._own.get(key)
+        if found is None:
+            edition = self.edition
+            found = await read_own_providers(self._database, self._vault, account_id, gateway_id)
+            if edition == self.edition:
+                _remember(self._own, key, found)
+        return found
+
     def provider(self, slug: str) -> ProviderAccess | None:
         """How to reach the provider; None if Farebox does not know it."""
         return self._providers.get(slug)
@@ -175,6 +179,7 @@ class Configuration:
         self._gateways.clear()
         self._no_gateways.clear()
         self._routes.clear()
+        self._own.clear()
         rows = {row.name: row for row in await self._database.get(list_providers)}
         for provider in PROVIDERS:
             slug = provider.slug

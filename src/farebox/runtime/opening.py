@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from urllib.parse import urlsplit
 
+from farebox.addresses import networks
 from farebox.clock import Clock, Ids
 from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger, ledger_of
@@ -15,6 +16,8 @@ from farebox.metrics.metrics import Metrics
 from farebox.offload import BeginHelper, HelperProcess, Pool
 from farebox.payments.processor import Processor
 from farebox.pricing.unseen import Rules, parse_rules
+from farebox.providers.catalogue import provider_of
+from farebox.providers.http1.opening import Guard
 from farebox.providers.http1.pool import PooledUpstream
 from farebox.providers.reading import Refused, parse_refusals
 from farebox.runtime import operator_alarms
@@ -59,10 +62,7 @@ async def open_services(
         processor = open_processor(settings, await database.write(named))
         if processor is not None:
             stack.push_async_callback(processor.close)
-        upstream = PooledUpstream(
-            connect_seconds=settings.connect_timeout_ms / 1000, proxies=proxies(), failed=jobs.failed
-        )
-        stack.push_async_callback(upstream.close)
+        upstream, custom_upstream = _upstreams(stack, settings, jobs)
         helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes, begin=begin_helper)
         stack.push_async_callback(helpers.close)
         shared = database.engine == "postgres"
@@ -78,6 +78,7 @@ async def open_services(
             ledger=ledger,
             configuration=await Configuration.load(database, vault, clock, demo_url=demo_url),
             upstream=upstream,
+            custom_upstream=custom_upstream,
             processor=processor,
             waiters=waiters,
             base_url=base_url,
@@ -86,6 +87,7 @@ async def open_services(
             journal=_journal(settings, instance, database, ledger, waiters) if serves else None,
             helpers=helpers,
             refusals=_refusals(settings),
+            zdr=_zdr(settings),
             held=ByteBudget(settings.held_bytes_max, settings.account_held_bytes_max),
             calls=CallsInFlight(settings.calls_max, settings.account_calls_max),
             jobs=jobs,
@@ -148,6 +150,35 @@ def _unseen_rules(settings: Settings) -> Rules:
         return parse_rules(settings.unseen_input, settings.unseen_prior_tokens)
     except ValueError as error:
         raise SettingsError(f"FAREBOX_UNSEEN_INPUT: {error}") from error
+
+
+def _upstreams(stack: AsyncExitStack, settings: Settings, jobs: Jobs) -> tuple[PooledUpstream, PooledUpstream]:
+    """For the operator's providers, and for custom ones. Raises SettingsError."""
+    seconds, failed = settings.connect_timeout_ms / 1000, jobs.failed
+    upstream = PooledUpstream(connect_seconds=seconds, proxies=proxies(), failed=failed)
+    custom = PooledUpstream(connect_seconds=seconds, proxies=proxies(), failed=failed, guard=_guard(settings))
+    stack.push_async_callback(upstream.close)
+    stack.push_async_callback(custom.close)
+    return upstream, custom
+
+
+def _guard(settings: Settings) -> Guard:
+    """Raises SettingsError."""
+    try:
+        return Guard(networks(settings.custom_networks))
+    except ValueError as error:
+        raise SettingsError(f"FAREBOX_CUSTOM_NETWORKS: {error}") from error
+
+
+def _zdr(settings: Settings) -> frozenset[str]:
+    """Raises SettingsError."""
+    found: set[str] = set()
+    for name in filter(None, (part.strip() for part in settings.zdr_providers.split(","))):
+        provider = provider_of(name)
+        if provider is None:
+            raise SettingsError(f"FAREBOX_ZDR_PROVIDERS: there is no provider {name!r}")
+        found.add(provider.slug)
+    return frozenset(found)
 
 
 def _refusals(settings: Settings) -> Mapping[str, Refused]:

@@ -20,7 +20,7 @@ def sample_services(services: Services) -> None:
         lambda place: _journal(services, place),
         lambda place: _queues(services, place),
         lambda place: _jobs(services.jobs, place),
-        lambda place: _upstream(services.upstream, place),
+        lambda place: _upstreams((services.upstream, services.custom_upstream), place),
         lambda place: place.follow(of.RELOADS, total=services.configuration.loads),
         lambda place: place.follow(of.LOG_DROPPED, total=Dropped.lines),
         lambda place: place.follow(of.ALARMS_DROPPED, total=services.alarms.dropped),
@@ -42,10 +42,13 @@ def _jobs(jobs: Jobs, place: Place) -> None:
     place.put(of.JOBS_LATE, value=len(jobs.late()))
 
 
-def _upstream(upstream: Upstream, place: Place) -> None:
-    for cause, times in upstream.failures.items():
+def _upstreams(upstreams: tuple[Upstream, ...], place: Place) -> None:
+    failures: Counter[str] = Counter()
+    for upstream in upstreams:
+        failures.update(upstream.failures)
+    for cause, times in failures.items():
         place.follow(of.UPSTREAM_FAILURES, cause, total=times)
-    place.follow(of.UPSTREAM_RESENT, total=upstream.resent)
+    place.follow(of.UPSTREAM_RESENT, total=sum(upstream.resent for upstream in upstreams))
 
 
 def _queues(services: Services, place: Place) -> None:

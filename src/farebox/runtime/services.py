@@ -43,6 +43,8 @@ class Services:
     ledger: Ledger
     configuration: Configuration
     upstream: Upstream
+    custom_upstream: Upstream
+    """For custom providers: it connects to checked addresses only."""
     processor: Processor | None
     """None: payments are switched off."""
     waiters: Waiters
@@ -64,6 +66,8 @@ class Services:
     """Operator alarms that are not durable yet."""
     helpers: Pool = field(default_factory=Pool)
     """Helper processes for work that would block the event loop."""
+    zdr: frozenset[str] = frozenset()
+    """Providers that promise zero data retention on the operator's key."""
     refusals: Mapping[str, Refused] = field(default_factory=dict)
     """Request fields and tools that the operator refuses, by provider."""
     held: ByteBudget = field(default_factory=ByteBudget)

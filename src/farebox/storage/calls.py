@@ -43,6 +43,8 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     """The caller used one of the common forms (`compat`, `/ai/v1`), which name the provider in the body."""
     route: str = ""
     """The name of the dynamic route that chose the model."""
+    key_alias: str = ""
+    """Of the account's stored key that was used; empty where none was."""
     feedback: float | None = None
     """From -1 to 1, given afterwards; 0: not rated."""
     score: float | None = None

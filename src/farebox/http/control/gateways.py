@@ -18,6 +18,7 @@ from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
 from farebox.storage.gateways import GatewayRow, delete_gateway, find_gateway, list_gateways, put_gateway
+from farebox.storage.provider_configs import delete_configs_of_gateway
 from farebox.storage.sql import Connection
 
 _CONFIG = msgspec.structs.fields(GatewayConfig)
@@ -41,9 +42,7 @@ _UNAVAILABLE = (
     "logpush_public_key",
     "otel",
     "spend_limits",
-    "store_id",
     "stripe",
-    "zdr",
 )
 
 
@@ -131,6 +130,7 @@ async def delete(request: Request, _: None) -> Response:
     def write(connection: Connection) -> GatewayRow:
         row = _found(find_gateway(connection, account_id, gateway_id))
         delete_gateway(connection, account_id, gateway_id)
+        delete_configs_of_gateway(connection, account_id, gateway_id)
         return row
 
     return await _written(request, write)
@@ -140,7 +140,9 @@ async def url(request: Request, _: None) -> Response:
     account_id, gateway_id, provider = request.account_id, request.path["gateway_id"], request.path["provider"]
     if not await logs.exists(request.services, account_id, gateway_id):
         raise Problem(NOT_FOUND, "Not Found")
-    if provider != "compat" and request.services.configuration.provider(provider) is None:
+    configuration = request.services.configuration
+    own = await configuration.own_providers(account_id, gateway_id)
+    if provider != "compat" and configuration.provider(provider) is None and provider not in own.custom:
         raise Problem(PROVIDER_UNKNOWN, "There is no such provider")
     return ok(f"{request.services.base_url}/v1/{account_id}/{gateway_id}/{provider}")
 
@@ -175,8 +177,6 @@ def _given(body: Any) -> dict[str, Any]:
         for name in _UNAVAILABLE
         if _is_requested(given.get(name))
     ]
-    if given.get("workers_ai_billing_mode") == "unified":
-        faults.append(Fault(("body", "workers_ai_billing_mode"), "'unified' is not available in this release"))
     if faults:
         raise InvalidInput(faults)
     return {name: value for name, value in given.items() if name not in _UNAVAILABLE}

@@ -61,7 +61,9 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     feedback: float | None
     score: float | None
     wholesale: bool
-    """Paid from the account's credit; false: the caller's own provider key paid."""
+    """Paid from the account's credit; false: the caller's own provider key paid, or a stored one."""
+    byok: str | msgspec.UnsetType = msgspec.UNSET
+    """The alias of the stored key that was used; absent where none was."""
     farebox: Charged
 
 
@@ -205,6 +207,7 @@ def _log(call: CallRow) -> Log:
         score=detail.score,
         authentication=detail.authenticated,
         wholesale=not detail.own_key,
+        byok=detail.key_alias or msgspec.UNSET,
         farebox=Charged(call.charge, detail.outcome, detail.error, detail.first_byte_ms, detail.route),
     )
 

@@ -36,6 +36,7 @@ _BY_VERIFICATION: Final[dict[int, Cause]] = {
 """OpenSSL's X509_V_ERR_…, which are kept from release to release."""
 _WORDS: Final[dict[Cause, str]] = {
     "dns": "its name was not found",
+    "address_refused": "its name leads to no address that an account may have called",
     "refused": "nothing listens there",
     "unreachable": "there is no route to its network",
     "reset": "the connection was reset while being established",
@@ -57,11 +58,15 @@ class ProxyFailed(OSError):
         self.cause: Cause = cause
 
 
+class AddressForbidden(OSError):
+    """None of the host's addresses may be called."""
+
+
 def not_connected(error: OSError | UnicodeError | TimeoutError, *, to_proxy: bool) -> UpstreamFailed:
     """Why there is no connection. `to_proxy`: it was the proxy that was being connected to, or asked."""
     if isinstance(error, ProxyFailed):
         return UpstreamFailed(str(error), sent=False, cause=error.cause)
-    cause = _cause(error)
+    cause: Cause = "address_refused" if isinstance(error, AddressForbidden) else _cause(error)
     words = _WORDS.get(cause, "no connection")
     if to_proxy and cause not in ("exhausted", "timeout_connect"):
         return UpstreamFailed(f"of the proxy: {words} ({cause})", sent=False, cause="proxy_unreachable")

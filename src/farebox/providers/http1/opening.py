@@ -1,17 +1,27 @@
-"""Opening a connection: directly to the provider, or through a proxy; with TLS, verified for the provider's name."""
+"""Opening a connection: directly to the provider, or through a proxy; with TLS, verified for the provider's name.
+
+Where an account chooses the provider, a guard resolves the name, and connections go to the addresses that it has
+checked: the name is not resolved again.
+"""
 
 import asyncio
 import base64
+import contextlib
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import certifi
 
-from farebox.providers.http1.causes import ProxyFailed, not_connected
+from farebox.addresses import Network, Resolver, is_in, is_public, resolve
+from farebox.providers.http1.causes import AddressForbidden, ProxyFailed, not_connected
 from farebox.providers.http1.connection import UpstreamConnection
+
+P = TypeVar("P", bound=asyncio.Protocol)
 
 PROXY_HEAD_MAX = 16 * 2**10
 
@@ -33,11 +43,38 @@ _Transports = list[asyncio.Transport]
 """One over another, the system's own first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Which addresses may be connected to: public ones with TLS, and those in networks that the operator allows."""
+
+    networks: tuple[Network, ...] = ()
+    resolver: Resolver = resolve
+
+    async def addresses(self, origin: Origin) -> list[str]:
+        """The checked addresses of its host. Raises AddressForbidden, OSError."""
+        try:
+            found = await self.resolver(origin.host, origin.port)
+        except socket.gaierror:
+            found = []  # whether a name is unknown or internal would tell an account about the operator's network
+        secure = origin.scheme == "https"
+        allowed = [address for address in found if is_in(address, self.networks) or (secure and is_public(address))]
+        if not allowed:
+            raise AddressForbidden(f"{origin.host} has no address that may be called")
+        return [str(address) for address in allowed]
+
+
 class Opener:
     """Opens connections. `tls`: whom to trust, other than the usual authorities."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        tls: ssl.SSLContext | None,
+        guard: Guard | None = None,
+    ) -> None:
         self._loop = loop
+        self._guard = guard
         self._seconds = seconds
         self._tls = tls or _default_tls()
 
@@ -54,14 +91,26 @@ class Opener:
 
     async def _direct(self, origin: Origin, make: Callable[[], UpstreamConnection]) -> UpstreamConnection:
         if origin.scheme == "https":
-            return await self._secured([await self._plain(origin.host, origin.port)], make, origin.host)
-        _, connection = await self._loop.create_connection(make, origin.host, origin.port)
+            transport, _ = await self._to_origin(origin, asyncio.Protocol)
+            return await self._secured([transport], make, origin.host)
+        _, connection = await self._to_origin(origin, make)
         return connection
+
+    async def _to_origin(self, origin: Origin, make: Callable[[], P]) -> tuple[asyncio.Transport, P]:
+        """A connection to the first address that accepts one."""
+        if self._guard is None:
+            return await self._loop.create_connection(make, origin.host, origin.port)
+        addresses = await self._guard.addresses(origin)
+        for address in addresses[:-1]:
+            with contextlib.suppress(OSError):
+                return await self._loop.create_connection(make, address, origin.port)
+        return await self._loop.create_connection(make, addresses[-1], origin.port)
 
     async def _by_proxy(
         self, origin: Origin, proxy: SplitResult, make: Callable[[], UpstreamConnection], state: "_ConnectState"
     ) -> UpstreamConnection:
         host, secure = proxy.hostname or "", proxy.scheme == "https"
+        target = origin.host if self._guard is None else (await self._guard.addresses(origin))[0]
         port = proxy.port or (443 if secure else 80)
         state.to_proxy = True
         if origin.absolute and not secure:
@@ -69,25 +118,27 @@ class Opener:
         elif origin.absolute:
             connection = await self._secured([await self._plain(host, port)], make, host)
         else:
-            connection = await self._tunnelled(origin, [await self._plain(host, port)], proxy, make, state)
+            connection = await self._tunnelled(origin, target, [await self._plain(host, port)], proxy, make, state)
         connection.tunnelled = True
         return connection
 
     async def _tunnelled(
         self,
         origin: Origin,
+        host: str,
         beneath: _Transports,
         proxy: SplitResult,
         make: Callable[[], UpstreamConnection],
         state: "_ConnectState",
     ) -> UpstreamConnection:
+        """`host`: what the proxy is asked for."""
         tunnel = _Tunnel(self._loop)
         try:
             if proxy.scheme == "https":
                 beneath.append(await self._tls_over(beneath[-1], tunnel, proxy.hostname or ""))
             else:
                 beneath[-1].set_protocol(tunnel)
-            await tunnel.ask(beneath[-1], origin.host, origin.port, proxy_credentials(proxy.geturl()))
+            await tunnel.ask(beneath[-1], host, origin.port, proxy_credentials(proxy.geturl()))
         except BaseException:
             beneath[0].abort()
             raise

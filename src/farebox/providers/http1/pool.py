@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from farebox.jobs import OnFailure
 from farebox.providers.http1.connection import Unread, UpstreamConnection
-from farebox.providers.http1.opening import Opener, Origin, proxy_credentials
+from farebox.providers.http1.opening import Guard, Opener, Origin, proxy_credentials
 from farebox.providers.http1.response import Http1Response
 from farebox.providers.upstream import Cause, UpstreamFailed, UpstreamRequest
 from farebox.proxies import NO_PROXIES, Proxies
@@ -35,14 +35,17 @@ class PooledUpstream:
         proxies: Proxies = NO_PROXIES,
         tls: ssl.SSLContext | None = None,
         failed: OnFailure | None = None,
+        guard: Guard | None = None,
     ) -> None:
-        """`failed` is called if the sweeper of idle connections failed, which continues."""
+        """`failed` is called if the sweeper of idle connections failed, which continues. `guard`: which addresses may
+        be connected to; without, all."""
+        self._guarded = guard is not None
         self._failed = failed
         self.failures: dict[str, int] = Counter()
         self.resent = 0
         self._loop = asyncio.get_running_loop()
         self._proxies = proxies
-        self._open = Opener(self._loop, connect_seconds, tls)
+        self._open = Opener(self._loop, connect_seconds, tls, guard)
         self._origins: dict[str, Origin] = {}
         self._idle: dict[Origin, list[UpstreamConnection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
@@ -169,6 +172,8 @@ class PooledUpstream:
         name = f"[{host}]" if ":" in host else host
         header = name if port in (None, usual) else f"{name}:{port}"
         proxy = self._proxies.for_origin(scheme, host, port or usual)
+        if self._guarded and scheme == "http":
+            proxy = None  # it leads into a network that the operator allows
         origin = Origin(
             scheme=scheme,
             host=host,

@@ -315,6 +315,58 @@ CREATE TABLE evaluations (                -- what is computed over the logs of d
 CREATE UNIQUE INDEX evaluations_by_name ON evaluations (bucket, account_id, gateway_id, name);  -- a name is taken once
 CREATE INDEX evaluations_due ON evaluations (next_at) WHERE next_at IS NOT NULL;  -- the workers' queue
 
+CREATE TABLE secrets (                    -- an account's own keys at providers
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    secret_id   TEXT NOT NULL,
+    store_id    TEXT NOT NULL,            -- the `store_id` of the gateways that may use it
+    sealed      BYTEA NOT NULL,           -- AES-GCM, bound to the account and the secret's ID
+    preview     TEXT NOT NULL,            -- what may be shown of it
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, secret_id)
+) /* clustered */;
+
+CREATE TABLE provider_configs (           -- which of them a gateway calls a provider with
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    config_id   TEXT NOT NULL,
+    gateway_id  TEXT NOT NULL,
+    provider    TEXT NOT NULL,            -- the provider's slug; `custom-…` for one of custom_providers
+    alias       TEXT NOT NULL,
+    is_default  INTEGER NOT NULL,         -- 1: for calls that name no alias
+    secret_id   TEXT NOT NULL,
+    rate_limit  BIGINT,                   -- number of calls per window; null: no limit
+    rate_period BIGINT,                   -- number of seconds of the window
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, config_id)
+) /* clustered */;
+CREATE UNIQUE INDEX provider_configs_by_alias ON provider_configs (bucket, account_id, gateway_id, provider, alias);
+
+CREATE TABLE custom_providers (           -- an account's own providers
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    provider_id TEXT NOT NULL,
+    slug        TEXT NOT NULL,            -- without `custom-`
+    config      TEXT NOT NULL,            -- JSON, see storage.custom_providers
+    headers     BYTEA,                    -- AES-GCM, bound to the account and the provider's ID: a JSON object
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, provider_id)
+) /* clustered */;
+CREATE UNIQUE INDEX custom_providers_by_slug ON custom_providers (bucket, account_id, slug);
+
+CREATE TABLE custom_costs (               -- what the models of those cost, for the log
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    cost_id     TEXT NOT NULL,
+    provider_id TEXT NOT NULL,
+    config      TEXT NOT NULL,            -- JSON, see storage.custom_providers
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, cost_id)
+) /* clustered */;
+
 CREATE TABLE calls (                      -- the record of a call: log row, receipt and bodies
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,

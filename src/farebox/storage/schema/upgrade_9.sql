@@ -34,6 +34,58 @@ CREATE TABLE route_deployments (
     version_id    TEXT NOT NULL,
     created_at    BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, gateway_id, route_id, deployment_id)
+
+-- Stored keys and custom providers.
+CREATE TABLE secrets (
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    secret_id   TEXT NOT NULL,
+    store_id    TEXT NOT NULL,
+    sealed      BYTEA NOT NULL,
+    preview     TEXT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, secret_id)
+) /* clustered */;
+
+CREATE TABLE provider_configs (
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    config_id   TEXT NOT NULL,
+    gateway_id  TEXT NOT NULL,
+    provider    TEXT NOT NULL,
+    alias       TEXT NOT NULL,
+    is_default  INTEGER NOT NULL,
+    secret_id   TEXT NOT NULL,
+    rate_limit  BIGINT,
+    rate_period BIGINT,
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, config_id)
+) /* clustered */;
+CREATE UNIQUE INDEX provider_configs_by_alias ON provider_configs (bucket, account_id, gateway_id, provider, alias);
+
+CREATE TABLE custom_providers (
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    provider_id TEXT NOT NULL,
+    slug        TEXT NOT NULL,
+    config      TEXT NOT NULL,
+    headers     BYTEA,
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, provider_id)
+) /* clustered */;
+CREATE UNIQUE INDEX custom_providers_by_slug ON custom_providers (bucket, account_id, slug);
+
+CREATE TABLE custom_costs (
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    cost_id     TEXT NOT NULL,
+    provider_id TEXT NOT NULL,
+    config      TEXT NOT NULL,
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, cost_id)
 ) /* clustered */;
 
 -- Datasets and evaluations.

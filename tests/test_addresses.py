@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from farebox.addresses import Address, AddressRefused, Resolver, checked_addresses, is_public, resolve
 from farebox.messages import send
-from farebox.messages.addresses import Address, AddressRefused, Resolver, checked_addresses, is_public, resolve
 from farebox.messages.send import UNREACHABLE, post
 from farebox.operator import endpoints, messages
 from tests.messages.kit import ANN, ManualClock, Receiver, notify, open_services, receiving, sql

@@ -1,7 +1,7 @@
-"""Which network addresses a message may be sent to: the public ones, unless the operator allows others.
+"""Which network addresses an account may have called: the public ones, unless the operator allows others.
 
-A URL comes from an account's owner, and the server is inside the operator's network: without this check, a webhook
-could reach internal services.
+The URL of a webhook or of a custom provider comes from an account's owner, and the server is inside the operator's
+network: without this check, it could reach internal services.
 """
 
 import asyncio
@@ -9,10 +9,11 @@ import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
 Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
 Resolver: TypeAlias = Callable[[str, int], Awaitable[list[Address]]]
 
 _SPECIAL = (IPv4Network("192.0.0.0/24"), IPv4Network("168.63.129.16/32"))
@@ -25,7 +26,7 @@ _THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="farebox-address
 
 
 class AddressRefused(ValueError):
-    """Messages may not be sent to that address; the exception's text says why."""
+    """That address may not be called; the exception's text says why."""
 
 
 async def resolve(host: str, port: int) -> list[Address]:
@@ -67,3 +68,22 @@ async def checked_addresses(host: str, port: int, *, private: bool, resolver: Re
     if not private and not all(is_public(address) for address in addresses):
         raise AddressRefused(f"{host} is an address of a private network")
     return addresses
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """The networks of a list such as `10.1.0.0/16,fd00:1::/64`. Raises ValueError, which says what is wrong."""
+    return tuple(ip_network(part) for part in (part.strip() for part in text.split(",")) if part)
+
+
+def is_in(address: Address, allowed: tuple[Network, ...]) -> bool:
+    """Whether one of the networks has the address."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return any((mapped or address) in network for network in allowed)
+
+
+def literal(host: str) -> Address | None:
+    """The address that a host is, where it is no name."""
+    try:
+        return ip_address(host.partition("%")[0])
+    except ValueError:
+        return None

@@ -1,0 +1,68 @@
+"""An account's own provider, and what its models cost: what is stored of them, beside their IDs and headers.
+
+The structs are the stored form; the control plane adds IDs and times (http.control.custom_providers), the data plane
+reads them (runtime.own_providers).
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+CUSTOM = "custom-"
+"""What stands before the slug of a custom provider in URLs, models and steps."""
+SLUG = r"^[a-z0-9]+(?:[-_][a-z0-9]+)*$"
+
+Slug = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=SLUG)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Text = Annotated[str, msgspec.Meta(max_length=8192)]
+Url = Annotated[str, msgspec.Meta(max_length=2048)]
+Usd = Annotated[float, msgspec.Meta(ge=0, le=1000)]
+"""US dollars for one token, or for one image."""
+
+
+class CustomProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider. Everything but name, URL and `enable` is for people."""
+
+    name: Name
+    base_url: Url
+    enable: bool = False
+    beta: bool = False
+    description: Text | None = None
+    link: Url | None = None
+    curl_example: Text | None = None
+    js_example: Text | None = None
+    logo: Annotated[str, msgspec.Meta(max_length=32768)] | None = None
+    """Base64 of an SVG; one is drawn where none is given."""
+    position: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
+
+
+class TokenPricing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """US dollars for one token of each class, or for one image."""
+
+    input_tokens: Usd | None = None
+    input_cached_tokens: Usd | None = None
+    input_cache_creation_tokens: Usd | None = None
+    input_text_tokens: Usd | None = None
+    input_audio_tokens: Usd | None = None
+    input_image_tokens: Usd | None = None
+    input_video_tokens: Usd | None = None
+    input_image_count: Usd | None = None
+    output_tokens: Usd | None = None
+    output_reasoning_tokens: Usd | None = None
+    output_image_count: Usd | None = None
+    total_tokens: Usd | None = None
+    """Of either kind, where that has no price of its own."""
+
+
+class CustomCostConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What the models of a custom provider cost whose names match."""
+
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    model_rule: Literal["equals", "starts-with", "contains"] = "equals"
+    cost_in: Usd | None = None
+    cost_out: Usd | None = None
+    cost_type: Literal["tokens"] = "tokens"
+    enable: bool = True
+    token_pricing: TokenPricing | None = None
+    weight: Annotated[int, msgspec.Meta(ge=-1_000_000, le=1_000_000)] = 0
+    """Of several that match, the heaviest counts."""

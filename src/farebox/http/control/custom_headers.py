@@ -1,0 +1,63 @@
+"""The headers that are sent to a custom provider: a JSON object in a string, whose values may be credentials."""
+
+import re
+from collections.abc import Mapping
+
+import msgspec
+
+from farebox.http.validation import invalid
+from farebox.vault import masked
+
+TEXT_MAX = 8192
+HEADERS_MAX = 32
+_is_name = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]{1,128}").fullmatch
+_is_value = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?").fullmatch
+_OURS = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers that belong to the connection, or say how the body is to be read."""
+_OUR_PREFIXES = ("cf-", "farebox-", "proxy-")
+
+
+def read_headers(text: str | None, stored: Mapping[str, str]) -> dict[str, str]:
+    """The headers, names in lower case. A value that is sent back as it was shown stays what it is in `stored`. Raises
+    InvalidInput."""
+    if not text:
+        return {}
+    if len(text) > TEXT_MAX:
+        raise invalid(f"String must contain at most {TEXT_MAX} character(s)", "body", "headers")
+    try:
+        found = msgspec.json.decode(text, type=dict[str, str])
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise invalid("Expected a JSON object of header names and values, as a string", "body", "headers") from error
+    if len(found) > HEADERS_MAX:
+        raise invalid(f"At most {HEADERS_MAX} headers can be set", "body", "headers")
+    headers: dict[str, str] = {}
+    for given, value in found.items():
+        name = given.lower()
+        if not _is_name(given) or name in _OURS or name.startswith(_OUR_PREFIXES):
+            raise invalid(f"The header '{given[:64]}' cannot be set", "body", "headers")
+        if name in stored and value == masked(stored[name]):
+            value = stored[name]
+        if not _is_value(value):
+            raise invalid(f"The value of the header '{given[:64]}' cannot be sent over HTTP", "body", "headers")
+        headers[name] = value
+    return headers
+
+
+def shown_headers(headers: Mapping[str, str]) -> str:
+    """The headers as they may be shown: only the ends of long values."""
+    return msgspec.json.encode({name: masked(value) for name, value in headers.items()}).decode()

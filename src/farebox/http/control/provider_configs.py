@@ -1,0 +1,262 @@
+"""Stored keys: an account's own keys at providers, by gateway, provider and alias. A key is never returned."""
+
+import dataclasses
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from farebox.errors import NOT_FOUND, Problem
+from farebox.gateway import GatewayConfig
+from farebox.http.control.wire import Paging, iso
+from farebox.http.credentials import is_ours
+from farebox.http.envelope import Response, ok, page
+from farebox.http.request import Request
+from farebox.http.validation import invalid
+from farebox.providers.catalogue import provider_of
+from farebox.runtime.own_providers import OwnProviders, secret_place
+from farebox.runtime.services import Services
+from farebox.storage.account_keys import AccountKey, find_key
+from farebox.storage.gateways import find_gateway
+from farebox.storage.provider_configs import (
+    ProviderConfigRow,
+    SecretRow,
+    add_config,
+    configs_of,
+    delete_config,
+    find_config,
+    find_secret,
+    put_secret,
+    secrets_of,
+    touch_config,
+)
+from farebox.storage.sql import Connection
+from farebox.vault import masked
+
+CONFIGS_MAX = 100
+"""Of one gateway."""
+PERIOD_SECONDS = 60
+
+Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=4096, pattern=r"^[\x21-\x7e]+$")]
+Whole = Annotated[float, msgspec.Meta(ge=0, le=1_000_000_000)]
+
+
+class ProviderConfigCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key to be stored, or one that is stored already, by its `secret_id`; with both, the new key gets that ID."""
+
+    alias: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
+    default_config: bool
+    provider_slug: Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
+    rate_limit: Whole | None = None
+    rate_limit_period: Whole | None = None
+    secret: Secret | None = None
+    secret_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+
+
+class ProviderConfigReplace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The key that takes the place of the stored one."""
+
+    secret: Secret
+
+
+class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """A stored key, without the key."""
+
+    id: str
+    alias: str
+    default_config: bool
+    gateway_id: str
+    modified_at: str
+    provider_slug: str
+    secret_id: str
+    secret_preview: str
+    rate_limit: int | UnsetType = UNSET
+    rate_limit_period: int | UnsetType = UNSET
+
+
+async def list_all(request: Request, query: Paging) -> Response:
+    account_id, gateway_id = request.account_id, request.path["gateway_id"]
+
+    def read(connection: Connection) -> list[ProviderConfig]:
+        found, secrets = configs_of(connection, account_id, gateway_id), secrets_of(connection, account_id)
+        return [_wire(config, secrets[config.secret_id]) for config in found]
+
+    found = await request.services.database.scan(read)
+    window = query.window()
+    shown = found[window.offset : window.offset + window.per_page]
+    return page(shown, window.page, window.per_page, len(found))
+
+
+async def create(request: Request, body: ProviderConfigCreate) -> Response:
+    services, account_id, gateway_id = request.services, request.account_id, request.path["gateway_id"]
+    gateway = await services.configuration.gateway(account_id, gateway_id)
+    if gateway is None:
+        raise Problem(NOT_FOUND, "Not Found")
+    if body.secret is None and body.secret_id is None:
+        raise invalid(
+            "Required: send the key as `secret`, or the ID of one that is stored as `secret_id`", "body", "secret"
+        )
+    _check_secret(body.secret)
+    own = await services.configuration.own_providers(account_id, gateway_id)
+    limit, period = _limits(body)
+    at = services.clock.now_ms()
+    config = ProviderConfigRow(
+        config_id=services.ids.log_id(),
+        gateway_id=gateway_id,
+        provider=_slug(services, own, body.provider_slug),
+        alias=body.alias,
+        is_default=body.default_config,
+        secret_id=body.secret_id or services.ids.account_id(),
+        rate_limit=limit,
+        rate_period=period,
+        created_at=at,
+        modified_at=at,
+    )
+    sealed = None if body.secret is None else _sealed(services, account_id, config.secret_id, gateway, body.secret, at)
+
+    def write(connection: Connection) -> ProviderConfig:
+        key = find_key(connection, account_id)
+        if key is None or find_gateway(connection, account_id, gateway_id) is None:
+            raise Problem(NOT_FOUND, "Not Found")
+        _check_room(connection, account_id, config)
+        secret = _secret_for(connection, key, config, gateway, sealed)
+        add_config(connection, key, config)
+        return _wire(config, secret)
+
+    made = await services.database.write(write)
+    await services.configuration.forget()
+    return ok(made)
+
+
+async def replace(request: Request, body: ProviderConfigReplace) -> Response:
+    """The key is replaced for all that use the same secret."""
+    services, account_id = request.services, request.account_id
+    _check_secret(body.secret)
+    at = services.clock.now_ms()
+
+    def write(connection: Connection) -> ProviderConfig:
+        config, secret = _found(connection, request)
+        key = find_key(connection, account_id)
+        assert key is not None
+        sealed = services.vault.encrypt(body.secret, secret_place(account_id, secret.secret_id))
+        secret = SecretRow(secret.secret_id, secret.store_id, sealed, masked(body.secret), at)
+        put_secret(connection, key, secret)
+        touch_config(connection, account_id, config.config_id, at)
+        return _wire(dataclasses.replace(config, modified_at=at), secret)
+
+    changed = await services.database.write(write)
+    await services.configuration.forget()
+    return ok(changed)
+
+
+async def delete(request: Request, _: None) -> Response:
+    account_id = request.account_id
+
+    def write(connection: Connection) -> ProviderConfig:
+        config, secret = _found(connection, request)
+        delete_config(connection, account_id, config.config_id)
+        return _wire(config, secret)
+
+    deleted = await request.services.database.write(write)
+    await request.services.configuration.forget()
+    return ok(deleted)
+
+
+def _found(connection: Connection, request: Request) -> tuple[ProviderConfigRow, SecretRow]:
+    """Raises Problem (NOT_FOUND)."""
+    config = find_config(connection, request.account_id, request.path["gateway_id"], request.path["id"])
+    secret = None if config is None else find_secret(connection, request.account_id, config.secret_id)
+    if config is None or secret is None:
+        raise Problem(NOT_FOUND, "Not Found")
+    return config, secret
+
+
+def _check_secret(secret: str | None) -> None:
+    """Raises InvalidInput."""
+    if secret is not None and is_ours(secret):
+        raise invalid("This is an access token of Farebox, not a key at a provider", "body", "secret")
+
+
+def _limits(body: ProviderConfigCreate) -> tuple[int | None, int | None]:
+    """Calls per window, and its seconds. Raises InvalidInput."""
+    for name in ("rate_limit", "rate_limit_period"):
+        value = getattr(body, name)
+        if value is not None and not value.is_integer():
+            raise invalid("Expected integer, received float", "body", name)
+    if not body.rate_limit:
+        return (None, None) if body.rate_limit is None else (0, int(body.rate_limit_period or PERIOD_SECONDS))
+    if body.rate_limit_period is not None and body.rate_limit_period < 1:
+        raise invalid("Number must be greater than or equal to 1", "body", "rate_limit_period")
+    return int(body.rate_limit), int(body.rate_limit_period or PERIOD_SECONDS)
+
+
+def _slug(services: Services, own: OwnProviders, name: str) -> str:
+    """The provider's own slug. A custom provider may be named without `custom-`. Raises InvalidInput."""
+    provider = provider_of(name)
+    if provider is None:
+        slug = name if name in own.custom else f"custom-{name}"
+        if slug in own.custom:
+            return slug
+    elif provider.slug == "workers-ai":
+        raise invalid(
+            "Keys for Workers AI cannot be stored, because its URLs name an account at Cloudflare: create a custom "
+            "provider with the base URL https://api.cloudflare.com/client/v4/accounts/ID/ai",
+            "body",
+            "provider_slug",
+        )
+    elif services.configuration.provider(provider.slug) is not None:
+        return provider.slug
+    raise invalid(
+        f"There is no provider {name!r}: use one of docs/guide.md, or the slug of a custom provider of this account",
+        "body",
+        "provider_slug",
+    )
+
+
+def _sealed(
+    services: Services, account_id: str, secret_id: str, gateway: GatewayConfig, secret: str, at: int
+) -> SecretRow:
+    sealed = services.vault.encrypt(secret, secret_place(account_id, secret_id))
+    return SecretRow(secret_id, gateway.store_id or "", sealed, masked(secret), at)
+
+
+def _check_room(connection: Connection, account_id: str, config: ProviderConfigRow) -> None:
+    """Raises InvalidInput."""
+    others = configs_of(connection, account_id, config.gateway_id)
+    if any((other.provider, other.alias) == (config.provider, config.alias) for other in others):
+        message = f"A provider config for '{config.provider}' with the alias '{config.alias}' already exists"
+        raise invalid(message, "body", "alias")
+    if len(others) >= CONFIGS_MAX:
+        raise invalid(f"The gateway has {CONFIGS_MAX} provider configs, as many as it may: delete one", "body")
+
+
+def _secret_for(
+    connection: Connection, key: AccountKey, config: ProviderConfigRow, gateway: GatewayConfig, sealed: SecretRow | None
+) -> SecretRow:
+    """The secret that the new config uses, stored. Raises InvalidInput."""
+    stored = find_secret(connection, key.account_id, config.secret_id)
+    if sealed is None:
+        if stored is None or stored.store_id != (gateway.store_id or ""):
+            message = f"The secret '{config.secret_id}' was not found in the store of this gateway: send it as `secret`"
+            raise invalid(message, "body", "secret_id")
+        return stored
+    if stored is not None:
+        message = f"A secret with the ID '{config.secret_id}' already exists: replace it with PUT, or leave the ID out"
+        raise invalid(message, "body", "secret_id")
+    put_secret(connection, key, sealed)
+    return sealed
+
+
+def _wire(config: ProviderConfigRow, secret: SecretRow) -> ProviderConfig:
+    return ProviderConfig(
+        id=config.config_id,
+        alias=config.alias,
+        default_config=config.is_default,
+        gateway_id=config.gateway_id,
+        modified_at=iso(config.modified_at),
+        provider_slug=config.provider,
+        secret_id=secret.secret_id,
+        secret_preview=secret.preview,
+        rate_limit=UNSET if config.rate_limit is None else config.rate_limit,
+        rate_limit_period=UNSET if config.rate_period is None else config.rate_period,
+    )

@@ -1,0 +1,76 @@
+"""The headers that a request has at the provider: the caller's, without what is not for the provider, and the key."""
+
+from farebox.errors import INVALID_REQUEST, Problem
+from farebox.http.credentials import carries_ours
+from farebox.http.exchange import RequestHeaders
+from farebox.http.payer import Payer
+from farebox.providers.catalogue import CALLER_KEY_HEADERS, Metering
+from farebox.providers.naming import LOOP_NAME, PASSES_MAX, passed_before, stored_key_header
+from farebox.runtime.provider_access import CustomAccess, ProviderAccess
+
+_DROPPED = frozenset(
+    {
+        "host",
+        "content-length",
+        "connection",
+        "keep-alive",
+        "transfer-encoding",
+        "te",
+        "trailer",
+        "upgrade",
+        "expect",
+        "accept-encoding",
+        "cookie",
+        "origin",
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "x-auth-email",
+        "x-auth-key",
+        "x-auth-user-service-key",
+    }
+)
+_DROPPED_PREFIXES = ("cf-", "farebox-", "proxy-", "x-forwarded-")
+_OPERATOR_DROPPED_PREFIXES = ("x-goog-", "x-http-method", "openai-organization", "openai-project")
+"""Google's switches for the whole API, such as a mask that cuts the usage out of the response; and which organization
+or project of the operator's a call is for."""
+
+
+def forwarded_headers(
+    headers: RequestHeaders, access: ProviderAccess, path: str, metering: Metering, payer: Payer, *, coded: bool
+) -> list[tuple[str, str]]:
+    """The headers for the provider, of a request of this path. With a key in the place of the caller's, no credential
+    of the caller's goes along. `coded`: the body stays in its content coding. Raises Problem (INVALID_REQUEST)."""
+    key, provider = payer.key, access.provider
+    set_by_account = {} if access.custom is None else _custom_headers(headers, access.custom)
+    forwarded = []
+    for name, value in headers.items():
+        plain = name.replace("_", "-")  # some servers take them for the same
+        if plain in _DROPPED or plain.startswith(_DROPPED_PREFIXES):
+            continue
+        if plain == "content-encoding" and not coded:
+            continue
+        if plain in CALLER_KEY_HEADERS and (key is not None or carries_ours(value)):
+            continue
+        if not payer.own and plain.startswith(_OPERATOR_DROPPED_PREFIXES):
+            continue
+        if plain in set_by_account and plain not in CALLER_KEY_HEADERS:
+            continue
+        forwarded.append((name, value))
+    if key is not None:
+        forwarded.append(stored_key_header(provider, path, metering, key))
+    forwarded.append(("accept-encoding", "identity"))  # the usage must be readable in the passing bytes
+    present = {name for name, _ in forwarded}
+    if not present.isdisjoint(CALLER_KEY_HEADERS):
+        present.update(CALLER_KEY_HEADERS)  # one key is enough, wherever it is
+    forwarded.extend(item for item in (*set_by_account.items(), *provider.headers) if item[0] not in present)
+    return forwarded
+
+
+def _custom_headers(headers: RequestHeaders, custom: CustomAccess) -> dict[str, str]:
+    """What an account has set for its own provider, and a mark by which a call that comes back is recognized. Raises
+    Problem (INVALID_REQUEST) where it has come back too often."""
+    passed = headers.get("cdn-loop")
+    if passed_before(passed) >= PASSES_MAX:
+        raise Problem(INVALID_REQUEST, "The base URL of the custom provider leads back here.")
+    return {**dict(custom.headers), "cdn-loop": f"{passed}, {LOOP_NAME}" if passed else LOOP_NAME}

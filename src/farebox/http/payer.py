@@ -1,0 +1,117 @@
+"""Whose key a call is made with: the caller's own, one that is stored for the gateway, or the operator's, which is paid
+from credit. Nothing falls through where the request or the gateway says otherwise."""
+
+import msgspec
+
+from farebox.errors import (
+    KEY_UNKNOWN,
+    KEY_UNREADABLE,
+    OWN_KEY_REQUIRED,
+    PROVIDER_OFF,
+    PROVIDER_UNKNOWN,
+    ZDR_UNAVAILABLE,
+    Problem,
+)
+from farebox.gateway import GatewayConfig
+from farebox.http.exchange import RequestHeaders
+from farebox.providers.catalogue import provider_of
+from farebox.providers.naming import is_custom
+from farebox.runtime.own_providers import OwnProviders, StoredKey
+from farebox.runtime.provider_access import ProviderAccess
+from farebox.runtime.services import Services
+
+
+class Payer(msgspec.Struct, frozen=True):
+    """Who pays for a call, and with which key."""
+
+    own: bool
+    """The account pays the provider itself: nothing is held or charged."""
+    key: str | None = None
+    """What is sent: a stored key, or the operator's. None where what the caller sent goes along as it is."""
+    stored: StoredKey | None = None
+
+
+CALLER = Payer(own=True)
+
+
+def alias_of(headers: RequestHeaders) -> str:
+    """The alias of the stored key that the request asks for; empty for the default."""
+    return (headers.get("cf-aig-byok-alias") or "").strip()
+
+
+def pays_itself(own: OwnProviders, slug: str, headers: RequestHeaders) -> bool:
+    """Whether a call of a URL with this provider (or `compat`, `rest`, or none) may be one that the account pays the
+    provider for itself, without a key in the request."""
+    if slug in ("", "compat", "rest"):
+        return bool(own.keys or own.custom)
+    provider = provider_of(slug)
+    return is_custom(slug) or (provider is not None and provider.slug in own.with_alias(alias_of(headers)))
+
+
+def access_of(services: Services, own: OwnProviders, slug: str) -> ProviderAccess:
+    """How to reach the provider. Raises Problem (PROVIDER_UNKNOWN, PROVIDER_OFF, KEY_UNREADABLE)."""
+    provider = provider_of(slug)
+    access = own.custom.get(slug) if provider is None else services.configuration.provider(provider.slug)
+    if access is None:
+        raise Problem(PROVIDER_UNKNOWN, f"There is no provider {slug[:64]!r}.")
+    if access.custom is not None and not access.custom.readable:
+        raise Problem(KEY_UNREADABLE, f"The stored headers of {slug[:64]!r} cannot be read: store them again.")
+    if access.custom is not None and not access.custom.enabled:
+        raise Problem(PROVIDER_OFF, f"The provider {slug[:64]!r} is switched off: set its `enable` to true.")
+    return access
+
+
+def payer_of(
+    services: Services,
+    access: ProviderAccess,
+    own: OwnProviders,
+    gateway: GatewayConfig,
+    headers: RequestHeaders,
+    *,
+    own_key: bool,
+) -> Payer:
+    """Who pays. `own_key`: the request has a provider key of the caller's own. Raises Problem."""
+    if own_key:
+        return CALLER
+    alias, provider = alias_of(headers), access.provider
+    stored = own.keys.get((provider.slug, alias))
+    if stored is not None and stored.secret is None:
+        raise Problem(
+            KEY_UNREADABLE, f"The stored key {stored.alias!r} for {provider.name} cannot be read: store it again."
+        )
+    if stored is not None:
+        return Payer(own=True, key=stored.secret, stored=stored)
+    if alias:
+        raise Problem(KEY_UNKNOWN, f"The gateway has no stored key with the alias {alias[:64]!r} for {provider.name}.")
+    if access.custom is not None:
+        return CALLER
+    return Payer(own=False, key=_operator_key(services, access, gateway, headers))
+
+
+def _operator_key(services: Services, access: ProviderAccess, gateway: GatewayConfig, headers: RequestHeaders) -> str:
+    """The operator's key for the provider, where the account may use it. Raises Problem (OWN_KEY_REQUIRED,
+    ZDR_UNAVAILABLE)."""
+    provider = access.provider
+    if gateway.byok_only or flag(headers.get("cf-aig-no-wholesale"), default=False):
+        raise Problem(
+            OWN_KEY_REQUIRED,
+            "This call may not be paid from credit, and there is no key of your own for "
+            f"{provider.name}: send one with it, or store one for the gateway.",
+        )
+    if access.api_key is None:
+        raise Problem(
+            OWN_KEY_REQUIRED,
+            f"The operator has no key for {provider.name}: send or store your own, or ask the operator to run "
+            f"`farebox provider set {provider.slug} --api-key KEY`.",
+        )
+    if flag(headers.get("cf-aig-zdr"), default=gateway.zdr) and provider.slug not in services.zdr:
+        raise Problem(
+            ZDR_UNAVAILABLE,
+            f"{provider.name} does not promise zero data retention on the operator's key, and this call asks for it.",
+        )
+    return access.api_key
+
+
+def flag(text: str | None, *, default: bool) -> bool:
+    """A header that is `true` or `false`."""
+    return default if text is None else text.strip().lower() == "true"

@@ -1,0 +1,180 @@
+"""The store of an account's own keys at providers: the sealed secrets, and which of them a gateway uses for what."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, key_of
+from farebox.storage.config import bump_config_version
+from farebox.storage.sql import Connection, row, rows
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRow:
+    """A key at a provider; `sealed` is encrypted (farebox.vault)."""
+
+    secret_id: str
+    store_id: str
+    """Gateways with this `store_id` may use it."""
+    sealed: bytes = field(repr=False)
+    preview: str
+    """What may be shown of it."""
+    modified_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderConfigRow:
+    """Which secret a gateway calls a provider with, by this alias."""
+
+    config_id: str
+    gateway_id: str
+    provider: str
+    """Its slug; `custom-…` for one of the account's own."""
+    alias: str
+    is_default: bool
+    """Whether it is used by calls that name no alias."""
+    secret_id: str
+    rate_limit: int | None
+    """Calls per window."""
+    rate_period: int | None
+    """Seconds."""
+    created_at: int
+    modified_at: int
+
+
+_SEALED = "secret_id, store_id, sealed, preview, modified_at"
+_COLUMNS = (
+    "config_id, gateway_id, provider, alias, is_default, secret_id, rate_limit, rate_period, created_at, modified_at"
+)
+
+
+def put_secret(connection: Connection, key: AccountKey, secret: SecretRow) -> None:
+    """Store the secret, in place of one with the same ID."""
+    connection.execute(
+        f"INSERT INTO secrets (bucket, account_id, {_SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (bucket, account_id, secret_id) DO UPDATE SET sealed = excluded.sealed, "
+        "preview = excluded.preview, modified_at = excluded.modified_at",
+        (*key, secret.secret_id, secret.store_id, secret.sealed, secret.preview, secret.modified_at),
+    )
+    bump_config_version(connection)
+
+
+def find_secret(connection: Connection, account_id: str, secret_id: str) -> SecretRow | None:
+    found = row(
+        connection,
+        f"SELECT {_SEALED} FROM secrets WHERE {OF_ACCOUNT} AND secret_id = ?",
+        (*key_of(connection, account_id), secret_id),
+    )
+    return None if found is None else _secret(found)
+
+
+def secrets_of(connection: Connection, account_id: str) -> dict[str, SecretRow]:
+    """The account's secrets by ID."""
+    found = rows(connection, f"SELECT {_SEALED} FROM secrets WHERE {OF_ACCOUNT}", key_of(connection, account_id))
+    return {secret.secret_id: secret for secret in map(_secret, found)}
+
+
+def add_config(connection: Connection, key: AccountKey, config: ProviderConfigRow) -> None:
+    """Add it; if it is the default of its provider, no other is."""
+    if config.is_default:
+        connection.execute(
+            f"UPDATE provider_configs SET is_default = 0 WHERE {OF_ACCOUNT} AND gateway_id = ? AND provider = ?",
+            (*key, config.gateway_id, config.provider),
+        )
+    connection.execute(
+        f"INSERT INTO provider_configs (bucket, account_id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *key,
+            config.config_id,
+            config.gateway_id,
+            config.provider,
+            config.alias,
+            int(config.is_default),
+            config.secret_id,
+            config.rate_limit,
+            config.rate_period,
+            config.created_at,
+            config.modified_at,
+        ),
+    )
+    bump_config_version(connection)
+
+
+def configs_of(connection: Connection, account_id: str, gateway_id: str) -> list[ProviderConfigRow]:
+    """A gateway's, the oldest first."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM provider_configs WHERE {OF_ACCOUNT} AND gateway_id = ? ORDER BY created_at, config_id",
+        (*key_of(connection, account_id), gateway_id),
+    )
+    return [_config(fields) for fields in found]
+
+
+def find_config(connection: Connection, account_id: str, gateway_id: str, config_id: str) -> ProviderConfigRow | None:
+    found = row(
+        connection,
+        f"SELECT {_COLUMNS} FROM provider_configs WHERE {OF_ACCOUNT} AND config_id = ? AND gateway_id = ?",
+        (*key_of(connection, account_id), config_id, gateway_id),
+    )
+    return None if found is None else _config(found)
+
+
+def touch_config(connection: Connection, account_id: str, config_id: str, at: int) -> None:
+    """Its secret was replaced."""
+    connection.execute(
+        f"UPDATE provider_configs SET modified_at = ? WHERE {OF_ACCOUNT} AND config_id = ?",
+        (at, *key_of(connection, account_id), config_id),
+    )
+
+
+def delete_config(connection: Connection, account_id: str, config_id: str) -> None:
+    """Delete it, and its secret if no other uses that."""
+    connection.execute(
+        f"DELETE FROM provider_configs WHERE {OF_ACCOUNT} AND config_id = ?",
+        (*key_of(connection, account_id), config_id),
+    )
+    _forget_unused(connection, account_id)
+
+
+def delete_configs_of_gateway(connection: Connection, account_id: str, gateway_id: str) -> None:
+    """Delete a gateway's, and the secrets that no other uses."""
+    connection.execute(
+        f"DELETE FROM provider_configs WHERE {OF_ACCOUNT} AND gateway_id = ?",
+        (*key_of(connection, account_id), gateway_id),
+    )
+    _forget_unused(connection, account_id)
+
+
+def delete_configs_of_provider(connection: Connection, account_id: str, provider: str) -> None:
+    """Delete those of one provider, on all gateways, and the secrets that no other uses."""
+    connection.execute(
+        f"DELETE FROM provider_configs WHERE {OF_ACCOUNT} AND provider = ?", (*key_of(connection, account_id), provider)
+    )
+    _forget_unused(connection, account_id)
+
+
+def rename_provider(connection: Connection, account_id: str, old: str, new: str) -> None:
+    """A custom provider has another slug."""
+    connection.execute(
+        f"UPDATE provider_configs SET provider = ? WHERE {OF_ACCOUNT} AND provider = ?",
+        (new, *key_of(connection, account_id), old),
+    )
+
+
+def _forget_unused(connection: Connection, account_id: str) -> None:
+    key = key_of(connection, account_id)
+    connection.execute(
+        f"DELETE FROM secrets WHERE {OF_ACCOUNT} AND secret_id NOT IN "
+        f"(SELECT secret_id FROM provider_configs WHERE {OF_ACCOUNT})",
+        (*key, *key),
+    )
+    bump_config_version(connection)
+
+
+def _secret(fields: tuple[Any, ...]) -> SecretRow:
+    secret_id, store_id, sealed, preview, modified_at = fields
+    return SecretRow(secret_id, store_id, bytes(sealed), preview, modified_at)
+
+
+def _config(fields: tuple[Any, ...]) -> ProviderConfigRow:
+    config_id, gateway_id, provider, alias, is_default, *rest = fields
+    return ProviderConfigRow(config_id, gateway_id, provider, alias, bool(is_default), *rest)
