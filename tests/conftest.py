@@ -53,7 +53,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def _trust_nobody(config: pytest.Config) -> None:
-    """One authority, of nobody, instead of the system's hundred and more: every HTTP client that is made loads them
+    """One dummy authority instead of the system's hundred and more: every HTTP client that is made loads them
     all, which takes 20 ms, and what the tests talk to over TLS they trust by name."""
     folder = tempfile.TemporaryDirectory(prefix="farebox-trust-")
     config.add_cleanup(folder.cleanup)
@@ -117,7 +117,7 @@ def _quiet_logs() -> None:
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest) -> str:
     """The engine that the test runs on. A fixture that opens a database for several tests asks for it, so that it is
-    made anew for the other engine."""
+    created again for the other engine."""
     chosen: str = request.param
     return chosen
 

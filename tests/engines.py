@@ -55,7 +55,7 @@ _urls: dict[Path, str] = {}
 
 
 def engines_of(marked: Callable[[str], object]) -> tuple[str, ...]:
-    """The engines that a test runs on. `marked` tells whether it has a marker of that name."""
+    """The engines that a test runs on. `marked`: whether it has a marker of that name."""
     if marked("sqlite_only"):
         return ("sqlite",)
     if CHOSEN:
@@ -158,7 +158,7 @@ def close_engines() -> None:
 
 
 def backup(settings: Settings, to: Path) -> Callable[[], None]:
-    """Copy the database while nobody has it open; what it returns brings the copy back, as often as it is called."""
+    """Copy the database while it is not open; what it returns brings the copy back, as often as it is called."""
     if settings.engine == "sqlite":
         shutil.copy(settings.database_path, to)
         return functools.partial(_put_back_file, to, settings.database_path)
@@ -184,7 +184,7 @@ def _put_back_database(saved: str, url: str) -> None:
 
 @contextlib.contextmanager
 def looking(database: Database | Settings) -> Iterator[Connection]:
-    """What is committed, for a test that looks beside the server: works in any thread, and where a loop runs."""
+    """What is committed, for a test that reads next to the server: works in any thread, and where a loop runs."""
     if isinstance(database, PostgresDatabase) or (isinstance(database, Settings) and database.engine == "postgres"):
         yield _Outside.of(database.url if isinstance(database, PostgresDatabase) else database.database_url)
         return

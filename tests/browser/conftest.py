@@ -144,7 +144,7 @@ class Owner:
         expect(self.page.locator("#available")).to_have_text(f"{usd} USD")
 
     def comes_to_see(self, seen: Callable[[], bool]) -> None:
-        """Look at the page again and again, as somebody who waits does, until it is so."""
+        """Reload the page, as a waiting owner does, until it is so."""
         deadline = self.farebox.services.clock.monotonic() + TIMEOUT_MS / 1000
         self.home()
         while not seen():

@@ -34,7 +34,7 @@ def test_signing_out_ends_the_session(owner: Owner) -> None:
     cookies = owner.page.context.cookies()
     owner.page.get_by_role("button", name="Sign out").click()
     expect(owner.page.get_by_role("heading", name="Signed out")).to_be_visible()
-    owner.page.context.add_cookies([_given(cookie) for cookie in cookies])  # whoever kept the cookie has nothing
+    owner.page.context.add_cookies([_given(cookie) for cookie in cookies])  # a kept cookie is worthless
     owner.watch.refusals |= {403}
     owner.home()
     expect(owner.page.get_by_role("heading", name="Please open a new link")).to_be_visible()

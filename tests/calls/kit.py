@@ -91,7 +91,7 @@ def set_price(farebox: Farebox, provider: str, model: str, *, output_max: int = 
 
 
 def set_gateway(customer: Customer, gateway_id: str = "default", **config: Any) -> None:
-    """Create the gateway, or configure it anew."""
+    """Create or reconfigure the gateway."""
     farebox = customer.farebox
     services = farebox.services
     at = services.clock.now_ms()

@@ -29,7 +29,7 @@ WORDS_IN = len(TEXT.split())
 
 @dataclass
 class NoticeHistory:
-    """What a client was told about its call."""
+    """What a client saw of its call."""
 
     text: str
     usage: tuple[int, int] | None = None
@@ -114,7 +114,7 @@ def openai_chat_stream(clients: Clients, way: str) -> NoticeHistory:
     raw = client.chat.completions.with_raw_response.create(model=model(way), messages=messages(), stream=True)
     text = ""
     for chunk in raw.parse():
-        assert chunk.choices, "the usage chunk, which nobody asked for"
+        assert chunk.choices, "the usage chunk, which was not requested"
         assert chunk.usage is None
         text += chunk.choices[0].delta.content or ""
     return NoticeHistory(text, None, dict(raw.headers))
@@ -237,7 +237,7 @@ def test_a_call_works_and_costs_exactly_what_it_used(clients: Clients, name: str
     charge = price_of(*reported.used)
     assert charge > 0
     if reported.usage is not None:
-        assert reported.usage == reported.used, "the client is told the truth"
+        assert reported.usage == reported.used, "the client gets the true usage"
     after = customer.balance
     assert before.posted - after.posted == charge
     assert after.held == 0

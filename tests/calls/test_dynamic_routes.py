@@ -23,7 +23,7 @@ NAMES = (
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Callers and routes may be as impatient as they like; OpenAI and Groq are the demo provider, too."""
+    """Callers and routes may set any timeout; OpenAI and Groq are the demo provider, too."""
     with running_farebox(tmp_path_factory.mktemp("routes"), request_timeout_min_ms=1) as served:
         for slug in ("openai", "groq"):
             set_provider(served, slug)

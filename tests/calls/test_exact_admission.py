@@ -1,4 +1,4 @@
-"""A balance that covers K holds admits exactly K calls, however many are in flight; and nobody is refused for long."""
+"""A balance that covers K holds admits exactly K calls, however many are in flight; and no call is refused for long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whatever breaks, and wherever: the hold ends, the provider is told, and the charge is what the policy says."""
+"""Whatever breaks, and wherever: the hold ends, the provider's connection is closed, and the charge is what the policy
+says."""
 
 import asyncio
 import contextlib
@@ -66,8 +67,8 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 @pytest.fixture(scope="module")
 def patient(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """Waits for providers as long as usual, which is longer than any test: nothing ends by itself. Callers may be as
-    impatient as they like."""
+    """Waits for providers as long as usual, which is longer than any test: nothing ends by itself. Callers may set
+    any timeout."""
     with running_farebox(tmp_path_factory.mktemp("patient"), request_timeout_min_ms=1) as served:
         yield served
         assert differences(served) == []
@@ -93,7 +94,7 @@ def counted(body: bytes, delivered: str | bytes) -> int:
 
 
 def alarmed(farebox: Farebox, kind: str) -> bool:
-    """Whether the operator is told of such a thing; the alarm may be on its way into the database."""
+    """Whether the operator gets such an alarm; it may be on its way into the database."""
     with looking(farebox.services.settings) as connection:
         stored = open_alarms(connection)
     return kind in {alarm.kind for alarm in [*farebox.services.alarms._waiting.values(), *stored]}
@@ -384,7 +385,7 @@ async def test_a_stream_that_falls_silent_is_cut(customer: Customer) -> None:
     response = await within(WAIT_SECONDS, post(customer, body, NATIVE, demo="gap=5000"))
     assert "fell silent" in response.events[-1]["error"]["message"]
     ended(customer, response.log_id, 0)
-    await eventually(lambda: customer.farebox.demo_stats()["disconnects"] == before + 1, "the provider was told")
+    await eventually(lambda: customer.farebox.demo_stats()["disconnects"] == before + 1, "the provider noticed")
 
 
 async def test_an_endless_stream_is_cut(customer: Customer) -> None:
@@ -434,7 +435,7 @@ async def test_sdks_notice_a_stream_that_broke_off(customer: Customer) -> None:
 
 @contextlib.contextmanager
 def raw_provider(farebox: Farebox, serve: Callable[[socket.socket], None], slug: str = "deepseek") -> Iterator[str]:
-    """A provider that reads a request and then does with the connection what it is told, and closes it. Yields the
+    """A provider that reads a request and then does with the connection as scripted, and closes it. Yields the
     path that reaches it; its model is raw-1, or liar-1."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -565,7 +566,7 @@ async def test_the_provider_connection_is_closed_when_the_client_disconnects(pat
     else:
         assert (await wire.response()).status == 504
     await eventually(lambda: customer.balance.held == 0, "the hold ended")
-    await eventually(lambda: patient.demo_stats()["disconnects"] > before["disconnects"], "the provider was told")
+    await eventually(lambda: patient.demo_stats()["disconnects"] > before["disconnects"], "the provider noticed")
 
 
 async def test_a_client_that_disconnects_at_once(customer: Customer) -> None:
@@ -601,7 +602,7 @@ async def _leave_mid_stream(customer: Customer, leave: Callable[[Wire], None], b
     await wire.until(b'"content":" there')
     leave(wire)
     await eventually(lambda: log_rows(customer), "the log row")
-    await eventually(lambda: customer.farebox.demo_stats()["disconnects"] == before + 1, "the provider was told")
+    await eventually(lambda: customer.farebox.demo_stats()["disconnects"] == before + 1, "the provider noticed")
     [row] = log_rows(customer)
     assert row["id"] == wire.headers["cf-aig-log-id"]
     assert (row["status_code"], row["success"]) == (499, False)
@@ -689,7 +690,7 @@ async def test_failed_attempts_are_retried_as_requested(customer: Customer) -> N
     assert response.status == 503, "the last attempt's answer"
     farebox.script("status=400")
     response = await post(customer, native_body(), NATIVE, cf_aig_max_attempts="5")
-    assert response.status == 400, "what the provider refuses for good is not repeated"
+    assert response.status == 400, "what the provider refuses permanently is not repeated"
     assert farebox.demo_stats()["requests"] - before == 3 + 2 + 1
     assert customer.balance.held == 0
 

@@ -154,7 +154,7 @@ class Load:
         wanted, end = len(self.seen.complete) + count, time.monotonic() + 60
         while len(self.seen.complete) < wanted:
             assert not calling.done()
-            assert time.monotonic() < end, "nobody is answered"
+            assert time.monotonic() < end, "no call is answered"
             await asyncio.sleep(0.005)
 
     async def _client(self) -> None:
@@ -274,7 +274,7 @@ async def test_completed_calls_are_charged_once_despite_kills(installation: Inst
         assert left is not None
         assert left[0] > KILLS // 2
         more = len(charges) - len(seen.complete)
-        assert 0 <= more <= seen.without_response + len(seen.begun), "charged, and nobody called"
+        assert 0 <= more <= seen.without_response + len(seen.begun), "charged without a call"
 
 
 def _charges(connection: Any) -> dict[str, tuple[str, int]]:

@@ -160,7 +160,7 @@ async def test_the_caller_may_ask_for_no_row_or_for_one(
     response = await post(customer, native_body(), NATIVE, **headers)
     assert [row["id"] for row in log_rows(customer)] == ([response.log_id] if logged else [])
     assert stored(customer, response.log_id, "request").status_code == (200 if logged else 404)
-    # The receipt is there all the same: nobody is charged without one.
+    # The receipt is there all the same: there is no charge without one.
     charge = customer.receipt(response.log_id)["charge_nanos"]
     assert charge > 0
     balance = customer.farebox.run(

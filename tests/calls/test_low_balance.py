@@ -1,4 +1,4 @@
-"""A balance that runs low under real calls: one request for credit, one message, calls told to try again."""
+"""A balance that runs low under real calls: one request for credit, one message, retryable errors."""
 
 import asyncio
 import dataclasses
@@ -51,7 +51,7 @@ def arm(customer: Customer, below: int) -> None:
 
 
 def buying(customer: Customer) -> None:
-    """An auto top-up that the processor is at; nobody looks after it."""
+    """An auto top-up in progress at the processor, without a worker."""
     write(
         customer,
         "INSERT INTO top_ups (bucket, account_id, top_up_id, kind, state, credit_cents, fee_cents, tax_cents, lines, "
@@ -72,7 +72,7 @@ async def test_a_hundred_calls_across_the_threshold_request_credit_once(farebox:
     assert read(customer, "SELECT kind FROM top_ups WHERE account_id = ?") == [("auto",)]
     [(content,)] = read(customer, "SELECT content FROM notices WHERE account_id = ? AND kind = 'low_balance'")
     assert posted - 120_000 < json.loads(content)["posted_nanos"] < posted - 60_000, (
-        "told by the charge that crossed the mark"
+        "reported by the charge that crossed the threshold"
     )
     assert differences(farebox) == []
 

@@ -1,6 +1,6 @@
-"""Pictures, speech and transcripts: what is charged for them where the response tells, and where it tells nothing.
+"""Pictures, speech and transcripts: what is charged for them with and without usage in the response.
 
-The upstream here answers what the test tells it to; whatever stands between it and the receipt is real.
+The upstream's responses come from the test; everything between it and the receipt is real.
 """
 
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_a_minute_of_mp3_costs_a_minute_in_every_form_of_response(customer: Cust
         receipt = transcribed(customer, minute, response_format=form)
         assert (receipt["charge_nanos"], receipt["usage_source"]) == (6_000_000, "counted")
     upstream.says(b'{"text":"Good day.","usage":{"type":"duration","seconds":59.5}}')
-    assert transcribed(customer, minute, response_format="json")["charge_nanos"] == 5_950_000, "what is told goes first"
+    assert transcribed(customer, minute, response_format="json")["charge_nanos"] == 5_950_000, "reported usage first"
 
 
 def test_an_hour_of_silence_in_100_kb_costs_an_hour(customer: Customer, upstream: Upstream) -> None:

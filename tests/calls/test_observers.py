@@ -107,7 +107,7 @@ async def test_a_job_whose_failure_cannot_be_logged_is_restarted(customer: Custo
     jobs = Jobs()
     task = asyncio.ensure_future(jobs.keep({"job": partial(_every, services, "job", Periodic(0.0, job))}))
     async with asyncio.timeout(5):
-        while turns < 5:  # noqa: ASYNC110 - nobody tells of it
+        while turns < 5:  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0)
     task.cancel()
     assert jobs.restarts == {("job", "ValueError"): 1}
@@ -127,7 +127,7 @@ def test_a_slow_log_reader_does_not_delay_each_line(monkeypatch: pytest.MonkeyPa
         waits: ClassVar[list[int]] = []
 
         def poll(self, wait: int) -> bool:
-            """Room is there for whoever waits."""
+            """A freed place is taken by a waiter."""
             self.waits.append(wait)
             return wait > 0
 

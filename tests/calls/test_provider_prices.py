@@ -1,6 +1,6 @@
 """What a provider will bill is what is charged: its own stated cost, passes of other models, tiers and geographies.
 
-The upstream here answers what the test tells it to; whatever stands between it and the receipt is real.
+The upstream's responses come from the test; everything between it and the receipt is real.
 """
 
 import json
@@ -322,7 +322,7 @@ def test_a_callers_own_upstream_key_at_openrouter_costs_too(customer: Customer, 
     assert charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o-mini"))["charge_nanos"] == 21_000
     upstream.response = chat_response({**usage, "cost": 0})
     receipt = charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o-mini"))
-    assert receipt["charge_nanos"] == 21_000, "what the upstream takes is not told: our own prices"
+    assert receipt["charge_nanos"] == 21_000, "the upstream's cost is not reported: our own prices"
     assert any("ignored" in note for note in receipt["notes"])
 
 

@@ -36,7 +36,7 @@ class Provider:
 
 @contextlib.contextmanager
 def provider(farebox: Farebox, handle: Handler) -> Iterator[Callable[[], None]]:
-    """In the place of Cerebras, Google and Groq. Yields what tells the handler to go on."""
+    """Takes the place of Cerebras, Google and Groq. Yields what lets the handler continue."""
 
     async def begin() -> tuple[Provider, RunningServer]:
         made = Provider()
@@ -170,7 +170,7 @@ async def test_missing_usage_is_awaited_only_briefly(
 
 
 async def test_the_last_event_comes_after_the_charge(customer: Customer) -> None:
-    """Google's streams have no terminal event: the end of the body tells."""
+    """Google's streams have no terminal event: the body's end is the end."""
 
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, EVENTS)
@@ -270,7 +270,7 @@ async def test_audio_that_was_not_delivered_is_free(customer: Customer) -> None:
 
 
 async def test_an_interrupted_list_is_interrupted_for_the_client(customer: Customer) -> None:
-    """No event can tell it."""
+    """No event can report it."""
     entry = google("one").removeprefix(b"data: ").strip()
 
     async def handle(self: Provider, exchange: Exchange) -> None:

@@ -1,4 +1,5 @@
-"""A tier that the caller asks for has its own price, and the hold covers the dearer of it and the standard one."""
+"""A tier that the caller asks for has its own price, and the hold covers the more expensive of it and the standard
+one."""
 
 from collections.abc import Iterator
 

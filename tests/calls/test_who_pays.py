@@ -215,7 +215,7 @@ def test_connection_headers_are_not_forwarded(farebox: Farebox, customer: Custom
 
 @pytest.mark.parametrize("blank", ["", "Bearer"])
 def test_a_blank_key_is_no_key(farebox: Farebox, customer: Customer, blank: str) -> None:
-    """SDKs that always send the header send it blank where nobody gave them a key."""
+    """SDKs that always send the header send it blank if they have no key."""
     headers = ours(customer) | {"authorization": blank}
     response = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers)
     assert response.status_code == 200, response.text
@@ -277,7 +277,7 @@ def test_the_path_that_a_client_sends_arrives_and_is_charged(
         assert body["model"] == model.partition("/")[2].replace(".5", "-5" if "claude" in model else ".5")
     receipt = customer.receipt(response.headers["cf-aig-log-id"])
     if stream and "stream_options" not in body:
-        # Mistral, Groq and Perplexity tell usage unasked; the stand-in does not, so what passed was counted.
+        # Mistral, Groq and Perplexity report usage unrequested; the stand-in does not, so what passed was counted.
         assert receipt["usage_source"] == "counted"
     else:
         assert receipt["usage_source"] == "provider"
@@ -524,7 +524,7 @@ def test_tokens_that_may_not_call_are_answered_alike(farebox: Farebox, customer:
         messages.add(response.json()["message"])
     response = call(customer, "demo/chat/completions", CHAT)
     assert code(response) == (401, 2009)
-    assert messages == {response.json()["message"]}, "an answer that tells why would help to guess"
+    assert messages == {response.json()["message"]}, "an error with the reason would help to guess"
     assert requests(farebox) == before
     runner = farebox.create_token(customer.account_id, Permission.RUN)
     assert call(customer, "demo/chat/completions", CHAT, bearer(runner)).status_code == 200
@@ -541,7 +541,7 @@ def test_a_revoked_token_stops_working_within_a_second(farebox: Farebox, custome
     assert call(customer, "demo/chat/completions", CHAT, bearer(customer.token)).status_code == 200
     [token] = farebox.run(services.database.scan(lambda connection: list_tokens(connection, customer.account_id)))
     at = services.clock.now_ms()
-    # As the command line does it: only the database is told.
+    # As the command line does it: only the database is changed.
     assert farebox.run(services.database.write(lambda connection: revoke_token(connection, token.token_id, at)))
     revoked = time.monotonic()
     called = revoked
@@ -610,7 +610,7 @@ def test_the_default_gateway_is_created_at_its_first_call(farebox: Farebox, cust
 
     assert not exists()
     assert call(customer, "demo/chat/completions", CHAT).status_code == 401
-    assert not exists(), "not for somebody who may not call"
+    assert not exists(), "not for a caller without permission"
     with httpx.Client() as client:
         rest = client.post(
             f"{customer.api_url}/ai/v1/chat/completions", json=CHAT | {"model": "demo/demo-1"}, headers=customer.headers

@@ -1,4 +1,4 @@
-"""A provider that answers with what it is told to and keeps what it was sent: what the demo provider does not do."""
+"""A provider with scripted responses that records its requests, which the demo provider does not do."""
 
 import json
 import threading

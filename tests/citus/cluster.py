@@ -1,6 +1,6 @@
-"""A Citus cluster that somebody runs for the tests: FAREBOX_TEST_CITUS_URL names a database on its coordinator.
+"""A Citus cluster that is run for the tests: FAREBOX_TEST_CITUS_URL names a database on its coordinator.
 
-That database tells which nodes there are (`pg_dist_node`); nothing is written to it. The role must be a superuser who
+That database lists the nodes (`pg_dist_node`); nothing is written to it. The role must be a superuser who
 may connect to every node at the address written there. Each test gets databases of its own: on every node, with the
 extension and with the nodes added, and dropped on every node at the end.
 """
@@ -102,7 +102,7 @@ class Cluster:
         return urlunsplit(parts._replace(netloc=f"{who}@{host}:{port}", path=f"/{database}"))
 
     def query(self, sql: str, database_url: str | None = None) -> list[Any]:
-        """The rows of one statement, on a connection of its own; may be called beside a running loop."""
+        """The rows of one statement, on a connection of its own; may be called next to a running loop."""
         return in_a_loop(lambda: _fetch(database_url or self.url, [sql]))
 
     def _everywhere(self, statements: Iterable[str], *, database: str = "postgres") -> None:

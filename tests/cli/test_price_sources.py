@@ -70,7 +70,7 @@ def test_the_audit_shows_what_differs(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "map.json"
     file.write_text(json.dumps({"acme-1": costlier, "gpt-4o-mini": {**entry, "output_cost_per_token": 6e-07}}))
     found = cli("price", "audit", "--litellm", str(file), "--json")
-    assert found.status == 0, "nobody called it"
+    assert found.status == 0, "it was not called"
     assert [(row["model"], row["price"], row["ours"], row["theirs"], row["percent"]) for row in found.json] == [
         ("acme-1", "input_mtok", "1", "1.5", "+50.0 %")
     ]

@@ -129,7 +129,7 @@ async def test_numbers_have_no_gap_with_many_at_once_and_two_processes(services:
                     issue_invoice(connection, services.settings, bucket_of(connection), top_up, START)
                     if n % 7 == 0:
                         raise Undone
-        except Exception as error:  # noqa: BLE001 - told in the test below
+        except Exception as error:  # noqa: BLE001 - reported in the test below
             failures.append(error)
 
     thread = threading.Thread(target=other_process)

@@ -247,7 +247,7 @@ def compare(installation: Installation, load: Load) -> None:
         assert receipt is not None
         assert whole(receipt).charge_nanos == cost
     assert load.refused.isdisjoint(charges)
-    assert len(charges) - len(load.complete) <= load.unclear, "charged, and nobody called"
+    assert len(charges) - len(load.complete) <= load.unclear, "charged without a call"
 
 
 def _charges(found: list[tuple[Any, ...]]) -> dict[str, tuple[str, int]]:

@@ -1,4 +1,4 @@
-"""The journal's files: what was added is durable, whole, in order, and done once, by whoever has the file's lock."""
+"""The journal's files: what was added is durable, whole, in order, and done once, by the holder of the file's lock."""
 
 import asyncio
 import json
@@ -152,7 +152,7 @@ asyncio.run(main())
 
 @dataclass
 class Taken:
-    """A ledger that notes what it is sent, and is away when it is told to be."""
+    """A ledger that records its commands, and is unavailable on demand."""
 
     away: bool = False
     conflicts: frozenset[str] = frozenset()

@@ -166,7 +166,7 @@ async def test_a_single_failure_triggers_a_probe_at_once(postgres: PostgresServe
 
         with pytest.raises(DatabaseUnavailable):
             await database.write(end_own)
-        assert _refusal(database), "nobody else tries until it is known"
+        assert _refusal(database), "no other try until it is known"
         began = time.monotonic()
         await until_async(lambda: _refusal(database) is None, "it works")
         assert time.monotonic() - began < 0.9, "before the next regular look"

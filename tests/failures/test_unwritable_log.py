@@ -118,7 +118,7 @@ def test_a_cancelled_reader(tmp_path: Path) -> None:
 
 @SQLITE_ONLY
 def test_lines_are_dropped_while_the_log_reader_is_stopped(tmp_path: Path) -> None:
-    """Lines are dropped, and nobody waits; once it reads again, the log says how many are missing."""
+    """Lines are dropped, and nothing waits; once it reads again, the log says how many are missing."""
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)
     try:

@@ -1,8 +1,8 @@
-"""Nonsense for both planes, made from sense: requests, answers, forms, headers, news of payments, recordings.
+"""Garbage for both planes, mutated from valid input: requests, responses, forms, headers, payment events, recordings.
 
     python -m tests.hostile.fuzz --seconds 600 [--seed 7] [--engine postgres]
 
-The same seed makes the same inputs. What must hold: no error of ours (500, code 2999), whatever comes; no hold is left
+The same seed makes the same inputs. What must hold: no internal error (500, code 2999), whatever comes; no hold is left
 open; the books balance, and every change of a balance has a cause. The first input that breaks it is printed, with its
 seed and number; `--only NUMBER` sends that one alone.
 """
@@ -316,7 +316,7 @@ def a_call(rng: random.Random, customer: Customer) -> Sent:
 
 
 def a_command(rng: random.Random, customer: Customer) -> Sent:
-    """A request to the control plane, or news of a payment."""
+    """A request to the control plane, or a payment event."""
     headers = {"authorization": f"Bearer {customer.token}".encode(), "content-type": b"application/json"}
     routes = [route for route in ROUTES if route.access is not Access.PUBLIC or route.path.startswith("/webhooks")]
     route = rng.choice(routes) if rng.random() < 0.9 else next(r for r in routes if r.path.startswith("/webhooks"))

@@ -39,7 +39,7 @@ class Proxy:
 
     @property
     def path(self) -> str | None:
-        """The program, where it is installed; those from PyPI are beside Python."""
+        """The program, where it is installed; those from PyPI are next to Python."""
         search = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", str(Path(sys.executable).parent)))
         return next(filter(None, (shutil.which(name, path=search) for name in self.programs)), None)
 
@@ -107,7 +107,7 @@ def _wait(process: "subprocess.Popen[bytes]", url: str, output: Path) -> None:
         time.sleep(0.02)
 
 
-# --- what each program wants beside the page's configuration ----------------------------------------------------------
+# --- what each program needs besides the page's configuration ---------------------------------------------------------
 
 
 def _written(folder: Path, name: str, text: str) -> str:

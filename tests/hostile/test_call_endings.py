@@ -125,7 +125,7 @@ async def test_calls_that_the_server_cuts_when_it_stops(tmp_path: Path, monkeypa
         assert differences(farebox) == []
 
 
-# What was told before a cut
+# What was reported before an interruption
 
 
 @pytest.mark.parametrize("finish", [None, "stop"], ids=["unfinished", "finished"])
@@ -133,7 +133,7 @@ async def test_calls_that_the_server_cuts_when_it_stops(tmp_path: Path, monkeypa
 async def test_usage_reported_before_an_interruption_is_charged(
     customer: Customer, by: str, finish: str | None
 ) -> None:
-    """A thousand tokens of input, which nobody could count from the request, and more output than has come."""
+    """A thousand tokens of input, which cannot be counted from the request, and more output than has come."""
     usage = {"prompt_tokens": 1_000, "completion_tokens": 70, "total_tokens": 1_070}
     async with speaking(customer.farebox, HEAD + event(finish, usage=usage), hangs=by == "client"):
         wire = await start(customer, body("cut-1", stream=True), "groq/chat/completions")
@@ -272,7 +272,7 @@ async def test_work_outside_a_wait_is_not_interrupted() -> None:
 
 
 async def test_an_interrupted_call_can_be_waited_with_again() -> None:
-    """Its task is not left as a cancelled one: a timeout would then not tell its own end from a stop."""
+    """Its task is not left as a cancelled one: a timeout could then not distinguish its own end from a stop."""
     watch = _watched()
     loop = asyncio.get_running_loop()
     loop.call_soon(watch.leave)

@@ -218,7 +218,7 @@ def test_a_connection_without_the_proxy_header_is_closed(prefaced: Farebox, firs
 
 
 def test_a_proxy_header_from_an_untrusted_peer_is_not_http(trusting: Farebox, tmp_path: Path) -> None:
-    """Where it is off, or whoever connects is not trusted."""
+    """If it is off, or the peer is not trusted."""
     assert _raw(trusting, WHOLE[0][0] + REQUEST)[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 501")
     with running_farebox(tmp_path, trusted_proxies="10.0.0.0/8", proxy_protocol="on") as served:
         assert _raw(served, REQUEST).startswith(b"HTTP/1.1 401")

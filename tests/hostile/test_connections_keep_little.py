@@ -17,7 +17,7 @@ from tests.http.serving import Peer, Recorder, Served, request, serving, until
 
 KIB = 2**10
 UNFINISHED = b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"x" * 30 * KIB
-LARGE = 48 * 2**20  # more than the system takes of what nobody reads: 4 MiB to send and 32 MiB received
+LARGE = 48 * 2**20  # more than the system buffers of unread data: 4 MiB to send and 32 MiB received
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Broken disks: full, read-only, damaged, taken away. No wrong charge, a probe that tells the truth, and no restart."""
+"""Broken disks: full, read-only, damaged, taken away. No wrong charge, a truthful probe, and no restart."""
 
 import asyncio
 import contextlib
@@ -104,7 +104,7 @@ def test_a_full_disk_is_reported_by_the_probe_and_charges_nobody(disk: Disk) -> 
         assert ready(farebox)[1]["journal"] == "empty"
         until(lambda: customer.balance == before, "nothing is held for the refused call")
         assert customer.chat().status_code == 200
-        until(lambda: ("database_trouble", "full") in alarms(farebox), "the operator is told")
+        until(lambda: ("database_trouble", "full") in alarms(farebox), "the operator is alerted")
         assert differences(farebox) == []
 
 
@@ -188,7 +188,7 @@ def test_an_unwritable_journal_is_reported_and_calls_are_served(tmp_path: Path) 
         status, body = ready(farebox)
         assert (status, body["database"], body["journal"]) == (200, "ok", "unwritable")
         assert customer.chat().status_code == 200
-        until(lambda: ("journal_unwritable", farebox.services.instance) in alarms(farebox), "the operator is told")
+        until(lambda: ("journal_unwritable", farebox.services.instance) in alarms(farebox), "the operator is alerted")
         disk.make_room()
         until(lambda: ready(farebox)[1]["journal"] == "empty", "it can be written again")
 
@@ -231,7 +231,7 @@ def root_page(path: Path, table: str) -> tuple[int, int]:
 
 
 def overwrite(path: Path, at: int, content: bytes) -> bytes:
-    """Change the file while nobody has it open; what was there."""
+    """Change the file while it is not open; what was there."""
     with path.open("r+b") as file:
         file.seek(at)
         before = file.read(len(content))
@@ -256,14 +256,14 @@ def test_a_damaged_page_is_reported_and_nothing_is_charged_wrongly(tmp_path: Pat
     with running_farebox(tmp_path) as farebox:
         again = Customer(farebox, customer.account_id, customer.token)
         before = again.balance.posted
-        assert ready(farebox)[0] == 200, "nobody has met it"
+        assert ready(farebox)[0] == 200, "no read has met it"
         response = again.chat("one two three", headers={"x-demo": "tokens=5"})
         assert response.status_code == 200, "its charge is in the journal"
         status, body = ready(farebox)
         assert (status, body["database"], body["journal"]) == (503, "damaged", "waiting")
         assert "farebox check" in body["remedy"]
         assert again.balance.posted == before
-        until(lambda: ("database_trouble", "damaged") in alarms(farebox), "the operator is told")
+        until(lambda: ("database_trouble", "damaged") in alarms(farebox), "the operator is alerted")
     checked = command("--data-dir", str(tmp_path), "check")
     assert (checked.returncode, checked.stderr) == (3, "")
     assert "restore a backup or recover" in checked.stdout
@@ -421,7 +421,7 @@ def test_a_full_postgres_disk_is_reported_until_there_is_space(
         until_ready(farebox)
         until(lambda: ready(farebox)[1]["journal"] == "empty" and customer.balance.held == 0, "all is posted")
         assert customer.chat().status_code == 200
-        until(lambda: ("database_trouble", "full") in alarms(farebox), "the operator is told")
+        until(lambda: ("database_trouble", "full") in alarms(farebox), "the operator is alerted")
         assert differences(farebox) == []
 
 
@@ -430,7 +430,7 @@ async def look_again(farebox: Farebox) -> None:
     database = farebox.services.database
     assert isinstance(database, PostgresDatabase)
     database.health._probe_now.set()
-    while database.health._probe_now.is_set():  # noqa: ASYNC110 - it tells nobody
+    while database.health._probe_now.is_set():  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0.005)
 
 
@@ -448,7 +448,7 @@ async def test_where_no_temporary_file_may_be_written_a_commit_has_to_do(monkeyp
 
 
 async def test_a_server_that_stopped_on_a_full_disk_is_reported_as_full() -> None:
-    """PostgreSQL does so where it cannot write its log: the driver tells of the lost connection, and why it was."""
+    """PostgreSQL does so where it cannot write its log: the driver reports the lost connection and its reason."""
     watched = health.Health("postgresql://127.0.0.1:1/x", timeout=1, standby="ignore")
     watched._watching = asyncio.ensure_future(asyncio.sleep(0))
     with pytest.raises(DatabaseFull) as panicked, translate_errors():

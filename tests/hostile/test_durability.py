@@ -87,7 +87,7 @@ async def test_a_sync_that_fails_acknowledges_nothing(tmp_path: Path, monkeypatc
     monkeypatch.undo()
     await files.add(b"three")
     found = [unsealed(line) for file in await files.closed() for line in await files.lines(file)]
-    assert found == [b"one", b"three"], "what was told as refused is not charged later all the same"
+    assert found == [b"one", b"three"], "what was reported as refused is not charged later"
     await files.close()
 
 

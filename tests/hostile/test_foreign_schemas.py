@@ -64,7 +64,7 @@ async def test_a_schema_of_another_program_is_refused_with_a_remedy(postgres_url
 
 
 async def test_an_earlier_schema_in_the_search_path_does_not_hide_the_installation(postgres_url: str) -> None:
-    """`"$user", public`, and somebody creates a schema of the role's name: the books would seem to be gone."""
+    """`"$user", public`, and a schema of the role's name is created: the books would seem to be gone."""
     await asyncio.to_thread(migrate_now, at(postgres_url, "mine,public"))
     await execute(postgres_url, "CREATE SCHEMA mine")
     with pytest.raises(SchemaMismatch, match="in the schema public"):

@@ -1,4 +1,4 @@
-"""What a provider was asked to do it bills, whether somebody waits for the response or not: calls that are given up are
+"""A provider bills what it was asked to do, whether its response is awaited or not: calls that are abandoned are
 paid for by a stated rule, are not repeated, and are bounded."""
 
 import asyncio
@@ -27,7 +27,7 @@ from tests.support import Customer, Farebox, running_on
 pytestmark = ON_BOTH_ENGINES
 
 SLUG, OTHER, MODEL, EXPENSIVE = "cerebras", "groq", "acme-1", "acme-expensive"
-"""Two providers of which nobody says that they stop when they are left."""
+"""Two providers that are not known to stop at a disconnect."""
 PATH = f"{SLUG}/chat/completions"
 TIMEOUT_MS = 4_000
 """How long callers wait. The loop's clock is moved on by it, and by less than a database may take."""
@@ -36,7 +36,7 @@ BUSY_SECONDS = 120.0
 READ = "counted from what was read"
 Response = Callable[[Exchange], Awaitable[None]]
 SILENCE = None
-"""What a provider says that does not answer for as long as somebody waits."""
+"""The script of a provider that does not respond as long as the caller waits."""
 
 
 def says(status: int, document: object) -> Response:
@@ -326,7 +326,7 @@ def test_the_count_of_unpaid_calls_decays_evenly() -> None:
     assert unpaid.wait("acme", 100, hour // 2) == 1801
     assert unpaid.wait("acme", 100, hour + 100_000) is None
     unpaid.add("acme", 10**9, 100, 2 * hour)
-    assert unpaid.wait("acme", 100, 2 * hour) == 23 * 3600 + 1, "nobody is shut out for longer than a day"
+    assert unpaid.wait("acme", 100, 2 * hour) == 23 * 3600 + 1, "no account is shut out for longer than a day"
     unpaid.paid("acme", 2_400)
     assert unpaid.wait("acme", 100, 2 * hour) is None
 

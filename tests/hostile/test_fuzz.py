@@ -28,7 +28,7 @@ def test_invalid_requests_are_refused_and_the_books_balance(tmp_path: Path) -> N
 @pytest.mark.parametrize("stream", [b"false", b"true"])
 @pytest.mark.parametrize("place", ['"\xf8":1', '"metadata":"\xf8"', '"m\xf8":{"a":"\xed\xa0\x80"}'])
 def test_invalid_utf_8_in_a_body(farebox: Farebox, place: str, stream: bytes) -> None:
-    """Also where nothing of ours reads them: the body is not JSON, and is refused as that, not sent on."""
+    """Also if Farebox does not read them: the body is not JSON, and is refused as that, not sent on."""
     customer = farebox.funded("5")
     body = b'{"model":"demo/demo-1","messages":[],"stream":%s,%s}' % (stream, place.encode("latin-1"))
     response = httpx.post(f"{customer.gateway_url}/compat/chat/completions", content=body, headers=customer.headers)

@@ -183,7 +183,8 @@ async def test_a_helpers_output_is_not_closed_on_the_event_loop(monkeypatch: pyt
 
 
 async def test_a_helper_keeps_nothing_of_what_it_was_refused() -> None:
-    """Not until a collector comes by: nobody counts what is in a file by then, and it is up to the largest body."""
+    """Not only at garbage collection: a file's content is not counted by then, and can be as large as the largest
+    body."""
     pool, bomb = Pool(1), gzip.compress(bytes(2**20))
     for _ in range(3):
         with pytest.raises(TooLarge):

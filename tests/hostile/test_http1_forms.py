@@ -49,7 +49,7 @@ async def test_a_header_does_not_stand_for_the_request_line(before: bytes) -> No
             assert (await peer.response()).status == 200
         assert (await peer.response()).status == 400
         reported = await served.ask(b"GET /b HTTP/1.1\r\nX-Request: GET /b HTTP/1.1\r\n" + HOST)
-        assert reported.status == 200, "a header may have it beside the line"
+        assert reported.status == 200, "a header may have it in addition to the line"
     assert [exchange.path for exchange in recorder.exchanges] == ["/a", "/b"][not before.strip() :]
 
 

@@ -1,4 +1,4 @@
-"""What runs beside the calls comes back, whatever ends it: an exception in its log, its clock or its database, a
+"""Background jobs are restarted, whatever ends them: an exception in its log, its clock or its database, a
 cancellation that was meant for another. Nothing needs a restart, and what hangs is seen."""
 
 import asyncio
@@ -131,7 +131,7 @@ def test_jobs_survive_an_unexpected_database_error(served: Farebox, monkeypatch:
 
 @both
 def test_the_log_fails_while_the_database_is_away(served: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither that it is away can be told, nor that a job ended."""
+    """Neither the outage can be reported, nor the end of a job."""
     database = served.services.database
     for module in ("farebox.worker", "farebox.jobs", "farebox.runtime.operator_alarms"):
         monkeypatch.setattr(f"{module}.log", Failing(ValueError))
@@ -218,7 +218,7 @@ def insert(number: int) -> Callable[[Connection], int]:
 
 @pytest.mark.parametrize("step", ["_run", "_commit", "_await_turn"])
 async def test_the_writer_survives_any_failure(path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """On the loop and on its thread: those who wait for the batch are told, the next batch is written."""
+    """On the loop and on its thread: the waiters of the batch get an error, the next batch is written."""
     jobs = Jobs()
     writer = Writer(path, failed=jobs.failed)
     other = connect(path)

@@ -1,5 +1,5 @@
-"""The operator's key reaches nobody, wherever and in whichever form a provider echoes it; what has no key passes to the
-byte."""
+"""The operator's key is never disclosed, wherever and in whichever form a provider echoes it; what has no key passes to
+the byte."""
 
 import base64
 import gzip

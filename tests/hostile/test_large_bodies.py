@@ -1,4 +1,4 @@
-"""Bodies that are large, or made of very many parts: read beside the event loop, whole where they are honest, refused
+"""Bodies that are large, or made of very many parts: read outside the event loop, whole if they are valid, refused
 with the limit's name where they are not."""
 
 import base64

@@ -100,7 +100,7 @@ async def watching(gateway: Gateway) -> AsyncIterator[Session]:
 
 async def until(session: Session, sql: str) -> None:
     """Wait until the query finds a row."""
-    while not await session.fetch(sql):  # noqa: ASYNC110 - a server tells of it to those who ask
+    while not await session.fetch(sql):  # noqa: ASYNC110 - the server has to be polled
         await asyncio.sleep(0.01)
 
 
@@ -151,7 +151,7 @@ async def test_a_batch_waiting_for_a_lock_is_waited_for(
             await world.pass_time(LOST_AFTER, detector)
             for _ in range(3):
                 await world.pass_time(STEP, detector)
-        assert [line["event"] for line in logged] == ["instance_lost_has_batch"], "it is told once"
+        assert [line["event"] for line in logged] == ["instance_lost_has_batch"], "it is logged once"
         assert await world.instances() == {"detector", "gateway"}, "what it will have left is not known yet"
     async with watching(gateway) as third:
         await until(third, f"SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE {OF_THE_LANE})")
@@ -225,7 +225,7 @@ async def test_a_former_connection_of_the_same_process_makes_no_hold(
     world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The network was cut; the batch is in doubt, and its hold is given back over a new connection. Whatever the server
-    finds on the old one afterwards makes no hold that nobody knows of."""
+    finds on the old one afterwards makes no unknown hold."""
     assert (await gateway.hold("before")).ok
     async with watching(gateway) as third:
         backend = await third.fetchval(f"SELECT pid FROM pg_stat_activity WHERE {OF_THE_LANE}")

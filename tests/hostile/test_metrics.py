@@ -1,4 +1,4 @@
-"""`/metrics` agrees with the ledger to the nano-dollar, tells nothing of tenants, and is shown to nobody unasked."""
+"""`/metrics` agrees with the ledger to the nano-dollar, says nothing about tenants, and is private by default."""
 
 from __future__ import annotations
 
@@ -545,7 +545,7 @@ def test_serve_refuses_a_public_metrics_address_without_a_token(tmp_path: Path) 
     assert "set FAREBOX_METRICS_TOKEN" in refused.stderr
 
 
-# What runs beside the calls, and what providers do.
+# Background jobs, and what providers do.
 
 
 def test_restarted_jobs_and_failing_providers_are_counted(measured_here: tuple[Farebox, str]) -> None:

@@ -25,7 +25,7 @@ VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 def test_a_demo_needs_no_exemption_from_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Demo provider and fake Stripe are on this machine. What is elsewhere goes to the proxy, and finds nobody."""
+    """Demo provider and fake Stripe are on this machine. Other targets go to the proxy, which does not exist."""
     for variable in VARIABLES[:3]:
         monkeypatch.setenv(variable, NOBODY)
     monkeypatch.setenv("NO_PROXY", "")
@@ -87,7 +87,7 @@ async def test_stripe_is_asked_through_the_proxy(monkeypatch: pytest.MonkeyPatch
 
     async with serving(handler=refuses) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//me:word@"))
-        monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")  # for neither of the two: nobody looks at it
+        monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")  # for neither of the two: it is ignored
         monkeypatch.setenv("HTTP_PROXY", NOBODY)
         processor = open_processor(with_stripe("https://api.stripe.test"), "i")
         assert processor is not None

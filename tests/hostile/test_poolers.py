@@ -1,5 +1,5 @@
 """Poolers that response all that is asked of them, and give each transaction another session of the server: only the
-server's processes tell. PgBouncer 1.18 gives itself away sooner (test_pgbouncer.py)."""
+server's processes show. PgBouncer 1.18 is detected sooner (test_pgbouncer.py)."""
 
 import contextlib
 from collections.abc import Iterator

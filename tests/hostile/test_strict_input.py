@@ -1,5 +1,5 @@
-"""What looks like a number to one reader and not to another is no number; files of ours are nobody else's; an error
-tells nothing of the operator's network."""
+"""What looks like a number to one reader and not to another is no number; Farebox's files are private; an error
+reveals nothing about the operator's network."""
 
 import os
 import socket
@@ -130,11 +130,11 @@ async def test_a_database_that_was_open_to_all_is_closed_to_others(tmp_path: Pat
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
-# --- what an error tells ----------------------------------------------------------------------------------------------
+# --- what an error reveals --------------------------------------------------------------------------------------------
 
 
 async def test_a_webhook_s_error_does_not_tell_what_is_inside() -> None:
-    """A name that is unknown, one that leads inside, one that does both, and a host where nobody listens."""
+    """A name that is unknown, one that leads inside, one that does both, and a host without a listener."""
 
     async def unknown(host: str, port: int) -> list[Address]:
         raise socket.gaierror(-2, "Name or service not known")

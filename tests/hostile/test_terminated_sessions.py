@@ -208,7 +208,7 @@ async def test_a_commit_without_a_response_is_looked_up_and_not_repeated(
 async def test_a_commit_is_not_repeated_if_its_check_has_no_response_either(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second was only to hear that the first went through, and is undone."""
+    """The second only verified the first, and is rolled back."""
     execute: Any = Session.execute
     lost = 0
 

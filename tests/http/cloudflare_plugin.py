@@ -1,6 +1,6 @@
-"""A pytest plugin for Cloudflare's own SDK tests: none is skipped, and the server is seeded anew before each.
+"""A pytest plugin for Cloudflare's own SDK tests: none is skipped, and the server is reseeded before each.
 
-It runs in the suite's virtual environment, which has nothing of ours: only pytest and the standard library.
+It runs in the suite's virtual environment, which has nothing of Farebox: only pytest and the standard library.
 """
 
 import json

@@ -17,7 +17,7 @@ NODE = Path(__file__).parents[1] / "node"
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """The node program, with the packages of tests/node/package.json installed beside it."""
+    """The node program, with the packages of tests/node/package.json installed next to it."""
     found, npm = shutil.which("node"), shutil.which("npm")
     if found is None or npm is None:
         pytest.skip("node and npm are not on this machine")

@@ -1,4 +1,5 @@
-"""Ours beside Cloudflare's wire: cards, hosted Checkout, refunds, disputes, lots, holds, documents, the profile."""
+"""Farebox's own API besides Cloudflare's: cards, hosted Checkout, refunds, disputes, lots, holds, documents, the
+profile."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What is dear is rationed for each account: nobody uses up the processor's rate limit, nor ours."""
+"""Expensive operations are rate-limited by account: none uses up the processor's rate limit, or Farebox's own."""
 
 import httpx
 import pytest

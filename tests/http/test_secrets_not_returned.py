@@ -1,4 +1,4 @@
-"""That a card is reported lost or stolen, or looks like fraud, no door tells: every one is tried."""
+"""That a card is reported lost or stolen, or looks like fraud, is not disclosed by any route: every one is tried."""
 
 import re
 from typing import Any
@@ -44,7 +44,7 @@ def urls(customer: Customer, **ids: str) -> dict[str, str]:
 
 
 def messages(customer: Customer) -> list[str]:
-    """Webhooks and letters of all that was told to the owner."""
+    """Webhooks and emails of every notice to the owner."""
     found, _ = read_now(customer.farebox.services.database, lambda c: list_notices(c, customer.account_id, 0, 50))
     letters = [letter(notice.kind, notice.account_id, notice.content, "") for notice in found]
     return [payload(notice).decode() for notice in found] + letters

@@ -39,7 +39,7 @@ def complaints() -> Iterator[list[Any]]:
     found: list[Any] = []
 
     def keep(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        if method != "info":  # a server of another test, in the same process, has jobs that tell what they did
+        if method != "info":  # a server of another test, in the same process, has jobs that log what they did
             found.append(event)
         return event
 

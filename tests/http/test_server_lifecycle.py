@@ -102,7 +102,7 @@ class _Recording(dict[Any, Any]):
 
 @pytest.fixture
 def seen() -> Iterator[set[Move]]:
-    """The moves that connections make. Of those that the table lacks, none is made, whoever may catch the exception."""
+    """The moves that connections make. Moves that the table lacks are never made, even if the exception is caught."""
     found = set[Move]()
     kept = [(table, dict(table)) for table in TABLES.values()]
     for role, table in TABLES.items():

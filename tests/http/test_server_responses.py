@@ -68,7 +68,7 @@ async def test_a_whole_response_byte_for_byte() -> None:
 async def test_framings(sent: bytes, handler: Handler, status: int, length: str | None, body: bytes) -> None:
     async with serving(handler) as served:
         peer = await served.open()
-        for _ in range(2):  # what is sent beside the frame would spoil the second response
+        for _ in range(2):  # what is sent outside the frame would corrupt the second response
             peer.send(sent)
             response = await peer.response(to_head=sent == HEAD)
             assert (response.status, response.headers.get("content-length"), response.body) == (status, length, body)
@@ -227,7 +227,7 @@ async def test_a_truncated_response_closes_the_connection(then: Handler, headers
         raw = await (await served.open(GET)).end()
         assert raw.endswith(b"6\r\nso far\r\n" if not headers else b"\r\nso far")
         if not headers:
-            with pytest.raises(ConnectionResetError):  # its end could not be told from a whole response's
+            with pytest.raises(ConnectionResetError):  # its end could not be distinguished from a whole response's
                 await (await served.open(OLD)).end()
 
 

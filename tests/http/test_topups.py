@@ -106,7 +106,7 @@ def test_the_same_idempotency_key_is_the_same_purchase(buyer: Customer) -> None:
 
 
 def test_a_retry_without_a_key_charges_once(buyer: Customer) -> None:
-    """The official SDKs send a POST up to three times, and tell only by this header."""
+    """The official SDKs send a POST up to three times, and show it only in this header."""
     responses = [post(buyer, "topup", {"amount": 2000}, **{"x-stainless-retry-count": str(n)}) for n in range(3)]
     assert len({result(response)["payment_intent_id"] for response in responses}) == 1
     plain = post(buyer, "topup", {"amount": 2000})
@@ -129,7 +129,7 @@ def test_a_declined_card_is_402(buyer: Customer, reason: str) -> None:
 
 
 def test_a_purchase_in_progress_blocks_another(buyer: Customer) -> None:
-    """The same request waits for the first one's answer; another one is told to."""
+    """The same request waits for the first one's answer; another one is asked to wait."""
     fault = {"match": "POST /v1/invoices/*/pay", "kind": "delay_ms", "milliseconds": 700}
     http.post(f"{buyer.farebox.stripe_url}/_fake/faults", json=fault).raise_for_status()
     with ThreadPoolExecutor(2) as pool:

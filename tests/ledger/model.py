@@ -1,6 +1,6 @@
 """The ledger as a page of plain Python: no database, no cleverness, written from the README and not from posting.
 
-Money is only ever what is left in lots; `posted` and `held` are counted anew each time they are asked for.
+Money is only ever what is left in lots; `posted` and `held` are recomputed each time.
 """
 
 from dataclasses import dataclass, field
@@ -74,7 +74,7 @@ class Wallet:
     low: int | None = None
     notified: bool = False
     notices: list[int] = field(default_factory=list)
-    """The balances that were told to be low."""
+    """The balances that were reported as low."""
 
     @property
     def posted(self) -> int:
@@ -150,7 +150,7 @@ class Wallet:
         return found
 
     def watch(self, before: int, *, refused: bool) -> None:
-        """After each command: ask for credit, tell of a low balance."""
+        """After each command: request credit, report a low balance."""
         fell = self.posted < before
         if (fell or (refused and self.posted == before)) and self.armed is not None and self.posted < self.armed:
             self.armed = None

@@ -440,7 +440,7 @@ def test_a_planted_fault_is_found_as_its_difference(rows: Connection, name: str)
     assert {each.account_id for each in found} == {BOB if name in OF_BOB else ANN}
 
 
-_OF_NOBODY = {  # bucket, account and the rest of a row; table → what else is told of it
+_OF_NOBODY = {  # bucket, account and the rest of a row; table → what else is reported about it
     "balances": ("0, 'nobody', 0, 0, 0, 0", "bucket, account_id, posted, held, version, owed"),
     "transfers": (
         "0, 'nobody', 1, 'write_off:x', 'write_off', 'written_off', 'revenue', 1, NULL, 1",
@@ -489,7 +489,7 @@ def charge(connection: Connection, name: str) -> None:
 
 
 class ChargingConnection:
-    """A connection beside which a charge is posted before each statement."""
+    """A connection that posts a charge in parallel before each statement."""
 
     def __init__(self, reader: Connection, settings: Settings) -> None:
         self._reader = reader
@@ -523,7 +523,7 @@ def test_an_account_is_read_in_one_snapshot(sound: Settings, tmp_path: Path) -> 
 
 @SQLITE_ONLY
 def test_a_snapshot_begins_with_its_first_statement(sound: Settings, tmp_path: Path) -> None:
-    """A charge is posted beside each step of the audit, within its statements too."""
+    """A charge is posted in parallel with each step of the audit, within its statements too."""
     path = Path(shutil.copy(sound.database_path, tmp_path / "live.db"))
     writer, reader = connect(path), connect(path, readonly=True)
     charged = 0

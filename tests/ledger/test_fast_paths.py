@@ -62,7 +62,7 @@ async def test_a_balance_below_its_mark_is_notified_if_it_was_not(books: Books) 
     assert len(await books.sql("SELECT 1 FROM notices")) == 1
     before = left_to_jobs(books)
     await charge(books, "b", 10)
-    assert left_to_jobs(books) == before, "it has been told"
+    assert left_to_jobs(books) == before, "it has been notified"
 
 
 async def test_a_balance_above_its_mark_is_notified_when_it_falls(books: Books) -> None:
@@ -307,7 +307,7 @@ async def test_a_hold_of_nothing_is_admitted_above_the_limit(books: Books) -> No
     await books.limit(100)
     await charge(books, "a", 90)
     await books.limit(50)
-    assert (await books.do(hold("b", 1))).outcome is Outcome.LIMITED  # counts the window anew
+    assert (await books.do(hold("b", 1))).outcome is Outcome.LIMITED  # recounts the window
     before = left_to_jobs(books)
     assert await books.do(hold("b", 1)) == Verdict(Outcome.LIMITED, 910, 0, limit=50, spent=90)
     assert await books.do(hold("nothing", 0)) == Verdict(Outcome.DONE, 910, 0)

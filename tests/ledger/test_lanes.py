@@ -83,7 +83,7 @@ async def test_common_calls_need_no_job(books: Books) -> None:
 
 async def test_buckets_are_queried_together(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     await asyncio.gather(*(books.fund(name, 100) for name in (ANN, BOB)))
-    lanes(books)._buckets.known.clear()  # the grants have told this process
+    lanes(books)._buckets.known.clear()  # the grants have filled this cache
     asked: list[list[str]] = []
 
     def found(connection: Connection, account_ids: list[str]) -> dict[str, int]:
@@ -185,7 +185,7 @@ async def test_a_closed_ledger_has_waited_for_jobs_that_its_batches_left(books: 
     async with third.transaction():
         await third.execute(f"SELECT pg_advisory_xact_lock({TURN})")  # no job has a turn
         repeated = asyncio.ensure_future(books.do(hold("first", 1)))
-        while not await third.fetchval(FOR_A_TURN):  # noqa: ASYNC110 - a server tells of it to those who ask
+        while not await third.fetchval(FOR_A_TURN):  # noqa: ASYNC110 - the server has to be polled
             await asyncio.sleep(0.01)
         server(books).health._away = DatabaseUnavailable("for everything that comes after")
         closing = asyncio.ensure_future(closed(books, repeated))

@@ -1,4 +1,4 @@
-"""The real ledger (group commit and all) beside the pure model: every command, repeats, crashes; on both engines.
+"""The real ledger (group commit and all) against the pure model: every command, repeats, crashes; on both engines.
 
 A crash on SQLite is what kill -9 leaves: the database and its write-ahead log are copied as they are while a
 transaction is open, and the copy is opened. On PostgreSQL the connections are cut in the middle of a transaction.
@@ -293,7 +293,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.books = self.open()
         if committed:
             self.expected(command)
-        self.sent.append(command)  # the caller never heard: it will ask again
+        self.sent.append(command)  # the caller got no response: it will retry
 
     async def die(self, command: Command, committed: bool) -> None:
         def job(connection: Connection) -> None:
@@ -378,7 +378,7 @@ class LanesAgainstModel(LedgerAgainstModel):
     engine = "postgres"
 
     def both(self, *commands: Command) -> None:
-        """Only what goes through lanes is sent together: beside jobs, any order might be the right one."""
+        """Only what goes through lanes is sent together: with jobs, any order might be the right one."""
         if all(isinstance(command, Hold | Settle | Release) for command in commands):
             super().both(*commands)
         else:

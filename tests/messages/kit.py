@@ -172,5 +172,5 @@ async def receiving(host: str = "127.0.0.1", **tls: Any) -> AsyncIterator[Receiv
 async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
     """Wait for something that happens in another task."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - nobody tells of it
+        while not condition():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.005)

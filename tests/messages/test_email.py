@@ -24,7 +24,7 @@ from tests.test_addresses import certificate
 
 @dataclass
 class Mailbox:
-    """An SMTP server that takes everything, unless told otherwise."""
+    """An SMTP server that accepts everything, unless scripted otherwise."""
 
     port: int = 0
     tls: ssl.SSLContext | None = None
@@ -144,7 +144,7 @@ async def test_mail_is_encrypted_and_authenticated(tmp_path: Path, scheme: str) 
         commands = [line.split(" ")[0].upper() for line in box.said]
         assert ("STARTTLS" in commands) == (scheme == "smtp")
         assert commands.index("AUTH") > (commands.index("STARTTLS") if scheme == "smtp" else -1)
-        with pytest.raises(NotSent, match="SSL"):  # a certificate that nobody vouches for
+        with pytest.raises(NotSent, match="SSL"):  # a certificate without a trusted authority
             await send(relay, LETTER)
         assert len(box.letters) == 1
 

@@ -23,7 +23,7 @@ class Response:
 async def fetch(
     method: str, url: str, headers: Mapping[str, str], body: bytes = b"", enough: Callable[[bytes], bool] | None = None
 ) -> Response:
-    """One request on a connection of its own. `enough` tells, of the bytes so far, when the client hangs up."""
+    """One request on its own connection. `enough` decides, by the bytes so far, when the client hangs up."""
     place = urlsplit(url)
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
     target = place.path + (f"?{place.query}" if place.query else "")

@@ -4,14 +4,14 @@ A row is an object in `cases/*.json`. Texts are invented. To add one, write it w
 of it, worked out from the public price, never from what Farebox says. Fields:
 
 - `name`; `kind`: the kind of mistake that it guards against, as `A1`; `pending`: why the row fails today. A row that is
-  marked so and passes is a failure: whoever mends it removes the mark.
+  marked so and passes is a failure: remove the mark when it is fixed.
 - `provider`, `path`: the URL behind the gateway's; `method` (POST); `request`: JSON, or `multipart`: fields, a file as
   `{"filename": …, "content": …}`; `request_headers`; `balance_usd` (1000); `moment` (drive.MOMENT).
 - the provider's response: `status` (200), `headers`, and one of `sse` (a list of events: objects as JSON, texts such as
   `[DONE]` as they are, `{"raw": "…"}` with its own line ends; `named` adds `event:` lines, `eol` is the line end),
   `body` (JSON or text), `raw` (the same, or bytes by a macro). `encode`: as cases.ENCODERS has it. `cut`: the
   connection breaks after it. `leaves_after`: the client hangs up after so many events.
-- what is right: `charge` in nano-dollars, or `hold`, or the lowest and highest of a rule where nobody can tell; `why`;
+- what is right: `charge` in nano-dollars, or `hold`, or the lowest and highest of a rule if it is not exact; `why`;
   `source`, `policy`, `notes`: what the receipt's fields are or contain (`[]`: empty); `lines`: quantities by meter;
   `hold`: `covers` (always looked at), `clamped`, or `below` where a hold may be less than the charge; `lacks`: numbers
   of events that the client does not get because it did not ask for usage; `forwarded`: `path`, and `has`, texts in the

@@ -1,4 +1,4 @@
-"""Streams that nobody wrote down: generated ones of each format, read beside a small reader of this module's own.
+"""Generated streams of each format, compared with this module's own small reader.
 
 The small reader takes the whole stream as text and knows nothing of Farebox: what it finds is what must be found.
 Whatever the order of events, and however the bytes are cut, nothing may be lost and nothing counted twice.
@@ -27,7 +27,7 @@ SEED = int(os.environ.get("FAREBOX_TEST_SEED", "9"))
 Event = dict[str, Any]
 
 GARBAGE = ('{"cut', '{"choices":[{"delta":{"content":NaN}}]}', "12", "null", "[]", "plain words", '{"error":null}')
-"""Data that tells nothing: whoever reads it loses this event, and no other."""
+"""Garbage data: a reader loses this event, and no other."""
 WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 """Quotes, line ends, other scripts, controls: whatever JSON can carry."""
 COUNTS = st.integers(1, 90_000)
@@ -49,7 +49,7 @@ class Found:
 
 
 def read_whole(stream: bytes, take: Callable[[Event], tuple[Event | None, str, bool]]) -> Found:
-    """`take` tells of an event its usage object, its generated text, and whether it is nothing but usage."""
+    """`take` returns an event's usage object, its generated text, and whether it is nothing but usage."""
     usage: Event = {}
     said = garbage = passed = ""
     text = stream.decode()
@@ -386,7 +386,7 @@ def streams(draw: st.DrawFn, form: Format) -> bytes:
     end = draw(st.sampled_from([with_usage, with_usage, without]))
     eol = draw(st.sampled_from(["\n", "\n", "\r\n", "\r"]))
     layout = draw(st.sampled_from(["events", "events", "events", "lines"]))
-    # Where lines are events, junk cannot be told from the first line of a longer document.
+    # Where lines are events, junk cannot be distinguished from the first line of a longer document.
     garbage = draw(st.lists(st.sampled_from(GARBAGE), max_size=0 if layout == "lines" else 2))
     parts = [draw(_written(event, form, eol, layout)) for event in (*form.opens, *inner, *end)]
     others = [*draw(st.lists(st.just(": keep-alive"), max_size=2)), *[f"data: {text}" for text in garbage]]

@@ -54,7 +54,7 @@ class Run:
 
 
 class ScriptedUpstream:
-    """Listens on loopback. `runs` is filled by whoever makes the requests."""
+    """Listens on loopback. `runs` is filled by the maker of the requests."""
 
     def __init__(self, pauses: Pauses) -> None:
         self.runs: dict[str, Run] = {}

@@ -14,7 +14,7 @@ NewInstallation = Callable[..., Installation]
 
 @pytest.fixture(scope="package")
 def new_installation(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewInstallation]:
-    """Makes a house of its own, with these settings."""
+    """Creates a separate installation with these settings."""
     made: list[str] = []
 
     def make(**settings: str) -> Installation:

@@ -216,7 +216,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def is_worker(pid: int) -> bool:
-    """Whether the process runs and is one of ours, rather than another with its number."""
+    """Whether the process runs and is ours, not another with its number."""
     try:
         return b"farebox.cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):

@@ -57,7 +57,7 @@ async def test_after_the_database_was_away_changes_are_noticed_again(new_install
             assert await statuses(installation, caller) == await statuses(installation, other) == {200}
             postgres.kill()
             assert await statuses(installation, caller) == {503}
-            await eventually(lambda: installation.logged("periodic job waits for the database"), "it is told")
+            await eventually(lambda: installation.logged("periodic job waits for the database"), "it is logged")
             postgres.start()
 
             async def served() -> bool:

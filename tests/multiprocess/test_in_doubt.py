@@ -64,7 +64,7 @@ async def test_the_holds_of_a_killed_process_expire_and_no_others(new_installati
         assert all(after[owner] == before[owner] for owner in before.keys() - dead), "a living one's hold was touched"
         lines = installation.logged("call_in_doubt_resolved")
         ended = sum(before[owner]["open"] for owner in dead)
-        assert len(lines) == len({line["hold_id"] for line in lines}) == ended, "each is told once"
+        assert len(lines) == len({line["hold_id"] for line in lines}) == ended, "each is logged once"
         assert {(line["policy"], line["owner"]) for line in lines} == {("release", owner) for owner in dead}
         gate.open()
         statuses = await answered(wires)

@@ -120,7 +120,7 @@ async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_
         await kill_workers(server, load, chance)
         workers = server.workers
         os.kill(server.process.pid, signal.SIGKILL)
-        await eventually(lambda: not any(is_alive(pid) for pid in workers), "nobody serves on", 30)
+        await eventually(lambda: not any(is_alive(pid) for pid in workers), "no worker serves on", 30)
         assert not calling.done()
     with installation.serving():
         await answers(load)
@@ -149,7 +149,7 @@ async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_
     )
     assert ended > 0
     more = len(charges) - len(load.complete)
-    assert 0 <= more <= load.without_response + len(load.begun), "charged, and nobody called"
+    assert 0 <= more <= load.without_response + len(load.begun), "charged without a call"
     for caller in callers:
         spent = sum(cost for account, cost in charges.values() if account == caller.account_id)
         assert installation.balance(caller) == (GRANTED - spent, 0)

@@ -46,7 +46,7 @@ async def test_processes_share_a_limit(installation: Installation, server: Serve
     admitted: list[float] = []
     refused = 0
     body = chat_body()
-    # Calls at a steady rate: each process admits until it has heard that the limit is reached.
+    # Calls at a steady rate: each process admits until it has learned that the limit is reached.
     deadline = time.monotonic() + 30
     while refused < 4 * AT_ONCE:
         assert time.monotonic() < deadline

@@ -1,6 +1,6 @@
 """Do our books and the fake Stripe's agree, to the cent? For the end of every test that touched both.
 
-`agree(services, fake_url)` from a thread beside the server (with `running_farebox`), `await agreed(…)` inside a loop.
+`agree(services, fake_url)` from a thread next to the server (with `running_farebox`), `await agreed(…)` inside a loop.
 Both read committed state only, on connections of their own, and raise AssertionError that names each difference.
 """
 
@@ -61,7 +61,7 @@ def differences(connection: Connection, stripe: Stripe) -> Iterator[str]:
     for payment in stripe.payments:
         top_up = by_intent.get(payment["payment_intent"]) or by_charge.get(payment["charge"])
         if top_up is None:
-            yield f"{payment['charge']}: {payment['amount']} cents were captured for no top-up of ours"
+            yield f"{payment['charge']}: {payment['amount']} cents were captured without a top-up"
         elif any(known is top_up for known in owner.values()):
             yield f"{payment['charge']}: captured a second time for {top_up['top_up_id']}"
         else:
@@ -78,10 +78,10 @@ _OPEN = ", ".join(f"'{state}'" for state in OPEN_TOP_UPS)
 
 
 def silent_stops(connection: Connection) -> Iterator[str]:
-    """Rules of auto top-up that nothing would ever bring on, and open top-ups that nobody would look at again.
+    """Rules of auto top-up that nothing would ever resume, and open top-ups that would never be processed again.
 
     True after every commit: an active rule is armed, or has its one top-up open; every other rule is disarmed, and
-    there is an hour at which it goes on, a top-up whose end it waits for, or a reason that its owner is told.
+    there is a time at which it continues, a top-up whose end it waits for, or a reason that its owner was notified of.
     """
     cursor = connection.execute(
         f"SELECT r.account_id, r.state, r.reason, r.until, r.threshold_cents * {NANOS_PER_CENT}, b.top_up_below, "

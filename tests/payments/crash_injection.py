@@ -1,6 +1,6 @@
 """Databases in which a process can die: a point at each statement that writes, one before each commit, one after it.
 
-The point after a commit comes before anybody hears of it. To die is to stop there: nothing more reaches the database,
+The point after a commit comes before its result is delivered. A crash stops there: nothing more reaches the database,
 and what was not committed is undone, as when the system closes a dead process's files and sockets.
 """
 
@@ -70,7 +70,7 @@ class _CrashingSqlite:
             raise Crash(sql)
         return True
 
-    def _committing(self, responses: Any) -> None:  # on the writer's thread: whoever dies here just stops
+    def _committing(self, responses: Any) -> None:  # on the writer's thread: a crash here just stops it
         with contextlib.suppress(Crash):
             if self._dirty:
                 self._life.point("before COMMIT")

@@ -49,7 +49,7 @@ CHARGES = "POST /v1/invoices/*/pay"
 
 
 class TestClock:
-    """Stands still, except when somebody sleeps or a test moves it. Waits by the real clock, a little."""
+    """Stands still, except for sleeps and when a test moves it. Waits by the real clock, a little."""
 
     __test__ = False
 
@@ -71,7 +71,7 @@ class TestClock:
 
 
 class _FakesClock(TestClock):
-    """The same time for the fake Stripe, which waits by the real clock when it is told to."""
+    """The same time for the fake Stripe, which waits by the real clock on demand."""
 
     def __init__(self, clock: TestClock) -> None:
         self._clock = clock

@@ -23,7 +23,7 @@ def local_client(timeout: float) -> stripe.HTTPXClient:
 
 
 class Stripe:
-    """A fake Stripe, our adapter in front of it, and the SDK beside that for what owners and operators do."""
+    """A fake Stripe, our adapter in front of it, and the SDK for what owners and operators do."""
 
     def __init__(self, fake: RunningFakeStripe, processor: StripeProcessor, control: httpx.AsyncClient) -> None:
         self.url = fake.url

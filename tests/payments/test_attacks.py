@@ -99,7 +99,7 @@ async def test_a_charge_without_response_is_voided_or_credited_once_it_is_not_wa
     assert (shop.the_auto().state, await shop.captured()) == (("paid", [1_000]) if charged else ("canceled", []))
 
 
-# --- stops that nobody would notice -----------------------------------------------------------------------------------
+# --- stops that would go unnoticed -----------------------------------------------------------------------------------
 
 
 async def test_a_vanished_confirmed_payment_blocks_nothing(shop: Shop) -> None:
@@ -123,7 +123,7 @@ async def test_a_vanished_confirmed_payment_blocks_nothing(shop: Shop) -> None:
 
 
 async def test_a_failing_secret_key_does_not_end_a_charge_in_progress(shop: Shop) -> None:
-    """What cannot be looked at is not known: nobody is told that nothing was charged."""
+    """A payment that cannot be fetched is unknown: it is not reported as uncharged."""
     await shop.fault(CHARGES, "timeout_after_commit")
     assert (await shop.buy(1_000)).state == "unknown"
     processor = shop.services.processor
@@ -269,7 +269,7 @@ async def test_another_card_does_not_lift_a_suspension_while_a_payment_is_disput
 
 
 async def test_a_renewed_card_lifts_the_suspension_of_the_expired_one(shop: Shop) -> None:
-    """The number is the same, and so is the fingerprint: only the expiry tells."""
+    """The number is the same, and so is the fingerprint: only the expiry differs."""
 
     async def save(year: int, behave: str) -> None:
         card = {"card[number]": "5555555555554444", "card[exp_month]": 12, "card[exp_year]": year, "card[cvc]": "123"}
@@ -297,7 +297,7 @@ async def test_the_same_card_saved_again_lifts_no_suspension(shop: Shop) -> None
     assert (shop.rule.state, await shop.captured()) == ("suspended", [])
 
 
-# --- news of what is still a request ----------------------------------------------------------------------------------
+# --- events about what is still a request -----------------------------------------------------------------------------
 
 
 async def test_a_payment_for_what_is_still_a_request_is_a_finding_and_no_error(lone: Shop) -> None:
@@ -375,7 +375,7 @@ async def test_a_page_to_buy_that_has_expired_is_not_paid_and_a_paid_one_is_paid
 
 
 async def test_a_credit_note_on_an_open_invoice_is_no_payment(lone: Shop) -> None:
-    """The operator forgives an invoice that waits for its owner: it is `paid`, by nobody."""
+    """The operator forgives an invoice that waits for its owner: it is `paid`, without a payment."""
     shop = lone
     await shop.save_card("pm_card_authenticationRequired")
     await shop.set_rule()

@@ -157,7 +157,7 @@ async def test_an_inapplicable_refund_does_not_hide_others(world: World, monkeyp
         apply = refunds.apply_refund
 
         async def trips(services: Services, found: ProcessorRefund) -> str:
-            assert found.refund_id != made[0], "a fault of ours"
+            assert found.refund_id != made[0], "our bug"
             return await apply(services, found)
 
         monkeypatch.setattr(refunds, "apply_refund", trips)

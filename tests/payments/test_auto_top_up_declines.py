@@ -1,4 +1,5 @@
-"""Auto top-up with a card that is declined, or wants its owner: tried within the rules, then stopped, told once."""
+"""Auto top-up with a card that is declined, or wants its owner: retried within the rules, then stopped, with one
+notice."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -63,12 +64,12 @@ async def test_a_hard_decline_suspends_at_once(shop: Shop, behave: str) -> None:
 async def test_a_soft_decline_with_the_network_s_never_again_suspends_at_once(
     shop: Shop, advice: str, away: int | None
 ) -> None:
-    """Stripe hands the network's advice on beside the code (`advice_code`, https://docs.stripe.com/declines/codes);
+    """Stripe passes on the network's advice with the code (`advice_code`, https://docs.stripe.com/declines/codes);
     asking again all the same costs a fee at the network."""
     card = await shop.save_card("pm_card_mastercard")
     await shop.steer(f"cards/{card}", behave="do_not_honor", advice=advice)
     await shop.set_rule()
-    if away is not None:  # the response is lost; after a day the invoice alone tells of it
+    if away is not None:  # the response is lost; after a day only the invoice shows it
         await shop.fault(CHARGES, "timeout_after_commit")
     await fire(shop)
     await shop.work()

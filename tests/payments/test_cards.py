@@ -1,4 +1,4 @@
-"""Saved cards: in order, one default, nobody else's; and the billing profile."""
+"""Saved cards: in order, one default, only the account's own; and the billing profile."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -67,7 +67,7 @@ async def test_a_card_saved_later_becomes_the_default_once(shop: Shop) -> None:
     checkout_id = await save(shop, "5555555555554444")
     assert last4(await cards.cards(shop.services, shop.account)) == ["4444*", "4242"]
     await cards.set_default(shop.services, shop.account, first.card_id)
-    await processor_events.note_checkout(shop.services, checkout_id)  # late news does not undo the owner's choice
+    await processor_events.note_checkout(shop.services, checkout_id)  # a late event does not undo the owner's choice
     assert last4(await cards.cards(shop.services, shop.account)) == ["4242*", "4444"]
     assert await at_stripe(shop) == ["4242*", "4444"]
 

@@ -26,7 +26,7 @@ SAMPLE: dict[Webhooks, int] = {"dropped": 2, "delivered": 1, "tripled": 1}
 WEBHOOK_MODES: tuple[Webhooks, ...] = ("dropped", "delivered", "tripled")
 
 
-# --- steps of ours: a client calls, and calls again with the same key when no response came ---------------------------
+# --- our steps: a client calls, and calls again with the same key when no response came ---------------------------
 
 
 def buys(cents: int = 5000, key: str = "order-1") -> Step:
@@ -225,7 +225,7 @@ FLOWS = (
         ending=3 * DAY,
     ),
     Flow(
-        "auto top-up, declined for good",
+        "auto top-up, declined permanently",
         (spends(15),),
         before=(buys(2000), switches_auto_on, card_becomes("lost_card")),
     ),

@@ -1,4 +1,4 @@
-"""Disputes: what is taken and given back, whatever the order, the number and the loss of the news."""
+"""Disputes: what is taken and returned, whatever the order, number and loss of the events."""
 
 import itertools
 from collections.abc import AsyncIterator
@@ -71,7 +71,7 @@ async def test_a_lost_dispute_is_documented_by_a_credit_note(shop: Shop) -> None
     ends(shop.world, opens(shop.world, bought), "lost")
     await shop.settle()
     assert shop.balance.posted == 0
-    assert notices(shop) == ["dispute_opened", "dispute_closed"]  # both, though it was first heard of when it was lost
+    assert notices(shop) == ["dispute_opened", "dispute_closed"]  # both, although the first event said it was lost
     assert ("credit_note", -5000) in shop.sql("SELECT kind, total_cents FROM documents")
 
 
@@ -107,7 +107,7 @@ async def test_disputes_of_foreign_charges_are_ignored(shop: Shop) -> None:
 
 
 class TestOfACardThatDisputesAtOnce:
-    """The news of the dispute may be here before that of the payment."""
+    """The dispute's event may arrive before the payment's."""
 
     @pytest.fixture
     def card(self) -> str:
@@ -174,7 +174,7 @@ async def test_after_a_lost_dispute_the_owner_decides(shop: Shop) -> None:
         shop.services,
         await shop.services.processor.fetch_dispute(dispute),  # type: ignore[union-attr]
     )
-    assert (await rule_state(shop))[0] == "active"  # repeated news does not freeze it again
+    assert (await rule_state(shop))[0] == "active"  # a repeated event does not freeze it again
 
 
 async def test_an_inquiry_that_becomes_a_dispute(shop: Shop) -> None:
@@ -226,7 +226,7 @@ SCENARIOS = {
 
 
 def interleaved(first: list[tuple[str, str]], second: list[tuple[str, str]]) -> list[list[tuple[str, str]]]:
-    """Every order in which both can be told, each in its own order."""
+    """Every interleaving of both sequences of events."""
     total = len(first) + len(second)
     orders = []
     for places in itertools.combinations(range(total), len(first)):

@@ -30,7 +30,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def notified(fake: Fake, receiver: Receiver) -> Fake:
-    """A fake that tells the receiver of everything."""
+    """A fake that sends all its events to the receiver."""
     response = fake.http.post("/_config/webhooks/w1", json={"url": receiver.url, "secret": SECRET})
     assert response.status_code == 200
     return fake

@@ -159,7 +159,7 @@ def test_answers_that_are_lost(fake: Fake, kind: str) -> None:
     with pytest.raises(Exception, match=r"timed out|closed|incomplete"):
         fake.http.post(INTENTS, data=CHARGE, headers=headers, timeout=0.2)
     assert len(fake.control("GET", "ledger")["payments"]) == done
-    for _ in range(100):  # the server hears of a client that left some time after it did
+    for _ in range(100):  # the server notices a disconnect some time after it happened
         response = fake.call("POST", INTENTS, CHARGE, idempotency_key="k7")
         if response.status_code != 409:
             break

@@ -1,4 +1,4 @@
-"""The objects have the fields that the official client declares: none beside them, none missing."""
+"""The objects have the fields that the official client declares: none missing, none in addition."""
 
 import inspect
 import re

@@ -14,8 +14,8 @@ NODE = Path(__file__).parent / "node"
 PROGRAM = NODE / "node_modules" / ".bin" / "stripe"
 NOWHERE = "http://127.0.0.1:1"
 TO_US_ALONE = {"STRIPE_CLI_TELEMETRY_OPTOUT": "1", "HTTPS_PROXY": NOWHERE, "HTTP_PROXY": NOWHERE}
-"""It tells Stripe of every use, and asks GitHub for a newer version, in every run: seconds where these answer slowly or
-not at all. Loopback goes by no proxy."""
+"""It reports every use to Stripe, and asks GitHub for a newer version, in every run: seconds where these answer slowly
+or not at all. Loopback goes by no proxy."""
 SHORT_LIVED = {"GOMAXPROCS": "1", "GOGC": "off"}
 """It lives for a moment: without a second thread and garbage collection it takes a quarter less processor time."""
 

@@ -1,4 +1,4 @@
-"""Events and how endpoints are told of them."""
+"""Events and how endpoints are notified of them."""
 
 from typing import Any
 
