@@ -56,7 +56,7 @@ class BatchBudgets:
             self._reserved.append((*scope, budget.start, hold.reserved, budget.ends_at))
 
     def end(self, key: tuple[int, str, str], slots: str, held: int, counts: int | None) -> None:
-        """The hold of this key, which reserved `held`, has ended; `counts` is None where it was not settled."""
+        """The hold of this key, which reserved `held`, has ended; `counts` is None if it was not settled."""
         for name, start in slots_of(slots):
             scope = (*key[:2], name)
             self._add(scope, start, counts or 0, -held)

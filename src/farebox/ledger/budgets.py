@@ -34,7 +34,7 @@ _decode = msgspec.json.Decoder(list[Slot]).decode
 
 
 def encode_slots(budgets: Iterable[Budget]) -> str | None:
-    """What a hold says of the budgets it counts in; None where it counts in none."""
+    """What a hold says of the budgets it counts in; None if it counts in none."""
     slots = [(budget.scope, budget.start) for budget in budgets]
     return _encode(slots).decode() if slots else None
 
@@ -67,7 +67,7 @@ def tightest(
 
 
 def over_budget(connection: Connection, balance: Balance, hold: Hold) -> Verdict | None:
-    """The refusal of the hold by one of its budgets; None where it fits in all."""
+    """The refusal of the hold by one of its budgets; None if it fits in all."""
     counted = [in_window(connection, balance, budget) for budget in hold.budgets]
     found = tightest(hold.budgets, counted, hold.reserved)
     if found is None:
@@ -98,7 +98,7 @@ def reserve(connection: Connection, balance: Balance, hold: Hold) -> None:
 
 
 def give_back(connection: Connection, balance: Balance, hold_id: str, hold: HoldRow, counts: int | None) -> None:
-    """Give back what the hold reserves, as it ends, and count what it was charged; None where it was not settled."""
+    """Give back what the hold reserves, as it ends, and count what it was charged; None if it was not settled."""
     if hold.budgets is None:
         return
     held = hold.counted if hold.state == "open" else 0

@@ -50,7 +50,7 @@ class Item:
 
 
 def values_of(command: Command) -> Values | None:
-    """What the function is told about the command; None if it is a job from the start."""
+    """What the function receives of the command; None if it is a job from the start."""
     if isinstance(command, Hold):
         if command.amount < 0 or "/" in command.hold_id:
             return None  # and fails there
@@ -168,7 +168,7 @@ def _columns(items: Sequence[Item], places: dict[str, int], width: int) -> list[
 
 
 def _some(column: Values) -> Values | None:
-    """None where it has no value at all: an array of nulls costs both sides as much as any other."""
+    """None if it has no value at all: an array of nulls costs both sides as much as any other."""
     return None if column.count(None) == len(column) else column
 
 

@@ -40,7 +40,7 @@ class Outline(msgspec.Struct, frozen=True):
 
 
 def outline_of(body: bytes) -> Outline:
-    """Raises InvalidRequest if the body is no object, and TooComplex where that would not be small."""
+    """Raises InvalidRequest if the body is no object, and TooComplex if that would not be small."""
     top = bodies.fields(body)
     if len(top) > FIELDS_MAX:
         raise TooComplex(f"The body has more than {FIELDS_MAX:,} top-level fields.")

@@ -76,7 +76,7 @@ async def start_fake_stripe(
     """Serve a fake Stripe in the running loop, on a port of the system's choice unless one is named.
 
     `state`: a file that keeps its objects. `public_url`: at which browsers reach it, if that is not its own
-    address. Raises AddressInUse if the port is taken, OSError where the file cannot be kept.
+    address. Raises AddressInUse if the port is taken, OSError if the file cannot be kept.
     """
     sock = _listening(host, port)
     try:
