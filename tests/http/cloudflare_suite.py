@@ -98,7 +98,7 @@ def prepared(cache: Path) -> tuple[Path, Path]:
 
 @contextlib.contextmanager
 def seeded_server() -> Iterator[tuple[Farebox, str]]:
-    """A Farebox with payments, and the URL that seeds it anew."""
+    """A Farebox with payments, and the URL that reseeds it."""
     with tempfile.TemporaryDirectory() as folder, running_fake() as fake, _served(Path(folder), fake) as farebox:
 
         class Reset(BaseHTTPRequestHandler):
