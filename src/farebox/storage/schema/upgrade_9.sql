@@ -34,6 +34,7 @@ CREATE TABLE route_deployments (
     version_id    TEXT NOT NULL,
     created_at    BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, gateway_id, route_id, deployment_id)
+) /* clustered */;
 
 -- Stored keys and custom providers.
 CREATE TABLE secrets (
@@ -119,6 +120,7 @@ CREATE TABLE evaluations (
 ) /* clustered */;
 CREATE UNIQUE INDEX evaluations_by_name ON evaluations (bucket, account_id, gateway_id, name);
 CREATE INDEX evaluations_due ON evaluations (next_at) WHERE next_at IS NOT NULL;
+
 -- Budgets: what holds count in, and the sums.
 ALTER TABLE holds ADD COLUMN budgets TEXT;
 ALTER TABLE holds ADD COLUMN counted BIGINT;
