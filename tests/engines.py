@@ -48,7 +48,7 @@ ON_BOTH_ENGINES = [pytest.mark.usefixtures("engine"), pytest.mark.both_engines]
 """For `pytestmark` of a module, or of a parameter."""
 SQLITE_ONLY = pytest.mark.sqlite_only
 
-SECONDS = 60.0
+SECONDS = 300.0
 
 _now = {"engine": CHOSEN or "sqlite"}
 _urls: dict[Path, str] = {}

@@ -62,7 +62,7 @@ class Farebox:
         self.stop: Callable[[], None] = lambda: None
         """Stops the server, and returns when it has."""
 
-    def run(self, work: Coroutine[Any, Any, T], timeout: float = 30) -> T:
+    def run(self, work: Coroutine[Any, Any, T], timeout: float = 120) -> T:
         """Run a coroutine in the server's loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
@@ -210,7 +210,7 @@ def running_with(
 
     thread = threading.Thread(target=work, name="farebox-under-test")
     thread.start()
-    assert ready.wait(60), "the server did not start"
+    assert ready.wait(300), "the server did not start"
     if "error" in box:
         thread.join()
         raise box["error"]
@@ -219,7 +219,7 @@ def running_with(
         if thread.is_alive():
             with contextlib.suppress(RuntimeError):  # its loop has just been closed
                 box["stop"]()
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive(), "the server did not stop"
 
     box["farebox"].stop = stop

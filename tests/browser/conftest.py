@@ -33,7 +33,7 @@ ARGUMENTS = [
     "--process-per-site",
     "--disable-features=SpareRendererForSitePerProcess,Translate,MediaRouter,OptimizationHints",
 ]
-TIMEOUT_MS = 15_000
+TIMEOUT_MS = 60_000
 
 
 @pytest.fixture(scope="package")  # not longer: the driver keeps an event loop running, which async tests cannot have

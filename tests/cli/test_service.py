@@ -176,7 +176,7 @@ def _serving(
         try:
             yield server, server.stdout
             server.send_signal(signal.SIGINT)
-            assert server.wait(20) == 0, (tmp_path / "serve.log").read_text()
+            assert server.wait(120) == 0, (tmp_path / "serve.log").read_text()
         finally:
             server.kill()
             server.wait()

@@ -26,8 +26,8 @@ DEFAULT_USD = "1000"
 MOMENT = "2026-11-29T12:00:00Z"
 """When the rows' calls are made, unless a row says otherwise. A Sunday at noon: no provider's peak hours."""
 TOGETHER = 24
-SECONDS = 60.0
-GIVE_UP_SECONDS = 30.0
+SECONDS = 300.0
+GIVE_UP_SECONDS = 120.0
 
 
 @dataclass

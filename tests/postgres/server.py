@@ -60,7 +60,7 @@ DURABLE_SETTINGS = {"shared_buffers": "256MB"}
 
 START_SECONDS = 120.0
 """How long a start may take, with the recovery after a crash."""
-QUERY_SECONDS = 60.0
+QUERY_SECONDS = 300.0
 
 
 class PostgresError(RuntimeError):
