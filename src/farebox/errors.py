@@ -27,6 +27,8 @@ class Shortage:
     """What the account, or its limit, has left for it."""
     resets_at: int | None = None
     """When the limit's window ends, and more is available; None if no time brings it."""
+    rule_id: str = ""
+    """The rule of the gateway's spend limits; empty if it is the account that lacks it."""
 
 
 class ClientGone(Exception):
@@ -119,7 +121,7 @@ ESTIMATE_CAPPED = ErrorKind(
     "estimate_capped", 400, 2943, "Ask for less: a lower output limit, less input, fewer tool uses."
 )
 RATE_LIMITED = ErrorKind("rate_limited", 429, 2003, "Call less often, or raise the gateway's rate limit.")
-SPEND_LIMITED = ErrorKind("spend_limited", 429, 2045, "Wait for the window to end, or raise the spending limit.")
+SPEND_LIMITED = ErrorKind("spend_limited", 429, 2045, "Wait for the window to end, ask for less, or raise the limit.")
 CREDIT_HELD = ErrorKind(
     "credit_held", 429, 2907, "Try again: other calls in flight hold the money at the moment. Nothing was charged."
 )

@@ -10,10 +10,53 @@ import msgspec
 
 GATEWAY_ID = r"^[a-z0-9_]+(?:-[a-z0-9_]+)*$"
 DEFAULT_GATEWAY = "default"
+WINDOW_MAX_SECONDS = 366 * 24 * 3600
 Origin = Annotated[
     str, msgspec.Meta(max_length=255, pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?)$")
 ]
 """An origin as a browser sends it: scheme, host and, where it is not the scheme's own, port; in lower case."""
+
+
+class Selector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a rule takes something that a call says of itself. partition: calls are counted for each value of it by
+    itself. filter: only those are counted that have one of the values."""
+
+    mode: Literal["partition", "filter"]
+    values: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=256)], ...], msgspec.Meta(max_length=200)] = ()
+
+
+_Selected = Selector | msgspec.UnsetType
+
+
+class SpendRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The most that the calls it counts may cost in a window. A call that lacks what it selects by is not counted."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = ""
+    """Assigned where it is not sent. What is spent stays with it as long as window and technique stay the same."""
+    enabled: bool = True
+    limit: Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+    """US dollars."""
+    limit_type: Literal["cost"] = msgspec.field(name="limitType")
+    window: Annotated[int, msgspec.Meta(gt=0, le=WINDOW_MAX_SECONDS)]
+    technique: Literal["fixed", "sliding"] = "sliding"
+    """fixed: windows begin at multiples of their length since 1970-01-01T00:00:00Z. sliding: the last `window`
+    seconds at any time."""
+    model: _Selected = msgspec.UNSET
+    """As the request names it, with or without `provider/` before it."""
+    provider: _Selected = msgspec.UNSET
+    metadata: dict[Annotated[str, msgspec.Meta(max_length=64)], Selector] | msgspec.UnsetType = msgspec.UNSET
+    """By the keys of `cf-aig-metadata`."""
+    token: _Selected = msgspec.UNSET
+    """The ID of the access token. Farebox's own field, as `user`."""
+    user: _Selected = msgspec.UNSET
+    """The end user that the request's body names: `safety_identifier`, `user` or `metadata.user_id`."""
+
+
+class SpendLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The spend limits of a gateway."""
+
+    enabled: bool = False
+    rules: Annotated[tuple[SpendRule, ...], msgspec.Meta(max_length=20)] = ()
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +83,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     retry_backoff: Literal["constant", "linear", "exponential"] | None = None
     retry_delay: Annotated[int, msgspec.Meta(ge=0, le=60_000)] | None = None
     retry_max_attempts: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
-    spend_limits: Any = None
+    spend_limits: SpendLimits | None = None
     store_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
     """Names the store of the gateway's keys: gateways with the same one may use one another's secrets by their IDs."""
     stripe: Any = None

@@ -114,7 +114,6 @@ def test_all_invalid_fields_are_reported_at_once(gateways: Gateways) -> None:
         ("logpush", True, False),
         ("logpush_public_key", "x" * 16, None),
         ("otel", [{"url": "https://example.com", "headers": {}}], []),
-        ("spend_limits", {"enabled": True, "rules": []}, {"enabled": False, "rules": []}),
         ("stripe", {"authorization": "x", "usage_events": []}, None),
     ],
 )

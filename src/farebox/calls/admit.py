@@ -4,7 +4,7 @@ What the operator's cap on a call (`FAREBOX_ESTIMATE_MAX_CENTS`) leaves comes fi
 limit on the output, and then a refusal. Within it, in this order: the byte bound; an exact count of the input; fewer
 uses of tools whose needs are learned; a limit on the output that the balance affords (where the provider has a
 parameter for it); waiting a moment for money that other calls hold; and only then a refusal. What an account's spending
-limit leaves counts like its money.
+limit and its gateway's spend limits leave counts like its money.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,8 @@ from msgspec import structs
 from farebox.calls.counting import count_input
 from farebox.calls.credit_refusal import credit_refusal
 from farebox.calls.model import Call
+from farebox.calls.spend_refusal import spend_refusal
+from farebox.calls.spend_rules import budgets_of, rules_for
 from farebox.calls.stages import CallContext, Held, Terms
 from farebox.errors import ESTIMATE_CAPPED, NOT_METERED, Problem
 from farebox.ledger.commands import Hold, Outcome, Verdict
@@ -27,6 +29,8 @@ from farebox.storage.sql import DatabaseUnavailable
 
 OUTPUT_MIN = 16
 """A limit below this many tokens gives no response worth paying for: the call is refused instead."""
+CLAMPS = 4
+"""How often a call's output is limited to what was left a moment ago, or to what another limit leaves."""
 HOLD_GRACE_MS = 60_000
 """How much longer than the longest call a hold lives."""
 
@@ -66,9 +70,35 @@ async def _hold_affordable(services: Services, call: Call, offer: "_Offer") -> H
         may_wait = held.outcome is Outcome.HELD_ELSEWHERE and left > 0
         if not may_wait or not await services.waiters.wait(call.account_id, left):
             least = offer.with_single_uses(services.unseen_rules) or offer
-            raise await credit_refusal(
-                services, call.account_id, held, least.estimate().amount, why=offer.why(wanted.input_tokens)
-            )
+            raise await _refusal(services, call, held, least, why=offer.why(wanted.input_tokens))
+
+
+async def reserve(context: CallContext, terms: Terms) -> None:
+    """Reserve the most that a call on the caller's own key can cost in the spend limits that count it; nothing is held
+    on the account. Raises Problem (SPEND_LIMITED, CREDIT_HELD), DatabaseUnavailable."""
+    services, call, demand = context.services, context.call, terms.parsed.demand
+    outside = _outside(services, call) if demand.unseen else _nothing_outside
+    offer = _Offer(demand, terms.price, Markup(), outside)
+    deadline = services.clock.monotonic() + services.settings.hold_wait_ms / 1000
+    verdict = await _try(services, call, offer.estimate())
+    if verdict.ok:
+        return
+    offer = await _counted(services, call, offer)
+    wanted = offer.estimate()
+    while not (verdict := await _try(services, call, wanted)).ok:
+        left = deadline - services.clock.monotonic()
+        may_wait = verdict.outcome is Outcome.HELD_ELSEWHERE and left > 0
+        if not may_wait or not await services.waiters.wait(call.account_id, left):
+            raise await _refusal(services, call, verdict, offer)
+
+
+async def _refusal(services: Services, call: Call, verdict: Verdict, offer: "_Offer", *, why: str = "") -> Problem:
+    asked = offer.estimate().amount
+    if verdict.budget is not None:
+        limited = offer.demand.clampable and not call.own_key
+        least = offer.estimate(OUTPUT_MIN).amount if limited else asked
+        return await spend_refusal(services, call, verdict, asked, min(least, asked))
+    return await credit_refusal(services, call.account_id, verdict, asked, why=why)
 
 
 def _outside(services: Services, call: Call) -> Callable[[Demand], Outside]:
@@ -167,11 +197,19 @@ async def _retry_smaller(services: Services, call: Call, offer: _Offer, wanted: 
         offer = fewer
     if not offer.demand.clampable:
         return verdict
-    limit = offer.output_within(verdict.affordable)
-    if limit >= OUTPUT_MIN:
+    for _ in range(CLAMPS):
+        limit = offer.output_within(verdict.affordable)
+        if limit < OUTPUT_MIN:
+            break
         limited = offer.estimate(limit)
         response = await _try(services, call, limited)
-        return Held(limited, response, limit) if response.ok else _later(response)
+        if response.ok:
+            return Held(limited, response, limit)
+        if response.outcome not in (Outcome.REFUSED, Outcome.LIMITED):
+            return _later(response)
+        verdict = response  # of another limit, which leaves less
+    else:
+        return _later(verdict)
     if offer.output_within(verdict.affordable_in_time) >= OUTPUT_MIN:
         return _later(verdict)
     return verdict
@@ -219,6 +257,8 @@ async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
         owner=services.instance,
         counted_at=call.started_at,
     )
+    if call.gateway.spend_limits is not None:
+        hold = _in_budgets(call, hold)
     try:
         verdict = await services.ledger.do(hold)
     except DatabaseUnavailable as error:
@@ -226,3 +266,11 @@ async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
         raise
     services.metrics.hold_took(services.clock.monotonic() - began)
     return verdict
+
+
+def _in_budgets(call: Call, hold: Hold) -> Hold:
+    """The hold with the budgets of the gateway's spend limits. On the caller's own key nothing else is held."""
+    budgets = budgets_of(call, rules_for(call), hold.at)
+    if call.own_key:
+        return structs.replace(hold, amount=0, reserve=hold.amount, budgets=budgets)
+    return structs.replace(hold, budgets=budgets)

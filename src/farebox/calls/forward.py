@@ -65,7 +65,7 @@ async def reach_provider(stage: Admitted) -> Responded:
     if response.status >= 400:
         response = await checked(context, response)
     logged = LoggedBody(context.services.settings.log_body_limit_bytes if call.logged and call.log_bodies else -1)
-    return Responded(context, stage.metered, stage.terms, stage.held, attempts, response, logged)
+    return Responded(context, stage.metered, stage.terms, stage.held, attempts, stage.counts, response, logged)
 
 
 async def _send(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:

@@ -76,6 +76,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Mapping[str, str | int | float | bool] | None = None
     event_id: str = ""
     user_agent: str = ""
+    token_id: str = ""
+    """Of the access token; empty where there was none."""
     route: str = ""
     """The name of the dynamic route that chose the model; empty: the request named it."""
     common_form: bool = False

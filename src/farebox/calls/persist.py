@@ -92,6 +92,7 @@ def _entry(command: Settle | Release | None, record: CallRecord, at: int) -> Ent
         at=at if command is None else command.at,
         amount=0 if settle is None else settle.amount,
         note="" if settle is None else settle.note,
+        counts=None if settle is None else settle.counts,
         call=replace(record.row(_NO_VERDICT), receipt=None),
         receipt=record.receipt(_NO_VERDICT),
     )

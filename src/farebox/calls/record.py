@@ -104,6 +104,12 @@ class CallRecord(msgspec.Struct, CallWritten):
             ended.response_body,
         )
 
+    @property
+    def counts(self) -> int:
+        """What counts in spend limits where the caller's own key pays: what the call costs, else the estimate."""
+        cost = self.priced.cost
+        return self.priced.charge if cost is None else ceil_div(cost.numerator, cost.denominator)
+
     def receipt(self, verdict: Verdict) -> Receipt:
         call, priced = self.call, self.priced
         return make_receipt(

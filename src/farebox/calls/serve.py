@@ -7,13 +7,14 @@ charge is durable: what a client has seen complete is charged, whatever happens 
 import asyncio
 from collections.abc import Callable
 
-from farebox.calls.admit import hold_credit
+from farebox.calls.admit import hold_credit, reserve
 from farebox.calls.endings import FREE, early_end
 from farebox.calls.forward import reach_provider
 from farebox.calls.logs import with_room
 from farebox.calls.model import Call, Sink
 from farebox.calls.relay import relay_response
 from farebox.calls.settle import end_without_response
+from farebox.calls.spend_rules import rules_for
 from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Metered, Priced, Stage, Terms
 from farebox.calls.tiers import find_price, hold_price, requested_price
 from farebox.calls.unpaid import check_unpaid
@@ -40,14 +41,19 @@ async def serve_call(
     try:
         stage = priced = price_call(context)
         if priced.metered is None or call.own_key:
-            admitted = Admitted(context, priced.metered, priced.terms, None, Attempts())
+            counts = call.gateway.spend_limits is not None and priced.terms is not None and bool(rules_for(call))
+            if counts and priced.terms is not None:
+                stage = Admitting(context, priced.metered, priced.terms)
+                with watch.waiting(services.settings.call_timeout_ms / 1000):
+                    await reserve(context, priced.terms)
+            admitted = Admitted(context, priced.metered, priced.terms, None, Attempts(), counts)
         else:
             terms, price = _payable(priced)
             check_unpaid(services, call)
             stage = Admitting(context, priced.metered, terms)
             with watch.waiting(services.settings.call_timeout_ms / 1000):
                 held = await hold_credit(context, terms, price)
-            admitted = Admitted(context, priced.metered, terms, held, Attempts())
+            admitted = Admitted(context, priced.metered, terms, held, Attempts(), False)
         stage = admitted
         stage = responded = await reach_provider(admitted)
         if responded.response.status >= 400 and more is not None and more():

@@ -54,15 +54,16 @@ async def settle_call(
         observed.model or "",
         interruption or (REPORTED_FAILURE if observed.failed else ""),
     )
+    hold = stage.held is not None or stage.counts
     if terms is None or stage.response.status >= 300:
-        return await _end(stage, ended, NOTHING, None if terms is None else terms.price, hold=stage.held is not None)
+        return await _end(stage, ended, NOTHING, None if terms is None else terms.price, hold=hold)
     priced, price = await _price(stage, terms, observed, interruption)
     if stage.held is not None and (priced.charge or interruption is None):
         ended.outcome = "charged"
         if priced.implausible or observed.reference or terms.parsed.demand.unseen:
             with best_effort("what is learned"):
                 _learn(context, terms, observed, priced)
-    return await _end(stage, ended, priced, price, hold=stage.held is not None)
+    return await _end(stage, ended, priced, price, hold=hold)
 
 
 async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | None = None) -> None:
@@ -170,6 +171,10 @@ async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPri
     command: Settle | Release | None = None
     if hold and ended.outcome == "charged":
         command = Settle(account_id=call.account_id, hold_id=call.log_id, amount=priced.charge, at=now, record=record)
+    elif hold and call.own_key and (counts := record.counts):
+        command = Settle(
+            account_id=call.account_id, hold_id=call.log_id, amount=0, at=now, record=record, counts=counts
+        )
     elif hold:
         command = Release(account_id=call.account_id, hold_id=call.log_id, at=now, record=record)
     verdict = await persist(services, command, record, now)

@@ -98,9 +98,11 @@ class Admitted(Priced, frozen=True):
     held: Held | None
     """None if nothing is to be charged."""
     attempts: Attempts
+    counts: bool
+    """Whether nothing is charged, but what it costs counts in spend limits: a hold of nothing reserves that."""
 
     def may_hold(self, outcome: str) -> bool:
-        return self.held is not None
+        return self.held is not None or self.counts
 
 
 class Responded(Admitted, frozen=True):

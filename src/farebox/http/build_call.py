@@ -90,6 +90,7 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     """The body is in a content coding that the provider may know."""
     client: str = ""
     """The address of the caller."""
+    token_id: str = ""
 
 
 def known_call(services: Services, request: ProxyRequest) -> Call | None:
@@ -228,6 +229,7 @@ def _call(
         metadata=metadata_of(request.headers),
         event_id=(header("cf-aig-event-id") or "")[:256],
         user_agent=(header("user-agent") or "")[:256],
+        token_id=request.token_id,
         common_form=request.slug in COMMON,
     )
     request.known[known.provider if request.slug in COMMON else request.slug] = known

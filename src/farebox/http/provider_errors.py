@@ -141,6 +141,8 @@ def _facts(problem: Problem) -> dict[str, Any]:
     if shortage is not None:
         facts["needed_usd"] = nanos_to_usd(shortage.needed)
         facts["available_usd"] = nanos_to_usd(shortage.available)
+        if shortage.rule_id:
+            facts |= {"source": "limit", "rule_id": shortage.rule_id}
         if shortage.resets_at is not None:
             facts["resets_at"] = f"{utc(shortage.resets_at):%Y-%m-%dT%H:%M:%SZ}"
     return facts

@@ -25,6 +25,7 @@ from farebox.http.control import (
     profile,
     provider_configs,
     purchases,
+    spend_rules,
     spending,
     statement,
     system,
@@ -278,6 +279,10 @@ SERVED: tuple[Route, ...] = (
           shape=Shape.PAGE, takes=Paging, result=purchases.Dispute, summary="Disputed payments, newest first"),
     Route(method="GET", path=f"{OWN}/spending-limit", handler=spending.state, permissions=BILLING_READ,
           result=spending.LimitState, summary="The spending limit and how much of it is spent, in nano-dollars"),
+
+    Route(method="GET", path=f"{OWN}/gateways/{{gateway_id}}/spend-limits", handler=spend_rules.states,
+          permissions=READ, shape=Shape.PAGE, takes=spend_rules.SpendQuery, result=spend_rules.SpendState,
+          summary="What is left of each rule of a gateway's spend limits, in nano-dollars"),
 
     Route(method="POST", path=f"{OWN}/holds", handler=holds.create, permissions=HOLDS, status=201,
           takes=holds.HoldCreate, idempotent=True, result=holds.Hold,

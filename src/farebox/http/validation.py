@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -73,15 +74,60 @@ def read(values: Mapping[str, Any], kind: type[T], where: str, *, strict: bool) 
                 message = f"Number must be less than or equal to {INTEGER_MAX}"
                 faults.append(Fault((where, field.encode_name), message))
         except msgspec.ValidationError as error:
-            faults.append(_fault((where, field.encode_name), str(error), field.type, values[field.encode_name]))
-    if kind.__struct_config__.forbid_unknown_fields:
-        known = {field.encode_name for field in _fields(kind)}
-        unknown = ", ".join(f"'{name[:64]}'" for name in values if name not in known)
-        if unknown:
-            faults.append(Fault((where,), f"Unrecognized key(s) in object: {unknown}"))
+            faults += _faults((where, field.encode_name), field.type, values[field.encode_name], str(error), strict)
+    faults += _unknown((where,), kind, values)
     if faults:
         raise InvalidInput(faults)
     return kind(**taken)
+
+
+def _unknown(path: Path, kind: type[msgspec.Struct], values: Mapping[str, Any]) -> list[Fault]:
+    """The fault of names that the struct does not have, where it refuses them."""
+    known = {field.encode_name for field in _fields(kind)}
+    unknown = ", ".join(f"'{name[:64]}'" for name in values if name not in known)
+    if not unknown or not kind.__struct_config__.forbid_unknown_fields:
+        return []
+    return [Fault(path, f"Unrecognized key(s) in object: {unknown}")]
+
+
+def _faults(path: Path, kind: Any, value: Any, text: str, strict: bool) -> list[Fault]:
+    """What is wrong with a value that msgspec refuses with this text: every fault in it, each at its place."""
+    inner: list[Fault] = []
+    for part in _parts(kind):
+        if isinstance(value, dict) and isinstance(part, type) and issubclass(part, msgspec.Struct):
+            for field in _fields(part):
+                if field.encode_name in value:
+                    inner += _checked((*path, field.encode_name), field.type, value[field.encode_name], strict)
+                elif field.required:
+                    inner.append(Fault((*path, field.encode_name), "Required"))
+            inner += _unknown(path, part, value)
+            break
+        if isinstance(value, list) and get_origin(part) in (tuple, list):
+            for place, item in enumerate(value):
+                inner += _checked((*path, place), get_args(part)[0], item, strict)
+            break
+        if isinstance(value, dict) and get_origin(part) is dict:
+            for name, item in value.items():
+                inner += _checked((*path, name), get_args(part)[1], item, strict)
+            break
+    return inner or [_fault(path, text, kind, value)]
+
+
+def _checked(path: Path, kind: Any, value: Any, strict: bool) -> list[Fault]:
+    try:
+        msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        return _faults(path, kind, value, str(error), strict)
+    return []
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    """The members of a union; the type itself where it is none."""
+    if get_origin(kind) is Annotated:
+        return _parts(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return tuple(part for each in get_args(kind) for part in _parts(each))
+    return (kind,)
 
 
 @cache

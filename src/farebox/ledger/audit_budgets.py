@@ -22,7 +22,7 @@ def check_budgets(connection: Connection, key: Key) -> Iterator[Difference]:
     ).fetchall()
     sums: dict[Slot, list[int]] = {(scope, start): [0, 0] for scope, start, _, _ in counters}
     for hold_id, state, slots, counted, taken, charge, cost in connection.execute(_HOLDS, key):
-        wanted = taken if charge else cost
+        wanted = taken if charge else cost or None
         if state == "settled" and counted != taken and wanted not in (counted, None):
             yield _of_hold(key, "hold_counted", hold_id, wanted, counted)
         for slot in slots_of(slots):

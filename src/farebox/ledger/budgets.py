@@ -5,13 +5,13 @@ so that a hold is admitted by the account and by all of its budgets, or by none.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from farebox.ledger.commands import Budget, Hold, Outcome, Verdict
 from farebox.ledger.rows import Balance, HoldRow, read_balance
-from farebox.storage.account_keys import OF_ACCOUNT
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.every_bucket import rows_at_hand
 from farebox.storage.sql import Connection, row, rows
 
@@ -84,6 +84,44 @@ def in_window(connection: Connection, balance: Balance, budget: Budget) -> tuple
     found = row(connection, IN_WINDOW, (balance.bucket, balance.account_id, budget.scope, budget.since))
     assert found is not None
     return int(found[0]), int(found[1])
+
+
+class Counted(NamedTuple):
+    """What counts in one scope's window. Nano-dollars, milliseconds."""
+
+    scope: str
+    spent: int
+    held: int
+    ends_at: int
+    """When nothing of it counts any more."""
+
+
+def scopes_under(connection: Connection, account_id: str, name: str, since: int) -> list[Counted]:
+    """The scopes of this name, and those below it, that something counts in from `since` on, in order."""
+    found = rows(
+        connection,
+        "SELECT scope, sum(spent), sum(held), max(ends_at) FROM budgets WHERE bucket = ?1 AND account_id = ?2 "
+        "AND (scope = ?3 OR (scope > ?3 || '/' AND scope < ?3 || '0')) AND start >= ?4 GROUP BY scope ORDER BY scope",
+        (*key_of(connection, account_id), name, since),
+    )
+    return [Counted(scope, int(spent), int(held), int(ends_at)) for scope, spent, held, ends_at in found]
+
+
+def room_at(connection: Connection, *, account_id: str, scope: str, since: int, limit: int, needed: int) -> int | None:
+    """When so much fits in the budget, if nothing more is spent of it until then: as the first slots of its window no
+    longer count. None if that is never."""
+    spent = rows(
+        connection,
+        f"SELECT spent, ends_at FROM budgets WHERE {OF_ACCOUNT} AND scope = ? AND start >= ? AND spent > 0 "
+        "ORDER BY start",
+        (*key_of(connection, account_id), scope, since),
+    )
+    left = sum(amount for amount, _ in spent)
+    for amount, ends_at in spent:
+        left -= amount
+        if left + needed <= limit:
+            return int(ends_at)
+    return None
 
 
 def reserve(connection: Connection, balance: Balance, hold: Hold) -> None:

@@ -23,6 +23,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     amount: int = 0
     """What is charged."""
     note: str = ""
+    counts: int | None = None
+    """What counts in budgets, where that is not what is charged."""
     call: CallRow
     """The call's row without its charge and receipt, which the ledger decides."""
     receipt: Receipt
@@ -34,8 +36,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         account_id, hold_id, record = self.call.account_id, self.call.log_id, JournaledCall(self.call, self.receipt)
         if self.ends == "settle":
             return Settle(
-                account_id=account_id, hold_id=hold_id, amount=self.amount, at=self.at, record=record, note=self.note
-            )
+                account_id=account_id, hold_id=hold_id, amount=self.amount, at=self.at, record=record, note=self.note,
+                counts=self.counts,
+            )  # fmt: skip
         if self.ends == "release":
             return Release(account_id=account_id, hold_id=hold_id, at=self.at, record=record)
         return None

@@ -13,6 +13,7 @@ import msgspec
 from farebox.calls import logs
 from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GatewayConfig, Origin
+from farebox.http.control import spend_rules
 from farebox.http.control.wire import Paging, iso
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
@@ -41,7 +42,6 @@ _UNAVAILABLE = (
     "logpush",
     "logpush_public_key",
     "otel",
-    "spend_limits",
     "stripe",
 )
 
@@ -177,6 +177,10 @@ def _given(body: Any) -> dict[str, Any]:
         for name in _UNAVAILABLE
         if _is_requested(given.get(name))
     ]
+    limits = given.get("spend_limits")
+    if limits is not None:
+        faults += spend_rules.faults(limits)
+        given["spend_limits"] = spend_rules.named(limits)
     if faults:
         raise InvalidInput(faults)
     return {name: value for name, value in given.items() if name not in _UNAVAILABLE}

@@ -1,0 +1,173 @@
+"""A gateway's spend limits: which rules count a call, as budgets for the ledger; and the refusal by one of them.
+
+Whether a call fits is decided in the transaction of its hold (ledger.budgets); nothing here is consulted for it.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from farebox.calls.model import Call
+from farebox.gateway import Selector, SpendRule
+from farebox.ledger.commands import Budget
+from farebox.money import NANOS_PER_USD
+
+SLOTS = 60
+"""Into how many slots a sliding window is cut: it refuses up to a slot early, and never admits too much."""
+SCOPE_MAX = 800
+"""Bytes of a scope's name, which is part of an index's key."""
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Window(msgspec.Struct, frozen=True, gc=False):
+    """What does not change of a rule: the name of its counters, its limit, its times. In nano-dollars, milliseconds."""
+
+    name: str
+    """Of the scope, less the values that the rule partitions by. Another length or technique counts anew."""
+    limit: int
+    length: int
+    slot: int
+    """Length of a slot: the window's where windows are fixed."""
+
+    def start(self, at: int) -> int:
+        """The slot that `at` is in."""
+        return at - at % self.slot
+
+    def since(self, at: int) -> int:
+        """The first slot that counts at that time: never less than the true window."""
+        return self.start(at) if self.slot == self.length else self.start(at - self.length)
+
+    def ends_at(self, start: int) -> int:
+        """When the slot no longer counts."""
+        return start + self.slot if self.slot == self.length else start + self.slot + self.length
+
+    def budget(self, scope: str, at: int) -> Budget:
+        """What a hold that is made at that time must fit in."""
+        start = self.start(at)
+        return Budget(scope, self.limit, start, self.since(at), self.ends_at(start))
+
+
+def window_of(gateway_id: str, rule: SpendRule) -> Window:
+    """The window of a rule of this gateway."""
+    return _window(gateway_id, rule.id, rule.limit, rule.window, rule.technique)
+
+
+@lru_cache(maxsize=4096)
+def _window(gateway_id: str, rule_id: str, limit: float, seconds: int, technique: str) -> Window:
+    length = seconds * 1000
+    return Window(
+        f"{gateway_id}/{quote(rule_id, safe='')}/{seconds}{technique[0]}",
+        int(Decimal(str(limit)) * NANOS_PER_USD),
+        length,
+        length if technique == "fixed" else -(-length // SLOTS),
+    )
+
+
+def rules_for(call: Call) -> list[tuple[SpendRule, str]]:
+    """The rules that count this call, each with its scope."""
+    limits = call.gateway.spend_limits
+    if limits is None or not limits.enabled:
+        return []
+    said = _Said(call)
+    found: list[tuple[SpendRule, str]] = []
+    for rule in limits.rules:
+        values = _partition(rule, said) if rule.enabled else None
+        if values is not None:
+            found.append((rule, _scope(window_of(call.gateway_id, rule).name, values)))
+    return found
+
+
+def budgets_of(call: Call, rules: list[tuple[SpendRule, str]], at: int) -> tuple[Budget, ...]:
+    """The budgets that the call must fit in, by the same places."""
+    return tuple(window_of(call.gateway_id, rule).budget(scope, at) for rule, scope in rules)
+
+
+class _Said:
+    """What a call says of itself, as rules select by it."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._user: str | msgspec.UnsetType | None = msgspec.UNSET
+
+    @property
+    def user(self) -> str | None:
+        """The end user: looked for in the body only where a rule asks."""
+        if isinstance(self._user, msgspec.UnsetType):
+            self._user = end_user(self._call.small_body)
+        return self._user
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """The value, and the other ways in which a filter may name it; nothing where the call does not say."""
+        call = self._call
+        if name == "model":
+            return (call.model, f"{call.provider}/{call.model}") if call.model else ()
+        if name == "user":
+            return (self.user,) if self.user else ()
+        found = call.provider if name == "provider" else call.token_id
+        return (found,) if found else ()
+
+    def metadata(self, key: str) -> tuple[str, ...]:
+        found = (self._call.metadata or {}).get(key)
+        if found is None:
+            return ()
+        return (found if isinstance(found, str) else _encode(found).decode(),)
+
+
+class _Body(msgspec.Struct, frozen=True):
+    """Where a request names its end user."""
+
+    safety_identifier: Any = None
+    user: Any = None
+    metadata: Any = None
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+def end_user(body: bytes) -> str | None:
+    """The end user that a request's body names; None where it names none, or is no JSON object."""
+    try:
+        found = _decode(body)
+    except msgspec.DecodeError:
+        return None
+    of_metadata = found.metadata.get("user_id") if isinstance(found.metadata, dict) else None
+    for name in (found.safety_identifier, found.user, of_metadata):
+        if isinstance(name, str) and name:
+            return name
+    return None
+
+
+def _selected(rule: SpendRule, said: _Said) -> Iterator[tuple[str, Selector, tuple[str, ...]]]:
+    for name in ("model", "provider", "token", "user"):
+        selector = getattr(rule, name)
+        if isinstance(selector, Selector):
+            yield name, selector, said.values(name)
+    if isinstance(rule.metadata, dict):
+        for key, selector in rule.metadata.items():
+            yield f"metadata.{key}", selector, said.metadata(key)
+
+
+def _partition(rule: SpendRule, said: _Said) -> dict[str, str] | None:
+    """The values by which the rule counts the call; None where it does not count it."""
+    found: dict[str, str] = {}
+    for name, selector, values in _selected(rule, said):
+        if not values or (selector.mode == "filter" and not any(value in selector.values for value in values)):
+            return None
+        if selector.mode == "partition":
+            found[name] = values[0]
+    return found
+
+
+def _scope(name: str, values: dict[str, str]) -> str:
+    if not values:
+        return name
+    text = _encode(values)
+    if len(name) + len(text) > SCOPE_MAX:
+        text = _encode({"sha256": hashlib.sha256(text).hexdigest()})
+    return f"{name}/{text.decode()}"

@@ -1,0 +1,132 @@
+"""The rules of a gateway's spend limits: what its type does not say of them, and what is left of each."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from farebox.calls.spend_rules import window_of
+from farebox.clock import random_bytes
+from farebox.errors import NOT_FOUND, Problem
+from farebox.gateway import GatewayConfig, Selector, SpendLimits, SpendRule
+from farebox.http.control.wire import Paging, iso, iso_or_none
+from farebox.http.envelope import Response, page
+from farebox.http.request import Request
+from farebox.http.validation import Fault, Path
+from farebox.ledger.budgets import Counted, scopes_under
+from farebox.storage.gateways import find_gateway
+from farebox.storage.sql import Connection
+
+_SELECTORS = ("model", "provider", "token", "user")
+
+
+def faults(limits: SpendLimits) -> list[Fault]:
+    """What is wrong with the rules."""
+    found: list[Fault] = []
+    seen: set[str] = set()
+    for place, rule in enumerate(limits.rules):
+        path: Path = ("body", "spend_limits", "rules", place)
+        if rule.id in seen:
+            found.append(Fault((*path, "id"), f"Another rule has the id '{rule.id}' too"))
+        if rule.id:
+            seen.add(rule.id)
+        for where, selector in _selectors(rule):
+            if selector.mode == "filter" and not selector.values:
+                found.append(Fault((*path, *where, "values"), "Array must contain at least 1 element(s)"))
+            if selector.mode == "partition" and selector.values:
+                found.append(Fault((*path, *where, "values"), "Only for the mode 'filter'"))
+    return found
+
+
+def named(limits: SpendLimits) -> SpendLimits:
+    """The same with an id for each rule that has none."""
+    return replace(limits, rules=tuple(rule if rule.id else replace(rule, id=_new_id()) for rule in limits.rules))
+
+
+def _new_id() -> str:
+    return random_bytes(4).hex()
+
+
+def _selectors(rule: SpendRule) -> Iterator[tuple[Path, Selector]]:
+    for name in _SELECTORS:
+        selector = getattr(rule, name)
+        if isinstance(selector, Selector):
+            yield (name,), selector
+    if rule.metadata is not msgspec.UNSET:
+        for key, selector in rule.metadata.items():
+            yield ("metadata", key), selector
+
+
+class SpendQuery(Paging, frozen=True, kw_only=True):
+    rule_id: str = ""
+    """Only this rule."""
+
+
+class SpendState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of a rule, for one combination of the values that it partitions by."""
+
+    rule_id: str
+    enabled: bool
+    """Whether it is enforced: the rule and the gateway's spend limits are enabled."""
+    partition: dict[str, str]
+    """The values; empty if the rule partitions by nothing. Long ones are shown as `sha256`."""
+    limit_nanos: int
+    spent_nanos: int
+    held_nanos: int
+    """What open calls hold counts as spent until they end."""
+    available_nanos: int
+    window: int
+    """Seconds."""
+    technique: Literal["fixed", "sliding"]
+    window_start: str
+    """From when on calls count."""
+    resets_at: str | None
+    """When nothing that counts now counts any more; null if nothing does. What counts in a sliding window leaves it bit
+    by bit until then."""
+
+
+async def states(request: Request, query: SpendQuery) -> Response:
+    """A rule that partitions has one item for each combination of values that something counts for."""
+    account_id, gateway_id, now = request.account_id, request.path["gateway_id"], request.services.clock.now_ms()
+
+    def read(connection: Connection) -> list[SpendState]:
+        row = find_gateway(connection, account_id, gateway_id)
+        if row is None:
+            raise Problem(NOT_FOUND, "Not Found")
+        limits = msgspec.json.decode(row.config, type=GatewayConfig).spend_limits or SpendLimits()
+        wanted = [rule for rule in limits.rules if query.rule_id in ("", rule.id)]
+        return [
+            state
+            for rule in wanted
+            for state in _states(connection, account_id, gateway_id, rule, now, enabled=limits.enabled and rule.enabled)
+        ]
+
+    found = await request.services.database.scan(read)
+    window = query.window()
+    return page(found[window.offset : window.offset + window.per_page], window.page, window.per_page, len(found))
+
+
+def _states(
+    connection: Connection, account_id: str, gateway_id: str, rule: SpendRule, now: int, *, enabled: bool
+) -> Iterator[SpendState]:
+    window = window_of(gateway_id, rule)
+    since = window.since(now)
+    found = scopes_under(connection, account_id, window.name, since)
+    if not any(selector.mode == "partition" for _, selector in _selectors(rule)):
+        found = [each for each in found if each.scope == window.name] or [Counted(window.name, 0, 0, 0)]
+    for counted in found:
+        values = counted.scope.removeprefix(window.name).removeprefix("/")
+        yield SpendState(
+            rule_id=rule.id,
+            enabled=enabled,
+            partition=msgspec.json.decode(values, type=dict[str, str]) if values else {},
+            limit_nanos=window.limit,
+            spent_nanos=counted.spent,
+            held_nanos=counted.held,
+            available_nanos=max(0, window.limit - counted.spent - counted.held),
+            window=rule.window,
+            technique=rule.technique,
+            window_start=iso(since),
+            resets_at=iso_or_none(counted.ends_at or (window.ends_at(since) if rule.technique == "fixed" else None)),
+        )

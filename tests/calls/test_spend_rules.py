@@ -1,0 +1,187 @@
+"""Rules of a gateway's spend limits on real calls: exact however many are in flight, whichever is the tightest."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from farebox.gateway import SpendLimits
+from farebox.money import NANOS_PER_USD
+from tests.calls.gate import INPUT_TOKENS, OUTPUT_TOKENS, SLUG, gated
+from tests.calls.kit import differences, eventually, log_rows, price_of, set_gateway, within
+from tests.calls.test_exact_admission import IN_FLIGHT, K, gate_body, hold_of, in_flight, refusals
+from tests.calls.wire import Wire, WireResponse, chat_body, post
+from tests.engines import ON_BOTH_ENGINES
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
+
+PRICE = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
+MONTH = 30 * 86_400
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("ruled"), hold_wait_ms=100) as served:
+        yield served
+
+
+def rule(rule_id: str, nanos: int, **more: Any) -> dict[str, Any]:
+    """A rule whose limit is exact to the nano-dollar."""
+    fields = {"id": rule_id, "limit": nanos / NANOS_PER_USD, "limitType": "cost", "window": MONTH, "technique": "fixed"}
+    return fields | more
+
+
+def limit_to(customer: Customer, *rules: dict[str, Any]) -> None:
+    limits = msgspec.convert({"enabled": True, "rules": rules}, SpendLimits)
+    set_gateway(customer, spend_limits=limits)
+
+
+def left(customer: Customer, rule_id: str = "") -> list[dict[str, Any]]:
+    url = f"{customer.api_url}/farebox/gateways/default/spend-limits"
+    response = httpx.get(url, headers=customer.headers, params={"rule_id": rule_id})
+    found: list[dict[str, Any]] = response.json()["result"]
+    return found
+
+
+def spent(customer: Customer) -> dict[str, tuple[int, int]]:
+    return {each["rule_id"]: (each["spent_nanos"], each["held_nanos"]) for each in left(customer)}
+
+
+@pytest.mark.parametrize(
+    ("stream", "tightest", "technique"),
+    [(False, "account", "fixed"), (True, "first", "sliding"), (False, "second", "sliding"), (True, "second", "fixed")],
+)
+async def test_exactly_as_many_calls_are_admitted_as_the_tightest_budget_covers(
+    farebox: Farebox, stream: bool, tightest: str, technique: str
+) -> None:
+    with gated(farebox) as gate:
+        body = gate_body(stream=stream)
+        hold = await hold_of(farebox, gate, body)
+        room = {name: (K if name == tightest else 2 * K) * hold for name in ("account", "first", "second")}
+        customer = farebox.funded(f"{room['account'] / NANOS_PER_USD:.9f}")
+        limit_to(
+            customer,
+            rule("first", room["first"], technique=technique),
+            rule("second", room["second"], technique=technique, provider={"mode": "filter", "values": [SLUG]}),
+            rule("others", 1, model={"mode": "filter", "values": ["another"]}),
+        )
+        wires = await in_flight(customer, body, IN_FLIGHT)
+        refused, pending = await refusals(wires, IN_FLIGHT - K)
+        assert gate.waiting == K
+        assert spent(customer) == {"first": (0, K * hold), "second": (0, K * hold), "others": (0, 0)}
+        gate.open()
+        admitted = await within(30, asyncio.gather(*pending))
+        assert [response.status for response in admitted] == [200] * K
+        assert all(response.whole for response in admitted)
+        assert {(response.status, response.code) for response in refused} == {(429, 2907)}
+        assert spent(customer) == {"first": (K * PRICE, 0), "second": (K * PRICE, 0), "others": (0, 0)}
+        assert customer.balance.posted == room["account"] - K * PRICE
+        if tightest != "account":
+            assert {response.json()["rule_id"] for response in refused} == {tightest}
+            gate.shut()
+            again = (room[tightest] - K * PRICE) // hold
+            wires = await in_flight(customer, body, IN_FLIGHT)
+            refused, pending = await refusals(wires, IN_FLIGHT - again)
+            gate.open()
+            admitted = await within(30, asyncio.gather(*pending))
+            assert [response.status for response in admitted] == [200] * again
+    assert differences(farebox) == []
+
+
+async def test_a_call_is_limited_in_its_output_to_what_every_budget_leaves(farebox: Farebox) -> None:
+    """By the tightest one, though another would refuse it as well."""
+    body = chat_body()
+    probe = farebox.funded("5")
+    hold = probe.receipt((await post(probe, body)).log_id)["hold_nanos"]
+    customer = farebox.funded("5")
+    limit_to(customer, rule("a", hold * 3 // 4), rule("b", hold // 2), rule("c", hold * 2 // 3))
+    response = await post(customer, body)
+    assert response.status == 200
+    assert 0 < customer.receipt(response.log_id)["hold_nanos"] <= hold // 2
+    assert int(response.headers["farebox-output-limit"]) > 16
+
+
+async def test_a_budget_that_is_spent_refuses_until_its_window_ends(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    body = chat_body(max_tokens=100)
+    first = await post(customer, body)
+    used = customer.receipt(first.log_id)
+    limit_to(customer, rule("fixed", used["hold_nanos"], user={"mode": "partition"}), rule("wide", NANOS_PER_USD))
+    mine = chat_body(max_tokens=100, user="me")
+    assert (await post(customer, mine)).status == 200
+    # The rest is too little even for sixteen tokens, or is made use of.
+    responses = [await post(customer, mine) for _ in range(40)]
+    refused = responses[-1]
+    assert (refused.status, refused.code) == (429, 2045)
+    said = refused.json()
+    assert said["message"].startswith(f"Spend limit exceeded: rule 'fixed' (cost limit {used['hold_nanos'] / 1e9} per ")
+    assert (said["rule_id"], said["source"]) == ("fixed", "limit")
+    assert said["remedy"]
+    assert int(refused.headers["retry-after"]) == said["retry_after"] > 0
+    assert said["resets_at"] > "2026"
+    assert float(said["needed_usd"]) > float(said["available_usd"]) >= 0
+    assert (refused.headers.get("x-should-retry") == "false") == (said["retry_after"] > 60)
+    (state,) = left(customer, "fixed")
+    assert state["partition"] == {"user": "me"}
+    assert state["spent_nanos"] <= state["limit_nanos"]
+    assert said["resets_at"] == state["resets_at"].replace(".000Z", "Z")
+    assert (await post(customer, chat_body(max_tokens=100, user="you"))).status == 200
+    assert log_rows(customer)[1]["cost"] == 0
+    assert differences(farebox) == []
+
+
+async def test_calls_on_the_callers_own_key_count_what_they_cost(farebox: Farebox) -> None:
+    """Nothing is charged, and no credit is needed."""
+    with gated(farebox) as gate:
+        customer = Customer(farebox, account := farebox.create_account(), farebox.create_token(account))
+        paid = await hold_of(farebox, gate, gate_body(stream=False))
+        limit_to(customer, rule("own", K * paid))
+        wires = await own_key_calls(customer, IN_FLIGHT)
+        refused, pending = await refusals(wires, IN_FLIGHT - K)
+        assert gate.waiting == K
+        assert spent(customer) == {"own": (0, K * paid)}
+        gate.open()
+        admitted = await within(30, asyncio.gather(*pending))
+        assert [response.status for response in admitted] == [200] * K
+        assert {response.json()["rule_id"] for response in refused} == {"own"}
+        assert spent(customer) == {"own": (K * PRICE, 0)}
+        assert (customer.balance.posted, customer.balance.held) == (0, 0)
+        receipt = customer.receipt(admitted[0].log_id)
+        assert (receipt["outcome"], receipt["charge_nanos"], receipt.get("hold_nanos", 0)) == ("own_key", 0, 0)
+    assert differences(farebox) == []
+
+
+async def own_key_calls(customer: Customer, count: int) -> list[Wire]:
+    wires = await asyncio.gather(*(Wire.open(customer.farebox.url) for _ in range(count)))
+    headers = {
+        "content-type": "application/json", "authorization": "Bearer callers-own-key",
+        "cf-aig-authorization": f"Bearer {customer.token}",
+    }  # fmt: skip
+    path = f"/v1/{customer.account_id}/default/compat/chat/completions"
+    await asyncio.gather(*(wire.send(path, headers, gate_body(stream=False)) for wire in wires))
+    return list(wires)
+
+
+async def test_what_is_not_answered_gives_its_room_back(farebox: Farebox) -> None:
+    """An error of the provider, a client that hangs up, a call that is refused for lack of credit."""
+    customer = farebox.funded("1")
+    limit_to(customer, rule("r", NANOS_PER_USD // 2))
+    failed = await post(customer, chat_body(), demo="status=500")
+    assert failed.status == 500
+    wires: list[Wire] = await in_flight(customer, chat_body(max_tokens=50), 3, demo="hang=1")
+    await eventually(lambda: spent(customer)["r"][1] > 0, "calls hold money")
+    for wire in wires:
+        wire.hang_up()
+    await eventually(lambda: spent(customer)["r"][1] == 0, "every hold ended")
+    charged = 10**9 - customer.balance.posted
+    assert spent(customer) == {"r": (charged, 0)}, "what was read of those that hung up is charged, and counts"
+    poor = farebox.funded("0.000001")
+    limit_to(poor, rule("r", NANOS_PER_USD))
+    response: WireResponse = await post(poor, chat_body())
+    assert response.status == 402
+    assert spent(poor) == {"r": (0, 0)}
+    assert differences(farebox) == []
