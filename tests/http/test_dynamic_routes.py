@@ -201,7 +201,7 @@ WRONG: tuple[tuple[Any, list[Any], str], ...] = (
     ([START, model(provider="nobody"), END], [1, "properties", "provider"], "no provider 'nobody'"),
     ([START, model(timeout=-1), END], [], "greater than or equal to 0"),
     ([START, model(retries=9), END], [], "less than or equal to 5"),
-    ([START, model(temperature=1), END], [], "unknown field `temperature`"),
+    ([START, model(temperature=1), END], [], "Unrecognized key(s) in object: 'temperature'"),
     ([START, {"id": "model", "type": "tool", "outputs": {}}, END], [], "'tool'"),
     ([START, {"id": "model"}, END], [], "Required: type"),
     ([*conditional({}), model(), END], [1, "properties", "conditions"], "at least one condition"),

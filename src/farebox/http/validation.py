@@ -83,7 +83,7 @@ def read(values: Mapping[str, Any], kind: type[T], where: str, *, strict: bool) 
 
 def _unknown(path: Path, kind: type[msgspec.Struct], values: Mapping[str, Any]) -> list[Fault]:
     """The fault of names that the struct does not have, where it refuses them."""
-    known = {field.encode_name for field in _fields(kind)}
+    known = {field.encode_name for field in _fields(kind)} | {kind.__struct_config__.tag_field}
     unknown = ", ".join(f"'{name[:64]}'" for name in values if name not in known)
     if not unknown or not kind.__struct_config__.forbid_unknown_fields:
         return []
@@ -95,6 +95,9 @@ def _faults(path: Path, kind: Any, value: Any, text: str, strict: bool) -> list[
     inner: list[Fault] = []
     for part in _parts(kind):
         if isinstance(value, dict) and isinstance(part, type) and issubclass(part, msgspec.Struct):
+            config = part.__struct_config__
+            if config.tag_field is not None and value.get(config.tag_field) != config.tag:
+                continue  # another member of the union, or none
             for field in _fields(part):
                 if field.encode_name in value:
                     inner += _checked((*path, field.encode_name), field.type, value[field.encode_name], strict)
