@@ -97,15 +97,15 @@ def error_body(problem: Problem, form: Form, status: int, request_id: str) -> by
     kind = problem.kind
     facts = _facts(problem)
     body: dict[str, Any] = {
+        "message": problem.message,  # first, as many SDKs show the body as it is
+        "error": _error(problem, form, status, facts),
         "success": False,
         "result": [],
         "messages": [],
         "errors": [{"code": kind.code, "message": problem.message}],
-        "error": _error(problem, form, status, facts),
         "name": "AiGatewayError",
         "httpCode": status,
         "internalCode": kind.code,
-        "message": problem.message,
         "description": kind.remedy,
         "request_id": request_id,
         **facts,

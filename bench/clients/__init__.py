@@ -1,0 +1,1 @@
+"""What the official SDKs make of refusals: `python -m bench.clients`."""
