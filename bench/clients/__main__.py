@@ -165,8 +165,8 @@ def observe(folder: Path, name: str, places: dict[str, Any]) -> dict[str, Any]:
     """What this client did in each situation."""
     home = folder / f"env-{name}"
     venv.create(home, with_pip=True)
-    pip = [str(home / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", CLIENTS[name]]
-    subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
+    pip = [str(home / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", CLIENTS[name]], check=True, stderr=subprocess.DEVNULL)
     asked = json.dumps({"client": name, "situations": places})
     command = [home / "bin" / "python", PROBE]
     done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=600, check=False)
