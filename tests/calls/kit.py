@@ -8,10 +8,12 @@ from typing import Any
 import httpx
 import msgspec
 
-from farebox.gateway import GatewayConfig
+from farebox.gateway import GatewayConfig, SpendLimits
 from farebox.ledger.audit import audit
+from farebox.money import NANOS_PER_USD
 from farebox.operator import administer
 from farebox.storage.gateways import GatewayRow, put_gateway
+from farebox.storage.sql import Connection
 from tests.engines import looking
 from tests.support import Customer, Farebox
 
@@ -98,6 +100,19 @@ def set_gateway(customer: Customer, gateway_id: str = "default", **config: Any) 
     row = GatewayRow(customer.account_id, gateway_id, msgspec.json.encode(GatewayConfig(**config)), at, at)
     farebox.run(services.database.write(lambda connection: put_gateway(connection, row)))
     forget(farebox)
+
+
+def spend_rule(rule_id: str, nanos: int, **more: Any) -> dict[str, Any]:
+    """A rule of spend limits, of so many nano-dollars in thirty days."""
+    fields = {"id": rule_id, "limit": nanos / NANOS_PER_USD, "limitType": "cost", "window": 30 * 86_400}
+    return {**fields, "technique": "fixed", **more}
+
+
+def put_rules(connection: Connection, account_id: str, at: int, *rules: dict[str, Any]) -> None:
+    """Give the account's default gateway these spend limits."""
+    limits = msgspec.convert({"enabled": True, "rules": rules}, SpendLimits)
+    config = msgspec.json.encode(GatewayConfig(spend_limits=limits))
+    put_gateway(connection, GatewayRow(account_id, "default", config, at, at))
 
 
 def forget(farebox: Farebox) -> None:

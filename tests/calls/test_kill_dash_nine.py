@@ -32,7 +32,7 @@ from farebox.storage.calls import find_receipt
 from farebox.storage.database import opened_for_command
 from farebox.storage.sql import row, rows
 from farebox.vault import Vault
-from tests.calls.kit import price_of
+from tests.calls.kit import price_of, put_rules, spend_rule
 from tests.calls.wire import Wire, WireResponse, chat_body, usage_of
 from tests.engines import looking, read_now, settings_for
 from tests.long import times
@@ -103,6 +103,9 @@ def installation(tmp_path: Path) -> Installation:
             administer.grant(connection, ids, account_id=account, amount=GRANTED, at=at)
             made = administer.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
             customers.append((account, made.secret))
+            most = GRANTED // 2
+            hourly = {"window": 3600, "technique": "sliding", "token": {"mode": "partition"}}
+            put_rules(connection, account, at, spend_rule("month", most), spend_rule("hour", most, **hourly))
     return Installation(tmp_path, free_port(), customers)
 
 
@@ -265,6 +268,7 @@ async def test_completed_calls_are_charged_once_despite_kills(installation: Inst
             assert receipt is not None
             assert receipt.charge == whole(receipt).charge_nanos == cost
         _compare_balances(connection, installation)
+        _compare_budgets(connection, installation)
         # The kills did hit calls in flight: there are holds that only a later process could end.
         left = row(
             connection,
@@ -290,6 +294,18 @@ def _charges(connection: Any) -> dict[str, tuple[str, int]]:
         assert (log_id in charges) == bool(part), f"{transfer_id} is a second charge"
         charges[log_id] = (account_id, amount + (charges[log_id][1] if part else 0))
     return charges
+
+
+def _compare_budgets(connection: Any, installation: Installation) -> None:
+    """Both rules have counted every charge, and nothing is held."""
+    for account_id, _ in installation.customers:
+        sql = "SELECT sum(spent), sum(held) FROM budgets WHERE account_id = ? AND scope LIKE ?"
+        found = {name: row(connection, sql, (account_id, f"default/{name}/%")) for name in ("month", "hour")}
+        charged = row(
+            connection, "SELECT sum(amount) FROM transfers WHERE account_id = ? AND kind = 'charge'", (account_id,)
+        )
+        assert charged is not None
+        assert found == {"month": (charged[0], 0), "hour": (charged[0], 0)}
 
 
 def _compare_balances(connection: Any, installation: Installation) -> None:

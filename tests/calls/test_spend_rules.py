@@ -11,7 +11,7 @@ import pytest
 from farebox.gateway import SpendLimits
 from farebox.money import NANOS_PER_USD
 from tests.calls.gate import INPUT_TOKENS, OUTPUT_TOKENS, SLUG, gated
-from tests.calls.kit import differences, eventually, log_rows, price_of, set_gateway, within
+from tests.calls.kit import differences, eventually, log_rows, price_of, set_gateway, spend_rule, within
 from tests.calls.test_exact_admission import IN_FLIGHT, K, gate_body, hold_of, in_flight, refusals
 from tests.calls.wire import Wire, WireResponse, chat_body, post
 from tests.engines import ON_BOTH_ENGINES
@@ -20,19 +20,12 @@ from tests.support import Customer, Farebox, running_farebox
 pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 
 PRICE = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
-MONTH = 30 * 86_400
 
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     with running_farebox(tmp_path_factory.mktemp("ruled"), hold_wait_ms=100) as served:
         yield served
-
-
-def rule(rule_id: str, nanos: int, **more: Any) -> dict[str, Any]:
-    """A rule whose limit is exact to the nano-dollar."""
-    fields = {"id": rule_id, "limit": nanos / NANOS_PER_USD, "limitType": "cost", "window": MONTH, "technique": "fixed"}
-    return fields | more
 
 
 def limit_to(customer: Customer, *rules: dict[str, Any]) -> None:
@@ -65,9 +58,9 @@ async def test_exactly_as_many_calls_are_admitted_as_the_tightest_budget_covers(
         customer = farebox.funded(f"{room['account'] / NANOS_PER_USD:.9f}")
         limit_to(
             customer,
-            rule("first", room["first"], technique=technique),
-            rule("second", room["second"], technique=technique, provider={"mode": "filter", "values": [SLUG]}),
-            rule("others", 1, model={"mode": "filter", "values": ["another"]}),
+            spend_rule("first", room["first"], technique=technique),
+            spend_rule("second", room["second"], technique=technique, provider={"mode": "filter", "values": [SLUG]}),
+            spend_rule("others", 1, model={"mode": "filter", "values": ["another"]}),
         )
         wires = await in_flight(customer, body, IN_FLIGHT)
         refused, pending = await refusals(wires, IN_FLIGHT - K)
@@ -98,7 +91,7 @@ async def test_a_call_is_limited_in_its_output_to_what_every_budget_leaves(fareb
     probe = farebox.funded("5")
     hold = probe.receipt((await post(probe, body)).log_id)["hold_nanos"]
     customer = farebox.funded("5")
-    limit_to(customer, rule("a", hold * 3 // 4), rule("b", hold // 2), rule("c", hold * 2 // 3))
+    limit_to(customer, spend_rule("a", hold * 3 // 4), spend_rule("b", hold // 2), spend_rule("c", hold * 2 // 3))
     response = await post(customer, body)
     assert response.status == 200
     assert 0 < customer.receipt(response.log_id)["hold_nanos"] <= hold // 2
@@ -110,7 +103,9 @@ async def test_a_budget_that_is_spent_refuses_until_its_window_ends(farebox: Far
     body = chat_body(max_tokens=100)
     first = await post(customer, body)
     used = customer.receipt(first.log_id)
-    limit_to(customer, rule("fixed", used["hold_nanos"], user={"mode": "partition"}), rule("wide", NANOS_PER_USD))
+    limit_to(
+        customer, spend_rule("fixed", used["hold_nanos"], user={"mode": "partition"}), spend_rule("wide", NANOS_PER_USD)
+    )
     mine = chat_body(max_tokens=100, user="me")
     assert (await post(customer, mine)).status == 200
     # The rest is too little even for sixteen tokens, or is made use of.
@@ -139,7 +134,7 @@ async def test_calls_on_the_callers_own_key_count_what_they_cost(farebox: Farebo
     with gated(farebox) as gate:
         customer = Customer(farebox, account := farebox.create_account(), farebox.create_token(account))
         paid = await hold_of(farebox, gate, gate_body(stream=False))
-        limit_to(customer, rule("own", K * paid))
+        limit_to(customer, spend_rule("own", K * paid))
         wires = await own_key_calls(customer, IN_FLIGHT)
         refused, pending = await refusals(wires, IN_FLIGHT - K)
         assert gate.waiting == K
@@ -169,7 +164,7 @@ async def own_key_calls(customer: Customer, count: int) -> list[Wire]:
 async def test_what_is_not_answered_gives_its_room_back(farebox: Farebox) -> None:
     """An error of the provider, a client that hangs up, a call that is refused for lack of credit."""
     customer = farebox.funded("1")
-    limit_to(customer, rule("r", NANOS_PER_USD // 2))
+    limit_to(customer, spend_rule("r", NANOS_PER_USD // 2))
     failed = await post(customer, chat_body(), demo="status=500")
     assert failed.status == 500
     wires: list[Wire] = await in_flight(customer, chat_body(max_tokens=50), 3, demo="hang=1")
@@ -180,7 +175,7 @@ async def test_what_is_not_answered_gives_its_room_back(farebox: Farebox) -> Non
     charged = 10**9 - customer.balance.posted
     assert spent(customer) == {"r": (charged, 0)}, "what was read of those that hung up is charged, and counts"
     poor = farebox.funded("0.000001")
-    limit_to(poor, rule("r", NANOS_PER_USD))
+    limit_to(poor, spend_rule("r", NANOS_PER_USD))
     response: WireResponse = await post(poor, chat_body())
     assert response.status == 402
     assert spent(poor) == {"r": (0, 0)}

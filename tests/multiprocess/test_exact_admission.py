@@ -1,11 +1,15 @@
 """A balance that covers K holds admits exactly K calls, over however many processes they come in."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
+from farebox.clock import RandomIds
+from farebox.storage.sql import Connection
+from farebox.vault import Vault
 from tests.calls.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate
-from tests.calls.kit import price_of
+from tests.calls.kit import price_of, put_rules, spend_rule
 from tests.calls.wire import Wire, WireResponse, chat_body
 from tests.multiprocess.conftest import NewInstallation
 from tests.multiprocess.kit import Caller, Installation, Server, calls, eventually, gated, send, start
@@ -93,6 +97,48 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(
         assert installation.balance(caller) == (K * (hold - PRICE) - again * PRICE, 0)
     assert len(installation.read("SELECT DISTINCT owner FROM holds")) == 3, "all processes had calls"
     assert installation.differences() == []
+
+
+@pytest.mark.parametrize("tightest", ["wide", "tight", "account"])
+async def test_whichever_budget_is_the_tightest_admits_exactly_k_calls(
+    installation: Installation, server: Server, tightest: str
+) -> None:
+    with gated(installation) as gate:
+        body = gate_body(stream=tightest == "wide")
+        await eventually_known(installation, gate, body)
+        hold = await hold_of(installation, gate, body)
+        room = {name: (K if name == tightest else 2 * K) * hold for name in ("account", "wide", "tight")}
+        caller = installation.caller(nanos=room["account"])
+        installation.write(partial(_limit, account_id=caller.account_id, room=room))
+        await eventually_known(installation, gate, body)  # by then every process has looked for changes
+        wires = await in_flight(installation, caller, body, IN_FLIGHT)
+        refused, pending = await refusals(wires, IN_FLIGHT - K)
+        assert gate.waiting == K
+        assert _counted(installation, caller) == {(0, K * hold)}
+        gate.open()
+        admitted = await asyncio.wait_for(asyncio.gather(*pending), 20)
+        assert [response.status for response in admitted] == [200] * K
+        assert {(response.status, response.code) for response in refused} == {(429, 2907)}
+        assert installation.balance(caller) == (room["account"] - K * PRICE, 0)
+        assert _counted(installation, caller) == {(K * PRICE, 0)}
+    assert len(installation.read("SELECT DISTINCT owner FROM holds")) == 3, "all processes had calls"
+    assert installation.differences() == []
+
+
+def _limit(
+    connection: Connection, ids: RandomIds, vault: Vault, at: int, *, account_id: str, room: dict[str, int]
+) -> None:
+    sliding = {"technique": "sliding", "provider": {"mode": "partition"}}
+    rules = spend_rule("wide", room["wide"]), spend_rule("tight", room["tight"], **sliding)
+    put_rules(connection, account_id, at, *rules)
+
+
+def _counted(installation: Installation, caller: Caller) -> set[tuple[int, int]]:
+    """What is spent and held in each rule."""
+    sql = "SELECT scope, sum(spent), sum(held) FROM budgets WHERE account_id = $1 GROUP BY scope"
+    found = installation.read(sql, caller.account_id)
+    assert len(found) == 2
+    return {(int(spent), int(held)) for _, spent, held in found}
 
 
 async def eventually_known(installation: Installation, gate: Gate, body: bytes) -> None:

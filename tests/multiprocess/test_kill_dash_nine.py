@@ -8,11 +8,15 @@ import asyncio
 import os
 import random
 import signal
+from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.calls.kit import price_of
+from farebox.clock import RandomIds
+from farebox.storage.sql import Connection
+from farebox.vault import Vault
+from tests.calls.kit import price_of, put_rules, spend_rule
 from tests.calls.wire import Wire, WireResponse, chat_body, usage_of
 from tests.multiprocess.conftest import NewInstallation
 from tests.multiprocess.kit import Caller, Installation, Server, eventually, is_alive, send
@@ -114,6 +118,8 @@ async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_
     print(f"FAREBOX_TEST_SEED={SEED}")
     installation = new_installation()
     callers = [installation.caller(nanos=GRANTED) for _ in range(ACCOUNTS)]
+    for caller in callers:
+        installation.write(partial(_limit, account_id=caller.account_id))
     load = Load(installation, callers, chance)
     with installation.serving() as server:
         calling = asyncio.ensure_future(load.run())
@@ -153,6 +159,14 @@ async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_
     for caller in callers:
         spent = sum(cost for account, cost in charges.values() if account == caller.account_id)
         assert installation.balance(caller) == (GRANTED - spent, 0)
+        sql = "SELECT sum(spent), sum(held) FROM budgets WHERE account_id = $1 GROUP BY split_part(scope, '/', 2)"
+        assert installation.read(sql, caller.account_id) == [(spent, 0)] * 2
+
+
+def _limit(connection: Connection, ids: RandomIds, vault: Vault, at: int, *, account_id: str) -> None:
+    """Two rules that count all calls and refuse none."""
+    hourly = {"window": 3600, "technique": "sliding", "token": {"mode": "partition"}}
+    put_rules(connection, account_id, at, spend_rule("month", GRANTED), spend_rule("hour", GRANTED, **hourly))
 
 
 def charged(installation: Installation) -> dict[str, tuple[str, int]]:
