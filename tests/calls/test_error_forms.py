@@ -119,7 +119,9 @@ def test_a_wait_that_is_too_long_is_not_left_to_the_client() -> None:
 
 def test_limits_name_their_source_and_when_they_end(farebox: Farebox) -> None:
     limited = farebox.funded("5")
-    set_gateway(limited, "default", rate_limiting_limit=1, rate_limiting_interval=3600)
+    set_gateway(
+        limited, "default", rate_limiting_limit=1, rate_limiting_interval=3600, rate_limiting_technique="sliding"
+    )
     assert post(limited, "demo/v1/chat/completions", CHAT).status_code == 200
     refused = post(limited, "demo/v1/chat/completions", CHAT)
     assert (refused.status_code, refused.json()["source"]) == (429, "limit")

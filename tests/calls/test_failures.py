@@ -882,7 +882,7 @@ async def test_a_request_that_cannot_be_billed_is_refused_before_the_call(custom
 @pytest.mark.parametrize(
     ("path", "found"),
     [
-        (NATIVE, lambda body: (body["errors"][0]["type"], body["errors"][0]["code"])),
+        (NATIVE, lambda body: (body["error"]["type"], body["errors"][0]["code"])),
         ("demo/v1/messages", lambda body: (body["type"], body["error"]["type"])),
         (
             "demo/v1beta/models/demo-1:generateContent",

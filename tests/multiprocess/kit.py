@@ -266,7 +266,7 @@ async def calls(installation: Installation, caller: Caller, body: bytes, count: 
     return list(await asyncio.gather(*(call(installation, caller, body, **more) for _ in range(count))))
 
 
-async def eventually(true: Callable[[], object], what: str, seconds: float = 15.0) -> None:
+async def eventually(true: Callable[[], object], what: str, seconds: float = 60.0) -> None:
     """Wait until something is true; it is asked on a thread, as it may ask the database."""
     end = time.monotonic() + seconds
     while not await asyncio.to_thread(true):

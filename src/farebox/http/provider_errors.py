@@ -194,7 +194,8 @@ def _error(problem: Problem, form: Form, status: int, facts: dict[str, Any]) -> 
         return {"code": status, "message": message, "status": named, "details": _google_details(problem, status, facts)}
     if form == "codex" and kind in _LIMITS:
         return {"message": message, "type": "usage_limit_reached", "code": _openai_code(kind), "param": None}
-    return {"message": message, "type": _openai_code(kind), "code": _openai_code(kind), "param": None, **facts}
+    named = _openai_code(kind)
+    return {"message": message, "type": named, "code": named, "param": None, "internalCode": kind.code, **facts}
 
 
 def _google_details(problem: Problem, status: int, facts: dict[str, Any]) -> list[dict[str, Any]]:

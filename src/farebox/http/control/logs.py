@@ -30,8 +30,8 @@ class Charged(msgspec.Struct, frozen=True):
     outcome: str
     error: str
     first_byte_ms: int | None
-    route: str
-    """The dynamic route that chose the model; empty: none."""
+    route: str | msgspec.UnsetType = msgspec.UNSET
+    """The dynamic route that chose the model, if one did."""
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,7 +208,7 @@ def _log(call: CallRow) -> Log:
         authentication=detail.authenticated,
         wholesale=not detail.own_key,
         byok=detail.key_alias or msgspec.UNSET,
-        farebox=Charged(call.charge, detail.outcome, detail.error, detail.first_byte_ms, detail.route),
+        farebox=Charged(call.charge, detail.outcome, detail.error, detail.first_byte_ms, detail.route or msgspec.UNSET),
     )
 
 
