@@ -32,12 +32,17 @@ from fake_stripe import RunningFakeStripe, start_fake_stripe
 from farebox.billing import auto_top_up, top_up
 from farebox.calls import spending_limit
 from farebox.calls.evaluations import EVALUATORS
+from farebox.custom_provider import CustomProviderConfig
 from farebox.gateway import GatewayConfig
+from farebox.runtime.own_providers import secret_place
 from farebox.runtime.services import Services
+from farebox.storage.account_keys import key_of
 from farebox.storage.accounts import add_account, add_user
 from farebox.storage.calls import CallDetail, CallRow, insert_call
+from farebox.storage.custom_providers import CustomProviderRow, put_provider
 from farebox.storage.datasets import DatasetRow, EvaluationRow, add_evaluation, put_dataset
 from farebox.storage.gateways import GatewayRow, put_gateway
+from farebox.storage.provider_configs import SecretRow, put_secret
 from farebox.storage.routes import DeploymentRow, RouteRow, VersionRow, add_route, add_version
 from farebox.storage.sql import Connection
 from farebox.storage.tables import tables
@@ -224,6 +229,7 @@ def seed_gateways(farebox: Farebox, *, without_gateway: bool) -> None:
             put_gateway(connection, GatewayRow(LAB, GATEWAY, config, at, at))
         put_gateway(connection, GatewayRow(SHOP, GATEWAY, config, at, at))
         put_gateway(connection, GatewayRow(SHOP, ROUTE, config, at, at))
+        _own_providers(connection, services, at)
         for dataset_id in ("id", "string"):
             filters = '[{"key": "model", "operator": "eq", "value": ["demo-1"]}]'
             put_dataset(connection, DatasetRow(LAB, GATEWAY, dataset_id, dataset_id, True, filters, at, at))
@@ -244,6 +250,19 @@ def seed_gateways(farebox: Farebox, *, without_gateway: bool) -> None:
 
     farebox.run(services.database.write(job))
     farebox.run(services.configuration.forget())
+
+
+def _own_providers(connection: Connection, services: Services, at: int) -> None:
+    """The custom provider that is read and deleted, one for keys, and the key that a config without one names."""
+    key, config = (
+        key_of(connection, LAB),
+        msgspec.json.encode(CustomProviderConfig(name="x", base_url="https://x.test")),
+    )
+    for provider_id, slug in (("182bd5e5-6e1a-4fe4-a799-aa6d9a6ab26e", "first"), ("second", "provider_slug")):
+        put_provider(connection, key, CustomProviderRow(provider_id, slug, config, None, at, at))
+    secret_id = f"{GATEWAY}_custom-provider_slug_alias"
+    sealed = services.vault.encrypt("sk-of-the-suite", secret_place(LAB, secret_id))
+    put_secret(connection, key, SecretRow(secret_id, "", sealed, "…", at))
 
 
 def _rename(connection: Connection, payment_id: str) -> None:

@@ -134,7 +134,11 @@ STORE = {"alias": "a", "default_config": True, "provider_slug": "openai", "secre
         (STORE | {"rate_limit": 1, "rate_limit_period": 0}, "rate_limit_period", "Number must be greater than"),
         (STORE | {"colour": "red"}, "", "Unrecognized key(s) in object: 'colour'"),
         ({"alias": "a"}, "default_config", "Required"),
-        ({name: value for name, value in STORE.items() if name != "secret"}, "secret", "Required"),
+        (
+            {name: value for name, value in STORE.items() if name != "secret"},
+            "secret",
+            "The secret 'default_openai_a' was not found",
+        ),
     ],
 )
 def test_keys_that_cannot_be_stored(customer: Customer, body: dict[str, Any], field: str, message: str) -> None:
@@ -161,6 +165,10 @@ def test_secrets_are_shared_within_a_store_only(farebox: Farebox) -> None:
     assert "already exists" in taken["secret_id"]
     by_id = {name: value for name, value in STORE.items() if name != "secret"} | {"secret_id": "mine"}
     assert result(api(owner, "POST", "gateways/two/provider_configs", by_id))["secret_preview"] == "…0001"
+    usual = {"alias": "b", "default_config": False, "provider_slug": "openai"}
+    named = usual | {"alias": "c", "secret": KEY, "secret_id": "two_openai_b"}
+    assert result(api(owner, "POST", "gateways/two/provider_configs", named))["secret_id"] == "two_openai_b"
+    assert result(api(owner, "POST", "gateways/two/provider_configs", usual))["secret_id"] == "two_openai_b"
     for customer, gateway in ((owner, "apart"), (stranger, "one")):
         assert (
             "was not found" in faults(api(customer, "POST", f"gateways/{gateway}/provider_configs", by_id))["secret_id"]
@@ -200,6 +208,8 @@ def test_the_life_of_a_custom_provider(customer: Customer, other: Customer) -> N
     assert (changed["enable"], changed["description"], changed["headers"]) == (True, "Ours", whole["headers"])
     changed = result(api(customer, "PATCH", path, {"headers": '{"authorization":"…1234","x-more":"y"}'}))
     assert changed["headers"] == '{"authorization":"…1234","x-more":"…"}', "what is sent back stays what it is"
+    lines = {"headers": "X-One: 1\n X-Two : a: b \nX-Empty"}
+    assert result(api(customer, "PATCH", path, lines))["headers"] == '{"x-one":"…","x-two":"…","x-empty":"…"}'
     assert result(api(customer, "PATCH", path, {"headers": None}))["headers"] == "{}"
 
     with pytest.raises(cloudflare.BadRequestError, match="already exists") as duplicate:
@@ -234,8 +244,11 @@ CUSTOM = {"name": "x", "slug": "wrong", "base_url": "https://x.example.com"}
         ({"base_url": "https://127.0.0.1"}, "base_url", "This address may not be called"),
         ({"base_url": "https://169.254.169.254"}, "base_url", "This address may not be called"),
         ({"base_url": "https://[::ffff:10.0.0.1]"}, "base_url", "This address may not be called"),
-        ({"headers": "not json"}, "headers", "Expected a JSON object"),
-        ({"headers": '["a"]'}, "headers", "Expected a JSON object"),
+        ({"headers": '{"a": 1}'}, "headers", "Expected a JSON object"),
+        ({"headers": '{"a": "b"'}, "headers", "Expected a JSON object"),
+        ({"headers": "no header"}, "headers", "The header 'no header' cannot be set"),
+        ({"headers": '["a"]'}, "headers", "The header '[\"a\"]' cannot be set"),
+        ({"headers": "a: b\nproxy-x: y"}, "headers", "The header 'proxy-x' cannot be set"),
         ({"headers": '{"host": "x"}'}, "headers", "The header 'host' cannot be set"),
         ({"headers": '{"cf-aig-x": "x"}'}, "headers", "The header 'cf-aig-x' cannot be set"),
         ({"headers": '{"x": "a\\nb"}'}, "headers", "The value of the header 'x' cannot be sent"),

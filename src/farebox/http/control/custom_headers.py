@@ -1,4 +1,5 @@
-"""The headers that are sent to a custom provider: a JSON object in a string, whose values may be credentials."""
+"""The headers that are sent to a custom provider: a JSON object in a string, or lines as in HTTP. Values may be
+credentials."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from farebox.vault import masked
 TEXT_MAX = 8192
 HEADERS_MAX = 32
 _is_name = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]{1,128}").fullmatch
-_is_value = re.compile(r"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?").fullmatch
+_is_value = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?").fullmatch
 _OURS = frozenset(
     {
         "accept-encoding",
@@ -39,10 +40,7 @@ def read_headers(text: str | None, stored: Mapping[str, str]) -> dict[str, str]:
         return {}
     if len(text) > TEXT_MAX:
         raise invalid(f"String must contain at most {TEXT_MAX} character(s)", "body", "headers")
-    try:
-        found = msgspec.json.decode(text, type=dict[str, str])
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        raise invalid("Expected a JSON object of header names and values, as a string", "body", "headers") from error
+    found = _json(text) if text.lstrip().startswith("{") else _lines(text)
     if len(found) > HEADERS_MAX:
         raise invalid(f"At most {HEADERS_MAX} headers can be set", "body", "headers")
     headers: dict[str, str] = {}
@@ -56,6 +54,19 @@ def read_headers(text: str | None, stored: Mapping[str, str]) -> dict[str, str]:
             raise invalid(f"The value of the header '{given[:64]}' cannot be sent over HTTP", "body", "headers")
         headers[name] = value
     return headers
+
+
+def _json(text: str) -> dict[str, str]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, str])
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise invalid("Expected a JSON object of header names and values, as a string", "body", "headers") from error
+
+
+def _lines(text: str) -> dict[str, str]:
+    """Lines of `Name: value`; a name alone has an empty value."""
+    pairs = [line.partition(":") for line in text.splitlines() if line.strip()]
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def shown_headers(headers: Mapping[str, str]) -> str:

@@ -42,7 +42,8 @@ Whole = Annotated[float, msgspec.Meta(ge=0, le=1_000_000_000)]
 
 
 class ProviderConfigCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key to be stored, or one that is stored already, by its `secret_id`; with both, the new key gets that ID."""
+    """A key to be stored, or one that is stored already, by its `secret_id`; with both, the new key gets that ID. With
+    neither, the one whose ID is `{gateway}_{provider}_{alias}`, as secrets are named at Cloudflare."""
 
     alias: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
     default_config: bool
@@ -50,7 +51,7 @@ class ProviderConfigCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     rate_limit: Whole | None = None
     rate_limit_period: Whole | None = None
     secret: Secret | None = None
-    secret_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+    secret_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
 
 
 class ProviderConfigReplace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,21 +93,18 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
     gateway = await services.configuration.gateway(account_id, gateway_id)
     if gateway is None:
         raise Problem(NOT_FOUND, "Not Found")
-    if body.secret is None and body.secret_id is None:
-        raise invalid(
-            "Required: send the key as `secret`, or the ID of one that is stored as `secret_id`", "body", "secret"
-        )
     _check_secret(body.secret)
     own = await services.configuration.own_providers(account_id, gateway_id)
     limit, period = _limits(body)
-    at = services.clock.now_ms()
+    at, provider = services.clock.now_ms(), _slug(services, own, body.provider_slug)
+    usual_id = f"{gateway_id}_{provider}_{body.alias}" if body.secret is None else services.ids.account_id()
     config = ProviderConfigRow(
         config_id=services.ids.log_id(),
         gateway_id=gateway_id,
-        provider=_slug(services, own, body.provider_slug),
+        provider=provider,
         alias=body.alias,
         is_default=body.default_config,
-        secret_id=body.secret_id or services.ids.account_id(),
+        secret_id=body.secret_id or usual_id,
         rate_limit=limit,
         rate_period=period,
         created_at=at,
@@ -119,7 +117,7 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
         if key is None or find_gateway(connection, account_id, gateway_id) is None:
             raise Problem(NOT_FOUND, "Not Found")
         _check_room(connection, account_id, config)
-        secret = _secret_for(connection, key, config, gateway, sealed)
+        secret = _secret_for(connection, key, config, gateway, sealed, named=body.secret_id is not None)
         add_config(connection, key, config)
         return _wire(config, secret)
 
@@ -231,14 +229,20 @@ def _check_room(connection: Connection, account_id: str, config: ProviderConfigR
 
 
 def _secret_for(
-    connection: Connection, key: AccountKey, config: ProviderConfigRow, gateway: GatewayConfig, sealed: SecretRow | None
+    connection: Connection,
+    key: AccountKey,
+    config: ProviderConfigRow,
+    gateway: GatewayConfig,
+    sealed: SecretRow | None,
+    *,
+    named: bool,
 ) -> SecretRow:
-    """The secret that the new config uses, stored. Raises InvalidInput."""
+    """The secret that the new config uses, stored. `named`: the request names its ID. Raises InvalidInput."""
     stored = find_secret(connection, key.account_id, config.secret_id)
     if sealed is None:
         if stored is None or stored.store_id != (gateway.store_id or ""):
             message = f"The secret '{config.secret_id}' was not found in the store of this gateway: send it as `secret`"
-            raise invalid(message, "body", "secret_id")
+            raise invalid(message, "body", "secret_id" if named else "secret")
         return stored
     if stored is not None:
         message = f"A secret with the ID '{config.secret_id}' already exists: replace it with PUT, or leave the ID out"
