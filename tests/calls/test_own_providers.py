@@ -422,6 +422,13 @@ def test_costs_of_a_custom_provider_are_logged_and_not_charged(farebox: Farebox,
     assert cost_of("small-but-heavy") == pytest.approx(3 * 2)
     assert cost_of("cached", words + " cached=1") == pytest.approx((tokens_in - 1) * 0.1 + 0.01, abs=0.11)
     image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
+    listed = http.get(f"{customer.gateway_url}/compat/models", headers=customer.headers).json()["data"]
+    ours = [model["id"] for model in listed if model["owned_by"] == "custom-priced"]
+    assert ours == ["custom-priced/big-1", "custom-priced/cached", "custom-priced/seen"]
+    assert not any(model["owned_by"] == "mistral" for model in listed)
+    store(customer, "default", DEFAULT, "mistral")
+    listed = http.get(f"{customer.gateway_url}/compat/models", headers=customer.headers).json()["data"]
+    assert any(model["owned_by"] == "mistral" for model in listed)
     assert cost_of("seen", messages=[{"role": "user", "content": image}]) == pytest.approx(0.25)
     assert customer.balance.posted == FIVE
 

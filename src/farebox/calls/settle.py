@@ -125,7 +125,9 @@ async def _price(
     price, doubts = applied_price(context, terms, observed)
     bound = estimate(demand, price, markup) if stage.held is None else stage.held.estimate
     ending = _ending(context, interruption) if interruption or observed.failed else _WHOLE
-    if may_count(observed, demand):
+    if context.call.access.custom is not None:  # for the log alone, and of models with tokenizers unknown here
+        priced = price_response(observed, demand, price, markup, bound, replace(ending, rough=True))
+    elif may_count(observed, demand):
         priced = await price_by_count(
             context.services,
             context.call,

@@ -154,7 +154,7 @@ class DataPlane:
             return None
         permit = await permit_of(self._services, exchange, target)
         if exchange.method in ("GET", "HEAD") and target.slug in COMMON and target.path in _MODEL_LISTS:
-            models = model_list(self._services, target.account_id)
+            models = model_list(self._services, target.account_id, permit.own)
             sink.respond(200, [("content-type", "application/json")], models)
             return None
         if exchange.headers.get("origin") is None:  # else there are headers to be added each time

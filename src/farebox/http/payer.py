@@ -30,6 +30,9 @@ class Payer(msgspec.Struct, frozen=True):
     """What is sent: a stored key, or the operator's. None where what the caller sent goes along as it is."""
     stored: StoredKey | None = None
 
+    def __repr__(self) -> str:
+        return f"Payer(own={self.own}, stored={self.stored!r})"
+
 
 CALLER = Payer(own=True)
 

@@ -43,6 +43,11 @@ class CustomCosts:
         latest_first = list(costs)[::-1]
         self._costs = sorted(latest_first, key=_precedence, reverse=True)
 
+    @property
+    def models(self) -> list[str]:
+        """The models that a cost names in full."""
+        return [cost.config.model for cost in self._costs if cost.config.model_rule == "equals"]
+
     def find(self, model: str, *, input_images: int = 0, output_images: int = 0) -> ModelPrice:
         """The price of a model, for a call with so many images; of nothing if no cost matches."""
         name = model.lower()
