@@ -206,6 +206,19 @@ def test_keys_of_one_account_and_gateway_serve_no_other(farebox: Farebox, custom
         assert refused(post(caller, "openai/chat/completions", headers=ALIAS, gateway=gateway)) == (400, 2960)
 
 
+def test_which_key_is_the_default(farebox: Farebox, customer: Customer) -> None:
+    def key() -> str:
+        assert post(customer, "openai/chat/completions").status_code == 200
+        return used_key(farebox)
+
+    store(customer, "default", DEFAULT, default_config=False)
+    assert key() == DEFAULT, "by its alias, where none has the flag"
+    store(customer, "second", SECOND, default_config=True)
+    assert key() == SECOND
+    store(customer, "third", CALLERS, default_config=True)
+    assert key() == CALLERS, "the flag has moved on"
+
+
 def test_a_change_is_seen_by_the_next_call_of_a_connection(farebox: Farebox, customer: Customer) -> None:
     with httpx.Client(headers=customer.headers, timeout=30) as client:
         url = f"{customer.gateway_url}/openai/chat/completions"
