@@ -262,7 +262,7 @@ def _own_providers(connection: Connection, services: Services, at: int) -> None:
         put_provider(connection, key, CustomProviderRow(provider_id, slug, config, None, at, at))
     secret_id = f"{GATEWAY}_custom-provider_slug_alias"
     sealed = services.vault.encrypt("sk-of-the-suite", secret_place(LAB, secret_id))
-    put_secret(connection, key, SecretRow(secret_id, "", sealed, "…", at))
+    put_secret(connection, key, SecretRow(secret_id, "custom-provider_slug", "", sealed, "…", at))
 
 
 def _rename(connection: Connection, payment_id: str) -> None:

@@ -175,6 +175,29 @@ def test_secrets_are_shared_within_a_store_only(farebox: Farebox) -> None:
         )
 
 
+def test_what_is_stored_for_one_server_is_sent_to_no_other(farebox: Farebox) -> None:
+    """Or who may write the configuration could have a key sent to a server of their own, and read it there."""
+    customer = farebox.funded("1")
+    keys = "gateways/default/provider_configs"
+    made = result(api(customer, "POST", keys, STORE))
+    theirs = CUSTOM | {"slug": "theirs", "headers": '{"x-api-key": "sk-hidden-value-1234"}'}
+    path = f"custom-providers/{result(api(customer, 'POST', 'custom-providers', theirs))['id']}"
+    for provider in ("custom-theirs", "anthropic"):
+        body = {"alias": "b", "default_config": True, "provider_slug": provider, "secret_id": made["secret_id"]}
+        found = faults(api(customer, "POST", keys, body))
+        assert found["secret_id"].endswith("is stored for 'openai', and sent nowhere else")
+    moved = {"base_url": "https://elsewhere.example.com"}
+    assert faults(api(customer, "PATCH", path, moved))["headers"].startswith("Send the headers again")
+    whole = result(api(customer, "GET", path))
+    assert "cannot be sent" in faults(api(customer, "PATCH", path, whole | moved))["headers"], "a mask is no value"
+    assert result(api(customer, "PATCH", path, {"base_url": "https://X.example.com/v2"}))["headers"] == whole["headers"]
+    kept = result(api(customer, "POST", keys, STORE | {"provider_slug": "custom-theirs"}))
+    anew = moved | {"headers": '{"x-api-key": "sk-another-value-5678"}'}
+    assert faults(api(customer, "PATCH", path, anew))["base_url"].startswith("Delete the keys")
+    result(api(customer, "DELETE", f"{keys}/{kept['id']}"))
+    assert result(api(customer, "PATCH", path, anew))["headers"] == '{"x-api-key":"…5678"}'
+
+
 def test_the_life_of_a_custom_provider(customer: Customer, other: Customer) -> None:
     client, account_id = sdk(customer), customer.account_id
     providers = client.ai_gateway.custom_providers

@@ -13,6 +13,8 @@ class SecretRow:
     """A key at a provider; `sealed` is encrypted (farebox.vault)."""
 
     secret_id: str
+    provider: str
+    """The only one that it is sent to."""
     store_id: str
     """Gateways with this `store_id` may use it."""
     sealed: bytes = field(repr=False)
@@ -41,7 +43,7 @@ class ProviderConfigRow:
     modified_at: int
 
 
-_SEALED = "secret_id, store_id, sealed, preview, modified_at"
+_SEALED = "secret_id, provider, store_id, sealed, preview, modified_at"
 _COLUMNS = (
     "config_id, gateway_id, provider, alias, is_default, secret_id, rate_limit, rate_period, created_at, modified_at"
 )
@@ -50,10 +52,18 @@ _COLUMNS = (
 def put_secret(connection: Connection, key: AccountKey, secret: SecretRow) -> None:
     """Store the secret, in place of one with the same ID."""
     connection.execute(
-        f"INSERT INTO secrets (bucket, account_id, {_SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?) "
+        f"INSERT INTO secrets (bucket, account_id, {_SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id, secret_id) DO UPDATE SET sealed = excluded.sealed, "
         "preview = excluded.preview, modified_at = excluded.modified_at",
-        (*key, secret.secret_id, secret.store_id, secret.sealed, secret.preview, secret.modified_at),
+        (
+            *key,
+            secret.secret_id,
+            secret.provider,
+            secret.store_id,
+            secret.sealed,
+            secret.preview,
+            secret.modified_at,
+        ),
     )
     bump_config_version(connection)
 
@@ -154,10 +164,16 @@ def delete_configs_of_provider(connection: Connection, account_id: str, provider
 
 def rename_provider(connection: Connection, account_id: str, old: str, new: str) -> None:
     """A custom provider has another slug."""
-    connection.execute(
-        f"UPDATE provider_configs SET provider = ? WHERE {OF_ACCOUNT} AND provider = ?",
-        (new, *key_of(connection, account_id), old),
-    )
+    values = (new, *key_of(connection, account_id), old)
+    connection.execute(f"UPDATE provider_configs SET provider = ? WHERE {OF_ACCOUNT} AND provider = ?", values)
+    connection.execute(f"UPDATE secrets SET provider = ? WHERE {OF_ACCOUNT} AND provider = ?", values)
+
+
+def has_secrets(connection: Connection, account_id: str, provider: str) -> bool:
+    """Whether keys are stored for the provider."""
+    key = key_of(connection, account_id)
+    found = row(connection, f"SELECT 1 FROM secrets WHERE {OF_ACCOUNT} AND provider = ? LIMIT 1", (*key, provider))
+    return found is not None
 
 
 def _forget_unused(connection: Connection, account_id: str) -> None:
@@ -171,8 +187,8 @@ def _forget_unused(connection: Connection, account_id: str) -> None:
 
 
 def _secret(fields: tuple[Any, ...]) -> SecretRow:
-    secret_id, store_id, sealed, preview, modified_at = fields
-    return SecretRow(secret_id, store_id, bytes(sealed), preview, modified_at)
+    secret_id, provider, store_id, sealed, preview, modified_at = fields
+    return SecretRow(secret_id, provider, store_id, bytes(sealed), preview, modified_at)
 
 
 def _config(fields: tuple[Any, ...]) -> ProviderConfigRow:

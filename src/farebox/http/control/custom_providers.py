@@ -32,7 +32,7 @@ from farebox.storage.custom_providers import (
     providers_of,
     put_provider,
 )
-from farebox.storage.provider_configs import delete_configs_of_provider, rename_provider
+from farebox.storage.provider_configs import delete_configs_of_provider, has_secrets, rename_provider
 from farebox.storage.sql import Connection
 
 PROVIDERS_MAX = 100
@@ -131,6 +131,8 @@ async def change(request: Request, body: Any) -> Response:
         config = _checked(services, msgspec.structs.replace(before.config, **changes))
         slug = before.row.slug if body.slug is UNSET else body.slug
         headers = before.headers if body.headers is UNSET else read_headers(body.headers, before.headers)
+        if _origin(config) != _origin(before.config):
+            headers = _moved(connection, account_id, before, body.headers)
         after = _row(services, account_id, provider_id, slug, config, headers, (before.row.created_at, at))
         if slug != before.row.slug:
             _check_slug(providers_of(connection, account_id), after)
@@ -156,6 +158,23 @@ async def delete(request: Request, _: None) -> Response:
     row = await services.database.write(write)
     await services.configuration.forget()
     return ok(_wire(_stored(services, account_id, row)))
+
+
+def _origin(config: CustomProviderConfig) -> tuple[str, str]:
+    parts = urlsplit(config.base_url.lower())
+    return parts.scheme, parts.netloc
+
+
+def _moved(connection: Connection, account_id: str, before: _Stored, headers: str | UnsetType | None) -> dict[str, str]:
+    """The headers of a provider that is somewhere else now: what was stored for one server is not sent to another, or
+    whoever can change the URL could read it. Raises InvalidInput."""
+    if has_secrets(connection, account_id, CUSTOM + before.row.slug):
+        raise invalid(
+            "Delete the keys that are stored for the provider first: they go nowhere else", "body", "base_url"
+        )
+    if headers is UNSET and before.headers:
+        raise invalid("Send the headers again, with their values: they go nowhere else", "body", "headers")
+    return read_headers(None if headers is UNSET else headers, {})
 
 
 def _checked(services: Services, config: CustomProviderConfig) -> CustomProviderConfig:

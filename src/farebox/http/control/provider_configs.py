@@ -110,7 +110,7 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
         created_at=at,
         modified_at=at,
     )
-    sealed = None if body.secret is None else _sealed(services, account_id, config.secret_id, gateway, body.secret, at)
+    sealed = None if body.secret is None else _sealed(services, account_id, config, gateway, body.secret)
 
     def write(connection: Connection) -> ProviderConfig:
         key = find_key(connection, account_id)
@@ -137,7 +137,7 @@ async def replace(request: Request, body: ProviderConfigReplace) -> Response:
         key = find_key(connection, account_id)
         assert key is not None
         sealed = services.vault.encrypt(body.secret, secret_place(account_id, secret.secret_id))
-        secret = SecretRow(secret.secret_id, secret.store_id, sealed, masked(body.secret), at)
+        secret = dataclasses.replace(secret, sealed=sealed, preview=masked(body.secret), modified_at=at)
         put_secret(connection, key, secret)
         touch_config(connection, account_id, config.config_id, at)
         return _wire(dataclasses.replace(config, modified_at=at), secret)
@@ -212,10 +212,13 @@ def _slug(services: Services, own: OwnProviders, name: str) -> str:
 
 
 def _sealed(
-    services: Services, account_id: str, secret_id: str, gateway: GatewayConfig, secret: str, at: int
+    services: Services, account_id: str, config: ProviderConfigRow, gateway: GatewayConfig, secret: str
 ) -> SecretRow:
-    sealed = services.vault.encrypt(secret, secret_place(account_id, secret_id))
-    return SecretRow(secret_id, gateway.store_id or "", sealed, masked(secret), at)
+    sealed, store_id = (
+        services.vault.encrypt(secret, secret_place(account_id, config.secret_id)),
+        gateway.store_id or "",
+    )
+    return SecretRow(config.secret_id, config.provider, store_id, sealed, masked(secret), config.created_at)
 
 
 def _check_room(connection: Connection, account_id: str, config: ProviderConfigRow) -> None:
@@ -243,6 +246,9 @@ def _secret_for(
         if stored is None or stored.store_id != (gateway.store_id or ""):
             message = f"The secret '{config.secret_id}' was not found in the store of this gateway: send it as `secret`"
             raise invalid(message, "body", "secret_id" if named else "secret")
+        if stored.provider != config.provider:
+            message = f"The secret '{config.secret_id}' is stored for '{stored.provider}', and sent nowhere else"
+            raise invalid(message, "body", "secret_id")
         return stored
     if stored is not None:
         message = f"A secret with the ID '{config.secret_id}' already exists: replace it with PUT, or leave the ID out"

@@ -319,6 +319,7 @@ CREATE TABLE secrets (                    -- an account's own keys at providers
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,
     secret_id   TEXT NOT NULL,
+    provider    TEXT NOT NULL,            -- the one provider that it may be sent to, as in provider_configs
     store_id    TEXT NOT NULL,            -- the `store_id` of the gateways that may use it
     sealed      BYTEA NOT NULL,           -- AES-GCM, bound to the account and the secret's ID
     preview     TEXT NOT NULL,            -- what may be shown of it

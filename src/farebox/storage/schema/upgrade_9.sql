@@ -41,6 +41,7 @@ CREATE TABLE secrets (
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,
     secret_id   TEXT NOT NULL,
+    provider    TEXT NOT NULL,
     store_id    TEXT NOT NULL,
     sealed      BYTEA NOT NULL,
     preview     TEXT NOT NULL,
