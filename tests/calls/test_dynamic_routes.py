@@ -10,6 +10,7 @@ from openai import OpenAI
 from farebox.runtime.services import Services
 from tests.calls.kit import differences, log_rows, price_of, set_gateway, set_price, set_provider
 from tests.engines import ON_BOTH_ENGINES
+from tests.http.support import http
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -61,11 +62,10 @@ def limit(element_id: str, success: str, fallback: str | None = None, **properti
 
 
 def create(customer: Customer, *elements: dict[str, Any], name: str = "r", gateway: str = "default") -> str:
-    response = httpx.post(
+    response = http.post(
         f"{customer.api_url}/ai-gateway/gateways/{gateway}/routes",
         json={"name": name, "elements": elements},
         headers=customer.headers,
-        timeout=30,
     )
     assert response.status_code == 200, response.text
     return str(response.json()["result"]["id"])
@@ -202,7 +202,7 @@ def test_the_fallback_answers_where_the_first_fails_and_only_it_is_charged(custo
     farebox.script("cut=1", "tokens=2")
     assert chosen(customer) == "second"
     farebox.script("status=500 tokens=1", "tokens=4")
-    with httpx.stream(
+    with http.stream(
         "POST",
         f"{customer.gateway_url}/compat/chat/completions",
         json={"model": "dynamic/r", "messages": [{"role": "user", "content": "Hi"}], "stream": True},
@@ -251,7 +251,7 @@ def test_what_cannot_be_called_is_passed_over(farebox: Farebox, customer: Custom
     assert [row["farebox"]["error"] for row in log_rows(customer)] == ["", "no_credit", "model_unpriced"]
     url = f"{customer.api_url}/ai-gateway/billing/spending-limit"
     limited = {"amount": 100, "duration": "daily", "strategy": "fixed"}
-    assert httpx.post(url, json=limited, headers=customer.headers).status_code == 201
+    assert http.post(url, json=limited, headers=customer.headers).status_code == 201
     assert chosen(customer) == "cheap"
 
 
@@ -306,12 +306,12 @@ def test_what_is_no_call_of_a_route(customer: Customer) -> None:
         (f"{customer.gateway_url}/compat/embeddings", {"model": "dynamic/r", "input": "x"}),
         (customer.gateway_url, [{"provider": "compat", "endpoint": "chat/completions", "query": body}]),
     ):
-        response = httpx.post(url, json=sent, headers=customer.headers)
+        response = http.post(url, json=sent, headers=customer.headers)
         assert (response.status_code, code(response)) == (400, 2901), response.text
     assert customer.farebox.demo_stats()
     assert spent(customer) == 0
     set_gateway(customer, "second")
-    elsewhere = httpx.post(
+    elsewhere = http.post(
         f"{customer.farebox.url}/v1/{customer.account_id}/second/compat/chat/completions",
         json=body,
         headers=customer.headers,
@@ -324,10 +324,10 @@ def test_a_deployment_is_what_the_next_call_meets(customer: Customer) -> None:
     assert [chosen(customer), chosen(customer)] == ["one", "two"]
     url = f"{customer.api_url}/ai-gateway/gateways/default/routes/{route_id}"
     elements = [start("few"), limit("few", "three", "four", limit=2), model("three"), model("four"), END]
-    version = httpx.post(f"{url}/versions", json={"elements": elements}, headers=customer.headers).json()["result"]
+    version = http.post(f"{url}/versions", json={"elements": elements}, headers=customer.headers).json()["result"]
     assert chosen(customer) == "two"
     deploy = {"version_id": version["version_id"]}
-    assert httpx.post(f"{url}/deployments", json=deploy, headers=customer.headers).status_code == 200
+    assert http.post(f"{url}/deployments", json=deploy, headers=customer.headers).status_code == 200
     assert [chosen(customer), chosen(customer)] == ["three", "four"]  # its limit counts on
-    assert httpx.delete(url, headers=customer.headers).status_code == 200
+    assert http.delete(url, headers=customer.headers).status_code == 200
     assert call(customer).status_code == 404

@@ -9,6 +9,7 @@ import msgspec
 from farebox.errors import Problem
 from farebox.gateway import GatewayConfig
 from farebox.memfile import Body
+from farebox.pricing.custom_cost import CustomCost
 from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.outline import Outline
@@ -74,6 +75,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     logged: bool = True
     log_bodies: bool = True
     metadata: Mapping[str, str | int | float | bool] | None = None
+    metadata_ignored: str = ""
+    """What of the metadata is ignored and why, for the caller; empty: nothing."""
+    custom_cost: CustomCost | None = None
+    """The prices that the caller states, for the log; only where its own key pays."""
     event_id: str = ""
     user_agent: str = ""
     token_id: str = ""

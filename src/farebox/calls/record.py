@@ -83,6 +83,8 @@ class CallRecord(msgspec.Struct, CallWritten):
         tokens_in, tokens_out = usage.get("input_tokens"), usage.get("output_tokens")
         model = ended.model or call.model
         cost_nanos = 0 if cost is None else ceil_div(cost.numerator, cost.denominator)
+        if call.custom_cost is not None:
+            cost_nanos = call.custom_cost.nanos(usage)
         return CallRow(
             call.account_id,
             call.log_id,
@@ -179,7 +181,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             call.user_agent,
             len(call.body),
             ended.response_size,
-            self.price is not None and self.price.version.startswith(CUSTOM_COST),
+            call.custom_cost is not None or (self.price is not None and self.price.version.startswith(CUSTOM_COST)),
             ended.first_byte_ms,
             _unseen(call),
             call.common_form,

@@ -56,7 +56,8 @@ async def settle_call(
     )
     hold = stage.held is not None or stage.counts
     if terms is None or stage.response.status >= 300:
-        return await _end(stage, ended, NOTHING, None if terms is None else terms.price, hold=hold)
+        price = None if terms is None else terms.price
+        return await _end(stage, ended, _unpriced(stage, observed), price, hold=hold)
     priced, price = await _price(stage, terms, observed, interruption)
     if stage.held is not None and (priced.charge or interruption is None):
         ended.outcome = "charged"
@@ -64,6 +65,12 @@ async def settle_call(
             with best_effort("what is learned"):
                 _learn(context, terms, observed, priced)
     return await _end(stage, ended, priced, price, hold=hold)
+
+
+def _unpriced(stage: Responded, observed: Observed) -> PricedUsage:
+    """Nothing is charged; the usage is told where its caller has prices of its own for it."""
+    told = stage.context.call.custom_cost is not None and stage.response.status < 300 and observed.usage is not None
+    return replace(NOTHING, source="provider", usage=observed.usage or {}) if told else NOTHING
 
 
 async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | None = None) -> None:

@@ -18,10 +18,10 @@ from farebox.gateway import GatewayConfig
 from farebox.http.credentials import is_ours
 from farebox.http.exchange import RequestHeaders
 from farebox.http.forwarded_headers import forwarded_headers
+from farebox.http.metadata import custom_cost_of, metadata_of
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
 from farebox.http.payer import Payer, access_of, alias_of, flag, payer_of
 from farebox.memfile import Body
-from farebox.model import METADATA_ENTRIES_MAX, METADATA_RESERVED
 from farebox.providers.audio.length import TooLong
 from farebox.providers.catalogue import (
     CALLER_KEY_QUERY,
@@ -197,7 +197,7 @@ def _call(
     read: Read,
 ) -> Call:
     _check_read(access.provider, read, own=payer.own)
-    gateway, header = request.gateway, request.headers.get
+    gateway, header, metadata = request.gateway, request.headers.get, metadata_of(request.headers)
     retry_delay = _number(header("cf-aig-retry-delay"), 0, 60_000)
     known = Call(
         log_id="",
@@ -226,7 +226,9 @@ def _call(
         step=request.step,
         logged=flag(header("cf-aig-collect-log"), default=gateway.collect_logs),
         log_bodies=flag(header("cf-aig-collect-log-payload"), default=True),
-        metadata=metadata_of(request.headers),
+        metadata=metadata.entries,
+        metadata_ignored=metadata.ignored,
+        custom_cost=custom_cost_of(request.headers) if payer.own else None,
         event_id=(header("cf-aig-event-id") or "")[:256],
         user_agent=(header("user-agent") or "")[:256],
         token_id=request.token_id,
@@ -324,16 +326,3 @@ def _backoff(text: str | None) -> str | None:
     if text is not None and text not in _BACKOFFS:
         raise Problem(INVALID_REQUEST, f"cf-aig-backoff must be one of {', '.join(_BACKOFFS)}.")
     return text
-
-
-def metadata_of(headers: RequestHeaders) -> dict[str, str | int | float | bool] | None:
-    """The first five entries of a flat JSON object; one null or nested value voids them all, as at Cloudflare."""
-    text = headers.get("cf-aig-metadata")
-    if not text:
-        return None
-    try:
-        entries = msgspec.json.decode(text, type=dict[str, str | int | float | bool])
-    except msgspec.DecodeError:
-        return None
-    kept = [(key, value) for key, value in entries.items() if not key.startswith(METADATA_RESERVED)]
-    return dict(kept[:METADATA_ENTRIES_MAX]) or None

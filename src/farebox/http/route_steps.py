@@ -19,7 +19,8 @@ from farebox.errors import (
     SPEND_LIMITED,
     Problem,
 )
-from farebox.http.build_call import ProxyRequest, RouteName, compat_call, metadata_of
+from farebox.http.build_call import ProxyRequest, RouteName, compat_call
+from farebox.http.metadata import metadata_of
 from farebox.http.parse_body import parse_body
 from farebox.http.steps import OF_ONE_STEP, Steps
 from farebox.providers.reading import read_fields
@@ -129,7 +130,7 @@ def _digest(value: Any) -> str:
 
 
 def _lookup(request: ProxyRequest, body: Mapping[str, Any]) -> Lookup:
-    metadata = metadata_of(request.headers) or {}
+    metadata = metadata_of(request.headers).entries or {}
 
     def lookup(field: str) -> Any:
         source, _, name = field.partition(".")

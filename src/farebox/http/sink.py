@@ -60,6 +60,8 @@ class HttpSink:
             ("cf-aig-event-id", call.event_id or self._request_id),
             ("cf-aig-step", str(call.step)),
         ]
+        if call.metadata_ignored:
+            self._headers.append(("farebox-metadata-ignored", call.metadata_ignored))
         if call.route:
             self._headers += [("cf-aig-provider", call.provider), ("cf-aig-model", call.model)]
 

@@ -1,0 +1,63 @@
+"""A call's metadata and its caller's own prices, from the request's headers."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from farebox.errors import INVALID_REQUEST, Problem
+from farebox.http.exchange import RequestHeaders
+from farebox.model import METADATA_ENTRIES_MAX, METADATA_RESERVED
+from farebox.pricing.custom_cost import CustomCost, InvalidCustomCost, custom_cost
+
+_NAME_SHOWN: Final = 32
+_entries: Final = msgspec.json.Decoder(dict[str, str | int | float | bool])
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    """What a request says about itself."""
+
+    entries: Mapping[str, str | int | float | bool] | None = None
+    ignored: str = ""
+    """What of it is ignored and why, for a header of the response; empty: nothing."""
+
+
+def metadata_of(headers: RequestHeaders) -> Metadata:
+    """The first five entries of a flat JSON object; one null or nested value voids them all, as at Cloudflare."""
+    text = headers.get("cf-aig-metadata")
+    if not text:
+        return Metadata()
+    try:
+        entries = _entries.decode(text)
+    except msgspec.ValidationError:
+        return Metadata(ignored=_wrong_entry(msgspec.json.decode(text)))
+    except (msgspec.DecodeError, RecursionError):
+        return Metadata(ignored="all of it: it is not JSON")
+    kept = {key: value for key, value in entries.items() if not key.startswith(METADATA_RESERVED)}
+    ignored = []
+    if len(kept) < len(entries):
+        ignored.append(f"entries whose names begin with '{METADATA_RESERVED}'")
+    if len(kept) > METADATA_ENTRIES_MAX:
+        ignored.append(f"all but the first {METADATA_ENTRIES_MAX} entries")
+    return Metadata(dict(list(kept.items())[:METADATA_ENTRIES_MAX]) or None, "; ".join(ignored))
+
+
+def _wrong_entry(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "all of it: it is not a JSON object"
+    wrong = next((key for key, each in value.items() if each is None or isinstance(each, list | dict)), None)
+    if wrong is None:
+        return "all of it: a number in it is out of range"
+    shown = ascii(wrong[:_NAME_SHOWN])
+    return f"all of it: the value of {shown} is not a string, a number or a boolean"
+
+
+def custom_cost_of(headers: RequestHeaders) -> CustomCost | None:
+    """What a token costs according to the caller. Raises Problem (INVALID_REQUEST)."""
+    text = headers.get("cf-aig-custom-cost")
+    if not text:
+        return None
+    try:
+        return custom_cost(text)
+    except InvalidCustomCost as error:
+        raise Problem(INVALID_REQUEST, f"cf-aig-custom-cost: {error}") from error

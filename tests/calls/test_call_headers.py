@@ -1,0 +1,90 @@
+"""What callers say about a call in headers: its metadata, and what it costs by their own contract."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.pricing.custom_cost import custom_cost
+from tests.calls.kit import log_row, price_of
+from tests.engines import ON_BOTH_ENGINES
+from tests.support import Customer
+
+pytestmark = ON_BOTH_ENGINES
+
+
+def test_metadata_that_is_ignored_is_reported(customer: Customer) -> None:
+    many = dict.fromkeys("abcdefg", 1)
+    cases: list[tuple[str, Any, str]] = [
+        ('{"team":"red","n":1.5,"on":true}', {"team": "red", "n": 1.5, "on": True}, ""),
+        (json.dumps(many), dict.fromkeys("abcde", 1), "all but the first 5 entries"),
+        ('{"cf.x":1,"y":2}', {"y": 2}, "entries whose names begin with 'cf.'"),
+        (json.dumps({"cf.x": 1} | many), dict.fromkeys("abcde", 1), "'cf.'; all but the first 5"),
+        ('{"a":1,"b":null}', None, "all of it: the value of 'b' is not a string, a number or a boolean"),
+        ('{"a":{"b":1}}', None, "all of it: the value of 'a'"),
+        ('{"a\\r\\nx":[]}', None, "all of it: the value of 'a\\\\r\\\\nx'"),
+        ('{"\\u00fc":[]}', None, "all of it: the value of '\\\\xfc'"),
+        ("[1]", None, "all of it: it is not a JSON object"),
+        ("team=red", None, "all of it: it is not JSON"),
+        ("", None, ""),
+    ]
+    for text, kept, ignored in cases:
+        response = customer.chat(headers={"cf-aig-metadata": text})
+        assert response.status_code == 200, text
+        found = response.headers.get("farebox-metadata-ignored", "")
+        assert ignored.replace("\\\\", "\\") in found, (text, found)
+        assert bool(ignored) == bool(found)
+        assert log_row(customer, response.headers["cf-aig-log-id"]).get("metadata") == kept, text
+
+
+def own(customer: Customer, cost: str, model: str = "demo-1") -> httpx.Response:
+    return httpx.post(
+        f"{customer.gateway_url}/demo/chat/completions",
+        json={"model": model, "messages": [{"role": "user", "content": "one two three"}]},
+        headers={
+            "cf-aig-authorization": f"Bearer {customer.token}",
+            "authorization": "Bearer sk-own",
+            "cf-aig-custom-cost": cost,
+            "x-demo": "tokens=4 cached=2",
+        },
+        timeout=30,
+    )
+
+
+def test_custom_costs_are_those_of_the_log_and_charge_nothing(customer: Customer) -> None:
+    stated = '{"per_token_in": 0.5, "per_token_out": 0.25}'
+    row = log_row(customer, own(customer, stated).headers["cf-aig-log-id"])
+    assert (row["cost"], row["custom_cost"], row["wholesale"]) == (3 * 0.5 + 4 * 0.25, True, False)
+    cached = '{"per_token_in": 0.5, "per_token_out": 0.25, "per_cache_read_token": 0.125}'
+    row = log_row(customer, own(customer, cached).headers["cf-aig-log-id"])
+    assert row["cost"] == 0.5 + 2 * 0.125 + 4 * 0.25
+    row = log_row(customer, own(customer, stated, "unpriced").headers["cf-aig-log-id"])
+    assert (row["cost"], row["tokens_in"], row["tokens_out"], row["custom_cost"]) == (2.5, 3, 4, True)
+    assert customer.balance.posted == 5 * 10**9
+    paid = customer.chat("one two", headers={"cf-aig-custom-cost": '{"per_token_in": 0, "per_token_out": 0}'})
+    usage = paid.json()["usage"]
+    charge = price_of(usage["prompt_tokens"], usage["completion_tokens"])
+    assert customer.balance.posted == 5 * 10**9 - charge, "whoever pays by credit does not set the price"
+    row = log_row(customer, paid.headers["cf-aig-log-id"])
+    assert (row["cost"], row["custom_cost"]) == (charge / 10**9, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x", "[]", "{}", '{"per_token_in":1}', '{"per_token_in":-1,"per_token_out":1}',
+     '{"per_token_in":1e9,"per_token_out":1}', '{"per_token_in":1,"per_token_out":1,"per_request":1}',
+     '{"per_token_in":"much","per_token_out":1}', '{"per_token_in":"NaN","per_token_out":1}'],
+)  # fmt: skip
+def test_wrong_custom_costs_are_refused(customer: Customer, text: str) -> None:
+    response = own(customer, text)
+    assert response.status_code == 400
+    assert "cf-aig-custom-cost" in response.text
+
+
+def test_custom_costs_are_rounded_up_once() -> None:
+    cost = custom_cost('{"per_token_in": 1e-10, "per_token_out": 0.0000000001}')
+    assert cost.per_token_in == Decimal("1e-10")
+    assert cost.nanos({"input_tokens": 3, "output_tokens": 4}) == 1
+    assert cost.nanos({}) == 0
