@@ -1,6 +1,7 @@
 """Calls of `dynamic/…`: which model answers, what follows when it does not, and who pays for what."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -8,8 +9,9 @@ import pytest
 from openai import OpenAI
 
 from farebox.runtime.services import Services
+from farebox.storage.sql import Connection, rows
 from tests.calls.kit import differences, log_rows, price_of, set_gateway, set_price, set_provider
-from tests.engines import ON_BOTH_ENGINES
+from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.http.support import http
 from tests.support import Customer, Farebox, running_farebox
 
@@ -281,6 +283,59 @@ def test_limits_send_requests_to_the_fallback(customer: Customer) -> None:
     create(other, start("few"), limit("few", "first", limit=1), model("first"), END)
     assert chosen(other) == "first"
     assert customer.balance.held == 0
+
+
+def budgets(customer: Customer) -> dict[str, tuple[int, int]]:
+    """What is spent and held in the budgets of the account's routes, by the end of their scope."""
+
+    def read(connection: Connection) -> dict[str, tuple[int, int]]:
+        sql = "SELECT scope, sum(spent), sum(held) FROM budgets WHERE account_id = ? GROUP BY scope"
+        return {scope: (int(spent), int(held)) for scope, spent, held in rows(connection, sql, (customer.account_id,))}
+
+    return read_now(customer.farebox.services.settings, read)
+
+
+def test_a_budget_is_exact_and_sends_what_does_not_fit_to_the_fallback(customer: Customer) -> None:
+    create(
+        customer,
+        start("budget"),
+        limit("budget", "first", "second", limitType="cost", limit=0.001, key="metadata.user"),
+        model("first"),
+        model("second"),
+        END,
+    )
+    most = 1_000_000
+
+    def of(user: str) -> httpx.Response:
+        headers = {"cf-aig-metadata": json.dumps({"user": user}), "x-demo": "tokens=100"}
+        return call(customer, headers=headers, max_tokens=100)
+
+    with ThreadPoolExecutor(12) as pool:
+        responses = list(pool.map(of, ["a"] * 24 + ["b"]))
+    answered = [response.headers["cf-aig-model"] for response in responses]
+    assert {response.status_code for response in responses} == {200}
+    assert answered[-1] == "first"
+    charges = [customer.receipt(response.headers["cf-aig-log-id"])["charge_nanos"] for response in responses]
+    spent_of_a = sum(charge for charge, name in zip(charges[:-1], answered[:-1], strict=True) if name == "first")
+    assert 2 * price_of(2, 100) <= spent_of_a <= most
+    assert "second" in answered
+    assert sorted(budgets(customer).values()) == sorted([(spent_of_a, 0), (charges[-1], 0)])
+    assert (sum(charges), customer.balance.held) == (spent(customer), 0)
+
+
+def test_a_budget_without_a_way_out_refuses_and_says_which(customer: Customer) -> None:
+    few = limit("few", "first", limitType="cost", limit=0.001)
+    create(customer, start("few"), few, model("first", "second"), model("second"), END)
+    limited = call(customer, max_tokens=1000, headers={"x-demo": "tokens=1000"})
+    assert limited.status_code == 200
+    assert 100 < int(limited.headers["farebox-output-limit"]) < 500
+    for _ in range(5):
+        refused = call(customer, max_tokens=1000, headers={"x-demo": "tokens=1000"})
+        if refused.status_code != 200:
+            break
+    assert (refused.status_code, code(refused)) == (429, 2045)
+    assert "rule 'dynamic/r/few'" in refused.text
+    assert sum(spent for spent, _ in budgets(customer).values()) == spent(customer) <= 1_000_000
 
 
 def test_a_route_that_leads_to_no_model_says_where_it_ends(customer: Customer) -> None:

@@ -221,7 +221,7 @@ WRONG: tuple[tuple[Any, list[Any], str], ...] = (
     ([*limit(window=0), model(), END], [1, "properties", "window"], "length of the window"),
     ([*limit(limit=0.5), model(), END], [1, "properties", "limit"], "greater than or equal to 1"),
     ([*limit(limit=0), model(), END], [], "greater than 0"),
-    ([*limit(limitType="cost"), model(), END], [1, "properties", "limitType"], "'cost' is not available"),
+    ([*limit(limitType="cost", limit=1e10), model(), END], [1, "properties", "limit"], "less than or equal to"),
     ([*limit(key="user.id"), model(), END], [1, "properties", "key"], "Unknown field 'user.id'"),
 )
 # fmt: on

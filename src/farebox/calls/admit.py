@@ -16,7 +16,7 @@ from farebox.calls.counting import count_input
 from farebox.calls.credit_refusal import credit_refusal
 from farebox.calls.model import Call
 from farebox.calls.spend_refusal import spend_refusal
-from farebox.calls.spend_rules import budgets_of, rules_for
+from farebox.calls.spend_rules import budgets_of, may_count, rules_for
 from farebox.calls.stages import CallContext, Held, Terms
 from farebox.errors import ESTIMATE_CAPPED, NOT_METERED, Problem
 from farebox.ledger.commands import Hold, Outcome, Verdict
@@ -257,7 +257,7 @@ async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
         owner=services.instance,
         counted_at=call.started_at,
     )
-    if call.gateway.spend_limits is not None:
+    if may_count(call):
         hold = _in_budgets(call, hold)
     try:
         verdict = await services.ledger.do(hold)

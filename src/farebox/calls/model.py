@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from farebox.errors import Problem
-from farebox.gateway import GatewayConfig
+from farebox.gateway import GatewayConfig, SpendRule
 from farebox.memfile import Body
 from farebox.pricing.custom_cost import CustomCost
 from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
@@ -83,6 +83,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     user_agent: str = ""
     token_id: str = ""
     """Of the access token; empty where there was none."""
+    route_limits: tuple[tuple[SpendRule, str], ...] = ()
+    """The limits of cost that the route has led it through, each with its scope in the ledger."""
     route: str = ""
     """The name of the dynamic route that chose the model; empty: the request named it."""
     common_form: bool = False

@@ -14,7 +14,7 @@ from farebox.calls.logs import with_room
 from farebox.calls.model import Call, Sink
 from farebox.calls.relay import relay_response
 from farebox.calls.settle import end_without_response
-from farebox.calls.spend_rules import rules_for
+from farebox.calls.spend_rules import may_count, rules_for
 from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Metered, Priced, Stage, Terms
 from farebox.calls.tiers import find_price, hold_price, requested_price
 from farebox.calls.unpaid import check_unpaid
@@ -41,7 +41,7 @@ async def serve_call(
     try:
         stage = priced = price_call(context)
         if priced.metered is None or call.own_key:
-            counts = call.gateway.spend_limits is not None and priced.terms is not None and bool(rules_for(call))
+            counts = may_count(call) and priced.terms is not None and bool(rules_for(call))
             if counts and priced.terms is not None:
                 stage = Admitting(context, priced.metered, priced.terms)
                 with watch.waiting(services.settings.call_timeout_ms / 1000):

@@ -69,13 +69,18 @@ def _window(gateway_id: str, rule_id: str, limit: float, seconds: int, technique
     )
 
 
+def may_count(call: Call) -> bool:
+    """Whether there may be rules that count this call."""
+    return call.gateway.spend_limits is not None or bool(call.route_limits)
+
+
 def rules_for(call: Call) -> list[tuple[SpendRule, str]]:
-    """The rules that count this call, each with its scope."""
+    """The rules that count this call, each with its scope: those of its dynamic route, and its gateway's."""
+    found = list(call.route_limits)
     limits = call.gateway.spend_limits
     if limits is None or not limits.enabled:
-        return []
+        return found
     said = _Said(call)
-    found: list[tuple[SpendRule, str]] = []
     for rule in limits.rules:
         values = _partition(rule, said) if rule.enabled else None
         if values is not None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 from msgspec.structs import replace
@@ -19,13 +20,14 @@ from farebox.errors import (
     SPEND_LIMITED,
     Problem,
 )
+from farebox.gateway import SpendRule
 from farebox.http.build_call import ProxyRequest, RouteName, compat_call
 from farebox.http.metadata import metadata_of
 from farebox.http.parse_body import parse_body
 from farebox.http.steps import OF_ONE_STEP, Steps
-from farebox.providers.reading import read_fields
+from farebox.providers.reading import ROUTE_PREFIX, read_fields
 from farebox.routing.conditions import MISSING, Lookup
-from farebox.routing.elements import Edge, Model, Rate
+from farebox.routing.elements import Edge, Limit, Model, Rate
 from farebox.routing.graph import Graph, Stop, key_field
 from farebox.runtime.services import Services
 
@@ -56,8 +58,6 @@ async def route_steps(services: Services, request: ProxyRequest, name: str) -> S
 class _RouteSteps:
     """The models that a request has reached so far."""
 
-    passed_over = (*OF_ONE_STEP, *_REFUSED)
-
     def __init__(
         self, services: Services, request: ProxyRequest, name: str, route_id: str, graph: Graph, lookup: Lookup
     ) -> None:
@@ -69,13 +69,28 @@ class _RouteSteps:
         self._graph = graph
         self._lookup = lookup
         self._number = 0
+        self._costs: list[Rate] = []
+        """The limits of cost that the request has been led through. The ledger decides whether it fits."""
         first = self._next(graph.first)
         if isinstance(first, Stop):
             raise _stopped(name, first)
         self._model = first
 
     def more(self) -> bool:
-        fallback: Edge | None = self._model.outputs.fallback
+        return self._take(self._model.outputs.fallback)
+
+    def after(self, problem: Problem) -> bool:
+        refused = None if problem.shortage is None else self._refusing(problem.shortage.rule_id)
+        if refused is None:
+            return problem.kind in (*OF_ONE_STEP, *_REFUSED) and self.more()
+        del self._costs[self._costs.index(refused) :]
+        return self._take(refused.outputs.fallback)
+
+    def _refusing(self, rule_id: str | None) -> Rate | None:
+        return next((limit for limit in self._costs if self._rule_id(limit) == rule_id), None)
+
+    def _take(self, fallback: Edge | None) -> bool:
+        """Whether this edge leads to a model, which is then the next step."""
         found = None if fallback is None else self._next(fallback.element_id)
         if not isinstance(found, Model):
             return False
@@ -94,6 +109,7 @@ class _RouteSteps:
         return replace(
             call,
             route=self._name,
+            route_limits=tuple(map(self._limit, self._costs)),
             attempts_max=choice.retries + 1,
             request_timeout_ms=timeout or call.request_timeout_ms,
         )
@@ -101,17 +117,40 @@ class _RouteSteps:
     def _next(self, element_id: str) -> Model | Stop:
         return self._graph.next_model(element_id, self._lookup, self._services.ids.chance, self._count)
 
-    def _count(self, element: Rate, lookup: Lookup) -> int | None:
+    def _count(self, element: Rate, _: Lookup) -> int | None:
         """Count the request against a limit of the route, whatever version of it is deployed."""
-        limit, field = element.properties, key_field(element.properties)
-        value = MISSING if field is None else lookup(field)
+        limit = element.properties
+        if limit.limit_type == "cost":
+            self._costs.append(element)
+            return None
         return self._services.route_rates.admit(
-            (self._asked.account_id, f"{self._route_id}/{element.id}/{_digest(value)}"),
+            (self._asked.account_id, f"{self._route_id}/{element.id}/{self._value(limit)}"),
             int(limit.limit),
             limit.window,
             sliding=limit.technique == "sliding",
             now_ms=self._services.clock.now_ms(),
         )
+
+    def _value(self, limit: Limit) -> str:
+        """A name for the value that the limit counts for itself."""
+        field = key_field(limit)
+        return _digest(MISSING if field is None else self._lookup(field))
+
+    def _rule_id(self, element: Rate) -> str:
+        return f"{ROUTE_PREFIX}{self._name}/{element.id}"
+
+    def _limit(self, element: Rate) -> tuple[SpendRule, str]:
+        """A limit of cost as the ledger's budgets know it, whatever version of the route is deployed."""
+        limit = element.properties
+        rule = SpendRule(
+            id=self._rule_id(element),
+            limit=limit.limit,
+            limit_type="cost",
+            window=limit.window,
+            technique=limit.technique,
+        )
+        scope = f"route:{self._route_id}/{quote(element.id, safe='')}/{limit.window}{limit.technique[0]}"
+        return rule, f"{scope}/{self._value(limit)}"
 
 
 def _stopped(name: str, stop: Stop) -> Problem:

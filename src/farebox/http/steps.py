@@ -29,7 +29,6 @@ from farebox.errors import (
     UPSTREAM_TIMEOUT,
     UPSTREAM_UNREACHABLE,
     ZDR_UNAVAILABLE,
-    ErrorKind,
     Problem,
 )
 from farebox.http.build_call import ProxyRequest, RouteName, compat_call, native_call
@@ -81,17 +80,16 @@ _STEP_OPTIONS: Final = {
 class Steps(Protocol):
     """What a request is tried with, one after the other. The first step is there from the start."""
 
-    @property
-    def passed_over(self) -> tuple[ErrorKind, ...]:
-        """The problems of a step after which the next is tried."""
-        ...
-
     async def call(self) -> Call:
         """What the present step calls. Raises Problem."""
         ...
 
     def more(self) -> bool:
         """The present step has failed: whether there is another; that is then the present one."""
+        ...
+
+    def after(self, problem: Problem) -> bool:
+        """The same where Farebox has not got a response to pass on."""
         ...
 
 
@@ -105,7 +103,7 @@ async def serve_steps(services: Services, steps: Steps, sink: HttpSink, watch: W
             if await serve_call(services, call, sink, watch, steps.more):
                 return
         except Problem as problem:
-            if problem.kind not in steps.passed_over or not steps.more():
+            if not steps.after(problem):
                 raise
 
 
@@ -120,8 +118,6 @@ async def universal_steps(services: Services, request: ProxyRequest) -> Steps:
 class _UniversalSteps:
     """The steps of the universal endpoint, as they are listed."""
 
-    passed_over = OF_ONE_STEP
-
     def __init__(self, services: Services, request: ProxyRequest, steps: list[Step]) -> None:
         self._services = services
         self._asked = request
@@ -133,6 +129,9 @@ class _UniversalSteps:
             return False
         self._number += 1
         return True
+
+    def after(self, problem: Problem) -> bool:
+        return problem.kind in OF_ONE_STEP and self.more()
 
     async def call(self) -> Call:
         """A step has its own headers and key; our token and options come with the request."""

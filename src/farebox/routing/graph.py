@@ -22,6 +22,7 @@ from farebox.routing.elements import (
 )
 
 PERCENTAGES_MAX: Final = 5
+COST_MAX_USD: Final = 1_000_000_000
 _percent = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%").fullmatch
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -207,10 +208,11 @@ def key_field(limit: Limit) -> str | None:
 
 def _limit_faults(limit: Limit, at: int) -> list[Fault]:
     faults = []
-    if limit.limit_type == "cost":
-        faults.append(Fault((at, "properties", "limitType"), "'cost' is not available in this release: use 'count'"))
     if limit.window <= 0:
         faults.append(Fault((at, "properties", "window"), "Required: the length of the window in seconds"))
+    if limit.limit_type == "cost" and limit.limit > COST_MAX_USD:
+        message = f"Number must be less than or equal to {COST_MAX_USD}"
+        faults.append(Fault((at, "properties", "limit"), message))
     if limit.limit_type == "count" and limit.limit < 1:
         faults.append(Fault((at, "properties", "limit"), "Number must be greater than or equal to 1"))
     if "." in limit.key and key_field(limit) is None:

@@ -13,6 +13,7 @@ from farebox.http.envelope import Response, ok, plain
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
 from farebox.providers.catalogue import provider_of
+from farebox.providers.naming import is_custom
 from farebox.providers.reading import common_path
 from farebox.routing.elements import Element, Model, in_newer_form
 from farebox.routing.graph import InvalidRoute, graph_of, is_draft
@@ -24,8 +25,6 @@ ROUTES_MAX = 200
 """Routes of one gateway."""
 VERSIONS_MAX = 500
 """Versions of one route."""
-CUSTOM = "custom-"
-"""What the names of an account's own providers begin with."""
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -313,7 +312,7 @@ def _provider_faults(request: Request, elements: list[Element]) -> list[Fault]:
             continue
         slug, where = element.properties.provider, ("body", "elements", at, "properties", "provider")
         provider = provider_of(slug)
-        if slug.startswith(CUSTOM):
+        if is_custom(slug):
             continue  # it may be added later
         if provider is None or request.services.configuration.provider(provider.slug) is None:
             faults.append(Fault(where, f"There is no provider '{slug}'"))
