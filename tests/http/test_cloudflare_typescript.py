@@ -94,3 +94,24 @@ def test_stored_keys_and_custom_providers(node: str, farebox: Farebox) -> None:
     assert reported["made"]["headers"] == '{"x-api-key":"…"}'
     assert [(one["status"], one["code"]) for one in reported["refused"]] == [(400, 7001)] * 3 + [(404, 7002)]
     assert all("already exists" in one["message"] for one in reported["refused"][:2])
+
+
+def test_the_lives_of_routes_datasets_evaluations_and_logs(node: str, customer: Customer) -> None:
+    log_ids = [customer.chat().headers["cf-aig-log-id"] for _ in range(2)]
+    reported = json.loads(run(node, "routing.mjs", customer))
+    made, got = reported["made"], reported["got"]
+    assert (made["name"], made["version"]["active"], made["gateway_id"]) == ("support", "true", "default")
+    assert (reported["twice"], reported["cut"]) == ([400, 7005], [400, 7001])
+    assert (reported["renamed"]["success"], reported["renamed"]["route"]["name"]) == (True, "help")
+    assert (got["name"], got["elements"][1]["properties"]["model"]) == ("help", "demo-2")
+    assert (reported["seen"]["active"], reported["seen"]["elements"]) == ("true", reported["deployed"]["elements"])
+    assert (reported["counts"], reported["deletedRoute"]["id"]) == ([1, 2, 2], made["id"])
+    assert reported["goneRoute"] == [404, 7005]
+    assert (reported["logs"], [log["id"] for log in reported["rated"]]) == (2, [log_ids[1]])
+    assert (reported["changed"]["name"], reported["sums"]) == ("better", [1, 1])
+    evaluation = reported["evaluation"]
+    assert (evaluation["processed"], evaluation["total_logs"]) == (True, 2)
+    assert sorted(each["evaluation_type_id"] for each in evaluation["results"]) == sorted(reported["types"])
+    assert {each["status_description"] for each in evaluation["results"]} == {"completed"}
+    assert reported["goneEvaluation"] == [404, 7002]
+    assert (reported["deletedLogs"], reported["left"]) == ({"success": True}, 1)
