@@ -60,9 +60,12 @@ COMMON = frozenset({"compat", "rest"})
 
 
 class RouteName(msgspec.Struct, frozen=True):
-    """The name of a dynamic route that is called in the place of a model."""
+    """The name of a dynamic route that is called in the place of a model, or what may be the alias of a model."""
 
     name: str
+    path: str
+    """Of the common form."""
+    is_alias: bool
 
 
 class ProxyRequest(msgspec.Struct, frozen=True):
@@ -149,8 +152,8 @@ async def compat_call(services: Services, request: ProxyRequest, chosen: str = "
     found = await parse_body(
         services, request.watch, request.account_id, read_common, request.body, place, refusals, own_key, chosen, own
     )
-    if found.route:
-        return RouteName(found.route)
+    if found.route or found.alias:
+        return RouteName(found.route or found.alias, request.path, is_alias=not found.route)
     known = request.known.get(found.slug)
     if known is not None and isinstance(found.read, Read):
         return _with_body(services, request, known, found.read)

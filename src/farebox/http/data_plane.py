@@ -30,7 +30,7 @@ from farebox.http.parse_body import shutting_down
 from farebox.http.payer import pays_itself
 from farebox.http.permits import Permit, Understood, permit_of
 from farebox.http.provider_errors import Form
-from farebox.http.route_steps import route_steps
+from farebox.http.route_steps import named_steps
 from farebox.http.router import shown
 from farebox.http.sink import HttpSink
 from farebox.http.steps import common_call, serve_steps, universal_steps
@@ -135,7 +135,7 @@ class DataPlane:
             else:
                 call = known_call(services, request) or await self._call(request)
                 if isinstance(call, RouteName):
-                    await serve_steps(services, await route_steps(services, request, call.name), sink, watch)
+                    await serve_steps(services, await named_steps(services, request, call), sink, watch)
                     return
                 del request  # the call has the body, or another in its place
                 count_key(services, call)

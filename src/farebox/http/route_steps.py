@@ -24,7 +24,7 @@ from farebox.gateway import SpendRule
 from farebox.http.build_call import ProxyRequest, RouteName, compat_call
 from farebox.http.metadata import metadata_of
 from farebox.http.parse_body import parse_body
-from farebox.http.steps import OF_ONE_STEP, Steps
+from farebox.http.steps import OF_ONE_STEP, Steps, no_provider
 from farebox.providers.reading import ROUTE_PREFIX, read_fields
 from farebox.routing.conditions import MISSING, Lookup
 from farebox.routing.elements import Edge, Limit, Model, Rate
@@ -34,6 +34,19 @@ from farebox.runtime.services import Services
 _PATH: Final = "chat/completions"
 _REFUSED: Final = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, ESTIMATE_CAPPED, REQUEST_REFUSED)
 """Refusals of one model, after which another may be affordable."""
+
+
+async def named_steps(services: Services, request: ProxyRequest, named: RouteName) -> Steps:
+    """The steps of a request to a dynamic route, or to a model alias. Raises Problem."""
+    if not named.is_alias:
+        return await route_steps(services, request, named.name)
+    graph = await services.configuration.alias(request.account_id, request.gateway_id, named.name)
+    if graph is None:
+        raise Problem(INVALID_REQUEST, no_provider(named.name))
+    if request.own_key:
+        message = "A model alias names the providers, so it takes no provider key of the caller's: leave it out."
+        raise Problem(INVALID_REQUEST, message)
+    return _RouteSteps(services, replace(request, path=named.path), named.name, "", graph, _lookup(request, {}))
 
 
 async def route_steps(services: Services, request: ProxyRequest, name: str) -> Steps:

@@ -21,6 +21,7 @@ from farebox.http.control import (
     holds,
     logs,
     messages,
+    model_aliases,
     own,
     profile,
     provider_configs,
@@ -61,6 +62,8 @@ EVALUATIONS = f"{GATEWAY}/evaluations"
 CONFIGS = f"{GATEWAY}/provider_configs"
 CUSTOM = f"{ACCOUNT}/ai-gateway/custom-providers"
 OWN = f"{ACCOUNT}/farebox"
+ALIASES = f"{OWN}/model-aliases"
+GATEWAY_ALIASES = f"{OWN}/gateways/{{gateway_id}}/model-aliases"
 
 
 @cache
@@ -283,6 +286,23 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path=f"{OWN}/gateways/{{gateway_id}}/spend-limits", handler=spend_rules.states,
           permissions=READ, shape=Shape.PAGE, takes=spend_rules.SpendQuery, result=spend_rules.SpendState,
           summary="What is left of each rule of a gateway's spend limits, in nano-dollars"),
+
+    Route(method="GET", path=ALIASES, handler=model_aliases.list_all, permissions=READ, shape=Shape.PAGE,
+          takes=Paging, result=model_aliases.Alias, summary="List the model aliases of the account"),
+    Route(method="GET", path=f"{ALIASES}/{{alias}}", handler=model_aliases.get, permissions=READ,
+          result=model_aliases.Alias, summary="One model alias of the account"),
+    Route(method="PUT", path=f"{ALIASES}/{{alias}}", handler=model_aliases.put, permissions=WRITE,
+          takes=model_aliases.AliasSet, result=model_aliases.Alias, summary="Set a model alias of the account"),
+    Route(method="DELETE", path=f"{ALIASES}/{{alias}}", handler=model_aliases.delete, permissions=WRITE,
+          result=model_aliases.Alias, summary="Delete a model alias of the account"),
+    Route(method="GET", path=GATEWAY_ALIASES, handler=model_aliases.list_of_gateway, permissions=READ, shape=Shape.PAGE,
+          takes=Paging, result=model_aliases.Alias, summary="List the model aliases of a gateway"),
+    Route(method="GET", path=f"{GATEWAY_ALIASES}/{{alias}}", handler=model_aliases.get_of_gateway, permissions=READ,
+          result=model_aliases.Alias, summary="One model alias of a gateway"),
+    Route(method="PUT", path=f"{GATEWAY_ALIASES}/{{alias}}", handler=model_aliases.put_of_gateway, permissions=WRITE,
+          takes=model_aliases.AliasSet, result=model_aliases.Alias, summary="Set a model alias of a gateway"),
+    Route(method="DELETE", path=f"{GATEWAY_ALIASES}/{{alias}}", handler=model_aliases.delete_of_gateway,
+          permissions=WRITE, result=model_aliases.Alias, summary="Delete a model alias of a gateway"),
 
     Route(method="POST", path=f"{OWN}/holds", handler=holds.create, permissions=HOLDS, status=201,
           takes=holds.HoldCreate, idempotent=True, result=holds.Hold,

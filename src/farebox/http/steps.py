@@ -158,7 +158,8 @@ class _UniversalSteps:
             return await native_call(services, of_step)
         call = await common_call(services, of_step)
         if isinstance(call, RouteName):
-            raise Problem(INVALID_REQUEST, "A step cannot be a dynamic route: call the route by itself.")
+            message = "A step cannot be a dynamic route or a model alias: call that by itself."
+            raise Problem(INVALID_REQUEST, message if not call.is_alias else no_provider(call.name))
         return call
 
 
@@ -169,9 +170,14 @@ async def common_call(services: Services, request: ProxyRequest) -> Call | Route
     if request.method != "POST" or path is None:
         raise Problem(NO_ROUTE, f"There is no {request.method} {request.path[:100]} here.")
     call = await compat_call(services, replace(request, path=path))
-    if isinstance(call, RouteName) and (request.slug != "compat" or path != "chat/completions"):
+    if isinstance(call, RouteName) and not call.is_alias and (request.slug != "compat" or path != "chat/completions"):
         raise Problem(INVALID_REQUEST, "Dynamic routes are called on …/compat/chat/completions.")
     return call
+
+
+def no_provider(name: str) -> str:
+    """What is wrong with a model that is neither a provider's nor an alias."""
+    return f"The model {name[:100]!r} names no provider: write it as `provider/model`."
 
 
 def _endpoint(step: Step) -> tuple[str, str]:

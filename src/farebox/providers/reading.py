@@ -63,6 +63,8 @@ class CommonRead(msgspec.Struct, frozen=True):
     """None if the provider has no such form."""
     route: str = ""
     """The name of the dynamic route that is called in the place of a model; then there is nothing else."""
+    alias: str = ""
+    """The same for a model that names no provider: the account may have an alias of this name."""
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -166,6 +168,8 @@ def read_common(
     named = chosen or bodies.decode(_MODEL_FIELD, body).model
     if not chosen and named.startswith(ROUTE_PREFIX):
         return CommonRead("", route=named.removeprefix(ROUTE_PREFIX))
+    if named and not chosen and "/" not in named and not named.startswith("@"):
+        return CommonRead("", alias=named)
     slug, model = compat_model(named)
     own_key = own_key or slug in own or is_custom(slug)
     provider = metered_as(slug)

@@ -9,19 +9,23 @@ from typing import Final, TypeAlias
 from farebox.routing.conditions import Compiled, InvalidCondition, Lookup, check_field
 from farebox.routing.elements import (
     ELEMENTS_MAX,
+    Choice,
     Conditional,
     Edge,
     Element,
     End,
     Limit,
+    LimitedOutputs,
     Model,
     Percentage,
     Rate,
     Start,
+    StartOutputs,
     edges,
 )
 
 PERCENTAGES_MAX: Final = 5
+ALIAS_TARGETS_MAX: Final = 10
 COST_MAX_USD: Final = 1_000_000_000
 _percent = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%").fullmatch
 Path: TypeAlias = tuple[str | int, ...]
@@ -127,6 +131,18 @@ def graph_of(elements: Sequence[Element]) -> Graph:
         raise InvalidRoute(faults)
     bodies = frozenset(name.removeprefix("body.") for name in fields if name.startswith("body."))
     return Graph(by_id, start.outputs.next.element_id, conditions, shares, bodies)
+
+
+def graph_of_targets(targets: Sequence[str]) -> Graph:
+    """The route of a model alias: its targets (`provider/model`), each where the one before fails."""
+    end = End(id="end")
+    elements: list[Element] = [Start(id="start", outputs=StartOutputs(Edge("0"))), end]
+    for at, target in enumerate(targets):
+        provider, _, model = target.partition("/")
+        fallback = Edge(str(at + 1)) if at + 1 < len(targets) else None
+        outputs = LimitedOutputs(Edge(end.id), fallback)
+        elements.append(Model(id=str(at), properties=Choice(provider, model), outputs=outputs))
+    return graph_of(elements)
 
 
 def is_draft(elements: Sequence[Element]) -> bool:

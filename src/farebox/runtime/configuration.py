@@ -14,7 +14,7 @@ from farebox.pricing.pricebook import OwnMarkup, OwnPrice, PriceBook
 from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped
 from farebox.providers.catalogue import PROVIDERS
 from farebox.routing.elements import Element
-from farebox.routing.graph import Graph, graph_of
+from farebox.routing.graph import Graph, graph_of, graph_of_targets
 from farebox.runtime.own_providers import OwnProviders, read_own_providers
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.storage.accounts import find_token, find_user
@@ -29,6 +29,7 @@ from farebox.storage.config import (
 )
 from farebox.storage.database import Database
 from farebox.storage.gateways import GatewayRow, find_gateway, put_gateway
+from farebox.storage.model_aliases import find_alias
 from farebox.storage.routes import find_route_named
 from farebox.storage.sql import Connection
 from farebox.vault import Vault, same
@@ -60,6 +61,8 @@ class Configuration:
         self._gateways: dict[tuple[str, str], GatewayConfig] = {}
         self._no_gateways: dict[tuple[str, str], None] = {}
         """Cached misses: browsers repeat such requests, and anyone can send them."""
+        self._aliases: dict[tuple[str, str, str], Graph | None] = {}
+        """What models without a provider stand for, by account, gateway and name; None: nothing."""
         self._routes: dict[tuple[str, str, str], tuple[str, Graph] | None] = {}
         """ID and graph of deployed routes by account, gateway and name; None: there is none that can be called."""
         self._own: dict[tuple[str, str], OwnProviders] = {}
@@ -146,6 +149,20 @@ class Configuration:
             _remember(self._routes, key, route)
         return route
 
+    async def alias(self, account_id: str, gateway_id: str, name: str) -> Graph | None:
+        """What the model alias of the gateway, or else of the account, stands for; None if there is none."""
+        key = (account_id, gateway_id, name)
+        if key in self._aliases:
+            return self._aliases[key]
+        edition = self.edition
+        row = await self._database.get(lambda connection: find_alias(connection, *key))
+        if row is None:
+            row = await self._database.get(lambda connection: find_alias(connection, account_id, "", name))
+        alias = None if row is None else graph_of_targets(msgspec.json.decode(row.targets, type=list[str]))
+        if edition == self.edition:
+            _remember(self._aliases, key, alias)
+        return alias
+
     async def own_providers(self, account_id: str, gateway_id: str) -> OwnProviders:
         """The keys that are stored for the gateway, and the account's custom providers."""
         key = (account_id, gateway_id)
@@ -179,6 +196,7 @@ class Configuration:
         self._gateways.clear()
         self._no_gateways.clear()
         self._routes.clear()
+        self._aliases.clear()
         self._own.clear()
         rows = {row.name: row for row in await self._database.get(list_providers)}
         for provider in PROVIDERS:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
 from farebox.storage.config import bump_config_version
 from farebox.storage.datasets import delete_datasets_of
+from farebox.storage.model_aliases import delete_aliases_of
 from farebox.storage.routes import delete_routes_of
 from farebox.storage.sql import Connection, row, rows
 
@@ -59,6 +60,7 @@ def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> 
     """Delete the gateway with its routes, datasets and evaluations; whether it existed."""
     bump_config_version(connection)
     delete_datasets_of(connection, account_id, gateway_id)
+    delete_aliases_of(connection, account_id, gateway_id)
     delete_routes_of(connection, account_id, gateway_id)
     connection.execute(
         f"DELETE FROM gateways WHERE {OF_ACCOUNT} AND gateway_id = ?",

@@ -283,6 +283,17 @@ CREATE TABLE route_deployments (          -- which version began to serve when; 
     PRIMARY KEY (bucket, account_id, gateway_id, route_id, deployment_id)
 ) /* clustered */;
 
+CREATE TABLE model_aliases (              -- an account's own names for models
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    gateway_id  TEXT NOT NULL,            -- empty: for all gateways of the account
+    alias       TEXT NOT NULL,
+    targets     TEXT NOT NULL,            -- JSON array of provider/model, in the order in which they are tried
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id, alias)
+) /* clustered */;
+
 CREATE TABLE datasets (                   -- filters over the log of a gateway, by name
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,

@@ -136,3 +136,15 @@ CREATE TABLE budgets (
     PRIMARY KEY (bucket, account_id, scope, start)
 ) /* clustered */;
 CREATE INDEX budgets_ended ON budgets (bucket, ends_at);
+
+-- Model aliases.
+CREATE TABLE model_aliases (
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    gateway_id  TEXT NOT NULL,
+    alias       TEXT NOT NULL,
+    targets     TEXT NOT NULL,
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id, alias)
+) /* clustered */;

@@ -1,0 +1,148 @@
+"""Farebox extension: an account's own names for models, with what is called where the first target fails."""
+
+from functools import partial
+from typing import Annotated
+
+import msgspec
+
+from farebox.calls import logs
+from farebox.errors import NOT_FOUND, Problem
+from farebox.http.control.wire import Paging, iso
+from farebox.http.envelope import Response, ok, page
+from farebox.http.request import Request
+from farebox.http.validation import Fault, InvalidInput, invalid
+from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.naming import compat_model
+from farebox.routing.graph import ALIAS_TARGETS_MAX
+from farebox.storage import model_aliases as store
+from farebox.storage.model_aliases import ModelAlias
+from farebox.storage.sql import Connection
+
+ALIASES_MAX = 200
+"""Aliases of one gateway, and of the account itself."""
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$"
+
+
+class AliasSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`provider/model`, in the order in which they are tried."""
+
+    targets: Annotated[
+        list[Annotated[str, msgspec.Meta(min_length=1, max_length=256)]],
+        msgspec.Meta(min_length=1, max_length=ALIAS_TARGETS_MAX),
+    ]
+
+
+class Alias(msgspec.Struct, frozen=True, kw_only=True):
+    """`gateway_id` is null where the alias is for all gateways of the account."""
+
+    alias: str
+    gateway_id: str | None
+    targets: list[str]
+    created_at: str
+    modified_at: str
+
+
+async def list_all(request: Request, query: Paging) -> Response:
+    await _check_gateway(request)
+    read = partial(store.list_aliases, account_id=request.account_id, gateway_id=_gateway(request))
+    found = await request.services.database.scan(read)
+    window = query.window()
+    shown = [_wire(alias) for alias in found[window.offset : window.offset + window.per_page]]
+    return page(shown, window.page, window.per_page, len(found))
+
+
+async def get(request: Request, _: None) -> Response:
+    return ok(_wire(await request.services.database.get(partial(_find, request=request))))
+
+
+async def put(request: Request, body: AliasSet) -> Response:
+    """Create the alias, or replace its targets."""
+    await _check_gateway(request)
+    name = request.path["alias"]
+    _check(name, body.targets)
+    at, targets = request.services.clock.now_ms(), msgspec.json.encode(body.targets).decode()
+
+    def write(connection: Connection) -> ModelAlias:
+        known = {alias.alias: alias for alias in store.list_aliases(connection, request.account_id, _gateway(request))}
+        if name not in known and len(known) >= ALIASES_MAX:
+            raise invalid(f"At most {ALIASES_MAX} aliases", "path", "alias")
+        created_at = known[name].created_at if name in known else at
+        alias = ModelAlias(request.account_id, _gateway(request), name, targets, created_at, at)
+        store.put_alias(connection, alias)
+        return alias
+
+    alias = await request.services.database.write(write)
+    await request.services.configuration.forget()
+    return ok(_wire(alias))
+
+
+async def delete(request: Request, _: None) -> Response:
+    def write(connection: Connection) -> ModelAlias:
+        alias = _find(connection, request)
+        store.delete_alias(connection, alias)
+        return alias
+
+    alias = await request.services.database.write(write)
+    await request.services.configuration.forget()
+    return ok(_wire(alias))
+
+
+async def list_of_gateway(request: Request, query: Paging) -> Response:
+    return await list_all(request, query)
+
+
+async def get_of_gateway(request: Request, _: None) -> Response:
+    return await get(request, None)
+
+
+async def put_of_gateway(request: Request, body: AliasSet) -> Response:
+    return await put(request, body)
+
+
+async def delete_of_gateway(request: Request, _: None) -> Response:
+    return await delete(request, None)
+
+
+def _gateway(request: Request) -> str:
+    return request.path.get("gateway_id", "")
+
+
+async def _check_gateway(request: Request) -> None:
+    """Raises Problem (NOT_FOUND)."""
+    if _gateway(request):
+        await logs.check_gateway(request.services, request.account_id, _gateway(request))
+
+
+def _check(name: str, targets: list[str]) -> None:
+    """Raises InvalidInput."""
+    faults = []
+    try:
+        msgspec.convert(name, Annotated[str, msgspec.Meta(pattern=NAME)])
+    except msgspec.ValidationError:
+        message = "An alias has 1 to 64 letters, digits and '_.:-', and no slash"
+        faults.append(Fault(("path", "alias"), message))
+    for at, target in enumerate(targets):
+        try:
+            compat_model(target)
+        except InvalidRequest as error:
+            faults.append(Fault(("body", "targets", at), str(error)))
+    if faults:
+        raise InvalidInput(faults)
+
+
+def _find(connection: Connection, request: Request) -> ModelAlias:
+    """Raises Problem (NOT_FOUND)."""
+    found = store.find_alias(connection, request.account_id, _gateway(request), request.path["alias"])
+    if found is None:
+        raise Problem(NOT_FOUND, "Not Found")
+    return found
+
+
+def _wire(alias: ModelAlias) -> Alias:
+    return Alias(
+        alias=alias.alias,
+        gateway_id=alias.gateway_id or None,
+        targets=msgspec.json.decode(alias.targets, type=list[str]),
+        created_at=iso(alias.created_at),
+        modified_at=iso(alias.modified_at),
+    )
