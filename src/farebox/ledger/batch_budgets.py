@@ -23,10 +23,8 @@ class BatchBudgets:
         self._connection = connection
         self._stored: dict[tuple[_Scope, int], tuple[int, int]] = {}
         """Scope and first slot of a window → what was spent and held in it before the batch."""
-        self._since: dict[_Scope, dict[int, list[int]]] = {}
-        """Scope → slot → what the batch adds to what is spent and held there."""
-        self._reserved: list[tuple[Any, ...]] = []
-        self._given_back: list[tuple[Any, ...]] = []
+        self._slots: dict[_Scope, dict[int, _Slot]] = {}
+        """Scope → slot → what the batch adds there."""
         self._counted: list[tuple[Any, ...]] = []
 
     def refusal(self, bucket: int, hold: Hold) -> tuple[Outcome, int, int, int] | None:
@@ -42,38 +40,59 @@ class BatchBudgets:
             assert stored is not None
             self._stored[key] = stored
         spent, held = stored
-        for start, (more_spent, more_held) in self._since.get(scope, {}).items():
+        for start, slot in self._slots.get(scope, {}).items():
             if start >= budget.since:
-                spent += more_spent
-                held += more_held
+                spent += slot.spent
+                held += slot.reserved - slot.given_back
         return spent, held
 
     def reserve(self, bucket: int, hold: Hold) -> None:
         """The hold is admitted."""
         for budget in hold.budgets:
-            scope = (bucket, hold.account_id, budget.scope)
-            self._add(scope, budget.start, 0, hold.reserved)
-            self._reserved.append((*scope, budget.start, hold.reserved, budget.ends_at))
+            slot = self._slot((bucket, hold.account_id, budget.scope), budget.start)
+            slot.reserved += hold.reserved
+            slot.ends_at = budget.ends_at
 
     def end(self, key: tuple[int, str, str], slots: str, held: int, counts: int | None) -> None:
         """The hold of this key, which reserved `held`, has ended; `counts` is None if it was not settled."""
         for name, start in slots_of(slots):
-            scope = (*key[:2], name)
-            self._add(scope, start, counts or 0, -held)
-            self._given_back.append((counts or 0, held, *scope, start))
+            slot = self._slot((key[0], key[1], name), start)
+            slot.spent += counts or 0
+            slot.given_back += held
+            slot.ended = True
         if counts is not None:
             self._counted.append((counts, *key))
 
-    def _add(self, scope: _Scope, start: int, spent: int, held: int) -> None:
-        sums = self._since.setdefault(scope, {}).setdefault(start, [0, 0])
-        sums[0] += spent
-        sums[1] += held
+    def _slot(self, scope: _Scope, start: int) -> "_Slot":
+        slots = self._slots.get(scope)
+        if slots is None:
+            slots = self._slots[scope] = {}
+        slot = slots.get(start)
+        if slot is None:
+            slot = slots[start] = _Slot()
+        return slot
 
     def write(self) -> None:
         """Write what was decided. Reservations first: what a hold of this batch gives back is then there."""
         many = self._connection.executemany
-        if self._reserved:
-            many(RESERVE, self._reserved)
-        if self._given_back:
-            many(GIVE_BACK, self._given_back)
+        slots = [(scope, start, slot) for scope, of_scope in self._slots.items() for start, slot in of_scope.items()]
+        reserved = [(*s, start, slot.reserved, slot.ends_at) for s, start, slot in slots if slot.ends_at is not None]
+        if reserved:
+            many(RESERVE, reserved)
+        given_back = [(slot.spent, slot.given_back, *scope, start) for scope, start, slot in slots if slot.ended]
+        if given_back:
+            many(GIVE_BACK, given_back)
             many(_COUNT, self._counted)
+
+
+class _Slot:
+    """What a batch adds to a slot of a budget."""
+
+    __slots__ = ("ended", "ends_at", "given_back", "reserved", "spent")
+
+    def __init__(self) -> None:
+        self.reserved = self.spent = self.given_back = 0
+        self.ends_at: int | None = None
+        """None: no hold of the batch counts in it."""
+        self.ended = False
+        """Whether a hold that counts in it has ended."""
