@@ -96,13 +96,29 @@ class Counted(NamedTuple):
     """When nothing of it counts any more."""
 
 
-def scopes_under(connection: Connection, account_id: str, name: str, since: int) -> list[Counted]:
-    """The scopes of this name, and those below it, that something counts in from `since` on, in order."""
+_UNDER = "bucket = ?1 AND account_id = ?2 AND scope >= ?3 AND scope < ?3 || '0' AND start >= ?4"
+"""The scopes of a name, and those below it, which go on with `/`."""
+
+
+def count_scopes(connection: Connection, account_id: str, name: str, since: int) -> int:
+    """How many scopes of this name, and below it, something counts in from `since` on."""
+    found = row(
+        connection,
+        f"SELECT count(DISTINCT scope) FROM budgets WHERE {_UNDER}",
+        (*key_of(connection, account_id), name, since),
+    )
+    return 0 if found is None else int(found[0])
+
+
+def list_scopes(
+    connection: Connection, account_id: str, name: str, since: int, limit: int, offset: int
+) -> list[Counted]:
+    """These scopes, in order."""
     found = rows(
         connection,
-        "SELECT scope, sum(spent), sum(held), max(ends_at) FROM budgets WHERE bucket = ?1 AND account_id = ?2 "
-        "AND (scope = ?3 OR (scope > ?3 || '/' AND scope < ?3 || '0')) AND start >= ?4 GROUP BY scope ORDER BY scope",
-        (*key_of(connection, account_id), name, since),
+        f"SELECT scope, sum(spent), sum(held), max(ends_at) FROM budgets WHERE {_UNDER} "
+        "GROUP BY scope ORDER BY scope LIMIT ?5 OFFSET ?6",
+        (*key_of(connection, account_id), name, since, limit, offset),
     )
     return [Counted(scope, int(spent), int(held), int(ends_at)) for scope, spent, held, ends_at in found]
 

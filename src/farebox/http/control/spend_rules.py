@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from farebox.calls.spend_rules import window_of
+from farebox.calls.spend_rules import Window, window_of
 from farebox.clock import random_bytes
 from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import GatewayConfig, Selector, SpendLimits, SpendRule
@@ -14,7 +14,7 @@ from farebox.http.control.wire import Paging, iso, iso_or_none
 from farebox.http.envelope import Response, page
 from farebox.http.request import Request
 from farebox.http.validation import Fault, Path
-from farebox.ledger.budgets import Counted, scopes_under
+from farebox.ledger.budgets import Counted, count_scopes, list_scopes
 from farebox.storage.gateways import find_gateway
 from farebox.storage.sql import Connection
 
@@ -89,37 +89,62 @@ class SpendState(msgspec.Struct, frozen=True, kw_only=True):
 async def states(request: Request, query: SpendQuery) -> Response:
     """A rule that partitions has one item for each combination of values that something counts for."""
     account_id, gateway_id, now = request.account_id, request.path["gateway_id"], request.services.clock.now_ms()
+    window = query.window()
 
-    def read(connection: Connection) -> list[SpendState]:
+    def read(connection: Connection) -> tuple[list[SpendState], int]:
         row = find_gateway(connection, account_id, gateway_id)
         if row is None:
             raise Problem(NOT_FOUND, "Not Found")
         limits = msgspec.json.decode(row.config, type=GatewayConfig).spend_limits or SpendLimits()
-        wanted = [rule for rule in limits.rules if query.rule_id in ("", rule.id)]
-        return [
-            state
-            for rule in wanted
-            for state in _states(connection, account_id, gateway_id, rule, now, enabled=limits.enabled and rule.enabled)
-        ]
+        shown: list[SpendState] = []
+        total = 0
+        for rule in limits.rules:
+            if query.rule_id not in ("", rule.id):
+                continue
+            of_rule = _Rule(connection, account_id, rule, window_of(gateway_id, rule), now, limits.enabled)
+            skipped, wanted = max(0, window.offset - total), window.per_page - len(shown)
+            count = of_rule.count()
+            total += count
+            if wanted and skipped < count:
+                shown += of_rule.states(wanted, skipped)
+        return shown, total
 
-    found = await request.services.database.scan(read)
-    window = query.window()
-    return page(found[window.offset : window.offset + window.per_page], window.page, window.per_page, len(found))
+    shown, total = await request.services.database.scan(read)
+    return page(shown, window.page, window.per_page, total)
 
 
-def _states(
-    connection: Connection, account_id: str, gateway_id: str, rule: SpendRule, now: int, *, enabled: bool
-) -> Iterator[SpendState]:
-    window = window_of(gateway_id, rule)
-    since = window.since(now)
-    found = scopes_under(connection, account_id, window.name, since)
-    if not any(selector.mode == "partition" for _, selector in _selectors(rule)):
-        found = [each for each in found if each.scope == window.name] or [Counted(window.name, 0, 0, 0)]
-    for counted in found:
+class _Rule(msgspec.Struct, frozen=True):
+    """A rule, and where its counters are."""
+
+    connection: Connection
+    account_id: str
+    rule: SpendRule
+    window: Window
+    now: int
+    enabled: bool
+
+    @property
+    def partitions(self) -> bool:
+        return any(selector.mode == "partition" for _, selector in _selectors(self.rule))
+
+    def count(self) -> int:
+        """How many states it has."""
+        since = self.window.since(self.now)
+        return count_scopes(self.connection, self.account_id, self.window.name, since) if self.partitions else 1
+
+    def states(self, limit: int, offset: int) -> list[SpendState]:
+        since = self.window.since(self.now)
+        found = list_scopes(self.connection, self.account_id, self.window.name, since, limit, offset)
+        if not self.partitions:
+            found = [each for each in found if each.scope == self.window.name] or [Counted(self.window.name, 0, 0, 0)]
+        return [self._state(counted, since) for counted in found]
+
+    def _state(self, counted: Counted, since: int) -> SpendState:
+        rule, window = self.rule, self.window
         values = counted.scope.removeprefix(window.name).removeprefix("/")
-        yield SpendState(
+        return SpendState(
             rule_id=rule.id,
-            enabled=enabled,
+            enabled=self.enabled and rule.enabled,
             partition=msgspec.json.decode(values, type=dict[str, str]) if values else {},
             limit_nanos=window.limit,
             spent_nanos=counted.spent,
