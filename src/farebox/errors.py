@@ -101,6 +101,9 @@ ADDRESS_REFUSED = ErrorKind(
 TOKEN_REJECTED = ErrorKind(
     "token_rejected", 401, 2009, "Send a valid access token of this account with the permission `AI Gateway Run`."
 )
+MODEL_NOT_ALLOWED = ErrorKind(
+    "model_not_allowed", 403, 2970, "Use a model that the access token may call, or a token that may call this one."
+)
 NO_CREDIT = ErrorKind("no_credit", 402, 2021, "Add credit to the account, or send your own provider key.")
 BODY_LATE = ErrorKind("body_late", 408, 2914, "Send the whole request body within FAREBOX_READ_TIMEOUT_MS.")
 CODING_UNKNOWN = ErrorKind(

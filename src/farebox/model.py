@@ -41,6 +41,11 @@ class AccessToken:
     created_at: int
     expires_at: int | None
     revoked_at: int | None
+    models: tuple[str, ...] | None = None
+    """The models it may call, as `provider/model` or `provider/*`; None: all."""
+
+    def may_call(self, provider: str, model: str) -> bool:
+        return self.models is None or f"{provider}/{model}" in self.models or f"{provider}/*" in self.models
 
     def active(self, at: int) -> bool:
         return self.revoked_at is None and (self.expires_at is None or at < self.expires_at)

@@ -105,6 +105,7 @@ def _token_row(found: AccessToken, at: int) -> Row:
         "account_id": found.account_id,
         "name": found.name,
         "permissions": sorted(found.permissions),
+        "models": None if found.models is None else list(found.models),
         "active": found.active(at),
         "created_at": moment_text(found.created_at),
         "expires_at": optional_moment_text(found.expires_at),
@@ -122,6 +123,14 @@ def create_token(
     ],
     name: Annotated[str, typer.Option(metavar="NAME", help="A label for it.")] = "",
     expires: Expires = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="A model it may call, `provider/model` or `provider/*`; may be repeated. Without it: all.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create an access token and print it. This is the only time: only its hash is kept.
@@ -147,6 +156,7 @@ def create_token(
             permissions=permissions,
             name=name,
             expires_at=expires,
+            models=models or (),
             at=session.clock.now_ms(),
         )
     data = {"token": made.secret, **_token_row(made.token, made.token.created_at)}

@@ -10,6 +10,7 @@ from farebox.calls.model import Call, KeyLimit
 from farebox.calls.watch import Watch
 from farebox.errors import (
     INVALID_REQUEST,
+    MODEL_NOT_ALLOWED,
     NOT_METERED,
     REQUEST_REFUSED,
     Problem,
@@ -22,6 +23,7 @@ from farebox.http.metadata import custom_cost_of, metadata_of
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
 from farebox.http.payer import Payer, access_of, alias_of, flag, payer_of
 from farebox.memfile import Body
+from farebox.model import AccessToken
 from farebox.providers.audio.length import TooLong
 from farebox.providers.catalogue import (
     CALLER_KEY_QUERY,
@@ -93,7 +95,7 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     """The body is in a content coding that the provider may know."""
     client: str = ""
     """The address of the caller."""
-    token_id: str = ""
+    token: AccessToken | None = None
 
 
 def known_call(services: Services, request: ProxyRequest) -> Call | None:
@@ -234,7 +236,7 @@ def _call(
         custom_cost=custom_cost_of(request.headers) if payer.own else None,
         event_id=(header("cf-aig-event-id") or "")[:256],
         user_agent=(header("user-agent") or "")[:256],
-        token_id=request.token_id,
+        token_id="" if request.token is None else request.token.token_id,
         common_form=request.slug in COMMON,
     )
     request.known[known.provider if request.slug in COMMON else request.slug] = known
@@ -244,6 +246,8 @@ def _call(
 def _with_body(services: Services, request: ProxyRequest, known: Call, read: Read) -> Call:
     """The call of this request, with what is `known` from its head. Raises Problem."""
     _check_read(known.access.provider, read, own=known.own_key)
+    if request.token is not None and request.token.models is not None:
+        _check_model(request.token, known, read)
     body: Body = request.body if read.body is None else read.body
     outline = read.outline
     if outline is not None and read.changed:
@@ -257,6 +261,21 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
         started_at=services.clock.now_ms(),
         client=request.client,
     )
+
+
+def _check_model(token: AccessToken, known: Call, read: Read) -> None:
+    """Raises Problem if the call may reach a model that the token is not for. What cannot be read is not let through,
+    unless it only asks for something."""
+    parsed, provider = read.parsed, known.provider
+    if parsed is None:
+        if known.method in ("GET", "HEAD"):
+            return
+        raise Problem(MODEL_NOT_ALLOWED, f"The access token is for certain models, and {known.path!r} names none.")
+    models = [parsed.model, *(further.model for further in parsed.demand.further_models if further.model)]
+    refused = [model for model in models if not token.may_call(provider, model)]
+    if refused or parsed.unmetered:
+        what = ", ".join(f"{provider}/{model}" for model in refused) or parsed.unmetered
+        raise Problem(MODEL_NOT_ALLOWED, f"The access token may not be used for this: {what}.")
 
 
 def _check_read(provider: Provider, read: Read, *, own: bool) -> None:

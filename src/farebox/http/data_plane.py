@@ -198,7 +198,7 @@ class DataPlane:
             0,
             body.coded,
             exchange.client,
-            "" if permit.token is None else permit.token.token_id,
+            permit.token,
         )
 
     async def _call(self, request: ProxyRequest) -> Call | RouteName:

@@ -5,7 +5,7 @@ of the writer. Each either completes or raises Refused, and then has changed not
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ from farebox.vault import TOKEN_PREFIX, Vault
 
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CAUSE_ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
+_MODEL = re.compile(r"[a-z0-9._-]{1,64}/[^\s/*][^\s*]{0,199}|[a-z0-9._-]{1,64}/\*")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _API_KEY = re.compile(r"[\x21-\x7e]+")
 
@@ -100,15 +101,20 @@ def create_token(
     at: int,
     name: str = "",
     expires_at: int | None = None,
+    models: Sequence[str] = (),
 ) -> NewToken:
-    """Create an access token of the account. Only its hash is kept: the secret cannot be shown again."""
+    """Create an access token of the account. Only its hash is kept: the secret cannot be shown again. `models`, if
+    there are any, are the only ones that it may call: `provider/model` or `provider/*`."""
     require_account(connection, account_id)
     if not permissions:
         raise Refused("a token needs at least one permission: " + ", ".join(Permission))
+    for model in models:
+        if not _MODEL.fullmatch(model):
+            raise Refused(f"{model!r} is not a model: write provider/model, or provider/* for all of a provider's")
     _must_be_ahead(expires_at, at)
     secret = TOKEN_PREFIX + ids.secret()
     token_id = ids.account_id()  # the same format as Cloudflare's token IDs: 32 hexadecimal characters
-    token = AccessToken(token_id, account_id, name, frozenset(permissions), at, expires_at, None)
+    token = AccessToken(token_id, account_id, name, frozenset(permissions), at, expires_at, None, tuple(models) or None)
     accounts.add_token(connection, token, vault.hash_token(secret))
     return NewToken(token, secret)
 

@@ -79,12 +79,12 @@ def posted_and_owed(connection: Connection, account_id: str) -> tuple[int, int]:
     return posted, owed
 
 
-_TOKEN = "token_id, account_id, name, permissions, created_at, expires_at, revoked_at"  # noqa: S105 - column names
+_TOKEN = "token_id, account_id, name, permissions, created_at, expires_at, revoked_at, models"  # noqa: S105 - column names
 
 
 def add_token(connection: Connection, token: AccessToken, token_hash: bytes) -> None:
     connection.execute(
-        f"INSERT INTO access_tokens ({_TOKEN}, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO access_tokens ({_TOKEN}, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             token.token_id,
             token.account_id,
@@ -93,6 +93,7 @@ def add_token(connection: Connection, token: AccessToken, token_hash: bytes) -> 
             token.created_at,
             token.expires_at,
             token.revoked_at,
+            None if token.models is None else json.dumps(token.models),
             token_hash,
         ),
     )
@@ -122,7 +123,7 @@ def revoke_token(connection: Connection, token_id: str, at: int) -> bool:
 
 
 def _token(fields: tuple[object, ...]) -> AccessToken:
-    token_id, account_id, name, permissions, created_at, expires_at, revoked_at = fields
+    token_id, account_id, name, permissions, created_at, expires_at, revoked_at, models = fields
     return AccessToken(
         str(token_id),
         str(account_id),
@@ -131,6 +132,7 @@ def _token(fields: tuple[object, ...]) -> AccessToken:
         int(str(created_at)),
         None if expires_at is None else int(str(expires_at)),
         None if revoked_at is None else int(str(revoked_at)),
+        None if models is None else tuple(json.loads(str(models))),
     )
 
 

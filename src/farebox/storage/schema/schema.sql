@@ -32,7 +32,8 @@ CREATE TABLE access_tokens (              -- what callers and control-plane clie
     permissions TEXT NOT NULL,            -- JSON array of permission names
     created_at  BIGINT NOT NULL,
     expires_at  BIGINT,                   -- null: never
-    revoked_at  BIGINT
+    revoked_at  BIGINT,
+    models      TEXT                      -- JSON array of provider/model, or provider/*, that it may call; null: all
 );
 CREATE INDEX access_tokens_of_account ON access_tokens (account_id);  -- to list an account's tokens
 

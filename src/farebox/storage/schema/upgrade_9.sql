@@ -148,3 +148,6 @@ CREATE TABLE model_aliases (
     modified_at BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, gateway_id, alias)
 ) /* clustered */;
+
+-- Access tokens may be limited to models.
+ALTER TABLE access_tokens ADD COLUMN models TEXT;

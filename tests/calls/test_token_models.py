@@ -1,0 +1,69 @@
+"""Access tokens that are limited to models: what they may not call is refused before anything is held."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from farebox.model import Permission
+from farebox.operator import administer
+from farebox.operator.administer import Refused
+from tests.calls.kit import set_price
+from tests.support import Customer, Farebox, running_farebox
+
+
+@pytest.fixture(scope="module")
+def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("models")) as served:
+        set_price(served, "demo", "gold")
+        yield served
+
+
+def limited(farebox: Farebox, *models: str) -> Customer:
+    """A customer whose token is for these models."""
+    customer, services = farebox.funded("5"), farebox.services
+    made = farebox.run(
+        services.database.write(
+            lambda connection: administer.create_token(
+                connection, services.ids, services.vault, account_id=customer.account_id,
+                permissions=[Permission.RUN, Permission.READ], at=services.clock.now_ms(), models=models,
+            )
+        )
+    )  # fmt: skip
+    return Customer(farebox, customer.account_id, made.secret)
+
+
+@pytest.mark.parametrize(
+    ("models", "allowed"),
+    [((), ["demo-1", "gold"]), (("demo/gold",), ["gold"]), (("openai/demo-1", "demo/*"), ["demo-1", "gold"]),
+     (("openai/*",), [])],
+)  # fmt: skip
+def test_a_token_calls_the_models_that_it_is_for(farebox: Farebox, models: tuple[str, ...], allowed: list[str]) -> None:
+    customer = limited(farebox, *models)
+    for _ in range(2):  # the second with a head that is known
+        for model in ("demo-1", "gold"):
+            answer = customer.chat(model=f"demo/{model}")
+            if model in allowed:
+                assert answer.status_code == 200, answer.text
+            else:
+                assert (answer.status_code, answer.json()["internalCode"]) == (403, 2970)
+                assert f"demo/{model}" in answer.json()["message"]
+    assert customer.balance.held == 0
+
+
+def test_it_is_the_same_on_the_callers_own_key_and_on_paths_that_name_no_model(farebox: Farebox) -> None:
+    customer = limited(farebox, "demo/gold")
+    headers = {"authorization": "Bearer callers-own-key", "cf-aig-authorization": f"Bearer {customer.token}"}
+    url = f"{customer.gateway_url}/demo/v1/chat/completions"
+    for model, status in (("gold", 200), ("demo-1", 403)):
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
+        assert httpx.post(url, json=body, headers=headers).status_code == status
+    unread = httpx.post(f"{customer.gateway_url}/demo/v1/batches", json={}, headers=headers)
+    assert (unread.status_code, unread.json()["internalCode"]) == (403, 2970)
+    assert httpx.get(f"{customer.gateway_url}/demo/v1/batches", headers=headers).status_code != 403
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "openai/", "openai/gpt-*", "*", "/x", "open ai/x"])
+def test_what_is_no_model_is_refused(farebox: Farebox, model: str) -> None:
+    with pytest.raises(Refused, match="is not a model"):
+        limited(farebox, model)
