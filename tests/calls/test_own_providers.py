@@ -446,6 +446,23 @@ def test_costs_of_a_custom_provider_are_logged_and_not_charged(farebox: Farebox,
     assert customer.balance.posted == FIVE
 
 
+def test_spend_limits_count_what_a_custom_provider_costs(farebox: Farebox, customer: Customer) -> None:
+    rules = [{"id": "all", "limit": 1, "limitType": "cost", "window": 86_400}]
+    api(customer, "POST", "gateways", {"id": "limited", "spend_limits": {"enabled": True, "rules": rules}} | GATEWAY)
+    provider = custom(customer, "counted", farebox.demo_url)
+    cost = {"account_provider_id": provider, "model": "m", "cost_out": 0.2}
+    api(customer, "POST", "custom-providers/costs", cost)
+
+    def call(model: str) -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": "demo:tokens=4"}], "max_tokens": 4}
+        return post(customer, "custom-counted/v1/chat/completions", body, gateway="limited")
+
+    assert call("m").status_code == 200
+    assert refused(call("m")) == (429, 2045)
+    assert call("another").status_code == 200, "what costs nothing is not limited"
+    assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
+
+
 def test_a_redirect_is_not_followed(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
     custom(customer, "moved", upstream.url)
     before = farebox.demo_stats()["requests"]
