@@ -116,7 +116,9 @@ def test_a_gateways_own_alias_wins_and_a_change_is_met_by_the_next_call(customer
     assert "no provider key" in customer.chat(model="m", headers=own).text
 
 
-@pytest.mark.parametrize("name", ["gpt-4o", "unknown", ""])
+@pytest.mark.parametrize(
+    "name", ["gpt-4o", "unknown", pytest.param("", id="empty"), pytest.param("x" * 100_000, id="long")]
+)
 def test_a_model_without_a_provider_is_refused_as_before(customer: Customer, name: str) -> None:
     response = customer.chat(model=name)
     assert response.status_code == 400

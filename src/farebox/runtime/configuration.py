@@ -39,6 +39,8 @@ log = structlog.get_logger("farebox.configuration")
 K = TypeVar("K")
 V = TypeVar("V")
 
+NAME_MAX = 64
+"""Characters of the name of a dynamic route or a model alias."""
 CACHE_MAX = 100_000
 """Entries of one cache. A full cache is emptied: refilling takes microseconds per entry."""
 
@@ -137,6 +139,8 @@ class Configuration:
 
     async def route(self, account_id: str, gateway_id: str, name: str) -> tuple[str, Graph] | None:
         """ID and graph of the dynamic route with this name; None if there is none that can be called."""
+        if len(name) > NAME_MAX:  # a longer one is not remembered either
+            return None
         key = (account_id, gateway_id, name)
         if key in self._routes:
             return self._routes[key]
@@ -151,6 +155,8 @@ class Configuration:
 
     async def alias(self, account_id: str, gateway_id: str, name: str) -> Graph | None:
         """What the model alias of the gateway, or else of the account, stands for; None if there is none."""
+        if len(name) > NAME_MAX:
+            return None
         key = (account_id, gateway_id, name)
         if key in self._aliases:
             return self._aliases[key]
