@@ -87,7 +87,7 @@ class Provider:
 @contextlib.contextmanager
 def provided(data_dir: Path, clock: Clock | None = None, **settings: object) -> Iterator[tuple[Farebox, Provider]]:
     """A server whose loop's time can be moved on, and a provider behind it."""
-    with running_on(PacedLoop, clock, data_dir, **settings) as farebox:
+    with running_on(PacedLoop, clock, data_dir, database_timeout_ms=60_000, **settings) as farebox:
         made = Provider(farebox)
         yield farebox, made
         farebox.run(made.server.close())
@@ -97,7 +97,8 @@ def provided(data_dir: Path, clock: Clock | None = None, **settings: object) -> 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     """Callers may wait as short as they like."""
-    with running_on(PacedLoop, None, tmp_path_factory.mktemp("free-work"), request_timeout_min_ms=1) as served:
+    settings = {"request_timeout_min_ms": 1, "database_timeout_ms": 60_000}
+    with running_on(PacedLoop, None, tmp_path_factory.mktemp("free-work"), **settings) as served:
         yield served
         assert differences(served) == []
 
