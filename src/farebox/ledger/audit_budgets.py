@@ -8,9 +8,8 @@ from farebox.ledger.differences import Difference
 from farebox.storage.sql import Connection
 
 _HOLDS = """
-SELECT h.hold_id, h.state, h.budgets, coalesce(h.counted, 0), h.charge - h.written_off, h.charge, c.cost
-FROM holds h LEFT JOIN calls c ON c.bucket = h.bucket AND c.account_id = h.account_id AND c.log_id = h.hold_id
-WHERE h.bucket = ? AND h.account_id = ? AND h.budgets IS NOT NULL AND h.state IN ('open', 'settled')
+SELECT hold_id, state, budgets, coalesce(counted, 0), charge, charge - written_off FROM holds
+WHERE bucket = ? AND account_id = ? AND budgets IS NOT NULL AND state IN ('open', 'settled')
 """
 
 
@@ -21,10 +20,9 @@ def check_budgets(connection: Connection, key: Key) -> Iterator[Difference]:
         "SELECT scope, start, spent, held FROM budgets WHERE bucket = ? AND account_id = ?", key
     ).fetchall()
     sums: dict[Slot, list[int]] = {(scope, start): [0, 0] for scope, start, _, _ in counters}
-    for hold_id, state, slots, counted, taken, charge, cost in connection.execute(_HOLDS, key):
-        wanted = taken if charge else cost or None
-        if state == "settled" and counted != taken and wanted not in (counted, None):
-            yield _of_hold(key, "hold_counted", hold_id, wanted, counted)
+    for hold_id, state, slots, counted, charge, taken in connection.execute(_HOLDS, key):
+        if state == "settled" and charge and counted != taken:  # else the caller's own key paid
+            yield _of_hold(key, "hold_counted", hold_id, taken, counted)
         for slot in slots_of(slots):
             if slot in sums:
                 sums[slot][state == "open"] += counted

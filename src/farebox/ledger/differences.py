@@ -29,7 +29,7 @@ WHAT: dict[str, str] = {
     "hold_charge": "the hold's charge less what was written off is not the sum of its charge transfers",
     "hold_write_off": "what the hold says was written off is not its write_off transfer",
     "charge_unsettled": "the transfer charges a hold that is not settled",
-    "hold_counted": "what the hold counts in budgets is not its charge, nor the cost of a call on its own key",
+    "hold_counted": "what the hold counts in budgets is not what it was charged",
     "budget_missing": "an open hold reserves something in a budget that has no counter for it",
     "budget_spent": "what a budget says is spent is not the sum of what the settled holds count in it",
     "budget_held": "what a budget says is held is not the sum of what the open holds reserve in it",
