@@ -191,6 +191,10 @@ def test_whoever_has_no_token_cannot_use_a_stored_key(farebox: Farebox, customer
     assert http.post(url, json=CHAT, headers=stranger.headers).status_code == 401
     reader = farebox.create_token(customer.account_id, Permission.READ)
     assert http.post(url, json=CHAT, headers={"authorization": f"Bearer {reader}"}).status_code == 401
+    custom(customer, "guarded", farebox.demo_url, headers=json.dumps({"x-secret": "of-the-account"}))
+    for path, body in (("custom-guarded/v1", CHAT), ("compat", CHAT | {"model": "custom-guarded/m"})):
+        denied = http.post(f"{customer.gateway_url}/{path}/chat/completions", json=body, headers=BEARER)
+        assert denied.status_code in (400, 401), "nor what is set for a custom provider, whatever key it sends"
     assert farebox.demo_stats()["requests"] == before
     assert http.post(url, json=CHAT, headers=BEARER).status_code == 200, "with a key of its own it may call"
 
@@ -290,11 +294,14 @@ GATEWAY = {
 
 def test_no_response_tells_a_stored_key(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
     masked = f"{DEFAULT[:6]}****{DEFAULT[-4:]}"
-    headers = json.dumps({"X-Auth": "Basic hidden-header-value-77", "x-team": "red"})
-    custom(customer, "echo", upstream.url, headers=headers)
+    headers = {"X-Auth": "Basic hidden-header-value-77", "x-team": "red", "x-more": "long-and-in-one-piece-88"}
+    custom(customer, "echo", upstream.url, headers=json.dumps(headers))
     store(customer, "default", DEFAULT, "custom-echo")
     upstream.headers = {"x-echo": f"key {DEFAULT}"}
-    completion = {"choices": [{"message": {"content": f"you sent {DEFAULT} and hidden-header-value-77"}}], "model": "m"}
+    completion = {
+        "choices": [{"message": {"content": f"{DEFAULT} hidden-header-value-77 long-and-in-one-piece-88 red"}}],
+        "model": "m",
+    }
     event = b'data: {"error": {"message": "bad key ' + masked.encode() + b'"}}\n\n'
     for status, answer, stream in (
         (200, completion, False),
@@ -311,7 +318,7 @@ def test_no_response_tells_a_stored_key(farebox: Farebox, customer: Customer, up
             headers=customer.headers,
         )
         for text in (response.text, str(response.headers), kept.text):
-            for secret in (DEFAULT, DEFAULT[-4:], "hidden-header-value-77"):
+            for secret in (DEFAULT, DEFAULT[-4:], "hidden-header-value-77", "long-and-in-one-piece-88"):
                 assert secret not in text, text
     upstream.headers, upstream.status = {}, 200
     rows = json.dumps(log_rows(customer))

@@ -135,3 +135,16 @@ async def test_an_empty_refusal_rule_refuses_to_start(text: str, tmp_path: Path)
     with pytest.raises(SettingsError, match="FAREBOX_REFUSED_FIELDS"):
         async with running(settings, demo=False, clock=SystemClock()):
             pass
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [("custom_networks", "10.0.0.1/8"), ("custom_networks", "inside"), ("zdr_providers", "openai,nobody")],
+)
+async def test_an_account_providers_setting_that_is_wrong_refuses_to_start(
+    setting: str, text: str, tmp_path: Path
+) -> None:
+    settings = load({}, data_dir=str(tmp_path), port=free_port(), **{setting: text})
+    with pytest.raises(SettingsError, match=f"FAREBOX_{setting.upper()}"):
+        async with running(settings, demo=False, clock=SystemClock()):
+            pass

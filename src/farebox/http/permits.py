@@ -10,7 +10,8 @@ from farebox.http.credentials import authorize_run, read_credentials
 from farebox.http.exchange import Exchange
 from farebox.http.provider_errors import Form
 from farebox.model import AccessToken
-from farebox.runtime.own_providers import OwnProviders
+from farebox.providers.naming import is_custom
+from farebox.runtime.own_providers import NOTHING, OwnProviders
 from farebox.runtime.services import Services
 
 
@@ -51,16 +52,13 @@ async def permit_of(services: Services, exchange: Exchange, target: Target) -> P
     edition, configuration = services.configuration.edition, services.configuration
     credentials = read_credentials(exchange.headers, exchange.query)
     own_key = credentials.own_key and target.slug not in ("rest", "")
-    if credentials.token is None and own_key:
+    if credentials.token is None and own_key and not is_custom(target.slug):
         gateway = await configuration.gateway(target.account_id, target.gateway_id, create=False)
         if gateway is not None and not gateway.authentication:
-            return Permit(edition, None, own_key, gateway, await _own(services, target))
+            return Permit(edition, None, own_key, gateway, NOTHING)  # what the account has stored needs a token
     token = await authorize_run(credentials.token, target.account_id, configuration)
     gateway = await configuration.gateway(target.account_id, target.gateway_id)
     if gateway is None:
         raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {target.gateway_id[:64]!r} on this account.")
-    return Permit(edition, token, own_key, gateway, await _own(services, target))
-
-
-async def _own(services: Services, target: Target) -> OwnProviders:
-    return await services.configuration.own_providers(target.account_id, target.gateway_id)
+    own = await configuration.own_providers(target.account_id, target.gateway_id)
+    return Permit(edition, token, own_key, gateway, own)

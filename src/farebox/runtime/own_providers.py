@@ -20,6 +20,11 @@ from farebox.vault import SecretUnreadable, Vault
 
 DEFAULT_ALIAS: Final = "default"
 _SECRET_NAME: Final = re.compile(r"auth|key|token|secret|password|credential|cookie|session", re.IGNORECASE)
+_PUBLIC: Final = frozenset(
+    {"accept", "accept-language", "anthropic-beta", "anthropic-version", "openai-beta", "referer", "user-agent"}
+)
+_LONG: Final = 16
+_SCHEMES: Final = ("apikey", "basic", "bearer", "token")
 
 log = structlog.get_logger("farebox.configuration")
 
@@ -96,7 +101,7 @@ def _access(vault: Vault, account_id: str, row: CustomProviderRow, costs: list[C
         enabled=config.enable,
         readable=readable,
         headers=tuple(headers.items()),
-        secrets=tuple(secret_part(value) for name, value in headers.items() if is_secret(name)),
+        secrets=tuple(secret_part(value) for name, value in headers.items() if is_secret(name, value)),
         costs=CustomCosts(slug, (cost for cost in found if cost is not None)),
         versioned=is_versioned(config.base_url),
     )
@@ -137,12 +142,15 @@ def headers_place(account_id: str, provider_id: str) -> str:
     return f"custom-provider:{account_id}:{provider_id}"
 
 
-def is_secret(name: str) -> bool:
-    """Whether the value of a header, by its name, is secret, so that no response may contain it."""
-    return _SECRET_NAME.search(name) is not None
+def is_secret(name: str, value: str) -> bool:
+    """Whether the value of a header may be a credential, so that no response may contain it: by the header's name, by a
+    scheme before it, or as it is long and in one piece."""
+    if _SECRET_NAME.search(name) is not None or secret_part(value) != value:
+        return True
+    return name not in _PUBLIC and len(value) >= _LONG and not any(character.isspace() for character in value)
 
 
 def secret_part(value: str) -> str:
     """The value of a header without a scheme such as `Bearer`."""
     scheme, _, rest = value.partition(" ")
-    return rest.strip() if scheme.isalpha() and rest.strip() else value
+    return rest.strip() if scheme.lower() in _SCHEMES and rest.strip() else value
