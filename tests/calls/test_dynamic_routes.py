@@ -8,6 +8,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
+from farebox.limits import rate
 from farebox.runtime.services import Services
 from farebox.storage.sql import Connection, rows
 from tests.calls.kit import differences, log_rows, price_of, set_gateway, set_price, set_provider
@@ -386,3 +387,21 @@ def test_a_deployment_is_what_the_next_call_meets(customer: Customer) -> None:
     assert [chosen(customer), chosen(customer)] == ["three", "four"]  # its limit counts on
     assert http.delete(url, headers=customer.headers).status_code == 200
     assert call(customer).status_code == 404
+
+
+def test_many_values_of_one_account_do_not_reset_the_limits_of_others(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = customer.farebox.funded("1")
+    for owner in (customer, other):
+        create(owner, start("few"), limit("few", "first", limit=1, key="metadata.user"), model("first"), END)
+
+    def of(user: object) -> dict[str, str]:
+        return {"cf-aig-metadata": json.dumps({"user": user})}
+
+    assert chosen(customer, headers=of("a")) == "first"
+    room = len(customer.farebox.services.route_rates._windows) + 20
+    monkeypatch.setattr(rate, "KEYS_MAX", room)
+    for user in range(30):
+        assert chosen(other, headers=of(user)) == "first"
+    assert call(customer, headers=of("a")).status_code == 429

@@ -5,11 +5,14 @@ and reads the others' (limits.sharing); counts since the last exchange are not v
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 KEYS_MAX = 100_000
+CROWDED = 0.1
+"""Share of all windows from which on an account makes room with its own."""
 
 
 class Span(NamedTuple):
@@ -64,12 +67,22 @@ class RateLimiter:
         window = self._windows.get(key)
         if window is None or window.length != length:
             if len(self._windows) >= KEYS_MAX:
-                self._windows.clear()
+                self._make_room()
             window = self._windows[key] = _Window(length, number)
         elif window.number != number:
             window.before = window.count if number == window.number + 1 else 0
             window.number, window.count = number, 0
         return window
+
+    def _make_room(self) -> None:
+        """Forget the windows of the account that has most of them, so that it does not reset the limits of others; all
+        of them if no account stands out."""
+        owners = Counter(account_id for account_id, _ in self._windows)
+        ((account_id, windows),) = owners.most_common(1)
+        if windows < len(self._windows) * CROWDED:
+            self._windows.clear()
+            return
+        self._windows = {key: window for key, window in self._windows.items() if key[0] != account_id}
 
     # Sharing between processes.
 
