@@ -5,7 +5,7 @@
 The tests come out of the SDK's source distribution on PyPI when this runs; nothing of Cloudflare's is kept in this
 repository. They use fixed ids, so before each test the harness (not the product) wipes the accounts and seeds them
 anew: for billing by the program's own use-cases (a saved card, a purchase, an auto top-up, a spending limit, usage),
-otherwise with gateways, a log, a dynamic route, datasets and an evaluation.
+otherwise with gateways, a log, a dynamic route, datasets, an evaluation and a custom provider.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from farebox.custom_provider import CustomProviderConfig
 from farebox.gateway import GatewayConfig
 from farebox.runtime.own_providers import secret_place
 from farebox.runtime.services import Services
-from farebox.storage.account_keys import key_of
+from farebox.storage.account_keys import AccountKey, key_of
 from farebox.storage.accounts import add_account, add_user
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.custom_providers import CustomProviderRow, put_provider
@@ -59,7 +59,7 @@ BUILD_NEEDS = ("hatchling", "hatch-fancy-pypi-readme")
 FILES = ("tests/api_resources/ai_gateway", "tests/api_resources/test_ai_gateway.py")
 LAB, SHOP = "3ebbcb006d4d46d7bb6a8c7f14676cb0", "0d37909e38d3e99c29fa2cd343ac421a"
 """Accounts of the suite: one with datasets, one with logs and routes."""
-GATEWAY, ROUTE = "my-gateway", "54442216"
+GATEWAY, ROUTE, PROVIDER = "my-gateway", "54442216", "182bd5e5-6e1a-4fe4-a799-aa6d9a6ab26e"
 
 
 def main() -> int:
@@ -241,6 +241,9 @@ def seed_gateways(farebox: Farebox, *, without_gateway: bool) -> None:
         deployment = DeploymentRow(ROUTE, ROUTE, at)
         add_route(connection, RouteRow(SHOP, ROUTE, ROUTE, "first", at, at, version, deployment))
         add_version(connection, SHOP, ROUTE, ROUTE, VersionRow("0", start, False, at))
+        own = CustomProviderConfig(name="first", base_url="https://models.example.com/v1")
+        row = CustomProviderRow(PROVIDER, "first", msgspec.json.encode(own), None, at, at)
+        put_provider(connection, AccountKey(0, LAB), row)
         detail = CallDetail(request_content_type="application/json", response_content_type="application/json")
         call = CallRow(
             SHOP, "id", GATEWAY, at, "demo", "demo-1", True, 200, 5, 1, 1, 1, 0, detail, None, True,
