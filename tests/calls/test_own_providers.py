@@ -9,8 +9,9 @@ import pytest
 
 from farebox.model import Permission
 from farebox.money import parse_usd
+from farebox.storage.sql import Connection
 from farebox.vault import TOKEN_PREFIX
-from tests.calls.kit import OPERATOR_KEY, differences, log_row, log_rows, set_gateway, set_provider
+from tests.calls.kit import OPERATOR_KEY, differences, forget, log_row, log_rows, set_gateway, set_provider
 from tests.calls.upstream import Upstream, serving
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import http, result
@@ -221,6 +222,26 @@ def test_which_key_is_the_default(farebox: Farebox, customer: Customer) -> None:
     assert key() == SECOND
     store(customer, "third", CALLERS, default_config=True)
     assert key() == CALLERS, "the flag has moved on"
+
+
+def test_what_cannot_be_decrypted_is_refused_and_not_paid_from_credit(farebox: Farebox, customer: Customer) -> None:
+    store(customer, "default", DEFAULT)
+    provider = custom(customer, "sealed", farebox.demo_url, headers=json.dumps({"x-secret": "of-the-account"}))
+
+    def spoil(connection: Connection) -> None:
+        for statement in ("UPDATE secrets SET sealed = ?", "UPDATE custom_providers SET headers = ?"):
+            where = " WHERE bucket = 0 AND account_id = ?"
+            connection.execute(statement + where, (b"sealed with another key", customer.account_id))
+
+    farebox.run(farebox.services.database.write(spoil))
+    forget(farebox)
+    before = farebox.demo_stats()["requests"]
+    assert refused(post(customer, "openai/chat/completions")) == (400, 2961)
+    assert refused(post(customer, "custom-sealed/v1/chat/completions")) == (400, 2961)
+    assert farebox.demo_stats()["requests"] == before
+    assert post(customer, "groq/chat/completions", CHAT | {"model": "llama-3.3-70b-versatile"}).status_code == 200
+    api(customer, "PATCH", f"custom-providers/{provider}", {"headers": '{"x-secret": "anew"}'})
+    assert post(customer, "custom-sealed/v1/chat/completions").status_code == 200
 
 
 def test_a_change_is_seen_by_the_next_call_of_a_connection(farebox: Farebox, customer: Customer) -> None:
