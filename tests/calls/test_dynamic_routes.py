@@ -97,7 +97,11 @@ def spent(customer: Customer) -> int:
 
 def test_the_openai_sdk_calls_a_route_and_learns_who_answered(customer: Customer) -> None:
     create(customer, start("gpt-x"), model("gpt-x", provider="groq"), END, name="my.route-1")
-    client = OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/compat", max_retries=0)
+    with OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/compat", max_retries=0) as client:
+        _chat_along_a_route(customer, client)
+
+
+def _chat_along_a_route(customer: Customer, client: OpenAI) -> None:
     messages: Any = [{"role": "user", "content": "one two three"}]
     raw = client.chat.completions.with_raw_response.create(model="dynamic/my.route-1", messages=messages)
     assert (raw.headers["cf-aig-provider"], raw.headers["cf-aig-model"]) == ("groq", "gpt-x")
@@ -109,7 +113,7 @@ def test_the_openai_sdk_calls_a_route_and_learns_who_answered(customer: Customer
     assert (row["provider"], row["model"], row["farebox"]["route"]) == ("groq", "gpt-x", "my.route-1")
     assert row["id"] == raw.headers["cf-aig-log-id"]
     with client.chat.completions.create(model="dynamic/my.route-1", messages=messages, stream=True) as stream:
-        assert any(chunk.choices[0].delta.content for chunk in stream if chunk.choices)
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
     plain = customer.chat()
     assert "cf-aig-model" not in plain.headers
 

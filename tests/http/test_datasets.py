@@ -1,6 +1,7 @@
 """The lives of datasets and evaluations, with the official SDK; and what an evaluation computes."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import cloudflare
@@ -18,8 +19,10 @@ pytestmark = ON_BOTH_ENGINES
 
 
 @pytest.fixture
-def client(customer: Customer) -> Cloudflare:
-    return Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0)
+def client(customer: Customer) -> Iterator[Cloudflare]:
+    base_url = f"{customer.farebox.url}/client/v4"
+    with Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0) as client:
+        yield client
 
 
 def only(key: str, operator: str, *values: object) -> Any:

@@ -1,5 +1,6 @@
 """The life of dynamic routes, with the official SDK: created, read, listed, renamed, versioned, deployed, deleted."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import cloudflare
@@ -10,7 +11,7 @@ from cloudflare import Cloudflare
 from tests.calls.kit import set_gateway
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import GATEWAY_FIELDS, http, result
-from tests.support import Customer, Farebox
+from tests.support import Customer
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -31,9 +32,15 @@ def to(first: str) -> dict[str, Any]:
     return START | {"outputs": {"next": {"elementId": first}}}
 
 
-def test_a_whole_life(farebox: Farebox, customer: Customer) -> None:
+@pytest.fixture
+def client(customer: Customer) -> Iterator[Cloudflare]:
+    base_url = f"{customer.farebox.url}/client/v4"
+    with Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0) as client:
+        yield client
+
+
+def test_a_whole_life(customer: Customer, client: Cloudflare) -> None:
     account_id = customer.account_id
-    client = Cloudflare(api_token=customer.token, base_url=f"{farebox.url}/client/v4", max_retries=0)
     routes = client.ai_gateway.dynamic_routing
     where: Any = {"account_id": account_id, "gateway_id": "support"}
     client.ai_gateway.create(account_id=account_id, id="support", **GATEWAY_FIELDS)

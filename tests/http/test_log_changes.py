@@ -1,6 +1,7 @@
 """Logs are rated, searched and deleted with the official SDK; the ledger never notices."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import cloudflare
@@ -21,8 +22,10 @@ LEAST = 10_000
 
 
 @pytest.fixture
-def client(customer: Customer) -> Cloudflare:
-    return Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0)
+def client(customer: Customer) -> Iterator[Cloudflare]:
+    base_url = f"{customer.farebox.url}/client/v4"
+    with Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0) as client:
+        yield client
 
 
 def url(customer: Customer, path: str = "") -> str:
