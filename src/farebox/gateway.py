@@ -11,6 +11,7 @@ import msgspec
 GATEWAY_ID = r"^[a-z0-9_]+(?:-[a-z0-9_]+)*$"
 DEFAULT_GATEWAY = "default"
 WINDOW_MAX_SECONDS = 366 * 24 * 3600
+CACHE_TTL_MAX_SECONDS = 30 * 24 * 3600
 Origin = Annotated[
     str, msgspec.Meta(max_length=255, pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?)$")
 ]
@@ -65,7 +66,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     authentication: bool = True
     byok_only: bool = False
     cache_invalidate_on_update: bool = False
-    cache_ttl: Annotated[int, msgspec.Meta(ge=0)] | None = 0
+    cache_ttl: Annotated[int, msgspec.Meta(ge=0, le=CACHE_TTL_MAX_SECONDS)] | None = 0
     collect_logs: bool = True
     cors_origins: Annotated[tuple[Origin, ...], msgspec.Meta(max_length=32)] = ()
     """Pages of which origins may call; `*`: of any. Farebox's own field; left out where it is empty."""

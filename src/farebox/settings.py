@@ -128,6 +128,10 @@ class Settings:
         2**20,
         2**40,
     )
+    cache_bytes_max: int = _setting(
+        256 * 2**20, "Bytes of cached responses of all accounts together; those with the most lose some.", 0, 2**40
+    )
+    account_cache_bytes_max: int = _setting(32 * 2**20, "The same for one account.", 0, 2**40)
     hold_wait_ms: int = _setting(
         250, "How long a call waits for money held by other calls before it receives 429.", 0, 60_000
     )

@@ -23,6 +23,7 @@ from farebox.runtime.leases import LEASE_MS, run_exclusive
 from farebox.runtime.observers import best_effort
 from farebox.runtime.operator_alarms import raise_alarm
 from farebox.runtime.services import Services
+from farebox.storage.cached_responses import accounts_with_responses, forget_expired
 from farebox.storage.calls import forget_logs_above, forget_logs_before, forget_logs_beyond, gateways_with_logs
 from farebox.storage.gateways import find_gateway
 from farebox.storage.sql import DatabaseUnavailable
@@ -173,6 +174,13 @@ async def _forget_slots(services: Services) -> None:
             await services.clock.sleep(PAUSE_SECONDS)
 
 
+async def _forget_expired_responses(services: Services) -> None:
+    database, at = services.database, services.clock.now_ms()
+    for account_id in await database.scan(accounts_with_responses):
+        while await database.write(partial(forget_expired, account_id=account_id, at=at)):
+            await services.clock.sleep(PAUSE_SECONDS)
+
+
 async def _post_journal(services: Services) -> None:
     if services.journal is not None:
         await services.journal.post()
@@ -190,6 +198,7 @@ async def _run_exclusive_jobs(services: Services) -> None:
         await run_exclusive(services, "reconcile", every_ms=DAY_MS, job=_reconcile)
     await run_exclusive(services, "messages", every_ms=DAY_MS, job=messages.daily)
     await run_exclusive(services, "logs", every_ms=HOUR_MS, job=_forget_logs)
+    await run_exclusive(services, "cache", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_expired_responses)
     await run_exclusive(services, "budgets", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_slots)
     if services.database.engine == "postgres":
         await run_exclusive(services, "rate_windows", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_windows)

@@ -26,6 +26,17 @@ class KeyLimit(msgspec.Struct, frozen=True):
     seconds: int
 
 
+class CacheUse(msgspec.Struct, frozen=True):
+    """How a call uses its gateway's cache."""
+
+    ttl_seconds: int
+    """How long its response may be given again."""
+    skip: bool = False
+    """A stored response is not wanted; the new one is stored."""
+    key: str = ""
+    """The caller's own, in the place of what the request says."""
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A call that was authenticated and understood. Times in milliseconds since the epoch.
 
@@ -91,6 +102,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The request came in a common form, whose body names the provider."""
     client: str = ""
     """The caller's address, for the log line."""
+    cache: CacheUse | None = None
+    """None where caching does not apply."""
 
     @property
     def small_body(self) -> bytes:

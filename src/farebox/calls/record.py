@@ -36,6 +36,8 @@ class Ended(msgspec.Struct):
     error: str = ""
     cause: str = ""
     """The name of the error that was returned, if any."""
+    cached: bool = False
+    """The response came from the gateway's cache."""
 
 
 class CallLine(msgspec.Struct, omit_defaults=True):
@@ -60,6 +62,7 @@ class CallLine(msgspec.Struct, omit_defaults=True):
     error: str | None = None
     policy: str | None = None
     first_byte_ms: int | None = None
+    cached: bool = False
 
 
 class CallRecord(msgspec.Struct, CallWritten):
@@ -158,6 +161,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             ended.error or None,
             self.priced.policy,
             ended.first_byte_ms,
+            ended.cached,
         )
         if not write_line(line):
             values = asdict(line)
@@ -187,6 +191,9 @@ class CallRecord(msgspec.Struct, CallWritten):
             call.common_form,
             call.route,
             call.key_alias,
+            None,
+            None,
+            ended.cached,
         )
 
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from farebox.calls import operator_key
 from farebox.calls.buffered_response import FREE, BufferedResponse
+from farebox.calls.cache import Recording, remember
 from farebox.calls.endings import CLIENT_GONE, CONNECTION_FAILED, SERVER_STOPPED, EarlyEnd, interruption_of
 from farebox.calls.model import SinkStream
 from farebox.calls.response_headers import charge_headers, hold_headers, passed_headers
@@ -113,6 +114,8 @@ async def _respond_whole(stage: Responded, metered: Metered, headers: list[tuple
     if observed.failed:
         body = await _checked(stage, body)
     settled = await settle_call(stage, observed, None)
+    if stage.context.call.cache is not None:
+        remember(stage, observed, headers, body)
     stage.context.sink.respond(stage.response.status, headers + charge_headers(stage.held, settled), body)
 
 
@@ -158,6 +161,7 @@ class _Relay:
         self._stream_follows = self._stream_requested = self._begun = False
         self._sending = False
         self._kept = BufferedResponse(stage, reader)
+        self._recording = None if stage.context.call.cache is None else Recording(stage)
         self._silence_seconds = stage.context.services.settings.read_timeout_ms / 1000
         self.length: list[tuple[str, str]] = []
         """The header with the body's length, if it is known."""
@@ -193,6 +197,8 @@ class _Relay:
             return
         if interruption is not None:
             raise self._broken(interruption)
+        if stage.context.call.cache is not None:
+            remember(stage, observed, headers, body)
         stage.context.sink.respond(stage.response.status, headers + charge_headers(stage.held, settled), body)
 
     async def streamed(self, headers: list[tuple[str, str]]) -> None:
@@ -203,6 +209,7 @@ class _Relay:
         stream = stage.context.sink.start(stage.response.status, headers + length + hold_headers(stage.held))
         interruption = await self._read(lambda: self._forward(stream))
         if interruption == CLIENT_GONE:
+            self._recording = None
             interruption = await self._read_on()
         if self._finished:
             interruption = (
@@ -215,6 +222,8 @@ class _Relay:
         except DatabaseUnavailable:
             interruption = "the charge could not be recorded"
             end = []
+        if self._recording is not None and interruption is None:
+            self._recording.end(observed, headers, end)
         broken = None if interruption is None else self._broken(interruption)
         if broken is not None and self._events:
             end.append(stage.context.sink.broken(broken.message))
@@ -359,6 +368,8 @@ class _Relay:
         if self._collected:
             chunk = b"".join((*self._collected, chunk))
             self._collected = []
+        if self._recording is not None:
+            self._recording.keep(chunk)
         self._sending = True
         await stream.send(chunk)
         self._sending = False

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from farebox.calls.causes import cause_of
 from farebox.calls.counting import may_count, price_by_count
 from farebox.calls.endings import BY_CALLER, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
-from farebox.calls.logged_body import logged_request, logged_response
+from farebox.calls.logged_body import LoggedBody, logged_request, logged_response
 from farebox.calls.persist import persist
 from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, PricedUsage, price_response
 from farebox.calls.record import CallRecord, Ended, log
@@ -30,6 +30,7 @@ COUNT_SECONDS = 2.0
 """How long a server that stops waits for a count, of the five seconds that it has to settle what it cuts off."""
 _WHOLE = Ending()
 _NO_ATTEMPTS = Attempts()
+_FROM_CACHE = replace(NOTHING, usage={"input_tokens": 0, "output_tokens": 0}, notes=("from the gateway's cache",))
 
 
 async def settle_call(
@@ -95,6 +96,23 @@ async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | 
         with best_effort("what is left unpaid"):
             count_unpaid(stage, priced.charge)
     await _end(stage, ended, priced, price, hold=stage.may_hold(end.outcome))
+
+
+async def record_hit(context: CallContext, logged: LoggedBody) -> None:
+    """Record a call that is answered with a response from the cache: it used nothing, and costs nothing. Raises
+    DatabaseUnavailable."""
+    services, call = context.services, context.call
+    ended = Ended(
+        "free",
+        200,
+        context.elapsed_ms(),
+        response_type=logged.response_type,
+        response_size=logged.size,
+        response_body=logged_response(services, call, logged),
+        request_body=logged_request(services, call),
+        cached=True,
+    )
+    await _end(Priced(context, None, None), ended, _FROM_CACHE, None, hold=False)
 
 
 def _learn(context: CallContext, terms: Terms, observed: Observed, priced: PricedUsage) -> None:

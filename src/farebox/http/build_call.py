@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 import msgspec
 from msgspec.structs import replace
 
+from farebox.calls.cache import is_cacheable
 from farebox.calls.model import Call, KeyLimit
 from farebox.calls.watch import Watch
 from farebox.errors import (
@@ -16,6 +17,7 @@ from farebox.errors import (
     Problem,
 )
 from farebox.gateway import GatewayConfig
+from farebox.http.caching import cache_use
 from farebox.http.credentials import is_ours
 from farebox.http.exchange import RequestHeaders
 from farebox.http.forwarded_headers import forwarded_headers
@@ -238,6 +240,7 @@ def _call(
         user_agent=(header("user-agent") or "")[:256],
         token_id="" if request.token is None else request.token.token_id,
         common_form=request.slug in COMMON,
+        cache=cache_use(request.headers, gateway) if _may_cache(request, metering) else None,
     )
     request.known[known.provider if request.slug in COMMON else request.slug] = known
     return _with_body(services, request, known, read)
@@ -260,6 +263,7 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
         outline=outline,
         started_at=services.clock.now_ms(),
         client=request.client,
+        cache=known.cache if known.cache is not None and _is_cacheable(body, read) else None,
     )
 
 
@@ -276,6 +280,15 @@ def _check_model(token: AccessToken, known: Call, read: Read) -> None:
     if refused or parsed.unmetered:
         what = ", ".join(f"{provider}/{model}" for model in refused) or parsed.unmetered
         raise Problem(MODEL_NOT_ALLOWED, f"The access token may not be used for this: {what}.")
+
+
+def _may_cache(request: ProxyRequest, metering: Metering) -> bool:
+    """Whether it asks a model, and nothing else: what has other effects is done each time."""
+    return request.method == "POST" and not isinstance(metering, Plain)
+
+
+def _is_cacheable(body: Body, read: Read) -> bool:
+    return is_cacheable(body) and read.parsed is not None and not read.parsed.unmetered
 
 
 def _check_read(provider: Provider, read: Read, *, own: bool) -> None:

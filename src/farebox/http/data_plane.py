@@ -20,6 +20,7 @@ from farebox.errors import (
 from farebox.gateway import GatewayConfig
 from farebox.http import cross_origin
 from farebox.http.build_call import COMMON, ProxyRequest, RouteName, known_call, native_call
+from farebox.http.caching import answered_from_cache
 from farebox.http.call_body import body_of, check_credit
 from farebox.http.call_target import Target, target_of
 from farebox.http.envelope import database_unavailable
@@ -138,6 +139,8 @@ class DataPlane:
                     await serve_steps(services, await named_steps(services, request, call), sink, watch)
                     return
                 del request  # the call has the body, or another in its place
+                if call.cache is not None and await answered_from_cache(services, call, sink, watch):
+                    return
                 count_key(services, call)
                 sink.of(call)
                 await serve_call(services, call, sink, watch)

@@ -51,8 +51,8 @@ class HttpSink:
         """Headers of every response from now on."""
         self._always = headers
 
-    def of(self, call: Call) -> None:
-        """The call that is answered from now on."""
+    def of(self, call: Call, cache_status: str = "MISS") -> None:
+        """The call that is answered from now on; `cache_status` is said where caching applies to it."""
         self._call = call
         self._headers = [
             ("cf-aig-log-id", call.log_id),
@@ -62,6 +62,8 @@ class HttpSink:
         ]
         if call.metadata_ignored:
             self._headers.append(("farebox-metadata-ignored", call.metadata_ignored))
+        if call.cache is not None:
+            self._headers.append(("cf-aig-cache-status", cache_status))
         if call.route:
             self._headers += [("cf-aig-provider", call.provider), ("cf-aig-model", call.model)]
 

@@ -32,6 +32,7 @@ from farebox.errors import (
     Problem,
 )
 from farebox.http.build_call import ProxyRequest, RouteName, compat_call, native_call
+from farebox.http.caching import OLD_NAMES, answered_from_cache
 from farebox.http.credentials import StepHeaders, read_credentials
 from farebox.http.exchange import RequestHeaders
 from farebox.http.key_limit import count_key
@@ -73,6 +74,9 @@ _STEP_OPTIONS: Final = {
     "maxAttempts": "cf-aig-max-attempts",
     "retryDelay": "cf-aig-retry-delay",
     "backoff": "cf-aig-backoff",
+    "cacheTtl": "cf-aig-cache-ttl",
+    "skipCache": "cf-aig-skip-cache",
+    "cacheKey": "cf-aig-cache-key",
 }
 """A universal step's `config`, by the headers that ask for the same."""
 
@@ -98,6 +102,8 @@ async def serve_steps(services: Services, steps: Steps, sink: HttpSink, watch: W
     while True:
         try:
             call = await steps.call()
+            if call.cache is not None and await answered_from_cache(services, call, sink, watch):
+                return
             count_key(services, call)
             sink.of(call)
             if await serve_call(services, call, sink, watch, steps.more):
@@ -193,7 +199,8 @@ def _endpoint(step: Step) -> tuple[str, str]:
 
 
 def _options(headers: RequestHeaders) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.startswith("cf-aig-") or name == "user-agent"}
+    passed = ("user-agent", *OLD_NAMES)
+    return {name: value for name, value in headers.items() if name.startswith("cf-aig-") or name in passed}
 
 
 def _configured(step: Step) -> dict[str, str]:

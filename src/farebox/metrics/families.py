@@ -64,6 +64,11 @@ REFUSED = Family(
     labels=(Label("error", KINDS),),
 )
 CLIENTS_GONE = Family(name="farebox_clients_gone_total", help="Clients that disconnected before their call had ended.")
+CACHE_LOOKUPS = Family(
+    name="farebox_cache_lookups_total",
+    help="Calls that might be answered from their gateway's cache, by whether they were.",
+    labels=(Label("result", ("hit", "miss")),),
+)
 CALLS_IN_FLIGHT = Family(name="farebox_calls_in_flight", help="Model calls in flight.", kind="gauge")
 HELD_BYTES = Family(
     name="farebox_held_bytes",
@@ -220,7 +225,7 @@ WORKER_DEATHS = Family(
 )
 
 COUNTED: Final = (
-    CALLS, CALL_ERRORS, REFUSED, CLIENTS_GONE, CALLS_IN_FLIGHT, HELD_BYTES, HELD_REFUSED, CALL_SECONDS,
+    CALLS, CALL_ERRORS, REFUSED, CLIENTS_GONE, CACHE_LOOKUPS, CALLS_IN_FLIGHT, HELD_BYTES, HELD_REFUSED, CALL_SECONDS,
     FIRST_BYTE_SECONDS, HOLD_SECONDS, SETTLE_SECONDS, IMPLAUSIBLE_USAGE, KEY_TROUBLE, UPSTREAM_FAILURES,
     UPSTREAM_RESENT, MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS, SLOW_COMMANDS, WRITE_QUEUE, JOURNALED, JOURNAL_ENTRIES,
     JOURNAL_BYTES, JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS, DELIVERIES, ALARMS, JOB_RESTARTS, JOBS_LATE, ALARMS_DROPPED,

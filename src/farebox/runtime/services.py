@@ -24,6 +24,7 @@ from farebox.runtime.configuration import Configuration
 from farebox.runtime.journal import Journal
 from farebox.runtime.pending_alarms import Alarms
 from farebox.runtime.readiness import Readiness
+from farebox.runtime.response_cache import ResponseCache
 from farebox.runtime.tasks import Tasks
 from farebox.runtime.waiters import Waiters
 from farebox.settings import Settings
@@ -54,6 +55,8 @@ class Services:
     """Name of this run of the process: the owner of the holds it creates."""
     readiness: Readiness = field(init=False)
     """Whether calls can be served."""
+    response_cache: ResponseCache = field(init=False)
+    """Responses that gateways may give again."""
     tasks: Tasks = field(default_factory=Tasks)
     """Charges that continue after their caller has disconnected."""
     learned: Learned = field(default_factory=Learned)
@@ -89,6 +92,7 @@ class Services:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
+        object.__setattr__(self, "response_cache", ResponseCache(self.database, self.tasks, self.settings))
 
     metrics: Metrics = field(default_factory=Metrics)
     """The process's metrics."""

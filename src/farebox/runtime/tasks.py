@@ -15,13 +15,17 @@ class Tasks:
 
     async def shared(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await the work under this key, and start it unless it is running. It continues if the caller is cancelled."""
+        found: T = await asyncio.shield(self.begin(key, work))
+        return found
+
+    def begin(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+        """The task under this key; it is started unless it is running."""
         task = self._running.get(key)
-        if task is None:
+        if task is None or task.done():
             task = asyncio.get_running_loop().create_task(work())
             self._running[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
-        found: T = await asyncio.shield(task)
-        return found
+        return task
 
     def running(self, key: Hashable) -> bool:
         return key in self._running
@@ -35,6 +39,7 @@ class Tasks:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _forget(self, key: Hashable, done: asyncio.Task[Any]) -> None:
-        del self._running[key]
+        if self._running.get(key) is done:  # else another has been begun after it
+            del self._running[key]
         if not done.cancelled():
             done.exception()  # retrieved, so that asyncio does not log it: the row's lease causes a retry

@@ -49,6 +49,8 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     """From -1 to 1, given afterwards; 0: not rated."""
     score: float | None = None
     """From 0 to 100, given afterwards."""
+    cached: bool = False
+    """The response came from the gateway's cache."""
 
 
 class CallRow(msgspec.Struct, frozen=True):

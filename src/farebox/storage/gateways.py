@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
+from farebox.storage.cached_responses import forget_responses
 from farebox.storage.config import bump_config_version
 from farebox.storage.datasets import delete_datasets_of
 from farebox.storage.model_aliases import delete_aliases_of
@@ -57,11 +58,12 @@ def put_gateway(connection: Connection, gateway: GatewayRow) -> None:
 
 
 def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> bool:
-    """Delete the gateway with its routes, datasets and evaluations; whether it existed."""
+    """Delete the gateway with its routes, datasets, evaluations and cached responses; whether it existed."""
     bump_config_version(connection)
     delete_datasets_of(connection, account_id, gateway_id)
     delete_aliases_of(connection, account_id, gateway_id)
     delete_routes_of(connection, account_id, gateway_id)
+    forget_responses(connection, account_id, gateway_id)
     connection.execute(
         f"DELETE FROM gateways WHERE {OF_ACCOUNT} AND gateway_id = ?",
         (*key_of(connection, account_id), gateway_id),

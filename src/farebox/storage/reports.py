@@ -107,7 +107,7 @@ LOG_COLUMNS: dict[str, LogColumn] = {
     "response_content_type": LogColumn(_detail_text("response_content_type"), "text"),
     "request_type": LogColumn(_detail_text("request_type"), "text"),
     "success": LogColumn("success", "flag"),
-    "cached": LogColumn("0", "flag"),  # nothing is cached in this release, so a filter for it finds nothing
+    "cached": LogColumn(_detail_flag("cached", default=False), "flag"),
     "provider": LogColumn("provider", "text"),
     "model": LogColumn("model", "text"),
     "model_type": LogColumn("''", "text"),
@@ -133,7 +133,7 @@ LOG_ORDERS: dict[str, str] = {
     "model": "model",
     "model_type": "log_id",
     "success": "success",
-    "cached": "log_id",
+    "cached": _detail_flag("cached", default=False),
     "cost": "cost",
     "tokens_in": "coalesce(tokens_in, 0)",
     "tokens_out": "coalesce(tokens_out, 0)",

@@ -18,6 +18,7 @@ from farebox.http.control.wire import Paging, iso
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
+from farebox.storage.cached_responses import forget_responses
 from farebox.storage.gateways import GatewayRow, delete_gateway, find_gateway, list_gateways, put_gateway
 from farebox.storage.provider_configs import delete_configs_of_gateway
 from farebox.storage.sql import Connection
@@ -35,7 +36,6 @@ _REQUIRED = frozenset(
 _READ_ONLY = ("account_id", "account_tag", "created_at", "internal_id", "is_default", "modified_at", "wholesale")
 """Fields that a client sends back as it received them; they are ignored."""
 _UNAVAILABLE = (
-    "cache_ttl",
     "dlp",
     "guardrails",
     "log_classification",
@@ -157,6 +157,8 @@ async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayCo
         config = updated(msgspec.json.decode(stored.config, type=GatewayConfig))
         row = GatewayRow(account_id, gateway_id, msgspec.json.encode(config), stored.created_at, now)
         put_gateway(connection, row)
+        if config.cache_invalidate_on_update:
+            forget_responses(connection, account_id, gateway_id)
         return row
 
     return await _written(request, write)
@@ -165,6 +167,7 @@ async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayCo
 async def _written(request: Request, write: Callable[[Connection], GatewayRow]) -> Response:
     row = await request.services.database.write(write)
     await request.services.configuration.forget()
+    request.services.response_cache.forget(row.account_id, row.gateway_id)
     return ok(_wire(row))
 
 

@@ -192,6 +192,7 @@ def _log(call: CallRow) -> Log:
         path=detail.path,
         duration=call.duration,
         success=call.success,
+        cached=detail.cached,
         tokens_in=call.tokens_in,
         tokens_out=call.tokens_out,
         cost=nanos_to_usd(call.cost),

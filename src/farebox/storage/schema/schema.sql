@@ -404,6 +404,26 @@ CREATE TABLE calls (                      -- the record of a call: log row, rece
 ) /* clustered */;
 CREATE INDEX calls_of_gateway ON calls (bucket, account_id, gateway_id, log_id) WHERE logged = 1;  -- a gateway's log
 
+CREATE TABLE cached_responses (           -- what gateways give again to identical requests (calls.cache)
+    bucket       INTEGER NOT NULL,
+    account_id   TEXT NOT NULL,
+    gateway_id   TEXT NOT NULL,
+    key          TEXT NOT NULL,           -- SHA-256 of the request and who pays
+    size         BIGINT NOT NULL,         -- number of bytes, with what the row itself counts
+    expires_at   BIGINT NOT NULL,
+    content_type TEXT NOT NULL,
+    body         BYTEA NOT NULL,          -- as it was sent
+    PRIMARY KEY (bucket, account_id, gateway_id, key)
+) /* clustered */;
+CREATE INDEX cached_responses_by_end ON cached_responses (bucket, account_id, expires_at);  -- the next to be removed
+
+CREATE TABLE cache_totals (               -- the sizes of an account's cached responses
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    bytes      BIGINT NOT NULL,           -- number of bytes
+    PRIMARY KEY (bucket, account_id)
+) /* clustered */;
+
 CREATE TABLE usage_hours (                -- calls and charges by hour: usage reports and spending limits read it
     bucket     INTEGER NOT NULL,
     account_id TEXT NOT NULL,

@@ -151,3 +151,23 @@ CREATE TABLE model_aliases (
 
 -- Access tokens may be limited to models.
 ALTER TABLE access_tokens ADD COLUMN models TEXT;
+
+-- Cached responses.
+CREATE TABLE cached_responses (
+    bucket       INTEGER NOT NULL,
+    account_id   TEXT NOT NULL,
+    gateway_id   TEXT NOT NULL,
+    key          TEXT NOT NULL,
+    size         BIGINT NOT NULL,
+    expires_at   BIGINT NOT NULL,
+    content_type TEXT NOT NULL,
+    body         BYTEA NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id, key)
+) /* clustered */;
+CREATE INDEX cached_responses_by_end ON cached_responses (bucket, account_id, expires_at);
+CREATE TABLE cache_totals (
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    bytes      BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id)
+) /* clustered */;

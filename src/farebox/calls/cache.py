@@ -1,0 +1,171 @@
+"""The cache of a gateway: a response is given again to an identical request of the same account and gateway.
+
+The key is a hash of who pays, where the request goes and what it says. A hit is free: nothing is held, charged or
+counted in a spend limit. Only what a call was answered completely is stored, after it was settled.
+"""
+
+import hashlib
+from typing import Final
+
+import msgspec
+
+from farebox.calls.buffered_response import FREE
+from farebox.calls.logged_body import LoggedBody
+from farebox.calls.logs import with_room
+from farebox.calls.model import Call, Sink
+from farebox.calls.settle import record_hit
+from farebox.calls.stages import CallContext, Responded
+from farebox.calls.watch import Watch
+from farebox.memfile import Body
+from farebox.metrics.families import CACHE_LOOKUPS
+from farebox.providers.catalogue import CALLER_KEY_HEADERS
+from farebox.providers.formats.base import Observed
+from farebox.runtime.observers import best_effort
+from farebox.runtime.services import Services
+from farebox.storage.cached_responses import CachedResponse
+from farebox.storage.sql import DatabaseUnavailable
+
+REQUEST_MAX: Final = 256 * 2**10
+"""A request with a larger body is neither looked up nor stored: it is long to read on the event loop."""
+RESPONSE_MAX: Final = 2**20
+_MEANT = ("anthropic-", "openai-", "x-goog-")
+"""Request headers that begin like this say what is wanted of the provider."""
+_JSON = ("application/json", "text/plain", "")
+
+
+def is_cacheable(body: Body) -> bool:
+    return isinstance(body, bytes) and len(body) <= REQUEST_MAX
+
+
+async def cached_response(services: Services, call: Call) -> tuple[str, bytes] | None:
+    """Content type and body of the response that is stored for the call; None where there is none, or none is wanted,
+    or it cannot be read now."""
+    use = call.cache
+    if use is None:
+        return None
+    found = None
+    if not use.skip:
+        try:
+            found = await services.response_cache.find(
+                call.account_id, call.gateway_id, key_of(call), services.clock.now_ms()
+            )
+        except DatabaseUnavailable as error:
+            services.database.report_failure(error)
+    services.metrics.count(CACHE_LOOKUPS, "miss" if found is None else "hit")
+    return found
+
+
+async def serve_hit(services: Services, call: Call, sink: Sink, watch: Watch, found: tuple[str, bytes]) -> None:
+    """Record the call, and answer it with what was `found`. Raises DatabaseUnavailable."""
+    if call.gateway.log_management_strategy == "STOP_INSERTING":
+        call = await with_room(services, call)
+    content_type, body = found
+    context = CallContext(services, call, sink, watch, services.clock.monotonic())
+    logged = LoggedBody(services.settings.log_body_limit_bytes if call.logged and call.log_bodies else -1)
+    logged.response_type = content_type.partition(";")[0].strip().lower()
+    logged.keep(body)
+    await record_hit(context, logged)
+    sink.respond(200, [("content-type", content_type)] if content_type else [], body)
+
+
+def key_of(call: Call) -> str:
+    """By what the response is found again; within an account and a gateway."""
+    use = call.cache
+    if use is not None and use.key:  # still in a form that the caller reads
+        stream = call.parsed is not None and call.parsed.stream
+        parts = [
+            b"own",
+            use.key.encode(),
+            call.format.name.encode() if call.format else b"",
+            b"01"[stream : stream + 1],
+        ]
+    else:
+        meant = sorted((name, value) for name, value in call.headers if name.startswith(_MEANT))
+        parts = [
+            b"computed",
+            call.provider.encode(),
+            call.url.encode(),
+            msgspec.json.encode(meant),
+            call.content_type.encode(),
+            _canonical(call.small_body, call.content_type),
+        ]
+    digest = hashlib.sha256()
+    for part in (call.account_id.encode(), call.gateway_id.encode(), _payer(call), *parts):
+        digest.update(len(part).to_bytes(8))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _payer(call: Call) -> bytes:
+    """The operator's credit, or the key of the account's own: not that key itself, the hash of it."""
+    if not call.own_key:
+        return b"credit"
+    keys = sorted(value for name, value in call.headers if name in CALLER_KEY_HEADERS)
+    return hashlib.sha256("\0".join((*keys, *call.callers_keys, *call.secrets)).encode()).digest()
+
+
+def _canonical(body: bytes, content_type: str) -> bytes:
+    """JSON without spaces and with sorted keys; anything else as it is."""
+    if content_type.partition(";")[0].strip().lower() not in _JSON:
+        return body
+    try:
+        return msgspec.json.encode(msgspec.json.decode(body), order="deterministic")
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return body
+
+
+def remember(stage: Responded, observed: Observed, headers: list[tuple[str, str]], body: bytes) -> None:
+    """Store the response of a call that was settled, if it is one to be given again. Raises nothing."""
+    call, services = stage.context.call, stage.context.services
+    use = call.cache
+    if use is None or not _whole(stage, observed) or len(body) > RESPONSE_MAX:
+        return
+    with best_effort("the cache"):
+        named = dict(headers)
+        if "content-encoding" in named:
+            return
+        services.response_cache.add(
+            CachedResponse(
+                call.account_id,
+                call.gateway_id,
+                key_of(call),
+                call.started_at,
+                services.clock.now_ms() + use.ttl_seconds * 1000,
+                named.get("content-type", ""),
+                body,
+            )
+        )
+
+
+def _whole(stage: Responded, observed: Observed) -> bool:
+    """Whether it is what the caller asked for, and all of it: not shortened for want of credit either."""
+    limited = stage.held is not None and stage.held.output_limit is not None
+    return stage.response.status == 200 and observed.complete and not observed.failed and not limited
+
+
+class Recording:
+    """What is sent of a stream, so that it can be stored; nothing where it becomes too large."""
+
+    __slots__ = ("_chunks", "_size", "_stage")
+
+    def __init__(self, stage: Responded) -> None:
+        self._stage = stage
+        self._chunks: list[bytes] | None = []
+        self._size = 0
+
+    def keep(self, chunk: bytes) -> None:
+        if self._chunks is None:
+            return
+        self._size += len(chunk)
+        if self._size > RESPONSE_MAX or (self._size > FREE and not self._stage.context.sink.keep(len(chunk))):
+            self.drop()
+        else:
+            self._chunks.append(chunk)
+
+    def drop(self) -> None:
+        self._chunks = None
+
+    def end(self, observed: Observed, headers: list[tuple[str, str]], last: list[bytes]) -> None:
+        """The response is whole, with this at its end. Raises nothing."""
+        if self._chunks is not None:
+            remember(self._stage, observed, headers, b"".join((*self._chunks, *last)))

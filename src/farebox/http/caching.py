@@ -1,0 +1,60 @@
+"""How a request uses its gateway's cache: by its headers, else as the gateway says."""
+
+from typing import Final
+
+from farebox.calls.cache import cached_response, serve_hit
+from farebox.calls.model import CacheUse, Call
+from farebox.calls.watch import Watch
+from farebox.errors import INVALID_REQUEST, Problem
+from farebox.gateway import CACHE_TTL_MAX_SECONDS, GatewayConfig
+from farebox.http.exchange import RequestHeaders
+from farebox.http.payer import flag
+from farebox.http.sink import HttpSink
+from farebox.runtime.services import Services
+
+OLD_NAMES: Final = ("cf-cache-ttl", "cf-skip-cache")
+TTL_MIN_SECONDS: Final = 60
+TTL_OF_KEY_SECONDS: Final = 300
+"""How long a response is kept under a key of the caller's own, where caching is off otherwise."""
+KEY_MAX: Final = 512
+
+
+def cache_use(headers: RequestHeaders, gateway: GatewayConfig) -> CacheUse | None:
+    """None where the response is neither looked for nor stored. Raises Problem."""
+    key = headers.get("cf-aig-cache-key") or ""
+    wanted = _ttl(headers)
+    ttl = (gateway.cache_ttl or (TTL_OF_KEY_SECONDS if key else 0)) if wanted is None else wanted
+    if len(key) > KEY_MAX:
+        raise Problem(INVALID_REQUEST, f"cf-aig-cache-key is longer than {KEY_MAX} characters.")
+    if not ttl:
+        return None
+    skip = headers.get("cf-aig-skip-cache")
+    return CacheUse(ttl, flag(headers.get("cf-skip-cache") if skip is None else skip, default=False), key)
+
+
+def _ttl(headers: RequestHeaders) -> int | None:
+    """Raises Problem."""
+    text = headers.get("cf-aig-cache-ttl")
+    if text is None:
+        text = headers.get("cf-cache-ttl")
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= len(str(CACHE_TTL_MAX_SECONDS)):
+        ttl = int(text)
+        if ttl == 0 or TTL_MIN_SECONDS <= ttl <= CACHE_TTL_MAX_SECONDS:
+            return ttl
+    raise Problem(
+        INVALID_REQUEST,
+        f"{text[:32]!r} in cf-aig-cache-ttl is neither 0 nor a whole number of seconds from {TTL_MIN_SECONDS} to "
+        f"{CACHE_TTL_MAX_SECONDS}.",
+    )
+
+
+async def answered_from_cache(services: Services, call: Call, sink: HttpSink, watch: Watch) -> bool:
+    """Whether there was a stored response for the call, and it is answered. Raises DatabaseUnavailable."""
+    found = await cached_response(services, call)
+    if found is None:
+        return False
+    sink.of(call, "HIT")
+    await serve_hit(services, call, sink, watch, found)
+    return True

@@ -1,0 +1,256 @@
+"""A gateway's cache: what is given again, to whom, for how long; and that it is free."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+
+from farebox import worker
+from farebox.clock import SystemClock
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
+from farebox.storage.cached_responses import ROW_BYTES, CacheBounds, CachedResponse, find_response, keep_responses
+from farebox.storage.sql import Connection, rows
+from tests.calls.kit import differences, log_row, log_rows, set_gateway, set_provider, until
+from tests.calls.upstream import serving
+from tests.engines import ON_BOTH_ENGINES, read_now
+from tests.http.support import GATEWAY_FIELDS, http
+from tests.sdks import openai
+from tests.support import Customer, Farebox, running_on
+
+pytestmark = ON_BOTH_ENGINES
+
+CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello there"}]}
+STREAM = CHAT | {"stream": True}
+
+
+class Ahead(SystemClock):
+    """The machine's clock, and what the test adds."""
+
+    ahead_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.ahead_ms
+
+
+CLOCK = Ahead()
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_on(uvloop.new_event_loop, CLOCK, tmp_path_factory.mktemp("cache")) as served:
+        set_provider(served, "openai")
+        yield served
+
+
+@pytest.fixture
+def customer(farebox: Farebox) -> Customer:
+    made = farebox.funded("5")
+    set_gateway(made, cache_ttl=600)
+    return made
+
+
+def post(
+    customer: Customer,
+    body: Any = CHAT,
+    gateway: str = "default",
+    path: str = "openai/chat/completions",
+    **headers: str,
+) -> httpx.Response:
+    """A call; header names with underscores."""
+    url = f"{customer.farebox.url}/v1/{customer.account_id}/{gateway}/{path}"
+    ours = {"cf-aig-authorization": f"Bearer {customer.token}", "content-type": "application/json"}
+    ours |= {name.replace("_", "-"): value for name, value in headers.items()}
+    content = {"content": body} if isinstance(body, bytes) else {"json": body}
+    response = http.post(url, headers=ours, timeout=60, **content)
+    assert response.status_code == 200, response.text
+    return response
+
+
+def status(response: httpx.Response) -> str | None:
+    found: str | None = response.headers.get("cf-aig-cache-status")
+    return found
+
+
+def stored(customer: Customer) -> list[tuple[Any, ...]]:
+    """Gateway and size of the account's entries, once none waits to be written."""
+    services = customer.farebox.services
+    until(lambda: not services.tasks.running("cached responses"))
+
+    def read(connection: Connection) -> list[tuple[Any, ...]]:
+        key = key_of(connection, customer.account_id)
+        return rows(connection, f"SELECT gateway_id, size FROM cached_responses WHERE {OF_ACCOUNT}", key)
+
+    return read_now(services.database, read)
+
+
+def total(customer: Customer) -> int:
+    def read(connection: Connection) -> list[tuple[Any, ...]]:
+        key = key_of(connection, customer.account_id)
+        return rows(connection, f"SELECT bytes FROM cache_totals WHERE {OF_ACCOUNT}", key)
+
+    return sum(size for (size,) in read_now(customer.farebox.services.database, read))
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "stream"])
+def test_a_hit_is_the_original_response_free_and_in_the_log(farebox: Farebox, customer: Customer, body: Any) -> None:
+    first = post(customer, body)
+    assert status(first) == "MISS"
+    assert len(stored(customer)) == 1  # the next is read from the database
+    spent, asked = customer.balance.posted, farebox.demo_stats()["requests"]
+    spaced = json.dumps(dict(reversed(body.items())), indent=1)
+    for request in (body, spaced.encode()):
+        hit = post(customer, request)
+        assert (status(hit), hit.content) == ("HIT", first.content)
+        assert hit.headers["content-type"] == first.headers["content-type"]
+    assert farebox.demo_stats()["requests"] == asked
+    assert customer.balance.posted == spent
+    assert customer.balance.held == 0
+    row = log_row(customer, hit.headers["cf-aig-log-id"])
+    assert (row["cached"], row["cost"], row["tokens_in"], row["tokens_out"], row["success"]) == (True, 0, 0, 0, True)
+    assert row["farebox"]["charge_nanos"] == 0
+    assert row["response_head"] == first.text[: len(row["response_head"])]
+    assert not log_row(customer, first.headers["cf-aig-log-id"])["cached"]
+    url = f"{customer.api_url}/ai-gateway/gateways/default/logs?cached=true"
+    assert http.get(url, headers=customer.headers).json()["result_info"]["total_count"] == 2
+    assert differences(farebox) == []
+
+
+def test_what_a_request_says_of_the_cache(farebox: Farebox, customer: Customer) -> None:
+    first = post(customer)
+    again = post(customer, cf_skip_cache="true")
+    assert (status(again), again.content != first.content) == ("MISS", True)
+    assert post(customer).content == again.content  # it has taken the other's place
+    assert status(post(customer, CHAT | {"temperature": 0}, cf_aig_cache_ttl="0")) is None
+    assert status(post(customer, CHAT | {"temperature": 0})) == "MISS"
+    named = post(customer, CHAT | {"temperature": 1}, cf_aig_cache_key="mine")
+    assert post(customer, CHAT | {"temperature": 2}, cf_aig_cache_key="mine").content == named.content
+    assert status(post(customer, STREAM, cf_aig_cache_key="mine")) == "MISS"  # it could not be read as a stream
+    refused = http.post(
+        f"{farebox.url}/v1/{customer.account_id}/default/openai/chat/completions",
+        json=CHAT,
+        headers={"cf-aig-authorization": f"Bearer {customer.token}", "cf-aig-cache-ttl": "59"},
+    )
+    assert refused.status_code == 400
+    step = {"provider": "openai", "endpoint": "chat/completions", "query": CHAT, "config": {"skipCache": True}}
+    assert status(post(customer, [step], path="")) == "MISS"
+    assert status(post(customer, [step | {"config": {}}], path="")) == "HIT"
+
+    set_gateway(customer, "off")
+    assert [status(post(customer, gateway="off")) for _ in range(2)] == [None, None]
+    assert [status(post(customer, gateway="off", cf_aig_cache_ttl="60")) for _ in range(2)] == ["MISS", "HIT"]
+    assert [status(post(customer, gateway="off", cf_aig_cache_key="k")) for _ in range(2)] == ["MISS", "HIT"]
+
+
+def test_whom_a_response_is_given_again(farebox: Farebox, customer: Customer) -> None:
+    first = post(customer)
+    set_gateway(customer, "second", cache_ttl=600)
+    other = farebox.funded("5")
+    set_gateway(other, cache_ttl=600)
+    mine = {"authorization": "Bearer sk-one-of-the-callers-own"}
+    for key in ({}, {"cf_aig_cache_key": "same"}):
+        post(customer, **key)
+        for caller, gateway, headers in (
+            (customer, "second", {}),
+            (other, "default", {}),
+            (customer, "default", mine),
+            (customer, "default", {"authorization": "Bearer sk-another-of-them"}),
+        ):
+            found = post(caller, gateway=gateway, **headers, **key)
+            assert (status(found), found.content != first.content) == ("MISS", True), (gateway, headers, key)
+        assert status(post(customer, **mine, **key)) == "HIT"
+    assert not any("sk-" in str(row) for row in log_rows(customer))
+
+
+def test_how_long_and_until_what(farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    post(customer)
+    post(customer, STREAM, cf_aig_cache_ttl="60")
+    assert len(stored(customer)) == 2
+    with monkeypatch.context() as later:
+        later.setattr(CLOCK, "ahead_ms", 61_000)
+        assert status(post(customer)) == "HIT"
+        farebox.run(worker._forget_expired_responses(farebox.services))
+        assert len(stored(customer)) == 1
+        later.setattr(CLOCK, "ahead_ms", 601_000)
+        assert status(post(customer)) == "MISS"
+    assert stored(customer)
+    assert total(customer) == sum(size for _, size in stored(customer))
+
+    url = f"{customer.api_url}/ai-gateway/gateways/default"
+    for invalidates, found in ((False, "HIT"), (True, "MISS")):
+        fields = GATEWAY_FIELDS | {"cache_ttl": 300, "cache_invalidate_on_update": invalidates}
+        before = status(post(customer, CHAT | {"seed": int(invalidates)}))
+        stored(customer)
+        assert http.put(url, json=fields, headers=customer.headers).status_code == 200
+        assert (before, status(post(customer, CHAT | {"seed": int(invalidates)}))) == ("MISS", found)
+    assert len(stored(customer)) == 1
+    assert http.delete(url, headers=customer.headers).status_code == 200
+    assert (stored(customer), total(customer)) == ([], 0)
+
+
+def test_what_is_not_stored(farebox: Farebox, customer: Customer) -> None:
+    large = CHAT | {"messages": [{"role": "user", "content": "word " * 60_000}]}
+    assert [status(post(customer, large, authorization="Bearer sk-own")) for _ in range(2)] == [None, None]
+    part = b'data: {"choices": [{"index": 0, "delta": {"content": "Hi"}}]}\n\n'
+    with serving() as upstream:
+        set_provider(farebox, "groq", base_url=upstream.url)
+        for body, code, response in (
+            (CHAT, 500, b'{"error": {"message": "down"}}'),
+            (CHAT, 201, b'{"choices": []}'),
+            (STREAM, 200, part),  # without an end
+            (STREAM, 200, part * 20_000 + b"data: [DONE]\n\n"),
+        ):
+            upstream.status = code
+            upstream.says(response)
+            url = f"{farebox.url}/v1/{customer.account_id}/default/groq/chat/completions"
+            ours = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-own"}
+            answered = [http.post(url, json=body, headers=ours) for _ in range(2)]
+            assert [(found.status_code, status(found)) for found in answered] == [(code, "MISS")] * 2
+    assert stored(customer) == []
+
+
+def test_bounds_are_kept_and_nobody_takes_the_room_of_others(farebox: Farebox, customer: Customer) -> None:
+    other, services = farebox.funded("1"), farebox.services
+    set_gateway(other, cache_ttl=60)
+    body, now = b"x" * (10_000 - ROW_BYTES), CLOCK.now_ms()
+
+    def entry(whose: Customer, number: int) -> CachedResponse:
+        return CachedResponse(
+            whose.account_id, "default", f"key{number}", now + 1, now + 60_000 + number, "text/plain", body
+        )
+
+    def keep(of: list[CachedResponse], account: int, everyone: int) -> None:
+        farebox.run(
+            services.database.write(partial(keep_responses, responses=of, bounds=CacheBounds(account, everyone)))
+        )
+
+    def has(whose: Customer, number: int) -> bool:
+        wanted = partial(find_response, account_id=whose.account_id, gateway_id="default", key=f"key{number}", at=now)
+        return farebox.run(services.database.get(wanted)) is not None
+
+    keep([entry(other, n) for n in range(3)], 2**20, 2**30)
+    keep([entry(customer, n) for n in range(12)], 100_000, 2**30)
+    assert (total(customer), has(customer, 1), has(customer, 2)) == (100_000, False, True)  # the soonest to expire
+    ((everyone,),) = read_now(
+        services.database, lambda c: rows(c, "SELECT sum(bytes) FROM cache_totals WHERE bucket = 0")
+    )
+    keep([entry(customer, 12)], 100_000, int(everyone) - 50_000)
+    assert (total(customer), has(customer, 12)) == (50_000, True)
+    assert all(has(other, n) for n in range(3))
+
+
+def test_a_hit_needs_no_credit_and_the_official_sdk_takes_it(farebox: Farebox) -> None:
+    poor = farebox.funded("0.0002")
+    set_gateway(poor, cache_ttl=600)
+    base = f"{farebox.url}/v1/{poor.account_id}/default/openai"
+    with openai.OpenAI(api_key=poor.token, base_url=base, max_retries=0) as client:
+        asked = partial(client.chat.completions.create, model="gpt-4o-mini", messages=CHAT["messages"], max_tokens=50)
+        first = asked()
+        parts = [str(part) for part in asked(stream=True)]
+        url, ours = f"{base}/chat/completions", {"authorization": f"Bearer {poor.token}", "cf-aig-skip-cache": "true"}
+        until(lambda: http.post(url, json=CHAT | {"seed": 1}, headers=ours, timeout=120).status_code == 402)
+        assert asked() == first
+        assert [str(part) for part in asked(stream=True)] == parts
