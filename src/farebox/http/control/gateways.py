@@ -186,6 +186,8 @@ def _given(body: Any) -> dict[str, Any]:
         given["spend_limits"] = spend_rules.named(limits)
     if faults:
         raise InvalidInput(faults)
+    if given.get("cache_ttl", 0) is None:
+        given["cache_ttl"] = 0  # as Cloudflare stores it
     return {name: value for name, value in given.items() if name not in _UNAVAILABLE}
 
 
