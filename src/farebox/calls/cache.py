@@ -80,7 +80,9 @@ def key_of(call: Call) -> str:
             b"01"[stream : stream + 1],
         ]
     else:
-        meant = sorted((name, value) for name, value in call.headers if name.startswith(_MEANT))
+        meant = sorted(
+            (name, value) for name, value in call.headers if name.startswith(_MEANT) and name not in CALLER_KEY_HEADERS
+        )
         parts = [
             b"computed",
             call.provider.encode(),
