@@ -474,6 +474,31 @@ def test_costs_of_a_custom_provider_are_logged_and_not_charged(farebox: Farebox,
     assert customer.balance.posted == FIVE
 
 
+def test_no_cost_is_too_large_for_the_log_and_the_spend_limits(
+    farebox: Farebox, customer: Customer, upstream: Upstream
+) -> None:
+    provider = custom(customer, "dear", upstream.url)
+    cost = {"account_provider_id": provider, "model": "m", "cost_in": 1000, "cost_out": 1000}
+    api(customer, "POST", "custom-providers/costs", cost)
+
+    def says(tokens_out: int) -> None:
+        usage = {"prompt_tokens": 4_000_000, "completion_tokens": tokens_out, "total_tokens": 4_000_000 + tokens_out}
+        upstream.says(json.dumps({"object": "chat.completion", "model": "m", "choices": [], "usage": usage}).encode())
+
+    says(13_000_000)
+    response = post(customer, "custom-dear/v1/chat/completions", CHAT | {"model": "m", "n": 100})
+    assert response.status_code == 200, response.text
+    row = log_row(customer, response.headers["cf-aig-log-id"])
+    assert (row["tokens_out"], row["cost"]) == (13_000_000, (2**53 - 1) / 10**9)
+    rules = [{"id": "all", "limit": 1_000_000_000, "limitType": "cost", "window": 86_400}]
+    api(customer, "POST", "gateways", {"id": "dear", "spend_limits": {"enabled": True, "rules": rules}} | GATEWAY)
+    says(100_000)
+    body = CHAT | {"model": "m"}
+    assert post(customer, "custom-dear/v1/chat/completions", body, gateway="dear").status_code == 200
+    left = http.get(f"{customer.api_url}/farebox/gateways/dear/spend-limits", headers=customer.headers).json()["result"]
+    assert [(rule["spent_nanos"], rule["held_nanos"]) for rule in left] == [(2**53 - 1, 0)]
+
+
 def test_spend_limits_count_what_a_custom_provider_costs(farebox: Farebox, customer: Customer) -> None:
     rules = [{"id": "all", "limit": 1, "limitType": "cost", "window": 86_400}]
     api(customer, "POST", "gateways", {"id": "limited", "spend_limits": {"enabled": True, "rules": rules}} | GATEWAY)
@@ -499,6 +524,23 @@ def test_a_redirect_is_not_followed(farebox: Farebox, customer: Customer, upstre
     assert response.status_code == 307
     assert farebox.demo_stats()["requests"] == before
     upstream.status, upstream.headers = 200, {}
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/html", "image/svg+xml", "application/json;,text/html", "TEXT/XML", "text/plain"]
+)
+def test_no_response_of_a_custom_provider_is_a_page_of_ours(
+    farebox: Farebox, customer: Customer, upstream: Upstream, content_type: str
+) -> None:
+    """A link with a token of one account would otherwise run its script beside another's billing page."""
+    custom(customer, "pages", upstream.url)
+    upstream.says(b"<script>alert(document.domain)</script>", content_type)
+    upstream.headers = {"refresh": "0;url=https://elsewhere.example", "service-worker-allowed": "/", "nel": "{}"}
+    response = http.post(f"{customer.gateway_url}/custom-pages/page?key={customer.token}")
+    upstream.headers = {}
+    assert response.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert not {"refresh", "service-worker-allowed", "nel"} & set(response.headers)
 
 
 def test_a_provider_that_leads_back_here_ends(farebox: Farebox, customer: Customer) -> None:

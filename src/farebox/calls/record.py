@@ -16,6 +16,10 @@ from farebox.pricing.stored_receipt import stored
 from farebox.runtime.verdicts import notes_of
 from farebox.storage.calls import CallDetail, CallRow
 
+_COST_MAX = 2**53 - 1
+"""Nano-dollars, in the log and in spend limits: an account says what its own providers' models cost, and those what was
+used. The books could not hold every product."""
+
 log = structlog.get_logger("farebox.calls")
 
 
@@ -88,6 +92,7 @@ class CallRecord(msgspec.Struct, CallWritten):
         cost_nanos = 0 if cost is None else ceil_div(cost.numerator, cost.denominator)
         if call.custom_cost is not None:
             cost_nanos = call.custom_cost.nanos(usage)
+        cost_nanos = min(cost_nanos, _COST_MAX)
         return CallRow(
             call.account_id,
             call.log_id,
@@ -113,7 +118,7 @@ class CallRecord(msgspec.Struct, CallWritten):
     def counts(self) -> int:
         """What counts in spend limits where the caller's own key pays: what the call costs, else the estimate."""
         cost = self.priced.cost
-        return self.priced.charge if cost is None else ceil_div(cost.numerator, cost.denominator)
+        return self.priced.charge if cost is None else min(ceil_div(cost.numerator, cost.denominator), _COST_MAX)
 
     def receipt(self, verdict: Verdict) -> Receipt:
         call, priced = self.call, self.priced

@@ -18,11 +18,17 @@ _NOT_PASSED = frozenset(
         "set-cookie",
         "alt-svc",
         "strict-transport-security",
+        "accept-ch",
         "cache-control",
         "cdn-cache-control",
         "clear-site-data",
         "expires",
+        "nel",
         "pragma",
+        "refresh",
+        "report-to",
+        "reporting-endpoints",
+        "service-worker-allowed",
         "surrogate-control",
         "x-accel-buffering",
         "x-accel-charset",
@@ -38,6 +44,10 @@ _NOT_PASSED = frozenset(
 """Answer headers that speak of the provider's connection, or of its host, rather than of the response; and orders to
 the
 caches, browsers and proxies on the way: `x-accel-redirect` would have an nginx before us send one of its own files."""
+_DATA = ("application/json", "text/event-stream")
+"""What no browser takes for a page."""
+_INERT = (("content-security-policy", "default-src 'none'; sandbox"), ("x-content-type-options", "nosniff"))
+"""With anything else that an account has chosen, and may lead others to: our origin has the billing page too."""
 _NAMES_MAX, _NAME_MAX = 1024, 64
 _names: dict[str, tuple[str, bool]] = {}
 """Names of headers that answers had: in lower case, and whether they are passed on."""
@@ -46,15 +56,19 @@ _names: dict[str, tuple[str, bool]] = {}
 def passed_headers(headers: list[tuple[str, str]], *, own_key: bool) -> tuple[list[tuple[str, str]], int | None, str]:
     """The headers that are passed on, the declared length, and the content type; empty if none is declared."""
     passed: list[tuple[str, str]] = []
-    length, content_type = None, ""
+    length, content_type, data = None, "", True
     for name, value in headers:
         lower, passes = _names.get(name) or _learn(name)
         if passes and (own_key or lower not in operator_key.HEADERS):
             passed.append((lower, value))
-            if lower == "content-type" and not content_type:
-                content_type = value.partition(";")[0].strip().lower()
+            if lower == "content-type":
+                found = value.partition(";")[0].strip().lower()
+                content_type = content_type or found
+                data = data and found in _DATA and "," not in value
         elif lower == "content-length" and value.isascii() and value.isdigit():
             length = int(value)
+    if own_key and not (data and content_type):
+        passed.extend(_INERT)
     return passed, length, content_type
 
 

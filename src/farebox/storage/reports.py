@@ -231,11 +231,11 @@ class LogFigures:
 
 
 def log_figures(connection: Connection, account_id: str, gateway_id: str, query: LogQuery) -> LogFigures:
-    """The sums over all logs that the query finds."""
+    """The sums over all logs that the query finds. That of the costs is exact up to 2**53, and has no end."""
     where, values = _where(key_of(connection, account_id), gateway_id, query)
     found = row(
         connection,
-        "SELECT count(*), coalesce(sum(cost), 0), coalesce(sum(duration), 0), "
+        "SELECT count(*), coalesce(sum(CAST(cost AS DOUBLE PRECISION)), 0), coalesce(sum(duration), 0), "
         f"coalesce(sum(CASE WHEN {_FEEDBACK} <> 0 THEN 1 ELSE 0 END), 0), "
         f"coalesce(sum(CASE WHEN {_FEEDBACK} > 0 THEN 1 ELSE 0 END), 0) FROM calls WHERE {where}",
         values,
