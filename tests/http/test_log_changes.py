@@ -153,6 +153,9 @@ def test_only_the_accounts_own_logs_are_deleted(customer: Customer, client: Clou
         {"order_by_direction": "down"},
         {"filters": '[{"key":"id","operator":"is","value":["x"]}]'},
         {"filters.key": "id", "filters.operator": "eq"},
+        {"model": "none"},
+        {"filter": "[]"},
+        {"filters[0][key]": "id", "filters[0][operator]": "eq", "filters[0][value][0]": "none"},
     ],
 )
 def test_an_invalid_query_deletes_nothing(customer: Customer, query: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """Which logs to list, from the query of the URL: Cloudflare's filters in both spellings, and its older parameters."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -13,6 +13,7 @@ from farebox.storage.reports import LOG_COLUMNS, ColumnKind, Condition, LogQuery
 
 LOGS_PER_PAGE_MAX = 50
 _FILTERS_MAX = 50
+_FLAT = ("filters.key", "filters.operator", "filters.value")
 
 Figure = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
 Order = Literal["created_at", "provider", "model", "model_type", "success", "cached"]
@@ -118,8 +119,13 @@ def log_query(query: LogsQuery, pairs: Iterable[tuple[str, str]]) -> LogQuery:
     )
 
 
-def delete_query(query: LogsToDelete, pairs: Iterable[tuple[str, str]]) -> LogQuery:
-    """What to delete. `pairs` is the whole query. Raises InvalidInput."""
+def delete_query(query: LogsToDelete, pairs: Sequence[tuple[str, str]]) -> LogQuery:
+    """What to delete. `pairs` is the whole query. Raises InvalidInput, also where a parameter is not known: whoever
+    sends one, such as the `model` of lists, does not mean to delete everything."""
+    known = {*LogsToDelete.__struct_fields__, *_FLAT}
+    unknown = ", ".join(sorted({f"'{name[:64]}'" for name, _ in pairs if name not in known}))
+    if unknown:
+        raise invalid(f"Unrecognized key(s) in object: {unknown}", "query")
     return LogQuery(
         conditions=_conditions(query.filters, pairs),
         order=query.order_by,
