@@ -123,7 +123,12 @@ def test_conditions_on_metadata_headers_and_the_body(customer: Customer) -> None
         customer,
         start("paid"),
         either("paid", {"metadata.plan": {"$in": ["pro", "team"]}, "metadata.seats": {"$gte": 3}}, "big", "beta"),
-        either("beta", {"$or": [{"headers.X-Beta": {"$gt": 1}}, {"headers.x-cohort": "new"}]}, "new", "long"),
+        either(
+            "beta",
+            {"$or": [{"headers.X-Beta": {"$gt": 1}}, {"headers.x-cohort": {"$in": ["new", 7, "8"]}}]},
+            "new",
+            "long",
+        ),
         either("long", {"body.max_tokens": {"$gt": 100}}, "large", "tool"),
         either("tool", {"body.tools.0.type": "function", "$not": {"body.user": {"$exists": True}}}, "tools", "stop"),
         either("stop", {"body.stop": {"$eq": "halt"}, "body.seed": {"$ne": 7}}, "halting", "small"),
@@ -145,6 +150,9 @@ def test_conditions_on_metadata_headers_and_the_body(customer: Customer) -> None
         ("small", {"x-beta": "1"}, {}),
         ("small", {"x-beta": "many"}, {}),
         ("new", {"x-cohort": "new"}, {}),
+        ("new", {"x-cohort": "7.0"}, {}),
+        ("new", {"x-cohort": "8"}, {}),
+        ("small", {"x-cohort": "8.0"}, {}),
         ("large", {}, {"max_tokens": 101}),
         ("small", {}, {"max_tokens": 100}),
         ("tools", {}, {"tools": tools}),
@@ -288,6 +296,19 @@ def test_limits_send_requests_to_the_fallback(customer: Customer) -> None:
     create(other, start("few"), limit("few", "first", limit=1), model("first"), END)
     assert chosen(other) == "first"
     assert customer.balance.held == 0
+
+
+def test_a_request_counts_once_where_a_fallback_leads_it_by_the_same_limit_again(customer: Customer) -> None:
+    create(
+        customer,
+        start("budget"),
+        limit("budget", "few", "few", limitType="cost", limit=0.000001),
+        limit("few", "first", "second"),
+        model("first"),
+        model("second"),
+        END,
+    )
+    assert [chosen(customer, max_tokens=100) for _ in range(3)] == ["first", "first", "second"]
 
 
 def budgets(customer: Customer) -> dict[str, tuple[int, int]]:

@@ -84,6 +84,8 @@ class _RouteSteps:
         self._number = 0
         self._costs: list[Rate] = []
         """The limits of cost that the request has been led through. The ledger decides whether it fits."""
+        self._counted: set[str] = set()
+        """The limits of requests that have let this one through: it counts once, also where it comes by again."""
         first = self._next(graph.first)
         if isinstance(first, Stop):
             raise _stopped(name, first)
@@ -136,13 +138,18 @@ class _RouteSteps:
         if limit.limit_type == "cost":
             self._costs.append(element)
             return None
-        return self._services.route_rates.admit(
+        if element.id in self._counted:
+            return None
+        wait = self._services.route_rates.admit(
             (self._asked.account_id, f"{self._route_id}/{element.id}/{self._value(limit)}"),
             int(limit.limit),
             limit.window,
             sliding=limit.technique == "sliding",
             now_ms=self._services.clock.now_ms(),
         )
+        if wait is None:
+            self._counted.add(element.id)
+        return wait
 
     def _value(self, limit: Limit) -> str:
         """A name for the value that the limit counts for itself."""

@@ -95,8 +95,12 @@ class Compiled:
         check, compare = _OPERATORS[name]
         if not check(operand):
             raise InvalidCondition(f"{name} takes {_TAKES[check]}", *path)
-        is_text = field.startswith("headers.")
-        return lambda lookup: compare(_as_operand(lookup(field), operand) if is_text else lookup(field), operand)
+        if not field.startswith("headers."):
+            return lambda lookup: compare(lookup(field), operand)
+        if isinstance(operand, list):
+            wanted = name == "$in"
+            return lambda lookup: any(_equal(_as_operand(lookup(field), each), each) for each in operand) is wanted
+        return lambda lookup: compare(_as_operand(lookup(field), operand), operand)
 
 
 def check_field(name: str, path: tuple[str | int, ...] = ()) -> str:
@@ -128,8 +132,6 @@ def value_at(value: Any, path: str) -> Any:
 
 def _as_operand(value: Any, operand: Any) -> Any:
     """A header's text as a number where it is compared with one."""
-    if isinstance(operand, list):
-        operand = next((each for each in operand if not isinstance(each, str)), "")
     if isinstance(value, str) and isinstance(operand, int | float) and not isinstance(operand, bool):
         try:
             return float(value)
