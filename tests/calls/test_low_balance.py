@@ -140,7 +140,10 @@ def test_the_openai_sdk_tries_again_and_is_served_when_the_credit_is_there(fareb
 def test_every_sdk_understands_that_credit_is_being_bought(
     farebox: Farebox, way: str, kind: Callable[[], type[Exception]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for base in (openai._base_client.BaseClient, anthropic._base_client.BaseClient):
+    from anthropic import _base_client as of_anthropic
+    from openai import _base_client as of_openai
+
+    for base in (of_openai.BaseClient, of_anthropic.BaseClient):
         monkeypatch.setattr(base, "_calculate_retry_timeout", lambda *_: 0.01)
     customer = with_balance(farebox, 10_000)
     buying(customer)

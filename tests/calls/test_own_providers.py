@@ -301,6 +301,23 @@ def test_zero_data_retention_is_refused_where_it_is_not_promised(farebox: Farebo
     assert (second.status_code, second.headers["cf-aig-step"]) == (200, "1")
 
 
+def test_a_header_that_protects_is_true_or_false_and_binds_every_step(farebox: Farebox, customer: Customer) -> None:
+    before = farebox.demo_stats()["requests"]
+    for name in ("cf-aig-no-wholesale", "cf-aig-zdr"):
+        for value in ("1", "yes", ""):
+            assert refused(post(customer, "openai/chat/completions", headers={name: value})) == (400, 2901), name
+    relaxed = {
+        "provider": "openai",
+        "endpoint": "chat/completions",
+        "query": CHAT,
+        "headers": {"cf-aig-no-wholesale": "false"},
+    }
+    assert refused(post(customer, "", [relaxed], NO_CREDIT)) == (400, 2905)
+    assert farebox.demo_stats()["requests"] == before
+    assert post(customer, "", [relaxed]).status_code == 200
+    assert post(customer, "openai/chat/completions", headers={"cf-aig-no-wholesale": "False"}).status_code == 200
+
+
 GATEWAY = {
     "cache_invalidate_on_update": False,
     "cache_ttl": 0,

@@ -180,3 +180,16 @@ async def test_what_is_not_answered_gives_its_room_back(farebox: Farebox) -> Non
     assert response.status == 402
     assert spent(poor) == {"r": (0, 0)}
     assert differences(farebox) == []
+
+
+def test_what_cannot_be_read_does_not_pass_the_rules(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    ours = {"authorization": "Bearer callers-own-key", "cf-aig-authorization": f"Bearer {customer.token}"}
+    nested = b"[" * 130 + b"]" * 130
+    body = b'{"model": "demo-1", "messages": [{"role": "user", "content": "x"}], "metadata": %s}' % nested
+    url = f"{customer.gateway_url}/demo/v1/chat/completions"
+    before = httpx.post(url, content=body, headers=ours | {"content-type": "application/json"})
+    assert before.status_code == 200, before.text
+    limit_to(customer, spend_rule("first", 1))
+    after = httpx.post(url, content=body, headers=ours | {"content-type": "application/json"})
+    assert (after.status_code, after.json()["internalCode"]) == (400, 2901)

@@ -63,7 +63,20 @@ def test_it_is_the_same_on_the_callers_own_key_and_on_paths_that_name_no_model(f
     assert httpx.get(f"{customer.gateway_url}/demo/v1/batches", headers=headers).status_code != 403
 
 
-@pytest.mark.parametrize("model", ["gpt-4o", "openai/", "openai/gpt-*", "*", "/x", "open ai/x"])
+@pytest.mark.parametrize("model", ["gpt-4o", "openai/", "openai/gpt-*", "*", "/x", "open ai/x", "nobody/x"])
 def test_what_is_no_model_is_refused(farebox: Farebox, model: str) -> None:
     with pytest.raises(Refused, match="is not a model"):
         limited(farebox, model)
+
+
+def test_models_are_stored_in_the_spelling_that_calls_are_compared_in(farebox: Farebox) -> None:
+    customer, services = farebox.funded("5"), farebox.services
+    made = farebox.run(
+        services.database.write(
+            lambda connection: administer.create_token(
+                connection, services.ids, services.vault, account_id=customer.account_id, permissions=[Permission.RUN],
+                at=services.clock.now_ms(), models=["anthropic/claude-haiku-4.5", "google/*", "custom-acme/m.1"],
+            )
+        )
+    )  # fmt: skip
+    assert made.token.models == ("anthropic/claude-haiku-4-5", "google-ai-studio/*", "custom-acme/m.1")

@@ -166,3 +166,11 @@ def test_urls(farebox: Farebox, customer: Customer, gateways: Gateways) -> None:
     assert gateways("GET", "none/url/openai").status_code == 404
     unknown = gateways("GET", "mine/url/nobody")
     assert (unknown.status_code, errors(unknown)) == (400, [(2902, "There is no such provider")])
+
+
+def test_an_account_has_so_many_gateways_and_no_more(gateways: Gateways, monkeypatch: pytest.MonkeyPatch) -> None:
+    gateways.create("first")
+    monkeypatch.setattr("farebox.http.control.gateways.GATEWAYS_MAX", len(gateways.ids()))
+    refused = gateways("POST", body={"id": "one-more"} | GATEWAY_FIELDS)
+    assert refused.status_code == 400
+    assert "as many as it may" in refused.json()["errors"][0]["message"]

@@ -17,6 +17,7 @@ OPENED = {"mode": "setup"}
 @pytest.mark.parametrize(
     ("budget", "method", "path", "body"),
     [
+        (quotas.CHANGES, "DELETE", "ai-gateway/gateways/none", None),
         (quotas.PROCESSOR_REQUESTS, "POST", "ai-gateway/billing/topup", {"amount": 1}),
         (quotas.POLLS, "GET", "farebox/checkout/cs_test_unknown", None),
         (quotas.PAGES, "POST", "farebox/checkout", OPENED),

@@ -249,6 +249,9 @@ def _call(
 def _with_body(services: Services, request: ProxyRequest, known: Call, read: Read) -> Call:
     """The call of this request, with what is `known` from its head. Raises Problem."""
     _check_read(known.access.provider, read, own=known.own_key)
+    limits = request.gateway.spend_limits
+    if read.parsed is None and known.format is not None and limits is not None and limits.enabled and limits.rules:
+        raise Problem(INVALID_REQUEST, "The gateway's spend limits cannot count this request: its body cannot be read.")
     if request.token is not None and request.token.models is not None:
         _check_model(request.token, known, read)
     body: Body = request.body if read.body is None else read.body

@@ -4,6 +4,7 @@ from credit. Nothing falls through where the request or the gateway says otherwi
 import msgspec
 
 from farebox.errors import (
+    INVALID_REQUEST,
     KEY_UNKNOWN,
     KEY_UNREADABLE,
     OWN_KEY_REQUIRED,
@@ -95,7 +96,7 @@ def _operator_key(services: Services, access: ProviderAccess, gateway: GatewayCo
     """The operator's key for the provider, where the account may use it. Raises Problem (OWN_KEY_REQUIRED,
     ZDR_UNAVAILABLE)."""
     provider = access.provider
-    if gateway.byok_only or flag(headers.get("cf-aig-no-wholesale"), default=False):
+    if gateway.byok_only or switch("cf-aig-no-wholesale", headers, default=False):
         raise Problem(
             OWN_KEY_REQUIRED,
             "This call may not be paid from credit, and there is no key of your own for "
@@ -107,12 +108,21 @@ def _operator_key(services: Services, access: ProviderAccess, gateway: GatewayCo
             f"The operator has no key for {provider.name}: send or store your own, or ask the operator to run "
             f"`farebox provider set {provider.slug} --api-key KEY`.",
         )
-    if flag(headers.get("cf-aig-zdr"), default=gateway.zdr) and provider.slug not in services.zdr:
+    if switch("cf-aig-zdr", headers, default=gateway.zdr) and provider.slug not in services.zdr:
         raise Problem(
             ZDR_UNAVAILABLE,
             f"{provider.name} does not promise zero data retention on the operator's key, and this call asks for it.",
         )
     return access.api_key
+
+
+def switch(name: str, headers: RequestHeaders, *, default: bool) -> bool:
+    """A header that protects: what is neither `true` nor `false` is refused, not taken for one of them. Raises Problem
+    (INVALID_REQUEST)."""
+    text = headers.get(name)
+    if text is not None and text.strip().lower() not in ("true", "false"):
+        raise Problem(INVALID_REQUEST, f"The header `{name}` must be true or false.")
+    return flag(text, default=default)
 
 
 def flag(text: str | None, *, default: bool) -> bool:

@@ -3,6 +3,7 @@
 `GET` routes answer `HEAD` too. A new endpoint is one line here and a handler.
 """
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -369,4 +370,11 @@ UNAVAILABLE = tuple(
     for method in methods.split()
 )
 
-ROUTES = SERVED + UNAVAILABLE
+
+def _limited(route: Route) -> Route:
+    """With the quota of changes, if it is one. Logs are no configuration."""
+    changes = route.method != "GET" and route.permissions == WRITE and "/logs" not in route.path
+    return replace(route, budget=quotas.CHANGES) if changes and route.budget is None else route
+
+
+ROUTES = tuple([_limited(route) for route in SERVED + UNAVAILABLE])

@@ -37,6 +37,7 @@ from farebox.http.credentials import StepHeaders, read_credentials
 from farebox.http.exchange import RequestHeaders
 from farebox.http.key_limit import count_key
 from farebox.http.parse_body import parse_body
+from farebox.http.payer import switch
 from farebox.http.router import tidy_path
 from farebox.http.server.headers import split_target
 from farebox.http.sink import HttpSink
@@ -52,6 +53,8 @@ _REST_PATHS: Final = _COMPAT_PATHS | {
     "messages": "v1/messages",
 }
 """Paths of the common forms, without the `v1/` that SDKs put before them where their base URL lacks it, or has it."""
+NO_WHOLESALE: Final = "cf-aig-no-wholesale"
+"""On the request it binds every step: a step can only be stricter."""
 OF_ONE_STEP: Final = (
     PROVIDER_UNAVAILABLE,
     UPSTREAM_UNREACHABLE,
@@ -144,8 +147,10 @@ class _UniversalSteps:
         services, request, number = self._services, self._asked, self._number
         step = self._steps[number]
         options = _options(request.headers) | _configured(step)
+        bound = {} if switch(NO_WHOLESALE, request.headers, default=False) is False else {NO_WHOLESALE: "true"}
         headers = StepHeaders(
-            {**options, "content-type": "application/json", **step.headers}, services.settings.header_limit_bytes
+            {**options, "content-type": "application/json", **step.headers, **bound},
+            services.settings.header_limit_bytes,
         )
         path, query = _endpoint(step)
         of_step = replace(

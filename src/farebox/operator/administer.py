@@ -14,6 +14,8 @@ from farebox.ledger.commands import Command, Conflict, Correct, Grant, Outcome, 
 from farebox.ledger.posting import apply
 from farebox.model import AccessToken, Account, Balance, Permission
 from farebox.money import format_usd
+from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.naming import compat_model
 from farebox.storage import accounts, config
 from farebox.storage.config import MarkupRow, PriceRow, ProviderRow
 from farebox.storage.sql import Connection
@@ -108,15 +110,23 @@ def create_token(
     require_account(connection, account_id)
     if not permissions:
         raise Refused("a token needs at least one permission: " + ", ".join(Permission))
-    for model in models:
-        if not _MODEL.fullmatch(model):
-            raise Refused(f"{model!r} is not a model: write provider/model, or provider/* for all of a provider's")
+    allowed = tuple([_allowed_model(model) for model in models])
     _must_be_ahead(expires_at, at)
     secret = TOKEN_PREFIX + ids.secret()
     token_id = ids.account_id()  # the same format as Cloudflare's token IDs: 32 hexadecimal characters
-    token = AccessToken(token_id, account_id, name, frozenset(permissions), at, expires_at, None, tuple(models) or None)
+    token = AccessToken(token_id, account_id, name, frozenset(permissions), at, expires_at, None, allowed or None)
     accounts.add_token(connection, token, vault.hash_token(secret))
     return NewToken(token, secret)
+
+
+def _allowed_model(model: str) -> str:
+    """The model as calls are compared with it: by the provider's slug, and its own name of the model."""
+    if not _MODEL.fullmatch(model):
+        raise Refused(f"{model!r} is not a model: write provider/model, or provider/* for all of a provider's")
+    try:
+        return "/".join(compat_model(model))
+    except InvalidRequest as error:
+        raise Refused(f"{model!r} is not a model: {error}") from error
 
 
 def revoke_token(connection: Connection, token_id: str, *, at: int) -> None:

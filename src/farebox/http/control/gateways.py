@@ -35,6 +35,8 @@ _REQUIRED = frozenset(
 )
 _READ_ONLY = ("account_id", "account_tag", "created_at", "internal_id", "is_default", "modified_at", "wholesale")
 """Fields that a client sends back as it received them; they are ignored."""
+GATEWAYS_MAX = 200
+"""Of an account: what a gateway may have is bounded, so that all of it is."""
 _UNAVAILABLE = (
     "dlp",
     "guardrails",
@@ -107,6 +109,8 @@ async def create(request: Request, body: Any) -> Response:
     def write(connection: Connection) -> GatewayRow:
         if find_gateway(connection, row.account_id, row.gateway_id) is not None:
             raise invalid(f"A gateway with the id '{row.gateway_id}' already exists", "body", "id")
+        if len(list_gateways(connection, row.account_id)) >= GATEWAYS_MAX:
+            raise invalid(f"The account has {GATEWAYS_MAX} gateways, as many as it may: delete one", "body", "id")
         put_gateway(connection, row)
         return row
 
