@@ -556,13 +556,18 @@ def test_stopping_early_leaves_the_connection_outside_a_transaction(rows: Damage
 
 
 @SQLITE_ONLY
-def test_checking_an_account_takes_time_in_proportion_to_its_calls(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recorded", [True, False], ids=["calls", "charges without a call"])
+def test_checking_an_account_takes_time_in_proportion_to_its_calls(tmp_path: Path, recorded: bool) -> None:
     """`farebox check` and `farebox copy` go through accounts with millions of calls."""
 
     def steps(calls: int) -> int:
         path = tmp_path / f"{calls}.db"
         open_file(path).close()
         add_calls(path, ANN, calls)
+        if not recorded:
+            writing: Any = open_file(path)
+            writing.execute("DELETE FROM calls")
+            writing.close()
         counted = 0
 
         def count() -> bool:
@@ -573,7 +578,7 @@ def test_checking_an_account_takes_time_in_proportion_to_its_calls(tmp_path: Pat
         connection: Any = connect(path, readonly=True)
         connection.set_progress_handler(count, 1_000)
         try:
-            assert list(audit(connection)) == []
+            assert (list(audit(connection)) == []) == recorded  # the hourly sums name the models of calls
         finally:
             connection.close()
         return counted

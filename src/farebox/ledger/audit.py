@@ -330,12 +330,20 @@ def _calls(connection: Connection, key: Key) -> Iterator[Difference]:
 
 
 _CHARGED_WITHOUT_A_CALL = """
-SELECT coalesce(a.settled_at, (SELECT k.at FROM charged k WHERE k.charged_id = h.hold_id)) AS at,
-    coalesce(a.provider, 'unrecorded') AS provider, coalesce(a.model, '') AS model, h.charge - h.written_off AS charge
-FROM holds h LEFT JOIN app_holds a ON a.bucket = h.bucket AND a.account_id = h.account_id AND a.hold_id = h.hold_id
-WHERE h.bucket = ?1 AND h.account_id = ?2 AND h.state = 'settled' AND h.charge > h.written_off AND NOT EXISTS (
-    SELECT 1 FROM calls c WHERE c.bucket = ?1 AND c.account_id = ?2 AND c.log_id = h.hold_id)
+SELECT coalesce(a.settled_at, h.at) AS at, coalesce(a.provider, 'unrecorded') AS provider,
+    coalesce(a.model, '') AS model, h.charge
+FROM (
+    SELECT hold_id, max(charge) AS charge, max(at) AS at
+    FROM (
+        SELECT hold_id, charge - written_off AS charge, NULL AS at FROM holds
+        WHERE bucket = ?1 AND account_id = ?2 AND state = 'settled' AND charge > written_off AND NOT EXISTS (
+            SELECT 1 FROM calls c WHERE c.bucket = ?1 AND c.account_id = ?2 AND c.log_id = hold_id)
+        UNION ALL
+        SELECT charged_id, NULL, at FROM charged
+    ) found GROUP BY hold_id HAVING count(charge) > 0
+) h LEFT JOIN app_holds a ON a.bucket = ?1 AND a.account_id = ?2 AND a.hold_id = h.hold_id
 """
+"""Grouped, for the reason above."""
 
 _HOURS_THAT_DIFFER = f"""
 WITH {_CHARGED}
