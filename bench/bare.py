@@ -1,7 +1,7 @@
 """`python -m bench.bare SERVER ANSWER TOKEN`: the least that could answer a billing read, to compare Farebox with.
 
 SERVER is `granian`, a server written in Rust, or `farebox`, Farebox's own. The token is found by its HMAC in a dict,
-and the JSON of file ANSWER encoded anew each time. No routes, no permissions, no database. Prints its port on
+and the JSON of file ANSWER encoded for each response. No routes, no permissions, no database. Prints its port on
 stdout, and runs until SIGTERM.
 """
 

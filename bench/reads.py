@@ -1,7 +1,7 @@
 """`python -m bench.reads`: what reads of the billing API cost, on an account with a history.
 
-The balance is read by many callers at once, in turns with a bare handler on two servers (bench.bare): on Granian, the
-fastest server there is for Python, and on Farebox's own, where the ratio is what routes, permissions and database cost.
+The balance is read by many callers at once, in turns with a bare handler on two servers (bench.bare): on Granian, a
+server written in Rust, and on Farebox's own, where the ratio is what routes, permissions and database cost.
 The other reads are timed for one caller. The exit status is 0 if every response came and the figures in them are
 those of the books.
 """

@@ -167,9 +167,9 @@ def observe(folder: Path, name: str, places: dict[str, Any]) -> dict[str, Any]:
     venv.create(home, with_pip=True)
     pip = [str(home / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "install", CLIENTS[name]], check=True, stderr=subprocess.DEVNULL)
-    asked = json.dumps({"client": name, "situations": places})
+    request = json.dumps({"client": name, "situations": places})
     command = [home / "bin" / "python", PROBE]
-    done = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, input=request, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         raise Broken(f"{name}: {done.stderr[-2000:]}")
     found: dict[str, Any] = json.loads(done.stdout)

@@ -97,9 +97,9 @@ def langchain_openai(base: str, token: str, stream: bool) -> Any:
 def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    asked = json.load(sys.stdin)
-    client = globals()[asked["client"]]
-    print(json.dumps({name: observed(client, name, where) for name, where in asked["situations"].items()}))
+    request = json.load(sys.stdin)
+    client = globals()[request["client"]]
+    print(json.dumps({name: observed(client, name, where) for name, where in request["situations"].items()}))
 
 
 def observed(client: Any, situation: str, where: dict[str, str]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ Origin = Annotated[
 
 
 class Selector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How a rule takes something that a call says of itself. partition: calls are counted for each value of it by
-    itself. filter: only those are counted that have one of the values."""
+    """How a rule selects by a property of a call. partition: each value has a count of its own. filter: only calls with
+    one of the values are counted."""
 
     mode: Literal["partition", "filter"]
     values: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=256)], ...], msgspec.Meta(max_length=200)] = ()

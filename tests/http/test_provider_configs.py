@@ -74,7 +74,13 @@ def test_the_life_of_a_stored_key(customer: Customer, other: Customer) -> None:
     assert [config.id for config in listed] == [made.id, second.id, google.id]
     assert [config.default_config for config in listed] == [False, True, False], "one default at a provider"
     assert KEY not in api(customer, "GET", "gateways/keys/provider_configs").text
+    _replace_and_delete(customer, other, made, second)
 
+
+def _replace_and_delete(customer: Customer, other: Customer, made: Any, second: Any) -> None:
+    """Two configs with one secret: `made`, which is deleted, and `second`."""
+    client, account_id = sdk(customer), customer.account_id
+    configs = client.ai_gateway.provider_configs
     path = "gateways/keys/provider_configs"
     replaced = result(api(customer, "PUT", f"{path}/{made.id}", {"secret": "sk-replaced-key-9999"}))
     assert (replaced["secret_preview"], replaced["secret_id"]) == ("…9999", made.secret_id)

@@ -55,7 +55,15 @@ def test_unauthorized_calls_do_not_use_quota(farebox: Farebox) -> None:
 
 def test_every_quota_is_used_by_a_route() -> None:
     used = {route.budget for route in ROUTES}
-    assert {quotas.PROCESSOR_REQUESTS, quotas.POLLS, quotas.PAGES, quotas.LINKS, quotas.DOCUMENTS, quotas.TESTS} <= used
+    assert {
+        quotas.PROCESSOR_REQUESTS,
+        quotas.POLLS,
+        quotas.PAGES,
+        quotas.LINKS,
+        quotas.DOCUMENTS,
+        quotas.TESTS,
+        quotas.CHANGES,
+    } <= used
 
 
 def test_forged_webhooks_do_not_fill_the_log(farebox: Farebox) -> None:

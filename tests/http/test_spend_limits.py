@@ -87,6 +87,11 @@ def test_rules_are_kept_as_they_are_sent_with_ids_and_defaults(limited: Limited)
     [
         ([{"limit": 1, "limit_kind": "cost", "window": 60}], {(0, "limitType"): "Required", (0,): "Unrecognized key"}),
         ([RULE, {**RULE, "limit": 0}], {(1, "limit"): "Number must be greater than 0"}),
+        ([{**RULE, "limit": 1e-10}], {(0, "limit"): "Number must be at least 0.000000001"}),
+        (
+            [{**RULE, "metadata": {str(key): {"mode": "partition"} for key in range(6)}}],
+            {(0, "metadata"): "At most 5 keys"},
+        ),
         ([{**RULE, "limitType": "a"}], {(0, "limitType"): "Invalid enum value. Expected 'cost', received 'a'"}),
         ([{**RULE, "window": 0, "technique": "loose"}], {
             (0, "window"): "Number must be greater than or equal to 1", (0, "technique"): "Invalid enum value",

@@ -119,10 +119,10 @@ def _canonical(body: bytes, content_type: str) -> bytes:
 def remember(stage: Responded, observed: Observed, headers: list[tuple[str, str]], body: bytes) -> None:
     """Store the response of a call that was settled, if it is one to be given again. Raises nothing."""
     call, services = stage.context.call, stage.context.services
-    use = call.cache
-    if use is None or not _whole(stage, observed) or len(body) > RESPONSE_MAX:
-        return
     with best_effort("the cache"):
+        use = call.cache
+        if use is None or not _whole(stage, observed) or len(body) > RESPONSE_MAX:
+            return
         named = dict(headers)
         if "content-encoding" in named:
             return
@@ -169,5 +169,6 @@ class Recording:
 
     def end(self, observed: Observed, headers: list[tuple[str, str]], last: list[bytes]) -> None:
         """The response is whole, with this at its end. Raises nothing."""
-        if self._chunks is not None:
-            remember(self._stage, observed, headers, b"".join((*self._chunks, *last)))
+        with best_effort("the cache"):
+            if self._chunks is not None:
+                remember(self._stage, observed, headers, b"".join((*self._chunks, *last)))

@@ -14,7 +14,6 @@ import msgspec
 from farebox.calendar import MINUTE_MS
 from farebox.calls.log_filters import Filter, conditions_of
 from farebox.money import NANOS_PER_USD
-from farebox.runtime.observers import best_effort
 from farebox.runtime.services import Services
 from farebox.storage.datasets import (
     EvaluationRow,
@@ -128,8 +127,7 @@ async def work(services: Services) -> None:
         )
         evaluation = await services.database.write(claim)
         if evaluation is not None:
-            with best_effort("an evaluation"):  # the others are processed all the same, this one again later
-                await _process(services, evaluation)
+            await _process(services, evaluation)
 
 
 async def _process(services: Services, evaluation: EvaluationRow) -> None:

@@ -69,9 +69,9 @@ async def settle_call(
 
 
 def _unpriced(stage: Responded, observed: Observed) -> PricedUsage:
-    """Nothing is charged; the usage is told where its caller has prices of its own for it."""
-    told = stage.context.call.custom_cost is not None and stage.response.status < 300 and observed.usage is not None
-    return replace(NOTHING, source="provider", usage=observed.usage or {}) if told else NOTHING
+    """Nothing is charged; the usage is logged if the caller has stated prices for it."""
+    logged = stage.context.call.custom_cost is not None and stage.response.status < 300 and observed.usage is not None
+    return replace(NOTHING, source="provider", usage=observed.usage or {}) if logged else NOTHING
 
 
 async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | None = None) -> None:

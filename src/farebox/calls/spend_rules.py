@@ -29,7 +29,8 @@ class Window(msgspec.Struct, frozen=True, gc=False):
     """What does not change of a rule: the name of its counters, its limit, its times. In nano-dollars, milliseconds."""
 
     name: str
-    """Of the scope, less the values that the rule partitions by. Another length or technique counts anew."""
+    """Of the scope, without the values that the rule partitions by. It contains length and technique, so that another
+    window starts from zero."""
     limit: int
     length: int
     slot: int
@@ -80,9 +81,9 @@ def rules_for(call: Call) -> list[tuple[SpendRule, str]]:
     limits = call.gateway.spend_limits
     if limits is None or not limits.enabled:
         return found
-    said = _Said(call)
+    of_call = _CallValues(call)
     for rule in limits.rules:
-        values = _partition(rule, said) if rule.enabled else None
+        values = _partition(rule, of_call) if rule.enabled else None
         if values is not None:
             found.append((rule, _scope(window_of(call.gateway_id, rule).name, values)))
     return found
@@ -93,8 +94,8 @@ def budgets_of(call: Call, rules: list[tuple[SpendRule, str]], at: int) -> tuple
     return tuple(window_of(call.gateway_id, rule).budget(scope, at) for rule, scope in rules)
 
 
-class _Said:
-    """What a call says of itself, as rules select by it."""
+class _CallValues:
+    """The values of a call that rules select by."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -148,20 +149,20 @@ def end_user(body: bytes) -> str | None:
     return None
 
 
-def _selected(rule: SpendRule, said: _Said) -> Iterator[tuple[str, Selector, tuple[str, ...]]]:
+def _selected(rule: SpendRule, of_call: _CallValues) -> Iterator[tuple[str, Selector, tuple[str, ...]]]:
     for name in ("model", "provider", "token", "user"):
         selector = getattr(rule, name)
         if isinstance(selector, Selector):
-            yield name, selector, said.values(name)
+            yield name, selector, of_call.values(name)
     if isinstance(rule.metadata, dict):
         for key, selector in rule.metadata.items():
-            yield f"metadata.{key}", selector, said.metadata(key)
+            yield f"metadata.{key}", selector, of_call.metadata(key)
 
 
-def _partition(rule: SpendRule, said: _Said) -> dict[str, str] | None:
+def _partition(rule: SpendRule, of_call: _CallValues) -> dict[str, str] | None:
     """The values by which the rule counts the call; None where it does not count it."""
     found: dict[str, str] = {}
-    for name, selector, values in _selected(rule, said):
+    for name, selector, values in _selected(rule, of_call):
         if not values or (selector.mode == "filter" and not any(value in selector.values for value in values)):
             return None
         if selector.mode == "partition":

@@ -147,7 +147,7 @@ class _UniversalSteps:
         services, request, number = self._services, self._asked, self._number
         step = self._steps[number]
         options = _options(request.headers) | _configured(step)
-        bound = {} if switch(NO_WHOLESALE, request.headers, default=False) is False else {NO_WHOLESALE: "true"}
+        bound = {NO_WHOLESALE: "true"} if switch(NO_WHOLESALE, request.headers, default=False) else {}
         headers = StepHeaders(
             {**options, "content-type": "application/json", **step.headers, **bound},
             services.settings.header_limit_bytes,

@@ -105,7 +105,7 @@ class Budget(msgspec.Struct, frozen=True, gc=False):
     """
 
     scope: str
-    """What is counted together. Names the length of the slots too, so that another length counts anew."""
+    """What is counted together. It includes the length of the slots, so that another length starts from zero."""
     limit: int
     """Nano-dollars."""
     start: int

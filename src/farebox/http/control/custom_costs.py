@@ -6,9 +6,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from farebox.custom_provider import CustomCostConfig, TokenPricing
-from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control.bodies import body_of, given
-from farebox.http.control.wire import Paging, iso
+from farebox.http.control.wire import Paging, iso, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import invalid
@@ -77,7 +76,7 @@ async def list_all(request: Request, query: CustomCostsQuery) -> Response:
 async def get(request: Request, _: None) -> Response:
     account_id, cost_id = request.account_id, request.path["id"]
     row = await request.services.database.get(lambda connection: find_cost(connection, account_id, cost_id))
-    return ok(_wire(_found(row)))
+    return ok(_wire(require(row)))
 
 
 async def create(request: Request, body: Any) -> Response:
@@ -104,7 +103,7 @@ async def change(request: Request, body: Any) -> Response:
     at, changes = services.clock.now_ms(), _given(body)
 
     def write(connection: Connection) -> CustomCostRow:
-        before = _found(find_cost(connection, account_id, cost_id))
+        before = require(find_cost(connection, account_id, cost_id))
         stored = msgspec.structs.asdict(msgspec.json.decode(before.config, type=CustomCostConfig))
         config = _checked(cost_id, _config(stored, changes))
         after = CustomCostRow(cost_id, before.provider_id, msgspec.json.encode(config), before.created_at, at)
@@ -120,7 +119,7 @@ async def delete(request: Request, _: None) -> Response:
     account_id, cost_id = request.account_id, request.path["id"]
 
     def write(connection: Connection) -> CustomCostRow:
-        row = _found(find_cost(connection, account_id, cost_id))
+        row = require(find_cost(connection, account_id, cost_id))
         delete_cost(connection, account_id, cost_id)
         return row
 
@@ -158,9 +157,7 @@ def _put(connection: Connection, account_id: str, made: CustomCostRow, others: l
     """Raises InvalidInput, Problem (NOT_FOUND)."""
     if any(_matched(other) == _matched(made) and other.cost_id != made.cost_id for other in others):
         raise invalid("A cost of this provider with the same model and rule already exists", "body", "model")
-    key = find_key(connection, account_id)
-    if key is None:
-        raise Problem(NOT_FOUND, "Not Found")
+    key = require(find_key(connection, account_id))
     put_cost(connection, key, made)
 
 
@@ -168,12 +165,6 @@ def _matched(row: CustomCostRow) -> tuple[str, str, str]:
     """What the cost is of."""
     config = msgspec.json.decode(row.config, type=CustomCostConfig)
     return row.provider_id, config.model_rule, config.model.lower()
-
-
-def _found(row: CustomCostRow | None) -> CustomCostRow:
-    if row is None:
-        raise Problem(NOT_FOUND, "Not Found")
-    return row
 
 
 def _chosen(cost: CustomCost, query: CustomCostsQuery) -> bool:

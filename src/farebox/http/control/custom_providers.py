@@ -15,10 +15,9 @@ from msgspec import UNSET, UnsetType
 
 from farebox.addresses import is_in, is_public, literal, networks
 from farebox.custom_provider import CUSTOM, CustomProviderConfig, Slug
-from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control.bodies import body_of, given
 from farebox.http.control.custom_headers import read_headers, shown_headers
-from farebox.http.control.wire import Paging, iso
+from farebox.http.control.wire import Paging, iso, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import invalid
@@ -100,7 +99,7 @@ async def list_all(request: Request, query: CustomProvidersQuery) -> Response:
 async def get(request: Request, _: None) -> Response:
     account_id, provider_id = request.account_id, request.path["id"]
     row = await request.services.database.get(lambda connection: find_provider(connection, account_id, provider_id))
-    return ok(_wire(_stored(request.services, account_id, _found(row))))
+    return ok(_wire(_stored(request.services, account_id, require(row))))
 
 
 async def create(request: Request, body: Any) -> Response:
@@ -127,7 +126,7 @@ async def change(request: Request, body: Any) -> Response:
     at, changes = services.clock.now_ms(), given(body, CustomProviderConfig)
 
     def write(connection: Connection) -> _Stored:
-        before = _stored(services, account_id, _found(find_provider(connection, account_id, provider_id)))
+        before = _stored(services, account_id, require(find_provider(connection, account_id, provider_id)))
         config = _checked(services, msgspec.structs.replace(before.config, **changes))
         slug = before.row.slug if body.slug is UNSET else body.slug
         headers = before.headers if body.headers is UNSET else read_headers(body.headers, before.headers)
@@ -150,7 +149,7 @@ async def delete(request: Request, _: None) -> Response:
     services, account_id, provider_id = request.services, request.account_id, request.path["id"]
 
     def write(connection: Connection) -> CustomProviderRow:
-        row = _found(find_provider(connection, account_id, provider_id))
+        row = require(find_provider(connection, account_id, provider_id))
         delete_configs_of_provider(connection, account_id, CUSTOM + row.slug)
         delete_provider(connection, account_id, provider_id)
         return row
@@ -221,21 +220,13 @@ def _row(
 
 
 def _put(connection: Connection, account_id: str, row: CustomProviderRow) -> None:
-    key = find_key(connection, account_id)
-    if key is None:
-        raise Problem(NOT_FOUND, "Not Found")
+    key = require(find_key(connection, account_id))
     put_provider(connection, key, row)
 
 
 def _stored(services: Services, account_id: str, row: CustomProviderRow) -> _Stored:
     headers, _ = stored_headers(services.vault, account_id, row)
     return _Stored(row, msgspec.json.decode(row.config, type=CustomProviderConfig), headers)
-
-
-def _found(row: CustomProviderRow | None) -> CustomProviderRow:
-    if row is None:
-        raise Problem(NOT_FOUND, "Not Found")
-    return row
 
 
 def _ordered(found: list[CustomProvider], order: str) -> list[CustomProvider]:

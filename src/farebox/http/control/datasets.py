@@ -8,8 +8,7 @@ import msgspec
 
 from farebox.calls import logs
 from farebox.calls.log_filters import Filter as LogFilter
-from farebox.errors import NOT_FOUND, Problem
-from farebox.http.control.wire import Paging, Window, iso
+from farebox.http.control.wire import Paging, Window, iso, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import invalid
@@ -148,10 +147,7 @@ async def delete(request: Request, _: None) -> Response:
 
 def _find(connection: Connection, request: Request) -> DatasetRow:
     """Raises Problem (NOT_FOUND)."""
-    row = store.find_dataset(connection, request.account_id, request.path["gateway_id"], request.path["id"])
-    if row is None:
-        raise Problem(NOT_FOUND, "Not Found")
-    return row
+    return require(store.find_dataset(connection, request.account_id, request.path["gateway_id"], request.path["id"]))
 
 
 def _dataset(row: DatasetRow) -> Dataset:

@@ -8,9 +8,8 @@ import msgspec
 from farebox.calls import evaluations, logs
 from farebox.calls.evaluations import EVALUATORS, Result, datasets_of, results_of
 from farebox.calls.log_filters import Filter
-from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control.datasets import Dataset, Name, check_name, listed, paged
-from farebox.http.control.wire import Paging, iso
+from farebox.http.control.wire import Paging, iso, require
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
@@ -184,10 +183,9 @@ def _chosen(connection: Connection, request: Request, dataset_ids: list[str]) ->
 
 def _find(connection: Connection, request: Request) -> EvaluationRow:
     """Raises Problem (NOT_FOUND)."""
-    row = store.find_evaluation(connection, request.account_id, request.path["gateway_id"], request.path["id"])
-    if row is None:
-        raise Problem(NOT_FOUND, "Not Found")
-    return row
+    return require(
+        store.find_evaluation(connection, request.account_id, request.path["gateway_id"], request.path["id"])
+    )
 
 
 def _evaluation(row: EvaluationRow) -> Evaluation:

@@ -14,7 +14,7 @@ from farebox.calls import logs
 from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GatewayConfig, Origin
 from farebox.http.control import spend_rules
-from farebox.http.control.wire import Paging, iso
+from farebox.http.control.wire import Paging, iso, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
@@ -98,7 +98,7 @@ async def list_all(request: Request, query: GatewaysQuery) -> Response:
 async def get(request: Request, _: None) -> Response:
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
     row = await request.services.database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
-    return ok(_wire(_found(row)))
+    return ok(_wire(require(row)))
 
 
 async def create(request: Request, body: Any) -> Response:
@@ -132,7 +132,7 @@ async def delete(request: Request, _: None) -> Response:
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
 
     def write(connection: Connection) -> GatewayRow:
-        row = _found(find_gateway(connection, account_id, gateway_id))
+        row = require(find_gateway(connection, account_id, gateway_id))
         delete_gateway(connection, account_id, gateway_id)
         delete_configs_of_gateway(connection, account_id, gateway_id)
         return row
@@ -157,7 +157,7 @@ async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayCo
     now = request.services.clock.now_ms()
 
     def write(connection: Connection) -> GatewayRow:
-        stored = _found(find_gateway(connection, account_id, gateway_id))
+        stored = require(find_gateway(connection, account_id, gateway_id))
         config = updated(msgspec.json.decode(stored.config, type=GatewayConfig))
         row = GatewayRow(account_id, gateway_id, msgspec.json.encode(config), stored.created_at, now)
         put_gateway(connection, row)
@@ -200,12 +200,6 @@ def _is_requested(value: Any) -> bool:
     if isinstance(value, dict) and value.get("enabled") is False:
         return False
     return bool(value)
-
-
-def _found(row: GatewayRow | None) -> GatewayRow:
-    if row is None:
-        raise Problem(NOT_FOUND, "Not Found")
-    return row
 
 
 def _wire(row: GatewayRow) -> Gateway:

@@ -6,8 +6,7 @@ from typing import Annotated
 import msgspec
 
 from farebox.calls import logs
-from farebox.errors import NOT_FOUND, Problem
-from farebox.http.control.wire import Paging, iso
+from farebox.http.control.wire import Paging, iso, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
@@ -132,10 +131,7 @@ def _check(name: str, targets: list[str]) -> None:
 
 def _find(connection: Connection, request: Request) -> ModelAlias:
     """Raises Problem (NOT_FOUND)."""
-    found = store.find_alias(connection, request.account_id, _gateway(request), request.path["alias"])
-    if found is None:
-        raise Problem(NOT_FOUND, "Not Found")
-    return found
+    return require(store.find_alias(connection, request.account_id, _gateway(request), request.path["alias"]))
 
 
 def _wire(alias: ModelAlias) -> Alias:

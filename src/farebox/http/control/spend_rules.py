@@ -8,13 +8,14 @@ from msgspec.structs import replace
 
 from farebox.calls.spend_rules import Window, window_of
 from farebox.clock import random_bytes
-from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import GatewayConfig, Selector, SpendLimits, SpendRule
-from farebox.http.control.wire import Paging, iso, iso_or_none
+from farebox.http.control.wire import Paging, iso, iso_or_none, require
 from farebox.http.envelope import Response, page
 from farebox.http.request import Request
 from farebox.http.validation import Fault, Path
 from farebox.ledger.budgets import Counted, count_scopes, list_scopes
+from farebox.model import METADATA_ENTRIES_MAX
+from farebox.money import NANOS_PER_USD
 from farebox.storage.gateways import find_gateway
 from farebox.storage.sql import Connection
 
@@ -31,6 +32,11 @@ def faults(limits: SpendLimits) -> list[Fault]:
             found.append(Fault((*path, "id"), f"Another rule has the id '{rule.id}' too"))
         if rule.id:
             seen.add(rule.id)
+        if rule.limit * NANOS_PER_USD < 1:
+            found.append(Fault((*path, "limit"), "Number must be at least 0.000000001"))
+        if rule.metadata is not msgspec.UNSET and len(rule.metadata) > METADATA_ENTRIES_MAX:
+            fault = f"At most {METADATA_ENTRIES_MAX} keys: a call has no more entries"
+            found.append(Fault((*path, "metadata"), fault))
         for where, selector in _selectors(rule):
             if selector.mode == "filter" and not selector.values:
                 found.append(Fault((*path, *where, "values"), "Array must contain at least 1 element(s)"))
@@ -92,9 +98,7 @@ async def states(request: Request, query: SpendQuery) -> Response:
     window = query.window()
 
     def read(connection: Connection) -> tuple[list[SpendState], int]:
-        row = find_gateway(connection, account_id, gateway_id)
-        if row is None:
-            raise Problem(NOT_FOUND, "Not Found")
+        row = require(find_gateway(connection, account_id, gateway_id))
         limits = msgspec.json.decode(row.config, type=GatewayConfig).spend_limits or SpendLimits()
         shown: list[SpendState] = []
         total = 0

@@ -1,11 +1,14 @@
 """Small conversions shared by the whole control plane: times, paging, routes without parameters."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
+from farebox.errors import NOT_FOUND, Problem
 from farebox.http.validation import invalid
+
+T = TypeVar("T")
 
 PAGE_MAX = 1_000_000
 """Pages beyond this one are read as this one: it is empty too."""
@@ -31,6 +34,13 @@ class Window(msgspec.Struct, frozen=True):
     @property
     def offset(self) -> int:
         return (self.page - 1) * self.per_page
+
+
+def require(row: T | None) -> T:
+    """What was looked up by an ID. Raises Problem (NOT_FOUND) if there is none."""
+    if row is None:
+        raise Problem(NOT_FOUND, "Not Found")
+    return row
 
 
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=4e15, description="Unix time in milliseconds")]
