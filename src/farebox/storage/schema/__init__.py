@@ -7,7 +7,7 @@ from importlib import resources
 
 from farebox.storage.sql import SchemaMismatch
 
-VERSION = 9
+VERSION = 10
 """Of `schema.sql`. A change of that file needs an upgrade that does the same to a database of the version before."""
 OLDEST = 7
 """The oldest version that this release upgrades."""
