@@ -119,7 +119,7 @@ def forget(farebox: Farebox) -> None:
     """Let the server see a change at once, rather than within half a second."""
 
     async def now() -> None:
-        await farebox.services.configuration.forget()
+        await farebox.services.configuration.notice_changes()
 
     farebox.run(now())
 

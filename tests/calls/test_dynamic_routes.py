@@ -261,7 +261,7 @@ def test_what_cannot_be_called_is_passed_over(farebox: Farebox, customer: Custom
         )
 
     farebox.run(services.database.write(dear))
-    farebox.run(services.configuration.forget())
+    farebox.run(services.configuration.notice_changes())
     assert chosen(customer) == "cheap"
     assert [row["farebox"]["error"] for row in log_rows(customer)] == ["", "no_credit", "model_unpriced"]
     url = f"{customer.api_url}/ai-gateway/billing/spending-limit"

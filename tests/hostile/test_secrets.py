@@ -153,7 +153,7 @@ async def test_a_gateway_that_is_changed_while_it_is_read_is_read_again(database
         return lambda c: put_gateway(c, GatewayRow(ACCOUNT, DEFAULT_GATEWAY, config, 1, 1))
 
     await database.write(put(authentication=False))
-    await configuration.forget()
+    await configuration.notice_changes()
 
     async def close() -> None:
         await database.write(put(authentication=True))

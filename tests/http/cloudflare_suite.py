@@ -187,7 +187,7 @@ def wipe(farebox: Farebox, fake: Fake) -> None:
                     connection.execute(f"DELETE FROM {table.name} WHERE account_id = ?", (account_id,))
 
     farebox.run(farebox.services.database.write(job))
-    farebox.run(farebox.services.configuration.forget())
+    farebox.run(farebox.services.configuration.notice_changes())
 
 
 def seed(farebox: Farebox, fake: Fake) -> None:
@@ -252,7 +252,7 @@ def seed_gateways(farebox: Farebox, *, without_gateway: bool) -> None:
         insert_call(connection, 0, call)
 
     farebox.run(services.database.write(job))
-    farebox.run(services.configuration.forget())
+    farebox.run(services.configuration.notice_changes())
 
 
 def _own_providers(connection: Connection, services: Services, at: int) -> None:

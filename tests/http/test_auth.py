@@ -68,7 +68,7 @@ def test_a_revoked_token_is_refused(farebox: Farebox, customer: Customer) -> Non
 
 
 async def _forget(farebox: Farebox) -> None:
-    await farebox.services.configuration.forget()
+    await farebox.services.configuration.notice_changes()
 
 
 def test_an_expired_token_is_refused(farebox: Farebox) -> None:
@@ -87,7 +87,7 @@ def test_a_revoked_or_expired_token_stops_working_on_an_open_connection(farebox:
         for _ in range(3):
             assert one.get(url, headers=customer.headers).status_code == other.get(url).status_code == 200
         farebox.run(services.database.write(lambda c: revoke_token(c, revoked.token_id, 1)))
-        farebox.run(services.configuration.forget())
+        farebox.run(services.configuration.notice_changes())
         assert refusal(one.get(url, headers=customer.headers)) == REJECTED
         time.sleep(2)
         assert refusal(other.get(url)) == REJECTED

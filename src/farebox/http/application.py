@@ -20,6 +20,7 @@ from farebox.http.routes import ROUTES
 from farebox.http.validation import read, read_body
 from farebox.limits.held import ANONYMOUS
 from farebox.model import Caller
+from farebox.runtime.known_accounts import KnownAccount
 from farebox.runtime.services import Services
 from farebox.standing import path_of
 from farebox.storage.sql import DatabaseUnavailable, NodeAway
@@ -34,8 +35,8 @@ class _Admitted(msgspec.Struct, frozen=True):
     """What a request's head leads to, kept with it (http.exchange.RequestHead.memo): a client repeats it on its
     connection."""
 
-    edition: int
-    """Of the configuration under which the caller was admitted."""
+    known: KnownAccount
+    """The account's configuration as it was when the caller was admitted."""
     route: Route
     parameters: dict[str, str]
     caller: Caller
@@ -44,9 +45,7 @@ class _Admitted(msgspec.Struct, frozen=True):
     def is_current(self, services: Services) -> bool:
         """Whether the caller would be admitted again now."""
         expires_at = self.caller.expires_at
-        return self.edition == services.configuration.edition and (
-            expires_at is None or services.clock.now_ms() < expires_at
-        )
+        return self.known.current and (expires_at is None or services.clock.now_ms() < expires_at)
 
 
 class Application:
@@ -138,12 +137,12 @@ class Application:
     async def _admit(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Caller | None:
         if route.access in (Access.PUBLIC, Access.TOKEN):
             return None
-        edition = self._services.configuration.edition
+        known = self._services.configuration.known(parameters.get("account_id", ""))
         caller = await authenticate(exchange.headers, self._services.configuration)
         if route.access is Access.ACCOUNT:
             authorize(caller, parameters["account_id"], route.permissions, route.denied)
             if caller.token_id is not None:
-                exchange.head.memo = _Admitted(edition, route, parameters, caller)
+                exchange.head.memo = _Admitted(known, route, parameters, caller)
         return caller
 
 

@@ -11,6 +11,7 @@ from farebox.http.exchange import Exchange
 from farebox.http.provider_errors import Form
 from farebox.model import AccessToken
 from farebox.providers.naming import is_custom
+from farebox.runtime.known_accounts import KnownAccount
 from farebox.runtime.own_providers import NOTHING, OwnProviders
 from farebox.runtime.services import Services
 
@@ -18,8 +19,8 @@ from farebox.runtime.services import Services
 class Permit(msgspec.Struct, frozen=True):
     """Permission for a request, and for others with the same head as long as it `is_current`."""
 
-    edition: int
-    """Of the configuration under which it was given."""
+    known: KnownAccount
+    """The account's configuration as it was when the permit was given."""
     token: AccessToken | None
     """None: the gateway serves callers without one, on their own key."""
     own_key: bool
@@ -33,7 +34,7 @@ class Permit(msgspec.Struct, frozen=True):
     def is_current(self, services: Services) -> bool:
         """Whether it would be given again now."""
         token = self.token
-        return self.edition == services.configuration.edition and (
+        return self.known.current and (
             token is None or token.expires_at is None or token.active(services.clock.now_ms())
         )
 
@@ -49,16 +50,17 @@ class Understood(msgspec.Struct):
 async def permit_of(services: Services, exchange: Exchange, target: Target) -> Permit:
     """The permit for a request. Only a gateway with authentication off serves callers without a token, and only on
     their own key. Raises Problem."""
-    edition, configuration = services.configuration.edition, services.configuration
+    configuration = services.configuration
+    known = configuration.known(target.account_id)
     credentials = read_credentials(exchange.headers, exchange.query)
     own_key = credentials.own_key and target.slug not in ("rest", "")
     if credentials.token is None and own_key and not is_custom(target.slug):
         gateway = await configuration.gateway(target.account_id, target.gateway_id, create=False)
         if gateway is not None and not gateway.authentication:
-            return Permit(edition, None, own_key, gateway, NOTHING)  # what the account has stored needs a token
+            return Permit(known, None, own_key, gateway, NOTHING)  # what the account has stored needs a token
     token = await authorize_run(credentials.token, target.account_id, configuration)
     gateway = await configuration.gateway(target.account_id, target.gateway_id)
     if gateway is None:
         raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {target.gateway_id[:64]!r} on this account.")
     own = await configuration.own_providers(target.account_id, target.gateway_id)
-    return Permit(edition, token, own_key, gateway, own)
+    return Permit(known, token, own_key, gateway, own)

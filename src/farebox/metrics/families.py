@@ -211,7 +211,7 @@ ALARMS_DROPPED = Family(name="farebox_operator_alarms_dropped_total", help="Oper
 LOG_DROPPED = Family(name="farebox_log_lines_dropped_total", help="Log lines that could not be written.")
 RELOADS = Family(
     name="farebox_configuration_loads_total",
-    help="Times that a process loaded prices, providers and tokens: at startup, and after each change.",
+    help="Times that a process read all of the configuration: at startup, and after changes that concern all.",
 )
 LAG = Family(
     name="farebox_event_loop_lag_seconds",

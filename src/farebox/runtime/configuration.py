@@ -1,4 +1,8 @@
-"""The configuration that the hot path needs, cached; a change by any process is seen within a second."""
+"""The configuration that the hot path needs, cached; a change by any process is seen within a second.
+
+A change of one account's configuration costs that account its cache, and nobody else's; a change of what concerns all,
+such as a price, costs everybody theirs.
+"""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -15,12 +19,14 @@ from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped
 from farebox.providers.catalogue import PROVIDERS
 from farebox.routing.elements import Element
 from farebox.routing.graph import Graph, graph_of, graph_of_targets
+from farebox.runtime.known_accounts import KnownAccount, KnownAccounts
 from farebox.runtime.own_providers import OwnProviders, read_own_providers
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.storage.accounts import find_token, find_user
 from farebox.storage.config import (
     MarkupRow,
     PriceRow,
+    changes_since,
     config_version,
     find_supplement,
     list_markups,
@@ -42,7 +48,7 @@ V = TypeVar("V")
 NAME_MAX = 64
 """Characters of the name of a dynamic route or a model alias."""
 CACHE_MAX = 100_000
-"""Entries of one cache. A full cache is emptied: refilling takes microseconds per entry."""
+"""Access tokens, and gateways that do not exist. A full cache is emptied: refilling takes microseconds per entry."""
 
 
 class Configuration:
@@ -54,20 +60,16 @@ class Configuration:
         self._clock = clock
         self._demo_url = demo_url
         self._version = 0
-        self.edition = 0
-        """How often the caches were emptied. A value read before is not cached afterwards, and what others derived from
-        the configuration before is out of date."""
+        self._forgotten = 0
+        """How often something was forgotten. A token that was read before is not cached afterwards: whose it is was not
+        known then."""
         self.loads = 0
         """How often all of the configuration was read."""
-        self._tokens: dict[str, AccessToken] = {}
-        self._gateways: dict[tuple[str, str], GatewayConfig] = {}
-        self._no_gateways: dict[tuple[str, str], None] = {}
+        self._accounts = KnownAccounts()
+        self._tokens: dict[str, tuple[AccessToken, KnownAccount]] = {}
+        """Those of accounts that are still current."""
+        self._no_gateways: dict[tuple[str, str], KnownAccount] = {}
         """Cached misses: browsers repeat such requests, and anyone can send them."""
-        self._aliases: dict[tuple[str, str, str], Graph | None] = {}
-        """What models without a provider stand for, by account, gateway and name; None: nothing."""
-        self._routes: dict[tuple[str, str, str], tuple[str, Graph] | None] = {}
-        """ID and graph of deployed routes by account, gateway and name; None: there is none that can be called."""
-        self._own: dict[tuple[str, str], OwnProviders] = {}
         self._providers: dict[str, ProviderAccess] = {}
         self._price_list = PriceList()
         self._supplement = ""
@@ -80,33 +82,46 @@ class Configuration:
     ) -> "Configuration":
         """As it is in the database now."""
         configuration = cls(database, vault, clock, demo_url=demo_url)
-        await configuration.forget()
+        await configuration.forget_all()
         return configuration
 
-    async def forget(self) -> None:
-        """Drop what is cached; called after this process changed something."""
+    async def forget_all(self) -> None:
+        """Drop what is cached, and read again what concerns all accounts."""
         version = await self._database.get(config_version)
         await self._load()
         self.loads += 1
         self._version = version  # last, so that a read that fails is repeated
 
     async def notice_changes(self) -> None:
-        """Empty the caches if another process has changed the configuration; called more than twice a second."""
-        if await self._database.get(config_version) != self._version:
-            await self.forget()
+        """Drop what is out of date; called after this process changed something, and more than twice a second for the
+        changes of other processes."""
+        before = self._version
+        found = await self._database.get(lambda connection: changes_since(connection, before))
+        if found is None:
+            await self.forget_all()
+            return
+        self._version, changed = found
+        self._forgotten += bool(changed)
+        for account_id in changed:
+            self._accounts.forget(account_id)
+
+    def known(self, account_id: str) -> KnownAccount:
+        """What is cached of the account. Whoever keeps what was derived from its configuration takes this before they
+        read that, and keep it as long as this is `current`."""
+        return self._accounts.of(account_id)
 
     async def token(self, text: str) -> AccessToken | None:
         """The active access token with this text, or None."""
-        found = self._tokens.get(text)
-        if found is None:
+        cached = self._tokens.get(text)
+        if cached is not None and cached[1].current:
+            found: AccessToken | None = cached[0]
+        else:
             hashed = self._vault.hash_token(text)
-            edition = self.edition
+            before = self._forgotten
             found = await self._database.get(lambda connection: find_token(connection, hashed))
-            if found is None:
-                return None
-            if edition == self.edition:
-                _remember(self._tokens, text, found)
-        return found if found.active(self._clock.now_ms()) else None
+            if found is not None and before == self._forgotten:
+                _remember(self._tokens, text, (found, self._accounts.of(found.account_id)))
+        return found if found is not None and found.active(self._clock.now_ms()) else None
 
     async def user(self, email: str, key: str) -> Caller | None:
         """The user with this e-mail address and key: a member with every permission on the accounts named."""
@@ -117,67 +132,59 @@ class Configuration:
 
     async def gateway(self, account_id: str, gateway_id: str, *, create: bool = True) -> GatewayConfig | None:
         """The gateway's configuration, or None. `default` is created on first use, if `create`."""
-        key = (account_id, gateway_id)
-        config = self._gateways.get(key)
-        makes = create and gateway_id == DEFAULT_GATEWAY
-        if config is None and key in self._no_gateways and not makes:
+        known = self._accounts.of(account_id)
+        config = known.gateways.get(gateway_id)
+        if config is not None:
+            return config
+        key, makes = (account_id, gateway_id), create and gateway_id == DEFAULT_GATEWAY
+        if not makes and self._no_gateways.get(key) is known:
             return None
-        if config is None:
-            edition = self.edition
-            row = await self._database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
-            if row is not None:
-                config = msgspec.json.decode(row.config, type=GatewayConfig)
-            elif makes:
-                config = await self._make_default(account_id)
-            else:
-                if edition == self.edition:
-                    _remember(self._no_gateways, key, None)
-                return None
-            if edition == self.edition:
-                _remember(self._gateways, key, config)
+        row = await self._database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
+        if row is not None:
+            config = msgspec.json.decode(row.config, type=GatewayConfig)
+        elif makes:
+            config = await self._make_default(account_id)
+        else:
+            _remember(self._no_gateways, key, known)
+            return None
+        self._accounts.keep(known, known.gateways, gateway_id, config)
         return config
 
     async def route(self, account_id: str, gateway_id: str, name: str) -> tuple[str, Graph] | None:
         """ID and graph of the dynamic route with this name; None if there is none that can be called."""
         if len(name) > NAME_MAX:  # a longer one is not remembered either
             return None
-        key = (account_id, gateway_id, name)
-        if key in self._routes:
-            return self._routes[key]
-        edition = self.edition
-        row = await self._database.get(lambda connection: find_route_named(connection, *key))
+        known, key = self._accounts.of(account_id), (gateway_id, name)
+        if key in known.routes:
+            return known.routes[key]
+        row = await self._database.get(lambda connection: find_route_named(connection, account_id, gateway_id, name))
         route = None
         if row is not None and row.version.valid:
             route = row.route_id, graph_of(msgspec.json.decode(row.version.elements, type=list[Element]))
-        if edition == self.edition:
-            _remember(self._routes, key, route)
+        self._accounts.keep(known, known.routes, key, route)
         return route
 
     async def alias(self, account_id: str, gateway_id: str, name: str) -> Graph | None:
         """What the model alias of the gateway, or else of the account, stands for; None if there is none."""
         if len(name) > NAME_MAX:
             return None
-        key = (account_id, gateway_id, name)
-        if key in self._aliases:
-            return self._aliases[key]
-        edition = self.edition
-        row = await self._database.get(lambda connection: find_alias(connection, *key))
+        known, key = self._accounts.of(account_id), (gateway_id, name)
+        if key in known.aliases:
+            return known.aliases[key]
+        row = await self._database.get(lambda connection: find_alias(connection, account_id, gateway_id, name))
         if row is None:
             row = await self._database.get(lambda connection: find_alias(connection, account_id, "", name))
         alias = None if row is None else graph_of_targets(msgspec.json.decode(row.targets, type=list[str]))
-        if edition == self.edition:
-            _remember(self._aliases, key, alias)
+        self._accounts.keep(known, known.aliases, key, alias)
         return alias
 
     async def own_providers(self, account_id: str, gateway_id: str) -> OwnProviders:
         """The keys that are stored for the gateway, and the account's custom providers."""
-        key = (account_id, gateway_id)
-        found = self._own.get(key)
+        known = self._accounts.of(account_id)
+        found = known.own.get(gateway_id)
         if found is None:
-            edition = self.edition
             found = await read_own_providers(self._database, self._vault, account_id, gateway_id)
-            if edition == self.edition:
-                _remember(self._own, key, found)
+            self._accounts.keep(known, known.own, gateway_id, found)
         return found
 
     def provider(self, slug: str) -> ProviderAccess | None:
@@ -197,13 +204,7 @@ class Configuration:
         return config
 
     async def _load(self) -> None:
-        self.edition += 1
-        self._tokens.clear()
-        self._gateways.clear()
-        self._no_gateways.clear()
-        self._routes.clear()
-        self._aliases.clear()
-        self._own.clear()
+        self._drop_cached()
         rows = {row.name: row for row in await self._database.get(list_providers)}
         for provider in PROVIDERS:
             slug = provider.slug
@@ -224,7 +225,13 @@ class Configuration:
             self._price_list,
             demo=self._demo_url is not None,
         )
-        self.edition += 1  # what was derived from a part of it
+        self._drop_cached()  # what was derived from a part of it
+
+    def _drop_cached(self) -> None:
+        self._forgotten += 1
+        self._accounts.forget_all()
+        self._tokens.clear()
+        self._no_gateways.clear()
 
 
 def price_book(

@@ -5,7 +5,7 @@ import json
 from farebox.model import AccessToken, Account, Balance, Permission
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.buckets import bucket_of
-from farebox.storage.config import bump_config_version
+from farebox.storage.config import note_change
 from farebox.storage.sql import Connection, row, rows
 
 
@@ -97,7 +97,7 @@ def add_token(connection: Connection, token: AccessToken, token_hash: bytes) -> 
             token_hash,
         ),
     )
-    bump_config_version(connection)
+    note_change(connection, token.account_id)
 
 
 def find_token(connection: Connection, token_hash: bytes) -> AccessToken | None:
@@ -115,11 +115,14 @@ def list_tokens(connection: Connection, account_id: str | None = None) -> list[A
 
 def revoke_token(connection: Connection, token_id: str, at: int) -> bool:
     """Revoke a token; whether it exists. Revoking it again keeps the first time."""
-    bump_config_version(connection)
+    found = row(connection, "SELECT account_id FROM access_tokens WHERE token_id = ?", (token_id,))
+    if found is None:
+        return False
+    note_change(connection, str(found[0]))
     connection.execute(
         "UPDATE access_tokens SET revoked_at = coalesce(revoked_at, ?) WHERE token_id = ?", (at, token_id)
     )
-    return connection.changes() == 1
+    return True
 
 
 def _token(fields: tuple[object, ...]) -> AccessToken:
@@ -143,8 +146,7 @@ def add_user(connection: Connection, email: str, key_hash: bytes, account_ids: l
         "ON CONFLICT (email) DO UPDATE SET key_hash = excluded.key_hash",
         (email, key_hash, at),
     )
-    bump_config_version(connection)
-    for account_id in account_ids:
+    for account_id in account_ids:  # no process caches users
         connection.execute(
             "INSERT INTO memberships (email, account_id) VALUES (?, ?) ON CONFLICT DO NOTHING", (email, account_id)
         )

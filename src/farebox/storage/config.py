@@ -1,12 +1,17 @@
-"""Stores of the operator's configuration: providers, prices, markups, and the version that invalidates caches.
+"""Stores of the operator's configuration: providers, prices, markups, and the changes that invalidate caches.
 
-Every write of configuration increments the version in its transaction; every process checks it twice a second.
+Every write of configuration increments the version in its transaction, and notes whose configuration it was; every
+process checks twice a second.
 """
 
 import json
 from dataclasses import dataclass
+from typing import Final
 
 from farebox.storage.sql import Connection, row, rows
+
+CHANGES_KEPT: Final = 1_000
+"""The latest changes. A process that has missed more reads everything again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,34 @@ def config_version(connection: Connection) -> int:
     return int(found[0]) if found else 0
 
 
-def bump_config_version(connection: Connection) -> None:
+def note_change(connection: Connection, account_id: str = "") -> None:
+    """The configuration has changed: this account's, or without one what concerns all accounts. The row of the version
+    is locked until the commit, so versions are committed in their order."""
     connection.execute("UPDATE config_version SET version = version + 1")
+    connection.execute(
+        "INSERT INTO config_changes (version, account_id) SELECT version, ? FROM config_version", (account_id,)
+    )
+    connection.execute(
+        "DELETE FROM config_changes WHERE version <= (SELECT version FROM config_version) - ?", (CHANGES_KEPT,)
+    )
+
+
+def changes_since(connection: Connection, version: int) -> tuple[int, frozenset[str]] | None:
+    """The version now, and the accounts whose configuration has changed since `version`; None if that of all may
+    have."""
+    now = config_version(connection)
+    if now == version:
+        return now, frozenset()
+    found = rows(
+        connection,
+        "SELECT version, account_id FROM config_changes WHERE version > ? AND version <= ? ORDER BY version",
+        (version, now),
+    )
+    accounts = frozenset(str(account_id) for _, account_id in found)
+    told = [int(number) for number, _ in found] == list(range(version + 1, now + 1))
+    if now < version or not told or "" in accounts:
+        return None  # an older copy of the database; more than are kept, or a release that notes none; all
+    return now, accounts
 
 
 def set_provider(connection: Connection, provider: ProviderRow) -> None:
@@ -57,7 +88,7 @@ def set_provider(connection: Connection, provider: ProviderRow) -> None:
         "DO UPDATE SET base_url = excluded.base_url, api_key = excluded.api_key, updated_at = excluded.updated_at",
         (provider.name, provider.base_url, provider.api_key, provider.updated_at),
     )
-    bump_config_version(connection)
+    note_change(connection)
 
 
 def list_providers(connection: Connection) -> list[ProviderRow]:
@@ -81,7 +112,7 @@ def add_price(connection: Connection, price: PriceRow, at: int) -> None:
             at,
         ),
     )
-    bump_config_version(connection)
+    note_change(connection)
 
 
 def list_prices(connection: Connection) -> list[PriceRow]:
@@ -107,7 +138,7 @@ def add_markup(connection: Connection, markup: MarkupRow, at: int) -> None:
             at,
         ),
     )
-    bump_config_version(connection)
+    note_change(connection)
 
 
 def list_markups(connection: Connection) -> list[MarkupRow]:
@@ -143,7 +174,7 @@ def add_supplement(connection: Connection, text: str, at: int) -> None:
         "ON CONFLICT (loaded_at) DO UPDATE SET text = excluded.text",
         (at, text),
     )
-    bump_config_version(connection)
+    note_change(connection)
 
 
 def find_supplement(connection: Connection) -> str:

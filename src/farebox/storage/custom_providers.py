@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, key_of
-from farebox.storage.config import bump_config_version
+from farebox.storage.config import note_change
 from farebox.storage.sql import Connection, row, rows
 
 
@@ -53,7 +53,7 @@ def put_provider(connection: Connection, key: AccountKey, provider: CustomProvid
             provider.modified_at,
         ),
     )
-    bump_config_version(connection)
+    note_change(connection, key.account_id)
 
 
 def find_provider(connection: Connection, account_id: str, provider_id: str) -> CustomProviderRow | None:
@@ -80,7 +80,7 @@ def delete_provider(connection: Connection, account_id: str, provider_id: str) -
     key = key_of(connection, account_id)
     connection.execute(f"DELETE FROM custom_costs WHERE {OF_ACCOUNT} AND provider_id = ?", (*key, provider_id))
     connection.execute(f"DELETE FROM custom_providers WHERE {OF_ACCOUNT} AND provider_id = ?", (*key, provider_id))
-    bump_config_version(connection)
+    note_change(connection, account_id)
 
 
 def put_cost(connection: Connection, key: AccountKey, cost: CustomCostRow) -> None:
@@ -91,7 +91,7 @@ def put_cost(connection: Connection, key: AccountKey, cost: CustomCostRow) -> No
         "DO UPDATE SET config = excluded.config, modified_at = excluded.modified_at",
         (*key, cost.cost_id, cost.provider_id, cost.config.decode(), cost.created_at, cost.modified_at),
     )
-    bump_config_version(connection)
+    note_change(connection, key.account_id)
 
 
 def find_cost(connection: Connection, account_id: str, cost_id: str) -> CustomCostRow | None:
@@ -117,7 +117,7 @@ def delete_cost(connection: Connection, account_id: str, cost_id: str) -> None:
     connection.execute(
         f"DELETE FROM custom_costs WHERE {OF_ACCOUNT} AND cost_id = ?", (*key_of(connection, account_id), cost_id)
     )
-    bump_config_version(connection)
+    note_change(connection, account_id)
 
 
 def _provider(fields: tuple[Any, ...]) -> CustomProviderRow:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
 from farebox.storage.cached_responses import forget_responses
-from farebox.storage.config import bump_config_version
+from farebox.storage.config import note_change
 from farebox.storage.datasets import delete_datasets_of
 from farebox.storage.model_aliases import delete_aliases_of
 from farebox.storage.routes import delete_routes_of
@@ -48,7 +48,7 @@ def put_gateway(connection: Connection, gateway: GatewayRow) -> None:
     key = find_key(connection, gateway.account_id)
     if key is None:
         return
-    bump_config_version(connection)
+    note_change(connection, gateway.account_id)
     connection.execute(
         f"INSERT INTO gateways (bucket, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id, gateway_id) "
@@ -59,7 +59,7 @@ def put_gateway(connection: Connection, gateway: GatewayRow) -> None:
 
 def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> bool:
     """Delete the gateway with its routes, datasets, evaluations and cached responses; whether it existed."""
-    bump_config_version(connection)
+    note_change(connection, account_id)
     delete_datasets_of(connection, account_id, gateway_id)
     delete_aliases_of(connection, account_id, gateway_id)
     delete_routes_of(connection, account_id, gateway_id)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
-from farebox.storage.config import bump_config_version
+from farebox.storage.config import note_change
 from farebox.storage.sql import Connection, row, rows
 
 
@@ -50,7 +50,7 @@ def put_alias(connection: Connection, alias: ModelAlias) -> None:
     key = find_key(connection, alias.account_id)
     if key is None:
         return
-    bump_config_version(connection)
+    note_change(connection, alias.account_id)
     connection.execute(
         f"INSERT INTO model_aliases (bucket, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id, gateway_id, alias) "
@@ -60,7 +60,7 @@ def put_alias(connection: Connection, alias: ModelAlias) -> None:
 
 
 def delete_alias(connection: Connection, alias: ModelAlias) -> None:
-    bump_config_version(connection)
+    note_change(connection, alias.account_id)
     connection.execute(
         f"DELETE FROM model_aliases WHERE {_OF_ALIAS}",
         (*key_of(connection, alias.account_id), alias.gateway_id, alias.alias),

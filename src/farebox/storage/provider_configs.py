@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, key_of
-from farebox.storage.config import bump_config_version
+from farebox.storage.config import note_change
 from farebox.storage.sql import Connection, row, rows
 
 
@@ -65,7 +65,7 @@ def put_secret(connection: Connection, key: AccountKey, secret: SecretRow) -> No
             secret.modified_at,
         ),
     )
-    bump_config_version(connection)
+    note_change(connection, key.account_id)
 
 
 def find_secret(connection: Connection, account_id: str, secret_id: str) -> SecretRow | None:
@@ -106,7 +106,7 @@ def add_config(connection: Connection, key: AccountKey, config: ProviderConfigRo
             config.modified_at,
         ),
     )
-    bump_config_version(connection)
+    note_change(connection, key.account_id)
 
 
 def configs_of(connection: Connection, account_id: str, gateway_id: str) -> list[ProviderConfigRow]:
@@ -183,7 +183,7 @@ def _forget_unused(connection: Connection, account_id: str) -> None:
         f"(SELECT secret_id FROM provider_configs WHERE {OF_ACCOUNT})",
         (*key, *key),
     )
-    bump_config_version(connection)
+    note_change(connection, account_id)
 
 
 def _secret(fields: tuple[Any, ...]) -> SecretRow:

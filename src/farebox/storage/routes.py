@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
-from farebox.storage.config import bump_config_version
+from farebox.storage.config import note_change
 from farebox.storage.sql import Connection, row, rows
 
 DEPLOYMENTS_KEPT = 500
@@ -91,7 +91,7 @@ def add_route(connection: Connection, route: RouteRow) -> None:
     key = find_key(connection, route.account_id)
     if key is None:
         return
-    bump_config_version(connection)
+    note_change(connection, route.account_id)
     connection.execute(
         "INSERT INTO routes (bucket, account_id, gateway_id, route_id, name, version_id, deployment_id, created_at, "
         "modified_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -111,7 +111,7 @@ def add_route(connection: Connection, route: RouteRow) -> None:
 
 
 def rename_route(connection: Connection, route: RouteRow, name: str, at: int) -> None:
-    bump_config_version(connection)
+    note_change(connection, route.account_id)
     connection.execute(
         f"UPDATE routes SET name = ?, modified_at = ? WHERE {_OF_ROUTE}", (name, at, *_key(connection, route))
     )
@@ -119,7 +119,7 @@ def rename_route(connection: Connection, route: RouteRow, name: str, at: int) ->
 
 def delete_route(connection: Connection, route: RouteRow) -> None:
     """Delete the route with its versions and deployments."""
-    bump_config_version(connection)
+    note_change(connection, route.account_id)
     key = _key(connection, route)
     connection.execute(f"DELETE FROM routes WHERE {_OF_ROUTE}", key)
     connection.execute(f"DELETE FROM route_versions WHERE {_OF_ROUTE}", key)
@@ -201,7 +201,7 @@ def list_deployments(
 
 def deploy(connection: Connection, route: RouteRow, deployment: DeploymentRow) -> None:
     """Let another version of the route serve. Only the latest deployments are remembered."""
-    bump_config_version(connection)
+    note_change(connection, route.account_id)
     key = _key(connection, route)
     connection.execute(
         f"UPDATE routes SET version_id = ?, deployment_id = ?, modified_at = ? WHERE {_OF_ROUTE}",

@@ -170,7 +170,7 @@ async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayCo
 
 async def _written(request: Request, write: Callable[[Connection], GatewayRow]) -> Response:
     row = await request.services.database.write(write)
-    await request.services.configuration.forget()
+    await request.services.configuration.notice_changes()
     request.services.response_cache.forget(row.account_id, row.gateway_id)
     return ok(_wire(row))
 

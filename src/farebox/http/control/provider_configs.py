@@ -122,7 +122,7 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
         return _wire(config, secret)
 
     made = await services.database.write(write)
-    await services.configuration.forget()
+    await services.configuration.notice_changes()
     return ok(made)
 
 
@@ -143,7 +143,7 @@ async def replace(request: Request, body: ProviderConfigReplace) -> Response:
         return _wire(dataclasses.replace(config, modified_at=at), secret)
 
     changed = await services.database.write(write)
-    await services.configuration.forget()
+    await services.configuration.notice_changes()
     return ok(changed)
 
 
@@ -156,7 +156,7 @@ async def delete(request: Request, _: None) -> Response:
         return _wire(config, secret)
 
     deleted = await request.services.database.write(write)
-    await request.services.configuration.forget()
+    await request.services.configuration.notice_changes()
     return ok(deleted)
 
 

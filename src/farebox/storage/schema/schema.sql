@@ -106,6 +106,11 @@ CREATE TABLE config_version (             -- one row: processes compare it to kn
 );
 INSERT INTO config_version (one, version) VALUES (1, 1);
 
+CREATE TABLE config_changes (             -- what the latest of these writes changed (storage.config)
+    version    BIGINT PRIMARY KEY,        -- number of the write
+    account_id TEXT NOT NULL              -- empty: what concerns all accounts
+);
+
 CREATE TABLE installation (               -- one row: marks what this installation creates at the processor
     one             INTEGER PRIMARY KEY CHECK (one = 1),
     installation_id TEXT NOT NULL

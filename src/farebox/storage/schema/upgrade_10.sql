@@ -1,0 +1,7 @@
+-- From version 9 to 10.
+
+-- The configuration's changes.
+CREATE TABLE config_changes (
+    version    BIGINT PRIMARY KEY,
+    account_id TEXT NOT NULL
+);
