@@ -14,6 +14,7 @@ from typing import IO, Any
 import structlog
 
 from farebox import logs
+from farebox.calls import send_spans
 from farebox.clock import Clock, RandomIds, SystemClock
 from farebox.host_resources import (
     GRACE_SECONDS,
@@ -149,6 +150,7 @@ async def gateway(
         server = await _listening(services, host_resources, data_plane, port_shared=port_shared)
         stack.push_async_callback(server.close)
         await stack.enter_async_context(_measured(services, host_resources, port_shared=port_shared))
+        stack.push_async_callback(send_spans.flush, services)
         stack.push_async_callback(data_plane.drain, GRACE_SECONDS)
         background = await stack.enter_async_context(_background(run_periodic_jobs(services)))
         _collect_less_often()

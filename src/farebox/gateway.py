@@ -11,6 +11,7 @@ import msgspec
 GATEWAY_ID = r"^[a-z0-9_]+(?:-[a-z0-9_]+)*$"
 DEFAULT_GATEWAY = "default"
 WINDOW_MAX_SECONDS = 366 * 24 * 3600
+EXPORTERS_MAX = 5
 CACHE_TTL_MAX_SECONDS = 30 * 24 * 3600
 Origin = Annotated[
     str, msgspec.Meta(max_length=255, pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?)$")
@@ -60,6 +61,18 @@ class SpendLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     rules: Annotated[tuple[SpendRule, ...], msgspec.Meta(max_length=20)] = ()
 
 
+class OtelExporter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False):
+    """Where a gateway's spans are sent, by OTLP over HTTP."""
+
+    url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
+    """The whole URL, such as `https://otel.example.com/v1/traces`."""
+    headers: dict[str, Annotated[str, msgspec.Meta(max_length=4096)]]
+    """Sent with each request. In what is stored here, and shown, only the ends of the values; they are sealed apart."""
+    authorization: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | msgspec.UnsetType = msgspec.UNSET
+    """ID of a key stored for a custom provider of the same origin; it is sent as a bearer token."""
+    content_type: Literal["json", "protobuf"] = "json"
+
+
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Configuration of one gateway. Durations are seconds where the name does not say otherwise."""
 
@@ -77,7 +90,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     log_management_strategy: Literal["STOP_INSERTING", "DELETE_OLDEST"] | None = None
     logpush: bool = False
     logpush_public_key: str | None = None
-    otel: Any = None
+    otel: Annotated[tuple[OtelExporter, ...], msgspec.Meta(max_length=EXPORTERS_MAX)] | None = None
+    """Where spans of its calls are sent; None: none are made."""
     rate_limiting_interval: Annotated[int, msgspec.Meta(ge=0)] | None = 0
     rate_limiting_limit: Annotated[int, msgspec.Meta(ge=0)] | None = 0
     rate_limiting_technique: Literal["fixed", "sliding"] | None = "fixed"

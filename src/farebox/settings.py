@@ -255,7 +255,9 @@ class Settings:
         "deny", "Whether messages may be sent to private and loopback addresses."
     )
     custom_networks: str = _setting(
-        "", "Networks that are not public in which custom providers may be, such as `10.1.0.0/16`, also without TLS."
+        "",
+        "Networks that are not public in which custom providers, and what gateways send calls to, may be, such as "
+        "`10.1.0.0/16`, also without TLS.",
     )
     zdr_providers: str = _setting(
         "", "Providers that retain nothing of calls on the operator's key, by agreement, such as `openai,anthropic`."

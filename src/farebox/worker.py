@@ -10,7 +10,7 @@ import structlog
 
 from farebox.billing import auto_top_up, processor_events, reconcile, refund, top_up
 from farebox.calendar import DAY_MS, HOUR_MS
-from farebox.calls import evaluations
+from farebox.calls import evaluations, send_spans
 from farebox.gateway import GatewayConfig
 from farebox.ledger.budgets import accounts_to_forget, forget_slots
 from farebox.ledger.recovery import expire_due
@@ -36,6 +36,8 @@ MONEY_EVERY_SECONDS = 0.5
 """How soon a request for an auto top-up is claimed, and processor events are handled."""
 ALARMS_EVERY_SECONDS = 1.0
 EVALUATIONS_EVERY_SECONDS = 1.0
+SPANS_SECONDS = 0.5
+"""How long spans are gathered before they are sent."""
 SWEEP_EVERY_SECONDS = 30.0
 EXCLUSIVE_CHECK_SECONDS = 60.0
 """How often a process checks whether a job that one process does for all is due."""
@@ -87,6 +89,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "refunds": Periodic(MONEY_EVERY_SECONDS, refund.work, LONG_ROUND_SECONDS),
         MESSAGES: Periodic(MONEY_EVERY_SECONDS, messages.work, LONG_ROUND_SECONDS),
         "evaluations": Periodic(EVALUATIONS_EVERY_SECONDS, evaluations.work, LONG_ROUND_SECONDS),
+        "spans": Periodic(SPANS_SECONDS, send_spans.work),
         "operator_alarms": Periodic(ALARMS_EVERY_SECONDS, operator_alarms.work),
         "auto_top_up": Periodic(SWEEP_EVERY_SECONDS, auto_top_up.sweep, LONG_ROUND_SECONDS),
         "alone": Periodic(EXCLUSIVE_CHECK_SECONDS, _run_exclusive_jobs, LEASE_MS / 1000),

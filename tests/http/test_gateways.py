@@ -112,7 +112,6 @@ def test_all_invalid_fields_are_reported_at_once(gateways: Gateways) -> None:
         ("log_classification", True, False),
         ("logpush", True, False),
         ("logpush_public_key", "x" * 16, None),
-        ("otel", [{"url": "https://example.com", "headers": {}}], []),
         ("stripe", {"authorization": "x", "usage_events": []}, None),
     ],
 )

@@ -66,6 +66,7 @@ async def open_services(path: Path, clock: ManualClock, **settings: object) -> A
             configuration=cast(Any, None),
             upstream=cast(Any, None),
             custom_upstream=cast(Any, None),
+            exports=cast(Any, None),
             processor=None,
             waiters=Waiters(),
             base_url="https://farebox.example",

@@ -112,6 +112,7 @@ async def open_services(
         configuration=await Configuration.load(database, vault, clock),
         upstream=upstream,
         custom_upstream=upstream,
+        exports=upstream,
         processor=processor,
         waiters=Waiters(),
         base_url="http://127.0.0.1:1",

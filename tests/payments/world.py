@@ -255,6 +255,7 @@ async def begin_life(world: "World", die_at: int | None = None) -> Process:
         configuration=Configuration(process.crash_injection.database, vault, world.clock),
         upstream=process.upstream,
         custom_upstream=process.upstream,
+        exports=process.upstream,
         processor=StripeProcessor(
             "sk_test_1", webhook_secret=SECRET, api_base=world.fake.url, http_client=process.wire
         ),

@@ -7,7 +7,7 @@ import structlog
 from farebox import backoff
 from farebox.calls.endings import CALLER_TIMEOUT, INTERRUPTED, OPERATOR_TIMEOUT
 from farebox.calls.logged_body import LoggedBody
-from farebox.calls.model import Call
+from farebox.calls.model import Call, Try
 from farebox.calls.operator_key import checked
 from farebox.calls.stages import Admitted, CallContext, Responded
 from farebox.calls.unlisted import with_max_price
@@ -41,10 +41,13 @@ async def reach_provider(stage: Admitted) -> Responded:
     context, attempts, call = stage.context, stage.attempts, stage.context.call
     request = UpstreamRequest(call.method, call.url, call.headers, _body(stage), Sending(), call.sent_head)
     attempt, unsent_retries, paused = 1, 1, 0.0
+    send = _send
+    if call.gateway.otel is not None:
+        attempts.tries, send = [], _noted
     while True:
         last = attempt >= call.attempts_max or paused + _pause_seconds(call, attempt) > PAUSES_MAX_SECONDS
         try:
-            response = await _send(stage, request)
+            response = await send(stage, request)
         except UpstreamFailed as failure:
             if not failure.sent and not failure.timeout and unsent_retries:
                 unsent_retries -= 1  # nothing reached the provider: once more can do no harm
@@ -87,6 +90,20 @@ async def _send(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
         cause: Cause = "timeout_answer" if sent else "timeout_connect"
         upstream.count(cause)
         raise UpstreamFailed(f"no response began within {wait:g} seconds", sent=sent, cause=cause) from interrupted
+
+
+async def _noted(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
+    """One attempt, which the call's span tells of. Raises UpstreamFailed, Interrupted."""
+    context, began = stage.context, stage.context.elapsed_ms()
+    tries = stage.attempts.tries
+    assert tries is not None, "there is a list of them where they are noted"
+    try:
+        response = await _send(stage, request)
+    except UpstreamFailed as failure:
+        tries.append(Try(began, context.elapsed_ms(), 0, failure.cause))
+        raise
+    tries.append(Try(began, context.elapsed_ms(), response.status, ""))
+    return response
 
 
 def _may_run_twice(context: CallContext) -> bool:

@@ -37,6 +37,29 @@ class CacheUse(msgspec.Struct, frozen=True):
     """The caller's own, in the place of what the request says."""
 
 
+class TraceContext(msgspec.Struct, frozen=True):
+    """The trace that a call belongs to, as its caller says. IDs in lower-case hexadecimal; empty: the caller names
+    none."""
+
+    trace_id: str
+    parent_id: str
+    state: str = ""
+    ignored: str = ""
+    """What of it is ignored and why, for the caller; empty: nothing."""
+
+
+class Try(msgspec.Struct, frozen=True, gc=False):
+    """One request to the provider. Times in milliseconds since the start of the call."""
+
+    began_ms: int
+    ended_ms: int
+    """When the head of the response had come, or it was clear that none would."""
+    status: int
+    """0: there was no response."""
+    cause: str
+    """Why there was none."""
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A call that was authenticated and understood. Times in milliseconds since the epoch.
 
@@ -104,6 +127,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The caller's address, for the log line."""
     cache: CacheUse | None = None
     """None where caching does not apply."""
+    trace: TraceContext | None = None
+    """None where the gateway sends no spans."""
 
     @property
     def small_body(self) -> bytes:

@@ -4,7 +4,7 @@ import msgspec
 import structlog
 from msgspec.structs import asdict
 
-from farebox.calls.model import Call
+from farebox.calls.model import Call, Try
 from farebox.calls.price import PricedUsage
 from farebox.ledger.commands import CallWritten, Verdict
 from farebox.logs import write_line
@@ -42,6 +42,8 @@ class Ended(msgspec.Struct):
     """The name of the error that was returned, if any."""
     cached: bool = False
     """The response came from the gateway's cache."""
+    tries: list[Try] | None = None
+    """The requests to the provider, for the call's span; None where there is to be none."""
 
 
 class CallLine(msgspec.Struct, omit_defaults=True):
@@ -86,13 +88,10 @@ class CallRecord(msgspec.Struct, CallWritten):
 
     def row(self, verdict: Verdict) -> CallRow:
         """The call's row, for what the ledger says was taken."""
-        call, ended, cost, usage = self.call, self.ended, self.priced.cost, self.priced.usage
+        call, ended, usage = self.call, self.ended, self.priced.usage
         tokens_in, tokens_out = usage.get("input_tokens"), usage.get("output_tokens")
         model = ended.model or call.model
-        cost_nanos = 0 if cost is None else ceil_div(cost.numerator, cost.denominator)
-        if call.custom_cost is not None:
-            cost_nanos = call.custom_cost.nanos(usage)
-        cost_nanos = min(cost_nanos, _COST_MAX)
+        cost_nanos = self.cost_nanos
         return CallRow(
             call.account_id,
             call.log_id,
@@ -100,7 +99,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             call.started_at,
             call.provider,
             model,
-            ended.status < 400 and not ended.error,
+            self.success,
             ended.status,
             ended.duration_ms,
             tokens_in if isinstance(tokens_in, int) else None,
@@ -113,6 +112,18 @@ class CallRecord(msgspec.Struct, CallWritten):
             ended.request_body,
             ended.response_body,
         )
+
+    @property
+    def success(self) -> bool:
+        return self.ended.status < 400 and not self.ended.error
+
+    @property
+    def cost_nanos(self) -> int:
+        """What the call costs at the provider, rounded up: as the log and the span have it."""
+        if self.call.custom_cost is not None:
+            return min(self.call.custom_cost.nanos(self.priced.usage), _COST_MAX)
+        cost = self.priced.cost
+        return 0 if cost is None else min(ceil_div(cost.numerator, cost.denominator), _COST_MAX)
 
     @property
     def counts(self) -> int:

@@ -9,6 +9,7 @@ from farebox.calls.logged_body import LoggedBody, logged_request, logged_respons
 from farebox.calls.persist import persist
 from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, PricedUsage, price_response
 from farebox.calls.record import CallRecord, Ended, log
+from farebox.calls.spans import queue_span
 from farebox.calls.stages import Admitted, Attempts, CallContext, Priced, Responded, Settled, Terms
 from farebox.calls.stated_cost import by_stated_cost
 from farebox.calls.tiers import applied_price, with_further
@@ -54,6 +55,7 @@ async def settle_call(
         logged_request(context.services, call),
         observed.model or "",
         interruption or (REPORTED_FAILURE if observed.failed else ""),
+        tries=stage.attempts.tries,
     )
     hold = stage.held is not None or stage.counts
     if terms is None or stage.response.status >= 300:
@@ -87,6 +89,7 @@ async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | 
         request_body=logged_request(stage.context.services, stage.context.call),
         error=_named(problem) if problem else end.error,
         cause=problem.kind.name if problem else "",
+        tries=attempts.tries,
     )
     priced, price = NOTHING, None if stage.terms is None else stage.terms.price
     given_up = isinstance(stage, Admitted) and stage.held is not None and bool(attempts.given_up)
@@ -211,6 +214,9 @@ async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPri
     if ended_hold and verdict is not None:
         _notify_others(stage.context, verdict, now)
     _write_log(record, verdict, settled=isinstance(command, Settle), ended_hold=ended_hold)
+    if call.gateway.otel is not None:
+        with best_effort("spans"):
+            queue_span(services, record, _charged(record, verdict, ended_hold=ended_hold))
     return Settled(verdict if ended_hold else None)
 
 
@@ -248,15 +254,19 @@ def _notify_others(context: CallContext, verdict: Verdict, now: int) -> None:
 def _write_log(record: CallRecord, verdict: Verdict | None, *, settled: bool, ended_hold: bool) -> None:
     """The call's line, and one about a hold that did not end as holds do. Raises nothing."""
     try:
-        if verdict is None:
-            record.say(record.priced.charge if record.ended.outcome == "charged" else 0)
-            return
-        if ended_hold or settled:  # a hold that is unknown had been acknowledged
+        if verdict is not None and (ended_hold or settled):  # a hold that is unknown had been acknowledged
             overrun = ended_hold and record.bound is not None and verdict.amount > record.bound.amount
             warn_if_unusual(record.call.log_id, verdict, overrun=overrun)
-        record.say(verdict.amount if ended_hold else 0)
+        record.say(_charged(record, verdict, ended_hold=ended_hold))
     except Exception as error:  # noqa: BLE001 - the charge is durable
         observer_failed("the log", error)
+
+
+def _charged(record: CallRecord, verdict: Verdict | None, *, ended_hold: bool) -> int:
+    """What the account pays; where the journal has the charge, as far as is known."""
+    if verdict is None:
+        return record.priced.charge if record.ended.outcome == "charged" else 0
+    return verdict.amount if ended_hold else 0
 
 
 def _count_write_off(context: CallContext, amount: int, now: int) -> None:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from farebox.calls.logged_body import LoggedBody
-from farebox.calls.model import Call, Sink
+from farebox.calls.model import Call, Sink, Try
 from farebox.calls.watch import Watch
 from farebox.ledger.commands import Verdict
 from farebox.pricing.model import Estimate, Markup, ModelPrice
@@ -90,6 +90,8 @@ class Attempts(msgspec.Struct, gc=False):
     """Of the response whose head has come; 0: none has."""
     first_byte_ms: int | None = None
     """How long that took, from the start of the call."""
+    tries: list[Try] | None = None
+    """Each of them, for the call's span; None where the gateway sends none."""
 
 
 class Admitted(Priced, frozen=True):

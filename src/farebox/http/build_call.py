@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from farebox.calls.cache import is_cacheable
-from farebox.calls.model import Call, KeyLimit
+from farebox.calls.model import Call, KeyLimit, TraceContext
 from farebox.calls.watch import Watch
 from farebox.errors import (
     INVALID_REQUEST,
@@ -24,6 +24,7 @@ from farebox.http.forwarded_headers import forwarded_headers
 from farebox.http.metadata import custom_cost_of, metadata_of
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
 from farebox.http.payer import Payer, access_of, alias_of, flag, payer_of
+from farebox.http.trace_context import trace_of
 from farebox.memfile import Body
 from farebox.model import AccessToken
 from farebox.providers.audio.length import TooLong
@@ -98,6 +99,8 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     client: str = ""
     """The address of the caller."""
     token: AccessToken | None = None
+    trace: TraceContext | None = None
+    """Of one step among several: they belong to one trace. None: it is as the headers say."""
 
 
 def known_call(services: Services, request: ProxyRequest) -> Call | None:
@@ -241,6 +244,7 @@ def _call(
         token_id="" if request.token is None else request.token.token_id,
         common_form=request.slug in COMMON,
         cache=cache_use(request.headers, gateway) if _may_cache(request, metering) else None,
+        trace=None if gateway.otel is None else request.trace or trace_of(request.headers),
     )
     request.known[known.provider if request.slug in COMMON else request.slug] = known
     return _with_body(services, request, known, read)

@@ -24,7 +24,7 @@ from farebox.gateway import SpendRule
 from farebox.http.build_call import ProxyRequest, RouteName, compat_call
 from farebox.http.metadata import metadata_of
 from farebox.http.parse_body import parse_body
-from farebox.http.steps import OF_ONE_STEP, Steps, no_provider
+from farebox.http.steps import OF_ONE_STEP, Steps, common_trace, no_provider
 from farebox.providers.reading import ROUTE_PREFIX, read_fields
 from farebox.routing.conditions import MISSING, Lookup
 from farebox.routing.elements import Edge, Limit, Model, Rate
@@ -116,7 +116,11 @@ class _RouteSteps:
     async def call(self) -> Call:
         services, request, choice = self._services, self._asked, self._model.properties
         of_step = replace(
-            request, log_id=request.log_id if self._number == 0 else services.ids.log_id(), known={}, step=self._number
+            request,
+            log_id=request.log_id if self._number == 0 else services.ids.log_id(),
+            known={},
+            step=self._number,
+            trace=common_trace(request),
         )
         call = await compat_call(services, of_step, f"{choice.provider}/{choice.model}")
         assert not isinstance(call, RouteName)

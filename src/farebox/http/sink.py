@@ -62,6 +62,8 @@ class HttpSink:
         ]
         if call.metadata_ignored:
             self._headers.append(("farebox-metadata-ignored", call.metadata_ignored))
+        if call.trace is not None and call.trace.ignored:
+            self._headers.append(("farebox-trace-ignored", call.trace.ignored))
         if call.cache is not None:
             self._headers.append(("cf-aig-cache-status", cache_status))
         if call.route:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
-from farebox.calls.model import Call
+from farebox.calls.model import Call, TraceContext
 from farebox.calls.serve import serve_call
 from farebox.calls.watch import Watch
 from farebox.errors import (
@@ -41,6 +41,7 @@ from farebox.http.payer import switch
 from farebox.http.router import tidy_path
 from farebox.http.server.headers import split_target
 from farebox.http.sink import HttpSink
+from farebox.http.trace_context import trace_of
 from farebox.memfile import part_of
 from farebox.providers.reading import Step, read_steps
 from farebox.runtime.services import Services
@@ -164,6 +165,7 @@ class _UniversalSteps:
             own_key=read_credentials(headers, query).own_key,
             known={},
             step=number,
+            trace=common_trace(request),
         )
         if step.provider != "compat":
             return await native_call(services, of_step)
@@ -184,6 +186,15 @@ async def common_call(services: Services, request: ProxyRequest) -> Call | Route
     if isinstance(call, RouteName) and not call.is_alias and (request.slug != "compat" or path != "chat/completions"):
         raise Problem(INVALID_REQUEST, "Dynamic routes are called on …/compat/chat/completions.")
     return call
+
+
+def common_trace(request: ProxyRequest) -> TraceContext | None:
+    """The trace of all steps of a request: where its headers name none, that of the first. None where no spans are
+    sent."""
+    if request.gateway.otel is None:
+        return None
+    trace = trace_of(request.headers)
+    return trace if trace.trace_id else replace(trace, trace_id=request.log_id.replace("-", ""))
 
 
 def no_provider(name: str) -> str:

@@ -35,8 +35,8 @@ CAUSES: Final = (
 
 JOBS: Final = (
     "alone", "auto_top_up", "configuration", "evaluations", "expiry", "http_sweeper", "instances", "jobs_late",
-    "journal", "journals_left", "messages", "operator_alarms", "processor_events", "rates", "refunds", "sqlite_writer",
-    "top_ups", "trouble", "upstream_sweeper", OTHER,
+    "journal", "journals_left", "messages", "operator_alarms", "processor_events", "rates", "refunds", "spans",
+    "sqlite_writer",    "top_ups", "trouble", "upstream_sweeper", OTHER,
 )  # fmt: skip
 """Background work: the jobs of farebox.worker, and other tasks supervised by farebox.jobs."""
 
@@ -196,6 +196,12 @@ DELIVERIES = Family(
     help="Attempts to deliver messages, by webhook or e-mail, and how they ended.",
     labels=(Label("by", ("webhook", "mail")), Label("result", ("delivered", "failed", "given_up"))),
 )
+SPANS = Family(
+    name="farebox_spans_total",
+    help="Spans of calls for the destinations of their gateways, by what became of them.",
+    labels=(Label("result", ("delivered", "rejected", "dropped")),),
+)
+SPANS_WAITING = Family(name="farebox_spans_waiting", help="Spans still to be sent or sent again.", kind="gauge")
 ALARMS = Family(
     name="farebox_operator_alarms_total",
     help="Operator alarms raised.",
@@ -228,8 +234,8 @@ COUNTED: Final = (
     CALLS, CALL_ERRORS, REFUSED, CLIENTS_GONE, CACHE_LOOKUPS, CALLS_IN_FLIGHT, HELD_BYTES, HELD_REFUSED, CALL_SECONDS,
     FIRST_BYTE_SECONDS, HOLD_SECONDS, SETTLE_SECONDS, IMPLAUSIBLE_USAGE, KEY_TROUBLE, UPSTREAM_FAILURES,
     UPSTREAM_RESENT, MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS, SLOW_COMMANDS, WRITE_QUEUE, JOURNALED, JOURNAL_ENTRIES,
-    JOURNAL_BYTES, JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS, DELIVERIES, ALARMS, JOB_RESTARTS, JOBS_LATE, ALARMS_DROPPED,
-    LOG_DROPPED, RELOADS, LAG, WORKER_DEATHS,
+    JOURNAL_BYTES, JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS, DELIVERIES, SPANS, SPANS_WAITING, ALARMS, JOB_RESTARTS,
+    JOBS_LATE, ALARMS_DROPPED, LOG_DROPPED, RELOADS, LAG, WORKER_DEATHS,
 )  # fmt: skip
 """What processes count, each in its row of the sheet."""
 

@@ -4,7 +4,7 @@ A change of one account's configuration costs that account its cache, and nobody
 such as a price, costs everybody theirs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -19,6 +19,7 @@ from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped
 from farebox.providers.catalogue import PROVIDERS
 from farebox.routing.elements import Element
 from farebox.routing.graph import Graph, graph_of, graph_of_targets
+from farebox.runtime.gateway_secrets import Exporter, read_exporters
 from farebox.runtime.known_accounts import KnownAccount, KnownAccounts
 from farebox.runtime.own_providers import OwnProviders, read_own_providers
 from farebox.runtime.provider_access import ProviderAccess
@@ -185,6 +186,15 @@ class Configuration:
         if found is None:
             found = await read_own_providers(self._database, self._vault, account_id, gateway_id)
             self._accounts.keep(known, known.own, gateway_id, found)
+        return found
+
+    async def exporters(self, account_id: str, gateway_id: str) -> Mapping[str, Exporter]:
+        """Where the gateway's spans are sent, by URL. Raises DatabaseUnavailable."""
+        known = self._accounts.of(account_id)
+        found = known.exporters.get(gateway_id)
+        if found is None:
+            found = await read_exporters(self._database, self._vault, account_id, gateway_id)
+            self._accounts.keep(known, known.exporters, gateway_id, found)
         return found
 
     def provider(self, slug: str) -> ProviderAccess | None:

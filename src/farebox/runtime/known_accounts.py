@@ -4,12 +4,13 @@ Whoever derives something from an account's configuration takes its KnownAccount
 account is forgotten meanwhile, what was read belongs to an object that is out of date, and nobody finds it.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 from farebox.gateway import GatewayConfig
 from farebox.routing.graph import Graph
+from farebox.runtime.gateway_secrets import Exporter
 from farebox.runtime.own_providers import OwnProviders
 
 K = TypeVar("K", bound=Hashable)
@@ -24,7 +25,7 @@ ACCOUNT_ENTRIES_MAX: Final = 1_000
 class KnownAccount:
     """What is cached of one account."""
 
-    __slots__ = ("__weakref__", "account_id", "aliases", "current", "entries", "gateways", "own", "routes")
+    __slots__ = ("__weakref__", "account_id", "aliases", "current", "entries", "exporters", "gateways", "own", "routes")
 
     def __init__(self, account_id: str) -> None:
         self.account_id = account_id
@@ -34,6 +35,8 @@ class KnownAccount:
         self.gateways: dict[str, GatewayConfig] = {}
         self.own: dict[str, OwnProviders] = {}
         """Stored keys and custom providers, by gateway."""
+        self.exporters: dict[str, Mapping[str, Exporter]] = {}
+        """Where the spans of a gateway are sent, by gateway and URL."""
         self.routes: dict[tuple[str, str], tuple[str, Graph] | None] = {}
         """ID and graph of deployed routes by gateway and name; None: there is none that can be called."""
         self.aliases: dict[tuple[str, str], Graph | None] = {}
@@ -41,7 +44,7 @@ class KnownAccount:
 
     def clear(self) -> None:
         self.entries = 0
-        for cache in (self.gateways, self.own, self.routes, self.aliases):
+        for cache in (self.gateways, self.own, self.exporters, self.routes, self.aliases):
             cache.clear()
 
 

@@ -62,7 +62,7 @@ async def open_services(
         processor = open_processor(settings, await database.write(named))
         if processor is not None:
             stack.push_async_callback(processor.close)
-        upstream, custom_upstream = _upstreams(stack, settings, jobs)
+        upstream, custom_upstream, exports = _upstreams(stack, settings, jobs)
         helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes, begin=begin_helper)
         stack.push_async_callback(helpers.close)
         shared = database.engine == "postgres"
@@ -79,6 +79,7 @@ async def open_services(
             configuration=await Configuration.load(database, vault, clock, demo_url=demo_url),
             upstream=upstream,
             custom_upstream=custom_upstream,
+            exports=exports,
             processor=processor,
             waiters=waiters,
             base_url=base_url,
@@ -152,14 +153,19 @@ def _unseen_rules(settings: Settings) -> Rules:
         raise SettingsError(f"FAREBOX_UNSEEN_INPUT: {error}") from error
 
 
-def _upstreams(stack: AsyncExitStack, settings: Settings, jobs: Jobs) -> tuple[PooledUpstream, PooledUpstream]:
-    """For the operator's providers, and for custom ones. Raises SettingsError."""
+def _upstreams(
+    stack: AsyncExitStack, settings: Settings, jobs: Jobs
+) -> tuple[PooledUpstream, PooledUpstream, PooledUpstream]:
+    """For the operator's providers, for custom ones, and for what is sent of calls elsewhere. Raises SettingsError."""
     seconds, failed = settings.connect_timeout_ms / 1000, jobs.failed
     upstream = PooledUpstream(connect_seconds=seconds, proxies=proxies(), failed=failed)
-    custom = PooledUpstream(connect_seconds=seconds, proxies=proxies(), failed=failed, guard=_guard(settings))
-    stack.push_async_callback(upstream.close)
-    stack.push_async_callback(custom.close)
-    return upstream, custom
+    custom, exports = (
+        PooledUpstream(connect_seconds=seconds, proxies=proxies(), failed=failed, guard=_guard(settings))
+        for _ in range(2)
+    )
+    for each in (upstream, custom, exports):
+        stack.push_async_callback(each.close)
+    return upstream, custom, exports
 
 
 def _guard(settings: Settings) -> Guard:

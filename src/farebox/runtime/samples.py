@@ -52,6 +52,7 @@ def _upstreams(upstreams: tuple[Upstream, ...], place: Place) -> None:
 
 
 def _queues(services: Services, place: Place) -> None:
+    place.put(of.SPANS_WAITING, value=services.spans.waiting)
     place.put(of.WRITE_QUEUE, value=services.database.waiting + waiting_for(services.ledger))
 
 

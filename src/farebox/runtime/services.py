@@ -25,6 +25,7 @@ from farebox.runtime.journal import Journal
 from farebox.runtime.pending_alarms import Alarms
 from farebox.runtime.readiness import Readiness
 from farebox.runtime.response_cache import ResponseCache
+from farebox.runtime.span_queue import SpanQueue
 from farebox.runtime.tasks import Tasks
 from farebox.runtime.waiters import Waiters
 from farebox.settings import Settings
@@ -46,6 +47,8 @@ class Services:
     upstream: Upstream
     custom_upstream: Upstream
     """For custom providers: it connects to checked addresses only."""
+    exports: Upstream
+    """For what gateways send elsewhere of their calls: it connects to checked addresses only, too."""
     processor: Processor | None
     """None: payments are switched off."""
     waiters: Waiters
@@ -63,6 +66,8 @@ class Services:
     """Sizes of unseen input, learned from responses."""
     unseen_rules: Rules = field(default_factory=Rules)
     """What is held for unseen input, by kind."""
+    spans: SpanQueue = field(default_factory=SpanQueue)
+    """Spans of calls, on their way to where their gateways send them."""
     journal: Journal | None = None
     """Where the ends of calls are stored during a database outage; None if the process serves no calls."""
     alarms: Alarms = field(default_factory=Alarms)

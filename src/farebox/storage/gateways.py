@@ -1,6 +1,7 @@
 """The store of gateways: an account's named configurations."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
 from farebox.storage.cached_responses import forget_responses
@@ -20,9 +21,11 @@ class GatewayRow:
     config: bytes
     created_at: int
     modified_at: int
+    sealed: bytes | None = field(default=None, repr=False)
+    """What of the configuration is secret, encrypted (runtime.gateway_secrets); `config` has only what may be shown."""
 
 
-_COLUMNS = "account_id, gateway_id, config, created_at, modified_at"
+_COLUMNS = "account_id, gateway_id, config, created_at, modified_at, sealed"
 
 
 def find_gateway(connection: Connection, account_id: str, gateway_id: str) -> GatewayRow | None:
@@ -50,10 +53,17 @@ def put_gateway(connection: Connection, gateway: GatewayRow) -> None:
         return
     note_change(connection, gateway.account_id)
     connection.execute(
-        f"INSERT INTO gateways (bucket, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "
+        f"INSERT INTO gateways (bucket, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id, gateway_id) "
-        "DO UPDATE SET config = excluded.config, modified_at = excluded.modified_at",
-        (*key, gateway.gateway_id, gateway.config.decode(), gateway.created_at, gateway.modified_at),
+        "DO UPDATE SET config = excluded.config, modified_at = excluded.modified_at, sealed = excluded.sealed",
+        (
+            *key,
+            gateway.gateway_id,
+            gateway.config.decode(),
+            gateway.created_at,
+            gateway.modified_at,
+            gateway.sealed,
+        ),
     )
 
 
@@ -71,8 +81,8 @@ def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> 
     return connection.changes() == 1
 
 
-def _gateway(fields: tuple[object, ...]) -> GatewayRow:
-    account_id, gateway_id, config, created_at, modified_at = fields
+def _gateway(fields: tuple[Any, ...]) -> GatewayRow:
+    account_id, gateway_id, config, created_at, modified_at, sealed = fields
     return GatewayRow(
-        str(account_id), str(gateway_id), str(config).encode(), int(str(created_at)), int(str(modified_at))
+        account_id, gateway_id, config.encode(), created_at, modified_at, None if sealed is None else bytes(sealed)
     )

@@ -40,18 +40,23 @@ def read_headers(text: str | None, stored: Mapping[str, str]) -> dict[str, str]:
         return {}
     if len(text) > TEXT_MAX:
         raise invalid(f"String must contain at most {TEXT_MAX} character(s)", "body", "headers")
-    found = _json(text) if text.lstrip().startswith("{") else _lines(text)
+    return checked_headers(_json(text) if text.lstrip().startswith("{") else _lines(text), stored, "body", "headers")
+
+
+def checked_headers(found: Mapping[str, str], stored: Mapping[str, str], *path: str | int) -> dict[str, str]:
+    """The headers, names in lower case. A value that is sent back as it was shown stays what it is in `stored`. Raises
+    InvalidInput, with this path."""
     if len(found) > HEADERS_MAX:
-        raise invalid(f"At most {HEADERS_MAX} headers can be set", "body", "headers")
+        raise invalid(f"At most {HEADERS_MAX} headers can be set", *path)
     headers: dict[str, str] = {}
     for given, value in found.items():
         name = given.lower()
         if not _is_name(given) or name in _OURS or name.startswith(_OUR_PREFIXES):
-            raise invalid(f"The header '{given[:64]}' cannot be set", "body", "headers")
+            raise invalid(f"The header '{given[:64]}' cannot be set", *path)
         if name in stored and value == masked(stored[name]):
             value = stored[name]
         if not _is_value(value):
-            raise invalid(f"The value of the header '{given[:64]}' cannot be sent over HTTP", "body", "headers")
+            raise invalid(f"The value of the header '{given[:64]}' cannot be sent over HTTP", *path)
         headers[name] = value
     return headers
 

@@ -1,7 +1,6 @@
 """Custom providers: an account's own, called as `custom-{slug}`. The values of their headers are never returned."""
 
 import base64
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
@@ -13,10 +12,10 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from farebox.addresses import is_in, is_public, literal, networks
 from farebox.custom_provider import CUSTOM, CustomProviderConfig, Slug
 from farebox.http.control.bodies import body_of, given
 from farebox.http.control.custom_headers import read_headers, shown_headers
+from farebox.http.control.urls import checked_url
 from farebox.http.control.wire import Paging, iso, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
@@ -40,7 +39,6 @@ _ORDERS = ("name", "slug", "created_at", "modified_at", "position", "id")
 _MORE = (("slug", Slug), ("headers", str | None))
 _READ_ONLY = ("id", "account_id", "account_tag", "created_at", "modified_at")
 _LOGO = Template(files(__package__).joinpath("provider.svg").read_text())
-_PRINTABLE = re.compile(r"[!-~]+")
 
 CustomProviderCreate = body_of(
     "CustomProviderCreate", CustomProviderConfig, required=("name", "base_url", "slug"), more=_MORE, ignored=_READ_ONLY
@@ -178,23 +176,9 @@ def _moved(connection: Connection, account_id: str, before: _Stored, headers: st
 
 def _checked(services: Services, config: CustomProviderConfig) -> CustomProviderConfig:
     """Raises InvalidInput where the base URL cannot be one."""
-    allowed, text = networks(services.settings.custom_networks), config.base_url
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError as error:
-        raise invalid("Invalid url", "body", "base_url") from error
-    host = parts.hostname or ""
-    if not _PRINTABLE.fullmatch(text) or not host or port == 0 or parts.scheme not in ("https", "http"):
-        raise invalid("Invalid url: write it as https://api.example.com", "body", "base_url")
-    if "@" in parts.netloc or "?" in text or "#" in text or ".." in parts.path:
+    parts = checked_url(services.settings, config.base_url, "body", "base_url")
+    if "@" in parts.netloc or "?" in config.base_url or "#" in config.base_url or ".." in parts.path:
         message = "A base URL has no user name, query, fragment or `..`: set credentials as `headers`, or store a key"
-        raise invalid(message, "body", "base_url")
-    if parts.scheme == "http" and not allowed:
-        raise invalid("Must start with https://", "body", "base_url")
-    address = literal(host)
-    if address is not None and not (is_public(address) or is_in(address, allowed)):
-        message = "This address may not be called: the operator allows networks with FAREBOX_CUSTOM_NETWORKS"
         raise invalid(message, "body", "base_url")
     return config
 

@@ -14,14 +14,17 @@ from farebox.calls import logs
 from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GatewayConfig, Origin
 from farebox.http.control import spend_rules
+from farebox.http.control.gateway_exports import with_secrets
 from farebox.http.control.wire import Paging, iso, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
+from farebox.runtime.gateway_secrets import NO_SECRETS, GatewaySecrets, seal, unsealed
 from farebox.storage.cached_responses import forget_responses
 from farebox.storage.gateways import GatewayRow, delete_gateway, find_gateway, list_gateways, put_gateway
 from farebox.storage.provider_configs import delete_configs_of_gateway
 from farebox.storage.sql import Connection
+from farebox.vault import SecretUnreadable
 
 _CONFIG = msgspec.structs.fields(GatewayConfig)
 _REQUIRED = frozenset(
@@ -43,7 +46,6 @@ _UNAVAILABLE = (
     "log_classification",
     "logpush",
     "logpush_public_key",
-    "otel",
     "stripe",
 )
 
@@ -102,15 +104,15 @@ async def get(request: Request, _: None) -> Response:
 
 
 async def create(request: Request, body: Any) -> Response:
-    now = request.services.clock.now_ms()
+    account_id, now = request.account_id, request.services.clock.now_ms()
     config = GatewayConfig(**_given(body))
-    row = GatewayRow(request.account_id, body.id, msgspec.json.encode(config), now, now)
 
     def write(connection: Connection) -> GatewayRow:
-        if find_gateway(connection, row.account_id, row.gateway_id) is not None:
-            raise invalid(f"A gateway with the id '{row.gateway_id}' already exists", "body", "id")
-        if len(list_gateways(connection, row.account_id)) >= GATEWAYS_MAX:
+        if find_gateway(connection, account_id, body.id) is not None:
+            raise invalid(f"A gateway with the id '{body.id}' already exists", "body", "id")
+        if len(list_gateways(connection, account_id)) >= GATEWAYS_MAX:
             raise invalid(f"The account has {GATEWAYS_MAX} gateways, as many as it may: delete one", "body", "id")
+        row = _row(request, connection, body.id, config, NO_SECRETS, (now, now))
         put_gateway(connection, row)
         return row
 
@@ -159,13 +161,37 @@ async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayCo
     def write(connection: Connection) -> GatewayRow:
         stored = require(find_gateway(connection, account_id, gateway_id))
         config = updated(msgspec.json.decode(stored.config, type=GatewayConfig))
-        row = GatewayRow(account_id, gateway_id, msgspec.json.encode(config), stored.created_at, now)
+        secrets = _secrets(request, stored)
+        row = _row(request, connection, gateway_id, config, secrets, (stored.created_at, now))
         put_gateway(connection, row)
         if config.cache_invalidate_on_update:
             forget_responses(connection, account_id, gateway_id)
         return row
 
     return await _written(request, write)
+
+
+def _row(
+    request: Request,
+    connection: Connection,
+    gateway_id: str,
+    config: GatewayConfig,
+    stored: GatewaySecrets,
+    times: tuple[int, int],
+) -> GatewayRow:
+    """The gateway as it is stored; `stored`: its secrets so far. Raises InvalidInput."""
+    services, account_id = request.services, request.account_id
+    shown, secrets = with_secrets(services, connection, account_id, config, stored)
+    sealed = seal(services.vault, account_id, gateway_id, secrets)
+    return GatewayRow(account_id, gateway_id, msgspec.json.encode(shown), *times, sealed)
+
+
+def _secrets(request: Request, stored: GatewayRow) -> GatewaySecrets:
+    """None where they cannot be read: they have to be sent again."""
+    try:
+        return unsealed(request.services.vault, stored)
+    except SecretUnreadable:
+        return NO_SECRETS
 
 
 async def _written(request: Request, write: Callable[[Connection], GatewayRow]) -> Response:

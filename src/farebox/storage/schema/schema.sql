@@ -249,6 +249,7 @@ CREATE TABLE gateways (                   -- an account's named configurations: 
     config      TEXT NOT NULL,            -- JSON, see storage.gateways
     created_at  BIGINT NOT NULL,
     modified_at BIGINT NOT NULL,
+    sealed      BYTEA,                    -- AES-GCM, bound to the gateway: the secrets of its configuration; null: none
     PRIMARY KEY (bucket, account_id, gateway_id)
 ) /* clustered */;
 

@@ -5,3 +5,6 @@ CREATE TABLE config_changes (
     version    BIGINT PRIMARY KEY,
     account_id TEXT NOT NULL
 );
+
+-- Secrets of gateways.
+ALTER TABLE gateways ADD COLUMN sealed BYTEA;

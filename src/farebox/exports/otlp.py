@@ -1,0 +1,105 @@
+"""Spans as OTLP has them over HTTP, in protobuf or JSON (opentelemetry-proto).
+
+Importing protobuf takes a while: this module is loaded on the thread that encodes, when the first spans are sent.
+"""
+
+import base64
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, Final, Literal, TypeAlias
+
+from google.protobuf.json_format import MessageToDict, Parse, ParseError
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from opentelemetry.proto.trace.v1.trace_pb2 import Status
+
+from farebox.exports.completion import completion_json, json_text
+from farebox.exports.spans import Attributes, Span
+
+Encoding: TypeAlias = Literal["json", "protobuf"]
+CONTENT_TYPES: Final = {"json": "application/json", "protobuf": "application/x-protobuf"}
+_FROM_REMOTE: Final = 0x300
+"""W3C trace flags have the low byte; these two bits say that it is known where the parent is, and that it is remote."""
+_ROOT: Final = 0x100
+_SAMPLED: Final = 1
+_INT_MAX: Final = 2**63 - 1
+_IDS: Final = ("traceId", "spanId", "parentSpanId")
+
+
+def encoded(spans: Sequence[Span], instance: str, encoding: Encoding) -> bytes:
+    """The body of a request that exports the spans. `instance`: the process's name."""
+    request = ExportTraceServiceRequest()
+    of_resource = request.resource_spans.add()
+    _add(
+        of_resource.resource.attributes,
+        [("service.name", "farebox"), ("service.version", version("farebox")), ("service.instance.id", instance)],
+    )
+    scope = of_resource.scope_spans.add()
+    scope.scope.name, scope.scope.version = "farebox", version("farebox")
+    for span in spans:
+        _fill(scope.spans.add(), span)
+    return request.SerializeToString() if encoding == "protobuf" else _json(request)
+
+
+def rejected(body: bytes, encoding: Encoding) -> tuple[int, str]:
+    """How many spans a response of success says that the receiver has rejected, and why. What it says in a form that is
+    not understood is taken for success."""
+    response = ExportTraceServiceResponse()
+    try:
+        if encoding == "protobuf":
+            response.ParseFromString(body)
+        elif body.strip():
+            Parse(body, response, ignore_unknown_fields=True)
+    except (DecodeError, ParseError, UnicodeDecodeError, RecursionError):
+        return 0, ""
+    return response.partial_success.rejected_spans, response.partial_success.error_message
+
+
+def _fill(message: SpanMessage, span: Span) -> None:
+    message.trace_id, message.span_id = bytes.fromhex(span.trace_id), bytes.fromhex(span.span_id)
+    if span.parent_id:
+        message.parent_span_id = bytes.fromhex(span.parent_id)
+    message.trace_state = span.trace_state
+    message.flags = _SAMPLED | (_FROM_REMOTE if span.parent_id else _ROOT)
+    message.name, message.kind = span.name, SpanMessage.SPAN_KIND_CLIENT
+    message.start_time_unix_nano, message.end_time_unix_nano = span.start_ns, span.end_ns
+    _add(message.attributes, span.attributes)
+    prompt = None if span.prompt is None else json_text(span.prompt)
+    completion = None if span.completion is None else completion_json(span.completion)
+    bodies = (("gen_ai.prompt_json", prompt), ("gen_ai.completion_json", completion))
+    _add(message.attributes, [(name, text) for name, text in bodies if text is not None])
+    for event in span.events:
+        added = message.events.add(time_unix_nano=event.at_ns, name=event.name)
+        _add(added.attributes, event.attributes)
+    if span.error is not None:
+        message.status.code, message.status.message = Status.STATUS_CODE_ERROR, span.error
+
+
+def _add(to: Any, attributes: Attributes) -> None:
+    for key, value in attributes:
+        item = KeyValue(key=key)
+        if isinstance(value, bool):
+            item.value.bool_value = value
+        elif isinstance(value, int) and -_INT_MAX <= value <= _INT_MAX:
+            item.value.int_value = value
+        elif isinstance(value, float):
+            item.value.double_value = value
+        else:
+            item.value.string_value = str(value).encode(errors="replace").decode()  # half a character pair
+        to.append(item)
+
+
+def _json(request: ExportTraceServiceRequest) -> bytes:
+    """As protobuf's JSON, but with IDs in hexadecimal and enums as numbers (OTLP 1.x, JSON Protobuf Encoding)."""
+    content = MessageToDict(request, use_integers_for_enums=True)
+    for span in content["resourceSpans"][0]["scopeSpans"][0]["spans"]:
+        for name in _IDS:
+            if name in span:
+                span[name] = base64.b64decode(span[name]).hex()
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,0 +1,41 @@
+"""A span: what is said of one call to a tracing backend."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import msgspec
+
+Attributes: TypeAlias = Sequence[tuple[str, str | int | float | bool]]
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """Something that happened within a span."""
+
+    at_ns: int
+    name: str
+    attributes: Attributes
+
+
+class Span(msgspec.Struct, frozen=True):
+    """One call. IDs in lower-case hexadecimal, times in nanoseconds since the epoch."""
+
+    trace_id: str
+    span_id: str
+    parent_id: str
+    """Empty where it has none."""
+    trace_state: str
+    name: str
+    start_ns: int
+    end_ns: int
+    attributes: Attributes
+    events: tuple[Event, ...]
+    error: str | None
+    """What went wrong; None: nothing."""
+    prompt: bytes | None = None
+    """The bodies as the log keeps them; None where it keeps none."""
+    completion: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory, roughly."""
+        return 2_000 + len(self.prompt or b"") + len(self.completion or b"")

@@ -1,0 +1,85 @@
+"""One request to an endpoint that an account has chosen, to deliver something: what came of it is a result, never an
+exception. Redirects are not followed."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import msgspec
+
+from farebox.clock import Clock
+from farebox.providers.upstream import Upstream, UpstreamFailed, UpstreamRequest, UpstreamResponse
+
+TIMEOUT_SECONDS: Final = 10.0
+"""For the whole of it, connecting included."""
+ANSWER_MAX: Final = 64 * 2**10
+"""Bytes of the response that are read."""
+RETRY_AFTER_MAX: Final = 600.0
+TO_REPEAT: Final = frozenset({429, 502, 503, 504})
+"""What OTLP's receivers answer where the same request may succeed later (OTLP/HTTP, Failures)."""
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """What came of a request."""
+
+    status: int = 0
+    """0: there was no response."""
+    error: str = ""
+    """In words for the operator's log; empty where the receiver accepted it (2xx)."""
+    retry_after: float = 0.0
+    """Seconds that the receiver asks to wait; 0: it does not say."""
+    body: bytes = b""
+    """The beginning of the response."""
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+
+async def send(
+    upstream: Upstream,
+    clock: Clock,
+    method: str,
+    url: str,
+    headers: Sequence[tuple[str, str]],
+    body: bytes,
+    *,
+    seconds: float = TIMEOUT_SECONDS,
+) -> Sent:
+    """Send it, and read what is answered."""
+    try:
+        async with asyncio.timeout(seconds):
+            response = await upstream.send(UpstreamRequest(method, url, list(headers), body))
+            try:
+                answer = await _beginning(response)
+            finally:
+                await response.close()
+    except TimeoutError:
+        upstream.count("timeout_answer")
+        return Sent(error=f"no response within {seconds:g} seconds")
+    except UpstreamFailed as failure:
+        return Sent(error=f"{failure} ({failure.cause})")
+    error = "" if 200 <= response.status < 300 else f"answered {response.status}"
+    return Sent(response.status, error, _retry_after(response, clock), answer)
+
+
+async def _beginning(response: UpstreamResponse) -> bytes:
+    pieces, size = [], 0
+    while size < ANSWER_MAX and (piece := await response.chunk()) is not None:
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)[:ANSWER_MAX]
+
+
+def _retry_after(response: UpstreamResponse, clock: Clock) -> float:
+    text = next((value for name, value in response.headers if name.lower() == "retry-after"), "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:9]), RETRY_AFTER_MAX)
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return 0.0
+    moment = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    return min(max(moment.timestamp() - clock.now_ms() / 1000, 0.0), RETRY_AFTER_MAX)
