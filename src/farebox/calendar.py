@@ -42,6 +42,11 @@ def month_span(month: str) -> tuple[int, int] | None:
     return month_begins(year, number), month_begins(year, number + 1)
 
 
+def day_text(at: int) -> str:
+    """The day of a time in UTC: `2026-11-30`."""
+    return f"{utc(at):%Y-%m-%d}"
+
+
 def utc(at: int) -> datetime:
     """A time as date and time of day."""
     return datetime.fromtimestamp(at / 1000, UTC)

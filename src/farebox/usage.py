@@ -16,6 +16,11 @@ METER_MAX = 10**9
 """No single call uses more of any meter; a larger figure from upstream is implausible and rejected."""
 
 
+def quantity_of(text: str) -> Quantity:
+    """A quantity as receipts write it."""
+    return int(text) if text.isdecimal() else Decimal(text)
+
+
 class AbsurdUsage(ValueError):
     """Upstream reported an impossible figure: negative, not a number, above METER_MAX, or a part above its whole."""
 

@@ -35,6 +35,11 @@ class Lot:
     priority: int
     ends: int
     since: int
+    size: int = 0
+    """What filled it."""
+
+    def __post_init__(self) -> None:
+        self.size = self.size or self.left
 
     @property
     def turn(self) -> tuple[int, bool, int, int, str]:
@@ -117,7 +122,10 @@ class Wallet:
     def bought(self, lot: Lot) -> None:
         """Credit that was bought pays what is owed."""
         self.lots.append(lot)
-        paid = min(self.owed, lot.left)
+        self.collect(lot, lot.left)
+
+    def collect(self, lot: Lot, came: int) -> None:
+        paid = min(self.owed, came)
         lot.left -= paid
         self.owed -= paid
 
@@ -250,7 +258,9 @@ def _once(wallet: Wallet, command: TopUp | Grant | Correct) -> _Response:
             raise Conflict(name)
         return Outcome.REPEATED, command.amount
     amount, priority, ends = content
-    if amount < 0:
+    if isinstance(command, Correct) and amount > 0:
+        _return(wallet, command, name)
+    elif amount < 0:
         wallet.lapse(command.at)
         refused = wallet.short(-amount)
         if refused is not None:
@@ -264,6 +274,28 @@ def _once(wallet: Wallet, command: TopUp | Grant | Correct) -> _Response:
             wallet.lots.append(lot)
     wallet.seen[name] = content
     return Outcome.DONE, amount
+
+
+def _return(wallet: Wallet, command: Correct, name: str) -> None:
+    """To the lots that are named, and the rest to a new one."""
+    left, part = command.amount, 0
+    for lot_id, most in command.into:
+        lot = next((each for each in wallet.lots if each.lot_id == lot_id), None)
+        given = 0 if lot is None or lot.ends <= command.at else min(left, most, lot.size - lot.left)
+        if lot is None or given <= 0:
+            continue
+        lot.left += given
+        left, part = left - given, part + 1
+        if lot.bought:
+            wallet.collect(lot, given)
+    if left:
+        filled = Lot(
+            name if part == 0 else f"{name}/{part + 1}", command.book == "credit", left, 50, FOREVER, command.at
+        )
+        if filled.bought:
+            wallet.bought(filled)
+        else:
+            wallet.lots.append(filled)
 
 
 def _take_back(wallet: Wallet, command: TakeBack) -> _Response:

@@ -221,6 +221,14 @@ FAULTS: dict[str, tuple[str, list[_Fault]]] = {
     ),
     "spent lot lost": ("DELETE FROM lots WHERE lot_id = 'grant:g'", [("lot_missing", "grant:g", 20, None)]),
     "lot lost": ("DELETE FROM lots WHERE lot_id = 'correction:c'", [("lot_missing", "correction:c", 7, None)]),
+    "given back to a lot that is not there": (
+        f"{T} lot_id = 'x' WHERE transfer_id = 'correction:c'",
+        [("lot_remaining", "correction:c", 0, 7), ("lot_missing", "correction:c", 7, None)],
+    ),
+    "correction of a call invented": (
+        "INSERT INTO corrected_calls VALUES (0, 'ann', 'one', 'r', 5, 25, 'own/1', 'rerate:r:one', 1)",
+        [("corrected_calls", "correction:rerate:r:one", 0, 5)],
+    ),
     "lot grown": (f"{L} amount = 101 WHERE lot_id = 'top_up:p'", [("lot_opening", "top_up:p", 100, 101)]),
     "lot invented": (
         "INSERT INTO lots SELECT bucket, account_id, 'x', book, 5, 5, 50, NULL, 1, 0 FROM lots "

@@ -221,6 +221,17 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def correct(self, account: str, name: str, amount: int) -> None:
         self.both(Correct(account_id=account, correction_id=name, amount=amount, at=self.now))
 
+    @rule(
+        account=accounts, name=ids, amount=amounts, lots=st.lists(st.tuples(st.sampled_from(["top_up", "grant"]), ids)),
+        most=amounts, book=st.sampled_from(["credit", "granted"]),
+    )  # fmt: skip
+    def return_to_lots(
+        self, account: str, name: str, amount: int, lots: list[tuple[str, str]], most: int, book: str
+    ) -> None:
+        into = tuple((f"{kind}:{lot}", most) for kind, lot in dict.fromkeys(lots))
+        command = Correct(account_id=account, correction_id=name, amount=amount, at=self.now, into=into)
+        self.both(structs.replace(command, book=book))
+
     @rule(account=accounts, kind=kinds, name=ids, payment=ids, amount=charges.filter(bool))
     def take_back(self, account: str, kind: str, name: str, payment: str, amount: int) -> None:
         cause = f"{kind}:{name}"

@@ -11,10 +11,11 @@ from farebox.calls.model import Call
 from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import DEFAULT_GATEWAY
 from farebox.pricing.receipt import Receipt
-from farebox.pricing.stored_receipt import whole
+from farebox.pricing.stored_receipt import whole, with_corrections
 from farebox.runtime.services import Services
 from farebox.storage import log_totals
 from farebox.storage.calls import CallDetail, CallRow, edit_log, find_receipt, forget_logs
+from farebox.storage.corrections import corrections_of
 from farebox.storage.reports import LogPage, LogQuery, find_log, find_log_ids, list_logs
 from farebox.storage.sql import DatabaseUnavailable
 
@@ -118,4 +119,5 @@ async def receipt(services: Services, account_id: str, log_id: str) -> Receipt:
     found = await services.database.scan(partial(find_receipt, log_id=log_id, account_id=account_id))
     if found is None:
         raise Problem(NOT_FOUND, "Not Found")
-    return whole(found)
+    corrected = await services.database.scan(partial(corrections_of, account_id=account_id, log_id=log_id))
+    return with_corrections(whole(found), corrected)

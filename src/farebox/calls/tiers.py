@@ -7,7 +7,6 @@ operator is notified.
 
 from collections.abc import Mapping
 from dataclasses import replace as price_replace
-from fractions import Fraction
 from typing import Final
 
 from msgspec.structs import replace
@@ -18,7 +17,7 @@ from farebox.calls.stages import CallContext, Terms
 from farebox.calls.unlisted import OPENROUTER, plain_model, price_without_list, with_variant
 from farebox.errors import MODEL_UNPRICED, NOT_METERED, Problem
 from farebox.pricing.belief import check_possible
-from farebox.pricing.bill import combined, scaled, with_fee
+from farebox.pricing.bill import LONG_CACHE, at_highest, combined, doubts_of, with_fee
 from farebox.pricing.charge import charge_of, cost_of
 from farebox.pricing.compiler import STANDARD
 from farebox.pricing.custom_costs import CustomCosts
@@ -37,7 +36,6 @@ BOUND: Final = frozenset({("openai", "flex"), ("google-ai-studio", "flex"), ("op
 believed to be the standard one."""
 _COST_ONLY: Final = Markup()
 _NO_BOUND: Final = Estimate(0, 0, 0)
-_LONG_CACHE: Final = "cache_write_12h_tokens"
 
 
 def find_price(context: CallContext, model: str, applied: Mapping[str, str]) -> ModelPrice | None:
@@ -91,7 +89,7 @@ def hold_price(context: CallContext, terms: Terms, asked: ModelPrice) -> ModelPr
                 candidates.append(chosen)
     if len(candidates) > 1:
         costliest = max(candidates, key=lambda price: estimate(demand, price, _COST_ONLY).amount)
-    if _LONG_CACHE in costliest.meters and not call.long_cache:
+    if LONG_CACHE in costliest.meters and not call.long_cache:
         costliest = _without_long_cache(costliest)
     if not demand.further_models:
         return costliest
@@ -102,7 +100,7 @@ def hold_price(context: CallContext, terms: Terms, asked: ModelPrice) -> ModelPr
 def _without_long_cache(price: ModelPrice) -> ModelPrice:
     """Nothing is kept for 12 hours unless the request asks for it, and that would be the most expensive input there
     is."""
-    return price_replace(price, rates=tuple(rate for rate in price.rates if rate.meter != _LONG_CACHE))
+    return price_replace(price, rates=tuple(rate for rate in price.rates if rate.meter != LONG_CACHE))
 
 
 def _further(context: CallContext, terms: Terms, own: ModelPrice, further: FurtherModel) -> int:
@@ -150,13 +148,11 @@ def known_price(
     """The price or, if it is not known what part of the request got it, the most expensive that it may be."""
     if context.call.access.custom is not None:
         return price, ()
-    unpriced_cache = _LONG_CACHE in usage and _LONG_CACHE not in price.meters
-    if not (price.unknown or unpriced_cache):
+    what = doubts_of(price, usage)
+    if not what:
         return price, ()
     call, services = context.call, context.services
-    unknown = [*price.unknown, "12-hour caching"] if unpriced_cache else list(price.unknown)
     factor = services.configuration.prices.highest_factor(call.provider)
-    what = ", ".join(unknown)
     if not call.own_key:
         raise_alarm(
             services,
@@ -166,7 +162,7 @@ def known_price(
             factor=str(factor),
         )
     note = f"no price is known for {what}: charged at {factor.normalize():f} times the standard price of a token, the "
-    return scaled(price, Fraction(factor), f"unknown:{what}"), (note + "highest that this provider is known to have",)
+    return at_highest(price, what, factor), (note + "highest that this provider is known to have",)
 
 
 def with_further(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from farebox.calendar import day_text
 from farebox.cli.output import print_table, show
 from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AsJson, percent_text
@@ -42,14 +43,16 @@ def receipt(
     """
     import msgspec
 
-    from farebox.pricing.stored_receipt import whole
+    from farebox.pricing.stored_receipt import whole, with_corrections
     from farebox.storage.calls import find_receipt
+    from farebox.storage.corrections import corrections_of
 
     with session_of(context).reading() as connection:
         found = find_receipt(connection, log_id)
+        corrected = [] if found is None else corrections_of(connection, found.account_id, log_id)
     if found is None:
         raise Stopped(f"there is no receipt of a call {log_id!r}: take the ID from the response's cf-aig-log-id header")
-    explained = whole(found)
+    explained = with_corrections(whole(found), corrected)
     if as_json:
         show(msgspec.to_builtins(explained), as_json=True, text="")
     else:
@@ -87,6 +90,12 @@ def _print_receipt(found: "Receipt") -> None:
         "Note": "\n             ".join(found.notes),
     }
     _print_facts(sums)
+    for each in found.corrections:
+        did = "given back" if each.amount_nanos > 0 else "charged"
+        typer.echo(
+            f"{'Corrected':<11}  {format_usd(abs(each.amount_nanos))} USD {did} on {day_text(each.at)}: "
+            f"{format_usd(each.charge_nanos)} USD by the price {each.price_version}"
+        )
 
 
 def _meter(line: "ReceiptLine") -> str:

@@ -21,6 +21,7 @@ from farebox.cli import (
     prices,
     providers,
     refunds,
+    rerating,
     serving,
     status,
     taxes,
@@ -56,7 +57,7 @@ come from FAREBOX_… variables or the file that FAREBOX_CONFIG names: see docs/
 _ORDER = (
     "serve", "init", "migrate", "account", "token", "user", "grant", "correct", "balance", "billing-link",
     "top-ups", "refund", "payments", "tax", "invoice", "statement", "webhook", "messages", "provider", "price",
-    "markup", "receipt", "overruns", "status", "check", "copy", "fake-stripe", "version",
+    "markup", "receipt", "rerate", "overruns", "status", "check", "copy", "fake-stripe", "version",
 )  # fmt: skip
 
 
@@ -92,7 +93,7 @@ def start(
 
 for family in (
     serving, accounts, money, billing_link, refunds, payments, taxes, messages, providers, prices, price_sources, books,
-    overruns, status, copying, fake_stripe,
+    rerating, overruns, status, copying, fake_stripe,
 ):  # fmt: skip
     family.register(app)
 

@@ -87,6 +87,8 @@ ValidFrom: TypeAlias = Annotated[
 Since: TypeAlias = Annotated[
     int | None, typer.Option(parser=_moment, metavar="DATE", help="From this time on, UTC: 2027-01-31T18:00:00Z.")
 ]
+From: TypeAlias = Annotated[int, typer.Option("--from", parser=_moment, metavar="DATE", help="UTC, included.")]
+To: TypeAlias = Annotated[int, typer.Option("--to", parser=_moment, metavar="DATE", help="UTC, not included.")]
 Percent: TypeAlias = Annotated[int, typer.Argument(parser=_percent, metavar="PERCENT", help="On top of the cost.")]
 Rates: TypeAlias = Annotated[
     list[Rate] | None,

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farebox.ledger.audit_budgets import check_budgets
+from farebox.ledger.audit_corrected import check_corrected
 from farebox.ledger.audit_keys import WITHOUT_BALANCE, Key, every_bucket, keys
+from farebox.ledger.audit_lots import check_lots
 from farebox.ledger.books import GIVEN_BACK, HOLD_STATES, OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.differences import WHAT, Difference
 from farebox.storage.accounts import count_accounts
@@ -54,7 +56,8 @@ def audit(
 _OF_ACCOUNT = "bucket = ?1 AND account_id = ?2"
 
 _ANALYZE = (  # PostgreSQL would compare row by row where it last knew the tables small: minutes instead of a second
-    "/* sqlite: */ SELECT 1 /* postgres: ANALYZE transfers, holds, lots, calls, usage_hours, app_holds, budgets */"
+    "/* sqlite: */ SELECT 1 /* postgres: ANALYZE transfers, holds, lots, calls, usage_hours, app_holds, budgets,"
+    " corrected_calls */"
 )
 
 
@@ -81,7 +84,7 @@ def _account(connection: Connection, key: Key) -> Iterator[Difference]:
     yield from _transfers(connection, key, replay)
     yield from _repeated(connection, key)
     yield from _given_back(connection, key, replay)
-    yield from _lots(connection, key, replay)
+    yield from check_lots(connection, key, replay.lots, replay.filled)
     yield from _balance(connection, key, replay)
     yield from _holds(connection, key)
     yield from _unsettled(connection, key, replay)
@@ -89,6 +92,7 @@ def _account(connection: Connection, key: Key) -> Iterator[Difference]:
     yield from _hours(connection, key)
     yield from _limit(connection, key)
     yield from check_budgets(connection, key)
+    yield from check_corrected(connection, key)
 
 
 # --- transfers and lots -----------------------------------------------------------------------------------------------
@@ -115,7 +119,11 @@ def _transfers(connection: Connection, key: Key, replay: _Replay) -> Iterator[Di
             yield _of_transfer(key, "transfer_amount", transfer_id, "above 0", amount)
         replay.moved[kind] += amount
         if target in OWN_BOOKS:
-            yield from _fill(key, replay, transfer_id, target, amount, lot_id)
+            if kind == "correction" and lot_id not in (None, transfer_id):
+                replay.posted += amount
+                replay.lots[target, lot_id] = replay.lots.get((target, lot_id), 0) + amount
+            else:
+                yield from _fill(key, replay, transfer_id, target, amount, lot_id)
         elif source in OWN_BOOKS:
             yield from _draw(key, replay, transfer_id, source, amount, lot_id)
         if RECEIVABLE in (source, target):
@@ -176,39 +184,6 @@ def _repeated(connection: Connection, key: Key) -> Iterator[Difference]:
     )
     for transfer_id, count in found:
         yield _of_transfer(key, "transfer_repeated", transfer_id, 1, count)
-
-
-def _lots(connection: Connection, key: Key, replay: _Replay) -> Iterator[Difference]:
-    """Compare each lot with the transfer that filled it and with what the replay left of it."""
-    found = connection.execute(
-        "SELECT lot_id, book, amount, remaining, spent, (SELECT max(t.amount) FROM transfers t WHERE t.bucket = ?1 "
-        f"AND t.account_id = ?2 AND t.transfer_id = lots.lot_id AND t.{NO_CHARGE} AND t.to_book = lots.book) "
-        f"FROM lots WHERE {_OF_ACCOUNT}",
-        key,
-    )
-    matched = 0
-    for lot_id, book, amount, remaining, spent, opened in found:
-        matched += opened is not None
-        if amount != opened:
-            yield _of_transfer(key, "lot_opening", lot_id, opened, amount)
-        left = replay.lots.get((book, lot_id), 0)
-        if remaining != left:
-            yield _of_transfer(key, "lot_remaining", lot_id, left, remaining)
-        if spent != (remaining == 0):
-            yield _of_transfer(key, "lot_spent", lot_id, int(remaining == 0), spent)
-    if matched != replay.filled:
-        yield from _lots_missing(connection, key)
-
-
-def _lots_missing(connection: Connection, key: Key) -> Iterator[Difference]:
-    found = connection.execute(
-        "SELECT transfer_id, amount FROM transfers t WHERE to_book IN ('credit', 'granted') AND "
-        f"{_OF_ACCOUNT} AND NOT EXISTS (SELECT 1 FROM lots l WHERE l.bucket = ?1 AND l.account_id = ?2 "
-        "AND l.lot_id = t.transfer_id AND l.book = t.to_book)",
-        key,
-    )
-    for transfer_id, amount in found:
-        yield _of_transfer(key, "lot_missing", transfer_id, amount, None)
 
 
 # --- the balance and the holds ----------------------------------------------------------------------------------------

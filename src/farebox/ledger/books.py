@@ -15,7 +15,9 @@ TRANSFERS: dict[str, frozenset[tuple[str, str]]] = {
     "charge": frozenset({("granted", "revenue"), ("credit", "revenue")}),
     "write_off": frozenset({("written_off", "revenue")}),
     "expiry": frozenset({("granted", "expired"), ("credit", "expired")}),
-    "correction": frozenset({("revenue", "credit"), ("granted", "revenue"), ("credit", "revenue")}),
+    "correction": frozenset(
+        {("revenue", "credit"), ("revenue", "granted"), ("granted", "revenue"), ("credit", "revenue")}
+    ),
     "refund": frozenset({("credit", "refunded"), ("receivable", "refunded")}),
     "dispute": frozenset({("credit", "disputed"), ("receivable", "disputed")}),
     "refund_failed": frozenset({("refunded", "credit")}),

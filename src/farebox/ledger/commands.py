@@ -6,7 +6,7 @@ A refusal changes nothing and is not remembered: the same command may be sent ag
 """
 
 from enum import StrEnum
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -194,8 +194,9 @@ class Expire(msgspec.Struct, frozen=True, kw_only=True):
 class Correct(msgspec.Struct, frozen=True, kw_only=True):
     """Mend an earlier charge: a positive amount is given back as credit, a negative one is charged.
 
-    Refused where a negative amount exceeds what is available. What is given back pays first what the account owes. A
-    correction is not spending: it counts in no window of a spending limit. The id must not contain `/`.
+    What is given back returns to lots that it was taken from, as far as `into` names any, and else fills a new one.
+    Refused where a negative amount exceeds what is available. What is given back to bought credit pays first what the
+    account owes. A correction is not spending: it counts in no window of a spending limit. The id must not contain `/`.
     """
 
     account_id: str
@@ -203,6 +204,11 @@ class Correct(msgspec.Struct, frozen=True, kw_only=True):
     amount: int
     at: int
     reason: str = ""
+    into: tuple[tuple[str, int], ...] = ()
+    """Lots that a positive amount goes back to, in this order, each with the most that it gets. One that has expired
+    gets nothing, and none more than it lacks of what filled it. Not part of what a repeat must match."""
+    book: Literal["credit", "granted"] = "credit"
+    """Of the lot that the rest of a positive amount fills. Not part of what a repeat must match either."""
 
 
 class TakeBack(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ WHAT: dict[str, str] = {
     "budget_held": "what a budget says is held is not the sum of what the open holds reserve in it",
     "call_charge": "the call's row says another charge than its hold",
     "usage_hour": "the hour's sum is not the sum of its calls and of the charges without one",
+    "corrected_calls": "the calls that the correction names do not add up to what it moved",
     "limit_spent": "the sum kept for the spending limit is not that of the hours it counts",
 }
 """The stable word of each difference → what it says about an account."""

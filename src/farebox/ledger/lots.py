@@ -1,9 +1,9 @@
 """Lots: what is left of each sum that came in, and the order in which it goes out. Part of posting."""
 
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from farebox.ledger.rows import Balance, part_id, transfer
-from farebox.storage.sql import Connection, rows
+from farebox.storage.sql import Connection, row, rows
 
 SPENDING_ORDER = "priority, book = 'credit', expires_at IS NULL, expires_at, created_at, lot_id"
 """Lower priority first; then grants before bought credit; then the earliest expiry; then the oldest."""
@@ -89,6 +89,35 @@ def open_lot(
         "INSERT INTO lots (bucket, account_id, lot_id, book, amount, remaining, priority, expires_at, created_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (balance.bucket, balance.account_id, lot_id, book, amount, amount, priority, expires_at, at),
+    )
+
+
+class LotRow(NamedTuple):
+    """A lot as far as giving back to it is concerned. Nano-dollars, milliseconds."""
+
+    book: str
+    lacks: int
+    """What went out of it since it was filled."""
+    expires_at: int | None
+
+    def expired(self, at: int) -> bool:
+        return self.expires_at is not None and self.expires_at <= at
+
+
+def read_lot(connection: Connection, balance: Balance, lot_id: str) -> LotRow | None:
+    found = row(
+        connection,
+        "SELECT book, amount - remaining, expires_at FROM lots WHERE bucket = ? AND account_id = ? AND lot_id = ?",
+        (balance.bucket, balance.account_id, lot_id),
+    )
+    return None if found is None else LotRow(*found)
+
+
+def put_back(connection: Connection, balance: Balance, lot_id: str, amount: int) -> None:
+    """The lot's side of a transfer that gives back to it, which is above zero."""
+    connection.execute(
+        "UPDATE lots SET remaining = remaining + ?, spent = 0 WHERE bucket = ? AND account_id = ? AND lot_id = ?",
+        (amount, balance.bucket, balance.account_id, lot_id),
     )
 
 

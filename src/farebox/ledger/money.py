@@ -4,8 +4,17 @@ from collections.abc import Mapping
 
 from farebox.ledger.books import GIVEN_BACK, RECEIVABLE, TAKEN_BACK
 from farebox.ledger.commands import Conflict, Correct, GiveBack, Grant, Outcome, TakeBack, TopUp, Verdict
-from farebox.ledger.lots import all_unspent, bought_unspent, draw, expire_lots, open_lot, take
-from farebox.ledger.rows import Balance, is_credit, part_id, read_taken_back, save, sum_of_parts, transfer
+from farebox.ledger.lots import (
+    all_unspent,
+    bought_unspent,
+    draw,
+    expire_lots,
+    open_lot,
+    put_back,
+    read_lot,
+    take,
+)
+from farebox.ledger.rows import Balance, gives_back, part_id, read_taken_back, save, sum_of_parts, transfer
 from farebox.storage.sql import Connection, row
 
 
@@ -27,7 +36,7 @@ def _fill(
     note = command.note if isinstance(command, Grant) else ""
     transfer(connection, balance, lot_id, kind, source, book, command.amount, lot_id, command.at, note)
     if book == "credit":
-        _collect(connection, balance, lot_id, command.amount, command.at)
+        _collect(connection, balance, lot_id, command.amount, lot_id, command.at)
     save(connection, balance)
     return balance.verdict(Outcome.DONE, command.amount)
 
@@ -47,12 +56,12 @@ def _filled_before(
     return earlier is not None
 
 
-def _collect(connection: Connection, balance: Balance, lot_id: str, amount: int, at: int) -> None:
-    """Pay what the account owes from a lot of bought credit that has just been filled with `amount`."""
+def _collect(connection: Connection, balance: Balance, lot_id: str, amount: int, transfer_id: str, at: int) -> None:
+    """Pay what the account owes from a lot of bought credit to which a transfer has just brought `amount`."""
     paid = min(balance.owed, amount)
     if paid:
         take(connection, balance, lot_id, paid)
-        transfer(connection, balance, f"collection:{lot_id}", "collection", "credit", RECEIVABLE, paid, lot_id, at)
+        transfer(connection, balance, f"collection:{transfer_id}", "collection", "credit", RECEIVABLE, paid, lot_id, at)
 
 
 def take_back(connection: Connection, balance: Balance, command: TakeBack) -> Verdict:
@@ -94,7 +103,7 @@ def give_back(connection: Connection, balance: Balance, command: GiveBack) -> Ve
         connection, balance, command.cause, kind, TAKEN_BACK[why], "credit", command.amount, command.cause, command.at,
         taken.note,
     )  # fmt: skip
-    _collect(connection, balance, command.cause, command.amount, command.at)
+    _collect(connection, balance, command.cause, command.amount, command.cause, command.at)
     save(connection, balance)
     return balance.verdict(Outcome.DONE, command.amount)
 
@@ -104,16 +113,11 @@ def correct(connection: Connection, balance: Balance, command: Correct) -> Verdi
     transfer_id = f"correction:{command.correction_id}"
     earlier = sum_of_parts(connection, balance, transfer_id)
     if earlier is not None:
-        if earlier != abs(command.amount) or is_credit(connection, balance, transfer_id) != (command.amount > 0):
+        if earlier != abs(command.amount) or gives_back(connection, balance, transfer_id) != (command.amount > 0):
             raise Conflict(f"{transfer_id} was posted before with another amount")
         return balance.verdict(Outcome.REPEATED, command.amount)
     if command.amount > 0:
-        open_lot(connection, balance, transfer_id, "credit", command.amount, 50, None, command.at)
-        transfer(
-            connection, balance, transfer_id, "correction", "revenue", "credit", command.amount, transfer_id,
-            command.at, command.reason,
-        )  # fmt: skip
-        _collect(connection, balance, transfer_id, command.amount, command.at)
+        _return(connection, balance, command, transfer_id)
     else:
         positive(-command.amount)
         expire_lots(connection, balance, command.at)
@@ -127,6 +131,33 @@ def correct(connection: Connection, balance: Balance, command: Correct) -> Verdi
         )  # fmt: skip
     save(connection, balance)
     return balance.verdict(Outcome.DONE, command.amount)
+
+
+def _return(connection: Connection, balance: Balance, command: Correct, transfer_id: str) -> None:
+    """Give back what a correction does, one transfer a lot."""
+    left, part = command.amount, 0
+    for lot_id, most in command.into:
+        lot = read_lot(connection, balance, lot_id)
+        given = 0 if lot is None or lot.expired(command.at) else min(left, most, lot.lacks)
+        if lot is None or given <= 0:
+            continue
+        put_back(connection, balance, lot_id, given)
+        _correction(connection, balance, command, part_id(transfer_id, part), lot.book, lot_id, given)
+        left, part = left - given, part + 1
+    if left:
+        filled = part_id(transfer_id, part)
+        open_lot(connection, balance, filled, command.book, left, 50, None, command.at)
+        _correction(connection, balance, command, filled, command.book, filled, left)
+
+
+def _correction(
+    connection: Connection, balance: Balance, command: Correct, transfer_id: str, book: str, lot_id: str, amount: int
+) -> None:
+    transfer(
+        connection, balance, transfer_id, "correction", "revenue", book, amount, lot_id, command.at, command.reason
+    )
+    if book == "credit":
+        _collect(connection, balance, lot_id, amount, transfer_id, command.at)
 
 
 def shortage(balance: Balance, amount: int) -> Outcome:

@@ -179,10 +179,11 @@ def read_taken_back(connection: Connection, balance: Balance, cause: str) -> Tak
     return None if found is None or found[0] is None else TakenBack(*found)
 
 
-def is_credit(connection: Connection, balance: Balance, transfer_id: str) -> bool:
+def gives_back(connection: Connection, balance: Balance, transfer_id: str) -> bool:
+    """Whether the correction was in the account's favor."""
     found = row(
         connection,
-        "SELECT to_book = 'credit' FROM transfers "
+        "SELECT from_book = 'revenue' FROM transfers "
         f"WHERE bucket = ? AND account_id = ? AND transfer_id = ? AND {NO_CHARGE}",
         (balance.bucket, balance.account_id, transfer_id),
     )

@@ -18,6 +18,7 @@ SUBJECTS: dict[str, str] = {
     "dispute_opened": "A payment is disputed",
     "dispute_closed": "A dispute was decided",
     "refunded": "A payment was refunded to your card",
+    "charges_corrected": "Charges were corrected",
     "provider_key_trouble": "A provider rejects your key",
     "usage_disbelieved": "A provider reported impossible usage",
     "cost_differs": "A provider's stated cost differs from your prices",
@@ -51,6 +52,10 @@ TEXTS: dict[str, str] = {
     ),
     "dispute_closed": "The dispute about a payment for credit was decided.",
     "refunded": "Money was returned to the card it came from, and its credit was taken back.",
+    "charges_corrected": (
+        "A price was wrong. What calls of your account were charged by it has been corrected; the receipts of "
+        "the calls show by how much."
+    ),
     "provider_key_trouble": (
         "A provider rejected your key, or your account there has no credit. Calls to it with your key receive 503 "
         "until that is fixed: check the key and the credit at the provider, and set a new key with `farebox provider "

@@ -198,6 +198,8 @@ def correct(
     correction_id: str | None = None,
 ) -> Posted:
     """Correct an earlier charge: a positive amount is given back, a negative one is charged. Repeats as for grants."""
+    if correction_id is not None and correction_id.startswith("rerate:"):
+        raise Refused("IDs that begin with `rerate:` are those of `farebox rerate`: choose another ID")
     if not reason.strip():
         raise Refused("a correction needs a reason: it is recorded in the books")
     correction_id = ids.log_id() if correction_id is None else correction_id
@@ -326,6 +328,11 @@ def _check_scope(connection: Connection, account_id: str | None, model: str | No
         require_account(connection, account_id)
     if model is not None and not model.strip():
         raise Refused("the model needs a name, such as gpt-5-mini or gpt-5*")
+
+
+def provider_slug(name: str) -> str:
+    """The provider's own name, from its name or an alias. Raises Refused."""
+    return _provider(name)[0]
 
 
 def _provider(name: str) -> tuple[str, str]:

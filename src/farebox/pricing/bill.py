@@ -11,6 +11,7 @@ from msgspec.structs import replace as with_fields
 from farebox.money import NANOS_PER_USD
 from farebox.pricing.model import Cost, CostLine, ModelPrice, Rate
 from farebox.pricing.rates import REQUESTS, UNITS
+from farebox.usage import Usage
 
 STATED = "stated_cost"
 """The meter of a receipt line with the cost stated by the provider itself; its unit is a dollar."""
@@ -55,6 +56,22 @@ def highest_ratio(standard: ModelPrice, varied: ModelPrice) -> Fraction:
         if _of_tokens(rate.meter) and usual.get(rate.meter)
     ]
     return max(ratios, default=Fraction(1))
+
+
+LONG_CACHE = "cache_write_12h_tokens"
+
+
+def doubts_of(price: ModelPrice, usage: Usage) -> str:
+    """What of the request or the response has no known price; empty if all has."""
+    unpriced_cache = LONG_CACHE in usage and LONG_CACHE not in price.meters
+    if not (price.unknown or unpriced_cache):
+        return ""
+    return ", ".join([*price.unknown, "12-hour caching"] if unpriced_cache else price.unknown)
+
+
+def at_highest(price: ModelPrice, doubts: str, factor: Decimal) -> ModelPrice:
+    """The price where `doubts` have none: `factor` times as much, the most that the provider is known to take."""
+    return scaled(price, Fraction(factor), f"unknown:{doubts}")
 
 
 def scaled(price: ModelPrice, factor: Fraction, label: str) -> ModelPrice:

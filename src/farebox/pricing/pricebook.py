@@ -113,6 +113,19 @@ class PriceBook:
             return self._of_tier(price, provider, model, at_ms, context) if context else price
         return self._list.find(provider, model, at_ms, context)
 
+    def priced_at(self, account_id: str, provider: str, requested: str, priced: str, at_ms: int) -> str:
+        """By which name a call was priced: the one it asked for, or that of the model that the provider billed.
+        `priced` is the name in the price list."""
+        if requested == priced:
+            return requested
+        listed = self._list.find(provider, requested, at_ms)
+        return requested if listed is not None and listed.model == priced else priced
+
+    def meters(self, version: str) -> frozenset[str] | None:
+        """The meters of an own price, by its version; None if it is none."""
+        own = self._compiled.get(version.removeprefix(OWN).partition("/")[0]) if version.startswith(OWN) else None
+        return None if own is None else own.meters
+
     def highest_factor(self, provider: str) -> Decimal:
         """As PriceList.highest_factor."""
         return self._list.highest_factor(provider)

@@ -72,6 +72,25 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """The call's cost as stated by the provider, if it states one."""
     computed_nanos: str | None = None
     """The cost by our prices, exact, if the provider states one too."""
+    other_meters: tuple[tuple[str, str], ...] | None = None
+    """Meters of the usage that have no line, with their quantities: parts that are charged inside a general meter's
+    line, or what has no price. Null where a release before 0.6 wrote the receipt, or nothing was priced by usage."""
+    corrections: tuple["ReceiptCorrection", ...] = ()
+    """What was given back or charged afterwards, because the price was wrong; `charge_nanos` stays what it was."""
+
+
+class ReceiptCorrection(msgspec.Struct, frozen=True):
+    """A correction of one call's charge: a part of one transfer."""
+
+    rerate_id: str
+    at: int
+    """Unix milliseconds."""
+    amount_nanos: int
+    """Above zero: given back. Below zero: charged."""
+    charge_nanos: int
+    """What the call costs by the corrected price, before anything is written off."""
+    price_version: str
+    transfer_id: str
 
 
 def make_receipt(
@@ -120,6 +139,7 @@ def make_receipt(
         notes,
         stated_usd,
         computed_nanos,
+        None if cost is None or usage is None else _without_line(usage, cost),
     )
 
 
@@ -159,6 +179,11 @@ def _lines(price: ModelPrice, cost: Cost) -> tuple[ReceiptLine, ...]:
             for line in cost.lines
         ]
     )
+
+
+def _without_line(usage: Usage, cost: Cost) -> tuple[tuple[str, str], ...]:
+    lined = {line.meter for line in cost.lines if not line.version}
+    return tuple([(meter, _quantity_text(count)) for meter, count in usage.items() if meter not in lined and count])
 
 
 def _quantity_text(quantity: Quantity) -> str:

@@ -3,13 +3,16 @@
 Former releases stored receipts as a whole: a field that is there counts, whatever the row says.
 """
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from farebox.pricing.charge import PER_MILLION
-from farebox.pricing.receipt import Receipt, ReceiptLine, UsageSource
+from farebox.pricing.receipt import Receipt, ReceiptCorrection, ReceiptLine, UsageSource
 from farebox.storage.calls import ReceiptRow
+from farebox.storage.corrections import Correction
 
 StoredLine: TypeAlias = tuple[str, ...]
 """A ReceiptLine by position; its model and price version only where it has them."""
@@ -37,6 +40,7 @@ class StoredReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
     notes: tuple[str, ...] = ()
     stated_usd: str | None = None
     computed_nanos: str | None = None
+    other_meters: tuple[tuple[str, str], ...] | None = None
     log_id: str | None = None
     account_id: str | None = None
     gateway_id: str | None = None
@@ -72,6 +76,7 @@ def stored(receipt: Receipt, model: str, cost: int) -> bytes:
             receipt.notes,
             receipt.stated_usd,
             receipt.computed_nanos,
+            receipt.other_meters,
         )
     )
 
@@ -105,7 +110,19 @@ def whole(found: ReceiptRow) -> Receipt:
         kept.notes,
         kept.stated_usd,
         kept.computed_nanos,
+        kept.other_meters,
     )
+
+
+def with_corrections(receipt: Receipt, corrections: Iterable[Correction]) -> Receipt:
+    """The receipt with what was corrected afterwards."""
+    shown = [
+        ReceiptCorrection(
+            each.rerate_id, each.at, each.amount, each.charge, each.price_version, f"correction:{each.correction_id}"
+        )
+        for each in corrections
+    ]
+    return replace(receipt, corrections=tuple(shown)) if shown else receipt
 
 
 def _line(line: ReceiptLine) -> StoredLine:

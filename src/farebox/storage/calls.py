@@ -201,10 +201,11 @@ def find_receipt(connection: Connection, log_id: str, account_id: str | None = N
     else:
         key = key_of(connection, account_id)
         found = row(connection, f"SELECT {_RECEIPT} FROM calls c WHERE {OF_ACCOUNT} AND log_id = ?", (*key, log_id))
-    return None if found is None or found[0] is None else _receipt_row(found)
+    return None if found is None or found[0] is None else receipt_row(found)
 
 
-def _receipt_row(found: tuple[Any, ...]) -> ReceiptRow:
+def receipt_row(found: tuple[Any, ...]) -> ReceiptRow:
+    """From the columns of `_RECEIPT`."""
     stored, account_id, log_id, gateway_id, provider, model, detail, cost, charge = found
     outcome = msgspec.json.decode(detail, type=CallDetail).outcome
     return ReceiptRow(str(stored).encode(), account_id, log_id, gateway_id, provider, model, outcome, cost, charge)
@@ -303,4 +304,4 @@ def stated_since(connection: Connection, since: int) -> Iterator[ReceiptRow]:
     """The receipt of every call since then whose provider stated its cost. Reads through all calls."""
     sql = f"SELECT {_RECEIPT} FROM calls c WHERE bucket = ? AND created_at >= ? AND receipt LIKE ?"
     for bucket in buckets_in_use(connection):  # more than fit in memory
-        yield from map(_receipt_row, connection.execute(sql, (bucket, since, '%"stated_usd"%')))
+        yield from map(receipt_row, connection.execute(sql, (bucket, since, '%"stated_usd"%')))

@@ -25,6 +25,7 @@ SELECT create_distributed_table('custom_costs', 'bucket', colocate_with => 'bala
 SELECT create_distributed_table('cached_responses', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('cache_totals', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('calls', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('corrected_calls', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('usage_hours', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('transfer_days', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('transfer_marks', 'bucket', colocate_with => 'balances');
@@ -59,7 +60,7 @@ SELECT create_reference_table('document_numbers');
 SELECT create_reference_table('refund_names');
 
 -- On the coordinator alone: written often, and never joined with the tables of accounts.
--- local: config_version, config_changes, series, leases, instances, rate_counts, owner_sessions, processor_events, findings, operator_alarms
+-- local: config_version, config_changes, series, leases, instances, rate_counts, owner_sessions, processor_events, findings, operator_alarms, rerates
 
 -- The ledger's batches go to the node that has their bucket, and are executed there whole; what they call is on all.
 SELECT create_distributed_function(oid::regprocedure) FROM pg_proc p

@@ -463,6 +463,27 @@ CREATE TABLE rate_counts (                -- calls per gateway and window, of al
     PRIMARY KEY (account_id, gateway_id, length, number)
 ) /* clustered */;
 
+CREATE TABLE corrected_calls (            -- by how much a re-rating changed what a call was charged (operator.rerate)
+    bucket        INTEGER NOT NULL,
+    account_id    TEXT NOT NULL,
+    log_id        TEXT NOT NULL,
+    rerate_id     TEXT NOT NULL,
+    amount        BIGINT NOT NULL,        -- nano-dollars: above zero given back, below zero charged
+    charge        BIGINT NOT NULL,        -- nano-dollars that the call costs by the corrected price
+    price_version TEXT NOT NULL,          -- of the corrected price
+    correction_id TEXT NOT NULL,          -- of the transfer, correction:{correction_id}, which is that of several calls
+    at            BIGINT NOT NULL,        -- milliseconds since 1970-01-01T00:00:00Z
+    PRIMARY KEY (bucket, account_id, log_id, rerate_id)
+) /* clustered */;
+CREATE INDEX corrected_calls_of_rerate ON corrected_calls (bucket, account_id, rerate_id);  -- an account's sum
+
+CREATE TABLE rerates (                    -- corrections of a wrong price, as the operator asked for them
+    rerate_id   TEXT PRIMARY KEY,
+    spec        TEXT NOT NULL,            -- JSON: operator.rerate.Spec
+    created_at  BIGINT NOT NULL,
+    finished_at BIGINT                    -- null: it is being applied, or was interrupted: the same request goes on
+);
+
 -- Payments: how an account buys credit. Amounts are US cents. ---------------------------------------------------------
 
 CREATE TABLE customers (                  -- which customer of the processor an account is

@@ -8,3 +8,23 @@ CREATE TABLE config_changes (
 
 -- Secrets of gateways.
 ALTER TABLE gateways ADD COLUMN sealed BYTEA;
+-- Re-rating.
+CREATE TABLE corrected_calls (
+    bucket        INTEGER NOT NULL,
+    account_id    TEXT NOT NULL,
+    log_id        TEXT NOT NULL,
+    rerate_id     TEXT NOT NULL,
+    amount        BIGINT NOT NULL,
+    charge        BIGINT NOT NULL,
+    price_version TEXT NOT NULL,
+    correction_id TEXT NOT NULL,
+    at            BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, log_id, rerate_id)
+) /* clustered */;
+CREATE INDEX corrected_calls_of_rerate ON corrected_calls (bucket, account_id, rerate_id);
+CREATE TABLE rerates (
+    rerate_id   TEXT PRIMARY KEY,
+    spec        TEXT NOT NULL,
+    created_at  BIGINT NOT NULL,
+    finished_at BIGINT
+);
