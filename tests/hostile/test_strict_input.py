@@ -54,7 +54,7 @@ def test_amounts_in_non_ascii_digits_are_rejected(text: str) -> None:
         parse_usd(text)
     with pytest.raises(ValueError, match="whole number"):
         whole_number(text)
-    for read in (values._usd, values._percent, values.parse_price, values.whole_cents, taxes._rate):
+    for read in (values._usd, values.percent, values.parse_price, values.whole_cents, taxes._rate):
         with pytest.raises(typer.BadParameter):
             read(text)
     with pytest.raises(SettingsError):

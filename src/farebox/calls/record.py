@@ -210,6 +210,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             None,
             None,
             ended.cached,
+            call.token_id,
         )
 
 

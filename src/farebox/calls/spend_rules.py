@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -83,10 +83,38 @@ def rules_for(call: Call) -> list[tuple[SpendRule, str]]:
         return found
     of_call = _CallValues(call)
     for rule in limits.rules:
-        values = _partition(rule, of_call) if rule.enabled else None
-        if values is not None:
-            found.append((rule, _scope(window_of(call.gateway_id, rule).name, values)))
+        scope = scope_of(call.gateway_id, rule, of_call) if rule.enabled else None
+        if scope is not None:
+            found.append((rule, scope))
     return found
+
+
+def scope_of(gateway_id: str, rule: SpendRule, of_call: "ValuesOfCall") -> str | None:
+    """What the rule of this gateway counts the call in; None where it does not count it."""
+    values = _partition(rule, of_call)
+    return None if values is None else _scope(window_of(gateway_id, rule).name, values)
+
+
+class ValuesOfCall(Protocol):
+    """The values of a call that rules select by."""
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """The value, and the other ways in which a filter may name it; nothing where the call does not say."""
+        ...
+
+    def metadata(self, key: str) -> tuple[str, ...]: ...
+
+
+def values_of_model(provider: str, model: str) -> tuple[str, ...]:
+    """How rules may name a model."""
+    return (model, f"{provider}/{model}") if model else ()
+
+
+def value_of_metadata(found: str | float | bool | None) -> tuple[str, ...]:
+    """A value of a call's metadata, as rules name it."""
+    if found is None:
+        return ()
+    return (found if isinstance(found, str) else _encode(found).decode(),)
 
 
 def budgets_of(call: Call, rules: list[tuple[SpendRule, str]], at: int) -> tuple[Budget, ...]:
@@ -112,17 +140,14 @@ class _CallValues:
         """The value, and the other ways in which a filter may name it; nothing where the call does not say."""
         call = self._call
         if name == "model":
-            return (call.model, f"{call.provider}/{call.model}") if call.model else ()
+            return values_of_model(call.provider, call.model)
         if name == "user":
             return (self.user,) if self.user else ()
         found = call.provider if name == "provider" else call.token_id
         return (found,) if found else ()
 
     def metadata(self, key: str) -> tuple[str, ...]:
-        found = (self._call.metadata or {}).get(key)
-        if found is None:
-            return ()
-        return (found if isinstance(found, str) else _encode(found).decode(),)
+        return value_of_metadata((self._call.metadata or {}).get(key))
 
 
 class _Body(msgspec.Struct, frozen=True):
@@ -149,7 +174,7 @@ def end_user(body: bytes) -> str | None:
     return None
 
 
-def _selected(rule: SpendRule, of_call: _CallValues) -> Iterator[tuple[str, Selector, tuple[str, ...]]]:
+def _selected(rule: SpendRule, of_call: ValuesOfCall) -> Iterator[tuple[str, Selector, tuple[str, ...]]]:
     for name in ("model", "provider", "token", "user"):
         selector = getattr(rule, name)
         if isinstance(selector, Selector):
@@ -159,7 +184,7 @@ def _selected(rule: SpendRule, of_call: _CallValues) -> Iterator[tuple[str, Sele
             yield f"metadata.{key}", selector, of_call.metadata(key)
 
 
-def _partition(rule: SpendRule, of_call: _CallValues) -> dict[str, str] | None:
+def _partition(rule: SpendRule, of_call: ValuesOfCall) -> dict[str, str] | None:
     """The values by which the rule counts the call; None where it does not count it."""
     found: dict[str, str] = {}
     for name, selector, values in _selected(rule, of_call):

@@ -149,9 +149,9 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     else:
         for difference in differences:
             typer.echo(difference.message)
-        outcome = _counted(len(differences), "difference") if differences else "the books balance"
+        outcome = counted(len(differences), "difference") if differences else "the books balance"
         if accounts or differences:
-            typer.echo(f"Checked {_counted(accounts, 'account')}: {outcome}.")
+            typer.echo(f"Checked {counted(accounts, 'account')}: {outcome}.")
         else:
             typer.echo(f"The database {database} has no account: there is nothing to check. Is it the one you mean?")
     if differences:
@@ -160,7 +160,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
         raise typer.Exit(EMPTY_STATUS)
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 

@@ -25,6 +25,7 @@ from farebox.cli import (
     serving,
     status,
     taxes,
+    what_if,
 )
 from farebox.cli.failures import in_one_line
 from farebox.cli.session import Session, session_of
@@ -57,7 +58,7 @@ come from FAREBOX_… variables or the file that FAREBOX_CONFIG names: see docs/
 _ORDER = (
     "serve", "init", "migrate", "account", "token", "user", "grant", "correct", "balance", "billing-link",
     "top-ups", "refund", "payments", "tax", "invoice", "statement", "webhook", "messages", "provider", "price",
-    "markup", "receipt", "rerate", "overruns", "status", "check", "copy", "fake-stripe", "version",
+    "markup", "receipt", "rerate", "what-if", "overruns", "status", "check", "copy", "fake-stripe", "version",
 )  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def start(
 
 for family in (
     serving, accounts, money, billing_link, refunds, payments, taxes, messages, providers, prices, price_sources, books,
-    rerating, overruns, status, copying, fake_stripe,
+    rerating, what_if, overruns, status, copying, fake_stripe,
 ):  # fmt: skip
     family.register(app)
 

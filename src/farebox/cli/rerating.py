@@ -1,5 +1,6 @@
 """`farebox rerate`: give back what calls cost too much, or charge what they cost too little, by a wrong price."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from farebox.cli.output import show_rows
-from farebox.cli.session import Session, Stopped, session_of
+from farebox.cli.price_book import price_book_of
+from farebox.cli.session import Session, session_of
 from farebox.cli.values import AsJson, From, OnlyAccount, To
 from farebox.money import format_usd
 
@@ -57,7 +59,6 @@ def rerate(
 
     \b
     Examples:
-      farebox price set openai gpt-5-mini --input 0.25 --output 2 --valid-from 2026-11-01
       farebox rerate openai gpt-5-mini --from 2026-11-01 --to 2026-12-01
       farebox rerate openai gpt-5-mini --from 2026-11-01 --to 2026-12-01 --apply
     """
@@ -74,25 +75,10 @@ def rerate(
     with session.reading() as connection:
         if account_id is not None:
             require_account(connection, account_id)
-        book = _book(connection)
+        book = price_book_of(connection)
         with _progress(shown=not as_json) as step:
             rerate_id, found = _run(session, connection, book, spec, step, apply=apply)
     _show(found, rerate_id, as_json=as_json)
-
-
-def _book(connection: "Connection") -> "PriceBook":
-    from farebox.pricing.compiler import PriceList
-    from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped
-    from farebox.runtime.configuration import price_book
-    from farebox.storage import config
-
-    text = config.find_supplement(connection)
-    try:
-        supplement = Supplement(text.encode()) if text else shipped()
-    except InvalidSupplement as error:
-        raise Stopped(f"the loaded price supplement cannot be read: {error}") from error
-    prices, markups = config.list_prices(connection), config.list_markups(connection)
-    return price_book(prices, markups, PriceList(supplement=supplement), demo=True)
 
 
 def _run(
@@ -160,10 +146,7 @@ def _show(found: "list[Tally]", rerate_id: str | None, *, as_json: bool) -> None
         "charged": "CHARGED USD" if done else "TO CHARGE USD", "undercharged": "NOT CHARGED USD",
     }  # fmt: skip
     show_rows(rows, as_json=False, columns=columns, empty="No call of the period would be charged differently.")
-    left: dict[str, int] = {}
-    for tally in found:
-        for why, count in tally.left.items():
-            left[why] = left.get(why, 0) + count
+    left = sum((tally.left for tally in found), Counter[str]())
     for why, count in sorted(left.items()):
         typer.echo(f"{count} {'call is' if count == 1 else 'calls are'} left as they were: {_WHY[why]}.", err=True)
     if rows and not done:

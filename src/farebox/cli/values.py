@@ -45,7 +45,7 @@ def _moment(text: str) -> int:
     return int(moment.timestamp() * 1000)
 
 
-def _percent(text: str) -> int:
+def percent(text: str) -> int:
     if not _PERCENT.fullmatch(text):
         raise typer.BadParameter(f"{text!r} is not a percentage: write 20 or 12.5, with at most four decimals")
     return int(Decimal(text) * PARTS_PER_PERCENT) + 100 * PARTS_PER_PERCENT
@@ -89,7 +89,7 @@ Since: TypeAlias = Annotated[
 ]
 From: TypeAlias = Annotated[int, typer.Option("--from", parser=_moment, metavar="DATE", help="UTC, included.")]
 To: TypeAlias = Annotated[int, typer.Option("--to", parser=_moment, metavar="DATE", help="UTC, not included.")]
-Percent: TypeAlias = Annotated[int, typer.Argument(parser=_percent, metavar="PERCENT", help="On top of the cost.")]
+Percent: TypeAlias = Annotated[int, typer.Argument(parser=percent, metavar="PERCENT", help="On top of the cost.")]
 Rates: TypeAlias = Annotated[
     list[Rate] | None,
     typer.Option("--rate", parser=_rate, metavar="KEY=USD", help="Any price key; may be repeated."),

@@ -32,6 +32,7 @@ from farebox.http.control import (
     statement,
     system,
     topups,
+    what_if,
 )
 from farebox.http.control.log_query import LogsQuery, LogsToDelete
 from farebox.http.control.wire import Paging
@@ -247,6 +248,14 @@ SERVED: tuple[Route, ...] = (
           takes=statement.LotsQuery, result=statement.Lot, summary="The lots of credit, in the order they are spent"),
     Route(method="GET", path=f"{OWN}/receipts/{{log_id}}", handler=own.receipt, permissions=READ,
           result=Receipt, summary="The receipt of one call"),
+
+    Route(method="POST", path=f"{OWN}/what-if", handler=what_if.begin, permissions=READ, takes=what_if.WhatIfCreate,
+          result=what_if.WhatIf, budget=quotas.WHAT_IFS,
+          summary="Replay past calls under another limit, or with another model"),
+    Route(method="GET", path=f"{OWN}/what-if", handler=what_if.get, permissions=READ, result=what_if.WhatIf,
+          summary="The latest what-if: its state, and its report"),
+    Route(method="DELETE", path=f"{OWN}/what-if", handler=what_if.cancel, permissions=READ, result=what_if.WhatIf,
+          summary="Cancel the what-if that is running"),
 
     Route(method="GET", path=f"{OWN}/payment-methods", handler=cards.list_cards, permissions=BILLING_READ,
           result=cards.SavedCards, summary="The saved cards"),

@@ -99,8 +99,8 @@ class Tally:
     undercharged: int = 0
     """What calls cost too little, where that is not asked for or the balance does not cover it."""
     undercharged_calls: int = 0
-    left: Counter[Left] = field(default_factory=Counter)
-    """Calls that cannot be priced anew."""
+    left: Counter[str] = field(default_factory=Counter)
+    """Calls that cannot be priced anew, by the reason (Left)."""
 
     @property
     def affected(self) -> bool:

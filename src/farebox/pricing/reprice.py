@@ -75,7 +75,6 @@ def reprice(
     parts = _parts(receipt)
     if not any(wanted(part) for part in parts):
         return None
-    was = Fraction(receipt.cost_nanos)
     if not receipt.lines:
         return Left.BY_RULE
     version, total = receipt.price_version or "", Fraction(0)
@@ -89,14 +88,25 @@ def reprice(
         price, cost = found
         total += Fraction(cost.numerator, cost.denominator)
         version = price.version if part.own else version
+    return _charged(receipt, total, version, markup)
+
+
+def at_markup(receipt: Receipt, markup: Markup) -> Repriced | Left:
+    """What the receipt's call costs at the same price with another markup."""
+    if not receipt.lines:
+        return Left.BY_RULE
+    return _charged(receipt, Fraction(receipt.cost_nanos), receipt.price_version or "", markup)
+
+
+def _charged(receipt: Receipt, cost: Fraction, version: str, markup: Markup | None) -> Repriced | Left:
     former = Markup(receipt.markup_parts_per_million, receipt.markup_version)
-    charge = _charge(total, former if markup is None else markup)
+    charge = _charge(cost, former if markup is None else markup)
     full = receipt.charge_nanos + receipt.written_off_nanos
-    if full != (computed := _charge(was, former)):
+    if full != (computed := _charge(Fraction(receipt.cost_nanos), former)):
         if not full == receipt.hold_nanos < computed:
             return Left.BY_RULE
         charge = min(charge, receipt.hold_nanos)  # what is counted is charged up to the hold
-    return Repriced(charge, total, version)
+    return Repriced(charge, cost, version)
 
 
 def context_of(version: str) -> dict[str, str]:

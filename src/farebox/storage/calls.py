@@ -51,6 +51,8 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     """From 0 to 100, given afterwards."""
     cached: bool = False
     """The response came from the gateway's cache."""
+    token_id: str = ""
+    """Of the access token that it came with."""
 
 
 class CallRow(msgspec.Struct, frozen=True):

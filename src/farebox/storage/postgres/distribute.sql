@@ -25,6 +25,7 @@ SELECT create_distributed_table('custom_costs', 'bucket', colocate_with => 'bala
 SELECT create_distributed_table('cached_responses', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('cache_totals', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('calls', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('what_ifs', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('corrected_calls', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('usage_hours', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('transfer_days', 'bucket', colocate_with => 'balances');

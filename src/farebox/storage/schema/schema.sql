@@ -484,6 +484,20 @@ CREATE TABLE rerates (                    -- corrections of a wrong price, as th
     finished_at BIGINT                    -- null: it is being applied, or was interrupted: the same request goes on
 );
 
+CREATE TABLE what_ifs (                   -- an account's latest replay of past calls (calls.what_if)
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    what_if_id TEXT NOT NULL,             -- UUIDv7
+    scenario   TEXT NOT NULL,             -- JSON: calls.what_if.Scenario
+    state      TEXT NOT NULL,             -- running, done, cancelled, failed
+    replayed   BIGINT NOT NULL,           -- number of calls so far
+    total      BIGINT NOT NULL,           -- number of calls in all
+    report     TEXT,                      -- JSON: calls.what_if_report.Report; null: not done
+    started_at BIGINT NOT NULL,
+    seen_at    BIGINT NOT NULL,           -- renewed every few seconds; long past while it runs: its process is gone
+    PRIMARY KEY (bucket, account_id)
+) /* clustered */;
+
 -- Payments: how an account buys credit. Amounts are US cents. ---------------------------------------------------------
 
 CREATE TABLE customers (                  -- which customer of the processor an account is

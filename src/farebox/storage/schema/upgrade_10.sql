@@ -8,6 +8,7 @@ CREATE TABLE config_changes (
 
 -- Secrets of gateways.
 ALTER TABLE gateways ADD COLUMN sealed BYTEA;
+
 -- Re-rating.
 CREATE TABLE corrected_calls (
     bucket        INTEGER NOT NULL,
@@ -28,3 +29,18 @@ CREATE TABLE rerates (
     created_at  BIGINT NOT NULL,
     finished_at BIGINT
 );
+
+-- What-ifs.
+CREATE TABLE what_ifs (
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    what_if_id TEXT NOT NULL,
+    scenario   TEXT NOT NULL,
+    state      TEXT NOT NULL,
+    replayed   BIGINT NOT NULL,
+    total      BIGINT NOT NULL,
+    report     TEXT,
+    started_at BIGINT NOT NULL,
+    seen_at    BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id)
+) /* clustered */;

@@ -1,0 +1,249 @@
+"""What past calls would have come to: through the API and the command line, on calls that a real server has served."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.calls import what_if_run
+from farebox.money import NANOS_PER_USD
+from tests.calls.kit import forget, set_gateway, set_price, set_provider, spend_rule, until
+from tests.cli.conftest import Cli
+from tests.engines import ON_BOTH_ENGINES, database_url
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+PERIOD = {"from": "2026-01-01", "to": "2026-12-31"}
+CALLS = 6
+
+
+@pytest.fixture(scope="module")
+def folder(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("what-if")
+
+
+@pytest.fixture(scope="module")
+def farebox(folder: Path) -> Iterator[Farebox]:
+    with running_farebox(folder) as served:
+        yield served
+
+
+@pytest.fixture
+def data_dir(folder: Path, farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.startswith("FAREBOX_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("FAREBOX_DATA_DIR", str(folder))
+    if url := database_url(folder):
+        monkeypatch.setenv("FAREBOX_DATABASE_URL", url)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def customer(farebox: Farebox) -> Customer:
+    """Six calls of one cost, by two users in turn; and one that was refused."""
+    customer = farebox.funded("5")
+    for place in range(CALLS):
+        user = ("ann", "bob")[place % 2]
+        response = customer.chat(
+            "one two demo:tokens=100",
+            user=user,
+            max_tokens=200,
+            headers={"cf-aig-metadata": json.dumps({"team": user})},
+        )
+        assert response.status_code == 200, response.text
+    poor = customer.chat("one two demo:tokens=100", model="demo/nothing-like-it")
+    assert poor.status_code == 400
+    return customer
+
+
+def charge_of(customer: Customer) -> int:
+    return (5 * NANOS_PER_USD - customer.balance.posted) // CALLS
+
+
+def ask(customer: Customer, **body: Any) -> httpx.Response:
+    body = {name.rstrip("_"): value for name, value in body.items()}
+    url = f"{customer.api_url}/farebox/what-if"
+    return httpx.post(url, headers=customer.headers, json={**period(customer), **body}, timeout=60)
+
+
+def period(customer: Customer) -> dict[str, str]:
+    """A day around now, by the server's clock."""
+    at = customer.farebox.services.clock.now_ms()
+    day = 24 * 3_600_000
+    return {"from": stamp(at - day), "to": stamp(at + day)}
+
+
+def stamp(at: int) -> str:
+    from farebox.http.control.wire import iso
+
+    return iso(at)
+
+
+def reported(customer: Customer, **body: Any) -> dict[str, Any]:
+    response = ask(customer, **body)
+    assert response.status_code == 200, response.text
+    result = response.json()["result"]
+    assert result["state"] == "done"
+    assert (result["replayed"], result["total"]) == (CALLS + 1, CALLS + 1)
+    report: dict[str, Any] = result["report"]
+    return report
+
+
+def limits(*rules: dict[str, Any]) -> dict[str, Any]:
+    return {"rules": list(rules)}
+
+
+def test_a_rule_refuses_what_it_would_have_refused(customer: Customer) -> None:
+    charge = charge_of(customer)
+    report = reported(customer, spend_limits=limits(spend_rule("month", 4 * charge)))
+    assert (report["calls"], report["refused"]) == (CALLS, 2)
+    assert (report["charged_then_nanos"], report["charged_nanos"]) == (CALLS * charge, 4 * charge)
+    first = report["first_refused"]
+    assert (first["rule_id"], first["spent_nanos"], first["needed_nanos"]) == ("month", 4 * charge, charge)
+    assert [(each["name"], each["calls"], each["refused"]) for each in report["models"]] == [("demo/demo-1", CALLS, 2)]
+    assert [each["refused"] for each in report["days"]] == [2]
+    assert {each["name"]: each["refused"] for each in report["groups"]} == {"ann": 1, "bob": 1}
+    assert report["unknown"] == {"refused_then": 1}
+    assert report["limited"] >= 1  # the fourth call's hold is more than what is left
+
+
+@pytest.mark.parametrize("technique", ["fixed", "sliding"])
+def test_the_same_rule_on_live_calls_agrees(farebox: Farebox, technique: str) -> None:
+    """What the replay says of a rule is what the rule does, where no call has its output limited."""
+    text = "one two demo:tokens=400"
+    before, live = farebox.funded("5"), farebox.funded("5")
+    receipts = [before.receipt(before.chat(text, max_tokens=400).headers["cf-aig-log-id"]) for _ in range(CALLS)]
+    ((charge, hold),) = {(receipt["charge_nanos"], receipt["hold_nanos"]) for receipt in receipts}
+    assert charge < hold < 2 * charge
+    rule = spend_rule("month", 3 * charge + hold, technique=technique)
+    report = reported_of(before, spend_limits=limits(rule))
+    set_gateway(live, spend_limits=msgspec_limits(rule))
+    statuses = [live.chat(text, max_tokens=400).status_code for _ in range(CALLS)]
+    assert statuses == [200] * 4 + [429] * (CALLS - 4)
+    assert (report["refused"], report["limited"]) == (CALLS - 4, 0)
+    assert report["charged_nanos"] == 5 * NANOS_PER_USD - live.balance.posted
+    assert report["first_refused"]["log_id"] == receipts[4]["log_id"]
+
+
+def reported_of(customer: Customer, **body: Any) -> dict[str, Any]:
+    report: dict[str, Any] = ask(customer, **body).json()["result"]["report"]
+    return report
+
+
+def msgspec_limits(*rules: dict[str, Any]) -> Any:
+    import msgspec
+
+    from farebox.gateway import SpendLimits
+
+    return msgspec.convert({"enabled": True, "rules": list(rules)}, SpendLimits)
+
+
+@pytest.mark.parametrize(
+    ("selector", "by"),
+    [
+        ({"user": {"mode": "partition"}}, "user"),
+        ({"metadata": {"team": {"mode": "partition"}}}, "metadata.team"),
+        ({"user": {"mode": "filter", "values": ["ann"]}}, "user"),
+    ],
+)
+def test_rules_count_by_what_they_select(customer: Customer, selector: dict[str, Any], by: str) -> None:
+    charge = charge_of(customer)
+    rule = spend_rule("each", 2 * charge, **selector)
+    report = reported(customer, spend_limits=limits(rule), by=by)
+    partitions = next(iter(selector.values())).get("mode") == "partition" or "metadata" in selector
+    expected = {"ann": 1, "bob": 1} if partitions else {"ann": 1, "bob": 0}
+    assert {each["name"]: each["refused"] for each in report["groups"]} == expected
+
+
+def test_by_token_and_by_account(customer: Customer) -> None:
+    charge = charge_of(customer)
+    rule = spend_rule("each", 3 * charge, token={"mode": "partition"}, model={"mode": "filter", "values": ["demo-1"]})
+    report = reported(customer, spend_limits=limits(rule), by="token")
+    assert (report["refused"], report["groups_total"]) == (3, 1)
+    nothing = reported(customer, spend_limits=limits({**rule, "model": {"mode": "filter", "values": ["other"]}}))
+    assert (nothing["refused"], nothing["first_refused"]) == (0, None)
+    limited = reported(customer, spending_limit={"amount": 100, "duration": "monthly", "strategy": "fixed"})
+    assert (limited["refused"], limited["charged_nanos"]) == (0, CALLS * charge)
+
+
+def test_another_model_has_its_own_price(farebox: Farebox, customer: Customer) -> None:
+    set_provider(farebox, "groq")
+    set_price(farebox, "groq", "dear", input_mtok="3")
+    charge = charge_of(customer)
+    report = reported(customer, models={"demo/demo-1": "groq/dear"})
+    receipt_in = (report["charged_nanos"] - CALLS * charge) // CALLS
+    assert report["charged_nanos"] > CALLS * charge
+    assert receipt_in % 2_000 == 0  # two dollars more for a million tokens in, and the same for those out
+    assert [each["name"] for each in report["models"]] == ["groq/dear"]
+
+
+def test_what_is_wrong_is_said(customer: Customer) -> None:
+    assert ask(customer).status_code == 400
+    assert "what is different" in ask(customer).text
+    assert ask(customer, models={"demo/demo-1": "demo/unpriced-model"}).status_code in (200, 400)
+    assert ask(customer, models={"demo/demo-1": "nobody/x"}).status_code == 400
+    assert ask(customer, by="colour", models={"demo/demo-1": "demo/demo-1"}).status_code == 400
+    assert ask(customer, from_="2027-01-01", to="2026-01-01", models={"a/b": "demo/demo-1"}).status_code == 400
+    assert ask(customer, spend_limits=limits({"limit": -1})).status_code == 400
+    assert "markup" in ask(customer, markup=1, models={"demo/demo-1": "demo/demo-1"}).text
+
+
+def test_one_at_a_time_until_it_is_cancelled(farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
+    customer = farebox.funded("5")
+    url = f"{customer.api_url}/farebox/what-if"
+    assert httpx.get(url, headers=customer.headers).status_code == 404
+    assert customer.chat("one").status_code == 200
+    running: list[object] = []
+
+    async def endless(*_: object, **__: object) -> None:
+        running.append(1)
+        while True:
+            await farebox.services.clock.sleep(0.005)
+            found = await what_if_run.latest(farebox.services, customer.account_id)
+            if found.state != "running":
+                return
+
+    monkeypatch.setattr(what_if_run, "_replayed", endless)
+    monkeypatch.setattr(what_if_run, "WAIT_SECONDS", 0.0)
+    body = {"models": {"demo/demo-1": "demo/demo-1"}}
+    assert ask(customer, **body).json()["result"]["state"] == "running"
+    second = ask(customer, **body)
+    assert (second.status_code, second.json()["errors"][0]["code"]) == (409, 2980)
+    cancelled = httpx.delete(url, headers=customer.headers).json()["result"]
+    assert (cancelled["state"], cancelled["report"]) == ("cancelled", None)
+    until(lambda: not farebox.services.tasks.running(("what-if", customer.account_id, cancelled["id"])))
+    monkeypatch.undo()
+    assert ask(customer, **body).json()["result"]["state"] == "done"
+    assert httpx.get(url, headers=customer.headers).json()["result"]["report"]["calls"] == 1
+
+
+def test_the_command_knows_prices_and_markups_too(
+    cli: Cli,
+    customer: Customer,
+    tmp_path: Path,
+) -> None:
+    charge = charge_of(customer)
+    mine = ("what-if", "--account", customer.account_id, "--from", "2020-01-01", "--to", "2020-12-31")
+    assert cli(*mine, "--markup", "100", "--json").json["calls"] == 0
+    at = period(customer)
+    mine = ("what-if", "--account", customer.account_id, "--from", at["from"], "--to", at["to"])
+    assert cli(*mine, "--markup", "100", "--json").json["charged_nanos"] == 2 * CALLS * charge
+    dearer = cli(*mine, "--price", "demo/demo-1:input_mtok=10,output_mtok=20,cache_read_mtok=1", "--json").json
+    assert dearer["charged_nanos"] == 10 * CALLS * charge
+    rules = tmp_path / "rules.json"
+    rules.write_text(json.dumps(limits(spend_rule("month", 4 * charge))))
+    shown = cli(*mine, "--rules", str(rules))
+    assert f"{CALLS} calls: 2 would have been refused" in shown.out
+    assert "by the rule month" in shown.out
+    assert "1 calls were refused then" in shown.err
+    assert cli(*mine).status == 2
+    assert cli(*mine, "--price", "demo/demo-1").status == 2
+    assert cli(*mine, "--price", "demo/demo-1:nonsense=1").status == 1
+    assert cli(*mine, "--model", "demo/demo-1=nobody/x").status == 1
+    forget(customer.farebox)
