@@ -15,7 +15,7 @@ import structlog
 
 from farebox.clock import Clock, RandomIds
 from farebox.counts import Sheet
-from farebox.http.metrics import check_settings, is_loopback
+from farebox.http.metrics_access import check_settings, is_loopback
 from farebox.http.server import AddressInUse, reserve
 from farebox.settings import Settings, proxies
 

@@ -8,9 +8,10 @@ import msgspec
 import typer
 
 import farebox
+from farebox import lean
 from farebox.cli.fake_stripe import need_fake_stripe
 from farebox.cli.output import show
-from farebox.cli.session import Stopped, make_data_dir, session_of
+from farebox.cli.session import Session, Stopped, make_data_dir, session_of
 from farebox.cli.values import AsJson
 from farebox.settings import Settings, secret_key
 
@@ -55,7 +56,6 @@ def serve(
     if welcome and not demo:
         raise typer.BadParameter("it greets with the demo provider: give --demo too", param_hint="--welcome")
     session = session_of(context)
-    greeting = None
     settings = session.load_settings(host=host, port=port)
     if workers > 1 and settings.engine == "sqlite":
         raise Stopped(
@@ -64,10 +64,7 @@ def serve(
         )
     if demo and not settings.stripe_secret_key:
         need_fake_stripe()
-    if welcome:
-        from farebox.cli.welcome import prepare
-
-        greeting = prepare(session, settings)
+    greeting = _greeting(session, settings) if welcome else None
 
     def ready(info: "Ready | HostResources") -> None:
         cleanup.callback(server_file.remove, settings)
@@ -75,6 +72,7 @@ def serve(
         with suppress(OSError, ValueError):  # standard output is closed: serve all the same
             _announce(settings, info, greeting, as_json=as_json)
 
+    lean.load_for_server()
     import uvloop
 
     from farebox.cli import server_file
@@ -93,6 +91,12 @@ def serve(
                 uvloop.run(serve_with_workers(settings, workers, demo=demo, on_ready=ready))
     except (AddressInUse, AlreadyRunning) as error:
         raise Stopped(str(error)) from error
+
+
+def _greeting(session: Session, settings: Settings) -> "Welcome":
+    from farebox.cli.welcome import prepare
+
+    return prepare(session, settings)
 
 
 def _announce(settings: Settings, info: "Ready | HostResources", greeting: "Welcome | None", *, as_json: bool) -> None:

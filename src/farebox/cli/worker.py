@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from farebox import lean
 from farebox.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def main() -> None:
     start = msgspec.json.decode(line, type=Start)
 
     try:
+        lean.load_for_server()
         import uvloop
 
         from farebox.app import serve_as_worker

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 from decimal import Decimal
 from functools import lru_cache
-from importlib.metadata import version as release_of
 from types import MappingProxyType
 
+from genai_prices import __version__ as RELEASE
 from genai_prices import data as list_data
 from genai_prices.types import ModelInfo, Provider, StartDateConstraint, TimeOfDateConstraint
 from genai_prices.types import ModelPrice as ListedPrice
@@ -88,7 +88,7 @@ class PriceList:
         self._providers = list(list_data.providers if providers is None else providers)
         self._by_id = {provider.id: provider for provider in self._providers}
         self._list_ids = list_ids
-        self._source = f"genai-prices/{release_of('genai-prices')}"
+        self._source = f"genai-prices/{RELEASE}"
         self._models: dict[tuple[object, ...], _ListedModel] = {}
         self._factors: dict[str, Decimal] = {}
         # Bounded, because callers choose the model names: a match rule accepts endlessly many.

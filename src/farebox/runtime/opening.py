@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from urllib.parse import urlsplit
 
+from farebox import lean
 from farebox.addresses import networks
 from farebox.clock import Clock, Ids
 from farebox.jobs import Jobs
@@ -124,7 +125,8 @@ def open_processor(settings: Settings, installation: str) -> Processor | None:
     """Stripe, if it is switched on; its client is large, and loaded only then. Raises SettingsError."""
     if not settings.stripe_secret_key:
         return None
-    from farebox.payments.stripe import StripeProcessor
+    with lean.without("requests"):  # its other HTTP client, which takes longer to load than all the rest of it
+        from farebox.payments.stripe import StripeProcessor
 
     return StripeProcessor(
         settings.stripe_secret_key,
