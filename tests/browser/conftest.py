@@ -31,7 +31,8 @@ ARGUMENTS = [
     # Fewer processes to start: each test has a context of its own.
     "--in-process-gpu",
     "--process-per-site",
-    "--disable-features=SpareRendererForSitePerProcess,Translate,MediaRouter,OptimizationHints",
+    "--disable-features=SpareRendererForSitePerProcess,Translate,MediaRouter,OptimizationHints,"
+    "BackForwardCache,PaintHolding,RenderDocument",  # pages that are left are not kept, nor pictures of them
 ]
 TIMEOUT_MS = 60_000
 
