@@ -35,14 +35,19 @@ def whole_cents(text: str) -> int:
     return cents
 
 
-def _moment(text: str) -> int:
+def moment(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text)
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is not a date: write 2027-01-31 or 2027-01-31T18:00:00Z") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000)
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=UTC)
+    return int(found.timestamp() * 1000)
+
+
+def parse_usd_or_zero(text: str) -> int:
+    """Nano-dollars; zero is allowed."""
+    return 0 if text in ("0", "0.00") else _usd(text)
 
 
 def percent(text: str) -> int:
@@ -79,16 +84,16 @@ OnlyAccount: TypeAlias = Annotated[
     str | None, typer.Option("--account", metavar="ID", help="Only for this account; for all if omitted.")
 ]
 Expires: TypeAlias = Annotated[
-    int | None, typer.Option(parser=_moment, metavar="DATE", help="Expiry, UTC: 2027-01-31. Never if omitted.")
+    int | None, typer.Option(parser=moment, metavar="DATE", help="Expiry, UTC: 2027-01-31. Never if omitted.")
 ]
 ValidFrom: TypeAlias = Annotated[
-    int | None, typer.Option(parser=_moment, metavar="DATE", help="Start, UTC: 2027-01-31. Now if omitted.")
+    int | None, typer.Option(parser=moment, metavar="DATE", help="Start, UTC: 2027-01-31. Now if omitted.")
 ]
 Since: TypeAlias = Annotated[
-    int | None, typer.Option(parser=_moment, metavar="DATE", help="From this time on, UTC: 2027-01-31T18:00:00Z.")
+    int | None, typer.Option(parser=moment, metavar="DATE", help="From this time on, UTC: 2027-01-31T18:00:00Z.")
 ]
-From: TypeAlias = Annotated[int, typer.Option("--from", parser=_moment, metavar="DATE", help="UTC, included.")]
-To: TypeAlias = Annotated[int, typer.Option("--to", parser=_moment, metavar="DATE", help="UTC, not included.")]
+From: TypeAlias = Annotated[int, typer.Option("--from", parser=moment, metavar="DATE", help="UTC, included.")]
+To: TypeAlias = Annotated[int, typer.Option("--to", parser=moment, metavar="DATE", help="UTC, not included.")]
 Percent: TypeAlias = Annotated[int, typer.Argument(parser=percent, metavar="PERCENT", help="On top of the cost.")]
 Rates: TypeAlias = Annotated[
     list[Rate] | None,

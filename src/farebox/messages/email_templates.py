@@ -22,6 +22,7 @@ SUBJECTS: dict[str, str] = {
     "provider_key_trouble": "A provider rejects your key",
     "usage_disbelieved": "A provider reported impossible usage",
     "cost_differs": "A provider's stated cost differs from your prices",
+    "bill_differs": "A provider's bill differs from what was metered",
     "tier_unknown": "A service tier has no price",
     "overrun": "A call cost more than was held for it",
     "database_trouble": "The database cannot be written",
@@ -68,6 +69,10 @@ TEXTS: dict[str, str] = {
     "cost_differs": (
         "The cost that a provider stated differs from the price list. Check the receipt with `farebox receipt`, and "
         "set the price with `farebox price set` if the list is wrong."
+    ),
+    "bill_differs": (
+        "A provider bills another amount for a day than its calls cost by your prices. `farebox bill report` shows by "
+        "which models; a wrong price is corrected as docs/rerating.md describes."
     ),
     "tier_unknown": (
         "A provider applied a service tier, or another variant, that no price list knows, and the call was charged at "

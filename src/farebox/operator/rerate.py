@@ -124,6 +124,11 @@ def accounts_of(connection: Connection, spec: Spec) -> Iterator[str]:
     if spec.account_id is not None:
         yield spec.account_id
         return
+    yield from every_account(connection)
+
+
+def every_account(connection: Connection) -> Iterator[str]:
+    """The IDs of all accounts, some hundred read at once."""
     page = list_accounts(connection)
     while page:
         yield from (account.account_id for account in page)

@@ -49,7 +49,7 @@ async def work(services: Services) -> None:
     if not alarms:
         return
     try:
-        await services.database.write(partial(_keep, alarms=alarms))
+        await services.database.write(partial(keep, alarms=alarms))
     except BaseException:
         services.alarms.give_back(alarms)
         raise
@@ -61,7 +61,8 @@ async def keep_last(services: Services) -> None:
         await work(services)
 
 
-def _keep(connection: Connection, alarms: list[Alarm]) -> None:
+def keep(connection: Connection, alarms: list[Alarm]) -> None:
+    """Store alarms, with a message for each kind, subject and day, in the caller's open transaction."""
     for alarm in alarms:
         put_alarm(connection, alarm)
         day = alarm.last_at // DAY_MS

@@ -12,7 +12,7 @@ import msgspec
 
 from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, key_of
 from farebox.storage.calls import COLUMNS, CallDetail, CallRow
-from farebox.storage.log_totals import log_total
+from farebox.storage.log_totals import id_at, log_total
 from farebox.storage.sql import Connection, row, rows
 
 # Usage ------------------------------------------------------------------------------------------------------------
@@ -57,6 +57,25 @@ def usage_by_model(connection: Connection, account_id: str, start: int, end: int
         (*key_of(connection, account_id), start, end),
     )
     return [ModelUsage(*fields) for fields in found]
+
+
+def metered_days(
+    connection: Connection, account_id: str, provider: str, start: int, end: int
+) -> list[tuple[int, str, int, int, int]]:
+    """What the account's calls of a provider on the operator's keys cost the operator, by UTC day and model: day
+    (milliseconds), model, calls, cost (nano-dollars, without a markup), tokens. The calls began in [start, end), and
+    reached the provider."""
+    found = rows(
+        connection,
+        "SELECT created_at - created_at % 86400000, model, count(*), sum(cost), "
+        "sum(coalesce(tokens_in, 0) + coalesce(tokens_out, 0)) FROM calls "
+        f"WHERE {OF_ACCOUNT} AND log_id >= ? AND log_id < ? AND provider = ? "
+        "AND (status_code < 300 OR cost > 0) "
+        f"AND {_detail_flag('own_key', default=False)} = 0 AND {_detail_flag('cached', default=False)} = 0 "
+        "GROUP BY 1, 2 ORDER BY 1, 2",
+        (*key_of(connection, account_id), id_at(start), id_at(end), provider),
+    )
+    return [(int(day), str(model), int(calls), int(cost), int(tokens)) for day, model, calls, cost, tokens in found]
 
 
 # Logs -------------------------------------------------------------------------------------------------------------

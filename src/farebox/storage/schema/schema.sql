@@ -484,6 +484,19 @@ CREATE TABLE rerates (                    -- corrections of a wrong price, as th
     finished_at BIGINT                    -- null: it is being applied, or was interrupted: the same request goes on
 );
 
+CREATE TABLE provider_bills (             -- what providers say that they bill the operator (operator.bills)
+    provider    TEXT NOT NULL,
+    source      TEXT NOT NULL,            -- the operator's name for an organization there
+    day         BIGINT NOT NULL,          -- milliseconds since 1970-01-01T00:00:00Z: start of the day in UTC
+    model       TEXT NOT NULL,            -- as the provider names it
+    amount      BIGINT,                   -- nano-dollars; null: not known, as the rest
+    requests    BIGINT,                   -- number of requests
+    tokens_in   BIGINT,                   -- tokens
+    tokens_out  BIGINT,                   -- tokens
+    imported_at BIGINT NOT NULL,
+    PRIMARY KEY (provider, source, day, model)
+) /* clustered */;
+
 CREATE TABLE what_ifs (                   -- an account's latest replay of past calls (calls.what_if)
     bucket     INTEGER NOT NULL,
     account_id TEXT NOT NULL,

@@ -44,3 +44,17 @@ CREATE TABLE what_ifs (
     seen_at    BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id)
 ) /* clustered */;
+
+-- Providers' bills.
+CREATE TABLE provider_bills (
+    provider    TEXT NOT NULL,
+    source      TEXT NOT NULL,
+    day         BIGINT NOT NULL,
+    model       TEXT NOT NULL,
+    amount      BIGINT,
+    requests    BIGINT,
+    tokens_in   BIGINT,
+    tokens_out  BIGINT,
+    imported_at BIGINT NOT NULL,
+    PRIMARY KEY (provider, source, day, model)
+) /* clustered */;
