@@ -73,6 +73,10 @@ NOT_METERED = ErrorKind(
 MODEL_UNPRICED = ErrorKind(
     "model_unpriced", 400, 2904, "Ask the operator to run `farebox price set`, or use a model that has a price."
 )
+MODEL_NOT_FOUND = ErrorKind(
+    "model_not_found", 404, 7003, "Use a model that `GET …/ai/models/search` lists, in the spelling of that list."
+)
+INPUT_INVALID = ErrorKind("input_invalid", 400, 7003, "Correct the model's input as the message says.")
 ROUTE_UNKNOWN = ErrorKind(
     "route_unknown", 404, 2950, "Create the route on this gateway and deploy a version of it that has a model."
 )

@@ -30,6 +30,11 @@ class Account:
     created_at: int
 
 
+def in_models(models: tuple[str, ...] | None, provider: str, model: str) -> bool:
+    """Whether the model is one of these, which are `provider/model` or `provider/*`; None: all."""
+    return models is None or f"{provider}/{model}" in models or f"{provider}/*" in models
+
+
 @dataclass(frozen=True, slots=True)
 class AccessToken:
     """Authenticates a caller to us, for one account. The secret itself is never stored."""
@@ -45,7 +50,7 @@ class AccessToken:
     """The models it may call, as `provider/model` or `provider/*`; None: all."""
 
     def may_call(self, provider: str, model: str) -> bool:
-        return self.models is None or f"{provider}/{model}" in self.models or f"{provider}/*" in self.models
+        return in_models(self.models, provider, model)
 
     def active(self, at: int) -> bool:
         return self.revoked_at is None and (self.expires_at is None or at < self.expires_at)
@@ -61,6 +66,8 @@ class Caller:
     token_id: str | None = None
     expires_at: int | None = None
     """When the token expires, in milliseconds since the Unix epoch."""
+    models: tuple[str, ...] | None = None
+    """Those that the token may call; None: all."""
 
     def may(self, account_id: str, *permissions: Permission) -> bool:
         """Whether the caller may act on the account with any one of the permissions."""

@@ -380,10 +380,9 @@ def test_what_is_no_call_of_a_route(customer: Customer) -> None:
     own = call(customer, headers={"authorization": "Bearer sk-own", "cf-aig-authorization": f"Bearer {customer.token}"})
     assert (own.status_code, code(own)) == (400, 2901)
     assert "no provider key" in own.text
-    rest = f"{customer.farebox.url}/client/v4/accounts/{customer.account_id}/ai/v1/chat/completions"
     body = {"model": "dynamic/r", "messages": [{"role": "user", "content": "Hi"}]}
     for url, sent in (
-        (rest, body),
+        (f"{customer.api_url}/ai/v1/responses", {"model": "dynamic/r", "input": "x"}),
         (f"{customer.gateway_url}/compat/embeddings", {"model": "dynamic/r", "input": "x"}),
         (customer.gateway_url, [{"provider": "compat", "endpoint": "chat/completions", "query": body}]),
     ):
@@ -398,6 +397,8 @@ def test_what_is_no_call_of_a_route(customer: Customer) -> None:
         headers=customer.headers,
     )
     assert elsewhere.status_code == 404
+    rest = http.post(f"{customer.api_url}/ai/v1/chat/completions", json=body, headers=customer.headers)
+    assert (rest.status_code, rest.headers["cf-aig-model"]) == (200, "m")
 
 
 def test_a_deployment_is_what_the_next_call_meets(customer: Customer) -> None:

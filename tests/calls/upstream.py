@@ -28,7 +28,7 @@ class Upstream:
 
     url: str = ""
     response: Any = field(default_factory=dict)
-    """Bytes as they are, anything else as JSON."""
+    """Bytes as they are, anything else as JSON; a function is asked for it, with the request."""
     content_type: str = ""
     """Left empty: events or JSON, as the response begins."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -58,9 +58,8 @@ def serving() -> Iterator[Upstream]:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
             upstream.sent.append(Sent(self.path, headers, body, self.command))
-            response = (
-                upstream.response if isinstance(upstream.response, bytes) else json.dumps(upstream.response).encode()
-            )
+            response = upstream.response(upstream.sent[-1]) if callable(upstream.response) else upstream.response
+            response = response if isinstance(response, bytes) else json.dumps(response).encode()
             events = response.startswith((b"data:", b"event:"))
             content_type = upstream.content_type or ("text/event-stream" if events else "application/json")
             self.send_response(upstream.status)

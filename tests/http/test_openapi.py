@@ -17,6 +17,8 @@ from tests.support import Customer, Farebox
 DATA_PLANE = {
     "POST /v1/{account_id}/{gateway_id}",
     "POST /v1/{account_id}/{gateway_id}/compat/chat/completions",
+    "POST /client/v4/accounts/{account_id}/ai/run",
+    "POST /client/v4/accounts/{account_id}/ai/run/{model}",
     "POST /client/v4/accounts/{account_id}/ai/v1/chat/completions",
 }
 DOCS = Path(__file__).parents[2] / "docs"

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from farebox.calls.buffered_response import FREE
+from farebox.calls.envelope import in_envelope
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.logs import with_room
 from farebox.calls.model import Call, Sink
@@ -65,7 +66,7 @@ async def serve_hit(services: Services, call: Call, sink: Sink, watch: Watch, fo
     logged.response_type = content_type.partition(";")[0].strip().lower()
     logged.keep(body)
     await record_hit(context, logged)
-    sink.respond(200, [("content-type", content_type)] if content_type else [], body)
+    sink.respond(200, [("content-type", content_type)] if content_type else [], in_envelope(call, 200, body))
 
 
 def key_of(call: Call) -> str:

@@ -123,6 +123,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The name of the dynamic route that chose the model; empty: the request named it."""
     common_form: bool = False
     """The request came in a common form, whose body names the provider."""
+    enveloped: bool = False
+    """A response in one piece is given in Cloudflare's envelope."""
     client: str = ""
     """The caller's address, for the log line."""
     cache: CacheUse | None = None

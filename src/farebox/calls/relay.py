@@ -7,21 +7,22 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from farebox.calls import operator_key
+from farebox.calls import envelope, operator_key
 from farebox.calls.buffered_response import FREE, BufferedResponse
 from farebox.calls.cache import Recording, remember
-from farebox.calls.endings import CLIENT_GONE, CONNECTION_FAILED, SERVER_STOPPED, EarlyEnd, interruption_of
+from farebox.calls.endings import CLIENT_GONE, CONNECTION_FAILED, SERVER_STOPPED, interruption_of
 from farebox.calls.model import SinkStream
 from farebox.calls.response_headers import charge_headers, hold_headers, passed_headers
-from farebox.calls.settle import end_without_response, settle_call
-from farebox.calls.stages import Metered, Responded
+from farebox.calls.settle import settle_call
+from farebox.calls.stages import Responded
 from farebox.calls.watch import Interrupted
+from farebox.calls.whole_response import checked_failure, document_of, respond_whole
 from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, ClientGone, Problem
 from farebox.pricing.unseen import has_unreported_cost
-from farebox.providers.decoding import decoded, is_coded
+from farebox.providers.decoding import decoded
 from farebox.providers.formats.base import Observed, ResponseReader
-from farebox.providers.formats.readers import BodyReader, UnreadReader
+from farebox.providers.formats.readers import UnreadReader
 from farebox.providers.formats.sniffer import Sniffer
 from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.storage.sql import DatabaseUnavailable
@@ -42,7 +43,6 @@ UNREPORTED_BYTES_MAX = 2**26
 AFTER_END_MAX = 2**20
 """Bytes that are read of a response beyond its end, or after its client has left."""
 
-_DOCUMENT = (b"{", b"[")
 _NEVER_EVENTS = ("audio/", "image/", "video/", "text/plain", "application/octet-stream")
 """Content types whose first bytes are not inspected, unless the request asked for a stream."""
 
@@ -53,9 +53,9 @@ async def relay_response(stage: Responded) -> None:
     Raises Problem (UPSTREAM_INVALID) if a whole body broke off: the client has then been sent nothing.
     """
     context, response = stage.context, stage.response
-    document = _document(stage)
+    document = document_of(stage)
     if document is not None:
-        await _respond_whole(stage, *document)
+        await respond_whole(stage, *document)
         return
     unread = ""
     try:
@@ -79,53 +79,6 @@ async def relay_response(stage: Responded) -> None:
             await relay.whole(headers, stream_requested=stream_requested)
     finally:
         await response.close()
-
-
-def _document(stage: Responded) -> tuple[Metered, list[tuple[str, str]], bytes] | None:
-    """How the response is read, and its headers and body as they are passed on, if it is a small document to be metered
-    that has arrived completely, as most have; otherwise None."""
-    metered, response, context = stage.metered, stage.response, stage.context
-    if metered is None or metered.parsed.stream or response.status >= 400 or context.watch.client_gone:
-        return None
-    body = response.whole()
-    if body is None or len(body) > FREE or not body.startswith(_DOCUMENT) or is_coded(response):
-        return None
-    headers = operator_key.headers_without_key(context.call, response, body)
-    if headers is None:
-        return None
-    passed, _, content_type = passed_headers(headers, own_key=context.call.own_key)
-    if content_type == "text/event-stream":
-        return None
-    stage.logged.response_type = content_type
-    return metered, passed, body
-
-
-async def _respond_whole(stage: Responded, metered: Metered, headers: list[tuple[str, str]], body: bytes) -> None:
-    """Settle, and respond with the charge in a header. Raises Problem (PROVIDER_UNAVAILABLE)."""
-    stage.logged.keep(body)
-    parsed = metered.parsed
-    reader = metered.wire.reader(parsed, streaming=False, hide_usage=not parsed.usage_requested)
-    if isinstance(reader, BodyReader):
-        observed = reader.whole(body)
-    else:
-        passed = reader.feed(body)
-        tail, observed = reader.close()
-        body = passed + tail
-    if observed.failed:
-        body = await _checked(stage, body)
-    settled = await settle_call(stage, observed, None)
-    if stage.context.call.cache is not None:
-        remember(stage, observed, headers, body)
-    stage.context.sink.respond(stage.response.status, headers + charge_headers(stage.held, settled), body)
-
-
-async def _checked(stage: Responded, body: bytes) -> bytes:
-    """The body of a failure, as far as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE)."""
-    found = operator_key.checked_body(stage, body)
-    if isinstance(found, Problem):
-        await end_without_response(stage, EarlyEnd("refused"), found)
-        raise found
-    return found
 
 
 def _reader(stage: Responded, unread: str, *, events: bool) -> ResponseReader | None:
@@ -174,6 +127,10 @@ class _Relay:
         self._misdeclared = self._declared_events and not self._events and not self._stage.context.call.own_key
 
     @property
+    def _is_document(self) -> bool:
+        return not (self._events or self._stream_requested) and self._stage.response.status < 300
+
+    @property
     def _finished(self) -> bool:
         return self._reader is not None and self._reader.finished
 
@@ -191,7 +148,7 @@ class _Relay:
         body = b"".join((*self._collected, tail))
         self._collected.clear()
         if observed.failed and interruption is None:
-            body = await _checked(stage, body)
+            body = await checked_failure(stage, body)
         settled = await settle_call(stage, observed, interruption, broken_status=UPSTREAM_INVALID.status)
         if interruption == CLIENT_GONE:
             return
@@ -199,14 +156,19 @@ class _Relay:
             raise self._broken(interruption)
         if stage.context.call.cache is not None:
             remember(stage, observed, headers, body)
+        body = envelope.in_envelope(stage.context.call, stage.response.status, body)
         stage.context.sink.respond(stage.response.status, headers + charge_headers(stage.held, settled), body)
 
     async def streamed(self, headers: list[tuple[str, str]]) -> None:
         """Pass chunks on as they arrive; keep the end back until the charge is durable."""
         stage = self._stage
         self._begun = True
-        length = [] if self._events else self.length
+        enveloped = stage.context.call.enveloped and self._is_document
+        length = [] if self._events or enveloped else self.length
         stream = stage.context.sink.start(stage.response.status, headers + length + hold_headers(stage.held))
+        if enveloped:
+            self._collected.insert(0, envelope.START)
+            self._recording = None
         interruption = await self._read(lambda: self._forward(stream))
         if interruption == CLIENT_GONE:
             self._recording = None
@@ -216,7 +178,7 @@ class _Relay:
                 None  # the terminal event has come: a connection that then closes badly has interrupted nothing
             )
         tail, observed = self._close(interruption)
-        end = [self._end(tail, failed=observed.failed)]
+        end = [self._end(tail, failed=observed.failed), envelope.END if enveloped else b""]
         try:
             await settle_call(stage, observed, interruption)
         except DatabaseUnavailable:

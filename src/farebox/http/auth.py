@@ -42,7 +42,8 @@ async def authenticate(headers: RequestHeaders, configuration: Configuration) ->
             return await _user(headers, configuration)
         except Problem:
             raise problem from None
-    return Caller(token.name, frozenset((token.account_id,)), token.permissions, token.token_id, token.expires_at)
+    accounts = frozenset((token.account_id,))
+    return Caller(token.name, accounts, token.permissions, token.token_id, token.expires_at, token.models)
 
 
 async def authenticate_token(headers: RequestHeaders, configuration: Configuration) -> AccessToken:

@@ -9,6 +9,7 @@ from farebox.calls.large_body import check_worth_reading
 from farebox.calls.watch import Interrupted, Watch
 from farebox.decoding import KNOWN, BrokenCoding, Decoder, TooLarge, UnknownCoding, codings
 from farebox.errors import BODY_LATE, BODY_TOO_LARGE, CODING_UNKNOWN, INVALID_REQUEST, SERVER_BYTES_FULL, Problem
+from farebox.http.call_target import RUN
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.parse_body import in_helper
 from farebox.limits.held import Lease
@@ -38,7 +39,7 @@ async def check_credit(services: Services, method: str, account_id: str, slug: s
     what the URL names. Raises Problem (NO_CREDIT)."""
     if slug == "":
         return  # of a universal request, the steps may bring keys of their own
-    if slug in ("compat", "rest"):
+    if slug in ("compat", "rest", RUN):
         await check_worth_reading(services, account_id, None)
         return
     provider = provider_of(slug)

@@ -12,8 +12,11 @@ from farebox.http.router import tidy_path
 
 PREFIX: Final = "/v1/"
 REST_PREFIX: Final = "/client/v4/accounts/"
+RUN: Final = "ai/run"
+"""The slug of `/ai/run` with a model that is not Workers AI's; no segment of a URL reads like this."""
 _GATEWAY: Final = PREFIX + "{account_id}/{gateway_id}"
-_REST: Final = REST_PREFIX + "{account_id}/ai/v1"
+_AI: Final = REST_PREFIX + "{account_id}/ai"
+_REST: Final = f"{_AI}/v1"
 _BY_HEADER: Final = "gateway by cf-aig-gateway-id"
 
 MODEL_CALLS: Final = (
@@ -24,7 +27,10 @@ MODEL_CALLS: Final = (
     (f"{_GATEWAY}/compat/chat/completions", "OpenAI's chat format; `model` is `provider/model`"),
     (f"{_GATEWAY}/compat/embeddings", "OpenAI's embeddings format; `model` is `provider/model`"),
     (_GATEWAY, "The universal endpoint: an array of steps, tried in order"),
+    (f"{_AI}/run", f"Any model: `model`, and its `input`; {_BY_HEADER}"),
+    (f"{_AI}/run/{{model}}", f"The model of the path; the body is its input; {_BY_HEADER}"),
     (f"{_REST}/chat/completions", f"OpenAI's chat format; {_BY_HEADER}"),
+    (f"{_REST}/embeddings", f"OpenAI's embeddings format; {_BY_HEADER}"),
     (f"{_REST}/responses", f"OpenAI's Responses format; {_BY_HEADER}"),
     (f"{_REST}/messages", f"Anthropic's Messages format; {_BY_HEADER}"),
 )
@@ -42,12 +48,17 @@ class Target(msgspec.Struct, frozen=True):
     account_id: str
     gateway_id: str
     slug: str
-    """A provider's, or `compat`, `rest`, or empty for the universal endpoint."""
+    """A provider's, or `compat`, `rest`, RUN, or empty for the universal endpoint."""
     path: str
+    """The provider's own, that of a common form, or of RUN the model (empty: the body names it)."""
+    api_host: bool = False
+    """It is a path of Cloudflare's API host: no provider key comes with the request."""
 
     @property
     def form(self) -> Form:
         """Whose SDK is calling, by the path: it decides the shape of errors."""
+        if self.api_host and (self.slug == RUN or self.path.startswith("run/")):
+            return "run"
         if self.slug == "anthropic" or self.path.endswith(("messages", "messages/count_tokens")):
             return "anthropic"
         if self.slug in ("google-ai-studio", "google") or ("models/" in self.path and ":" in self.path):
@@ -73,9 +84,16 @@ def target_of(path: str, headers: RequestHeaders) -> Target | None:
     """What the URL names; None if it is not a data-plane URL."""
     path = tidy_path(path)
     if path.startswith(REST_PREFIX):
-        account_id, _, rest = path.removeprefix(REST_PREFIX).partition("/ai/v1/")
+        account_id, _, rest = path.removeprefix(REST_PREFIX).partition("/ai/")
+        first, _, rest = rest.partition("/")
         gateway_id = headers.get("cf-aig-gateway-id") or DEFAULT_GATEWAY
-        return Target(account_id, gateway_id, "rest", rest) if rest else None
+        if first == "v1":
+            return Target(account_id, gateway_id, "rest", rest, api_host=True) if rest else None
+        if first != "run":
+            return None
+        if rest.startswith("@"):
+            return Target(account_id, gateway_id, "workers-ai", f"run/{rest}", api_host=True)
+        return Target(account_id, gateway_id, RUN, rest, api_host=True)
     parts = path.split("/", 5)
     if len(parts) < 4 or parts[1] != "v1" or not parts[2] or not parts[3]:
         return None
@@ -83,10 +101,11 @@ def target_of(path: str, headers: RequestHeaders) -> Target | None:
 
 
 def is_data_plane(path: str) -> bool:
-    """Whether a request is for the data plane: `/v1/…`, or `/client/v4/accounts/{account_id}/ai/…`."""
+    """Whether a request is for the data plane: `/v1/…`, or `/client/v4/accounts/{account_id}/ai/`, `v1/…` or `run…`."""
     if path.startswith(PREFIX) and "//" not in path:
         return len(path) > len(PREFIX)
     path = tidy_path(path)
     if path.startswith(REST_PREFIX):
-        return path.startswith("/ai/", path.find("/", len(REST_PREFIX)))
+        rest = path.find("/", len(REST_PREFIX))
+        return path.startswith(("/ai/v1/", "/ai/run/"), rest) or path[rest:] == "/ai/run"
     return path.startswith(PREFIX)

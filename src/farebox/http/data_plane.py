@@ -22,7 +22,7 @@ from farebox.http import cross_origin
 from farebox.http.build_call import COMMON, ProxyRequest, RouteName, known_call, native_call
 from farebox.http.caching import answered_from_cache
 from farebox.http.call_body import body_of, check_credit
-from farebox.http.call_target import Target, target_of
+from farebox.http.call_target import RUN, Target, target_of
 from farebox.http.envelope import database_unavailable
 from farebox.http.exchange import Exchange
 from farebox.http.key_limit import count_key
@@ -33,6 +33,7 @@ from farebox.http.permits import Permit, Understood, permit_of
 from farebox.http.provider_errors import Form
 from farebox.http.route_steps import named_steps
 from farebox.http.router import shown
+from farebox.http.run_form import run_call
 from farebox.http.sink import HttpSink
 from farebox.http.steps import common_call, serve_steps, universal_steps
 from farebox.metrics.families import CLIENTS_GONE, REFUSED
@@ -157,7 +158,8 @@ class DataPlane:
             return None
         permit = await permit_of(self._services, exchange, target)
         if exchange.method in ("GET", "HEAD") and target.slug in COMMON and target.path in _MODEL_LISTS:
-            models = model_list(self._services, target.account_id, permit.own)
+            limited = None if permit.token is None else permit.token.models
+            models = model_list(self._services, target.account_id, permit.own, limited)
             sink.respond(200, [("content-type", "application/json")], models)
             return None
         if exchange.headers.get("origin") is None:  # else there are headers to be added each time
@@ -177,12 +179,16 @@ class DataPlane:
         if not own and (exchange.length is None or exchange.length > LARGE_BODY):
             await check_credit(services, exchange.method, target.account_id, target.slug, target.path)
         body = await body_of(
-            services, exchange, watch, lease, any_coding=permit.own_key or (stored and target.slug not in ("", *COMMON))
+            services,
+            exchange,
+            watch,
+            lease,
+            any_coding=permit.own_key or (stored and target.slug not in ("", RUN, *COMMON)),
         )
         if body is None:
             return None
-        if target.slug == "" and isinstance(body.content, bytes):
-            lease.take(len(body.content))  # a step's body is a copy
+        if target.slug in ("", RUN) and isinstance(body.content, bytes):
+            lease.take(len(body.content))  # a step's body is a copy, and so is a model's input
         return ProxyRequest(
             request_id,
             target.account_id,
@@ -206,7 +212,9 @@ class DataPlane:
 
     async def _call(self, request: ProxyRequest) -> Call | RouteName:
         """What is called. Raises Problem."""
-        return await (common_call if request.slug in COMMON else native_call)(self._services, request)
+        if request.slug in COMMON:
+            return await common_call(self._services, request)
+        return await (run_call if request.slug == RUN else native_call)(self._services, request)
 
     async def _cross_origin(self, exchange: Exchange, target: Target, sink: HttpSink) -> bool:
         """Where a page of an origin that the gateway lets in is calling, let it read the responses. Whether this was

@@ -14,6 +14,7 @@ from farebox.errors import (
     Problem,
 )
 from farebox.gateway import GatewayConfig
+from farebox.http.call_target import RUN
 from farebox.http.exchange import RequestHeaders
 from farebox.providers.catalogue import provider_of
 from farebox.providers.naming import is_custom
@@ -46,7 +47,7 @@ def alias_of(headers: RequestHeaders) -> str:
 def pays_itself(own: OwnProviders, slug: str, headers: RequestHeaders) -> bool:
     """Whether a call of a URL with this provider (or `compat`, `rest`, or none) may be one that the account pays the
     provider for itself, without a key in the request."""
-    if slug in ("", "compat", "rest"):
+    if slug in ("", "compat", "rest", RUN):
         return bool(own.keys or own.custom)
     provider = provider_of(slug)
     return is_custom(slug) or (provider is not None and provider.slug in own.with_alias(alias_of(headers)))

@@ -53,7 +53,7 @@ async def permit_of(services: Services, exchange: Exchange, target: Target) -> P
     configuration = services.configuration
     known = configuration.known(target.account_id)
     credentials = read_credentials(exchange.headers, exchange.query)
-    own_key = credentials.own_key and target.slug not in ("rest", "")
+    own_key = credentials.own_key and not target.api_host and target.slug not in ("rest", "")
     if credentials.token is None and own_key and not is_custom(target.slug):
         gateway = await configuration.gateway(target.account_id, target.gateway_id, create=False)
         if gateway is not None and not gateway.authentication:

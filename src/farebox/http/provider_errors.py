@@ -25,6 +25,10 @@ from farebox.errors import (
     CODING_UNKNOWN,
     CREDIT_HELD,
     GIVEN_UP,
+    INPUT_INVALID,
+    INVALID_REQUEST,
+    MODEL_NOT_FOUND,
+    MODEL_UNPRICED,
     NO_CREDIT,
     PROVIDER_UNAVAILABLE,
     RATE_LIMITED,
@@ -37,9 +41,11 @@ from farebox.errors import (
 from farebox.http.exchange import HeaderList
 from farebox.money import nanos_to_usd
 
-Form: TypeAlias = Literal["openai", "responses", "codex", "anthropic", "google", "cohere", "workers", "universal"]
+Form: TypeAlias = Literal[
+    "openai", "responses", "codex", "anthropic", "google", "cohere", "workers", "run", "universal"
+]
 
-DISCONNECTING: Final = ("cohere", "workers")
+DISCONNECTING: Final = ("cohere", "workers", "run")
 """Forms whose streams have no event that clients take for an error."""
 WAIT_MAX_SECONDS = 60
 """The longest `Retry-After` that a client is left to wait out."""
@@ -90,6 +96,15 @@ def _hopeless(problem: Problem) -> bool:
     if problem.retry_after is None:
         return problem.kind.status in _FINAL or problem.kind in _FINAL_WITHOUT_TIME
     return problem.retry_after > WAIT_MAX_SECONDS
+
+
+def as_run(problem: Problem) -> Problem:
+    """The problem as `/ai/run` tells it, which knows two kinds by codes of its own."""
+    if problem.kind is MODEL_UNPRICED:
+        return Problem(MODEL_NOT_FOUND, f"Model not found: {problem.message}")
+    if problem.kind is INVALID_REQUEST:
+        return Problem(INPUT_INVALID, f"Model execution failed (User Input Error): {problem.message}")
+    return problem
 
 
 def error_body(problem: Problem, form: Form, status: int, request_id: str) -> bytes:

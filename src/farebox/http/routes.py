@@ -23,6 +23,7 @@ from farebox.http.control import (
     logs,
     messages,
     model_aliases,
+    models,
     own,
     profile,
     provider_configs,
@@ -96,6 +97,9 @@ SERVED: tuple[Route, ...] = (
           summary="The caller's accounts"),
     Route(method="GET", path=ACCOUNT, handler=accounts.get_account, permissions=tuple(Permission),
           result=accounts.AccountInfo, summary="One account"),
+    Route(method="GET", path=f"{ACCOUNT}/ai/models/search", handler=models.search, permissions=tuple(Permission),
+          shape=Shape.PAGE, takes=models.ModelsQuery, result=models.Model,
+          summary="The models that can be called, and what they cost"),
 
     Route(method="GET", path=f"{BILLING}/credit-balance", handler=billing.credit_balance, permissions=BILLING_READ,
           result=billing.CreditBalance, summary="Credit balance, card and auto top-up, in cents"),

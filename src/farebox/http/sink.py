@@ -9,6 +9,7 @@ from farebox.http.keep_alive import KeepAlive, takes_comments
 from farebox.http.provider_errors import (
     DISCONNECTING,
     Form,
+    as_run,
     broken_event,
     error_body,
     error_headers,
@@ -108,6 +109,8 @@ class HttpSink:
 
     def fail(self, problem: Problem) -> None:
         """Respond with an error. If a response has begun, the client sees that it breaks off."""
+        if self._form == "run":
+            problem = as_run(problem)
         with contextlib.suppress(RuntimeError):
             status = error_status(problem, self._form, self._no_credit)
             body = error_body(problem, self._form, status, self._request_id)

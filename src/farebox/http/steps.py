@@ -183,8 +183,8 @@ async def common_call(services: Services, request: ProxyRequest) -> Call | Route
     if request.method != "POST" or path is None:
         raise Problem(NO_ROUTE, f"There is no {request.method} {request.path[:100]} here.")
     call = await compat_call(services, replace(request, path=path))
-    if isinstance(call, RouteName) and not call.is_alias and (request.slug != "compat" or path != "chat/completions"):
-        raise Problem(INVALID_REQUEST, "Dynamic routes are called on …/compat/chat/completions.")
+    if isinstance(call, RouteName) and not call.is_alias and path != "chat/completions":
+        raise Problem(INVALID_REQUEST, "Dynamic routes are called on a path that ends in chat/completions.")
     return call
 
 

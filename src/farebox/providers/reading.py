@@ -78,6 +78,20 @@ class Step(msgspec.Struct, frozen=True):
     config: Mapping[str, Any]
 
 
+class RunRead(msgspec.Struct, frozen=True):
+    """The body of `/ai/run`: a model, and where its input is in the body: from, to."""
+
+    model: str
+    input: tuple[int, int]
+
+
+class _Run(msgspec.Struct):
+    """As it is written."""
+
+    model: bodies.Name
+    input: msgspec.Raw
+
+
 class _Step(msgspec.Struct):
     """As it is written."""
 
@@ -98,6 +112,7 @@ _STEP_HEADERS_MAX: Final = 200
 _STEP_TARGET_MAX: Final = 16 * 1024
 """Bytes of a step's endpoint, as of the target of a request."""
 _MODEL_FIELD: Final = msgspec.json.Decoder(_ModelField)
+_RUN: Final = msgspec.json.Decoder(_Run)
 _STEPS: Final = msgspec.json.Decoder(list[_Step])
 _LISTED_MAX: Final = 1_000
 ROUTE_PREFIX: Final = "dynamic/"
@@ -181,6 +196,17 @@ def read_common(
         return CommonRead(slug, path, read_call(body, there, None if own_key else refusals.get(slug), own_key, model))
     except InvalidRequest as error:
         return CommonRead(slug, path, error)
+
+
+def read_run(body: bytes) -> RunRead:
+    """The model and the input of a body of `/ai/run`. Raises InvalidRequest."""
+    bounds.check(body)
+    run = bodies.decode(_RUN, body)
+    given = bytes(run.input)
+    if given[:1] != b"{":
+        raise InvalidRequest("Expected `object` - at `$.input`.")
+    start = body.rindex(given)
+    return RunRead(run.model, (start, start + len(given)))
 
 
 def read_steps(body: bytes) -> list[Step]:

@@ -18,6 +18,7 @@ from farebox.providers.formats.media import encoded_length, with_attachments, wi
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.providers.formats.tools import Declared
+from farebox.usage import Quantity
 
 MODEL_PATH: Final = re.compile(r"(?:^|/)run/(?P<model>@[a-z]+/[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)$")
 READING: Final = Reading(
@@ -46,6 +47,7 @@ class _RequestMessage(msgspec.Struct):
 class _Head(msgspec.Struct):
     messages: list[_RequestMessage] | None = None
     prompt: Any = None
+    text: Any = None
     stream: bool | None = None
     max_tokens: bodies.Tokens | None = None
     tools: list[Declared] | None = None
@@ -101,6 +103,7 @@ class WorkersAIRun(bodies.JsonBody):
             tools=len(head.tools or ()),
             output_max=head.max_tokens,
             clampable=True,
+            fixed=_spoken(head),
         )
         demand = with_attachments(demand, [message.content for message in head.messages or ()])
         if exact:
@@ -134,8 +137,15 @@ def _queued(head: _Head) -> bool:
     return bool(later) or head.requests is not None or head.request_id is not None
 
 
+def _spoken(head: _Head) -> dict[str, Quantity]:
+    """What speech may be priced by: the characters of its text."""
+    return {"input_characters": len(head.text)} if isinstance(head.text, str) else {}
+
+
 def _recording(audio: object) -> tuple[AudioLength, int]:
     """The duration of a recording in JSON, as base64 or as a list of bytes, and the bytes that it takes up."""
+    if isinstance(audio, dict):  # of Deepgram's models, with its content type
+        audio = audio.get("body")
     if isinstance(audio, str):
         return encoded_length("audio/", audio), len(audio)
     if isinstance(audio, list) and all(type(byte) is int and 0 <= byte < 256 for byte in audio):

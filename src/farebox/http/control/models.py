@@ -1,0 +1,167 @@
+"""The list of models in Cloudflare's form: those that this installation can call, and what they cost the account."""
+
+import re
+from typing import Any, Final, Literal
+from uuid import NAMESPACE_URL, uuid5
+
+import msgspec
+
+from farebox.gateway import DEFAULT_GATEWAY
+from farebox.http.control.wire import Paging
+from farebox.http.envelope import Response, page
+from farebox.http.model_list import callable_models
+from farebox.http.request import Request
+from farebox.http.validation import invalid
+from farebox.pricing.charge import PER_MILLION
+from farebox.pricing.model import Markup, ModelPrice
+from farebox.providers.naming import is_custom
+from farebox.runtime.own_providers import OwnProviders
+
+PER_PAGE_MAX: Final = 1000
+_TOKENS: Final = {
+    "input_tokens": "per M input tokens",
+    "cache_read_tokens": "per M cached input tokens",
+    "output_tokens": "per M output tokens",
+}
+_NANOS: Final = 10**9
+_is_embedding: Final = re.compile(r"embed|/bge-(?!reranker)", re.IGNORECASE).search
+
+Name = Literal[
+    "Text Generation", "Text Embeddings", "Text-to-Image", "Text-to-Speech", "Automatic Speech Recognition", "Other"
+]
+
+
+class ModelsQuery(Paging, frozen=True, kw_only=True):
+    """Nothing here is experimental or deprecated: `hide_experimental` and `include_deprecated` change nothing."""
+
+    search: str | None = None
+    task: str | None = None
+    author: str | None = None
+    source: float | None = None
+    hide_experimental: bool | None = None
+    include_deprecated: bool | None = None
+    format: str | None = None
+    per_page: int = 100
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    name: Name
+    description: str
+
+
+class Property(msgspec.Struct, frozen=True, kw_only=True):
+    """`context_window` in tokens, or `price`: a list of `unit`, `price`, `currency`."""
+
+    property_id: str
+    value: Any
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """`name` is what `/ai/run` and `/ai/v1/…` take."""
+
+    id: str
+    source: int
+    name: str
+    description: str
+    task: Task
+    tags: list[str]
+    properties: list[Property]
+
+
+async def search(request: Request, query: ModelsQuery) -> Response:
+    if query.format is not None:
+        raise invalid("The list is given in Cloudflare's form only: leave out 'format'", "query", "format")
+    gateway_id = request.headers.get("cf-aig-gateway-id") or DEFAULT_GATEWAY
+    own = await request.services.configuration.own_providers(request.account_id, gateway_id)
+    assert request.caller is not None
+    found = [
+        (slug, model)
+        for slug, model in callable_models(request.services, request.account_id, own, request.caller.models)
+        if _is_wanted(query, slug, model)
+    ]
+    priced = [(slug, model, _price(request, own, slug, model)) for slug, model in found]
+    if query.task is not None:
+        wanted = query.task.strip().lower()
+        priced = [entry for entry in priced if _task(*entry).lower() == wanted]
+    window = query.window(PER_PAGE_MAX)
+    shown = priced[window.offset : window.offset + window.per_page]
+    return page([_wire(request, *entry) for entry in shown], window.page, window.per_page, len(priced))
+
+
+def _is_wanted(query: ModelsQuery, slug: str, model: str) -> bool:
+    name, author = _name(slug, model), _author(slug, model)
+    if query.source is not None and query.source != _source(model):
+        return False
+    if query.author is not None and query.author.strip().lower() != author:
+        return False
+    return query.search is None or query.search.strip().lower() in name.lower()
+
+
+def _price(request: Request, own: OwnProviders, slug: str, model: str) -> ModelPrice | None:
+    services = request.services
+    if is_custom(slug):
+        custom = own.custom[slug].custom
+        return None if custom is None else custom.costs.find(model)
+    return services.configuration.prices.find(request.account_id, slug, model, services.clock.now_ms())
+
+
+def _wire(request: Request, slug: str, model: str, price: ModelPrice | None) -> Model:
+    name, task = _name(slug, model), _task(slug, model, price)
+    markup = request.services.configuration.prices.markup(
+        request.account_id, slug, model, request.services.clock.now_ms()
+    )
+    properties = []
+    if price is not None and price.context_window is not None:
+        properties.append(Property(property_id="context_window", value=str(price.context_window)))
+    if price is not None and (costs := _costs(price, Markup() if is_custom(slug) else markup)):
+        properties.append(Property(property_id="price", value=costs))
+    return Model(
+        id=str(uuid5(NAMESPACE_URL, name)),
+        source=_source(model),
+        name=name,
+        description=f"{model} of {slug}",
+        task=Task(id=str(uuid5(NAMESPACE_URL, task)), name=task, description=task),
+        tags=[],
+        properties=properties,
+    )
+
+
+def _costs(price: ModelPrice, markup: Markup) -> list[dict[str, Any]]:
+    """What the account pays for tokens, in US dollars; of prices with tiers, those of a small call."""
+    return [
+        {"unit": _TOKENS[rate.meter], "price": _dollars_per_million(rate.base, price, markup), "currency": "USD"}
+        for rate in price.rates
+        if rate.meter in _TOKENS
+    ]
+
+
+def _dollars_per_million(rate: int, price: ModelPrice, markup: Markup) -> float:
+    return rate * PER_MILLION * markup.parts_per_million / (price.denominator * PER_MILLION * _NANOS)
+
+
+def _name(slug: str, model: str) -> str:
+    return model if model.startswith("@") else f"{slug}/{model}"
+
+
+def _author(slug: str, model: str) -> str:
+    return model.split("/")[1].lower() if model.startswith("@") and "/" in model else slug
+
+
+def _source(model: str) -> int:
+    """1: Workers AI's models, as at Cloudflare; 2: others."""
+    return 1 if model.startswith("@") else 2
+
+
+def _task(slug: str, model: str, price: ModelPrice | None) -> Name:
+    """By the name, or else by what the model is charged for."""
+    if _is_embedding(model):
+        return "Text Embeddings"
+    meters = frozenset[str]() if price is None else price.meters
+    if any(meter.endswith("_seconds") for meter in meters) and "output_tokens" not in meters:
+        return "Automatic Speech Recognition"
+    if any(meter.endswith("_characters") for meter in meters):
+        return "Text-to-Speech"
+    if "output_tokens" in meters:
+        return "Text Generation"
+    return "Text-to-Image" if any("image" in meter for meter in meters) else "Other"

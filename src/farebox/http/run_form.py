@@ -1,0 +1,42 @@
+"""Calls of `/ai/run`: Workers AI's models in their own form, and others with the fields of their chat.
+
+As at Cloudflare, Anthropic's models take the fields of its Messages, all others those of OpenAI's chat completions; and
+the response is in Cloudflare's envelope, a stream as the provider sends it.
+"""
+
+from msgspec.structs import replace
+
+from farebox.calls.model import Call
+from farebox.errors import MODEL_NOT_FOUND, NO_ROUTE, Problem
+from farebox.http.build_call import ProxyRequest, RouteName, compat_call, native_call
+from farebox.http.parse_body import parse_body
+from farebox.memfile import part_of
+from farebox.providers.catalogue import provider_of
+from farebox.providers.naming import is_custom
+from farebox.providers.reading import read_run
+from farebox.runtime.services import Services
+
+
+async def run_call(services: Services, request: ProxyRequest) -> Call | RouteName:
+    """What is called. Raises Problem: NO_ROUTE, MODEL_NOT_FOUND, and those of other calls."""
+    if request.method != "POST":
+        raise Problem(NO_ROUTE, f"There is no {request.method} /ai/run.")
+    model, body = request.path, request.body
+    if not model:
+        run = await parse_body(services, request.watch, request.account_id, read_run, body)
+        model, body = run.model, part_of(body, *run.input)
+    if model.startswith("@"):
+        return await native_call(
+            services, replace(request, slug="workers-ai", path=f"run/{model}", body=body, known={})
+        )
+    call = await compat_call(services, replace(request, slug="rest", path=_path(model), body=body), model)
+    return call if isinstance(call, RouteName) else replace(call, enveloped=True)
+
+
+def _path(model: str) -> str:
+    """The common form of a model's input. Raises Problem (MODEL_NOT_FOUND)."""
+    author, _, name = model.partition("/")
+    provider = provider_of(author)
+    if not name or (provider is None and not is_custom(author)):
+        raise Problem(MODEL_NOT_FOUND, f"Model not found: {model[:100]}")
+    return "v1/messages" if provider is not None and provider.slug == "anthropic" else "chat/completions"
