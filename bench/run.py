@@ -61,6 +61,10 @@ class Case:
     """Whether the provider is also asked directly, to see what the server adds."""
     ramp_seconds: float = 0
     """The callers begin one after another over so long."""
+    gateway: str = "default"
+    """Which of the account's gateways is called (bench.served.GATEWAYS)."""
+    free: bool = False
+    """Whether the calls cost nothing, because the gateway's cache answers them."""
 
 
 CASES = {
@@ -73,6 +77,8 @@ CASES = {
         Case("st1", 1, stream=True),
         Case("st16", 16, stream=True),
         Case("paced", 32, stream=True, gap_ms=20, beside_direct=True),
+        Case("hit16", 16, gateway="cached", free=True),
+        Case("rules16", 16, gateway="ruled"),
     )
 }
 STREAMS = "streams"
@@ -94,14 +100,14 @@ class Bench:
     def __init__(self, programs: dict[str, Path], mock: Mock, served: Farebox) -> None:
         self._load_program = programs["load"]
         self._mock = mock
-        self._served = served
+        self.served = served
         self.responses = 0
         for name, more in (("plain", {}), ("stream", STREAMED)):
             (served.folder / f"{name}.json").write_text(json.dumps({**CHAT, **more}, separators=(",", ":")))
 
     def measure(self, case: Case, *, seconds: float, warm: float) -> dict[str, Any]:
         """One row: rates, times, processor time, memory, and whether the sums are exact."""
-        served, engine, pid = self._served, self._served.engine, self._served.pid
+        served, engine, pid = self.served, self.served.engine, self.served.pid
         if warm:
             self._mock.get(f"/control?latency=0&gap=0&events={EVENTS}")
             self._load(case, warm)
@@ -117,7 +123,7 @@ class Bench:
         now = machine.cpu_seconds(pid), engine.cpu_seconds(), machine.cpu_seconds(self._mock.pid)
         used, of_database, of_mock = (after - earlier for after, earlier in zip(now, before, strict=True))
         left, held = served.money()
-        expected = came["ok"] * (STREAM_NANOS if case.stream else PLAIN_NANOS)
+        expected = came["ok"] * (0 if case.free else STREAM_NANOS if case.stream else PLAIN_NANOS)
         spent = {name: round(now - threads.get(name, 0), 2) for name, now in machine.thread_seconds(pid).items()}
         return {
             "case": asdict(case),
@@ -159,10 +165,10 @@ class Bench:
         return self._load(case, DIRECT_SECONDS, direct=True)
 
     def _load(self, case: Case, seconds: float, *, direct: bool = False) -> dict[str, Any]:
-        served = self._served
+        served = self.served
         body = served.folder / ("stream.json" if case.stream else "plain.json")
         command: list[str | Path] = [self._load_program, "-b", body, "-c", str(case.connections)]
-        command += ["-p", str(self._mock.port)] if direct else ["-p", str(served.port), "-f", served.targets]
+        command += ["-p", str(self._mock.port)] if direct else ["-p", str(served.port), "-f", served.targets_of(case.gateway)]
         command += ["-t", str(seconds), "-r", str(case.ramp_seconds)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if not done.stdout:
@@ -277,6 +283,9 @@ def _books_are_clean(served: Farebox, accounts: int) -> bool:
 
 
 def _rows(arguments: argparse.Namespace, bench: Bench) -> Iterator[dict[str, Any]]:
+    gateways = {CASES[name].gateway for name in arguments.cases if name != STREAMS} - {"default"}
+    for gateway in sorted(gateways):
+        bench.served.make_gateway(gateway)
     for name in arguments.cases:
         if name == STREAMS:
             yield from bench.streams_at_once()

@@ -19,8 +19,23 @@ from bench.engines import SQLITE, Engine
 from farebox.model import Permission
 
 CREDIT_USD = 1_000_000
-PERMISSIONS = (Permission.RUN, Permission.READ)
-"""Calls need the first, the reads of the control plane the second."""
+PERMISSIONS = (Permission.RUN, Permission.READ, Permission.WRITE)
+"""Calls need the first, the reads of the control plane the second, gateways of the bench's own the third."""
+_NEVER_REACHED: dict[str, Any] = {"limit": CREDIT_USD, "limitType": "cost"}
+GATEWAYS: dict[str, dict[str, Any]] = {
+    "cached": {"cache_ttl": 24 * 3600},
+    "ruled": {
+        "spend_limits": {
+            "enabled": True,
+            "rules": [
+                _NEVER_REACHED | {"window": 24 * 3600, "technique": "fixed"},
+                _NEVER_REACHED | {"window": 3600, "token": {"mode": "partition"}},
+                _NEVER_REACHED | {"window": 30 * 24 * 3600, "model": {"mode": "partition"}},
+            ],
+        }
+    },
+}
+"""What distinguishes these from the default gateway. The rules' windows slide, but for the first one's."""
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 _ROOT = Path(__file__).parent.parent
@@ -71,6 +86,27 @@ class Farebox:
     @property
     def log(self) -> Path:
         return self.folder / "server.log"
+
+    def targets_of(self, gateway: str) -> Path:
+        """The same for another gateway of the accounts."""
+        return self.targets if gateway == "default" else self.folder / f"targets-{gateway}"
+
+    def make_gateway(self, name: str) -> None:
+        """On each of the accounts, over HTTP. Raises Broken."""
+        calls = self.targets.read_text()
+        plain = {"cache_invalidate_on_update": False, "cache_ttl": 0, "collect_logs": True}
+        limits = {"rate_limiting_interval": 0, "rate_limiting_limit": 0}
+        body = json.dumps({"id": name, **plain, **limits, **GATEWAYS[name]})
+        for line in calls.splitlines():
+            path, header = line.split("\t")
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+            with contextlib.closing(connection):
+                url = f"/client/v4/accounts/{path.split('/')[2]}/ai-gateway/gateways"
+                connection.request("POST", url, body, {"authorization": header.partition(": ")[2]})
+                response = connection.getresponse()
+                if response.status != 200:
+                    raise Broken(f"the gateway {name!r} cannot be made: {response.read().decode()}")
+        self.targets_of(name).write_text(calls.replace("/default/", f"/{name}/"))
 
     def money(self) -> tuple[int, int]:
         """Posted and held of all accounts together, in nano-dollars, as another process reads them."""
