@@ -168,7 +168,9 @@ class Bench:
         served = self.served
         body = served.folder / ("stream.json" if case.stream else "plain.json")
         command: list[str | Path] = [self._load_program, "-b", body, "-c", str(case.connections)]
-        command += ["-p", str(self._mock.port)] if direct else ["-p", str(served.port), "-f", served.targets_of(case.gateway)]
+        command += (
+            ["-p", str(self._mock.port)] if direct else ["-p", str(served.port), "-f", served.targets_of(case.gateway)]
+        )
         command += ["-t", str(seconds), "-r", str(case.ramp_seconds)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if not done.stdout:

@@ -78,6 +78,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     authentication: bool = True
     byok_only: bool = False
+    cache_coalesce: bool = False
+    """Of identical requests at once that the cache cannot answer, one goes to the provider, and the others wait for its
+    response. Farebox's own field; left out where it is false."""
     cache_invalidate_on_update: bool = False
     cache_ttl: Annotated[int, msgspec.Meta(ge=0, le=CACHE_TTL_MAX_SECONDS)] | None = 0
     collect_logs: bool = True
@@ -106,3 +109,10 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Either way, calls of Workers AI on the operator's key are paid from credit."""
     zdr: bool = False
     """Calls are paid from credit only where the provider retains nothing of them."""
+
+
+class ServedGateway(GatewayConfig, frozen=True, kw_only=True):
+    """A gateway as calls see it."""
+
+    cache_generation: int = 0
+    """Of what its cache may give."""

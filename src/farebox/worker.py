@@ -23,7 +23,12 @@ from farebox.runtime.leases import LEASE_MS, run_exclusive
 from farebox.runtime.observers import best_effort
 from farebox.runtime.operator_alarms import raise_alarm
 from farebox.runtime.services import Services
-from farebox.storage.cached_responses import accounts_with_responses, forget_expired
+from farebox.storage.cached_responses import (
+    accounts_with_responses,
+    forget_expired,
+    forget_leftovers,
+    list_leftovers,
+)
 from farebox.storage.calls import forget_logs_above, forget_logs_before, forget_logs_beyond, gateways_with_logs
 from farebox.storage.gateways import find_gateway
 from farebox.storage.sql import DatabaseUnavailable
@@ -177,8 +182,12 @@ async def _forget_slots(services: Services) -> None:
             await services.clock.sleep(PAUSE_SECONDS)
 
 
-async def _forget_expired_responses(services: Services) -> None:
+async def _forget_responses(services: Services) -> None:
+    """Those that have expired, and those of caches that were emptied."""
     database, at = services.database, services.clock.now_ms()
+    for account_id, gateway_id in await database.scan(list_leftovers):
+        while await database.write(partial(forget_leftovers, account_id=account_id, gateway_id=gateway_id)):
+            await services.clock.sleep(PAUSE_SECONDS)
     for account_id in await database.scan(accounts_with_responses):
         while await database.write(partial(forget_expired, account_id=account_id, at=at)):
             await services.clock.sleep(PAUSE_SECONDS)
@@ -201,7 +210,7 @@ async def _run_exclusive_jobs(services: Services) -> None:
         await run_exclusive(services, "reconcile", every_ms=DAY_MS, job=_reconcile)
     await run_exclusive(services, "messages", every_ms=DAY_MS, job=messages.daily)
     await run_exclusive(services, "logs", every_ms=HOUR_MS, job=_forget_logs)
-    await run_exclusive(services, "cache", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_expired_responses)
+    await run_exclusive(services, "cache", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_responses)
     await run_exclusive(services, "budgets", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_slots)
     if services.database.engine == "postgres":
         await run_exclusive(services, "rate_windows", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_windows)

@@ -11,10 +11,20 @@ import uvloop
 
 from farebox import worker
 from farebox.clock import SystemClock
+from farebox.limits.fair_memory import ENTRY_BYTES, FairMemory
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
-from farebox.storage.cached_responses import ROW_BYTES, CacheBounds, CachedResponse, find_response, keep_responses
+from farebox.storage.cached_responses import (
+    ROW_BYTES,
+    CacheBounds,
+    CachedResponse,
+    find_response,
+    forget_leftovers,
+    generation_prefix,
+    keep_responses,
+)
+from farebox.storage.gateways import find_gateway, put_gateway
 from farebox.storage.sql import Connection, rows
-from tests.calls.kit import differences, log_row, log_rows, set_gateway, set_provider, until
+from tests.calls.kit import differences, forget, log_row, log_rows, set_gateway, set_provider, until
 from tests.calls.upstream import serving
 from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.http.support import GATEWAY_FIELDS, http
@@ -109,6 +119,7 @@ def test_a_hit_is_the_original_response_free_and_in_the_log(farebox: Farebox, cu
     assert farebox.demo_stats()["requests"] == asked
     assert customer.balance.posted == spent
     assert customer.balance.held == 0
+    until(lambda: not farebox.services.tasks.running("records of hits"))  # nobody waits for them
     row = log_row(customer, hit.headers["cf-aig-log-id"])
     assert (row["cached"], row["cost"], row["tokens_in"], row["tokens_out"], row["success"]) == (True, 0, 0, 0, True)
     assert row["farebox"]["charge_nanos"] == 0
@@ -172,7 +183,7 @@ def test_how_long_and_until_what(farebox: Farebox, customer: Customer, monkeypat
     with monkeypatch.context() as later:
         later.setattr(CLOCK, "ahead_ms", 61_000)
         assert status(post(customer)) == "HIT"
-        farebox.run(worker._forget_expired_responses(farebox.services))
+        farebox.run(worker._forget_responses(farebox.services))
         assert len(stored(customer)) == 1
         later.setattr(CLOCK, "ahead_ms", 601_000)
         assert status(post(customer)) == "MISS"
@@ -212,34 +223,119 @@ def test_what_is_not_stored(farebox: Farebox, customer: Customer) -> None:
     assert stored(customer) == []
 
 
+class Store:
+    """The store of cached responses, with entries of the test's own."""
+
+    def __init__(self, farebox: Farebox) -> None:
+        self._farebox = farebox
+        self._database = farebox.services.database
+
+    def key(self, whose: Customer, number: int) -> str:
+        """Of the gateway's present generation."""
+        configuration = self._farebox.services.configuration
+        gateway = self._farebox.run(configuration.gateway(whose.account_id, "default"))
+        assert gateway is not None
+        return f"{generation_prefix(gateway.cache_generation)}key{number:04}"
+
+    def entry(self, whose: Customer, number: int) -> CachedResponse:
+        expires_at, body = CLOCK.now_ms() + 60_000 + number, b"x" * (10_000 - ROW_BYTES)
+        return CachedResponse(whose.account_id, "default", self.key(whose, number), expires_at, "text/plain", body)
+
+    def keep(self, of: list[CachedResponse], account: int = 2**30, everyone: int = 2**30) -> None:
+        job = partial(keep_responses, responses=of, bounds=CacheBounds(account, everyone))
+        self._farebox.run(self._database.write(job))
+
+    def has(self, whose: Customer, number: int) -> bool:
+        key, now = self.key(whose, number), CLOCK.now_ms()
+        wanted = partial(find_response, account_id=whose.account_id, gateway_id="default", key=key, at=now)
+        return self._farebox.run(self._database.get(wanted)) is not None
+
+    @property
+    def everyone(self) -> int:
+        """The sum as it is kept."""
+        ((kept,),) = read_now(self._database, lambda c: rows(c, "SELECT bytes FROM cache_sum"))
+        return int(kept)
+
+
 def test_bounds_are_kept_and_nobody_takes_the_room_of_others(farebox: Farebox, customer: Customer) -> None:
-    other, services = farebox.funded("1"), farebox.services
+    other, store = farebox.funded("1"), Store(farebox)
     set_gateway(other, cache_ttl=60)
-    body, now = b"x" * (10_000 - ROW_BYTES), CLOCK.now_ms()
+    store.keep([store.entry(other, n) for n in range(3)])
+    store.keep([store.entry(customer, n) for n in range(12)], account=100_000)
+    # the soonest to expire have gone
+    assert (total(customer), store.has(customer, 1), store.has(customer, 2)) == (100_000, False, True)
+    store.keep([store.entry(customer, 12)], 100_000, store.everyone - 50_000)
+    assert (total(customer), store.has(customer, 12)) == (50_000, True)
+    assert all(store.has(other, n) for n in range(3))
+    ((counted,),) = read_now(farebox.services.database, lambda c: rows(c, "SELECT sum(size) FROM cached_responses"))
+    assert store.everyone == counted
 
-    def entry(whose: Customer, number: int) -> CachedResponse:
-        return CachedResponse(
-            whose.account_id, "default", f"key{number}", now + 1, now + 60_000 + number, "text/plain", body
-        )
 
-    def keep(of: list[CachedResponse], account: int, everyone: int) -> None:
-        farebox.run(
-            services.database.write(partial(keep_responses, responses=of, bounds=CacheBounds(account, everyone)))
-        )
+def test_an_emptied_cache_gives_nothing_at_once_and_is_removed_bit_by_bit(farebox: Farebox, customer: Customer) -> None:
+    store, services = Store(farebox), farebox.services
+    old = [store.entry(customer, number) for number in range(250)]
+    store.keep(old)
+    assert (len(stored(customer)), store.has(customer, 1)) == (250, True)
 
-    def has(whose: Customer, number: int) -> bool:
-        wanted = partial(find_response, account_id=whose.account_id, gateway_id="default", key=f"key{number}", at=now)
-        return farebox.run(services.database.get(wanted)) is not None
+    def empty(connection: Connection) -> None:
+        found = find_gateway(connection, customer.account_id, "default")
+        assert found is not None
+        put_gateway(connection, found, empty_cache=True)
 
-    keep([entry(other, n) for n in range(3)], 2**20, 2**30)
-    keep([entry(customer, n) for n in range(12)], 100_000, 2**30)
-    assert (total(customer), has(customer, 1), has(customer, 2)) == (100_000, False, True)  # the soonest to expire
-    ((everyone,),) = read_now(
-        services.database, lambda c: rows(c, "SELECT sum(bytes) FROM cache_totals WHERE bucket = 0")
-    )
-    keep([entry(customer, 12)], 100_000, int(everyone) - 50_000)
-    assert (total(customer), has(customer, 12)) == (50_000, True)
-    assert all(has(other, n) for n in range(3))
+    farebox.run(services.database.write(empty))
+    forget(farebox)
+    assert (len(stored(customer)), store.has(customer, 1)) == (250, False)
+    store.keep(old[:1])  # of a call that began before
+    new = store.entry(customer, 7)
+    store.keep([new])
+    left = partial(forget_leftovers, account_id=customer.account_id, gateway_id="default")
+    assert farebox.run(services.database.write(left)) is True
+    assert len(stored(customer)) == 151
+    farebox.run(worker._forget_responses(services))
+    assert stored(customer) == [("default", new.size)]
+    assert (total(customer), store.has(customer, 7)) == (new.size, True)
+
+
+def test_what_was_found_is_given_from_memory_for_a_second(
+    farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = post(customer)
+    assert len(stored(customer)) == 1
+    assert status(post(customer)) == "HIT"
+
+    def remove(connection: Connection) -> None:
+        key = key_of(connection, customer.account_id)
+        connection.execute(f"DELETE FROM cached_responses WHERE {OF_ACCOUNT}", key)
+
+    with monkeypatch.context() as stands_still:
+        now = CLOCK.now_ms()
+        stands_still.setattr(CLOCK, "now_ms", lambda: now)
+        assert status(post(customer)) == "HIT"
+        farebox.run(farebox.services.database.write(remove))
+        again = post(customer)
+        assert (status(again), again.content) == ("HIT", first.content)
+        new = post(customer, cf_aig_skip_cache="true")
+        assert post(customer).content == new.content != first.content  # what is stored anew is given at once
+        stored(customer)
+        farebox.run(farebox.services.database.write(remove))
+        now += 1_001
+        assert status(post(customer)) == "MISS"
+
+
+def test_memory_is_shared_fairly() -> None:
+    memory: FairMemory[int, int] = FairMemory(20 * ENTRY_BYTES, 12 * ENTRY_BYTES)
+    for number in range(4):
+        memory.put("modest", number, number, 0)
+    for number in range(100):
+        memory.put("greedy", number, number, 0)
+    assert [memory.get("greedy", number) for number in (87, 88)] == [None, 88]
+    assert [memory.get("modest", number) for number in range(4)] == [0, 1, 2, 3]
+    for number in range(8):
+        memory.put("third", number, number, 0)
+    assert memory.bytes == 20 * ENTRY_BYTES
+    assert all(memory.get(whose, number) is not None for whose, number in (("greedy", 99), ("modest", 3), ("third", 7)))
+    memory.put("modest", 3, 30, 12 * ENTRY_BYTES)  # larger than all that it may have
+    assert memory.get("modest", 3) is None
 
 
 def test_a_hit_needs_no_credit_and_the_official_sdk_takes_it(farebox: Farebox) -> None:

@@ -8,7 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,6 +175,10 @@ class Taken:
 
     async def record(self, account_id: str, record: CallWritten) -> None:
         self.recorded.append(record.row(Verdict(Outcome.UNKNOWN)).log_id)
+
+    async def record_all(self, records: Sequence[tuple[str, CallWritten]]) -> None:
+        for account_id, record in records:
+            await self.record(account_id, record)
 
     async def close(self) -> None: ...
 

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from farebox.calls.buffered_response import FREE
+from farebox.calls.coalescing import response_of_another
 from farebox.calls.envelope import in_envelope
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.logs import with_room
@@ -22,8 +23,9 @@ from farebox.metrics.families import CACHE_LOOKUPS
 from farebox.providers.catalogue import CALLER_KEY_HEADERS
 from farebox.providers.formats.base import Observed
 from farebox.runtime.observers import best_effort
+from farebox.runtime.response_cache import Recalled
 from farebox.runtime.services import Services
-from farebox.storage.cached_responses import CachedResponse
+from farebox.storage.cached_responses import CachedResponse, generation_prefix
 from farebox.storage.sql import DatabaseUnavailable
 
 REQUEST_MAX: Final = 256 * 2**10
@@ -38,48 +40,49 @@ def is_cacheable(body: Body) -> bool:
     return isinstance(body, bytes) and len(body) <= REQUEST_MAX
 
 
-async def cached_response(services: Services, call: Call) -> tuple[str, bytes] | None:
-    """Content type and body of the response that is stored for the call; None where there is none, or none is wanted,
-    or it cannot be read now."""
-    use = call.cache
+async def cached_response(services: Services, call: Call, watch: Watch) -> CachedResponse | None:
+    """The response that is stored for the call, or that of a call like it that is under way; None where there is none,
+    or none is wanted, or it cannot be read now. Raises Interrupted if the caller goes while it waits for another's."""
+    use, cache, found = call.cache, services.response_cache, None
     if use is None:
         return None
-    found = None
     if not use.skip:
+        known = bool(use.name)
+        key = key_of(call)
+        found = cache.at_hand(call.account_id, key, call.started_at)
         try:
-            found = await services.response_cache.find(
-                call.account_id, call.gateway_id, key_of(call), services.clock.now_ms()
-            )
+            found = found or await cache.find(call.account_id, call.gateway_id, key, call.started_at)
         except DatabaseUnavailable as error:
             services.database.report_failure(error)
+        if found is None and use.coalesce:
+            # One that was under way when the store was asked may be complete by now.
+            found = await response_of_another(cache, key, watch) or cache.at_hand(
+                call.account_id, key, services.clock.now_ms()
+            )
+        elif found is not None and not known and use.body and use.read is not None:
+            cache.learn(call.account_id, use.scope, use.body, Recalled(use.read, key))
     services.metrics.count(CACHE_LOOKUPS, "miss" if found is None else "hit")
     return found
 
 
-async def serve_hit(services: Services, call: Call, sink: Sink, watch: Watch, found: tuple[str, bytes]) -> None:
-    """Record the call, and answer it with what was `found`. Raises DatabaseUnavailable."""
+async def serve_hit(services: Services, call: Call, sink: Sink, watch: Watch, found: CachedResponse) -> None:
+    """Answer the call with what was `found`, and record it soon."""
     if call.gateway.log_management_strategy == "STOP_INSERTING":
         call = await with_room(services, call)
-    content_type, body = found
+    content_type, body = found.content_type, found.body
     context = CallContext(services, call, sink, watch, services.clock.monotonic())
     logged = LoggedBody(services.settings.log_body_limit_bytes if call.logged and call.log_bodies else -1)
     logged.response_type = content_type.partition(";")[0].strip().lower()
     logged.keep(body)
-    await record_hit(context, logged)
     sink.respond(200, [("content-type", content_type)] if content_type else [], in_envelope(call, 200, body))
+    await record_hit(context, logged)
 
 
-def key_of(call: Call) -> str:
-    """By what the response is found again; within an account and a gateway."""
+def scope_of(call: Call) -> bytes:
+    """What the head of the call's request comes to."""
     use = call.cache
-    if use is not None and use.key:  # still in a form that the caller reads
-        stream = call.parsed is not None and call.parsed.stream
-        parts = [
-            b"own",
-            use.key.encode(),
-            call.format.name.encode() if call.format else b"",
-            b"01"[stream : stream + 1],
-        ]
+    if use is not None and use.key:  # the response is still in a form that the caller reads
+        parts = [b"own", use.key.encode(), call.format.name.encode() if call.format else b""]
     else:
         meant = sorted(
             (name, value) for name, value in call.headers if name.startswith(_MEANT) and name not in CALLER_KEY_HEADERS
@@ -90,13 +93,23 @@ def key_of(call: Call) -> str:
             call.url.encode(),
             msgspec.json.encode(meant),
             call.content_type.encode(),
-            _canonical(call.small_body, call.content_type),
         ]
     digest = hashlib.sha256()
     for part in (call.account_id.encode(), call.gateway_id.encode(), _payer(call), *parts):
         digest.update(len(part).to_bytes(8))
         digest.update(part)
-    return digest.hexdigest()
+    return digest.digest()
+
+
+def key_of(call: Call) -> str:
+    """By what the response of a call that uses the cache is found again."""
+    use = call.cache
+    assert use is not None
+    if not use.name:
+        stream = call.parsed is not None and call.parsed.stream
+        body = b"01"[stream : stream + 1] if use.key else _canonical(call.small_body, call.content_type)
+        use.name = generation_prefix(use.generation) + hashlib.sha256(use.scope + body).hexdigest()
+    return use.name
 
 
 def _payer(call: Call) -> bytes:
@@ -132,11 +145,11 @@ def remember(stage: Responded, observed: Observed, headers: list[tuple[str, str]
                 call.account_id,
                 call.gateway_id,
                 key_of(call),
-                call.started_at,
                 services.clock.now_ms() + use.ttl_seconds * 1000,
                 named.get("content-type", ""),
                 body,
-            )
+            ),
+            services.clock.now_ms(),
         )
 
 

@@ -13,7 +13,7 @@ from farebox.pricing.custom_cost import CustomCost
 from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.outline import Outline
-from farebox.providers.reading import Place
+from farebox.providers.reading import Place, Read
 from farebox.providers.upstream import SentHead
 from farebox.runtime.provider_access import ProviderAccess
 
@@ -26,15 +26,27 @@ class KeyLimit(msgspec.Struct, frozen=True):
     seconds: int
 
 
-class CacheUse(msgspec.Struct, frozen=True):
+class CacheUse(msgspec.Struct):
     """How a call uses its gateway's cache."""
 
     ttl_seconds: int
     """How long its response may be given again."""
+    generation: int
+    """Of what the cache may give, since it was emptied last."""
     skip: bool = False
     """A stored response is not wanted; the new one is stored."""
     key: str = ""
     """The caller's own, in the place of what the request says."""
+    coalesce: bool = False
+    """A call like one that is under way waits for its response."""
+    scope: bytes = b""
+    """What the request's head comes to: the same for requests whose bodies alone decide whether they are the same."""
+    body: bytes = b""
+    """As it was sent; empty where the scope does not decide what is read of it."""
+    read: Read | None = None
+    """What was read of it."""
+    name: str = ""
+    """By what the response is found again, once that is known (calls.cache.key_of)."""
 
 
 class TraceContext(msgspec.Struct, frozen=True):

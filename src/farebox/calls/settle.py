@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from farebox.calls.causes import cause_of
 from farebox.calls.counting import may_count, price_by_count
 from farebox.calls.endings import BY_CALLER, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
+from farebox.calls.hit_records import write_soon
 from farebox.calls.logged_body import LoggedBody, logged_request, logged_response
 from farebox.calls.persist import persist
 from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, PricedUsage, price_response
@@ -102,8 +103,8 @@ async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | 
 
 
 async def record_hit(context: CallContext, logged: LoggedBody) -> None:
-    """Record a call that is answered with a response from the cache: it used nothing, and costs nothing. Raises
-    DatabaseUnavailable."""
+    """Record a call that was answered with a response from the cache: it used nothing, and costs nothing. Raises
+    nothing."""
     services, call = context.services, context.call
     ended = Ended(
         "free",
@@ -115,7 +116,13 @@ async def record_hit(context: CallContext, logged: LoggedBody) -> None:
         request_body=logged_request(services, call),
         cached=True,
     )
-    await _end(Priced(context, None, None), ended, _FROM_CACHE, None, hold=False)
+    record = CallRecord(call, ended, _FROM_CACHE, None, None, None)
+    _count(context, ended, None)
+    _write_log(record, None, settled=False, ended_hold=False)
+    if call.gateway.otel is not None:
+        with best_effort("spans"):
+            queue_span(services, record, 0)
+    await write_soon(services, record)
 
 
 def _learn(context: CallContext, terms: Terms, observed: Observed, priced: PricedUsage) -> None:
@@ -220,10 +227,11 @@ async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPri
     return Settled(verdict if ended_hold else None)
 
 
-def _count(context: CallContext, ended: Ended, seconds: float) -> None:
-    """The metrics; `seconds` is what the ledger took. Raises nothing."""
+def _count(context: CallContext, ended: Ended, seconds: float | None) -> None:
+    """The metrics; `seconds` is what the ledger took, if anybody waited for it. Raises nothing."""
     try:
-        context.services.metrics.settle_took(seconds)
+        if seconds is not None:
+            context.services.metrics.settle_took(seconds)
         context.services.metrics.call_ended(
             context.call.provider,
             ended.outcome,

@@ -6,8 +6,8 @@ from urllib.parse import parse_qsl, quote, urlencode
 import msgspec
 from msgspec.structs import replace
 
-from farebox.calls.cache import is_cacheable
-from farebox.calls.model import Call, KeyLimit, TraceContext
+from farebox.calls.cache import is_cacheable, scope_of
+from farebox.calls.model import CacheUse, Call, KeyLimit, TraceContext
 from farebox.calls.watch import Watch
 from farebox.errors import (
     INVALID_REQUEST,
@@ -16,7 +16,7 @@ from farebox.errors import (
     REQUEST_REFUSED,
     Problem,
 )
-from farebox.gateway import GatewayConfig
+from farebox.gateway import ServedGateway
 from farebox.http.caching import cache_use
 from farebox.http.credentials import is_ours
 from farebox.http.exchange import RequestHeaders
@@ -79,7 +79,7 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     log_id: str
     account_id: str
     gateway_id: str
-    gateway: GatewayConfig
+    gateway: ServedGateway
     slug: str
     path: str
     query: str
@@ -109,6 +109,11 @@ def known_call(services: Services, request: ProxyRequest) -> Call | None:
     known = request.known.get(request.slug)
     if known is None or known.format is None or not (isinstance(request.body, bytes) and is_light(request.body)):
         return None
+    use = known.cache
+    if use is not None and not use.skip:
+        recalled = services.response_cache.recall(known.account_id, use.scope, request.body)
+        if recalled is not None:
+            return _with_body(services, request, known, recalled.read, recalled.key)
     refused = None if known.own_key else services.refusals.get(known.provider)
     try:
         read = parse_here(read_as, known.format, request.body, known.place, refused, known.own_key)
@@ -246,12 +251,15 @@ def _call(
         cache=cache_use(request.headers, gateway) if _may_cache(request, metering) else None,
         trace=None if gateway.otel is None else request.trace or trace_of(request.headers),
     )
+    if known.cache is not None:
+        known.cache.scope = scope_of(known)
     request.known[known.provider if request.slug in COMMON else request.slug] = known
     return _with_body(services, request, known, read)
 
 
-def _with_body(services: Services, request: ProxyRequest, known: Call, read: Read) -> Call:
-    """The call of this request, with what is `known` from its head. Raises Problem."""
+def _with_body(services: Services, request: ProxyRequest, known: Call, read: Read, cached_as: str = "") -> Call:
+    """The call of this request, with what is `known` from its head. `cached_as`: the key of its response in the cache,
+    if that is known. Raises Problem."""
     _check_read(known.access.provider, read, own=known.own_key)
     limits = request.gateway.spend_limits
     if read.parsed is None and known.format is not None and limits is not None and limits.enabled and limits.rules:
@@ -270,7 +278,7 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
         outline=outline,
         started_at=services.clock.now_ms(),
         client=request.client,
-        cache=known.cache if known.cache is not None and _is_cacheable(body, read) else None,
+        cache=None if known.cache is None else _cache_use(known, request.body, body, read, cached_as),
     )
 
 
@@ -294,8 +302,15 @@ def _may_cache(request: ProxyRequest, metering: Metering) -> bool:
     return request.method == "POST" and not isinstance(metering, Plain)
 
 
-def _is_cacheable(body: Body, read: Read) -> bool:
-    return is_cacheable(body) and read.parsed is not None and not read.parsed.unmetered
+def _cache_use(known: Call, sent: Body, body: Body, read: Read, cached_as: str) -> CacheUse | None:
+    """How a call with this body uses the cache. `sent`: the body as it came."""
+    use = known.cache
+    if use is None or not is_cacheable(body) or read.parsed is None or read.parsed.unmetered:
+        return None
+    # One scope has requests to several providers under a key of the caller's own, and a common form's body is read
+    # in its own way.
+    told = isinstance(sent, bytes) and not (use.key or known.common_form)
+    return replace(use, body=sent if told else b"", read=read, name=cached_as)
 
 
 def _check_read(provider: Provider, read: Read, *, own: bool) -> None:

@@ -1,12 +1,15 @@
 """How a request uses its gateway's cache: by its headers, else as the gateway says."""
 
+from collections.abc import Callable
 from typing import Final
 
-from farebox.calls.cache import cached_response, serve_hit
+from farebox.calls.cache import cached_response, key_of, serve_hit
+from farebox.calls.coalescing import under_way
 from farebox.calls.model import CacheUse, Call
+from farebox.calls.serve import serve_call
 from farebox.calls.watch import Watch
 from farebox.errors import INVALID_REQUEST, Problem
-from farebox.gateway import CACHE_TTL_MAX_SECONDS, GatewayConfig
+from farebox.gateway import CACHE_TTL_MAX_SECONDS, ServedGateway
 from farebox.http.exchange import RequestHeaders
 from farebox.http.payer import flag
 from farebox.http.sink import HttpSink
@@ -19,7 +22,7 @@ TTL_OF_KEY_SECONDS: Final = 300
 KEY_MAX: Final = 512
 
 
-def cache_use(headers: RequestHeaders, gateway: GatewayConfig) -> CacheUse | None:
+def cache_use(headers: RequestHeaders, gateway: ServedGateway) -> CacheUse | None:
     """None where the response is neither looked for nor stored. Raises Problem."""
     key = headers.get("cf-aig-cache-key") or ""
     wanted = _ttl(headers)
@@ -29,7 +32,13 @@ def cache_use(headers: RequestHeaders, gateway: GatewayConfig) -> CacheUse | Non
     if not ttl:
         return None
     skip = headers.get("cf-aig-skip-cache")
-    return CacheUse(ttl, flag(headers.get("cf-skip-cache") if skip is None else skip, default=False), key)
+    return CacheUse(
+        ttl,
+        gateway.cache_generation,
+        flag(headers.get("cf-skip-cache") if skip is None else skip, default=False),
+        key,
+        gateway.cache_coalesce,
+    )
 
 
 def _ttl(headers: RequestHeaders) -> int | None:
@@ -52,9 +61,20 @@ def _ttl(headers: RequestHeaders) -> int | None:
 
 async def answered_from_cache(services: Services, call: Call, sink: HttpSink, watch: Watch) -> bool:
     """Whether there was a stored response for the call, and it is answered. Raises DatabaseUnavailable."""
-    found = await cached_response(services, call)
+    found = await cached_response(services, call, watch)
     if found is None:
         return False
     sink.of(call, "HIT")
     await serve_hit(services, call, sink, watch, found)
     return True
+
+
+async def serve_missed(
+    services: Services, call: Call, sink: HttpSink, watch: Watch, more: Callable[[], bool] | None = None
+) -> bool:
+    """As `serve_call` does, a call that the cache could not answer."""
+    use = call.cache
+    if use is None or use.skip or not use.coalesce:
+        return await serve_call(services, call, sink, watch, more)
+    with under_way(services.response_cache, key_of(call)):
+        return await serve_call(services, call, sink, watch, more)

@@ -20,7 +20,7 @@ from farebox.errors import (
 from farebox.gateway import GatewayConfig
 from farebox.http import cross_origin
 from farebox.http.build_call import COMMON, ProxyRequest, RouteName, known_call, native_call
-from farebox.http.caching import answered_from_cache
+from farebox.http.caching import answered_from_cache, serve_missed
 from farebox.http.call_body import body_of, check_credit
 from farebox.http.call_target import RUN, Target, target_of
 from farebox.http.envelope import database_unavailable
@@ -144,7 +144,7 @@ class DataPlane:
                     return
                 count_key(services, call)
                 sink.of(call)
-                await serve_call(services, call, sink, watch)
+                await (serve_call if call.cache is None else serve_missed)(services, call, sink, watch)
         finally:
             services.calls.end(target.account_id)
 

@@ -4,7 +4,7 @@ import msgspec
 
 from farebox.calls.model import Call
 from farebox.errors import GATEWAY_UNKNOWN, Problem
-from farebox.gateway import GatewayConfig
+from farebox.gateway import ServedGateway
 from farebox.http.call_target import Target
 from farebox.http.credentials import authorize_run, read_credentials
 from farebox.http.exchange import Exchange
@@ -25,7 +25,7 @@ class Permit(msgspec.Struct, frozen=True):
     """None: the gateway serves callers without one, on their own key."""
     own_key: bool
     """The caller's own provider key pays."""
-    gateway: GatewayConfig
+    gateway: ServedGateway
     own: OwnProviders
     """The keys that are stored for the gateway, and the account's custom providers."""
     calls: dict[str, Call] = {}

@@ -10,7 +10,6 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from farebox.calls.model import Call, TraceContext
-from farebox.calls.serve import serve_call
 from farebox.calls.watch import Watch
 from farebox.errors import (
     ADDRESS_REFUSED,
@@ -32,7 +31,7 @@ from farebox.errors import (
     Problem,
 )
 from farebox.http.build_call import ProxyRequest, RouteName, compat_call, native_call
-from farebox.http.caching import OLD_NAMES, answered_from_cache
+from farebox.http.caching import OLD_NAMES, answered_from_cache, serve_missed
 from farebox.http.credentials import StepHeaders, read_credentials
 from farebox.http.exchange import RequestHeaders
 from farebox.http.key_limit import count_key
@@ -110,7 +109,7 @@ async def serve_steps(services: Services, steps: Steps, sink: HttpSink, watch: W
                 return
             count_key(services, call)
             sink.of(call)
-            if await serve_call(services, call, sink, watch, steps.more):
+            if await serve_missed(services, call, sink, watch, steps.more):
                 return
         except Problem as problem:
             if not steps.after(problem):

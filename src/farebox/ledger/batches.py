@@ -24,20 +24,15 @@ from farebox.ledger.spending import window_start
 from farebox.storage.account_keys import key_of
 from farebox.storage.accounts import find_account
 from farebox.storage.activity import note_activity
-from farebox.storage.calls import (
-    ADD_USAGE,
-    INSERT_CALL,
-    UNRECORDED,
-    CallRow,
-    call_values,
-)
+from farebox.storage.calls import ADD_USAGE, INSERT_CALL, UNRECORDED, CallRow, call_values
 from farebox.storage.sql import Connection
 from farebox.storage.sqlite import SqliteConnection
 from farebox.storage.sqlite.database import SqliteDatabase
 from farebox.storage.sqlite.writer import by_itself
 
-_Item: TypeAlias = Hold | Settle | Release | tuple[str, CallWritten]
-"""A command, or an account and the row of a call for which nothing was held."""
+_Rows: TypeAlias = Sequence[tuple[str, CallWritten]]
+"""Of calls for which nothing was held, each with its account."""
+_Item: TypeAlias = Hold | Settle | Release | _Rows
 
 
 class BatchLedger:
@@ -58,7 +53,10 @@ class BatchLedger:
         """Nothing is known beforehand."""
 
     async def record(self, account_id: str, record: CallWritten) -> None:
-        await self._database.write_grouped(self, (account_id, record))
+        await self.record_all([(account_id, record)])
+
+    async def record_all(self, records: _Rows) -> None:
+        await self._database.write_grouped(self, records)
 
     async def close(self) -> None:
         """Nothing to do: what was sent is the database's to finish."""
@@ -80,12 +78,12 @@ class BatchLedger:
 
     def one_of(self, connection: Connection, item: _Item) -> Verdict:
         self.slow += 1
-        if not isinstance(item, tuple):
+        if isinstance(item, Hold | Settle | Release):
             return apply_left(connection, item)
-        account_id, record = item
-        account = find_account(connection, account_id)
-        if account is not None:
-            record.write(connection, account.bucket, Verdict(Outcome.UNKNOWN))
+        for account_id, record in item:
+            account = find_account(connection, account_id)
+            if account is not None:
+                record.write(connection, account.bucket, Verdict(Outcome.UNKNOWN))
         return Verdict(Outcome.DONE)
 
 
@@ -192,11 +190,11 @@ class _Batch:
 
     def do(self, item: _Item) -> Verdict | None:
         """The verdict; None if it is not common, and then nothing is done."""
-        if isinstance(item, tuple):
-            account_id, record = item
-            account = self._account(account_id)
-            if account is not None:
-                self._calls.append((account.bucket, record.row(Verdict(Outcome.UNKNOWN))))
+        if not isinstance(item, Hold | Settle | Release):
+            for account_id, record in item:
+                account = self._account(account_id)
+                if account is not None:
+                    self._calls.append((account.bucket, record.row(Verdict(Outcome.UNKNOWN))))
             return Verdict(Outcome.DONE)
         account = self._account(item.account_id)
         if account is None:

@@ -1,5 +1,6 @@
 """The ledger whose every command is a job of the database: on PostgreSQL, what the lanes leave to it."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from farebox.ledger.commands import CallWritten, Command, Outcome, Verdict
@@ -23,6 +24,10 @@ class JobLedger:
 
     async def record(self, account_id: str, record: CallWritten) -> None:
         await self._database.write(partial(_record, account_id, record))
+
+    async def record_all(self, records: Sequence[tuple[str, CallWritten]]) -> None:
+        for account_id, record in records:
+            await self.record(account_id, record)
 
     async def close(self) -> None:
         """Nothing to do: what was sent is the database's to finish."""

@@ -16,6 +16,7 @@ process that finds itself fenced, because it was declared dead, reconnects and s
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 
 import structlog
@@ -88,6 +89,16 @@ class LaneLedger:
         else:
             await self._send(account_id, values[1], None, record, values)
 
+    async def record_all(self, records: Sequence[tuple[str, CallWritten]]) -> None:
+        sent = []
+        for account_id, record in records:
+            values = alone(account_id, record)
+            if values is None:
+                await self._jobs.record(account_id, record)
+            else:
+                sent.append(await self._put(account_id, values[1], None, record, values))
+        await asyncio.gather(*(verdict for verdict in sent if isinstance(verdict, asyncio.Future)))
+
     async def _send(
         self,
         account_id: str,
@@ -96,6 +107,18 @@ class LaneLedger:
         record: CallWritten | None,
         values: Values,
     ) -> Verdict:
+        verdict = await self._put(account_id, key, command, record, values)
+        return verdict if isinstance(verdict, Verdict) else await verdict
+
+    async def _put(
+        self,
+        account_id: str,
+        key: str,
+        command: Hold | Settle | Release | None,
+        record: CallWritten | None,
+        values: Values,
+    ) -> "asyncio.Future[Verdict] | Verdict":
+        """What will become the verdict; the verdict itself if there is no such account."""
         self._database.check()
         bucket = self._buckets.known.get(account_id)
         if bucket is None:
@@ -110,7 +133,7 @@ class LaneLedger:
         lane.check()
         item = Item(account_id, key, command, record, values, self._loop.create_future())
         lane.put(item)
-        return await item.future
+        return item.future
 
     def do_slowly(self, item: Item) -> None:
         """Carry the item out as a job; its sender gets the result."""

@@ -1,5 +1,6 @@
 """The ledger as the rest of the program sees it: send a command, await the verdict."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from farebox.ledger.commands import CallWritten, Command, Verdict
@@ -28,6 +29,10 @@ class Ledger(Protocol):
 
         Raises storage.sql.DatabaseUnavailable, as `do` does.
         """
+        ...
+
+    async def record_all(self, records: Sequence[tuple[str, CallWritten]]) -> None:
+        """`record` for many at once, each with its account; all or some of them are written if it raises."""
         ...
 
     async def close(self) -> None:

@@ -9,9 +9,10 @@ from typing import TypeVar
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from farebox.clock import Clock
-from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
+from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, ServedGateway
 from farebox.model import AccessToken, Caller, Permission
 from farebox.pricing.compiler import PriceList
 from farebox.pricing.pricebook import OwnMarkup, OwnPrice, PriceBook
@@ -131,7 +132,7 @@ class Configuration:
             return None
         return Caller(email, found[1], frozenset(Permission))
 
-    async def gateway(self, account_id: str, gateway_id: str, *, create: bool = True) -> GatewayConfig | None:
+    async def gateway(self, account_id: str, gateway_id: str, *, create: bool = True) -> ServedGateway | None:
         """The gateway's configuration, or None. `default` is created on first use, if `create`."""
         known = self._accounts.of(account_id)
         config = known.gateways.get(gateway_id)
@@ -141,13 +142,12 @@ class Configuration:
         if not makes and self._no_gateways.get(key) is known:
             return None
         row = await self._database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
-        if row is not None:
-            config = msgspec.json.decode(row.config, type=GatewayConfig)
-        elif makes:
-            config = await self._make_default(account_id)
-        else:
+        if row is None and makes:
+            row = await self._make_default(account_id)
+        if row is None:
             _remember(self._no_gateways, key, known)
             return None
+        config = replace(msgspec.json.decode(row.config, type=ServedGateway), cache_generation=row.cache_generation)
         self._accounts.keep(known, known.gateways, gateway_id, config)
         return config
 
@@ -201,17 +201,19 @@ class Configuration:
         """How to reach the provider; None if Farebox does not know it."""
         return self._providers.get(slug)
 
-    async def _make_default(self, account_id: str) -> GatewayConfig:
-        config = GatewayConfig()
+    async def _make_default(self, account_id: str) -> GatewayRow | None:
+        """The gateway as it is then; None if there is no such account."""
         now = self._clock.now_ms()
-        row = GatewayRow(account_id, DEFAULT_GATEWAY, msgspec.json.encode(config), now, now)
+        row = GatewayRow(account_id, DEFAULT_GATEWAY, msgspec.json.encode(GatewayConfig()), now, now)
 
-        def create(connection: Connection) -> None:
-            if find_gateway(connection, account_id, DEFAULT_GATEWAY) is None:
-                put_gateway(connection, row)
+        def create(connection: Connection) -> GatewayRow | None:
+            found = find_gateway(connection, account_id, DEFAULT_GATEWAY)
+            if found is not None:
+                return found
+            put_gateway(connection, row)
+            return find_gateway(connection, account_id, DEFAULT_GATEWAY)
 
-        await self._database.write(create)
-        return config
+        return await self._database.write(create)
 
     async def _load(self) -> None:
         self._drop_cached()

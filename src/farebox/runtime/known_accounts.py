@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
-from farebox.gateway import GatewayConfig
+from farebox.gateway import ServedGateway
 from farebox.routing.graph import Graph
 from farebox.runtime.gateway_secrets import Exporter
 from farebox.runtime.own_providers import OwnProviders
@@ -32,7 +32,7 @@ class KnownAccount:
         self.current = True
         """Nothing of it has changed since. It becomes false once, and stays so."""
         self.entries = 0
-        self.gateways: dict[str, GatewayConfig] = {}
+        self.gateways: dict[str, ServedGateway] = {}
         self.own: dict[str, OwnProviders] = {}
         """Stored keys and custom providers, by gateway."""
         self.exporters: dict[str, Mapping[str, Exporter]] = {}

@@ -1,22 +1,79 @@
-"""The cache of responses as a process sees it: what the database has, and what is on its way there.
+"""The cache of responses as a process sees it: what is in its memory, what is on its way to the store, what that has.
 
 Nothing waits for a write: what is to be stored is kept in memory until a task has stored it, and dropped where that is
-full. What is on its way is found already.
+full. What is on its way is found already. What was found is given from memory for a second: another process may have
+stored another response in its place since.
 """
 
+import asyncio
+from collections.abc import Sequence
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
+import msgspec
+
+from farebox.limits.fair_memory import FairMemory
+from farebox.providers.reading import Read
 from farebox.runtime.observers import best_effort
 from farebox.runtime.tasks import Tasks
 from farebox.settings import Settings
-from farebox.storage.cached_responses import CacheBounds, CachedResponse, find_response, keep_responses
+from farebox.storage.cached_responses import (
+    CacheBounds,
+    CachedResponse,
+    find_response,
+    forget_leftovers,
+    keep_responses,
+)
 from farebox.storage.database import Database
 
 PENDING_BYTES_MAX: Final = 8 * 2**20
 BATCH_BYTES: Final = 2**20
 BATCH_MAX: Final = 32
+HOT_MS: Final = 1_000
+HOT_BYTES: Final = 16 * 2**20
+ACCOUNT_HOT_BYTES: Final = 4 * 2**20
+REQUEST_BYTES: Final = 8 * 2**20
+ACCOUNT_REQUEST_BYTES: Final = 2 * 2**20
+TASK: Final = "cached responses"
+
+
+class ResponseStore(Protocol):
+    """Where responses are for all processes."""
+
+    async def find(self, account_id: str, gateway_id: str, key: str, at: int) -> CachedResponse | None:
+        """Raises DatabaseUnavailable."""
+        ...
+
+    async def keep(self, responses: Sequence[CachedResponse], bounds: CacheBounds) -> None:
+        """Raises DatabaseUnavailable."""
+        ...
+
+
+class DatabaseStore:
+    """The tables of the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def find(self, account_id: str, gateway_id: str, key: str, at: int) -> CachedResponse | None:
+        wanted = partial(find_response, account_id=account_id, gateway_id=gateway_id, key=key, at=at)
+        return await self._database.get(wanted)
+
+    async def keep(self, responses: Sequence[CachedResponse], bounds: CacheBounds) -> None:
+        await self._database.write(partial(keep_responses, responses=responses, bounds=bounds))
+
+
+class Recalled(msgspec.Struct, frozen=True):
+    """What is known of a request that was answered from the cache before, byte for byte the same."""
+
+    read: Read
+    key: str
+
+
+class _Hot(msgspec.Struct, frozen=True):
+    response: CachedResponse
+    until: int
 
 
 class ResponseCache:
@@ -24,48 +81,93 @@ class ResponseCache:
 
     def __init__(self, database: Database, tasks: Tasks, settings: Settings) -> None:
         self._database = database
+        self._store: ResponseStore = DatabaseStore(database)
         self._tasks = tasks
         self._bounds = CacheBounds(settings.account_cache_bytes_max, settings.cache_bytes_max)
-        self._pending: dict[tuple[str, str, str], CachedResponse] = {}
+        self._pending: dict[str, CachedResponse] = {}
         self._pending_bytes = 0
+        self._left: set[tuple[str, str]] = set()
+        """Account and gateway of caches that were emptied."""
+        self._hot: FairMemory[str, _Hot] = FairMemory(HOT_BYTES, ACCOUNT_HOT_BYTES)
+        self._requests: FairMemory[tuple[bytes, bytes], Recalled] = FairMemory(REQUEST_BYTES, ACCOUNT_REQUEST_BYTES)
+        """By what the request's head comes to (calls.model.CacheUse.scope), and its body."""
+        self.flights: dict[str, asyncio.Future[CachedResponse | None]] = {}
+        """By key: the response of a call under way that others wait for; None once it is known that there is none."""
 
-    async def find(self, account_id: str, gateway_id: str, key: str, at: int) -> tuple[str, bytes] | None:
-        """Content type and body. Raises DatabaseUnavailable."""
-        pending = self._pending.get((account_id, gateway_id, key))
-        if pending is not None and pending.expires_at > at:
-            return pending.content_type, pending.body
-        wanted = partial(find_response, account_id=account_id, gateway_id=gateway_id, key=key, at=at)
-        return await self._database.get(wanted)
+    def at_hand(self, account_id: str, key: str, at: int) -> CachedResponse | None:
+        """The response, if it is in memory."""
+        hot = self._hot.get(account_id, key)
+        if hot is not None and at < hot.until:
+            return hot.response
+        pending = self._pending.get(key)
+        return pending if pending is not None and at < pending.expires_at else None
 
-    def add(self, response: CachedResponse) -> None:
-        """Store it soon; not at all where too much waits for that, or where it fits no bound."""
+    async def find(self, account_id: str, gateway_id: str, key: str, at: int) -> CachedResponse | None:
+        """The response, if it is in the store. Raises DatabaseUnavailable."""
+        found = await self._store.find(account_id, gateway_id, key, at)
+        if found is not None and key not in self._pending:
+            self._keep_hot(found, at)
+        return found
+
+    def _keep_hot(self, response: CachedResponse, at: int) -> None:
+        hot = _Hot(response, min(response.expires_at, at + HOT_MS))
+        self._hot.put(response.account_id, response.key, hot, len(response.body))
+
+    def recall(self, account_id: str, scope: bytes, body: bytes) -> Recalled | None:
+        return self._requests.get(account_id, (scope, body))
+
+    def learn(self, account_id: str, scope: bytes, body: bytes, recalled: Recalled) -> None:
+        """A request with this body was answered from the cache."""
+        self._requests.put(account_id, (scope, body), recalled, len(body))
+
+    def add(self, response: CachedResponse, at: int) -> None:
+        """Give it to those who wait for it, and store it soon; not where too much waits for that, or where it fits no
+        bound."""
+        flight = self.flights.get(response.key)
+        self._hot.drop(response.account_id, response.key)
+        self._drop(response.key)
+        if flight is not None:  # others may be about to wait for it
+            self._keep_hot(response, at)
+            if not flight.done():
+                flight.set_result(response)
         size = response.size
         if self._pending_bytes + size > PENDING_BYTES_MAX or size > min(self._bounds.account, self._bounds.all):
             return
-        self._drop(response.account_id, response.gateway_id, response.key)
-        self._pending[response.account_id, response.gateway_id, response.key] = response
+        self._pending[response.key] = response
         self._pending_bytes += size
-        self._tasks.begin("cached responses", self._store)
+        self._tasks.begin(TASK, self._work)
 
-    def forget(self, account_id: str, gateway_id: str) -> None:
-        """The gateway's have been removed from the database."""
-        for name in [name for name in self._pending if name[:2] == (account_id, gateway_id)]:
-            self._drop(*name)
+    def left(self, account_id: str, gateway_id: str) -> None:
+        """The gateway's cache may have been emptied: remove what is left of it."""
+        self._left.add((account_id, gateway_id))
+        self._tasks.begin(TASK, self._work)
 
-    def _drop(self, account_id: str, gateway_id: str, key: str) -> None:
-        dropped = self._pending.pop((account_id, gateway_id, key), None)
+    def _drop(self, key: str) -> None:
+        dropped = self._pending.pop(key, None)
         if dropped is not None:
             self._pending_bytes -= dropped.size
 
-    async def _store(self) -> None:
-        while self._pending:
-            batch = self._batch()
-            with best_effort("the cache"):
-                await self._database.write(partial(keep_responses, responses=batch, bounds=self._bounds))
-            for stored in batch:
-                name = stored.account_id, stored.gateway_id, stored.key
-                if self._pending.get(name) is stored:
-                    self._drop(*name)
+    async def _work(self) -> None:
+        while self._pending or self._left:
+            if self._pending:
+                await self._keep(self._batch())
+            if self._left:
+                await self._remove_some(*next(iter(self._left)))
+
+    async def _keep(self, batch: list[CachedResponse]) -> None:
+        with best_effort("the cache"):
+            await self._store.keep(batch, self._bounds)
+        for stored in batch:
+            if self._pending.get(stored.key) is stored:
+                self._drop(stored.key)
+
+    async def _remove_some(self, account_id: str, gateway_id: str) -> None:
+        more = False
+        with best_effort("the cache"):  # where it fails, worker.py goes on
+            remove = partial(forget_leftovers, account_id=account_id, gateway_id=gateway_id)
+            more = await self._database.write(remove)
+        if not more:
+            self._left.discard((account_id, gateway_id))
 
     def _batch(self) -> list[CachedResponse]:
         """The next few, so that their transaction is short."""

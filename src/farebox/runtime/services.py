@@ -13,6 +13,7 @@ from farebox.limits.log_room import LogRoom
 from farebox.limits.logged import LoggedBytes
 from farebox.limits.rate import RateLimiter
 from farebox.limits.unpaid import Unpaid
+from farebox.limits.unwritten import Unwritten
 from farebox.metrics.metrics import Metrics
 from farebox.offload import Pool
 from farebox.payments.processor import Processor
@@ -101,6 +102,8 @@ class Services:
 
     metrics: Metrics = field(default_factory=Metrics)
     """The process's metrics."""
+    unwritten: Unwritten = field(default_factory=Unwritten)
+    """Records of calls that were answered from the cache."""
     unpaid: Unpaid = field(default_factory=Unpaid)
     """What calls abandoned before their response may cost the operator, by account."""
 

@@ -1,4 +1,8 @@
-"""The store of cached responses: an account's, by gateway and key, within a bound for each account and one for all."""
+"""The store of cached responses: an account's, by gateway and key, within a bound for each account and one for all.
+
+A key begins with the generation of its gateway's cache. To empty the cache is to begin another generation: nobody finds
+the entries of the one before, which are removed bit by bit afterwards (`leave_responses`, `forget_leftovers`).
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +15,8 @@ from farebox.storage.sql import Connection, row, rows
 ROW_BYTES = 512
 """Counted for an entry besides its body, so that many small ones are bounded too."""
 _STEP = 100
-"""Entries that are removed by one look at an account's."""
+_STEP_BYTES = 2**20
+"""Entries that are removed by one look at an account's, and their bytes, of which one entry may be more."""
 _OF_GATEWAY = f"{OF_ACCOUNT} AND gateway_id = ?"
 
 
@@ -21,9 +26,7 @@ class CachedResponse(msgspec.Struct, frozen=True):
     account_id: str
     gateway_id: str
     key: str
-    """See calls.cache."""
-    began: int
-    """When its call began."""
+    """See calls.cache. It begins with the generation under which its call began (`generation_prefix`)."""
     expires_at: int
     content_type: str
     body: bytes
@@ -40,21 +43,27 @@ class CacheBounds(msgspec.Struct, frozen=True):
     all: int
 
 
-def find_response(
-    connection: Connection, account_id: str, gateway_id: str, key: str, at: int
-) -> tuple[str, bytes] | None:
-    """Content type and body, unless it has expired."""
+def generation_prefix(generation: int) -> str:
+    """What the keys of this generation begin with; those of later ones are greater."""
+    return f"{generation:016x}"
+
+
+def find_response(connection: Connection, account_id: str, gateway_id: str, key: str, at: int) -> CachedResponse | None:
+    """The response, unless it has expired."""
     found = row(
         connection,
-        f"SELECT content_type, body FROM cached_responses WHERE {_OF_GATEWAY} AND key = ? AND expires_at > ?",
+        "SELECT expires_at, content_type, body FROM cached_responses "
+        f"WHERE {_OF_GATEWAY} AND key = ? AND expires_at > ?",
         (*key_of(connection, account_id), gateway_id, key, at),
     )
-    return None if found is None else (str(found[0]), bytes(found[1]))
+    if found is None:
+        return None
+    return CachedResponse(account_id, gateway_id, key, int(found[0]), str(found[1]), bytes(found[2]))
 
 
 def keep_responses(connection: Connection, responses: Sequence[CachedResponse], bounds: CacheBounds) -> None:
-    """Store responses, and remove others until the bounds are kept. Left out are those whose call began before the
-    gateway was changed last: the change may have emptied the cache."""
+    """Store responses, and remove others until the bounds are kept. Left out are those of calls that began before the
+    gateway's cache was emptied."""
     touched = set()
     for response in responses:
         key = find_key(connection, response.account_id)
@@ -66,13 +75,36 @@ def keep_responses(connection: Connection, responses: Sequence[CachedResponse], 
     _shrink_all(connection, bounds.all)
 
 
-def forget_responses(connection: Connection, account_id: str, gateway_id: str) -> None:
-    """Remove all of a gateway."""
+def leave_responses(connection: Connection, key: AccountKey, gateway_id: str) -> None:
+    """The gateway's cache is emptied: what it has is left to be removed. Until then it counts as the account's."""
+    if row(connection, f"SELECT 1 FROM cached_responses WHERE {_OF_GATEWAY} LIMIT 1", (*key, gateway_id)) is not None:
+        connection.execute(
+            "INSERT INTO cache_leftovers (bucket, account_id, gateway_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (*key, gateway_id),
+        )
+
+
+def list_leftovers(connection: Connection) -> list[tuple[str, str]]:
+    """Account and gateway."""
+    found = rows_at_hand(connection, "SELECT account_id, gateway_id FROM cache_leftovers WHERE bucket = ?")
+    return [(str(account_id), str(gateway_id)) for account_id, gateway_id in found]
+
+
+def forget_leftovers(connection: Connection, account_id: str, gateway_id: str) -> bool:
+    """Remove some of what is left in the gateway's cache of earlier generations. Whether there may be more."""
     key = key_of(connection, account_id)
-    found = row(connection, f"SELECT sum(size) FROM cached_responses WHERE {_OF_GATEWAY}", (*key, gateway_id))
-    if found is not None and found[0] is not None:
-        connection.execute(f"DELETE FROM cached_responses WHERE {_OF_GATEWAY}", (*key, gateway_id))
-        _count(connection, key, -int(found[0]))
+    generation = _generation(connection, key, gateway_id)
+    left = rows(
+        connection,
+        f"SELECT gateway_id, key, size FROM cached_responses WHERE {_OF_GATEWAY} AND key < ? ORDER BY key LIMIT ?",
+        (*key, gateway_id, _ABOVE_ALL if generation is None else generation_prefix(generation), _STEP),
+    )
+    step = _bounded(left)
+    _remove(connection, key, step)
+    if more := len(left) == _STEP or len(step) < len(left):
+        return more
+    connection.execute(f"DELETE FROM cache_leftovers WHERE {_OF_GATEWAY}", (*key, gateway_id))
+    return False
 
 
 def accounts_with_responses(connection: Connection) -> list[str]:
@@ -87,8 +119,9 @@ def forget_expired(connection: Connection, account_id: str, at: int) -> bool:
         f"SELECT gateway_id, key, size FROM cached_responses WHERE {OF_ACCOUNT} AND expires_at <= ? LIMIT ?",
         (*key, at, _STEP),
     )
-    _remove(connection, key, expired)
-    return len(expired) == _STEP
+    step = _bounded(expired)
+    _remove(connection, key, step)
+    return len(expired) == _STEP or len(step) < len(expired)
 
 
 def fair_share(sizes: Sequence[int], most: int) -> int:
@@ -102,6 +135,8 @@ def fair_share(sizes: Sequence[int], most: int) -> int:
     return most
 
 
+_ABOVE_ALL = "g"
+"""Greater than each hexadecimal digit."""
 _TOTALS = "SELECT account_id, bytes FROM cache_totals WHERE bucket = ? AND bytes > 0"
 
 
@@ -110,8 +145,25 @@ def _totals(found: Iterable[tuple[object, ...]]) -> list[tuple[str, int]]:
 
 
 def _stands(connection: Connection, key: AccountKey, response: CachedResponse) -> bool:
-    found = row(connection, f"SELECT modified_at FROM gateways WHERE {_OF_GATEWAY}", (*key, response.gateway_id))
-    return found is not None and int(found[0]) <= response.began
+    generation = _generation(connection, key, response.gateway_id)
+    return generation is not None and response.key.startswith(generation_prefix(generation))
+
+
+def _generation(connection: Connection, key: AccountKey, gateway_id: str) -> int | None:
+    """Of the gateway's cache; None if there is no such gateway."""
+    found = row(connection, f"SELECT cache_generation FROM gateways WHERE {_OF_GATEWAY}", (*key, gateway_id))
+    return None if found is None else int(found[0])
+
+
+def _bounded(entries: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    """As many of the first as one transaction removes."""
+    step, size = [], 0
+    for entry in entries:
+        step.append(entry)
+        size += int(str(entry[2]))
+        if size >= _STEP_BYTES:
+            break
+    return step
 
 
 def _put(connection: Connection, key: AccountKey, response: CachedResponse) -> None:
@@ -129,9 +181,10 @@ def _put(connection: Connection, key: AccountKey, response: CachedResponse) -> N
 
 def _shrink_all(connection: Connection, most: int) -> None:
     """Those with the most lose what is too much, so that nobody can take the room of others."""
-    totals = _totals(rows_everywhere(connection, _TOTALS))
-    if sum(size for _, size in totals) <= most:
+    found = row(connection, "SELECT bytes FROM cache_sum")
+    if found is None or int(found[0]) <= most:
         return
+    totals = _totals(rows_everywhere(connection, _TOTALS))
     share = fair_share([size for _, size in totals], most)
     for account_id, size in totals:
         if size > share:
@@ -171,4 +224,9 @@ def _count(connection: Connection, key: AccountKey, more: int) -> None:
         "INSERT INTO cache_totals (bucket, account_id, bytes) VALUES (?, ?, ?) "
         "ON CONFLICT (bucket, account_id) DO UPDATE SET bytes = cache_totals.bytes + excluded.bytes",
         (*key, more),
+    )
+    connection.execute(
+        "INSERT INTO cache_sum (one, bytes) VALUES (1, ?) "
+        "ON CONFLICT (one) DO UPDATE SET bytes = cache_sum.bytes + excluded.bytes",
+        (more,),
     )

@@ -52,16 +52,14 @@ def config_version(connection: Connection) -> int:
     return int(found[0]) if found else 0
 
 
-def note_change(connection: Connection, account_id: str = "") -> None:
-    """The configuration has changed: this account's, or without one what concerns all accounts. The row of the version
-    is locked until the commit, so versions are committed in their order."""
+def note_change(connection: Connection, account_id: str = "") -> int:
+    """The configuration has changed: this account's, or without one what concerns all accounts. Returns the version:
+    the number of this write. Its row is locked until the commit, so versions are committed in their order."""
     connection.execute("UPDATE config_version SET version = version + 1")
-    connection.execute(
-        "INSERT INTO config_changes (version, account_id) SELECT version, ? FROM config_version", (account_id,)
-    )
-    connection.execute(
-        "DELETE FROM config_changes WHERE version <= (SELECT version FROM config_version) - ?", (CHANGES_KEPT,)
-    )
+    version = config_version(connection)
+    connection.execute("INSERT INTO config_changes (version, account_id) VALUES (?, ?)", (version, account_id))
+    connection.execute("DELETE FROM config_changes WHERE version <= ?", (version - CHANGES_KEPT,))
+    return version
 
 
 def changes_since(connection: Connection, version: int) -> tuple[int, frozenset[str]] | None:

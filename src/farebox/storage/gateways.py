@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
-from farebox.storage.cached_responses import forget_responses
+from farebox.storage.cached_responses import leave_responses
 from farebox.storage.config import note_change
 from farebox.storage.datasets import delete_datasets_of
 from farebox.storage.model_aliases import delete_aliases_of
@@ -23,9 +23,11 @@ class GatewayRow:
     modified_at: int
     sealed: bytes | None = field(default=None, repr=False)
     """What of the configuration is secret, encrypted (runtime.gateway_secrets); `config` has only what may be shown."""
+    cache_generation: int = 0
+    """Of what its cache may give: that of another generation is out of date. It is for the store to assign."""
 
 
-_COLUMNS = "account_id, gateway_id, config, created_at, modified_at, sealed"
+_COLUMNS = "account_id, gateway_id, config, created_at, modified_at, sealed, cache_generation"
 
 
 def find_gateway(connection: Connection, account_id: str, gateway_id: str) -> GatewayRow | None:
@@ -46,16 +48,19 @@ def list_gateways(connection: Connection, account_id: str) -> list[GatewayRow]:
     return [_gateway(fields) for fields in found]
 
 
-def put_gateway(connection: Connection, gateway: GatewayRow) -> None:
-    """Create the gateway, or replace its configuration; nothing if there is no such account."""
+def put_gateway(connection: Connection, gateway: GatewayRow, *, empty_cache: bool = False) -> None:
+    """Create the gateway, or replace its configuration and, if so asked, empty its cache; nothing if there is no such
+    account."""
     key = find_key(connection, gateway.account_id)
     if key is None:
         return
-    note_change(connection, gateway.account_id)
+    version = note_change(connection, gateway.account_id)
+    emptied = ", cache_generation = excluded.cache_generation" if empty_cache else ""
     connection.execute(
-        f"INSERT INTO gateways (bucket, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?) "
+        f"INSERT INTO gateways (bucket, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id, gateway_id) "
-        "DO UPDATE SET config = excluded.config, modified_at = excluded.modified_at, sealed = excluded.sealed",
+        "DO UPDATE SET config = excluded.config, modified_at = excluded.modified_at, "
+        f"sealed = excluded.sealed{emptied}",
         (
             *key,
             gateway.gateway_id,
@@ -63,8 +68,11 @@ def put_gateway(connection: Connection, gateway: GatewayRow) -> None:
             gateway.created_at,
             gateway.modified_at,
             gateway.sealed,
+            version,
         ),
     )
+    if empty_cache:
+        leave_responses(connection, key, gateway.gateway_id)
 
 
 def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> bool:
@@ -73,16 +81,13 @@ def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> 
     delete_datasets_of(connection, account_id, gateway_id)
     delete_aliases_of(connection, account_id, gateway_id)
     delete_routes_of(connection, account_id, gateway_id)
-    forget_responses(connection, account_id, gateway_id)
-    connection.execute(
-        f"DELETE FROM gateways WHERE {OF_ACCOUNT} AND gateway_id = ?",
-        (*key_of(connection, account_id), gateway_id),
-    )
+    key = key_of(connection, account_id)
+    leave_responses(connection, key, gateway_id)
+    connection.execute(f"DELETE FROM gateways WHERE {OF_ACCOUNT} AND gateway_id = ?", (*key, gateway_id))
     return connection.changes() == 1
 
 
 def _gateway(fields: tuple[Any, ...]) -> GatewayRow:
-    account_id, gateway_id, config, created_at, modified_at, sealed = fields
-    return GatewayRow(
-        account_id, gateway_id, config.encode(), created_at, modified_at, None if sealed is None else bytes(sealed)
-    )
+    account_id, gateway_id, config, created_at, modified_at, sealed, generation = fields
+    sealed = None if sealed is None else bytes(sealed)
+    return GatewayRow(account_id, gateway_id, config.encode(), created_at, modified_at, sealed, generation)

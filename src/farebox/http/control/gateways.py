@@ -20,7 +20,6 @@ from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
 from farebox.runtime.gateway_secrets import NO_SECRETS, GatewaySecrets, seal, unsealed
-from farebox.storage.cached_responses import forget_responses
 from farebox.storage.gateways import GatewayRow, delete_gateway, find_gateway, list_gateways, put_gateway
 from farebox.storage.provider_configs import delete_configs_of_gateway
 from farebox.storage.sql import Connection
@@ -36,6 +35,8 @@ _REQUIRED = frozenset(
         "rate_limiting_limit",
     }
 )
+_OWN = ("cache_coalesce", "cors_origins")
+"""Farebox's own fields: left out of responses where they are empty, as Cloudflare's SDKs know nothing of them."""
 _READ_ONLY = ("account_id", "account_tag", "created_at", "internal_id", "is_default", "modified_at", "wholesale")
 """Fields that a client sends back as it received them; they are ignored."""
 GATEWAYS_MAX = 200
@@ -59,6 +60,7 @@ class Gateway(GatewayConfig, frozen=True, kw_only=True):
     modified_at: str
     dlp: Any | msgspec.UnsetType = msgspec.UNSET
     cors_origins: tuple[Origin, ...] | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]
+    cache_coalesce: bool | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]
 
 
 _Ignored = Annotated[Any, msgspec.Meta(extra_json_schema={"readOnly": True})]
@@ -122,7 +124,9 @@ async def create(request: Request, body: Any) -> Response:
 async def replace(request: Request, body: Any) -> Response:
     """What is not Cloudflare's stays as it is where it is not sent: its SDKs know nothing of it."""
     given = _given(body)
-    return await _update(request, lambda stored: GatewayConfig(**{"cors_origins": stored.cors_origins, **given}))
+    return await _update(
+        request, lambda stored: GatewayConfig(**{name: getattr(stored, name) for name in _OWN} | given)
+    )
 
 
 async def change(request: Request, body: Any) -> Response:
@@ -139,7 +143,7 @@ async def delete(request: Request, _: None) -> Response:
         delete_configs_of_gateway(connection, account_id, gateway_id)
         return row
 
-    return await _written(request, write)
+    return await _written(request, write, deleted=True)
 
 
 async def url(request: Request, _: None) -> Response:
@@ -163,9 +167,7 @@ async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayCo
         config = updated(msgspec.json.decode(stored.config, type=GatewayConfig))
         secrets = _secrets(request, stored)
         row = _row(request, connection, gateway_id, config, secrets, (stored.created_at, now))
-        put_gateway(connection, row)
-        if config.cache_invalidate_on_update:
-            forget_responses(connection, account_id, gateway_id)
+        put_gateway(connection, row, empty_cache=config.cache_invalidate_on_update)
         return row
 
     return await _written(request, write)
@@ -194,10 +196,11 @@ def _secrets(request: Request, stored: GatewayRow) -> GatewaySecrets:
         return NO_SECRETS
 
 
-async def _written(request: Request, write: Callable[[Connection], GatewayRow]) -> Response:
+async def _written(request: Request, write: Callable[[Connection], GatewayRow], *, deleted: bool = False) -> Response:
     row = await request.services.database.write(write)
     await request.services.configuration.notice_changes()
-    request.services.response_cache.forget(row.account_id, row.gateway_id)
+    if deleted or msgspec.json.decode(row.config, type=GatewayConfig).cache_invalidate_on_update:
+        request.services.response_cache.left(row.account_id, row.gateway_id)
     return ok(_wire(row))
 
 
@@ -232,8 +235,9 @@ def _wire(row: GatewayRow) -> Gateway:
     config = msgspec.structs.asdict(msgspec.json.decode(row.config, type=GatewayConfig))
     if config["dlp"] is None:
         del config["dlp"]  # the one field that Cloudflare's schema does not allow to be null
-    if not config["cors_origins"]:
-        del config["cors_origins"]
+    for name in _OWN:
+        if not config[name]:
+            del config[name]
     return Gateway(
         **config,
         id=row.gateway_id,

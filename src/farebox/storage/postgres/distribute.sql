@@ -23,6 +23,7 @@ SELECT create_distributed_table('provider_configs', 'bucket', colocate_with => '
 SELECT create_distributed_table('custom_providers', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('custom_costs', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('cached_responses', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('cache_leftovers', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('cache_totals', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('calls', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('what_ifs', 'bucket', colocate_with => 'balances');
@@ -61,7 +62,7 @@ SELECT create_reference_table('document_numbers');
 SELECT create_reference_table('refund_names');
 
 -- On the coordinator alone: written often, and never joined with the tables of accounts.
--- local: config_version, config_changes, series, leases, instances, rate_counts, owner_sessions, processor_events, findings, operator_alarms, rerates, provider_bills
+-- local: config_version, config_changes, cache_sum, series, leases, instances, rate_counts, owner_sessions, processor_events, findings, operator_alarms, rerates, provider_bills
 
 -- The ledger's batches go to the node that has their bucket, and are executed there whole; what they call is on all.
 SELECT create_distributed_function(oid::regprocedure) FROM pg_proc p

@@ -250,6 +250,7 @@ CREATE TABLE gateways (                   -- an account's named configurations: 
     created_at  BIGINT NOT NULL,
     modified_at BIGINT NOT NULL,
     sealed      BYTEA,                    -- AES-GCM, bound to the gateway: the secrets of its configuration; null: none
+    cache_generation BIGINT NOT NULL DEFAULT 0,  -- number of the write of configuration that emptied its cache last
     PRIMARY KEY (bucket, account_id, gateway_id)
 ) /* clustered */;
 
@@ -414,7 +415,7 @@ CREATE TABLE cached_responses (           -- what gateways give again to identic
     bucket       INTEGER NOT NULL,
     account_id   TEXT NOT NULL,
     gateway_id   TEXT NOT NULL,
-    key          TEXT NOT NULL,           -- SHA-256 of the request and who pays
+    key          TEXT NOT NULL,           -- the gateway's generation, and SHA-256 of the request and who pays
     size         BIGINT NOT NULL,         -- number of bytes, with what the row itself counts
     expires_at   BIGINT NOT NULL,
     content_type TEXT NOT NULL,
@@ -423,12 +424,24 @@ CREATE TABLE cached_responses (           -- what gateways give again to identic
 ) /* clustered */;
 CREATE INDEX cached_responses_by_end ON cached_responses (bucket, account_id, expires_at);  -- the next to be removed
 
+CREATE TABLE cache_leftovers (            -- gateways whose cache was emptied: what is left of it is removed bit by bit
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    gateway_id TEXT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id)
+) /* clustered */;
+
 CREATE TABLE cache_totals (               -- the sizes of an account's cached responses
     bucket     INTEGER NOT NULL,
     account_id TEXT NOT NULL,
     bytes      BIGINT NOT NULL,           -- number of bytes
     PRIMARY KEY (bucket, account_id)
 ) /* clustered */;
+
+CREATE TABLE cache_sum (                  -- one row: the sum of cache_totals
+    one   INTEGER PRIMARY KEY CHECK (one = 1),
+    bytes BIGINT NOT NULL                 -- number of bytes
+);
 
 CREATE TABLE usage_hours (                -- calls and charges by hour: usage reports and spending limits read it
     bucket     INTEGER NOT NULL,

@@ -58,3 +58,18 @@ CREATE TABLE provider_bills (
     imported_at BIGINT NOT NULL,
     PRIMARY KEY (provider, source, day, model)
 ) /* clustered */;
+
+-- The cache: generations of a gateway's entries, and the sum of all. What was cached before has none.
+ALTER TABLE gateways ADD COLUMN cache_generation BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE cache_leftovers (
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    gateway_id TEXT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id)
+) /* clustered */;
+CREATE TABLE cache_sum (
+    one   INTEGER PRIMARY KEY CHECK (one = 1),
+    bytes BIGINT NOT NULL
+);
+DELETE FROM cached_responses;
+DELETE FROM cache_totals;

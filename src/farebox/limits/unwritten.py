@@ -1,0 +1,40 @@
+"""What waits in memory to be written together, bounded in number and bytes."""
+
+from typing import Any, Final
+
+NUMBER_MAX: Final = 2_048
+BYTES_MAX: Final = 8 * 2**20
+BATCH_MAX: Final = 256
+BATCH_BYTES: Final = 2 * 2**20
+"""Of one transaction, and then one entry's more."""
+
+
+class Unwritten:
+    """The entries, the oldest first."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[Any, int]] = []
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: object, size: int) -> bool:
+        """Whether there was room for it."""
+        if len(self._entries) >= NUMBER_MAX or self._bytes + size > BYTES_MAX:
+            return False
+        self._entries.append((entry, size))
+        self._bytes += size
+        return True
+
+    def take(self) -> list[Any]:
+        """The next few; they wait no longer."""
+        taken, size = 0, 0
+        for _, each in self._entries[:BATCH_MAX]:
+            taken, size = taken + 1, size + each
+            if size >= BATCH_BYTES:
+                break
+        batch = [entry for entry, _ in self._entries[:taken]]
+        del self._entries[:taken]
+        self._bytes -= size
+        return batch

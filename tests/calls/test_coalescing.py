@@ -1,0 +1,131 @@
+"""Identical calls at once: one is sent and paid, the others get its response; and what becomes of them if it fails."""
+
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from tests.calls.gate import MODEL, SLUG, Gate, gated
+from tests.calls.kit import differences, log_rows, price_of, set_gateway, until
+from tests.calls.test_cache import status
+from tests.engines import ON_BOTH_ENGINES
+from tests.http.support import GATEWAY_FIELDS, http
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+CHAT: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Hello there"}]}
+STREAM = CHAT | {"stream": True}
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("coalescing")) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def gate(farebox: Farebox) -> Iterator[Gate]:
+    with gated(farebox) as shut:
+        yield shut
+
+
+@pytest.fixture
+def customer(farebox: Farebox, gate: Gate) -> Customer:
+    gate.shut()
+    gate.seen = 0
+    made = farebox.funded("5")
+    set_gateway(made, cache_ttl=600, cache_coalesce=True)
+    return made
+
+
+def post(customer: Customer, body: dict[str, Any] = CHAT, gateway: str = "default") -> httpx.Response:
+    url = f"{customer.farebox.url}/v1/{customer.account_id}/{gateway}/{SLUG}/chat/completions"
+    return httpx.post(url, json=body, headers=customer.headers, timeout=60)
+
+
+def begin(customer: Customer, body: dict[str, Any] = CHAT) -> socket.socket:
+    """A call whose client can be made to hang up."""
+    content = msgspec.json.encode(body)
+    head = (
+        f"POST /v1/{customer.account_id}/default/{SLUG}/chat/completions HTTP/1.1\r\nhost: farebox\r\n"
+        f"authorization: Bearer {customer.token}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(content)}\r\n\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", customer.farebox.port))
+    connection.sendall(head.encode() + content)
+    return connection
+
+
+def under_way(customer: Customer) -> int:
+    return customer.farebox.services.calls.by_account.get(customer.account_id, 0)
+
+
+def others_wait(customer: Customer, number: int) -> bool:
+    flights = list(customer.farebox.services.response_cache.flights.values())
+    return len(flights) == 1 and under_way(customer) == number
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "stream"])
+def test_one_call_is_sent_and_paid_and_the_others_get_its_response(
+    farebox: Farebox, gate: Gate, customer: Customer, body: dict[str, Any]
+) -> None:
+    before = customer.balance.posted
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(post, customer, body)
+        until(lambda: gate.waiting == 1)
+        others = [pool.submit(post, customer, body) for _ in range(3)]
+        impatient = begin(customer, body)
+        until(lambda: others_wait(customer, 5))
+        impatient.close()
+        until(lambda: others_wait(customer, 4))
+        assert gate.seen == 1
+        gate.open()
+        assert first.result().status_code == 200
+        assert status(first.result()) == "MISS"
+        for other in others:
+            assert (status(other.result()), other.result().content) == ("HIT", first.result().content)
+    assert gate.seen == 1
+    assert before - customer.balance.posted == price_of(10, 20)
+    assert farebox.services.response_cache.flights == {}
+    until(lambda: not farebox.services.tasks.running("records of hits"))
+    assert sorted(row["cached"] for row in log_rows(customer)) == [False, True, True, True]
+    assert differences(farebox) == []
+
+
+def test_where_the_one_call_is_cut_off_the_others_go_on_by_themselves(
+    farebox: Farebox, gate: Gate, customer: Customer
+) -> None:
+    leader = begin(customer)
+    until(lambda: gate.waiting == 1)
+    with ThreadPoolExecutor(2) as pool:
+        others = [pool.submit(post, customer) for _ in range(2)]
+        until(lambda: others_wait(customer, 3))
+        leader.close()
+        until(lambda: gate.seen == 3)
+        gate.open()
+        assert [(each.result().status_code, status(each.result())) for each in others] == [(200, "MISS")] * 2
+    until(lambda: under_way(customer) == 0)
+    assert customer.balance.held == 0
+    assert differences(farebox) == []
+
+
+def test_only_where_the_gateway_asks_for_it_and_only_what_is_the_same(
+    farebox: Farebox, gate: Gate, customer: Customer
+) -> None:
+    set_gateway(customer, "alone", cache_ttl=600)
+    with ThreadPoolExecutor(4) as pool:
+        alone = [pool.submit(post, customer, CHAT, "alone") for _ in range(2)]
+        until(lambda: gate.waiting == 2)
+        different = [pool.submit(post, customer, CHAT | {"seed": seed}) for seed in range(2)]
+        until(lambda: gate.waiting == 4)
+        gate.open()
+        assert [status(each.result()) for each in (*alone, *different)] == ["MISS"] * 4
+    url = f"{customer.api_url}/ai-gateway/gateways/default"
+    shown = http.put(url, json=GATEWAY_FIELDS, headers=customer.headers).json()["result"]
+    assert shown["cache_coalesce"] is True, "a client that knows nothing of it changes nothing of it"
+    assert "cache_coalesce" not in http.get(f"{url[:-7]}alone", headers=customer.headers).json()["result"]
