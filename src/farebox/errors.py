@@ -108,6 +108,9 @@ TOKEN_REJECTED = ErrorKind(
 MODEL_NOT_ALLOWED = ErrorKind(
     "model_not_allowed", 403, 2970, "Use a model that the access token may call, or a token that may call this one."
 )
+POLICY_DENIED = ErrorKind(
+    "policy_denied", 403, 2971, "Call a model that a policy of the gateway lets you call, or ask its owner for one."
+)
 NO_CREDIT = ErrorKind("no_credit", 402, 2021, "Add credit to the account, or send your own provider key.")
 BODY_LATE = ErrorKind("body_late", 408, 2914, "Send the whole request body within FAREBOX_READ_TIMEOUT_MS.")
 CODING_UNKNOWN = ErrorKind(

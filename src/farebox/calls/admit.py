@@ -269,8 +269,8 @@ async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
 
 
 def _in_budgets(call: Call, hold: Hold) -> Hold:
-    """The hold with the budgets of the gateway's spend limits. On the caller's own key nothing else is held."""
-    budgets = budgets_of(call, rules_for(call), hold.at)
+    """The hold with the budgets of the limits that count the call. On the caller's own key nothing else is held."""
+    budgets = budgets_of(rules_for(call), hold.at)
     if call.own_key:
         return structs.replace(hold, amount=0, reserve=hold.amount, budgets=budgets)
     return structs.replace(hold, budgets=budgets)

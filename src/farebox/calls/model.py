@@ -9,6 +9,7 @@ import msgspec
 from farebox.errors import Problem
 from farebox.gateway import GatewayConfig, SpendRule
 from farebox.memfile import Body
+from farebox.policies.decide import PolicyLimit
 from farebox.pricing.custom_cost import CustomCost
 from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.providers.formats.base import ParsedRequest, WireFormat
@@ -131,6 +132,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Of the access token; empty where there was none."""
     route_limits: tuple[tuple[SpendRule, str], ...] = ()
     """The limits of cost that the route has led it through, each with its scope in the ledger."""
+    policy_limits: tuple[PolicyLimit, ...] = ()
+    """The limits of the gateway's policies that it must fit in."""
     route: str = ""
     """The name of the dynamic route that chose the model; empty: the request named it."""
     common_form: bool = False

@@ -1,13 +1,12 @@
-"""The refusal of a call by a rule of its gateway's spend limits, as an error for the caller."""
+"""The refusal of a call by a rule of its gateway's spend limits, or a policy's limit, as an error for the caller."""
 
 from functools import partial
 from typing import Final
 
 from farebox.calendar import SECOND_MS, utc
 from farebox.calls.model import Call
-from farebox.calls.spend_rules import rules_for, window_of
+from farebox.calls.spend_rules import rules_for
 from farebox.errors import CREDIT_HELD, SPEND_LIMITED, Problem, Shortage
-from farebox.gateway import SpendRule
 from farebox.ledger.budgets import room_at
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.money import ceil_div, format_usd
@@ -21,31 +20,28 @@ async def spend_refusal(services: Services, call: Call, verdict: Verdict, asked:
     its output is limited."""
     assert verdict.budget is not None
     assert verdict.limit is not None
-    rule, scope = rules_for(call)[verdict.budget]
+    rule = rules_for(call)[verdict.budget]
     left = max(0, verdict.limit - verdict.spent - verdict.reserved)
     if verdict.outcome is Outcome.HELD_ELSEWHERE:
         return Problem(
             CREDIT_HELD,
-            f"What the spend limit rule '{rule.id}' leaves is held by other calls in flight. Nothing was charged; try "
+            f"What the spend limit {rule.terms} leaves is held by other calls in flight. Nothing was charged; try "
             "again in a moment.",
             retry_after=HELD_RETRY_SECONDS,
-            shortage=Shortage(least, left, rule_id=rule.id),
+            shortage=Shortage(least, left, rule_id=rule.rule_id),
         )
     now = services.clock.now_ms()
-    since = window_of(call.gateway_id, rule).since(now)
-    room = partial(room_at, account_id=call.account_id, scope=scope, since=since, limit=verdict.limit, needed=least)
+    since = rule.window.since(now)
+    room = partial(
+        room_at, account_id=call.account_id, scope=rule.scope, since=since, limit=verdict.limit, needed=least
+    )
     at = await services.database.get(room)
     when = "it never has room for this call" if at is None else f"there is room again at {utc(at):%Y-%m-%dT%H:%M:%SZ}"
     return Problem(
         SPEND_LIMITED,
-        f"Spend limit exceeded: rule '{rule.id}' {terms_of(rule)} for {call.provider} {call.model}. "
+        f"Spend limit exceeded: {rule.terms} for {call.provider} {call.model}. "
         f"{format_usd(verdict.spent)} USD are spent, this can cost up to {format_usd(asked)} USD, and {when}. Nothing "
         "was charged.",
         retry_after=None if at is None else max(1, ceil_div(at - now, SECOND_MS)),
-        shortage=Shortage(least, left, at, rule.id),
+        shortage=Shortage(least, left, at, rule.rule_id),
     )
-
-
-def terms_of(rule: SpendRule) -> str:
-    """In Cloudflare's words."""
-    return f"(cost limit {str(rule.limit).removesuffix('.0')} per {rule.window}s, {rule.technique})"

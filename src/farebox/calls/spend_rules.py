@@ -1,4 +1,5 @@
-"""A gateway's spend limits: which rules count a call, as budgets for the ledger; and the refusal by one of them.
+"""What counts a call, as budgets for the ledger: its gateway's spend limits and policies, and the limits of its dynamic
+route.
 
 Whether a call fits is decided in the transaction of its hold (ledger.budgets); nothing here is consulted for it.
 """
@@ -16,6 +17,8 @@ from farebox.calls.model import Call
 from farebox.gateway import Selector, SpendRule
 from farebox.ledger.commands import Budget
 from farebox.money import NANOS_PER_USD
+from farebox.periods import Period, Zones, window
+from farebox.policies.decide import PolicyLimit
 
 SLOTS = 60
 """Into how many slots a sliding window is cut: it refuses up to a slot early, and never admits too much."""
@@ -54,6 +57,49 @@ class Window(msgspec.Struct, frozen=True, gc=False):
         return Budget(scope, self.limit, start, self.since(at), self.ends_at(start))
 
 
+class CalendarWindow(msgspec.Struct, frozen=True, gc=False):
+    """The same of a policy's limit, whose windows are those of the calendar."""
+
+    limit: int
+    period: Period
+    zones: Zones
+
+    def since(self, at: int) -> int:
+        return window(self.period, at, self.zones).start
+
+    def budget(self, scope: str, at: int) -> Budget:
+        """What a hold that is made at that time must fit in."""
+        span = window(self.period, at, self.zones)
+        return Budget(scope, self.limit, span.start, span.start, span.end)
+
+
+class Applied(msgspec.Struct, frozen=True, gc=False):
+    """A limit that counts a call."""
+
+    rule: SpendRule | PolicyLimit
+    scope: str
+    """Of its budget."""
+    window: Window | CalendarWindow
+
+    @property
+    def rule_id(self) -> str:
+        """Names it to the caller."""
+        return self.rule.policy_id if isinstance(self.rule, PolicyLimit) else self.rule.id
+
+    @property
+    def terms(self) -> str:
+        """What it says: of a rule in Cloudflare's words."""
+        rule = self.rule
+        if isinstance(rule, PolicyLimit):
+            amount = _plain(rule.amount / NANOS_PER_USD)
+            return f"policy '{rule.name}' ({amount} USD {rule.period} for '{rule.bucket[:64]}')"
+        return f"rule '{rule.id}' (cost limit {_plain(rule.limit)} per {rule.window}s, {rule.technique})"
+
+
+def _plain(dollars: float) -> str:
+    return str(dollars).removesuffix(".0")
+
+
 def window_of(gateway_id: str, rule: SpendRule) -> Window:
     """The window of a rule of this gateway."""
     return _window(gateway_id, rule.id, rule.limit, rule.window, rule.technique)
@@ -71,13 +117,14 @@ def _window(gateway_id: str, rule_id: str, limit: float, seconds: int, technique
 
 
 def may_count(call: Call) -> bool:
-    """Whether there may be rules that count this call."""
-    return call.gateway.spend_limits is not None or bool(call.route_limits)
+    """Whether there may be limits that count this call."""
+    return call.gateway.spend_limits is not None or bool(call.route_limits) or bool(call.policy_limits)
 
 
-def rules_for(call: Call) -> list[tuple[SpendRule, str]]:
-    """The rules that count this call, each with its scope: those of its dynamic route, and its gateway's."""
-    found = list(call.route_limits)
+def rules_for(call: Call) -> list[Applied]:
+    """The limits that count this call: those of its dynamic route, and its gateway's policies and rules."""
+    found = [_applied(call.gateway_id, rule, scope) for rule, scope in call.route_limits]
+    found += map(_of_policy, call.policy_limits)
     limits = call.gateway.spend_limits
     if limits is None or not limits.enabled:
         return found
@@ -85,8 +132,16 @@ def rules_for(call: Call) -> list[tuple[SpendRule, str]]:
     for rule in limits.rules:
         scope = scope_of(call.gateway_id, rule, of_call) if rule.enabled else None
         if scope is not None:
-            found.append((rule, scope))
+            found.append(_applied(call.gateway_id, rule, scope))
     return found
+
+
+def _applied(gateway_id: str, rule: SpendRule, scope: str) -> Applied:
+    return Applied(rule, scope, window_of(gateway_id, rule))
+
+
+def _of_policy(limit: PolicyLimit) -> Applied:
+    return Applied(limit, limit.scope, CalendarWindow(limit.amount, limit.period, limit.zones))
 
 
 def scope_of(gateway_id: str, rule: SpendRule, of_call: "ValuesOfCall") -> str | None:
@@ -117,9 +172,9 @@ def value_of_metadata(found: str | float | bool | None) -> tuple[str, ...]:
     return (found if isinstance(found, str) else _encode(found).decode(),)
 
 
-def budgets_of(call: Call, rules: list[tuple[SpendRule, str]], at: int) -> tuple[Budget, ...]:
-    """The budgets that the call must fit in, by the same places."""
-    return tuple(window_of(call.gateway_id, rule).budget(scope, at) for rule, scope in rules)
+def budgets_of(rules: list[Applied], at: int) -> tuple[Budget, ...]:
+    """The budgets that a call must fit in, by the same places."""
+    return tuple(rule.window.budget(rule.scope, at) for rule in rules)
 
 
 class _CallValues:

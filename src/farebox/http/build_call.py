@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from farebox.calls.cache import is_cacheable, scope_of
 from farebox.calls.model import CacheUse, Call, KeyLimit, TraceContext
+from farebox.calls.policy_check import policed
 from farebox.calls.watch import Watch
 from farebox.errors import (
     INVALID_REQUEST,
@@ -27,6 +28,7 @@ from farebox.http.payer import Payer, access_of, alias_of, flag, payer_of
 from farebox.http.trace_context import trace_of
 from farebox.memfile import Body
 from farebox.model import AccessToken
+from farebox.policies.decide import Policies
 from farebox.providers.audio.length import TooLong
 from farebox.providers.catalogue import (
     CALLER_KEY_QUERY,
@@ -99,6 +101,8 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     client: str = ""
     """The address of the caller."""
     token: AccessToken | None = None
+    policies: Policies | None = None
+    """Of the gateway; None: it has none."""
     trace: TraceContext | None = None
     """Of one step among several: they belong to one trace. None: it is as the headers say."""
 
@@ -270,7 +274,7 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
     outline = read.outline
     if outline is not None and read.changed:
         body, outline = reassemble(body, outline)
-    return replace(
+    call = replace(
         known,
         log_id=request.log_id,
         parsed=read.parsed,
@@ -280,6 +284,7 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
         client=request.client,
         cache=None if known.cache is None else _cache_use(known, request.body, body, read, cached_as),
     )
+    return call if request.policies is None else policed(request.policies, call, request.token)
 
 
 def _check_model(token: AccessToken, known: Call, read: Read) -> None:

@@ -208,6 +208,7 @@ class DataPlane:
             body.coded,
             exchange.client,
             permit.token,
+            permit.policies,
         )
 
     async def _call(self, request: ProxyRequest) -> Call | RouteName:

@@ -10,6 +10,7 @@ from farebox.http.credentials import authorize_run, read_credentials
 from farebox.http.exchange import Exchange
 from farebox.http.provider_errors import Form
 from farebox.model import AccessToken
+from farebox.policies.decide import Policies
 from farebox.providers.naming import is_custom
 from farebox.runtime.known_accounts import KnownAccount
 from farebox.runtime.own_providers import NOTHING, OwnProviders
@@ -28,6 +29,8 @@ class Permit(msgspec.Struct, frozen=True):
     gateway: ServedGateway
     own: OwnProviders
     """The keys that are stored for the gateway, and the account's custom providers."""
+    policies: Policies | None
+    """None: the gateway has none."""
     calls: dict[str, Call] = {}
     """What the head alone says about calls to a provider, by its slug; see calls.model.Call."""
 
@@ -57,10 +60,13 @@ async def permit_of(services: Services, exchange: Exchange, target: Target) -> P
     if credentials.token is None and own_key and not is_custom(target.slug):
         gateway = await configuration.gateway(target.account_id, target.gateway_id, create=False)
         if gateway is not None and not gateway.authentication:
-            return Permit(known, None, own_key, gateway, NOTHING)  # what the account has stored needs a token
+            policies = await configuration.policies(target.account_id, target.gateway_id)
+            # What the account has stored needs a token.
+            return Permit(known, None, own_key, gateway, NOTHING, policies)
     token = await authorize_run(credentials.token, target.account_id, configuration)
     gateway = await configuration.gateway(target.account_id, target.gateway_id)
     if gateway is None:
         raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {target.gateway_id[:64]!r} on this account.")
     own = await configuration.own_providers(target.account_id, target.gateway_id)
-    return Permit(known, token, own_key, gateway, own)
+    policies = await configuration.policies(target.account_id, target.gateway_id)
+    return Permit(known, token, own_key, gateway, own, policies)

@@ -30,6 +30,7 @@ from farebox.errors import (
     MODEL_NOT_FOUND,
     MODEL_UNPRICED,
     NO_CREDIT,
+    POLICY_DENIED,
     PROVIDER_UNAVAILABLE,
     RATE_LIMITED,
     SPEND_LIMITED,
@@ -54,6 +55,7 @@ _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     402: "billing_error",
+    403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
@@ -64,6 +66,7 @@ _GOOGLE_STATUSES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
     402: "FAILED_PRECONDITION",
+    403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     413: "INVALID_ARGUMENT",
     429: "RESOURCE_EXHAUSTED",
@@ -139,6 +142,7 @@ _SOURCES: Final = {
     SPEND_LIMITED: "limit",
     RATE_LIMITED: "limit",
     TOKEN_REJECTED: "token",
+    POLICY_DENIED: "policy",
     PROVIDER_UNAVAILABLE: "provider",
 }
 """Whose limit it is that a call has met: what programs ask first."""

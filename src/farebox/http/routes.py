@@ -25,6 +25,8 @@ from farebox.http.control import (
     model_aliases,
     models,
     own,
+    policies,
+    policy_simulation,
     profile,
     provider_configs,
     purchases,
@@ -60,6 +62,7 @@ GATEWAY = f"{GATEWAYS}/{{gateway_id}}"
 LOGS = f"{GATEWAY}/logs"
 FLOWS = f"{GATEWAY}/routes"
 FLOW = f"{FLOWS}/{{id}}"
+POLICIES = f"{GATEWAY}/policies"
 DATASETS = f"{GATEWAY}/datasets"
 EVALUATIONS = f"{GATEWAY}/evaluations"
 CONFIGS = f"{GATEWAY}/provider_configs"
@@ -220,6 +223,24 @@ SERVED: tuple[Route, ...] = (
           takes=dynamic_routes.DeploymentCreate, result=dynamic_routes.Route,
           summary="Let a version of a dynamic route serve"),
 
+    Route(method="GET", path=POLICIES, handler=policies.list_all, permissions=READ, takes=policies.PoliciesQuery,
+          result=list[policies.Policy], summary="List policies; `includeStaging=true`: with drafts"),
+    Route(method="POST", path=POLICIES, handler=policies.create, permissions=WRITE, shape=Shape.RAW,
+          takes=policies.PolicyCreate, result=policies.Written,
+          summary="Create a policy; a draft unless the query says `commit=true`"),
+    Route(method="GET", path=f"{POLICIES}/{{id}}", handler=policies.get, permissions=READ, takes=policies.PoliciesQuery,
+          result=policies.Policy, summary="One policy; `includeStaging=true`: its draft, if it has one"),
+    Route(method="PUT", path=f"{POLICIES}/{{id}}", handler=policies.change, permissions=WRITE, shape=Shape.RAW,
+          takes=policies.PolicyChange, result=policies.Written,
+          summary="Change some fields of a policy; a draft unless the query says `commit=true`"),
+    Route(method="DELETE", path=f"{POLICIES}/{{id}}", handler=policies.delete, permissions=WRITE,
+          result=policies.Policy, summary="Delete a policy and its draft"),
+    Route(method="POST", path=f"{POLICIES}/commit", handler=policies.commit, permissions=WRITE, shape=Shape.RAW,
+          result=policies.CommitResult, summary="Put all drafts in force"),
+    Route(method="POST", path=f"{POLICIES}/simulate", handler=policy_simulation.simulate, permissions=READ,
+          takes=policy_simulation.Simulation, result=policy_simulation.Simulated,
+          summary="What the policies, with drafts, would say about a call"),
+
     Route(method="GET", path=DATASETS, handler=datasets.list_all, permissions=READ, shape=Shape.PAGE,
           takes=datasets.DatasetsQuery, result=datasets.Dataset, summary="List datasets"),
     Route(method="POST", path=DATASETS, handler=datasets.create, permissions=WRITE,
@@ -364,8 +385,6 @@ SERVED: tuple[Route, ...] = (
 _NOT_YET: tuple[tuple[str, str], ...] = (
     ("GET POST", f"{GATEWAY}/custom-domains"),
     ("GET DELETE", f"{GATEWAY}/custom-domains/{{hostname}}"),
-    ("GET POST", f"{GATEWAY}/policies"),
-    ("GET PUT DELETE", f"{GATEWAY}/policies/{{id}}"),
 )
 """What Cloudflare's API has and this release does not: answered with an error that says so."""
 # fmt: on

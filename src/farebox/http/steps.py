@@ -20,6 +20,7 @@ from farebox.errors import (
     NO_ROUTE,
     NOT_METERED,
     OWN_KEY_REQUIRED,
+    POLICY_DENIED,
     PROVIDER_OFF,
     PROVIDER_UNAVAILABLE,
     PROVIDER_UNKNOWN,
@@ -70,8 +71,9 @@ OF_ONE_STEP: Final = (
     ZDR_UNAVAILABLE,
     ADDRESS_REFUSED,
     RATE_LIMITED,
+    POLICY_DENIED,
 )
-"""What is wrong with one step only (the rate limit is its key's), so that the next may do better."""
+"""What is wrong with one step only (the rate limit is its key's, a policy is about its model): the next may do."""
 _STEP_OPTIONS: Final = {
     "requestTimeout": "cf-aig-request-timeout",
     "maxAttempts": "cf-aig-max-attempts",

@@ -337,6 +337,8 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
 _BY_SLUG: Final = {provider.slug: provider for provider in PROVIDERS}
 _BY_NAME: Final = _BY_SLUG | {alias: provider for provider in PROVIDERS for alias in provider.aliases}
 
+SLUG_OF_ALIAS: Final = {alias: provider.slug for provider in PROVIDERS for alias in provider.aliases}
+
 
 def provider_of(slug: str) -> Provider | None:
     """The provider of a URL's slug, or of an alias such as `xai`; None if there is none."""

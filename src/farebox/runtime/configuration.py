@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from farebox.clock import Clock
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, ServedGateway
 from farebox.model import AccessToken, Caller, Permission
+from farebox.policies.decide import Policies
 from farebox.pricing.compiler import PriceList
 from farebox.pricing.pricebook import OwnMarkup, OwnPrice, PriceBook
 from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped
@@ -24,6 +25,7 @@ from farebox.runtime.gateway_secrets import Exporter, read_exporters
 from farebox.runtime.known_accounts import KnownAccount, KnownAccounts
 from farebox.runtime.own_providers import OwnProviders, read_own_providers
 from farebox.runtime.provider_access import ProviderAccess
+from farebox.runtime.stored_policies import read_policies
 from farebox.storage.accounts import find_token, find_user
 from farebox.storage.config import (
     MarkupRow,
@@ -195,6 +197,15 @@ class Configuration:
         if found is None:
             found = await read_exporters(self._database, self._vault, account_id, gateway_id)
             self._accounts.keep(known, known.exporters, gateway_id, found)
+        return found
+
+    async def policies(self, account_id: str, gateway_id: str) -> Policies | None:
+        """The policies of the gateway that are in force; None if there are none."""
+        known = self._accounts.of(account_id)
+        if gateway_id in known.policies:
+            return known.policies[gateway_id]
+        found = await read_policies(self._database, account_id, gateway_id)
+        self._accounts.keep(known, known.policies, gateway_id, found)
         return found
 
     def provider(self, slug: str) -> ProviderAccess | None:

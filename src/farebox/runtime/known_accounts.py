@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 from farebox.gateway import ServedGateway
+from farebox.policies.decide import Policies
 from farebox.routing.graph import Graph
 from farebox.runtime.gateway_secrets import Exporter
 from farebox.runtime.own_providers import OwnProviders
@@ -25,7 +26,10 @@ ACCOUNT_ENTRIES_MAX: Final = 1_000
 class KnownAccount:
     """What is cached of one account."""
 
-    __slots__ = ("__weakref__", "account_id", "aliases", "current", "entries", "exporters", "gateways", "own", "routes")
+    __slots__ = (
+        "__weakref__", "account_id", "aliases", "current", "entries", "exporters", "gateways", "own", "policies",
+        "routes",
+    )  # fmt: skip
 
     def __init__(self, account_id: str) -> None:
         self.account_id = account_id
@@ -39,12 +43,14 @@ class KnownAccount:
         """Where the spans of a gateway are sent, by gateway and URL."""
         self.routes: dict[tuple[str, str], tuple[str, Graph] | None] = {}
         """ID and graph of deployed routes by gateway and name; None: there is none that can be called."""
+        self.policies: dict[str, Policies | None] = {}
+        """By gateway; None: it has none, and lets every call through."""
         self.aliases: dict[tuple[str, str], Graph | None] = {}
         """What models without a provider stand for, by gateway and name; None: nothing."""
 
     def clear(self) -> None:
         self.entries = 0
-        for cache in (self.gateways, self.own, self.exporters, self.routes, self.aliases):
+        for cache in (self.gateways, self.own, self.exporters, self.routes, self.policies, self.aliases):
             cache.clear()
 
 

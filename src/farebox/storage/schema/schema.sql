@@ -302,6 +302,18 @@ CREATE TABLE model_aliases (              -- an account's own names for models
     PRIMARY KEY (bucket, account_id, gateway_id, alias)
 ) /* clustered */;
 
+CREATE TABLE policies (                   -- who may call which models of a gateway, and for how much
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    gateway_id  TEXT NOT NULL,
+    policy_id   TEXT NOT NULL,            -- UUIDv7
+    live        TEXT,                     -- JSON: farebox.policies.document; null: a draft that never was in force
+    draft       TEXT,                     -- the same, not in force yet; null: none
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id, policy_id)
+) /* clustered */;
+
 CREATE TABLE datasets (                   -- filters over the log of a gateway, by name
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,

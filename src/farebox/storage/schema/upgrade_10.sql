@@ -73,3 +73,16 @@ CREATE TABLE cache_sum (
 );
 DELETE FROM cached_responses;
 DELETE FROM cache_totals;
+
+-- Policies.
+CREATE TABLE policies (
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    gateway_id  TEXT NOT NULL,
+    policy_id   TEXT NOT NULL,
+    live        TEXT,
+    draft       TEXT,
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id, policy_id)
+) /* clustered */;

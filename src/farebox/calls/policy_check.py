@@ -1,0 +1,54 @@
+"""What the policies of a call's gateway say about it, as limits that it must fit in, or as an error for the caller."""
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from farebox.calls.model import Call
+from farebox.calls.spend_rules import end_user
+from farebox.errors import INVALID_REQUEST, POLICY_DENIED, Problem
+from farebox.model import AccessToken
+from farebox.policies.conditions import CF_USER_EMAIL, CF_USER_ID, TOKEN_ID, TOKEN_NAME, USER
+from farebox.policies.decide import Asked, Policies, decide
+
+DENIED: Final = "Access denied by policy"
+"""Cloudflare's words. Which policy it is, and why, is the owner's to know: `simulate` tells."""
+
+
+def policed(policies: Policies, call: Call, token: AccessToken | None) -> Call:
+    """The call, with the limits it must fit in. Raises Problem (POLICY_DENIED); INVALID_REQUEST where there are limits
+    that cannot count it."""
+    only_reads = call.parsed is None and call.method in ("GET", "HEAD")
+    asked = Asked(call.provider, _models(call), only_reads, _fields(policies, call, token), call.metadata or {})
+    decision = decide(policies, asked)
+    if decision.reason:
+        named = decision.policy.policy_id if decision.policy is not None else ""
+        raise Problem(POLICY_DENIED, DENIED, reason=": ".join(filter(None, (decision.reason, named, decision.why))))
+    if decision.limits and call.parsed is None and call.format is not None:
+        raise Problem(INVALID_REQUEST, "The gateway's policies cannot count this request: its body cannot be read.")
+    return replace(call, policy_limits=decision.limits) if decision.limits else call
+
+
+def _models(call: Call) -> tuple[str | None, ...]:
+    """All that the call may reach."""
+    parsed = call.parsed
+    if parsed is None:
+        return (None,)
+    named = [parsed.model or None, *(further.model for further in parsed.demand.further_models if further.model)]
+    return tuple([*named, None] if parsed.unmetered else named)
+
+
+def _fields(policies: Policies, call: Call, token: AccessToken | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if token is not None:
+        found = token_fields(token.token_id, token.name)
+    user = end_user(call.small_body) if policies.reads_user else None
+    return found | {USER: user} if user else found
+
+
+def token_fields(token_id: str, name: str) -> dict[str, str]:
+    """What policies read of an access token. It stands for a user of Cloudflare Access, as far as one can: by its ID,
+    and by its name where that is an e-mail address."""
+    found = {CF_USER_ID: token_id, TOKEN_ID: token_id, TOKEN_NAME: name}
+    local, _, domain = name.rpartition("@")
+    return found | {CF_USER_EMAIL: name} if local and domain else found

@@ -1,0 +1,40 @@
+"""A gateway's policies as they were stored, compiled."""
+
+import asyncio
+
+import msgspec
+import structlog
+
+from farebox.policies.conditions import InvalidCondition
+from farebox.policies.decide import Policies, Policy, compile_policy, policies_of, refusing_policy
+from farebox.policies.document import PolicyDocument
+from farebox.policies.matching import InvalidActor
+from farebox.providers.catalogue import SLUG_OF_ALIAS
+from farebox.storage.database import Database
+from farebox.storage.policies import list_policies
+
+log = structlog.get_logger("farebox.configuration")
+
+
+async def read_policies(database: Database, account_id: str, gateway_id: str) -> Policies | None:
+    """Those that are in force now; None if there are none."""
+    rows = await database.get(lambda connection: list_policies(connection, account_id, gateway_id))
+    live = [(row.policy_id, row.live) for row in rows if row.live is not None]
+    if not live:
+        return None
+    # In a thread: all together may take a tenth of a second. The event loop goes on between two of them.
+    return policies_of(gateway_id, await asyncio.to_thread(_compiled, live))
+
+
+def _compiled(live: list[tuple[str, str]]) -> list[Policy]:
+    return [stored_policy(policy_id, text) for policy_id, text in live]
+
+
+def stored_policy(policy_id: str, text: str) -> Policy:
+    """A policy as it was stored. It was compiled before; what cannot be compiled any more lets nobody in."""
+    document = msgspec.json.decode(text, type=PolicyDocument)
+    try:
+        return compile_policy(policy_id, document, SLUG_OF_ALIAS)
+    except (InvalidActor, InvalidCondition) as error:
+        log.exception("a policy is not understood", policy=policy_id, why=str(error))
+        return refusing_policy(policy_id, document, str(error))
