@@ -1,6 +1,7 @@
-"""Every URL of the control plane on one page. (The data plane's, `/v1/…` and `…/ai/…`, are in data_plane.py.)
+"""The URLs of the control plane; those of what a gateway has are in gateway_routes.py. (The data plane's, `/v1/…` and
+`…/ai/…`, are in data_plane.py.)
 
-`GET` routes answer `HEAD` too. A new endpoint is one line here and a handler.
+`GET` routes answer `HEAD` too. A new endpoint is one line here, or in gateway_routes.py, and a handler.
 """
 
 from dataclasses import replace
@@ -15,8 +16,6 @@ from farebox.http.control import (
     cards,
     custom_costs,
     custom_providers,
-    datasets,
-    dynamic_routes,
     evaluations,
     gateways,
     holds,
@@ -25,8 +24,6 @@ from farebox.http.control import (
     model_aliases,
     models,
     own,
-    policies,
-    policy_simulation,
     profile,
     provider_configs,
     purchases,
@@ -40,31 +37,21 @@ from farebox.http.control import (
 from farebox.http.control.log_query import LogsQuery, LogsToDelete
 from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response
+from farebox.http.gateway_routes import ACCOUNT, GATEWAY, GATEWAY_ROUTES, GATEWAYS, READ, V4, WRITE
 from farebox.http.pages.routes import PAGES
 from farebox.http.request import Request
 from farebox.http.router import Access, Route, Shape
 from farebox.model import Permission
 from farebox.pricing.receipt import Receipt
 
-READ = (Permission.READ, Permission.WRITE)
-WRITE = (Permission.WRITE,)
 BILLING_WRITE = (Permission.BILLING_WRITE, Permission.WRITE)
 MONEY = (Permission.BILLING_WRITE,)
 """For what decides over the owner's cards and money; to configure gateways is not enough."""
 BILLING_READ = (Permission.READ, Permission.WRITE, Permission.BILLING_WRITE)
 HOLDS = (Permission.RUN, Permission.WRITE)
 
-V4 = "/client/v4"
-ACCOUNT = f"{V4}/accounts/{{account_id}}"
 BILLING = f"{ACCOUNT}/ai-gateway/billing"
-GATEWAYS = f"{ACCOUNT}/ai-gateway/gateways"
-GATEWAY = f"{GATEWAYS}/{{gateway_id}}"
 LOGS = f"{GATEWAY}/logs"
-FLOWS = f"{GATEWAY}/routes"
-FLOW = f"{FLOWS}/{{id}}"
-POLICIES = f"{GATEWAY}/policies"
-DATASETS = f"{GATEWAY}/datasets"
-EVALUATIONS = f"{GATEWAY}/evaluations"
 CONFIGS = f"{GATEWAY}/provider_configs"
 CUSTOM = f"{ACCOUNT}/ai-gateway/custom-providers"
 OWN = f"{ACCOUNT}/farebox"
@@ -198,68 +185,7 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path=f"{LOGS}/{{log_id}}/response", handler=logs.get_response, permissions=READ,
           shape=Shape.RAW, result=Any, summary="The stored response body"),
 
-    Route(method="GET", path=FLOWS, handler=dynamic_routes.list_all, permissions=READ, shape=Shape.RAW, takes=Paging,
-          result=dynamic_routes.Routes, summary="List dynamic routes"),
-    Route(method="POST", path=FLOWS, handler=dynamic_routes.create, permissions=WRITE,
-          takes=dynamic_routes.RouteCreate, result=dynamic_routes.Route,
-          summary="Create a dynamic route; its first version is deployed"),
-    Route(method="GET", path=FLOW, handler=dynamic_routes.get, permissions=READ,
-          result=dynamic_routes.Route, summary="One dynamic route"),
-    Route(method="PATCH", path=FLOW, handler=dynamic_routes.rename, permissions=WRITE, shape=Shape.RAW,
-          takes=dynamic_routes.RouteRename, result=dynamic_routes.Renamed, summary="Rename a dynamic route"),
-    Route(method="DELETE", path=FLOW, handler=dynamic_routes.delete, permissions=WRITE,
-          result=dynamic_routes.Route, summary="Delete a dynamic route with its versions"),
-    Route(method="GET", path=f"{FLOW}/versions", handler=dynamic_routes.list_versions, permissions=READ,
-          shape=Shape.RAW, takes=Paging, result=dynamic_routes.Versions, summary="List a dynamic route's versions"),
-    Route(method="POST", path=f"{FLOW}/versions", handler=dynamic_routes.create_version, permissions=WRITE,
-          takes=dynamic_routes.VersionCreate, result=dynamic_routes.RouteVersion,
-          summary="Add a version; it serves nothing until it is deployed"),
-    Route(method="GET", path=f"{FLOW}/versions/{{version_id}}", handler=dynamic_routes.get_version, permissions=READ,
-          result=dynamic_routes.RouteVersion, summary="One version of a dynamic route"),
-    Route(method="GET", path=f"{FLOW}/deployments", handler=dynamic_routes.list_deployments, permissions=READ,
-          shape=Shape.RAW, takes=Paging, result=dynamic_routes.Deployments,
-          summary="Which version of a dynamic route began to serve when"),
-    Route(method="POST", path=f"{FLOW}/deployments", handler=dynamic_routes.create_deployment, permissions=WRITE,
-          takes=dynamic_routes.DeploymentCreate, result=dynamic_routes.Route,
-          summary="Let a version of a dynamic route serve"),
-
-    Route(method="GET", path=POLICIES, handler=policies.list_all, permissions=READ, takes=policies.PoliciesQuery,
-          result=list[policies.Policy], summary="List policies; `includeStaging=true`: with drafts"),
-    Route(method="POST", path=POLICIES, handler=policies.create, permissions=WRITE, shape=Shape.RAW,
-          takes=policies.PolicyCreate, result=policies.Written,
-          summary="Create a policy; a draft unless the query says `commit=true`"),
-    Route(method="GET", path=f"{POLICIES}/{{id}}", handler=policies.get, permissions=READ, takes=policies.PoliciesQuery,
-          result=policies.Policy, summary="One policy; `includeStaging=true`: its draft, if it has one"),
-    Route(method="PUT", path=f"{POLICIES}/{{id}}", handler=policies.change, permissions=WRITE, shape=Shape.RAW,
-          takes=policies.PolicyChange, result=policies.Written,
-          summary="Change some fields of a policy; a draft unless the query says `commit=true`"),
-    Route(method="DELETE", path=f"{POLICIES}/{{id}}", handler=policies.delete, permissions=WRITE,
-          result=policies.Policy, summary="Delete a policy and its draft"),
-    Route(method="POST", path=f"{POLICIES}/commit", handler=policies.commit, permissions=WRITE, shape=Shape.RAW,
-          result=policies.CommitResult, summary="Put all drafts in force"),
-    Route(method="POST", path=f"{POLICIES}/simulate", handler=policy_simulation.simulate, permissions=READ,
-          takes=policy_simulation.Simulation, result=policy_simulation.Simulated,
-          summary="What the policies, with drafts, would say about a call"),
-
-    Route(method="GET", path=DATASETS, handler=datasets.list_all, permissions=READ, shape=Shape.PAGE,
-          takes=datasets.DatasetsQuery, result=datasets.Dataset, summary="List datasets"),
-    Route(method="POST", path=DATASETS, handler=datasets.create, permissions=WRITE,
-          takes=datasets.DatasetSet, result=datasets.Dataset, summary="Create a dataset: filters over the log"),
-    Route(method="GET", path=f"{DATASETS}/{{id}}", handler=datasets.get, permissions=READ,
-          result=datasets.Dataset, summary="One dataset"),
-    Route(method="PUT", path=f"{DATASETS}/{{id}}", handler=datasets.replace, permissions=WRITE,
-          takes=datasets.DatasetSet, result=datasets.Dataset, summary="Replace a dataset"),
-    Route(method="DELETE", path=f"{DATASETS}/{{id}}", handler=datasets.delete, permissions=WRITE,
-          result=datasets.Dataset, summary="Delete a dataset"),
-    Route(method="GET", path=EVALUATIONS, handler=evaluations.list_all, permissions=READ, shape=Shape.PAGE,
-          takes=evaluations.EvaluationsQuery, result=evaluations.Evaluation, summary="List evaluations"),
-    Route(method="POST", path=EVALUATIONS, handler=evaluations.create, permissions=WRITE,
-          takes=evaluations.EvaluationCreate, result=evaluations.Evaluation,
-          summary="Evaluate the logs of datasets, in the background"),
-    Route(method="GET", path=f"{EVALUATIONS}/{{id}}", handler=evaluations.get, permissions=READ,
-          result=evaluations.Evaluation, summary="One evaluation with its results"),
-    Route(method="DELETE", path=f"{EVALUATIONS}/{{id}}", handler=evaluations.delete, permissions=WRITE,
-          result=evaluations.Evaluation, summary="Delete an evaluation"),
+    *GATEWAY_ROUTES,
     Route(method="GET", path=f"{ACCOUNT}/ai-gateway/evaluation-types", handler=evaluations.list_types, permissions=READ,
           shape=Shape.PAGE, takes=evaluations.TypesQuery, result=evaluations.EvaluationType,
           summary="What evaluations can compute"),
