@@ -131,7 +131,7 @@ def _template() -> str:
 def new_database() -> str:
     """The URL of a new PostgreSQL database that is migrated."""
     if not CITUS:
-        return postgres_server().new_database(like=_template())
+        return postgres_server().new_database(like=_template(), ask=_ask)
     url = _cluster().distributed()
     # Processes and commands of the tests come without FAREBOX_BUCKETS: new accounts are then in the first bucket.
     _cluster().query("UPDATE schema_version SET buckets = 1", url)
@@ -143,7 +143,15 @@ def forget_databases(folder: Path) -> None:
     for owner in [owner for owner in _urls if owner.is_relative_to(folder)]:
         url = _urls.pop(owner)
         _Outside.forget(url)
-        postgres_server().drop_database(url)
+        if CITUS:
+            postgres_server().drop_database(url)
+        else:
+            postgres_server().drop_database(url, ask=_ask)
+
+
+def _ask(statement: str) -> object:
+    """On a connection that is kept: one of its own takes as long as the copy of a small database."""
+    return _Outside.of(postgres_server().url).execute(statement)
 
 
 def close_engines() -> None:

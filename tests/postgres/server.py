@@ -14,6 +14,7 @@ Without `durable` a server is quick: it loses data when the machine fails, but n
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import os
 import pwd
@@ -116,11 +117,26 @@ def start_postgres(*, durable: bool = False, settings: Mapping[str, str] | None 
     server = _new_server(binaries(), durable, {**(settings or {})})
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(server.close)
+        shutil.copytree(_never_started(server.binaries).data, server.data)
+        if server.user is not None:
+            for path in (server.data, *server.data.rglob("*")):
+                os.chown(path, server.user.pw_uid, server.user.pw_gid)
+        _start_on_a_free_port(server)
+        on_failure.pop_all()
+    return server
+
+
+@functools.cache
+def _never_started(programs: Path) -> "PostgresServer":
+    """A server whose data folder the others of this process begin with: initdb takes longer than all else of a start.
+    Its folder goes with the process."""
+    server = _new_server(programs, False, {})
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(server.close)
         server.command(
             "initdb", "--pgdata", str(server.data), "--username=farebox", "--auth=trust",
             "--encoding=UTF8", "--locale=C", "--no-sync",
         )  # fmt: skip
-        _start_on_a_free_port(server)
         on_failure.pop_all()
     return server
 
@@ -299,17 +315,20 @@ class PostgresServer:
 
     # Databases.
 
-    def new_database(self, like: str | None = None, name: str | None = None) -> str:
-        """The URL of a new database: empty, or a copy of the one with the URL `like`, to which nobody is connected."""
+    def new_database(
+        self, like: str | None = None, name: str | None = None, *, ask: Callable[[str], object] | None = None
+    ) -> str:
+        """The URL of a new database: empty, or a copy of the one with the URL `like`, to which nobody is connected.
+        `ask` runs the statement, on a connection that is kept; else it has one of its own."""
         name = name or f"test_{uuid.uuid4().hex}"
         template = urlsplit(like).path[1:] if like else "template0"
         # Its files are copied: their pages in the log, as by default, take twice as long.
-        self.query(f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY FILE_COPY')
+        (ask or self.query)(f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self.url_of(name)
 
-    def drop_database(self, url: str) -> None:
-        """Drop a database, and end the connections to it."""
-        self.query(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
+    def drop_database(self, url: str, *, ask: Callable[[str], object] | None = None) -> None:
+        """Drop a database, and end the connections to it. `ask` as in `new_database`."""
+        (ask or self.query)(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
 
     def query(self, sql: str, database_url: str | None = None) -> list[Any]:
         """The rows of one statement, on a connection of its own; they compare equal to tuples. May be called beside a
