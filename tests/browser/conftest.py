@@ -154,7 +154,7 @@ class Owner:
         self.home()
         while not seen():
             assert self.farebox.services.clock.monotonic() < deadline, self.page.locator("main").inner_text()
-            self.page.wait_for_timeout(100)
+            self.page.wait_for_timeout(250)
             self.home()
 
 

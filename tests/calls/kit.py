@@ -16,13 +16,14 @@ from farebox.storage.gateways import GatewayRow, put_gateway
 from farebox.storage.sql import Connection
 from tests.engines import looking
 from tests.support import Customer, Farebox
+from tests.waiting import SECONDS, pauses
 
 INPUT_NANOS = 1_000
 """A token into the demo provider; one token is one word."""
 OUTPUT_NANOS = 2_000
 """A token out of it."""
 
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = SECONDS
 """For what takes milliseconds: a limit for failures only, that no busy machine reaches."""
 
 OPERATOR_KEY = "operator-key-of-the-test"
@@ -132,18 +133,18 @@ def differences(farebox: Farebox) -> list[str]:
 
 def until(true: Callable[[], object], what: str = "it", seconds: float = WAIT_SECONDS) -> None:
     """Wait until something is true; fail where it does not become so."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"{what} did not come true"
-        time.sleep(0.005)
+    for pause in pauses(what, seconds):
+        if true():
+            return
+        time.sleep(pause)
 
 
 async def eventually(true: Callable[[], object], what: str = "it", seconds: float = WAIT_SECONDS) -> None:
     """`until`, for tests that have connections of their own to tend meanwhile."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"{what} did not come true"
-        await asyncio.sleep(0.005)
+    for pause in pauses(what, seconds):
+        if true():
+            return
+        await asyncio.sleep(pause)
 
 
 async def within(seconds: float, work: Awaitable[Any]) -> Any:

@@ -629,7 +629,7 @@ async def test_a_client_that_disconnects_in_mid_stream_pays_for_what_was_deliver
 async def test_interrupted_responses_are_charged_by_the_operators_policy(
     tmp_path: Path, leave: Callable[[Wire], None], policy: str
 ) -> None:
-    with running_farebox(tmp_path, **{**SHORT_TIMEOUTS, "cut_stream": policy}) as farebox:
+    with running_farebox(tmp_path, cut_stream=policy) as farebox:
         body = native_body("Go on there", stream=True, max_tokens=200)
         customer = farebox.funded("5")
         row = await _leave_mid_stream(customer, leave, body)

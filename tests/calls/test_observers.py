@@ -18,7 +18,7 @@ from farebox.runtime.observers import best_effort
 from farebox.runtime.waiters import Waiters
 from farebox.storage.sql import DatabaseUnavailable
 from farebox.worker import Periodic, _every
-from tests.calls.kit import differences, log_row, price_of
+from tests.calls.kit import differences, eventually, log_row, price_of
 from tests.calls.wire import chat_body, post
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer
@@ -106,9 +106,7 @@ async def test_a_job_whose_failure_cannot_be_logged_is_restarted(customer: Custo
 
     jobs = Jobs()
     task = asyncio.ensure_future(jobs.keep({"job": partial(_every, services, "job", Periodic(0.0, job))}))
-    async with asyncio.timeout(5):
-        while turns < 5:  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0)
+    await eventually(lambda: turns >= 5, "the job goes on")
     task.cancel()
     assert jobs.restarts == {("job", "ValueError"): 1}
     assert broken.lines.count("periodic job failed") == 1

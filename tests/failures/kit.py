@@ -29,6 +29,7 @@ from farebox.vault import Vault
 from tests.calls.kit import price_of
 from tests.calls.wire import Wire, WireResponse, chat_body
 from tests.support import free_port
+from tests.waiting import SECONDS, pauses
 
 ACCOUNTS = 3
 CALLERS = 12
@@ -113,21 +114,21 @@ def served(installation: Installation, *, workers: int = 1) -> Iterator["subproc
 def stop(process: "subprocess.Popen[bytes]") -> None:
     """A clean stop."""
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 0
+    assert process.wait(SECONDS) == 0
 
 
-def until(true: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
+def until(true: Callable[[], object], what: str) -> None:
+    for pause in pauses(what):
+        if true():
+            return
+        time.sleep(pause)
 
 
-async def until_async(true: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        await asyncio.sleep(0.01)
+async def until_async(true: Callable[[], object], what: str) -> None:
+    for pause in pauses(what):
+        if true():
+            return
+        await asyncio.sleep(pause)
 
 
 async def call(
@@ -180,7 +181,7 @@ class Load:
             began = time.monotonic()
             try:
                 wire = await begin(self.installation, customer, demo=demo, words=chance.randrange(1, 30), stream=stream)
-                response = await asyncio.wait_for(wire.response(), 30)
+                response = await asyncio.wait_for(wire.response(), SECONDS)
             except (ConnectionError, asyncio.IncompleteReadError, OSError):
                 self.unclear += 1
                 await asyncio.sleep(0.03)
@@ -209,7 +210,7 @@ class Load:
     async def more(self, calls: int) -> None:
         """Wait until so many more answers are complete."""
         goal = len(self.complete) + calls
-        await until_async(lambda: len(self.complete) >= goal, f"{calls} more answers", 40)
+        await until_async(lambda: len(self.complete) >= goal, f"{calls} more answers")
 
 
 def _usage(response: WireResponse) -> dict[str, int] | None:
@@ -229,7 +230,7 @@ def compare(installation: Installation, load: Load) -> None:
         installation.command("check", "--json"),
         env=installation.environment,
         capture_output=True,
-        timeout=60,
+        timeout=SECONDS,
         check=False,
     )
     assert checked.returncode == 0, checked.stdout.decode() + checked.stderr.decode()
@@ -262,13 +263,13 @@ def _charges(found: list[tuple[Any, ...]]) -> dict[str, tuple[str, int]]:
 
 async def settled(installation: Installation) -> None:
     """Wait until every journal has been posted and no hold is open."""
-    await until_async(lambda: not installation.journal, "the journals are posted", 30)
+    await until_async(lambda: not installation.journal, "the journals are posted")
     session = await connect(installation.settings.database_url, timeout=10)
     try:
-        end = time.monotonic() + 45
-        while await session.fetchval("SELECT count(*) FROM holds WHERE state = 'open'"):
-            assert time.monotonic() < end, "a hold stays open"
-            await asyncio.sleep(0.05)
+        for pause in pauses("no hold is open"):
+            if not await session.fetchval("SELECT count(*) FROM holds WHERE state = 'open'"):
+                break
+            await asyncio.sleep(pause)
     finally:
         session.terminate()
         await asyncio.sleep(0)  # the socket is closed in the loop's next round

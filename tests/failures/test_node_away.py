@@ -181,10 +181,10 @@ def test_a_charge_that_waits_for_the_node_keeps_no_other_waiting(world: World) -
     second.join()
     assert not journal.empty
     world.execute("DELETE FROM away WHERE bucket = $1", world.bucket(world.here))
-    until(lambda: world.here.balance.posted < before[world.here.account_id], "the charge of the other is posted", 20)
+    until(lambda: world.here.balance.posted < before[world.here.account_id], "the charge of the other is posted")
     assert not journal.empty
     world.bring_back()
-    until(lambda: journal.empty, "the rest is posted", 20)
+    until(lambda: journal.empty, "the rest is posted")
     assert world.there.balance.posted < before[world.there.account_id]
     assert world.there.balance.held == world.here.balance.held == 0
     assert differences(world.farebox) == []

@@ -38,6 +38,7 @@ from tests.http.support import http, result, save_card, soon
 from tests.repo.reference import example
 from tests.sdks import openai
 from tests.support import Customer, Farebox, free_port, running_farebox
+from tests.waiting import pauses
 
 on_both_engines = pytest.mark.both_engines
 """The fixture `measured` asks for the engine."""
@@ -58,12 +59,11 @@ def measured(engine: str, tmp_path: Path) -> Iterator[tuple[Farebox, str]]:
 
 
 def until(true: Callable[[], object], what: str) -> None:
-    """Wait until it is true. Whoever asks all the time keeps the server from what is waited for; and what a helper
-    does, which stands back for everybody, takes minutes on a busy machine."""
-    end = time.monotonic() + 300
-    while not true():
-        assert time.monotonic() < end, f"{what} did not come true"
-        time.sleep(0.05)
+    """Wait until it is true."""
+    for pause in pauses(what):
+        if true():
+            return
+        time.sleep(pause)
 
 
 def moved(farebox: Farebox) -> dict[str, int]:

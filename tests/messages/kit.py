@@ -19,6 +19,7 @@ from farebox.storage.database import open_database
 from farebox.storage.notices import add_notice
 from farebox.vault import Vault
 from tests.engines import settings_for
+from tests.waiting import SECONDS
 
 START = 1_795_000_000_000
 """A day in November 2026."""
@@ -170,7 +171,7 @@ async def receiving(host: str = "127.0.0.1", **tls: Any) -> AsyncIterator[Receiv
         await server.wait_closed()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
+async def until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
     """Wait for something that happens in another task."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - there is no event for it

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from farebox.vault import Vault
 from tests.calls.gate import MODEL, SLUG, Gate
 from tests.calls.wire import COMPAT, Wire, WireResponse
 from tests.support import Farebox
+from tests.waiting import SECONDS, pauses
 
 T = TypeVar("T")
 
@@ -77,7 +77,9 @@ class Installation:
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run the command line to its end."""
         line = self.command_line(*arguments)
-        return subprocess.run(line, env=self._environment(), capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            line, env=self._environment(), capture_output=True, text=True, timeout=SECONDS, check=False
+        )
 
     def command_line(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(self.folder), *arguments]
@@ -194,7 +196,7 @@ class Server:
     def stop(self) -> int:
         """SIGTERM; the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(40)
+        return self.process.wait(SECONDS)
 
     def kill_all(self) -> None:
         orphans = [pid for pid in self._known.union(self.workers) if is_worker(pid)]
@@ -258,7 +260,7 @@ async def call(
     installation: Installation, caller: Caller, body: bytes, *, demo: str = "", gateway: str = "default"
 ) -> WireResponse:
     wire = await start(installation, caller, body, demo=demo, gateway=gateway)
-    return await asyncio.wait_for(wire.response(), 30)
+    return await asyncio.wait_for(wire.response(), SECONDS)
 
 
 async def calls(installation: Installation, caller: Caller, body: bytes, count: int, **more: str) -> list[WireResponse]:
@@ -266,12 +268,12 @@ async def calls(installation: Installation, caller: Caller, body: bytes, count: 
     return list(await asyncio.gather(*(call(installation, caller, body, **more) for _ in range(count))))
 
 
-async def eventually(true: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+async def eventually(true: Callable[[], object], what: str) -> None:
     """Wait until something is true; it is asked on a thread, as it may ask the database."""
-    end = time.monotonic() + seconds
-    while not await asyncio.to_thread(true):
-        assert time.monotonic() < end, f"{what} did not come true"
-        await asyncio.sleep(0.02)
+    for pause in pauses(what):
+        if await asyncio.to_thread(true):
+            return
+        await asyncio.sleep(pause)
 
 
 # A provider that answers when the test lets it.
@@ -285,7 +287,7 @@ class LoopThread:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
 
-    def run(self, work: Coroutine[Any, Any, T], timeout: float = 30) -> T:
+    def run(self, work: Coroutine[Any, Any, T], timeout: float = SECONDS) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from tests.calls.kit import price_of, put_rules, spend_rule
 from tests.calls.wire import Wire, WireResponse, chat_body
 from tests.multiprocess.conftest import NewInstallation
 from tests.multiprocess.kit import Caller, Installation, Server, calls, eventually, gated, send, start
+from tests.waiting import SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +40,7 @@ async def hold_of(installation: Installation, gate: Gate, body: bytes) -> int:
     await eventually(lambda: gate.waiting > before, "the call reached the provider")
     _, held = installation.balance(caller)
     gate.open()
-    assert (await asyncio.wait_for(wire.response(), 10)).status == 200
+    assert (await asyncio.wait_for(wire.response(), SECONDS)).status == 200
     gate.shut()
     assert held > 0
     return held
@@ -57,7 +58,7 @@ async def refusals(wires: list[Wire], count: int) -> tuple[list[WireResponse], s
     pending = {asyncio.ensure_future(wire.response()) for wire in wires}
     answered: list[WireResponse] = []
     while len(answered) < count:
-        done, pending = await asyncio.wait(pending, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        done, pending = await asyncio.wait(pending, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
         assert done, f"only {len(answered)} of {count} were answered while the provider was shut"
         answered += [task.result() for task in done]
     return answered, pending
@@ -78,7 +79,7 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(
         assert gate.waiting == K
         assert installation.balance(caller) == (K * hold, K * hold)
         gate.open()
-        admitted = await asyncio.wait_for(asyncio.gather(*pending), 20)
+        admitted = await asyncio.wait_for(asyncio.gather(*pending), SECONDS)
 
         assert [response.status for response in admitted] == [200] * K
         assert all(response.whole for response in admitted)
@@ -91,7 +92,7 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(
         wires = await in_flight(installation, caller, body, IN_FLIGHT)
         refused, pending = await refusals(wires, IN_FLIGHT - again)
         gate.open()
-        admitted = await asyncio.wait_for(asyncio.gather(*pending), 20)
+        admitted = await asyncio.wait_for(asyncio.gather(*pending), SECONDS)
         assert [response.status for response in admitted] == [200] * again
         assert {response.status for response in refused} == {429}
         assert installation.balance(caller) == (K * (hold - PRICE) - again * PRICE, 0)
@@ -116,7 +117,7 @@ async def test_whichever_budget_is_the_tightest_admits_exactly_k_calls(
         assert gate.waiting == K
         assert _counted(installation, caller) == {(0, K * hold)}
         gate.open()
-        admitted = await asyncio.wait_for(asyncio.gather(*pending), 20)
+        admitted = await asyncio.wait_for(asyncio.gather(*pending), SECONDS)
         assert [response.status for response in admitted] == [200] * K
         assert {(response.status, response.code) for response in refused} == {(429, 2907)}
         assert installation.balance(caller) == (room["account"] - K * PRICE, 0)
@@ -151,8 +152,8 @@ async def eventually_known(installation: Installation, gate: Gate, body: bytes) 
 
 
 async def test_waiting_calls_get_credit_released_by_another_process(new_installation: NewInstallation) -> None:
-    installation = new_installation(hold_wait_ms="20000")
-    with installation.serving(), gated(installation) as gate:
+    installation = new_installation(hold_wait_ms="60000")
+    with installation.serving(workers=2), gated(installation) as gate:
         body = gate_body(stream=False)
         await eventually_known(installation, gate, body)
         hold = await hold_of(installation, gate, body)
@@ -164,7 +165,7 @@ async def test_waiting_calls_get_credit_released_by_another_process(new_installa
         assert not any(task.done() for task in [first, *others])
         assert gate.waiting == 1, "a call must not be forwarded without a hold"
         gate.open()
-        responses = await asyncio.wait_for(asyncio.gather(first, *others), 10)  # far below hold_wait_ms
+        responses = await asyncio.wait_for(asyncio.gather(first, *others), 30)  # far below hold_wait_ms
         assert [response.status for response in responses] == [200] * 12
         assert len(owners(installation, caller)) > 1, "only one process had calls"
         assert installation.balance(caller) == (hold - PRICE, 0)

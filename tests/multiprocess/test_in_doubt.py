@@ -12,6 +12,7 @@ from tests.calls.wire import Wire
 from tests.multiprocess.conftest import NewInstallation
 from tests.multiprocess.kit import Caller, Installation, eventually, gated, start
 from tests.multiprocess.test_exact_admission import PRICE, eventually_known, gate_body
+from tests.waiting import SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,7 @@ async def answered(wires: list[Wire]) -> list[int]:
         except (ConnectionError, asyncio.IncompleteReadError):
             return 0
 
-    return list(await asyncio.wait_for(asyncio.gather(*(status(wire) for wire in wires)), 30))
+    return list(await asyncio.wait_for(asyncio.gather(*(status(wire) for wire in wires)), SECONDS))
 
 
 async def test_the_holds_of_a_killed_process_expire_and_no_others(new_installation: NewInstallation) -> None:

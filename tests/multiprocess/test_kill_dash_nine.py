@@ -20,6 +20,7 @@ from tests.calls.kit import price_of, put_rules, spend_rule
 from tests.calls.wire import Wire, WireResponse, chat_body, usage_of
 from tests.multiprocess.conftest import NewInstallation
 from tests.multiprocess.kit import Caller, Installation, Server, eventually, is_alive, send
+from tests.waiting import SECONDS
 
 LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
 KILLS = int(os.environ.get("FAREBOX_TEST_KILLS", "200" if LONG else "3"))
@@ -27,8 +28,6 @@ SEED = int(os.environ.get("FAREBOX_TEST_SEED", "0")) or random.SystemRandom().ra
 CLIENTS = 16
 ACCOUNTS = 3
 GRANTED = 1_000 * 10**9
-ENDED_SECONDS = 90.0
-"""Who is killed while it ends what another left open has the lease for that, and its time must run out first."""
 
 pytestmark = pytest.mark.slow
 
@@ -106,11 +105,11 @@ async def kill_workers(server: Server, load: Load, chance: random.Random) -> Non
 async def answers(load: Load) -> None:
     """Wait until calls are answered."""
     before = len(load.complete)
-    await eventually(lambda: len(load.complete) > before + 20, "calls are answered", 60)
+    await eventually(lambda: len(load.complete) > before + 20, "calls are answered")
 
 
 async def replaced(server: Server, victim: int) -> None:
-    await eventually(lambda: len(server.workers) == 3 and victim not in server.workers, "another was started", 60)
+    await eventually(lambda: len(server.workers) == 3 and victim not in server.workers, "another was started")
 
 
 async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_installation: NewInstallation) -> None:
@@ -126,16 +125,15 @@ async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_
         await kill_workers(server, load, chance)
         workers = server.workers
         os.kill(server.process.pid, signal.SIGKILL)
-        await eventually(lambda: not any(is_alive(pid) for pid in workers), "no worker serves on", 30)
+        await eventually(lambda: not any(is_alive(pid) for pid in workers), "no worker serves on")
         assert not calling.done()
-    with installation.serving():
+    with installation.serving(workers=1):  # one ends what the dead left
         await answers(load)
         load.stopped = True
-        await asyncio.wait_for(calling, 30)
+        await asyncio.wait_for(calling, SECONDS)
         await eventually(
             lambda: installation.read("SELECT 1 FROM holds WHERE state = 'open'") == [],
             "all holds ended",
-            ENDED_SECONDS,
         )
         assert installation.differences() == []
 

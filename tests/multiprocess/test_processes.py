@@ -43,11 +43,11 @@ async def test_the_address_is_reported_once_and_a_stop_completes_calls(new_insta
 async def test_a_worker_that_dies_is_started_again(installation: Installation, server: Server) -> None:
     before = server.workers
     os.kill(before[0], signal.SIGKILL)
-    await eventually(lambda: len(server.workers) == 3 and before[0] not in server.workers, "another worker", 30)
+    await eventually(lambda: len(server.workers) == 3 and before[0] not in server.workers, "another worker")
     [line, *_] = installation.logged("worker_died")
     assert (line["pid"], line["status"]) == (before[0], -9)
     await eventually(
-        lambda: len(installation.read("SELECT 1 FROM instances")) == 3, "three are seen, and the dead one is not", 30
+        lambda: len(installation.read("SELECT 1 FROM instances")) == 3, "three are seen, and the dead one is not"
     )
     caller = installation.caller()
     assert {response.status for response in await calls(installation, caller, chat_body(), 12)} == {200}
@@ -62,7 +62,7 @@ async def test_workers_stop_when_the_parent_is_killed(new_installation: NewInsta
         await eventually(lambda: installation.balance(caller)[1] > 0, "a call is under way")
         os.kill(server.process.pid, signal.SIGKILL)
         assert server.process.wait(10) == -signal.SIGKILL
-        await eventually(lambda: not any(is_alive(pid) for pid in workers), "the workers have gone", 25)
+        await eventually(lambda: not any(is_alive(pid) for pid in workers), "the workers have gone")
         for wire in hanging:
             wire.close()
     assert installation.balance(caller)[1] == 0, "they stopped as they were asked to, and ended their calls"
