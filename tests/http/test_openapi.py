@@ -92,6 +92,10 @@ def test_always_present_fields_are_required(document: dict[str, Any]) -> None:
 )
 def test_responses_match_the_documented_types(farebox: Farebox, customer: Customer, route: Route) -> None:
     known = KNOWN | {"log_id": customer.chat().headers["cf-aig-log-id"]}
+    if route.path.endswith("/what-if"):  # of which an account has something once it has asked
+        body = {"from": "2026-01-01", "to": "2026-01-02", "models": {"demo/demo-1": "demo/demo-1"}}
+        asked = http.post(url(farebox, route, account_id=customer.account_id), json=body, headers=customer.headers)
+        assert asked.status_code == 200, asked.text
     query = {"value_grouping_window": "day"} if route.path.endswith("usage-history") else {}
     response = http.get(
         url(farebox, route, **(known | {"account_id": customer.account_id})), params=query, headers=customer.headers
