@@ -12,7 +12,7 @@ import pytest
 
 from farebox.errors import RATE_LIMITED, SPEND_LIMITED, Problem, Shortage
 from farebox.http.provider_errors import error_body, error_headers, error_status
-from tests.calls.kit import set_gateway, set_price, set_provider
+from tests.calls.kit import log_rows, set_gateway, set_price, set_provider
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox
 
@@ -145,7 +145,7 @@ def test_limits_name_their_source_and_when_they_end(farebox: Farebox) -> None:
 
 
 class Broken(socketserver.StreamRequestHandler):
-    """Sends the events that a test has put on the server, and leaves in the middle of the response."""
+    """Sends the events that a test has put on the server, and leaves in the middle of the response, or ends it."""
 
     def handle(self) -> None:
         length = 0
@@ -155,15 +155,17 @@ class Broken(socketserver.StreamRequestHandler):
         self.rfile.read(length)
         events: bytes = self.server.events  # type: ignore[attr-defined]
         head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-        self.wfile.write(head + b"%x\r\n%s\r\n" % (len(events), events))
+        end: bytes = self.server.end  # type: ignore[attr-defined]
+        self.wfile.write(head + b"%x\r\n%s\r\n" % (len(events), events) + end)
 
 
 @pytest.fixture
 def provider(farebox: Farebox) -> Iterator[Any]:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Broken) as server:
+        server.end = b""  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        for slug in ("openai", "anthropic", "cohere", "workers-ai"):
+        for slug in ("openai", "anthropic", "google-ai-studio", "cohere", "workers-ai"):
             set_provider(farebox, slug, base_url=f"http://127.0.0.1:{server.server_address[1]}")
             set_price(farebox, slug, "@cf/acme/m" if slug == "workers-ai" else "m")
         yield server
@@ -178,7 +180,8 @@ def events_of(text: str) -> list[Any]:
 def read(customer: Customer, path: str, body: Any) -> tuple[str, bool]:
     """What arrived of a stream, and whether its connection came to its end."""
     received = ""
-    with httpx.stream("POST", f"{customer.gateway_url}/{path}", json=body, headers=customer.headers) as response:
+    url = f"{customer.gateway_url}/{path}"
+    with httpx.stream("POST", url, json=body, headers=customer.headers, timeout=60) as response:
         assert response.status_code == 200, response.read()
         try:
             for text in response.iter_text():
@@ -188,7 +191,9 @@ def read(customer: Customer, path: str, body: Any) -> tuple[str, bool]:
     return received, True
 
 
-def test_a_stream_that_dies_ends_in_an_error_of_its_own_form(farebox: Farebox, provider: Any) -> None:
+@pytest.mark.parametrize("end", [b"", b"0\r\n\r\n"], ids=["dies", "ends too early"])
+def test_a_stream_that_breaks_off_ends_in_an_error_of_its_own_form(farebox: Farebox, provider: Any, end: bytes) -> None:
+    provider.end = end
     customer = farebox.funded("5")
     chat = {"model": "m", "messages": MESSAGES, "max_tokens": 50, "stream": True}
     delta = {
@@ -227,6 +232,48 @@ def test_a_stream_that_dies_ends_in_an_error_of_its_own_form(farebox: Farebox, p
     assert not whole
     assert events_of(text)[-1]["error"]["code"] == "upstream_invalid"
     assert customer.balance.held == 0
+
+
+def test_a_stream_that_ends_too_early_is_a_failure_in_the_log_and_is_charged_as_one_that_breaks_off(
+    farebox: Farebox, provider: Any
+) -> None:
+    provider.end = b"0\r\n\r\n"
+    chat = {"model": "m", "messages": MESSAGES, "max_tokens": 50, "stream": True}
+    piece = {"choices": [{"index": 0, "delta": {"content": "Hel"}, "finish_reason": None}]}
+    half = b"data: " + json.dumps(piece).encode() + b"\n\n"
+    claude: tuple[dict[str, Any], ...] = (
+        {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 1}}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hel"}},
+    )
+    gemini = {"candidates": [{"content": {"parts": [{"text": "Hel"}]}}], "usageMetadata": {"promptTokenCount": 9}}
+    streams = (
+        ("openai/chat/completions", half),
+        ("anthropic/v1/messages", b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in claude)),
+        (
+            "google-ai-studio/v1beta/models/m:streamGenerateContent?alt=sse",
+            b"data: %s\n\n" % json.dumps(gemini).encode(),
+        ),
+    )
+    for path, events in streams:
+        customer = farebox.funded("5")
+        provider.events = events
+        body = {"contents": [{"parts": [{"text": "x"}]}]} if "google" in path else chat
+        text, _ = read(customer, path, body)
+        assert "before its last event" in text
+        (row,) = log_rows(customer)
+        assert (row["success"], row["status_code"]) == (False, 200), path
+        receipt = customer.receipt(row["id"])
+        assert "before its last event" in receipt["policy"]
+        assert 0 < receipt["charge_nanos"] < 100_000
+        assert customer.balance.held == 0
+    whole = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    usage = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1}}
+    for last in (whole, usage):  # some end so: with a finish reason, or with their usage
+        customer = farebox.funded("5")
+        provider.events = half + b"data: " + json.dumps(last).encode() + b"\n\n"
+        text, _ = read(customer, "openai/chat/completions", {**chat, "stream_options": {"include_usage": True}})
+        assert "error" not in text
+        assert [row["success"] for row in log_rows(customer)] == [True]
 
 
 def test_openais_sdk_raises_where_a_response_dies(farebox: Farebox, provider: Any) -> None:

@@ -80,3 +80,50 @@ def test_models_are_stored_in_the_spelling_that_calls_are_compared_in(farebox: F
         )
     )  # fmt: skip
     assert made.token.models == ("anthropic/claude-haiku-4-5", "google-ai-studio/*", "custom-acme/m.1")
+
+
+def test_a_body_names_its_model_once_and_as_such(farebox: Farebox) -> None:
+    """Some servers read names without regard to case, and of two the first or the last."""
+    customer = limited(farebox, "demo/gold")
+    url = f"{customer.gateway_url}/demo/v1/chat/completions"
+    bodies = (
+        '{"model": "gold", "MODEL": "demo-1", %s}',
+        '{"Model": "demo-1", "model": "gold", %s}',
+        '{"model": "demo-1", "model": "gold", %s}',
+        '{"model": "gold", "m\\u006fdel": "gold", %s}',
+    )
+    for _ in range(2):
+        for body in bodies:
+            sent = (body % '"messages": [{"role": "user", "content": "hi"}]').encode()
+            answer = httpx.post(url, content=sent, headers=customer.headers)
+            assert (answer.status_code, answer.json()["internalCode"]) == (403, 2970), body
+        nested = {"model": "gold", "metadata": {"MODEL": "x"}, "messages": [{"role": "user", "content": "hi"}]}
+        assert httpx.post(url, json=nested, headers=customer.headers).status_code == 200
+    compat = customer.chat(model="demo/gold", MODEL="demo-1")
+    assert (compat.status_code, compat.json()["internalCode"]) == (403, 2970)
+    long = {"messages": [{"role": "user", "content": "word " * 30_000}], "model": "gold", "MODEL": "demo-1"}
+    assert httpx.post(url, json=long, headers=customer.headers, timeout=60).status_code == 403
+    assert farebox.funded("5").chat(MODEL="x").status_code == 200  # it is the provider's to judge
+
+
+def test_tokens_are_counted_for_the_models_that_a_token_is_for(farebox: Farebox) -> None:
+    customer = limited(farebox, "demo/gold")
+    counted = f"{customer.gateway_url}/demo/v1/messages/count_tokens"
+    body = {"messages": [{"role": "user", "content": "one two"}]}
+    for path, model, status in (
+        (counted, "gold", 200),
+        (counted, "demo-1", 403),
+        (counted, None, 403),
+        (f"{customer.gateway_url}/demo/v1beta/models/gold:countTokens", None, 200),
+        (f"{customer.gateway_url}/demo/v1beta/models/demo-1:countTokens", "gold", 403),
+    ):
+        named = body if model is None else {**body, "model": model}
+        sent = {**named, "contents": [{"parts": [{"text": "one two"}]}]} if "countTokens" in path else named
+        assert httpx.post(path, json=sent, headers=customer.headers).status_code == status, (path, model)
+
+
+def test_the_lists_of_models_are_for_the_token(farebox: Farebox) -> None:
+    customer = limited(farebox, "demo/gold", "openai/*")
+    listed = httpx.get(f"{customer.gateway_url}/compat/models", headers=customer.headers).json()["data"]
+    found = httpx.get(f"{customer.api_url}/ai/models/search", headers=customer.headers).json()["result"]
+    assert [model["id"] for model in listed] == [model["name"] for model in found] == ["demo/gold"]

@@ -20,6 +20,7 @@ TOO_LONG: Final = "the call took longer than allowed"
 HOLD_IN_DOUBT: Final = "the database refused the hold"
 INTERNAL_ERROR: Final = "internal error"
 CONNECTION_FAILED: Final = "the provider's connection failed"
+NO_END: Final = "the provider ended the stream before its last event"
 INTERRUPTED: Final[dict[Reason, str]] = {"client_gone": CLIENT_GONE, "silence": SILENCE, "too_long": TOO_LONG}
 CALLER_TIMEOUT: Final = "no response began in the time that the caller allows"
 OPERATOR_TIMEOUT: Final = "no response began in the time that the operator allows"

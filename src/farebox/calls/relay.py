@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from farebox.calls import envelope, operator_key
 from farebox.calls.buffered_response import FREE, BufferedResponse
 from farebox.calls.cache import Recording, remember
-from farebox.calls.endings import CLIENT_GONE, CONNECTION_FAILED, SERVER_STOPPED, interruption_of
+from farebox.calls.endings import CLIENT_GONE, CONNECTION_FAILED, NO_END, SERVER_STOPPED, interruption_of
 from farebox.calls.model import SinkStream
 from farebox.calls.response_headers import charge_headers, hold_headers, passed_headers
 from farebox.calls.settle import settle_call
@@ -178,6 +178,8 @@ class _Relay:
                 None  # the terminal event has come: a connection that then closes badly has interrupted nothing
             )
         tail, observed = self._close(interruption)
+        if observed.broken_off and interruption is None and stage.context.call.access.custom is None:
+            interruption = NO_END
         end = [self._end(tail, failed=observed.failed), envelope.END if enveloped else b""]
         try:
             await settle_call(stage, observed, interruption)

@@ -12,7 +12,6 @@ from farebox.calls.policy_check import policed
 from farebox.calls.watch import Watch
 from farebox.errors import (
     INVALID_REQUEST,
-    MODEL_NOT_ALLOWED,
     NOT_METERED,
     REQUEST_REFUSED,
     Problem,
@@ -25,6 +24,7 @@ from farebox.http.forwarded_headers import forwarded_headers
 from farebox.http.metadata import custom_cost_of, metadata_of
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
 from farebox.http.payer import Payer, access_of, alias_of, flag, payer_of
+from farebox.http.token_models import check_model
 from farebox.http.trace_context import trace_of
 from farebox.memfile import Body
 from farebox.model import AccessToken
@@ -44,7 +44,7 @@ from farebox.providers.formats.bounds import is_light
 from farebox.providers.formats.workers_ai_run import QUEUED
 from farebox.providers.naming import custom_path
 from farebox.providers.outline import reassemble
-from farebox.providers.reading import Place, Read, read_as, read_call, read_common
+from farebox.providers.reading import Place, Read, read_as, read_call, read_common, read_named
 from farebox.providers.upstream import SentHead
 from farebox.runtime.own_providers import OwnProviders
 from farebox.runtime.provider_access import ProviderAccess
@@ -113,6 +113,8 @@ def known_call(services: Services, request: ProxyRequest) -> Call | None:
     known = request.known.get(request.slug)
     if known is None or known.format is None or not (isinstance(request.body, bytes) and is_light(request.body)):
         return None
+    if _limited(request) is not None:
+        return None
     use = known.cache
     if use is not None and not use.skip:
         recalled = services.response_cache.recall(known.account_id, use.scope, request.body)
@@ -145,7 +147,25 @@ async def native_call(services: Services, request: ProxyRequest) -> Call:
 async def _read(services: Services, request: ProxyRequest, wire: WireFormat | None, place: Place, *, own: bool) -> Read:
     """What is read of the body; `own`: the account pays for the call itself. Raises Problem."""
     if wire is None:
-        return Read(None)
+        return await _with_name(services, request, Read(None))
+    return await _with_name(services, request, await _read_of(services, request, wire, place, own=own))
+
+
+def _limited(request: ProxyRequest) -> tuple[str, ...] | None:
+    """The models that the token is for; None: all."""
+    return None if request.token is None else request.token.models
+
+
+async def _with_name(services: Services, request: ProxyRequest, read: Read) -> Read:
+    """With what the body calls its model, where a token is for certain models. Raises Problem."""
+    if _limited(request) is None or request.method in ("GET", "HEAD"):
+        return read
+    content_type = _content_type(request)
+    named = await parse_body(services, request.watch, request.account_id, read_named, request.body, content_type)
+    return replace(read, named=named)
+
+
+async def _read_of(services: Services, request: ProxyRequest, wire: WireFormat, place: Place, *, own: bool) -> Read:
     refused = None if own else services.refusals.get(place.slug)
     if isinstance(request.body, bytes) and is_light(request.body):
         try:
@@ -170,18 +190,19 @@ async def compat_call(services: Services, request: ProxyRequest, chosen: str = "
     )
     if found.route or found.alias:
         return RouteName(found.route or found.alias, request.path, is_alias=not found.route)
+    read = await _with_name(services, request, found.read) if isinstance(found.read, Read) else found.read
     known = request.known.get(found.slug)
-    if known is not None and isinstance(found.read, Read):
-        return _with_body(services, request, known, found.read)
+    if known is not None and isinstance(read, Read):
+        return _with_body(services, request, known, read)
     access = access_of(services, request.own, found.slug)
-    if found.read is None:
+    if read is None:
         raise Problem(INVALID_REQUEST, f"{access.provider.name} does not offer `{request.path}` in this form.")
     path = found.path if access.custom is None else custom_path(found.path, versioned=access.custom.versioned)
     metering = format_of(access.provider, request.method, path)
     payer = _payer(services, request, access, metering, path)
-    if isinstance(found.read, InvalidRequest):
-        raise unreadable(found.read)
-    return _call(services, request, access, metering, path, payer, found.read)
+    if isinstance(read, InvalidRequest):
+        raise unreadable(read)
+    return _call(services, request, access, metering, path, payer, read)
 
 
 def _payer(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> Payer:
@@ -269,7 +290,7 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
     if read.parsed is None and known.format is not None and limits is not None and limits.enabled and limits.rules:
         raise Problem(INVALID_REQUEST, "The gateway's spend limits cannot count this request: its body cannot be read.")
     if request.token is not None and request.token.models is not None:
-        _check_model(request.token, known, read)
+        check_model(request.token, known, read)
     body: Body = request.body if read.body is None else read.body
     outline = read.outline
     if outline is not None and read.changed:
@@ -285,21 +306,6 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
         cache=None if known.cache is None else _cache_use(known, request.body, body, read, cached_as),
     )
     return call if request.policies is None else policed(request.policies, call, request.token)
-
-
-def _check_model(token: AccessToken, known: Call, read: Read) -> None:
-    """Raises Problem if the call may reach a model that the token is not for. What cannot be read is not let through,
-    unless it only asks for something."""
-    parsed, provider = read.parsed, known.provider
-    if parsed is None:
-        if known.method in ("GET", "HEAD"):
-            return
-        raise Problem(MODEL_NOT_ALLOWED, f"The access token is for certain models, and {known.path!r} names none.")
-    models = [parsed.model, *(further.model for further in parsed.demand.further_models if further.model)]
-    refused = [model for model in models if not token.may_call(provider, model)]
-    if refused or parsed.unmetered:
-        what = ", ".join(f"{provider}/{model}" for model in refused) or parsed.unmetered
-        raise Problem(MODEL_NOT_ALLOWED, f"The access token may not be used for this: {what}.")
 
 
 def _may_cache(request: ProxyRequest, metering: Metering) -> bool:

@@ -4,6 +4,7 @@ knows it, what the operator refuses, and the body as it is forwarded.
 Functions of values alone: small bodies are read on the event loop, others in a helper process (farebox.offload).
 """
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
@@ -51,6 +52,8 @@ class Read(msgspec.Struct, frozen=True):
     """Whether what is forwarded is not what came, but is to be put together by the outline."""
     refused: str = ""
     """What of it the operator refuses, for the caller; empty if nothing is."""
+    named: "Named | None" = None
+    """How it names its model, for a token that is for certain models."""
 
 
 class CommonRead(msgspec.Struct, frozen=True):
@@ -76,6 +79,15 @@ class Step(msgspec.Struct, frozen=True):
     """Where the provider's request body is in the whole: from, to. None: an empty object."""
     headers: Mapping[str, str]
     config: Mapping[str, Any]
+
+
+class Named(msgspec.Struct, frozen=True):
+    """How a body names its model, at its top level."""
+
+    model: str = ""
+    """Empty: it does not, or cannot be read."""
+    ambiguous: bool = False
+    """Whether it does so twice, or in letters of another case: servers differ in which of the names they obey."""
 
 
 class RunRead(msgspec.Struct, frozen=True):
@@ -196,6 +208,33 @@ def read_common(
         return CommonRead(slug, path, read_call(body, there, None if own_key else refusals.get(slug), own_key, model))
     except InvalidRequest as error:
         return CommonRead(slug, path, error)
+
+
+def read_named(body: bytes, content_type: str) -> Named:
+    """How a body names its model. Raises InvalidRequest where a form cannot be read."""
+    if content_type.lower().startswith("multipart/"):
+        parts = [part for part in multipart.parts(content_type, body) if part.name.casefold() == "model"]
+        found = [(part.name, body[part.start : part.end].decode("utf-8", "replace")) for part in parts]
+    else:
+        found = [(name, value) for name, value in _top_level(body) if name.casefold() == "model"]
+    model = next((value for name, value in found if name == "model" and isinstance(value, str)), "")
+    return Named(model, len(found) > 1 or any(name != "model" for name, _ in found))
+
+
+def _top_level(body: bytes) -> list[tuple[str, Any]]:
+    """The fields of a JSON object, those too that come twice; empty where it is none. Raises InvalidRequest."""
+    bounds.check(body)
+    last: list[tuple[str, Any]] = []
+
+    def keep(fields: list[tuple[str, Any]]) -> None:
+        nonlocal last
+        last = fields  # the outermost object is complete last
+
+    try:
+        json.loads(body, object_pairs_hook=keep)
+    except (ValueError, RecursionError):
+        return []
+    return last if bounds.opening(body) == b"{" else []
 
 
 def read_run(body: bytes) -> RunRead:

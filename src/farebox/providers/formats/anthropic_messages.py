@@ -149,7 +149,7 @@ class AnthropicMessages(bodies.JsonBody):
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
         return (
-            EventReader(_parse_event, READING, Seen(has_terminal=True))
+            EventReader(_parse_event, READING, Seen(has_terminal=True, shows_end=True))
             if streaming
             else BodyReader(_parse_body, READING)
         )

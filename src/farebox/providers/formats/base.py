@@ -91,6 +91,8 @@ class Observed(msgspec.Struct, frozen=True):
     """The id under which a later request may refer to this response (`resp_…`)."""
     empty: bool = False
     """Whether the response was empty: no event, and no bytes except white space and comments."""
+    broken_off: bool = False
+    """Whether a stream stopped where its protocol has more to come."""
 
 
 class ResponseReader(Protocol):

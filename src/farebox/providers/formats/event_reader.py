@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
+from msgspec.structs import replace
+
 from farebox.providers.formats.base import Observed
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import Seen, observed
@@ -164,7 +166,15 @@ class EventReader:
         seen = self._seen
         if seen.failed or self._empty or (seen.all_ended and not seen.has_terminal):
             seen.complete = True  # a stream without a terminal event ends with the body
-        return b"".join(end), observed(seen, self._reading, whole=seen.finished, empty=self._empty)
+        found = observed(seen, self._reading, whole=seen.finished, empty=self._empty)
+        return b"".join(end), replace(found, broken_off=True) if self._is_broken_off() else found
+
+    def _is_broken_off(self) -> bool:
+        """Whether there was to be more. What cannot be read may have been the end, and so may usage be."""
+        seen = self._seen
+        if seen.complete or seen.all_ended or seen.unreadable or seen.oversize:
+            return False
+        return seen.shows_end or not seen.usage
 
     # --- lines ---
 

@@ -183,7 +183,7 @@ class GoogleGenerate(bodies.JsonBody):
         def parse_body(seen: Seen, body: bytes) -> None:
             _parse_body(seen, body, per_prompt)
 
-        seen = Seen(choices=parsed.demand.choices)
+        seen = Seen(choices=parsed.demand.choices, shows_end=True)
         return EventReader(parse_event, READING, seen) if streaming else BodyReader(parse_body, READING, seen)
 
 

@@ -54,6 +54,8 @@ class Seen(msgspec.Struct):
     """Characters in `text`."""
     has_terminal: bool = False
     """Whether a stream without its terminal event is incomplete even if every choice has ended."""
+    shows_end: bool = False
+    """Whether every whole stream ends in a terminal event or in finish reasons; some others end with their usage."""
     ended: set[int] = set()
     """Indexes of the choices with a finish reason."""
     complete: bool = False

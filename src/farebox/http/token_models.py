@@ -1,0 +1,43 @@
+"""Access tokens that are for certain models: what they may not call is refused before anything is held."""
+
+import re
+
+from farebox.calls.model import Call
+from farebox.errors import MODEL_NOT_ALLOWED, Problem
+from farebox.model import AccessToken
+from farebox.providers.catalogue import FREE, format_of
+from farebox.providers.reading import Read
+
+_counts_tokens = re.compile(r"models/(?P<model>[^/:]+):countTokens$").search
+
+
+def check_model(token: AccessToken, known: Call, read: Read) -> None:
+    """Raises Problem if the call may reach a model that the token is not for. What cannot be read is not let through,
+    unless it only asks for something."""
+    parsed, provider = read.parsed, known.provider
+    if read.named is not None and read.named.ambiguous:
+        words = (
+            "The body names its model twice, or in another case: an access token for certain models takes `model` once."
+        )
+        raise Problem(MODEL_NOT_ALLOWED, words)
+    if parsed is None:
+        if known.method in ("GET", "HEAD"):
+            return
+        model = _counted_model(known, read)
+        if not model:
+            raise Problem(MODEL_NOT_ALLOWED, f"The access token is for certain models, and {known.path!r} names none.")
+        models = [model]
+    else:
+        models = [parsed.model, *(further.model for further in parsed.demand.further_models if further.model)]
+    refused = [model for model in models if not token.may_call(provider, model)]
+    if refused or (parsed is not None and parsed.unmetered):
+        what = ", ".join(f"{provider}/{model}" for model in refused) or (parsed and parsed.unmetered)
+        raise Problem(MODEL_NOT_ALLOWED, f"The access token may not be used for this: {what}.")
+
+
+def _counted_model(known: Call, read: Read) -> str:
+    """The model of a call that costs nothing and reaches no other, such as the counting of tokens; else empty."""
+    if format_of(known.access.provider, known.method, known.path) is not FREE:
+        return ""
+    in_path = _counts_tokens(known.path)
+    return in_path["model"] if in_path else "" if read.named is None else read.named.model
