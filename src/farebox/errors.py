@@ -111,6 +111,61 @@ MODEL_NOT_ALLOWED = ErrorKind(
 POLICY_DENIED = ErrorKind(
     "policy_denied", 403, 2971, "Call a model that a policy of the gateway lets you call, or ask its owner for one."
 )
+DLP_REQUEST_BLOCKED = ErrorKind(
+    "dlp_request_blocked",
+    400,
+    2029,
+    "Remove from the request what `cf-aig-dlp` says was found, or change the gateway's policy. Nothing was charged.",
+)
+DLP_RESPONSE_BLOCKED = ErrorKind(
+    "dlp_response_blocked",
+    400,
+    2030,
+    "Ask for something else, or change the gateway's DLP policy. The response was generated, and the receipt says what "
+    "was charged for it.",
+)
+PROMPT_BLOCKED = ErrorKind(
+    "prompt_blocked", 424, 2016, "Ask for something else, or change the gateway's guardrails. Nothing was charged."
+)
+RESPONSE_BLOCKED = ErrorKind(
+    "response_blocked",
+    424,
+    2017,
+    "Ask for something else, or change the gateway's guardrails. The response was generated, and the receipt says what "
+    "was charged for it.",
+)
+RUN_BLOCKED = ErrorKind(
+    "run_blocked",
+    422,
+    2017,
+    "Ask for something else, or change the gateway's guardrails. A response that was generated is charged.",
+)
+SCORER_UNAVAILABLE = ErrorKind(
+    "scorer_unavailable",
+    503,
+    7013,
+    "Try again; if it persists, ask the operator to check FAREBOX_GUARDRAILS_URL. Nothing was charged.",
+)
+RESPONSE_UNSCORED = ErrorKind(
+    "response_unscored",
+    503,
+    7013,
+    "Ask the operator to check FAREBOX_GUARDRAILS_URL. The response was generated, and the receipt says what was "
+    "charged for it.",
+)
+REQUEST_UNSCREENED = ErrorKind(
+    "request_unscreened",
+    400,
+    2980,
+    "Send text or JSON, uncompressed, and less of it at once; or call through a gateway without a rule that blocks.",
+)
+RESPONSE_UNSCREENED = ErrorKind(
+    "response_unscreened",
+    502,
+    2981,
+    "Ask for a smaller response, or call through a gateway without a rule that blocks. The receipt says what was "
+    "charged.",
+)
 NO_CREDIT = ErrorKind("no_credit", 402, 2021, "Add credit to the account, or send your own provider key.")
 BODY_LATE = ErrorKind("body_late", 408, 2914, "Send the whole request body within FAREBOX_READ_TIMEOUT_MS.")
 CODING_UNKNOWN = ErrorKind(

@@ -73,6 +73,41 @@ class OtelExporter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     content_type: Literal["json", "protobuf"] = "json"
 
 
+Action = Literal["FLAG", "BLOCK"]
+Check = Literal["REQUEST", "RESPONSE"]
+Hazard = Literal["P1", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12", "S13"]
+"""Llama Guard 3's categories of hazardous content, and P1: an injected prompt."""
+_ProfileIds = Annotated[
+    tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=64)], ...], msgspec.Meta(max_length=50)
+]
+
+
+class Guardrails(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is done where the scorer finds a hazard in what is asked or answered. One that is not named is ignored."""
+
+    prompt: dict[Hazard, Action]
+    response: dict[Hazard, Action]
+
+
+class DlpPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is done where one of the profiles matches what is checked."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    enabled: bool
+    action: Action
+    check: Annotated[tuple[Check, ...], msgspec.Meta(min_length=1, max_length=2)]
+    profiles: _ProfileIds
+
+
+class Dlp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Data loss prevention: policies, or one action and its profiles, for requests and responses alike."""
+
+    enabled: bool
+    action: Action | msgspec.UnsetType = msgspec.UNSET
+    profiles: _ProfileIds | msgspec.UnsetType = msgspec.UNSET
+    policies: Annotated[tuple[DlpPolicy, ...], msgspec.Meta(max_length=20)] | msgspec.UnsetType = msgspec.UNSET
+
+
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Configuration of one gateway. Durations are seconds where the name does not say otherwise."""
 
@@ -86,8 +121,8 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     collect_logs: bool = True
     cors_origins: Annotated[tuple[Origin, ...], msgspec.Meta(max_length=32)] = ()
     """Pages of which origins may call; `*`: of any. Farebox's own field; left out where it is empty."""
-    dlp: Any = None
-    guardrails: Any = None
+    dlp: Dlp | None = None
+    guardrails: Guardrails | None = None
     log_classification: bool = False
     log_management: Annotated[int, msgspec.Meta(ge=10_000, le=10_000_000)] | None = None
     log_management_strategy: Literal["STOP_INSERTING", "DELETE_OLDEST"] | None = None
@@ -109,6 +144,16 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Either way, calls of Workers AI on the operator's key are paid from credit."""
     zdr: bool = False
     """Calls are paid from credit only where the provider retains nothing of them."""
+
+    @property
+    def screens(self) -> bool:
+        """Whether anything of its calls is screened."""
+        dlp, guardrails = self.dlp, self.guardrails
+        if dlp is None and guardrails is None:
+            return False
+        return (dlp is not None and dlp.enabled) or (
+            guardrails is not None and bool(guardrails.prompt or guardrails.response)
+        )
 
 
 class ServedGateway(GatewayConfig, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from farebox.key_file import decoded_key, key_of_file
 from farebox.money import whole_number
 from farebox.proxies import Proxies, proxies_of
+from farebox.set_together import check_together
 from farebox.standing import check_standing
 
 PREFIX = "FAREBOX_"
@@ -196,6 +197,14 @@ class Settings:
     log_body_limit_bytes: int = _setting(
         1_000_000, "Largest request or response body that is kept with its log row.", 0, 10_000_000
     )
+    guardrails_url: str = _setting(
+        "", "The scorer that judges texts for gateways with guardrails (docs/guardrails.md); empty: there is none."
+    )
+    guardrails_key: str = _setting("", "Its key, sent as `Authorization: Bearer`.", secret=True)
+    guardrails_model: str = _setting(
+        "", "Model of Llama Guard at a server of OpenAI's form, whose base URL the scorer's then is; empty: a hook."
+    )
+    guardrails_timeout_ms: int = _setting(5_000, "Longest wait for its answer.", 100, 120_000)
     stripe_secret_key: str = _setting(
         "", "Secret key of the Stripe account that takes payments; empty: no payments.", secret=True
     )
@@ -323,32 +332,10 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
         )
     try:
         check_standing(settings.public_url, settings.trusted_proxies, settings.proxy_protocol)
+        check_together(settings)
     except ValueError as error:
         raise SettingsError(str(error)) from error
-    _check_money_in(settings)
     return settings
-
-
-_PERCENT = re.compile(r"[0-9]{1,2}(\.[0-9]{1,4})?")
-
-
-def _check_money_in(settings: Settings) -> None:
-    """Settings of payments and messages that only make sense together."""
-    if settings.stripe_secret_key and not settings.stripe_webhook_secret:
-        raise SettingsError(
-            "FAREBOX_STRIPE_WEBHOOK_SECRET is empty: anyone could then claim that a payment was made. Take the signing "
-            "secret of the webhook endpoint from Stripe's dashboard, or leave FAREBOX_STRIPE_SECRET_KEY empty too"
-        )
-    if not settings.stripe_api_base.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
-        raise SettingsError("FAREBOX_STRIPE_API_BASE must begin with https:// (http:// only on this machine)")
-    if not _PERCENT.fullmatch(settings.fee_percent):
-        raise SettingsError(f"FAREBOX_FEE_PERCENT is {settings.fee_percent!r}: write a percentage such as 5 or 2.5")
-    if settings.topup_min_cents > settings.topup_max_cents:
-        raise SettingsError("FAREBOX_TOPUP_MIN_CENTS is above FAREBOX_TOPUP_MAX_CENTS")
-    if settings.smtp_url and not settings.smtp_url.startswith(("smtp://", "smtps://")):
-        raise SettingsError("FAREBOX_SMTP_URL must begin with smtp:// or smtps://")
-    if settings.smtp_url and not settings.smtp_from:
-        raise SettingsError("FAREBOX_SMTP_FROM is empty: e-mail needs a sender")
 
 
 def _from_file(path: str) -> dict[str, Any]:

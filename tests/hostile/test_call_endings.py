@@ -82,9 +82,9 @@ async def test_calls_that_the_server_cuts_when_it_stops(tmp_path: Path, monkeypa
     monkeypatch.setattr(app, "GRACE_SECONDS", 0.01)
     reading_on, read_on = [], relay._Relay._read_on
 
-    async def watched(self: Any) -> str | None:
+    async def watched(self: Any, cut: str) -> str | None:
         reading_on.append(1)
-        return await read_on(self)
+        return await read_on(self, cut)
 
     monkeypatch.setattr(relay._Relay, "_read_on", watched)
     callers: dict[str, tuple[Customer, int]] = {}

@@ -5,7 +5,7 @@
 The tests come out of the SDK's source distribution on PyPI when this runs; nothing of Cloudflare's is kept in this
 repository. They use fixed ids, so before each test the harness (not the product) wipes the accounts and seeds them
 anew: for billing by the program's own use-cases (a saved card, a purchase, an auto top-up, a spending limit, usage),
-otherwise with gateways, a log, a dynamic route, datasets, an evaluation and a custom provider.
+otherwise with gateways, a log, a dynamic route, datasets, an evaluation, a custom provider and a DLP profile.
 """
 
 import argparse
@@ -36,11 +36,13 @@ from farebox.custom_provider import CustomProviderConfig
 from farebox.gateway import GatewayConfig
 from farebox.runtime.own_providers import secret_place
 from farebox.runtime.services import Services
+from farebox.screening.own_profiles import Entry, OwnProfile
 from farebox.storage.account_keys import AccountKey, key_of
 from farebox.storage.accounts import add_account, add_user
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.custom_providers import CustomProviderRow, put_provider
 from farebox.storage.datasets import DatasetRow, EvaluationRow, add_evaluation, put_dataset
+from farebox.storage.dlp_profiles import DlpProfileRow, put_profile
 from farebox.storage.gateways import GatewayRow, put_gateway
 from farebox.storage.provider_configs import SecretRow, put_secret
 from farebox.storage.routes import DeploymentRow, RouteRow, VersionRow, add_route, add_version
@@ -173,6 +175,7 @@ def _served(folder: Path, fake: Fake) -> contextlib.AbstractContextManager[Fareb
         stripe_secret_key="sk_test_suite",
         stripe_webhook_secret="whsec_suite",
         stripe_api_base=fake.running.url,
+        guardrails_url="http://127.0.0.1:9/judge",  # nothing is called through the gateways with guardrails
     )
 
 
@@ -230,6 +233,8 @@ def seed_gateways(farebox: Farebox, *, without_gateway: bool) -> None:
         put_gateway(connection, GatewayRow(SHOP, GATEWAY, config, at, at))
         put_gateway(connection, GatewayRow(SHOP, ROUTE, config, at, at))
         _own_providers(connection, services, at)
+        profile = OwnProfile(name="of the suite", entries=(Entry(id="first", name="first", keyword="confidential"),))
+        put_profile(connection, DlpProfileRow(LAB, "string", msgspec.json.encode(profile), at, at))
         for dataset_id in ("id", "string"):
             filters = '[{"key": "model", "operator": "eq", "value": ["demo-1"]}]'
             put_dataset(connection, DatasetRow(LAB, GATEWAY, dataset_id, dataset_id, True, filters, at, at))

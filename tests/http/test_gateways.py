@@ -107,8 +107,6 @@ def test_all_invalid_fields_are_reported_at_once(gateways: Gateways) -> None:
 @pytest.mark.parametrize(
     ("field", "requested", "empty"),
     [
-        ("dlp", {"enabled": True, "action": "BLOCK", "profiles": []}, {"enabled": False, "policies": []}),
-        ("guardrails", {"prompt": {"S1": "BLOCK"}, "response": {}}, None),
         ("log_classification", True, False),
         ("logpush", True, False),
         ("logpush_public_key", "x" * 16, None),

@@ -15,6 +15,7 @@ from farebox.calls.envelope import in_envelope
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.logs import with_room
 from farebox.calls.model import Call, Sink
+from farebox.calls.screening import screening_of
 from farebox.calls.settle import record_hit
 from farebox.calls.stages import CallContext, Responded
 from farebox.calls.watch import Watch
@@ -66,14 +67,20 @@ async def cached_response(services: Services, call: Call, watch: Watch) -> Cache
 
 
 async def serve_hit(services: Services, call: Call, sink: Sink, watch: Watch, found: CachedResponse) -> None:
-    """Answer the call with what was `found`, and record it soon."""
+    """Answer the call with what was `found`, unless a rule of the gateway blocks it, and record it soon. Raises
+    Problem, Interrupted, DatabaseUnavailable."""
     if call.gateway.log_management_strategy == "STOP_INSERTING":
         call = await with_room(services, call)
     content_type, body = found.content_type, found.body
-    context = CallContext(services, call, sink, watch, services.clock.monotonic())
+    screening = await screening_of(services, call, sink, watch) if call.gateway.screens else None
+    context = CallContext(services, call, sink, watch, services.clock.monotonic(), screening)
     logged = LoggedBody(services.settings.log_body_limit_bytes if call.logged and call.log_bodies else -1)
     logged.response_type = content_type.partition(";")[0].strip().lower()
     logged.keep(body)
+    blocked = None if screening is None else await screening.hit(body, logged.response_type)
+    if blocked is not None:
+        await record_hit(context, logged, blocked)
+        raise blocked
     sink.respond(200, [("content-type", content_type)] if content_type else [], in_envelope(call, 200, body))
     await record_hit(context, logged)
 

@@ -24,8 +24,9 @@ NO_END: Final = "the provider ended the stream before its last event"
 INTERRUPTED: Final[dict[Reason, str]] = {"client_gone": CLIENT_GONE, "silence": SILENCE, "too_long": TOO_LONG}
 CALLER_TIMEOUT: Final = "no response began in the time that the caller allows"
 OPERATOR_TIMEOUT: Final = "no response began in the time that the operator allows"
-BY_CALLER: Final = (CLIENT_GONE, CALLER_TIMEOUT)
-"""Ends of a call that its caller brought about."""
+BLOCKED: Final = "a rule of the gateway blocked it"
+BY_CALLER: Final = (CLIENT_GONE, CALLER_TIMEOUT, BLOCKED)
+"""Ends of a call that its caller brought about, or the account by its rules."""
 
 Reply = Literal["error", "unreadable", "timeout", "nothing"]
 

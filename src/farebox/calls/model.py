@@ -186,6 +186,10 @@ class Sink(Protocol):
 
     def start(self, status: int, headers: list[tuple[str, str]]) -> SinkStream: ...
 
+    def note(self, name: str, value: str) -> None:
+        """A header of the response, whatever that will be; without effect once it has begun."""
+        ...
+
     def keep(self, more: int) -> bool:
         """Whether this many more bytes of the response may be kept in memory; then they are counted."""
         ...
@@ -194,7 +198,7 @@ class Sink(Protocol):
         """This many of them are no longer kept."""
         ...
 
-    def broken(self, message: str) -> bytes:
+    def broken(self, problem: Problem) -> bytes:
         """What to send where an event stream breaks off: an error event in the provider's form."""
         ...
 

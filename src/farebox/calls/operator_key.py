@@ -181,5 +181,5 @@ def _cleaned(stage: Responded, event: bytes) -> bytes:
     problem = None if stage.context.call.own_key else key_problem_of(200, whole)
     if problem is not None:
         stage.logged.withhold()
-        return stage.context.sink.broken(unavailable(stage.context, 200, problem).message)
+        return stage.context.sink.broken(unavailable(stage.context, 200, problem))
     return _without_key(stage, event) if reports_error(whole) else event

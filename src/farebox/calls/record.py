@@ -14,6 +14,7 @@ from farebox.pricing.model import Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import Receipt, make_receipt
 from farebox.pricing.stored_receipt import stored
 from farebox.runtime.verdicts import notes_of
+from farebox.screened import Screened
 from farebox.storage.calls import CallDetail, CallRow
 
 _COST_MAX = 2**53 - 1
@@ -44,6 +45,9 @@ class Ended(msgspec.Struct):
     """The response came from the gateway's cache."""
     tries: list[Try] | None = None
     """The requests to the provider, for the call's span; None where there is to be none."""
+    dlp_action: str = ""
+    screened: Screened | None = None
+    """What screening has found."""
 
 
 class CallLine(msgspec.Struct, omit_defaults=True):
@@ -69,6 +73,7 @@ class CallLine(msgspec.Struct, omit_defaults=True):
     policy: str | None = None
     first_byte_ms: int | None = None
     cached: bool = False
+    dlp: str | None = None
 
 
 class CallRecord(msgspec.Struct, CallWritten):
@@ -178,6 +183,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             self.priced.policy,
             ended.first_byte_ms,
             ended.cached,
+            ended.dlp_action or None,
         )
         if not write_line(line):
             values = asdict(line)
@@ -211,6 +217,8 @@ class CallRecord(msgspec.Struct, CallWritten):
             None,
             ended.cached,
             call.token_id,
+            ended.dlp_action,
+            ended.screened,
         )
 
 

@@ -3,20 +3,20 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from decimal import Decimal
 
 from msgspec.structs import replace
 
 from farebox.calls import envelope, operator_key
 from farebox.calls.buffered_response import FREE, BufferedResponse
-from farebox.calls.cache import Recording, remember
-from farebox.calls.endings import CLIENT_GONE, CONNECTION_FAILED, NO_END, SERVER_STOPPED, interruption_of
+from farebox.calls.cache import Recording
+from farebox.calls.endings import BLOCKED, CLIENT_GONE, CONNECTION_FAILED, NO_END, SERVER_STOPPED, interruption_of
 from farebox.calls.model import SinkStream
-from farebox.calls.response_headers import charge_headers, hold_headers, passed_headers
+from farebox.calls.response_headers import hold_headers, passed_headers
+from farebox.calls.screened_stream import Blocked, screened_stream
 from farebox.calls.settle import settle_call
 from farebox.calls.stages import Responded
 from farebox.calls.watch import Interrupted
-from farebox.calls.whole_response import checked_failure, document_of, respond_whole
+from farebox.calls.whole_response import checked_failure, document_of, respond_whole, send_whole, undelivered
 from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, ClientGone, Problem
 from farebox.pricing.unseen import has_unreported_cost
@@ -73,7 +73,8 @@ async def relay_response(stage: Responded) -> None:
     elif length is not None and not events and not stream_requested:
         relay.length = [("content-length", str(length))]  # so that a client notices a body that breaks off
     try:
-        if events or (length is not None and length > WHOLE_BODY_MAX and not stream_requested):
+        too_large = length is not None and length > WHOLE_BODY_MAX and not stream_requested
+        if events or (too_large and not relay.judges):
             await relay.streamed(headers)
         else:
             await relay.whole(headers, stream_requested=stream_requested)
@@ -115,6 +116,9 @@ class _Relay:
         self._sending = False
         self._kept = BufferedResponse(stage, reader)
         self._recording = None if stage.context.call.cache is None else Recording(stage)
+        self._screened = screened_stream(stage)
+        self._blocked: Problem | None = None
+        """By a rule of the gateway: the response ends with this."""
         self._silence_seconds = stage.context.services.settings.read_timeout_ms / 1000
         self.length: list[tuple[str, str]] = []
         """The header with the body's length, if it is known."""
@@ -129,6 +133,11 @@ class _Relay:
     @property
     def _is_document(self) -> bool:
         return not (self._events or self._stream_requested) and self._stage.response.status < 300
+
+    @property
+    def judges(self) -> bool:
+        """Whether the response is screened."""
+        return self._screened is not None
 
     @property
     def _finished(self) -> bool:
@@ -149,48 +158,47 @@ class _Relay:
         self._collected.clear()
         if observed.failed and interruption is None:
             body = await checked_failure(stage, body)
-        settled = await settle_call(stage, observed, interruption, broken_status=UPSTREAM_INVALID.status)
-        if interruption == CLIENT_GONE:
+        if interruption is None:
+            await send_whole(stage, observed, headers, body)
             return
-        if interruption is not None:
-            raise self._broken(interruption)
-        if stage.context.call.cache is not None:
-            remember(stage, observed, headers, body)
-        body = envelope.in_envelope(stage.context.call, stage.response.status, body)
-        stage.context.sink.respond(stage.response.status, headers + charge_headers(stage.held, settled), body)
+        await settle_call(stage, observed, interruption, broken_status=UPSTREAM_INVALID.status, blocked=self._blocked)
+        if interruption != CLIENT_GONE:
+            raise self._blocked or self._broken(interruption)
 
     async def streamed(self, headers: list[tuple[str, str]]) -> None:
         """Pass chunks on as they arrive; keep the end back until the charge is durable."""
         stage = self._stage
         self._begun = True
-        enveloped = stage.context.call.enveloped and self._is_document
+        call = stage.context.call
+        enveloped = call.enveloped and self._is_document
         length = [] if self._events or enveloped else self.length
         stream = stage.context.sink.start(stage.response.status, headers + length + hold_headers(stage.held))
         if enveloped:
             self._collected.insert(0, envelope.START)
             self._recording = None
         interruption = await self._read(lambda: self._forward(stream))
-        if interruption == CLIENT_GONE:
+        if interruption in (CLIENT_GONE, BLOCKED):
             self._recording = None
-            interruption = await self._read_on()
+            interruption = await self._read_on(interruption)
         if self._finished:
             interruption = (
                 None  # the terminal event has come: a connection that then closes badly has interrupted nothing
             )
         tail, observed = self._close(interruption)
-        if observed.broken_off and interruption is None and stage.context.call.access.custom is None:
+        if observed.broken_off and interruption is None and self._blocked is None and call.access.custom is None:
             interruption = NO_END
-        end = [self._end(tail, failed=observed.failed), envelope.END if enveloped else b""]
+        last = await self._end_judged(self._end(tail, failed=observed.failed), observed, interruption)
+        end = [last, envelope.END if enveloped else b""]
         try:
-            await settle_call(stage, observed, interruption)
+            await settle_call(stage, observed, interruption, blocked=self._blocked)
         except DatabaseUnavailable:
             interruption = "the charge could not be recorded"
             end = []
-        if self._recording is not None and interruption is None:
+        if self._recording is not None and interruption is None and self._blocked is None:
             self._recording.end(observed, headers, end)
-        broken = None if interruption is None else self._broken(interruption)
+        broken = self._blocked or (None if interruption is None else self._broken(interruption))
         if broken is not None and self._events:
-            end.append(stage.context.sink.broken(broken.message))
+            end.append(stage.context.sink.broken(broken))
         with contextlib.suppress(ClientGone):  # it was charged by what was delivered: no client is left
             for chunk in end:
                 if chunk:
@@ -210,6 +218,9 @@ class _Relay:
                 await take()
         except (Interrupted, ClientGone, UpstreamFailed) as error:
             return interruption_of(error, sending=self._sending)
+        except Blocked as blocked:
+            self._blocked = blocked.problem
+            return BLOCKED
         except asyncio.CancelledError:
             await self._stopped()
             raise
@@ -219,18 +230,31 @@ class _Relay:
         _, observed = self._close(SERVER_STOPPED)
         await settle_call(self._stage, observed, SERVER_STOPPED)
 
-    async def _read_on(self) -> str | None:
-        """The client has left. If every choice has ended, only the usage can follow, and it is waited for; if only the
-        end shows what was read, so is that: otherwise a client that hangs up in time would not pay for unseen input.
-        Returns why the call is interrupted, or None."""
+    async def _end_judged(self, end: bytes, observed: Observed, interruption: str | None) -> bytes:
+        """The end of the stream, with what was held back until it is judged; nothing if it does not pass."""
+        if self._screened is None or self._blocked is not None or interruption == CLIENT_GONE:
+            return b"" if self._blocked is not None else end
+        try:
+            return await self._screened.end(end)
+        except Blocked as blocked:
+            self._blocked = blocked.problem
+            return b""
+        except asyncio.CancelledError:
+            await settle_call(self._stage, observed, SERVER_STOPPED)
+            raise
+
+    async def _read_on(self, cut: str) -> str | None:
+        """The client has left, or gets no more (`cut` says which). If every choice has ended, only the usage can
+        follow, and it is waited for; if only the end shows what was read, so is that: otherwise a client that hangs up
+        in time would not pay for unseen input. Returns why the call is interrupted, or None."""
         reader, stage, metered = self._reader, self._stage, self._stage.metered
         if reader is None or reader.finished or metered is None:
-            return CLIENT_GONE
+            return cut
         settings = stage.context.services.settings
         charged = stage.held is not None and settings.cut_stream != "free"
         hidden = charged and has_unreported_cost(metered.parsed.demand, input_reported=reader.input_reported)
         if not hidden and not reader.all_ended:
-            return CLIENT_GONE
+            return cut
         left, seconds = AFTER_END_MAX, READ_ON_SECONDS
         if hidden:  # within the call's time, because its hold ends soon after
             rest = (settings.call_timeout_ms - stage.context.elapsed_ms()) / 1000
@@ -245,13 +269,13 @@ class _Relay:
                     stage.logged.keep(chunk)
                     reader.feed(chunk)
         except TimeoutError:
-            return CLIENT_GONE
+            return cut
         except UpstreamFailed as failure:
-            return f"{CONNECTION_FAILED} ({failure})" if hidden else CLIENT_GONE
+            return f"{CONNECTION_FAILED} ({failure})" if hidden else cut
         except asyncio.CancelledError:
             await self._stopped()
             raise
-        return None if self._finished else CLIENT_GONE
+        return None if self._finished else cut
 
     def _arrived(self, chunk: bytes) -> bytes:
         """The next bytes have come. Returns what passes on of them."""
@@ -271,9 +295,20 @@ class _Relay:
             self._collected.append(passed)
             self._collected_bytes += len(passed)
             large = self._collected_bytes > WHOLE_BODY_MAX or not self._kept.fits(self._collected_bytes)
-            if large or self._events or self._must_stream:
+            if large or self._events or (self._must_stream and self._screened is None):
+                self._check_judged()
                 self._stream_follows = True
                 return
+
+    def _check_judged(self) -> None:
+        """A document is judged as a whole, and this one is too large for that. Raises Blocked if a rule blocks."""
+        screening = self._stage.context.screening
+        if self._screened is None or self._events or screening is None:
+            return
+        self._screened = None
+        problem = screening.unjudged_response("it is too large")
+        if problem is not None:
+            raise Blocked(problem)
 
     @property
     def _must_stream(self) -> bool:
@@ -332,6 +367,11 @@ class _Relay:
         if self._collected:
             chunk = b"".join((*self._collected, chunk))
             self._collected = []
+        if self._screened is not None:
+            chunk = await self._screened.feed(chunk)
+            self._stage.context.watch.progress()
+            if not chunk:
+                return
         if self._recording is not None:
             self._recording.keep(chunk)
         self._sending = True
@@ -344,7 +384,7 @@ class _Relay:
         if not (self._misdeclared and failed):
             return operator_key.cleaned(self._stage, body) if self._events else body
         found = operator_key.checked_body(self._stage, body)
-        return self._stage.context.sink.broken(found.message) if isinstance(found, Problem) else found
+        return self._stage.context.sink.broken(found) if isinstance(found, Problem) else found
 
     def _close(self, interruption: str | None) -> tuple[bytes, Observed]:
         if self._reader is None:
@@ -353,7 +393,5 @@ class _Relay:
         if interruption is not None and observed.complete:
             observed = replace(observed, complete=False)  # every choice had ended, but not the stream
         if interruption is not None and not self._begun:  # no part of it has been sent
-            observed = replace(
-                observed, delivered_bytes=0, text="", sound_seconds=Decimal(0), image_tokens_delivered=0, empty=True
-            )
+            observed = undelivered(observed)
         return tail, observed

@@ -13,6 +13,7 @@ from farebox.calls.forward import reach_provider
 from farebox.calls.logs import with_room
 from farebox.calls.model import Call, Sink
 from farebox.calls.relay import relay_response
+from farebox.calls.screening import screening_of
 from farebox.calls.settle import end_without_response
 from farebox.calls.spend_rules import may_count, rules_for
 from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Metered, Priced, Stage, Terms
@@ -36,10 +37,14 @@ async def serve_call(
     """
     if call.gateway.log_management_strategy == "STOP_INSERTING":
         call = await with_room(services, call)
-    context = CallContext(services, call, sink, watch, services.clock.monotonic())
+    began = services.clock.monotonic()
+    screening = await screening_of(services, call, sink, watch) if call.gateway.screens else None
+    context = CallContext(services, call, sink, watch, began, screening)
     stage: Stage = Priced(context, None, None)
     try:
         stage = priced = price_call(context)
+        if screening is not None:
+            await screening.request()
         if priced.metered is None or call.own_key:
             counts = may_count(call) and priced.terms is not None and bool(rules_for(call))
             if counts and priced.terms is not None:

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from farebox.calls.causes import cause_of
 from farebox.calls.counting import may_count, price_by_count
 from farebox.calls.endings import BY_CALLER, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
+from farebox.calls.findings import Findings
 from farebox.calls.hit_records import write_soon
 from farebox.calls.logged_body import LoggedBody, logged_request, logged_response
 from farebox.calls.persist import persist
@@ -36,10 +37,16 @@ _FROM_CACHE = replace(NOTHING, usage={"input_tokens": 0, "output_tokens": 0}, no
 
 
 async def settle_call(
-    stage: Responded, observed: Observed, interruption: str | None, *, broken_status: int | None = None
+    stage: Responded,
+    observed: Observed,
+    interruption: str | None,
+    *,
+    broken_status: int | None = None,
+    blocked: Problem | None = None,
 ) -> Settled:
     """End a call whose response had begun, by what the response showed. `interruption`: why it broke off, if it did;
-    `broken_status` is what the client is answered in that case, where not what the provider answered.
+    `broken_status` is what the client is answered in that case, where not what the provider answered. `blocked`: the
+    error that it gets in the place of the response, or of the rest of it, by the gateway's rules.
 
     Raises DatabaseUnavailable if neither database nor journal takes it: the hold then stays open and is resolved by
     policy when it expires.
@@ -58,6 +65,8 @@ async def settle_call(
         interruption or (REPORTED_FAILURE if observed.failed else ""),
         tries=stage.attempts.tries,
     )
+    if blocked is not None:
+        _block(ended, blocked)
     hold = stage.held is not None or stage.counts
     if terms is None or stage.response.status >= 300:
         price = None if terms is None else terms.price
@@ -102,9 +111,9 @@ async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | 
     await _end(stage, ended, priced, price, hold=stage.may_hold(end.outcome))
 
 
-async def record_hit(context: CallContext, logged: LoggedBody) -> None:
-    """Record a call that was answered with a response from the cache: it used nothing, and costs nothing. Raises
-    nothing."""
+async def record_hit(context: CallContext, logged: LoggedBody, blocked: Problem | None = None) -> None:
+    """Record a call that was answered with a response from the cache, or with the error in its place: it used nothing,
+    and costs nothing. Raises nothing."""
     services, call = context.services, context.call
     ended = Ended(
         "free",
@@ -116,6 +125,11 @@ async def record_hit(context: CallContext, logged: LoggedBody) -> None:
         request_body=logged_request(services, call),
         cached=True,
     )
+    if blocked is not None:
+        _block(ended, blocked)
+        ended.outcome = "refused"
+    if context.screening is not None:
+        _add_findings(ended, context.screening.findings)
     record = CallRecord(call, ended, _FROM_CACHE, None, None, None)
     _count(context, ended, None)
     _write_log(record, None, settled=False, ended_hold=False)
@@ -123,6 +137,15 @@ async def record_hit(context: CallContext, logged: LoggedBody) -> None:
         with best_effort("spans"):
             queue_span(services, record, 0)
     await write_soon(services, record)
+
+
+def _block(ended: Ended, problem: Problem) -> None:
+    """A rule of the gateway blocked the response."""
+    ended.status, ended.error, ended.cause = problem.kind.status, problem.kind.name, problem.kind.name
+
+
+def _add_findings(ended: Ended, findings: Findings) -> None:
+    ended.dlp_action, ended.screened = findings.dlp_action, findings.screened()
 
 
 def _learn(context: CallContext, terms: Terms, observed: Observed, priced: PricedUsage) -> None:
@@ -203,6 +226,8 @@ async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPri
     call, services = stage.context.call, stage.context.services
     bound = stage.held.estimate if isinstance(stage, Admitted) and stage.held is not None else None
     markup = None if stage.metered is None else stage.metered.markup
+    if stage.context.screening is not None:
+        _add_findings(ended, stage.context.screening.findings)
     record = CallRecord(call, ended, priced, price, markup, bound)
     now, began = services.clock.now_ms(), services.clock.monotonic()
     command: Settle | Release | None = None

@@ -12,6 +12,7 @@ import msgspec
 
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call, Sink, Try
+from farebox.calls.screening import Screening
 from farebox.calls.watch import Watch
 from farebox.ledger.commands import Verdict
 from farebox.pricing.model import Estimate, Markup, ModelPrice
@@ -29,6 +30,8 @@ class CallContext(msgspec.Struct, frozen=True):
     watch: Watch
     started: float
     """On the monotonic clock."""
+    screening: Screening | None = None
+    """None if the gateway has no rules for what its calls say."""
 
     def elapsed_ms(self) -> int:
         return round((self.services.clock.monotonic() - self.started) * 1000)

@@ -1,17 +1,23 @@
 """Responses in one piece: those that have arrived completely, and failures that come as a good response."""
 
+import asyncio
+from decimal import Decimal
 from typing import Final
+
+from msgspec.structs import replace
 
 from farebox.calls import operator_key
 from farebox.calls.buffered_response import FREE
 from farebox.calls.cache import remember
-from farebox.calls.endings import EarlyEnd
+from farebox.calls.endings import SERVER_STOPPED, EarlyEnd
 from farebox.calls.envelope import in_envelope
 from farebox.calls.response_headers import charge_headers, passed_headers
+from farebox.calls.screening import Screening
 from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.stages import Metered, Responded
 from farebox.errors import Problem
 from farebox.providers.decoding import is_coded
+from farebox.providers.formats.base import Observed
 from farebox.providers.formats.readers import BodyReader
 
 _DOCUMENT: Final = (b"{", b"[")
@@ -37,7 +43,8 @@ def document_of(stage: Responded) -> tuple[Metered, list[tuple[str, str]], bytes
 
 
 async def respond_whole(stage: Responded, metered: Metered, headers: list[tuple[str, str]], body: bytes) -> None:
-    """Settle, and respond with the charge in a header. Raises Problem (PROVIDER_UNAVAILABLE)."""
+    """Settle, and respond with the charge in a header. Raises Problem (PROVIDER_UNAVAILABLE, or that a rule of the
+    gateway blocks the response)."""
     stage.logged.keep(body)
     parsed = metered.parsed
     reader = metered.wire.reader(parsed, streaming=False, hide_usage=not parsed.usage_requested)
@@ -49,11 +56,44 @@ async def respond_whole(stage: Responded, metered: Metered, headers: list[tuple[
         body = passed + tail
     if observed.failed:
         body = await checked_failure(stage, body)
-    settled = await settle_call(stage, observed, None)
+    await send_whole(stage, observed, headers, body)
+
+
+async def send_whole(stage: Responded, observed: Observed, headers: list[tuple[str, str]], body: bytes) -> None:
+    """Settle a call whose response has come completely, and respond. Raises Problem if a rule of the gateway blocks the
+    response: it is charged all the same, as it was generated."""
+    blocked = None
+    if stage.context.screening is not None and stage.response.status < 400:
+        blocked = await _judged(stage, stage.context.screening, observed, body)
+    settled = await settle_call(stage, observed, None, blocked=blocked)
+    if blocked is not None:
+        raise blocked
     if stage.context.call.cache is not None:
         remember(stage, observed, headers, body)
     body = in_envelope(stage.context.call, stage.response.status, body)
     stage.context.sink.respond(stage.response.status, headers + charge_headers(stage.held, settled), body)
+
+
+async def _judged(stage: Responded, screening: Screening, observed: Observed, body: bytes) -> Problem | None:
+    """The error in the place of a response that does not pass."""
+    try:
+        return await screening.response(body, stage.logged.response_type)
+    except asyncio.CancelledError:  # the server stops
+        await settle_call(stage, undelivered(observed), SERVER_STOPPED)
+        raise
+
+
+def undelivered(observed: Observed) -> Observed:
+    """The same of a response of which no part has been sent."""
+    return replace(
+        observed,
+        complete=False,
+        delivered_bytes=0,
+        text="",
+        sound_seconds=Decimal(0),
+        image_tokens_delivered=0,
+        empty=True,
+    )
 
 
 async def checked_failure(stage: Responded, body: bytes) -> bytes:

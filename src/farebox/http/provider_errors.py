@@ -24,6 +24,7 @@ from farebox.errors import (
     ACCOUNT_CALLS_FULL,
     CODING_UNKNOWN,
     CREDIT_HELD,
+    DLP_RESPONSE_BLOCKED,
     GIVEN_UP,
     INPUT_INVALID,
     INVALID_REQUEST,
@@ -31,11 +32,17 @@ from farebox.errors import (
     MODEL_UNPRICED,
     NO_CREDIT,
     POLICY_DENIED,
+    PROMPT_BLOCKED,
     PROVIDER_UNAVAILABLE,
     RATE_LIMITED,
+    RESPONSE_BLOCKED,
+    RESPONSE_UNSCORED,
+    RESPONSE_UNSCREENED,
+    RUN_BLOCKED,
     SPEND_LIMITED,
     TOKEN_REJECTED,
     TOP_UP_UNDER_WAY,
+    UPSTREAM_INVALID,
     ErrorKind,
     Problem,
 )
@@ -58,6 +65,7 @@ _ANTHROPIC_TYPES = {
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
+    424: "invalid_request_error",
     429: "rate_limit_error",
     504: "timeout_error",
     503: "overloaded_error",
@@ -69,6 +77,7 @@ _GOOGLE_STATUSES = {
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     413: "INVALID_ARGUMENT",
+    424: "FAILED_PRECONDITION",
     429: "RESOURCE_EXHAUSTED",
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
@@ -76,11 +85,11 @@ _GOOGLE_STATUSES = {
 
 _LIMITS = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, GIVEN_UP)
 """What ends a run of Codex."""
-_FINAL = {402, 400, 401, 403, 404, 413, 415, 426}
+_FINAL = {402, 400, 401, 403, 404, 413, 415, 422, 424, 426}
 """Statuses after which the same request cannot succeed: SDKs are told not to retry. Nor can it soon while a limit's
 window lasts, whose status alone does not say so."""
 
-_FINAL_WITHOUT_TIME = (SPEND_LIMITED, PROVIDER_UNAVAILABLE)
+_FINAL_WITHOUT_TIME = (SPEND_LIMITED, PROVIDER_UNAVAILABLE, RESPONSE_UNSCORED, RESPONSE_UNSCREENED)
 
 
 def error_status(problem: Problem, form: Form, no_credit: str) -> int:
@@ -102,11 +111,13 @@ def _hopeless(problem: Problem) -> bool:
 
 
 def as_run(problem: Problem) -> Problem:
-    """The problem as `/ai/run` tells it, which knows two kinds by codes of its own."""
+    """The problem as `/ai/run` tells it, which knows some kinds by codes of its own."""
     if problem.kind is MODEL_UNPRICED:
         return Problem(MODEL_NOT_FOUND, f"Model not found: {problem.message}")
     if problem.kind is INVALID_REQUEST:
         return Problem(INPUT_INVALID, f"Model execution failed (User Input Error): {problem.message}")
+    if problem.kind in (PROMPT_BLOCKED, RESPONSE_BLOCKED):
+        return Problem(RUN_BLOCKED, problem.message)
     return problem
 
 
@@ -182,13 +193,23 @@ def error_headers(problem: Problem, form: Form, status: int) -> HeaderList:
     return headers
 
 
-def broken_event(message: str, form: Form) -> bytes:
+_BY_RULES: Final = (DLP_RESPONSE_BLOCKED, RESPONSE_BLOCKED, RESPONSE_UNSCORED, RESPONSE_UNSCREENED)
+"""Ends of a stream that the gateway's rules brought about; all others are the provider's."""
+
+
+def broken_event(problem: Problem, form: Form) -> bytes:
     """What tells a stream's reader that the stream broke off, as the provider would."""
-    error: dict[str, Any] = {"message": message, "type": "upstream_invalid", "param": None, "code": "upstream_invalid"}
+    message, blocked = problem.message, problem.kind in _BY_RULES
+    kind = problem.kind if blocked else UPSTREAM_INVALID
+    error: dict[str, Any] = {"message": message, "type": kind.name, "param": None, "code": kind.name}
+    if blocked:
+        error["internalCode"] = kind.code
     if form == "anthropic":
-        return _event("error", {"type": "error", "error": {"type": "api_error", "message": message}})
+        named = _ANTHROPIC_TYPES.get(kind.status, "api_error")
+        return _event("error", {"type": "error", "error": {"type": named, "message": message}})
     if form == "google":
-        return _event("", {"error": {"code": 502, "message": message, "status": "UNAVAILABLE"}})
+        status = _GOOGLE_STATUSES.get(kind.status, "UNAVAILABLE")
+        return _event("", {"error": {"code": kind.status, "message": message, "status": status}})
     if form in ("responses", "codex"):
         failed = {"object": "response", "status": "failed", "error": {"code": "server_error", "message": message}}
         flat = {"type": "error", "code": error["code"], "message": message, "param": None, "error": error}

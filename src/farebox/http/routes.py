@@ -36,6 +36,7 @@ from farebox.http.control import (
 )
 from farebox.http.control.log_query import LogsQuery, LogsToDelete
 from farebox.http.control.wire import Paging
+from farebox.http.dlp_routes import DLP_PROFILES
 from farebox.http.envelope import Response
 from farebox.http.gateway_routes import ACCOUNT, GATEWAY, GATEWAY_ROUTES, GATEWAYS, READ, V4, WRITE
 from farebox.http.pages.routes import PAGES
@@ -305,6 +306,7 @@ SERVED: tuple[Route, ...] = (
 
     Route(method="POST", path="/webhooks/stripe", handler=webhooks.stripe, access=Access.PUBLIC,
           shape=Shape.RAW, raw_limit=webhooks.BODY_LIMIT, result=Any, summary="Events from the payment processor"),
+    *DLP_PROFILES,
     *PAGES,
 )
 

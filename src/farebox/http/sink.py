@@ -70,6 +70,9 @@ class HttpSink:
         if call.route:
             self._headers += [("cf-aig-provider", call.provider), ("cf-aig-model", call.model)]
 
+    def note(self, name: str, value: str) -> None:
+        self._headers = [*(header for header in self._headers if header[0] != name), (name, value)]
+
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         ours = [*self._headers, *self._always, PRIVATE]
         try:
@@ -100,8 +103,8 @@ class HttpSink:
         if self.lease is not None:
             self.lease.shrink(self.lease.size - less)
 
-    def broken(self, message: str) -> bytes:
-        return broken_event(message, self._form)
+    def broken(self, problem: Problem) -> bytes:
+        return broken_event(problem, self._form)
 
     @property
     def disconnects(self) -> bool:

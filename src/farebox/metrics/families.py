@@ -69,6 +69,23 @@ CACHE_LOOKUPS = Family(
     help="Calls that might be answered from their gateway's cache, by whether they were.",
     labels=(Label("result", ("hit", "miss")),),
 )
+SCREENED = Family(
+    name="farebox_screened_total",
+    help="Requests and responses that were screened by the rules of their gateway, and what came of it.",
+    labels=(Label("check", ("request", "response")), Label("result", ("passed", "flagged", "blocked", "unscreened"))),
+)
+SCORER_ASKED = Family(
+    name="farebox_scorer_asked_total",
+    help="Texts that the scorer of guardrails was asked about, and whether it answered.",
+    labels=(Label("result", ("answered", "failed")),),
+)
+SCORER_SECONDS = Family(
+    name="farebox_scorer_seconds",
+    help="Time until the scorer of guardrails answered.",
+    kind="histogram",
+    per_unit=MICROS,
+    bounds=_SECONDS,
+)
 CALLS_IN_FLIGHT = Family(name="farebox_calls_in_flight", help="Model calls in flight.", kind="gauge")
 HELD_BYTES = Family(
     name="farebox_held_bytes",
@@ -231,11 +248,11 @@ WORKER_DEATHS = Family(
 )
 
 COUNTED: Final = (
-    CALLS, CALL_ERRORS, REFUSED, CLIENTS_GONE, CACHE_LOOKUPS, CALLS_IN_FLIGHT, HELD_BYTES, HELD_REFUSED, CALL_SECONDS,
-    FIRST_BYTE_SECONDS, HOLD_SECONDS, SETTLE_SECONDS, IMPLAUSIBLE_USAGE, KEY_TROUBLE, UPSTREAM_FAILURES,
-    UPSTREAM_RESENT, MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS, SLOW_COMMANDS, WRITE_QUEUE, JOURNALED, JOURNAL_ENTRIES,
-    JOURNAL_BYTES, JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS, DELIVERIES, SPANS, SPANS_WAITING, ALARMS, JOB_RESTARTS,
-    JOBS_LATE, ALARMS_DROPPED, LOG_DROPPED, RELOADS, LAG, WORKER_DEATHS,
+    CALLS, CALL_ERRORS, REFUSED, CLIENTS_GONE, CACHE_LOOKUPS, SCREENED, SCORER_ASKED, SCORER_SECONDS, CALLS_IN_FLIGHT,
+    HELD_BYTES, HELD_REFUSED, CALL_SECONDS, FIRST_BYTE_SECONDS, HOLD_SECONDS, SETTLE_SECONDS, IMPLAUSIBLE_USAGE,
+    KEY_TROUBLE, UPSTREAM_FAILURES, UPSTREAM_RESENT, MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS, SLOW_COMMANDS,
+    WRITE_QUEUE, JOURNALED, JOURNAL_ENTRIES, JOURNAL_BYTES, JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS, DELIVERIES, SPANS,
+    SPANS_WAITING, ALARMS, JOB_RESTARTS, JOBS_LATE, ALARMS_DROPPED, LOG_DROPPED, RELOADS, LAG, WORKER_DEATHS,
 )  # fmt: skip
 """What processes count, each in its row of the sheet."""
 

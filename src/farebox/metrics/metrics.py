@@ -36,6 +36,7 @@ class Metrics:
         self._hold_seconds = self.place.histogram(of.HOLD_SECONDS)
         self._settle_seconds = self.place.histogram(of.SETTLE_SECONDS)
         self._lag = self.place.histogram(of.LAG)
+        self._scorer_seconds = self.place.histogram(of.SCORER_SECONDS)
 
     def activity(self) -> Activity:
         """The counters that the database uses."""
@@ -86,6 +87,10 @@ class Metrics:
                     self.place.add(of.CLIENTS_GONE)
         except COUNTING_ERRORS:  # the call has been charged; the error is logged elsewhere
             pass
+
+    def scorer_took(self, seconds: float) -> None:
+        with contextlib.suppress(*COUNTING_ERRORS):
+            self._scorer_seconds.observe_seconds(seconds)
 
     def lagged(self, seconds: float) -> None:
         with contextlib.suppress(*COUNTING_ERRORS):

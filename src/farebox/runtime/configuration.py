@@ -25,7 +25,9 @@ from farebox.runtime.gateway_secrets import Exporter, read_exporters
 from farebox.runtime.known_accounts import KnownAccount, KnownAccounts
 from farebox.runtime.own_providers import OwnProviders, read_own_providers
 from farebox.runtime.provider_access import ProviderAccess
+from farebox.runtime.screening_rules import read_rules
 from farebox.runtime.stored_policies import read_policies
+from farebox.screening.rules import Rules
 from farebox.storage.accounts import find_token, find_user
 from farebox.storage.config import (
     MarkupRow,
@@ -206,6 +208,15 @@ class Configuration:
             return known.policies[gateway_id]
         found = await read_policies(self._database, account_id, gateway_id)
         self._accounts.keep(known, known.policies, gateway_id, found)
+        return found
+
+    async def screening_rules(self, account_id: str, gateway_id: str, config: GatewayConfig) -> Rules:
+        """What is looked for in the calls of the gateway, which has this configuration."""
+        known = self._accounts.of(account_id)
+        found = known.rules.get(gateway_id)
+        if found is None:
+            found = await read_rules(self._database, account_id, config)
+            self._accounts.keep(known, known.rules, gateway_id, found)
         return found
 
     def provider(self, slug: str) -> ProviderAccess | None:

@@ -13,6 +13,7 @@ from farebox.policies.decide import Policies
 from farebox.routing.graph import Graph
 from farebox.runtime.gateway_secrets import Exporter
 from farebox.runtime.own_providers import OwnProviders
+from farebox.screening.rules import Rules
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -28,7 +29,7 @@ class KnownAccount:
 
     __slots__ = (
         "__weakref__", "account_id", "aliases", "current", "entries", "exporters", "gateways", "own", "policies",
-        "routes",
+        "routes", "rules",
     )  # fmt: skip
 
     def __init__(self, account_id: str) -> None:
@@ -41,6 +42,8 @@ class KnownAccount:
         """Stored keys and custom providers, by gateway."""
         self.exporters: dict[str, Mapping[str, Exporter]] = {}
         """Where the spans of a gateway are sent, by gateway and URL."""
+        self.rules: dict[str, Rules] = {}
+        """What a gateway's calls are screened by."""
         self.routes: dict[tuple[str, str], tuple[str, Graph] | None] = {}
         """ID and graph of deployed routes by gateway and name; None: there is none that can be called."""
         self.policies: dict[str, Policies | None] = {}
@@ -50,7 +53,10 @@ class KnownAccount:
 
     def clear(self) -> None:
         self.entries = 0
-        for cache in (self.gateways, self.own, self.exporters, self.routes, self.policies, self.aliases):
+        caches = (
+            self.gateways, self.own, self.exporters, self.rules, self.routes, self.policies, self.aliases,
+        )  # fmt: skip
+        for cache in caches:
             cache.clear()
 
 

@@ -25,6 +25,7 @@ from farebox.runtime import operator_alarms
 from farebox.runtime.configuration import Configuration
 from farebox.runtime.instances import present
 from farebox.runtime.journal import Journal
+from farebox.runtime.scorer import Scorer, scorer_of
 from farebox.runtime.services import Services
 from farebox.runtime.waiters import CHECK_SECONDS, Waiters
 from farebox.settings import Settings, SettingsError, proxies
@@ -90,6 +91,7 @@ async def open_services(
             helpers=helpers,
             refusals=_refusals(settings),
             zdr=_zdr(settings),
+            scorer=_scorer(stack, settings, jobs),
             held=ByteBudget(settings.held_bytes_max, settings.account_held_bytes_max),
             calls=CallsInFlight(settings.calls_max, settings.account_calls_max),
             jobs=jobs,
@@ -168,6 +170,17 @@ def _upstreams(
     for each in (upstream, custom, exports):
         stack.push_async_callback(each.close)
     return upstream, custom, exports
+
+
+def _scorer(stack: AsyncExitStack, settings: Settings, jobs: Jobs) -> Scorer | None:
+    """The operator's scorer, with connections of its own: what goes wrong there is no provider's failure. Raises
+    SettingsError."""
+    if not settings.guardrails_url:
+        return None
+    seconds = min(settings.connect_timeout_ms, settings.guardrails_timeout_ms) / 1000
+    upstream = PooledUpstream(connect_seconds=seconds, proxies=proxies(), failed=jobs.failed)
+    stack.push_async_callback(upstream.close)
+    return scorer_of(settings, upstream)
 
 
 def _guard(settings: Settings) -> Guard:

@@ -26,6 +26,7 @@ from farebox.runtime.journal import Journal
 from farebox.runtime.pending_alarms import Alarms
 from farebox.runtime.readiness import Readiness
 from farebox.runtime.response_cache import ResponseCache
+from farebox.runtime.scorer import Scorer
 from farebox.runtime.span_queue import SpanQueue
 from farebox.runtime.tasks import Tasks
 from farebox.runtime.waiters import Waiters
@@ -75,6 +76,8 @@ class Services:
     """Operator alarms that are not durable yet."""
     helpers: Pool = field(default_factory=Pool)
     """Helper processes for work that would block the event loop."""
+    scorer: Scorer | None = None
+    """Judges texts for gateways with guardrails; None: the operator has set none."""
     zdr: frozenset[str] = frozenset()
     """Providers that promise zero data retention on the operator's key."""
     refusals: Mapping[str, Refused] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from farebox.calendar import HOUR_MS
+from farebox.screened import Screened
 from farebox.storage import log_totals
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.every_bucket import buckets_in_use, rows_at_hand, rows_everywhere
@@ -53,6 +54,10 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     """The response came from the gateway's cache."""
     token_id: str = ""
     """Of the access token that it came with."""
+    dlp_action: str = ""
+    """The strongest action that data loss prevention took; empty: it found nothing."""
+    screened: Screened | None = None
+    """What screening found; None: nothing, or there was none."""
 
 
 class CallRow(msgspec.Struct, frozen=True):

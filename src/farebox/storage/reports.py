@@ -143,7 +143,7 @@ LOG_COLUMNS: dict[str, LogColumn] = {
     "wholesale": LogColumn(_detail_flag("own_key", default=False, wanted=False), "flag"),
     "user_agent": LogColumn(_detail_text("user_agent"), "text"),
     "compatibilityMode": LogColumn(_detail_flag("common_form", default=False), "flag"),
-    "dlp_action": LogColumn("''", "text"),  # nothing is inspected in this release
+    "dlp_action": LogColumn(_detail_text("dlp_action"), "text"),
 }
 
 LOG_ORDERS: dict[str, str] = {

@@ -1,7 +1,7 @@
 """Gateways: the account's named configurations. Stored as GatewayConfig; the ID and the times are added in responses.
 
-What this release cannot act on is rejected if it asks for anything: a guardrail that is stored but not enforced is
-worse than none.
+What this release, or this installation, cannot act on is rejected if it asks for anything: a guardrail that is stored
+but not enforced is worse than none.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ import msgspec
 
 from farebox.calls import logs
 from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, Problem
-from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, GatewayConfig, Origin
-from farebox.http.control import spend_rules
+from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, Dlp, GatewayConfig, Origin
+from farebox.http.control import screening, spend_rules
 from farebox.http.control.gateway_exports import with_secrets
 from farebox.http.control.wire import Paging, iso, require
 from farebox.http.envelope import Response, ok, page
@@ -42,8 +42,6 @@ _READ_ONLY = ("account_id", "account_tag", "created_at", "internal_id", "is_defa
 GATEWAYS_MAX = 200
 """Of an account: what a gateway may have is bounded, so that all of it is."""
 _UNAVAILABLE = (
-    "dlp",
-    "guardrails",
     "log_classification",
     "logpush",
     "logpush_public_key",
@@ -58,7 +56,7 @@ class Gateway(GatewayConfig, frozen=True, kw_only=True):
     is_default: bool
     created_at: str
     modified_at: str
-    dlp: Any | msgspec.UnsetType = msgspec.UNSET
+    dlp: Dlp | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]
     cors_origins: tuple[Origin, ...] | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]
     cache_coalesce: bool | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]
 
@@ -107,13 +105,14 @@ async def get(request: Request, _: None) -> Response:
 
 async def create(request: Request, body: Any) -> Response:
     account_id, now = request.account_id, request.services.clock.now_ms()
-    config = GatewayConfig(**_given(body))
+    config = GatewayConfig(**_given(request, body))
 
     def write(connection: Connection) -> GatewayRow:
         if find_gateway(connection, account_id, body.id) is not None:
             raise invalid(f"A gateway with the id '{body.id}' already exists", "body", "id")
         if len(list_gateways(connection, account_id)) >= GATEWAYS_MAX:
             raise invalid(f"The account has {GATEWAYS_MAX} gateways, as many as it may: delete one", "body", "id")
+        screening.check_profiles(connection, account_id, config)
         row = _row(request, connection, body.id, config, NO_SECRETS, (now, now))
         put_gateway(connection, row)
         return row
@@ -123,14 +122,14 @@ async def create(request: Request, body: Any) -> Response:
 
 async def replace(request: Request, body: Any) -> Response:
     """What is not Cloudflare's stays as it is where it is not sent: its SDKs know nothing of it."""
-    given = _given(body)
+    given = _given(request, body)
     return await _update(
         request, lambda stored: GatewayConfig(**{name: getattr(stored, name) for name in _OWN} | given)
     )
 
 
 async def change(request: Request, body: Any) -> Response:
-    changes = _given(body)
+    changes = _given(request, body)
     return await _update(request, lambda config: msgspec.structs.replace(config, **changes))
 
 
@@ -165,6 +164,7 @@ async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayCo
     def write(connection: Connection) -> GatewayRow:
         stored = require(find_gateway(connection, account_id, gateway_id))
         config = updated(msgspec.json.decode(stored.config, type=GatewayConfig))
+        screening.check_profiles(connection, account_id, config)
         secrets = _secrets(request, stored)
         row = _row(request, connection, gateway_id, config, secrets, (stored.created_at, now))
         put_gateway(connection, row, empty_cache=config.cache_invalidate_on_update)
@@ -204,7 +204,7 @@ async def _written(request: Request, write: Callable[[Connection], GatewayRow], 
     return ok(_wire(row))
 
 
-def _given(body: Any) -> dict[str, Any]:
+def _given(request: Request, body: Any) -> dict[str, Any]:
     """The fields of the configuration that were sent. Raises InvalidInput if one asks for what cannot be had."""
     given = {item.name: getattr(body, item.name) for item in _CONFIG}
     given = {name: value for name, value in given.items() if value is not msgspec.UNSET}
@@ -213,6 +213,7 @@ def _given(body: Any) -> dict[str, Any]:
         for name in _UNAVAILABLE
         if _is_requested(given.get(name))
     ]
+    faults += screening.faults(given.get("dlp"), given.get("guardrails"), request.services.scorer)
     limits = given.get("spend_limits")
     if limits is not None:
         faults += spend_rules.faults(limits)

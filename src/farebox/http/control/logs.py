@@ -9,6 +9,7 @@ import msgspec
 
 from farebox.calls import logs
 from farebox.errors import NOT_FOUND, Problem
+from farebox.gateway import Action
 from farebox.http.control.log_query import LOGS_PER_PAGE_MAX, LogsQuery, LogsToDelete, delete_query, log_query
 from farebox.http.control.wire import iso
 from farebox.http.envelope import Response, ok, page, plain
@@ -16,6 +17,7 @@ from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput
 from farebox.model import METADATA_ENTRIES_MAX, METADATA_RESERVED
 from farebox.money import nanos_to_usd
+from farebox.screened import DlpFinding, HazardFinding
 from farebox.storage.calls import CallDetail, CallRow
 from farebox.storage.reports import LogExtremes
 
@@ -64,6 +66,12 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     """Paid from the account's credit; false: the caller's own provider key paid, or a stored one."""
     byok: str | msgspec.UnsetType = msgspec.UNSET
     """The alias of the stored key that was used; absent where none was."""
+    dlp_action: Action | msgspec.UnsetType = msgspec.UNSET
+    """The strongest action of data loss prevention; absent where it found nothing, as the next three."""
+    dlp_findings: tuple[DlpFinding, ...] | msgspec.UnsetType = msgspec.UNSET
+    guardrails: tuple[HazardFinding, ...] | msgspec.UnsetType = msgspec.UNSET
+    unscreened: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """What the gateway's rules could not be applied to, and why."""
     farebox: Charged
 
 
@@ -209,8 +217,23 @@ def _log(call: CallRow) -> Log:
         authentication=detail.authenticated,
         wholesale=not detail.own_key,
         byok=detail.key_alias or msgspec.UNSET,
+        **_screened(detail),
         farebox=Charged(call.charge, detail.outcome, detail.error, detail.first_byte_ms, detail.route or msgspec.UNSET),
     )
+
+
+def _screened(detail: CallDetail) -> dict[str, Any]:
+    """What screening found, as far as there is anything."""
+    found = detail.screened
+    if found is None:
+        return {}
+    fields = {
+        "dlp_action": detail.dlp_action,
+        "dlp_findings": found.dlp,
+        "guardrails": found.guardrails,
+        "unscreened": found.unscreened,
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def _extremes(extremes: LogExtremes) -> dict[str, Any]:

@@ -17,6 +17,7 @@ SELECT create_distributed_table('route_versions', 'bucket', colocate_with => 'ba
 SELECT create_distributed_table('route_deployments', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('model_aliases', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('policies', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('dlp_profiles', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('datasets', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('evaluations', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('secrets', 'bucket', colocate_with => 'balances');

@@ -314,6 +314,16 @@ CREATE TABLE policies (                   -- who may call which models of a gate
     PRIMARY KEY (bucket, account_id, gateway_id, policy_id)
 ) /* clustered */;
 
+CREATE TABLE dlp_profiles (               -- what an account looks for in its calls, besides what all may look for
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    profile_id  TEXT NOT NULL,
+    config      TEXT NOT NULL,            -- JSON: its name, and its keywords and regular expressions
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, profile_id)
+) /* clustered */;
+
 CREATE TABLE datasets (                   -- filters over the log of a gateway, by name
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,

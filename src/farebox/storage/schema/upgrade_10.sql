@@ -86,3 +86,14 @@ CREATE TABLE policies (
     modified_at BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, gateway_id, policy_id)
 ) /* clustered */;
+
+-- What accounts look for in their calls.
+CREATE TABLE dlp_profiles (
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    profile_id  TEXT NOT NULL,
+    config      TEXT NOT NULL,
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, profile_id)
+) /* clustered */;

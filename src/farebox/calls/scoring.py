@@ -1,0 +1,78 @@
+"""Asking the scorer about a text of any length, part by part."""
+
+import asyncio
+from typing import Final
+
+from farebox.calls.model import Call
+from farebox.gateway import Check
+from farebox.metrics.families import SCORER_ASKED
+from farebox.runtime.scorer import TEXT_BYTES_MAX, Asked, Scorer, ScorerFailed
+from farebox.runtime.services import Services
+from farebox.screening.rules import Side
+
+AT_ONCE: Final = 4
+"""Parts of one text that the scorer is asked about at the same time."""
+OVERLAP: Final = 200
+"""Bytes that a part has in common with the one before: a sentence is judged as a whole in one of them."""
+
+
+async def hazards_of(services: Services, call: Call, check: Check, side: Side, text: bytes, prompt: str) -> set[str]:
+    """The categories that the scorer finds in the text; not all of them once one is found that the gateway blocks.
+    Raises ScorerFailed."""
+    scorer = services.scorer
+    if scorer is None:
+        raise ScorerFailed("the operator has set none")
+    wanted = {name for name, action in side.hazards.items() if action == "BLOCK" or not side.hazard_blocks}
+    if not wanted <= scorer.hazards:
+        raise ScorerFailed(f"it does not judge {', '.join(sorted(wanted - scorer.hazards))}")
+    found: set[str] = set()
+    parts = _parts(text)
+    for at in range(0, len(parts), AT_ONCE):
+        asked = [_asked(call, check, part, prompt) for part in parts[at : at + AT_ONCE]]
+        for categories in await _all(services, scorer, asked):
+            found |= categories
+        if any(side.hazards.get(name) == "BLOCK" for name in found):
+            break
+    return found
+
+
+async def _all(services: Services, scorer: Scorer, asked: list[Asked]) -> list[frozenset[str]]:
+    """Raises ScorerFailed, once none is under way any more."""
+    if len(asked) == 1:
+        return [await _one(services, scorer, asked[0])]
+    answers = await asyncio.gather(*(_one(services, scorer, part) for part in asked), return_exceptions=True)
+    found: list[frozenset[str]] = []
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+        found.append(answer)
+    return found
+
+
+async def _one(services: Services, scorer: Scorer, asked: Asked) -> frozenset[str]:
+    began = services.clock.monotonic()
+    try:
+        categories = await scorer.judge(asked)
+    except ScorerFailed:
+        services.metrics.count(SCORER_ASKED, "failed")
+        raise
+    services.metrics.count(SCORER_ASKED, "answered")
+    services.metrics.scorer_took(services.clock.monotonic() - began)
+    return categories
+
+
+def _asked(call: Call, check: Check, text: bytes, prompt: str) -> Asked:
+    return Asked(
+        account=call.account_id,
+        gateway=call.gateway_id,
+        check=check,
+        provider=call.provider,
+        model=call.model,
+        text=text.decode("utf-8", "ignore"),
+        prompt=prompt,
+    )
+
+
+def _parts(text: bytes) -> list[bytes]:
+    step = TEXT_BYTES_MAX - OVERLAP
+    return [text[at : at + TEXT_BYTES_MAX] for at in range(0, max(1, len(text) - OVERLAP), step)]

@@ -1,0 +1,188 @@
+"""Screening of a stream of events, in windows: what has come is held back until it is judged, and the last of it until
+more has been judged after it, so that nothing passes that turns out to be the beginning of a match."""
+
+from collections import deque
+from typing import Final
+
+from msgspec.structs import replace
+
+from farebox.calls.buffered_response import FREE, STEP
+from farebox.calls.model import Sink
+from farebox.calls.screening import Screening, dlp_problem
+from farebox.calls.stages import Responded
+from farebox.errors import Problem
+from farebox.offload import Busy, Died, TooMuch
+from farebox.screening.reading import RAISES
+from farebox.screening.response_text import OVERLAP, Channel, Channels, Leaf, Window, leaves_of
+from farebox.screening.rules import Side
+from farebox.screening.said import Unreadable
+from farebox.screening.scan import Match
+
+WINDOW_BYTES: Final = 256
+"""Text after which it is judged."""
+HELPED_WINDOW_BYTES: Final = 1_024
+"""The same where a helper process finds the account's own patterns in it."""
+SCORED_WINDOW_BYTES: Final = 2_000
+"""The same where the scorer is asked: that takes longer, and needs a context."""
+LINE_HERE_BYTES: Final = 64 * 2**10
+"""An event up to this size is decoded on the event loop."""
+HELD_BYTES_MAX: Final = 8 * 2**20
+"""Of what is held back at once."""
+_OTHER_FIELDS: Final = (b":", b"event:", b"id:", b"retry:")
+_DONE: Final = b"[DONE]"
+
+
+class Blocked(Exception):
+    """The stream ends here, with this error."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def screened_stream(stage: Responded) -> "ScreenedStream | None":
+    """How the response is screened; None if it is not."""
+    screening = stage.context.screening
+    side = None if screening is None else screening.response_rules
+    if screening is None or side is None or stage.response.status >= 400:
+        return None
+    return ScreenedStream(screening, side, stage.context.sink)
+
+
+class ScreenedStream:
+    """What of one stream passes, and when."""
+
+    def __init__(self, screening: Screening, side: Side, sink: Sink) -> None:
+        self._screening = screening
+        self._side = side
+        self._sink = sink
+        self._holds = side.blocks
+        """Where rules only flag, everything passes at once."""
+        self._window_bytes = (
+            SCORED_WINDOW_BYTES if side.hazards else HELPED_WINDOW_BYTES if side.in_helper else WINDOW_BYTES
+        )
+        self._channels = Channels()
+        self._again: set[Channel] = set()
+        """Texts that ended with a match: whether it is one shows when they go on, or do not."""
+        self._line = bytearray()
+        self._queue: deque[tuple[int, bytes]] = deque()
+        """Lines that are held back, each with how much text there was by its end."""
+        self._held = 0
+        self._counted = FREE
+        self._judged = 0
+        self._given_up = False
+
+    async def feed(self, chunk: bytes) -> bytes:
+        """The next bytes have come. Returns those that pass now. Raises Blocked."""
+        if self._given_up:
+            return chunk
+        end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
+        if end:
+            lines = bytes(self._line) + chunk[:end]
+            self._line = bytearray(chunk[end:])
+            for line in lines.splitlines(keepends=True):
+                await self._line_came(line)
+        else:
+            self._line += chunk
+        self._check_room()
+        if self._channels.position - self._judged >= self._window_bytes:
+            await self._judge(last=False)
+        return self._released(max(0, self._judged - OVERLAP)) if self._holds else chunk
+
+    async def end(self, tail: bytes) -> bytes:
+        """The stream has ended with these bytes. Returns all that is left. Raises Blocked."""
+        passed = await self.feed(tail)
+        if self._given_up:
+            return passed
+        rest = bytes(self._line)
+        self._line.clear()
+        if rest:
+            await self._line_came(rest)
+        await self._judge(last=True)
+        self._screening.passed("RESPONSE")
+        return passed + self._released(self._judged) if self._holds else passed
+
+    async def _line_came(self, line: bytes) -> None:
+        """Raises Blocked."""
+        text = line.strip()
+        if text.startswith(b"data:"):
+            text = text[5:].lstrip()
+        elif text.startswith(_OTHER_FIELDS):
+            text = b""
+        if text and text != _DONE:
+            self._channels.add(await self._leaves(text))
+        if self._holds:
+            self._queue.append((self._channels.position, line))
+            self._held += len(line)
+
+    async def _leaves(self, data: bytes) -> list[Leaf]:
+        """Raises Blocked."""
+        try:
+            if len(data) <= LINE_HERE_BYTES:
+                return leaves_of(data)
+            run = self._screening.services.helpers.run
+            return await run(self._screening.call.account_id, leaves_of, data, raises=RAISES, must=True)
+        except Unreadable as error:
+            self._give_up(str(error))
+        except (Busy, Died, TooMuch):
+            self._give_up("an event could not be read")
+        return []
+
+    async def _judge(self, *, last: bool) -> None:
+        """Judge what has come since the last time. Raises Blocked."""
+        window = self._channels.window(self._again)
+        before, self._judged = self._judged, self._channels.position
+        self._again.clear()
+        if not window.text:
+            return
+        try:
+            found = await self._screening.find(self._side, window.text)
+        except (Busy, Died, TooMuch):
+            self._give_up("a part of it could not be read")
+            return
+        matches = self._new(window, found, before, last=last)
+        if self._screening.matched("RESPONSE", self._side, matches):
+            raise Blocked(dlp_problem("RESPONSE"))
+        problem = await self._screening.hazards("RESPONSE", self._side, window.text)
+        if problem is not None:
+            raise Blocked(problem)
+
+    def _new(self, window: Window, found: list[Match], before: int, *, last: bool) -> list[Match]:
+        """The matches that had not been found before, where they are in the text of the stream."""
+        new: list[Match] = []
+        for match in found:
+            piece = next((one for one in window.pieces if one.start <= match.start and match.end <= one.end), None)
+            if piece is None or match.end < piece.start + piece.seen:  # across two texts; or counted already
+                continue
+            if match.end == piece.end and piece.grows and not last:
+                self._again.add(piece.channel)
+                continue
+            at = max(0, before + match.start - piece.start - piece.seen)
+            new.append(replace(match, start=at, end=at + match.end - match.start))
+        return new
+
+    def _released(self, limit: int) -> bytes:
+        """The lines up to whose end there was no more text than this."""
+        passed: list[bytes] = []
+        while self._queue and self._queue[0][0] <= limit:
+            passed.append(self._queue.popleft()[1])
+        released = b"".join(passed)
+        self._held -= len(released)
+        return released
+
+    def _check_room(self) -> None:
+        """Raises Blocked if more would have to be held back than there is room for."""
+        kept = self._held + len(self._line)
+        if kept <= self._counted:
+            return
+        more = max(STEP, kept - self._counted)
+        if kept > HELD_BYTES_MAX or not self._sink.keep(more):
+            self._give_up("there is no room to hold it back")
+        self._counted += more
+
+    def _give_up(self, why: str) -> None:
+        """From here on it is not judged. Raises Blocked where a rule blocks."""
+        problem = self._screening.unjudged_response(why)
+        if problem is not None:
+            raise Blocked(problem)
+        self._given_up = True

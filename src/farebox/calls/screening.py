@@ -1,0 +1,235 @@
+"""Screening of a call by the rules of its gateway: the request before anything is held, the response before it is
+passed on. What cannot be judged does not pass where a rule blocks; where all rules only flag, the log says so.
+"""
+
+from typing import Final
+
+import structlog
+
+from farebox.calls.findings import Findings
+from farebox.calls.model import Call, Sink
+from farebox.calls.scoring import hazards_of
+from farebox.calls.watch import Watch
+from farebox.errors import (
+    DLP_REQUEST_BLOCKED,
+    DLP_RESPONSE_BLOCKED,
+    PROMPT_BLOCKED,
+    READERS_BUSY,
+    REQUEST_UNSCREENED,
+    RESPONSE_BLOCKED,
+    RESPONSE_UNSCORED,
+    RESPONSE_UNSCREENED,
+    SCORER_UNAVAILABLE,
+    Problem,
+)
+from farebox.gateway import Check
+from farebox.metrics.families import SCREENED
+from farebox.offload import Busy, Died, TooMuch
+from farebox.runtime.observers import best_effort
+from farebox.runtime.scorer import ScorerFailed
+from farebox.runtime.services import Services
+from farebox.screening.reading import HERE_MATCHES, RAISES, Seen, is_light, look, read_request, read_response
+from farebox.screening.request_text import request_text
+from farebox.screening.response_text import response_text
+from farebox.screening.rules import Rules, Side
+from farebox.screening.said import Unreadable
+from farebox.screening.scan import Match, TooMany, scan
+
+HEADER: Final = "cf-aig-dlp"
+PROMPT_BYTES: Final = 2_000
+"""The end of the prompt that the scorer is told of, where it judges a response."""
+
+log = structlog.get_logger("farebox.screening")
+
+
+async def screening_of(services: Services, call: Call, sink: Sink, watch: Watch) -> "Screening | None":
+    """The screening of a call; None if its gateway has no rules. Raises DatabaseUnavailable."""
+    if not call.gateway.screens:
+        return None
+    rules = await services.configuration.screening_rules(call.account_id, call.gateway_id, call.gateway)
+    return Screening(services, call, sink, watch, rules)
+
+
+class Screening:
+    """Of one call."""
+
+    def __init__(self, services: Services, call: Call, sink: Sink, watch: Watch, rules: Rules) -> None:
+        self.services = services
+        self.call = call
+        self._sink = sink
+        self._watch = watch
+        self._rules = rules
+        self._prompt = ""
+        self.findings = Findings()
+
+    @property
+    def response_rules(self) -> Side | None:
+        """What is looked for in the response; None: nothing."""
+        side = self._rules.response
+        return side if side.scanner is not None or side.hazards else None
+
+    async def request(self) -> None:
+        """Judge the request. Raises Problem if it does not pass; Interrupted if the client goes meanwhile."""
+        side, call = self._rules.request, self.call
+        spoken = bool(side.hazards or self._rules.response.hazards)
+        if not len(call.body) or not (side.scanner is not None or spoken):
+            return
+        with self._watch.waiting(self.services.settings.call_timeout_ms / 1000):
+            try:
+                seen = await self._seen_of_request(side, spoken)
+            except (Busy, Died, TooMuch, Unreadable) as error:
+                self._unjudged_request(side, error)
+                return
+            if self.matched("REQUEST", side, seen.matches):
+                raise dlp_problem("REQUEST")
+            self._prompt = seen.spoken[-PROMPT_BYTES:].decode("utf-8", "ignore")
+            problem = await self.hazards("REQUEST", side, seen.spoken)
+        if problem is not None:
+            raise problem
+        self.passed("REQUEST")
+
+    async def response(self, body: bytes, content_type: str) -> Problem | None:
+        """Judge a whole response. The error to be returned in its place, if it does not pass."""
+        side = self.response_rules
+        if side is None:
+            return None
+        try:
+            seen = await self._seen_of_response(side, body, content_type)
+        except (Busy, Died, TooMuch, Unreadable) as error:
+            return self.unjudged_response(_why(error))
+        if self.matched("RESPONSE", side, seen.matches):
+            return dlp_problem("RESPONSE")
+        problem = await self.hazards("RESPONSE", side, seen.spoken)
+        if problem is None:
+            self.passed("RESPONSE")
+        return problem
+
+    async def hit(self, body: bytes, content_type: str) -> Problem | None:
+        """Judge a call that is answered with a stored response, by the rules as they are now. Raises Interrupted."""
+        try:
+            await self.request()
+        except Problem as problem:
+            return problem
+        return await self.response(body, content_type)
+
+    def matched(self, check: Check, side: Side, matches: list[Match], offset: int = 0) -> bool:
+        """These were found in a text that begins at `offset`. Whether a policy blocks it."""
+        if not matches:
+            return False
+        blocked = self.findings.matched(check, side, matches, offset)
+        self._sink.note(HEADER, self.findings.header())
+        if blocked:
+            self._count(check, "blocked")
+        return blocked
+
+    async def hazards(self, check: Check, side: Side, text: bytes) -> Problem | None:
+        """Ask the scorer about a text. The error that ends the call, if it does not pass."""
+        if not side.hazards or not text.strip():
+            return None
+        try:
+            found = await hazards_of(self.services, self.call, check, side, text, self._prompt)
+        except ScorerFailed as failure:
+            return self._unscored(check, side, failure)
+        if not self.findings.hazardous(check, side, found):
+            return None
+        self._count(check, "blocked")
+        if check == "REQUEST":
+            return Problem(PROMPT_BLOCKED, "Prompt blocked due to security configurations")
+        return Problem(RESPONSE_BLOCKED, "Response blocked due to security configurations")
+
+    def unjudged_response(self, why: str) -> Problem | None:
+        """A response cannot be judged. The error to be returned in its place, if a rule blocks."""
+        self.findings.unscreened("RESPONSE", why)
+        self._count("RESPONSE", "unscreened")
+        if not self._rules.response.blocks:
+            return None
+        return Problem(
+            RESPONSE_UNSCREENED, f"The response cannot be screened, and a rule of the gateway blocks: {why}."
+        )
+
+    async def find(self, side: Side, text: bytes) -> list[Match]:
+        """What is found in a text, however long that takes. Raises Busy, Died, TooMuch."""
+        scanner = side.scanner
+        if scanner is None:
+            return []
+        if not side.in_helper and is_light(text):
+            try:
+                return scanner.find(text, HERE_MATCHES)
+            except TooMany:
+                pass
+        return await self.services.helpers.run(self.call.account_id, scan, text, scanner.profiles, must=True)
+
+    async def _seen_of_request(self, side: Side, spoken: bool) -> Seen:
+        """Raises Unreadable, Busy, Died, TooMuch."""
+        body, call, scanner = self.call.body, self.call, side.scanner
+        if isinstance(body, bytes) and not side.in_helper and is_light(body):
+            try:
+                return look(request_text(body, call.content_type), scanner, spoken, HERE_MATCHES)
+            except TooMany:
+                pass
+        profiles = () if scanner is None else scanner.profiles
+        run = self.services.helpers.run
+        return await run(
+            call.account_id, read_request, body, call.content_type, profiles, spoken, raises=RAISES, early=True
+        )
+
+    async def _seen_of_response(self, side: Side, body: bytes, content_type: str) -> Seen:
+        """Raises Unreadable, Busy, Died, TooMuch."""
+        scanner, spoken = side.scanner, bool(side.hazards)
+        if not side.in_helper and is_light(body):
+            said = response_text(body, content_type)
+            try:
+                return Seen([], b"") if said is None else look(said, scanner, spoken, HERE_MATCHES)
+            except TooMany:
+                pass
+        profiles = () if scanner is None else scanner.profiles
+        run = self.services.helpers.run
+        return await run(
+            self.call.account_id, read_response, body, content_type, profiles, spoken, raises=RAISES, must=True
+        )
+
+    def _unjudged_request(self, side: Side, error: Exception) -> None:
+        """Raises Problem where a rule blocks."""
+        if side.scanner is None and not side.hazards:  # it is only to be told to the scorer of the response
+            return
+        why = _why(error)
+        self.findings.unscreened("REQUEST", why)
+        self._count("REQUEST", "unscreened")
+        if not side.blocks:
+            return
+        if isinstance(error, Busy | Died):
+            raise Problem(READERS_BUSY, f"The request cannot be screened now: {why}.", retry_after=1) from error
+        message = f"The request cannot be screened, and a rule of the gateway blocks: {why}."
+        raise Problem(REQUEST_UNSCREENED, message) from error
+
+    def _unscored(self, check: Check, side: Side, failure: ScorerFailed) -> Problem | None:
+        with best_effort("the log"):
+            log.warning("the scorer failed", why=str(failure), log_id=self.call.log_id)
+        self.findings.unscreened(check, f"the scorer failed: {failure}")
+        self._count(check, "unscreened")
+        if not side.hazard_blocks:
+            return None
+        message = f"The scorer of the gateway's guardrails is unavailable: {failure}."
+        if check == "REQUEST":
+            return Problem(SCORER_UNAVAILABLE, message, retry_after=1)
+        return Problem(RESPONSE_UNSCORED, message)
+
+    def passed(self, check: Check) -> None:
+        """This side was judged, and nothing was found that blocks."""
+        self._count(check, "flagged" if self.findings.has(check) else "passed")
+
+    def _count(self, check: Check, result: str) -> None:
+        self.services.metrics.count(SCREENED, check.lower(), result)
+
+
+def dlp_problem(check: Check) -> Problem:
+    """The error in the place of what a policy blocks."""
+    if check == "REQUEST":
+        return Problem(DLP_REQUEST_BLOCKED, "Request content blocked due to DLP policy violations")
+    return Problem(DLP_RESPONSE_BLOCKED, "Response content blocked due to DLP policy violations")
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TooMuch):
+        return f"it takes too much {error}"
+    return str(error) if isinstance(error, Unreadable) else "no helper process was free"

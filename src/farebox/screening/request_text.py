@@ -1,0 +1,96 @@
+"""The text of a request, whatever its form: all strings of its JSON, as they are when their escapes are resolved.
+
+It is taken from the bytes, not from the decoded value: of two fields with one name a decoder drops one, which is the
+one that the provider may read.
+"""
+
+import re
+from typing import Final
+from urllib.parse import unquote_plus
+
+import msgspec
+
+from farebox.screening.said import PLAIN, STRUCTURAL, Said, Unreadable, checked_text, is_encoded
+
+_ESCAPED_BACKSLASH, _ESCAPED_QUOTE = b"\xff", b"\xfe"
+"""What stands for them meanwhile: bytes that are in no UTF-8."""
+_long_number = re.compile(rb"(?<![\w.+-])\d{12,19}(?![\w.])").findall
+"""A card's, for one; digits of fractions are none."""
+_boundary = re.compile(r';\s*boundary=(?:"([^"]{1,200})"|([^\s;,"]{1,200}))', re.IGNORECASE).search
+_STRINGS: Final = msgspec.json.Decoder(str)
+
+
+def request_text(body: bytes, content_type: str) -> Said:
+    """What the body says. Raises Unreadable if it is no text."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind.startswith("multipart/"):
+        return _form(body, content_type)
+    if kind == "application/x-www-form-urlencoded":
+        return _said([unquote_plus(pair).encode() for pair in checked_text(body).decode().split("&")])
+    return _of_text(checked_text(body))
+
+
+def _of_text(body: bytes) -> Said:
+    if body.lstrip(b" \t\r\n\xef\xbb\xbf")[:1] not in (b"{", b"[", b'"'):
+        return _said([body])
+    marked = body
+    if b"\\" in body:
+        marked = body.replace(b"\\\\", _ESCAPED_BACKSLASH).replace(b'\\"', _ESCAPED_QUOTE)
+    pieces = marked.split(b'"')
+    if len(pieces) % 2 == 0:  # a string without an end: no JSON, and who knows how it is read
+        return _said([body])
+    strings, spoken = _strings(pieces)
+    strings += _long_number(b" ".join(pieces[::2]))
+    return Said(b"\n".join(strings), b"\n".join(spoken))
+
+
+def _strings(pieces: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """All strings, but for the words of the form itself; and those that are spoken to the model."""
+    every: list[bytes] = []
+    spoken: list[bytes] = []
+    key = b""
+    for at in range(1, len(pieces), 2):
+        text, after = pieces[at], pieces[at + 1]
+        if b"\\" in text or _ESCAPED_BACKSLASH in text or _ESCAPED_QUOTE in text:
+            text = _resolved(text)
+        if after[:1] == b":" or (after[:1].isspace() and after.lstrip()[:1] == b":"):
+            key = text
+            if not PLAIN(text):
+                every.append(text)
+        elif not text or (key in (b"role", b"type") and PLAIN(text)) or is_encoded(text):
+            continue
+        else:
+            every.append(text)
+            if key not in STRUCTURAL:
+                spoken.append(text)
+    return every, spoken
+
+
+def _resolved(marked: bytes) -> bytes:
+    text = marked.replace(_ESCAPED_QUOTE, b'\\"').replace(_ESCAPED_BACKSLASH, b"\\\\")
+    try:
+        return _STRINGS.decode(b'"' + text + b'"').encode("utf-8", "replace")
+    except (msgspec.DecodeError, ValueError):
+        return text
+
+
+def _form(body: bytes, content_type: str) -> Said:
+    """The fields of a form, and those of its files that are text. Raises Unreadable if it is none."""
+    found = _boundary(content_type)
+    mark = b"--" + (found[1] or found[2]).encode() if found else b""
+    if not mark or not body.startswith(mark):
+        raise Unreadable("it does not begin with its content type's boundary")
+    fields: list[Said] = []
+    for part in body.split(b"\r\n" + mark)[:-1]:
+        head, _, content = part.removeprefix(mark).partition(b"\r\n\r\n")
+        fields.append(Said(head, b""))
+        try:
+            fields.append(_of_text(checked_text(content)))
+        except Unreadable:  # an image or a recording
+            continue
+    return Said(b"\n".join(field.text for field in fields), b"\n".join(filter(None, (f.spoken for f in fields))))
+
+
+def _said(texts: list[bytes]) -> Said:
+    text = b"\n".join(texts)
+    return Said(text, text)

@@ -1,0 +1,102 @@
+"""What the configuration of a gateway says of screening, as it is carried out."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from farebox.gateway import Action, Check, Dlp, GatewayConfig, Hazard
+from farebox.screening.profiles import BUILT_IN, Detector, Profile
+from farebox.screening.scan import Scanner
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """A policy of data loss prevention that is switched on."""
+
+    policy_id: str
+    """Empty where the gateway has one action for all profiles, in the place of policies."""
+    action: Action
+    check: frozenset[Check]
+    profile_ids: frozenset[str]
+
+
+class Side(msgspec.Struct, frozen=True):
+    """What is looked for in the requests, or in the responses, of a gateway."""
+
+    scanner: Scanner | None
+    """None if no policy checks this side."""
+    policies: tuple[Policy, ...]
+    hazards: Mapping[str, Action]
+    """What is done about each category of the scorer's; empty: it is not asked."""
+    in_helper: bool
+    """Patterns of the account's own are matched where they hold nobody up."""
+
+    @property
+    def blocks(self) -> bool:
+        return self.data_blocks or self.hazard_blocks
+
+    @property
+    def data_blocks(self) -> bool:
+        return any(policy.action == "BLOCK" for policy in self.policies)
+
+    @property
+    def hazard_blocks(self) -> bool:
+        return "BLOCK" in self.hazards.values()
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """The rules of a gateway."""
+
+    request: Side
+    response: Side
+
+
+def profile_ids_of(config: GatewayConfig) -> frozenset[str]:
+    """The profiles that the gateway names, switched on or not."""
+    dlp = config.dlp
+    if dlp is None:
+        return frozenset()
+    named = set(dlp.profiles or ())
+    for policy in dlp.policies or ():
+        named.update(policy.profiles)
+    return frozenset(named)
+
+
+def rules_of(config: GatewayConfig, own: Iterable[Profile]) -> Rules:
+    """The rules of a gateway of an account that has these profiles. Compiles them, which may take a while."""
+    known = {**BUILT_IN, **{profile.profile_id: profile for profile in own}}
+    policies = _policies(config.dlp)
+    guardrails = config.guardrails
+    prompt = {} if guardrails is None else _by_name(guardrails.prompt)
+    response = {} if guardrails is None else _by_name(guardrails.response)
+    return Rules(_side("REQUEST", policies, known, prompt), _side("RESPONSE", policies, known, response))
+
+
+def _by_name(actions: Mapping[Hazard, Action]) -> dict[str, Action]:
+    return {str(hazard): action for hazard, action in actions.items()}
+
+
+def _policies(dlp: Dlp | None) -> list[Policy]:
+    if dlp is None or not dlp.enabled:
+        return []
+    if dlp.policies:
+        return [
+            Policy(policy.id, policy.action, frozenset(policy.check), frozenset(policy.profiles))
+            for policy in dlp.policies
+            if policy.enabled
+        ]
+    if not dlp.action or not dlp.profiles:
+        return []
+    return [Policy("", dlp.action, frozenset(("REQUEST", "RESPONSE")), frozenset(dlp.profiles))]
+
+
+_ANYTHING: Final = Detector("missing", r"(?s).")
+"""In the place of a profile that is gone: a rule that lacks it must not let everything through."""
+
+
+def _side(check: Check, policies: list[Policy], known: Mapping[str, Profile], hazards: Mapping[str, Action]) -> Side:
+    applied = tuple(policy for policy in policies if check in policy.check and policy.profile_ids)
+    wanted = sorted({profile_id for policy in applied for profile_id in policy.profile_ids})
+    profiles = tuple(known.get(name) or Profile(name, (_ANYTHING,)) for name in wanted)
+    in_helper = any(profile.profile_id not in BUILT_IN for profile in profiles)
+    return Side(Scanner(profiles) if profiles else None, applied, hazards, in_helper)

@@ -1,0 +1,51 @@
+"""What a body says, and which of its strings are words of the form alone."""
+
+import re
+from typing import Final
+
+import msgspec
+
+ENCODED_BYTES_MIN: Final = 4096
+"""A string of at least this many bytes that may be base64 is taken for a file: what it holds is not looked into."""
+
+STRUCTURAL: Final = frozenset(
+    {
+        b"role", b"type", b"model", b"id", b"object", b"status", b"tool_call_id", b"tool_use_id", b"call_id",
+        b"item_id", b"response_id", b"responseId", b"previous_response_id", b"event", b"format", b"encoding_format",
+        b"media_type", b"mime_type", b"mimeType", b"detail", b"effort", b"service_tier", b"serviceTier",
+        b"tool_choice", b"voice", b"user", b"safety_identifier", b"prompt_cache_key", b"finish_reason",
+        b"finishReason", b"stop_reason", b"system_fingerprint", b"modelVersion", b"signature", b"thoughtSignature",
+        b"encrypted_content", b"obfuscation", b"provider",
+    }
+)  # fmt: skip
+"""Fields whose values no model is told, or has said."""
+PLAIN: Final = re.compile(rb"[A-Za-z_$][A-Za-z_$.-]{0,63}").fullmatch
+"""Whether a field's name, a role or a type is but a word."""
+_encoded: Final = re.compile(rb"(?:data:[^,]{0,200};base64,)?[A-Za-z0-9+/]+={0,2}").fullmatch
+
+
+class Unreadable(Exception):
+    """A body is no text; the message says what it is."""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What a body says: all of its strings, and those that a model is told or has said; one in a line."""
+
+    text: bytes
+    spoken: bytes
+
+
+def is_encoded(text: bytes) -> bool:
+    """Whether a string is a file in base64."""
+    return len(text) >= ENCODED_BYTES_MIN and _encoded(text) is not None
+
+
+def checked_text(body: bytes) -> bytes:
+    """The same bytes. Raises Unreadable if they are no text."""
+    if b"\0" in body:
+        raise Unreadable("it is binary")
+    try:
+        _ = body.isascii() or body.decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"it is not UTF-8 at byte {error.start}") from error
+    return body

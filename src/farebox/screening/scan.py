@@ -1,0 +1,145 @@
+"""Finding what profiles look for. RE2 takes time in proportion to the text, whatever the pattern.
+
+One look at the text with all patterns at once says whether there is anything; as nearly always there is nothing, that
+is all. Its matches are enumerated pattern by pattern only where there is.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+from farebox.screening.profiles import Detector, Profile
+
+PATTERN_BYTES_MAX: Final = 512
+PROGRAM_MAX: Final = 2_000
+"""Instructions of one compiled pattern: about a millisecond to compile."""
+MATCHES_MAX: Final = 100
+"""Matches of an entry that are counted; where there are more, these stand for all."""
+_MEMORY, _MEMORY_TOGETHER = 2**20, 2**23
+"""Bytes of a compiled pattern and what is remembered of matching it; beyond that matching is slower, never wrong."""
+
+
+class InvalidPattern(ValueError):
+    """The pattern cannot be used; the message says why, for who wrote it."""
+
+
+class TooMany(Exception):
+    """More may match than is to be looked at here."""
+
+
+class Match(msgspec.Struct, frozen=True, gc=False):
+    """Where a detector matches: from, to, in bytes of the text."""
+
+    profile_id: str
+    entry_id: str
+    start: int
+    end: int
+
+
+class Scanner:
+    """Looks for several profiles."""
+
+    def __init__(self, profiles: tuple[Profile, ...]) -> None:
+        self.profiles = profiles
+        detectors = [(profile.profile_id, one) for profile in profiles for one in profile.detectors]
+        self._looks = [
+            _Look(profile_id, one, _compile(one.pattern), _check(one.check)) for profile_id, one in detectors
+        ]
+        self._any = _together([one.pattern for _, one in detectors])
+
+    def find(self, text: bytes, looked_at: int | None = None) -> list[Match]:
+        """All matches, entry by entry. Raises TooMany where more than `looked_at` places may be one."""
+        if self._any is not None and self._any.search(text) is None:
+            return []
+        found: list[Match] = []
+        left = looked_at
+        for look in self._looks:
+            matches, left = _matches(look, text, left)
+            found += matches
+        return found
+
+
+class _Look(msgspec.Struct, frozen=True):
+    """What one detector looks for."""
+
+    profile_id: str
+    detector: Detector
+    pattern: Any
+    check: Callable[[str], bool] | None
+
+
+def _matches(look: _Look, text: bytes, left: int | None) -> tuple[list[Match], int | None]:
+    """The detector's matches, and how many places are left to be looked at. Raises TooMany."""
+    found: list[Match] = []
+    at = 0
+    while len(found) < MATCHES_MAX and (match := look.pattern.search(text, at)) is not None:
+        if left is not None:
+            if not left:
+                raise TooMany
+            left -= 1
+        start, end = match.span()
+        at = max(end, start + 1)
+        if end - start < look.detector.at_least:
+            continue
+        if look.check is None or look.check(text[start:end].decode("utf-8", "replace")):
+            found.append(Match(look.profile_id, look.detector.entry_id, start, end))
+    return found, left
+
+
+def _together(patterns: list[str]) -> Any:
+    """One pattern for all of these; None where that would be too large."""
+    try:
+        return _compile("|".join(f"(?:{pattern})" for pattern in patterns), _MEMORY_TOGETHER)
+    except InvalidPattern:
+        return None
+
+
+def _check(name: str) -> Callable[[str], bool] | None:
+    if not name:
+        return None
+    from farebox.screening.checks import CHECKS  # its libraries take long to load, and few servers use them
+
+    return CHECKS[name]
+
+
+@lru_cache(64)
+def scanner_of(profiles: tuple[Profile, ...]) -> Scanner:
+    """The scanner of these profiles; in helper processes."""
+    return Scanner(profiles)
+
+
+def scan(text: bytes, profiles: tuple[Profile, ...]) -> list[Match]:
+    """`Scanner.find`, for helper processes."""
+    return scanner_of(profiles).find(text)
+
+
+def check_pattern(text: bytes) -> str:
+    """What is wrong with an account's own pattern; empty: nothing. In a helper process: compiling may take long."""
+    pattern = text.decode()
+    if "\\Q" in pattern.replace("\\\\", ""):
+        return "\\Q is not supported: escape the characters one by one"
+    try:
+        compiled = _compile(pattern)
+    except InvalidPattern as error:
+        return str(error)
+    if compiled.programsize > PROGRAM_MAX or compiled.reverseprogramsize > PROGRAM_MAX:
+        return "The pattern is too large when its repetitions are written out"
+    return "It matches the empty text" if compiled.match(b"") is not None else ""
+
+
+@lru_cache(4096)
+def _compile(pattern: str, memory: int = _MEMORY) -> Any:
+    """Raises InvalidPattern."""
+    import re2  # as above
+
+    options = re2.Options()
+    options.log_errors = False
+    options.never_capture = True  # so that the names of groups in several patterns do not collide
+    options.max_mem = memory
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        why = error.args[0] if error.args else ""
+        raise InvalidPattern(why.decode("utf-8", "replace") if isinstance(why, bytes) else str(why)) from error

@@ -1,0 +1,66 @@
+"""Settings that only make sense together."""
+
+import re
+from typing import Protocol
+
+_PERCENT = re.compile(r"[0-9]{1,2}(\.[0-9]{1,4})?")
+_URL = re.compile(r"https?://[!-~]+")
+
+
+class _Settings(Protocol):
+    """Those of settings.Settings that are looked at here."""
+
+    @property
+    def stripe_secret_key(self) -> str: ...
+    @property
+    def stripe_webhook_secret(self) -> str: ...
+    @property
+    def stripe_api_base(self) -> str: ...
+    @property
+    def fee_percent(self) -> str: ...
+    @property
+    def topup_min_cents(self) -> int: ...
+    @property
+    def topup_max_cents(self) -> int: ...
+    @property
+    def smtp_url(self) -> str: ...
+    @property
+    def smtp_from(self) -> str: ...
+    @property
+    def guardrails_url(self) -> str: ...
+    @property
+    def guardrails_key(self) -> str: ...
+    @property
+    def guardrails_model(self) -> str: ...
+
+
+def check_together(settings: _Settings) -> None:
+    """Raises ValueError, naming the setting that is wrong."""
+    _check_money_in(settings)
+    _check_scorer(settings)
+
+
+def _check_money_in(settings: _Settings) -> None:
+    """Settings of payments and messages."""
+    if settings.stripe_secret_key and not settings.stripe_webhook_secret:
+        raise ValueError(
+            "FAREBOX_STRIPE_WEBHOOK_SECRET is empty: anyone could then claim that a payment was made. Take the signing "
+            "secret of the webhook endpoint from Stripe's dashboard, or leave FAREBOX_STRIPE_SECRET_KEY empty too"
+        )
+    if not settings.stripe_api_base.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
+        raise ValueError("FAREBOX_STRIPE_API_BASE must begin with https:// (http:// only on this machine)")
+    if not _PERCENT.fullmatch(settings.fee_percent):
+        raise ValueError(f"FAREBOX_FEE_PERCENT is {settings.fee_percent!r}: write a percentage such as 5 or 2.5")
+    if settings.topup_min_cents > settings.topup_max_cents:
+        raise ValueError("FAREBOX_TOPUP_MIN_CENTS is above FAREBOX_TOPUP_MAX_CENTS")
+    if settings.smtp_url and not settings.smtp_url.startswith(("smtp://", "smtps://")):
+        raise ValueError("FAREBOX_SMTP_URL must begin with smtp:// or smtps://")
+    if settings.smtp_url and not settings.smtp_from:
+        raise ValueError("FAREBOX_SMTP_FROM is empty: e-mail needs a sender")
+
+
+def _check_scorer(settings: _Settings) -> None:
+    if settings.guardrails_url and not _URL.fullmatch(settings.guardrails_url):
+        raise ValueError("FAREBOX_GUARDRAILS_URL must begin with https:// or http://")
+    if (settings.guardrails_key or settings.guardrails_model) and not settings.guardrails_url:
+        raise ValueError("FAREBOX_GUARDRAILS_URL is empty: without it there is no scorer to be asked")
