@@ -19,7 +19,7 @@ run: $(BIN)/.run  ## serve with the demo provider and a first account: a token a
 setup: $(BIN)/.run  ## create .venv with .venv/bin/farebox
 	@echo "Installed: $(BIN)/farebox"
 
-test: $(BIN)/.dev $(BIN)/.chromium  ## run all tests; tests/browser needs Chromium
+test: $(BIN)/.dev $(BIN)/.chromium $(BIN)/.redis  ## run all tests; tests/browser needs Chromium, tests/shared_cache Redis
 	$(BIN)/pytest -n auto
 
 check: $(BIN)/.dev  ## check formatting, lint, types and layers, and run the tests not marked slow
@@ -104,4 +104,17 @@ $(BIN)/.chromium: | $(BIN)/python
 		else echo "Chromium could not be installed: tests/browser will be skipped"; fi; \
 	else \
 		echo "tests/browser will be skipped: they need Chromium (on Debian: apt-get install chromium-headless-shell)"; \
+	fi
+
+# tests/shared_cache starts the system's Redis or Valkey server, for which the same holds. Debian starts the one it
+# installs, too: the tests have their own, on another port.
+$(BIN)/.redis: | $(BIN)/python
+	@if command -v valkey-server >/dev/null || command -v redis-server >/dev/null; then \
+		touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		if apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -qq --yes --no-install-recommends redis-server >/dev/null 2>&1; then touch $@; \
+		else echo "redis-server could not be installed: tests/shared_cache will be skipped"; fi; \
+	else \
+		echo "tests/shared_cache will be skipped: they need a server (on Debian: apt-get install redis-server)"; \
 	fi

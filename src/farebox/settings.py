@@ -133,9 +133,10 @@ class Settings:
         256 * 2**20, "Bytes of cached responses of all accounts together; those with the most lose some.", 0, 2**40
     )
     account_cache_bytes_max: int = _setting(32 * 2**20, "The same for one account.", 0, 2**40)
-    hold_wait_ms: int = _setting(
-        250, "How long a call waits for money held by other calls before it receives 429.", 0, 60_000
+    cache_url: str = _setting(
+        "", "Valkey or Redis server for cached responses, `valkeys://:PASSWORD@HOST:PORT` (operating.md).", secret=True
     )
+    hold_wait_ms: int = _setting(250, "How long a call waits for money held by others, before a 429.", 0, 60_000)
     connect_timeout_ms: int = _setting(10_000, "Time to connect to a provider.", 1, 300_000)
     first_byte_timeout_ms: int = _setting(300_000, "Time until a provider begins to respond.", 1, 3_600_000)
     request_timeout_min_ms: int = _setting(
@@ -215,9 +216,7 @@ class Settings:
     )
     stripe_api_base: str = _setting("https://api.stripe.com", "Base URL of Stripe's API.")
     topup_min_cents: int = _setting(1_000, "Smallest top-up, in US cents; an account may have its own.", 50, 10**8)
-    topup_max_cents: int = _setting(
-        1_000_000, "Largest top-up, in US cents; an account may have its own.", 50, 99_999_999
-    )
+    topup_max_cents: int = _setting(1_000_000, "The largest, in US cents; an account may have its own.", 50, 99_999_999)
     fee_percent: str = _setting("0", "Fee on top of each purchase of credit, in percent with at most four decimals.")
     fee_fixed_cents: int = _setting(0, "Fixed fee on top of each purchase of credit, in US cents.", 0, 10**6)
     credit_days: int = _setting(0, "Days until bought credit expires; 0: never.", 0, 36_500)

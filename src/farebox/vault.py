@@ -23,6 +23,7 @@ class Vault:
     def __init__(self, secret_key: bytes) -> None:
         self._pepper = hmac.digest(secret_key, b"farebox access tokens", "sha256")
         self._cipher = AESGCM(hmac.digest(secret_key, b"farebox provider keys", "sha256"))
+        self._sealing = hmac.digest(secret_key, b"farebox sealed contents", "sha256")
         self._signing = hmac.digest(secret_key, b"farebox signatures", "sha256")
 
     def hash_token(self, token: str) -> bytes:
@@ -43,6 +44,20 @@ class Vault:
                 f"the stored secret of {bound_to} does not decrypt: was FAREBOX_SECRET_KEY changed?"
             ) from error
         return clear.decode()
+
+    def seal(self, content: bytes, bound_to: str) -> bytes:
+        """As `encrypt`, for any number of contents that come and go: each `bound_to` has a key of its own."""
+        nonce, place = random_bytes(_NONCE_BYTES), bound_to.encode()
+        return nonce + AESGCM(hmac.digest(self._sealing, place, "sha256")).encrypt(nonce, content, place)
+
+    def unseal(self, stored: bytes, bound_to: str) -> bytes:
+        """Raises SecretUnreadable."""
+        place = bound_to.encode()
+        cipher = AESGCM(hmac.digest(self._sealing, place, "sha256"))
+        try:
+            return cipher.decrypt(stored[:_NONCE_BYTES], stored[_NONCE_BYTES:], place)
+        except (InvalidTag, ValueError) as error:  # the latter where the nonce is too short
+            raise SecretUnreadable(f"what is stored as {bound_to} was not sealed for it with this key") from error
 
     def sign(self, purpose: str, text: str) -> str:
         """A signature of the text, valid only for this purpose; it is URL-safe."""

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from farebox import lean
@@ -13,6 +14,7 @@ from farebox.ledger.ledger import Ledger, ledger_of
 from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.held import ByteBudget
 from farebox.limits.rate import RateLimiter
+from farebox.metrics.families import SHARED_CACHE
 from farebox.metrics.metrics import Metrics
 from farebox.offload import BeginHelper, HelperProcess, Pool
 from farebox.payments.processor import Processor
@@ -32,6 +34,9 @@ from farebox.settings import Settings, SettingsError, proxies
 from farebox.storage.config import installation_id
 from farebox.storage.database import Database, open_database
 from farebox.vault import Vault
+
+if TYPE_CHECKING:
+    from farebox.storage.shared_responses import SharedResponses
 
 
 @asynccontextmanager
@@ -98,9 +103,26 @@ async def open_services(
             route_rates=RateLimiter(shared=shared),
             gateway_rates=RateLimiter(shared=shared),
             metrics=metrics,
+            shared_cache=_shared_cache(stack, settings, vault, clock, metrics),
         )
         await stack.enter_async_context(_serving(services, grace_seconds))
         yield services
+
+
+def _shared_cache(
+    stack: AsyncExitStack, settings: Settings, vault: Vault, clock: Clock, metrics: Metrics
+) -> "SharedResponses | None":
+    """Its client is loaded only where there is one. Raises SettingsError."""
+    if not settings.cache_url:
+        return None
+    from farebox.storage.shared_responses import SharedResponses
+
+    try:
+        shared = SharedResponses(settings.cache_url, vault, clock, partial(metrics.count, SHARED_CACHE))
+    except (ValueError, TypeError):  # which may tell the password
+        raise SettingsError("FAREBOX_CACHE_URL is not valkey[s]://USER:PASSWORD@HOST:PORT/NUMBER") from None
+    stack.push_async_callback(shared.close)
+    return shared
 
 
 def _journal(settings: Settings, instance: str, database: Database, ledger: Ledger, waiters: Waiters) -> Journal:

@@ -79,9 +79,10 @@ class _Hot(msgspec.Struct, frozen=True):
 class ResponseCache:
     """Finds responses, and stores new ones in the background."""
 
-    def __init__(self, database: Database, tasks: Tasks, settings: Settings) -> None:
+    def __init__(self, database: Database, tasks: Tasks, settings: Settings, shared: ResponseStore | None) -> None:
+        """`shared` is used in the place of the database's tables."""
         self._database = database
-        self._store: ResponseStore = DatabaseStore(database)
+        self._store: ResponseStore = shared or DatabaseStore(database)
         self._tasks = tasks
         self._bounds = CacheBounds(settings.account_cache_bytes_max, settings.cache_bytes_max)
         self._pending: dict[str, CachedResponse] = {}

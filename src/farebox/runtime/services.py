@@ -25,7 +25,7 @@ from farebox.runtime.configuration import Configuration
 from farebox.runtime.journal import Journal
 from farebox.runtime.pending_alarms import Alarms
 from farebox.runtime.readiness import Readiness
-from farebox.runtime.response_cache import ResponseCache
+from farebox.runtime.response_cache import ResponseCache, ResponseStore
 from farebox.runtime.scorer import Scorer
 from farebox.runtime.span_queue import SpanQueue
 from farebox.runtime.tasks import Tasks
@@ -62,6 +62,8 @@ class Services:
     """Whether calls can be served."""
     response_cache: ResponseCache = field(init=False)
     """Responses that gateways may give again."""
+    shared_cache: ResponseStore | None = None
+    """Where they are kept, if not in the database."""
     tasks: Tasks = field(default_factory=Tasks)
     """Charges that continue after their caller has disconnected."""
     learned: Learned = field(default_factory=Learned)
@@ -101,7 +103,9 @@ class Services:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
-        object.__setattr__(self, "response_cache", ResponseCache(self.database, self.tasks, self.settings))
+        object.__setattr__(
+            self, "response_cache", ResponseCache(self.database, self.tasks, self.settings, self.shared_cache)
+        )
 
     metrics: Metrics = field(default_factory=Metrics)
     """The process's metrics."""

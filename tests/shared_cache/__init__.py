@@ -1,0 +1,1 @@
+"""Tests with a real Valkey or Redis server of their own."""
