@@ -4,7 +4,7 @@ The struct is the wire type of the control plane, the stored form, and what the 
 release cannot act on are rejected if they ask for anything (http.control.gateways), never ignored.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,6 +12,7 @@ GATEWAY_ID = r"^[a-z0-9_]+(?:-[a-z0-9_]+)*$"
 DEFAULT_GATEWAY = "default"
 WINDOW_MAX_SECONDS = 366 * 24 * 3600
 EXPORTERS_MAX = 5
+EVENTS_MAX = 10
 CACHE_TTL_MAX_SECONDS = 30 * 24 * 3600
 Origin = Annotated[
     str, msgspec.Meta(max_length=255, pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?)$")
@@ -108,6 +109,20 @@ class Dlp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     policies: Annotated[tuple[DlpPolicy, ...], msgspec.Meta(max_length=20)] | msgspec.UnsetType = msgspec.UNSET
 
 
+class MeterEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An event for a Stripe meter: JSON with variables (exports.stripe_event)."""
+
+    payload: Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
+
+
+class StripeMeter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The account's own meters at Stripe, which hear of each call that was paid for."""
+
+    authorization: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+    """A key of the account's at Stripe. In what is stored here, and shown, only its end; it is sealed apart."""
+    usage_events: Annotated[tuple[MeterEvent, ...], msgspec.Meta(max_length=EVENTS_MAX)]
+
+
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Configuration of one gateway. Durations are seconds where the name does not say otherwise."""
 
@@ -127,7 +142,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     log_management: Annotated[int, msgspec.Meta(ge=10_000, le=10_000_000)] | None = None
     log_management_strategy: Literal["STOP_INSERTING", "DELETE_OLDEST"] | None = None
     logpush: bool = False
-    logpush_public_key: str | None = None
+    """Whether its logs are pushed to the account's destination (log_destination)."""
+    logpush_public_key: Annotated[str, msgspec.Meta(min_length=16, max_length=2048)] | None = None
+    """PEM of an RSA key, for which metadata and bodies are encrypted there."""
     otel: Annotated[tuple[OtelExporter, ...], msgspec.Meta(max_length=EXPORTERS_MAX)] | None = None
     """Where spans of its calls are sent; None: none are made."""
     rate_limiting_interval: Annotated[int, msgspec.Meta(ge=0)] | None = 0
@@ -139,7 +156,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     spend_limits: SpendLimits | None = None
     store_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
     """Names the store of the gateway's keys: gateways with the same one may use one another's secrets by their IDs."""
-    stripe: Any = None
+    stripe: StripeMeter | None = None
     workers_ai_billing_mode: Literal["postpaid", "unified"] = "postpaid"
     """Either way, calls of Workers AI on the operator's key are paid from credit."""
     zdr: bool = False

@@ -10,7 +10,7 @@ import structlog
 
 from farebox.billing import auto_top_up, processor_events, reconcile, refund, top_up
 from farebox.calendar import DAY_MS, HOUR_MS
-from farebox.calls import evaluations, send_spans
+from farebox.calls import evaluations, log_push, meter_events, send_spans
 from farebox.gateway import GatewayConfig
 from farebox.ledger.budgets import accounts_to_forget, forget_slots
 from farebox.ledger.recovery import expire_due
@@ -41,6 +41,8 @@ MONEY_EVERY_SECONDS = 0.5
 """How soon a request for an auto top-up is claimed, and processor events are handled."""
 ALARMS_EVERY_SECONDS = 1.0
 EVALUATIONS_EVERY_SECONDS = 1.0
+LOG_PUSH_SECONDS = float(log_push.EVERY_SECONDS)
+METER_EVENTS_SECONDS = 1.0
 SPANS_SECONDS = 0.5
 """How long spans are gathered before they are sent."""
 SWEEP_EVERY_SECONDS = 30.0
@@ -94,6 +96,8 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "refunds": Periodic(MONEY_EVERY_SECONDS, refund.work, LONG_ROUND_SECONDS),
         MESSAGES: Periodic(MONEY_EVERY_SECONDS, messages.work, LONG_ROUND_SECONDS),
         "evaluations": Periodic(EVALUATIONS_EVERY_SECONDS, evaluations.work, LONG_ROUND_SECONDS),
+        "log_push": Periodic(LOG_PUSH_SECONDS, log_push.work, LONG_ROUND_SECONDS),
+        "meter_events": Periodic(METER_EVENTS_SECONDS, meter_events.work, LONG_ROUND_SECONDS),
         "spans": Periodic(SPANS_SECONDS, send_spans.work),
         "operator_alarms": Periodic(ALARMS_EVERY_SECONDS, operator_alarms.work),
         "auto_top_up": Periodic(SWEEP_EVERY_SECONDS, auto_top_up.sweep, LONG_ROUND_SECONDS),

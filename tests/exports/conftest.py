@@ -2,15 +2,19 @@ from collections.abc import Iterator
 
 import pytest
 
+from farebox import worker
 from tests.exports.receiver import Receiver, receiving
 from tests.support import Customer, Farebox, running_farebox
 
 
 @pytest.fixture(scope="session")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """A server that may send to this machine."""
-    with running_farebox(tmp_path_factory.mktemp("exporting"), custom_networks="127.0.0.0/8") as served:
-        yield served
+    """A server that may send to this machine, and pushes logs only when a test has it do so."""
+    folder = tmp_path_factory.mktemp("exporting")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "LOG_PUSH_SECONDS", 3600.0)
+        with running_farebox(folder, custom_networks="127.0.0.0/8") as served:
+            yield served
 
 
 @pytest.fixture

@@ -108,9 +108,6 @@ def test_all_invalid_fields_are_reported_at_once(gateways: Gateways) -> None:
     ("field", "requested", "empty"),
     [
         ("log_classification", True, False),
-        ("logpush", True, False),
-        ("logpush_public_key", "x" * 16, None),
-        ("stripe", {"authorization": "x", "usage_events": []}, None),
     ],
 )
 def test_unsupported_fields_are_refused_not_ignored(

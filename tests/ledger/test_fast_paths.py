@@ -18,6 +18,7 @@ from farebox.ledger.budgets import accounts_to_forget, forget_slots
 from farebox.ledger.commands import Budget, Command, Conflict, Expire, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.lanes import LaneLedger
 from farebox.ledger.posting import apply
+from farebox.storage.calls import METER, PUSH
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.spending import Duration
 from farebox.storage.sql import Connection
@@ -273,6 +274,30 @@ async def test_a_response_is_kept_whose_request_is_not(books: Books) -> None:
     assert await books.sql("SELECT log_id, request, response FROM calls") == [("a", None, b"answer")]
 
 
+async def test_what_is_to_be_sent_elsewhere_is_marked(books: Books) -> None:
+    """By a batch as by a job, of calls that were held for and of others."""
+    rows = {
+        f"{path} {exports} {logged}": (exports, logged)
+        for path in ("batch", "alone")
+        for exports in (0, PUSH, METER, PUSH | METER)
+        for logged in (True, False)
+    }
+    await books.do(top_up("p", 1_000))
+    for name, (exports, logged) in rows.items():
+        record = UnusualCall(name, {"exports": exports, "logged": logged})
+        if name.startswith("alone"):
+            await books.ledger.record(ANN, record)
+        else:
+            await books.do(hold(name, 10))
+            await books.do(settle(name, 1, record=record))
+    found = {name: marks for name, *marks in await books.sql("SELECT log_id, logged, push, meter FROM calls")}
+    assert found == {
+        name: [int(logged), 1 if exports & PUSH else None, 1 if exports & METER else None]
+        for name, (exports, logged) in rows.items()
+    }
+    assert left_to_jobs(books) == 0
+
+
 async def test_verdicts_report_what_is_owed(books: Books) -> None:
     await books.do(top_up("p", 100))
     await charge(books, "a", 90)
@@ -498,7 +523,7 @@ TABLES = {
     "transfers": "version, transfer_id, kind, from_book, to_book, amount, lot_id, at, note",
     "usage_hours": "hour, provider, model, calls, charge, tokens_in, tokens_out",
     "calls": "log_id, gateway_id, created_at, provider, model, success, status_code, duration, tokens_in, tokens_out, "
-    "cost, charge, detail, receipt, logged",
+    "cost, charge, detail, receipt, logged, push, meter",
     "notices": "notice_id, content",
 }
 

@@ -67,6 +67,15 @@ def everything(fake: Fake) -> dict[str, dict[str, Any]]:
         {"customer": customer.id, "components": {"payment_element": {"enabled": True}}}
     )
     found["customer_session"] = asked.to_dict()
+    meter: typing.Any = {"display_name": "m", "event_name": "m", "default_aggregation": {"formula": "sum"}}
+    found["billing.meter"] = fake.v1.billing.meters.create(meter).to_dict()
+    payload = {"stripe_customer_id": customer.id, "value": "1"}
+    metered = fake.v1.billing.meter_events.create({"event_name": "m", "payload": payload})
+    found["billing.meter_event"] = metered.to_dict()
+    summed = fake.v1.billing.meters.event_summaries.list(
+        found["billing.meter"]["id"], {"customer": customer.id, "start_time": 0, "end_time": 4_000_000_000}
+    )
+    found["billing.meter_event_summary"] = summed.data[0].to_dict()
     return found
 
 

@@ -15,7 +15,7 @@ from farebox.pricing.receipt import Receipt, make_receipt
 from farebox.pricing.stored_receipt import stored
 from farebox.runtime.verdicts import notes_of
 from farebox.screened import Screened
-from farebox.storage.calls import CallDetail, CallRow
+from farebox.storage.calls import METER, PUSH, CallDetail, CallRow
 
 _COST_MAX = 2**53 - 1
 """Nano-dollars, in the log and in spend limits: an account says what its own providers' models cost, and those what was
@@ -116,6 +116,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             call.logged,
             ended.request_body,
             ended.response_body,
+            self._exports(),
         )
 
     @property
@@ -219,7 +220,21 @@ class CallRecord(msgspec.Struct, CallWritten):
             call.token_id,
             ended.dlp_action,
             ended.screened,
+            None if call.gateway.stripe is None else self._cached_tokens(),
         )
+
+    def _exports(self) -> int:
+        """What is to be sent elsewhere of it (storage.calls). Stripe hears of what was paid for, from credit or with a
+        key of the account's own, where the provider has answered."""
+        call, outcome = self.call, self.ended.outcome
+        push = PUSH if call.logged and call.gateway.logpush else 0
+        if call.gateway.stripe is None:
+            return push
+        return push | METER if outcome == "charged" or (outcome == "own_key" and self.success) else push
+
+    def _cached_tokens(self) -> tuple[int, int]:
+        read, write = (self.priced.usage.get(meter) for meter in ("cache_read_tokens", "cache_write_tokens"))
+        return read if isinstance(read, int) else 0, write if isinstance(write, int) else 0
 
 
 def _unseen(call: Call) -> tuple[str, ...]:

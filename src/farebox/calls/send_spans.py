@@ -5,6 +5,7 @@ others' spans go on.
 """
 
 import asyncio
+import contextlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -43,16 +44,24 @@ async def work(services: Services) -> None:
 
 
 async def flush(services: Services) -> None:
-    """The process ends: a last attempt for everything, for a short time. What is not sent by then is lost."""
-    _begin(services, float("inf"))
-    tasks = [services.tasks.begin((_TASK, key), partial(_deliver, services, key)) for key in _under_way(services)]
-    if tasks:
-        _, late = await asyncio.wait(tasks, timeout=FLUSH_SECONDS)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+    """The process ends: what is under way is waited for, and then there is a last attempt for everything, all of it for
+    a short time. What is not sent by then is lost."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FLUSH_SECONDS):
+            await _ended(services)
+            _begin(services, float("inf"))
+            await _ended(services)
+    for key in _under_way(services):
+        services.tasks.begin((_TASK, key), partial(_deliver, services, key)).cancel()
     for destination in list(services.spans.destinations.values()):
         _give_up(services, destination, list(destination.spans), "dropped", "the server stops")
+
+
+async def _ended(services: Services) -> None:
+    """Wait for the tasks under way."""
+    tasks = [services.tasks.begin((_TASK, key), partial(_deliver, services, key)) for key in _under_way(services)]
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 def _begin(services: Services, now: float) -> None:

@@ -92,7 +92,7 @@ def _written(row: CallRow) -> Values:
         row.cost,
         encode_detail(row.detail),
         None if row.receipt is None else row.receipt.decode(),
-        int(row.logged),
+        int(row.logged) | row.exports,
         row.request_body,
         row.response_body,
     )

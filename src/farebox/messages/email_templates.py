@@ -19,6 +19,7 @@ SUBJECTS: dict[str, str] = {
     "dispute_closed": "A dispute was decided",
     "refunded": "A payment was refunded to your card",
     "charges_corrected": "Charges were corrected",
+    "export_failing": "A gateway's calls cannot be delivered",
     "provider_key_trouble": "A provider rejects your key",
     "usage_disbelieved": "A provider reported impossible usage",
     "cost_differs": "A provider's stated cost differs from your prices",
@@ -56,6 +57,11 @@ TEXTS: dict[str, str] = {
     "charges_corrected": (
         "A price was wrong. What calls of your account were charged by it has been corrected; the receipts of "
         "the calls show by how much."
+    ),
+    "export_failing": (
+        "What a gateway of your account is to send elsewhere of its calls (its logs, or events for a Stripe meter) "
+        "cannot be delivered. Nothing is lost as long as the logs are kept: it is tried again and again. Check the "
+        "destination, or the key."
     ),
     "provider_key_trouble": (
         "A provider rejected your key, or your account there has no credit. Calls to it with your key receive 503 "

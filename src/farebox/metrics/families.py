@@ -35,8 +35,8 @@ CAUSES: Final = (
 
 JOBS: Final = (
     "alone", "auto_top_up", "configuration", "evaluations", "expiry", "http_sweeper", "instances", "jobs_late",
-    "journal", "journals_left", "messages", "operator_alarms", "processor_events", "rates", "refunds", "spans",
-    "sqlite_writer",    "top_ups", "trouble", "upstream_sweeper", OTHER,
+    "journal", "journals_left", "log_push", "messages", "meter_events", "operator_alarms", "processor_events",
+    "rates", "refunds", "spans", "sqlite_writer", "top_ups", "trouble", "upstream_sweeper", OTHER,
 )  # fmt: skip
 """Background work: the jobs of farebox.worker, and other tasks supervised by farebox.jobs."""
 
@@ -224,6 +224,17 @@ SPANS = Family(
     labels=(Label("result", ("delivered", "rejected", "dropped")),),
 )
 SPANS_WAITING = Family(name="farebox_spans_waiting", help="Spans still to be sent or sent again.", kind="gauge")
+LOG_FILES = Family(
+    name="farebox_log_files_total",
+    help="Files of logs that were sent to the destinations of accounts, and how that ended.",
+    labels=(Label("result", ("pushed", "failed")),),
+)
+LOGS_PUSHED = Family(name="farebox_logs_pushed_total", help="Logs in files that their destinations have taken.")
+METER_EVENTS = Family(
+    name="farebox_meter_events_total",
+    help="Events for Stripe meters of accounts: taken by Stripe, rejected by it, or skipped for want of a value.",
+    labels=(Label("result", ("sent", "rejected", "skipped")),),
+)
 ALARMS = Family(
     name="farebox_operator_alarms_total",
     help="Operator alarms raised.",
@@ -257,8 +268,8 @@ COUNTED: Final = (
     CALLS_IN_FLIGHT, HELD_BYTES, HELD_REFUSED, CALL_SECONDS, FIRST_BYTE_SECONDS, HOLD_SECONDS, SETTLE_SECONDS,
     IMPLAUSIBLE_USAGE, KEY_TROUBLE, UPSTREAM_FAILURES, UPSTREAM_RESENT, MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS,
     SLOW_COMMANDS, WRITE_QUEUE, JOURNALED, JOURNAL_ENTRIES, JOURNAL_BYTES, JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS,
-    DELIVERIES, SPANS, SPANS_WAITING, ALARMS, JOB_RESTARTS, JOBS_LATE, ALARMS_DROPPED, LOG_DROPPED, RELOADS, LAG,
-    WORKER_DEATHS,
+    DELIVERIES, SPANS, SPANS_WAITING, LOG_FILES, LOGS_PUSHED, METER_EVENTS, ALARMS, JOB_RESTARTS, JOBS_LATE,
+    ALARMS_DROPPED, LOG_DROPPED, RELOADS, LAG, WORKER_DEATHS,
 )  # fmt: skip
 """What processes count, each in its row of the sheet."""
 

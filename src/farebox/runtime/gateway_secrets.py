@@ -26,6 +26,8 @@ class GatewaySecrets(msgspec.Struct, frozen=True, omit_defaults=True):
 
     otel: Mapping[str, Mapping[str, str]] = {}
     """By the exporter's URL: its headers, names in lower case."""
+    stripe: str = ""
+    """The account's key at Stripe."""
 
     def __repr__(self) -> str:
         return "GatewaySecrets()"

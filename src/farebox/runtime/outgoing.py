@@ -32,6 +32,8 @@ class Sent(msgspec.Struct, frozen=True):
     """Seconds that the receiver asks to wait; 0: it does not say."""
     body: bytes = b""
     """The beginning of the response."""
+    late: bool = False
+    """There was none in the time allowed."""
 
     @property
     def ok(self) -> bool:
@@ -58,7 +60,7 @@ async def send(
                 await response.close()
     except TimeoutError:
         upstream.count("timeout_answer")
-        return Sent(error=f"no response within {seconds:g} seconds")
+        return Sent(error=f"no response within {seconds:g} seconds", late=True)
     except UpstreamFailed as failure:
         return Sent(error=f"{failure} ({failure.cause})")
     error = "" if 200 <= response.status < 300 else f"answered {response.status}"

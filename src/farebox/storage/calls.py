@@ -58,6 +58,8 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     """The strongest action that data loss prevention took; empty: it found nothing."""
     screened: Screened | None = None
     """What screening found; None: nothing, or there was none."""
+    cached_tokens: tuple[int, int] | None = None
+    """Tokens read from the provider's cache and written to it; only where the gateway has a Stripe meter."""
 
 
 class CallRow(msgspec.Struct, frozen=True):
@@ -85,6 +87,12 @@ class CallRow(msgspec.Struct, frozen=True):
     logged: bool
     request_body: bytes | None = None
     response_body: bytes | None = None
+    exports: int = 0
+    """What is still to be sent elsewhere of it: PUSH, METER, or both."""
+
+
+PUSH, METER = 2, 4
+"""Beside 1, which says that it is logged: what the ledger's batches have in one figure."""
 
 
 class ReceiptRow(msgspec.Struct, frozen=True):
@@ -108,8 +116,11 @@ COLUMNS = (
 )
 
 
-"""What lists read: everything but the bodies, `request` and `response`, which are stored last."""
-INSERT_CALL = f"INSERT INTO calls (bucket, {COLUMNS}, request, response) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+"""What lists read: everything but the bodies, `request` and `response`, which are stored behind it."""
+INSERT_CALL = (
+    f"INSERT INTO calls (bucket, {COLUMNS}, request, response, push, meter) "
+    "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+)
 ADD_USAGE = (
     "INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (bucket, account_id, hour, provider, model) DO UPDATE SET "
@@ -163,7 +174,19 @@ def call_values(bucket: int, call: CallRow) -> tuple[object, ...]:
         call.logged,
         call.request_body,
         call.response_body,
+        1 if call.exports & PUSH else None,
+        1 if call.exports & METER else None,
     )
+
+
+def call_of(fields: tuple[Any, ...], request: bytes | None = None, response: bytes | None = None) -> CallRow:
+    """The call of a row's COLUMNS, and its bodies; `exports` is not read."""
+    named = dict(zip(COLUMNS.split(", "), fields, strict=True))
+    named["success"] = bool(named["success"])
+    named["logged"] = bool(named["logged"])
+    named["detail"] = msgspec.json.decode(named["detail"], type=CallDetail)
+    named["receipt"] = None if named["receipt"] is None else str(named["receipt"]).encode()
+    return CallRow(**named, request_body=request, response_body=response)
 
 
 def encode_detail(detail: CallDetail) -> str:
@@ -250,7 +273,7 @@ def forget_logs(connection: Connection, account_id: str, gateway_id: str, log_id
     gone = []
     for log_id in log_ids:
         connection.execute(
-            "UPDATE calls SET logged = 0, request = NULL, response = NULL "
+            "UPDATE calls SET logged = 0, request = NULL, response = NULL, push = NULL "
             f"WHERE {OF_ACCOUNT} AND log_id = ? AND gateway_id = ? AND logged = 1",
             (*key, log_id, gateway_id),
         )
@@ -292,7 +315,7 @@ def _forget(connection: Connection, gateway: tuple[int, str, str], which: str, *
     )
     for key in old:
         connection.execute(
-            "UPDATE calls SET logged = 0, request = NULL, response = NULL "
+            "UPDATE calls SET logged = 0, request = NULL, response = NULL, push = NULL "
             "WHERE bucket = ? AND account_id = ? AND log_id = ?",
             key,
         )

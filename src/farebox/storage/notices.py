@@ -26,6 +26,7 @@ KINDS: dict[str, str] = {
     "dispute_closed": "A dispute was won or lost.",
     "refunded": "Money was refunded to the card.",
     "charges_corrected": "A price was wrong, and what calls were charged by it was corrected.",
+    "export_failing": "What a gateway is to send elsewhere of its calls cannot be delivered.",
     "provider_key_trouble": "A provider rejected the operator's key, or the operator's account there has no credit.",
     "usage_disbelieved": "A provider reported impossible usage; the call was charged by a rule instead.",
     "cost_differs": "A provider's stated cost differs from the price list.",

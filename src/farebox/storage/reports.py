@@ -6,12 +6,10 @@ differently (JSON inside a row).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
-
-import msgspec
+from typing import Literal, TypeAlias
 
 from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, key_of
-from farebox.storage.calls import COLUMNS, CallDetail, CallRow
+from farebox.storage.calls import COLUMNS, CallRow, call_of
 from farebox.storage.log_totals import id_at, log_total
 from farebox.storage.sql import Connection, row, rows
 
@@ -216,7 +214,7 @@ def list_logs(connection: Connection, account_id: str, gateway_id: str, query: L
         f"SELECT {COLUMNS} FROM calls WHERE {where} ORDER BY {_order(query)} LIMIT ? OFFSET ?",
         (*values, query.limit, query.offset),
     )
-    calls = [_call(fields) for fields in found]
+    calls = [call_of(fields) for fields in found]
     extremes = _extremes(connection, where, values) if query.extremes else None
     if not query.conditions and not query.search:
         total, counted = log_total(connection, account_id, gateway_id)
@@ -285,16 +283,7 @@ def find_log(connection: Connection, account_id: str, gateway_id: str, log_id: s
         f"WHERE {OF_ACCOUNT} AND log_id = ? AND gateway_id = ? AND logged = 1",
         (*key_of(connection, account_id), log_id, gateway_id),
     )
-    return None if found is None else _call(found[:-2], *found[-2:])
-
-
-def _call(fields: tuple[Any, ...], request: bytes | None = None, response: bytes | None = None) -> CallRow:
-    named = dict(zip(COLUMNS.split(", "), fields, strict=True))
-    named["success"] = bool(named["success"])
-    named["logged"] = bool(named["logged"])
-    named["detail"] = msgspec.json.decode(named["detail"], type=CallDetail)
-    named["receipt"] = None if named["receipt"] is None else str(named["receipt"]).encode()
-    return CallRow(**named, request_body=request, response_body=response)
+    return None if found is None else call_of(found[:-2], *found[-2:])
 
 
 def _where(key: AccountKey, gateway_id: str, query: LogQuery) -> tuple[str, tuple[object, ...]]:

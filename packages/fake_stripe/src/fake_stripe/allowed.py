@@ -16,6 +16,12 @@ _ALLOWED = {
     """,
     "customers.list": "created email test_clock",
     "tax_ids.create": "type value",
+    "billing.meters.create": """
+        customer_mapping default_aggregation display_name event_name event_time_window value_settings
+    """,
+    "billing.meters.list": "status",
+    "billing.event_summaries.list": "customer end_time start_time value_grouping_window",
+    "billing.meter_events.create": "event_name identifier payload timestamp",
     "customer_balance_transactions.create": "amount currency description metadata",
     "payment_methods.create": """
         allow_redisplay billing_details card customer link metadata payment_method radar_options sepa_debit type

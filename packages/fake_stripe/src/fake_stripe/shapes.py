@@ -77,6 +77,11 @@ _FIELDS = {
         pdf post_payment_amount pre_payment_amount pretax_credit_amounts reason shipping_cost status subtotal
         subtotal_excluding_tax total total_excluding_tax total_taxes type voided_at
     """,
+    "billing.meter": """
+        created customer_mapping default_aggregation display_name event_name event_time_window id livemode object
+        status status_transitions updated value_settings
+    """,
+    "billing.meter_event": "created event_name id identifier livemode object payload timestamp",
     "balance_transaction": """
         amount available_on balance_type created currency description exchange_rate fee fee_details id net
         object reporting_category source status type

@@ -41,12 +41,7 @@ _READ_ONLY = ("account_id", "account_tag", "created_at", "internal_id", "is_defa
 """Fields that a client sends back as it received them; they are ignored."""
 GATEWAYS_MAX = 200
 """Of an account: what a gateway may have is bounded, so that all of it is."""
-_UNAVAILABLE = (
-    "log_classification",
-    "logpush",
-    "logpush_public_key",
-    "stripe",
-)
+_UNAVAILABLE = ("log_classification",)
 
 
 class Gateway(GatewayConfig, frozen=True, kw_only=True):

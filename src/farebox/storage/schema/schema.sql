@@ -429,9 +429,37 @@ CREATE TABLE calls (                      -- the record of a call: log row, rece
     logged      INTEGER NOT NULL,         -- 0 where the gateway or the caller asked for no log: the receipt stays
     request     BYTEA,                    -- bodies, as far as the log keeps them; last, behind all that lists read
     response    BYTEA,
+    push        INTEGER,                  -- 1 until its line has been pushed (calls.log_push); null: it need not be
+    meter       INTEGER,                  -- 1 until the account's Stripe meter knows of it (calls.meter_events); null as above
     PRIMARY KEY (bucket, account_id, log_id)
 ) /* clustered */;
 CREATE INDEX calls_of_gateway ON calls (bucket, account_id, gateway_id, log_id) WHERE logged = 1;  -- a gateway's log
+CREATE INDEX calls_to_push ON calls (bucket, account_id, gateway_id, log_id) WHERE push = 1;  -- the workers' queues
+CREATE INDEX calls_to_meter ON calls (bucket, account_id, gateway_id, log_id) WHERE meter = 1;
+
+CREATE TABLE log_destinations (           -- where an account has its logs pushed
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    config      TEXT NOT NULL,            -- JSON: farebox.log_destination
+    sealed      BYTEA NOT NULL,           -- AES-GCM, bound to the account: its secrets
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id)
+) /* clustered */;
+
+CREATE TABLE export_states (              -- how what is sent elsewhere of a gateway's calls gets on
+    bucket        INTEGER NOT NULL,
+    account_id    TEXT NOT NULL,
+    gateway_id    TEXT NOT NULL,
+    kind          TEXT NOT NULL,          -- push, meter: the column of calls
+    failures      INTEGER NOT NULL,       -- in a row
+    failing_at    BIGINT,
+    next_at       BIGINT NOT NULL,        -- when the next attempt is made
+    error         TEXT NOT NULL,          -- why the last one failed
+    delivered_at  BIGINT,
+    batch         TEXT NOT NULL,          -- JSON: the file under way, with its calls; empty: none is
+    PRIMARY KEY (bucket, account_id, gateway_id, kind)
+) /* clustered */;
 
 CREATE TABLE cached_responses (           -- what gateways give again to identical requests (calls.cache)
     bucket       INTEGER NOT NULL,

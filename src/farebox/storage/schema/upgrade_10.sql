@@ -97,3 +97,33 @@ CREATE TABLE dlp_profiles (
     modified_at BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, profile_id)
 ) /* clustered */;
+
+-- Calls in other systems.
+ALTER TABLE calls ADD COLUMN push INTEGER;
+ALTER TABLE calls ADD COLUMN meter INTEGER;
+CREATE INDEX calls_to_push ON calls (bucket, account_id, gateway_id, log_id) WHERE push = 1;
+CREATE INDEX calls_to_meter ON calls (bucket, account_id, gateway_id, log_id) WHERE meter = 1;
+
+CREATE TABLE log_destinations (
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    config      TEXT NOT NULL,
+    sealed      BYTEA NOT NULL,
+    created_at  BIGINT NOT NULL,
+    modified_at BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id)
+) /* clustered */;
+
+CREATE TABLE export_states (
+    bucket        INTEGER NOT NULL,
+    account_id    TEXT NOT NULL,
+    gateway_id    TEXT NOT NULL,
+    kind          TEXT NOT NULL,
+    failures      INTEGER NOT NULL,
+    failing_at    BIGINT,
+    next_at       BIGINT NOT NULL,
+    error         TEXT NOT NULL,
+    delivered_at  BIGINT,
+    batch         TEXT NOT NULL,
+    PRIMARY KEY (bucket, account_id, gateway_id, kind)
+) /* clustered */;

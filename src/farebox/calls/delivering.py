@@ -1,0 +1,107 @@
+"""What deliveries of both kinds have in common (calls.log_push, calls.meter_events): which gateways have something that
+waits, how often what failed is tried again, and who is told."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import groupby
+from typing import Final
+
+import structlog
+
+from farebox import backoff
+from farebox.calendar import MINUTE_MS, SECOND_MS
+from farebox.runtime.leases import run_exclusive
+from farebox.runtime.observers import best_effort
+from farebox.runtime.services import Services
+from farebox.storage.exports import (
+    ExportState,
+    GatewayKey,
+    Kind,
+    delete_state,
+    find_state,
+    forget_waiting,
+    gateways_waiting,
+    put_state,
+)
+from farebox.storage.notices import add_notice
+from farebox.storage.sql import Connection
+
+ACCOUNTS_AT_ONCE: Final = 8
+"""Each with one delivery at a time: a destination that hangs takes none of the others' places but one."""
+TOLD_AFTER: Final = 5
+"""Failures in a row, after which the owner is notified: those of some minutes."""
+_PAUSES_MS: Final = (10 * SECOND_MS, 10 * MINUTE_MS)
+_ROUND_SECONDS: Final = 60.0
+"""After which no further delivery is begun in a round."""
+_LEASE_MS: Final = 3 * MINUTE_MS
+"""Longer than a round with its last deliveries. A process that died holds the others up for so long."""
+
+log = structlog.get_logger("farebox.exports")
+
+Deliver = Callable[[Services, GatewayKey, float], Awaitable[bool]]
+"""Delivers what waits of one gateway, until that time on the monotonic clock; whether it went well."""
+
+
+async def deliver_all(services: Services, kind: Kind, *, every_ms: int, deliver: Deliver) -> None:
+    """Deliver what waits of all gateways, unless another process is doing it, or has just done it."""
+    if not await services.database.scan(partial(gateways_waiting, kind=kind)):
+        return
+
+    async def job(_: Services) -> None:
+        await _accounts(services, await services.database.scan(partial(gateways_waiting, kind=kind)), deliver)
+
+    await run_exclusive(services, kind, every_ms=every_ms, job=job, lease_ms=_LEASE_MS, retry_ms=0)
+
+
+async def _accounts(services: Services, gateways: Sequence[GatewayKey], deliver: Deliver) -> None:
+    room, until = asyncio.Semaphore(ACCOUNTS_AT_ONCE), services.clock.monotonic() + _ROUND_SECONDS
+
+    async def of_account(some: list[GatewayKey]) -> None:
+        async with room:
+            for gateway in some:
+                with best_effort("exports"):
+                    if not await deliver(services, gateway, until):
+                        return  # its other gateways have the same destination
+
+    by_account = groupby(gateways, key=lambda gateway: gateway.key)
+    await asyncio.gather(*(of_account(list(some)) for _, some in by_account))
+
+
+def succeeded(connection: Connection, gateway: GatewayKey, kind: Kind, at: int, *, batch: str = "") -> None:
+    """Something has been delivered; `batch` is what is under way now."""
+    put_state(connection, gateway.key, ExportState(gateway.gateway_id, kind, delivered_at=at, batch=batch))
+
+
+def failed(
+    connection: Connection, gateway: GatewayKey, kind: Kind, error: str, at: int, *, retry_after: float = 0.0
+) -> None:
+    """An attempt has failed, which the owner is told of if the failures go on. `retry_after`: seconds that the
+    receiver asks to wait."""
+    before = find_state(connection, gateway, kind)
+    failures, since = before.failures + 1, before.failing_at or at
+    pause = max(backoff.doubling(failures, *_PAUSES_MS), round(retry_after * 1000))
+    state = replace(before, failures=failures, failing_at=since, next_at=at + pause, error=error)
+    put_state(connection, gateway.key, state)
+    if failures == TOLD_AFTER:
+        content = {"gateway_id": gateway.gateway_id, "what": WHAT[kind], "error": error, "since_at": since}
+        notice_id = f"export_failing:{kind}:{gateway.gateway_id}:{since}"
+        add_notice(connection, *gateway.key, notice_id, "export_failing", content, at)
+
+
+WHAT: Final[dict[Kind, str]] = {"push": "logpush", "meter": "stripe"}
+"""The field of the gateway that asks for it."""
+
+
+async def forget(services: Services, gateway: GatewayKey, kind: Kind, pause: float) -> None:
+    """The gateway asks for it no more, or is gone: nothing waits any longer."""
+    while await services.database.write(partial(forget_waiting, gateway=gateway, kind=kind)):
+        await services.clock.sleep(pause)
+    await services.database.write(partial(delete_state, gateway=gateway, kind=kind))
+
+
+def say_failed(gateway: GatewayKey, kind: Kind, error: str) -> None:
+    """For the operator's log."""
+    account, gateway_id = gateway.key.account_id, gateway.gateway_id
+    log.warning("export failed", account=account, gateway=gateway_id, what=WHAT[kind], why=error)

@@ -1,0 +1,200 @@
+"""The store of what is still to be sent elsewhere of the calls of a gateway, exactly: a mark on the row of each call,
+written with it and removed once it has been delivered; and how the deliveries go."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, key_of
+from farebox.storage.calls import COLUMNS, CallRow, call_of
+from farebox.storage.every_bucket import buckets_in_use
+from farebox.storage.sql import Connection, NodeAway, row, rows
+
+Kind: TypeAlias = Literal["push", "meter"]
+"""`push`: the log row goes into a file of Logpush; `meter`: the call is an event of the account's own Stripe meter.
+Also the column of `calls` that is 1 until that is done."""
+
+GATEWAYS_MAX: Final = 5_000
+"""Gateways that are looked at in one round; the others come in the next ones."""
+COUNT_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayKey:
+    """One gateway, also one that has been deleted."""
+
+    key: AccountKey
+    gateway_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportState:
+    """How deliveries of one kind go for one gateway. Times in milliseconds since the epoch."""
+
+    gateway_id: str
+    kind: Kind
+    failures: int = 0
+    """In a row."""
+    failing_at: int | None = None
+    next_at: int = 0
+    """The next attempt is made then."""
+    error: str = ""
+    """Why the last one failed."""
+    delivered_at: int | None = None
+    """When something was delivered last."""
+    batch: str = ""
+    """JSON: the file under way (calls.log_push); empty: none is."""
+
+
+_STATE: Final = "gateway_id, kind, failures, failing_at, next_at, error, delivered_at, batch"
+
+
+def gateways_waiting(connection: Connection, kind: Kind) -> list[GatewayKey]:
+    """The gateways whose calls have something of this kind to be delivered; without those of a node that is away. One
+    step in the index of what waits for each gateway, however much that is."""
+    found: list[GatewayKey] = []
+    for bucket in buckets_in_use(connection):
+        try:
+            found += _waiting_in(connection, bucket, kind)
+        except NodeAway:
+            continue
+    return found
+
+
+def _waiting_in(connection: Connection, bucket: int, kind: Kind) -> Iterator[GatewayKey]:
+    last, waits = ("", ""), "push = 1" if kind == "push" else "meter = 1"
+    for _ in range(GATEWAYS_MAX):
+        found = row(
+            connection,
+            f"SELECT account_id, gateway_id FROM calls WHERE bucket = ? AND {waits} "
+            "AND (account_id, gateway_id) > (?, ?) ORDER BY account_id, gateway_id LIMIT 1",
+            (bucket, *last),
+        )
+        if found is None:
+            return
+        last = (str(found[0]), str(found[1]))
+        yield GatewayKey(AccountKey(bucket, last[0]), last[1])
+
+
+def calls_waiting(connection: Connection, gateway: GatewayKey, kind: Kind, limit: int) -> list[CallRow]:
+    """The oldest of the gateway's calls that wait, without their bodies."""
+    waits = "push = 1" if kind == "push" else "meter = 1"
+    found = rows(
+        connection,
+        f"SELECT {COLUMNS} FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {waits} ORDER BY log_id LIMIT ?",
+        (*gateway.key, gateway.gateway_id, limit),
+    )
+    return [call_of(fields) for fields in found]
+
+
+def call_to_push(connection: Connection, gateway: GatewayKey, log_id: str) -> CallRow | None:
+    """One of them with its bodies; None if it has been removed from the log meanwhile."""
+    found = row(
+        connection,
+        f"SELECT {COLUMNS}, request, response FROM calls WHERE {OF_ACCOUNT} AND log_id = ? AND logged = 1",
+        (*gateway.key, log_id),
+    )
+    return None if found is None else call_of(found[:-2], *found[-2:])
+
+
+def sizes_waiting(connection: Connection, gateway: GatewayKey, limit: int) -> list[tuple[str, int, int]]:
+    """ID, start and bytes of the bodies of the oldest of the calls that wait to be pushed."""
+    found = rows(
+        connection,
+        "SELECT log_id, created_at, coalesce(length(request), 0) + coalesce(length(response), 0) FROM calls "
+        f"WHERE {OF_ACCOUNT} AND gateway_id = ? AND push = 1 ORDER BY log_id LIMIT ?",
+        (*gateway.key, gateway.gateway_id, limit),
+    )
+    return [(str(log_id), int(at), int(size)) for log_id, at, size in found]
+
+
+def count_waiting(connection: Connection, gateway: GatewayKey, kind: Kind) -> int:
+    """How many of its calls wait, up to COUNT_MAX."""
+    waits = "push = 1" if kind == "push" else "meter = 1"
+    found = row(
+        connection,
+        f"SELECT count(*) FROM (SELECT 1 FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {waits} LIMIT ?) AS w",
+        (*gateway.key, gateway.gateway_id, COUNT_MAX),
+    )
+    return 0 if found is None else int(found[0])
+
+
+def mark_delivered(connection: Connection, gateway: GatewayKey, kind: Kind, log_ids: Sequence[str]) -> None:
+    """These calls no longer wait."""
+    done = "push = NULL" if kind == "push" else "meter = NULL"
+    for log_id in log_ids:
+        connection.execute(f"UPDATE calls SET {done} WHERE {OF_ACCOUNT} AND log_id = ?", (*gateway.key, log_id))
+
+
+def forget_waiting(connection: Connection, gateway: GatewayKey, kind: Kind, limit: int = 500) -> int:
+    """Nothing of this kind is delivered for the gateway any more: the oldest of its calls no longer wait. Returns how
+    many did."""
+    waits = "push = 1" if kind == "push" else "meter = 1"
+    found = rows(
+        connection,
+        f"SELECT log_id FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {waits} ORDER BY log_id LIMIT ?",
+        (*gateway.key, gateway.gateway_id, limit),
+    )
+    log_ids = [str(log_id) for (log_id,) in found]
+    mark_delivered(connection, gateway, kind, log_ids)
+    if not log_ids:
+        delete_state(connection, gateway, kind)
+    return len(log_ids)
+
+
+def find_state(connection: Connection, gateway: GatewayKey, kind: Kind) -> ExportState:
+    """As it is stored; as at the start where nothing has been delivered yet."""
+    found = row(
+        connection,
+        f"SELECT {_STATE} FROM export_states WHERE {OF_ACCOUNT} AND gateway_id = ? AND kind = ?",
+        (*gateway.key, gateway.gateway_id, kind),
+    )
+    return ExportState(gateway.gateway_id, kind) if found is None else _state(found)
+
+
+def states_of(connection: Connection, account_id: str) -> list[ExportState]:
+    """All of the account's, by gateway."""
+    found = rows(
+        connection,
+        f"SELECT {_STATE} FROM export_states WHERE {OF_ACCOUNT} ORDER BY gateway_id, kind",
+        key_of(connection, account_id),
+    )
+    return [_state(fields) for fields in found]
+
+
+def put_state(connection: Connection, key: AccountKey, state: ExportState) -> None:
+    connection.execute(
+        f"INSERT INTO export_states (bucket, account_id, {_STATE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (bucket, account_id, gateway_id, kind) DO UPDATE SET failures = excluded.failures, "
+        "failing_at = excluded.failing_at, next_at = excluded.next_at, error = excluded.error, "
+        "delivered_at = excluded.delivered_at, batch = excluded.batch",
+        (
+            *key,
+            state.gateway_id,
+            state.kind,
+            state.failures,
+            state.failing_at,
+            state.next_at,
+            state.error,
+            state.delivered_at,
+            state.batch,
+        ),
+    )
+
+
+def delete_state(connection: Connection, gateway: GatewayKey, kind: Kind) -> None:
+    connection.execute(
+        f"DELETE FROM export_states WHERE {OF_ACCOUNT} AND gateway_id = ? AND kind = ?",
+        (*gateway.key, gateway.gateway_id, kind),
+    )
+
+
+def retry_now(connection: Connection, account_id: str, kind: Kind) -> None:
+    """What failed is tried again at once: its destination has changed."""
+    connection.execute(
+        f"UPDATE export_states SET next_at = 0 WHERE {OF_ACCOUNT} AND kind = ?", (*key_of(connection, account_id), kind)
+    )
+
+
+def _state(fields: tuple[Any, ...]) -> ExportState:
+    return ExportState(*fields)
