@@ -130,7 +130,9 @@ def test_a_body_above_the_limit_is_refused(farebox: Farebox, customer: Customer)
 
 
 def test_unavailable_features_are_refused_and_not_retried(farebox: Farebox, customer: Customer) -> None:
-    response = http.post(f"{customer.api_url}/ai-gateway/gateways/default/policies", json={}, headers=customer.headers)
+    response = http.post(
+        f"{customer.api_url}/ai-gateway/gateways/default/custom-domains", json={}, headers=customer.headers
+    )
     assert response.status_code == 501
     assert errors(response) == [(2921, "This part of the API is not available in this release of Farebox")]
     assert response.headers["x-should-retry"] == "false"

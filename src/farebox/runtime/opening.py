@@ -65,10 +65,7 @@ async def open_services(
         metrics, jobs = metrics or Metrics(), Jobs()
         database = await open_database(settings, metrics.activity(), failed=jobs.failed)
         stack.push_async_callback(database.close)
-        named = partial(installation_id, new_id=ids.account_id()[:12])
-        processor = open_processor(settings, await database.write(named))
-        if processor is not None:
-            stack.push_async_callback(processor.close)
+        processor = await _processor(stack, settings, database, ids)
         upstream, custom_upstream, exports = _upstreams(stack, settings, jobs)
         helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes, begin=begin_helper)
         stack.push_async_callback(helpers.close)
@@ -107,6 +104,14 @@ async def open_services(
         )
         await stack.enter_async_context(_serving(services, grace_seconds))
         yield services
+
+
+async def _processor(stack: AsyncExitStack, settings: Settings, database: Database, ids: Ids) -> Processor | None:
+    named = partial(installation_id, new_id=ids.account_id()[:12])
+    processor = open_processor(settings, await database.write(named))
+    if processor is not None:
+        stack.push_async_callback(processor.close)
+    return processor
 
 
 def _shared_cache(
