@@ -83,6 +83,9 @@ ROUTE_UNKNOWN = ErrorKind(
 ROUTE_ENDED = ErrorKind(
     "route_ended", 403, 2951, "The route calls no model for such a request: change the request, or the route."
 )
+AUTO_UNAVAILABLE = ErrorKind(
+    "auto_unavailable", 400, 2952, "Allow the auto router a model that can do this, or name the model yourself."
+)
 OWN_KEY_REQUIRED = ErrorKind(
     "own_key_required",
     400,

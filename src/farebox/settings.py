@@ -267,6 +267,12 @@ class Settings:
         "Networks that are not public in which custom providers, and what gateways send calls to, may be, such as "
         "`10.1.0.0/16`, also without TLS.",
     )
+    auto_models: str = _setting(
+        "",
+        "Models that `cloudflare/auto` chooses from, as `openai/gpt-5-mini,anthropic/claude-*,demo/gold=tools+json`: "
+        "`*` stands for a part of a name, and after `=` is what a model can do (`tools`, `images`, `json`, "
+        "`reasoning`) where that is not known.",
+    )
     zdr_providers: str = _setting(
         "", "Providers that retain nothing of calls on the operator's key, by agreement, such as `openai,anthropic`."
     )

@@ -73,6 +73,15 @@ class Try(msgspec.Struct, frozen=True, gc=False):
     """Why there was none."""
 
 
+class Routing(msgspec.Struct, frozen=True):
+    """What the auto router has decided about a call."""
+
+    model: str
+    """As Cloudflare's router names it."""
+    reason: str
+    decision_id: str
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A call that was authenticated and understood. Times in milliseconds since the epoch.
 
@@ -136,6 +145,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of the gateway's policies that it must fit in."""
     route: str = ""
     """The name of the dynamic route that chose the model; empty: the request named it."""
+    routing: Routing | None = None
+    """Where the auto router chose the model."""
     common_form: bool = False
     """The request came in a common form, whose body names the provider."""
     enveloped: bool = False

@@ -10,34 +10,32 @@ from msgspec.structs import replace
 
 from farebox.calls.model import Call
 from farebox.errors import (
-    ESTIMATE_CAPPED,
     INVALID_REQUEST,
-    NO_CREDIT,
     RATE_LIMITED,
-    REQUEST_REFUSED,
     ROUTE_ENDED,
     ROUTE_UNKNOWN,
-    SPEND_LIMITED,
     Problem,
 )
 from farebox.gateway import SpendRule
+from farebox.http.auto_steps import auto_steps
 from farebox.http.build_call import ProxyRequest, RouteName, compat_call
 from farebox.http.metadata import metadata_of
 from farebox.http.parse_body import parse_body
+from farebox.http.route_refusals import REFUSED
 from farebox.http.steps import OF_ONE_STEP, Steps, common_trace, no_provider
-from farebox.providers.reading import ROUTE_PREFIX, read_fields
+from farebox.providers.reading import AUTO_MODEL, ROUTE_PREFIX, read_fields
 from farebox.routing.conditions import MISSING, Lookup
 from farebox.routing.elements import Edge, Limit, Model, Rate
 from farebox.routing.graph import Graph, Stop, key_field
 from farebox.runtime.services import Services
 
 _PATH: Final = "chat/completions"
-_REFUSED: Final = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, ESTIMATE_CAPPED, REQUEST_REFUSED)
-"""Refusals of one model, after which another may be affordable."""
 
 
 async def named_steps(services: Services, request: ProxyRequest, named: RouteName) -> Steps:
     """The steps of a request to a dynamic route, or to a model alias. Raises Problem."""
+    if named.name == AUTO_MODEL:
+        return await auto_steps(services, request, named.path)
     if not named.is_alias:
         return await route_steps(services, request, named.name)
     graph = await services.configuration.alias(request.account_id, request.gateway_id, named.name)
@@ -97,7 +95,7 @@ class _RouteSteps:
     def after(self, problem: Problem) -> bool:
         refused = None if problem.shortage is None else self._refusing(problem.shortage.rule_id)
         if refused is None:
-            return problem.kind in (*OF_ONE_STEP, *_REFUSED) and self.more()
+            return problem.kind in (*OF_ONE_STEP, *REFUSED) and self.more()
         del self._costs[self._costs.index(refused) :]
         return self._take(refused.outputs.fallback)
 

@@ -69,6 +69,12 @@ class HttpSink:
             self._headers.append(("cf-aig-cache-status", cache_status))
         if call.route:
             self._headers += [("cf-aig-provider", call.provider), ("cf-aig-model", call.model)]
+        if call.routing is not None:
+            self._headers += [
+                ("cf-aig-routed-model", call.routing.model),
+                ("cf-aig-routing-reason", call.routing.reason),
+                ("cf-aig-routing-decision-id", call.routing.decision_id),
+            ]
 
     def note(self, name: str, value: str) -> None:
         self._headers = [*(header for header in self._headers if header[0] != name), (name, value)]

@@ -43,7 +43,7 @@ from farebox.http.server.headers import split_target
 from farebox.http.sink import HttpSink
 from farebox.http.trace_context import trace_of
 from farebox.memfile import part_of
-from farebox.providers.reading import Step, read_steps
+from farebox.providers.reading import AUTO_MODEL, Step, read_steps
 from farebox.runtime.services import Services
 
 _is_target = re.compile(rb"[!-~]*").fullmatch
@@ -184,7 +184,8 @@ async def common_call(services: Services, request: ProxyRequest) -> Call | Route
     if request.method != "POST" or path is None:
         raise Problem(NO_ROUTE, f"There is no {request.method} {request.path[:100]} here.")
     call = await compat_call(services, replace(request, path=path))
-    if isinstance(call, RouteName) and not call.is_alias and path != "chat/completions":
+    routed = isinstance(call, RouteName) and not call.is_alias and call.name != AUTO_MODEL
+    if routed and path != "chat/completions":
         raise Problem(INVALID_REQUEST, "Dynamic routes are called on a path that ends in chat/completions.")
     return call
 

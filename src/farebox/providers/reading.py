@@ -127,6 +127,8 @@ _MODEL_FIELD: Final = msgspec.json.Decoder(_ModelField)
 _RUN: Final = msgspec.json.Decoder(_Run)
 _STEPS: Final = msgspec.json.Decoder(list[_Step])
 _LISTED_MAX: Final = 1_000
+AUTO_MODEL: Final = "cloudflare/auto"
+"""What a model is called that the auto router chooses."""
 ROUTE_PREFIX: Final = "dynamic/"
 """What a model is called that is a dynamic route."""
 
@@ -193,6 +195,8 @@ def read_common(
     InvalidRequest if the body does not name a provider."""
     bounds.check(body)
     named = chosen or bodies.decode(_MODEL_FIELD, body).model
+    if not chosen and named.lower() == AUTO_MODEL:
+        return CommonRead("", route=AUTO_MODEL)
     if not chosen and named.startswith(ROUTE_PREFIX):
         return CommonRead("", route=named.removeprefix(ROUTE_PREFIX))
     if named and not chosen and "/" not in named and not named.startswith("@"):

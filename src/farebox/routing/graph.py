@@ -145,6 +145,14 @@ def graph_of_targets(targets: Sequence[str]) -> Graph:
     return graph_of(elements)
 
 
+def targets_of(graph: Graph) -> list[str]:
+    """The targets of a model alias, in their order."""
+    models = (graph.elements.get(str(at)) for at in range(ALIAS_TARGETS_MAX))
+    return [
+        f"{element.properties.provider}/{element.properties.model}" for element in models if isinstance(element, Model)
+    ]
+
+
 def is_draft(elements: Sequence[Element]) -> bool:
     """Whether this is only the beginning of a route: its start, and nothing to lead to."""
     return len(elements) == 1 and isinstance(elements[0], Start)

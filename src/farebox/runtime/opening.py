@@ -19,6 +19,7 @@ from farebox.metrics.metrics import Metrics
 from farebox.offload import BeginHelper, HelperProcess, Pool
 from farebox.payments.processor import Processor
 from farebox.pricing.unseen import Rules, parse_rules
+from farebox.providers.capabilities import Candidate, candidates_of
 from farebox.providers.catalogue import provider_of
 from farebox.providers.http1.opening import Guard
 from farebox.providers.http1.pool import PooledUpstream
@@ -67,10 +68,8 @@ async def open_services(
         stack.push_async_callback(database.close)
         processor = await _processor(stack, settings, database, ids)
         upstream, custom_upstream, exports = _upstreams(stack, settings, jobs)
-        helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes, begin=begin_helper)
-        stack.push_async_callback(helpers.close)
-        shared = database.engine == "postgres"
-        instance = ids.log_id()
+        helpers = _helpers(stack, settings, begin_helper)
+        shared, instance = database.engine == "postgres", ids.log_id()
         ledger = ledger_of(database, instance)
         waiters = Waiters(check_seconds=CHECK_SECONDS if shared else None)
         services = Services(
@@ -94,6 +93,7 @@ async def open_services(
             refusals=_refusals(settings),
             zdr=_zdr(settings),
             scorer=_scorer(stack, settings, jobs),
+            auto_models=_auto_models(settings),
             held=ByteBudget(settings.held_bytes_max, settings.account_held_bytes_max),
             calls=CallsInFlight(settings.calls_max, settings.account_calls_max),
             jobs=jobs,
@@ -112,6 +112,12 @@ async def _processor(stack: AsyncExitStack, settings: Settings, database: Databa
     if processor is not None:
         stack.push_async_callback(processor.close)
     return processor
+
+
+def _helpers(stack: AsyncExitStack, settings: Settings, begin_helper: BeginHelper) -> Pool:
+    helpers = Pool(settings.helper_processes, body_bytes=settings.body_limit_bytes, begin=begin_helper)
+    stack.push_async_callback(helpers.close)
+    return helpers
 
 
 def _shared_cache(
@@ -227,6 +233,14 @@ def _zdr(settings: Settings) -> frozenset[str]:
             raise SettingsError(f"FAREBOX_ZDR_PROVIDERS: there is no provider {name!r}")
         found.add(provider.slug)
     return frozenset(found)
+
+
+def _auto_models(settings: Settings) -> tuple[Candidate, ...]:
+    """Raises SettingsError."""
+    try:
+        return candidates_of(settings.auto_models)
+    except ValueError as error:
+        raise SettingsError(f"FAREBOX_AUTO_MODELS: {error}") from error
 
 
 def _refusals(settings: Settings) -> Mapping[str, Refused]:

@@ -12,6 +12,7 @@ from farebox.limits.held import ByteBudget
 from farebox.limits.log_room import LogRoom
 from farebox.limits.logged import LoggedBytes
 from farebox.limits.rate import RateLimiter
+from farebox.limits.turns import Turns
 from farebox.limits.unpaid import Unpaid
 from farebox.limits.unwritten import Unwritten
 from farebox.metrics.metrics import Metrics
@@ -19,6 +20,7 @@ from farebox.offload import Pool
 from farebox.payments.processor import Processor
 from farebox.pricing.learned import Learned
 from farebox.pricing.unseen import Rules
+from farebox.providers.capabilities import Candidate
 from farebox.providers.reading import Refused
 from farebox.providers.upstream import Upstream
 from farebox.runtime.configuration import Configuration
@@ -82,6 +84,10 @@ class Services:
     """Judges texts for gateways with guardrails; None: the operator has set none."""
     zdr: frozenset[str] = frozenset()
     """Providers that promise zero data retention on the operator's key."""
+    auto_models: tuple[Candidate, ...] = ()
+    """The models that the auto router chooses from, where neither request nor account says."""
+    turns: Turns = field(default_factory=Turns)
+    """Which model has answered a turn of a conversation."""
     refusals: Mapping[str, Refused] = field(default_factory=dict)
     """Request fields and tools that the operator refuses, by provider."""
     held: ByteBudget = field(default_factory=ByteBudget)
