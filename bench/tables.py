@@ -30,6 +30,7 @@ CASES = {
     "st16": "streams sent in one piece, 16 clients",
     "paced": "32 streams, one event every 20 ms",
 }
+OPTIONS = {"ns16": "a plain call", "hit16": "a hit of the cache", "rules16": "with three spend rules"}
 READS = {
     "balance": "`credit-balance`",
     "bare": "bare handler on Granian",
@@ -142,6 +143,22 @@ def calls() -> str:
                 ]
             )  # fmt: skip
     heads = ("database", "case", "CPU s per 1,000", "database CPU s", "calls/s", "p50 / p99 ms", "added ms", "PSS MB")
+    return with_notes(markdown(heads, lines), results) if lines else MISSING
+
+
+def options() -> str:
+    """Cases by turns: the smallest of each, and what that is of a plain call."""
+    lines = []
+    for result in (results := of("options-")):
+        used: dict[str, list[float]] = {}
+        for row in result["rows"]:
+            both = row["cpu_s_per_1000"] + (row["database_cpu_s_per_1000"] or 0)
+            used.setdefault(row["case"]["name"], []).append(both)
+        for name, seconds in used.items():
+            turns, smallest = ", ".join(figure(each, 3) for each in seconds), min(seconds)
+            ratio = figure(smallest / min(used["ns16"]))
+            lines.append([_ENGINE[result["engine"]], OPTIONS[name], turns, figure(smallest, 3), ratio])
+    heads = ("database", "case", "CPU s per 1,000, by turns", "smallest", "of a plain call")
     return with_notes(markdown(heads, lines), results) if lines else MISSING
 
 
@@ -328,6 +345,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "aims": aims,
     "summary": summary,
     "calls": calls,
+    "options": options,
     "streams": streams,
     "at-once": at_once,
     "ledger": ledger,

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from farebox.calls.model import Call
-from farebox.gateway import Selector, SpendRule
+from farebox.gateway import Selector, SpendLimits, SpendRule
 from farebox.ledger.commands import Budget
 from farebox.money import NANOS_PER_USD
 from farebox.periods import Period, Zones, window
@@ -126,13 +126,30 @@ def rules_for(call: Call) -> list[Applied]:
     found = [_applied(call.gateway_id, rule, scope) for rule, scope in call.route_limits]
     found += map(_of_policy, call.policy_limits)
     limits = call.gateway.spend_limits
-    if limits is None or not limits.enabled:
-        return found
+    if limits is not None and limits.enabled:
+        found += _of_gateway(call, limits)
+    return found
+
+
+_known: dict[tuple[int, str, str, str, str], tuple[SpendLimits, tuple[Applied, ...]]] = {}
+"""The rules that count calls of a gateway, provider, model and token, where they select by nothing else; with their
+limits, which are thereby the only ones with that `id`."""
+_KNOWN_MAX = 4096
+_KNOWN_MODEL_MAX = 256
+
+
+def _of_gateway(call: Call, limits: SpendLimits) -> tuple[Applied, ...]:
+    key = (id(limits), call.gateway_id, call.provider, call.model, call.token_id)
+    known = _known.get(key)
+    if known is not None:
+        return known[1]
     of_call = _CallValues(call)
-    for rule in limits.rules:
-        scope = scope_of(call.gateway_id, rule, of_call) if rule.enabled else None
-        if scope is not None:
-            found.append(_applied(call.gateway_id, rule, scope))
+    scopes = ((rule, scope_of(call.gateway_id, rule, of_call)) for rule in limits.rules if rule.enabled)
+    found = tuple(_applied(call.gateway_id, rule, scope) for rule, scope in scopes if scope is not None)
+    if len(call.model) <= _KNOWN_MODEL_MAX and not any(rule.user or rule.metadata for rule in limits.rules):
+        if len(_known) >= _KNOWN_MAX:
+            _known.clear()
+        _known[key] = limits, found
     return found
 
 
