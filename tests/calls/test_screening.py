@@ -21,8 +21,8 @@ from tests.support import Customer, Farebox, running_farebox
 pytestmark = ON_BOTH_ENGINES
 
 CARD = "4111 1111 1111 1111"
-MANY = ("abcdefghij" * 4 + " ") * 14
-"""Fourteen words of 40 letters: the demo provider repeats the first twenty words that it is told."""
+MANY = ("abcdefghij" * 4 + " ") * 12
+"""Words of 40 letters, of which the demo provider repeats so many; the second window ends within a card after them."""
 
 
 @pytest.fixture(scope="module")
@@ -479,6 +479,8 @@ def test_llama_guard_judges_prompt_and_response_in_its_own_form(
         prompt, answer = scorer.asked[-1]["messages"]
         assert (prompt, answer["role"]) == ({"role": "user", "content": "some slander"}, "assistant")
         assert scorer.asked[0]["model"] == "llama-guard3"
+        set_gateway(customer, guardrails=_guardrails({"P1": "BLOCK"}))  # stored while there was another scorer
+        assert customer.chat("Hello").json()["internalCode"] == 7013
         assert customer.balance.held == 0
     with running_farebox(tmp_path_factory.mktemp("none")) as served:
         customer = served.funded("5")

@@ -82,11 +82,11 @@ class ScreenedStream:
             self._line = bytearray(chunk[end:])
             for line in lines.splitlines(keepends=True):
                 await self._line_came(line)
+                if self._channels.position - self._judged >= self._window_bytes:
+                    await self._judge(last=False)
         else:
             self._line += chunk
         self._check_room()
-        if self._channels.position - self._judged >= self._window_bytes:
-            await self._judge(last=False)
         return self._released(max(0, self._judged - OVERLAP)) if self._holds else chunk
 
     async def end(self, tail: bytes) -> bytes:
