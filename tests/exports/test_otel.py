@@ -315,6 +315,9 @@ def test_a_stored_key_authorizes_only_where_it_belongs(customer: Customer, recei
     for secret_id in ("another-key", "none"):
         refused = configure(customer, to(receiver) | {"authorization": secret_id}, method="PUT")
         assert refused.json()["errors"][0]["path"] == ["body", "otel", 0, "authorization"]
+    elsewhere = {"url": "http://127.0.0.1:1/v1/traces", "headers": {}, "authorization": "its-key"}
+    refused = configure(customer, elsewhere, method="PUT")
+    assert refused.json()["errors"][0]["path"] == ["body", "otel", 0, "authorization"]
     made = result(configure(customer, to(receiver) | {"authorization": "its-key"}, method="PUT"))
     assert made["otel"][0]["authorization"] == "its-key"
     customer.chat()

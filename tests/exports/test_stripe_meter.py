@@ -9,6 +9,7 @@ import stripe
 from cloudflare import Cloudflare
 
 from farebox.calls import delivering, meter_events
+from farebox.metrics.families import METER_EVENTS
 from farebox.storage.gateways import find_gateway
 from farebox.storage.notices import list_notices
 from tests.engines import ON_BOTH_ENGINES, read_now
@@ -81,6 +82,11 @@ def all_sent(customer: Customer) -> bool:
     return found["waiting"] == 0 and found["delivered_at"] is not None
 
 
+def counted(farebox: Farebox) -> dict[str, int]:
+    place = farebox.services.metrics.place
+    return {result: place.counter(METER_EVENTS, result).value for result in ("sent", "rejected", "skipped")}
+
+
 def test_usage_is_counted(customer: Customer, meter: Meter) -> None:
     tokens = Meter(customer.farebox, f"{meter.name}_cost")
     configure(customer, event(meter.name, "$input_tokens"), event(meter.name, "$output_tokens"),
@@ -113,9 +119,11 @@ def test_a_lost_answer_counts_once(customer: Customer, meter: Meter) -> None:
     configure(customer, event(meter.name, "$output_tokens", meter.customer))
     fault = {"match": "POST /v1/billing/meter_events", "kind": "reset_after_commit"}
     http.post(f"{customer.farebox.stripe_url}/_fake/faults", json=fault).raise_for_status()
+    before = counted(customer.farebox)
     usage = chat(customer, meter)["usage"]
     assert soon(lambda: all_sent(customer))
     assert meter.total == usage["completion_tokens"]
+    assert counted(customer.farebox) == {**before, "sent": before["sent"] + 1}
 
 
 def test_nothing_is_lost_while_a_meter_is_missing(customer: Customer, meter: Meter) -> None:
