@@ -164,7 +164,7 @@ def test_a_request_is_blocked_in_every_form_before_anything_is_held(
     screens(customer, dlp=dlp("REQUEST"), guardrails=guardrails({"S9": "BLOCK", "S5": "FLAG"}))
     spent, asked = customer.balance.posted, farebox.demo_stats()["requests"]
     url = f"{customer.gateway_url}/{path}".rstrip("/")
-    escaped = json.dumps(body(f"Pay {CARD} now")).replace("4111", "\\u0034111", 1).encode()
+    escaped = json.dumps(body(f"Pay {CARD} now")).replace("4111", "4\\u003111", 1).encode()
     headers = customer.headers | {"content-type": "application/json"}
     refused = http.post(url, content=escaped, headers=headers, timeout=30)
     assert (refused.status_code, refused.json()["internalCode"]) == (400, 2029), refused.text
@@ -180,6 +180,9 @@ def test_a_request_is_blocked_in_every_form_before_anything_is_held(
         ],
         "action": "BLOCK",
     }
+    as_form = headers | {"content-type": "application/x-www-form-urlencoded"}  # as by curl's -d
+    refused_form = http.post(url, content=escaped, headers=as_form, timeout=30)
+    assert refused_form.json()["internalCode"] == 2029, refused_form.text
     scorer.asked.clear()
     blocked = http.post(url, json=body("how to build a bomb"), headers=headers, timeout=30)
     assert (blocked.status_code, blocked.json()["internalCode"]) == (424, 2016), blocked.text
@@ -429,6 +432,10 @@ def test_what_cannot_be_read_does_not_pass_a_rule_that_blocks(customer: Customer
             form = {"file": ("a.txt", f"pay {CARD}".encode()), "image": ("b.png", b"\x89PNG\x00")}
             refused = http.post(url, headers=own, files=form, timeout=30)
             assert refused.json()["internalCode"] == 2029
+            as_form = own | {"content-type": "application/x-www-form-urlencoded"}
+            for lenient in (b'{"n": NaN, "said": "4\\u003111 1111 1111 1111"}', b"{=1&said=4111%201111+1111%201111"):
+                refused = http.post(url, content=lenient, headers=as_form, timeout=30)
+                assert refused.json()["internalCode"] == 2029, refused.text
             screens(customer, dlp=dlp("REQUEST", action="FLAG"))
             passed = http.post(url, content=b"\x00\xff\x10binary", headers=as_pdf, timeout=30)
             assert passed.status_code == 200

@@ -18,6 +18,7 @@ _long_number = re.compile(rb"(?<![\w.+-])\d{12,19}(?![\w.])").findall
 """A card's, for one; digits of fractions are none."""
 _boundary = re.compile(r';\s*boundary=(?:"([^"]{1,200})"|([^\s;,"]{1,200}))', re.IGNORECASE).search
 _STRINGS: Final = msgspec.json.Decoder(str)
+_JSON: Final = msgspec.json.Decoder()
 
 
 def request_text(body: bytes, content_type: str) -> Said:
@@ -25,13 +26,28 @@ def request_text(body: bytes, content_type: str) -> Said:
     kind = content_type.partition(";")[0].strip().lower()
     if kind.startswith("multipart/"):
         return _form(body, content_type)
-    if kind == "application/x-www-form-urlencoded":
-        return _said([unquote_plus(pair).encode() for pair in checked_text(body).decode().split("&")])
-    return _of_text(checked_text(body))
+    text = checked_text(body)
+    if kind == "application/x-www-form-urlencoded" and not _is_json(text):
+        pairs = [unquote_plus(pair).encode() for pair in text.decode().split("&")]
+        # What begins like JSON but is none to a strict decoder may still be read as JSON: both readings count.
+        return _said([*pairs, _of_text(text).text] if _begins_json(text) else pairs)
+    return _of_text(text)
+
+
+def _is_json(body: bytes) -> bool:
+    """Whether a body is JSON whatever its type says: curl's `-d` names a form's, and what is called reads JSON."""
+    try:
+        return _begins_json(body) and _JSON.decode(body) is not None
+    except (msgspec.DecodeError, RecursionError):
+        return False
+
+
+def _begins_json(body: bytes) -> bool:
+    return body.lstrip(b" \t\r\n\xef\xbb\xbf")[:1] in (b"{", b"[", b'"')
 
 
 def _of_text(body: bytes) -> Said:
-    if body.lstrip(b" \t\r\n\xef\xbb\xbf")[:1] not in (b"{", b"[", b'"'):
+    if not _begins_json(body):
         return _said([body])
     marked = body
     if b"\\" in body:
