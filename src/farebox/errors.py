@@ -307,7 +307,7 @@ CONFIG_BY_TOKEN = ErrorKind(
     "Use the billing page, or a token with `AI Gateway Billing Write` if tokens are allowed to.",
 )
 WHAT_IF_RUNNING = ErrorKind(
-    "what_if_running", 409, 2980, "Wait for it, or cancel it: `DELETE …/farebox/what-if`. An account has one at a time."
+    "what_if_running", 409, 2937, "Wait for it, or cancel it: `DELETE …/farebox/what-if`. An account has one at a time."
 )
 BAD_SIGNATURE = ErrorKind("bad_signature", 400, 2935, "Sign with the endpoint's secret; check the clock.")
 LINK_EXPIRED = ErrorKind("link_expired", 403, 2936, "Ask for a new link.")

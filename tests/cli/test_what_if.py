@@ -214,7 +214,7 @@ def test_one_at_a_time_until_it_is_cancelled(farebox: Farebox, monkeypatch: pyte
     body = {"models": {"demo/demo-1": "demo/demo-1"}}
     assert ask(customer, **body).json()["result"]["state"] == "running"
     second = ask(customer, **body)
-    assert (second.status_code, second.json()["errors"][0]["code"]) == (409, 2980)
+    assert (second.status_code, second.json()["errors"][0]["code"]) == (409, 2937)
     cancelled = httpx.delete(url, headers=customer.headers).json()["result"]
     assert (cancelled["state"], cancelled["report"]) == ("cancelled", None)
     until(lambda: not farebox.services.tasks.running(("what-if", customer.account_id, cancelled["id"])))

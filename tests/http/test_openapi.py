@@ -1,6 +1,7 @@
 """The OpenAPI document and the written ones say what the route table and the table of errors say."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,11 @@ def test_docs_name_every_route() -> None:
     assert named - {f"{route.method} {route.path}" for route in ROUTES} <= DATA_PLANE
     for route in SERVED:
         assert f"| `{route.method} {route.path}` | {route.summary} |" in text
+
+
+def test_a_code_of_fareboxs_own_names_one_error() -> None:
+    own = [kind.code for kind in error_kinds() if 2900 <= kind.code < 3000]
+    assert [code for code, times in Counter(own).items() if times > 1] == []
 
 
 def test_docs_explain_every_error() -> None:
