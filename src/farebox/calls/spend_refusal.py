@@ -36,12 +36,12 @@ async def spend_refusal(services: Services, call: Call, verdict: Verdict, asked:
         room_at, account_id=call.account_id, scope=rule.scope, since=since, limit=verdict.limit, needed=least
     )
     at = await services.database.get(room)
-    when = "it never has room for this call" if at is None else f"there is room again at {utc(at):%Y-%m-%dT%H:%M:%SZ}"
+    when = "the limit never has room for it" if at is None else f"there is room again at {utc(at):%Y-%m-%dT%H:%M:%SZ}"
     return Problem(
         SPEND_LIMITED,
         f"Spend limit exceeded: {rule.terms} for {call.provider} {call.model}. "
-        f"{format_usd(verdict.spent)} USD are spent, this can cost up to {format_usd(asked)} USD, and {when}. Nothing "
-        "was charged.",
+        f"{format_usd(verdict.spent)} USD has been spent, this call can cost up to {format_usd(asked)} USD, and {when}."
+        " Nothing was charged.",
         retry_after=None if at is None else max(1, ceil_div(at - now, SECOND_MS)),
         shortage=Shortage(least, left, at, rule.rule_id),
     )

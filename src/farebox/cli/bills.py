@@ -72,8 +72,8 @@ def import_bill(
         "amount_nanos": done.amount, "amount": format_usd(done.amount),
     }  # fmt: skip
     text = (
-        f"{done.rows} rows of {done.days} days, {format_usd(done.amount)} USD: "
-        f"{f'{done.changed} are new or changed' if done.changed else 'nothing changed'}."
+        f"Days: {done.days}. Rows: {done.rows}, of which new or changed: {done.changed}. "
+        f"Billed: {format_usd(done.amount)} USD."
     )
     show(data, as_json=as_json, text=text)
 

@@ -49,7 +49,8 @@ def read_bill(provider: str, data: bytes) -> list[BillLine]:
     except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation, OverflowError) as error:
         if isinstance(error, BillUnreadable):
             raise
-        raise BillUnreadable(f"this is no usage or cost report of {provider}: {error!r}") from error
+        lacking = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise BillUnreadable(f"this is no usage or cost report of {provider}: {lacking}") from error
     return lines
 
 
