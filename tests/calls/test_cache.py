@@ -257,6 +257,13 @@ class Store:
         return int(kept)
 
 
+def test_a_stream_of_nothing_is_not_stored(customer: Customer) -> None:
+    set_gateway(customer, cache_ttl=600)
+    for _ in range(2):
+        response = customer.chat("nothing at all demo:end=0", stream=True)
+        assert (response.text, response.headers["cf-aig-cache-status"]) == ("", "MISS")
+
+
 def test_bounds_are_kept_and_nobody_takes_the_room_of_others(farebox: Farebox, customer: Customer) -> None:
     other, store = farebox.funded("1"), Store(farebox)
     set_gateway(other, cache_ttl=60)

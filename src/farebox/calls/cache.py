@@ -161,9 +161,10 @@ def remember(stage: Responded, observed: Observed, headers: list[tuple[str, str]
 
 
 def _whole(stage: Responded, observed: Observed) -> bool:
-    """Whether it is what the caller asked for, and all of it: not shortened for want of credit either."""
+    """Whether it is what the caller asked for, and all of it: not nothing, and not shortened for want of credit."""
     limited = stage.held is not None and stage.held.output_limit is not None
-    return stage.response.status == 200 and observed.complete and not observed.failed and not limited
+    whole = observed.complete and not observed.failed and not observed.empty
+    return stage.response.status == 200 and whole and not limited
 
 
 class Recording:
