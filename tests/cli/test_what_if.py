@@ -72,6 +72,11 @@ def ask(customer: Customer, **body: Any) -> httpx.Response:
     return httpx.post(url, headers=customer.headers, json={**period(customer), **body}, timeout=60)
 
 
+def test_a_time_that_is_none_is_named_where_it_is(customer: Customer) -> None:
+    refused = ask(customer, from_="yesterday")
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (400, ["body", "from"])
+
+
 def period(customer: Customer) -> dict[str, str]:
     """A day around now, by the server's clock."""
     at = customer.farebox.services.clock.now_ms()

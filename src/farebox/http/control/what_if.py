@@ -64,7 +64,7 @@ async def cancel(request: Request, _: None) -> Response:
 
 
 def _scenario(request: Request, body: WhatIfCreate) -> Scenario:
-    start, end = moment(body.from_, "from"), moment(body.to, "to")
+    start, end = moment(body.from_, "from", "body"), moment(body.to, "to", "body")
     assert start is not None
     assert end is not None
     limits = body.spend_limits or SpendLimits()

@@ -49,15 +49,15 @@ Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=4e15, description="Unix ti
 Moment = Annotated[str, msgspec.Meta(max_length=40, description="ISO 8601; UTC if it has no offset")]
 
 
-def moment(text: str | None, name: str) -> int | None:
-    """A query parameter's time in milliseconds. Raises InvalidInput if it is no time."""
+def moment(text: str | None, name: str, where: str = "query") -> int | None:
+    """The time of a query parameter, or of a field of the body, in milliseconds. Raises InvalidInput if it is none."""
     if text is None:
         return None
     try:
         found = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign that was not percent-encoded
         return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError) as error:
-        raise invalid("Expected a time such as 2026-11-22T06:34:00Z, or a date", "query", name) from error
+        raise invalid("Expected a time such as 2026-11-22T06:34:00Z, or a date", where, name) from error
 
 
 def iso(ms: int) -> str:
