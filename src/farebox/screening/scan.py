@@ -17,6 +17,8 @@ PROGRAM_MAX: Final = 2_000
 """Instructions of one compiled pattern: about a millisecond to compile."""
 MATCHES_MAX: Final = 100
 """Matches of an entry that are counted; where there are more, these stand for all."""
+_PLACES: Final = (b"", b"a")
+"""Texts with all that there is to a place alone: an end, and the border of a word."""
 _MEMORY, _MEMORY_TOGETHER = 2**20, 2**23
 """Bytes of a compiled pattern and what is remembered of matching it; beyond that matching is slower, never wrong."""
 
@@ -126,7 +128,12 @@ def check_pattern(text: bytes) -> str:
         return str(error)
     if compiled.programsize > PROGRAM_MAX or compiled.reverseprogramsize > PROGRAM_MAX:
         return "The pattern is too large when its repetitions are written out"
-    return "It matches the empty text" if compiled.match(b"") is not None else ""
+    return "It matches the empty text" if any(map(_finds_nothing(compiled), _PLACES)) else ""
+
+
+def _finds_nothing(compiled: Any) -> Callable[[bytes], bool]:
+    """Whether what is found first in a text is of no length."""
+    return lambda text: (match := compiled.search(text)) is not None and match.start() == match.end()
 
 
 @lru_cache(4096)
