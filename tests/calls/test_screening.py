@@ -124,6 +124,20 @@ PROMPTS: dict[str, tuple[str, Callable[[str], Any]]] = {
             ],
         },
     ),
+    "tool result in JSON, after a line break": (
+        "openai/chat/completions",
+        lambda said: {
+            "model": "demo-1",
+            "messages": [
+                {"role": "user", "content": "Hi"},
+                {
+                    "role": "assistant",
+                    "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+                },
+                {"role": "tool", "tool_call_id": "a", "content": json.dumps({"rows": said.replace("Pay ", "Pay\n")})},
+            ],
+        },
+    ),
     "compat": (
         "compat/chat/completions",
         lambda said: {"model": "demo/demo-1", "messages": [{"role": "user", "content": said}]},
@@ -398,6 +412,10 @@ def test_large_bodies_and_own_patterns_are_judged_by_helpers(farebox: Farebox, c
     ]
     made = http.post(url, json={"name": "Secrets", "entries": entries}, headers=customer.headers, timeout=30)
     assert made.status_code == 200, made.text
+    for nothing in ("a*", r"\b", r"x|\b"):
+        entry = {"name": "all", "pattern": {"regex": nothing}}
+        refused = http.post(url, json={"name": "All", "entries": [entry]}, headers=customer.headers, timeout=30)
+        assert refused.json()["errors"][0]["message"] == "It matches the empty text"
     profile = made.json()["result"]
     screens(customer, dlp=dlp("REQUEST", "RESPONSE", profiles=("payment_cards", profile["id"])))
     filler = "word " * 120_000  # 600 kB: in a file in memory

@@ -98,6 +98,33 @@ def test_a_number_in_pieces_is_found_and_no_piece_of_it_passes(farebox: Farebox,
     assert "violations" not in read(customer, path, body)[0], "a longer number is none"
 
 
+def test_a_number_after_an_escape_in_tool_arguments_is_found(farebox: Farebox, upstream: Upstream) -> None:
+    customer = farebox.funded("5")
+    screens(customer, dlp=dlp("RESPONSE"))
+    for escape in (("\\", "n"), ("\\u00", "e9\\u", "003e"), ("\\\\", "t")):
+        said = ['{"rows": "', *["card "] * 50, *escape, *DIGITS, '"}']
+        upstream.says(stream([arguments(piece) for piece in (*said, *["x "] * 200)]))
+        received, _ = read(customer, "openai/chat/completions", ASKED)
+        assert "DLP policy violations" in received
+        assert arguments("1") not in events_of(received)
+        message = {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "".join(said)}}]}
+        upstream.says(json.dumps({"choices": [{"message": message}]}).encode(), "application/json")
+        url = f"{customer.gateway_url}/openai/chat/completions"
+        blocked = httpx.post(url, json=ASKED | {"stream": False}, headers=customer.headers, timeout=30)
+        assert (blocked.status_code, blocked.json()["internalCode"]) == (400, 2030), blocked.text[:300]
+    assert (customer.balance.held, differences(farebox)) == (0, [])
+
+
+def test_json_that_is_said_to_be_a_form_is_read_as_json(farebox: Farebox, upstream: Upstream) -> None:
+    customer = farebox.funded("5")
+    screens(customer, dlp=dlp("REQUEST"))
+    said = json.dumps(ASKED | {"messages": [{"role": "user", "content": CARD}]}).replace("4111", "\\u0034111").encode()
+    headers = customer.headers | {"content-type": "application/x-www-form-urlencoded"}
+    url = f"{customer.gateway_url}/openai/chat/completions"
+    blocked = httpx.post(url, content=said, headers=headers, timeout=30)
+    assert (blocked.status_code, blocked.json()["internalCode"]) == (400, 2029), blocked.text[:300]
+
+
 def test_a_growing_array_and_a_document_of_any_size_are_judged_as_a_whole(farebox: Farebox, upstream: Upstream) -> None:
     customer = farebox.funded("5")
     screens(customer, dlp=dlp("RESPONSE"))

@@ -143,7 +143,7 @@ class ScreenedStream:
         matches = self._new(window, found, before, last=last)
         if self._screening.matched("RESPONSE", self._side, matches):
             raise Blocked(dlp_problem("RESPONSE"))
-        problem = await self._screening.hazards("RESPONSE", self._side, window.text)
+        problem = await self._screening.hazards("RESPONSE", self._side, window.spoken)
         if problem is not None:
             raise Blocked(problem)
 

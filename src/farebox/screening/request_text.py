@@ -10,7 +10,7 @@ from urllib.parse import unquote_plus
 
 import msgspec
 
-from farebox.screening.said import PLAIN, STRUCTURAL, Said, Unreadable, checked_text, is_encoded
+from farebox.screening.said import PLAIN, STRUCTURAL, Said, Unreadable, checked_text, escapes_resolved, is_encoded
 
 _ESCAPED_BACKSLASH, _ESCAPED_QUOTE = b"\xff", b"\xfe"
 """What stands for them meanwhile: bytes that are in no UTF-8."""
@@ -56,6 +56,7 @@ def _of_text(body: bytes) -> Said:
     if len(pieces) % 2 == 0:  # a string without an end: no JSON, and who knows how it is read
         return _said([body])
     strings, spoken = _strings(pieces)
+    strings += [resolved for text in strings if (resolved := escapes_resolved(text))]
     strings += _long_number(b" ".join(pieces[::2]))
     return Said(b"\n".join(strings), b"\n".join(spoken))
 

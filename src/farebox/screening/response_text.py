@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.screening.said import STRUCTURAL, Said, checked_text, is_encoded
+from farebox.screening.said import STRUCTURAL, Said, checked_text, escapes_resolved, is_encoded, whole_escapes
 
 OVERLAP: Final = 256
 """Bytes of each text that are looked at again together with what follows: what matches in them is found however it is
@@ -45,6 +45,8 @@ class Window(msgspec.Struct, frozen=True):
 
     text: bytes
     pieces: tuple[Piece, ...]
+    spoken: bytes
+    """Each text once, as it is."""
 
 
 class Channels:
@@ -72,17 +74,29 @@ class Channels:
         for channel in again:
             self._new.setdefault(channel, [])
         parts: list[bytes] = []
+        spoken: list[bytes] = []
         pieces: list[Piece] = []
         at = 0
         for channel, new in self._new.items():
             tail = self._tails.get(channel, b"")
             text = tail + b"".join(new)
-            pieces.append(Piece(channel, at, len(tail), at + len(text), bool(new)))
-            parts.append(text)
-            at += len(text) + 1
+            for seen, part in _readings(tail, text):
+                pieces.append(Piece(channel, at, seen, at + len(part), bool(new)))
+                parts.append(part)
+                at += len(part) + 1
+            spoken.append(text)
             self._tails[channel] = _last(text)
         self._new = {}
-        return Window(b"\n".join(parts), tuple(pieces))
+        return Window(b"\n".join(parts), tuple(pieces), b"\n".join(spoken))
+
+
+def _readings(tail: bytes, text: bytes) -> Iterator[tuple[int, bytes]]:
+    """A text as it is, and as it reads if it is JSON; with how much of each is its beginning, the tail."""
+    yield len(tail), text
+    resolved = escapes_resolved(text)
+    if resolved:
+        known = whole_escapes(tail)
+        yield len(escapes_resolved(known) or known), resolved
 
 
 def _last(text: bytes) -> bytes:
@@ -147,8 +161,8 @@ def response_text(body: bytes, content_type: str) -> Said | None:
         _add_document(channels, body)
     else:
         channels.add([(_RAW, checked_text(body))])
-    text = channels.window().text
-    return Said(text, text)
+    window = channels.window()
+    return Said(window.text, window.spoken)
 
 
 def _add_document(channels: Channels, body: bytes) -> None:

@@ -21,6 +21,10 @@ STRUCTURAL: Final = frozenset(
 """Fields whose values no model is told, or has said."""
 PLAIN: Final = re.compile(rb"[A-Za-z_$][A-Za-z_$.-]{0,63}").fullmatch
 """Whether a field's name, a role or a type is but a word."""
+_escapes: Final = re.compile(rb"(?<!\\)(?:(?:\\+u[0-9A-Fa-f]{4})+|\\+[nrtbf])").subn
+_cut_escape: Final = re.compile(rb"\\+(?:u[0-9A-Fa-f]{0,3})?\Z").search
+_unit: Final = re.compile(rb"\\+u([0-9A-Fa-f]{4})").findall
+_CONTROLS: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"f": b"\f"}
 _encoded: Final = re.compile(rb"(?:data:[^,]{0,200};base64,)?[A-Za-z0-9+/]+={0,2}").fullmatch
 
 
@@ -38,6 +42,28 @@ class Said(msgspec.Struct, frozen=True):
 def is_encoded(text: bytes) -> bool:
     """Whether a string is a file in base64."""
     return len(text) >= ENCODED_BYTES_MIN and _encoded(text) is not None
+
+
+def escapes_resolved(text: bytes) -> bytes:
+    """How a text reads that has JSON in it, as the arguments of tools and many of their results do, however deep; empty
+    if nothing in it is escaped. In the text as it is, a number after a line break is `n4111`, which begins no word."""
+    if b"\\" not in text:
+        return b""
+    resolved, count = _escapes(_resolved, text)
+    return resolved if count else b""
+
+
+def whole_escapes(text: bytes) -> bytes:
+    """The text without an escape at its end that is still to be completed."""
+    cut = _cut_escape(text)
+    return text[: cut.start()] if cut else text
+
+
+def _resolved(found: re.Match[bytes]) -> bytes:
+    control = _CONTROLS.get(found[0][-1:]) if b"u" not in found[0] else None
+    if control is not None:
+        return control
+    return bytes.fromhex(b"".join(_unit(found[0])).decode()).decode("utf-16-be", "replace").encode()
 
 
 def checked_text(body: bytes) -> bytes:
