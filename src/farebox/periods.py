@@ -4,8 +4,9 @@ A window ends where the next one begins, whatever the clocks of the zone do: a d
 time begins when it does, at one o'clock. Moments are milliseconds since the Unix epoch.
 """
 
-from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from datetime import date, datetime, timedelta
+from functools import cache, lru_cache
+from importlib import resources
 from typing import Final, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -99,9 +100,18 @@ def _begins(day: date, zone: str) -> int:
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """The zone of that IANA name. Raises ZoneInfoNotFoundError, or ValueError for what can be no name."""
+    """The zone of that IANA name, which `is_zone`."""
     return _UTC if name == UTC_NAME else ZoneInfo(name)
 
 
+@cache
+def _names() -> frozenset[str]:
+    return frozenset((resources.files("tzdata") / "zones").read_text().split())
+
+
+def is_zone(name: str) -> bool:
+    """Whether there is a zone of that IANA name. Systems have others besides, such as those that count leap seconds."""
+    return name in _names()
+
+
 _UTC: Final = ZoneInfo(UTC_NAME)
-assert datetime(2000, 1, 1, tzinfo=_UTC).utcoffset() == UTC.utcoffset(None)

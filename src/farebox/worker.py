@@ -10,7 +10,7 @@ import structlog
 
 from farebox.billing import auto_top_up, processor_events, reconcile, refund, top_up
 from farebox.calendar import DAY_MS, HOUR_MS
-from farebox.calls import evaluations, log_push, meter_events, send_spans
+from farebox.calls import evaluations, log_push, meter_events, send_spans, spend_alerts
 from farebox.gateway import GatewayConfig
 from farebox.ledger.budgets import accounts_to_forget, forget_slots
 from farebox.ledger.recovery import expire_due
@@ -40,6 +40,8 @@ EXPIRE_EVERY_SECONDS = 5.0
 MONEY_EVERY_SECONDS = 0.5
 """How soon a request for an auto top-up is claimed, and processor events are handled."""
 ALARMS_EVERY_SECONDS = 1.0
+SPEND_ALERTS_SECONDS = 3.0
+"""How soon an owner is told that a part of a limit is spent."""
 EVALUATIONS_EVERY_SECONDS = 1.0
 LOG_PUSH_SECONDS = float(log_push.EVERY_SECONDS)
 METER_EVENTS_SECONDS = 1.0
@@ -99,6 +101,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "log_push": Periodic(LOG_PUSH_SECONDS, log_push.work, LONG_ROUND_SECONDS),
         "meter_events": Periodic(METER_EVENTS_SECONDS, meter_events.work, LONG_ROUND_SECONDS),
         "spans": Periodic(SPANS_SECONDS, send_spans.work),
+        "spend_alerts": Periodic(SPEND_ALERTS_SECONDS, spend_alerts.work, LONG_ROUND_SECONDS),
         "operator_alarms": Periodic(ALARMS_EVERY_SECONDS, operator_alarms.work),
         "auto_top_up": Periodic(SWEEP_EVERY_SECONDS, auto_top_up.sweep, LONG_ROUND_SECONDS),
         "alone": Periodic(EXCLUSIVE_CHECK_SECONDS, _run_exclusive_jobs, LEASE_MS / 1000),
@@ -212,6 +215,7 @@ async def _run_exclusive_jobs(services: Services) -> None:
     if services.processor is not None:
         await run_exclusive(services, "undelivered", every_ms=HOUR_MS, job=processor_events.sweep_undelivered)
         await run_exclusive(services, "reconcile", every_ms=DAY_MS, job=_reconcile)
+    await run_exclusive(services, "spend_alerts_sweep", every_ms=spend_alerts.SWEEP_EVERY_MS, job=spend_alerts.sweep)
     await run_exclusive(services, "messages", every_ms=DAY_MS, job=messages.daily)
     await run_exclusive(services, "logs", every_ms=HOUR_MS, job=_forget_logs)
     await run_exclusive(services, "cache", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_responses)

@@ -2,19 +2,31 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
-from farebox.calendar import DAY_MS, month_start, next_month
+from farebox.calendar import DAY_MS, HOUR_MS, month_start, next_month
 from farebox.errors import ACCESS_DENIED, Problem
 from farebox.model import Account, Balance
+from farebox.periods import Change, Span, window
 from farebox.runtime.services import Services
+from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import find_account, read_balance, read_owed
 from farebox.storage.credit import Credit, read_credit
-from farebox.storage.reports import ModelUsage, UsageWindow, usage_by_model, usage_by_window
+from farebox.storage.reports import ModelUsage, usage_by_model, usage_by_window
 from farebox.storage.sql import Connection
 from farebox.storage.statement import LotRow, TransferFilter, TransferRow, list_lots, list_transfers
 
 DEFAULT_SPAN_MS = 31 * DAY_MS
 """How far back usage goes by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodUsage:
+    """What calls were charged in an hour or a day. Times in milliseconds, the charge in nano-dollars."""
+
+    start: int
+    end: int
+    charge: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +64,37 @@ async def owed(services: Services, account_id: str) -> int:
 
 
 async def usage(
-    services: Services, account_id: str, window_ms: int, start: int | None, end: int | None
-) -> list[UsageWindow]:
-    """Usage per window, oldest first, empty windows left out; a window that overlaps the period is reported whole.
+    services: Services, account_id: str, period: Literal["hourly", "daily"], start: int | None, end: int | None
+) -> list[PeriodUsage]:
+    """Usage per hour, or per day in the account's time zone, oldest first, empty ones left out; one that overlaps the
+    time asked for is reported whole. An hour of UTC in which a day ends belongs to that day.
 
     `start` and `end` in milliseconds; by default the last 31 days.
     """
     end = services.clock.now_ms() + 1 if end is None else end
     start = end - DEFAULT_SPAN_MS if start is None else start
-    first = start - start % window_ms
-    last = end + -end % window_ms
-    return await services.database.scan(
-        partial(usage_by_window, account_id=account_id, start=first, end=last, window_ms=window_ms)
-    )
+    if start >= end:
+        return []
+    settings = await services.database.get(partial(read_settings, account_id=account_id))
+    zones = () if settings is None else tuple(Change(0, change.zone) for change in settings.zones[-1:])
+    if period == "hourly" or not zones:
+        length = HOUR_MS if period == "hourly" else DAY_MS
+        read = partial(
+            usage_by_window, account_id=account_id, start=start - start % length, end=end + -end % length,
+            window_ms=length,
+        )  # fmt: skip
+        return [
+            PeriodUsage(each.start, each.start + length, each.charge) for each in await services.database.scan(read)
+        ]
+    first, last = window("daily", start, zones).start, window("daily", end - 1, zones).end
+    hours = partial(
+        usage_by_window, account_id=account_id, start=first + -first % HOUR_MS, end=last, window_ms=HOUR_MS
+    )  # fmt: skip
+    days: dict[Span, int] = {}
+    for each in await services.database.scan(hours):
+        day = window("daily", each.start, zones)
+        days[day] = days.get(day, 0) + each.charge
+    return [PeriodUsage(day.start, day.end, charge) for day, charge in days.items()]
 
 
 async def running_month(services: Services, account_id: str) -> MonthUsage:

@@ -12,6 +12,7 @@ from farebox.calls.persist import persist
 from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, PricedUsage, price_response
 from farebox.calls.record import CallRecord, Ended, log
 from farebox.calls.spans import queue_span
+from farebox.calls.spend_rules import may_count as counts_somewhere
 from farebox.calls.stages import Admitted, Attempts, CallContext, Priced, Responded, Settled, Terms
 from farebox.calls.stated_cost import by_stated_cost
 from farebox.calls.tiers import applied_price, with_further
@@ -279,6 +280,8 @@ def _notify_others(context: CallContext, verdict: Verdict, now: int) -> None:
         services.unpaid.paid(account_id, verdict.amount)
     except Exception as error:  # noqa: BLE001 - as above
         observer_failed("what is left unpaid", error)
+    if counts_somewhere(context.call):
+        services.spend_watch.touch(account_id)
     if verdict.written_off:
         with best_effort("overruns"):
             _count_write_off(context, verdict.written_off, now)

@@ -11,7 +11,9 @@ from farebox.errors import ACCESS_DENIED, SPEND_LIMITED, VALIDATION_FAILED, Prob
 from farebox.ledger.commands import Verdict
 from farebox.ledger.spending import window_end, window_start
 from farebox.money import AMOUNT_MAX, NANOS_PER_CENT, ceil_div, format_usd
+from farebox.periods import Zones
 from farebox.runtime.services import Services
+from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import find_account, read_balance
 from farebox.storage.notices import add_notice, find_notice
 from farebox.storage.spending import Duration, SpendingLimit, Strategy, find_limit, set_limit, spent_since
@@ -92,14 +94,20 @@ def _state(connection: Connection, account_id: str, at: int) -> LimitState | Non
     balance = read_balance(connection, account_id)
     if account is None or limit is None or balance is None:
         return None
-    start = window_start(limit.duration, limit.strategy, at)
+    zones = _zones(connection, account_id)
+    start = window_start(limit.duration, limit.strategy, at, zones)
     return LimitState(
         limit=limit,
         spent=spent_since(connection, account.bucket, account_id, start),
         held=balance.held,
         window_start=start,
-        window_end=window_end(limit.duration, limit.strategy, at),
+        window_end=window_end(limit.duration, limit.strategy, at, zones),
     )
+
+
+def _zones(connection: Connection, account_id: str) -> Zones:
+    settings = read_settings(connection, account_id)
+    return () if settings is None else settings.zones
 
 
 async def refusal(services: Services, account_id: str, verdict: Verdict, asked: int) -> Problem:
@@ -111,14 +119,16 @@ async def refusal(services: Services, account_id: str, verdict: Verdict, asked: 
     at, limit = services.clock.now_ms(), await get(services, account_id)
     if limit is None:  # lifted in this moment
         return Problem(SPEND_LIMITED, "The account's spending limit was reached. Nothing was charged.", retry_after=1)
-    notice_id = f"limit_reached:{window_start(limit.duration, 'fixed', at)}"
+    zones = await services.database.get(lambda connection: _zones(connection, account_id))
+    end = window_end(limit.duration, limit.strategy, at, zones)
+    notice_id = f"limit_reached:{window_start(limit.duration, 'fixed', at, zones)}"
     if await services.database.get(lambda connection: find_notice(connection, account_id, notice_id)) is None:
         content = {
             "limit_nanos": limit.amount,
             "spent_nanos": verdict.spent,
             "duration": limit.duration,
             "strategy": limit.strategy,
-            "window_end": window_end(limit.duration, limit.strategy, at),
+            "window_end": end,
         }
 
         def tell(connection: Connection) -> None:
@@ -127,17 +137,16 @@ async def refusal(services: Services, account_id: str, verdict: Verdict, asked: 
                 add_notice(connection, account.bucket, account_id, notice_id, "limit_reached", content, at)
 
         await services.database.write(tell)
-    end = window_end(limit.duration, limit.strategy, at)
     return Problem(
         SPEND_LIMITED,
-        _message(limit, verdict, asked, at),
+        _message(limit, verdict, asked, end),
         retry_after=None if end is None else ceil_div(end - at, SECOND_MS),
         shortage=Shortage(asked, max(limit.amount - verdict.spent, 0), end),
     )
 
 
-def _message(limit: SpendingLimit, verdict: Verdict, asked: int, at: int) -> str:
-    window, end = _WINDOWS[limit.duration, limit.strategy], window_end(limit.duration, limit.strategy, at)
+def _message(limit: SpendingLimit, verdict: Verdict, asked: int, end: int | None) -> str:
+    window = _WINDOWS[limit.duration, limit.strategy]
     ends = "" if end is None else f" (until {datetime.fromtimestamp(end / 1000, UTC):%Y-%m-%dT%H:%M:%SZ})"
     return (
         f"Spending limit exceeded: the limit is {format_usd(limit.amount)} USD for the {window}{ends}, "

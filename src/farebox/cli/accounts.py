@@ -34,6 +34,10 @@ def create_account(
     account_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="The ID to use in URLs; generated if omitted.")
     ] = None,
+    time_zone: Annotated[
+        str | None,
+        typer.Option("--time-zone", metavar="ZONE", help="IANA name: by which days, weeks and months are cut."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Create an account.
@@ -57,7 +61,44 @@ def create_account(
             at=session.clock.now_ms(),
             buckets=session.settings.buckets,
         )
+        if time_zone is not None:
+            administer.set_account(connection, account_id=made.account_id, at=0, time_zone=time_zone)
     show(_account_row(made), as_json=as_json, text=f"Created account {made.account_id} ({made.name}).")
+
+
+@account.command("set")
+def set_account(
+    context: typer.Context,
+    account_id: Annotated[str, typer.Argument(metavar="ID", help="ID of the account.")],
+    time_zone: Annotated[
+        str | None,
+        typer.Option("--time-zone", metavar="ZONE", help="IANA name: by which days, weeks and months are cut."),
+    ] = None,
+    spend_alerts: Annotated[
+        bool | None,
+        typer.Option("--spend-alerts/--no-spend-alerts", help="Messages at 50, 80 and 100 % of a limit."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change an account's settings.
+
+    A new time zone cuts the windows after those that are in progress: these end as they would have.
+
+    \b
+    Examples:
+      farebox account set acme --time-zone Europe/Berlin
+      farebox account set acme --no-spend-alerts
+    """
+    from farebox.operator import administer
+
+    session = session_of(context)
+    with session.writing() as connection:
+        found = administer.set_account(
+            connection, account_id=account_id, at=session.clock.now_ms(), time_zone=time_zone, spend_alerts=spend_alerts
+        )
+    alerts = "on" if found.spend_alerts else "off"
+    row: Row = {"account_id": account_id, "time_zone": found.zone, "spend_alerts": found.spend_alerts}
+    show(row, as_json=as_json, text=f"Account {account_id}: time zone {found.zone}, alerts about spending {alerts}.")
 
 
 @account.command("list")

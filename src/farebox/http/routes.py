@@ -11,6 +11,7 @@ from typing import Any
 from farebox.errors import CONFIG_BY_TOKEN
 from farebox.http import documents, metrics, openapi, quotas, webhooks
 from farebox.http.control import (
+    account_settings,
     accounts,
     billing,
     cards,
@@ -246,6 +247,12 @@ SERVED: tuple[Route, ...] = (
           shape=Shape.PAGE, takes=Paging, result=purchases.Dispute, summary="Disputed payments, newest first"),
     Route(method="GET", path=f"{OWN}/spending-limit", handler=spending.state, permissions=BILLING_READ,
           result=spending.LimitState, summary="The spending limit and how much of it is spent, in nano-dollars"),
+
+    Route(method="GET", path=f"{OWN}/settings", handler=account_settings.get, permissions=BILLING_READ,
+          result=account_settings.Settings, summary="The account's time zone, and whether it wants alerts"),
+    Route(method="PUT", path=f"{OWN}/settings", handler=account_settings.change, permissions=BILLING_WRITE,
+          takes=account_settings.SettingsChange, result=account_settings.Settings, budget=quotas.CHANGES,
+          summary="Change the account's time zone, or switch alerts on and off"),
 
     Route(method="GET", path=f"{OWN}/gateways/{{gateway_id}}/spend-limits", handler=spend_rules.states,
           permissions=READ, shape=Shape.PAGE, takes=spend_rules.SpendQuery, result=spend_rules.SpendState,

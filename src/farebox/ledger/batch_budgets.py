@@ -51,7 +51,7 @@ class BatchBudgets:
         for budget in hold.budgets:
             slot = self._slot((bucket, hold.account_id, budget.scope), budget.start)
             slot.reserved += hold.reserved
-            slot.ends_at = budget.ends_at
+            slot.ends_at, slot.most = budget.ends_at, budget.limit
 
     def end(self, key: tuple[int, str, str], slots: str, held: int, counts: int | None) -> None:
         """The hold of this key, which reserved `held`, has ended; `counts` is None if it was not settled."""
@@ -76,7 +76,9 @@ class BatchBudgets:
         """Write what was decided. Reservations first: what a hold of this batch gives back is then there."""
         many = self._connection.executemany
         slots = [(scope, start, slot) for scope, of_scope in self._slots.items() for start, slot in of_scope.items()]
-        reserved = [(*s, start, slot.reserved, slot.ends_at) for s, start, slot in slots if slot.ends_at is not None]
+        reserved = [
+            (*s, start, slot.reserved, slot.ends_at, slot.most) for s, start, slot in slots if slot.ends_at is not None
+        ]
         if reserved:
             many(RESERVE, reserved)
         given_back = [(slot.spent, slot.given_back, *scope, start) for scope, start, slot in slots if slot.ended]
@@ -88,10 +90,10 @@ class BatchBudgets:
 class _Slot:
     """What a batch adds to a slot of a budget."""
 
-    __slots__ = ("ended", "ends_at", "given_back", "reserved", "spent")
+    __slots__ = ("ended", "ends_at", "given_back", "most", "reserved", "spent")
 
     def __init__(self) -> None:
-        self.reserved = self.spent = self.given_back = 0
+        self.reserved = self.spent = self.given_back = self.most = 0
         self.ends_at: int | None = None
         """None: no hold of the batch counts in it."""
         self.ended = False

@@ -20,7 +20,7 @@ from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Release
 from farebox.ledger.lots import SPENDING_ORDER
 from farebox.ledger.posting import apply, apply_left
 from farebox.ledger.rows import part_id
-from farebox.ledger.spending import window_start
+from farebox.ledger.spending import in_window
 from farebox.storage.account_keys import key_of
 from farebox.storage.accounts import find_account
 from farebox.storage.activity import note_activity
@@ -93,7 +93,7 @@ def _apply(command: Command, connection: Connection) -> Verdict:
 
 _ACCOUNT = (
     "SELECT b.bucket, posted, held, version, owed, top_up_below, low_below, low_told, limit_amount, limit_duration, "
-    "limit_strategy, limit_from, limit_spent, (SELECT min(expires_at) FROM lots l INDEXED BY lots_unspent "
+    "limit_strategy, limit_from, limit_until, limit_spent, (SELECT min(expires_at) FROM lots l INDEXED BY lots_unspent "
     "WHERE l.bucket = ?1 AND l.account_id = ?2 AND spent = 0) FROM balances b "
     "WHERE b.bucket = ?1 AND b.account_id = ?2"
 )
@@ -144,19 +144,20 @@ class _Account:
 
     __slots__ = (
         "account_id", "armed", "bucket", "changed", "due", "duration", "floor", "held", "limit", "lots", "next_lot",
-        "owed", "posted", "spent", "strategy", "version", "window",
+        "owed", "posted", "spent", "strategy", "until", "version", "window",
     )  # fmt: skip
 
     due: int | None
     """When the first of its unspent lots expires."""
     window: int | None
     """Start of the window of its spending limit for which `spent` is the sum."""
+    until: int | None  # its end, where that is not as the calendar of UTC says
 
     def __init__(self, account_id: str, row: tuple[Any, ...]) -> None:
         self.account_id = account_id
         (
             self.bucket, self.posted, self.held, self.version, self.owed, top_up_below, low_below, low_notified,
-            self.limit, self.duration, self.strategy, self.window, self.spent, self.due,
+            self.limit, self.duration, self.strategy, self.window, self.until, self.spent, self.due,
         ) = row  # fmt: skip
         marks = [] if top_up_below is None else [top_up_below]
         if low_below is not None and (self.posted >= low_below or not low_notified):
@@ -218,9 +219,8 @@ class _Batch:
         if amount < 0 or "/" in command.hold_id or (account.due is not None and account.due <= command.at):
             return None
         limited = account.limit is not None and amount > 0
-        if limited and account.window != window_start(
-            account.duration, account.strategy, command.counted_at or command.at
-        ):
+        at = command.counted_at or command.at
+        if limited and not in_window(account.window, account.until, account.duration, account.strategy, at):
             return None
         over = self._in_budgets().refusal(account.bucket, command) if command.budgets else None
         key = (account.bucket, account.account_id, command.hold_id)

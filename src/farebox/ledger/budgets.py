@@ -23,8 +23,10 @@ IN_WINDOW = (
     f"WHERE {OF_ACCOUNT} AND scope = ? AND start >= ?"
 )
 RESERVE = (
-    "INSERT INTO budgets (bucket, account_id, scope, start, spent, held, ends_at) VALUES (?, ?, ?, ?, 0, ?, ?) "
-    "ON CONFLICT (bucket, account_id, scope, start) DO UPDATE SET held = budgets.held + excluded.held"
+    "INSERT INTO budgets (bucket, account_id, scope, start, spent, held, ends_at, most) "
+    "VALUES (?, ?, ?, ?, 0, ?, ?, ?) "
+    "ON CONFLICT (bucket, account_id, scope, start) "
+    "DO UPDATE SET held = budgets.held + excluded.held, most = excluded.most"
 )
 GIVE_BACK = f"UPDATE budgets SET spent = spent + ?, held = held - ? WHERE {OF_ACCOUNT} AND scope = ? AND start = ?"
 """Not an INSERT: what comes after all for a slot that was forgotten is not counted anywhere."""
@@ -143,8 +145,8 @@ def room_at(connection: Connection, *, account_id: str, scope: str, since: int, 
 def reserve(connection: Connection, balance: Balance, hold: Hold) -> None:
     """Reserve what an admitted hold asks for in each of its budgets, and write that on the hold."""
     for budget in hold.budgets:
-        values = (balance.bucket, balance.account_id, budget.scope, budget.start, hold.reserved, budget.ends_at)
-        connection.execute(RESERVE, values)
+        key = (balance.bucket, balance.account_id, budget.scope, budget.start)
+        connection.execute(RESERVE, (*key, hold.reserved, budget.ends_at, budget.limit))
     connection.execute(
         f"UPDATE holds SET budgets = ?, counted = ? WHERE {OF_ACCOUNT} AND hold_id = ?",
         (encode_slots(hold.budgets), hold.reserved, balance.bucket, balance.account_id, hold.hold_id),

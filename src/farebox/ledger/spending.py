@@ -4,49 +4,51 @@ What is spent is the sum of the account's hourly usage. It is summed once for a 
 row, where every charge is added to it; the audit compares the two.
 """
 
-from farebox.calendar import DAY_MS, HOUR_MS, WEEK_MS, month_start, next_month
+from typing import Final
+
+from farebox.calendar import DAY_MS, HOUR_MS, WEEK_MS
 from farebox.ledger.rows import Balance
+from farebox.periods import Period, Zones, window
 from farebox.storage.spending import Duration, Strategy, read_counted, spent_since, write_counted
 from farebox.storage.sql import Connection
 
-_MONDAY_MS = 4 * DAY_MS
-"""The first Monday after the epoch, which was a Thursday."""
-
 SLIDING_MS: dict[Duration, int] = {"daily": DAY_MS, "weekly": WEEK_MS, "monthly": 30 * DAY_MS}
 """How long sliding windows are."""
+_PERIODS: Final[dict[Duration, Period]] = {"daily": "daily", "weekly": "weekly", "monthly": "monthly"}
 
 
-def window_start(duration: Duration, strategy: Strategy, at: int) -> int:
-    """The beginning of the window that `at` lies in, which is the beginning of an hour.
+def window_start(duration: Duration, strategy: Strategy, at: int, zones: Zones = ()) -> int:
+    """The beginning of the window that `at` lies in, which is the beginning of an hour of UTC.
 
-    A sliding window is counted in whole hours, the one that it begins in included: never less than the true window.
+    What is spent is counted in whole hours. A window that begins within one counts all of it: never less than the true
+    window. Those are sliding ones, and those of zones that are no whole number of hours from UTC.
     """
-    if strategy == "sliding":
-        start = at - SLIDING_MS[duration]
-        return start - start % HOUR_MS
-    if duration == "daily":
-        return at - at % DAY_MS
-    if duration == "weekly":
-        return at - (at - _MONDAY_MS) % WEEK_MS
-    return month_start(at)
+    start = at - SLIDING_MS[duration] if strategy == "sliding" else window(_PERIODS[duration], at, zones).start
+    return start - start % HOUR_MS
 
 
-def window_end(duration: Duration, strategy: Strategy, at: int) -> int | None:
+def window_end(duration: Duration, strategy: Strategy, at: int, zones: Zones = ()) -> int | None:
     """When the window that `at` lies in ends and the next begins; None for a sliding one, which never does."""
-    if strategy == "sliding":
-        return None
-    if duration == "monthly":
-        return next_month(at)
-    return window_start(duration, strategy, at) + SLIDING_MS[duration]
+    return None if strategy == "sliding" else window(_PERIODS[duration], at, zones).end
+
+
+def in_window(start: int | None, until: int | None, duration: Duration, strategy: Strategy, at: int) -> bool:
+    """Whether the window of that time is the one that begins at `start`, of which the sum is stored; `until` is when it
+    ends, where that is not as the calendar of UTC says."""
+    if until is None:
+        return start == window_start(duration, strategy, at)
+    return start is not None and start <= at < until
 
 
 def spent_in_window(connection: Connection, balance: Balance, at: int) -> int:
     """What the limited account was charged in its window of `at`, and after it."""
     counted = read_counted(connection, balance.bucket, balance.account_id)
-    start = window_start(counted.duration, counted.strategy, at)
-    if start == counted.start:
+    duration, strategy = counted.duration, counted.strategy
+    start = window_start(duration, strategy, at, counted.zones)
+    until = window_end(duration, strategy, at, counted.zones) if counted.zones else None
+    if (start, until) == (counted.start, counted.until):
         return counted.spent
     spent = spent_since(connection, balance.bucket, balance.account_id, start)
     if counted.start is None or start > counted.start:  # else a call that began in the window before
-        write_counted(connection, balance.bucket, balance.account_id, start, spent)
+        write_counted(connection, balance.bucket, balance.account_id, start, until, spent)
     return spent

@@ -15,6 +15,7 @@ SUBJECTS: dict[str, str] = {
     "auto_top_up_paused": "Auto top-up is paused",
     "card_expiring": "Your card expires soon",
     "limit_reached": "Your spending limit is reached",
+    "spend_alert": "A part of a limit is spent",
     "dispute_opened": "A payment is disputed",
     "dispute_closed": "A dispute was decided",
     "refunded": "A payment was refunded to your card",
@@ -49,6 +50,10 @@ TEXTS: dict[str, str] = {
     ),
     "card_expiring": "The card that pays for your credit expires soon. Save another one in time.",
     "limit_reached": "A call was refused because the spending limit of your account is reached.",
+    "spend_alert": (
+        "So many percent of what may be spent in a window are spent. At 100 %, further calls are refused until the "
+        "window ends, or the limit is raised."
+    ),
     "dispute_opened": (
         "A payment for credit is disputed at the bank. Its credit is taken back until the dispute is decided."
     ),

@@ -14,9 +14,11 @@ from farebox.ledger.commands import Command, Conflict, Correct, Grant, Outcome, 
 from farebox.ledger.posting import apply
 from farebox.model import AccessToken, Account, Balance, Permission
 from farebox.money import format_usd
+from farebox.periods import is_zone
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import compat_model
-from farebox.storage import accounts, config
+from farebox.storage import account_settings, accounts, config
+from farebox.storage.account_settings import AccountSettings
 from farebox.storage.config import MarkupRow, PriceRow, ProviderRow
 from farebox.storage.sql import Connection
 from farebox.vault import TOKEN_PREFIX, Vault
@@ -75,6 +77,25 @@ def create_account(
     if accounts.find_account(connection, account_id) is not None:
         raise Refused(f"the account {account_id!r} already exists; omit the ID to get a new one")
     return accounts.add_account(connection, account_id, name.strip(), at, buckets)
+
+
+def set_account(
+    connection: Connection, *, account_id: str, at: int, time_zone: str | None = None, spend_alerts: bool | None = None
+) -> AccountSettings:
+    """Change the account's time zone, from `at` on (0: from the beginning), and whether it wants alerts about its
+    spending; None: as it is."""
+    require_account(connection, account_id)
+    stored = account_settings.read_settings(connection, account_id)
+    if time_zone is not None and not is_zone(time_zone):
+        raise Refused(f"there is no time zone {time_zone!r}: use an IANA name such as Europe/Berlin")
+    changes = time_zone is not None and stored is not None and time_zone != stored.zone
+    if changes and not account_settings.set_zone(connection, account_id, str(time_zone), at):
+        raise Refused("the time zone was changed too often: wait some weeks")
+    if spend_alerts is not None:
+        account_settings.set_alerts(connection, account_id, wanted=spend_alerts)
+    found = account_settings.read_settings(connection, account_id)
+    assert found is not None
+    return found
 
 
 def require_account(connection: Connection, account_id: str) -> Account:

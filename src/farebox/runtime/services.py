@@ -13,6 +13,7 @@ from farebox.limits.log_room import LogRoom
 from farebox.limits.logged import LoggedBytes
 from farebox.limits.rate import RateLimiter
 from farebox.limits.turns import Turns
+from farebox.limits.spend_watch import SpendWatch
 from farebox.limits.unpaid import Unpaid
 from farebox.limits.unwritten import Unwritten
 from farebox.metrics.metrics import Metrics
@@ -98,6 +99,8 @@ class Services:
     """Counts the bytes of large bodies that the log keeps, by account."""
     log_room: LogRoom = field(default_factory=LogRoom)
     """Counts the calls in logs that take no more once they are full."""
+    spend_watch: SpendWatch = field(default_factory=SpendWatch)
+    """Accounts that alerts about spending may be due for."""
     jobs: Jobs = field(default_factory=Jobs)
     """Background jobs: how often each was restarted, and which of them hang."""
     rates: RateLimiter = field(default_factory=RateLimiter)

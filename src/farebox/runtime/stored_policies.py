@@ -10,6 +10,7 @@ from farebox.policies.decide import Policies, Policy, compile_policy, policies_o
 from farebox.policies.document import PolicyDocument
 from farebox.policies.matching import InvalidActor
 from farebox.providers.catalogue import SLUG_OF_ALIAS
+from farebox.storage.account_settings import read_settings
 from farebox.storage.database import Database
 from farebox.storage.policies import list_policies
 
@@ -22,8 +23,10 @@ async def read_policies(database: Database, account_id: str, gateway_id: str) ->
     live = [(row.policy_id, row.live) for row in rows if row.live is not None]
     if not live:
         return None
+    settings = await database.get(lambda connection: read_settings(connection, account_id))
+    zones = () if settings is None else settings.zones
     # In a thread: all together may take a tenth of a second. The event loop goes on between two of them.
-    return policies_of(gateway_id, await asyncio.to_thread(_compiled, live))
+    return policies_of(gateway_id, await asyncio.to_thread(_compiled, live), zones)
 
 
 def _compiled(live: list[tuple[str, str]]) -> list[Policy]:

@@ -22,6 +22,7 @@ KINDS: dict[str, str] = {
     "auto_top_up_paused": "Auto top-up is paused: the monthly cap is reached, or credit was bought unusually often.",
     "card_expiring": "The default card expires soon.",
     "limit_reached": "A call was refused because the account's spending limit is reached.",
+    "spend_alert": "50, 80 or 100 % of a spend limit, a policy's limit or the spending limit is spent.",
     "dispute_opened": "A payment is disputed; its credit was taken back.",
     "dispute_closed": "A dispute was won or lost.",
     "refunded": "Money was refunded to the card.",

@@ -5,7 +5,9 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from farebox.money import NANOS_PER_CENT
+from farebox.periods import Zones
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
+from farebox.storage.account_settings import decode_zones
 from farebox.storage.sql import Connection, row
 
 Duration: TypeAlias = Literal["daily", "weekly", "monthly"]
@@ -19,7 +21,8 @@ class SpendingLimit(msgspec.Struct, frozen=True):
     """Nano-dollars."""
     duration: Duration
     strategy: Strategy
-    """fixed: the calendar's day, week from Monday or month, in UTC. sliding: the last 24 hours, 7 days or 30 days."""
+    """fixed: the calendar's day, week from Monday or month, in the account's time zone. sliding: the last 24 hours, 7
+    days or 30 days."""
 
     @property
     def amount_cents(self) -> int:
@@ -32,7 +35,10 @@ class Counted(msgspec.Struct, frozen=True):
     duration: Duration
     strategy: Strategy
     start: int | None
+    until: int | None
+    """When it ends, where that is not as the calendar of UTC says."""
     spent: int
+    zones: Zones
 
 
 def find_limit(connection: Connection, account_id: str) -> SpendingLimit | None:
@@ -51,7 +57,7 @@ def set_limit(connection: Connection, account_id: str, limit: SpendingLimit | No
     values = (None, None, None) if limit is None else (limit.amount, limit.duration, limit.strategy)
     connection.execute(
         "UPDATE balances SET limit_amount = ?, limit_duration = ?, limit_strategy = ?, limit_from = NULL, "
-        f"limit_spent = 0 WHERE {OF_ACCOUNT}",
+        f"limit_until = NULL, limit_spent = 0 WHERE {OF_ACCOUNT}",
         (*values, *key_of(connection, account_id)),
     )
     return connection.changes() == 1
@@ -72,19 +78,22 @@ def read_counted(connection: Connection, bucket: int, account_id: str) -> Counte
     """For an account that has a limit."""
     found = row(
         connection,
-        "SELECT limit_duration, limit_strategy, limit_from, limit_spent FROM balances "
+        "SELECT limit_duration, limit_strategy, limit_from, limit_until, limit_spent, zones FROM balances "
         "WHERE bucket = ? AND account_id = ?",
         (bucket, account_id),
     )
     assert found is not None
-    return Counted(*found)
+    duration, strategy, start, until, spent, zones = found
+    return Counted(duration, strategy, start, until, spent, decode_zones(zones))
 
 
-def write_counted(connection: Connection, bucket: int, account_id: str, start: int, spent: int) -> None:
+def write_counted(
+    connection: Connection, bucket: int, account_id: str, start: int, until: int | None, spent: int
+) -> None:
     """Store the sum of a window, so that it need not be computed again for each hold."""
     connection.execute(
-        "UPDATE balances SET limit_from = ?, limit_spent = ? WHERE bucket = ? AND account_id = ?",
-        (start, spent, bucket, account_id),
+        "UPDATE balances SET limit_from = ?, limit_until = ?, limit_spent = ? WHERE bucket = ? AND account_id = ?",
+        (start, until, spent, bucket, account_id),
     )
 
 

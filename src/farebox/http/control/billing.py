@@ -5,7 +5,6 @@ from typing import Literal
 import msgspec
 
 from farebox.billing import documents, reports, top_up
-from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.http.control.topups import CURRENCY, TopupConfig, disabled_reason
 from farebox.http.control.wire import Milliseconds, Paging
 from farebox.http.envelope import Response, ok
@@ -156,16 +155,16 @@ async def credit_balance(request: Request, _: None) -> Response:
 
 
 async def usage_history(request: Request, query: UsageQuery) -> Response:
-    window_ms = DAY_MS if query.value_grouping_window == "day" else HOUR_MS
+    period: Literal["hourly", "daily"] = "daily" if query.value_grouping_window == "day" else "hourly"
     start = None if query.start_time is None else int(query.start_time)
     end = None if query.end_time is None else int(query.end_time)
-    found = await reports.usage(request.services, request.account_id, window_ms, start, end)
+    found = await reports.usage(request.services, request.account_id, period, start, end)
     history = [
         UsageEntry(
             id=f"{query.value_grouping_window}-{window.start}",
             aggregated_value=nanos_to_cents(window.charge),
             start_time=window.start,
-            end_time=window.start + window_ms,
+            end_time=window.end,
         )
         for window in found
     ]

@@ -29,7 +29,8 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class LimitSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """fixed: the calendar's day, week from Monday or month, in UTC. sliding: the last 24 hours, 7 or 30 days."""
+    """fixed: the calendar's day, week from Monday or month, in the account's time zone. sliding: the last 24 hours, 7
+    days or 30 days."""
 
     amount: Annotated[int, msgspec.Meta(ge=100)]
     duration: Literal["daily", "weekly", "monthly"]

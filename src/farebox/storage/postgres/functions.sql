@@ -97,6 +97,7 @@ DECLARE
     a_armed bigint[];        -- not null: a refusal would ask for credit
     a_limit bigint[];
     a_window bigint[];       -- start of the window that is counted
+    a_until bigint[];        -- its end, where that is not as the calendar of UTC says
     a_spent bigint[];
     a_duration text[];
     a_strategy text[];
@@ -176,6 +177,7 @@ BEGIN
         IF r.limit_amount IS NOT NULL THEN
             a_limit[j] := r.limit_amount;
             a_window[j] := r.limit_from;
+            a_until[j] := r.limit_until;
             a_duration[j] := r.limit_duration;
             a_strategy[j] := r.limit_strategy;
         END IF;
@@ -354,7 +356,10 @@ BEGIN
             ELSE
                 outcome := CASE WHEN amount_ > a_posted[j] THEN 2 ELSE 3 END;
             END IF;
-        ELSIF a_window[j] = ledger_window_start(a_duration[j], a_strategy[j], h_counted[i]) THEN
+        ELSIF (CASE WHEN a_until[j] IS NULL THEN
+                a_window[j] = ledger_window_start(a_duration[j], a_strategy[j], h_counted[i])
+            ELSE a_window[j] <= h_counted[i] AND h_counted[i] < a_until[j] END)
+        THEN
             IF amount_ <= a_posted[j] - a_held[j] AND a_spent[j] + a_held[j] + amount_ <= a_limit[j] THEN
                 outcome := 1;
             ELSE
@@ -482,11 +487,13 @@ BEGIN
         FROM unnest(h_new, h_account, h_hold, h_amount, h_owner, h_at, h_expires, h_budgets, h_reserve)
             AS q(written, account, hold_id, amount, owner, at, expires_at, slots, reserve)
         WHERE q.written;
-        INSERT INTO budgets AS b (bucket, account_id, scope, start, spent, held, ends_at)
-        SELECT p_bucket, p_accounts[q.account], q.scope, q.start, 0, q.added, q.ends_at
-        FROM unnest(b_account, b_scope, b_start, b_added, b_ends) AS q(account, scope, start, added, ends_at)
+        INSERT INTO budgets AS b (bucket, account_id, scope, start, spent, held, ends_at, most)
+        SELECT p_bucket, p_accounts[q.account], q.scope, q.start, 0, q.added, q.ends_at, q.most
+        FROM unnest(b_account, b_scope, b_start, b_added, b_ends, b_limit)
+            AS q(account, scope, start, added, ends_at, most)
         WHERE q.added IS NOT NULL
-        ON CONFLICT (bucket, account_id, scope, start) DO UPDATE SET held = b.held + excluded.held;
+        ON CONFLICT (bucket, account_id, scope, start) DO UPDATE SET held = b.held + excluded.held,
+            most = excluded.most;
     END IF;
     RETURN answer || limits;
 END $$;

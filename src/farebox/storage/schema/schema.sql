@@ -133,9 +133,14 @@ CREATE TABLE balances (                   -- one row per account: locked by what
     limit_strategy TEXT,                       -- fixed, sliding
     limit_from     BIGINT,                     -- milliseconds UTC: first hour in limit_spent; null: to be summed anew
     limit_spent    BIGINT NOT NULL DEFAULT 0,  -- nano-dollars: sum of the account's usage_hours from limit_from on
+    limit_until    BIGINT,                     -- milliseconds UTC: end of the window it is for; null: as the calendar of UTC says
+    zones          TEXT,                       -- JSON: [[since, IANA name], …] of its time zones, the latest last; null: UTC
+    alerts_off     INTEGER NOT NULL DEFAULT 0, -- 1: the owner wants no alerts about spending
     PRIMARY KEY (bucket, account_id),
     CHECK (held >= 0 AND posted >= held)
 ) /* clustered */;
+
+CREATE INDEX balances_limited ON balances (bucket, account_id) WHERE limit_amount IS NOT NULL;  -- for alerts
 
 CREATE TABLE transfers (                  -- every movement of money between two books; never changed or deleted
     bucket      INTEGER NOT NULL,
@@ -196,6 +201,7 @@ CREATE TABLE budgets (                    -- what holds and charges add up to in
     spent      BIGINT NOT NULL,           -- nano-dollars: what settled holds of the slot count
     held       BIGINT NOT NULL,           -- nano-dollars: what open holds of the slot reserve
     ends_at    BIGINT NOT NULL,           -- from then on no window has the slot in it
+    most       BIGINT,                    -- nano-dollars: the budget's limit, as the latest hold of the slot knew it
     PRIMARY KEY (bucket, account_id, scope, start)
 ) /* clustered */;
 CREATE INDEX budgets_ended ON budgets (bucket, ends_at);  -- the periodic job's

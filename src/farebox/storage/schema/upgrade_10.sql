@@ -127,3 +127,10 @@ CREATE TABLE export_states (
     batch         TEXT NOT NULL,
     PRIMARY KEY (bucket, account_id, gateway_id, kind)
 ) /* clustered */;
+
+-- Time zones of accounts, alerts about spending.
+ALTER TABLE balances ADD COLUMN limit_until BIGINT;
+ALTER TABLE balances ADD COLUMN zones TEXT;
+ALTER TABLE balances ADD COLUMN alerts_off INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX balances_limited ON balances (bucket, account_id) WHERE limit_amount IS NOT NULL;
+ALTER TABLE budgets ADD COLUMN most BIGINT;

@@ -1,0 +1,165 @@
+"""Alerts at 50, 80 and 100 % of what may be spent: of each rule of a gateway's spend limits, each limit of a policy or
+of a dynamic route, and the account's spending limit; once for each window and threshold.
+
+A periodic job reads what is spent, so that no call waits for it. An alert is a notice whose ID says the budget, its
+window and the threshold: whoever finds the same once more writes nothing.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+from urllib.parse import unquote
+
+import msgspec
+import structlog
+
+from farebox.calendar import DAY_MS
+from farebox.ledger.spending import SLIDING_MS, window_end, window_start
+from farebox.runtime.leases import run_exclusive
+from farebox.runtime.services import Services
+from farebox.storage.account_keys import find_key, key_of
+from farebox.storage.account_settings import read_settings
+from farebox.storage.notices import add_notice, find_notice
+from farebox.storage.spend_alerts import SpentBudget, accounts_with_budgets, half_spent, limited_accounts
+from farebox.storage.spending import find_limit, spent_since
+from farebox.storage.sql import Connection
+
+THRESHOLDS: Final = (50, 80, 100)
+"""Percent of the limit."""
+BUDGETS_MAX: Final = 10_000
+"""Of one account that are looked at in a round."""
+LIMITS_EVERY_MS: Final = 2_500
+SWEEP_EVERY_MS: Final = 600_000
+_WINDOW: Final = re.compile(r"(\d+)([fs])")
+
+log = structlog.get_logger("farebox.alerts")
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """A limit of which a part is spent."""
+
+    window: str
+    """Names what is limited, and the window."""
+    content: dict[str, object]
+    spent: int
+    limit: int
+
+    def notice_id(self, percent: int) -> str:
+        return f"spend_alert:{self.window}:{percent}"
+
+    @property
+    def crossed(self) -> list[int]:
+        return [percent for percent in THRESHOLDS if self.spent * 100 >= self.limit * percent]
+
+
+async def work(services: Services) -> None:
+    """One round: accounts whose calls counted in budgets since the last; those with a spending limit."""
+    for account_id in services.spend_watch.take():
+        await _tell(services, account_id)
+    await run_exclusive(services, "spend_alerts", every_ms=LIMITS_EVERY_MS, retry_ms=0, job=_tell_limited)
+
+
+async def sweep(services: Services) -> None:
+    """All accounts: what a process that has ended had not looked at any more."""
+    now = services.clock.now_ms()
+    for account_id in await services.database.scan(partial(accounts_with_budgets, at=now)):
+        services.spend_watch.touch(account_id)
+
+
+async def _tell_limited(services: Services) -> None:
+    for account_id in await services.database.scan(limited_accounts):
+        await _tell(services, account_id)
+
+
+async def _tell(services: Services, account_id: str) -> None:
+    """Write the account's alerts that are due, and were not written yet."""
+    now = services.clock.now_ms()
+    due = await services.database.scan(partial(_due, account_id=account_id, at=now))
+    room = services.spend_watch.room(account_id, now // DAY_MS)
+    if len(due) > room:
+        log.warning("alerts held back", account_id=account_id, alerts=len(due) - room)
+    if due[:room]:
+        written = await services.database.write(partial(_write, account_id=account_id, due=due[:room], at=now))
+        services.spend_watch.sent(account_id, written)
+
+
+_Due = list[tuple[Alert, int]]
+"""Alerts, each with its threshold."""
+
+
+def _due(connection: Connection, account_id: str, at: int) -> _Due:
+    settings = read_settings(connection, account_id)
+    if settings is None or not settings.spend_alerts:
+        return []
+    return [
+        (alert, percent)
+        for alert in _alerts(connection, account_id, at)
+        for percent in alert.crossed
+        if find_notice(connection, account_id, alert.notice_id(percent)) is None
+    ]
+
+
+def _write(connection: Connection, account_id: str, due: _Due, at: int) -> int:
+    key = key_of(connection, account_id)
+    written = 0
+    for alert, percent in due:
+        content = {"percent": percent, **alert.content, "limit_nanos": alert.limit, "spent_nanos": alert.spent}
+        notice_id = alert.notice_id(percent)
+        written += add_notice(connection, key.bucket, account_id, notice_id, "spend_alert", content, at)
+    return written
+
+
+def _alerts(connection: Connection, account_id: str, at: int) -> Iterator[Alert]:
+    for budget in half_spent(connection, account_id, at, BUDGETS_MAX):
+        yield _of_budget(budget, at)
+    limit = find_limit(connection, account_id)
+    settings, key = read_settings(connection, account_id), find_key(connection, account_id)
+    if limit is None or settings is None or key is None:
+        return
+    duration, strategy = limit.duration, limit.strategy
+    start = window_start(duration, strategy, at, settings.zones)
+    spent = spent_since(connection, key.bucket, account_id, start)
+    window = at // SLIDING_MS[duration] if strategy == "sliding" else start
+    content: dict[str, object] = {
+        "of": "account", "duration": duration, "strategy": strategy,
+        "window_end": window_end(duration, strategy, at, settings.zones),
+    }  # fmt: skip
+    yield Alert(f"account:{duration}:{strategy}:{window}", content, spent, limit.amount)
+
+
+def _of_budget(budget: SpentBudget, at: int) -> Alert:
+    content, seconds = _described(budget.scope)
+    window = budget.start if seconds is None else at // (seconds * 1000)
+    named = hashlib.blake2b(budget.scope.encode(), digest_size=16).hexdigest()
+    end = budget.ends_at if seconds is None else None
+    return Alert(f"{named}:{window}", {**content, "window_end": end}, budget.spent, budget.limit)
+
+
+def _described(scope: str) -> tuple[dict[str, object], int | None]:
+    """What a budget is of, by its scope (calls.spend_rules, policies.decide, http.route_steps); and the length of its
+    window in seconds, where that slides."""
+    if scope.startswith("policy:"):
+        gateway_id, period, _, actor = scope.removeprefix("policy:").split("/", 3)
+        return {"of": "policy", "gateway_id": gateway_id, "actor": _decoded(actor), "period": period}, None
+    owner, rule_id, window, *values = scope.split("/", 3)
+    length = _WINDOW.fullmatch(window)
+    assert length is not None, scope
+    seconds, slides = int(length[1]), length[2] == "s"
+    content: dict[str, object]
+    if owner.startswith("route:"):
+        content = {"of": "route", "route_id": owner.removeprefix("route:"), "element_id": unquote(rule_id)}
+    else:
+        content = {"of": "rule", "gateway_id": owner, "rule_id": unquote(rule_id)}
+        if values:
+            content["partition"] = _decoded(values[0])
+    content |= {"window_seconds": seconds, "technique": "sliding" if slides else "fixed"}
+    return content, seconds if slides else None
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:  # a hash in the place of what is too long
+        return text

@@ -1,0 +1,40 @@
+"""Accounts whose budgets calls have counted in lately, and how many alerts each was sent today.
+
+Kept by this process alone: what it forgets, the sweep over all budgets finds (calls.spend_alerts).
+"""
+
+from typing import Final
+
+ACCOUNTS_MAX: Final = 100_000
+ALERTS_A_DAY: Final = 200
+"""Of one account: a rule may have a budget for each of its users."""
+
+
+class SpendWatch:
+    """What the next round of alerts looks at."""
+
+    def __init__(self) -> None:
+        self._touched: set[str] = set()
+        self._day = 0
+        self._sent: dict[str, int] = {}
+
+    def touch(self, account_id: str) -> None:
+        """A call of the account has counted in a budget."""
+        if len(self._touched) < ACCOUNTS_MAX:
+            self._touched.add(account_id)
+
+    def take(self) -> list[str]:
+        """The accounts that were touched since this was asked last."""
+        found = sorted(self._touched)
+        self._touched.clear()
+        return found
+
+    def room(self, account_id: str, day: int) -> int:
+        """How many more alerts the account may be sent on that day."""
+        if day != self._day:
+            self._day = day
+            self._sent.clear()
+        return max(0, ALERTS_A_DAY - self._sent.get(account_id, 0))
+
+    def sent(self, account_id: str, count: int) -> None:
+        self._sent[account_id] = self._sent.get(account_id, 0) + count

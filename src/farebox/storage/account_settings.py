@@ -1,0 +1,72 @@
+"""The store of what an account says about itself: its time zones, and whether it wants alerts about its spending.
+
+It stands in the row of its balance: the ledger cuts the windows of a spending limit by it, in the transaction that has
+the row.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from farebox.calendar import DAY_MS
+from farebox.periods import UTC_NAME, Change, Zones
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
+from farebox.storage.config import note_change
+from farebox.storage.sql import Connection, row
+
+KEPT_MS = 35 * DAY_MS
+"""How long a former time zone is remembered: longer than any window that was cut by it."""
+CHANGES_MAX = 20
+"""Changes of the time zone that are remembered; no more are made in KEPT_MS."""
+
+_decode = msgspec.json.Decoder(tuple[Change, ...]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSettings:
+    zones: Zones
+    """The latest last; empty: UTC."""
+    spend_alerts: bool
+
+    @property
+    def zone(self) -> str:
+        """The present one."""
+        return self.zones[-1].zone if self.zones else UTC_NAME
+
+
+def decode_zones(text: str | None) -> Zones:
+    return () if text is None else _decode(text)
+
+
+def read_settings(connection: Connection, account_id: str) -> AccountSettings | None:
+    """None if there is no such account."""
+    found = row(
+        connection, f"SELECT zones, alerts_off FROM balances WHERE {OF_ACCOUNT}", key_of(connection, account_id)
+    )
+    return None if found is None else AccountSettings(decode_zones(found[0]), not found[1])
+
+
+def set_zone(connection: Connection, account_id: str, zone: str, at: int) -> bool:
+    """Change the time zone from `at` on, or with `at` 0 from the beginning; whether that is possible: the account
+    exists, and was not changed too often."""
+    stored = read_settings(connection, account_id)
+    if stored is None:
+        return False
+    old = [change for change in stored.zones if change.at <= at - KEPT_MS]
+    kept = [Change(0, change.zone) for change in old[-1:]] + [c for c in stored.zones if c.at > at - KEPT_MS]
+    if len(kept) >= CHANGES_MAX:
+        return False
+    zones = [Change(at, zone)] if at == 0 else [*kept, Change(at, zone)]
+    connection.execute(
+        f"UPDATE balances SET zones = ?, limit_from = NULL, limit_until = NULL WHERE {OF_ACCOUNT}",
+        (msgspec.json.encode(zones).decode(), *key_of(connection, account_id)),
+    )
+    note_change(connection, account_id)
+    return True
+
+
+def set_alerts(connection: Connection, account_id: str, *, wanted: bool) -> None:
+    connection.execute(
+        f"UPDATE balances SET alerts_off = ? WHERE {OF_ACCOUNT}",
+        (int(not wanted), *key_of(connection, account_id)),
+    )

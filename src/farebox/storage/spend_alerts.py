@@ -1,0 +1,54 @@
+"""What alerts about spending are read from: budgets, and spending limits, of which at least half is spent."""
+
+from dataclasses import dataclass
+
+from farebox.storage.account_keys import key_of
+from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.sql import Connection, rows
+
+
+@dataclass(frozen=True, slots=True)
+class SpentBudget:
+    """A budget in its present window. Nano-dollars, milliseconds."""
+
+    scope: str
+    spent: int
+    limit: int
+    """As its latest hold knew it."""
+    start: int
+    """Of its latest slot."""
+    ends_at: int
+    """When that no longer counts."""
+
+
+_HALF_SPENT = (
+    "SELECT b.scope, s.spent, b.most, b.start, b.ends_at FROM ("
+    "SELECT scope, sum(spent) AS spent, max(start) AS latest FROM budgets "
+    "WHERE bucket = ?1 AND account_id = ?2 AND ends_at > ?3 GROUP BY scope) s "
+    "JOIN budgets b ON b.bucket = ?1 AND b.account_id = ?2 AND b.scope = s.scope AND b.start = s.latest "
+    "WHERE s.spent * 2 >= b.most ORDER BY b.scope LIMIT ?4"
+)
+
+
+def half_spent(connection: Connection, account_id: str, at: int, limit: int) -> list[SpentBudget]:
+    """Budgets of the account of whose limit at least half is spent."""
+    found = rows(connection, _HALF_SPENT, (*key_of(connection, account_id), at, limit))
+    return [SpentBudget(scope, int(spent), int(most), start, ends) for scope, spent, most, start, ends in found]
+
+
+def accounts_with_budgets(connection: Connection, at: int) -> list[str]:
+    """Accounts with budgets in which something counts. Reads them all."""
+    found = rows_at_hand(
+        connection, "SELECT DISTINCT account_id FROM budgets WHERE bucket = ? AND ends_at > ? AND spent > 0", at
+    )
+    return [account_id for (account_id,) in found]
+
+
+def limited_accounts(connection: Connection) -> list[str]:
+    """Accounts that have spent half of a spending limit, or more."""
+    found = rows_at_hand(
+        connection,
+        "SELECT account_id FROM balances INDEXED BY balances_limited WHERE bucket = ? "
+        "AND limit_amount IS NOT NULL AND limit_spent * 2 >= limit_amount",
+    )
+    return [account_id for (account_id,) in found]

@@ -1,0 +1,221 @@
+"""Alerts at 50, 80 and 100 % of limits: once for each window and threshold; and windows in the account's time zone."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+import msgspec
+import pytest
+
+from farebox.calendar import DAY_MS
+from farebox.calls import spend_alerts, spending_limit
+from farebox.ledger.commands import Budget, Hold, Settle
+from farebox.money import NANOS_PER_USD
+from farebox.periods import Change, window
+from farebox.storage.account_settings import read_settings, set_zone
+from farebox.storage.spending import SpendingLimit, set_limit
+from tests.calls.kit import differences, set_gateway, spend_rule
+from tests.calls.test_policy_limits import add
+from tests.calls.test_spend_rules import limit_to
+from tests.calls.wire import chat_body, post
+from tests.engines import ON_BOTH_ENGINES
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("alerts"), hold_wait_ms=100) as served:
+        yield served
+
+
+def alerts(customer: Customer) -> list[dict[str, Any]]:
+    services = customer.farebox.services
+    sql = "SELECT content FROM notices WHERE account_id = ? AND kind = 'spend_alert' ORDER BY notice_id"
+    found = customer.farebox.run(services.database.scan(lambda c: c.execute(sql, (customer.account_id,)).fetchall()))
+    return [json.loads(content) for (content,) in found]
+
+
+def look(customer: Customer) -> None:
+    """A round of the job, at once, of this account; whatever the job of the server does meanwhile."""
+    customer.farebox.run(spend_alerts._tell(customer.farebox.services, customer.account_id))
+
+
+def seen(customer: Customer, of: str) -> list[int]:
+    return sorted(alert["percent"] for alert in alerts(customer) if alert["of"] == of)
+
+
+def put(customer: Customer, **settings: Any) -> httpx.Response:
+    return httpx.put(f"{customer.api_url}/farebox/settings", json=settings, headers=customer.headers)
+
+
+async def test_each_threshold_is_reported_once(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    set_gateway(customer)
+    body = chat_body(max_tokens=20, user="ann")
+    probe = customer.receipt((await post(customer, body)).log_id)
+    cost, hold = probe["charge_nanos"], probe["hold_nanos"]
+    limit = 8 * hold
+    limit_to(
+        customer,
+        spend_rule("each", limit, technique="fixed", user={"mode": "partition"}),
+        spend_rule("wide", NANOS_PER_USD),
+        spend_rule("sliding", limit * 5 // 4),
+    )
+    add(customer, "everybody", limit, "daily", actor="user:{user}")
+    calls = 0
+    while calls * cost * 10 < limit * 6:
+        assert (await post(customer, body)).status == 200
+        calls += 1
+    await asyncio.gather(*(asyncio.to_thread(look, customer) for _ in range(3)))
+    assert seen(customer, "policy") == [50]
+    assert {found.get("rule_id", found.get("actor")) for found in alerts(customer)} <= {"each", "sliding", "user:ann"}
+    while (await post(customer, body)).status == 200:
+        await asyncio.to_thread(look, customer)
+    await asyncio.to_thread(spend, customer, limit)  # what the holds of calls leave over
+    await asyncio.gather(*(asyncio.to_thread(look, customer) for _ in range(3)))
+    reported = alerts(customer)
+    await asyncio.to_thread(look, customer)
+    assert alerts(customer) == reported, "nothing is reported again"
+    keys = [(found["of"], found.get("rule_id", found.get("actor")), found["percent"]) for found in reported]
+    assert len(keys) == len(set(keys))
+    assert {key for key in keys if key[1] != "sliding"} == {
+        (of, name, percent) for of, name in (("rule", "each"), ("policy", "user:ann")) for percent in (50, 80, 100)
+    }
+    assert all(found["spent_nanos"] * 100 >= found["limit_nanos"] * found["percent"] for found in reported)
+    each = next(found for found in reported if found.get("rule_id") == "each")
+    assert (each["partition"], each["gateway_id"], each["technique"]) == ({"user": "ann"}, "default", "fixed")
+    assert each["window_end"] > farebox.services.clock.now_ms()
+    policy = next(found for found in reported if found["of"] == "policy")
+    assert (policy["period"], policy["limit_nanos"]) == ("daily", limit)
+    assert differences(farebox) == []
+
+
+def spend(customer: Customer, limit: int) -> None:
+    """Use up every budget of the account that has this limit."""
+    services, at = customer.farebox.services, customer.farebox.services.clock.now_ms()
+    sql = "SELECT scope, start, spent, ends_at FROM budgets WHERE account_id = ? AND most = ?"
+    found = customer.farebox.run(
+        services.database.scan(lambda c: c.execute(sql, (customer.account_id, limit)).fetchall())
+    )
+    for place, (scope, start, spent, ends_at) in enumerate(found):
+        budget = Budget(scope, limit, start, start, ends_at)
+        name, left = f"rest-{place}", limit - spent
+        hold = Hold(
+            account_id=customer.account_id, hold_id=name, amount=left, at=at, expires_at=at + DAY_MS, budgets=(budget,)
+        )
+        assert customer.farebox.run(services.ledger.do(hold)).ok
+        settle = Settle(account_id=customer.account_id, hold_id=name, amount=left, at=at)
+        assert customer.farebox.run(services.ledger.do(settle)).ok
+
+
+async def test_alerts_about_the_spending_limit_can_be_switched_off_and_on(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    services = farebox.services
+    assert put(customer, spend_alerts=False).json()["result"] == {"time_zone": "UTC", "spend_alerts": False}
+    charged = customer.receipt((await post(customer, chat_body(max_tokens=20))).log_id)["charge_nanos"]
+    limit = SpendingLimit(charged * 10 // 9, "monthly", "fixed")
+    await asyncio.to_thread(farebox.run, services.database.write(lambda c: set_limit(c, customer.account_id, limit)))
+    await asyncio.to_thread(look, customer)
+    assert alerts(customer) == []
+    assert put(customer, spend_alerts=True).status_code == 200
+    await asyncio.to_thread(look, customer)
+    await asyncio.to_thread(look, customer)
+    assert seen(customer, "account") == [50, 80]
+    found = alerts(customer)[0]
+    assert (found["duration"], found["spent_nanos"], found["limit_nanos"]) == ("monthly", charged, limit.amount)
+    url = f"{customer.api_url}/farebox/messages"
+    messages = await asyncio.to_thread(httpx.get, url, headers=customer.headers)
+    assert [message["type"] for message in messages.json()["result"]] == ["spend_alert"] * 2
+
+
+async def charge(customer: Customer, at: int, nanos: int, name: str) -> str:
+    """A hold at that time, settled at once; the verdict's word."""
+    ledger = customer.farebox.services.ledger
+    hold = Hold(
+        account_id=customer.account_id, hold_id=name, amount=nanos, at=at, expires_at=at + DAY_MS, counted_at=at
+    )
+
+    async def do() -> str:
+        verdict = await ledger.do(hold)
+        if verdict.ok:
+            await ledger.do(Settle(account_id=customer.account_id, hold_id=name, amount=nanos, at=at))
+        return str(verdict.outcome)
+
+    return await asyncio.to_thread(customer.farebox.run, do())
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Sao_Paulo", "America/New_York", "UTC"])
+async def test_the_spending_limit_counts_days_of_the_accounts_time_zone(farebox: Farebox, zone: str) -> None:
+    """Through the fast paths of both engines and the rules in Python, over changes of the clocks."""
+    customer, services = farebox.funded("5"), farebox.services
+    limit = SpendingLimit(100, "daily", "fixed")
+
+    def prepare(connection: Any) -> None:
+        set_zone(connection, customer.account_id, zone, 0)
+        set_limit(connection, customer.account_id, limit)
+
+    await asyncio.to_thread(farebox.run, services.database.write(prepare))
+    for year, month, day in ((2027, 3, 28), (2027, 10, 31), (2027, 11, 7)):
+        start = int(datetime(year, month, day, tzinfo=ZoneInfo(zone)).timestamp()) * 1000
+        span = window("daily", start, (Change(0, zone),))
+        assert span.start == start
+        name = f"{year}-{month}-{day}"
+        assert await charge(customer, span.start, 60, f"{name}a") == "done"
+        assert await charge(customer, span.end - 1, 40, f"{name}b") == "done"
+        assert await charge(customer, span.end - 1, 1, f"{name}c") == "limited"
+        assert await charge(customer, span.end, 100, f"{name}d") == "done"
+        assert await charge(customer, span.end, 1, f"{name}e") == "limited"
+    assert differences(farebox) == []
+
+
+async def test_a_new_time_zone_cuts_the_next_window_and_loses_nothing(farebox: Farebox) -> None:
+    customer, services = farebox.funded("5"), farebox.services
+    limit = SpendingLimit(100, "daily", "fixed")
+    await asyncio.to_thread(farebox.run, services.database.write(lambda c: set_limit(c, customer.account_id, limit)))
+    now = services.clock.now_ms()
+    assert await charge(customer, now, 60, "before") == "done"
+    assert (await asyncio.to_thread(put, customer, time_zone="Asia/Tokyo")).json()["result"][
+        "time_zone"
+    ] == "Asia/Tokyo"
+    state = await asyncio.to_thread(farebox.run, spending_limit.state(services, customer.account_id))
+    assert state is not None
+    assert state.window_end == now - now % DAY_MS + DAY_MS, "the day ends as it would have"
+    assert await charge(customer, now, 41, "too much") == "limited"
+    assert await charge(customer, now, 40, "rest") == "done"
+    stored = await asyncio.to_thread(
+        farebox.run, services.database.scan(lambda c: read_settings(c, customer.account_id))
+    )
+    assert stored is not None
+    following = window("daily", state.window_end, stored.zones)
+    assert following.end % DAY_MS == 15 * 3_600_000, "midnight in Tokyo"
+    assert await charge(customer, following.start, 100, "next") == "done"
+    assert await charge(customer, following.end - 1, 1, "next too") == "limited"
+    assert await charge(customer, following.end, 100, "the day after") == "done"
+    wrong = await asyncio.to_thread(put, customer, time_zone="Mars/Olympus")
+    assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (400, ["body", "time_zone"])
+    assert differences(farebox) == []
+
+
+async def test_usage_by_day_is_by_the_days_of_the_zone(farebox: Farebox) -> None:
+    customer, services = farebox.funded("5"), farebox.services
+    zone = "Australia/Sydney"
+    await asyncio.to_thread(farebox.run, services.database.write(lambda c: set_zone(c, customer.account_id, zone, 0)))
+    start = int(datetime(2027, 10, 3, tzinfo=ZoneInfo(zone)).timestamp()) * 1000  # of 23 hours
+    end = int(datetime(2027, 10, 4, tzinfo=ZoneInfo(zone)).timestamp()) * 1000
+    for place, at in enumerate((start - 1, start, end - 1, end)):
+        assert await charge(customer, at, 10_000_000, f"u{place}") == "done"
+    response = await asyncio.to_thread(
+        httpx.get,
+        f"{customer.api_url}/ai-gateway/billing/usage-history",
+        params={"value_grouping_window": "day", "start_time": start, "end_time": end},
+        headers=customer.headers,
+    )
+    history = response.json()["result"]["history"]
+    assert [(day["start_time"], day["end_time"], day["aggregated_value"]) for day in history] == [(start, end, 2)]
+    assert msgspec.json.encode(history)

@@ -1,0 +1,110 @@
+"""Windows of the calendar in time zones: without a gap and without an overlap, whatever the clocks do."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farebox.calendar import DAY_MS, HOUR_MS
+from farebox.periods import Change, Period, Span, Zones, is_zone, window
+
+PERIODS: tuple[Period, ...] = ("hourly", "daily", "weekly", "monthly")
+ZONES = (
+    "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "America/Sao_Paulo",
+    "America/Havana", "Asia/Beirut", "Africa/Cairo", "Pacific/Apia", "Pacific/Kiritimati", "America/St_Johns",
+    "Asia/Kathmandu", "Atlantic/Azores", "America/Asuncion",
+)  # fmt: skip
+
+
+def ms(text: str, zone: str = "UTC") -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp()) * 1000
+
+
+def always(zone: str) -> Zones:
+    return (Change(0, zone),)
+
+
+@pytest.mark.parametrize(
+    ("period", "zone", "at", "start", "end"),
+    [
+        ("daily", "Europe/Berlin", "2026-03-29T12:00", "2026-03-28T23:00", "2026-03-29T22:00"),  # 23 hours
+        ("daily", "Europe/Berlin", "2026-10-25T12:00", "2026-10-24T22:00", "2026-10-25T23:00"),  # 25 hours
+        ("weekly", "Europe/Berlin", "2026-03-29T12:00", "2026-03-22T23:00", "2026-03-29T22:00"),
+        ("monthly", "America/New_York", "2026-03-31T12:00", "2026-03-01T05:00", "2026-04-01T04:00"),
+        ("daily", "Asia/Kolkata", "2026-06-01T18:29", "2026-05-31T18:30", "2026-06-01T18:30"),
+        ("hourly", "Asia/Kolkata", "2026-06-01T18:29", "2026-06-01T17:30", "2026-06-01T18:30"),
+        ("daily", "America/Sao_Paulo", "2018-11-04T12:00", "2018-11-04T03:00", "2018-11-05T02:00"),  # begins at one
+        ("daily", "America/Sao_Paulo", "2018-02-17T12:00", "2018-02-17T02:00", "2018-02-18T03:00"),  # 23:xx twice
+        ("daily", "Asia/Beirut", "2026-03-29T12:00", "2026-03-28T22:00", "2026-03-29T21:00"),
+        ("daily", "America/Havana", "2026-11-01T12:00", "2026-11-01T04:00", "2026-11-02T05:00"),  # midnight twice
+        ("daily", "Pacific/Apia", "2011-12-30T09:59", "2011-12-29T10:00", "2011-12-30T10:00"),  # the 30th is left out
+        ("daily", "Pacific/Apia", "2011-12-30T10:00", "2011-12-30T10:00", "2011-12-31T10:00"),
+        ("monthly", "UTC", "2026-12-31T23:59", "2026-12-01T00:00", "2027-01-01T00:00"),
+        ("weekly", "UTC", "2026-11-30T00:00", "2026-11-30T00:00", "2026-12-07T00:00"),
+    ],
+)
+def test_windows(period: Period, zone: str, at: str, start: str, end: str) -> None:
+    assert window(period, ms(at), always(zone)) == Span(ms(start), ms(end))
+
+
+MOMENTS = st.integers(ms("2005-01-01"), ms("2035-01-01"))
+
+
+@settings(deadline=None, max_examples=400)
+@given(MOMENTS, st.sampled_from(ZONES), st.sampled_from(PERIODS))
+def test_every_moment_is_in_the_window_that_ends_where_the_next_begins(at: int, zone: str, period: Period) -> None:
+    found = window(period, at, always(zone))
+    assert found.start <= at < found.end
+    if period != "hourly":  # an hour in which the clocks change by half of one is two
+        assert window(period, found.start, always(zone)) == window(period, found.end - 1, always(zone)) == found
+        assert window(period, found.end, always(zone)).start == found.end
+    local = datetime.fromtimestamp(found.start / 1000, ZoneInfo(zone))
+    assert local.minute == 0 or zone == "America/St_Johns" or period == "hourly"
+
+
+@settings(deadline=None, max_examples=400)
+@given(
+    st.lists(st.tuples(MOMENTS, st.sampled_from(ZONES)), min_size=1, max_size=6).map(sorted),
+    st.sampled_from(("daily", "weekly", "monthly")),
+    st.integers(-40 * DAY_MS, 40 * DAY_MS),
+)
+def test_changes_of_the_zone_leave_no_gap_and_move_no_window_in_progress(
+    changes: list[tuple[int, str]], period: Period, offset: int
+) -> None:
+    zones = tuple(Change(*change) for change in changes)
+    at = changes[-1][0] + offset
+    found = window(period, at, zones)
+    assert found.start <= at < found.end
+    assert window(period, found.end - 1, zones) == window(period, found.start, zones) == found
+    assert window(period, found.end, zones).start == found.end
+    for count, change in enumerate(zones):
+        before, after = zones[:count], zones[: count + 1]
+        assert window(period, change.at, after) == window(period, change.at, before)
+
+
+def test_a_change_takes_effect_with_the_next_window() -> None:
+    zones = (Change(ms("2026-05-10T12:00"), "America/New_York"),)
+    assert window("daily", ms("2026-05-10T23:59"), zones) == Span(ms("2026-05-10"), ms("2026-05-11"))
+    assert window("daily", ms("2026-05-11T00:00"), zones) == Span(ms("2026-05-11"), ms("2026-05-11T04:00"))
+    assert window("daily", ms("2026-05-11T04:00"), zones) == Span(ms("2026-05-11T04:00"), ms("2026-05-12T04:00"))
+    back = (*zones, Change(ms("2026-05-10T18:00"), "Asia/Tokyo"))
+    assert window("daily", ms("2026-05-11T00:00"), back) == Span(ms("2026-05-11"), ms("2026-05-11T15:00"))
+    assert window("hourly", ms("2026-05-11T00:00"), back).end - ms("2026-05-11") == HOUR_MS
+
+
+def test_names() -> None:
+    assert all(map(is_zone, ZONES))
+    for wrong in (
+        "",
+        "Mars/Olympus",
+        "../../etc/passwd",
+        "posix/UTC",
+        "right/UTC",
+        "localtime",
+        "europe/berlin",
+        "zones",
+    ):
+        assert not is_zone(wrong)
+    assert datetime.fromtimestamp(0, ZoneInfo("UTC")).utcoffset() == UTC.utcoffset(None)
