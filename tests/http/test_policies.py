@@ -144,6 +144,10 @@ def test_blocks_win_and_what_matches_nothing_is_refused(customer: Customer) -> N
     assert not denied(customer.chat(headers=red))
     assert denied(customer.chat(model="openai/gpt-x")), "a block that reads what the call does not say"
     assert denied(customer.chat(model="openai/gpt-x", headers={"cf-aig-metadata": '{"team": {"x": 1}}'}))
+    twice = b'{"model": "demo-1", "model": "gold", "messages": [{"role": "user", "content": "Hi"}]}'
+    native = f"{customer.gateway_url}/demo/v1/chat/completions"
+    sent = http.post(native, content=twice, headers={**customer.headers, "content-type": "application/json"})
+    assert denied(sent), "nobody knows which of the two the provider calls"
     nothing = http.get(f"{customer.gateway_url}/demo/v1/models", headers=customer.headers)
     assert nothing.status_code != 403, "lists of models are no calls of one"
 

@@ -15,11 +15,20 @@ DENIED: Final = "Access denied by policy"
 """Cloudflare's words. Which policy it is, and why, is the owner's to know: `simulate` tells."""
 
 
-def policed(policies: Policies, call: Call, token: AccessToken | None) -> Call:
-    """The call, with the limits it must fit in. Raises Problem (POLICY_DENIED); INVALID_REQUEST where there are limits
-    that cannot count it."""
+def policed(
+    policies: Policies, call: Call, token: AccessToken | None, counted_model: str = "", *, ambiguous: bool = False
+) -> Call:
+    """The call, with the limits it must fit in. `counted_model`: whose tokens it counts, for nothing. `ambiguous`: its
+    body names its model twice, and nobody knows which the provider obeys.
+
+    Raises Problem (POLICY_DENIED); INVALID_REQUEST where there are limits that cannot count it.
+    """
+    if ambiguous and policies.names_models:
+        raise Problem(POLICY_DENIED, DENIED, reason="not_evaluable: the body names its model twice, or in another case")
     only_reads = call.parsed is None and call.method in ("GET", "HEAD")
-    asked = Asked(call.provider, _models(call), only_reads, _fields(policies, call, token), call.metadata or {})
+    asked = Asked(
+        call.provider, _models(call, counted_model), only_reads, _fields(policies, call, token), call.metadata or {}
+    )
     decision = decide(policies, asked)
     if decision.reason:
         named = decision.policy.policy_id if decision.policy is not None else ""
@@ -29,11 +38,11 @@ def policed(policies: Policies, call: Call, token: AccessToken | None) -> Call:
     return replace(call, policy_limits=decision.limits) if decision.limits else call
 
 
-def _models(call: Call) -> tuple[str | None, ...]:
+def _models(call: Call, counted_model: str) -> tuple[str | None, ...]:
     """All that the call may reach."""
     parsed = call.parsed
     if parsed is None:
-        return (None,)
+        return (counted_model or None,)
     named = [parsed.model or None, *(further.model for further in parsed.demand.further_models if further.model)]
     return tuple([*named, None] if parsed.unmetered else named)
 

@@ -8,7 +8,6 @@ from msgspec.structs import replace
 
 from farebox.calls.cache import is_cacheable, scope_of
 from farebox.calls.model import CacheUse, Call, KeyLimit, TraceContext
-from farebox.calls.policy_check import policed
 from farebox.calls.watch import Watch
 from farebox.errors import (
     INVALID_REQUEST,
@@ -24,7 +23,7 @@ from farebox.http.forwarded_headers import forwarded_headers
 from farebox.http.metadata import custom_cost_of, metadata_of
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
 from farebox.http.payer import Payer, access_of, alias_of, flag, payer_of
-from farebox.http.token_models import check_model
+from farebox.http.token_models import check_model, check_policies
 from farebox.http.trace_context import trace_of
 from farebox.memfile import Body
 from farebox.model import AccessToken
@@ -113,7 +112,7 @@ def known_call(services: Services, request: ProxyRequest) -> Call | None:
     known = request.known.get(request.slug)
     if known is None or known.format is None or not (isinstance(request.body, bytes) and is_light(request.body)):
         return None
-    if _limited(request) is not None:
+    if _by_model(request):
         return None
     use = known.cache
     if use is not None and not use.skip:
@@ -151,14 +150,16 @@ async def _read(services: Services, request: ProxyRequest, wire: WireFormat | No
     return await _with_name(services, request, await _read_of(services, request, wire, place, own=own))
 
 
-def _limited(request: ProxyRequest) -> tuple[str, ...] | None:
-    """The models that the token is for; None: all."""
-    return None if request.token is None else request.token.models
+def _by_model(request: ProxyRequest) -> bool:
+    """Whether the token is for certain models, or a policy is."""
+    if request.policies is not None and request.policies.names_models:
+        return True
+    return request.token is not None and request.token.models is not None
 
 
 async def _with_name(services: Services, request: ProxyRequest, read: Read) -> Read:
-    """With what the body calls its model, where a token is for certain models. Raises Problem."""
-    if _limited(request) is None or request.method in ("GET", "HEAD"):
+    """With what the body calls its model, where a token or a policy is for certain models. Raises Problem."""
+    if not _by_model(request) or request.method in ("GET", "HEAD"):
         return read
     content_type = _content_type(request)
     named = await parse_body(services, request.watch, request.account_id, read_named, request.body, content_type)
@@ -305,7 +306,7 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
         client=request.client,
         cache=None if known.cache is None else _cache_use(known, request.body, body, read, cached_as),
     )
-    return call if request.policies is None else policed(request.policies, call, request.token)
+    return call if request.policies is None else check_policies(request.policies, call, request.token, read)
 
 
 def _may_cache(request: ProxyRequest, metering: Metering) -> bool:

@@ -3,8 +3,10 @@
 import re
 
 from farebox.calls.model import Call
+from farebox.calls.policy_check import policed
 from farebox.errors import MODEL_NOT_ALLOWED, Problem
 from farebox.model import AccessToken
+from farebox.policies.decide import Policies
 from farebox.providers.catalogue import FREE, format_of
 from farebox.providers.reading import Read
 
@@ -41,3 +43,10 @@ def _counted_model(known: Call, read: Read) -> str:
         return ""
     in_path = _counts_tokens(known.path)
     return in_path["model"] if in_path else "" if read.named is None else read.named.model
+
+
+def check_policies(policies: Policies, call: Call, token: AccessToken | None, read: Read) -> Call:
+    """The call as the policies of its gateway let it through. Raises Problem."""
+    counted = _counted_model(call, read) if read.parsed is None else ""
+    ambiguous = read.named is not None and read.named.ambiguous
+    return policed(policies, call, token, counted, ambiguous=ambiguous)

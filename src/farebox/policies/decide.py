@@ -55,6 +55,8 @@ class Policies(msgspec.Struct, frozen=True):
     """By which the periods of their limits are cut."""
     reads_user: bool = False
     """Whether one of them reads the end user that a request's body names."""
+    names_models: bool = False
+    """Whether one of them is about certain models."""
 
 
 class PolicyLimit(msgspec.Struct, frozen=True):
@@ -122,7 +124,10 @@ def policies_of(gateway_id: str, policies: Iterable[Policy], zones: Zones = ()) 
     """None: there are none."""
     found = tuple(policies)
     texts = [text for each in found for text in (each.document.condition, *each.actor.parts[1::2])]
-    return Policies(gateway_id, found, zones, any(map(_reads_user, texts))) if found else None
+    if not found:
+        return None
+    names_models = any(policy.covered.models is not None for policy in found)
+    return Policies(gateway_id, found, zones, any(map(_reads_user, texts)), names_models)
 
 
 def decide(policies: Policies, asked: Asked) -> Decision:
