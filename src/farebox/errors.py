@@ -255,7 +255,6 @@ ROUTE_NOT_FOUND = ErrorKind("route_not_found", 404, 7005, "Check the ID; list th
 ROUTE_EXISTS = ErrorKind("route_exists", 400, 7005, "Use another name, or change the route that has it.")
 NO_ROUTE = ErrorKind("no_route", 404, 7003, "Check the path and the account ID against /openapi.json.")
 METHOD_NOT_ALLOWED = ErrorKind("method_not_allowed", 405, 7001, "Use one of the methods in the `Allow` header.")
-NOT_AVAILABLE = ErrorKind("not_available", 501, 2921, "Not available in this release: see docs/limits.md.")
 MALFORMED_JSON = ErrorKind("malformed_json", 400, 6007, "Send a JSON object as the request body.")
 CREDENTIALS_MISSING = ErrorKind(
     "credentials_missing", 400, 9106, "Send `Authorization: Bearer <token>`, or X-Auth-Email with X-Auth-Key."

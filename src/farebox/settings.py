@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from farebox.dns_txt import servers_of
 from farebox.key_file import decoded_key, key_of_file
 from farebox.money import whole_number
 from farebox.proxies import Proxies, proxies_of
@@ -273,6 +274,11 @@ class Settings:
         "`*` stands for a part of a name, and after `=` is what a model can do (`tools`, `images`, `json`, "
         "`reasoning`) where that is not known.",
     )
+    dns_servers: str = _setting(
+        "",
+        "Name servers that are asked for the TXT records of custom domains, such as `192.0.2.53,192.0.2.54:5353`; by "
+        "default the system's.",
+    )
     zdr_providers: str = _setting(
         "", "Providers that retain nothing of calls on the operator's key, by agreement, such as `openai,anthropic`."
     )
@@ -338,6 +344,7 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
     try:
         check_standing(settings.public_url, settings.trusted_proxies, settings.proxy_protocol)
         check_together(settings)
+        servers_of(settings.dns_servers)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     return settings

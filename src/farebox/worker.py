@@ -15,7 +15,7 @@ from farebox.gateway import GatewayConfig
 from farebox.ledger.budgets import accounts_to_forget, forget_slots
 from farebox.ledger.recovery import expire_due
 from farebox.limits.sharing import exchange, forget_old
-from farebox.operator import messages
+from farebox.operator import custom_domains, messages
 from farebox.operator.deliver import MESSAGES
 from farebox.runtime import operator_alarms
 from farebox.runtime.instances import FailureDetector
@@ -40,6 +40,8 @@ EXPIRE_EVERY_SECONDS = 5.0
 MONEY_EVERY_SECONDS = 0.5
 """How soon a request for an auto top-up is claimed, and processor events are handled."""
 ALARMS_EVERY_SECONDS = 1.0
+DOMAINS_SECONDS = 15.0
+"""How often it is looked which custom domains are due to be looked for."""
 SPEND_ALERTS_SECONDS = 3.0
 """How soon an owner is told that a part of a limit is spent."""
 EVALUATIONS_EVERY_SECONDS = 1.0
@@ -102,6 +104,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "meter_events": Periodic(METER_EVENTS_SECONDS, meter_events.work, LONG_ROUND_SECONDS),
         "spans": Periodic(SPANS_SECONDS, send_spans.work),
         "spend_alerts": Periodic(SPEND_ALERTS_SECONDS, spend_alerts.work, LONG_ROUND_SECONDS),
+        "custom_domains": Periodic(DOMAINS_SECONDS, _check_domains, LONG_ROUND_SECONDS),
         "operator_alarms": Periodic(ALARMS_EVERY_SECONDS, operator_alarms.work),
         "auto_top_up": Periodic(SWEEP_EVERY_SECONDS, auto_top_up.sweep, LONG_ROUND_SECONDS),
         "alone": Periodic(EXCLUSIVE_CHECK_SECONDS, _run_exclusive_jobs, LEASE_MS / 1000),
@@ -176,6 +179,10 @@ async def _expire(services: Services) -> None:
 
 async def _expire_due(services: Services) -> None:
     await expire_due(services.ledger, services.database, at=services.clock.now_ms(), log=log)
+
+
+async def _check_domains(services: Services) -> None:
+    await run_exclusive(services, "custom_domains", every_ms=0, retry_ms=0, job=custom_domains.work)
 
 
 async def _forget_windows(services: Services) -> None:

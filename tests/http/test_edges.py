@@ -129,15 +129,6 @@ def test_a_body_above_the_limit_is_refused(farebox: Farebox, customer: Customer)
     assert (response.status_code, errors(response)[0][0]) == (BODY_TOO_LARGE.status, BODY_TOO_LARGE.code)
 
 
-def test_unavailable_features_are_refused_and_not_retried(farebox: Farebox, customer: Customer) -> None:
-    response = http.post(
-        f"{customer.api_url}/ai-gateway/gateways/default/custom-domains", json={}, headers=customer.headers
-    )
-    assert response.status_code == 501
-    assert errors(response) == [(2921, "This part of the API is not available in this release of Farebox")]
-    assert response.headers["x-should-retry"] == "false"
-
-
 def test_every_response_has_its_request_id(farebox: Farebox) -> None:
     responses = [http.get(farebox.url + path) for path in ("/healthz", "/readyz", "/openapi.json", "/nope")]
     ids = [response.headers["cf-ray"] for response in responses]

@@ -11,7 +11,7 @@ import pytest
 
 from farebox.http.openapi import error_kinds
 from farebox.http.router import Route, Shape
-from farebox.http.routes import ROUTES, SERVED, UNAVAILABLE
+from farebox.http.routes import ROUTES, SERVED
 from tests.http.support import http, result, url
 from tests.support import Customer, Farebox
 
@@ -40,7 +40,6 @@ def test_the_document_has_every_route(document: dict[str, Any]) -> None:
         assert operation["summary"] == route.summary
         named = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"}
         assert named == set(route.parameters)
-    assert set(document["x-not-available"]) == {f"{route.method} {route.path}" for route in UNAVAILABLE}
     assert {error["name"] for error in document["x-errors"]} == {kind.name for kind in error_kinds()}
 
 

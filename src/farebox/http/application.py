@@ -10,6 +10,7 @@ from farebox.errors import INTERNAL, Problem
 from farebox.http.auth import authenticate, authorize
 from farebox.http.call_target import is_data_plane
 from farebox.http.client_address import Clients
+from farebox.http.custom_hosts import gateway_of_host, led
 from farebox.http.envelope import Response, database_unavailable, failure, send_headers
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.public_path import below, rooted
@@ -62,8 +63,12 @@ class Application:
         self._requests = itertools.count(1)
 
     def __call__(self, exchange: Exchange) -> Awaitable[None]:
+        domains = self._services.configuration.domains
+        gateway = gateway_of_host(domains, self._clients, exchange) if domains else None
         if self._clients.behind_proxies:
             self._clients.resolve(exchange)
+        if gateway is not None:
+            return self._data_plane(led(exchange, gateway))
         if self._root:
             exchange.path = below(self._root, exchange.path)
         return self._data_plane(exchange) if is_data_plane(exchange.path) else self._responded(exchange)

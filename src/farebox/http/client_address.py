@@ -16,6 +16,7 @@ from farebox.standing import networks_of
 HOPS_MAX = 16
 """Chained proxies: more than anyone has."""
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*("[^"]*"|[^";,\s]+)', re.IGNORECASE)
+_HOST = re.compile(r'(?:^|;)\s*host\s*=\s*("[^"]*"|[^";,\s]+)', re.IGNORECASE)
 _PROTO = re.compile(r'(?:^|;)\s*proto\s*=\s*"?(\w+)', re.IGNORECASE)
 _WITH_PORT = re.compile(r"\[([^\]]+)\](?::\d+)?|([0-9.]+)(?::\d+)?")
 
@@ -67,6 +68,19 @@ class Clients:
         else:
             protos = list(_from_right(headers.get("x-forwarded-proto")))
         return bool(protos) and protos[0].lower() == "https"
+
+    def host(self, peer: str, headers: RequestHeaders) -> str | None:
+        """The host that the client asked for: as a trusted proxy says, where it says anything, else as the request."""
+        if self._trusted and self.trusts(peer):
+            if self._standard:
+                hosts = [
+                    found[1].strip('"') for hop in _from_right(headers.get("forwarded")) if (found := _HOST.search(hop))
+                ]
+            else:
+                hosts = _from_right(headers.get("x-forwarded-host"))
+            if hosts:
+                return hosts[0]
+        return headers.get("host")
 
     def _hops(self, headers: RequestHeaders) -> Iterator[str]:
         for hop in _from_right(headers.get(self._header)):

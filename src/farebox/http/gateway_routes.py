@@ -1,6 +1,7 @@
-"""The control plane's URLs of what a gateway has: dynamic routes, policies, datasets, evaluations."""
+"""The control plane's URLs of what a gateway has: dynamic routes, policies, custom domains, datasets, evaluations."""
 
-from farebox.http.control import datasets, dynamic_routes, evaluations, policies, policy_simulation
+from farebox.http import quotas
+from farebox.http.control import custom_domains, datasets, dynamic_routes, evaluations, policies, policy_simulation
 from farebox.http.control.wire import Paging
 from farebox.http.router import Route, Shape
 from farebox.model import Permission
@@ -15,6 +16,7 @@ GATEWAY = f"{GATEWAYS}/{{gateway_id}}"
 FLOWS = f"{GATEWAY}/routes"
 FLOW = f"{FLOWS}/{{id}}"
 POLICIES = f"{GATEWAY}/policies"
+DOMAINS = f"{GATEWAY}/custom-domains"
 DATASETS = f"{GATEWAY}/datasets"
 EVALUATIONS = f"{GATEWAY}/evaluations"
 
@@ -62,6 +64,17 @@ GATEWAY_ROUTES: tuple[Route, ...] = (
     Route(method="POST", path=f"{POLICIES}/simulate", handler=policy_simulation.simulate, permissions=READ,
           takes=policy_simulation.Simulation, result=policy_simulation.Simulated,
           summary="What the policies, with drafts, would say about a call"),
+
+    Route(method="GET", path=DOMAINS, handler=custom_domains.list_all, permissions=READ, shape=Shape.PAGE,
+          takes=custom_domains.CustomDomainsQuery, result=custom_domains.CustomDomain, summary="List custom domains"),
+    Route(method="POST", path=DOMAINS, handler=custom_domains.create, permissions=WRITE,
+          takes=custom_domains.CustomDomainCreate, result=custom_domains.CustomDomain,
+          summary="Create a custom domain; it serves once its TXT record is there"),
+    Route(method="GET", path=f"{DOMAINS}/{{hostname}}", handler=custom_domains.get, permissions=READ,
+          result=custom_domains.CustomDomain, budget=quotas.DOMAIN_CHECKS,
+          summary="One custom domain; its record is looked for, if it does not serve yet"),
+    Route(method="DELETE", path=f"{DOMAINS}/{{hostname}}", handler=custom_domains.delete, permissions=WRITE,
+          result=custom_domains.CustomDomain, summary="Delete a custom domain"),
 
     Route(method="GET", path=DATASETS, handler=datasets.list_all, permissions=READ, shape=Shape.PAGE,
           takes=datasets.DatasetsQuery, result=datasets.Dataset, summary="List datasets"),

@@ -46,7 +46,6 @@ def document(routes: Iterable[Route]) -> bytes:
             "responses": {"Error": _error_response()},
         },
         "x-errors": [_error(kind) for kind in error_kinds()],
-        "x-not-available": [f"{route.method} {route.path}" for route in routes if route.result is None],
     }
     return msgspec.json.encode(text)
 

@@ -30,6 +30,8 @@ DOCUMENTS = Budget("documents", 30, 60)
 CHANGES = Budget("changes of the configuration", 1200, 300)
 """Each makes every process read the configuration again. The figure is that of Cloudflare's API."""
 WHAT_IFS = Budget("what-ifs", 60, 3600)
+DOMAIN_CHECKS = Budget("checks of custom domains", 60, 60)
+"""Each asks a name server."""
 TESTS = Budget("manually sent messages", 20, 60)
 ANONYMOUS = Budget("visits without a session", 60, 60)
 """Shared by all visitors who return from the processor's page without a session."""

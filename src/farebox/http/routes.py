@@ -328,26 +328,7 @@ SERVED: tuple[Route, ...] = (
     *DLP_PROFILES,
     *PAGES,
 )
-
-_NOT_YET: tuple[tuple[str, str], ...] = (
-    ("GET POST", f"{GATEWAY}/custom-domains"),
-    ("GET DELETE", f"{GATEWAY}/custom-domains/{{hostname}}"),
-)
-"""What Cloudflare's API has and this release does not: answered with an error that says so."""
 # fmt: on
-
-UNAVAILABLE = tuple(
-    Route(
-        method=method,
-        path=path,
-        handler=system.not_available,
-        permissions=READ if method == "GET" else WRITE,
-        result=None,
-        summary="Not available in this release",
-    )
-    for methods, path in _NOT_YET
-    for method in methods.split()
-)
 
 
 def _limited(route: Route) -> Route:
@@ -356,4 +337,4 @@ def _limited(route: Route) -> Route:
     return replace(route, budget=quotas.CHANGES) if changes and route.budget is None else route
 
 
-ROUTES = tuple([_limited(route) for route in SERVED + UNAVAILABLE])
+ROUTES = tuple([_limited(route) for route in SERVED])

@@ -5,6 +5,7 @@ such as a price, costs everybody theirs.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -39,6 +40,7 @@ from farebox.storage.config import (
     list_prices,
     list_providers,
 )
+from farebox.storage.custom_domains import CustomDomain, active_domains
 from farebox.storage.database import Database
 from farebox.storage.gateways import GatewayRow, find_gateway, put_gateway
 from farebox.storage.model_aliases import find_alias
@@ -76,6 +78,10 @@ class Configuration:
         """Those of accounts that are still current."""
         self._no_gateways: dict[tuple[str, str], KnownAccount] = {}
         """Cached misses: browsers repeat such requests, and anyone can send them."""
+        self.domains: dict[str, tuple[str, str]] = {}
+        """Account and gateway of each custom domain that serves, by host name."""
+        self._domains_of: dict[str, list[str]] = {}
+        """The host names of accounts that have any."""
         self._providers: dict[str, ProviderAccess] = {}
         self._price_list = PriceList()
         self._supplement = ""
@@ -110,6 +116,16 @@ class Configuration:
         self._forgotten += bool(changed)
         for account_id in changed:
             self._accounts.forget(account_id)
+            self._set_domains(account_id, await self._database.get(partial(active_domains, account_id=account_id)))
+
+    def _set_domains(self, account_id: str, active: list[CustomDomain]) -> None:
+        """These of the account serve, and no others."""
+        for hostname in self._domains_of.pop(account_id, ()):
+            if self.domains.get(hostname, ("", ""))[0] == account_id:
+                del self.domains[hostname]
+        if active:
+            self._domains_of[account_id] = [domain.hostname for domain in active]
+            self.domains |= {domain.hostname: (account_id, domain.gateway_id) for domain in active}
 
     def known(self, account_id: str) -> KnownAccount:
         """What is cached of the account. Whoever keeps what was derived from its configuration takes this before they
@@ -239,6 +255,11 @@ class Configuration:
 
     async def _load(self) -> None:
         self._drop_cached()
+        active = await self._database.get(active_domains)
+        self.domains = {domain.hostname: (domain.account_id, domain.gateway_id) for domain in active}
+        self._domains_of = {}
+        for domain in active:
+            self._domains_of.setdefault(domain.account_id, []).append(domain.hostname)
         rows = {row.name: row for row in await self._database.get(list_providers)}
         for provider in PROVIDERS:
             slug = provider.slug

@@ -1,11 +1,10 @@
 """Health checks for operators, and the response for what is not available yet."""
 
 from dataclasses import replace
-from typing import Literal, NoReturn
+from typing import Literal
 
 import msgspec
 
-from farebox.errors import NOT_AVAILABLE, Problem
 from farebox.http.envelope import Response, plain
 from farebox.http.request import Request
 from farebox.logs import Dropped
@@ -56,7 +55,3 @@ async def readyz(request: Request, _: None) -> Response:
     if failure is None:
         return plain(body)
     return replace(plain(body, 503), headers=(("retry-after", "1"),))
-
-
-async def not_available(request: Request, _: None) -> NoReturn:
-    raise Problem(NOT_AVAILABLE, "This part of the API is not available in this release of Farebox")

@@ -62,6 +62,7 @@ SELECT create_reference_table('customers');
 SELECT create_reference_table('payments');
 SELECT create_reference_table('tax_rates');
 SELECT create_reference_table('webhook_endpoints');
+SELECT create_reference_table('custom_domains');
 SELECT create_reference_table('document_numbers');
 SELECT create_reference_table('refund_names');
 

@@ -330,6 +330,22 @@ CREATE TABLE dlp_profiles (               -- what an account looks for in its ca
     PRIMARY KEY (bucket, account_id, profile_id)
 ) /* clustered */;
 
+CREATE TABLE custom_domains (             -- host names that stand for a gateway; found without knowing the account
+    hostname      TEXT NOT NULL,
+    account_id    TEXT NOT NULL,
+    gateway_id    TEXT NOT NULL,
+    token         TEXT NOT NULL,          -- what the TXT record says that proves whose it is; no secret
+    status        TEXT NOT NULL,          -- storage.custom_domains.Status
+    failing_since BIGINT,                 -- active: since when the record is gone, in milliseconds since 1970-01-01T00:00:00Z
+    next_at       BIGINT,                 -- when the record is looked for; null: no more
+    created_at    BIGINT NOT NULL,
+    modified_at   BIGINT NOT NULL,
+    PRIMARY KEY (hostname, account_id)
+) /* clustered */;
+CREATE UNIQUE INDEX custom_domains_active ON custom_domains (hostname) WHERE status = 'active';  -- it serves for one account
+CREATE INDEX custom_domains_of_account ON custom_domains (account_id);  -- an account's list
+CREATE INDEX custom_domains_due ON custom_domains (next_at) WHERE next_at IS NOT NULL;  -- the worker's queue
+
 CREATE TABLE datasets (                   -- filters over the log of a gateway, by name
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,

@@ -134,3 +134,20 @@ ALTER TABLE balances ADD COLUMN zones TEXT;
 ALTER TABLE balances ADD COLUMN alerts_off INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX balances_limited ON balances (bucket, account_id) WHERE limit_amount IS NOT NULL;
 ALTER TABLE budgets ADD COLUMN most BIGINT;
+
+-- Custom domains.
+CREATE TABLE custom_domains (
+    hostname      TEXT NOT NULL,
+    account_id    TEXT NOT NULL,
+    gateway_id    TEXT NOT NULL,
+    token         TEXT NOT NULL,
+    status        TEXT NOT NULL,
+    failing_since BIGINT,
+    next_at       BIGINT,
+    created_at    BIGINT NOT NULL,
+    modified_at   BIGINT NOT NULL,
+    PRIMARY KEY (hostname, account_id)
+) /* clustered */;
+CREATE UNIQUE INDEX custom_domains_active ON custom_domains (hostname) WHERE status = 'active';
+CREATE INDEX custom_domains_of_account ON custom_domains (account_id);
+CREATE INDEX custom_domains_due ON custom_domains (next_at) WHERE next_at IS NOT NULL;
