@@ -56,14 +56,25 @@ class RandomIds:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._pool = b""
+        self._last_ms = 0
+        self._within_ms = 0
 
     def log_id(self) -> str:
-        """A UUIDv7 in lower case: ordered by time, so that the newest log is the largest id (RFC 9562, 5.7)."""
+        """A UUIDv7 in lower case: the newest log is the largest id (RFC 9562, 5.7).
+
+        Within a millisecond the ids of one process are counted up from a random start (RFC 9562, 6.2, method 1): the
+        attempts of one call are listed in their order.
+        """
         if not self._pool:
             self._pool = secrets.token_bytes(_POOL_BYTES)  # a system call for many ids
         chance, self._pool = self._pool[:10], self._pool[10:]
-        moment, text, variant = f"{self._clock.now_ms():012x}", chance.hex(), "89ab"[chance[1] & 3]
-        return f"{moment[:8]}-{moment[8:]}-7{text[:3]}-{variant}{text[4:7]}-{text[8:]}"
+        now = self._clock.now_ms()
+        if now == self._last_ms:
+            self._within_ms = min(self._within_ms + 1, 0xFFF)  # 3,840 a millisecond are more than a process serves
+        else:
+            self._last_ms, self._within_ms = now, chance[0]
+        moment, text, variant = f"{now:012x}", chance.hex(), "89ab"[chance[1] & 3]
+        return f"{moment[:8]}-{moment[8:]}-7{self._within_ms:03x}-{variant}{text[4:7]}-{text[8:]}"
 
     def account_id(self) -> str:
         """32 hexadecimal characters, the shape of a Cloudflare account id."""

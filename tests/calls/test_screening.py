@@ -413,8 +413,8 @@ def test_large_bodies_and_own_patterns_are_judged_by_helpers(farebox: Farebox, c
     made = http.post(url, json={"name": "Secrets", "entries": entries}, headers=customer.headers, timeout=30)
     assert made.status_code == 200, made.text
     for nothing in ("a*", r"\b", r"x|\b"):
-        entry = {"name": "all", "pattern": {"regex": nothing}}
-        refused = http.post(url, json={"name": "All", "entries": [entry]}, headers=customer.headers, timeout=30)
+        no_pattern = {"name": "all", "pattern": {"regex": nothing}}
+        refused = http.post(url, json={"name": "All", "entries": [no_pattern]}, headers=customer.headers, timeout=30)
         assert refused.json()["errors"][0]["message"] == "It matches the empty text"
     profile = made.json()["result"]
     screens(customer, dlp=dlp("REQUEST", "RESPONSE", profiles=("payment_cards", profile["id"])))

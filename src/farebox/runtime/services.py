@@ -12,8 +12,8 @@ from farebox.limits.held import ByteBudget
 from farebox.limits.log_room import LogRoom
 from farebox.limits.logged import LoggedBytes
 from farebox.limits.rate import RateLimiter
-from farebox.limits.turns import Turns
 from farebox.limits.spend_watch import SpendWatch
+from farebox.limits.turns import Turns
 from farebox.limits.unpaid import Unpaid
 from farebox.limits.unwritten import Unwritten
 from farebox.metrics.metrics import Metrics
