@@ -17,7 +17,7 @@ from farebox.ledger.recovery import expire_due
 from farebox.limits.sharing import exchange, forget_old
 from farebox.operator import custom_domains, messages
 from farebox.operator.deliver import MESSAGES
-from farebox.runtime import operator_alarms
+from farebox.runtime import last_uses, operator_alarms
 from farebox.runtime.instances import FailureDetector
 from farebox.runtime.leases import LEASE_MS, run_exclusive
 from farebox.runtime.observers import best_effort
@@ -49,6 +49,7 @@ LOG_PUSH_SECONDS = float(log_push.EVERY_SECONDS)
 METER_EVENTS_SECONDS = 1.0
 SPANS_SECONDS = 0.5
 """How long spans are gathered before they are sent."""
+LAST_USES_SECONDS = 60.0
 SWEEP_EVERY_SECONDS = 30.0
 EXCLUSIVE_CHECK_SECONDS = 60.0
 """How often a process checks whether a job that one process does for all is due."""
@@ -106,6 +107,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "spend_alerts": Periodic(SPEND_ALERTS_SECONDS, spend_alerts.work, LONG_ROUND_SECONDS),
         "custom_domains": Periodic(DOMAINS_SECONDS, _check_domains, LONG_ROUND_SECONDS),
         "operator_alarms": Periodic(ALARMS_EVERY_SECONDS, operator_alarms.work),
+        "last_uses": Periodic(LAST_USES_SECONDS, last_uses.write),
         "auto_top_up": Periodic(SWEEP_EVERY_SECONDS, auto_top_up.sweep, LONG_ROUND_SECONDS),
         "alone": Periodic(EXCLUSIVE_CHECK_SECONDS, _run_exclusive_jobs, LEASE_MS / 1000),
         "journal": Periodic(JOURNAL_SECONDS, _post_journal, LONG_ROUND_SECONDS),

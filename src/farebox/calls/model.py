@@ -101,6 +101,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """The caller's own provider key pays, or a stored one of the account's: nothing is held or charged."""
     key_alias: str = ""
     """Of the stored key; empty where none is used."""
+    key_id: str = ""
+    """Of the same."""
     key_limit: "KeyLimit | None" = None
     secrets: tuple[str, ...] = ()
     """What no response may contain: the operator's key, or what the account has stored; not the caller's own key."""

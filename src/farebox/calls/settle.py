@@ -28,6 +28,7 @@ from farebox.providers.formats.base import Observed
 from farebox.runtime.observers import best_effort, observer_failed
 from farebox.runtime.operator_alarms import raise_alarm
 from farebox.runtime.verdicts import warn_if_unusual
+from farebox.storage.buckets import OPERATOR
 
 CLIENT_CLOSED_STATUS = 499
 COUNT_SECONDS = 2.0
@@ -244,6 +245,7 @@ async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPri
     # It is durable: from here on nothing may raise, or the client would retry, and pay again.
     ended_hold = verdict is not None and command is not None and verdict.outcome is not Outcome.UNKNOWN
     _count(stage.context, ended, services.clock.monotonic() - began)
+    _note_use(stage, now)
     if ended_hold and verdict is not None:
         _notify_others(stage.context, verdict, now)
     _write_log(record, verdict, settled=isinstance(command, Settle), ended_hold=ended_hold)
@@ -267,6 +269,17 @@ def _count(context: CallContext, ended: Ended, seconds: float | None) -> None:
         )
     except Exception as error:  # noqa: BLE001 - the charge is durable
         observer_failed("the metrics", error)
+
+
+def _note_use(stage: Priced, now: int) -> None:
+    """The provider's key, where that was called. Raises nothing."""
+    call, uses = stage.context.call, stage.context.services.last_uses
+    if not isinstance(stage, Admitted) or not (stage.attempts.status or stage.attempts.given_up):
+        return
+    if call.key_id:
+        uses.note(call.account_id, "provider_config", call.key_id, now)
+    elif not call.own_key:
+        uses.note(OPERATOR, "provider", call.provider, now)
 
 
 def _notify_others(context: CallContext, verdict: Verdict, now: int) -> None:

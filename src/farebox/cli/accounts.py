@@ -140,7 +140,7 @@ def show_account(
 # --- access tokens ----------------------------------------------------------------------------------------------------
 
 
-def _token_row(found: AccessToken, at: int) -> Row:
+def _token_row(found: AccessToken, at: int, used_at: int | None = None) -> Row:
     return {
         "token_id": found.token_id,
         "account_id": found.account_id,
@@ -151,6 +151,7 @@ def _token_row(found: AccessToken, at: int) -> Row:
         "created_at": moment_text(found.created_at),
         "expires_at": optional_moment_text(found.expires_at),
         "revoked_at": optional_moment_text(found.revoked_at),
+        "last_used_at": optional_moment_text(used_at),
     }
 
 
@@ -213,22 +214,31 @@ def list_tokens(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List access tokens, without their secrets."""
+    """List access tokens, without their secrets.
+
+    A token's last use is known as of a minute ago at most.
+    """
     from farebox.operator.administer import require_account
-    from farebox.storage import accounts
+    from farebox.storage import accounts, last_uses
 
     session = session_of(context)
     with session.reading() as connection:
         if account_id is not None:
             require_account(connection, account_id)
         found = accounts.list_tokens(connection, account_id)
+        used = (
+            last_uses.all_uses(connection, "token")
+            if account_id is None
+            else last_uses.uses_of(connection, account_id, "token")
+        )
     at = session.clock.now_ms()
     columns = {
         "token_id": "TOKEN ID", "account_id": "ACCOUNT", "name": "NAME", "permissions": "PERMISSIONS",
-        "active": "ACTIVE", "expires_at": "EXPIRES",
+        "active": "ACTIVE", "expires_at": "EXPIRES", "last_used_at": "LAST USED",
     }  # fmt: skip
     empty = "No tokens yet: create one with `farebox token create --account ID --permission …`."
-    show_rows([_token_row(item, at) for item in found], as_json=as_json, columns=columns, empty=empty)
+    rows = [_token_row(item, at, used.get(item.token_id)) for item in found]
+    show_rows(rows, as_json=as_json, columns=columns, empty=empty)
 
 
 @token.command("revoke")

@@ -7,7 +7,7 @@ import typer
 
 from farebox.cli.output import Row, show, show_rows
 from farebox.cli.session import Session, session_of
-from farebox.cli.values import AsJson
+from farebox.cli.values import AsJson, optional_moment_text
 
 provider = typer.Typer(no_args_is_help=True, help="Providers: whose models are called, and with which key.")
 
@@ -59,23 +59,30 @@ def set_provider(
 
 @provider.command("list")
 def list_providers(context: typer.Context, as_json: AsJson = False) -> None:
-    """List every provider that Farebox knows, with its base URL and the end of your key.
+    """List every provider that Farebox knows, with its base URL, the end of your key, and when that was last used.
+
+    The last use is known as of a minute ago at most.
 
     `demo` has neither: `farebox serve --demo` runs it on this machine.
     """
     from farebox.providers.catalogue import PROVIDERS
     from farebox.storage import config
+    from farebox.storage.buckets import OPERATOR
+    from farebox.storage.last_uses import uses_of
 
     session = session_of(context)
     with session.reading() as connection:
         stored = {row.name: row for row in config.list_providers(connection)}
+        used = uses_of(connection, OPERATOR, "provider")
     rows = [
         _row(session, known.slug, stored[known.slug].base_url, stored[known.slug].api_key)
         if known.slug in stored
         else _row(session, known.slug, None if known.slug == "demo" else known.base_url, None)
         for known in PROVIDERS
     ]
-    show_rows(rows, as_json=as_json, columns={"name": "NAME", "base_url": "BASE URL", "api_key": "KEY"}, empty="")
+    rows = [{**row, "last_used_at": optional_moment_text(used.get(str(row["name"])))} for row in rows]
+    columns = {"name": "NAME", "base_url": "BASE URL", "api_key": "KEY", "last_used_at": "LAST USED"}
+    show_rows(rows, as_json=as_json, columns=columns, empty="")
 
 
 def _row(session: Session, name: str, base_url: str | None, stored_key: bytes | None) -> Row:

@@ -103,6 +103,10 @@ class Application:
             route, parameters = before.route, before.parameters
         try:
             caller = await self._admit(route, exchange, parameters) if before is None else before.caller
+            if caller is not None and caller.token_id is not None:
+                self._services.last_uses.note(
+                    next(iter(caller.accounts)), "token", caller.token_id, self._services.clock.now_ms()
+                )
             if route.budget is not None and route.access is Access.ACCOUNT:
                 spend(self._services, route.budget, parameters["account_id"])
             response = await self._handle(route, exchange, parameters, caller)

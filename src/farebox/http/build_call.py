@@ -249,6 +249,7 @@ def _call(
         provider=access.provider.slug,
         own_key=payer.own,
         key_alias="" if payer.stored is None else payer.stored.alias,
+        key_id="" if payer.stored is None else payer.stored.config_id,
         key_limit=_key_limit(payer),
         secrets=_secrets(access, payer),
         format=None if isinstance(metering, Plain) else metering,

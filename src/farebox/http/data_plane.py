@@ -125,6 +125,7 @@ class DataPlane:
             permit = await self._permit(exchange, target, understood, sink)
             if permit is None:
                 return
+        self._note_use(permit)
         self._count(target, permit.gateway)
         self._check_room(target.account_id)
         services.calls.begin(target.account_id)
@@ -158,6 +159,7 @@ class DataPlane:
             return None
         permit = await permit_of(self._services, exchange, target)
         if exchange.method in ("GET", "HEAD") and target.slug in COMMON and target.path in _MODEL_LISTS:
+            self._note_use(permit)
             limited = None if permit.token is None else permit.token.models
             models = model_list(self._services, target.account_id, permit.own, limited)
             sink.respond(200, [("content-type", "application/json")], models)
@@ -231,6 +233,12 @@ class DataPlane:
             return False
         sink.respond(204, cross_origin.preflight(exchange.headers), b"")
         return True
+
+    def _note_use(self, permit: Permit) -> None:
+        token = permit.token
+        if token is not None:
+            services = self._services
+            services.last_uses.note(token.account_id, "token", token.token_id, services.clock.now_ms())
 
     def _check_room(self, account_id: str) -> None:
         """Raises Problem if the account may have no further call in flight."""

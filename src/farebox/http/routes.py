@@ -34,6 +34,7 @@ from farebox.http.control import (
     spending,
     statement,
     system,
+    tokens,
     topups,
     what_if,
 )
@@ -253,6 +254,9 @@ SERVED: tuple[Route, ...] = (
     Route(method="PUT", path=f"{OWN}/settings", handler=account_settings.change, permissions=BILLING_WRITE,
           takes=account_settings.SettingsChange, result=account_settings.Settings, budget=quotas.CHANGES,
           summary="Change the account's time zone, or switch alerts on and off"),
+
+    Route(method="GET", path=f"{OWN}/tokens", handler=tokens.list_all, permissions=READ, shape=Shape.PAGE,
+          takes=Paging, result=tokens.Token, summary="The account's access tokens, without their secrets"),
 
     Route(method="GET", path=f"{OWN}/gateways/{{gateway_id}}/spend-limits", handler=spend_rules.states,
           permissions=READ, shape=Shape.PAGE, takes=spend_rules.SpendQuery, result=spend_rules.SpendState,

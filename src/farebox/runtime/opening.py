@@ -24,7 +24,7 @@ from farebox.providers.catalogue import provider_of
 from farebox.providers.http1.opening import Guard
 from farebox.providers.http1.pool import PooledUpstream
 from farebox.providers.reading import Refused, parse_refusals
-from farebox.runtime import operator_alarms
+from farebox.runtime import last_uses, operator_alarms
 from farebox.runtime.configuration import Configuration
 from farebox.runtime.instances import present
 from farebox.runtime.journal import Journal
@@ -150,6 +150,7 @@ async def _serving(services: Services, grace_seconds: float) -> AsyncIterator[No
             await stack.enter_async_context(present(services))
         stack.push_async_callback(services.ledger.close)
         stack.push_async_callback(operator_alarms.keep_last, services)
+        stack.push_async_callback(last_uses.write_at_the_end, services)
         if journal is not None:
             stack.push_async_callback(journal.close)
         stack.push_async_callback(services.tasks.drain, grace_seconds)

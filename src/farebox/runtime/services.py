@@ -9,6 +9,7 @@ from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger
 from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.held import ByteBudget
+from farebox.limits.last_uses import LastUses
 from farebox.limits.log_room import LogRoom
 from farebox.limits.logged import LoggedBytes
 from farebox.limits.rate import RateLimiter
@@ -87,6 +88,8 @@ class Services:
     """Providers that promise zero data retention on the operator's key."""
     auto_models: tuple[Candidate, ...] = ()
     """The models that the auto router chooses from, where neither request nor account says."""
+    last_uses: LastUses = field(default_factory=LastUses)
+    """When keys were used, as far as it is not written yet."""
     turns: Turns = field(default_factory=Turns)
     """Which model has answered a turn of a conversation."""
     refusals: Mapping[str, Refused] = field(default_factory=dict)

@@ -137,7 +137,7 @@ def touch_config(connection: Connection, account_id: str, config_id: str, at: in
 
 
 def delete_config(connection: Connection, account_id: str, config_id: str) -> None:
-    """Delete it, and its secret if no other uses that."""
+    """Delete it, when it was last used, and its secret if no other uses that."""
     connection.execute(
         f"DELETE FROM provider_configs WHERE {OF_ACCOUNT} AND config_id = ?",
         (*key_of(connection, account_id), config_id),
@@ -181,6 +181,11 @@ def _forget_unused(connection: Connection, account_id: str) -> None:
     connection.execute(
         f"DELETE FROM secrets WHERE {OF_ACCOUNT} AND secret_id NOT IN "
         f"(SELECT secret_id FROM provider_configs WHERE {OF_ACCOUNT})",
+        (*key, *key),
+    )
+    connection.execute(
+        f"DELETE FROM last_uses WHERE {OF_ACCOUNT} AND kind = 'provider_config' AND key_id NOT IN "
+        f"(SELECT config_id FROM provider_configs WHERE {OF_ACCOUNT})",
         (*key, *key),
     )
     note_change(connection, account_id)

@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import GatewayConfig
-from farebox.http.control.wire import Paging, iso
+from farebox.http.control.wire import Paging, iso, iso_or_none
 from farebox.http.credentials import is_ours
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
@@ -18,6 +18,7 @@ from farebox.runtime.own_providers import OwnProviders, secret_place
 from farebox.runtime.services import Services
 from farebox.storage.account_keys import AccountKey, find_key
 from farebox.storage.gateways import find_gateway
+from farebox.storage.last_uses import uses_of
 from farebox.storage.provider_configs import (
     ProviderConfigRow,
     SecretRow,
@@ -67,6 +68,8 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     alias: str
     default_config: bool
     gateway_id: str
+    last_used_at: str | None
+    """As of a minute ago at most; null: never."""
     modified_at: str
     provider_slug: str
     secret_id: str
@@ -80,7 +83,8 @@ async def list_all(request: Request, query: Paging) -> Response:
 
     def read(connection: Connection) -> list[ProviderConfig]:
         found, secrets = configs_of(connection, account_id, gateway_id), secrets_of(connection, account_id)
-        return [_wire(config, secrets[config.secret_id]) for config in found]
+        used = uses_of(connection, account_id, "provider_config")
+        return [_wire(config, secrets[config.secret_id], used.get(config.config_id)) for config in found]
 
     found = await request.services.database.scan(read)
     window = query.window()
@@ -119,7 +123,7 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
         _check_room(connection, account_id, config)
         secret = _secret_for(connection, key, config, gateway, sealed, named=body.secret_id is not None)
         add_config(connection, key, config)
-        return _wire(config, secret)
+        return _wire(config, secret, None)
 
     made = await services.database.write(write)
     await services.configuration.notice_changes()
@@ -140,7 +144,7 @@ async def replace(request: Request, body: ProviderConfigReplace) -> Response:
         secret = dataclasses.replace(secret, sealed=sealed, preview=masked(body.secret), modified_at=at)
         put_secret(connection, key, secret)
         touch_config(connection, account_id, config.config_id, at)
-        return _wire(dataclasses.replace(config, modified_at=at), secret)
+        return _wire(dataclasses.replace(config, modified_at=at), secret, _used(connection, account_id, config))
 
     changed = await services.database.write(write)
     await services.configuration.notice_changes()
@@ -152,8 +156,9 @@ async def delete(request: Request, _: None) -> Response:
 
     def write(connection: Connection) -> ProviderConfig:
         config, secret = _found(connection, request)
+        shown = _wire(config, secret, _used(connection, account_id, config))
         delete_config(connection, account_id, config.config_id)
-        return _wire(config, secret)
+        return shown
 
     deleted = await request.services.database.write(write)
     await request.services.configuration.notice_changes()
@@ -257,12 +262,17 @@ def _secret_for(
     return sealed
 
 
-def _wire(config: ProviderConfigRow, secret: SecretRow) -> ProviderConfig:
+def _used(connection: Connection, account_id: str, config: ProviderConfigRow) -> int | None:
+    return uses_of(connection, account_id, "provider_config").get(config.config_id)
+
+
+def _wire(config: ProviderConfigRow, secret: SecretRow, used_at: int | None) -> ProviderConfig:
     return ProviderConfig(
         id=config.config_id,
         alias=config.alias,
         default_config=config.is_default,
         gateway_id=config.gateway_id,
+        last_used_at=iso_or_none(used_at),
         modified_at=iso(config.modified_at),
         provider_slug=config.provider,
         secret_id=secret.secret_id,

@@ -22,6 +22,7 @@ SELECT create_distributed_table('datasets', 'bucket', colocate_with => 'balances
 SELECT create_distributed_table('evaluations', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('secrets', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('provider_configs', 'bucket', colocate_with => 'balances');
+SELECT create_distributed_table('last_uses', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('custom_providers', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('custom_costs', 'bucket', colocate_with => 'balances');
 SELECT create_distributed_table('cached_responses', 'bucket', colocate_with => 'balances');

@@ -407,6 +407,15 @@ CREATE TABLE provider_configs (           -- which of them a gateway calls a pro
 ) /* clustered */;
 CREATE UNIQUE INDEX provider_configs_by_alias ON provider_configs (bucket, account_id, gateway_id, provider, alias);
 
+CREATE TABLE last_uses (                  -- when keys were last used, as of a minute ago
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,             -- empty: the operator's
+    kind       TEXT NOT NULL,             -- token, provider_config, provider
+    key_id     TEXT NOT NULL,             -- the token's, the config's, the provider's slug
+    used_at    BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, kind, key_id)
+) /* clustered */;
+
 CREATE TABLE custom_providers (           -- an account's own providers
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,

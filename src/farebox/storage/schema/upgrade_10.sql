@@ -151,3 +151,13 @@ CREATE TABLE custom_domains (
 CREATE UNIQUE INDEX custom_domains_active ON custom_domains (hostname) WHERE status = 'active';
 CREATE INDEX custom_domains_of_account ON custom_domains (account_id);
 CREATE INDEX custom_domains_due ON custom_domains (next_at) WHERE next_at IS NOT NULL;
+
+-- When keys were last used.
+CREATE TABLE last_uses (
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    kind       TEXT NOT NULL,
+    key_id     TEXT NOT NULL,
+    used_at    BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, kind, key_id)
+) /* clustered */;

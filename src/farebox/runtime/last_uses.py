@@ -1,0 +1,42 @@
+"""Writes when keys were last used: once a minute, in transactions of their own."""
+
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from typing import Final
+
+from farebox.limits.last_uses import Used
+from farebox.runtime.services import Services
+from farebox.storage.last_uses import write_uses
+from farebox.storage.sql import DatabaseUnavailable, NodeAway
+
+BATCH_MAX: Final = 200
+
+
+async def write(services: Services) -> None:
+    """Write what has been gathered. Raises DatabaseUnavailable; what is not written is kept for the next time, except
+    where only the node of an account is away."""
+    waiting = iter(services.last_uses.take().items())
+    while batch := list(islice(waiting, BATCH_MAX)):
+        try:
+            await _write(services, batch)
+        except DatabaseUnavailable:
+            services.last_uses.put_back([*batch, *waiting])
+            raise
+
+
+async def write_at_the_end(services: Services) -> None:
+    """Write what is left when the process ends, if the database takes it."""
+    with suppress(DatabaseUnavailable):
+        await write(services)
+
+
+async def _write(services: Services, batch: list[tuple[Used, int]]) -> None:
+    try:
+        await services.database.write(partial(write_uses, uses=[(*key, at) for key, at in batch]))
+    except NodeAway:
+        for key, at in batch:
+            try:
+                await services.database.write(partial(write_uses, uses=[(*key, at)]))
+            except NodeAway:
+                continue

@@ -1,0 +1,37 @@
+"""The store of when keys were last used."""
+
+from collections.abc import Iterable
+
+from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
+from farebox.storage.every_bucket import rows_everywhere
+from farebox.storage.sql import Connection, rows
+
+
+def write_uses(connection: Connection, uses: Iterable[tuple[str, str, str, int]]) -> None:
+    """Account, kind, key and time (milliseconds since the epoch) of each; an earlier time changes nothing."""
+    for account_id, kind, key_id, at in uses:
+        key = find_key(connection, account_id)
+        if key is not None:
+            connection.execute(
+                "INSERT INTO last_uses (bucket, account_id, kind, key_id, used_at) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (bucket, account_id, kind, key_id) DO UPDATE SET used_at = excluded.used_at "
+                "WHERE last_uses.used_at < excluded.used_at",
+                (*key, kind, key_id, at),
+            )
+
+
+def uses_of(connection: Connection, account_id: str, kind: str) -> dict[str, int]:
+    """When the account's keys of this kind were last used, by their ID."""
+    found = rows(
+        connection,
+        f"SELECT key_id, used_at FROM last_uses WHERE {OF_ACCOUNT} AND kind = ?",
+        (*key_of(connection, account_id), kind),
+    )
+    return dict(found)
+
+
+def all_uses(connection: Connection, kind: str) -> dict[str, int]:
+    """The same of all accounts."""
+    return dict(
+        rows_everywhere(connection, "SELECT key_id, used_at FROM last_uses WHERE bucket = ? AND kind = ?", kind)
+    )
