@@ -40,7 +40,9 @@ def window(period: Period, at: int, zones: Zones = ()) -> Span:
     The window in which the zone is changed ends as it would have without; the next begins there, and ends by the new
     zone. So no moment is in two windows, and what was spent in one counts until it ends.
     """
-    floor, zone = _since(period, at, zones) if zones else (0, UTC_NAME)
+    if not zones:
+        return _window(period, at, UTC_NAME)
+    floor, zone = _since(period, at, zones)
     found = _window(period, at, zone)
     return found if found.start >= floor else Span(floor, found.end)
 

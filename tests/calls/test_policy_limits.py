@@ -124,4 +124,4 @@ async def test_what_cannot_be_read_is_not_let_past_the_limits(farebox: Farebox) 
     add(customer, "all", NANOS_PER_USD)
     assert send() == (400, 2901)
     add(customer, "block", 1, resource={"model": "demo/gold"}, action={"type": "block"})
-    assert send() == (403, 2971), "it may be the model that is blocked"
+    assert send() == (400, 2940), "it may be the model that is blocked"

@@ -457,7 +457,7 @@ _OF_NOBODY = {  # bucket, account and the rest of a row; table → what else is 
     "lots": ("0, 'nobody', 'x', 'credit', 1, 1, 50, NULL, 1, 0", None),
     "usage_hours": ("0, 'nobody', 0, 'demo', 'demo-1', 1, 5, 0, 0", None),
     "app_holds": ("0, 'nobody', 'app:x', 'job'", "bucket, account_id, hold_id, label"),
-    "budgets": ("0, 'nobody', 's', 0, 0, 0, 0", None),
+    "budgets": ("0, 'nobody', 's', 0, 0, 0, 0, NULL", None),
 }
 
 

@@ -34,9 +34,10 @@ CAUSES: Final = (
 """Why calls fail: what happened to their responses, or the kind of error returned instead."""
 
 JOBS: Final = (
-    "alone", "auto_top_up", "configuration", "evaluations", "expiry", "http_sweeper", "instances", "jobs_late",
-    "journal", "journals_left", "log_push", "messages", "meter_events", "operator_alarms", "processor_events",
-    "rates", "refunds", "spans", "sqlite_writer", "top_ups", "trouble", "upstream_sweeper", OTHER,
+    "alone", "auto_top_up", "configuration", "custom_domains", "evaluations", "expiry", "http_sweeper", "instances",
+    "jobs_late", "journal", "journals_left", "last_uses", "log_push", "messages", "meter_events", "operator_alarms",
+    "processor_events", "rates", "refunds", "spans", "spend_alerts", "sqlite_writer", "top_ups", "trouble",
+    "upstream_sweeper", OTHER,
 )  # fmt: skip
 """Background work: the jobs of farebox.worker, and other tasks supervised by farebox.jobs."""
 
