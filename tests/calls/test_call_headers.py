@@ -23,10 +23,12 @@ def test_metadata_that_is_ignored_is_reported(customer: Customer) -> None:
         ('{"cf.x":1,"y":2}', {"y": 2}, "entries whose names begin with 'cf.'"),
         (json.dumps({"cf.x": 1} | many), dict.fromkeys("abcde", 1), "'cf.'; all but the first 5"),
         ('{"a":1,"b":null}', None, "all of it: the value of 'b' is not a string, a number or a boolean"),
+        ('{"a":1e999,"b":1}', None, "all of it: a number in it is out of range"),
+        ('{"a":' + "[" * 3000 + "]" * 3000 + "}", None, "all of it: it is nested too deeply"),
+        ("[1]", None, "all of it: it is not a JSON object"),
         ('{"a":{"b":1}}', None, "all of it: the value of 'a'"),
         ('{"a\\r\\nx":[]}', None, "all of it: the value of 'a\\\\r\\\\nx'"),
         ('{"\\u00fc":[]}', None, "all of it: the value of '\\\\xfc'"),
-        ("[1]", None, "all of it: it is not a JSON object"),
         ("team=red", None, "all of it: it is not JSON"),
         ("", None, ""),
     ]

@@ -1,7 +1,7 @@
 """A call's metadata and its caller's own prices, from the request's headers."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -12,6 +12,7 @@ from farebox.pricing.custom_cost import CustomCost, InvalidCustomCost, custom_co
 
 _NAME_SHOWN: Final = 32
 _entries: Final = msgspec.json.Decoder(dict[str, str | int | float | bool])
+_values: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -30,7 +31,7 @@ def metadata_of(headers: RequestHeaders) -> Metadata:
     try:
         entries = _entries.decode(text)
     except msgspec.ValidationError:
-        return Metadata(ignored=_wrong_entry(msgspec.json.decode(text)))
+        return Metadata(ignored=_wrong_entry(text))
     except (msgspec.DecodeError, RecursionError):
         return Metadata(ignored="all of it: it is not JSON")
     kept = {key: value for key, value in entries.items() if not key.startswith(METADATA_RESERVED)}
@@ -42,10 +43,14 @@ def metadata_of(headers: RequestHeaders) -> Metadata:
     return Metadata(dict(list(kept.items())[:METADATA_ENTRIES_MAX]) or None, "; ".join(ignored))
 
 
-def _wrong_entry(value: Any) -> str:
-    if not isinstance(value, dict):
+def _wrong_entry(text: str) -> str:
+    try:
+        value = _values.decode(text)
+    except msgspec.DecodeError:
         return "all of it: it is not a JSON object"
-    wrong = next((key for key, each in value.items() if each is None or isinstance(each, list | dict)), None)
+    except RecursionError:
+        return "all of it: it is nested too deeply"
+    wrong = next((key for key, each in value.items() if bytes(each)[:1] in (b"n", b"[", b"{")), None)
     if wrong is None:
         return "all of it: a number in it is out of range"
     shown = ascii(wrong[:_NAME_SHOWN])
