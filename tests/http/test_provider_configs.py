@@ -133,7 +133,7 @@ STORE = {"alias": "a", "default_config": True, "provider_slug": "openai", "secre
         (STORE | {"alias": "my key"}, "alias", "Invalid: must match"),
         (STORE | {"alias": ""}, "alias", "String must contain at least 1 character(s)"),
         (STORE | {"default_config": "yes"}, "default_config", "Expected boolean, received string"),
-        (STORE | {"secret": "two words"}, "secret", "Invalid: must match"),
+        (STORE | {"secret": "two words"}, "secret", "This is not a key for openai: the key has characters"),
         (STORE | {"secret": "fbx_x"}, "secret", "This is an access token of Farebox"),
         (STORE | {"rate_limit": 1.5}, "rate_limit", "Expected integer, received float"),
         (STORE | {"rate_limit": -1}, "rate_limit", "Number must be greater than or equal to 0"),

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from farebox.providers.catalogue import PROVIDERS, Metering, format_of, upstream_path
+from farebox.providers.catalogue import PROVIDERS, format_of, upstream_path
 from farebox.providers.formats.base import Observed, ParsedRequest, ResponseReader, WireFormat
+from farebox.providers.provider import Metering
 
 BY_SLUG = {provider.slug: provider for provider in PROVIDERS}
 

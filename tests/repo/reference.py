@@ -1,5 +1,5 @@
-"""Generates the reference pages from the program itself: docs/settings.md, docs/cli.md and the table of a top-up's life
-in src/farebox/payments/README.md. `make docs` calls it.
+"""Generates the reference pages from the program itself: docs/settings.md, docs/cli.md, the tables of docs/providers.md
+and that of a top-up's life in src/farebox/payments/README.md. `make docs` calls it.
 
 The tests beside it check that the pages are up to date.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from farebox.settings import PREFIX, Settings
+from tests.repo.providers_page import providers_page
 
 ROOT = Path(__file__).parents[2]
 PAYMENTS = ROOT / "src/farebox/payments/README.md"
@@ -139,7 +140,7 @@ def _below(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    for page, text in (("settings.md", settings_page()), ("cli.md", cli_page())):
+    for page, text in (("settings.md", settings_page()), ("cli.md", cli_page()), ("providers.md", providers_page())):
         (ROOT / "docs" / page).write_text(text)
         sys.stdout.write(f"docs/{page}\n")
     PAYMENTS.write_text(payments_page())

@@ -21,8 +21,8 @@ from farebox.calls.stages import CallContext, Responded
 from farebox.calls.watch import Watch
 from farebox.memfile import Body
 from farebox.metrics.families import CACHE_LOOKUPS
-from farebox.providers.catalogue import CALLER_KEY_HEADERS
 from farebox.providers.formats.base import Observed
+from farebox.providers.provider import CALLER_KEY_HEADERS
 from farebox.runtime.observers import best_effort
 from farebox.runtime.response_cache import Recalled
 from farebox.runtime.services import Services

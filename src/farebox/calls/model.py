@@ -11,9 +11,9 @@ from farebox.gateway import GatewayConfig, SpendRule
 from farebox.memfile import Body
 from farebox.policies.decide import PolicyLimit
 from farebox.pricing.custom_cost import CustomCost
-from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.outline import Outline
+from farebox.providers.provider import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.providers.reading import Place, Read
 from farebox.providers.upstream import SentHead
 from farebox.runtime.provider_access import ProviderAccess
@@ -106,6 +106,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     key_limit: "KeyLimit | None" = None
     secrets: tuple[str, ...] = ()
     """What no response may contain: the operator's key, or what the account has stored; not the caller's own key."""
+    models: Mapping[str, str] = {}
+    """The models behind the names that the key's owner has given them (providers.credential.Credential)."""
+    is_named_by_owner: bool = False
+    """Whether the request's model is one of those."""
     format: WireFormat | None
     """None if the path costs nothing, or where own_key and the path cannot be metered."""
     parsed: ParsedRequest | None

@@ -122,7 +122,7 @@ def _further(context: CallContext, terms: Terms, own: ModelPrice, further: Furth
 
 def applied_price(context: CallContext, terms: Terms, observed: Observed) -> tuple[ModelPrice, tuple[str, ...]]:
     """The price of what the provider applied, and notes for the receipt."""
-    asked, model = terms.parsed.context, observed.billed_model
+    asked, model = terms.parsed.context, observed.billed_model or _deployed(context, terms, observed)
     if not (asked or observed.context or model):
         return known_price(context, terms, terms.price, observed.usage or {})
     applied = {**asked, **observed.context}
@@ -140,6 +140,16 @@ def applied_price(context: CallContext, terms: Terms, observed: Observed) -> tup
         price = price if standard is None else _costlier(terms, price, standard)
     price, doubts = known_price(context, terms, price, observed.usage or {})
     return price, (*notes, *doubts)
+
+
+def _deployed(context: CallContext, terms: Terms, observed: Observed) -> str:
+    """The model behind a deployment, as the response says; empty if its owner has said which it is, or if the response
+    names none that has a price."""
+    call, requested = context.call, terms.parsed.model
+    if not call.access.provider.deploys or terms.price.is_own or call.is_named_by_owner:
+        return ""
+    model = observed.model or ""
+    return model if model != requested and find_price(context, model, {}) is not None else ""
 
 
 def known_price(

@@ -9,17 +9,19 @@ from msgspec.structs import replace
 
 from farebox.calls.model import Call, Routing
 from farebox.errors import AUTO_UNAVAILABLE, INVALID_REQUEST, Problem
-from farebox.http.build_call import ProxyRequest, RouteName, compat_call
+from farebox.http.build_call import compat_call
 from farebox.http.parse_body import parse_body
 from farebox.http.payer import access_of, flag, payer_of
+from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.route_refusals import REFUSED
 from farebox.http.steps import OF_ONE_STEP, Steps, common_trace
 from farebox.model import in_models
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Markup, ModelPrice
 from farebox.providers.capabilities import Candidate, candidates_of, capabilities, routed_name, slug_of
-from farebox.providers.catalogue import Plain, format_of
+from farebox.providers.catalogue import format_of
 from farebox.providers.needs import Needs, read_needs
+from farebox.providers.provider import Plain
 from farebox.providers.reading import AUTO_MODEL, common_path
 from farebox.routing.graph import targets_of
 from farebox.runtime.services import Services

@@ -1,109 +1,42 @@
 """From an HTTP request to a Call: which provider, which path, which format, whose key, which options."""
 
-import re
-from urllib.parse import parse_qsl, quote, urlencode
-
-import msgspec
 from msgspec.structs import replace
 
 from farebox.calls.cache import is_cacheable, scope_of
-from farebox.calls.model import CacheUse, Call, KeyLimit, TraceContext
-from farebox.calls.watch import Watch
+from farebox.calls.model import CacheUse, Call, KeyLimit
 from farebox.errors import (
     INVALID_REQUEST,
     NOT_METERED,
     REQUEST_REFUSED,
     Problem,
 )
-from farebox.gateway import ServedGateway
 from farebox.http.caching import cache_use
-from farebox.http.credentials import is_ours
-from farebox.http.exchange import RequestHeaders
+from farebox.http.call_way import Way, way_of
 from farebox.http.forwarded_headers import forwarded_headers
 from farebox.http.metadata import custom_cost_of, metadata_of
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
-from farebox.http.payer import Payer, access_of, alias_of, flag, payer_of
+from farebox.http.payer import Payer, access_of, alias_of, flag
+from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.token_models import check_model, check_policies
 from farebox.http.trace_context import trace_of
 from farebox.memfile import Body
-from farebox.model import AccessToken
-from farebox.policies.decide import Policies
 from farebox.providers.audio.length import TooLong
-from farebox.providers.catalogue import (
-    CALLER_KEY_QUERY,
-    UNMETERED,
-    Metering,
-    Plain,
-    Provider,
-    format_of,
-    upstream_path,
-)
-from farebox.providers.formats.base import InvalidRequest, WireFormat
+from farebox.providers.catalogue import format_of, upstream_path
+from farebox.providers.credential import Credential
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFormat
 from farebox.providers.formats.bounds import is_light
-from farebox.providers.formats.workers_ai_run import QUEUED
 from farebox.providers.naming import custom_path
 from farebox.providers.outline import reassemble
+from farebox.providers.provider import Metering, Plain, Provider
 from farebox.providers.reading import Place, Read, read_as, read_call, read_common, read_named
 from farebox.providers.upstream import SentHead
-from farebox.runtime.own_providers import OwnProviders
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.services import Services
 
-_OPERATOR_DROPPED_QUERY = frozenset({CALLER_KEY_QUERY, "access_token", "callback", "fields", "oauth_token"})
-"""What a query may not say on the operator's key, as it hides the usage; also whatever begins with `$`, and forms of
-the response (`alt`) that are not JSON."""
-_QUEUED_QUERY = "queueRequest"
-"""Asks Workers AI to respond later, where its cost cannot be read."""
-_RESPONSE_FORMS = ("json", "sse")
 _BACKOFFS = ("constant", "linear", "exponential")
 _DIGITS_MAX = 12
-_leads_up = re.compile(r"(?:^|/|%2f|%5c)\.\.?(?:;[^/]*)?(?:$|/|%2f|%5c)", re.IGNORECASE).search
-"""Whether a path has a segment that some server takes for the folder itself, or the one above it."""
-
-
 COMMON = frozenset({"compat", "rest"})
 """What stands in a URL where the body names the provider."""
-
-
-class RouteName(msgspec.Struct, frozen=True):
-    """The name of a dynamic route that is called in the place of a model, or what may be the alias of a model."""
-
-    name: str
-    path: str
-    """Of the common form."""
-    is_alias: bool
-
-
-class ProxyRequest(msgspec.Struct, frozen=True):
-    """One request to one provider, as a URL or a universal step asks for it."""
-
-    log_id: str
-    account_id: str
-    gateway_id: str
-    gateway: ServedGateway
-    slug: str
-    path: str
-    query: str
-    method: str
-    headers: RequestHeaders
-    body: Body
-    watch: Watch
-    own_key: bool
-    """The request has a provider key of the caller's own."""
-    own: OwnProviders
-    """The keys that are stored for the gateway, and the account's custom providers."""
-    known: dict[str, Call]
-    """What earlier requests with the same head had in common, by provider; see calls.model.Call."""
-    step: int = 0
-    coded: bool = False
-    """The body is in a content coding that the provider may know."""
-    client: str = ""
-    """The address of the caller."""
-    token: AccessToken | None = None
-    policies: Policies | None = None
-    """Of the gateway; None: it has none."""
-    trace: TraceContext | None = None
-    """Of one step among several: they belong to one trace. None: it is as the headers say."""
 
 
 def known_call(services: Services, request: ProxyRequest) -> Call | None:
@@ -136,11 +69,11 @@ async def native_call(services: Services, request: ProxyRequest) -> Call:
     access = access_of(services, request.own, request.slug)
     path = upstream_path(access.provider, request.path)
     metering = format_of(access.provider, request.method, path)
-    payer = _payer(services, request, access, metering, path)
+    way = way_of(services, request, access, metering, path)
     place = Place(access.provider.slug, request.method, path, _content_type(request))
     wire = None if isinstance(metering, Plain) else metering
-    read = await _read(services, request, wire, place, own=payer.own)
-    return _call(services, request, access, metering, path, payer, read)
+    read = await _read(services, request, wire, place, own=way.payer.own)
+    return _call(services, request, access, metering, path, way, read)
 
 
 async def _read(services: Services, request: ProxyRequest, wire: WireFormat | None, place: Place, *, own: bool) -> Read:
@@ -200,28 +133,10 @@ async def compat_call(services: Services, request: ProxyRequest, chosen: str = "
         raise Problem(INVALID_REQUEST, f"{access.provider.name} does not offer `{request.path}` in this form.")
     path = found.path if access.custom is None else custom_path(found.path, versioned=access.custom.versioned)
     metering = format_of(access.provider, request.method, path)
-    payer = _payer(services, request, access, metering, path)
+    way = way_of(services, request, access, metering, path)
     if isinstance(read, InvalidRequest):
         raise unreadable(read)
-    return _call(services, request, access, metering, path, payer, read)
-
-
-def _payer(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> Payer:
-    """Who pays for a call of this path. Raises Problem."""
-    if "." in path and _leads_up(path):
-        raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads out of where the provider's API is.")
-    payer = payer_of(services, access, request.own, request.gateway, request.headers, own_key=request.own_key)
-    if payer.own:
-        return payer
-    if metering is UNMETERED:
-        raise Problem(
-            NOT_METERED,
-            f"Farebox cannot tell what {request.method} {path[:200]} of {access.provider.name} costs, so it is not "
-            "called on the operator's key.",
-        )
-    if _queued(request.query):
-        raise Problem(NOT_METERED, f"Not on the operator's key: {QUEUED}.")
-    return payer
+    return _call(services, request, access, metering, path, way, read)
 
 
 def _content_type(request: ProxyRequest) -> str:
@@ -234,9 +149,10 @@ def _call(
     access: ProviderAccess,
     metering: Metering,
     path: str,
-    payer: Payer,
+    way: Way,
     read: Read,
 ) -> Call:
+    payer, credential = way.payer, way.credential
     _check_read(access.provider, read, own=payer.own)
     gateway, header, metadata = request.gateway, request.headers.get, metadata_of(request.headers)
     retry_delay = _number(header("cf-aig-retry-delay"), 0, 60_000)
@@ -251,14 +167,15 @@ def _call(
         key_alias="" if payer.stored is None else payer.stored.alias,
         key_id="" if payer.stored is None else payer.stored.config_id,
         key_limit=_key_limit(payer),
-        secrets=_secrets(access, payer),
+        secrets=_secrets(access, credential),
+        models={} if credential is None else credential.models,
         format=None if isinstance(metering, Plain) else metering,
         parsed=None,
         method=request.method,
-        url=_url(access, path, request, own=payer.own),
+        url=way.url,
         path=path,
         place=Place(access.provider.slug, request.method, path, _content_type(request)),
-        headers=forwarded_headers(request.headers, access, path, metering, payer, coded=request.coded),
+        headers=forwarded_headers(request.headers, access, path, metering, way, coded=request.coded),
         sent_head=SentHead(),
         content_type=_content_type(request),
         request_timeout_ms=_response_timeout(services, request, own=payer.own),
@@ -288,6 +205,9 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
     """The call of this request, with what is `known` from its head. `cached_as`: the key of its response in the cache,
     if that is known. Raises Problem."""
     _check_read(known.access.provider, read, own=known.own_key)
+    as_read = read
+    if known.models and read.parsed is not None and read.parsed.model in known.models:
+        read = replace(read, parsed=_of_model(read.parsed, known.models[read.parsed.model]))
     limits = request.gateway.spend_limits
     if read.parsed is None and known.format is not None and limits is not None and limits.enabled and limits.rules:
         raise Problem(INVALID_REQUEST, "The gateway's spend limits cannot count this request: its body cannot be read.")
@@ -301,13 +221,19 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
         known,
         log_id=request.log_id,
         parsed=read.parsed,
+        is_named_by_owner=read is not as_read,
         body=body,
         outline=outline,
         started_at=services.clock.now_ms(),
         client=request.client,
-        cache=None if known.cache is None else _cache_use(known, request.body, body, read, cached_as),
+        cache=None if known.cache is None else _cache_use(known, request.body, body, as_read, cached_as),
     )
     return call if request.policies is None else check_policies(request.policies, call, request.token, read)
+
+
+def _of_model(parsed: ParsedRequest, model: str) -> ParsedRequest:
+    """The same of the model that is behind a name of the key's owner."""
+    return replace(parsed, model=model, demand=replace(parsed.demand, model=model))
 
 
 def _may_cache(request: ProxyRequest, metering: Metering) -> bool:
@@ -343,33 +269,6 @@ def _response_timeout(services: Services, request: ProxyRequest, *, own: bool) -
     return max(wanted, services.settings.request_timeout_min_ms)
 
 
-def _url(access: ProviderAccess, path: str, request: ProxyRequest, *, own: bool) -> str:
-    query = request.query
-    if query and (not own or f"{CALLER_KEY_QUERY}=" in query):
-        pairs = parse_qsl(query, keep_blank_values=True)
-        if own:
-            kept = [(name, value) for name, value in pairs if name != CALLER_KEY_QUERY or not is_ours(value)]
-        else:
-            kept = [(name, value) for name, value in pairs if _may_forward_parameter(name, value)]
-        query = urlencode(kept, quote_via=quote)
-    return f"{access.base_url}/{path}?{query}" if query else f"{access.base_url}/{path}"
-
-
-def _queued(query: str) -> bool:
-    """Whether the query has the response put off."""
-    if _QUEUED_QUERY.lower() not in query.lower():
-        return False
-    pairs = parse_qsl(query, keep_blank_values=True)
-    return any(name.lower() == _QUEUED_QUERY.lower() and value.lower() not in ("false", "0") for name, value in pairs)
-
-
-def _may_forward_parameter(name: str, value: str) -> bool:
-    """Whether a query may say this on the operator's key: not what hides the usage, or makes another call of it."""
-    if name == "alt":
-        return value in _RESPONSE_FORMS
-    return name not in _OPERATOR_DROPPED_QUERY and not name.startswith("$")
-
-
 def _key_limit(payer: Payer) -> KeyLimit | None:
     stored = payer.stored
     if stored is None or stored.rate_limit is None:
@@ -377,10 +276,10 @@ def _key_limit(payer: Payer) -> KeyLimit | None:
     return KeyLimit(stored.config_id, stored.rate_limit, stored.rate_seconds)
 
 
-def _secrets(access: ProviderAccess, payer: Payer) -> tuple[str, ...]:
+def _secrets(access: ProviderAccess, credential: Credential | None) -> tuple[str, ...]:
     """What is sent to the provider that the caller need not know, and no response may tell."""
     sent = () if access.custom is None else access.custom.secrets
-    return sent if payer.key is None else (payer.key, *sent)
+    return sent if credential is None else (*credential.secrets, *sent)
 
 
 def _number(text: str | None, low: int, high: int) -> int | None:

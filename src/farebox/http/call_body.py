@@ -15,7 +15,8 @@ from farebox.http.parse_body import in_helper
 from farebox.limits.held import Lease
 from farebox.memfile import LARGE_BYTES, Body, LargeBody, MemoryFile, whole
 from farebox.offload.decode import decode_into
-from farebox.providers.catalogue import Plain, format_of, provider_of, upstream_path
+from farebox.providers.catalogue import format_of, provider_of, upstream_path
+from farebox.providers.provider import Plain
 from farebox.runtime.services import Services
 
 EXPANSION_MAX: Final = 200

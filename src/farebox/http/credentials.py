@@ -13,7 +13,7 @@ import msgspec
 
 from farebox.errors import INVALID_REQUEST, TOKEN_REJECTED, Problem
 from farebox.model import AccessToken, Permission
-from farebox.providers.catalogue import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
+from farebox.providers.provider import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.runtime.configuration import Configuration
 from farebox.vault import TOKEN_PREFIX
 

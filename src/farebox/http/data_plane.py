@@ -19,7 +19,7 @@ from farebox.errors import (
 )
 from farebox.gateway import GatewayConfig
 from farebox.http import cross_origin
-from farebox.http.build_call import COMMON, ProxyRequest, RouteName, known_call, native_call
+from farebox.http.build_call import COMMON, known_call, native_call
 from farebox.http.caching import answered_from_cache, serve_missed
 from farebox.http.call_body import body_of, check_credit
 from farebox.http.call_target import RUN, Target, target_of
@@ -31,6 +31,7 @@ from farebox.http.parse_body import shutting_down
 from farebox.http.payer import pays_itself
 from farebox.http.permits import Permit, Understood, permit_of
 from farebox.http.provider_errors import Form
+from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.route_steps import named_steps
 from farebox.http.router import shown
 from farebox.http.run_form import run_call

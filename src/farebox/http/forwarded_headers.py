@@ -1,11 +1,11 @@
 """The headers that a request has at the provider: the caller's, without what is not for the provider, and the key."""
 
 from farebox.errors import INVALID_REQUEST, Problem
+from farebox.http.call_way import Way
 from farebox.http.credentials import carries_ours
 from farebox.http.exchange import RequestHeaders
-from farebox.http.payer import Payer
-from farebox.providers.catalogue import CALLER_KEY_HEADERS, Metering
 from farebox.providers.naming import LOOP_NAME, PASSES_MAX, passed_before, stored_key_header
+from farebox.providers.provider import CALLER_KEY_HEADERS, Metering
 from farebox.runtime.provider_access import CustomAccess, ProviderAccess
 
 _DROPPED = frozenset(
@@ -37,11 +37,11 @@ or project of the operator's a call is for."""
 
 
 def forwarded_headers(
-    headers: RequestHeaders, access: ProviderAccess, path: str, metering: Metering, payer: Payer, *, coded: bool
+    headers: RequestHeaders, access: ProviderAccess, path: str, metering: Metering, way: Way, *, coded: bool
 ) -> list[tuple[str, str]]:
     """The headers for the provider, of a request of this path. With a key in the place of the caller's, no credential
     of the caller's goes along. `coded`: the body stays in its content coding. Raises Problem (INVALID_REQUEST)."""
-    key, provider = payer.key, access.provider
+    payer, credential, provider = way.payer, way.credential, access.provider
     set_by_account = {} if access.custom is None else _custom_headers(headers, access.custom)
     forwarded = []
     for name, value in headers.items():
@@ -50,15 +50,15 @@ def forwarded_headers(
             continue
         if plain == "content-encoding" and not coded:
             continue
-        if plain in CALLER_KEY_HEADERS and (key is not None or carries_ours(value)):
+        if plain in CALLER_KEY_HEADERS and (credential is not None or carries_ours(value)):
             continue
         if not payer.own and plain.startswith(_OPERATOR_DROPPED_PREFIXES):
             continue
         if plain in set_by_account and plain not in CALLER_KEY_HEADERS:
             continue
         forwarded.append((name, value))
-    if key is not None:
-        forwarded.append(stored_key_header(provider, path, metering, key))
+    if credential is not None and credential.word:
+        forwarded.append(stored_key_header(provider, path, metering, credential))
     forwarded.append(("accept-encoding", "identity"))  # the usage must be readable in the passing bytes
     present = {name for name, _ in forwarded}
     if not present.isdisjoint(CALLER_KEY_HEADERS):

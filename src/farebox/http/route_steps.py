@@ -18,9 +18,10 @@ from farebox.errors import (
 )
 from farebox.gateway import SpendRule
 from farebox.http.auto_steps import auto_steps
-from farebox.http.build_call import ProxyRequest, RouteName, compat_call
+from farebox.http.build_call import compat_call
 from farebox.http.metadata import metadata_of
 from farebox.http.parse_body import parse_body
+from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.route_refusals import REFUSED
 from farebox.http.steps import OF_ONE_STEP, Steps, common_trace, no_provider
 from farebox.providers.reading import AUTO_MODEL, ROUTE_PREFIX, read_fields

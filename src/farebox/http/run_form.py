@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from farebox.calls.model import Call
 from farebox.errors import MODEL_NOT_FOUND, NO_ROUTE, Problem
-from farebox.http.build_call import ProxyRequest, RouteName, compat_call, native_call
+from farebox.http.build_call import compat_call, native_call
 from farebox.http.parse_body import parse_body
+from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.memfile import part_of
 from farebox.providers.catalogue import provider_of
 from farebox.providers.naming import is_custom

@@ -31,13 +31,14 @@ from farebox.errors import (
     ZDR_UNAVAILABLE,
     Problem,
 )
-from farebox.http.build_call import ProxyRequest, RouteName, compat_call, native_call
+from farebox.http.build_call import compat_call, native_call
 from farebox.http.caching import OLD_NAMES, answered_from_cache, serve_missed
 from farebox.http.credentials import StepHeaders, read_credentials
 from farebox.http.exchange import RequestHeaders
 from farebox.http.key_limit import count_key
 from farebox.http.parse_body import parse_body
 from farebox.http.payer import switch
+from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.router import tidy_path
 from farebox.http.server.headers import split_target
 from farebox.http.sink import HttpSink

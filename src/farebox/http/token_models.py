@@ -7,7 +7,8 @@ from farebox.calls.policy_check import policed
 from farebox.errors import MODEL_NOT_ALLOWED, Problem
 from farebox.model import AccessToken
 from farebox.policies.decide import Policies
-from farebox.providers.catalogue import FREE, format_of
+from farebox.providers.catalogue import format_of
+from farebox.providers.provider import FREE
 from farebox.providers.reading import Read
 
 _counts_tokens = re.compile(r"models/(?P<model>[^/:]+):countTokens$").search

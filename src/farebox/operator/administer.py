@@ -14,6 +14,7 @@ from farebox.ledger.commands import Command, Conflict, Correct, Grant, Outcome, 
 from farebox.ledger.posting import apply
 from farebox.model import AccessToken, Account, Balance, Permission
 from farebox.money import format_usd
+from farebox.operator.provider_keys import key_problem
 from farebox.periods import is_zone
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import compat_model
@@ -27,7 +28,6 @@ _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CAUSE_ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 _MODEL = re.compile(r"[a-z0-9._-]{1,64}/[^\s/*][^\s*]{0,199}|[a-z0-9._-]{1,64}/\*")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
-_API_KEY = re.compile(r"[\x21-\x7e]+")
 
 
 class Refused(Exception):
@@ -266,10 +266,10 @@ def set_provider(
     empty key removes it.
     """
     slug, default_url = _provider(name)
+    if api_key and (wrong := key_problem(slug, api_key)):
+        raise Refused(wrong)
     if slug == "demo":
         raise Refused("the demo provider sets itself up: run `farebox serve --demo`")
-    if api_key and not _API_KEY.fullmatch(api_key):
-        raise Refused("the key has characters that no HTTP header can carry: copy it again, without spaces or quotes")
     before = {row.name: row for row in config.list_providers(connection)}.get(slug)
     if base_url is None:
         url = default_url if before is None else before.base_url

@@ -53,6 +53,7 @@ LIST_IDS: Mapping[str, str] = MappingProxyType(
         "openrouter": "openrouter",
         "cohere": "cohere",
         "workers-ai": "cloudflare",
+        "azure-openai": "azure",
     }
 )
 """Farebox's provider slug → the provider's id in the price list."""

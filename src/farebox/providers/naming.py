@@ -7,7 +7,8 @@ import re
 from typing import Final
 
 from farebox.custom_provider import CUSTOM
-from farebox.providers.catalogue import FREE, Metering, Provider, Route, key_header, provider_of
+from farebox.providers.catalogue import key_header, provider_of
+from farebox.providers.credential import Credential
 from farebox.providers.formats.anthropic_messages import AnthropicMessages
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.formats.cohere import CohereChat, CohereEmbed, CohereRerank
@@ -18,6 +19,7 @@ from farebox.providers.formats.openai_chat import OpenAIChat
 from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
 from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
+from farebox.providers.provider import FREE, Metering, Provider, Route
 
 _DOTTED: Final = re.compile(r"(?<=\d)\.(?=\d)")
 LOOP_NAME: Final = "farebox"
@@ -84,9 +86,12 @@ def passed_before(header: str | None) -> int:
     return sum(part.partition(";")[0].strip().lower() == LOOP_NAME for part in parts)
 
 
-def stored_key_header(provider: Provider, path: str, metering: Metering, key: str) -> tuple[str, str]:
+def stored_key_header(provider: Provider, path: str, metering: Metering, credential: Credential) -> tuple[str, str]:
     """Name and value of the header that carries a stored key. A custom provider takes it where the API of its path
     does."""
+    key = credential.word
+    if credential.bearer:
+        return "authorization", f"Bearer {key}"
     if is_custom(provider.slug) and isinstance(metering, AnthropicMessages):
         return "x-api-key", key
     if is_custom(provider.slug) and isinstance(metering, GoogleGenerate | GoogleEmbed):

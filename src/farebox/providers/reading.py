@@ -13,11 +13,12 @@ import msgspec
 from msgspec.structs import replace
 
 from farebox.memfile import whole
-from farebox.providers.catalogue import PROVIDERS, Plain, Provider, format_of, provider_of, upstream_path
+from farebox.providers.catalogue import PROVIDERS, format_of, provider_of, upstream_path
 from farebox.providers.formats import bodies, bounds, multipart
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, TooComplex, WireFormat
 from farebox.providers.naming import compat_model, is_custom, metered_as
 from farebox.providers.outline import Outline, edited, outline_of
+from farebox.providers.provider import Plain, Provider
 from farebox.routing.conditions import MISSING, value_at
 
 RAISES: Final = (InvalidRequest,)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from farebox.pricing.custom_costs import CustomCosts
-from farebox.providers.catalogue import Provider
+from farebox.providers.provider import Provider
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
 from farebox.http.validation import invalid
 from farebox.providers.catalogue import provider_of
+from farebox.providers.credential import KEY_BYTES_MAX, InvalidKey, word_of
 from farebox.runtime.own_providers import OwnProviders, secret_place
 from farebox.runtime.services import Services
 from farebox.storage.account_keys import AccountKey, find_key
@@ -38,7 +39,8 @@ CONFIGS_MAX = 100
 """Of one gateway."""
 PERIOD_SECONDS = 60
 
-Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=4096, pattern=r"^[\x21-\x7e]+$")]
+Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_BYTES_MAX, pattern=r"^[\x20-\x7e\t\r\n]+$")]
+"""One word, or what the provider has keys of: see `Provider.keys`."""
 Whole = Annotated[float, msgspec.Meta(ge=0, le=1_000_000_000)]
 
 
@@ -97,10 +99,10 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
     gateway = await services.configuration.gateway(account_id, gateway_id)
     if gateway is None:
         raise Problem(NOT_FOUND, "Not Found")
-    _check_secret(body.secret)
     own = await services.configuration.own_providers(account_id, gateway_id)
     limit, period = _limits(body)
     at, provider = services.clock.now_ms(), _slug(services, own, body.provider_slug)
+    _check_secret(provider, body.secret)
     usual_id = f"{gateway_id}_{provider}_{body.alias}" if body.secret is None else services.ids.account_id()
     config = ProviderConfigRow(
         config_id=services.ids.log_id(),
@@ -133,11 +135,11 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
 async def replace(request: Request, body: ProviderConfigReplace) -> Response:
     """The key is replaced for all that use the same secret."""
     services, account_id = request.services, request.account_id
-    _check_secret(body.secret)
     at = services.clock.now_ms()
 
     def write(connection: Connection) -> ProviderConfig:
         config, secret = _found(connection, request)
+        _check_secret(config.provider, body.secret)
         key = find_key(connection, account_id)
         assert key is not None
         sealed = services.vault.encrypt(body.secret, secret_place(account_id, secret.secret_id))
@@ -174,10 +176,17 @@ def _found(connection: Connection, request: Request) -> tuple[ProviderConfigRow,
     return config, secret
 
 
-def _check_secret(secret: str | None) -> None:
+def _check_secret(slug: str, secret: str | None) -> None:
     """Raises InvalidInput."""
-    if secret is not None and is_ours(secret):
+    if secret is None:
+        return
+    if is_ours(secret):
         raise invalid("This is an access token of Farebox, not a key at a provider", "body", "secret")
+    provider = provider_of(slug)
+    try:
+        (word_of if provider is None else provider.keys)(secret)
+    except InvalidKey as error:
+        raise invalid(f"This is not a key for {slug}: {error}", "body", "secret") from error
 
 
 def _limits(body: ProviderConfigCreate) -> tuple[int | None, int | None]:

@@ -79,7 +79,7 @@ PERPLEXITY: Final = Reading(
 )
 
 
-_UNCOUNTED: Final = ("models", "plugins", "search_parameters", "web_search_options")
+_UNCOUNTED: Final = ("models", "plugins", "search_parameters", "web_search_options", "data_sources")
 """Fields that make a provider use another model, or search, at a price that no usage object reports."""
 
 
@@ -111,6 +111,7 @@ class _Head(msgspec.Struct):
     plugins: Any = None
     search_parameters: Any = None
     web_search_options: Any = None
+    data_sources: Any = None
     deferred: Any = None
     extra_body: Any = None
     google: Any = None
@@ -170,6 +171,8 @@ class OpenAIChat(bodies.JsonBody):
     asked, because some of them (Mistral) reject a request with that field."""
     new_limit: bool = True
     """Whether the provider knows `max_completion_tokens`."""
+    newer_limit: bool = False
+    """Whether `max_completion_tokens` is the limit of every model, whatever it is called."""
     total_counts: bool = False
     """Whether only `total_tokens` includes reasoning (Google's compatible endpoint)."""
     legacy: bool = False
@@ -215,7 +218,7 @@ class OpenAIChat(bodies.JsonBody):
         names = [name for name in ("max_completion_tokens", "max_tokens") if bodies.given(top.get(name))]
         if not names:
             model = msgspec.json.decode(top.get("model", b'""'))
-            newer = self.new_limit and not self.legacy and _NEW_LIMIT_MODELS.match(str(model))
+            newer = self.new_limit and not self.legacy and (self.newer_limit or _NEW_LIMIT_MODELS.match(str(model)))
             names = ["max_completion_tokens" if newer else "max_tokens"]
         return bodies.changed(body, **dict.fromkeys(names, tokens))
 
@@ -254,7 +257,9 @@ class OpenAIChat(bodies.JsonBody):
         return tuple(found)
 
     def _unmetered(self, head: _Head) -> str | None:
-        if head.deferred is head.models is head.plugins is head.search_parameters is head.web_search_options is None:
+        if head.deferred is head.models is head.plugins is head.search_parameters is None and (
+            head.web_search_options is head.data_sources is None
+        ):
             return None  # the common case
         if head.deferred not in (None, False):
             return "a deferred completion is acknowledged before its usage is known"

@@ -1,0 +1,120 @@
+"""Which way a call goes: who pays for it, with which key, and to which URL."""
+
+import re
+from urllib.parse import parse_qsl, quote, urlencode
+
+import msgspec
+
+from farebox.errors import (
+    INVALID_REQUEST,
+    KEY_UNKNOWN,
+    KEY_UNREADABLE,
+    NOT_METERED,
+    OWN_KEY_REQUIRED,
+    PROVIDER_UNAVAILABLE,
+    Problem,
+)
+from farebox.http.credentials import is_ours
+from farebox.http.payer import Payer, payer_of
+from farebox.http.proxy_request import ProxyRequest
+from farebox.providers.credential import Credential, InvalidKey
+from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.formats.workers_ai_run import QUEUED
+from farebox.providers.placing import Placed, address, placed
+from farebox.providers.provider import CALLER_KEY_QUERY, UNMETERED, Metering
+from farebox.runtime.provider_access import ProviderAccess
+from farebox.runtime.services import Services
+
+_OPERATOR_DROPPED_QUERY = frozenset({CALLER_KEY_QUERY, "access_token", "callback", "fields", "oauth_token"})
+"""What a query may not say on the operator's key, as it hides the usage; also whatever begins with `$`, and forms of
+the response (`alt`) that are not JSON."""
+_QUEUED_QUERY = "queueRequest"
+"""Asks Workers AI to respond later, where its cost cannot be read."""
+_RESPONSE_FORMS = ("json", "sse")
+_leads_up = re.compile(r"(?:^|/|%2f|%5c)\.\.?(?:;[^/]*)?(?:$|/|%2f|%5c)", re.IGNORECASE).search
+"""Whether a path has a segment that some server takes for the folder itself, or the one above it."""
+
+
+class Way(msgspec.Struct, frozen=True):
+    """The way of a call."""
+
+    payer: Payer
+    credential: Credential | None
+    """What `payer.key` comes to at the place that the path names; None where nothing is put in the place of what the
+    caller sent."""
+    url: str
+
+
+def way_of(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> Way:
+    """The way of a call of this path. Raises Problem."""
+    if "." in path and _leads_up(path):
+        raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads out of where the provider's API is.")
+    payer = payer_of(services, access, request.own, request.gateway, request.headers, own_key=request.own_key)
+    if not payer.own:
+        _check_metered(request, access, metering, path)
+    try:
+        where = placed(access.provider, path)
+        url = f"{address(access.base_url, where)}/{where.path}"
+    except InvalidRequest as error:
+        raise Problem(INVALID_REQUEST, str(error)) from error
+    query = _query(request.query, own=payer.own)
+    credential = None if payer.key is None else _credential(access, payer, payer.key, where)
+    return Way(payer, credential, f"{url}?{query}" if query else url)
+
+
+def _check_metered(request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> None:
+    """Raises Problem if the operator's key is not for this."""
+    if metering is UNMETERED:
+        raise Problem(
+            NOT_METERED,
+            f"Farebox cannot tell what {request.method} {path[:200]} of {access.provider.name} costs, so it is not "
+            "called on the operator's key.",
+        )
+    if _queued(request.query):
+        raise Problem(NOT_METERED, f"Not on the operator's key: {QUEUED}.")
+
+
+def _credential(access: ProviderAccess, payer: Payer, key: str, where: Placed) -> Credential:
+    """The one of the key's that is for this place. Raises Problem."""
+    provider, whose = access.provider, "operator's" if payer.stored is None else f"stored ({payer.stored.alias!r})"
+    try:
+        found = provider.keys(key)
+    except InvalidKey as error:
+        kind = PROVIDER_UNAVAILABLE if payer.stored is None else KEY_UNREADABLE
+        raise Problem(kind, f"The {whose} key for {provider.name} cannot be used: {error}.") from error
+    for one in found:
+        bound = payer.own or all(name in one.places for name in provider.bound)
+        if bound and one.is_for(where.fields):
+            return one
+    named = ", ".join(f"{name} {value!r}" for name, value in where.fields.items() if name != "host")
+    raise Problem(
+        OWN_KEY_REQUIRED if payer.stored is None else KEY_UNKNOWN,
+        f"The {whose} key for {provider.name} is not for the {named}.",
+    )
+
+
+def _query(query: str, *, own: bool) -> str:
+    """The query as it is forwarded."""
+    if not query or (own and f"{CALLER_KEY_QUERY}=" not in query):
+        return query
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if own:
+        kept = [(name, value) for name, value in pairs if name != CALLER_KEY_QUERY or not is_ours(value)]
+    else:
+        kept = [(name, value) for name, value in pairs if _may_forward_parameter(name, value)]
+    return urlencode(kept, quote_via=quote)
+
+
+def _queued(query: str) -> bool:
+    """Whether the query has the response put off."""
+    if _QUEUED_QUERY.lower() not in query.lower():
+        return False
+    pairs = parse_qsl(query, keep_blank_values=True)
+    return any(name.lower() == _QUEUED_QUERY.lower() and value.lower() not in ("false", "0") for name, value in pairs)
+
+
+def _may_forward_parameter(name: str, value: str) -> bool:
+    """Whether a query may say this on the operator's key: not what hides the usage, or makes another call of it."""
+    if name == "alt":
+        return value in _RESPONSE_FORMS
+    return name not in _OPERATOR_DROPPED_QUERY and not name.startswith("$")

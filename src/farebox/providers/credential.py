@@ -1,0 +1,85 @@
+"""Keys at providers as they are stored: one word, as most; or at a cloud an object of JSON that says where it is for,
+which models its deployments are, and what is signed with. A list of such objects is a key for several places.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+
+import msgspec
+
+KEY_BYTES_MAX: Final = 32 * 2**10
+"""Of what is stored."""
+_is_word: Final = re.compile(r"[\x21-\x7e]{1,4096}").fullmatch
+"""What a header can carry, without spaces."""
+_KEYS_MAX: Final = 32
+
+
+class InvalidKey(ValueError):
+    """It is no key of this provider. The message says what is wrong, for whoever stores it, and quotes none of it."""
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """One key."""
+
+    word: str
+    """What goes into the header for the provider's key; empty where requests are signed instead."""
+    places: Mapping[str, frozenset[str]] = {}
+    """By a field of `Provider.place`: the values that the key is for; of a field that is not named, any."""
+    models: Mapping[str, str] = {}
+    """The model that is behind a name of the key's owner: a deployment, an inference profile."""
+    bearer: bool = False
+    """Whether the word goes into `authorization` wherever the provider expects its key otherwise."""
+    secrets: tuple[str, ...] = ()
+    """What no response may tell."""
+
+    def __repr__(self) -> str:
+        return f"Credential(places={dict(self.places)!r})"
+
+    def is_for(self, fields: Mapping[str, str]) -> bool:
+        """Whether it may be used at this place."""
+        return all(fields.get(name, "") in values for name, values in self.places.items())
+
+
+Reader = Callable[[str], tuple[Credential, ...]]
+"""The keys in a stored text. Raises InvalidKey."""
+S = TypeVar("S")
+
+
+def word_of(text: str) -> tuple[Credential, ...]:
+    """The key of nearly all providers. Raises InvalidKey."""
+    if not _is_word(text):
+        raise InvalidKey(
+            "the key has characters that no HTTP header can carry: copy it again, without spaces or quotes"
+        )
+    return (Credential(text, secrets=(text,)),)
+
+
+def is_object(text: str) -> bool:
+    """Whether the text is written as JSON, rather than one word."""
+    return text.lstrip()[:1] in ("{", "[")
+
+
+def objects_of(text: str, kind: type[S]) -> list[S]:
+    """The object, or those of a list. Raises InvalidKey, without a word of what was given: an error of a decoder may
+    quote it."""
+    if len(text) > KEY_BYTES_MAX:
+        raise InvalidKey(f"the key is larger than {KEY_BYTES_MAX} bytes")
+    given = text.lstrip()
+    try:
+        if given[:1] == "[":
+            keys = msgspec.json.decode(given, type=list[kind])  # type: ignore[valid-type]  # a type that is a value
+        else:
+            keys = [msgspec.json.decode(given, type=kind)]
+    except msgspec.ValidationError as error:
+        raise InvalidKey(f"the key is not as it should be: {_without_values(str(error))}") from None
+    except (ValueError, RecursionError):
+        raise InvalidKey("the key is not JSON") from None
+    if not 1 <= len(keys) <= _KEYS_MAX:
+        raise InvalidKey(f"a list has 1 to {_KEYS_MAX} keys")
+    return keys
+
+
+def _without_values(message: str) -> str:
+    """The decoder's message with the names of fields only: those it quotes in backticks, and types."""
+    return message if "Invalid" not in message else "a value is invalid" + message[message.rfind(" - at") :]

@@ -1,0 +1,47 @@
+"""Where at a provider a request goes, if that is in its path: a resource, a region, a project. The host is made of
+these names alone, each of which has been matched by a pattern that no host's separators fit."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.provider import Provider
+
+_NOT_FILLED: Final = re.compile(r"\{\w+\}")
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """Where a request goes."""
+
+    fields: Mapping[str, str]
+    """As the path names them, in lower case; and `host` where the provider makes that of them."""
+    path: str
+    """What follows the base URL."""
+
+
+def placed(provider: Provider, path: str) -> Placed:
+    """Where a request of this canonical path goes. Raises InvalidRequest if the path does not say."""
+    if provider.place is None:
+        return Placed({}, path)
+    found = provider.place.match(path)
+    if found is None:
+        raise InvalidRequest(f"The path does not say where: {provider.name} is called at {provider.place_example}.")
+    fields = {name: value.lower() for name, value in found.groupdict().items() if value is not None}
+    rest = path[found.end("prefix") :] if "prefix" in fields else path
+    fields.pop("prefix", None)
+    return Placed({**fields, **(provider.hosts(fields) if provider.hosts else {})}, rest)
+
+
+def address(base_url: str, where: Placed) -> str:
+    """The base URL with its `{names}` filled in. Raises InvalidRequest if there are further ones, which the operator
+    has to fill in."""
+    if "{" not in base_url:
+        return base_url
+    for name, value in where.fields.items():
+        base_url = base_url.replace(f"{{{name}}}", value)
+    if _NOT_FILLED.search(base_url):
+        raise InvalidRequest("The provider has no URL here: the operator sets one with `farebox provider set`.")
+    return base_url

@@ -1,0 +1,62 @@
+"""The rows of the clouds that serve models of many makers to customers of their own."""
+
+import re
+from typing import Final
+
+from farebox.providers import azure
+from farebox.providers.formats.base import WireFormat
+from farebox.providers.formats.named_by_path import NamedByPath
+from farebox.providers.formats.openai_audio import OpenAISpeech, OpenAITranscript
+from farebox.providers.formats.openai_chat import OpenAIChat
+from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
+from farebox.providers.formats.openai_images import OpenAIImages
+from farebox.providers.formats.openai_responses import OpenAIResponses
+from farebox.providers.provider import Provider, Route, get, move, post
+
+_RESOURCE, _DEPLOYMENT = azure.RESOURCE, azure.DEPLOYMENT
+_AZURE_OPERATIONS: Final[tuple[tuple[str, WireFormat], ...]] = (
+    (r"chat/completions", OpenAIChat(newer_limit=True)),
+    (r"completions", OpenAIChat(name="openai_completions", legacy=True)),
+    (r"embeddings", OpenAIEmbeddings()),
+    (r"images/(?:generations|edits)", OpenAIImages()),
+    (r"audio/speech", OpenAISpeech()),
+    (r"audio/(?:transcriptions|translations)", OpenAITranscript()),
+)
+_DEPLOYED: Final = re.compile(rf"/deployments/(?P<model>{_DEPLOYMENT})/")
+
+
+def _azure_routes() -> tuple[Route, ...]:
+    """Each operation by the path of a deployment, and in the newer form, where the body names it."""
+    deployed = rf"{_RESOURCE}/openai/deployments/{_DEPLOYMENT}/"
+    return (
+        *(post(deployed + path, NamedByPath(wire, _DEPLOYED)) for path, wire in _AZURE_OPERATIONS),
+        *(post(rf"{_RESOURCE}/openai/v1/{path}", wire) for path, wire in _AZURE_OPERATIONS),
+        post(rf"{_RESOURCE}/openai/(?:v1/)?responses", OpenAIResponses()),
+        get(rf"{_RESOURCE}/openai/(?:v1/)?models(?:/[\w.:-]+)?"),
+    )
+
+
+CLOUDS: Final = (
+    Provider(
+        "azure-openai",
+        "Azure OpenAI",
+        "https://{resource}.openai.azure.com",
+        _azure_routes(),
+        (
+            # Cloudflare's path, and that path as OpenAI's SDK for Azure continues it.
+            move(rf"^({_RESOURCE})/(?:{_DEPLOYMENT}/)?deployments/(?={_DEPLOYMENT}/)", r"\1/openai/deployments/"),
+            move(
+                rf"^({_RESOURCE})/(?!openai/)(?={_DEPLOYMENT}/(?:chat|completions|embeddings|images|audio)\b)",
+                r"\1/openai/deployments/",
+            ),
+        ),
+        key_header="api-key",
+        chat_path=None,
+        aliases=("azure",),
+        place=re.compile(rf"(?P<prefix>(?P<resource>{_RESOURCE})/)"),
+        place_example="azure-openai/{resource}/{deployment}/… or azure-openai/{resource}/openai/v1/…",
+        keys=azure.keys_of,
+        bound=("resource",),
+        deploys=True,
+    ),
+)

@@ -1,0 +1,102 @@
+"""The generated parts of docs/providers.md: of each provider its URL, its key, its prices, and how its paths are read.
+The text around them is written by hand."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from farebox.pricing.compiler import LIST_IDS
+from farebox.providers import azure
+from farebox.providers.catalogue import PROVIDERS
+from farebox.providers.provider import FREE, Provider, Route
+
+PAGE = Path(__file__).parents[2] / "docs/providers.md"
+_NAMES = (
+    (azure.RESOURCE, "{resource}"),
+    (azure.DEPLOYMENT, "{deployment}"),
+    (r"models(/[\w.:@-]+(/[\w.:-]+){0,3})?", "models(/{model})?"),
+    (r"(models|tunedModels)/[\w.-]+", "models/{model}"),
+    (r"(models|tunedModels)(/[\w.-]+)?", "models(/{model})?"),
+    (r"@[a-z]+/[\w.-]+/[\w.-]+", "{model}"),
+    (r"[\w.:-]+", "{model}"),
+    (r"[\w.-]+", "{model}"),
+)
+"""Patterns of names in paths, and what stands for them."""
+_BLOCK = "<!-- `{slug}`, written by `make docs` -->\n{text}<!-- its end -->"
+
+
+def providers_page() -> str:
+    """docs/providers.md, with what the table of providers says of each; of one that it lacks, at the end."""
+    page = PAGE.read_text()
+    for provider in PROVIDERS:
+        block = _BLOCK.format(slug=provider.slug, text=_block(provider))
+        pattern = _BLOCK.format(slug=re.escape(provider.slug), text=".*?")
+        if not re.search(pattern, page, re.DOTALL):
+            page += f"\n## {provider.name}\n\n{_BLOCK.format(slug=provider.slug, text='')}\n"
+        page = re.sub(pattern, lambda _, block=block: block, page, flags=re.DOTALL)  # type: ignore[misc]
+    return page
+
+
+def _block(provider: Provider) -> str:
+    lines = ["", "| | |", "| --- | --- |"]
+    names = ", ".join(f"`{name}`" for name in (provider.slug, *provider.aliases))
+    lines.append(f"| name | {names} |")
+    lines.append(f"| base URL | {_base_url(provider)} |")
+    lines.append(f"| key | {_key(provider)} |")
+    lines.append(f"| prices | {_prices(provider)} |")
+    if provider.chat_path:
+        lines.append(f"| on `compat` | {'chat, embeddings' if provider.embeddings_path else 'chat'} |")
+    lines += ["", "| path | read as |", "| --- | --- |"]
+    lines += [f"| `{path}` | {read} |" for path, read in _paths(provider)]
+    return "\n".join(lines) + "\n\n"
+
+
+def _base_url(provider: Provider) -> str:
+    return f"`{provider.base_url}`" if provider.base_url else "the operator's own: `farebox provider set --base-url`"
+
+
+def _key(provider: Provider) -> str:
+    header = "`authorization: Bearer`" if provider.key_header == "authorization" else f"`{provider.key_header}`"
+    return header + (f"; the operator's is for a {' and a '.join(provider.bound)}" if provider.bound else "")
+
+
+def _prices(provider: Provider) -> str:
+    listed = LIST_IDS.get(provider.slug)
+    if provider.slug == "demo":
+        return "its own"
+    return f"genai-prices `{listed}`" if listed else "the operator's own: `farebox price set`"
+
+
+def _paths(provider: Provider) -> Iterator[tuple[str, str]]:
+    shown: dict[str, str] = {}
+    for route in provider.routes:
+        for path in _spellings(route):
+            shown.setdefault(path, "free" if route[2] is FREE else f"`{getattr(route[2], 'name', '')}`")
+    yield from shown.items()
+
+
+def _spellings(route: Route) -> Iterator[str]:
+    text = route[1].pattern
+    for pattern, name in _NAMES:
+        text = text.replace(pattern, name)
+    text = text.replace("(?:", "(").replace("v1(beta|alpha)?", "v1beta")
+    for path in _alternatives(text):
+        yield f"{route[0]} {path}"
+
+
+def _alternatives(text: str) -> list[str]:
+    """Each string that a pattern of literals, alternatives in brackets and `?` stands for."""
+    pieces, depth, start = [], 0, 0
+    for at, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == "|" and not depth:
+            pieces.append(text[start:at])
+            start = at + 1
+    if pieces:
+        return [path for piece in (*pieces, text[start:]) for path in _alternatives(piece)]
+    group = re.search(r"\((?:[^()]|\([^()]*\))*\)\??", text)
+    if group is None:
+        return [text]
+    optional = group[0].endswith("?")
+    inside = [*([""] if optional else []), *_alternatives(group[0].removesuffix("?")[1:-1])]
+    return [text[: group.start()] + one + rest for one in inside for rest in _alternatives(text[group.end() :])]
