@@ -139,6 +139,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     dlp: Dlp | None = None
     guardrails: Guardrails | None = None
     log_classification: bool = False
+    """The operator's classifier says of each call in its log what it was for."""
     log_management: Annotated[int, msgspec.Meta(ge=10_000, le=10_000_000)] | None = None
     log_management_strategy: Literal["STOP_INSERTING", "DELETE_OLDEST"] | None = None
     logpush: bool = False

@@ -32,12 +32,17 @@ class _Settings(Protocol):
     def guardrails_key(self) -> str: ...
     @property
     def guardrails_model(self) -> str: ...
+    @property
+    def classifier_url(self) -> str: ...
+    @property
+    def classifier_key(self) -> str: ...
 
 
 def check_together(settings: _Settings) -> None:
     """Raises ValueError, naming the setting that is wrong."""
     _check_money_in(settings)
     _check_scorer(settings)
+    _check_classifier(settings)
 
 
 def _check_money_in(settings: _Settings) -> None:
@@ -64,3 +69,10 @@ def _check_scorer(settings: _Settings) -> None:
         raise ValueError("FAREBOX_GUARDRAILS_URL must begin with https:// or http://")
     if (settings.guardrails_key or settings.guardrails_model) and not settings.guardrails_url:
         raise ValueError("FAREBOX_GUARDRAILS_URL is empty: without it there is no scorer to be asked")
+
+
+def _check_classifier(settings: _Settings) -> None:
+    if settings.classifier_url and not _URL.fullmatch(settings.classifier_url):
+        raise ValueError("FAREBOX_CLASSIFIER_URL must begin with https:// or http://")
+    if settings.classifier_key and not settings.classifier_url:
+        raise ValueError("FAREBOX_CLASSIFIER_URL is empty: without it there is no classifier to be asked")

@@ -108,9 +108,7 @@ class Settings:
         "Request fields that are refused on the operator's key, as `PROVIDER:FIELD,…`, for example "
         "`openai:service_tier`; `*` for every provider.",
     )
-    refused_tools: str = _setting(
-        "", "The same for tools, by type or kind, for example `anthropic:web_search,openai:mcp`."
-    )
+    refused_tools: str = _setting("", "The same for tools, by type or kind, such as `anthropic:web_search,openai:mcp`.")
     account_calls_max: int = _setting(
         1000,
         "The same for one account, which receives 429; it is also never given more than half of what the others leave.",
@@ -207,6 +205,9 @@ class Settings:
         "", "Model of Llama Guard at a server of OpenAI's form, whose base URL the scorer's then is; empty: a hook."
     )
     guardrails_timeout_ms: int = _setting(5_000, "Longest wait for its answer.", 100, 120_000)
+    classifier_url: str = _setting("", "The classifier of logs (docs/observability.md); empty: there is none.")
+    classifier_key: str = _setting("", "Its key, sent as `Authorization: Bearer`.", secret=True)
+    classifier_timeout_ms: int = _setting(30_000, "Longest wait for its answer.", 100, 120_000)
     stripe_secret_key: str = _setting(
         "", "Secret key of the Stripe account that takes payments; empty: no payments.", secret=True
     )

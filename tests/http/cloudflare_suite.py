@@ -5,7 +5,12 @@
 The tests come out of the SDK's source distribution on PyPI when this runs; nothing of Cloudflare's is kept in this
 repository. They use fixed ids, so before each test the harness (not the product) wipes the accounts and seeds them
 anew: for billing by the program's own use-cases (a saved card, a purchase, an auto top-up, a spending limit, usage),
-otherwise with gateways, a log, a dynamic route, datasets, an evaluation, a custom provider and a DLP profile.
+otherwise with gateways, a log, a dynamic route, datasets, an evaluation, custom providers with keys, a destination for
+logs and a DLP profile.
+
+Three values with which the suite creates gateways stand for none that anything could be done with, so that Farebox
+refuses them: a public key of sixteen x, and a key and a template of Stripe's that are neither. The plugin sends real
+ones in their place (`REAL_VALUES`); everything else goes out as the suite has it.
 """
 
 import argparse
@@ -27,6 +32,8 @@ from pathlib import Path
 
 import httpx
 import msgspec
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fake_stripe import RunningFakeStripe, start_fake_stripe
 from farebox.billing import auto_top_up, top_up
@@ -34,6 +41,7 @@ from farebox.calls import spending_limit
 from farebox.calls.evaluations import EVALUATORS
 from farebox.custom_provider import CustomProviderConfig
 from farebox.gateway import GatewayConfig
+from farebox.log_destination import DestinationSecrets, LogDestination, destination_place
 from farebox.runtime.own_providers import secret_place
 from farebox.runtime.services import Services
 from farebox.screening.own_profiles import Entry, OwnProfile
@@ -44,6 +52,7 @@ from farebox.storage.custom_providers import CustomProviderRow, put_provider
 from farebox.storage.datasets import DatasetRow, EvaluationRow, add_evaluation, put_dataset
 from farebox.storage.dlp_profiles import DlpProfileRow, put_profile
 from farebox.storage.gateways import GatewayRow, put_gateway
+from farebox.storage.log_destinations import DestinationRow, put_destination
 from farebox.storage.provider_configs import SecretRow, put_secret
 from farebox.storage.routes import DeploymentRow, RouteRow, VersionRow, add_route, add_version
 from farebox.storage.sql import Connection
@@ -80,8 +89,19 @@ def main() -> int:
             "PYTHONPATH": str(Path(__file__).parent),
             "TEST_API_BASE_URL": f"{farebox.url}/client/v4",
             "FAREBOX_TEST_RESET_URL": reset_url,
+            "FAREBOX_TEST_REAL_VALUES": json.dumps(real_values()),
         }
         return subprocess.run(command, cwd=suite, env=environment, check=False).returncode
+
+
+def real_values() -> dict[str, str]:
+    """By the suite's own values, in the fields that the plugin knows."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+    return {
+        "logpush_public_key": key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
+        "authorization": "sk_test_of_the_suite",
+        "payload": json.dumps({"event_name": "e", "payload": {"stripe_customer_id": "cus_1", "value": "$cost"}}),
+    }
 
 
 def prepared(cache: Path) -> tuple[Path, Path]:
@@ -175,7 +195,8 @@ def _served(folder: Path, fake: Fake) -> contextlib.AbstractContextManager[Fareb
         stripe_secret_key="sk_test_suite",
         stripe_webhook_secret="whsec_suite",
         stripe_api_base=fake.running.url,
-        guardrails_url="http://127.0.0.1:9/judge",  # nothing is called through the gateways with guardrails
+        guardrails_url="http://127.0.0.1:9/judge",  # nothing is called through gateways that need this or the next
+        classifier_url="http://127.0.0.1:9/classify",
     )
 
 
@@ -262,15 +283,22 @@ def seed_gateways(farebox: Farebox, *, without_gateway: bool) -> None:
 
 def _own_providers(connection: Connection, services: Services, at: int) -> None:
     """The custom provider that is read and deleted, one for keys, and the key that a config without one names."""
-    key, config = (
-        key_of(connection, LAB),
-        msgspec.json.encode(CustomProviderConfig(name="x", base_url="https://x.test")),
-    )
-    for provider_id, slug in (("182bd5e5-6e1a-4fe4-a799-aa6d9a6ab26e", "first"), ("second", "provider_slug")):
+    key = key_of(connection, LAB)
+    providers = ((PROVIDER, "first"), ("second", "provider_slug"), ("third", "spans"))
+    config = msgspec.json.encode(CustomProviderConfig(name="x", base_url="https://example.com"))
+    for provider_id, slug in providers:
         put_provider(connection, key, CustomProviderRow(provider_id, slug, config, None, at, at))
     secret_id = f"{GATEWAY}_custom-provider_slug_alias"
+    _put_secret(connection, services, secret_id, "custom-provider_slug", "", at)
+    _put_secret(connection, services, "authorization", "custom-spans", "store_id", at)
+    to = LogDestination(type="http", url="https://logs.example.com")
+    none = services.vault.encrypt(msgspec.json.encode(DestinationSecrets()).decode(), destination_place(LAB))
+    put_destination(connection, key, DestinationRow(msgspec.json.encode(to).decode(), none, at, at))
+
+
+def _put_secret(connection: Connection, services: Services, secret_id: str, slug: str, store: str, at: int) -> None:
     sealed = services.vault.encrypt("sk-of-the-suite", secret_place(LAB, secret_id))
-    put_secret(connection, key, SecretRow(secret_id, "custom-provider_slug", "", sealed, "…", at))
+    put_secret(connection, key_of(connection, LAB), SecretRow(secret_id, slug, store, sealed, "…", at))
 
 
 def _rename(connection: Connection, payment_id: str) -> None:

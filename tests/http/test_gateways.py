@@ -104,25 +104,17 @@ def test_all_invalid_fields_are_reported_at_once(gateways: Gateways) -> None:
     assert {error["code"] for error in response.json()["errors"]} == {7001}
 
 
-@pytest.mark.parametrize(
-    ("field", "requested", "empty"),
-    [
-        ("log_classification", True, False),
-    ],
-)
-def test_unsupported_fields_are_refused_not_ignored(
-    gateways: Gateways, field: str, requested: object, empty: object
-) -> None:
-    gateways.create("plain", **{field: empty})
+def test_what_the_server_cannot_do_is_refused_not_ignored(gateways: Gateways) -> None:
+    gateways.create("plain", log_classification=False)
     for response in (
-        gateways("POST", body={"id": "more"} | GATEWAY_FIELDS | {field: requested}),
-        gateways("PUT", "plain", GATEWAY_FIELDS | {field: requested}),
-        gateways("PATCH", "plain", {field: requested}),
+        gateways("POST", body={"id": "more"} | GATEWAY_FIELDS | {"log_classification": True}),
+        gateways("PUT", "plain", GATEWAY_FIELDS | {"log_classification": True}),
+        gateways("PATCH", "plain", {"log_classification": True}),
     ):
         assert response.status_code == 400
         (error,) = response.json()["errors"]
-        assert error["path"] == ["body", field]
-        assert "not available in this release" in error["message"]
+        assert error["path"] == ["body", "log_classification"]
+        assert "FAREBOX_CLASSIFIER_URL" in error["message"]
 
 
 def test_lists_are_searched_and_paged(gateways: Gateways) -> None:

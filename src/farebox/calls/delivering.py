@@ -1,5 +1,5 @@
-"""What deliveries of both kinds have in common (calls.log_push, calls.meter_events): which gateways have something that
-waits, how often what failed is tried again, and who is told."""
+"""What deliveries of all kinds have in common (calls.log_push, calls.meter_events, calls.classify): which gateways have
+something that waits, how often what failed is tried again, and who is told."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -90,7 +90,7 @@ def failed(
         add_notice(connection, *gateway.key, notice_id, "export_failing", content, at)
 
 
-WHAT: Final[dict[Kind, str]] = {"push": "logpush", "meter": "stripe"}
+WHAT: Final[dict[Kind, str]] = {"push": "logpush", "meter": "stripe", "classify": "log_classification"}
 """The field of the gateway that asks for it."""
 
 

@@ -33,8 +33,8 @@ from farebox.runtime.services import Services
 from farebox.storage.calls import CallRow, ReceiptRow
 from farebox.storage.exports import (
     GatewayKey,
-    call_to_push,
     find_state,
+    logged_call,
     mark_delivered,
     put_state,
     sizes_waiting,
@@ -144,7 +144,7 @@ def _next_batch(gateway: GatewayKey, waiting: list[tuple[str, int, int]]) -> _Ba
 
 def _read(connection: Connection, gateway: GatewayKey, log_ids: Sequence[str]) -> list[CallRow]:
     """The calls of a file, without those that have been removed from the log meanwhile."""
-    found = (call_to_push(connection, gateway, log_id) for log_id in log_ids)
+    found = (logged_call(connection, gateway, log_id) for log_id in log_ids)
     return [call for call in found if call is not None]
 
 

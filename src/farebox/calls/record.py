@@ -15,7 +15,7 @@ from farebox.pricing.receipt import Receipt, make_receipt
 from farebox.pricing.stored_receipt import stored
 from farebox.runtime.verdicts import notes_of
 from farebox.screened import Screened
-from farebox.storage.calls import METER, PUSH, CallDetail, CallRow
+from farebox.storage.calls import CLASSIFY, METER, PUSH, CallDetail, CallRow
 
 _COST_MAX = 2**53 - 1
 """Nano-dollars, in the log and in spend limits: an account says what its own providers' models cost, and those what was
@@ -225,12 +225,14 @@ class CallRecord(msgspec.Struct, CallWritten):
 
     def _exports(self) -> int:
         """What is to be sent elsewhere of it (storage.calls). Stripe hears of what was paid for, from credit or with a
-        key of the account's own, where the provider has answered."""
-        call, outcome = self.call, self.ended.outcome
-        push = PUSH if call.logged and call.gateway.logpush else 0
-        if call.gateway.stripe is None:
-            return push
-        return push | METER if outcome == "charged" or (outcome == "own_key" and self.success) else push
+        key of the account's own, where the provider has answered. The classifier reads the bodies that the log has."""
+        call, ended = self.call, self.ended
+        exports = PUSH if call.logged and call.gateway.logpush else 0
+        if call.gateway.log_classification and ended.request_body and ended.response_body:
+            exports |= CLASSIFY if self.success and not ended.cached else 0
+        if call.gateway.stripe is not None:
+            exports |= METER if ended.outcome == "charged" or (ended.outcome == "own_key" and self.success) else 0
+        return exports
 
     def _cached_tokens(self) -> tuple[int, int]:
         read, write = (self.priced.usage.get(meter) for meter in ("cache_read_tokens", "cache_write_tokens"))

@@ -15,6 +15,7 @@ from farebox.http.control import (
     accounts,
     billing,
     cards,
+    classification,
     custom_costs,
     custom_providers,
     deliveries,
@@ -271,6 +272,9 @@ SERVED: tuple[Route, ...] = (
           result=log_destination.Logpush, summary="Push logs nowhere"),
     Route(method="GET", path=f"{OWN}/gateways/{{gateway_id}}/meter-events", handler=deliveries.meter_events,
           permissions=READ, result=deliveries.Deliveries, summary="How events for a gateway's Stripe meter get on"),
+    Route(method="GET", path=f"{OWN}/gateways/{{gateway_id}}/tasks", handler=classification.tasks,
+          permissions=READ, takes=classification.TasksQuery, result=list[classification.Task],
+          summary="What a gateway's calls were for, and how their models fit that"),
 
     Route(method="GET", path=ALIASES, handler=model_aliases.list_all, permissions=READ, shape=Shape.PAGE,
           takes=Paging, result=model_aliases.Alias, summary="List the model aliases of the account"),

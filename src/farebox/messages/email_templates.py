@@ -64,9 +64,9 @@ TEXTS: dict[str, str] = {
         "the calls show by how much."
     ),
     "export_failing": (
-        "What a gateway of your account is to send elsewhere of its calls (its logs, or events for a Stripe meter) "
-        "cannot be delivered. Nothing is lost as long as the logs are kept: it is tried again and again. Check the "
-        "destination, or the key."
+        "What a gateway of your account is to send elsewhere of its calls (its logs, events for a Stripe meter, or "
+        "questions to the classifier) cannot be delivered. Nothing is lost as long as the logs are kept: it is tried "
+        "again and again. Check the destination, or the key."
     ),
     "provider_key_trouble": (
         "A provider rejected your key, or your account there has no credit. Calls to it with your key receive 503 "

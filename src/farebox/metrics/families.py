@@ -87,6 +87,11 @@ SCORER_SECONDS = Family(
     per_unit=MICROS,
     bounds=_SECONDS,
 )
+CLASSIFIED = Family(
+    name="farebox_classified_total",
+    help="Questions to the classifier of logs, by what came of them.",
+    labels=(Label("result", ("classified", "unknown", "failed")),),
+)
 SHARED_CACHE = Family(
     name="farebox_shared_cache_requests_total",
     help="What was asked of the shared cache (FAREBOX_CACHE_URL), by what became of it.",
@@ -269,7 +274,7 @@ COUNTED: Final = (
     CALLS_IN_FLIGHT, HELD_BYTES, HELD_REFUSED, CALL_SECONDS, FIRST_BYTE_SECONDS, HOLD_SECONDS, SETTLE_SECONDS,
     IMPLAUSIBLE_USAGE, KEY_TROUBLE, UPSTREAM_FAILURES, UPSTREAM_RESENT, MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS,
     SLOW_COMMANDS, WRITE_QUEUE, JOURNALED, JOURNAL_ENTRIES, JOURNAL_BYTES, JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS,
-    DELIVERIES, SPANS, SPANS_WAITING, LOG_FILES, LOGS_PUSHED, METER_EVENTS, ALARMS, JOB_RESTARTS, JOBS_LATE,
+    DELIVERIES, SPANS, SPANS_WAITING, LOG_FILES, LOGS_PUSHED, METER_EVENTS, CLASSIFIED, ALARMS, JOB_RESTARTS, JOBS_LATE,
     ALARMS_DROPPED, LOG_DROPPED, RELOADS, LAG, WORKER_DEATHS,
 )  # fmt: skip
 """What processes count, each in its row of the sheet."""

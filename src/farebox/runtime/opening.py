@@ -25,6 +25,7 @@ from farebox.providers.http1.opening import Guard
 from farebox.providers.http1.pool import PooledUpstream
 from farebox.providers.reading import Refused, parse_refusals
 from farebox.runtime import last_uses, operator_alarms
+from farebox.runtime.classifier import Classifier, classifier_of
 from farebox.runtime.configuration import Configuration
 from farebox.runtime.instances import present
 from farebox.runtime.journal import Journal
@@ -93,6 +94,7 @@ async def open_services(
             refusals=_refusals(settings),
             zdr=_zdr(settings),
             scorer=_scorer(stack, settings, jobs),
+            classifier=_classifier(stack, settings, clock, jobs),
             auto_models=_auto_models(settings),
             held=ByteBudget(settings.held_bytes_max, settings.account_held_bytes_max),
             calls=CallsInFlight(settings.calls_max, settings.account_calls_max),
@@ -215,6 +217,16 @@ def _scorer(stack: AsyncExitStack, settings: Settings, jobs: Jobs) -> Scorer | N
     upstream = PooledUpstream(connect_seconds=seconds, proxies=proxies(), failed=jobs.failed)
     stack.push_async_callback(upstream.close)
     return scorer_of(settings, upstream)
+
+
+def _classifier(stack: AsyncExitStack, settings: Settings, clock: Clock, jobs: Jobs) -> Classifier | None:
+    """The operator's classifier, with connections of its own too. Raises SettingsError."""
+    if not settings.classifier_url:
+        return None
+    seconds = min(settings.connect_timeout_ms, settings.classifier_timeout_ms) / 1000
+    upstream = PooledUpstream(connect_seconds=seconds, proxies=proxies(), failed=jobs.failed)
+    stack.push_async_callback(upstream.close)
+    return classifier_of(settings, upstream, clock)
 
 
 def _guard(settings: Settings) -> Guard:

@@ -25,6 +25,7 @@ from farebox.pricing.unseen import Rules
 from farebox.providers.capabilities import Candidate
 from farebox.providers.reading import Refused
 from farebox.providers.upstream import Upstream
+from farebox.runtime.classifier import Classifier
 from farebox.runtime.configuration import Configuration
 from farebox.runtime.journal import Journal
 from farebox.runtime.pending_alarms import Alarms
@@ -84,6 +85,8 @@ class Services:
     """Helper processes for work that would block the event loop."""
     scorer: Scorer | None = None
     """Judges texts for gateways with guardrails; None: the operator has set none."""
+    classifier: Classifier | None = None
+    """Says what calls were for, for gateways with log_classification; None: the operator has set none."""
     zdr: frozenset[str] = frozenset()
     """Providers that promise zero data retention on the operator's key."""
     auto_models: tuple[Candidate, ...] = ()

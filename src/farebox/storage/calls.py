@@ -60,6 +60,10 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     """What screening found; None: nothing, or there was none."""
     cached_tokens: tuple[int, int] | None = None
     """Tokens read from the provider's cache and written to it; only where the gateway has a Stripe meter."""
+    task: str = ""
+    """What the call was for, in the classifier's words; empty: it was not asked, as with the next."""
+    model_fit: str = ""
+    """How the model fits that task (runtime.classifier.ModelFit)."""
 
 
 class CallRow(msgspec.Struct, frozen=True):
@@ -88,10 +92,10 @@ class CallRow(msgspec.Struct, frozen=True):
     request_body: bytes | None = None
     response_body: bytes | None = None
     exports: int = 0
-    """What is still to be sent elsewhere of it: PUSH, METER, or both."""
+    """What is still to be sent elsewhere of it: PUSH, METER, CLASSIFY."""
 
 
-PUSH, METER = 2, 4
+PUSH, METER, CLASSIFY = 2, 4, 8
 """Beside 1, which says that it is logged: what the ledger's batches have in one figure."""
 
 
@@ -118,8 +122,8 @@ COLUMNS = (
 
 """What lists read: everything but the bodies, `request` and `response`, which are stored behind it."""
 INSERT_CALL = (
-    f"INSERT INTO calls (bucket, {COLUMNS}, request, response, push, meter) "
-    "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    f"INSERT INTO calls (bucket, {COLUMNS}, request, response, push, meter, classify) "
+    "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 ADD_USAGE = (
     "INSERT INTO usage_hours (bucket, account_id, hour, provider, model, calls, charge, tokens_in, tokens_out) "
@@ -176,6 +180,7 @@ def call_values(bucket: int, call: CallRow) -> tuple[object, ...]:
         call.response_body,
         1 if call.exports & PUSH else None,
         1 if call.exports & METER else None,
+        1 if call.exports & CLASSIFY else None,
     )
 
 
@@ -292,18 +297,21 @@ def edit_log(
 ) -> bool:
     """Store what `changed` makes of the detail of one logged call; whether the gateway's log has it."""
     key = key_of(connection, account_id)
-    found = row(
-        connection,
-        f"SELECT detail FROM calls WHERE {OF_ACCOUNT} AND log_id = ? AND gateway_id = ? AND logged = 1",
-        (*key, log_id, gateway_id),
-    )
-    if found is None:
-        return False
-    detail = changed(msgspec.json.decode(found[0], type=CallDetail))
-    connection.execute(
-        f"UPDATE calls SET detail = ? WHERE {OF_ACCOUNT} AND log_id = ?", (encode_detail(detail), *key, log_id)
-    )
-    return True
+    while True:
+        found = row(
+            connection,
+            f"SELECT detail FROM calls WHERE {OF_ACCOUNT} AND log_id = ? AND gateway_id = ? AND logged = 1",
+            (*key, log_id, gateway_id),
+        )
+        if found is None:
+            return False
+        detail = encode_detail(changed(msgspec.json.decode(found[0], type=CallDetail)))
+        connection.execute(
+            f"UPDATE calls SET detail = ? WHERE {OF_ACCOUNT} AND log_id = ? AND detail = ?",
+            (detail, *key, log_id, found[0]),
+        )
+        if connection.changes():  # otherwise another process has changed it meanwhile
+            return True
 
 
 def _forget(connection: Connection, gateway: tuple[int, str, str], which: str, *values: object) -> int:

@@ -10,9 +10,12 @@ from farebox.storage.calls import COLUMNS, CallRow, call_of
 from farebox.storage.every_bucket import buckets_in_use
 from farebox.storage.sql import Connection, NodeAway, row, rows
 
-Kind: TypeAlias = Literal["push", "meter"]
-"""`push`: the log row goes into a file of Logpush; `meter`: the call is an event of the account's own Stripe meter.
-Also the column of `calls` that is 1 until that is done."""
+Kind: TypeAlias = Literal["push", "meter", "classify"]
+"""`push`: the log row goes into a file of Logpush; `meter`: the call is an event of the account's own Stripe meter;
+`classify`: the classifier is asked about it. Also the column of `calls` that is 1 until that is done."""
+
+_WAITS: Final[dict[Kind, str]] = {"push": "push = 1", "meter": "meter = 1", "classify": "classify = 1"}
+_DONE: Final[dict[Kind, str]] = {"push": "push = NULL", "meter": "meter = NULL", "classify": "classify = NULL"}
 
 GATEWAYS_MAX: Final = 5_000
 """Gateways that are looked at in one round; the others come in the next ones."""
@@ -62,11 +65,11 @@ def gateways_waiting(connection: Connection, kind: Kind) -> list[GatewayKey]:
 
 
 def _waiting_in(connection: Connection, bucket: int, kind: Kind) -> Iterator[GatewayKey]:
-    last, waits = ("", ""), "push = 1" if kind == "push" else "meter = 1"
+    last = ("", "")
     for _ in range(GATEWAYS_MAX):
         found = row(
             connection,
-            f"SELECT account_id, gateway_id FROM calls WHERE bucket = ? AND {waits} "
+            f"SELECT account_id, gateway_id FROM calls WHERE bucket = ? AND {_WAITS[kind]} "
             "AND (account_id, gateway_id) > (?, ?) ORDER BY account_id, gateway_id LIMIT 1",
             (bucket, *last),
         )
@@ -78,16 +81,15 @@ def _waiting_in(connection: Connection, bucket: int, kind: Kind) -> Iterator[Gat
 
 def calls_waiting(connection: Connection, gateway: GatewayKey, kind: Kind, limit: int) -> list[CallRow]:
     """The oldest of the gateway's calls that wait, without their bodies."""
-    waits = "push = 1" if kind == "push" else "meter = 1"
     found = rows(
         connection,
-        f"SELECT {COLUMNS} FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {waits} ORDER BY log_id LIMIT ?",
+        f"SELECT {COLUMNS} FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {_WAITS[kind]} ORDER BY log_id LIMIT ?",
         (*gateway.key, gateway.gateway_id, limit),
     )
     return [call_of(fields) for fields in found]
 
 
-def call_to_push(connection: Connection, gateway: GatewayKey, log_id: str) -> CallRow | None:
+def logged_call(connection: Connection, gateway: GatewayKey, log_id: str) -> CallRow | None:
     """One of them with its bodies; None if it has been removed from the log meanwhile."""
     found = row(
         connection,
@@ -110,10 +112,10 @@ def sizes_waiting(connection: Connection, gateway: GatewayKey, limit: int) -> li
 
 def count_waiting(connection: Connection, gateway: GatewayKey, kind: Kind) -> int:
     """How many of its calls wait, up to COUNT_MAX."""
-    waits = "push = 1" if kind == "push" else "meter = 1"
     found = row(
         connection,
-        f"SELECT count(*) FROM (SELECT 1 FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {waits} LIMIT ?) AS w",
+        f"SELECT count(*) FROM (SELECT 1 FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {_WAITS[kind]} "
+        "LIMIT ?) AS w",
         (*gateway.key, gateway.gateway_id, COUNT_MAX),
     )
     return 0 if found is None else int(found[0])
@@ -121,18 +123,16 @@ def count_waiting(connection: Connection, gateway: GatewayKey, kind: Kind) -> in
 
 def mark_delivered(connection: Connection, gateway: GatewayKey, kind: Kind, log_ids: Sequence[str]) -> None:
     """These calls no longer wait."""
-    done = "push = NULL" if kind == "push" else "meter = NULL"
     for log_id in log_ids:
-        connection.execute(f"UPDATE calls SET {done} WHERE {OF_ACCOUNT} AND log_id = ?", (*gateway.key, log_id))
+        connection.execute(f"UPDATE calls SET {_DONE[kind]} WHERE {OF_ACCOUNT} AND log_id = ?", (*gateway.key, log_id))
 
 
 def forget_waiting(connection: Connection, gateway: GatewayKey, kind: Kind, limit: int = 500) -> int:
     """Nothing of this kind is delivered for the gateway any more: the oldest of its calls no longer wait. Returns how
     many did."""
-    waits = "push = 1" if kind == "push" else "meter = 1"
     found = rows(
         connection,
-        f"SELECT log_id FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {waits} ORDER BY log_id LIMIT ?",
+        f"SELECT log_id FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {_WAITS[kind]} ORDER BY log_id LIMIT ?",
         (*gateway.key, gateway.gateway_id, limit),
     )
     log_ids = [str(log_id) for (log_id,) in found]

@@ -76,6 +76,22 @@ def metered_days(
     return [(int(day), str(model), int(calls), int(cost), int(tokens)) for day, model, calls, cost, tokens in found]
 
 
+def classified_calls(
+    connection: Connection, account_id: str, gateway_id: str, start: int, end: int, limit: int = 1_000
+) -> list[tuple[str, str, str, str, int, int, int, int]]:
+    """Sums over the calls in the gateway's log that were classified and began in [start, end): provider, model, task,
+    model fit, calls, tokens in, tokens out, cost (nano-dollars). The highest cost first."""
+    task, fit = _detail("task"), _detail("model_fit")
+    found = rows(
+        connection,
+        f"SELECT provider, model, {task}, {fit}, count(*), sum(coalesce(tokens_in, 0)), sum(coalesce(tokens_out, 0)), "
+        f"sum(cost) FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND logged = 1 AND log_id >= ? AND log_id < ? "
+        f"AND {task} IS NOT NULL GROUP BY 1, 2, 3, 4 ORDER BY 8 DESC, 1, 2, 3, 4 LIMIT ?",
+        (*key_of(connection, account_id), gateway_id, id_at(start), id_at(end), limit),
+    )
+    return [(*map(str, fields[:4]), *map(int, fields[4:])) for fields in found]  # type: ignore[misc]
+
+
 # Logs -------------------------------------------------------------------------------------------------------------
 
 Operator: TypeAlias = Literal["eq", "neq", "contains", "lt", "gt", "gte", "lte"]

@@ -1,10 +1,10 @@
 """Gateways: the account's named configurations. Stored as GatewayConfig; the ID and the times are added in responses.
 
-What this release, or this installation, cannot act on is rejected if it asks for anything: a guardrail that is stored
-but not enforced is worse than none.
+What this installation cannot act on is rejected if it asks for anything: a guardrail that is stored but not enforced is
+worse than none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Union
 
@@ -13,12 +13,12 @@ import msgspec
 from farebox.calls import logs
 from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, Dlp, GatewayConfig, Origin
-from farebox.http.control import screening, spend_rules
+from farebox.http.control import classification, screening, spend_rules
 from farebox.http.control.gateway_exports import with_secrets
 from farebox.http.control.wire import Paging, iso, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
-from farebox.http.validation import Fault, InvalidInput, invalid
+from farebox.http.validation import InvalidInput, invalid
 from farebox.runtime.gateway_secrets import NO_SECRETS, GatewaySecrets, seal, unsealed
 from farebox.storage.gateways import GatewayRow, delete_gateway, find_gateway, list_gateways, put_gateway
 from farebox.storage.provider_configs import delete_configs_of_gateway
@@ -41,7 +41,6 @@ _READ_ONLY = ("account_id", "account_tag", "created_at", "internal_id", "is_defa
 """Fields that a client sends back as it received them; they are ignored."""
 GATEWAYS_MAX = 200
 """Of an account: what a gateway may have is bounded, so that all of it is."""
-_UNAVAILABLE = ("log_classification",)
 
 
 class Gateway(GatewayConfig, frozen=True, kw_only=True):
@@ -100,7 +99,8 @@ async def get(request: Request, _: None) -> Response:
 
 async def create(request: Request, body: Any) -> Response:
     account_id, now = request.account_id, request.services.clock.now_ms()
-    config = GatewayConfig(**_given(request, body))
+    given = _given(request, body)
+    config = classification.switched(GatewayConfig(**given), given)
 
     def write(connection: Connection) -> GatewayRow:
         if find_gateway(connection, account_id, body.id) is not None:
@@ -119,13 +119,13 @@ async def replace(request: Request, body: Any) -> Response:
     """What is not Cloudflare's stays as it is where it is not sent: its SDKs know nothing of it."""
     given = _given(request, body)
     return await _update(
-        request, lambda stored: GatewayConfig(**{name: getattr(stored, name) for name in _OWN} | given)
+        request, lambda stored: GatewayConfig(**{name: getattr(stored, name) for name in _OWN} | given), given
     )
 
 
 async def change(request: Request, body: Any) -> Response:
     changes = _given(request, body)
-    return await _update(request, lambda config: msgspec.structs.replace(config, **changes))
+    return await _update(request, lambda config: msgspec.structs.replace(config, **changes), changes)
 
 
 async def delete(request: Request, _: None) -> Response:
@@ -151,14 +151,17 @@ async def url(request: Request, _: None) -> Response:
     return ok(f"{request.services.base_url}/v1/{account_id}/{gateway_id}/{provider}")
 
 
-async def _update(request: Request, updated: Callable[[GatewayConfig], GatewayConfig]) -> Response:
-    """Store what `updated` makes of the configuration of the gateway in the path."""
+async def _update(
+    request: Request, updated: Callable[[GatewayConfig], GatewayConfig], given: Mapping[str, Any]
+) -> Response:
+    """Store what `updated` makes of the configuration of the gateway in the path; `given`: the fields that were
+    sent."""
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
     now = request.services.clock.now_ms()
 
     def write(connection: Connection) -> GatewayRow:
         stored = require(find_gateway(connection, account_id, gateway_id))
-        config = updated(msgspec.json.decode(stored.config, type=GatewayConfig))
+        config = classification.switched(updated(msgspec.json.decode(stored.config, type=GatewayConfig)), given)
         screening.check_profiles(connection, account_id, config)
         secrets = _secrets(request, stored)
         row = _row(request, connection, gateway_id, config, secrets, (stored.created_at, now))
@@ -203,12 +206,8 @@ def _given(request: Request, body: Any) -> dict[str, Any]:
     """The fields of the configuration that were sent. Raises InvalidInput if one asks for what cannot be had."""
     given = {item.name: getattr(body, item.name) for item in _CONFIG}
     given = {name: value for name, value in given.items() if value is not msgspec.UNSET}
-    faults = [
-        Fault(("body", name), f"'{name}' is not available in this release: omit it or leave it empty")
-        for name in _UNAVAILABLE
-        if _is_requested(given.get(name))
-    ]
-    faults += screening.faults(given.get("dlp"), given.get("guardrails"), request.services.scorer)
+    faults = screening.faults(given.get("dlp"), given.get("guardrails"), request.services.scorer)
+    faults += classification.faults(given, request.services.classifier)
     limits = given.get("spend_limits")
     if limits is not None:
         faults += spend_rules.faults(limits)
@@ -217,14 +216,7 @@ def _given(request: Request, body: Any) -> dict[str, Any]:
         raise InvalidInput(faults)
     if given.get("cache_ttl", 0) is None:
         given["cache_ttl"] = 0  # as Cloudflare stores it
-    return {name: value for name, value in given.items() if name not in _UNAVAILABLE}
-
-
-def _is_requested(value: Any) -> bool:
-    """Whether the value of a field asks for anything: something neither empty nor switched off."""
-    if isinstance(value, dict) and value.get("enabled") is False:
-        return False
-    return bool(value)
+    return given
 
 
 def _wire(row: GatewayRow) -> Gateway:

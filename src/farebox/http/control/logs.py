@@ -36,6 +36,13 @@ class Charged(msgspec.Struct, frozen=True):
     """The dynamic route that chose the model, if one did."""
 
 
+class Classified(msgspec.Struct, frozen=True):
+    """What the call was for, and how its model fits that."""
+
+    task: str
+    model_fit: str
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True):
     """One call. `cost` is what the provider takes for it; what the account paid is in `farebox`."""
 
@@ -72,6 +79,8 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     guardrails: tuple[HazardFinding, ...] | msgspec.UnsetType = msgspec.UNSET
     unscreened: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     """What the gateway's rules could not be applied to, and why."""
+    classification: Classified | msgspec.UnsetType = msgspec.UNSET
+    """What the operator's classifier said of it; absent where it was not asked."""
     farebox: Charged
 
 
@@ -218,6 +227,7 @@ def _log(call: CallRow) -> Log:
         wholesale=not detail.own_key,
         byok=detail.key_alias or msgspec.UNSET,
         **_screened(detail),
+        classification=Classified(detail.task, detail.model_fit) if detail.task else msgspec.UNSET,
         farebox=Charged(call.charge, detail.outcome, detail.error, detail.first_byte_ms, detail.route or msgspec.UNSET),
     )
 

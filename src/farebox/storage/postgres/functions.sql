@@ -462,10 +462,12 @@ BEGIN
     END IF;
     IF rows_new > 0 THEN
         INSERT INTO calls (bucket, account_id, log_id, gateway_id, created_at, provider, model, success, status_code,
-            duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged, request, response, push, meter)
+            duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged, request, response, push, meter,
+            classify)
         SELECT p_bucket, p_accounts[q.account], q.log_id, q.gateway_id, q.created_at, q.provider, q.model, q.success,
             q.status_code, q.duration, q.tokens_in, q.tokens_out, q.cost, q.charge, q.detail, q.receipt, q.logged & 1,
-            q.request, q.response, nullif(q.logged >> 1 & 1, 0), nullif(q.logged >> 2 & 1, 0)
+            q.request, q.response, nullif(q.logged >> 1 & 1, 0), nullif(q.logged >> 2 & 1, 0),
+            nullif(q.logged >> 3 & 1, 0)
         FROM unnest(e_row, e_account, e_hold, c_gateway, e_counted, c_provider, c_model, c_success, c_status,
                 c_duration, c_tokens_in, c_tokens_out, c_cost, e_amount, c_detail, c_receipt, c_logged, c_request,
                 c_response)

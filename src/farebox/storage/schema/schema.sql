@@ -462,11 +462,13 @@ CREATE TABLE calls (                      -- the record of a call: log row, rece
     response    BYTEA,
     push        INTEGER,                  -- 1 until its line has been pushed (calls.log_push); null: it need not be
     meter       INTEGER,                  -- 1 until the account's Stripe meter knows of it (calls.meter_events); null as above
+    classify    INTEGER,                  -- 1 until the classifier was asked about it (calls.classify); null as above
     PRIMARY KEY (bucket, account_id, log_id)
 ) /* clustered */;
 CREATE INDEX calls_of_gateway ON calls (bucket, account_id, gateway_id, log_id) WHERE logged = 1;  -- a gateway's log
 CREATE INDEX calls_to_push ON calls (bucket, account_id, gateway_id, log_id) WHERE push = 1;  -- the workers' queues
 CREATE INDEX calls_to_meter ON calls (bucket, account_id, gateway_id, log_id) WHERE meter = 1;
+CREATE INDEX calls_to_classify ON calls (bucket, account_id, gateway_id, log_id) WHERE classify = 1;
 
 CREATE TABLE log_destinations (           -- where an account has its logs pushed
     bucket      INTEGER NOT NULL,
@@ -482,7 +484,7 @@ CREATE TABLE export_states (              -- how what is sent elsewhere of a gat
     bucket        INTEGER NOT NULL,
     account_id    TEXT NOT NULL,
     gateway_id    TEXT NOT NULL,
-    kind          TEXT NOT NULL,          -- push, meter: the column of calls
+    kind          TEXT NOT NULL,          -- push, meter, classify: the column of calls
     failures      INTEGER NOT NULL,       -- in a row
     failing_at    BIGINT,
     next_at       BIGINT NOT NULL,        -- when the next attempt is made

@@ -101,8 +101,10 @@ CREATE TABLE dlp_profiles (
 -- Calls in other systems.
 ALTER TABLE calls ADD COLUMN push INTEGER;
 ALTER TABLE calls ADD COLUMN meter INTEGER;
+ALTER TABLE calls ADD COLUMN classify INTEGER;
 CREATE INDEX calls_to_push ON calls (bucket, account_id, gateway_id, log_id) WHERE push = 1;
 CREATE INDEX calls_to_meter ON calls (bucket, account_id, gateway_id, log_id) WHERE meter = 1;
+CREATE INDEX calls_to_classify ON calls (bucket, account_id, gateway_id, log_id) WHERE classify = 1;
 
 CREATE TABLE log_destinations (
     bucket      INTEGER NOT NULL,

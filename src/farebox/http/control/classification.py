@@ -1,0 +1,97 @@
+"""What calls were for: `log_classification` of gateways, and what the operator's classifier said of their calls."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+
+from farebox.calendar import DAY_MS
+from farebox.calls.logs import check_gateway
+from farebox.gateway import GatewayConfig
+from farebox.http.control.wire import moment
+from farebox.http.envelope import Response, ok
+from farebox.http.request import Request
+from farebox.http.validation import Fault, invalid
+from farebox.money import nanos_to_usd
+from farebox.runtime.classifier import Classifier, ModelFit
+from farebox.storage.reports import classified_calls
+
+_DAYS: Final = 31
+
+
+def faults(given: Mapping[str, Any], classifier: Classifier | None) -> list[Fault]:
+    """What is wrong with the fields that were sent."""
+    if not given.get("log_classification"):
+        return []
+    if classifier is None:
+        message = (
+            "Log classification needs a classifier, which this server does not have: the operator sets "
+            "FAREBOX_CLASSIFIER_URL (docs/observability.md)"
+        )
+        return [Fault(("body", "log_classification"), message)]
+    if given.get("collect_logs") is False:
+        return [Fault(("body", "log_classification"), "It needs 'collect_logs': what is not kept cannot be classified")]
+    return []
+
+
+def switched(config: GatewayConfig, given: Mapping[str, Any]) -> GatewayConfig:
+    """Without logs there is no classification: it is switched off with them. Raises InvalidInput where it was asked
+    for on a gateway without them."""
+    if config.collect_logs or not config.log_classification:
+        return config
+    if given.get("log_classification"):
+        raise invalid("It needs 'collect_logs', which is off: switch both on", "body", "log_classification")
+    return msgspec.structs.replace(config, log_classification=False)
+
+
+class TasksQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Calls that began from `start` on, and before `end`; by default the last 31 days."""
+
+    start: str | None = None
+    end: str | None = None
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """The calls of one model that were for one task, and that it fits in one way. `cost` is what the provider takes for
+    them, in US dollars."""
+
+    provider: str
+    model: str
+    task: str
+    model_fit: ModelFit
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    cost: float
+
+
+async def tasks(request: Request, query: TasksQuery) -> Response:
+    """Those with the highest cost first."""
+    account_id, gateway_id = request.account_id, request.path["gateway_id"]
+    await check_gateway(request.services, account_id, gateway_id)
+    now = request.services.clock.now_ms()
+    end = moment(query.end, "end")
+    start = moment(query.start, "start")
+    read = partial(
+        classified_calls,
+        account_id=account_id,
+        gateway_id=gateway_id,
+        start=now - _DAYS * DAY_MS if start is None else start,
+        end=now + 1 if end is None else end,
+    )
+    return ok([_task(found) for found in await request.services.database.scan(read)])
+
+
+def _task(found: tuple[str, str, str, str, int, int, int, int]) -> Task:
+    provider, model, task, fit, calls, tokens_in, tokens_out, cost = found
+    return Task(
+        provider=provider,
+        model=model,
+        task=task,
+        model_fit=msgspec.convert(fit, ModelFit),
+        calls=calls,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        cost=nanos_to_usd(cost),
+    )
