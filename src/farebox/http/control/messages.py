@@ -15,7 +15,7 @@ from farebox.storage.deliveries import MAIL, Delivery
 from farebox.storage.webhook_endpoints import Endpoint as StoredEndpoint
 
 
-class NewEndpoint(msgspec.Struct, frozen=True, kw_only=True):
+class NewEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where to send messages of these kinds; none named: of all."""
 
     url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]

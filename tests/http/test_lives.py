@@ -1,0 +1,248 @@
+"""Every resource of the control plane lives its whole life through both of Cloudflare's official SDKs.
+
+It is made, read, listed, paged, changed and deleted; what is wrong, what is there already and what is another
+account's is refused, and changes nothing. Farebox's own resources are asked for by the SDKs' methods for any path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.http.lives import ELSEWHERE, LIVES, STORIES, UNKNOWN, Life, routes_of_accounts
+from tests.http.sdk_drivers import Answer, Driver, PythonDriver, node_driver
+from tests.node.programs import installed_node
+from tests.support import Customer, Farebox
+
+FOREIGN = (403, 10000)
+NOTHING: Mapping[str, Any] = {}
+
+
+@pytest.fixture(scope="module", params=["python", "typescript"])
+def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
+    if request.param == "python":
+        yield PythonDriver()
+        return
+    with node_driver(installed_node()) as made:
+        yield made
+
+
+class Asking:
+    """One resource, asked for by one customer: for what is theirs, or what is not."""
+
+    def __init__(self, driver: Driver, life: Life, who: Customer, values: dict[str, str]) -> None:
+        self.driver, self.life, self.who, self.values = driver, life, who, values
+        self.account_id = who.account_id
+        self.succeeded: set[tuple[str, str]] = set()
+
+    def __call__(self, method: str, name: str, item: str = "", fields: Mapping[str, Any] = NOTHING) -> Answer:
+        operation = self.life.operation(method, name)
+        place = self.life.item.strip("{}")
+        answer = self.driver.ask(self.who, self.account_id, operation, self.values | {place: item}, fields)
+        if answer.status < 300:
+            self.succeeded.add((method, operation.path))
+        return answer
+
+    def create(self, item: str, fields: Mapping[str, Any]) -> Answer:
+        return self("PUT" if self.life.named else "POST", "create", item, fields)
+
+    def get(self, item: str) -> Answer:
+        """As it is read; where it is only listed, as in the list."""
+        if self.life.reads:
+            return self("GET", "get", item)
+        found = [one for one in self.all() if one[self.life.id] == item]
+        return Answer(200, found[0]) if found else Answer(*UNKNOWN[:1], errors=[{"code": UNKNOWN[1]}])
+
+    def change(self, item: str, fields: Mapping[str, Any]) -> Answer:
+        assert self.life.change is not None
+        return self(self.life.change[0], "update", item, fields)
+
+    def delete(self, item: str) -> Answer:
+        return self("DELETE", "delete", item)
+
+    def all(self, **query: Any) -> list[dict[str, Any]]:
+        answer = self("GET", "list", fields=query)
+        assert answer.status == 200, answer
+        return self.life.shown_all(answer.result)
+
+    def ids(self, **query: Any) -> list[str]:
+        return [str(one[self.life.id]) for one in self.all(**query)]
+
+
+def made(asking: Asking, number: int, **changed: Any) -> tuple[str, Answer]:
+    """The number-th of its kind, with its ID."""
+    life, item = asking.life, f"n{number}"
+    fields = life.body(number, asking.values) | changed
+    answer = asking.create(item, fields)
+    if answer.status >= 300:
+        return item, answer
+    shown = life.shown(answer.result)
+    expected = {name: value for name, value in fields.items() if name not in life.hidden}
+    assert {name: shown.get(name) for name in expected} == expected
+    return str(shown[life.id]), answer
+
+
+def prepared(driver: Driver, life: Life, who: Customer) -> Asking:
+    """A gateway, and what the resource needs besides."""
+    values = {"gateway_id": "of-lives"}
+    if "{gateway_id}" in life.path or life.needs:
+        gateways = Asking(driver, next(each for each in LIVES if each.name == "gateways"), who, values)
+        fields = gateways.life.body(1, values) | {"id": "of-lives"}
+        assert gateways.create("", fields).status == 200
+    for name in life.needs:
+        needed = next(each for each in LIVES if each.name == name)
+        values[name], answer = made(Asking(driver, needed, who, values), 9)
+        assert answer.status < 300, answer
+    return Asking(driver, life, who, values)
+
+
+@pytest.mark.parametrize("life", LIVES, ids=lambda life: life.name)
+def test_a_life(farebox: Farebox, driver: Driver, life: Life) -> None:
+    asking = prepared(driver, life, farebox.funded("1"))
+    before = asking.ids()
+    first, answer = made(asking, 1)
+    assert answer.status < 300, answer
+    second, _ = made(asking, 2)
+    is_read(asking, first, life.shown(answer.result))
+    is_listed(asking, before, first, second)
+    is_refused(asking, first)
+    is_changed(asking, first)
+    is_foreign(asking, prepared(driver, life, farebox.funded("1")), first)
+    is_deleted(asking, first, second)
+    assert asking.succeeded == life.operations()
+
+
+def is_read(asking: Asking, item: str, as_made: Mapping[str, Any]) -> None:
+    found = asking.get(item).result
+    for name in set(as_made) & set(found) - {"secret", "results", "processed", "total_logs", "modified_at"}:
+        assert found[name] == as_made[name], name
+    assert asking.get("nothing-of-this-name").code == asking.life.gone
+
+
+def is_listed(asking: Asking, before: list[str], *items: str) -> None:
+    """In pages of one, too: then the SDK asks for all of them, and knows where they end."""
+    assert sorted(asking.ids()) == sorted([*before, *items])
+    if asking.life.pages:
+        pages = [asking.ids(page=number, per_page=1) for number in (1, 2)]
+        listed = pages[0] if asking.life.operation("GET", "list").sdk else [*pages[0], *pages[1]]
+        assert len(set(listed)) == len(listed) >= 2
+        assert set(listed) <= {*before, *items}
+
+
+def is_refused(asking: Asking, item: str) -> None:
+    """What is there already, and what is wrong."""
+    life, there = asking.life, asking.ids()
+    _, again = made(asking, 1)
+    if life.duplicate is None:
+        asking.delete(str(life.shown(again.result)[life.id]))
+    elif not life.named:
+        assert again.code == life.duplicate
+    for changed, place in life.wrong:
+        answer = asking.create("n3", life.body(3, asking.values) | changed)
+        assert answer.status == 400, (changed, answer)
+        assert place in answer.paths, (changed, answer)
+        assert all(error["message"] for error in answer.errors)
+        if life.change is not None and set(changed) <= set(life.change[1]):
+            stored = asking.get(item).result
+            assert place in asking.change(item, life.change[1] | changed).paths
+            assert asking.get(item).result == stored
+    unknown = asking.create("n3", life.body(3, asking.values) | {"no_such_field": 1})
+    assert unknown.status == 400, unknown
+    assert asking.ids() == there
+
+
+def is_changed(asking: Asking, item: str) -> None:
+    life = asking.life
+    if life.change is None:
+        return
+    answer = asking.change(item, life.change[1])
+    assert answer.status == 200, answer
+    expected = life.changed or life.change[1]
+    assert {name: answer.result.get(name) for name in expected} == expected
+    found = asking.get(item).result
+    shown = {name: value for name, value in expected.items() if name in found}
+    assert {name: found[name] for name in shown} == shown
+    assert asking.change("nothing-of-this-name", life.change[1]).code == life.gone or life.named
+    if life.named:
+        asking.delete("nothing-of-this-name")
+
+
+def is_foreign(asking: Asking, other: Asking, item: str) -> None:
+    """Another account does not see it in its own lists, and is told nothing about the owner's."""
+    stored = asking.get(item).result
+    assert item not in other.ids() or asking.life.id != "id" or asking.life.name.startswith("gateways")
+    assert other.get(item).code == asking.life.gone
+    assert other.delete(item).code == asking.life.gone
+    if asking.life.change is not None and not asking.life.named:
+        assert other.change(item, asking.life.change[1]).code == asking.life.gone
+    other.account_id = asking.account_id
+    answers = [other("GET", "list"), other.delete(item), other.create("n4", other.life.body(4, other.values))]
+    if asking.life.reads:
+        answers.append(other("GET", "get", item))
+    if asking.life.change is not None:
+        answers.append(other.change(item, asking.life.change[1]))
+    assert {answer.code for answer in answers} == {FOREIGN}
+    assert asking.get(item).result == stored
+
+
+def is_deleted(asking: Asking, item: str, other: str) -> None:
+    assert asking.delete(item).status == 200
+    assert asking.get(item).code == asking.life.gone
+    assert asking.delete(item).code == asking.life.gone
+    if asking.life.change is not None and not asking.life.named:
+        assert asking.change(item, asking.life.change[1]).code == asking.life.gone
+    assert item not in asking.ids()
+    assert other in asking.ids()
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_story(farebox: Farebox, driver: Driver, name: str) -> None:
+    owner, other = farebox.funded("1"), farebox.funded("1")
+    values = {"gateway_id": "default", "provider": "demo"}
+    for _ in range(2):
+        assert owner.chat().status_code == 200
+    for step in STORIES[name]:
+        fields = step.fields(values) if callable(step.fields) else step.fields
+        refused = driver.ask(other, owner.account_id, step.operation, values, fields)
+        assert refused.code == FOREIGN, step
+        answer = driver.ask(owner, owner.account_id, step.operation, values, fields)
+        assert answer.code == step.code, (step, answer)
+        assert not step.place or step.place in answer.paths, (step, answer)
+        same(answer.result, step.result)
+        values |= {kept: str(part(answer.result, where)) for kept, where in step.keep.items()}
+
+
+def part(result: Any, where: str) -> Any:
+    for name in where.split("."):
+        result = result[int(name)] if isinstance(result, list) else result[name]
+    return result
+
+
+def same(result: Any, expected: Any) -> None:
+    if isinstance(expected, list):
+        assert len(result) == len(expected), result
+    elif isinstance(expected, dict):
+        for where, value in expected.items():
+            found = part(result, where)
+            if isinstance(value, list):
+                same(found, value)
+            else:
+                assert found == value, (where, result)
+
+
+def test_no_resource_is_forgotten() -> None:
+    """A route that is added is in the table, or is said to be elsewhere; and what is said is still true."""
+    lived = {operation for life in LIVES for operation in life.operations()}
+    lived |= {(step.method, step.path) for steps in STORIES.values() for step in steps if step.code == (200, 0)}
+    left = routes_of_accounts() - lived
+    elsewhere = {route for route in left if any(_begins(route[1], start) for start in ELSEWHERE)}
+    assert left == elsewhere
+    assert lived <= routes_of_accounts()
+    for start in ELSEWHERE:
+        assert any(_begins(path, start) for _, path in left), start
+
+
+def _begins(path: str, start: str) -> bool:
+    return path == start or (bool(start) and path.startswith(f"{start}/"))
