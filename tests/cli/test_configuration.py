@@ -54,6 +54,35 @@ def test_a_provider_is_set_in_one_way(cli: Cli) -> None:
     assert cli("provider", "set", "openai", "--api-key-stdin", stdin=" \n").status == 2
 
 
+def test_several_keys_share_a_providers_calls(cli: Cli, data_dir: Path) -> None:
+    early = cli("provider", "key", "set", "openai", "second", "--api-key", KEY)
+    assert (early.status, early.out) == (1, "")
+    assert "provider set openai" in early.err
+    cli("provider", "set", "openai", "--api-key", KEY)
+    made = cli(
+        "provider", "key", "set", "openai", "second", "--api-key-stdin", "--json", stdin="sk-second-key-7777\n"
+    ).json
+    assert made == {"provider": "openai", "name": "second", "weight": 1}
+    assert cli("provider", "key", "set", "openai", "second", "--weight", "5").status == 0
+    assert cli("provider", "key", "set", "openai", "default", "--weight", "2").status == 0
+    cli("provider", "set", "openai", "--base-url", "https://example.com/v1")
+    listed = cli("provider", "key", "list", "--json").json
+    assert [(row["name"], row["api_key"], row["weight"], row["last_used_at"]) for row in listed] == [
+        ("default", "…cdef", 2, None),
+        ("second", "…7777", 5, None),
+    ]
+    for file in data_dir.iterdir():
+        assert b"sk-second-key-7777" not in file.read_bytes()
+    for wrong in (("a b", "--weight", "1"), ("third", "--weight", "1"), ("third", "--api-key", "two words")):
+        assert cli("provider", "key", "set", "openai", *wrong).status == 1
+    assert cli("provider", "key", "set", "openai", "third").status == 2
+    assert cli("provider", "key", "set", "openai", "third", "--weight", "1001", "--api-key", KEY).status == 2
+    assert cli("provider", "key", "remove", "openai", "default").status == 1
+    assert cli("provider", "key", "remove", "openai", "second").status == 0
+    assert cli("provider", "key", "remove", "openai", "second").status == 1
+    assert [row["name"] for row in cli("provider", "key", "list", "--json").json] == ["default"]
+
+
 def test_a_key_sealed_with_another_secret_key_is_reported_as_unreadable(cli: Cli, data_dir: Path) -> None:
     cli("provider", "set", "openai", "--api-key", KEY)
     (data_dir / "secret.key").unlink()

@@ -1,11 +1,14 @@
 """Reach the provider: send the request, again where that is safe or configured, until a response begins."""
 
+from contextlib import suppress
 from functools import partial
 
 import structlog
+from msgspec.structs import replace
 
 from farebox import backoff
 from farebox.calls.endings import CALLER_TIMEOUT, INTERRUPTED, OPERATOR_TIMEOUT
+from farebox.calls.keys import REFUSED, another, note_use, set_aside
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call, Try
 from farebox.calls.operator_key import checked
@@ -58,6 +61,10 @@ async def reach_provider(stage: Admitted) -> Responded:
                 count_unpaid(stage, 0)
                 attempts.given_up = ""
         else:
+            other = await _with_another_key(stage, request, response) if call.keys else None
+            if other is not None:
+                request = other
+                continue
             if last or not await _to_repeat(context, response):
                 break
         pause = _pause_seconds(call, attempt)
@@ -104,6 +111,29 @@ async def _noted(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
         raise
     tries.append(Try(began, context.elapsed_ms(), response.status, ""))
     return response
+
+
+async def _with_another_key(
+    stage: Admitted, request: UpstreamRequest, response: UpstreamResponse
+) -> UpstreamRequest | None:
+    """Where the key is refused or rate limited: the request with another that may do; the response is then over. None:
+    the response stands. Raises Interrupted."""
+    context, attempts = stage.context, stage.attempts
+    call, services = context.call, context.services
+    if response.status not in REFUSED:
+        return None
+    refused = call.key_id if attempts.key is None else attempts.key.key_id
+    set_aside(services, call, refused, response)
+    attempts.refused += (refused,)
+    key = another(services, call, attempts.refused)
+    if key is None:
+        return None
+    with suppress(Problem):  # which the operator is alarmed about, where it is the operator's key
+        await checked(context, response)
+    await response.close()
+    note_use(services, call, refused)
+    attempts.key = key
+    return replace(request, headers=key.headers, head=key.sent_head)
 
 
 def _may_run_twice(context: CallContext) -> bool:

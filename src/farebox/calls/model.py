@@ -27,6 +27,20 @@ class KeyLimit(msgspec.Struct, frozen=True):
     seconds: int
 
 
+class KeyChoice(msgspec.Struct, frozen=True):
+    """A key that a call may be made with."""
+
+    key_id: str
+    """Of a stored key, or of the operator's; empty: it is the caller's own."""
+    alias: str
+    """Of a stored key; empty: it is none."""
+    weight: int
+    limit: KeyLimit | None
+    headers: list[tuple[str, str]]
+    """What is forwarded with this key."""
+    sent_head: SentHead
+
+
 class CacheUse(msgspec.Struct):
     """How a call uses its gateway's cache."""
 
@@ -102,8 +116,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     key_alias: str = ""
     """Of the stored key; empty where none is used."""
     key_id: str = ""
-    """Of the same."""
-    key_limit: "KeyLimit | None" = None
+    """Of a stored key, or of the operator's."""
+    key_limit: KeyLimit | None = None
+    keys: tuple[KeyChoice, ...] = ()
+    """Where several share the calls: all of them (calls.keys)."""
     secrets: tuple[str, ...] = ()
     """What no response may contain: the operator's key, or what the account has stored; not the caller's own key."""
     models: Mapping[str, str] = {}

@@ -7,6 +7,7 @@ from farebox.calls.counting import may_count, price_by_count
 from farebox.calls.endings import BY_CALLER, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
 from farebox.calls.findings import Findings
 from farebox.calls.hit_records import write_soon
+from farebox.calls.keys import note_use
 from farebox.calls.logged_body import LoggedBody, logged_request, logged_response
 from farebox.calls.persist import persist
 from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, PricedUsage, price_response
@@ -28,7 +29,6 @@ from farebox.providers.formats.base import Observed
 from farebox.runtime.observers import best_effort, observer_failed
 from farebox.runtime.operator_alarms import raise_alarm
 from farebox.runtime.verdicts import warn_if_unusual
-from farebox.storage.buckets import OPERATOR
 
 CLIENT_CLOSED_STATUS = 499
 COUNT_SECONDS = 2.0
@@ -226,6 +226,8 @@ def _ending(context: CallContext, interruption: str | None) -> Ending:
 async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPrice | None, *, hold: bool) -> Settled:
     """Write the end of the call. `hold`: whether there may be a hold to end."""
     call, services = stage.context.call, stage.context.services
+    if isinstance(stage, Admitted) and (key := stage.attempts.key) is not None:
+        call = replace(call, key_id=key.key_id, key_alias=key.alias)
     bound = stage.held.estimate if isinstance(stage, Admitted) and stage.held is not None else None
     markup = None if stage.metered is None else stage.metered.markup
     if stage.context.screening is not None:
@@ -245,7 +247,8 @@ async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPri
     # It is durable: from here on nothing may raise, or the client would retry, and pay again.
     ended_hold = verdict is not None and command is not None and verdict.outcome is not Outcome.UNKNOWN
     _count(stage.context, ended, services.clock.monotonic() - began)
-    _note_use(stage, now)
+    if isinstance(stage, Admitted) and (stage.attempts.status or stage.attempts.given_up):
+        note_use(services, call, call.key_id)
     if ended_hold and verdict is not None:
         _notify_others(stage.context, verdict, now)
     _write_log(record, verdict, settled=isinstance(command, Settle), ended_hold=ended_hold)
@@ -269,17 +272,6 @@ def _count(context: CallContext, ended: Ended, seconds: float | None) -> None:
         )
     except Exception as error:  # noqa: BLE001 - the charge is durable
         observer_failed("the metrics", error)
-
-
-def _note_use(stage: Priced, now: int) -> None:
-    """The provider's key, where that was called. Raises nothing."""
-    call, uses = stage.context.call, stage.context.services.last_uses
-    if not isinstance(stage, Admitted) or not (stage.attempts.status or stage.attempts.given_up):
-        return
-    if call.key_id:
-        uses.note(call.account_id, "provider_config", call.key_id, now)
-    elif not call.own_key:
-        uses.note(OPERATOR, "provider", call.provider, now)
 
 
 def _notify_others(context: CallContext, verdict: Verdict, now: int) -> None:

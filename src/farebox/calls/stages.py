@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from farebox.calls.logged_body import LoggedBody
-from farebox.calls.model import Call, Sink, Try
+from farebox.calls.model import Call, KeyChoice, Sink, Try
 from farebox.calls.screening import Screening
 from farebox.calls.watch import Watch
 from farebox.ledger.commands import Verdict
@@ -95,6 +95,10 @@ class Attempts(msgspec.Struct, gc=False):
     """How long that took, from the start of the call."""
     tries: list[Try] | None = None
     """Each of them, for the call's span; None where the gateway sends none."""
+    key: KeyChoice | None = None
+    """The key in use, if it is not the one that the call began with."""
+    refused: tuple[str, ...] = ()
+    """The IDs of the keys that were refused or rate limited."""
 
 
 class Admitted(Priced, frozen=True):

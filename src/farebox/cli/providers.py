@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from farebox.cli.output import Row, show, show_rows
+from farebox.cli.provider_keys import key, mask
 from farebox.cli.session import Session, session_of
 from farebox.cli.values import AsJson, optional_moment_text
 
@@ -13,6 +14,7 @@ provider = typer.Typer(no_args_is_help=True, help="Providers: whose models are c
 
 
 def register(app: typer.Typer) -> None:
+    provider.add_typer(key, name="key")
     app.add_typer(provider, name="provider")
 
 
@@ -89,14 +91,5 @@ def _row(session: Session, name: str, base_url: str | None, stored_key: bytes | 
     return {
         "name": name,
         "base_url": base_url,
-        "api_key": None if stored_key is None else _mask(session, name, stored_key),
+        "api_key": None if stored_key is None else mask(session, f"provider:{name}", stored_key),
     }
-
-
-def _mask(session: Session, name: str, stored_key: bytes) -> str:
-    from farebox.vault import SecretUnreadable, masked
-
-    try:
-        return masked(session.vault.decrypt(stored_key, f"provider:{name}"))
-    except SecretUnreadable:
-        return "unreadable: FAREBOX_SECRET_KEY is not the one it was stored under"

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from farebox.calls.cache import is_cacheable, scope_of
-from farebox.calls.model import CacheUse, Call, KeyLimit
+from farebox.calls.model import CacheUse, Call
 from farebox.errors import (
     INVALID_REQUEST,
     NOT_METERED,
@@ -12,24 +12,22 @@ from farebox.errors import (
 )
 from farebox.http.caching import cache_use
 from farebox.http.call_way import Way, way_of
-from farebox.http.forwarded_headers import forwarded_headers
+from farebox.http.key_choices import key_choices, secrets_of
 from farebox.http.metadata import custom_cost_of, metadata_of
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
-from farebox.http.payer import Payer, access_of, alias_of, flag
+from farebox.http.payer import access_of, alias_of, flag
 from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.token_models import check_model, check_policies
 from farebox.http.trace_context import trace_of
 from farebox.memfile import Body
 from farebox.providers.audio.length import TooLong
 from farebox.providers.catalogue import format_of, upstream_path
-from farebox.providers.credential import Credential
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFormat
 from farebox.providers.formats.bounds import is_light
 from farebox.providers.naming import custom_path
 from farebox.providers.outline import reassemble
 from farebox.providers.provider import Metering, Plain, Provider
 from farebox.providers.reading import Place, Read, read_as, read_call, read_common, read_named
-from farebox.providers.upstream import SentHead
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.services import Services
 
@@ -156,6 +154,7 @@ def _call(
     _check_read(access.provider, read, own=payer.own)
     gateway, header, metadata = request.gateway, request.headers.get, metadata_of(request.headers)
     retry_delay = _number(header("cf-aig-retry-delay"), 0, 60_000)
+    keys = key_choices(request.headers, access, path, metering, way, coded=request.coded)
     known = Call(
         log_id="",
         account_id=request.account_id,
@@ -164,10 +163,11 @@ def _call(
         access=access,
         provider=access.provider.slug,
         own_key=payer.own,
-        key_alias="" if payer.stored is None else payer.stored.alias,
-        key_id="" if payer.stored is None else payer.stored.config_id,
-        key_limit=_key_limit(payer),
-        secrets=_secrets(access, credential),
+        key_alias=keys[0].alias,
+        key_id=keys[0].key_id,
+        key_limit=keys[0].limit,
+        keys=keys if len(keys) > 1 else (),
+        secrets=secrets_of(access, way),
         models={} if credential is None else credential.models,
         format=None if isinstance(metering, Plain) else metering,
         parsed=None,
@@ -175,8 +175,8 @@ def _call(
         url=way.url,
         path=path,
         place=Place(access.provider.slug, request.method, path, _content_type(request)),
-        headers=forwarded_headers(request.headers, access, path, metering, way, coded=request.coded),
-        sent_head=SentHead(),
+        headers=keys[0].headers,
+        sent_head=keys[0].sent_head,
         content_type=_content_type(request),
         request_timeout_ms=_response_timeout(services, request, own=payer.own),
         attempts_max=_number(header("cf-aig-max-attempts"), 1, 5) or gateway.retry_max_attempts or 1,
@@ -267,19 +267,6 @@ def _response_timeout(services: Services, request: ProxyRequest, *, own: bool) -
     if wanted is None or own:
         return wanted
     return max(wanted, services.settings.request_timeout_min_ms)
-
-
-def _key_limit(payer: Payer) -> KeyLimit | None:
-    stored = payer.stored
-    if stored is None or stored.rate_limit is None:
-        return None
-    return KeyLimit(stored.config_id, stored.rate_limit, stored.rate_seconds)
-
-
-def _secrets(access: ProviderAccess, credential: Credential | None) -> tuple[str, ...]:
-    """What is sent to the provider that the caller need not know, and no response may tell."""
-    sent = () if access.custom is None else access.custom.secrets
-    return sent if credential is None else (*credential.secrets, *sent)
 
 
 def _number(text: str | None, low: int, high: int) -> int | None:

@@ -4,6 +4,7 @@ import re
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
+from msgspec.structs import replace
 
 from farebox.errors import (
     INVALID_REQUEST,
@@ -43,6 +44,8 @@ class Way(msgspec.Struct, frozen=True):
     """What `payer.key` comes to at the place that the path names; None where nothing is put in the place of what the
     caller sent."""
     url: str
+    shared: "tuple[Way, ...]" = ()
+    """Where several keys share the calls: the way with each of them, this one first."""
 
 
 def way_of(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> Way:
@@ -58,8 +61,24 @@ def way_of(services: Services, request: ProxyRequest, access: ProviderAccess, me
     except InvalidRequest as error:
         raise Problem(INVALID_REQUEST, str(error)) from error
     query = _query(request.query, own=payer.own)
-    credential = None if payer.key is None else _credential(access, payer, payer.key, where)
-    return Way(payer, credential, f"{url}?{query}" if query else url)
+    return _way(access, payer, where, f"{url}?{query}" if query else url)
+
+
+def _way(access: ProviderAccess, payer: Payer, where: Placed, url: str) -> Way:
+    """The way to this place. Raises Problem."""
+    if not payer.shared:
+        return Way(payer, None if payer.key is None else _credential(access, payer, payer.key, where), url)
+    found, wrong = list[tuple[Payer, Credential]](), list[Problem]()
+    for one in payer.shared:
+        try:
+            found.append((one, _credential(access, one, one.key or "", where)))
+        except Problem as problem:  # a key that is for another place
+            wrong.append(problem)
+    if not found:
+        raise wrong[0]
+    # What a deployment is called is known of the first: a key that calls another model so is left out.
+    shared = [Way(one, key, url) for one, key in found if key.models == found[0][1].models]
+    return replace(shared[0], shared=tuple(shared) if len(shared) > 1 else ())
 
 
 def _check_metered(request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> None:

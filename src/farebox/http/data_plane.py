@@ -4,6 +4,7 @@ import asyncio
 
 import structlog
 
+from farebox.calls.keys import keyed
 from farebox.calls.large_body import LARGE_BODY
 from farebox.calls.model import Call
 from farebox.calls.serve import serve_call
@@ -25,7 +26,6 @@ from farebox.http.call_body import body_of, check_credit
 from farebox.http.call_target import RUN, Target, target_of
 from farebox.http.envelope import database_unavailable
 from farebox.http.exchange import Exchange
-from farebox.http.key_limit import count_key
 from farebox.http.model_list import model_list
 from farebox.http.parse_body import shutting_down
 from farebox.http.payer import pays_itself
@@ -144,7 +144,7 @@ class DataPlane:
                 del request  # the call has the body, or another in its place
                 if call.cache is not None and await answered_from_cache(services, call, sink, watch):
                     return
-                count_key(services, call)
+                call = keyed(services, call)
                 sink.of(call)
                 await (serve_call if call.cache is None else serve_missed)(services, call, sink, watch)
         finally:

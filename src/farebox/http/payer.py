@@ -2,6 +2,7 @@
 from credit. Nothing falls through where the request or the gateway says otherwise."""
 
 import msgspec
+from msgspec.structs import replace
 
 from farebox.errors import (
     INVALID_REQUEST,
@@ -31,6 +32,11 @@ class Payer(msgspec.Struct, frozen=True):
     key: str | None = None
     """What is sent: a stored key, or the operator's. None where what the caller sent goes along as it is."""
     stored: StoredKey | None = None
+    key_id: str = ""
+    """Of the operator's."""
+    weight: int = 0
+    shared: "tuple[Payer, ...]" = ()
+    """Where several keys share the calls: each of them with its weight, this one first."""
 
     def __repr__(self) -> str:
         return f"Payer(own={self.own}, stored={self.stored!r})"
@@ -85,17 +91,26 @@ def payer_of(
             KEY_UNREADABLE, f"The stored key {stored.alias!r} for {provider.name} cannot be read: store it again."
         )
     if stored is not None:
-        return Payer(own=True, key=stored.secret, stored=stored)
+        shared = () if alias else tuple(map(_by_stored, own.shared.get(provider.slug, ())))
+        return replace(_by_stored(stored), shared=shared)
     if alias:
         raise Problem(KEY_UNKNOWN, f"The gateway has no stored key with the alias {alias[:64]!r} for {provider.name}.")
     if access.custom is not None:
         return CALLER
-    return Payer(own=False, key=_operator_key(services, access, gateway, headers))
+    _check_operator(services, access, gateway, headers)
+    shared = tuple(Payer(own=False, key=key.key, key_id=key.key_id, weight=key.weight) for key in access.keys)
+    return Payer(own=False, key=access.api_key, key_id=access.key_id, shared=shared)
 
 
-def _operator_key(services: Services, access: ProviderAccess, gateway: GatewayConfig, headers: RequestHeaders) -> str:
-    """The operator's key for the provider, where the account may use it. Raises Problem (OWN_KEY_REQUIRED,
-    ZDR_UNAVAILABLE)."""
+def _by_stored(key: StoredKey) -> Payer:
+    return Payer(own=True, key=key.secret, stored=key, weight=key.weight)
+
+
+def _check_operator(
+    services: Services, access: ProviderAccess, gateway: GatewayConfig, headers: RequestHeaders
+) -> None:
+    """Raises Problem (OWN_KEY_REQUIRED, ZDR_UNAVAILABLE) where there is no key of the operator's for the provider, or
+    the call may not use it."""
     provider = access.provider
     if gateway.byok_only or switch("cf-aig-no-wholesale", headers, default=False):
         raise Problem(
@@ -114,7 +129,6 @@ def _operator_key(services: Services, access: ProviderAccess, gateway: GatewayCo
             ZDR_UNAVAILABLE,
             f"{provider.name} does not promise zero data retention on the operator's key, and this call asks for it.",
         )
-    return access.api_key
 
 
 def switch(name: str, headers: RequestHeaders, *, default: bool) -> bool:

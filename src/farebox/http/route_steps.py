@@ -27,7 +27,7 @@ from farebox.http.steps import OF_ONE_STEP, Steps, common_trace, no_provider
 from farebox.providers.reading import AUTO_MODEL, ROUTE_PREFIX, read_fields
 from farebox.routing.conditions import MISSING, Lookup
 from farebox.routing.elements import Edge, Limit, Model, Rate
-from farebox.routing.graph import Graph, Stop, key_field
+from farebox.routing.graph import Graph, Stop, balanced, key_field
 from farebox.runtime.services import Services
 
 _PATH: Final = "chat/completions"
@@ -45,6 +45,7 @@ async def named_steps(services: Services, request: ProxyRequest, named: RouteNam
     if request.own_key:
         message = "A model alias names the providers, so it takes no provider key of the caller's: leave it out."
         raise Problem(INVALID_REQUEST, message)
+    graph = balanced(graph, services.ids.chance)
     return _RouteSteps(services, replace(request, path=named.path), named.name, "", graph, _lookup(request, {}))
 
 

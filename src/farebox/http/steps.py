@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
+from farebox.calls.keys import keyed
 from farebox.calls.model import Call, TraceContext
 from farebox.calls.watch import Watch
 from farebox.errors import (
@@ -35,7 +36,6 @@ from farebox.http.build_call import compat_call, native_call
 from farebox.http.caching import OLD_NAMES, answered_from_cache, serve_missed
 from farebox.http.credentials import StepHeaders, read_credentials
 from farebox.http.exchange import RequestHeaders
-from farebox.http.key_limit import count_key
 from farebox.http.parse_body import parse_body
 from farebox.http.payer import switch
 from farebox.http.proxy_request import ProxyRequest, RouteName
@@ -110,7 +110,7 @@ async def serve_steps(services: Services, steps: Steps, sink: HttpSink, watch: W
             call = await steps.call()
             if call.cache is not None and await answered_from_cache(services, call, sink, watch):
                 return
-            count_key(services, call)
+            call = keyed(services, call)
             sink.of(call)
             if await serve_missed(services, call, sink, watch, steps.more):
                 return

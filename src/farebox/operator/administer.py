@@ -281,7 +281,7 @@ def set_provider(
         key = None if before is None else before.api_key
     else:
         key = vault.encrypt(api_key, f"provider:{slug}") if api_key else None
-    row = ProviderRow(slug, url, key, at)
+    row = ProviderRow(slug, url, key, at, 1 if before is None else before.weight)
     config.set_provider(connection, row)
     return row
 

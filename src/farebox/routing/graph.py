@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
-from typing import Final, TypeAlias
+from itertools import zip_longest
+from typing import Annotated, Final, TypeAlias
+
+import msgspec
 
 from farebox.routing.conditions import Compiled, InvalidCondition, Lookup, check_field
 from farebox.routing.elements import (
@@ -23,12 +26,23 @@ from farebox.routing.elements import (
     StartOutputs,
     edges,
 )
+from farebox.shares import drawn
 
+WEIGHT_MAX: Final = 1_000
 PERCENTAGES_MAX: Final = 5
 ALIAS_TARGETS_MAX: Final = 10
 COST_MAX_USD: Final = 1_000_000_000
 _percent = re.compile(r"(\d{1,3}(?:\.\d{1,6})?)%").fullmatch
 Path: TypeAlias = tuple[str | int, ...]
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a model alias may stand for."""
+
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    """`provider/model`."""
+    weight: Annotated[int, msgspec.Meta(ge=0, le=WEIGHT_MAX)] = 0
+    """Its share of the requests, next to those of the other targets; 0: it is only tried where others fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,8 @@ class Graph:
     shares: dict[str, tuple[Share, ...]]
     body_fields: frozenset[str] = field(default=frozenset())
     """What it looks at in bodies."""
+    weights: tuple[int, ...] = ()
+    """Of a model alias that balances load: its targets' weights; 0: it has none. Empty: no target has one."""
 
     def next_model(
         self, element_id: str, lookup: Lookup, chance: Callable[[], float], count: CountAgainst
@@ -133,16 +149,43 @@ def graph_of(elements: Sequence[Element]) -> Graph:
     return Graph(by_id, start.outputs.next.element_id, conditions, shares, bodies)
 
 
-def graph_of_targets(targets: Sequence[str]) -> Graph:
-    """The route of a model alias: its targets (`provider/model`), each where the one before fails."""
+def read_targets(text: str) -> list[Target]:
+    """The stored targets of a model alias; one without a weight is a string."""
+    found = msgspec.json.decode(text, type=list[str | Target])
+    return [target if isinstance(target, Target) else Target(target) for target in found]
+
+
+def graph_of_targets(targets: Sequence[Target]) -> Graph:
+    """The route of a model alias: its targets, each where the one before fails."""
     end = End(id="end")
     elements: list[Element] = [Start(id="start", outputs=StartOutputs(Edge("0"))), end]
     for at, target in enumerate(targets):
-        provider, _, model = target.partition("/")
+        provider, _, model = target.model.partition("/")
         fallback = Edge(str(at + 1)) if at + 1 < len(targets) else None
         outputs = LimitedOutputs(Edge(end.id), fallback)
         elements.append(Model(id=str(at), properties=Choice(provider, model), outputs=outputs))
-    return graph_of(elements)
+    weights = tuple(target.weight for target in targets)
+    return replace(graph_of(elements), weights=weights if any(weights) else ())
+
+
+def balanced(graph: Graph, chance: Callable[[], float]) -> Graph:
+    """The route of a model alias for one request. Of the targets with a weight the first is drawn by their weights, and
+    so is each that is tried after it; those without follow in their order."""
+    if not graph.weights:
+        return graph
+    left, order = list(graph.weights), list[str]()
+    while any(left):
+        at = drawn(left, chance())
+        order.append(str(at))
+        left[at] = 0
+    order += [str(at) for at, weight in enumerate(graph.weights) if not weight]
+    elements: dict[str, Element] = {}
+    for element_id, after in zip_longest(order, order[1:]):
+        model = graph.elements[element_id]
+        assert isinstance(model, Model), "an alias has nothing else"
+        outputs = LimitedOutputs(model.outputs.success, None if after is None else Edge(after))
+        elements[element_id] = msgspec.structs.replace(model, outputs=outputs)
+    return replace(graph, elements=elements, first=order[0])
 
 
 def targets_of(graph: Graph) -> list[str]:

@@ -19,11 +19,11 @@ from farebox.policies.decide import Policies
 from farebox.pricing.compiler import PriceList
 from farebox.pricing.pricebook import OwnMarkup, OwnPrice, PriceBook
 from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped
-from farebox.providers.catalogue import PROVIDERS
 from farebox.routing.elements import Element
-from farebox.routing.graph import Graph, graph_of, graph_of_targets
+from farebox.routing.graph import Graph, graph_of, graph_of_targets, read_targets
 from farebox.runtime.gateway_secrets import Exporter, read_exporters
 from farebox.runtime.known_accounts import KnownAccount, KnownAccounts
+from farebox.runtime.operator_access import read_operator_access
 from farebox.runtime.own_providers import OwnProviders, read_own_providers
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.screening_rules import read_rules
@@ -38,7 +38,6 @@ from farebox.storage.config import (
     find_supplement,
     list_markups,
     list_prices,
-    list_providers,
 )
 from farebox.storage.custom_domains import CustomDomain, active_domains
 from farebox.storage.database import Database
@@ -195,7 +194,7 @@ class Configuration:
         row = await self._database.get(lambda connection: find_alias(connection, account_id, gateway_id, name))
         if row is None:
             row = await self._database.get(lambda connection: find_alias(connection, account_id, "", name))
-        alias = None if row is None else graph_of_targets(msgspec.json.decode(row.targets, type=list[str]))
+        alias = None if row is None else graph_of_targets(read_targets(row.targets))
         self._accounts.keep(known, known.aliases, key, alias)
         return alias
 
@@ -260,17 +259,9 @@ class Configuration:
         self._domains_of = {}
         for domain in active:
             self._domains_of.setdefault(domain.account_id, []).append(domain.hostname)
-        rows = {row.name: row for row in await self._database.get(list_providers)}
-        for provider in PROVIDERS:
-            slug = provider.slug
-            row = rows.get(slug)
-            key = None if row is None or row.api_key is None else self._vault.decrypt(row.api_key, f"provider:{slug}")
-            base_url = provider.base_url if row is None else row.base_url
-            if slug == "demo":
-                if self._demo_url is None:
-                    continue
-                base_url, key = self._demo_url, "demo"
-            self._providers[slug] = ProviderAccess(provider, base_url, key)
+        self._providers = await self._database.get(
+            partial(read_operator_access, vault=self._vault, demo_url=self._demo_url)
+        )
         text = await self._database.get(find_supplement)
         if text != self._supplement:
             self._price_list, self._supplement = PriceList(supplement=_supplement(text)), text

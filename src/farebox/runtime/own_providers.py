@@ -1,6 +1,7 @@
 """What an account has of its own for one gateway: keys at providers, and providers."""
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
 from typing import Final
@@ -40,6 +41,8 @@ class StoredKey(msgspec.Struct, frozen=True):
     rate_limit: int | None
     """Calls per window."""
     rate_seconds: int
+    weight: int = 0
+    """Its share of the calls that name no alias."""
 
     def __repr__(self) -> str:
         return f"StoredKey({self.provider!r}, {self.alias!r})"
@@ -54,6 +57,8 @@ class OwnProviders(msgspec.Struct, frozen=True):
     """By slug, with `custom-`; those too that are switched off."""
     defaults: frozenset[str] = frozenset()
     """Slugs of the providers that have a default key."""
+    shared: Mapping[str, tuple[StoredKey, ...]] = {}
+    """The keys with a weight, of providers that have several of them."""
 
     def with_alias(self, alias: str) -> frozenset[str]:
         """Slugs of the providers that have a key of this alias; of the empty one, a default."""
@@ -83,14 +88,22 @@ def _read(connection: Connection, vault: Vault, account_id: str, gateway_id: str
         keys[config.provider, config.alias] = key
         if config.is_default or (config.alias == DEFAULT_ALIAS and (config.provider, "") not in keys):
             keys[config.provider, ""] = key
+    weighted = defaultdict[str, list[StoredKey]](list)
+    for key in (key for (_, alias), key in keys.items() if alias and key.weight):
+        weighted[key.provider].append(key)
+    for provider, sharing in weighted.items():  # one that cannot be read stands in only where none can
+        weighted[provider] = sharing = [key for key in sharing if key.secret is not None] or sharing[:1]
+        keys[provider, ""] = sharing[0]
+    shared = {provider: tuple(sharing) for provider, sharing in weighted.items() if len(sharing) > 1}
     custom = {CUSTOM + row.slug: _access(vault, account_id, row, costs) for row in providers}
-    return OwnProviders(keys, custom, frozenset(slug for slug, alias in keys if not alias))
+    return OwnProviders(keys, custom, frozenset(slug for slug, alias in keys if not alias), shared)
 
 
 def _key(vault: Vault, account_id: str, config: ProviderConfigRow, secret: SecretRow | None) -> StoredKey:
     text = None if secret is None else _decrypted(vault, secret.sealed, secret_place(account_id, secret.secret_id))
     limit = config.rate_limit or None
-    return StoredKey(config.config_id, config.provider, config.alias, text, limit, config.rate_period or 60)
+    seconds, weight = config.rate_period or 60, config.weight or 0
+    return StoredKey(config.config_id, config.provider, config.alias, text, limit, seconds, weight)
 
 
 def _access(vault: Vault, account_id: str, row: CustomProviderRow, costs: list[CustomCostRow]) -> ProviderAccess:

@@ -23,6 +23,16 @@ class CustomAccess:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorKey:
+    """One of several keys of the operator's that share a provider's calls."""
+
+    key_id: str
+    """`provider`, or `provider/name`."""
+    key: str = field(repr=False)
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderAccess:
     """How to reach a provider."""
 
@@ -32,3 +42,7 @@ class ProviderAccess:
     """The operator's."""
     custom: CustomAccess | None = None
     """Of an account's own provider: it has no key of the operator's, and nothing is charged."""
+    keys: tuple[OperatorKey, ...] = ()
+    """The operator's, where several share the calls: `api_key` is the first. Empty where there is one, or none."""
+    key_id: str = ""
+    """Of `api_key`."""

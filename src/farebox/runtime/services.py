@@ -13,6 +13,7 @@ from farebox.limits.last_uses import LastUses
 from farebox.limits.log_room import LogRoom
 from farebox.limits.logged import LoggedBytes
 from farebox.limits.rate import RateLimiter
+from farebox.limits.resting import Resting
 from farebox.limits.spend_watch import SpendWatch
 from farebox.limits.turns import Turns
 from farebox.limits.unpaid import Unpaid
@@ -93,6 +94,8 @@ class Services:
     """The models that the auto router chooses from, where neither request nor account says."""
     last_uses: LastUses = field(default_factory=LastUses)
     """When keys were used, as far as it is not written yet."""
+    resting: Resting = field(default_factory=Resting)
+    """Keys that a provider has refused or rate limited."""
     turns: Turns = field(default_factory=Turns)
     """Which model has answered a turn of a conversation."""
     refusals: Mapping[str, Refused] = field(default_factory=dict)

@@ -22,6 +22,19 @@ class ProviderRow:
     base_url: str
     api_key: bytes | None
     updated_at: int
+    weight: int = 1
+    """The key's share of the calls, next to those of further keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKeyRow:
+    """A further key of the operator's at a provider; encrypted, too."""
+
+    provider: str
+    name: str
+    api_key: bytes
+    weight: int
+    updated_at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +95,39 @@ def changes_since(connection: Connection, version: int) -> tuple[int, frozenset[
 
 def set_provider(connection: Connection, provider: ProviderRow) -> None:
     connection.execute(
-        "INSERT INTO providers (name, base_url, api_key, updated_at) VALUES (?, ?, ?, ?) ON CONFLICT (name) "
-        "DO UPDATE SET base_url = excluded.base_url, api_key = excluded.api_key, updated_at = excluded.updated_at",
-        (provider.name, provider.base_url, provider.api_key, provider.updated_at),
+        "INSERT INTO providers (name, base_url, api_key, updated_at, weight) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET base_url = excluded.base_url, api_key = excluded.api_key, "
+        "updated_at = excluded.updated_at, weight = excluded.weight",
+        (provider.name, provider.base_url, provider.api_key, provider.updated_at, provider.weight),
     )
     note_change(connection)
 
 
 def list_providers(connection: Connection) -> list[ProviderRow]:
-    found = rows(connection, "SELECT name, base_url, api_key, updated_at FROM providers ORDER BY name")
+    found = rows(connection, "SELECT name, base_url, api_key, updated_at, weight FROM providers ORDER BY name")
     return [ProviderRow(*fields) for fields in found]
+
+
+def put_provider_key(connection: Connection, key: ProviderKeyRow) -> None:
+    """Add the key, or replace the one with its name."""
+    connection.execute(
+        "INSERT INTO provider_keys (provider, name, api_key, weight, updated_at) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (provider, name) DO UPDATE SET api_key = excluded.api_key, weight = excluded.weight, "
+        "updated_at = excluded.updated_at",
+        (key.provider, key.name, key.api_key, key.weight, key.updated_at),
+    )
+    note_change(connection)
+
+
+def delete_provider_key(connection: Connection, provider: str, name: str) -> None:
+    connection.execute("DELETE FROM provider_keys WHERE provider = ? AND name = ?", (provider, name))
+    note_change(connection)
+
+
+def list_provider_keys(connection: Connection) -> list[ProviderKeyRow]:
+    columns = "provider, name, api_key, weight, updated_at"
+    found = rows(connection, f"SELECT {columns} FROM provider_keys ORDER BY provider, name")
+    return [ProviderKeyRow(*fields) for fields in found]
 
 
 def add_price(connection: Connection, price: PriceRow, at: int) -> None:

@@ -41,11 +41,14 @@ class ProviderConfigRow:
     """Seconds."""
     created_at: int
     modified_at: int
+    weight: int | None = None
+    """Its share of the calls that name no alias; None: none of them."""
 
 
 _SEALED = "secret_id, provider, store_id, sealed, preview, modified_at"
 _COLUMNS = (
-    "config_id, gateway_id, provider, alias, is_default, secret_id, rate_limit, rate_period, created_at, modified_at"
+    "config_id, gateway_id, provider, alias, is_default, secret_id, rate_limit, rate_period, created_at, modified_at, "
+    "weight"
 )
 
 
@@ -91,7 +94,7 @@ def add_config(connection: Connection, key: AccountKey, config: ProviderConfigRo
             (*key, config.gateway_id, config.provider),
         )
     connection.execute(
-        f"INSERT INTO provider_configs (bucket, account_id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO provider_configs (bucket, account_id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *key,
             config.config_id,
@@ -104,6 +107,7 @@ def add_config(connection: Connection, key: AccountKey, config: ProviderConfigRo
             config.rate_period,
             config.created_at,
             config.modified_at,
+            config.weight,
         ),
     )
     note_change(connection, key.account_id)
@@ -128,12 +132,13 @@ def find_config(connection: Connection, account_id: str, gateway_id: str, config
     return None if found is None else _config(found)
 
 
-def touch_config(connection: Connection, account_id: str, config_id: str, at: int) -> None:
-    """Its secret was replaced."""
+def change_config(connection: Connection, key: AccountKey, config: ProviderConfigRow) -> None:
+    """Its weight has changed, or the key itself."""
     connection.execute(
-        f"UPDATE provider_configs SET modified_at = ? WHERE {OF_ACCOUNT} AND config_id = ?",
-        (at, *key_of(connection, account_id), config_id),
+        f"UPDATE provider_configs SET modified_at = ?, weight = ? WHERE {OF_ACCOUNT} AND config_id = ?",
+        (config.modified_at, config.weight, *key, config.config_id),
     )
+    note_change(connection, key.account_id)
 
 
 def delete_config(connection: Connection, account_id: str, config_id: str) -> None:

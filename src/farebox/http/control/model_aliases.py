@@ -12,7 +12,7 @@ from farebox.http.request import Request
 from farebox.http.validation import Fault, InvalidInput, invalid
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import compat_model
-from farebox.routing.graph import ALIAS_TARGETS_MAX
+from farebox.routing.graph import ALIAS_TARGETS_MAX, Target
 from farebox.storage import model_aliases as store
 from farebox.storage.model_aliases import ModelAlias
 from farebox.storage.sql import Connection
@@ -23,10 +23,10 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$"
 
 
 class AliasSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`provider/model`, in the order in which they are tried."""
+    """`provider/model`, in the order in which they are tried; those with a weight share the requests."""
 
     targets: Annotated[
-        list[Annotated[str, msgspec.Meta(min_length=1, max_length=256)]],
+        list[Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | Target],
         msgspec.Meta(min_length=1, max_length=ALIAS_TARGETS_MAX),
     ]
 
@@ -36,7 +36,7 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
 
     alias: str
     gateway_id: str | None
-    targets: list[str]
+    targets: list[str | Target]
     created_at: str
     modified_at: str
 
@@ -112,7 +112,7 @@ async def _check_gateway(request: Request) -> None:
         await logs.check_gateway(request.services, request.account_id, _gateway(request))
 
 
-def _check(name: str, targets: list[str]) -> None:
+def _check(name: str, targets: list[str | Target]) -> None:
     """Raises InvalidInput."""
     faults = []
     try:
@@ -122,7 +122,7 @@ def _check(name: str, targets: list[str]) -> None:
         faults.append(Fault(("path", "alias"), message))
     for at, target in enumerate(targets):
         try:
-            compat_model(target)
+            compat_model(target if isinstance(target, str) else target.model)
         except InvalidRequest as error:
             faults.append(Fault(("body", "targets", at), str(error)))
     if faults:
@@ -138,7 +138,7 @@ def _wire(alias: ModelAlias) -> Alias:
     return Alias(
         alias=alias.alias,
         gateway_id=alias.gateway_id or None,
-        targets=msgspec.json.decode(alias.targets, type=list[str]),
+        targets=msgspec.json.decode(alias.targets, type=list[str | Target]),
         created_at=iso(alias.created_at),
         modified_at=iso(alias.modified_at),
     )

@@ -24,13 +24,13 @@ from farebox.storage.provider_configs import (
     ProviderConfigRow,
     SecretRow,
     add_config,
+    change_config,
     configs_of,
     delete_config,
     find_config,
     find_secret,
     put_secret,
     secrets_of,
-    touch_config,
 )
 from farebox.storage.sql import Connection
 from farebox.vault import masked
@@ -42,6 +42,8 @@ PERIOD_SECONDS = 60
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_BYTES_MAX, pattern=r"^[\x20-\x7e\t\r\n]+$")]
 """One word, or what the provider has keys of: see `Provider.keys`."""
 Whole = Annotated[float, msgspec.Meta(ge=0, le=1_000_000_000)]
+Weight = Annotated[int, msgspec.Meta(ge=0, le=1_000)]
+"""A key's share of the calls that name no alias, next to those of the provider's other keys; 0: it has none."""
 
 
 class ProviderConfigCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,12 +57,14 @@ class ProviderConfigCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
     rate_limit_period: Whole | None = None
     secret: Secret | None = None
     secret_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
+    weight: Weight = 0
 
 
 class ProviderConfigReplace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The key that takes the place of the stored one."""
+    """The key that takes the place of the stored one; with a weight, that may be left as it is."""
 
-    secret: Secret
+    secret: Secret | None = None
+    weight: Weight | None = None
 
 
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +82,7 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     secret_preview: str
     rate_limit: int | UnsetType = UNSET
     rate_limit_period: int | UnsetType = UNSET
+    weight: int | UnsetType = UNSET
 
 
 async def list_all(request: Request, query: Paging) -> Response:
@@ -115,6 +120,7 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
         rate_period=period,
         created_at=at,
         modified_at=at,
+        weight=body.weight or None,
     )
     sealed = None if body.secret is None else _sealed(services, account_id, config, gateway, body.secret)
 
@@ -135,6 +141,8 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
 async def replace(request: Request, body: ProviderConfigReplace) -> Response:
     """The key is replaced for all that use the same secret."""
     services, account_id = request.services, request.account_id
+    if body.secret is None and body.weight is None:
+        raise invalid("Required", "body", "secret")
     at = services.clock.now_ms()
 
     def write(connection: Connection) -> ProviderConfig:
@@ -142,11 +150,14 @@ async def replace(request: Request, body: ProviderConfigReplace) -> Response:
         _check_secret(config.provider, body.secret)
         key = find_key(connection, account_id)
         assert key is not None
-        sealed = services.vault.encrypt(body.secret, secret_place(account_id, secret.secret_id))
-        secret = dataclasses.replace(secret, sealed=sealed, preview=masked(body.secret), modified_at=at)
-        put_secret(connection, key, secret)
-        touch_config(connection, account_id, config.config_id, at)
-        return _wire(dataclasses.replace(config, modified_at=at), secret, _used(connection, account_id, config))
+        if body.secret is not None:
+            sealed = services.vault.encrypt(body.secret, secret_place(account_id, secret.secret_id))
+            secret = dataclasses.replace(secret, sealed=sealed, preview=masked(body.secret), modified_at=at)
+            put_secret(connection, key, secret)
+        weight = config.weight if body.weight is None else body.weight or None
+        config = dataclasses.replace(config, modified_at=at, weight=weight)
+        change_config(connection, key, config)
+        return _wire(config, secret, _used(connection, account_id, config))
 
     changed = await services.database.write(write)
     await services.configuration.notice_changes()
@@ -288,4 +299,5 @@ def _wire(config: ProviderConfigRow, secret: SecretRow, used_at: int | None) -> 
         secret_preview=secret.preview,
         rate_limit=UNSET if config.rate_limit is None else config.rate_limit,
         rate_limit_period=UNSET if config.rate_period is None else config.rate_period,
+        weight=config.weight or UNSET,
     )

@@ -55,6 +55,7 @@ SELECT create_reference_table('access_tokens');
 SELECT create_reference_table('users');
 SELECT create_reference_table('memberships');
 SELECT create_reference_table('providers');
+SELECT create_reference_table('provider_keys');
 SELECT create_reference_table('prices');
 SELECT create_reference_table('price_supplements');
 SELECT create_reference_table('markups');

@@ -63,7 +63,17 @@ CREATE TABLE providers (                  -- base URL and key of each provider t
     name       TEXT PRIMARY KEY,
     base_url   TEXT NOT NULL,
     api_key    BYTEA,                     -- AES-GCM, bound to the provider's name
-    updated_at BIGINT NOT NULL
+    updated_at BIGINT NOT NULL,
+    weight     BIGINT NOT NULL DEFAULT 1  -- a number: the key's share of calls, next to provider_keys'
+);
+
+CREATE TABLE provider_keys (              -- further keys of the operator's, that share the calls of a provider
+    provider   TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    api_key    BYTEA NOT NULL,            -- AES-GCM, bound to the provider and the name
+    weight     BIGINT NOT NULL,           -- a number: its share of the calls
+    updated_at BIGINT NOT NULL,
+    PRIMARY KEY (provider, name)
 );
 
 CREATE TABLE prices (                     -- the operator's own prices; never changed: a later one replaces an earlier
@@ -403,6 +413,7 @@ CREATE TABLE provider_configs (           -- which of them a gateway calls a pro
     rate_period BIGINT,                   -- number of seconds of the window
     created_at  BIGINT NOT NULL,
     modified_at BIGINT NOT NULL,
+    weight      BIGINT,                   -- a number: its share of the calls that name no alias; null: none
     PRIMARY KEY (bucket, account_id, config_id)
 ) /* clustered */;
 CREATE UNIQUE INDEX provider_configs_by_alias ON provider_configs (bucket, account_id, gateway_id, provider, alias);
@@ -411,7 +422,7 @@ CREATE TABLE last_uses (                  -- when keys were last used, as of a m
     bucket     INTEGER NOT NULL,
     account_id TEXT NOT NULL,             -- empty: the operator's
     kind       TEXT NOT NULL,             -- token, provider_config, provider
-    key_id     TEXT NOT NULL,             -- the token's, the config's, the provider's slug
+    key_id     TEXT NOT NULL,             -- the token's, the config's, the provider's slug (`slug/name` for further keys)
     used_at    BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, kind, key_id)
 ) /* clustered */;

@@ -163,3 +163,15 @@ CREATE TABLE last_uses (
     used_at    BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, kind, key_id)
 ) /* clustered */;
+
+-- Keys that share the calls of a provider.
+ALTER TABLE providers ADD COLUMN weight BIGINT NOT NULL DEFAULT 1;
+ALTER TABLE provider_configs ADD COLUMN weight BIGINT;
+CREATE TABLE provider_keys (
+    provider   TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    api_key    BYTEA NOT NULL,
+    weight     BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL,
+    PRIMARY KEY (provider, name)
+);

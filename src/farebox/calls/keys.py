@@ -1,0 +1,129 @@
+"""Which key a call is made with where several share the calls: by their weights, without those that a provider has
+refused or rate limited a moment ago. And the rate limit of a stored key.
+"""
+
+import math
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import structlog
+from msgspec.structs import replace
+
+from farebox.calls.model import Call, KeyChoice, KeyLimit
+from farebox.errors import RATE_LIMITED, Problem
+from farebox.providers.upstream import UpstreamResponse
+from farebox.runtime.services import Services
+from farebox.shares import drawn
+from farebox.storage.buckets import OPERATOR
+
+REFUSED: Final = (401, 402, 403, 429)
+"""Statuses of what a provider says about the key, or about what it may do; another key may do."""
+_OF_THE_KEY: Final = (401, 402)
+"""Those that are about the key whatever it is used for. The others may be about the model."""
+REST_SECONDS: Final = 60
+LIMITED_SECONDS: Final = 10
+"""How long a key rests that was rate limited, where the provider does not say."""
+REST_MAX_SECONDS: Final = 3_600
+
+log = structlog.get_logger("farebox.calls")
+
+
+def keyed(services: Services, call: Call) -> Call:
+    """The call with the key that it is made with, and counted against its limit, where that has one. Where all that
+    share the calls rest, it is the one that may be used again first. Raises Problem (RATE_LIMITED)."""
+    if not call.keys:
+        limit = call.key_limit
+        wait = _count(services, call, limit)
+        if limit is not None and wait is not None:
+            words = f"takes {limit.limit} calls in {limit.seconds} seconds"
+            raise _limited(f"the stored key {call.key_alias!r} for {call.provider} {words}", wait)
+        return call
+    until = {key.key_id: services.resting.until(key.key_id, call.model) for key in call.keys}
+    now, waits = services.clock.now_ms(), list[int]()
+    key = _drawn(services, call, [key for key in call.keys if until[key.key_id] <= now], waits)
+    resting = sorted((key for key in call.keys if until[key.key_id] > now), key=lambda key: until[key.key_id])
+    while key is None and resting:
+        key = _drawn(services, call, [resting.pop(0)], waits)
+    if key is None:
+        raise _limited(f"all stored keys for {call.provider} have taken as many calls as they may", min(waits))
+    return replace(
+        call,
+        key_id=key.key_id,
+        key_alias=key.alias,
+        key_limit=key.limit,
+        headers=key.headers,
+        sent_head=key.sent_head,
+    )
+
+
+def another(services: Services, call: Call, tried: tuple[str, ...]) -> KeyChoice | None:
+    """A key that has not been tried for the call, and does not rest; counted against its limit. None: there is none."""
+    now = services.clock.now_ms()
+    left = [key for key in call.keys if key.key_id not in tried]
+    return _drawn(services, call, [key for key in left if services.resting.until(key.key_id, call.model) <= now], [])
+
+
+def set_aside(services: Services, call: Call, key_id: str, response: UpstreamResponse) -> None:
+    """Let the key rest that got this response, for as long as the provider says."""
+    now, status = services.clock.now_ms(), response.status
+    seconds = wait_of(response.headers, now) or (LIMITED_SECONDS if status == 429 else REST_SECONDS)
+    seconds = min(max(seconds, 1), REST_MAX_SECONDS)
+    model = "" if status in _OF_THE_KEY else call.model
+    services.resting.rest(key_id, model, now + round(seconds * 1000), now)
+    log.info("key rests", provider=call.provider, key=key_id, model=model, status=status, seconds=seconds)
+
+
+def note_use(services: Services, call: Call, key_id: str) -> None:
+    """The provider was called with this key, if it is not the caller's own."""
+    if not call.own_key:
+        services.last_uses.note(OPERATOR, "provider", key_id or call.provider, services.clock.now_ms())
+    elif key_id:
+        services.last_uses.note(call.account_id, "provider_config", key_id, services.clock.now_ms())
+
+
+def wait_of(headers: list[tuple[str, str]], now: int) -> float:
+    """The seconds that a response asks to wait (`Retry-After`, in seconds or as a date; OpenAI's `retry-after-ms`); 0
+    if it does not say."""
+    found = {name.lower(): value.strip() for name, value in headers}
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(found.get(name, "")) * unit
+        except ValueError:
+            continue
+        return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
+    try:
+        until = parsedate_to_datetime(found.get("retry-after", ""))
+    except ValueError:
+        return 0.0
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, until.timestamp() - now / 1000)
+
+
+def _drawn(services: Services, call: Call, keys: list[KeyChoice], waits: list[int]) -> KeyChoice | None:
+    """One of these keys by chance, as their weights say, whose limit takes the call; the seconds to wait for those
+    that do not are added to `waits`."""
+    while keys:
+        key = keys.pop(drawn([key.weight for key in keys], services.ids.chance()))
+        wait = _count(services, call, key.limit)
+        if wait is None:
+            return key
+        waits.append(wait)
+    return None
+
+
+def _count(services: Services, call: Call, limit: KeyLimit | None) -> int | None:
+    """Count the call: None, or the seconds to wait if that is too many."""
+    if limit is None:
+        return None
+    return services.gateway_rates.admit(
+        (call.account_id, f"key/{limit.config_id}"),
+        limit.limit,
+        limit.seconds,
+        sliding=False,
+        now_ms=services.clock.now_ms(),
+    )
+
+
+def _limited(why: str, wait: int) -> Problem:
+    return Problem(RATE_LIMITED, f"Rate limited: {why}.", retry_after=wait)

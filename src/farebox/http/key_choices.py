@@ -1,0 +1,41 @@
+"""The keys that a request may be made with, each with the headers that it comes to."""
+
+from farebox.calls.model import KeyChoice, KeyLimit
+from farebox.http.call_way import Way
+from farebox.http.exchange import RequestHeaders
+from farebox.http.forwarded_headers import forwarded_headers
+from farebox.http.payer import Payer
+from farebox.providers.provider import Metering
+from farebox.providers.upstream import SentHead
+from farebox.runtime.provider_access import ProviderAccess
+
+
+def key_choices(
+    headers: RequestHeaders, access: ProviderAccess, path: str, metering: Metering, way: Way, *, coded: bool
+) -> tuple[KeyChoice, ...]:
+    """At least one; several where they share the calls. Raises Problem (INVALID_REQUEST)."""
+    return tuple(
+        KeyChoice(
+            key_id=one.payer.key_id if one.payer.stored is None else one.payer.stored.config_id,
+            alias="" if one.payer.stored is None else one.payer.stored.alias,
+            weight=one.payer.weight,
+            limit=_limit(one.payer),
+            headers=forwarded_headers(headers, access, path, metering, one, coded=coded),
+            sent_head=SentHead(),
+        )
+        for one in way.shared or (way,)
+    )
+
+
+def secrets_of(access: ProviderAccess, way: Way) -> tuple[str, ...]:
+    """What is sent to the provider that the caller need not know, and no response may tell."""
+    ways = way.shared or (way,)
+    secrets = tuple(secret for one in ways if one.credential is not None for secret in one.credential.secrets)
+    return secrets if access.custom is None else (*secrets, *access.custom.secrets)
+
+
+def _limit(payer: Payer) -> KeyLimit | None:
+    stored = payer.stored
+    if stored is None or stored.rate_limit is None:
+        return None
+    return KeyLimit(stored.config_id, stored.rate_limit, stored.rate_seconds)

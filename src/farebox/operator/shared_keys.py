@@ -1,0 +1,80 @@
+"""Further keys of the operator's at a provider, which share its calls with the first by weight."""
+
+import dataclasses
+import re
+from typing import Final
+
+from farebox.operator.administer import Refused, provider_slug
+from farebox.operator.provider_keys import key_problem
+from farebox.runtime.operator_access import provider_place
+from farebox.storage import config
+from farebox.storage.config import ProviderKeyRow, ProviderRow
+from farebox.storage.sql import Connection
+from farebox.vault import Vault
+
+FIRST: Final = "default"
+"""The name of the key that `farebox provider set` stores."""
+KEYS_MAX: Final = 50
+"""Further keys of one provider."""
+_is_name: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+
+
+def set_key(
+    connection: Connection,
+    vault: Vault,
+    *,
+    provider: str,
+    name: str,
+    at: int,
+    api_key: str | None = None,
+    weight: int | None = None,
+) -> ProviderKeyRow | ProviderRow:
+    """Add a key, or change one; None leaves a value unchanged. Raises Refused."""
+    slug = provider_slug(provider)
+    if api_key is not None and (wrong := key_problem(slug, api_key)):
+        raise Refused(wrong)
+    if name == FIRST:
+        return _set_first(connection, vault, slug, at, api_key, weight)
+    if not _is_name(name):
+        raise Refused(f"{name!r} is no name for a key: write 1 to 64 letters, digits, dots, hyphens and underscores")
+    keys = {key.name: key for key in config.list_provider_keys(connection) if key.provider == slug}
+    before = keys.get(name)
+    if before is None and api_key is None:
+        raise Refused(f"{slug} has no key {name!r}: give it with --api-key-stdin")
+    if before is None and len(keys) >= KEYS_MAX:
+        raise Refused(f"{slug} has {KEYS_MAX} further keys, as many as it may: remove one")
+    if before is None and slug not in {row.name for row in config.list_providers(connection)}:
+        raise Refused(f"{slug} has no key yet: store the first with `farebox provider set {slug} --api-key-stdin`")
+    sealed = vault.encrypt(api_key, provider_place(slug, name)) if api_key is not None else None
+    row = ProviderKeyRow(
+        slug,
+        name,
+        sealed or (b"" if before is None else before.api_key),
+        weight if weight is not None else 1 if before is None else before.weight,
+        at,
+    )
+    config.put_provider_key(connection, row)
+    return row
+
+
+def _set_first(
+    connection: Connection, vault: Vault, slug: str, at: int, api_key: str | None, weight: int | None
+) -> ProviderRow:
+    row = next((row for row in config.list_providers(connection) if row.name == slug), None)
+    if row is None or row.api_key is None:
+        raise Refused(f"{slug} has no key yet: store it with `farebox provider set {slug} --api-key-stdin`")
+    if api_key is not None:
+        row = dataclasses.replace(row, api_key=vault.encrypt(api_key, provider_place(slug)))
+    row = dataclasses.replace(row, weight=row.weight if weight is None else weight, updated_at=at)
+    config.set_provider(connection, row)
+    return row
+
+
+def remove_key(connection: Connection, *, provider: str, name: str) -> None:
+    """Remove a further key. Raises Refused."""
+    slug = provider_slug(provider)
+    if name == FIRST:
+        raise Refused(f'remove the first key with `farebox provider set {slug} --api-key ""`')
+    if not any((key.provider, key.name) == (slug, name) for key in config.list_provider_keys(connection)):
+        raise Refused(f"{slug} has no key {name!r}: `farebox provider key list` shows them")
+    config.delete_provider_key(connection, slug, name)
