@@ -189,6 +189,9 @@ ESTIMATE_CAPPED = ErrorKind(
     "estimate_capped", 400, 2943, "Ask for less: a lower output limit, less input, fewer tool uses."
 )
 RATE_LIMITED = ErrorKind("rate_limited", 429, 2003, "Call less often, or raise the gateway's rate limit.")
+TOKEN_RATE_LIMITED = ErrorKind(
+    "token_rate_limited", 429, 2003, "Call less often with this access token, or raise its rate limit."
+)
 SPEND_LIMITED = ErrorKind("spend_limited", 429, 2045, "Wait for the window to end, ask for less, or raise the limit.")
 CREDIT_HELD = ErrorKind(
     "credit_held", 429, 2907, "Try again: other calls in flight hold the money at the moment. Nothing was charged."

@@ -35,6 +35,20 @@ def in_models(models: tuple[str, ...] | None, provider: str, model: str) -> bool
     return models is None or f"{provider}/{model}" in models or f"{provider}/*" in models
 
 
+RATE_CALLS_MAX = 1_000_000_000
+RATE_SECONDS_MAX = 366 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """So many calls in so many seconds."""
+
+    calls: int
+    seconds: int
+    sliding: bool
+    """Any window of this length; otherwise windows follow one another."""
+
+
 @dataclass(frozen=True, slots=True)
 class AccessToken:
     """Authenticates a caller to us, for one account. The secret itself is never stored."""
@@ -48,6 +62,8 @@ class AccessToken:
     revoked_at: int | None
     models: tuple[str, ...] | None = None
     """The models it may call, as `provider/model` or `provider/*`; None: all."""
+    rate: RateLimit | None = None
+    """Of its model calls; None: there is no limit."""
 
     def may_call(self, provider: str, model: str) -> bool:
         return in_models(self.models, provider, model)

@@ -61,6 +61,22 @@ def test_a_token_is_revoked(cli: Cli, acme: str) -> None:
     assert "farebox token list" in unknown.err
 
 
+def test_a_token_has_a_rate_limit(cli: Cli, acme: str) -> None:
+    create = "token", "create", "--account", acme, "--permission", "AI Gateway Run"
+    made = cli(*create, "--rate-limit", "5", "--json").json
+    assert made["rate_limit"] == "5 in 60 s, fixed"
+    rate = ("--rate-limit", "100", "--rate-interval", "3600", "--sliding")
+    changed = cli("token", "set", made["token_id"], *rate, "--json").json
+    assert changed["rate_limit"] == "100 in 3600 s, sliding"
+    assert "100 in 3600 s, sliding" in cli("token", "list").out
+    assert "no rate limit" in cli("token", "set", made["token_id"], "--rate-limit", "0").out
+    (listed,) = cli("token", "list", "--json").json
+    assert listed["rate_limit"] is None
+    unknown = cli("token", "set", "nope", "--rate-limit", "1")
+    assert (unknown.status, unknown.out) == (1, "")
+    assert cli("token", "set", made["token_id"]).status == 2
+
+
 def test_a_token_may_expire(cli: Cli, acme: str) -> None:
     create = "token", "create", "--account", acme, "--permission", "AI Gateway Run"
     assert cli(*create, "--expires", "2999-01-31", "--json").json["expires_at"] == "2999-01-31T00:00:00Z"

@@ -69,6 +69,23 @@ async def test_processes_share_a_limit(installation: Installation, server: Serve
     assert counted == len(admitted)
 
 
+async def test_processes_share_the_limit_of_a_token(installation: Installation, server: Server) -> None:
+    assert len(server.workers) == 3
+    caller = installation.caller()
+    rate = ("--rate-limit", "10", "--rate-interval", str(DAY_SECONDS))
+    assert installation.command("token", "set", caller.token_id, *rate).returncode == 0
+    admitted, refused = 0, 0
+    while refused < AT_ONCE:
+        for response in await calls(installation, caller, chat_body(), AT_ONCE):
+            admitted, refused = admitted + (response.status == 200), refused + (response.status == 429)
+    await asyncio.sleep(EXCHANGE_SECONDS + STEP_SECONDS)
+    last = await calls(installation, caller, chat_body(), 30)
+    assert {(response.status, response.code) for response in last} <= {(429, 2003)}, "every process knows by now"
+    counted = "SELECT calls FROM rate_counts WHERE account_id = $1 AND gateway_id = $2"
+    assert installation.read(counted, caller.account_id, f"token/{caller.token_id}") == [(admitted,)]
+    assert admitted >= 10
+
+
 async def test_gateways_are_counted_separately(installation: Installation, server: Server) -> None:
     assert len(server.workers) == 3
     caller = installation.caller()

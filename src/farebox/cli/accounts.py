@@ -7,7 +7,7 @@ import typer
 from farebox.cli.output import Row, show, show_rows
 from farebox.cli.session import session_of
 from farebox.cli.values import AccountId, AsJson, Expires, balance_row, moment_text, optional_moment_text
-from farebox.model import AccessToken, Account, Permission
+from farebox.model import RATE_CALLS_MAX, RATE_SECONDS_MAX, AccessToken, Account, Permission, RateLimit
 from farebox.money import format_usd
 
 _ALL = 1_000_000
@@ -152,7 +152,27 @@ def _token_row(found: AccessToken, at: int, used_at: int | None = None) -> Row:
         "expires_at": optional_moment_text(found.expires_at),
         "revoked_at": optional_moment_text(found.revoked_at),
         "last_used_at": optional_moment_text(used_at),
+        "rate_limit": None if found.rate is None else _rate_text(found.rate),
     }
+
+
+def _rate_text(rate: RateLimit) -> str:
+    return f"{rate.calls} in {rate.seconds} s, {'sliding' if rate.sliding else 'fixed'}"
+
+
+RateCalls = Annotated[
+    int | None,
+    typer.Option(
+        "--rate-limit", metavar="N", min=0, max=RATE_CALLS_MAX, help="Model calls that it may make in each interval."
+    ),
+]
+RateSeconds = Annotated[
+    int,
+    typer.Option("--rate-interval", metavar="SECONDS", min=1, max=RATE_SECONDS_MAX, help="Length of the interval."),
+]
+RateSlides = Annotated[
+    bool, typer.Option("--sliding/--fixed", help="In any interval, or in intervals that follow one another.")
+]
 
 
 @token.command("create")
@@ -173,6 +193,9 @@ def create_token(
             help="A model it may call, `provider/model` or `provider/*`; may be repeated. Without it: all.",
         ),
     ] = None,
+    rate_calls: RateCalls = None,
+    rate_seconds: RateSeconds = 60,
+    sliding: RateSlides = False,
     as_json: AsJson = False,
 ) -> None:
     """Create an access token and print it. This is the only time: only its hash is kept.
@@ -199,6 +222,7 @@ def create_token(
             name=name,
             expires_at=expires,
             models=models or (),
+            rate=RateLimit(rate_calls, rate_seconds, sliding) if rate_calls else None,
             at=session.clock.now_ms(),
         )
     data = {"token": made.secret, **_token_row(made.token, made.token.created_at)}
@@ -234,11 +258,40 @@ def list_tokens(
     at = session.clock.now_ms()
     columns = {
         "token_id": "TOKEN ID", "account_id": "ACCOUNT", "name": "NAME", "permissions": "PERMISSIONS",
-        "active": "ACTIVE", "expires_at": "EXPIRES", "last_used_at": "LAST USED",
+        "active": "ACTIVE", "expires_at": "EXPIRES", "rate_limit": "RATE LIMIT", "last_used_at": "LAST USED",
     }  # fmt: skip
     empty = "No tokens yet: create one with `farebox token create --account ID --permission …`."
     rows = [_token_row(item, at, used.get(item.token_id)) for item in found]
     show_rows(rows, as_json=as_json, columns=columns, empty=empty)
+
+
+@token.command("set")
+def set_token(
+    context: typer.Context,
+    token_id: Annotated[str, typer.Argument(metavar="TOKEN_ID", help="As shown by `farebox token list`.")],
+    rate_calls: RateCalls = None,
+    rate_seconds: RateSeconds = 60,
+    sliding: RateSlides = False,
+    as_json: AsJson = False,
+) -> None:
+    """Set an access token's rate limit; effective within a second on every running server.
+
+    \b
+    Examples:
+      farebox token set 0f6c2a7e5b1d4c3a9e8f7a6b5c4d3e2f --rate-limit 100 --rate-interval 60 --sliding
+      farebox token set 0f6c2a7e5b1d4c3a9e8f7a6b5c4d3e2f --rate-limit 0
+    """
+    from farebox.operator import administer
+
+    if rate_calls is None:
+        raise typer.BadParameter("give the number of calls; 0 for no limit", param_hint="--rate-limit")
+    session = session_of(context)
+    with session.writing() as connection:
+        rate = RateLimit(rate_calls, rate_seconds, sliding) if rate_calls else None
+        changed = administer.set_token_rate(connection, token_id, rate)
+    limit = "no rate limit" if rate is None else f"the rate limit {_rate_text(rate)}"
+    row = {name: value for name, value in _token_row(changed, session.clock.now_ms()).items() if name != "last_used_at"}
+    show(row, as_json=as_json, text=f"Token {token_id} has {limit}.")
 
 
 @token.command("revoke")

@@ -14,11 +14,9 @@ from farebox.errors import (
     INTERNAL,
     NO_ROUTE,
     NO_WEBSOCKET,
-    RATE_LIMITED,
     TOO_MANY_CALLS,
     Problem,
 )
-from farebox.gateway import GatewayConfig
 from farebox.http import cross_origin
 from farebox.http.build_call import COMMON, known_call, native_call
 from farebox.http.caching import answered_from_cache, serve_missed
@@ -32,6 +30,7 @@ from farebox.http.payer import pays_itself
 from farebox.http.permits import Permit, Understood, permit_of
 from farebox.http.provider_errors import Form
 from farebox.http.proxy_request import ProxyRequest, RouteName
+from farebox.http.rate_limits import count_call
 from farebox.http.route_steps import named_steps
 from farebox.http.router import shown
 from farebox.http.run_form import run_call
@@ -127,7 +126,7 @@ class DataPlane:
             if permit is None:
                 return
         self._note_use(permit)
-        self._count(target, permit.gateway)
+        count_call(services, target, permit)
         self._check_room(target.account_id)
         services.calls.begin(target.account_id)
         try:
@@ -258,20 +257,6 @@ class DataPlane:
                 "left. Nothing was charged.",
                 retry_after=1,
             )
-
-    def _count(self, target: Target, gateway: GatewayConfig) -> None:
-        limit, seconds = gateway.rate_limiting_limit, gateway.rate_limiting_interval
-        if not limit or not seconds:
-            return
-        wait = self._services.gateway_rates.admit(
-            (target.account_id, target.gateway_id),
-            limit,
-            seconds,
-            sliding=gateway.rate_limiting_technique == "sliding",
-            now_ms=self._services.clock.now_ms(),
-        )
-        if wait is not None:
-            raise Problem(RATE_LIMITED, "Rate limited", retry_after=wait)
 
 
 def _check_database(services: Services) -> None:

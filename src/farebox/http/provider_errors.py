@@ -40,6 +40,7 @@ from farebox.errors import (
     RESPONSE_UNSCREENED,
     RUN_BLOCKED,
     SPEND_LIMITED,
+    TOKEN_RATE_LIMITED,
     TOKEN_REJECTED,
     TOP_UP_UNDER_WAY,
     UPSTREAM_INVALID,
@@ -83,7 +84,7 @@ _GOOGLE_STATUSES = {
     504: "DEADLINE_EXCEEDED",
 }
 
-_LIMITS = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, GIVEN_UP)
+_LIMITS = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, TOKEN_RATE_LIMITED, GIVEN_UP)
 """What ends a run of Codex."""
 _FINAL = {402, 400, 401, 403, 404, 413, 415, 422, 424, 426}
 """Statuses after which the same request cannot succeed: SDKs are told not to retry. Nor can it soon while a limit's
@@ -153,6 +154,7 @@ _SOURCES: Final = {
     SPEND_LIMITED: "limit",
     RATE_LIMITED: "limit",
     TOKEN_REJECTED: "token",
+    TOKEN_RATE_LIMITED: "token",
     POLICY_DENIED: "policy",
     PROVIDER_UNAVAILABLE: "provider",
 }

@@ -258,6 +258,10 @@ SERVED: tuple[Route, ...] = (
 
     Route(method="GET", path=f"{OWN}/tokens", handler=tokens.list_all, permissions=READ, shape=Shape.PAGE,
           takes=Paging, result=tokens.Token, summary="The account's access tokens, without their secrets"),
+    Route(method="GET", path=f"{OWN}/tokens/{{token_id}}", handler=tokens.get, permissions=READ, result=tokens.Token,
+          summary="One access token, without its secret"),
+    Route(method="PUT", path=f"{OWN}/tokens/{{token_id}}", handler=tokens.change, permissions=WRITE,
+          takes=tokens.TokenChange, result=tokens.Token, summary="Set an access token's rate limit"),
 
     Route(method="GET", path=f"{OWN}/gateways/{{gateway_id}}/spend-limits", handler=spend_rules.states,
           permissions=READ, shape=Shape.PAGE, takes=spend_rules.SpendQuery, result=spend_rules.SpendState,

@@ -4,6 +4,7 @@ Plain functions that run inside the caller's open transaction: the command line 
 of the writer. Each either completes or raises Refused, and then has changed nothing that is committed.
 """
 
+import dataclasses
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 from farebox.clock import Ids
 from farebox.ledger.commands import Command, Conflict, Correct, Grant, Outcome, Verdict
 from farebox.ledger.posting import apply
-from farebox.model import AccessToken, Account, Balance, Permission
+from farebox.model import AccessToken, Account, Balance, Permission, RateLimit
 from farebox.money import format_usd
 from farebox.operator.provider_keys import key_problem
 from farebox.periods import is_zone
@@ -125,6 +126,7 @@ def create_token(
     name: str = "",
     expires_at: int | None = None,
     models: Sequence[str] = (),
+    rate: RateLimit | None = None,
 ) -> NewToken:
     """Create an access token of the account. Only its hash is kept: the secret cannot be shown again. `models`, if
     there are any, are the only ones that it may call: `provider/model` or `provider/*`."""
@@ -135,7 +137,7 @@ def create_token(
     _must_be_ahead(expires_at, at)
     secret = TOKEN_PREFIX + ids.secret()
     token_id = ids.account_id()  # the same format as Cloudflare's token IDs: 32 hexadecimal characters
-    token = AccessToken(token_id, account_id, name, frozenset(permissions), at, expires_at, None, allowed or None)
+    token = AccessToken(token_id, account_id, name, frozenset(permissions), at, expires_at, None, allowed or None, rate)
     accounts.add_token(connection, token, vault.hash_token(secret))
     return NewToken(token, secret)
 
@@ -148,6 +150,16 @@ def _allowed_model(model: str) -> str:
         return "/".join(compat_model(model))
     except InvalidRequest as error:
         raise Refused(f"{model!r} is not a model: {error}") from error
+
+
+def set_token_rate(connection: Connection, token_id: str, rate: RateLimit | None) -> AccessToken:
+    """Limit the token's model calls; None: not at all. Raises Refused."""
+    found = next((token for token in accounts.list_tokens(connection) if token.token_id == token_id), None)
+    if found is None:
+        raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the IDs")
+    token = dataclasses.replace(found, rate=rate)
+    accounts.set_token_rate(connection, token)
+    return token
 
 
 def revoke_token(connection: Connection, token_id: str, *, at: int) -> None:

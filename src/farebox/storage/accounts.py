@@ -2,7 +2,7 @@
 
 import json
 
-from farebox.model import AccessToken, Account, Balance, Permission
+from farebox.model import AccessToken, Account, Balance, Permission, RateLimit
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.buckets import bucket_of
 from farebox.storage.config import note_change
@@ -79,12 +79,15 @@ def posted_and_owed(connection: Connection, account_id: str) -> tuple[int, int]:
     return posted, owed
 
 
-_TOKEN = "token_id, account_id, name, permissions, created_at, expires_at, revoked_at, models"  # noqa: S105 - column names
+_COLUMNS = (
+    "token_id, account_id, name, permissions, created_at, expires_at, revoked_at, models, "
+    "rate_limit, rate_period, sliding"
+)
 
 
 def add_token(connection: Connection, token: AccessToken, token_hash: bytes) -> None:
     connection.execute(
-        f"INSERT INTO access_tokens ({_TOKEN}, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO access_tokens ({_COLUMNS}, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             token.token_id,
             token.account_id,
@@ -94,6 +97,7 @@ def add_token(connection: Connection, token: AccessToken, token_hash: bytes) -> 
             token.expires_at,
             token.revoked_at,
             None if token.models is None else json.dumps(token.models),
+            *_rate(token.rate),
             token_hash,
         ),
     )
@@ -102,15 +106,28 @@ def add_token(connection: Connection, token: AccessToken, token_hash: bytes) -> 
 
 def find_token(connection: Connection, token_hash: bytes) -> AccessToken | None:
     """The token with this hash, revoked or expired ones included."""
-    found = row(connection, f"SELECT {_TOKEN} FROM access_tokens WHERE hash = ?", (token_hash,))
+    found = row(connection, f"SELECT {_COLUMNS} FROM access_tokens WHERE hash = ?", (token_hash,))
     return None if found is None else _token(found)
 
 
 def list_tokens(connection: Connection, account_id: str | None = None) -> list[AccessToken]:
     where = "" if account_id is None else "WHERE account_id = ?"
     values = () if account_id is None else (account_id,)
-    found = rows(connection, f"SELECT {_TOKEN} FROM access_tokens {where} ORDER BY created_at, token_id", values)
+    found = rows(connection, f"SELECT {_COLUMNS} FROM access_tokens {where} ORDER BY created_at, token_id", values)
     return [_token(fields) for fields in found]
+
+
+def set_token_rate(connection: Connection, token: AccessToken) -> None:
+    """The token's rate limit has changed."""
+    connection.execute(
+        "UPDATE access_tokens SET rate_limit = ?, rate_period = ?, sliding = ? WHERE token_id = ?",
+        (*_rate(token.rate), token.token_id),
+    )
+    note_change(connection, token.account_id)
+
+
+def _rate(rate: RateLimit | None) -> tuple[int | None, int | None, int | None]:
+    return (None, None, None) if rate is None else (rate.calls, rate.seconds, int(rate.sliding))
 
 
 def revoke_token(connection: Connection, token_id: str, at: int) -> bool:
@@ -126,7 +143,8 @@ def revoke_token(connection: Connection, token_id: str, at: int) -> bool:
 
 
 def _token(fields: tuple[object, ...]) -> AccessToken:
-    token_id, account_id, name, permissions, created_at, expires_at, revoked_at, models = fields
+    token_id, account_id, name, permissions, created_at, expires_at, revoked_at, models, *rate = fields
+    calls, seconds, sliding = (None if value is None else int(str(value)) for value in rate)
     return AccessToken(
         str(token_id),
         str(account_id),
@@ -136,6 +154,7 @@ def _token(fields: tuple[object, ...]) -> AccessToken:
         None if expires_at is None else int(str(expires_at)),
         None if revoked_at is None else int(str(revoked_at)),
         None if models is None else tuple(json.loads(str(models))),
+        None if calls is None or seconds is None else RateLimit(calls, seconds, bool(sliding)),
     )
 
 

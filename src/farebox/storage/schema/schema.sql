@@ -33,7 +33,10 @@ CREATE TABLE access_tokens (              -- what callers and control-plane clie
     created_at  BIGINT NOT NULL,
     expires_at  BIGINT,                   -- null: never
     revoked_at  BIGINT,
-    models      TEXT                      -- JSON array of provider/model, or provider/*, that it may call; null: all
+    models      TEXT,                     -- JSON array of provider/model, or provider/*, that it may call; null: all
+    rate_limit  BIGINT,                   -- number of calls per window; null: no limit
+    rate_period BIGINT,                   -- number of seconds of the window
+    sliding     INTEGER                   -- 1: the window slides; 0: windows follow one another
 );
 CREATE INDEX access_tokens_of_account ON access_tokens (account_id);  -- to list an account's tokens
 

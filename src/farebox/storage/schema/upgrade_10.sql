@@ -175,3 +175,8 @@ CREATE TABLE provider_keys (
     updated_at BIGINT NOT NULL,
     PRIMARY KEY (provider, name)
 );
+
+-- Rate limits of access tokens.
+ALTER TABLE access_tokens ADD COLUMN rate_limit BIGINT;
+ALTER TABLE access_tokens ADD COLUMN rate_period BIGINT;
+ALTER TABLE access_tokens ADD COLUMN sliding INTEGER;

@@ -1,0 +1,132 @@
+"""Rate limits of access tokens: set through the API and the command line, counted over all gateways."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from farebox.limits.rate import RateLimiter
+from farebox.model import Permission
+from tests.calls.kit import log_rows, set_gateway
+from tests.engines import ON_BOTH_ENGINES
+from tests.http.support import errors, http, result
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+DAY_SECONDS = 86_400
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("rates")) as served:
+        yield served
+
+
+@pytest.fixture
+def customer(farebox: Farebox) -> Customer:
+    return farebox.funded("5")
+
+
+def tokens(customer: Customer) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = result(http.get(f"{customer.api_url}/farebox/tokens", headers=customer.headers))
+    return found
+
+
+def limit(customer: Customer, token_id: str, **rate: object) -> Any:
+    return http.put(f"{customer.api_url}/farebox/tokens/{token_id}", json=rate, headers=customer.headers)
+
+
+def limited(customer: Customer, calls: int, **more: object) -> Customer:
+    """The account with a token that may make so many calls a day."""
+    caller = Customer(
+        customer.farebox,
+        customer.account_id,
+        customer.farebox.create_token(customer.account_id, Permission.RUN),
+    )
+    rate = {"rate_limiting_limit": calls, "rate_limiting_interval": DAY_SECONDS, **more}
+    made = result(limit(customer, tokens(customer)[-1]["id"], **rate))
+    assert {name: made[name] for name in rate} == rate
+    return caller
+
+
+@pytest.mark.parametrize("technique", ["fixed", "sliding"])
+def test_a_token_makes_as_many_calls_as_it_may(customer: Customer, technique: str) -> None:
+    caller = limited(customer, 3, rate_limiting_technique=technique)
+    set_gateway(customer, "other")
+    url = f"{caller.farebox.url}/v1/{caller.account_id}/other/demo/chat/completions"
+    body = {"model": "demo-1", "messages": [{"role": "user", "content": "Hi"}]}
+    assert http.post(url, json=body, headers=caller.headers).status_code == 200
+    statuses = [caller.chat().status_code for _ in range(4)]
+    assert statuses == [200, 200, 429, 429], "over all gateways"
+    refused = caller.chat()
+    problem = refused.json()
+    assert (problem["internalCode"], problem["source"]) == (2003, "token")
+    assert problem["error"]["code"] == "token_rate_limited"
+    assert problem["retry_after"] == int(refused.headers["retry-after"]) > 0
+    assert "rate limit" in problem["remedy"]
+    assert customer.chat().status_code == 200, "another token of the account"
+    assert len(log_rows(customer)) == 3, "what is refused is no call"
+    assert tokens(customer)[-1]["last_used_at"] is None
+
+
+def test_sdks_see_a_rate_limit(customer: Customer) -> None:
+    caller = limited(customer, 1)
+    client = openai.OpenAI(base_url=f"{caller.gateway_url}/compat", api_key=caller.token, max_retries=0)
+    ask = {"model": "demo/demo-1", "messages": [{"role": "user", "content": "Hi"}]}
+    client.chat.completions.create(**ask)  # type: ignore[call-overload]
+    with pytest.raises(openai.RateLimitError) as raised:
+        client.chat.completions.create(**ask)  # type: ignore[call-overload]
+    assert raised.value.code == "token_rate_limited"
+    assert raised.value.body["source"] == "token"  # type: ignore[index]
+
+
+def test_what_a_token_is_refused_does_not_count_for_its_gateway(customer: Customer) -> None:
+    set_gateway(customer, rate_limiting_limit=3, rate_limiting_interval=DAY_SECONDS)
+    caller = limited(customer, 1)
+    assert [caller.chat().status_code for _ in range(4)] == [200, 429, 429, 429]
+    assert [customer.chat().status_code for _ in range(3)] == [200, 200, 429]
+    assert customer.chat().json()["source"] == "limit"
+
+
+def test_a_limit_is_changed_and_lifted(customer: Customer) -> None:
+    caller = limited(customer, 1)
+    token_id = tokens(customer)[-1]["id"]
+    assert [caller.chat().status_code for _ in range(2)] == [200, 429]
+    limit(customer, token_id, rate_limiting_limit=2, rate_limiting_interval=DAY_SECONDS)
+    assert [caller.chat().status_code for _ in range(2)] == [200, 429]
+    lifted = result(limit(customer, token_id, rate_limiting_limit=0))
+    assert (lifted["rate_limiting_limit"], lifted["rate_limiting_interval"]) == (0, 0)
+    assert [caller.chat().status_code for _ in range(3)] == [200] * 3
+
+
+def test_who_may_set_what(farebox: Farebox, customer: Customer) -> None:
+    token_id, other = tokens(customer)[0]["id"], farebox.funded("5")
+    theirs = tokens(other)[0]["id"]
+    missing = limit(customer, theirs, rate_limiting_limit=1)
+    assert (missing.status_code, errors(missing)) == (404, [(7002, "Not Found")]), "another account's token"
+    for permission in (Permission.RUN, Permission.READ):
+        weak = Customer(farebox, customer.account_id, farebox.create_token(customer.account_id, permission))
+        assert limit(weak, token_id, rate_limiting_limit=1).status_code == 403
+    for wrong in (
+        {},
+        {"rate_limiting_limit": -1},
+        {"rate_limiting_limit": 1.5},
+        {"rate_limiting_limit": 1, "rate_limiting_interval": 0},
+        {"rate_limiting_limit": 1, "rate_limiting_technique": "leaky"},
+        {"rate_limiting_limit": 1, "name": "x"},
+    ):
+        assert limit(customer, token_id, **wrong).status_code == 400, wrong
+    url = f"{customer.api_url}/farebox/tokens/{token_id}"
+    assert result(http.get(url, headers=customer.headers))["rate_limiting_limit"] == 0
+    assert http.get(f"{customer.api_url}/farebox/tokens/{theirs}", headers=customer.headers).status_code == 404
+
+
+def test_a_sliding_limit_counts_what_overlaps() -> None:
+    """What the gateways' limits are made of: here with the time in hand."""
+    limiter, key = RateLimiter(), ("a", "token/t")
+    at = 10_000_000
+    admitted = [limiter.admit(key, 4, 10, sliding=True, now_ms=at + 5_000) for _ in range(5)]
+    assert admitted == [None] * 4 + [5]
+    assert [limiter.admit(key, 4, 10, sliding=True, now_ms=at + 15_000) for _ in range(3)] == [None, None, 5]
