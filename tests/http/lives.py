@@ -11,6 +11,7 @@ from tests.http.support import GATEWAY_FIELDS
 from tests.http.test_dynamic_routes import PLAIN
 
 GATEWAY: Final = "ai-gateway/gateways/{gateway_id}"
+TOKEN: Final = "farebox/tokens/{token_id}"
 INVALID: Final = (400, 7001)
 UNKNOWN: Final = (404, 7002)
 CUT: Final = ("body", "elements", 1, "outputs", "success", "elementId")
@@ -378,7 +379,14 @@ STORIES: Final[Mapping[str, tuple[Step, ...]]] = {
         Step(method="GET", path="farebox/gateways/{gateway_id}/tasks", result=[]),
         Step(method="GET", path="farebox/gateways/{gateway_id}/tasks", query="?start=then", code=INVALID,
              place=("query", "start")),
-        Step(method="GET", path="farebox/tokens", result=[...]),
+    ),
+    "rate limits of access tokens": (
+        Step(method="GET", path="farebox/tokens", result=[...], keep={"token_id": "0.id"}),
+        Step(method="PUT", path=TOKEN, fields={"rate_limiting_limit": -1}, code=INVALID,
+             place=("body", "rate_limiting_limit")),
+        Step(method="PUT", path=TOKEN, fields={"rate_limiting_limit": 5, "rate_limiting_technique": "sliding"},
+             result={"rate_limiting_interval": 60}),
+        Step(method="GET", path=TOKEN, result={"rate_limiting_limit": 5, "rate_limiting_technique": "sliding"}),
     ),
     "the account's settings": (
         Step(method="GET", path="farebox/settings", result={"time_zone": "UTC", "spend_alerts": True}),
