@@ -33,7 +33,7 @@ format: $(BIN)/.dev  ## format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(BIN)/.dev  ## regenerate docs/settings.md, docs/cli.md and the tables in docs/providers.md and payments/README.md from the program
+docs: $(BIN)/.dev  ## regenerate docs/settings.md, cli.md and the tables of docs/pages.md, providers.md and payments/README.md
 	$(BIN)/python -m tests.repo.reference
 
 pictures: $(BIN)/.dev $(BIN)/.chromium  ## retake the screenshots of README.md with headless Chromium

@@ -121,16 +121,18 @@ text {{ font: 13px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; fil
 
 
 def _screenshot(greeting: str, environment: dict[str, str], browser: str) -> None:
-    link = next(word for word in greeting.split() if "/billing/open?" in word)
+    link = next(word for word in greeting.split() if "/ui/open?" in word)
     _run(f"{FAREBOX} price set demo gold --input 0 --output 1000000", environment)
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=ARGUMENTS)
         page = chromium.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme="light")
         page.goto(link)
         page.get_by_role("button", name="Open").click()
+        billing = link.partition("/ui/")[0] + "/billing"
+        page.goto(billing)
         _buy(page)
         _spend(greeting)
-        page.goto(link.partition("/open?")[0])
+        page.goto(billing)
         while not page.locator("#available").inner_text().startswith("64."):  # 55, less 40, and 50 of auto top-up
             page.wait_for_timeout(250)
             page.reload()

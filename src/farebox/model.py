@@ -20,6 +20,16 @@ class Permission(StrEnum):
     BILLING_WRITE = "AI Gateway Billing Write"
 
 
+class Role(StrEnum):
+    """What somebody may do on the pages: the first four on one account, the last one in the house."""
+
+    OWNER = "owner"
+    BILLING = "billing"
+    DEVELOPER = "developer"
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """The tenant who pays. `bucket` is the first part of the key of everything that belongs to it."""

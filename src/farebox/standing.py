@@ -8,7 +8,7 @@ Networks: TypeAlias = tuple[IPv4Network | IPv6Network, ...]
 
 _is_public_url = re.compile(r"https?://[^/?#@\s]+((?:/[A-Za-z0-9._~-]+)*)/?").fullmatch
 _OWN_PATHS = frozenset(
-    {"billing", "client", "documents", "healthz", "metrics", "openapi.json", "readyz", "v1", "webhooks"}
+    {"billing", "client", "documents", "healthz", "metrics", "openapi.json", "readyz", "ui", "v1", "webhooks"}
 )
 """What our own paths begin with."""
 

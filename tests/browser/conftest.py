@@ -13,7 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, expect, sync_playwright
 
-from farebox.billing import owner_sessions
+from farebox.people import sessions
 from tests.payments.books import agree
 from tests.support import Customer, Farebox
 
@@ -93,7 +93,7 @@ class Owner:
 
     def link(self) -> str:
         """A link to the billing page."""
-        return self.farebox.run(owner_sessions.make_link(self.farebox.services, self.account_id))
+        return self.farebox.run(sessions.billing_link(self.farebox.services, self.account_id))
 
     def open(self) -> "Owner":
         self.page.goto(self.link())

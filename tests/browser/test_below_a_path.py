@@ -30,4 +30,4 @@ def test_the_owner_walks_through_a_purchase(below: Farebox, page: Page, watch: W
     page.get_by_role("link", name="Invoice").first.click()
     page.go_back()
     page.get_by_role("button", name="Sign out").click()
-    expect(page).to_have_url(f"{below.url}/billing/signed-out")
+    expect(page).to_have_url(f"{below.url}/ui/signed-out")

@@ -209,6 +209,13 @@ def test_the_welcome_works_as_pasted(data_dir: Path, tmp_path: Path, cli: Cli) -
         python = subprocess.run([sys.executable, "-c", blocks["Python"]], capture_output=True, text=True, check=True)
         assert "Hello" in python.stdout
         assert "new OpenAI" in blocks["TypeScript"]
+        link = next(word for word in greeting.split() if "/ui/open?link=" in word)
+        with httpx.Client(follow_redirects=True, timeout=60) as browser:
+            assert "Demo" in browser.get(link).text
+            overview = browser.post(link.partition("?")[0], data={"link": link.partition("link=")[2]})
+            assert str(overview.url).endswith("/ui/overview")
+            assert '<strong id="available">' in overview.text
+            assert browser.get(overview.url.join("/ui/house")).status_code == 200  # as an operator, too
         left = subprocess.run(
             ["bash", "-c", blocks["Check"].split("\n\n")[0]], capture_output=True, text=True, check=True
         )

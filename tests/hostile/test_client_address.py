@@ -11,9 +11,9 @@ import httpx
 import pytest
 import structlog
 
-from farebox.billing import owner_sessions
 from farebox.http.client_address import Clients
 from farebox.http.server.preface import PREFACE_MAX, read_preface
+from farebox.people import sessions
 from farebox.settings import SettingsError, load
 from tests.support import Customer, Farebox, running_farebox
 
@@ -177,7 +177,7 @@ def test_one_anonymous_client_cannot_use_up_the_shared_limit(trusting: Farebox) 
 
 def test_the_cookie_is_secure_where_a_trusted_proxy_says_so(trusting: Farebox, farebox: Farebox) -> None:
     for served, proto, secure in ((trusting, "https", True), (trusting, "http", False), (farebox, "https", False)):
-        link = served.run(owner_sessions.make_link(served.services, served.create_account()))
+        link = served.run(sessions.billing_link(served.services, served.create_account()))
         response = httpx.post(
             f"{served.url}/billing/open",
             data={"link": link.partition("link=")[2]},

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from farebox.billing import owner_sessions
+from farebox.people import sessions
 from farebox.settings import SettingsError, load
 from farebox.standing import path_of
 from tests.hostile.proxies import PROXIES
@@ -44,7 +44,7 @@ def below(request: pytest.FixtureRequest, engine: str, tmp_path_factory: pytest.
 
 
 def _addresses(page: str) -> set[str]:
-    return set(re.findall(r'(?:href|action)="([^"]*)"', page))
+    return set(re.findall(r'(?:href|action|src)="([^"]*)"', page))
 
 
 def _csrf(page: str) -> str:
@@ -56,26 +56,28 @@ def _csrf(page: str) -> str:
 def test_every_link_of_the_pages_keeps_the_public_path(below: Farebox) -> None:
     assert httpx.get(below.url.removesuffix("/ai") + "/billing").headers["server"].startswith("nginx")  # not ours
     account = below.create_account("Acme")
-    link = below.run(owner_sessions.make_link(below.services, account))
+    link = below.run(sessions.billing_link(below.services, account))
     assert link.startswith(f"{below.url}/billing/open?link=")
     with httpx.Client(base_url=below.url.removesuffix("/ai"), follow_redirects=True) as browser:
         pages = [browser.get(link)]
         opened = browser.post("/ai/billing/open", data={"link": link.partition("link=")[2]})
         pages.append(opened)
         assert str(opened.url) == f"{below.url}/billing"
-        assert "Path=/ai/billing;" in opened.history[0].headers["set-cookie"]
+        assert "Path=/ai/;" in opened.history[0].headers["set-cookie"]
         csrf = _csrf(opened.text)
         changed = browser.post("/ai/billing/details", data={"csrf": csrf, "name": 'Acme " href="/x', "country": "DE"})
         assert changed.status_code == 200
         pages += [changed, browser.post("/ai/billing/details", data={"csrf": "wrong"})]  # an error's page
         pages += [browser.get("/ai/billing/buy?amount=20"), browser.get("/ai/billing/top-up?id=none")]
         seen = set().union(*(_addresses(page.text) for page in pages))
-        assert {"/ai/billing/style.css", "/ai/billing/buy", "/ai/billing/details", "/ai/billing"} <= seen
-        assert [each for each in seen if not each.startswith(("/ai/billing", "#", f"{below.url}/documents/"))] == []
+        assert {"/ai/ui/overview", "/ai/billing/buy", "/ai/billing/details", "/ai/billing"} <= seen
+        assert [
+            each for each in seen if not each.startswith(("/ai/billing", "/ai/ui/", "#", f"{below.url}/documents/"))
+        ] == []
         for address in seen - {"#content"}:
             assert browser.get(address.replace("&amp;", "&")).status_code in (200, 400, 403, 404, 405), address
-        pages.append(browser.post("/ai/billing/sign-out", data={"csrf": csrf}))
-        assert str(pages[-1].url) == f"{below.url}/billing/signed-out"
+        pages.append(browser.post("/ai/ui/sign-out", data={"csrf": csrf}))
+        assert str(pages[-1].url) == f"{below.url}/ui/signed-out"
         assert not browser.cookies
 
 

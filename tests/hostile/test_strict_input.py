@@ -16,7 +16,7 @@ import typer
 from farebox.addresses import Address
 from farebox.cli import taxes, values
 from farebox.errors import Problem
-from farebox.http.pages.actions import cents
+from farebox.http.pages.billing_forms import cents
 from farebox.messages.send import UNREACHABLE, post
 from farebox.money import InvalidAmount, parse_usd, whole_number
 from farebox.pricing import pricebook

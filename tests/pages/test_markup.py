@@ -1,16 +1,20 @@
 """Nothing from outside becomes markup: addresses, and the pages."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
 from farebox.billing.reports import MonthUsage
-from farebox.http.pages import render
+from farebox.http.pages import assets, render
+from farebox.http.pages.routes import PAGE_ROWS
 from farebox.http.pages.view import Details, Flash, Spending, View
-from farebox.model import Account, Balance
+from farebox.model import Account, Balance, Role
 from farebox.payments.model import Card, Dispute, Refund, Rule, TopUp
 from farebox.payments.purchase import Tax, price_purchase
 from farebox.payments.states import DISPUTE_STATES, REFUND_STATES, RULE_STATES, TOP_UP_STATES
@@ -34,6 +38,9 @@ def test_addresses(url: str, linked: str) -> None:
     assert render.address(url) == linked
 
 
+_OWN_SCRIPT = f'<script type="module" src="{assets.address_of("app.js")}">'
+
+
 class _Seen(HTMLParser):
     """The elements of a page, and whether they close where they should."""
 
@@ -49,6 +56,10 @@ class _Seen(HTMLParser):
         self.attributes |= {name for name, _ in attrs}
         if tag not in ("meta", "link", "input", "br"):
             self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -102,7 +113,6 @@ def _view(word: str, rule_state: str = "suspended") -> View:
     other |= {"created_at": NOW, "updated_at": NOW}
     return View(
         account=Account("a", 1, word, NOW),
-        csrf=word,
         now=NOW,
         balance=Balance(41_234_567_890, 250_000_000),
         owed=3_000_000_000,
@@ -126,23 +136,37 @@ def _view(word: str, rule_state: str = "suspended") -> View:
     )
 
 
+def _framed(word: str, template: str, shown: Mapping[str, Any], flash: Flash | None = None) -> bytes:
+    """A page in the frame of somebody who is signed in, and called `word`."""
+    session = SimpleNamespace(account_name=word, sign_in=SimpleNamespace(email=word))
+    visit = SimpleNamespace(csrf=word, session=session, roles=frozenset((Role.OWNER,)), account_id=word)
+    entries = [row for row in PAGE_ROWS if row.label]
+    frame = {"title": word, "heading": None, "flash": flash, "refresh": None, "visit": visit, "entries": entries}
+    return render.page(template, frame | {"here": ""} | dict(shown))
+
+
+def _billing(view: View, flash: Flash | None = None) -> bytes:
+    return _framed(view.account.name, "billing.html", render.billing(view), flash)
+
+
 @pytest.mark.parametrize("rule_state", RULE_STATES)
 def test_hostile_texts_stay_texts(rule_state: str) -> None:
     view = _view(HOSTILE, rule_state)
     purchase = price_purchase(5000, fee_ppm=50_000, fee_fixed_cents=30, tax=Tax(HOSTILE, 190_000))
     pages = [
-        render.billing(view, Flash("bad", HOSTILE)),
-        render.quote(view, purchase, HOSTILE),
-        *(render.under_way(top_up) for top_up in view.top_ups),
-        render.link(HOSTILE, HOSTILE),
+        _billing(view, Flash("bad", HOSTILE)),
+        _framed(HOSTILE, "quote.html", {"view": view, "purchase": purchase, "request_key": HOSTILE, "another": "x"}),
+        *(_framed(HOSTILE, "under_way.html", {"top_up": top_up}) for top_up in view.top_ups),
+        render.sign_in(HOSTILE),
         render.done(Flash("warn", HOSTILE)),
         render.leave(f"https://pay.example/{HOSTILE}"),
         render.problem(HOSTILE, HOSTILE, expired=False),
     ]
-    harmless = _read(render.billing(_view("word", rule_state), Flash("bad", "word")))
+    harmless = _read(_billing(_view("word", rule_state), Flash("bad", "word")))
     for page in pages:
         seen = _read(page)
-        assert not seen.tags & {"script", "img", "style", "iframe", "object"}
+        assert not seen.tags & {"img", "style", "iframe", "object"}
+        assert re.findall(r"<script[^>]*>[^<]*", page.decode()) == [_OWN_SCRIPT]
         assert not {name for name in seen.attributes if name.startswith("on") or name == "style"}
         assert b"javascript:" not in page.split(b"<main")[0]
         assert b'="javascript:' not in page
@@ -154,7 +178,7 @@ def test_hostile_texts_stay_texts(rule_state: str) -> None:
 def test_a_page_refreshes_only_while_credit_may_arrive() -> None:
     def refreshes(state: str, age_ms: int = 0) -> bool:
         top_up = msgspec.structs.replace(_top_up("x", state, "word"), created_at=NOW - age_ms)
-        return b"http-equiv" in render.billing(replace(_view("word"), top_ups=[top_up]))
+        return b"http-equiv" in _billing(replace(_view("word"), top_ups=[top_up]))
 
     assert [state for state in TOP_UP_STATES if refreshes(state)] == [
         "requested",
@@ -166,7 +190,7 @@ def test_a_page_refreshes_only_while_credit_may_arrive() -> None:
 
 
 def test_without_payments_the_page_offers_none() -> None:
-    page = render.billing(replace(_view("word"), payments_on=False)).decode()
+    page = _billing(replace(_view("word"), payments_on=False)).decode()
     assert "Payments are switched off" in page
     assert 'action="/billing/buy"' not in page
     assert 'action="/billing/limit"' in page

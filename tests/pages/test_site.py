@@ -7,21 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
+from urllib.parse import quote
 
 import httpx
 import pytest
 
-from farebox.billing import cards, owner_sessions
-from farebox.billing.owner_sessions import Session
+from farebox.billing import cards
+from farebox.clock import SystemClock
 from farebox.http.pages import labels, view, visit
 from farebox.http.pages.routes import PAGES
 from farebox.http.pages.view import TRANSFERS_READ
 from farebox.http.request import Request
 from farebox.http.router import Route
+from farebox.people import sessions
+from farebox.people.sessions import Session
+from farebox.storage.sessions import SignIn
 from farebox.storage.statement import TransferRow
 from tests.support import Farebox, running_farebox
 
-SEALED = [route for route in PAGES if route.method == "POST" and route.path != "/billing/open"]
+SEALED = [route for route in PAGES if route.method == "POST" and not route.path.endswith("/open")]
 """The forms of who is signed in."""
 
 
@@ -45,7 +49,7 @@ class Visitor:
 
 
 def _link(farebox: Farebox, account_id: str) -> str:
-    return farebox.run(owner_sessions.make_link(farebox.services, account_id))
+    return farebox.run(sessions.billing_link(farebox.services, account_id))
 
 
 def _open(link: str, http: httpx.Client | None = None, site: str | None = None) -> httpx.Response:
@@ -111,34 +115,38 @@ def test_every_response_carries_the_headers(visitor: Visitor) -> None:
     responses = [
         visitor.http.get("/billing"),
         visitor.http.get("/billing/buy?amount=50"),
-        visitor.http.get("/billing/signed-out"),
+        visitor.http.get("/ui/signed-out"),
         visitor.http.get("/billing/open?link=x"),
         visitor.http.get("/billing/done?checkout=x"),
         visitor.http.post("/billing/auto", data={}),
         visitor.http.post("/billing/auto", content=b"{}", headers={"content-type": "application/json"}),
         httpx.get(f"{visitor.farebox.url}/billing"),
     ]
-    assert [response.status_code for response in responses] == [200, 200, 200, 403, 404, 400, 400, 403]
+    assert [response.status_code for response in responses] == [200, 200, 200, 403, 404, 400, 400, 303]
     for response in responses:
         assert response.headers["content-type"] == "text/html; charset=utf-8"
         policy = response.headers["content-security-policy"]
-        assert policy.startswith("default-src 'none'; style-src 'self';")
+        assert policy.startswith("default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';")
         assert "frame-ancestors 'none'" in policy
         assert "form-action 'self'" in policy
         assert "unsafe" not in policy
         assert response.headers["cache-control"] == "no-store"
         assert response.headers["x-content-type-options"] == "nosniff"
-        assert not re.search(r"<script|style=|\son\w+=", response.text)
+        assert not re.search(r"<script(?! type=\"module\" src=\"/ui/assets/)|style=|\son\w+=", response.text)
 
 
 def test_pages_require_a_session(farebox: Farebox) -> None:
     with httpx.Client(base_url=farebox.url) as visitor:
         for route in PAGES:
-            if route.path.endswith((".css", ".svg", "/signed-out")):
+            if route.path in ("/", "/ui/assets/{name}", "/ui/sign-in", "/ui/signed-out"):
                 continue
-            response = visitor.request(route.method, route.path, data={"link": "x"} if route.method == "POST" else None)
-            assert response.status_code in (403, 404), route.path
+            path = re.sub(r"{\w+}", "x", route.path)
+            response = visitor.request(route.method, path, data={"link": "x"} if route.method == "POST" else None)
             assert "set-cookie" not in response.headers
+            if response.status_code == 303:
+                assert response.headers["location"] == f"/ui/sign-in?next={quote(path, safe='')}"
+            else:
+                assert response.status_code in (403, 404), route.path
 
 
 def test_a_link_is_used_up_by_its_use_and_by_time(farebox: Farebox) -> None:
@@ -149,12 +157,12 @@ def test_a_link_is_used_up_by_its_use_and_by_time(farebox: Farebox) -> None:
     assert httpx.get(link).status_code == 403
     cookie = first.headers["set-cookie"]
     assert re.fullmatch(
-        r"farebox_session=[\w-]{43}; Path=/billing; Max-Age=43200; HttpOnly; SameSite=Lax", cookie
+        r"farebox_sid=[\w-]{43}; Path=/; Max-Age=43(200|199); HttpOnly; SameSite=Lax", cookie
     )  # Secure where the base URL is https
     assert "set-cookie" not in second.headers
 
     late = _link(farebox, account_id)
-    _pass(farebox, owner_sessions.LINK_MS)
+    _pass(farebox, sessions.LINK_MS)
     assert (httpx.get(late).status_code, _open(late).status_code) == (403, 403)
     assert httpx.get(f"{farebox.url}/billing/open?link=guessed").status_code == 403
     assert _open(f"{farebox.url}/billing/open?link=guessed").status_code == 403
@@ -213,15 +221,24 @@ def test_an_owners_page_requests_are_limited(tmp_path: Path) -> None:
 
 def test_a_session_ends_by_itself(visitor: Visitor) -> None:
     assert visitor.http.get("/billing").status_code == 200
-    _pass(visitor.farebox, owner_sessions.SESSION_MS)
-    assert visitor.http.get("/billing").status_code == 403
+    _pass(visitor.farebox, sessions.SESSION_MS)
+    assert visitor.http.get("/billing").status_code == 303
 
 
-def _pass(farebox: Farebox, ms: int) -> None:
+def test_a_session_ends_when_nobody_comes(visitor: Visitor) -> None:
+    _pass(visitor.farebox, sessions.IDLE_MS - 30_000, "seen_at")
+    assert visitor.http.get("/billing").status_code == 200  # and is noted as a visit
+    _pass(visitor.farebox, sessions.IDLE_MS - 30_000, "seen_at")
+    assert visitor.http.get("/billing").status_code == 200
+    _pass(visitor.farebox, sessions.IDLE_MS, "seen_at")
+    assert visitor.http.get("/billing").status_code == 303
+
+
+def _pass(farebox: Farebox, ms: int, column: str = "expires_at") -> None:
     """Time passes for all links and sessions."""
     farebox.run(
         farebox.services.database.write(
-            lambda connection: connection.execute("UPDATE owner_sessions SET expires_at = expires_at - ?", (ms,))
+            lambda connection: connection.execute(f"UPDATE sessions SET {column} = {column} - ?", (ms,))
         )
     )
 
@@ -231,15 +248,15 @@ def test_the_expired_are_forgotten(farebox: Farebox) -> None:
     _pass(farebox, 10**12)
     _link(farebox, farebox.create_account())
     left = farebox.services.database.scan(
-        lambda connection: connection.execute("SELECT count(*) FROM owner_sessions").fetchall()
+        lambda connection: connection.execute("SELECT count(*) FROM sessions").fetchall()
     )
     assert farebox.run(left) == [(1,)]
 
 
 def test_the_session_cookie_is_not_stored_in_the_database(visitor: Visitor) -> None:
-    secret = visitor.http.cookies["farebox_session"]
+    secret = visitor.http.cookies["farebox_sid"]
     stored = visitor.farebox.services.database.scan(
-        lambda connection: connection.execute("SELECT hash FROM owner_sessions").fetchall()
+        lambda connection: connection.execute("SELECT hash FROM sessions").fetchall()
     )
     hashes = [found for (found,) in visitor.farebox.run(stored)]
     assert visitor.farebox.services.vault.hash_token(secret) in hashes
@@ -268,15 +285,15 @@ def test_notes_are_shown_once_and_only_ours(visitor: Visitor, other: Visitor) ->
     assert "The spending limit is" not in visitor.http.get("/billing").text
 
     for forged in (note, "x", "", note[:-3], "Ww", "A" * 3000):
-        cookie = f"farebox_session={other.http.cookies['farebox_session']}; farebox_note={forged}"
+        cookie = f"farebox_sid={other.http.cookies['farebox_sid']}; farebox_note={forged}"
         page = httpx.get(f"{visitor.farebox.url}/billing", headers={"cookie": cookie})
         assert page.status_code == 200
         assert 'class="note' not in page.text
 
 
 def test_other_cookies_of_the_host_do_no_harm(visitor: Visitor) -> None:
-    session = visitor.http.cookies["farebox_session"]
-    odd = f'seen={{"a":[1]}}; flag; farebox_session={session}; x="un"quoted'
+    session = visitor.http.cookies["farebox_sid"]
+    odd = f'seen={{"a":[1]}}; flag; farebox_sid={session}; x="un"quoted'
     assert httpx.get(f"{visitor.farebox.url}/billing", headers={"cookie": odd}).status_code == 200
 
 
@@ -336,17 +353,42 @@ def test_invoice_details_are_kept(visitor: Visitor) -> None:
     assert "Acme GmbH" in visitor.http.get("/billing").text
 
 
-def test_style_and_icon_are_served(farebox: Farebox) -> None:
-    style, icon = httpx.get(f"{farebox.url}/billing/style.css"), httpx.get(f"{farebox.url}/billing/icon.svg")
-    assert (style.headers["content-type"], icon.headers["content-type"]) == ("text/css; charset=utf-8", "image/svg+xml")
-    assert "prefers-color-scheme: dark" in style.text
-    assert "http" not in style.text
+def test_assets_are_kept_under_addresses_that_change_with_them(farebox: Farebox, visitor: Visitor) -> None:
+    page = visitor.http.get("/billing").text
+    for name, kind in (("style.css", "text/css"), ("app.js", "text/javascript"), ("icon.svg", "image/svg+xml")):
+        found = re.search(rf'(?:href|src)="(/ui/assets/{name}\?v=\w+)"', page)
+        assert found is not None
+        response = visitor.http.get(found[1])
+        assert response.headers["content-type"].startswith(kind)
+        assert response.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert response.headers["content-encoding"] == "gzip"
+        old = httpx.get(f"{farebox.url}/ui/assets/{name}", headers={"accept-encoding": "identity"})
+        assert (old.text, old.headers["cache-control"]) == (response.text, "no-cache")
+        assert "content-encoding" not in old.headers
+    assert httpx.get(f"{farebox.url}/ui/assets/..%2frender.py").status_code == 404
 
 
-@pytest.mark.parametrize(("base_url", "secure"), [("https://ai.example", True), ("http://127.0.0.1:8787", False)])
-def test_over_https_the_cookie_goes_nowhere_else(base_url: str, secure: bool) -> None:
-    request = cast(Request, SimpleNamespace(services=SimpleNamespace(base_url=base_url), encrypted=False))
-    _, cookie = visit.session_cookie(request, Session("acme", "secret"))
-    assert cookie.endswith("; Secure") is secure
+@pytest.mark.parametrize(
+    ("public_url", "name"),
+    [
+        ("https://ai.example", "__Host-farebox_sid"),
+        ("https://ai.example/ai", "__Secure-farebox_sid"),
+        ("http://127.0.0.1:8787", "farebox_sid"),
+    ],
+)
+def test_over_https_the_cookie_goes_nowhere_else(public_url: str, name: str) -> None:
+    services = SimpleNamespace(
+        base_url=public_url, settings=SimpleNamespace(public_url=public_url), clock=SystemClock()
+    )
+    request = cast(Request, SimpleNamespace(services=services, encrypted=False))
+    session = Session(
+        SignIn(session_id="x", account_id="acme", created_at=0, confirmed_at=0, seen_at=0, expires_at=2**53),
+        frozenset(),
+        "Acme",
+        "secret",
+    )
+    _, cookie = visit.session_cookie(request, session)
+    assert cookie.startswith(f"{name}=secret; Path=/; Max-Age=43200; HttpOnly; SameSite=Lax")
+    assert cookie.endswith("; Secure") is public_url.startswith("https")
     _, gone = visit.session_cookie(request, None)
-    assert gone.startswith("farebox_session=; Path=/billing; Max-Age=0;")
+    assert gone.startswith(f"{name}=; Path=/; Max-Age=0;")

@@ -1,5 +1,5 @@
 """Generates the reference pages from the program itself: docs/settings.md, docs/cli.md, the tables of docs/providers.md
-and that of a top-up's life in src/farebox/payments/README.md. `make docs` calls it.
+and docs/pages.md, and that of a top-up's life in src/farebox/payments/README.md. `make docs` calls it.
 
 The tests beside it check that the pages are up to date.
 """
@@ -75,12 +75,30 @@ def cli_page() -> str:
     return _CLI_HEAD + "\n".join(sections)
 
 
-_LIFE = re.compile(r"(?<=<!-- the table, written by `make docs` -->\n).*?(?=<!-- its end -->)", re.DOTALL)
+_TABLE = re.compile(r"(?<=<!-- the table, written by `make docs` -->\n).*?(?=<!-- its end -->)", re.DOTALL)
+
+
+def pages_page() -> str:
+    """docs/pages.md, with the table of the pages and forms as the program has it."""
+    from farebox.http.pages.routes import FORM_ROWS, PAGE_ROWS
+    from farebox.model import Role
+
+    def line(name: str, what: str, roles: frozenset[Role]) -> str:
+        return f"| `{name}` | {what} | {' | '.join('yes' if role in roles else '' for role in Role)} |"
+
+    head = [f"| page or form | what | {' | '.join(Role)} |", f"| --- | --- |{' --- |' * len(Role)}"]
+    pages = [line(f"GET {row.path}", row.title, row.roles) for row in PAGE_ROWS]
+    forms = [
+        line(f"POST {row.path}", row.does + (" (with a recent proof)" if row.proved else ""), row.roles)
+        for row in FORM_ROWS
+    ]
+    table = "\n".join(["", *head, *pages, *forms, "", ""])
+    return _TABLE.sub(lambda _: table, (ROOT / "docs" / "pages.md").read_text())
 
 
 def payments_page() -> str:
     """src/farebox/payments/README.md, with the table of a top-up's life as the program has it."""
-    return _LIFE.sub(lambda _: _life(), PAYMENTS.read_text())
+    return _TABLE.sub(lambda _: _life(), PAYMENTS.read_text())
 
 
 def _life() -> str:
@@ -140,7 +158,13 @@ def _below(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    for page, text in (("settings.md", settings_page()), ("cli.md", cli_page()), ("providers.md", providers_page())):
+    made = {
+        "settings.md": settings_page(),
+        "cli.md": cli_page(),
+        "providers.md": providers_page(),
+        "pages.md": pages_page(),
+    }
+    for page, text in made.items():
         (ROOT / "docs" / page).write_text(text)
         sys.stdout.write(f"docs/{page}\n")
     PAYMENTS.write_text(payments_page())

@@ -12,13 +12,19 @@ from farebox.demo import provider
 from farebox.demo.directives import FALSIFICATIONS, Directives
 from farebox.demo.journal import Stats
 from tests.repo.providers_page import providers_page
-from tests.repo.reference import PAYMENTS, ROOT, cli_page, commands, payments_page, settings_page
+from tests.repo.reference import PAYMENTS, ROOT, cli_page, commands, pages_page, payments_page, settings_page
 
 LEAVES = [(path, text) for path, text in commands() if "COMMAND [ARGS]" not in text]
 
 
 @pytest.mark.parametrize(
-    ("page", "text"), [("settings.md", settings_page()), ("cli.md", cli_page()), ("providers.md", providers_page())]
+    ("page", "text"),
+    [
+        ("settings.md", settings_page()),
+        ("cli.md", cli_page()),
+        ("providers.md", providers_page()),
+        ("pages.md", pages_page()),
+    ],
 )
 def test_the_reference_is_up_to_date(page: str, text: str) -> None:
     assert (ROOT / "docs" / page).read_text() == text, "run `make docs`"

@@ -9,7 +9,6 @@ from typer.core import TyperGroup
 
 from farebox.cli import (
     accounts,
-    billing_link,
     bills,
     books,
     copying,
@@ -24,6 +23,7 @@ from farebox.cli import (
     refunds,
     rerating,
     serving,
+    signing_in,
     status,
     taxes,
     what_if,
@@ -57,9 +57,10 @@ come from FAREBOX_… variables or the file that FAREBOX_CONFIG names: see docs/
 """
 
 _ORDER = (
-    "serve", "init", "migrate", "account", "token", "user", "grant", "correct", "balance", "billing-link",
-    "top-ups", "refund", "payments", "tax", "invoice", "statement", "webhook", "messages", "provider", "price",
-    "markup", "receipt", "rerate", "what-if", "bill", "overruns", "status", "check", "copy", "fake-stripe", "version",
+    "serve", "init", "migrate", "account", "token", "user", "grant", "correct", "balance", "sign-in", "member",
+    "billing-link", "top-ups", "refund", "payments", "tax", "invoice", "statement", "webhook", "messages", "provider",
+    "price", "markup", "receipt", "rerate", "what-if", "bill", "overruns", "status", "check", "copy", "fake-stripe",
+    "version",
 )  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def start(
 
 
 for family in (
-    serving, accounts, money, billing_link, refunds, payments, taxes, messages, providers, prices, price_sources, books,
+    serving, accounts, money, signing_in, refunds, payments, taxes, messages, providers, prices, price_sources, books,
     rerating, what_if, bills, overruns, status, copying, fake_stripe,
 ):  # fmt: skip
     family.register(app)

@@ -101,10 +101,11 @@ def _greeting(session: Session, settings: Settings) -> "Welcome":
 
 def _announce(settings: Settings, info: "Ready | HostResources", greeting: "Welcome | None", *, as_json: bool) -> None:
     if as_json:
+        made = None if greeting is None else greeting.demo_account
         demo_account = (
             {}
-            if greeting is None
-            else {"account_id": greeting.demo_account.account_id, "token": greeting.demo_account.token}
+            if greeting is None or made is None
+            else {"account_id": made.account_id, "token": made.token, "link": greeting.link}
         )
         line = {"base_url": info.base_url, "demo": info.demo_url is not None, **demo_account}
         typer.echo(msgspec.json.encode(line))  # one line: its reader waits for the end of it

@@ -1,4 +1,4 @@
-"""The greeting of `make run`: an account with 5 USD, its token, its billing page, and three snippets to paste."""
+"""The greeting of `make run`: an account with 5 USD, its token, a link to its pages, and three snippets to paste."""
 
 import os
 import shlex
@@ -12,7 +12,7 @@ import msgspec
 
 from farebox.cli.server_file import write_private
 from farebox.cli.session import Session
-from farebox.model import Permission
+from farebox.model import Permission, Role
 from farebox.money import NANOS_PER_USD, format_usd
 from farebox.settings import Settings
 
@@ -41,14 +41,14 @@ class Welcome:
 
     demo_account: DemoAccount
     available: int
-    billing_link: str = field(compare=False, repr=False)
-    """A new link at every start: each opens the billing page once."""
+    link: str = field(compare=False, repr=False)
+    """A new link at every start: each signs a browser in once, as the account's owner and as an operator."""
 
 
 def prepare(session: Session, settings: Settings) -> Welcome:
     """Create the account, the grant and the token if missing; the same on every start."""
-    from farebox.billing import owner_sessions
     from farebox.operator import administer
+    from farebox.people import sessions
     from farebox.storage.accounts import find_account
 
     at = session.clock.now_ms()
@@ -74,10 +74,8 @@ def prepare(session: Session, settings: Settings) -> Welcome:
             write_private(
                 path, msgspec.json.encode(demo_account) + b"\n"
             )  # before the commit: a file without a token is replaced later, a token without a file is lost
-        secret = session.ids.secret()
-        link = owner_sessions.new_link(
-            connection, session.vault, secret, settings.base_url, account_id=demo_account.account_id, at=at
-        )
+        whom = sessions.Whom(account_id=demo_account.account_id, role=Role.OWNER, operator=True)
+        link = sessions.new_link(connection, session.vault, session.ids, settings.base_url, whom, at=at)
     return Welcome(demo_account, posted.balance.available, link)
 
 
@@ -107,8 +105,8 @@ Farebox listens at {base_url}
 
 Account  {demo_account.account_id}, with {format_usd(welcome.available)} USD
 Token    {demo_account.token}
-Billing  {welcome.billing_link}
-         (to save a card and buy credit; the link works once, within an hour)
+Open     {welcome.link}
+         (the pages: usage, calls, billing, tokens; the link works once, within an hour)
 {_processor(info)}
 curl
 ----
@@ -149,9 +147,9 @@ Check the balance, in another terminal
 --------------------------------------
 {command} balance --account {demo_account.account_id}
 
-Another link to the billing page
---------------------------------
-{command} billing-link --account {demo_account.account_id}
+Another link to the pages
+-------------------------
+{command} sign-in --account {demo_account.account_id} --operator
 
 Ctrl-C stops the server.
 """

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from farebox.http.envelope import HTML, Response
 
-_move = re.compile(rb' (href|action)="/').sub
+_move = re.compile(rb' (href|action|src)="/').sub
 """Nothing but an attribute has such a quotation mark: those in texts are escaped."""
 
 

@@ -33,6 +33,7 @@ WHAT_IFS = Budget("what-ifs", 60, 3600)
 DOMAIN_CHECKS = Budget("checks of custom domains", 60, 60)
 """Each asks a name server."""
 TESTS = Budget("manually sent messages", 20, 60)
+PROOFS = Budget("attempts to prove who is there", 20, 600)
 ANONYMOUS = Budget("visits without a session", 60, 60)
 """Shared by all visitors who return from the processor's page without a session."""
 ANONYMOUS_CLIENT = Budget("visits without a session from your address", 20, 60)

@@ -338,7 +338,6 @@ SERVED: tuple[Route, ...] = (
     Route(method="POST", path="/webhooks/stripe", handler=webhooks.stripe, access=Access.PUBLIC,
           shape=Shape.RAW, raw_limit=webhooks.BODY_LIMIT, result=Any, summary="Events from the payment processor"),
     *DLP_PROFILES,
-    *PAGES,
 )
 # fmt: on
 
@@ -349,4 +348,5 @@ def _limited(route: Route) -> Route:
     return replace(route, budget=quotas.CHANGES) if changes and route.budget is None else route
 
 
-ROUTES = tuple([_limited(route) for route in SERVED])
+ROUTES = (*[_limited(route) for route in SERVED], *PAGES)
+"""Those of the API, and those of the pages (docs/pages.md)."""

@@ -87,6 +87,11 @@ class Configuration:
         """The loaded supplement that `_price_list` has; empty: the shipped one."""
         self.prices = PriceBook(price_list=self._price_list)
 
+    @property
+    def demo(self) -> bool:
+        """Whether there is the demo provider."""
+        return self._demo_url is not None
+
     @classmethod
     async def load(
         cls, database: Database, vault: Vault, clock: Clock, *, demo_url: str | None = None

@@ -4,12 +4,14 @@ from typing import Annotated
 
 import msgspec
 
-from farebox.billing import auto_top_up, cards, owner_sessions
+from farebox.billing import auto_top_up, cards
 from farebox.http.control.topups import check_config_allowed, disabled_reason
 from farebox.http.control.wire import iso_or_none
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
+from farebox.model import Permission, Role
 from farebox.payments.states import DISABLED_REASONS
+from farebox.people import sessions
 from farebox.storage.customers import Profile
 
 _Line = Annotated[str, msgspec.Meta(max_length=200)]
@@ -119,4 +121,7 @@ async def auto_topup(request: Request, _: None) -> Response:
 async def billing_link(request: Request, _: None) -> Response:
     """Not for tokens where these may not change auto top-up: the page that the link opens can."""
     check_config_allowed(request)
-    return ok(BillingLink(await owner_sessions.make_link(request.services, request.account_id)))
+    assert request.caller is not None
+    all_there_is = request.caller.may(request.account_id, Permission.WRITE)
+    role = Role.OWNER if all_there_is else Role.BILLING  # the link gives no more than its maker has
+    return ok(BillingLink(await sessions.billing_link(request.services, request.account_id, role)))

@@ -193,3 +193,23 @@ def rule_state(rule: Rule, *, contested: bool) -> RuleState:
     if rule.state == "action_required":
         return RuleState("warn", "Waiting for you", "the bank wants you to confirm a payment.")
     return RuleState("bad", "Suspended", why)
+
+
+def hour(at: int) -> str:
+    """`09:00`."""
+    return f"{_utc(at):%H:%M}"
+
+
+def day(at: int) -> str:
+    """`22 Nov`."""
+    when = _utc(at)
+    return f"{when.day} {when:%b}"
+
+
+def round_usd(nanos: int) -> str:
+    """An amount to be grasped: to the cent, or to two significant digits where it is less than ten cents: `0.00042`."""
+    amount = abs(nanos)
+    if amount >= 10 * NANOS_PER_CENT or not amount:
+        return ("−" if nanos < 0 else "") + plain_usd((amount + NANOS_PER_CENT // 2) // NANOS_PER_CENT)
+    unit = 10 ** max(0, len(str(amount)) - 2)
+    return exact_usd((nanos + unit // 2) // unit * unit)

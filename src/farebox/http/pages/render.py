@@ -1,15 +1,15 @@
 """Pages as bytes: what each template is given. Every text that a template prints is escaped (Jinja's autoescape)."""
 
 import asyncio
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from farebox.billing.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
-from farebox.http.pages import labels
+from farebox.http.pages import assets, labels
 from farebox.http.pages.view import Flash, View
 from farebox.payments.guards import CAP_FACTOR
-from farebox.payments.model import TopUp
-from farebox.payments.purchase import Purchase
+from farebox.storage.sessions import SignIn
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,34 +32,31 @@ async def ready() -> None:
         await asyncio.to_thread(_environment)
 
 
-def billing(view: View, flash: Flash | None = None) -> bytes:
-    """The whole billing page."""
-    return _page(
-        "billing.html",
-        f"Billing of {view.account.name}",
-        refresh=str(REFRESH_SECONDS) if view.under_way else None,
-        view=view,
-        flash=flash,
-        rule=None if view.rule is None else labels.rule_state(view.rule, contested=view.contested),
-        bounds=_bounds(view),
-    )
+def page(template: str, given: Mapping[str, Any]) -> bytes:
+    """A page in the frame of those who are signed in: `shell.html` says what it is given besides."""
+    return _environment().get_template(template).render(given).encode()
 
 
-def quote(view: View, purchase: Purchase, request_key: str, flash: Flash | None = None) -> bytes:
-    """What a purchase costs and which card pays for it; shown before anything is charged."""
-    return _page(
-        "quote.html", "Buy credit", view=view, purchase=purchase, request_key=request_key, another=ANOTHER, flash=flash
-    )
+def billing(view: View) -> dict[str, Any]:
+    """What the billing page is given."""
+    return {
+        "title": f"Billing of {view.account.name}",
+        "heading": "Billing",
+        "refresh": str(REFRESH_SECONDS) if view.under_way else None,
+        "view": view,
+        "rule": None if view.rule is None else labels.rule_state(view.rule, contested=view.contested),
+        "bounds": _bounds(view),
+    }
 
 
-def under_way(top_up: TopUp) -> bytes:
-    """One purchase that is in progress."""
-    return _page("under_way.html", "Payment", refresh=str(REFRESH_SECONDS), top_up=top_up)
+def sign_in(wanted: str) -> bytes:
+    """The ways to sign in; `wanted` is the path that one came for."""
+    return _page("sign_in.html", "Sign in", wanted=wanted)
 
 
-def link(name: str, secret: str) -> bytes:
-    """The page that says whose billing page a link opens; `secret` is the link's."""
-    return _page("link.html", f"Billing of {name}", name=name, secret=secret)
+def link(name: str, secret: str, found: SignIn, path: str) -> bytes:
+    """The page that says what a link opens: `name` is the account's, `secret` the link's, `path` what opens it."""
+    return _page("link.html", f"Open {name}", name=name, secret=secret, found=found, path=path)
 
 
 def done(flash: Flash) -> bytes:
@@ -126,6 +123,8 @@ def _environment() -> "Environment":
             labels.plain_usd,
             labels.field_usd,
             labels.exact_usd,
+            labels.round_usd,
+            labels.day,
             labels.floor_usd,
             labels.moment,
             labels.iso,
@@ -138,6 +137,7 @@ def _environment() -> "Environment":
         )
     }
     environment.globals |= {
+        "asset": assets.address_of,
         "kinds": labels.KINDS,
         "refund_states": labels.REFUNDS,
         "dispute_states": labels.DISPUTES,

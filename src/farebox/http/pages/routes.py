@@ -1,74 +1,85 @@
-"""The URLs of the billing page. Pages and forms are for browsers, and their errors are pages too."""
+"""The table of the pages and forms, and the routes that come of it. `table` says what a row means.
 
-from functools import wraps
-from typing import Any
+Who may see a page or send a form is said here and nowhere else; tests/pages/test_matrix.py tries every row as each of
+them.
+"""
 
-from farebox.http.envelope import Response
-from farebox.http.pages import actions, render, site
-from farebox.http.pages.visit import problem_page
-from farebox.http.request import Request
-from farebox.http.router import Access, Handler, Route, Shape
-
-_FORM_BYTES = 16_384
-
-
-def _when_ready(handler: Handler) -> Handler:
-    @wraps(handler)
-    async def handle(request: Request, body: Any) -> Response:
-        await render.ready()
-        return await handler(request, body)
-
-    return handle
-
-
-def _page(path: str, handler: Handler, summary: str, content_type: str = "text/html") -> Route:
-    return Route(
-        method="GET",
-        path=path,
-        handler=_when_ready(handler),
-        summary=summary,
-        result=str,
-        access=Access.PUBLIC,
-        shape=Shape.RAW,
-        content_type=content_type,
-        on_problem=problem_page,
-    )
-
-
-def _form(path: str, handler: Handler, summary: str) -> Route:
-    return Route(
-        method="POST",
-        path=path,
-        handler=_when_ready(handler),
-        summary=summary,
-        result=str,
-        status=303,
-        access=Access.PUBLIC,
-        shape=Shape.RAW,
-        content_type="text/html",
-        raw_limit=_FORM_BYTES,
-        on_problem=problem_page,
-    )
-
-
-PAGES: tuple[Route, ...] = (
-    _page("/billing", site.billing, "The owner's billing page"),
-    _page("/billing/open", site.link, "Which account's billing page a link opens"),
-    _page("/billing/buy", site.quote, "Quote for a purchase of credit"),
-    _page("/billing/top-up", site.one_top_up, "A purchase in progress"),
-    _page("/billing/done", site.done, "Return from the processor's page"),
-    _page("/billing/signed-out", site.signed_out, "After signing out"),
-    _page("/billing/style.css", site.style, "Style sheet of the billing page", "text/css"),
-    _page("/billing/icon.svg", site.icon, "Icon of the billing page", "image/svg+xml"),
-    _form("/billing/open", site.open_link, "Use a link to the billing page, once"),
-    _form("/billing/buy", actions.buy, "Buy credit"),
-    _form("/billing/cards", actions.save_card, "Redirect to the processor's page for saving a card"),
-    _form("/billing/cards/default", actions.make_default, "Make a card the default"),
-    _form("/billing/cards/remove", actions.remove_card, "Remove a card"),
-    _form("/billing/details", actions.save_details, "Change the invoice details"),
-    _form("/billing/auto", actions.set_auto, "Switch auto top-up on, or change it"),
-    _form("/billing/auto/off", actions.end_auto, "Switch auto top-up off"),
-    _form("/billing/limit", actions.set_limit, "Set the spending limit"),
-    _form("/billing/limit/off", actions.end_limit, "Remove the spending limit"),
-    _form("/billing/sign-out", actions.sign_out, "Sign out"),
+from farebox.http.pages import assets, billing, billing_forms, house, overview, signing
+from farebox.http.pages.table import (
+    ANYBODY,
+    MONEY,
+    OPERATOR,
+    Form,
+    Page,
+    form_route,
+    page_route,
+    routes_of,
 )
+from farebox.http.quotas import PAGES as PROCESSOR_PAGES
+from farebox.http.quotas import PROCESSOR_REQUESTS, PROOFS
+from farebox.http.router import Access, Route, Shape
+
+# fmt: off
+PAGE_ROWS: tuple[Page, ...] = (
+    Page(path="/ui/overview", title="Overview", label="Overview", icon="home", roles=ANYBODY,
+         query=overview.overview, template="overview.html"),
+    Page(path="/billing", title="Billing", label="Billing", icon="card", roles=MONEY,
+         query=billing.billing, template="billing.html"),
+    Page(path="/billing/buy", title="Buy credit", section="/billing", roles=MONEY,
+         query=billing.quote, template="quote.html"),
+    Page(path="/billing/top-up", title="Payment", section="/billing", roles=MONEY,
+         query=billing.one_top_up, template="under_way.html"),
+    Page(path="/ui/house", title="Accounts", label="Accounts", icon="house", roles=OPERATOR,
+         query=house.accounts, template="house.html"),
+    Page(path="/ui/styles", title="Styles", label="Styles", icon="style", roles=OPERATOR, demo=True,
+         query=house.styles, template="styles.html"),
+    Page(path="/ui/sessions", title="Sign-ins", label="Sign-ins", icon="door", roles=ANYBODY,
+         query=signing.session_list, template="sessions.html"),
+    Page(path="/ui/confirm", title="Confirm that it is you", section="/ui/sessions", roles=ANYBODY,
+         query=signing.confirm, template="confirm.html"),
+)
+
+FORM_ROWS: tuple[Form, ...] = (
+    Form(path="/billing/buy", does="Buy credit", roles=MONEY, proved=True, budget=PROCESSOR_REQUESTS,
+         act=billing_forms.buy, back="/billing"),
+    Form(path="/billing/cards", does="Save a card on the processor's page", roles=MONEY, proved=True,
+         budget=PROCESSOR_PAGES, act=billing_forms.save_card, back="/billing"),
+    Form(path="/billing/cards/default", does="Make a card the default", roles=MONEY, proved=True,
+         budget=PROCESSOR_REQUESTS, act=billing_forms.make_default, back="/billing"),
+    Form(path="/billing/cards/remove", does="Remove a card", roles=MONEY, proved=True,
+         budget=PROCESSOR_REQUESTS, act=billing_forms.remove_card, back="/billing"),
+    Form(path="/billing/details", does="Change the invoice details", roles=MONEY,
+         act=billing_forms.save_details, back="/billing"),
+    Form(path="/billing/auto", does="Switch auto top-up on, or change it", roles=MONEY, proved=True,
+         act=billing_forms.set_auto, back="/billing"),
+    Form(path="/billing/auto/off", does="Switch auto top-up off", roles=MONEY,
+         act=billing_forms.end_auto, back="/billing"),
+    Form(path="/billing/limit", does="Set the spending limit", roles=MONEY,
+         act=billing_forms.set_limit, back="/billing"),
+    Form(path="/billing/limit/off", does="Remove the spending limit", roles=MONEY, proved=True,
+         act=billing_forms.end_limit, back="/billing"),
+    Form(path="/ui/confirm", does="Prove who is there by an access token", roles=ANYBODY, budget=PROOFS,
+         act=signing.confirm_by_token, back="/ui/confirm"),
+    Form(path="/ui/sessions/end", does="End a session", roles=ANYBODY, act=signing.end_session, back="/ui/sessions"),
+    Form(path="/ui/account", does="Show another account of one's own", roles=ANYBODY,
+         act=signing.turn_to, back="/ui/sessions"),
+    Form(path="/ui/sign-out", does="Sign out", roles=ANYBODY, act=signing.sign_out, back="/ui/sessions"),
+)
+"""`proved` is what touches money or keys."""
+
+OPEN: tuple[Route, ...] = (
+    Route(method="GET", path="/", handler=signing.root, summary="Leads browsers to the pages", result=None,
+          access=Access.PUBLIC, shape=Shape.RAW, status=303, content_type="text/html"),
+    page_route("/ui/sign-in", signing.sign_in, "The ways to sign in"),
+    page_route("/ui/open", signing.link, "What a sign-in link opens"),
+    form_route("/ui/open", signing.open_link, "Use a sign-in link, once"),
+    page_route("/ui/signed-out", signing.signed_out, "After signing out"),
+    page_route("/billing/open", signing.billing_link, "Which account's billing page a link opens"),
+    form_route("/billing/open", signing.open_billing_link, "Use a link to the billing page, once"),
+    page_route("/billing/done", billing.done, "Return from the processor's page"),
+    page_route("/ui/assets/{name}", assets.asset, "Style sheet, scripts and icon", "text/css"),
+)
+"""What is there for people who are not signed in."""
+# fmt: on
+
+PAGES: tuple[Route, ...] = (*OPEN, *routes_of(PAGE_ROWS, FORM_ROWS))

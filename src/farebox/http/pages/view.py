@@ -80,7 +80,6 @@ class View:
     """The current billing state of one account. Amounts of payments in US cents, of the ledger in nano-dollars."""
 
     account: Account
-    csrf: str
     now: int
     balance: Balance
     owed: int = 0

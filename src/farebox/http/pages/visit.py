@@ -1,19 +1,24 @@
-"""What all pages share: the session, cookies, the flash message for the next page, headers."""
+"""What all pages share: who is signed in, cookies, the flash message for the next page, headers."""
 
 import base64
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import quote
 
-from farebox.billing import owner_sessions
-from farebox.billing.owner_sessions import SESSION_MS, Session
-from farebox.errors import LINK_EXPIRED, Problem
+from farebox.errors import ACCESS_DENIED, LINK_EXPIRED, Problem
 from farebox.http.envelope import HTML, Response
 from farebox.http.pages import render
 from farebox.http.pages.view import Flash
 from farebox.http.request import Request
+from farebox.model import Role
+from farebox.people import sessions
+from farebox.people.sessions import SESSION_MS, Session
 from farebox.runtime.services import Services
+from farebox.standing import path_of
 
-SESSION_COOKIE = "farebox_session"
+HOME = "/ui/overview"
+SESSION_COOKIE = "farebox_sid"
 NOTE_COOKIE = "farebox_note"
 _NOTE_SECONDS = 120
 _NOTE_MAX = 600
@@ -21,8 +26,8 @@ _NOTE_MAX = 600
 _HEADERS = (
     (
         "content-security-policy",
-        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; "
-        "frame-ancestors 'none'",
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     ),
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),
@@ -33,8 +38,8 @@ _HEADERS = (
 
 
 @dataclass(frozen=True, slots=True)
-class OwnerRequest:
-    """A request by an owner who is signed in."""
+class Visit:
+    """A request by somebody who is signed in."""
 
     request: Request
     session: Session
@@ -45,24 +50,41 @@ class OwnerRequest:
 
     @property
     def account_id(self) -> str:
+        """The account whose pages are shown; empty if there is none."""
         return self.session.account_id
 
     @property
+    def roles(self) -> frozenset[Role]:
+        return self.session.roles
+
+    @property
     def csrf(self) -> str:
-        """The token in this session's forms, which other sites cannot know."""
-        return owner_sessions.seal(self.services, self.session, "form")
+        """The token in this session's forms, which other sites cannot know. It is good for the account it was made for:
+        a form of another account's page, left open in another tab, does nothing."""
+        return sessions.seal(self.services, self.session, "form")
+
+    def may(self, roles: Iterable[Role]) -> bool:
+        return not self.roles.isdisjoint(roles)
+
+    def require(self, roles: Iterable[Role]) -> None:
+        """Raises Problem (ACCESS_DENIED)."""
+        if not self.may(roles):
+            have = " and ".join(sorted(self.roles)) or "none"
+            raise Problem(ACCESS_DENIED, f"Your role does not allow this: it is {have}")
 
 
 async def session_of(request: Request) -> Session | None:
-    return await owner_sessions.session(request.services, request.cookie(SESSION_COOKIE))
+    return await sessions.session(request.services, request.cookie(cookie_name(request, SESSION_COOKIE)))
 
 
-async def owner_request(request: Request) -> OwnerRequest:
-    """The owner who is signed in. Raises Problem (LINK_EXPIRED)."""
+async def visit_of(request: Request) -> Visit | None:
+    """Who is signed in, if anybody is."""
     session = await session_of(request)
-    if session is None:
-        raise Problem(LINK_EXPIRED, "You are not signed in, or your session has ended")
-    return OwnerRequest(request, session)
+    return None if session is None else Visit(request, session)
+
+
+def not_signed_in() -> Problem:
+    return Problem(LINK_EXPIRED, "You are not signed in, or your session has ended")
 
 
 # --- responses --------------------------------------------------------------------------------------------------------
@@ -78,6 +100,18 @@ def see_other(path: str, *headers: tuple[str, str]) -> Response:
     return html(b"", ("location", path), *headers, status=303)
 
 
+def to_sign_in(path: str) -> Response:
+    """Redirect to where one signs in, and from there back to this page."""
+    return see_other(f"/ui/sign-in?next={quote(path, safe='')}")
+
+
+def own_path(text: str) -> str:
+    """`text` if it is a path of a page of ours, else the home page: where a form says that one wanted to go."""
+    known = text.startswith(("/ui/", "/billing"))
+    plain = text.isascii() and text.isprintable() and not set(text) & set("\\ \"'<>") and "//" not in text
+    return text if known and plain else HOME
+
+
 def leave(url: str) -> Response:
     """Forward to a page of the payment processor.
 
@@ -85,6 +119,12 @@ def leave(url: str) -> Response:
     redirects too.
     """
     return html(render.leave(url))
+
+
+def download(body: bytes, content_type: str, name: str) -> Response:
+    """A file for the browser to save."""
+    disposition = ("content-disposition", f'attachment; filename="{name}"')
+    return Response(body, 200, content_type, (*_HEADERS, disposition))
 
 
 def problem_page(problem: Problem) -> Response:
@@ -99,31 +139,40 @@ def problem_page(problem: Problem) -> Response:
 # --- cookies ----------------------------------------------------------------------------------------------------------
 
 
+def cookie_name(request: Request, name: str) -> str:
+    """The name as the browser has it. Over TLS its prefix makes the browser refuse it from other hosts and from plain
+    HTTP; below a path, the stronger of the two prefixes is not allowed."""
+    if not _secure(request):
+        return name
+    return f"__Secure-{name}" if path_of(request.services.settings.public_url) else f"__Host-{name}"
+
+
 def session_cookie(request: Request, session: Session | None) -> tuple[str, str]:
     """The header that sets or deletes the session cookie."""
     if session is None:
         return _cookie(request, SESSION_COOKIE, "", 0)
-    return _cookie(request, SESSION_COOKIE, session.secret, SESSION_MS // 1000)
+    left = session.sign_in.expires_at - request.services.clock.now_ms()
+    return _cookie(request, SESSION_COOKIE, session.secret, max(1, min(left, SESSION_MS) // 1000))
 
 
-def note_cookie(visit: OwnerRequest, note: Flash) -> tuple[str, str]:
+def note_cookie(visit: Visit, note: Flash) -> tuple[str, str]:
     """The header that sets a flash message for the next page. It is signed, so that no one else can inject text."""
     text = json.dumps([note.tone, note.text[:_NOTE_MAX]])
-    seal = owner_sessions.seal(visit.services, visit.session, text)
+    seal = sessions.seal(visit.services, visit.session, text)
     packed = base64.urlsafe_b64encode(f"{seal}{text}".encode()).decode().rstrip("=")
     return _cookie(visit.request, NOTE_COOKIE, packed, _NOTE_SECONDS)
 
 
-def no_note_cookie(visit: OwnerRequest) -> tuple[str, str]:
+def no_note_cookie(visit: Visit) -> tuple[str, str]:
     return _cookie(visit.request, NOTE_COOKIE, "", 0)
 
 
 _SEAL_CHARACTERS = 64
 
 
-def note_of(visit: OwnerRequest) -> Flash | None:
+def note_of(visit: Visit) -> Flash | None:
     """The flash message of the last form; None if there is none, or its signature is invalid."""
-    packed = visit.request.cookie(NOTE_COOKIE)
+    packed = visit.request.cookie(cookie_name(visit.request, NOTE_COOKIE))
     if not packed:
         return None
     try:
@@ -131,11 +180,16 @@ def note_of(visit: OwnerRequest) -> Flash | None:
     except ValueError:
         return None
     seal, text = whole[:_SEAL_CHARACTERS], whole[_SEAL_CHARACTERS:]
-    if not owner_sessions.sealed(visit.services, visit.session, text, seal):
+    if not sessions.sealed(visit.services, visit.session, text, seal):
         return None
     return Flash(*json.loads(text))
 
 
+def _secure(request: Request) -> bool:
+    return request.encrypted or request.services.base_url.startswith("https://")
+
+
 def _cookie(request: Request, name: str, value: str, seconds: int) -> tuple[str, str]:
-    secure = "; Secure" if request.encrypted or request.services.base_url.startswith("https://") else ""
-    return "set-cookie", f"{name}={value}; Path=/billing; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+    secure = "; Secure" if _secure(request) else ""
+    named = cookie_name(request, name)
+    return "set-cookie", f"{named}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"

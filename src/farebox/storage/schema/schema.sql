@@ -52,13 +52,32 @@ CREATE TABLE memberships (                -- which accounts a user may act for
     PRIMARY KEY (email, account_id)
 ) /* clustered */;
 
-CREATE TABLE owner_sessions (             -- the billing page: links that open a session, and open sessions
-    hash       BYTEA PRIMARY KEY,         -- keyed hash of the secret in the link or cookie
-    kind       TEXT NOT NULL,             -- link, session
-    account_id TEXT NOT NULL,
+CREATE TABLE members (                    -- people who may open an account's pages
+    account_id TEXT NOT NULL,             -- empty: the house's own pages, for operators
+    email      TEXT NOT NULL,             -- in lower case
+    role       TEXT NOT NULL,             -- model.Role
     created_at BIGINT NOT NULL,
-    expires_at BIGINT NOT NULL
+    PRIMARY KEY (account_id, email)
+) /* clustered */;
+CREATE INDEX members_by_email ON members (email);  -- which accounts somebody may open
+
+CREATE TABLE sessions (                   -- links that sign somebody in, and browsers that are signed in
+    hash         BYTEA PRIMARY KEY,       -- keyed hash of the secret in the link or cookie
+    kind         TEXT NOT NULL,           -- link, session
+    session_id   TEXT NOT NULL UNIQUE,    -- what lists call it; no secret
+    account_id   TEXT NOT NULL,           -- whose pages it shows; empty: only the house's
+    email        TEXT,                    -- whose role `members` says; null: whoever was given the link
+    role         TEXT,                    -- the role on the account, where there is no e-mail address; null: none
+    operator     INTEGER NOT NULL,        -- 1: may open the house's pages, where there is no e-mail address
+    created_at   BIGINT NOT NULL,
+    confirmed_at BIGINT NOT NULL,         -- when it was last proved who is there
+    seen_at      BIGINT NOT NULL,         -- when a page was last opened, to the minute
+    expires_at   BIGINT NOT NULL,
+    client       TEXT NOT NULL,           -- address that signed in
+    agent        TEXT NOT NULL            -- the browser, as it calls itself
 );
+CREATE INDEX sessions_of_account ON sessions (account_id);  -- to list them
+CREATE INDEX sessions_expiring ON sessions (expires_at);  -- those that are over are removed
 
 -- The operator's configuration. Every write increments config_version. -----------------------------------------------
 

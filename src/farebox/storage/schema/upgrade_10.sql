@@ -180,3 +180,36 @@ CREATE TABLE provider_keys (
 ALTER TABLE access_tokens ADD COLUMN rate_limit BIGINT;
 ALTER TABLE access_tokens ADD COLUMN rate_period BIGINT;
 ALTER TABLE access_tokens ADD COLUMN sliding INTEGER;
+
+-- The pages: people with roles, and their sessions. Links to the billing page go on working; who had it open signs in again.
+CREATE TABLE members (
+    account_id TEXT NOT NULL,
+    email      TEXT NOT NULL,
+    role       TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    PRIMARY KEY (account_id, email)
+) /* clustered */;
+CREATE INDEX members_by_email ON members (email);
+CREATE TABLE sessions (
+    hash         BYTEA PRIMARY KEY,
+    kind         TEXT NOT NULL,
+    session_id   TEXT NOT NULL UNIQUE,
+    account_id   TEXT NOT NULL,
+    email        TEXT,
+    role         TEXT,
+    operator     INTEGER NOT NULL,
+    created_at   BIGINT NOT NULL,
+    confirmed_at BIGINT NOT NULL,
+    seen_at      BIGINT NOT NULL,
+    expires_at   BIGINT NOT NULL,
+    client       TEXT NOT NULL,
+    agent        TEXT NOT NULL
+);
+CREATE INDEX sessions_of_account ON sessions (account_id);
+CREATE INDEX sessions_expiring ON sessions (expires_at);
+INSERT INTO sessions (hash, kind, session_id, account_id, role, operator, created_at, confirmed_at, seen_at, expires_at,
+                      client, agent)
+    SELECT hash, kind, 'link ' || row_number() OVER (ORDER BY hash), account_id, 'owner', 0, created_at,
+           created_at, created_at, expires_at, '', ''
+    FROM owner_sessions WHERE kind = 'link';
+DROP TABLE owner_sessions;

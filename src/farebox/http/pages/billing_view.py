@@ -18,7 +18,7 @@ _FAILURES_MS = 7 * DAY_MS
 """How long failed purchases are shown."""
 
 
-async def load_view(services: Services, account_id: str, csrf: str) -> View:
+async def load_view(services: Services, account_id: str) -> View:
     """Read the current billing state of the account."""
     database, now = services.database, services.clock.now_ms()
     account = await database.get(partial(find_account, account_id=account_id))
@@ -31,7 +31,6 @@ async def load_view(services: Services, account_id: str, csrf: str) -> View:
     profile = await cards.profile(services, account_id)
     return View(
         account=account,
-        csrf=csrf,
         now=now,
         balance=await reports.balance(services, account_id),
         owed=await reports.owed(services, account_id),

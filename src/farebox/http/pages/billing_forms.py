@@ -1,15 +1,11 @@
-"""What the page's forms do. Each checks session and CSRF token, acts, and redirects, so that a
-reload repeats nothing.
-"""
+"""What the forms of the billing page do, once `table` has checked who sent them."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial, wraps
-from typing import TypeAlias
+from functools import partial
 
 import msgspec
 
-from farebox.billing import auto_top_up, cards, owner_sessions, top_up
+from farebox.billing import auto_top_up, cards, top_up
 from farebox.billing.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
 from farebox.calls import spending_limit
 from farebox.calls.spending_limit import AMOUNT_MIN_CENTS
@@ -17,71 +13,22 @@ from farebox.errors import PROCESSOR_UNAVAILABLE, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages import labels
 from farebox.http.pages.render import ANOTHER
-from farebox.http.pages.view import Flash
-from farebox.http.pages.visit import (
-    OwnerRequest,
-    leave,
-    note_cookie,
-    owner_request,
-    problem_page,
-    see_other,
-    session_cookie,
-)
-from farebox.http.quotas import PAGES, PROCESSOR_REQUESTS, Budget, spend
-from farebox.http.request import Request
-from farebox.http.router import Handler
+from farebox.http.pages.table import Fields, stale
+from farebox.http.pages.visit import Visit, leave, see_other
+from farebox.http.quotas import PAGES, spend
 from farebox.storage.top_ups import find_by_request
-
-Form: TypeAlias = Mapping[str, str]
-Act: TypeAlias = Callable[[OwnerRequest, Form], Awaitable[Response | str]]
-"""Returns the flash message for the billing page, or a response."""
-
-
-def action(act: Act, *, budget: Budget | None = None) -> Handler:
-    """A form handler: refusals and successes are shown on the billing page."""
-
-    @wraps(act)
-    async def handle(request: Request, _: None) -> Response:
-        visit = await owner_request(request)
-        form = request.form()
-        if not owner_sessions.sealed(visit.services, visit.session, "form", form.get("csrf", "")):
-            return problem_page(_stale())
-        try:
-            if budget is not None:
-                spend(visit.services, budget, visit.account_id)
-            done = await act(visit, form)
-        except Problem as problem:
-            return back(visit, Flash("bad", f"{problem.message.rstrip('.')}."))
-        return done if isinstance(done, Response) else back(visit, Flash("good", done))
-
-    return handle
-
-
-_processor_action = partial(action, budget=PROCESSOR_REQUESTS)
-_opens = partial(action, budget=PAGES)
-
-
-def back(visit: OwnerRequest, note: Flash) -> Response:
-    """Redirect to the billing page, with a flash message."""
-    return see_other("/billing", note_cookie(visit, note))
-
-
-def _stale() -> Problem:
-    return Problem(VALIDATION_FAILED, "The form has expired or was not sent from the billing page: open the page again")
-
 
 # --- buying -----------------------------------------------------------------------------------------------------------
 
 _REQUEST_KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 
-@_processor_action
-async def buy(visit: OwnerRequest, form: Form) -> Response | str:
+async def buy(visit: Visit, form: Fields) -> Response | str:
     """Charge a saved card, or redirect to the payment page. The form's key makes a double click a single purchase."""
     amount = cents(form, "amount", "the amount", *await top_up.limits(visit.services, visit.account_id))
     key = form.get("request_key", "")
     if not _REQUEST_KEY.fullmatch(key):
-        raise _stale()
+        raise stale()
     card_id = form.get("card", ANOTHER)
     if card_id == ANOTHER:
         return await _buy_at_checkout(visit, amount, key)
@@ -102,7 +49,7 @@ async def buy(visit: OwnerRequest, form: Form) -> Response | str:
     return see_other(f"/billing/top-up?id={bought.top_up_id}")
 
 
-async def _buy_at_checkout(visit: OwnerRequest, amount: int, key: str) -> Response:
+async def _buy_at_checkout(visit: Visit, amount: int, key: str) -> Response:
     spend(visit.services, PAGES, visit.account_id)
     bought = await top_up.buy_at_checkout(
         visit.services,
@@ -119,7 +66,7 @@ def bought_text(credit_cents: int) -> str:
     return f"Bought {labels.usd(credit_cents)} of credit."
 
 
-def _return_url(visit: OwnerRequest) -> str:
+def _return_url(visit: Visit) -> str:
     """Where the payment page sends the browser back to; the processor inserts the page's ID."""
     return f"{visit.services.base_url}/billing/done?checkout={{CHECKOUT_SESSION_ID}}"
 
@@ -127,8 +74,7 @@ def _return_url(visit: OwnerRequest) -> str:
 # --- cards and details ------------------------------------------------------------------------------------------------
 
 
-@_opens
-async def save_card(visit: OwnerRequest, form: Form) -> Response | str:
+async def save_card(visit: Visit, form: Fields) -> Response | str:
     checkout = await cards.open_setup(
         visit.services,
         visit.account_id,
@@ -140,20 +86,17 @@ async def save_card(visit: OwnerRequest, form: Form) -> Response | str:
     return leave(checkout.url)
 
 
-@_processor_action
-async def make_default(visit: OwnerRequest, form: Form) -> Response | str:
+async def make_default(visit: Visit, form: Fields) -> Response | str:
     await cards.set_default(visit.services, visit.account_id, form.get("card", ""))
     return "The default card has been changed."
 
 
-@_processor_action
-async def remove_card(visit: OwnerRequest, form: Form) -> Response | str:
+async def remove_card(visit: Visit, form: Fields) -> Response | str:
     await cards.remove(visit.services, visit.account_id, form.get("card", ""))
     return "The card has been removed."
 
 
-@action
-async def save_details(visit: OwnerRequest, form: Form) -> Response | str:
+async def save_details(visit: Visit, form: Fields) -> Response | str:
     """The country decides the tax of later purchases; earlier ones stay unchanged."""
     profile = await cards.profile(visit.services, visit.account_id)
     given = {name: form.get(name, "").strip() for name in ("name", "email", "address", "country", "tax_id")}
@@ -166,8 +109,7 @@ async def save_details(visit: OwnerRequest, form: Form) -> Response | str:
 # --- auto top-up and spending limit -----------------------------------------------------------------------------------
 
 
-@action
-async def set_auto(visit: OwnerRequest, form: Form) -> Response | str:
+async def set_auto(visit: Visit, form: Fields) -> Response | str:
     low, high = await top_up.limits(visit.services, visit.account_id)
     rule = await auto_top_up.set_rule(
         visit.services,
@@ -180,18 +122,16 @@ async def set_auto(visit: OwnerRequest, form: Form) -> Response | str:
     return f"Auto top-up is on: {bought} whenever the balance falls below {below}."
 
 
-@action
-async def end_auto(visit: OwnerRequest, form: Form) -> Response | str:
+async def end_auto(visit: Visit, form: Fields) -> Response | str:
     await auto_top_up.remove_rule(visit.services, visit.account_id)
     return "Auto top-up has been switched off."
 
 
-@action
-async def set_limit(visit: OwnerRequest, form: Form) -> Response | str:
+async def set_limit(visit: Visit, form: Fields) -> Response | str:
     duration = next((word for word in labels.DURATIONS if word == form.get("duration")), None)
     strategy = next((word for word in labels.STRATEGIES if word == form.get("strategy")), None)
     if duration is None or strategy is None:
-        raise _stale()
+        raise stale()
     amount = cents(form, "limit-amount", "the limit", AMOUNT_MIN_CENTS)
     await spending_limit.put(
         visit.services, visit.account_id, amount_cents=amount, duration=duration, strategy=strategy
@@ -199,16 +139,9 @@ async def set_limit(visit: OwnerRequest, form: Form) -> Response | str:
     return f"The spending limit is {labels.usd(amount)} per {labels.DURATIONS[duration]}."
 
 
-@action
-async def end_limit(visit: OwnerRequest, form: Form) -> Response | str:
+async def end_limit(visit: Visit, form: Fields) -> Response | str:
     await spending_limit.remove(visit.services, visit.account_id)
     return "The spending limit has been removed."
-
-
-@action
-async def sign_out(visit: OwnerRequest, form: Form) -> Response | str:
-    await owner_sessions.end(visit.services, visit.session)
-    return see_other("/billing/signed-out", session_cookie(visit.request, None))
 
 
 # --- fields -----------------------------------------------------------------------------------------------------------
@@ -216,7 +149,7 @@ async def sign_out(visit: OwnerRequest, form: Form) -> Response | str:
 _AMOUNT = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,2}))?")
 
 
-def cents(form: Form, name: str, what: str, low: int = 0, high: int = 10**11) -> int:
+def cents(form: Fields, name: str, what: str, low: int = 0, high: int = 10**11) -> int:
     """US cents of a field with US dollars, within the bounds. Raises Problem (VALIDATION_FAILED)."""
     found = _AMOUNT.fullmatch(form.get(name, "").strip())
     if found is None:

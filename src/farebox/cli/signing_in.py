@@ -1,0 +1,198 @@
+"""`farebox sign-in`, `billing-link`, `member`: who gets to the pages, and as what."""
+
+from typing import Annotated
+
+import typer
+
+from farebox.cli.output import Row, show, show_rows
+from farebox.cli.session import Stopped, session_of
+from farebox.cli.values import AccountId, AsJson, moment_text
+from farebox.errors import Problem
+from farebox.model import Role
+
+member = typer.Typer(no_args_is_help=True, help="Members: people with a role on an account, or operators.")
+
+_OptionalAccount = Annotated[
+    str | None, typer.Option("--account", metavar="ID", help="The account whose pages they open.")
+]
+_Operator = Annotated[bool, typer.Option("--operator", help="The pages of the house, for those who run it.")]
+_RoleOption = Annotated[
+    Role | None, typer.Option("--role", help="On the account: owner, billing, developer or viewer.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("sign-in")(sign_in)
+    app.command("billing-link")(billing_link)
+    app.add_typer(member, name="member")
+
+
+def sign_in(
+    context: typer.Context,
+    account_id: _OptionalAccount = None,
+    role: _RoleOption = None,
+    operator: _Operator = False,
+    email: Annotated[
+        str | None, typer.Option("--email", metavar="EMAIL", help="For this member, with the role that they have.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a single-use link that signs a browser in to the pages, valid for an hour.
+
+    Whoever opens it first is signed in for half a day at most, as the owner unless another role is given. It begins
+    with FAREBOX_PUBLIC_URL, or else with the address that the running server listens on.
+
+    \b
+    Examples:
+      farebox sign-in --account acme
+      farebox sign-in --account acme --role viewer
+      farebox sign-in --account acme --email ada@example.com
+      farebox sign-in --operator
+    """
+    from farebox.people.sessions import Whom
+
+    if account_id is None and not operator:
+        raise typer.BadParameter("give one, or --operator", param_hint="--account")
+    if role is Role.OPERATOR or (role is not None and (account_id is None or email is not None)):
+        raise typer.BadParameter("it is a role on an account, for a link without --email", param_hint="--role")
+    if email is not None:
+        _need_member(context, account_id, email, operator=operator)
+        whom = Whom(account_id=account_id or "", email=email.strip().lower())
+    else:
+        whom = Whom(account_id=account_id or "", role=(role or Role.OWNER) if account_id else None, operator=operator)
+    _show_link(context, whom, path=None, as_json=as_json)
+
+
+def billing_link(context: typer.Context, account_id: AccountId, as_json: AsJson = False) -> None:
+    """Create a single-use link to an account's billing page for its owner, valid for an hour.
+
+    Anyone who opens it can buy credit with the account's cards until signing out, half a day at most: send it only to
+    the owner. It begins with FAREBOX_PUBLIC_URL, or else with the address that the running server listens on.
+
+    \b
+    Examples:
+      farebox billing-link --account acme
+    """
+    from farebox.people.sessions import BILLING_PATH, Whom
+
+    _show_link(context, Whom(account_id=account_id, role=Role.OWNER), path=BILLING_PATH, as_json=as_json)
+
+
+def _show_link(context: typer.Context, whom: object, *, path: str | None, as_json: bool) -> None:
+    from farebox.cli.server_file import running_settings
+    from farebox.operator import administer
+    from farebox.people import sessions
+
+    assert isinstance(whom, sessions.Whom)
+    session = session_of(context)
+    at = session.clock.now_ms()
+    _, base_url = running_settings(session.settings)
+    with session.writing() as connection:
+        if whom.account_id:
+            administer.require_account(connection, whom.account_id)
+        link = sessions.new_link(
+            connection, session.vault, session.ids, base_url, whom, at=at, path=path or sessions.OPEN_PATH
+        )
+    expires = moment_text(at + whom.lasts_ms)
+    show({"account_id": whom.account_id or None, "link": link, "expires_at": expires}, as_json=as_json, text=link)
+
+
+def _need_member(context: typer.Context, account_id: str | None, email: str, *, operator: bool) -> None:
+    from farebox.storage.members import HOUSE, role_of
+
+    with session_of(context).reading() as connection:
+        for place in {account_id, HOUSE if operator else account_id} - {None}:
+            if role_of(connection, str(place), email.strip().lower()) is None:
+                raise Stopped(f"{email} is no {'operator' if place == HOUSE else f'member of {place}'}: add them with "
+                              "`farebox member set`")  # fmt: skip
+
+
+# --- members ----------------------------------------------------------------------------------------------------------
+
+
+def _place(account_id: str | None, *, operator: bool) -> str:
+    if (account_id is None) is not operator:
+        raise typer.BadParameter("give either an account or --operator", param_hint="--account")
+    return account_id or ""
+
+
+@member.command("set")
+def set_member(
+    context: typer.Context,
+    email: Annotated[str, typer.Argument(metavar="EMAIL", help="Whose role it is.")],
+    account_id: _OptionalAccount = None,
+    role: _RoleOption = None,
+    operator: _Operator = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give somebody a role on an account, or make them an operator.
+
+    \b
+    Examples:
+      farebox member set ada@example.com --account acme --role owner
+      farebox member set root@example.com --operator
+    """
+    from farebox.operator import administer
+    from farebox.people import membership
+
+    place = _place(account_id, operator=operator)
+    chosen = Role.OPERATOR if operator else role
+    if chosen is None:
+        raise typer.BadParameter("give a role on the account", param_hint="--role")
+    session = session_of(context)
+    with session.writing() as connection:
+        if place:
+            administer.require_account(connection, place)
+        try:
+            made = membership.put(connection, place, email, chosen, session.clock.now_ms())
+        except Problem as problem:
+            raise Stopped(problem.message) from problem
+    row: Row = {"account_id": place or None, "email": made.email, "role": made.role}
+    show(row, as_json=as_json, text=f"{made.email} is {made.role}{f' of {place}' if place else ''}.")
+
+
+@member.command("list")
+def list_members(
+    context: typer.Context, account_id: _OptionalAccount = None, operator: _Operator = False, as_json: AsJson = False
+) -> None:
+    """List the members of an account, or the operators.
+
+    \b
+    Examples:
+      farebox member list --account acme
+      farebox member list --operator
+    """
+    from farebox.storage import members
+
+    place = _place(account_id, operator=operator)
+    with session_of(context).reading() as connection:
+        found = members.list_members(connection, place)
+    rows: list[Row] = [
+        {"email": each.email, "role": each.role, "created_at": moment_text(each.created_at)} for each in found
+    ]
+    columns = {"email": "EMAIL", "role": "ROLE", "created_at": "ADDED"}
+    show_rows(rows, as_json=as_json, columns=columns, empty="Nobody yet: add somebody with `farebox member set`.")
+
+
+@member.command("remove")
+def remove_member(
+    context: typer.Context,
+    email: Annotated[str, typer.Argument(metavar="EMAIL", help="Whose role is taken away.")],
+    account_id: _OptionalAccount = None,
+    operator: _Operator = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take somebody's role away, and end their sessions there.
+
+    \b
+    Examples:
+      farebox member remove ada@example.com --account acme
+    """
+    from farebox.storage import members, sessions
+
+    place, known = _place(account_id, operator=operator), email.strip().lower()
+    with session_of(context).writing() as connection:
+        if not members.remove_member(connection, place, known):
+            raise Stopped(f"{email} is no member there")
+        sessions.remove_of(connection, place, known)
+    show({"account_id": place or None, "email": known}, as_json=as_json, text=f"Removed {known}.")

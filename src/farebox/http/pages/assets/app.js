@@ -1,0 +1,79 @@
+// What pages do besides, where scripts run: copying, charts that answer, keys. Every page works without it.
+
+const each = (selector, act) => document.querySelectorAll(selector).forEach(act);
+
+// Text to be copied gets a button.
+each("[data-copy]", (box) => {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "quiet";
+  button.textContent = "Copy";
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(box.querySelector("pre").textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(box.querySelector("pre"));
+      button.textContent = "Selected";
+    }
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  });
+  box.append(button);
+});
+
+// A chart says what is under the pointer; the arrow keys move along it.
+each(".plot", (plot) => {
+  const hits = [...plot.querySelectorAll(".hit")];
+  if (!hits.length) return;
+  const out = document.createElement("p");
+  out.className = "readout";
+  out.setAttribute("aria-live", "polite");
+  plot.prepend(out);
+  const texts = hits.map((hit) => {
+    const title = hit.querySelector("title");
+    const text = title.textContent;
+    title.remove();  // the browser's own tip would say it twice
+    return text;
+  });
+  let at = -1;
+  const show = (number) => {
+    hits[at]?.classList.remove("at");
+    at = number;
+    hits[at]?.classList.add("at");
+    out.textContent = texts[at] ?? "";
+  };
+  hits.forEach((hit, number) => hit.addEventListener("pointerenter", () => show(number)));
+  plot.addEventListener("pointerleave", () => show(-1));
+  plot.tabIndex = 0;
+  plot.setAttribute("role", "group");
+  plot.setAttribute("aria-label", "Chart: the arrow keys read its bars");
+  plot.addEventListener("blur", () => show(-1));
+  plot.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    show(Math.min(hits.length - 1, Math.max(0, at + step)));
+  });
+});
+
+// `g` and a letter open a page of the navigation, `/` goes to the first filter.
+let going = false;
+addEventListener("keydown", (event) => {
+  const typing = event.target.closest?.("input, select, textarea, [contenteditable]");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (going) {
+    going = false;
+    const link = [...document.querySelectorAll("nav[aria-label=Pages] a")]
+      .find((each) => each.textContent.trim().toLowerCase().startsWith(event.key));
+    if (link) link.click();
+  } else if (event.key === "g") {
+    going = true;
+    setTimeout(() => { going = false; }, 1500);
+  } else if (event.key === "/") {
+    const field = document.querySelector(".filters input, .filters select");
+    if (field) { event.preventDefault(); field.focus(); }
+  }
+});
+
+// The current entry of a strip that scrolls is in sight.
+document.querySelector("nav[aria-label=Pages] [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });

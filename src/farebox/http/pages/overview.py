@@ -1,0 +1,180 @@
+"""The overview: what there is, how long it lasts, what was spent on what, and what needs attention."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from farebox.billing import auto_top_up, cards, reports, top_up
+from farebox.calendar import DAY_MS, HOUR_MS, month_start
+from farebox.calls import spending_limit
+from farebox.http.envelope import Response
+from farebox.http.pages import charts, labels
+from farebox.http.pages.table import MONEY, Shown
+from farebox.http.pages.view import Tone
+from farebox.http.pages.visit import Visit, see_other
+from farebox.model import Balance
+from farebox.payments.model import Card
+from farebox.runtime.services import Services
+from farebox.storage.reports import ModelUsage, UsageWindow, usage_by_model, usage_by_window
+
+BURN_DAYS = 14
+"""How many whole days the burn is taken from."""
+_BURN_DAYS_MIN = 3
+_TOP = 5
+_CARD_MONTHS = 2
+"""How long before a card expires it is mentioned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runway:
+    """How many days the money lasts at the burn of the last days, and between which bounds, one standard error either
+    way; `most` is None where the burn may as well be nothing."""
+
+    days: float
+    least: float
+    most: float | None
+
+    @property
+    def text(self) -> str:
+        return _days(self.days)
+
+    @property
+    def bounds(self) -> str:
+        most = "no end" if self.most is None else _days(self.most)
+        return f"between {_days(self.least)} and {most}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Something that the owner should know, with what to do about it beside it."""
+
+    tone: Tone
+    text: str
+    action: str = ""
+    path: str = ""
+
+
+async def overview(visit: Visit) -> Shown | Response:
+    """What the account has and spends."""
+    if not visit.account_id:
+        return see_other("/ui/house")
+    services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
+    balance = await reports.balance(services, account_id)
+    month, day = month_start(now), now - now % DAY_MS
+    last = month_start(month - 1)
+    hours = await _windows(services, account_id, now - now % HOUR_MS - 23 * HOUR_MS, now + HOUR_MS, HOUR_MS)
+    days = await _windows(services, account_id, day - BURN_DAYS * DAY_MS, day, DAY_MS)
+    models = await _models(services, account_id, month, now + 1)
+    before = await _models(services, account_id, last, min(month, last + now - month))
+    spent, spent_before = _sum(models), _sum(before)
+    return {
+        "balance": balance,
+        "runway": runway(balance, days, day),
+        "spent": spent,
+        "spent_before": spent_before,
+        "change": change(spent, spent_before),
+        "calls": sum(model.calls for model in models),
+        "models": sorted(models, key=lambda model: model.charge, reverse=True)[:_TOP],
+        "today": _by_hour(hours, now),
+        "month": labels.month_name(now),
+        "attention": await attention(visit, balance, now),
+        "pays": visit.may(MONEY),
+        "empty": not days and not hours and not models,
+        "base_url": services.base_url,
+    }
+
+
+def runway(balance: Balance, days: Sequence[UsageWindow], today: int) -> Runway | None:
+    """None where too few days are known, or nothing was spent. Days before the first call do not count."""
+    if not days:
+        return None
+    whole = (today - days[0].start) // DAY_MS
+    burn = [0.0] * (whole - len(days)) + [float(day.charge) for day in days]
+    mean = sum(burn) / len(burn)
+    if len(burn) < _BURN_DAYS_MIN or not mean:
+        return None
+    error = math.sqrt(sum((day - mean) ** 2 for day in burn) / (len(burn) - 1) / len(burn))
+    available = max(0, balance.available)
+    most = available / (mean - error) if mean > error else None
+    return Runway(available / mean, available / (mean + error), most)
+
+
+def change(now: int, before: int) -> str:
+    """How much more or less it is: `+12 %`; empty where there was nothing to compare with."""
+    if not before:
+        return ""
+    percent = round((now - before) * 100 / before)
+    return f"{'+' if percent > 0 else '−' if percent < 0 else '±'}{abs(percent):,} %"
+
+
+async def attention(visit: Visit, balance: Balance, now: int) -> list[Attention]:
+    """What needs somebody, the most urgent first."""
+    found: list[Attention] = []
+    services, account_id = visit.services, visit.account_id
+    if balance.available <= 0:
+        found.append(Attention("bad", "There is no credit left: calls are refused.", "Buy credit", "/billing#buy"))
+    rule = await auto_top_up.rule(services, account_id)
+    if rule is not None and rule.state == "suspended":
+        why = labels.STOPPED.get(rule.reason or "", "it was stopped.")
+        found.append(Attention("bad", f"Auto top-up is suspended: {why}", "See to it", "/billing#auto"))
+    top_ups, _ = await top_up.history(services, account_id, "all", 0, _TOP)
+    for each in top_ups:
+        if each.state == "action_required" and each.kind != "checkout":
+            text = f"The bank wants you to confirm a payment of {labels.usd(each.charge_cents)}."
+            found.append(Attention("warn", text, "Confirm it", f"/billing/top-up?id={each.top_up_id}"))
+        elif each.state == "declined":
+            text = f"A payment of {labels.usd(each.charge_cents)} was declined and will be retried."
+            found.append(Attention("warn", text, "Use another card", "/billing#cards"))
+    card = next((card for card in await cards.cards(services, account_id) if card.is_default), None)
+    if card is not None and (expiry := _expiry(card, now)):
+        found.append(Attention("warn", f"{labels.card_name(card)} {expiry}.", "Save another card", "/billing#cards"))
+    limit = await spending_limit.state(services, account_id)
+    if limit is not None and (limit.spent + limit.held) * 10 >= limit.limit.amount * 8:
+        percent = min(100, (limit.spent + limit.held) * 100 // limit.limit.amount)
+        period = labels.DURATIONS[limit.limit.duration]
+        text = f"{percent} % of the spending limit of this {period} are used."
+        found.append(Attention("bad" if percent >= 100 else "warn", text, "Change it", "/billing#limit"))
+    if visit.may(MONEY):
+        return found
+    return [Attention(each.tone, each.text) for each in found]
+
+
+def _expiry(card: Card, now: int) -> str:
+    month = int(labels.month_key(now).replace("-", "")[:4]) * 12 + int(labels.month_key(now)[5:]) - 1
+    left = card.exp_year * 12 + card.exp_month - 1 - month
+    if left < 0:
+        return "has expired"
+    return f"expires at the end of {card.exp_month:02d}/{card.exp_year}" if left < _CARD_MONTHS else ""
+
+
+async def _windows(services: Services, account_id: str, start: int, end: int, window_ms: int) -> list[UsageWindow]:
+    return await services.database.scan(
+        partial(usage_by_window, account_id=account_id, start=start, end=end, window_ms=window_ms)
+    )
+
+
+async def _models(services: Services, account_id: str, start: int, end: int) -> list[ModelUsage]:
+    return await services.database.scan(partial(usage_by_model, account_id=account_id, start=start, end=end))
+
+
+def _sum(models: Sequence[ModelUsage]) -> int:
+    return sum(model.charge for model in models)
+
+
+def _by_hour(hours: Sequence[UsageWindow], now: int) -> charts.Bars:
+    of = {hour.start: hour for hour in hours}
+    first = now - now % HOUR_MS - 23 * HOUR_MS
+    values = []
+    for start in range(first, first + 24 * HOUR_MS, HOUR_MS):
+        charge = of[start].charge if start in of else 0
+        values.append(charts.Value(labels.hour(start), charge, f"{labels.exact_usd(charge)} USD"))
+    return charts.bars("today", "The last 24 hours, in UTC", "Hour", values, what="Charged")
+
+
+def _days(days: float) -> str:
+    if days >= 730:
+        return "over two years"
+    if days >= 10:
+        return f"{days:.0f} days"
+    return f"{days:.1f} days" if days >= 1 else f"{max(1, round(days * 24))} h"

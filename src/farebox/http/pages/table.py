@@ -1,0 +1,204 @@
+"""The table of pages and forms: what a row says, and how it is served.
+
+A page is a function that gathers what it shows, a template that shows it, and a row that says who may see it. A form is
+a function that does what it asks for, and a row that says who may send it. The rows are in `routes`; nobody sees a page
+or sends a form whose row does not name one of their roles.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from urllib.parse import quote
+
+from farebox.errors import VALIDATION_FAILED, Problem
+from farebox.http.envelope import Response
+from farebox.http.pages import render
+from farebox.http.pages.view import Flash
+from farebox.http.pages.visit import (
+    Visit,
+    html,
+    no_note_cookie,
+    not_signed_in,
+    note_cookie,
+    note_of,
+    problem_page,
+    see_other,
+    to_sign_in,
+    visit_of,
+)
+from farebox.http.quotas import Budget, spend
+from farebox.http.request import Request
+from farebox.http.router import Access, Handler, Route, Shape, no_route
+from farebox.model import Role
+from farebox.people import sessions
+
+FORM_BYTES = 65_536
+
+OWNER = frozenset((Role.OWNER,))
+MONEY = frozenset((Role.OWNER, Role.BILLING))
+BUILD = frozenset((Role.OWNER, Role.DEVELOPER))
+MEMBERS = frozenset((Role.OWNER, Role.BILLING, Role.DEVELOPER, Role.VIEWER))
+OPERATOR = frozenset((Role.OPERATOR,))
+ANYBODY = MEMBERS | OPERATOR
+"""Who is signed in at all."""
+
+Shown: TypeAlias = Mapping[str, Any]
+"""What a template is given."""
+Query: TypeAlias = Callable[[Visit], Awaitable[Shown | Response]]
+Fields: TypeAlias = Mapping[str, str]
+Act: TypeAlias = Callable[[Visit, Fields], Awaitable[Response | str]]
+"""Returns the note for the page that follows, or a response."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page at a URL; `path` has its parameters in braces."""
+
+    path: str
+    title: str
+    """In the browser's title bar; the query may return another `title`."""
+    roles: frozenset[Role]
+    query: Query
+    template: str = ""
+    """Empty: the query returns a response, such as a file."""
+    label: str = ""
+    """Its entry in the navigation; empty: it has none."""
+    icon: str = ""
+    """Of that entry: a name in templates/icons.html."""
+    section: str = ""
+    """Path of the page whose entry is marked instead of its own."""
+    content_type: str = "text/html"
+    demo: bool = False
+    """Only with the demo provider."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """Something that is done at a URL."""
+
+    path: str
+    does: str
+    """For docs/pages.md: `Buy credit`."""
+    roles: frozenset[Role]
+    act: Act
+    back: str
+    """The page that says how it ended; parameters in braces are the form's own."""
+    proved: bool = False
+    """Money or keys: only if it was proved recently who is there (`people.sessions.confirmed`)."""
+    budget: Budget | None = None
+
+
+Navigation: TypeAlias = tuple[Page, ...]
+"""The pages that have an entry, in order."""
+
+
+def served(page: Page, navigation: Navigation) -> Handler:
+    """The handler of a page. Who is not signed in is led to where one signs in."""
+
+    async def handle(request: Request, _: None) -> Response:
+        await render.ready()
+        visit = await visit_of(request)
+        if visit is None:
+            query = f"?{request.query}" if request.query else ""
+            return to_sign_in(_filled(page.path, request) + query)
+        if page.demo and not request.services.configuration.demo:
+            raise no_route(page.path)
+        visit.require(page.roles)
+        shown = await page.query(visit)
+        return shown if isinstance(shown, Response) else page_of(visit, page, shown, navigation)
+
+    return handle
+
+
+def page_of(visit: Visit, page: Page, shown: Shown, navigation: Navigation) -> Response:
+    """A page as it is sent, with the note that a form left for it."""
+    flash = note_of(visit)
+    demo = visit.services.configuration.demo
+    entries = [each for each in navigation if visit.may(each.roles) and (demo or not each.demo)]
+    frame = {"title": page.title, "flash": flash, "heading": None, "refresh": None, "visit": visit, "entries": entries}
+    body = render.page(page.template, frame | {"here": page.section or page.path} | dict(shown))
+    return html(body, no_note_cookie(visit)) if flash else html(body)
+
+
+def handled(form: Form) -> Handler:
+    """The handler of a form: it checks role, CSRF token and proof, acts, and redirects, so that a reload repeats
+    nothing."""
+
+    async def handle(request: Request, _: None) -> Response:
+        await render.ready()
+        visit = await visit_of(request)
+        if visit is None:
+            raise not_signed_in()
+        visit.require(form.roles)
+        fields = request.form()
+        if not sessions.sealed(visit.services, visit.session, "form", fields.get("csrf", "")):
+            raise stale()
+        back = _filled(form.back, request)
+        if form.proved and not sessions.confirmed(visit.services, visit.session):
+            return see_other(f"/ui/confirm?next={back}")
+        try:
+            if form.budget is not None:
+                spend(visit.services, form.budget, visit.account_id)
+            done = await form.act(visit, fields)
+        except Problem as problem:
+            return noted(visit, back, Flash("bad", f"{problem.message.rstrip('.')}."))
+        return done if isinstance(done, Response) else noted(visit, back, Flash("good", done))
+
+    return handle
+
+
+def _filled(path: str, request: Request) -> str:
+    """The path with the request's own parameters."""
+    return path.format_map({name: quote(value, safe="") for name, value in request.path.items()})
+
+
+def noted(visit: Visit, path: str, note: Flash) -> Response:
+    """Redirect to a page, which shows the note."""
+    return see_other(path, note_cookie(visit, note))
+
+
+def stale() -> Problem:
+    return Problem(VALIDATION_FAILED, "The form has expired or was not sent from this site: open the page again")
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+def page_route(path: str, handler: Handler, summary: str, content_type: str = "text/html") -> Route:
+    """A route for browsers, whose errors are pages too; it is not part of the API's document."""
+    return Route(
+        method="GET",
+        path=path,
+        handler=handler,
+        summary=summary,
+        result=None,
+        access=Access.PUBLIC,
+        shape=Shape.RAW,
+        content_type=content_type,
+        on_problem=problem_page,
+    )
+
+
+def form_route(path: str, handler: Handler, summary: str) -> Route:
+    return Route(
+        method="POST",
+        path=path,
+        handler=handler,
+        summary=summary,
+        result=None,
+        status=303,
+        access=Access.PUBLIC,
+        shape=Shape.RAW,
+        content_type="text/html",
+        raw_limit=FORM_BYTES,
+        on_problem=problem_page,
+    )
+
+
+def routes_of(pages: tuple[Page, ...], forms: tuple[Form, ...]) -> tuple[Route, ...]:
+    """The routes of the table."""
+    navigation = tuple([page for page in pages if page.label])
+    return (
+        *[page_route(page.path, served(page, navigation), f"Page: {page.title}", page.content_type) for page in pages],
+        *[form_route(form.path, handled(form), f"Form: {form.does}") for form in forms],
+    )

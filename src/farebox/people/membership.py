@@ -1,0 +1,64 @@
+"""Who is a member of an account, and in which role. People are known by their e-mail addresses, in lower case."""
+
+import re
+from functools import partial
+
+from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
+from farebox.model import Role
+from farebox.runtime.services import Services
+from farebox.storage import members, sessions
+from farebox.storage.members import HOUSE, Member
+from farebox.storage.sql import Connection
+
+MEMBERS_MAX = 500
+"""Of one account."""
+_EMAIL = re.compile(r"[^@\s<>\",;]{1,64}@[^@\s<>\",;]{1,190}")
+
+
+def email_of(text: str) -> str:
+    """An e-mail address as it is stored. Raises Problem (VALIDATION_FAILED)."""
+    email = text.strip().lower()
+    if not email.isprintable() or not _EMAIL.fullmatch(email):
+        raise Problem(VALIDATION_FAILED, "Write an e-mail address, such as ada@example.com", path=("body", "email"))
+    return email
+
+
+def put(connection: Connection, account_id: str, email: str, role: Role, at: int) -> Member:
+    """Add somebody to an account or, as an operator, to the house; or change their role. Raises Problem
+    (VALIDATION_FAILED)."""
+    if (role is Role.OPERATOR) != (account_id == HOUSE):
+        raise Problem(VALIDATION_FAILED, "This is no role of an account", path=("body", "role"))
+    member = Member(account_id, email_of(email), role, at)
+    known = {each.email for each in members.list_members(connection, account_id)}
+    if len(known) >= MEMBERS_MAX and member.email not in known:
+        raise Problem(VALIDATION_FAILED, f"An account has at most {MEMBERS_MAX} members", path=("body", "email"))
+    members.put_member(connection, member)
+    return member
+
+
+async def add(services: Services, account_id: str, email: str, role: Role) -> Member:
+    """As `put`, in a transaction of its own."""
+    at = services.clock.now_ms()
+    return await services.database.write(lambda connection: put(connection, account_id, email, role, at))
+
+
+async def remove(services: Services, account_id: str, email: str) -> None:
+    """Remove a member, and end their sessions on the account. Raises Problem (NOT_FOUND)."""
+
+    def job(connection: Connection) -> bool:
+        sessions.remove_of(connection, account_id, email)
+        return members.remove_member(connection, account_id, email)
+
+    if not await services.database.write(job):
+        raise Problem(NOT_FOUND, f"{email} is no member of the account")
+
+
+async def of_account(services: Services, account_id: str) -> list[Member]:
+    """The members of an account, by e-mail address."""
+    return await services.database.scan(partial(members.list_members, account_id=account_id))
+
+
+async def accounts_of(services: Services, email: str) -> list[str]:
+    """The IDs of the accounts that somebody is a member of."""
+    found = await services.database.get(partial(members.memberships, email=email))
+    return [each.account_id for each in found if each.account_id != HOUSE]

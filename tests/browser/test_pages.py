@@ -1,0 +1,97 @@
+"""Every page of the table in both modes, small and large: axe-core finds nothing, nothing sticks out, no message on the
+console."""
+
+from typing import Any, Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+from farebox.http.pages.routes import PAGE_ROWS
+from farebox.model import Role
+from farebox.people import membership, sessions
+from farebox.people.sessions import Whom
+from farebox.storage.accounts import list_tokens
+from tests.browser.conftest import Watch
+from tests.http.support import save_card
+from tests.support import Customer, Farebox
+
+pytestmark = pytest.mark.slow
+
+_WIDTHS = (320, 360, 1440, 3840)
+_SMALL = (
+    "[...document.querySelectorAll('button, .button, input:not([type=hidden]):not([type=radio]):not([type=checkbox]), "
+    "select')].filter(it => it.checkVisibility() && it.getBoundingClientRect().height < 32).map(it => it.outerHTML)"
+)
+AXE = Axe()
+LONG = "An account whose name is longer than anybody would think, and-has-no-space-where-one-is-needed-most"
+
+
+def _furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
+    """An account with something on every page, and its things by the names that paths have for them."""
+    account_id = farebox.create_account(LONG)
+    farebox.grant(account_id, "123456789")
+    customer = Customer(farebox, account_id, farebox.create_token(account_id))
+    log_id = customer.chat("Hello").headers["cf-aig-log-id"]
+    customer.chat("x" * 300, model="demo/no-such-model")
+    save_card(customer)
+    farebox.run(membership.add(farebox.services, account_id, f"{'long' * 12}@{'example' * 5}.com", Role.VIEWER))
+    tokens = farebox.run(farebox.services.database.scan(lambda connection: list_tokens(connection, account_id)))
+    return customer, {"log_id": log_id, "token_id": tokens[0].token_id, "gateway": "default"}
+
+
+def sign_in(farebox: Farebox, page: Page, account_id: str) -> None:
+    """As the account's owner and an operator."""
+    whom = Whom(account_id=account_id, role=Role.OWNER, operator=True)
+    page.goto(farebox.run(sessions.make_link(farebox.services, whom)))
+    page.get_by_role("button", name="Open").click()
+    page.wait_for_url(f"{farebox.url}/ui/overview")
+
+
+def faults_of(page: Page) -> list[str]:
+    """What axe-core finds, in a line each."""
+    found = AXE.run(page).response["violations"]
+    return [
+        f"{each['id']}: {node['html'][:200]} {node['failureSummary'][:200]}" for each in found for node in each["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_every_page_is_for_everybody(
+    farebox: Farebox, page: Page, watch: Watch, mode: Literal["light", "dark"]
+) -> None:
+    customer, names = _furnished(farebox)
+    page.emulate_media(color_scheme=mode)
+    sign_in(farebox, page, customer.account_id)
+    queries: dict[str, str] = {"/billing/buy": "?amount=50"}
+    skipped = {"/billing/top-up"}  # there is none under way
+    seen: Any = []
+    for row in PAGE_ROWS:
+        if not row.template or row.path in skipped:
+            continue
+        page.goto(farebox.url + row.path.format_map(names) + queries.get(row.path, ""))
+        for summary in page.locator("summary").all():
+            summary.click()
+        width = 1440 if mode == "light" else 360
+        page.set_viewport_size({"width": width, "height": 900})
+        assert faults_of(page) == [], (row.path, width)
+        for width in _WIDTHS if mode == "light" else ():
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (row.path, width)
+            assert width != 360 or page.evaluate(_SMALL) == [], "too small for a finger"
+        seen.append(row.path)
+    assert len(seen) >= 6
+
+
+def test_pages_of_who_is_not_signed_in_are_for_everybody(farebox: Farebox, page: Page, watch: Watch) -> None:
+    watch.refusals |= {403}
+    whom = Whom(account_id=farebox.create_account(LONG), role=Role.OWNER)
+    link = farebox.run(sessions.make_link(farebox.services, whom))
+    modes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for mode in modes:
+        page.emulate_media(color_scheme=mode)
+        for address in ("/ui/sign-in", "/ui/signed-out", "/ui/open?link=used", link.removeprefix(farebox.url)):
+            page.set_viewport_size({"width": 360, "height": 800})
+            page.goto(farebox.url + address)
+            assert faults_of(page) == [], address
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360, address

@@ -1,0 +1,66 @@
+"""Somebody in front of the pages, as a program: a browser without a screen that is signed in."""
+
+import weakref
+from dataclasses import dataclass, field
+
+import httpx
+
+from farebox.model import Role
+from farebox.people import sessions
+from farebox.people.sessions import Session, Whom
+from tests.support import Farebox
+
+
+@dataclass
+class Person:
+    """Signed in by a link, with a role on an account or in the house."""
+
+    farebox: Farebox
+    whom: Whom
+    http: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.http = httpx.Client(base_url=self.farebox.url, timeout=30)
+        weakref.finalize(self, self.http.close)
+        self.sign_in()
+
+    def sign_in(self) -> httpx.Response:
+        """With a new link."""
+        link = self.farebox.run(sessions.make_link(self.farebox.services, self.whom))
+        response = self.http.post("/ui/open", data={"link": httpx.URL(link).params["link"]})
+        assert (response.status_code, response.headers["location"]) == (303, "/ui/overview")
+        return response
+
+    @property
+    def secret(self) -> str:
+        return self.http.cookies.get("farebox_sid", "")
+
+    @property
+    def session(self) -> Session | None:
+        return self.farebox.run(sessions.session(self.farebox.services, self.secret))
+
+    @property
+    def csrf(self) -> str:
+        session = self.session
+        assert session is not None
+        return sessions.seal(self.farebox.services, session, "form")
+
+    def get(self, path: str, **query: str) -> httpx.Response:
+        return self.http.get(path, params=query or None)
+
+    def send(self, path: str, **fields: str) -> httpx.Response:
+        """A form of the site."""
+        return self.http.post(path, data={"csrf": self.csrf, **fields})
+
+    def told(self, path: str, **fields: str) -> str:
+        """A form of the site, and the page that it leads to."""
+        response = self.http.post(path, data={"csrf": self.csrf, **fields}, follow_redirects=True)
+        assert response.status_code == 200, response.text
+        return response.text
+
+
+def person(farebox: Farebox, role: Role, account_id: str) -> Person:
+    """With a link of this role; an operator's has no account."""
+    if role is Role.OPERATOR:
+        return Person(farebox, Whom(operator=True))
+    return Person(farebox, Whom(account_id=account_id, role=role))

@@ -1,0 +1,192 @@
+"""Every page and form of the table as everybody: each role, and somebody of another account.
+
+Nothing here lists pages: a new row is tried by being there. A page or form that names something in its path, or takes
+the name of something in a field, is tried with what belongs to another account too.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from farebox.http.pages.routes import FORM_ROWS, PAGE_ROWS
+from farebox.http.pages.table import Form, Page
+from farebox.model import Role
+from farebox.people import membership, sessions
+from farebox.storage.accounts import list_tokens
+from farebox.storage.sql import Connection
+from farebox.storage.tables import tables
+from tests.http.support import save_card
+from tests.pages.people import Person, person
+from tests.support import Customer, Farebox
+
+ROLES = list(Role)
+ALLOWED = (200, 303)
+MISSING = (303, 404)
+"""What is not this account's is not there: the page says so, or leads back to where its own are listed."""
+
+
+@dataclass
+class House:
+    """An account with something of everything, whose every text is `word`."""
+
+    customer: Customer
+    word: str
+    names: dict[str, str]
+    """Of its things, by the name that paths and fields have for them."""
+
+
+def _furnished(farebox: Farebox, word: str) -> House:
+    account_id = farebox.create_account(word)
+    farebox.grant(account_id, "20")
+    customer = Customer(farebox, account_id, farebox.create_token(account_id))
+    log_id = customer.chat(word, headers={"cf-aig-metadata": f'{{"team": "{word}"}}'}).headers["cf-aig-log-id"]
+    card = save_card(customer)
+    email = f"{word.lower()}@example.com"
+    farebox.run(membership.add(farebox.services, account_id, email, Role.VIEWER))
+    session = person(farebox, Role.OWNER, account_id).session
+    assert session is not None
+    tokens = farebox.run(farebox.services.database.scan(lambda connection: list_tokens(connection, account_id)))
+    names = {
+        "account": account_id,
+        "card": card,
+        "email": email,
+        "gateway": "default",
+        "log_id": log_id,
+        "session": session.sign_in.session_id,
+        "token": tokens[0].token_id,
+        "token_id": tokens[0].token_id,
+    }
+    return House(customer, word, names)
+
+
+@pytest.fixture(scope="module")
+def ours(farebox: Farebox) -> House:
+    return _furnished(farebox, "Ourshouse")
+
+
+@pytest.fixture(scope="module")
+def theirs(farebox: Farebox) -> House:
+    return _furnished(farebox, "Theirshouse")
+
+
+@pytest.fixture(scope="module")
+def people(farebox: Farebox, ours: House) -> dict[Role, Person]:
+    return {role: person(farebox, role, ours.customer.account_id) for role in ROLES}
+
+
+def _filled(path: str, house: House) -> str:
+    return path.format_map(house.names)
+
+
+@pytest.mark.parametrize("page", PAGE_ROWS, ids=lambda page: page.path)
+def test_a_page_shows_itself_to_the_roles_of_its_row(page: Page, ours: House, people: dict[Role, Person]) -> None:
+    for role, who in people.items():
+        response = who.get(_filled(page.path, ours))
+        expected = (*ALLOWED, 404) if role in page.roles else (403,)  # 404: it wanted to be told of what
+        assert response.status_code in expected, (role, response.status_code)
+        assert "/ui/sign-in" not in response.headers.get("location", "")
+
+
+@pytest.mark.parametrize("form", FORM_ROWS, ids=lambda form: form.path)
+def test_a_form_is_done_for_the_roles_of_its_row(form: Form, farebox: Farebox, theirs: House) -> None:
+    account_id = farebox.create_account("of its own")
+    for role in ROLES:
+        who = person(farebox, role, account_id)
+        response = who.send(_filled(form.path, theirs))
+        assert response.status_code in (ALLOWED if role in form.roles else (403,)), (role, response.status_code)
+        unsealed = who.http.post(_filled(form.path, theirs))
+        assert unsealed.status_code in (400, 403)  # as a form of another site would be
+
+
+@pytest.mark.parametrize("page", PAGE_ROWS, ids=lambda page: page.path)
+def test_no_page_shows_anything_of_another_account(
+    page: Page, ours: House, theirs: House, people: dict[Role, Person]
+) -> None:
+    told = re.compile("|".join(map(re.escape, {theirs.word, *theirs.names.values()} - {"default"})), re.IGNORECASE)
+    query = {name: value for name, value in theirs.names.items() if f"{{{name}}}" not in page.path}
+    for role, who in people.items():
+        if role is Role.OPERATOR:
+            continue
+        path = _filled(page.path, theirs)
+        for response in (who.get(path), who.get(path, **query)):
+            if "{" in page.path:
+                assert response.status_code in (*MISSING, 403), (role, response.status_code)
+            shown = re.sub(r'value="[^"]*"', "", response.text)  # filters repeat what was asked for
+            assert not told.search(shown), role
+
+
+@pytest.mark.parametrize("form", FORM_ROWS, ids=lambda form: form.path)
+def test_no_form_does_anything_to_another_account(form: Form, farebox: Farebox, theirs: House) -> None:
+    who = person(farebox, Role.OWNER, farebox.create_account("of its own"))
+    before = _rows(farebox, theirs)
+    fields = theirs.names | {"amount": "5", "limit-amount": "5", "duration": "daily", "strategy": "fixed"}
+    response = who.send(_filled(form.path, theirs), **fields)
+    assert response.status_code in (*ALLOWED, 404)
+    assert theirs.word.lower() not in response.text.lower()
+    if (session := who.session) is not None:
+        assert session.account_id == who.whom.account_id
+    assert _rows(farebox, theirs) == before
+
+
+def _rows(farebox: Farebox, house: House) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of the account, but for what its own background work writes."""
+    ignored = {"leases", "instances"}
+
+    def read(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
+        return {
+            table.name: connection.execute(
+                f"SELECT * FROM {table.name} WHERE account_id = ? ORDER BY {', '.join(table.key)}",
+                (house.customer.account_id,),
+            ).fetchall()
+            for table in tables()
+            if "account_id" in table.columns and table.name not in ignored
+        }
+
+    return farebox.run(farebox.services.database.scan(read))
+
+
+# --- members ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def both(farebox: Farebox, ours: House, theirs: House) -> Iterator[Person]:
+    """Ada, an owner of ours and a viewer of theirs."""
+    for house, role in ((ours, Role.OWNER), (theirs, Role.VIEWER)):
+        farebox.run(membership.add(farebox.services, house.customer.account_id, "ada@example.com", role))
+    yield Person(farebox, sessions.Whom(account_id=ours.customer.account_id, email="ada@example.com"))
+    for house in (ours, theirs):
+        farebox.run(membership.add(farebox.services, house.customer.account_id, "ada@example.com", Role.VIEWER))
+        farebox.run(membership.remove(farebox.services, house.customer.account_id, "ada@example.com"))
+
+
+def test_a_role_is_that_of_the_account_that_is_shown(both: Person, ours: House, theirs: House) -> None:
+    assert both.get("/billing").status_code == 200
+    csrf = both.csrf
+    assert both.send("/ui/account", account=theirs.customer.account_id).status_code == 303
+    assert both.get("/billing").status_code == 403
+    assert theirs.word in both.get("/ui/overview").text
+    stale = both.http.post("/billing/limit", data={"csrf": csrf, "limit-amount": "5"})  # of ours, from another tab
+    assert stale.status_code in (400, 403)
+    assert both.send("/ui/account", account=ours.customer.account_id).status_code == 303
+    assert both.http.post("/billing/limit", data={"csrf": both.csrf, "limit-amount": "5"}).status_code == 303
+
+
+def test_a_role_that_is_taken_away_is_gone_at_once(both: Person, farebox: Farebox, ours: House) -> None:
+    farebox.run(membership.add(farebox.services, ours.customer.account_id, "ada@example.com", Role.VIEWER))
+    assert [both.get(path).status_code for path in ("/billing", "/ui/overview")] == [403, 200]
+    farebox.run(membership.remove(farebox.services, ours.customer.account_id, "ada@example.com"))
+    assert both.session is None
+    assert both.get("/ui/overview").headers["location"].startswith("/ui/sign-in")
+
+
+def test_nobody_is_shown_an_account_they_are_no_member_of(farebox: Farebox, ours: House, theirs: House) -> None:
+    owner = person(farebox, Role.OWNER, ours.customer.account_id)
+    farebox.run(membership.add(farebox.services, ours.customer.account_id, "bob@example.com", Role.OWNER))
+    bob = Person(farebox, sessions.Whom(account_id=ours.customer.account_id, email="bob@example.com"))
+    for who in (owner, bob):
+        assert "no such account among yours" in who.told("/ui/account", account=theirs.customer.account_id)
+        assert httpx.get(f"{farebox.url}/ui/overview", cookies=who.http.cookies).status_code == 200
+        assert ours.word in who.get("/ui/overview").text

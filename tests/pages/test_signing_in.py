@@ -1,0 +1,171 @@
+"""Signing in and out: links, sessions, proofs; and what others might do with them."""
+
+import httpx
+import pytest
+
+from farebox.model import Permission, Role
+from farebox.people import sessions
+from farebox.people.sessions import Whom
+from tests.pages.people import Person, person
+from tests.support import Farebox
+
+
+@pytest.fixture
+def owner(farebox: Farebox) -> Person:
+    return person(farebox, Role.OWNER, farebox.create_account("Acme"))
+
+
+def _link(farebox: Farebox, whom: Whom) -> str:
+    return httpx.URL(farebox.run(sessions.make_link(farebox.services, whom))).params["link"]
+
+
+def _age(farebox: Farebox, ms: int) -> None:
+    """All proofs are older."""
+    farebox.run(
+        farebox.services.database.write(
+            lambda connection: connection.execute("UPDATE sessions SET confirmed_at = confirmed_at - ?", (ms,))
+        )
+    )
+
+
+def test_browsers_are_led_from_the_root_to_the_pages_and_programs_are_not(farebox: Farebox) -> None:
+    browser = httpx.get(f"{farebox.url}/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (browser.status_code, browser.headers["location"]) == (303, "/ui/overview")
+    for accept in ("application/json", "*/*"):
+        program = httpx.get(f"{farebox.url}/", headers={"accept": accept})
+        assert (program.status_code, program.json()["errors"][0]["code"]) == (404, 7003)
+
+
+def test_who_is_not_signed_in_is_led_to_where_one_signs_in_and_back(farebox: Farebox, owner: Person) -> None:
+    led = httpx.get(f"{farebox.url}/billing/buy?amount=50")
+    assert led.headers["location"] == "/ui/sign-in?next=%2Fbilling%2Fbuy%3Famount%3D50"
+    page = httpx.get(f"{farebox.url}{led.headers['location']}")
+    assert (page.status_code, "farebox sign-in" in page.text) == (200, True)
+    assert owner.get(led.headers["location"]).headers["location"] == "/billing/buy?amount=50"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "https://evil.example/",
+        "//evil.example/ui/",
+        "/\\evil.example",
+        "/ui//evil.example",
+        "/ui/\r\nset-cookie: a=b",
+        "javascript:alert(1)",
+        "/client/v4/accounts",
+        "/uix",
+        "",
+    ],
+)
+def test_a_page_to_go_on_to_is_one_of_ours(owner: Person, path: str) -> None:
+    response = owner.get("/ui/sign-in", next=path)
+    assert (response.status_code, response.headers["location"]) == (303, "/ui/overview")
+    assert "set-cookie" not in response.headers
+
+
+def test_a_session_that_somebody_else_has_begun_is_not_taken_over(farebox: Farebox) -> None:
+    """Session fixation: the secret is new at every sign-in, and one that was there before ends."""
+    account_id = farebox.create_account()
+    attacker = person(farebox, Role.OWNER, farebox.create_account("Evil"))
+    planted = attacker.secret
+    victim = httpx.Client(base_url=farebox.url, cookies={"farebox_sid": planted})
+    victim.post("/ui/open", data={"link": _link(farebox, Whom(account_id=account_id, role=Role.OWNER))})
+    (cookie,) = [each for each in victim.cookies.jar if each.value != planted]
+    assert farebox.run(sessions.session(farebox.services, cookie.value)) is not None
+    assert attacker.session is None
+    victim.close()
+
+
+def test_only_the_sites_own_forms_sign_in(farebox: Farebox) -> None:
+    link = _link(farebox, Whom(operator=True))
+    for site in ("cross-site", "same-site"):
+        refused = httpx.post(f"{farebox.url}/ui/open", data={"link": link}, headers={"sec-fetch-site": site})
+        assert (refused.status_code, "set-cookie" in refused.headers) == (400, False)
+    done = httpx.post(f"{farebox.url}/ui/open", data={"link": link}, headers={"sec-fetch-site": "same-origin"})
+    assert done.status_code == 303
+    assert httpx.post(f"{farebox.url}/ui/open", data={"link": link}).status_code == 403  # used up
+
+
+def test_a_link_of_the_api_gives_no_more_than_its_token_has(farebox: Farebox) -> None:
+    account_id = farebox.create_account()
+    for permissions, role in (((Permission.BILLING_WRITE,), Role.BILLING), (tuple(Permission), Role.OWNER)):
+        token = farebox.create_token(account_id, *permissions)
+        made = httpx.post(
+            f"{farebox.url}/client/v4/accounts/{account_id}/farebox/billing-link",
+            headers={"authorization": f"Bearer {token}"},
+        )
+        link = httpx.URL(made.json()["result"]["url"]).params["link"]
+        found = farebox.run(sessions.of_link(farebox.services, link))
+        assert (found.account_id, found.role, found.operator) == (account_id, role, False)
+
+
+# --- proofs -----------------------------------------------------------------------------------------------------------
+
+
+def test_money_needs_a_recent_proof_of_who_is_there(farebox: Farebox, owner: Person) -> None:
+    token = farebox.create_token(owner.whom.account_id)
+    buys = {"amount": "50", "request_key": "k" * 32, "card": "pm_none"}
+    assert owner.send("/billing/buy", **buys).headers["location"] == "/billing"
+    _age(farebox, sessions.CONFIRMED_MS)
+    before = owner.secret
+    assert owner.send("/billing/buy", **buys).headers["location"] == "/ui/confirm?next=/billing"
+    assert owner.send("/billing/details", name="Acme").headers["location"] == "/billing"  # no money
+    useless = [
+        farebox.create_token(owner.whom.account_id, Permission.WRITE),
+        farebox.create_token(farebox.create_account()),
+    ]
+    for wrong in ("", "fbx_wrong", *useless):
+        assert "no active token of the account" in owner.told("/ui/confirm", token=wrong, next="/billing")
+    proved = owner.send("/ui/confirm", token=token, next="/billing")
+    assert (proved.status_code, proved.headers["location"]) == (303, "/billing")
+    assert owner.secret != before  # rotated
+    assert farebox.run(sessions.session(farebox.services, before)) is None
+    assert owner.send("/billing/buy", **buys).headers["location"] == "/billing"
+
+
+def test_a_new_link_proves_it_too(farebox: Farebox, owner: Person) -> None:
+    _age(farebox, sessions.CONFIRMED_MS)
+    assert owner.get("/ui/confirm", next="/billing").status_code == 200
+    owner.sign_in()
+    assert owner.get("/ui/confirm", next="/billing").headers["location"] == "/billing"
+
+
+def test_attempts_to_prove_it_are_counted(farebox: Farebox, owner: Person) -> None:
+    _age(farebox, sessions.CONFIRMED_MS)
+    told = [owner.told("/ui/confirm", token="fbx_wrong") for _ in range(21)]
+    assert "Too many attempts" in told[-1]
+    assert "Too many attempts" not in told[-2]
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+def test_owners_see_and_end_the_accounts_sessions(farebox: Farebox, owner: Person) -> None:
+    viewer = person(farebox, Role.VIEWER, owner.whom.account_id)
+    stranger = person(farebox, Role.VIEWER, farebox.create_account())
+    for who in (viewer, stranger):
+        assert who.session is not None
+    named = viewer.session.sign_in.session_id if viewer.session else ""
+    assert named in owner.get("/ui/sessions").text
+    other = stranger.session.sign_in.session_id if stranger.session else ""
+    assert "has already ended" in owner.told("/ui/sessions/end", session=other)
+    assert stranger.session is not None
+    mine = owner.session.sign_in.session_id if owner.session else ""
+    assert mine not in viewer.get("/ui/sessions").text
+    assert "has already ended" in viewer.told("/ui/sessions/end", session=mine)
+    assert "The session has ended." in owner.told("/ui/sessions/end", session=named)
+    assert viewer.session is None
+    owner.send("/ui/sign-out")
+    assert owner.http.cookies.get("farebox_sid") is None
+
+
+def test_what_a_browser_calls_itself_stays_text(farebox: Farebox) -> None:
+    account_id = farebox.create_account("<b>Acme</b>")
+    who = person(farebox, Role.OWNER, account_id)
+    who.http.headers["user-agent"] = "<script>alert(1)</script>" + "x" * 5000
+    who.sign_in()
+    page = who.get("/ui/sessions").text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script>alert" not in page
+    assert "x" * 300 not in page
