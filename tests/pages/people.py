@@ -33,7 +33,7 @@ class Person:
 
     @property
     def secret(self) -> str:
-        return self.http.cookies.get("farebox_sid", "")
+        return self.http.cookies.get("farebox_sid") or ""
 
     @property
     def session(self) -> Session | None:
