@@ -7,6 +7,7 @@ import structlog
 from msgspec.structs import replace
 
 from farebox import backoff
+from farebox.calls.attempts import attempt_of
 from farebox.calls.endings import CALLER_TIMEOUT, INTERRUPTED, OPERATOR_TIMEOUT
 from farebox.calls.keys import REFUSED, another, note_use, set_aside
 from farebox.calls.logged_body import LoggedBody
@@ -60,6 +61,7 @@ async def reach_provider(stage: Admitted) -> Responded:
             if attempts.given_up:
                 count_unpaid(stage, 0)
                 attempts.given_up = ""
+            attempts.failed += (attempt_of(stage, None, failure.cause),)
         else:
             other = await _with_another_key(stage, request, response) if call.keys else None
             if other is not None:
@@ -67,6 +69,7 @@ async def reach_provider(stage: Admitted) -> Responded:
                 continue
             if last or not await _to_repeat(context, response):
                 break
+            attempts.failed += (attempt_of(stage, response.status),)
         pause = _pause_seconds(call, attempt)
         with context.watch.waiting(pause + 1):
             await context.services.clock.sleep(pause)
@@ -132,6 +135,7 @@ async def _with_another_key(
         await checked(context, response)
     await response.close()
     note_use(services, call, refused)
+    attempts.failed += (attempt_of(stage, response.status),)
     attempts.key = key
     return replace(request, headers=key.headers, head=key.sent_head)
 

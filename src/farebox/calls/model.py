@@ -11,6 +11,7 @@ from farebox.gateway import GatewayConfig, SpendRule
 from farebox.memfile import Body
 from farebox.policies.decide import PolicyLimit
 from farebox.pricing.custom_cost import CustomCost
+from farebox.pricing.receipt import ReceiptAttempt
 from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.outline import Outline
 from farebox.providers.provider import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
@@ -179,6 +180,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """None where caching does not apply."""
     trace: TraceContext | None = None
     """None where the gateway sends no spans."""
+    trail: list[ReceiptAttempt] | None = None
+    """What was tried in the steps of the request so far; None where it has no steps."""
 
     @property
     def small_body(self) -> bytes:

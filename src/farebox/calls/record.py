@@ -11,7 +11,7 @@ from farebox.logs import write_line
 from farebox.money import ceil_div
 from farebox.pricing.custom_costs import CUSTOM_COST
 from farebox.pricing.model import Estimate, Markup, ModelPrice
-from farebox.pricing.receipt import Receipt, make_receipt
+from farebox.pricing.receipt import Receipt, ReceiptAttempt, make_receipt
 from farebox.pricing.stored_receipt import stored
 from farebox.runtime.verdicts import notes_of
 from farebox.screened import Screened
@@ -45,6 +45,8 @@ class Ended(msgspec.Struct):
     """The response came from the gateway's cache."""
     tries: list[Try] | None = None
     """The requests to the provider, for the call's span; None where there is to be none."""
+    attempts: tuple[ReceiptAttempt, ...] = ()
+    """Empty where there was one, and no step before."""
     dlp_action: str = ""
     screened: Screened | None = None
     """What screening has found."""
@@ -158,6 +160,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             (*priced.notes, *notes_of(verdict)),
             priced.stated_usd,
             priced.computed_nanos,
+            self.ended.attempts,
         )
 
     def say(self, charge: int) -> None:

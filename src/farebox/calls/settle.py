@@ -2,6 +2,7 @@
 
 from msgspec.structs import replace
 
+from farebox.calls.attempts import tell_attempts
 from farebox.calls.causes import cause_of
 from farebox.calls.counting import may_count, price_by_count
 from farebox.calls.endings import BY_CALLER, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
@@ -232,6 +233,7 @@ async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPri
     markup = None if stage.metered is None else stage.metered.markup
     if stage.context.screening is not None:
         _add_findings(ended, stage.context.screening.findings)
+    tell_attempts(stage, ended)
     record = CallRecord(call, ended, priced, price, markup, bound)
     now, began = services.clock.now_ms(), services.clock.monotonic()
     command: Settle | Release | None = None

@@ -16,6 +16,7 @@ from farebox.calls.screening import Screening
 from farebox.calls.watch import Watch
 from farebox.ledger.commands import Verdict
 from farebox.pricing.model import Estimate, Markup, ModelPrice
+from farebox.pricing.receipt import ReceiptAttempt
 from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.upstream import UpstreamResponse
 from farebox.runtime.services import Services
@@ -97,6 +98,8 @@ class Attempts(msgspec.Struct, gc=False):
     """Each of them, for the call's span; None where the gateway sends none."""
     key: KeyChoice | None = None
     """The key in use, if it is not the one that the call began with."""
+    failed: tuple[ReceiptAttempt, ...] = ()
+    """Those that another followed."""
     refused: tuple[str, ...] = ()
     """The IDs of the keys that were refused or rate limited."""
 

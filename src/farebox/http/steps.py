@@ -44,6 +44,7 @@ from farebox.http.server.headers import split_target
 from farebox.http.sink import HttpSink
 from farebox.http.trace_context import trace_of
 from farebox.memfile import part_of
+from farebox.pricing.receipt import ReceiptAttempt
 from farebox.providers.reading import AUTO_MODEL, Step, read_steps
 from farebox.runtime.services import Services
 
@@ -105,9 +106,10 @@ class Steps(Protocol):
 
 async def serve_steps(services: Services, steps: Steps, sink: HttpSink, watch: Watch) -> None:
     """Try the steps in order. Raises the Problem of the last."""
+    trail: list[ReceiptAttempt] = []
     while True:
         try:
-            call = await steps.call()
+            call = replace(await steps.call(), trail=trail)
             if call.cache is not None and await answered_from_cache(services, call, sink, watch):
                 return
             call = keyed(services, call)

@@ -34,6 +34,22 @@ class ReceiptLine(msgspec.Struct, frozen=True, omit_defaults=True):
     price_version: str = ""
 
 
+class ReceiptAttempt(msgspec.Struct, frozen=True):
+    """One request to a provider, or one step of a request that was refused before it."""
+
+    provider: str
+    model: str
+    status: int | None
+    """What the provider answered; null: nothing."""
+    error: str
+    """Why it failed, as far as the status does not say so; empty: it did not."""
+    charged: bool
+    key: str
+    """The alias of the stored key that it was made with; empty: none."""
+    log_id: str
+    """Of the call that it belongs to: a step of a request has a receipt of its own."""
+
+
 class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """One charge, explained so that it can be checked by hand: charge = ⌈Σ lines × markup⌉."""
 
@@ -75,6 +91,8 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     other_meters: tuple[tuple[str, str], ...] | None = None
     """Meters of the usage that have no line, with their quantities: parts that are charged inside a general meter's
     line, or what has no price. Null where a release before 0.6 wrote the receipt, or nothing was priced by usage."""
+    attempts: tuple[ReceiptAttempt, ...] = ()
+    """Where it took more than one: what was tried, in order, the steps of the request before this one included."""
     corrections: tuple["ReceiptCorrection", ...] = ()
     """What was given back or charged afterwards, because the price was wrong; `charge_nanos` stays what it was."""
 
@@ -112,6 +130,7 @@ def make_receipt(
     notes: tuple[str, ...] = (),
     stated_usd: str | None = None,
     computed_nanos: str | None = None,
+    attempts: tuple[ReceiptAttempt, ...] = (),
 ) -> Receipt:
     """The receipt of a call. `price`, `cost` and `markup` are those of the charge; none where nothing was priced."""
     markup = _NO_MARKUP if markup is None else markup
@@ -140,6 +159,7 @@ def make_receipt(
         stated_usd,
         computed_nanos,
         None if cost is None or usage is None else _without_line(usage, cost),
+        attempts,
     )
 
 

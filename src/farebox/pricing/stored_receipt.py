@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from farebox.pricing.charge import PER_MILLION
-from farebox.pricing.receipt import Receipt, ReceiptCorrection, ReceiptLine, UsageSource
+from farebox.pricing.receipt import Receipt, ReceiptAttempt, ReceiptCorrection, ReceiptLine, UsageSource
 from farebox.storage.calls import ReceiptRow
 from farebox.storage.corrections import Correction
 
@@ -41,6 +41,7 @@ class StoredReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
     stated_usd: str | None = None
     computed_nanos: str | None = None
     other_meters: tuple[tuple[str, str], ...] | None = None
+    attempts: tuple[ReceiptAttempt, ...] = ()
     log_id: str | None = None
     account_id: str | None = None
     gateway_id: str | None = None
@@ -77,6 +78,7 @@ def stored(receipt: Receipt, model: str, cost: int) -> bytes:
             receipt.stated_usd,
             receipt.computed_nanos,
             receipt.other_meters,
+            receipt.attempts,
         )
     )
 
@@ -111,6 +113,7 @@ def whole(found: ReceiptRow) -> Receipt:
         kept.stated_usd,
         kept.computed_nanos,
         kept.other_meters,
+        kept.attempts,
     )
 
 
