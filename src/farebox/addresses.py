@@ -5,12 +5,14 @@ network: without this check, it could reach internal services.
 """
 
 import asyncio
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
+from urllib.parse import SplitResult
 
 Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -27,6 +29,32 @@ _THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="farebox-address
 
 class AddressRefused(ValueError):
     """That address may not be called; the exception's text says why."""
+
+
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_is_name = re.compile(rf"(?=.{{1,253}}\.?$){_LABEL}(?:\.{_LABEL})*\.?", re.IGNORECASE).fullmatch
+_is_number = re.compile(r"\d+|0x[0-9a-f]*", re.IGNORECASE).fullmatch
+_is_path = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*").fullmatch
+
+
+def is_base(parts: SplitResult) -> bool:
+    """Whether a URL can be the base of others: a host that can be called, its port, and a path. What looks like an
+    address and is none, such as `127.1`, is no host."""
+    host = parts.hostname or ""
+    try:
+        port = parts.port
+    except ValueError:
+        return False
+    if not is_host(host) or port == 0 or parts.netloc.endswith(":"):
+        return False
+    return _is_path(parts.path) is not None
+
+
+def is_host(host: str) -> bool:
+    """Whether this is a host as `urlsplit` gives it: an address, or a name that can be looked up."""
+    if literal(host) is not None:
+        return True
+    return _is_name(host) is not None and not _is_number(host.rstrip(".").rpartition(".")[2])
 
 
 async def resolve(host: str, port: int) -> list[Address]:

@@ -103,6 +103,33 @@ MATRIX: tuple[tuple[dict[str, str], dict[str, object]], ...] = (
 )
 
 
+def test_no_other_method_is_asked_for_with_a_stored_key(
+    farebox: Farebox, customer: Customer, upstream: Upstream
+) -> None:
+    """Whoever may call with a key of the account's, or the operator's, decides nothing that the method does not say."""
+    upstream.response = {"object": "list", "data": []}
+    overrides = {"x-http-method-override": "DELETE", "X_HTTP_Method": "DELETE", "x-method-override": "DELETE"}
+    set_provider(farebox, "groq", base_url=upstream.url)
+    custom(customer, "bare", upstream.url)
+    custom(customer, "keyed", upstream.url, headers=json.dumps({"authorization": "Bearer of-the-account-0001"}))
+    custom(customer, "stored", upstream.url)
+    store(customer, "default", "sk-stored-of-custom-1", "custom-stored")
+    for slug, headers, passed in (
+        ("groq", {}, False),
+        ("custom-keyed", {}, False),
+        ("custom-stored", {}, False),
+        ("custom-bare", {}, True),
+        ("groq", BEARER, True),
+    ):
+        url = f"{farebox.url}/v1/{customer.account_id}/default/{slug}/models"
+        ours = {"cf-aig-authorization": f"Bearer {customer.token}"}
+        response = http.get(url, headers=ours | overrides | headers)
+        assert response.status_code == 200, (slug, response.text)
+        seen = {name.replace("_", "-") for name in upstream.sent[-1].headers}
+        assert bool(seen & {"x-http-method-override", "x-http-method", "x-method-override"}) == passed, slug
+    set_provider(farebox, "groq")
+
+
 @pytest.mark.parametrize("stored", KEYS)
 @pytest.mark.parametrize("byok_only", [False, True])
 def test_whose_key_a_call_is_made_with(farebox: Farebox, customer: Customer, stored: str, byok_only: bool) -> None:

@@ -38,6 +38,10 @@ def test_omitted_options_stay_unchanged(cli: Cli) -> None:
         ("openai", "--base-url", "ftp://api.openai.com"),
         ("openai", "--base-url", "https://user:pass@api.openai.com"),
         ("openai", "--base-url", "https://api.openai.com/v1?x=1"),
+        ("openai", "--base-url", "https://[::1"),
+        ("openai", "--base-url", "https://api.openai.com:99999"),
+        ("openai", "--base-url", "https://a..b"),
+        ("openai", "--base-url", "https://127.1"),
         ("workers-ai", "--api-key", KEY),
     ],
 )

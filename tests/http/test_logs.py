@@ -224,3 +224,22 @@ def test_a_nul_in_a_callers_value_breaks_no_list(customer: Customer) -> None:
     found = result(http.get(url, params={"search": "x"}, headers=customer.headers))
     assert [row["model"] for row in found] == ["demo-1"]
     assert len(result(http.get(url, headers=customer.headers))) == 2
+
+
+def test_a_parameter_that_is_not_known_is_refused(customer: Customer) -> None:
+    """Whoever sends one would take all logs for those they asked for."""
+    for query in ({"modle": "demo-1"}, {"filter": "[]"}, {"filters.name": "model"}, {"page": 1, "limit": 5}):
+        response = logs(customer, **query)
+        unknown = list(query)[-1]
+        assert (response.status_code, errors(response)) == (
+            400,
+            [(7001, f"Unrecognized key(s) in object: '{unknown}'")],
+        )
+    assert logs(customer, page=1, per_page=5, meta_info="true", direction="asc").status_code == 200
+
+
+def test_a_call_that_failed_has_a_receipt_that_says_what_it_cost(customer: Customer) -> None:
+    response = customer.chat(headers={"x-demo": "status=500"})
+    receipt = customer.receipt(response.headers["cf-aig-log-id"])
+    assert response.status_code == 500
+    assert (receipt["outcome"], receipt["charge_nanos"], receipt["cost_nanos"]) == ("free", 0, "0")

@@ -270,6 +270,19 @@ CUSTOM = {"name": "x", "slug": "wrong", "base_url": "https://x.example.com"}
         ({"base_url": "https://x.example.com/?a=b"}, "base_url", "A base URL has no user name"),
         ({"base_url": "https://x.example.com/../y"}, "base_url", "A base URL has no user name"),
         ({"base_url": "https://x.example.com:0"}, "base_url", "Invalid url"),
+        ({"base_url": "https://[::1"}, "base_url", "Invalid url"),
+        ({"base_url": "https://x.example.com:65536"}, "base_url", "Invalid url"),
+        ({"base_url": "https://x.example.com:"}, "base_url", "Invalid url"),
+        ({"base_url": "https://a..b"}, "base_url", "Invalid url"),
+        ({"base_url": f"https://{'a' * 64}.example.com"}, "base_url", "Invalid url"),
+        ({"base_url": "https://-x.example.com"}, "base_url", "Invalid url"),
+        ({"base_url": "https://x%2eexample.com"}, "base_url", "Invalid url"),
+        ({"base_url": "https://127.1"}, "base_url", "Invalid url"),
+        ({"base_url": "https://0x7f.0x1"}, "base_url", "Invalid url"),
+        ({"base_url": "https://x.example.com/a\\b"}, "base_url", "Invalid url"),
+        ({"base_url": "https://x.example.com/%zz"}, "base_url", "Invalid url"),
+        ({"base_url": "https://x.example.com/{model}"}, "base_url", "Invalid url"),
+        ({"base_url": "https://bücher.example"}, "base_url", "Invalid url"),
         ({"base_url": "https://127.0.0.1"}, "base_url", "This address may not be called"),
         ({"base_url": "https://169.254.169.254"}, "base_url", "This address may not be called"),
         ({"base_url": "https://[::ffff:10.0.0.1]"}, "base_url", "This address may not be called"),
@@ -287,6 +300,22 @@ CUSTOM = {"name": "x", "slug": "wrong", "base_url": "https://x.example.com"}
 def test_custom_providers_that_cannot_be(customer: Customer, change: dict[str, Any], field: str, message: str) -> None:
     assert faults(api(customer, "POST", "custom-providers", CUSTOM | change))[field].startswith(message)
     assert result(api(customer, "GET", "custom-providers", search="wrong")) == []
+
+
+def test_base_urls_that_are_unusual_and_right(customer: Customer) -> None:
+    for number, base_url in enumerate(
+        (
+            "https://x_y.example.com./v1/",
+            "https://xn--bcher-kva.example:8443/a%20b/v1",
+            "https://93.184.215.14/v1",
+            "https://[2606:2800:21f:cb07:6820:80da:af6b:8b2c]:443",
+            "https://localmodels",
+        )
+    ):
+        made = result(
+            api(customer, "POST", "custom-providers", CUSTOM | {"slug": f"odd{number}", "base_url": base_url})
+        )
+        assert made["base_url"] == base_url
 
 
 def test_the_life_of_a_cost(customer: Customer, other: Customer) -> None:

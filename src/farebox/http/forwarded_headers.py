@@ -31,7 +31,9 @@ _DROPPED = frozenset(
     }
 )
 _DROPPED_PREFIXES = ("cf-", "farebox-", "proxy-", "x-forwarded-")
-_OPERATOR_DROPPED_PREFIXES = ("x-goog-", "x-http-method", "openai-organization", "openai-project")
+_OVERRIDES = ("x-http-method", "x-method-override", "x-original-method")
+"""By these some servers take another method for that of the request."""
+_OPERATOR_DROPPED_PREFIXES = ("x-goog-", "openai-organization", "openai-project")
 """Google's switches for the whole API, such as a mask that cuts the usage out of the response; and which organization
 or project of the operator's a call is for."""
 
@@ -43,6 +45,7 @@ def forwarded_headers(
     of the caller's goes along. `coded`: the body stays in its content coding. Raises Problem (INVALID_REQUEST)."""
     payer, credential, provider = way.payer, way.credential, access.provider
     set_by_account = {} if access.custom is None else _custom_headers(headers, access.custom)
+    with_secret = credential is not None or (access.custom is not None and bool(access.custom.secrets))
     forwarded = []
     for name, value in headers.items():
         plain = name.replace("_", "-")  # some servers take them for the same
@@ -51,6 +54,8 @@ def forwarded_headers(
         if plain == "content-encoding" and not coded:
             continue
         if plain in CALLER_KEY_HEADERS and (credential is not None or carries_ours(value)):
+            continue
+        if with_secret and plain.startswith(_OVERRIDES):
             continue
         if not payer.own and plain.startswith(_OPERATOR_DROPPED_PREFIXES):
             continue

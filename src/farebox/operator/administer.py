@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from farebox.addresses import is_base
 from farebox.clock import Ids
 from farebox.ledger.commands import Command, Conflict, Correct, Grant, Outcome, Verdict
 from farebox.ledger.posting import apply
@@ -380,9 +381,13 @@ def _provider(name: str) -> tuple[str, str]:
 
 def _checked_url(text: str) -> str:
     """The base URL without slashes at its end."""
-    url = urlsplit(text)
-    if url.scheme not in ("http", "https") or not url.hostname or re.search(r"\s", text):
-        raise Refused(f"{text!r} is not a base URL: write it as https://api.example.com/v1")
+    wrong = f"{text!r} is not a base URL: write it as https://api.example.com/v1"
+    try:
+        url = urlsplit(text)
+    except ValueError as error:
+        raise Refused(wrong) from error
+    if url.scheme not in ("http", "https") or not is_base(url) or re.search(r"\s", text):
+        raise Refused(wrong)
     if url.query or url.fragment or url.username is not None:
         raise Refused("a base URL has no query, fragment or user name: give the key with --api-key-stdin")
     return text.rstrip("/")

@@ -70,8 +70,8 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     denominator: int = 1
     """The denominator of the price's integer rates."""
     lines: tuple[ReceiptLine, ...] = ()
-    cost_nanos: str = "0"
-    """What the provider charges, exact."""
+    cost_nanos: str = ""
+    """What the provider charges, exact; always there."""
     markup_parts_per_million: int = PER_MILLION
     markup_version: str = "none"
     rounding_nanos: str = "0"

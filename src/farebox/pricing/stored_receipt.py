@@ -101,7 +101,7 @@ def whole(found: ReceiptRow) -> Receipt:
         kept.price_version,
         kept.denominator,
         tuple([ReceiptLine(*line) if isinstance(line, tuple) else line for line in kept.lines]),
-        kept.cost_nanos or (str(found.cost) if found.cost else "0"),  # the default itself: it is then left out
+        kept.cost_nanos or str(found.cost),
         kept.markup_parts_per_million,
         kept.markup_version,
         kept.rounding_nanos,

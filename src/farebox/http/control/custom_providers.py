@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from farebox.addresses import is_base
 from farebox.custom_provider import CUSTOM, CustomProviderConfig, Slug
 from farebox.http.control.bodies import body_of, given
 from farebox.http.control.custom_headers import read_headers, shown_headers
@@ -179,6 +180,9 @@ def _checked(services: Services, config: CustomProviderConfig) -> CustomProvider
     parts = checked_url(services.settings, config.base_url, "body", "base_url")
     if "@" in parts.netloc or "?" in config.base_url or "#" in config.base_url or ".." in parts.path:
         message = "A base URL has no user name, query, fragment or `..`: set credentials as `headers`, or store a key"
+        raise invalid(message, "body", "base_url")
+    if not is_base(parts):
+        message = "Invalid url: a base URL is a host, a port that may be left out, and a path, percent-encoded"
         raise invalid(message, "body", "base_url")
     return config
 

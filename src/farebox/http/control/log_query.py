@@ -100,8 +100,10 @@ _OLDER: dict[str, tuple[str, Operator]] = {
 """Older parameter → the column and the comparison it stands for."""
 
 
-def log_query(query: LogsQuery, pairs: Iterable[tuple[str, str]]) -> LogQuery:
-    """What to read. `pairs` is the whole query, for the filters' flat spelling. Raises InvalidInput."""
+def log_query(query: LogsQuery, pairs: Sequence[tuple[str, str]]) -> LogQuery:
+    """What to read. `pairs` is the whole query, for the filters' flat spelling. Raises InvalidInput, also where a
+    parameter is not known: whoever sends one does not mean to see all logs."""
+    _check_known(pairs, LogsQuery)
     conditions = _conditions(query.filters, pairs)
     for name, (column, operator) in _OLDER.items():
         value = getattr(query, name)
@@ -122,16 +124,21 @@ def log_query(query: LogsQuery, pairs: Iterable[tuple[str, str]]) -> LogQuery:
 def delete_query(query: LogsToDelete, pairs: Sequence[tuple[str, str]]) -> LogQuery:
     """What to delete. `pairs` is the whole query. Raises InvalidInput, also where a parameter is not known: whoever
     sends one, such as the `model` of lists, does not mean to delete everything."""
-    known = {*LogsToDelete.__struct_fields__, *_FLAT}
-    unknown = ", ".join(sorted({f"'{name[:64]}'" for name, _ in pairs if name not in known}))
-    if unknown:
-        raise invalid(f"Unrecognized key(s) in object: {unknown}", "query")
+    _check_known(pairs, LogsToDelete)
     return LogQuery(
         conditions=_conditions(query.filters, pairs),
         order=query.order_by,
         descending=query.order_by_direction == "desc",
         limit=query.limit,
     )
+
+
+def _check_known(pairs: Iterable[tuple[str, str]], kind: type[msgspec.Struct]) -> None:
+    """Raises InvalidInput."""
+    known = {*kind.__struct_fields__, *_FLAT}
+    unknown = ", ".join(sorted({f"'{name[:64]}'" for name, _ in pairs if name not in known}))
+    if unknown:
+        raise invalid(f"Unrecognized key(s) in object: {unknown}", "query")
 
 
 def _conditions(filters: str, pairs: Iterable[tuple[str, str]]) -> list[Condition]:

@@ -3,7 +3,7 @@
 import re
 from urllib.parse import SplitResult, urlsplit
 
-from farebox.addresses import is_in, is_public, literal, networks
+from farebox.addresses import is_host, is_in, is_public, literal, networks
 from farebox.http.validation import invalid
 from farebox.settings import Settings
 
@@ -20,7 +20,7 @@ def checked_url(settings: Settings, text: str, *path: str | int) -> SplitResult:
     except ValueError as error:
         raise invalid("Invalid url", *path) from error
     host = parts.hostname or ""
-    if not _PRINTABLE.fullmatch(text) or not host or port == 0 or parts.scheme not in ("https", "http"):
+    if not _PRINTABLE.fullmatch(text) or not is_host(host) or port == 0 or parts.scheme not in ("https", "http"):
         raise invalid("Invalid url: write it as https://api.example.com", *path)
     if parts.scheme == "http" and not allowed:
         raise invalid("Must start with https://", *path)
