@@ -1,6 +1,7 @@
 """Rules of a gateway's spend limits on real calls: exact however many are in flight, whichever is the tightest."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,8 @@ from tests.support import Customer, Farebox, running_farebox
 pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 
 PRICE = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
+SCOPES = ("first", "second", "token", "user")
+"""Rules, of which each call counts in all."""
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,26 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 def limit_to(customer: Customer, *rules: dict[str, Any]) -> None:
     limits = msgspec.convert({"enabled": True, "rules": rules}, SpendLimits)
     set_gateway(customer, spend_limits=limits)
+
+
+def only(*values: str) -> dict[str, Any]:
+    return {"mode": "filter", "values": values}
+
+
+def in_scopes(room: dict[str, int], technique: str = "fixed") -> list[dict[str, Any]]:
+    """A rule for each scope: two of the gateway, one for each access token, one for each end user."""
+    return [
+        spend_rule("first", room["first"], technique=technique),
+        spend_rule("second", room["second"], technique=technique, provider=only(SLUG)),
+        spend_rule("token", room["token"], technique=technique, token={"mode": "partition"}),
+        spend_rule("user", room["user"], technique=technique, user={"mode": "partition"}),
+    ]
+
+
+def body_of(user: str, *, stream: bool) -> bytes:
+    """A call of this end user."""
+    body: bytes = msgspec.json.encode(msgspec.json.decode(gate_body(stream=stream)) | {"user": user})
+    return body
 
 
 def left(customer: Customer, rule_id: str = "") -> list[dict[str, Any]]:
@@ -46,32 +69,34 @@ def spent(customer: Customer) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize(
     ("stream", "tightest", "technique"),
-    [(False, "account", "fixed"), (True, "first", "sliding"), (False, "second", "sliding"), (True, "second", "fixed")],
+    [
+        (False, "account", "fixed"),
+        (True, "first", "sliding"),
+        (False, "second", "sliding"),
+        (True, "token", "fixed"),
+        (False, "user", "sliding"),
+        (True, "user", "fixed"),
+    ],
 )
 async def test_exactly_as_many_calls_are_admitted_as_the_tightest_budget_covers(
     farebox: Farebox, stream: bool, tightest: str, technique: str
 ) -> None:
     with gated(farebox) as gate:
-        body = gate_body(stream=stream)
+        body = body_of("ann", stream=stream)
         hold = await hold_of(farebox, gate, body)
-        room = {name: (K if name == tightest else 2 * K) * hold for name in ("account", "first", "second")}
+        room = {name: (K if name == tightest else 2 * K) * hold for name in ("account", *SCOPES)}
         customer = farebox.funded(f"{room['account'] / NANOS_PER_USD:.9f}")
-        limit_to(
-            customer,
-            spend_rule("first", room["first"], technique=technique),
-            spend_rule("second", room["second"], technique=technique, provider={"mode": "filter", "values": [SLUG]}),
-            spend_rule("others", 1, model={"mode": "filter", "values": ["another"]}),
-        )
+        limit_to(customer, *in_scopes(room, technique), spend_rule("others", 1, model=only("another")))
         wires = await in_flight(customer, body, IN_FLIGHT)
         refused, pending = await refusals(wires, IN_FLIGHT - K)
         assert gate.waiting == K
-        assert spent(customer) == {"first": (0, K * hold), "second": (0, K * hold), "others": (0, 0)}
+        assert spent(customer) == {**dict.fromkeys(SCOPES, (0, K * hold)), "others": (0, 0)}
         gate.open()
         admitted = await within(30, asyncio.gather(*pending))
         assert [response.status for response in admitted] == [200] * K
         assert all(response.whole for response in admitted)
         assert {(response.status, response.code) for response in refused} == {(429, 2907)}
-        assert spent(customer) == {"first": (K * PRICE, 0), "second": (K * PRICE, 0), "others": (0, 0)}
+        assert spent(customer) == {**dict.fromkeys(SCOPES, (K * PRICE, 0)), "others": (0, 0)}
         assert customer.balance.posted == room["account"] - K * PRICE
         if tightest != "account":
             assert {response.json()["rule_id"] for response in refused} == {tightest}
@@ -82,6 +107,46 @@ async def test_exactly_as_many_calls_are_admitted_as_the_tightest_budget_covers(
             gate.open()
             admitted = await within(30, asyncio.gather(*pending))
             assert [response.status for response in admitted] == [200] * again
+    assert differences(farebox) == []
+
+
+async def test_calls_of_many_users_and_tokens_are_admitted_as_far_as_all_of_their_scopes_have_room(
+    farebox: Farebox,
+) -> None:
+    """No scope is overdrawn, and no call is refused that would fit in all of its own."""
+    with gated(farebox) as gate:
+        hold = await hold_of(farebox, gate, body_of("ann", stream=False))
+        room = {"first": 9 * hold, "second": 30 * hold, "token": 5 * hold, "user": 3 * hold}
+        one = farebox.funded("5")
+        limit_to(one, *in_scopes(room))
+        callers = [Customer(farebox, one.account_id, farebox.create_token(one.account_id)) for _ in range(3)]
+        users = ("ann", "bob", "eve", "joe")
+        asked = [(caller, user) for _ in range(6) for caller in callers for user in users]
+        sent = [await in_flight(caller, body_of(user, stream=n % 2 == 0), 1) for n, (caller, user) in enumerate(asked)]
+        tasks = [asyncio.ensure_future(wire.response()) for (wire,) in sent]
+        await eventually(lambda: sum(map(asyncio.Task.done, tasks)) + gate.waiting == len(tasks), "all were decided")
+        of_token, of_user = (Counter(), Counter())  # type: Counter[str], Counter[str]
+        for (caller, user), task in zip(asked, tasks, strict=True):
+            if not task.done():
+                of_token[caller.token] += 1
+                of_user[user] += 1
+        admitted = of_token.total()
+        assert admitted <= 9
+        assert max(of_token.values()) <= 5
+        assert max(of_user.values()) <= 3
+        for (caller, user), task in zip(asked, tasks, strict=True):
+            full = admitted == 9 or of_token[caller.token] == 5 or of_user[user] == 3
+            assert full or not task.done(), (of_token, of_user)
+        gate.open()
+        answers = await within(30, asyncio.gather(*tasks))
+        assert Counter(answer.status for answer in answers) == {200: admitted, 429: len(tasks) - admitted}
+        counted = [(one["rule_id"], one["spent_nanos"], one["held_nanos"]) for one in left(one)]
+        sums = Counter({rule_id: 0 for rule_id, _, _ in counted})
+        for rule_id, spent_nanos, held_nanos in counted:
+            assert held_nanos == 0
+            sums[rule_id] += spent_nanos
+        assert sums == dict.fromkeys(SCOPES, admitted * PRICE)
+        assert one.balance.posted == 5 * NANOS_PER_USD - admitted * PRICE
     assert differences(farebox) == []
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from functools import partial
 
+import msgspec
 import pytest
 
 from farebox.clock import RandomIds
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.slow
 K = 8
 IN_FLIGHT = 10 * K
 PRICE = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
+SCOPES = ("wide", "tight", "token", "user")
+"""Rules, of which each call counts in all: of the gateway, of its access token, of its end user."""
 
 
 def gate_body(*, stream: bool) -> bytes:
@@ -100,15 +103,17 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(
     assert installation.differences() == []
 
 
-@pytest.mark.parametrize("tightest", ["wide", "tight", "account"])
+@pytest.mark.parametrize("tightest", ["account", *SCOPES])
 async def test_whichever_budget_is_the_tightest_admits_exactly_k_calls(
     installation: Installation, server: Server, tightest: str
 ) -> None:
     with gated(installation) as gate:
-        body = gate_body(stream=tightest == "wide")
+        body = msgspec.json.encode(
+            msgspec.json.decode(gate_body(stream=tightest in ("wide", "user"))) | {"user": "ann"}
+        )
         await eventually_known(installation, gate, body)
         hold = await hold_of(installation, gate, body)
-        room = {name: (K if name == tightest else 2 * K) * hold for name in ("account", "wide", "tight")}
+        room = {name: (K if name == tightest else 2 * K) * hold for name in ("account", *SCOPES)}
         caller = installation.caller(nanos=room["account"])
         installation.write(partial(_limit, account_id=caller.account_id, room=room))
         await eventually_known(installation, gate, body)  # by then every process has looked for changes
@@ -130,15 +135,22 @@ def _limit(
     connection: Connection, ids: RandomIds, vault: Vault, at: int, *, account_id: str, room: dict[str, int]
 ) -> None:
     sliding = {"technique": "sliding", "provider": {"mode": "partition"}}
-    rules = spend_rule("wide", room["wide"]), spend_rule("tight", room["tight"], **sliding)
-    put_rules(connection, account_id, at, *rules)
+    put_rules(
+        connection,
+        account_id,
+        at,
+        spend_rule("wide", room["wide"]),
+        spend_rule("tight", room["tight"], **sliding),
+        spend_rule("token", room["token"], token={"mode": "partition"}),
+        spend_rule("user", room["user"], user={"mode": "partition"}),
+    )
 
 
 def _counted(installation: Installation, caller: Caller) -> set[tuple[int, int]]:
     """What is spent and held in each rule."""
     sql = "SELECT scope, sum(spent), sum(held) FROM budgets WHERE account_id = $1 GROUP BY scope"
     found = installation.read(sql, caller.account_id)
-    assert len(found) == 2
+    assert len(found) == len(SCOPES)
     return {(int(spent), int(held)) for _, spent, held in found}
 
 

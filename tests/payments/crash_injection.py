@@ -6,7 +6,8 @@ and what was not committed is undone, as when the system closes a dead process's
 
 import asyncio
 import contextlib
-from typing import Any, ClassVar, Protocol
+from collections.abc import Coroutine
+from typing import Any, ClassVar, Protocol, TypeVar
 from unittest import mock
 
 import asyncpg
@@ -14,6 +15,8 @@ import asyncpg
 from farebox.settings import Settings
 from farebox.storage.database import Database, open_database
 from farebox.storage.sqlite.database import SqliteDatabase
+
+T = TypeVar("T")
 
 WRITES = ("INSERT", "UPDATE", "DELETE", "REPLAC")
 
@@ -28,6 +31,54 @@ class Life(Protocol):
     def point(self, where: str) -> None:
         """Raises Crash if this is the place to die, or the process is dead."""
         ...
+
+
+class Mortal:
+    """A life that ends at the `die_at`-th point of it, or never."""
+
+    def __init__(self, die_at: int | None) -> None:
+        self.points: list[str] = []
+        self.dead = False
+        self._die_at = die_at
+        self._died = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_quiet_about_crashes)
+
+    def point(self, where: str) -> None:
+        """Die here if this is the point; whatever goes on after death dies too."""
+        if not self.dead:
+            self.points.append(where)
+            if len(self.points) != self._die_at:
+                return
+            self.dead = True
+            self._loop.call_soon_threadsafe(self._died.set)
+        raise Crash(where)
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something, unless it dies meanwhile. Raises Crash then."""
+        task = asyncio.ensure_future(work)
+        died = asyncio.ensure_future(self._died.wait())
+        await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
+        died.cancel()
+        if not self.dead:
+            return task.result()
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.2)  # one that waits for a dead committer never ends
+        if task.done() and not task.cancelled():
+            task.exception()
+        raise Crash(self.points[-1])
+
+    async def cancel_tasks(self) -> None:
+        """Where it is dead, whatever still goes on."""
+        if self.dead:
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+        await asyncio.sleep(0)
+
+
+def _quiet_about_crashes(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), Crash):
+        loop.default_exception_handler(context)
 
 
 class CrashInjection(Protocol):
@@ -114,6 +165,10 @@ class _Watched(asyncpg.Connection):
         self._after(query)
         return found
 
+    async def prepare(self, query: str, **options: Any) -> Any:
+        statement = await super().prepare(query, **options)  # type: ignore[no-untyped-call]
+        return _Batches(statement, self.owner.life) if query.startswith("SELECT ledger_batch") else statement
+
     def _before(self, query: str) -> None:
         life = self.owner.life
         if _is_write(query):
@@ -129,6 +184,19 @@ class _Watched(asyncpg.Connection):
             self.dirty = False
             if not query.startswith("ROLLBACK"):
                 self.owner.life.point("after COMMIT")
+
+
+class _Batches:
+    """The statement that does a batch of the ledger's commands, and commits it."""
+
+    def __init__(self, statement: Any, life: Life) -> None:
+        self._statement, self._life = statement, life
+
+    async def fetchval(self, *values: Any, **options: Any) -> Any:
+        self._life.point("before a batch")
+        found = await self._statement.fetchval(*values, **options)
+        self._life.point("after a batch")
+        return found
 
 
 class _CrashingPostgres:

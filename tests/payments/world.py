@@ -13,7 +13,7 @@ import hmac
 import json
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -35,7 +35,7 @@ from farebox.settings import Settings
 from farebox.storage.accounts import add_account
 from farebox.vault import Vault
 from tests.engines import backup, looking, settings_for
-from tests.payments.crash_injection import Crash, CrashInjection, open_with_crashes
+from tests.payments.crash_injection import CrashInjection, Mortal, open_with_crashes
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -176,12 +176,7 @@ class _Wire(stripe.HTTPXClient):
         return response
 
 
-def _quiet_about_crashes(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    if not isinstance(context.get("exception"), Crash):
-        loop.default_exception_handler(context)
-
-
-class Process:
+class Process(Mortal):
     """One life of a server: services on the database, until it ends or dies."""
 
     services: Services
@@ -190,48 +185,12 @@ class Process:
 
     def __init__(self, die_at: int | None) -> None:
         """`begin_life` makes it."""
-        self.points: list[str] = []
-        self.dead = False
-        self._die_at = die_at
-        self._died = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._loop.set_exception_handler(_quiet_about_crashes)
+        super().__init__(die_at)
         self.upstream = PooledUpstream(connect_seconds=1)
-
-    # --- the points of its life ---
-
-    def point(self, where: str) -> None:
-        """Die here if this is the point; whatever goes on after death dies too."""
-        if not self.dead:
-            self.points.append(where)
-            if len(self.points) != self._die_at:
-                return
-            self.dead = True
-            self._loop.call_soon_threadsafe(self._died.set)
-        raise Crash(where)
-
-    # --- life and death ---
-
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do something, unless it dies meanwhile. Raises Crash then."""
-        task = asyncio.ensure_future(work)
-        died = asyncio.ensure_future(self._died.wait())
-        await asyncio.wait({task, died}, return_when=asyncio.FIRST_COMPLETED)
-        died.cancel()
-        if not self.dead:
-            return task.result()
-        task.cancel()
-        await asyncio.wait({task}, timeout=5)
-        if task.done() and not task.cancelled():
-            task.exception()
-        raise Crash(self.points[-1])
 
     async def end(self) -> None:
         """Close the database; what was not committed is undone."""
-        if self.dead:
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-        await asyncio.sleep(0)
+        await self.cancel_tasks()
         await self.crash_injection.end()
         await self.wire.close_async()  # type: ignore[no-untyped-call]
         await self.upstream.close()
