@@ -18,6 +18,7 @@ from farebox.money import NANOS_PER_USD
 from farebox.periods import Change, window
 from farebox.storage.account_settings import read_settings, set_zone
 from farebox.storage.spending import SpendingLimit, set_limit
+from farebox.storage.sql import Connection
 from tests.calls.kit import differences, set_gateway, spend_rule
 from tests.calls.test_policy_limits import add
 from tests.calls.test_spend_rules import limit_to
@@ -112,6 +113,38 @@ def spend(customer: Customer, limit: int) -> None:
         assert customer.farebox.run(services.ledger.do(hold)).ok
         settle = Settle(account_id=customer.account_id, hold_id=name, amount=left, at=at)
         assert customer.farebox.run(services.ledger.do(settle)).ok
+
+
+@pytest.mark.parametrize("of", ["account", "rule"])
+async def test_what_slides_is_reported_once_in_its_length(farebox: Farebox, of: str) -> None:
+    """However time is cut: the same spending was reported before midnight and after it."""
+    customer = farebox.funded("5")
+    services, midnight = farebox.services, (farebox.services.clock.now_ms() // DAY_MS + 1) * DAY_MS
+    set_gateway(customer)
+    cost = customer.receipt((await post(customer, chat_body())).log_id)["charge_nanos"]
+    if of == "account":
+        sliding = SpendingLimit(cost * 3 // 2, "daily", "sliding")
+        limited = services.database.write(lambda c: set_limit(c, customer.account_id, sliding))
+        await asyncio.to_thread(farebox.run, limited)
+    else:
+        limit_to(customer, spend_rule("day", 10**9, window=86_400, technique="sliding"))
+        assert (await post(customer, chat_body())).status == 200
+        await asyncio.to_thread(spend, customer, 10**9)
+
+    def told(at: int) -> list[int]:
+        """The percentages that are reported then."""
+
+        def write(connection: Connection) -> list[int]:
+            due = [each for each in spend_alerts._due(connection, customer.account_id, at) if each[0].slides]
+            spend_alerts._write(connection, customer.account_id, due, at)
+            return [percent for _, percent in due]
+
+        return farebox.run(services.database.write(write))
+
+    assert await asyncio.to_thread(told, midnight - 60_000)
+    assert await asyncio.to_thread(told, midnight - 59_000) == []
+    assert await asyncio.to_thread(told, midnight) == []
+    assert await asyncio.to_thread(told, midnight + 60_000) == []
 
 
 async def test_alerts_about_the_spending_limit_can_be_switched_off_and_on(farebox: Farebox) -> None:

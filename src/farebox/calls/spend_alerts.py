@@ -40,14 +40,19 @@ log = structlog.get_logger("farebox.alerts")
 class Alert(msgspec.Struct, frozen=True):
     """A limit of which a part is spent."""
 
-    window: str
-    """Names what is limited, and the window."""
+    named: str
+    """What is limited."""
+    window: int
+    """Which window of it: where that slides, which of the lengths that time is cut into."""
+    slides: int
+    """The length of a window that slides, in milliseconds; 0: it does not."""
     content: dict[str, object]
     spent: int
     limit: int
 
-    def notice_id(self, percent: int) -> str:
-        return f"spend_alert:{self.window}:{percent}"
+    def notice_id(self, percent: int, *, before: int = 0) -> str:
+        """`before`: that of an earlier window, so many ago."""
+        return f"spend_alert:{self.named}:{self.window - before}:{percent}"
 
     @property
     def crossed(self) -> list[int]:
@@ -97,14 +102,26 @@ def _due(connection: Connection, account_id: str, at: int) -> _Due:
         (alert, percent)
         for alert in _alerts(connection, account_id, at)
         for percent in alert.crossed
-        if find_notice(connection, account_id, alert.notice_id(percent)) is None
+        if not _told(connection, account_id, alert, percent, at)
     ]
+
+
+def _told(connection: Connection, account_id: str, alert: Alert, percent: int, at: int) -> bool:
+    """Whether the account was told in this window; in one that slides, less than its length ago."""
+    if find_notice(connection, account_id, alert.notice_id(percent)) is not None:
+        return True
+    if not alert.slides:
+        return False
+    earlier = find_notice(connection, account_id, alert.notice_id(percent, before=1))
+    return earlier is not None and earlier.created_at > at - alert.slides
 
 
 def _write(connection: Connection, account_id: str, due: _Due, at: int) -> int:
     key = key_of(connection, account_id)
     written = 0
     for alert, percent in due:
+        if _told(connection, account_id, alert, percent, at):  # by another process meanwhile
+            continue
         content = {"percent": percent, **alert.content, "limit_nanos": alert.limit, "spent_nanos": alert.spent}
         notice_id = alert.notice_id(percent)
         written += add_notice(connection, key.bucket, account_id, notice_id, "spend_alert", content, at)
@@ -121,20 +138,21 @@ def _alerts(connection: Connection, account_id: str, at: int) -> Iterator[Alert]
     duration, strategy = limit.duration, limit.strategy
     start = window_start(duration, strategy, at, settings.zones)
     spent = spent_since(connection, key.bucket, account_id, start)
-    window = at // SLIDING_MS[duration] if strategy == "sliding" else start
+    slides = SLIDING_MS[duration] if strategy == "sliding" else 0
     content: dict[str, object] = {
         "of": "account", "duration": duration, "strategy": strategy,
         "window_end": window_end(duration, strategy, at, settings.zones),
     }  # fmt: skip
-    yield Alert(f"account:{duration}:{strategy}:{window}", content, spent, limit.amount)
+    named = f"account:{duration}:{strategy}"
+    yield Alert(named, at // slides if slides else start, slides, content, spent, limit.amount)
 
 
 def _of_budget(budget: SpentBudget, at: int) -> Alert:
     content, seconds = _described(budget.scope)
-    window = budget.start if seconds is None else at // (seconds * 1000)
+    slides = 0 if seconds is None else seconds * 1000
     named = hashlib.blake2b(budget.scope.encode(), digest_size=16).hexdigest()
-    end = budget.ends_at if seconds is None else None
-    return Alert(f"{named}:{window}", {**content, "window_end": end}, budget.spent, budget.limit)
+    content["window_end"] = None if slides else budget.ends_at
+    return Alert(named, at // slides if slides else budget.start, slides, content, budget.spent, budget.limit)
 
 
 def _described(scope: str) -> tuple[dict[str, object], int | None]:
