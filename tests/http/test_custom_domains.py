@@ -1,6 +1,9 @@
 """Custom domains: nobody's until a TXT record says so, one account's at a time, and nothing but model calls on them."""
 
+import json
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -8,7 +11,7 @@ import pytest
 
 from farebox.calendar import DAY_MS
 from farebox.operator.custom_domains import check
-from farebox.storage.custom_domains import PENDING_MS, CustomDomain, find_domain, judge
+from farebox.storage.custom_domains import PENDING_MS, CustomDomain, Seen, find_domain, judge
 from farebox.storage.sql import Connection
 from tests.calls.kit import log_rows, set_gateway
 from tests.engines import ON_BOTH_ENGINES
@@ -187,16 +190,98 @@ def test_a_record_that_is_gone_for_a_week(customer: Customer, dns: DnsServer) ->
     assert (late.status, late.next_at) == ("error", None)
 
 
-def judged(customer: Customer, hostname: str, at: int) -> CustomDomain:
-    """What follows where the record is looked for in vain at that time."""
+def judged(customer: Customer, hostname: str, at: int, seen: Seen = "missing") -> CustomDomain:
+    """What follows from what is seen of the record at that time."""
 
     def write(connection: Connection) -> CustomDomain | None:
         stored = find_domain(connection, customer.account_id, hostname)
-        return None if stored is None else judge(connection, stored, "missing", at)
+        return None if stored is None else judge(connection, stored, seen, at)
 
     found = customer.farebox.run(customer.farebox.services.database.write(write))
     assert found is not None
     return found
+
+
+def raw(farebox: Farebox, target: str, *lines: str, token: str) -> tuple[int, bytes]:
+    """The answer to a call with these lines in its head, byte for byte."""
+    body = json.dumps({"model": "demo/demo-1", "messages": [{"role": "user", "content": "Hi"}]})
+    head = [f"POST {target} HTTP/1.1", *lines, f"authorization: Bearer {token}", f"content-length: {len(body)}"]
+    with socket.create_connection(("127.0.0.1", farebox.port), 10) as connection:
+        connection.sendall("\r\n".join([*head, "connection: close", "", body]).encode())
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    return int(answer.split()[1]), answer
+
+
+def test_tricks_with_the_host(customer: Customer, dns: DnsServer) -> None:
+    """No request is served for one name and addressed to another, and no spelling gets past the lookup."""
+    farebox, token, call = customer.farebox, customer.token, "/compat/chat/completions"
+    serving(customer, dns, "mine.example.info")
+    other = owner(farebox)
+    serving(other, dns, "theirs.example.info")
+    for host in ("mine.example.info", "MINE.Example.INFO", "mine.example.info:8787", "mine.example.info:",
+                 "mine.example.info.", "mine.example.info.:443"):  # fmt: skip
+        assert raw(farebox, call, f"Host: {host}", token=token)[0] == 200, host
+    for host in ("mine.example.info..", "mine.example.info:x", "mine.example.info:80:80", "x@mine.example.info",
+                 "mine.example.info/", "mine.example.info, theirs.example.info", ".mine.example.info", "*.example.info",
+                 "mine.example.info%00", "mine。example。info", "xn--mine-.example.info", "[::1]", ""):  # fmt: skip
+        assert raw(farebox, call, f"Host: {host}", token=token)[0] in (400, 404), host
+    mine, theirs = "Host: mine.example.info", "Host: theirs.example.info"
+    assert raw(farebox, call, mine, theirs, token=token)[0] == 400, "two hosts"
+    assert raw(farebox, call, theirs, token=token)[0] == 401
+    for target in ("http://theirs.example.info", "http://theirs.example.info:80", "HTTP://THEIRS.EXAMPLE.INFO"):
+        status, answer = raw(farebox, f"{target}{call}", mine, token=token)
+        assert status == 401, answer  # the target's name is the one that counts (RFC 9112, 3.2.2)
+    own = f"/v1/{other.account_id}/default{call}"
+    for path in (
+        f"//{own}", f"/compat/..{own}", f"/compat/%2e%2e{own}", f"/compat/..%2f..{own}", f"/.{own}", f"/./..{own}",
+        "/compat/../../../client/v4/accounts", "/compat/..;/healthz", "/%63ompat/../healthz", f"/demo/../..{own}",
+    ):  # fmt: skip
+        status, answer = raw(farebox, path, mine, token=token)
+        assert status in (400, 404), (path, answer)
+    assert log_rows(other) == []
+
+
+def test_a_deleted_domain_proves_nothing_any_more(customer: Customer, dns: DnsServer) -> None:
+    """The record of a name that was given up does not prove it for who asks for it next, its former owner included."""
+    serving(customer, dns, "former.example.info")
+    assert http.delete(url(customer, "former.example.info"), headers=customer.headers).status_code == 200
+    other = owner(customer.farebox)
+    for asking in (customer, other):
+        assert result(create(asking, "former.example.info"))["status"] == "pending_dcv"
+        assert get(asking, "former.example.info")["status"] == "pending_dcv"
+        assert chat(asking, "former.example.info").status_code == 404
+    assert http.delete(customer.api_url + "/ai-gateway/gateways/default", headers=customer.headers).status_code == 200
+    set_gateway(customer)
+    assert result(http.get(url(customer), headers=customer.headers)) == []
+
+
+def test_one_of_many_accounts_that_ask_at_once_gets_a_name(farebox: Farebox, dns: DnsServer) -> None:
+    owners = [owner(farebox) for _ in range(4)]
+    for each in owners:
+        publish(dns, result(create(each, "race.example.info")))
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda each: get(each, "race.example.info"), owners * 2))
+    found = [get(each, "race.example.info")["status"] for each in owners]
+    assert sorted(found) == ["active", "blocked", "blocked", "blocked"]
+    statuses = [chat(each, "race.example.info").status_code for each in owners]
+    assert statuses == [200 if status == "active" else 401 for status in found]
+
+
+def test_a_record_that_cannot_be_looked_for_is_not_waited_for_for_ever(customer: Customer) -> None:
+    made = result(create(customer, "silent.example.info"))
+    for late, status in ((PENDING_MS - 1, "pending_dcv"), (PENDING_MS, "error")):
+        assert judged(customer, "silent.example.info", made["created_at"] + late, "unknown").status == status
+
+
+def test_a_name_leaves_room_for_that_of_its_record(customer: Customer, dns: DnsServer) -> None:
+    longest = ".".join(["a" * 60] * 4)
+    assert len(longest) == 243
+    made = result(create(customer, f"{longest}"))
+    publish(dns, made)
+    assert get(customer, longest)["status"] == "active"
+    assert create(customer, f"ab.{longest}").json()["errors"][0]["path"] == ["body", "domain"]
 
 
 def test_wrong_domains(customer: Customer) -> None:

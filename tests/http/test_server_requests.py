@@ -432,6 +432,18 @@ async def test_targets(target: str, path: str, query: str) -> None:
         assert (reported["path"], reported["query"]) == (path, query)
 
 
+async def test_the_host_of_a_target_counts_in_the_place_of_the_header() -> None:
+    async with serving(Recorder().echo) as served:
+        for target, host in (
+            ("http://Other.example:81/a", "Other.example:81"),
+            ("/a", "h"),
+            ("https://[::1]", "[::1]"),
+        ):
+            sent = f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+            assert (await served.ask(sent)).json()["headers"]["host"] == host
+        assert (await served.ask(b"GET http://a,b[/ HTTP/1.1\r\nHost: h\r\n\r\n")).status == 400
+
+
 async def test_a_target_that_is_the_server_itself() -> None:
     async with serving(Recorder().echo) as served:
         assert (await served.ask(request("OPTIONS", "*"))).json()["path"] == "*"

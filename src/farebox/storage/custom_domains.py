@@ -117,7 +117,7 @@ def judge(connection: Connection, looked_for: CustomDomain, seen: Seen, at: int)
         other = find_active(connection, domain.hostname)
         taken = other is not None and other.account_id != domain.account_id
         judged = _with(domain, "blocked" if taken else "active", None, at + (HOUR_MS if taken else DAY_MS), at)
-    elif seen == "unknown":
+    elif seen == "unknown" and (domain.status == "active" or at - domain.created_at < PENDING_MS):
         judged = _with(domain, domain.status, domain.failing_since, at + 5 * MINUTE_MS, at)
     elif domain.status == "active":
         since = domain.failing_since or at

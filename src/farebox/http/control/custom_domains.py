@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from farebox.calls import logs
 from farebox.clock import random_bytes
+from farebox.gateway import DEFAULT_GATEWAY
 from farebox.http.control.wire import Paging, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
@@ -18,17 +19,20 @@ from farebox.operator.custom_domains import check, record_name, record_text
 from farebox.storage import custom_domains as store
 from farebox.storage.custom_domains import CustomDomain as Row
 from farebox.storage.custom_domains import Status
+from farebox.storage.gateways import find_gateway
 from farebox.storage.sql import Connection
 
 DOMAINS_MAX: Final = 50
 """Of one account."""
+NAME_MAX: Final = 253 - len(record_name(""))
+"""Characters: the record's name has to be one, too."""
 _LABEL: Final = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _is_hostname = re.compile(rf"(?:{_LABEL}\.)+(?!\d+$){_LABEL}").fullmatch
 """Two labels at least, and the last is no number: no address."""
 
 
 class CustomDomainCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    domain: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+    domain: Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_MAX)]
     zone_id: Annotated[str, msgspec.Meta(max_length=64)] | UnsetType = UNSET
     """Cloudflare's clients have to send it; it has no meaning here."""
     min_tls: Any = msgspec.field(name="minTLS", default=UNSET)
@@ -85,6 +89,8 @@ async def create(request: Request, body: CustomDomainCreate) -> Response:
     row = Row(hostname, account_id, gateway_id, random_bytes(16).hex(), "pending_dcv", None, at, at, at)
 
     def write(connection: Connection) -> None:
+        if gateway_id != DEFAULT_GATEWAY:
+            require(find_gateway(connection, account_id, gateway_id))  # it may have been deleted meanwhile
         others = store.list_domains(connection, account_id)
         if any(each.hostname == hostname for each in others):
             raise invalid(f"The domain '{hostname}' already exists", "body", "domain")

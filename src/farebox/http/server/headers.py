@@ -55,6 +55,18 @@ def split_target(target: bytes, method: str) -> tuple[str, str]:
     return path or "/", query
 
 
+def named_host(target: bytes) -> str | None:
+    """The host of a target that is a whole URL, which counts in the place of the Host header (RFC 9112, 3.2.2). Raises
+    ValueError if it has not the form of one."""
+    origin = _origin_of(target.decode("ascii"))
+    if origin is None:
+        return None
+    host = origin[0].partition("://")[2]
+    if not is_host(host):
+        raise ValueError("the target's host is none")
+    return host
+
+
 def add_header(headers: dict[str, str], name: str, value: str) -> None:
     """Put a header that came to the others; one that came before is joined with it (RFC 9110, 5.3)."""
     earlier = headers.get(name)

@@ -11,7 +11,7 @@ import httptools
 from farebox.http.exchange import RequestHead
 from farebox.http.server.cached_head import CachedHead, cacheable_head
 from farebox.http.server.exchange import Http1Exchange, Wire
-from farebox.http.server.headers import add_header, is_host, split_target
+from farebox.http.server.headers import add_header, is_host, named_host, split_target
 from farebox.http.server.request_lines import RequestLines
 from farebox.memfile import LARGE_BYTES
 
@@ -257,6 +257,8 @@ class RequestReader:
             self._fail(400, "The request line has more than one space between its parts.")
         try:
             path, query = split_target(self._target, method)
+            if self._target[:1] != b"/" and (host := named_host(self._target)) is not None:
+                headers["host"] = host
         except ValueError as error:
             self._fail(400, f"The request cannot be served: {error}.")
         exchange = Http1Exchange(self._wire, RequestHead(method, path, query, headers), length, self._head_bytes)
