@@ -7,6 +7,8 @@ import msgspec
 import pytest
 
 from farebox.clock import RandomIds
+from farebox.money import NANOS_PER_USD
+from farebox.storage.policies import PolicyRow, put_policy
 from farebox.storage.sql import Connection
 from farebox.vault import Vault
 from tests.calls.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate
@@ -21,8 +23,8 @@ pytestmark = pytest.mark.slow
 K = 8
 IN_FLIGHT = 10 * K
 PRICE = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
-SCOPES = ("wide", "tight", "token", "user")
-"""Rules, of which each call counts in all: of the gateway, of its access token, of its end user."""
+SCOPES = ("wide", "tight", "token", "user", "policy")
+"""Rules and a policy, of which each call counts in all: of the gateway, of its access token, of its end user."""
 
 
 def gate_body(*, stream: bool) -> bytes:
@@ -144,6 +146,10 @@ def _limit(
         spend_rule("token", room["token"], token={"mode": "partition"}),
         spend_rule("user", room["user"], user={"mode": "partition"}),
     )
+    action = {"type": "limit", "amount": room["policy"] / NANOS_PER_USD, "period": "monthly"}
+    policy = {"name": "p", "actor": "all", "resource": "*", "action": {**action, "technique": "named-interval"}}
+    text = msgspec.json.encode(policy).decode()
+    put_policy(connection, PolicyRow(account_id, "default", "policy", text, None, at, at))
 
 
 def _counted(installation: Installation, caller: Caller) -> set[tuple[int, int]]:
