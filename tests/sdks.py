@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import anthropic
+    import boto3
+    import botocore
     import cloudflare
     import openai
     from google import genai
@@ -27,8 +29,10 @@ else:
             return getattr(importlib.import_module(self._name), name)
 
     anthropic = _Later("anthropic")
+    boto3 = _Later("boto3")
+    botocore = _Later("botocore")
     cloudflare = _Later("cloudflare")
     openai = _Later("openai")
     genai = _Later("google.genai")
 
-__all__ = ["anthropic", "cloudflare", "genai", "openai"]
+__all__ = ["anthropic", "boto3", "botocore", "cloudflare", "genai", "openai"]

@@ -40,3 +40,11 @@ def free(customer: Customer) -> Iterator[None]:
     after = customer.balance
     assert (after.posted, after.held) == (before, 0)
     assert differences(customer.farebox) == []
+
+
+def all_of(stream: Any) -> Iterator[Any]:
+    """The events of one of boto3's streams, which is closed after them."""
+    try:
+        yield from stream
+    finally:
+        stream.close()

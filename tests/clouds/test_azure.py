@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -78,10 +79,28 @@ def stream(model: str = "gpt-4o-2024-11-20") -> bytes:
     )
 
 
-def azure(customer: Customer) -> openai.AzureOpenAI:
-    endpoint = f"{customer.gateway_url}/azure-openai/acme-eu"
-    return openai.AzureOpenAI(
-        azure_endpoint=endpoint, api_key=customer.token, api_version="2025-04-01-preview", max_retries=0
+OPENED: list[openai.OpenAI] = []
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
+
+
+def opened(client: openai.OpenAI) -> openai.OpenAI:
+    """The client, closed after the test."""
+    OPENED.append(client)
+    return client
+
+
+def azure(customer: Customer, resource: str = "acme-eu") -> openai.OpenAI:
+    endpoint = f"{customer.gateway_url}/azure-openai/{resource}"
+    return opened(
+        openai.AzureOpenAI(
+            azure_endpoint=endpoint, api_key=customer.token, api_version="2025-04-01-preview", max_retries=0
+        )
     )
 
 
@@ -136,7 +155,7 @@ def test_the_paths_of_a_deployment(customer: Customer, upstream: Upstream, path:
 def test_the_newer_form_names_the_deployment_in_the_body(customer: Customer, upstream: Upstream) -> None:
     upstream.response = completion()
     base_url = f"{customer.gateway_url}/azure-openai/acme-eu/openai/v1/"
-    client = openai.OpenAI(base_url=base_url, api_key=customer.token, max_retries=0)
+    client = opened(openai.OpenAI(base_url=base_url, api_key=customer.token, max_retries=0))
     with charged(customer) as cost:
         ask(client, "chat-prod")
     assert (cost.nanos, cost.row["model"]) == (COST, "gpt-4o-2024-11-20")
@@ -187,10 +206,8 @@ def test_responses_and_embeddings(customer: Customer, upstream: Upstream) -> Non
 
 
 def test_the_operators_key_goes_to_its_resource_alone(customer: Customer, upstream: Upstream) -> None:
-    elsewhere = f"{customer.gateway_url}/azure-openai/someone-else"
-    client = openai.AzureOpenAI(azure_endpoint=elsewhere, api_key=customer.token, api_version="1", max_retries=0)
     with free(customer), pytest.raises(openai.APIStatusError) as refused:
-        ask(client, "gpt-4o")
+        ask(azure(customer, "someone-else"), "gpt-4o")
     assert "not for the resource 'someone-else'" in refused.value.message
     assert not upstream.sent
 
@@ -223,7 +240,7 @@ def test_a_caller_brings_a_token_of_entra(customer: Customer, upstream: Upstream
         default_headers={"cf-aig-authorization": f"Bearer {customer.token}"},
         max_retries=0,
     )
-    with free(customer):
+    with client, free(customer):
         ask(client, "gpt-4o")
     sent = upstream.sent[0]
     assert sent.path.startswith("/at/mine/openai/deployments/gpt-4o/")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from farebox.pricing.compiler import LIST_IDS
-from farebox.providers import azure
+from farebox.providers import aws, azure
 from farebox.providers.catalogue import PROVIDERS
 from farebox.providers.provider import FREE, Provider, Route
 
@@ -14,6 +14,8 @@ PAGE = Path(__file__).parents[2] / "docs/providers.md"
 _NAMES = (
     (azure.RESOURCE, "{resource}"),
     (azure.DEPLOYMENT, "{deployment}"),
+    (aws.REGION, "{region}"),
+    (aws.MODEL, "{model}"),
     (r"models(/[\w.:@-]+(/[\w.:-]+){0,3})?", "models(/{model})?"),
     (r"(models|tunedModels)/[\w.-]+", "models/{model}"),
     (r"(models|tunedModels)(/[\w.-]+)?", "models(/{model})?"),

@@ -27,6 +27,7 @@ from farebox.errors import (
 )
 from farebox.memfile import Body
 from farebox.providers.outline import edited
+from farebox.providers.signing import signed
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed, UpstreamRequest, UpstreamResponse
 
 PAUSES_MAX_SECONDS = 120.0
@@ -51,7 +52,8 @@ async def reach_provider(stage: Admitted) -> Responded:
     while True:
         last = attempt >= call.attempts_max or paused + _pause_seconds(call, attempt) > PAUSES_MAX_SECONDS
         try:
-            response = await send(stage, request)
+            signing = call.signing if attempts.key is None else attempts.key.signing
+            response = await send(stage, request if signing is None else await signed(request, signing))
         except UpstreamFailed as failure:
             if not failure.sent and not failure.timeout and unsent_retries:
                 unsent_retries -= 1  # nothing reached the provider: once more can do no harm

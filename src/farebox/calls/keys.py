@@ -54,6 +54,7 @@ def keyed(services: Services, call: Call) -> Call:
         key_limit=key.limit,
         headers=key.headers,
         sent_head=key.sent_head,
+        signing=key.signing,
     )
 
 

@@ -16,6 +16,7 @@ from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.outline import Outline
 from farebox.providers.provider import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.providers.reading import Place, Read
+from farebox.providers.signing import Signing
 from farebox.providers.upstream import SentHead
 from farebox.runtime.provider_access import ProviderAccess
 
@@ -40,6 +41,8 @@ class KeyChoice(msgspec.Struct, frozen=True):
     headers: list[tuple[str, str]]
     """What is forwarded with this key."""
     sent_head: SentHead
+    signing: Signing | None = None
+    """What each request is signed with; None where a header has the key."""
 
 
 class CacheUse(msgspec.Struct):
@@ -125,6 +128,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """What no response may contain: the operator's key, or what the account has stored; not the caller's own key."""
     models: Mapping[str, str] = {}
     """The models behind the names that the key's owner has given them (providers.credential.Credential)."""
+    signing: Signing | None = None
+    """What each request is signed with; None where a header has the key."""
     is_named_by_owner: bool = False
     """Whether the request's model is one of those."""
     format: WireFormat | None

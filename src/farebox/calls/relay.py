@@ -12,17 +12,23 @@ from farebox.calls.cache import Recording
 from farebox.calls.endings import BLOCKED, CLIENT_GONE, CONNECTION_FAILED, NO_END, SERVER_STOPPED, interruption_of
 from farebox.calls.model import SinkStream
 from farebox.calls.response_headers import hold_headers, passed_headers
+from farebox.calls.response_reader import reader_of
 from farebox.calls.screened_stream import Blocked, screened_stream
 from farebox.calls.settle import settle_call
 from farebox.calls.stages import Responded
 from farebox.calls.watch import Interrupted
-from farebox.calls.whole_response import checked_failure, document_of, respond_whole, send_whole, undelivered
+from farebox.calls.whole_response import (
+    checked_failure,
+    document_of,
+    respond_whole,
+    send_whole,
+    undelivered,
+)
 from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, ClientGone, Problem
 from farebox.pricing.unseen import has_unreported_cost
 from farebox.providers.decoding import decoded
 from farebox.providers.formats.base import Observed, ResponseReader
-from farebox.providers.formats.readers import UnreadReader
 from farebox.providers.formats.sniffer import Sniffer
 from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.storage.sql import DatabaseUnavailable
@@ -42,9 +48,6 @@ UNREPORTED_SECONDS = 120.0
 UNREPORTED_BYTES_MAX = 2**26
 AFTER_END_MAX = 2**20
 """Bytes that are read of a response beyond its end, or after its client has left."""
-
-_NEVER_EVENTS = ("audio/", "image/", "video/", "text/plain", "application/octet-stream")
-"""Content types whose first bytes are not inspected, unless the request asked for a stream."""
 
 
 async def relay_response(stage: Responded) -> None:
@@ -66,7 +69,7 @@ async def relay_response(stage: Responded) -> None:
     headers, length, content_type = passed_headers(response.headers, own_key=context.call.own_key)
     stage.logged.response_type = content_type
     events = content_type == "text/event-stream"
-    relay = _Relay(stage, response, _reader(stage, unread, events=events), events=events)
+    relay = _Relay(stage, response, reader_of(stage, unread, events=events), events=events)
     stream_requested = stage.metered is not None and stage.metered.parsed.stream and stage.response.status < 400
     if length is not None and context.call.method == "HEAD":
         headers.append(("content-length", str(length)))  # of the body that GET would be answered with
@@ -80,21 +83,6 @@ async def relay_response(stage: Responded) -> None:
             await relay.whole(headers, stream_requested=stream_requested)
     finally:
         await response.close()
-
-
-def _reader(stage: Responded, unread: str, *, events: bool) -> ResponseReader | None:
-    if stage.metered is None or stage.response.status >= 400:
-        return None
-    wire, parsed = stage.metered.wire, stage.metered.parsed
-
-    def make(events: bool) -> ResponseReader:
-        return wire.reader(parsed, streaming=events, hide_usage=not parsed.usage_requested)
-
-    if unread:  # some say `utf-8` there
-        return Sniffer(make, declared=events, other=UnreadReader(unread))
-    if stage.logged.response_type.startswith(_NEVER_EVENTS) and not parsed.stream:
-        return make(events)
-    return Sniffer(make, declared=events)
 
 
 class _Relay:

@@ -12,6 +12,7 @@ from farebox.calls.screening import Screening, dlp_problem
 from farebox.calls.stages import Responded
 from farebox.errors import Problem
 from farebox.offload import Busy, Died, TooMuch
+from farebox.providers.formats.frame_reader import MEDIA_TYPE
 from farebox.screening.reading import RAISES
 from farebox.screening.response_text import OVERLAP, Channel, Channels, Leaf, Window, leaves_of
 from farebox.screening.rules import Side
@@ -46,7 +47,10 @@ def screened_stream(stage: Responded) -> "ScreenedStream | None":
     side = None if screening is None else screening.response_rules
     if screening is None or side is None or stage.response.status >= 400:
         return None
-    return ScreenedStream(screening, side, stage.context.sink)
+    stream = ScreenedStream(screening, side, stage.context.sink)
+    if stage.logged.response_type == MEDIA_TYPE:
+        stream.unreadable = "it is in Amazon's framing"
+    return stream
 
 
 class ScreenedStream:
@@ -71,9 +75,13 @@ class ScreenedStream:
         self._counted = FREE
         self._judged = 0
         self._given_up = False
+        self.unreadable = ""
+        """Why nothing of it can be judged; empty if it can."""
 
     async def feed(self, chunk: bytes) -> bytes:
         """The next bytes have come. Returns those that pass now. Raises Blocked."""
+        if self.unreadable and not self._given_up:
+            self._give_up(self.unreadable)
         if self._given_up:
             return chunk
         end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1

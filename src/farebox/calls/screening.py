@@ -25,6 +25,7 @@ from farebox.errors import (
 from farebox.gateway import Check
 from farebox.metrics.families import SCREENED
 from farebox.offload import Busy, Died, TooMuch
+from farebox.providers.formats.base import framed_reader
 from farebox.runtime.observers import best_effort
 from farebox.runtime.scorer import ScorerFailed
 from farebox.runtime.services import Services
@@ -71,6 +72,7 @@ class Screening:
     async def request(self) -> None:
         """Judge the request. Raises Problem if it does not pass; Interrupted if the client goes meanwhile."""
         side, call = self._rules.request, self.call
+        self._check_framed()
         spoken = bool(side.hazards or self._rules.response.hazards)
         if not len(call.body) or not (side.scanner is not None or spoken):
             return
@@ -87,6 +89,18 @@ class Screening:
         if problem is not None:
             raise problem
         self.passed("REQUEST")
+
+    def _check_framed(self) -> None:
+        """Raises Problem if the response will come in a framing that is not screened, and a rule blocks: before it is
+        paid for."""
+        call = self.call
+        if call.parsed is None or call.format is None or framed_reader(call.parsed, call.format) is None:
+            return
+        if self.response_rules is not None and self._rules.response.blocks:
+            raise Problem(
+                RESPONSE_UNSCREENED,
+                "Amazon's event streams are not screened, and a rule of the gateway blocks: ask for a whole response.",
+            )
 
     async def response(self, body: bytes, content_type: str) -> Problem | None:
         """Judge a whole response. The error to be returned in its place, if it does not pass."""

@@ -17,7 +17,7 @@ from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.stages import Metered, Responded
 from farebox.errors import Problem
 from farebox.providers.decoding import is_coded
-from farebox.providers.formats.base import Observed
+from farebox.providers.formats.base import Observed, with_stated
 from farebox.providers.formats.readers import BodyReader
 
 _DOCUMENT: Final = (b"{", b"[")
@@ -46,7 +46,7 @@ async def respond_whole(stage: Responded, metered: Metered, headers: list[tuple[
     """Settle, and respond with the charge in a header. Raises Problem (PROVIDER_UNAVAILABLE, or that a rule of the
     gateway blocks the response)."""
     stage.logged.keep(body)
-    parsed = metered.parsed
+    parsed = with_stated(metered.parsed, metered.wire, stage.response.headers)
     reader = metered.wire.reader(parsed, streaming=False, hide_usage=not parsed.usage_requested)
     if isinstance(reader, BodyReader):
         observed = reader.whole(body)

@@ -173,6 +173,7 @@ def _call(
         parsed=None,
         method=request.method,
         url=way.url,
+        signing=keys[0].signing,
         path=path,
         place=Place(access.provider.slug, request.method, path, _content_type(request)),
         headers=keys[0].headers,

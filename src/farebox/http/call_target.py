@@ -59,6 +59,8 @@ class Target(msgspec.Struct, frozen=True):
         """Whose SDK is calling, by the path: it decides the shape of errors."""
         if self.api_host and (self.slug == RUN or self.path.startswith("run/")):
             return "run"
+        if self.slug in ("aws-bedrock", "bedrock") and "/model/" in self.path:
+            return "bedrock"
         if self.slug == "anthropic" or self.path.endswith(("messages", "messages/count_tokens")):
             return "anthropic"
         if self.slug in ("google-ai-studio", "google") or ("models/" in self.path and ":" in self.path):

@@ -23,6 +23,7 @@ from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.formats.workers_ai_run import QUEUED
 from farebox.providers.placing import Placed, address, placed
 from farebox.providers.provider import CALLER_KEY_QUERY, UNMETERED, Metering
+from farebox.providers.signing import Signing, signing_of
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.services import Services
 
@@ -44,6 +45,8 @@ class Way(msgspec.Struct, frozen=True):
     """What `payer.key` comes to at the place that the path names; None where nothing is put in the place of what the
     caller sent."""
     url: str
+    signing: Signing | None = None
+    """What each request is signed with; None where a header has the key."""
     shared: "tuple[Way, ...]" = ()
     """Where several keys share the calls: the way with each of them, this one first."""
 
@@ -67,7 +70,7 @@ def way_of(services: Services, request: ProxyRequest, access: ProviderAccess, me
 def _way(access: ProviderAccess, payer: Payer, where: Placed, url: str) -> Way:
     """The way to this place. Raises Problem."""
     if not payer.shared:
-        return Way(payer, None if payer.key is None else _credential(access, payer, payer.key, where), url)
+        return _with_key(payer, None if payer.key is None else _credential(access, payer, payer.key, where), where, url)
     found, wrong = list[tuple[Payer, Credential]](), list[Problem]()
     for one in payer.shared:
         try:
@@ -77,8 +80,12 @@ def _way(access: ProviderAccess, payer: Payer, where: Placed, url: str) -> Way:
     if not found:
         raise wrong[0]
     # What a deployment is called is known of the first: a key that calls another model so is left out.
-    shared = [Way(one, key, url) for one, key in found if key.models == found[0][1].models]
+    shared = [_with_key(one, key, where, url) for one, key in found if key.models == found[0][1].models]
     return replace(shared[0], shared=tuple(shared) if len(shared) > 1 else ())
+
+
+def _with_key(payer: Payer, credential: Credential | None, where: Placed, url: str) -> Way:
+    return Way(payer, credential, url, None if credential is None else signing_of(credential.signer, where.fields))
 
 
 def _check_metered(request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> None:

@@ -22,6 +22,7 @@ def key_choices(
             limit=_limit(one.payer),
             headers=forwarded_headers(headers, access, path, metering, one, coded=coded),
             sent_head=SentHead(),
+            signing=one.signing,
         )
         for one in way.shared or (way,)
     )

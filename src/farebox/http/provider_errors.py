@@ -49,9 +49,10 @@ from farebox.errors import (
 )
 from farebox.http.exchange import HeaderList
 from farebox.money import nanos_to_usd
+from farebox.providers.formats.event_frames import frame
 
 Form: TypeAlias = Literal[
-    "openai", "responses", "codex", "anthropic", "google", "cohere", "workers", "run", "universal"
+    "openai", "responses", "codex", "anthropic", "google", "cohere", "workers", "run", "universal", "bedrock"
 ]
 
 DISCONNECTING: Final = ("cohere", "workers", "run")
@@ -84,6 +85,17 @@ _GOOGLE_STATUSES = {
     504: "DEADLINE_EXCEEDED",
 }
 
+_AMAZON_ERRORS = {
+    400: "ValidationException",
+    401: "UnrecognizedClientException",
+    402: "ServiceQuotaExceededException",
+    403: "AccessDeniedException",
+    404: "ResourceNotFoundException",
+    413: "ValidationException",
+    429: "ThrottlingException",
+    503: "ServiceUnavailableException",
+    504: "ModelTimeoutException",
+}
 _LIMITS = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, TOKEN_RATE_LIMITED, GIVEN_UP)
 """What ends a run of Codex."""
 _FINAL = {402, 400, 401, 403, 404, 413, 415, 422, 424, 426}
@@ -182,6 +194,8 @@ def _facts(problem: Problem) -> dict[str, Any]:
 
 def error_headers(problem: Problem, form: Form, status: int) -> HeaderList:
     headers = [("content-type", "application/json")]
+    if form == "bedrock":
+        headers.append(("x-amzn-errortype", _AMAZON_ERRORS.get(status, "InternalServerException")))
     if problem.retry_after is not None:
         headers.append(("retry-after", str(problem.retry_after)))
     if status in _FINAL or problem.kind.status in _FINAL or _hopeless(problem):
@@ -216,6 +230,9 @@ def broken_event(problem: Problem, form: Form) -> bytes:
         failed = {"object": "response", "status": "failed", "error": {"code": "server_error", "message": message}}
         flat = {"type": "error", "code": error["code"], "message": message, "param": None, "error": error}
         return _event("error", flat) + _event("response.failed", {"type": "response.failed", "response": failed})
+    if form == "bedrock":
+        kinds = {":message-type": "exception", ":exception-type": "modelStreamErrorException"}
+        return frame({**kinds, ":content-type": "application/json"}, msgspec.json.encode({"message": message, **error}))
     if form == "cohere":
         return _event("message-end", {"type": "message-end", "delta": {"finish_reason": "ERROR", "error": message}})
     return _event("", {"error": error})

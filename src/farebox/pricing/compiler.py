@@ -54,6 +54,7 @@ LIST_IDS: Mapping[str, str] = MappingProxyType(
         "cohere": "cohere",
         "workers-ai": "cloudflare",
         "azure-openai": "azure",
+        "aws-bedrock": "aws",
     }
 )
 """Farebox's provider slug → the provider's id in the price list."""

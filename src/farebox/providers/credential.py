@@ -19,6 +19,17 @@ class InvalidKey(ValueError):
     """It is no key of this provider. The message says what is wrong, for whoever stores it, and quotes none of it."""
 
 
+class AwsKeys(msgspec.Struct, frozen=True):
+    """What requests to Amazon are signed with."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str | None
+
+    def __repr__(self) -> str:
+        return "AwsKeys()"
+
+
 class Credential(msgspec.Struct, frozen=True):
     """One key."""
 
@@ -32,6 +43,8 @@ class Credential(msgspec.Struct, frozen=True):
     """Whether the word goes into `authorization` wherever the provider expects its key otherwise."""
     secrets: tuple[str, ...] = ()
     """What no response may tell."""
+    signer: AwsKeys | None = None
+    """What each request is signed with."""
 
     def __repr__(self) -> str:
         return f"Credential(places={dict(self.places)!r})"

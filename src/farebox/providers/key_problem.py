@@ -74,7 +74,9 @@ _KEY_MESSAGE: Final = re.compile(
     r"|your api key was reported as leaked|permission denied: consumer"
     r"|(this )?organization has been (disabled|restricted)|your account is not active|invalid x-api-key"
     r"|authentication fails|invalid api token"
-    r"|method doesn't allow unregistered callers",
+    r"|method doesn't allow unregistered callers"
+    r"|the security token included in the request is (invalid|expired)|signature (expired|not yet current)"
+    r"|the request signature we calculated does not match|(bearer token|api key) has expired",
     re.IGNORECASE,
 )
 _CREDIT_MESSAGE: Final = re.compile(

@@ -4,6 +4,7 @@ these names alone, each of which has been matched by a pattern that no host's se
 import re
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
 
@@ -32,6 +33,9 @@ def placed(provider: Provider, path: str) -> Placed:
     fields = {name: value.lower() for name, value in found.groupdict().items() if value is not None}
     rest = path[found.end("prefix") :] if "prefix" in fields else path
     fields.pop("prefix", None)
+    model = provider.encoded.search(rest) if provider.encoded else None
+    if model is not None:
+        rest = rest[: model.start("model")] + quote(model["model"], safe="") + rest[model.end("model") :]
     return Placed({**fields, **(provider.hosts(fields) if provider.hosts else {})}, rest)
 
 

@@ -70,6 +70,8 @@ class Provider:
     """What such a path looks like, for those whose path does not."""
     hosts: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
     """Further names for the base URL, made of those in the path."""
+    encoded: re.Pattern[str] | None = None
+    """Finds `model` in a path, where that is encoded on its way, as it may have slashes of its own."""
     keys: Reader = word_of
     """How a stored key is read."""
     bound: tuple[str, ...] = ()

@@ -22,7 +22,9 @@ _REMOVED: Final = b"[removed]"
 _MASKED: Final = re.compile(rb"((?<![\w-])[\w-]++)?+(?:\*{2,}|\.{3,}|\xe2\x80\xa6)([\w=-]*)")
 """A key as providers print it: `sk-…abcd`."""
 _SHOWN_MIN: Final = 3
-_OF_THE_ACCOUNT: Final = re.compile(rb"\b(org-|proj_|project_number:|projects/)[A-Za-z0-9]{6,}")
+_OF_THE_ACCOUNT: Final = re.compile(
+    rb"\b(org-|proj_|project_number:|projects/)[A-Za-z0-9]{6,}|\b(arn:aws[a-z-]*:[a-z]+:[a-z0-9-]*:)\d{12}:[^\s\"]+"
+)
 
 
 class Scrubber:
@@ -52,7 +54,7 @@ class Scrubber:
         text = self._without(text, _REMOVED)
         if self.forms:
             text = _MASKED.sub(self._unmasked, text)
-        return _OF_THE_ACCOUNT.sub(rb"\g<1>" + _REMOVED, text)
+        return _OF_THE_ACCOUNT.sub(lambda found: (found[1] or found[2]) + _REMOVED, text)
 
     def _without(self, data: bytes, instead: bytes | None) -> bytes:
         """`instead` None: as many asterisks."""

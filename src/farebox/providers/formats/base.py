@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from farebox.pricing.model import Demand
 from farebox.usage import Quantity
@@ -34,6 +35,8 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """The requested format of a response that does not identify its format itself."""
     tools: tuple[str, ...] = ()
     """The tools that the request declares, by kind and by name, without duplicates."""
+    stated: Mapping[str, str] = {}
+    """The headers of the response in which its usage is stated, in formats that have some."""
 
 
 class FurtherUsage(msgspec.Struct, frozen=True):
@@ -180,3 +183,18 @@ class WireFormat(Protocol):
         """A reader for the response. `streaming` as the response's content type says, not as the request asked;
         `hide_usage`: drop the usage event that `request_usage` caused."""
         ...
+
+
+def with_stated(parsed: ParsedRequest, wire: WireFormat, headers: list[tuple[str, str]]) -> ParsedRequest:
+    """The request with the headers of its response that state its usage, where the format has some."""
+    names: tuple[str, ...] = getattr(wire, "usage_headers", ())
+    if not names:
+        return parsed
+    return replace(parsed, stated={name.lower(): text for name, text in headers if name.lower() in names})
+
+
+def framed_reader(parsed: ParsedRequest, wire: WireFormat) -> ResponseReader | None:
+    """A reader for a stream in binary framing; None if the request asks for none, or the format has none."""
+    make: Any = getattr(wire, "framed", None) if parsed.stream else None
+    reader: ResponseReader | None = None if make is None else make(parsed)
+    return reader

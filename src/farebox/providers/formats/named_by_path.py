@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 import msgspec
 from msgspec.structs import replace
@@ -27,7 +26,7 @@ class NamedByPath:
         place = self.path.search(path)
         if place is None:
             raise InvalidRequest("The path names no model.")
-        model = unquote(place["model"])
+        model = place["model"]
         form = content_type.lower().startswith("multipart/")
         parsed = self.inner.parse(path, content_type, body if form else with_model(body, model), exact=exact)
         stream = parsed.stream or ("stream" in place.groupdict() and place["stream"] is not None)

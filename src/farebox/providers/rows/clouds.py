@@ -3,15 +3,17 @@
 import re
 from typing import Final
 
-from farebox.providers import azure
+from farebox.providers import aws, azure
 from farebox.providers.formats.base import WireFormat
+from farebox.providers.formats.bedrock_converse import BedrockConverse
+from farebox.providers.formats.bedrock_invoke import BedrockInvoke
 from farebox.providers.formats.named_by_path import NamedByPath
 from farebox.providers.formats.openai_audio import OpenAISpeech, OpenAITranscript
 from farebox.providers.formats.openai_chat import OpenAIChat
 from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
 from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
-from farebox.providers.provider import Provider, Route, get, move, post
+from farebox.providers.provider import FREE, Provider, Route, get, move, post
 
 _RESOURCE, _DEPLOYMENT = azure.RESOURCE, azure.DEPLOYMENT
 _AZURE_OPERATIONS: Final[tuple[tuple[str, WireFormat], ...]] = (
@@ -36,6 +38,9 @@ def _azure_routes() -> tuple[Route, ...]:
     )
 
 
+_BEDROCK: Final = rf"bedrock-runtime/{aws.REGION}/"
+_MANTLE: Final = rf"bedrock-mantle/{aws.REGION}/"
+
 CLOUDS: Final = (
     Provider(
         "azure-openai",
@@ -58,5 +63,25 @@ CLOUDS: Final = (
         keys=azure.keys_of,
         bound=("resource",),
         deploys=True,
+    ),
+    Provider(
+        "aws-bedrock",
+        "Amazon Bedrock",
+        "https://{host}",
+        (
+            post(rf"{_BEDROCK}model/{aws.MODEL}/converse(?:-stream)?", BedrockConverse()),
+            post(rf"{_BEDROCK}model/{aws.MODEL}/invoke(?:-with-response-stream)?", BedrockInvoke()),
+            post(rf"{_BEDROCK}model/{aws.MODEL}/count-tokens", FREE),
+            post(rf"(?:{_BEDROCK}openai/|{_MANTLE})v1/chat/completions", OpenAIChat()),
+            post(rf"(?:{_BEDROCK}openai/|{_MANTLE})v1/responses", OpenAIResponses()),
+            get(rf"(?:{_BEDROCK}openai/|{_MANTLE})v1/models"),
+        ),
+        chat_path=None,
+        aliases=("bedrock",),
+        place=re.compile(rf"(?P<prefix>(?P<service>bedrock-runtime|bedrock-mantle)/(?P<region>{aws.REGION})/)"),
+        place_example="aws-bedrock/bedrock-runtime/{region}/model/{model}/converse",
+        hosts=aws.hosts,
+        encoded=re.compile(r"model/(?P<model>.+)/[a-z-]+$"),
+        keys=aws.keys_of,
     ),
 )

@@ -1,0 +1,64 @@
+"""Requests that are signed, each for itself, by the libraries of those who check the signatures."""
+
+import asyncio
+import hashlib
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from farebox.memfile import whole
+from farebox.providers.credential import AwsKeys
+from farebox.providers.upstream import SentHead, UpstreamRequest
+
+_AT_ONCE: Final = 256 * 2**10
+"""Bytes of a body that are hashed on the event loop."""
+_SIGNER: Final = "botocore.auth"
+
+
+class AwsSigning(msgspec.Struct, frozen=True):
+    """How a request to Amazon is signed."""
+
+    keys: AwsKeys
+    region: str
+    service: str
+
+
+Signing = AwsSigning
+
+
+def signing_of(signer: AwsKeys | None, fields: Mapping[str, str]) -> Signing | None:
+    """How requests to this place are signed; None if they are not."""
+    if signer is None:
+        return None
+    service = fields.get("service", "bedrock")
+    return AwsSigning(signer, fields.get("region", ""), "bedrock" if service == "bedrock-runtime" else service)
+
+
+async def signed(request: UpstreamRequest, signing: Signing) -> UpstreamRequest:
+    """The request with its signature, which is valid for some minutes."""
+    if len(request.body) <= _AT_ONCE and _SIGNER in sys.modules:
+        return _signed(request, signing)
+    return await asyncio.to_thread(_signed, request, signing)  # the first loads botocore
+
+
+def _signed(request: UpstreamRequest, signing: AwsSigning) -> UpstreamRequest:
+    """Signature Version 4. Of the headers those are signed that the signature is about: whatever passes ours on may add
+    others, and the caller's own of this kind would contradict them."""
+    importlib.import_module(_SIGNER)
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    others = [(name, value) for name, value in request.headers if not name.startswith(("x-amz-", "amz-sdk-"))]
+    kind = {name: value for name, value in others if name == "content-type"}
+    digest = hashlib.sha256(whole(request.body)).hexdigest()
+    to_sign = AWSRequest(request.method, request.url, headers={**kind, "x-amz-content-sha256": digest})
+    keys = signing.keys
+    credentials = Credentials(keys.access_key_id, keys.secret_access_key, keys.session_token)
+    SigV4Auth(credentials, signing.service, signing.region).add_auth(to_sign)
+    added = [(name.lower(), str(value)) for name, value in to_sign.headers.items() if name.lower() not in kind]
+    return replace(request, headers=[*others, *added], head=SentHead())
