@@ -30,6 +30,7 @@ _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CAUSE_ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 _MODEL = re.compile(r"[a-z0-9._-]{1,64}/[^\s/*][^\s*]{0,199}|[a-z0-9._-]{1,64}/\*")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_PLACEHOLDER = re.compile(r"\{[a-z]+\}")
 
 
 class Refused(Exception):
@@ -380,10 +381,10 @@ def _provider(name: str) -> tuple[str, str]:
 
 
 def _checked_url(text: str) -> str:
-    """The base URL without slashes at its end."""
+    """The base URL without slashes at its end. Clouds' have parts of a call's path in braces."""
     wrong = f"{text!r} is not a base URL: write it as https://api.example.com/v1"
     try:
-        url = urlsplit(text)
+        url = urlsplit(_PLACEHOLDER.sub("x", text))
     except ValueError as error:
         raise Refused(wrong) from error
     if url.scheme not in ("http", "https") or not is_base(url) or re.search(r"\s", text):
