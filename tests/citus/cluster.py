@@ -59,7 +59,15 @@ class Cluster:
         return self.new_database(like=self.url_of(self._template("distributed", self._make_distributed)))
 
     def drop_database(self, url: str) -> None:
-        self._everywhere([f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)'])
+        """Drop it on every node, and end the connections to it.
+
+        First nobody may connect any more, on any node: a node that drops it keeps waiting whoever connects, and would
+        itself wait for a session that connects to a node which does the same (Citus has such of its own).
+        """
+        name = urlsplit(url).path[1:]
+        if self.query(f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):
+            self._everywhere(self._closing(name))
+            self._everywhere([f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'])
 
     def close(self) -> None:
         for name in self._templates.values():
@@ -67,12 +75,17 @@ class Cluster:
         self._templates.clear()
 
     def _copy(self, template: str, name: str) -> None:
-        end = f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{template}'"
         create = f'CREATE DATABASE {name} TEMPLATE "{template}" STRATEGY FILE_COPY'
-        shut = f'ALTER DATABASE "{template}" ALLOW_CONNECTIONS '
-        self._everywhere([shut + "false", end, create])
+        self._everywhere([*self._closing(template), create])
         if template not in self._templates.values():
-            self._everywhere([shut + "true"])
+            self._everywhere([f'ALTER DATABASE "{template}" ALLOW_CONNECTIONS true'])
+
+    def _closing(self, name: str) -> list[str]:
+        """Statements after which nobody is connected to the database, and nobody can be."""
+        return [
+            f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false',
+            f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}'",
+        ]
 
     def _template(self, kind: str, make: Callable[[str], None]) -> str:
         """The name of a database that is copied, made when it is first asked for."""
