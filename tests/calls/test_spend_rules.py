@@ -31,9 +31,12 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
         yield served
 
 
+def limits_of(*rules: dict[str, Any]) -> SpendLimits:
+    return msgspec.convert({"enabled": True, "rules": rules}, SpendLimits)
+
+
 def limit_to(customer: Customer, *rules: dict[str, Any]) -> None:
-    limits = msgspec.convert({"enabled": True, "rules": rules}, SpendLimits)
-    set_gateway(customer, spend_limits=limits)
+    set_gateway(customer, spend_limits=limits_of(*rules))
 
 
 def only(*values: str) -> dict[str, Any]:

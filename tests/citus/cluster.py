@@ -118,6 +118,13 @@ class Cluster:
         """The rows of one statement, on a connection of its own; may be called next to a running loop."""
         return in_a_loop(lambda: _fetch(database_url or self.url, [sql]))
 
+    def two_phase_commits(self, url: str) -> list[tuple[int, str]]:
+        """How many each node of this database has begun: it writes a record of each, and removes it when all is well,
+        now and then (citus.recover_2pc_interval)."""
+        count = "'SELECT count(*) FROM pg_dist_transaction'"
+        found = self.query(f"SELECT nodeid, result FROM run_command_on_all_nodes({count}) ORDER BY 1", url)
+        return [tuple(row) for row in found]
+
     def _everywhere(self, statements: Iterable[str], *, database: str = "postgres") -> None:
         """Execute the statements one after another, on all nodes at once."""
         texts = list(statements)

@@ -20,3 +20,13 @@ def cluster_url(cluster: Cluster) -> Iterator[str]:
     url = cluster.distributed()
     yield url
     cluster.drop_database(url)
+
+
+@pytest.fixture
+def kept_transactions(cluster: Cluster) -> Iterator[None]:
+    """The cluster keeps its records of two-phase commits for as long as the test runs."""
+    cluster.query("ALTER SYSTEM SET citus.recover_2pc_interval = -1")
+    cluster.query("SELECT pg_reload_conf()")
+    yield
+    cluster.query("ALTER SYSTEM RESET citus.recover_2pc_interval")
+    cluster.query("SELECT pg_reload_conf()")

@@ -1,0 +1,97 @@
+"""A server with everything switched on that a call can meet: no statement of its calls has more than one task, and
+none of its commits has two phases."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farebox.ledger.lanes import LaneLedger
+from farebox.storage.accounts import add_account
+from farebox.storage.buckets import bucket_numbers
+from tests.calls.kit import differences, set_gateway, spend_rule, until
+from tests.calls.test_policy_limits import add
+from tests.calls.test_spend_rules import limits_of
+from tests.citus.cluster import BUCKETS, Cluster
+from tests.citus.kit import CLOCK, IDS
+from tests.citus.statements import Statements, recorded
+from tests.support import Customer, Farebox, running_farebox
+
+DOLLAR = 10**9
+ATTEMPTS = 10
+BODIES: list[dict[str, Any]] = [{"user": "me"}, {"user": "me", "stream": True}, {"user": "you"}]
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
+    return recorded(monkeypatch)
+
+
+@pytest.fixture
+def farebox(cluster_url: str, statements: Statements, tmp_path: Path) -> Iterator[Farebox]:
+    with running_farebox(tmp_path, database_url=cluster_url, buckets=BUCKETS) as served:
+        yield served
+
+
+def customers(farebox: Farebox) -> list[Customer]:
+    """One in each bucket."""
+    found: dict[int, Customer] = {}
+    database = farebox.services.database
+    while set(found) != set(bucket_numbers(BUCKETS)):
+        name = IDS.account_id()
+        added = partial(add_account, account_id=name, name=name, at=CLOCK.now_ms(), buckets=BUCKETS)
+        bucket = farebox.run(database.write(added)).bucket
+        if bucket not in found:
+            farebox.grant(name, "5")
+            found[bucket] = Customer(farebox, name, farebox.create_token(name))
+    return list(found.values())
+
+
+def equip(customer: Customer) -> None:
+    """A gateway with a cache, budgets of rules and of policies, by token and by user, DLP and a rate limit."""
+    hourly = {"window": 3600, "technique": "sliding", "token": {"mode": "partition"}}
+    rules = limits_of(spend_rule("month", DOLLAR), spend_rule("token", DOLLAR, **hourly))
+    set_gateway(customer, cache_ttl=600, spend_limits=rules, rate_limiting_limit=1000, rate_limiting_interval=60)
+    add(customer, "company", DOLLAR)
+    add(customer, "each", DOLLAR, "daily", actor="user:{user}", condition="user != 'root'")
+
+
+def call(customer: Customer, text: str, body: dict[str, Any], *, skip: bool = False) -> str:
+    """Make a call; what the cache had to do with it. `skip`: nothing."""
+    headers = {"cf-aig-metadata": '{"team": "a"}', "cf-aig-skip-cache": "true" if skip else "false"}
+    response = customer.chat(text, headers=headers, **body)
+    assert response.status_code == 200, response.text
+    status: str = response.headers.get("cf-aig-cache-status", "")
+    return status
+
+
+@pytest.mark.usefixtures("kept_transactions")
+def test_calls_are_of_one_node(cluster: Cluster, cluster_url: str, farebox: Farebox, statements: Statements) -> None:
+    """That a response is stored in the cache is no part of its call: it is a job, some time after it."""
+    everyone = customers(farebox)
+    for customer in everyone:
+        equip(customer)
+    statements.open = True
+    assert {call(customer, "kept", body) for customer in everyone for body in BODIES} == {"MISS"}
+    until(lambda: not farebox.services.tasks.running("cached responses"))
+    ledger = farebox.services.ledger
+    assert isinstance(ledger, LaneLedger)
+    slow = ledger.slow
+
+    def calls() -> bool:
+        """Make some; whether there was no two-phase commit meanwhile: jobs of the server make some now and then."""
+        before = cluster.two_phase_commits(cluster_url)
+        assert {call(customer, "kept", body) for customer in everyone for body in BODIES} == {"HIT"}
+        for customer in everyone:
+            for body in BODIES:
+                call(customer, "not kept", body, skip=True)
+        return cluster.two_phase_commits(cluster_url) == before
+
+    assert any(calls() for _ in range(ATTEMPTS)), "calls make two-phase commits"
+    statements.open = False
+    assert ledger.slow == slow
+    assert any("ledger_batch" in sql for sql in statements.seen)
+    assert {sql: count for sql, count in statements.tasks(cluster_url).items() if count > 1} == {}
+    assert differences(farebox) == []
