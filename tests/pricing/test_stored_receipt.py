@@ -75,7 +75,7 @@ def test_fields_of_the_row_are_not_stored_in_the_receipt() -> None:
 
 
 def test_the_receipt_of_a_refused_call_reads_as_it_was_written() -> None:
-    receipt = Receipt("log", "account", "gateway", "openai", "gpt-4o-mini", "refused", "none", 0)
+    receipt = Receipt("log", "account", "gateway", "openai", "gpt-4o-mini", "refused", "none", 0, cost_nanos="0")
     row = ReceiptRow(b"", "account", "log", "gateway", "openai", "gpt-4o-mini", "refused", 0, 0)
     found = whole(msgspec.structs.replace(row, stored=stored(receipt, row.model, row.cost)))
     assert msgspec.json.encode(found) == msgspec.json.encode(receipt)
