@@ -521,3 +521,27 @@ def test_a_request_that_its_caller_has_signed_passes(customer: Customer, upstrea
         all_headers = {**headers, "cf-aig-authorization": f"Bearer {customer.token}"}
         assert httpx.post(url, json={"messages": MESSAGES}, headers=all_headers).status_code == 200
     assert headers.items() <= upstream.sent[0].headers.items()
+
+
+def test_keys_that_share_the_calls_sign_each_for_itself(farebox: Farebox, upstream: Upstream) -> None:
+    customer = farebox.funded("1")
+    url = f"{customer.api_url}/ai-gateway/gateways/default/provider_configs"
+    for alias in ("one", "two"):
+        secret = json.dumps({"access_key_id": f"AKID{alias.upper()}0123456789", "secret_access_key": SECRET})
+        fields = {"alias": alias, "default_config": alias == "one", "provider_slug": "aws-bedrock", "secret": secret}
+        made = httpx.post(url, json={**fields, "weight": 1}, headers=customer.headers)
+        assert made.status_code == 200, made.text
+
+    def answer(request: Sent) -> dict[str, Any]:
+        refused = "AKIDONE" in request.headers["authorization"]
+        upstream.status = 429 if refused else 200
+        return {"message": "Too many requests"} if refused else converse_body(tokens(1000, 100))
+
+    upstream.response = answer
+    url = f"{customer.gateway_url}/aws-bedrock/bedrock-runtime/{REGION}/model/{NOVA}/converse"
+    with free(customer):
+        for _ in range(24):
+            assert httpx.post(url, json={"messages": MESSAGES}, headers=customer.headers).status_code == 200
+    signed_by = [request.headers["authorization"].partition("Credential=")[2][:7] for request in upstream.sent]
+    assert signed_by.count("AKIDTWO") == 24
+    assert signed_by.count("AKIDONE") == 1, "it rests afterwards"
