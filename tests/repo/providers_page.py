@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from farebox.pricing.compiler import LIST_IDS
-from farebox.providers import aws, azure
+from farebox.providers import aws, azure, google
 from farebox.providers.catalogue import PROVIDERS
 from farebox.providers.provider import FREE, Provider, Route
 
@@ -15,6 +15,9 @@ _NAMES = (
     (azure.RESOURCE, "{resource}"),
     (azure.DEPLOYMENT, "{deployment}"),
     (aws.REGION, "{region}"),
+    (google.PROJECT, "{project}"),
+    (google.LOCATION, "{location}"),
+    (google.MODEL, "{model}"),
     (aws.MODEL, "{model}"),
     (r"models(/[\w.:@-]+(/[\w.:-]+){0,3})?", "models(/{model})?"),
     (r"(models|tunedModels)/[\w.-]+", "models/{model}"),
@@ -81,7 +84,7 @@ def _spellings(route: Route) -> Iterator[str]:
     text = route[1].pattern
     for pattern, name in _NAMES:
         text = text.replace(pattern, name)
-    text = text.replace("(?:", "(").replace("v1(beta|alpha)?", "v1beta")
+    text = text.replace("(?:", "(").replace("v1(beta|alpha)?", "v1beta").replace("v1(beta1)?", "v1")
     for path in _alternatives(text):
         yield f"{route[0]} {path}"
 

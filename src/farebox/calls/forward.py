@@ -13,6 +13,7 @@ from farebox.calls.keys import REFUSED, another, note_use, set_aside
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call, Try
 from farebox.calls.operator_key import checked
+from farebox.calls.request_signature import has_stale_token, with_signature
 from farebox.calls.stages import Admitted, CallContext, Responded
 from farebox.calls.unlisted import with_max_price
 from farebox.calls.unpaid import count_unpaid
@@ -27,7 +28,6 @@ from farebox.errors import (
 )
 from farebox.memfile import Body
 from farebox.providers.outline import edited
-from farebox.providers.signing import signed
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed, UpstreamRequest, UpstreamResponse
 
 PAUSES_MAX_SECONDS = 120.0
@@ -45,7 +45,7 @@ async def reach_provider(stage: Admitted) -> Responded:
     replace. Raises Problem, Interrupted, providers.formats.base.InvalidRequest."""
     context, attempts, call = stage.context, stage.attempts, stage.context.call
     request = UpstreamRequest(call.method, call.url, call.headers, _body(stage), Sending(), call.sent_head)
-    attempt, unsent_retries, paused = 1, 1, 0.0
+    attempt, unsent_retries, fresh_tokens, paused = 1, 1, 1, 0.0
     send = _send
     if call.gateway.otel is not None:
         attempts.tries, send = [], _noted
@@ -53,7 +53,12 @@ async def reach_provider(stage: Admitted) -> Responded:
         last = attempt >= call.attempts_max or paused + _pause_seconds(call, attempt) > PAUSES_MAX_SECONDS
         try:
             signing = call.signing if attempts.key is None else attempts.key.signing
-            response = await send(stage, request if signing is None else await signed(request, signing))
+            ready = request if signing is None else await with_signature(context, request, signing)
+            response = await send(stage, ready)
+            if response.status == 401 and fresh_tokens and has_stale_token(context, ready, signing):
+                fresh_tokens -= 1
+                await response.close()
+                continue
         except UpstreamFailed as failure:
             if not failure.sent and not failure.timeout and unsent_retries:
                 unsent_retries -= 1  # nothing reached the provider: once more can do no harm

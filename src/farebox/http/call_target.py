@@ -61,7 +61,11 @@ class Target(msgspec.Struct, frozen=True):
             return "run"
         if self.slug in ("aws-bedrock", "bedrock") and "/model/" in self.path:
             return "bedrock"
-        if self.slug == "anthropic" or self.path.endswith(("messages", "messages/count_tokens")):
+        if (
+            self.slug == "anthropic"
+            or "publishers/anthropic/" in self.path
+            or self.path.endswith(("messages", "messages/count_tokens"))
+        ):
             return "anthropic"
         if self.slug in ("google-ai-studio", "google") or ("models/" in self.path and ":" in self.path):
             return "google"

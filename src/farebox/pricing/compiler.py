@@ -55,6 +55,7 @@ LIST_IDS: Mapping[str, str] = MappingProxyType(
         "workers-ai": "cloudflare",
         "azure-openai": "azure",
         "aws-bedrock": "aws",
+        "google-vertex-ai": "google",
     }
 )
 """Farebox's provider slug → the provider's id in the price list."""

@@ -4,7 +4,7 @@ which models its deployments are, and what is signed with. A list of such object
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
@@ -30,6 +30,33 @@ class AwsKeys(msgspec.Struct, frozen=True):
         return "AwsKeys()"
 
 
+class GoogleAccount(msgspec.Struct, frozen=True):
+    """A service account at Google, which signs for its tokens."""
+
+    email: str
+    private_key: str
+    key_id: str
+
+    def __repr__(self) -> str:
+        return "GoogleAccount()"
+
+
+class EntraApp(msgspec.Struct, frozen=True):
+    """An application at Microsoft Entra, which asks for its tokens with its secret."""
+
+    tenant_id: str
+    client_id: str
+    client_secret: str
+
+    def __repr__(self) -> str:
+        return "EntraApp()"
+
+
+TokenSource: TypeAlias = GoogleAccount | EntraApp
+"""What a token is asked for with."""
+Signer: TypeAlias = AwsKeys | TokenSource
+
+
 class Credential(msgspec.Struct, frozen=True):
     """One key."""
 
@@ -43,8 +70,8 @@ class Credential(msgspec.Struct, frozen=True):
     """Whether the word goes into `authorization` wherever the provider expects its key otherwise."""
     secrets: tuple[str, ...] = ()
     """What no response may tell."""
-    signer: AwsKeys | None = None
-    """What each request is signed with."""
+    signer: Signer | None = None
+    """What each request is signed with, or has its token by."""
 
     def __repr__(self) -> str:
         return f"Credential(places={dict(self.places)!r})"

@@ -26,6 +26,7 @@ class KeyProblem(NamedTuple):
 _KEY: Final = frozenset(
     [
         "access_terminated",
+        "access_token_expired",
         "account_deactivated",
         "account_state_invalid",
         "api_key_expired",

@@ -1,17 +1,19 @@
-"""Requests that are signed, each for itself, by the libraries of those who check the signatures."""
+"""Requests that are signed, each for itself, by the libraries of those who check the signatures; or that carry a token
+which is valid for an hour."""
 
 import asyncio
 import hashlib
 import importlib
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 from msgspec.structs import replace
 
 from farebox.memfile import whole
-from farebox.providers.credential import AwsKeys
+from farebox.providers.credential import AwsKeys, Signer, TokenSource
+from farebox.providers.tokens import Tokens
 from farebox.providers.upstream import SentHead, UpstreamRequest
 
 _AT_ONCE: Final = 256 * 2**10
@@ -27,19 +29,32 @@ class AwsSigning(msgspec.Struct, frozen=True):
     service: str
 
 
-Signing = AwsSigning
+class TokenSigning(msgspec.Struct, frozen=True):
+    """Where the token of a request comes from."""
+
+    source: TokenSource
 
 
-def signing_of(signer: AwsKeys | None, fields: Mapping[str, str]) -> Signing | None:
+Signing: TypeAlias = AwsSigning | TokenSigning
+
+
+def signing_of(signer: Signer | None, fields: Mapping[str, str]) -> Signing | None:
     """How requests to this place are signed; None if they are not."""
     if signer is None:
         return None
+    if not isinstance(signer, AwsKeys):
+        return TokenSigning(signer)
     service = fields.get("service", "bedrock")
     return AwsSigning(signer, fields.get("region", ""), "bedrock" if service == "bedrock-runtime" else service)
 
 
-async def signed(request: UpstreamRequest, signing: Signing) -> UpstreamRequest:
-    """The request with its signature, which is valid for some minutes."""
+async def signed(request: UpstreamRequest, signing: Signing, tokens: Tokens) -> UpstreamRequest:
+    """The request with its signature, which is valid for some minutes, or its token. Raises TokenRefused,
+    UpstreamFailed."""
+    if isinstance(signing, TokenSigning):
+        others = [(name, value) for name, value in request.headers if name != "authorization"]
+        token = await tokens.of(signing.source)
+        return replace(request, headers=[*others, ("authorization", f"Bearer {token}")], head=SentHead())
     if len(request.body) <= _AT_ONCE and _SIGNER in sys.modules:
         return _signed(request, signing)
     return await asyncio.to_thread(_signed, request, signing)  # the first loads botocore

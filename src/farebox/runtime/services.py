@@ -25,6 +25,7 @@ from farebox.pricing.learned import Learned
 from farebox.pricing.unseen import Rules
 from farebox.providers.capabilities import Candidate
 from farebox.providers.reading import Refused
+from farebox.providers.tokens import Tokens
 from farebox.providers.upstream import Upstream
 from farebox.runtime.classifier import Classifier
 from farebox.runtime.configuration import Configuration
@@ -66,6 +67,8 @@ class Services:
     """Name of this run of the process: the owner of the holds it creates."""
     readiness: Readiness = field(init=False)
     """Whether calls can be served."""
+    tokens: Tokens = field(init=False)
+    """Access tokens of clouds."""
     response_cache: ResponseCache = field(init=False)
     """Responses that gateways may give again."""
     shared_cache: ResponseStore | None = None
@@ -120,6 +123,7 @@ class Services:
     """Counts the calls of gateways that have a rate limit; on PostgreSQL together with the other processes."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", Tokens(self.upstream, self.clock))
         object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
         object.__setattr__(
             self, "response_cache", ResponseCache(self.database, self.tasks, self.settings, self.shared_cache)

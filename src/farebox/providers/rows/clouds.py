@@ -3,16 +3,19 @@
 import re
 from typing import Final
 
-from farebox.providers import aws, azure
+from farebox.providers import aws, azure, google
+from farebox.providers.formats.anthropic_messages import AnthropicMessages
 from farebox.providers.formats.base import WireFormat
 from farebox.providers.formats.bedrock_converse import BedrockConverse
 from farebox.providers.formats.bedrock_invoke import BedrockInvoke
+from farebox.providers.formats.google_generate import GoogleGenerate
 from farebox.providers.formats.named_by_path import NamedByPath
 from farebox.providers.formats.openai_audio import OpenAISpeech, OpenAITranscript
-from farebox.providers.formats.openai_chat import OpenAIChat
+from farebox.providers.formats.openai_chat import MISTRAL, OpenAIChat
 from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
 from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
+from farebox.providers.formats.vertex_predict import VertexPredict
 from farebox.providers.provider import FREE, Provider, Route, get, move, post
 
 _RESOURCE, _DEPLOYMENT = azure.RESOURCE, azure.DEPLOYMENT
@@ -40,6 +43,31 @@ def _azure_routes() -> tuple[Route, ...]:
 
 _BEDROCK: Final = rf"bedrock-runtime/{aws.REGION}/"
 _MANTLE: Final = rf"bedrock-mantle/{aws.REGION}/"
+
+_VERTEX: Final = rf"v1(?:beta1)?/projects/{google.PROJECT}/locations/{google.LOCATION}/"
+_EXPRESS: Final = r"v1(?:beta1)?/"
+_OF_PATH: Final = re.compile(rf"/models/(?P<model>{google.MODEL}):(?:(?P<stream>streamRawPredict)|rawPredict)$")
+
+
+def _raw(maker: str, wire: WireFormat) -> Route:
+    """A maker's own form on Vertex AI, with the model in the path."""
+    named = NamedByPath(wire, _OF_PATH)
+    return post(rf"{_VERTEX}publishers/{maker}/models/{google.MODEL}:(?:rawPredict|streamRawPredict)", named)
+
+
+def _vertex_routes() -> tuple[Route, ...]:
+    models = rf"publishers/google/models/{google.MODEL}"
+    return (
+        post(rf"(?:{_VERTEX}|{_EXPRESS}){models}:(?:generateContent|streamGenerateContent)", GoogleGenerate()),
+        post(rf"(?:{_VERTEX}|{_EXPRESS}){models}:countTokens", FREE),
+        post(rf"{_VERTEX}{models}:predict", VertexPredict()),
+        post(rf"{_VERTEX}publishers/anthropic/models/count-tokens:rawPredict", FREE),
+        _raw("anthropic", AnthropicMessages()),
+        _raw("mistralai", OpenAIChat(reading=MISTRAL, opt_in=False, new_limit=False)),
+        _raw("meta", OpenAIChat(total_counts=True)),
+        post(rf"{_VERTEX}endpoints/openapi/chat/completions", OpenAIChat(total_counts=True, prefix="google/")),
+    )
+
 
 CLOUDS: Final = (
     Provider(
@@ -83,5 +111,22 @@ CLOUDS: Final = (
         hosts=aws.hosts,
         encoded=re.compile(r"model/(?P<model>.+)/[a-z-]+$"),
         keys=aws.keys_of,
+    ),
+    Provider(
+        "google-vertex-ai",
+        "Google Vertex AI",
+        "https://{host}",
+        _vertex_routes(),
+        key_header="x-goog-api-key",
+        chat_path=None,
+        aliases=("vertex-ai",),
+        place=re.compile(
+            r"v1(?:beta1)?/(?:"
+            rf"projects/(?P<project>{google.PROJECT})/locations/(?P<location>{google.LOCATION})/|publishers/google/)"
+        ),
+        place_example="google-vertex-ai/v1/projects/{project}/locations/{location}/publishers/…",
+        hosts=google.hosts,
+        keys=google.keys_of,
+        bound=("project",),
     ),
 )

@@ -1,0 +1,134 @@
+"""Access tokens of clouds, which are asked for with a longer-lived key: kept, and renewed ahead of their end.
+
+One request is under way for a key at a time. While a token is still valid its renewal holds nobody up.
+"""
+
+import asyncio
+from collections import OrderedDict
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from farebox.clock import Clock
+from farebox.providers.credential import EntraApp, GoogleAccount, TokenSource
+from farebox.providers.upstream import Upstream, UpstreamFailed, UpstreamRequest
+
+SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
+GOOGLE_URL: Final = "https://oauth2.googleapis.com/token"
+ENTRA_URL: Final = "https://login.microsoftonline.com"
+_ENTRA_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
+_LIFE_SECONDS: Final = 3_600
+_AHEAD_MS: Final = 10 * 60_000
+"""A token is renewed so long before its end."""
+_LEAST_MS: Final = 60_000
+"""One that is valid for less is not used: a request may take that long to arrive."""
+_TOKENS_MAX: Final = 1_024
+_ANSWER_MAX: Final = 64 * 2**10
+_SECONDS: Final = 10.0
+
+
+class TokenRefused(Exception):
+    """There is no token. The message says why; it has nothing of the key."""
+
+
+class _Token(msgspec.Struct, frozen=True):
+    text: str
+    ends_ms: int
+
+
+class Tokens:
+    """The tokens of this process."""
+
+    def __init__(self, upstream: Upstream, clock: Clock) -> None:
+        self._upstream = upstream
+        self._clock = clock
+        self._kept: OrderedDict[TokenSource, _Token] = OrderedDict()
+        self._asking: dict[TokenSource, asyncio.Task[_Token]] = {}
+        self.google_url = GOOGLE_URL
+        self.entra_url = ENTRA_URL
+
+    async def of(self, source: TokenSource) -> str:
+        """A valid token. Raises TokenRefused, UpstreamFailed."""
+        kept, now = self._kept.get(source), self._clock.now_ms()
+        if kept is not None and now < kept.ends_ms - _LEAST_MS:
+            self._kept.move_to_end(source)
+            if now >= kept.ends_ms - _AHEAD_MS:
+                self._renew(source)
+            return kept.text
+        return (await asyncio.shield(self._renew(source))).text
+
+    def forget(self, source: TokenSource, text: str) -> None:
+        """This token was not accepted."""
+        kept = self._kept.get(source)
+        if kept is not None and kept.text == text:
+            del self._kept[source]
+
+    def _renew(self, source: TokenSource) -> "asyncio.Task[_Token]":
+        task = self._asking.get(source)
+        if task is None:
+            task = self._asking[source] = asyncio.create_task(self._ask(source))
+            task.add_done_callback(lambda done: self._asked(source, done))
+        return task
+
+    def _asked(self, source: TokenSource, done: "asyncio.Task[_Token]") -> None:
+        del self._asking[source]
+        if done.cancelled() or done.exception() is not None:
+            return  # whoever waits hears of it; a renewal ahead of the end is tried again
+        self._kept[source] = done.result()
+        while len(self._kept) > _TOKENS_MAX:
+            self._kept.popitem(last=False)
+
+    async def _ask(self, source: TokenSource) -> _Token:
+        """Raises TokenRefused, UpstreamFailed."""
+        url, form = await self._request(source)
+        headers = [("content-type", "application/x-www-form-urlencoded"), ("accept-encoding", "identity")]
+        try:
+            async with asyncio.timeout(_SECONDS):
+                body = urlencode(form).encode()
+                response = await self._upstream.send(UpstreamRequest("POST", url, headers, body))
+                try:
+                    data = bytearray()
+                    while len(data) <= _ANSWER_MAX and (piece := await response.chunk()) is not None:
+                        data += piece
+                finally:
+                    await response.close()
+        except TimeoutError as error:
+            raise UpstreamFailed("the tokens' server did not answer", sent=False, cause="timeout_connect") from error
+        return self._read(response.status, bytes(data))
+
+    def _read(self, status: int, data: bytes) -> _Token:
+        try:
+            found = msgspec.json.decode(data, type=dict[str, Any])
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            found = {}
+        text, seconds = found.get("access_token"), found.get("expires_in", _LIFE_SECONDS)
+        usable = isinstance(text, str) and text.isascii() and text.isprintable() and " " not in text
+        if status != 200 or not usable or not isinstance(text, str):
+            said = ": ".join(str(found[name])[:300] for name in ("error", "error_description") if found.get(name))
+            raise TokenRefused(said or f"the tokens' server answered {status}")
+        life = seconds if isinstance(seconds, int) and 0 < seconds <= 24 * 3_600 else _LIFE_SECONDS
+        return _Token(text, self._clock.now_ms() + life * 1000)
+
+    async def _request(self, source: TokenSource) -> tuple[str, dict[str, str]]:
+        """URL and form by which a token is asked for. Raises TokenRefused."""
+        if isinstance(source, EntraApp):
+            url = f"{self.entra_url}/{quote(source.tenant_id, safe='')}/oauth2/v2.0/token"
+            form = {"grant_type": "client_credentials", "client_id": source.client_id, "scope": _ENTRA_SCOPE}
+            return url, {**form, "client_secret": source.client_secret}
+        now = self._clock.now_ms() // 1000
+        claims = {"iss": source.email, "scope": SCOPE, "aud": self.google_url, "iat": now, "exp": now + _LIFE_SECONDS}
+        try:
+            assertion = await asyncio.to_thread(_asserted, source, claims)
+        except ValueError as error:
+            raise TokenRefused("the private key cannot be read") from error
+        return self.google_url, {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
+
+
+def _asserted(account: GoogleAccount, claims: dict[str, object]) -> str:
+    """What a service account signs, by google-auth. Raises ValueError."""
+    from google.auth import crypt, jwt  # on this thread: it takes a while
+
+    signer = crypt.RSASigner.from_string(account.private_key, account.key_id or None)
+    encoded: bytes = jwt.encode(signer, claims)
+    return encoded.decode()

@@ -1,0 +1,334 @@
+"""Google Vertex AI, driven by google-genai in its Vertex mode and by Anthropic's SDK for it, with a service account
+whose tokens a scripted server gives."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from farebox.clock import Clock
+from tests.calls.kit import set_provider
+from tests.calls.upstream import Sent, Upstream
+from tests.clouds.kit import charged, free
+from tests.engines import ON_BOTH_ENGINES
+from tests.sdks import anthropic, genai
+from tests.support import Customer, Farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+EMAIL = "farebox@acme-prod.iam.gserviceaccount.com"
+KEY = rsa.generate_private_key(65537, 2048)
+PEM = KEY.private_bytes(
+    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+).decode()
+USAGE = {"promptTokenCount": 1000, "candidatesTokenCount": 100, "totalTokenCount": 1100}
+PART = {"content": {"role": "model", "parts": [{"text": "Good day."}]}, "finishReason": "STOP", "index": 0}
+GEMINI = {"candidates": [PART], "usageMetadata": USAGE, "modelVersion": "gemini-2.5-flash"}
+GEMINI_NANOS = 1000 * 300 + 100 * 2_500
+CLAUDE = {
+    "id": "m",
+    "type": "message",
+    "role": "assistant",
+    "model": "claude-haiku-4-5-20251001",
+    "content": [{"type": "text", "text": "Good day."}],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 1000, "output_tokens": 100},
+}
+LONG = "Hello there " * 500
+ASK = {"contents": [{"role": "user", "parts": [{"text": LONG}]}], "generationConfig": {"maxOutputTokens": 200}}
+PATH = "v1/projects/acme-prod/locations/europe-west4/publishers/google/models/gemini-2.5-flash"
+
+
+class Google:
+    """The upstream and Google's server of tokens in one."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.issued = 0
+        self.refusal: dict[str, str] = {}
+        self.stale: set[str] = set()
+        self.answer: Any = GEMINI
+        upstream.response = self.respond
+
+    def respond(self, sent: Sent) -> Any:
+        self.upstream.status = 200
+        if sent.path == "/token":
+            return self.token(sent)
+        if sent.headers.get("authorization", "").removeprefix("Bearer ") in self.stale:
+            self.upstream.status = 401
+            return {"error": {"code": 401, "status": "UNAUTHENTICATED", "message": "invalid credentials"}}
+        return self.answer
+
+    def token(self, sent: Sent) -> Any:
+        form = parse_qs(sent.body.decode())
+        head, claims, signature = form["assertion"][0].split(".")
+        padded = [base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in (claims, signature)]
+        KEY.public_key().verify(padded[1], f"{head}.{claims}".encode(), padding.PKCS1v15(), hashes.SHA256())
+        said = json.loads(padded[0])
+        assert said["iss"] == EMAIL
+        assert said["exp"] - said["iat"] == 3600
+        if self.refusal:
+            self.upstream.status = 400
+            return self.refusal
+        self.issued += 1
+        return {"access_token": f"ya29.token-{self.issued}", "expires_in": 3599, "token_type": "Bearer"}
+
+    @property
+    def calls(self) -> list[Sent]:
+        return [sent for sent in self.upstream.sent if sent.path != "/token"]
+
+
+def account(**more: Any) -> str:
+    fields = {"type": "service_account", "project_id": "acme-prod", "private_key_id": "key-id-0123456789"}
+    fields |= {"private_key": PEM, "client_email": EMAIL, "token_uri": "http://127.0.0.1:1/not-asked"}
+    return json.dumps({**fields, **more}, indent=2)
+
+
+@pytest.fixture
+def google(farebox: Farebox, upstream: Upstream) -> Google:
+    """Afresh, without a token."""
+    tokens = farebox.services.tokens
+    tokens.google_url = f"{upstream.url}/token"
+    tokens._kept.clear()
+    return Google(upstream)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _vertex(farebox: Farebox, upstream: Upstream) -> None:
+    keys = [json.loads(account()), {"api_key": "express-key-of-the-operator"}]
+    set_provider(farebox, "google-vertex-ai", base_url=upstream.url + "/at/{host}", api_key=json.dumps(keys))
+
+
+@pytest.fixture(scope="module")
+def customer(farebox: Farebox) -> Customer:
+    return farebox.funded("50")
+
+
+def post(customer: Customer, path: str, body: Any, **headers: str) -> httpx.Response:
+    url = f"{customer.gateway_url}/google-vertex-ai/{path}"
+    return httpx.post(url, json=body, headers={**customer.headers, **headers}, timeout=30)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("location", "host"),
+    [
+        ("europe-west4", "europe-west4-aiplatform.googleapis.com"),
+        ("global", "aiplatform.googleapis.com"),
+        ("eu", "aiplatform.eu.rep.googleapis.com"),
+    ],
+)
+def test_google_genai(customer: Customer, google: Google, location: str, host: str, stream: bool) -> None:
+    from google.oauth2.credentials import Credentials
+
+    google.answer = b"data: " + json.dumps(GEMINI).encode() + b"\r\n\r\n" if stream else GEMINI
+    client = genai.Client(
+        vertexai=True,
+        project="acme-prod",
+        location=location,
+        credentials=Credentials(token=customer.token),  # type: ignore[no-untyped-call]
+        http_options={"base_url": f"{customer.gateway_url}/google-vertex-ai", "api_version": "v1"},
+    )
+    asked: dict[str, Any] = {"model": "gemini-2.5-flash", "contents": LONG, "config": {"max_output_tokens": 200}}
+    with charged(customer) as cost:
+        if stream:
+            text = "".join(part.text or "" for part in client.models.generate_content_stream(**asked))
+        else:
+            text = client.models.generate_content(**asked).text or ""
+    client.close()
+    assert text == "Good day."
+    assert cost.nanos == GEMINI_NANOS
+    (sent,) = google.calls
+    assert sent.path.startswith(f"/at/{host}/v1/projects/acme-prod/locations/{location}/publishers/google/models/")
+    assert sent.headers["authorization"] == "Bearer ya29.token-1"
+    assert "x-goog-api-key" not in sent.headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_anthropic_on_vertex(customer: Customer, google: Google, stream: bool) -> None:
+    start = {**CLAUDE, "content": [], "usage": {"input_tokens": 1000, "output_tokens": 1}}
+    events: list[Any] = [
+        {"type": "message_start", "message": start},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Good day."}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 100}},
+        {"type": "message_stop"},
+    ]
+    framed = b"".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events)
+    google.answer = framed if stream else CLAUDE
+    client = anthropic.AnthropicVertex(
+        base_url=f"{customer.gateway_url}/google-vertex-ai/v1",
+        project_id="acme-prod",
+        region="global",
+        access_token=customer.token,
+        max_retries=0,
+    )
+    asked: dict[str, Any] = {"model": "claude-haiku-4-5@20251001", "max_tokens": 200}
+    asked |= {"messages": [{"role": "user", "content": LONG}]}
+    with client, charged(customer) as cost:
+        if stream:
+            with client.messages.stream(**asked) as found:
+                assert found.get_final_text() == "Good day."
+        else:
+            assert client.messages.create(**asked).content[0].text == "Good day."
+    assert cost.nanos == 1000 * 1_000 + 100 * 5_000
+    (sent,) = google.calls
+    method = "streamRawPredict" if stream else "rawPredict"
+    assert sent.path.endswith(f"/publishers/anthropic/models/claude-haiku-4-5@20251001:{method}")
+    assert "model" not in sent.json()
+
+
+def test_embeddings(customer: Customer, google: Google) -> None:
+    google.answer = {
+        "predictions": [{"embeddings": {"values": [0.5], "statistics": {"token_count": n}}} for n in (600, 400)]
+    }
+    path = PATH.replace("gemini-2.5-flash", "gemini-embedding-001") + ":predict"
+    with charged(customer) as cost:
+        response = post(customer, path, {"instances": [{"content": LONG}, {"content": LONG}]})
+    assert response.status_code == 200, response.text
+    assert cost.nanos == 1000 * 150
+
+
+def test_express_mode(customer: Customer, google: Google) -> None:
+    with charged(customer) as cost:
+        response = post(customer, "v1/publishers/google/models/gemini-2.5-flash:generateContent", ASK)
+    assert response.status_code == 200, response.text
+    assert cost.nanos == GEMINI_NANOS
+    (sent,) = google.calls
+    assert sent.path == "/at/aiplatform.googleapis.com/v1/publishers/google/models/gemini-2.5-flash:generateContent"
+    assert sent.headers["x-goog-api-key"] == "express-key-of-the-operator"
+    assert not google.issued
+
+
+def test_a_token_is_kept_and_renewed_ahead_of_its_end(
+    farebox: Farebox, customer: Customer, google: Google, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        with charged(customer):
+            assert post(customer, f"{PATH}:generateContent", ASK).status_code == 200
+    assert google.issued == 1
+    clock, later = farebox.services.tokens._clock, 51 * 60_000
+    monkeypatch.setattr(farebox.services.tokens, "_clock", _Later(clock, later))
+    with charged(customer):
+        assert post(customer, f"{PATH}:generateContent", ASK).status_code == 200
+    assert google.calls[-1].headers["authorization"] == "Bearer ya29.token-1", "it is valid still, and nobody waits"
+    with charged(customer):
+        assert post(customer, f"{PATH}:generateContent", ASK).status_code == 200
+    monkeypatch.setattr(farebox.services.tokens, "_clock", _Later(clock, later + 10 * 60_000))
+    with charged(customer):
+        assert post(customer, f"{PATH}:generateContent", ASK).status_code == 200
+    assert google.issued == 2
+    assert google.calls[-1].headers["authorization"] == "Bearer ya29.token-2"
+
+
+class _Later:
+    def __init__(self, clock: Clock, more: int) -> None:
+        self._clock = clock
+        self._more = more
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms() + self._more
+
+
+def test_a_token_that_is_not_accepted_any_more_is_replaced_once(customer: Customer, google: Google) -> None:
+    google.stale = {"ya29.token-1"}
+    with charged(customer) as cost:
+        assert post(customer, f"{PATH}:generateContent", ASK).status_code == 200
+    assert cost.nanos == GEMINI_NANOS
+    google.stale = {f"ya29.token-{number}" for number in range(10)}
+    with free(customer):
+        response = post(customer, f"{PATH}:generateContent", ASK)
+    assert response.status_code == 503, "the operator's trouble"
+    assert google.issued == 3
+
+
+def test_a_clock_that_is_wrong_is_told_by_google(customer: Customer, google: Google) -> None:
+    words = "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe."
+    google.refusal = {"error": "invalid_grant", "error_description": words}
+    with free(customer):
+        response = post(customer, f"{PATH}:generateContent", ASK)
+    assert response.status_code == 503
+    assert "Nothing was charged" in response.json()["error"]["message"]
+    assert not google.calls
+
+
+def test_a_server_of_tokens_that_is_away(farebox: Farebox, customer: Customer, google: Google) -> None:
+    farebox.services.tokens.google_url = "http://127.0.0.1:1/token"
+    with free(customer):
+        response = post(customer, f"{PATH}:generateContent", ASK)
+    assert response.status_code == 502
+    assert "could not be reached" in response.json()["error"]["message"]
+    assert not google.calls
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        PATH.replace("acme-prod", "someone-else"),
+        PATH.replace("europe-west4", "evil.example%2f"),
+        PATH.replace("europe-west4", "evil.example"),
+        PATH.replace("europe-west4", "EVIL"),
+        "v1/models/gemini-2.5-flash",
+    ],
+)
+def test_a_place_that_the_operators_key_is_not_for(customer: Customer, google: Google, path: str) -> None:
+    with free(customer):
+        response = post(customer, f"{path}:generateContent", ASK)
+    assert response.status_code in (400, 403, 424), response.text
+    assert not google.upstream.sent
+
+
+def test_an_account_stores_its_own(farebox: Farebox, google: Google) -> None:
+    customer = farebox.funded("1")
+    url = f"{customer.api_url}/ai-gateway/gateways/default/provider_configs"
+    fields = {"alias": "default", "default_config": True, "provider_slug": "google-vertex-ai"}
+    executable = {"type": "external_account", "credential_source": {"executable": {"command": "/bin/true"}}}
+    refused = httpx.post(url, json={**fields, "secret": json.dumps(executable)}, headers=customer.headers)
+    assert refused.status_code == 400, "what is run or asked elsewhere is no key"
+    mine = account(project_id="mine-123456")
+    stored = httpx.post(url, json={**fields, "secret": mine}, headers=customer.headers)
+    assert stored.status_code == 200, stored.text
+    path = PATH.replace("acme-prod", "mine-123456")
+    with free(customer):
+        assert post(customer, f"{path}:generateContent", ASK).status_code == 200
+    google.upstream.sent.clear()
+    google.refusal = {"error": "invalid_grant", "error_description": "Invalid grant: account not found"}
+    farebox.services.tokens._kept.clear()
+    with free(customer):
+        response = post(customer, f"{path}:generateContent", ASK)
+    assert "invalid_grant: Invalid grant: account not found" in response.text
+    assert "PRIVATE KEY" not in response.text
+
+
+def test_an_application_of_entra(farebox: Farebox, upstream: Upstream) -> None:
+    app = {"tenant_id": "tenant.example.com", "client_id": "app-1", "client_secret": "s3cret~of~the~app"}
+    key = json.dumps({"resource": "acme", **app})
+    set_provider(farebox, "azure-openai", base_url=upstream.url + "/at/{resource}", api_key=key)
+    farebox.services.tokens.entra_url = upstream.url
+    customer = farebox.funded("1")
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Good day."}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+
+    def respond(sent: Sent) -> Any:
+        if sent.path == "/tenant.example.com/oauth2/v2.0/token":
+            form = {name: values[0] for name, values in parse_qs(sent.body.decode()).items()}
+            assert (form["client_id"], form["client_secret"]) == ("app-1", "s3cret~of~the~app")
+            return {"access_token": "eyJ0.entra", "expires_in": 3599}
+        return {"object": "chat.completion", "model": "gpt-4o", "choices": [choice], "usage": usage}
+
+    upstream.response = respond
+    with charged(customer) as cost:
+        url = f"{customer.gateway_url}/azure-openai/acme/gpt-4o/chat/completions?api-version=1"
+        body = {"messages": [{"role": "user", "content": LONG}], "max_tokens": 200}
+        assert httpx.post(url, json=body, headers=customer.headers).status_code == 200
+    assert cost.nanos == 1000 * 2_500 + 100 * 10_000
+    assert upstream.sent[-1].headers["authorization"] == "Bearer eyJ0.entra"
+    assert "api-key" not in upstream.sent[-1].headers
