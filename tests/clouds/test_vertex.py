@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from farebox.clock import Clock
-from tests.calls.kit import set_provider
+from tests.calls.kit import set_provider, until
 from tests.calls.upstream import Sent, Upstream
 from tests.clouds.kit import charged, free
 from tests.engines import ON_BOTH_ENGINES
@@ -220,8 +220,7 @@ def test_a_token_is_kept_and_renewed_ahead_of_its_end(
     with charged(customer):
         assert post(customer, f"{PATH}:generateContent", ASK).status_code == 200
     assert google.calls[-1].headers["authorization"] == "Bearer ya29.token-1", "it is valid still, and nobody waits"
-    with charged(customer):
-        assert post(customer, f"{PATH}:generateContent", ASK).status_code == 200
+    until(lambda: google.issued == 2, "the renewal")
     monkeypatch.setattr(farebox.services.tokens, "_clock", _Later(clock, later + 10 * 60_000))
     with charged(customer):
         assert post(customer, f"{PATH}:generateContent", ASK).status_code == 200

@@ -13,8 +13,9 @@ from tests.long import times
 
 from farebox.pricing.ceilings import output_ceiling
 from farebox.pricing.charge import charge_of, cost_of
-from farebox.pricing.compiler import LIST_IDS, PriceList
+from farebox.pricing.compiler import PriceList
 from farebox.pricing.estimate import affordable_output, estimate
+from farebox.pricing.list_ids import LIST_IDS
 from farebox.pricing.media import image_tokens
 from farebox.pricing.model import Demand, ImageInput, Markup, ModelPrice, Unseen
 from farebox.pricing.pricebook import OwnPrice, PriceBook

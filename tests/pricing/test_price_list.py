@@ -25,7 +25,8 @@ from genai_prices.types import (
 from genai_prices.types import ModelPrice as ListedPrice
 
 from farebox.pricing.charge import cost_of
-from farebox.pricing.compiler import LIST_IDS, PriceList
+from farebox.pricing.compiler import PriceList
+from farebox.pricing.list_ids import LIST_IDS
 from farebox.pricing.model import ModelPrice
 from farebox.pricing.rates import UNITS, InvalidPrice, compile_rates
 from farebox.pricing.supplement import Supplement, shipped

@@ -7,7 +7,8 @@ import pytest
 
 from farebox.pricing.bill import combined, highest_ratio, scaled, stated_cost, with_fee
 from farebox.pricing.charge import charge_of, cost_of
-from farebox.pricing.compiler import LIST_IDS, PriceList
+from farebox.pricing.compiler import PriceList
+from farebox.pricing.list_ids import LIST_IDS
 from farebox.pricing.model import Markup, ModelPrice
 from farebox.pricing.pricebook import OwnPrice, PriceBook
 from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped

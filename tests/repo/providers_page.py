@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from farebox.pricing.compiler import LIST_IDS
+from farebox.pricing.list_ids import LIST_IDS
 from farebox.providers import aws, azure, google
 from farebox.providers.catalogue import PROVIDERS
 from farebox.providers.provider import FREE, Provider, Route

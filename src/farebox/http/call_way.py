@@ -56,6 +56,8 @@ def way_of(services: Services, request: ProxyRequest, access: ProviderAccess, me
     if "." in path and _leads_up(path):
         raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads out of where the provider's API is.")
     payer = payer_of(services, access, request.own, request.gateway, request.headers, own_key=request.own_key)
+    if payer.own and access.provider.local:
+        raise Problem(INVALID_REQUEST, f"{access.provider.name} is the operator's own: it takes no keys of others.")
     if not payer.own:
         _check_metered(request, access, metering, path)
     try:

@@ -289,6 +289,8 @@ def set_provider(
         url = default_url if before is None else before.base_url
     else:
         url = _checked_url(base_url)
+    if not url:
+        raise Refused(f"{slug} is a server of your own: give --base-url, such as http://127.0.0.1:11434/v1")
     if "{account}" in url:
         raise Refused(f"{slug} has a URL of your own: give --base-url {url} with your account id in it")
     if api_key is None:

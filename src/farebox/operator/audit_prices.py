@@ -7,7 +7,8 @@ from statistics import median
 from typing import Final
 
 from farebox.money import NANOS_PER_USD
-from farebox.pricing.compiler import LIST_IDS, PriceList
+from farebox.pricing.compiler import PriceList
+from farebox.pricing.list_ids import LIST_IDS
 from farebox.pricing.litellm_map import LiteLLMMap
 from farebox.pricing.model import ModelPrice
 from farebox.pricing.pricebook import PriceBook

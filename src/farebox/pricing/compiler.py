@@ -19,6 +19,7 @@ from genai_prices.types import ModelInfo, Provider, StartDateConstraint, TimeOfD
 from genai_prices.types import ModelPrice as ListedPrice
 
 from farebox.calendar import DAY_MS
+from farebox.pricing.list_ids import LIST_IDS
 from farebox.pricing.model import ModelPrice
 from farebox.pricing.rates import UNITS, Price, ancestors, compile_rates
 from farebox.pricing.supplement import (
@@ -38,27 +39,6 @@ STANDARD = frozenset(
     {"", "default", "standard", "standard_only", "auto", "on_demand", "global", "not_available", "unspecified"}
 )
 """Values of these fields that mean the standard price."""
-
-LIST_IDS: Mapping[str, str] = MappingProxyType(
-    {
-        "openai": "openai",
-        "anthropic": "anthropic",
-        "google-ai-studio": "google",
-        "groq": "groq",
-        "mistral": "mistral",
-        "deepseek": "deepseek",
-        "grok": "x-ai",
-        "cerebras": "cerebras",
-        "perplexity-ai": "perplexity",
-        "openrouter": "openrouter",
-        "cohere": "cohere",
-        "workers-ai": "cloudflare",
-        "azure-openai": "azure",
-        "aws-bedrock": "aws",
-        "google-vertex-ai": "google",
-    }
-)
-"""Farebox's provider slug → the provider's id in the price list."""
 
 MODEL_REF_MAX = 256
 """Maximum characters of a model name; a longer one is not a model's, and is not cached."""
@@ -134,6 +114,9 @@ class PriceList:
 
     def _match(self, provider: str, model: str) -> "_ListedModel | None":
         name = model.removeprefix("models/") if provider == "google-ai-studio" else model
+        if provider == "huggingface":
+            name, _, whose = name.rpartition(":")
+            return self._find_model(f"{provider}:{whose}", name) if name else None
         found = self._find_model(provider, name)
         if found is None and provider == "openai" and _SNAPSHOT.search(name):
             found = self._find_model(provider, _SNAPSHOT.sub("", name))

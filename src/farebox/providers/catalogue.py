@@ -10,8 +10,9 @@ from typing import Final
 from farebox.providers.provider import UNMETERED, Metering, Provider
 from farebox.providers.rows.clouds import CLOUDS
 from farebox.providers.rows.makers import DEMO, MAKERS
+from farebox.providers.rows.open_form import OPEN_FORM, UNREAD
 
-PROVIDERS: Final[tuple[Provider, ...]] = (*MAKERS, *CLOUDS, DEMO)
+PROVIDERS: Final[tuple[Provider, ...]] = (*MAKERS, *CLOUDS, *OPEN_FORM, *UNREAD, DEMO)
 
 _BY_SLUG: Final = {provider.slug: provider for provider in PROVIDERS}
 _BY_NAME: Final = _BY_SLUG | {alias: provider for provider in PROVIDERS for alias in provider.aliases}
@@ -52,5 +53,5 @@ def key_header(provider: Provider, path: str, key: str) -> tuple[str, str]:
     """Name and value of the header that carries a provider key; `path` is the canonical one."""
     compatible = provider.bearer_paths is not None and provider.bearer_paths.fullmatch(path) is not None
     if provider.key_header == "authorization" or compatible:
-        return "authorization", f"Bearer {key}"
+        return "authorization", f"{provider.scheme} {key}"
     return provider.key_header, key

@@ -42,6 +42,8 @@ def placed(provider: Provider, path: str) -> Placed:
 def address(base_url: str, where: Placed) -> str:
     """The base URL with its `{names}` filled in. Raises InvalidRequest if there are further ones, which the operator
     has to fill in."""
+    if not base_url:
+        raise InvalidRequest("This server is not set up here: the operator does so with `farebox provider set`.")
     if "{" not in base_url:
         return base_url
     for name, value in where.fields.items():

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from farebox.providers.credential import Reader, word_of
 from farebox.providers.formats.base import WireFormat
 
-CALLER_KEY_HEADERS: Final = ("authorization", "x-api-key", "x-goog-api-key", "api-key")
+CALLER_KEY_HEADERS: Final = ("authorization", "x-api-key", "x-goog-api-key", "api-key", "xi-api-key")
 """Request headers in which a caller can send its own provider key."""
 CALLER_KEY_QUERY: Final = "key"
 """The query parameter in which Google also takes a key."""
@@ -48,7 +48,8 @@ class Provider:
     moves: tuple[Move, ...] = ()
     """Conversions from other spellings to the canonical path; the first that matches is applied, once."""
     key_header: str = "authorization"
-    """The header for the key: as `Bearer` in `authorization`, without a prefix in any other header."""
+    """The header for the key: after `scheme` in `authorization`, without a prefix in any other header."""
+    scheme: str = "Bearer"
     bearer_paths: re.Pattern[str] | None = None
     """Paths that require the key in `authorization` all the same: OpenAI-compatible ones."""
     headers: tuple[tuple[str, str], ...] = ()
@@ -70,6 +71,8 @@ class Provider:
     """What such a path looks like, for those whose path does not."""
     hosts: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
     """Further names for the base URL, made of those in the path."""
+    local: bool = False
+    """Whether it is a server of the operator's own, which has no keys of callers: the base URL is the operator's."""
     encoded: re.Pattern[str] | None = None
     """Finds `model` in a path, where that is encoded on its way, as it may have slashes of its own."""
     keys: Reader = word_of
