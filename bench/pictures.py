@@ -1,4 +1,4 @@
-"""`python -m bench.pictures`: takes the README's screenshots, docs/img/billing-page.png and terminal.svg.
+"""`python -m bench.pictures`: takes the README's screenshots in docs/img: of the pages, and terminal.svg.
 
 It runs `make run` in a temporary data folder and pastes the `curl` block of the greeting. Then it opens the billing
 page in headless Chromium, saves a test card, buys credit, switches auto top-up on and spends, as README.md describes.
@@ -137,7 +137,24 @@ def _screenshot(greeting: str, environment: dict[str, str], browser: str) -> Non
             page.wait_for_timeout(250)
             page.reload()
         page.screenshot(path=IMAGES / "billing-page.png")
+        _pages(page, link.partition("/ui/")[0])
         chromium.close()
+
+
+def _pages(page: Page, url: str) -> None:
+    """The other pages, as the README shows them: one in dark mode."""
+    page.goto(f"{url}/ui/limits")
+    page.get_by_label("Calls may cost at most").fill("25")
+    page.get_by_role("button", name="Try it on past calls").click()
+    page.screenshot(path=IMAGES / "limit-tried.png")
+    page.get_by_role("button", name="Set this limit").click()
+    for name in ("overview", "calls", "usage", "limits", "tokens"):
+        page.emulate_media(color_scheme="dark" if name == "usage" else "light")
+        page.goto(f"{url}/ui/{name}")
+        page.screenshot(path=IMAGES / f"{name}.png")
+    page.goto(f"{url}/ui/calls")
+    page.locator("#calls tbody a").first.click()
+    page.screenshot(path=IMAGES / "call.png")
 
 
 def _buy(page: Page) -> None:

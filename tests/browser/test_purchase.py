@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Owner
+from tests.browser.keys import tab_to
 from tests.support import Farebox
 
 pytestmark = pytest.mark.slow
@@ -352,45 +353,21 @@ def test_the_keyboard_alone_saves_a_card_and_buys(owner: Owner) -> None:
     page = owner.page
     page.keyboard.press("Tab")
     expect(page.locator(":focus")).to_have_text("Skip to content")
-    _tab_to(page, re.compile("^Save a card"))
+    tab_to(page, re.compile("^Save a card"))
     page.keyboard.press("Enter")
     page.get_by_label("Card number").wait_for()
     for field in ("Card number", "Expiry", "Security code"):
-        _tab_to(page, re.compile(field))
+        tab_to(page, re.compile(field))
         page.keyboard.type({"Card number": "4242424242424242", "Expiry": "1234", "Security code": "123"}[field])
     page.keyboard.press("Enter")
     owner.sees("The card is saved.")
-    _tab_to(page, re.compile("Amount of credit"))
+    tab_to(page, re.compile("Amount of credit"))
     page.keyboard.press("Control+a")
     page.keyboard.type("15")
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="15.00 USD of credit").wait_for()
-    _tab_to(page, re.compile("Visa ending in 4242"))
-    _tab_to(page, re.compile("^Pay"))
+    tab_to(page, re.compile("Visa ending in 4242"))
+    tab_to(page, re.compile("^Pay"))
     page.keyboard.press("Enter")
     owner.sees("Bought 15.00 USD of credit.")
     owner.has("15.00")
-
-
-_NAME_OF_FOCUS = """() => {
-    const it = document.activeElement;
-    if (it === document.body) return "";
-    const labels = [...(it.labels ?? [])].map(label => label.textContent).join(" ");
-    return (labels || it.getAttribute("aria-label") || it.textContent).trim().replace(/\\s+/g, " ");
-}"""
-
-
-def _tab_to(page: Page, name: re.Pattern[str]) -> None:
-    """Press Tab until something of that name has the focus, which must be visible there."""
-    if name.search(page.evaluate(_NAME_OF_FOCUS)):
-        return
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        if name.search(page.evaluate(_NAME_OF_FOCUS)):
-            outline = page.evaluate(
-                "[document.activeElement, document.activeElement.parentElement]"
-                ".map(it => getComputedStyle(it).outlineStyle)"
-            )
-            assert any(style != "none" for style in outline), f"no focus ring on {name.pattern}"
-            return
-    raise AssertionError(f"Tab does not lead to {name.pattern}")

@@ -134,6 +134,7 @@ class Application:
             body,
             client=exchange.client,
             encrypted=exchange.encrypted,
+            data_plane=self._data_plane,
         )
         if route.takes is None:
             return await route.handler(request, None)

@@ -1,7 +1,7 @@
 """What a handler of the control plane receives: an authenticated request whose path has been parsed."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
@@ -32,6 +32,8 @@ class Request:
     """The address of the client, as far as it is known."""
     encrypted: bool = False
     """The client came over TLS."""
+    data_plane: Callable[[Exchange], Awaitable[None]] | None = None
+    """Serves model calls: for a page that makes one."""
 
     @property
     def account_id(self) -> str:

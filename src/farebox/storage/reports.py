@@ -120,7 +120,8 @@ def _detail(name: str) -> str:
     return f"CAST(detail /* postgres: ::json */ ->> '{name}' AS TEXT) /* postgres: COLLATE \"C\" */"
 
 
-def _detail_text(name: str) -> str:
+def detail_text(name: str) -> str:
+    """A field of the row's detail, as text in SQL; empty if it has its default."""
     return f"coalesce({_detail(name)}, '')"
 
 
@@ -136,9 +137,9 @@ _FEEDBACK = "CAST(detail /* postgres: ::json */ ->> 'feedback' AS NUMERIC)"
 LOG_COLUMNS: dict[str, LogColumn] = {
     "id": LogColumn("log_id", "text"),
     "created_at": LogColumn("created_at", "time"),
-    "request_content_type": LogColumn(_detail_text("request_content_type"), "text"),
-    "response_content_type": LogColumn(_detail_text("response_content_type"), "text"),
-    "request_type": LogColumn(_detail_text("request_type"), "text"),
+    "request_content_type": LogColumn(detail_text("request_content_type"), "text"),
+    "response_content_type": LogColumn(detail_text("response_content_type"), "text"),
+    "request_type": LogColumn(detail_text("request_type"), "text"),
     "success": LogColumn("success", "flag"),
     "cached": LogColumn(_detail_flag("cached", default=False), "flag"),
     "provider": LogColumn("provider", "text"),
@@ -150,14 +151,14 @@ LOG_COLUMNS: dict[str, LogColumn] = {
     "tokens_out": LogColumn("tokens_out", "number"),
     "duration": LogColumn("duration", "number"),
     "feedback": LogColumn(_FEEDBACK, "number"),
-    "event_id": LogColumn(_detail_text("event_id"), "text"),
+    "event_id": LogColumn(detail_text("event_id"), "text"),
     "metadata.key": LogColumn("entry.key", "text", of_metadata=True),
     "metadata.value": LogColumn(_ENTRY, "text", of_metadata=True),
     "authentication": LogColumn(_detail_flag("authenticated", default=True), "flag"),
     "wholesale": LogColumn(_detail_flag("own_key", default=False, wanted=False), "flag"),
-    "user_agent": LogColumn(_detail_text("user_agent"), "text"),
+    "user_agent": LogColumn(detail_text("user_agent"), "text"),
     "compatibilityMode": LogColumn(_detail_flag("common_form", default=False), "flag"),
-    "dlp_action": LogColumn(_detail_text("dlp_action"), "text"),
+    "dlp_action": LogColumn(detail_text("dlp_action"), "text"),
 }
 
 LOG_ORDERS: dict[str, str] = {
@@ -314,7 +315,7 @@ def _where(key: AccountKey, gateway_id: str, query: LogQuery) -> tuple[str, tupl
         parts.append(f"({' OR '.join(texts) or 'FALSE'})")
         values += [value for predicates in either for _, tested in predicates for value in tested]
     if query.search:
-        parts.append(_any_entry(_contains(_ENTRY)))
+        parts.append(any_entry_contains())
         values.append(query.search)
     return " AND ".join(parts), tuple(values)
 
@@ -344,6 +345,11 @@ def _predicate(condition: Condition) -> tuple[str, list[object]]:
 
 def _contains(sql: str) -> str:
     return f'instr(lower({sql}), lower(CAST(? AS TEXT) /* postgres: COLLATE "C" */)) > 0'
+
+
+def any_entry_contains() -> str:
+    """That any value of a row's metadata contains a text, in SQL."""
+    return _any_entry(_contains(_ENTRY))
 
 
 def _any_entry(test: str) -> str:

@@ -105,7 +105,7 @@ async def states(request: Request, query: SpendQuery) -> Response:
         for rule in limits.rules:
             if query.rule_id not in ("", rule.id):
                 continue
-            of_rule = _Rule(connection, account_id, rule, window_of(gateway_id, rule), now, limits.enabled)
+            of_rule = RuleStates(connection, account_id, rule, window_of(gateway_id, rule), now, limits.enabled)
             skipped, wanted = max(0, window.offset - total), window.per_page - len(shown)
             count = of_rule.count()
             total += count
@@ -117,8 +117,8 @@ async def states(request: Request, query: SpendQuery) -> Response:
     return page(shown, window.page, window.per_page, total)
 
 
-class _Rule(msgspec.Struct, frozen=True):
-    """A rule, and where its counters are."""
+class RuleStates(msgspec.Struct, frozen=True):
+    """A rule, and where its counters are: what is left of it."""
 
     connection: Connection
     account_id: str

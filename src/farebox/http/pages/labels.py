@@ -1,11 +1,13 @@
 """How amounts, times and states are shown to people. Amounts are US cents or nano-dollars, times are in UTC."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from farebox.http.pages.view import Movement
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card, Rule, TopUp
+from farebox.storage.calls import CallRow
 from farebox.storage.spending import Duration, Strategy
 
 TOP_UPS: dict[str, tuple[str, str]] = {
@@ -213,3 +215,41 @@ def round_usd(nanos: int) -> str:
         return ("−" if nanos < 0 else "") + plain_usd((amount + NANOS_PER_CENT // 2) // NANOS_PER_CENT)
     unit = 10 ** max(0, len(str(amount)) - 2)
     return exact_usd((nanos + unit // 2) // unit * unit)
+
+
+def change(now: int, before: int) -> str:
+    """How much more or less it is: `+12 %`; empty where there was nothing to compare with."""
+    if not before:
+        return ""
+    percent = round((now - before) * 100 / before)
+    return f"{'+' if percent > 0 else '−' if percent < 0 else '±'}{abs(percent):,} %"
+
+
+def second(at: int) -> str:
+    """A time to the second: `22 Nov 2026, 09:04:05 UTC`."""
+    when = _utc(at)
+    return f"{when.day} {when:%b %Y, %H:%M:%S} UTC"
+
+
+def duration(ms: int) -> str:
+    """`154 ms`, `1.2 s`, `3 min 4 s`."""
+    if ms < 1_000:
+        return f"{ms} ms"
+    return f"{ms / 1000:.1f} s" if ms < 60_000 else f"{ms // 60_000} min {ms % 60_000 // 1000} s"
+
+
+def meter(name: str) -> str:
+    """A meter in words: `cache_read_tokens` → `cache read tokens`."""
+    return name.replace("_", " ")
+
+
+def with_all(first: Mapping[str, str], others: Iterable[str] | Mapping[str, str]) -> dict[str, str]:
+    """The choices of a field: `first`, and one for each of the others."""
+    return {**first, **(others if isinstance(others, Mapping) else {each: each for each in others})}
+
+
+def call_state(call: CallRow) -> tuple[str, str]:
+    """Tone and text of how a call ended."""
+    if call.success:
+        return ("mute", "from the cache") if call.detail.cached else ("good", "answered")
+    return ("warn", "refused") if call.detail.outcome == "refused" else ("bad", "failed")

@@ -10,7 +10,7 @@ from farebox.calendar import DAY_MS, HOUR_MS, month_start
 from farebox.calls import spending_limit
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
-from farebox.http.pages.table import MONEY, Shown
+from farebox.http.pages.table import BUILD, MONEY, Shown
 from farebox.http.pages.view import Tone
 from farebox.http.pages.visit import Visit, see_other
 from farebox.model import Balance
@@ -41,8 +41,10 @@ class Runway:
 
     @property
     def bounds(self) -> str:
-        most = "no end" if self.most is None else _days(self.most)
-        return f"between {_days(self.least)} and {most}"
+        if self.most is None:
+            return f"at least {_days(self.least)}"
+        low, high = _days(self.least), _days(self.most)
+        return f"about {low}" if low == high else f"between {low} and {high}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +75,14 @@ async def overview(visit: Visit) -> Shown | Response:
         "runway": runway(balance, days, day),
         "spent": spent,
         "spent_before": spent_before,
-        "change": change(spent, spent_before),
+        "change": labels.change(spent, spent_before),
         "calls": sum(model.calls for model in models),
         "models": sorted(models, key=lambda model: model.charge, reverse=True)[:_TOP],
         "today": _by_hour(hours, now),
         "month": labels.month_name(now),
         "attention": await attention(visit, balance, now),
         "pays": visit.may(MONEY),
+        "builds": visit.may(BUILD),
         "empty": not days and not hours and not models,
         "base_url": services.base_url,
     }
@@ -98,14 +101,6 @@ def runway(balance: Balance, days: Sequence[UsageWindow], today: int) -> Runway 
     available = max(0, balance.available)
     most = available / (mean - error) if mean > error else None
     return Runway(available / mean, available / (mean + error), most)
-
-
-def change(now: int, before: int) -> str:
-    """How much more or less it is: `+12 %`; empty where there was nothing to compare with."""
-    if not before:
-        return ""
-    percent = round((now - before) * 100 / before)
-    return f"{'+' if percent > 0 else '−' if percent < 0 else '±'}{abs(percent):,} %"
 
 
 async def attention(visit: Visit, balance: Balance, now: int) -> list[Attention]:
@@ -168,7 +163,7 @@ def _by_hour(hours: Sequence[UsageWindow], now: int) -> charts.Bars:
     values = []
     for start in range(first, first + 24 * HOUR_MS, HOUR_MS):
         charge = of[start].charge if start in of else 0
-        values.append(charts.Value(labels.hour(start), charge, f"{labels.exact_usd(charge)} USD"))
+        values.append(charts.Value(labels.hour(start), charge, f"{labels.round_usd(charge)} USD"))
     return charts.bars("today", "The last 24 hours, in UTC", "Hour", values, what="Charged")
 
 

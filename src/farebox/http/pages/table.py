@@ -88,11 +88,11 @@ class Form:
     budget: Budget | None = None
 
 
-Navigation: TypeAlias = tuple[Page, ...]
-"""The pages that have an entry, in order."""
+NAVIGATION: list[Page] = []
+"""The pages that have an entry, in order; filled by `routes_of`."""
 
 
-def served(page: Page, navigation: Navigation) -> Handler:
+def served(page: Page) -> Handler:
     """The handler of a page. Who is not signed in is led to where one signs in."""
 
     async def handle(request: Request, _: None) -> Response:
@@ -105,18 +105,22 @@ def served(page: Page, navigation: Navigation) -> Handler:
             raise no_route(page.path)
         visit.require(page.roles)
         shown = await page.query(visit)
-        return shown if isinstance(shown, Response) else page_of(visit, page, shown, navigation)
+        return (
+            shown
+            if isinstance(shown, Response)
+            else shell(visit, page.template, {"title": page.title} | dict(shown), page.section or page.path)
+        )
 
     return handle
 
 
-def page_of(visit: Visit, page: Page, shown: Shown, navigation: Navigation) -> Response:
-    """A page as it is sent, with the note that a form left for it."""
-    flash = note_of(visit)
-    demo = visit.services.configuration.demo
-    entries = [each for each in navigation if visit.may(each.roles) and (demo or not each.demo)]
-    frame = {"title": page.title, "flash": flash, "heading": None, "refresh": None, "visit": visit, "entries": entries}
-    body = render.page(page.template, frame | {"here": page.section or page.path} | dict(shown))
+def shell(visit: Visit, template: str, shown: Shown, here: str) -> Response:
+    """A page as it is sent, with the navigation, whose entry `here` is marked, and the note that a form left for it.
+    `shown` has its `title`, and may have a `heading` and a `refresh`."""
+    flash, demo = note_of(visit), visit.services.configuration.demo
+    entries = [each for each in NAVIGATION if visit.may(each.roles) and (demo or not each.demo)]
+    frame = {"heading": None, "flash": flash, "refresh": None, "visit": visit, "entries": entries, "here": here}
+    body = render.page(template, frame | dict(shown))
     return html(body, no_note_cookie(visit)) if flash else html(body)
 
 
@@ -197,8 +201,8 @@ def form_route(path: str, handler: Handler, summary: str) -> Route:
 
 def routes_of(pages: tuple[Page, ...], forms: tuple[Form, ...]) -> tuple[Route, ...]:
     """The routes of the table."""
-    navigation = tuple([page for page in pages if page.label])
+    NAVIGATION[:] = [page for page in pages if page.label]
     return (
-        *[page_route(page.path, served(page, navigation), f"Page: {page.title}", page.content_type) for page in pages],
+        *[page_route(page.path, served(page), f"Page: {page.title}", page.content_type) for page in pages],
         *[form_route(form.path, handled(form), f"Form: {form.does}") for form in forms],
     )

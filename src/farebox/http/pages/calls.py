@@ -1,0 +1,159 @@
+"""The calls: a list whose filters are its address, and one call's page, with its receipt explained."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from urllib.parse import urlencode
+
+from farebox import errors
+from farebox.calls import logs
+from farebox.errors import NOT_FOUND, ErrorKind, Problem
+from farebox.http.pages import labels, replay
+from farebox.http.pages.receipts import explained
+from farebox.http.pages.table import BUILD, Shown
+from farebox.http.pages.visit import Visit
+from farebox.storage.accounts import list_tokens
+from farebox.storage.call_lists import CallFilter, find_call, list_calls
+from farebox.storage.calls import CallRow
+from farebox.storage.gateways import list_gateways
+
+PER_PAGE = 50
+_NAMES = ("gateway", "provider", "model", "outcome", "token", "metadata", "from", "to")
+_LOG_ID = re.compile(r"[0-9a-f-]{36}")
+_SHOWN_BYTES = 32_768
+"""How much of a body the page of a call shows."""
+_VALUE_MAX = 200
+
+OUTCOMES = {"": "all", "ok": "answered", "failed": "failed", "refused": "refused"}
+
+
+async def call_list(visit: Visit) -> Shown:
+    """The latest calls that the filters in the address let through."""
+    services, account_id = visit.services, visit.account_id
+    given = _given(visit)
+    before = dict(visit.request.query_pairs()).get("before", "")
+    faults: list[str] = []
+    wanted = CallFilter(
+        gateway_id=given.get("gateway", ""),
+        provider=given.get("provider", ""),
+        model=given.get("model", ""),
+        outcome=given.get("outcome", "") if given.get("outcome") in OUTCOMES else "",
+        token_id=given.get("token", ""),
+        metadata=given.get("metadata", ""),
+        start=_moment(given, "from", faults),
+        end=_moment(given, "to", faults),
+        before=before if _LOG_ID.fullmatch(before) else "",
+    )
+    page = await services.database.scan(lambda connection: list_calls(connection, account_id, wanted, PER_PAGE))
+    gateways = await services.database.scan(partial(list_gateways, account_id=account_id))
+    tokens = await services.database.scan(lambda connection: list_tokens(connection, account_id))
+    return {
+        "page": page,
+        "given": {name: given.get(name, "") for name in _NAMES},
+        "faults": faults,
+        "filtered": bool(given) or bool(before),
+        "older": f"/ui/calls?{urlencode({**given, 'before': page.more})}" if page.more else "",
+        "newest": f"/ui/calls?{urlencode(given)}" if before else "",
+        "gateways": [gateway.gateway_id for gateway in gateways],
+        "tokens": {token.token_id: token.name or token.token_id[:8] for token in tokens},
+        "outcomes": OUTCOMES,
+        "builders": BUILD,
+    }
+
+
+def _given(visit: Visit) -> dict[str, str]:
+    """The filters that are set."""
+    pairs = dict(visit.request.query_pairs())
+    return {name: pairs[name].strip()[:_VALUE_MAX] for name in _NAMES if pairs.get(name, "").strip()}
+
+
+def _moment(given: Mapping[str, str], name: str, faults: list[str]) -> int | None:
+    text = given.get(name)
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        faults.append(f"‘{text[:40]}’ is no time: write 2026-11-30 or 2026-11-30T18:00.")
+        return None
+
+
+# --- one call ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call failed on our side: the kind of error, and what to do about it."""
+
+    name: str
+    remedy: str
+
+
+async def one_call(visit: Visit) -> Shown:
+    """One call: what was asked and answered, what it cost and why."""
+    services, account_id = visit.services, visit.account_id
+    log_id = visit.request.path["log_id"]
+    call = await services.database.scan(partial(find_call, account_id=account_id, log_id=log_id))
+    if call is None:
+        raise Problem(NOT_FOUND, "There is no such call")
+    receipt = await logs.receipt(services, account_id, log_id) if call.receipt is not None else None
+    tokens = await services.database.scan(lambda connection: list_tokens(connection, account_id))
+    named = {token.token_id: token.name or token.token_id[:8] for token in tokens}
+    sees = visit.may(BUILD)
+    return {
+        "title": f"Call of {call.provider}/{call.model}",
+        "call": call,
+        "detail": call.detail,
+        "token": named.get(call.detail.token_id, call.detail.token_id[:8]),
+        "state": labels.call_state(call),
+        "refusal": _refusal(call.detail.error),
+        "receipt": None if receipt is None else explained(receipt),
+        "sees": sees,
+        "request_body": _body(call.request_body) if sees else None,
+        "response_body": _body(call.response_body) if sees else None,
+        "replays": [(name, masked(text)) for name, text in replay.snippets(services.base_url, call)] if sees else [],
+        "timing": _timing(call),
+    }
+
+
+def _refusal(name: str) -> Refusal | None:
+    kinds = {kind.name: kind for kind in vars(errors).values() if isinstance(kind, ErrorKind)}
+    if not name:
+        return None
+    return Refusal(name, kinds[name].remedy if name in kinds else "")
+
+
+_SECRETS = re.compile(r"\b(fbx_|sk-|sk_live_|sk_test_|rk_live_|AIza|xox[abp]-|ghp_)[A-Za-z0-9_-]{6,}")
+
+
+def masked(text: str) -> str:
+    """The text without what looks like a secret."""
+    return _SECRETS.sub(lambda found: f"{found[1]}…", text)
+
+
+def _body(body: bytes | None) -> tuple[str, int] | None:
+    """The beginning of a stored body as text, and how many bytes of it are not shown."""
+    if body is None:
+        return None
+    text = masked(replay.pretty(body[:_SHOWN_BYTES]))
+    return text, max(0, len(body) - _SHOWN_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of a call went, in milliseconds: until the first byte, and from then on."""
+
+    first_byte: int
+    rest: int
+
+    @property
+    def share(self) -> float:
+        return round(1000 * self.first_byte / max(1, self.first_byte + self.rest), 1)
+
+
+def _timing(call: CallRow) -> Timing | None:
+    first = call.detail.first_byte_ms
+    return None if first is None else Timing(min(first, call.duration), max(0, call.duration - first))

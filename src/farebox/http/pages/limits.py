@@ -1,0 +1,258 @@
+"""Limits: what is left of the account's and the gateways' rules; setting them, and trying them on past calls first."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import msgspec
+
+from farebox.calendar import DAY_MS, HOUR_MS
+from farebox.calls import spending_limit, what_if_run
+from farebox.calls.spend_rules import window_of
+from farebox.calls.what_if import Scenario
+from farebox.calls.what_if_report import Report
+from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
+from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, Selector, SpendLimits, SpendRule
+from farebox.http.control.spend_rules import RuleStates, SpendState, faults, named
+from farebox.http.envelope import Response
+from farebox.http.pages import charts, labels
+from farebox.http.pages.table import BUILD, Fields, Shown
+from farebox.http.pages.tokens import models_of
+from farebox.http.pages.visit import Visit, see_other
+from farebox.storage.accounts import list_tokens
+from farebox.storage.gateways import GatewayRow, find_gateway, list_gateways, put_gateway
+from farebox.storage.sql import Connection
+
+WINDOWS = {"hour": HOUR_MS // 1000, "day": DAY_MS // 1000, "week": 7 * DAY_MS // 1000, "30 days": 30 * DAY_MS // 1000}
+"""Lengths of windows, in seconds."""
+PARTITIONS = {"": "all together", "user": "each end user", "token": "each token", "model": "each model"}
+TECHNIQUES = {"sliding": "over a sliding window", "fixed": "by the clock"}
+TRIED_DAYS = 30
+_STATES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RuleLine:
+    """A rule with what is left of it, for the first combinations of values that it counts apart."""
+
+    gateway_id: str
+    rule: SpendRule
+    text: str
+    states: list[SpendState]
+    count: int
+    enabled: bool
+
+
+async def limits(visit: Visit) -> Shown:
+    """The rules that there are, and what is left of each."""
+    services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
+
+    def read(connection: Connection) -> tuple[list[RuleLine], list[str], dict[str, str]]:
+        gateways = list_gateways(connection, account_id)
+        tokens = {token.token_id: token.name or token.token_id[:8] for token in list_tokens(connection, account_id)}
+        lines = [line for gateway in gateways for line in _lines(connection, gateway, tokens, now)]
+        return lines, [gateway.gateway_id for gateway in gateways] or [DEFAULT_GATEWAY], tokens
+
+    lines, gateways, tokens = await services.database.scan(read)
+    return {
+        "lines": lines,
+        "account_limit": await spending_limit.state(services, account_id),
+        "builds": visit.may(BUILD),
+        **_choices(gateways, tokens),
+    }
+
+
+def _choices(gateways: list[str], tokens: dict[str, str]) -> Shown:
+    return {
+        "gateways": {gateway: gateway for gateway in gateways},
+        "tokens": {"": "any"} | tokens,
+        "windows": {
+            name: f"in {'an' if name == 'hour' else 'a' if name != '30 days' else ''} {name}".replace("  ", " ")
+            for name in WINDOWS
+        },
+        "partitions": PARTITIONS,
+        "techniques": TECHNIQUES,
+    }
+
+
+def _lines(connection: Connection, gateway: GatewayRow, tokens: dict[str, str], now: int) -> list[RuleLine]:
+    found = msgspec.json.decode(gateway.config, type=GatewayConfig).spend_limits or SpendLimits()
+    lines = []
+    for rule in found.rules:
+        window = window_of(gateway.gateway_id, rule)
+        states = RuleStates(connection, gateway.account_id, rule, window, now, found.enabled)
+        shown = states.states(_STATES_SHOWN, 0)
+        text = said(rule, tokens)
+        lines.append(RuleLine(gateway.gateway_id, rule, text, shown, states.count(), found.enabled and rule.enabled))
+    return lines
+
+
+def said(rule: SpendRule, tokens: dict[str, str]) -> str:
+    """What a rule says, in words: `5.00 USD in a day, each end user, of demo/demo-1`."""
+    name = next((name for name, seconds in WINDOWS.items() if seconds == rule.window), f"{rule.window:,} seconds")
+    parts = [f"{labels.exact_usd(round(rule.limit * 10**9))} USD in {_length(name)}"]
+    for word in ("model", "provider", "token", "user"):
+        selector = getattr(rule, word)
+        if not isinstance(selector, Selector):
+            continue
+        if selector.mode == "partition":
+            parts.append("each end user" if word == "user" else f"each {word}")
+        else:
+            values = [tokens.get(value, value) if word == "token" else value for value in selector.values]
+            parts.append(f"of {word} {' or '.join(values)}")
+    if rule.metadata is not msgspec.UNSET:
+        for key, each in rule.metadata.items():
+            parts.append(f"each {key}" if each.mode == "partition" else f"of {key} {' or '.join(each.values)}")
+    return ", ".join(parts)
+
+
+def _length(window: str) -> str:
+    """`an hour`, `a day`, `30 days`."""
+    if window[:1].isdigit():
+        return window
+    return f"{'an' if window == 'hour' else 'a'} {window}"
+
+
+# --- setting them -----------------------------------------------------------------------------------------------------
+
+
+def rule_of(form: Fields) -> SpendRule:
+    """The rule that a form describes. Raises Problem (VALIDATION_FAILED)."""
+    try:
+        limit = float(form.get("limit", "").strip())
+    except ValueError as error:
+        raise Problem(
+            VALIDATION_FAILED, "Write the limit in US dollars, such as 50 or 0.25", path=("body", "limit")
+        ) from error
+    selectors: dict[str, object] = {}
+    if form.get("partition"):
+        selectors[form["partition"]] = {"mode": "partition"}
+    for name, values in (
+        ("model", models_of(form.get("models", ""))),
+        ("token", models_of(form.get("only_token", ""))),
+    ):
+        if values and name in selectors:
+            raise Problem(VALIDATION_FAILED, f"Choose either certain {name}s, or count each apart", path=("body", name))
+        if values:
+            selectors[name] = {"mode": "filter", "values": values}
+    given = {"limit": limit, "limitType": "cost", "window": WINDOWS.get(form.get("window", ""), 0)}
+    try:
+        rule = msgspec.convert(given | {"technique": form.get("technique", "")} | selectors, SpendRule)
+    except msgspec.ValidationError as error:
+        raise Problem(VALIDATION_FAILED, f"This is no rule: {error}", path=("body",)) from error
+    if found := faults(SpendLimits(rules=(rule,))):
+        raise Problem(VALIDATION_FAILED, found[0].message, path=("body",))
+    return rule
+
+
+async def add(visit: Visit, form: Fields) -> str:
+    """Add a rule to a gateway's spend limits, and enforce them."""
+    rule = rule_of(form)
+    gateway_id = form.get("gateway", DEFAULT_GATEWAY)
+
+    def changed(found: SpendLimits) -> SpendLimits:
+        return named(SpendLimits(enabled=True, rules=(*found.rules, rule)))
+
+    await _change(visit, gateway_id, changed)
+    return f"The limit is set: {said(rule, {})}."
+
+
+async def remove(visit: Visit, form: Fields) -> str:
+    """Remove a rule."""
+    rule_id = form.get("rule", "")
+
+    def changed(found: SpendLimits) -> SpendLimits:
+        left = tuple(rule for rule in found.rules if rule.id != rule_id)
+        if len(left) == len(found.rules):
+            raise Problem(NOT_FOUND, "There is no such limit")
+        return msgspec.structs.replace(found, rules=left)
+
+    await _change(visit, form.get("gateway", ""), changed)
+    return "The limit is removed."
+
+
+async def _change(visit: Visit, gateway_id: str, changed: Callable[[SpendLimits], SpendLimits]) -> None:
+    services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
+
+    def write(connection: Connection) -> None:
+        stored = find_gateway(connection, account_id, gateway_id)
+        if stored is None and gateway_id != DEFAULT_GATEWAY:
+            raise Problem(NOT_FOUND, "There is no such gateway")
+        config = GatewayConfig() if stored is None else msgspec.json.decode(stored.config, type=GatewayConfig)
+        limits = msgspec.convert(msgspec.to_builtins(changed(config.spend_limits or SpendLimits())), SpendLimits)
+        encoded = msgspec.json.encode(msgspec.structs.replace(config, spend_limits=limits))
+        if stored is None:
+            stored = GatewayRow(account_id, gateway_id, encoded, now, now)
+        put_gateway(connection, replace(stored, config=encoded, modified_at=now))
+
+    try:
+        await services.database.write(write)
+    except msgspec.ValidationError as error:
+        raise Problem(VALIDATION_FAILED, "A gateway has at most 20 limits", path=("body",)) from error
+    await services.configuration.notice_changes()
+
+
+# --- trying them ------------------------------------------------------------------------------------------------------
+
+
+async def try_first(visit: Visit, form: Fields) -> Response:
+    """Replay the calls of the last days under the rule alone; the page that follows shows what would have been."""
+    rule = msgspec.structs.replace(rule_of(form), id="tried")
+    now = visit.services.clock.now_ms()
+    scenario = Scenario(
+        start=now - TRIED_DAYS * DAY_MS, end=now, gateway_id=form.get("gateway", DEFAULT_GATEWAY), rules=(rule,), at=now
+    )
+    await what_if_run.begin(visit.services, visit.account_id, scenario)
+    return see_other("/ui/limits/try")
+
+
+async def tried(visit: Visit) -> Shown:
+    """The latest what-if."""
+    services, account_id = visit.services, visit.account_id
+    row = await what_if_run.latest(services, account_id)
+    scenario = msgspec.json.decode(row.scenario, type=Scenario)
+    tokens = await services.database.scan(partial(list_tokens, account_id=account_id))
+    names = {token.token_id: token.name or token.token_id[:8] for token in tokens}
+    report = None if row.report is None else msgspec.json.decode(row.report, type=Report)
+    return {
+        "row": row,
+        "gateway": scenario.gateway_id,
+        "rules": [said(rule, names) for rule in scenario.rules],
+        "fields": _fields(scenario.rules[0]) if len(scenario.rules) == 1 else None,
+        "report": report,
+        "chart": None if report is None else _picture(report),
+        "start": scenario.start,
+        "end": scenario.end,
+        "refresh": "2" if row.state == "running" else None,
+        "builds": visit.may(BUILD),
+    }
+
+
+def _fields(rule: SpendRule) -> dict[str, str] | None:
+    """The fields of the form that describe the rule; None where the form cannot."""
+    window = next((name for name, seconds in WINDOWS.items() if seconds == rule.window), None)
+    if window is None or rule.metadata is not msgspec.UNSET or isinstance(rule.provider, Selector):
+        return None
+    fields = {"limit": f"{rule.limit:.9f}".rstrip("0").rstrip("."), "window": window, "technique": rule.technique}
+    for name, field in (("model", "models"), ("token", "only_token"), ("user", "")):
+        selector = getattr(rule, name)
+        if isinstance(selector, Selector) and selector.mode == "partition":
+            fields["partition"] = name
+        elif isinstance(selector, Selector):
+            fields[field] = " ".join(selector.values)
+    return fields
+
+
+def _picture(report: Report) -> charts.Bars:
+    now = [charts.Value(day.name, day.charged_nanos, _day_text(day.charged_nanos, day.refused)) for day in report.days]
+    then = [
+        charts.Value(day.name, day.charged_then_nanos, f"{labels.exact_usd(day.charged_then_nanos)} USD")
+        for day in report.days
+    ]
+    return charts.bars(
+        "tried", "Charged by day, in UTC", "Day", now, what="Under the limit", then=then, what_then="As it was"
+    )
+
+
+def _day_text(charged: int, refused: int) -> str:
+    return f"{labels.exact_usd(charged)} USD" + (f", {refused:,} refused" if refused else "")

@@ -1,0 +1,51 @@
+"""The members of an account: adding them, their roles, and links for them."""
+
+from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
+from farebox.http.envelope import Response
+from farebox.http.pages.table import Fields, Shown, shell
+from farebox.http.pages.visit import Visit
+from farebox.model import Role
+from farebox.people import membership, sessions
+from farebox.people.sessions import INVITATION_MS, Whom
+
+ROLES = {
+    Role.OWNER: "everything",
+    Role.BILLING: "money: buying, cards, invoices",
+    Role.DEVELOPER: "calls, tokens and limits; no money",
+    Role.VIEWER: "reading",
+}
+
+
+async def member_list(visit: Visit) -> Shown:
+    """The account's members."""
+    found = await membership.of_account(visit.services, visit.account_id)
+    own = visit.session.sign_in.email
+    return {"members": found, "own": own, "roles": {role: f"{role}: {says}" for role, says in ROLES.items()}}
+
+
+async def put(visit: Visit, form: Fields) -> str:
+    """Add a member, or change a role."""
+    role = next((role for role in ROLES if role == form.get("role")), None)
+    if role is None:
+        raise Problem(VALIDATION_FAILED, "Choose one of the roles", path=("body", "role"))
+    member = await membership.add(visit.services, visit.account_id, form.get("email", ""), role)
+    return f"{member.email} is {member.role} now."
+
+
+async def remove(visit: Visit, form: Fields) -> str:
+    """Remove a member, and end their sessions here."""
+    email = form.get("email", "")
+    await membership.remove(visit.services, visit.account_id, email)
+    return f"{email} is no member any more."
+
+
+async def link(visit: Visit, form: Fields) -> Response:
+    """A sign-in link for a member, shown once."""
+    email = form.get("email", "")
+    if email not in [member.email for member in await membership.of_account(visit.services, visit.account_id)]:
+        raise Problem(NOT_FOUND, "There is no such member")
+    whom = Whom(account_id=visit.account_id, email=email, lasts_ms=INVITATION_MS)
+    made = await sessions.make_link(visit.services, whom)
+    return shell(
+        visit, "member_link.html", {"title": f"A link for {email}", "link": made, "email": email}, "/ui/members"
+    )

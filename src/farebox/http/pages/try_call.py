@@ -1,0 +1,163 @@
+"""A call from the pages: a model, a question; its answer and receipt are the page of the call.
+
+It goes through the data plane as any other, in this process, with an access token that the account has for it: listed
+among its tokens, and revoked like any of them.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import msgspec
+
+from farebox.calendar import DAY_MS
+from farebox.calls import logs
+from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
+from farebox.gateway import DEFAULT_GATEWAY
+from farebox.http.envelope import Response
+from farebox.http.exchange import HeaderList, RequestHead
+from farebox.http.pages.table import Fields, Shown
+from farebox.http.pages.visit import Visit, see_other
+from farebox.limits.held import Lease
+from farebox.model import AccessToken, Permission
+from farebox.storage.accounts import add_token, find_token
+from farebox.storage.gateways import list_gateways
+from farebox.storage.reports import usage_by_model
+from farebox.storage.sql import Connection
+from farebox.vault import TOKEN_PREFIX
+
+NAME = "Test calls on the pages"
+_TEXT_MAX = 8_000
+_RECENT_MS = 30 * DAY_MS
+
+
+async def form(visit: Visit) -> Shown:
+    """The form, with the models of the last days to choose from."""
+    services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
+    used = await services.database.scan(
+        partial(usage_by_model, account_id=account_id, start=now - _RECENT_MS, end=now + 1)
+    )
+    gateways = await services.database.scan(partial(list_gateways, account_id=account_id))
+    names = [f"{each.provider}/{each.model}" for each in used if each.provider != "unrecorded"]
+    if services.configuration.demo and "demo/demo-1" not in names:
+        names.insert(0, "demo/demo-1")
+    return {
+        "models": names,
+        "gateways": {name: name for name in [gateway.gateway_id for gateway in gateways] or [DEFAULT_GATEWAY]},
+    }
+
+
+async def send(visit: Visit, form: Fields) -> Response:
+    """Make the call, and lead to its page."""
+    text, gateway_id = form.get("text", "").strip()[:_TEXT_MAX], form.get("gateway", DEFAULT_GATEWAY)
+    model = form.get("model", "").strip()
+    if not text or "/" not in model:
+        raise Problem(VALIDATION_FAILED, "Write a model as provider/model, and a question", path=("body", "model"))
+    if not await logs.exists(visit.services, visit.account_id, gateway_id):
+        raise Problem(NOT_FOUND, "There is no such gateway")
+    secret = await _token(visit)
+    body = msgspec.json.encode({"model": model, "messages": [{"role": "user", "content": text}]})
+    path = f"/v1/{visit.account_id}/{gateway_id}/compat/chat/completions"
+    exchange = InnerExchange(path, secret, body, visit.request.client)
+    serve = visit.request.data_plane
+    assert serve is not None
+    await asyncio.create_task(_served(serve, exchange))  # its own task: the watch of a call may cancel it
+    log_id = exchange.sent.get("cf-aig-log-id")
+    if log_id is None:
+        raise Problem(VALIDATION_FAILED, _said(exchange.received))
+    return see_other(f"/ui/calls/{log_id}")
+
+
+async def _served(serve: Callable[["InnerExchange"], Awaitable[None]], exchange: "InnerExchange") -> None:
+    try:
+        await serve(exchange)
+    finally:
+        if exchange.lease is not None:
+            exchange.lease.close()
+
+
+async def _token(visit: Visit) -> str:
+    """The secret of the account's token for this: derived, so that it is stored nowhere. Raises Problem where it was
+    revoked."""
+    services, now, account_id = visit.services, visit.services.clock.now_ms(), visit.account_id
+    secret = TOKEN_PREFIX + services.vault.sign("test calls", account_id)
+    hashed = services.vault.hash_token(secret)
+    made = AccessToken(services.ids.account_id(), account_id, NAME, frozenset((Permission.RUN,)), now, None, None)
+
+    def job(connection: Connection) -> bool:
+        found = find_token(connection, hashed)
+        if found is None:
+            add_token(connection, made, hashed)
+        return found is None or found.active(now)
+
+    known = await services.database.get(partial(find_token, token_hash=hashed))
+    if known is None and await services.database.write(job):
+        await services.configuration.notice_changes()
+    elif known is None or not known.active(now):
+        raise Problem(VALIDATION_FAILED, f"The token “{NAME}” was revoked: call from a program instead")
+    return secret
+
+
+def _said(answer: bytes) -> str:
+    """The message of an error's body."""
+    try:
+        found = msgspec.json.decode(answer)
+        return str(found["error"]["message"])[:500]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return "The call was not made"
+
+
+class InnerExchange:
+    """An exchange with the data plane of this process (http.exchange.Exchange)."""
+
+    def __init__(self, path: str, token: str, body: bytes, client: str) -> None:
+        self.method, self.path, self.query, self.client = "POST", path, "", client
+        self.headers = {
+            "authorization": f"Bearer {token}",
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "user-agent": "farebox pages",
+        }
+        self.head = RequestHead(self.method, path, "", self.headers)
+        self.encrypted = self.complete = True
+        self.length: int | None = len(body)
+        self.lease: Lease | None = None
+        self.status = 0
+        self.sent: dict[str, str] = {}
+        """The headers of the response."""
+        self.received = b""
+        """The body of a response that came whole."""
+        self._body = body
+
+    def hold(self, lease: Lease) -> None:
+        self.lease = lease
+        lease.take(len(self._body))
+
+    async def body(self, limit: int) -> bytes:
+        return self._body
+
+    async def content(self, limit: int) -> bytes:
+        return self._body
+
+    def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
+        if self.status:
+            raise RuntimeError("the exchange has a response already")
+        self.status, self.received = status, body
+        self.sent = {name.lower(): value for name, value in headers}
+
+    def start(self, status: int, headers: HeaderList) -> "InnerExchange":
+        self.respond(status, headers, b"")
+        return self
+
+    async def send(self, chunk: bytes) -> None:
+        """The page of the call shows what is stored of it."""
+
+    def offer(self, chunk: bytes) -> None:
+        """As `send`."""
+
+    async def gone(self) -> None:
+        """The page waits: its reader may leave, the call is finished all the same."""
+        await asyncio.get_running_loop().create_future()
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        """Never."""

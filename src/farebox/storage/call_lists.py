@@ -1,0 +1,120 @@
+"""Lists of an account's calls over all its gateways, the latest first: what the pages show.
+
+A list looks at a bounded number of calls, whatever it filters by, and says how far back it has come.
+"""
+
+from dataclasses import dataclass
+
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
+from farebox.storage.calls import COLUMNS, CallRow, call_of
+from farebox.storage.log_totals import id_at
+from farebox.storage.reports import any_entry_contains, detail_text
+from farebox.storage.sql import Connection, row, rows
+
+LOOKED_AT = 20_000
+"""Calls that one list looks at; further back is another page."""
+_LAST_ID = "g"
+"""Above every log ID."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallFilter:
+    """Which calls to list; what is empty does not matter. Times in milliseconds: `start` is included, `end` is not."""
+
+    gateway_id: str = ""
+    provider: str = ""
+    model: str = ""
+    outcome: str = ""
+    """ok, failed, refused."""
+    token_id: str = ""
+    metadata: str = ""
+    """Text in any value of the metadata."""
+    start: int | None = None
+    end: int | None = None
+    before: str = ""
+    """Only calls before this one: where the page before ended."""
+
+    @property
+    def selects(self) -> bool:
+        """Whether calls are looked at one by one."""
+        return any((self.gateway_id, self.provider, self.model, self.outcome, self.token_id, self.metadata))
+
+
+@dataclass(frozen=True, slots=True)
+class CallPage:
+    """One page of a list. `more` is the call before which the next page begins; empty: there is none. `ended_at`: the
+    oldest call that was looked at, where the bound ended the search before the page was full."""
+
+    calls: list[CallRow]
+    more: str
+    ended_at: int | None
+
+
+def list_calls(connection: Connection, account_id: str, wanted: CallFilter, limit: int) -> CallPage:
+    """The latest calls that are logged."""
+    key = key_of(connection, account_id)
+    low = "" if wanted.start is None else id_at(wanted.start)
+    high = min(wanted.before or _LAST_ID, _LAST_ID if wanted.end is None else id_at(wanted.end))
+    recent = (
+        f"SELECT log_id, gateway_id, provider, model, success, detail FROM calls WHERE {OF_ACCOUNT} "
+        "AND log_id >= ? AND log_id < ? AND logged = 1 ORDER BY log_id DESC LIMIT ?"
+    )
+    values: list[object] = [*key, low, high, LOOKED_AT if wanted.selects else limit + 1]
+    tests, tested = _tests(wanted)
+    found = rows(
+        connection,
+        f"SELECT log_id FROM ({recent}) AS recent WHERE {tests} ORDER BY log_id DESC LIMIT ?",
+        (*values, *tested, limit + 1),
+    )
+    log_ids = [log_id for (log_id,) in found]
+    calls = [] if not log_ids else _calls(connection, account_id, log_ids[:limit])
+    if len(log_ids) > limit:
+        return CallPage(calls, log_ids[limit - 1], None)
+    if not wanted.selects:
+        return CallPage(calls, "", None)
+    looked = row(connection, f"SELECT count(*), min(log_id) FROM ({recent}) AS recent", tuple(values))
+    if looked is None or looked[0] < LOOKED_AT:
+        return CallPage(calls, "", None)
+    return CallPage(calls, str(looked[1]), time_of(str(looked[1])))
+
+
+def find_call(connection: Connection, account_id: str, log_id: str) -> CallRow | None:
+    """One call of the account, with the bodies that were stored, whether it is logged or not."""
+    found = row(
+        connection,
+        f"SELECT {COLUMNS}, request, response FROM calls WHERE {OF_ACCOUNT} AND log_id = ?",
+        (*key_of(connection, account_id), log_id),
+    )
+    return None if found is None else call_of(found[:-2], *found[-2:])
+
+
+def time_of(log_id: str) -> int:
+    """When the call began: a log ID begins with its time."""
+    return int(log_id.replace("-", "")[:12], 16)
+
+
+def _calls(connection: Connection, account_id: str, log_ids: list[str]) -> list[CallRow]:
+    places = ", ".join("?" * len(log_ids))
+    found = rows(
+        connection,
+        f"SELECT {COLUMNS} FROM calls WHERE {OF_ACCOUNT} AND log_id IN ({places}) ORDER BY log_id DESC",
+        (*key_of(connection, account_id), *log_ids),
+    )
+    return [call_of(fields) for fields in found]
+
+
+def _tests(wanted: CallFilter) -> tuple[str, list[object]]:
+    tests: list[str] = ["TRUE"]
+    values: list[object] = []
+    named = ((wanted.gateway_id, "gateway_id"), (wanted.provider, "provider"), (wanted.model, "model"))
+    for value, sql in (*named, (wanted.token_id, detail_text("token_id"))):
+        if value:
+            tests.append(f"{sql} = ?")
+            values.append(value)
+    refused = f"{detail_text('outcome')} = 'refused'"
+    if wanted.outcome:
+        tests.append({"ok": "success = 1", "failed": f"success = 0 AND NOT {refused}"}.get(wanted.outcome, refused))
+    if wanted.metadata:
+        tests.append(any_entry_contains())
+        values.append(wanted.metadata)
+    return " AND ".join(tests), values

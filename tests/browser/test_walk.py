@@ -1,0 +1,85 @@
+"""From the first link to a token, by keyboard alone and without a document: what `make run` leads to."""
+
+import re
+from typing import Literal
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from farebox.model import Role
+from farebox.people import sessions
+from farebox.people.sessions import Whom
+from tests.browser.keys import tab_to
+from tests.support import Farebox
+
+pytestmark = pytest.mark.slow
+
+
+def _type(page: Page, field: str, text: str) -> None:
+    tab_to(page, re.compile(field))
+    page.keyboard.press("Control+a")
+    page.keyboard.type(text)
+
+
+def _press(page: Page, name: str) -> None:
+    tab_to(page, re.compile(name))
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+
+
+def _go(page: Page, key: str, heading: str) -> None:
+    """`g` and a letter open a page of the navigation."""
+    page.keyboard.press("g")
+    page.keyboard.press(key)
+    expect(page.get_by_role("heading", level=1, name=heading)).to_be_visible()
+
+
+@pytest.mark.parametrize(("mode", "width"), [("light", 360), ("dark", 1440)])
+def test_the_first_quarter_of_an_hour(farebox: Farebox, page: Page, mode: Literal["light", "dark"], width: int) -> None:
+    page.emulate_media(color_scheme=mode)
+    page.set_viewport_size({"width": width, "height": 900})
+    account_id = farebox.create_account("Acme")
+    farebox.grant(account_id, "5")
+    whom = Whom(account_id=account_id, role=Role.OWNER, operator=True)
+    page.goto(farebox.run(sessions.make_link(farebox.services, whom)))
+    _press(page, "^Open$")
+    expect(page.locator("#available")).to_have_text("5.00 USD")
+
+    # Buys credit.
+    _press(page, "^Buy credit$")
+    _type(page, "Amount of credit", "20")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")
+    _press(page, "^Continue to the payment page")
+    page.get_by_label("Card number").wait_for()
+    for field, text in (("Card number", "4242424242424242"), ("Expiry", "1234"), ("Security code", "123")):
+        _type(page, field, text)
+    page.keyboard.press("Enter")
+    expect(page.locator("#available")).to_have_text("25.00 USD")
+
+    # Makes a call, and finds its receipt.
+    _go(page, "c", "Calls")
+    _press(page, "^Make a call$")
+    _type(page, "^Question", "Hello there")
+    _press(page, "^Send$")
+    expect(page.get_by_role("heading", level=1, name="demo/demo-1")).to_be_visible()
+    expect(page.locator("#receipt")).to_contain_text("output tokens")
+    expect(page.locator("#response")).to_contain_text("You said")
+
+    # Tries a limit on past calls, and sets it.
+    _go(page, "l", "Limits")
+    _type(page, "^Calls may cost at most", "0.00001")
+    _press(page, "^Try it on past calls$")
+    expect(page.locator("#rule")).to_contain_text("1 of 1 calls would have been refused")
+    _press(page, "^Set this limit$")
+    expect(page.locator(".note")).to_contain_text("The limit is set: 0.00001 USD in a day.")
+    expect(page.locator("#rules")).to_contain_text("0.00001 USD in a day")
+
+    # Creates a token.
+    _go(page, "t", "Tokens")
+    _type(page, "^Name", "first")
+    _press(page, "^Create token$")
+    secret = page.locator("#secret pre").inner_text()
+    assert re.fullmatch(r"fbx_[\w-]{43}", secret)
+    _press(page, "^Back to the tokens$")
+    expect(page.locator("#tokens")).to_contain_text("first")

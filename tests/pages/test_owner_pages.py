@@ -1,0 +1,281 @@
+"""The owner's pages over HTTP: what they show and do, and what hostile names come to there."""
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from html import unescape
+
+import httpx
+import pytest
+
+from farebox.http.pages import overview, usage
+from farebox.http.pages.routes import PAGE_ROWS
+from farebox.http.pages.tokens import models_of
+from farebox.model import Balance, Permission, Role
+from farebox.storage.calls import add_usage
+from farebox.storage.reports import UsageWindow
+from tests.pages.people import Person, person
+from tests.support import Customer, Farebox
+
+HOSTILE = """"><script>alert(1)</script><img src=x onerror=alert(1)>'"""
+DAY = 86_400_000
+
+
+@pytest.fixture
+def owner(farebox: Farebox, customer: Customer) -> Person:
+    return person(farebox, Role.OWNER, customer.account_id)
+
+
+def _log_id(response: httpx.Response) -> str:
+    return response.headers["cf-aig-log-id"]
+
+
+# --- calls ------------------------------------------------------------------------------------------------------------
+
+
+def test_filters_find_calls(farebox: Farebox, owner: Person, customer: Customer) -> None:
+    answered = _log_id(customer.chat("one", headers={"cf-aig-metadata": '{"team": "Research"}'}))
+    refused = _log_id(customer.chat("two", model="demo/none"))
+    token = farebox.create_token(customer.account_id, Permission.RUN)
+    other = _log_id(Customer(farebox, customer.account_id, token).chat("three"))
+    every = owner.get("/ui/calls").text
+    token_id = re.findall(r'<option value="(\w[\w-]+)">test</option>', every)[-1]
+
+    def found(**query: str) -> set[str]:
+        return {log_id for log_id in (answered, refused, other) if log_id in owner.get("/ui/calls", **query).text}
+
+    assert found() == {answered, refused, other}
+    assert found(outcome="ok") == {answered, other}
+    assert found(outcome="refused") == {refused}
+    assert found(outcome="failed") == set()
+    assert found(model="none") == {refused}
+    assert found(provider="openai") == set()
+    assert found(metadata="research") == {answered}
+    assert found(gateway="default", model="demo-1") == {answered, other}
+    assert len(found(token=token_id)) in (1, 2)
+    assert found(to="2020-01-01") == set()
+    assert found(**{"from": "2020-01-01T10:00"}) == {answered, refused, other}
+    assert "is no time" in unescape(owner.get("/ui/calls", to="yesterday").text)
+    assert "No calls like that" in owner.get("/ui/calls", provider=HOSTILE).text
+
+
+def test_a_receipt_is_explained_line_by_line(owner: Person, customer: Customer) -> None:
+    log_id = _log_id(customer.chat("one two three"))
+    receipt = customer.receipt(log_id)
+    page = unescape(re.sub(r"<[^>]*>", " ", owner.get(f"/ui/calls/{log_id}").text))
+    for line in receipt["lines"]:
+        assert line["meter"].replace("_", " ") in page
+    assert "1.00 per million" in page
+    assert f"{receipt['charge_nanos'] / 10**9:.9f}".rstrip("0") in page
+    assert "one two three" in page
+
+
+def test_a_refused_call_says_why(owner: Person, customer: Customer) -> None:
+    page = owner.get(f"/ui/calls/{_log_id(customer.chat('x', model='demo/none'))}").text
+    assert "model_unpriced" in page
+    assert "refused" in page
+
+
+def test_a_call_is_sent_again_as_pasted(owner: Person, customer: Customer) -> None:
+    log_id = _log_id(customer.chat('It\'s "quoted" $HOME `x` \\n'))
+    page = owner.get(f"/ui/calls/{log_id}").text
+    texts = {
+        name: unescape(text) for name, text in re.findall(r'aria-label="(curl|Python)">(.*?)</pre>', page, re.DOTALL)
+    }
+    environment = {"TOKEN": customer.token, "PATH": "/usr/bin:/bin"}
+    curl = texts["curl"].replace("curl ", "curl -s ", 1)
+    for command in (["bash", "-c", curl], [sys.executable, "-c", texts["Python"]]):
+        ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        assert ran.returncode == 0, ran.stderr
+        assert "$HOME `x`" in json.loads(ran.stdout)["choices"][0]["message"]["content"]
+
+
+def test_who_has_no_business_with_contents_sees_none(farebox: Farebox, customer: Customer) -> None:
+    log_id = _log_id(customer.chat("a secret plan"))
+    for role, sees in ((Role.DEVELOPER, True), (Role.BILLING, False), (Role.VIEWER, False)):
+        page = person(farebox, role, customer.account_id).get(f"/ui/calls/{log_id}").text
+        assert ("a secret plan" in page) is sees
+
+
+def test_keys_that_were_said_are_masked(owner: Person, customer: Customer) -> None:
+    log_id = _log_id(customer.chat("my key is sk-abcdefghijklmnop and fbx_0123456789"))
+    page = owner.get(f"/ui/calls/{log_id}").text
+    assert "sk-…" in page
+    assert "abcdefghijklmnop" not in page
+    assert "0123456789" not in page
+
+
+def test_a_call_is_made_from_the_page(owner: Person, customer: Customer) -> None:
+    made = owner.send("/ui/try", model="demo/demo-1", text="Hello there", gateway="default")
+    page = owner.get(made.headers["location"]).text
+    assert "You said: “Hello there”" in unescape(page)
+    assert "farebox pages" in page
+    again = owner.send("/ui/try", model="demo/demo-1", text="Hello again")
+    assert again.headers["location"] != made.headers["location"]
+    assert customer.balance.held == 0
+    refused = owner.send("/ui/try", model="demo/none", text="Hello")
+    assert "model_unpriced" in owner.get(refused.headers["location"]).text
+    assert "no such gateway" in owner.told("/ui/try", model="demo/demo-1", text="x", gateway="nowhere")
+    tokens = owner.get("/ui/tokens").text
+    (token_id,) = set(
+        re.findall(r'name="token" value="(\w+)">\s*<button[^>]*>Revoke for good<span class="unseen"> Test', tokens)
+    )
+    owner.send("/ui/tokens/revoke", token=token_id)
+    assert "was revoked" in owner.told("/ui/try", model="demo/demo-1", text="x")
+
+
+# --- usage ------------------------------------------------------------------------------------------------------------
+
+
+def _used(farebox: Farebox, account_id: str, model: str, at: int, charge: int) -> None:
+    farebox.run(farebox.services.database.write(lambda c: add_usage(c, 0, account_id, at, "demo", model, charge, 2, 3)))
+
+
+def test_usage_is_summed_and_compared(farebox: Farebox, owner: Person) -> None:
+    account_id, now = owner.whom.account_id, farebox.services.clock.now_ms()
+    _used(farebox, account_id, "a", now, 1_000_000_000)
+    _used(farebox, account_id, "a", now - 40 * DAY, 500_000_000)
+    page = unescape(owner.get("/ui/usage", compare="on").text)
+    assert "+100 %" in page
+    for query in ({}, {"per": "hour"}, {"per": "month"}, {"by": "provider"}, {"per": "x", "from": "x", "to": HOSTILE}):
+        assert owner.get("/ui/usage", **query).status_code == 200
+    rows = json.loads(owner.get("/ui/usage.json", per="month").text)
+    assert sum(float(row["charge_usd"]) for row in rows) == 1.5
+
+
+@pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", HOSTILE])
+def test_names_are_no_formulas_in_csv_and_no_markup_in_pages(farebox: Farebox, owner: Person, name: str) -> None:
+    _used(farebox, owner.whom.account_id, name, farebox.services.clock.now_ms(), 1)
+    response = owner.get("/ui/usage.csv")
+    assert response.headers["content-disposition"] == 'attachment; filename="usage.csv"'
+    (row,) = list(csv.reader(io.StringIO(response.text)))[1:]
+    assert row[2].lstrip("'") == name
+    assert row[2][0] not in "=+-@\t"
+    for path in ("/ui/usage", "/ui/overview"):
+        page = owner.get(path).text
+        assert "<script>alert" not in page
+        assert "<img" not in page
+    assert usage.tame("model") == "model"
+
+
+# --- limits, tokens, members ------------------------------------------------------------------------------------------
+
+
+def test_a_limit_is_tried_set_and_removed(owner: Person, customer: Customer) -> None:
+    customer.chat("one")
+    rule = {"limit": "0.00001", "window": "day", "technique": "sliding", "partition": "user", "gateway": "default"}
+    tried = unescape(owner.told("/ui/limits/try", **rule))
+    assert "1 of 1 calls would have been refused" not in tried  # without a user it is not counted
+    tried = unescape(owner.told("/ui/limits/try", **rule | {"partition": ""}))
+    assert "1 of 1 calls would have been refused" in tried
+    assert "The limit is set: 0.00001 USD in a day." in owner.told("/ui/limits", **rule | {"partition": ""})
+    assert customer.chat("two").status_code == 429
+    page = owner.get("/ui/limits").text
+    (rule_id,) = re.findall(r'name="rule" value="(\w+)"', page)
+    assert "The limit is removed." in owner.told("/ui/limits/remove", gateway="default", rule=rule_id)
+    assert "There is no such limit" in owner.told("/ui/limits/remove", gateway="default", rule=rule_id)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"limit": "much"}, "Write the limit"),
+        ({"limit": "-1"}, "no rule"),
+        ({"limit": "nan"}, "no rule"),
+        ({"window": "year"}, "no rule"),
+        ({"technique": "x"}, "no rule"),
+        ({"partition": "model", "models": "demo/demo-1"}, "Choose either"),
+        ({"gateway": "nowhere"}, "no such gateway"),
+    ],
+)
+def test_limits_without_sense_are_explained(owner: Person, changed: dict[str, str], said: str) -> None:
+    rule = {"limit": "1", "window": "day", "technique": "sliding", "gateway": "default"} | changed
+    assert said in owner.told("/ui/limits", **rule)
+
+
+def test_a_token_is_shown_once_and_does_what_it_says(farebox: Farebox, owner: Person, customer: Customer) -> None:
+    made = owner.send("/ui/tokens", name=HOSTILE, run="on", models="demo/demo-1", expires="7")
+    assert "<script>alert" not in made.text
+    secret = re.findall(r"fbx_[\w-]{43}", made.text)[0]
+    assert secret not in owner.get("/ui/tokens").text
+    caller = Customer(farebox, customer.account_id, secret)
+    assert caller.chat("x").status_code == 200
+    assert caller.chat("x", model="demo/other").status_code == 403
+    read = httpx.get(f"{customer.api_url}/ai-gateway/gateways", headers=caller.headers)
+    assert read.status_code == 403
+    for form, said in (
+        ({"name": "x"}, "at least one thing"),
+        ({"run": "on", "expires": "x"}, "one of the lifetimes"),
+        ({"run": "on", "models": "nonsense"}, "nonsense"),
+    ):
+        assert said in owner.told("/ui/tokens", **form)
+    assert models_of("a/b, c/d\ne/*") == ["a/b", "c/d", "e/*"]
+
+
+def test_a_developer_makes_no_token_that_spends_on_cards(farebox: Farebox, customer: Customer) -> None:
+    developer = person(farebox, Role.DEVELOPER, customer.account_id)
+    everything = {permission.name.lower(): "on" for permission in Permission}
+    made = developer.send("/ui/tokens", **everything, expires="")
+    token = re.findall(r"fbx_[\w-]{43}", made.text)[0]
+    bought = httpx.post(
+        f"{customer.api_url}/ai-gateway/billing/topup",
+        json={"amount": 1000},
+        headers={"authorization": f"Bearer {token}"},
+    )
+    assert bought.status_code == 403
+
+
+def test_members_are_invited_and_removed(farebox: Farebox, owner: Person) -> None:
+    assert "is viewer now" in owner.told("/ui/members", email="Ada@Example.com", role="viewer")
+    for form in ({"email": "nobody", "role": "viewer"}, {"email": "a@b.example", "role": "operator"}):
+        assert 'class="note bad"' in owner.told("/ui/members", **form)
+    link = re.findall(r"/ui/open\?link=([\w-]{43})", owner.send("/ui/members/link", email="ada@example.com").text)[0]
+    with httpx.Client(base_url=farebox.url) as ada:
+        assert ada.post("/ui/open", data={"link": link}).status_code == 303
+        assert ada.get("/ui/calls").status_code == 200
+        assert ada.get("/ui/members").status_code == 403
+        assert "no member any more" in owner.told("/ui/members/remove", email="ada@example.com")
+        assert ada.get("/ui/calls").status_code == 303
+    assert "no such member" in owner.told("/ui/members/link", email="ada@example.com")
+
+
+# --- the overview -----------------------------------------------------------------------------------------------------
+
+
+def test_how_long_the_money_lasts_is_known_from_three_days_on() -> None:
+    def days(*charges: int) -> list[UsageWindow]:
+        return [UsageWindow(number * DAY, 1, charge) for number, charge in enumerate(charges) if charge]
+
+    ten = Balance(10_000_000_000, 0)
+    assert overview.runway(ten, days(1, 1), 2 * DAY) is None
+    assert overview.runway(ten, [], 9 * DAY) is None
+    steady = overview.runway(ten, days(*[10**9] * 5), 5 * DAY)
+    assert steady is not None
+    assert (steady.text, steady.bounds) == ("10 days", "about 10 days")
+    uneven = overview.runway(Balance(12_000_000_000, 0), days(4 * 10**9, 0, 0), 3 * DAY)
+    assert uneven is not None
+    assert (uneven.text, uneven.bounds) == ("9.0 days", "at least 4.5 days")
+
+
+def test_what_needs_attention_has_its_remedy_beside_it(farebox: Farebox) -> None:
+    account_id = farebox.create_account()
+    assert "There is no credit left" in person(farebox, Role.OWNER, account_id).get("/ui/overview").text
+    viewer = person(farebox, Role.VIEWER, account_id).get("/ui/overview").text
+    assert "There is no credit left" in viewer
+    assert "/billing" not in viewer
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [row for row in PAGE_ROWS if "{" not in row.path], ids=lambda row: row.path)
+def test_no_page_may_be_framed_or_kept(farebox: Farebox, owner: Person, page: object) -> None:
+    path = page.path  # type: ignore[attr-defined]
+    response = owner.get(path)
+    assert "frame-ancestors 'none'" in response.headers["content-security-policy"]
+    assert "unsafe" not in response.headers["content-security-policy"]
+    assert (response.headers["x-frame-options"], response.headers["cache-control"]) == ("DENY", "no-store")
+    assert response.headers["x-content-type-options"] == "nosniff"
