@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from farebox.calls.keys import wait_of
-from farebox.limits.resting import KEYS_MAX, Resting
+from farebox.limits.resting import ACCOUNT_BYTES_MAX, Resting
 from farebox.operator.shared_keys import remove_key, set_key
 from farebox.runtime import last_uses
 from farebox.shares import drawn
@@ -172,14 +172,14 @@ def test_a_key_that_is_refused_rests_and_another_is_used(
     assert provider.asked == [FIRST, SECOND]
     assert [call(customer) for _ in range(3)] == [200] * 3
     assert provider.asked[2:] == [SECOND] * 3
-    resting = farebox.services.resting
-    assert before + 600_000 <= resting.until(ids[0], "any") <= farebox.services.clock.now_ms() + 600_000
-    assert (resting.until(ids[0], "other") > before) == (status in (401, 402)), "a limit may be the model's"
+    resting, owner = farebox.services.resting, OPERATOR if operators else customer.account_id
+    assert before + 600_000 <= resting.until(owner, ids[0], "any") <= farebox.services.clock.now_ms() + 600_000
+    assert (resting.until(owner, ids[0], "other") > before) == (status in (401, 402)), "a limit may be the model's"
     row = log_row(customer, first.headers["cf-aig-log-id"])
     assert row["status_code"] == 200
     assert row.get("byok") == (None if operators else "b")
     farebox.run(last_uses.write(farebox.services))
-    owner, kind = (OPERATOR, "provider") if operators else (customer.account_id, "provider_config")
+    kind = "provider" if operators else "provider_config"
     used = read_now(farebox.services.settings, lambda connection: uses_of(connection, owner, kind))
     assert used[ids[0]] >= before
     assert used[ids[1]] >= before
@@ -199,7 +199,7 @@ def test_where_all_keys_are_refused_the_last_response_counts(
     assert FIRST not in response.text
     assert SECOND not in response.text, "none of the keys that might have been used is told"
     services = farebox.services
-    services.resting.rest(ids[0], "any", services.clock.now_ms() + 90_000, 0)
+    services.resting.rest(customer.account_id, ids[0], "any", services.clock.now_ms() + 90_000)
     provider.refused = {}
     assert call(customer) == 200
     assert provider.asked[2:] == [SECOND], "all rest: the one that may be used again first is tried"
@@ -263,6 +263,8 @@ def test_an_alias_shares_its_requests_by_weight(
         ([("retry-after-ms", "250"), ("retry-after", "7")], 0.25),
         ([("retry-after", "Thu, 01 Jan 1970 00:01:00 GMT")], 50),
         ([("retry-after", "Thu, 01 Jan 1970 00:00:01 GMT")], 0),
+        ([("retry-after", "Thu, 01 Jan 1970 00:01:00")], 50),
+        ([("retry-after", "Thu, 01 Jan 99999999999999999999 00:00:00 GMT")], 0),
         ([("retry-after", "soon")], 0),
         ([("retry-after", "nan")], 0),
         ([("retry-after", "-3")], 0),
@@ -272,9 +274,13 @@ def test_how_long_a_provider_asks_to_wait(headers: list[tuple[str, str]], second
     assert wait_of(headers, 10_000) == seconds
 
 
-def test_what_rests_is_bounded() -> None:
+def test_what_rests_is_bounded_for_each_account() -> None:
     resting = Resting()
-    for number in range(KEYS_MAX):
-        resting.rest(str(number), "", until=10 if number % 2 else 100, now=0)
-    resting.rest("new", "", until=90, now=50)
-    assert (resting.until("new", "any"), resting.until("0", "any"), resting.until("1", "any")) == (90, 100, 0)
+    resting.rest("an account", "key", "", until=90)
+    for number in range(2_000):
+        resting.rest("another", "key", f"model-{number}", until=100)
+    resting.rest("another", "key", "x" * ACCOUNT_BYTES_MAX, until=100)
+    assert resting.until("an account", "key", "any") == 90
+    assert resting.until("another", "key", "model-1999") == 100
+    kept = [number for number in range(2_000) if resting.until("another", "key", f"model-{number}")]
+    assert 900 < len(kept) < 1_000

@@ -3,8 +3,6 @@ refused or rate limited a moment ago. And the rate limit of a stored key.
 """
 
 import math
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import structlog
@@ -12,6 +10,7 @@ from msgspec.structs import replace
 
 from farebox.calls.model import Call, KeyChoice, KeyLimit
 from farebox.errors import RATE_LIMITED, Problem
+from farebox.http_date import http_date
 from farebox.providers.upstream import UpstreamResponse
 from farebox.runtime.services import Services
 from farebox.shares import drawn
@@ -39,7 +38,7 @@ def keyed(services: Services, call: Call) -> Call:
             words = f"takes {limit.limit} calls in {limit.seconds} seconds"
             raise _limited(f"the stored key {call.key_alias!r} for {call.provider} {words}", wait)
         return call
-    until = {key.key_id: services.resting.until(key.key_id, call.model) for key in call.keys}
+    until = {key.key_id: _until(services, call, key) for key in call.keys}
     now, waits = services.clock.now_ms(), list[int]()
     key = _drawn(services, call, [key for key in call.keys if until[key.key_id] <= now], waits)
     resting = sorted((key for key in call.keys if until[key.key_id] > now), key=lambda key: until[key.key_id])
@@ -62,7 +61,7 @@ def another(services: Services, call: Call, tried: tuple[str, ...]) -> KeyChoice
     """A key that has not been tried for the call, and does not rest; counted against its limit. None: there is none."""
     now = services.clock.now_ms()
     left = [key for key in call.keys if key.key_id not in tried]
-    return _drawn(services, call, [key for key in left if services.resting.until(key.key_id, call.model) <= now], [])
+    return _drawn(services, call, [key for key in left if _until(services, call, key) <= now], [])
 
 
 def set_aside(services: Services, call: Call, key_id: str, response: UpstreamResponse) -> None:
@@ -71,7 +70,7 @@ def set_aside(services: Services, call: Call, key_id: str, response: UpstreamRes
     seconds = wait_of(response.headers, now) or (LIMITED_SECONDS if status == 429 else REST_SECONDS)
     seconds = min(max(seconds, 1), REST_MAX_SECONDS)
     model = "" if status in _OF_THE_KEY else call.model
-    services.resting.rest(key_id, model, now + round(seconds * 1000), now)
+    services.resting.rest(_owner(call), key_id, model, now + round(seconds * 1000))
     log.info("key rests", provider=call.provider, key=key_id, model=model, status=status, seconds=seconds)
 
 
@@ -93,12 +92,18 @@ def wait_of(headers: list[tuple[str, str]], now: int) -> float:
         except ValueError:
             continue
         return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
-    try:
-        until = parsedate_to_datetime(found.get("retry-after", ""))
-    except ValueError:
-        return 0.0
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, until.timestamp() - now / 1000)
+    until = http_date(found.get("retry-after", ""))
+    return 0.0 if until is None else max(0.0, until - now / 1000)
+
+
+def _owner(call: Call) -> str:
+    """Whose keys the call is made with."""
+    return call.account_id if call.own_key else OPERATOR
+
+
+def _until(services: Services, call: Call, key: KeyChoice) -> int:
+    """When the key may be used for the call; what is past: now."""
+    return services.resting.until(_owner(call), key.key_id, call.model)
 
 
 def _drawn(services: Services, call: Call, keys: list[KeyChoice], waits: list[int]) -> KeyChoice | None:

@@ -3,13 +3,12 @@ exception. Redirects are not followed."""
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 import msgspec
 
 from farebox.clock import Clock
+from farebox.http_date import http_date
 from farebox.providers.upstream import Upstream, UpstreamFailed, UpstreamRequest, UpstreamResponse
 
 TIMEOUT_SECONDS: Final = 10.0
@@ -79,9 +78,5 @@ def _retry_after(response: UpstreamResponse, clock: Clock) -> float:
     text = next((value for name, value in response.headers if name.lower() == "retry-after"), "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:9]), RETRY_AFTER_MAX)
-    try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    moment = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
-    return min(max(moment.timestamp() - clock.now_ms() / 1000, 0.0), RETRY_AFTER_MAX)
+    at = http_date(text)
+    return 0.0 if at is None else min(max(at - clock.now_ms() / 1000, 0.0), RETRY_AFTER_MAX)
