@@ -24,6 +24,8 @@ NOT_STORES = {"sql.py", "every_bucket.py", "tables.py"}
 PIECES: dict[str, tuple[str, ...]] = {
     "', '.join((f'{name} = ?' for name in changes))": ("state = ?",),
     "', '.join(('?' for _ in without))": ("?",),
+    "', '.join(('?' for _ in log_ids))": ("?",),
+    "_tests(wanted)": ("TRUE",),
     "names:column": ("payment_id",),
     "_where(key, wanted)": ("bucket = ? AND account_id = ? AND kind = ?",),
     "_where(key_of(connection, account_id), gateway_id, query)": ("bucket = ? AND account_id = ? AND gateway_id = ?",),

@@ -94,7 +94,7 @@ def time_of(log_id: str) -> int:
 
 
 def _calls(connection: Connection, account_id: str, log_ids: list[str]) -> list[CallRow]:
-    places = ", ".join("?" * len(log_ids))
+    places = ", ".join("?" for _ in log_ids)
     found = rows(
         connection,
         f"SELECT {COLUMNS} FROM calls WHERE {OF_ACCOUNT} AND log_id IN ({places}) ORDER BY log_id DESC",
