@@ -129,6 +129,6 @@ def _asserted(account: GoogleAccount, claims: dict[str, object]) -> str:
     """What a service account signs, by google-auth. Raises ValueError."""
     from google.auth import crypt, jwt  # on this thread: it takes a while
 
-    signer = crypt.RSASigner.from_string(account.private_key, account.key_id or None)
-    encoded: bytes = jwt.encode(signer, claims)
+    signer = crypt.RSASigner.from_string(account.private_key, account.key_id or None)  # type: ignore[no-untyped-call]
+    encoded: bytes = jwt.encode(signer, claims)  # type: ignore[no-untyped-call]
     return encoded.decode()
