@@ -41,6 +41,27 @@ def test_metadata_that_is_ignored_is_reported(customer: Customer) -> None:
         assert log_row(customer, response.headers["cf-aig-log-id"]).get("metadata") == kept, text
 
 
+def test_a_call_to_be_paid_by_x402_is_not_paid_from_credit(customer: Customer) -> None:
+    before = customer.balance.posted
+    message = {"messages": [{"role": "user", "content": "x"}]}
+    run = f"{customer.api_url}/ai/run/demo/demo-1"
+    for url, header in (
+        (f"{customer.gateway_url}/compat/chat/completions", {"payment-method": "X402"}),
+        (run, {"payment-method": "x402"}),
+        (run, {"payment-signature": "e30="}),
+    ):
+        headers = {"authorization": f"Bearer {customer.token}"}
+        body = {"model": "demo/demo-1"} | message if "compat" in url else message
+        assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 200
+        paid, before = before - customer.balance.posted, customer.balance.posted
+        refused = httpx.post(url, json=body, headers=headers | header, timeout=30)
+        code = 7003 if url == run else 2901
+        assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, code), refused.text
+        assert "x402" in refused.text
+        assert customer.balance.posted == before
+        assert paid > 0
+
+
 def own(customer: Customer, cost: str, model: str = "demo-1") -> httpx.Response:
     return httpx.post(
         f"{customer.gateway_url}/demo/chat/completions",

@@ -96,7 +96,7 @@ def test_rules_are_kept_as_they_are_sent_with_ids_and_defaults(limited: Limited)
         ([{**RULE, "window": 0, "technique": "loose"}], {
             (0, "window"): "Number must be greater than or equal to 1", (0, "technique"): "Invalid enum value",
         }),
-        ([{**RULE, "window": 1.5}], {(0, "window"): "Expected number, received number"}),
+        ([{**RULE, "window": 1.5}], {(0, "window"): "Expected integer, received float"}),
         ([{**RULE, "model": {"mode": "filter"}}], {(0, "model", "values"): "Array must contain at least 1 element(s)"}),
         ([{**RULE, "metadata": {"plan": {"mode": "some"}}}], {(0, "metadata", "plan", "mode"): "Invalid enum value"}),
         ([{**RULE, "provider": {"mode": "partition", "values": ["x"]}}], {(0, "provider", "values"): "Only for"}),

@@ -174,7 +174,7 @@ def test_without_a_card_nothing_is_bought(customer: Customer) -> None:
     ("path", "body", "fault"),
     [
         ("topup", {}, (["body", "amount"], "Required")),
-        ("topup", {"amount": 1000.5}, (["body", "amount"], "Expected number, received number")),
+        ("topup", {"amount": 1000.5}, (["body", "amount"], "Expected integer, received float")),
         ("topup", {"amount": "1000"}, (["body", "amount"], "Expected number, received string")),
         ("topup", {"amount": True}, (["body", "amount"], "Expected number, received boolean")),
         ("topup", {"amount": None}, (["body", "amount"], "Expected number, received null")),

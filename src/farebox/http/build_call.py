@@ -153,7 +153,7 @@ def _call(
     payer, credential = way.payer, way.credential
     _check_read(access.provider, read, own=payer.own)
     gateway, header, metadata = request.gateway, request.headers.get, metadata_of(request.headers)
-    retry_delay = _number(header("cf-aig-retry-delay"), 0, 60_000)
+    retry_delay = _number(request, "cf-aig-retry-delay", 0, 60_000)
     keys = key_choices(request.headers, access, path, metering, way, coded=request.coded)
     known = Call(
         log_id="",
@@ -180,7 +180,7 @@ def _call(
         sent_head=keys[0].sent_head,
         content_type=_content_type(request),
         request_timeout_ms=_response_timeout(services, request, own=payer.own),
-        attempts_max=_number(header("cf-aig-max-attempts"), 1, 5) or gateway.retry_max_attempts or 1,
+        attempts_max=_number(request, "cf-aig-max-attempts", 1, 5) or gateway.retry_max_attempts or 1,
         retry_delay_ms=(gateway.retry_delay or 0) if retry_delay is None else retry_delay,
         retry_backoff=_backoff(header("cf-aig-backoff")) or gateway.retry_backoff or "constant",
         step=request.step,
@@ -264,18 +264,19 @@ def _check_read(provider: Provider, read: Read, *, own: bool) -> None:
 def _response_timeout(services: Services, request: ProxyRequest, *, own: bool) -> int | None:
     """How long the caller waits for the response to begin; on the operator's key not less than the operator's minimum,
     because what a provider was asked to do it does, and bills. None if the caller does not say. Raises Problem."""
-    wanted = _number(request.headers.get("cf-aig-request-timeout"), 1, 3_600_000)
+    wanted = _number(request, "cf-aig-request-timeout", 1, 3_600_000)
     if wanted is None or own:
         return wanted
     return max(wanted, services.settings.request_timeout_min_ms)
 
 
-def _number(text: str | None, low: int, high: int) -> int | None:
-    """A whole number within bounds; None if the header is absent. Raises Problem."""
+def _number(request: ProxyRequest, name: str, low: int, high: int) -> int | None:
+    """A header's whole number within bounds; None if it is absent. Raises Problem."""
+    text = request.headers.get(name)
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and low <= int(text) <= high):
-        raise Problem(INVALID_REQUEST, f"{text[:32]!r} in a cf-aig header is not a whole number from {low} to {high}.")
+        raise Problem(INVALID_REQUEST, f"{name} is {text[:32]!r}, not a whole number from {low} to {high}.")
     return int(text)
 
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from farebox.calls.model import Call
-from farebox.errors import GATEWAY_UNKNOWN, Problem
+from farebox.errors import GATEWAY_UNKNOWN, INVALID_REQUEST, Problem
 from farebox.gateway import ServedGateway
 from farebox.http.call_target import Target
 from farebox.http.credentials import authorize_run, read_credentials
@@ -53,6 +53,7 @@ class Understood(msgspec.Struct):
 async def permit_of(services: Services, exchange: Exchange, target: Target) -> Permit:
     """The permit for a request. Only a gateway with authentication off serves callers without a token, and only on
     their own key. Raises Problem."""
+    _check_payment(exchange, target)
     configuration = services.configuration
     known = configuration.known(target.account_id)
     credentials = read_credentials(exchange.headers, exchange.query)
@@ -70,3 +71,14 @@ async def permit_of(services: Services, exchange: Exchange, target: Target) -> P
     own = await configuration.own_providers(target.account_id, target.gateway_id)
     policies = await configuration.policies(target.account_id, target.gateway_id)
     return Permit(known, token, own_key, gateway, own, policies)
+
+
+def _check_payment(exchange: Exchange, target: Target) -> None:
+    """A call that is to be paid by x402, as it can be at Cloudflare, is not paid from credit instead. Raises Problem
+    (INVALID_REQUEST)."""
+    method = (exchange.headers.get("payment-method") or "").strip().lower()
+    if method == "x402" or (target.api_host and exchange.headers.get("payment-signature") is not None):
+        words = (
+            "Payments by x402 are not accepted: calls are paid from the account's credit, or by its own provider key."
+        )
+        raise Problem(INVALID_REQUEST, f"{words} Leave out `Payment-Method` and `PAYMENT-SIGNATURE`.")

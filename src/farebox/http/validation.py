@@ -163,6 +163,8 @@ def _fault(path: Path, text: str, kind: Any, value: Any) -> Fault:
     if text.startswith("Invalid enum value"):
         return Fault(path, f"Invalid enum value. Expected {choices}, received '{str(value)[:64]}'")
     wrong = _WRONG_TYPE.match(text)
+    if wrong and wrong.group(2) == "float" and "float" not in wrong.group(1):
+        return Fault(path, "Expected integer, received float")
     if wrong:
         wanted = choices or " | ".join(_TYPES.get(name, name) for name in wrong.group(1).split(" | ") if name != "null")
         return Fault(path, f"Expected {wanted}, received {_TYPES.get(wrong.group(2), wrong.group(2))}")
