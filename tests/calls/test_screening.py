@@ -351,7 +351,13 @@ def test_a_stream_that_is_only_flagged_is_not_held_back(customer: Customer) -> N
 def test_a_scorer_that_is_down_blocks_where_a_rule_blocks(farebox: Farebox, customer: Customer, scorer: Scorer) -> None:
     screens(customer, guardrails=guardrails({"S9": "BLOCK"}, {}))
     spent, asked = customer.balance.posted, farebox.demo_stats()["requests"]
-    for scorer.status, scorer.broken in ((500, None), (200, b"what?"), (200, b'{"categories": "S9"}')):
+    for scorer.status, scorer.broken in (
+        (500, None),
+        (200, b"what?"),
+        (200, b'{"categories": "S9"}'),
+        (200, b'{"categories": ["\xe9"]}'),
+        (200, b"[" * 50_000),
+    ):
         refused = customer.chat("Hello")
         assert (refused.status_code, refused.json()["internalCode"]) == (503, 7013), refused.text
         assert refused.headers["retry-after"] == "1"

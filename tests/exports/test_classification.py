@@ -115,13 +115,21 @@ def test_a_classifier_that_fails_is_asked_again(customer: Customer, classifier: 
 
 
 @pytest.mark.parametrize(
-    ("status", "body"), [(422, {}), (200, {"task": ""}), (200, {"task": "x", "model_fit": "splendid"}), (200, [])]
+    ("status", "body"),
+    [
+        (422, b"{}"),
+        (200, b'{"task": ""}'),
+        (200, b'{"task": "x", "model_fit": "splendid"}'),
+        (200, b"[]"),
+        (200, b'{"task": "caf\xe9"}'),  # not in UTF-8
+        (200, b'{"task": "x", "why": ' + b"[" * 50_000),
+    ],
 )
 def test_what_it_has_no_answer_to_is_not_asked_again(
-    customer: Customer, classifier: Receiver, status: int, body: object
+    customer: Customer, classifier: Receiver, status: int, body: bytes
 ) -> None:
     configure(customer)
-    answer(classifier, body, status=status)
+    classifier.answers.append((status, {}, body))
     customer.chat()
     assert soon(lambda: classified(customer) == [{"task": "unknown", "model_fit": "could_not_assess"}])
     assert len(classifier.requests) == 1

@@ -169,7 +169,7 @@ async def _send(services: Services, key: str, event: Event, identifier: str, at:
 def _error(sent: Sent) -> _StripeError:
     try:
         return msgspec.json.decode(sent.body, type=_StripeAnswer, strict=False).error
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _StripeError()
 
 

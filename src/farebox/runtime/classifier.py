@@ -82,7 +82,7 @@ class HttpClassifier:
             return None
         try:
             return msgspec.json.decode(sent.body, type=Classification)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
 

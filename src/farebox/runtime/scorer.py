@@ -89,7 +89,7 @@ class HttpScorer:
         body = await self._answered(_as_chat(asked, self._model) if self._model else _as_hook(asked))
         try:
             return _of_chat(body) if self._model else frozenset(msgspec.json.decode(body, type=_Answer).categories)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ScorerFailed(f"its answer is not understood: {error}") from error
 
     async def _answered(self, question: object) -> bytes:
