@@ -37,7 +37,7 @@ def _furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
     customer = Customer(farebox, account_id, farebox.create_token(account_id))
     log_id = customer.chat("Hello").headers["cf-aig-log-id"]
     customer.chat("x" * 300, model="demo/no-such-model")
-    rule = SpendRule(limit=5, limit_type="cost", window=86_400)
+    rule = SpendRule(id="tried", limit=5, limit_type="cost", window=86_400)
     scenario = Scenario(start=1, end=2**40, rules=(rule,), at=2**40)
     farebox.run(what_if_run.begin(farebox.services, account_id, scenario))
     save_card(customer)
