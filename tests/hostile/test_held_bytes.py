@@ -279,7 +279,7 @@ def test_control_plane_bodies_are_small_and_anonymous_ones_smaller(farebox: Fare
     assert asyncio.run(refused(gateways, 3 * MIB, authorization="Bearer fbx_nobody")) == 401
     assert asyncio.run(refused(COMPAT, 3 * MIB, authorization="Bearer fbx_nobody")) == 401
     assert asyncio.run(refused("/webhooks/stripe", MIB)) == 413
-    assert asyncio.run(refused("/billing/open", 20_000)) == 413
+    assert asyncio.run(refused("/billing/open", 70_000)) == 413
     asyncio.run(is_asked_for(customer, BODY_MAX, gateways))
 
 

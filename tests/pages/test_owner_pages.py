@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from html import unescape
 
 import httpx
@@ -130,14 +131,25 @@ def test_a_call_is_made_from_the_page(owner: Person, customer: Customer) -> None
 # --- usage ------------------------------------------------------------------------------------------------------------
 
 
-def _used(farebox: Farebox, account_id: str, model: str, at: int, charge: int) -> None:
-    farebox.run(farebox.services.database.write(lambda c: add_usage(c, 0, account_id, at, "demo", model, charge, 2, 3)))
+Used = Callable[[str, int, int], None]
 
 
-def test_usage_is_summed_and_compared(farebox: Farebox, owner: Person) -> None:
-    account_id, now = owner.whom.account_id, farebox.services.clock.now_ms()
-    _used(farebox, account_id, "a", now, 1_000_000_000)
-    _used(farebox, account_id, "a", now - 40 * DAY, 500_000_000)
+@pytest.fixture
+def used(farebox: Farebox, owner: Person) -> Iterator[Used]:
+    """Adds usage of a model, at a time and of a charge, that no call made, and takes it out of the shared books again."""
+    account_id, write = owner.whom.account_id, farebox.services.database.write
+
+    def add(model: str, at: int, charge: int) -> None:
+        farebox.run(write(lambda c: add_usage(c, 0, account_id, at, "demo", model, charge, 2, 3)))
+
+    yield add
+    farebox.run(write(lambda c: c.execute("DELETE FROM usage_hours WHERE account_id = ?", (account_id,))))
+
+
+def test_usage_is_summed_and_compared(farebox: Farebox, owner: Person, used: Used) -> None:
+    now = farebox.services.clock.now_ms()
+    used("a", now, 1_000_000_000)
+    used("a", now - 40 * DAY, 500_000_000)
     page = unescape(owner.get("/ui/usage", compare="on").text)
     assert "+100 %" in page
     for query in ({}, {"per": "hour"}, {"per": "month"}, {"by": "provider"}, {"per": "x", "from": "x", "to": HOSTILE}):
@@ -147,8 +159,10 @@ def test_usage_is_summed_and_compared(farebox: Farebox, owner: Person) -> None:
 
 
 @pytest.mark.parametrize("name", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", HOSTILE])
-def test_names_are_no_formulas_in_csv_and_no_markup_in_pages(farebox: Farebox, owner: Person, name: str) -> None:
-    _used(farebox, owner.whom.account_id, name, farebox.services.clock.now_ms(), 1)
+def test_names_are_no_formulas_in_csv_and_no_markup_in_pages(
+    farebox: Farebox, owner: Person, used: Used, name: str
+) -> None:
+    used(name, farebox.services.clock.now_ms(), 1)
     response = owner.get("/ui/usage.csv")
     assert response.headers["content-disposition"] == 'attachment; filename="usage.csv"'
     (row,) = list(csv.reader(io.StringIO(response.text)))[1:]
