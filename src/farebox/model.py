@@ -21,7 +21,7 @@ class Permission(StrEnum):
 
 
 class Role(StrEnum):
-    """What somebody may do on the pages: the first four on one account, the last one in the house."""
+    """What somebody may do on the pages: the first four on one account, the last one as operator."""
 
     OWNER = "owner"
     BILLING = "billing"

@@ -208,7 +208,7 @@ def test_a_request_is_blocked_in_every_form_before_anything_is_held(
     assert (row["status_code"], row["success"], row["dlp_action"]) == (400, False, "BLOCK")
     (finding,) = row["dlp_findings"]
     assert (finding["profile_id"], finding["entry_ids"], finding["count"]) == ("payment_cards", ["visa"], 1)
-    assert "4111" not in json.dumps({**row, "request_head": ""})
+    assert "4111" not in json.dumps({**row, "id": "", "request_head": ""})
     of_scorer = log_row(customer, blocked.headers["cf-aig-log-id"])
     assert of_scorer["guardrails"] == [{"check": "REQUEST", "action": "BLOCK", "categories": ["S9"]}]
 

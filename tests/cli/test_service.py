@@ -215,7 +215,7 @@ def test_the_welcome_works_as_pasted(data_dir: Path, tmp_path: Path, cli: Cli) -
             overview = browser.post(link.partition("?")[0], data={"link": link.partition("link=")[2]})
             assert str(overview.url).endswith("/ui/overview")
             assert '<strong id="available">' in overview.text
-            assert browser.get(overview.url.join("/ui/house")).status_code == 200  # as an operator, too
+            assert browser.get(overview.url.join("/ui/accounts")).status_code == 200  # as an operator, too
         left = subprocess.run(
             ["bash", "-c", blocks["Check"].split("\n\n")[0]], capture_output=True, text=True, check=True
         )

@@ -13,7 +13,7 @@ from tests.support import Farebox
 
 @dataclass
 class Person:
-    """Signed in by a link, with a role on an account or in the house."""
+    """Signed in by a link, with a role on an account or as the operator."""
 
     farebox: Farebox
     whom: Whom

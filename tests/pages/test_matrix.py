@@ -29,7 +29,7 @@ MISSING = (303, 404)
 
 
 @dataclass
-class House:
+class Furnished:
     """An account with something of everything, whose every text is `word`."""
 
     customer: Customer
@@ -38,7 +38,7 @@ class House:
     """Of its things, by the name that paths and fields have for them."""
 
 
-def _furnished(farebox: Farebox, word: str) -> House:
+def _furnished(farebox: Farebox, word: str) -> Furnished:
     account_id = farebox.create_account(word)
     farebox.grant(account_id, "20")
     customer = Customer(farebox, account_id, farebox.create_token(account_id))
@@ -59,30 +59,30 @@ def _furnished(farebox: Farebox, word: str) -> House:
         "token": tokens[0].token_id,
         "token_id": tokens[0].token_id,
     }
-    return House(customer, word, names)
+    return Furnished(customer, word, names)
 
 
 @pytest.fixture(scope="module")
-def ours(farebox: Farebox) -> House:
-    return _furnished(farebox, "Ourshouse")
+def ours(farebox: Farebox) -> Furnished:
+    return _furnished(farebox, "Ours")
 
 
 @pytest.fixture(scope="module")
-def theirs(farebox: Farebox) -> House:
-    return _furnished(farebox, "Theirshouse")
+def theirs(farebox: Farebox) -> Furnished:
+    return _furnished(farebox, "Theirs")
 
 
 @pytest.fixture(scope="module")
-def people(farebox: Farebox, ours: House) -> dict[Role, Person]:
+def people(farebox: Farebox, ours: Furnished) -> dict[Role, Person]:
     return {role: person(farebox, role, ours.customer.account_id) for role in ROLES}
 
 
-def _filled(path: str, house: House) -> str:
-    return path.format_map(house.names)
+def _filled(path: str, place: Furnished) -> str:
+    return path.format_map(place.names)
 
 
 @pytest.mark.parametrize("page", PAGE_ROWS, ids=lambda page: page.path)
-def test_a_page_shows_itself_to_the_roles_of_its_row(page: Page, ours: House, people: dict[Role, Person]) -> None:
+def test_a_page_shows_itself_to_the_roles_of_its_row(page: Page, ours: Furnished, people: dict[Role, Person]) -> None:
     for role, who in people.items():
         response = who.get(_filled(page.path, ours))
         expected = (*ALLOWED, 404) if role in page.roles else (403,)  # 404: it wanted to be told of what
@@ -91,7 +91,7 @@ def test_a_page_shows_itself_to_the_roles_of_its_row(page: Page, ours: House, pe
 
 
 @pytest.mark.parametrize("form", FORM_ROWS, ids=lambda form: form.path)
-def test_a_form_is_done_for_the_roles_of_its_row(form: Form, farebox: Farebox, theirs: House) -> None:
+def test_a_form_is_done_for_the_roles_of_its_row(form: Form, farebox: Farebox, theirs: Furnished) -> None:
     account_id = farebox.create_account("of its own")
     for role in ROLES:
         who = person(farebox, role, account_id)
@@ -103,7 +103,7 @@ def test_a_form_is_done_for_the_roles_of_its_row(form: Form, farebox: Farebox, t
 
 @pytest.mark.parametrize("page", PAGE_ROWS, ids=lambda page: page.path)
 def test_no_page_shows_anything_of_another_account(
-    page: Page, ours: House, theirs: House, people: dict[Role, Person]
+    page: Page, ours: Furnished, theirs: Furnished, people: dict[Role, Person]
 ) -> None:
     told = re.compile("|".join(map(re.escape, {theirs.word, *theirs.names.values()} - {"default"})), re.IGNORECASE)
     query = {name: value for name, value in theirs.names.items() if f"{{{name}}}" not in page.path}
@@ -119,7 +119,7 @@ def test_no_page_shows_anything_of_another_account(
 
 
 @pytest.mark.parametrize("form", FORM_ROWS, ids=lambda form: form.path)
-def test_no_form_does_anything_to_another_account(form: Form, farebox: Farebox, theirs: House) -> None:
+def test_no_form_does_anything_to_another_account(form: Form, farebox: Farebox, theirs: Furnished) -> None:
     who = person(farebox, Role.OWNER, farebox.create_account("of its own"))
     before = _rows(farebox, theirs)
     fields = theirs.names | {"amount": "5", "limit-amount": "5", "duration": "daily", "strategy": "fixed"}
@@ -131,7 +131,7 @@ def test_no_form_does_anything_to_another_account(form: Form, farebox: Farebox, 
     assert _rows(farebox, theirs) == before
 
 
-def _rows(farebox: Farebox, house: House) -> dict[str, list[tuple[object, ...]]]:
+def _rows(farebox: Farebox, place: Furnished) -> dict[str, list[tuple[object, ...]]]:
     """Every row of the account, but for what its own background work writes."""
     ignored = {"leases", "instances"}
 
@@ -139,7 +139,7 @@ def _rows(farebox: Farebox, house: House) -> dict[str, list[tuple[object, ...]]]
         return {
             table.name: connection.execute(
                 f"SELECT * FROM {table.name} WHERE account_id = ? ORDER BY {', '.join(table.key)}",
-                (house.customer.account_id,),
+                (place.customer.account_id,),
             ).fetchall()
             for table in tables()
             if "account_id" in table.columns and table.name not in ignored
@@ -152,17 +152,17 @@ def _rows(farebox: Farebox, house: House) -> dict[str, list[tuple[object, ...]]]
 
 
 @pytest.fixture
-def both(farebox: Farebox, ours: House, theirs: House) -> Iterator[Person]:
+def both(farebox: Farebox, ours: Furnished, theirs: Furnished) -> Iterator[Person]:
     """Ada, an owner of ours and a viewer of theirs."""
-    for house, role in ((ours, Role.OWNER), (theirs, Role.VIEWER)):
-        farebox.run(membership.add(farebox.services, house.customer.account_id, "ada@example.com", role))
+    for place, role in ((ours, Role.OWNER), (theirs, Role.VIEWER)):
+        farebox.run(membership.add(farebox.services, place.customer.account_id, "ada@example.com", role))
     yield Person(farebox, sessions.Whom(account_id=ours.customer.account_id, email="ada@example.com"))
-    for house in (ours, theirs):
-        farebox.run(membership.add(farebox.services, house.customer.account_id, "ada@example.com", Role.VIEWER))
-        farebox.run(membership.remove(farebox.services, house.customer.account_id, "ada@example.com"))
+    for place in (ours, theirs):
+        farebox.run(membership.add(farebox.services, place.customer.account_id, "ada@example.com", Role.VIEWER))
+        farebox.run(membership.remove(farebox.services, place.customer.account_id, "ada@example.com"))
 
 
-def test_a_role_is_that_of_the_account_that_is_shown(both: Person, ours: House, theirs: House) -> None:
+def test_a_role_is_that_of_the_account_that_is_shown(both: Person, ours: Furnished, theirs: Furnished) -> None:
     assert both.get("/billing").status_code == 200
     csrf = both.csrf
     assert both.send("/ui/account", account=theirs.customer.account_id).status_code == 303
@@ -174,7 +174,7 @@ def test_a_role_is_that_of_the_account_that_is_shown(both: Person, ours: House, 
     assert both.http.post("/billing/limit", data={"csrf": both.csrf, "limit-amount": "5"}).status_code == 303
 
 
-def test_a_role_that_is_taken_away_is_gone_at_once(both: Person, farebox: Farebox, ours: House) -> None:
+def test_a_role_that_is_taken_away_is_gone_at_once(both: Person, farebox: Farebox, ours: Furnished) -> None:
     farebox.run(membership.add(farebox.services, ours.customer.account_id, "ada@example.com", Role.VIEWER))
     assert [both.get(path).status_code for path in ("/billing", "/ui/overview")] == [403, 200]
     farebox.run(membership.remove(farebox.services, ours.customer.account_id, "ada@example.com"))
@@ -182,7 +182,7 @@ def test_a_role_that_is_taken_away_is_gone_at_once(both: Person, farebox: Farebo
     assert both.get("/ui/overview").headers["location"].startswith("/ui/sign-in")
 
 
-def test_nobody_is_shown_an_account_they_are_no_member_of(farebox: Farebox, ours: House, theirs: House) -> None:
+def test_nobody_is_shown_an_account_they_are_no_member_of(farebox: Farebox, ours: Furnished, theirs: Furnished) -> None:
     owner = person(farebox, Role.OWNER, ours.customer.account_id)
     farebox.run(membership.add(farebox.services, ours.customer.account_id, "bob@example.com", Role.OWNER))
     bob = Person(farebox, sessions.Whom(account_id=ours.customer.account_id, email="bob@example.com"))

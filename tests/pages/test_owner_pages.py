@@ -136,7 +136,7 @@ Used = Callable[[str, int, int], None]
 
 @pytest.fixture
 def used(farebox: Farebox, owner: Person) -> Iterator[Used]:
-    """Adds usage of a model, at a time and of a charge, that no call made, and takes it out of the shared books again."""
+    """Adds usage of a model, at a time and of a charge, that no call made; the shared books lose it again."""
     account_id, write = owner.whom.account_id, farebox.services.database.write
 
     def add(model: str, at: int, charge: int) -> None:

@@ -15,7 +15,7 @@ member = typer.Typer(no_args_is_help=True, help="Members: people with a role on 
 _OptionalAccount = Annotated[
     str | None, typer.Option("--account", metavar="ID", help="The account whose pages they open.")
 ]
-_Operator = Annotated[bool, typer.Option("--operator", help="The pages of the house, for those who run it.")]
+_Operator = Annotated[bool, typer.Option("--operator", help="The pages of the operator.")]
 _RoleOption = Annotated[
     Role | None, typer.Option("--role", help="On the account: owner, billing, developer or viewer.")
 ]
@@ -98,13 +98,13 @@ def _show_link(context: typer.Context, whom: object, *, path: str | None, as_jso
 
 
 def _need_member(context: typer.Context, account_id: str | None, email: str, *, operator: bool) -> None:
-    from farebox.storage.members import HOUSE, role_of
+    from farebox.storage.members import INSTALLATION, role_of
 
     with session_of(context).reading() as connection:
-        for place in {account_id, HOUSE if operator else account_id} - {None}:
+        for place in {account_id, INSTALLATION if operator else account_id} - {None}:
             if role_of(connection, str(place), email.strip().lower()) is None:
-                raise Stopped(f"{email} is no {'operator' if place == HOUSE else f'member of {place}'}: add them with "
-                              "`farebox member set`")  # fmt: skip
+                role = "operator" if place == INSTALLATION else f"member of {place}"
+                raise Stopped(f"{email} is no {role}: add them with `farebox member set`")
 
 
 # --- members ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.model import Role
 from farebox.runtime.services import Services
 from farebox.storage import members, sessions
-from farebox.storage.members import HOUSE, Member
+from farebox.storage.members import INSTALLATION, Member
 from farebox.storage.sql import Connection
 
 MEMBERS_MAX = 500
@@ -24,9 +24,9 @@ def email_of(text: str) -> str:
 
 
 def put(connection: Connection, account_id: str, email: str, role: Role, at: int) -> Member:
-    """Add somebody to an account or, as an operator, to the house; or change their role. Raises Problem
+    """Add somebody to an account, or as an operator; or change their role. Raises Problem
     (VALIDATION_FAILED)."""
-    if (role is Role.OPERATOR) != (account_id == HOUSE):
+    if (role is Role.OPERATOR) != (account_id == INSTALLATION):
         raise Problem(VALIDATION_FAILED, "This is no role of an account", path=("body", "role"))
     member = Member(account_id, email_of(email), role, at)
     known = {each.email for each in members.list_members(connection, account_id)}
@@ -61,4 +61,4 @@ async def of_account(services: Services, account_id: str) -> list[Member]:
 async def accounts_of(services: Services, email: str) -> list[str]:
     """The IDs of the accounts that somebody is a member of."""
     found = await services.database.get(partial(members.memberships, email=email))
-    return [each.account_id for each in found if each.account_id != HOUSE]
+    return [each.account_id for each in found if each.account_id != INSTALLATION]

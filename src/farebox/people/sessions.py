@@ -15,7 +15,7 @@ from farebox.runtime.services import Services
 from farebox.storage import members
 from farebox.storage import sessions as store
 from farebox.storage.accounts import find_account, find_token
-from farebox.storage.members import HOUSE
+from farebox.storage.members import INSTALLATION
 from farebox.storage.sessions import SignIn
 from farebox.storage.sql import Connection
 from farebox.vault import Vault, same
@@ -45,7 +45,7 @@ class Session:
 
     sign_in: SignIn
     roles: frozenset[Role]
-    """On the account that the session shows, and in the house."""
+    """On the account that the session shows, and as operator."""
     account_name: str
     """Empty where it shows none."""
     secret: str = field(repr=False)
@@ -59,7 +59,7 @@ class Session:
 class Whom:
     """Whom a link signs in: a member by e-mail address, or else whoever is given it."""
 
-    account_id: str = HOUSE
+    account_id: str = INSTALLATION
     email: str | None = None
     role: Role | None = None
     operator: bool = False
@@ -175,7 +175,7 @@ def _roles(connection: Connection, sign_in: SignIn) -> frozenset[Role]:
     if sign_in.email is None:
         own = sign_in.role if sign_in.account_id else None
         return frozenset(filter(None, (own, Role.OPERATOR if sign_in.operator else None)))
-    places = {HOUSE, sign_in.account_id}
+    places = {INSTALLATION, sign_in.account_id}
     return frozenset(filter(None, [members.role_of(connection, place, sign_in.email) for place in places]))
 
 

@@ -1,11 +1,11 @@
-"""The store of members: people by e-mail address, and their role on an account or in the house."""
+"""The store of members: people by e-mail address, and their role on an account or as operator."""
 
 from dataclasses import dataclass
 
 from farebox.model import Role
 from farebox.storage.sql import Connection, row, rows
 
-HOUSE = ""
+INSTALLATION = ""
 """The account of the operators' role."""
 
 
@@ -40,7 +40,7 @@ def list_members(connection: Connection, account_id: str) -> list[Member]:
 
 
 def memberships(connection: Connection, email: str) -> list[Member]:
-    """What somebody is a member of, in order of account; the house's first."""
+    """What somebody is a member of, in order of account; the operator's first."""
     found = rows(connection, f"SELECT {_FIELDS} FROM members WHERE email = ? ORDER BY account_id", (email,))
     return [_member(fields) for fields in found]
 

@@ -15,7 +15,7 @@ class SignIn:
 
     session_id: str
     account_id: str
-    """Whose pages it shows; empty: only the house's."""
+    """Whose pages it shows; empty: only the operator's."""
     email: str | None = None
     """Whose roles the members say; None: whoever was given the link, with the role below."""
     role: Role | None = None

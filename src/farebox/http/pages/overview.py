@@ -60,7 +60,7 @@ class Attention:
 async def overview(visit: Visit) -> Shown | Response:
     """What the account has and spends."""
     if not visit.account_id:
-        return see_other("/ui/house")
+        return see_other("/ui/accounts")
     services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
     balance = await reports.balance(services, account_id)
     month, day = month_start(now), now - now % DAY_MS

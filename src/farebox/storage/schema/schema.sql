@@ -53,7 +53,7 @@ CREATE TABLE memberships (                -- which accounts a user may act for
 ) /* clustered */;
 
 CREATE TABLE members (                    -- people who may open an account's pages
-    account_id TEXT NOT NULL,             -- empty: the house's own pages, for operators
+    account_id TEXT NOT NULL,             -- empty: the operator's pages, for operators
     email      TEXT NOT NULL,             -- in lower case
     role       TEXT NOT NULL,             -- model.Role
     created_at BIGINT NOT NULL,
@@ -65,10 +65,10 @@ CREATE TABLE sessions (                   -- links that sign somebody in, and br
     hash         BYTEA PRIMARY KEY,       -- keyed hash of the secret in the link or cookie
     kind         TEXT NOT NULL,           -- link, session
     session_id   TEXT NOT NULL UNIQUE,    -- what lists call it; no secret
-    account_id   TEXT NOT NULL,           -- whose pages it shows; empty: only the house's
+    account_id   TEXT NOT NULL,           -- whose pages it shows; empty: only the operator's
     email        TEXT,                    -- whose role `members` says; null: whoever was given the link
     role         TEXT,                    -- the role on the account, where there is no e-mail address; null: none
-    operator     INTEGER NOT NULL,        -- 1: may open the house's pages, where there is no e-mail address
+    operator     INTEGER NOT NULL,        -- 1: may open the operator's pages, where there is no e-mail address
     created_at   BIGINT NOT NULL,
     confirmed_at BIGINT NOT NULL,         -- when it was last proved who is there
     seen_at      BIGINT NOT NULL,         -- when a page was last opened, to the minute
