@@ -1,5 +1,7 @@
-"""`python -m bench.ledger [--engine sqlite|postgres]`: the ledger alone. Durable pairs of a hold and its settling, per
-second and in CPU: this process's, and PostgreSQL's where it is the engine. Its server is started for the run.
+"""`python -m bench.ledger [--engine sqlite|postgres|citus]`: the ledger alone. Durable pairs of a hold and its settling
+per second and in CPU: this process's, and the database's where it has processes of its own, which are started for the
+run. Citus is a coordinator and two workers (FAREBOX_TEST_CITUS_BIN: tests/citus/servers.py); compare it with
+`--engine postgres --buckets 8`. `--away-ms` puts the database so far away.
 
 Many tasks of one event loop each hold, wait for the verdict, settle, wait, and start again, as calls do, but with
 nothing in between and no call records. Beside it: how often this disk makes a small write durable, one after another,
@@ -15,14 +17,15 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import uvloop
-from tests.postgres.server import PostgresServer, start_postgres
 
 from bench import machine
 from bench.run import write
+from bench.servers import Servers, servers_of
 from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.ledger.commands import Grant, Hold, Settle
@@ -41,88 +44,96 @@ HOLD, CHARGE = 100_000, 12_600
 FOREVER = 2**53
 
 
-async def measure(
-    folder: Path, server: PostgresServer | None, tasks: int, accounts: int, seconds: float
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Case:
+    engine: str
+    tasks: int
+    accounts: int
+    buckets: int
+    away_s: float
+
+
+async def measure(folder: Path, servers: Servers | None, case: Case, seconds: float) -> dict[str, Any]:
     """One row: a new database, so many accounts in turn, so many tasks."""
-    async with _database(folder, server, f"ledger-{tasks}-{accounts}.db") as database:
+    async with _database(folder, servers, case) as database:
         ids = RandomIds(SystemClock())
         ledger = ledger_of(database, ids.log_id())
-        names = [f"account-{number}" for number in range(accounts)]
-        await database.write(lambda connection: _open(connection, names))
+        names = [f"account-{number}" for number in range(case.accounts)]
+        await database.write(lambda connection: _open(connection, names, case.buckets))
         turn = itertools.cycle(names)
-        await _pairs(ledger, ids, turn, tasks, min(seconds, 1))
-        cpu, server_cpu, start = time.process_time(), _server_cpu(server), time.monotonic()
-        pairs = await _pairs(ledger, ids, turn, tasks, seconds)
-        used, took = time.process_time() - cpu, time.monotonic() - start
-        server_used = _server_cpu(server) - server_cpu
-        if server is not None and isinstance(database, PostgresDatabase):
+        await _pairs(ledger, ids, turn, case.tasks, min(seconds, 1))
+        cpu, before, start = time.process_time(), _cpu(servers), time.monotonic()
+        took_each = await _pairs(ledger, ids, turn, case.tasks, seconds)
+        pairs, used, took = len(took_each), time.process_time() - cpu, time.monotonic() - start
+        database_used = [now - then for now, then in zip(_cpu(servers), before, strict=True)]
+        if servers is not None:
             # As the server does it by itself, a minute later: the audit's plans depend on it.
-            server.query("ANALYZE", database.url)
+            servers.processes[0].query("ANALYZE", servers.near_url)
         differences = await database.scan(lambda connection: len(list(audit(connection))))
         slow: int = getattr(ledger, "slow", 0)  # what its fast path has left to ledger.posting: none of this
         await ledger.close()
-    return {
-        "engine": "postgres" if server else "sqlite",
-        "tasks": tasks,
-        "accounts": accounts,
+    row = {
+        "engine": case.engine,
+        "tasks": case.tasks,
+        "accounts": case.accounts,
+        "buckets": case.buckets,
+        "away_ms": case.away_s * 1000,
         "pairs_per_second": round(pairs / took),
+        "pair_p50_ms": round(sorted(took_each)[pairs // 2] * 1000, 2),
         "cpu_s_per_1000": round(used / pairs * 1000, 4),
-        "database_cpu_s_per_1000": round(server_used / pairs * 1000, 4),
+        "database_cpu_s_per_1000": round(sum(database_used) / pairs * 1000, 4),
         "differences": differences,
         "slow_commands": slow,
         "pace_ms": machine.pace_ms(),
         "load_average": os.getloadavg()[0],
     }
+    if case.engine == "citus":
+        row["coordinator_cpu_s_per_1000"] = round(database_used[0] / pairs * 1000, 4)
+    return row
 
 
 @contextlib.asynccontextmanager
 async def _database(
-    folder: Path, server: PostgresServer | None, name: str
+    folder: Path, servers: Servers | None, case: Case
 ) -> AsyncIterator[SqliteDatabase | PostgresDatabase]:
     database: SqliteDatabase | PostgresDatabase
-    if server is None:
-        database = SqliteDatabase(folder / name)
+    if servers is None:
+        database = SqliteDatabase(folder / f"ledger-{case.tasks}-{case.accounts}.db")
     else:
-        database = await PostgresDatabase.open(server.new_database(), timeout=STATEMENT_SECONDS)
+        database = await PostgresDatabase.open(servers.url, timeout=STATEMENT_SECONDS, buckets=case.buckets)
     try:
         yield database
     finally:
         await database.close()
 
 
-def _server_cpu(server: PostgresServer | None) -> float:
-    """Seconds of CPU that the server's processes have used so far; 0 without one."""
-    ticks = 0
-    for pid in server.pids() if server else ():
-        with contextlib.suppress(FileNotFoundError):  # it has ended
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+def _cpu(servers: Servers | None) -> list[float]:
+    """Seconds of CPU that each of the database's servers has used so far."""
+    return [] if servers is None else servers.cpu()
 
 
-def _open(connection: Connection, names: list[str]) -> None:
+def _open(connection: Connection, names: list[str], buckets: int) -> None:
     for name in names:
-        add_account(connection, name, name, 1)
+        add_account(connection, name, name, 1, buckets)
         apply(connection, Grant(account_id=name, grant_id="bench", amount=CREDIT, at=1))
 
 
-async def _pairs(ledger: Ledger, ids: RandomIds, turn: Iterator[str], tasks: int, seconds: float) -> int:
-    """Pairs done by all tasks together."""
+async def _pairs(ledger: Ledger, ids: RandomIds, turn: Iterator[str], tasks: int, seconds: float) -> list[float]:
+    """Seconds that each pair took, of all tasks together."""
     stop = time.monotonic() + seconds
 
-    async def one() -> int:
-        done = 0
-        while time.monotonic() < stop:
+    async def one() -> list[float]:
+        done = []
+        while (began := time.monotonic()) < stop:
             name, hold_id = next(turn), ids.log_id()
             held = await ledger.do(Hold(account_id=name, hold_id=hold_id, amount=HOLD, at=2, expires_at=FOREVER))
             settled = await ledger.do(Settle(account_id=name, hold_id=hold_id, amount=CHARGE, at=3))
             assert held.ok
             assert settled.amount == CHARGE
-            done += 1
+            done.append(time.monotonic() - began)
         return done
 
-    return sum(await asyncio.gather(*(one() for _ in range(tasks))))
+    return [each for found in await asyncio.gather(*(one() for _ in range(tasks))) for each in found]
 
 
 def line(row: dict[str, Any]) -> str:
@@ -134,24 +145,37 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ledger", description=__doc__)
-    parser.add_argument("--engine", choices=("sqlite", "postgres"), default="sqlite")
+    parser.add_argument("--engine", choices=("sqlite", "postgres", "citus"), default="sqlite")
     parser.add_argument("--seconds", type=float, default=5, help="length of each row (default 5)")
     parser.add_argument("--dir", type=Path, help="where the databases are made and removed again (default: temporary)")
+    parser.add_argument("--tasks", type=_numbers, default=TASKS, help="callers, row by row (default 1,16,64,512)")
+    parser.add_argument("--accounts", type=_numbers, default=ACCOUNTS, help="accounts (default 1,10000)")
+    parser.add_argument("--buckets", type=int, default=1, help="over which the accounts are spread (default 1)")
+    parser.add_argument("--away-ms", type=_numbers, default=(0,), help="round trips added, row by row (default 0)")
+    parser.add_argument("--name", help="under which the results are stored (default: ledger-ENGINE)")
     arguments = parser.parse_args()
     rows = []
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir)))
-        server = stack.enter_context(start_postgres(durable=True)) if arguments.engine == "postgres" else None
+    with tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir) as name:
+        folder, engine = Path(name), arguments.engine
         syncs, system = machine.syncs_per_second(folder), machine.file_system(folder)
         print(f"this disk ({system}): {syncs:,.0f} durable small writes/s, one after another", flush=True)
         print(f"{'tasks':>6}{'accounts':>10}{'pairs/s':>10}{'CPU s/1,000':>13}{'database':>13}  books", flush=True)
-        for accounts, tasks in itertools.product(ACCOUNTS, TASKS):
-            row = uvloop.run(measure(folder, server, tasks, accounts, arguments.seconds))
+        for accounts, tasks, away_ms in itertools.product(arguments.accounts, arguments.tasks, arguments.away_ms):
+            case = Case(engine, tasks, accounts, arguments.buckets, away_ms / 1000)
+            with contextlib.ExitStack() as stack:
+                servers = None
+                if engine != "sqlite":
+                    servers = stack.enter_context(servers_of(engine, case.buckets, case.away_s))
+                row = uvloop.run(measure(folder, servers, case, arguments.seconds))
             rows.append(row)
             print(line(row), flush=True)
-    path = write(f"ledger-{arguments.engine}", rows, file_system=system, syncs_per_second=round(syncs))
+    path = write(arguments.name or f"ledger-{engine}", rows, file_system=system, syncs_per_second=round(syncs))
     print(f"written: {path.relative_to(Path(__file__).parent.parent)}")
     return int(any(row["differences"] or row["slow_commands"] for row in rows))
 
