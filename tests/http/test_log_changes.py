@@ -174,13 +174,14 @@ def _fill(customer: Customer, calls: int, before: str) -> None:
 
     def write(connection: Connection) -> None:
         connection.execute(
-            "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?) "
+            f"WITH digits (d) AS (VALUES {', '.join(f'({digit})' for digit in range(10))}), numbers (n) AS "
+            "(SELECT 1 + a.d + 10 * b.d + 100 * c.d + 1000 * e.d FROM digits a, digits b, digits c, digits e) "
             "INSERT INTO calls (bucket, account_id, log_id, gateway_id, created_at, provider, model, success, "
             "status_code, duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged) "
             "SELECT bucket, account_id, ? || '-0000-7000-8000-' || substr(CAST(1000000000000 + n AS TEXT), 2), "
             "gateway_id, created_at, provider, model, success, status_code, duration, tokens_in, tokens_out, 0, 0, "
-            "detail, receipt, 1 FROM calls, numbers WHERE account_id = ?",
-            (calls, before[:8], customer.account_id),
+            "detail, receipt, 1 FROM calls, numbers WHERE account_id = ? AND n <= ?",
+            (before[:8], customer.account_id, calls),
         )
 
     write_now(customer.farebox.services.settings, write)

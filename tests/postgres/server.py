@@ -112,9 +112,12 @@ def candidates() -> list[Path]:
 # Starting.
 
 
-def start_postgres(*, durable: bool = False, settings: Mapping[str, str] | None = None) -> "PostgresServer":
-    """A new server that accepts connections. `settings` are lines of postgresql.conf that win over ours."""
-    server = _new_server(binaries(), durable, {**(settings or {})})
+def start_postgres(
+    *, durable: bool = False, settings: Mapping[str, str] | None = None, programs: Path | None = None
+) -> "PostgresServer":
+    """A new server that accepts connections. `settings` are lines of postgresql.conf that win over ours; `programs` is
+    a folder of PostgreSQL's that is taken instead of `binaries()`."""
+    server = _new_server(programs or binaries(), durable, {**(settings or {})})
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(server.close)
         shutil.copytree(_never_started(server.binaries).data, server.data)

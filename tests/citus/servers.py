@@ -1,0 +1,99 @@
+"""A Citus cluster of the tests' own, on loopback, whose nodes may be killed.
+
+FAREBOX_TEST_CITUS_BIN names the folder of a PostgreSQL that has Citus: its programs are started as any others. A worker
+may have a synchronous standby.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from tests.postgres.server import PostgresServer, standby_of, start_postgres, wait_for
+
+PROGRAMS = os.environ.get("FAREBOX_TEST_CITUS_BIN", "")
+DATABASE = "farebox"
+_SETTINGS = {
+    "shared_preload_libraries": "citus",
+    "wal_level": "logical",
+    "max_prepared_transactions": "200",
+    "max_worker_processes": "32",
+    "max_replication_slots": "20",
+    "max_wal_senders": "20",
+    "citus.node_conninfo": "sslmode=disable",
+    "citus.enable_statistics_collection": "off",
+    "citus.recover_2pc_interval": "2s",
+}
+
+
+class Nodes:
+    """A coordinator and workers, and on all of them a database with the extension. `place` closes them."""
+
+    def __init__(self, place: contextlib.ExitStack, durable: bool, settings: Mapping[str, str]) -> None:
+        self._place = place
+        self._durable = durable
+        self._settings = {**_SETTINGS, **settings}
+        self.coordinator = self._start()
+        self.url = self.coordinator.url_of(DATABASE)
+        self.query(f"SELECT citus_set_coordinator_host('127.0.0.1', {self.coordinator.port})")
+        self.workers: list[PostgresServer] = []
+
+    def query(self, sql: str) -> list[tuple[object, ...]]:
+        """On the coordinator."""
+        return [tuple(row) for row in self.coordinator.query(sql, self.url)]
+
+    @property
+    def all(self) -> list[PostgresServer]:
+        return [self.coordinator, *self.workers]
+
+    def add_worker(self) -> PostgresServer:
+        """Nothing is moved to it."""
+        worker = self._start()
+        self.query(f"SELECT citus_add_node('127.0.0.1', {worker.port})")
+        self.workers.append(worker)
+        return worker
+
+    def remove_worker(self, worker: PostgresServer) -> None:
+        """Nothing is left on it first."""
+        self.clean_up()
+        self.query(f"SELECT citus_drain_node('127.0.0.1', {worker.port}, shard_transfer_mode => 'block_writes')")
+        self.query(f"SELECT citus_remove_node('127.0.0.1', {worker.port})")
+        self.workers.remove(worker)
+        worker.close()
+
+    def clean_up(self) -> None:
+        """Remove what moves have left: a shard does not move to a node that has its remains."""
+
+        def clean() -> bool:
+            self.query("CALL citus_cleanup_orphaned_resources()")
+            return not self.query("SELECT 1 FROM pg_dist_cleanup")
+
+        wait_for(clean, "what moves have left is removed")
+
+    def add_standby(self, worker: PostgresServer) -> PostgresServer:
+        """Every commit of the worker waits for it from here on."""
+        return self._place.enter_context(standby_of(worker, synchronous=True))
+
+    def replace(self, worker: PostgresServer, standby: PostgresServer) -> None:
+        """The standby of a worker that is lost takes its place."""
+        standby.promote()
+        found = f"SELECT nodeid FROM pg_dist_node WHERE nodeport = {worker.port}"
+        self.query(f"SELECT citus_update_node(({found}), '127.0.0.1', {standby.port})")
+        self.workers[self.workers.index(worker)] = standby
+
+    def _start(self) -> PostgresServer:
+        server = self._place.enter_context(
+            start_postgres(durable=self._durable, settings=self._settings, programs=Path(PROGRAMS))
+        )
+        server.new_database(name=DATABASE)
+        server.query("CREATE EXTENSION citus", server.url_of(DATABASE))
+        return server
+
+
+@contextlib.contextmanager
+def started(workers: int = 2, *, durable: bool = False, settings: Mapping[str, str] | None = None) -> Iterator[Nodes]:
+    with contextlib.ExitStack() as place:
+        nodes = Nodes(place, durable, settings or {})
+        for _ in range(workers):
+            nodes.add_worker()
+        yield nodes
