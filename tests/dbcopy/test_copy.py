@@ -53,7 +53,7 @@ def test_every_table_of_either_engine_is_copied(postgres: PostgresServer, postgr
     assert farebox(tmp_path, "migrate", FAREBOX_DATABASE_URL=postgres_url).returncode == 0
     catalogue = postgres.query(
         "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public' "
-        "AND table_name != 'schema_version'",
+        "AND table_name != 'schema_version' AND table_name NOT LIKE 'citus%'",  # Citus has views there
         postgres_url,
     )
     assert {(table, column) for table, column in catalogue} == {
