@@ -67,7 +67,7 @@ def latency() -> str | None:
 
 def pairs() -> str | None:
     found = []
-    for result in of("ledger"):
+    for result in [*of("ledger-sqlite"), *of("ledger-postgres")]:
         for row in result["rows"]:
             engine = row.get("engine", result.get("engine", "sqlite"))
             accounts = f"{row['accounts']:,} account{'s' if row['accounts'] > 1 else ''}"

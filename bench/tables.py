@@ -201,7 +201,7 @@ def at_once() -> str:
 
 def ledger() -> str:
     lines = []
-    for result in (results := of("ledger")):
+    for result in (results := [*of("ledger-sqlite"), *of("ledger-postgres")]):
         for row in result["rows"]:
             engine = row.get("engine", result.get("engine", "sqlite"))
             lines.append(

@@ -138,7 +138,7 @@ def _of_bare(engine: str, handler: str) -> float | None:
 
 def _pairs(engine: str, *, many: bool) -> float | None:
     """The best of the rows with one account, or with many."""
-    names = [path.stem for path in stored.RESULTS.glob("ledger*.json")]
+    names = [path.stem for path in stored.RESULTS.glob(f"ledger-{engine}*.json")]
     rows = [
         row["pairs_per_second"]
         for name in names
