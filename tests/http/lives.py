@@ -44,6 +44,8 @@ class Life:
     """The caller names it in the URL, and makes it with PUT: whoever makes it again, changes it."""
     hidden: tuple[str, ...] = ()
     """Fields that are not returned as they were sent."""
+    written_later: tuple[str, ...] = ()
+    """Fields that a job fills in after the answer."""
     change: tuple[str, Fields] | None = None
     """The method, and what is sent."""
     changed: Fields | None = None
@@ -227,6 +229,7 @@ LIVES: Final = (
             "name": f"eval-{n}", "dataset_ids": [ids["datasets"]], "evaluation_type_ids": ["cost", "speed"],
         },
         hidden=("dataset_ids", "evaluation_type_ids"),
+        written_later=("results", "processed", "total_logs", "modified_at"),
         wrong=(
             ({"dataset_ids": ["nothing"]}, ("body", "dataset_ids", 0)),
             ({"evaluation_type_ids": ["beauty"]}, ("body", "evaluation_type_ids", 0)),
