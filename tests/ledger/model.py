@@ -385,10 +385,10 @@ def _extend(wallet: Wallet, hold: Held, command: Extend) -> _Response:
         return (Outcome.NOT_OPEN,)
     if command.amount <= hold.amount and command.expires_at <= hold.ends:
         return Outcome.REPEATED, hold.amount
-    wallet.lapse(command.at)
     more = max(0, command.amount - hold.amount)
     if more and hold.budgets:
         raise ValueError(command.hold_id)
+    wallet.lapse(command.at)
     refused = _refused(wallet, more, hold.amount + more, command.at)
     if refused is not None:
         return refused
