@@ -4,12 +4,14 @@ Logging must not affect the program: a line that cannot be written, or cannot be
 call of a logger raises, and none waits long for the log's reader.
 """
 
+import asyncio
 import contextlib
 import json
 import logging
 import os
 import select
 import sys
+from collections import deque
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import IO, Any, Protocol
@@ -47,7 +49,8 @@ class Line(Protocol):
 
 
 class Direct:
-    """Writes such lines; None where lines are text for people, or of this level are not wanted."""
+    """Writes such lines once the event loop has finished its turn; None where lines are text for people, or of this
+    level are not wanted."""
 
     write: Callable[[Line], None] | None = None
 
@@ -111,18 +114,47 @@ class Sink:
         """Lines dropped since the last one was written."""
         self._partial_line = False
         """The last line was written in part."""
+        self._waiting = deque[bytes]()
+        """Lines of this turn of the event loop."""
 
     def line(self, text: str | bytes) -> None:
         """Write one line, or drop it."""
-        data = text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace")
+        self._waiting.append(text if isinstance(text, bytes) else text.encode("utf-8", "backslashreplace"))
+        self._write_waiting()
+
+    def line_soon(self, data: bytes) -> None:
+        """The same once the event loop has finished this turn, together with its other lines; at once if none runs."""
+        first = not self._waiting
+        self._waiting.append(data)
+        if first:
+            try:
+                asyncio.get_running_loop().call_soon(self._write_waiting)
+            except RuntimeError:
+                self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        """As many whole lines at once as a pipe takes."""
+        lines, size = list[bytes](), 0
+        with contextlib.suppress(IndexError):  # another thread may be writing, too
+            while True:
+                data = self._waiting.popleft()
+                if lines and size + len(data) >= _PIECE:
+                    self._write(lines)
+                    lines, size = [], 0
+                lines.append(data)
+                size += len(data) + 1
+        if lines:
+            self._write(lines)
+
+    def _write(self, lines: list[bytes]) -> None:
         try:
             if self._lost:
                 self._put(self._lost_line(self._lost) + b"\n")
                 self._lost = 0
-            self._put(data + b"\n")
+            self._put(b"\n".join((*lines, b"")))
         except (OSError, ValueError):  # a stream that is closed raises ValueError
-            self._lost += 1
-            Dropped.lines += 1
+            self._lost += len(lines)
+            Dropped.lines += len(lines)
 
     msg = debug = info = warning = error = critical = exception = fatal = log = line
     """Called by structlog."""
@@ -132,7 +164,7 @@ class Sink:
         self.line(text.rstrip("\n"))
 
     def flush(self) -> None:
-        """Does nothing: no line is buffered."""
+        """Does nothing: what the standard library writes is not buffered."""
 
     def _put(self, data: bytes) -> None:
         """Raises OSError or ValueError if the data was not written, or only in part."""
@@ -201,7 +233,7 @@ def _writer(sink: Sink, timestamp: "_Timestamp") -> Callable[[Line], None]:
     def write(line: Line) -> None:
         try:
             line.timestamp = timestamp.text()
-            sink.line(_encoded(line))
+            sink.line_soon(_encoded(line))
         except Exception:  # noqa: BLE001 - whatever it is: the log is not what the caller is about
             Dropped.lines += 1
 

@@ -18,8 +18,6 @@ def tell_attempts(stage: Priced, ended: Ended) -> None:
     it."""
     trail = stage.context.call.trail
     failed = stage.attempts.failed if isinstance(stage, Admitted) else ()
-    if trail is None and not failed:
-        return
     status = (stage.attempts.status or None) if isinstance(stage, Admitted) else None
     tried = (*failed, attempt_of(stage, status, ended.error, charged=ended.outcome == "charged"))
     told = (*(trail or ()), *tried)

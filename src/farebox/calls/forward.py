@@ -141,7 +141,7 @@ async def _with_another_key(
     with suppress(Problem):  # which the operator is alarmed about, where it is the operator's key
         await checked(context, response)
     await response.close()
-    note_use(services, call, refused)
+    note_use(services, call, refused, services.clock.now_ms())
     attempts.failed += (attempt_of(stage, response.status),)
     attempts.key = key
     return replace(request, headers=key.headers, head=key.sent_head)

@@ -74,12 +74,12 @@ def set_aside(services: Services, call: Call, key_id: str, response: UpstreamRes
     log.info("key rests", provider=call.provider, key=key_id, model=model, status=status, seconds=seconds)
 
 
-def note_use(services: Services, call: Call, key_id: str) -> None:
+def note_use(services: Services, call: Call, key_id: str, at: int) -> None:
     """The provider was called with this key, if it is not the caller's own."""
     if not call.own_key:
-        services.last_uses.note(OPERATOR, "provider", key_id or call.provider, services.clock.now_ms())
+        services.last_uses.note(OPERATOR, "provider", key_id or call.provider, at)
     elif key_id:
-        services.last_uses.note(call.account_id, "provider_config", key_id, services.clock.now_ms())
+        services.last_uses.note(call.account_id, "provider_config", key_id, at)
 
 
 def wait_of(headers: list[tuple[str, str]], now: int) -> float:

@@ -17,13 +17,7 @@ from farebox.calls.screened_stream import Blocked, screened_stream
 from farebox.calls.settle import settle_call
 from farebox.calls.stages import Responded
 from farebox.calls.watch import Interrupted
-from farebox.calls.whole_response import (
-    checked_failure,
-    document_of,
-    respond_whole,
-    send_whole,
-    undelivered,
-)
+from farebox.calls.whole_response import read_document, send_whole, undelivered
 from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, ClientGone, Problem
 from farebox.pricing.unseen import has_unreported_cost
@@ -56,9 +50,9 @@ async def relay_response(stage: Responded) -> None:
     Raises Problem (UPSTREAM_INVALID) if a whole body broke off: the client has then been sent nothing.
     """
     context, response = stage.context, stage.response
-    document = document_of(stage)
+    document = read_document(stage)
     if document is not None:
-        await respond_whole(stage, *document)
+        await send_whole(stage, *document)
         return
     unread = ""
     try:
@@ -144,8 +138,6 @@ class _Relay:
         tail, observed = self._close(interruption)
         body = b"".join((*self._collected, tail))
         self._collected.clear()
-        if observed.failed and interruption is None:
-            body = await checked_failure(stage, body)
         if interruption is None:
             await send_whole(stage, observed, headers, body)
             return

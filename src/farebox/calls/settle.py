@@ -227,13 +227,15 @@ def _ending(context: CallContext, interruption: str | None) -> Ending:
 async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPrice | None, *, hold: bool) -> Settled:
     """Write the end of the call. `hold`: whether there may be a hold to end."""
     call, services = stage.context.call, stage.context.services
-    if isinstance(stage, Admitted) and (key := stage.attempts.key) is not None:
+    admitted = stage if isinstance(stage, Admitted) else None
+    if admitted is not None and (key := admitted.attempts.key) is not None:
         call = replace(call, key_id=key.key_id, key_alias=key.alias)
-    bound = stage.held.estimate if isinstance(stage, Admitted) and stage.held is not None else None
+    bound = None if admitted is None or admitted.held is None else admitted.held.estimate
     markup = None if stage.metered is None else stage.metered.markup
     if stage.context.screening is not None:
         _add_findings(ended, stage.context.screening.findings)
-    tell_attempts(stage, ended)
+    if call.trail is not None or (admitted is not None and admitted.attempts.failed):
+        tell_attempts(stage, ended)
     record = CallRecord(call, ended, priced, price, markup, bound)
     now, began = services.clock.now_ms(), services.clock.monotonic()
     command: Settle | Release | None = None
@@ -249,8 +251,8 @@ async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPri
     # It is durable: from here on nothing may raise, or the client would retry, and pay again.
     ended_hold = verdict is not None and command is not None and verdict.outcome is not Outcome.UNKNOWN
     _count(stage.context, ended, services.clock.monotonic() - began)
-    if isinstance(stage, Admitted) and (stage.attempts.status or stage.attempts.given_up):
-        note_use(services, call, call.key_id)
+    if admitted is not None and (admitted.attempts.status or admitted.attempts.given_up):
+        note_use(services, call, call.key_id, now)
     if ended_hold and verdict is not None:
         _notify_others(stage.context, verdict, now)
     _write_log(record, verdict, settled=isinstance(command, Settle), ended_hold=ended_hold)

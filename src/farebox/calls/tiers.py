@@ -122,7 +122,9 @@ def _further(context: CallContext, terms: Terms, own: ModelPrice, further: Furth
 
 def applied_price(context: CallContext, terms: Terms, observed: Observed) -> tuple[ModelPrice, tuple[str, ...]]:
     """The price of what the provider applied, and notes for the receipt."""
-    asked, model = terms.parsed.context, observed.billed_model or _deployed(context, terms, observed)
+    asked, model = terms.parsed.context, observed.billed_model
+    if not model and context.call.access.provider.deploys:
+        model = _deployed(context, terms, observed)
     if not (asked or observed.context or model):
         return known_price(context, terms, terms.price, observed.usage or {})
     applied = {**asked, **observed.context}
@@ -146,7 +148,7 @@ def _deployed(context: CallContext, terms: Terms, observed: Observed) -> str:
     """The model behind a deployment, as the response says; empty if its owner has said which it is, or if the response
     names none that has a price."""
     call, requested = context.call, terms.parsed.model
-    if not call.access.provider.deploys or terms.price.is_own or call.is_named_by_owner:
+    if terms.price.is_own or call.is_named_by_owner:
         return ""
     model = observed.model or ""
     return model if model != requested and find_price(context, model, {}) is not None else ""

@@ -23,9 +23,9 @@ from farebox.providers.formats.readers import BodyReader
 _DOCUMENT: Final = (b"{", b"[")
 
 
-def document_of(stage: Responded) -> tuple[Metered, list[tuple[str, str]], bytes] | None:
-    """How the response is read, and its headers and body as they are passed on, if it is a small document to be metered
-    that has arrived completely, as most have; otherwise None."""
+def read_document(stage: Responded) -> tuple[Observed, list[tuple[str, str]], bytes] | None:
+    """What was read of the response, and its headers and body as they are passed on, if it is a small document to be
+    metered that has arrived completely, as most have; otherwise None."""
     metered, response, context = stage.metered, stage.response, stage.context
     if metered is None or metered.parsed.stream or response.status >= 400 or context.watch.client_gone:
         return None
@@ -39,12 +39,11 @@ def document_of(stage: Responded) -> tuple[Metered, list[tuple[str, str]], bytes
     if content_type == "text/event-stream":
         return None
     stage.logged.response_type = content_type
-    return metered, passed, body
+    observed, body = _read(stage, metered, body)
+    return observed, passed, body
 
 
-async def respond_whole(stage: Responded, metered: Metered, headers: list[tuple[str, str]], body: bytes) -> None:
-    """Settle, and respond with the charge in a header. Raises Problem (PROVIDER_UNAVAILABLE, or that a rule of the
-    gateway blocks the response)."""
+def _read(stage: Responded, metered: Metered, body: bytes) -> tuple[Observed, bytes]:
     stage.logged.keep(body)
     parsed = with_stated(metered.parsed, metered.wire, stage.response.headers)
     reader = metered.wire.reader(parsed, streaming=False, hide_usage=not parsed.usage_requested)
@@ -54,14 +53,14 @@ async def respond_whole(stage: Responded, metered: Metered, headers: list[tuple[
         passed = reader.feed(body)
         tail, observed = reader.close()
         body = passed + tail
-    if observed.failed:
-        body = await checked_failure(stage, body)
-    await send_whole(stage, observed, headers, body)
+    return observed, body
 
 
 async def send_whole(stage: Responded, observed: Observed, headers: list[tuple[str, str]], body: bytes) -> None:
-    """Settle a call whose response has come completely, and respond. Raises Problem if a rule of the gateway blocks the
-    response: it is charged all the same, as it was generated."""
+    """Settle a call whose response has come completely, and respond. Raises Problem (PROVIDER_UNAVAILABLE), also if a
+    rule of the gateway blocks the response: it is charged all the same, as it was generated."""
+    if observed.failed:
+        body = await _checked_failure(stage, body)
     blocked = None
     if stage.context.screening is not None and stage.response.status < 400:
         blocked = await _judged(stage, stage.context.screening, observed, body)
@@ -70,7 +69,8 @@ async def send_whole(stage: Responded, observed: Observed, headers: list[tuple[s
         raise blocked
     if stage.context.call.cache is not None:
         remember(stage, observed, headers, body)
-    body = in_envelope(stage.context.call, stage.response.status, body)
+    if stage.context.call.enveloped:
+        body = in_envelope(stage.context.call, stage.response.status, body)
     stage.context.sink.respond(stage.response.status, headers + charge_headers(stage.held, settled), body)
 
 
@@ -96,7 +96,7 @@ def undelivered(observed: Observed) -> Observed:
     )
 
 
-async def checked_failure(stage: Responded, body: bytes) -> bytes:
+async def _checked_failure(stage: Responded, body: bytes) -> bytes:
     """The body of a failure, as far as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE)."""
     found = operator_key.checked_body(stage, body)
     if isinstance(found, Problem):

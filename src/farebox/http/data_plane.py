@@ -143,7 +143,8 @@ class DataPlane:
                 del request  # the call has the body, or another in its place
                 if call.cache is not None and await answered_from_cache(services, call, sink, watch):
                     return
-                call = keyed(services, call)
+                if call.keys or call.key_limit is not None:
+                    call = keyed(services, call)
                 sink.of(call)
                 await (serve_call if call.cache is None else serve_missed)(services, call, sink, watch)
         finally:

@@ -11,7 +11,7 @@ So there is no rule here that posting does not have: what is common must leave w
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from farebox.calendar import HOUR_MS
 from farebox.ledger.batch_budgets import BatchBudgets
@@ -33,6 +33,7 @@ from farebox.storage.sqlite.writer import by_itself
 _Rows: TypeAlias = Sequence[tuple[str, CallWritten]]
 """Of calls for which nothing was held, each with its account."""
 _Item: TypeAlias = Hold | Settle | Release | _Rows
+_COMMON: Final = (Hold, Settle, Release)
 
 
 class BatchLedger:
@@ -44,7 +45,7 @@ class BatchLedger:
         """Commands that were carried out one by one by ledger.posting, of those that may be common."""
 
     async def do(self, command: Command) -> Verdict:
-        if isinstance(command, Hold | Settle | Release):
+        if isinstance(command, _COMMON):
             verdict: Verdict = await self._database.write_grouped(self, command)
             return verdict
         return await self._database.write(partial(_apply, command))
@@ -78,7 +79,7 @@ class BatchLedger:
 
     def one_of(self, connection: Connection, item: _Item) -> Verdict:
         self.slow += 1
-        if isinstance(item, Hold | Settle | Release):
+        if isinstance(item, _COMMON):
             return apply_left(connection, item)
         for account_id, record in item:
             account = find_account(connection, account_id)
@@ -191,7 +192,7 @@ class _Batch:
 
     def do(self, item: _Item) -> Verdict | None:
         """The verdict; None if it is not common, and then nothing is done."""
-        if not isinstance(item, Hold | Settle | Release):
+        if not isinstance(item, _COMMON):
             for account_id, record in item:
                 account = self._account(account_id)
                 if account is not None:

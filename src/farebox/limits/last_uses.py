@@ -1,20 +1,15 @@
 """When keys were last used: gathered in memory, and written together by a job (runtime.last_uses)."""
 
 from collections.abc import Iterable
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 Kind: TypeAlias = Literal["token", "provider_config", "provider"]
 """Of a key: an access token, a stored key of an account's, the operator's at a provider."""
 WAITING_MAX: Final = 100_000
 """Keys whose use waits to be written. What comes beyond has been used no later than before, until these are written."""
 
-
-class Used(NamedTuple):
-    """A key: its ID is unique for its kind. `account_id` is that of the operator for the operator's."""
-
-    account_id: str
-    kind: Kind
-    key_id: str
+Used: TypeAlias = tuple[str, Kind, str]
+"""A key: its account (that of the operator for the operator's), its kind, and its ID, which is unique for the kind."""
 
 
 class LastUses:
@@ -25,9 +20,9 @@ class LastUses:
 
     def note(self, account_id: str, kind: Kind, key_id: str, at: int) -> None:
         """It has been used at this time."""
-        key = Used(account_id, kind, key_id)
-        if len(self._waiting) < WAITING_MAX or key in self._waiting:
-            self._waiting[key] = at
+        key, waiting = (account_id, kind, key_id), self._waiting
+        if key in waiting or len(waiting) < WAITING_MAX:
+            waiting[key] = at
 
     def take(self) -> dict[Used, int]:
         """What waits, and waits no longer."""
