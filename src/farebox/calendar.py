@@ -42,6 +42,11 @@ def month_span(month: str) -> tuple[int, int] | None:
     return month_begins(year, number), month_begins(year, number + 1)
 
 
+def seconds_until(at: int, now: int) -> int:
+    """How long to wait for a moment, in whole seconds: at least one."""
+    return max(1, -((now - at) // SECOND_MS))
+
+
 def day_text(at: int) -> str:
     """The day of a time in UTC: `2026-11-30`."""
     return f"{utc(at):%Y-%m-%d}"

@@ -19,16 +19,16 @@ class ErrorKind:
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """The figures behind a refusal for want of money. Amounts in nano-dollars, the time in Unix milliseconds."""
+    """The figures behind a refusal for want of money, in nano-dollars."""
 
-    needed: int
-    """The most that the call can cost."""
+    needed: int | None
+    """The most that the call can cost; None where it was not worth finding out."""
     available: int
     """What the account, or its limit, has left for it."""
-    resets_at: int | None = None
-    """When the limit's window ends, and more is available; None if no time brings it."""
     rule_id: str = ""
-    """The rule of the gateway's spend limits; empty if it is the account that lacks it."""
+    """The rule of the gateway's spend limits, or the policy; empty if it is the account that lacks it."""
+    on_page: bool = False
+    """Whether the page of limits shows that rule."""
 
 
 class ClientGone(Exception):
@@ -44,6 +44,7 @@ class Problem(Exception):
         message: str,
         *,
         retry_after: int | None = None,
+        resets_at: int | None = None,
         path: tuple[str | int, ...] | None = None,
         chain: tuple[tuple[int, str], ...] = (),
         reason: str = "",
@@ -54,6 +55,8 @@ class Problem(Exception):
         self.message = message
         self.retry_after = retry_after
         """Seconds after which the same call may succeed."""
+        self.resets_at = resets_at
+        """When a window ends that is full, in Unix milliseconds; None where no time brings more."""
         self.path = path
         """For validation errors: the place of the error in the request body."""
         self.chain = chain
@@ -188,7 +191,10 @@ REQUEST_REFUSED = ErrorKind(
 ESTIMATE_CAPPED = ErrorKind(
     "estimate_capped", 400, 2943, "Ask for less: a lower output limit, less input, fewer tool uses."
 )
-RATE_LIMITED = ErrorKind("rate_limited", 429, 2003, "Call less often, or raise the gateway's rate limit.")
+RATE_LIMITED = ErrorKind("rate_limited", 429, 2003, "Call less often, or raise the rate limit that was reached.")
+KEY_RATE_LIMITED = ErrorKind(
+    "key_rate_limited", 429, 2003, "Call the provider less often, raise the stored key's rate limit, or store another."
+)
 TOKEN_RATE_LIMITED = ErrorKind(
     "token_rate_limited", 429, 2003, "Call less often with this access token, or raise its rate limit."
 )

@@ -1,14 +1,16 @@
-"""What callers say about a call in headers: its metadata, and what it costs by their own contract."""
+"""What callers say about a call in headers: its metadata, its end user, and what it costs by their own contract."""
 
 import json
 from decimal import Decimal
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from farebox.gateway import SpendLimits
 from farebox.pricing.custom_cost import custom_cost
-from tests.calls.kit import log_row, price_of
+from tests.calls.kit import forget, log_row, price_of, set_gateway, spend_rule
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer
 
@@ -60,6 +62,46 @@ def test_a_call_to_be_paid_by_x402_is_not_paid_from_credit(customer: Customer) -
         assert "x402" in refused.text
         assert customer.balance.posted == before
         assert paid > 0
+
+
+def test_a_header_names_the_end_user_wherever_the_body_cannot(customer: Customer) -> None:
+    set_gateway(
+        customer,
+        spend_limits=msgspec.convert(
+            {"enabled": True, "rules": [spend_rule("each", 10**9, user={"mode": "partition"})]}, SpendLimits
+        ),
+    )
+    url = f"{customer.api_url}/farebox/model-aliases/short"
+    assert httpx.put(url, json={"targets": ["demo/demo-1"]}, headers=customer.headers).status_code in (200, 201)
+    forget(customer.farebox)
+    said = {"messages": [{"role": "user", "content": "Hi"}]}
+    step = {"provider": "demo", "endpoint": "v1/chat/completions", "query": said | {"model": "demo-1"}}
+    google = {"contents": [{"parts": [{"text": "Hi"}]}]}
+    cases: list[tuple[str, Any, str | None, str]] = [
+        ("compat/chat/completions", said | {"model": "demo/demo-1", "user": "body"}, None, "body"),
+        ("compat/chat/completions", said | {"model": "demo/demo-1", "user": "body"}, "header", "header"),
+        ("compat/chat/completions", said | {"model": "short"}, "alias", "alias"),
+        ("demo/v1/messages", said | {"model": "demo-1", "max_tokens": 9}, "Renée 東", "Renée 東"),
+        ("demo/v1/messages", said | {"model": "demo-1", "max_tokens": 9, "metadata": {"user_id": "é"}}, None, "é"),
+        ("demo/v1beta/models/demo-1:generateContent", google, "g" * 256, "g" * 256),
+        ("", [step], "whole", "whole"),
+        ("", [step | {"headers": {"Farebox-End-User": "step"}}], "whole", "step"),
+        ("demo/v1/chat/completions", said | {"model": "demo-1"}, None, ""),
+    ]
+    counted = set()
+    for path, body, user, expected in cases:
+        named = [] if user is None else [(b"farebox-end-user", user.encode())]
+        headers = httpx.Headers([*httpx.Headers(customer.headers).raw, *named])
+        response = httpx.post(f"{customer.gateway_url}/{path}".rstrip("/"), json=body, headers=headers)
+        assert response.status_code == 200, response.text
+        counted |= {expected} - {""}
+        rules = httpx.get(f"{customer.api_url}/farebox/gateways/default/spend-limits", headers=customer.headers)
+        assert {each["partition"]["user"] for each in rules.json()["result"]} == counted
+    for wrong in ("", "x" * 257):
+        response = customer.chat(headers={"farebox-end-user": wrong})
+        assert (response.status_code, response.json()["internalCode"]) == (400, 2901), "it slips past no budget"
+        assert "farebox-end-user" in response.text
+    assert all("farebox-end-user" not in json.dumps(each).lower() for each in customer.farebox.demo_journal())
 
 
 def own(customer: Customer, cost: str, model: str = "demo-1") -> httpx.Response:

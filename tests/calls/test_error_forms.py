@@ -12,12 +12,15 @@ import pytest
 
 from farebox.errors import RATE_LIMITED, SPEND_LIMITED, Problem, Shortage
 from farebox.http.provider_errors import error_body, error_headers, error_status
-from tests.calls.kit import log_rows, set_gateway, set_price, set_provider
+from farebox.http.refusals import Pages
+from tests.calls.kit import log_rows, set_price, set_provider
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox
 
 pytestmark = ON_BOTH_ENGINES
 
+NOWHERE = Pages("", "a")
+"""An installation without a public URL."""
 MESSAGES = [{"role": "user", "content": "Hello"}]
 CHAT = {"model": "demo-1", "messages": MESSAGES, "max_tokens": 100}
 
@@ -98,47 +101,25 @@ def test_the_sdks_show_our_words_and_fill_their_fields(farebox: Farebox) -> None
 
 def test_a_wait_that_is_too_long_is_not_left_to_the_client() -> None:
     for wait, hopeless in ((30, False), (60, False), (61, True), (86_400, True), (None, True)):
-        problem = Problem(SPEND_LIMITED, "No.", retry_after=wait, shortage=Shortage(2 * 10**9, 10**9, 86_400_000))
+        shortage = Shortage(2 * 10**9, 10**9)
+        problem = Problem(SPEND_LIMITED, "No.", retry_after=wait, resets_at=86_399_001, shortage=shortage)
         for form in ("openai", "anthropic", "google", "universal"):
             headers = dict(error_headers(problem, form, error_status(problem, form, "402")))
             assert (headers.get("x-should-retry") == "false") == hopeless, (form, wait)
             assert headers.get("retry-after") == (None if wait is None else str(wait))
         assert error_status(problem, "cohere", "402") == (403 if hopeless else 429), "its SDK would wait in silence"
-        details = json.loads(error_body(problem, "google", 429, "r"))["error"]["details"]
+        details = json.loads(error_body(problem, "google", 429, "r", NOWHERE))["error"]["details"]
         kinds = [detail["@type"].rpartition(".")[2] for detail in details]
         assert kinds == ["ErrorInfo", *["QuotaFailure"] * hopeless, *["RetryInfo"] * (wait is not None)]
         if hopeless:
             assert "PerDay" in details[1]["violations"][0]["quotaId"], "gemini-cli ends at once"
         if wait is not None:
             assert details[-1]["retryDelay"] == f"{wait}s"
-    found = json.loads(error_body(problem, "openai", 429, "r"))
+    found = json.loads(error_body(problem, "openai", 429, "r", NOWHERE))
     assert (found["source"], found["needed_usd"], found["available_usd"]) == ("limit", 2.0, 1.0)
-    assert found["resets_at"] == "1970-01-02T00:00:00Z"
-    assert "retry_after" not in json.loads(error_body(Problem(RATE_LIMITED, "No."), "openai", 429, "r"))
-
-
-def test_limits_name_their_source_and_when_they_end(farebox: Farebox) -> None:
-    limited = farebox.funded("5")
-    set_gateway(
-        limited, "default", rate_limiting_limit=1, rate_limiting_interval=3600, rate_limiting_technique="sliding"
-    )
-    assert post(limited, "demo/v1/chat/completions", CHAT).status_code == 200
-    refused = post(limited, "demo/v1/chat/completions", CHAT)
-    assert (refused.status_code, refused.json()["source"]) == (429, "limit")
-    assert refused.json()["retry_after"] == int(refused.headers["retry-after"]) > 60
-    assert refused.headers["x-should-retry"] == "false"
-
-    spender = farebox.funded("5")
-    url = f"{spender.api_url}/ai-gateway/billing/spending-limit"
-    limit = {"amount": 100, "duration": "daily", "strategy": "fixed"}
-    assert httpx.post(url, json=limit, headers=spender.headers).status_code == 201
-    set_price(farebox, "demo", "dollar-a-token", input_mtok="1000000")
-    refused = post(spender, "demo/v1/chat/completions", CHAT | {"model": "dollar-a-token"})
-    found = refused.json()
-    assert (refused.status_code, found["internalCode"], found["source"]) == (429, 2045, "limit")
-    assert found["needed_usd"] > found["available_usd"] == 1.0
-    assert found["resets_at"].endswith("T00:00:00Z")
-    assert int(refused.headers["retry-after"]) == found["retry_after"] <= 86_400
+    assert found["resets_at"] == "1970-01-02T00:00:00Z", "never before it"
+    assert "remedy_url" not in found
+    assert "retry_after" not in json.loads(error_body(Problem(RATE_LIMITED, "No."), "openai", 429, "r", NOWHERE))
 
 
 # --- streams that break off -------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import zstandard
 from farebox.errors import CREDIT_HELD, RATE_LIMITED, SPEND_LIMITED, Problem
 from farebox.http.call_body import EXPANSION_MAX
 from farebox.http.provider_errors import error_body, error_headers, error_status
+from farebox.http.refusals import Pages
 from tests.calls.kit import differences, log_row, price_of, set_gateway, set_price, set_provider
 from tests.calls.upstream import Upstream, serving
 from tests.sdks import openai
@@ -330,7 +331,7 @@ def test_limits_end_a_run_of_codex_and_held_money_does_not() -> None:
     ):
         problem = Problem(kind, "Held by — others.")
         assert error_status(problem, "codex", "402") == status
-        assert json.loads(error_body(problem, "codex", status, "r"))["error"]["type"] == named
+        assert json.loads(error_body(problem, "codex", status, "r", Pages("", "")))["error"]["type"] == named
         shown = dict(error_headers(problem, "codex", status)).get("x-codex-promo-message")
         assert shown == ("Held by ? others" if status == 429 else None)
         assert error_status(problem, "openai", "429") == 429

@@ -1,5 +1,6 @@
 """Rate limits of access tokens: set through the API and the command line, counted over all gateways."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -128,5 +129,24 @@ def test_a_sliding_limit_counts_what_overlaps() -> None:
     limiter, key = RateLimiter(), ("a", "token/t")
     at = 10_000_000
     admitted = [limiter.admit(key, 4, 10, sliding=True, now_ms=at + 5_000) for _ in range(5)]
-    assert admitted == [None] * 4 + [5]
-    assert [limiter.admit(key, 4, 10, sliding=True, now_ms=at + 15_000) for _ in range(3)] == [None, None, 5]
+    assert admitted == [None] * 4 + [at + 10_001], "the next window, in which less and less of this one counts"
+    assert [limiter.admit(key, 4, 10, sliding=True, now_ms=at + 15_000) for _ in range(3)] == [None, None, at + 15_001]
+    assert [limiter.admit(key, 4, 10, sliding=False, now_ms=at + 25_000) for _ in range(5)] == [None] * 4 + [
+        at + 30_000
+    ]
+
+
+@pytest.mark.parametrize("sliding", [False, True])
+def test_a_limit_takes_a_call_again_when_it_said_and_not_before(sliding: bool) -> None:
+    chance = random.Random(13)
+    for _ in range(300):
+        limiter, key, now = RateLimiter(), ("a", "g"), chance.randrange(10**6)
+        limit, seconds = chance.randrange(1, 9), chance.randrange(1, 9)
+        for _ in range(40):
+            opens_at = limiter.admit(key, limit, seconds, sliding=sliding, now_ms=now)
+            if opens_at is None:
+                now += chance.randrange(700)
+                continue
+            assert limiter.admit(key, limit, seconds, sliding=sliding, now_ms=opens_at - 1) is not None
+            assert limiter.admit(key, limit, seconds, sliding=sliding, now_ms=opens_at) is None
+            now = opens_at

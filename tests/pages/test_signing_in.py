@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from farebox.model import Permission, Role
-from farebox.people import sessions
+from farebox.people import membership, sessions
 from farebox.people.sessions import Whom
 from tests.pages.people import Person, person
 from tests.support import Farebox
@@ -169,3 +169,36 @@ def test_what_a_browser_calls_itself_stays_text(farebox: Farebox) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<script>alert" not in page
     assert "x" * 300 not in page
+
+
+# --- links that name an account ---------------------------------------------------------------------------------------
+
+
+def test_a_link_of_a_refusal_leads_to_its_account(farebox: Farebox, owner: Person) -> None:
+    shown = f"/billing?account={owner.whom.account_id}"
+    assert "Of another account" not in owner.get(shown).text
+    stranger = httpx.get(f"{farebox.url}{shown}")
+    assert owner.get(stranger.headers["location"]).headers["location"] == shown, "after signing in"
+    other = farebox.create_account("Zenith")
+    asked = owner.get(f"/billing?account={other}&x=%3Cb%3E")
+    assert (asked.status_code, "Of another account" in asked.text, "Zenith" in asked.text) == (200, True, False)
+    told = owner.told("/ui/account", account=other, next=f"/billing?account={other}")
+    assert "no such account among yours" in told
+    assert owner.session is not None
+    assert owner.session.account_id == owner.whom.account_id
+
+
+def test_a_member_of_several_accounts_turns_to_the_one_of_a_link(farebox: Farebox) -> None:
+    first, second = farebox.create_account("First"), farebox.create_account("Second")
+    email = "both@example.com"
+    for account_id in (first, second):
+        farebox.run(membership.add(farebox.services, account_id, email, Role.BILLING))
+    both = Person(farebox, Whom(account_id=first, email=email))
+    link = f"/billing?account={second}"
+    page = both.get(link).text
+    assert f'name="account" value="{second}"' in page
+    assert f'name="next" value="{link}"' in page
+    assert both.send("/ui/account", account=second, next=link).headers["location"] == link
+    assert both.session is not None
+    assert both.session.account_id == second
+    assert both.send("/ui/account", account=first, next="https://evil.example/").headers["location"] == "/ui/overview"

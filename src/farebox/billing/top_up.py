@@ -18,7 +18,7 @@ from farebox.billing.payment_results import apply_invoice as apply_invoice
 from farebox.billing.top_up_endings import REFUSED, UNDER_REVIEW
 from farebox.billing.top_up_machine import carry_out, open_page, perform
 from farebox.billing.top_up_price import limits_of, price_for
-from farebox.calendar import MINUTE_MS
+from farebox.calendar import MINUTE_MS, seconds_until
 from farebox.errors import (
     CARD_DECLINED,
     KEY_REUSED,
@@ -32,7 +32,6 @@ from farebox.errors import (
     VALIDATION_FAILED,
     Problem,
 )
-from farebox.money import ceil_div
 from farebox.payments.guards import HISTORY, check_manual
 from farebox.payments.model import Card, TopUp, TopUpKind
 from farebox.payments.purchase import Purchase
@@ -243,8 +242,8 @@ def _card(connection: Connection, request: _PurchaseRequest, purchase: Purchase,
         at=at,
     )
     if wait is not None:
-        seconds = ceil_div(wait.until - at, 1000)
-        raise Problem(RATE_LIMITED, "This account's cards were declined too often.", retry_after=seconds)
+        seconds, words = seconds_until(wait.until, at), "This account's cards were declined too often."
+        raise Problem(RATE_LIMITED, words, retry_after=seconds, resets_at=wait.until)
     return card
 
 

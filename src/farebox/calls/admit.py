@@ -94,11 +94,11 @@ async def reserve(context: CallContext, terms: Terms) -> None:
 
 async def _refusal(services: Services, call: Call, verdict: Verdict, offer: "_Offer", *, why: str = "") -> Problem:
     asked = offer.estimate().amount
+    limited = offer.demand.clampable and not call.own_key
+    least = min(asked, offer.estimate(OUTPUT_MIN).amount) if limited else asked
     if verdict.budget is not None:
-        limited = offer.demand.clampable and not call.own_key
-        least = offer.estimate(OUTPUT_MIN).amount if limited else asked
-        return await spend_refusal(services, call, verdict, asked, min(least, asked))
-    return await credit_refusal(services, call.account_id, verdict, asked, why=why)
+        return await spend_refusal(services, call, verdict, asked, least)
+    return await credit_refusal(services, call.account_id, verdict, asked, least=least, why=why)
 
 
 def _outside(services: Services, call: Call) -> Callable[[Demand], Outside]:

@@ -12,10 +12,10 @@ TOP_UP_RETRY_SECONDS = 2
 
 
 async def credit_refusal(
-    services: Services, account_id: str, verdict: Verdict, asked: int, *, why: str = ""
+    services: Services, account_id: str, verdict: Verdict, asked: int, *, least: int | None = None, why: str = ""
 ) -> Problem:
-    """The response where a hold of `asked` nano-dollars was refused; `why` says what makes it so large, where that
-    helps.
+    """The response where a hold of `asked` nano-dollars was refused, of which `least` would do; `why` says what makes
+    it so large, where that helps.
 
     NO_CREDIT: the account has too little. TOP_UP_UNDER_WAY: it has, and is buying more at this moment, perhaps because
     of this very hold. CREDIT_HELD: the money or the limit's room is kept by other holds. SPEND_LIMITED.
@@ -23,7 +23,7 @@ async def credit_refusal(
     if verdict.outcome is Outcome.UNKNOWN:
         return Problem(ACCESS_DENIED, "Authentication error")
     if verdict.outcome is Outcome.LIMITED:
-        return await spending_limit.refusal(services, account_id, verdict, asked)
+        return await spending_limit.refusal(services, account_id, verdict, asked, least or asked)
     shortage = Shortage(asked, max(verdict.available, 0))
     if verdict.outcome is Outcome.HELD_ELSEWHERE:
         return Problem(

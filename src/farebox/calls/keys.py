@@ -8,8 +8,9 @@ from typing import Final
 import structlog
 from msgspec.structs import replace
 
+from farebox.calendar import seconds_until
 from farebox.calls.model import Call, KeyChoice, KeyLimit
-from farebox.errors import RATE_LIMITED, Problem
+from farebox.errors import KEY_RATE_LIMITED, Problem
 from farebox.http_date import http_date
 from farebox.providers.upstream import UpstreamResponse
 from farebox.runtime.services import Services
@@ -30,22 +31,23 @@ log = structlog.get_logger("farebox.calls")
 
 def keyed(services: Services, call: Call) -> Call:
     """The call with the key that it is made with, and counted against its limit, where that has one. Where all that
-    share the calls rest, it is the one that may be used again first. Raises Problem (RATE_LIMITED)."""
+    share the calls rest, it is the one that may be used again first. Raises Problem (KEY_RATE_LIMITED)."""
     if not call.keys:
         limit = call.key_limit
-        wait = _count(services, call, limit)
-        if limit is not None and wait is not None:
+        at = _count(services, call, limit)
+        if limit is not None and at is not None:
             words = f"takes {limit.limit} calls in {limit.seconds} seconds"
-            raise _limited(f"the stored key {call.key_alias!r} for {call.provider} {words}", wait)
+            raise _limited(services, f"the stored key {call.key_alias!r} for {call.provider} {words}", at)
         return call
     until = {key.key_id: _until(services, call, key) for key in call.keys}
-    now, waits = services.clock.now_ms(), list[int]()
-    key = _drawn(services, call, [key for key in call.keys if until[key.key_id] <= now], waits)
+    now, opens = services.clock.now_ms(), list[int]()
+    key = _drawn(services, call, [key for key in call.keys if until[key.key_id] <= now], opens)
     resting = sorted((key for key in call.keys if until[key.key_id] > now), key=lambda key: until[key.key_id])
     while key is None and resting:
-        key = _drawn(services, call, [resting.pop(0)], waits)
+        key = _drawn(services, call, [resting.pop(0)], opens)
     if key is None:
-        raise _limited(f"all stored keys for {call.provider} have taken as many calls as they may", min(waits))
+        words = f"all stored keys for {call.provider} have taken as many calls as they may"
+        raise _limited(services, words, min(opens))
     return replace(
         call,
         key_id=key.key_id,
@@ -106,20 +108,20 @@ def _until(services: Services, call: Call, key: KeyChoice) -> int:
     return services.resting.until(_owner(call), key.key_id, call.model)
 
 
-def _drawn(services: Services, call: Call, keys: list[KeyChoice], waits: list[int]) -> KeyChoice | None:
-    """One of these keys by chance, as their weights say, whose limit takes the call; the seconds to wait for those
-    that do not are added to `waits`."""
+def _drawn(services: Services, call: Call, keys: list[KeyChoice], opens: list[int]) -> KeyChoice | None:
+    """One of these keys by chance, as their weights say, whose limit takes the call; when those take one that do
+    not is added to `opens`."""
     while keys:
         key = keys.pop(drawn([key.weight for key in keys], services.ids.chance()))
-        wait = _count(services, call, key.limit)
-        if wait is None:
+        at = _count(services, call, key.limit)
+        if at is None:
             return key
-        waits.append(wait)
+        opens.append(at)
     return None
 
 
 def _count(services: Services, call: Call, limit: KeyLimit | None) -> int | None:
-    """Count the call: None, or the seconds to wait if that is too many."""
+    """Count the call: None, or when one is taken again if that is too many."""
     if limit is None:
         return None
     return services.gateway_rates.admit(
@@ -131,5 +133,6 @@ def _count(services: Services, call: Call, limit: KeyLimit | None) -> int | None
     )
 
 
-def _limited(why: str, wait: int) -> Problem:
-    return Problem(RATE_LIMITED, f"Rate limited: {why}.", retry_after=wait)
+def _limited(services: Services, why: str, at: int) -> Problem:
+    wait = seconds_until(at, services.clock.now_ms())
+    return Problem(KEY_RATE_LIMITED, f"Rate limited: {why}.", retry_after=wait, resets_at=at)

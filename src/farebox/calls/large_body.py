@@ -7,7 +7,7 @@ checking would cost more than reading: such a call is refused by its hold, just 
 from typing import Final
 
 from farebox.calls.unlisted import OPENROUTER
-from farebox.errors import NO_CREDIT, Problem
+from farebox.errors import NO_CREDIT, Problem, Shortage
 from farebox.model import Balance
 from farebox.money import format_usd
 from farebox.runtime.services import Services
@@ -39,6 +39,7 @@ async def check_worth_reading(services: Services, account_id: str, provider: str
             NO_CREDIT,
             f"Insufficient credits: the account has {format_usd(balance.posted)} USD, so the request's body was not "
             "read. Add credit to the account, or send your own provider key.",
+            shortage=Shortage(None, max(balance.posted - balance.held, 0)),
         )
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from farebox.calendar import SECOND_MS
 from farebox.calls.delivering import deliver_all, failed, forget, say_failed, succeeded
-from farebox.errors import RATE_LIMITED
+from farebox.errors import KEY_RATE_LIMITED, RATE_LIMITED
 from farebox.exports.log_lines import LogLine, file_of, public_key
 from farebox.gateway import GatewayConfig
 from farebox.log_destination import DestinationSecrets, LogDestination, destination_place
@@ -236,7 +236,7 @@ def line_of(call: CallRow) -> LogLine:
         "Endpoint": detail.path,
         "StatusCode": call.status_code,
         "Cached": detail.cached,
-        "RateLimited": detail.error.startswith(RATE_LIMITED.name),
+        "RateLimited": detail.error.startswith((RATE_LIMITED.name, KEY_RATE_LIMITED.name)),
         "Metrics": {
             "cost": nanos_to_usd(call.cost),
             "durationMs": call.duration,

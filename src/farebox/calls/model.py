@@ -164,6 +164,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     custom_cost: CustomCost | None = None
     """The prices that the caller states, for the log; only where its own key pays."""
     event_id: str = ""
+    end_user: str = ""
+    """As a header names it; empty: perhaps the body does."""
     user_agent: str = ""
     token_id: str = ""
     """Of the access token; empty where there was none."""

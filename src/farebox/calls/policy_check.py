@@ -5,7 +5,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from farebox.calls.model import Call
-from farebox.calls.spend_rules import end_user
+from farebox.calls.spend_rules import user_of
 from farebox.errors import INVALID_REQUEST, POLICY_DENIED, Problem
 from farebox.model import AccessToken
 from farebox.policies.conditions import CF_USER_EMAIL, CF_USER_ID, TOKEN_ID, TOKEN_NAME, USER
@@ -51,7 +51,7 @@ def _fields(policies: Policies, call: Call, token: AccessToken | None) -> dict[s
     found: dict[str, str] = {}
     if token is not None:
         found = token_fields(token.token_id, token.name)
-    user = end_user(call.small_body) if policies.reads_user else None
+    user = user_of(call) if policies.reads_user else None
     return found | {USER: user} if user else found
 
 

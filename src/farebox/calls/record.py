@@ -224,6 +224,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             ended.dlp_action,
             ended.screened,
             None if call.gateway.stripe is None else self._cached_tokens(),
+            call.end_user,
         )
 
     def _exports(self) -> int:

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from farebox.calendar import DAY_MS
+from farebox.calls.spend_rules import ROUTE_SCOPE
 from farebox.ledger.spending import SLIDING_MS, window_end, window_start
 from farebox.runtime.leases import run_exclusive
 from farebox.runtime.services import Services
@@ -166,8 +167,8 @@ def _described(scope: str) -> tuple[dict[str, object], int | None]:
     assert length is not None, scope
     seconds, slides = int(length[1]), length[2] == "s"
     content: dict[str, object]
-    if owner.startswith("route:"):
-        content = {"of": "route", "route_id": owner.removeprefix("route:"), "element_id": unquote(rule_id)}
+    if owner.startswith(ROUTE_SCOPE):
+        content = {"of": "route", "route_id": owner.removeprefix(ROUTE_SCOPE), "element_id": unquote(rule_id)}
     else:
         content = {"of": "rule", "gateway_id": owner, "rule_id": unquote(rule_id)}
         if values:

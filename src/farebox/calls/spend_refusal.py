@@ -3,13 +3,13 @@
 from functools import partial
 from typing import Final
 
-from farebox.calendar import SECOND_MS, utc
+from farebox.calendar import seconds_until, utc
 from farebox.calls.model import Call
 from farebox.calls.spend_rules import rules_for
 from farebox.errors import CREDIT_HELD, SPEND_LIMITED, Problem, Shortage
 from farebox.ledger.budgets import room_at
 from farebox.ledger.commands import Outcome, Verdict
-from farebox.money import ceil_div, format_usd
+from farebox.money import format_usd
 from farebox.runtime.services import Services
 
 HELD_RETRY_SECONDS: Final = 1
@@ -28,7 +28,7 @@ async def spend_refusal(services: Services, call: Call, verdict: Verdict, asked:
             f"What the spend limit {rule.terms} leaves is held by other calls in flight. Nothing was charged; try "
             "again in a moment.",
             retry_after=HELD_RETRY_SECONDS,
-            shortage=Shortage(least, left, rule_id=rule.rule_id),
+            shortage=Shortage(least, left, rule.rule_id, rule.on_page),
         )
     now = services.clock.now_ms()
     since = rule.window.since(now)
@@ -42,6 +42,7 @@ async def spend_refusal(services: Services, call: Call, verdict: Verdict, asked:
         f"Spend limit exceeded: {rule.terms} for {call.provider} {call.model}. "
         f"{format_usd(verdict.spent)} USD has been spent, this call can cost up to {format_usd(asked)} USD, and {when}."
         " Nothing was charged.",
-        retry_after=None if at is None else max(1, ceil_div(at - now, SECOND_MS)),
-        shortage=Shortage(least, left, at, rule.rule_id),
+        retry_after=None if at is None else seconds_until(at, now),
+        resets_at=at,
+        shortage=Shortage(least, left, rule.rule_id, rule.on_page),
     )

@@ -25,6 +25,9 @@ SLOTS = 60
 SCOPE_MAX = 800
 """Bytes of a scope's name, which is part of an index's key."""
 
+ROUTE_SCOPE = "route:"
+"""What the scopes of dynamic routes begin with."""
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -85,6 +88,11 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
     def rule_id(self) -> str:
         """Names it to the caller."""
         return self.rule.policy_id if isinstance(self.rule, PolicyLimit) else self.rule.id
+
+    @property
+    def on_page(self) -> bool:
+        """Whether the page of limits shows it: not those of policies and dynamic routes."""
+        return isinstance(self.rule, SpendRule) and not self.scope.startswith(ROUTE_SCOPE)
 
     @property
     def terms(self) -> str:
@@ -203,9 +211,9 @@ class _CallValues:
 
     @property
     def user(self) -> str | None:
-        """The end user: looked for in the body only where a rule asks."""
+        """The end user: looked for only where a rule asks."""
         if isinstance(self._user, msgspec.UnsetType):
-            self._user = end_user(self._call.small_body)
+            self._user = user_of(self._call)
         return self._user
 
     def values(self, name: str) -> tuple[str, ...]:
@@ -231,6 +239,11 @@ class _Body(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Body).decode
+
+
+def user_of(call: Call) -> str | None:
+    """The end user of a call, as its header says, or else its body; None where neither does."""
+    return call.end_user or end_user(call.small_body)
 
 
 def end_user(body: bytes) -> str | None:

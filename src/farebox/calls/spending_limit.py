@@ -6,17 +6,17 @@ The limit itself is decided in the transaction of the hold (ledger.posting); not
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from farebox.calendar import SECOND_MS
+from farebox.calendar import HOUR_MS, seconds_until
 from farebox.errors import ACCESS_DENIED, SPEND_LIMITED, VALIDATION_FAILED, Problem, Shortage
 from farebox.ledger.commands import Verdict
-from farebox.ledger.spending import window_end, window_start
-from farebox.money import AMOUNT_MAX, NANOS_PER_CENT, ceil_div, format_usd
+from farebox.ledger.spending import SLIDING_MS, window_end, window_start
+from farebox.money import AMOUNT_MAX, NANOS_PER_CENT, format_usd
 from farebox.periods import Zones
 from farebox.runtime.services import Services
 from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import find_account, read_balance
 from farebox.storage.notices import add_notice, find_notice
-from farebox.storage.spending import Duration, SpendingLimit, Strategy, find_limit, set_limit, spent_since
+from farebox.storage.spending import Duration, SpendingLimit, Strategy, find_limit, hours_since, set_limit, spent_since
 from farebox.storage.sql import Connection
 
 AMOUNT_MIN_CENTS = 100
@@ -110,8 +110,9 @@ def _zones(connection: Connection, account_id: str) -> Zones:
     return () if settings is None else settings.zones
 
 
-async def refusal(services: Services, account_id: str, verdict: Verdict, asked: int) -> Problem:
-    """The response to a call that the ledger refused as LIMITED: it asked for `asked` nano-dollars.
+async def refusal(services: Services, account_id: str, verdict: Verdict, asked: int, least: int) -> Problem:
+    """The response to a call that the ledger refused as LIMITED: it asked for `asked` nano-dollars, and `least` is what
+    it needs if its output is limited.
 
     The first one of a calendar day, week or month writes the notice `limit_reached`. It is written here and not by the
     ledger, because a hold that is refused may yet be made smaller and admitted.
@@ -137,12 +138,34 @@ async def refusal(services: Services, account_id: str, verdict: Verdict, asked: 
                 add_notice(connection, account.bucket, account_id, notice_id, "limit_reached", content, at)
 
         await services.database.write(tell)
+    room_at = await services.database.get(lambda connection: _room_at(connection, account_id, limit, least, at, end))
     return Problem(
         SPEND_LIMITED,
         _message(limit, verdict, asked, end),
-        retry_after=None if end is None else ceil_div(end - at, SECOND_MS),
-        shortage=Shortage(asked, max(limit.amount - verdict.spent, 0), end),
+        retry_after=None if room_at is None else seconds_until(room_at, at),
+        resets_at=room_at,
+        shortage=Shortage(least, max(limit.amount - verdict.spent, 0)),
     )
+
+
+def _room_at(
+    connection: Connection, account_id: str, limit: SpendingLimit, needed: int, at: int, end: int | None
+) -> int | None:
+    """When so much fits in the limit, if nothing more is spent until then; None if that is never. Of a sliding window,
+    which has no `end`, one hour after another no longer counts."""
+    account = find_account(connection, account_id)
+    if needed > limit.amount or account is None:
+        return None
+    if end is not None:
+        return end
+    start = window_start(limit.duration, limit.strategy, at)
+    hours = hours_since(connection, account.bucket, account_id, start)
+    left = sum(charge for _, charge in hours)
+    for hour, charge in hours:
+        left -= charge
+        if left + needed <= limit.amount:
+            return hour + HOUR_MS + SLIDING_MS[limit.duration]
+    return None
 
 
 def _message(limit: SpendingLimit, verdict: Verdict, asked: int, end: int | None) -> str:

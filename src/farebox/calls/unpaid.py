@@ -4,6 +4,7 @@ Nobody reports what the provider did, and bills, for such a call. If it keeps wo
 hold, minus what was charged.
 """
 
+from farebox.calendar import SECOND_MS
 from farebox.calls.endings import BY_CALLER
 from farebox.calls.model import Call
 from farebox.calls.stages import Admitted
@@ -17,12 +18,14 @@ def check_unpaid(services: Services, call: Call) -> None:
     hourly = services.settings.unpaid_hourly_cents * NANOS_PER_CENT
     if not hourly or not services.unpaid.any:
         return
-    wait = services.unpaid.wait(call.account_id, hourly, services.clock.now_ms())
+    now = services.clock.now_ms()
+    wait = services.unpaid.wait(call.account_id, hourly, now)
     if wait is not None:
         raise Problem(
             GIVEN_UP,
             "Too many calls of this account were abandoned before their response began, with the provider at work.",
             retry_after=wait,
+            resets_at=now + wait * SECOND_MS,
         )
 
 

@@ -79,7 +79,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def reads_bodies(self) -> bool:
-        """Whether the end user, whom only the request's body names, matters."""
+        """Whether the end user, whom perhaps only the request's body names, matters."""
         return self.by == "user" or any(isinstance(rule.user, Selector) for rule in self.rules)
 
     @property
@@ -205,7 +205,7 @@ class Replay:
         """The call, by what is different: what it would have been and cost."""
         user = None
         if self._scenario.reads_bodies:
-            user = None if call.request is None else end_user(call.request)
+            user = detail.end_user or (None if call.request is None else end_user(call.request))
             self._tables.unknown["user"] += user is None
         if self._scenario.reads_tokens:
             self._tables.unknown["token"] += not detail.token_id

@@ -1,6 +1,7 @@
 """Where every request enters: routes to the data plane or the control plane, and turns every error into a response."""
 
 import itertools
+import re
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -15,6 +16,7 @@ from farebox.http.envelope import Response, database_unavailable, failure, send_
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.public_path import below, rooted
 from farebox.http.quotas import anonymous_client, spend
+from farebox.http.refusals import Pages, public_url
 from farebox.http.request import Request, parse_query, whole_body
 from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown
 from farebox.http.routes import ROUTES
@@ -28,6 +30,7 @@ from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
 log = structlog.get_logger("farebox.http")
 
+_of_account = re.compile(r"/+client/v4/accounts/([^/]+)/").match
 METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 """All that there are at some URL."""
 
@@ -57,6 +60,7 @@ class Application:
         self._services = services
         self._clients = Clients(services.settings)
         self._root = path_of(services.settings.public_url)
+        self._public_url = public_url(services.settings)
         self._data_plane = data_plane
         self._router = Router(ROUTES)
         self._process = services.ids.account_id()[:8]
@@ -85,11 +89,15 @@ class Application:
             return
         except Exception as error:  # noqa: BLE001 - this is the edge: what is not answered here is answered nowhere
             extra = (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
-            response = failure(_problem_of(error, exchange, request_id), *extra)
+            response = failure(_problem_of(error, exchange, request_id), self._pages(exchange.path), *extra)
         try:
             _send(exchange, response, request_id)
         except Exception:  # noqa: BLE001 - the client has gone, or the response had begun before the error
             log.info("not answered", request_id=request_id, status=response.status)
+
+    def _pages(self, path: str) -> Pages:
+        account = _of_account(path)
+        return Pages(self._public_url, account[1]) if account else Pages("", "")
 
     def _new_id(self) -> str:
         return f"{self._process}{next(self._requests):08x}-FBX"
@@ -113,7 +121,7 @@ class Application:
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the edge again: the route says what its errors look like
-            response = route.on_problem(_problem_of(error, exchange, request_id))
+            response = route.on_problem(_problem_of(error, exchange, request_id), self._pages(exchange.path))
         return rooted(response, self._root) if self._root else response
 
     async def _handle(

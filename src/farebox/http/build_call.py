@@ -13,7 +13,7 @@ from farebox.errors import (
 from farebox.http.caching import cache_use
 from farebox.http.call_way import Way, way_of
 from farebox.http.key_choices import key_choices, secrets_of
-from farebox.http.metadata import custom_cost_of, metadata_of
+from farebox.http.metadata import custom_cost_of, end_user_of, metadata_of
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
 from farebox.http.payer import access_of, alias_of, flag
 from farebox.http.proxy_request import ProxyRequest, RouteName
@@ -190,6 +190,7 @@ def _call(
         metadata_ignored=metadata.ignored,
         custom_cost=custom_cost_of(request.headers) if payer.own else None,
         event_id=(header("cf-aig-event-id") or "")[:256],
+        end_user=end_user_of(request.headers),
         user_agent=(header("user-agent") or "")[:256],
         token_id="" if request.token is None else request.token.token_id,
         common_form=request.slug in COMMON,

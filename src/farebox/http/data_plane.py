@@ -31,6 +31,7 @@ from farebox.http.permits import Permit, Understood, permit_of
 from farebox.http.provider_errors import Form
 from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.rate_limits import count_call
+from farebox.http.refusals import Pages, public_url
 from farebox.http.route_steps import named_steps
 from farebox.http.router import shown
 from farebox.http.run_form import run_call
@@ -57,13 +58,16 @@ class DataPlane:
         settings = services.settings
         self._call_seconds = settings.call_timeout_ms / 1000
         self._no_credit = settings.no_credit_status
+        self._public_url = public_url(settings)
         self._comment_seconds = settings.stream_comment_ms / 1000
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one exchange, whatever happens."""
         request_id = self._services.ids.log_id()
         understood = _understood(exchange)
-        sink = HttpSink(exchange, request_id, understood.form, self._no_credit, self._comment_seconds)
+        account_id = "" if understood.target is None else understood.target.account_id
+        pages = Pages(self._public_url, account_id)
+        sink = HttpSink(exchange, request_id, understood.form, self._no_credit, self._comment_seconds, pages)
         task = asyncio.current_task()
         assert task is not None
         watch = Watch(self._watches, task, self._call_seconds)

@@ -11,6 +11,7 @@ import msgspec
 
 from farebox.errors import DATABASE_UNAVAILABLE, NO_ROUTE, NODE_AWAY, PROCESSOR_REFUSED, Problem
 from farebox.http.exchange import HeaderList
+from farebox.http.refusals import Pages, facts_of
 from farebox.http.validation import InvalidInput
 from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
@@ -88,15 +89,15 @@ _FINAL = (402, 403, 409, 501)
 """Statuses that the same request gets again."""
 
 
-def failure(problem: Problem, *extra: tuple[str, str]) -> Response:
+def failure(problem: Problem, pages: Pages, *extra: tuple[str, str]) -> Response:
     """The envelope of a problem; `extra` are further headers."""
     headers = list(extra)
     if problem.retry_after is not None:
         headers.append(("retry-after", str(problem.retry_after)))
     if problem.kind.status in _FINAL or problem.kind is PROCESSOR_REFUSED:
         headers.append(("x-should-retry", "false"))  # the official clients would try a 409 or a 501 three times
-    envelope = Envelope(result=None, success=False, errors=_items(problem))
-    return Response(_encode(envelope), problem.kind.status, headers=tuple(headers))
+    body = {"result": None, "success": False, "errors": _items(problem), "messages": [], **facts_of(problem, pages)}
+    return Response(_encode(body), problem.kind.status, headers=tuple(headers))
 
 
 def _items(problem: Problem) -> list[ErrorItem]:

@@ -1,4 +1,4 @@
-"""A call's metadata and its caller's own prices, from the request's headers."""
+"""A call's metadata, its end user and its caller's own prices, from the request's headers."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -10,6 +10,8 @@ from farebox.http.exchange import RequestHeaders
 from farebox.model import METADATA_ENTRIES_MAX, METADATA_RESERVED
 from farebox.pricing.custom_cost import CustomCost, InvalidCustomCost, custom_cost
 
+END_USER: Final = "farebox-end-user"
+END_USER_MAX: Final = 256
 _NAME_SHOWN: Final = 32
 _entries: Final = msgspec.json.Decoder(dict[str, str | int | float | bool])
 _values: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -55,6 +57,22 @@ def _wrong_entry(text: str) -> str:
         return "all of it: a number in it is out of range"
     shown = ascii(wrong[:_NAME_SHOWN])
     return f"all of it: the value of {shown} is not a string, a number or a boolean"
+
+
+def end_user_of(headers: RequestHeaders) -> str:
+    """The end user that a header names; empty where none does. Raises Problem (INVALID_REQUEST): a call that budgets
+    of end users should count must not slip past them."""
+    value = headers.get(END_USER)
+    if value is None:
+        return ""
+    try:
+        named = value.encode("latin-1").decode()  # as in bodies, which are UTF-8 and name the same user
+    except UnicodeError:
+        named = value
+    named = named.strip()
+    if not 1 <= len(named) <= END_USER_MAX:
+        raise Problem(INVALID_REQUEST, f"{END_USER}: write 1 to {END_USER_MAX} characters.")
+    return named
 
 
 def custom_cost_of(headers: RequestHeaders) -> CustomCost | None:

@@ -8,6 +8,7 @@ from typing import Any
 from farebox.errors import CREDENTIALS_REJECTED, METHOD_NOT_ALLOWED, Problem
 from farebox.http.envelope import Response, failure
 from farebox.http.exchange import Exchange, RequestHeaders
+from farebox.http.refusals import Pages
 from farebox.http.request import Request
 from farebox.http.router import no_route, tidy_path
 from farebox.http.server.state import Handler
@@ -40,7 +41,7 @@ def at_own_port(services: Services) -> Handler:
                 _check(exchange.headers, token)
             response = await _page(services, exchange.headers)
         except Problem as problem:
-            response = failure(problem)
+            response = failure(problem, Pages("", ""))
         exchange.respond(response.status, [("content-type", response.content_type), *response.headers], response.body)
 
     return handle

@@ -1,7 +1,7 @@
 """The OpenAPI document, generated from the route table and the types that decode and encode: it cannot differ."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -150,11 +150,18 @@ def _response(route: Route, result: dict[str, Any]) -> dict[str, Any]:
     return {"description": route.summary, "content": {"application/json": {"schema": schema}}}
 
 
+_FACTS: Final = {
+    **{name: {"type": "string"} for name in ("source", "remedy", "remedy_url", "rule_id", "resets_at")},
+    **{name: {"type": "number"} for name in ("retry_after", "needed_usd", "available_usd")},
+}
+"""Of refusals (http.refusals)."""
+
+
 def _error_response() -> dict[str, Any]:
     schema = {
         "allOf": [
             {"$ref": _REF.format(name="Envelope")},
-            {"type": "object", "properties": {"success": {"const": False}, "result": {"type": "null"}}},
+            {"type": "object", "properties": {"success": {"const": False}, "result": {"type": "null"}, **_FACTS}},
         ]
     }
     return {

@@ -18,20 +18,18 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from farebox.calendar import utc
 from farebox.decoding import KNOWN
 from farebox.errors import (
-    ACCOUNT_CALLS_FULL,
     CODING_UNKNOWN,
     CREDIT_HELD,
     DLP_RESPONSE_BLOCKED,
     GIVEN_UP,
     INPUT_INVALID,
     INVALID_REQUEST,
+    KEY_RATE_LIMITED,
     MODEL_NOT_FOUND,
     MODEL_UNPRICED,
     NO_CREDIT,
-    POLICY_DENIED,
     PROMPT_BLOCKED,
     PROVIDER_UNAVAILABLE,
     RATE_LIMITED,
@@ -41,14 +39,12 @@ from farebox.errors import (
     RUN_BLOCKED,
     SPEND_LIMITED,
     TOKEN_RATE_LIMITED,
-    TOKEN_REJECTED,
-    TOP_UP_UNDER_WAY,
     UPSTREAM_INVALID,
     ErrorKind,
     Problem,
 )
 from farebox.http.exchange import HeaderList
-from farebox.money import nanos_to_usd
+from farebox.http.refusals import Pages, facts_of
 from farebox.providers.formats.event_frames import frame
 
 Form: TypeAlias = Literal[
@@ -96,7 +92,7 @@ _AMAZON_ERRORS = {
     503: "ServiceUnavailableException",
     504: "ModelTimeoutException",
 }
-_LIMITS = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, TOKEN_RATE_LIMITED, GIVEN_UP)
+_LIMITS = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, TOKEN_RATE_LIMITED, KEY_RATE_LIMITED, GIVEN_UP)
 """What ends a run of Codex."""
 _FINAL = {402, 400, 401, 403, 404, 413, 415, 422, 424, 426}
 """Statuses after which the same request cannot succeed: SDKs are told not to retry. Nor can it soon while a limit's
@@ -134,10 +130,10 @@ def as_run(problem: Problem) -> Problem:
     return problem
 
 
-def error_body(problem: Problem, form: Form, status: int, request_id: str) -> bytes:
+def error_body(problem: Problem, form: Form, status: int, request_id: str, pages: Pages) -> bytes:
     """The whole body."""
     kind = problem.kind
-    facts = _facts(problem)
+    facts = facts_of(problem, pages)
     body: dict[str, Any] = {
         "message": problem.message,  # first, as many SDKs show the body as it is
         "error": _error(problem, form, status, facts),
@@ -155,41 +151,6 @@ def error_body(problem: Problem, form: Form, status: int, request_id: str) -> by
     if form == "anthropic":
         body["type"] = "error"
     return msgspec.json.encode(body)
-
-
-_SOURCES: Final = {
-    NO_CREDIT: "account",
-    CREDIT_HELD: "account",
-    TOP_UP_UNDER_WAY: "account",
-    GIVEN_UP: "account",
-    ACCOUNT_CALLS_FULL: "account",
-    SPEND_LIMITED: "limit",
-    RATE_LIMITED: "limit",
-    TOKEN_REJECTED: "token",
-    TOKEN_RATE_LIMITED: "token",
-    POLICY_DENIED: "policy",
-    PROVIDER_UNAVAILABLE: "provider",
-}
-"""Whose limit it is that a call has met: what programs ask first."""
-
-
-def _facts(problem: Problem) -> dict[str, Any]:
-    """What a program needs in order to decide what to do, for errors that have a source."""
-    source = _SOURCES.get(problem.kind)
-    if source is None:
-        return {}
-    facts: dict[str, Any] = {"source": source, "remedy": problem.kind.remedy}
-    if problem.retry_after is not None:
-        facts["retry_after"] = problem.retry_after
-    shortage = problem.shortage
-    if shortage is not None:
-        facts["needed_usd"] = nanos_to_usd(shortage.needed)
-        facts["available_usd"] = nanos_to_usd(shortage.available)
-        if shortage.rule_id:
-            facts |= {"source": "limit", "rule_id": shortage.rule_id}
-        if shortage.resets_at is not None:
-            facts["resets_at"] = f"{utc(shortage.resets_at):%Y-%m-%dT%H:%M:%SZ}"
-    return facts
 
 
 def error_headers(problem: Problem, form: Form, status: int) -> HeaderList:

@@ -7,6 +7,7 @@ Counted in this process; a restart starts from zero.
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
+from farebox.calendar import seconds_until
 from farebox.errors import RATE_LIMITED, Problem
 from farebox.runtime.services import Services
 
@@ -55,7 +56,7 @@ def anonymous_client(client: str) -> str:
 def spend(services: Services, budget: Budget, account_id: str) -> None:
     """Count one use. Raises Problem (RATE_LIMITED)."""
     now = services.clock.now_ms()
-    wait = services.rates.admit((budget.name, account_id), budget.limit, budget.seconds, sliding=True, now_ms=now)
-    if wait is not None:
+    at = services.rates.admit((budget.name, account_id), budget.limit, budget.seconds, sliding=True, now_ms=now)
+    if at is not None:
         message = f"Too many {budget.name}: {budget.limit} in {budget.seconds} seconds."
-        raise Problem(RATE_LIMITED, message, retry_after=wait)
+        raise Problem(RATE_LIMITED, message, retry_after=seconds_until(at, now), resets_at=at)

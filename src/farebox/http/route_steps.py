@@ -8,7 +8,9 @@ from urllib.parse import quote
 import msgspec
 from msgspec.structs import replace
 
+from farebox.calendar import seconds_until
 from farebox.calls.model import Call
+from farebox.calls.spend_rules import ROUTE_SCOPE
 from farebox.errors import (
     INVALID_REQUEST,
     RATE_LIMITED,
@@ -88,7 +90,7 @@ class _RouteSteps:
         """The limits of requests that have let this one through: it counts once, also where it comes by again."""
         first = self._next(graph.first)
         if isinstance(first, Stop):
-            raise _stopped(name, first)
+            raise _stopped(name, first, services.clock.now_ms())
         self._model = first
 
     def more(self) -> bool:
@@ -144,16 +146,16 @@ class _RouteSteps:
             return None
         if element.id in self._counted:
             return None
-        wait = self._services.route_rates.admit(
+        opens_at = self._services.route_rates.admit(
             (self._asked.account_id, f"{self._route_id}/{element.id}/{self._value(limit)}"),
             int(limit.limit),
             limit.window,
             sliding=limit.technique == "sliding",
             now_ms=self._services.clock.now_ms(),
         )
-        if wait is None:
+        if opens_at is None:
             self._counted.add(element.id)
-        return wait
+        return opens_at
 
     def _value(self, limit: Limit) -> str:
         """A name for the value that the limit counts for itself."""
@@ -173,13 +175,14 @@ class _RouteSteps:
             window=limit.window,
             technique=limit.technique,
         )
-        scope = f"route:{self._route_id}/{quote(element.id, safe='')}/{limit.window}{limit.technique[0]}"
+        scope = f"{ROUTE_SCOPE}{self._route_id}/{quote(element.id, safe='')}/{limit.window}{limit.technique[0]}"
         return rule, f"{scope}/{self._value(limit)}"
 
 
-def _stopped(name: str, stop: Stop) -> Problem:
-    if stop.wait is not None:
-        return Problem(RATE_LIMITED, f"Rate limited by the dynamic route {name[:64]!r}.", retry_after=stop.wait)
+def _stopped(name: str, stop: Stop, now: int) -> Problem:
+    if stop.opens_at is not None:
+        wait, words = seconds_until(stop.opens_at, now), f"Rate limited by the dynamic route {name[:64]!r}."
+        return Problem(RATE_LIMITED, words, retry_after=wait, resets_at=stop.opens_at)
     return Problem(
         ROUTE_ENDED, f"The dynamic route {name[:64]!r} ends at its element {stop.element_id!r}, and calls no model."
     )

@@ -12,6 +12,7 @@ import msgspec
 from farebox.errors import ACCESS_DENIED, METHOD_NOT_ALLOWED, NO_ROUTE, ErrorKind, Problem
 from farebox.http.envelope import JSON, Response, ResultInfo, failure
 from farebox.http.quotas import Budget
+from farebox.http.refusals import Pages
 from farebox.http.request import Request
 from farebox.model import Permission
 
@@ -73,7 +74,7 @@ class Route:
     """Whether the handler heeds an `Idempotency-Key` header; for the OpenAPI document."""
     denied: ErrorKind = ACCESS_DENIED
     """The error for a caller who may act on the account, but has none of the permissions."""
-    on_problem: Callable[[Problem], Response] = failure
+    on_problem: Callable[[Problem, Pages], Response] = failure
     """What a problem looks like; pages for people show it in their own way."""
 
     @property

@@ -15,6 +15,7 @@ from farebox.http.provider_errors import (
     error_headers,
     error_status,
 )
+from farebox.http.refusals import Pages
 from farebox.http.server.headers import sendable
 from farebox.limits.held import Lease
 
@@ -29,7 +30,9 @@ _UNDELAYED: HeaderList = [
 class HttpSink:
     """Writes a response into the exchange, with the headers that name the call."""
 
-    def __init__(self, exchange: Exchange, request_id: str, form: Form, no_credit: str, comment_seconds: float) -> None:
+    def __init__(
+        self, exchange: Exchange, request_id: str, form: Form, no_credit: str, comment_seconds: float, pages: Pages
+    ) -> None:
         """`no_credit`: the setting `no_credit_status`. `comment_seconds`: silence before a comment; 0: never."""
         self._exchange = exchange
         self._no_credit = no_credit
@@ -37,6 +40,7 @@ class HttpSink:
         self._call: Call | None = None
         self._keep_alive: KeepAlive | None = None
         self._always: HeaderList = []
+        self._pages = pages
         self._request_id = request_id
         self._form: Form = form
         self._headers: HeaderList = [("cf-aig-request-id", request_id)]
@@ -122,5 +126,5 @@ class HttpSink:
             problem = as_run(problem)
         with contextlib.suppress(RuntimeError):
             status = error_status(problem, self._form, self._no_credit)
-            body = error_body(problem, self._form, status, self._request_id)
+            body = error_body(problem, self._form, status, self._request_id, self._pages)
             self.respond(status, error_headers(problem, self._form, status), body)

@@ -15,6 +15,7 @@ from farebox.calls.watch import Watch
 from farebox.errors import (
     ADDRESS_REFUSED,
     INVALID_REQUEST,
+    KEY_RATE_LIMITED,
     KEY_UNKNOWN,
     KEY_UNREADABLE,
     MODEL_UNPRICED,
@@ -25,7 +26,6 @@ from farebox.errors import (
     PROVIDER_OFF,
     PROVIDER_UNAVAILABLE,
     PROVIDER_UNKNOWN,
-    RATE_LIMITED,
     UPSTREAM_INVALID,
     UPSTREAM_TIMEOUT,
     UPSTREAM_UNREACHABLE,
@@ -36,6 +36,7 @@ from farebox.http.build_call import compat_call, native_call
 from farebox.http.caching import OLD_NAMES, answered_from_cache, serve_missed
 from farebox.http.credentials import StepHeaders, read_credentials
 from farebox.http.exchange import RequestHeaders
+from farebox.http.metadata import END_USER
 from farebox.http.parse_body import parse_body
 from farebox.http.payer import switch
 from farebox.http.proxy_request import ProxyRequest, RouteName
@@ -72,10 +73,10 @@ OF_ONE_STEP: Final = (
     KEY_UNREADABLE,
     ZDR_UNAVAILABLE,
     ADDRESS_REFUSED,
-    RATE_LIMITED,
+    KEY_RATE_LIMITED,
     POLICY_DENIED,
 )
-"""What is wrong with one step only (the rate limit is its key's, a policy is about its model): the next may do."""
+"""What is wrong with one step only (a policy is about its model): the next may do."""
 _STEP_OPTIONS: Final = {
     "requestTimeout": "cf-aig-request-timeout",
     "maxAttempts": "cf-aig-max-attempts",
@@ -220,7 +221,7 @@ def _endpoint(step: Step) -> tuple[str, str]:
 
 
 def _options(headers: RequestHeaders) -> dict[str, str]:
-    passed = ("user-agent", *OLD_NAMES)
+    passed = ("user-agent", END_USER, *OLD_NAMES)
     return {name: value for name, value in headers.items() if name.startswith("cf-aig-") or name in passed}
 
 

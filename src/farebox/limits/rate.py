@@ -4,7 +4,6 @@ Counted in this process; a restart starts from zero. If several processes serve 
 and reads the others' (limits.sharing); counts since the last exchange are not visible to the others.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +36,16 @@ class _Window:
     """Calls of the previous window."""
 
 
+def _opens_at(window: _Window, limit: int, *, sliding: bool) -> int:
+    """When a full window takes a call again, if none comes until then."""
+    start, end = window.number * window.length, (window.number + 1) * window.length
+    if not sliding:
+        return end
+    if window.count < limit:
+        return start + window.length * (window.before + window.count - limit) // window.before + 1
+    return end + window.length * (window.count - limit) // window.count + 1
+
+
 class RateLimiter:
     """Counts calls by key in windows aligned to the clock."""
 
@@ -47,16 +56,16 @@ class RateLimiter:
         self._unreported: dict[Span, int] = {}
 
     def admit(self, key: tuple[str, str], limit: int, seconds: int, *, sliding: bool, now_ms: int) -> int | None:
-        """Count a call and return None, or the seconds to wait if it exceeds the limit.
+        """Count a call and return None, or when one is taken again (Unix milliseconds) if it exceeds the limit.
 
         A sliding window adds the share of the window before that still overlaps, not a true rolling count.
         """
         length = seconds * 1000
         number, into = divmod(now_ms, length)
         window = self._window(key, length, number)
-        weight = (length - into) / length if sliding else 0.0
-        if window.count + window.before * weight >= limit:
-            return math.ceil((length - into) / 1000)
+        before = window.before * (length - into) if sliding else 0
+        if window.count * length + before >= limit * length:
+            return _opens_at(window, limit, sliding=sliding)
         window.count += 1
         if self._shared:
             span = Span(*key, length, number)

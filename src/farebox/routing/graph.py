@@ -66,8 +66,8 @@ class Stop:
     """The route ends, and no model was called."""
 
     element_id: str
-    wait: int | None = None
-    """Seconds, where a limit is the reason."""
+    opens_at: int | None = None
+    """Where a limit is the reason: when it takes a request again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Graph:
         self, element_id: str, lookup: Lookup, chance: Callable[[], float], count: CountAgainst
     ) -> Model | Stop:
         """The model that a request reaches from this element on."""
-        wait: int | None = None
+        opens_at: int | None = None
         while True:
             element = self.elements[element_id]
             after: str | None
@@ -112,12 +112,12 @@ class Graph:
             elif isinstance(element, Percentage):
                 after = _chosen(self.shares[element.id], chance())
             elif isinstance(element, Rate):
-                wait = count(element, lookup)
-                after = element.outputs.success.element_id if wait is None else _leads_to(element.outputs.fallback)
+                opens_at = count(element, lookup)
+                after = element.outputs.success.element_id if opens_at is None else _leads_to(element.outputs.fallback)
             else:
                 after = None
             if after is None:
-                return Stop(element_id, wait)
+                return Stop(element_id, opens_at)
             element_id = after
 
 

@@ -60,6 +60,8 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     """What screening found; None: nothing, or there was none."""
     cached_tokens: tuple[int, int] | None = None
     """Tokens read from the provider's cache and written to it; only where the gateway has a Stripe meter."""
+    end_user: str = ""
+    """As a header named it; empty: perhaps the body does."""
     task: str = ""
     """What the call was for, in the classifier's words; empty: it was not asked, as with the next."""
     model_fit: str = ""

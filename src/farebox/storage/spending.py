@@ -8,7 +8,7 @@ from farebox.money import NANOS_PER_CENT
 from farebox.periods import Zones
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.account_settings import decode_zones
-from farebox.storage.sql import Connection, row
+from farebox.storage.sql import Connection, row, rows
 
 Duration: TypeAlias = Literal["daily", "weekly", "monthly"]
 Strategy: TypeAlias = Literal["fixed", "sliding"]
@@ -72,6 +72,16 @@ def spent_since(connection: Connection, bucket: int, account_id: str, start: int
     )
     assert found is not None
     return int(found[0])
+
+
+def hours_since(connection: Connection, bucket: int, account_id: str, start: int) -> list[tuple[int, int]]:
+    """What the account was charged in each of these hours, as beginning and amount, oldest first."""
+    return rows(
+        connection,
+        "SELECT hour, sum(charge) FROM usage_hours WHERE bucket = ? AND account_id = ? AND hour >= ? GROUP BY hour "
+        "ORDER BY hour",
+        (bucket, account_id, start),
+    )
 
 
 def read_counted(connection: Connection, bucket: int, account_id: str) -> Counted:

@@ -151,7 +151,7 @@ async def end_session(visit: Visit, form: Fields) -> str:
 async def turn_to(visit: Visit, form: Fields) -> Response:
     """Show another account of somebody who is a member of several."""
     await sessions.turn_to(visit.services, visit.session, form.get("account", ""))
-    return see_other(HOME)
+    return see_other(own_path(form.get("next", "")))
 
 
 def _parameter(request: Request, name: str) -> str:

@@ -93,7 +93,8 @@ NAVIGATION: list[Page] = []
 
 
 def served(page: Page) -> Handler:
-    """The handler of a page. Who is not signed in is led to where one signs in."""
+    """The handler of a page. Who is not signed in is led to where one signs in. Links that come with refusals name the
+    account that they are about: where another one is shown, a button turns to it."""
 
     async def handle(request: Request, _: None) -> Response:
         await render.ready()
@@ -103,6 +104,10 @@ def served(page: Page) -> Handler:
             return to_sign_in(_filled(page.path, request) + query)
         if page.demo and not request.services.configuration.demo:
             raise no_route(page.path)
+        named = dict(request.query_pairs()).get("account", visit.account_id)
+        if named != visit.account_id:
+            here = f"{_filled(page.path, request)}?{request.query}"
+            return shell(visit, "other_account.html", {"title": page.title, "account": named, "next": here}, page.path)
         visit.require(page.roles)
         shown = await page.query(visit)
         return (

@@ -10,6 +10,7 @@ from farebox.errors import ACCESS_DENIED, LINK_EXPIRED, Problem
 from farebox.http.envelope import HTML, Response
 from farebox.http.pages import render
 from farebox.http.pages.view import Flash
+from farebox.http.refusals import Pages
 from farebox.http.request import Request
 from farebox.model import Role
 from farebox.people import sessions
@@ -127,7 +128,7 @@ def download(body: bytes, content_type: str, name: str) -> Response:
     return Response(body, 200, content_type, (*_HEADERS, disposition))
 
 
-def problem_page(problem: Problem) -> Response:
+def problem_page(problem: Problem, _: Pages) -> Response:
     """The error page in place of a page that cannot be shown."""
     expired = problem.kind is LINK_EXPIRED
     title = "Please open a new link" if expired else "That did not work"
