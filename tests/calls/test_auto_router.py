@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from farebox.model import Permission
-from farebox.operator import administer
+from farebox.operator import tokens
 from tests.calls import kit
 from tests.calls.upstream import Upstream, serving
 from tests.engines import ON_BOTH_ENGINES
@@ -154,7 +154,7 @@ def test_what_may_be_chosen(customer: Customer) -> None:
     services = farebox.services
     made = farebox.run(
         services.database.write(
-            lambda connection: administer.create_token(
+            lambda connection: tokens.create_token(
                 connection, services.ids, services.vault, account_id=customer.account_id, permissions=[Permission.RUN],
                 at=services.clock.now_ms(), models=["openai/*"],
             )

@@ -25,7 +25,7 @@ from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
-from farebox.operator import administer
+from farebox.operator import administer, tokens
 from farebox.pricing.stored_receipt import whole
 from farebox.settings import Settings, secret_key
 from farebox.storage.calls import find_receipt
@@ -101,7 +101,7 @@ def installation(tmp_path: Path) -> Installation:
         for number in range(ACCOUNTS):
             account = administer.create_account(connection, ids, name=f"customer {number}", at=at).account_id
             administer.grant(connection, ids, account_id=account, amount=GRANTED, at=at)
-            made = administer.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
+            made = tokens.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
             customers.append((account, made.secret))
             most = GRANTED // 2
             hourly = {"window": 3600, "technique": "sliding", "token": {"mode": "partition"}}

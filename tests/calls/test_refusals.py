@@ -11,7 +11,7 @@ import pytest
 from farebox.calls import spending_limit
 from farebox.model import Permission
 from farebox.money import NANOS_PER_CENT, NANOS_PER_USD
-from farebox.operator import administer
+from farebox.operator import tokens
 from tests.calls import kit
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import http
@@ -131,7 +131,7 @@ def with_token(farebox: Farebox, **terms: Any) -> Customer:
     customer, services = farebox.funded("50"), farebox.services
     made = farebox.run(
         services.database.write(
-            lambda connection: administer.create_token(
+            lambda connection: tokens.create_token(
                 connection, services.ids, services.vault, account_id=customer.account_id,
                 permissions=[Permission.RUN], at=services.clock.now_ms(), **terms,
             )

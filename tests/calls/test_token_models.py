@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from farebox.model import Permission
-from farebox.operator import administer
+from farebox.operator import tokens
 from farebox.operator.administer import Refused
 from tests.calls.kit import set_price
 from tests.support import Customer, Farebox, running_farebox
@@ -24,7 +24,7 @@ def limited(farebox: Farebox, *models: str) -> Customer:
     customer, services = farebox.funded("5"), farebox.services
     made = farebox.run(
         services.database.write(
-            lambda connection: administer.create_token(
+            lambda connection: tokens.create_token(
                 connection, services.ids, services.vault, account_id=customer.account_id,
                 permissions=[Permission.RUN, Permission.READ], at=services.clock.now_ms(), models=models,
             )
@@ -73,7 +73,7 @@ def test_models_are_stored_in_the_spelling_that_calls_are_compared_in(farebox: F
     customer, services = farebox.funded("5"), farebox.services
     made = farebox.run(
         services.database.write(
-            lambda connection: administer.create_token(
+            lambda connection: tokens.create_token(
                 connection, services.ids, services.vault, account_id=customer.account_id, permissions=[Permission.RUN],
                 at=services.clock.now_ms(), models=["anthropic/claude-haiku-4.5", "google/*", "custom-acme/m.1"],
             )

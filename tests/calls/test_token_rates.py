@@ -1,4 +1,4 @@
-"""Rate limits of access tokens: set through the API and the command line, counted over all gateways."""
+"""What an access token may do, as the API sets it: how often it calls, over all gateways, which models, until when."""
 
 import random
 from collections.abc import Iterator
@@ -74,11 +74,11 @@ def test_a_token_makes_as_many_calls_as_it_may(customer: Customer, technique: st
 
 def test_sdks_see_a_rate_limit(customer: Customer) -> None:
     caller = limited(customer, 1)
-    client = openai.OpenAI(base_url=f"{caller.gateway_url}/compat", api_key=caller.token, max_retries=0)
     ask = {"model": "demo/demo-1", "messages": [{"role": "user", "content": "Hi"}]}
-    client.chat.completions.create(**ask)  # type: ignore[call-overload]
-    with pytest.raises(openai.RateLimitError) as raised:
+    with openai.OpenAI(base_url=f"{caller.gateway_url}/compat", api_key=caller.token, max_retries=0) as client:
         client.chat.completions.create(**ask)  # type: ignore[call-overload]
+        with pytest.raises(openai.RateLimitError) as raised:
+            client.chat.completions.create(**ask)  # type: ignore[call-overload]
     assert raised.value.code == "token_rate_limited"
     assert raised.value.body["source"] == "token"  # type: ignore[index]
 
@@ -102,6 +102,61 @@ def test_a_limit_is_changed_and_lifted(customer: Customer) -> None:
     assert [caller.chat().status_code for _ in range(3)] == [200] * 3
 
 
+def test_a_tokens_models_are_set_and_freed(customer: Customer) -> None:
+    caller = limited(customer, 100)
+    token_id = tokens(customer)[-1]["id"]
+    for models, allowed in (
+        (["demo/gold"], False),
+        (["demo/*", "openai/gpt-4o"], True),
+        (["openai/*"], False),
+        (None, True),
+    ):
+        changed = result(limit(customer, token_id, models=models))
+        assert (changed["models"], changed["rate_limiting_limit"]) == (models, 100), "the rest stays as it is"
+        response = caller.chat()
+        assert response.status_code == (200 if allowed else 403), response.text
+    assert result(limit(customer, token_id, models=["anthropic/claude-haiku-4.5"]))["models"] == [
+        "anthropic/claude-haiku-4-5"
+    ], "in the spelling that calls are compared with"
+    for wrong in ([], ["demo"], ["*"], ["demo/a*"], [7], ["demo/x"] * 101, "demo/x"):
+        response = limit(customer, token_id, models=wrong)
+        assert (response.status_code, errors(response)[0][0]) == (400, 7001), wrong
+        assert response.json()["errors"][0]["path"][:2] == ["body", "models"]
+
+
+def test_a_tokens_expiry_is_set_and_what_has_expired_stays_so(farebox: Farebox, customer: Customer) -> None:
+    caller = limited(customer, 100)
+    token_id = tokens(customer)[-1]["id"]
+    changed = result(limit(customer, token_id, expires_at="2999-01-01"))
+    assert (changed["expires_at"], changed["active"]) == ("2999-01-01T00:00:00.000Z", True)
+    assert result(limit(customer, token_id, expires_at=None))["expires_at"] is None
+    assert caller.chat().status_code == 200
+    past = limit(customer, token_id, expires_at="2001-01-01")
+    assert (past.status_code, past.json()["errors"][0]["path"]) == (400, ["body", "expires_at"])
+    spent = farebox.create_token(customer.account_id, Permission.RUN, expires_at=1)
+    (expired,) = [token["id"] for token in tokens(customer) if not token["active"]]
+    assert limit(customer, expired, expires_at=None).status_code == 400
+    assert Customer(farebox, customer.account_id, spent).chat().status_code == 401
+
+
+def test_no_token_frees_itself(farebox: Farebox, customer: Customer) -> None:
+    """Whoever is given a narrow token with `Write` by mistake does not make it a wide one."""
+    later = farebox.services.clock.now_ms() + 10**9
+    account_id, first = customer.account_id, {token["id"] for token in tokens(customer)}
+    brief = Customer(farebox, account_id, farebox.create_token(account_id, *Permission, expires_at=later))
+    narrow = Customer(farebox, account_id, farebox.create_token(account_id, *Permission))
+    found = {token["id"]: token for token in tokens(customer)}
+    (brief_id,) = [token_id for token_id, token in found.items() if token["expires_at"]]
+    (narrow_id,) = set(found) - first - {brief_id}
+    result(limit(narrow, narrow_id, models=["demo/*"]))
+    for token_id in found:
+        refused = limit(narrow, token_id, models=None)
+        assert (refused.status_code, errors(refused)[0][0]) == (403, 10000)
+        assert limit(brief, token_id, expires_at=None).status_code == 403
+    assert result(limit(narrow, brief_id, expires_at=None))["expires_at"] is None
+    assert result(limit(customer, narrow_id, models=None))["models"] is None
+
+
 def test_who_may_set_what(farebox: Farebox, customer: Customer) -> None:
     token_id, other = tokens(customer)[0]["id"], farebox.funded("5")
     theirs = tokens(other)[0]["id"]
@@ -117,6 +172,9 @@ def test_who_may_set_what(farebox: Farebox, customer: Customer) -> None:
         {"rate_limiting_limit": 1, "rate_limiting_interval": 0},
         {"rate_limiting_limit": 1, "rate_limiting_technique": "leaky"},
         {"rate_limiting_limit": 1, "name": "x"},
+        {"rate_limiting_interval": 60},
+        {"rate_limiting_limit": None},
+        {"expires_at": "soon"},
     ):
         assert limit(customer, token_id, **wrong).status_code == 400, wrong
     url = f"{customer.api_url}/farebox/tokens/{token_id}"

@@ -77,6 +77,19 @@ def test_a_token_has_a_rate_limit(cli: Cli, acme: str) -> None:
     assert cli("token", "set", made["token_id"]).status == 2
 
 
+def test_a_tokens_models_and_expiry_are_changed(cli: Cli, acme: str) -> None:
+    token_id = cli("token", "create", "--account", acme, "--permission", "AI Gateway Run", "--json").json["token_id"]
+    several = ("--model", "openai/*", "--model", "demo/demo-1", "--expires", "2999-01-31")
+    changed = cli("token", "set", token_id, *several, "--json").json
+    assert (changed["models"], changed["expires_at"][:10]) == (["openai/*", "demo/demo-1"], "2999-01-31")
+    told = cli("token", "set", token_id, "--rate-limit", "5").out
+    assert "calls openai/*, demo/demo-1, expires: 2999-01-31" in told, "the rest stays as it is"
+    assert "calls all models, expires: never" in cli("token", "set", token_id, "--all-models", "--never-expires").out
+    for wrong in (("--model", "openai"), ("--expires", "2001-01-31")):
+        assert cli("token", "set", token_id, *wrong).status == 1
+    assert cli("token", "set", token_id, "--model", "a/b", "--all-models").status == 2
+
+
 def test_a_token_may_expire(cli: Cli, acme: str) -> None:
     create = "token", "create", "--account", acme, "--permission", "AI Gateway Run"
     assert cli(*create, "--expires", "2999-01-31", "--json").json["expires_at"] == "2999-01-31T00:00:00Z"

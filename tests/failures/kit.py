@@ -18,7 +18,7 @@ from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
-from farebox.operator import administer
+from farebox.operator import administer, tokens
 from farebox.pricing.stored_receipt import whole
 from farebox.settings import Settings, load, secret_key
 from farebox.storage.calls import find_receipt
@@ -88,7 +88,7 @@ def new_installation(folder: Path, database_url: str, *, accounts: int = ACCOUNT
             name, buckets = f"customer {number}", chosen.buckets
             account = administer.create_account(connection, ids, name=name, at=at, buckets=buckets).account_id
             administer.grant(connection, ids, account_id=account, amount=GRANTED, at=at)
-            made = administer.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
+            made = tokens.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
             customers.append((account, made.secret))
     return Installation(folder, chosen, free_port(), customers)
 

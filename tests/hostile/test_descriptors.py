@@ -21,7 +21,7 @@ from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
-from farebox.operator import administer
+from farebox.operator import administer, tokens
 from farebox.settings import secret_key
 from farebox.storage.accounts import read_balance
 from farebox.storage.database import opened_for_command
@@ -78,7 +78,7 @@ def served(folder: Path, upstream: ClosingUpstream) -> Iterator[Served]:
     with opened_for_command(settings, writing=True) as connection:
         account = administer.create_account(connection, ids, name="Ana", at=at).account_id
         administer.grant(connection, ids, account_id=account, amount=parse_usd("5"), at=at)
-        token = administer.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
+        token = tokens.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
         administer.set_provider(connection, vault, name="cerebras", at=at, base_url=upstream.url, api_key="k")
         rates = {"input_mtok": "1", "output_mtok": "2"}
         administer.set_price(

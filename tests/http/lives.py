@@ -383,13 +383,18 @@ STORIES: Final[Mapping[str, tuple[Step, ...]]] = {
         Step(method="GET", path="farebox/gateways/{gateway_id}/tasks", query="?start=then", code=INVALID,
              place=("query", "start")),
     ),
-    "rate limits of access tokens": (
+    "what access tokens may do": (
         Step(method="GET", path="farebox/tokens", result=[...], keep={"token_id": "0.id"}),
         Step(method="PUT", path=TOKEN, fields={"rate_limiting_limit": -1}, code=INVALID,
              place=("body", "rate_limiting_limit")),
         Step(method="PUT", path=TOKEN, fields={"rate_limiting_limit": 5, "rate_limiting_technique": "sliding"},
              result={"rate_limiting_interval": 60}),
         Step(method="GET", path=TOKEN, result={"rate_limiting_limit": 5, "rate_limiting_technique": "sliding"}),
+        Step(method="PUT", path=TOKEN, fields={"models": ["demo"]}, code=INVALID, place=("body", "models")),
+        Step(method="PUT", path=TOKEN, fields={"models": ["demo/demo-1"], "expires_at": "2999-01-01T00:00:00Z"},
+             result={"rate_limiting_limit": 5}),
+        Step(method="GET", path=TOKEN, result={"models": ["demo/demo-1"], "expires_at": "2999-01-01T00:00:00.000Z"}),
+        Step(method="PUT", path=TOKEN, fields={"models": ["demo/*"]}, code=(403, 10000)),
     ),
     "the account's settings": (
         Step(method="GET", path="farebox/settings", result={"time_zone": "UTC", "spend_alerts": True}),

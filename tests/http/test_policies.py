@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from farebox.model import Permission
-from farebox.operator import administer
+from farebox.operator import tokens
 from farebox.policies.decide import POLICIES_MAX
 from farebox.storage.sql import Connection
 from tests.calls.kit import set_gateway, set_price, set_provider
@@ -187,8 +187,8 @@ def test_who_is_calling(customer: Customer, farebox: Farebox) -> None:
 def token_named(customer: Customer, name: str) -> dict[str, str]:
     services, account_id, at = customer.farebox.services, customer.account_id, 0
 
-    def create(connection: Connection) -> administer.NewToken:
-        return administer.create_token(
+    def create(connection: Connection) -> tokens.NewToken:
+        return tokens.create_token(
             connection, services.ids, services.vault, account_id=account_id, permissions=[*Permission], at=at, name=name
         )
 

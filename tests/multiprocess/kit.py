@@ -21,7 +21,7 @@ from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
-from farebox.operator import administer
+from farebox.operator import administer, tokens
 from farebox.settings import Settings, load, secret_key
 from farebox.storage.database import opened_for_command
 from farebox.storage.sql import Connection
@@ -123,7 +123,7 @@ class Installation:
             account = administer.create_account(connection, ids, name="caller", at=at).account_id
             amount = parse_usd(usd) if nanos is None else nanos
             administer.grant(connection, ids, account_id=account, amount=amount, at=at)
-            made = administer.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
+            made = tokens.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
             return Caller(account, made.secret, made.token.token_id)
 
         return self.write(make)

@@ -209,11 +209,11 @@ def create_token(
       farebox token create --account acme --permission "AI Gateway Run" \\
           --permission "AI Gateway Read" --name "web shop" --expires 2027-01-31
     """
-    from farebox.operator import administer
+    from farebox.operator import tokens
 
     session = session_of(context)
     with session.writing() as connection:
-        made = administer.create_token(
+        made = tokens.create_token(
             connection,
             session.ids,
             session.vault,
@@ -272,26 +272,49 @@ def set_token(
     rate_calls: RateCalls = None,
     rate_seconds: RateSeconds = 60,
     sliding: RateSlides = False,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="MODEL", help="A model it may call; may be repeated. Replaces the others."),
+    ] = None,
+    all_models: Annotated[bool, typer.Option("--all-models", help="It may call all models.")] = False,
+    expires: Expires = None,
+    never_expires: Annotated[bool, typer.Option("--never-expires", help="It does not expire.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Set an access token's rate limit; effective within a second on every running server.
+    """Change what an access token may call, how often, and until when; effective within a second on every running
+    server. What is not given stays as it is.
 
     \b
     Examples:
       farebox token set 0f6c2a7e5b1d4c3a9e8f7a6b5c4d3e2f --rate-limit 100 --rate-interval 60 --sliding
-      farebox token set 0f6c2a7e5b1d4c3a9e8f7a6b5c4d3e2f --rate-limit 0
+      farebox token set 0f6c2a7e5b1d4c3a9e8f7a6b5c4d3e2f --rate-limit 0 --model "openai/*"
     """
-    from farebox.operator import administer
+    from msgspec import UNSET
 
-    if rate_calls is None:
-        raise typer.BadParameter("give the number of calls; 0 for no limit", param_hint="--rate-limit")
+    from farebox.operator import tokens
+
+    if (models and all_models) or (expires and never_expires):
+        raise typer.BadParameter("--model and --all-models, --expires and --never-expires exclude each other")
+    rate = UNSET if rate_calls is None else RateLimit(rate_calls, rate_seconds, sliding) if rate_calls else None
+    changes = tokens.TokenChanges(
+        rate=rate,
+        models=None if all_models else models or UNSET,
+        expires_at=None if never_expires else expires or UNSET,
+    )
+    if changes == tokens.TokenChanges():
+        raise typer.BadParameter("say what to change: --rate-limit, --model, --expires")
     session = session_of(context)
+    now = session.clock.now_ms()
     with session.writing() as connection:
-        rate = RateLimit(rate_calls, rate_seconds, sliding) if rate_calls else None
-        changed = administer.set_token_rate(connection, token_id, rate)
-    limit = "no rate limit" if rate is None else f"the rate limit {_rate_text(rate)}"
-    row = {name: value for name, value in _token_row(changed, session.clock.now_ms()).items() if name != "last_used_at"}
-    show(row, as_json=as_json, text=f"Token {token_id} has {limit}.")
+        changed = tokens.set_token(connection, token_id, changes, at=now)
+    row = {name: value for name, value in _token_row(changed, now).items() if name != "last_used_at"}
+    show(row, as_json=as_json, text=f"Token {token_id} has {_terms_text(changed)}.")
+
+
+def _terms_text(token: AccessToken) -> str:
+    rate = "no rate limit" if token.rate is None else f"the rate limit {_rate_text(token.rate)}"
+    models = "all models" if token.models is None else ", ".join(token.models)
+    return f"{rate}, calls {models}, expires: {optional_moment_text(token.expires_at) or 'never'}"
 
 
 @token.command("revoke")
@@ -308,11 +331,11 @@ def revoke_token(
     Example:
       farebox token revoke 0f6c2a7e5b1d4c3a9e8f7a6b5c4d3e2f
     """
-    from farebox.operator import administer
+    from farebox.operator import tokens
 
     session = session_of(context)
     with session.writing() as connection:
-        administer.revoke_token(connection, token_id, at=session.clock.now_ms())
+        tokens.revoke_token(connection, token_id, at=session.clock.now_ms())
     show({"token_id": token_id, "active": False}, as_json=as_json, text=f"Revoked token {token_id}.")
 
 

@@ -47,7 +47,7 @@ class Welcome:
 
 def prepare(session: Session, settings: Settings) -> Welcome:
     """Create the account, the grant and the token if missing; the same on every start."""
-    from farebox.operator import administer
+    from farebox.operator import administer, tokens
     from farebox.people import sessions
     from farebox.storage.accounts import find_account
 
@@ -61,7 +61,7 @@ def prepare(session: Session, settings: Settings) -> Welcome:
         path = Path(settings.data_dir) / FILE
         demo_account = _read(path)
         if demo_account is None or not _is_active(session, connection, demo_account, at):
-            made = administer.create_token(
+            made = tokens.create_token(
                 connection,
                 session.ids,
                 session.vault,

@@ -261,7 +261,8 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path=f"{OWN}/tokens/{{token_id}}", handler=tokens.get, permissions=READ, result=tokens.Token,
           summary="One access token, without its secret"),
     Route(method="PUT", path=f"{OWN}/tokens/{{token_id}}", handler=tokens.change, permissions=WRITE,
-          takes=tokens.TokenChange, result=tokens.Token, summary="Set an access token's rate limit"),
+          takes=tokens.TokenChange, result=tokens.Token,
+          summary="Change which models an access token may call, how often, and until when"),
 
     Route(method="GET", path=f"{OWN}/gateways/{{gateway_id}}/spend-limits", handler=spend_rules.states,
           permissions=READ, shape=Shape.PAGE, takes=spend_rules.SpendQuery, result=spend_rules.SpendState,

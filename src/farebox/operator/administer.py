@@ -1,25 +1,22 @@
-"""What an operator does: accounts, tokens, users, grants, providers, prices, markups.
+"""What an operator does: accounts, users, grants, providers, prices, markups.
 
 Plain functions that run inside the caller's open transaction: the command line opens one, a server sends them as jobs
 of the writer. Each either completes or raises Refused, and then has changed nothing that is committed.
 """
 
-import dataclasses
 import re
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from farebox.addresses import is_base
 from farebox.clock import Ids
 from farebox.ledger.commands import Command, Conflict, Correct, Grant, Outcome, Verdict
 from farebox.ledger.posting import apply
-from farebox.model import AccessToken, Account, Balance, Permission, RateLimit
+from farebox.model import Account, Balance
 from farebox.money import format_usd
 from farebox.operator.provider_keys import key_problem
 from farebox.periods import is_zone
-from farebox.providers.formats.base import InvalidRequest
-from farebox.providers.naming import compat_model
 from farebox.storage import account_settings, accounts, config
 from farebox.storage.account_settings import AccountSettings
 from farebox.storage.config import MarkupRow, PriceRow, ProviderRow
@@ -28,21 +25,12 @@ from farebox.vault import TOKEN_PREFIX, Vault
 
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CAUSE_ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
-_MODEL = re.compile(r"[a-z0-9._-]{1,64}/[^\s/*][^\s*]{0,199}|[a-z0-9._-]{1,64}/\*")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _PLACEHOLDER = re.compile(r"\{[a-z]+\}")
 
 
 class Refused(Exception):
     """Nothing was done; the message says why, and what to do about it."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewToken:
-    """An access token with its secret, which cannot be shown again."""
-
-    token: AccessToken
-    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,59 +105,6 @@ def balance_of(connection: Connection, account_id: str) -> Balance:
     return balance
 
 
-def create_token(
-    connection: Connection,
-    ids: Ids,
-    vault: Vault,
-    *,
-    account_id: str,
-    permissions: Collection[Permission],
-    at: int,
-    name: str = "",
-    expires_at: int | None = None,
-    models: Sequence[str] = (),
-    rate: RateLimit | None = None,
-) -> NewToken:
-    """Create an access token of the account. Only its hash is kept: the secret cannot be shown again. `models`, if
-    there are any, are the only ones that it may call: `provider/model` or `provider/*`."""
-    require_account(connection, account_id)
-    if not permissions:
-        raise Refused("a token needs at least one permission: " + ", ".join(Permission))
-    allowed = tuple([_allowed_model(model) for model in models])
-    _must_be_ahead(expires_at, at)
-    secret = TOKEN_PREFIX + ids.secret()
-    token_id = ids.account_id()  # the same format as Cloudflare's token IDs: 32 hexadecimal characters
-    token = AccessToken(token_id, account_id, name, frozenset(permissions), at, expires_at, None, allowed or None, rate)
-    accounts.add_token(connection, token, vault.hash_token(secret))
-    return NewToken(token, secret)
-
-
-def _allowed_model(model: str) -> str:
-    """The model as calls are compared with it: by the provider's slug, and its own name of the model."""
-    if not _MODEL.fullmatch(model):
-        raise Refused(f"{model!r} is not a model: write provider/model, or provider/* for all of a provider's")
-    try:
-        return "/".join(compat_model(model))
-    except InvalidRequest as error:
-        raise Refused(f"{model!r} is not a model: {error}") from error
-
-
-def set_token_rate(connection: Connection, token_id: str, rate: RateLimit | None) -> AccessToken:
-    """Limit the token's model calls; None: not at all. Raises Refused."""
-    found = next((token for token in accounts.list_tokens(connection) if token.token_id == token_id), None)
-    if found is None:
-        raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the IDs")
-    token = dataclasses.replace(found, rate=rate)
-    accounts.set_token_rate(connection, token)
-    return token
-
-
-def revoke_token(connection: Connection, token_id: str, *, at: int) -> None:
-    """Revoke the token with immediate effect. Revoking it twice keeps the first time."""
-    if not accounts.revoke_token(connection, token_id, at):
-        raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the IDs")
-
-
 def create_user(
     connection: Connection, ids: Ids, vault: Vault, *, email: str, account_ids: Collection[str], at: int
 ) -> str:
@@ -218,7 +153,7 @@ def grant(
     )
     posted = _post(connection, grant_id, command)
     if not posted.repeated:  # a repeat may come after the expiry: the first request counts
-        _must_be_ahead(expires_at, at)
+        must_be_ahead(expires_at, at)
     return posted
 
 
@@ -259,7 +194,8 @@ def _post(connection: Connection, cause_id: str, command: Command) -> Posted:
     return Posted(cause_id, verdict)
 
 
-def _must_be_ahead(expires_at: int | None, at: int) -> None:
+def must_be_ahead(expires_at: int | None, at: int) -> None:
+    """Raises Refused."""
     if expires_at is not None and expires_at <= at:
         raise Refused("the expiry is in the past: give a later date")
 

@@ -96,7 +96,7 @@ def add_token(connection: Connection, token: AccessToken, token_hash: bytes) -> 
             token.created_at,
             token.expires_at,
             token.revoked_at,
-            None if token.models is None else json.dumps(token.models),
+            _models(token),
             *_rate(token.rate),
             token_hash,
         ),
@@ -117,13 +117,18 @@ def list_tokens(connection: Connection, account_id: str | None = None) -> list[A
     return [_token(fields) for fields in found]
 
 
-def set_token_rate(connection: Connection, token: AccessToken) -> None:
-    """The token's rate limit has changed."""
+def change_token(connection: Connection, token: AccessToken) -> None:
+    """The token's models, expiry or rate limit have changed."""
     connection.execute(
-        "UPDATE access_tokens SET rate_limit = ?, rate_period = ?, sliding = ? WHERE token_id = ?",
-        (*_rate(token.rate), token.token_id),
+        "UPDATE access_tokens SET models = ?, expires_at = ?, rate_limit = ?, rate_period = ?, sliding = ? "
+        "WHERE token_id = ?",
+        (_models(token), token.expires_at, *_rate(token.rate), token.token_id),
     )
     note_change(connection, token.account_id)
+
+
+def _models(token: AccessToken) -> str | None:
+    return None if token.models is None else json.dumps(token.models)
 
 
 def _rate(rate: RateLimit | None) -> tuple[int | None, int | None, int | None]:

@@ -1,15 +1,20 @@
-"""Farebox extension: an account's access tokens, without their secrets, and their rate limits. The operator creates and
-revokes them."""
+"""Farebox extension: an account's access tokens, without their secrets; which models they may call, how often, and
+until when. The operator, and owners on the page of tokens, create and revoke them."""
 
-import dataclasses
 from typing import Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from farebox.http.control.wire import Paging, iso, iso_or_none, require
+from farebox.errors import ACCESS_DENIED, Problem
+from farebox.http.control.wire import Moment, Paging, iso, iso_or_none, moment, require
 from farebox.http.envelope import Response, ok, page
 from farebox.http.request import Request
+from farebox.http.validation import invalid
 from farebox.model import RATE_CALLS_MAX, RATE_SECONDS_MAX, AccessToken, RateLimit
+from farebox.operator import tokens
+from farebox.operator.administer import Refused
+from farebox.operator.tokens import TOKEN_MODELS_MAX, TokenChanges
 from farebox.storage import accounts
 from farebox.storage.last_uses import uses_of
 from farebox.storage.sql import Connection
@@ -36,9 +41,14 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rate limit, in the fields of a gateway's."""
+    """What becomes of a token; what is not sent stays as it is. The rate limit has the fields of a gateway's, and is
+    set as a whole."""
 
-    rate_limiting_limit: Annotated[int, msgspec.Meta(ge=0, le=RATE_CALLS_MAX)]
+    models: Annotated[list[str], msgspec.Meta(min_length=1, max_length=TOKEN_MODELS_MAX)] | UnsetType | None = UNSET
+    """`provider/model` or `provider/*`; null: all."""
+    expires_at: Moment | UnsetType | None = UNSET
+    """null: never."""
+    rate_limiting_limit: Annotated[int, msgspec.Meta(ge=0, le=RATE_CALLS_MAX)] | UnsetType = UNSET
     rate_limiting_interval: Annotated[int, msgspec.Meta(ge=1, le=RATE_SECONDS_MAX)] = 60
     rate_limiting_technique: Literal["fixed", "sliding"] = "fixed"
 
@@ -67,16 +77,44 @@ async def get(request: Request, _: None) -> Response:
 
 async def change(request: Request, body: TokenChange) -> Response:
     account_id, now = request.account_id, request.services.clock.now_ms()
-    limit = RateLimit(body.rate_limiting_limit, body.rate_limiting_interval, body.rate_limiting_technique == "sliding")
+    changes = _changes(body)
+    _check_may_widen(request, changes)
 
     def write(connection: Connection) -> Token:
-        token = dataclasses.replace(_found(connection, request), rate=limit if limit.calls else None)
-        accounts.set_token_rate(connection, token)
+        token = tokens.change_token(connection, _found(connection, request), changes, at=now)
         return _wire(token, uses_of(connection, account_id, "token").get(token.token_id), now)
 
-    changed = await request.services.database.write(write)
+    try:
+        changed = await request.services.database.write(write)
+    except Refused as refused:
+        field = "expires_at" if changes.models is UNSET else "models"
+        raise invalid(str(refused)[:1].upper() + str(refused)[1:], "body", field) from refused
     await request.services.configuration.notice_changes()
     return ok(changed)
+
+
+def _changes(body: TokenChange) -> TokenChanges:
+    """Raises InvalidInput."""
+    rate: RateLimit | UnsetType | None = UNSET
+    if body.rate_limiting_limit is not UNSET:
+        sliding = body.rate_limiting_technique == "sliding"
+        limit = RateLimit(body.rate_limiting_limit, body.rate_limiting_interval, sliding)
+        rate = limit if limit.calls else None
+    expires_at = UNSET if body.expires_at is UNSET else moment(body.expires_at, "expires_at", "body")
+    if rate is UNSET and body.models is UNSET and expires_at is UNSET:
+        raise invalid("Required: models, expires_at or rate_limiting_limit", "body")
+    return TokenChanges(rate=rate, models=body.models, expires_at=expires_at)
+
+
+def _check_may_widen(request: Request, changes: TokenChanges) -> None:
+    """Nobody frees itself: a token that is for certain models does not say which models tokens are for, and one that
+    expires not until when. Raises Problem (ACCESS_DENIED)."""
+    caller = request.caller
+    assert caller is not None
+    models = caller.models is not None and changes.models is not UNSET
+    if models or (caller.expires_at is not None and changes.expires_at is not UNSET):
+        words = "is for certain models" if models else "expires"
+        raise Problem(ACCESS_DENIED, f"A token that {words} does not change this of tokens: use another")
 
 
 def _found(connection: Connection, request: Request) -> AccessToken:

@@ -105,7 +105,7 @@ def served(page: Page) -> Handler:
         if page.demo and not request.services.configuration.demo:
             raise no_route(page.path)
         named = dict(request.query_pairs()).get("account", visit.account_id)
-        if named != visit.account_id:
+        if named != visit.account_id and page.label:
             here = f"{_filled(page.path, request)}?{request.query}"
             return shell(visit, "other_account.html", {"title": page.title, "account": named, "next": here}, page.path)
         visit.require(page.roles)

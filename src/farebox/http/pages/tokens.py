@@ -9,8 +9,9 @@ from farebox.http.envelope import Response
 from farebox.http.pages.table import OWNER, Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.model import AccessToken, Permission
-from farebox.operator import administer
-from farebox.operator.administer import NewToken, Refused
+from farebox.operator import tokens
+from farebox.operator.administer import Refused
+from farebox.operator.tokens import NewToken
 from farebox.storage import accounts
 from farebox.storage.last_uses import uses_of
 from farebox.storage.sql import Connection
@@ -76,7 +77,7 @@ async def create(visit: Visit, form: Fields) -> Response:
     def job(connection: Connection) -> NewToken:
         if len(accounts.list_tokens(connection, visit.account_id)) >= TOKENS_MAX:
             raise Refused(f"an account has at most {TOKENS_MAX} tokens: the operator can make further ones")
-        return administer.create_token(
+        return tokens.create_token(
             connection,
             services.ids,
             services.vault,

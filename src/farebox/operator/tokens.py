@@ -1,0 +1,109 @@
+"""Access tokens: creating them, changing what they may do, revoking them. Plain functions, as in `administer`."""
+
+import dataclasses
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import asdict
+
+from farebox.clock import Ids
+from farebox.model import AccessToken, Permission, RateLimit
+from farebox.operator.administer import Refused, must_be_ahead, require_account
+from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.naming import compat_model
+from farebox.storage import accounts
+from farebox.storage.sql import Connection
+from farebox.vault import TOKEN_PREFIX, Vault
+
+TOKEN_MODELS_MAX: Final = 100
+_MODEL = re.compile(r"[a-z0-9._-]{1,64}/[^\s/*][^\s*]{0,199}|[a-z0-9._-]{1,64}/\*")
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """An access token with its secret, which cannot be shown again."""
+
+    token: AccessToken
+    secret: str = field(repr=False)
+
+
+class TokenChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of an access token; what is not said stays as it is."""
+
+    rate: RateLimit | UnsetType | None = UNSET
+    """None: no limit."""
+    models: Sequence[str] | UnsetType | None = UNSET
+    """None: it may call all."""
+    expires_at: int | UnsetType | None = UNSET
+    """None: never."""
+
+
+def create_token(
+    connection: Connection,
+    ids: Ids,
+    vault: Vault,
+    *,
+    account_id: str,
+    permissions: Collection[Permission],
+    at: int,
+    name: str = "",
+    expires_at: int | None = None,
+    models: Sequence[str] = (),
+    rate: RateLimit | None = None,
+) -> NewToken:
+    """Create an access token of the account. Only its hash is kept: the secret cannot be shown again. `models`, if
+    there are any, are the only ones that it may call: `provider/model` or `provider/*`."""
+    require_account(connection, account_id)
+    if not permissions:
+        raise Refused("a token needs at least one permission: " + ", ".join(Permission))
+    allowed = tuple([_allowed_model(model) for model in models])
+    must_be_ahead(expires_at, at)
+    secret = TOKEN_PREFIX + ids.secret()
+    token_id = ids.account_id()  # the same format as Cloudflare's token IDs: 32 hexadecimal characters
+    token = AccessToken(token_id, account_id, name, frozenset(permissions), at, expires_at, None, allowed or None, rate)
+    accounts.add_token(connection, token, vault.hash_token(secret))
+    return NewToken(token, secret)
+
+
+def _allowed_model(model: str) -> str:
+    """The model as calls are compared with it: by the provider's slug, and its own name of the model."""
+    if not _MODEL.fullmatch(model):
+        raise Refused(f"{model!r} is not a model: write provider/model, or provider/* for all of a provider's")
+    try:
+        return "/".join(compat_model(model))
+    except InvalidRequest as error:
+        raise Refused(f"{model!r} is not a model: {error}") from error
+
+
+def set_token(connection: Connection, token_id: str, changes: TokenChanges, *, at: int) -> AccessToken:
+    """Change what the token may do. Raises Refused."""
+    found = next((token for token in accounts.list_tokens(connection) if token.token_id == token_id), None)
+    if found is None:
+        raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the IDs")
+    return change_token(connection, found, changes, at=at)
+
+
+def change_token(connection: Connection, token: AccessToken, changes: TokenChanges, *, at: int) -> AccessToken:
+    """As `set_token`, of a token that was found. Raises Refused."""
+    given: dict[str, Any] = {name: value for name, value in asdict(changes).items() if value is not UNSET}
+    if changes.models is not UNSET and changes.models is not None:
+        if not 1 <= len(changes.models) <= TOKEN_MODELS_MAX:
+            raise Refused(f"a token may call 1 to {TOKEN_MODELS_MAX} models, or all")
+        given["models"] = tuple([_allowed_model(model) for model in changes.models])
+    if changes.expires_at is not UNSET:
+        if not token.active(at):
+            raise Refused("the token is revoked or has expired, and stays so: create a new one")
+        must_be_ahead(changes.expires_at, at)
+    changed = dataclasses.replace(token, **given)
+    accounts.change_token(connection, changed)
+    return changed
+
+
+def revoke_token(connection: Connection, token_id: str, *, at: int) -> None:
+    """Revoke the token with immediate effect. Revoking it twice keeps the first time."""
+    if not accounts.revoke_token(connection, token_id, at):
+        raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the IDs")
