@@ -4,13 +4,24 @@ The struct is the wire type of the control plane, the stored form, and what the 
 release cannot act on are rejected if they ask for anything (http.control.gateways), never ignored.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
 
+from farebox.calendar import DAY_MS, HOUR_MS, SECOND_MS, WEEK_MS
+from farebox.periods import Period, Zones
+
 GATEWAY_ID = r"^[a-z0-9_]+(?:-[a-z0-9_]+)*$"
 DEFAULT_GATEWAY = "default"
 WINDOW_MAX_SECONDS = 366 * 24 * 3600
+PERIOD_SECONDS: Mapping[Period, int] = {
+    "hourly": HOUR_MS // SECOND_MS,
+    "daily": DAY_MS // SECOND_MS,
+    "weekly": WEEK_MS // SECOND_MS,
+    "monthly": 30 * DAY_MS // SECOND_MS,
+}
+"""What `window` says of a rule whose windows are those of the calendar."""
 EXPORTERS_MAX = 5
 EVENTS_MAX = 10
 CACHE_TTL_MAX_SECONDS = 30 * 24 * 3600
@@ -40,7 +51,11 @@ class SpendRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     limit: Annotated[float, msgspec.Meta(gt=0, le=1e9)]
     """US dollars."""
     limit_type: Literal["cost"] = msgspec.field(name="limitType")
-    window: Annotated[int, msgspec.Meta(gt=0, le=WINDOW_MAX_SECONDS)]
+    window: Annotated[int, msgspec.Meta(gt=0, le=WINDOW_MAX_SECONDS)] = 0
+    """Seconds; required without `period`."""
+    period: Period | msgspec.UnsetType = msgspec.UNSET
+    """Farebox's own field: windows are the hours, days, weeks (from Monday) or months of the calendar, in the account's
+    time zone. `technique` is then `fixed`."""
     technique: Literal["fixed", "sliding"] = "sliding"
     """fixed: windows begin at multiples of their length since 1970-01-01T00:00:00Z. sliding: the last `window`
     seconds at any time."""
@@ -52,7 +67,8 @@ class SpendRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     token: _Selected = msgspec.UNSET
     """The ID of the access token. Farebox's own field, as `user`."""
     user: _Selected = msgspec.UNSET
-    """The end user that the request's body names: `safety_identifier`, `user` or `metadata.user_id`."""
+    """The end user that the request names: `farebox-end-user`, or in its body `safety_identifier`, `user` or
+    `metadata.user_id`."""
 
 
 class SpendLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -179,3 +195,10 @@ class ServedGateway(GatewayConfig, frozen=True, kw_only=True):
 
     cache_generation: int = 0
     """Of what its cache may give."""
+    zones: Zones = ()
+    """The account's time zones, where its spend limits have windows of the calendar."""
+
+    @property
+    def reads_calendar(self) -> bool:
+        limits = self.spend_limits
+        return limits is not None and any(rule.period is not msgspec.UNSET for rule in limits.rules)

@@ -13,15 +13,17 @@ import pytest
 
 from farebox.calendar import DAY_MS
 from farebox.calls import spend_alerts, spending_limit
+from farebox.calls.spend_rules import window_of
+from farebox.gateway import SpendRule
 from farebox.ledger.commands import Budget, Hold, Settle
 from farebox.money import NANOS_PER_USD
 from farebox.periods import Change, window
 from farebox.storage.account_settings import read_settings, set_zone
 from farebox.storage.spending import SpendingLimit, set_limit
 from farebox.storage.sql import Connection
-from tests.calls.kit import differences, set_gateway, spend_rule
+from tests.calls.kit import differences, forget, set_gateway, spend_rule
 from tests.calls.test_policy_limits import add
-from tests.calls.test_spend_rules import limit_to
+from tests.calls.test_spend_rules import left, limit_to
 from tests.calls.wire import chat_body, post
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
@@ -167,12 +169,13 @@ async def test_alerts_about_the_spending_limit_can_be_switched_off_and_on(farebo
     assert [message["type"] for message in messages.json()["result"]] == ["spend_alert"] * 2
 
 
-async def charge(customer: Customer, at: int, nanos: int, name: str) -> str:
+async def charge(customer: Customer, at: int, nanos: int, name: str, *budgets: Budget) -> str:
     """A hold at that time, settled at once; the verdict's word."""
     ledger = customer.farebox.services.ledger
     hold = Hold(
-        account_id=customer.account_id, hold_id=name, amount=nanos, at=at, expires_at=at + DAY_MS, counted_at=at
-    )
+        account_id=customer.account_id, hold_id=name, amount=nanos, at=at, expires_at=at + DAY_MS, counted_at=at,
+        budgets=budgets,
+    )  # fmt: skip
 
     async def do() -> str:
         verdict = await ledger.do(hold)
@@ -205,6 +208,69 @@ async def test_the_spending_limit_counts_days_of_the_accounts_time_zone(farebox:
         assert await charge(customer, span.end, 100, f"{name}d") == "done"
         assert await charge(customer, span.end, 1, f"{name}e") == "limited"
     assert differences(farebox) == []
+
+
+@pytest.mark.parametrize("zone", ["Australia/Lord_Howe", "America/Sao_Paulo", "America/New_York", "UTC"])
+async def test_a_rule_counts_periods_of_the_accounts_calendar(farebox: Farebox, zone: str) -> None:
+    """Exactly, on the days on which the clocks change as on others."""
+    customer, zones = farebox.funded("5"), (Change(0, zone),)
+    for period, first in (
+        ("daily", (2027, 4, 4)),
+        ("daily", (2018, 11, 4)),
+        ("weekly", (2027, 10, 31)),
+        ("monthly", (2027, 2, 9)),
+    ):
+        rule = SpendRule(id=f"{first}", limit=1e-7, limit_type="cost", period=period)  # type: ignore[arg-type]
+        counts = window_of("default", rule, zones)
+        span = window(period, int(datetime(*first, tzinfo=ZoneInfo(zone)).timestamp()) * 1000, zones)  # type: ignore[arg-type]
+        name = f"{period}-{span.start}"
+        tries = (span.start - 1, 100, True), (span.start, 60, True), (span.end - 1, 40, True)
+        others = (span.start + 1, 1, False), (span.end - 1, 1, False), (span.end, 100, True), (span.end, 1, False)
+        for at, nanos, fits in (*tries, *others):
+            budget = counts.budget(counts.name, at)
+            ended = await charge(customer, at, nanos, f"{name}-{at}-{nanos}", budget)
+            assert ended == ("done" if fits else "limited")
+    assert differences(farebox) == []
+
+
+async def test_a_rule_of_the_calendar_follows_the_time_zone(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    zone = ZoneInfo("Pacific/Kiritimati")
+    always = farebox.services.database.write(lambda connection: set_zone(connection, customer.account_id, zone.key, 0))
+    await asyncio.to_thread(farebox.run, always)
+    rule = {"id": "day", "limit": 1, "limitType": "cost", "period": "daily"}
+    url = f"{customer.api_url}/ai-gateway/gateways/default"
+    body = {"spend_limits": {"enabled": True, "rules": [rule]}}
+    await asyncio.to_thread(httpx.get, f"{customer.gateway_url}/compat/models", headers=customer.headers)
+    made = await asyncio.to_thread(lambda: httpx.patch(url, json=body, headers=customer.headers))
+    assert made.status_code == 200, made.text
+    (kept,) = made.json()["result"]["spend_limits"]["rules"]
+    assert (kept["period"], kept["window"], kept["technique"]) == ("daily", 86_400, "fixed")
+    forget(farebox)
+    assert (await post(customer, chat_body())).status == 200
+    (state,) = await asyncio.to_thread(left, customer)
+    start, end = (datetime.fromisoformat(state[name]) for name in ("window_start", "resets_at"))
+    assert state["spent_nanos"] > 0
+    assert start.astimezone(zone).strftime("%H:%M") == "00:00"
+    last = [spend_alerts._described(budget) for budget in await asyncio.to_thread(scopes, customer)]
+    assert last == [({"of": "rule", "gateway_id": "default", "rule_id": "day", "period": "daily"}, None)]
+    limit = {"spend_limits": {"enabled": True, "rules": [rule | {"limit": state["spent_nanos"] / 10**9}]}}
+    await asyncio.to_thread(lambda: httpx.patch(url, json=limit, headers=customer.headers))
+    forget(farebox)
+    refused = json.loads((await post(customer, chat_body(max_tokens=1))).body)
+    assert (refused["internalCode"], refused["rule_id"]) == (2045, "day")
+    assert "daily)" in refused["message"]
+    await asyncio.to_thread(put, customer, time_zone="America/New_York")
+    forget(farebox)
+    (state,) = await asyncio.to_thread(left, customer)
+    assert datetime.fromisoformat(state["resets_at"]) == end, "the day in progress ends as it would have"
+
+
+def scopes(customer: Customer) -> list[str]:
+    sql = "SELECT scope FROM budgets WHERE account_id = ?"
+    database = customer.farebox.services.database
+    found = customer.farebox.run(database.scan(lambda c: c.execute(sql, (customer.account_id,)).fetchall()))
+    return [scope for (scope,) in found]
 
 
 async def test_a_new_time_zone_cuts_the_next_window_and_loses_nothing(farebox: Farebox) -> None:

@@ -96,6 +96,9 @@ def test_rules_are_kept_as_they_are_sent_with_ids_and_defaults(limited: Limited)
         ([{**RULE, "window": 0, "technique": "loose"}], {
             (0, "window"): "Number must be greater than or equal to 1", (0, "technique"): "Invalid enum value",
         }),
+        ([{"limit": 1, "limitType": "cost"}], {(0, "window"): "Required"}),
+        ([{**RULE, "period": "daily"}], {(0, "window"): "Leave it out, or send 86400, with the period 'daily'"}),
+        ([{**RULE, "period": "yearly"}], {(0, "period"): "Invalid enum value"}),
         ([{**RULE, "window": 1.5}], {(0, "window"): "Expected integer, received float"}),
         ([{**RULE, "model": {"mode": "filter"}}], {(0, "model", "values"): "Array must contain at least 1 element(s)"}),
         ([{**RULE, "metadata": {"plan": {"mode": "some"}}}], {(0, "metadata", "plan", "mode"): "Invalid enum value"}),

@@ -191,6 +191,13 @@ def test_a_limit_is_tried_set_and_removed(owner: Person, customer: Customer) -> 
     (rule_id,) = re.findall(r'name="rule" value="(\w+)"', page)
     assert "The limit is removed." in owner.told("/ui/limits/remove", gateway="default", rule=rule_id)
     assert "There is no such limit" in owner.told("/ui/limits/remove", gateway="default", rule=rule_id)
+    monthly = rule | {"limit": "1", "window": "30 days", "technique": "calendar", "partition": ""}
+    tried = owner.told("/ui/limits/try", **monthly)
+    assert "in a month" in tried
+    assert 'name="technique" value="calendar"' in tried, "it can be set from there"
+    assert "in a month." in owner.told("/ui/limits", **monthly)
+    assert "by your calendar" in owner.get("/ui/limits").text
+    assert customer.chat("three").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from farebox.errors import Problem
-from farebox.gateway import GatewayConfig, SpendRule
+from farebox.gateway import ServedGateway, SpendRule
 from farebox.memfile import Body
 from farebox.policies.decide import PolicyLimit
 from farebox.pricing.custom_cost import CustomCost
@@ -111,7 +111,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """Names the call everywhere: its hold, its charge, its log row, its receipt."""
     account_id: str
     gateway_id: str
-    gateway: GatewayConfig
+    gateway: ServedGateway
     access: ProviderAccess
     provider: str
     """The slug of the provider that `access` is of."""

@@ -164,8 +164,7 @@ def _described(scope: str) -> tuple[dict[str, object], int | None]:
         return {"of": "policy", "gateway_id": gateway_id, "actor": _decoded(actor), "period": period}, None
     owner, rule_id, window, *values = scope.split("/", 3)
     length = _WINDOW.fullmatch(window)
-    assert length is not None, scope
-    seconds, slides = int(length[1]), length[2] == "s"
+    seconds, slides = (int(length[1]), length[2] == "s") if length else (0, False)
     content: dict[str, object]
     if owner.startswith(ROUTE_SCOPE):
         content = {"of": "route", "route_id": owner.removeprefix(ROUTE_SCOPE), "element_id": unquote(rule_id)}
@@ -173,7 +172,8 @@ def _described(scope: str) -> tuple[dict[str, object], int | None]:
         content = {"of": "rule", "gateway_id": owner, "rule_id": unquote(rule_id)}
         if values:
             content["partition"] = _decoded(values[0])
-    content |= {"window_seconds": seconds, "technique": "sliding" if slides else "fixed"}
+    technique = {"window_seconds": seconds, "technique": "sliding" if slides else "fixed"}
+    content |= technique if length else {"period": window}
     return content, seconds if slides else None
 
 

@@ -61,14 +61,19 @@ class Window(msgspec.Struct, frozen=True, gc=False):
 
 
 class CalendarWindow(msgspec.Struct, frozen=True, gc=False):
-    """The same of a policy's limit, whose windows are those of the calendar."""
+    """The same where the windows are those of the calendar: of all policies, and of rules that have a period."""
 
+    name: str
     limit: int
     period: Period
     zones: Zones
 
     def since(self, at: int) -> int:
         return window(self.period, at, self.zones).start
+
+    def ends_at(self, start: int) -> int:
+        """When the window that begins then ends."""
+        return window(self.period, start, self.zones).end
 
     def budget(self, scope: str, at: int) -> Budget:
         """What a hold that is made at that time must fit in."""
@@ -101,27 +106,39 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
         if isinstance(rule, PolicyLimit):
             amount = _plain(rule.amount / NANOS_PER_USD)
             return f"policy '{rule.name}' ({amount} USD {rule.period} for '{rule.bucket[:64]}')"
-        return f"rule '{rule.id}' (cost limit {_plain(rule.limit)} per {rule.window}s, {rule.technique})"
+        window = f"per {rule.window}s, {rule.technique}" if isinstance(self.window, Window) else self.window.period
+        return f"rule '{rule.id}' (cost limit {_plain(rule.limit)} {window})"
 
 
 def _plain(dollars: float) -> str:
     return str(dollars).removesuffix(".0")
 
 
-def window_of(gateway_id: str, rule: SpendRule) -> Window:
-    """The window of a rule of this gateway."""
+def window_of(gateway_id: str, rule: SpendRule, zones: Zones) -> Window | CalendarWindow:
+    """The window of a rule of this gateway, whose account has these time zones."""
+    if rule.period is not msgspec.UNSET:
+        return _calendar_window(gateway_id, rule.id, rule.limit, rule.period, zones)
     return _window(gateway_id, rule.id, rule.limit, rule.window, rule.technique)
 
 
 @lru_cache(maxsize=4096)
 def _window(gateway_id: str, rule_id: str, limit: float, seconds: int, technique: str) -> Window:
     length = seconds * 1000
-    return Window(
-        f"{gateway_id}/{quote(rule_id, safe='')}/{seconds}{technique[0]}",
-        int(Decimal(str(limit)) * NANOS_PER_USD),
-        length,
-        length if technique == "fixed" else -(-length // SLOTS),
-    )
+    slot = length if technique == "fixed" else -(-length // SLOTS)
+    return Window(_name(gateway_id, rule_id, f"{seconds}{technique[0]}"), _nanos(limit), length, slot)
+
+
+@lru_cache(maxsize=4096)
+def _calendar_window(gateway_id: str, rule_id: str, limit: float, period: Period, zones: Zones) -> CalendarWindow:
+    return CalendarWindow(_name(gateway_id, rule_id, period), _nanos(limit), period, zones)
+
+
+def _name(gateway_id: str, rule_id: str, window: str) -> str:
+    return f"{gateway_id}/{quote(rule_id, safe='')}/{window}"
+
+
+def _nanos(dollars: float) -> int:
+    return int(Decimal(str(dollars)) * NANOS_PER_USD)
 
 
 def may_count(call: Call) -> bool:
@@ -131,7 +148,7 @@ def may_count(call: Call) -> bool:
 
 def rules_for(call: Call) -> list[Applied]:
     """The limits that count this call: those of its dynamic route, and its gateway's policies and rules."""
-    found = [_applied(call.gateway_id, rule, scope) for rule, scope in call.route_limits]
+    found = [_applied(call, rule, scope) for rule, scope in call.route_limits]
     found += map(_of_policy, call.policy_limits)
     limits = call.gateway.spend_limits
     if limits is not None and limits.enabled:
@@ -153,7 +170,7 @@ def _of_gateway(call: Call, limits: SpendLimits) -> tuple[Applied, ...]:
         return known[1]
     of_call = _CallValues(call)
     scopes = ((rule, scope_of(call.gateway_id, rule, of_call)) for rule in limits.rules if rule.enabled)
-    found = tuple(_applied(call.gateway_id, rule, scope) for rule, scope in scopes if scope is not None)
+    found = tuple(_applied(call, rule, scope) for rule, scope in scopes if scope is not None)
     if len(call.model) <= _KNOWN_MODEL_MAX and not any(rule.user or rule.metadata for rule in limits.rules):
         if len(_known) >= _KNOWN_MAX:
             _known.clear()
@@ -161,18 +178,18 @@ def _of_gateway(call: Call, limits: SpendLimits) -> tuple[Applied, ...]:
     return found
 
 
-def _applied(gateway_id: str, rule: SpendRule, scope: str) -> Applied:
-    return Applied(rule, scope, window_of(gateway_id, rule))
+def _applied(call: Call, rule: SpendRule, scope: str) -> Applied:
+    return Applied(rule, scope, window_of(call.gateway_id, rule, call.gateway.zones))
 
 
 def _of_policy(limit: PolicyLimit) -> Applied:
-    return Applied(limit, limit.scope, CalendarWindow(limit.amount, limit.period, limit.zones))
+    return Applied(limit, limit.scope, CalendarWindow(limit.scope, limit.amount, limit.period, limit.zones))
 
 
 def scope_of(gateway_id: str, rule: SpendRule, of_call: "ValuesOfCall") -> str | None:
     """What the rule of this gateway counts the call in; None where it does not count it."""
     values = _partition(rule, of_call)
-    return None if values is None else _scope(window_of(gateway_id, rule).name, values)
+    return None if values is None else _scope(window_of(gateway_id, rule, ()).name, values)
 
 
 class ValuesOfCall(Protocol):

@@ -20,6 +20,7 @@ from farebox.ledger.commands import Budget, Hold, Outcome, Settle, TopUp, Verdic
 from farebox.ledger.posting import apply
 from farebox.ledger.spending import window_start
 from farebox.money import ceil_div
+from farebox.periods import UTC_NAME, Change, Zones
 from farebox.pricing.bill import at_highest, doubts_of
 from farebox.pricing.compiler import Context
 from farebox.pricing.model import Markup, ModelPrice
@@ -27,6 +28,7 @@ from farebox.pricing.pricebook import OwnPrice, PriceBook
 from farebox.pricing.receipt import Receipt
 from farebox.pricing.reprice import Left, Priced, Repriced, at_markup, reprice
 from farebox.pricing.stored_receipt import whole
+from farebox.storage.account_settings import set_zone
 from farebox.storage.accounts import add_account
 from farebox.storage.calls import CallDetail, add_usage
 from farebox.storage.corrections import CallToPrice
@@ -130,9 +132,15 @@ class Replay:
     """One replay. It is used by one thread at a time."""
 
     def __init__(
-        self, scenario: Scenario, account_id: str, book: PriceBook, before: Sequence[UsageWindow] = ()
+        self,
+        scenario: Scenario,
+        account_id: str,
+        book: PriceBook,
+        before: Sequence[UsageWindow] = (),
+        zone: str = UTC_NAME,
     ) -> None:
-        """`before` are the hours that the account's spending limit counts from before the period (`since`)."""
+        """`before` are the hours that the account's spending limit counts from before the period (`since`); `zone` is
+        the account's time zone of today."""
         self._scenario, self._account_id, self._book = scenario, account_id, book
         self._own = PriceBook(_own_prices(scenario))
         self._ledger = scratch_database()
@@ -140,7 +148,9 @@ class Replay:
         """Calls in flight by their end: with their ID, what they cost, and when they began."""
         self._tables = Tables()
         self._calls = 0
+        self._zones = in_zone(zone)
         add_account(self._ledger, account_id, "", scenario.start)
+        set_zone(self._ledger, account_id, zone, 0)
         if scenario.limit is not None:
             limit = scenario.limit
             set_limit(
@@ -174,7 +184,8 @@ class Replay:
         charged = call.row.charge
         figures = self._tables.figures(past.provider, past.model, day_text(call.created_at), self._group(past))
         rules = self._rules(call.row.gateway_id, past)
-        budgets = tuple(window_of(call.row.gateway_id, rule).budget(scope, call.created_at) for rule, scope in rules)
+        windows = ((window_of(call.row.gateway_id, rule, self._zones), scope) for rule, scope in rules)
+        budgets = tuple(window.budget(scope, call.created_at) for window, scope in windows)
         verdict, held = self._hold(call, wanted, budgets)
         for each in figures:
             each.count(charged, wanted.charge if verdict.ok else 0, refused=not verdict.ok)
@@ -300,13 +311,18 @@ class Replay:
         return found[0] if found else None
 
 
-def since(scenario: Scenario) -> int:
+def in_zone(zone: str) -> Zones:
+    """The zones of an account that always had this one."""
+    return (Change(0, zone),)
+
+
+def since(scenario: Scenario, zone: str) -> int:
     """From when on the account's spending limit counts at the beginning of the period; its start where there is
     none."""
     start = scenario.start - scenario.start % HOUR_MS
     if scenario.limit is None:
         return start
-    return min(start, window_start(scenario.limit.duration, scenario.limit.strategy, scenario.start))
+    return min(start, window_start(scenario.limit.duration, scenario.limit.strategy, scenario.start, in_zone(zone)))
 
 
 def _own_prices(scenario: Scenario) -> list[OwnPrice]:

@@ -10,8 +10,10 @@ import structlog
 from farebox.calendar import HOUR_MS
 from farebox.calls.what_if import PAGE, Replay, Report, Scenario, since
 from farebox.errors import NOT_FOUND, WHAT_IF_RUNNING, Problem
+from farebox.periods import UTC_NAME
 from farebox.runtime.services import Services
 from farebox.storage import what_ifs as store
+from farebox.storage.account_settings import read_settings
 from farebox.storage.corrections import count_calls, page_of_calls
 from farebox.storage.reports import usage_by_window
 from farebox.storage.what_ifs import WhatIfRow
@@ -82,13 +84,16 @@ async def _run(services: Services, account_id: str, what_if_id: str, scenario: S
 
 async def _replayed(services: Services, account_id: str, what_if_id: str, scenario: Scenario) -> Report | None:
     """The report; None if it was cancelled."""
-    database, clock, first = services.database, services.clock, since(scenario)
+    database, clock = services.database, services.clock
+    settings = await database.scan(partial(read_settings, account_id=account_id))
+    zone = UTC_NAME if settings is None else settings.zone
+    first = since(scenario, zone)
     total = await database.scan(partial(count_calls, account_id=account_id, start=scenario.start, end=scenario.end))
     start_hour, end_hour = scenario.start - scenario.start % HOUR_MS, scenario.end
     before = await database.scan(
         partial(usage_by_window, account_id=account_id, start=first, end=start_hour, window_ms=HOUR_MS)
     )
-    replay = await asyncio.to_thread(Replay, scenario, account_id, services.configuration.prices, before)
+    replay = await asyncio.to_thread(Replay, scenario, account_id, services.configuration.prices, before, zone)
     read = partial(
         page_of_calls, account_id=account_id, start=scenario.start, end=scenario.end, bodies=scenario.reads_bodies,
         limit=BODY_PAGE if scenario.reads_bodies else PAGE,

@@ -102,9 +102,12 @@ def _rules(path: Path | None) -> list[Any]:
     if path is None:
         return []
     try:
-        return list(msgspec.json.decode(path.read_bytes(), type=SpendLimits).rules)
+        rules = msgspec.json.decode(path.read_bytes(), type=SpendLimits).rules
     except (OSError, msgspec.DecodeError) as error:
         raise Stopped(f"{path} cannot be read as spend limits: {error}") from error
+    if not all(rule.window or rule.period for rule in rules):
+        raise Stopped(f"{path} has a rule with neither a window nor a period")
+    return list(rules)
 
 
 def _pair(text: str, between: str, option: str) -> tuple[str, str]:
@@ -146,6 +149,8 @@ def _replayed(session: Session, account_id: str, scenario: "Scenario", *, shown:
 
     from farebox.calls.what_if import PAGE, Replay, since
     from farebox.operator.administer import require_account
+    from farebox.periods import UTC_NAME
+    from farebox.storage.account_settings import read_settings
     from farebox.storage.corrections import count_calls, page_of_calls
     from farebox.storage.reports import usage_by_window
 
@@ -158,7 +163,9 @@ def _replayed(session: Session, account_id: str, scenario: "Scenario", *, shown:
             if book.find(account_id, provider, model, scenario.at) is None and name not in scenario.prices:
                 raise Stopped(f"{name!r} has no price: write provider/model, or give it one with --price")
         usage = partial(usage_by_window, connection, account_id, window_ms=HOUR_MS)
-        replay = Replay(scenario, account_id, book, usage(start=since(scenario), end=hour))
+        settings = read_settings(connection, account_id)
+        zone = UTC_NAME if settings is None else settings.zone
+        replay = Replay(scenario, account_id, book, usage(start=since(scenario, zone), end=hour), zone)
         total = count_calls(connection, account_id, scenario.start, scenario.end)
         after = ""
         with _progress(total, shown=shown) as advance:

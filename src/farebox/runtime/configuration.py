@@ -29,6 +29,7 @@ from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.screening_rules import read_rules
 from farebox.runtime.stored_policies import read_policies
 from farebox.screening.rules import Rules
+from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import find_token, find_user
 from farebox.storage.config import (
     MarkupRow,
@@ -172,6 +173,9 @@ class Configuration:
             _remember(self._no_gateways, key, known)
             return None
         config = replace(msgspec.json.decode(row.config, type=ServedGateway), cache_generation=row.cache_generation)
+        if config.reads_calendar:
+            settings = await self._database.get(lambda connection: read_settings(connection, account_id))
+            config = replace(config, zones=() if settings is None else settings.zones)
         self._accounts.keep(known, known.gateways, gateway_id, config)
         return config
 

@@ -6,9 +6,9 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from farebox.calls.spend_rules import Window, window_of
+from farebox.calls.spend_rules import CalendarWindow, Window, window_of
 from farebox.clock import random_bytes
-from farebox.gateway import GatewayConfig, Selector, SpendLimits, SpendRule
+from farebox.gateway import PERIOD_SECONDS, GatewayConfig, Selector, SpendLimits, SpendRule
 from farebox.http.control.wire import Paging, iso, iso_or_none, require
 from farebox.http.envelope import Response, page
 from farebox.http.request import Request
@@ -16,6 +16,8 @@ from farebox.http.validation import Fault, Path
 from farebox.ledger.budgets import Counted, count_scopes, list_scopes
 from farebox.model import METADATA_ENTRIES_MAX
 from farebox.money import NANOS_PER_USD
+from farebox.periods import Period
+from farebox.storage.account_settings import read_settings
 from farebox.storage.gateways import find_gateway
 from farebox.storage.sql import Connection
 
@@ -32,6 +34,7 @@ def faults(limits: SpendLimits) -> list[Fault]:
             found.append(Fault((*path, "id"), f"Another rule has the id '{rule.id}' too"))
         if rule.id:
             seen.add(rule.id)
+        found += _window_faults(rule, path)
         if rule.limit * NANOS_PER_USD < 1:
             found.append(Fault((*path, "limit"), "Number must be at least 0.000000001"))
         if rule.metadata is not msgspec.UNSET and len(rule.metadata) > METADATA_ENTRIES_MAX:
@@ -45,9 +48,25 @@ def faults(limits: SpendLimits) -> list[Fault]:
     return found
 
 
+def _window_faults(rule: SpendRule, path: Path) -> list[Fault]:
+    if rule.period is msgspec.UNSET:
+        return [] if rule.window else [Fault((*path, "window"), "Required")]
+    seconds = PERIOD_SECONDS[rule.period]
+    if rule.window in (0, seconds):
+        return []
+    return [Fault((*path, "window"), f"Leave it out, or send {seconds}, with the period '{rule.period}'")]
+
+
 def named(limits: SpendLimits) -> SpendLimits:
-    """The same with an id for each rule that has none."""
-    return replace(limits, rules=tuple(rule if rule.id else replace(rule, id=_new_id()) for rule in limits.rules))
+    """The same with an id for each rule that has none, and all that a period says."""
+    return replace(limits, rules=tuple(map(_completed, limits.rules)))
+
+
+def _completed(rule: SpendRule) -> SpendRule:
+    rule = rule if rule.id else replace(rule, id=_new_id())
+    if rule.period is msgspec.UNSET:
+        return rule
+    return replace(rule, window=PERIOD_SECONDS[rule.period], technique="fixed")
 
 
 def _new_id() -> str:
@@ -84,6 +103,7 @@ class SpendState(msgspec.Struct, frozen=True, kw_only=True):
     available_nanos: int
     window: int
     """Seconds."""
+    period: Period | msgspec.UnsetType = msgspec.UNSET
     technique: Literal["fixed", "sliding"]
     window_start: str
     """From when on calls count."""
@@ -100,12 +120,15 @@ async def states(request: Request, query: SpendQuery) -> Response:
     def read(connection: Connection) -> tuple[list[SpendState], int]:
         row = require(find_gateway(connection, account_id, gateway_id))
         limits = msgspec.json.decode(row.config, type=GatewayConfig).spend_limits or SpendLimits()
+        settings = require(read_settings(connection, account_id))
         shown: list[SpendState] = []
         total = 0
         for rule in limits.rules:
             if query.rule_id not in ("", rule.id):
                 continue
-            of_rule = RuleStates(connection, account_id, rule, window_of(gateway_id, rule), now, limits.enabled)
+            of_rule = RuleStates(
+                connection, account_id, rule, window_of(gateway_id, rule, settings.zones), now, limits.enabled
+            )
             skipped, wanted = max(0, window.offset - total), window.per_page - len(shown)
             count = of_rule.count()
             total += count
@@ -123,7 +146,7 @@ class RuleStates(msgspec.Struct, frozen=True):
     connection: Connection
     account_id: str
     rule: SpendRule
-    window: Window
+    window: Window | CalendarWindow
     now: int
     enabled: bool
 
@@ -155,6 +178,7 @@ class RuleStates(msgspec.Struct, frozen=True):
             held_nanos=counted.held,
             available_nanos=max(0, window.limit - counted.spent - counted.held),
             window=rule.window,
+            period=rule.period,
             technique=rule.technique,
             window_start=iso(since),
             resets_at=iso_or_none(counted.ends_at or (window.ends_at(since) if rule.technique == "fixed" else None)),

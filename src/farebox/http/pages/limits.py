@@ -19,6 +19,8 @@ from farebox.http.pages import charts, labels
 from farebox.http.pages.table import BUILD, Fields, Shown
 from farebox.http.pages.tokens import models_of
 from farebox.http.pages.visit import Visit, see_other
+from farebox.periods import Period, Zones
+from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import list_tokens
 from farebox.storage.gateways import GatewayRow, find_gateway, list_gateways, put_gateway
 from farebox.storage.sql import Connection
@@ -26,7 +28,10 @@ from farebox.storage.sql import Connection
 WINDOWS = {"hour": HOUR_MS // 1000, "day": DAY_MS // 1000, "week": 7 * DAY_MS // 1000, "30 days": 30 * DAY_MS // 1000}
 """Lengths of windows, in seconds."""
 PARTITIONS = {"": "all together", "user": "each end user", "token": "each token", "model": "each model"}
-TECHNIQUES = {"sliding": "over a sliding window", "fixed": "by the clock"}
+TECHNIQUES = {"sliding": "over a sliding window", "fixed": "by the clock, in UTC", "calendar": "by your calendar"}
+"""The last is a `period` of the rule: 30 days are a month then."""
+PERIODS: dict[str, Period] = {"hour": "hourly", "day": "daily", "week": "weekly", "30 days": "monthly"}
+"""By the names of the windows."""
 TRIED_DAYS = 30
 _STATES_SHOWN = 20
 
@@ -38,6 +43,7 @@ class RuleLine:
     gateway_id: str
     rule: SpendRule
     text: str
+    technique: str
     states: list[SpendState]
     count: int
     enabled: bool
@@ -50,7 +56,9 @@ async def limits(visit: Visit) -> Shown:
     def read(connection: Connection) -> tuple[list[RuleLine], list[str], dict[str, str]]:
         gateways = list_gateways(connection, account_id)
         tokens = {token.token_id: token.name or token.token_id[:8] for token in list_tokens(connection, account_id)}
-        lines = [line for gateway in gateways for line in _lines(connection, gateway, tokens, now)]
+        settings = read_settings(connection, account_id)
+        zones = () if settings is None else settings.zones
+        lines = [line for gateway in gateways for line in _lines(connection, gateway, zones, tokens, now)]
         return lines, [gateway.gateway_id for gateway in gateways] or [DEFAULT_GATEWAY], tokens
 
     lines, gateways, tokens = await services.database.scan(read)
@@ -75,21 +83,30 @@ def _choices(gateways: list[str], tokens: dict[str, str]) -> Shown:
     }
 
 
-def _lines(connection: Connection, gateway: GatewayRow, tokens: dict[str, str], now: int) -> list[RuleLine]:
+def _lines(
+    connection: Connection, gateway: GatewayRow, zones: Zones, tokens: dict[str, str], now: int
+) -> list[RuleLine]:
     found = msgspec.json.decode(gateway.config, type=GatewayConfig).spend_limits or SpendLimits()
     lines = []
     for rule in found.rules:
-        window = window_of(gateway.gateway_id, rule)
+        window = window_of(gateway.gateway_id, rule, zones)
         states = RuleStates(connection, gateway.account_id, rule, window, now, found.enabled)
         shown = states.states(_STATES_SHOWN, 0)
         text = said(rule, tokens)
-        lines.append(RuleLine(gateway.gateway_id, rule, text, shown, states.count(), found.enabled and rule.enabled))
+        enforced = found.enabled and rule.enabled
+        lines.append(RuleLine(gateway.gateway_id, rule, text, technique_of(rule), shown, states.count(), enforced))
     return lines
+
+
+def technique_of(rule: SpendRule) -> str:
+    """As the form has it."""
+    return rule.technique if rule.period is msgspec.UNSET else "calendar"
 
 
 def said(rule: SpendRule, tokens: dict[str, str]) -> str:
     """What a rule says, in words: `5.00 USD in a day, each end user, of demo/demo-1`."""
     name = next((name for name, seconds in WINDOWS.items() if seconds == rule.window), f"{rule.window:,} seconds")
+    name = name if rule.period is msgspec.UNSET or name != "30 days" else "month"
     parts = [f"{labels.exact_usd(round(rule.limit * 10**9))} USD in {_length(name)}"]
     for word in ("model", "provider", "token", "user"):
         selector = getattr(rule, word)
@@ -135,9 +152,12 @@ def rule_of(form: Fields) -> SpendRule:
             raise Problem(VALIDATION_FAILED, f"Choose either certain {name}s, or count each apart", path=("body", name))
         if values:
             selectors[name] = {"mode": "filter", "values": values}
-    given = {"limit": limit, "limitType": "cost", "window": WINDOWS.get(form.get("window", ""), 0)}
+    window, technique = form.get("window", ""), form.get("technique", "")
+    given: dict[str, object] = {"limit": limit, "limitType": "cost", "window": WINDOWS.get(window, 0)}
+    if technique == "calendar":
+        given["period"], technique = PERIODS.get(window), "fixed"
     try:
-        rule = msgspec.convert(given | {"technique": form.get("technique", "")} | selectors, SpendRule)
+        rule = msgspec.convert(given | {"technique": technique} | selectors, SpendRule)
     except msgspec.ValidationError as error:
         raise Problem(VALIDATION_FAILED, f"This is no rule: {error}", path=("body",)) from error
     if found := faults(SpendLimits(rules=(rule,))):
@@ -233,7 +253,7 @@ def _fields(rule: SpendRule) -> dict[str, str] | None:
     window = next((name for name, seconds in WINDOWS.items() if seconds == rule.window), None)
     if window is None or rule.metadata is not msgspec.UNSET or isinstance(rule.provider, Selector):
         return None
-    fields = {"limit": f"{rule.limit:.9f}".rstrip("0").rstrip("."), "window": window, "technique": rule.technique}
+    fields = {"limit": f"{rule.limit:.9f}".rstrip("0").rstrip("."), "window": window, "technique": technique_of(rule)}
     for name, field in (("model", "models"), ("token", "only_token"), ("user", "")):
         selector = getattr(rule, name)
         if isinstance(selector, Selector) and selector.mode == "partition":
