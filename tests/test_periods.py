@@ -1,6 +1,8 @@
 """Windows of the calendar in time zones: without a gap and without an overlap, whatever the clocks do."""
 
-from datetime import UTC, datetime
+import struct
+from datetime import UTC, datetime, timedelta
+from importlib import resources
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -35,6 +37,11 @@ def always(zone: str) -> Zones:
         ("monthly", "America/New_York", "2026-03-31T12:00", "2026-03-01T05:00", "2026-04-01T04:00"),
         ("daily", "Asia/Kolkata", "2026-06-01T18:29", "2026-05-31T18:30", "2026-06-01T18:30"),
         ("hourly", "Asia/Kolkata", "2026-06-01T18:29", "2026-06-01T17:30", "2026-06-01T18:30"),
+        ("hourly", "Australia/Lord_Howe", "2026-04-04T14:59", "2026-04-04T14:00", "2026-04-04T15:00"),
+        ("hourly", "Australia/Lord_Howe", "2026-04-04T15:00", "2026-04-04T15:00", "2026-04-04T15:30"),  # half past one
+        ("hourly", "Australia/Lord_Howe", "2026-10-03T15:29", "2026-10-03T14:30", "2026-10-03T15:30"),
+        ("hourly", "Australia/Lord_Howe", "2026-10-03T15:59", "2026-10-03T15:30", "2026-10-03T16:00"),  # half past two
+        ("hourly", "Europe/Berlin", "2026-10-25T01:30", "2026-10-25T01:00", "2026-10-25T02:00"),
         ("daily", "America/Sao_Paulo", "2018-11-04T12:00", "2018-11-04T03:00", "2018-11-05T02:00"),  # begins at one
         ("daily", "America/Sao_Paulo", "2018-02-17T12:00", "2018-02-17T02:00", "2018-02-18T03:00"),  # 23:xx twice
         ("daily", "Asia/Beirut", "2026-03-29T12:00", "2026-03-28T22:00", "2026-03-29T21:00"),
@@ -57,17 +64,48 @@ MOMENTS = st.integers(ms("2005-01-01"), ms("2035-01-01"))
 def test_every_moment_is_in_the_window_that_ends_where_the_next_begins(at: int, zone: str, period: Period) -> None:
     found = window(period, at, always(zone))
     assert found.start <= at < found.end
-    if period != "hourly":  # an hour in which the clocks change by half of one is two
-        assert window(period, found.start, always(zone)) == window(period, found.end - 1, always(zone)) == found
-        assert window(period, found.end, always(zone)).start == found.end
+    assert window(period, found.start, always(zone)) == window(period, found.end - 1, always(zone)) == found
+    assert window(period, found.end, always(zone)).start == found.end
     local = datetime.fromtimestamp(found.start / 1000, ZoneInfo(zone))
     assert local.minute == 0 or zone == "America/St_Johns" or period == "hourly"
+
+
+def transitions(zone: str) -> list[int]:
+    """When the clocks of the zone change, by its file (RFC 9636): as seconds since 1970."""
+    data = (resources.files("tzdata") / "zoneinfo" / zone).read_bytes()
+    is_utc, is_standard, leaps, times, types, characters = struct.unpack(">6L", data[20:44])
+    second = 44 + times * 5 + types * 6 + characters + leaps * 8 + is_standard + is_utc  # the block of 64 bits
+    (count,) = struct.unpack(">L", data[second + 32 : second + 36])
+    found = struct.unpack(f">{count}q", data[second + 44 : second + 44 + count * 8])
+    return [at for at in found if at > DAY_MS // 1000]
+
+
+def test_no_moment_is_in_two_hours_wherever_clocks_have_changed_by_part_of_one() -> None:
+    names = (resources.files("tzdata") / "zones").read_text().split()
+    tried = 0
+    for zone in filter(is_zone, names):
+        for change in transitions(zone):
+            before, after = (datetime.fromtimestamp(at, ZoneInfo(zone)).utcoffset() for at in (change - 1, change))
+            assert before is not None
+            assert after is not None
+            if not (after - before) % timedelta(hours=1):
+                continue
+            tried += 1
+            at = change * 1000 - 2 * HOUR_MS
+            while at < change * 1000 + 2 * HOUR_MS:
+                found = window("hourly", at, always(zone))
+                assert found.start <= at < found.end <= found.start + HOUR_MS, (zone, change)
+                assert window("hourly", found.end - 1, always(zone)) == found
+                assert window("hourly", found.end, always(zone)).start == found.end
+                assert not found.start < change * 1000 < found.end
+                at = found.end
+    assert tried > 100
 
 
 @settings(deadline=None, max_examples=400)
 @given(
     st.lists(st.tuples(MOMENTS, st.sampled_from(ZONES)), min_size=1, max_size=6).map(sorted),
-    st.sampled_from(("daily", "weekly", "monthly")),
+    st.sampled_from(PERIODS),
     st.integers(-40 * DAY_MS, 40 * DAY_MS),
 )
 def test_changes_of_the_zone_leave_no_gap_and_move_no_window_in_progress(
@@ -105,6 +143,7 @@ def test_names() -> None:
         "localtime",
         "europe/berlin",
         "zones",
+        "Factory",
     ):
         assert not is_zone(wrong)
     assert datetime.fromtimestamp(0, ZoneInfo("UTC")).utcoffset() == UTC.utcoffset(None)

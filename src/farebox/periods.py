@@ -1,7 +1,8 @@
 """Windows of the calendar: hours, days, weeks from Monday and months, in the time zone of an account.
 
 A window ends where the next one begins, whatever the clocks of the zone do: a day that begins with a change to summer
-time begins when it does, at one o'clock. Moments are milliseconds since the Unix epoch.
+time begins when it does, at one o'clock, and an hour in which the clocks change by half of one is two. Moments are
+milliseconds since the Unix epoch.
 """
 
 from datetime import date, datetime, timedelta
@@ -10,7 +11,7 @@ from importlib import resources
 from typing import Final, Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
-from farebox.calendar import DAY_MS, HOUR_MS
+from farebox.calendar import DAY_MS, HOUR_MS, SECOND_MS
 
 Period: TypeAlias = Literal["hourly", "daily", "weekly", "monthly"]
 UTC_NAME: Final = "UTC"
@@ -65,9 +66,7 @@ def _window(period: Period, at: int, zone: str) -> Span:
         start = at - at % length
         return Span(start, start + length)
     if period == "hourly":
-        offset = _local(at, zone).utcoffset() or timedelta()
-        start = at - (at + offset // timedelta(milliseconds=1)) % HOUR_MS
-        return Span(start, start + HOUR_MS)
+        return _hour(at, zone)
     day = _local(at, zone).date()
     first = _first_day(period, day)
     begins, ends = _begins(first, zone), _begins(_next(period, first), zone)
@@ -77,6 +76,32 @@ def _window(period: Period, at: int, zone: str) -> Span:
     if begins > at:  # clocks that were put forward over midnight
         return Span(_begins(_first_day(period, first - timedelta(days=1)), zone), begins)
     return Span(begins, ends)
+
+
+def _hour(at: int, zone: str) -> Span:
+    """The hour of the zone's clocks. One in which they change, by half an hour, ends there, and another begins."""
+    offset = _offset(at, zone)
+    start = at - (at + offset) % HOUR_MS
+    end = start + HOUR_MS
+    if _offset(start, zone) != offset:
+        start = _change_between(start, at, zone)
+    if _offset(end - 1, zone) != offset:
+        end = _change_between(at, end - 1, zone)
+    return Span(start, end)
+
+
+def _change_between(before: int, after: int, zone: str) -> int:
+    """When the clocks change that show different offsets at these moments, less than an hour apart."""
+    old, first, last = _offset(before, zone), before // SECOND_MS, after // SECOND_MS
+    while last - first > 1:
+        middle = (first + last) // 2
+        first, last = (middle, last) if _offset(middle * SECOND_MS, zone) == old else (first, middle)
+    return last * SECOND_MS
+
+
+def _offset(at: int, zone: str) -> int:
+    """How far the zone is ahead of UTC, in milliseconds."""
+    return (_local(at, zone).utcoffset() or timedelta()) // timedelta(milliseconds=1)
 
 
 def _local(at: int, zone: str) -> datetime:
@@ -108,11 +133,12 @@ def zone_of(name: str) -> ZoneInfo:
 
 @cache
 def _names() -> frozenset[str]:
-    return frozenset((resources.files("tzdata") / "zones").read_text().split())
+    return frozenset((resources.files("tzdata") / "zones").read_text().split()) - {"Factory"}
 
 
 def is_zone(name: str) -> bool:
-    """Whether there is a zone of that IANA name. Systems have others besides, such as those that count leap seconds."""
+    """Whether there is a zone of that IANA name. Systems have others besides, such as those that count leap seconds;
+    and `Factory` is what a machine has whose zone nobody has set."""
     return name in _names()
 
 
