@@ -193,6 +193,40 @@ def test_a_stream_passes_unchanged(customer: Customer, upstream: Upstream) -> No
     assert response.headers["content-type"] == EVENT_STREAM
 
 
+def test_a_stream_in_amazons_framing_does_not_pass_a_rule_that_blocks(farebox: Farebox, upstream: Upstream) -> None:
+    """Its text is not read: what cannot be judged is refused, and a whole response is judged."""
+    customer = farebox.funded("5")
+    screen: dict[str, Any] = {"enabled": True, "policies": [
+        {"id": "p", "enabled": True, "check": ["RESPONSE"], "action": "BLOCK", "profiles": ["payment_cards"]},
+    ]}  # fmt: skip
+    configured(customer, dlp=screen)
+    path = f"{customer.gateway_url}/aws-bedrock/bedrock-runtime/{REGION}/model/{NOVA.replace(':', '%3A')}"
+    body = {"messages": MESSAGES, "inferenceConfig": LIMIT}
+    upstream.says(converse_stream(tokens(1000, 100)), EVENT_STREAM)
+    with free(customer):
+        response = httpx.post(f"{path}/converse-stream", json=body, headers=customer.headers)
+    assert (response.status_code, response.json()["internalCode"]) == (502, 2981)
+    assert "ask for a whole response" in response.json()["message"]
+    assert not upstream.sent, "it was not generated"
+    upstream.response = converse_body(tokens(1000, 100))
+    with charged(customer):
+        assert httpx.post(f"{path}/converse", json=body, headers=customer.headers).status_code == 200
+    screen["policies"][0]["action"] = "FLAG"
+    configured(customer, dlp=screen)
+    upstream.says(converse_stream(tokens(1000, 100)), EVENT_STREAM)
+    with charged(customer) as cost:
+        flagged = httpx.post(f"{path}/converse-stream", json=body, headers=customer.headers)
+    assert flagged.content == converse_stream(tokens(1000, 100))
+    assert cost.row["unscreened"], "the log says so"
+
+
+def configured(customer: Customer, **fields: Any) -> None:
+    httpx.get(f"{customer.gateway_url}/compat/models", headers=customer.headers)
+    url = f"{customer.api_url}/ai-gateway/gateways/default"
+    response = httpx.patch(url, json=fields, headers=customer.headers)
+    assert response.status_code == 200, response.text
+
+
 ANTHROPIC = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 200}
 SAID = [{"role": "user", "content": "Hello there " * 500}]
 CHAT = {"messages": SAID, "max_tokens": 200}

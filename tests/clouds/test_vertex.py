@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from farebox.clock import Clock
-from tests.calls.kit import set_provider, until
+from farebox.operator.shared_keys import set_key
+from farebox.storage.sql import Connection
+from tests.calls.kit import differences, forget, log_rows, set_provider, until
 from tests.calls.upstream import Sent, Upstream
 from tests.clouds.kit import charged, free
 from tests.engines import ON_BOTH_ENGINES
@@ -55,6 +57,7 @@ class Google:
         self.refusal: dict[str, str] = {}
         self.stale: set[str] = set()
         self.answer: Any = GEMINI
+        self.status = 200
         upstream.response = self.respond
 
     def respond(self, sent: Sent) -> Any:
@@ -64,7 +67,12 @@ class Google:
         if sent.headers.get("authorization", "").removeprefix("Bearer ") in self.stale:
             self.upstream.status = 401
             return {"error": {"code": 401, "status": "UNAUTHENTICATED", "message": "invalid credentials"}}
+        self.upstream.status = self.status
         return self.answer
+
+    def respond_with(self, status: int) -> None:
+        """The next calls."""
+        self.status = status
 
     def token(self, sent: Sent) -> Any:
         form = parse_qs(sent.body.decode())
@@ -331,3 +339,109 @@ def test_an_application_of_entra(farebox: Farebox, upstream: Upstream) -> None:
     assert cost.nanos == 1000 * 2_500 + 100 * 10_000
     assert upstream.sent[-1].headers["authorization"] == "Bearer eyJ0.entra"
     assert "api-key" not in upstream.sent[-1].headers
+
+
+def test_what_tokens_say_is_said_to_nobody(farebox: Farebox, customer: Customer, google: Google) -> None:
+    """A provider, or something on the way there, that repeats what it was sent."""
+    token = "ya29.token-1"
+    google.upstream.headers = {"x-echo": f"Bearer {token}"}
+    repeated = GEMINI | {"echo": f"authorization: Bearer {token}"}
+    for stream in (False, True):
+        google.answer = b"data: " + json.dumps(repeated).encode() + b"\r\n\r\n" if stream else repeated
+        method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        with charged(customer) as cost:
+            response = post(customer, f"{PATH}:{method}", ASK)
+        assert response.status_code == 200, response.text
+        assert token in google.calls[-1].headers["authorization"]
+        for said in (response.text, str(response.headers), json.dumps(log_body(customer, cost.row["id"]))):
+            assert token not in said
+        assert "*" * len(token) in response.text
+    google.stale = {token}  # then an error that repeats both
+    second = "ya29.token-2"
+    google.answer = {"error": {"code": 400, "message": f"not with {token} nor {second}"}}
+    google.respond_with(400)
+    with free(customer):
+        refused = post(customer, f"{PATH}:generateContent", ASK)
+    assert refused.status_code == 400
+    assert "ya29" not in refused.text
+    assert google.issued == 2
+
+
+def log_body(customer: Customer, log_id: str) -> Any:
+    url = f"{customer.api_url}/ai-gateway/gateways/default/logs/{log_id}/response"
+    return httpx.get(url, headers=customer.headers).text
+
+
+@pytest.mark.parametrize("operators", [False, True])
+def test_a_key_without_a_token_hands_the_call_on(farebox: Farebox, upstream: Upstream, operators: bool) -> None:
+    """Where several share the calls, and the tokens' server refuses one of them."""
+    apps = [
+        json.dumps(
+            {
+                "resource": "acme",
+                "tenant_id": "tenant.example.com",
+                "client_id": f"app-{n}",
+                "client_secret": f"s3cret~{n}~of~the~app",
+            }
+        )
+        for n in (1, 2)
+    ]
+    customer = farebox.funded("1")
+    farebox.services.tokens.entra_url = upstream.url
+    farebox.services.tokens._kept.clear()
+    farebox.services.resting.forget_all()
+    set_provider(farebox, "azure-openai", base_url=upstream.url + "/at/{resource}", api_key=apps[0])
+    if operators:
+        write_keys(farebox, apps)
+    else:
+        url = f"{customer.api_url}/ai-gateway/gateways/default/provider_configs"
+        for number, secret in enumerate(apps):
+            key = {
+                "alias": f"k{number}",
+                "default_config": False,
+                "provider_slug": "azure-openai",
+                "secret": secret,
+                "weight": 1000 if not number else 1,
+            }
+            made = httpx.post(url, json=key, headers=customer.headers)
+            assert made.status_code == 200, made.text
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Good day."}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+
+    def respond(sent: Sent) -> Any:
+        upstream.status = 200
+        if sent.path.endswith("/oauth2/v2.0/token"):
+            if b"app-1" in sent.body:
+                upstream.status = 401
+                return {"error": "invalid_client", "error_description": "AADSTS7000222: the secret has expired"}
+            return {"access_token": "eyJ0.of.the.second", "expires_in": 3599}
+        return {"object": "chat.completion", "model": "gpt-4o", "choices": [choice], "usage": usage}
+
+    upstream.response = respond
+    url = f"{customer.gateway_url}/azure-openai/acme/gpt-4o/chat/completions?api-version=1"
+    body = {"messages": [{"role": "user", "content": LONG}], "max_tokens": 200}
+    for _ in range(2):  # the second at once with the other, as the first rests
+        response = httpx.post(url, json=body, headers=customer.headers)
+        assert response.status_code == 200, response.text
+    asked = [sent for sent in upstream.sent if b"app-1" in sent.body]
+    assert len(asked) == 1
+    receipts = [customer.receipt(row["id"]) for row in log_rows(customer)]
+    tried = [receipt.get("attempts") for receipt in receipts]
+    assert sum(bool(lines) for lines in tried) == 1
+    (lines,) = [lines for lines in tried if lines]
+    assert [(line["status"], bool(line["error"]), line["charged"]) for line in lines] == [
+        (None, True, False), (200, False, operators),
+    ]  # fmt: skip
+    assert differences(farebox) == []
+
+
+def write_keys(farebox: Farebox, secrets: list[str]) -> None:
+    """The operator's own, of which the first is nearly always drawn."""
+    vault = farebox.services.vault
+
+    def write(connection: Connection) -> None:
+        set_key(connection, vault, provider="azure-openai", name="default", at=1, weight=1000)
+        set_key(connection, vault, provider="azure-openai", name="second", at=1, api_key=secrets[1], weight=1)
+
+    farebox.run(farebox.services.database.write(write))
+    forget(farebox)

@@ -1,7 +1,9 @@
 """Reach the provider: send the request, again where that is safe or configured, until a response begins."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from typing import TypeAlias
 
 import structlog
 from msgspec.structs import replace
@@ -11,9 +13,9 @@ from farebox.calls.attempts import attempt_of
 from farebox.calls.endings import CALLER_TIMEOUT, INTERRUPTED, OPERATOR_TIMEOUT
 from farebox.calls.keys import REFUSED, another, note_use, set_aside
 from farebox.calls.logged_body import LoggedBody
-from farebox.calls.model import Call, Try
+from farebox.calls.model import Call, KeyChoice, Try
 from farebox.calls.operator_key import checked
-from farebox.calls.request_signature import has_stale_token, with_signature
+from farebox.calls.request_signature import has_stale_token, no_token, with_signature
 from farebox.calls.stages import Admitted, CallContext, Responded
 from farebox.calls.unlisted import with_max_price
 from farebox.calls.unpaid import count_unpaid
@@ -28,6 +30,7 @@ from farebox.errors import (
 )
 from farebox.memfile import Body
 from farebox.providers.outline import edited
+from farebox.providers.tokens import TokenRefused
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed, UpstreamRequest, UpstreamResponse
 
 PAUSES_MAX_SECONDS = 120.0
@@ -37,6 +40,8 @@ _PAUSE_MAX_MS = 60_000
 _TOO_LATE = frozenset({504, 524})
 """What stands between us and the provider has timed out; the provider may have worked on the request all the same."""
 
+_Send: TypeAlias = Callable[[Admitted, UpstreamRequest], Awaitable[UpstreamResponse]]
+
 log = structlog.get_logger("farebox.calls")
 
 
@@ -45,20 +50,17 @@ async def reach_provider(stage: Admitted) -> Responded:
     replace. Raises Problem, Interrupted, providers.formats.base.InvalidRequest."""
     context, attempts, call = stage.context, stage.attempts, stage.context.call
     request = UpstreamRequest(call.method, call.url, call.headers, _body(stage), Sending(), call.sent_head)
-    attempt, unsent_retries, fresh_tokens, paused = 1, 1, 1, 0.0
+    attempt, unsent_retries, paused = 1, 1, 0.0
     send = _send
     if call.gateway.otel is not None:
         attempts.tries, send = [], _noted
     while True:
         last = attempt >= call.attempts_max or paused + _pause_seconds(call, attempt) > PAUSES_MAX_SECONDS
         try:
-            signing = call.signing if attempts.key is None else attempts.key.signing
-            ready = request if signing is None else await with_signature(context, request, signing)
-            response = await send(stage, ready)
-            if response.status == 401 and fresh_tokens and has_stale_token(context, ready, signing):
-                fresh_tokens -= 1
-                await response.close()
-                continue
+            response = await _signed_and_sent(stage, request, send)
+        except TokenRefused as refused:
+            attempts.key, request = _after_no_token(stage, request, refused)
+            continue
         except UpstreamFailed as failure:
             if not failure.sent and not failure.timeout and unsent_retries:
                 unsent_retries -= 1  # nothing reached the provider: once more can do no harm
@@ -70,9 +72,8 @@ async def reach_provider(stage: Admitted) -> Responded:
                 attempts.given_up = ""
             attempts.failed += (attempt_of(stage, None, failure.cause),)
         else:
-            other = await _with_another_key(stage, request, response) if call.keys else None
-            if other is not None:
-                request = other
+            if call.keys and (other := await _with_another_key(stage, request, response)) is not None:
+                attempts.key, request = other
                 continue
             if last or not await _to_repeat(context, response):
                 break
@@ -86,6 +87,21 @@ async def reach_provider(stage: Admitted) -> Responded:
         response = await checked(context, response)
     logged = LoggedBody(context.services.settings.log_body_limit_bytes if call.logged and call.log_bodies else -1)
     return Responded(context, stage.metered, stage.terms, stage.held, attempts, stage.counts, response, logged)
+
+
+async def _signed_and_sent(stage: Admitted, request: UpstreamRequest, send: _Send) -> UpstreamResponse:
+    """One attempt with its signature, or its token: one that is not accepted any more is replaced, once. Raises
+    TokenRefused, UpstreamFailed, Interrupted."""
+    context, key = stage.context, stage.attempts.key
+    signing = context.call.signing if key is None else key.signing
+    if signing is None:
+        return await send(stage, request)
+    ready = await with_signature(context, request, signing)
+    response = await send(stage, ready)
+    if response.status == 401 and has_stale_token(context, ready, signing):
+        await response.close()
+        response = await send(stage, await with_signature(context, request, signing))
+    return response
 
 
 async def _send(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
@@ -123,28 +139,48 @@ async def _noted(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
     return response
 
 
-async def _with_another_key(
-    stage: Admitted, request: UpstreamRequest, response: UpstreamResponse
-) -> UpstreamRequest | None:
-    """Where the key is refused or rate limited: the request with another that may do; the response is then over. None:
-    the response stands. Raises Interrupted."""
+def _after_no_token(stage: Admitted, request: UpstreamRequest, refused: TokenRefused) -> "_Another":
+    """Another key, as there is no token for the one in use. Raises Problem."""
+    problem = no_token(stage.context, refused)
+    line = attempt_of(stage, None, problem.kind.name)
+    other = _other_key(stage, request, 401, []) if stage.context.call.keys else None
+    if other is None:
+        raise problem from refused
+    stage.attempts.failed += (line,)
+    return other
+
+
+_Another: TypeAlias = tuple[KeyChoice, UpstreamRequest]
+"""Another key, and the request with it."""
+
+
+async def _with_another_key(stage: Admitted, request: UpstreamRequest, response: UpstreamResponse) -> _Another | None:
+    """Where the key is refused or rate limited: another that may do; the response is then over. None: the response
+    stands. Raises Interrupted."""
     context, attempts = stage.context, stage.attempts
-    call, services = context.call, context.services
     if response.status not in REFUSED:
         return None
-    refused = call.key_id if attempts.key is None else attempts.key.key_id
-    set_aside(services, call, refused, response)
-    attempts.refused += (refused,)
-    key = another(services, call, attempts.refused)
-    if key is None:
+    other = _other_key(stage, request, response.status, response.headers)
+    if other is None:
         return None
     with suppress(Problem):  # which the operator is alarmed about, where it is the operator's key
         await checked(context, response)
     await response.close()
-    note_use(services, call, refused, services.clock.now_ms())
+    note_use(context.services, context.call, attempts.refused[-1], context.services.clock.now_ms())
     attempts.failed += (attempt_of(stage, response.status),)
-    attempts.key = key
-    return replace(request, headers=key.headers, head=key.sent_head)
+    return other
+
+
+def _other_key(
+    stage: Admitted, request: UpstreamRequest, status: int, headers: list[tuple[str, str]]
+) -> _Another | None:
+    """Another key that may do, as the one in use got this answer, and rests. None: there is none."""
+    call, services, attempts = stage.context.call, stage.context.services, stage.attempts
+    refused = call.key_id if attempts.key is None else attempts.key.key_id
+    set_aside(services, call, refused, status, headers)
+    attempts.refused += (refused,)
+    key = another(services, call, attempts.refused)
+    return None if key is None else (key, replace(request, headers=key.headers, head=key.sent_head))
 
 
 def _may_run_twice(context: CallContext) -> bool:

@@ -12,7 +12,6 @@ from farebox.calendar import seconds_until
 from farebox.calls.model import Call, KeyChoice, KeyLimit
 from farebox.errors import KEY_RATE_LIMITED, Problem
 from farebox.http_date import http_date
-from farebox.providers.upstream import UpstreamResponse
 from farebox.runtime.services import Services
 from farebox.shares import drawn
 from farebox.storage.buckets import OPERATOR
@@ -66,10 +65,10 @@ def another(services: Services, call: Call, tried: tuple[str, ...]) -> KeyChoice
     return _drawn(services, call, [key for key in left if _until(services, call, key) <= now], [])
 
 
-def set_aside(services: Services, call: Call, key_id: str, response: UpstreamResponse) -> None:
+def set_aside(services: Services, call: Call, key_id: str, status: int, headers: list[tuple[str, str]]) -> None:
     """Let the key rest that got this response, for as long as the provider says."""
-    now, status = services.clock.now_ms(), response.status
-    seconds = wait_of(response.headers, now) or (LIMITED_SECONDS if status == 429 else REST_SECONDS)
+    now = services.clock.now_ms()
+    seconds = wait_of(headers, now) or (LIMITED_SECONDS if status == 429 else REST_SECONDS)
     seconds = min(max(seconds, 1), REST_MAX_SECONDS)
     model = "" if status in _OF_THE_KEY else call.model
     services.resting.rest(_owner(call), key_id, model, now + round(seconds * 1000))

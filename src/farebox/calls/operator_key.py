@@ -8,7 +8,6 @@ removed.
 import re
 from typing import Final
 
-from farebox.calls.model import Call
 from farebox.calls.stages import CallContext, Responded
 from farebox.decoding import UnknownCoding
 from farebox.errors import PROVIDER_UNAVAILABLE, UPSTREAM_INVALID, Problem
@@ -53,7 +52,7 @@ async def checked(context: CallContext, response: UpstreamResponse) -> UpstreamR
     """The response as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE; UPSTREAM_INVALID where an error broke
     off), Interrupted."""
     call = context.call
-    if response.status < 400 or not call.secrets:
+    if response.status < 400 or not context.secrets:
         return response
     try:
         response = decoded(response)
@@ -70,35 +69,35 @@ async def checked(context: CallContext, response: UpstreamResponse) -> UpstreamR
     if problem is not None:
         raise unavailable(context, response.status, problem)
     headers = [
-        (name, _clean_error(call, value.encode("latin-1")).decode("latin-1"))
+        (name, _clean_error(context, value.encode("latin-1")).decode("latin-1"))
         for name, value in response.headers
         if name.lower() != "content-length"
     ]
-    passed = _clean_error(call, body)
+    passed = _clean_error(context, body)
     if len(body) >= ERROR_MAX:  # more may have come, and the key have begun at the end of this
-        passed = passed[: -max(_CUT_OFF, *map(len, call.secrets))]
+        passed = passed[: -max(_CUT_OFF, *map(len, context.secrets))]
     return ReadError(response.status, headers, passed)
 
 
-def _clean_error(call: Call, text: bytes) -> bytes:
-    for secret in call.secrets:
+def _clean_error(context: CallContext, text: bytes) -> bytes:
+    for secret in context.secrets:
         text = scrubber_of(secret).clean_error(text)
     return text
 
 
-def without_key(call: Call, response: UpstreamResponse) -> UpstreamResponse:
+def without_key(context: CallContext, response: UpstreamResponse) -> UpstreamResponse:
     """The response, decoded, without what its caller need not know."""
-    for secret in call.secrets:
+    for secret in context.secrets:
         scrubber = scrubber_of(secret)
         response = Scrubbed(response, scrubber) if scrubber.forms else response
     return response
 
 
-def headers_without_key(call: Call, response: UpstreamResponse, body: bytes) -> list[tuple[str, str]] | None:
+def headers_without_key(context: CallContext, response: UpstreamResponse, body: bytes) -> list[tuple[str, str]] | None:
     """The same for a response that has arrived completely: its headers as they pass; None if its body may not pass as
     it is."""
     headers = response.headers
-    for secret in call.secrets:
+    for secret in context.secrets:
         scrubber = scrubber_of(secret)
         if not scrubber.passes(body):
             return None
@@ -120,7 +119,7 @@ def unavailable(context: CallContext, status: int, problem: KeyProblem) -> Probl
     """What the caller gets; the operator gets an alarm."""
     call, services = context.call, context.services
     code, message = (
-        _clean_error(call, said.encode()).decode(errors="replace") for said in (problem.code, problem.message)
+        _clean_error(context, said.encode()).decode(errors="replace") for said in (problem.code, problem.message)
     )
     raise_alarm(
         services,
@@ -144,7 +143,7 @@ def unavailable(context: CallContext, status: int, problem: KeyProblem) -> Probl
 def checked_body(stage: Responded, body: bytes) -> bytes | Problem:
     """The same for a failure that a good response reports as its body: what may be passed on, or the problem."""
     call = stage.context.call
-    if not call.secrets:
+    if not stage.context.secrets:
         return body
     problem = None if call.own_key else key_problem_of(200, body)
     if problem is not None:
@@ -155,7 +154,7 @@ def checked_body(stage: Responded, body: bytes) -> bytes | Problem:
 
 def _without_key(stage: Responded, body: bytes) -> bytes:
     """For a response already kept for the log as received: if anything is removed, the log has none of it."""
-    found = _clean_error(stage.context.call, body)
+    found = _clean_error(stage.context, body)
     if found != body:
         stage.logged.withhold()
     return found
@@ -164,7 +163,7 @@ def _without_key(stage: Responded, body: bytes) -> bytes:
 def cleaned(stage: Responded, chunk: bytes) -> bytes:
     """Events of a stream as they may be passed on: one that reports a key problem becomes our own error, another
     error passes without the key."""
-    if chunk.find(_ERROR_FIELD) < 0 or not stage.context.call.secrets or not _ERROR(chunk):
+    if chunk.find(_ERROR_FIELD) < 0 or not stage.context.secrets or not _ERROR(chunk):
         return chunk
     parts = _EVENT_END.split(chunk)  # events and their ends in turn
     return b"".join(part if number % 2 else _cleaned(stage, part) for number, part in enumerate(parts))

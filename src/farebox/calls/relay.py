@@ -59,7 +59,7 @@ async def relay_response(stage: Responded) -> None:
         response = decoded(response)
     except UnknownCoding as encoding:
         unread = f"the response is encoded as {str(encoding)!r}, which cannot be read"
-    response = operator_key.without_key(context.call, response)
+    response = operator_key.without_key(context, response)
     headers, length, content_type = passed_headers(response.headers, own_key=context.call.own_key)
     stage.logged.response_type = content_type
     events = content_type == "text/event-stream"

@@ -14,26 +14,35 @@ _SECONDS: Final = 15.0
 
 
 async def with_signature(context: CallContext, request: UpstreamRequest, signing: Signing) -> UpstreamRequest:
-    """The request as it is sent. Raises Problem where there is no token, UpstreamFailed where nobody can be asked for
-    one, Interrupted."""
-    services, call = context.services, context.call
+    """The request as it is sent. Raises TokenRefused where there is no token, UpstreamFailed where nobody can be asked
+    for one, Interrupted."""
     try:
         with context.watch.waiting(_SECONDS):
-            return await signed(request, signing, services.tokens)
-    except TokenRefused as refused:
-        if call.own_key:
-            words = f"There is no token for the stored key of {call.access.provider.name}: {refused}."
-            raise Problem(KEY_UNREADABLE, words) from refused
-        code, _, message = str(refused).partition(": ")
-        raise unavailable(context, 401, KeyProblem("key_refused", code, message)) from refused
+            ready = await signed(request, signing, context.services.tokens)
     except UpstreamFailed as failure:  # whatever has become of that request, the call's own was not sent
         raise UpstreamFailed(f"no token: {failure}", sent=False, cause=failure.cause) from failure
+    if isinstance(signing, TokenSigning) and _token(ready) not in context.tokens:
+        context.tokens.append(_token(ready))
+    return ready
+
+
+def no_token(context: CallContext, refused: TokenRefused) -> Problem:
+    """What the caller gets; the operator gets an alarm, where it is the operator's key."""
+    call = context.call
+    if call.own_key:
+        words = f"There is no token for the stored key of {call.access.provider.name}: {refused}."
+        return Problem(KEY_UNREADABLE, words)
+    code, _, message = str(refused).partition(": ")
+    return unavailable(context, 401, KeyProblem("key_refused", code, message))
 
 
 def has_stale_token(context: CallContext, request: UpstreamRequest, signing: Signing | None) -> bool:
     """Whether the request had a token, which is then not used again: it has ended early, or was taken back."""
     if not isinstance(signing, TokenSigning):
         return False
-    token = dict(request.headers)["authorization"].removeprefix("Bearer ")
-    context.services.tokens.forget(signing.source, token)
+    context.services.tokens.forget(signing.source, _token(request))
     return True
+
+
+def _token(request: UpstreamRequest) -> str:
+    return dict(request.headers)["authorization"].removeprefix("Bearer ")

@@ -33,6 +33,13 @@ class CallContext(msgspec.Struct, frozen=True):
     """On the monotonic clock."""
     screening: Screening | None = None
     """None if the gateway has no rules for what its calls say."""
+    tokens: list[str] = []
+    """The short-lived tokens that its requests have carried in the place of a key."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What was sent to the provider that the caller need not know, and no response may tell."""
+        return (*self.call.secrets, *self.tokens) if self.tokens else self.call.secrets
 
     def elapsed_ms(self) -> int:
         return round((self.services.clock.monotonic() - self.started) * 1000)

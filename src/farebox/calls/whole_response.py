@@ -32,7 +32,7 @@ def read_document(stage: Responded) -> tuple[Observed, list[tuple[str, str]], by
     body = response.whole()
     if body is None or len(body) > FREE or not body.startswith(_DOCUMENT) or is_coded(response):
         return None
-    headers = operator_key.headers_without_key(context.call, response, body)
+    headers = operator_key.headers_without_key(context, response, body)
     if headers is None:
         return None
     passed, _, content_type = passed_headers(headers, own_key=context.call.own_key)
