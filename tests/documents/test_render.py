@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from pypdf import PdfReader
+from pypdf.generic import ByteStringObject, ContentStream, TextStringObject
 
 from farebox.documents.content import CreditNote, Invoice, Line, Movement, Party, Statement, TaxLine, UsageLine
 from farebox.documents.render import Content, TooLarge, render, rendered
@@ -176,6 +177,78 @@ def test_text_from_outside_is_only_ever_text(text: str) -> None:
         page = read_back(render(content))
         shown = "".join(page.text.split()).replace("\u200b", "").replace("fi", "ﬁ")
         assert "".join(text.split()).replace("fi", "ﬁ") in shown, f"{text} is not in {page.text}"
+
+
+# --- scripts ----------------------------------------------------------------------------------------------------------
+
+NAMES = (
+    "株式会社サンプル 東京都千代田区丸の内", "示例科技有限公司 北京市朝阳区", "範例股份有限公司 臺北市",
+    "주식회사 예시 서울특별시",
+    "شركة المثال المحدودة دبي", "شرکت نمونهٔ می‌رود تهران", "דוגמה בע״מ תל אביב", "उदाहरण प्राइवेट लिमिटेड मुंबई",
+    "উদাহরণ লিমিটেড", "ઉદાહરણ લિમિટેડ", "ਉਦਾਹਰਨ ਲਿਮਿਟਡ", "ಉದಾಹರಣೆ ಲಿಮಿಟೆಡ್", "ഉദാഹരണം ലിമിറ്റഡ്", "ଉଦାହରଣ ଲିମିଟେଡ",
+    "උදාහරණ ශ්‍රී ලංකා", "எடுத்துக்காட்டு நிறுவனம்", "ఉదాహరణ లిమిటెడ్", "บริษัท ตัวอย่าง จำกัด", "ບໍລິສັດ ຕົວຢ່າງ",
+    "ក្រុមហ៊ុន ឧទាហរណ៍", "ဥပမာ ကုမ္ပဏီ", "Օրինակ ՍՊԸ", "მაგალითი შპს", "ምሳሌ ኃላፊነቱ", "Công ty Ví Dụ Đồng Nai", "Łódź Ğüneş Ő",
+    "Пример ЄҐЇ", "Παράδειγμα Ἀθῆναι", "½ № ™ ☎ ✓ ☕ 😀",
+)  # fmt: skip
+
+
+def drawn(pdf: bytes) -> tuple[set[str], int]:
+    """The fonts of a PDF, and how many glyphs it has that no font had: those with the number 0, an empty box."""
+    fonts: set[str] = set()
+    missing = 0
+    reader = PdfReader(io.BytesIO(pdf))
+    for page in reader.pages:
+        resources: Any = page["/Resources"]
+        fonts |= {str(font.get_object()["/BaseFont"]).partition("+")[2] for font in resources["/Font"].values()}
+        contents = page.get_contents()
+        assert contents is not None
+        for operands, operator in ContentStream(contents, reader).operations:
+            texts = operands[0] if operator == b"TJ" else operands if operator == b"Tj" else ()
+            for text in texts:
+                if isinstance(text, ByteStringObject | TextStringObject):
+                    glyphs = text.original_bytes  # two bytes each
+                    missing += sum(glyphs[at : at + 2] == b"\0\0" for at in range(0, len(glyphs), 2))
+    return fonts, missing
+
+
+def test_names_and_addresses_are_legible_in_every_script() -> None:
+    assert drawn(render(billed_to("Plain")))[1] == 0
+    assert drawn(render(billed_to("\U000e0fff ᚠ \U00016f00")))[1] > 0  # of a script that nobody's fonts have
+    for name in NAMES:
+        fonts, missing = drawn(render(billed_to(name)))
+        assert missing == 0, f"{name} has empty boxes"
+        foreign = {font for font in fonts if not font.startswith(("LibertinusSerif", "NotoSans", "NotoEmoji"))}
+        assert not foreign, f"{name} is set in fonts of this machine"
+
+
+def billed_to(name: str, country: str = "") -> Invoice:
+    """An invoice from and to somebody of this name and address."""
+    party = Party(name=name, address=(name,), country=country)
+    return msgspec.structs.replace(INVOICE, customer=party, seller=party)
+
+
+@pytest.mark.parametrize(
+    ("country", "name", "shapes"),
+    [("JP", "直骨", "jp"), ("TW", "直骨", "tc"), ("CN", "直骨", "sc"), ("", "直の", "jp"), ("", "韓 주", "kr")],
+)
+def test_chinese_characters_have_the_shapes_of_the_country(country: str, name: str, shapes: str) -> None:
+    fonts, _ = drawn(render(billed_to(name, country)))
+    assert {font.partition("NotoSansCJK")[2][:2] for font in fonts} - {""} == {shapes}
+
+
+@pytest.mark.parametrize("word", ["שלום", "مرحبا"])
+def test_right_to_left_lines_are_set_right_to_left(word: str) -> None:
+    places: dict[str, float] = {}
+
+    def note(text: str, matrix: list[float], text_matrix: list[float], *_: object) -> None:
+        for part in ("77", "99"):
+            if part in text:
+                places.setdefault(part, matrix[4] + text_matrix[4])
+
+    party = Party(name="Acme", address=(f"77 {word} 99",))
+    page = PdfReader(io.BytesIO(render(msgspec.structs.replace(INVOICE, customer=party)))).pages[0]
+    page.extract_text(visitor_text=note)
+    assert places["77"] > places["99"]
 
 
 def test_text_that_tries_to_deceive_is_cleaned() -> None:

@@ -1,4 +1,5 @@
-"""Documents to PDF, by typst: in memory, without packages, network or files except the templates of this package."""
+"""Documents to PDF, by typst: in memory, without network, and without files except the templates of this package and
+the fonts that are installed with it."""
 
 import asyncio
 from collections.abc import Callable
@@ -59,7 +60,9 @@ def _source(name: str) -> bytes:
 
 @cache
 def _fonts() -> Any:
-    """typst's own fonts; the system's are used for characters that those lack."""
+    """typst's own fonts, and Noto for the scripts that those lack (common.typ says in which order). The system's are
+    for characters that none of them has, such as Tibetan ones: better from there than not at all."""
     import typst
 
-    return typst.Fonts(include_system_fonts=True, include_embedded_fonts=True)
+    noto = [str(resources.files(package)) for package in ("manimgx_fonts", "manimgx_fonts_cjk")]
+    return typst.Fonts(include_system_fonts=True, include_embedded_fonts=True, font_paths=noto)

@@ -18,6 +18,13 @@ USAGE_MAX = 1000
 """Maximum lines of usage; the smaller ones are summed up."""
 
 _LONG_WORD = re.compile(r"(\S{40})(?=\S)")
+_JOINERS = "\u200c\u200d"
+"""Invisible, but Persian, Hindi and Sinhala are spelled with them."""
+_OF_CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn")
+_HAN = {"TW": "TC", "HK": "HK", "MO": "HK", "JP": "JP", "KR": "KR"}
+"""Country → its shapes of Chinese characters, as Noto Sans CJK names them; elsewhere those of mainland China, `SC`."""
+_is_kana = re.compile("[\u3040-\u30ff]").search
+_is_hangul = re.compile("[\u1100-\u11ff\uac00-\ud7af]").search
 _NO_NAME = "Farebox"
 
 
@@ -123,10 +130,13 @@ def _closing_text(content: Statement) -> str:
 
 
 def clean(text: str, limit: int = TEXT_MAX) -> str:
-    """One line of untrusted text: no control or direction characters, not too long, long words may be broken."""
+    """One line of untrusted text: no control or direction characters, not too long, long words may be broken. Text of
+    a script that is written from right to left is isolated, so that it is in order whatever is around it."""
     flat = " ".join(text.split())
-    shown = "".join(mark for mark in flat if unicodedata.category(mark) not in ("Cc", "Cf", "Cs", "Co", "Cn"))
-    return _LONG_WORD.sub("\\1\u200b", shown if len(shown) <= limit else shown[: limit - 1] + "…")
+    shown = "".join(mark for mark in flat if mark in _JOINERS or unicodedata.category(mark) not in _OF_CONTROL)
+    broken = _LONG_WORD.sub("\\1\u200b", shown if len(shown) <= limit else shown[: limit - 1] + "…")
+    turned = any(unicodedata.bidirectional(mark) in ("R", "AL") for mark in broken)
+    return f"\u2068{broken}\u2069" if turned else broken
 
 
 def cents(amount: int) -> str:
@@ -165,12 +175,21 @@ def _party(party: Party, name: str) -> dict[str, Any]:
     if party.tax_id:
         lines.append(f"Tax id: {clean(party.tax_id)}")
     lines.append(clean(party.email))
-    return {"name": clean(party.name) or clean(name), "lines": [line for line in lines if line]}
+    shown = {"name": clean(party.name) or clean(name), "lines": [line for line in lines if line]}
+    return {**shown, "han": _han(party.country, " ".join([party.name, *party.address]))}
+
+
+def _han(country: str, text: str) -> str:
+    """Which country's shapes of Chinese characters are right for somebody of this country, with this name and address:
+    they share their codes, but a Japanese name in Chinese shapes looks misspelled."""
+    if known := _HAN.get(country.upper()):
+        return known
+    return "JP" if _is_kana(text) else "KR" if _is_hangul(text) else "SC"
 
 
 def _seller(party: Party) -> dict[str, Any]:
     shown = _party(party, _NO_NAME)
-    return {**shown, "footer": clean(" · ".join([shown["name"], *shown["lines"]]), 300)}
+    return {**shown, "footer": " · ".join([shown["name"], *shown["lines"]])[:300]}
 
 
 def _card(brand: str, last4: str) -> str:
