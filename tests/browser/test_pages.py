@@ -43,7 +43,7 @@ def _furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
     save_card(customer)
     farebox.run(membership.add(farebox.services, account_id, f"{'long' * 12}@{'example' * 5}.com", Role.VIEWER))
     tokens = farebox.run(farebox.services.database.scan(lambda connection: list_tokens(connection, account_id)))
-    return customer, {"log_id": log_id, "token_id": tokens[0].token_id, "gateway": "default"}
+    return customer, {"log_id": log_id, "token_id": tokens[0].token_id, "gateway": "default", "gateway_id": "default"}
 
 
 def sign_in(farebox: Farebox, page: Page, account_id: str) -> None:

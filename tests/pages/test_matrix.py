@@ -23,6 +23,13 @@ from tests.pages.people import Person, person
 from tests.support import Customer, Farebox
 
 ROLES = list(Role)
+GATEWAY = {
+    "cache_invalidate_on_update": False,
+    "cache_ttl": 0,
+    "collect_logs": True,
+    "rate_limiting_interval": 0,
+    "rate_limiting_limit": 0,
+}
 ALLOWED = (200, 303)
 MISSING = (303, 404)
 """What is not this account's is not there: the page says so, or leads back to where its own are listed."""
@@ -42,6 +49,10 @@ def _furnished(farebox: Farebox, word: str) -> Furnished:
     account_id = farebox.create_account(word)
     farebox.grant(account_id, "20")
     customer = Customer(farebox, account_id, farebox.create_token(account_id))
+    made = httpx.post(
+        f"{customer.api_url}/ai-gateway/gateways", headers=customer.headers, json=GATEWAY | {"id": f"of-{word.lower()}"}
+    )
+    assert made.status_code == 200, made.text
     log_id = customer.chat(word, headers={"cf-aig-metadata": f'{{"team": "{word}"}}'}).headers["cf-aig-log-id"]
     card = save_card(customer)
     email = f"{word.lower()}@example.com"
@@ -54,6 +65,7 @@ def _furnished(farebox: Farebox, word: str) -> Furnished:
         "card": card,
         "email": email,
         "gateway": "default",
+        "gateway_id": f"of-{word.lower()}",
         "log_id": log_id,
         "session": session.sign_in.session_id,
         "token": tokens[0].token_id,

@@ -26,7 +26,7 @@ from farebox.storage.sql import Connection
 from farebox.vault import SecretUnreadable
 
 _CONFIG = msgspec.structs.fields(GatewayConfig)
-_REQUIRED = frozenset(
+REQUIRED = frozenset(
     {
         "cache_invalidate_on_update",
         "cache_ttl",
@@ -73,8 +73,8 @@ def _body(name: str, *, required: frozenset[str] = frozenset(), with_id: bool = 
     return msgspec.defstruct(name, fields, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
-GatewayCreate = _body("GatewayCreate", required=_REQUIRED, with_id=True)
-GatewayReplace = _body("GatewayReplace", required=_REQUIRED)
+GatewayCreate = _body("GatewayCreate", required=REQUIRED, with_id=True)
+GatewayReplace = _body("GatewayReplace", required=REQUIRED)
 GatewayChange = _body("GatewayChange")
 
 

@@ -133,6 +133,11 @@ def iso(at: int) -> str:
     return f"{_utc(at):%Y-%m-%dT%H:%M:%SZ}"
 
 
+def of_iso(text: str) -> str:
+    """A time as the API writes it, as `moment` does."""
+    return moment(round(datetime.fromisoformat(text).timestamp() * 1000))
+
+
 def month_name(at: int) -> str:
     """`November 2026`."""
     return f"{_utc(at):%B %Y}"

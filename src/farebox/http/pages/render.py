@@ -132,6 +132,7 @@ def _environment() -> "Environment":
             labels.floor_usd,
             labels.moment,
             labels.iso,
+            labels.of_iso,
             labels.month_name,
             labels.card_name,
             labels.expired,

@@ -1,0 +1,117 @@
+"""Forms over what the API takes: fields named as its values are, and their texts in both directions.
+
+Nothing is checked here. A text that is no number goes to the API as the text it is, and what the API says of it is
+shown at the field.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from farebox.http.validation import InvalidInput
+
+Kind: TypeAlias = Literal["switch", "number", "choice", "text", "area", "lines", "pairs"]
+Values: TypeAlias = Mapping[str, Any]
+"""As JSON has them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One value."""
+
+    name: str
+    """Where the API has it: `cache_ttl`, `otel.0.url`."""
+    label: str
+    kind: Kind = "text"
+    """lines: a list of texts, one a line. pairs: an object of texts, `name: value` in each line."""
+    hint: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    wide: bool = False
+    secret: bool = False
+    """Not shown again, and not filled in by the browser."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Fields that are shown and saved together."""
+
+    name: str
+    title: str
+    fields: Callable[[Values], Sequence[Field]]
+    """By what is stored, or was sent: a list has a field for each of its items, and for one more."""
+    body: Callable[[Mapping[str, str]], dict[str, Any]]
+    """What the API is sent, of the form."""
+    hint: str = ""
+
+
+def group(name: str, title: str, *fields: Field, hint: str = "") -> Group:
+    """A group whose fields are always the same."""
+    return Group(name=name, title=title, hint=hint, fields=lambda _: fields, body=lambda form: values_of(fields, form))
+
+
+def values_of(fields: Iterable[Field], form: Mapping[str, str]) -> dict[str, Any]:
+    """What the API is sent for these fields, by the last part of their names. What is left empty is null."""
+    return {each.name.rpartition(".")[2]: _value(each, form.get(each.name, "")) for each in fields}
+
+
+def texts_of(fields: Iterable[Field], values: Values) -> dict[str, str]:
+    """What the fields of a form are filled with, by their whole names."""
+    return {each.name: _text(each, _at(values, each.name)) for each in fields}
+
+
+def faults_at(error: InvalidInput, fields: Iterable[Field]) -> tuple[dict[str, str], list[str]]:
+    """What the API says: of each field, and of what has no field here."""
+    names = {each.name for each in fields}
+    at: dict[str, str] = {}
+    others: list[str] = []
+    for fault in error.faults:
+        path = [str(step) for step in fault.path[1:]]
+        place = next((name for end in range(len(path), 0, -1) if (name := ".".join(path[:end])) in names), None)
+        if place is None:
+            others.append(f"{'.'.join(path)}: {fault.message}" if path else fault.message)
+        else:
+            rest = ".".join(path)[len(place) :].lstrip(".")
+            said = f"{rest}: {fault.message}" if rest else fault.message
+            at[place] = f"{at[place]}; {said}" if place in at else said
+    return at, others
+
+
+_is_integer = re.compile(r"-?\d{1,18}").fullmatch
+_is_decimal = re.compile(r"-?\d{1,18}\.\d{1,18}").fullmatch
+
+
+def _value(each: Field, text: str) -> Any:
+    stripped = text.strip()
+    if each.kind == "switch":
+        return text == "on"
+    if each.kind == "lines":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    if each.kind == "pairs":
+        pairs = [line.partition(":") for line in text.splitlines() if line.strip()]
+        return {name.strip(): value.strip() for name, _, value in pairs}
+    if not stripped:
+        return None
+    if each.kind == "number":
+        return int(stripped) if _is_integer(stripped) else float(stripped) if _is_decimal(stripped) else stripped
+    return stripped
+
+
+def _text(each: Field, value: Any) -> str:
+    if each.kind == "switch":
+        return "on" if value else ""
+    if each.kind == "lines":
+        return "\n".join(value or ())
+    if each.kind == "pairs":
+        return "\n".join(f"{name}: {text}" for name, text in (value or {}).items())
+    return "" if value is None else str(value)
+
+
+def _at(values: Any, name: str) -> Any:
+    """The value of this name; None where there is none."""
+    for step in name.split("."):
+        if isinstance(values, list):
+            values = values[int(step)] if int(step) < len(values) else None
+        else:
+            values = values.get(step) if isinstance(values, dict) else None
+    return values

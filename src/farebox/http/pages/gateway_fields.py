@@ -1,0 +1,142 @@
+"""The settings of a gateway as forms. What a rule or a graph needs has pages of its own: limits, guardrails, routes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from farebox.gateway import EVENTS_MAX, EXPORTERS_MAX
+from farebox.http.pages.fields import Field, Group, Values, group, values_of
+
+ELSEWHERE = {"dlp": "guardrails", "guardrails": "guardrails", "spend_limits": "limits"}
+"""Fields that other pages have."""
+
+_PAYLOAD = (
+    """{"event_name": "tokens", "payload": {"stripe_customer_id": "$metadata_customerId", "value": "$total_tokens"}}"""
+)
+
+
+def _exporters(values: Values) -> Sequence[Field]:
+    """Of each exporter, and of one more."""
+    count = min(len(values.get("otel") or ()) + 1, EXPORTERS_MAX)
+    return [each for number in range(count) for each in _exporter(number)]
+
+
+def _exporter(number: int) -> tuple[Field, ...]:
+    place, which = f"otel.{number}", f" {number + 1}" if number else ""
+    return (
+        Field(name=f"{place}.url", label=f"URL{which}", hint="Such as https://otel.example.com/v1/traces."),
+        Field(
+            name=f"{place}.content_type",
+            label=f"Encoding{which}",
+            kind="choice",
+            options={"json": "JSON", "protobuf": "protobuf"},
+        ),
+        Field(
+            name=f"{place}.headers",
+            label=f"Headers{which}",
+            kind="pairs",
+            hint="One a line, as Name: value. Stored values show their ends only; left so, they stay.",
+        ),
+        Field(
+            name=f"{place}.authorization",
+            label=f"Stored key{which}",
+            hint="ID of a key stored for a custom provider of the same origin, instead of a header.",
+        ),
+    )
+
+
+def _exporters_sent(form: Mapping[str, str]) -> dict[str, Any]:
+    sent = []
+    for number in range(EXPORTERS_MAX):
+        exporter = values_of(_exporter(number), form)
+        if exporter["url"] or exporter["headers"]:
+            if not exporter["authorization"]:
+                del exporter["authorization"]
+            sent.append(exporter | {"url": exporter["url"] or ""})
+    return {"otel": sent or None}
+
+
+_STRIPE_KEY = Field(
+    name="stripe.authorization",
+    label="Key at Stripe",
+    hint="A restricted key of your own, which begins with rk_. Only its end is shown; left so, it stays.",
+    wide=True,
+)
+
+
+def _meters(values: Values) -> Sequence[Field]:
+    events = (values.get("stripe") or {}).get("usage_events") or ()
+    return [_STRIPE_KEY, *(_event(number) for number in range(min(len(events) + 1, EVENTS_MAX)))]
+
+
+def _event(number: int) -> Field:
+    return Field(
+        name=f"stripe.usage_events.{number}.payload",
+        label=f"Event{f' {number + 1}' if number else ''}",
+        kind="area",
+        hint="" if number else f"JSON with variables, such as {_PAYLOAD}",
+        wide=True,
+    )
+
+
+def _meters_sent(form: Mapping[str, str]) -> dict[str, Any]:
+    key = values_of([_STRIPE_KEY], form)["authorization"]
+    sent = [values_of([_event(number)], form) for number in range(EVENTS_MAX)]
+    events = [event for event in sent if event["payload"]]
+    return {"stripe": {"authorization": key or "", "usage_events": events} if events else None}
+
+
+# fmt: off
+GROUPS: tuple[Group, ...] = (
+    group("access", "Who may call",
+        Field(name="authentication", label="Calls need an access token", kind="switch",
+              hint="Off: calls with a caller’s own provider key need none."),
+        Field(name="byok_only", label="Only on own provider keys", kind="switch",
+              hint="On: nothing is paid from credit."),
+        Field(name="zdr", label="Only where nothing is retained", kind="switch",
+              hint="On: calls are paid from credit only where the provider keeps nothing of them."),
+        Field(name="cors_origins", label="Web pages that may call", kind="lines",
+              hint="Origins, one a line, such as https://app.example.com; * for any."),
+        Field(name="store_id", label="Store of keys",
+              hint="Gateways with the same one may use each other’s keys by their IDs."),
+        Field(name="workers_ai_billing_mode", label="Workers AI is paid", kind="choice",
+              options={"postpaid": "postpaid", "unified": "unified"},
+              hint="Either way, calls on the operator’s key are paid from credit."),
+    ),
+    group("cache", "Cache",
+        Field(name="cache_ttl", label="Seconds a response is kept", kind="number", hint="0: nothing is cached."),
+        Field(name="cache_invalidate_on_update", label="Empty it when settings are saved", kind="switch"),
+        Field(name="cache_coalesce", label="Identical calls wait for one another", kind="switch",
+              hint="One goes to the provider; the others are given its response."),
+    ),
+    group("rate", "Rate limit",
+        Field(name="rate_limiting_limit", label="Calls", kind="number", hint="0: as many as one likes."),
+        Field(name="rate_limiting_interval", label="In seconds", kind="number"),
+        Field(name="rate_limiting_technique", label="Counted", kind="choice",
+              options={"fixed": "by the clock", "sliding": "over a sliding window"}),
+    ),
+    group("retries", "Retries",
+        Field(name="retry_max_attempts", label="Attempts", kind="number", hint="1 to 5. Empty: one."),
+        Field(name="retry_delay", label="Milliseconds between them", kind="number", hint="Up to 60,000."),
+        Field(name="retry_backoff", label="Then", kind="choice",
+              options={"": "as the caller says", "constant": "always as long", "linear": "each longer by as much",
+                       "exponential": "each twice as long"}),
+    ),
+    group("logs", "Log",
+        Field(name="collect_logs", label="Keep requests and responses", kind="switch"),
+        Field(name="log_classification", label="Say what calls were for", kind="switch",
+              hint="By the operator’s classifier; it reads what is kept."),
+        Field(name="log_management", label="Logs that are kept", kind="number",
+              hint="10,000 to 10,000,000. Empty: as the operator says."),
+        Field(name="log_management_strategy", label="Beyond that", kind="choice",
+              options={"": "the oldest go (the default)", "DELETE_OLDEST": "the oldest go",
+                       "STOP_INSERTING": "new ones are not kept"}),
+        Field(name="logpush", label="Push them to the account’s destination", kind="switch"),
+        Field(name="logpush_public_key", label="Encrypt what was said for", kind="area",
+              hint="PEM of an RSA public key. Empty: it is not encrypted.", wide=True),
+    ),
+    Group(name="spans", title="Spans", fields=_exporters, body=_exporters_sent,
+          hint="A span of each call is sent to these, by OTLP over HTTP. An exporter without a URL is removed."),
+    Group(name="meters", title="Stripe meters", fields=_meters, body=_meters_sent,
+          hint="Your own meters at Stripe hear of each call that was paid for. Without an event, of none."),
+)
+# fmt: on

@@ -1,0 +1,142 @@
+"""Gateways: the list, creating and deleting them, how programs call one, and its settings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farebox.errors import NOT_FOUND, Problem
+from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
+from farebox.http.control import gateways as api
+from farebox.http.envelope import Response
+from farebox.http.pages.fields import Field, Group, faults_at, texts_of
+from farebox.http.pages.gateway_fields import GROUPS
+from farebox.http.pages.own_api import ask, tell
+from farebox.http.pages.sdk_snippets import snippets
+from farebox.http.pages.table import Fields, Shown, noted, shell
+from farebox.http.pages.view import Flash
+from farebox.http.pages.visit import Visit
+from farebox.http.validation import InvalidInput
+from farebox.providers.catalogue import PROVIDERS
+
+HERE = "/ui/gateways"
+_PAGE = 100
+"""Gateways that the API lists at once."""
+_USUAL = ("openai", "anthropic", "google-ai-studio")
+
+
+@dataclass(frozen=True, slots=True)
+class ShownGroup:
+    """A group of fields with their texts, and what is wrong with them."""
+
+    group: Group
+    fields: Sequence[Field]
+    texts: Mapping[str, str]
+    at: Mapping[str, str]
+    others: list[str]
+
+
+async def gateway_list(visit: Visit) -> Shown:
+    """All of them; the default one is there from the first look on, as from the first call."""
+    await visit.services.configuration.gateway(visit.account_id, DEFAULT_GATEWAY)
+    pages = [
+        await ask(visit, api.list_all, api.GatewaysQuery(page=page, per_page=_PAGE))
+        for page in range(1, api.GATEWAYS_MAX // _PAGE + 1)
+    ]
+    return {"gateways": [each for page in pages for each in page], "said": said}
+
+
+def said(gateway: Mapping[str, Any]) -> list[str]:
+    """What is special about a gateway, in a few words each."""
+    found = [
+        (gateway["cache_ttl"], f"caches for {gateway['cache_ttl']:,} s"),
+        (
+            gateway["rate_limiting_limit"],
+            f"{gateway['rate_limiting_limit']} calls in {gateway['rate_limiting_interval']} s",
+        ),
+        (gateway["retry_max_attempts"], f"{gateway['retry_max_attempts']} attempts"),
+        (not gateway["authentication"], "no token needed"),
+        (gateway["byok_only"], "own keys only"),
+        (gateway["zdr"], "nothing retained"),
+        (not gateway["collect_logs"], "no bodies in the log"),
+        (gateway.get("dlp") or gateway["guardrails"], "guardrails"),
+        (gateway["otel"], "sends spans"),
+        (gateway["logpush"], "pushes logs"),
+        (gateway["stripe"], "Stripe meters"),
+    ]
+    return [text for there, text in found if there]
+
+
+async def create(visit: Visit, form: Fields) -> Response:
+    """A gateway with the default settings, which its page changes."""
+    defaults = GatewayConfig()
+    required = {each: getattr(defaults, each) for each in api.GatewayCreate.__struct_fields__ if each in api.REQUIRED}
+    made = await tell(visit, api.create, api.GatewayCreate, {"id": form.get("name", "").strip(), **required})
+    return noted(visit, f"{HERE}/{made['id']}", Flash("good", f"The gateway {made['id']} is there."))
+
+
+async def delete(visit: Visit, _: Fields) -> Response:
+    """With the keys, routes and policies it has."""
+    gateway_id = visit.request.path["gateway_id"]
+    await ask(visit, api.delete, gateway_id=gateway_id)
+    return noted(visit, HERE, Flash("good", f"The gateway {gateway_id} is deleted."))
+
+
+async def gateway(visit: Visit, gateway_id: str) -> Mapping[str, Any]:
+    """One of the account's. Raises Problem (NOT_FOUND)."""
+    try:
+        found: Mapping[str, Any] = await ask(visit, api.get, gateway_id=gateway_id)
+    except Problem as problem:
+        raise Problem(NOT_FOUND, "There is no such gateway") from problem
+    return found
+
+
+async def connect(visit: Visit) -> Shown:
+    """How programs call it."""
+    services = visit.services
+    found = await gateway(visit, visit.request.path["gateway_id"])
+    gateway_id = found["id"]
+    own = await services.configuration.own_providers(visit.account_id, gateway_id)
+    root = f"{services.base_url}/v1/{visit.account_id}/{gateway_id}"
+    known = {each.slug: each.name for each in PROVIDERS if services.configuration.provider(each.slug) is not None}
+    first = {"compat": "Any provider, in OpenAI’s form"} | {slug: known.pop(slug) for slug in _USUAL if slug in known}
+    first |= {slug: slug for slug in own.custom}
+    model = "demo/demo-1" if services.configuration.demo else "openai/gpt-5-mini"
+    return {
+        "title": f"Gateway {gateway_id}",
+        "gateway": found,
+        "said": said(found),
+        "urls": [(name, f"{root}/{slug}") for slug, name in first.items()],
+        "others": [(name, f"{root}/{slug}") for slug, name in known.items()],
+        "snippets": snippets(services.base_url, visit.account_id, gateway_id, model),
+    }
+
+
+async def settings(visit: Visit) -> Shown:
+    """All that can be set of it here."""
+    return _settings(await gateway(visit, visit.request.path["gateway_id"]))
+
+
+def _settings(found: Mapping[str, Any], sent: tuple[str, Mapping[str, Any], InvalidInput] | None = None) -> Shown:
+    """`sent`: a group that was not saved, with what was sent and what is wrong with it."""
+    shown = []
+    for group in GROUPS:
+        values, error = (sent[1], sent[2]) if sent and sent[0] == group.name else (found, None)
+        fields = group.fields(values)
+        at, others = faults_at(error, fields) if error else ({}, [])
+        shown.append(ShownGroup(group, fields, texts_of(fields, values), at, others))
+    return {"title": f"Settings of {found['id']}", "gateway": found, "groups": shown, "failed": sent is not None}
+
+
+async def save(visit: Visit, form: Fields) -> Response | str:
+    """Save one group of its settings; if it is refused, show what was sent with what is wrong at each place."""
+    gateway_id = visit.request.path["gateway_id"]
+    group = next((each for each in GROUPS if each.name == form.get("group")), None)
+    found = await gateway(visit, gateway_id)
+    if group is None:
+        raise Problem(NOT_FOUND, "There are no such settings")
+    body = group.body(form)
+    try:
+        await tell(visit, api.change, api.GatewayChange, body, gateway_id=gateway_id)
+    except InvalidInput as error:
+        return shell(visit, "gateway_settings.html", _settings(found, (group.name, body, error)), HERE)
+    return f"{group.title}: saved."

@@ -1,0 +1,28 @@
+"""The API's own handlers, asked by a page: the same validation, errors and effects as over HTTP."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import msgspec
+
+from farebox.http.envelope import Response
+from farebox.http.pages.visit import Visit
+from farebox.http.request import Request
+from farebox.http.validation import read
+
+Handler: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
+
+
+async def ask(visit: Visit, handler: Handler, taken: object = None, **path: str) -> Any:
+    """What the handler answers with, as JSON values, for the account that is shown. `path`: the other parameters of
+    its route. Raises what it raises: a Problem, InvalidInput among them."""
+    request = replace(visit.request, path={"account_id": visit.account_id, **path}, query="", body=b"")
+    response = await handler(request, taken)
+    answer = msgspec.json.decode(response.body)
+    return answer.get("result", answer) if isinstance(answer, dict) else answer
+
+
+async def tell(visit: Visit, handler: Handler, kind: type[msgspec.Struct], body: dict[str, Any], **path: str) -> Any:
+    """The same with a body, which is checked as one that is sent. Raises InvalidInput besides."""
+    return await ask(visit, handler, read(body, kind, "body", strict=True), **path)
