@@ -3,6 +3,7 @@ console."""
 
 from typing import Any, Literal
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
@@ -17,6 +18,7 @@ from farebox.people.sessions import Whom
 from farebox.storage.accounts import list_tokens
 from tests.browser.conftest import Watch
 from tests.http.support import save_card
+from tests.pages.test_matrix import GATEWAY
 from tests.support import Customer, Farebox
 
 pytestmark = pytest.mark.slow
@@ -40,10 +42,28 @@ def _furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
     rule = SpendRule(id="tried", limit=5, limit_type="cost", window=86_400)
     scenario = Scenario(start=1, end=2**40, rules=(rule,), at=2**40)
     farebox.run(what_if_run.begin(farebox.services, account_id, scenario))
+    names = _own(customer)
     save_card(customer)
     farebox.run(membership.add(farebox.services, account_id, f"{'long' * 12}@{'example' * 5}.com", Role.VIEWER))
     tokens = farebox.run(farebox.services.database.scan(lambda connection: list_tokens(connection, account_id)))
-    return customer, {"log_id": log_id, "token_id": tokens[0].token_id, "gateway": "default", "gateway_id": "default"}
+    return customer, names | {"log_id": log_id, "token_id": tokens[0].token_id}
+
+
+def _own(customer: Customer) -> dict[str, str]:
+    """A gateway with a key of its own, and a provider."""
+
+    def made(path: str, body: dict[str, object]) -> str:
+        response = httpx.post(f"{customer.api_url}/ai-gateway/{path}", headers=customer.headers, json=body)
+        assert response.status_code == 200, response.text
+        return str(response.json()["result"]["id"])
+
+    gateway_id, key = "g" * 64, {"alias": "a" * 64, "default_config": True, "provider_slug": "openai", "secret": "sk-1"}
+    made("gateways", GATEWAY | {"id": gateway_id, "otel": [{"url": f"https://x.example/{'v' * 200}", "headers": {}}]})
+    made(f"gateways/{gateway_id}/provider_configs", key)
+    base_url = f"https://llm.example.com/{'v' * 200}"
+    provider_id = made("custom-providers", {"name": "N" * 200, "slug": "s" * 64, "base_url": base_url})
+    made("custom-providers/costs", {"account_provider_id": provider_id, "model": "m" * 200, "cost_in": 0.0000001})
+    return {"gateway": gateway_id, "gateway_id": gateway_id, "provider_id": provider_id}
 
 
 def sign_in(farebox: Farebox, page: Page, account_id: str) -> None:

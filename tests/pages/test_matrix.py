@@ -53,6 +53,7 @@ def _furnished(farebox: Farebox, word: str) -> Furnished:
         f"{customer.api_url}/ai-gateway/gateways", headers=customer.headers, json=GATEWAY | {"id": f"of-{word.lower()}"}
     )
     assert made.status_code == 200, made.text
+    own = _own(customer, word)
     log_id = customer.chat(word, headers={"cf-aig-metadata": f'{{"team": "{word}"}}'}).headers["cf-aig-log-id"]
     card = save_card(customer)
     email = f"{word.lower()}@example.com"
@@ -70,8 +71,23 @@ def _furnished(farebox: Farebox, word: str) -> Furnished:
         "session": session.sign_in.session_id,
         "token": tokens[0].token_id,
         "token_id": tokens[0].token_id,
-    }
+    } | own
     return Furnished(customer, word, names)
+
+
+def _own(customer: Customer, word: str) -> dict[str, str]:
+    """A provider and a key of its own."""
+
+    def made(path: str, body: dict[str, object]) -> str:
+        response = httpx.post(f"{customer.api_url}/ai-gateway/{path}", headers=customer.headers, json=body)
+        assert response.status_code == 200, response.text
+        return str(response.json()["result"]["id"])
+
+    provider_id = made("custom-providers", {"name": word, "slug": word.lower(), "base_url": "https://llm.example.com"})
+    cost = made("custom-providers/costs", {"account_provider_id": provider_id, "model": word, "cost_in": 0.1})
+    key = {"alias": word, "default_config": True, "provider_slug": "openai", "secret": f"sk-{word}"}
+    key_id = made(f"gateways/of-{word.lower()}/provider_configs", key)
+    return {"provider_id": provider_id, "cost": cost, "key_id": key_id}
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,8 @@ class Field:
     wide: bool = False
     secret: bool = False
     """Not shown again, and not filled in by the browser."""
+    more: bool = False
+    """Rarely needed: it is there where one asks for more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,24 @@ def texts_of(fields: Iterable[Field], values: Values) -> dict[str, str]:
     return {each.name: _text(each, _at(values, each.name)) for each in fields}
 
 
+@dataclass(frozen=True, slots=True)
+class ShownGroup:
+    """A group as a page shows it: its fields with their texts, and what is wrong with them."""
+
+    group: Group
+    fields: Sequence[Field]
+    texts: Mapping[str, str]
+    at: Mapping[str, str]
+    others: list[str]
+
+
+def shown(group: Group, values: Values, error: InvalidInput | None = None) -> ShownGroup:
+    """With what is stored; or with what was sent, and what the API says of it."""
+    fields = group.fields(values)
+    at, others = ({}, []) if error is None else faults_at(error, fields)
+    return ShownGroup(group, fields, texts_of(fields, values), at, others)
+
+
 def faults_at(error: InvalidInput, fields: Iterable[Field]) -> tuple[dict[str, str], list[str]]:
     """What the API says: of each field, and of what has no field here."""
     names = {each.name for each in fields}
@@ -78,7 +98,7 @@ def faults_at(error: InvalidInput, fields: Iterable[Field]) -> tuple[dict[str, s
 
 
 _is_integer = re.compile(r"-?\d{1,18}").fullmatch
-_is_decimal = re.compile(r"-?\d{1,18}\.\d{1,18}").fullmatch
+_is_decimal = re.compile(r"-?\d{1,18}(\.\d{1,18})?(e-?\d{1,2})?", re.IGNORECASE).fullmatch
 
 
 def _value(each: Field, text: str) -> Any:
@@ -104,6 +124,8 @@ def _text(each: Field, value: Any) -> str:
         return "\n".join(value or ())
     if each.kind == "pairs":
         return "\n".join(f"{name}: {text}" for name, text in (value or {}).items())
+    if isinstance(value, float):
+        return f"{value:.15f}".rstrip("0").rstrip(".")
     return "" if value is None else str(value)
 
 

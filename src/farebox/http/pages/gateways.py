@@ -1,16 +1,15 @@
 """Gateways: the list, creating and deleting them, how programs call one, and its settings."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
 from farebox.http.control import gateways as api
 from farebox.http.envelope import Response
-from farebox.http.pages.fields import Field, Group, faults_at, texts_of
+from farebox.http.pages.fields import shown
 from farebox.http.pages.gateway_fields import GROUPS
-from farebox.http.pages.own_api import ask, tell
+from farebox.http.pages.own_api import ask, every, tell
 from farebox.http.pages.sdk_snippets import snippets
 from farebox.http.pages.table import Fields, Shown, noted, shell
 from farebox.http.pages.view import Flash
@@ -19,30 +18,13 @@ from farebox.http.validation import InvalidInput
 from farebox.providers.catalogue import PROVIDERS
 
 HERE = "/ui/gateways"
-_PAGE = 100
-"""Gateways that the API lists at once."""
 _USUAL = ("openai", "anthropic", "google-ai-studio")
-
-
-@dataclass(frozen=True, slots=True)
-class ShownGroup:
-    """A group of fields with their texts, and what is wrong with them."""
-
-    group: Group
-    fields: Sequence[Field]
-    texts: Mapping[str, str]
-    at: Mapping[str, str]
-    others: list[str]
 
 
 async def gateway_list(visit: Visit) -> Shown:
     """All of them; the default one is there from the first look on, as from the first call."""
     await visit.services.configuration.gateway(visit.account_id, DEFAULT_GATEWAY)
-    pages = [
-        await ask(visit, api.list_all, api.GatewaysQuery(page=page, per_page=_PAGE))
-        for page in range(1, api.GATEWAYS_MAX // _PAGE + 1)
-    ]
-    return {"gateways": [each for page in pages for each in page], "said": said}
+    return {"gateways": await every(visit, api.list_all, api.GatewaysQuery()), "said": said}
 
 
 def said(gateway: Mapping[str, Any]) -> list[str]:
@@ -86,6 +68,8 @@ async def gateway(visit: Visit, gateway_id: str) -> Mapping[str, Any]:
     try:
         found: Mapping[str, Any] = await ask(visit, api.get, gateway_id=gateway_id)
     except Problem as problem:
+        if problem.kind is not NOT_FOUND:
+            raise
         raise Problem(NOT_FOUND, "There is no such gateway") from problem
     return found
 
@@ -118,13 +102,9 @@ async def settings(visit: Visit) -> Shown:
 
 def _settings(found: Mapping[str, Any], sent: tuple[str, Mapping[str, Any], InvalidInput] | None = None) -> Shown:
     """`sent`: a group that was not saved, with what was sent and what is wrong with it."""
-    shown = []
-    for group in GROUPS:
-        values, error = (sent[1], sent[2]) if sent and sent[0] == group.name else (found, None)
-        fields = group.fields(values)
-        at, others = faults_at(error, fields) if error else ({}, [])
-        shown.append(ShownGroup(group, fields, texts_of(fields, values), at, others))
-    return {"title": f"Settings of {found['id']}", "gateway": found, "groups": shown, "failed": sent is not None}
+    name, values, error = sent or ("", {}, None)
+    groups = [shown(group, values, error) if group.name == name else shown(group, found) for group in GROUPS]
+    return {"title": f"Settings of {found['id']}", "gateway": found, "groups": groups, "failed": sent is not None}
 
 
 async def save(visit: Visit, form: Fields) -> Response | str:

@@ -138,6 +138,11 @@ def of_iso(text: str) -> str:
     return moment(round(datetime.fromisoformat(text).timestamp() * 1000))
 
 
+def per_million(usd: float) -> str:
+    """US dollars for one, as what a million cost: 0.0000005 → `0.50`."""
+    return exact_usd(round(usd * 10**15))
+
+
 def month_name(at: int) -> str:
     """`November 2026`."""
     return f"{_utc(at):%B %Y}"

@@ -2,15 +2,19 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any, TypeAlias
 
 import msgspec
 
+from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response
 from farebox.http.pages.visit import Visit
 from farebox.http.request import Request
 from farebox.http.validation import read
 
+_PAGE = 100
+"""As many as the API lists at once."""
 Handler: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
 
 
@@ -21,6 +25,17 @@ async def ask(visit: Visit, handler: Handler, taken: object = None, **path: str)
     response = await handler(request, taken)
     answer = msgspec.json.decode(response.body)
     return answer.get("result", answer) if isinstance(answer, dict) else answer
+
+
+async def every(visit: Visit, handler: Handler, query: Paging, **path: str) -> list[Any]:
+    """All items of a list, page by page."""
+    found: list[Any] = []
+    for page in count(1):
+        items = await ask(visit, handler, msgspec.structs.replace(query, page=page, per_page=_PAGE), **path)
+        found += items
+        if len(items) < _PAGE:
+            break
+    return found
 
 
 async def tell(visit: Visit, handler: Handler, kind: type[msgspec.Struct], body: dict[str, Any], **path: str) -> Any:

@@ -133,6 +133,7 @@ def _environment() -> "Environment":
             labels.moment,
             labels.iso,
             labels.of_iso,
+            labels.per_million,
             labels.month_name,
             labels.card_name,
             labels.expired,

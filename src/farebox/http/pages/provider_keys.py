@@ -1,0 +1,91 @@
+"""The account's own keys at providers: the list of a gateway, storing, replacing and deleting one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from farebox.http.control import provider_configs as api
+from farebox.http.control.wire import Paging
+from farebox.http.envelope import Response
+from farebox.http.pages.fields import Field, Group, Values, shown, values_of
+from farebox.http.pages.gateways import HERE, gateway
+from farebox.http.pages.own_api import ask, every, tell
+from farebox.http.pages.table import Fields, Shown, shell
+from farebox.http.pages.visit import Visit
+from farebox.http.validation import InvalidInput
+from farebox.providers.catalogue import PROVIDERS
+
+_PLAIN = "workers-ai"
+"""Its keys cannot be stored."""
+
+
+def _create(providers: Mapping[str, str]) -> Group:
+    fields = (
+        Field(name="provider_slug", label="Provider", kind="choice", options=providers),
+        Field(name="alias", label="Alias", hint="What calls name it by, if the provider has several: default, or eu."),
+        Field(name="secret", label="Key", secret=True, wide=True,
+              hint="As the provider gives it, or JSON where it has several parts. It is sealed, and not shown again."),
+        Field(name="default_config", label="The default of its provider", kind="switch",
+              hint="For calls that name no alias."),
+        Field(name="rate_limit", label="Calls", kind="number", hint="Empty: as many as one likes."),
+        Field(name="rate_limit_period", label="In seconds", kind="number", hint="Empty: 60."),
+        Field(name="weight", label="Weight", kind="number", more=True,
+              hint="Keys of one provider share the calls by their weights. 0: it takes no part."),
+        Field(name="secret_id", label="ID of the secret", more=True,
+              hint="To use a key that is stored already, leave the key empty and write its ID. Else it may be empty."),
+    )  # fmt: skip
+
+    def body(form: Mapping[str, str]) -> dict[str, Any]:
+        return {name: value for name, value in values_of(fields, form).items() if value is not None}
+
+    return Group(name="create", title="Store a key", fields=lambda _: fields, body=body)
+
+
+async def key_list(visit: Visit) -> Shown:
+    """Those of a gateway, and a form for another."""
+    return await _shown(visit, {"alias": "default", "default_config": True, "weight": 0})
+
+
+async def _shown(visit: Visit, values: Values, error: InvalidInput | None = None) -> Shown:
+    found = await gateway(visit, visit.request.path["gateway_id"])
+    keys = await every(visit, api.list_all, Paging(), gateway_id=found["id"])
+    return {
+        "title": f"Provider keys of {found['id']}",
+        "gateway": found,
+        "keys": keys,
+        "create": shown(_create(await _providers(visit, found["id"])), values, error),
+    }
+
+
+async def _providers(visit: Visit, gateway_id: str) -> dict[str, str]:
+    """Those a key can be stored for, by slug: the account's own first."""
+    configuration = visit.services.configuration
+    own = await configuration.own_providers(visit.account_id, gateway_id)
+    known = {each.slug: each.name for each in PROVIDERS if configuration.provider(each.slug) and each.slug != _PLAIN}
+    return {slug: slug for slug in own.custom} | known
+
+
+async def create(visit: Visit, form: Fields) -> Response | str:
+    gateway_id = visit.request.path["gateway_id"]
+    body = _create({}).body(form)
+    try:
+        made = await tell(visit, api.create, api.ProviderConfigCreate, body, gateway_id=gateway_id)
+    except InvalidInput as error:
+        body.pop("secret", None)
+        return shell(visit, "provider_keys.html", await _shown(visit, body, error), HERE)
+    return f"The key {made['alias']} for {made['provider_slug']} is stored."
+
+
+async def replace(visit: Visit, form: Fields) -> str:
+    """Another key in its place, or another weight."""
+    fields = (Field(name="secret", label="", secret=True), Field(name="weight", label="", kind="number"))
+    body, path = values_of(fields, form), visit.request.path
+    made = await tell(
+        visit, api.replace, api.ProviderConfigReplace, body, gateway_id=path["gateway_id"], id=path["key_id"]
+    )
+    return f"The key {made['alias']} for {made['provider_slug']} is changed."
+
+
+async def delete(visit: Visit, _: Fields) -> str:
+    path = visit.request.path
+    gone = await ask(visit, api.delete, gateway_id=path["gateway_id"], id=path["key_id"])
+    return f"The key {gone['alias']} for {gone['provider_slug']} is deleted."

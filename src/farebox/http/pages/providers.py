@@ -1,0 +1,173 @@
+"""Custom providers: the list, creating, changing and deleting them, and what their models cost."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from farebox.custom_provider import TokenPricing
+from farebox.errors import NOT_FOUND, Problem
+from farebox.http.control import custom_costs, custom_providers
+from farebox.http.envelope import Response
+from farebox.http.pages.fields import Field, Group, Values, group, shown, values_of
+from farebox.http.pages.own_api import ask, every, tell
+from farebox.http.pages.table import Fields, Shown, noted, shell
+from farebox.http.pages.view import Flash
+from farebox.http.pages.visit import Visit
+from farebox.http.validation import InvalidInput
+
+HERE = "/ui/providers"
+
+# fmt: off
+_PROVIDER = group("provider", "Provider",
+    Field(name="name", label="Name"),
+    Field(name="slug", label="Slug", hint="Calls name it custom-, and this: small letters, digits, - and _."),
+    Field(name="base_url", label="Base URL", wide=True,
+          hint="What stands before the path of a call, such as https://llm.example.com/v1."),
+    Field(name="headers", label="Headers", kind="area", wide=True,
+          hint="Sent with each call, one a line: Name: value. Stored ones show their ends only; left so, they stay."),
+    Field(name="enable", label="Can be called", kind="switch"),
+    Field(name="beta", more=True, label="Beta", kind="switch", hint="For people; it changes nothing."),
+    Field(name="description", more=True, label="Description", kind="area", wide=True),
+    Field(name="link", more=True, label="Link", hint="To its documentation."),
+    Field(name="position", more=True, label="Position", kind="number", hint="In lists. Empty: by its name."),
+    Field(name="curl_example", more=True, label="Example with curl", kind="area", wide=True),
+    Field(name="js_example", more=True, label="Example in JavaScript", kind="area", wide=True),
+    Field(name="logo", more=True, label="Logo", kind="area", wide=True, hint="Base64 of an SVG. Empty: one is drawn."),
+)
+_USD = "US dollars for one token: 0.000001 is a dollar for a million."
+_COST = (
+    Field(name="model", label="Model"),
+    Field(name="model_rule", label="Whose name", kind="choice",
+          options={"equals": "is this", "starts-with": "starts so", "contains": "contains this"}),
+    Field(name="cost_in", label="Input", kind="number", hint=_USD),
+    Field(name="cost_out", label="Output", kind="number", hint=_USD),
+    Field(name="weight", label="Weight", kind="number", hint="Of several that match, the heaviest counts."),
+    Field(name="enable", label="In force", kind="switch"),
+)
+_KINDS = tuple(
+    Field(name=f"token_pricing.{name}", label=name.replace("_", " ").capitalize(), kind="number", more=True)
+    for name in TokenPricing.__struct_fields__
+)
+# fmt: on
+
+
+def _cost_body(form: Mapping[str, str]) -> dict[str, Any]:
+    kinds = {name: value for name, value in values_of(_KINDS, form).items() if value is not None}
+    body = values_of(_COST, form)
+    return body | {"weight": body["weight"] or 0, "token_pricing": kinds or None}
+
+
+_COSTS = Group(name="cost", title="Cost", fields=lambda _: (*_COST, *_KINDS), body=_cost_body)
+
+
+async def provider_list(visit: Visit) -> Shown:
+    return await _list(visit, {"enable": True})
+
+
+async def _list(visit: Visit, values: Values, error: InvalidInput | None = None) -> Shown:
+    query = custom_providers.CustomProvidersQuery(order_by="position ASC")
+    return {
+        "title": "Providers",
+        "providers": await every(visit, custom_providers.list_all, query),
+        "create": shown(_PROVIDER, values, error),
+    }
+
+
+async def create(visit: Visit, form: Fields) -> Response:
+    body = _sent(form)
+    try:
+        made = await tell(visit, custom_providers.create, custom_providers.CustomProviderCreate, body)
+    except InvalidInput as error:
+        return shell(visit, "providers.html", await _list(visit, body, error), HERE)
+    return noted(visit, f"{HERE}/{made['id']}", Flash("good", f"The provider {made['name']} is there."))
+
+
+def _sent(form: Mapping[str, str]) -> dict[str, Any]:
+    """What the API is sent. Headers are text; the name and the URL are required, so that empty ones are empty."""
+    body = _PROVIDER.body(form)
+    return body | {name: body[name] or "" for name in ("name", "slug", "base_url", "headers")}
+
+
+async def provider(visit: Visit) -> Shown:
+    return await _one(visit)
+
+
+async def _one(
+    visit: Visit,
+    changed: tuple[Values, InvalidInput] | None = None,
+    costed: tuple[Values, InvalidInput] | None = None,
+) -> Shown:
+    """`changed`, `costed`: what was sent of the provider or of a cost and refused, and why."""
+    found = await _provider(visit)
+    query = custom_costs.CustomCostsQuery(account_provider_id=found["id"])
+    costs = [_with_kinds(each) for each in await every(visit, custom_costs.list_all, query)]
+    chosen = dict(visit.request.query_pairs()).get("cost")
+    cost = next((each for each in costs if each["id"] == chosen), None)
+    return {
+        "title": found["name"],
+        "provider": found,
+        "settings": shown(_PROVIDER, *(changed or (found,))),
+        "costs": costs,
+        "chosen": cost,
+        "cost": shown(_COSTS, *(costed or (cost or {"enable": True, "weight": 0},))),
+    }
+
+
+async def _provider(visit: Visit) -> dict[str, Any]:
+    """With its headers as lines, and without the logo that was drawn for it. Raises Problem (NOT_FOUND)."""
+    try:
+        found = await ask(visit, custom_providers.get, id=visit.request.path["provider_id"])
+    except Problem as problem:
+        if problem.kind is not NOT_FOUND:
+            raise
+        raise Problem(NOT_FOUND, "There is no such provider") from problem
+    headers = msgspec.json.decode(found["headers"], type=dict[str, str])
+    lines = "\n".join(f"{name}: {value}" for name, value in headers.items())
+    logo = None if found["logo"] == custom_providers.drawn(found["name"]) else found["logo"]
+    return {**found, "headers": lines, "logo": logo}
+
+
+def _with_kinds(cost: Mapping[str, Any]) -> dict[str, Any]:
+    """With its prices by kind of token as an object."""
+    text = cost.get("token_pricing")
+    return {**cost, "token_pricing": None if text is None else msgspec.json.decode(text)}
+
+
+async def change(visit: Visit, form: Fields) -> Response | str:
+    body = _sent(form)
+    try:
+        await tell(
+            visit,
+            custom_providers.change,
+            custom_providers.CustomProviderChange,
+            body,
+            id=visit.request.path["provider_id"],
+        )
+    except InvalidInput as error:
+        return shell(visit, "provider.html", await _one(visit, changed=(body, error)), HERE)
+    return "The provider is saved."
+
+
+async def delete(visit: Visit, _: Fields) -> Response:
+    gone = await ask(visit, custom_providers.delete, id=visit.request.path["provider_id"])
+    return noted(visit, HERE, Flash("good", f"The provider {gone['name']} is deleted."))
+
+
+async def put_cost(visit: Visit, form: Fields) -> Response | str:
+    """Another cost, or the one that is named changed."""
+    body, cost_id = _COSTS.body(form), form.get("cost", "")
+    try:
+        if cost_id:
+            await tell(visit, custom_costs.change, custom_costs.CustomCostChange, body, id=cost_id)
+        else:
+            body["account_provider_id"] = visit.request.path["provider_id"]
+            await tell(visit, custom_costs.create, custom_costs.CustomCostCreate, body)
+    except InvalidInput as error:
+        return shell(visit, "provider.html", await _one(visit, costed=(body, error)), HERE)
+    return "The cost is saved."
+
+
+async def remove_cost(visit: Visit, form: Fields) -> str:
+    gone = await ask(visit, custom_costs.delete, id=form.get("cost", ""))
+    return f"The cost of {gone['model']} is removed."

@@ -1,0 +1,141 @@
+"""Keys and providers of the account's own, on the pages: stored sealed, shown masked, checked by the API."""
+
+import re
+from html import unescape
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.model import Role
+from tests.engines import ON_BOTH_ENGINES
+from tests.pages.forms import form_of
+from tests.pages.people import Person, person
+from tests.support import Customer, Farebox
+
+HOSTILE = """"><script>alert(1)</script>"""
+SECRET = "sk-0123456789-secret-abcd"
+pytestmark = ON_BOTH_ENGINES
+
+
+@pytest.fixture
+def owner(farebox: Farebox, customer: Customer) -> Person:
+    made = person(farebox, Role.OWNER, customer.account_id)
+    made.get("/ui/gateways")
+    return made
+
+
+def listed(customer: Customer, path: str) -> list[dict[str, Any]]:
+    """As the API has it."""
+    response = httpx.get(f"{customer.api_url}/ai-gateway/{path}", headers=customer.headers)
+    found: list[dict[str, Any]] = response.json()["result"]
+    return found
+
+
+def test_a_key_is_stored_used_replaced_and_deleted(owner: Person, customer: Customer) -> None:
+    keys, configs = "/ui/gateways/default/keys", "gateways/default/provider_configs"
+    form = form_of(owner.get(keys).text, alias="default") | {"provider_slug": "demo", "secret": SECRET}
+    page = owner.told(keys, **form | {"rate_limit": "1000"})
+    assert "The key default for demo is stored" in page
+    assert "…abcd" in page
+    assert "never" in page
+    (stored,) = listed(customer, configs)
+    assert (stored["rate_limit"], stored["rate_limit_period"], stored["default_config"]) == (1000, 60, True)
+    before = customer.balance
+    assert customer.chat("x").status_code == 200
+    assert customer.balance == before, "a call on the own key costs no credit"
+
+    key = f"{keys}/{stored['id']}"
+    assert "is changed" in owner.told(key, secret="sk-another-secret-wxyz", weight="7")
+    page = owner.get(keys).text
+    assert "…wxyz" in page
+    assert "weight 7" in page
+    assert "is changed" in owner.told(key, secret="", weight="0")
+    assert "Expected integer" in owner.told(key, secret="", weight="1.5")
+    assert "…wxyz" in owner.get(keys).text
+    assert SECRET not in page
+    assert "is deleted" in owner.told(f"{key}/delete")
+    assert listed(customer, configs) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "at", "said"),
+    [
+        ({"secret": ""}, "secret", "was not found in the store"),
+        ({"alias": HOSTILE}, "alias", "must match"),
+        ({"rate_limit": "1.5"}, "rate_limit", "Expected integer"),
+        ({"provider_slug": "nonesuch"}, "provider_slug", "There is no provider"),
+        ({"secret": "fbx_" + "x" * 43}, "secret", "access token of Farebox"),
+        ({"secret_id": "no spaces"}, "secret_id", "must match"),
+    ],
+)
+def test_a_key_that_is_refused_is_not_shown_again(
+    owner: Person, customer: Customer, changed: dict[str, str], at: str, said: str
+) -> None:
+    keys = "/ui/gateways/default/keys"
+    form = form_of(owner.get(keys).text, alias="default") | {"provider_slug": "demo", "secret": SECRET} | changed
+    page = owner.told(keys, **form)
+    found = re.search(rf'<p id="{at}-fault" class="hint bad">([^<]*)</p>', page)
+    assert found is not None, page[-6000:]
+    assert said in unescape(found.group(1))
+    assert SECRET not in page
+    assert "<script>alert" not in page
+    assert listed(customer, "gateways/default/provider_configs") == []
+
+
+def test_a_provider_is_added_changed_priced_and_deleted(owner: Person, customer: Customer) -> None:
+    form = form_of(owner.get("/ui/providers").text, name="") | {
+        "name": HOSTILE,
+        "slug": "cluster",
+        "base_url": "https://llm.example.com/v1",
+        "headers": f"X-Key: {SECRET}\nX-Team: a: b",
+    }
+    page = owner.told("/ui/providers", **form)
+    assert "<script>alert" not in page
+    (made,) = listed(customer, "custom-providers")
+    assert made["headers"] == '{"x-key":"…abcd","x-team":"…"}'
+    here = f"/ui/providers/{made['id']}"
+    form = form_of(owner.get(here).text, slug="cluster")
+    assert form["logo"] == "", "the drawn logo is none of its own"
+    assert "saved" in owner.told(here, **form | {"name": "Our cluster", "position": "3"})
+    (changed,) = listed(customer, "custom-providers")
+    assert (changed["name"], changed["position"], changed["headers"]) == ("Our cluster", 3, made["headers"])
+    assert "Provider" in owner.get("/ui/gateways/default").text
+    assert "/default/custom-cluster" in owner.get("/ui/gateways/default").text
+
+    cost = form_of(owner.get(here).text, model="") | {"model": "m", "cost_in": "0.0000005", "cost_out": "2e-6"}
+    assert "saved" in owner.told(f"{here}/costs", **cost | {"token_pricing.input_image_count": "0.02"})
+    page = owner.get(here).text
+    for text in (">0.50<", ">2.00<", "input image count 0.02 each"):
+        assert text in page
+    (stored,) = listed(customer, "custom-providers/costs")
+    changing = form_of(owner.get(here, cost=stored["id"]).text, cost=stored["id"], model="m")
+    assert (changing["cost_in"], changing["token_pricing.input_image_count"]) == ("0.0000005", "0.02")
+    assert "saved" in owner.told(f"{here}/costs", **changing | {"cost_out": ""})
+    (after,) = listed(customer, "custom-providers/costs")
+    assert "cost_out" not in after
+    assert "is removed" in owner.told(f"{here}/costs/remove", cost=stored["id"])
+    assert "is deleted" in owner.told(f"{here}/delete")
+    assert owner.get(here).status_code == 404
+
+
+def test_what_is_refused_of_a_provider_or_cost_is_said_at_its_field(owner: Person, customer: Customer) -> None:
+    form = form_of(owner.get("/ui/providers").text, name="")
+    page = unescape(
+        owner.told("/ui/providers", **form | {"base_url": "ftp://x", "headers": "Host: x", "position": "-1"})
+    )
+    for at in ("name", "slug", "position"):
+        assert f'id="{at}-fault"' in page
+    page = unescape(owner.told("/ui/providers", **form | {"name": "n", "slug": "s", "base_url": "https://a@b.example"}))
+    assert "A base URL has no user name" in page
+    owner.told("/ui/providers", **form | {"name": "n", "slug": "s", "base_url": "https://llm.example.com"})
+    (made,) = listed(customer, "custom-providers")
+    here = f"/ui/providers/{made['id']}"
+    bad = {"model": "", "cost_in": "-1", "token_pricing.output_tokens": "much"}
+    page = unescape(owner.told(f"{here}/costs", **form_of(owner.get(here).text, model="") | bad))
+    for at in ("model", "cost_in", "token_pricing.output_tokens"):
+        assert f'id="cost-{at}-fault"' in page
+    assert '<details class="wide" open>' in page
+    assert listed(customer, "custom-providers/costs") == []
+    page = owner.told(here, **form_of(owner.get(here).text, slug="s") | {"base_url": "nowhere"})
+    assert 'id="base_url-fault"' in page
