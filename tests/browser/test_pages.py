@@ -18,7 +18,7 @@ from farebox.people.sessions import Whom
 from farebox.storage.accounts import list_tokens
 from tests.browser.conftest import Watch
 from tests.http.support import save_card
-from tests.pages.test_matrix import GATEWAY
+from tests.pages.test_matrix import GATEWAY, ROUTE
 from tests.support import Customer, Farebox
 
 pytestmark = pytest.mark.slow
@@ -63,7 +63,8 @@ def _own(customer: Customer) -> dict[str, str]:
     base_url = f"https://llm.example.com/{'v' * 200}"
     provider_id = made("custom-providers", {"name": "N" * 200, "slug": "s" * 64, "base_url": base_url})
     made("custom-providers/costs", {"account_provider_id": provider_id, "model": "m" * 200, "cost_in": 0.0000001})
-    return {"gateway": gateway_id, "gateway_id": gateway_id, "provider_id": provider_id}
+    route_id = made(f"gateways/{gateway_id}/routes", {"name": "r" * 64, "elements": ROUTE})
+    return {"route_id": route_id, "gateway": gateway_id, "gateway_id": gateway_id, "provider_id": provider_id}
 
 
 def sign_in(farebox: Farebox, page: Page, account_id: str) -> None:

@@ -31,6 +31,16 @@ GATEWAY = {
     "rate_limiting_limit": 0,
 }
 ALLOWED = (200, 303)
+ROUTE = [
+    {"type": "start", "id": "start", "outputs": {"next": {"elementId": "model"}}},
+    {
+        "type": "model",
+        "id": "model",
+        "properties": {"provider": "demo", "model": "demo-1", "timeout": 0, "retries": 0},
+        "outputs": {"success": {"elementId": "end"}},
+    },
+    {"type": "end", "id": "end", "outputs": {}},
+]
 MISSING = (303, 404)
 """What is not this account's is not there: the page says so, or leads back to where its own are listed."""
 
@@ -87,7 +97,8 @@ def _own(customer: Customer, word: str) -> dict[str, str]:
     cost = made("custom-providers/costs", {"account_provider_id": provider_id, "model": word, "cost_in": 0.1})
     key = {"alias": word, "default_config": True, "provider_slug": "openai", "secret": f"sk-{word}"}
     key_id = made(f"gateways/of-{word.lower()}/provider_configs", key)
-    return {"provider_id": provider_id, "cost": cost, "key_id": key_id}
+    route_id = made(f"gateways/of-{word.lower()}/routes", {"name": word, "elements": ROUTE})
+    return {"provider_id": provider_id, "cost": cost, "key_id": key_id, "route_id": route_id}
 
 
 @pytest.fixture(scope="module")

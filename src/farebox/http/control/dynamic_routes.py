@@ -147,7 +147,7 @@ async def list_all(request: Request, query: Paging) -> Response:
 
 async def create(request: Request, body: RouteCreate) -> Response:
     """Version 1 is deployed at once."""
-    version = _new_version(request, body.elements)
+    version = new_version(request, body.elements)
     await logs.check_gateway(request.services, request.account_id, request.path["gateway_id"])
     services, gateway_id, at = request.services, request.path["gateway_id"], version.created_at
     deployment = DeploymentRow(services.ids.log_id(), version.version_id, at)
@@ -208,7 +208,7 @@ async def list_versions(request: Request, query: Paging) -> Response:
 
 async def create_version(request: Request, body: VersionCreate) -> Response:
     """A new version serves nothing until it is deployed. The same elements as in the newest version are that one."""
-    version = _new_version(request, body.elements)
+    version = new_version(request, body.elements)
 
     def write(connection: Connection) -> tuple[RouteRow, VersionRow]:
         route = _find(connection, request)
@@ -289,8 +289,8 @@ def _find_version(connection: Connection, request: Request, version_id: str) -> 
     return version
 
 
-def _new_version(request: Request, elements: list[Element]) -> VersionRow:
-    """Raises InvalidInput if the elements are no route, each fault with its path."""
+def new_version(request: Request, elements: list[Element]) -> VersionRow:
+    """What would be stored. Raises InvalidInput if the elements are no route, each fault with its path."""
     elements = [in_newer_form(element) for element in elements]
     draft = is_draft(elements)
     if not draft:

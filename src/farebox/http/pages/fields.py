@@ -4,14 +4,17 @@ Nothing is checked here. A text that is no number goes to the API as the text it
 shown at the field.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+import msgspec
+
 from farebox.http.validation import InvalidInput
 
-Kind: TypeAlias = Literal["switch", "number", "choice", "text", "area", "lines", "pairs"]
+Kind: TypeAlias = Literal["switch", "number", "choice", "text", "area", "lines", "pairs", "json"]
 Values: TypeAlias = Mapping[str, Any]
 """As JSON has them."""
 
@@ -24,7 +27,7 @@ class Field:
     """Where the API has it: `cache_ttl`, `otel.0.url`."""
     label: str
     kind: Kind = "text"
-    """lines: a list of texts, one a line. pairs: an object of texts, `name: value` in each line."""
+    """lines: a list of texts, one a line. pairs: an object of texts, `name: value` in each line. json: as it is."""
     hint: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     wide: bool = False
@@ -80,7 +83,7 @@ def shown(group: Group, values: Values, error: InvalidInput | None = None) -> Sh
     return ShownGroup(group, fields, texts_of(fields, values), at, others)
 
 
-def faults_at(error: InvalidInput, fields: Iterable[Field]) -> tuple[dict[str, str], list[str]]:
+def faults_at(error: InvalidInput, fields: Sequence[Field]) -> tuple[dict[str, str], list[str]]:
     """What the API says: of each field, and of what has no field here."""
     names = {each.name for each in fields}
     at: dict[str, str] = {}
@@ -88,7 +91,10 @@ def faults_at(error: InvalidInput, fields: Iterable[Field]) -> tuple[dict[str, s
     for fault in error.faults:
         path = [str(step) for step in fault.path[1:]]
         place = next((name for end in range(len(path), 0, -1) if (name := ".".join(path[:end])) in names), None)
-        if place is None:
+        inner = next((each.name for each in fields if path and each.name.startswith(f"{'.'.join(path)}.")), None)
+        if place is None and inner is not None:
+            at[inner] = fault.message
+        elif place is None:
             others.append(f"{'.'.join(path)}: {fault.message}" if path else fault.message)
         else:
             rest = ".".join(path)[len(place) :].lstrip(".")
@@ -112,9 +118,19 @@ def _value(each: Field, text: str) -> Any:
         return {name.strip(): value.strip() for name, _, value in pairs}
     if not stripped:
         return None
+    if each.kind == "json":
+        return json_of(stripped)
     if each.kind == "number":
         return int(stripped) if _is_integer(stripped) else float(stripped) if _is_decimal(stripped) else stripped
     return stripped
+
+
+def json_of(text: str) -> Any:
+    """The value; where it is none, the text itself, of which the API says what it expected."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return text
 
 
 def _text(each: Field, value: Any) -> str:
@@ -124,6 +140,8 @@ def _text(each: Field, value: Any) -> str:
         return "\n".join(value or ())
     if each.kind == "pairs":
         return "\n".join(f"{name}: {text}" for name, text in (value or {}).items())
+    if each.kind == "json" and value is not None and not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, float):
         return f"{value:.15f}".rstrip("0").rstrip(".")
     return "" if value is None else str(value)

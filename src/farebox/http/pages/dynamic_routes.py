@@ -1,0 +1,244 @@
+"""Dynamic routes: the list of a gateway, one with its picture, versions and deployments, and an editor.
+
+The editor is a form: each of its buttons sends all of it, and what comes back is the route as it would be, drawn, with
+what is wrong at each place. Nothing is stored until it is saved.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from farebox.errors import NOT_FOUND, ROUTE_EXISTS, ROUTE_NOT_FOUND, Problem
+from farebox.http.control import dynamic_routes as api
+from farebox.http.control.wire import Paging
+from farebox.http.envelope import Response
+from farebox.http.pages import route_form
+from farebox.http.pages.fields import json_of
+from farebox.http.pages.gateways import HERE, gateway
+from farebox.http.pages.own_api import ask, tell
+from farebox.http.pages.route_picture import KINDS, outputs, picture, what
+from farebox.http.pages.table import Fields, Shown, noted, shell
+from farebox.http.pages.view import Flash
+from farebox.http.pages.visit import Visit
+from farebox.http.validation import Fault, InvalidInput, read
+
+_SHOWN = 20
+"""Versions and deployments, the newest."""
+
+
+async def route_list(visit: Visit) -> Shown:
+    found = await gateway(visit, visit.request.path["gateway_id"])
+    routes = await _all(visit, api.list_all, "routes", gateway_id=found["id"])
+    return {"title": f"Routes of {found['id']}", "gateway": found, "routes": routes, "said": _said}
+
+
+async def _all(visit: Visit, handler: Any, name: str, **path: str) -> list[Any]:
+    """All items of one of the API's lists of routes."""
+    found: list[Any] = []
+    for page in range(1, api.ROUTES_MAX // 100 + 1):
+        items = (await ask(visit, handler, Paging(page=page, per_page=100), **path))["data"][name]
+        found += items
+        if len(items) < 100:
+            break
+    return found
+
+
+def _said(route: Mapping[str, Any]) -> str:
+    """The models of a route, in its order."""
+    return ", ".join(what(element) for element in route["elements"] if element["type"] == "model") or "none yet"
+
+
+async def one_route(visit: Visit) -> Shown:
+    """With the version that serves, or the one that is asked for."""
+    found, path = await gateway(visit, visit.request.path["gateway_id"]), _path(visit)
+    route = await _route(visit)
+    newest = Paging(per_page=_SHOWN)
+    versions = (await ask(visit, api.list_versions, newest, **path))["data"]["versions"]
+    deployments = (await ask(visit, api.list_deployments, newest, **path))["data"]["deployments"]
+    version = await _version(visit, route)
+    elements = version["elements"]
+    return {
+        "title": f"Route {route['name']}",
+        "gateway": found,
+        "route": route,
+        "version": version,
+        "versions": versions,
+        "deployments": deployments,
+        "picture": picture(elements),
+        "rows": _rows(elements),
+    }
+
+
+def _path(visit: Visit) -> dict[str, str]:
+    return {"gateway_id": visit.request.path["gateway_id"], "id": visit.request.path["route_id"]}
+
+
+async def _route(visit: Visit) -> dict[str, Any]:
+    """Raises Problem (NOT_FOUND)."""
+    try:
+        found: dict[str, Any] = await ask(visit, api.get, **_path(visit))
+    except Problem as problem:
+        if problem.kind is not ROUTE_NOT_FOUND:
+            raise
+        raise Problem(NOT_FOUND, "There is no such route") from problem
+    return found
+
+
+async def _version(visit: Visit, route: Mapping[str, Any]) -> dict[str, Any]:
+    """The one that the address names, else the one that serves. Raises Problem."""
+    version_id = dict(visit.request.query_pairs()).get("version", route["version"]["version_id"])
+    found: dict[str, Any] = await ask(visit, api.get_version, **_path(visit), version_id=version_id)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An element in the table behind the picture."""
+
+    name: str
+    kind: str
+    what: str
+    leads: list[tuple[str, str]]
+
+
+def _rows(elements: Any) -> list[Row]:
+    return [Row(each["id"], KINDS.get(each["type"], each["type"]), what(each), outputs(each)) for each in elements]
+
+
+async def deploy(visit: Visit, form: Fields) -> str:
+    """Let a version serve."""
+    body = {"version_id": form.get("version", "")}
+    await tell(visit, api.create_deployment, api.DeploymentCreate, body, **_path(visit))
+    return "The version serves from now on."
+
+
+async def rename(visit: Visit, form: Fields) -> str:
+    name = form.get("name", "").strip()
+    await tell(visit, api.rename, api.RouteRename, {"name": name}, **_path(visit))
+    return f"The route is called {name}: programs name it dynamic/{name}."
+
+
+async def delete(visit: Visit, _: Fields) -> Response:
+    gone = await ask(visit, api.delete, **_path(visit))
+    return noted(visit, _routes(visit), Flash("good", f"The route {gone['name']} is deleted."))
+
+
+def _routes(visit: Visit) -> str:
+    return f"{HERE}/{visit.request.path['gateway_id']}/routes"
+
+
+# --- the editor -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """A route as it is being edited."""
+
+    gateway: Mapping[str, Any]
+    route: Mapping[str, Any] | None
+    """None: it is a new one."""
+    name: str
+    elements: Any
+    error: InvalidInput | None = None
+    text: str | None = None
+    """What was written as JSON, if it was."""
+
+    def shown(self) -> Shown:
+        elements, plain = self.elements, route_form.is_plain(self.elements)
+        drawn = picture(elements, route_form.bad_ones(elements, self.error)) if plain and elements else None
+        as_fields = plain and len(elements) <= route_form.FIELDS_MAX
+        return {
+            "title": f"Change {self.route['name']}" if self.route else "A new route",
+            "gateway": self.gateway,
+            "route": self.route,
+            "name": self.name,
+            "picture": drawn,
+            "rows": _rows(elements) if plain else [],
+            "elements": route_form.shown_elements(elements, self.error) if as_fields else [],
+            "as_fields": as_fields,
+            "kinds": {kind: name for kind, name in KINDS.items() if kind != "start"},
+            "others": route_form.other_faults(elements, self.error),
+            "examples": [],
+            "faulty": self.error is not None,
+            "text": self.text or json.dumps(elements, indent=2, ensure_ascii=False),
+        }
+
+
+async def new(visit: Visit) -> Shown:
+    """The editor with one of the examples."""
+    found = await gateway(visit, visit.request.path["gateway_id"])
+    first, second = ("demo/demo-1", "demo/demo-2") if visit.services.configuration.demo else _USUAL
+    examples = route_form.examples(first, second)
+    chosen = dict(visit.request.query_pairs()).get("example", "fallback")
+    _, elements = examples.get(chosen, examples["fallback"])
+    address = f"{HERE}/{found['id']}/new-route"
+    tabs = [(name, f"{address}?example={key}") for key, (name, _) in examples.items()]
+    current = examples.get(chosen, examples["fallback"])[0]
+    return {**Edited(found, None, "", elements).shown(), "examples": tabs, "example": current}
+
+
+_USUAL = ("openai/gpt-5-mini", "anthropic/claude-haiku-4-5")
+
+
+async def edit(visit: Visit) -> Shown:
+    """The editor with a version of a route."""
+    found, route = await gateway(visit, visit.request.path["gateway_id"]), await _route(visit)
+    elements = (await _version(visit, route))["elements"]
+    return Edited(found, route, route["name"], elements).shown()
+
+
+async def edited(visit: Visit, form: Fields) -> Response:
+    """What a button of the editor does: draw, add or remove an element, or save."""
+    found = await gateway(visit, visit.request.path["gateway_id"])
+    route = await _route(visit) if "route_id" in visit.request.path else None
+    does, _, which = form.get("do", "").partition(":")
+    elements: Any = json_of(form["json"]) if "json" in form else route_form.elements_of(form)
+    state = Edited(found, route, form.get("name", "").strip(), elements, text=form.get("json"))
+    if route_form.is_plain(elements):
+        if does == "add" and which in KINDS:
+            state = replace(state, elements=route_form.with_one_more(elements, which))
+        elif does == "remove" and which.isdecimal():
+            state = replace(state, elements=elements[: int(which)] + elements[int(which) + 1 :])
+    state = replace(state, error=_faults(visit, state.elements))
+    if does in ("save", "deploy") and state.error is None:
+        saved = await _saved(visit, state, deployed=does == "deploy")
+        if isinstance(saved, Response):
+            return saved
+        state = replace(state, error=saved)
+    return shell(visit, "route_edit.html", state.shown(), HERE)
+
+
+def _faults(visit: Visit, elements: Any) -> InvalidInput | None:
+    """What the API would say."""
+    try:
+        api.new_version(visit.request, read({"elements": elements}, api.VersionCreate, "body", strict=True).elements)
+    except InvalidInput as error:
+        return error
+    return None
+
+
+async def _saved(visit: Visit, state: Edited, *, deployed: bool) -> Response | InvalidInput:
+    """Where it leads then, or what is wrong after all."""
+    try:
+        if state.route is None:
+            body = {"name": state.name, "elements": state.elements}
+            gateway_id = state.gateway["id"]
+            made = await tell(visit, api.create, api.RouteCreate, body, gateway_id=gateway_id)
+            note = Flash("good", f"The route serves: programs name it dynamic/{made['name']}.")
+            return noted(visit, f"{_routes(visit)}/{made['id']}", note)
+        body = {"elements": state.elements}
+        version = await tell(visit, api.create_version, api.VersionCreate, body, **_path(visit))
+        if deployed:
+            chosen = {"version_id": version["version_id"]}
+            await tell(visit, api.create_deployment, api.DeploymentCreate, chosen, **_path(visit))
+    except InvalidInput as error:
+        return error
+    except Problem as problem:
+        if problem.kind is not ROUTE_EXISTS:
+            raise
+        return InvalidInput([Fault(("body", "name"), problem.message)])
+    note = Flash(
+        "good", "The version serves from now on." if deployed else "The version is saved; it does not serve yet."
+    )
+    return noted(visit, f"{_routes(visit)}/{version['id']}?version={version['version_id']}", note)

@@ -1,0 +1,214 @@
+"""A dynamic route as a picture: its elements in layers from top to bottom, and lines between them.
+
+It is drawn of what was sent, valid or not, so that a mistake can be seen: what leads nowhere ends in a gap, and a
+circle leads back.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Element: TypeAlias = Mapping[str, Any]
+
+WIDTH, HEIGHT = 200, 56
+_ACROSS, _DOWN = 28, 48
+_LANE = 8
+_MARGIN = 8
+_CHARACTERS = 24
+KINDS = {
+    "start": "Start",
+    "conditional": "Condition",
+    "percentage": "Shares",
+    "rate": "Limit",
+    "model": "Model",
+    "end": "End",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """An element, measured from the top left."""
+
+    kind: str
+    name: str
+    text: str
+    full: str
+    """All of it, for those who point at it."""
+    x: int
+    y: int
+    bad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """From an output of an element to another; `path` is SVG's."""
+
+    path: str
+    label: str
+    x: int
+    y: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    width: int
+    height: int
+    nodes: list[Node]
+    lines: list[Line]
+    summary: str
+
+
+def outputs(element: Element) -> list[tuple[str, str]]:
+    """The names of an element's outputs, and the IDs they lead to."""
+    found = element.get("outputs")
+    pairs = found.items() if isinstance(found, Mapping) else ()
+    ends = [(str(name), edge.get("elementId")) for name, edge in pairs if isinstance(edge, Mapping)]
+    return [(name, to) for name, to in ends if isinstance(to, str) and to]
+
+
+def what(element: Element) -> str:
+    """What an element does, in a few words."""
+    properties = element.get("properties")
+    of = properties if isinstance(properties, Mapping) else {}
+    match element.get("type"):
+        case "model":
+            tries = of.get("retries")
+            return f"{of.get('provider', '?')}/{of.get('model', '?')}" + (f", {tries} retries" if tries else "")
+        case "rate":
+            unit = "USD" if of.get("limitType") == "cost" else "calls"
+            key = f", each {of['key']}" if of.get("key") else ""
+            return f"{_plain(of.get('limit'))} {unit} in {_plain(of.get('window'))} s{key}"
+        case "conditional":
+            return _condition(of.get("conditions"))
+        case "percentage":
+            return ", ".join(name for name, _ in outputs(element)) or "nothing"
+        case "start":
+            return "every call enters here"
+        case _:
+            return "the answer is returned"
+
+
+def picture(elements: Sequence[Element], bad: frozenset[str] = frozenset()) -> Picture:
+    """`bad`: the IDs of elements with which something is wrong."""
+    by_id = {element["id"]: element for element in elements}
+    layers = _layers(by_id)
+    widest = max(map(_width, layers))
+    places: dict[_Item, tuple[int, int]] = {}
+    for level, layer in enumerate(layers):
+        x = _MARGIN + (widest - _width(layer)) // 2
+        for item in layer:
+            places[item] = (x, _MARGIN + level * (HEIGHT + _DOWN))
+            x += (WIDTH if isinstance(item, str) else _LANE) + _ACROSS
+    return Picture(
+        width=widest + 2 * _MARGIN,
+        height=len(layers) * (HEIGHT + _DOWN) - _DOWN + 2 * _MARGIN,
+        nodes=[_node(element, *places[name], name in bad) for name, element in by_id.items()],
+        lines=[line for element in elements for line in _lines(element, places)],
+        summary=f"A route of {len(elements)} elements; the table says the same",
+    )
+
+
+_Lane: TypeAlias = tuple[str, int, int]
+"""Where the line of an output passes a layer: the element, the number of the output, the layer."""
+_Item: TypeAlias = str | _Lane
+
+
+def _width(layer: Sequence[_Item]) -> int:
+    return sum((WIDTH if isinstance(item, str) else _LANE) + _ACROSS for item in layer) - _ACROSS
+
+
+def _layers(by_id: Mapping[str, Element]) -> list[list[_Item]]:
+    """The elements by how many steps they are from the start at most, with a lane for each line that passes; each item
+    below what leads to it, as far as there is room."""
+    depth = _depths(by_id)
+    layers: list[list[_Item]] = [[] for _ in range(max(depth.values()) + 1)]
+    above: dict[_Item, list[tuple[_Item, float]]] = {name: [] for name in by_id}
+    """What leads to it, and how far to the right of the middle of that."""
+    for name, element in by_id.items():
+        layers[depth[name]].append(name)
+        found = outputs(element)
+        for number, (_, to) in enumerate(found):
+            before: tuple[_Item, float] = (name, (number + 1) / (len(found) + 1) - 0.5)
+            for level in range(depth[name] + 1, depth.get(to, 0)):
+                lane: _Lane = (name, number, level)
+                layers[level].append(lane)
+                above[lane] = [before]
+                before = (lane, 0.0)
+            if to in by_id:
+                above[to].append(before)
+    rank: dict[_Item, float] = {}
+    for layer in layers:
+        layer.sort(key=lambda item: _mean([rank[each] + aside for each, aside in above[item] if each in rank]))
+        rank |= {item: at - len(layer) / 2 for at, item in enumerate(layer)}
+    return layers
+
+
+def _mean(ranks: Sequence[float]) -> float:
+    return sum(ranks) / len(ranks) if ranks else 0.0
+
+
+def _depths(by_id: Mapping[str, Element]) -> dict[str, int]:
+    depth = dict.fromkeys(by_id, 0)
+    for _ in range(len(by_id) - 1):  # no path has more steps; a circle would never end
+        for name, element in by_id.items():
+            for _, to in outputs(element):
+                if to in depth:
+                    depth[to] = min(max(depth[to], depth[name] + 1), len(by_id) - 1)
+    used = {level: at for at, level in enumerate(sorted(set(depth.values())))}
+    return {name: used[level] for name, level in depth.items()}
+
+
+def _node(element: Element, x: int, y: int, bad: bool) -> Node:
+    kind, name, text = str(element.get("type")), element["id"], what(element)
+    full = f"{KINDS.get(kind, kind)} {name}: {text}"
+    return Node(kind=kind, name=_short(name), text=_short(text), full=full, x=x, y=y, bad=bad)
+
+
+def _lines(element: Element, places: Mapping[_Item, tuple[int, int]]) -> Iterator[Line]:
+    """From the lower edge of an element, by its lanes, to the upper edge of what comes next."""
+    found, (left, top) = outputs(element), places[element["id"]]
+    for number, (name, to) in enumerate(found):
+        x, y = left + WIDTH * (number + 1) // (len(found) + 1), top + HEIGHT
+        path = f"M{x} {y}"
+        if to not in places:
+            yield Line(f"{path}v{_DOWN // 3}", f"{_short(name, 10)}: nothing", x + 4, y + 14)
+            continue
+        lanes = sorted((item for item in places if isinstance(item, tuple) and item[:2] == (element["id"], number)),
+                       key=lambda lane: lane[2])  # fmt: skip
+        at_x, at_y = x, y
+        for lane in lanes:
+            lane_x, lane_y = places[lane]
+            path += _curve(at_x, at_y, lane_x, lane_y) + f"V{lane_y + HEIGHT}"
+            at_x, at_y = lane_x, lane_y + HEIGHT
+        path += _curve(at_x, at_y, places[to][0] + WIDTH // 2, places[to][1])
+        yield Line(path, _short(name, 10), x + 4, y + 14)
+
+
+def _curve(x: int, y: int, to_x: int, to_y: int) -> str:
+    return f"C{x} {y + _DOWN // 2} {to_x} {to_y - _DOWN // 2} {to_x} {to_y}"
+
+
+def _condition(conditions: Any) -> str:
+    if not isinstance(conditions, Mapping):
+        return "nothing"
+    return ", ".join(f"{name} {_test(test)}" for name, test in conditions.items())
+
+
+def _test(test: Any) -> str:
+    if isinstance(test, Mapping) and len(test) == 1:
+        ((operator, value),) = test.items()
+        signs = {"$eq": "=", "$ne": "≠", "$gt": ">", "$gte": "≥", "$lt": "<", "$lte": "≤", "$in": "in"}
+        return f"{signs.get(operator, operator)} {_listed(value)}"
+    return f"= {_listed(test)}"
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _plain(number: Any) -> str:
+    return f"{number:,g}" if isinstance(number, int | float) else str(number)
+
+
+def _short(text: str, most: int = _CHARACTERS) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

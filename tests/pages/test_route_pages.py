@@ -1,0 +1,185 @@
+"""Dynamic routes on the pages: drawn, edited as fields and as JSON without a script, saved as versions, deployed."""
+
+import json
+import re
+from html import unescape
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.http.pages.route_form import elements_of, examples, is_plain
+from farebox.http.pages.route_picture import picture
+from farebox.model import Role
+from tests.pages.forms import form_of
+from tests.pages.people import Person, person
+from tests.support import Customer, Farebox
+
+HOSTILE = """"><script>alert(1)</script>"""
+ROUTES = "/ui/gateways/default/routes"
+NEW = "/ui/gateways/default/new-route"
+
+
+def leads(**names: str) -> dict[str, Any]:
+    return {name: {"elementId": to} for name, to in names.items()}
+
+
+def model(name: str, slug: str, **fallback: str) -> dict[str, Any]:
+    return {
+        "type": "model",
+        "id": name,
+        "properties": {"provider": "demo", "model": slug, "timeout": 1000, "retries": 1},
+        "outputs": leads(success="end", **fallback),
+    }
+
+
+EVERYTHING: list[dict[str, Any]] = [
+    {"type": "start", "id": "start", "outputs": leads(next="plan")},
+    {
+        "type": "conditional",
+        "id": "plan",
+        "properties": {"conditions": {"metadata.plan": {"$in": ["paid", "größer"]}}},
+        "outputs": leads(true="limit", false="split"),
+    },
+    {
+        "type": "rate",
+        "id": "limit",
+        "properties": {"key": "metadata.user", "limit": 2.5, "limitType": "cost", "window": 60, "technique": "sliding"},
+        "outputs": leads(success="a", fallback="split"),
+    },
+    {"type": "percentage", "id": "split", "outputs": {"12.5%": {"elementId": "a"}, "else": {"elementId": "b"}}},
+    model("a", "demo-1", fallback="b"),
+    model("b", "demo-2"),
+    {"type": "end", "id": "end", "outputs": {}},
+]
+
+
+@pytest.fixture
+def owner(farebox: Farebox, customer: Customer) -> Person:
+    made = person(farebox, Role.OWNER, customer.account_id)
+    made.get("/ui/gateways")
+    return made
+
+
+def stored(customer: Customer) -> list[dict[str, Any]]:
+    """As the API has them."""
+    url = f"{customer.api_url}/ai-gateway/gateways/default/routes"
+    found: list[dict[str, Any]] = httpx.get(url, headers=customer.headers).json()["data"]["routes"]
+    return found
+
+
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("engine")
+def test_a_route_is_drawn_created_called_changed_deployed_and_deleted(owner: Person, customer: Customer) -> None:
+    form = form_of(owner.get(NEW, example="fallback").text, **{"type.0": "start"})
+    drawn = owner.told(NEW, **form | {"do": "draw", "name": "support"})
+    assert 'role="img" aria-label="A route of 4 elements' in drawn
+    assert stored(customer) == []
+    created = owner.told(NEW, **form | {"do": "save", "name": "support"})
+    assert "programs name it dynamic/support" in created
+    (route,) = stored(customer)
+    here = f"{ROUTES}/{route['id']}"
+    assert customer.chat("x", model="dynamic/support").status_code == 200
+
+    page = owner.get(f"{here}/edit").text
+    form = form_of(page, **{"type.0": "start"})
+    added = owner.told(f"{here}/edit", **form | {"do": "add:percentage"})
+    assert "No path leads from the start to the element" in unescape(added)
+    form = form_of(added, **{"type.4": "percentage"})
+    assert form["elements.4.id"] == "percentage-1"
+    form |= {"elements.4.outputs": "100%: first", "elements.0.outputs.next.elementId": "percentage-1"}
+    assert "does not serve yet" in owner.told(f"{here}/edit", **form | {"do": "save"})
+    assert len(stored(customer)[0]["elements"]) == 4
+    version = re.findall(r'name="version" value="([\w-]+)"', owner.get(here).text)[0]
+    assert "A version that does not serve" in owner.get(here, version=version).text
+    assert "serves from now on" in owner.told(f"{here}/deploy", version=version)
+    assert len(stored(customer)[0]["elements"]) == 5
+    form = form_of(owner.get(f"{here}/edit").text, **{"type.0": "start"})
+    form |= {"elements.0.outputs.next.elementId": "first"}
+    removed = form_of(owner.told(f"{here}/edit", **form | {"do": "remove:4"}), **{"type.0": "start"})
+    assert "serves from now on" in owner.told(f"{here}/edit", **removed | {"do": "deploy"})
+    assert len(stored(customer)[0]["elements"]) == 4
+
+    assert "dynamic/other" in owner.told(f"{here}/rename", name="other")
+    assert "must match" in owner.told(f"{here}/rename", name="\x01")
+    assert "is deleted" in owner.told(f"{here}/delete")
+    assert stored(customer) == []
+    assert owner.get(here).status_code == 404
+
+
+def test_fields_give_back_what_they_were_filled_with(owner: Person, customer: Customer) -> None:
+    body = {"name": "everything", "elements": EVERYTHING}
+    url = f"{customer.api_url}/ai-gateway/gateways/default/routes"
+    route_id = httpx.post(url, headers=customer.headers, json=body).json()["result"]["id"]
+    page = owner.get(f"{ROUTES}/{route_id}/edit").text
+    assert elements_of(form_of(page, **{"type.0": "start"})) == stored(customer)[0]["elements"]
+    text = form_of(page, json=json.dumps(stored(customer)[0]["elements"], indent=2, ensure_ascii=False))["json"]
+    assert json.loads(text) == stored(customer)[0]["elements"]
+    table = unescape(re.sub(r"<[^>]*>", " ", owner.get(f"{ROUTES}/{route_id}").text))
+    for said in ("metadata.plan in paid, größer", "2.5 USD in 60 s, each metadata.user", "12.5%: a, else: b"):
+        assert said in table
+
+
+@pytest.mark.parametrize(
+    ("changed", "at", "said"),
+    [
+        ({"elements.1.properties.conditions": "{"}, "elements.1.properties.conditions", "Expected object"),
+        ({"elements.1.properties.conditions": '{"plan": 1}'}, "elements.1.properties.conditions", "plan"),
+        ({"elements.1.outputs.true.elementId": ""}, "elements.1.outputs.true.elementId", "Required"),
+        ({"elements.1.outputs.true.elementId": "plan"}, "elements.1.outputs.true.elementId", "circle"),
+        ({"elements.2.properties.provider": HOSTILE}, "elements.2.properties.provider", "There is no provider"),
+        ({"elements.2.properties.retries": "9"}, "elements.2.properties.retries", "less than or equal to 5"),
+        ({"elements.3.id": HOSTILE}, "elements.1.outputs.false.elementId", "There is no element"),
+        ({"elements.3.id": ""}, "elements.3.id", "at least 1 character"),
+        ({"name": "x" * 65}, None, "name: String must contain at most 64"),
+        ({"name": ""}, None, "name: String must contain at least 1"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_at_its_element_and_nothing_is_saved(
+    owner: Person, customer: Customer, changed: dict[str, str], at: str | None, said: str
+) -> None:
+    form = form_of(owner.get(NEW, example="condition").text, **{"type.0": "start"})
+    page = owner.told(NEW, **form | {"do": "save", "name": "x"} | changed)
+    assert "this is not a route yet" in page
+    assert "<script>alert" not in page
+    shown = rf'<p id="{re.escape(at)}-fault" class="hint bad">([^<]*)</p>' if at else r'<p class="note bad">([^<]*)</p>'
+    found = re.search(shown, page)
+    assert found is not None, page
+    assert said in unescape(found.group(1))
+    assert at is None or ' bad"><title>' in page, "its element is marked in the picture"
+    assert stored(customer) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", '"x"', "[3]", '[{"id": 1}]', '[{"type": "x", "id": "a"}]', "[" * 500])
+def test_json_that_is_no_route_is_explained(owner: Person, customer: Customer, text: str) -> None:
+    page = owner.told(NEW, do="save", name="x", json=text)
+    assert "this is not a route yet" in page
+    assert re.search(r'<p class="note bad">[^<]+</p>', page)
+    assert stored(customer) == []
+
+
+def test_json_names_the_element_that_is_wrong(owner: Person, customer: Customer) -> None:
+    broken = [{**each, "outputs": leads(success="nowhere")} if each["id"] == "b" else each for each in EVERYTHING]
+    many = [model(f"m{number}", "demo-1") for number in range(40)]  # too many to be shown as fields
+    page = unescape(owner.told(NEW, do="save", name="x", json=json.dumps([*broken, *many])))
+    assert "Element 6 “b”, outputs.success.elementId: There is no element with the id 'nowhere'" in page
+    assert "saved" not in owner.told(NEW, do="save", name="fine", json=json.dumps(EVERYTHING))
+    assert [route["name"] for route in stored(customer)] == ["fine"]
+
+
+def test_a_picture_is_drawn_of_what_is_no_route_too() -> None:
+    circle = [{"type": "model", "id": name, "outputs": leads(success=to)} for name, to in (("a", "b"), ("b", "a"))]
+    for elements in (circle, EVERYTHING[:1], [{"type": "end", "id": "x", "outputs": 3}], EVERYTHING):
+        assert is_plain(elements)
+        drawn = picture(elements)
+        assert len(drawn.nodes) == len(elements)
+        places = [(node.x, node.y) for node in drawn.nodes]
+        assert len(set(places)) == len(places), "no element hides another"
+        assert all(0 <= x <= drawn.width - 200 and 0 <= y <= drawn.height - 56 for x, y in places)
+    assert not is_plain([*EVERYTHING, EVERYTHING[0]])
+
+
+def test_every_example_is_a_route(owner: Person, customer: Customer) -> None:
+    for name in examples("demo/demo-1", "demo/demo-2"):
+        form = form_of(owner.get(NEW, example=name).text, **{"type.0": "start"})
+        assert "programs name it" in owner.told(NEW, **form | {"do": "save", "name": name})
