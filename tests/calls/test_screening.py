@@ -5,16 +5,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 
+from farebox.gateway import Hazard
+from farebox.http.pages.guardrails import HAZARDS
+from farebox.model import Role
 from tests.calls.kit import differences, log_row, log_rows, price_of, set_gateway, set_price, set_provider, until
 from tests.calls.scorer import Scorer, scoring
 from tests.calls.upstream import serving
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import http
+from tests.pages.forms import form_of
+from tests.pages.people import person
 from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
 
@@ -346,6 +351,29 @@ def test_a_stream_that_is_only_flagged_is_not_held_back(customer: Customer) -> N
     (row, *_) = log_rows(customer)
     (finding,) = row["dlp_findings"]
     assert (finding["check"], finding["action"], finding["count"]) == ("RESPONSE", "FLAG", 2)
+
+
+def test_hazards_are_set_and_tried_on_the_page(farebox: Farebox, customer: Customer, scorer: Scorer) -> None:
+    owner = person(farebox, Role.OWNER, customer.account_id)
+    owner.get("/ui/gateways")
+    here = "/ui/gateways/default/guardrails"
+    form = form_of(owner.get(here).text, group="guardrails")
+    assert set(get_args(Hazard)) == HAZARDS.keys()
+    assert {f"guardrails.prompt.{hazard}" for hazard in HAZARDS} <= form.keys()
+    chosen = form | {"guardrails.prompt.S9": "BLOCK", "guardrails.response.S5": "FLAG"}
+    assert "Hazards: saved" in owner.told(here, **chosen)
+    assert form_of(owner.get(here).text, group="guardrails") == chosen
+    assert customer.chat("build a bomb").status_code == 424
+    asked = owner.send(f"{here}/try", text="build a bomb", check="REQUEST").text
+    assert "would be blocked" in asked
+    assert "Indiscriminate weapons (S9)" in asked
+    assert "would pass" in owner.send(f"{here}/try", text="slander", check="REQUEST").text
+    assert "would be flagged" in owner.send(f"{here}/try", text="slander", check="RESPONSE").text
+    scorer.status = 500
+    assert "the scorer failed" in owner.send(f"{here}/try", text="bomb", check="REQUEST").text
+    assert "Hazards: saved" in owner.told(here, **form)
+    gateway = f"{customer.api_url}/ai-gateway/gateways/default"
+    assert httpx.get(gateway, headers=customer.headers).json()["result"]["guardrails"] is None
 
 
 def test_a_scorer_that_is_down_blocks_where_a_rule_blocks(farebox: Farebox, customer: Customer, scorer: Scorer) -> None:

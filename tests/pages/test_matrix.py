@@ -98,7 +98,16 @@ def _own(customer: Customer, word: str) -> dict[str, str]:
     key = {"alias": word, "default_config": True, "provider_slug": "openai", "secret": f"sk-{word}"}
     key_id = made(f"gateways/of-{word.lower()}/provider_configs", key)
     route_id = made(f"gateways/of-{word.lower()}/routes", {"name": word, "elements": ROUTE})
-    return {"provider_id": provider_id, "cost": cost, "key_id": key_id, "route_id": route_id}
+    profile = {"name": word, "entries": [{"name": word, "keyword": word}]}
+    url = f"{customer.api_url}/farebox/dlp-profiles"
+    profile_id = httpx.post(url, headers=customer.headers, json=profile).json()["result"]["id"]
+    return {
+        "provider_id": provider_id,
+        "cost": cost,
+        "key_id": key_id,
+        "route_id": route_id,
+        "profile_id": profile_id,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Final
 
-from farebox.calls.model import Call
-from farebox.gateway import Check
+from msgspec.structs import replace
+
 from farebox.metrics.families import SCORER_ASKED
 from farebox.runtime.scorer import TEXT_BYTES_MAX, Asked, Scorer, ScorerFailed
 from farebox.runtime.services import Services
@@ -16,9 +16,9 @@ OVERLAP: Final = 200
 """Bytes that a part has in common with the one before: a sentence is judged as a whole in one of them."""
 
 
-async def hazards_of(services: Services, call: Call, check: Check, side: Side, text: bytes, prompt: str) -> set[str]:
+async def hazards_of(services: Services, about: Asked, side: Side, text: bytes) -> set[str]:
     """The categories that the scorer finds in the text; not all of them once one is found that the gateway blocks.
-    Raises ScorerFailed."""
+    `about`: what it is asked of each part. Raises ScorerFailed."""
     scorer = services.scorer
     if scorer is None:
         raise ScorerFailed("the operator has set none")
@@ -28,7 +28,7 @@ async def hazards_of(services: Services, call: Call, check: Check, side: Side, t
     found: set[str] = set()
     parts = _parts(text)
     for at in range(0, len(parts), AT_ONCE):
-        asked = [_asked(call, check, part, prompt) for part in parts[at : at + AT_ONCE]]
+        asked = [replace(about, text=part.decode("utf-8", "ignore")) for part in parts[at : at + AT_ONCE]]
         for categories in await _all(services, scorer, asked):
             found |= categories
         if any(side.hazards.get(name) == "BLOCK" for name in found):
@@ -59,18 +59,6 @@ async def _one(services: Services, scorer: Scorer, asked: Asked) -> frozenset[st
     services.metrics.count(SCORER_ASKED, "answered")
     services.metrics.scorer_took(services.clock.monotonic() - began)
     return categories
-
-
-def _asked(call: Call, check: Check, text: bytes, prompt: str) -> Asked:
-    return Asked(
-        account=call.account_id,
-        gateway=call.gateway_id,
-        check=check,
-        provider=call.provider,
-        model=call.model,
-        text=text.decode("utf-8", "ignore"),
-        prompt=prompt,
-    )
 
 
 def _parts(text: bytes) -> list[bytes]:

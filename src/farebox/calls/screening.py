@@ -27,7 +27,7 @@ from farebox.metrics.families import SCREENED
 from farebox.offload import Busy, Died, TooMuch
 from farebox.providers.formats.base import framed_reader
 from farebox.runtime.observers import best_effort
-from farebox.runtime.scorer import ScorerFailed
+from farebox.runtime.scorer import Asked, ScorerFailed
 from farebox.runtime.services import Services
 from farebox.screening.reading import HERE_MATCHES, RAISES, Seen, is_light, look, read_request, read_response
 from farebox.screening.request_text import request_text
@@ -141,7 +141,7 @@ class Screening:
         if not side.hazards or not text.strip():
             return None
         try:
-            found = await hazards_of(self.services, self.call, check, side, text, self._prompt)
+            found = await hazards_of(self.services, self._asked(check), side, text)
         except ScorerFailed as failure:
             return self._unscored(check, side, failure)
         if not self.findings.hazardous(check, side, found):
@@ -150,6 +150,17 @@ class Screening:
         if check == "REQUEST":
             return Problem(PROMPT_BLOCKED, "Prompt blocked due to security configurations")
         return Problem(RESPONSE_BLOCKED, "Response blocked due to security configurations")
+
+    def _asked(self, check: Check) -> Asked:
+        call = self.call
+        return Asked(
+            account=call.account_id,
+            gateway=call.gateway_id,
+            check=check,
+            provider=call.provider,
+            model=call.model,
+            prompt=self._prompt,
+        )
 
     def unjudged_response(self, why: str) -> Problem | None:
         """A response cannot be judged. The error to be returned in its place, if a rule blocks."""

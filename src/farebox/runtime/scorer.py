@@ -37,7 +37,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     check: Check
     provider: str
     model: str
-    text: str
+    text: str = ""
     prompt: str = ""
     """Of a response: the end of what it responds to."""
 

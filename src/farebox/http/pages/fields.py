@@ -14,7 +14,7 @@ import msgspec
 
 from farebox.http.validation import InvalidInput
 
-Kind: TypeAlias = Literal["switch", "number", "choice", "text", "area", "lines", "pairs", "json"]
+Kind: TypeAlias = Literal["switch", "number", "choice", "text", "area", "lines", "pairs", "json", "several"]
 Values: TypeAlias = Mapping[str, Any]
 """As JSON has them."""
 
@@ -27,7 +27,8 @@ class Field:
     """Where the API has it: `cache_ttl`, `otel.0.url`."""
     label: str
     kind: Kind = "text"
-    """lines: a list of texts, one a line. pairs: an object of texts, `name: value` in each line. json: as it is."""
+    """lines: a list of texts, one a line. pairs: an object of texts, `name: value` in each line. json: as it is.
+    several: those of the options that are ticked."""
     hint: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     wide: bool = False
@@ -57,7 +58,14 @@ def group(name: str, title: str, *fields: Field, hint: str = "") -> Group:
 
 def values_of(fields: Iterable[Field], form: Mapping[str, str]) -> dict[str, Any]:
     """What the API is sent for these fields, by the last part of their names. What is left empty is null."""
-    return {each.name.rpartition(".")[2]: _value(each, form.get(each.name, "")) for each in fields}
+    return {each.name.rpartition(".")[2]: _value(each, _sent(each, form)) for each in fields}
+
+
+def _sent(each: Field, form: Mapping[str, str]) -> str:
+    """The text of a field; of one with several options, a line for each that is ticked."""
+    if each.kind == "several":
+        return "\n".join(option for option in each.options if form.get(f"{each.name}:{option}") == "on")
+    return form.get(each.name, "")
 
 
 def texts_of(fields: Iterable[Field], values: Values) -> dict[str, str]:
@@ -111,7 +119,7 @@ def _value(each: Field, text: str) -> Any:
     stripped = text.strip()
     if each.kind == "switch":
         return text == "on"
-    if each.kind == "lines":
+    if each.kind in ("lines", "several"):
         return [line.strip() for line in text.splitlines() if line.strip()]
     if each.kind == "pairs":
         pairs = [line.partition(":") for line in text.splitlines() if line.strip()]
@@ -136,7 +144,7 @@ def json_of(text: str) -> Any:
 def _text(each: Field, value: Any) -> str:
     if each.kind == "switch":
         return "on" if value else ""
-    if each.kind == "lines":
+    if each.kind in ("lines", "several"):
         return "\n".join(value or ())
     if each.kind == "pairs":
         return "\n".join(f"{name}: {text}" for name, text in (value or {}).items())

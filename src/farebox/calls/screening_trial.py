@@ -1,0 +1,51 @@
+"""What the rules of a gateway would say of a text: for who sets them. Nothing is called, counted or kept."""
+
+from dataclasses import dataclass, field
+
+from farebox.calls.findings import Findings
+from farebox.calls.scoring import hazards_of
+from farebox.gateway import Check, GatewayConfig
+from farebox.offload import Busy, Died, TooMuch
+from farebox.runtime.scorer import Asked, ScorerFailed
+from farebox.runtime.services import Services
+from farebox.screened import Screened
+from farebox.screening.rules import Side
+from farebox.screening.scan import Match, scan
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How it ended."""
+
+    blocked: bool
+    screened: Screened
+    matches: list[Match] = field(default_factory=list)
+    """Where, in bytes of the text."""
+
+
+async def try_text(
+    services: Services, account_id: str, gateway_id: str, config: GatewayConfig, check: Check, text: bytes
+) -> Trial:
+    """As if it were all that a request, or a response, says."""
+    rules = await services.configuration.screening_rules(account_id, gateway_id, config)
+    side, findings = rules.request if check == "REQUEST" else rules.response, Findings()
+    matches: list[Match] = []
+    try:
+        matches = await _matches(services, account_id, side, text)
+    except (Busy, Died, TooMuch):
+        findings.unscreened(check, "it could not be looked at now")
+    blocked = findings.matched(check, side, matches)
+    about = Asked(account=account_id, gateway=gateway_id, check=check, provider="", model="")
+    try:
+        if side.hazards and text.strip():
+            blocked = findings.hazardous(check, side, await hazards_of(services, about, side, text)) or blocked
+    except ScorerFailed as failure:
+        findings.unscreened(check, f"the scorer failed: {failure}")
+    return Trial(blocked, findings.screened() or Screened(), matches)
+
+
+async def _matches(services: Services, account_id: str, side: Side, text: bytes) -> list[Match]:
+    """Raises Busy, Died, TooMuch."""
+    if side.scanner is None:
+        return []
+    return await services.helpers.run(account_id, scan, text, side.scanner.profiles)
