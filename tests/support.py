@@ -184,7 +184,8 @@ def running_with(
     """`running_on`, with helpers of the test's own."""
     loaded = settings_for(data_dir, log_level="error", **settings)
     # Port 0 is not offered to operators, as their clients could not find it; tests take a free one.
-    chosen = Settings(**{**{name: getattr(loaded, name) for name in Settings.__slots__}, "port": 0})
+    values = {name: getattr(loaded, name) for name in Settings.__slots__}
+    chosen = Settings(**{**values, "port": settings.get("port", 0)})
     ready = threading.Event()
     box: dict[str, Any] = {}
 

@@ -319,6 +319,7 @@ WHAT_IF_RUNNING = ErrorKind(
 )
 BAD_SIGNATURE = ErrorKind("bad_signature", 400, 2935, "Sign with the endpoint's secret; check the clock.")
 LINK_EXPIRED = ErrorKind("link_expired", 403, 2936, "Ask for a new link.")
+SIGN_IN_FAILED = ErrorKind("sign_in_failed", 403, 2938, "Begin again, or sign in another way.")
 SPENDING_LIMIT_DEPRECATED = ErrorKind(
     "spending_limit_deprecated", 403, 2922, "Top up a fixed amount: credit that is not on the account cannot be spent."
 )

@@ -87,6 +87,14 @@ def test_only_the_sites_own_forms_sign_in(farebox: Farebox) -> None:
     assert httpx.post(f"{farebox.url}/ui/open", data={"link": link}).status_code == 403  # used up
 
 
+def test_without_e_mail_the_page_says_what_its_operator_sets(farebox: Farebox) -> None:
+    page = httpx.get(f"{farebox.url}/ui/sign-in")
+    assert "FAREBOX_SMTP_URL" in page.text
+    assert "Send me a link" not in page.text
+    asked = httpx.post(f"{farebox.url}/ui/sign-in/email", data={"email": "ada@example.com"})
+    assert (asked.status_code, "FAREBOX_SMTP_URL" in asked.text) == (403, True)
+
+
 def test_a_link_of_the_api_gives_no_more_than_its_token_has(farebox: Farebox) -> None:
     account_id = farebox.create_account()
     for permissions, role in (((Permission.BILLING_WRITE,), Role.BILLING), (tuple(Permission), Role.OWNER)):

@@ -36,6 +36,11 @@ DOMAIN_CHECKS = Budget("checks of custom domains", 60, 60)
 """Each asks a name server."""
 TESTS = Budget("manually sent messages", 20, 60)
 PROOFS = Budget("attempts to prove who is there", 20, 600)
+SIGN_INS = Budget("attempts to sign in from your address", 60, 600)
+"""For one address, as those below."""
+MAIL_REQUESTS = Budget("requests for sign-in links from your address", 20, 3600)
+MAILS = Budget("sign-in links for this e-mail address", 5, 3600)
+"""For one e-mail address, whether or not it is a member's: an inbox cannot be flooded."""
 ANONYMOUS = Budget("visits without a session", 60, 60)
 """Shared by all visitors who return from the processor's page without a session."""
 ANONYMOUS_CLIENT = Budget("visits without a session from your address", 20, 60)

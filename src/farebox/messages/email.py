@@ -1,4 +1,4 @@
-"""E-mail by SMTP: plain text, one recipient, on a thread. `smtp://` uses STARTTLS, `smtps://` TLS from the start."""
+"""E-mail by SMTP: one recipient, on a thread. `smtp://` uses STARTTLS, `smtps://` TLS from the start."""
 
 import asyncio
 import re
@@ -47,6 +47,9 @@ class Email:
     recipient: str
     subject: str
     body: str
+    """Plain text."""
+    html: str = ""
+    """The same as HTML; empty: there is none."""
     identifier: str
     """The same for each attempt, so that a mail client can recognize a repeat."""
     at: int
@@ -82,6 +85,8 @@ def composed(email: Email) -> EmailMessage:
     message["Message-ID"] = f"<{email.identifier}@{sender.domain}>"
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(email.body, cte="quoted-printable")  # not every relay accepts 8-bit content
+    if email.html:
+        message.add_alternative(email.html, subtype="html", cte="quoted-printable")
     return message
 
 

@@ -1,4 +1,4 @@
-"""How somebody gets to the pages: a single-use link, then a session.
+"""How somebody gets to the pages: a single-use link, or another proof of who they are, and then a session.
 
 Links and sessions are 32 random bytes that only the browser keeps; the database has keyed hashes of them. A session
 ends half a day after it began, or after two hours without a visit. Its secret changes whenever somebody proves who
@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 
 from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.clock import Ids
-from farebox.errors import LINK_EXPIRED, NOT_FOUND, Problem
+from farebox.errors import LINK_EXPIRED, NOT_FOUND, SIGN_IN_FAILED, Problem
 from farebox.model import Permission, Role
 from farebox.runtime.services import Services
 from farebox.storage import members
 from farebox.storage import sessions as store
 from farebox.storage.accounts import find_account, find_token
 from farebox.storage.members import INSTALLATION
-from farebox.storage.sessions import SignIn
+from farebox.storage.sessions import SignIn, Way
 from farebox.storage.sql import Connection
 from farebox.vault import Vault, same
 
@@ -63,7 +63,21 @@ class Whom:
     email: str | None = None
     role: Role | None = None
     operator: bool = False
+    way: Way = "link"
+    vouched: bool = False
+    """An owner of the account makes the link: what they say of who somebody is counts on their account alone."""
     lasts_ms: int = LINK_MS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Browser:
+    """Who signs in, as far as a request says."""
+
+    client: str = ""
+    """The address it comes from."""
+    agent: str = ""
+    before: str | None = field(default=None, repr=False)
+    """The secret of the session that it has; it ends."""
 
 
 def new_link(
@@ -79,6 +93,8 @@ def new_link(
         email=whom.email,
         role=whom.role,
         operator=whom.operator,
+        way=whom.way,
+        vouched=whom.vouched,
         created_at=at,
         confirmed_at=at,
         seen_at=at,
@@ -112,36 +128,75 @@ async def of_link(services: Services, link: str) -> SignIn:
     return found
 
 
-async def open_link(services: Services, link: str, *, client: str, agent: str, before: str | None) -> Session:
+async def open_link(services: Services, link: str, browser: Browser) -> Session:
     """Redeem a link: it becomes a session with a new secret, in one transaction, and the session that the browser had
-    `before` ends. Raises Problem (LINK_EXPIRED)."""
-    at, session_id, secret = services.clock.now_ms(), services.ids.log_id(), services.ids.secret()
-    link_hash, session_hash = services.vault.hash_token(link), services.vault.hash_token(secret)
+    before ends. Raises Problem (LINK_EXPIRED)."""
+    at, secret = services.clock.now_ms(), services.ids.secret()
+    link_hash, session_id = services.vault.hash_token(link), services.ids.log_id()
 
     def job(connection: Connection) -> Session | None:
         found = store.find(connection, link_hash, "link", at=at)
         if found is None:
             return None
-        begun = replace(
-            found,
-            session_id=session_id,
-            created_at=at,
-            confirmed_at=at,
-            seen_at=at,
-            expires_at=at + SESSION_MS,
-            client=client,
-            agent=agent[:_AGENT_MAX],
-        )
         store.remove(connection, link_hash)
-        if before:
-            store.remove(connection, services.vault.hash_token(before))
-        store.add(connection, session_hash, "session", begun)
-        return _session(connection, begun, secret)
+        begun = replace(found, session_id=session_id, created_at=at, confirmed_at=at, seen_at=at)
+        return _begin(connection, services.vault, begun, browser, secret)
 
     session = await services.database.write(job)
     if session is None:
         raise _used_up()
     return session
+
+
+async def begin(services: Services, email: str, way: Way, browser: Browser) -> Session:
+    """A session of somebody who has just proved that the e-mail address is theirs. It shows the account that they had
+    before them, else the first that they became a member of. Raises Problem (SIGN_IN_FAILED) if they are no member."""
+    at, secret, session_id = services.clock.now_ms(), services.ids.secret(), services.ids.log_id()
+    before = services.vault.hash_token(browser.before) if browser.before else None
+
+    def job(connection: Connection) -> Session | None:
+        shown = None if before is None else store.find(connection, before, "session", at=at, idle_since=at - IDLE_MS)
+        account_id = home_of(connection, email, shown.account_id if shown is not None and shown.email == email else "")
+        if account_id is None:
+            return None
+        begun = SignIn(
+            session_id=session_id,
+            account_id=account_id,
+            email=email,
+            way=way,
+            created_at=at,
+            confirmed_at=at,
+            seen_at=at,
+            expires_at=at,
+        )
+        return _begin(connection, services.vault, begun, browser, secret)
+
+    session = await services.database.write(job)
+    if session is None:
+        raise Problem(SIGN_IN_FAILED, f"{email} is no member of an account here: ask an owner of yours to add you")
+    return session
+
+
+def home_of(connection: Connection, email: str, rather: str = "") -> str | None:
+    """The account that somebody sees first: `rather` that one if it is theirs, else the first they became a member of;
+    empty for an operator who has none. None: they are nobody here. An owner may add anybody to an account, and would
+    otherwise choose where they land."""
+    found = members.memberships(connection, email)
+    own = sorted((each.created_at, each.account_id) for each in found if each.account_id != INSTALLATION)
+    if not own:
+        return INSTALLATION if found else None
+    ids = [account_id for _, account_id in own]
+    return rather if rather in ids else ids[0]
+
+
+def _begin(connection: Connection, vault: Vault, begun: SignIn, browser: Browser, secret: str) -> Session:
+    if browser.before:
+        store.remove(connection, vault.hash_token(browser.before))
+    begun = replace(
+        begun, expires_at=begun.created_at + SESSION_MS, client=browser.client, agent=browser.agent[:_AGENT_MAX]
+    )
+    store.add(connection, vault.hash_token(secret), "session", begun)
+    return _session(connection, begun, secret)
 
 
 def _used_up() -> Problem:
@@ -175,8 +230,14 @@ def _roles(connection: Connection, sign_in: SignIn) -> frozenset[Role]:
     if sign_in.email is None:
         own = sign_in.role if sign_in.account_id else None
         return frozenset(filter(None, (own, Role.OPERATOR if sign_in.operator else None)))
-    places = {INSTALLATION, sign_in.account_id}
+    places = {sign_in.account_id} if sign_in.vouched else {INSTALLATION, sign_in.account_id}
     return frozenset(filter(None, [members.role_of(connection, place, sign_in.email) for place in places]))
+
+
+def proven_email(opened: Session) -> str | None:
+    """Whose session it is, if that is known for all accounts: not of a link without an e-mail address, nor of one that
+    an owner of an account has made."""
+    return None if opened.sign_in.vouched else opened.sign_in.email
 
 
 async def end(services: Services, opened: Session) -> None:
@@ -200,7 +261,7 @@ async def end_named(services: Services, account_id: str, session_id: str) -> Non
 
 async def turn_to(services: Services, opened: Session, account_id: str) -> None:
     """Show another account of a member's in this session. Raises Problem (NOT_FOUND) if they are no member of it."""
-    email, hashed = opened.sign_in.email, services.vault.hash_token(opened.secret)
+    email, hashed = proven_email(opened), services.vault.hash_token(opened.secret)
 
     def job(connection: Connection) -> bool:
         if email is None or not account_id or members.role_of(connection, account_id, email) is None:

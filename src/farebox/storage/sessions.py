@@ -1,12 +1,14 @@
 """The store of sign-in links and sessions: keyed hashes of random secrets, never the secrets."""
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from farebox.model import Role
 from farebox.storage.sql import Connection, row, rows
 
 Kind: TypeAlias = Literal["link", "session"]
+Way: TypeAlias = Literal["link", "email", "passkey", "oidc"]
+"""How somebody signs in: a link that they were given or sent, a passkey, an OpenID provider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,9 @@ class SignIn:
     """Whose roles the members say; None: whoever was given the link, with the role below."""
     role: Role | None = None
     operator: bool = False
+    way: Way = "link"
+    vouched: bool = False
+    """Only an owner of the account says that the e-mail address is theirs: it counts on this account alone."""
     created_at: int
     confirmed_at: int
     seen_at: int
@@ -28,14 +33,17 @@ class SignIn:
     agent: str = ""
 
 
-_FIELDS = "session_id, account_id, email, role, operator, created_at, confirmed_at, seen_at, expires_at, client, agent"
+_FIELDS = (
+    "session_id, account_id, email, role, operator, way, vouched, created_at, confirmed_at, seen_at, expires_at, "
+    "client, agent"
+)
 
 
 def add(connection: Connection, secret_hash: bytes, kind: Kind, sign_in: SignIn) -> None:
     """Store a new link or session, and delete those that have expired."""
     connection.execute("DELETE FROM sessions WHERE expires_at <= ?", (sign_in.created_at,))
     connection.execute(
-        f"INSERT INTO sessions (hash, kind, {_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO sessions (hash, kind, {_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             secret_hash,
             kind,
@@ -44,6 +52,8 @@ def add(connection: Connection, secret_hash: bytes, kind: Kind, sign_in: SignIn)
             sign_in.email,
             sign_in.role,
             int(sign_in.operator),
+            sign_in.way,
+            int(sign_in.vouched),
             sign_in.created_at,
             sign_in.confirmed_at,
             sign_in.seen_at,
@@ -110,18 +120,21 @@ def remove_of(connection: Connection, account_id: str, email: str) -> None:
     connection.execute("DELETE FROM sessions WHERE account_id = ? AND email = ?", (account_id, email))
 
 
-def _sign_in(fields: tuple[object, ...]) -> SignIn:
-    session_id, account_id, email, role, operator, created_at, confirmed_at, seen_at, expires_at, client, agent = fields
+def _sign_in(fields: tuple[Any, ...]) -> SignIn:
+    session_id, account_id, email, role, operator, way, vouched, *rest = fields
+    created_at, confirmed_at, seen_at, expires_at, client, agent = rest
     return SignIn(
-        session_id=str(session_id),
-        account_id=str(account_id),
-        email=None if email is None else str(email),
-        role=None if role is None else Role(str(role)),
+        session_id=session_id,
+        account_id=account_id,
+        email=email,
+        role=None if role is None else Role(role),
         operator=bool(operator),
-        created_at=int(str(created_at)),
-        confirmed_at=int(str(confirmed_at)),
-        seen_at=int(str(seen_at)),
-        expires_at=int(str(expires_at)),
-        client=str(client),
-        agent=str(agent),
+        way=way,
+        vouched=bool(vouched),
+        created_at=created_at,
+        confirmed_at=confirmed_at,
+        seen_at=seen_at,
+        expires_at=expires_at,
+        client=client,
+        agent=agent,
     )

@@ -8,6 +8,7 @@ from farebox.http.pages.view import Movement
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card, Rule, TopUp
 from farebox.storage.calls import CallRow
+from farebox.storage.sessions import Way
 from farebox.storage.spending import Duration, Strategy
 
 TOP_UPS: dict[str, tuple[str, str]] = {
@@ -69,6 +70,8 @@ TRANSFERS: dict[str, str] = {
 }
 """Kind of transfer → its label; a kind that is not here is shown as it is."""
 
+WAYS: dict[Way, str] = {"link": "Link", "email": "E-mail", "passkey": "Passkey", "oidc": "Single sign-on"}
+"""How somebody signed in."""
 DURATIONS: dict[Duration, str] = {"daily": "day", "weekly": "week", "monthly": "month"}
 STRATEGIES: dict[Strategy, str] = {
     "fixed": "by the calendar, in UTC",

@@ -44,7 +44,7 @@ async def link(visit: Visit, form: Fields) -> Response:
     email = form.get("email", "")
     if email not in [member.email for member in await membership.of_account(visit.services, visit.account_id)]:
         raise Problem(NOT_FOUND, "There is no such member")
-    whom = Whom(account_id=visit.account_id, email=email, lasts_ms=INVITATION_MS)
+    whom = Whom(account_id=visit.account_id, email=email, vouched=True, lasts_ms=INVITATION_MS)
     made = await sessions.make_link(visit.services, whom)
     return shell(
         visit, "member_link.html", {"title": f"A link for {email}", "link": made, "email": email}, "/ui/members"

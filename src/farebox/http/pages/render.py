@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +50,32 @@ def billing(view: View) -> dict[str, Any]:
     }
 
 
-def sign_in(wanted: str) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """The ways to sign in, besides a link, as far as they are set up here."""
+
+    email: bool = False
+
+
+def sign_in(wanted: str, ways: Ways) -> bytes:
     """The ways to sign in; `wanted` is the path that one came for."""
-    return _page("sign_in.html", "Sign in", wanted=wanted)
+    return _page("sign_in.html", "Sign in", wanted=wanted, open=ways)
 
 
-def link(name: str, secret: str, found: SignIn, path: str) -> bytes:
-    """The page that says what a link opens: `name` is the account's, `secret` the link's, `path` what opens it."""
-    return _page("link.html", f"Open {name}", name=name, secret=secret, found=found, path=path)
+def mail_asked(email: str, minutes: int) -> bytes:
+    """What is said after asking for a link by e-mail: the same for everybody."""
+    return _page("mail_asked.html", "Check your inbox", email=email, minutes=minutes)
+
+
+def not_signed_in(text: str) -> bytes:
+    """The page of somebody who could not sign in."""
+    return _page("not_signed_in.html", "You are not signed in", text=text)
+
+
+def link(name: str, secret: str, found: SignIn, path: str, wanted: str) -> bytes:
+    """The page that says what a link opens: `name` is the account's, `secret` the link's, `path` what opens it,
+    `wanted` the page that one goes on to."""
+    return _page("link.html", f"Open {name}", name=name, secret=secret, found=found, path=path, wanted=wanted)
 
 
 def done(flash: Flash) -> bytes:
@@ -149,6 +168,7 @@ def _environment() -> "Environment":
         "dispute_states": labels.DISPUTES,
         "transfers": labels.TRANSFERS,
         "durations": labels.DURATIONS,
+        "ways": labels.WAYS,
         "strategies": labels.STRATEGIES,
     }
     for name in environment.list_templates():

@@ -24,6 +24,7 @@ from farebox.http.pages import (
     try_call,
     usage,
 )
+from farebox.http.pages.arriving import failed
 from farebox.http.pages.table import (
     ANYBODY,
     BUILD,
@@ -186,6 +187,8 @@ FORM_ROWS: tuple[Form, ...] = (
          act=billing_forms.end_limit, back="/billing"),
     Form(path="/ui/confirm", does="Prove who is there by an access token", roles=ANYBODY, budget=PROOFS,
          act=signing.confirm_by_token, back="/ui/confirm"),
+    Form(path="/ui/confirm/email", does="Prove who is there by a link that is sent to them", roles=ANYBODY,
+         budget=PROOFS, act=signing.confirm_by_mail, back="/ui/confirm"),
     Form(path="/ui/sessions/end", does="End a session", roles=ANYBODY, act=signing.end_session, back="/ui/sessions"),
     Form(path="/ui/account", does="Show another account of one's own", roles=ANYBODY,
          act=signing.turn_to, back="/ui/sessions"),
@@ -197,6 +200,7 @@ OPEN: tuple[Route, ...] = (
     Route(method="GET", path="/", handler=signing.root, summary="Leads browsers to the pages", result=None,
           access=Access.PUBLIC, shape=Shape.RAW, status=303, content_type="text/html"),
     page_route("/ui/sign-in", signing.sign_in, "The ways to sign in"),
+    form_route("/ui/sign-in/email", signing.ask_for_link, "Have a sign-in link sent to an e-mail address", failed),
     page_route("/ui/open", signing.link, "What a sign-in link opens"),
     form_route("/ui/open", signing.open_link, "Use a sign-in link, once"),
     page_route("/ui/signed-out", signing.signed_out, "After signing out"),

@@ -2,29 +2,19 @@
 
 from functools import partial
 
-import structlog
-
-from farebox.errors import VALIDATION_FAILED, Problem
+from farebox.calendar import MINUTE_MS
+from farebox.errors import SIGN_IN_FAILED, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages import render
+from farebox.http.pages.arriving import arrived, browser_of, require_own_form
+from farebox.http.pages.render import Ways
 from farebox.http.pages.table import OWNER, Fields, Shown
-from farebox.http.pages.visit import (
-    HOME,
-    SESSION_COOKIE,
-    Visit,
-    cookie_name,
-    html,
-    own_path,
-    see_other,
-    session_cookie,
-    session_of,
-)
+from farebox.http.pages.visit import HOME, Visit, html, own_path, see_other, session_cookie, session_of
+from farebox.http.quotas import MAIL_REQUESTS, MAILS, anonymous_client, spend
 from farebox.http.request import Request
 from farebox.http.router import no_route
-from farebox.people import membership, sessions
+from farebox.people import mail_links, membership, sessions
 from farebox.storage.accounts import find_account
-
-log = structlog.get_logger("farebox.http")
 
 
 async def root(request: Request, _: None) -> Response:
@@ -37,9 +27,13 @@ async def root(request: Request, _: None) -> Response:
 async def sign_in(request: Request, _: None) -> Response:
     """The ways to sign in; who is signed in already goes on."""
     await render.ready()
-    wanted = own_path(_parameter(request, "next"))
-    session = await session_of(request)
-    return see_other(wanted) if session is not None else html(render.sign_in(wanted))
+    wanted = own_path(parameter(request, "next"))
+    if await session_of(request) is not None:
+        return see_other(wanted)
+    return html(render.sign_in(wanted, Ways(email=mail_links.available(request.services))))
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
 
 
 async def link(request: Request, _: None) -> Response:
@@ -47,26 +41,25 @@ async def link(request: Request, _: None) -> Response:
 
     For a used link, show how to get another.
     """
-    return await _link(request, sessions.OPEN_PATH)
+    return await _link(request, sessions.OPEN_PATH, HOME)
 
 
 async def billing_link(request: Request, _: None) -> Response:
     """As `link`, for the billing page."""
-    return await _link(request, sessions.BILLING_PATH)
+    return await _link(request, sessions.BILLING_PATH, "/billing")
 
 
-async def _link(request: Request, path: str) -> Response:
+async def _link(request: Request, path: str, landing: str) -> Response:
     await render.ready()
-    secret = _parameter(request, "link")
+    secret = parameter(request, "link")
     found = await sessions.of_link(request.services, secret)
     account = await request.services.database.get(partial(find_account, account_id=found.account_id))
-    return html(render.link("" if account is None else account.name, secret, found, path))
+    wanted = own_path(parameter(request, "next") or landing)
+    return html(render.link("" if account is None else account.name, secret, found, path, wanted))
 
 
 async def open_link(request: Request, _: None) -> Response:
-    """Redeem a link for a session. Forms of other sites are rejected: they could sign somebody in to someone else's
-    account.
-    """
+    """Redeem a link for a session."""
     return await _open(request, HOME)
 
 
@@ -77,18 +70,27 @@ async def open_billing_link(request: Request, _: None) -> Response:
 
 async def _open(request: Request, landing: str) -> Response:
     await render.ready()
-    if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
-        raise Problem(VALIDATION_FAILED, "The form was not sent from this page: open the link itself")
-    session = await sessions.open_link(
-        request.services,
-        request.form().get("link", ""),
-        client=request.client,
-        agent=request.headers.get("user-agent") or "",
-        before=request.cookie(cookie_name(request, SESSION_COOKIE)),
-    )
-    roles = sorted(session.roles)
-    log.info("signed in", account=session.account_id, roles=roles, email=session.sign_in.email, client=request.client)
-    return see_other(landing, session_cookie(request, session))
+    require_own_form(request)
+    form = request.form()
+    session = await sessions.open_link(request.services, form.get("link", ""), browser_of(request))
+    return arrived(request, session, own_path(form.get("next") or landing))
+
+
+async def ask_for_link(request: Request, _: None) -> Response:
+    """Have a link sent to an e-mail address. The answer is the same whether or not it is a member's."""
+    await render.ready()
+    require_own_form(request)
+    if not mail_links.available(request.services):
+        raise Problem(SIGN_IN_FAILED, "This server sends no e-mail: its operator sets FAREBOX_SMTP_URL")
+    form = request.form()
+    email = membership.email_of(form.get("email", ""))
+    spend(request.services, MAIL_REQUESTS, anonymous_client(request.client))
+    spend(request.services, MAILS, email)
+    mail_links.ask(request.services, email, own_path(form.get("next", "")))
+    return html(render.mail_asked(email, mail_links.MAIL_LINK_MS // MINUTE_MS))
+
+
+# --- signing out ------------------------------------------------------------------------------------------------------
 
 
 async def signed_out(request: Request, _: None) -> Response:
@@ -106,10 +108,21 @@ async def sign_out(visit: Visit, form: Fields) -> Response:
 
 async def confirm(visit: Visit) -> Shown | Response:
     """The ways to prove who is there before money or keys are touched."""
-    wanted = own_path(_parameter(visit.request, "next"))
+    wanted = own_path(parameter(visit.request, "next"))
     if sessions.confirmed(visit.services, visit.session):
         return see_other(wanted)
-    return {"next": wanted}
+    mail_to = visit.session.sign_in.email if mail_links.available(visit.services) else None
+    return {"next": wanted, "mail_to": mail_to}
+
+
+async def confirm_by_mail(visit: Visit, form: Fields) -> str:
+    """Prove it by a new link, sent to the e-mail address that the session has."""
+    email = visit.session.sign_in.email
+    if email is None or not mail_links.available(visit.services):
+        raise Problem(VALIDATION_FAILED, "No link can be sent: this session has no e-mail address, or the server none")
+    spend(visit.services, MAILS, email)
+    mail_links.ask(visit.services, email, own_path(form.get("next", "")))
+    return f"A link is on its way to {email}: open it in this browser."
 
 
 async def confirm_by_token(visit: Visit, form: Fields) -> Response:
@@ -129,7 +142,8 @@ async def session_list(visit: Visit) -> Shown:
     found = await sessions.list_open(visit.services, visit.account_id)
     if not visit.may(OWNER):
         found = [each for each in found if each.email == own.email and (own.email or each == own)]
-    accounts = [] if own.email is None else await membership.accounts_of(visit.services, own.email)
+    email = sessions.proven_email(visit.session)
+    accounts = [] if email is None else await membership.accounts_of(visit.services, email)
     return {
         "own": own,
         "sessions": found,
@@ -154,5 +168,6 @@ async def turn_to(visit: Visit, form: Fields) -> Response:
     return see_other(own_path(form.get("next", "")))
 
 
-def _parameter(request: Request, name: str) -> str:
+def parameter(request: Request, name: str) -> str:
+    """Of the query; empty if it is not there."""
     return dict(request.query_pairs()).get(name, "")

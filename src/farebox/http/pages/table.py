@@ -173,7 +173,13 @@ def stale() -> Problem:
 # --- routes -----------------------------------------------------------------------------------------------------------
 
 
-def page_route(path: str, handler: Handler, summary: str, content_type: str = "text/html") -> Route:
+def page_route(
+    path: str,
+    handler: Handler,
+    summary: str,
+    content_type: str = "text/html",
+    on_problem: Callable[[Problem], Response] = problem_page,
+) -> Route:
     """A route for browsers, whose errors are pages too; it is not part of the API's document."""
     return Route(
         method="GET",
@@ -184,11 +190,13 @@ def page_route(path: str, handler: Handler, summary: str, content_type: str = "t
         access=Access.PUBLIC,
         shape=Shape.RAW,
         content_type=content_type,
-        on_problem=problem_page,
+        on_problem=on_problem,
     )
 
 
-def form_route(path: str, handler: Handler, summary: str) -> Route:
+def form_route(
+    path: str, handler: Handler, summary: str, on_problem: Callable[[Problem], Response] = problem_page
+) -> Route:
     return Route(
         method="POST",
         path=path,
@@ -200,7 +208,7 @@ def form_route(path: str, handler: Handler, summary: str) -> Route:
         shape=Shape.RAW,
         content_type="text/html",
         raw_limit=FORM_BYTES,
-        on_problem=problem_page,
+        on_problem=on_problem,
     )
 
 

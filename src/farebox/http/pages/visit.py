@@ -14,6 +14,7 @@ from farebox.http.refusals import Pages
 from farebox.http.request import Request
 from farebox.model import Role
 from farebox.people import sessions
+from farebox.people.attempts import ATTEMPT_MS
 from farebox.people.sessions import SESSION_MS, Session
 from farebox.runtime.services import Services
 from farebox.standing import path_of
@@ -21,6 +22,7 @@ from farebox.standing import path_of
 HOME = "/ui/overview"
 SESSION_COOKIE = "farebox_sid"
 NOTE_COOKIE = "farebox_note"
+ATTEMPT_COOKIE = "farebox_attempt"
 _NOTE_SECONDS = 120
 _NOTE_MAX = 600
 
@@ -154,6 +156,11 @@ def session_cookie(request: Request, session: Session | None) -> tuple[str, str]
         return _cookie(request, SESSION_COOKIE, "", 0)
     left = session.sign_in.expires_at - request.services.clock.now_ms()
     return _cookie(request, SESSION_COOKIE, session.secret, max(1, min(left, SESSION_MS) // 1000))
+
+
+def attempt_cookie(request: Request, secret: str) -> tuple[str, str]:
+    """The header that has the browser keep the secret of what it has begun."""
+    return _cookie(request, ATTEMPT_COOKIE, secret, ATTEMPT_MS // 1000)
 
 
 def note_cookie(visit: Visit, note: Flash) -> tuple[str, str]:

@@ -69,6 +69,8 @@ CREATE TABLE sessions (                   -- links that sign somebody in, and br
     email        TEXT,                    -- whose role `members` says; null: whoever was given the link
     role         TEXT,                    -- the role on the account, where there is no e-mail address; null: none
     operator     INTEGER NOT NULL,        -- 1: may open the operator's pages, where there is no e-mail address
+    way          TEXT NOT NULL,           -- how one signs in: link, email, passkey, oidc
+    vouched      INTEGER NOT NULL,        -- 1: only an owner of the account says whose address it is; good for it alone
     created_at   BIGINT NOT NULL,
     confirmed_at BIGINT NOT NULL,         -- when it was last proved who is there
     seen_at      BIGINT NOT NULL,         -- when a page was last opened, to the minute
@@ -78,6 +80,25 @@ CREATE TABLE sessions (                   -- links that sign somebody in, and br
 );
 CREATE INDEX sessions_of_account ON sessions (account_id);  -- to list them
 CREATE INDEX sessions_expiring ON sessions (expires_at);  -- those that are over are removed
+
+CREATE TABLE passkeys (                   -- public keys by which people sign in
+    credential_id BYTEA PRIMARY KEY,      -- what the authenticator calls it
+    passkey_id   TEXT NOT NULL UNIQUE,    -- what lists call it; no secret
+    email        TEXT NOT NULL,           -- whose it is
+    name         TEXT NOT NULL,           -- as they call it
+    public_key   BYTEA NOT NULL,          -- COSE
+    sign_count   BIGINT NOT NULL,         -- a number, larger each time; 0 where the authenticator does not count
+    created_at   BIGINT NOT NULL,
+    used_at      BIGINT                   -- null: never
+);
+CREATE INDEX passkeys_of_person ON passkeys (email);  -- to list them
+
+CREATE TABLE sign_in_attempts (           -- what a browser has begun and is to end, once: a passkey's challenge, an OIDC login
+    hash         BYTEA PRIMARY KEY,       -- keyed hash of the secret in the browser's cookie
+    content      BYTEA NOT NULL,          -- sealed JSON
+    expires_at   BIGINT NOT NULL
+);
+CREATE INDEX sign_in_attempts_expiring ON sign_in_attempts (expires_at);  -- those that are over are removed
 
 -- The operator's configuration. Every write increments config_version. -----------------------------------------------
 

@@ -198,6 +198,8 @@ CREATE TABLE sessions (
     email        TEXT,
     role         TEXT,
     operator     INTEGER NOT NULL,
+    way          TEXT NOT NULL,
+    vouched      INTEGER NOT NULL,
     created_at   BIGINT NOT NULL,
     confirmed_at BIGINT NOT NULL,
     seen_at      BIGINT NOT NULL,
@@ -207,9 +209,27 @@ CREATE TABLE sessions (
 );
 CREATE INDEX sessions_of_account ON sessions (account_id);
 CREATE INDEX sessions_expiring ON sessions (expires_at);
-INSERT INTO sessions (hash, kind, session_id, account_id, role, operator, created_at, confirmed_at, seen_at, expires_at,
-                      client, agent)
-    SELECT hash, kind, 'link ' || row_number() OVER (ORDER BY hash), account_id, 'owner', 0, created_at,
+INSERT INTO sessions (hash, kind, session_id, account_id, role, operator, way, vouched, created_at, confirmed_at, seen_at,
+                      expires_at, client, agent)
+    SELECT hash, kind, 'link ' || row_number() OVER (ORDER BY hash), account_id, 'owner', 0, 'link', 0, created_at,
            created_at, created_at, expires_at, '', ''
     FROM owner_sessions WHERE kind = 'link';
 DROP TABLE owner_sessions;
+
+CREATE TABLE passkeys (
+    credential_id BYTEA PRIMARY KEY,
+    passkey_id   TEXT NOT NULL UNIQUE,
+    email        TEXT NOT NULL,
+    name         TEXT NOT NULL,
+    public_key   BYTEA NOT NULL,
+    sign_count   BIGINT NOT NULL,
+    created_at   BIGINT NOT NULL,
+    used_at      BIGINT
+);
+CREATE INDEX passkeys_of_person ON passkeys (email);
+CREATE TABLE sign_in_attempts (
+    hash         BYTEA PRIMARY KEY,
+    content      BYTEA NOT NULL,
+    expires_at   BIGINT NOT NULL
+);
+CREATE INDEX sign_in_attempts_expiring ON sign_in_attempts (expires_at);

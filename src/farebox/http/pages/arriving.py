@@ -1,0 +1,74 @@
+"""What the ways to sign in share: forms that only our own pages send, the secret of a browser, the session at last."""
+
+from typing import TypeVar
+
+import msgspec
+import structlog
+
+from farebox.errors import VALIDATION_FAILED, Problem
+from farebox.http.envelope import Response
+from farebox.http.pages import render
+from farebox.http.pages.visit import (
+    ATTEMPT_COOKIE,
+    SESSION_COOKIE,
+    attempt_cookie,
+    cookie_name,
+    html,
+    see_other,
+    session_cookie,
+)
+from farebox.http.quotas import SIGN_INS, anonymous_client, spend
+from farebox.http.request import Request
+from farebox.people import attempts
+from farebox.people.sessions import Browser, Session
+
+T = TypeVar("T", bound=msgspec.Struct)
+log = structlog.get_logger("farebox.http")
+
+
+def require_own_form(request: Request) -> None:
+    """Forms of other sites are rejected: they could sign somebody in to someone else's account. Who is not signed in
+    has no CSRF token yet; browsers say where a form was. Raises Problem (VALIDATION_FAILED)."""
+    if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        raise Problem(VALIDATION_FAILED, "The form was not sent from this page: open the page itself")
+
+
+def browser_of(request: Request) -> Browser:
+    return Browser(
+        client=request.client,
+        agent=request.headers.get("user-agent") or "",
+        before=request.cookie(cookie_name(request, SESSION_COOKIE)),
+    )
+
+
+def arrived(request: Request, session: Session, landing: str) -> Response:
+    """On to the page that they came for, with the cookie of their session."""
+    sign_in, roles = session.sign_in, sorted(session.roles)
+    log.info(
+        "signed in",
+        account=sign_in.account_id,
+        way=sign_in.way,
+        roles=roles,
+        email=sign_in.email,
+        client=request.client,
+    )
+    return see_other(landing, session_cookie(request, session))
+
+
+async def begun(request: Request, content: msgspec.Struct) -> tuple[str, str]:
+    """The header with the cookie of an attempt to sign in. Raises Problem (RATE_LIMITED) for an address that begins
+    too many."""
+    spend(request.services, SIGN_INS, anonymous_client(request.client))
+    return attempt_cookie(request, await attempts.begin(request.services, content))
+
+
+async def taken(request: Request, kind: type[T]) -> T | None:
+    """What this browser has begun."""
+    return await attempts.take(request.services, request.cookie(cookie_name(request, ATTEMPT_COOKIE)), kind)
+
+
+def failed(problem: Problem) -> Response:
+    """The page of somebody who could not sign in, with the way back to where one tries again."""
+    retry = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
+    page = render.not_signed_in(f"{problem.message.rstrip('.')}.")
+    return html(page, *retry, status=problem.kind.status)

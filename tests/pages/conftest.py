@@ -1,0 +1,72 @@
+"""A server with every way to sign in, for the tests of those."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass
+from email.message import EmailMessage
+from typing import Any, TypeVar
+
+import pytest
+
+from tests.messages.test_email import Mailbox, mailbox
+from tests.support import Farebox, free_port, running_farebox
+from tests.waiting import pauses
+
+T = TypeVar("T")
+
+
+@dataclass
+class House:
+    """The server, and the inbox of all its members."""
+
+    farebox: Farebox
+    box: Mailbox
+
+    def letter(self, recipient: str, number: int = 1) -> EmailMessage:
+        """The newest of so many letters to somebody; waits for it."""
+        for pause in pauses(f"letter {number} to {recipient}"):
+            found = [each for each in self.box.letters if each["To"] == recipient]
+            if len(found) >= number:
+                return found[number - 1]
+            time.sleep(pause)
+        raise AssertionError
+
+
+@contextlib.contextmanager
+def _looping() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop on a thread of its own, for what the server talks to."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="outside-world")
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def house(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """With a public URL at which browsers allow passkeys without TLS."""
+    with _looping() as loop, contextlib.ExitStack() as stack:
+        outside = contextlib.AsyncExitStack()
+
+        def run(work: Coroutine[Any, Any, T]) -> T:
+            return asyncio.run_coroutine_threadsafe(work, loop).result(30)
+
+        box = run(outside.enter_async_context(mailbox()))
+        stack.callback(lambda: run(outside.aclose()))
+        port = free_port()
+        served = stack.enter_context(
+            running_farebox(
+                tmp_path_factory.mktemp("house"),
+                port=port,
+                public_url=f"http://localhost:{port}",
+                smtp_url=f"smtp://127.0.0.1:{box.port}",
+                smtp_from="Farebox <sign-in@farebox.example>",
+                seller_name="Acme & Sons",
+            )
+        )
+        yield House(served, box)

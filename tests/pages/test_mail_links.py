@@ -1,0 +1,240 @@
+"""Signing in by a link that is sent: what the message says, what who asks learns, and what others might do with it."""
+
+import re
+from email.message import EmailMessage
+
+import httpx
+import pytest
+
+from farebox.http.quotas import MAIL_REQUESTS, MAILS
+from farebox.model import Role
+from farebox.people import mail_links, membership, sessions
+from farebox.people.sessions import Whom
+from tests.pages.conftest import House
+from tests.pages.people import Person
+from tests.support import Farebox
+
+
+@pytest.fixture
+def farebox(house: House) -> Farebox:
+    return house.farebox
+
+
+@pytest.fixture(autouse=True)
+def _fresh_quotas(farebox: Farebox) -> None:
+    """All tests come from one address."""
+    farebox.services.rates._windows.clear()
+
+
+_NAMES = iter(f"ada{number}@example.com" for number in range(1000))
+
+
+def _member(farebox: Farebox, role: Role = Role.OWNER, *accounts: str) -> str:
+    """A new member of these accounts, or of a new one."""
+    email = next(_NAMES)
+    for account_id in accounts or [farebox.create_account("Acme")]:
+        farebox.run(membership.add(farebox.services, account_id, email, role))
+    return email
+
+
+def _ask(farebox: Farebox, email: str, **fields: str) -> httpx.Response:
+    return httpx.post(f"{farebox.url}/ui/sign-in/email", data={"email": email, **fields})
+
+
+def _idle(farebox: Farebox, email: str) -> None:
+    """Nothing is being sent to them any more."""
+
+    async def ended() -> None:
+        task = farebox.services.tasks._running.get(("sign-in mail", email))
+        if task is not None:
+            await task
+
+    farebox.run(ended())
+
+
+def _link(letter: EmailMessage) -> str:
+    body = letter.get_body(("plain",))
+    assert body is not None
+    [link] = re.findall(r"^http\S+", body.get_content(), re.MULTILINE)
+    return str(link)
+
+
+def test_the_link_of_the_message_signs_in_once(house: House, farebox: Farebox) -> None:
+    email = _member(farebox, Role.BILLING)
+    page = httpx.get(f"{farebox.url}/ui/sign-in?next=%2Fbilling%2Fbuy%3Famount%3D50")
+    assert 'name="next" value="/billing/buy?amount=50"' in page.text
+    asked = _ask(farebox, f" {email.upper()} ", next="/billing/buy?amount=50")
+    assert (asked.status_code, email in asked.text) == (200, True)
+    link = _link(house.letter(email))
+    assert link.startswith(f"{farebox.url}/ui/open?link=")
+    with httpx.Client() as browser:
+        for _ in range(2):  # programs that look at links in messages use nothing up
+            shown = browser.get(link)
+            assert (shown.status_code, email in shown.text) == (200, True)
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', shown.text))
+        opened = browser.post(f"{farebox.url}/ui/open", data=fields)
+        assert (opened.status_code, opened.headers["location"]) == (303, "/billing/buy?amount=50")
+        session = farebox.run(sessions.session(farebox.services, browser.cookies["farebox_sid"]))
+        assert session is not None
+        assert (session.sign_in.email, session.sign_in.way) == (email, "email")
+        assert session.roles == {Role.BILLING}
+        assert "E-mail" in browser.get(f"{farebox.url}/ui/sessions").text
+    assert httpx.post(f"{farebox.url}/ui/open", data=fields).status_code == 403
+
+
+def test_the_message_is_plain_text_and_html(house: House, farebox: Farebox) -> None:
+    email = _member(farebox)
+    _ask(farebox, email)
+    letter = house.letter(email)
+    assert [part.get_content_type() for part in letter.iter_parts()] == ["text/plain", "text/html"]
+    assert (letter["From"], letter["To"]) == ("Farebox <sign-in@farebox.example>", email)
+    assert letter["Auto-Submitted"] == "auto-generated"
+    texts = {part.get_content_type(): part.get_content() for part in letter.iter_parts()}
+    link = _link(letter)
+    assert f'href="{link.replace("&", "&amp;")}"' in texts["text/html"]
+    assert "Acme &amp; Sons" in texts["text/html"]
+    assert "Acme & Sons" in texts["text/plain"]
+    assert "15 minutes" in texts["text/plain"]
+
+
+def test_who_asks_does_not_learn_who_is_a_member(house: House, farebox: Farebox) -> None:
+    known, unknown = _member(farebox), next(_NAMES)
+    told = [_ask(farebox, email) for email in (known, unknown)]
+    assert [each.status_code for each in told] == [200, 200]
+    assert told[0].text.replace(known, "") == told[1].text.replace(unknown, "")
+    names = [sorted(each.headers.keys()) for each in told]
+    assert names[0] == names[1]
+    house.letter(known)
+    _idle(farebox, unknown)
+    assert unknown not in [letter["To"] for letter in house.box.letters]
+
+
+def test_nonsense_is_no_address(farebox: Farebox) -> None:
+    for email in ("", "ada", "ada@", "a@b\r\nBcc: c@d", "<a@b>", "a" * 300 + "@example.com"):
+        told = _ask(farebox, email)
+        assert (told.status_code, "Write an e-mail address" in told.text) == (400, True), email
+
+
+def test_an_inbox_cannot_be_flooded(farebox: Farebox) -> None:
+    for email in (_member(farebox), next(_NAMES)):  # whether or not it is a member's
+        told = [_ask(farebox, email).status_code for _ in range(MAILS.limit + 1)]
+        assert told == [200] * MAILS.limit + [429]
+
+
+def test_one_client_cannot_try_many_addresses(farebox: Farebox) -> None:
+    told = [_ask(farebox, next(_NAMES)) for _ in range(MAIL_REQUESTS.limit + 1)]
+    assert [each.status_code for each in told] == [200] * MAIL_REQUESTS.limit + [429]
+    assert int(told[-1].headers["retry-after"]) > 0
+
+
+def test_other_sites_cannot_ask(farebox: Farebox) -> None:
+    for site in ("cross-site", "same-site"):
+        told = httpx.post(
+            f"{farebox.url}/ui/sign-in/email", data={"email": next(_NAMES)}, headers={"sec-fetch-site": site}
+        )
+        assert told.status_code == 400
+
+
+def test_a_link_that_is_too_old_is_none(house: House, farebox: Farebox) -> None:
+    email = _member(farebox)
+    _ask(farebox, email)
+    link = _link(house.letter(email))
+    assert httpx.get(link).status_code == 200
+
+    def age(connection: object) -> None:
+        connection.execute(  # type: ignore[attr-defined]
+            "UPDATE sessions SET expires_at = expires_at - ? WHERE email = ?", (mail_links.MAIL_LINK_MS, email)
+        )
+
+    farebox.run(farebox.services.database.write(age))
+    assert httpx.get(link).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["https://evil.example/", "//evil.example", "/ui//evil.example", "/\\evil.example"])
+def test_a_link_leads_to_pages_of_ours_only(house: House, farebox: Farebox, path: str) -> None:
+    email = _member(farebox)
+    _ask(farebox, email, next=path)
+    link = _link(house.letter(email))
+    assert link.endswith("&next=%2Fui%2Foverview")
+    secret = httpx.URL(link).params["link"]
+    opened = httpx.post(f"{farebox.url}/ui/open", data={"link": secret, "next": path})
+    assert opened.headers["location"] == "/ui/overview"
+
+
+def _before(farebox: Farebox, email: str) -> None:
+    """They became a member a while ago."""
+    farebox.run(
+        farebox.services.database.write(
+            lambda connection: connection.execute("UPDATE members SET created_at = 1 WHERE email = ?", (email,))
+        )
+    )
+
+
+def test_where_somebody_lands_is_not_chosen_by_others(house: House, farebox: Farebox) -> None:
+    """An owner may add anybody to an account: who comes later does not take their first page."""
+    home = farebox.create_account("Home", "ffff" + "0" * 28)
+    email = _member(farebox, Role.OWNER, home)
+    _before(farebox, email)
+    evil = farebox.create_account("Evil", "0000" + "1" * 28)
+    farebox.run(membership.add(farebox.services, evil, email, Role.VIEWER))
+    found = farebox.run(farebox.services.database.get(lambda connection: sessions.home_of(connection, email)))
+    assert found == home
+
+
+def test_an_operator_without_an_account_signs_in(house: House, farebox: Farebox) -> None:
+    email = next(_NAMES)
+    farebox.run(membership.add(farebox.services, "", email, Role.OPERATOR))
+    _ask(farebox, email)
+    secret = httpx.URL(_link(house.letter(email))).params["link"]
+    with httpx.Client(base_url=farebox.url) as browser:
+        browser.post("/ui/open", data={"link": secret})
+        assert browser.get("/ui/accounts").status_code == 200
+
+
+def test_a_new_link_by_e_mail_proves_who_is_there(house: House, farebox: Farebox) -> None:
+    email = _member(farebox)
+    account_id = farebox.run(membership.accounts_of(farebox.services, email))[0]
+    who = Person(farebox, Whom(account_id=account_id, email=email))
+    farebox.run(
+        farebox.services.database.write(
+            lambda connection: connection.execute("UPDATE sessions SET confirmed_at = confirmed_at - 3600000")
+        )
+    )
+    assert who.send("/ui/members", email="eve@example.com", role="viewer").headers["location"] == (
+        "/ui/confirm?next=/ui/members"
+    )
+    assert email in who.get("/ui/confirm", next="/ui/members").text
+    assert f"on its way to {email}" in who.told("/ui/confirm/email", next="/ui/members")
+    before = who.secret
+    secret = httpx.URL(_link(house.letter(email))).params["link"]
+    opened = who.http.post("/ui/open", data={"link": secret, "next": "/ui/members"})
+    assert opened.headers["location"] == "/ui/members"
+    assert who.secret != before
+    assert farebox.run(sessions.session(farebox.services, before)) is None
+    assert who.send("/ui/members", email="eve@example.com", role="viewer").headers["location"] == "/ui/members"
+
+
+# --- whose word it is -------------------------------------------------------------------------------------------------
+
+
+def test_an_owners_word_counts_on_their_account_alone(farebox: Farebox) -> None:
+    """An owner adds somebody to the account and opens their link: that is not them anywhere else."""
+    home = farebox.create_account("Home")
+    email = _member(farebox, Role.OWNER, home)
+    farebox.run(membership.add(farebox.services, "", email, Role.OPERATOR))
+    evil = farebox.create_account("Evil")
+    mallory = Person(farebox, Whom(account_id=evil, role=Role.OWNER))
+    assert "is viewer now" in mallory.told("/ui/members", email=email, role="viewer")
+    page = mallory.send("/ui/members/link", email=email).text
+    found = re.search(r"/ui/open\?link=([\w-]+)", page)
+    assert found is not None
+    with httpx.Client(base_url=farebox.url) as browser:
+        browser.post("/ui/open", data={"link": found[1]})
+        session = farebox.run(sessions.session(farebox.services, browser.cookies["farebox_sid"]))
+        assert session is not None
+        assert session.roles == {Role.VIEWER}
+        assert browser.get("/ui/accounts").status_code == 403
+        assert home not in browser.get("/ui/sessions").text
+        csrf = sessions.seal(farebox.services, session, "form")
+        browser.post("/ui/account", data={"csrf": csrf, "account": home})
+        assert "Home" not in browser.get("/ui/overview").text
