@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -17,6 +17,9 @@ from tests.memory import memory_folder
 from tests.postgres.server import PostgresServer
 from tests.support import Customer, Farebox, quiet_logs, running_farebox
 from tests.warm_helpers import end_warm_helpers
+
+if TYPE_CHECKING:
+    from tests.pages.house import House
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -127,6 +130,15 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
     """One server for all tests that do not need settings of their own; each makes its own account."""
     with running_farebox(tmp_path_factory.mktemp("farebox")) as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def house(engine: str, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[House]":
+    """The server with every way to sign in."""
+    from tests.pages.house import open_house  # only where it is needed
+
+    with open_house(tmp_path_factory.mktemp("house")) as opened:
+        yield opened
 
 
 @pytest.fixture

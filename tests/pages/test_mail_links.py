@@ -10,7 +10,7 @@ from farebox.http.quotas import MAIL_REQUESTS, MAILS
 from farebox.model import Role
 from farebox.people import mail_links, membership, sessions
 from farebox.people.sessions import Whom
-from tests.pages.conftest import House
+from tests.pages.house import House
 from tests.pages.people import Person
 from tests.support import Farebox
 

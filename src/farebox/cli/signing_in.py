@@ -188,11 +188,10 @@ def remove_member(
     Examples:
       farebox member remove ada@example.com --account acme
     """
-    from farebox.storage import members, sessions
+    from farebox.people import membership
 
     place, known = _place(account_id, operator=operator), email.strip().lower()
     with session_of(context).writing() as connection:
-        if not members.remove_member(connection, place, known):
+        if not membership.drop(connection, place, known):
             raise Stopped(f"{email} is no member there")
-        sessions.remove_of(connection, place, known)
     show({"account_id": place or None, "email": known}, as_json=as_json, text=f"Removed {known}.")

@@ -6,7 +6,7 @@ from functools import partial
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.model import Role
 from farebox.runtime.services import Services
-from farebox.storage import members, sessions
+from farebox.storage import members, passkeys, sessions
 from farebox.storage.members import INSTALLATION, Member
 from farebox.storage.sql import Connection
 
@@ -43,14 +43,19 @@ async def add(services: Services, account_id: str, email: str, role: Role) -> Me
 
 
 async def remove(services: Services, account_id: str, email: str) -> None:
-    """Remove a member, and end their sessions on the account. Raises Problem (NOT_FOUND)."""
-
-    def job(connection: Connection) -> bool:
-        sessions.remove_of(connection, account_id, email)
-        return members.remove_member(connection, account_id, email)
-
-    if not await services.database.write(job):
+    """As `drop`, in a transaction of its own. Raises Problem (NOT_FOUND)."""
+    if not await services.database.write(lambda connection: drop(connection, account_id, email)):
         raise Problem(NOT_FOUND, f"{email} is no member of the account")
+
+
+def drop(connection: Connection, account_id: str, email: str) -> bool:
+    """Remove a member, and end their sessions on the account; the passkeys of who is no member of anything any more are
+    removed, too: the address may be somebody else's one day. Whether they were a member."""
+    found = members.remove_member(connection, account_id, email)
+    sessions.remove_of(connection, account_id, email)
+    if found and not members.memberships(connection, email):
+        passkeys.remove_all(connection, email)
+    return found
 
 
 async def of_account(services: Services, account_id: str) -> list[Member]:

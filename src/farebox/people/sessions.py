@@ -281,6 +281,14 @@ def confirmed(services: Services, opened: Session) -> bool:
     return services.clock.now_ms() - opened.sign_in.confirmed_at < CONFIRMED_MS
 
 
+async def confirm(services: Services, opened: Session) -> Session | None:
+    """Note that it was proved who is there. The session with its new secret; None if it has ended."""
+    at, secret = services.clock.now_ms(), services.ids.secret()
+    old, new = (services.vault.hash_token(text) for text in (opened.secret, secret))
+    renewed = await services.database.write(lambda connection: store.renew(connection, old, new, at))
+    return replace(opened, secret=secret) if renewed else None
+
+
 async def confirm_by_token(services: Services, opened: Session, token: str) -> Session | None:
     """Prove who is there by an access token of the account that may do everything. The session with its new secret, or
     None if the token proves nothing."""

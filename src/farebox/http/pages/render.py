@@ -55,6 +55,7 @@ class Ways:
     """The ways to sign in, besides a link, as far as they are set up here."""
 
     email: bool = False
+    passkey: bool = False
 
 
 def sign_in(wanted: str, ways: Ways) -> bytes:

@@ -13,8 +13,9 @@ from farebox.http.pages.visit import HOME, Visit, html, own_path, see_other, ses
 from farebox.http.quotas import MAIL_REQUESTS, MAILS, anonymous_client, spend
 from farebox.http.request import Request
 from farebox.http.router import no_route
-from farebox.people import mail_links, membership, sessions
+from farebox.people import mail_links, membership, passkeys, sessions
 from farebox.storage.accounts import find_account
+from farebox.storage.passkeys import Passkey
 
 
 async def root(request: Request, _: None) -> Response:
@@ -30,7 +31,9 @@ async def sign_in(request: Request, _: None) -> Response:
     wanted = own_path(parameter(request, "next"))
     if await session_of(request) is not None:
         return see_other(wanted)
-    return html(render.sign_in(wanted, Ways(email=mail_links.available(request.services))))
+    services = request.services
+    ways = Ways(email=mail_links.available(services), passkey=passkeys.place_of(services.base_url) is not None)
+    return html(render.sign_in(wanted, ways))
 
 
 # --- links ------------------------------------------------------------------------------------------------------------
@@ -112,7 +115,7 @@ async def confirm(visit: Visit) -> Shown | Response:
     if sessions.confirmed(visit.services, visit.session):
         return see_other(wanted)
     mail_to = visit.session.sign_in.email if mail_links.available(visit.services) else None
-    return {"next": wanted, "mail_to": mail_to}
+    return {"next": wanted, "mail_to": mail_to, "passkeys": await _passkeys(visit)}
 
 
 async def confirm_by_mail(visit: Visit, form: Fields) -> str:
@@ -148,8 +151,17 @@ async def session_list(visit: Visit) -> Shown:
         "own": own,
         "sessions": found,
         "accounts": [account_id for account_id in accounts if account_id != visit.account_id],
+        "person": email,
+        "passkeys": await _passkeys(visit),
+        "passkeys_work": passkeys.place_of(visit.services.base_url) is not None,
+        "name_max": passkeys.NAME_MAX,
         "now": visit.services.clock.now_ms(),
     }
+
+
+async def _passkeys(visit: Visit) -> list[Passkey]:
+    email = sessions.proven_email(visit.session)
+    return [] if email is None else await passkeys.of_person(visit.services, email)
 
 
 async def end_session(visit: Visit, form: Fields) -> str:

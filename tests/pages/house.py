@@ -7,9 +7,8 @@ import time
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any, TypeVar
-
-import pytest
 
 from tests.messages.test_email import Mailbox, mailbox
 from tests.support import Farebox, free_port, running_farebox
@@ -47,8 +46,8 @@ def _looping() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-@pytest.fixture(scope="session")
-def house(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+@contextlib.contextmanager
+def open_house(folder: Path) -> Iterator[House]:
     """With a public URL at which browsers allow passkeys without TLS."""
     with _looping() as loop, contextlib.ExitStack() as stack:
         outside = contextlib.AsyncExitStack()
@@ -61,7 +60,7 @@ def house(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hou
         port = free_port()
         served = stack.enter_context(
             running_farebox(
-                tmp_path_factory.mktemp("house"),
+                folder,
                 port=port,
                 public_url=f"http://localhost:{port}",
                 smtp_url=f"smtp://127.0.0.1:{box.port}",

@@ -1,0 +1,93 @@
+"""The pages' part of passkeys. The script asks for options, has the browser make or use a passkey, and sends a form."""
+
+from farebox.errors import SIGN_IN_FAILED, VALIDATION_FAILED, Problem
+from farebox.http.envelope import JSON, Response
+from farebox.http.pages import render
+from farebox.http.pages.arriving import arrived, begun, browser_of, require_own_form, taken
+from farebox.http.pages.table import Fields
+from farebox.http.pages.visit import Visit, own_path, see_other, session_cookie
+from farebox.http.quotas import SIGN_INS, anonymous_client, spend
+from farebox.http.request import Request
+from farebox.people import passkeys, sessions
+from farebox.people.passkeys import Asserting, Registering
+
+# --- signing in -------------------------------------------------------------------------------------------------------
+
+
+async def sign_in_options(request: Request, _: None) -> Response:
+    """What the browser needs to ask for any passkey of this site."""
+    require_own_form(request)
+    options, kept = await passkeys.assertion(request.services)
+    return _options(options, await begun(request, kept))
+
+
+async def sign_in(request: Request, _: None) -> Response:
+    """A session for whose passkey the browser has used."""
+    await render.ready()
+    require_own_form(request)
+    spend(request.services, SIGN_INS, anonymous_client(request.client))
+    form = request.form()
+    kept = await taken(request, Asserting)
+    email = await passkeys.prove(request.services, None if kept and kept.email else kept, form.get("credential", ""))
+    session = await sessions.begin(request.services, email, "passkey", browser_of(request))
+    return arrived(request, session, own_path(form.get("next", "")))
+
+
+# --- proving who is there ---------------------------------------------------------------------------------------------
+
+
+async def confirm_options(visit: Visit, form: Fields) -> Response:
+    """What the browser needs to ask for a passkey of this person's."""
+    options, kept = await passkeys.assertion(visit.services, _person(visit))
+    return _options(options, await begun(visit.request, kept))
+
+
+async def confirm(visit: Visit, form: Fields) -> Response:
+    """Prove who is there by a passkey of theirs."""
+    kept = await taken(visit.request, Asserting)
+    own = kept if kept and kept.email == _person(visit) else None
+    await passkeys.prove(visit.services, own, form.get("credential", ""))
+    session = await sessions.confirm(visit.services, visit.session)
+    if session is None:
+        raise Problem(SIGN_IN_FAILED, "Your session has ended: sign in again")
+    return see_other(own_path(form.get("next", "")), session_cookie(visit.request, session))
+
+
+# --- one's own --------------------------------------------------------------------------------------------------------
+
+
+async def register_options(visit: Visit, form: Fields) -> Response:
+    """What the browser needs to make a passkey."""
+    options, kept = await passkeys.registration(visit.services, _person(visit))
+    return _options(options, await begun(visit.request, kept))
+
+
+async def register(visit: Visit, form: Fields) -> str:
+    """Add the passkey that the browser has made."""
+    kept = await taken(visit.request, Registering)
+    added = await passkeys.register(
+        visit.services, kept, _person(visit), form.get("credential", ""), form.get("name", "")
+    )
+    return f"The passkey “{added.name}” was added: you can sign in with it from now on."
+
+
+async def rename(visit: Visit, form: Fields) -> str:
+    await passkeys.rename(visit.services, _person(visit), form.get("passkey", ""), form.get("name", ""))
+    return "The passkey has its new name."
+
+
+async def remove(visit: Visit, form: Fields) -> str:
+    await passkeys.remove(visit.services, _person(visit), form.get("passkey", ""))
+    return "The passkey was removed: nobody can sign in with it any more."
+
+
+def _person(visit: Visit) -> str:
+    """Raises Problem (VALIDATION_FAILED) where it is not known whose session this is."""
+    email = sessions.proven_email(visit.session)
+    if email is None:
+        raise Problem(VALIDATION_FAILED, "Passkeys are for members who have signed in as themselves, not by any link")
+    return email
+
+
+def _options(options: str, cookie: tuple[str, str]) -> Response:
+    return Response(options.encode(), 200, JSON, (("cache-control", "no-store"), cookie))
