@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import engines
+from tests.citus.cluster import CITUS
 from tests.memory import memory_folder
 from tests.postgres.server import (
     FOLDER_PREFIX,
@@ -34,6 +36,16 @@ server = start_postgres()
 print(server.folder, *server.pids(), flush=True)
 input()
 """
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """The other tests' server; where they have a cluster instead, one more."""
+    if not CITUS:
+        yield engines.postgres_server()
+        return
+    with start_postgres() as server:
+        yield server
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def _empty(tmp_path: Path) -> Settings:
     return load({}, data_dir=str(tmp_path / "data"), database_url=engines.postgres_server().new_database())
 
 
-def _execute(settings: Settings, *statements: str) -> None:
+def execute(settings: Settings, *statements: str) -> None:
     """Without bringing the schema up to date first."""
     if settings.engine == "sqlite":
         settings.database_path.parent.mkdir(exist_ok=True)
@@ -58,29 +58,29 @@ def _execute(settings: Settings, *statements: str) -> None:
     asyncio.run(execute())
 
 
-def _of_version(settings: Settings, version: int) -> None:
+def of_version(settings: Settings, version: int) -> None:
     if settings.engine == "sqlite":
         text = _OLD.replace("/* clustered */", "WITHOUT ROWID")
-        _execute(settings, text, f"PRAGMA user_version = {version}")
+        execute(settings, text, f"PRAGMA user_version = {version}")
     else:
-        _execute(settings, _VERSION_TABLE, f"INSERT INTO schema_version VALUES ({version}, '')", schema(_OLD))
+        execute(settings, _VERSION_TABLE, f"INSERT INTO schema_version VALUES ({version}, '')", schema(_OLD))
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Settings:
     """A database as the last release made it, with two rows in each table."""
     settings = _empty(tmp_path)
-    _of_version(settings, OLDEST)
-    _execute(settings, *_inserts(settings))
+    of_version(settings, OLDEST)
+    execute(settings, *inserts(settings))
     return settings
 
 
 # What is in the tables. -----------------------------------------------------------------------------------------------
 
 
-def _inserts(settings: Settings) -> Iterator[str]:
+def inserts(settings: Settings) -> Iterator[str]:
     """Two rows for each table: one with a value in every column, one with as few as it may have."""
-    for table, columns in _old_columns().items():
+    for table, columns in old_columns().items():
         if table == "config_version":  # has its one row
             yield "UPDATE config_version SET version = 41"
             continue
@@ -93,7 +93,7 @@ def _inserts(settings: Settings) -> Iterator[str]:
             yield f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join(values.values())})"
 
 
-def _old_columns() -> dict[str, dict[str, tuple[str, bool]]]:
+def old_columns() -> dict[str, dict[str, tuple[str, bool]]]:
     """The columns of each table of version 7: type, and whether a row may do without."""
     connection = apsw.Connection(":memory:")
     connection.execute(_OLD.replace("/* clustered */", "WITHOUT ROWID"))
@@ -120,8 +120,8 @@ def _value(settings: Settings, name: str, kind: str, number: int) -> str:
     return f"'{name} {number} \u2026'"
 
 
-def _read_old(settings: Settings) -> Rows:
-    wanted = {table: list(columns) for table, columns in _old_columns().items()}
+def read_old(settings: Settings) -> Rows:
+    wanted = {table: list(columns) for table, columns in old_columns().items()}
     if settings.engine == "sqlite":
         connection = apsw.Connection(str(settings.database_path))
         found = {
@@ -148,7 +148,7 @@ def _select(table: str, columns: list[str]) -> str:
 
 
 def test_an_upgrade_keeps_every_row(old: Settings) -> None:
-    before = _read_old(old)
+    before = read_old(old)
     assert len(before) > 40
     assert all(len(found) == (1 if "one" in found[0] else 2) for found in before.values())
     assert migrate_now(old) == Migrated(list(range(OLDEST + 1, VERSION + 1)), VERSION)
@@ -165,7 +165,7 @@ def test_an_upgrade_keeps_every_row(old: Settings) -> None:
 def test_links_to_the_billing_page_go_on_working(old: Settings) -> None:
     columns = "hash, kind, account_id, created_at, expires_at"
     empty = "x''" if old.engine == "sqlite" else "''::bytea"
-    _execute(old, f"INSERT INTO owner_sessions ({columns}) VALUES ({empty}, 'link', 'acme', 1, 7)")
+    execute(old, f"INSERT INTO owner_sessions ({columns}) VALUES ({empty}, 'link', 'acme', 1, 7)")
     migrate_now(old)
     with opened_for_command(old) as connection:
         found = find(connection, b"", "link", at=6)
@@ -176,7 +176,7 @@ def test_links_to_the_billing_page_go_on_working(old: Settings) -> None:
 def test_lots_that_are_spent_are_marked(old: Settings) -> None:
     columns = "bucket, account_id, lot_id, book, amount, remaining, priority, created_at"
     for lot_id, remaining in (("spent", 0), ("some left", 1)):
-        _execute(old, f"INSERT INTO lots ({columns}) VALUES (9, 'a', '{lot_id}', 'credit', 5, {remaining}, 50, 1)")
+        execute(old, f"INSERT INTO lots ({columns}) VALUES (9, 'a', '{lot_id}', 'credit', 5, {remaining}, 50, 1)")
     migrate_now(old)
     with opened_for_command(old) as connection:
         found = rows(connection, "SELECT lot_id, spent FROM lots WHERE bucket = 9 ORDER BY lot_id")
@@ -190,12 +190,12 @@ def test_an_upgraded_schema_is_that_of_a_new_database(old: Settings, tmp_path: P
     new = _empty(tmp_path / "new")
     assert migrate_now(new) == Migrated([VERSION], VERSION)
     migrate_now(old)
-    upgraded, made = _described(old), _described(new)
+    upgraded, made = described(old), described(new)
     assert len(made) > 60
     assert upgraded == made
 
 
-def _described(settings: Settings) -> dict[str, Any]:
+def described(settings: Settings) -> dict[str, Any]:
     """Every table, index and constraint by name, as the database describes it."""
     with opened_for_command(settings) as connection:
         return _of_file(connection) if settings.engine == "sqlite" else _of_catalog(connection)
@@ -251,7 +251,7 @@ def _of_catalog(connection: Connection) -> dict[str, Any]:
 @pytest.mark.parametrize("version", [1, OLDEST - 1])
 def test_an_older_database_names_the_release_to_step_through(version: int, tmp_path: Path) -> None:
     settings = _empty(tmp_path)
-    _of_version(settings, version)
+    of_version(settings, version)
     with pytest.raises(SchemaMismatch, match=rf"\(schema version {version}; .*: install Farebox 0\.5\.0,"):
         migrate_now(settings)
     assert _version(settings) == version
@@ -259,7 +259,7 @@ def test_an_older_database_names_the_release_to_step_through(version: int, tmp_p
 
 def test_a_newer_database_names_the_remedy(tmp_path: Path) -> None:
     settings = _empty(tmp_path)
-    _of_version(settings, VERSION + 1)
+    of_version(settings, VERSION + 1)
     with pytest.raises(SchemaMismatch, match="install that release"):
         migrate_now(settings)
     assert _version(settings) == VERSION + 1
