@@ -1,7 +1,9 @@
 """`python -m bench.ledger [--engine sqlite|postgres|citus]`: the ledger alone. Durable pairs of a hold and its settling
 per second and in CPU: this process's, and the database's where it has processes of its own, which are started for the
-run. Citus is a coordinator and two workers (FAREBOX_TEST_CITUS_BIN: tests/citus/servers.py); compare it with
-`--engine postgres --buckets 8`. `--away-ms` puts the database so far away.
+run; and what `farebox check` then takes. Citus is a coordinator and workers (FAREBOX_TEST_CITUS_BIN:
+tests/citus/servers.py). Engines are compared by turns, with as many buckets and after as many pairs:
+`--engine postgres,citus,postgres,citus --buckets 8 --pairs 20000`. `--cap 0.2` gives each worker so much of a core,
+which shows on a small machine what more of them are worth. `--away-ms` puts the database so far away.
 
 Many tasks of one event loop each hold, wait for the verdict, settle, wait, and start again, as calls do, but with
 nothing in between and no call records. Beside it: how often this disk makes a small write durable, one after another,
@@ -38,6 +40,7 @@ from farebox.storage.sqlite.database import SqliteDatabase
 
 TASKS = (1, 16, 64, 512)
 ACCOUNTS = (1, 10_000)
+ENGINES = ("sqlite", "postgres", "citus")
 STATEMENT_SECONDS = 60.0
 CREDIT = 10**15
 HOLD, CHARGE = 100_000, 12_600
@@ -51,9 +54,14 @@ class Case:
     accounts: int
     buckets: int
     away_s: float
+    workers: int
+    cap: float
+    seconds: float
+    pairs: int
+    """After so many it ends before the time is over; 0: it does not."""
 
 
-async def measure(folder: Path, servers: Servers | None, case: Case, seconds: float) -> dict[str, Any]:
+async def measure(folder: Path, servers: Servers | None, case: Case) -> dict[str, Any]:
     """One row: a new database, so many accounts in turn, so many tasks."""
     async with _database(folder, servers, case) as database:
         ids = RandomIds(SystemClock())
@@ -61,15 +69,18 @@ async def measure(folder: Path, servers: Servers | None, case: Case, seconds: fl
         names = [f"account-{number}" for number in range(case.accounts)]
         await database.write(lambda connection: _open(connection, names, case.buckets))
         turn = itertools.cycle(names)
-        await _pairs(ledger, ids, turn, case.tasks, min(seconds, 1))
+        await _pairs(ledger, ids, turn, case.tasks, min(case.seconds, 1), 0)
         cpu, before, start = time.process_time(), _cpu(servers), time.monotonic()
-        took_each = await _pairs(ledger, ids, turn, case.tasks, seconds)
+        took_each = await _pairs(ledger, ids, turn, case.tasks, case.seconds, case.pairs)
         pairs, used, took = len(took_each), time.process_time() - cpu, time.monotonic() - start
         database_used = [now - then for now, then in zip(_cpu(servers), before, strict=True)]
         if servers is not None:
             # As the server does it by itself, a minute later: the audit's plans depend on it.
             servers.processes[0].query("ANALYZE", servers.near_url)
+        cpu, before, start = time.process_time(), _cpu(servers), time.monotonic()
         differences = await database.scan(lambda connection: len(list(audit(connection))))
+        check_cpu = time.process_time() - cpu + sum(_cpu(servers)) - sum(before)
+        check_took = time.monotonic() - start
         slow: int = getattr(ledger, "slow", 0)  # what its fast path has left to ledger.posting: none of this
         await ledger.close()
     row = {
@@ -82,6 +93,9 @@ async def measure(folder: Path, servers: Servers | None, case: Case, seconds: fl
         "pair_p50_ms": round(sorted(took_each)[pairs // 2] * 1000, 2),
         "cpu_s_per_1000": round(used / pairs * 1000, 4),
         "database_cpu_s_per_1000": round(sum(database_used) / pairs * 1000, 4),
+        "pairs": pairs,
+        "check_s": round(check_took, 2),
+        "check_cpu_s": round(check_cpu, 2),
         "differences": differences,
         "slow_commands": slow,
         "pace_ms": machine.pace_ms(),
@@ -89,6 +103,7 @@ async def measure(folder: Path, servers: Servers | None, case: Case, seconds: fl
     }
     if case.engine == "citus":
         row["coordinator_cpu_s_per_1000"] = round(database_used[0] / pairs * 1000, 4)
+        row |= {"workers": case.workers, "cap": case.cap}
     return row
 
 
@@ -118,13 +133,16 @@ def _open(connection: Connection, names: list[str], buckets: int) -> None:
         apply(connection, Grant(account_id=name, grant_id="bench", amount=CREDIT, at=1))
 
 
-async def _pairs(ledger: Ledger, ids: RandomIds, turn: Iterator[str], tasks: int, seconds: float) -> list[float]:
-    """Seconds that each pair took, of all tasks together."""
+async def _pairs(
+    ledger: Ledger, ids: RandomIds, turn: Iterator[str], tasks: int, seconds: float, most: int
+) -> list[float]:
+    """Seconds that each pair took, of all tasks together; `most` of them, if it is not 0."""
     stop = time.monotonic() + seconds
+    left = itertools.repeat(0) if most == 0 else iter(range(most))
 
     async def one() -> list[float]:
-        done = []
-        while (began := time.monotonic()) < stop:
+        done: list[float] = []
+        while (began := time.monotonic()) < stop and next(left, None) is not None:
             name, hold_id = next(turn), ids.log_id()
             held = await ledger.do(Hold(account_id=name, hold_id=hold_id, amount=HOLD, at=2, expires_at=FOREVER))
             settled = await ledger.do(Settle(account_id=name, hold_id=hold_id, amount=CHARGE, at=3))
@@ -136,12 +154,15 @@ async def _pairs(ledger: Ledger, ids: RandomIds, turn: Iterator[str], tasks: int
     return [each for found in await asyncio.gather(*(one() for _ in range(tasks))) for each in found]
 
 
+_HEADINGS = f"{'tasks':>6}{'accounts':>10}{'pairs/s':>10}{'CPU s/1,000':>13}{'database':>13}{'check CPU':>11}  books"
+
+
 def line(row: dict[str, Any]) -> str:
     books = f"{row['differences']} differences" if row["differences"] else "clean"
     books += f", {row['slow_commands']} SLOW COMMANDS" if row["slow_commands"] else ""
     return (
         f"{row['tasks']:>6}{row['accounts']:>10,}{row['pairs_per_second']:>10,}{row['cpu_s_per_1000']:>13.4f}"
-        f"{row['database_cpu_s_per_1000']:>13.4f}  {books}"
+        f"{row['database_cpu_s_per_1000']:>13.4f}{row['check_cpu_s']:>11.2f}  {row['engine']}, {books}"
     )
 
 
@@ -149,10 +170,22 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(","))
 
 
+def _engines(text: str) -> list[str]:
+    found = text.split(",")
+    if not set(found) <= set(ENGINES):
+        raise argparse.ArgumentTypeError(f"each must be one of {', '.join(ENGINES)}")
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ledger", description=__doc__)
-    parser.add_argument("--engine", choices=("sqlite", "postgres", "citus"), default="sqlite")
+    parser.add_argument("--engine", type=_engines, default=["sqlite"], help="one, or several by turns (default sqlite)")
     parser.add_argument("--seconds", type=float, default=5, help="length of each row (default 5)")
+    parser.add_argument("--pairs", type=int, default=0, help="end a row after so many, if that is sooner")
+    parser.add_argument("--workers", type=_numbers, default=(2,), help="workers of Citus, row by row (default 2)")
+    parser.add_argument(
+        "--cap", type=float, default=0, help="so much of a core for each worker: as root (default: all)"
+    )
     parser.add_argument("--dir", type=Path, help="where the databases are made and removed again (default: temporary)")
     parser.add_argument("--tasks", type=_numbers, default=TASKS, help="callers, row by row (default 1,16,64,512)")
     parser.add_argument("--accounts", type=_numbers, default=ACCOUNTS, help="accounts (default 1,10000)")
@@ -160,24 +193,36 @@ def main() -> int:
     parser.add_argument("--away-ms", type=_numbers, default=(0,), help="round trips added, row by row (default 0)")
     parser.add_argument("--name", help="under which the results are stored (default: ledger-ENGINE)")
     arguments = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir) as name:
-        folder, engine = Path(name), arguments.engine
-        syncs, system = machine.syncs_per_second(folder), machine.file_system(folder)
+    name = arguments.name or f"ledger-{arguments.engine[-1]}"
+    with tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir) as place:
+        folder = Path(place)
+        system, syncs = machine.file_system(folder), machine.syncs_per_second(folder)
         print(f"this disk ({system}): {syncs:,.0f} durable small writes/s, one after another", flush=True)
-        print(f"{'tasks':>6}{'accounts':>10}{'pairs/s':>10}{'CPU s/1,000':>13}{'database':>13}  books", flush=True)
-        for accounts, tasks, away_ms in itertools.product(arguments.accounts, arguments.tasks, arguments.away_ms):
-            case = Case(engine, tasks, accounts, arguments.buckets, away_ms / 1000)
-            with contextlib.ExitStack() as stack:
-                servers = None
-                if engine != "sqlite":
-                    servers = stack.enter_context(servers_of(engine, case.buckets, case.away_s))
-                row = uvloop.run(measure(folder, servers, case, arguments.seconds))
-            rows.append(row)
-            print(line(row), flush=True)
-    path = write(arguments.name or f"ledger-{engine}", rows, file_system=system, syncs_per_second=round(syncs))
+        print(_HEADINGS, flush=True)
+        rows = [_row(folder, case) for case in _cases(arguments)]
+    path = write(name, rows, file_system=system, syncs_per_second=round(syncs))
     print(f"written: {path.relative_to(Path(__file__).parent.parent)}")
     return int(any(row["differences"] or row["slow_commands"] for row in rows))
+
+
+def _cases(arguments: argparse.Namespace) -> Iterator[Case]:
+    of = arguments
+    for engine, accounts, tasks, workers, away_ms in itertools.product(
+        of.engine, of.accounts, of.tasks, of.workers, of.away_ms
+    ):
+        yield Case(engine, tasks, accounts, of.buckets, away_ms / 1000, workers, of.cap, of.seconds, of.pairs)
+
+
+def _row(folder: Path, case: Case) -> dict[str, Any]:
+    with contextlib.ExitStack() as stack:
+        servers = None
+        if case.engine != "sqlite":
+            servers = stack.enter_context(
+                servers_of(case.engine, case.buckets, case.away_s, workers=case.workers, cap=case.cap)
+            )
+        row = uvloop.run(measure(folder, servers, case))
+    print(line(row), flush=True)
+    return row
 
 
 if __name__ == "__main__":

@@ -32,10 +32,14 @@ class Servers:
 
 
 @contextlib.contextmanager
-def servers_of(engine: str, buckets: int, away_s: float) -> Iterator[Servers]:
+def servers_of(engine: str, buckets: int, away_s: float, *, workers: int = 2, cap: float = 0) -> Iterator[Servers]:
+    """`workers` are those of Citus; with `cap` each has so much of a core."""
     with contextlib.ExitStack() as stack:
         if engine == "citus":
-            nodes = stack.enter_context(started(durable=True))
+            nodes = stack.enter_context(started(workers, durable=True))
+            for worker in nodes.workers:
+                if cap:
+                    stack.enter_context(capped(worker.pids(), cap))
             near, processes = nodes.url, [nodes.coordinator, *nodes.workers]
         else:
             server = stack.enter_context(start_postgres(durable=True))
@@ -43,6 +47,28 @@ def servers_of(engine: str, buckets: int, away_s: float) -> Iterator[Servers]:
         migrate_now(load({}, database_url=near, buckets=buckets), citus=engine == "citus")
         url = stack.enter_context(delayed(near, away_s)) if away_s else near
         yield Servers(url, near, processes)
+
+
+@contextlib.contextmanager
+def capped(pids: list[int], cores: float) -> Iterator[None]:
+    """These processes, and those that they start, together get so much of a core; needs root, and the kernel's control
+    groups of either version."""
+    old, period = Path("/sys/fs/cgroup/cpu"), 20_000
+    group = (old if old.exists() else Path("/sys/fs/cgroup")) / f"farebox-bench-{pids[0]}"
+    group.mkdir()
+    try:
+        if old.exists():
+            (group / "cpu.cfs_period_us").write_text(str(period))
+            (group / "cpu.cfs_quota_us").write_text(str(round(period * cores)))
+        else:
+            (group / "cpu.max").write_text(f"{round(period * cores)} {period}")
+        for pid in pids:
+            (group / "cgroup.procs").write_text(str(pid))
+        yield
+        for left in (group / "cgroup.procs").read_text().split():
+            (group.parent / "cgroup.procs").write_text(left)
+    finally:
+        group.rmdir()
 
 
 def _cpu_of(server: PostgresServer) -> float:

@@ -115,6 +115,16 @@ def postgres_server() -> PostgresServer:
     return cast(PostgresServer, _cluster()) if CITUS else start_postgres()
 
 
+@contextlib.contextmanager
+def one_machine() -> Iterator[PostgresServer]:
+    """The same for a test that is about one machine: where a cluster stands in, one more server."""
+    if not CITUS:
+        yield postgres_server()
+        return
+    with start_postgres() as server:
+        yield server
+
+
 @functools.cache
 def _cluster() -> Cluster:
     return Cluster()

@@ -19,6 +19,7 @@ from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
 from tests import engines
 from tests.calls.kit import differences, until
+from tests.citus.cluster import CITUS
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="nodes are those of Citus")
@@ -73,8 +74,10 @@ class World:
     def execute(self, sql: str, *values: object) -> None:
         async def work() -> None:
             session = await asyncpg.connect(self.farebox.services.settings.database_url)
-            await session.execute(sql, *values)
-            await session.close()
+            try:
+                await session.execute(sql, *values)
+            finally:
+                await session.close()
 
         asyncio.run(work())
 
@@ -98,8 +101,10 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     engines.use_engine("postgres")
-    with running_farebox(tmp_path, database_timeout_ms=10_000) as farebox:
-        yield World(farebox)
+    with engines.one_machine() as server:
+        more = {"database_url": server.new_database()} if CITUS else {}
+        with running_farebox(tmp_path, database_timeout_ms=10_000, **more) as farebox:
+            yield World(farebox)
 
 
 def _status(customer: Customer, path: str) -> int:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests import engines
-from tests.citus.cluster import CITUS
 from tests.memory import memory_folder
 from tests.postgres.server import (
     FOLDER_PREFIX,
@@ -40,11 +39,7 @@ input()
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
-    """The other tests' server; where they have a cluster instead, one more."""
-    if not CITUS:
-        yield engines.postgres_server()
-        return
-    with start_postgres() as server:
+    with engines.one_machine() as server:
         yield server
 
 
