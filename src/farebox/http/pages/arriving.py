@@ -18,6 +18,7 @@ from farebox.http.pages.visit import (
     session_cookie,
 )
 from farebox.http.quotas import SIGN_INS, anonymous_client, spend
+from farebox.http.refusals import Pages
 from farebox.http.request import Request
 from farebox.people import attempts
 from farebox.people.sessions import Browser, Session
@@ -67,7 +68,7 @@ async def taken(request: Request, kind: type[T]) -> T | None:
     return await attempts.take(request.services, request.cookie(cookie_name(request, ATTEMPT_COOKIE)), kind)
 
 
-def failed(problem: Problem) -> Response:
+def failed(problem: Problem, _: Pages) -> Response:
     """The page of somebody who could not sign in, with the way back to where one tries again."""
     retry = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
     page = render.not_signed_in(f"{problem.message.rstrip('.')}.")

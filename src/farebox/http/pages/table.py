@@ -27,6 +27,7 @@ from farebox.http.pages.visit import (
     visit_of,
 )
 from farebox.http.quotas import Budget, spend
+from farebox.http.refusals import Pages
 from farebox.http.request import Request
 from farebox.http.router import Access, Handler, Route, Shape, no_route
 from farebox.model import Role
@@ -178,7 +179,7 @@ def page_route(
     handler: Handler,
     summary: str,
     content_type: str = "text/html",
-    on_problem: Callable[[Problem], Response] = problem_page,
+    on_problem: Callable[[Problem, Pages], Response] = problem_page,
 ) -> Route:
     """A route for browsers, whose errors are pages too; it is not part of the API's document."""
     return Route(
@@ -195,7 +196,7 @@ def page_route(
 
 
 def form_route(
-    path: str, handler: Handler, summary: str, on_problem: Callable[[Problem], Response] = problem_page
+    path: str, handler: Handler, summary: str, on_problem: Callable[[Problem, Pages], Response] = problem_page
 ) -> Route:
     return Route(
         method="POST",
