@@ -89,7 +89,7 @@ class _Counter(msgspec.Struct, frozen=True):
     def whole(self) -> PricedUsage:
         """The price of a complete response."""
         observed = self.observed
-        notes = (*self._problem(), *observed.notes)
+        notes = (observed.problem, *observed.notes) if observed.problem else observed.notes
         if observed.implausible:
             return self._implausible(observed.problem or "", notes)
         if observed.usage is None:
@@ -117,7 +117,7 @@ class _Counter(msgspec.Struct, frozen=True):
     def interrupted(self, reason: str) -> PricedUsage:
         """The price of a response that did not reach its end, or that is a failure."""
         observed, ending = self.observed, self.ending
-        notes = (*self._problem(), *observed.notes)
+        notes = (observed.problem, *observed.notes) if observed.problem else observed.notes
         reported = {} if observed.usage is None else dict(observed.usage)
         if ending.policy == "free":
             return replace(NOTHING, policy=f"{reason}: cut responses are free", notes=notes)
@@ -157,9 +157,6 @@ class _Counter(msgspec.Struct, frozen=True):
         if "output_tokens" in self.observed.missing:
             return output + self._output()
         return max(output, self._output())
-
-    def _problem(self) -> tuple[str, ...]:
-        return (self.observed.problem,) if self.observed.problem else ()
 
     def _implausible(self, why: str, notes: tuple[str, ...]) -> PricedUsage:
         policy = "the provider's usage is impossible: the hold is charged"

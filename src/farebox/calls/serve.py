@@ -110,16 +110,17 @@ def _payable(priced: Priced) -> tuple[Terms, ModelPrice]:
             f"The model {call.model!r} of {call.provider} has no price, so it cannot be charged. The operator can set "
             f"one: farebox price set {call.provider} {call.model} --input USD --output USD (per million tokens).",
         )
-    _check_searches_priced(call, terms.parsed.demand, terms.price)
-    _check_priced_by_the_token(call, terms.parsed.demand, terms.price)
+    demand = terms.parsed.demand
+    if demand.fixed or demand.allowed:
+        _check_searches_priced(call, demand, terms.price)
+    if "input_tokens" not in terms.price.meters:
+        _check_priced_by_the_token(call, demand, terms.price)
     return terms, hold_price(priced.context, terms, requested_price(priced.context, terms))
 
 
 def _check_searches_priced(call: Call, demand: Demand, price: ModelPrice) -> None:
     """Raises Problem if a search that the request allows would be free. Of other meters, a request fixes several of
     which the provider charges by one."""
-    if not (demand.fixed or demand.allowed):
-        return
     wanted = {**demand.fixed, **demand.allowed}
     unpriced = [meter for meter in unpriced_meters(price, wanted) if meter.endswith("_searches")]
     if unpriced:
@@ -133,7 +134,7 @@ def _check_searches_priced(call: Call, demand: Demand, price: ModelPrice) -> Non
 def _check_priced_by_the_token(call: Call, demand: Demand, price: ModelPrice) -> None:
     """A model that is priced by the second, character or page may write text too, at its maker: that would be free.
     Raises Problem."""
-    by_other = "input_tokens" in price.meters or demand.no_output or demand.audio_seconds_max or price.is_own
+    by_other = demand.no_output or demand.audio_seconds_max or price.is_own
     if not by_other and unpriced_meters(price, {"input_tokens": 1}):
         raise Problem(
             NOT_METERED,
