@@ -89,6 +89,12 @@ ROUTE_ENDED = ErrorKind(
 AUTO_UNAVAILABLE = ErrorKind(
     "auto_unavailable", 400, 2952, "Allow the auto router a model that can do this, or name the model yourself."
 )
+RESUME_UNAVAILABLE = ErrorKind(
+    "resume_unavailable",
+    404,
+    2953,
+    "Send the request again: what was delivered of the stream that broke off is charged.",
+)
 OWN_KEY_REQUIRED = ErrorKind(
     "own_key_required",
     400,

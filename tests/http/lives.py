@@ -463,6 +463,7 @@ ELSEWHERE: Final = {
         ("farebox/balance", "farebox/lots", "farebox/receipts", "farebox/spending-limit", "farebox/transfers"),
         "what the ledger says: test_own_api.py, tests/calls",
     ),
+    f"{GATEWAY}/run": "always 404: tests/calls/test_run.py",
     "farebox/documents": "tests/documents", "farebox/statements": "tests/documents",
     "farebox/messages": "tests/messages", "farebox/webhooks/{endpoint_id}/test": "tests/messages",
 }  # fmt: skip

@@ -139,6 +139,9 @@ SERVED: tuple[Route, ...] = (
           takes=gateways.GatewayChange, result=gateways.Gateway, summary="Change some fields of a gateway"),
     Route(method="DELETE", path=GATEWAY, handler=gateways.delete, permissions=WRITE,
           result=gateways.Gateway, summary="Delete a gateway"),
+    Route(method="GET", path=f"{GATEWAY}/run/{{run_id}}/resume", handler=gateways.resume,
+          permissions=(*READ, Permission.RUN), shape=Shape.RAW, content_type="text/event-stream", result=bytes,
+          summary="Resume a stream: always 404, as none can be"),
     Route(method="GET", path=f"{GATEWAY}/url/{{provider}}", handler=gateways.url, permissions=READ,
           result=str, summary="Base URL of a provider behind the gateway"),
 

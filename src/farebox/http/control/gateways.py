@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union
 import msgspec
 
 from farebox.calls import logs
-from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, Problem
+from farebox.errors import NOT_FOUND, PROVIDER_UNKNOWN, RESUME_UNAVAILABLE, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, Dlp, GatewayConfig, Origin
 from farebox.http.control import classification, screening, spend_rules
 from farebox.http.control.gateway_exports import with_secrets
@@ -138,6 +138,13 @@ async def delete(request: Request, _: None) -> Response:
         return row
 
     return await _written(request, write, deleted=True)
+
+
+async def resume(request: Request, _: None) -> Response:
+    """As at Cloudflare where nothing is kept of a run: its clients then take what they have, or raise. Raises Problem
+    (RESUME_UNAVAILABLE)."""
+    words = "Streams cannot be resumed: nothing is kept of one whose client has gone."
+    raise Problem(RESUME_UNAVAILABLE, words)
 
 
 async def url(request: Request, _: None) -> Response:
