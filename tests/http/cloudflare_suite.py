@@ -49,8 +49,8 @@ from farebox.storage.account_keys import AccountKey, key_of
 from farebox.storage.accounts import add_account, add_user
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.custom_providers import CustomProviderRow, put_provider
-from farebox.storage.datasets import DatasetRow, EvaluationRow, add_evaluation, put_dataset
-from farebox.storage.dlp_profiles import DlpProfileRow, put_profile
+from farebox.storage.datasets import DATASETS, DatasetRow, EvaluationRow, add_evaluation
+from farebox.storage.dlp_profiles import PROFILES, DlpProfileRow
 from farebox.storage.gateways import GatewayRow, put_gateway
 from farebox.storage.log_destinations import DestinationRow, put_destination
 from farebox.storage.provider_configs import SecretRow, put_secret
@@ -255,10 +255,10 @@ def seed_gateways(farebox: Farebox, *, without_gateway: bool) -> None:
         put_gateway(connection, GatewayRow(SHOP, ROUTE, config, at, at))
         _own_providers(connection, services, at)
         profile = OwnProfile(name="of the suite", entries=(Entry(id="first", name="first", keyword="confidential"),))
-        put_profile(connection, DlpProfileRow(LAB, "string", msgspec.json.encode(profile), at, at))
+        PROFILES.put(connection, DlpProfileRow(LAB, "string", msgspec.json.encode(profile).decode(), at, at))
         for dataset_id in ("id", "string"):
             filters = '[{"key": "model", "operator": "eq", "value": ["demo-1"]}]'
-            put_dataset(connection, DatasetRow(LAB, GATEWAY, dataset_id, dataset_id, True, filters, at, at))
+            DATASETS.put(connection, DatasetRow(LAB, GATEWAY, dataset_id, dataset_id, True, filters, at, at))
         dataset = '[{"id": "id", "name": "id", "enable": true, "filters": [], "created_at": 0, "modified_at": 0}]'
         result = '[{"id": "result", "type_id": "cost", "created_at": 0, "modified_at": 0}]'
         evaluation = EvaluationRow(LAB, GATEWAY, "id", "first", dataset, result, 0, False, at, at)

@@ -8,7 +8,7 @@ import pytest
 
 from farebox.clock import RandomIds
 from farebox.money import NANOS_PER_USD
-from farebox.storage.policies import PolicyRow, put_policy
+from farebox.storage.policies import POLICIES, PolicyRow
 from farebox.storage.sql import Connection
 from farebox.vault import Vault
 from tests.calls.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate
@@ -149,7 +149,7 @@ def _limit(
     action = {"type": "limit", "amount": room["policy"] / NANOS_PER_USD, "period": "monthly"}
     policy = {"name": "p", "actor": "all", "resource": "*", "action": {**action, "technique": "named-interval"}}
     text = msgspec.json.encode(policy).decode()
-    put_policy(connection, PolicyRow(account_id, "default", "policy", text, None, at, at))
+    POLICIES.put(connection, PolicyRow(account_id, "default", "policy", text, None, at, at))
 
 
 def _counted(installation: Installation, caller: Caller) -> set[tuple[int, int]]:

@@ -13,12 +13,13 @@ from itertools import product
 from pathlib import Path
 from types import ModuleType
 
+from farebox.storage.own_rows import OwnRows
 from tests.repo.reference import ROOT
 
 PACKAGE = ROOT / "src" / "farebox"
 HELPERS = {"row": 1, "rows": 1, "rows_everywhere": 1, "rows_at_hand": 1, "execute": 0, "executemany": 0, "_execute": 0}
 """What executes a statement, and which argument is its text."""
-NOT_STORES = {"sql.py", "every_bucket.py", "tables.py"}
+NOT_STORES = {"sql.py", "every_bucket.py", "tables.py", "own_rows.py"}
 """Modules that execute what they are given, or look at whole tables."""
 
 PIECES: dict[str, tuple[str, ...]] = {
@@ -87,6 +88,10 @@ class Module:
             self._visit(each, function)
 
     def statements(self) -> Iterator[Statement]:
+        for name, found in vars(self._module).items():
+            if isinstance(found, OwnRows):
+                where = f"{self._path.relative_to(ROOT)}: {name}"
+                yield from (Statement(where, sql) for sql in found.statements())
         for function, call in self._calls:
             name = _name(call.func)
             if name not in HELPERS or len(call.args) <= HELPERS[name]:

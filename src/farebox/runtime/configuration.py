@@ -43,7 +43,7 @@ from farebox.storage.config import (
 from farebox.storage.custom_domains import CustomDomain, active_domains
 from farebox.storage.database import Database
 from farebox.storage.gateways import GatewayRow, find_gateway, put_gateway
-from farebox.storage.model_aliases import find_alias
+from farebox.storage.model_aliases import ALIASES
 from farebox.storage.routes import find_route_named
 from farebox.storage.sql import Connection
 from farebox.vault import Vault, same
@@ -200,9 +200,9 @@ class Configuration:
         known, key = self._accounts.of(account_id), (gateway_id, name)
         if key in known.aliases:
             return known.aliases[key]
-        row = await self._database.get(lambda connection: find_alias(connection, account_id, gateway_id, name))
+        row = await self._database.get(lambda connection: ALIASES.find(connection, account_id, gateway_id, name))
         if row is None:
-            row = await self._database.get(lambda connection: find_alias(connection, account_id, "", name))
+            row = await self._database.get(lambda connection: ALIASES.find(connection, account_id, "", name))
         alias = None if row is None else graph_of_targets(read_targets(row.targets))
         self._accounts.keep(known, known.aliases, key, alias)
         return alias

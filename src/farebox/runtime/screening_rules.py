@@ -9,13 +9,13 @@ from farebox.screening.own_profiles import OwnProfile, profile_of
 from farebox.screening.profiles import BUILT_IN
 from farebox.screening.rules import Rules, profile_ids_of, rules_of
 from farebox.storage.database import Database
-from farebox.storage.dlp_profiles import list_profiles
+from farebox.storage.dlp_profiles import PROFILES
 
 
 async def read_rules(database: Database, account_id: str, config: GatewayConfig) -> Rules:
     """The rules of a gateway of the account. They are compiled in a thread: patterns may be many."""
     wanted = profile_ids_of(config) - BUILT_IN.keys()
-    rows = await database.get(lambda connection: list_profiles(connection, account_id)) if wanted else []
+    rows = await database.get(lambda connection: PROFILES.list(connection, account_id)) if wanted else []
     own = [
         profile_of(row.profile_id, msgspec.json.decode(row.config, type=OwnProfile))
         for row in rows

@@ -12,14 +12,14 @@ from farebox.policies.matching import InvalidActor
 from farebox.providers.catalogue import SLUG_OF_ALIAS
 from farebox.storage.account_settings import read_settings
 from farebox.storage.database import Database
-from farebox.storage.policies import list_policies
+from farebox.storage.policies import POLICIES
 
 log = structlog.get_logger("farebox.configuration")
 
 
 async def read_policies(database: Database, account_id: str, gateway_id: str) -> Policies | None:
     """Those that are in force now; None if there are none."""
-    rows = await database.get(lambda connection: list_policies(connection, account_id, gateway_id))
+    rows = await database.get(lambda connection: POLICIES.list(connection, account_id, gateway_id))
     live = [(row.policy_id, row.live) for row in rows if row.live is not None]
     if not live:
         return None

@@ -7,9 +7,9 @@ from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
 from farebox.storage.cached_responses import leave_responses
 from farebox.storage.config import note_change
 from farebox.storage.custom_domains import delete_domains_of
-from farebox.storage.datasets import delete_datasets_of
-from farebox.storage.model_aliases import delete_aliases_of
-from farebox.storage.policies import delete_policies_of
+from farebox.storage.datasets import DATASETS, EVALUATIONS
+from farebox.storage.model_aliases import ALIASES
+from farebox.storage.policies import POLICIES
 from farebox.storage.routes import delete_routes_of
 from farebox.storage.sql import Connection, row, rows
 
@@ -80,10 +80,9 @@ def put_gateway(connection: Connection, gateway: GatewayRow, *, empty_cache: boo
 def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> bool:
     """Delete the gateway with all that it has, except for its log; whether it existed."""
     note_change(connection, account_id)
-    delete_datasets_of(connection, account_id, gateway_id)
-    delete_aliases_of(connection, account_id, gateway_id)
+    for own in (DATASETS, EVALUATIONS, ALIASES, POLICIES):
+        own.clear(connection, account_id, gateway_id)
     delete_routes_of(connection, account_id, gateway_id)
-    delete_policies_of(connection, account_id, gateway_id)
     delete_domains_of(connection, account_id, gateway_id)
     key = key_of(connection, account_id)
     leave_responses(connection, key, gateway_id)

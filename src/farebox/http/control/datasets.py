@@ -83,7 +83,7 @@ async def list_all(request: Request, query: DatasetsQuery) -> Response:
             and any(query.search in text for text in searched)
         )
 
-    found = await listed(request, store.list_datasets)
+    found = await listed(request, store.DATASETS.list)
     return paged([_dataset(row) for row in found if shown(row)], query.window())
 
 
@@ -96,11 +96,11 @@ async def create(request: Request, body: DatasetSet) -> Response:
     row = DatasetRow(account_id, gateway_id, services.ids.log_id(), body.name, body.enable, filters, at, at)
 
     def write(connection: Connection) -> DatasetRow:
-        others = store.list_datasets(connection, account_id, gateway_id)
+        others = store.DATASETS.list(connection, account_id, gateway_id)
         if len(others) >= DATASETS_MAX:
             raise invalid(f"A gateway has at most {DATASETS_MAX} datasets", "body", "name")
         check_name("dataset", row.name, [each.name for each in others])
-        store.put_dataset(connection, row)
+        store.DATASETS.put(connection, row)
         return row
 
     return ok(_dataset(await services.database.write(write)))
@@ -116,7 +116,7 @@ async def replace(request: Request, body: DatasetSet) -> Response:
 
     def write(connection: Connection) -> DatasetRow:
         stored = _find(connection, request)
-        others = store.list_datasets(connection, stored.account_id, stored.gateway_id)
+        others = store.DATASETS.list(connection, stored.account_id, stored.gateway_id)
         check_name("dataset", body.name, [each.name for each in others if each.dataset_id != stored.dataset_id])
         row = DatasetRow(
             stored.account_id,
@@ -128,7 +128,7 @@ async def replace(request: Request, body: DatasetSet) -> Response:
             stored.created_at,
             at,
         )
-        store.put_dataset(connection, row)
+        store.DATASETS.put(connection, row)
         return row
 
     return ok(_dataset(await request.services.database.write(write)))
@@ -139,7 +139,7 @@ async def delete(request: Request, _: None) -> Response:
 
     def write(connection: Connection) -> DatasetRow:
         row = _find(connection, request)
-        store.delete_dataset(connection, row.account_id, row.gateway_id, row.dataset_id)
+        store.DATASETS.delete(connection, row.account_id, row.gateway_id, row.dataset_id)
         return row
 
     return ok(_dataset(await request.services.database.write(write)))
@@ -147,7 +147,7 @@ async def delete(request: Request, _: None) -> Response:
 
 def _find(connection: Connection, request: Request) -> DatasetRow:
     """Raises Problem (NOT_FOUND)."""
-    return require(store.find_dataset(connection, request.account_id, request.path["gateway_id"], request.path["id"]))
+    return require(store.DATASETS.find(connection, request.account_id, request.path["gateway_id"], request.path["id"]))
 
 
 def _dataset(row: DatasetRow) -> Dataset:

@@ -1,6 +1,5 @@
 """Farebox extension: the profiles that a gateway's `dlp` may name. Those that every account has can be read as well."""
 
-from functools import partial
 from typing import Literal
 
 import msgspec
@@ -18,7 +17,7 @@ from farebox.screening.own_profiles import PATTERNS_OF_ACCOUNT_MAX, PROFILES_MAX
 from farebox.screening.profiles import BUILT_IN, NAMES
 from farebox.screening.rules import profile_ids_of
 from farebox.screening.scan import check_pattern
-from farebox.storage.dlp_profiles import DlpProfileRow, delete_profile, find_profile, list_profiles, put_profile
+from farebox.storage.dlp_profiles import PROFILES, DlpProfileRow
 from farebox.storage.gateways import list_gateways
 from farebox.storage.sql import Connection
 
@@ -40,7 +39,7 @@ class DlpProfile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def list_all(request: Request, query: Paging) -> Response:
-    rows = await request.services.database.scan(partial(list_profiles, account_id=request.account_id))
+    rows = await request.services.database.scan(lambda connection: PROFILES.list(connection, request.account_id))
     found = [*(_built_in(profile_id) for profile_id in BUILT_IN), *map(_wire, rows)]
     window = query.window()
     return page(found[window.offset : window.offset + window.per_page], window.page, window.per_page, len(found))
@@ -50,7 +49,7 @@ async def get(request: Request, _: None) -> Response:
     account_id, profile_id = request.account_id, request.path["profile_id"]
     if profile_id in BUILT_IN:
         return ok(_built_in(profile_id))
-    row = await request.services.database.get(lambda connection: find_profile(connection, account_id, profile_id))
+    row = await request.services.database.get(lambda connection: PROFILES.find(connection, account_id, profile_id))
     return ok(_wire(require(row)))
 
 
@@ -72,7 +71,7 @@ async def delete(request: Request, _: None) -> Response:
     _check_own(profile_id)
 
     def write(connection: Connection) -> DlpProfileRow:
-        row = require(find_profile(connection, account_id, profile_id))
+        row = require(PROFILES.find(connection, account_id, profile_id))
         users = [
             gateway.gateway_id
             for gateway in list_gateways(connection, account_id)
@@ -80,7 +79,7 @@ async def delete(request: Request, _: None) -> Response:
         ]
         if users:
             raise invalid(f"The profile is in use by the gateways {', '.join(users)}", "path", "profile_id")
-        delete_profile(connection, account_id, profile_id)
+        PROFILES.delete(connection, account_id, profile_id)
         return row
 
     row = await request.services.database.write(write)
@@ -92,7 +91,7 @@ async def _written(request: Request, profile_id: str, profile: OwnProfile, at: i
     account_id = request.account_id
 
     def write(connection: Connection) -> DlpProfileRow:
-        others = {row.profile_id: row for row in list_profiles(connection, account_id)}
+        others = {row.profile_id: row for row in PROFILES.list(connection, account_id)}
         before = None if created else require(others.pop(profile_id, None))
         if len(others) >= PROFILES_MAX:
             raise invalid(f"The account has {PROFILES_MAX} DLP profiles, as many as it may: delete one", "body")
@@ -101,9 +100,13 @@ async def _written(request: Request, profile_id: str, profile: OwnProfile, at: i
             message = f"All DLP profiles of the account may have {PATTERNS_OF_ACCOUNT_MAX} entries together"
             raise invalid(message, "body", "entries")
         row = DlpProfileRow(
-            account_id, profile_id, msgspec.json.encode(profile), at if before is None else before.created_at, at
+            account_id,
+            profile_id,
+            msgspec.json.encode(profile).decode(),
+            at if before is None else before.created_at,
+            at,
         )
-        put_profile(connection, row)
+        PROFILES.put(connection, row)
         return row
 
     row = await request.services.database.write(write)

@@ -91,7 +91,7 @@ async def list_all(request: Request, query: EvaluationsQuery) -> Response:
             and any(query.search in text for text in (row.evaluation_id, row.name))
         )
 
-    found = await listed(request, store.list_evaluations)
+    found = await listed(request, store.EVALUATIONS.list)
     return paged([_evaluation(row) for row in found if shown(row)], query.window())
 
 
@@ -105,7 +105,7 @@ async def create(request: Request, body: EvaluationCreate) -> Response:
 
     def write(connection: Connection) -> EvaluationRow:
         datasets = _chosen(connection, request, body.dataset_ids)
-        others = store.list_evaluations(connection, account_id, gateway_id)
+        others = store.EVALUATIONS.list(connection, account_id, gateway_id)
         if len(others) >= EVALUATIONS_MAX:
             raise invalid(f"A gateway has at most {EVALUATIONS_MAX} evaluations: delete old ones", "body", "name")
         check_name("evaluation", body.name, [each.name for each in others])
@@ -126,7 +126,7 @@ async def get(request: Request, _: None) -> Response:
 async def delete(request: Request, _: None) -> Response:
     def write(connection: Connection) -> EvaluationRow:
         row = _find(connection, request)
-        store.delete_evaluation(connection, row.account_id, row.gateway_id, row.evaluation_id)
+        store.EVALUATIONS.delete(connection, row.account_id, row.gateway_id, row.evaluation_id)
         return row
 
     return ok(_evaluation(await request.services.database.write(write)))
@@ -167,7 +167,7 @@ def _chosen(connection: Connection, request: Request, dataset_ids: list[str]) ->
     """The datasets as they are now, as JSON. Raises InvalidInput."""
     faults, found = [], []
     for at, dataset_id in enumerate(dataset_ids):
-        row = store.find_dataset(connection, request.account_id, request.path["gateway_id"], dataset_id)
+        row = store.DATASETS.find(connection, request.account_id, request.path["gateway_id"], dataset_id)
         if row is None or not row.enabled:
             why = "is switched off" if row else "does not exist"
             faults.append(Fault(("body", "dataset_ids", at), f"The dataset '{dataset_id[:64]}' {why}"))
@@ -184,7 +184,7 @@ def _chosen(connection: Connection, request: Request, dataset_ids: list[str]) ->
 def _find(connection: Connection, request: Request) -> EvaluationRow:
     """Raises Problem (NOT_FOUND)."""
     return require(
-        store.find_evaluation(connection, request.account_id, request.path["gateway_id"], request.path["id"])
+        store.EVALUATIONS.find(connection, request.account_id, request.path["gateway_id"], request.path["id"])
     )
 
 

@@ -43,8 +43,8 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
 
 async def list_all(request: Request, query: Paging) -> Response:
     await _check_gateway(request)
-    read = partial(store.list_aliases, account_id=request.account_id, gateway_id=_gateway(request))
-    found = await request.services.database.scan(read)
+    place = (request.account_id, _gateway(request))
+    found = await request.services.database.scan(lambda connection: store.ALIASES.list(connection, *place))
     window = query.window()
     shown = [_wire(alias) for alias in found[window.offset : window.offset + window.per_page]]
     return page(shown, window.page, window.per_page, len(found))
@@ -62,12 +62,12 @@ async def put(request: Request, body: AliasSet) -> Response:
     at, targets = request.services.clock.now_ms(), msgspec.json.encode(body.targets).decode()
 
     def write(connection: Connection) -> ModelAlias:
-        known = {alias.alias: alias for alias in store.list_aliases(connection, request.account_id, _gateway(request))}
+        known = {alias.alias: alias for alias in store.ALIASES.list(connection, request.account_id, _gateway(request))}
         if name not in known and len(known) >= ALIASES_MAX:
             raise invalid(f"At most {ALIASES_MAX} aliases", "path", "alias")
         created_at = known[name].created_at if name in known else at
         alias = ModelAlias(request.account_id, _gateway(request), name, targets, created_at, at)
-        store.put_alias(connection, alias)
+        store.ALIASES.put(connection, alias)
         return alias
 
     alias = await request.services.database.write(write)
@@ -78,7 +78,7 @@ async def put(request: Request, body: AliasSet) -> Response:
 async def delete(request: Request, _: None) -> Response:
     def write(connection: Connection) -> ModelAlias:
         alias = _find(connection, request)
-        store.delete_alias(connection, alias)
+        store.ALIASES.delete(connection, alias.account_id, alias.gateway_id, alias.alias)
         return alias
 
     alias = await request.services.database.write(write)
@@ -131,7 +131,7 @@ def _check(name: str, targets: list[str | Target]) -> None:
 
 def _find(connection: Connection, request: Request) -> ModelAlias:
     """Raises Problem (NOT_FOUND)."""
-    return require(store.find_alias(connection, request.account_id, _gateway(request), request.path["alias"]))
+    return require(store.ALIASES.find(connection, request.account_id, _gateway(request), request.path["alias"]))
 
 
 def _wire(alias: ModelAlias) -> Alias:

@@ -110,9 +110,9 @@ async def create(request: Request, body: Any) -> Response:
     row = PolicyRow(account_id, gateway_id, request.services.ids.log_id(), live, draft, at, at)
 
     def write(connection: Connection) -> PolicyRow:
-        if len(store.list_policies(connection, account_id, gateway_id)) >= POLICIES_MAX:
+        if len(store.POLICIES.list(connection, account_id, gateway_id)) >= POLICIES_MAX:
             raise invalid(f"A gateway has at most {POLICIES_MAX} policies", "body", "name")
-        store.put_policy(connection, row)
+        store.POLICIES.put(connection, row)
         return row
 
     await request.services.database.write(write)
@@ -131,7 +131,7 @@ async def change(request: Request, body: Any) -> Response:
         text = _checked(changed(_document(stored.draft or stored.live), **changes))
         live, draft = (text, None) if commit else (stored.live, text)
         row = PolicyRow(stored.account_id, stored.gateway_id, stored.policy_id, live, draft, stored.created_at, at)
-        store.put_policy(connection, row)
+        store.POLICIES.put(connection, row)
         return row, text
 
     row, text = await request.services.database.write(write)
@@ -141,7 +141,7 @@ async def change(request: Request, body: Any) -> Response:
 async def delete(request: Request, _: None) -> Response:
     def write(connection: Connection) -> PolicyRow:
         row = _find(connection, request)
-        store.delete_policy(connection, row)
+        store.POLICIES.delete(connection, row.account_id, row.gateway_id, row.policy_id)
         return row
 
     row = await request.services.database.write(write)
@@ -158,7 +158,7 @@ async def commit(request: Request, _: None) -> Response:
     def write(connection: Connection) -> Committed:
         done: list[Policy] = []
         failed: list[Failed] = []
-        for row in store.list_policies(connection, account_id, gateway_id):
+        for row in store.POLICIES.list(connection, account_id, gateway_id):
             if row.draft is None:
                 continue
             try:
@@ -166,7 +166,7 @@ async def commit(request: Request, _: None) -> Response:
             except InvalidInput as error:  # it was valid when it was written, by another release
                 failed.append(Failed(row.policy_id, error.message))
                 continue
-            store.put_policy(connection, changed_row := _committed(row, row.draft, at))
+            store.POLICIES.put(connection, changed_row := _committed(row, row.draft, at))
             done.append(_policy(changed_row, row.draft))
         return Committed(committed=len(done), failed=len(failed), policies=done, errors=failed)
 
@@ -189,13 +189,13 @@ async def rows_of(request: Request) -> list[PolicyRow]:
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
     await logs.check_gateway(request.services, account_id, gateway_id)
     return await request.services.database.scan(
-        lambda connection: store.list_policies(connection, account_id, gateway_id)
+        lambda connection: store.POLICIES.list(connection, account_id, gateway_id)
     )
 
 
 def _find(connection: Connection, request: Request) -> PolicyRow:
     """Raises Problem (NOT_FOUND)."""
-    return require(store.find_policy(connection, request.account_id, request.path["gateway_id"], request.path["id"]))
+    return require(store.POLICIES.find(connection, request.account_id, request.path["gateway_id"], request.path["id"]))
 
 
 def _commits(request: Request) -> bool:

@@ -6,7 +6,7 @@ from farebox.gateway import Dlp, GatewayConfig, Guardrails
 from farebox.http.validation import Fault, InvalidInput, Path
 from farebox.runtime.scorer import Scorer
 from farebox.screening.profiles import BUILT_IN
-from farebox.storage.dlp_profiles import list_profiles
+from farebox.storage.dlp_profiles import PROFILES
 from farebox.storage.sql import Connection
 
 
@@ -20,7 +20,7 @@ def check_profiles(connection: Connection, account_id: str, config: GatewayConfi
     named = [] if config.dlp is None else list(_profiles(config.dlp))
     if all(profile_id in BUILT_IN for _, profile_id in named):
         return
-    known = {row.profile_id for row in list_profiles(connection, account_id)} | BUILT_IN.keys()
+    known = {row.profile_id for row in PROFILES.list(connection, account_id)} | BUILT_IN.keys()
     found = [
         Fault(path, f"There is no DLP profile '{profile_id}': list them at …/farebox/dlp-profiles")
         for path, profile_id in named
