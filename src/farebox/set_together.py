@@ -36,6 +36,14 @@ class _Settings(Protocol):
     def classifier_url(self) -> str: ...
     @property
     def classifier_key(self) -> str: ...
+    @property
+    def oidc_issuer(self) -> str: ...
+    @property
+    def oidc_client_id(self) -> str: ...
+    @property
+    def oidc_client_secret(self) -> str: ...
+    @property
+    def oidc_client_secret_file(self) -> str: ...
 
 
 def check_together(settings: _Settings) -> None:
@@ -43,6 +51,7 @@ def check_together(settings: _Settings) -> None:
     _check_money_in(settings)
     _check_scorer(settings)
     _check_classifier(settings)
+    _check_single_sign_on(settings)
 
 
 def _check_money_in(settings: _Settings) -> None:
@@ -76,3 +85,12 @@ def _check_classifier(settings: _Settings) -> None:
         raise ValueError("FAREBOX_CLASSIFIER_URL must begin with https:// or http://")
     if settings.classifier_key and not settings.classifier_url:
         raise ValueError("FAREBOX_CLASSIFIER_URL is empty: without it there is no classifier to be asked")
+
+
+def _check_single_sign_on(settings: _Settings) -> None:
+    if bool(settings.oidc_issuer) != bool(settings.oidc_client_id):
+        raise ValueError("FAREBOX_OIDC_ISSUER and FAREBOX_OIDC_CLIENT_ID need each other: set both, or neither")
+    if settings.oidc_issuer and not _URL.fullmatch(settings.oidc_issuer):
+        raise ValueError("FAREBOX_OIDC_ISSUER must begin with https:// or http://")
+    if settings.oidc_client_secret and settings.oidc_client_secret_file:
+        raise ValueError("FAREBOX_OIDC_CLIENT_SECRET and FAREBOX_OIDC_CLIENT_SECRET_FILE are both set: set one")

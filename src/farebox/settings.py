@@ -7,17 +7,16 @@ to do.
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from farebox.dns_txt import servers_of
 from farebox.key_file import decoded_key, key_of_file
-from farebox.money import whole_number
 from farebox.proxies import Proxies, proxies_of
 from farebox.set_together import check_together
+from farebox.setting_values import parse_value, values_of_file
 from farebox.standing import check_standing
 
 PREFIX = "FAREBOX_"
@@ -261,6 +260,23 @@ class Settings:
         "", "`smtp://USER:PASSWORD@HOST:PORT` (STARTTLS) or `smtps://…`; empty: no e-mail.", secret=True
     )
     smtp_from: str = _setting("", "Sender of e-mail; required with FAREBOX_SMTP_URL.")
+    oidc_issuer: str = _setting(
+        "", "Issuer URL of the OpenID provider that members sign in at (docs/pages.md); empty: there is none."
+    )
+    oidc_client_id: str = _setting("", "Client ID that Farebox has there.")
+    oidc_client_secret: str = _setting(
+        "", "Its secret; empty, with no file either: a public client, which PKCE alone protects.", secret=True
+    )
+    oidc_client_secret_file: str = _setting("", "A file that has the secret instead; it is read at startup.")
+    oidc_name: str = _setting("Single sign-on", "What people call the provider, such as `Acme ID`: for its button.")
+    oidc_domains: str = _setting(
+        "", "Domains of the e-mail addresses that may sign in there, as `example.com,example.org`; empty: any."
+    )
+    oidc_email: Literal["verified", "any"] = _setting(
+        "verified",
+        "`any`: e-mail addresses count that the provider does not call verified; only where people there cannot choose "
+        "their own.",
+    )
     webhook_private: Literal["deny", "allow"] = _setting(
         "deny", "Whether messages may be sent to private and loopback addresses."
     )
@@ -325,7 +341,17 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
     Raises SettingsError.
     """
     environment = os.environ if environment is None else environment
-    values = _from_file(environment.get(PREFIX + "CONFIG", ""))
+    try:
+        return _loaded(environment, overrides)
+    except SettingsError:
+        raise
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _loaded(environment: Mapping[str, str], overrides: Mapping[str, object]) -> Settings:
+    """Raises ValueError."""
+    values = values_of_file(environment.get(PREFIX + "CONFIG", ""))
     known = {item.name: item for item in fields(Settings)}
     for name, text in environment.items():
         if name.startswith(PREFIX) and name != PREFIX + "CONFIG" and not name.startswith(PREFIX + "TEST_"):
@@ -335,48 +361,17 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
     for name, value in values.items():
         if name not in known:
             raise SettingsError(f"{PREFIX}{name.upper()} is not a setting of Farebox; docs/settings.md lists them all")
-        parsed[name] = _parse(name, value, known[name].type, known[name].metadata)
+        parsed[name] = parse_value(PREFIX + name.upper(), value, known[name].type, known[name].metadata)
     settings = Settings(**parsed)
     if settings.database_url and not settings.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
         raise SettingsError(
             f"FAREBOX_DATABASE_URL begins with {settings.database_url.split(':')[0]!r}: write sqlite:///PATH or "
             "postgresql://USER:PASSWORD@HOST:PORT/NAME"
         )
-    try:
-        check_standing(settings.public_url, settings.trusted_proxies, settings.proxy_protocol)
-        check_together(settings)
-        servers_of(settings.dns_servers)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
+    check_standing(settings.public_url, settings.trusted_proxies, settings.proxy_protocol)
+    check_together(settings)
+    servers_of(settings.dns_servers)
     return settings
-
-
-def _from_file(path: str) -> dict[str, Any]:
-    if not path:
-        return {}
-    try:
-        return tomllib.loads(Path(path).read_text())
-    except OSError as error:
-        raise SettingsError(f"FAREBOX_CONFIG names {path}, which cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{path} is not TOML: {error}") from error
-
-
-def _parse(name: str, value: object, kind: object, limits: Mapping[str, Any]) -> object:
-    variable = PREFIX + name.upper()
-    if kind is int:
-        try:
-            number = whole_number(str(value))
-        except ValueError as error:
-            raise SettingsError(f"{variable} is {value!r}: it must be a whole number") from error
-        if not limits["low"] <= number <= limits["high"]:
-            raise SettingsError(f"{variable} is {number}: it must be from {limits['low']} to {limits['high']}")
-        return number
-    text = str(value)
-    choices = get_args(kind)
-    if choices and text not in choices:
-        raise SettingsError(f"{variable} is {text!r}: it must be one of {', '.join(choices)}")
-    return text
 
 
 def proxies(environment: Mapping[str, str] | None = None) -> Proxies:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.messages.test_email import Mailbox, mailbox
+from tests.pages.openid_provider import CLIENT_ID, SECRET, OpenIdProvider, openid_provider
 from tests.support import Farebox, free_port, running_farebox
 from tests.waiting import pauses
 
@@ -19,10 +20,11 @@ T = TypeVar("T")
 
 @dataclass
 class House:
-    """The server, and the inbox of all its members."""
+    """The server, the inbox of all its members, and the OpenID provider."""
 
     farebox: Farebox
     box: Mailbox
+    provider: OpenIdProvider
 
     def letter(self, recipient: str, number: int = 1) -> EmailMessage:
         """The newest of so many letters to somebody; waits for it."""
@@ -40,10 +42,21 @@ def _looping() -> Iterator[asyncio.AbstractEventLoop]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="outside-world")
     thread.start()
-    yield loop
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
+    try:
+        yield loop
+    finally:
+        asyncio.run_coroutine_threadsafe(_end_others(), loop).result(30)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _end_others() -> None:
+    """Connections that are still open."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 @contextlib.contextmanager
@@ -57,6 +70,7 @@ def open_house(folder: Path) -> Iterator[House]:
 
         box = run(outside.enter_async_context(mailbox()))
         stack.callback(lambda: run(outside.aclose()))
+        provider = run(outside.enter_async_context(openid_provider()))
         port = free_port()
         served = stack.enter_context(
             running_farebox(
@@ -66,6 +80,11 @@ def open_house(folder: Path) -> Iterator[House]:
                 smtp_url=f"smtp://127.0.0.1:{box.port}",
                 smtp_from="Farebox <sign-in@farebox.example>",
                 seller_name="Acme & Sons",
+                oidc_issuer=provider.issuer,
+                oidc_client_id=CLIENT_ID,
+                oidc_client_secret=SECRET,
+                oidc_name="Acme ID",
+                oidc_domains="example.com, Example.ORG",
             )
         )
-        yield House(served, box)
+        yield House(served, box, provider)

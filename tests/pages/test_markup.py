@@ -157,11 +157,12 @@ def test_hostile_texts_stay_texts(rule_state: str) -> None:
         _billing(view, Flash("bad", HOSTILE)),
         _framed(HOSTILE, "quote.html", {"view": view, "purchase": purchase, "request_key": HOSTILE, "another": "x"}),
         *(_framed(HOSTILE, "under_way.html", {"top_up": top_up}) for top_up in view.top_ups),
-        render.sign_in(HOSTILE, render.Ways(email=True)),
+        render.sign_in(HOSTILE, render.Ways(email=True, passkey=True, single_sign_on=HOSTILE)),
+        render.signed_out(HOSTILE),
         render.mail_asked(HOSTILE, 15),
         render.not_signed_in(HOSTILE),
         render.done(Flash("warn", HOSTILE)),
-        render.leave(f"https://pay.example/{HOSTILE}"),
+        render.leave(f"https://pay.example/{HOSTILE}", HOSTILE),
         render.problem(HOSTILE, HOSTILE, expired=False),
     ]
     harmless = _read(_billing(_view("word", rule_state), Flash("bad", "word")))

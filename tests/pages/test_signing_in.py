@@ -95,6 +95,16 @@ def test_without_e_mail_the_page_says_what_its_operator_sets(farebox: Farebox) -
     assert (asked.status_code, "FAREBOX_SMTP_URL" in asked.text) == (403, True)
 
 
+def test_without_a_provider_there_is_no_such_way(farebox: Farebox) -> None:
+    assert "Continue with" not in httpx.get(f"{farebox.url}/ui/sign-in").text
+    for response in (
+        httpx.post(f"{farebox.url}/ui/sign-in/oidc", data={"next": ""}),
+        httpx.get(f"{farebox.url}/ui/sign-in/oidc/done?code=x&state=y"),
+        httpx.post(f"{farebox.url}/ui/signed-out/provider"),
+    ):
+        assert (response.status_code, "FAREBOX_OIDC_ISSUER" in response.text) == (403, True)
+
+
 def test_a_link_of_the_api_gives_no_more_than_its_token_has(farebox: Farebox) -> None:
     account_id = farebox.create_account()
     for permissions, role in (((Permission.BILLING_WRITE,), Role.BILLING), (tuple(Permission), Role.OWNER)):

@@ -27,6 +27,7 @@ from farebox.providers.reading import Refused, parse_refusals
 from farebox.runtime import last_uses, operator_alarms
 from farebox.runtime.classifier import Classifier, classifier_of
 from farebox.runtime.configuration import Configuration
+from farebox.runtime.identity_provider import IdentityProvider, identity_provider_of
 from farebox.runtime.instances import present
 from farebox.runtime.journal import Journal
 from farebox.runtime.scorer import Scorer, scorer_of
@@ -95,6 +96,7 @@ async def open_services(
             zdr=_zdr(settings),
             scorer=_scorer(stack, settings, jobs),
             classifier=_classifier(stack, settings, clock, jobs),
+            identity_provider=_identity_provider(stack, settings, clock, jobs),
             auto_models=_auto_models(settings),
             held=ByteBudget(settings.held_bytes_max, settings.account_held_bytes_max),
             calls=CallsInFlight(settings.calls_max, settings.account_calls_max),
@@ -227,6 +229,16 @@ def _classifier(stack: AsyncExitStack, settings: Settings, clock: Clock, jobs: J
     upstream = PooledUpstream(connect_seconds=seconds, proxies=proxies(), failed=jobs.failed)
     stack.push_async_callback(upstream.close)
     return classifier_of(settings, upstream, clock)
+
+
+def _identity_provider(stack: AsyncExitStack, settings: Settings, clock: Clock, jobs: Jobs) -> IdentityProvider | None:
+    """The operator's OpenID provider, with connections of its own too. Raises SettingsError."""
+    if not settings.oidc_issuer:
+        return None
+    seconds = settings.connect_timeout_ms / 1000
+    upstream = PooledUpstream(connect_seconds=seconds, proxies=proxies(), failed=jobs.failed)
+    stack.push_async_callback(upstream.close)
+    return identity_provider_of(settings, upstream, clock)
 
 
 def _guard(settings: Settings) -> Guard:

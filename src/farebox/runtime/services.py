@@ -29,6 +29,7 @@ from farebox.providers.tokens import Tokens
 from farebox.providers.upstream import Upstream
 from farebox.runtime.classifier import Classifier
 from farebox.runtime.configuration import Configuration
+from farebox.runtime.identity_provider import IdentityProvider
 from farebox.runtime.journal import Journal
 from farebox.runtime.pending_alarms import Alarms
 from farebox.runtime.readiness import Readiness
@@ -91,6 +92,8 @@ class Services:
     """Judges texts for gateways with guardrails; None: the operator has set none."""
     classifier: Classifier | None = None
     """Says what calls were for, for gateways with log_classification; None: the operator has set none."""
+    identity_provider: IdentityProvider | None = None
+    """Where members sign in; None: the operator has set none."""
     zdr: frozenset[str] = frozenset()
     """Providers that promise zero data retention on the operator's key."""
     auto_models: tuple[Candidate, ...] = ()

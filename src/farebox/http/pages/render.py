@@ -56,6 +56,8 @@ class Ways:
 
     email: bool = False
     passkey: bool = False
+    single_sign_on: str = ""
+    """What the provider is called; empty: there is none."""
 
 
 def sign_in(wanted: str, ways: Ways) -> bytes:
@@ -84,13 +86,14 @@ def done(flash: Flash) -> bytes:
     return _page("done.html", "Back from the payment page", flash=flash)
 
 
-def signed_out() -> bytes:
-    return _page("signed_out.html", "Signed out")
+def signed_out(provider: str) -> bytes:
+    """`provider`: where one is still signed in; empty: nowhere."""
+    return _page("signed_out.html", "Signed out", provider=provider)
 
 
-def leave(url: str) -> bytes:
-    """A page that forwards to the payment processor at once."""
-    return _page("leave.html", "To the payment page", refresh=f"0;url={url}", url=url)
+def leave(url: str, place: str) -> bytes:
+    """A page that forwards to another site at once."""
+    return _page("leave.html", f"To {place}", refresh=f"0;url={url}", url=url, place=place)
 
 
 def problem(title: str, text: str, *, expired: bool) -> bytes:

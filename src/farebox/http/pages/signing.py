@@ -14,6 +14,7 @@ from farebox.http.quotas import MAIL_REQUESTS, MAILS, anonymous_client, spend
 from farebox.http.request import Request
 from farebox.http.router import no_route
 from farebox.people import mail_links, membership, passkeys, sessions
+from farebox.runtime.services import Services
 from farebox.storage.accounts import find_account
 from farebox.storage.passkeys import Passkey
 
@@ -32,7 +33,11 @@ async def sign_in(request: Request, _: None) -> Response:
     if await session_of(request) is not None:
         return see_other(wanted)
     services = request.services
-    ways = Ways(email=mail_links.available(services), passkey=passkeys.place_of(services.base_url) is not None)
+    ways = Ways(
+        email=mail_links.available(services),
+        passkey=passkeys.place_of(services.base_url) is not None,
+        single_sign_on=_provider_name(services),
+    )
     return html(render.sign_in(wanted, ways))
 
 
@@ -98,12 +103,18 @@ async def ask_for_link(request: Request, _: None) -> Response:
 
 async def signed_out(request: Request, _: None) -> Response:
     await render.ready()
-    return html(render.signed_out())
+    return html(render.signed_out(_provider_name(request.services) if parameter(request, "at") else ""))
 
 
 async def sign_out(visit: Visit, form: Fields) -> Response:
+    """End the session. Who signed in at a provider is asked whether they want to sign out there, too."""
     await sessions.end(visit.services, visit.session)
-    return see_other("/ui/signed-out", session_cookie(visit.request, None))
+    there = "?at=provider" if visit.session.sign_in.way == "oidc" else ""
+    return see_other(f"/ui/signed-out{there}", session_cookie(visit.request, None))
+
+
+def _provider_name(services: Services) -> str:
+    return "" if services.identity_provider is None else services.identity_provider.name
 
 
 # --- proofs -----------------------------------------------------------------------------------------------------------
@@ -115,7 +126,13 @@ async def confirm(visit: Visit) -> Shown | Response:
     if sessions.confirmed(visit.services, visit.session):
         return see_other(wanted)
     mail_to = visit.session.sign_in.email if mail_links.available(visit.services) else None
-    return {"next": wanted, "mail_to": mail_to, "passkeys": await _passkeys(visit)}
+    person = sessions.proven_email(visit.session)
+    return {
+        "next": wanted,
+        "mail_to": mail_to,
+        "passkeys": await _passkeys(visit),
+        "single_sign_on": _provider_name(visit.services) if person else "",
+    }
 
 
 async def confirm_by_mail(visit: Visit, form: Fields) -> str:

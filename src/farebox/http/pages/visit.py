@@ -115,13 +115,13 @@ def own_path(text: str) -> str:
     return text if known and plain else HOME
 
 
-def leave(url: str) -> Response:
-    """Forward to a page of the payment processor.
+def leave(url: str, place: str = "the payment page", *headers: tuple[str, str]) -> Response:
+    """Forward to a page of another site, which is called `place`.
 
     Not by a redirect: the content security policy forbids forms to lead to other sites, and browsers apply it to
     redirects too.
     """
-    return html(render.leave(url))
+    return html(render.leave(url, place), *headers)
 
 
 def download(body: bytes, content_type: str, name: str) -> Response:

@@ -1,0 +1,119 @@
+"""Signing in at the operator's OpenID provider. People are members by their e-mail address, so that is what counts."""
+
+import msgspec
+import structlog
+
+from farebox.errors import SIGN_IN_FAILED, Problem
+from farebox.people import membership
+from farebox.runtime.identity_provider import Begun, IdentityProvider, ProviderFailed, Untrusted
+from farebox.runtime.services import Services
+from farebox.settings import Settings
+from farebox.vault import same
+
+RETURN_PATH = "/ui/sign-in/oidc/done"
+SIGNED_OUT_PATH = "/ui/signed-out"
+
+log = structlog.get_logger("farebox.people")
+
+
+class SigningOn(msgspec.Struct, frozen=True):
+    """An attempt to sign in, or to prove who is there."""
+
+    begun: Begun
+    wanted: str
+    """The page to go on to."""
+    at: int
+    email: str = ""
+    """Who is to be proved to be there; empty: anybody may sign in."""
+
+
+def provider_of(services: Services) -> IdentityProvider:
+    """Raises Problem (SIGN_IN_FAILED) where there is none."""
+    if services.identity_provider is None:
+        raise Problem(SIGN_IN_FAILED, "There is no single sign-on here: the operator sets FAREBOX_OIDC_ISSUER")
+    return services.identity_provider
+
+
+async def begin(services: Services, wanted: str, email: str = "") -> tuple[str, SigningOn]:
+    """Where the browser goes, and what the server keeps. `email`: they must prove anew that they are this person.
+    Raises Problem (SIGN_IN_FAILED)."""
+    provider = provider_of(services)
+    begun = Begun(services.ids.secret(), services.ids.secret(), services.ids.secret())
+    try:
+        url = await provider.sign_in_url(begun, services.base_url + RETURN_PATH, anew=bool(email))
+    except ProviderFailed as error:
+        raise _away(provider, error) from error
+    return url, SigningOn(begun, wanted, services.clock.now_ms(), email)
+
+
+async def finish(services: Services, kept: SigningOn | None, given: dict[str, str]) -> str:
+    """Who came back from the provider, by e-mail address. `given`: the query they came back with. Raises Problem
+    (SIGN_IN_FAILED)."""
+    provider = provider_of(services)
+    if kept is None or not same(kept.begun.state.encode(), given.get("state", "").encode()):
+        raise Problem(SIGN_IN_FAILED, "This took too long, or was begun in another browser or tab: sign in again")
+    try:
+        await _require_same_issuer(provider, given)
+        if "error" in given or "code" not in given:
+            log.info("single sign-on refused", error=given.get("error", "")[:100])
+            raise Problem(SIGN_IN_FAILED, f"You did not sign in at {provider.name}, or it does not let you in here")
+        since = kept.at if kept.email else None
+        found = await provider.identity(kept.begun, services.base_url + RETURN_PATH, given["code"], since=since)
+    except ProviderFailed as error:
+        raise _away(provider, error) from error
+    except Untrusted as error:
+        log.warning("single sign-on not trusted", why=str(error))
+        raise Problem(SIGN_IN_FAILED, f"What {provider.name} said does not prove who you are: sign in again") from error
+    email = _accepted(services.settings, provider, found.email, verified=found.verified)
+    if kept.email and email != kept.email:
+        raise Problem(SIGN_IN_FAILED, f"{provider.name} says that you are {email}, not {kept.email}")
+    return email
+
+
+async def _require_same_issuer(provider: IdentityProvider, given: dict[str, str]) -> None:
+    """RFC 9207: an answer of another provider's is not taken for one of ours. Raises Untrusted, ProviderFailed."""
+    said = given.get("iss")
+    metadata = await provider.metadata()
+    if said is None and metadata.authorization_response_iss_parameter_supported:
+        raise Untrusted("its answer does not say whose it is")
+    if said is not None and said != provider.issuer:
+        raise Untrusted(f"the answer is of another issuer: {said[:200]!r}")
+
+
+def _accepted(settings: Settings, provider: IdentityProvider, text: str, *, verified: bool) -> str:
+    """The e-mail address as members have it. Raises Problem (SIGN_IN_FAILED) where it does not count."""
+    try:
+        email = membership.email_of(text)
+    except Problem as problem:
+        raise Problem(SIGN_IN_FAILED, f"{provider.name} does not say which e-mail address you have") from problem
+    if not verified and settings.oidc_email == "verified":
+        raise Problem(
+            SIGN_IN_FAILED, f"{provider.name} has not verified that {email} is yours: do that there, then sign in again"
+        )
+    domains = domains_of(settings.oidc_domains)
+    if domains and email.rpartition("@")[2] not in domains:
+        raise Problem(
+            SIGN_IN_FAILED, f"{email} may not sign in this way here: use an address of {' or '.join(domains)}"
+        )
+    return email
+
+
+def domains_of(text: str) -> list[str]:
+    """The domains that FAREBOX_OIDC_DOMAINS lists."""
+    return [part.strip().lower() for part in text.split(",") if part.strip()]
+
+
+async def sign_out_url(services: Services) -> str | None:
+    """Where one signs out of the provider, too; None: nowhere. Raises Problem (SIGN_IN_FAILED)."""
+    provider = provider_of(services)
+    try:
+        return await provider.sign_out_url(services.base_url + SIGNED_OUT_PATH)
+    except ProviderFailed as error:
+        raise _away(provider, error) from error
+
+
+def _away(provider: IdentityProvider, error: ProviderFailed) -> Problem:
+    log.warning("single sign-on not available", why=str(error))
+    return Problem(
+        SIGN_IN_FAILED, f"{provider.name} cannot be reached at the moment: try again, or sign in another way"
+    )

@@ -1,0 +1,285 @@
+"""The operator's OpenID provider: where it sends people who want to sign in, and whom it says they are.
+
+The authorization code flow with PKCE, by OpenID Connect Core 1.0 and Discovery 1.0: its metadata and keys are fetched
+when somebody signs in and kept for an hour. What an ID token must say is checked by authlib, its signature by joserfc;
+both are loaded by the first who signs in so.
+"""
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+import msgspec
+
+from farebox.addresses import literal
+from farebox.clock import Clock
+from farebox.providers.upstream import Upstream
+from farebox.runtime import outgoing
+from farebox.settings import Settings, SettingsError
+
+T = TypeVar("T")
+KEPT_SECONDS: Final = 3_600
+LEEWAY_SECONDS: Final = 60
+"""By which its clock and ours may differ."""
+SCOPE: Final = "openid email"
+ALGORITHMS: Final = frozenset(
+    {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+"""Of signatures by a key of the provider's own; those by the client's secret could be made by whoever knows that."""
+_FORM: Final = ("content-type", "application/x-www-form-urlencoded")
+_JSON: Final = ("accept", "application/json")
+
+
+class ProviderFailed(Exception):
+    """It is not there, or not as it should be; the message says why, for the operator's log."""
+
+
+class Untrusted(Exception):
+    """What it said about somebody proves nothing; the message says why, for the operator's log."""
+
+
+class Begun(msgspec.Struct, frozen=True):
+    """The secrets of one attempt to sign in."""
+
+    state: str
+    nonce: str
+    verifier: str
+    """Of PKCE."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Whom the provider says somebody is."""
+
+    subject: str
+    email: str
+    """Empty: it does not say."""
+    verified: bool
+    """It says that the e-mail address is theirs."""
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    """What it says about itself, as far as it is used."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    jwks_uri: str
+    userinfo_endpoint: str = ""
+    end_session_endpoint: str = ""
+    id_token_signing_alg_values_supported: Sequence[str] = ("RS256",)
+    token_endpoint_auth_methods_supported: Sequence[str] = ("client_secret_basic",)
+    authorization_response_iss_parameter_supported: bool = False
+
+
+class _Tokens(msgspec.Struct, frozen=True):
+    id_token: str
+    access_token: str = ""
+
+
+class IdentityProvider:
+    def __init__(self, settings: Settings, secret: str, upstream: Upstream, clock: Clock) -> None:
+        self.issuer = settings.oidc_issuer
+        self.name = settings.oidc_name
+        self._client_id = settings.oidc_client_id
+        self._secret = secret
+        self._upstream = upstream
+        self._clock = clock
+        self._metadata: Metadata | None = None
+        self._keys: dict[str, Any] = {}
+        self._until = 0.0
+
+    async def metadata(self) -> Metadata:
+        """What it says about itself, at most an hour ago. Raises ProviderFailed."""
+        if self._metadata is None or self._clock.monotonic() >= self._until:
+            url = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
+            found = _decoded(await self._get(url), Metadata)
+            if found.issuer != self.issuer:
+                raise ProviderFailed(f"it says that it is {found.issuer[:200]!r}, not FAREBOX_OIDC_ISSUER")
+            for endpoint in (found.authorization_endpoint, found.token_endpoint, found.jwks_uri):
+                _require_safe(endpoint)
+            for endpoint in filter(None, (found.userinfo_endpoint, found.end_session_endpoint)):
+                _require_safe(endpoint)
+            self._metadata, self._keys, self._until = found, {}, self._clock.monotonic() + KEPT_SECONDS
+        return self._metadata
+
+    async def sign_in_url(self, begun: Begun, return_to: str, *, anew: bool) -> str:
+        """Where it asks somebody who they are. `anew`: also who is signed in there already. Raises ProviderFailed."""
+        metadata = await self.metadata()
+        await _ready()
+        from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
+        from authlib.oauth2.rfc7636 import create_s256_code_challenge
+
+        return str(
+            prepare_grant_uri(
+                metadata.authorization_endpoint,
+                self._client_id,
+                "code",
+                redirect_uri=return_to,
+                scope=SCOPE,
+                state=begun.state,
+                nonce=begun.nonce,
+                code_challenge=create_s256_code_challenge(begun.verifier),
+                code_challenge_method="S256",
+                **({"prompt": "login", "max_age": "0"} if anew else {}),
+            )
+        )
+
+    async def sign_out_url(self, return_to: str) -> str | None:
+        """Where one signs out of it; None: nowhere. Raises ProviderFailed."""
+        endpoint = (await self.metadata()).end_session_endpoint
+        if not endpoint:
+            return None
+        joint = "&" if "?" in endpoint else "?"
+        return (
+            f"{endpoint}{joint}{urlencode({'client_id': self._client_id, 'post_logout_redirect_uri': return_to})}"
+        )  # fmt: skip
+
+    async def identity(self, begun: Begun, return_to: str, code: str, *, since: int | None) -> Identity:
+        """Whom the code stands for. `since`: they must have proved it after that time. Raises ProviderFailed,
+        Untrusted."""
+        tokens = await self._redeemed(begun, return_to, code)
+        claims = await self._claims(tokens, begun.nonce)
+        if since is not None:
+            proved_at = claims.get("auth_time")
+            if not isinstance(proved_at, int) or proved_at * 1000 < since - LEEWAY_SECONDS * 1000:
+                raise Untrusted("it did not ask anew who is there")
+        told = claims if "email" in claims else await self._userinfo(claims, tokens.access_token)
+        email = told.get("email")
+        return Identity(
+            subject=str(claims["sub"]),
+            email=email if isinstance(email, str) else "",
+            verified=told.get("email_verified") is True,
+        )
+
+    async def _redeemed(self, begun: Begun, return_to: str, code: str) -> _Tokens:
+        metadata = await self.metadata()
+        await _ready()
+        from authlib.oauth2.auth import ClientAuth
+
+        method = "none"
+        if self._secret:
+            known = metadata.token_endpoint_auth_methods_supported
+            basic = "client_secret_basic" in known or "client_secret_post" not in known
+            method = "client_secret_basic" if basic else "client_secret_post"
+        named, secret = (
+            (quote(text, safe="") for text in (self._client_id, self._secret))  # RFC 6749, 2.3.1
+            if method == "client_secret_basic"
+            else (self._client_id, self._secret)
+        )
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": return_to}
+        body = urlencode(form | {"code_verifier": begun.verifier})
+        url, headers, body = ClientAuth(named, secret, method).prepare("POST", metadata.token_endpoint, {}, body)
+        sent = await outgoing.send(
+            self._upstream, self._clock, "POST", url, [_FORM, _JSON, *headers.items()], body.encode()
+        )
+        if not sent.ok:
+            failed = Untrusted if sent.status == 400 else ProviderFailed  # 400: it does not know the code
+            raise failed(f"its token endpoint {sent.error}: {sent.body[:200]!r}")
+        return _decoded(sent.body, _Tokens)
+
+    async def _claims(self, tokens: _Tokens, nonce: str) -> dict[str, Any]:
+        """The claims of the ID token. Raises Untrusted, ProviderFailed."""
+        from authlib.oidc.core import CodeIDToken
+        from joserfc import jwt
+        from joserfc.errors import InvalidKeyIdError, JoseError
+        from joserfc.jws import JWSRegistry
+
+        metadata = await self.metadata()
+        allowed = ALGORITHMS & set(metadata.id_token_signing_alg_values_supported)
+        registry = JWSRegistry(algorithms=sorted(allowed), strict_check_header=False)
+        try:
+            try:
+                token = jwt.decode(tokens.id_token, await self._key_set(), registry=registry)
+            except InvalidKeyIdError:  # it has new keys
+                token = jwt.decode(tokens.id_token, await self._key_set(anew=True), registry=registry)
+            claims = CodeIDToken(
+                token.claims,
+                token.header,
+                {
+                    "iss": {"essential": True, "value": self.issuer},
+                    "aud": {"essential": True, "value": self._client_id},
+                    "sub": {"essential": True},
+                },
+                {"nonce": nonce, "client_id": self._client_id, "access_token": tokens.access_token},
+            )
+            claims.validate(now=self._clock.now_ms() // 1000, leeway=LEEWAY_SECONDS)
+        except (JoseError, ValueError, TypeError, RecursionError) as error:
+            raise Untrusted(f"its ID token: {type(error).__name__}: {error}") from error
+        return dict(claims)
+
+    async def _key_set(self, *, anew: bool = False) -> Any:
+        from joserfc.errors import JoseError
+        from joserfc.jwk import KeySet
+
+        if anew or not self._keys:
+            self._keys = _decoded(await self._get((await self.metadata()).jwks_uri), dict[str, Any])
+        try:
+            return KeySet.import_key_set(self._keys)  # type: ignore[arg-type]  # what it is not is an error below
+        except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
+            self._keys = {}
+            raise ProviderFailed(f"its keys are not understood: {error}") from error
+
+    async def _userinfo(self, claims: Mapping[str, Any], access_token: str) -> Mapping[str, Any]:
+        """What its userinfo endpoint says of the same person: many providers have the e-mail address there. Raises
+        ProviderFailed, Untrusted."""
+        endpoint = (await self.metadata()).userinfo_endpoint
+        if not endpoint or not access_token:
+            return {}
+        told = _decoded(await self._get(endpoint, ("authorization", f"Bearer {access_token}")), dict[str, Any])
+        if told.get("sub") != claims["sub"]:
+            raise Untrusted("its userinfo endpoint speaks of somebody else")
+        return told
+
+    async def _get(self, url: str, *headers: tuple[str, str]) -> bytes:
+        """Raises ProviderFailed."""
+        sent = await outgoing.send(self._upstream, self._clock, "GET", url, [_JSON, *headers], b"")
+        if not sent.ok:
+            raise ProviderFailed(f"{urlsplit(url).path} {sent.error}")
+        return sent.body
+
+
+def _decoded(body: bytes, kind: type[T]) -> T:
+    """Raises ProviderFailed."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProviderFailed(f"its answer is not understood: {error}") from error
+
+
+def _require_safe(url: str) -> None:
+    """Raises ProviderFailed for a URL that others could listen to."""
+    if not is_safe(url):
+        raise ProviderFailed(f"{url[:200]!r} in its metadata is no URL with https")
+
+
+def is_safe(url: str) -> bool:
+    """Whether nobody can listen in between: https, or this machine."""
+    parts = urlsplit(url)
+    address = literal(parts.hostname or "")
+    local = parts.hostname == "localhost" or (address is not None and address.is_loopback)
+    return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and local))
+
+
+async def _ready() -> None:
+    """Load the libraries; the first time on a thread, as it takes a fifth of a second that would delay calls."""
+    if "authlib.oidc.core" not in sys.modules:
+        await asyncio.to_thread(__import__, "authlib.oidc.core")
+
+
+def identity_provider_of(settings: Settings, upstream: Upstream, clock: Clock) -> IdentityProvider:
+    """Raises SettingsError."""
+    if not is_safe(settings.oidc_issuer):
+        raise SettingsError("FAREBOX_OIDC_ISSUER must begin with https:// (http:// only on this machine)")
+    return IdentityProvider(settings, _secret(settings), upstream, clock)
+
+
+def _secret(settings: Settings) -> str:
+    if not settings.oidc_client_secret_file:
+        return settings.oidc_client_secret
+    try:
+        return Path(settings.oidc_client_secret_file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"FAREBOX_OIDC_CLIENT_SECRET_FILE cannot be read: {error}") from error

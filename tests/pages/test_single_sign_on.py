@@ -1,0 +1,397 @@
+"""Single sign-on by an OpenID provider, which here tells the truth and lies."""
+
+import html
+import re
+import time
+from typing import Any
+
+import httpx
+import pytest
+from joserfc.jwk import RSAKey
+
+from farebox.model import Role
+from farebox.people import membership, sessions
+from farebox.people.sessions import Whom
+from farebox.runtime.identity_provider import is_safe
+from farebox.settings import SettingsError, load
+from tests.pages.house import House
+from tests.pages.openid_provider import CLIENT_ID, OpenIdProvider, secret_key, unsigned
+from tests.pages.people import Person
+from tests.support import Farebox
+
+_NAMES = iter(f"sso{number}@example.com" for number in range(1000))
+
+
+@pytest.fixture
+def farebox(house: House) -> Farebox:
+    house.farebox.services.rates._windows.clear()  # all tests come from one address
+    return house.farebox
+
+
+@pytest.fixture
+def email(farebox: Farebox) -> str:
+    """A new member of a new account."""
+    name = next(_NAMES)
+    farebox.run(membership.add(farebox.services, farebox.create_account("Acme"), name, Role.BILLING))
+    return name
+
+
+@pytest.fixture
+def provider(house: House, farebox: Farebox, email: str) -> OpenIdProvider:
+    """At which the member is signed in."""
+    house.provider.reset(email)
+    _forget(farebox)
+    return house.provider
+
+
+def _forget(farebox: Farebox) -> None:
+    """What is known of the provider is old."""
+    known = farebox.services.identity_provider
+    assert known is not None
+    known._until = 0.0
+
+
+class Browser:
+    def __init__(self, farebox: Farebox) -> None:
+        self.farebox = farebox
+        self.http = httpx.Client(base_url=farebox.url)
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def sent_to(self, response: httpx.Response) -> str:
+        """Where the page leads."""
+        assert response.status_code == 200, response.text
+        found = re.search(r'http-equiv="refresh" content="0;url=([^"]*)"', response.text)
+        assert found is not None
+        return html.unescape(found[1])
+
+    def begin(self, **fields: str) -> str:
+        return self.sent_to(self.http.post("/ui/sign-in/oidc", data={"next": "", **fields}))
+
+    def back(self, url: str) -> str:
+        """Where the provider sends the browser, without the host."""
+        answer = httpx.get(url)
+        assert answer.status_code == 302, answer.text
+        where = answer.headers["location"]
+        assert where.startswith(self.farebox.services.base_url + "/ui/sign-in/oidc/done?")
+        return str(where.removeprefix(self.farebox.services.base_url))
+
+    def sign_in(self, **fields: str) -> httpx.Response:
+        return self.http.get(self.back(self.begin(**fields)))
+
+    def is_refused(self, says: str) -> None:
+        refused = self.sign_in()
+        assert (refused.status_code, says in html.unescape(refused.text)) == (403, True), refused.text
+        assert self.http.cookies.get("farebox_sid") is None
+        assert "Back to the sign-in page" in refused.text
+
+
+@pytest.fixture
+def browser(farebox: Farebox) -> Any:
+    with Browser(farebox) as opened:
+        yield opened
+
+
+def test_a_member_signs_in(farebox: Farebox, provider: OpenIdProvider, browser: Browser, email: str) -> None:
+    assert "Continue with Acme ID" in browser.http.get("/ui/sign-in").text
+    signed_in = browser.sign_in(next="/billing")
+    assert (signed_in.status_code, signed_in.headers["location"]) == (303, "/billing")
+    session = farebox.run(sessions.session(farebox.services, browser.http.cookies["farebox_sid"]))
+    assert session is not None
+    assert (session.sign_in.email, session.sign_in.way) == (email, "oidc")
+    assert session.roles == {Role.BILLING}
+    assert "Single sign-on" in browser.http.get("/ui/sessions").text
+    [asked] = provider.asked
+    assert (asked["client_id"], asked["response_type"], asked["scope"]) == (CLIENT_ID, "code", "openid email")
+    assert (asked["code_challenge_method"], len(asked["nonce"]), len(asked["state"])) == ("S256", 43, 43)
+    assert asked["redirect_uri"] == f"{farebox.services.base_url}/ui/sign-in/oidc/done"
+
+
+def test_the_address_may_come_from_userinfo(provider: OpenIdProvider, browser: Browser, email: str) -> None:
+    provider.userinfo = {"sub": "ada", "email": email.upper(), "email_verified": True}
+    assert browser.sign_in().status_code == 303
+
+
+def test_new_keys_are_fetched(provider: OpenIdProvider, browser: Browser) -> None:
+    assert browser.sign_in().status_code == 303
+    provider.rotate()
+    with Browser(browser.farebox) as other:
+        assert other.sign_in().status_code == 303
+
+
+# --- who is not let in ------------------------------------------------------------------------------------------------
+
+
+def test_who_is_no_member_is_told(provider: OpenIdProvider, browser: Browser) -> None:
+    provider.email = "stranger@example.com"
+    browser.is_refused("stranger@example.com is no member of an account here")
+
+
+@pytest.mark.parametrize("claims", [{"email_verified": False}, {"email_verified": None}, {"email_verified": "true"}])
+def test_an_address_that_is_not_verified_does_not_count(
+    provider: OpenIdProvider, browser: Browser, claims: dict[str, Any]
+) -> None:
+    provider.claims = claims
+    browser.is_refused("has not verified that")
+
+
+def test_an_address_of_another_domain_does_not_count(
+    farebox: Farebox, provider: OpenIdProvider, browser: Browser
+) -> None:
+    for outside in ("ada@evil.example", "ada@sub.example.com", "ada@example.com.evil.example"):
+        farebox.run(membership.add(farebox.services, farebox.create_account(), outside, Role.OWNER))
+        provider.email = outside
+        browser.is_refused("use an address of example.com or example.org")
+
+
+@pytest.mark.parametrize("claims", [{}, {"email": ""}, {"email": 7}, {"email": "nobody"}])
+def test_who_has_no_address_is_told(provider: OpenIdProvider, browser: Browser, claims: dict[str, Any]) -> None:
+    provider.userinfo = {"sub": "ada", "email_verified": True, **claims}
+    browser.is_refused("does not say which e-mail address you have")
+    provider.userinfo, provider.claims = None, claims or {"email": " "}
+    browser.is_refused("does not say which e-mail address you have")
+
+
+def test_who_declines_is_told(provider: OpenIdProvider, browser: Browser) -> None:
+    provider.answer = {"code": None, "error": "access_denied", "error_description": "<b>pwned</b>"}
+    browser.is_refused("You did not sign in at Acme ID")
+    assert "pwned" not in browser.sign_in().text
+
+
+# --- what is not trusted ----------------------------------------------------------------------------------------------
+
+_NOW = int(time.time())
+LIES: dict[str, dict[str, Any]] = {
+    "of another issuer": {"claims": {"iss": "https://evil.example"}},
+    "of no issuer": {"claims": {"iss": None}},
+    "for another client": {"claims": {"aud": "other"}},
+    "for others, too": {"claims": {"aud": [CLIENT_ID, "other"]}},
+    "given to another client": {"claims": {"aud": [CLIENT_ID, "other"], "azp": "other"}},
+    "expired": {"claims": {"exp": _NOW - 3600}},
+    "without an end": {"claims": {"exp": None}},
+    "of the future": {"claims": {"iat": _NOW + 36_000}},
+    "not valid yet": {"claims": {"nbf": _NOW + 36_000}},
+    "of another attempt": {"claims": {"nonce": "other"}},
+    "of no attempt": {"claims": {"nonce": None}},
+    "of nobody": {"claims": {"sub": None}},
+    "of a sub that is no text": {"claims": {"sub": 7}},
+    "of another access token": {"claims": {"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"}},
+    "signed by another key of the same name": {"signed_by": RSAKey.generate_key(2048, {"kid": "first"})},
+    "signed by a key that it does not have": {"signed_by": RSAKey.generate_key(2048, {"kid": "unknown"})},
+    "signed by the client's secret": {"signed_by": secret_key(), "header": {"kid": None}},
+    "not a token": {"token": "a.b.c"},
+    "empty": {"token": "."},
+    "about somebody else in userinfo": {"userinfo": {"sub": "eve", "email": "x@example.com", "email_verified": True}},
+}
+
+
+@pytest.mark.parametrize("lie", [pytest.param(fields, id=name) for name, fields in LIES.items()])
+def test_a_lie_is_not_trusted(provider: OpenIdProvider, browser: Browser, lie: dict[str, Any]) -> None:
+    provider.__dict__.update(lie)
+    browser.is_refused("does not prove who you are")
+    provider.reset(provider.email)
+    assert browser.sign_in().status_code == 303  # it was that alone
+
+
+def test_a_token_without_a_signature_is_not_trusted(provider: OpenIdProvider, browser: Browser) -> None:
+    url = browser.begin()
+    nonce = httpx.URL(url).params["nonce"]
+    claims = {"iss": provider.issuer, "sub": "ada", "aud": CLIENT_ID, "iat": _NOW, "exp": _NOW + 3600, "nonce": nonce}
+    provider.token = unsigned(claims | {"email": provider.email, "email_verified": True})
+    assert browser.http.get(browser.back(url)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "answer", [{"iss": "https://evil.example"}, {"iss": None}, {"iss": ""}], ids=["other", "none", "empty"]
+)
+def test_an_answer_of_another_provider_is_refused(
+    provider: OpenIdProvider, browser: Browser, answer: dict[str, Any]
+) -> None:
+    """Mix-up: no code is sent anywhere then."""
+    provider.answer = answer
+    browser.is_refused("does not prove who you are")
+    assert len(provider.codes) == 1
+
+
+def test_a_state_is_good_once_and_in_one_browser(farebox: Farebox, provider: OpenIdProvider, browser: Browser) -> None:
+    back = browser.back(browser.begin())
+    with Browser(farebox) as other:
+        other.begin()
+        for path in (back, back):  # somebody else's, in a browser that has begun its own
+            refused = other.http.get(path)
+            assert (refused.status_code, "in another browser" in refused.text) == (403, True)
+    assert browser.http.get(back).status_code == 303
+    browser.http.cookies.delete("farebox_sid")
+    replayed = browser.http.get(back)
+    assert (replayed.status_code, "took too long" in replayed.text) == (403, True)
+
+
+@pytest.mark.parametrize("answer", [{"state": "other"}, {"state": None}, {"state": "é"}], ids=["other", "none", "é"])
+def test_another_state_is_refused(provider: OpenIdProvider, browser: Browser, answer: dict[str, Any]) -> None:
+    provider.answer = answer
+    browser.is_refused("in another browser")
+
+
+def test_a_code_that_the_provider_does_not_know_is_refused(provider: OpenIdProvider, browser: Browser) -> None:
+    provider.answer = {"code": "guessed"}
+    browser.is_refused("does not prove who you are")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"issuer": "https://evil.example"},
+        {"token_endpoint": "http://evil.example/token"},
+        {"jwks_uri": "ftp://127.0.0.1/jwks"},
+        {"authorization_endpoint": 7},
+        {"authorization_endpoint": "javascript:alert(1)"},
+    ],
+    ids=lambda metadata: next(iter(metadata)),
+)
+def test_a_provider_that_is_not_as_it_should_be_is_not_used(
+    provider: OpenIdProvider, browser: Browser, metadata: dict[str, Any]
+) -> None:
+    provider.metadata = metadata
+    refused = browser.http.post("/ui/sign-in/oidc", data={"next": ""})
+    assert (refused.status_code, "cannot be reached at the moment" in refused.text) == (403, True)
+
+
+def test_a_provider_that_is_away(farebox: Farebox, provider: OpenIdProvider, browser: Browser) -> None:
+    url = browser.begin()
+    back = browser.back(url)
+    provider.away = True
+    for response in (browser.http.get(back), browser.http.get("/ui/sign-in")):
+        told = {403: "cannot be reached at the moment", 200: "Send me a link"}[response.status_code]
+        assert told in response.text
+
+
+# --- proofs, sessions -------------------------------------------------------------------------------------------------
+
+
+def _aged(farebox: Farebox, email: str) -> Person:
+    """Signed in more than an hour ago."""
+    account_id = farebox.run(membership.accounts_of(farebox.services, email))[0]
+    who = Person(farebox, Whom(account_id=account_id, email=email))
+    farebox.run(
+        farebox.services.database.write(
+            lambda connection: connection.execute(
+                "UPDATE sessions SET confirmed_at = confirmed_at - ?", (sessions.CONFIRMED_MS,)
+            )
+        )
+    )
+    return who
+
+
+def test_the_provider_proves_who_is_there(
+    farebox: Farebox, provider: OpenIdProvider, browser: Browser, email: str
+) -> None:
+    who = _aged(farebox, email)
+    assert "Continue with Acme ID" in who.get("/ui/confirm", next="/billing").text
+    before = who.secret
+    url = browser.sent_to(who.send("/ui/confirm/oidc", next="/billing"))
+    assert (httpx.URL(url).params["prompt"], httpx.URL(url).params["max_age"]) == ("login", "0")
+    done = who.get(browser.back(url))
+    assert (done.status_code, done.headers["location"]) == (303, "/billing")
+    assert who.secret != before
+    assert farebox.run(sessions.session(farebox.services, before)) is None
+    assert who.get("/ui/confirm", next="/billing").headers["location"] == "/billing"
+
+
+@pytest.mark.parametrize(
+    ("claims", "says"),
+    [
+        ({"auth_time": _NOW - 7200}, "does not prove who you are"),
+        ({"auth_time": None}, "does not prove who you are"),
+        ({"email": "eve@example.com"}, "says that you are eve@example.com"),
+    ],
+    ids=["not anew", "not said when", "somebody else"],
+)
+def test_another_proof_is_none(
+    farebox: Farebox, provider: OpenIdProvider, browser: Browser, email: str, claims: dict[str, Any], says: str
+) -> None:
+    who = _aged(farebox, email)
+    provider.claims = claims
+    refused = who.get(browser.back(browser.sent_to(who.send("/ui/confirm/oidc", next="/billing"))))
+    assert (refused.status_code, says in refused.text) == (403, True)
+    assert who.get("/ui/confirm", next="/billing").status_code == 200
+
+
+def test_a_session_that_was_there_before_ends(farebox: Farebox, provider: OpenIdProvider, browser: Browser) -> None:
+    """Session fixation."""
+    planted = Person(farebox, Whom(account_id=farebox.create_account("Evil"), role=Role.OWNER))
+    browser.http.cookies.set("farebox_sid", planted.secret)
+    answer = browser.sign_in()
+    assert planted.secret not in answer.headers["set-cookie"]
+    assert planted.session is None
+
+
+def test_who_signs_out_can_sign_out_there_too(farebox: Farebox, provider: OpenIdProvider, browser: Browser) -> None:
+    browser.sign_in()
+    session = farebox.run(sessions.session(farebox.services, browser.http.cookies["farebox_sid"]))
+    assert session is not None
+    csrf = sessions.seal(farebox.services, session, "form")
+    out = browser.http.post("/ui/sign-out", data={"csrf": csrf})
+    assert out.headers["location"] == "/ui/signed-out?at=provider"
+    assert "Sign out there, too" in browser.http.get(out.headers["location"]).text
+    assert "Sign out there, too" not in browser.http.get("/ui/signed-out").text
+    url = browser.sent_to(browser.http.post("/ui/signed-out/provider"))
+    back = f"{farebox.services.base_url}/ui/signed-out"
+    assert dict(httpx.URL(url).params) == {"client_id": CLIENT_ID, "post_logout_redirect_uri": back}
+    assert httpx.get(url).headers["location"] == back
+    provider.metadata = {"end_session_endpoint": ""}
+    _forget(farebox)
+    assert browser.http.post("/ui/signed-out/provider").headers["location"] == "/ui/signed-out"
+
+
+def test_other_sites_cannot_begin(provider: OpenIdProvider, browser: Browser) -> None:
+    browser.http.headers["sec-fetch-site"] = "cross-site"
+    for path in ("/ui/sign-in/oidc", "/ui/signed-out/provider"):
+        assert browser.http.post(path).status_code == 400
+
+
+@pytest.mark.parametrize("path", ["https://evil.example/", "//evil.example", "/\\evil.example", "/client/v4"])
+def test_it_leads_back_to_pages_of_ours_only(provider: OpenIdProvider, browser: Browser, path: str) -> None:
+    assert browser.sign_in(next=path).headers["location"] == "/ui/overview"
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"oidc_issuer": "https://id.example"}, "need each other"),
+        ({"oidc_client_id": "farebox"}, "need each other"),
+        ({"oidc_issuer": "id.example", "oidc_client_id": "farebox"}, "must begin with https://"),
+        (
+            {"oidc_issuer": "https://id.example", "oidc_client_id": "x", "oidc_client_secret": "y"}
+            | {"oidc_client_secret_file": "z"},
+            "are both set",
+        ),
+        ({"oidc_email": "maybe"}, "must be one of verified, any"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        load({}, **settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "safe"),
+    [
+        ("https://id.example/tenant", True),
+        ("http://127.0.0.1:9", True),
+        ("http://localhost:9", True),
+        ("http://[::1]:9", True),
+        ("http://id.example", False),
+        ("http://127.0.0.1.evil.example", False),
+        ("ftp://127.0.0.1", False),
+        ("https://", False),
+    ],
+)
+def test_where_nobody_can_listen(url: str, safe: bool) -> None:
+    assert is_safe(url) is safe
