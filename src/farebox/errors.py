@@ -261,6 +261,14 @@ NODE_AWAY = ErrorKind(
     2946,
     "Try again; the operator starts the node of the database, or puts its standby in its place (docs/citus.md).",
 )
+OBJECT_NOT_FOUND = ErrorKind(
+    "object_not_found",
+    404,
+    2947,
+    "Use an ID that this account was given through this gateway, on the operator's key; or your own provider key.",
+)
+OBJECT_BUSY = ErrorKind("object_busy", 409, 2948, "Cancel it first, or wait until it has ended.")
+OBJECTS_FULL = ErrorKind("objects_full", 400, 2949, "Delete some first, or ask the operator to raise the limit.")
 INTERNAL = ErrorKind("internal", 500, 2999, "Report it with the request ID. The receipt says what was charged.")
 
 # The control plane: Cloudflare's codes

@@ -31,6 +31,7 @@ from farebox.storage.cached_responses import (
 )
 from farebox.storage.calls import forget_logs_above, forget_logs_before, forget_logs_beyond, gateways_with_logs
 from farebox.storage.gateways import find_gateway
+from farebox.storage.kept_objects import accounts_with_expired, forget_expired_objects
 from farebox.storage.sql import DatabaseUnavailable
 
 WATCH_SECONDS = 0.4
@@ -211,6 +212,14 @@ async def _forget_responses(services: Services) -> None:
             await services.clock.sleep(PAUSE_SECONDS)
 
 
+async def _forget_objects(services: Services) -> None:
+    """What providers kept for accounts, and has expired."""
+    database, at = services.database, services.clock.now_ms()
+    for account_id in await database.scan(partial(accounts_with_expired, at=at)):
+        while await database.write(partial(forget_expired_objects, account_id=account_id, at=at)):
+            await services.clock.sleep(PAUSE_SECONDS)
+
+
 async def _post_journal(services: Services) -> None:
     if services.journal is not None:
         await services.journal.post()
@@ -230,6 +239,7 @@ async def _run_exclusive_jobs(services: Services) -> None:
     await run_exclusive(services, "messages", every_ms=DAY_MS, job=messages.daily)
     await run_exclusive(services, "logs", every_ms=HOUR_MS, job=_forget_logs)
     await run_exclusive(services, "cache", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_responses)
+    await run_exclusive(services, "kept_objects", every_ms=HOUR_MS, job=_forget_objects)
     await run_exclusive(services, "budgets", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_slots)
     if services.database.engine == "postgres":
         await run_exclusive(services, "rate_windows", every_ms=EXCLUSIVE_EVERY_MS, job=_forget_windows)

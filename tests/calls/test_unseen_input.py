@@ -73,12 +73,14 @@ def together(customer: Customer, times: int, **fields: Any) -> list[httpx.Respon
 
 def test_twelve_calls_continuing_an_unknown_response_are_refused(farebox: Farebox, upstream: Upstream) -> None:
     """Each would read 300,000 tokens, and six of them were answered on a dollar; the model can read a million."""
-    customer = farebox.funded("1.00")
-    upstream.response = stored_response(300_000, 100)
-    responses = together(customer, 12, previous_response_id="resp_of_somebody")
+    customer = farebox.funded("1.60")
+    upstream.response = stored_response(300_000, 100, "resp_long_ago")
+    assert ask_responses(customer).status_code == 200
+    farebox.services.learned.__init__()  # type: ignore[misc]  # as after a restart
+    responses = together(customer, 12, previous_response_id="resp_long_ago")
     assert {response.status_code for response in responses} == {402}
     assert "cannot be seen from here (response)" in responses[0].text
-    assert customer.balance.posted == parse_usd("1")
+    assert customer.balance.posted == parse_usd("1.60") - (300_000 * 2000 + 100 * 8000)
 
 
 def test_the_size_of_a_response_that_passed_is_known(farebox: Farebox, upstream: Upstream) -> None:
@@ -101,7 +103,7 @@ def test_responses_of_other_accounts_are_unknown(farebox: Farebox, upstream: Ups
     one, other = farebox.funded("1"), farebox.funded("1")
     upstream.response = stored_response(100, 10, "resp_private")
     assert ask_responses(one).status_code == 200
-    assert ask_responses(other, previous_response_id="resp_private").status_code == 402
+    assert ask_responses(other, previous_response_id="resp_private").status_code == 404
     assert ask_responses(one, previous_response_id="resp_private").status_code == 200
 
 

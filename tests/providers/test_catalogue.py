@@ -103,6 +103,8 @@ def test_calls_find_their_format(slug: str, sent: str, canonical: str, name: str
         ("demo", "GET", "models"),
         ("demo", "GET", "v1/models"),
         ("demo", "POST", "v1/messages/count_tokens"),
+        ("openai", "POST", "files"),
+        ("openai", "GET", "v1/responses/resp_1"),
         ("demo", "POST", "v1beta/models/M:countTokens"),
     ],
 )
@@ -113,8 +115,8 @@ def test_calls_that_cost_nothing(slug: str, method: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("slug", "method", "path"),
     [
-        ("openai", "POST", "files"),
-        ("openai", "GET", "responses/resp_1"),
+        ("openai", "POST", "vector_stores"),
+        ("openai", "POST", "responses/resp_1"),
         ("openai", "DELETE", "models/ft"),
         ("openai", "POST", "chat/completions/"),
         ("openai", "POST", "chat//completions"),

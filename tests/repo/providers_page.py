@@ -53,6 +53,9 @@ def _block(provider: Provider) -> str:
         lines.append(f"| on `compat` | {'chat, embeddings' if provider.embeddings_path else 'chat'} |")
     lines += ["", "| path | read as |", "| --- | --- |"]
     lines += [f"| `{path}` | {read} |" for path, read in _paths(provider)]
+    if provider.objects:
+        lines += ["", "| path, on the operator's key for what the account has made | does |", "| --- | --- |"]
+        lines += [f"| `{path}` | {does} |" for path, does in _kept(provider)]
     return "\n".join(lines) + "\n\n"
 
 
@@ -78,6 +81,15 @@ def _paths(provider: Provider) -> Iterator[tuple[str, str]]:
         for path in _spellings(route):
             shown.setdefault(path, "free" if route[2] is FREE else f"`{getattr(route[2], 'name', '')}`")
     yield from shown.items()
+
+
+def _kept(provider: Provider) -> Iterator[tuple[str, str]]:
+    for route in provider.objects:
+        path = re.sub(r"\(\?!.*?\)\$?\)|\(\?!.*?\)(?=\()", "", route.pattern.pattern)
+        path = re.sub(r"\(\?P<id>.*?\)", "{id}", path)
+        path = re.sub(r"\(\?P<sub>(.*)\)$", r"\1", path).replace("[A-Za-z0-9_-]{1,128}", "{item}")
+        path = path.replace("(/{item})?", "(/{item})")
+        yield f"{route.method} {path}", f"{route.kind}: {route.does}"
 
 
 def _spellings(route: Route) -> Iterator[str]:

@@ -13,6 +13,7 @@ from farebox.policies.decide import PolicyLimit
 from farebox.pricing.custom_cost import CustomCost
 from farebox.pricing.receipt import ReceiptAttempt
 from farebox.providers.formats.base import ParsedRequest, WireFormat
+from farebox.providers.objects import ObjectCall
 from farebox.providers.outline import Outline
 from farebox.providers.provider import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.providers.reading import Place, Read
@@ -187,6 +188,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """None where caching does not apply."""
     trace: TraceContext | None = None
     """None where the gateway sends no spans."""
+    object: ObjectCall | None = None
+    """Where it is about something that the provider keeps under the operator's key."""
     trail: list[ReceiptAttempt] | None = None
     """What was tried in the steps of the request so far; None where it has no steps."""
 

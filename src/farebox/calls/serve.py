@@ -10,8 +10,10 @@ from collections.abc import Callable
 from farebox.calls.admit import hold_credit, reserve
 from farebox.calls.endings import FREE, early_end
 from farebox.calls.forward import reach_provider
+from farebox.calls.kept_objects import pass_object, prepare_object
 from farebox.calls.logs import with_room
 from farebox.calls.model import Call, Sink
+from farebox.calls.ownership import checked_references
 from farebox.calls.relay import relay_response
 from farebox.calls.screening import screening_of
 from farebox.calls.settle import end_without_response
@@ -42,9 +44,16 @@ async def serve_call(
     context = CallContext(services, call, sink, watch, began, screening)
     stage: Stage = Priced(context, None, None)
     try:
+        context = await checked_references(context)
         stage = priced = price_call(context)
         if screening is not None:
             await screening.request()
+        if call.object is not None:
+            prepared = await prepare_object(Admitted(context, None, None, None, Attempts(), False), call.object)
+            if prepared is not None:
+                stage = responded = await reach_provider(prepared)
+                await pass_object(responded, call.object)
+            return True
         if priced.metered is None or call.own_key:
             counts = may_count(call) and priced.terms is not None and bool(rules_for(call))
             if counts and priced.terms is not None:

@@ -10,6 +10,7 @@ from farebox.calls.findings import Findings
 from farebox.calls.hit_records import write_soon
 from farebox.calls.keys import note_use
 from farebox.calls.logged_body import LoggedBody, logged_request, logged_response
+from farebox.calls.ownership import keep_handed_out
 from farebox.calls.persist import persist
 from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, PricedUsage, price_response
 from farebox.calls.record import CallRecord, Ended, log
@@ -80,7 +81,10 @@ async def settle_call(
         if priced.implausible or observed.reference or terms.parsed.demand.unseen:
             with best_effort("what is learned"):
                 _learn(context, terms, observed, priced)
-    return await _end(stage, ended, priced, price, hold=hold)
+    settled = await _end(stage, ended, priced, price, hold=hold)
+    if observed.handed_out and not call.own_key:
+        await keep_handed_out(context.services, call, stage.key_id, observed.handed_out)
+    return settled
 
 
 def _unpriced(stage: Responded, observed: Observed) -> PricedUsage:

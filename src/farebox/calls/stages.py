@@ -123,6 +123,11 @@ class Admitted(Priced, frozen=True):
     def may_hold(self, outcome: str) -> bool:
         return self.held is not None or self.counts
 
+    @property
+    def key_id(self) -> str:
+        """Of the key that the call is made with; empty: it is the caller's own."""
+        return self.context.call.key_id if self.attempts.key is None else self.attempts.key.key_id
+
 
 class Responded(Admitted, frozen=True):
     """The head of the response has come, and may be passed on."""

@@ -25,6 +25,7 @@ from farebox.providers.catalogue import format_of, upstream_path
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFormat
 from farebox.providers.formats.bounds import is_light
 from farebox.providers.naming import custom_path
+from farebox.providers.objects import COUNT, ObjectCall, object_call, read_object
 from farebox.providers.outline import reassemble
 from farebox.providers.provider import Metering, Plain, Provider
 from farebox.providers.reading import Place, Read, read_as, read_call, read_common, read_named
@@ -71,7 +72,18 @@ async def native_call(services: Services, request: ProxyRequest) -> Call:
     place = Place(access.provider.slug, request.method, path, _content_type(request))
     wire = None if isinstance(metering, Plain) else metering
     read = await _read(services, request, wire, place, own=way.payer.own)
-    return _call(services, request, access, metering, path, way, read)
+    kept = None if wire is not None or way.payer.own else await _object(services, request, access, path)
+    return _call(services, request, access, metering, path, way, read, kept)
+
+
+async def _object(services: Services, request: ProxyRequest, access: ProviderAccess, path: str) -> ObjectCall | None:
+    """What the call is about, where that is something which the provider keeps. Raises Problem."""
+    found = object_call(access.provider.objects, request.method, path)
+    if request.method in ("GET", "HEAD"):
+        return found
+    found = COUNT if found is None else found
+    content_type = _content_type(request)
+    return await parse_body(services, request.watch, request.account_id, read_object, request.body, found, content_type)
 
 
 async def _read(services: Services, request: ProxyRequest, wire: WireFormat | None, place: Place, *, own: bool) -> Read:
@@ -149,6 +161,7 @@ def _call(
     path: str,
     way: Way,
     read: Read,
+    kept: ObjectCall | None = None,
 ) -> Call:
     payer, credential = way.payer, way.credential
     _check_read(access.provider, read, own=payer.own)
@@ -196,10 +209,12 @@ def _call(
         common_form=request.slug in COMMON,
         cache=cache_use(request.headers, gateway) if _may_cache(request, metering) else None,
         trace=None if gateway.otel is None else request.trace or trace_of(request.headers),
+        object=kept,
     )
     if known.cache is not None:
         known.cache.scope = scope_of(known)
-    request.known[known.provider if request.slug in COMMON else request.slug] = known
+    if kept is None:  # else the body says more
+        request.known[known.provider if request.slug in COMMON else request.slug] = known
     return _with_body(services, request, known, read)
 
 

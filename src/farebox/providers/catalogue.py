@@ -7,7 +7,8 @@ UNMETERED, so a path that Farebox does not understand can never be called with t
 
 from typing import Final
 
-from farebox.providers.provider import UNMETERED, Metering, Provider
+from farebox.providers.objects import object_call
+from farebox.providers.provider import FREE, UNMETERED, Metering, Provider
 from farebox.providers.rows.clouds import CLOUDS
 from farebox.providers.rows.makers import DEMO, MAKERS
 from farebox.providers.rows.open_form import OPEN_FORM, UNREAD
@@ -46,7 +47,7 @@ def format_of(provider: Provider, method: str, path: str) -> Metering:
     for verb, pattern, metering in provider.routes:
         if verb == method and pattern.fullmatch(path):
             return metering
-    return UNMETERED
+    return FREE if object_call(provider.objects, method, path) else UNMETERED
 
 
 def key_header(provider: Provider, path: str, key: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from farebox.providers.credential import Reader, word_of
 from farebox.providers.formats.base import WireFormat
+from farebox.providers.objects import ObjectRoute
 
 CALLER_KEY_HEADERS: Final = ("authorization", "x-api-key", "x-goog-api-key", "api-key", "xi-api-key")
 """Request headers in which a caller can send its own provider key."""
@@ -81,6 +82,8 @@ class Provider:
     """Names of `place` that the operator's key must be for certain values of: it is sent nowhere else."""
     deploys: bool = False
     """Whether its customers name their models themselves, so that the response says which one it was."""
+    objects: tuple[ObjectRoute, ...] = ()
+    """Paths about what it keeps for the accounts that its requests were made for."""
 
 
 def move(pattern: str, replacement: str) -> Move:

@@ -31,6 +31,7 @@ from farebox.runtime.classifier import Classifier
 from farebox.runtime.configuration import Configuration
 from farebox.runtime.identity_provider import IdentityProvider
 from farebox.runtime.journal import Journal
+from farebox.runtime.kept_objects import KeptObjects
 from farebox.runtime.pending_alarms import Alarms
 from farebox.runtime.readiness import Readiness
 from farebox.runtime.response_cache import ResponseCache, ResponseStore
@@ -70,6 +71,8 @@ class Services:
     """Whether calls can be served."""
     tokens: Tokens = field(init=False)
     """Access tokens of clouds."""
+    kept: KeptObjects = field(init=False)
+    """Whose the IDs are that providers hand out under the operator's keys."""
     response_cache: ResponseCache = field(init=False)
     """Responses that gateways may give again."""
     shared_cache: ResponseStore | None = None
@@ -127,6 +130,7 @@ class Services:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", Tokens(self.upstream, self.clock))
+        object.__setattr__(self, "kept", KeptObjects(self.database))
         object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
         object.__setattr__(
             self, "response_cache", ResponseCache(self.database, self.tasks, self.settings, self.shared_cache)

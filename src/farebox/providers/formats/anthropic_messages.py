@@ -15,6 +15,7 @@ from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.references import container_in, of_request
 from farebox.providers.formats.tools import Declared
 
 READING: Final = Reading(
@@ -71,6 +72,7 @@ class _Block(msgspec.Struct):
     name: Any = None
     input: Any = None
     stop_reason: Any = None
+    container: Any = None
 
 
 class _Message(msgspec.Struct):
@@ -80,6 +82,7 @@ class _Message(msgspec.Struct):
     type: Any = None
     error: Any = None
     stop_reason: Any = None
+    container: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -140,6 +143,7 @@ class AnthropicMessages(bodies.JsonBody):
             ),
             unmetered=tools.unmetered(declared) or unnamed_fallback(head.fallbacks),
             tools=tools.names(declared),
+            references=(*container_in(head.container), *of_request(body, contents)),
         )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
@@ -167,6 +171,8 @@ def _parse_event(seen: Seen, data: bytes) -> bool:
     elif kind == "message_delta":
         _applied(seen, event.usage)
         seen.refused = seen.refused or (event.delta is not None and event.delta.stop_reason == "refusal")
+        if event.delta is not None:
+            _keeps(seen, event.delta.container)
         if event.delta is not None and event.delta.stop_reason:
             seen.choice_ended(0)
     elif kind == "content_block_start":
@@ -191,6 +197,12 @@ def _parse_body(seen: Seen, body: bytes) -> None:
 
 def _update(seen: Seen, message: _Message) -> None:
     _applied(seen, message.usage, message.model)
+    _keeps(seen, message.container)
+
+
+def _keeps(seen: Seen, container: object) -> None:
+    if isinstance(container, dict):
+        seen.hand_out("container", container.get("id"))
 
 
 def _applied(seen: Seen, usage: object, model: object = None) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -17,6 +17,13 @@ class InvalidRequest(ValueError):
 
 class TooComplex(InvalidRequest):
     """The body, or what it asks for, has more parts than are read (formats.bounds); the message says which."""
+
+
+class Reference(NamedTuple):
+    """Something that the provider keeps: `response`, `file`, `conversation`… and its ID there."""
+
+    kind: str
+    object_id: str
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):
@@ -37,6 +44,10 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """The tools that the request declares, by kind and by name, without duplicates."""
     stated: Mapping[str, str] = {}
     """The headers of the response in which its usage is stated, in formats that have some."""
+    references: tuple[Reference, ...] = ()
+    """What it refers to by an ID that the provider has handed out."""
+    background: bool = False
+    """Whether its response is only begun by the time it is answered."""
 
 
 class FurtherUsage(msgspec.Struct, frozen=True):
@@ -96,6 +107,8 @@ class Observed(msgspec.Struct, frozen=True):
     """Whether the response was empty: no event, and no bytes except white space and comments."""
     broken_off: bool = False
     """Whether a stream stopped where its protocol has more to come."""
+    handed_out: tuple[Reference, ...] = ()
+    """What the provider keeps of the response, and later requests may refer to."""
 
 
 class ResponseReader(Protocol):

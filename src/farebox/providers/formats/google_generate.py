@@ -17,6 +17,7 @@ from farebox.providers.formats.lenient import ResponseDecoder, whole
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
 from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.references import cache_in, of_request
 
 MODEL_PATH: Final = re.compile(r"(?:^|/)(?:models|tunedModels)/(?P<model>[A-Za-z0-9._-]+):(?P<method>[A-Za-z]+)$")
 _PER_PROMPT: Final = re.compile(r"gemini-[12]\.")
@@ -153,8 +154,18 @@ class GoogleGenerate(bodies.JsonBody):
         if exact:
             demand = with_text(demand, body, "contents", "parts")
         context = bodies.selectors(service_tier=head.serviceTier or head.service_tier)
-        unmetered = tools.unmetered(declared)
-        return ParsedRequest(model, stream, demand, context=context, unmetered=unmetered, tools=tools.names(declared))
+        return ParsedRequest(
+            model,
+            stream,
+            demand,
+            context=context,
+            unmetered=tools.unmetered(declared),
+            tools=tools.names(declared),
+            references=(
+                *cache_in(head.cachedContent, head.cached_content),
+                *of_request(body, [*(content.parts for content in (*head.contents, *system)), *map(_decoded, listed)]),
+            ),
+        )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set `generationConfig.maxOutputTokens`, in whichever spelling the request uses, or in both."""
@@ -185,6 +196,10 @@ class GoogleGenerate(bodies.JsonBody):
 
         seen = Seen(choices=parsed.demand.choices, shows_end=True)
         return EventReader(parse_event, READING, seen) if streaming else BodyReader(parse_body, READING, seen)
+
+
+def _decoded(tool: dict[str, msgspec.Raw]) -> dict[str, object]:
+    return dict(zip(tool, bodies.tree(tool.values()), strict=True))
 
 
 def _collect_usage(seen: Seen, response: _Response, per_prompt: bool) -> None:

@@ -12,7 +12,7 @@ from farebox.pricing.ceilings import family_name
 from farebox.pricing.model import Demand
 from farebox.providers.audio.length import audio_length, bare_length
 from farebox.providers.formats import bodies, multipart
-from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, Reference, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.meters import Reading
@@ -58,6 +58,7 @@ class _SpeechHead(msgspec.Struct):
     instructions: str | None = None
     stream_format: str | None = None
     response_format: str | None = None
+    voice: Any = None
 
 
 class _Response(msgspec.Struct):
@@ -99,7 +100,9 @@ class OpenAISpeech(bodies.JsonBody):
             allowed={"output_tokens": tokens, "output_audio_tokens": tokens},
         )
         form = head.response_format or "mp3"
-        return ParsedRequest(head.model, head.stream_format == "sse", demand, response_form=form)
+        voice = head.voice.get("id") if isinstance(head.voice, dict) else None
+        references = () if voice is None else (Reference("voice", str(voice)),)
+        return ParsedRequest(head.model, head.stream_format == "sse", demand, response_form=form, references=references)
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""

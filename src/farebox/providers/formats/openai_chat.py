@@ -14,12 +14,13 @@ import msgspec
 from farebox.pricing.ceilings import family_name, ignores_limit
 from farebox.pricing.model import Demand, Unseen
 from farebox.providers.formats import bodies, stated, tools
-from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, Reference, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
 from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
+from farebox.providers.formats.references import audio_in, of_request
 from farebox.providers.formats.tools import Declared
 
 _NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
@@ -198,19 +199,22 @@ class OpenAIChat(bodies.JsonBody):
             allowed={"web_searches": _RESEARCH_SEARCHES} if self._researches(head.model) else {},
             unseen=self._unseen(head),
         )
+        references: tuple[Reference, ...] = ()
         if head.messages:
-            demand = with_attachments(demand, [message.content for message in head.messages])
+            contents = [message.content for message in head.messages]
+            demand = with_attachments(demand, contents)
+            references = (*audio_in(message.audio for message in head.messages), *of_request(body, contents))
         if exact:
             demand = with_text(demand, body, "prompt" if self.legacy else "messages", "content")
         stream = head.stream is True
         requested = head.stream_options is not None and head.stream_options.include_usage is True
         usage_requested = requested or not stream or not self.opt_in
         context = bodies.selectors(service_tier=head.service_tier)
-        if not head.tools:
-            return ParsedRequest(model, stream, demand, usage_requested, context, self._unmetered(head))
-        declared = tools.of_chat(head.tools)
-        unmetered = self._unmetered(head) or tools.unmetered(declared)
-        return ParsedRequest(model, stream, demand, usage_requested, context, unmetered, "", tools.names(declared))
+        unmetered, names = self._unmetered(head), tuple[str, ...]()
+        if head.tools:
+            declared = tools.of_chat(head.tools)
+            unmetered, names = unmetered or tools.unmetered(declared), tools.names(declared)
+        return ParsedRequest(model, stream, demand, usage_requested, context, unmetered, "", names, {}, references)
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set every limit that the request has, or the one that its model supports."""
@@ -369,6 +373,7 @@ def _add_text(seen: Seen, message: _Message) -> None:
 def _add_audio(seen: Seen, audio: dict[str, Any]) -> None:
     """Audio in a response: its transcript is text; samples, as in streams, are counted by duration."""
     seen.add_text(audio.get("transcript"))
+    seen.hand_out("audio", audio.get("id"))
     seen.add_audio(audio.get("data"), SAMPLES_BYTES_PER_SECOND)
 
 

@@ -17,6 +17,7 @@ from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.references import of_request
 from farebox.usage import AbsurdUsage, Quantity
 
 READING: Final = Reading(
@@ -107,6 +108,7 @@ class _Head(msgspec.Struct):
     frame_count: bodies.Tokens | None = None
     svg: _Svg | None = None
     images: list[_Reference] = msgspec.field(default_factory=list)
+    mask: Any = None
 
 
 class _Response(msgspec.Struct):
@@ -156,7 +158,8 @@ class OpenAIImages(bodies.JsonBody):
         )
         unnamed = head.output_format == "svg" and not author
         unmetered = "the model that writes the SVG is not named: name it in `svg.model`" if unnamed else None
-        return ParsedRequest(head.model, head.stream is True, demand, unmetered=unmetered)
+        references = of_request(body, [[{"file_id": one.file_id} for one in head.images], head.mask])
+        return ParsedRequest(head.model, head.stream is True, demand, unmetered=unmetered, references=references)
 
     def replace_model(self, body: bytes, model: str) -> bytes:
         """Set `model`, in JSON or in a form."""

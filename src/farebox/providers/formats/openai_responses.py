@@ -10,12 +10,13 @@ import msgspec
 from farebox.pricing.model import Demand, Unseen
 from farebox.pricing.unseen import TOOL_USES
 from farebox.providers.formats import bodies, stated, tools
-from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, Reference, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
+from farebox.providers.formats.references import items_in, may_refer, references_in
 from farebox.providers.formats.tools import Declared
 
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
@@ -63,6 +64,7 @@ class _Head(msgspec.Struct):
 
 
 class _Item(msgspec.Struct):
+    id: Any = None
     type: Any = None
     action: Any = None
     content: Any = None
@@ -77,6 +79,7 @@ class _Response(msgspec.Struct):
     error: Any = None
     service_tier: Any = None
     tool_usage: Any = None
+    store: Any = None
     output: list[_Item] = msgspec.field(default_factory=list)
 
 
@@ -102,6 +105,8 @@ class OpenAIResponses(bodies.JsonBody):
     rules: Mapping[str, tools.Rule] = field(default_factory=lambda: tools.RESPONSES)
     compacts: bool = False
     """`responses/compact`: makes a shorter input of a long one, and takes no limit for it."""
+    background: bool = False
+    """Whether a response may be begun that goes on in the background: there are paths to look at it."""
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
@@ -114,7 +119,7 @@ class OpenAIResponses(bodies.JsonBody):
             text_bytes=len(body),
             messages=len(head.input) if isinstance(head.input, list) else 1,
             tools=len(declared),
-            unseen=(*_references(head), *tools.unseen(declared)),
+            unseen=(*_unseen(head), *tools.unseen(declared)),
             output_max=head.max_output_tokens,
             clampable=not self.compacts,
             cuts_input=head.truncation not in (None, "disabled"),
@@ -128,8 +133,10 @@ class OpenAIResponses(bodies.JsonBody):
             head.stream is True,
             demand,
             context=bodies.selectors(service_tier=head.service_tier),
-            unmetered=_unmetered(head) or tools.unmetered(declared),
+            unmetered=_unmetered(head, self.background) or tools.unmetered(declared),
             tools=tools.names(declared),
+            references=_references(head, body),
+            background=head.background not in (None, False),
         )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
@@ -154,15 +161,30 @@ def _model(head: _Head) -> str:
     raise InvalidRequest("Object missing required field `model`.")
 
 
-def _unmetered(head: _Head) -> str | None:
-    if head.background not in (None, False):
+def _unmetered(head: _Head, background: bool) -> str | None:
+    if head.background not in ((None, False, True) if background else (None, False)):
         return "a background response is acknowledged before its usage is known"
     if head.models or head.plugins:
         return "what another of the `models`, or one of the `plugins`, costs is not in the response"
     return None
 
 
-def _references(head: _Head) -> Iterator[Unseen]:
+def _references(head: _Head, body: bytes) -> tuple[Reference, ...]:
+    """What it refers to at the provider."""
+    found = list(items_in(head.input))
+    if head.previous_response_id is not None:
+        found.append(Reference("response", str(head.previous_response_id)))
+    if head.conversation is not None:
+        given = head.conversation
+        found.append(Reference("conversation", str(given.get("id") if isinstance(given, dict) else given)))
+    if may_refer(body):
+        top = bodies.fields(body)
+        others = bodies.tree(top[name] for name in ("tools", "prompt") if name in top)
+        found += references_in([head.input, *others])
+    return tuple(dict.fromkeys(found))
+
+
+def _unseen(head: _Head) -> Iterator[Unseen]:
     """Input that is stored at the provider, so that its length is not in the request."""
     if head.previous_response_id is not None:
         yield Unseen("response", str(head.previous_response_id))
@@ -189,6 +211,8 @@ def _parse_event(seen: Seen, data: bytes) -> bool:
         seen.end(failed=True)
     elif event.type == "response.output_item.done" and event.item is not None:
         _count(seen, [event.item])
+        if seen.handed_out:  # the response that it is of is kept
+            seen.hand_out("item", event.item.id)
     elif event.response is not None:
         _update(seen, event.response)
         if event.type in _TERMINAL:
@@ -223,6 +247,10 @@ def _update(seen: Seen, response: _Response) -> None:
     seen.applied("service_tier", response.service_tier)
     if isinstance(response.id, str):
         seen.reference = response.id
+        if response.store is not False:
+            seen.hand_out("response", response.id)
+            for item in response.output:
+                seen.hand_out("item", item.id)
 
 
 def _billable(seen: Seen, tool_usage: object) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.providers.formats.base import FurtherUsage, Observed
+from farebox.providers.formats.base import FurtherUsage, Observed, Reference
 from farebox.providers.formats.bodies import plain
 from farebox.providers.formats.iterations import ONE_PASS
 from farebox.providers.formats.lenient import LENIENT_BYTES_MAX
@@ -28,6 +28,9 @@ SAMPLES_BYTES_PER_SECOND: Final = 48_000
 
 
 _NO_SOUND: Final = Decimal(0)
+_ID_MAX: Final = 256
+_HANDED_MAX: Final = 128
+"""IDs that are taken from one response."""
 
 
 class Seen(msgspec.Struct):
@@ -80,6 +83,8 @@ class Seen(msgspec.Struct):
     """Observed.further, as far as the response reports it outside its usage object."""
     doubts: list[str] = []
     """Observed.notes, as far as reported there."""
+    handed_out: dict[Reference, None] = {}
+    """Observed.handed_out."""
 
     def add_text(self, value: object) -> None:
         """Count generated text: a string, or an object with strings and numbers."""
@@ -101,6 +106,11 @@ class Seen(msgspec.Struct):
         """The terminal event has been seen."""
         self.finished = self.complete = True
         self.failed = self.failed or failed
+
+    def hand_out(self, kind: str, object_id: object) -> None:
+        """The provider keeps something, under this ID."""
+        if isinstance(object_id, str) and 0 < len(object_id) <= _ID_MAX and len(self.handed_out) < _HANDED_MAX:
+            self.handed_out[Reference(kind, object_id)] = None
 
     def choice_ended(self, index: object) -> None:
         """A choice has a finish reason; some providers send it repeatedly."""
@@ -349,6 +359,8 @@ def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Obser
         implausible,
         seen.reference,
         empty,
+        False,
+        tuple(seen.handed_out) if seen.handed_out else (),
     )
 
 

@@ -15,6 +15,7 @@ from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
 from farebox.providers.formats.tools import RESEARCH
 from farebox.providers.formats.workers_ai_run import WorkersAIRun
+from farebox.providers.objects import object_routes
 from farebox.providers.provider import FREE, Provider, get, move, post
 
 _CHAT: Final = OpenAIChat()
@@ -59,6 +60,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         _NO_V1,
         embeddings_path="embeddings",
         stops_when_left=True,
+        objects=object_routes("", "response", "conversation", "file"),
     ),
     Provider(
         "anthropic",
@@ -160,6 +162,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         _NO_V1,
         aliases=("xai", "x-ai"),
         stops_when_left=True,
+        objects=object_routes("", "response"),
     ),
     Provider(
         "cerebras",

@@ -661,6 +661,42 @@ CREATE TABLE what_ifs (                   -- an account's latest replay of past 
     PRIMARY KEY (bucket, account_id)
 ) /* clustered */;
 
+CREATE TABLE kept_objects (               -- what providers keep under the operator's keys: whose each ID is
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    gateway_id TEXT NOT NULL,             -- through which it was made: no other knows it
+    provider   TEXT NOT NULL,
+    kind       TEXT NOT NULL,             -- providers.objects.KINDS
+    object_id  TEXT NOT NULL,             -- the provider's
+    key_id     TEXT NOT NULL,             -- the operator's key that it was made with
+    size       BIGINT NOT NULL,           -- bytes that it takes at the provider; of files alone
+    content    BYTEA,                     -- JSON: as the provider described it last, for lists; null: it is in no list
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT,                    -- when it is forgotten; null: when it is deleted
+    PRIMARY KEY (bucket, account_id, gateway_id, provider, kind, object_id)
+) /* clustered */;
+CREATE INDEX kept_objects_expiring ON kept_objects (bucket, expires_at) WHERE expires_at IS NOT NULL;  -- the daily job's
+
+CREATE TABLE long_calls (                 -- work at providers that goes on after its request was answered
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    log_id      TEXT NOT NULL,            -- of the call that began it: its hold, its charge, its log row
+    gateway_id  TEXT NOT NULL,
+    provider    TEXT NOT NULL,
+    kind        TEXT NOT NULL,            -- response, batch
+    object_id   TEXT NOT NULL,            -- the provider's; empty: not known yet
+    key_id      TEXT NOT NULL,            -- the operator's key that it was begun with
+    state       TEXT NOT NULL,            -- calls.long_states
+    work        BYTEA NOT NULL,           -- JSON: calls.long_work.Work, what its charge is computed from
+    created_at  BIGINT NOT NULL,
+    ends_at     BIGINT NOT NULL,          -- when it is ended by policy at the latest
+    next_at     BIGINT,                   -- when to look at it again; null: it has ended
+    looks       BIGINT NOT NULL,          -- how often it was claimed to be looked at: voids what a former holder writes
+    PRIMARY KEY (bucket, account_id, log_id)
+) /* clustered */;
+CREATE INDEX long_calls_due ON long_calls (bucket, next_at) WHERE next_at IS NOT NULL;  -- the workers' queue
+CREATE INDEX long_calls_of_object ON long_calls (bucket, account_id, provider, object_id) WHERE next_at IS NOT NULL;
+
 -- Payments: how an account buys credit. Amounts are US cents. ---------------------------------------------------------
 
 CREATE TABLE customers (                  -- which customer of the processor an account is

@@ -233,3 +233,40 @@ CREATE TABLE sign_in_attempts (
     expires_at   BIGINT NOT NULL
 );
 CREATE INDEX sign_in_attempts_expiring ON sign_in_attempts (expires_at);
+
+-- What providers keep for accounts, and work that goes on there.
+CREATE TABLE kept_objects (
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    gateway_id TEXT NOT NULL,
+    provider   TEXT NOT NULL,
+    kind       TEXT NOT NULL,
+    object_id  TEXT NOT NULL,
+    key_id     TEXT NOT NULL,
+    size       BIGINT NOT NULL,
+    content    BYTEA,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT,
+    PRIMARY KEY (bucket, account_id, gateway_id, provider, kind, object_id)
+) /* clustered */;
+CREATE INDEX kept_objects_expiring ON kept_objects (bucket, expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE TABLE long_calls (
+    bucket      INTEGER NOT NULL,
+    account_id  TEXT NOT NULL,
+    log_id      TEXT NOT NULL,
+    gateway_id  TEXT NOT NULL,
+    provider    TEXT NOT NULL,
+    kind        TEXT NOT NULL,
+    object_id   TEXT NOT NULL,
+    key_id      TEXT NOT NULL,
+    state       TEXT NOT NULL,
+    work        BYTEA NOT NULL,
+    created_at  BIGINT NOT NULL,
+    ends_at     BIGINT NOT NULL,
+    next_at     BIGINT,
+    looks       BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, log_id)
+) /* clustered */;
+CREATE INDEX long_calls_due ON long_calls (bucket, next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX long_calls_of_object ON long_calls (bucket, account_id, provider, object_id) WHERE next_at IS NOT NULL;

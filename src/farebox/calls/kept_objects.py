@@ -1,0 +1,204 @@
+"""Calls about what a provider keeps under the operator's key: files, conversations, responses, batches.
+
+Whether an object is the account's is looked up before the provider is asked (calls.ownership). Lists are made of what
+is noted here of the account's own objects: the provider's would be of all accounts.
+"""
+
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec.structs import replace
+
+from farebox.calls import operator_key
+from farebox.calls.endings import FREE
+from farebox.calls.model import Call
+from farebox.calls.ownership import made, not_found, owned, with_key
+from farebox.calls.relay import relay_response
+from farebox.calls.response_headers import passed_headers
+from farebox.calls.settle import end_without_response
+from farebox.calls.stages import Admitted, Responded
+from farebox.calls.whole_response import send_whole
+from farebox.decoding import UnknownCoding
+from farebox.errors import INVALID_REQUEST, OBJECTS_FULL, UPSTREAM_INVALID, Problem
+from farebox.providers.decoding import decoded
+from farebox.providers.formats.base import Observed, Reference
+from farebox.providers.objects import ObjectCall, handed_out
+from farebox.providers.upstream import UpstreamFailed
+from farebox.runtime.services import Services
+from farebox.storage.kept_objects import KeptObject, count_objects, forget_object, list_objects
+
+DOCUMENT_MAX: Final = 16 * 2**20
+"""Bytes of an object's description."""
+CONTENT_MAX: Final = 64 * 2**10
+"""Of what is noted of one, for lists."""
+CONVERSATIONS_MAX: Final = 10_000
+_LISTED: Final = ("file", "batch")
+_PAGES: Final = {"file": (10_000, 10_000), "batch": (20, 100)}
+"""Entries of a page: where the request does not say, and at most."""
+_STEP: Final = 64 * 2**10
+
+
+async def prepare_object(stage: Admitted, call: ObjectCall) -> Admitted | None:
+    """The call as it goes to the provider; None: it has been answered. Raises Problem, DatabaseUnavailable."""
+    context = stage.context
+    if call.does == "list":
+        await _answer_list(stage, call)
+        return None
+    if call.does == "count":
+        return stage
+    if call.does == "create":
+        await check_room(context.services, context.call, call)
+        return stage
+    kept = await owned(context.services, context.call, Reference(call.kind, call.object_id))
+    return replace(stage, context=replace(context, call=with_key(context.call, kept)))
+
+
+async def pass_object(stage: Responded, call: ObjectCall) -> None:
+    """Pass the response on, and note what it says. Raises Problem, DatabaseUnavailable."""
+    status = stage.response.status
+    if status == 404 and call.does == "delete":
+        await _forget(stage, call)
+    if status >= 400 or call.does in ("content", "count") or call.sub or _streams(stage.context.call):
+        await relay_response(stage)
+        return
+    headers, body = await document(stage)
+    if call.does == "delete":
+        await _forget(stage, call)
+    else:
+        await note(stage, call, body)
+    await send_whole(stage, Observed(complete=True), headers, body)
+
+
+async def check_room(services: Services, call: Call, about: ObjectCall) -> None:
+    """Raises Problem (OBJECTS_FULL) if the account may have no more of the kind."""
+    settings, now = services.settings, services.clock.now_ms()
+    number, size = await services.database.get(
+        lambda connection: count_objects(connection, call.account_id, about.kind, now)
+    )
+    most = settings.account_files_max if about.kind == "file" else CONVERSATIONS_MAX
+    if number >= most:
+        raise Problem(
+            OBJECTS_FULL, f"The account has {number:,} objects of the kind `{about.kind}`, as many as it may."
+        )
+    room = settings.account_files_bytes_max
+    if about.kind == "file" and size + about.size > room:
+        raise Problem(
+            OBJECTS_FULL,
+            f"The account's files have {size:,} bytes, and may have {room:,} with this one's {about.size:,}.",
+        )
+
+
+async def note(stage: Responded, call: ObjectCall, body: bytes) -> None:
+    """Note whose the object is, and what it hands out. Raises Problem (UPSTREAM_INVALID) where its description cannot
+    be read: nobody could use it; DatabaseUnavailable."""
+    context = stage.context
+    described = description(body)
+    object_id = described.get("id")
+    if not isinstance(object_id, str) or not object_id:
+        if call.does != "create":
+            return
+        raise Problem(UPSTREAM_INVALID, f"{context.call.provider} did not say the ID of what it keeps.")
+    objects = objects_of(context.services, context.call, stage.key_id, call.kind, described, body, size=call.size)
+    if call.does != "create" and call.kind not in _LISTED:
+        objects = objects[1:]
+    if objects:
+        await context.services.kept.keep(objects)
+
+
+def objects_of(
+    services: Services, call: Call, key_id: str, kind: str, described: dict[str, Any], body: bytes, *, size: int = 0
+) -> list[KeptObject]:
+    """The object of this description, and those that it hands out."""
+    now = services.clock.now_ms()
+    expires, listed = described.get("expires_at"), kind in _LISTED and len(body) <= CONTENT_MAX
+    keep_ms = max(expires * 1000 - now, 0) if kind == "file" and isinstance(expires, int) else None
+    told = described.get("bytes")
+    size = told if kind == "file" and isinstance(told, int) and told >= 0 else size
+    own = made(call, key_id, kind, str(described["id"]), now, keep_ms, size=size, content=body if listed else None)
+    return [own, *(made(call, key_id, other, other_id, now) for other, other_id in handed_out(kind, described))]
+
+
+def description(body: bytes) -> dict[str, Any]:
+    """A JSON object; empty where it is none."""
+    try:
+        found = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+async def document(stage: Responded) -> tuple[list[tuple[str, str]], bytes]:
+    """Headers and body of a response in one piece, as they may be passed on. Raises Problem (UPSTREAM_INVALID)."""
+    context = stage.context
+    try:
+        response = operator_key.without_key(context.call, decoded(stage.response))
+    except UnknownCoding as coding:
+        raise Problem(UPSTREAM_INVALID, f"The response is encoded as {str(coding)[:64]!r}.") from coding
+    headers, _, content_type = passed_headers(response.headers, own_key=False)
+    stage.logged.response_type = content_type
+    chunks, size = [], 0
+    try:
+        with context.watch.waiting(context.services.settings.read_timeout_ms / 1000):
+            while (chunk := await response.chunk()) is not None:
+                context.watch.progress()
+                size += len(chunk)
+                if size > DOCUMENT_MAX or (size > _STEP and not context.sink.keep(len(chunk))):
+                    raise Problem(UPSTREAM_INVALID, "The response is too large to be looked at.")
+                chunks.append(chunk)
+                stage.logged.keep(chunk)
+    except UpstreamFailed as failure:
+        raise Problem(UPSTREAM_INVALID, f"The response of {context.call.provider} broke off.") from failure
+    finally:
+        await response.close()
+    return headers, b"".join(chunks)
+
+
+def _streams(call: Call) -> bool:
+    return dict(parse_qsl(call.url.partition("?")[2])).get("stream", "").lower() == "true"
+
+
+async def _forget(stage: Responded, call: ObjectCall) -> None:
+    context = stage.context
+    kept = made(context.call, "", call.kind, call.object_id, 0)
+    await context.services.database.write(lambda connection: forget_object(connection, kept))
+
+
+async def _answer_list(stage: Admitted, call: ObjectCall) -> None:
+    """Answer from what is noted here. Raises Problem (INVALID_REQUEST, OBJECT_NOT_FOUND)."""
+    context, stage.attempts.status = stage.context, 200
+    services, mine = context.services, context.call
+    found = await services.database.scan(
+        lambda connection: list_objects(
+            connection, mine.account_id, mine.gateway_id, mine.provider, call.kind, services.clock.now_ms()
+        )
+    )
+    body = _page(found, call, dict(parse_qsl(mine.url.partition("?")[2])))
+    await end_without_response(stage, FREE)
+    context.sink.respond(200, [("content-type", "application/json")], body)
+
+
+def _page(found: list[KeptObject], call: ObjectCall, query: dict[str, str]) -> bytes:
+    """OpenAI's form of a list. Raises Problem."""
+    usual, most = _PAGES[call.kind]
+    limit, order, after = query.get("limit", str(usual)), query.get("order", "desc"), query.get("after", "")
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:6]) <= most) or order not in ("asc", "desc"):
+        raise Problem(INVALID_REQUEST, f"`limit` is a whole number from 1 to {most}, and `order` is asc or desc.")
+    if order == "desc":
+        found.reverse()
+    if after:
+        ids = [kept.object_id for kept in found]
+        if after not in ids:
+            raise not_found(call.kind, after)
+        found = found[ids.index(after) + 1 :]
+    if purpose := query.get("purpose"):
+        found = [kept for kept in found if description(kept.content or b"").get("purpose") == purpose]
+    page = found[: int(limit)]
+    listed = {
+        "object": "list",
+        "data": [msgspec.Raw(kept.content or b"{}") for kept in page],
+        "first_id": page[0].object_id if page else None,
+        "last_id": page[-1].object_id if page else None,
+        "has_more": len(page) < len(found),
+    }
+    return msgspec.json.encode(listed)

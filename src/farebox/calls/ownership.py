@@ -1,0 +1,121 @@
+"""Whose the IDs are that providers hand out under the operator's keys.
+
+All accounts share the operator's key, and a provider gives to it whatever was made with it. So an ID that a request
+names must have been handed out to the same account, through the same gateway; anything else is not found, before the
+provider is asked and without a hold. With a key of the account's own there is nothing to look after.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+from msgspec.structs import replace
+
+from farebox.calendar import DAY_MS
+from farebox.calls.model import Call
+from farebox.calls.stages import CallContext
+from farebox.errors import OBJECT_NOT_FOUND, Problem
+from farebox.providers.formats.base import Reference
+from farebox.runtime.observers import best_effort
+from farebox.runtime.services import Services
+from farebox.storage.kept_objects import KeptObject
+from farebox.storage.sql import DatabaseUnavailable
+
+KEPT_DAYS: Final = 30
+"""How long IDs of responses and of their parts are known: as long as OpenAI keeps responses."""
+REFERENCES_MAX: Final = 1_000
+"""IDs in one request."""
+_NAMES: Final = {
+    "response": "Response with id {!r} not found.",
+    "conversation": "Conversation with id {!r} not found.",
+    "item": "Item with id {!r} not found.",
+    "file": "No such File object: {}.",
+    "batch": "No batch found with id {!r}.",
+    "container": "Container with id {!r} not found.",
+    "vector_store": "Vector store with id {!r} not found.",
+    "cached_content": "Cached content {!r} not found.",
+    "voice": "Voice with id {!r} not found.",
+    "audio": "Audio with id {!r} not found.",
+}
+"""As the provider would say it: whether another account has it is not told."""
+
+log = structlog.get_logger("farebox.calls")
+
+
+def not_found(kind: str, object_id: str) -> Problem:
+    """The error for an ID that is not the caller's."""
+    return Problem(OBJECT_NOT_FOUND, _NAMES[kind].format(object_id[:200]))
+
+
+async def checked_references(context: CallContext) -> CallContext:
+    """The call, made with the key under which what it refers to is kept. Raises Problem (OBJECT_NOT_FOUND),
+    DatabaseUnavailable."""
+    call = context.call
+    references = call.object.references if call.object is not None else ()
+    if call.parsed is not None:
+        references = call.parsed.references
+    if call.own_key or not references:
+        return context
+    if len(references) > REFERENCES_MAX:
+        raise Problem(OBJECT_NOT_FOUND, f"The request refers to more than {REFERENCES_MAX} stored objects.")
+    for reference in references:
+        kept = await owned(context.services, call, reference)
+        call = with_key(call, kept)
+    return replace(context, call=call)
+
+
+async def owned(services: Services, call: Call, reference: Reference) -> KeptObject:
+    """What the call refers to. Raises Problem (OBJECT_NOT_FOUND), DatabaseUnavailable."""
+    kind, object_id = reference
+    kept = await services.kept.find(
+        call.account_id, call.gateway_id, call.provider, kind, object_id, services.clock.now_ms()
+    )
+    if kept is None:
+        raise not_found(kind, object_id)
+    return kept
+
+
+def with_key(call: Call, kept: KeptObject) -> Call:
+    """The call with the key that the object was made with, where the operator has several: no other key knows it."""
+    for key in call.keys:
+        if key.key_id == kept.key_id:
+            return replace(
+                call,
+                keys=(),
+                key_id=key.key_id,
+                headers=key.headers,
+                sent_head=key.sent_head,
+                signing=key.signing,
+            )
+    return call
+
+
+async def keep_handed_out(services: Services, call: Call, key_id: str, handed_out: Iterable[Reference]) -> None:
+    """Note that these are the account's. If the database is away they are not found later, but the response, which is
+    paid for, is passed on."""
+    now = services.clock.now_ms()
+    objects = [made(call, key_id, kind, object_id, now, KEPT_DAYS * DAY_MS) for kind, object_id in handed_out]
+    try:
+        await services.kept.keep(objects)
+    except DatabaseUnavailable as error:
+        services.database.report_failure(error)
+        with best_effort("the log"):
+            log.warning("ids not kept", log_id=call.log_id, provider=call.provider, why=str(error))
+
+
+def made(
+    call: Call,
+    key_id: str,
+    kind: str,
+    object_id: str,
+    at: int,
+    keep_ms: int | None = None,
+    *,
+    size: int = 0,
+    content: bytes | None = None,
+) -> KeptObject:
+    """An object that the call has made."""
+    expires_at = None if keep_ms is None else at + keep_ms
+    return KeptObject(
+        call.account_id, call.gateway_id, call.provider, kind, object_id, key_id, at, expires_at, size, content
+    )

@@ -1,0 +1,128 @@
+"""What a request refers to by an ID that the provider has handed out: files, items, containers.
+
+Whatever has one of these names is a reference, wherever it is in a message; but not in what tools were called with or
+have returned, nor in a schema: those are the caller's own words.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from farebox.providers.formats.base import Reference
+
+_KEYS: Final = {
+    "file_id": "file",
+    "file_ids": "file",
+    "vector_store_id": "vector_store",
+    "vector_store_ids": "vector_store",
+    "container_id": "container",
+    "previous_response_id": "response",
+    "fileSearchStoreNames": "vector_store",
+    "file_search_store_names": "vector_store",
+}
+_OWN_WORDS: Final = frozenset({"args", "arguments", "input_schema", "metadata", "parameters", "response", "schema"})
+"""Keys whose values are the caller's own."""
+_CALLED: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
+"""Types of blocks whose `input` is."""
+_URIS: Final = ("fileUri", "file_uri")
+_GOOGLE_FILE: Final = re.compile(r"(?:^|/)files/([A-Za-z0-9_-]{1,128})$")
+_NEEDLES: Final = (
+    *(b"file_id", b"_store_id", b"container_id", b"_response_id"),
+    *(b"ileUri", b"file_uri", b"earchStore", b"search_store"),
+)
+"""Parts of the names above."""
+_ESCAPED: Final = re.compile(rb"\\u00[2-7][0-9a-fA-F]")
+"""Letters and marks that need not be escaped: a name may be written so."""
+
+
+def may_refer(body: bytes) -> bool:
+    """Whether the body may have a reference in its messages: most have not, and are not gone through."""
+    return any(needle in body for needle in _NEEDLES) or (b"\\u00" in body and _ESCAPED.search(body) is not None)
+
+
+def references_in(content: object) -> Iterator[Reference]:
+    """Every reference in a decoded value."""
+    stack = [content]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list):
+            stack.extend(value)
+        elif isinstance(value, dict):
+            called = value.get("type") in _CALLED
+            for key, inner in value.items():
+                if key in _KEYS:
+                    yield from _named(_KEYS[key], inner)
+                elif key in _URIS and isinstance(inner, str) and (found := _GOOGLE_FILE.search(inner)):
+                    yield Reference("file", found[1])
+                elif key not in _OWN_WORDS and not (called and key == "input"):
+                    stack.append(inner)
+
+
+def items_in(content: object) -> Iterator[Reference]:
+    """The items of OpenAI's Responses that are only named: their content is kept at the provider."""
+    for item in content if isinstance(content, list) else ():
+        if isinstance(item, dict) and isinstance(item.get("id"), str) and _is_named_only(item):
+            yield Reference("item", item["id"])
+
+
+def _is_named_only(item: dict[str, Any]) -> bool:
+    if item.get("type") == "reasoning":  # a summary is shown, and the reasoning itself kept
+        return not item.get("encrypted_content") and not item.get("content")
+    return item.get("type") == "item_reference" or not item.keys() - {"id", "type", "status"}
+
+
+def container_in(container: object) -> Iterator[Reference]:
+    """A container that is named: by its ID, or as an object that has it."""
+    found = container.get("id") if isinstance(container, dict) else container
+    if isinstance(found, str) and found:
+        yield Reference("container", found)
+
+
+def audio_in(messages: Iterable[object]) -> Iterator[Reference]:
+    """What the model has said in earlier responses, as sound: the provider keeps it."""
+    for audio in messages:
+        if isinstance(audio, dict) and isinstance(audio.get("id"), str):
+            yield Reference("audio", audio["id"])
+
+
+def cache_in(*names: object) -> Iterator[Reference]:
+    """Google's cached contents, by name."""
+    for name in names:
+        if name is not None:
+            yield Reference("cached_content", str(name))
+
+
+def _named(kind: str, value: object) -> Iterator[Reference]:
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, str) and one:
+            yield Reference(kind, one)
+
+
+def of_body(body: bytes) -> tuple[Reference, ...]:
+    """Every reference in a body of any form, each once; none where it is no JSON object. Raises InvalidRequest."""
+    try:
+        top = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return ()
+    if not isinstance(top, dict):
+        return ()
+    inner = top.get("generateContentRequest")
+    names = [top, inner] if isinstance(inner, dict) else [top]
+    found = [
+        *references_in([{key: value} for key, value in top.items()]),
+        *items_in(top.get("input")),
+        *items_in(top.get("items")),
+        *container_in(top.get("container")),
+        *(one for name in names for one in cache_in(name.get("cachedContent"), name.get("cached_content"))),
+    ]
+    if (conversation := top.get("conversation")) is not None:
+        given = conversation.get("id") if isinstance(conversation, dict) else conversation
+        found.append(Reference("conversation", str(given)))
+    return tuple(dict.fromkeys(found))
+
+
+def of_request(body: bytes, contents: Iterable[object]) -> tuple[Reference, ...]:
+    """The references in a request's messages, each once."""
+    return tuple(dict.fromkeys(references_in(list(contents)))) if may_refer(body) else ()

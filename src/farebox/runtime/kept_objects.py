@@ -1,0 +1,46 @@
+"""Whose the IDs are that providers hand out under the operator's keys: read by key, written together."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from farebox.storage.database import Database
+from farebox.storage.kept_objects import KeptObject, find_object, keep_objects
+
+
+class KeptObjects:
+    """What arrives while one write is under way goes together into the next."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._turn = asyncio.Lock()
+        self._batch: list[KeptObject] = []
+        self._next: asyncio.Task[None] | None = None
+
+    async def find(
+        self, account_id: str, gateway_id: str, provider: str, kind: str, object_id: str, at: int
+    ) -> KeptObject | None:
+        """The object; None if it is not this gateway's. Raises storage.sql.DatabaseUnavailable."""
+        return await self._database.get(
+            partial(
+                find_object,
+                account_id=account_id,
+                gateway_id=gateway_id,
+                provider=provider,
+                kind=kind,
+                object_id=object_id,
+                at=at,
+            )
+        )
+
+    async def keep(self, objects: Sequence[KeptObject]) -> None:
+        """Note whose these are; durable when it returns. Raises storage.sql.DatabaseUnavailable."""
+        self._batch.extend(objects)
+        if self._next is None:
+            self._next = asyncio.create_task(self._write())
+        await asyncio.shield(self._next)
+
+    async def _write(self) -> None:
+        async with self._turn:
+            batch, self._batch, self._next = self._batch, [], None
+            await self._database.write(partial(keep_objects, objects=batch))

@@ -1,0 +1,143 @@
+"""The store of what providers keep under the operator's keys: which account each ID belongs to.
+
+An ID is known to the gateway through which it was made, and to no other. What was never noted, has been deleted or has
+expired is nobody's.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
+from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.sql import Connection, row, rows
+
+_STEP = 500
+"""Rows that are removed at once."""
+
+
+class KeptObject(msgspec.Struct, frozen=True):
+    """Times in milliseconds."""
+
+    account_id: str
+    gateway_id: str
+    provider: str
+    kind: str
+    """One of providers.objects."""
+    object_id: str
+    """The provider's."""
+    key_id: str
+    """The operator's key that it was made with."""
+    created_at: int
+    expires_at: int | None = None
+    """When it is forgotten."""
+    size: int = 0
+    content: bytes | None = None
+    """As the provider described it last; None: it is in no list."""
+
+
+_OF_KIND = f"{OF_ACCOUNT} AND gateway_id = ? AND provider = ? AND kind = ?"
+_COLUMNS = "account_id, gateway_id, provider, kind, object_id, key_id, created_at, expires_at, size, content"
+
+
+def keep_objects(connection: Connection, objects: Iterable[KeptObject]) -> None:
+    """Note whose these are. What is known of one already is replaced, but not when it was made."""
+    for kept in objects:
+        key = find_key(connection, kept.account_id)
+        if key is None:
+            continue
+        connection.execute(
+            f"INSERT INTO kept_objects (bucket, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (bucket, account_id, gateway_id, provider, kind, object_id) DO UPDATE SET "
+            "expires_at = excluded.expires_at, size = excluded.size, content = excluded.content",
+            (
+                *key,
+                kept.gateway_id,
+                kept.provider,
+                kept.kind,
+                kept.object_id,
+                kept.key_id,
+                kept.created_at,
+                kept.expires_at,
+                kept.size,
+                kept.content,
+            ),
+        )
+
+
+def find_object(
+    connection: Connection, account_id: str, gateway_id: str, provider: str, kind: str, object_id: str, at: int
+) -> KeptObject | None:
+    """The object; None if it is not this gateway's."""
+    found = row(
+        connection,
+        f"SELECT {_COLUMNS} FROM kept_objects WHERE {_OF_KIND} AND object_id = ? "
+        "AND (expires_at IS NULL OR expires_at > ?)",
+        (*key_of(connection, account_id), gateway_id, provider, kind, object_id, at),
+    )
+    return None if found is None else _object(found)
+
+
+def forget_object(connection: Connection, kept: KeptObject) -> None:
+    """It is the account's no more."""
+    connection.execute(
+        f"DELETE FROM kept_objects WHERE {_OF_KIND} AND object_id = ?",
+        (*key_of(connection, kept.account_id), kept.gateway_id, kept.provider, kept.kind, kept.object_id),
+    )
+
+
+def list_objects(
+    connection: Connection, account_id: str, gateway_id: str, provider: str, kind: str, at: int
+) -> list[KeptObject]:
+    """All of a gateway's that are in lists, oldest first: as many as an account may have of a kind."""
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM kept_objects WHERE {_OF_KIND} AND content IS NOT NULL "
+        "AND (expires_at IS NULL OR expires_at > ?) ORDER BY created_at, object_id",
+        (*key_of(connection, account_id), gateway_id, provider, kind, at),
+    )
+    return [_object(fields) for fields in found]
+
+
+def count_objects(connection: Connection, account_id: str, kind: str, at: int) -> tuple[int, int]:
+    """How many of a kind the account has, at all providers together, and their bytes."""
+    found = row(
+        connection,
+        f"SELECT count(*), coalesce(sum(size), 0) FROM kept_objects WHERE {OF_ACCOUNT} AND kind = ? "
+        "AND (expires_at IS NULL OR expires_at > ?)",
+        (*key_of(connection, account_id), kind, at),
+    )
+    return (0, 0) if found is None else (int(found[0]), int(found[1]))
+
+
+def accounts_with_expired(connection: Connection, at: int) -> list[str]:
+    """Accounts that have objects which have expired."""
+    found = rows_at_hand(
+        connection,
+        "SELECT DISTINCT account_id FROM kept_objects INDEXED BY kept_objects_expiring "
+        "WHERE bucket = ? AND expires_at IS NOT NULL AND expires_at <= ?",
+        at,
+    )
+    return [str(account_id) for (account_id,) in found]
+
+
+def forget_expired_objects(connection: Connection, account_id: str, at: int) -> bool:
+    """Remove some of the account's that have expired. Whether there may be more."""
+    key = key_of(connection, account_id)
+    found = rows(
+        connection,
+        "SELECT gateway_id, provider, kind, object_id FROM kept_objects "
+        f"WHERE {OF_ACCOUNT} AND expires_at <= ? LIMIT ?",
+        (*key, at, _STEP),
+    )
+    for of_object in found:
+        connection.execute(
+            f"DELETE FROM kept_objects WHERE {_OF_KIND} AND object_id = ? AND expires_at <= ?", (*key, *of_object, at)
+        )
+    return len(found) == _STEP
+
+
+def _object(fields: Sequence[Any]) -> KeptObject:
+    content: bytes | None = None if fields[-1] is None else bytes(fields[-1])
+    return msgspec.structs.replace(KeptObject(*fields), content=content)

@@ -1,0 +1,32 @@
+from collections.abc import Iterator
+
+import pytest
+
+from tests.calls.kit import set_provider
+from tests.calls.upstream import Upstream, serving
+from tests.support import Farebox, running_farebox
+from tests.ways.openai_objects import OpenAIObjects
+
+
+@pytest.fixture(scope="package")
+def upstream() -> Iterator[Upstream]:
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture(scope="package")
+def farebox(engine: str, upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    """One server for the package, whose operator has a key for the scripted provider."""
+    with running_farebox(tmp_path_factory.mktemp("ways")) as served:
+        set_provider(served, "openai", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
+        yield served
+
+
+@pytest.fixture
+def provider(upstream: Upstream) -> OpenAIObjects:
+    """OpenAI with nothing stored: whatever it is asked for, it gives to the operator's key."""
+    upstream.status, upstream.headers, upstream.content_type = 200, {}, ""
+    upstream.sent.clear()
+    made = OpenAIObjects(upstream)
+    upstream.response = made.answer
+    return made

@@ -1,0 +1,270 @@
+"""What a provider keeps under the operator's key is the account's that made it, through the gateway that it was made
+through. To all others it does not exist, as a path or as an input, and the provider is not even asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from farebox.operator.shared_keys import remove_key, set_key
+from farebox.storage.sql import Connection
+from tests.calls.kit import differences, forget, set_gateway
+from tests.clouds.kit import charged, free
+from tests.engines import ON_BOTH_ENGINES
+from tests.sdks import openai
+from tests.support import Customer, Farebox
+from tests.ways.openai_objects import COST, OpenAIObjects
+
+pytestmark = ON_BOTH_ENGINES
+
+MODEL = "gpt-4o-mini"
+TEXT = "Hello there " * 500
+
+
+class Case(NamedTuple):
+    """An operation on something that is kept."""
+
+    kind: str
+    name: str
+    does: Callable[[openai.OpenAI, str], Any]
+
+
+def _ask(client: openai.OpenAI, **more: Any) -> Any:
+    return client.responses.create(model=MODEL, **{"input": TEXT, "max_output_tokens": 200, **more})
+
+
+def _chat(client: openai.OpenAI, *parts: Any) -> Any:
+    messages: Any = [{"role": "user", "content": [{"type": "text", "text": TEXT}, *parts]}]
+    return client.chat.completions.create(model=MODEL, messages=messages, max_tokens=20)
+
+
+def _parts(*parts: Any) -> Any:
+    return [{"role": "user", "content": [{"type": "input_text", "text": TEXT}, *parts]}]
+
+
+CASES = (
+    Case("response", "retrieve", lambda client, id: client.responses.retrieve(id)),
+    Case("response", "input_items", lambda client, id: list(client.responses.input_items.list(id))),
+    Case("response", "cancel", lambda client, id: client.responses.cancel(id)),
+    Case("response", "delete", lambda client, id: client.responses.delete(id)),
+    Case("response", "previous", lambda client, id: _ask(client, previous_response_id=id)),
+    Case("response", "compact", lambda client, id: client.responses.compact(model=MODEL, previous_response_id=id)),
+    Case(
+        "response",
+        "count",
+        lambda client, id: client.responses.input_tokens.count(model=MODEL, previous_response_id=id),
+    ),
+    Case("conversation", "retrieve", lambda client, id: client.conversations.retrieve(id)),
+    Case("conversation", "update", lambda client, id: client.conversations.update(id, metadata={"a": "b"})),
+    Case("conversation", "items", lambda client, id: list(client.conversations.items.list(id))),
+    Case("conversation", "add", lambda client, id: client.conversations.items.create(id, items=_parts())),
+    Case("conversation", "input", lambda client, id: _ask(client, conversation=id)),
+    Case("conversation", "input_object", lambda client, id: _ask(client, conversation={"id": id})),
+    Case("conversation", "delete", lambda client, id: client.conversations.delete(id)),
+    Case("file", "retrieve", lambda client, id: client.files.retrieve(id)),
+    Case("file", "content", lambda client, id: client.files.content(id).read()),
+    Case("file", "input_file", lambda client, id: _ask(client, input=_parts({"type": "input_file", "file_id": id}))),
+    Case("file", "input_image", lambda client, id: _ask(client, input=_parts({"type": "input_image", "file_id": id}))),
+    Case("file", "chat", lambda client, id: _chat(client, {"type": "file", "file": {"file_id": id}})),
+    Case(
+        "file",
+        "prompt",
+        lambda client, id: _ask(client, prompt={"id": "p", "variables": {"x": {"type": "input_file", "file_id": id}}}),
+    ),
+    Case(
+        "file",
+        "conversation",
+        lambda client, id: client.conversations.create(items=_parts({"type": "input_file", "file_id": id})),
+    ),
+    Case("file", "delete", lambda client, id: client.files.delete(id)),
+    Case("item", "reference", lambda client, id: _ask(client, input=[*_parts(), {"type": "item_reference", "id": id}])),
+    Case("item", "only_named", lambda client, id: _ask(client, input=[*_parts(), {"type": "message", "id": id}])),
+    Case(
+        "item",
+        "reasoning",
+        lambda client, id: _ask(client, input=[{"type": "reasoning", "id": id, "summary": []}, *_parts()]),
+    ),
+)
+ENDS = ("compact", "chat", "count")
+"""What the scripted provider has no answer for: a foreign ID is refused before that matters."""
+
+
+@pytest.fixture
+def clients(farebox: Farebox) -> Iterator[Callable[[Customer, str], openai.OpenAI]]:
+    """OpenAI's SDK as a customer, through a gateway."""
+    opened: list[openai.OpenAI] = []
+
+    def make(customer: Customer, gateway: str = "default") -> openai.OpenAI:
+        base_url = f"{farebox.url}/v1/{customer.account_id}/{gateway}/openai"
+        opened.append(openai.OpenAI(base_url=base_url, api_key=customer.token, max_retries=0))
+        return opened[-1]
+
+    yield make
+    for client in opened:
+        client.close()
+
+
+def _made(client: openai.OpenAI, kind: str) -> str:
+    """The ID of something of this kind that the client has made."""
+    if kind == "response":
+        return str(_ask(client).id)
+    if kind == "item":
+        return str(_ask(client).output[0].id)
+    if kind == "conversation":
+        return str(client.conversations.create().id)
+    return str(client.files.create(file=("f.jsonl", b"{}\n"), purpose="user_data").id)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{case.kind}-{case.name}" for case in CASES])
+def test_only_who_made_it_has_it(
+    farebox: Farebox, customer: Customer, provider: OpenAIObjects, clients: Any, case: Case
+) -> None:
+    set_gateway(customer, "second")
+    other = farebox.funded("5")
+    mine, elsewhere, foreign = clients(customer), clients(customer, "second"), clients(other)
+    object_id = _made(mine, case.kind)
+    held = len(provider.upstream.sent)
+    for client, named in ((foreign, object_id), (elsewhere, object_id), (mine, "resp_0000unknown")):
+        with pytest.raises(openai.NotFoundError) as refused:
+            case.does(client, named)
+        assert refused.value.code == "object_not_found"
+        assert named in refused.value.message
+    assert len(provider.upstream.sent) == held, "the provider was asked"
+    assert other.balance.posted == 5_000_000_000
+    assert customer.balance.held == other.balance.held == 0
+    if case.name not in ENDS:
+        case.does(mine, object_id)
+        assert len(provider.upstream.sent) > held
+    assert customer.balance.held == 0
+    assert differences(farebox) == []
+
+
+def test_a_deleted_object_is_gone(customer: Customer, provider: OpenAIObjects, clients: Any) -> None:
+    client = clients(customer)
+    response = _ask(client).id
+    client.responses.delete(response)
+    sent = len(provider.upstream.sent)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(response)
+    assert len(provider.upstream.sent) == sent
+
+
+def test_a_response_is_charged_once_and_read_for_nothing(
+    customer: Customer, provider: OpenAIObjects, clients: Any
+) -> None:
+    client = clients(customer)
+    with charged(customer) as cost:
+        response = _ask(client)
+    assert cost.nanos == COST
+    with free(customer):
+        assert client.responses.retrieve(response.id).output_text == "Good day."
+    assert provider.upstream.sent[-1].headers["authorization"] == "Bearer key-of-the-operator"
+
+
+def test_a_response_that_is_not_stored_is_nobodys(customer: Customer, provider: OpenAIObjects, clients: Any) -> None:
+    client = clients(customer)
+    response = _ask(client, store=False)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(response.id)
+
+
+def test_what_tools_were_called_with_refers_to_nothing(
+    customer: Customer, provider: OpenAIObjects, clients: Any
+) -> None:
+    """Arguments and schemas are the caller's own words; an escaped name is a name all the same."""
+    client = clients(customer)
+    schema = {"type": "object", "properties": {"file_id": {"type": "string", "enum": ["file-x"]}}}
+    tool = {"type": "function", "name": "f", "parameters": {**schema, "file_id": "file-x"}, "strict": False}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"file_id": "file-x"}'}
+    _ask(
+        client, input=[*_parts(), call, {"type": "function_call_output", "call_id": "c", "output": "{}"}], tools=[tool]
+    )
+    part = rb'{"type": "input_file", "file\u005fid": "x"}'
+    body = b'{"model": "gpt-4o-mini", "input": [{"role": "user", "content": [%b]}]}' % part
+    response = httpx.post(
+        f"{customer.gateway_url}/openai/responses",
+        content=body,
+        headers={**customer.headers, "content-type": "application/json"},
+    )
+    assert response.status_code == 404, response.text
+
+
+def test_lists_have_the_accounts_own(
+    farebox: Farebox, customer: Customer, provider: OpenAIObjects, clients: Any
+) -> None:
+    mine, foreign = clients(customer), clients(farebox.funded("1"))
+    made = [mine.files.create(file=("f", b"x" * size), purpose="user_data").id for size in range(1, 6)]
+    foreign.files.create(file=("f", b"x"), purpose="batch")
+    assert [file.id for file in mine.files.list(limit=2)] == made[::-1], "page after page"
+    page = mine.files.list(limit=2, after=made[2], order="asc")
+    assert ([file.id for file in page.data], page.has_more) == (made[3:], False)
+    assert [file.purpose for file in foreign.files.list()] == ["batch"]
+    assert not list(mine.files.list(purpose="batch"))
+    with pytest.raises(openai.NotFoundError):
+        foreign.files.list(after=made[0])
+    mine.files.delete(made[4])
+    assert [file.id for file in mine.files.list()] == made[3::-1]
+
+
+def test_files_are_bounded(farebox: Farebox, customer: Customer, provider: OpenAIObjects, clients: Any) -> None:
+    client = clients(customer)
+    settings = farebox.services.settings
+    most = settings.account_files_bytes_max
+    object.__setattr__(settings, "account_files_bytes_max", 100)
+    try:
+        client.files.create(file=("f", b"x" * 90), purpose="user_data")
+        sent = len(provider.upstream.sent)
+        with pytest.raises(openai.BadRequestError) as full:
+            client.files.create(file=("f", b"x" * 11), purpose="user_data")
+        assert "may have 100" in full.value.message
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.files.create(file=("f", b"x"), purpose="fine-tune")
+        assert "purpose" in refused.value.message
+        assert len(provider.upstream.sent) == sent
+    finally:
+        object.__setattr__(settings, "account_files_bytes_max", most)
+
+
+def test_with_a_key_of_its_own_an_account_has_what_that_key_has(
+    customer: Customer, provider: OpenAIObjects, clients: Any, farebox: Farebox
+) -> None:
+    """Nothing is looked up, and lists are the provider's."""
+    mine = clients(customer)
+    response = _ask(mine).id
+    own = openai.OpenAI(
+        base_url=f"{customer.gateway_url}/openai",
+        api_key="sk-of-the-caller",
+        default_headers={"cf-aig-authorization": f"Bearer {customer.token}"},
+        max_retries=0,
+    )
+    with own:
+        assert own.responses.retrieve(response).id == response
+    assert provider.upstream.sent[-1].headers["authorization"] == "Bearer sk-of-the-caller"
+
+
+def test_several_keys_of_the_operator(
+    farebox: Farebox, customer: Customer, provider: OpenAIObjects, clients: Any
+) -> None:
+    """What was made with one key is asked for with that one."""
+    services = farebox.services
+
+    def add(connection: Connection) -> None:
+        set_key(connection, services.vault, provider="openai", name="2", at=1, api_key="second-key", weight=1)
+
+    farebox.run(services.database.write(add))
+    forget(farebox)
+    try:
+        client = clients(customer)
+        for _ in range(8):
+            response = _ask(client).id
+            key = provider.upstream.sent[-1].headers["authorization"]
+            _ask(client, previous_response_id=response)
+            assert provider.upstream.sent[-1].headers["authorization"] == key
+            client.responses.retrieve(response)
+            assert provider.upstream.sent[-1].headers["authorization"] == key
+    finally:
+        farebox.run(services.database.write(lambda connection: remove_key(connection, provider="openai", name="2")))
+        forget(farebox)
