@@ -85,13 +85,9 @@ class Settings:
     log_format: Literal["auto", "json", "text"] = _setting("auto", "`auto`: text on a terminal, JSON elsewhere.")
     body_limit_bytes: int = _setting(32 * 2**20, "Largest request body.", 1024, 2**30)
     header_limit_bytes: int = _setting(64 * 2**10, "Largest request head: all headers together.", 4096, 2**20)
-    account_files_max: int = _setting(
-        1_000, "Files that providers keep for one account on the operator's keys, all together.", 0, 100_000
-    )
-    account_files_bytes_max: int = _setting(2**30, "The bytes of these files together.", 0, 2**50)
-    calls_max: int = _setting(
-        2000, "Model calls in flight at once in each process, of all accounts; further ones receive 503.", 1, 10**6
-    )
+    account_files_max: int = _setting(1_000, "Files that one account may have at providers.", 0, 100_000)
+    account_files_bytes_max: int = _setting(2**30, "Their bytes together.", 0, 2**50)
+    calls_max: int = _setting(2000, "Model calls in flight at once in each process; others get 503.", 1, 10**6)
     helper_processes: int = _setting(
         2,
         "Maximum number of helper processes per gateway process, which parse large request bodies and count tokens; "

@@ -15,7 +15,7 @@ from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
-from farebox.providers.formats.references import container_in, of_request
+from farebox.providers.formats.references import container_in, hand_out, of_request
 from farebox.providers.formats.tools import Declared
 
 READING: Final = Reading(
@@ -202,7 +202,7 @@ def _update(seen: Seen, message: _Message) -> None:
 
 def _keeps(seen: Seen, container: object) -> None:
     if isinstance(container, dict):
-        seen.hand_out("container", container.get("id"))
+        hand_out(seen.handed_out, "container", container.get("id"))
 
 
 def _applied(seen: Seen, usage: object, model: object = None) -> None:

@@ -20,7 +20,7 @@ from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
 from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
-from farebox.providers.formats.references import audio_in, of_request
+from farebox.providers.formats.references import audio_in, hand_out, of_request
 from farebox.providers.formats.tools import Declared
 
 _NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
@@ -373,7 +373,7 @@ def _add_text(seen: Seen, message: _Message) -> None:
 def _add_audio(seen: Seen, audio: dict[str, Any]) -> None:
     """Audio in a response: its transcript is text; samples, as in streams, are counted by duration."""
     seen.add_text(audio.get("transcript"))
-    seen.hand_out("audio", audio.get("id"))
+    hand_out(seen.handed_out, "audio", audio.get("id"))
     seen.add_audio(audio.get("data"), SAMPLES_BYTES_PER_SECOND)
 
 

@@ -16,7 +16,7 @@ from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
-from farebox.providers.formats.references import items_in, may_refer, references_in
+from farebox.providers.formats.references import hand_out, items_in, may_refer, references_in
 from farebox.providers.formats.tools import Declared
 
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
@@ -212,7 +212,7 @@ def _parse_event(seen: Seen, data: bytes) -> bool:
     elif event.type == "response.output_item.done" and event.item is not None:
         _count(seen, [event.item])
         if seen.handed_out:  # the response that it is of is kept
-            seen.hand_out("item", event.item.id)
+            hand_out(seen.handed_out, "item", event.item.id)
     elif event.response is not None:
         _update(seen, event.response)
         if event.type in _TERMINAL:
@@ -248,9 +248,9 @@ def _update(seen: Seen, response: _Response) -> None:
     if isinstance(response.id, str):
         seen.reference = response.id
         if response.store is not False:
-            seen.hand_out("response", response.id)
+            hand_out(seen.handed_out, "response", response.id)
             for item in response.output:
-                seen.hand_out("item", item.id)
+                hand_out(seen.handed_out, "item", item.id)
 
 
 def _billable(seen: Seen, tool_usage: object) -> None:

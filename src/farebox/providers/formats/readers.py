@@ -28,9 +28,6 @@ SAMPLES_BYTES_PER_SECOND: Final = 48_000
 
 
 _NO_SOUND: Final = Decimal(0)
-_ID_MAX: Final = 256
-_HANDED_MAX: Final = 128
-"""IDs that are taken from one response."""
 
 
 class Seen(msgspec.Struct):
@@ -106,11 +103,6 @@ class Seen(msgspec.Struct):
         """The terminal event has been seen."""
         self.finished = self.complete = True
         self.failed = self.failed or failed
-
-    def hand_out(self, kind: str, object_id: object) -> None:
-        """The provider keeps something, under this ID."""
-        if isinstance(object_id, str) and 0 < len(object_id) <= _ID_MAX and len(self.handed_out) < _HANDED_MAX:
-            self.handed_out[Reference(kind, object_id)] = None
 
     def choice_ended(self, index: object) -> None:
         """A choice has a finish reason; some providers send it repeatedly."""

@@ -33,8 +33,17 @@ _NEEDLES: Final = (
     *(b"ileUri", b"file_uri", b"earchStore", b"search_store"),
 )
 """Parts of the names above."""
+_ID_MAX: Final = 256
+_HANDED_MAX: Final = 128
+"""IDs that are taken from one response."""
 _ESCAPED: Final = re.compile(rb"\\u00[2-7][0-9a-fA-F]")
 """Letters and marks that need not be escaped: a name may be written so."""
+
+
+def hand_out(handed_out: dict[Reference, None], kind: str, object_id: object) -> None:
+    """A response shows that the provider keeps something under this ID."""
+    if isinstance(object_id, str) and 0 < len(object_id) <= _ID_MAX and len(handed_out) < _HANDED_MAX:
+        handed_out[Reference(kind, object_id)] = None
 
 
 def may_refer(body: bytes) -> bool:

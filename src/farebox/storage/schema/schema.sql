@@ -669,7 +669,7 @@ CREATE TABLE kept_objects (               -- what providers keep under the opera
     kind       TEXT NOT NULL,             -- providers.objects.KINDS
     object_id  TEXT NOT NULL,             -- the provider's
     key_id     TEXT NOT NULL,             -- the operator's key that it was made with
-    size       BIGINT NOT NULL,           -- bytes that it takes at the provider; of files alone
+    size       BIGINT NOT NULL,           -- number of bytes that it takes at the provider; of files alone
     content    BYTEA,                     -- JSON: as the provider described it last, for lists; null: it is in no list
     created_at BIGINT NOT NULL,
     expires_at BIGINT,                    -- when it is forgotten; null: when it is deleted
