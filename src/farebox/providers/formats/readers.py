@@ -40,9 +40,7 @@ class Seen(msgspec.Struct):
     usage: dict[str, object] | None = None
     """The provider's usage object so far."""
     counted: dict[str, Quantity] = {}
-    """Meters that the response shows outside its usage object, such as searches made; they count only together with
-    it.
-    """
+    """Meters that the response shows outside its usage object, such as searches made; they count together with it."""
     model: str | None = None
     context: dict[str, str] = {}
     """Observed.context."""

@@ -691,7 +691,7 @@ CREATE TABLE long_calls (                 -- work at providers that goes on afte
     created_at  BIGINT NOT NULL,
     ends_at     BIGINT NOT NULL,          -- when it is ended by policy at the latest
     next_at     BIGINT,                   -- when to look at it again; null: it has ended
-    looks       BIGINT NOT NULL,          -- how often it was claimed to be looked at: voids what a former holder writes
+    looks       BIGINT NOT NULL,          -- number of claims to look at it: voids what a former holder writes
     PRIMARY KEY (bucket, account_id, log_id)
 ) /* clustered */;
 CREATE INDEX long_calls_due ON long_calls (bucket, next_at) WHERE next_at IS NOT NULL;  -- the workers' queue
