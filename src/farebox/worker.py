@@ -10,7 +10,7 @@ import structlog
 
 from farebox.billing import auto_top_up, processor_events, reconcile, refund, top_up
 from farebox.calendar import DAY_MS, HOUR_MS
-from farebox.calls import classify, evaluations, log_push, meter_events, send_spans, spend_alerts
+from farebox.calls import classify, evaluations, log_push, long_calls, meter_events, send_spans, spend_alerts
 from farebox.gateway import GatewayConfig
 from farebox.ledger.budgets import accounts_to_forget, forget_slots
 from farebox.ledger.recovery import expire_due
@@ -49,6 +49,7 @@ EVALUATIONS_EVERY_SECONDS = 1.0
 LOG_PUSH_SECONDS = float(log_push.EVERY_SECONDS)
 METER_EVENTS_SECONDS = 1.0
 CLASSIFY_SECONDS = 1.0
+LONG_CALLS_SECONDS = 1.0
 SPANS_SECONDS = 0.5
 """How long spans are gathered before they are sent."""
 LAST_USES_SECONDS = 60.0
@@ -106,6 +107,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "log_push": Periodic(LOG_PUSH_SECONDS, log_push.work, LONG_ROUND_SECONDS),
         "meter_events": Periodic(METER_EVENTS_SECONDS, meter_events.work, LONG_ROUND_SECONDS),
         "log_classification": Periodic(CLASSIFY_SECONDS, classify.work, LONG_ROUND_SECONDS),
+        "long_calls": Periodic(LONG_CALLS_SECONDS, long_calls.work, LONG_ROUND_SECONDS),
         "spans": Periodic(SPANS_SECONDS, send_spans.work),
         "spend_alerts": Periodic(SPEND_ALERTS_SECONDS, spend_alerts.work, LONG_ROUND_SECONDS),
         "custom_domains": Periodic(DOMAINS_SECONDS, _check_domains, LONG_ROUND_SECONDS),

@@ -25,7 +25,8 @@ INTERRUPTED: Final[dict[Reason, str]] = {"client_gone": CLIENT_GONE, "silence": 
 CALLER_TIMEOUT: Final = "no response began in the time that the caller allows"
 OPERATOR_TIMEOUT: Final = "no response began in the time that the operator allows"
 BLOCKED: Final = "a rule of the gateway blocked it"
-BY_CALLER: Final = (CLIENT_GONE, CALLER_TIMEOUT, BLOCKED)
+CANCELLED: Final = "it was cancelled"
+BY_CALLER: Final = (CLIENT_GONE, CALLER_TIMEOUT, BLOCKED, CANCELLED)
 """Ends of a call that its caller brought about, or the account by its rules."""
 
 Reply = Literal["error", "unreadable", "timeout", "nothing"]

@@ -4,7 +4,7 @@ Whether an object is the account's is looked up before the provider is asked (ca
 is noted here of the account's own objects: the provider's would be of all accounts.
 """
 
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -12,8 +12,9 @@ from msgspec.structs import replace
 
 from farebox.calls import operator_key
 from farebox.calls.endings import FREE
+from farebox.calls.long_calls import LONG, check_ended, hasten, long_call_of, seen
 from farebox.calls.model import Call
-from farebox.calls.ownership import made, not_found, owned, with_key
+from farebox.calls.ownership import LISTED, description, made, not_found, objects_of, owned, with_key
 from farebox.calls.relay import relay_response
 from farebox.calls.response_headers import passed_headers
 from farebox.calls.settle import end_without_response
@@ -23,17 +24,14 @@ from farebox.decoding import UnknownCoding
 from farebox.errors import INVALID_REQUEST, OBJECTS_FULL, UPSTREAM_INVALID, Problem
 from farebox.providers.decoding import decoded
 from farebox.providers.formats.base import Observed, Reference
-from farebox.providers.objects import ObjectCall, handed_out
+from farebox.providers.objects import ObjectCall
 from farebox.providers.upstream import UpstreamFailed
 from farebox.runtime.services import Services
 from farebox.storage.kept_objects import KeptObject, count_objects, forget_object, list_objects
 
 DOCUMENT_MAX: Final = 16 * 2**20
 """Bytes of an object's description."""
-CONTENT_MAX: Final = 64 * 2**10
-"""Of what is noted of one, for lists."""
 CONVERSATIONS_MAX: Final = 10_000
-_LISTED: Final = ("file", "batch")
 _PAGES: Final = {"file": (10_000, 10_000), "batch": (20, 100)}
 """Entries of a page: where the request does not say, and at most."""
 _STEP: Final = 64 * 2**10
@@ -51,6 +49,8 @@ async def prepare_object(stage: Admitted, call: ObjectCall) -> Admitted | None:
         await check_room(context.services, context.call, call)
         return stage
     kept = await owned(context.services, context.call, Reference(call.kind, call.object_id))
+    if call.does == "delete" and call.kind in LONG:
+        await check_ended(context.services, kept.account_id, kept.provider, kept.object_id)
     return replace(stage, context=replace(context, call=with_key(context.call, kept)))
 
 
@@ -61,13 +61,28 @@ async def pass_object(stage: Responded, call: ObjectCall) -> None:
         await _forget(stage, call)
     if status >= 400 or call.does in ("content", "count") or call.sub or _streams(stage.context.call):
         await relay_response(stage)
+        await _look(stage, call, None)
         return
     headers, body = await document(stage)
     if call.does == "delete":
         await _forget(stage, call)
     else:
         await note(stage, call, body)
+        await _look(stage, call, body)
     await send_whole(stage, Observed(complete=True), headers, body)
+
+
+async def _look(stage: Responded, call: ObjectCall, body: bytes | None) -> None:
+    """Where the object is of a long call: settle that if the body says that it has ended; look at it soon if this was a
+    stream."""
+    if call.kind not in LONG or call.sub or call.does not in ("read", "cancel") or stage.response.status >= 400:
+        return
+    services, mine = stage.context.services, stage.context.call
+    long = await long_call_of(services, mine.account_id, mine.provider, call.object_id)
+    if long is not None and body is not None:
+        await seen(services, long, body)
+    elif long is not None:
+        await hasten(services, long)
 
 
 async def check_room(services: Services, call: Call, about: ObjectCall) -> None:
@@ -100,32 +115,10 @@ async def note(stage: Responded, call: ObjectCall, body: bytes) -> None:
             return
         raise Problem(UPSTREAM_INVALID, f"{context.call.provider} did not say the ID of what it keeps.")
     objects = objects_of(context.services, context.call, stage.key_id, call.kind, described, body, size=call.size)
-    if call.does != "create" and call.kind not in _LISTED:
+    if call.does != "create" and call.kind not in LISTED:
         objects = objects[1:]
     if objects:
         await context.services.kept.keep(objects)
-
-
-def objects_of(
-    services: Services, call: Call, key_id: str, kind: str, described: dict[str, Any], body: bytes, *, size: int = 0
-) -> list[KeptObject]:
-    """The object of this description, and those that it hands out."""
-    now = services.clock.now_ms()
-    expires, listed = described.get("expires_at"), kind in _LISTED and len(body) <= CONTENT_MAX
-    keep_ms = max(expires * 1000 - now, 0) if kind == "file" and isinstance(expires, int) else None
-    told = described.get("bytes")
-    size = told if kind == "file" and isinstance(told, int) and told >= 0 else size
-    own = made(call, key_id, kind, str(described["id"]), now, keep_ms, size=size, content=body if listed else None)
-    return [own, *(made(call, key_id, other, other_id, now) for other, other_id in handed_out(kind, described))]
-
-
-def description(body: bytes) -> dict[str, Any]:
-    """A JSON object; empty where it is none."""
-    try:
-        found = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 async def document(stage: Responded) -> tuple[list[tuple[str, str]], bytes]:

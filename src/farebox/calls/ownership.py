@@ -6,8 +6,9 @@ provider is asked and without a hold. With a key of the account's own there is n
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 import structlog
 from msgspec.structs import replace
 
@@ -16,6 +17,7 @@ from farebox.calls.model import Call
 from farebox.calls.stages import CallContext
 from farebox.errors import OBJECT_NOT_FOUND, Problem
 from farebox.providers.formats.base import Reference
+from farebox.providers.objects import handed_out
 from farebox.runtime.observers import best_effort
 from farebox.runtime.services import Services
 from farebox.storage.kept_objects import KeptObject
@@ -23,6 +25,10 @@ from farebox.storage.sql import DatabaseUnavailable
 
 KEPT_DAYS: Final = 30
 """How long IDs of responses and of their parts are known: as long as OpenAI keeps responses."""
+LISTED: Final = ("file", "batch")
+"""What is in lists."""
+CONTENT_MAX: Final = 64 * 2**10
+"""Bytes of what is noted of an object, for lists."""
 REFERENCES_MAX: Final = 1_000
 """IDs in one request."""
 _NAMES: Final = {
@@ -119,3 +125,25 @@ def made(
     return KeptObject(
         call.account_id, call.gateway_id, call.provider, kind, object_id, key_id, at, expires_at, size, content
     )
+
+
+def objects_of(
+    services: Services, call: Call, key_id: str, kind: str, described: dict[str, Any], body: bytes, *, size: int = 0
+) -> list[KeptObject]:
+    """The object of this description, and those that it hands out."""
+    now = services.clock.now_ms()
+    expires, listed = described.get("expires_at"), kind in LISTED and len(body) <= CONTENT_MAX
+    keep_ms = max(expires * 1000 - now, 0) if kind == "file" and isinstance(expires, int) else None
+    told = described.get("bytes")
+    size = told if kind == "file" and isinstance(told, int) and told >= 0 else size
+    own = made(call, key_id, kind, str(described["id"]), now, keep_ms, size=size, content=body if listed else None)
+    return [own, *(made(call, key_id, other, other_id, now) for other, other_id in handed_out(kind, described))]
+
+
+def description(body: bytes) -> dict[str, Any]:
+    """A JSON object; empty where it is none."""
+    try:
+        found = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

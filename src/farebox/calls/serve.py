@@ -12,6 +12,8 @@ from farebox.calls.endings import FREE, early_end
 from farebox.calls.forward import reach_provider
 from farebox.calls.kept_objects import pass_object, prepare_object
 from farebox.calls.logs import with_room
+from farebox.calls.long_calls import begin
+from farebox.calls.long_relay import relay_begun
 from farebox.calls.model import Call, Sink
 from farebox.calls.ownership import checked_references
 from farebox.calls.relay import relay_response
@@ -69,12 +71,14 @@ async def serve_call(
                 held = await hold_credit(context, terms, price)
             admitted = Admitted(context, priced.metered, terms, held, Attempts(), False)
         stage = admitted
+        if admitted.goes_on:
+            await begin(admitted, "response")
         stage = responded = await reach_provider(admitted)
         if responded.response.status >= 400 and more is not None and more():
             await responded.response.close()
             await end_without_response(responded, FREE)
             return False
-        await relay_response(responded)
+        await (relay_begun if responded.goes_on else relay_response)(responded)
         return True
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the hold must not outlive the call
         return await _end_early(stage, error)

@@ -124,6 +124,11 @@ class Admitted(Priced, frozen=True):
         return self.held is not None or self.counts
 
     @property
+    def goes_on(self) -> bool:
+        """Whether the work goes on after the request has been answered: the hold is then a long call's."""
+        return self.held is not None and self.terms is not None and self.terms.parsed.background
+
+    @property
     def key_id(self) -> str:
         """Of the key that the call is made with; empty: it is the caller's own."""
         return self.context.call.key_id if self.attempts.key is None else self.attempts.key.key_id

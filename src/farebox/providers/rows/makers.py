@@ -48,7 +48,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         "https://api.openai.com/v1",
         (
             post(r"chat/completions", _CHAT),
-            post(r"responses", _RESPONSES),
+            post(r"responses", OpenAIResponses(background=True)),
             post(r"responses/compact", OpenAIResponses(name="openai_responses_compact", compacts=True)),
             post(r"embeddings", _EMBEDDINGS),
             post(r"completions", _COMPLETIONS),

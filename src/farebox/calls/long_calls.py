@@ -1,0 +1,248 @@
+"""Long calls: work that a provider goes on with after it has answered, such as a response in the background.
+
+Their hold outlives the request and the process. What becomes of it is a table (docs/adr/0026-long-calls.md): it is
+settled by whoever first sees that the work has ended, a request of the account's that passes through here or the
+worker, and a second time changes nothing, because the charge has its cause in its ID.
+"""
+
+import asyncio
+from functools import partial
+from typing import Final
+
+import structlog
+
+from farebox import backoff
+from farebox.calendar import DAY_MS, HOUR_MS
+from farebox.calls.admit import HOLD_GRACE_MS
+from farebox.calls.endings import CANCELLED
+from farebox.calls.long_work import as_responded, request_about, stored_work
+from farebox.calls.ownership import description, objects_of
+from farebox.calls.settle import settle_call
+from farebox.calls.stages import Admitted, Responded
+from farebox.errors import OBJECT_BUSY, UPSTREAM_INVALID, Problem
+from farebox.ledger.commands import Conflict, Release, Settle
+from farebox.ledger.long_holds import adopt_hold, hold_is_open
+from farebox.providers.formats.readers import BodyReader
+from farebox.providers.upstream import UpstreamFailed
+from farebox.runtime.services import Services
+from farebox.storage.account_keys import key_of
+from farebox.storage.kept_objects import keep_objects
+from farebox.storage.long_calls import (
+    LongCall,
+    add_long_call,
+    claim_long_call,
+    due_long_calls,
+    end_long_call,
+    find_long_call,
+    hasten_long_call,
+    postpone_long_call,
+    run_long_call,
+)
+from farebox.storage.sql import Connection
+
+ENDED: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
+"""States of a response in which it uses nothing more."""
+LONG: Final = ("response",)
+"""Kinds of objects that a long call may be of."""
+RUNS_MAX_MS: Final = {"response": DAY_MS}
+"""After which the provider is told to cancel it."""
+FIRST_LOOK_MS: Final = 2_000
+LOOKS_MS: Final = (2_000, 60_000)
+"""The waits between looks: the first, which doubles, and the longest."""
+LEASE_MS: Final = 90_000
+LOOK_SECONDS: Final = 60.0
+AT_ONCE: Final = 16
+GONE_MS: Final = 10 * 60_000
+"""How long a provider may not find what it has accepted."""
+DOCUMENT_MAX: Final = 64 * 2**20
+
+log = structlog.get_logger("farebox.calls")
+
+
+async def begin(stage: Admitted, kind: str) -> None:
+    """The hold becomes that of a long call, before the provider is asked. Raises DatabaseUnavailable."""
+    context = stage.context
+    services, call, now = context.services, context.call, context.services.clock.now_ms()
+    ends_at = now + RUNS_MAX_MS[kind]
+    long = LongCall(
+        call.account_id,
+        call.log_id,
+        call.gateway_id,
+        call.provider,
+        kind,
+        "",
+        call.key_id,
+        "asked",
+        stored_work(stage),
+        now,
+        ends_at,
+        now + services.settings.call_timeout_ms + HOLD_GRACE_MS,
+    )
+
+    def job(connection: Connection) -> None:
+        if adopt_hold(connection, call.account_id, call.log_id, ends_at + DAY_MS):
+            add_long_call(connection, long)
+
+    await services.database.write(job)
+
+
+async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
+    """The provider has accepted the work and says under which ID. Raises Problem (UPSTREAM_INVALID),
+    DatabaseUnavailable: then nobody knows the ID, and the hold is ended as that of a call in doubt."""
+    context = stage.context
+    services, call = context.services, context.call
+    described = description(body)
+    object_id = described.get("id")
+    if not isinstance(object_id, str) or not object_id:
+        raise Problem(UPSTREAM_INVALID, f"{call.provider} did not say under which ID it goes on.")
+    objects = objects_of(services, call, stage.key_id, kind, described, body)
+    next_at = services.clock.now_ms() + FIRST_LOOK_MS
+
+    def job(connection: Connection) -> LongCall | None:
+        run_long_call(
+            connection, call.account_id, call.log_id, object_id=object_id, key_id=stage.key_id, next_at=next_at
+        )
+        keep_objects(connection, objects)
+        return find_long_call(connection, call.account_id, call.provider, object_id)
+
+    long = await services.database.write(job)
+    assert long is not None, "it was noted before the provider was asked"
+    return long
+
+
+async def refused(stage: Responded) -> None:
+    """The provider has not accepted it, and its hold has ended. Raises DatabaseUnavailable."""
+    await end(stage.context.services, stage.context.call.account_id, stage.context.call.log_id)
+
+
+async def end(services: Services, account_id: str, log_id: str) -> None:
+    """Its hold has ended: nobody looks at it any more. Raises DatabaseUnavailable."""
+    await services.database.write(partial(end_long_call, account_id=account_id, log_id=log_id))
+
+
+async def long_call_of(services: Services, account_id: str, provider: str, object_id: str) -> LongCall | None:
+    """The long call of a provider's object, if it has not ended. Raises DatabaseUnavailable."""
+    return await services.database.get(
+        partial(find_long_call, account_id=account_id, provider=provider, object_id=object_id)
+    )
+
+
+async def check_ended(services: Services, account_id: str, provider: str, object_id: str) -> None:
+    """Raises Problem (OBJECT_BUSY) where what is to be deleted has not been paid for."""
+    if await long_call_of(services, account_id, provider, object_id) is not None:
+        raise Problem(OBJECT_BUSY, f"{object_id!r} is still being worked on.")
+
+
+async def seen(services: Services, long: LongCall, body: bytes) -> bool:
+    """What the provider says of it: if it has ended, it is settled. Whether it had. Raises DatabaseUnavailable."""
+    described = description(body)
+    status = described.get("status")
+    if status not in ENDED:
+        return False
+    stage = await as_responded(services, long, 200, body)
+    assert stage.terms is not None
+    reader = stage.terms.wire.reader(stage.terms.parsed, streaming=False, hide_usage=False)
+    assert isinstance(reader, BodyReader)
+    observed = reader.whole(body)
+    stage.logged.keep(body)
+    stopped = status == "cancelled" and observed.usage is None
+    await settle_call(stage, observed, CANCELLED if stopped else None)
+    await end(services, long.account_id, long.log_id)
+    return True
+
+
+async def hasten(services: Services, long: LongCall) -> None:
+    """It may just have ended: look at it soon. Raises DatabaseUnavailable."""
+    await services.database.write(partial(hasten_long_call, call=long, at=services.clock.now_ms()))
+
+
+async def work(services: Services) -> None:
+    """Look at the long calls that are due. Raises DatabaseUnavailable."""
+    due = await services.database.scan(partial(due_long_calls, at=services.clock.now_ms(), limit=AT_ONCE))
+    if due:
+        await asyncio.gather(*(_claim_and_look(services, long) for long in due))
+
+
+async def _claim_and_look(services: Services, long: LongCall) -> None:
+    until = services.clock.now_ms() + LEASE_MS
+    claimed = await services.database.write(partial(claim_long_call, call=long, until=until))
+    if claimed is not None:
+        await look(services, claimed)
+
+
+async def look(services: Services, claimed: LongCall) -> None:
+    """One look at a call that was claimed. Raises DatabaseUnavailable."""
+    if not await _is_open(services, claimed):
+        await end(services, claimed.account_id, claimed.log_id)
+        return
+    if claimed.state == "asked":  # nobody knows whether the provider has accepted it
+        await _in_doubt(services, claimed, "the process ended while the provider was asked")
+        return
+    now = services.clock.now_ms()
+    found = await _ask(services, claimed, "POST" if now >= claimed.ends_at else "GET")
+    if found is None:
+        if now >= claimed.ends_at + HOUR_MS:
+            await _in_doubt(services, claimed, "it took longer than it may, and could not be cancelled")
+            return
+    else:
+        status, body = found
+        if status == 404 and now - claimed.created_at > GONE_MS:
+            await _in_doubt(services, claimed, "the provider does not know it any more")
+            return
+        if status < 300 and await seen(services, claimed, body):
+            return
+    pause = backoff.doubling(claimed.looks, *LOOKS_MS)
+    await services.database.write(partial(postpone_long_call, claimed=claimed, next_at=now + pause))
+
+
+async def _ask(services: Services, long: LongCall, method: str) -> tuple[int, bytes] | None:
+    """What the provider says of it: GET looks, POST cancels. None if it does not say."""
+    path = f"{_FOLDERS[long.kind]}/{long.object_id}" + ("/cancel" if method == "POST" else "")
+    try:
+        request = request_about(services, long, method, path)
+        async with asyncio.timeout(LOOK_SECONDS):
+            response = await services.upstream.send(request)
+            try:
+                chunks, size = [], 0
+                while (chunk := await response.chunk()) is not None:
+                    size += len(chunk)
+                    if size > DOCUMENT_MAX:
+                        return None
+                    chunks.append(chunk)
+            finally:
+                await response.close()
+    except (UpstreamFailed, TimeoutError, Problem) as error:
+        log.warning("long call not seen", log_id=long.log_id, provider=long.provider, why=str(error))
+        return None
+    if response.status >= 400:
+        log.warning("long call not seen", log_id=long.log_id, provider=long.provider, status=response.status)
+    return response.status, b"".join(chunks)
+
+
+async def _is_open(services: Services, long: LongCall) -> bool:
+    def read(connection: Connection) -> bool:
+        key = key_of(connection, long.account_id)
+        return hold_is_open(connection, key.bucket, long.account_id, long.log_id)
+
+    return await services.database.get(read)
+
+
+async def _in_doubt(services: Services, long: LongCall, why: str) -> None:
+    """End the hold by the operator's policy, as after a crash."""
+    policy, now = services.settings.in_doubt, services.clock.now_ms()
+    command: Release | Settle = Release(account_id=long.account_id, hold_id=long.log_id, at=now)
+    if policy == "charge":
+        amount = (await as_responded(services, long, 200, b"")).held
+        assert amount is not None
+        command = Settle(
+            account_id=long.account_id, hold_id=long.log_id, amount=amount.estimate.amount, at=now, note=why
+        )
+    try:
+        await services.ledger.do(command)
+    except Conflict as conflict:  # it has just been settled by what the provider said
+        log.warning("charge refused", log_id=long.log_id, why=str(conflict))
+    log.warning("call_in_doubt_resolved", account_id=long.account_id, hold_id=long.log_id, policy=policy, why=why)
+    await end(services, long.account_id, long.log_id)
+
+
+_FOLDERS: Final = {"response": "responses"}

@@ -1,0 +1,149 @@
+"""What is stored of a long call, and the call that it becomes again when it ends: in another process, another day."""
+
+from collections.abc import Mapping
+from typing import Final, cast
+
+import msgspec
+
+from farebox.calls.logged_body import LoggedBody
+from farebox.calls.model import Call, Sink
+from farebox.calls.operator_key import ReadError
+from farebox.calls.stages import Admitted, Attempts, CallContext, Held, Responded, Terms
+from farebox.calls.tiers import find_price
+from farebox.calls.watch import Watch
+from farebox.errors import OWN_KEY_REQUIRED, Problem
+from farebox.gateway import GatewayConfig
+from farebox.ledger.commands import Outcome, Verdict
+from farebox.pricing.model import Estimate
+from farebox.providers.catalogue import format_of, key_header, provider_of
+from farebox.providers.formats.base import ParsedRequest
+from farebox.providers.provider import Plain
+from farebox.providers.reading import Place
+from farebox.providers.upstream import SentHead, UpstreamRequest
+from farebox.runtime.provider_access import ProviderAccess
+from farebox.runtime.services import Services
+from farebox.storage.long_calls import LongCall
+
+_NOBODY: Final = cast(Sink, None)
+"""No client waits for the response any more."""
+_NO_WATCH: Final = cast(Watch, None)
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the charge of a long call is computed from, and what its log row says. Times in milliseconds."""
+
+    path: str
+    content_type: str
+    parsed: ParsedRequest
+    estimate: Estimate
+    output_limit: int | None = None
+    started_at: int
+    step: int = 0
+    logged: bool = True
+    log_bodies: bool = True
+    metadata: Mapping[str, str | int | float | bool] | None = None
+    event_id: str = ""
+    user_agent: str = ""
+    token_id: str = ""
+    route: str = ""
+    common_form: bool = False
+
+
+_WORK: Final = msgspec.json.Decoder(Work)
+
+
+def stored_work(stage: Admitted) -> bytes:
+    """Of a call that is held for."""
+    call, held, terms = stage.context.call, stage.held, stage.terms
+    assert held is not None
+    assert terms is not None
+    work = Work(
+        path=call.path,
+        content_type=call.content_type,
+        parsed=terms.parsed,
+        estimate=held.estimate,
+        output_limit=held.output_limit,
+        started_at=call.started_at,
+        step=call.step,
+        logged=call.logged,
+        log_bodies=call.log_bodies,
+        metadata=call.metadata,
+        event_id=call.event_id,
+        user_agent=call.user_agent,
+        token_id=call.token_id,
+        route=call.route,
+        common_form=call.common_form,
+    )
+    return msgspec.json.encode(work)
+
+
+async def as_responded(services: Services, long: LongCall, status: int, body: bytes) -> Responded:
+    """The call as it would be if the provider had only now answered it. Raises DatabaseUnavailable."""
+    work = _WORK.decode(long.work)
+    gateway = await services.configuration.gateway(long.account_id, long.gateway_id, create=False)
+    access = access_to(services, long.provider)
+    wire = format_of(access.provider, "POST", work.path)
+    assert not isinstance(wire, Plain), "it was metered when it began"
+    call = Call(
+        log_id=long.log_id,
+        account_id=long.account_id,
+        gateway_id=long.gateway_id,
+        gateway=gateway or GatewayConfig(),
+        access=access,
+        provider=long.provider,
+        own_key=False,
+        key_id=long.key_id,
+        format=wire,
+        parsed=work.parsed,
+        method="POST",
+        url="",
+        path=work.path,
+        place=Place(long.provider, "POST", work.path, work.content_type),
+        headers=[],
+        sent_head=SentHead(),
+        content_type=work.content_type,
+        started_at=work.started_at,
+        step=work.step,
+        logged=work.logged,
+        log_bodies=work.log_bodies,
+        metadata=work.metadata,
+        event_id=work.event_id,
+        user_agent=work.user_agent,
+        token_id=work.token_id,
+        route=work.route,
+        common_form=work.common_form,
+    )
+    age = (services.clock.now_ms() - work.started_at) / 1000
+    context = CallContext(services, call, _NOBODY, _NO_WATCH, services.clock.monotonic() - age)
+    price = find_price(context, work.parsed.model, {})
+    assert price is not None, "it had a price when it began, which no later one changes"
+    markup = services.configuration.prices.markup(long.account_id, long.provider, work.parsed.model, work.started_at)
+    terms = Terms(wire, work.parsed, markup, price)
+    held = Held(work.estimate, Verdict(Outcome.REPEATED), work.output_limit)
+    most = services.settings.log_body_limit_bytes if work.logged and work.log_bodies else -1
+    logged = LoggedBody(most, response_type="application/json")
+    response = ReadError(status, [], body)
+    return Responded(context, terms, terms, held, Attempts(), False, response, logged)
+
+
+def access_to(services: Services, slug: str) -> ProviderAccess:
+    """How the provider is reached. Raises Problem where the operator has no key for it any more."""
+    provider = provider_of(slug)
+    access = None if provider is None else services.configuration.provider(provider.slug)
+    if access is None:
+        raise Problem(OWN_KEY_REQUIRED, f"There is no provider {slug!r} any more.")
+    return access
+
+
+def request_about(services: Services, long: LongCall, method: str, path: str) -> UpstreamRequest:
+    """A request of our own about the work, with the key that it was begun with. Raises Problem."""
+    access = access_to(services, long.provider)
+    keys = {key.key_id: key.key for key in access.keys}
+    key = keys.get(long.key_id, access.api_key)
+    if key is None:
+        raise Problem(OWN_KEY_REQUIRED, f"The operator has no key for {long.provider} any more.")
+    headers = [key_header(access.provider, path, key), *access.provider.headers]
+    headers += [("accept-encoding", "identity")]
+    if method == "POST":
+        headers.append(("content-type", "application/json"))
+    return UpstreamRequest(method, f"{access.base_url}/{path}", headers, b"")

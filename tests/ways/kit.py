@@ -1,0 +1,52 @@
+"""What the tests of long-running work share."""
+
+from typing import Any
+
+from farebox.calls import long_calls
+from farebox.storage.long_calls import LongCall, list_long_calls
+from farebox.storage.sql import Connection
+from tests.calls.kit import until
+from tests.engines import read_now
+from tests.sdks import openai
+from tests.support import Customer, Farebox
+
+MODEL = "gpt-4o-mini"
+TEXT = "Hello there " * 500
+
+
+def begin(client: "openai.OpenAI", **more: Any) -> Any:
+    """A response in the background."""
+    return client.responses.create(model=MODEL, input=TEXT, max_output_tokens=200, background=True, **more)
+
+
+def running(customer: Customer) -> list[LongCall]:
+    """The account's long calls that have not ended."""
+    settings = customer.farebox.services.settings
+    return read_now(settings, lambda connection: list_long_calls(connection, customer.account_id))
+
+
+def make_due(farebox: Farebox, **columns: int) -> None:
+    """Let every long call be due now; and give these columns other values."""
+    found = {"next_at": 1, **columns}
+
+    def write(connection: Connection) -> None:
+        for name, value in found.items():
+            connection.execute(f"UPDATE long_calls SET {name} = ? WHERE bucket = 0 AND next_at IS NOT NULL", (value,))
+
+    farebox.run(farebox.services.database.write(write))
+
+
+def look(farebox: Farebox) -> None:
+    """A round of the worker, in which every long call is due."""
+    make_due(farebox)
+    farebox.run(long_calls.work(farebox.services))
+
+
+def settled(customer: Customer) -> None:
+    """Wait until the worker has ended all of the account's."""
+
+    def ended() -> bool:
+        look(customer.farebox)
+        return not running(customer)
+
+    until(ended, "the end of the long calls")

@@ -1,0 +1,322 @@
+"""A response in the background is held for when it is begun, and settled by whoever sees its end first: once, whatever
+happens to the processes meanwhile."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from farebox.calls import long_calls
+from farebox.storage.sql import DatabaseUnavailable
+from tests.calls.kit import differences, log_rows
+from tests.engines import ON_BOTH_ENGINES
+from tests.sdks import openai
+from tests.support import Customer, Farebox
+from tests.ways.kit import begin, look, make_due, running, settled
+from tests.ways.openai_objects import COST, OpenAIObjects
+
+pytestmark = ON_BOTH_ENGINES
+
+
+@pytest.fixture
+def client(customer: Customer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token, max_retries=0) as made:
+        yield made
+
+
+def spent(customer: Customer) -> int:
+    return 5_000_000_000 - customer.balance.posted
+
+
+def test_it_is_settled_by_the_accounts_own_poll(
+    farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    begun = client.responses.with_raw_response.create(
+        model="gpt-4o-mini", input="Hello", max_output_tokens=200, background=True
+    )
+    response = begun.parse()
+    assert response.status == "queued"
+    held = customer.balance.held
+    assert begun.headers["farebox-hold-usd"]
+    assert held > 0
+    assert client.responses.retrieve(response.id).status == "queued"
+    assert (customer.balance.held, spent(customer)) == (held, 0)
+    provider.finish(response.id)
+    assert client.responses.retrieve(response.id).status == "completed"
+    assert (customer.balance.held, spent(customer)) == (0, COST)
+    assert client.responses.retrieve(response.id).status == "completed"
+    assert spent(customer) == COST
+    assert not running(customer)
+    receipt = customer.receipt(begun.headers["cf-aig-log-id"])
+    assert (receipt["charge_nanos"], receipt["hold_nanos"], receipt["outcome"]) == (COST, held, "charged")
+    assert [row["model"] for row in log_rows(customer)].count("gpt-4o-mini") == 1
+    assert differences(farebox) == []
+
+
+def test_it_is_settled_by_the_worker(customer: Customer, client: openai.OpenAI, provider: OpenAIObjects) -> None:
+    response = begin(client)
+    look(customer.farebox)
+    assert customer.balance.held > 0
+    assert running(customer)
+    provider.finish(response.id)
+    settled(customer)
+    assert (customer.balance.held, spent(customer)) == (0, COST)
+    asked = [sent for sent in provider.upstream.sent if sent.method == "GET"]
+    assert {sent.headers["authorization"] for sent in asked} == {"Bearer key-of-the-operator"}
+    assert client.responses.retrieve(response.id).status == "completed"
+    assert spent(customer) == COST
+    assert differences(customer.farebox) == []
+
+
+def test_what_was_said_in_the_background_may_be_referred_to(
+    customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    response = begin(client)
+    provider.finish(response.id, output=[{"type": "message", "id": "msg_late", "role": "assistant", "content": []}])
+    settled(customer)
+    client.responses.create(model="gpt-4o-mini", input=[{"type": "item_reference", "id": "msg_late"}])
+
+
+@pytest.mark.parametrize(
+    ("status", "more", "cost"),
+    [
+        ("incomplete", {"incomplete_details": {"reason": "max_output_tokens"}}, COST),
+        ("failed", {"usage": None, "error": {"code": "server_error", "message": "It broke."}}, 0),
+        ("cancelled", {}, COST),
+    ],
+)
+def test_how_it_may_end(
+    customer: Customer,
+    client: openai.OpenAI,
+    provider: OpenAIObjects,
+    status: str,
+    more: dict[str, Any],
+    cost: int,
+) -> None:
+    response = begin(client)
+    provider.finish(response.id, status, **more)
+    settled(customer)
+    assert (customer.balance.held, spent(customer)) == (0, cost)
+    assert differences(customer.farebox) == []
+
+
+def test_one_that_is_cancelled_costs_what_was_read(
+    customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    """OpenAI reports no usage then: the input is counted, within the hold."""
+    response = begin(client)
+    held = customer.balance.held
+    assert client.responses.cancel(response.id).status == "cancelled"
+    assert customer.balance.held == 0
+    assert 0 < spent(customer) <= held
+    assert not running(customer)
+    row = next(row for row in log_rows(customer) if row["model"])
+    assert customer.receipt(row["id"])["policy"].startswith("it was cancelled")
+
+
+def test_it_is_not_deleted_before_it_is_paid_for(
+    customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    response = begin(client)
+    with pytest.raises(openai.ConflictError) as busy:
+        client.responses.delete(response.id)
+    assert busy.value.code == "object_busy"
+    provider.finish(response.id)
+    settled(customer)
+    client.responses.delete(response.id)
+    assert spent(customer) == COST
+
+
+def test_what_the_provider_refuses_is_free(customer: Customer, client: openai.OpenAI, provider: OpenAIObjects) -> None:
+    def answer(_: Any) -> Any:
+        provider.upstream.status = 400
+        return {"error": {"message": "No.", "type": "invalid_request_error", "param": None, "code": None}}
+
+    provider.upstream.response = answer
+    with pytest.raises(openai.BadRequestError):
+        begin(client)
+    assert (customer.balance.held, spent(customer)) == (0, 0)
+    assert not running(customer)
+
+
+def test_admission_is_exact(
+    farebox: Farebox, client: openai.OpenAI, provider: OpenAIObjects, customer: Customer
+) -> None:
+    """Begun work holds its credit for as long as it goes on."""
+    begin(client)
+    poor = farebox.funded(f"{customer.balance.held * 2 / 10**9:.9f}")
+    with openai.OpenAI(base_url=f"{poor.gateway_url}/openai", api_key=poor.token, max_retries=0) as other:
+        one, two = begin(other), begin(other)
+        sent = len(provider.upstream.sent)
+        with pytest.raises(openai.RateLimitError):  # the credit is held for the moment
+            other.responses.create(model="gpt-4o-mini", input="Hello " * 3000)
+        assert [sent.method for sent in provider.upstream.sent[sent:]].count("POST") == 0
+    for response in (one, two):
+        provider.finish(response.id)
+    settled(poor)
+    assert poor.balance.held == 0
+
+
+def stream_of(response: dict[str, Any]) -> bytes:
+    def event(kind: str, number: int, **fields: Any) -> bytes:
+        data = {"type": kind, "sequence_number": number, **fields}
+        return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()
+
+    ended = {**response, "status": "completed"}
+    return (
+        event("response.created", 0, response=response)
+        + event("response.output_text.delta", 1, delta="Good day.", item_id="m", output_index=0, content_index=0)
+        + event("response.completed", 2, response=ended)
+    )
+
+
+def test_a_stream_in_the_background_is_taken_up_again(
+    customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    answer = provider.answer
+
+    def streamed(sent: Any) -> Any:
+        described = answer(sent)
+        asked = "stream=true" in sent.path or (sent.method == "POST" and sent.json().get("stream"))
+        return stream_of(described) if asked else described
+
+    provider.upstream.response = streamed
+    with begin(client, stream=True) as stream:
+        first = next(iter(stream))
+    response_id = first.response.id
+    assert customer.balance.held > 0
+    assert [long.object_id for long in running(customer)] == [response_id]
+    again = client.responses.retrieve(response_id, stream=True, starting_after=0)
+    assert [event.type for event in again][-1] == "response.completed"
+    assert "starting_after=0" in provider.upstream.sent[-1].path or any(
+        "starting_after=0" in sent.path for sent in provider.upstream.sent
+    )
+    provider.finish(response_id)
+    settled(customer)
+    assert (customer.balance.held, spent(customer)) == (0, COST)
+
+
+@pytest.mark.parametrize("policy", ["release", "charge"])
+def test_one_that_the_provider_lost_ends_by_policy(
+    farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects, policy: str
+) -> None:
+    response = begin(client)
+    held = customer.balance.held
+    del provider.objects[response.id]
+    look(farebox)
+    assert customer.balance.held == held, "it may only not be found yet"
+    in_doubt = farebox.services.settings.in_doubt
+    object.__setattr__(farebox.services.settings, "in_doubt", policy)
+    try:
+        make_due(farebox, created_at=1)
+        settled(customer)
+    finally:
+        object.__setattr__(farebox.services.settings, "in_doubt", in_doubt)
+    assert (customer.balance.held, spent(customer)) == (0, held if policy == "charge" else 0)
+    assert differences(farebox) == []
+
+
+def test_one_that_never_ends_is_cancelled_and_costs_what_was_read(
+    farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    begin(client)
+    held = customer.balance.held
+    make_due(farebox, ends_at=1)
+    settled(customer)
+    assert any(sent.path.endswith("/cancel") for sent in provider.upstream.sent)
+    assert customer.balance.held == 0
+    assert 0 < spent(customer) <= held
+
+
+class Died(Exception):
+    """The process, at this point."""
+
+
+def _dying(after: int, functions: list[tuple[Any, str]], monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+    """Let the process die at the point of this number: before and after each use of what leaves it. What it returns
+    says whether it came to that."""
+    at, reached = 0, False
+
+    def wrap(function: Any) -> Any:
+        async def wrapped(*arguments: Any, **named: Any) -> Any:
+            nonlocal at, reached
+            for point in ("before", "after"):
+                at += 1
+                if at == after:
+                    reached = True
+                    raise Died(point)
+                if point == "before":
+                    result = await function(*arguments, **named)
+            return result
+
+        return wrapped
+
+    for owner, name in functions:
+        monkeypatch.setattr(owner, name, wrap(getattr(owner, name)))
+    return lambda: reached
+
+
+def test_the_worker_may_die_anywhere(
+    farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    """Before and after every commit and every request of a look, the books end the same."""
+    services = farebox.services
+    for point in range(1, 40):
+        before = spent(customer)
+        response = begin(client)
+        provider.finish(response.id)
+        (long,) = running(customer)
+        with pytest.MonkeyPatch.context() as patch:
+            functions = [(services.ledger, "do"), (services.upstream, "send"), (long_calls, "end")]
+            reached = _dying(point, functions, patch)
+            with contextlib.suppress(Died):
+                farebox.run(long_calls.look(services, long))
+        settled(customer)
+        assert spent(customer) - before == COST, point
+        assert customer.balance.held == 0
+        if not reached():
+            break
+    else:
+        pytest.fail("a look has no end")
+    assert point > 6
+    assert differences(farebox) == []
+
+
+def test_two_who_see_the_end_at_once_charge_once(
+    farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    response = begin(client)
+    provider.finish(response.id)
+    (long,) = running(customer)
+
+    async def twice() -> None:
+        await long_calls.look(farebox.services, long)
+        await long_calls.look(farebox.services, long)
+
+    farebox.run(twice())
+    client.responses.retrieve(response.id)
+    assert (customer.balance.held, spent(customer)) == (0, COST)
+    assert differences(farebox) == []
+
+
+def test_what_was_asked_and_never_answered_ends_by_policy(
+    farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    """The process dies between its question and the note of the answer: whether the provider works is unknown."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        async def accepted(*_: Any) -> Any:
+            raise DatabaseUnavailable("as if the process had ended here")
+
+        patch.setattr("farebox.calls.long_relay.accepted", accepted)
+        with pytest.raises(openai.InternalServerError):
+            begin(client)
+    assert customer.balance.held > 0
+    assert [long.state for long in running(customer)] == ["asked"]
+    settled(customer)
+    assert (customer.balance.held, spent(customer)) == (0, 0)
+    assert differences(farebox) == []
