@@ -115,6 +115,8 @@ def test_context_reported_by_a_body(slug: str, path: str, response: dict[str, An
 
 
 def test_responses_that_cannot_be_metered() -> None:
-    assert parse("openai", "responses", input="x", background=True).unmetered
+    assert parse("groq", "openai/v1/responses", input="x", background=True).unmetered
+    assert parse("openai", "responses", input="x", background=True).unmetered is None
+    assert parse("openai", "responses", input="x", background="true").unmetered
     assert parse("openai", "responses", input="x", tools=[{"type": "image_generation"}]).unmetered
     assert parse("openai", "responses", input="x", tools=[{"type": "web_search"}]).unmetered is None
