@@ -125,7 +125,7 @@ async def document(stage: Responded) -> tuple[list[tuple[str, str]], bytes]:
     """Headers and body of a response in one piece, as they may be passed on. Raises Problem (UPSTREAM_INVALID)."""
     context = stage.context
     try:
-        response = operator_key.without_key(context.call, decoded(stage.response))
+        response = operator_key.without_key(context, decoded(stage.response))
     except UnknownCoding as coding:
         raise Problem(UPSTREAM_INVALID, f"The response is encoded as {str(coding)[:64]!r}.") from coding
     headers, _, content_type = passed_headers(response.headers, own_key=False)

@@ -50,7 +50,7 @@ async def _relay_stream(stage: Responded) -> None:
     """Pass the stream on once its first event has said the ID. Raises Problem, DatabaseUnavailable."""
     context = stage.context
     try:
-        response = operator_key.without_key(context.call, decoded(stage.response))
+        response = operator_key.without_key(context, decoded(stage.response))
     except UnknownCoding as coding:
         raise Problem(UPSTREAM_INVALID, f"The stream is encoded as {str(coding)[:64]!r}.") from coding
     if screened_stream(stage) is not None:

@@ -12,7 +12,7 @@ from farebox.calls.stages import Admitted, Attempts, CallContext, Held, Responde
 from farebox.calls.tiers import find_price
 from farebox.calls.watch import Watch
 from farebox.errors import OWN_KEY_REQUIRED, Problem
-from farebox.gateway import GatewayConfig
+from farebox.gateway import ServedGateway
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.pricing.model import Estimate
 from farebox.providers.catalogue import format_of, key_header, provider_of
@@ -88,7 +88,7 @@ async def as_responded(services: Services, long: LongCall, status: int, body: by
         log_id=long.log_id,
         account_id=long.account_id,
         gateway_id=long.gateway_id,
-        gateway=gateway or GatewayConfig(),
+        gateway=gateway or ServedGateway(),
         access=access,
         provider=long.provider,
         own_key=False,
