@@ -9,28 +9,35 @@ limit and its gateway's spend limits leave counts like its money.
 
 from collections.abc import Callable
 
-import msgspec
 from msgspec import structs
 
 from farebox.calls.counting import count_input
 from farebox.calls.credit_refusal import credit_refusal
 from farebox.calls.model import Call
+from farebox.calls.offer import Offer
+from farebox.calls.slices import SLICE, is_countable, may_slice
 from farebox.calls.spend_refusal import spend_refusal
 from farebox.calls.spend_rules import budgets_of, may_count, rules_for
 from farebox.calls.stages import CallContext, Held, Terms
 from farebox.errors import ESTIMATE_CAPPED, NOT_METERED, Problem
 from farebox.ledger.commands import Hold, Outcome, Verdict
 from farebox.money import NANOS_PER_CENT, format_usd
-from farebox.pricing.estimate import affordable_output, estimate
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
-from farebox.pricing.unseen import NOTHING, Outside, Rules, outside_of, refused, with_single_uses
+from farebox.pricing.tokens import has_tokenizer
+from farebox.pricing.unseen import NOTHING, Outside, outside_of, refused
 from farebox.runtime.services import Services
+from farebox.storage.accounts import read_balance
 from farebox.storage.sql import DatabaseUnavailable
 
 OUTPUT_MIN = 16
 """A limit below this many tokens gives no response worth paying for: the call is refused instead."""
+COUNT_FROM = 16
+"""The input of a call is counted before it is held, if what that may save on this many times as many calls as the
+balance covers is worth one."""
 CLAMPS = 4
 """How often a call's output is limited to what was left a moment ago, or to what another limit leaves."""
+NEAR = 64
+"""A balance that does not cover this many holds like a call's is near its end: the call is then held more closely."""
 HOLD_GRACE_MS = 60_000
 """How much longer than the longest call a hold lives."""
 
@@ -45,19 +52,71 @@ async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> 
     services, call, demand = context.services, context.call, terms.parsed.demand
     if demand.unseen:
         _check_paid_for(services, demand)
-    offer = _Offer(demand, price, terms.markup, _outside(services, call) if demand.unseen else _nothing_outside)
+    offer = Offer(demand, price, terms.markup, _outside(services, call) if demand.unseen else _nothing_outside)
     wanted = offer.estimate()
     cap = services.settings.estimate_max_cents * NANOS_PER_CENT
     if cap and wanted.amount > cap:
         offer = await _within_cap(services, call, offer, cap)
         wanted = offer.estimate()
+    available = await _available(services, call)
+    if available < NEAR * wanted.amount:
+        offer = await _closer(context, terms, offer, wanted, available)
+        held = await _hold_part(services, call, offer) if offer.in_slices and is_countable(call, offer) else None
+        if held is not None:
+            return held
+        wanted = offer.estimate()
     verdict = await _try(services, call, wanted)
     if verdict.ok:
         return Held(wanted, verdict, offer.limit)
+    if not offer.in_slices and may_slice(context, terms, offer.demand):
+        offer = structs.replace(offer, in_slices=True)
     return await _hold_affordable(services, call, offer)
 
 
-async def _hold_affordable(services: Services, call: Call, offer: "_Offer") -> Held:
+async def _available(services: Services, call: Call) -> int:
+    """About what the account has available. Raises DatabaseUnavailable."""
+    known = services.credit.get(call.account_id)
+    if known is not None:
+        return known
+    services.database.check()
+    try:
+        balance = await services.database.get(lambda connection: read_balance(connection, call.account_id))
+    except DatabaseUnavailable as error:
+        services.database.report_failure(error)
+        raise
+    return 0 if balance is None else balance.available
+
+
+async def _closer(context: CallContext, terms: Terms, offer: Offer, wanted: Estimate, available: int) -> Offer:
+    """The offer for a balance that is near its end: counted, if what that saves may add up to another call, and in
+    slices, if it can be."""
+    if may_slice(context, terms, offer.demand):
+        offer = structs.replace(offer, in_slices=True)
+    call, price = context.call, offer.price
+    if wanted.amount and has_tokenizer(price.provider, price.model):
+        read = offer.estimate(0).amount  # a lower bound by tokens saves most of it
+        if read * max(available, wanted.amount) * COUNT_FROM >= wanted.amount**2:
+            return await _counted(context.services, call, offer)
+    return offer
+
+
+async def _hold_part(services: Services, call: Call, offer: Offer) -> Held | None:
+    """A hold of the input and of a slice of the output; None if that is all of it, or is refused. Where the account
+    could not pay for all of it, the provider is told how much it can, so that it ends the response itself."""
+    part = offer.estimate(SLICE)
+    if part.output_tokens >= offer.estimate().output_tokens:
+        return None
+    verdict = await _try(services, call, part)
+    if not verdict.ok:
+        return None
+    most, limit = offer.output_within(verdict.posted), offer.limit
+    if offer.demand.clampable and most < offer.estimate().output_tokens:
+        limit = max(most, part.output_tokens)
+        offer = structs.replace(offer, demand=structs.replace(offer.demand, output_max=limit))
+    return Held(part, verdict, limit, offer)
+
+
+async def _hold_affordable(services: Services, call: Call, offer: Offer) -> Held:
     """A hold where the first estimate was refused: counted exactly, of less, or once other calls have ended."""
     offer = await _counted(services, call, offer)
     wanted = offer.estimate()
@@ -78,7 +137,7 @@ async def reserve(context: CallContext, terms: Terms) -> None:
     on the account. Raises Problem (SPEND_LIMITED, CREDIT_HELD), DatabaseUnavailable."""
     services, call, demand = context.services, context.call, terms.parsed.demand
     outside = _outside(services, call) if demand.unseen else _nothing_outside
-    offer = _Offer(demand, terms.price, Markup(), outside)
+    offer = Offer(demand, terms.price, Markup(), outside)
     deadline = services.clock.monotonic() + services.settings.hold_wait_ms / 1000
     verdict = await _try(services, call, offer.estimate())
     if verdict.ok:
@@ -92,7 +151,7 @@ async def reserve(context: CallContext, terms: Terms) -> None:
             raise await _refusal(services, call, verdict, offer)
 
 
-async def _refusal(services: Services, call: Call, verdict: Verdict, offer: "_Offer", *, why: str = "") -> Problem:
+async def _refusal(services: Services, call: Call, verdict: Verdict, offer: Offer, *, why: str = "") -> Problem:
     asked = offer.estimate().amount
     limited = offer.demand.clampable and not call.own_key
     least = min(asked, offer.estimate(OUTPUT_MIN).amount) if limited else asked
@@ -131,58 +190,15 @@ def _nothing_outside(_: Demand) -> Outside:
     return NOTHING
 
 
-class _Offer(msgspec.Struct, frozen=True):
-    """What holds are made of."""
-
-    demand: Demand
-    price: ModelPrice
-    markup: Markup
-    outside: Callable[[Demand], Outside]
-    counted_tokens: int | None = None
-    limit: int | None = None
-    """Output tokens per choice that the operator's cap on a call allows, where the request may take more."""
-
-    def estimate(self, output_tokens: int | None = None) -> Estimate:
-        """The most that the call can cost, with this many output tokens per choice if they are limited."""
-        demand = self.demand
-        if output_tokens is not None:
-            demand = structs.replace(demand, output_max=output_tokens)
-        return estimate(
-            demand, self.price, self.markup, exact_input_tokens=self.counted_tokens, outside=self.outside(demand)
-        )
-
-    def output_within(self, available: int) -> int:
-        """Output tokens per choice that so much money affords."""
-        return affordable_output(
-            self.demand,
-            self.price,
-            self.markup,
-            available=available,
-            exact_input_tokens=self.counted_tokens,
-            outside=self.outside(self.demand),
-        )
-
-    def with_single_uses(self, rules: Rules) -> "_Offer | None":
-        """The same with one use of each tool whose needs are learned, where it is allowed more."""
-        fewer = with_single_uses(self.demand, rules)
-        return None if fewer is None else structs.replace(self, demand=fewer)
-
-    def why(self, tokens: int) -> str:
-        """What makes the hold large, where that is input which is not in the request; and what to do about it."""
-        kinds = ", ".join(dict.fromkeys(unseen.kind for unseen in self.demand.unseen))
-        if not kinds:
-            return ""
-        return (
-            f" What it may read cannot be seen from here ({kinds}), so up to {tokens} input tokens are held for it: "
-            "send the input itself instead, or allow the tools fewer uses (max_uses, max_tool_calls)."
-        )
-
-
-async def _retry_smaller(services: Services, call: Call, offer: _Offer, wanted: Estimate) -> Held | Verdict:
+async def _retry_smaller(services: Services, call: Call, offer: Offer, wanted: Estimate) -> Held | Verdict:
     """A hold of what is wanted, else of what the balance affords; the ledger's refusal if neither is possible."""
     verdict = await _try(services, call, wanted)
     if verdict.ok:
         return Held(wanted, verdict, offer.limit)
+    if offer.in_slices and (verdict.held or is_countable(call, offer)):  # alone it may as well have all there is
+        held = await _hold_part(services, call, offer)
+        if held is not None:
+            return held
     if verdict.outcome not in (Outcome.REFUSED, Outcome.LIMITED):
         return verdict
     fewer = offer.with_single_uses(services.unseen_rules)
@@ -195,8 +211,11 @@ async def _retry_smaller(services: Services, call: Call, offer: _Offer, wanted: 
         if least <= verdict.affordable_in_time:
             return _later(verdict)
         offer = fewer
-    if not offer.demand.clampable:
-        return verdict
+    return await _limited(services, call, offer, verdict) if offer.demand.clampable else verdict
+
+
+async def _limited(services: Services, call: Call, offer: Offer, verdict: Verdict) -> Held | Verdict:
+    """A hold of as much output as the balance affords, as the ledger has just said."""
     for _ in range(CLAMPS):
         limit = offer.output_within(verdict.affordable)
         if limit < OUTPUT_MIN:
@@ -220,7 +239,7 @@ def _later(verdict: Verdict) -> Verdict:
     return structs.replace(verdict, outcome=Outcome.HELD_ELSEWHERE)
 
 
-async def _within_cap(services: Services, call: Call, offer: _Offer, cap: int) -> _Offer:
+async def _within_cap(services: Services, call: Call, offer: Offer, cap: int) -> Offer:
     """The offer made to cost no more than the operator lets one call cost: counted, and then limited in its output,
     where that is needed. Raises Problem (ESTIMATE_CAPPED)."""
     offer = await _counted(services, call, offer)
@@ -238,10 +257,10 @@ async def _within_cap(services: Services, call: Call, offer: _Offer, cap: int) -
     )
 
 
-async def _counted(services: Services, call: Call, offer: _Offer) -> _Offer:
-    if offer.counted_tokens is not None:
+async def _counted(services: Services, call: Call, offer: Offer) -> Offer:
+    if offer.counted is not None:
         return offer
-    return structs.replace(offer, counted_tokens=await count_input(services, call, offer.demand, offer.price))
+    return structs.replace(offer, counted=await count_input(services, call, offer.demand, offer.price))
 
 
 async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
@@ -265,6 +284,7 @@ async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
         services.database.report_failure(error)
         raise
     services.metrics.hold_took(services.clock.monotonic() - began)
+    services.credit.note(call.account_id, verdict.available)
     return verdict
 
 

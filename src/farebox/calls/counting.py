@@ -1,28 +1,52 @@
 """Counting with tokenizers: in a helper process, since loading one takes half a second, and texts may be long."""
 
 import asyncio
+from typing import Final
 
+import msgspec
 from msgspec.structs import replace
 
 from farebox.calls.model import Call
 from farebox.calls.price import Ending, PricedUsage, price_response
 from farebox.offload import Busy, Died, TooMuch
+from farebox.pricing.chat_template import count_chat
 from farebox.pricing.count import COUNTED_BYTES_MAX
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
-from farebox.pricing.tokens import count_tokens, has_tokenizer
+from farebox.pricing.tokens import approximate_tokens, count_tokens, has_tokenizer
 from farebox.providers.formats.base import Observed
 from farebox.providers.reading import RAISES, Place, read_text
 from farebox.runtime.services import Services
 
+_CHAT: Final = "chat/completions"
 
-async def count_input(services: Services, call: Call, demand: Demand, price: ModelPrice) -> int | None:
-    """Tokens of the request's text by the model's own tokenizer; None if that is not known, or the text is too
-    long, or no helper is free to count it. Raises InvalidRequest."""
+
+class Counted(msgspec.Struct, frozen=True, gc=False):
+    """Input tokens by the model's own tokenizer."""
+
+    tokens: int
+    whole: bool
+    """Whether they are those of the whole request with its template, rather than those of its text."""
+
+
+async def count_input(services: Services, call: Call, demand: Demand, price: ModelPrice) -> Counted | None:
+    """Tokens of the request by the model's own tokenizer; None if that is not known, or the text is too long, or no
+    helper is free to count it. Raises InvalidRequest."""
     if demand.text_bytes > COUNTED_BYTES_MAX or not has_tokenizer(price.provider, price.model):
         return None
     try:
+        async with services.helpers.turn(call.account_id):
+            return await services.helpers.run(
+                call.account_id, _count, call.body, call.place, price.provider, price.model, demand.model, raises=RAISES
+            )
+    except (Busy, Died, TooMuch):
+        return None
+
+
+async def count_output(services: Services, call: Call, price: ModelPrice, text: str) -> int | None:
+    """Tokens of generated text, as they are charged if a response ends early; None if no helper is free."""
+    try:
         return await services.helpers.run(
-            call.account_id, _count, call.body, call.place, price.provider, price.model, raises=RAISES
+            call.account_id, _count_text, text.encode("utf-8", "replace"), price.provider, price.model
         )
     except (Busy, Died, TooMuch):
         return None
@@ -59,8 +83,16 @@ def may_count(observed: Observed, demand: Demand) -> bool:
     return bool(observed.text) or (not reported and demand.text_bytes > 0)
 
 
-def _count(body: bytes, place: Place, provider: str, model: str) -> int | None:
-    return count_tokens(provider, model, read_text(body, place))
+def _count(body: bytes, place: Place, provider: str, model: str, requested: str) -> Counted | None:
+    whole = count_chat(provider, requested, body) if place.path == _CHAT else None
+    if whole is not None:
+        return Counted(whole, whole=True)
+    tokens = count_tokens(provider, model, read_text(body, place))
+    return None if tokens is None else Counted(tokens, whole=False)
+
+
+def _count_text(text: bytes, provider: str, model: str) -> int:
+    return approximate_tokens(provider, model, text.decode())
 
 
 def _price(

@@ -24,6 +24,8 @@ NO_END: Final = "the provider ended the stream before its last event"
 INTERRUPTED: Final[dict[Reason, str]] = {"client_gone": CLIENT_GONE, "silence": SILENCE, "too_long": TOO_LONG}
 CALLER_TIMEOUT: Final = "no response began in the time that the caller allows"
 OPERATOR_TIMEOUT: Final = "no response began in the time that the operator allows"
+BALANCE_ENDED: Final = "the balance ended"
+"""No failure: the response ends as one does that has reached its limit."""
 BLOCKED: Final = "a rule of the gateway blocked it"
 CANCELLED: Final = "it was cancelled"
 BY_CALLER: Final = (CLIENT_GONE, CALLER_TIMEOUT, BLOCKED, CANCELLED)

@@ -9,12 +9,22 @@ from msgspec.structs import replace
 from farebox.calls import envelope, operator_key
 from farebox.calls.buffered_response import FREE, BufferedResponse
 from farebox.calls.cache import Recording
-from farebox.calls.endings import BLOCKED, CLIENT_GONE, CONNECTION_FAILED, NO_END, SERVER_STOPPED, interruption_of
+from farebox.calls.endings import (
+    BALANCE_ENDED,
+    BLOCKED,
+    CLIENT_GONE,
+    CONNECTION_FAILED,
+    NO_END,
+    SERVER_STOPPED,
+    interruption_of,
+)
 from farebox.calls.model import SinkStream
 from farebox.calls.response_headers import hold_headers, passed_headers
 from farebox.calls.response_reader import reader_of
 from farebox.calls.screened_stream import Blocked, screened_stream
 from farebox.calls.settle import settle_call
+from farebox.calls.sliced_stream import SlicedStream, sliced_stream
+from farebox.calls.slices import BalanceEnded
 from farebox.calls.stages import Responded
 from farebox.calls.watch import Interrupted
 from farebox.calls.whole_response import read_document, send_whole, undelivered
@@ -99,6 +109,7 @@ class _Relay:
         self._kept = BufferedResponse(stage, reader)
         self._recording = None if stage.context.call.cache is None else Recording(stage)
         self._screened = screened_stream(stage)
+        self._sliced: SlicedStream | None = sliced_stream(stage)
         self._blocked: Problem | None = None
         """By a rule of the gateway: the response ends with this."""
         self._silence_seconds = stage.context.services.settings.read_timeout_ms / 1000
@@ -157,6 +168,9 @@ class _Relay:
             self._collected.insert(0, envelope.START)
             self._recording = None
         interruption = await self._read(lambda: self._forward(stream))
+        if interruption == BALANCE_ENDED and self._sliced is not None:
+            await self._end_at_length(stream, self._sliced)
+            return
         if interruption in (CLIENT_GONE, BLOCKED):
             self._recording = None
             interruption = await self._read_on(interruption)
@@ -170,7 +184,7 @@ class _Relay:
         last = await self._end_judged(self._end(tail, failed=observed.failed), observed, interruption)
         end = [last, envelope.END if enveloped else b""]
         try:
-            await settle_call(stage, observed, interruption, blocked=self._blocked)
+            await settle_call(self._stage, observed, interruption, blocked=self._blocked)
         except DatabaseUnavailable:
             interruption = "the charge could not be recorded"
             end = []
@@ -185,6 +199,20 @@ class _Relay:
                     await stream.send(chunk)
         if broken is not None and (stage.context.sink.disconnects or not self._events):
             stage.context.sink.fail(broken)  # no event can tell: the client sees the connection break
+
+    async def _end_at_length(self, stream: SinkStream, sliced: SlicedStream) -> None:
+        """End the stream as its provider ends one that has reached its limit, once its charge is durable."""
+        _, observed = self._close(BALANCE_ENDED)
+        try:
+            settled = await settle_call(self._stage, sliced.delivered(observed), BALANCE_ENDED)
+        except DatabaseUnavailable:
+            end = None
+        else:
+            end = sliced.end(settled.usage)
+        if end is None:
+            end = self._stage.context.sink.broken(self._broken(BALANCE_ENDED))
+        with contextlib.suppress(ClientGone):
+            await stream.send(end)
 
     def _broken(self, interruption: str) -> Problem:
         return Problem(
@@ -201,6 +229,8 @@ class _Relay:
         except Blocked as blocked:
             self._blocked = blocked.problem
             return BLOCKED
+        except BalanceEnded:
+            return BALANCE_ENDED
         except asyncio.CancelledError:
             await self._stopped()
             raise
@@ -310,12 +340,25 @@ class _Relay:
             chunk = await (self._next(stream, reader) if holding and reader is not None else response.chunk())
             if chunk is None:
                 return
-            passed = self._arrived(chunk)
-            if passed:
-                await self._send(stream, passed)
+            if self._sliced is None:
+                passed = self._arrived(chunk)
+                if passed:
+                    await self._send(stream, passed)
+            else:
+                await self._send_covered(stream, self._sliced, chunk)
             if logged.size > FREE and not self._kept.fits(0) and self._reader is not None:
                 self._reader.stop_collecting()
         await self._drain(reader)
+
+    async def _send_covered(self, stream: SinkStream, sliced: SlicedStream, chunk: bytes) -> None:
+        """Pass on what the hold covers, which is raised as far as the balance goes. Raises BalanceEnded."""
+        for piece in sliced.pieces(chunk):
+            passed = self._arrived(piece)
+            self._stage = replace(self._stage, held=await sliced.cover(self._reader))
+            self._stage.context.watch.progress()
+            if passed:
+                sliced.follow(passed)
+                await self._send(stream, passed)
 
     async def _next(self, stream: SinkStream, reader: ResponseReader) -> bytes | None:
         """The next chunk, where an event is held, which passes on where nothing follows it at once."""

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from farebox.calls.attempts import tell_attempts
 from farebox.calls.causes import cause_of
 from farebox.calls.counting import may_count, price_by_count
-from farebox.calls.endings import BY_CALLER, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
+from farebox.calls.endings import BALANCE_ENDED, BY_CALLER, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
 from farebox.calls.findings import Findings
 from farebox.calls.hit_records import write_soon
 from farebox.calls.keys import note_use
@@ -66,7 +66,7 @@ async def settle_call(
         logged_response(context.services, call, logged),
         logged_request(context.services, call),
         observed.model or "",
-        interruption or (REPORTED_FAILURE if observed.failed else ""),
+        (interruption if interruption != BALANCE_ENDED else "") or (REPORTED_FAILURE if observed.failed else ""),
         tries=stage.attempts.tries,
     )
     if blocked is not None:
@@ -224,7 +224,7 @@ def _ending(context: CallContext, interruption: str | None) -> Ending:
         interruption=interruption,
         by_client=interruption in BY_CALLER,
         seconds=context.elapsed_ms() / 1000,
-        policy=context.services.settings.cut_stream,
+        policy="delivered" if interruption == BALANCE_ENDED else context.services.settings.cut_stream,
     )
 
 
@@ -263,7 +263,7 @@ async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPri
     if call.gateway.otel is not None:
         with best_effort("spans"):
             queue_span(services, record, _charged(record, verdict, ended_hold=ended_hold))
-    return Settled(verdict if ended_hold else None)
+    return Settled(verdict if ended_hold else None, priced.usage)
 
 
 def _count(context: CallContext, ended: Ended, seconds: float | None) -> None:
@@ -290,6 +290,7 @@ def _notify_others(context: CallContext, verdict: Verdict, now: int) -> None:
     except Exception as error:  # noqa: BLE001 - the charge is durable
         observer_failed("those who wait", error)
     try:
+        services.credit.note(account_id, verdict.available)
         services.unpaid.paid(account_id, verdict.amount)
     except Exception as error:  # noqa: BLE001 - as above
         observer_failed("what is left unpaid", error)

@@ -12,6 +12,7 @@ import msgspec
 
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call, KeyChoice, Sink, Try
+from farebox.calls.offer import Offer
 from farebox.calls.screening import Screening
 from farebox.calls.watch import Watch
 from farebox.ledger.commands import Verdict
@@ -20,6 +21,7 @@ from farebox.pricing.receipt import ReceiptAttempt
 from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.upstream import UpstreamResponse
 from farebox.runtime.services import Services
+from farebox.usage import Usage
 
 
 class CallContext(msgspec.Struct, frozen=True):
@@ -90,6 +92,8 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     verdict: Verdict
     output_limit: int | None = None
     """Output tokens per choice that the request must be limited to; None if it can stay as it is."""
+    part: Offer | None = None
+    """Where only a part of the output is held, and more as it passes (calls.slices): what that is estimated by."""
 
 
 class Attempts(msgspec.Struct, gc=False):
@@ -148,6 +152,8 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
     verdict: Verdict | None
     """The ledger's; None if nothing was held, the journal has the charge, or the hold was charged as that of a call
     in doubt."""
+    usage: Usage = {}
+    """What was charged for."""
 
 
 Stage: TypeAlias = Priced | Admitting | Admitted | Responded

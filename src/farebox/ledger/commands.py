@@ -150,6 +150,8 @@ class Extend(msgspec.Struct, frozen=True, kw_only=True):
     amount: int
     at: int
     expires_at: int
+    counted_at: int | None = None
+    """As that of its Hold."""
 
 
 class Settle(msgspec.Struct, frozen=True, kw_only=True):

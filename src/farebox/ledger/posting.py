@@ -126,7 +126,7 @@ def _extend(connection: Connection, balance: Balance, command: Extend) -> Verdic
     if more and hold.budgets is not None:
         raise ValueError("a hold that counts in budgets is not raised")
     expired = expire_lots(connection, balance, command.at)
-    refused = _refusal(connection, balance, more, hold.amount + more, command.at)
+    refused = _refusal(connection, balance, more, hold.amount + more, command.counted_at or command.at)
     if refused is not None:
         if expired:
             save(connection, balance)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -23,6 +24,7 @@ IDLE_SECONDS: Final = 60.0
 WAITING_MAX: Final = 256
 """Pieces of work that wait in all, and those of one account."""
 WAITING_OF_ACCOUNT_MAX: Final = 64
+TURNS_OF_ACCOUNT: Final = WAITING_OF_ACCOUNT_MAX // 4
 
 CLOSE_SECONDS: Final = 5.0
 """How long the end of the helpers is waited for."""
@@ -85,6 +87,7 @@ class Pool:
         self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()
         """By account; the first is next."""
         self._waiting_count = 0
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._running: Counter[str] = Counter()
         """Work in progress, by account."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,6 +143,14 @@ class Pool:
             raise
         finally:
             del work  # an exception that the future has refers to this frame: the body must not wait for the collector
+
+    def turn(self, account_id: str) -> asyncio.Semaphore:
+        """`async with pool.turn(account_id)` waits until it is this piece's turn, where an account has many small ones
+        that would otherwise be refused as too many."""
+        turn = self._turns.get(account_id)
+        if turn is None:
+            turn = self._turns[account_id] = asyncio.Semaphore(TURNS_OF_ACCOUNT)
+        return turn
 
     def refuse_early(self) -> None:
         """The server is about to stop: what only begins a call is not done any more, unless it has begun."""

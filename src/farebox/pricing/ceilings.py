@@ -94,6 +94,44 @@ HIDDEN_REASONING: Mapping[str, bool] = MappingProxyType(
 )
 """Prefixes of models whose responses bill reasoning that is not in their text. Source: the providers' model pages."""
 
+SHOWN_OUTPUT: Mapping[str, Mapping[str, bool]] = MappingProxyType(
+    {
+        "openai": {
+            "gpt-3.5": True,
+            "gpt-4": True,
+            "gpt-4o": True,
+            "gpt-4o-audio": False,
+            "gpt-4o-mini-audio": False,
+            "gpt-4o-search": False,
+            "gpt-4o-mini-search": False,
+            "gpt-4o-realtime": False,
+            "gpt-4o-mini-realtime": False,
+        },
+        "anthropic": {
+            "claude-3": True,
+            "claude-haiku-4-5": True,
+            "claude-opus-4-0": True,
+            "claude-opus-4-1": True,
+            "claude-opus-4-2": True,
+            "claude-opus-4-5": True,
+            "claude-opus-4-6": True,
+            "claude-sonnet-4-0": True,
+            "claude-sonnet-4-2": True,
+            "claude-sonnet-4-5": True,
+            "claude-sonnet-4-6": True,
+        },
+        "google-ai-studio": {"gemini-1.5": True, "gemini-2.0-flash": True, "gemini-2.0-flash-preview-image": False},
+        "mistral": {"mistral-": True, "ministral-": True, "pixtral-": True, "codestral-": True},
+        "deepseek": {"deepseek-chat": True},
+        "groq": {"llama-3": True, "llama3-": True},
+        "cerebras": {"llama-3": True, "llama3": True},
+        "demo": {"demo-": True},
+    }
+)
+"""By provider, prefixes of models whose billed output is all in the text of their responses, unless the request asks
+for more. Recorded responses bear it out (`python -m bench.holds --templates`): no more tokens are billed than there are
+bytes of text, but for a few dozen. What is not listed is not known."""
+
 UNLIMITED_REASONING: Mapping[str, str] = MappingProxyType(
     {
         "o1": "old",
@@ -135,6 +173,12 @@ def ceiling_known(price: ModelPrice) -> bool:
 def hides_reasoning(model: str) -> bool:
     """Whether the model reasons without showing it, or with a summary only."""
     return longest_prefix(HIDDEN_REASONING, family_name(model)) or False
+
+
+@lru_cache(4096)
+def shows_output(provider: str, model: str) -> bool:
+    """Whether all output that the model bills is known to be in the text of its response."""
+    return longest_prefix(SHOWN_OUTPUT.get(provider, {}), family_name(model)) or False
 
 
 @lru_cache(4096)

@@ -74,18 +74,20 @@ def estimate(
     markup: Markup,
     *,
     exact_input_tokens: int | None = None,
+    whole: bool = False,
     outside: Outside | None = None,
 ) -> Estimate:
     """An upper bound of the charge. `exact_input_tokens` is the count of `demand.text` (`tokens.count_tokens`); it
-    takes the place of the bound by bytes, the allowances stay. `outside` is what is held for unseen input; by default
-    that of the default rules, with nothing learned."""
+    takes the place of the bound by bytes, the allowances stay; unless `whole`: then it is that of the request with its
+    template (`chat_template.count_chat`). `outside` is what is held for unseen input; by default that of the default
+    rules, with nothing learned."""
     output = 0 if demand.no_output else max(1, demand.choices) * _output_limit(demand, price)
     if demand.images or demand.audio_seconds_max or demand.unseen or demand.fixed or demand.allowed:
-        inputs = _inputs(demand, price, exact_input_tokens, outside)
+        inputs = _inputs(demand, price, exact_input_tokens, outside, whole=whole)
         reach, total = _reach(demand, inputs), inputs.total
         numerator = _without_output(demand, price, inputs, reach)
     else:  # nothing but text, as most
-        reach = total = _text(demand, price, exact_input_tokens)
+        reach = total = _text(demand, price, exact_input_tokens, whole=whole)
         numerator = total * _highest_rate(price, _TEXT, total) + _highest_rate(price, _FAMILIES[REQUESTS], total)
     if output:
         numerator += output * _highest_rate(price, _OUTPUT, reach)
@@ -104,6 +106,7 @@ def affordable_output(
     *,
     available: int,
     exact_input_tokens: int | None = None,
+    whole: bool = False,
     outside: Outside | None = None,
 ) -> int:
     """The most output tokens per choice with which the estimate fits into `available` nano-dollars; 0 if none does.
@@ -111,7 +114,7 @@ def affordable_output(
     """
     if demand.no_output:
         return 0
-    inputs = _inputs(demand, price, exact_input_tokens, outside)
+    inputs = _inputs(demand, price, exact_input_tokens, outside, whole=whole)
     limit = _output_limit(demand, price)
     if not markup.parts_per_million:
         return limit
@@ -132,16 +135,18 @@ def _output_limit(demand: Demand, price: ModelPrice) -> int:
     return ceiling if demand.output_max is None else min(demand.output_max, ceiling)
 
 
-def _text(demand: Demand, price: ModelPrice, counted: int | None) -> int:
-    """Tokens of the text, with what is allowed for around it."""
+def _text(demand: Demand, price: ModelPrice, counted: int | None, *, whole: bool) -> int:
+    """Tokens of the text, with what is allowed for around it. `whole`: all of that was counted."""
+    if whole and counted is not None:
+        return counted
     text = demand.text_bytes if counted is None else min(counted, demand.text_bytes)
     text += _call_tokens(price.model) + MESSAGE_TOKENS * demand.messages + demand.files_bytes
     return text + TOOLS_TOKENS + TOOL_TOKENS * demand.tools if demand.tools else text
 
 
-def _inputs(demand: Demand, price: ModelPrice, counted: int | None, outside: Outside | None) -> _Inputs:
+def _inputs(demand: Demand, price: ModelPrice, counted: int | None, outside: Outside | None, *, whole: bool) -> _Inputs:
     inputs = _Inputs(
-        _text(demand, price, counted),
+        _text(demand, price, counted, whole=whole),
         sum(image_tokens(price.model, image) for image in demand.images) if demand.images else 0,
         audio_tokens(price.model, demand.audio_seconds_max) if demand.audio_seconds_max else 0,
         0,

@@ -9,6 +9,7 @@ from farebox.jobs import Jobs
 from farebox.ledger.ledger import Ledger
 from farebox.limits.concurrent import CallsInFlight
 from farebox.limits.held import ByteBudget
+from farebox.limits.known_credit import KnownCredit
 from farebox.limits.last_uses import LastUses
 from farebox.limits.log_room import LogRoom
 from farebox.limits.logged import LoggedBytes
@@ -111,6 +112,8 @@ class Services:
     """Request fields and tools that the operator refuses, by provider."""
     held: ByteBudget = field(default_factory=ByteBudget)
     """Counts the bytes of bodies and responses that are kept in memory, by account."""
+    credit: KnownCredit = field(default_factory=KnownCredit)
+    """What accounts had available when they were last asked."""
     calls: CallsInFlight = field(default_factory=CallsInFlight)
     """Counts the calls in flight of each account."""
     logged: LoggedBytes = field(default_factory=LoggedBytes)

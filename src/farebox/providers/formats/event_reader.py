@@ -118,6 +118,11 @@ class EventReader:
         )
 
     @property
+    def seen(self) -> Seen:
+        """What has been seen so far."""
+        return self._seen
+
+    @property
     def finished(self) -> bool:
         return self._seen.finished
 
