@@ -46,6 +46,11 @@ class Upstream:
         return [request.json() for request in self.sent]
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """A gateway may hang up at any time."""
+
+
 @contextmanager
 def serving() -> Iterator[Upstream]:
     """Listens on a free port until the block ends."""
@@ -75,7 +80,7 @@ def serving() -> Iterator[Upstream]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with _Server(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         upstream.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

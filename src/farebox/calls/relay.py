@@ -13,12 +13,12 @@ from farebox.calls.endings import (
     BALANCE_ENDED,
     BLOCKED,
     CLIENT_GONE,
-    CONNECTION_FAILED,
     NO_END,
     SERVER_STOPPED,
     interruption_of,
 )
 from farebox.calls.model import SinkStream
+from farebox.calls.reading_on import AFTER_END_MAX, read_on
 from farebox.calls.response_headers import hold_headers, passed_headers
 from farebox.calls.response_reader import reader_of
 from farebox.calls.screened_stream import Blocked, screened_stream
@@ -30,7 +30,6 @@ from farebox.calls.watch import Interrupted
 from farebox.calls.whole_response import read_document, send_whole, undelivered
 from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, ClientGone, Problem
-from farebox.pricing.unseen import has_unreported_cost
 from farebox.providers.decoding import decoded
 from farebox.providers.formats.base import Observed, ResponseReader
 from farebox.providers.formats.sniffer import Sniffer
@@ -45,13 +44,6 @@ DRAIN_SECONDS = 2.0
 """How long a response whose terminal event has arrived may be silent before its connection is dropped."""
 DRAIN_SECONDS_MAX = 10.0
 """How long it may take to close, however much it still says."""
-READ_ON_SECONDS = 5.0
-"""How long a response is read on whose client has left, if all that can follow is its usage."""
-UNREPORTED_SECONDS = 120.0
-"""The same, if only its end shows what was read: input that the request does not show."""
-UNREPORTED_BYTES_MAX = 2**26
-AFTER_END_MAX = 2**20
-"""Bytes that are read of a response beyond its end, or after its client has left."""
 
 
 async def relay_response(stage: Responded) -> None:
@@ -254,38 +246,12 @@ class _Relay:
             raise
 
     async def _read_on(self, cut: str) -> str | None:
-        """The client has left, or gets no more (`cut` says which). If every choice has ended, only the usage can
-        follow, and it is waited for; if only the end shows what was read, so is that: otherwise a client that hangs up
-        in time would not pay for unseen input. Returns why the call is interrupted, or None."""
-        reader, stage, metered = self._reader, self._stage, self._stage.metered
-        if reader is None or reader.finished or metered is None:
-            return cut
-        settings = stage.context.services.settings
-        charged = stage.held is not None and settings.cut_stream != "free"
-        hidden = charged and has_unreported_cost(metered.parsed.demand, input_reported=reader.input_reported)
-        if not hidden and not reader.all_ended:
-            return cut
-        left, seconds = AFTER_END_MAX, READ_ON_SECONDS
-        if hidden:  # within the call's time, because its hold ends soon after
-            rest = (settings.call_timeout_ms - stage.context.elapsed_ms()) / 1000
-            left, seconds = UNREPORTED_BYTES_MAX, max(READ_ON_SECONDS, min(UNREPORTED_SECONDS, rest))
+        """Why the call is interrupted, or None, once what may still come has been read."""
         try:
-            async with asyncio.timeout(seconds):
-                while left > 0 and not reader.finished:
-                    chunk = await self._response.chunk()
-                    if chunk is None:
-                        return None
-                    left -= len(chunk)
-                    stage.logged.keep(chunk)
-                    reader.feed(chunk)
-        except TimeoutError:
-            return cut
-        except UpstreamFailed as failure:
-            return f"{CONNECTION_FAILED} ({failure})" if hidden else cut
+            return await read_on(self._stage, self._response, self._reader, cut)
         except asyncio.CancelledError:
             await self._stopped()
             raise
-        return None if self._finished else cut
 
     def _arrived(self, chunk: bytes) -> bytes:
         """The next bytes have come. Returns what passes on of them."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from msgspec import structs
 
-from farebox.calls.counting import count_output
+from farebox.calls.counting import count_input, count_output
 from farebox.calls.model import Call
 from farebox.calls.offer import Offer
 from farebox.calls.spend_rules import may_count, rules_for
@@ -138,8 +138,11 @@ class Slices:
                 return False
 
     async def _count(self, reader: EventReader) -> None:
-        """Count what has come, where that can be done exactly: it is less than its bytes."""
+        """Count the input and what has come, where that can be done exactly: it is less than its bytes."""
         call, part = self._context.call, self._part
+        if part.counted is None and has_tokenizer(call.provider, part.price.model):
+            counted = await count_input(self._context.services, call, part.demand, part.price)
+            self._part = part = structs.replace(part, counted=counted)
         if not is_countable(call, part) or self._text_bytes > COUNTED_BYTES_MAX or reader.seen.delivered:
             return
         tokens = await count_output(self._context.services, call, part.price, reader.seen.text.getvalue())

@@ -1,0 +1,247 @@
+"""Streams that end where the balance does: nothing passes that is not held, the client reads an end at the limit, and
+the account pays for what was delivered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from farebox.ledger.commands import Hold
+from farebox.money import format_usd
+from tests.calls.kit import differences, set_provider
+from tests.calls.upstream import Upstream, serving
+from tests.engines import ON_BOTH_ENGINES
+from tests.sdks import anthropic, genai, openai
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
+
+WORDS = 9_000
+MTOK = 1_000_000_000
+GPT = "gpt-4o-mini"  # 0.15 and 0.60 USD for a million tokens
+ASKED: Any = [{"role": "user", "content": "Count."}]
+ASKED_TOKENS = 9  # 3 + `user` + `Count` + `.` + 3
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("balance"), hold_wait_ms=50) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def upstream(farebox: Farebox) -> Iterator[Upstream]:
+    with serving() as upstream:
+        for slug in ("openai", "anthropic", "google-ai-studio"):
+            set_provider(farebox, slug, base_url=upstream.url)
+        yield upstream
+
+
+def data(event: dict[str, Any]) -> bytes:
+    name = f"event: {event['type']}\n" if "type" in event else ""
+    return f"{name}data: {json.dumps(event)}\n\n".encode()
+
+
+def chat_stream(words: int = WORDS) -> bytes:
+    """A stream of chat completions, each event of which is a word that is one token."""
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": GPT}
+
+    def chunk(delta: dict[str, str], finish: str | None = None) -> bytes:
+        return data({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+    usage = {"prompt_tokens": ASKED_TOKENS, "completion_tokens": words, "total_tokens": words + ASKED_TOKENS}
+    return b"".join(
+        [
+            chunk({"role": "assistant", "content": ""}),
+            *[chunk({"content": " one"})] * words,
+            chunk({}, "stop"),
+            data({**head, "choices": [], "usage": usage}),
+            b"data: [DONE]\n\n",
+        ]
+    )
+
+
+def responses_stream(words: int = WORDS) -> bytes:
+    response = {
+        "id": "resp_1", "object": "response", "created_at": 1, "status": "in_progress", "model": "gpt-4o-mini",
+        "output": [], "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
+    }  # fmt: skip
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+    part = {"type": "output_text", "text": "", "annotations": []}
+    where = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": response},
+        {"type": "response.output_item.added", "output_index": 0, "item": item},
+        {"type": "response.content_part.added", **where, "part": part},
+        *[{"type": "response.output_text.delta", **where, "delta": " one", "logprobs": []}] * words,
+    ]
+    return b"".join(data({**event, "sequence_number": place}) for place, event in enumerate(events))
+
+
+def messages_stream(words: int = WORDS) -> bytes:
+    usage = {"input_tokens": 10, "output_tokens": 1}
+    message: dict[str, Any] = {
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-6", "content": [],
+        "stop_reason": None, "stop_sequence": None, "usage": usage,
+    }  # fmt: skip
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": " one"}}
+    return b"".join(
+        [
+            data({"type": "message_start", "message": message}),
+            data({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+            *[data(delta)] * words,
+            data({"type": "content_block_stop", "index": 0}),
+            data({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": words}}),
+            data({"type": "message_stop"}),
+        ]
+    )
+
+
+def generate_stream(words: int = WORDS) -> bytes:
+    candidate = {"content": {"parts": [{"text": " one"}], "role": "model"}, "index": 0}
+    return data({"candidates": [candidate], "modelVersion": "gemini-2.0-flash", "responseId": "r1"}) * words
+
+
+def with_credit(farebox: Farebox, nanos: int, *, held: int = 0) -> Customer:
+    """An account with so much available; another call may hold more of it."""
+    customer = farebox.funded(format_usd(nanos + held))
+    if held:
+        services, now = farebox.services, farebox.services.clock.now_ms()
+        other = Hold(
+            account_id=customer.account_id, hold_id="other", amount=held, at=now, expires_at=now + 10**6, owner="x"
+        )
+        assert farebox.run(services.ledger.do(other)).ok
+    return customer
+
+
+def receipt_of_last(customer: Customer) -> dict[str, Any]:
+    rows = customer.farebox.run(customer.farebox.services.database.scan(_log_ids(customer.account_id)))
+    return customer.receipt(rows[-1])
+
+
+def _log_ids(account_id: str) -> Any:
+    def read(connection: Any) -> list[str]:
+        found = connection.execute("SELECT log_id FROM calls WHERE account_id = ? ORDER BY created_at", (account_id,))
+        return [log_id for (log_id,) in found.fetchall()]
+
+    return read
+
+
+def openai_client(customer: Customer) -> Any:
+    return openai.OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token, max_retries=0)
+
+
+def assert_spent(customer: Customer, charge: int, left: int, *, held: int = 0) -> None:
+    """Nothing is held any more, nothing was written off, and the books balance."""
+    balance = customer.balance
+    assert (balance.posted - held, balance.held) == (left, held)
+    receipt = receipt_of_last(customer)
+    assert receipt["charge_nanos"] == charge
+    assert receipt["charge_nanos"] <= receipt["hold_nanos"]
+    assert differences(customer.farebox) == []
+
+
+def test_a_chat_is_stopped_where_the_balance_ends(farebox: Farebox, upstream: Upstream) -> None:
+    upstream.says(chat_stream())
+    credit = 2_000_000  # of which 3,330 tokens can be paid
+    customer = with_credit(farebox, credit, held=10_000_000)
+    with openai_client(customer) as client:
+        stream = client.chat.completions.create(
+            model=GPT, messages=ASKED, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = list(stream)
+
+    assert "max_tokens" not in upstream.requested[-1], "the account could pay for all of it, if others end in time"
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    words = text.count(" one")
+    assert 3_330 - 64 - 16 <= words <= 3_330, "all that can be paid was delivered, but for the last few"
+    assert chunks[-2].choices[0].finish_reason == "length"
+    assert chunks[-1].usage is not None
+    usage = chunks[-1].usage
+    assert usage.completion_tokens == words
+    charge = (usage.prompt_tokens * 15 + words * 60) * 10
+    assert_spent(customer, charge, credit - charge, held=10_000_000)
+
+
+def test_responses_are_stopped_where_the_balance_ends(farebox: Farebox, upstream: Upstream) -> None:
+    upstream.says(responses_stream())
+    credit = 2_000_000
+    customer = with_credit(farebox, credit, held=10_000_000)
+    with openai_client(customer) as client, client.responses.stream(model=GPT, input="Count.") as stream:
+        events = list(stream)
+
+    last = events[-1]
+    assert last.type == "response.incomplete"
+    response = last.response
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "max_output_tokens"
+    words = response.output_text.count(" one")
+    assert 3_200 - 64 - 16 <= words <= 3_330
+    assert sum(event.type == "response.output_text.delta" for event in events) == words
+    assert response.usage is not None
+    assert response.usage.output_tokens == words
+    charge = (response.usage.input_tokens * 15 + words * 60) * 10
+    assert_spent(customer, charge, credit - charge, held=10_000_000)
+
+
+def test_a_message_is_stopped_where_the_balance_ends(farebox: Farebox, upstream: Upstream) -> None:
+    """Its tokenizer is not known: what passed is bounded by its bytes."""
+    upstream.says(messages_stream())
+    credit = 60_000_000  # of which a bit less than 4,000 bytes of output are covered, at 15 USD for a million
+    customer = with_credit(farebox, credit, held=500_000_000)
+    base_url = f"{customer.gateway_url}/anthropic"
+    made: Any = anthropic.Anthropic(base_url=base_url, api_key=customer.token, max_retries=0)
+    with (
+        made as client,
+        client.messages.stream(model="claude-sonnet-4-6", max_tokens=20_000, messages=ASKED) as stream,
+    ):
+        message = stream.get_final_message()
+
+    assert message.stop_reason == "max_tokens"
+    text = message.content[0].text
+    assert 3_700 <= len(text) <= 4_000
+    assert message.usage.output_tokens == text.count(" one")
+    charge = 10 * 3_000 + message.usage.output_tokens * 15_000
+    assert_spent(customer, charge, credit - charge, held=500_000_000)
+
+
+def test_generated_content_is_stopped_where_the_balance_ends(farebox: Farebox, upstream: Upstream) -> None:
+    upstream.says(generate_stream())
+    credit = 1_600_000  # of which a bit less than 4,000 bytes of output are covered, at 0.40 USD for a million
+    customer = with_credit(farebox, credit, held=10_000_000)
+    options = genai.types.HttpOptions(base_url=f"{customer.gateway_url}/google-ai-studio")
+    client: Any = genai.Client(api_key=customer.token, http_options=options)
+    chunks = list(client.models.generate_content_stream(model="gemini-2.0-flash", contents="Count."))
+
+    assert chunks[-1].candidates[0].finish_reason == "MAX_TOKENS"
+    words = sum((chunk.text or "").count(" one") for chunk in chunks)
+    assert 3_400 <= 4 * words <= 4_000
+    usage = chunks[-1].usage_metadata
+    assert usage.candidates_token_count == words
+    charge = usage.prompt_token_count * 100 + words * 400
+    assert_spent(customer, charge, credit - charge, held=10_000_000)
+
+
+def test_a_stream_that_is_alone_is_limited_by_its_provider(farebox: Farebox, upstream: Upstream) -> None:
+    """What the account cannot pay in any case is not asked for."""
+    upstream.says(chat_stream(900))
+    customer = with_credit(farebox, 2_000_000)
+    with openai_client(customer) as client:
+        list(client.chat.completions.create(model=GPT, messages=ASKED, stream=True))
+
+    assert 3_200 <= upstream.requested[-1]["max_tokens"] <= 3_331
+    assert_spent(customer, (9 * 15 + 900 * 60) * 10, 2_000_000 - (9 * 15 + 900 * 60) * 10)
+
+
+def test_a_long_stream_on_a_small_balance_is_whole_if_that_can_pay_for_it(farebox: Farebox, upstream: Upstream) -> None:
+    upstream.says(chat_stream(3_000))
+    customer = with_credit(farebox, 2_000_000, held=20_000_000)
+    with openai_client(customer) as client:
+        chunks = list(client.chat.completions.create(model=GPT, messages=ASKED, stream=True))
+
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    charge = (9 * 15 + 3_000 * 60) * 10
+    assert_spent(customer, charge, 2_000_000 - charge, held=20_000_000)
