@@ -20,7 +20,10 @@ INPUT_TOKENS, OUTPUT_TOKENS = 10, 20
 class Gate:
     """Runs in the server's loop; used from the test's."""
 
-    def __init__(self, farebox: Farebox) -> None:
+    def __init__(self, farebox: Farebox, used: tuple[int, int] = (INPUT_TOKENS, OUTPUT_TOKENS)) -> None:
+        """`used`: the tokens that each response says it used."""
+        read, written = used
+        self._usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         self._farebox = farebox
         self._opened = farebox.run(self._event())
         self._server: RunningServer = farebox.run(serve(self._handle, "127.0.0.1", 0))
@@ -65,7 +68,9 @@ class Gate:
         exchange.respond(
             200,
             [("content-type", "application/json")],
-            json.dumps({"object": "chat.completion", "model": MODEL, "choices": [choice], "usage": _USAGE}).encode(),
+            json.dumps(
+                {"object": "chat.completion", "model": MODEL, "choices": [choice], "usage": self._usage}
+            ).encode(),
         )
 
     async def _stream(self, exchange: Exchange) -> None:
@@ -73,7 +78,7 @@ class Gate:
         await stream.send(_event({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "th"}}]}))
         await self._until_open(exchange)
         await stream.send(_event({"choices": [{"index": 0, "delta": {"content": "rough"}, "finish_reason": "stop"}]}))
-        await stream.send(_event({"choices": [], "usage": _USAGE}))
+        await stream.send(_event({"choices": [], "usage": self._usage}))
         await stream.send(b"data: [DONE]\n\n")
 
     async def _until_open(self, exchange: Exchange) -> None:
@@ -87,13 +92,6 @@ class Gate:
             raise ClientGone
 
 
-_USAGE = {
-    "prompt_tokens": INPUT_TOKENS,
-    "completion_tokens": OUTPUT_TOKENS,
-    "total_tokens": INPUT_TOKENS + OUTPUT_TOKENS,
-}
-
-
 def _event(data: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps({"object": "chat.completion.chunk", "model": MODEL, **data}).encode() + b"\n\n"
 
@@ -105,6 +103,17 @@ def gated(farebox: Farebox) -> Iterator[Gate]:
     try:
         set_provider(farebox, SLUG, base_url=gate.url)
         set_price(farebox, SLUG, MODEL)
+        yield gate
+    finally:
+        gate.close()
+
+
+@contextlib.contextmanager
+def gated_as(farebox: Farebox, slug: str, used: tuple[int, int]) -> Iterator[Gate]:
+    """The same as another provider, at the price of the list."""
+    gate = Gate(farebox, used)
+    try:
+        set_provider(farebox, slug, base_url=gate.url)
         yield gate
     finally:
         gate.close()

@@ -15,7 +15,7 @@ import pytest
 
 from farebox.money import format_usd, parse_usd
 from farebox.storage.accounts import read_balance
-from tests.calls.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate, gated
+from tests.calls.gate import INPUT_TOKENS, MODEL, OUTPUT_TOKENS, SLUG, Gate, gated, gated_as
 from tests.calls.kit import differences, eventually, log_rows, price_of, within
 from tests.calls.wire import COMPAT, Wire, WireResponse, chat_body, post, start
 from tests.engines import ON_BOTH_ENGINES, looking
@@ -399,3 +399,34 @@ async def test_no_credit_and_held_credit_give_different_errors(farebox: Farebox)
     assert body["httpCode"] == 402
     assert body["internalCode"] == 2021
     assert "Insufficient credits" in body["message"]
+
+
+@pytest.mark.parametrize("output", [100, 600])
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+async def test_credit_for_exactly_twenty_admits_twenty_of_two_hundred_at_once(
+    farebox: Farebox, stream: bool, output: int
+) -> None:
+    """Where the template of the model's chats is known, a call that says how much it may write holds what it costs."""
+    used = (9, output)  # three for the message, its role, `Count`, `.`, and three for the answer
+    messages = [{"role": "user", "content": "Count."}]
+    body = json.dumps(
+        {"model": "openai/gpt-4o-mini", "messages": messages, "max_tokens": output, "stream": stream}
+    ).encode()
+    charge = used[0] * 150 + used[1] * 600
+    with gated_as(farebox, "openai", used) as gate:
+        customer = with_balance(farebox, 20 * charge)
+        with BalanceWatch(customer) as watch:
+            wires = await in_flight(customer, body, 200)
+            refused, pending = await refusals(wires, 180)
+            assert gate.waiting == 20
+            assert customer.balance.available == 0
+            gate.open()
+            admitted = await within(30, asyncio.gather(*pending))
+
+    assert [response.status for response in admitted] == [200] * 20
+    assert all(response.whole for response in admitted)
+    for response in refused:
+        assert_credit_held(response)
+    assert watch.least_available == 0
+    assert (customer.balance.posted, customer.balance.held) == (0, 0)
+    assert differences(farebox) == []

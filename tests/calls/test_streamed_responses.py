@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from farebox.calls import relay
+from farebox.calls import reading_on, relay
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.server import RunningServer, serve
 from tests.calls.kit import eventually, log_rows, price_of, set_price, set_provider, within
@@ -149,8 +149,8 @@ async def test_an_earlier_disconnect_pays_by_the_policy_and_ends_the_provider_ca
 async def test_missing_usage_is_awaited_only_briefly(
     customer: Customer, monkeypatch: pytest.MonkeyPatch, says: str
 ) -> None:
-    monkeypatch.setattr(relay, "READ_ON_SECONDS", 0.2 if says == "nothing" else 60)
-    monkeypatch.setattr(relay, "AFTER_END_MAX", 1000)
+    monkeypatch.setattr(reading_on, "READ_ON_SECONDS", 0.2 if says == "nothing" else 60)
+    monkeypatch.setattr(reading_on, "AFTER_END_MAX", 1000)
 
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, EVENTS)
