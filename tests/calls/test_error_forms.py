@@ -2,6 +2,7 @@
 where they are at hand, and byte by byte where they are not."""
 
 import json
+import socket
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -52,7 +53,8 @@ def test_an_empty_account_is_explained_to_programs_in_every_form(farebox: Farebo
         assert found["remedy"] == "Add credit to the account, or send your own provider key."
         error = found["error"]
         if not path:
-            assert error == [{"code": 2021, "message": found["message"], "type": "no_credit"}]
+            assert (error["message"], error["type"], error["code"]) == (found["message"], "insufficient_quota", 2021)
+            assert (found["type"], error["status"]) == ("error", "FAILED_PRECONDITION"), "any step's SDK reads it"
         elif path.endswith("messages"):
             assert (found["type"], error["type"], error["message"]) == ("error", "billing_error", found["message"])
         elif path.endswith("Content"):
@@ -64,6 +66,18 @@ def test_an_empty_account_is_explained_to_programs_in_every_form(farebox: Farebo
         else:
             assert (error["type"], error["code"], error["param"]) == ("insufficient_quota", "insufficient_quota", None)
             assert (error["message"], error["needed_usd"]) == (found["message"], found["needed_usd"])
+
+
+def test_cloudflares_provider_for_vercels_sdk_finds_the_two_errors_that_it_looks_for(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    step = {"provider": "demo", "endpoint": "v1/chat/completions", "query": CHAT}
+    for url, headers, status, code in (
+        (customer.gateway_url, {"authorization": "Bearer fbx_none"}, 401, 2009),
+        (customer.gateway_url.replace("/default", "/nowhere"), customer.headers, 400, 2001),
+    ):
+        refused = httpx.post(url, json=[step], headers=headers, timeout=30)
+        assert (refused.status_code, refused.json()["success"]) == (status, False)
+        assert refused.json()["error"][0]["code"] == code
 
 
 def test_the_sdks_show_our_words_and_fill_their_fields(farebox: Farebox) -> None:
@@ -108,6 +122,7 @@ def test_a_wait_that_is_too_long_is_not_left_to_the_client() -> None:
             assert (headers.get("x-should-retry") == "false") == hopeless, (form, wait)
             assert headers.get("retry-after") == (None if wait is None else str(wait))
         assert error_status(problem, "cohere", "402") == (403 if hopeless else 429), "its SDK would wait in silence"
+        assert error_status(problem, "openai", "402", waits=True) == (403 if hopeless else 429)
         details = json.loads(error_body(problem, "google", 429, "r", NOWHERE))["error"]["details"]
         kinds = [detail["@type"].rpartition(".")[2] for detail in details]
         assert kinds == ["ErrorInfo", *["QuotaFailure"] * hopeless, *["RetryInfo"] * (wait is not None)]
@@ -120,6 +135,24 @@ def test_a_wait_that_is_too_long_is_not_left_to_the_client() -> None:
     assert found["resets_at"] == "1970-01-02T00:00:00Z", "never before it"
     assert "remedy_url" not in found
     assert "retry_after" not in json.loads(error_body(Problem(RATE_LIMITED, "No."), "openai", 429, "r", NOWHERE))
+
+
+def test_agents_that_would_wait_in_silence_for_an_hour_get_403(farebox: Farebox) -> None:
+    limited = farebox.funded("5")
+    set_gateway(
+        limited, "default", rate_limiting_limit=1, rate_limiting_interval=3600, rate_limiting_technique="sliding"
+    )
+    assert post(limited, "demo/v1/chat/completions", CHAT).status_code == 200
+    refused = post(limited, "demo/v1/chat/completions", CHAT)
+    wait = int(refused.headers["retry-after"])
+    words = f"the gateway takes 1 calls in 3600 seconds; the next one in {wait} seconds"
+    assert refused.json()["message"] == f"Rate limited: {words}. Nothing was charged."
+    for agent in ("opencode/1.18.33 ai-sdk/provider-utils/4.0.46", "QwenCode/0.24.4 (linux; x64)"):
+        for path in ("demo/v1/chat/completions", "demo/v1/messages"):
+            ended = post(limited, path, CHAT, **{"user-agent": agent})
+            found = ended.json()
+            assert (ended.status_code, found["httpCode"], found["internalCode"]) == (403, 403, 2003), path
+            assert found["message"].startswith("Rate limited: ")
 
 
 # --- streams that break off -------------------------------------------------------------------------------------------
@@ -172,6 +205,26 @@ def read(customer: Customer, path: str, body: Any) -> tuple[str, bool]:
     return received, True
 
 
+def last_chunk(customer: Customer, path: str, body: Any) -> tuple[bytes, bool]:
+    """The last chunk of a stream as HTTP has chunks, after an event that says the same; and whether it is the end."""
+    url = httpx.URL(customer.gateway_url)
+    with socket.create_connection((url.host, url.port or 80), timeout=60) as connection:
+        sent = json.dumps(body).encode()
+        head = (
+            f"POST {url.path}/{path} HTTP/1.1\r\nhost: farebox\r\nconnection: close\r\ncontent-length: {len(sent)}\r\n"
+        )
+        credentials = f"authorization: Bearer {customer.token}\r\ncontent-type: application/json\r\n\r\n"
+        connection.sendall(f"{head}{credentials}".encode() + sent)
+        received = b"".join(iter(lambda: connection.recv(65_536), b""))
+    chunks, rest = [], received.partition(b"\r\n\r\n")[2]
+    while (size := int(rest.partition(b"\r\n")[0] or b"0", 16)) != 0:
+        rest = rest.partition(b"\r\n")[2]
+        chunks.append(rest[:size])
+        rest = rest[size + 2 :]
+    assert chunks[-2] == b"data: " + chunks[-1] + b"\n\n"
+    return chunks[-1], rest == b"0\r\n\r\n"
+
+
 @pytest.mark.parametrize("end", [b"", b"0\r\n\r\n"], ids=["dies", "ends too early"])
 def test_a_stream_that_breaks_off_ends_in_an_error_of_its_own_form(farebox: Farebox, provider: Any, end: bytes) -> None:
     provider.end = end
@@ -179,6 +232,7 @@ def test_a_stream_that_breaks_off_ends_in_an_error_of_its_own_form(farebox: Fare
     chat = {"model": "m", "messages": MESSAGES, "max_tokens": 50, "stream": True}
     delta = {
         "type": "response.output_text.delta",
+        "sequence_number": 7,
         "delta": "Hel",
         "item_id": "i",
         "output_index": 0,
@@ -190,6 +244,7 @@ def test_a_stream_that_breaks_off_ends_in_an_error_of_its_own_form(farebox: Fare
     assert whole
     assert (error["type"], error["code"], error["error"]["message"]) == ("error", "upstream_invalid", error["message"])
     assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
+    assert (error["sequence_number"], failed["sequence_number"]) == (8, 9), "Vercel's AI SDK wants one"
     assert failed["response"]["error"] == {"code": "server_error", "message": error["message"]}
 
     provider.events = b'event: content_block_delta\ndata: {"type": "content_block_delta"}\n\n'
@@ -202,6 +257,12 @@ def test_a_stream_that_breaks_off_ends_in_an_error_of_its_own_form(farebox: Fare
     text, whole = read(customer, "openai/chat/completions", chat)
     assert whole
     assert events_of(text)[-1]["error"]["code"] == "upstream_invalid"
+
+    provider.events = b'data: {"candidates": [{"content": {"parts": [{"text": "Hel"}]}}]}\n\n'
+    path = "google-ai-studio/v1beta/models/m:streamGenerateContent?alt=sse"
+    last, whole = last_chunk(customer, path, {"contents": [{"parts": [{"text": "x"}]}]})
+    assert whole
+    assert json.loads(last)["error"]["status"] == "UNAVAILABLE", "gemini-cli reads a chunk that is JSON"
 
     provider.events = b'event: content-delta\ndata: {"type": "content-delta", "index": 0}\n\n'
     text, whole = read(customer, "cohere/v2/chat", chat)

@@ -214,7 +214,7 @@ def test_calls_in_steps_and_cached_ones_are_judged_too(customer: Customer) -> No
     universal = http.post(customer.gateway_url, json=steps, headers={**customer.headers, **metadata})
     assert (universal.status_code, universal.headers["cf-aig-step"]) == (200, "1")
     universal = http.post(customer.gateway_url, json=steps[:1], headers={**customer.headers, **metadata})
-    assert (universal.status_code, universal.json()["error"][0]["code"]) == (403, 2971)
+    assert (universal.status_code, universal.json()["errors"][0]["code"]) == (403, 2971)
 
 
 def ask(model: str) -> dict[str, Any]:

@@ -244,8 +244,13 @@ class Sink(Protocol):
         """This many of them are no longer kept."""
         ...
 
-    def broken(self, problem: Problem) -> bytes:
-        """What to send where an event stream breaks off: an error event in the provider's form."""
+    def broken(self, problem: Problem, after: bytes = b"") -> bytes:
+        """What to send where an event stream breaks off: an error event in the provider's form. `after`: what was sent
+        last, which may end in a number that goes on."""
+        ...
+
+    def broken_word(self, problem: Problem) -> bytes:
+        """What follows it in a chunk of its own, for clients that take no event for an error; may be empty."""
         ...
 
     @property

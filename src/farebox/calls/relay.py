@@ -98,6 +98,7 @@ class _Relay:
         self._collected_bytes = 0
         self._stream_follows = self._stream_requested = self._begun = False
         self._sending = False
+        self._sent = b""  # the latest: an error event goes on from its number
         self._kept = BufferedResponse(stage, reader)
         self._recording = None if stage.context.call.cache is None else Recording(stage)
         self._screened = screened_stream(stage)
@@ -184,7 +185,7 @@ class _Relay:
             self._recording.end(observed, headers, end)
         broken = self._blocked or (None if interruption is None else self._broken(interruption))
         if broken is not None and self._events:
-            end.append(stage.context.sink.broken(broken))
+            end += [stage.context.sink.broken(broken, self._sent + last), stage.context.sink.broken_word(broken)]
         with contextlib.suppress(ClientGone):  # it was charged by what was delivered: no client is left
             for chunk in end:
                 if chunk:
@@ -365,7 +366,7 @@ class _Relay:
             self._recording.keep(chunk)
         self._sending = True
         await stream.send(chunk)
-        self._sending = False
+        self._sent, self._sending = chunk, False
 
     def _end(self, tail: bytes, *, failed: bool) -> bytes:
         """The last bytes, as they may be passed on."""

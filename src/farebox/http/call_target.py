@@ -41,6 +41,9 @@ MODEL_LISTS: Final = (f"{_GATEWAY}/compat/models", f"{_REST}/models")
 _CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
 """What user agent and `originator` of Codex begin with, in all its forms."""
 
+_WAITING = re.compile(r"(opencode|QwenCode)/")
+"""What user agents of clients begin with that wait after a 429 for as long as they are told, and show nothing."""
+
 
 class Target(msgspec.Struct, frozen=True):
     """What a data-plane URL names."""
@@ -84,6 +87,11 @@ class Target(msgspec.Struct, frozen=True):
             named = (headers.get("originator") or "", headers.get("user-agent") or "")
             form = "codex" if any(_CODEX.match(name) for name in named) else form
         return form
+
+
+def waits_in_silence(headers: RequestHeaders) -> bool:
+    """Whether the client waits after every 429, without a word to its user."""
+    return _WAITING.match(headers.get("user-agent") or "") is not None
 
 
 def target_of(path: str, headers: RequestHeaders) -> Target | None:

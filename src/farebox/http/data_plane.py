@@ -21,7 +21,7 @@ from farebox.http import cross_origin
 from farebox.http.build_call import COMMON, known_call, native_call
 from farebox.http.caching import answered_from_cache, serve_missed
 from farebox.http.call_body import body_of, check_credit
-from farebox.http.call_target import RUN, Target, target_of
+from farebox.http.call_target import RUN, Target, target_of, waits_in_silence
 from farebox.http.envelope import database_unavailable
 from farebox.http.exchange import Exchange
 from farebox.http.model_list import model_list
@@ -67,7 +67,7 @@ class DataPlane:
         understood = _understood(exchange)
         account_id = "" if understood.target is None else understood.target.account_id
         pages = Pages(self._public_url, account_id)
-        sink = HttpSink(exchange, request_id, understood.form, self._no_credit, self._comment_seconds, pages)
+        sink = HttpSink(exchange, request_id, understood, self._no_credit, self._comment_seconds, pages)
         task = asyncio.current_task()
         assert task is not None
         watch = Watch(self._watches, task, self._call_seconds)
@@ -288,5 +288,5 @@ def _understood(exchange: Exchange) -> Understood:
         return head.memo
     target = target_of(exchange.path, exchange.headers)
     form: Form = "openai" if target is None else target.form_for(exchange.headers)
-    head.memo = understood = Understood(target, form)
+    head.memo = understood = Understood(target, form, waits_in_silence(exchange.headers))
     return understood

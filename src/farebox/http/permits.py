@@ -47,6 +47,8 @@ class Understood(msgspec.Struct):
 
     target: Target | None
     form: Form
+    waits: bool
+    """The client waits in silence after every 429."""
     permit: Permit | None = None
 
 

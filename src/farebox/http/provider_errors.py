@@ -1,7 +1,9 @@
 """Errors of the data plane, in the format that the provider's SDK understands and with Cloudflare's gateway codes.
 
-Every body has Cloudflare's fields (`success`, `errors`, `message`, `internalCode`, …). `error` is an array on the
-universal endpoint, where Cloudflare's own clients read it, and elsewhere the object that the provider's SDK shows.
+Every body has Cloudflare's fields (`success`, `errors`, `message`, `internalCode`, …). `error` is the object that the
+provider's SDK shows. On the universal endpoint it is one that all of them read, since Cloudflare's
+`ai-gateway-provider` hands it to the step's SDK; it is an array, as at Cloudflare, for the two errors that this package
+looks for itself.
 
 Clients that take no hint, and what they get therefore:
 
@@ -11,9 +13,14 @@ Clients that take no hint, and what they get therefore:
   nobody can wait for is a 403. It takes no event of a stream for an error: only a connection that ends.
 - OpenAI's SDK (Python 3.57.0) passes on an event of `type: "error"` like any other; an event with a field `error`
   raises. A Responses stream gets an event that is both.
-- gemini-cli (0.61.0) repeats a 429 unless it names a daily quota.
+- gemini-cli (0.61.0) repeats a 429 unless it names a daily quota, and takes no event of a stream for an error, only a
+  chunk that is JSON.
+- opencode (1.18.33) and Qwen Code (0.24.4) wait for `Retry-After`, be it a day, and say nothing: such a limit is a 403
+  for them as well. Cline and Continue, which repeat a 429 for minutes, do not say who they are.
+- Vercel's AI SDK (7.0.173) takes an event of a Responses stream for an error only if it has a `sequence_number`.
 """
 
+import re
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -23,6 +30,7 @@ from farebox.errors import (
     CODING_UNKNOWN,
     CREDIT_HELD,
     DLP_RESPONSE_BLOCKED,
+    GATEWAY_UNKNOWN,
     GIVEN_UP,
     INPUT_INVALID,
     INVALID_REQUEST,
@@ -101,14 +109,14 @@ window lasts, whose status alone does not say so."""
 _FINAL_WITHOUT_TIME = (SPEND_LIMITED, PROVIDER_UNAVAILABLE, RESPONSE_UNSCORED, RESPONSE_UNSCREENED)
 
 
-def error_status(problem: Problem, form: Form, no_credit: str) -> int:
-    """The status. `no_credit`: the setting of that name."""
+def error_status(problem: Problem, form: Form, no_credit: str, *, waits: bool = False) -> int:
+    """The status. `no_credit`: the setting of that name; `waits`: the client waits after every 429, however long."""
     if problem.kind is NO_CREDIT and (no_credit == "429" or (no_credit == "auto" and form == "codex")):
         return 429
     if problem.kind is CREDIT_HELD and form == "codex":
         return 503  # it asks again
-    if problem.kind.status == 429 and form == "cohere" and _hopeless(problem):
-        return 403  # it would wait for minutes, and say nothing
+    if problem.kind.status == 429 and (waits or form == "cohere") and _hopeless(problem):
+        return 403  # it would wait, and say nothing
     return problem.kind.status
 
 
@@ -148,7 +156,7 @@ def error_body(problem: Problem, form: Form, status: int, request_id: str, pages
         "request_id": request_id,
         **facts,
     }
-    if form == "anthropic":
+    if form in ("anthropic", "universal"):
         body["type"] = "error"
     return msgspec.json.encode(body)
 
@@ -174,8 +182,8 @@ _BY_RULES: Final = (DLP_RESPONSE_BLOCKED, RESPONSE_BLOCKED, RESPONSE_UNSCORED, R
 """Ends of a stream that the gateway's rules brought about; all others are the provider's."""
 
 
-def broken_event(problem: Problem, form: Form) -> bytes:
-    """What tells a stream's reader that the stream broke off, as the provider would."""
+def broken_event(problem: Problem, form: Form, after: bytes = b"") -> bytes:
+    """What tells a stream's reader that the stream broke off, as the provider would. `after`: the last that it got."""
     message, blocked = problem.message, problem.kind in _BY_RULES
     kind = problem.kind if blocked else UPSTREAM_INVALID
     error: dict[str, Any] = {"message": message, "type": kind.name, "param": None, "code": kind.name}
@@ -188,15 +196,31 @@ def broken_event(problem: Problem, form: Form) -> bytes:
         status = _GOOGLE_STATUSES.get(kind.status, "UNAVAILABLE")
         return _event("", {"error": {"code": kind.status, "message": message, "status": status}})
     if form in ("responses", "codex"):
-        failed = {"object": "response", "status": "failed", "error": {"code": "server_error", "message": message}}
-        flat = {"type": "error", "code": error["code"], "message": message, "param": None, "error": error}
-        return _event("error", flat) + _event("response.failed", {"type": "response.failed", "response": failed})
+        numbers = _NUMBER.findall(after)
+        number = int(numbers[-1]) + 1 if numbers else 0
+        flat = {"type": "error", "sequence_number": number, "code": error["code"], "message": message, "param": None}
+        response = {"object": "response", "status": "failed", "error": {"code": "server_error", "message": message}}
+        failed = {"type": "response.failed", "sequence_number": number + 1, "response": response}
+        return _event("error", {**flat, "error": error}) + _event("response.failed", failed)
     if form == "bedrock":
         kinds = {":message-type": "exception", ":exception-type": "modelStreamErrorException"}
         return frame({**kinds, ":content-type": "application/json"}, msgspec.json.encode({"message": message, **error}))
     if form == "cohere":
         return _event("message-end", {"type": "message-end", "delta": {"finish_reason": "ERROR", "error": message}})
     return _event("", {"error": error})
+
+
+def broken_word(problem: Problem, form: Form) -> bytes:
+    """What follows that event in a chunk of its own. Google's SDK for TypeScript reads an error of a stream as Google's
+    servers write it, a chunk that is JSON and no event; 3.3.0 reads an event too, but not the version in gemini-cli.
+    As a last line without an end, readers of events pass over it."""
+    if form != "google":
+        return b""
+    return broken_event(problem, form).removeprefix(b"data: ").rstrip()
+
+
+_NUMBER: Final = re.compile(rb'"sequence_number": ?([0-9]{1,9})\b')
+"""As OpenAI writes it in every event of a Responses stream."""
 
 
 def _event(name: str, data: object) -> bytes:
@@ -206,7 +230,17 @@ def _event(name: str, data: object) -> bytes:
 def _error(problem: Problem, form: Form, status: int, facts: dict[str, Any]) -> Any:
     kind, message = problem.kind, problem.message
     if form == "universal":
-        return [{"code": kind.code, "message": message, "type": kind.name}]
+        if kind in (GATEWAY_UNKNOWN, TOKEN_REJECTED):
+            return [{"code": kind.code, "message": message, "type": kind.name}]
+        named = _GOOGLE_STATUSES.get(status, "INTERNAL")
+        return {
+            "message": message,
+            "type": _openai_code(kind),
+            "code": kind.code,
+            "param": None,
+            "status": named,
+            **facts,
+        }
     if form == "anthropic":
         return {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message, "code": kind.code}
     if form == "google":

@@ -25,4 +25,6 @@ def count_call(services: Services, target: Target, permit: Permit) -> None:
     place = (target.account_id, target.gateway_id)
     at = services.gateway_rates.admit(place, limit, seconds, sliding=sliding, now_ms=now)
     if at is not None:
-        raise Problem(RATE_LIMITED, "Rate limited", retry_after=seconds_until(at, now), resets_at=at)
+        wait = seconds_until(at, now)
+        words = f"the gateway takes {limit} calls in {seconds} seconds; the next one in {wait} seconds"
+        raise Problem(RATE_LIMITED, f"Rate limited: {words}. Nothing was charged.", retry_after=wait, resets_at=at)

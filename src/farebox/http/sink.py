@@ -6,11 +6,13 @@ from farebox.calls.model import Call
 from farebox.errors import Problem
 from farebox.http.exchange import Exchange, HeaderList, ResponseStream
 from farebox.http.keep_alive import KeepAlive, takes_comments
+from farebox.http.permits import Understood
 from farebox.http.provider_errors import (
     DISCONNECTING,
     Form,
     as_run,
     broken_event,
+    broken_word,
     error_body,
     error_headers,
     error_status,
@@ -31,7 +33,13 @@ class HttpSink:
     """Writes a response into the exchange, with the headers that name the call."""
 
     def __init__(
-        self, exchange: Exchange, request_id: str, form: Form, no_credit: str, comment_seconds: float, pages: Pages
+        self,
+        exchange: Exchange,
+        request_id: str,
+        understood: Understood,
+        no_credit: str,
+        comment_seconds: float,
+        pages: Pages,
     ) -> None:
         """`no_credit`: the setting `no_credit_status`. `comment_seconds`: silence before a comment; 0: never."""
         self._exchange = exchange
@@ -42,7 +50,8 @@ class HttpSink:
         self._always: HeaderList = []
         self._pages = pages
         self._request_id = request_id
-        self._form: Form = form
+        self._form: Form = understood.form
+        self._waits = understood.waits
         self._headers: HeaderList = [("cf-aig-request-id", request_id)]
         self.lease: Lease | None = None
         """Counts what is kept of the response."""
@@ -113,8 +122,11 @@ class HttpSink:
         if self.lease is not None:
             self.lease.shrink(self.lease.size - less)
 
-    def broken(self, problem: Problem) -> bytes:
-        return broken_event(problem, self._form)
+    def broken(self, problem: Problem, after: bytes = b"") -> bytes:
+        return broken_event(problem, self._form, after)
+
+    def broken_word(self, problem: Problem) -> bytes:
+        return broken_word(problem, self._form)
 
     @property
     def disconnects(self) -> bool:
@@ -125,6 +137,6 @@ class HttpSink:
         if self._form == "run":
             problem = as_run(problem)
         with contextlib.suppress(RuntimeError):
-            status = error_status(problem, self._form, self._no_credit)
+            status = error_status(problem, self._form, self._no_credit, waits=self._waits)
             body = error_body(problem, self._form, status, self._request_id, self._pages)
             self.respond(status, error_headers(problem, self._form, status), body)
