@@ -14,7 +14,7 @@ import pytest
 from farebox.errors import RATE_LIMITED, SPEND_LIMITED, Problem, Shortage
 from farebox.http.provider_errors import error_body, error_headers, error_status
 from farebox.http.refusals import Pages
-from tests.calls.kit import log_rows, set_price, set_provider
+from tests.calls.kit import log_rows, set_gateway, set_price, set_provider
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox
 

@@ -47,6 +47,7 @@ from farebox.errors import (
     RUN_BLOCKED,
     SPEND_LIMITED,
     TOKEN_RATE_LIMITED,
+    TOKEN_REJECTED,
     UPSTREAM_INVALID,
     ErrorKind,
     Problem,
