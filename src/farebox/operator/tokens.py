@@ -72,11 +72,11 @@ def create_token(
 def _allowed_model(model: str) -> str:
     """The model as calls are compared with it: by the provider's slug, and its own name of the model."""
     if not _MODEL.fullmatch(model):
-        raise Refused(f"{model!r} is not a model: write provider/model, or provider/* for all of a provider's")
+        raise Refused(f"{model[:80]!r} is not a model: write provider/model, or provider/* for all of a provider's")
     try:
         return "/".join(compat_model(model))
     except InvalidRequest as error:
-        raise Refused(f"{model!r} is not a model: {error}") from error
+        raise Refused(f"{model[:80]!r} is not a model: {error}") from error
 
 
 def set_token(connection: Connection, token_id: str, changes: TokenChanges, *, at: int) -> AccessToken:
@@ -93,7 +93,7 @@ def change_token(connection: Connection, token: AccessToken, changes: TokenChang
     if changes.models is not UNSET and changes.models is not None:
         if not 1 <= len(changes.models) <= TOKEN_MODELS_MAX:
             raise Refused(f"a token may call 1 to {TOKEN_MODELS_MAX} models, or all")
-        given["models"] = tuple([_allowed_model(model) for model in changes.models])
+        given["models"] = tuple(dict.fromkeys(_allowed_model(model) for model in changes.models))
     if changes.expires_at is not UNSET:
         if not token.active(at):
             raise Refused("the token is revoked or has expired, and stays so: create a new one")

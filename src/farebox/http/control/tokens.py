@@ -113,8 +113,12 @@ def _check_may_widen(request: Request, changes: TokenChanges) -> None:
     assert caller is not None
     models = caller.models is not None and changes.models is not UNSET
     if models or (caller.expires_at is not None and changes.expires_at is not UNSET):
-        words = "is for certain models" if models else "expires"
-        raise Problem(ACCESS_DENIED, f"A token that {words} does not change this of tokens: use another")
+        words = (
+            "A token that is for certain models cannot change which models tokens may call: use another"
+            if models
+            else "A token that expires cannot change when tokens expire: use another"
+        )
+        raise Problem(ACCESS_DENIED, words)
 
 
 def _found(connection: Connection, request: Request) -> AccessToken:
