@@ -6,13 +6,13 @@ import socket
 import socketserver
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 
 from farebox.errors import RATE_LIMITED, SPEND_LIMITED, Problem, Shortage
-from farebox.http.provider_errors import error_body, error_headers, error_status
+from farebox.http.provider_errors import Form, error_body, error_headers, error_status
 from farebox.http.refusals import Pages
 from tests.calls.kit import log_rows, set_gateway, set_price, set_provider
 from tests.engines import ON_BOTH_ENGINES
@@ -153,6 +153,21 @@ def test_agents_that_would_wait_in_silence_for_an_hour_get_403(farebox: Farebox)
             found = ended.json()
             assert (ended.status_code, found["httpCode"], found["internalCode"]) == (403, 403, 2003), path
             assert found["message"].startswith("Rate limited: ")
+
+
+def test_every_form_has_the_facts_beside_its_error() -> None:
+    shortage = Shortage(2 * 10**9, 10**9)
+    problem = Problem(SPEND_LIMITED, "No.", retry_after=30, resets_at=30_000, shortage=shortage)
+    pages = Pages("https://ai.example.com", "a")
+    for form in get_args(Form):
+        found = json.loads(error_body(problem, form, error_status(problem, form, "402"), "r", pages))
+        facts = {name: found[name] for name in ("source", "retry_after", "resets_at", "needed_usd", "available_usd")}
+        assert facts == {
+            "source": "limit", "retry_after": 30, "resets_at": "1970-01-01T00:00:30Z", "needed_usd": 2.0,
+            "available_usd": 1.0,
+        }, form  # fmt: skip
+        assert found["remedy_url"] == "https://ai.example.com/billing?account=a"
+        assert found["errors"] == [{"code": 2045, "message": "No."}]
 
 
 # --- streams that break off -------------------------------------------------------------------------------------------
