@@ -90,14 +90,14 @@ def hold_price(context: CallContext, terms: Terms, asked: ModelPrice) -> ModelPr
     if len(candidates) > 1:
         costliest = max(candidates, key=lambda price: estimate(demand, price, _COST_ONLY).amount)
     if LONG_CACHE in costliest.meters and not call.long_cache:
-        costliest = _without_long_cache(costliest)
+        costliest = without_long_cache(costliest)
     if not demand.further_models:
         return costliest
     fee = sum(_further(context, terms, costliest, further) for further in demand.further_models)
     return with_fee(costliest, fee) if fee else costliest
 
 
-def _without_long_cache(price: ModelPrice) -> ModelPrice:
+def without_long_cache(price: ModelPrice) -> ModelPrice:
     """Nothing is kept for 12 hours unless the request asks for it, and that would be the most expensive input there
     is."""
     return price_replace(price, rates=tuple(rate for rate in price.rates if rate.meter != LONG_CACHE))

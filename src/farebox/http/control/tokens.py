@@ -77,7 +77,7 @@ async def get(request: Request, _: None) -> Response:
 
 async def change(request: Request, body: TokenChange) -> Response:
     account_id, now = request.account_id, request.services.clock.now_ms()
-    changes = _changes(body)
+    changes = changes_of(body)
     _check_may_widen(request, changes)
 
     def write(connection: Connection) -> Token:
@@ -93,8 +93,8 @@ async def change(request: Request, body: TokenChange) -> Response:
     return ok(changed)
 
 
-def _changes(body: TokenChange) -> TokenChanges:
-    """Raises InvalidInput."""
+def changes_of(body: TokenChange) -> TokenChanges:
+    """What the body asks for. Raises InvalidInput."""
     rate: RateLimit | UnsetType | None = UNSET
     if body.rate_limiting_limit is not UNSET:
         sliding = body.rate_limiting_technique == "sliding"

@@ -16,6 +16,7 @@ from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, Selector, SpendLimit
 from farebox.http.control.spend_rules import RuleStates, SpendState, faults, named
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
+from farebox.http.pages.policy_lines import PolicyLine, lines_of
 from farebox.http.pages.table import BUILD, Fields, Shown
 from farebox.http.pages.tokens import models_of
 from farebox.http.pages.visit import Visit, see_other
@@ -23,6 +24,7 @@ from farebox.periods import Period, Zones
 from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import list_tokens
 from farebox.storage.gateways import GatewayRow, find_gateway, list_gateways, put_gateway
+from farebox.storage.policies import list_policies
 from farebox.storage.sql import Connection
 
 WINDOWS = {"hour": HOUR_MS // 1000, "day": DAY_MS // 1000, "week": 7 * DAY_MS // 1000, "30 days": 30 * DAY_MS // 1000}
@@ -53,17 +55,21 @@ async def limits(visit: Visit) -> Shown:
     """The rules that there are, and what is left of each."""
     services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
 
-    def read(connection: Connection) -> tuple[list[RuleLine], list[str], dict[str, str]]:
+    def read(connection: Connection) -> tuple[list[RuleLine], list[PolicyLine], list[str], dict[str, str]]:
         gateways = list_gateways(connection, account_id)
         tokens = {token.token_id: token.name or token.token_id[:8] for token in list_tokens(connection, account_id)}
         settings = read_settings(connection, account_id)
         zones = () if settings is None else settings.zones
         lines = [line for gateway in gateways for line in _lines(connection, gateway, zones, tokens, now)]
-        return lines, [gateway.gateway_id for gateway in gateways] or [DEFAULT_GATEWAY], tokens
+        policies = [
+            line for gateway in gateways for line in lines_of(list_policies(connection, account_id, gateway.gateway_id))
+        ]
+        return lines, policies, [gateway.gateway_id for gateway in gateways] or [DEFAULT_GATEWAY], tokens
 
-    lines, gateways, tokens = await services.database.scan(read)
+    lines, policies, gateways, tokens = await services.database.scan(read)
     return {
         "lines": lines,
+        "policies": policies,
         "account_limit": await spending_limit.state(services, account_id),
         "builds": visit.may(BUILD),
         **_choices(gateways, tokens),

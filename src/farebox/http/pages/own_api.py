@@ -12,6 +12,7 @@ from farebox.http.envelope import Response
 from farebox.http.pages.visit import Visit
 from farebox.http.request import Request
 from farebox.http.validation import read
+from farebox.model import Caller, Permission
 
 _PAGE = 100
 """As many as the API lists at once."""
@@ -20,8 +21,11 @@ Handler: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
 
 async def ask(visit: Visit, handler: Handler, taken: object = None, **path: str) -> Any:
     """What the handler answers with, as JSON values, for the account that is shown. `path`: the other parameters of
-    its route. Raises what it raises: a Problem, InvalidInput among them."""
-    request = replace(visit.request, path={"account_id": visit.account_id, **path}, query="", body=b"")
+    its route. Who may ask is said by the row of the page or form. Raises what the handler raises: a Problem,
+    InvalidInput among them."""
+    caller = Caller(visit.session.sign_in.email or "pages", frozenset((visit.account_id,)), frozenset(Permission))
+    path = {"account_id": visit.account_id, **path}
+    request = replace(visit.request, path=path, query="", body=b"", caller=caller)
     response = await handler(request, taken)
     answer = msgspec.json.decode(response.body)
     return answer.get("result", answer) if isinstance(answer, dict) else answer

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from farebox.http.pages import labels
 from farebox.pricing.charge import PER_MILLION
-from farebox.pricing.receipt import Receipt
+from farebox.pricing.receipt import Receipt, ReceiptAttempt
 
 _SOURCES = {
     "provider": "The provider’s response says what was used.",
@@ -46,6 +46,19 @@ class Explained:
     given_back: str
     facts: list[tuple[str, str]]
     notes: list[str]
+    attempts: list["Attempt"]
+    """Where there was more than one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A request to a provider, or a step that did not come so far."""
+
+    model: str
+    answer: str
+    charged: bool
+    key: str
+    log_id: str
 
 
 def explained(receipt: Receipt) -> Explained:
@@ -86,7 +99,14 @@ def explained(receipt: Receipt) -> Explained:
         given_back=labels.exact_usd(max(0, receipt.hold_nanos - receipt.charge_nanos)),
         facts=[(name, value) for name, value in facts if value],
         notes=list(receipt.notes),
+        attempts=[_attempt(each) for each in receipt.attempts],
     )
+
+
+def _attempt(each: ReceiptAttempt) -> Attempt:
+    said = [str(each.status) if each.status is not None else "", each.error.replace("_", " ")]
+    answer = ", ".join(filter(None, said)) or "no answer"
+    return Attempt(f"{each.provider}/{each.model}", answer, each.charged, each.key, each.log_id)
 
 
 def _usd(nanos: str) -> str:

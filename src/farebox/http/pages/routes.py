@@ -92,6 +92,8 @@ PAGE_ROWS: tuple[Page, ...] = (
          query=providers.provider, template="provider.html"),
     Page(path="/ui/tokens", title="Tokens", label="Tokens", icon="key", roles=BUILD,
          query=tokens.token_list, template="tokens.html"),
+    Page(path="/ui/tokens/{token_id}", title="Token", section="/ui/tokens", roles=BUILD,
+         query=tokens.one_token, template="token.html"),
     Page(path="/billing", title="Billing", label="Billing", icon="card", roles=MONEY,
          query=billing.billing, template="billing.html"),
     Page(path="/billing/buy", title="Buy credit", section="/billing", roles=MONEY,
@@ -116,6 +118,8 @@ PAGE_ROWS: tuple[Page, ...] = (
 
 FORM_ROWS: tuple[Form, ...] = (
     Form(path="/ui/try", does="Make a call", roles=BUILD, budget=TEST_CALLS, act=try_call.send, back="/ui/try"),
+    Form(path="/ui/try/price", does="Ask what a call would cost", roles=BUILD, budget=TEST_CALLS, act=try_call.price,
+         back="/ui/try"),
     Form(path="/ui/limits", does="Set a limit on a gateway", roles=BUILD, budget=CHANGES,
          act=limits.add, back="/ui/limits"),
     Form(path="/ui/limits/remove", does="Remove a limit from a gateway", roles=BUILD, budget=CHANGES,
@@ -168,6 +172,8 @@ FORM_ROWS: tuple[Form, ...] = (
          act=tokens.create, back="/ui/tokens"),
     Form(path="/ui/tokens/revoke", does="Revoke an access token", roles=BUILD, budget=CHANGES,
          act=tokens.revoke, back="/ui/tokens"),
+    Form(path="/ui/tokens/{token_id}", does="Change the limits of an access token", roles=BUILD, proved=True,
+         budget=CHANGES, act=tokens.change, back="/ui/tokens/{token_id}"),
     Form(path="/ui/members", does="Add a member, or change a role", roles=OWNER, proved=True, budget=CHANGES,
          act=members.put, back="/ui/members"),
     Form(path="/ui/members/remove", does="Remove a member", roles=OWNER, budget=CHANGES,

@@ -1,13 +1,20 @@
 """Access tokens: what there are, when they were last used; creating and revoking them."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from farebox.calendar import DAY_MS
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
+from farebox.http.control import tokens as api
 from farebox.http.envelope import Response
+from farebox.http.pages.fields import Field, Group, Values, shown, values_of
+from farebox.http.pages.own_api import ask, tell
 from farebox.http.pages.table import OWNER, Fields, Shown, shell
 from farebox.http.pages.visit import Visit
+from farebox.http.validation import InvalidInput, read
 from farebox.model import AccessToken, Permission
 from farebox.operator import tokens
 from farebox.operator.administer import Refused
@@ -28,6 +35,41 @@ SAYS = {
 _NAME_MAX = 100
 _FOR_DEVELOPERS = (Permission.RUN, Permission.READ)
 """What is made by somebody without money cannot spend it but by calls."""
+
+
+_LIMITS = (
+    Field(name="rate_limiting_limit", label="Calls at most", kind="number", hint="Empty or 0: as many as one likes."),
+    Field(name="rate_limiting_interval", label="In seconds", kind="number", hint="Empty: 60."),
+    Field(
+        name="rate_limiting_technique",
+        label="Counted",
+        kind="choice",
+        options={"fixed": "by the clock", "sliding": "over a sliding window"},
+    ),
+)
+_MODELS = Field(
+    name="models",
+    label="Only these models",
+    kind="lines",
+    wide=True,
+    hint="One a line, as provider/model or provider/*. Empty: all.",
+)
+_EXPIRES = Field(name="expires_at", label="Expires", hint="Such as 2027-01-31T12:00:00Z. Empty: never.")
+
+
+def _rate_sent(form: Mapping[str, str]) -> dict[str, Any]:
+    """What is left empty is as the API has it without."""
+    sent = {name: value for name, value in values_of(_LIMITS, form).items() if value is not None}
+    return {"rate_limiting_limit": 0, **sent}
+
+
+def _all_sent(form: Mapping[str, str]) -> dict[str, Any]:
+    expires_at = values_of([_EXPIRES], form)["expires_at"]
+    return {**_rate_sent(form), "models": models_of(form.get("models", "")) or None, "expires_at": expires_at}
+
+
+_RATE = Group(name="rate", title="Limits", fields=lambda _: (*_LIMITS, _MODELS), body=_rate_sent)
+_CHANGED = Group(name="token", title="Limits", fields=lambda _: (*_LIMITS, _EXPIRES, _MODELS), body=_all_sent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +96,7 @@ async def token_list(visit: Visit) -> Shown:
         "lines": sorted(lines, key=lambda line: not line.active),
         "offered": [(permission, SAYS[permission]) for permission in offered],
         "lifetimes": LIFETIMES,
+        "limits": shown(_RATE, {}),
         "now": now,
     }
 
@@ -73,6 +116,7 @@ async def create(visit: Visit, form: Fields) -> Response:
         raise Problem(VALIDATION_FAILED, "Choose one of the lifetimes", path=("body", "expires"))
     if not permissions:
         raise Problem(VALIDATION_FAILED, "Choose at least one thing that the token may do", path=("body",))
+    limits = api.changes_of(read(_RATE.body(form), api.TokenChange, "body", strict=True))
 
     def job(connection: Connection) -> NewToken:
         if len(accounts.list_tokens(connection, visit.account_id)) >= TOKENS_MAX:
@@ -87,6 +131,7 @@ async def create(visit: Visit, form: Fields) -> Response:
             name=name,
             expires_at=now + int(days) * DAY_MS if days else None,
             models=models_of(form.get("models", "")),
+            rate=limits.rate or None,
         )
 
     try:
@@ -97,6 +142,39 @@ async def create(visit: Visit, form: Fields) -> Response:
     return shell(
         visit, "token_made.html", {"title": "The new token", "made": made, "base_url": services.base_url}, "/ui/tokens"
     )
+
+
+async def one_token(visit: Visit) -> Shown:
+    """A token, with what can be changed of it."""
+    return await _one(visit)
+
+
+async def _one(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) -> Shown:
+    """`sent`: what was refused, and why."""
+    token_id = visit.request.path["token_id"]
+    found = await visit.services.database.scan(partial(accounts.list_tokens, account_id=visit.account_id))
+    token = next((token for token in found if token.token_id == token_id), None)
+    if token is None:
+        raise Problem(NOT_FOUND, "There is no such token")
+    given = await ask(visit, api.get, token_id=token_id)
+    values, error = sent or ({**given, "rate_limiting_interval": given["rate_limiting_interval"] or None}, None)
+    return {
+        "title": f"Token {token.name or token_id[:8]}",
+        "token": token,
+        "used_at": given["last_used_at"],
+        "active": given["active"],
+        "settings": shown(_CHANGED, values, error),
+    }
+
+
+async def change(visit: Visit, form: Fields) -> Response | str:
+    """Its rate limit, the models that it may call, and when it expires."""
+    body = _CHANGED.body(form)
+    try:
+        await tell(visit, api.change, api.TokenChange, body, token_id=visit.request.path["token_id"])
+    except InvalidInput as error:
+        return shell(visit, "token.html", await _one(visit, (body, error)), "/ui/tokens")
+    return "The token is changed."
 
 
 def models_of(text: str) -> list[str]:

@@ -6,20 +6,27 @@ among its tokens, and revoked like any of them.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 
 import msgspec
 
 from farebox.calendar import DAY_MS
 from farebox.calls import logs
+from farebox.calls.quotes import quote
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.gateway import DEFAULT_GATEWAY
 from farebox.http.envelope import Response
 from farebox.http.exchange import HeaderList, RequestHead
-from farebox.http.pages.table import Fields, Shown
+from farebox.http.pages import labels
+from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit, see_other
 from farebox.limits.held import Lease
 from farebox.model import AccessToken, Permission
+from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.naming import is_custom
+from farebox.providers.reading import CommonRead, Place, Read, read_common
 from farebox.storage.accounts import add_token, find_token
 from farebox.storage.gateways import list_gateways
 from farebox.storage.reports import usage_by_model
@@ -28,11 +35,16 @@ from farebox.vault import TOKEN_PREFIX
 
 NAME = "Test calls on the pages"
 _TEXT_MAX = 8_000
+_FIRST = ("input_tokens", "output_tokens")
 _RECENT_MS = 30 * DAY_MS
 
 
 async def form(visit: Visit) -> Shown:
     """The form, with the models of the last days to choose from."""
+    return await _form(visit, {})
+
+
+async def _form(visit: Visit, given: Fields, priced: "Priced | None" = None) -> Shown:
     services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
     used = await services.database.scan(
         partial(usage_by_model, account_id=account_id, start=now - _RECENT_MS, end=now + 1)
@@ -42,23 +54,90 @@ async def form(visit: Visit) -> Shown:
     if services.configuration.demo and "demo/demo-1" not in names:
         names.insert(0, "demo/demo-1")
     return {
+        "title": "Make a call",
         "models": names,
         "gateways": {name: name for name in [gateway.gateway_id for gateway in gateways] or [DEFAULT_GATEWAY]},
+        "model": given.get("model", names[0] if names else ""),
+        "gateway": given.get("gateway", DEFAULT_GATEWAY),
+        "text": given.get("text", "Hello!"),
+        "priced": priced,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What a call would cost, as the page says it. Amounts in US dollars, as text."""
+
+    said: str
+    rates: list[tuple[str, str]]
+    """For a million of what is metered."""
+
+
+async def price(visit: Visit, form: Fields) -> Response:
+    """What the call would cost; nothing is called."""
+    text, model, gateway_id = _asked(form)
+    await _check_gateway(visit, gateway_id)
+    own = await visit.services.configuration.own_providers(visit.account_id, gateway_id)
+    place = Place("", "POST", "chat/completions", "application/json")
+    try:
+        found = read_common(_body(model, text), place, visit.services.refusals, False, "", own.with_alias(""))
+    except InvalidRequest as error:
+        raise Problem(VALIDATION_FAILED, f"This cannot be called: {error}", path=("body", "model")) from error
+    known = visit.services.configuration.provider(found.slug) is not None or found.slug in own.custom
+    if not known and not found.route:
+        raise Problem(VALIDATION_FAILED, f"There is no such provider: {found.slug[:64]}", path=("body", "model"))
+    priced = _priced(visit, found, own.with_alias(""))
+    return shell(visit, "try_call.html", await _form(visit, form, priced), "/ui/calls")
+
+
+def _priced(visit: Visit, found: CommonRead, own: frozenset[str]) -> Priced:
+    if found.route:
+        return Priced("What it costs depends on the model that the route leads to.", [])
+    if found.slug in own or is_custom(found.slug):
+        return Priced("It is called with a key of your own: its provider bills it, and it costs no credit.", [])
+    if not isinstance(found.read, Read) or found.read.parsed is None:
+        return Priced("The provider cannot be asked in this form.", [])
+    quoted = quote(visit.services, visit.account_id, found.slug, found.read.parsed.demand)
+    if quoted is None:
+        return Priced("The model has no price, so it is not called on credit.", [])
+    most = quoted.most
+    said = (
+        f"It costs at most {labels.exact_usd(most.amount)} USD, which is held before it: for {most.input_tokens:,} "
+        f"tokens of input and {most.output_tokens:,} of output, fewer if the credit is short. The rest is given back."
+    )
+    factor = Fraction(quoted.markup.parts_per_million, quoted.price.denominator)
+    rates = [
+        (labels.meter(rate.meter), labels.exact_usd(round(rate.base * factor)))
+        for rate in sorted(quoted.price.rates, key=lambda rate: (rate.meter not in _FIRST, rate.meter))
+        if rate.meter.endswith("_tokens")
+    ]
+    return Priced(said, rates)
+
+
+def _asked(form: Fields) -> tuple[str, str, str]:
+    """The question, the model and the gateway. Raises Problem."""
+    text, model = form.get("text", "").strip()[:_TEXT_MAX], form.get("model", "").strip()
+    if not text or "/" not in model:
+        raise Problem(VALIDATION_FAILED, "Write a model as provider/model, and a question", path=("body", "model"))
+    return text, model, form.get("gateway", DEFAULT_GATEWAY)
+
+
+async def _check_gateway(visit: Visit, gateway_id: str) -> None:
+    if not await logs.exists(visit.services, visit.account_id, gateway_id):
+        raise Problem(NOT_FOUND, "There is no such gateway")
+
+
+def _body(model: str, text: str) -> bytes:
+    return msgspec.json.encode({"model": model, "messages": [{"role": "user", "content": text}]})
 
 
 async def send(visit: Visit, form: Fields) -> Response:
     """Make the call, and lead to its page."""
-    text, gateway_id = form.get("text", "").strip()[:_TEXT_MAX], form.get("gateway", DEFAULT_GATEWAY)
-    model = form.get("model", "").strip()
-    if not text or "/" not in model:
-        raise Problem(VALIDATION_FAILED, "Write a model as provider/model, and a question", path=("body", "model"))
-    if not await logs.exists(visit.services, visit.account_id, gateway_id):
-        raise Problem(NOT_FOUND, "There is no such gateway")
+    text, model, gateway_id = _asked(form)
+    await _check_gateway(visit, gateway_id)
     secret = await _token(visit)
-    body = msgspec.json.encode({"model": model, "messages": [{"role": "user", "content": text}]})
     path = f"/v1/{visit.account_id}/{gateway_id}/compat/chat/completions"
-    exchange = InnerExchange(path, secret, body, visit.request.client)
+    exchange = InnerExchange(path, secret, _body(model, text), visit.request.client)
     serve = visit.request.data_plane
     assert serve is not None
     await asyncio.create_task(_served(serve, exchange))  # its own task: the watch of a call may cancel it

@@ -1,0 +1,68 @@
+"""Policies in words: who may call which models, and for how much."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from farebox.http.pages import labels
+from farebox.policies.document import Block, Limit, NoLimit, PolicyDocument, Resource
+from farebox.storage.policies import PolicyRow
+
+_PERIODS = {"hourly": "an hour", "daily": "a day", "weekly": "a week", "monthly": "a month"}
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLine:
+    """A policy, or the draft of one."""
+
+    gateway_id: str
+    policy_id: str
+    name: str
+    does: str
+    covers: str
+    condition: str
+    """Empty: every call."""
+    actor: str
+    state: str
+    """draft: it is not in force yet; changed: there is a draft besides; empty: it is in force as it is."""
+
+
+def lines_of(rows: list[PolicyRow]) -> list[PolicyLine]:
+    """Each as it is in force; those that never were as they would be."""
+    return [_line(row) for row in rows]
+
+
+def _line(row: PolicyRow) -> PolicyLine:
+    document = msgspec.json.decode(row.live or row.draft or "", type=PolicyDocument)
+    return PolicyLine(
+        gateway_id=row.gateway_id,
+        policy_id=row.policy_id,
+        name=document.name,
+        does=_does(document.action),
+        covers=_covers(document.resource),
+        condition="" if document.condition == "true" else document.condition,
+        actor=document.actor,
+        state="draft" if row.live is None else "changed" if row.draft is not None else "",
+    )
+
+
+def _does(action: NoLimit | Block | Limit) -> str:
+    match action:
+        case Limit():
+            amount = labels.exact_usd(round(action.amount * 10**9))
+            return f"at most {amount} USD in {_PERIODS.get(action.period, action.period)}"
+        case Block():
+            return "refuses every other call" if action.inverted else "refuses the call"
+        case NoLimit():
+            return "no limit"
+
+
+def _covers(resource: str | Resource) -> str:
+    if not isinstance(resource, Resource):
+        return "all models"
+    parts = [
+        f"{word} {names if isinstance(names, str) else ' or '.join(names)}"
+        for word, names in (("model", resource.model), ("provider", resource.provider))
+        if not isinstance(names, msgspec.UnsetType)
+    ]
+    return ", ".join(parts)
