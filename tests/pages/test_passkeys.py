@@ -190,6 +190,15 @@ def test_a_challenge_for_signing_in_is_none_for_proving(farebox: Farebox) -> Non
     assert (signed_in.status_code, "took too long" in signed_in.text) == (403, True)
 
 
+def test_what_one_person_has_begun_another_does_not_end(farebox: Farebox) -> None:
+    """Who signs in after somebody else, in the same browser."""
+    who, eve = _member(farebox), _member(farebox)
+    made = Authenticator(farebox.services.base_url).make(_options(who.send("/ui/passkeys/options")))
+    eve.http.cookies.set("farebox_attempt", who.http.cookies["farebox_attempt"])
+    assert "took too long" in eve.told("/ui/passkeys", credential=made)
+    assert _own(farebox, eve) == _own(farebox, who) == []
+
+
 # --- what is wrong ----------------------------------------------------------------------------------------------------
 
 WRONG: dict[str, dict[str, Any]] = {

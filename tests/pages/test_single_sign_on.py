@@ -169,6 +169,7 @@ LIES: dict[str, dict[str, Any]] = {
     "of another issuer": {"claims": {"iss": "https://evil.example"}},
     "of no issuer": {"claims": {"iss": None}},
     "for another client": {"claims": {"aud": "other"}},
+    "for another client, given to us": {"claims": {"aud": "other", "azp": CLIENT_ID}},
     "for others, too": {"claims": {"aud": [CLIENT_ID, "other"]}},
     "given to another client": {"claims": {"aud": [CLIENT_ID, "other"], "azp": "other"}},
     "expired": {"claims": {"exp": _NOW - 3600}},

@@ -14,9 +14,11 @@ import pytest
 
 from farebox.billing import cards
 from farebox.clock import SystemClock
+from farebox.http.envelope import Response
 from farebox.http.pages import labels, view, visit
 from farebox.http.pages.routes import OPEN, PAGES
 from farebox.http.pages.view import TRANSFERS_READ
+from farebox.http.public_path import rooted
 from farebox.http.request import Request
 from farebox.http.router import Route
 from farebox.people import sessions
@@ -390,5 +392,9 @@ def test_over_https_the_cookie_goes_nowhere_else(public_url: str, name: str) -> 
     _, cookie = visit.session_cookie(request, session)
     assert cookie.startswith(f"{name}=secret; Path=/; Max-Age=43200; HttpOnly; SameSite=Lax")
     assert cookie.endswith("; Secure") is public_url.startswith("https")
+    _, attempt = visit.attempt_cookie(request, "secret")
+    assert attempt.startswith(f"{name.replace('sid', 'attempt')}=secret; Path=/; Max-Age=600; HttpOnly; SameSite=Lax")
+    below = rooted(Response(b"{}", headers=(("set-cookie", attempt),)), "/ai").headers
+    assert below == (("set-cookie", attempt.replace("Path=/;", "Path=/ai/;")),)
     _, gone = visit.session_cookie(request, None)
     assert gone.startswith(f"{name}=; Path=/; Max-Age=0;")

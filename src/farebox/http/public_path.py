@@ -21,15 +21,15 @@ def below(root: str, path: str) -> str:
 
 
 def rooted(response: Response, root: str) -> Response:
-    """A page, or the way to one, with its addresses below the root."""
-    if response.content_type != HTML:
-        return response
-    body = _move(rb' \1="' + root.encode() + b"/", response.body)
-    return replace(response, body=body, headers=tuple(_rooted(name, value, root) for name, value in response.headers))
+    """A page, or the way to one, with its addresses below the root; and the cookies of whatever it is."""
+    page = response.content_type == HTML
+    body = _move(rb' \1="' + root.encode() + b"/", response.body) if page else response.body
+    headers = tuple(_rooted(name, value, root, page=page) for name, value in response.headers)
+    return replace(response, body=body, headers=headers)
 
 
-def _rooted(name: str, value: str, root: str) -> tuple[str, str]:
-    if name == "location" and value.startswith("/"):
+def _rooted(name: str, value: str, root: str, *, page: bool) -> tuple[str, str]:
+    if page and name == "location" and value.startswith("/"):
         value = root + value
     elif name == "set-cookie":
         value = value.replace("; Path=/", f"; Path={root}/", 1)

@@ -201,7 +201,6 @@ class IdentityProvider:
                 {
                     "iss": {"essential": True, "value": self.issuer},
                     "aud": {"essential": True, "value": self._client_id},
-                    "sub": {"essential": True},
                 },
                 {"nonce": nonce, "client_id": self._client_id, "access_token": tokens.access_token},
             )
