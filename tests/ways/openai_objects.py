@@ -116,6 +116,50 @@ class OpenAIObjects:
         self.contents[str(described["id"])] = fields["file"]
         return self._stored(described)
 
+    def _create_batches(self, sent: Sent) -> dict[str, Any]:
+        asked = sent.json()
+        assert asked["input_file_id"] in self.objects
+        counts = {"total": 0, "completed": 0, "failed": 0}
+        return self._stored(
+            {
+                "id": self.name("batch"),
+                "object": "batch",
+                "endpoint": asked["endpoint"],
+                "input_file_id": asked["input_file_id"],
+                "completion_window": "24h",
+                "status": "validating",
+                "created_at": int(time.time()),
+                "request_counts": counts,
+                "metadata": asked.get("metadata"),
+            }
+        )
+
+    def end_batch(self, batch_id: str, status: str, *outcomes: dict[str, Any]) -> str:
+        """What a batch has come to; the ID of its output."""
+        batch, output = self.objects[batch_id], self.name("file")
+        self.contents[output] = lines(*outcomes)
+        self._stored({"id": output, "object": "file", "purpose": "batch_output", "bytes": 1, "created_at": 1,
+                      "filename": "o", "status": "processed"})  # fmt: skip
+        batch |= {"status": status, "output_file_id": output}
+        return output
+
+
+def outcome(number: int, model: str = "gpt-4o-mini-2024-07-18", status: int = 200, **usage: int) -> dict[str, Any]:
+    """A line of an output, of a chat."""
+    figures = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100, **usage}
+    message = {"role": "assistant", "content": "Good day."}
+    body: dict[str, Any] = {"id": "c", "object": "chat.completion", "model": model, "usage": figures}
+    body["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    said = body if status < 300 else {"error": {"message": "No"}}
+    response = {"status_code": status, "request_id": "r", "body": said}
+    return {"id": f"b{number}", "custom_id": f"r{number}", "response": response, "error": None}
+
+
+def question(number: int, model: str = "gpt-4o-mini", **more: Any) -> dict[str, Any]:
+    """A line of an input, for a chat."""
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello " * 1000}], "max_tokens": 200, **more}
+    return {"custom_id": f"r{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+
 
 def form_of(sent: Sent) -> dict[str, bytes]:
     """The fields of a form."""

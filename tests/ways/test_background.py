@@ -236,7 +236,7 @@ class Died(Exception):
     """The process, at this point."""
 
 
-def _dying(after: int, functions: list[tuple[Any, str]], monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+def dying(after: int, functions: list[tuple[Any, str]], monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
     """Let the process die at the point of this number: before and after each use of what leaves it. What it returns
     says whether it came to that."""
     at, reached = 0, False
@@ -272,7 +272,7 @@ def test_the_worker_may_die_anywhere(
         (long,) = running(customer)
         with pytest.MonkeyPatch.context() as patch:
             functions = [(services.ledger, "do"), (services.upstream, "send"), (long_calls, "end")]
-            reached = _dying(point, functions, patch)
+            reached = dying(point, functions, patch)
             with contextlib.suppress(Died):
                 farebox.run(long_calls.look(services, long))
         settled(customer)

@@ -21,13 +21,14 @@ from farebox.calls.settle import end_without_response
 from farebox.calls.stages import Admitted, Responded
 from farebox.calls.whole_response import send_whole
 from farebox.decoding import UnknownCoding
-from farebox.errors import INVALID_REQUEST, OBJECTS_FULL, UPSTREAM_INVALID, Problem
+from farebox.errors import INVALID_REQUEST, OBJECT_BUSY, OBJECTS_FULL, UPSTREAM_INVALID, Problem
 from farebox.providers.decoding import decoded
 from farebox.providers.formats.base import Observed, Reference
 from farebox.providers.objects import ObjectCall
 from farebox.providers.upstream import UpstreamFailed
 from farebox.runtime.services import Services
 from farebox.storage.kept_objects import KeptObject, count_objects, forget_object, list_objects
+from farebox.storage.long_calls import open_long_calls
 
 DOCUMENT_MAX: Final = 16 * 2**20
 """Bytes of an object's description."""
@@ -51,6 +52,8 @@ async def prepare_object(stage: Admitted, call: ObjectCall) -> Admitted | None:
     kept = await owned(context.services, context.call, Reference(call.kind, call.object_id))
     if call.does == "delete" and call.kind in LONG:
         await check_ended(context.services, kept.account_id, kept.provider, kept.object_id)
+    if call.does == "delete" and call.kind == "file":
+        await _check_read(context.services, kept)
     return replace(stage, context=replace(context, call=with_key(context.call, kept)))
 
 
@@ -72,6 +75,15 @@ async def pass_object(stage: Responded, call: ObjectCall) -> None:
     await send_whole(stage, Observed(complete=True), headers, body)
 
 
+async def _check_read(services: Services, kept: KeptObject) -> None:
+    """What a batch has come to is not deleted before it is paid for. Raises Problem (OBJECT_BUSY)."""
+    purpose = description(kept.content or b"").get("purpose", "batch_output")
+    if purpose == "batch_output" and await services.database.get(
+        lambda connection: open_long_calls(connection, kept.account_id, "batch")
+    ):
+        raise Problem(OBJECT_BUSY, f"{kept.object_id!r} may be of a batch that has not been paid for.")
+
+
 async def _look(stage: Responded, call: ObjectCall, body: bytes | None) -> None:
     """Where the object is of a long call: settle that if the body says that it has ended; look at it soon if this was a
     stream."""
@@ -79,7 +91,7 @@ async def _look(stage: Responded, call: ObjectCall, body: bytes | None) -> None:
         return
     services, mine = stage.context.services, stage.context.call
     long = await long_call_of(services, mine.account_id, mine.provider, call.object_id)
-    if long is not None and body is not None:
+    if long is not None and body is not None and call.kind == "response":
         await seen(services, long, body)
     elif long is not None:
         await hasten(services, long)

@@ -7,15 +7,16 @@ worker, and a second time changes nothing, because the charge has its cause in i
 
 import asyncio
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
 from farebox import backoff
 from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.calls.admit import HOLD_GRACE_MS
+from farebox.calls.batches import settle_batch
 from farebox.calls.endings import CANCELLED
-from farebox.calls.long_work import as_responded, request_about, stored_work
+from farebox.calls.long_work import BatchTerms, as_responded, own_request, stored_work
 from farebox.calls.ownership import description, objects_of
 from farebox.calls.settle import settle_call
 from farebox.calls.stages import Admitted, Responded
@@ -42,10 +43,12 @@ from farebox.storage.sql import Connection
 
 ENDED: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
 """States of a response in which it uses nothing more."""
-LONG: Final = ("response",)
+BATCH_ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
+"""The same of a batch."""
+LONG: Final = ("response", "batch")
 """Kinds of objects that a long call may be of."""
-RUNS_MAX_MS: Final = {"response": DAY_MS}
-"""After which the provider is told to cancel it."""
+RUNS_MAX_MS: Final = {"response": DAY_MS, "batch": 3 * DAY_MS}
+"""After which the provider is told to cancel it: OpenAI ends a batch after a day, and then writes its output."""
 FIRST_LOOK_MS: Final = 2_000
 LOOKS_MS: Final = (2_000, 60_000)
 """The waits between looks: the first, which doubles, and the longest."""
@@ -59,7 +62,7 @@ DOCUMENT_MAX: Final = 64 * 2**20
 log = structlog.get_logger("farebox.calls")
 
 
-async def begin(stage: Admitted, kind: str) -> None:
+async def begin(stage: Admitted, kind: str, batch: BatchTerms | None = None) -> None:
     """The hold becomes that of a long call, before the provider is asked. Raises DatabaseUnavailable."""
     context = stage.context
     services, call, now = context.services, context.call, context.services.clock.now_ms()
@@ -73,7 +76,7 @@ async def begin(stage: Admitted, kind: str) -> None:
         "",
         call.key_id,
         "asked",
-        stored_work(stage),
+        stored_work(stage, batch),
         now,
         ends_at,
         now + services.settings.call_timeout_ms + HOLD_GRACE_MS,
@@ -84,6 +87,7 @@ async def begin(stage: Admitted, kind: str) -> None:
             add_long_call(connection, long)
 
     await services.database.write(job)
+    context.watch.stay()
 
 
 async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
@@ -137,6 +141,8 @@ async def seen(services: Services, long: LongCall, body: bytes) -> bool:
     """What the provider says of it: if it has ended, it is settled. Whether it had. Raises DatabaseUnavailable."""
     described = description(body)
     status = described.get("status")
+    if long.kind == "batch":
+        return await _seen_batch(services, long, described, body)
     if status not in ENDED:
         return False
     stage = await as_responded(services, long, 200, body)
@@ -149,6 +155,19 @@ async def seen(services: Services, long: LongCall, body: bytes) -> bool:
     await settle_call(stage, observed, CANCELLED if stopped else None)
     await end(services, long.account_id, long.log_id)
     return True
+
+
+async def _seen_batch(services: Services, long: LongCall, described: dict[str, Any], body: bytes) -> bool:
+    ended = described.get("status") in BATCH_ENDED and await settle_batch(services, long, described)
+    objects = objects_of(services, long, long.key_id, "batch", described, body) if described.get("id") else []
+
+    def job(connection: Connection) -> None:
+        keep_objects(connection, objects)
+        if ended:
+            end_long_call(connection, long.account_id, long.log_id)
+
+    await services.database.write(job)
+    return ended
 
 
 async def hasten(services: Services, long: LongCall) -> None:
@@ -199,7 +218,7 @@ async def _ask(services: Services, long: LongCall, method: str) -> tuple[int, by
     """What the provider says of it: GET looks, POST cancels. None if it does not say."""
     path = f"{_FOLDERS[long.kind]}/{long.object_id}" + ("/cancel" if method == "POST" else "")
     try:
-        request = request_about(services, long, method, path)
+        request = own_request(services, long.provider, long.key_id, method, path)
         async with asyncio.timeout(LOOK_SECONDS):
             response = await services.upstream.send(request)
             try:
@@ -245,4 +264,4 @@ async def _in_doubt(services: Services, long: LongCall, why: str) -> None:
     await end(services, long.account_id, long.log_id)
 
 
-_FOLDERS: Final = {"response": "responses"}
+_FOLDERS: Final = {"response": "responses", "batch": "batches"}

@@ -25,7 +25,7 @@ _FIRST_MAX = 2**20
 """Bytes in which a stream says under which ID it goes on."""
 
 
-async def relay_begun(stage: Responded) -> None:
+async def relay_begun(stage: Responded, kind: str = "response") -> None:
     """Pass on what the provider says of the work it has begun. Raises Problem, DatabaseUnavailable: then the hold is
     that of a call in doubt."""
     if stage.response.status >= 300:
@@ -37,8 +37,9 @@ async def relay_begun(stage: Responded) -> None:
         await _relay_stream(stage)
         return
     headers, body = await document(stage)
-    long = await accepted(stage, "response", body)
-    await seen(stage.context.services, long, body)
+    long = await accepted(stage, kind, body)
+    if kind == "response":
+        await seen(stage.context.services, long, body)
     screening = stage.context.screening
     problem = None if screening is None else await screening.response(body, stage.logged.response_type)
     if problem is not None:

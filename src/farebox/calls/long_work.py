@@ -16,7 +16,7 @@ from farebox.gateway import ServedGateway
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.pricing.model import Estimate
 from farebox.providers.catalogue import format_of, key_header, provider_of
-from farebox.providers.formats.base import ParsedRequest
+from farebox.providers.formats.base import ParsedRequest, WireFormat
 from farebox.providers.provider import Plain
 from farebox.providers.reading import Place
 from farebox.providers.upstream import SentHead, UpstreamRequest
@@ -29,12 +29,23 @@ _NOBODY: Final = cast(Sink, None)
 _NO_WATCH: Final = cast(Watch, None)
 
 
+class BatchTerms(msgspec.Struct, frozen=True):
+    """What the requests of a batch are for."""
+
+    endpoint: str
+    requests: int
+    models: tuple[str, ...]
+    """As they are asked for."""
+
+
 class Work(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the charge of a long call is computed from, and what its log row says. Times in milliseconds."""
 
     path: str
     content_type: str
-    parsed: ParsedRequest
+    parsed: ParsedRequest | None
+    """None: it is a batch."""
+    batch: BatchTerms | None = None
     estimate: Estimate
     output_limit: int | None = None
     started_at: int
@@ -52,15 +63,15 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 _WORK: Final = msgspec.json.Decoder(Work)
 
 
-def stored_work(stage: Admitted) -> bytes:
+def stored_work(stage: Admitted, batch: BatchTerms | None = None) -> bytes:
     """Of a call that is held for."""
     call, held, terms = stage.context.call, stage.held, stage.terms
     assert held is not None
-    assert terms is not None
     work = Work(
         path=call.path,
         content_type=call.content_type,
-        parsed=terms.parsed,
+        parsed=None if terms is None else terms.parsed,
+        batch=batch,
         estimate=held.estimate,
         output_limit=held.output_limit,
         started_at=call.started_at,
@@ -77,13 +88,18 @@ def stored_work(stage: Admitted) -> bytes:
     return msgspec.json.encode(work)
 
 
+def work_of(long: LongCall) -> Work:
+    """What is stored of it."""
+    return _WORK.decode(long.work)
+
+
 async def as_responded(services: Services, long: LongCall, status: int, body: bytes) -> Responded:
     """The call as it would be if the provider had only now answered it. Raises DatabaseUnavailable."""
-    work = _WORK.decode(long.work)
+    work = work_of(long)
     gateway = await services.configuration.gateway(long.account_id, long.gateway_id, create=False)
     access = access_to(services, long.provider)
-    wire = format_of(access.provider, "POST", work.path)
-    assert not isinstance(wire, Plain), "it was metered when it began"
+    metering = format_of(access.provider, "POST", work.path)
+    wire = None if isinstance(metering, Plain) else metering
     call = Call(
         log_id=long.log_id,
         account_id=long.account_id,
@@ -115,15 +131,19 @@ async def as_responded(services: Services, long: LongCall, status: int, body: by
     )
     age = (services.clock.now_ms() - work.started_at) / 1000
     context = CallContext(services, call, _NOBODY, _NO_WATCH, services.clock.monotonic() - age)
-    price = find_price(context, work.parsed.model, {})
-    assert price is not None, "it had a price when it began, which no later one changes"
-    markup = services.configuration.prices.markup(long.account_id, long.provider, work.parsed.model, work.started_at)
-    terms = Terms(wire, work.parsed, markup, price)
+    terms = None if wire is None or work.parsed is None else _terms(context, wire, work.parsed)
     held = Held(work.estimate, Verdict(Outcome.REPEATED), work.output_limit)
     most = services.settings.log_body_limit_bytes if work.logged and work.log_bodies else -1
     logged = LoggedBody(most, response_type="application/json")
     response = ReadError(status, [], body)
     return Responded(context, terms, terms, held, Attempts(), False, response, logged)
+
+
+def _terms(context: CallContext, wire: WireFormat, parsed: ParsedRequest) -> Terms:
+    call, prices = context.call, context.services.configuration.prices
+    price = find_price(context, parsed.model, {})
+    assert price is not None, "it had a price when it began, which no later one changes"
+    return Terms(wire, parsed, prices.markup(call.account_id, call.provider, parsed.model, call.started_at), price)
 
 
 def access_to(services: Services, slug: str) -> ProviderAccess:
@@ -135,13 +155,13 @@ def access_to(services: Services, slug: str) -> ProviderAccess:
     return access
 
 
-def request_about(services: Services, long: LongCall, method: str, path: str) -> UpstreamRequest:
-    """A request of our own about the work, with the key that it was begun with. Raises Problem."""
-    access = access_to(services, long.provider)
+def own_request(services: Services, slug: str, key_id: str, method: str, path: str) -> UpstreamRequest:
+    """A request of our own, with this key of the operator's. Raises Problem."""
+    access = access_to(services, slug)
     keys = {key.key_id: key.key for key in access.keys}
-    key = keys.get(long.key_id, access.api_key)
+    key = keys.get(key_id, access.api_key)
     if key is None:
-        raise Problem(OWN_KEY_REQUIRED, f"The operator has no key for {long.provider} any more.")
+        raise Problem(OWN_KEY_REQUIRED, f"The operator has no key for {slug} any more.")
     headers = [key_header(access.provider, path, key), *access.provider.headers]
     headers += [("accept-encoding", "identity")]
     if method == "POST":

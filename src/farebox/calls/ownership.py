@@ -21,6 +21,7 @@ from farebox.providers.objects import handed_out
 from farebox.runtime.observers import best_effort
 from farebox.runtime.services import Services
 from farebox.storage.kept_objects import KeptObject
+from farebox.storage.long_calls import LongCall
 from farebox.storage.sql import DatabaseUnavailable
 
 KEPT_DAYS: Final = 30
@@ -110,7 +111,7 @@ async def keep_handed_out(services: Services, call: Call, key_id: str, handed_ou
 
 
 def made(
-    call: Call,
+    call: Call | LongCall,
     key_id: str,
     kind: str,
     object_id: str,
@@ -128,7 +129,14 @@ def made(
 
 
 def objects_of(
-    services: Services, call: Call, key_id: str, kind: str, described: dict[str, Any], body: bytes, *, size: int = 0
+    services: Services,
+    call: Call | LongCall,
+    key_id: str,
+    kind: str,
+    described: dict[str, Any],
+    body: bytes,
+    *,
+    size: int = 0,
 ) -> list[KeptObject]:
     """The object of this description, and those that it hands out."""
     now = services.clock.now_ms()

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 
 from farebox.calls.admit import hold_credit, reserve
+from farebox.calls.batches import hold_batch
 from farebox.calls.endings import FREE, early_end
 from farebox.calls.forward import reach_provider
 from farebox.calls.kept_objects import pass_object, prepare_object
@@ -50,6 +51,14 @@ async def serve_call(
         stage = priced = price_call(context)
         if screening is not None:
             await screening.request()
+        if call.object is not None and (call.object.kind, call.object.does) == ("batch", "create"):
+            stage = Admitting(context, None, None)
+            admitted, batch = await hold_batch(context, call.object)
+            stage = admitted
+            await begin(admitted, "batch", batch)
+            stage = responded = await reach_provider(admitted)
+            await relay_begun(responded, "batch")
+            return True
         if call.object is not None:
             prepared = await prepare_object(Admitted(context, None, None, None, Attempts(), False), call.object)
             if prepared is not None:
@@ -87,6 +96,8 @@ async def serve_call(
 async def _end_early(stage: Stage, error: BaseException) -> bool:
     """End a call whose response cannot be passed on, or not to its end. Raises the caller's error; returns True if
     the caller has gone."""
+    if isinstance(stage, Admitted) and stage.goes_on and isinstance(error, asyncio.CancelledError):
+        raise error  # whether the provider has begun is unknown: the hold is ended by its row
     end = early_end(stage, error)
     if end.reply == "unreadable":
         error = Problem(INVALID_REQUEST, str(error))

@@ -26,7 +26,7 @@ from farebox.metrics.families import IMPLAUSIBLE_USAGE
 from farebox.money import NANOS_PER_CENT
 from farebox.pricing.estimate import estimate
 from farebox.pricing.learned import learn
-from farebox.pricing.model import ModelPrice
+from farebox.pricing.model import Markup, ModelPrice
 from farebox.providers.formats.base import Observed
 from farebox.runtime.observers import best_effort, observer_failed
 from farebox.runtime.operator_alarms import raise_alarm
@@ -74,14 +74,14 @@ async def settle_call(
     hold = stage.held is not None or stage.counts
     if terms is None or stage.response.status >= 300:
         price = None if terms is None else terms.price
-        return await _end(stage, ended, _unpriced(stage, observed), price, hold=hold)
+        return await end_call(stage, ended, _unpriced(stage, observed), price, hold=hold)
     priced, price = await _price(stage, terms, observed, interruption)
     if stage.held is not None and (priced.charge or interruption is None):
         ended.outcome = "charged"
         if priced.implausible or observed.reference or terms.parsed.demand.unseen:
             with best_effort("what is learned"):
                 _learn(context, terms, observed, priced)
-    settled = await _end(stage, ended, priced, price, hold=hold)
+    settled = await end_call(stage, ended, priced, price, hold=hold)
     if observed.handed_out and not call.own_key:
         await keep_handed_out(context.services, call, stage.key_id, observed.handed_out)
     return settled
@@ -115,7 +115,7 @@ async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | 
         ended.outcome = "charged" if priced.charge else end.outcome
         with best_effort("what is left unpaid"):
             count_unpaid(stage, priced.charge)
-    await _end(stage, ended, priced, price, hold=stage.may_hold(end.outcome))
+    await end_call(stage, ended, priced, price, hold=stage.may_hold(end.outcome))
 
 
 async def record_hit(context: CallContext, logged: LoggedBody, blocked: Problem | None = None) -> None:
@@ -228,14 +228,23 @@ def _ending(context: CallContext, interruption: str | None) -> Ending:
     )
 
 
-async def _end(stage: Priced, ended: Ended, priced: PricedUsage, price: ModelPrice | None, *, hold: bool) -> Settled:
-    """Write the end of the call. `hold`: whether there may be a hold to end."""
+async def end_call(
+    stage: Priced,
+    ended: Ended,
+    priced: PricedUsage,
+    price: ModelPrice | None,
+    *,
+    hold: bool,
+    markup: Markup | None = None,
+) -> Settled:
+    """Write the end of the call. `hold`: whether there may be a hold to end. Raises DatabaseUnavailable, as
+    `settle_call` does."""
     call, services = stage.context.call, stage.context.services
     admitted = stage if isinstance(stage, Admitted) else None
     if admitted is not None and (key := admitted.attempts.key) is not None:
         call = replace(call, key_id=key.key_id, key_alias=key.alias)
     bound = None if admitted is None or admitted.held is None else admitted.held.estimate
-    markup = None if stage.metered is None else stage.metered.markup
+    markup = markup if stage.metered is None else stage.metered.markup
     if stage.context.screening is not None:
         _add_findings(ended, stage.context.screening.findings)
     if call.trail is not None or (admitted is not None and admitted.attempts.failed):

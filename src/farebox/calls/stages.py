@@ -130,7 +130,9 @@ class Admitted(Priced, frozen=True):
     @property
     def goes_on(self) -> bool:
         """Whether the work goes on after the request has been answered: the hold is then a long call's."""
-        return self.held is not None and self.terms is not None and self.terms.parsed.background
+        if self.held is None:
+            return False
+        return self.context.call.object is not None or (self.terms is not None and self.terms.parsed.background)
 
     @property
     def key_id(self) -> str:

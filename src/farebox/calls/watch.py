@@ -47,7 +47,18 @@ class Watch:
     """One for each exchange. `with watch.waiting(seconds):` raises Interrupted if its block waits too long, or the
     client disconnects; what happens outside such blocks (settling a charge) is never interrupted."""
 
-    __slots__ = ("_deadline", "_last", "_loop", "_reason", "_silence", "_waiting", "_watches", "client_gone", "task")
+    __slots__ = (
+        "_deadline",
+        "_last",
+        "_loop",
+        "_reason",
+        "_silence",
+        "_stays",
+        "_waiting",
+        "_watches",
+        "client_gone",
+        "task",
+    )
 
     def __init__(self, watches: Watches, task: "asyncio.Task[object]", longest_seconds: float) -> None:
         """`task` is the one that waits."""
@@ -58,7 +69,7 @@ class Watch:
         self._last = self._loop.time()
         self._deadline = self._last + longest_seconds
         self._silence = longest_seconds
-        self._waiting = False
+        self._waiting = self._stays = False
         self._reason: Reason | None = None
         watches.open.add(self)
 
@@ -76,8 +87,14 @@ class Watch:
     def progress(self) -> None:
         self._last = self._loop.time()
 
+    def stay(self) -> None:
+        """What follows is waited for whether the client goes or not: of work that was begun, the ID must be learned."""
+        self._stays = True
+
     def leave(self) -> None:
         """The client has gone."""
+        if self._stays:
+            return
         self.client_gone = True
         self._interrupt("client_gone")
 

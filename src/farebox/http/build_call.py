@@ -82,6 +82,8 @@ async def _object(services: Services, request: ProxyRequest, access: ProviderAcc
     if request.method in ("GET", "HEAD"):
         return found
     found = COUNT if found is None else found
+    if (found.kind, found.does) == ("batch", "create"):
+        _check_batch(request)
     content_type = _content_type(request)
     return await parse_body(services, request.watch, request.account_id, read_object, request.body, found, content_type)
 
@@ -91,6 +93,24 @@ async def _read(services: Services, request: ProxyRequest, wire: WireFormat | No
     if wire is None:
         return await _with_name(services, request, Read(None))
     return await _with_name(services, request, await _read_of(services, request, wire, place, own=own))
+
+
+def _check_batch(request: ProxyRequest) -> None:
+    """Raises Problem if the requests of a batch would have to be judged one by one."""
+    limits, token = request.gateway.spend_limits, request.token
+    why = (
+        "an access token that is for certain models"
+        if token is not None and token.models is not None
+        else "policies"
+        if request.policies is not None
+        else "spend limits"
+        if limits is not None and limits.enabled and limits.rules
+        else "data loss prevention or guardrails"
+        if request.gateway.screens
+        else ""
+    )
+    if why:
+        raise Problem(NOT_METERED, f"No batch is begun on the operator's key with {why}: use another gateway or token.")
 
 
 def _by_model(request: ProxyRequest) -> bool:

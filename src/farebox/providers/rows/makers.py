@@ -60,7 +60,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         _NO_V1,
         embeddings_path="embeddings",
         stops_when_left=True,
-        objects=object_routes("", "response", "conversation", "file"),
+        objects=object_routes("", "response", "conversation", "file", "batch"),
     ),
     Provider(
         "anthropic",

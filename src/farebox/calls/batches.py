@@ -1,0 +1,323 @@
+"""Batches: held for by what their input asks for, at the batch price, and settled by what their output has used."""
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from fractions import Fraction
+from typing import Any, Final, TypeVar
+
+import msgspec
+import structlog
+
+from farebox.calls.admit import HOLD_GRACE_MS
+from farebox.calls.credit_refusal import credit_refusal
+from farebox.calls.long_work import BatchTerms, as_responded, own_request, work_of
+from farebox.calls.ownership import owned
+from farebox.calls.price import PricedUsage
+from farebox.calls.record import Ended
+from farebox.calls.settle import end_call
+from farebox.calls.stages import Admitted, Attempts, CallContext, Held
+from farebox.calls.tiers import find_price
+from farebox.errors import (
+    ESTIMATE_CAPPED,
+    INVALID_REQUEST,
+    MODEL_UNPRICED,
+    NOT_METERED,
+    OBJECTS_FULL,
+    READERS_BUSY,
+    UPSTREAM_INVALID,
+    Problem,
+)
+from farebox.ledger.commands import Hold
+from farebox.money import NANOS_PER_CENT, ceil_div, format_usd
+from farebox.offload import Busy, Died, TooMuch
+from farebox.pricing.bill import combined
+from farebox.pricing.charge import PER_MILLION, cost_of
+from farebox.pricing.estimate import estimate
+from farebox.pricing.model import Cost, CostLine, Estimate, Markup, ModelPrice
+from farebox.pricing.unseen import outside_of, refused
+from farebox.providers.batch_lines import ENDPOINTS, BatchResult, read_requests, read_results
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest
+from farebox.providers.objects import ObjectCall
+from farebox.providers.upstream import UpstreamFailed
+from farebox.runtime.services import Services
+from farebox.storage.long_calls import LongCall, open_long_calls
+from farebox.usage import AbsurdUsage, Quantity
+
+BATCHES_MAX: Final = 50
+"""Batches of one account under way."""
+REQUESTS_MAX: Final = 50_000
+INPUT_MAX: Final = 200 * 2**20
+LINE_MAX: Final = 16 * 2**20
+PIECE: Final = 64 * 2**10
+"""Bytes of whole lines that are read at once."""
+AT_ONCE: Final = 16 * 2**10
+"""As many are read on the event loop."""
+BATCH: Final = {"service_tier": "batch"}
+"""The tier whose prices apply."""
+
+T = TypeVar("T")
+log = structlog.get_logger("farebox.calls")
+
+
+class _Asked(msgspec.Struct):
+    input_file_id: str
+    endpoint: str
+
+
+class _Lost(Exception):
+    """The provider does not have the file; the message is for the log."""
+
+
+_ASKED: Final = msgspec.json.Decoder(_Asked)
+
+
+async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted, BatchTerms]:
+    """Put the hold of a batch on its account: of the most that all of its requests can cost, which are read from the
+    provider's own copy of the input. Raises Problem, DatabaseUnavailable."""
+    services, call = context.services, context.call
+    asked = bodies.decode(_ASKED, about.body)
+    if asked.endpoint not in ENDPOINTS:
+        allowed = ", ".join(sorted(ENDPOINTS))
+        raise Problem(
+            NOT_METERED, f"On the operator's key, a batch is for one of {allowed}; not {asked.endpoint[:80]!r}."
+        )
+    under_way = await services.database.get(lambda connection: open_long_calls(connection, call.account_id, "batch"))
+    if under_way >= BATCHES_MAX:
+        raise Problem(OBJECTS_FULL, f"The account has {under_way} batches under way, as many as it may.")
+    sums = _Sums(context)
+    with context.watch.waiting(services.settings.call_timeout_ms / 1000):
+        await _read_input(sums, asked)
+    bound = Estimate(sums.amount, sums.input_tokens, sums.output_tokens)
+    held = await _hold(context, bound)
+    batch = BatchTerms(asked.endpoint, sums.requests, tuple(sums.prices))
+    return Admitted(context, None, None, held, Attempts(), False), batch
+
+
+class _Sums:
+    """What the requests of an input come to, as far as it has been read."""
+
+    def __init__(self, context: CallContext) -> None:
+        self.context = context
+        self.requests = self.amount = self.input_tokens = self.output_tokens = 0
+        self.prices: dict[str, tuple[ModelPrice, Markup]] = {}
+
+    async def add(self, requests: Iterable[ParsedRequest]) -> None:
+        """Raises Problem, DatabaseUnavailable."""
+        services, call = self.context.services, self.context.call
+        for parsed in requests:
+            for reference in parsed.references:
+                await owned(services, call, reference)
+            kinds = refused(parsed.demand, services.unseen_rules)
+            if kinds:
+                raise Problem(NOT_METERED, f"The operator's key does not pay for what is unseen: {', '.join(kinds)}.")
+            price, markup = self._price(parsed.model)
+            outside = outside_of(parsed.demand, services.unseen_rules)
+            most = estimate(parsed.demand, price, markup, outside=outside)
+            self.requests += 1
+            self.amount += most.amount
+            self.input_tokens += most.input_tokens
+            self.output_tokens += most.output_tokens
+        if self.requests > REQUESTS_MAX:
+            raise Problem(INVALID_REQUEST, f"The batch has more than {REQUESTS_MAX:,} requests.")
+
+    def _price(self, model: str) -> tuple[ModelPrice, Markup]:
+        found = self.prices.get(model)
+        if found is None:
+            self.prices[model] = found = price_of(self.context, model)
+        return found
+
+
+def price_of(context: CallContext, model: str) -> tuple[ModelPrice, Markup]:
+    """The batch price of a model, and the markup on it. Raises Problem if it is not known."""
+    call, prices = context.call, context.services.configuration.prices
+    price = find_price(context, model, BATCH)
+    if price is None:
+        raise Problem(
+            MODEL_UNPRICED,
+            f"The model {model!r} of {call.provider} has no price, so a batch cannot be charged. The operator can set "
+            f"one: farebox price set {call.provider} {model} --input USD --output USD (per million tokens).",
+        )
+    if price.unknown or not (price.is_own or "input_tokens" in price.meters):
+        raise Problem(NOT_METERED, f"What {model!r} of {call.provider} costs in a batch is not known.")
+    return price, prices.markup(call.account_id, call.provider, model, call.started_at)
+
+
+async def _read_input(sums: _Sums, asked: _Asked) -> None:
+    """Raises Problem, DatabaseUnavailable."""
+    services, call = sums.context.services, sums.context.call
+    number, rejects = 1, services.refusals.get(call.provider)
+    try:
+        async for piece in _pieces(services, call.provider, call.key_id, asked.input_file_id, INPUT_MAX):
+            sums.context.watch.progress()
+            arguments = (call.provider, asked.endpoint, rejects, number)
+            await sums.add(await _read(services, call.account_id, read_requests, piece, *arguments))
+            number += piece.count(b"\n")
+    except InvalidRequest as error:
+        raise Problem(INVALID_REQUEST, str(error)) from error
+    except (UpstreamFailed, _Lost) as error:
+        raise Problem(UPSTREAM_INVALID, f"{call.provider} did not give the input of the batch: {error}.") from error
+    except (Busy, Died, TooMuch) as error:
+        raise Problem(READERS_BUSY, "The input of the batch was not read.", retry_after=1) from error
+    if not sums.requests:
+        raise Problem(INVALID_REQUEST, "The input of the batch has no requests.")
+
+
+async def _read(services: Services, account_id: str, function: Callable[..., T], piece: bytes, *arguments: Any) -> T:
+    """`function(piece, *arguments)`, in a helper process where it may take long."""
+    if len(piece) <= AT_ONCE:
+        return function(piece, *arguments)
+    return await services.helpers.run(account_id, function, piece, *arguments, raises=(InvalidRequest,))
+
+
+async def _pieces(services: Services, provider: str, key_id: str, file_id: str, most: int) -> AsyncIterator[bytes]:
+    """A file's content, in pieces of whole lines. Raises UpstreamFailed, _Lost, InvalidRequest, Problem."""
+    response = await services.upstream.send(own_request(services, provider, key_id, "GET", f"files/{file_id}/content"))
+    try:
+        if response.status != 200:
+            raise _Lost(f"it answered {response.status}")
+        rest, size = b"", 0
+        while (chunk := await response.chunk()) is not None:
+            size += len(chunk)
+            rest += chunk
+            if size > most or len(rest) > LINE_MAX + PIECE:
+                raise InvalidRequest("The file, or a line of it, is too large.")
+            while len(rest) > PIECE and (end := rest.rfind(b"\n", 0, PIECE) + 1 or rest.find(b"\n") + 1):
+                piece, rest = rest[:end], rest[end:]
+                yield piece
+        if rest:
+            yield rest
+    finally:
+        await response.close()
+
+
+async def _hold(context: CallContext, bound: Estimate) -> Held:
+    """Raises Problem, DatabaseUnavailable."""
+    services, call, now = context.services, context.call, context.services.clock.now_ms()
+    cap = services.settings.estimate_max_cents * NANOS_PER_CENT
+    if cap and bound.amount > cap:
+        raise Problem(
+            ESTIMATE_CAPPED,
+            f"The batch may cost up to {format_usd(bound.amount)} USD, and no call may cost more than "
+            f"{format_usd(cap)} USD here.",
+        )
+    services.database.check()
+    verdict = await services.ledger.do(
+        Hold(
+            account_id=call.account_id,
+            hold_id=call.log_id,
+            amount=bound.amount,
+            at=now,
+            expires_at=now + services.settings.call_timeout_ms + HOLD_GRACE_MS,
+            owner=services.instance,
+            counted_at=call.started_at,
+        )
+    )
+    if not verdict.ok:
+        raise await credit_refusal(services, call.account_id, verdict, bound.amount)
+    return Held(bound, verdict)
+
+
+class _Spent:
+    """What the responses of an output have used, by the models that were asked for."""
+
+    def __init__(self, context: CallContext, batch: BatchTerms) -> None:
+        self._context = context
+        self._models = batch.models
+        self._prices: dict[str, tuple[ModelPrice, Markup]] = {}
+        self._lines: dict[str, dict[tuple[str, int], list[Any]]] = {}
+        self.answered = self.unreported = 0
+        self.usage: dict[str, Quantity] = {}
+
+    def add(self, results: Iterable[BatchResult]) -> None:
+        for result in results:
+            self.answered += 1
+            model = self._asked_as(result.model)
+            if model not in self._prices:
+                self._prices[model] = price_of(self._context, model)
+            try:
+                cost = None if result.usage is None else cost_of(self._prices[model][0], result.usage)
+            except AbsurdUsage:
+                cost = None
+            if cost is None or result.usage is None:
+                self.unreported += 1
+                continue
+            for meter, quantity in result.usage.items():
+                self.usage[meter] = self.usage.get(meter, 0) + quantity
+            lines = self._lines.setdefault(model, {})
+            for line in cost.lines:
+                sums = lines.setdefault((line.meter, line.rate), [0, Fraction(0)])
+                sums[0] += line.quantity
+                sums[1] += Fraction(line.nanos_numerator, cost.denominator)
+
+    def _asked_as(self, model: str) -> str:
+        """The name by which the model was asked for: responses name the version that has answered."""
+        named = [asked for asked in self._models if model == asked]
+        named += sorted((asked for asked in self._models if model.startswith(asked)), key=len, reverse=True)
+        return (named or list(self._models))[0]
+
+    def priced(self, bound: Estimate, requests: int) -> tuple[PricedUsage, ModelPrice | None, Markup | None]:
+        """All of it together, rounded once; a response whose usage is not reported costs its share of the hold."""
+        parts, exact = [], Fraction(0)
+        for model, lines in self._lines.items():
+            price, markup = self._prices[model]
+            whole = sum((nanos for _, nanos in lines.values()), Fraction(0))
+            exact += whole * markup.parts_per_million / PER_MILLION
+            over = price.denominator
+            made = tuple(
+                CostLine(meter, quantity, rate, int(nanos * over)) for (meter, rate), (quantity, nanos) in lines.items()
+            )
+            parts.append((price, Cost(sum(line.nanos_numerator for line in made), over, made)))
+        charge = ceil_div(exact.numerator, exact.denominator)
+        share = ceil_div(bound.amount * self.unreported, requests) if self.unreported else 0
+        notes = (f"{self.unreported} responses report no usage: each costs its share of the hold",) if share else ()
+        first = next(iter(self._prices.values()), None)
+        return (
+            PricedUsage(
+                "provider",
+                self.usage,
+                combined(parts) if parts else None,
+                charge + share,
+                f"a batch of {requests} requests, of which {self.answered} were answered",
+                notes,
+            ),
+            None if first is None else first[0],
+            None if first is None else first[1],
+        )
+
+
+async def settle_batch(services: Services, long: LongCall, described: dict[str, Any]) -> bool:
+    """Settle a batch that has ended by its output; False: that cannot be read now. Raises DatabaseUnavailable."""
+    stage = await as_responded(services, long, 200, b"")
+    work = work_of(long)
+    assert work.batch is not None
+    assert stage.held is not None
+    spent, bound = _Spent(stage.context, work.batch), stage.held.estimate
+    output = described.get("output_file_id")
+    try:
+        if isinstance(output, str) and output:
+            async for piece in _pieces(services, long.provider, long.key_id, output, 100 * INPUT_MAX):
+                arguments = (long.provider, work.batch.endpoint)
+                spent.add(await _read(services, long.account_id, read_results, piece, *arguments))
+        priced, price, markup = spent.priced(bound, work.batch.requests)
+    except _Lost as lost:
+        if "404" not in str(lost):
+            return _later(long, lost)
+        policy = "the output of the batch is gone: the hold is charged"
+        priced, price, markup = PricedUsage("estimate", {}, None, bound.amount, policy), None, None
+    except (UpstreamFailed, InvalidRequest, Problem, Busy, Died, TooMuch) as error:
+        return _later(long, error)
+    models = work.batch.models
+    ended = Ended(
+        "charged" if priced.charge else "free",
+        200,
+        stage.context.elapsed_ms(),
+        response_type="application/json",
+        model=models[0] if len(models) == 1 else "",
+    )
+    await end_call(stage, ended, priced, price, hold=True, markup=markup)
+    return True
+
+
+def _later(long: LongCall, why: Exception) -> bool:
+    log.warning("batch not settled", log_id=long.log_id, provider=long.provider, why=str(why))
+    return False
