@@ -24,7 +24,7 @@ from farebox.periods import Period, Zones
 from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import list_tokens
 from farebox.storage.gateways import GatewayRow, find_gateway, list_gateways, put_gateway
-from farebox.storage.policies import list_policies
+from farebox.storage.policies import POLICIES
 from farebox.storage.sql import Connection
 
 WINDOWS = {"hour": HOUR_MS // 1000, "day": DAY_MS // 1000, "week": 7 * DAY_MS // 1000, "30 days": 30 * DAY_MS // 1000}
@@ -62,7 +62,7 @@ async def limits(visit: Visit) -> Shown:
         zones = () if settings is None else settings.zones
         lines = [line for gateway in gateways for line in _lines(connection, gateway, zones, tokens, now)]
         policies = [
-            line for gateway in gateways for line in lines_of(list_policies(connection, account_id, gateway.gateway_id))
+            line for gateway in gateways for line in lines_of(POLICIES.list(connection, account_id, gateway.gateway_id))
         ]
         return lines, policies, [gateway.gateway_id for gateway in gateways] or [DEFAULT_GATEWAY], tokens
 
