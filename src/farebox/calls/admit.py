@@ -58,7 +58,9 @@ async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> 
     if cap and wanted.amount > cap:
         offer = await _within_cap(services, call, offer, cap)
         wanted = offer.estimate()
-    available = await _available(services, call)
+    available = services.credit.get(call.account_id)
+    if available is None:
+        available = await _available(services, call)
     if available < NEAR * wanted.amount:
         offer = await _closer(context, terms, offer, wanted, available)
         held = await _hold_part(services, call, offer) if offer.in_slices and is_countable(call, offer) else None
@@ -74,10 +76,7 @@ async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> 
 
 
 async def _available(services: Services, call: Call) -> int:
-    """About what the account has available. Raises DatabaseUnavailable."""
-    known = services.credit.get(call.account_id)
-    if known is not None:
-        return known
+    """What the account has available. Raises DatabaseUnavailable."""
     services.database.check()
     try:
         balance = await services.database.get(lambda connection: read_balance(connection, call.account_id))

@@ -30,6 +30,7 @@ from farebox.errors import (
 )
 from farebox.memfile import Body
 from farebox.providers.outline import edited
+from farebox.providers.signing import Signing
 from farebox.providers.tokens import TokenRefused
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed, UpstreamRequest, UpstreamResponse
 
@@ -57,7 +58,9 @@ async def reach_provider(stage: Admitted) -> Responded:
     while True:
         last = attempt >= call.attempts_max or paused + _pause_seconds(call, attempt) > PAUSES_MAX_SECONDS
         try:
-            response = await _signed_and_sent(stage, request, send)
+            key = attempts.key
+            signing = call.signing if key is None else key.signing
+            response = await (send(stage, request) if signing is None else _signed(stage, request, signing, send))
         except TokenRefused as refused:
             attempts.key, request = _after_no_token(stage, request, refused)
             continue
@@ -89,13 +92,10 @@ async def reach_provider(stage: Admitted) -> Responded:
     return Responded(context, stage.metered, stage.terms, stage.held, attempts, stage.counts, response, logged)
 
 
-async def _signed_and_sent(stage: Admitted, request: UpstreamRequest, send: _Send) -> UpstreamResponse:
+async def _signed(stage: Admitted, request: UpstreamRequest, signing: Signing, send: _Send) -> UpstreamResponse:
     """One attempt with its signature, or its token: one that is not accepted any more is replaced, once. Raises
     TokenRefused, UpstreamFailed, Interrupted."""
-    context, key = stage.context, stage.attempts.key
-    signing = context.call.signing if key is None else key.signing
-    if signing is None:
-        return await send(stage, request)
+    context = stage.context
     ready = await with_signature(context, request, signing)
     response = await send(stage, ready)
     if response.status == 401 and has_stale_token(context, ready, signing):

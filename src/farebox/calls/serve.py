@@ -80,14 +80,15 @@ async def serve_call(
                 held = await hold_credit(context, terms, price)
             admitted = Admitted(context, priced.metered, terms, held, Attempts(), False)
         stage = admitted
-        if admitted.goes_on:
+        goes_on = admitted.goes_on
+        if goes_on:
             await begin(admitted, "response")
         stage = responded = await reach_provider(admitted)
         if responded.response.status >= 400 and more is not None and more():
             await responded.response.close()
             await end_without_response(responded, FREE)
             return False
-        await (relay_begun if responded.goes_on else relay_response)(responded)
+        await (relay_begun if goes_on else relay_response)(responded)
         return True
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the hold must not outlive the call
         return await _end_early(stage, error)

@@ -299,7 +299,6 @@ def _notify_others(context: CallContext, verdict: Verdict, now: int) -> None:
     except Exception as error:  # noqa: BLE001 - the charge is durable
         observer_failed("those who wait", error)
     try:
-        services.credit.note(account_id, verdict.available)
         services.unpaid.paid(account_id, verdict.amount)
     except Exception as error:  # noqa: BLE001 - as above
         observer_failed("what is left unpaid", error)

@@ -1,4 +1,4 @@
-"""What accounts had available when they were last asked: a hint at how near a balance is to its end.
+"""What accounts had available after the last hold: a hint at how near a balance is to its end.
 
 It decides how much care a hold is worth, never whether it is admitted.
 """

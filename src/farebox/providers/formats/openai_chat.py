@@ -203,7 +203,9 @@ class OpenAIChat(bodies.JsonBody):
         if head.messages:
             contents = [message.content for message in head.messages]
             demand = with_attachments(demand, contents)
-            references = (*audio_in(message.audio for message in head.messages), *of_request(body, contents))
+            references = of_request(body, contents)
+            if sounds := [message.audio for message in head.messages if message.audio is not None]:
+                references = (*audio_in(sounds), *references)
         if exact:
             demand = with_text(demand, body, "prompt" if self.legacy else "messages", "content")
         stream = head.stream is True

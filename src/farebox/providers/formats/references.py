@@ -48,7 +48,10 @@ def hand_out(handed_out: dict[Reference, None], kind: str, object_id: object) ->
 
 def may_refer(body: bytes) -> bool:
     """Whether the body may have a reference in its messages: most have not, and are not gone through."""
-    return any(needle in body for needle in _NEEDLES) or (b"\\u00" in body and _ESCAPED.search(body) is not None)
+    for needle in _NEEDLES:  # a generator would take twice as long
+        if needle in body:
+            return True
+    return b"\\u00" in body and _ESCAPED.search(body) is not None
 
 
 def references_in(content: object) -> Iterator[Reference]:
