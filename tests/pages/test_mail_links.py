@@ -224,7 +224,8 @@ def test_an_owners_word_counts_on_their_account_alone(farebox: Farebox) -> None:
     farebox.run(membership.add(farebox.services, "", email, Role.OPERATOR))
     evil = farebox.create_account("Evil")
     mallory = Person(farebox, Whom(account_id=evil, role=Role.OWNER))
-    assert "is viewer now" in mallory.told("/ui/members", email=email, role="viewer")
+    told = mallory.told("/ui/members", email=email, role="viewer")
+    assert f"is viewer now. They sign in at {farebox.services.base_url}/ui/sign-in." in told
     page = mallory.send("/ui/members/link", email=email).text
     found = re.search(r"/ui/open\?link=([\w-]+)", page)
     assert found is not None

@@ -178,6 +178,23 @@ def test_owners_see_and_end_the_accounts_sessions(farebox: Farebox, owner: Perso
     assert owner.http.cookies.get("farebox_sid") is None
 
 
+def test_somebody_ends_all_their_other_sessions(farebox: Farebox) -> None:
+    """On all accounts, with what was sent to them; nobody else's."""
+    accounts = [farebox.create_account("One"), farebox.create_account("Two")]
+    for account_id in accounts:
+        for email in ("lost@example.com", "other@example.com"):
+            farebox.run(membership.add(farebox.services, account_id, email, Role.VIEWER))
+    here, there = (Person(farebox, Whom(account_id=account_id, email="lost@example.com")) for account_id in accounts)
+    other = Person(farebox, Whom(account_id=accounts[0], email="other@example.com"))
+    link = _link(farebox, Whom(account_id=accounts[1], email="lost@example.com"))
+    assert "All your other sessions have ended" in here.told("/ui/sessions/end-others")
+    assert [who.session is not None for who in (here, there, other)] == [True, False, True]
+    assert httpx.post(f"{farebox.url}/ui/open", data={"link": link}).status_code == 403
+    vouched = Person(farebox, Whom(account_id=accounts[0], email="lost@example.com", vouched=True))
+    assert "not known whose session this is" in vouched.told("/ui/sessions/end-others")
+    assert here.session is not None
+
+
 def test_what_a_browser_calls_itself_stays_text(farebox: Farebox) -> None:
     account_id = farebox.create_account("<b>Acme</b>")
     who = person(farebox, Role.OWNER, account_id)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.clock import Ids
-from farebox.errors import LINK_EXPIRED, NOT_FOUND, SIGN_IN_FAILED, Problem
+from farebox.errors import LINK_EXPIRED, NOT_FOUND, SIGN_IN_FAILED, VALIDATION_FAILED, Problem
 from farebox.model import Permission, Role
 from farebox.runtime.services import Services
 from farebox.storage import members
@@ -257,6 +257,15 @@ async def list_open(services: Services, account_id: str) -> list[SignIn]:
 async def end_named(services: Services, account_id: str, session_id: str) -> None:
     """End a session on an account by the ID that lists give."""
     await services.database.write(lambda connection: store.remove_named(connection, account_id, session_id))
+
+
+async def end_others(services: Services, opened: Session) -> None:
+    """End all other sessions and links of the person whose session this is, on all their accounts. Raises Problem
+    (VALIDATION_FAILED) if it is not known whose it is."""
+    email, kept = proven_email(opened), opened.sign_in.session_id
+    if email is None:
+        raise Problem(VALIDATION_FAILED, "It is not known whose session this is: end the others one by one")
+    await services.database.write(lambda connection: store.remove_others(connection, email, kept))
 
 
 async def turn_to(services: Services, opened: Session, account_id: str) -> None:

@@ -115,6 +115,11 @@ def remove_named(connection: Connection, account_id: str, session_id: str) -> No
     connection.execute("DELETE FROM sessions WHERE account_id = ? AND session_id = ?", (account_id, session_id))
 
 
+def remove_others(connection: Connection, email: str, session_id: str) -> None:
+    """End all sessions and links of somebody, on all accounts, but this one."""
+    connection.execute("DELETE FROM sessions WHERE email = ? AND session_id <> ?", (email, session_id))
+
+
 def remove_of(connection: Connection, account_id: str, email: str) -> None:
     """End the sessions and links of somebody on an account."""
     connection.execute("DELETE FROM sessions WHERE account_id = ? AND email = ?", (account_id, email))

@@ -5,7 +5,7 @@ from farebox.http.envelope import Response
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.model import Role
-from farebox.people import membership, sessions
+from farebox.people import mail_links, membership, sessions
 from farebox.people.sessions import INVITATION_MS, Whom
 
 ROLES = {
@@ -29,7 +29,16 @@ async def put(visit: Visit, form: Fields) -> str:
     if role is None:
         raise Problem(VALIDATION_FAILED, "Choose one of the roles", path=("body", "role"))
     member = await membership.add(visit.services, visit.account_id, form.get("email", ""), role)
-    return f"{member.email} is {member.role} now."
+    url = _sign_in_url(visit)
+    return f"{member.email} is {member.role} now." + (f" They sign in at {url}." if url else "")
+
+
+def _sign_in_url(visit: Visit) -> str:
+    """Where members sign in by themselves; empty: nowhere, as nothing proves whose an e-mail address is."""
+    services = visit.services
+    if mail_links.available(services) or services.identity_provider is not None:
+        return f"{services.base_url}/ui/sign-in"
+    return ""
 
 
 async def remove(visit: Visit, form: Fields) -> str:
@@ -46,6 +55,5 @@ async def link(visit: Visit, form: Fields) -> Response:
         raise Problem(NOT_FOUND, "There is no such member")
     whom = Whom(account_id=visit.account_id, email=email, vouched=True, lasts_ms=INVITATION_MS)
     made = await sessions.make_link(visit.services, whom)
-    return shell(
-        visit, "member_link.html", {"title": f"A link for {email}", "link": made, "email": email}, "/ui/members"
-    )
+    shown = {"title": f"A link for {email}", "link": made, "email": email, "sign_in_url": _sign_in_url(visit)}
+    return shell(visit, "member_link.html", shown, "/ui/members")

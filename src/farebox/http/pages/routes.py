@@ -217,6 +217,8 @@ FORM_ROWS: tuple[Form, ...] = (
     Form(path="/ui/passkeys/remove", does="Remove a passkey", roles=ANYBODY, proved=True, budget=CHANGES,
          act=passkeys.remove, back="/ui/sessions"),
     Form(path="/ui/sessions/end", does="End a session", roles=ANYBODY, act=signing.end_session, back="/ui/sessions"),
+    Form(path="/ui/sessions/end-others", does="End all other sessions of one's own", roles=ANYBODY,
+         act=signing.end_others, back="/ui/sessions"),
     Form(path="/ui/account", does="Show another account of one's own", roles=ANYBODY,
          act=signing.turn_to, back="/ui/sessions"),
     Form(path="/ui/sign-out", does="Sign out", roles=ANYBODY, act=signing.sign_out, back="/ui/sessions"),

@@ -191,6 +191,12 @@ async def end_session(visit: Visit, form: Fields) -> str:
     return "The session has ended."
 
 
+async def end_others(visit: Visit, form: Fields) -> str:
+    """End all other sessions of one's own, on all accounts."""
+    await sessions.end_others(visit.services, visit.session)
+    return "All your other sessions have ended, and links that were sent to you no longer work."
+
+
 async def turn_to(visit: Visit, form: Fields) -> Response:
     """Show another account of somebody who is a member of several."""
     await sessions.turn_to(visit.services, visit.session, form.get("account", ""))
