@@ -11,6 +11,8 @@ class _Settings(Protocol):
     """Those of settings.Settings that are looked at here."""
 
     @property
+    def database_url(self) -> str: ...
+    @property
     def stripe_secret_key(self) -> str: ...
     @property
     def stripe_webhook_secret(self) -> str: ...
@@ -48,6 +50,11 @@ class _Settings(Protocol):
 
 def check_together(settings: _Settings) -> None:
     """Raises ValueError, naming the setting that is wrong."""
+    if settings.database_url and not settings.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
+        raise ValueError(
+            f"FAREBOX_DATABASE_URL begins with {settings.database_url.split(':')[0]!r}: write sqlite:///PATH or "
+            "postgresql://USER:PASSWORD@HOST:PORT/NAME"
+        )
     _check_money_in(settings)
     _check_scorer(settings)
     _check_classifier(settings)

@@ -152,6 +152,9 @@ class Settings:
         3_600_000,
     )
     call_timeout_ms: int = _setting(1_800_000, "Longest call; its hold expires a minute later.", 1, 86_400_000)
+    websocket_message_bytes: int = _setting(16 * 2**20, "Largest message of a WebSocket.", 1024, 2**28)
+    websocket_idle_ms: int = _setting(900_000, "Silence after which a WebSocket is closed.", 1_000, 86_400_000)
+    websocket_max_ms: int = _setting(3_900_000, "Longest duration of a WebSocket.", 1_000, 86_400_000)
     key_trouble_retry_seconds: int = _setting(
         30,
         "`Retry-After` of the 503 when a provider rejects the operator's key or its account has no credit; 0: clients "
@@ -363,11 +366,6 @@ def _loaded(environment: Mapping[str, str], overrides: Mapping[str, object]) -> 
             raise SettingsError(f"{PREFIX}{name.upper()} is not a setting of Farebox; docs/settings.md lists them all")
         parsed[name] = parse_value(PREFIX + name.upper(), value, known[name].type, known[name].metadata)
     settings = Settings(**parsed)
-    if settings.database_url and not settings.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
-        raise SettingsError(
-            f"FAREBOX_DATABASE_URL begins with {settings.database_url.split(':')[0]!r}: write sqlite:///PATH or "
-            "postgresql://USER:PASSWORD@HOST:PORT/NAME"
-        )
     check_standing(settings.public_url, settings.trusted_proxies, settings.proxy_protocol)
     check_together(settings)
     servers_of(settings.dns_servers)

@@ -288,7 +288,7 @@ def test_the_list_of_origins_is_the_gateways_own(customer: Customer) -> None:
 # --- Codex ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["openai/responses", "openai/v1/realtime", "nobody/responses/"])
+@pytest.mark.parametrize("path", ["openai/chat/completions", "openai/v1/batches", "compat/responses"])
 def test_a_websocket_is_answered_with_what_to_do_instead(customer: Customer, path: str) -> None:
     upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
     upgrade["sec-websocket-key"] = "dGhlIHNhbXBsZSBub25jZQ=="

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+from farebox.channels import Channel
 from farebox.clock import SystemClock
 from farebox.errors import Problem
 from farebox.http.exchange import ClientGone, Exchange
@@ -89,6 +90,8 @@ class Stepped:
         prefaces: Callable[[str], bool] = lambda _: prefaced  # noqa: E731
         self.state = ServerState(self.handle, loop, Dates(SystemClock()), Limits(), self.budget, prefaces)
         self.connection = ClientConnection(self.state)
+        self.channel: Channel
+        """Once a handler has switched to another protocol."""
         self.transport = FakeTransport(self.connection, loop)
         self.rest: list[bytes] = []
         """What the client has yet to send of a request."""
@@ -123,6 +126,14 @@ class Stepped:
             case "short" | "long":
                 stream = exchange.start(200, [("content-length", "3")])
                 await stream.send(b"x" if step == "short" else b"xxxx")
+            case "switch":
+                self.channel = exchange.switch([])
+                await self.channel.send(b"another protocol")
+            case "echo":
+                while data := await self.channel.receive():
+                    await self.channel.send(data)
+            case "reset":
+                self.channel.abort()
             case "raise":
                 raise LookupError
             case "gone":
@@ -219,6 +230,7 @@ PATHS = (
     "respond", "body-respond", "wait-respond", "wait-body-respond", "respond-body", "big", "wait-big", "stream",
     "bigstream", "wait-stream", "stream-wait", "respond-wait", "body-wait-stream", "short", "long", "raise",
     "wait-raise", "respond-raise", "stream-raise", "nothing", "respond-respond", "stream-respond", "gone",
+    "switch", "wait-switch", "switch-wait", "switch-raise", "switch-echo", "switch-reset", "switch-gone",
     "stream-gone", "cancel", "big-wait", "tiny-body-respond", "respond-again-wait", "stream-again-wait",
 )  # fmt: skip
 REQUESTS = {path: request("GET", f"/{path}") for path in PATHS}
@@ -240,6 +252,7 @@ ACTIONS = [
 OFTEN = [
     *(action for action in ACTIONS if " " not in action or action.startswith("raw")),
     *(f"{how} body-respond+post" for how in ("send", "send", "torn")),
+    *("send switch-wait", "send switch-echo", "send switch-raise", "send wait-switch"),
     *("head respond-again-wait+chunks", "torn tiny-body-respond+chunks", "torn stream-wait+chunks"),
 ]
 """Those that a random walk should take more often than one in hundreds."""

@@ -9,6 +9,7 @@ from farebox.pricing.list_ids import LIST_IDS
 from farebox.providers import aws, azure, google
 from farebox.providers.catalogue import PROVIDERS
 from farebox.providers.provider import FREE, Provider, Route
+from farebox.providers.sessions.paths import SOCKET_PATHS
 
 PAGE = Path(__file__).parents[2] / "docs/providers.md"
 _NAMES = (
@@ -81,6 +82,10 @@ def _paths(provider: Provider) -> Iterator[tuple[str, str]]:
         for path in _spellings(route):
             shown.setdefault(path, "free" if route[2] is FREE else f"`{getattr(route[2], 'name', '')}`")
     yield from shown.items()
+    for socket in SOCKET_PATHS:
+        if socket.slug == provider.slug:
+            read = "not read: only with a key of the account's own" if socket.kind == "unread" else f"`{socket.kind}`"
+            yield f"WebSocket {socket.shown}", read
 
 
 def _kept(provider: Provider) -> Iterator[tuple[str, str]]:

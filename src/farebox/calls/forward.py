@@ -69,7 +69,7 @@ async def reach_provider(stage: Admitted) -> Responded:
                 unsent_retries -= 1  # nothing reached the provider: once more can do no harm
                 continue
             if last or (attempts.given_up and not _may_run_twice(context)):
-                raise _unreachable(call, failure) from failure
+                raise unreachable(call, failure) from failure
             if attempts.given_up:
                 count_unpaid(stage, 0)
                 attempts.given_up = ""
@@ -225,7 +225,7 @@ def _pause_seconds(call: Call, attempt: int) -> float:
     return min(call.retry_delay_ms * factor, _PAUSE_MAX_MS) / 1000
 
 
-def _unreachable(call: Call, failure: UpstreamFailed) -> Problem:
+def unreachable(call: Call, failure: UpstreamFailed) -> Problem:
     """What the caller sees: the cause's word, and nothing about the route there. The operator's log has more."""
     provider, cause = call.provider, failure.cause
     log.warning("upstream failed", log_id=call.log_id, provider=provider, cause=cause, why=str(failure))

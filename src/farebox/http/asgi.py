@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
+from farebox.channels import Channel
 from farebox.errors import BODY_TOO_LARGE, Problem
 from farebox.http.exchange import ClientGone, HeaderList, RequestHead
 from farebox.http.server.headers import PATH_SAFE, add_header, header_lines
@@ -88,6 +89,9 @@ class AsgiExchange:
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self._head = {"type": "http.response.start", "status": status, "headers": raw}
         return self
+
+    def switch(self, headers: HeaderList) -> Channel:
+        raise ClientGone  # ASGI has WebSockets of its own, which are declined
 
     async def send(self, chunk: bytes) -> None:
         await self._pass(chunk if self.method != "HEAD" else b"", more=True)

@@ -169,6 +169,12 @@ async def compat_call(services: Services, request: ProxyRequest, chosen: str = "
     return _call(services, request, access, metering, path, way, read)
 
 
+def socket_call(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering) -> Call:
+    """The call that a WebSocket at the provider's canonical path is; none of its messages is read. Raises Problem."""
+    way = way_of(services, request, access, metering, request.path)
+    return _call(services, request, access, metering, request.path, way, Read(None))
+
+
 def _content_type(request: ProxyRequest) -> str:
     return request.headers.get("content-type") or ""
 

@@ -8,12 +8,12 @@ from farebox.calls.keys import keyed
 from farebox.calls.large_body import LARGE_BODY
 from farebox.calls.model import Call
 from farebox.calls.serve import serve_call
+from farebox.calls.session import Session
 from farebox.calls.watch import Interrupted, Watch, Watches
 from farebox.errors import (
     ACCOUNT_CALLS_FULL,
     INTERNAL,
     NO_ROUTE,
-    NO_WEBSOCKET,
     TOO_MANY_CALLS,
     Problem,
 )
@@ -36,7 +36,9 @@ from farebox.http.route_steps import named_steps
 from farebox.http.router import shown
 from farebox.http.run_form import run_call
 from farebox.http.sink import HttpSink
+from farebox.http.socket_plane import SocketRequest, no_socket, wants_socket
 from farebox.http.steps import common_call, serve_steps, universal_steps
+from farebox.http.subprotocols import offered
 from farebox.metrics.families import CLIENTS_GONE, REFUSED
 from farebox.runtime.own_providers import NOTHING
 from farebox.runtime.services import Services
@@ -54,6 +56,7 @@ class DataPlane:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._watches = Watches()
+        self._sessions: set[Session] = set()
         self._draining = False
         settings = services.settings
         self._call_seconds = settings.call_timeout_ms / 1000
@@ -106,6 +109,8 @@ class DataPlane:
         longer are cut and settled."""
         self._draining = True
         self._services.helpers.refuse_early()
+        for session in tuple(self._sessions):
+            session.stop()
         tasks = [watch.task for watch in self._watches.open]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace_seconds)
@@ -125,6 +130,9 @@ class DataPlane:
         if target is None:
             raise Problem(NO_ROUTE, "No such path: see docs/api.md for the URLs of model calls.")
         _check_node(services, target.account_id)
+        if exchange.method == "GET" and wants_socket(exchange):
+            await self._socket(exchange, target, sink, watch, request_id)
+            return
         if permit is None or not permit.is_current(services):
             permit = await self._permit(exchange, target, understood, sink)
             if permit is None:
@@ -154,12 +162,27 @@ class DataPlane:
         finally:
             services.calls.end(target.account_id)
 
+    async def _socket(self, exchange: Exchange, target: Target, sink: HttpSink, watch: Watch, request_id: str) -> None:
+        """Serve a WebSocket until it ends. Raises Problem while it has not begun."""
+        services = self._services
+        if target.slug in ("", RUN, *COMMON):
+            raise no_socket("WebSockets are served at the paths of providers.")
+        offer = offered(exchange.headers, exchange.query)
+        permit = await permit_of(services, offer, target)
+        self._note_use(permit)
+        count_call(services, target, permit)
+        self._check_room(target.account_id)
+        services.calls.begin(target.account_id)
+        try:
+            request = SocketRequest(services, exchange, target, permit, offer, sink, watch, request_id)
+            await request.serve(self._sessions.add, self._sessions.discard)
+        finally:
+            services.calls.end(target.account_id)
+
     async def _permit(
         self, exchange: Exchange, target: Target, understood: Understood, sink: HttpSink
     ) -> Permit | None:
         """The permit for a call, kept for others with the same head; None if this was no call, and is answered."""
-        if exchange.method == "GET" and "websocket" in (exchange.headers.get("upgrade") or "").lower():
-            raise Problem(NO_WEBSOCKET, "WebSockets are not supported: use HTTP, where streams are server-sent events.")
         if await self._cross_origin(exchange, target, sink):
             return None
         permit = await permit_of(self._services, exchange, target)

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeAlias
 
+from farebox.channels import Channel
 from farebox.errors import ClientGone as ClientGone
 from farebox.limits.held import Lease
 from farebox.memfile import Body
@@ -108,6 +109,12 @@ class Exchange(Protocol):
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None: ...
 
     def start(self, status: int, headers: HeaderList) -> ResponseStream: ...
+
+    def switch(self, headers: HeaderList) -> Channel:
+        """Grant the client's wish to speak another protocol, with these headers besides those that say so; until the
+        handler returns, the connection carries that. In the place of a response. Raises ClientGone where the client has
+        gone, has not waited for this, or the server cannot."""
+        ...
 
     def gone(self) -> Awaitable[None]:
         """Done when the client has closed the connection. Each call creates a new awaitable."""

@@ -30,7 +30,7 @@ _DROPPED = frozenset(
         "x-auth-user-service-key",
     }
 )
-_DROPPED_PREFIXES = ("cf-", "farebox-", "proxy-", "x-forwarded-")
+_DROPPED_PREFIXES = ("cf-", "farebox-", "proxy-", "sec-websocket-", "x-forwarded-")
 _OVERRIDES = ("x-http-method", "x-method-override", "x-original-method")
 """By these some servers take another method for that of the request."""
 _OPERATOR_DROPPED_PREFIXES = ("x-goog-", "openai-organization", "openai-project", "x-amzn-bedrock-", "x-vertex-ai-")

@@ -1,5 +1,7 @@
 """Who may call, and through which gateway."""
 
+from typing import Protocol
+
 import msgspec
 
 from farebox.calls.model import Call
@@ -7,7 +9,7 @@ from farebox.errors import GATEWAY_UNKNOWN, INVALID_REQUEST, Problem
 from farebox.gateway import ServedGateway
 from farebox.http.call_target import Target
 from farebox.http.credentials import authorize_run, read_credentials
-from farebox.http.exchange import Exchange
+from farebox.http.exchange import RequestHeaders
 from farebox.http.provider_errors import Form
 from farebox.model import AccessToken
 from farebox.policies.decide import Policies
@@ -15,6 +17,15 @@ from farebox.providers.naming import is_custom
 from farebox.runtime.known_accounts import KnownAccount
 from farebox.runtime.own_providers import NOTHING, OwnProviders
 from farebox.runtime.services import Services
+
+
+class Asking(Protocol):
+    """A request that asks for a permit."""
+
+    @property
+    def headers(self) -> RequestHeaders: ...
+    @property
+    def query(self) -> str: ...
 
 
 class Permit(msgspec.Struct, frozen=True):
@@ -52,7 +63,7 @@ class Understood(msgspec.Struct):
     permit: Permit | None = None
 
 
-async def permit_of(services: Services, exchange: Exchange, target: Target) -> Permit:
+async def permit_of(services: Services, exchange: Asking, target: Target) -> Permit:
     """The permit for a request. Only a gateway with authentication off serves callers without a token, and only on
     their own key. Raises Problem."""
     _check_payment(exchange, target)
@@ -75,7 +86,7 @@ async def permit_of(services: Services, exchange: Exchange, target: Target) -> P
     return Permit(known, token, own_key, gateway, own, policies)
 
 
-def _check_payment(exchange: Exchange, target: Target) -> None:
+def _check_payment(exchange: Asking, target: Target) -> None:
     """A call that is to be paid by x402, as it can be at Cloudflare, is not paid from credit instead. Raises Problem
     (INVALID_REQUEST)."""
     method = (exchange.headers.get("payment-method") or "").strip().lower()

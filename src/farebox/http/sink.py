@@ -89,11 +89,16 @@ class HttpSink:
                 ("cf-aig-routing-decision-id", call.routing.decision_id),
             ]
 
+    @property
+    def headers(self) -> HeaderList:
+        """Those that name the call."""
+        return [*self._headers, *self._always, PRIVATE]
+
     def note(self, name: str, value: str) -> None:
         self._headers = [*(header for header in self._headers if header[0] != name), (name, value)]
 
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
-        ours = [*self._headers, *self._always, PRIVATE]
+        ours = self.headers
         try:
             self._exchange.respond(status, headers + ours, body)
         except ValueError:  # the response has been paid for: it goes out without the header that cannot be sent

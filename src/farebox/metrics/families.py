@@ -97,6 +97,16 @@ SHARED_CACHE = Family(
     help="What was asked of the shared cache (FAREBOX_CACHE_URL), by what became of it.",
     labels=(Label("result", ("hit", "miss", "kept", "failed", "skipped")),),
 )
+SOCKETS_ENDED = Family(
+    name="farebox_websockets_ended_total",
+    help="WebSockets that have ended, by who or what ended them.",
+    labels=(Label("how", ("client", "provider", "error", "time", "stopped")),),
+)
+SOCKET_MESSAGES = Family(
+    name="farebox_websocket_messages_total",
+    help="Messages of WebSockets, by whether they came from clients (out) or from providers (in).",
+    labels=(Label("direction", ("out", "in")),),
+)
 CALLS_IN_FLIGHT = Family(name="farebox_calls_in_flight", help="Model calls in flight.", kind="gauge")
 HELD_BYTES = Family(
     name="farebox_held_bytes",
@@ -270,7 +280,8 @@ WORKER_DEATHS = Family(
 )
 
 COUNTED: Final = (
-    CALLS, CALL_ERRORS, REFUSED, CLIENTS_GONE, CACHE_LOOKUPS, SHARED_CACHE, SCREENED, SCORER_ASKED, SCORER_SECONDS,
+    CALLS, CALL_ERRORS, REFUSED, CLIENTS_GONE, SOCKETS_ENDED, SOCKET_MESSAGES, CACHE_LOOKUPS, SHARED_CACHE, SCREENED,
+    SCORER_ASKED, SCORER_SECONDS,
     CALLS_IN_FLIGHT, HELD_BYTES, HELD_REFUSED, CALL_SECONDS, FIRST_BYTE_SECONDS, HOLD_SECONDS, SETTLE_SECONDS,
     IMPLAUSIBLE_USAGE, KEY_TROUBLE, UPSTREAM_FAILURES, UPSTREAM_RESENT, MONEY, TOP_UPS, BATCH_SIZE, COMMIT_SECONDS,
     SLOW_COMMANDS, WRITE_QUEUE, JOURNALED, JOURNAL_ENTRIES, JOURNAL_BYTES, JOURNAL_AGE, JOURNAL_REFUSED, WEBHOOKS,

@@ -1,10 +1,13 @@
 """Calling a provider: bytes there, bytes back. providers.http1 is the one implementation."""
 
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
 
 from farebox.memfile import Body
+
+if TYPE_CHECKING:
+    from farebox.websocket import ProviderSocket, Room
 
 Cause = Literal[
     "dns",
@@ -47,6 +50,16 @@ class UpstreamFailed(Exception):
     @property
     def timeout(self) -> bool:
         return self.cause in TIMEOUTS
+
+
+class HandshakeRefused(Exception):
+    """The provider answered with something else than a WebSocket."""
+
+    def __init__(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        super().__init__(str(status))
+        self.status = status
+        self.headers = headers
+        self.body = body
 
 
 class Sending(msgspec.Struct):
@@ -104,6 +117,13 @@ class Upstream(Protocol):
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send, and wait for the head of the response: for as long as the caller does; where that is cancelled,
         `request.sending` shows how far it had come. Raises UpstreamFailed."""
+        ...
+
+    async def open_socket(
+        self, request: UpstreamRequest, subprotocols: tuple[str, ...], message_max: int, room: "Room"
+    ) -> "ProviderSocket":
+        """Open a WebSocket, by the request's URL and headers; its messages have at most so many bytes. Raises
+        UpstreamFailed, HandshakeRefused."""
         ...
 
     def count(self, cause: Cause) -> None:

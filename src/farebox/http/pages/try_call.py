@@ -15,7 +15,8 @@ import msgspec
 from farebox.calendar import DAY_MS
 from farebox.calls import logs
 from farebox.calls.quotes import quote
-from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
+from farebox.channels import Channel
+from farebox.errors import NOT_FOUND, VALIDATION_FAILED, ClientGone, Problem
 from farebox.gateway import DEFAULT_GATEWAY
 from farebox.http.envelope import Response
 from farebox.http.exchange import HeaderList, RequestHead
@@ -227,6 +228,10 @@ class InnerExchange:
     def start(self, status: int, headers: HeaderList) -> "InnerExchange":
         self.respond(status, headers, b"")
         return self
+
+    def switch(self, headers: HeaderList) -> Channel:
+        """No page does."""
+        raise ClientGone
 
     async def send(self, chunk: bytes) -> None:
         """The page of the call shows what is stored of it."""

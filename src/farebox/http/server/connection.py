@@ -25,21 +25,9 @@ class ClientConnection(asyncio.Protocol):
     it is in (see lifecycle)."""
 
     __slots__ = (
-        "_ahead",
-        "_current",
-        "_kept",
-        "_marked",
-        "_paused",
-        "_preface",
-        "_reader",
-        "_transport",
-        "deadline",
-        "life",
-        "outlet",
-        "peer",
-        "state",
-        "task",
-    )
+        "_ahead", "_current", "_kept", "_marked", "_paused", "_preface", "_reader", "_transport", "deadline", "life",
+        "outlet", "peer", "state", "task",
+    )  # fmt: skip
 
     def __init__(self, state: ServerState) -> None:
         self.state = state
@@ -91,8 +79,8 @@ class ClientConnection(asyncio.Protocol):
             if exchange is not None:
                 self._begin(exchange)
                 return
-        if life.request == "preface":
-            data = self._after_preface(self._preface + data)
+        if life.request in ("preface", "switched"):
+            data = self._before_http(data)
         if not data or life.request == "closed":
             return
         current = self._current
@@ -102,13 +90,21 @@ class ClientConnection(asyncio.Protocol):
         if unrequested:
             self._ahead += len(data)
             if self._ahead > PAUSE_ABOVE:
-                self._pause()
+                self.pause()
         elif current is None:
             self._go_on(before)
             if reader.waiting:
                 self._ahead += len(data)
         if self._ahead or reader.pending or self._kept.counting:
             self._count_unclaimed()
+
+    def _before_http(self, data: bytes) -> bytes:
+        """What is left for HTTP once another protocol has had its part."""
+        if self.life.request == "preface":
+            return self._after_preface(self._preface + data)
+        if self._current is not None and self._current.switched is not None:
+            self._current.switched.intake.add(data)
+        return b""
 
     def rested(self) -> None:
         """It may be read again."""
@@ -179,13 +175,13 @@ class ClientConnection(asyncio.Protocol):
             exchange = reader.waiting.popleft()
             self._begin(exchange)
             if exchange.body_state == "arrived" and not reader.waiting:
-                self._resume_reading()
+                self.resume()
         elif reader.refusal is not None:
             self._respond(*reader.refusal)
         elif self.state.closing or life.request == "closed":
             self._leave("close")
         else:
-            self._resume_reading()
+            self.resume()
             if life.request != "head":
                 self._set_deadline(self.state.limits.idle_seconds)
             elif before != "head":
@@ -222,7 +218,9 @@ class ClientConnection(asyncio.Protocol):
         life, lease = self.life, exchange.lease
         if life.response == "streaming" and not failed and exchange.end():
             life.responds("end")
-        if life.response == "responded" and not failed:
+        if life.response == "switched" and not failed:
+            self._leave("close")
+        elif life.response == "responded" and not failed:
             if not exchange.keep_alive:
                 self._leave("close" if exchange.body_state == "arrived" else "linger")
             elif not self.outlet.stalled:
@@ -241,8 +239,8 @@ class ClientConnection(asyncio.Protocol):
             self._respond(500, "Internal error.")
         elif self.life.response == "cut" and self._reader.refusal is not None:
             self._respond(*self._reader.refusal)
-        elif exchange.framing in ("", "until_close"):  # a plain end would look like that of a response
-            self._reset()
+        elif exchange.framing in ("", "until_close", "switched"):  # a plain end would look like that of a response
+            self.reset()
         else:
             self._break()
             exchange.send_head()
@@ -257,7 +255,7 @@ class ClientConnection(asyncio.Protocol):
                 lease.close()
             return
         if not self._kept.add_unsent(lease, unsent):
-            self._reset()
+            self.reset()
 
     def _count_unclaimed(self) -> None:
         """Count what arrived and belongs to no account yet; if there is no room for it, discard it."""
@@ -269,11 +267,11 @@ class ClientConnection(asyncio.Protocol):
         if self._kept.set_unclaimed(size, must=body):
             return
         if body:  # it will be asked for, or refused, at once
-            self._pause()
+            self.pause()
         elif self.life.response == "idle":
             self._respond(503, "The server has no memory left for requests: try again in a moment.")
         else:  # further requests of a client that waits for a response, or does not read it
-            self._reset()
+            self.reset()
 
     def _respond(self, status: int, message: str) -> None:
         """The server's own word, and its last on this connection."""
@@ -284,7 +282,7 @@ class ClientConnection(asyncio.Protocol):
 
     def wanted(self, exchange: Http1Exchange) -> None:
         """The handler wants the body."""
-        self._resume_reading()
+        self.resume()
         self._marked = exchange.received
         self._set_deadline(self.state.limits.body_seconds)
         if exchange.expects:
@@ -296,17 +294,22 @@ class ClientConnection(asyncio.Protocol):
         if not (self.life.ending or self.outlet.stalled):
             self.deadline = math.inf
 
+    def may_switch(self) -> bool:
+        """Whether nothing has come behind the request, as its client has to wait for our word."""
+        reader = self._reader
+        return self.life.request == "idle" and not (reader.waiting or reader.unread or self._ahead)
+
     # --- reading, writing, leaving ---
 
     def _set_deadline(self, seconds: float) -> None:
         self.deadline = self.state.loop.time() + seconds
 
-    def _pause(self) -> None:
+    def pause(self) -> None:
         if not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
-    def _resume_reading(self) -> None:
+    def resume(self) -> None:
         self._ahead = 0
         self._kept.claimed(self._reader.pending)
         if self._paused and not self._transport.is_closing():
@@ -333,7 +336,7 @@ class ClientConnection(asyncio.Protocol):
         self._kept.claimed(0)
         self.outlet.watch()
         self._set_deadline(self.state.limits.linger_seconds)
-        self._resume_reading()
+        self.resume()
         try:
             self._transport.write_eof()
         except OSError:  # the client has closed meanwhile, and the loop has not seen it yet
@@ -348,7 +351,7 @@ class ClientConnection(asyncio.Protocol):
         self._set_deadline(self.state.limits.write_seconds)
         self._transport.close()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
         """Close at once, and not as if all was said."""
         self._lose()
         self.outlet.reset()

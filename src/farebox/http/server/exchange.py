@@ -9,8 +9,7 @@ from farebox.http.exchange import ClientGone, HeaderList, RequestHead
 from farebox.http.server.headers import header_lines, status_line
 from farebox.http.server.incoming import Incoming
 from farebox.http.server.lifecycle import BODY, BodyState, Life
-from farebox.http.server.outlet import Outlet
-from farebox.http.server.state import ServerState
+from farebox.http.server.switched import Switched, SwitchedWire
 from farebox.limits.held import Lease
 from farebox.memfile import LARGE_BYTES, Body, whole
 
@@ -22,16 +21,14 @@ _HEAD_FREE = 4 * 2**10
 _STEP = 64 * 2**10
 """Bytes by which a body of unknown length is counted ahead."""
 
-Framing = Literal["", "whole", "none", "length", "chunked", "until_close"]
+Framing = Literal["", "whole", "none", "length", "chunked", "until_close", "switched"]
 """How the end of the response is delimited; empty: it has not begun."""
 
 
-class Wire(Protocol):
+class Wire(SwitchedWire, Protocol):
     """The connection that carries an exchange."""
 
     life: Life
-    outlet: Outlet
-    state: ServerState
     peer: str
     """The address of the client; empty if it has none."""
 
@@ -41,6 +38,10 @@ class Wire(Protocol):
 
     def arrived(self) -> None:
         """The body is no longer waited for."""
+        ...
+
+    def may_switch(self) -> bool:
+        """Whether nothing has come behind the request, as its client has to wait for our word."""
         ...
 
 
@@ -58,6 +59,8 @@ class Http1Exchange:
     received = 0
     """Bytes of the body that have come."""
     framing: Framing = ""
+    switched: Switched | None = None
+    """Carries another protocol, once the connection speaks that."""
     lease: Lease | None = None
     """Counts what is kept of the exchange; see `hold`."""
     _small: bytes | None = None
@@ -224,6 +227,19 @@ class Http1Exchange:
         if self.body_state != "lost" and not self._head and not self._wire.outlet.stalled:
             self._wire.outlet.write(self._framed(chunk))
 
+    def switch(self, headers: HeaderList) -> Switched:
+        wire = self._wire
+        if self.framing or self.body_state != "arrived" or not wire.may_switch():
+            raise ClientGone
+        lines, _, _ = header_lines(headers)
+        head = f"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n{lines}\r\n"
+        wire.life.switches()
+        self.framing = "switched"
+        self.keep_alive = False
+        self.switched = Switched(wire)
+        wire.outlet.write(head.encode("latin-1"))
+        return self.switched
+
     def gone(self) -> Awaitable[None]:
         watcher: asyncio.Future[None] = self._wire.state.loop.create_future()
         self.when_gone(lambda: None if watcher.done() else watcher.set_result(None))
@@ -292,6 +308,8 @@ class Http1Exchange:
     def lose(self) -> None:
         """The client has disconnected, or cannot be understood any longer."""
         self.close()
+        if self.switched is not None:
+            self.switched.intake.end()
         self._wake()
         watchers, self._watchers = self._watchers, None
         for watcher in watchers or ():

@@ -3,8 +3,8 @@
 Clients may send requests ahead, so a connection plays two roles at once: what the client sends (`request`) and what the
 server sends (`response`). Each request has a third one, its `body`: several of them may wait.
 
-    request    preface → idle → head → body → idle → … → closed
-    response   idle → handling → (streaming →) responded → idle → … → lingering or closing → closed
+    request    preface → idle → head → body → idle → … → (switched →) closed
+    response   idle → handling → (streaming →) responded → idle → … → (switched →) lingering or closing → closed
     body       expected → awaited → arrived
 
 Not states, since they come and go in any of them, are whether the client reads (`stalled`) and whether it is read.
@@ -12,20 +12,24 @@ Not states, since they come and go in any of them, are whether the client reads 
 
 from typing import Final, Literal, NoReturn, TypeVar
 
-RequestState = Literal["preface", "idle", "head", "body", "closed"]
+RequestState = Literal["preface", "idle", "head", "body", "switched", "closed"]
 """preface: the header of the PROXY protocol has not come in full.
 idle: the next byte begins a request.
 head: a head has begun.
 body: the body of the latest request is on its way.
+switched: what comes is of another protocol.
 closed: whatever else comes is discarded."""
 
-ResponseState = Literal["idle", "handling", "streaming", "responded", "cut", "broken", "lingering", "closing", "closed"]
+ResponseState = Literal[
+    "idle", "handling", "streaming", "responded", "cut", "broken", "switched", "lingering", "closing", "closed"
+]
 """idle: no request is being handled.
 handling: the handler has a request, and has not responded.
 streaming: its response has begun.
 responded: its response is whole; the handler has not returned, or the client has too much of it to take.
 cut: its request cannot be read to the end: the client is sent the reason instead of its response.
 broken: its response cannot be finished.
+switched: the connection speaks another protocol until it ends.
 lingering: the last response has been written; what comes is discarded for a while, so that the client can read it.
 closing: the last response has been written; the connection ends when it has been taken.
 closed: nothing can be sent: the client has gone, or has been disconnected."""
@@ -36,18 +40,22 @@ awaited: the handler waits for it.
 arrived: it is there.
 lost: the client has gone, or what it sends cannot be read any further, or the request is over."""
 
-RequestEvent = Literal["prefaced", "preface_read", "head_begun", "head_read", "body_read", "last_read", "refuse"]
+RequestEvent = Literal[
+    "prefaced", "preface_read", "head_begun", "head_read", "body_read", "last_read", "refuse", "switch"
+]
 """prefaced: the connection begins with a header of the PROXY protocol.
 last_read: the body of a request after which the client, as it says, sends none.
-refuse: what the client sends is no request; a response says so in its turn."""
+refuse: what the client sends is no request; a response says so in its turn.
+switch: its request for another protocol is granted."""
 
-ResponseEvent = Literal["begin", "respond", "start", "end", "cut", "break", "next"]
+ResponseEvent = Literal["begin", "respond", "start", "end", "cut", "break", "next", "switch"]
 """begin: the handler is given a request.
 respond: it responds at once.
 start, end: it begins to stream a response, and has ended it.
 cut: its request cannot be read to the end.
 break: it has failed.
-next: it has returned, and the client has taken most of the response."""
+next: it has returned, and the client has taken most of the response.
+switch: its request for another protocol is granted."""
 
 End = Literal["linger", "close", "lose"]
 """Of both roles.
@@ -86,6 +94,7 @@ REQUEST: Final[dict[RequestState, dict[RequestEvent | End, RequestState]]] = _ta
             "prefaced": "preface",
             "head_begun": "head",
             "head_read": "body",
+            "switch": "switched",
             "linger": "closed",
             "close": "closed",
             "lose": "closed",
@@ -107,6 +116,7 @@ REQUEST: Final[dict[RequestState, dict[RequestEvent | End, RequestState]]] = _ta
             "close": "closed",
             "lose": "closed",
         },
+        "switched": {"close": "closed", "lose": "closed"},
         "closed": {"linger": "closed", "close": "closed", "lose": "closed"},
     },
 )
@@ -120,6 +130,7 @@ RESPONSE: Final[dict[ResponseState, dict[ResponseEvent | End, ResponseState]]] =
             "start": "streaming",
             "cut": "cut",
             "break": "broken",
+            "switch": "switched",
             "linger": "lingering",
             "lose": "closed",
         },
@@ -134,6 +145,7 @@ RESPONSE: Final[dict[ResponseState, dict[ResponseEvent | End, ResponseState]]] =
         },
         "cut": {"break": "cut", "linger": "lingering", "lose": "closed"},
         "broken": {"break": "broken", "cut": "broken", "close": "closing", "lose": "closed"},
+        "switched": {"break": "broken", "close": "closing", "lose": "closed"},
         "lingering": {"lose": "closed"},
         "closing": {"lose": "closed"},
         "closed": {},
@@ -171,6 +183,10 @@ class Life:
     def ends(self, event: End) -> None:
         """Nothing is read any more, and no response follows."""
         self.request, self.response = REQUEST[self.request][event], RESPONSE[self.response][event]
+
+    def switches(self) -> None:
+        """From now on the connection speaks another protocol."""
+        self.request, self.response = REQUEST[self.request]["switch"], RESPONSE[self.response]["switch"]
 
     @property
     def ending(self) -> bool:

@@ -14,6 +14,7 @@ import httptools
 import structlog
 
 from farebox.memfile import Body
+from farebox.providers.http1.opening import Opened
 from farebox.providers.http1.response import PAUSE_ABOVE, Http1Response
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed
 
@@ -42,7 +43,7 @@ class Unread(Exception):
     """The connection ended before the other end had read the request: it may be sent again."""
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection(Opened):
     """A connection to one origin. `released` is called when it can take another request, `broken` when a response whose
     head has come breaks off.
 
@@ -59,10 +60,6 @@ class UpstreamConnection(asyncio.Protocol):
         self.idle_since = 0.0
         self.idle_max = IDLE_SECONDS
         """How long it may be unused: less if the server says so."""
-        self.tunnelled = False
-        """Through a proxy: what the system knows of it is about the proxy."""
-        self.beneath: tuple[asyncio.Transport, ...] = ()
-        """The transports that a transport of TLS writes to."""
         self._released = released
         self._broken = broken
         self._transport: asyncio.Transport | None = None

@@ -19,11 +19,20 @@ import certifi
 
 from farebox.addresses import Network, Resolver, is_in, is_public, resolve
 from farebox.providers.http1.causes import AddressForbidden, ProxyFailed, not_connected
-from farebox.providers.http1.connection import UpstreamConnection
 
 P = TypeVar("P", bound=asyncio.Protocol)
+C = TypeVar("C", bound="Opened")
 
 PROXY_HEAD_MAX = 16 * 2**10
+
+
+class Opened(asyncio.Protocol):
+    """What a connection is opened for."""
+
+    tunnelled = False
+    """Through a proxy: what the system knows of it is about the proxy."""
+    beneath: tuple[asyncio.Transport, ...] = ()
+    """The transports that a transport of TLS writes to."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # by identity: the pool keeps one of each
@@ -78,7 +87,7 @@ class Opener:
         self._seconds = seconds
         self._tls = tls or _default_tls()
 
-    async def connection(self, origin: Origin, make: Callable[[], UpstreamConnection]) -> UpstreamConnection:
+    async def connection(self, origin: Origin, make: Callable[[], C]) -> C:
         """Raises UpstreamFailed."""
         state = _ConnectState()
         try:
@@ -89,7 +98,7 @@ class Opener:
         except (OSError, UnicodeError, TimeoutError) as error:
             raise not_connected(error, to_proxy=state.to_proxy) from error
 
-    async def _direct(self, origin: Origin, make: Callable[[], UpstreamConnection]) -> UpstreamConnection:
+    async def _direct(self, origin: Origin, make: Callable[[], C]) -> C:
         if origin.scheme == "https":
             transport, _ = await self._to_origin(origin, asyncio.Protocol)
             return await self._secured([transport], make, origin.host)
@@ -106,9 +115,7 @@ class Opener:
                 return await self._loop.create_connection(make, address, origin.port)
         return await self._loop.create_connection(make, addresses[-1], origin.port)
 
-    async def _by_proxy(
-        self, origin: Origin, proxy: SplitResult, make: Callable[[], UpstreamConnection], state: "_ConnectState"
-    ) -> UpstreamConnection:
+    async def _by_proxy(self, origin: Origin, proxy: SplitResult, make: Callable[[], C], state: "_ConnectState") -> C:
         host, secure = proxy.hostname or "", proxy.scheme == "https"
         target = origin.host if self._guard is None else (await self._guard.addresses(origin))[0]
         port = proxy.port or (443 if secure else 80)
@@ -128,9 +135,9 @@ class Opener:
         host: str,
         beneath: _Transports,
         proxy: SplitResult,
-        make: Callable[[], UpstreamConnection],
+        make: Callable[[], C],
         state: "_ConnectState",
-    ) -> UpstreamConnection:
+    ) -> C:
         """`host`: what the proxy is asked for."""
         tunnel = _Tunnel(self._loop)
         try:
@@ -149,9 +156,7 @@ class Opener:
         transport, _ = await self._loop.create_connection(asyncio.Protocol, host, port)
         return transport
 
-    async def _secured(
-        self, beneath: _Transports, make: Callable[[], UpstreamConnection], name: str
-    ) -> UpstreamConnection:
+    async def _secured(self, beneath: _Transports, make: Callable[[], C], name: str) -> C:
         """TLS over the last of the transports, verified for the name. A separate step, because what a TLS transport has
         handed to the one beneath is no longer in its own buffer, sent or not."""
         connection = make()

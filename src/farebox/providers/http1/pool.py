@@ -5,7 +5,10 @@ import re
 import ssl
 from collections import Counter
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from msgspec import structs
 
 from farebox.jobs import OnFailure
 from farebox.providers.http1.connection import Unread, UpstreamConnection
@@ -13,6 +16,9 @@ from farebox.providers.http1.opening import Guard, Opener, Origin, proxy_credent
 from farebox.providers.http1.response import Http1Response
 from farebox.providers.upstream import Cause, UpstreamFailed, UpstreamRequest
 from farebox.proxies import NO_PROXIES, Proxies
+
+if TYPE_CHECKING:
+    from farebox.websocket import ProviderSocket, Room
 
 IDLE_MAX = 512
 """Unused connections kept to one origin."""
@@ -67,6 +73,27 @@ class PooledUpstream:
                 connection = await self._connect(origin)
                 response = await connection.exchange(head, request.body, request.sending, to_head=to_head)
             return _passed(response) if origin.absolute else response
+        except UpstreamFailed as failure:
+            self.count(failure.cause)
+            raise
+
+    async def open_socket(
+        self, request: UpstreamRequest, subprotocols: tuple[str, ...], message_max: int, room: "Room"
+    ) -> "ProviderSocket":
+        """Open a WebSocket, by the request's URL and headers. Raises UpstreamFailed, HandshakeRefused."""
+        from farebox.providers.http1.websocket import Handshake, ProviderChannel  # the library is loaded by the first
+
+        handshake = Handshake(message_max, subprotocols)
+        request = structs.replace(request, headers=[*request.headers, *handshake.headers])
+        try:
+            base, target = _split(request.url)
+            origin = self._origins.get(base) or self._learn(base)
+            if origin.absolute:
+                words = "a WebSocket without TLS does not go through a proxy"
+                raise UpstreamFailed(words, sent=False, cause="proxy_refused")
+            head = _head_lines(request, origin, target) + b"\r\n"
+            channel = await self._open.connection(origin, lambda: ProviderChannel(self._loop))
+            return await handshake.answered(channel, head, room)
         except UpstreamFailed as failure:
             self.count(failure.cause)
             raise

@@ -1,0 +1,343 @@
+"""A call that is a WebSocket: messages both ways between a client and a provider, until one of them ends it.
+
+Two tasks pass the messages on, each waiting while the other side is slow; the session itself watches over them. How it
+ends is said to both sides by a close code, and recorded once (docs/errors.md has the codes).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+import structlog
+
+from farebox.calls.endings import CLIENT_GONE, CONNECTION_FAILED, INTERNAL_ERROR, SERVER_STOPPED, SILENCE, TOO_LONG
+from farebox.calls.logged_body import LoggedBody
+from farebox.calls.operator_key import ReadError
+from farebox.calls.settle import settle_call
+from farebox.calls.stages import Attempts, CallContext, Responded
+from farebox.errors import DATABASE_UNAVAILABLE, Problem
+from farebox.metrics.families import SOCKET_MESSAGES, SOCKETS_ENDED
+from farebox.providers.formats.base import Observed
+from farebox.providers.scrubbing import scrubber_of
+from farebox.storage.sql import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from farebox.websocket import Message, Socket
+
+PING_SECONDS: Final = 20.0
+"""Silence of one side after which it is asked whether it is there; after as much again it counts as gone."""
+CLOSE_SECONDS: Final = 3.0
+"""For the other side's word of its own that the session ends."""
+OF_ERRORS: Final = 4000
+"""Close codes of errors are this and the error's status."""
+TIME_IS_UP: Final = 4408
+
+log = structlog.get_logger("farebox.calls")
+
+
+class Meter(Protocol):
+    """What is read of a session's messages, and paid for."""
+
+    async def from_client(self, message: "Message") -> "Message | None":
+        """The message as it goes on to the provider, once what it may cost is held; None: it does not. Raises Problem
+        where that ends the session, storage.sql.DatabaseUnavailable."""
+        ...
+
+    async def from_provider(self, message: "Message") -> "Message | None":
+        """The message as it goes on to the client, once what it ends is paid for. Raises DatabaseUnavailable."""
+        ...
+
+    async def paid_for(self) -> None:
+        """Wait until nothing that is held for is under way."""
+        ...
+
+    def cancel(self) -> "Message | None":
+        """What asks the provider to stop what is under way; None: nothing is, or nothing does."""
+        ...
+
+    def error(self, problem: Problem) -> "Message | None":
+        """What tells the client of an error, in the provider's form."""
+        ...
+
+    async def stop(self, reading: "asyncio.Task[None]") -> None:
+        """End the task that passes on the provider's messages, but not while a charge is being made."""
+        ...
+
+    async def end(self, interruption: str) -> None:
+        """The session is over: settle or release what is under way, by policy."""
+        ...
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a session ends."""
+
+    how: str
+    """One of metrics.families.SOCKET_ENDINGS."""
+    to_client: int
+    to_provider: int
+    reason: str = ""
+    error: str = ""
+    """For the record; empty where it ended as sessions do."""
+    problem: Problem | None = None
+
+
+class Session:
+    """One session. `run` is called once."""
+
+    def __init__(self, context: CallContext, client: "Socket", provider: "Socket", meter: Meter) -> None:
+        self._context = context
+        self._client = client
+        self._provider = provider
+        self._meter = meter
+        self._stop = asyncio.Event()
+        self._passed = context.services.clock.monotonic()
+        """When the last message passed."""
+        self._secrets = [scrubber_of(secret) for secret in context.call.secrets]
+
+    def stop(self) -> None:
+        """The server stops: end it once what is paid for has been delivered."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Until it has ended, and is recorded."""
+        outgoing = asyncio.create_task(self._pass_outgoing())
+        incoming = asyncio.create_task(self._pass_incoming())
+        try:
+            ending = await self._watch(outgoing, incoming)
+            await self._finish_turns(ending, outgoing, incoming)
+        except asyncio.CancelledError:  # a stop that waits no longer
+            ending = _STOPPED
+        except Exception:
+            log.exception("mistake in a session", log_id=self._context.call.log_id)
+            ending = Ending("error", 1011, 1001, "internal error", INTERNAL_ERROR)
+        try:
+            outgoing.cancel()
+            await self._meter.stop(incoming)
+            await asyncio.wait([outgoing, incoming])
+            await self._settle(ending)
+        finally:
+            await self._close(ending)
+
+    # --- passing messages on ---
+
+    async def _pass_outgoing(self) -> None:
+        while True:
+            message = await self._client.receive()
+            self._count("out", message)
+            passed = await self._meter.from_client(message)
+            if passed is not None:
+                await self._provider.send(passed)
+
+    async def _pass_incoming(self) -> None:
+        while True:
+            message = await self._provider.receive()
+            self._count("in", message)
+            passed = await self._meter.from_provider(self._scrubbed(message))
+            if passed is not None:
+                await self._client.send(passed)
+
+    def _count(self, direction: str, message: "Message") -> None:
+        services = self._context.services
+        self._passed = services.clock.monotonic()
+        services.metrics.count(SOCKET_MESSAGES, direction)
+
+    def _scrubbed(self, message: "Message") -> "Message":
+        """Without a key that its caller need not know."""
+        for scrubber in self._secrets:
+            if scrubber.forms and not scrubber.passes(message.data or b" "):
+                message = msgspec.structs.replace(message, data=scrubber.clean(message.data))
+        return message
+
+    # --- watching ---
+
+    async def _watch(self, outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]") -> Ending:
+        """Wait until it is to end."""
+        clock, settings = self._context.services.clock, self._context.services.settings
+        longest = self._context.started + settings.websocket_max_ms / 1000
+        stopping = asyncio.create_task(self._stop.wait())
+        pings = [_Pings(self._client), _Pings(self._provider)]
+        try:
+            while True:
+                due = min(longest, self._passed + settings.websocket_idle_ms / 1000)
+                left = due - clock.monotonic()
+                if left <= 0:
+                    idle = due < longest
+                    why = "no message for too long" if idle else "the longest time of a session is over"
+                    return Ending("time", TIME_IS_UP, 1000, why, SILENCE if idle else TOO_LONG)
+                open_ends = [task for task in (outgoing, incoming) if not task.done()]
+                done, _ = await asyncio.wait(
+                    [*open_ends, stopping], timeout=min(left, PING_SECONDS), return_when=asyncio.FIRST_COMPLETED
+                )
+                if (ended := _ended(outgoing, incoming)) is not None:
+                    return _ending_of(ended)
+                if stopping in done:
+                    return _STOPPED
+                if not done:
+                    if await pings[0].lost():
+                        return Ending("client", 1001, 1001, "", CLIENT_GONE)
+                    if await pings[1].lost():
+                        return _failed("it does not answer")
+        finally:
+            stopping.cancel()
+
+    async def _finish_turns(
+        self, ending: Ending, outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]"
+    ) -> None:
+        """Let what is paid for be delivered, or what nobody waits for be cancelled."""
+        outgoing.cancel()
+        if incoming.done():
+            return
+        seconds = self._context.services.settings.call_timeout_ms / 1000
+        if ending.how == "client":
+            await self._cancel()
+            seconds = CLOSE_SECONDS
+        settled = asyncio.create_task(self._meter.paid_for())
+        try:
+            await asyncio.wait([settled, incoming], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            settled.cancel()
+
+    async def _cancel(self) -> None:
+        message = self._meter.cancel()
+        if message is not None:
+            await _quietly(self._provider.send(message))
+
+    # --- the end ---
+
+    async def _settle(self, ending: Ending) -> None:
+        """End what is under way, and record the session."""
+        context = self._context
+        context.services.metrics.count(SOCKETS_ENDED, ending.how)
+        await self._meter.end(ending.error or CLIENT_GONE)
+        stage = session_stage(context)
+        try:
+            await settle_call(stage, Observed(), ending.error or None, broken_status=101, blocked=ending.problem)
+        except DatabaseUnavailable as error:
+            context.services.database.report_failure(error)
+
+    async def _close(self, ending: Ending) -> None:
+        """Say on both sides that it ends, and why."""
+        message = None if ending.problem is None else self._meter.error(ending.problem)
+        await asyncio.gather(
+            _close(self._client, ending.to_client, ending.reason, message),
+            _close(self._provider, ending.to_provider, ending.reason if ending.how == "client" else "", None),
+        )
+
+
+class Unmetered:
+    """A session that nothing is read of: the caller's own key pays."""
+
+    async def from_client(self, message: "Message") -> "Message | None":
+        return message
+
+    async def from_provider(self, message: "Message") -> "Message | None":
+        return message
+
+    async def paid_for(self) -> None:
+        """Nothing is."""
+
+    def cancel(self) -> "Message | None":
+        return None
+
+    def error(self, problem: Problem) -> "Message | None":
+        return None
+
+    async def stop(self, reading: "asyncio.Task[None]") -> None:
+        reading.cancel()
+
+    async def end(self, interruption: str) -> None:
+        """Nothing is under way."""
+
+
+class _Pings:
+    """Whether one side is still there."""
+
+    def __init__(self, socket: "Socket") -> None:
+        self._socket = socket
+        self._heard = -1
+        self._asked = False
+
+    async def lost(self) -> bool:
+        """Called after each PING_SECONDS of silence. Only one whose messages are waited for can be heard."""
+        socket = self._socket
+        silent = socket.listening and socket.heard == self._heard
+        self._heard = socket.heard
+        if not silent:
+            self._asked = False
+        elif self._asked:
+            return True
+        else:
+            self._asked = True
+        await _quietly(socket.ping())
+        return False
+
+
+_STOPPED: Final = Ending("stopped", 1001, 1001, "the server stops", SERVER_STOPPED)
+
+
+def session_stage(context: CallContext) -> Responded:
+    """The stage of a session that has begun: the provider has answered, and nothing is held for the session itself."""
+    switched = ReadError(101, [], b"")
+    return Responded(context, None, None, None, Attempts(status=101), False, switched, LoggedBody(-1))
+
+
+def _failed(why: str) -> Ending:
+    return Ending("provider", 1014, 1001, "the provider's connection failed", f"{CONNECTION_FAILED} ({why})")
+
+
+def _ended(outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]") -> BaseException | None:
+    """Why it is to end; None: it goes on. A side that has closed may have sent something before that, which is still on
+    its way: the task that reads it finds the end."""
+    from farebox.websocket import Closed
+
+    errors = [task.exception() if task.done() else None for task in (outgoing, incoming)]
+    for error, side in zip(errors, ("client", "provider"), strict=True):
+        if error is not None and not (isinstance(error, Closed) and error.side != side):
+            return error
+    return errors[0] if all(errors) else None
+
+
+def _ending_of(error: BaseException) -> Ending:
+    """How the session ends where one direction has ended by this."""
+    from farebox.websocket import NO_CODE, VANISHED, Closed
+
+    if isinstance(error, Problem):
+        code = OF_ERRORS + error.kind.status
+        return Ending("error", code, 1000, error.message, error.kind.name, error)
+    if isinstance(error, DatabaseUnavailable):
+        problem = Problem(DATABASE_UNAVAILABLE, "The database is unavailable. Nothing further was charged.")
+        return Ending("error", OF_ERRORS + problem.kind.status, 1000, problem.message, problem.kind.name, problem)
+    if not isinstance(error, Closed):
+        raise error
+    by_client = error.side == "client"
+    if by_client and error.code == VANISHED:
+        return Ending("client", 1001, 1001, "", CLIENT_GONE)
+    if by_client:
+        return Ending("client", error.code, 1001 if error.broken_rule else error.code, error.reason)
+    if error.code == VANISHED:
+        return _failed("it ended without a word")
+    broken = f"{CONNECTION_FAILED} (closed with {error.code})" if error.code not in (1000, 1001, NO_CODE) else ""
+    return Ending("provider", error.code, error.code, error.reason, broken)
+
+
+async def _close(socket: "Socket", code: int, reason: str, last: "Message | None") -> None:
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            if last is not None:
+                await _quietly(socket.send(last))
+            await socket.close(code, reason)
+            await socket.drain()
+    except TimeoutError:
+        pass
+    finally:
+        socket.end()
+
+
+async def _quietly(sending: Awaitable[None]) -> None:
+    """It may fail: the session ends anyway, or that is found out elsewhere."""
+    from farebox.websocket import Closed
+
+    with contextlib.suppress(Closed):
+        await sending

@@ -1,0 +1,209 @@
+"""WebSockets of the data plane: from the request for one to the session that it becomes."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from msgspec.structs import replace
+
+from farebox.calls.endings import CLIENT_GONE, early_end
+from farebox.calls.forward import unreachable
+from farebox.calls.keys import keyed
+from farebox.calls.logged_body import LoggedBody
+from farebox.calls.operator_key import ReadError, checked
+from farebox.calls.relay import relay_response
+from farebox.calls.session import Session, Unmetered, session_stage
+from farebox.calls.settle import end_without_response, settle_call
+from farebox.calls.stages import Admitted, Attempts, CallContext, Responded, Stage
+from farebox.calls.watch import Interrupted, Watch
+from farebox.errors import INVALID_REQUEST, NO_WEBSOCKET, NOT_METERED, ClientGone, Problem
+from farebox.http.build_call import socket_call
+from farebox.http.call_target import Target
+from farebox.http.exchange import Exchange
+from farebox.http.payer import access_of
+from farebox.http.permits import Permit
+from farebox.http.proxy_request import ProxyRequest
+from farebox.http.sink import HttpSink
+from farebox.http.subprotocols import HEADER, Offered
+from farebox.limits.held import Lease
+from farebox.providers.catalogue import upstream_path
+from farebox.providers.formats.base import Observed
+from farebox.providers.provider import UNMETERED
+from farebox.providers.sessions.paths import socket_path
+from farebox.providers.upstream import HandshakeRefused, UpstreamFailed, UpstreamRequest
+from farebox.runtime.services import Services
+
+if TYPE_CHECKING:
+    from farebox.websocket import ProviderSocket, Room
+
+OVERHEAD_BYTES: Final = 128 * 2**10
+"""What a session keeps in memory at least: what has come on both sides and is not read yet."""
+
+
+def wants_socket(exchange: Exchange) -> bool:
+    """Whether the request is for a WebSocket."""
+    upgrade = exchange.headers.get("upgrade")
+    return upgrade is not None and exchange.method == "GET" and "websocket" in upgrade.lower()
+
+
+class SocketRequest:
+    """One request for a WebSocket that may be made: who calls, and where to."""
+
+    def __init__(
+        self,
+        services: Services,
+        exchange: Exchange,
+        target: Target,
+        permit: Permit,
+        offer: Offered,
+        sink: HttpSink,
+        watch: Watch,
+        request_id: str,
+    ) -> None:
+        self._services = services
+        self._exchange = exchange
+        self._offer = offer
+        self._sink = sink
+        self._watch = watch
+        self._request = ProxyRequest(
+            request_id,
+            target.account_id,
+            target.gateway_id,
+            permit.gateway,
+            target.slug,
+            target.path,
+            exchange.query,
+            "GET",
+            offer.headers,
+            b"",
+            watch,
+            permit.own_key,
+            permit.own,
+            {},
+            client=exchange.client,
+            token=permit.token,
+            policies=permit.policies,
+        )
+
+    async def serve(self, begun: Callable[[Session], None], ended: Callable[[Session], None]) -> None:
+        """Open it at the provider, then at the client, and stay until it has ended. `begun` and `ended` are told of the
+        session. Raises Problem while nothing has been answered."""
+        services, exchange = self._services, self._exchange
+        handshake = _accepted(exchange)
+        lease = services.held.lease(self._request.account_id)
+        exchange.hold(lease)
+        lease.take(OVERHEAD_BYTES)
+        room = _room(lease)
+        context = self._context()
+        provider = await self._opened(context, room)
+        if provider is None:
+            return
+        chosen = self._offer.chosen(provider.subprotocol)
+        headers = [*handshake, *self._sink.headers, *([(HEADER, chosen)] if chosen else [])]
+        try:
+            channel = exchange.switch(headers)
+        except ClientGone:
+            provider.end()
+            await settle_call(session_stage(context), Observed(), CLIENT_GONE)
+            return
+        from farebox.websocket import server_socket
+
+        client = server_socket(channel, services.settings.websocket_message_bytes, room)
+        session = Session(context, client, provider, Unmetered())
+        begun(session)
+        try:
+            await session.run()
+        finally:
+            ended(session)
+
+    def _context(self) -> CallContext:
+        """The call that the session is. Raises Problem."""
+        services, request = self._services, self._request
+        access = access_of(services, request.own, request.slug)
+        path = upstream_path(access.provider, request.path)
+        found = socket_path(access.provider.slug, path, custom=access.custom is not None)
+        if found is None:
+            raise no_socket(f"{access.provider.name} has no WebSocket at {path[:100]!r} that is served here.")
+        if request.gateway.screens:
+            raise no_socket(
+                "The gateway has rules for what its calls say, and messages of WebSockets are not screened."
+            )
+        try:
+            call = socket_call(services, replace(request, path=path), access, UNMETERED)
+        except Problem as problem:
+            if problem.kind is not NOT_METERED:
+                raise
+            raise no_socket(
+                f"A WebSocket at {path[:100]!r} takes a key of your own for {access.provider.name}."
+            ) from problem
+        if call.signing is not None:
+            raise no_socket(f"Requests to {access.provider.name} are signed, which is not done for WebSockets.")
+        call = keyed(services, call)
+        self._sink.of(call)
+        return CallContext(services, call, self._sink, self._watch, services.clock.monotonic())
+
+    async def _opened(self, context: CallContext, room: "Room") -> "ProviderSocket | None":
+        """The provider's end; None where it answered with something else, which has been passed on. Raises Problem."""
+        attempts = Attempts()
+        stage: Stage = Admitted(context, None, None, None, attempts, False)
+        try:
+            try:
+                return await self._handshake(context, room)
+            except HandshakeRefused as refused:
+                attempts.status = refused.status
+                answer = await checked(context, ReadError(refused.status, refused.headers, refused.body))
+                kept = LoggedBody(context.services.settings.log_body_limit_bytes)
+                stage = responded = Responded(context, None, None, None, attempts, False, answer, kept)
+                await relay_response(responded)
+                return None
+            except UpstreamFailed as failure:
+                raise unreachable(context.call, failure) from failure
+        except (Exception, asyncio.CancelledError) as error:
+            end = early_end(stage, error)
+            if end.outcome:
+                await end_without_response(stage, end, error if isinstance(error, Problem) else None)
+            raise
+
+    async def _handshake(self, context: CallContext, room: "Room") -> "ProviderSocket":
+        """Raises UpstreamFailed, HandshakeRefused, Interrupted."""
+        services, call = context.services, context.call
+        upstream = services.upstream if call.access.custom is None else services.custom_upstream
+        wait = (call.request_timeout_ms or services.settings.first_byte_timeout_ms) / 1000
+        most = services.settings.websocket_message_bytes
+        request = UpstreamRequest("GET", call.url, call.headers, b"")
+        try:
+            with context.watch.waiting(wait):
+                return await upstream.open_socket(request, self._offer.subprotocols, most, room)
+        except Interrupted as interrupted:
+            if interrupted.reason != "silence":
+                raise
+            upstream.count("timeout_answer")
+            raise UpstreamFailed("no answer in time", sent=True, cause="timeout_answer") from interrupted
+
+
+def no_socket(why: str) -> Problem:
+    return Problem(NO_WEBSOCKET, f"{why} Use HTTP, where streams are server-sent events.")
+
+
+def _accepted(exchange: Exchange) -> list[tuple[str, str]]:
+    """What the client's handshake is answered with. Raises Problem (INVALID_REQUEST)."""
+    from farebox.websocket import accepted
+
+    try:
+        return accepted(exchange.path, list(exchange.headers.items()))
+    except ValueError as error:
+        raise Problem(INVALID_REQUEST, f"The request for a WebSocket is malformed: {error}.") from error
+
+
+def _room(lease: Lease) -> "Room":
+    """Where the bytes of large messages are counted."""
+    from farebox.websocket import Room
+
+    class Leased(Room):
+        def room_for(self, more: int) -> bool:
+            return lease.room_for(more)
+
+        def shrink_by(self, less: int) -> None:
+            lease.shrink(lease.size - less)
+
+    return Leased()

@@ -1,0 +1,54 @@
+"""The paths at which providers take WebSockets. What is not here is answered with 426."""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["unread", "openai_realtime", "openai_responses", "gemini_live"]
+"""How a session's messages are read; `unread`: not at all, so that only a key of the account's own opens one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketPath:
+    """A kind of session, and where it is."""
+
+    slug: str
+    pattern: re.Pattern[str]
+    kind: Kind
+    shown: str
+    """The path as documentation writes it."""
+
+
+def _path(slug: str, shown: str, kind: Kind = "unread") -> SocketPath:
+    pattern = re.sub(r"\\\{\w+\\\}", r"[\\w.-]+", re.escape(shown))
+    return SocketPath(slug, re.compile(pattern, re.ASCII), kind, shown)
+
+
+_LIVE: Final = "ws/google.ai.generativelanguage.{version}.GenerativeService.BidiGenerateContent"
+
+SOCKET_PATHS: Final = (
+    _path("openai", "realtime"),
+    _path("openai", "realtime/translations"),
+    _path("openai", "responses"),
+    _path("google-ai-studio", _LIVE),
+    _path("deepgram", "v1/listen"),
+    _path("deepgram", "v2/listen"),
+    _path("deepgram", "v1/speak"),
+    _path("deepgram", "v1/agent/converse"),
+    _path("elevenlabs", "v1/text-to-speech/{voice_id}/stream-input"),
+    _path("elevenlabs", "v1/text-to-speech/{voice_id}/multi-stream-input"),
+    _path("elevenlabs", "v1/speech-to-text/realtime"),
+    _path("elevenlabs", "v1/convai/conversation"),
+    _path("cartesia", "tts/websocket"),
+    _path("cartesia", "stt/websocket"),
+)
+
+ANY: Final = _path("custom", "")
+"""A custom provider: any path of it, with what its account has set."""
+
+
+def socket_path(slug: str, path: str, *, custom: bool) -> SocketPath | None:
+    """What a WebSocket of this canonical path is; None if there is none."""
+    if custom:
+        return ANY
+    return next((one for one in SOCKET_PATHS if one.slug == slug and one.pattern.fullmatch(path)), None)

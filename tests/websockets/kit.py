@@ -1,0 +1,118 @@
+"""A provider of WebSockets that does what a test says, and clients of ours."""
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.sync.client import ClientConnection, connect
+from websockets.sync.server import ServerConnection, serve
+
+from tests.support import Customer
+
+Script = Callable[[ServerConnection], None]
+SECONDS = 60
+"""A limit for failures only."""
+
+
+def echo(connection: ServerConnection) -> None:
+    """Send back whatever comes, until it is closed."""
+    for message in connection:
+        connection.send(message)
+
+
+@dataclass
+class SocketProvider:
+    """Plays `script` with each connection."""
+
+    url: str = ""
+    script: Script = echo
+    refusal: Callable[[ServerConnection, Request], Response | None] = lambda _, __: None
+    subprotocol: str = ""
+    """Which of those offered it chooses."""
+    handshakes: list[Request] = field(default_factory=list)
+    closed: list[tuple[int | None, str]] = field(default_factory=list)
+    """Code and reason by which sessions were closed, as the provider saw them."""
+    ended: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    """One for each that is in `closed`."""
+
+    @property
+    def headers(self) -> Any:
+        """Of the last handshake."""
+        return self.handshakes[-1].headers
+
+    def forget(self) -> None:
+        """Begin anew: an echo, with nothing recorded."""
+        self.script, self.subprotocol, self.refusal = echo, "", lambda _, __: None
+        self.handshakes, self.closed, self.ended = [], [], threading.Semaphore(0)
+
+    def await_end(self) -> tuple[int | None, str]:
+        """How the next session was closed."""
+        assert self.ended.acquire(timeout=SECONDS)
+        return self.closed[-1]
+
+
+@contextlib.contextmanager
+def providing() -> Iterator[SocketProvider]:
+    """Listens on a free port until the block ends."""
+    provider = SocketProvider()
+
+    def handle(connection: ServerConnection) -> None:
+        closed, ended = provider.closed, provider.ended
+        try:
+            provider.script(connection)
+            connection.close()
+        except ConnectionClosed:
+            pass
+        finally:
+            closed.append((connection.close_code, connection.close_reason or ""))
+            ended.release()
+
+    def first(connection: ServerConnection, request: Request) -> Response | None:
+        provider.handshakes.append(request)
+        return provider.refusal(connection, request)
+
+    def choose(_: ServerConnection, offered: Any) -> Any:
+        return provider.subprotocol if provider.subprotocol in offered else None
+
+    with serve(
+        handle, "127.0.0.1", 0, process_request=first, select_subprotocol=choose, max_size=2**26, ping_interval=None
+    ) as server:
+        provider.url = f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield provider
+        server.shutdown()
+        thread.join(SECONDS)
+
+
+def opened(customer: Customer, path: str, headers: dict[str, str] | None = None, **options: Any) -> ClientConnection:
+    """A WebSocket of the customer's; by its token, unless other headers are given."""
+    url = f"{customer.gateway_url}/{path}".replace("http://", "ws://")
+    given = customer.headers if headers is None else headers
+    return connect(
+        url, additional_headers=given, proxy=None, max_size=2**26, open_timeout=SECONDS, legacy=True, **options
+    )
+
+
+def send(connection: Any, **event: Any) -> None:
+    """An event."""
+    connection.send(json.dumps(event))
+
+
+def receive(connection: Any) -> dict[str, Any]:
+    """The next event."""
+    event: dict[str, Any] = json.loads(connection.recv(SECONDS))
+    return event
+
+
+def await_close(connection: ClientConnection) -> tuple[int | None, str]:
+    """Code and reason with which the other side closes."""
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            connection.recv(SECONDS)
+    return connection.close_code, connection.close_reason or ""
