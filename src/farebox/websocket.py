@@ -133,8 +133,9 @@ class Socket:
             await self._flush()
 
     async def drain(self) -> None:
-        """Read until the other side has closed, too. Raises nothing."""
-        while not self._over():
+        """Read until the other side has closed, too: a connection that is closed with something unread is reset, and what
+        it was sent last is lost. Raises nothing."""
+        while self._protocol.close_rcvd is None and not self._protocol.reader.eof:
             self._take(await self._channel.receive())
             self._ready.clear()
             await self._flush()

@@ -6,7 +6,7 @@ from typing import Final, cast
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
-from websockets.protocol import OPEN
+from websockets.protocol import CONNECTING
 from websockets.uri import WebSocketURI
 
 from farebox.channels import Intake
@@ -125,7 +125,7 @@ class Handshake:
             await channel.send(head)
         except ClientGone as gone:
             raise UpstreamFailed("the connection was closed at once", sent=False, cause="closed") from gone
-        while protocol.state is not OPEN and protocol.handshake_exc is None:
+        while protocol.state is CONNECTING and protocol.handshake_exc is None:
             data = await channel.receive()
             if data:
                 protocol.receive_data(data)
