@@ -13,7 +13,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, PayloadTooBig
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import OPEN, SERVER, Protocol
+from websockets.protocol import CLIENT, OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 
 from farebox.channels import Channel
@@ -134,8 +134,9 @@ class Socket:
 
     async def drain(self) -> None:
         """Read until the other side has closed, too: a connection that is closed with something unread is reset, and what
-        it was sent last is lost. Raises nothing."""
-        while self._protocol.close_rcvd is None and not self._protocol.reader.eof:
+        it was sent last is lost. (A server's end closes first, and lingers.) Raises nothing."""
+        protocol = self._protocol
+        while protocol.close_rcvd is None and not protocol.reader.eof and (protocol.side is CLIENT or not self._over()):
             self._take(await self._channel.receive())
             self._ready.clear()
             await self._flush()

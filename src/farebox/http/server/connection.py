@@ -219,7 +219,7 @@ class ClientConnection(asyncio.Protocol):
         if life.response == "streaming" and not failed and exchange.end():
             life.responds("end")
         if life.response == "switched" and not failed:
-            self._leave("close")
+            self._leave("linger")
         elif life.response == "responded" and not failed:
             if not exchange.keep_alive:
                 self._leave("close" if exchange.body_state == "arrived" else "linger")

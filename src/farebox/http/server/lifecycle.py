@@ -116,7 +116,7 @@ REQUEST: Final[dict[RequestState, dict[RequestEvent | End, RequestState]]] = _ta
             "close": "closed",
             "lose": "closed",
         },
-        "switched": {"close": "closed", "lose": "closed"},
+        "switched": {"linger": "closed", "lose": "closed"},
         "closed": {"linger": "closed", "close": "closed", "lose": "closed"},
     },
 )
@@ -145,7 +145,7 @@ RESPONSE: Final[dict[ResponseState, dict[ResponseEvent | End, ResponseState]]] =
         },
         "cut": {"break": "cut", "linger": "lingering", "lose": "closed"},
         "broken": {"break": "broken", "cut": "broken", "close": "closing", "lose": "closed"},
-        "switched": {"break": "broken", "close": "closing", "lose": "closed"},
+        "switched": {"break": "broken", "linger": "lingering", "lose": "closed"},
         "lingering": {"lose": "closed"},
         "closing": {"lose": "closed"},
         "closed": {},
