@@ -133,8 +133,8 @@ class Socket:
             await self._flush()
 
     async def drain(self) -> None:
-        """Read until the other side has closed, too: a connection that is closed with something unread is reset, and what
-        it was sent last is lost. (A server's end closes first, and lingers.) Raises nothing."""
+        """Read until the other side has closed, too: a connection that is closed with something unread is reset, and
+        what it was sent last is lost. (A server's end closes first, and lingers.) Raises nothing."""
         protocol = self._protocol
         while protocol.close_rcvd is None and not protocol.reader.eof and (protocol.side is CLIENT or not self._over()):
             self._take(await self._channel.receive())
