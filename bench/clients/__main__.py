@@ -42,7 +42,7 @@ def observe(client: Client, installed: Installations, there: Place, situation: s
     """What a client did in one situation."""
     account, token = there.accounts[situation]
     base = f"{there.url}/v1/{account}/default"
-    prompt = PROMPT + " demo:cut=3" * (situation == CUT)
+    prompt = PROMPT + " demo:cut=3 gap=100" * (situation == CUT)
     command: list[str | Path] = [*installed.command(client)]
     variables, asked = {"PATH": installed.path, "HOME": str(folder), "CI": "1"}, ""
     if client.start is None:

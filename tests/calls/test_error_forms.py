@@ -2,7 +2,6 @@
 where they are at hand, and byte by byte where they are not."""
 
 import json
-import socket
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -123,7 +122,9 @@ def test_a_wait_that_is_too_long_is_not_left_to_the_client() -> None:
             assert headers.get("retry-after") == (None if wait is None else str(wait))
         assert error_status(problem, "cohere", "402") == (403 if hopeless else 429), "its SDK would wait in silence"
         assert error_status(problem, "openai", "402", waits=True) == (403 if hopeless else 429)
-        details = json.loads(error_body(problem, "google", 429, "r", NOWHERE))["error"]["details"]
+        body = error_body(problem, "google", 429, "r", NOWHERE)
+        assert body == error_body(problem, "gemini-cli", 429, "r", NOWHERE)
+        details = json.loads(body)["error"]["details"]
         kinds = [detail["@type"].rpartition(".")[2] for detail in details]
         assert kinds == ["ErrorInfo", *["QuotaFailure"] * hopeless, *["RetryInfo"] * (wait is not None)]
         if hopeless:
@@ -206,11 +207,11 @@ def events_of(text: str) -> list[Any]:
     return [json.loads(line.removeprefix("data: ")) for line in text.splitlines() if line.startswith("data: ")]
 
 
-def read(customer: Customer, path: str, body: Any) -> tuple[str, bool]:
+def read(customer: Customer, path: str, body: Any, **headers: str) -> tuple[str, bool]:
     """What arrived of a stream, and whether its connection came to its end."""
     received = ""
     url = f"{customer.gateway_url}/{path}"
-    with httpx.stream("POST", url, json=body, headers=customer.headers, timeout=60) as response:
+    with httpx.stream("POST", url, json=body, headers=customer.headers | headers, timeout=60) as response:
         assert response.status_code == 200, response.read()
         try:
             for text in response.iter_text():
@@ -218,26 +219,6 @@ def read(customer: Customer, path: str, body: Any) -> tuple[str, bool]:
         except httpx.RemoteProtocolError:
             return received, False
     return received, True
-
-
-def last_chunk(customer: Customer, path: str, body: Any) -> tuple[bytes, bool]:
-    """The last chunk of a stream as HTTP has chunks, after an event that says the same; and whether it is the end."""
-    url = httpx.URL(customer.gateway_url)
-    with socket.create_connection((url.host, url.port or 80), timeout=60) as connection:
-        sent = json.dumps(body).encode()
-        head = (
-            f"POST {url.path}/{path} HTTP/1.1\r\nhost: farebox\r\nconnection: close\r\ncontent-length: {len(sent)}\r\n"
-        )
-        credentials = f"authorization: Bearer {customer.token}\r\ncontent-type: application/json\r\n\r\n"
-        connection.sendall(f"{head}{credentials}".encode() + sent)
-        received = b"".join(iter(lambda: connection.recv(65_536), b""))
-    chunks, rest = [], received.partition(b"\r\n\r\n")[2]
-    while (size := int(rest.partition(b"\r\n")[0] or b"0", 16)) != 0:
-        rest = rest.partition(b"\r\n")[2]
-        chunks.append(rest[:size])
-        rest = rest[size + 2 :]
-    assert chunks[-2] == b"data: " + chunks[-1] + b"\n\n"
-    return chunks[-1], rest == b"0\r\n\r\n"
 
 
 @pytest.mark.parametrize("end", [b"", b"0\r\n\r\n"], ids=["dies", "ends too early"])
@@ -275,9 +256,13 @@ def test_a_stream_that_breaks_off_ends_in_an_error_of_its_own_form(farebox: Fare
 
     provider.events = b'data: {"candidates": [{"content": {"parts": [{"text": "Hel"}]}}]}\n\n'
     path = "google-ai-studio/v1beta/models/m:streamGenerateContent?alt=sse"
-    last, whole = last_chunk(customer, path, {"contents": [{"parts": [{"text": "x"}]}]})
+    asked = {"contents": [{"parts": [{"text": "x"}]}]}
+    text, whole = read(customer, path, asked)
     assert whole
-    assert json.loads(last)["error"]["status"] == "UNAVAILABLE", "gemini-cli reads a chunk that is JSON"
+    assert events_of(text)[-1]["error"]["status"] == "UNAVAILABLE"
+    text, whole = read(customer, path, asked, **{"user-agent": "GeminiCLI-tui/0.61.0/m (linux; x64; terminal)"})
+    assert whole
+    assert json.loads(text.splitlines()[-1])["error"]["status"] == "UNAVAILABLE", "it takes no event for an error"
 
     provider.events = b'event: content-delta\ndata: {"type": "content-delta", "index": 0}\n\n'
     text, whole = read(customer, "cohere/v2/chat", chat)

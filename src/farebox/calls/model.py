@@ -249,10 +249,6 @@ class Sink(Protocol):
         last, which may end in a number that goes on."""
         ...
 
-    def broken_word(self, problem: Problem) -> bytes:
-        """What follows it in a chunk of its own, for clients that take no event for an error; may be empty."""
-        ...
-
     @property
     def disconnects(self) -> bool:
         """Whether the connection must end with that event, because the form's clients take no event for an error."""

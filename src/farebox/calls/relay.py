@@ -185,7 +185,7 @@ class _Relay:
             self._recording.end(observed, headers, end)
         broken = self._blocked or (None if interruption is None else self._broken(interruption))
         if broken is not None and self._events:
-            end += [stage.context.sink.broken(broken, self._sent + last), stage.context.sink.broken_word(broken)]
+            end.append(stage.context.sink.broken(broken, self._sent + last))
         with contextlib.suppress(ClientGone):  # it was charged by what was delivered: no client is left
             for chunk in end:
                 if chunk:

@@ -69,10 +69,10 @@ class Delivery:
         stream = self._exchange.start(reply.status, self._stream_headers(reply.headers))
         stop = directives.cut if directives.cut is not None else directives.end
         for number, event in enumerate(self._with_faults(reply, events)):
-            if number == stop:
-                return False
             if number and directives.gap:
                 await self._pause(directives.gap)
+            if number == stop:
+                return False
             for piece in self._split(event.frame):
                 await stream.send(piece)
             self._stats.tokens_out += event.tokens

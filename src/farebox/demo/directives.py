@@ -20,7 +20,7 @@ class Directives:
     delay: int = 0
     """Milliseconds before the first byte of the response, its head included."""
     gap: int = 0
-    """Milliseconds between two stream events."""
+    """Milliseconds between two stream events, and before a stream breaks."""
     cut: int | None = None
     """Break the connection after so many stream events; a response that is not a stream breaks in the middle."""
     end: int | None = None

@@ -86,6 +86,8 @@ class Target(msgspec.Struct, frozen=True):
         if form == "responses":
             named = (headers.get("originator") or "", headers.get("user-agent") or "")
             form = "codex" if any(_CODEX.match(name) for name in named) else form
+        if form == "google" and (headers.get("user-agent") or "").startswith("GeminiCLI"):
+            form = "gemini-cli"
         return form
 
 

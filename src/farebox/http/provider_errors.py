@@ -13,8 +13,8 @@ Clients that take no hint, and what they get therefore:
   nobody can wait for is a 403. It takes no event of a stream for an error: only a connection that ends.
 - OpenAI's SDK (Python 3.57.0) passes on an event of `type: "error"` like any other; an event with a field `error`
   raises. A Responses stream gets an event that is both.
-- gemini-cli (0.61.0) repeats a 429 unless it names a daily quota, and takes no event of a stream for an error, only a
-  chunk that is JSON.
+- gemini-cli (0.61.0) repeats a 429 unless it names a daily quota. It takes no event of a stream for an error, only a
+  chunk that is JSON, as older versions of Google's SDK for TypeScript do.
 - opencode (1.18.33) and Qwen Code (0.24.4) wait for `Retry-After`, be it a day, and say nothing: such a limit is a 403
   for them as well. Cline and Continue, which repeat a 429 for minutes, do not say who they are.
 - Vercel's AI SDK (7.0.173) takes an event of a Responses stream for an error only if it has a `sequence_number`.
@@ -57,7 +57,17 @@ from farebox.http.refusals import Pages, facts_of
 from farebox.providers.formats.event_frames import frame
 
 Form: TypeAlias = Literal[
-    "openai", "responses", "codex", "anthropic", "google", "cohere", "workers", "run", "universal", "bedrock"
+    "openai",
+    "responses",
+    "codex",
+    "anthropic",
+    "google",
+    "gemini-cli",
+    "cohere",
+    "workers",
+    "run",
+    "universal",
+    "bedrock",
 ]
 
 DISCONNECTING: Final = ("cohere", "workers", "run")
@@ -196,6 +206,8 @@ def broken_event(problem: Problem, form: Form, after: bytes = b"") -> bytes:
     if form == "google":
         status = _GOOGLE_STATUSES.get(kind.status, "UNAVAILABLE")
         return _event("", {"error": {"code": kind.status, "message": message, "status": status}})
+    if form == "gemini-cli":  # as Google's servers write it: no event, and no line end
+        return broken_event(problem, "google").removeprefix(b"data: ").rstrip()
     if form in ("responses", "codex"):
         numbers = _NUMBER.findall(after)
         number = int(numbers[-1]) + 1 if numbers else 0
@@ -209,15 +221,6 @@ def broken_event(problem: Problem, form: Form, after: bytes = b"") -> bytes:
     if form == "cohere":
         return _event("message-end", {"type": "message-end", "delta": {"finish_reason": "ERROR", "error": message}})
     return _event("", {"error": error})
-
-
-def broken_word(problem: Problem, form: Form) -> bytes:
-    """What follows that event in a chunk of its own. Google's SDK for TypeScript reads an error of a stream as Google's
-    servers write it, a chunk that is JSON and no event; 3.3.0 reads an event too, but not the version in gemini-cli.
-    As a last line without an end, readers of events pass over it."""
-    if form != "google":
-        return b""
-    return broken_event(problem, form).removeprefix(b"data: ").rstrip()
 
 
 _NUMBER: Final = re.compile(rb'"sequence_number": ?([0-9]{1,9})\b')
@@ -244,7 +247,7 @@ def _error(problem: Problem, form: Form, status: int, facts: dict[str, Any]) -> 
         }
     if form == "anthropic":
         return {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message, "code": kind.code}
-    if form == "google":
+    if form in ("google", "gemini-cli"):
         named = _GOOGLE_STATUSES.get(status, "INTERNAL")
         return {"code": status, "message": message, "status": named, "details": _google_details(problem, status, facts)}
     if form == "codex" and kind in _LIMITS:

@@ -12,7 +12,6 @@ from farebox.http.provider_errors import (
     Form,
     as_run,
     broken_event,
-    broken_word,
     error_body,
     error_headers,
     error_status,
@@ -129,9 +128,6 @@ class HttpSink:
 
     def broken(self, problem: Problem, after: bytes = b"") -> bytes:
         return broken_event(problem, self._form, after)
-
-    def broken_word(self, problem: Problem) -> bytes:
-        return broken_word(problem, self._form)
 
     @property
     def disconnects(self) -> bool:
