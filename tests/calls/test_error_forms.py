@@ -153,6 +153,7 @@ def test_agents_that_would_wait_in_silence_for_an_hour_get_403(farebox: Farebox)
             ended = post(limited, path, CHAT, **{"user-agent": agent})
             found = ended.json()
             assert (ended.status_code, found["httpCode"], found["internalCode"]) == (403, 403, 2003), path
+            assert "retry-after" not in ended.headers, "opencode obeys it with any status"
             assert found["message"].startswith("Rate limited: ")
 
 

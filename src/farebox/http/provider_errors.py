@@ -16,7 +16,8 @@ Clients that take no hint, and what they get therefore:
 - gemini-cli (0.61.0) repeats a 429 unless it names a daily quota. It takes no event of a stream for an error, only a
   chunk that is JSON, as older versions of Google's SDK for TypeScript do.
 - opencode (1.18.33) and Qwen Code (0.24.4) wait for `Retry-After`, be it a day, and say nothing: such a limit is a 403
-  for them as well. Cline and Continue, which repeat a 429 for minutes, do not say who they are.
+  without it for them. opencode asks again for a minute all the same if the text has "rate limit" or "500" in it. Cline
+  and Continue, which repeat a 429 for a minute and longer, do not say who they are.
 - Vercel's AI SDK (7.0.173) takes an event of a Responses stream for an error only if it has a `sequence_number`.
 """
 
@@ -172,11 +173,11 @@ def error_body(problem: Problem, form: Form, status: int, request_id: str, pages
     return msgspec.json.encode(body)
 
 
-def error_headers(problem: Problem, form: Form, status: int) -> HeaderList:
+def error_headers(problem: Problem, form: Form, status: int, *, waits: bool = False) -> HeaderList:
     headers = [("content-type", "application/json")]
     if form == "bedrock":
         headers.append(("x-amzn-errortype", _AMAZON_ERRORS.get(status, "InternalServerException")))
-    if problem.retry_after is not None:
+    if problem.retry_after is not None and not (waits and _hopeless(problem)):
         headers.append(("retry-after", str(problem.retry_after)))
     if status in _FINAL or problem.kind.status in _FINAL or _hopeless(problem):
         headers.append(("x-should-retry", "false"))

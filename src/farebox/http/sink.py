@@ -140,4 +140,4 @@ class HttpSink:
         with contextlib.suppress(RuntimeError):
             status = error_status(problem, self._form, self._no_credit, waits=self._waits)
             body = error_body(problem, self._form, status, self._request_id, self._pages)
-            self.respond(status, error_headers(problem, self._form, status), body)
+            self.respond(status, error_headers(problem, self._form, status, waits=self._waits), body)
