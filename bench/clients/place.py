@@ -30,7 +30,7 @@ _DEMO = ("openai", "anthropic", "google-ai-studio", "groq", "mistral", "openrout
 _OTHERS = {"cohere": MODEL, "workers-ai": "@cf/acme/*"}
 _PRICE = ("--input", "20000", "--output", "1", "--output-max", "100", "--rate", "web_searches_kcount=10")
 """Per million tokens, in US dollars: two cents an input token. Agents have the model search the web."""
-_RATE_LIMIT = {"rate_limiting_limit": 1, "rate_limiting_interval": 3600, "rate_limiting_technique": "fixed"}
+_RATE_LIMIT = {"rate_limiting_limit": 1, "rate_limiting_interval": 3600, "rate_limiting_technique": "sliding"}
 
 
 @dataclass(slots=True)
