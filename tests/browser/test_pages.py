@@ -64,7 +64,14 @@ def _own(customer: Customer) -> dict[str, str]:
     provider_id = made("custom-providers", {"name": "N" * 200, "slug": "s" * 64, "base_url": base_url})
     made("custom-providers/costs", {"account_provider_id": provider_id, "model": "m" * 200, "cost_in": 0.0000001})
     route_id = made(f"gateways/{gateway_id}/routes", {"name": "r" * 64, "elements": ROUTE})
-    profile = {"name": "P" * 128, "entries": [{"name": "e" * 128, "keyword": "k" * 128}]}
+    policy: dict[str, object] = {
+        "name": "p" * 128,
+        "actor": "a" * 256,
+        "resource": {"model": "m" * 256},
+        "action": {"type": "no-limit"},
+    }
+    made(f"gateways/{gateway_id}/policies", policy)
+    profile: dict[str, object] = {"name": "P" * 128, "entries": [{"name": "e" * 128, "keyword": "k" * 128}]}
     url = f"{customer.api_url}/farebox/dlp-profiles"
     profile_id = httpx.post(url, headers=customer.headers, json=profile).json()["result"]["id"]
     return {

@@ -207,13 +207,13 @@ SOURCES = {
         ruled(user={"mode": "partition"}), 429, 2045, "limit", "/ui/limits", waits=True, money=True, rule=True
     ),
     "policy's limit": Source(policed(by_credit), 429, 2045, "limit", waits=True, money=True, rule=True),
-    "policy": Source(policed(lambda _: {"type": "block"}), 403, 2971, "policy"),
+    "policy": Source(policed(lambda _: {"type": "block"}), 403, 2971, "policy", "/ui/limits"),
     "gateway's rate": Source(rated("fixed"), 429, 2003, "limit", waits=True),
     "gateway's sliding rate": Source(rated("sliding"), 429, 2003, "limit", waits=True),
     "token's rate": Source(rated_token, 429, 2003, "token", "/ui/tokens", waits=True),
-    "key's rate": Source(rated_key, 429, 2003, "provider", waits=True),
+    "key's rate": Source(rated_key, 429, 2003, "provider", "/ui/gateways", waits=True),
     "token's models": Source(other_models, 403, 2970, "token", "/ui/tokens"),
-    "no key": Source(without_key, 400, 2905, "provider"),
+    "no key": Source(without_key, 400, 2905, "provider", "/ui/gateways"),
 }
 
 

@@ -98,10 +98,13 @@ def _own(customer: Customer, word: str) -> dict[str, str]:
     key = {"alias": word, "default_config": True, "provider_slug": "openai", "secret": f"sk-{word}"}
     key_id = made(f"gateways/of-{word.lower()}/provider_configs", key)
     route_id = made(f"gateways/of-{word.lower()}/routes", {"name": word, "elements": ROUTE})
-    profile = {"name": word, "entries": [{"name": word, "keyword": word}]}
+    profile: dict[str, object] = {"name": word, "entries": [{"name": word, "keyword": word}]}
     url = f"{customer.api_url}/farebox/dlp-profiles"
     profile_id = httpx.post(url, headers=customer.headers, json=profile).json()["result"]["id"]
+    policy: dict[str, object] = {"name": word, "actor": word, "resource": "*", "action": {"type": "no-limit"}}
+    policy_id = made(f"gateways/of-{word.lower()}/policies?commit=true", policy)
     return {
+        "policy": policy_id,
         "provider_id": provider_id,
         "cost": cost,
         "key_id": key_id,

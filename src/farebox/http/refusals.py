@@ -64,6 +64,11 @@ _PLACES: Final = {
     TOKEN_REJECTED: "/ui/tokens",
     TOKEN_RATE_LIMITED: "/ui/tokens",
     MODEL_NOT_ALLOWED: "/ui/tokens",
+    POLICY_DENIED: "/ui/limits",
+    OWN_KEY_REQUIRED: "/ui/gateways",
+    KEY_UNKNOWN: "/ui/gateways",
+    KEY_RATE_LIMITED: "/ui/gateways",
+    ROUTE_ENDED: "/ui/gateways",
 }
 """The pages on which people do what a remedy says."""
 _LIMITS: Final = "/ui/limits"

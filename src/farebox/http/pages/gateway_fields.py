@@ -10,7 +10,7 @@ ELSEWHERE = {"dlp": "guardrails", "guardrails": "guardrails", "spend_limits": "l
 """Fields that other pages have."""
 
 _PAYLOAD = (
-    """{"event_name": "tokens", "payload": {"stripe_customer_id": "$metadata_customerId", "value": "$total_tokens"}}"""
+    """{"event_name": "tokens", "payload": {"stripe_customer_id": "$metadata_customerId", "value": "$output_tokens"}}"""
 )
 
 

@@ -19,13 +19,13 @@ _PAGE = 100
 Handler: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
 
 
-async def ask(visit: Visit, handler: Handler, taken: object = None, **path: str) -> Any:
+async def ask(visit: Visit, handler: Handler, taken: object = None, *, query: str = "", **path: str) -> Any:
     """What the handler answers with, as JSON values, for the account that is shown. `path`: the other parameters of
     its route. Who may ask is said by the row of the page or form. Raises what the handler raises: a Problem,
     InvalidInput among them."""
     caller = Caller(visit.session.sign_in.email or "pages", frozenset((visit.account_id,)), frozenset(Permission))
     path = {"account_id": visit.account_id, **path}
-    request = replace(visit.request, path=path, query="", body=b"", caller=caller)
+    request = replace(visit.request, path=path, query=query, body=b"", caller=caller)
     response = await handler(request, taken)
     answer = msgspec.json.decode(response.body)
     return answer.get("result", answer) if isinstance(answer, dict) else answer
@@ -42,6 +42,8 @@ async def every(visit: Visit, handler: Handler, query: Paging, **path: str) -> l
     return found
 
 
-async def tell(visit: Visit, handler: Handler, kind: type[msgspec.Struct], body: dict[str, Any], **path: str) -> Any:
+async def tell(
+    visit: Visit, handler: Handler, kind: type[msgspec.Struct], body: dict[str, Any], *, query: str = "", **path: str
+) -> Any:
     """The same with a body, which is checked as one that is sent. Raises InvalidInput besides."""
-    return await ask(visit, handler, read(body, kind, "body", strict=True), **path)
+    return await ask(visit, handler, read(body, kind, "body", strict=True), query=query, **path)

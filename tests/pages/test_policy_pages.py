@@ -1,0 +1,109 @@
+"""Policies on the pages: written, put in force, and asked about a call."""
+
+import re
+from html import unescape
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.model import Role
+from tests.pages.forms import form_of
+from tests.pages.people import Person, person
+from tests.support import Customer, Farebox
+
+HOSTILE = """"><script>alert(1)</script>"""
+HERE = "/ui/gateways/default/policies"
+
+
+@pytest.fixture
+def owner(farebox: Farebox, customer: Customer) -> Person:
+    made = person(farebox, Role.OWNER, customer.account_id)
+    made.get("/ui/gateways")
+    return made
+
+
+def stored(customer: Customer) -> list[dict[str, Any]]:
+    """As the API has them, with drafts."""
+    url = f"{customer.api_url}/ai-gateway/gateways/default/policies"
+    found: list[dict[str, Any]] = httpx.get(url, headers=customer.headers, params={"includeStaging": "true"}).json()[
+        "result"
+    ]
+    return found
+
+
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("engine")
+def test_a_policy_is_drafted_tried_put_in_force_changed_and_deleted(owner: Person, customer: Customer) -> None:
+    form = form_of(owner.get(HERE).text, name="") | {"name": HOSTILE, "action.type": "block", "actor": "all"}
+    page = owner.told(HERE, **form, do="draft")
+    assert "it is not in force yet" in page
+    assert "<script>alert" not in page
+    assert customer.chat("x").status_code == 200
+    tried = unescape(owner.send(f"{HERE}/simulate", model="demo/demo-1").text)
+    assert f"refused by the policy {HOSTILE}" in tried
+    assert form_of(tried, model="demo/demo-1")
+    assert "1 policy is in force" in owner.told(f"{HERE}/commit")
+    assert customer.chat("x").status_code == 403
+
+    (policy,) = stored(customer)
+    form = form_of(owner.get(HERE, policy=policy["id"]).text, policy=policy["id"], name=HOSTILE)
+    changed = {"action.type": "limit", "action.amount": "0.5", "action.period": "weekly", "actor": "user:{user}"}
+    assert "is in force" in owner.told(HERE, **form | changed, do="force")
+    (policy,) = stored(customer)
+    assert policy["action"] == {"type": "limit", "amount": 0.5, "period": "weekly", "technique": "named-interval"}
+    assert customer.chat("x", user="ada").status_code == 200
+    assert customer.chat("x").status_code == 403, "without a user it matches none"
+    tried = unescape(owner.send(f"{HERE}/simulate", model="demo/demo-1", **{"identity.user": "ada"}).text)
+    assert "let through" in tried
+    assert "It must fit in 0.50 USD in a week, counted for user:ada" in tried
+    assert "no policy matches it" in owner.send(f"{HERE}/simulate", model="demo/demo-1").text
+    assert "is deleted" in owner.told(f"{HERE}/delete", policy=policy["id"])
+    assert stored(customer) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "resource", "action"),
+    [
+        (
+            {"action.type": "except", "resource.model": "demo/*\na/b"},
+            {"model": ["demo/*", "a/b"]},
+            {"type": "block", "except": True},
+        ),
+        ({"action.type": "no-limit", "resource.provider": "demo"}, {"provider": ["demo"]}, {"type": "no-limit"}),
+    ],
+)
+def test_what_the_form_says_is_what_the_api_has(
+    owner: Person, customer: Customer, fields: dict[str, str], resource: object, action: object
+) -> None:
+    form = form_of(owner.get(HERE).text, name="") | {"name": "n", "condition": 'user != "x"'} | fields
+    owner.told(HERE, **form, do="draft")
+    (policy,) = stored(customer)
+    assert (policy["resource"], policy["action"], policy["condition"]) == (resource, action, 'user != "x"')
+    again = form_of(owner.get(HERE, policy=policy["id"]).text, policy=policy["id"], name="n")
+    assert {name: again[name] for name in fields} == fields
+    assert "was never committed" in unescape(owner.told(HERE, **again, do="draft"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "at", "said"),
+    [
+        ({"name": ""}, "name", "at least 1"),
+        ({"condition": "nobody"}, "condition", "Invalid CEL"),
+        ({"actor": "{nobody}"}, "actor", "Invalid actor"),
+        ({"action.amount": ""}, "action.amount", "Required"),
+        ({"action.amount": "-1"}, "action.amount", "greater than"),
+        ({"resource.provider": HOSTILE}, "resource.provider", "There is no provider"),
+    ],
+)
+def test_what_is_refused_of_a_policy_is_said_at_its_field(
+    owner: Person, customer: Customer, changed: dict[str, str], at: str, said: str
+) -> None:
+    form = form_of(owner.get(HERE).text, name="") | {"name": "n", "action.amount": "1"} | changed
+    page = owner.told(HERE, **form, do="force")
+    assert "<script>alert" not in page
+    found = re.search(rf'<p id="{re.escape(at)}-fault" class="hint bad">([^<]*)</p>', page)
+    assert found is not None, page
+    assert said in unescape(found.group(1))
+    assert stored(customer) == []
+    assert 'id="call-model-fault"' in owner.send(f"{HERE}/simulate", model="").text
