@@ -28,7 +28,7 @@ class Shortage:
     rule_id: str = ""
     """The rule of the gateway's spend limits, or the policy; empty if it is the account that lacks it."""
     on_page: bool = False
-    """Whether the page of limits shows that rule."""
+    """Whether the page of limits shows that rule, or policy."""
 
 
 class ClientGone(Exception):

@@ -96,8 +96,8 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def on_page(self) -> bool:
-        """Whether the page of limits shows it: not those of policies and dynamic routes."""
-        return isinstance(self.rule, SpendRule) and not self.scope.startswith(ROUTE_SCOPE)
+        """Whether the page of limits shows it: not those of dynamic routes."""
+        return not self.scope.startswith(ROUTE_SCOPE)
 
     @property
     def terms(self) -> str:

@@ -53,6 +53,7 @@ _SOURCES: Final = {
     KEY_UNKNOWN: "provider",
 }
 """What stands in the way of a call: what programs ask first."""
+_LIMITS: Final = "/ui/limits"
 _PLACES: Final = {
     NO_CREDIT: "/billing",
     CREDIT_HELD: "/billing",
@@ -61,17 +62,16 @@ _PLACES: Final = {
     CARD_DECLINED: "/billing",
     CONFIG_BY_TOKEN: "/billing",
     SPEND_LIMITED: "/billing",
+    POLICY_DENIED: _LIMITS,
     TOKEN_REJECTED: "/ui/tokens",
     TOKEN_RATE_LIMITED: "/ui/tokens",
     MODEL_NOT_ALLOWED: "/ui/tokens",
-    POLICY_DENIED: "/ui/limits",
     OWN_KEY_REQUIRED: "/ui/gateways",
     KEY_UNKNOWN: "/ui/gateways",
     KEY_RATE_LIMITED: "/ui/gateways",
     ROUTE_ENDED: "/ui/gateways",
 }
-"""The pages on which people do what a remedy says."""
-_LIMITS: Final = "/ui/limits"
+"""The pages on which people do what a remedy says, or see what stands in the way."""
 
 
 def public_url(settings: Settings) -> str:
