@@ -179,6 +179,22 @@ def test_a_picture_is_drawn_of_what_is_no_route_too() -> None:
     assert not is_plain([*EVERYTHING, EVERYTHING[0]])
 
 
+def test_a_picture_of_many_lines_is_bounded() -> None:
+    shares = [
+        {
+            "type": "percentage",
+            "id": f"p{at}",
+            "outputs": {f"{share}%": {"elementId": f"p{at + share}"} for share in range(1, 7)},
+        }
+        for at in range(90)
+    ]
+    skips = [{"type": "percentage", "id": f"p{at}", "outputs": leads(far="p89", near=f"p{at + 1}")} for at in range(90)]
+    for elements in (shares, skips):
+        drawn = picture(elements)
+        assert len(drawn.nodes) == 90
+        assert sum(line.path.count("C") for line in drawn.lines) < 1_500
+
+
 def test_every_example_is_a_route(owner: Person, customer: Customer) -> None:
     for name in examples("demo/demo-1", "demo/demo-2"):
         form = form_of(owner.get(NEW, example=name).text, **{"type.0": "start"})

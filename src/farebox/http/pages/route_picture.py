@@ -13,6 +13,8 @@ Element: TypeAlias = Mapping[str, Any]
 WIDTH, HEIGHT = 200, 56
 _ACROSS, _DOWN = 28, 48
 _LANE = 8
+_LANES_MAX = 300
+"""Where more lines pass by, they go straight: a picture of that many is no picture, and takes its time."""
 _MARGIN = 8
 _CHARACTERS = 24
 KINDS = {
@@ -91,7 +93,8 @@ def what(element: Element) -> str:
 def picture(elements: Sequence[Element], bad: frozenset[str] = frozenset()) -> Picture:
     """`bad`: the IDs of elements with which something is wrong."""
     by_id = {element["id"]: element for element in elements}
-    layers = _layers(by_id)
+    depth = _depths(by_id)
+    layers = _layers(by_id, depth)
     widest = max(map(_width, layers))
     places: dict[_Item, tuple[int, int]] = {}
     for level, layer in enumerate(layers):
@@ -103,7 +106,7 @@ def picture(elements: Sequence[Element], bad: frozenset[str] = frozenset()) -> P
         width=widest + 2 * _MARGIN,
         height=len(layers) * (HEIGHT + _DOWN) - _DOWN + 2 * _MARGIN,
         nodes=[_node(element, *places[name], name in bad) for name, element in by_id.items()],
-        lines=[line for element in elements for line in _lines(element, places)],
+        lines=[line for element in elements for line in _lines(element, by_id, depth, places)],
         summary=f"A route of {len(elements)} elements; the table says the same",
     )
 
@@ -117,10 +120,10 @@ def _width(layer: Sequence[_Item]) -> int:
     return sum((WIDTH if isinstance(item, str) else _LANE) + _ACROSS for item in layer) - _ACROSS
 
 
-def _layers(by_id: Mapping[str, Element]) -> list[list[_Item]]:
+def _layers(by_id: Mapping[str, Element], depth: Mapping[str, int]) -> list[list[_Item]]:
     """The elements by how many steps they are from the start at most, with a lane for each line that passes; each item
     below what leads to it, as far as there is room."""
-    depth = _depths(by_id)
+    lanes = 0
     layers: list[list[_Item]] = [[] for _ in range(max(depth.values()) + 1)]
     above: dict[_Item, list[tuple[_Item, float]]] = {name: [] for name in by_id}
     """What leads to it, and how far to the right of the middle of that."""
@@ -129,18 +132,26 @@ def _layers(by_id: Mapping[str, Element]) -> list[list[_Item]]:
         found = outputs(element)
         for number, (_, to) in enumerate(found):
             before: tuple[_Item, float] = (name, (number + 1) / (len(found) + 1) - 0.5)
-            for level in range(depth[name] + 1, depth.get(to, 0)):
+            if _is_stub(by_id, depth, name, to):
+                continue
+            passed = range(depth[name] + 1, depth[to])
+            lanes += len(passed)
+            for level in passed if lanes <= _LANES_MAX else ():
                 lane: _Lane = (name, number, level)
                 layers[level].append(lane)
                 above[lane] = [before]
                 before = (lane, 0.0)
-            if to in by_id:
-                above[to].append(before)
+            above[to].append(before)
     rank: dict[_Item, float] = {}
     for layer in layers:
         layer.sort(key=lambda item: _mean([rank[each] + aside for each, aside in above[item] if each in rank]))
         rank |= {item: at - len(layer) / 2 for at, item in enumerate(layer)}
     return layers
+
+
+def _is_stub(by_id: Mapping[str, Element], depth: Mapping[str, int], name: str, to: str) -> bool:
+    """Whether an output is only named: it leads nowhere, or to an end that is far away, as those of most models do."""
+    return to not in by_id or (by_id[to].get("type") == "end" and depth[to] > depth[name] + 1)
 
 
 def _mean(ranks: Sequence[float]) -> float:
@@ -150,10 +161,13 @@ def _mean(ranks: Sequence[float]) -> float:
 def _depths(by_id: Mapping[str, Element]) -> dict[str, int]:
     depth = dict.fromkeys(by_id, 0)
     for _ in range(len(by_id) - 1):  # no path has more steps; a circle would never end
+        before = dict(depth)
         for name, element in by_id.items():
             for _, to in outputs(element):
                 if to in depth:
                     depth[to] = min(max(depth[to], depth[name] + 1), len(by_id) - 1)
+        if depth == before:
+            break
     used = {level: at for at, level in enumerate(sorted(set(depth.values())))}
     return {name: used[level] for name, level in depth.items()}
 
@@ -164,17 +178,23 @@ def _node(element: Element, x: int, y: int, bad: bool) -> Node:
     return Node(kind=kind, name=_short(name), text=_short(text), full=full, x=x, y=y, bad=bad)
 
 
-def _lines(element: Element, places: Mapping[_Item, tuple[int, int]]) -> Iterator[Line]:
+def _lines(
+    element: Element,
+    by_id: Mapping[str, Element],
+    depth: Mapping[str, int],
+    places: Mapping[_Item, tuple[int, int]],
+) -> Iterator[Line]:
     """From the lower edge of an element, by its lanes, to the upper edge of what comes next."""
     found, (left, top) = outputs(element), places[element["id"]]
     for number, (name, to) in enumerate(found):
         x, y = left + WIDTH * (number + 1) // (len(found) + 1), top + HEIGHT
         path = f"M{x} {y}"
-        if to not in places:
-            yield Line(f"{path}v{_DOWN // 3}", f"{_short(name, 10)}: nothing", x + 4, y + 14)
+        if _is_stub(by_id, depth, element["id"], to):
+            where = _short(to, 8) if to in by_id else "nothing"
+            yield Line(f"{path}v{_DOWN // 3}", f"→ {where}", x + 4, y + 14)
             continue
-        lanes = sorted((item for item in places if isinstance(item, tuple) and item[:2] == (element["id"], number)),
-                       key=lambda lane: lane[2])  # fmt: skip
+        passed = [(element["id"], number, level) for level in range(depth[element["id"]] + 1, depth[to])]
+        lanes = [lane for lane in passed if lane in places]
         at_x, at_y = x, y
         for lane in lanes:
             lane_x, lane_y = places[lane]
