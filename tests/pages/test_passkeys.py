@@ -107,6 +107,17 @@ def test_a_passkey_signs_in(farebox: Farebox) -> None:
     assert (own.sign_count, own.used_at is not None) == (1, True)
 
 
+def test_its_owner_is_told_that_there_is_a_new_one(house: House, farebox: Farebox) -> None:
+    who = _member(farebox)
+    _added(who, "<i>Laptop</i>")
+    letter = house.letter(_email(who))
+    assert letter["Subject"] == "A passkey was added"
+    texts = {part.get_content_type(): part.get_content() for part in letter.iter_parts()}
+    assert "“<i>Laptop</i>” was added" in texts["text/plain"]
+    assert "&lt;i&gt;Laptop&lt;/i&gt;" in texts["text/html"]
+    assert all(f"{farebox.services.base_url}/ui/sessions" in text for text in texts.values())
+
+
 def test_what_a_browser_is_asked_to_make(farebox: Farebox) -> None:
     who = _member(farebox)
     first = _added(who)

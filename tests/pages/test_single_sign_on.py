@@ -156,6 +156,15 @@ def test_who_has_no_address_is_told(provider: OpenIdProvider, browser: Browser, 
     browser.is_refused("does not say which e-mail address you have")
 
 
+def test_letters_that_only_become_an_address_do_not_count(
+    farebox: Farebox, provider: OpenIdProvider, browser: Browser
+) -> None:
+    """The Kelvin sign is a K, and its small letter that of ASCII."""
+    farebox.run(membership.add(farebox.services, farebox.create_account(), "kate@example.com", Role.OWNER))
+    provider.email = "\N{KELVIN SIGN}ate@example.com"
+    browser.is_refused("does not say which e-mail address you have")
+
+
 def test_who_declines_is_told(provider: OpenIdProvider, browser: Browser) -> None:
     provider.answer = {"code": None, "error": "access_denied", "error_description": "<b>pwned</b>"}
     browser.is_refused("You did not sign in at Acme ID")

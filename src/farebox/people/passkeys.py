@@ -19,6 +19,8 @@ import structlog
 from farebox.addresses import literal
 from farebox.clock import random_bytes
 from farebox.errors import NOT_FOUND, SIGN_IN_FAILED, VALIDATION_FAILED, Problem
+from farebox.messages.people_mail import passkey_mail
+from farebox.people import mailing
 from farebox.runtime.services import Services
 from farebox.storage import passkeys as store
 from farebox.storage.passkeys import Passkey
@@ -127,7 +129,8 @@ async def registration(services: Services, email: str) -> tuple[str, Registering
 
 
 async def register(services: Services, kept: Registering | None, email: str, credential: str, name: str) -> Passkey:
-    """Add the passkey that the browser has made. Raises Problem (SIGN_IN_FAILED, VALIDATION_FAILED)."""
+    """Add the passkey that the browser has made, and tell its owner by e-mail: they may not be who is in front of that
+    browser. Raises Problem (SIGN_IN_FAILED, VALIDATION_FAILED)."""
     place = _here(services)
     if kept is None or kept.email != email:
         raise _over()
@@ -163,6 +166,10 @@ async def register(services: Services, kept: Registering | None, email: str, cre
     if not await services.database.write(job):
         raise Problem(VALIDATION_FAILED, "This passkey is known here already")
     log.info("passkey added", email=email, passkey=passkey.passkey_id)
+    if mailing.available(services):
+        link = f"{services.base_url}/ui/sessions"
+        message = passkey_mail(mailing.post_to(services, email), link, passkey.name)
+        services.tasks.begin(("passkey mail", passkey.passkey_id), lambda: mailing.deliver(services, message))
     return passkey
 
 

@@ -83,7 +83,7 @@ async def _require_same_issuer(provider: IdentityProvider, given: dict[str, str]
 def _accepted(settings: Settings, provider: IdentityProvider, text: str, *, verified: bool) -> str:
     """The e-mail address as members have it. Raises Problem (SIGN_IN_FAILED) where it does not count."""
     try:
-        email = membership.email_of(text)
+        email = membership.email_of(text if text.isascii() else "")  # small letters of others can be those of ASCII: K
     except Problem as problem:
         raise Problem(SIGN_IN_FAILED, f"{provider.name} does not say which e-mail address you have") from problem
     if not verified and settings.oidc_email == "verified":

@@ -5,7 +5,7 @@ from farebox.http.envelope import Response
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.model import Role
-from farebox.people import mail_links, membership, sessions
+from farebox.people import mailing, membership, sessions
 from farebox.people.sessions import INVITATION_MS, Whom
 
 ROLES = {
@@ -36,7 +36,7 @@ async def put(visit: Visit, form: Fields) -> str:
 def _sign_in_url(visit: Visit) -> str:
     """Where members sign in by themselves; empty: nowhere, as nothing proves whose an e-mail address is."""
     services = visit.services
-    if mail_links.available(services) or services.identity_provider is not None:
+    if mailing.available(services) or services.identity_provider is not None:
         return f"{services.base_url}/ui/sign-in"
     return ""
 

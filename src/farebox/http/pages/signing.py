@@ -13,7 +13,7 @@ from farebox.http.pages.visit import HOME, Visit, html, own_path, see_other, ses
 from farebox.http.quotas import MAIL_REQUESTS, MAILS, anonymous_client, spend
 from farebox.http.request import Request
 from farebox.http.router import no_route
-from farebox.people import mail_links, membership, passkeys, sessions
+from farebox.people import mail_links, mailing, membership, passkeys, sessions
 from farebox.runtime.services import Services
 from farebox.storage.accounts import find_account
 from farebox.storage.passkeys import Passkey
@@ -34,7 +34,7 @@ async def sign_in(request: Request, _: None) -> Response:
         return see_other(wanted)
     services = request.services
     ways = Ways(
-        email=mail_links.available(services),
+        email=mailing.available(services),
         passkey=passkeys.place_of(services.base_url) is not None,
         single_sign_on=_provider_name(services),
     )
@@ -88,7 +88,7 @@ async def ask_for_link(request: Request, _: None) -> Response:
     """Have a link sent to an e-mail address. The answer is the same whether or not it is a member's."""
     await render.ready()
     require_own_form(request)
-    if not mail_links.available(request.services):
+    if not mailing.available(request.services):
         raise Problem(SIGN_IN_FAILED, "This server sends no e-mail: its operator sets FAREBOX_SMTP_URL")
     form = request.form()
     email = membership.email_of(form.get("email", ""))
@@ -125,7 +125,7 @@ async def confirm(visit: Visit) -> Shown | Response:
     wanted = own_path(parameter(visit.request, "next"))
     if sessions.confirmed(visit.services, visit.session):
         return see_other(wanted)
-    mail_to = visit.session.sign_in.email if mail_links.available(visit.services) else None
+    mail_to = visit.session.sign_in.email if mailing.available(visit.services) else None
     person = sessions.proven_email(visit.session)
     return {
         "next": wanted,
@@ -138,7 +138,7 @@ async def confirm(visit: Visit) -> Shown | Response:
 async def confirm_by_mail(visit: Visit, form: Fields) -> str:
     """Prove it by a new link, sent to the e-mail address that the session has."""
     email = visit.session.sign_in.email
-    if email is None or not mail_links.available(visit.services):
+    if email is None or not mailing.available(visit.services):
         raise Problem(VALIDATION_FAILED, "No link can be sent: this session has no e-mail address, or the server none")
     spend(visit.services, MAILS, email)
     mail_links.ask(visit.services, email, own_path(form.get("next", "")))
