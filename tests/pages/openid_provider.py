@@ -41,6 +41,8 @@ class OpenIdProvider:
     away: bool = False
     asked: list[dict[str, str]] = field(default_factory=list)
     """Requests to authorize."""
+    proofs: list[str] = field(default_factory=list)
+    """How the client has proved itself: basic, post, none."""
     key: Any = field(default_factory=lambda: RSAKey.generate_key(2048, {"kid": "first"}))
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -109,8 +111,10 @@ class OpenIdProvider:
 
     def _redeemed(self, form: dict[str, str], authorization: str) -> tuple[int, dict[str, str], str]:
         asked = self.codes.pop(form["code"], None)
+        self.proofs.append("basic" if authorization else "post" if "client_secret" in form else "none")
         client, _, secret = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
-        if (unquote(client), unquote(secret)) != (CLIENT_ID, SECRET):
+        proof = (unquote(client), unquote(secret)) if authorization else (form["client_id"], form.get("client_secret"))
+        if proof not in ((CLIENT_ID, SECRET), (CLIENT_ID, None)):
             return 401, {}, '{"error": "invalid_client"}'
         challenge = (
             base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).decode().rstrip("=")

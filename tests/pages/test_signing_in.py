@@ -128,6 +128,8 @@ def test_money_needs_a_recent_proof_of_who_is_there(farebox: Farebox, owner: Per
     _age(farebox, sessions.CONFIRMED_MS)
     before = owner.secret
     assert owner.send("/billing/buy", **buys).headers["location"] == "/ui/confirm?next=/billing"
+    for form in ("/billing/limit", "/billing/limit/off"):  # a higher one is as good as none
+        assert owner.send(form).headers["location"] == "/ui/confirm?next=/billing"
     assert owner.send("/billing/details", name="Acme").headers["location"] == "/billing"  # no money
     useless = [
         farebox.create_token(owner.whom.account_id, Permission.WRITE),
@@ -154,6 +156,9 @@ def test_attempts_to_prove_it_are_counted(farebox: Farebox, owner: Person) -> No
     told = [owner.told("/ui/confirm", token="fbx_wrong") for _ in range(21)]
     assert "Too many attempts" in told[-1]
     assert "Too many attempts" not in told[-2]
+    other = person(farebox, Role.OWNER, owner.whom.account_id)
+    _age(farebox, sessions.CONFIRMED_MS)
+    assert "Too many attempts" not in other.told("/ui/confirm", token="fbx_wrong")  # each has their own
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------------

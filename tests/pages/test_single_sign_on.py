@@ -3,6 +3,8 @@
 import html
 import re
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,7 +14,7 @@ from joserfc.jwk import RSAKey
 from farebox.model import Role
 from farebox.people import membership, sessions
 from farebox.people.sessions import Whom
-from farebox.runtime.identity_provider import is_safe
+from farebox.runtime.identity_provider import identity_provider_of, is_safe
 from farebox.settings import SettingsError, load
 from tests.pages.house import House
 from tests.pages.openid_provider import CLIENT_ID, OpenIdProvider, secret_key, unsigned
@@ -114,6 +116,20 @@ def test_a_member_signs_in(farebox: Farebox, provider: OpenIdProvider, browser: 
 def test_the_address_may_come_from_userinfo(provider: OpenIdProvider, browser: Browser, email: str) -> None:
     provider.userinfo = {"sub": "ada", "email": email.upper(), "email_verified": True}
     assert browser.sign_in().status_code == 303
+
+
+def test_the_client_proves_itself_as_the_provider_wants(
+    farebox: Farebox, provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or not at all, where it has no secret: then by PKCE alone."""
+    for methods in (["private_key_jwt", "client_secret_basic"], ["client_secret_post"], ["client_secret_post"]):
+        provider.metadata = {"token_endpoint_auth_methods_supported": methods}
+        _forget(farebox)
+        if len(provider.proofs) == 2:
+            monkeypatch.setattr(farebox.services.identity_provider, "_secret", "")
+        with Browser(farebox) as browser:
+            assert browser.sign_in().status_code == 303
+    assert provider.proofs == ["basic", "post", "none"]
 
 
 def test_new_keys_are_fetched(provider: OpenIdProvider, browser: Browser) -> None:
@@ -388,6 +404,20 @@ def test_it_leads_back_to_pages_of_ours_only(provider: OpenIdProvider, browser: 
 def test_settings_that_cannot_be_are_refused(settings: dict[str, str], says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         load({}, **settings)
+
+
+def test_the_secret_may_be_in_a_file(farebox: Farebox, tmp_path: Path) -> None:
+    known = farebox.services.identity_provider
+    assert known is not None
+    file = tmp_path / "secret"
+    settings = replace(farebox.services.settings, oidc_client_secret="", oidc_client_secret_file=str(file))
+    with pytest.raises(SettingsError, match="FAREBOX_OIDC_CLIENT_SECRET_FILE cannot be read"):
+        identity_provider_of(settings, known._upstream, farebox.services.clock)
+    file.write_text("from the file\n")
+    assert identity_provider_of(settings, known._upstream, farebox.services.clock)._secret == "from the file"
+    unsafe = replace(settings, oidc_issuer="http://id.example")
+    with pytest.raises(SettingsError, match="http:// only on this machine"):
+        identity_provider_of(unsafe, known._upstream, farebox.services.clock)
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ FORM_ROWS: tuple[Form, ...] = (
          act=billing_forms.set_auto, back="/billing"),
     Form(path="/billing/auto/off", does="Switch auto top-up off", roles=MONEY,
          act=billing_forms.end_auto, back="/billing"),
-    Form(path="/billing/limit", does="Set the spending limit", roles=MONEY,
+    Form(path="/billing/limit", does="Set the spending limit", roles=MONEY, proved=True,
          act=billing_forms.set_limit, back="/billing"),
     Form(path="/billing/limit/off", does="Remove the spending limit", roles=MONEY, proved=True,
          act=billing_forms.end_limit, back="/billing"),

@@ -148,7 +148,8 @@ def handled(form: Form) -> Handler:
             return see_other(f"/ui/confirm?next={back}")
         try:
             if form.budget is not None:
-                spend(visit.services, form.budget, visit.account_id)
+                own = visit.session.sign_in.session_id if form.budget.each_session else visit.account_id
+                spend(visit.services, form.budget, own)
             done = await form.act(visit, fields)
         except Problem as problem:
             return noted(visit, back, Flash("bad", f"{problem.message.rstrip('.')}."))
