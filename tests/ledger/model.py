@@ -389,7 +389,7 @@ def _extend(wallet: Wallet, hold: Held, command: Extend) -> _Response:
     if more and hold.budgets:
         raise ValueError(command.hold_id)
     wallet.lapse(command.at)
-    refused = _refused(wallet, more, hold.amount + more, command.at)
+    refused = _refused(wallet, more, hold.amount + more, command.counted_at or command.at)
     if refused is not None:
         return refused
     hold.amount += more

@@ -1,4 +1,5 @@
-"""The process dies at every point of calls that count in several budgets, and the counters are what the charges are.
+"""The process dies at every point of calls that count in several budgets, and of calls whose holds are raised as they
+go; the counters are what the charges are.
 
 Ten times as many calls as fit ask at once; those that are admitted end in every way there is. The commands that had no
 answer are sent again, as a journal does, or what was left open is closed by the operator's policy, as at a start. By
@@ -13,11 +14,12 @@ from typing import Any, Final, Literal, cast
 
 import pytest
 import structlog
+from msgspec import structs
 from structlog.typing import FilteringBoundLogger
 
 from farebox.calendar import HOUR_MS
 from farebox.ledger.audit import audit
-from farebox.ledger.commands import Budget, Command, Hold, Outcome, Release, Settle, Verdict
+from farebox.ledger.commands import Budget, Command, Extend, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.ledger import Ledger, ledger_of
 from farebox.ledger.recovery import Policy, resolve_left_open
 from farebox.settings import Settings
@@ -54,6 +56,7 @@ class World:
     step: int = 0
     admitted: list[str] = field(default_factory=list)
     charged: int = 0
+    raised: list[str] = field(default_factory=list)
 
     @property
     def room(self) -> dict[str, int]:
@@ -69,6 +72,10 @@ class World:
             account_id=self.account_id, hold_id=f"c{number:02}", amount=PRICE, at=START, expires_at=LATER,
             owner="former", budgets=budgets,
         )  # fmt: skip
+
+    def extend(self, hold_id: str, times: int) -> Extend:
+        """To so many times what it was opened with."""
+        return Extend(account_id=self.account_id, hold_id=hold_id, amount=PRICE * times, at=START, expires_at=0)
 
     def settle(self, hold_id: str, amount: int) -> Settle:
         record = CallOf(self.account_id, hold_id)
@@ -106,14 +113,46 @@ async def asks_for_the_rest(world: World, ledger: Ledger) -> None:
     await asyncio.gather(*(_done(ledger, world.settle(hold_id, PRICE)) for hold_id in more))
 
 
-STEPS: Final[tuple[Callable[[World, Ledger], Coroutine[Any, Any, None]], ...]] = (asks, ends, asks_for_the_rest)
+Step = Callable[[World, Ledger], Coroutine[Any, Any, None]]
+STEPS: Final[tuple[Step, ...]] = (asks, ends, asks_for_the_rest)
+
+
+# Calls whose holds are raised: half of the account's money is held at first, by K of 10 K calls that ask for a part of
+# what they may cost.
+
+
+async def asks_for_parts(world: World, ledger: Ledger) -> None:
+    commands = [structs.replace(world.hold(number), budgets=()) for number in range(K)]
+    verdicts = await asyncio.gather(*(_done(ledger, command) for command in commands))
+    world.admitted = [command.hold_id for command, verdict in zip(commands, verdicts, strict=True) if verdict.ok]
+    assert len(world.admitted) == K
+
+
+async def raises(world: World, ledger: Ledger) -> None:
+    """Each to three times what it was, at once, for which there is money for half of them."""
+    verdicts = await asyncio.gather(*(_done(ledger, world.extend(hold_id, 3)) for hold_id in world.admitted))
+    world.raised = [hold_id for hold_id, verdict in zip(world.admitted, verdicts, strict=True) if verdict.ok]
+    assert len(world.raised) == K // 2
+    assert {verdict.outcome for verdict in verdicts if not verdict.ok} == {Outcome.HELD_ELSEWHERE}
+
+
+async def ends_as_held(world: World, ledger: Ledger) -> None:
+    """Those that were refused cost the part that they held; nothing of what is charged goes beyond a hold."""
+    charges = [world.settle(hold_id, PRICE * (3 if hold_id in world.raised else 1)) for hold_id in world.admitted]
+    verdicts = await asyncio.gather(*(_done(ledger, command) for command in charges))
+    world.charged = sum(verdict.amount for verdict in verdicts)
+    assert [verdict.written_off for verdict in verdicts] == [0] * K
+    assert world.charged == 2 * K * PRICE
+
+
+RAISED_STEPS: Final[tuple[Step, ...]] = (asks_for_parts, raises, ends_as_held)
 
 
 async def _done(ledger: Ledger, command: Command) -> Verdict:
     return await ledger.do(command)
 
 
-async def live(world: World, die_at: int | None, after: After) -> list[str]:
+async def live(world: World, die_at: int | None, after: After, steps: tuple[Step, ...] = STEPS) -> list[str]:
     """From the first call to the last, dying once; the points until then."""
     points: list[str] = []
     for number, death in enumerate((die_at, None)):
@@ -124,8 +163,8 @@ async def live(world: World, die_at: int | None, after: After) -> list[str]:
             if number and after != "asked again":
                 await process.run(_resolve(ledger, injection.database, after))
                 return points
-            while world.step < len(STEPS):
-                await process.run(STEPS[world.step](world, ledger))
+            while world.step < len(steps):
+                await process.run(steps[world.step](world, ledger))
                 world.step += 1
             return points or list(process.points)
         except Crash:
@@ -201,6 +240,18 @@ async def test_a_crash_anywhere_leaves_counters_that_are_the_charges(tmp_path: P
         found = check(world)
         if after == "asked again" and tightest != "account":  # which pays of the overrun what is left just then
             assert (found["charged"], found["scopes"]) == (expected["charged"], expected["scopes"]), points[die_at - 1]
+
+
+@pytest.mark.parametrize("after", ["asked again", "release", "charge"])
+async def test_a_crash_anywhere_leaves_holds_that_were_raised_or_not(tmp_path: Path, after: After) -> None:
+    whole = await funded(begin(tmp_path, "whole", "wide"))
+    points = await live(whole, None, after, RAISED_STEPS)
+    assert check(whole)["charged"] == 2 * K * PRICE
+    for die_at in range(1, len(points) + 1) if LONG else _sample(len(points), len(after)):
+        world = await funded(begin(tmp_path, f"r{after[0]}{die_at}", "wide"))
+        await live(world, die_at, after, RAISED_STEPS)
+        charged = cast(int, check(world)["charged"])
+        assert charged == 2 * K * PRICE if after == "asked again" else charged <= 2 * K * PRICE, points[die_at - 1]
 
 
 def _sample(count: int, shift: int) -> list[int]:

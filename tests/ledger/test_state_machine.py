@@ -200,9 +200,14 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     def many_holds(self, account: str, names: list[str], amount: int, end: int, limits: dict[str, int]) -> None:
         self.both(*(self.a_hold(account, name, amount + extra, end, limits) for extra, name in enumerate(names)))
 
-    @rule(account=accounts, name=ids, amount=charges, end=moments)
-    def extend(self, account: str, name: str, amount: int, end: int) -> None:
-        self.both(Extend(account_id=account, hold_id=name, amount=amount, at=self.now, expires_at=self.now + end))
+    @rule(account=accounts, name=ids, amount=charges, end=moments, ago=hours_ago)
+    def extend(self, account: str, name: str, amount: int, end: int, ago: int) -> None:
+        self.both(
+            Extend(
+                account_id=account, hold_id=name, amount=amount, at=self.now, expires_at=self.now + end,
+                counted_at=self.now - ago * HOUR_MS if ago else None,
+            )
+        )  # fmt: skip
 
     @rule(account=accounts, name=ids, amount=charges, recorded=st.booleans(), ago=hours_ago)
     def settle(self, account: str, name: str, amount: int, recorded: bool, ago: int) -> None:

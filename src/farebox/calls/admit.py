@@ -22,6 +22,7 @@ from farebox.calls.stages import CallContext, Held, Terms
 from farebox.errors import ESTIMATE_CAPPED, NOT_METERED, Problem
 from farebox.ledger.commands import Hold, Outcome, Verdict
 from farebox.money import NANOS_PER_CENT, format_usd
+from farebox.pricing.ceilings import shows_output
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.tokens import has_tokenizer
 from farebox.pricing.unseen import NOTHING, Outside, outside_of, refused
@@ -34,6 +35,9 @@ OUTPUT_MIN = 16
 COUNT_FROM = 16
 """The input of a call is counted before it is held, if what that may save on this many times as many calls as the
 balance covers is worth one."""
+ROOMY, ROOMY_REASONING = 8_192, 32_768
+"""Output that hardly a response exceeds, without and with reasoning. A call that is limited beyond it leaves three
+quarters of what there is to others."""
 CLAMPS = 4
 """How often a call's output is limited to what was left a moment ago, or to what another limit leaves."""
 NEAR = 64
@@ -58,45 +62,35 @@ async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> 
     if cap and wanted.amount > cap:
         offer = await _within_cap(services, call, offer, cap)
         wanted = offer.estimate()
-    available = services.credit.get(call.account_id)
-    if available is None:
-        available = await _available(services, call)
-    if available < NEAR * wanted.amount:
-        offer = await _closer(context, terms, offer, wanted, available)
-        held = await _hold_part(services, call, offer) if offer.in_slices and is_countable(call, offer) else None
-        if held is not None:
-            return held
+    posted, available = services.credit.get(call.account_id) or await _read_credit(services, call)
+    if available < NEAR * wanted.amount and _count_pays(offer, wanted, posted):
+        offer = await _counted(services, call, offer)
         wanted = offer.estimate()
     verdict = await _try(services, call, wanted)
     if verdict.ok:
         return Held(wanted, verdict, offer.limit)
-    if not offer.in_slices and may_slice(context, terms, offer.demand):
+    if may_slice(context, terms, offer.demand):
         offer = structs.replace(offer, in_slices=True)
     return await _hold_affordable(services, call, offer)
 
 
-async def _available(services: Services, call: Call) -> int:
-    """What the account has available. Raises DatabaseUnavailable."""
+async def _read_credit(services: Services, call: Call) -> tuple[int, int]:
+    """What the account has posted and available. Raises DatabaseUnavailable."""
     services.database.check()
     try:
         balance = await services.database.get(lambda connection: read_balance(connection, call.account_id))
     except DatabaseUnavailable as error:
         services.database.report_failure(error)
         raise
-    return 0 if balance is None else balance.available
+    return (0, 0) if balance is None else (balance.posted, balance.available)
 
 
-async def _closer(context: CallContext, terms: Terms, offer: Offer, wanted: Estimate, available: int) -> Offer:
-    """The offer for a balance that is near its end: counted, if what that saves may add up to another call, and in
-    slices, if it can be."""
-    if may_slice(context, terms, offer.demand):
-        offer = structs.replace(offer, in_slices=True)
-    call, price = context.call, offer.price
-    if wanted.amount and has_tokenizer(price.provider, price.model):
-        read = offer.estimate(0).amount  # a lower bound by tokens saves most of it
-        if read * max(available, wanted.amount) * COUNT_FROM >= wanted.amount**2:
-            return await _counted(context.services, call, offer)
-    return offer
+def _count_pays(offer: Offer, wanted: Estimate, posted: int) -> bool:
+    """Whether holding the input of calls like this one as counted may leave room for one more of them. The bound by
+    bytes is nearly all that can be saved."""
+    if not has_tokenizer(offer.price.provider, offer.price.model):
+        return False
+    return offer.estimate(0).amount * max(posted, wanted.amount) * COUNT_FROM >= wanted.amount**2
 
 
 async def _hold_part(services: Services, call: Call, offer: Offer) -> Held | None:
@@ -216,7 +210,7 @@ async def _retry_smaller(services: Services, call: Call, offer: Offer, wanted: E
 async def _limited(services: Services, call: Call, offer: Offer, verdict: Verdict) -> Held | Verdict:
     """A hold of as much output as the balance affords, as the ledger has just said."""
     for _ in range(CLAMPS):
-        limit = offer.output_within(verdict.affordable)
+        limit = _shared(offer, offer.output_within(verdict.affordable))
         if limit < OUTPUT_MIN:
             break
         limited = offer.estimate(limit)
@@ -231,6 +225,12 @@ async def _limited(services: Services, call: Call, offer: Offer, verdict: Verdic
     if offer.output_within(verdict.affordable_in_time) >= OUTPUT_MIN:
         return _later(verdict)
     return verdict
+
+
+def _shared(offer: Offer, affordable: int) -> int:
+    """The limit where so many output tokens are affordable: all of them, unless that is more than enough."""
+    reasons = offer.demand.hides_reasoning or not shows_output(offer.price.provider, offer.price.model)
+    return min(affordable, max(ROOMY_REASONING if reasons else ROOMY, affordable // 4))
 
 
 def _later(verdict: Verdict) -> Verdict:
@@ -283,7 +283,7 @@ async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
         services.database.report_failure(error)
         raise
     services.metrics.hold_took(services.clock.monotonic() - began)
-    services.credit.note(call.account_id, verdict.available)
+    services.credit.note(call.account_id, verdict.posted, verdict.available)
     return verdict
 
 

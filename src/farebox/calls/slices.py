@@ -173,5 +173,5 @@ class Slices:
         except DatabaseUnavailable as error:
             services.database.report_failure(error)
             return Verdict(Outcome.UNKNOWN)
-        services.credit.note(call.account_id, verdict.available)
+        services.credit.note(call.account_id, verdict.posted, verdict.available)
         return verdict

@@ -9,18 +9,18 @@ ACCOUNTS_MAX: Final = 100_000
 
 
 class KnownCredit:
-    """Nano-dollars, by account; the longest unchanged are forgotten."""
+    """Nano-dollars, by account; the first that were noted are forgotten first."""
 
     def __init__(self) -> None:
-        self._available: dict[str, int] = {}
+        self._known: dict[str, tuple[int, int]] = {}
 
-    def note(self, account_id: str, available: int) -> None:
+    def note(self, account_id: str, posted: int, available: int) -> None:
         """The account has so much, as the ledger just said."""
-        known = self._available
+        known = self._known
         if account_id not in known and len(known) >= ACCOUNTS_MAX:
             del known[next(iter(known))]
-        known[account_id] = available
+        known[account_id] = (posted, available)
 
-    def get(self, account_id: str) -> int | None:
-        """What it had; None if that is not known."""
-        return self._available.get(account_id)
+    def get(self, account_id: str) -> tuple[int, int] | None:
+        """What it had posted and available; None if that is not known."""
+        return self._known.get(account_id)
