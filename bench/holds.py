@@ -41,6 +41,8 @@ from farebox.vault import TOKEN_PREFIX
 
 AMPLE = 1_000_000 * NANOS_PER_USD
 BALANCES = {"ample": AMPLE, "1 USD": NANOS_PER_USD, "0.10 USD": NANOS_PER_USD // 10}
+OUTPUT_DEFAULT = 4_096
+"""FAREBOX_OUTPUT_DEFAULT of an operator who sets it."""
 BURST, PAID_FOR = 200, 20
 BURST_OUTPUT = (100, 600, 4_096)
 _CHAT_TOKENS = 9  # of `Count.`, as OpenAI counts it
@@ -157,12 +159,12 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def benched(engine: Engine, slugs: Iterable[str]) -> AsyncIterator[Bench]:
+async def benched(engine: Engine, slugs: Iterable[str], **changed: Any) -> AsyncIterator[Bench]:
     """Until the block ends. Every one of these providers is the one that replays."""
     with tempfile.TemporaryDirectory() as folder:
         loaded = engine.settings(Path(folder))
         values = {name: getattr(loaded, name) for name in Settings.__slots__}
-        settings = Settings(**{**values, "port": 0, "log_level": "error", "hold_wait_ms": 100})
+        settings = Settings(**{**values, "port": 0, "log_level": "error", "hold_wait_ms": 100, **changed})
         configure(settings)
         provider = Provider()
         server = await serve(provider.answer, "127.0.0.1", 0)
@@ -226,17 +228,15 @@ async def replay(bench: Bench, recorded: list[Exchange]) -> list[Call]:
             receipt = await account.receipt(response.headers["cf-aig-log-id"])
             call.holds[name] = receipt.get("hold_nanos", 0)
             if name == "ample":
+                call.output = _output(call.exchange)
                 if receipt["usage_source"] == "provider":
-                    call.charge, call.output = receipt["charge_nanos"], _output(call.exchange)
-                continue
+                    call.charge = receipt["charge_nanos"]
             limit = response.headers.get("farebox-output-limit")
             if limit is not None:
                 call.limited.add(name)
-                if int(limit) < call.output:
-                    call.cut.add(name)
-            if receipt["charge_nanos"] < call.charge:
+            if (limit is not None and int(limit) < call.output) or receipt["charge_nanos"] < call.charge:
                 call.cut.add(name)
-            elif receipt["charge_nanos"] > call.holds[name] and name not in call.cut:
+            elif receipt["charge_nanos"] > call.holds[name]:
                 call.overrun.add(name)
     return [call for call in calls if call.charge]
 
@@ -312,6 +312,11 @@ async def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             async with benched(engine, {exchange.provider for exchange in recorded}) as bench:
                 rows += rows_of(await replay(bench, recorded))
                 assert await bench.is_clean()
+        with started("sqlite") as engine:
+            slugs = {exchange.provider for exchange in recorded}
+            async with benched(engine, slugs, output_default=OUTPUT_DEFAULT) as bench:
+                calls = await replay(bench, recorded)
+                rows += [row | {"output_default": OUTPUT_DEFAULT} for row in rows_of(calls) if row["kind"] == "all"]
     if "burst" in arguments.cases:
         for name in NAMES:
             with started(name) as engine:

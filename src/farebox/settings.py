@@ -102,6 +102,13 @@ class Settings:
         0,
         10**8,
     )
+    output_default: int = _setting(
+        0,
+        "Output limit, in tokens, of calls on the operator's key whose request has none; it is held instead of all "
+        "that the model can produce. 0: no limit.",
+        0,
+        10**7,
+    )
     refused_fields: str = _setting(
         "",
         "Request fields that are refused on the operator's key, as `PROVIDER:FIELD,…`, for example "

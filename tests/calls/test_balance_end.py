@@ -3,6 +3,7 @@ the account pays for what was delivered."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 from farebox.ledger.commands import Hold
 from farebox.money import format_usd
 from tests.calls.kit import differences, set_provider
+from tests.calls.test_exact_admission import BalanceWatch
 from tests.calls.upstream import Upstream, serving
+from tests.calls.wire import post
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
@@ -245,3 +248,55 @@ def test_a_long_stream_on_a_small_balance_is_whole_if_that_can_pay_for_it(farebo
     assert chunks[-1].choices[0].finish_reason == "stop"
     charge = (9 * 15 + 3_000 * 60) * 10
     assert_spent(customer, charge, 2_000_000 - charge, held=20_000_000)
+
+
+def test_an_operators_limit_is_held_where_the_request_has_none(farebox: Farebox, upstream: Upstream) -> None:
+    upstream.says(chat_stream(20))
+    customer = with_credit(farebox, 10_000_000_000)
+    settings = farebox.services.settings
+    object.__setattr__(settings, "output_default", 500)
+    try:
+        with openai_client(customer) as client:
+            list(client.chat.completions.create(model=GPT, messages=ASKED, stream=True))
+            limited = upstream.requested[-1]
+            hold = receipt_of_last(customer)["hold_nanos"]
+            list(client.chat.completions.create(model=GPT, messages=ASKED, stream=True, max_tokens=900))
+    finally:
+        object.__setattr__(settings, "output_default", 0)
+
+    assert limited["max_tokens"] == 500
+    assert 500 * 600 < hold < 600 * 600
+    assert upstream.requested[-1]["max_tokens"] == 900
+
+
+async def test_many_streams_share_a_small_balance_and_none_costs_more_than_it_holds(
+    farebox: Farebox, upstream: Upstream
+) -> None:
+    """Ten times as many as there is money for slices: those that are admitted end where the balance does."""
+    words, slices = 10_000, 4
+    upstream.says(chat_stream(words))
+    credit = slices * (2_048 + 300) * 600
+    customer = with_credit(farebox, credit, held=100_000_000)
+    body = json.dumps({"model": f"openai/{GPT}", "messages": ASKED, "stream": True}).encode()
+    with BalanceWatch(customer) as watch:
+        responses = await asyncio.gather(*(post(customer, body) for _ in range(10 * slices)))
+
+    served = [response for response in responses if response.status == 200]
+    assert 1 <= len(served) <= 2 * slices, "one that has ended may have left a slice for another"
+    assert {response.status for response in responses} == {200, 429}
+    assert watch.least_available >= 0
+    spent = 0
+    for response in served:
+        assert response.events[-1] == "[DONE]"
+        assert response.events[-2]["choices"][0]["finish_reason"] == "length"
+        receipt = customer.receipt(response.log_id)
+        assert receipt["charge_nanos"] <= receipt["hold_nanos"]
+        assert "written_off_nanos" not in receipt
+        delivered = sum(
+            event != "[DONE]" and event["choices"][0]["delta"].get("content") == " one" for event in response.events
+        )
+        assert receipt["charge_nanos"] == (9 * 15 + delivered * 60) * 10
+        spent += receipt["charge_nanos"]
+    assert (customer.balance.posted, customer.balance.held) == (credit + 100_000_000 - spent, 100_000_000)
+    assert spent <= credit
+    assert differences(farebox) == []

@@ -22,7 +22,7 @@ from farebox.calls.stages import CallContext, Held, Terms
 from farebox.errors import ESTIMATE_CAPPED, NOT_METERED, Problem
 from farebox.ledger.commands import Hold, Outcome, Verdict
 from farebox.money import NANOS_PER_CENT, format_usd
-from farebox.pricing.ceilings import shows_output
+from farebox.pricing.ceilings import output_ceiling, shows_output
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
 from farebox.pricing.tokens import has_tokenizer
 from farebox.pricing.unseen import NOTHING, Outside, outside_of, refused
@@ -57,6 +57,8 @@ async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> 
     if demand.unseen:
         _check_paid_for(services, demand)
     offer = Offer(demand, price, terms.markup, _outside(services, call) if demand.unseen else _nothing_outside)
+    if services.settings.output_default:
+        offer = _with_default(offer, services.settings.output_default)
     wanted = offer.estimate()
     cap = services.settings.estimate_max_cents * NANOS_PER_CENT
     if cap and wanted.amount > cap:
@@ -72,6 +74,19 @@ async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> 
     if may_slice(context, terms, offer.demand):
         offer = structs.replace(offer, in_slices=True)
     return await _hold_affordable(services, call, offer)
+
+
+def _with_default(offer: Offer, tokens: int) -> Offer:
+    """The offer with the operator's limit, where the request has none and the model can produce more."""
+    demand = offer.demand
+    if (
+        demand.output_max is not None
+        or not demand.clampable
+        or demand.no_output
+        or output_ceiling(offer.price) <= tokens
+    ):
+        return offer
+    return structs.replace(offer, demand=structs.replace(demand, output_max=tokens), limit=tokens)
 
 
 async def _read_credit(services: Services, call: Call) -> tuple[int, int]:

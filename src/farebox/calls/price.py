@@ -187,6 +187,8 @@ class _Counter(msgspec.Struct, frozen=True):
                 usage[meter] = max(quantity, usage.get(meter, 0))
             whole = counted.get("input_tokens", 0) + usage.get("input_tool_tokens", 0)
             usage["input_tokens"] = min(max(whole, reported.get("input_tokens", 0)), self.bound.input_tokens)
+            if self.bound.whole:
+                usage["input_tokens"] = self.bound.input_tokens
         if output is not None:
             allowed = math.ceil(self.demand.allowed.get("output_tokens", 0))
             most = max(self.bound.output_tokens, allowed, int(reported.get("output_tokens", 0)))

@@ -96,6 +96,7 @@ def estimate(
         total,
         output + math.ceil(demand.fixed.get("output_tokens", 0)) if demand.fixed else output,
         exact_input_tokens is not None,
+        whole,
     )
 
 

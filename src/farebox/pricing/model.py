@@ -193,3 +193,5 @@ class Estimate(msgspec.Struct, frozen=True, gc=False):
     """For all choices together."""
     exact: bool = False
     """Whether the input was counted by a tokenizer rather than bounded by its bytes."""
+    whole: bool = False
+    """Whether the input is just what the provider will report, because its template is known too."""
