@@ -23,7 +23,7 @@ import httpx
 
 from bench.engines import NAMES, Engine, started
 from bench.record import shown, write
-from bench.recordings import SOURCES, Exchange, clone, exchanges
+from bench.recordings import SOURCES, Exchange, exchanges
 from farebox.app import running
 from farebox.http.exchange import ClientGone
 from farebox.http.exchange import Exchange as Request
@@ -304,10 +304,8 @@ async def burst(bench: Bench, *, stream: bool, output: int) -> dict[str, Any]:
 
 async def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    named = dict(pair.split("=", 1) for pair in arguments.clone)
-    clones = {source.name: Path(named[source.name]) if source.name in named else clone(source) for source in SOURCES}
     if "recorded" in arguments.cases:
-        recorded = [exchange for _, exchange in exchanges(clones)]
+        recorded = [exchange for _, exchange in exchanges()]
         with started("sqlite") as engine:
             async with benched(engine, {exchange.provider for exchange in recorded}) as bench:
                 rows += rows_of(await replay(bench, recorded))
@@ -330,7 +328,6 @@ async def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.holds", description=__doc__)
     parser.add_argument("--cases", default="recorded,burst", help="recorded, burst (default: both)")
-    parser.add_argument("--clone", action="append", default=[], metavar="NAME=FOLDER", help="a clone of a repository")
     parser.add_argument("--name", default="holds", help="of the result")
     arguments = parser.parse_args()
     rows = asyncio.run(measure(arguments))

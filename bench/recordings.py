@@ -1,7 +1,7 @@
 """Recorded exchanges with model providers, from the tests of public repositories.
 
 Nothing of them is part of this repository: they are read from a clone, at the commit named here, of which the folders
-named here are used. A clone is made in bench/.recordings, unless one is named.
+named here are used. Clones are made in bench/.recordings, unless there are some.
 """
 
 import base64
@@ -80,12 +80,11 @@ def clone(source: Source) -> Path:
     return folder
 
 
-def exchanges(clones: dict[str, Path]) -> Iterator[tuple[str, Exchange]]:
+def exchanges() -> Iterator[tuple[str, Exchange]]:
     """Each recorded call of a model that Farebox can meter, once, with its source's name."""
     seen: set[bytes] = set()
     for source in SOURCES:
-        folder = clones.get(source.name) or clone(source)
-        for recorded in _cached(source, folder):
+        for recorded in _cached(source, clone(source)):
             exchange = _exchange(*recorded)
             key = hashlib.sha256(b"\0".join((recorded[0].encode(), recorded[2]))).digest()
             if exchange is not None and key not in seen:

@@ -22,7 +22,7 @@ from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 
-WORDS = 9_000
+WORDS = 5_000
 MTOK = 1_000_000_000
 GPT = "gpt-4o-mini"  # 0.15 and 0.60 USD for a million tokens
 ASKED: Any = [{"role": "user", "content": "Count."}]
