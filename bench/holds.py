@@ -21,7 +21,9 @@ from typing import Any
 
 import httpx
 
+from bench import hold_bounds
 from bench.engines import NAMES, Engine, started
+from bench.hold_bounds import observed
 from bench.record import shown, write
 from bench.recordings import SOURCES, Exchange, exchanges
 from farebox.app import running
@@ -204,14 +206,6 @@ class Call:
     overrun: set[str] = field(default_factory=set)
 
 
-def _output(exchange: Exchange) -> int:
-    """Output tokens, as recorded."""
-    events = exchange.response_type.startswith("text/event-stream")
-    reader = exchange.wire.reader(exchange.parsed, streaming=events, hide_usage=False)
-    reader.feed(exchange.response)
-    return int((reader.close()[1].usage or {}).get("output_tokens", 0))
-
-
 async def replay(bench: Bench, recorded: list[Exchange]) -> list[Call]:
     bench.provider.recorded = recorded
     calls = [Call(exchange) for exchange in recorded]
@@ -228,7 +222,7 @@ async def replay(bench: Bench, recorded: list[Exchange]) -> list[Call]:
             receipt = await account.receipt(response.headers["cf-aig-log-id"])
             call.holds[name] = receipt.get("hold_nanos", 0)
             if name == "ample":
-                call.output = _output(call.exchange)
+                call.output = int((observed(call.exchange).usage or {}).get("output_tokens", 0))
                 if receipt["usage_source"] == "provider":
                     call.charge = receipt["charge_nanos"]
             limit = response.headers.get("farebox-output-limit")
@@ -304,6 +298,8 @@ async def burst(bench: Bench, *, stream: bool, output: int) -> dict[str, Any]:
 
 async def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
+    if "bounds" in arguments.cases:
+        rows += hold_bounds.rows(exchange for _, exchange in exchanges())
     if "recorded" in arguments.cases:
         recorded = [exchange for _, exchange in exchanges()]
         with started("sqlite") as engine:
@@ -327,7 +323,7 @@ async def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.holds", description=__doc__)
-    parser.add_argument("--cases", default="recorded,burst", help="recorded, burst (default: both)")
+    parser.add_argument("--cases", default="bounds,recorded,burst", help="some of bounds, recorded, burst")
     parser.add_argument("--name", default="holds", help="of the result")
     arguments = parser.parse_args()
     rows = asyncio.run(measure(arguments))

@@ -7,19 +7,17 @@ that produced it. With `--check` nothing is written, and the exit status is 1 if
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from bench import stored
+from bench.cells import ENGINE, MISSING, Result, figure, markdown, note, pair, with_notes
+from bench.hold_tables import bursts, holds
 from bench.stored import of
 from bench.targets import reached, targets
 
-Result = dict[str, Any]
-
 PAGES = ("README.md", "docs/performance.md")
 _MARKED = re.compile(r"(<!-- bench:([a-z-]+) -->\n).*?(<!-- /bench:\2 -->)", re.DOTALL)
-_ENGINE = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
-MISSING = "Not measured yet."
 
 CASES = {
     "ns1": "plain, 1 client",
@@ -51,64 +49,23 @@ GROWN = {
     "logs": "logs, first page",
 }
 
-# Cells ------------------------------------------------------------------------------------------------------------
-
-
-def figure(value: float | None, digits: int = 2) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
-
-
-def pair(row: dict[str, Any], low: str = "p50_ms", high: str = "p99_ms") -> str:
-    if row.get(low) is None:
-        return ""
-    return f"{_short(row[low])} / {_short(row[high])}"
-
-
-def _short(ms: float) -> str:
-    return figure(ms, 0 if ms >= 100 else 1 if ms >= 10 else 2)
-
-
-def markdown(headings: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    heads = list(headings)
-    rows = [heads, ["---"] * len(heads), *map(list, lines)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-
-
-def note(result: Result) -> str:
-    """Where the figures come from, and whether they can be trusted."""
-    machine = result["machine"]
-    said = f"`{result['command']}`, {result['at'][:10]}: {machine['cores']} cores, {machine['processor']}"
-    if result.get("syncs_per_second"):
-        said += f"; the disk syncs {result['syncs_per_second']:,} small writes per second"
-    if result["busy_before"] > stored.BUSY:
-        said += (
-            f". **Needs remeasuring:** other programs were using {result['busy_before']:.0%} of the CPU when the run "
-            "started"
-        )
-    return said + "."
-
-
-def with_notes(table: str, results: Iterable[Result]) -> str:
-    return "\n\n".join([table, *(note(result) for result in results)])
-
-
 # Tables -----------------------------------------------------------------------------------------------------------
 
 
 def _database(result: Result) -> str:
     accounts, workers = result["accounts"], result["workers"]
-    said = f"{_ENGINE[result['engine']]}, {accounts:,} account{'s' if accounts > 1 else ''}"
+    said = f"{ENGINE[result['engine']]}, {accounts:,} account{'s' if accounts > 1 else ''}"
     return said + (f", {workers} processes" if workers > 1 else "")
 
 
 def summary() -> str:
     """A few figures of one account's calls, an engine a column."""
     found = {result["engine"]: result for result in of("calls-") if result["accounts"] == 1 and result["workers"] == 1}
-    if found.keys() < _ENGINE.keys():
+    if found.keys() < ENGINE.keys():
         return MISSING
-    rows = {engine: {row["case"]["name"]: row for row in found[engine]["rows"]} for engine in _ENGINE}
-    lines = [[title, *(cell(rows[engine]) for engine in _ENGINE)] for title, cell in _SUMMARY.items()]
-    return markdown(("billed, on 2 cores shared with the clients and the provider", *_ENGINE.values()), lines)
+    rows = {engine: {row["case"]["name"]: row for row in found[engine]["rows"]} for engine in ENGINE}
+    lines = [[title, *(cell(rows[engine]) for engine in ENGINE)] for title, cell in _SUMMARY.items()]
+    return markdown(("billed, on 2 cores shared with the clients and the provider", *ENGINE.values()), lines)
 
 
 _SUMMARY: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -157,7 +114,7 @@ def options() -> str:
         for name, seconds in used.items():
             turns, smallest = ", ".join(figure(each, 3) for each in seconds), min(seconds)
             ratio = figure(smallest / min(used["ns16"]))
-            lines.append([_ENGINE[result["engine"]], OPTIONS[name], turns, figure(smallest, 3), ratio])
+            lines.append([ENGINE[result["engine"]], OPTIONS[name], turns, figure(smallest, 3), ratio])
     heads = ("database", "case", "CPU s per 1,000, by turns", "smallest", "of a plain call")
     return with_notes(markdown(heads, lines), results) if lines else MISSING
 
@@ -206,7 +163,7 @@ def ledger() -> str:
             engine = row.get("engine", result.get("engine", "sqlite"))
             lines.append(
                 [
-                    _ENGINE[engine], f"{row['tasks']:,}", f"{row['accounts']:,}", figure(row["pairs_per_second"], 0),
+                    ENGINE[engine], f"{row['tasks']:,}", f"{row['accounts']:,}", figure(row["pairs_per_second"], 0),
                     figure(row["cpu_s_per_1000"], 3), figure(row.get("database_cpu_s_per_1000"), 3),
                 ]
             )  # fmt: skip
@@ -225,14 +182,14 @@ def reads() -> str:
         for (name, callers), row in best.items():
             lines.append(
                 [
-                    "" if name.startswith("bare") else _ENGINE[result["engine"]], READS[name], str(callers),
+                    "" if name.startswith("bare") else ENGINE[result["engine"]], READS[name], str(callers),
                     figure(row["per_second"], 0), pair(row), figure(row["cpu_s_per_1000"], 3),
                     figure(row["database_cpu_s_per_1000"], 3) if result["engine"] == "postgres" else "",
                 ]
             )  # fmt: skip
         ratio = result["ratio_to"]
         notes.append(
-            f"On {_ENGINE[result['engine']]}, `credit-balance` reaches {ratio['bare']['rate']:.2f} of the bare "
+            f"On {ENGINE[result['engine']]}, `credit-balance` reaches {ratio['bare']['rate']:.2f} of the bare "
             f"handler's rate on Granian, and {ratio['bare_own']['rate']:.2f} of its rate on Farebox's own server."
         )
     heads = ("database", "read", "clients", "requests/s", "p50 / p99 ms", "CPU s per 1,000", "database CPU s")
@@ -246,7 +203,7 @@ def growth() -> str:
         by_case: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for row in result["rows"]:
             by_case.setdefault((row["case"], row["of"]), []).append(row)
-        heads = [_ENGINE[result["engine"]], "account"]
+        heads = [ENGINE[result["engine"]], "account"]
         heads += [f"{size['accounts']:,} accounts, {size['calls']:,} calls" for size in sizes]
         lines = []
         for (case, whose), rows in by_case.items():
@@ -265,7 +222,7 @@ def soak() -> str:
         responses = ", ".join(f"{count:,} {name}" for name, count in result["answers"].items())
         lines.append(
             [
-                _ENGINE[result["engine"]], f"{len(memory)}", responses, figure(result["idle_mb"], 0),
+                ENGINE[result["engine"]], f"{len(memory)}", responses, figure(result["idle_mb"], 0),
                 figure(memory[0], 0), figure(memory[-1], 0), figure(result["growth"], 3),
             ]
         )  # fmt: skip
@@ -352,6 +309,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "reads": reads,
     "growth": growth,
     "soak": soak,
+    "holds": holds,
+    "bursts": bursts,
     "peers": peers,
 }
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import stored
+from bench.cells import markdown
 from bench.clients.agents import PROMPT
 from bench.clients.catalogue import CLIENTS, NOT_DRIVEN, Client
 from bench.clients.install import Installations
@@ -23,7 +24,6 @@ from bench.clients.place import ANSWER, CUT, SITUATIONS, Place, place
 from bench.clients.watch import Watched, watch
 from bench.record import ROOT, shown, write
 from bench.served import Broken
-from bench.tables import markdown
 
 PAGE = ROOT / "docs" / "clients.md"
 BEGIN, END = "<!-- clients -->\n", "<!-- /clients -->"

@@ -129,8 +129,8 @@ SHOWN_OUTPUT: Mapping[str, Mapping[str, bool]] = MappingProxyType(
     }
 )
 """By provider, prefixes of models whose billed output is all in the text of their responses, unless the request asks
-for more. Recorded responses bear it out (`python -m bench.holds --templates`): no more tokens are billed than there are
-bytes of text, but for a few dozen. What is not listed is not known."""
+for more. Recorded responses bear it out (`python -m bench.holds --cases bounds`): no more tokens are billed than there
+are bytes of text, but for a few dozen. What is not listed is not known."""
 
 UNLIMITED_REASONING: Mapping[str, str] = MappingProxyType(
     {

@@ -2,8 +2,8 @@
 
 OpenAI has published how its chat models count a request of plain text: three tokens for each message, its role and its
 content, one more and the name where there is one, and three for the beginning of the answer. Recorded requests to the
-models below report just that (`python -m bench.holds --templates`); models that reason differ by a token or more, and
-so do tools, images and response formats. For everything else the allowances of `estimate` stand.
+models below report just that (`python -m bench.holds --cases bounds`); models that reason differ by a token or more,
+and so do tools, images and response formats. For everything else the allowances of `estimate` stand.
 """
 
 import re
