@@ -64,6 +64,12 @@ def _own(customer: Customer) -> dict[str, str]:
     provider_id = made("custom-providers", {"name": "N" * 200, "slug": "s" * 64, "base_url": base_url})
     made("custom-providers/costs", {"account_provider_id": provider_id, "model": "m" * 200, "cost_in": 0.0000001})
     route_id = made(f"gateways/{gateway_id}/routes", {"name": "r" * 64, "elements": ROUTE})
+    targets = {"targets": [{"model": f"demo/{'m' * 200}", "weight": 1}]}
+    alias = f"{customer.api_url}/farebox/gateways/{gateway_id}/model-aliases/{'a' * 64}"
+    assert httpx.put(alias, headers=customer.headers, json=targets).status_code == 200
+    domain = {"domain": f"{'d' * 60}.{'e' * 60}.example.com"}
+    url = f"{customer.api_url}/ai-gateway/gateways/{gateway_id}/custom-domains"
+    assert httpx.post(url, headers=customer.headers, json=domain).status_code == 200
     policy: dict[str, object] = {
         "name": "p" * 128,
         "actor": "a" * 256,

@@ -103,7 +103,15 @@ def _own(customer: Customer, word: str) -> dict[str, str]:
     profile_id = httpx.post(url, headers=customer.headers, json=profile).json()["result"]["id"]
     policy: dict[str, object] = {"name": word, "actor": word, "resource": "*", "action": {"type": "no-limit"}}
     policy_id = made(f"gateways/of-{word.lower()}/policies?commit=true", policy)
+    alias = f"{customer.api_url}/farebox/gateways/of-{word.lower()}/model-aliases/{word}"
+    response = httpx.put(alias, headers=customer.headers, json={"targets": [f"demo/{word}"]})
+    assert response.status_code == 200, response.text
+    domain = f"{customer.api_url}/ai-gateway/gateways/of-{word.lower()}/custom-domains"
+    response = httpx.post(domain, headers=customer.headers, json={"domain": f"{word.lower()}.example.com"})
+    assert response.status_code == 200, response.text
     return {
+        "alias": word,
+        "hostname": f"{word.lower()}.example.com",
         "policy": policy_id,
         "provider_id": provider_id,
         "cost": cost,

@@ -16,7 +16,9 @@ from farebox.http.pages import (
     installation,
     invoices,
     limits,
+    log_destination,
     members,
+    names,
     overview,
     passkeys,
     policies,
@@ -42,7 +44,7 @@ from farebox.http.pages.table import (
     page_route,
     routes_of,
 )
-from farebox.http.quotas import CHANGES, PROCESSOR_REQUESTS, PROOFS, TEST_CALLS, WHAT_IFS
+from farebox.http.quotas import CHANGES, DOMAIN_CHECKS, PROCESSOR_REQUESTS, PROOFS, TEST_CALLS, WHAT_IFS
 from farebox.http.quotas import PAGES as PROCESSOR_PAGES
 from farebox.http.router import Access, Route, Shape
 
@@ -85,6 +87,10 @@ PAGE_ROWS: tuple[Page, ...] = (
          query=guardrails.guardrails, template="guardrails.html"),
     Page(path="/ui/gateways/{gateway_id}/policies", title="Policies", section="/ui/gateways", roles=BUILD,
          query=policies.policy_list, template="policies.html"),
+    Page(path="/ui/gateways/{gateway_id}/names", title="Names", section="/ui/gateways", roles=BUILD,
+         query=names.names, template="names.html"),
+    Page(path="/ui/log-destination", title="Where logs are pushed", section="/ui/gateways", roles=BUILD,
+         query=log_destination.destination, template="log_destination.html"),
     Page(path="/ui/dlp-profiles", title="What is looked for", section="/ui/gateways", roles=BUILD,
          query=dlp_profiles.profile_list, template="dlp_profiles.html"),
     Page(path="/ui/dlp-profiles/{profile_id}", title="What is looked for", section="/ui/gateways", roles=BUILD,
@@ -163,6 +169,20 @@ FORM_ROWS: tuple[Form, ...] = (
          budget=CHANGES, act=policies.delete, back="/ui/gateways/{gateway_id}/policies"),
     Form(path="/ui/gateways/{gateway_id}/policies/simulate", does="Ask what the policies say of a call", roles=BUILD,
          budget=TEST_CALLS, act=policies.simulate, back="/ui/gateways/{gateway_id}/policies"),
+    Form(path="/ui/gateways/{gateway_id}/names/alias", does="Set a model alias", roles=BUILD, budget=CHANGES,
+         act=names.put_alias, back="/ui/gateways/{gateway_id}/names"),
+    Form(path="/ui/gateways/{gateway_id}/names/alias/delete", does="Delete a model alias", roles=BUILD, budget=CHANGES,
+         act=names.delete_alias, back="/ui/gateways/{gateway_id}/names"),
+    Form(path="/ui/gateways/{gateway_id}/names/domain", does="Add a custom domain", roles=BUILD, budget=CHANGES,
+         act=names.add_domain, back="/ui/gateways/{gateway_id}/names"),
+    Form(path="/ui/gateways/{gateway_id}/names/domain/check", does="Look for a custom domain’s record",
+         roles=BUILD, budget=DOMAIN_CHECKS, act=names.check_domain, back="/ui/gateways/{gateway_id}/names"),
+    Form(path="/ui/gateways/{gateway_id}/names/domain/delete", does="Delete a custom domain", roles=BUILD,
+         budget=CHANGES, act=names.delete_domain, back="/ui/gateways/{gateway_id}/names"),
+    Form(path="/ui/log-destination", does="Set where logs are pushed", roles=BUILD, proved=True, budget=CHANGES,
+         act=log_destination.put, back="/ui/log-destination"),
+    Form(path="/ui/log-destination/delete", does="Push logs nowhere", roles=BUILD, proved=True, budget=CHANGES,
+         act=log_destination.delete, back="/ui/log-destination"),
     Form(path="/ui/dlp-profiles", does="Create a profile of what is looked for", roles=BUILD, budget=CHANGES,
          act=dlp_profiles.create, back="/ui/dlp-profiles"),
     Form(path="/ui/dlp-profiles/{profile_id}", does="Change such a profile", roles=BUILD, budget=CHANGES,

@@ -1,0 +1,67 @@
+"""Where the account's logs are pushed, and how that gets on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from farebox.http.control import log_destination as api
+from farebox.http.envelope import Response
+from farebox.http.pages.fields import Field, Group, Values, shown, values_of
+from farebox.http.pages.own_api import ask, tell
+from farebox.http.pages.table import Fields, Shown, shell
+from farebox.http.pages.visit import Visit
+from farebox.http.validation import InvalidInput
+
+SECTION = "/ui/gateways"
+# fmt: off
+_HTTP = (
+    Field(name="type", label="What it is", kind="choice",
+          options={"http": "an endpoint that files are posted to", "s3": "a bucket of an S3-compatible store"}),
+    Field(name="url", label="URL", hint="Of the endpoint, or of the store, such as https://s3.eu-central-1.amazonaws.com."),
+    Field(name="headers", label="Headers", kind="pairs", wide=True,
+          hint="Of an endpoint, one a line: Name: value. Stored ones show their ends only; left so, they stay."),
+)
+_S3 = (
+    Field(name="bucket", label="Bucket"),
+    Field(name="region", label="Region"),
+    Field(name="prefix", label="Prefix", hint="What the names of files begin with."),
+    Field(name="access_key_id", label="ID of the access key"),
+    Field(name="secret_access_key", label="Secret access key", hint="Shown with its end only; left so, it stays."),
+)
+# fmt: on
+
+
+def _body(form: Mapping[str, str]) -> dict[str, Any]:
+    sent = {name: value for name, value in values_of((*_HTTP, *_S3), form).items() if value}
+    return {"type": "http", "url": ""} | sent
+
+
+_DESTINATION = Group(name="destination", title="Destination", fields=lambda _: (*_HTTP, *_S3), body=_body)
+
+
+async def destination(visit: Visit) -> Shown:
+    return await _shown(visit)
+
+
+async def _shown(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) -> Shown:
+    """`sent`: what was refused, and why."""
+    found = await ask(visit, api.get)
+    return {
+        "title": "Where logs are pushed",
+        "found": found,
+        "settings": shown(_DESTINATION, *(sent or (found["destination"] or {},))),
+        "failed": sent is not None,
+    }
+
+
+async def put(visit: Visit, form: Fields) -> Response | str:
+    body = _body(form)
+    try:
+        await tell(visit, api.put, api.LogDestinationSet, body)
+    except InvalidInput as error:
+        return shell(visit, "log_destination.html", await _shown(visit, (body, error)), SECTION)
+    return "The destination is set. Switch on, in the settings of each gateway, what is to be pushed there."
+
+
+async def delete(visit: Visit, _: Fields) -> str:
+    await ask(visit, api.delete)
+    return "The destination is deleted."

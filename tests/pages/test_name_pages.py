@@ -1,0 +1,101 @@
+"""Model aliases, custom domains and the destination of logs on the pages."""
+
+import re
+from html import unescape
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.http.pages.names import STATES
+from farebox.model import Role
+from tests.pages.forms import form_of
+from tests.pages.people import Person, person
+from tests.support import Customer, Farebox
+
+HOSTILE = """"><script>alert(1)</script>"""
+HERE = "/ui/gateways/default/names"
+
+
+@pytest.fixture
+def owner(farebox: Farebox, customer: Customer) -> Person:
+    made = person(farebox, Role.OWNER, customer.account_id)
+    made.get("/ui/gateways")
+    return made
+
+
+def found(customer: Customer, path: str) -> Any:
+    """As the API has it."""
+    return httpx.get(f"{customer.api_url}/{path}", headers=customer.headers).json()["result"]
+
+
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("engine")
+def test_aliases_are_set_called_and_deleted(owner: Person, customer: Customer) -> None:
+    said = owner.told(f"{HERE}/alias", alias="smart", scope="gateway", targets="demo/none\ndemo/demo-1")
+    assert "Programs may name smart" in said
+    assert customer.chat("x", model="smart").status_code == 200
+    owner.told(f"{HERE}/alias", alias="shared", scope="account", targets="demo/demo-1 3\ndemo/demo-2  1")
+    (alias,) = found(customer, "farebox/model-aliases")
+    assert alias["targets"] == [{"model": "demo/demo-1", "weight": 3}, {"model": "demo/demo-2", "weight": 1}]
+    page = owner.get(HERE).text
+    assert "demo/demo-1 3, demo/demo-2 1" in page
+    assert "all gateways" in page
+    owner.told(f"{HERE}/alias/delete", alias="shared", scope="gateway")  # there is none of this name
+    assert found(customer, "farebox/model-aliases") == [alias]
+    for name, scope in (("smart", "gateway"), ("shared", "account")):
+        assert "is deleted" in owner.told(f"{HERE}/alias/delete", alias=name, scope=scope)
+    assert found(customer, "farebox/model-aliases") == []
+
+
+@pytest.mark.parametrize(
+    ("form", "at"),
+    [
+        ({"alias": HOSTILE, "targets": "demo/demo-1"}, "alias"),
+        ({"alias": "a", "targets": ""}, "targets"),
+        ({"alias": "a", "targets": "nowhere/x"}, "targets"),
+        ({"alias": "a", "targets": "demo/demo-1 9999"}, "targets"),
+    ],
+)
+def test_aliases_without_sense_are_explained(owner: Person, form: dict[str, str], at: str) -> None:
+    page = owner.told(f"{HERE}/alias", scope="gateway", **form)
+    assert f'id="{at}-fault"' in page
+    assert "<script>alert" not in page
+    assert form_of(page, alias=form["alias"])["targets"].split() == form["targets"].split()
+
+
+def test_a_domain_waits_for_its_record(owner: Person, customer: Customer) -> None:
+    assert "once its TXT record is there" in owner.told(f"{HERE}/domain", domain="AI.example.com")
+    (domain,) = found(customer, "ai-gateway/gateways/default/custom-domains")
+    page = owner.get(HERE).text
+    for text in (domain["verification"]["name"], domain["verification"]["value"], STATES[domain["status"]][1]):
+        assert text in page
+    for wrong in ("x", HOSTILE, "ai.example.com"):
+        assert 'id="domain-fault"' in owner.told(f"{HERE}/domain", domain=wrong)
+    assert "is deleted" in owner.told(f"{HERE}/domain/delete", hostname="ai.example.com")
+    assert "Not Found" in owner.told(f"{HERE}/domain/check", hostname="ai.example.com")
+
+
+def test_logs_are_pushed_where_the_page_says(owner: Person, customer: Customer) -> None:
+    here = "/ui/log-destination"
+    form = form_of(owner.get(here).text, url="") | {"type": "s3", "url": "https://s3.example.com", "region": "eu-1"}
+    page = owner.told(here, **form | {"bucket": "!", "secret_access_key": "x"})
+    assert 'id="bucket-fault"' in page
+    keys = {"bucket": "logs", "access_key_id": "AKIA1", "secret_access_key": "a-long-secret-key-wxyz"}
+    assert "The destination is set" in owner.told(here, **form | keys)
+    page = owner.get(here).text
+    assert "a-long-secret" not in page
+    again = form_of(page, url="https://s3.example.com")
+    assert again["secret_access_key"] == "…wxyz"
+    assert "The destination is set" in owner.told(here, **again | {"prefix": "x/"})
+    assert found(customer, "farebox/logpush")["destination"]["prefix"] == "x/"
+    http = {"type": "http", "url": "https://logs.example.com/in", "headers": "X-Key: a-long-secret-key"}
+    assert "The destination is set" in owner.told(here, **http)
+    settings = "/ui/gateways/default/settings"
+    logs = form_of(owner.get(settings).text, group="logs")
+    assert "saved" in owner.told(settings, **logs | {"logpush": "on"})
+    assert re.search(r"default</a>", owner.get(here).text)
+    assert "Switch `logpush`" in unescape(owner.told(f"{here}/delete"))
+    assert "saved" in owner.told(settings, **{name: text for name, text in logs.items() if name != "logpush"})
+    assert "is deleted" in owner.told(f"{here}/delete")
+    assert found(customer, "farebox/logpush")["destination"] is None
