@@ -192,8 +192,9 @@ def test_an_operator_without_an_account_signs_in(house: House, farebox: Farebox)
 
 
 def test_a_new_link_by_e_mail_proves_who_is_there(house: House, farebox: Farebox) -> None:
-    email = _member(farebox)
-    account_id = farebox.run(membership.accounts_of(farebox.services, email))[0]
+    email, account_id = _member(farebox), farebox.create_account("Second")
+    _before(farebox, email)
+    farebox.run(membership.add(farebox.services, account_id, email, Role.OWNER))
     who = Person(farebox, Whom(account_id=account_id, email=email))
     farebox.run(
         farebox.services.database.write(
@@ -209,6 +210,8 @@ def test_a_new_link_by_e_mail_proves_who_is_there(house: House, farebox: Farebox
     secret = httpx.URL(_link(house.letter(email))).params["link"]
     opened = who.http.post("/ui/open", data={"link": secret, "next": "/ui/members"})
     assert opened.headers["location"] == "/ui/members"
+    assert who.session is not None
+    assert who.session.account_id == account_id  # the one that they were looking at
     assert who.secret != before
     assert farebox.run(sessions.session(farebox.services, before)) is None
     assert who.send("/ui/members", email="eve@example.com", role="viewer").headers["location"] == "/ui/members"

@@ -300,7 +300,7 @@ def test_a_provider_that_is_away(farebox: Farebox, provider: OpenIdProvider, bro
 
 def _aged(farebox: Farebox, email: str) -> Person:
     """Signed in more than an hour ago."""
-    account_id = farebox.run(membership.accounts_of(farebox.services, email))[0]
+    [account_id] = farebox.run(membership.accounts_of(farebox.services, email))
     who = Person(farebox, Whom(account_id=account_id, email=email))
     farebox.run(
         farebox.services.database.write(

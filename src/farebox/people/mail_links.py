@@ -19,13 +19,14 @@ MAIL_LINK_MS = 15 * MINUTE_MS
 log = structlog.get_logger("farebox.people")
 
 
-def ask(services: Services, email: str, wanted: str) -> None:
-    """Begin to send a link that leads to the page `wanted`, if the address is a member's. Nothing is raised."""
-    services.tasks.begin(("sign-in mail", email), lambda: _send(services, email, wanted))
+def ask(services: Services, email: str, wanted: str, account_id: str = "") -> None:
+    """Begin to send a link that leads to the page `wanted`, if the address is a member's; of this account, if it is
+    theirs. Nothing is raised."""
+    services.tasks.begin(("sign-in mail", email), lambda: _send(services, email, wanted, account_id))
 
 
-async def _send(services: Services, email: str, wanted: str) -> None:
-    account_id = await services.database.get(partial(sessions.home_of, email=email))
+async def _send(services: Services, email: str, wanted: str, rather: str) -> None:
+    account_id = await services.database.get(partial(sessions.home_of, email=email, rather=rather))
     if account_id is None:
         log.info("no sign-in mail: no member")
         return

@@ -7,6 +7,7 @@ from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.model import Role
 from farebox.runtime.services import Services
 from farebox.storage import members, passkeys, sessions
+from farebox.storage.accounts import find_account
 from farebox.storage.members import INSTALLATION, Member
 from farebox.storage.sql import Connection
 
@@ -63,7 +64,12 @@ async def of_account(services: Services, account_id: str) -> list[Member]:
     return await services.database.scan(partial(members.list_members, account_id=account_id))
 
 
-async def accounts_of(services: Services, email: str) -> list[str]:
-    """The IDs of the accounts that somebody is a member of."""
-    found = await services.database.get(partial(members.memberships, email=email))
-    return [each.account_id for each in found if each.account_id != INSTALLATION]
+async def accounts_of(services: Services, email: str) -> dict[str, str]:
+    """The accounts that somebody is a member of, by ID: their names."""
+
+    def read(connection: Connection) -> dict[str, str]:
+        ids = [each.account_id for each in members.memberships(connection, email)]
+        found = (find_account(connection, account_id) for account_id in ids if account_id != INSTALLATION)
+        return {account.account_id: account.name for account in found if account is not None}
+
+    return await services.database.scan(read)

@@ -141,7 +141,7 @@ async def confirm_by_mail(visit: Visit, form: Fields) -> str:
     if email is None or not mailing.available(visit.services):
         raise Problem(VALIDATION_FAILED, "No link can be sent: this session has no e-mail address, or the server none")
     spend(visit.services, MAILS, email)
-    mail_links.ask(visit.services, email, own_path(form.get("next", "")))
+    mail_links.ask(visit.services, email, own_path(form.get("next", "")), visit.account_id)
     return f"A link is on its way to {email}: open it in this browser."
 
 
@@ -163,11 +163,11 @@ async def session_list(visit: Visit) -> Shown:
     if not visit.may(OWNER):
         found = [each for each in found if each.email == own.email and (own.email or each == own)]
     email = sessions.proven_email(visit.session)
-    accounts = [] if email is None else await membership.accounts_of(visit.services, email)
+    accounts = {} if email is None else await membership.accounts_of(visit.services, email)
     return {
         "own": own,
         "sessions": found,
-        "accounts": [account_id for account_id in accounts if account_id != visit.account_id],
+        "accounts": {each: name for each, name in accounts.items() if each != visit.account_id},
         "person": email,
         "passkeys": await _passkeys(visit),
         "passkeys_work": passkeys.place_of(visit.services.base_url) is not None,
