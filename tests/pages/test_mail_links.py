@@ -181,6 +181,21 @@ def test_where_somebody_lands_is_not_chosen_by_others(house: House, farebox: Far
     assert found == home
 
 
+def test_who_has_several_accounts_is_told_which_one_they_see(house: House, farebox: Farebox) -> None:
+    first, second = farebox.create_account("First & Co"), farebox.create_account("Second")
+    email = _member(farebox, Role.VIEWER, first)
+    told = "You see the account First &amp; Co. Sign-ins lists your other accounts."
+    for number, accounts in enumerate((1, 2), 1):
+        _ask(farebox, email)
+        secret = httpx.URL(_link(house.letter(email, number))).params["link"]
+        with httpx.Client(base_url=farebox.url, follow_redirects=True) as browser:
+            assert (told in browser.post("/ui/open", data={"link": secret}).text) is (accounts > 1)
+            page = browser.get("/ui/sessions").text
+            assert ('<strong class="name">Second</strong>' in page) is (accounts > 1)
+        _before(farebox, email)
+        farebox.run(membership.add(farebox.services, second, email, Role.VIEWER))
+
+
 def test_an_operator_without_an_account_signs_in(house: House, farebox: Farebox) -> None:
     email = next(_NAMES)
     farebox.run(membership.add(farebox.services, "", email, Role.OPERATOR))

@@ -8,19 +8,22 @@ import structlog
 from farebox.errors import VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages import render
+from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import (
     ATTEMPT_COOKIE,
     SESSION_COOKIE,
+    Visit,
     attempt_cookie,
     cookie_name,
     html,
+    note_cookie,
     see_other,
     session_cookie,
 )
 from farebox.http.quotas import SIGN_INS, anonymous_client, spend
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
-from farebox.people import attempts
+from farebox.people import attempts, membership, sessions
 from farebox.people.sessions import Browser, Session
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -42,9 +45,10 @@ def browser_of(request: Request) -> Browser:
     )
 
 
-def arrived(request: Request, session: Session, landing: str) -> Response:
-    """On to the page that they came for, with the cookie of their session."""
-    sign_in, roles = session.sign_in, sorted(session.roles)
+async def arrived(request: Request, session: Session, landing: str) -> Response:
+    """On to the page that they came for, with the cookie of their session. Who has several accounts is told which one
+    they see: anybody may have added them to one."""
+    sign_in, roles, email = session.sign_in, sorted(session.roles), sessions.proven_email(session)
     log.info(
         "signed in",
         account=sign_in.account_id,
@@ -53,7 +57,11 @@ def arrived(request: Request, session: Session, landing: str) -> Response:
         email=sign_in.email,
         client=request.client,
     )
-    return see_other(landing, session_cookie(request, session))
+    headers = [session_cookie(request, session)]
+    if email is not None and len(await membership.accounts_of(request.services, email)) > 1:
+        note = Flash("good", f"You see the account {session.account_name}. Sign-ins lists your other accounts.")
+        headers.append(note_cookie(Visit(request, session), note))
+    return see_other(landing, *headers)
 
 
 async def begun(request: Request, content: msgspec.Struct) -> tuple[str, str]:

@@ -30,7 +30,7 @@ async def sign_in(request: Request, _: None) -> Response:
     kept = await taken(request, Asserting)
     email = await passkeys.prove(request.services, None if kept and kept.email else kept, form.get("credential", ""))
     session = await sessions.begin(request.services, email, "passkey", browser_of(request))
-    return arrived(request, session, own_path(form.get("next", "")))
+    return await arrived(request, session, own_path(form.get("next", "")))
 
 
 # --- proving who is there ---------------------------------------------------------------------------------------------

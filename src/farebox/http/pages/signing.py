@@ -81,7 +81,7 @@ async def _open(request: Request, landing: str) -> Response:
     require_own_form(request)
     form = request.form()
     session = await sessions.open_link(request.services, form.get("link", ""), browser_of(request))
-    return arrived(request, session, own_path(form.get("next") or landing))
+    return await arrived(request, session, own_path(form.get("next") or landing))
 
 
 async def ask_for_link(request: Request, _: None) -> Response:

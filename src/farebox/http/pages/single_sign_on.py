@@ -39,7 +39,7 @@ async def done(request: Request, _: None) -> Response:
     kept = await taken(request, SigningOn)
     email = await single_sign_on.finish(request.services, kept, dict(request.query_pairs()))
     session = await sessions.begin(request.services, email, "oidc", browser_of(request))
-    return arrived(request, session, own_path(kept.wanted if kept else ""))
+    return await arrived(request, session, own_path(kept.wanted if kept else ""))
 
 
 async def sign_out(request: Request, _: None) -> Response:
