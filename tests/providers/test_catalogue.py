@@ -129,7 +129,7 @@ def test_calls_that_cost_nothing(slug: str, method: str, path: str) -> None:
         ("openai", "POST", ""),
         ("openrouter", "POST", "api/v1/api/v1/chat/completions"),  # what is judged is what is sent
         ("openrouter", "GET", "api/v1/api/v1/models"),
-        ("anthropic", "POST", "v1/messages/batches"),
+        ("anthropic", "POST", "v1/skills"),
         ("google-ai-studio", "POST", "v1beta/models/imagen:predict"),
         ("google-ai-studio", "POST", "v1beta/models/a/b:generateContent"),
         ("google-ai-studio", "POST", "upload/v1beta/files"),

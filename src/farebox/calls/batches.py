@@ -27,6 +27,7 @@ from farebox.errors import (
     Problem,
 )
 from farebox.ledger.commands import Hold
+from farebox.memfile import whole
 from farebox.money import NANOS_PER_CENT, ceil_div, format_usd
 from farebox.offload import Busy, Died, TooMuch
 from farebox.pricing.bill import combined
@@ -34,7 +35,8 @@ from farebox.pricing.charge import PER_MILLION, cost_of
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Cost, CostLine, Estimate, Markup, ModelPrice
 from farebox.pricing.unseen import outside_of, refused
-from farebox.providers.batch_lines import ENDPOINTS, BatchResult, read_requests, read_results
+from farebox.providers.batch_forms import FORMS
+from farebox.providers.batch_lines import ENDPOINTS, MESSAGES, BatchResult, lines_of, read_requests, read_results
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest
 from farebox.providers.objects import ObjectCall
@@ -75,8 +77,9 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
     """Put the hold of a batch on its account: of the most that all of its requests can cost, which are read from the
     provider's own copy of the input. Raises Problem, DatabaseUnavailable."""
     services, call = context.services, context.call
-    asked = bodies.decode(_ASKED, about.body)
-    if asked.endpoint not in ENDPOINTS:
+    body = call.body if isinstance(call.body, bytes) else whole(call.body)
+    asked = _Asked("", MESSAGES) if about.form == "anthropic" else bodies.decode(_ASKED, body)
+    if asked.endpoint not in ENDPOINTS and about.form == "openai":
         allowed = ", ".join(sorted(ENDPOINTS))
         raise Problem(
             NOT_METERED, f"On the operator's key, a batch is for one of {allowed}; not {asked.endpoint[:80]!r}."
@@ -86,7 +89,11 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
         raise Problem(OBJECTS_FULL, f"The account has {under_way} batches under way, as many as it may.")
     sums = _Sums(context)
     with context.watch.waiting(services.settings.call_timeout_ms / 1000):
-        await _read_input(sums, asked)
+        if about.form == "anthropic":
+            pieces = _joined(lines_of(body))
+        else:
+            pieces = _pieces(services, call.provider, call.key_id, f"files/{asked.input_file_id}/content", INPUT_MAX)
+        await _read_input(sums, asked.endpoint, pieces)
     bound = Estimate(sums.amount, sums.input_tokens, sums.output_tokens)
     held = await _hold(context, bound)
     batch = BatchTerms(asked.endpoint, sums.requests, tuple(sums.prices))
@@ -142,14 +149,28 @@ def price_of(context: CallContext, model: str) -> tuple[ModelPrice, Markup]:
     return price, prices.markup(call.account_id, call.provider, model, call.started_at)
 
 
-async def _read_input(sums: _Sums, asked: _Asked) -> None:
+async def _joined(lines: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Lines, in pieces. Raises InvalidRequest."""
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        piece.append(line)
+        size += len(line)
+        if size > PIECE:
+            yield b"".join(piece)
+            piece, size = [], 0
+    if piece:
+        yield b"".join(piece)
+
+
+async def _read_input(sums: _Sums, endpoint: str, pieces: AsyncIterator[bytes]) -> None:
     """Raises Problem, DatabaseUnavailable."""
     services, call = sums.context.services, sums.context.call
     number, rejects = 1, services.refusals.get(call.provider)
     try:
-        async for piece in _pieces(services, call.provider, call.key_id, asked.input_file_id, INPUT_MAX):
+        async for piece in pieces:
             sums.context.watch.progress()
-            arguments = (call.provider, asked.endpoint, rejects, number)
+            arguments = (call.provider, endpoint, rejects, number)
             await sums.add(await _read(services, call.account_id, read_requests, piece, *arguments))
             number += piece.count(b"\n")
     except InvalidRequest as error:
@@ -169,9 +190,9 @@ async def _read(services: Services, account_id: str, function: Callable[..., T],
     return await services.helpers.run(account_id, function, piece, *arguments, raises=(InvalidRequest,))
 
 
-async def _pieces(services: Services, provider: str, key_id: str, file_id: str, most: int) -> AsyncIterator[bytes]:
-    """A file's content, in pieces of whole lines. Raises UpstreamFailed, _Lost, InvalidRequest, Problem."""
-    response = await services.upstream.send(own_request(services, provider, key_id, "GET", f"files/{file_id}/content"))
+async def _pieces(services: Services, provider: str, key_id: str, path: str, most: int) -> AsyncIterator[bytes]:
+    """What is at a path, in pieces of whole lines. Raises UpstreamFailed, _Lost, InvalidRequest, Problem."""
+    response = await services.upstream.send(own_request(services, provider, key_id, "GET", path))
     try:
         if response.status != 200:
             raise _Lost(f"it answered {response.status}")
@@ -292,9 +313,9 @@ async def settle_batch(services: Services, long: LongCall, described: dict[str, 
     assert work.batch is not None
     assert stage.held is not None
     spent, bound = _Spent(stage.context, work.batch), stage.held.estimate
-    output = described.get("output_file_id")
+    output = FORMS[long.provider].output(described)
     try:
-        if isinstance(output, str) and output:
+        if output is not None:
             async for piece in _pieces(services, long.provider, long.key_id, output, 100 * INPUT_MAX):
                 arguments = (long.provider, work.batch.endpoint)
                 spent.add(await _read(services, long.account_id, read_results, piece, *arguments))

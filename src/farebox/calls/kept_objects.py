@@ -14,7 +14,7 @@ from farebox.calls import operator_key
 from farebox.calls.endings import FREE
 from farebox.calls.long_calls import LONG, check_ended, hasten, long_call_of, seen
 from farebox.calls.model import Call
-from farebox.calls.ownership import LISTED, description, made, not_found, objects_of, owned, with_key
+from farebox.calls.ownership import LISTED, as_shown, description, made, not_found, objects_of, owned, with_key
 from farebox.calls.relay import relay_response
 from farebox.calls.response_headers import passed_headers
 from farebox.calls.settle import end_without_response
@@ -33,7 +33,12 @@ from farebox.storage.long_calls import open_long_calls
 DOCUMENT_MAX: Final = 16 * 2**20
 """Bytes of an object's description."""
 CONVERSATIONS_MAX: Final = 10_000
-_PAGES: Final = {"file": (10_000, 10_000), "batch": (20, 100)}
+_PAGES: Final = {
+    ("openai", "file"): (10_000, 10_000),
+    ("openai", "batch"): (20, 100),
+    ("anthropic", "file"): (20, 1_000),
+    ("anthropic", "batch"): (20, 1_000),
+}
 """Entries of a page: where the request does not say, and at most."""
 _STEP: Final = 64 * 2**10
 
@@ -72,14 +77,17 @@ async def pass_object(stage: Responded, call: ObjectCall) -> None:
     else:
         await note(stage, call, body)
         await _look(stage, call, body)
+    body = as_shown(stage.context.services, stage.context.call, body)
     await send_whole(stage, Observed(complete=True), headers, body)
 
 
 async def _check_read(services: Services, kept: KeptObject) -> None:
     """What a batch has come to is not deleted before it is paid for. Raises Problem (OBJECT_BUSY)."""
-    purpose = description(kept.content or b"").get("purpose", "batch_output")
-    if purpose == "batch_output" and await services.database.get(
-        lambda connection: open_long_calls(connection, kept.account_id, "batch")
+    purpose = description(kept.content or b"{}").get("purpose", "batch_output")
+    if (
+        purpose == "batch_output"
+        and kept.provider == "openai"
+        and await services.database.get(lambda connection: open_long_calls(connection, kept.account_id, "batch"))
     ):
         raise Problem(OBJECT_BUSY, f"{kept.object_id!r} may be of a batch that has not been paid for.")
 
@@ -178,32 +186,41 @@ async def _answer_list(stage: Admitted, call: ObjectCall) -> None:
             connection, mine.account_id, mine.gateway_id, mine.provider, call.kind, services.clock.now_ms()
         )
     )
-    body = _page(found, call, dict(parse_qsl(mine.url.partition("?")[2])))
+    page = _page(found, call, dict(parse_qsl(mine.url.partition("?")[2])))
+    body = _listed(page, call, [msgspec.Raw(as_shown(services, mine, kept.content or b"{}")) for kept in page.of])
     await end_without_response(stage, FREE)
     context.sink.respond(200, [("content-type", "application/json")], body)
 
 
-def _page(found: list[KeptObject], call: ObjectCall, query: dict[str, str]) -> bytes:
-    """OpenAI's form of a list. Raises Problem."""
-    usual, most = _PAGES[call.kind]
-    limit, order, after = query.get("limit", str(usual)), query.get("order", "desc"), query.get("after", "")
+class _Page(msgspec.Struct):
+    of: list[KeptObject]
+    more: bool
+
+
+def _page(found: list[KeptObject], call: ObjectCall, query: dict[str, str]) -> _Page:
+    """The part of a list that the query asks for. Raises Problem."""
+    usual, most = _PAGES[call.form, call.kind]
+    limit, order = query.get("limit", str(usual)), query.get("order", "desc")
+    after, before = (query.get(name, query.get(f"{name}_id", "")) for name in ("after", "before"))
+    after = after or query.get("page", "")
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:6]) <= most) or order not in ("asc", "desc"):
         raise Problem(INVALID_REQUEST, f"`limit` is a whole number from 1 to {most}, and `order` is asc or desc.")
     if order == "desc":
         found.reverse()
-    if after:
-        ids = [kept.object_id for kept in found]
-        if after not in ids:
-            raise not_found(call.kind, after)
-        found = found[ids.index(after) + 1 :]
+    ids = [kept.object_id for kept in found]
+    for named in filter(None, (after, before)):
+        if named not in ids:
+            raise not_found(call.kind, named)
+    found = found[ids.index(after) + 1 if after else 0 : ids.index(before) if before else len(ids)]
     if purpose := query.get("purpose"):
         found = [kept for kept in found if description(kept.content or b"").get("purpose") == purpose]
-    page = found[: int(limit)]
-    listed = {
-        "object": "list",
-        "data": [msgspec.Raw(kept.content or b"{}") for kept in page],
-        "first_id": page[0].object_id if page else None,
-        "last_id": page[-1].object_id if page else None,
-        "has_more": len(page) < len(found),
-    }
-    return msgspec.json.encode(listed)
+    page = found[-int(limit) :] if before else found[: int(limit)]
+    return _Page(page, len(page) < len(found))
+
+
+def _listed(page: _Page, call: ObjectCall, data: list[msgspec.Raw]) -> bytes:
+    """In the provider's form of a list."""
+    first, last = (page.of[0].object_id, page.of[-1].object_id) if page.of else (None, None)
+    listed = {"data": data, "has_more": page.more, "first_id": first, "last_id": last}
+    more = {"object": "list"} if call.form == "openai" else {"next_page": last if page.more else None}
+    return msgspec.json.encode({**listed, **more})

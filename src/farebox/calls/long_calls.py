@@ -23,6 +23,7 @@ from farebox.calls.stages import Admitted, Responded
 from farebox.errors import OBJECT_BUSY, UPSTREAM_INVALID, Problem
 from farebox.ledger.commands import Conflict, Release, Settle
 from farebox.ledger.long_holds import adopt_hold, hold_is_open
+from farebox.providers.batch_forms import FORMS
 from farebox.providers.formats.readers import BodyReader
 from farebox.providers.upstream import UpstreamFailed
 from farebox.runtime.services import Services
@@ -43,8 +44,6 @@ from farebox.storage.sql import Connection
 
 ENDED: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
 """States of a response in which it uses nothing more."""
-BATCH_ENDED: Final = frozenset({"completed", "failed", "expired", "cancelled"})
-"""The same of a batch."""
 LONG: Final = ("response", "batch")
 """Kinds of objects that a long call may be of."""
 RUNS_MAX_MS: Final = {"response": DAY_MS, "batch": 3 * DAY_MS}
@@ -158,7 +157,7 @@ async def seen(services: Services, long: LongCall, body: bytes) -> bool:
 
 
 async def _seen_batch(services: Services, long: LongCall, described: dict[str, Any], body: bytes) -> bool:
-    ended = described.get("status") in BATCH_ENDED and await settle_batch(services, long, described)
+    ended = FORMS[long.provider].ended(described) and await settle_batch(services, long, described)
     objects = objects_of(services, long, long.key_id, "batch", described, body) if described.get("id") else []
 
     def job(connection: Connection) -> None:
@@ -216,7 +215,8 @@ async def look(services: Services, claimed: LongCall) -> None:
 
 async def _ask(services: Services, long: LongCall, method: str) -> tuple[int, bytes] | None:
     """What the provider says of it: GET looks, POST cancels. None if it does not say."""
-    path = f"{_FOLDERS[long.kind]}/{long.object_id}" + ("/cancel" if method == "POST" else "")
+    folder = FORMS[long.provider].folder if long.kind == "batch" else "responses"
+    path = f"{folder}/{long.object_id}" + ("/cancel" if method == "POST" else "")
     try:
         request = own_request(services, long.provider, long.key_id, method, path)
         async with asyncio.timeout(LOOK_SECONDS):
@@ -262,6 +262,3 @@ async def _in_doubt(services: Services, long: LongCall, why: str) -> None:
         log.warning("charge refused", log_id=long.log_id, why=str(conflict))
     log.warning("call_in_doubt_resolved", account_id=long.account_id, hold_id=long.log_id, policy=policy, why=why)
     await end(services, long.account_id, long.log_id)
-
-
-_FOLDERS: Final = {"response": "responses", "batch": "batches"}

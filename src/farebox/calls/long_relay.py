@@ -9,6 +9,7 @@ from farebox.calls import operator_key
 from farebox.calls.endings import interruption_of
 from farebox.calls.kept_objects import document
 from farebox.calls.long_calls import accepted, hasten, refused, seen
+from farebox.calls.ownership import as_shown
 from farebox.calls.relay import relay_response
 from farebox.calls.response_headers import hold_headers, passed_headers
 from farebox.calls.screened_stream import screened_stream
@@ -44,6 +45,7 @@ async def relay_begun(stage: Responded, kind: str = "response") -> None:
     problem = None if screening is None else await screening.response(body, stage.logged.response_type)
     if problem is not None:
         raise problem
+    body = as_shown(stage.context.services, stage.context.call, body)
     stage.context.sink.respond(stage.response.status, headers + hold_headers(stage.held), body)
 
 

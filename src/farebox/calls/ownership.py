@@ -16,6 +16,7 @@ from farebox.calendar import DAY_MS
 from farebox.calls.model import Call
 from farebox.calls.stages import CallContext
 from farebox.errors import OBJECT_NOT_FOUND, Problem
+from farebox.providers.batch_forms import RESULTS_URL
 from farebox.providers.formats.base import Reference
 from farebox.providers.objects import handed_out
 from farebox.runtime.observers import best_effort
@@ -146,6 +147,18 @@ def objects_of(
     size = told if kind == "file" and isinstance(told, int) and told >= 0 else size
     own = made(call, key_id, kind, str(described["id"]), now, keep_ms, size=size, content=body if listed else None)
     return [own, *(made(call, key_id, other, other_id, now) for other, other_id in handed_out(kind, described))]
+
+
+def as_shown(services: Services, call: Call, described: bytes) -> bytes:
+    """A description as it is passed on: a batch of Anthropic's says where its results are, which is here."""
+    if call.object is None or (call.object.kind, call.object.form) != ("batch", "anthropic"):
+        return described
+    found = description(described)
+    if not isinstance(found.get(RESULTS_URL), str):
+        return described
+    path = f"v1/messages/batches/{found.get('id')}/results"
+    found[RESULTS_URL] = f"{services.base_url}/v1/{call.account_id}/{call.gateway_id}/{call.provider}/{path}"
+    return msgspec.json.encode(found)
 
 
 def description(body: bytes) -> dict[str, Any]:

@@ -50,6 +50,7 @@ def may_slice(context: CallContext, terms: Terms, demand: Demand) -> bool:
     call = context.call
     return (
         terms.parsed.stream
+        and not terms.parsed.background  # it goes on when its client has left, and nobody sees its output pass
         and shows_output(call.provider, terms.price.model)
         and demand.choices <= 1
         and not (demand.no_output or demand.hides_reasoning or demand.unseen or demand.further_models)

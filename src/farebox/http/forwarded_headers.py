@@ -33,10 +33,12 @@ _DROPPED = frozenset(
 _DROPPED_PREFIXES = ("cf-", "farebox-", "proxy-", "sec-websocket-", "x-forwarded-")
 _OVERRIDES = ("x-http-method", "x-method-override", "x-original-method")
 """By these some servers take another method for that of the request."""
-_OPERATOR_DROPPED_PREFIXES = ("x-goog-", "openai-organization", "openai-project", "x-amzn-bedrock-", "x-vertex-ai-")
-"""Google's switches for the whole API, such as a mask that cuts the usage out of the response; which organization or
-project of the operator's a call is for; Amazon's and Vertex AI's tiers and guardrails, which cost more than the body
-shows."""
+_OPERATOR_DROPPED_PREFIXES = (
+    *("x-goog-", "openai-organization", "openai-project", "anthropic-workspace", "x-amzn-bedrock-", "x-vertex-ai-"),
+)
+"""Google's switches for the whole API, such as a mask that cuts the usage out of the response; which organization,
+project or workspace of the operator's a call is for; Amazon's and Vertex AI's tiers and guardrails, which cost more
+than the body shows."""
 
 
 def forwarded_headers(

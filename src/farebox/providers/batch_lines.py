@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from farebox.pricing.compiler import STANDARD
 from farebox.pricing.unseen import TOOLS
 from farebox.providers.catalogue import format_of, provider_of, upstream_path
 from farebox.providers.formats import bodies
@@ -17,6 +18,8 @@ from farebox.providers.provider import Plain
 from farebox.providers.reading import Place, Refused, read_as
 from farebox.usage import Quantity
 
+MESSAGES: Final = "/v1/messages"
+"""What Anthropic's are for."""
 ENDPOINTS: Final = frozenset({"/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions"})
 """What the requests of a batch may be for: the others are billed by what no line says."""
 
@@ -41,12 +44,33 @@ class _Response(msgspec.Struct):
     body: msgspec.Raw = msgspec.Raw(b"null")
 
 
+class _Result(msgspec.Struct):
+    message: msgspec.Raw = msgspec.Raw()
+
+
 class _Outcome(msgspec.Struct):
     response: _Response | None = None
+    result: _Result | None = None
+
+
+class _Request(msgspec.Struct):
+    params: msgspec.Raw
+
+
+class _Requests(msgspec.Struct):
+    requests: list[_Request]
 
 
 _LINE: Final = msgspec.json.Decoder(_Line)
 _OUTCOME: Final = msgspec.json.Decoder(_Outcome)
+_REQUESTS: Final = msgspec.json.Decoder(_Requests)
+
+
+def lines_of(body: bytes) -> Iterator[bytes]:
+    """The requests of one of Anthropic's batches, as lines of OpenAI's. Raises InvalidRequest."""
+    head = b'{"method": "POST", "url": "%b", "body": ' % MESSAGES.encode()
+    for request in bodies.decode(_REQUESTS, body).requests:
+        yield head + bytes(request.params).replace(b"\n", b" ") + b"}\n"  # a line's end is white space in JSON
 
 
 def read_requests(body: bytes, slug: str, endpoint: str, refused: Refused | None, first: int) -> list[ParsedRequest]:
@@ -78,9 +102,12 @@ def read_results(body: bytes, slug: str, endpoint: str) -> list[BatchResult]:
 
 def _result(text: bytes, wire: WireFormat) -> BatchResult | None:
     try:
-        response = _OUTCOME.decode(text).response
+        outcome = _OUTCOME.decode(text)
     except ValueError:
         return BatchResult("", None)
+    response = outcome.response
+    if outcome.result is not None and bytes(outcome.result.message):
+        response = _Response(200, outcome.result.message)
     if response is None or response.status_code >= 300:
         return None
     parsed: Any = None
@@ -97,6 +124,8 @@ def _unmetered(parsed: ParsedRequest) -> str:
         return parsed.unmetered
     if parsed.stream or parsed.background:
         return "a request of a batch is neither streamed nor in the background"
+    if any(value not in STANDARD for value in parsed.context.values()):
+        return "a request of a batch does not choose another price"
     if demand.allowed or demand.further_models or any(unseen.kind in TOOLS for unseen in demand.unseen):
         return "tools that run at the provider are not metered in a batch"
     return ""

@@ -18,6 +18,8 @@ Kind: TypeAlias = Literal["response", "conversation", "file", "batch"]
 """What has paths of its own."""
 Does: TypeAlias = Literal["count", "create", "list", "read", "content", "change", "cancel", "delete"]
 
+ObjectForm: TypeAlias = Literal["openai", "anthropic"]
+"""Whose descriptions and lists they are."""
 PURPOSES: Final = frozenset({"batch", "user_data", "vision", "assistants"})
 """What files may be for: others are for work whose cost is not known here."""
 _ID: Final = r"(?P<id>[A-Za-z0-9_-]{1,128})"
@@ -31,6 +33,7 @@ class ObjectRoute(NamedTuple):
     pattern: re.Pattern[str]
     kind: Kind
     does: Does
+    form: ObjectForm = "openai"
 
 
 class ObjectCall(msgspec.Struct, frozen=True):
@@ -46,15 +49,30 @@ class ObjectCall(msgspec.Struct, frozen=True):
     """What its body refers to."""
     size: int = 0
     """Bytes of the file that it brings."""
-    body: bytes = b""
-    """Of a batch: the request."""
+    form: ObjectForm = "openai"
 
 
 class _Batch(msgspec.Struct):
-    input_file_id: str
+    input_file_id: str | None = None
+    """Of OpenAI's; Anthropic's have the requests in the body."""
 
 
 _BATCH: Final = msgspec.json.Decoder(_Batch)
+
+
+_ANTHROPIC: Final[tuple[tuple[Kind, str, str, Does], ...]] = (
+    ("file", "POST", r"files", "create"),
+    ("file", "GET", r"files", "list"),
+    ("file", "GET", rf"files/{_ID}", "read"),
+    ("file", "DELETE", rf"files/{_ID}", "delete"),
+    ("file", "GET", rf"files/{_ID}/content", "content"),
+    ("batch", "POST", r"messages/batches", "create"),
+    ("batch", "GET", r"messages/batches", "list"),
+    ("batch", "GET", rf"messages/batches/{_ID}", "read"),
+    ("batch", "POST", rf"messages/batches/{_ID}/cancel", "cancel"),
+    ("batch", "DELETE", rf"messages/batches/{_ID}", "delete"),
+    ("batch", "GET", rf"messages/batches/{_ID}/results", "content"),
+)
 
 
 def object_routes(prefix: str, *kinds: Kind) -> tuple[ObjectRoute, ...]:
@@ -90,6 +108,12 @@ _OPENAI: Final[tuple[tuple[Kind, str, str, Does], ...]] = (
 )
 
 
+ANTHROPIC: Final[tuple[ObjectRoute, ...]] = tuple(
+    ObjectRoute(method, re.compile(rf"v1/{path}", re.ASCII), kind, does, "anthropic")
+    for kind, method, path, does in _ANTHROPIC
+)
+
+
 def object_call(routes: Iterable[ObjectRoute], method: str, path: str) -> ObjectCall | None:
     """What a request to this canonical path does; None if no route is about it."""
     method = "GET" if method == "HEAD" else method
@@ -97,7 +121,8 @@ def object_call(routes: Iterable[ObjectRoute], method: str, path: str) -> Object
         found = route.pattern.fullmatch(path) if route.method == method else None
         if found is not None:
             named = found.groupdict()
-            return ObjectCall(route.kind, route.does, named.get("id") or "", bool(named.get("sub")))
+            sub = bool(named.get("sub"))
+            return ObjectCall(route.kind, route.does, named.get("id") or "", sub, form=route.form)
     return None
 
 
@@ -111,16 +136,18 @@ def read_object(body: bytes, call: ObjectCall, content_type: str) -> ObjectCall:
         return _file(body, call, content_type)
     if not body:
         return call
+    if call.kind == "batch" and call.does == "create":
+        file_id = bodies.decode(_BATCH, body).input_file_id
+        return _with(call, references=() if file_id is None else (Reference("file", file_id),))
     bounds.check(body)
-    if call.kind == "batch":
-        batch = bodies.decode(_BATCH, body)
-        return _with(call, references=(Reference("file", batch.input_file_id),), body=body)
     return _with(call, references=of_body(body))
 
 
 def _file(body: bytes, call: ObjectCall, content_type: str) -> ObjectCall:
     """Raises InvalidRequest."""
     parts = multipart.parts(content_type, body)
+    if call.form == "anthropic":
+        return _with(call, size=sum(part.end - part.start for part in parts if part.is_file))
     purpose = multipart.value(parts, body, "purpose")
     if purpose not in PURPOSES:
         raise InvalidRequest(

@@ -15,7 +15,7 @@ from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
 from farebox.providers.formats.tools import RESEARCH
 from farebox.providers.formats.workers_ai_run import WorkersAIRun
-from farebox.providers.objects import object_routes
+from farebox.providers.objects import ANTHROPIC, object_routes
 from farebox.providers.provider import FREE, Provider, get, move, post
 
 _CHAT: Final = OpenAIChat()
@@ -77,6 +77,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         headers=(("anthropic-version", "2023-06-01"),),
         chat_path="v1/chat/completions",
         stops_when_left=True,
+        objects=ANTHROPIC,
     ),
     Provider(
         "google-ai-studio",
