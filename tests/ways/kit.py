@@ -16,7 +16,8 @@ TEXT = "Hello there " * 500
 
 def begin(client: "openai.OpenAI", **more: Any) -> Any:
     """A response in the background."""
-    return client.responses.create(model=MODEL, input=TEXT, max_output_tokens=200, background=True, **more)
+    asked = {"model": MODEL, "input": TEXT, "max_output_tokens": 200, "background": True, **more}
+    return client.responses.create(**asked)
 
 
 def running(customer: Customer) -> list[LongCall]:
