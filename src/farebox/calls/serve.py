@@ -73,7 +73,7 @@ async def serve_call(
                     await reserve(context, priced.terms)
             admitted = Admitted(context, priced.metered, priced.terms, None, Attempts(), counts)
         else:
-            terms, price = _payable(priced)
+            terms, price = payable(priced)
             check_unpaid(services, call)
             stage = Admitting(context, priced.metered, terms)
             with watch.waiting(services.settings.call_timeout_ms / 1000):
@@ -125,7 +125,7 @@ def price_call(context: CallContext) -> Priced:
     return Priced(context, terms, terms)
 
 
-def _payable(priced: Priced) -> tuple[Terms, ModelPrice]:
+def payable(priced: Priced) -> tuple[Terms, ModelPrice]:
     """The terms of a call on the operator's key, and the price that its hold is estimated by. Raises Problem if it
     could not be charged."""
     terms, call = priced.terms, priced.context.call

@@ -61,8 +61,8 @@ class Meter(Protocol):
         """What tells the client of an error, in the provider's form."""
         ...
 
-    async def stop(self, reading: "asyncio.Task[None]") -> None:
-        """End the task that passes on the provider's messages, but not while a charge is being made."""
+    async def stop(self, passing: "asyncio.Task[None]") -> None:
+        """End a task that passes messages on, but not while a hold or a charge is being made."""
         ...
 
     async def end(self, interruption: str) -> None:
@@ -113,9 +113,9 @@ class Session:
             log.exception("mistake in a session", log_id=self._context.call.log_id)
             ending = Ending("error", 1011, 1001, "internal error", INTERNAL_ERROR)
         try:
-            outgoing.cancel()
-            await self._meter.stop(incoming)
-            await asyncio.wait([outgoing, incoming])
+            for task in (outgoing, incoming):
+                await self._meter.stop(task)
+            await asyncio.gather(outgoing, incoming, return_exceptions=True)
             await self._settle(ending)
         finally:
             await self._close(ending)
@@ -136,7 +136,7 @@ class Session:
             self._count("in", message)
             passed = await self._meter.from_provider(self._scrubbed(message))
             if passed is not None:
-                await self._client.send(passed)
+                await _quietly(self._client.send(passed))  # one that has gone is found by who reads it
 
     def _count(self, direction: str, message: "Message") -> None:
         services = self._context.services
@@ -186,11 +186,11 @@ class Session:
         self, ending: Ending, outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]"
     ) -> None:
         """Let what is paid for be delivered, or what nobody waits for be cancelled."""
-        outgoing.cancel()
+        await self._meter.stop(outgoing)
         if incoming.done():
             return
         seconds = self._context.services.settings.call_timeout_ms / 1000
-        if ending.how == "client":
+        if ending.how in ("client", "time"):
             await self._cancel()
             seconds = CLOSE_SECONDS
         settled = asyncio.create_task(self._meter.paid_for())
@@ -244,8 +244,8 @@ class Unmetered:
     def error(self, problem: Problem) -> "Message | None":
         return None
 
-    async def stop(self, reading: "asyncio.Task[None]") -> None:
-        reading.cancel()
+    async def stop(self, passing: "asyncio.Task[None]") -> None:
+        passing.cancel()
 
     async def end(self, interruption: str) -> None:
         """Nothing is under way."""

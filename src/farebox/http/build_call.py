@@ -175,6 +175,19 @@ def socket_call(services: Services, request: ProxyRequest, access: ProviderAcces
     return _call(services, request, access, metering, request.path, way, Read(None))
 
 
+def turn_call(
+    services: Services, request: ProxyRequest, session: Call, wire: WireFormat, parsed: ParsedRequest
+) -> Call:
+    """The call of one turn of a session; the request has its ID, and as its body the message that asks for it. Raises
+    Problem where its model may not be called."""
+    known = replace(session, format=wire, content_type="application/json", models={})
+    return _with_body(services, request, known, Read(_behind(session, parsed)))
+
+
+def _behind(session: Call, parsed: ParsedRequest) -> ParsedRequest:
+    return _of_model(parsed, session.models[parsed.model]) if parsed.model in session.models else parsed
+
+
 def _content_type(request: ProxyRequest) -> str:
     return request.headers.get("content-type") or ""
 

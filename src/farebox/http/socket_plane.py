@@ -10,14 +10,17 @@ from farebox.calls.endings import CLIENT_GONE, early_end
 from farebox.calls.forward import unreachable
 from farebox.calls.keys import keyed
 from farebox.calls.logged_body import LoggedBody
+from farebox.calls.model import Call
 from farebox.calls.operator_key import ReadError, checked
 from farebox.calls.relay import relay_response
-from farebox.calls.session import Session, Unmetered, session_stage
+from farebox.calls.session import Meter, Session, Unmetered, session_stage
+from farebox.calls.session_readers import session_reader
 from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.stages import Admitted, Attempts, CallContext, Responded, Stage
+from farebox.calls.turns import Turns
 from farebox.calls.watch import Interrupted, Watch
 from farebox.errors import INVALID_REQUEST, NO_WEBSOCKET, NOT_METERED, ClientGone, Problem
-from farebox.http.build_call import socket_call
+from farebox.http.build_call import socket_call, turn_call
 from farebox.http.call_target import Target
 from farebox.http.exchange import Exchange
 from farebox.http.payer import access_of
@@ -27,9 +30,10 @@ from farebox.http.sink import HttpSink
 from farebox.http.subprotocols import HEADER, Offered
 from farebox.limits.held import Lease
 from farebox.providers.catalogue import upstream_path
-from farebox.providers.formats.base import Observed
-from farebox.providers.provider import UNMETERED
-from farebox.providers.sessions.paths import socket_path
+from farebox.providers.formats.base import Observed, ParsedRequest
+from farebox.providers.provider import FREE, UNMETERED
+from farebox.providers.sessions.paths import SocketPath, socket_path
+from farebox.providers.sessions.turn_format import TurnFormat
 from farebox.providers.upstream import HandshakeRefused, UpstreamFailed, UpstreamRequest
 from farebox.runtime.services import Services
 
@@ -94,7 +98,8 @@ class SocketRequest:
         exchange.hold(lease)
         lease.take(OVERHEAD_BYTES)
         room = _room(lease)
-        context = self._context()
+        context, path = self._context()
+        meter = self._meter(context, path)
         provider = await self._opened(context, room)
         if provider is None:
             return
@@ -109,14 +114,16 @@ class SocketRequest:
         from farebox.websocket import server_socket
 
         client = server_socket(channel, services.settings.websocket_message_bytes, room)
-        session = Session(context, client, provider, Unmetered())
+        if isinstance(meter, Turns):
+            meter.tell = client.send
+        session = Session(context, client, provider, meter)
         begun(session)
         try:
             await session.run()
         finally:
             ended(session)
 
-    def _context(self) -> CallContext:
+    def _context(self) -> tuple[CallContext, SocketPath]:
         """The call that the session is. Raises Problem."""
         services, request = self._services, self._request
         access = access_of(services, request.own, request.slug)
@@ -129,7 +136,8 @@ class SocketRequest:
                 "The gateway has rules for what its calls say, and messages of WebSockets are not screened."
             )
         try:
-            call = socket_call(services, replace(request, path=path), access, UNMETERED)
+            metering = UNMETERED if found.kind == "unread" else FREE
+            call = socket_call(services, replace(request, path=path), access, metering)
         except Problem as problem:
             if problem.kind is not NOT_METERED:
                 raise
@@ -140,7 +148,20 @@ class SocketRequest:
             raise no_socket(f"Requests to {access.provider.name} are signed, which is not done for WebSockets.")
         call = keyed(services, call)
         self._sink.of(call)
-        return CallContext(services, call, self._sink, self._watch, services.clock.monotonic())
+        return CallContext(services, call, self._sink, self._watch, services.clock.monotonic()), found
+
+    def _meter(self, context: CallContext, path: SocketPath) -> Meter:
+        """What is read of the session. Raises Problem where it is not to be on this key."""
+        if path.kind == "unread":
+            return Unmetered()
+        reader = session_reader(context, path.kind, self._request.query)
+        wire = TurnFormat(path.kind)
+
+        async def call_of(turn_id: str, parsed: ParsedRequest, sent: bytes) -> Call:
+            request = replace(self._request, log_id=turn_id, body=sent)
+            return turn_call(self._services, request, context.call, wire, parsed)
+
+        return Turns(context, reader, call_of)
 
     async def _opened(self, context: CallContext, room: "Room") -> "ProviderSocket | None":
         """The provider's end; None where it answered with something else, which has been passed on. Raises Problem."""

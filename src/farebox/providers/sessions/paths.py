@@ -27,7 +27,7 @@ def _path(slug: str, shown: str, kind: Kind = "unread") -> SocketPath:
 _LIVE: Final = "ws/google.ai.generativelanguage.{version}.GenerativeService.BidiGenerateContent"
 
 SOCKET_PATHS: Final = (
-    _path("openai", "realtime"),
+    _path("openai", "realtime", "openai_realtime"),
     _path("openai", "realtime/translations"),
     _path("openai", "responses"),
     _path("google-ai-studio", _LIVE),

@@ -1,0 +1,46 @@
+"""Which reader a session has, and whether it may be opened on the operator's key."""
+
+from typing import Final
+from urllib.parse import parse_qsl
+
+from farebox.calls.stages import CallContext
+from farebox.calls.tiers import find_price
+from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, Problem
+from farebox.providers.sessions.openai_realtime import RealtimeReader
+from farebox.providers.sessions.paths import Kind
+from farebox.providers.sessions.reader import SessionReader
+
+_SOUND: Final = ("input_audio_tokens", "output_audio_tokens")
+_QUERY: Final = frozenset({"model", "intent"})
+
+
+def session_reader(context: CallContext, kind: Kind, query: str) -> SessionReader:
+    """A reader for the session. Raises Problem."""
+    return _realtime(context, query)
+
+
+def _realtime(context: CallContext, query: str) -> RealtimeReader:
+    call, pairs = context.call, parse_qsl(query, keep_blank_values=True)
+    fields = dict(pairs)
+    model, transcribes = fields.get("model", ""), fields.get("intent") == "transcription"
+    if call.own_key:
+        return RealtimeReader(model, transcribes=transcribes)
+    if len(fields) < len(pairs) or not fields.keys() <= _QUERY:
+        words = "On the operator's key, the query of a Realtime session has `model` or `intent=transcription`, once."
+        raise Problem(INVALID_REQUEST, words)
+    if not transcribes:
+        _check_sound(context, model)
+    return RealtimeReader(model, transcribes=transcribes)
+
+
+def _check_sound(context: CallContext, model: str) -> None:
+    """Raises Problem if the model's sound has no price of its own."""
+    provider, price = context.call.provider, find_price(context, model, {})
+    if price is None:
+        raise Problem(
+            MODEL_UNPRICED,
+            f"The model {model[:100]!r} of {provider} has no price, so it cannot be charged. The operator can set one: "
+            f"farebox price set {provider} MODEL --input USD --output USD (per million tokens).",
+        )
+    if not price.is_own and not price.meters.issuperset(_SOUND):
+        raise Problem(NOT_METERED, f"{model[:100]!r} of {provider} has no prices for the tokens of sound.")

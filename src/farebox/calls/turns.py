@@ -1,0 +1,327 @@
+"""The turns of a session, each a call of its own: held for before it can begin, settled before its end is passed on.
+
+What a message of the client's may have the provider do is held for before the message goes on. Where the provider
+begins by itself (when it hears somebody stop speaking), one turn is always held for ahead. What ends a turn reaches the
+client once its charge is durable, as the last byte of any response does. Each turn has a row, a receipt and a hold of
+its own, named after the session and the turn's number in it, so that whatever ends the session (a client, a provider, a
+crash) ends as many calls as are under way, by the rules of any call.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from msgspec.structs import replace
+
+from farebox.calls.admit import hold_credit, reserve
+from farebox.calls.endings import CLIENT_GONE, EarlyEnd, early_end
+from farebox.calls.logged_body import LoggedBody
+from farebox.calls.model import Call
+from farebox.calls.operator_key import ReadError
+from farebox.calls.serve import payable, price_call
+from farebox.calls.settle import end_without_response, settle_call
+from farebox.calls.spend_rules import may_count, rules_for
+from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Held, Responded, Stage
+from farebox.calls.unpaid import check_unpaid
+from farebox.errors import INVALID_REQUEST, REQUEST_REFUSED, Problem
+from farebox.ledger.commands import Release
+from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
+from farebox.providers.sessions.reader import Ask, Lane, SessionReader
+from farebox.storage.sql import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from farebox.websocket import Message
+
+ENDED_MAX: Final = 1_000
+"""IDs of turns that have ended, by which a repeated end is known."""
+WAITING_MAX: Final = 64
+"""Turns that have been asked for and have not begun."""
+
+log = structlog.get_logger("farebox.calls")
+
+TurnCall = Callable[[str, ParsedRequest, bytes], Awaitable[Call]]
+"""The call of a turn: its ID, what it asks for, the message that does. Raises Problem where it may not be made."""
+
+
+class _Turn:
+    """A turn that is held for."""
+
+    def __init__(self, ask: Ask, admitted: Admitted) -> None:
+        self.ask = ask
+        self.admitted = admitted
+
+    @property
+    def amount(self) -> int:
+        return 0 if self.admitted.held is None else self.admitted.held.estimate.amount
+
+
+class _Lane:
+    def __init__(self) -> None:
+        self.waiting: deque[_Turn] = deque()
+        """Asked for by a message, and not begun."""
+        self.ahead: _Turn | None = None
+        """For what the provider may begin by itself."""
+        self.begun: dict[str, _Turn] = {}
+
+
+class Turns:
+    """What is held for and charged in one session (calls.session.Meter)."""
+
+    def __init__(self, context: CallContext, reader: SessionReader, turn_call: TurnCall) -> None:
+        self._context = context
+        self._reader = reader
+        self._turn_call = turn_call
+        self._own = context.call.own_key
+        self._lanes: dict[Lane, _Lane] = {"response": _Lane(), "transcript": _Lane()}
+        self._books = asyncio.Lock()
+        """Whoever changes the lanes has it, through all waits for the ledger."""
+        self._ended: dict[str, None] = {}
+        self._number = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.tell: Callable[[Message], Awaitable[None]] | None = None
+        """Sends the client a message of ours."""
+
+    # --- for the session ---
+
+    async def from_client(self, message: "Message") -> "Message | None":
+        if not message.text and self._own:
+            return message
+        try:
+            found = self._reader.client(message.data)
+        except InvalidRequest as wrong:
+            if self._own:
+                return message  # its provider says what it thinks of it
+            await self._refuse(Problem(INVALID_REQUEST, str(wrong)))
+            return None
+        if found.refused and not self._own:
+            words = (
+                f"On the operator's key, {self._context.call.access.provider.name} is not asked for {found.refused}."
+            )
+            await self._refuse(Problem(REQUEST_REFUSED, words))
+            return None
+        data = found.data
+        async with self._books:
+            for ask in found.asks:
+                data = await self._arm(ask, data, message.data)
+        return message if data is message.data else replace(message, data=data)
+
+    async def from_provider(self, message: "Message") -> "Message | None":
+        if not message.text:
+            return message
+        found = self._reader.provider(message.data)
+        if not (found.begun or found.ended or found.rejected):
+            return message
+        async with self._books:
+            for lane, turn_id in found.begun:
+                await self._begin(lane, turn_id)
+            for lane, turn_id, observed in found.ended:
+                await self._end(lane, turn_id, observed, message.data)
+            if found.rejected:
+                await self._reject(found.rejected)
+            self._note_idle()
+        return message
+
+    async def paid_for(self) -> None:
+        await self._idle.wait()
+
+    def cancel(self) -> "Message | None":
+        return self._message(self._reader.cancel())
+
+    def error(self, problem: Problem) -> "Message | None":
+        return self._message(self._reader.error(problem))
+
+    async def stop(self, passing: "asyncio.Task[None]") -> None:
+        async with self._books:  # nothing is being settled
+            passing.cancel()
+
+    async def end(self, interruption: str) -> None:
+        """Settle or release what is under way. Raises nothing but what is a mistake of ours."""
+        async with self._books:
+            for name, lane in self._lanes.items():
+                for turn_id, turn in lane.begun.items():
+                    await _ending(self._cut(turn, self._reader.so_far(name, turn_id), interruption))
+                for turn in lane.waiting:
+                    by_client = interruption == CLIENT_GONE
+                    observed = self._reader.so_far(name, "") if by_client else Observed(empty=True)
+                    await _ending(self._cut(turn, observed, interruption))
+                if lane.ahead is not None:
+                    await _ending(self._release(lane.ahead))
+                lane.begun, lane.waiting, lane.ahead = {}, deque(), None
+            self._note_idle()
+
+    # --- inside; all with the lock ---
+
+    async def _arm(self, ask: Ask, data: bytes, sent: bytes) -> bytes:
+        """Hold for what the message may cause; the message as it goes on. Raises Problem, DatabaseUnavailable."""
+        lane = self._lanes[ask.lane]
+        if not ask.by_itself:
+            if len(lane.waiting) >= WAITING_MAX:
+                raise Problem(INVALID_REQUEST, f"More than {WAITING_MAX} responses were asked for that have not begun.")
+            turn = await self._hold(ask, sent)
+            lane.waiting.append(turn)
+            self._idle.clear()
+            held = turn.admitted.held
+            return data if held is None or held.output_limit is None else self._reader.limited(data, held.output_limit)
+        ahead = lane.ahead
+        if ahead is not None and self._covers(ahead, ask):
+            return data
+        if ahead is not None:
+            lane.ahead = None
+            await self._release(ahead)
+        lane.ahead = await self._hold(ask, b"")
+        return data
+
+    def _covers(self, turn: _Turn, ask: Ask) -> bool:
+        """Whether what is held ahead is enough for this, and for long enough."""
+        had, wanted = turn.ask.parsed.demand, ask.parsed.demand
+        enough = (
+            turn.ask.parsed.model == ask.parsed.model
+            and had.audio_seconds_max >= wanted.audio_seconds_max
+            and had.text_bytes >= wanted.text_bytes
+            and len(had.images) >= len(wanted.images)
+            and (had.output_max is None or (wanted.output_max or had.output_max + 1) <= had.output_max)
+        )
+        age = self._context.services.clock.now_ms() - turn.admitted.context.call.started_at
+        return enough and age < self._context.services.settings.call_timeout_ms / 2
+
+    async def _hold(self, ask: Ask, sent: bytes) -> _Turn:
+        """Raises Problem, DatabaseUnavailable; such a turn has its row."""
+        services = self._context.services
+        self._number += 1
+        if len(sent) > services.settings.log_body_limit_bytes:
+            sent = b""  # it is for the log alone
+        call = await self._turn_call(f"{self._context.call.log_id}-{self._number:04}", ask.parsed, sent)
+        context = replace(self._context, call=call, started=services.clock.monotonic())
+        priced = price_call(context)
+        stage: Stage = priced
+        try:
+            held: Held | None = None
+            counts = False
+            if self._own:
+                counts = may_count(call) and priced.terms is not None and bool(rules_for(call))
+                if counts and priced.terms is not None:
+                    stage = Admitting(context, priced.metered, priced.terms)
+                    await reserve(context, priced.terms)
+            else:
+                terms, price = payable(priced)
+                check_unpaid(services, call)
+                stage = Admitting(context, priced.metered, terms)
+                held = await hold_credit(context, terms, price)
+            return _Turn(ask, Admitted(context, priced.metered, priced.terms, held, Attempts(), counts))
+        except (Problem, DatabaseUnavailable, asyncio.CancelledError) as error:
+            end = early_end(stage, error)
+            await end_without_response(stage, end, error if isinstance(error, Problem) else None)
+            raise
+
+    async def _begin(self, name: Lane, turn_id: str) -> None:
+        lane = self._lanes[name]
+        if turn_id in lane.begun or turn_id in self._ended:
+            return
+        turn = await self._next(name)
+        if turn is None:
+            return
+        admitted = turn.admitted
+        context = replace(admitted.context, started=self._context.services.clock.monotonic())
+        turn.admitted = replace(admitted, context=context)
+        lane.begun[turn_id] = turn
+        self._idle.clear()
+
+    async def _next(self, name: Lane) -> _Turn | None:
+        """The turn that begins now: the first that was asked for, else what is held for ahead. One that nothing is held
+        for is not to be; where there is credit, it is held for now."""
+        lane = self._lanes[name]
+        if lane.waiting:
+            return lane.waiting.popleft()
+        if lane.ahead is not None:
+            turn, lane.ahead = lane.ahead, None
+            return turn
+        log.warning("a turn was not asked for", log_id=self._context.call.log_id, lane=name)
+        ask = self._reader.unasked(name)
+        return None if ask is None else await self._hold(ask, b"")
+
+    async def _end(self, name: Lane, turn_id: str, observed: Observed, data: bytes) -> None:
+        if turn_id in self._ended:
+            return
+        lane = self._lanes[name]
+        turn = lane.begun.pop(turn_id, None) or await self._next(name)
+        if len(self._ended) >= ENDED_MAX:
+            self._ended.pop(next(iter(self._ended)))
+        self._ended[turn_id] = None
+        if turn is not None:
+            await self._settle(turn, observed, None, data)
+
+    async def _reject(self, event_id: str) -> None:
+        """The provider has refused a message: what it asked for will not be."""
+        for lane in self._lanes.values():
+            for turn in lane.waiting:
+                if turn.ask.event_id == event_id:
+                    lane.waiting.remove(turn)
+                    await end_without_response(turn.admitted, EarlyEnd("free", "the provider refused the message"))
+                    return
+
+    async def _settle(self, turn: _Turn, observed: Observed, interruption: str | None, data: bytes) -> None:
+        """Raises DatabaseUnavailable."""
+        admitted = turn.admitted
+        context, services = admitted.context, admitted.context.services
+        kept = services.settings.log_body_limit_bytes if context.call.logged and context.call.log_bodies else -1
+        logged = LoggedBody(kept, "application/json")
+        if data:
+            logged.keep(data)
+        stage = Responded(
+            context,
+            admitted.metered,
+            admitted.terms,
+            admitted.held,
+            Attempts(status=200),
+            admitted.counts,
+            ReadError(200, [], b""),
+            logged,
+        )
+        await settle_call(stage, observed, interruption)
+
+    async def _cut(self, turn: _Turn, observed: Observed, interruption: str) -> None:
+        """A turn that has not come to its end. A transcript that has not come is free."""
+        if turn.ask.lane == "transcript":
+            await end_without_response(turn.admitted, EarlyEnd("released", interruption))
+        else:
+            await self._settle(turn, observed, interruption, b"")
+
+    async def _release(self, turn: _Turn) -> None:
+        """Nothing came of it, and it leaves no row."""
+        admitted = turn.admitted
+        if admitted.held is None and not admitted.counts:
+            return
+        context, services = admitted.context, admitted.context.services
+        call, now = context.call, services.clock.now_ms()
+        try:
+            services.database.check()
+            await services.ledger.do(Release(account_id=call.account_id, hold_id=call.log_id, at=now))
+            services.waiters.wake(call.account_id)
+        except DatabaseUnavailable as error:  # it expires
+            services.database.report_failure(error)
+
+    def _note_idle(self) -> None:
+        if not any(lane.waiting or lane.begun for lane in self._lanes.values()):
+            self._idle.set()
+
+    async def _refuse(self, problem: Problem) -> None:
+        """Tell the client that its message goes no further; the session goes on."""
+        message = self.error(problem)
+        if message is None or self.tell is None:
+            raise problem
+        await self.tell(message)
+
+    def _message(self, data: bytes) -> "Message | None":
+        from farebox.websocket import Message
+
+        return Message(data) if data else None
+
+
+async def _ending(work: Awaitable[None]) -> None:
+    """The end of one turn must not keep the others from theirs: what neither database nor journal takes expires."""
+    with suppress(DatabaseUnavailable):
+        await work

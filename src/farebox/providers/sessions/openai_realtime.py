@@ -1,0 +1,460 @@
+"""OpenAI's Realtime API, in its present form and that of the beta: events of JSON, one a message.
+
+A response reads the whole conversation again. What it can read at most is what the response before it read and wrote,
+by that one's usage, and whatever has come since: every item and every second of audio passes here.
+"""
+
+import math
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from farebox.errors import NO_CREDIT, Problem
+from farebox.pricing.model import Demand, ImageInput
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
+from farebox.providers.formats.meters import Reading
+from farebox.providers.formats.openai_audio import TRANSCRIPT
+from farebox.providers.sessions.reader import Ask, FromClient, FromProvider, Lane
+from farebox.usage import AbsurdUsage
+
+READING: Final = Reading(
+    ("input_tokens", "input_tokens"),
+    ("cache_read_tokens", "input_token_details.cached_tokens"),
+    ("cache_audio_read_tokens", "input_token_details.cached_tokens_details.audio_tokens"),
+    ("cache_image_read_tokens", "input_token_details.cached_tokens_details.image_tokens"),
+    ("input_audio_tokens", "input_token_details.audio_tokens"),
+    ("input_image_tokens", "input_token_details.image_tokens"),
+    ("output_tokens", "output_tokens"),
+    ("output_audio_tokens", "output_token_details.audio_tokens"),
+    required=("input_tokens", "output_tokens"),
+)
+
+AHEAD_SECONDS: Final = 30
+"""Audio is held for in steps of this, so that not every piece of it needs a new hold."""
+_TOKENS_PER_SECOND: Final = 10
+"""Of the user's audio; of the model's it is 20."""
+_OVERHEAD_TOKENS: Final = 512
+"""What the provider adds to a conversation by itself."""
+_TEXT_MAX: Final = 2**20
+_BYTES_PER_SECOND: Final = {True: 8_000, False: 48_000}
+"""By whether G.711 has been asked for; PCM has 24,000 samples."""
+_PASSED: Final = frozenset(
+    {
+        "conversation.item.create",
+        "conversation.item.delete",
+        "conversation.item.retrieve",
+        "conversation.item.truncate",
+        "input_audio_buffer.append",
+        "input_audio_buffer.clear",
+        "input_audio_buffer.commit",
+        "output_audio_buffer.clear",
+        "response.cancel",
+        "response.create",
+        "session.update",
+        "transcription_session.update",
+    }
+)
+"""Events of clients that are known, and so what they may cost."""
+_TEXT_DELTAS: Final = frozenset(
+    {
+        "response.output_text.delta",
+        "response.text.delta",
+        "response.output_audio_transcript.delta",
+        "response.audio_transcript.delta",
+        "response.function_call_arguments.delta",
+    }
+)
+_SOUND_DELTAS: Final = frozenset({"response.output_audio.delta", "response.audio.delta"})
+_TRANSCRIBED: Final = "conversation.item.input_audio_transcription."
+
+
+class _Event(msgspec.Struct):
+    """One of the client's, or of the provider's."""
+
+    type: str = ""
+    event_id: Any = None
+    session: Any = None
+    item: msgspec.Raw = msgspec.Raw(b"")
+    response: Any = None
+    response_id: Any = None
+    item_id: Any = None
+    audio: msgspec.Raw = msgspec.Raw(b"")
+    delta: Any = None
+    usage: Any = None
+    error: Any = None
+
+
+_EVENT: Final = msgspec.json.Decoder(_Event)
+
+
+class _Size(msgspec.Struct):
+    """Upper bounds of a part of the conversation."""
+
+    text: int = 0
+    """Tokens, or bytes where it has not been counted by the provider."""
+    audio: int = 0
+    images: int = 0
+
+    def __add__(self, other: "_Size") -> "_Size":
+        return _Size(self.text + other.text, self.audio + other.audio, self.images + other.images)
+
+    def __sub__(self, other: "_Size") -> "_Size":
+        return _Size(self.text - other.text, self.audio - other.audio, self.images - other.images)
+
+
+class _Begun(msgspec.Struct):
+    """A response under way."""
+
+    read: _Size
+    """What had come since the response before, when it began."""
+    aside: bool
+    """It is not part of the conversation."""
+    text: list[str] = []
+    text_bytes: int = 0
+    sound: Decimal = Decimal(0)
+
+
+class RealtimeReader:
+    """Reads one session."""
+
+    def __init__(self, model: str, *, transcribes: bool) -> None:
+        """`transcribes`: it is a session that only transcribes, and has no model of its own."""
+        self._model = model
+        self._transcribes = transcribes
+        self._answers = not transcribes
+        """Whether the provider answers what it hears by itself, as far as is known or was asked for."""
+        self._transcriber = ""
+        """The model that audio is transcribed by; empty: none."""
+        self._g711 = False
+        self._settings: dict[str, int] = {}
+        """Bytes of what the session was told once and for all."""
+        self._output_max: int | None = None
+        self._known = _Size()
+        """What the last response read and wrote, as the provider counted it."""
+        self._new = _Size()
+        """What has come since then."""
+        self._buffer = 0.0
+        """Seconds of audio that are not part of the conversation yet."""
+        self._begun: dict[str, _Begun] = {}
+        self._events = 0
+
+    # --- the client ---
+
+    def client(self, data: bytes) -> FromClient:
+        """A message of the client's. Raises InvalidRequest."""
+        event = bodies.decode(_EVENT, data)
+        if event.type not in _PASSED:
+            return FromClient(data, refused=f"the event {event.type[:64]!r}, which is not known here")
+        asks: tuple[Ask, ...] = ()
+        refused = ""
+        if event.type == "input_audio_buffer.append":
+            self._buffer += self._seconds(len(event.audio))
+            asks = self._heard()
+        elif event.type == "input_audio_buffer.commit":
+            asks = self._transcript()
+        elif event.type == "conversation.item.create":
+            self._new += self._item(bytes(event.item))
+        elif event.type == "response.create":
+            data, asks, refused = self._create(data, event)
+        elif event.type.endswith("session.update"):
+            refused = self._update(event.session, asked=True)
+        return FromClient(data, asks, refused)
+
+    def _heard(self) -> tuple[Ask, ...]:
+        """What audio may cause without a further word."""
+        answer = (Ask("response", self._request(ahead=True), by_itself=True),) if self._answers else ()
+        return answer + self._transcript()
+
+    def _transcript(self) -> tuple[Ask, ...]:
+        if not self._transcriber:
+            return ()
+        seconds = _ahead(self._buffer)
+        demand = Demand(self._transcriber, audio_seconds=seconds, audio_seconds_max=seconds, messages=1)
+        return (Ask("transcript", ParsedRequest(self._transcriber, False, demand), by_itself=True),)
+
+    def _create(self, data: bytes, event: _Event) -> tuple[bytes, tuple[Ask, ...], str]:
+        """`response.create`."""
+        asked: dict[str, Any] = event.response if isinstance(event.response, dict) else {}
+        refused = _refused(asked)
+        event_id = event.event_id
+        if not isinstance(event_id, str) or not event_id:
+            self._events += 1
+            event_id = f"event_fbx{self._events}"
+            data = bodies.changed(data, event_id=event_id)
+        more = _Size(text=len(data), images=data.count(b'"input_image"')) + _audio_of(asked.get("input"), self._g711)
+        parsed = self._request(more, _limit(asked.get("max_output_tokens"), self._output_max), clampable=True)
+        return data, (Ask("response", parsed, event_id=event_id),), refused
+
+    def limited(self, data: bytes, tokens: int) -> bytes:
+        """`response.create` with its output limited."""
+        found = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        response = msgspec.json.decode(found.get("response") or b"{}")
+        response = response if isinstance(response, dict) else {}
+        return bodies.changed(data, response={**response, "max_output_tokens": tokens})
+
+    def _request(
+        self, more: _Size | None = None, output_max: int | None = None, *, ahead: bool = False, clampable: bool = False
+    ) -> ParsedRequest:
+        """A response of this moment as a request."""
+        size = self._known + self._new + (more or _Size())
+        for begun in self._begun.values():
+            size += _Size(text=begun.text_bytes, audio=math.ceil(begun.sound * 20))
+        heard = size.audio / _TOKENS_PER_SECOND + self._buffer
+        seconds = _ahead(heard) if ahead else math.ceil(heard)
+        text = size.text + sum(self._settings.values()) + _OVERHEAD_TOKENS
+        demand = Demand(
+            self._model,
+            text_bytes=_rounded(text) if ahead else text,
+            messages=1,
+            images=(ImageInput(),) * min(size.images, 1_000),
+            audio_seconds=seconds,
+            audio_seconds_max=seconds,
+            output_max=output_max if clampable else self._output_max,
+            clampable=clampable,
+        )
+        return ParsedRequest(self._model, False, demand)
+
+    def _item(self, item: bytes) -> _Size:
+        """An item that the client adds to the conversation."""
+        try:
+            found = msgspec.json.decode(item)
+        except ValueError as broken:
+            raise InvalidRequest(f"The item is not JSON: {broken}.") from broken
+        sound = _audio_of([found], self._g711)
+        seen = item.count(b'"input_image"')
+        # What is a picture or a sound is no text as well.
+        return _Size(text=0 if seen or sound.audio else len(item), images=seen) + sound + _text_of(found, seen, sound)
+
+    # --- the session's settings ---
+
+    def _update(self, session: Any, *, asked: bool) -> str:
+        """Note what the client asks for, or the provider says holds. What may be so is held for: until the provider has
+        confirmed, the more expensive of both. Returns what of it is refused."""
+        if not isinstance(session, dict):
+            return ""
+        audio = session.get("audio")
+        heard = audio.get("input") if isinstance(audio, dict) else None
+        places: list[dict[str, Any]] = [place for place in (session, heard) if isinstance(place, dict)]
+        for place in places:
+            if "turn_detection" in place and not self._transcribes:
+                detection = place["turn_detection"]
+                answers = isinstance(detection, dict) and detection.get("create_response") is not False
+                self._answers = answers or (asked and self._answers)
+            for name in ("transcription", "input_audio_transcription"):
+                if name in place:
+                    self._transcriber = _model_of(place[name]) or (self._transcriber if asked else "")
+        text = msgspec.json.encode(session)
+        self._g711 = self._g711 or any(word in text for word in (b"g711", b"audio/pcmu", b"audio/pcma"))
+        for name in ("instructions", "tools"):
+            if name in session:
+                self._settings[name] = max(
+                    len(msgspec.json.encode(session[name])), self._settings.get(name, 0) if asked else 0
+                )
+        for name in ("max_output_tokens", "max_response_output_tokens"):
+            if name in session:
+                limit = _limit(session[name], None)
+                self._output_max = limit if not asked or limit is None else max(limit, self._output_max or limit)
+        return _refused(session, self._model) if asked else ""
+
+    # --- the provider ---
+
+    def provider(self, data: bytes) -> FromProvider:
+        """A message of the provider's. One that cannot be read says nothing."""
+        try:
+            event = _EVENT.decode(data)
+        except (ValueError, RecursionError):
+            return FromProvider()
+        kind = event.type
+        if kind in _SOUND_DELTAS or kind in _TEXT_DELTAS:
+            self._delivered(event)
+        elif kind == "response.created":
+            return self._response_begins(event)
+        elif kind == "response.done":
+            return self._response_ends(event)
+        elif kind == "input_audio_buffer.committed":
+            self._new += _Size(audio=math.ceil(self._buffer * _TOKENS_PER_SECOND))
+            self._buffer = 0.0
+            if self._transcriber:
+                return FromProvider(begun=(("transcript", str(event.item_id)),))
+        elif kind == "input_audio_buffer.cleared":
+            self._buffer = 0.0
+        elif kind.startswith(_TRANSCRIBED):
+            return self._transcribed(event)
+        elif kind in ("session.created", "session.updated") or kind.startswith("transcription_session."):
+            self._update(event.session, asked=False)
+        elif kind == "error" and isinstance(event.error, dict):
+            return FromProvider(rejected=str(event.error.get("event_id") or ""))
+        return FromProvider()
+
+    def _delivered(self, event: _Event) -> None:
+        begun = self._begun.get(str(event.response_id))
+        if begun is None or not isinstance(event.delta, str):
+            return
+        if event.type in _SOUND_DELTAS:
+            begun.sound += Decimal(len(event.delta) * 3 // 4) / _BYTES_PER_SECOND[self._g711]
+            return
+        if begun.text_bytes < _TEXT_MAX:
+            begun.text.append(event.delta)
+        begun.text_bytes += len(event.delta.encode("utf-8", "surrogatepass"))
+
+    def _response_begins(self, event: _Event) -> FromProvider:
+        response = event.response if isinstance(event.response, dict) else {}
+        response_id = str(response.get("id"))
+        aside = "conversation_id" in response and response["conversation_id"] is None
+        self._begun[response_id] = _Begun(replace(self._new), aside, [])
+        return FromProvider(begun=(("response", response_id),))
+
+    def _response_ends(self, event: _Event) -> FromProvider:
+        response = event.response if isinstance(event.response, dict) else {}
+        response_id = str(response.get("id"))
+        so_far = self.so_far("response", response_id)
+        begun = self._begun.pop(response_id, None)
+        usage = response.get("usage")
+        failed = response.get("status") == "failed"
+        observed = replace(_observed(READING, usage, so_far), failed=failed, complete=True)
+        if isinstance(usage, dict) and observed.usage and not observed.implausible and begun and not begun.aside:
+            self._known = _size_of(usage)
+            self._new -= begun.read
+        return FromProvider(ended=(("response", response_id, observed),))
+
+    def _transcribed(self, event: _Event) -> FromProvider:
+        how = event.type.removeprefix(_TRANSCRIBED)
+        if how not in ("completed", "failed"):
+            return FromProvider()
+        observed = _observed(TRANSCRIPT, event.usage, Observed(empty=True))
+        observed = replace(observed, complete=True, failed=how == "failed", empty=observed.usage is None)
+        return FromProvider(ended=(("transcript", str(event.item_id), observed),))
+
+    def unasked(self, lane: Lane) -> Ask | None:
+        """A turn that the provider has begun and nobody has asked for."""
+        if lane == "response":
+            return Ask("response", self._request(ahead=True), by_itself=True)
+        return next(iter(self._transcript()), None)
+
+    def so_far(self, lane: Lane, turn_id: str) -> Observed:
+        """What a response has read, and has delivered."""
+        if lane == "transcript":
+            return Observed(empty=True)
+        begun = self._begun.get(turn_id) or _Begun(self._new, False)
+        text = self._known.text + (begun.read.text + sum(self._settings.values())) // 4
+        audio = self._known.audio + begun.read.audio
+        usage = {"input_tokens": max(1, text + audio)} | ({"input_audio_tokens": audio} if audio else {})
+        return Observed(
+            usage=usage,
+            missing=("output_tokens",),
+            text="".join(begun.text),
+            delivered_bytes=begun.text_bytes,
+            sound_seconds=begun.sound,
+        )
+
+    # --- our own events ---
+
+    def cancel(self) -> bytes:
+        """`response.cancel`, while there is a response."""
+        return b'{"type":"response.cancel"}' if self._begun else b""
+
+    def error(self, problem: Problem) -> bytes:
+        """An `error` event."""
+        self._events += 1
+        code = "insufficient_quota" if problem.kind is NO_CREDIT else problem.kind.name
+        error = {"type": code, "code": code, "message": problem.message, "param": None, "event_id": None}
+        event = {"type": "error", "event_id": f"event_fbx_error{self._events}", "error": error}
+        return msgspec.json.encode(event)
+
+    def _seconds(self, coded: int) -> float:
+        """Of audio in so many bytes of base64, quotes included."""
+        return max(0, coded - 2) * 3 / 4 / _BYTES_PER_SECOND[self._g711]
+
+
+def _ahead(seconds: float) -> int:
+    """So many seconds, and some that may follow."""
+    return (math.floor(seconds / AHEAD_SECONDS) + 2) * AHEAD_SECONDS
+
+
+def _rounded(text: int) -> int:
+    return math.ceil(text / 1_024) * 1_024
+
+
+def _limit(value: Any, otherwise: int | None) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else otherwise
+
+
+def _model_of(value: Any) -> str:
+    found = value.get("model") if isinstance(value, dict) else None
+    return found[:256] if isinstance(found, str) else ""
+
+
+def _refused(asked: dict[str, Any], model: str = "") -> str:
+    """What of a session's or a response's settings the operator's key is not for."""
+    if asked.get("prompt") is not None:
+        return "stored prompts (`prompt`), which are the operator's"
+    tools = asked.get("tools")
+    if isinstance(tools, list) and any(isinstance(tool, dict) and tool.get("type") != "function" for tool in tools):
+        return "tools other than functions"
+    named = asked.get("model")
+    if model and named not in (None, model):
+        return "another model than the session's"
+    if b'"idle_timeout_ms":' in msgspec.json.encode(asked) and _idle(asked):
+        return "responses to silence (`idle_timeout_ms`), which begin without a message"
+    return ""
+
+
+def _idle(asked: dict[str, Any]) -> bool:
+    audio = asked.get("audio")
+    heard = audio.get("input") if isinstance(audio, dict) else None
+    places = [place.get("turn_detection") for place in (asked, heard) if isinstance(place, dict)]
+    return any(isinstance(place, dict) and place.get("idle_timeout_ms") is not None for place in places)
+
+
+def _audio_of(items: Any, g711: bool) -> _Size:
+    """The sound in items."""
+    total = 0
+    for item in items if isinstance(items, list) else ():
+        content = item.get("content") if isinstance(item, dict) else None
+        for part in content if isinstance(content, list) else ():
+            sound = part.get("audio") if isinstance(part, dict) else None
+            total += len(sound) if isinstance(sound, str) else 0
+    return _Size(audio=math.ceil(total * 3 / 4 / _BYTES_PER_SECOND[g711] * _TOKENS_PER_SECOND * 2))
+
+
+def _text_of(item: Any, images: int, sound: _Size) -> _Size:
+    """The text of an item that has pictures or sound, too."""
+    if not (images or sound.audio):
+        return _Size()
+    kept = {**item, "content": [_plain(part) for part in item.get("content") or ()]} if isinstance(item, dict) else item
+    return _Size(text=len(msgspec.json.encode(kept)))
+
+
+def _plain(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    return {name: value for name, value in part.items() if name not in ("audio", "image_url")}
+
+
+def _observed(reading: Reading, usage: Any, otherwise: Observed) -> Observed:
+    """What a usage object says; `otherwise` where there is none."""
+    if not isinstance(usage, dict):
+        return otherwise
+    try:
+        figures = reading.read(usage)
+    except AbsurdUsage as absurd:
+        return replace(otherwise, usage=None, implausible=True, problem=str(absurd))
+    if figures is None:
+        return replace(otherwise, usage={}, missing=())
+    return Observed(usage=figures.usage, missing=figures.missing, notes=figures.notes)
+
+
+def _size_of(usage: dict[str, Any]) -> _Size:
+    """What a response read and wrote."""
+    size = _Size()
+    for side in ("input", "output"):
+        details = usage.get(f"{side}_token_details")
+        details = details if isinstance(details, dict) else {}
+        total = _limit(usage.get(f"{side}_tokens"), 0) or 0
+        special = [_limit(details.get(f"{kind}_tokens"), 0) or 0 for kind in ("audio", "image")]
+        # A second of the model's audio is 20 tokens when it is written, and no more when it is read.
+        size += _Size(text=max(0, total - sum(special)), audio=sum(special))
+    return size

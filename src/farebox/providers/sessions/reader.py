@@ -1,0 +1,78 @@
+"""What the messages of a session say about money, whatever the provider's form: what a message may have the provider
+do, and what the provider has done. What a provider bills by itself is a turn."""
+
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+from farebox.errors import Problem
+from farebox.providers.formats.base import Observed, ParsedRequest
+
+Lane: TypeAlias = Literal["response", "transcript"]
+"""A kind of turn. Turns of one lane begin in the order in which they were asked for."""
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Something that a message may have the provider do."""
+
+    lane: Lane
+    parsed: ParsedRequest
+    """An upper bound of it."""
+    by_itself: bool = False
+    """The provider decides when to begin, and whether: one such turn is held for ahead of what may cause it."""
+    event_id: str = ""
+    """By which the provider names the message, should it refuse it."""
+
+
+class FromClient(msgspec.Struct, frozen=True):
+    """A message of the client's."""
+
+    data: bytes
+    """As it goes on."""
+    asks: tuple[Ask, ...] = ()
+    refused: str = ""
+    """Why it is not sent on the operator's key; empty: it is."""
+    model: str = ""
+    """The model that the session turns out to be of, where a message says."""
+
+
+class FromProvider(msgspec.Struct, frozen=True):
+    """A message of the provider's."""
+
+    begun: tuple[tuple[Lane, str], ...] = ()
+    """Turns that have begun, by the provider's IDs."""
+    ended: tuple[tuple[Lane, str, Observed], ...] = ()
+    rejected: str = ""
+    """The `event_id` of a message that it has refused."""
+
+
+class SessionReader(Protocol):
+    """Reads one session."""
+
+    def client(self, data: bytes) -> FromClient:
+        """A message of the client's. Raises InvalidRequest where it cannot be read."""
+        ...
+
+    def provider(self, data: bytes) -> FromProvider:
+        """A message of the provider's."""
+        ...
+
+    def limited(self, data: bytes, tokens: int) -> bytes:
+        """The client's message with the output of what it asks for limited."""
+        ...
+
+    def unasked(self, lane: Lane) -> Ask | None:
+        """A turn that the provider has begun and nobody has asked for; None: it cannot be."""
+        ...
+
+    def so_far(self, lane: Lane, turn_id: str) -> Observed:
+        """What a turn that has not ended has used, as far as it shows; an unknown ID: one that is to begin."""
+        ...
+
+    def cancel(self) -> bytes:
+        """What asks the provider to stop the turns under way; empty: nothing does."""
+        ...
+
+    def error(self, problem: Problem) -> bytes:
+        """What tells the client of an error; empty: the form has nothing for that."""
+        ...
