@@ -18,6 +18,7 @@ from farebox.providers.formats.base import InvalidRequest, Observed, ParsedReque
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.openai_audio import TRANSCRIPT
 from farebox.providers.sessions.reader import Ask, FromClient, FromProvider, Lane
+from farebox.providers.sessions.realtime_settings import RealtimeSettings, limit_of, refused_of
 from farebox.usage import AbsurdUsage
 
 READING: Final = Reading(
@@ -123,15 +124,7 @@ class RealtimeReader:
     def __init__(self, model: str, *, transcribes: bool) -> None:
         """`transcribes`: it is a session that only transcribes, and has no model of its own."""
         self._model = model
-        self._transcribes = transcribes
-        self._answers = not transcribes
-        """Whether the provider answers what it hears by itself, as far as is known or was asked for."""
-        self._transcriber = ""
-        """The model that audio is transcribed by; empty: none."""
-        self._g711 = False
-        self._settings: dict[str, int] = {}
-        """Bytes of what the session was told once and for all."""
-        self._output_max: int | None = None
+        self._settings = RealtimeSettings(model, transcribes=transcribes)
         self._known = _Size()
         """What the last response read and wrote, as the provider counted it."""
         self._new = _Size()
@@ -160,32 +153,36 @@ class RealtimeReader:
         elif event.type == "response.create":
             data, asks, refused = self._create(data, event)
         elif event.type.endswith("session.update"):
-            refused = self._update(event.session, asked=True)
+            refused = self._settings.note(event.session, asked=True)
         return FromClient(data, asks, refused)
 
     def _heard(self) -> tuple[Ask, ...]:
         """What audio may cause without a further word."""
-        answer = (Ask("response", self._request(ahead=True), by_itself=True),) if self._answers else ()
+        answer = (Ask("response", self._request(ahead=True), by_itself=True),) if self._settings.answers else ()
         return answer + self._transcript()
 
     def _transcript(self) -> tuple[Ask, ...]:
-        if not self._transcriber:
+        if not self._settings.transcriber:
             return ()
         seconds = _ahead(self._buffer)
-        demand = Demand(self._transcriber, audio_seconds=seconds, audio_seconds_max=seconds, messages=1)
-        return (Ask("transcript", ParsedRequest(self._transcriber, False, demand), by_itself=True),)
+        demand = Demand(self._settings.transcriber, audio_seconds=seconds, audio_seconds_max=seconds, messages=1)
+        return (Ask("transcript", ParsedRequest(self._settings.transcriber, False, demand), by_itself=True),)
 
     def _create(self, data: bytes, event: _Event) -> tuple[bytes, tuple[Ask, ...], str]:
         """`response.create`."""
         asked: dict[str, Any] = event.response if isinstance(event.response, dict) else {}
-        refused = _refused(asked)
+        refused = refused_of(asked)
         event_id = event.event_id
         if not isinstance(event_id, str) or not event_id:
             self._events += 1
             event_id = f"event_fbx{self._events}"
             data = bodies.changed(data, event_id=event_id)
-        more = _Size(text=len(data), images=data.count(b'"input_image"')) + _audio_of(asked.get("input"), self._g711)
-        parsed = self._request(more, _limit(asked.get("max_output_tokens"), self._output_max), clampable=True)
+        more = _Size(text=len(data), images=data.count(b'"input_image"')) + _audio_of(
+            asked.get("input"), self._settings.g711
+        )
+        parsed = self._request(
+            more, limit_of(asked.get("max_output_tokens"), self._settings.output_max), clampable=True
+        )
         return data, (Ask("response", parsed, event_id=event_id),), refused
 
     def limited(self, data: bytes, tokens: int) -> bytes:
@@ -204,7 +201,7 @@ class RealtimeReader:
             size += _Size(text=begun.text_bytes, audio=math.ceil(begun.sound * 20))
         heard = size.audio / _TOKENS_PER_SECOND + self._buffer
         seconds = _ahead(heard) if ahead else math.ceil(heard)
-        text = size.text + sum(self._settings.values()) + _OVERHEAD_TOKENS
+        text = size.text + self._settings.text_bytes + _OVERHEAD_TOKENS
         demand = Demand(
             self._model,
             text_bytes=_rounded(text) if ahead else text,
@@ -212,7 +209,7 @@ class RealtimeReader:
             images=(ImageInput(),) * min(size.images, 1_000),
             audio_seconds=seconds,
             audio_seconds_max=seconds,
-            output_max=output_max if clampable else self._output_max,
+            output_max=output_max if clampable else self._settings.output_max,
             clampable=clampable,
         )
         return ParsedRequest(self._model, False, demand)
@@ -223,41 +220,10 @@ class RealtimeReader:
             found = msgspec.json.decode(item)
         except ValueError as broken:
             raise InvalidRequest(f"The item is not JSON: {broken}.") from broken
-        sound = _audio_of([found], self._g711)
+        sound = _audio_of([found], self._settings.g711)
         seen = item.count(b'"input_image"')
         # What is a picture or a sound is no text as well.
         return _Size(text=0 if seen or sound.audio else len(item), images=seen) + sound + _text_of(found, seen, sound)
-
-    # --- the session's settings ---
-
-    def _update(self, session: Any, *, asked: bool) -> str:
-        """Note what the client asks for, or the provider says holds. What may be so is held for: until the provider has
-        confirmed, the more expensive of both. Returns what of it is refused."""
-        if not isinstance(session, dict):
-            return ""
-        audio = session.get("audio")
-        heard = audio.get("input") if isinstance(audio, dict) else None
-        places: list[dict[str, Any]] = [place for place in (session, heard) if isinstance(place, dict)]
-        for place in places:
-            if "turn_detection" in place and not self._transcribes:
-                detection = place["turn_detection"]
-                answers = isinstance(detection, dict) and detection.get("create_response") is not False
-                self._answers = answers or (asked and self._answers)
-            for name in ("transcription", "input_audio_transcription"):
-                if name in place:
-                    self._transcriber = _model_of(place[name]) or (self._transcriber if asked else "")
-        text = msgspec.json.encode(session)
-        self._g711 = self._g711 or any(word in text for word in (b"g711", b"audio/pcmu", b"audio/pcma"))
-        for name in ("instructions", "tools"):
-            if name in session:
-                self._settings[name] = max(
-                    len(msgspec.json.encode(session[name])), self._settings.get(name, 0) if asked else 0
-                )
-        for name in ("max_output_tokens", "max_response_output_tokens"):
-            if name in session:
-                limit = _limit(session[name], None)
-                self._output_max = limit if not asked or limit is None else max(limit, self._output_max or limit)
-        return _refused(session, self._model) if asked else ""
 
     # --- the provider ---
 
@@ -277,14 +243,14 @@ class RealtimeReader:
         elif kind == "input_audio_buffer.committed":
             self._new += _Size(audio=math.ceil(self._buffer * _TOKENS_PER_SECOND))
             self._buffer = 0.0
-            if self._transcriber:
+            if self._settings.transcriber:
                 return FromProvider(begun=(("transcript", str(event.item_id)),))
         elif kind == "input_audio_buffer.cleared":
             self._buffer = 0.0
         elif kind.startswith(_TRANSCRIBED):
             return self._transcribed(event)
         elif kind in ("session.created", "session.updated") or kind.startswith("transcription_session."):
-            self._update(event.session, asked=False)
+            self._settings.note(event.session, asked=False)
         elif kind == "error" and isinstance(event.error, dict):
             return FromProvider(rejected=str(event.error.get("event_id") or ""))
         return FromProvider()
@@ -294,7 +260,7 @@ class RealtimeReader:
         if begun is None or not isinstance(event.delta, str):
             return
         if event.type in _SOUND_DELTAS:
-            begun.sound += Decimal(len(event.delta) * 3 // 4) / _BYTES_PER_SECOND[self._g711]
+            begun.sound += Decimal(len(event.delta) * 3 // 4) / _BYTES_PER_SECOND[self._settings.g711]
             return
         if begun.text_bytes < _TEXT_MAX:
             begun.text.append(event.delta)
@@ -339,7 +305,7 @@ class RealtimeReader:
         if lane == "transcript":
             return Observed(empty=True)
         begun = self._begun.get(turn_id) or _Begun(self._new, False)
-        text = self._known.text + (begun.read.text + sum(self._settings.values())) // 4
+        text = self._known.text + (begun.read.text + self._settings.text_bytes) // 4
         audio = self._known.audio + begun.read.audio
         usage = {"input_tokens": max(1, text + audio)} | ({"input_audio_tokens": audio} if audio else {})
         return Observed(
@@ -366,7 +332,7 @@ class RealtimeReader:
 
     def _seconds(self, coded: int) -> float:
         """Of audio in so many bytes of base64, quotes included."""
-        return max(0, coded - 2) * 3 / 4 / _BYTES_PER_SECOND[self._g711]
+        return max(0, coded - 2) * 3 / 4 / _BYTES_PER_SECOND[self._settings.g711]
 
 
 def _ahead(seconds: float) -> int:
@@ -376,37 +342,6 @@ def _ahead(seconds: float) -> int:
 
 def _rounded(text: int) -> int:
     return math.ceil(text / 1_024) * 1_024
-
-
-def _limit(value: Any, otherwise: int | None) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else otherwise
-
-
-def _model_of(value: Any) -> str:
-    found = value.get("model") if isinstance(value, dict) else None
-    return found[:256] if isinstance(found, str) else ""
-
-
-def _refused(asked: dict[str, Any], model: str = "") -> str:
-    """What of a session's or a response's settings the operator's key is not for."""
-    if asked.get("prompt") is not None:
-        return "stored prompts (`prompt`), which are the operator's"
-    tools = asked.get("tools")
-    if isinstance(tools, list) and any(isinstance(tool, dict) and tool.get("type") != "function" for tool in tools):
-        return "tools other than functions"
-    named = asked.get("model")
-    if model and named not in (None, model):
-        return "another model than the session's"
-    if b'"idle_timeout_ms":' in msgspec.json.encode(asked) and _idle(asked):
-        return "responses to silence (`idle_timeout_ms`), which begin without a message"
-    return ""
-
-
-def _idle(asked: dict[str, Any]) -> bool:
-    audio = asked.get("audio")
-    heard = audio.get("input") if isinstance(audio, dict) else None
-    places = [place.get("turn_detection") for place in (asked, heard) if isinstance(place, dict)]
-    return any(isinstance(place, dict) and place.get("idle_timeout_ms") is not None for place in places)
 
 
 def _audio_of(items: Any, g711: bool) -> _Size:
@@ -453,8 +388,8 @@ def _size_of(usage: dict[str, Any]) -> _Size:
     for side in ("input", "output"):
         details = usage.get(f"{side}_token_details")
         details = details if isinstance(details, dict) else {}
-        total = _limit(usage.get(f"{side}_tokens"), 0) or 0
-        special = [_limit(details.get(f"{kind}_tokens"), 0) or 0 for kind in ("audio", "image")]
+        total = limit_of(usage.get(f"{side}_tokens"), 0) or 0
+        special = [limit_of(details.get(f"{kind}_tokens"), 0) or 0 for kind in ("audio", "image")]
         # A second of the model's audio is 20 tokens when it is written, and no more when it is read.
         size += _Size(text=max(0, total - sum(special)), audio=sum(special))
     return size

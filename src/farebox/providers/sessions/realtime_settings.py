@@ -1,0 +1,86 @@
+"""What a Realtime session has been told once and for all, as far as it matters to what a turn may cost."""
+
+from typing import Any
+
+import msgspec
+
+
+class RealtimeSettings:
+    """What may hold: until the provider has confirmed what the client asks for, the more expensive of both."""
+
+    def __init__(self, model: str, *, transcribes: bool) -> None:
+        self.answers = not transcribes
+        """Whether the provider answers what it hears by itself."""
+        self.transcriber = ""
+        """The model that audio is transcribed by; empty: none."""
+        self.g711 = False
+        """Whether G.711 has been asked for, of which a second has fewer bytes than of PCM."""
+        self.output_max: int | None = None
+        self._model = model
+        self._transcribes = transcribes
+        self._bytes: dict[str, int] = {}
+
+    @property
+    def text_bytes(self) -> int:
+        """Of instructions and tools."""
+        return sum(self._bytes.values())
+
+    def note(self, session: Any, *, asked: bool) -> str:
+        """The client asks for this, or the provider says that it holds. Returns what of it is refused."""
+        if not isinstance(session, dict):
+            return ""
+        audio = session.get("audio")
+        heard = audio.get("input") if isinstance(audio, dict) else None
+        places: list[dict[str, Any]] = [place for place in (session, heard) if isinstance(place, dict)]
+        for place in places:
+            if "turn_detection" in place and not self._transcribes:
+                detection = place["turn_detection"]
+                answers = isinstance(detection, dict) and detection.get("create_response") is not False
+                self.answers = answers or (asked and self.answers)
+            for name in ("transcription", "input_audio_transcription"):
+                if name in place:
+                    self.transcriber = _model_of(place[name]) or (self.transcriber if asked else "")
+        text = msgspec.json.encode(session)
+        self.g711 = self.g711 or any(word in text for word in (b"g711", b"audio/pcmu", b"audio/pcma"))
+        for name in ("instructions", "tools"):
+            if name in session:
+                self._bytes[name] = max(
+                    len(msgspec.json.encode(session[name])), self._bytes.get(name, 0) if asked else 0
+                )
+        for name in ("max_output_tokens", "max_response_output_tokens"):
+            if name in session:
+                limit = limit_of(session[name], None)
+                self.output_max = limit if not asked or limit is None else max(limit, self.output_max or limit)
+        return refused_of(session, self._model) if asked else ""
+
+
+def limit_of(value: Any, otherwise: int | None) -> int | None:
+    """A number of tokens, if it is one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else otherwise
+
+
+def _model_of(value: Any) -> str:
+    found = value.get("model") if isinstance(value, dict) else None
+    return found[:256] if isinstance(found, str) else ""
+
+
+def refused_of(asked: dict[str, Any], model: str = "") -> str:
+    """What of a session's or a response's settings the operator's key is not for."""
+    if asked.get("prompt") is not None:
+        return "stored prompts (`prompt`), which are the operator's"
+    tools = asked.get("tools")
+    if isinstance(tools, list) and any(isinstance(tool, dict) and tool.get("type") != "function" for tool in tools):
+        return "tools other than functions"
+    named = asked.get("model")
+    if model and named not in (None, model):
+        return "another model than the session's"
+    if b'"idle_timeout_ms":' in msgspec.json.encode(asked) and _idle(asked):
+        return "responses to silence (`idle_timeout_ms`), which begin without a message"
+    return ""
+
+
+def _idle(asked: dict[str, Any]) -> bool:
+    audio = asked.get("audio")
+    heard = audio.get("input") if isinstance(audio, dict) else None
+    places = [place.get("turn_detection") for place in (asked, heard) if isinstance(place, dict)]
+    return any(isinstance(place, dict) and place.get("idle_timeout_ms") is not None for place in places)
