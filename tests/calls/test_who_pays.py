@@ -369,7 +369,7 @@ def test_the_error_without_an_operators_key_says_what_to_do(farebox: Farebox, cu
 
 @pytest.mark.parametrize(
     "path",
-    ["openai/files", "openai/assistants", "openai/chat/completions/../files", "anthropic/v1/messages/batches"],
+    ["openai/fine_tuning/jobs", "openai/assistants", "openai/chat/completions/../assistants", "openai/vector_stores"],
 )
 def test_a_path_that_cannot_be_metered_is_not_called_on_the_operators_key(
     farebox: Farebox, customer: Customer, path: str

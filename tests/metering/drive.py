@@ -1,6 +1,7 @@
 """Drives rows of the table through a running Farebox, and says what is not as the row has it."""
 
 import asyncio
+import functools
 import gzip
 import json
 import zlib
@@ -12,7 +13,11 @@ from typing import Any
 from farebox.ledger.commands import Grant
 from farebox.model import AccessToken, Balance, Permission
 from farebox.money import parse_usd
+from farebox.providers.catalogue import format_of, provider_of, upstream_path
+from farebox.providers.formats.base import InvalidRequest, Reference
+from farebox.providers.provider import Plain
 from farebox.storage.accounts import add_account, add_token, read_balance
+from farebox.storage.kept_objects import KeptObject, keep_objects
 from farebox.vault import TOKEN_PREFIX
 from tests.engines import engine_now
 from tests.long import LONG
@@ -73,6 +78,7 @@ async def _drive(bench: Bench, cases: list[Case]) -> dict[str, list[Outcome]]:
         for chunking in CHUNKINGS:
             runs = [Run(case, chunking) for case in of_moment if chunking in chunkings_of(case)]
             accounts = await _open_accounts(bench, [run.case.balance_usd or DEFAULT_USD for run in runs])
+            await _hand_out(bench, zip([run.case for run in runs], accounts, strict=True))
             gate = asyncio.Semaphore(len(runs) if chunking == "paused" else TOGETHER)
             tasks = [
                 asyncio.ensure_future(_one(bench, run, account, gate))
@@ -88,6 +94,7 @@ async def _drive(bench: Bench, cases: list[Case]) -> dict[str, list[Outcome]]:
 async def _together(bench: Bench, case: Case, times: int, usd: str) -> list[Outcome]:
     bench.clock.pin(int(datetime.fromisoformat(case.moment or MOMENT).timestamp() * 1000))
     account = (await _open_accounts(bench, [usd]))[0]
+    await _hand_out(bench, [(case, account)])
     gate = asyncio.Semaphore(times)
     runs = [_one(bench, Run(case, f"whole/{number}"), account, gate) for number in range(times)]
     return list(await asyncio.gather(*runs))
@@ -130,6 +137,30 @@ async def _open_accounts(bench: Bench, credits: list[str]) -> list[tuple[str, st
     ]
     await asyncio.gather(*[services.ledger.do(grant) for grant in grants])
     return accounts
+
+
+async def _hand_out(bench: Bench, rows: Iterable[tuple[Case, tuple[str, str]]]) -> None:
+    """What the rows' requests refer to has been handed out to their accounts, by earlier calls."""
+    kept = [
+        KeptObject(account_id, "default", case.provider, kind, object_id, "", 0)
+        for case, (account_id, _) in rows
+        for kind, object_id in references_of(case)
+    ]
+    if kept:
+        await bench.farebox.services.database.write(lambda connection: keep_objects(connection, kept))
+
+
+@functools.cache
+def references_of(case: Case) -> tuple[Reference, ...]:
+    provider = provider_of(case.provider)
+    if not case.tools or provider is None:
+        return ()
+    path, (body, content_type) = upstream_path(provider, case.path), case.request_body()
+    wire = format_of(provider, case.method or "POST", path)
+    try:
+        return () if isinstance(wire, Plain) else wire.parse(path, content_type, body).references
+    except InvalidRequest:
+        return ()
 
 
 async def _one(bench: Bench, run: Run, account: tuple[str, str], gate: asyncio.Semaphore) -> Outcome:

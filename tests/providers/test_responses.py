@@ -42,7 +42,7 @@ def read(reader: ResponseReader, chunks: Iterable[bytes]) -> tuple[bytes, Observ
 
 def reported(seen: Observed) -> Observed:
     """Without what has tests of its own."""
-    return replace(seen, finish_seen=False, reference="", text="")
+    return replace(seen, finish_seen=False, reference="", text="", handed_out=())
 
 
 def expected(sample: Sample) -> Observed:
