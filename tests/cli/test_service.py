@@ -1,5 +1,6 @@
 """The service itself on the command line: init, migrate, serve, failures, speed."""
 
+import itertools
 import json
 import platform
 import signal
@@ -246,12 +247,14 @@ def test_threads_share_one_heap(data_dir: Path, tmp_path: Path) -> None:
             assert read.status_code in (200, 404)
         maps = Path(f"/proc/{server.pid}/maps").read_text().splitlines()
         assert len(list(Path(f"/proc/{server.pid}/task").iterdir())) > 3
-    assert [line for line in maps if _is_heap_of_thread(line)] == []
+    assert [pair for pair in itertools.pairwise(maps) if _is_heap_of_thread(*pair)] == []
 
 
-def _is_heap_of_thread(line: str) -> bool:
-    addresses, mode, *_, inode = line.split()[:5]
-    return int(addresses.partition("-")[0], 16) % HEAP_BYTES == 0 and mode == "rw-p" and inode == "0"
+def _is_heap_of_thread(line: str, following: str) -> bool:
+    """What is in use of a heap, at its beginning, and the rest of it."""
+    (used, mode, *_), (rest, rest_mode, *_) = line.split(), following.split()
+    begin, end = (int(address, 16) for address in (used.partition("-")[0], rest.partition("-")[2]))
+    return begin % HEAP_BYTES == 0 and end - begin == HEAP_BYTES and (mode, rest_mode) == ("rw-p", "---p")
 
 
 @pytest.mark.slow

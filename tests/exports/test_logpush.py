@@ -119,12 +119,12 @@ def test_metadata_and_bodies_are_encrypted(
     """With Cloudflare's format: the program of the documentation reads it."""
     destination(customer, type="http", url=receiver.url)
     gateway(customer, logpush=True, logpush_public_key=pem(private_key))
-    response = customer.chat("the secret words", headers={"cf-aig-metadata": json.dumps({"team": "red"})})
+    response = customer.chat("the secret words", headers={"cf-aig-metadata": json.dumps({"team": "of the reds"})})
     customer.chat()
     push(customer.farebox)
     [request] = receiver.requests
     assert b"secret words" not in gzip.decompress(request.body)
-    assert b"red" not in gzip.decompress(request.body)
+    assert b"of the reds" not in gzip.decompress(request.body)
     first, second = lines_of(request.body)
     keys = {line[name]["key"] for line in (first, second) for name in ("Metadata", "RequestBody", "ResponseBody")}
     assert len(keys) == 2, "a key for each log"
@@ -135,7 +135,7 @@ def test_metadata_and_bodies_are_encrypted(
     decrypt.main(str(tmp_path / "key.pem"), str(tmp_path / "logs.gz"))
     shown = json.loads(capsys.readouterr().out.splitlines()[0])
     assert shown["Provider"] == "demo"
-    assert json.loads(shown["Metadata"]) == {"team": "red"}
+    assert json.loads(shown["Metadata"]) == {"team": "of the reds"}
     assert json.loads(shown["RequestBody"])["messages"][0]["content"] == "the secret words"
     assert json.loads(shown["ResponseBody"]) == response.json()
 
