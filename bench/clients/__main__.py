@@ -18,8 +18,9 @@ from typing import Any
 from bench import stored
 from bench.cells import markdown
 from bench.clients.agents import PROMPT
-from bench.clients.catalogue import CLIENTS, NOT_DRIVEN, Client
+from bench.clients.catalogue import CLIENTS, Client
 from bench.clients.install import Installations
+from bench.clients.page import OURS, cell, tables
 from bench.clients.place import ANSWER, CUT, SITUATIONS, Place, place
 from bench.clients.watch import Watched, watch
 from bench.record import ROOT, shown, write
@@ -27,15 +28,8 @@ from bench.served import Broken
 
 PAGE = ROOT / "docs" / "clients.md"
 BEGIN, END = "<!-- clients -->\n", "<!-- /clients -->"
-SHOWN_MAX = 130
 SHOWN_KEPT = 2_000
-"""Characters, in the table and in the results."""
-SILENT_SECONDS = 10.0
-"""From here on, the table says that a client waits."""
-_KINDS = {"python": "Python SDKs", "node": "TypeScript SDKs", "agent": "Coding agents"}
-_HEADERS = re.compile(r"headers: \{.*?\}, ")
-"""Cohere's SDK shows all of them."""
-_OURS = re.compile(r"Insufficient credits|Spending limit exceeded|Rate limited|The response of [\w-]+ broke off")
+"""Characters, in the results."""
 
 
 def observe(client: Client, installed: Installations, there: Place, situation: str, folder: Path) -> dict[str, Any]:
@@ -70,7 +64,7 @@ def observe(client: Client, installed: Installations, there: Place, situation: s
 def _said(done: Watched) -> str:
     """The part of an agent's output that its user sees as the outcome."""
     lines = [line for line in _plain(f"{done.err}\n{done.out}").splitlines() if line.strip()]
-    for wanted in (_OURS, re.compile(r"error", re.IGNORECASE)):
+    for wanted in (OURS, re.compile(r"error", re.IGNORECASE)):
         if found := [line for line in lines if wanted.search(line)]:
             return found[-1]
     return f"no error: {done.out}"
@@ -113,44 +107,6 @@ def measure(folder: Path, cache: Path, clients: list[Client]) -> list[dict[str, 
     return rows
 
 
-# The page -------------------------------------------------------------------------------------------------------------
-
-
-def cell(found: dict[str, Any] | None) -> str:
-    if found is None:
-        return "does not stream"
-    waits = ""
-    if found["silence_s"] >= SILENT_SECONDS:
-        waits = f", waits silently {found['silence_s']:.0f} s" if found["in_time"] else ", **waits silently**"
-    return (
-        f"{found['requests']}{waits}: `{excerpt(found['shown'])}`"
-        if found["in_time"]
-        else f"{found['requests']}{waits}"
-    )
-
-
-def excerpt(text: str) -> str:
-    """Short, with the beginning of Farebox's own words where they are in it."""
-    text = " ".join(_HEADERS.sub("", text).split()).replace("|", "\\|").replace("`", "'")
-    ours = _OURS.search(text)
-    if ours and ours.start() > SHOWN_MAX // 2:
-        text = f"{text[: SHOWN_MAX // 3]} … {text[ours.start() :]}"
-    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
-
-
-def page(rows: list[dict[str, Any]]) -> str:
-    parts = []
-    for kind, title in _KINDS.items():
-        lines = [
-            [f"`{row['version']}`{row['note']}", *(cell(row["found"].get(situation)) for situation in SITUATIONS)]
-            for row in rows
-            if row["kind"].endswith(kind)
-        ]
-        parts += [f"## {title}", markdown(("client", *SITUATIONS), lines)]
-    parts += ["Not driven:", "\n".join(f"- `{name}`: {why}." for name, why in NOT_DRIVEN.items())]
-    return "\n\n".join(parts)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.clients", description=__doc__)
     keys = [client.key for client in CLIENTS]
@@ -178,7 +134,7 @@ def main() -> int:
     found = {row["client"]: row for row in [*(stored.read("clients") or {}).get("rows", ()), *rows]}
     every = [found[key] for key in keys if key in found]
     head, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{head}{BEGIN}\n{page(every)}\n\n{END}{rest.partition(END)[2]}")
+    PAGE.write_text(f"{head}{BEGIN}\n{tables(every)}\n\n{END}{rest.partition(END)[2]}")
     print(f"written: {shown(write('clients', every))}, {shown(PAGE)}")
     return int(not all(found["right"] for row in rows for found in row["found"].values()))
 

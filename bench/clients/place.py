@@ -136,14 +136,15 @@ class Relay(socketserver.StreamRequestHandler):
         with socket.create_connection(("127.0.0.1", server.port)) as farebox:
             back = threading.Thread(target=_copy, args=(farebox, self.connection, lambda chunk: None))
             back.start()
-            _copy(self.connection, farebox, lambda chunk: server.sent.extend(_calls(chunk)))
+            _copy(self.connection, farebox, lambda chunk: server.sent.extend(calls_in(chunk)))
             back.join()
 
 
 _CALL = re.compile(rb"POST (/(?:v1|client/v4/accounts)/([0-9a-f]{32})/(?!ai-gateway)[^ ]*) HTTP/1.1\r\n")
 
 
-def _calls(chunk: bytes) -> list[tuple[str, float, str]]:
+def calls_in(chunk: bytes) -> list[tuple[str, float, str]]:
+    """Account, time and path of the calls whose heads begin in what has just come."""
     now = time.monotonic()
     return [(account.decode(), now, path.decode()) for path, account in _CALL.findall(chunk)]
 
