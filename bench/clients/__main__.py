@@ -12,6 +12,7 @@ import json
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from bench.clients.install import Installations
 from bench.clients.page import OURS, cell, tables
 from bench.clients.place import ANSWER, CUT, SITUATIONS, Place, place
 from bench.clients.watch import Watched, watch
-from bench.record import ROOT, shown, write
+from bench.record import ROOT, write
 from bench.served import Broken
 
 PAGE = ROOT / "docs" / "clients.md"
@@ -83,8 +84,8 @@ def right(client: Client, situation: str, done: Watched) -> bool:
     return not _said(done).startswith("no error:")
 
 
-def measure(folder: Path, cache: Path, clients: list[Client]) -> list[dict[str, Any]]:
-    rows = []
+def measure(folder: Path, cache: Path, clients: list[Client]) -> Iterator[dict[str, Any]]:
+    """A row for each client."""
     installed = Installations(cache)
     installed.prepare()
     with place(folder) as there:
@@ -103,8 +104,7 @@ def measure(folder: Path, cache: Path, clients: list[Client]) -> list[dict[str, 
                     found = observe(client, installed, there, situation, Path(home))
                 row["found"][situation] = found
                 print(f"{client.key}, {situation}: {'' if found['right'] else 'WRONG '}{cell(found)}", flush=True)
-            rows.append(row)
-    return rows
+            yield row
 
 
 def main() -> int:
@@ -126,17 +126,24 @@ def main() -> int:
         folder = Path(temporary)
         (cache := (options.cache or folder / "cache").resolve()).mkdir(parents=True, exist_ok=True)
         (folder / "farebox").mkdir()
+        every_right = True
         try:
-            rows = measure(folder / "farebox", cache, clients)
+            for row in measure(folder / "farebox", cache, clients):
+                keep(row, keys)
+                every_right &= all(found["right"] for found in row["found"].values())
         except Broken as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
-    found = {row["client"]: row for row in [*(stored.read("clients") or {}).get("rows", ()), *rows]}
-    every = [found[key] for key in keys if key in found]
+    return int(not every_right)
+
+
+def keep(row: dict[str, Any], keys: list[str]) -> None:
+    """The row in the results and on the page, among those that are there."""
+    found = {other["client"]: other for other in [*(stored.read("clients") or {}).get("rows", ()), row]}
+    rows = [found[key] for key in keys if key in found]
     head, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{head}{BEGIN}\n{tables(every)}\n\n{END}{rest.partition(END)[2]}")
-    print(f"written: {shown(write('clients', every))}, {shown(PAGE)}")
-    return int(not all(found["right"] for row in rows for found in row["found"].values()))
+    PAGE.write_text(f"{head}{BEGIN}\n{tables(rows)}\n\n{END}{rest.partition(END)[2]}")
+    write("clients", rows)
 
 
 if __name__ == "__main__":
