@@ -99,6 +99,5 @@ NOT_DRIVEN = {
     "goose": "on neither npm nor PyPI: the packages of that name are by others",
     "mini-swe-agent 2.4.6": "goes on until the model calls its tool to submit, which the demo provider does not",
     "mistral-vibe 3.0.3": "needs Python 3.12",
-    "@github/copilot 1.0.102": "needs a login at GitHub, and has no setting for the base URL of the models",
 }
 """Agents that were looked at, and why they have no row."""
