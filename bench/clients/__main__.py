@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from bench import stored
-from bench.cells import markdown
 from bench.clients.agents import PROMPT
 from bench.clients.catalogue import CLIENTS, Client
 from bench.clients.install import Installations

@@ -3,9 +3,9 @@
 import re
 from typing import Any
 
+from bench.cells import markdown
 from bench.clients.catalogue import NOT_DRIVEN
 from bench.clients.place import SITUATIONS
-from bench.tables import markdown
 
 SHOWN_MAX = 130
 """Characters."""
