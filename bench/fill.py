@@ -334,9 +334,10 @@ def differs(folder: Path, account_ids: Iterable[str], engine: Engine = SQLITE) -
     found: list[str] = []
     with opened_for_command(engine.settings(folder)) as connection:
         for account_id in account_ids:
-            key = row(connection, "SELECT bucket, account_id FROM accounts WHERE account_id = ?", (account_id,))
+            key = row(connection, "SELECT bucket FROM accounts WHERE account_id = ?", (account_id,))
             assert key is not None
+            page = (int(key[0]), account_id, account_id)
             connection.execute(SNAPSHOT)
-            found += [difference.message for difference in audit._account(connection, (key[0], key[1]))]
+            found += [difference.message for difference in audit.check_page(connection, page, [account_id])]
             connection.execute("ROLLBACK")
     return found

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from farebox.calendar import HOUR_MS
+from farebox.ledger import audit_keys
 from farebox.ledger.audit import WHAT, Difference, audit
 from farebox.ledger.commands import Budget, Correct, Expire, Hold, Release, Settle, Verdict
 from farebox.ledger.posting import apply
@@ -560,9 +561,30 @@ def test_stopping_early_leaves_the_connection_outside_a_transaction(rows: Damage
     rows.execute(f"{B} posted = posted + 1")
     differences = audit(rows)
     assert next(differences).what == "balance_posted"
-    assert rows.in_snapshot
+    assert not rows.in_snapshot
     differences.close()
     assert not rows.in_snapshot
+
+
+@pytest.mark.parametrize(("accounts", "transfers"), [(1, 1000), (100, 1), (100, 1000)])
+def test_accounts_are_checked_page_by_page(
+    rows: Damaged, monkeypatch: pytest.MonkeyPatch, accounts: int, transfers: int
+) -> None:
+    """However many are read together, each is found once, and so is one that nobody knows between them."""
+    monkeypatch.setattr(audit_keys, "ACCOUNTS", accounts)
+    monkeypatch.setattr(audit_keys, "TRANSFERS", transfers)
+    rows.execute(f"{B} held = held + 1")
+    rows.execute(
+        "INSERT INTO lots (bucket, account_id, lot_id, book, amount, remaining, priority, created_at) "
+        f"VALUES ({BOB_BUCKET}, 'anyone', 'l', 'credit', 1, 0, 1, 1)"
+    )
+    seen: list[int] = []
+    found = [(each.account_id, each.what) for each in audit(rows, progress=lambda done, _: seen.append(done))]
+    assert seen == [1, 2, 3]
+    assert found == [
+        (ANN, "balance_held"), ("anyone", "account_missing"), ("anyone", "lot_opening"), ("anyone", "lot_spent"),
+        ("anyone", "balance_missing"), (BOB, "balance_held"),
+    ]  # fmt: skip
 
 
 @SQLITE_ONLY

@@ -4,6 +4,7 @@ import re
 import tomllib
 from dataclasses import fields
 from inspect import getsource
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +61,29 @@ def test_the_release_is_stated_once() -> None:
     assert project["version"] == farebox.__version__
     headings = re.findall(r"^## \[?v?(\d[^\s\]]*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[:1] == [farebox.__version__]
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+COMMANDS = dict(commands()) | {"farebox lane": "the name of a session, not a command"}
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def _code(page: str) -> list[str]:
+    """What is set as code: spans, and the lines of blocks."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```|^((?:    .*\n)+)", page, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for text in block for line in text.splitlines()]
+    return [*lines, *re.findall(r"`([^`\n]+)`", page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_is_named_exists(page: Path) -> None:
+    unknown = []
+    for line in _code(page.read_text()):
+        for said in re.findall(r"(?<![\w./-])farebox((?: [a-z][a-z-]*)+)", line):
+            words = said.split()
+            path = f"farebox {words[0]}"
+            is_group = "COMMAND [ARGS]" in COMMANDS.get(path, "")
+            if path not in COMMANDS or (is_group and len(words) > 1 and f"{path} {words[1]}" not in COMMANDS):
+                unknown.append(line.strip())
+        unknown += [line for target in re.findall(r"(?:^|[ =\d])make ([a-z]+)$", line) if target not in TARGETS]
+    assert unknown == []

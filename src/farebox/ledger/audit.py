@@ -1,24 +1,24 @@
 """The audit: replays every account from its transfers and its holds, and reports each difference. `farebox check`.
 
 It shares nothing with posting but the table of books, so that a mistake made there is not repeated here. It may run
-next to a live server: each account is read in its own snapshot. Of an account it keeps in memory what is left of its
-lots, never its transfers.
+next to a live server: accounts are read some at a time, each page in a snapshot. Of an account it keeps in memory what
+is left of its lots, never its transfers.
 """
 
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from farebox.ledger.audit_budgets import check_budgets
 from farebox.ledger.audit_corrected import check_corrected
-from farebox.ledger.audit_keys import WITHOUT_BALANCE, Key, every_bucket, keys
+from farebox.ledger.audit_keys import IN_PAGE, WITHOUT_BALANCE, Key, Page, every_bucket, pages
 from farebox.ledger.audit_lots import check_lots
 from farebox.ledger.books import GIVEN_BACK, HOLD_STATES, OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.differences import WHAT, Difference
 from farebox.storage.accounts import count_accounts
-from farebox.storage.sql import SNAPSHOT, Connection, NodeAway, row
+from farebox.storage.sql import SNAPSHOT, Connection, NodeAway
 from farebox.storage.statement import NO_CHARGE
 
 __all__ = ["WHAT", "Difference", "audit"]
@@ -27,7 +27,7 @@ __all__ = ["WHAT", "Difference", "audit"]
 def audit(
     connection: Connection, *, progress: Callable[[int, int], None] | None = None
 ) -> Generator[Difference, None, None]:
-    """Check every account, and yield differences as they are found. `progress` is called after each account with the
+    """Check every account, and yield differences as they are found. `progress` is called for each account with the
     number done and the total.
 
     The connection must be outside a transaction, and is left so, also if the caller stops early.
@@ -40,20 +40,20 @@ def audit(
         try:
             for (account_id,) in connection.execute(WITHOUT_BALANCE, (bucket,)):
                 yield Difference(account_id=account_id, what="balance_missing", expected="a row", found=None)
-            for key in keys(connection, bucket):
+            for accounts in pages(connection, bucket):
                 connection.execute(SNAPSHOT)
                 try:
-                    yield from _account(connection, key)
+                    found = list(check_page(connection, (bucket, accounts[0], accounts[-1]), accounts))
                 finally:
                     connection.execute("ROLLBACK")
-                done += 1
-                if progress is not None:
-                    progress(done, max(done, total))
+                yield from sorted(found, key=lambda difference: difference.account_id)
+                for _ in accounts:
+                    done += 1
+                    if progress is not None:
+                        progress(done, max(done, total))
         except NodeAway:
             yield Difference(account_id=f"in bucket {bucket}", what="node_away", expected="a node", found=None)
 
-
-_OF_ACCOUNT = "bucket = ?1 AND account_id = ?2"
 
 _ANALYZE = (  # PostgreSQL would compare row by row where it last knew the tables small: minutes instead of a second
     "/* sqlite: */ SELECT 1 /* postgres: ANALYZE transfers, holds, lots, calls, usage_hours, app_holds, budgets,"
@@ -76,23 +76,29 @@ class _Replay:
     owed: int = 0
 
 
-def _account(connection: Connection, key: Key) -> Iterator[Difference]:
-    account_id = key[1]
-    if row(connection, f"SELECT 1 FROM accounts WHERE {_OF_ACCOUNT}", key) is None:
-        yield Difference(account_id=account_id, what="account_missing", expected="a row", found=None)
-    replay = _Replay()
-    yield from _transfers(connection, key, replay)
-    yield from _repeated(connection, key)
-    yield from _given_back(connection, key, replay)
-    yield from check_lots(connection, key, replay.lots, replay.filled)
-    yield from _balance(connection, key, replay)
-    yield from _holds(connection, key)
-    yield from _unsettled(connection, key, replay)
-    yield from _calls(connection, key)
-    yield from _hours(connection, key)
-    yield from _limit(connection, key)
-    yield from check_budgets(connection, key)
-    yield from check_corrected(connection, key)
+def check_page(connection: Connection, page: Page, accounts: list[str]) -> Iterator[Difference]:
+    """Check the accounts from the first to the last of the page; `accounts` are those that have rows there."""
+    known = {
+        account_id for (account_id,) in connection.execute(f"SELECT account_id FROM accounts WHERE {IN_PAGE}", page)
+    }
+    for account_id in accounts:
+        if account_id not in known:
+            yield Difference(account_id=account_id, what="account_missing", expected="a row", found=None)
+    replays: defaultdict[str, _Replay] = defaultdict(_Replay)
+    yield from _transfers(connection, page, replays)
+    yield from _repeated(connection, page)
+    for account_id, replay in replays.items():
+        yield from _given_back(connection, (page[0], account_id), replay)
+    filled = {account_id: (replay.lots, replay.filled) for account_id, replay in replays.items()}
+    yield from check_lots(connection, page, filled)
+    yield from _balances(connection, page, accounts, known, replays)
+    yield from _holds(connection, page)
+    yield from _unsettled(connection, page, replays)
+    yield from _calls(connection, page)
+    yield from _hours(connection, page)
+    yield from _limits(connection, page)
+    yield from check_budgets(connection, page)
+    yield from check_corrected(connection, page)
 
 
 # --- transfers and lots -----------------------------------------------------------------------------------------------
@@ -100,34 +106,41 @@ def _account(connection: Connection, key: Key) -> Iterator[Difference]:
 _ALLOWED = frozenset((kind, source, target) for kind, pairs in TRANSFERS.items() for source, target in pairs)
 
 
-def _transfers(connection: Connection, key: Key, replay: _Replay) -> Iterator[Difference]:
+def _transfers(connection: Connection, page: Page, replays: defaultdict[str, _Replay]) -> Iterator[Difference]:
     """Replay the transfers in order."""
     found = connection.execute(
-        "SELECT version, transfer_id, kind, from_book, to_book, amount, lot_id FROM transfers "
-        f"WHERE {_OF_ACCOUNT} ORDER BY version",
-        key,
+        "SELECT account_id, version, transfer_id, kind, from_book, to_book, amount, lot_id FROM transfers "
+        f"WHERE {IN_PAGE} ORDER BY account_id, version",
+        page,
     )
-    for version, transfer_id, kind, source, target, amount, lot_id in found:
-        replay.version += 1
-        if version != replay.version:
-            yield _of_transfer(key, "transfer_version", transfer_id, replay.version, version)
-            replay.version = version
-        if (kind, source, target) not in _ALLOWED:
-            allowed = " or ".join(sorted(f"{a} to {b}" for a, b in TRANSFERS.get(kind, ()))) or "a known kind"
-            yield _of_transfer(key, "transfer_books", transfer_id, allowed, f"{kind}, {source} to {target}")
-        if amount <= 0:
-            yield _of_transfer(key, "transfer_amount", transfer_id, "above 0", amount)
-        replay.moved[kind] += amount
-        if target in OWN_BOOKS:
-            if kind == "correction" and lot_id not in (None, transfer_id):
-                replay.posted += amount
-                replay.lots[target, lot_id] = replay.lots.get((target, lot_id), 0) + amount
-            else:
-                yield from _fill(key, replay, transfer_id, target, amount, lot_id)
-        elif source in OWN_BOOKS:
-            yield from _draw(key, replay, transfer_id, source, amount, lot_id)
-        if RECEIVABLE in (source, target):
-            yield from _add_owed(key, replay, transfer_id, amount if source == RECEIVABLE else -amount)
+    for account_id, *transfer in found:
+        yield from _transfer((page[0], account_id), replays[account_id], *transfer)
+
+
+def _transfer(
+    key: Key, replay: _Replay, version: int, transfer_id: str, kind: str, source: str, target: str, amount: int,
+    lot_id: str | None,
+) -> Iterator[Difference]:  # fmt: skip
+    replay.version += 1
+    if version != replay.version:
+        yield _of_transfer(key, "transfer_version", transfer_id, replay.version, version)
+        replay.version = version
+    if (kind, source, target) not in _ALLOWED:
+        allowed = " or ".join(sorted(f"{a} to {b}" for a, b in TRANSFERS.get(kind, ()))) or "a known kind"
+        yield _of_transfer(key, "transfer_books", transfer_id, allowed, f"{kind}, {source} to {target}")
+    if amount <= 0:
+        yield _of_transfer(key, "transfer_amount", transfer_id, "above 0", amount)
+    replay.moved[kind] += amount
+    if target in OWN_BOOKS:
+        if kind == "correction" and lot_id not in (None, transfer_id):
+            replay.posted += amount
+            replay.lots[target, lot_id or ""] = replay.lots.get((target, lot_id or ""), 0) + amount
+        else:
+            yield from _fill(key, replay, transfer_id, target, amount, lot_id)
+    elif source in OWN_BOOKS:
+        yield from _draw(key, replay, transfer_id, source, amount, lot_id)
+    if RECEIVABLE in (source, target):
+        yield from _add_owed(key, replay, transfer_id, amount if source == RECEIVABLE else -amount)
 
 
 def _fill(
@@ -178,31 +191,37 @@ def _given_back(connection: Connection, key: Key, replay: _Replay) -> Iterator[D
             yield _of_transfer(key, "given_back", transfer_id, f"at most {taken}", amount)
 
 
-def _repeated(connection: Connection, key: Key) -> Iterator[Difference]:
+def _repeated(connection: Connection, page: Page) -> Iterator[Difference]:
     found = connection.execute(
-        f"SELECT transfer_id, count(*) FROM transfers WHERE {_OF_ACCOUNT} GROUP BY transfer_id HAVING count(*) > 1", key
+        f"SELECT account_id, transfer_id, count(*) FROM transfers WHERE {IN_PAGE} "
+        "GROUP BY account_id, transfer_id HAVING count(*) > 1",
+        page,
     )
-    for transfer_id, count in found:
-        yield _of_transfer(key, "transfer_repeated", transfer_id, 1, count)
+    for account_id, transfer_id, count in found:
+        yield _of_transfer((page[0], account_id), "transfer_repeated", transfer_id, 1, count)
 
 
-# --- the balance and the holds ----------------------------------------------------------------------------------------
+# --- the balances and the holds ---------------------------------------------------------------------------------------
 
 
-def _balance(connection: Connection, key: Key, replay: _Replay) -> Iterator[Difference]:
-    """Compare the balance row with the replay and with the open holds."""
-    found = row(connection, f"SELECT posted, held, version, owed FROM balances WHERE {_OF_ACCOUNT}", key)
-    if found is None:
-        if (
-            row(connection, f"SELECT 1 FROM accounts WHERE {_OF_ACCOUNT}", key) is None
-        ):  # else it has been reported already
-            yield _of_account(key, "balance_missing", "a row", None)
-        return
-    posted, held, version, owed = found
-    open_holds = row(
-        connection, f"SELECT coalesce(sum(amount), 0) FROM holds WHERE {_OF_ACCOUNT} AND state = 'open'", key
-    )
-    kept = 0 if open_holds is None else open_holds[0]
+def _balances(
+    connection: Connection, page: Page, accounts: list[str], known: set[str], replays: defaultdict[str, _Replay]
+) -> Iterator[Difference]:
+    """Compare the balance rows with the replays and with the open holds."""
+    open_holds = f"SELECT account_id, sum(amount) FROM holds WHERE {IN_PAGE} AND state = 'open' GROUP BY account_id"
+    kept = dict(connection.execute(open_holds, page))
+    balances = f"SELECT account_id, posted, held, version, owed FROM balances WHERE {IN_PAGE}"
+    found = {account_id: balance for account_id, *balance in connection.execute(balances, page)}
+    for account_id in accounts:
+        if account_id not in found and account_id not in known:  # else it has been reported already
+            yield _of_account((page[0], account_id), "balance_missing", "a row", None)
+    for account_id, balance in found.items():
+        yield from _balance((page[0], account_id), replays[account_id], kept.get(account_id, 0), *balance)
+
+
+def _balance(
+    key: Key, replay: _Replay, kept: int, posted: int, held: int, version: int, owed: int
+) -> Iterator[Difference]:
     if posted != replay.posted:
         yield _of_account(key, "balance_posted", replay.posted, posted)
     if held != kept:
@@ -218,42 +237,45 @@ def _balance(connection: Connection, key: Key, replay: _Replay) -> Iterator[Diff
 _STATES = ", ".join(f"'{state}'" for state in HOLD_STATES)
 
 _CHARGED = f"""charged AS MATERIALIZED (
-    SELECT substr(cause, 1, instr(cause || '/', '/') - 1) AS charged_id, sum(amount) AS amount, max(at) AS at
-    FROM (SELECT substr(transfer_id, 8) AS cause, amount, at FROM transfers
-        WHERE {_OF_ACCOUNT} AND kind = 'charge' AND substr(transfer_id, 1, 7) = 'charge:') t
-    GROUP BY charged_id
+    SELECT account_id, substr(cause, 1, instr(cause || '/', '/') - 1) AS charged_id, sum(amount) AS amount,
+        max(at) AS at
+    FROM (SELECT account_id, substr(transfer_id, 8) AS cause, amount, at FROM transfers
+        WHERE {IN_PAGE} AND kind = 'charge' AND substr(transfer_id, 1, 7) = 'charge:') t
+    GROUP BY account_id, charged_id
 )"""
 """What each hold was charged: `charge:{hold}` and its parts. Gathered once: no index finds charges by their ids."""
 
 _HOLDS_THAT_DIFFER = f"""
 WITH {_CHARGED}
 SELECT * FROM (
-    SELECT hold_id, state, asked, amount, charge, written_off,
+    SELECT account_id, hold_id, state, asked, amount, charge, written_off,
         CASE state WHEN 'settled' THEN charged END AS charged,
         CASE state WHEN 'settled' THEN coalesce((SELECT max(t.amount) FROM transfers t WHERE t.bucket = ?1
-            AND t.account_id = ?2 AND t.transfer_id = 'write_off:' || hold_id AND t.{NO_CHARGE}), 0)
+            AND t.account_id = hold.account_id AND t.transfer_id = 'write_off:' || hold_id AND t.{NO_CHARGE}), 0)
         END AS absorbed
     FROM (
-        SELECT hold_id, max(state) AS state, max(asked) AS asked, max(amount) AS amount, max(charge) AS charge,
-            max(written_off) AS written_off, coalesce(sum(charged), 0) AS charged
+        SELECT account_id, hold_id, max(state) AS state, max(asked) AS asked, max(amount) AS amount,
+            max(charge) AS charge, max(written_off) AS written_off, coalesce(sum(charged), 0) AS charged
         FROM (
-            SELECT hold_id, state, asked, amount, charge, written_off, NULL AS charged FROM holds WHERE {_OF_ACCOUNT}
+            SELECT account_id, hold_id, state, asked, amount, charge, written_off, NULL AS charged
+            FROM holds WHERE {IN_PAGE}
             UNION ALL
-            SELECT charged_id, NULL, NULL, NULL, NULL, NULL, amount FROM charged
-        ) found GROUP BY hold_id HAVING count(state) > 0
+            SELECT account_id, charged_id, NULL, NULL, NULL, NULL, NULL, amount FROM charged
+        ) found GROUP BY account_id, hold_id HAVING count(state) > 0
     ) hold
 ) replayed WHERE state NOT IN ({_STATES}) OR asked < 0 OR amount < asked
     OR charge - written_off IS DISTINCT FROM charged OR written_off IS DISTINCT FROM absorbed
-ORDER BY hold_id
+ORDER BY account_id, hold_id
 """
 """Grouped, not joined: SQLite takes an account's rows for a few, and would look through all charges for each hold."""
 
 
-def _holds(connection: Connection, key: Key) -> Iterator[Difference]:
+def _holds(connection: Connection, page: Page) -> Iterator[Difference]:
     """Compare each hold with its transfers; SQLite hands over only those that differ."""
-    for hold_id, state, asked, amount, charge, written_off, charged, absorbed in connection.execute(
-        _HOLDS_THAT_DIFFER, key
+    for account_id, hold_id, state, asked, amount, charge, written_off, charged, absorbed in connection.execute(
+        _HOLDS_THAT_DIFFER, page
     ):
+        key = page[0], account_id
         if state not in HOLD_STATES:
             yield _of_hold(key, "hold_state", hold_id, ", ".join(HOLD_STATES), state)
         if asked < 0 or amount < asked:
@@ -265,22 +287,28 @@ def _holds(connection: Connection, key: Key) -> Iterator[Difference]:
             yield _of_hold(key, "hold_write_off", hold_id, absorbed, written_off)
 
 
-def _unsettled(connection: Connection, key: Key, replay: _Replay) -> Iterator[Difference]:
+def _unsettled(connection: Connection, page: Page, replays: Mapping[str, _Replay]) -> Iterator[Difference]:
     """Find charges whose hold is not settled.
 
     Amounts are above zero: where the settled holds explain all that was charged, no transfer is left over.
     """
-    explained = row(
-        connection,
-        "SELECT coalesce(sum(charge - written_off), 0), coalesce(sum(written_off), 0) FROM holds "
-        f"WHERE {_OF_ACCOUNT} AND state = 'settled'",
-        key,
-    )
-    if explained == (replay.moved["charge"], replay.moved["write_off"]):
-        return
+    explained = {
+        account_id: (charged, written_off)
+        for account_id, charged, written_off in connection.execute(
+            "SELECT account_id, coalesce(sum(charge - written_off), 0), coalesce(sum(written_off), 0) FROM holds "
+            f"WHERE {IN_PAGE} AND state = 'settled' GROUP BY account_id",
+            page,
+        )
+    }
+    for account_id, replay in replays.items():
+        if explained.get(account_id, (0, 0)) != (replay.moved["charge"], replay.moved["write_off"]):
+            yield from _unsettled_of(connection, (page[0], account_id))
+
+
+def _unsettled_of(connection: Connection, key: Key) -> Iterator[Difference]:
     found = connection.execute(
         "SELECT transfer_id, amount FROM (SELECT t.*, substr(transfer_id, instr(transfer_id, ':') + 1) AS cause "
-        f"FROM transfers t WHERE kind IN ('charge', 'write_off') AND {_OF_ACCOUNT}) t "
+        "FROM transfers t WHERE kind IN ('charge', 'write_off') AND bucket = ?1 AND account_id = ?2) t "
         "WHERE NOT EXISTS (SELECT 1 FROM holds h WHERE h.bucket = ?1 AND h.account_id = ?2 "
         "AND h.hold_id = substr(cause, 1, instr(cause || '/', '/') - 1) AND h.state = 'settled')",
         key,
@@ -292,69 +320,73 @@ def _unsettled(connection: Connection, key: Key, replay: _Replay) -> Iterator[Di
 # --- what reports read ------------------------------------------------------------------------------------------------
 
 
-def _calls(connection: Connection, key: Key) -> Iterator[Difference]:
+def _calls(connection: Connection, page: Page) -> Iterator[Difference]:
     """Compare each call's row with its hold (they share the id); `_holds` has compared the hold with the transfers."""
     found = connection.execute(
-        "SELECT log_id, c.charge, coalesce(h.charge - h.written_off, 0) FROM calls c LEFT JOIN holds h "
+        "SELECT c.account_id, log_id, c.charge, coalesce(h.charge - h.written_off, 0) FROM calls c LEFT JOIN holds h "
         "ON h.bucket = c.bucket AND h.account_id = c.account_id AND h.hold_id = c.log_id "
-        "WHERE c.bucket = ? AND c.account_id = ? AND c.charge != coalesce(h.charge - h.written_off, 0)",
-        key,
+        "WHERE c.bucket = ?1 AND c.account_id BETWEEN ?2 AND ?3 "
+        "AND c.charge != coalesce(h.charge - h.written_off, 0)",
+        page,
     )
-    for log_id, charge, taken in found:
-        yield _of_hold(key, "call_charge", log_id, taken, charge)
+    for account_id, log_id, charge, taken in found:
+        yield _of_hold((page[0], account_id), "call_charge", log_id, taken, charge)
 
 
-_CHARGED_WITHOUT_A_CALL = """
-SELECT coalesce(a.settled_at, h.at) AS at, coalesce(a.provider, 'unrecorded') AS provider,
+_CHARGED_WITHOUT_A_CALL = f"""
+SELECT h.account_id, coalesce(a.settled_at, h.at) AS at, coalesce(a.provider, 'unrecorded') AS provider,
     coalesce(a.model, '') AS model, h.charge
 FROM (
-    SELECT hold_id, max(charge) AS charge, max(at) AS at
+    SELECT account_id, hold_id, max(charge) AS charge, max(at) AS at
     FROM (
-        SELECT hold_id, charge - written_off AS charge, NULL AS at FROM holds
-        WHERE bucket = ?1 AND account_id = ?2 AND state = 'settled' AND charge > written_off AND NOT EXISTS (
-            SELECT 1 FROM calls c WHERE c.bucket = ?1 AND c.account_id = ?2 AND c.log_id = hold_id)
+        SELECT account_id, hold_id, charge - written_off AS charge, NULL AS at FROM holds o
+        WHERE {IN_PAGE} AND state = 'settled' AND charge > written_off AND NOT EXISTS (
+            SELECT 1 FROM calls c WHERE c.bucket = ?1 AND c.account_id = o.account_id AND c.log_id = hold_id)
         UNION ALL
-        SELECT charged_id, NULL, at FROM charged
-    ) found GROUP BY hold_id HAVING count(charge) > 0
-) h LEFT JOIN app_holds a ON a.bucket = ?1 AND a.account_id = ?2 AND a.hold_id = h.hold_id
+        SELECT account_id, charged_id, NULL, at FROM charged
+    ) found GROUP BY account_id, hold_id HAVING count(charge) > 0
+) h LEFT JOIN app_holds a ON a.bucket = ?1 AND a.account_id = h.account_id AND a.hold_id = h.hold_id
 """
 """Grouped, for the reason above."""
 
 _HOURS_THAT_DIFFER = f"""
 WITH {_CHARGED}
-SELECT hour, provider, model, sum(calls), sum(charge), sum(tokens), sum(hour_calls), sum(hour_charge), sum(hour_tokens)
+SELECT account_id, hour, provider, model,
+    sum(calls), sum(charge), sum(tokens), sum(hour_calls), sum(hour_charge), sum(hour_tokens)
 FROM (
-    SELECT created_at - created_at % 3600000 AS hour, provider, model, 1 AS calls, charge,
+    SELECT account_id, created_at - created_at % 3600000 AS hour, provider, model, 1 AS calls, charge,
         coalesce(tokens_in, 0) + coalesce(tokens_out, 0) AS tokens, 0 AS hour_calls, 0 AS hour_charge, 0 AS hour_tokens
-    FROM calls WHERE {_OF_ACCOUNT} AND charge > 0
+    FROM calls WHERE {IN_PAGE} AND charge > 0
     UNION ALL
-    SELECT at - at % 3600000, provider, model, 1, charge, 0, 0, 0, 0 FROM ({_CHARGED_WITHOUT_A_CALL}) uncalled
+    SELECT account_id, at - at % 3600000, provider, model, 1, charge, 0, 0, 0, 0
+    FROM ({_CHARGED_WITHOUT_A_CALL}) uncalled
     UNION ALL
-    SELECT hour, provider, model, 0, 0, 0, calls, charge, tokens_in + tokens_out FROM usage_hours WHERE {_OF_ACCOUNT}
-) counted GROUP BY hour, provider, model
+    SELECT account_id, hour, provider, model, 0, 0, 0, calls, charge, tokens_in + tokens_out
+    FROM usage_hours WHERE {IN_PAGE}
+) counted GROUP BY account_id, hour, provider, model
 HAVING sum(calls) != sum(hour_calls) OR sum(charge) != sum(hour_charge) OR sum(tokens) != sum(hour_tokens)
 """
 
 
-def _hours(connection: Connection, key: Key) -> Iterator[Difference]:
+def _hours(connection: Connection, page: Page) -> Iterator[Difference]:
     """Compare the hourly sums with the calls that were charged, and the holds that were without being a call's."""
-    for hour, provider, model, *sums in connection.execute(_HOURS_THAT_DIFFER, key):
+    for account_id, hour, provider, model, *sums in connection.execute(_HOURS_THAT_DIFFER, page):
         expected, found = (f"{n} calls, {charge} nanos, {tokens} tokens" for n, charge, tokens in (sums[:3], sums[3:]))
         where = f"{provider}/{model} at {hour}"
-        yield _of_account(key, "usage_hour", f"{where}: {expected}", f"{where}: {found}")
+        yield _of_account((page[0], account_id), "usage_hour", f"{where}: {expected}", f"{where}: {found}")
 
 
-def _limit(connection: Connection, key: Key) -> Iterator[Difference]:
-    """Compare the sum that admission looks at with the hours it stands for."""
-    found = row(
-        connection,
-        "SELECT limit_spent, (SELECT coalesce(sum(u.charge), 0) FROM usage_hours u WHERE u.bucket = ?1 "
-        "AND u.account_id = ?2 AND u.hour >= b.limit_from) FROM balances b "
-        "WHERE b.bucket = ?1 AND b.account_id = ?2 AND b.limit_from IS NOT NULL",
-        key,
+def _limits(connection: Connection, page: Page) -> Iterator[Difference]:
+    """Compare the sums that admission looks at with the hours they stand for."""
+    found = connection.execute(
+        "SELECT account_id, limit_spent, (SELECT coalesce(sum(u.charge), 0) FROM usage_hours u WHERE u.bucket = ?1 "
+        "AND u.account_id = b.account_id AND u.hour >= b.limit_from) FROM balances b "
+        "WHERE b.bucket = ?1 AND b.account_id BETWEEN ?2 AND ?3 AND b.limit_from IS NOT NULL",
+        page,
     )
-    if found is not None and found[0] != found[1]:
-        yield _of_account(key, "limit_spent", found[1], found[0])
+    for account_id, counted, spent in found:
+        if counted != spent:
+            yield _of_account((page[0], account_id), "limit_spent", spent, counted)
 
 
 def _of_account(key: Key, what: str, expected: Any, found: Any) -> Difference:

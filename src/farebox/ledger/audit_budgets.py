@@ -2,34 +2,39 @@
 
 from collections.abc import Iterator
 
-from farebox.ledger.audit_keys import Key
+from farebox.ledger.audit_keys import IN_PAGE, Key, Page
 from farebox.ledger.budgets import Slot, slots_of
 from farebox.ledger.differences import Difference
 from farebox.storage.sql import Connection
 
-_HOLDS = """
-SELECT hold_id, state, budgets, coalesce(counted, 0), charge, charge - written_off FROM holds
-WHERE bucket = ? AND account_id = ? AND budgets IS NOT NULL AND state IN ('open', 'settled')
+_COUNTERS = (
+    f"SELECT account_id, scope, start, spent, held FROM budgets WHERE {IN_PAGE} ORDER BY account_id, scope, start"
+)
+_HOLDS = f"""
+SELECT account_id, hold_id, state, budgets, coalesce(counted, 0), charge, charge - written_off FROM holds
+WHERE {IN_PAGE} AND budgets IS NOT NULL AND state IN ('open', 'settled') ORDER BY account_id, hold_id
 """
 
 
-def check_budgets(connection: Connection, key: Key) -> Iterator[Difference]:
+def check_budgets(connection: Connection, page: Page) -> Iterator[Difference]:
     """Compare each counter with the holds. Those that were forgotten, as no window has them in it any more, are missing
     only if a hold is open that reserves something there."""
-    counters = connection.execute(
-        "SELECT scope, start, spent, held FROM budgets WHERE bucket = ? AND account_id = ?", key
-    ).fetchall()
-    sums: dict[Slot, list[int]] = {(scope, start): [0, 0] for scope, start, _, _ in counters}
-    for hold_id, state, slots, counted, charge, taken in connection.execute(_HOLDS, key):
+    counters = connection.execute(_COUNTERS, page).fetchall()
+    sums: dict[tuple[str, Slot], list[int]] = {
+        (account, (scope, start)): [0, 0] for account, scope, start, *_ in counters
+    }
+    for account_id, hold_id, state, slots, counted, charge, taken in connection.execute(_HOLDS, page):
+        key = page[0], account_id
         if state == "settled" and charge and counted != taken:  # else the caller's own key paid
             yield _of_hold(key, "hold_counted", hold_id, taken, counted)
         for slot in slots_of(slots):
-            if slot in sums:
-                sums[slot][state == "open"] += counted
+            if (account_id, slot) in sums:
+                sums[account_id, slot][state == "open"] += counted
             elif state == "open" and counted:
                 yield _of_hold(key, "budget_missing", hold_id, _named(slot), None)
-    for scope, start, spent, held in counters:
-        wanted_spent, wanted_held = sums[scope, start]
+    for account_id, scope, start, spent, held in counters:
+        key = page[0], account_id
+        wanted_spent, wanted_held = sums[account_id, (scope, start)]
         if spent != wanted_spent:
             yield _of_budget(key, "budget_spent", (scope, start), wanted_spent, spent)
         if held != wanted_held:

@@ -2,27 +2,27 @@
 
 from collections.abc import Iterator
 
-from farebox.ledger.audit_keys import Key
+from farebox.ledger.audit_keys import IN_PAGE, Page
 from farebox.ledger.differences import Difference
 from farebox.storage.sql import Connection
 from farebox.storage.statement import NO_CHARGE
 
 _DIFFERING = f"""
-SELECT cause, sum(said), sum(moved) FROM (
-    SELECT 'correction:' || correction_id AS cause, amount AS said, 0 AS moved FROM corrected_calls
-    WHERE bucket = ?1 AND account_id = ?2
+SELECT account_id, cause, sum(said), sum(moved) FROM (
+    SELECT account_id, 'correction:' || correction_id AS cause, amount AS said, 0 AS moved FROM corrected_calls
+    WHERE {IN_PAGE}
     UNION ALL
-    SELECT substr(transfer_id, 1, instr(transfer_id || '/', '/') - 1), 0,
+    SELECT account_id, substr(transfer_id, 1, instr(transfer_id || '/', '/') - 1), 0,
         CASE from_book WHEN 'revenue' THEN amount ELSE -amount END FROM transfers
-    WHERE bucket = ?1 AND account_id = ?2 AND kind = 'correction' AND {NO_CHARGE}
+    WHERE {IN_PAGE} AND kind = 'correction' AND {NO_CHARGE}
         AND transfer_id >= 'correction:rerate:' AND transfer_id < 'correction:rerate;'
-) both_sides GROUP BY cause HAVING sum(said) != sum(moved) ORDER BY cause
+) both_sides GROUP BY account_id, cause HAVING sum(said) != sum(moved) ORDER BY account_id, cause
 """
 
 
-def check_corrected(connection: Connection, key: Key) -> Iterator[Difference]:
+def check_corrected(connection: Connection, page: Page) -> Iterator[Difference]:
     """Compare the calls of each correction with its transfers."""
-    for cause, said, moved in connection.execute(_DIFFERING, key):
+    for account_id, cause, said, moved in connection.execute(_DIFFERING, page):
         yield Difference(
-            account_id=key[1], what="corrected_calls", expected=int(moved), found=int(said), transfer_id=cause
+            account_id=account_id, what="corrected_calls", expected=int(moved), found=int(said), transfer_id=cause
         )

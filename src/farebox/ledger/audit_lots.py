@@ -3,25 +3,40 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from farebox.ledger.audit_keys import Key
+from farebox.ledger.audit_keys import IN_PAGE, Key, Page
 from farebox.ledger.differences import Difference
 from farebox.storage.sql import Connection
 from farebox.storage.statement import NO_CHARGE
 
 
 def check_lots(
-    connection: Connection, key: Key, left_of: Mapping[tuple[str, str], int], filled: int
+    connection: Connection, page: Page, filled: Mapping[str, tuple[Mapping[tuple[str, str], int], int]]
 ) -> Iterator[Difference]:
-    """Compare each lot with the transfer that filled it, and with what the replay left of it: `left_of` by book and ID.
-    `filled` is the number of lots that were filled."""
+    """Compare each lot with the transfer that filled it, and with what the replay left of it. `filled`: what is left by
+    book and ID, and the number of lots that were filled, of each account that has transfers."""
     found = connection.execute(
-        "SELECT lot_id, book, amount, remaining, spent, (SELECT max(t.amount) FROM transfers t WHERE t.bucket = ?1 "
-        f"AND t.account_id = ?2 AND t.transfer_id = lots.lot_id AND t.{NO_CHARGE} AND t.to_book = lots.book) "
-        "FROM lots WHERE bucket = ?1 AND account_id = ?2",
-        key,
+        "SELECT account_id, lot_id, book, amount, remaining, spent, "
+        "(SELECT max(t.amount) FROM transfers t WHERE t.bucket = ?1 AND t.account_id = lots.account_id "
+        f"AND t.transfer_id = lots.lot_id AND t.{NO_CHARGE} AND t.to_book = lots.book) "
+        f"FROM lots WHERE {IN_PAGE} ORDER BY account_id, lot_id",
+        page,
     )
+    lots: dict[str, list[tuple[Any, ...]]] = {account_id: [] for account_id in filled}
+    for account_id, *lot in found:
+        lots.setdefault(account_id, []).append(tuple(lot))
+    for account_id, of_account in lots.items():
+        yield from _check(connection, (page[0], account_id), of_account, *filled.get(account_id, ({}, 0)))
+
+
+def _check(
+    connection: Connection,
+    key: Key,
+    lots: list[tuple[Any, ...]],
+    left_of: Mapping[tuple[str, str], int],
+    filled: int,
+) -> Iterator[Difference]:
     matched, unseen = 0, len(left_of)
-    for lot_id, book, amount, remaining, spent, opened in found:
+    for lot_id, book, amount, remaining, spent, opened in lots:
         matched += opened is not None
         unseen -= (book, lot_id) in left_of
         if amount != opened:
