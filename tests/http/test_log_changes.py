@@ -9,6 +9,7 @@ import pytest
 from cloudflare import Cloudflare
 
 from farebox.ledger.audit import audit
+from farebox.storage.account_keys import key_of
 from farebox.storage.sql import Connection
 from farebox.worker import _forget_logs
 from tests.calls.kit import set_gateway
@@ -173,15 +174,18 @@ def _fill(customer: Customer, calls: int, before: str) -> None:
     """Copies of the account's only call, with IDs of a moment before it."""
 
     def write(connection: Connection) -> None:
+        digits = f"(VALUES {', '.join(f'({digit})' for digit in range(10))})"
+        numbers = (  # not a common table expression: on Citus none may be joined with an account's tables here
+            "(SELECT 1 + a.column1 + 10 * b.column1 + 100 * c.column1 + 1000 * e.column1 AS n "
+            f"FROM {digits} a, {digits} b, {digits} c, {digits} e) numbers"
+        )
         connection.execute(
-            f"WITH digits (d) AS (VALUES {', '.join(f'({digit})' for digit in range(10))}), numbers (n) AS "
-            "(SELECT 1 + a.d + 10 * b.d + 100 * c.d + 1000 * e.d FROM digits a, digits b, digits c, digits e) "
             "INSERT INTO calls (bucket, account_id, log_id, gateway_id, created_at, provider, model, success, "
             "status_code, duration, tokens_in, tokens_out, cost, charge, detail, receipt, logged) "
             "SELECT bucket, account_id, ? || '-0000-7000-8000-' || substr(CAST(1000000000000 + n AS TEXT), 2), "
             "gateway_id, created_at, provider, model, success, status_code, duration, tokens_in, tokens_out, 0, 0, "
-            "detail, receipt, 1 FROM calls, numbers WHERE account_id = ? AND n <= ?",
-            (before[:8], customer.account_id, calls),
+            f"detail, receipt, 1 FROM calls, {numbers} WHERE bucket = ? AND account_id = ? AND n <= ?",
+            (before[:8], *key_of(connection, customer.account_id), calls),
         )
 
     write_now(customer.farebox.services.settings, write)
