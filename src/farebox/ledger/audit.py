@@ -272,9 +272,8 @@ ORDER BY account_id, hold_id
 
 def _holds(connection: Connection, page: Page) -> Iterator[Difference]:
     """Compare each hold with its transfers; SQLite hands over only those that differ."""
-    for account_id, hold_id, state, asked, amount, charge, written_off, charged, absorbed in connection.execute(
-        _HOLDS_THAT_DIFFER, page
-    ):
+    for account_id, hold_id, state, asked, amount, *of_charge in connection.execute(_HOLDS_THAT_DIFFER, page):
+        charge, written_off, charged, absorbed = of_charge
         key = page[0], account_id
         if state not in HOLD_STATES:
             yield _of_hold(key, "hold_state", hold_id, ", ".join(HOLD_STATES), state)
