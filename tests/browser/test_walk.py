@@ -83,3 +83,26 @@ def test_the_first_quarter_of_an_hour(farebox: Farebox, page: Page, mode: Litera
     assert re.fullmatch(r"fbx_[\w-]{43}", secret)
     _press(page, "^Back to the tokens$")
     expect(page.locator("#tokens")).to_contain_text("first")
+
+
+def test_a_route_is_made_and_changed_by_keyboard(farebox: Farebox, page: Page) -> None:
+    account_id = farebox.create_account("Acme")
+    whom = Whom(account_id=account_id, role=Role.OWNER)
+    page.goto(farebox.run(sessions.make_link(farebox.services, whom)))
+    _press(page, "^Open$")
+    _go(page, "g", "Gateways")
+    _press(page, "^default$")
+    _press(page, "^Routes$")
+    _press(page, "^New route$")
+    _type(page, "^Programs call it", "support")
+    with page.expect_navigation():
+        page.keyboard.press("Enter")  # in a field: it draws, and keeps nothing
+    expect(page.locator(".route svg .node")).to_have_count(4)
+    _press(page, "^Create route$")
+    expect(page.locator(".note")).to_contain_text("programs name it dynamic/support")
+    _press(page, "^Change$")
+    _type(page, "^Milliseconds", "fast")
+    _press(page, "^Save a version$")
+    expect(page.locator(".note").first).to_contain_text("not a route yet")
+    expect(page.locator(".route svg .bad")).to_have_count(1)
+    expect(page.locator(".hint.bad")).to_contain_text("Expected number")
