@@ -19,6 +19,7 @@ from tests.pages.people import Person, person
 from tests.support import Customer, Farebox
 
 HOSTILE = """"><script>alert(1)</script>"""
+KEYS = {group.name: "/keys" for group in GROUPS if group.keys}
 FULL: dict[str, Any] = {
     "authentication": False,
     "byok_only": True,
@@ -80,7 +81,8 @@ def test_a_gateway_is_made_read_saved_as_it_is_and_deleted(owner: Person, custom
     for group in GROUPS:
         page = owner.get("/ui/gateways/full/settings").text
         assert "a-long-secret" not in page
-        assert "saved" in owner.told("/ui/gateways/full/settings", **form_of(page, group=group.name))
+        path = f"/ui/gateways/full/settings{'/keys' if group.keys else ''}"
+        assert "saved" in owner.told(path, **form_of(page, group=group.name))
     assert stored(customer, "full") | {"modified_at": ""} == before | {"modified_at": ""}
 
     listed = unescape(owner.get("/ui/gateways").text)
@@ -103,14 +105,15 @@ def test_what_a_form_changes_is_what_the_api_has_then(owner: Person, customer: C
     }
     for name, changed in changes.items():
         form = form_of(owner.get(settings).text, group=name) | changed
-        assert "saved" in owner.told(settings, **form), name
+        assert "saved" in owner.told(settings + KEYS.get(name, ""), **form), name
     found = stored(customer, "default")
     assert found["authentication"] is False
     assert found["cors_origins"] == ["https://a.example", "https://b.example"]
     assert (found["cache_ttl"], found["cache_coalesce"], found["retry_delay"]) == (120, True, None)
     assert found["otel"][0]["headers"] == {"x-key": "…olon"}
     form = form_of(owner.get(settings).text, group="spans") | {"otel.0.url": "", "otel.0.headers": ""}
-    assert "saved" in owner.told(settings, **form)
+    assert "no such settings" in owner.told(settings, **form), "not without a proof"
+    assert "saved" in owner.told(f"{settings}/keys", **form)
     assert stored(customer, "default")["otel"] is None
 
 
@@ -138,7 +141,7 @@ def test_what_is_refused_is_said_at_its_field_in_the_words_of_the_api(
     owner.get("/ui/gateways")
     settings = "/ui/gateways/default/settings"
     before = stored(customer, "default")
-    page = owner.told(settings, **form_of(owner.get(settings).text, group=group) | changed)
+    page = owner.told(settings + KEYS.get(group, ""), **form_of(owner.get(settings).text, group=group) | changed)
     assert "Nothing was saved" in page
     found = re.search(rf'<p id="{re.escape(at)}-fault" class="hint bad">([^<]*)</p>', page)
     assert found is not None, page

@@ -49,6 +49,8 @@ class Group:
     body: Callable[[Mapping[str, str]], dict[str, Any]]
     """What the API is sent, of the form."""
     hint: str = ""
+    keys: bool = False
+    """It has keys, or says where what was said is sent: it is saved with a recent proof only."""
 
 
 def group(name: str, title: str, *fields: Field, hint: str = "") -> Group:

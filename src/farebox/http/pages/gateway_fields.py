@@ -135,9 +135,9 @@ GROUPS: tuple[Group, ...] = (
         Field(name="logpush_public_key", label="Encrypt what was said for", kind="area",
               hint="PEM of an RSA public key. Empty: it is not encrypted.", wide=True),
     ),
-    Group(name="spans", title="Spans", fields=_exporters, body=_exporters_sent,
+    Group(name="spans", title="Spans", fields=_exporters, body=_exporters_sent, keys=True,
           hint="A span of each call is sent to these, by OTLP over HTTP. An exporter without a URL is removed."),
-    Group(name="meters", title="Stripe meters", fields=_meters, body=_meters_sent,
+    Group(name="meters", title="Stripe meters", fields=_meters, body=_meters_sent, keys=True,
           hint="Your own meters at Stripe hear of each call that was paid for. Without an event, of none."),
 )
 # fmt: on

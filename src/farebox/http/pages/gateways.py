@@ -109,8 +109,17 @@ def _settings(found: Mapping[str, Any], sent: tuple[str, Mapping[str, Any], Inva
 
 async def save(visit: Visit, form: Fields) -> Response | str:
     """Save one group of its settings; if it is refused, show what was sent with what is wrong at each place."""
+    return await _save(visit, form, keys=False)
+
+
+async def save_keys(visit: Visit, form: Fields) -> Response | str:
+    """The same of a group with keys."""
+    return await _save(visit, form, keys=True)
+
+
+async def _save(visit: Visit, form: Fields, *, keys: bool) -> Response | str:
     gateway_id = visit.request.path["gateway_id"]
-    group = next((each for each in GROUPS if each.name == form.get("group")), None)
+    group = next((each for each in GROUPS if (each.name, each.keys) == (form.get("group"), keys)), None)
     found = await gateway(visit, gateway_id)
     if group is None:
         raise Problem(NOT_FOUND, "There are no such settings")

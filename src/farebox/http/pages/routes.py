@@ -139,6 +139,8 @@ FORM_ROWS: tuple[Form, ...] = (
          act=gateways.create, back="/ui/gateways"),
     Form(path="/ui/gateways/{gateway_id}/settings", does="Change settings of a gateway", roles=BUILD, budget=CHANGES,
          act=gateways.save, back="/ui/gateways/{gateway_id}/settings"),
+    Form(path="/ui/gateways/{gateway_id}/settings/keys", does="Change where a gateway sends its calls, with its keys",
+         roles=BUILD, proved=True, budget=CHANGES, act=gateways.save_keys, back="/ui/gateways/{gateway_id}/settings"),
     Form(path="/ui/gateways/{gateway_id}/delete", does="Delete a gateway, with its keys and routes", roles=BUILD,
          proved=True, budget=CHANGES, act=gateways.delete, back="/ui/gateways/{gateway_id}/settings"),
     Form(path="/ui/gateways/{gateway_id}/keys", does="Store a provider key", roles=BUILD, proved=True, budget=CHANGES,
