@@ -143,6 +143,8 @@ class Edited:
     error: InvalidInput | None = None
     text: str | None = None
     """What was written as JSON, if it was."""
+    saving: bool = False
+    """It was to be saved."""
 
     def shown(self) -> Shown:
         elements, plain = self.elements, route_form.is_plain(self.elements)
@@ -161,6 +163,7 @@ class Edited:
             "others": route_form.other_faults(elements, self.error),
             "examples": [],
             "faulty": self.error is not None,
+            "saving": self.saving,
             "text": self.text or json.dumps(elements, indent=2, ensure_ascii=False),
         }
 
@@ -194,14 +197,15 @@ async def edited(visit: Visit, form: Fields) -> Response:
     route = await _route(visit) if "route_id" in visit.request.path else None
     does, _, which = form.get("do", "").partition(":")
     elements: Any = json_of(form["json"]) if "json" in form else route_form.elements_of(form)
-    state = Edited(found, route, form.get("name", "").strip(), elements, text=form.get("json"))
+    saving = does in ("save", "deploy")
+    state = Edited(found, route, form.get("name", "").strip(), elements, text=form.get("json"), saving=saving)
     if route_form.is_plain(elements):
         if does == "add" and which in KINDS:
             state = replace(state, elements=route_form.with_one_more(elements, which))
         elif does == "remove" and which.isdecimal():
             state = replace(state, elements=elements[: int(which)] + elements[int(which) + 1 :])
     state = replace(state, error=_faults(visit, state.elements))
-    if does in ("save", "deploy") and state.error is None:
+    if saving and state.error is None:
         saved = await _saved(visit, state, deployed=does == "deploy")
         if isinstance(saved, Response):
             return saved
