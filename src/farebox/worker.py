@@ -31,7 +31,12 @@ from farebox.storage.cached_responses import (
 )
 from farebox.storage.calls import forget_logs_above, forget_logs_before, forget_logs_beyond, gateways_with_logs
 from farebox.storage.gateways import find_gateway
-from farebox.storage.kept_objects import accounts_with_expired, forget_expired_objects
+from farebox.storage.kept_objects import (
+    accounts_beyond,
+    accounts_with_expired,
+    expiry_beyond,
+    forget_expired_objects,
+)
 from farebox.storage.sql import DatabaseUnavailable
 
 WATCH_SECONDS = 0.4
@@ -73,6 +78,8 @@ LONG_ROUND_SECONDS = 900.0
 LATE_EVERY_SECONDS = 30.0
 ALARM_STATES = frozenset({"full", "read_only", "failing", "damaged", "replaced"})
 """States of the database that only the operator can end."""
+KEPT_MAX = 1_000_000
+"""IDs that expire which are known of one account: of responses and their parts. The oldest are forgotten first."""
 PAUSE_SECONDS = 0.05
 """Pause between the small steps of a large clean-up, so that it does not delay calls."""
 
@@ -215,10 +222,14 @@ async def _forget_responses(services: Services) -> None:
 
 
 async def _forget_objects(services: Services) -> None:
-    """What providers kept for accounts, and has expired."""
+    """What providers kept for accounts, and has expired, or is more than is known of an account."""
     database, at = services.database, services.clock.now_ms()
-    for account_id in await database.scan(partial(accounts_with_expired, at=at)):
-        while await database.write(partial(forget_expired_objects, account_id=account_id, at=at)):
+    until = dict.fromkeys(await database.scan(partial(accounts_with_expired, at=at)), at)
+    for account_id in await database.scan(partial(accounts_beyond, most=KEPT_MAX)):
+        beyond = await database.scan(partial(expiry_beyond, account_id=account_id, most=KEPT_MAX))
+        until[account_id] = max(at, beyond or 0)
+    for account_id, expiry in until.items():
+        while await database.write(partial(forget_expired_objects, account_id=account_id, at=expiry)):
             await services.clock.sleep(PAUSE_SECONDS)
 
 

@@ -32,7 +32,7 @@ def make_due(farebox: Farebox, **columns: int) -> None:
 
     def write(connection: Connection) -> None:
         for name, value in found.items():
-            connection.execute(f"UPDATE long_calls SET {name} = ? WHERE bucket = 0 AND next_at IS NOT NULL", (value,))
+            connection.execute(f"UPDATE long_calls SET {name} = ? WHERE bucket = 0 AND looks >= 0", (value,))
 
     farebox.run(farebox.services.database.write(write))
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from farebox.calls import long_calls
-from farebox.storage.sql import DatabaseUnavailable
+from farebox.ledger.recovery import left_open
+from farebox.storage.sql import DatabaseUnavailable, rows
 from tests.calls.kit import differences, log_rows
-from tests.engines import ON_BOTH_ENGINES
+from tests.engines import ON_BOTH_ENGINES, looking
 from tests.sdks import openai
 from tests.support import Customer, Farebox
 from tests.ways.kit import begin, look, make_due, running, settled
@@ -141,6 +142,20 @@ def test_what_the_provider_refuses_is_free(customer: Customer, client: openai.Op
         begin(client)
     assert (customer.balance.held, spent(customer)) == (0, 0)
     assert not running(customer)
+
+
+def test_its_hold_outlives_the_process(
+    farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    """What a restart, or another process, ends is what a dead process has left open: not this."""
+    begin(client)
+    (long,) = running(customer)
+    sql = "SELECT owner, expires_at FROM holds WHERE bucket = 0 AND account_id = ? AND hold_id = ?"
+    with looking(farebox.services.settings) as connection:
+        ((owner, expires_at),) = rows(connection, sql, (customer.account_id, long.log_id))
+        assert not [hold for hold in left_open(connection, "another") if hold.account_id == customer.account_id]
+    assert owner == ""
+    assert expires_at > long.ends_at > long.created_at
 
 
 def begun_or_refused(client: openai.OpenAI) -> Any:

@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from farebox.operator.shared_keys import remove_key, set_key
-from farebox.storage.sql import Connection
+from farebox.storage.sql import Connection, rows
+from farebox.worker import _forget_objects
 from tests.calls.kit import differences, forget, set_gateway
 from tests.clouds.kit import charged, free
-from tests.engines import ON_BOTH_ENGINES
+from tests.engines import ON_BOTH_ENGINES, looking
 from tests.sdks import openai
 from tests.support import Customer, Farebox
 from tests.ways.openai_objects import COST, OpenAIObjects
@@ -268,3 +269,31 @@ def test_several_keys_of_the_operator(
     finally:
         farebox.run(services.database.write(lambda connection: remove_key(connection, provider="openai", name="2")))
         forget(farebox)
+
+
+def test_what_has_expired_is_forgotten(
+    farebox: Farebox, customer: Customer, provider: OpenAIObjects, clients: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its time, and where an account has more than is known of one; the oldest first."""
+    client, services = clients(customer), farebox.services
+    made = [_made(client, "response") for _ in range(4)]
+
+    def known() -> list[str]:
+        sql = "SELECT object_id FROM kept_objects WHERE bucket = 0 AND account_id = ? AND kind = 'response'"
+        with looking(services.settings) as connection:
+            return sorted(str(found) for (found,) in rows(connection, sql, (customer.account_id,)))
+
+    def expire(connection: Connection) -> None:
+        for number, response in enumerate(made):
+            connection.execute(
+                "UPDATE kept_objects SET expires_at = ? WHERE bucket = 0 AND account_id = ? AND object_id = ?",
+                (1 if number == 0 else 2**52 + number, customer.account_id, response),
+            )
+
+    farebox.run(services.database.write(expire))
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(made[0])
+    assert known() == sorted(made)
+    monkeypatch.setattr("farebox.worker.KEPT_MAX", 2)
+    farebox.run(_forget_objects(services))
+    assert known() == sorted(made[2:])

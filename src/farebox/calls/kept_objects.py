@@ -49,8 +49,6 @@ async def prepare_object(stage: Admitted, call: ObjectCall) -> Admitted | None:
     if call.does == "list":
         await _answer_list(stage, call)
         return None
-    if call.does == "count":
-        return stage
     if call.does == "create":
         await check_room(context.services, context.call, call)
         return stage
@@ -67,7 +65,7 @@ async def pass_object(stage: Responded, call: ObjectCall) -> None:
     status = stage.response.status
     if status == 404 and call.does == "delete":
         await _forget(stage, call)
-    if status >= 400 or call.does in ("content", "count") or call.sub or _streams(stage.context.call):
+    if status >= 400 or call.does == "content" or call.sub or _streams(stage.context.call):
         await relay_response(stage)
         await _look(stage, call, None)
         return

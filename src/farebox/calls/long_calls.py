@@ -20,7 +20,7 @@ from farebox.calls.long_work import BatchTerms, as_responded, own_request, store
 from farebox.calls.ownership import description, objects_of
 from farebox.calls.settle import settle_call
 from farebox.calls.stages import Admitted, Responded
-from farebox.errors import OBJECT_BUSY, UPSTREAM_INVALID, Problem
+from farebox.errors import OBJECT_BUSY, UPSTREAM_INVALID, UPSTREAM_TIMEOUT, Problem
 from farebox.ledger.commands import Conflict, Release, Settle
 from farebox.ledger.long_holds import adopt_hold, hold_is_open
 from farebox.providers.batch_forms import FORMS
@@ -109,7 +109,8 @@ async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
         return find_long_call(connection, call.account_id, call.provider, object_id)
 
     long = await services.database.write(job)
-    assert long is not None, "it was noted before the provider was asked"
+    if long is None:
+        raise Problem(UPSTREAM_TIMEOUT, f"{call.provider} took so long to begin that its work was given up.")
     return long
 
 

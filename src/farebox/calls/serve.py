@@ -59,7 +59,7 @@ async def serve_call(
             stage = responded = await reach_provider(admitted)
             await relay_begun(responded, "batch")
             return True
-        if call.object is not None:
+        if call.object is not None and call.object.does != "count":
             prepared = await prepare_object(Admitted(context, None, None, None, Attempts(), False), call.object)
             if prepared is not None:
                 stage = responded = await reach_provider(prepared)

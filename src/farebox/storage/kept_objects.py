@@ -122,6 +122,28 @@ def accounts_with_expired(connection: Connection, at: int) -> list[str]:
     return [str(account_id) for (account_id,) in found]
 
 
+def accounts_beyond(connection: Connection, most: int) -> list[str]:
+    """Accounts that have more objects than this which expire. Walks an index of them all."""
+    found = rows_at_hand(
+        connection,
+        "SELECT account_id FROM kept_objects WHERE bucket = ? AND expires_at IS NOT NULL "
+        "GROUP BY account_id HAVING count(*) > ?",
+        most,
+    )
+    return [str(account_id) for (account_id,) in found]
+
+
+def expiry_beyond(connection: Connection, account_id: str, most: int) -> int | None:
+    """When the account's newest so many objects that expire begin to: what expires by then is beyond them."""
+    found = row(
+        connection,
+        f"SELECT expires_at FROM kept_objects WHERE {OF_ACCOUNT} AND expires_at IS NOT NULL "
+        "ORDER BY expires_at DESC LIMIT 1 OFFSET ?",
+        (*key_of(connection, account_id), most),
+    )
+    return None if found is None else int(found[0])
+
+
 def forget_expired_objects(connection: Connection, account_id: str, at: int) -> bool:
     """Remove some of the account's that have expired. Whether there may be more."""
     key = key_of(connection, account_id)

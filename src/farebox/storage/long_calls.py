@@ -26,11 +26,11 @@ class LongCall(msgspec.Struct, frozen=True):
     """The provider's; empty while the provider is being asked."""
     key_id: str
     state: str
-    """asked, running, ended."""
+    """asked, running."""
     work: bytes
     created_at: int
     ends_at: int
-    next_at: int | None
+    next_at: int
     looks: int = 0
 
 
@@ -83,7 +83,7 @@ def find_long_call(connection: Connection, account_id: str, provider: str, objec
     found = row(
         connection,
         f"SELECT {_COLUMNS} FROM long_calls INDEXED BY long_calls_of_object "
-        f"WHERE {OF_ACCOUNT} AND provider = ? AND object_id = ? AND next_at IS NOT NULL",
+        f"WHERE {OF_ACCOUNT} AND provider = ? AND object_id = ?",
         (*key_of(connection, account_id), provider, object_id),
     )
     return None if found is None else _call(found)
@@ -93,20 +93,19 @@ def due_long_calls(connection: Connection, at: int, limit: int) -> list[LongCall
     """Those that are due, the most overdue of each bucket first."""
     found = rows_at_hand(
         connection,
-        f"SELECT {_COLUMNS} FROM long_calls INDEXED BY long_calls_due WHERE bucket = ? AND next_at IS NOT NULL "
+        f"SELECT {_COLUMNS} FROM long_calls INDEXED BY long_calls_due WHERE bucket = ? "
         "AND next_at <= ? ORDER BY next_at LIMIT ?",
         at,
         limit,
     )
-    return sorted(map(_call, found), key=lambda call: call.next_at or 0)[:limit]
+    return sorted(map(_call, found), key=lambda call: call.next_at)[:limit]
 
 
 def open_long_calls(connection: Connection, account_id: str, kind: str) -> int:
     """How many of a kind the account has that have not ended."""
     found = row(
         connection,
-        f"SELECT count(*) FROM long_calls INDEXED BY long_calls_of_object "
-        f"WHERE {OF_ACCOUNT} AND kind = ? AND next_at IS NOT NULL",
+        f"SELECT count(*) FROM long_calls INDEXED BY long_calls_of_object WHERE {OF_ACCOUNT} AND kind = ?",
         (*key_of(connection, account_id), kind),
     )
     return 0 if found is None else int(found[0])
@@ -124,7 +123,7 @@ def claim_long_call(connection: Connection, call: LongCall, until: int) -> LongC
 def postpone_long_call(connection: Connection, claimed: LongCall, next_at: int) -> None:
     """It goes on: look again then."""
     connection.execute(
-        f"UPDATE long_calls SET next_at = ? WHERE {_KEY} AND next_at IS NOT NULL AND looks = ?",
+        f"UPDATE long_calls SET next_at = ? WHERE {_KEY} AND looks = ?",
         (next_at, *key_of(connection, claimed.account_id), claimed.log_id, claimed.looks),
     )
 
@@ -138,18 +137,15 @@ def hasten_long_call(connection: Connection, call: LongCall, at: int) -> None:
 
 
 def end_long_call(connection: Connection, account_id: str, log_id: str) -> None:
-    """Its hold has ended, which says what it has cost."""
-    connection.execute(
-        f"UPDATE long_calls SET state = 'ended', next_at = NULL, work = ? WHERE {_KEY}",
-        (b"", *key_of(connection, account_id), log_id),
-    )
+    """Forget it: its hold has ended, which says what it has cost."""
+    connection.execute(f"DELETE FROM long_calls WHERE {_KEY}", (*key_of(connection, account_id), log_id))
 
 
 def list_long_calls(connection: Connection, account_id: str) -> list[LongCall]:
     """Those of an account that have not ended."""
     found = rows(
         connection,
-        f"SELECT {_COLUMNS} FROM long_calls INDEXED BY long_calls_of_object WHERE {OF_ACCOUNT} AND next_at IS NOT NULL",
+        f"SELECT {_COLUMNS} FROM long_calls INDEXED BY long_calls_of_object WHERE {OF_ACCOUNT}",
         key_of(connection, account_id),
     )
     return [_call(fields) for fields in found]

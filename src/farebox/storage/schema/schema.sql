@@ -677,7 +677,7 @@ CREATE TABLE kept_objects (               -- what providers keep under the opera
 ) /* clustered */;
 CREATE INDEX kept_objects_expiring ON kept_objects (bucket, expires_at) WHERE expires_at IS NOT NULL;  -- the daily job's
 
-CREATE TABLE long_calls (                 -- work at providers that goes on after its request was answered
+CREATE TABLE long_calls (                 -- work at providers that goes on after its request was answered, until it has ended
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,
     log_id      TEXT NOT NULL,            -- of the call that began it: its hold, its charge, its log row
@@ -686,16 +686,16 @@ CREATE TABLE long_calls (                 -- work at providers that goes on afte
     kind        TEXT NOT NULL,            -- response, batch
     object_id   TEXT NOT NULL,            -- the provider's; empty: not known yet
     key_id      TEXT NOT NULL,            -- the operator's key that it was begun with
-    state       TEXT NOT NULL,            -- calls.long_states
+    state       TEXT NOT NULL,            -- asked, running (docs/adr/0026-long-calls.md)
     work        BYTEA NOT NULL,           -- JSON: calls.long_work.Work, what its charge is computed from
     created_at  BIGINT NOT NULL,
     ends_at     BIGINT NOT NULL,          -- when it is ended by policy at the latest
-    next_at     BIGINT,                   -- when to look at it again; null: it has ended
+    next_at     BIGINT NOT NULL,          -- when to look at it again
     looks       BIGINT NOT NULL,          -- number of claims to look at it: voids what a former holder writes
     PRIMARY KEY (bucket, account_id, log_id)
 ) /* clustered */;
-CREATE INDEX long_calls_due ON long_calls (bucket, next_at) WHERE next_at IS NOT NULL;  -- the workers' queue
-CREATE INDEX long_calls_of_object ON long_calls (bucket, account_id, provider, object_id) WHERE next_at IS NOT NULL;
+CREATE INDEX long_calls_due ON long_calls (bucket, next_at);  -- the workers' queue
+CREATE INDEX long_calls_of_object ON long_calls (bucket, account_id, provider, object_id);
 
 -- Payments: how an account buys credit. Amounts are US cents. ---------------------------------------------------------
 

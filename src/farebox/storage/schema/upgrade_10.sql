@@ -264,9 +264,9 @@ CREATE TABLE long_calls (
     work        BYTEA NOT NULL,
     created_at  BIGINT NOT NULL,
     ends_at     BIGINT NOT NULL,
-    next_at     BIGINT,
+    next_at     BIGINT NOT NULL,
     looks       BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, log_id)
 ) /* clustered */;
-CREATE INDEX long_calls_due ON long_calls (bucket, next_at) WHERE next_at IS NOT NULL;
-CREATE INDEX long_calls_of_object ON long_calls (bucket, account_id, provider, object_id) WHERE next_at IS NOT NULL;
+CREATE INDEX long_calls_due ON long_calls (bucket, next_at);
+CREATE INDEX long_calls_of_object ON long_calls (bucket, account_id, provider, object_id);
