@@ -194,6 +194,12 @@ def test_responses_and_embeddings(customer: Customer, upstream: Upstream) -> Non
         response = azure(customer).responses.create(model="chat-prod", input="Hello " * 1000, max_output_tokens=200)
     assert response.output_text == "Good day."
     assert cost.nanos == 1000 * 2_500 + 100 * 10_000
+    with free(customer):
+        assert azure(customer).responses.retrieve("resp_1").output_text == "Good day."
+    foreign, sent = customer.farebox.funded("1"), len(upstream.sent)
+    with pytest.raises(openai.NotFoundError):
+        azure(foreign).responses.retrieve("resp_1")
+    assert len(upstream.sent) == sent
     upstream.response = {
         "object": "list",
         "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],

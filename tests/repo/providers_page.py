@@ -90,7 +90,8 @@ def _paths(provider: Provider) -> Iterator[tuple[str, str]]:
 
 def _kept(provider: Provider) -> Iterator[tuple[str, str]]:
     for route in provider.objects:
-        path = re.sub(r"\(\?!.*?\)\$?\)|\(\?!.*?\)(?=\()", "", route.pattern.pattern)
+        path = route.pattern.pattern.replace(azure.RESOURCE, "{resource}").replace("(?:v1/)?", "(v1/)")
+        path = re.sub(r"\(\?!.*?\)\$?\)|\(\?!.*?\)(?=\()", "", path)
         path = re.sub(r"\(\?P<id>.*?\)", "{id}", path)
         path = re.sub(r"\(\?P<sub>(.*)\)$", r"\1", path).replace("[A-Za-z0-9_-]{1,128}", "{item}")
         path = path.replace("(/{item})?", "(/{item})")

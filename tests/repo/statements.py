@@ -35,6 +35,7 @@ PIECES: dict[str, tuple[str, ...]] = {
     ),
     "', '.join((f'coalesce(min({figure}), 0), coalesce(max({figure}), 0)' for figure in figures))": ("min(cost)",),
     "', '.join(('?' for _ in OPEN_TOP_UPS))": ("?",),
+    "', '.join((_ROW for _ in some))": ("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",),
 }
 """A piece that is made while the program runs, as its source reads → what stands for it."""
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from farebox.calls import long_calls
 from farebox.ledger.recovery import left_open
+from farebox.storage.long_calls import claim_long_call, postpone_long_call
 from farebox.storage.sql import DatabaseUnavailable, rows
 from tests.calls.kit import differences, log_rows
 from tests.engines import ON_BOTH_ENGINES, looking
@@ -156,6 +158,28 @@ def test_its_hold_outlives_the_process(
         assert not [hold for hold in left_open(connection, "another") if hold.account_id == customer.account_id]
     assert owner == ""
     assert expires_at > long.ends_at > long.created_at
+
+
+def test_one_worker_looks_at_a_time(
+    farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
+) -> None:
+    """A claim voids the one before, and what its holder writes later."""
+    begin(client)
+    make_due(farebox)
+    (long,) = running(customer)
+    write, far = farebox.services.database.write, long.ends_at
+
+    async def claims() -> list[Any]:
+        first, second = [await write(partial(claim_long_call, call=long, until=far)) for _ in range(2)]
+        assert first is not None
+        third = await write(partial(claim_long_call, call=first, until=far + 1))
+        await write(partial(postpone_long_call, claimed=first, next_at=1))
+        return [second, third]
+
+    second, third = farebox.run(claims())
+    assert second is None
+    assert third is not None
+    assert [found.next_at for found in running(customer)] == [far + 1]
 
 
 def begun_or_refused(client: openai.OpenAI) -> Any:

@@ -5,6 +5,7 @@ expired is nobody's.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from farebox.storage.sql import Connection, row, rows
 
 _STEP = 500
 """Rows that are removed at once."""
+_TOGETHER = 64
+"""Rows that are written by one statement."""
 
 
 class KeptObject(msgspec.Struct, frozen=True):
@@ -38,32 +41,29 @@ class KeptObject(msgspec.Struct, frozen=True):
 
 
 _OF_KIND = f"{OF_ACCOUNT} AND gateway_id = ? AND provider = ? AND kind = ?"
+_ROW = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS = "account_id, gateway_id, provider, kind, object_id, key_id, created_at, expires_at, size, content"
 
 
 def keep_objects(connection: Connection, objects: Iterable[KeptObject]) -> None:
     """Note whose these are. What is known of one already is replaced, but not when it was made."""
+    by_bucket: dict[int, dict[tuple[object, ...], tuple[object, ...]]] = {}
     for kept in objects:
         key = find_key(connection, kept.account_id)
-        if key is None:
-            continue
-        connection.execute(
-            f"INSERT INTO kept_objects (bucket, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (bucket, account_id, gateway_id, provider, kind, object_id) DO UPDATE SET "
-            "expires_at = excluded.expires_at, size = excluded.size, content = excluded.content",
-            (
-                *key,
-                kept.gateway_id,
-                kept.provider,
-                kept.kind,
-                kept.object_id,
-                kept.key_id,
-                kept.created_at,
-                kept.expires_at,
-                kept.size,
-                kept.content,
-            ),
-        )
+        if key is not None:
+            named = (*key, kept.gateway_id, kept.provider, kept.kind, kept.object_id)
+            values = (*named, kept.key_id, kept.created_at, kept.expires_at, kept.size, kept.content)
+            by_bucket.setdefault(key.bucket, {})[named] = values  # of two that are the same, the last counts
+    for found in by_bucket.values():
+        rest = list(found.values())
+        while rest:
+            some, rest = rest[:_TOGETHER], rest[_TOGETHER:]
+            connection.execute(
+                f"INSERT INTO kept_objects (bucket, {_COLUMNS}) VALUES {', '.join(_ROW for _ in some)} "
+                "ON CONFLICT (bucket, account_id, gateway_id, provider, kind, object_id) DO UPDATE SET "
+                "expires_at = excluded.expires_at, size = excluded.size, content = excluded.content",
+                tuple(chain.from_iterable(some)),
+            )
 
 
 def find_object(

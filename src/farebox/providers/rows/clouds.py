@@ -16,6 +16,7 @@ from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
 from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
 from farebox.providers.formats.vertex_predict import VertexPredict
+from farebox.providers.objects import object_routes
 from farebox.providers.provider import FREE, Provider, Route, get, move, post
 
 _RESOURCE, _DEPLOYMENT = azure.RESOURCE, azure.DEPLOYMENT
@@ -91,6 +92,7 @@ CLOUDS: Final = (
         keys=azure.keys_of,
         bound=("resource",),
         deploys=True,
+        objects=object_routes(rf"{_RESOURCE}/openai/(?:v1/)?", "response"),
     ),
     Provider(
         "aws-bedrock",
