@@ -5,20 +5,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from farebox.calls import long_calls
 from farebox.ledger.recovery import left_open
 from farebox.storage.long_calls import claim_long_call, postpone_long_call
 from farebox.storage.sql import DatabaseUnavailable, rows
-from tests.calls.kit import differences, log_rows
+from tests.calls.kit import differences, log_rows, set_provider, until
 from tests.engines import ON_BOTH_ENGINES, looking
 from tests.sdks import openai
-from tests.support import Customer, Farebox
+from tests.support import Customer, Farebox, running_farebox
 from tests.ways.kit import begin, look, make_due, running, settled
 from tests.ways.openai_objects import COST, OpenAIObjects
 
@@ -371,11 +374,7 @@ def test_what_was_asked_and_never_answered_ends_by_policy(
 ) -> None:
     """The process dies between its question and the note of the answer: whether the provider works is unknown."""
     with pytest.MonkeyPatch.context() as patch:
-
-        async def accepted(*_: Any) -> Any:
-            raise DatabaseUnavailable("as if the process had ended here")
-
-        patch.setattr("farebox.calls.long_relay.accepted", accepted)
+        patch.setattr("farebox.calls.long_relay.accepted", _lost)
         with pytest.raises(openai.InternalServerError):
             begin(client)
     assert customer.balance.held > 0
@@ -383,3 +382,52 @@ def test_what_was_asked_and_never_answered_ends_by_policy(
     settled(customer)
     assert (customer.balance.held, spent(customer)) == (0, 0)
     assert differences(farebox) == []
+
+
+def test_a_restart_goes_on_where_the_process_ended(
+    engine: str, tmp_path: Path, upstream: Any, provider: OpenAIObjects
+) -> None:
+    """One was accepted, of one the answer was lost, and of one only the hold was made: each ends as its row says."""
+    with running_farebox(tmp_path) as first:
+        set_provider(first, "openai", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
+        customer = first.funded("5")
+        with openai.OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token, max_retries=0) as client:
+            response = begin(client)
+            for lost in ("long_relay.accepted", "serve.begin"):
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(f"farebox.calls.{lost}", _lost)
+                    with pytest.raises(openai.InternalServerError):
+                        begin(client)
+        assert [long.state for long in running(customer)].count("asked") == 1
+    provider.finish(response.id)
+    with running_farebox(tmp_path) as second:
+        customer = Customer(second, customer.account_id, customer.token)
+        settled(customer)
+        assert (customer.balance.held, spent(customer)) == (0, COST)
+        assert differences(second) == []
+
+
+async def _lost(*_: Any) -> Any:
+    raise DatabaseUnavailable("as if the process had ended here")
+
+
+def test_a_client_that_hangs_up_has_begun_it_all_the_same(customer: Customer, provider: OpenAIObjects) -> None:
+    """Its ID is learned, and it is paid for."""
+    reached, gate, answer = threading.Event(), threading.Event(), provider.answer
+
+    def late(sent: Any) -> Any:
+        reached.set()
+        assert gate.wait(60)
+        return answer(sent)
+
+    provider.upstream.response = late
+    body = {"model": "gpt-4o-mini", "input": "Hello", "max_output_tokens": 200, "background": True}
+    with httpx.Client(headers=customer.headers) as client, pytest.raises(httpx.ReadTimeout):
+        client.post(f"{customer.gateway_url}/openai/responses", json=body, timeout=httpx.Timeout(60, read=0.5))
+    assert reached.wait(60)
+    gate.set()
+    until(lambda: [long.state for long in running(customer)] == ["running"], "its ID")
+    provider.upstream.response = answer
+    provider.finish(running(customer)[0].object_id)
+    settled(customer)
+    assert (customer.balance.held, spent(customer)) == (0, COST)
