@@ -253,17 +253,16 @@ def test_a_stream_in_the_background_is_taken_up_again(
     assert (customer.balance.held, spent(customer)) == (0, COST)
 
 
-def test_all_of_a_stream_in_the_background_is_held(
-    customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
-) -> None:
-    """Nobody sees its output pass: no slice of it is enough."""
-    answer = provider.answer
-    begin(client, max_output_tokens=10_000)
-    whole = customer.balance.held
+def test_all_of_a_stream_in_the_background_is_held(farebox: Farebox, provider: OpenAIObjects) -> None:
+    """Nobody sees its output pass, so that the end of the balance could not end it: its output is limited instead."""
+    poor, answer = farebox.funded("0.004"), provider.answer
     provider.upstream.response = lambda sent: stream_of(answer(sent))
-    with begin(client, stream=True, max_output_tokens=10_000) as stream:
-        next(iter(stream))
-    assert customer.balance.held - whole >= 10_000 * 600
+    with openai.OpenAI(base_url=f"{poor.gateway_url}/openai", api_key=poor.token, max_retries=0) as client:
+        with begin(client, stream=True, max_output_tokens=10_000) as stream:
+            next(iter(stream))
+        limit = provider.upstream.sent[-1].json()["max_output_tokens"]
+    assert 16 <= limit < 10_000
+    assert poor.balance.held >= limit * 600
 
 
 @pytest.mark.parametrize("policy", ["release", "charge"])
