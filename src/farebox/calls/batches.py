@@ -42,11 +42,14 @@ from farebox.providers.formats.base import InvalidRequest, ParsedRequest
 from farebox.providers.objects import ObjectCall
 from farebox.providers.upstream import UpstreamFailed
 from farebox.runtime.services import Services
+from farebox.storage.kept_objects import count_objects
 from farebox.storage.long_calls import LongCall, open_long_calls
 from farebox.usage import AbsurdUsage, Quantity
 
 BATCHES_MAX: Final = 50
 """Batches of one account under way."""
+KNOWN_MAX: Final = 5_000
+"""Batches of one account in all: those that have ended are known for 30 days."""
 REQUESTS_MAX: Final = 50_000
 INPUT_MAX: Final = 200 * 2**20
 LINE_MAX: Final = 16 * 2**20
@@ -84,9 +87,16 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
         raise Problem(
             NOT_METERED, f"On the operator's key, a batch is for one of {allowed}; not {asked.endpoint[:80]!r}."
         )
-    under_way = await services.database.get(lambda connection: open_long_calls(connection, call.account_id, "batch"))
-    if under_way >= BATCHES_MAX:
-        raise Problem(OBJECTS_FULL, f"The account has {under_way} batches under way, as many as it may.")
+    under_way, known = await services.database.get(
+        lambda connection: (
+            open_long_calls(connection, call.account_id, "batch"),
+            count_objects(connection, call.account_id, "batch", services.clock.now_ms())[0],
+        )
+    )
+    if under_way >= BATCHES_MAX or known >= KNOWN_MAX:
+        raise Problem(
+            OBJECTS_FULL, f"The account has {under_way} batches under way, and {known} in all, which is the most."
+        )
     sums = _Sums(context)
     with context.watch.waiting(services.settings.call_timeout_ms / 1000):
         if about.form == "anthropic":

@@ -29,7 +29,7 @@ KEPT_DAYS: Final = 30
 """How long IDs of responses and of their parts are known: as long as OpenAI keeps responses."""
 LISTED: Final = ("file", "batch")
 """What is in lists."""
-CONTENT_MAX: Final = 64 * 2**10
+CONTENT_MAX: Final = 16 * 2**10
 """Bytes of what is noted of an object, for lists."""
 REFERENCES_MAX: Final = 1_000
 """IDs in one request."""
@@ -143,6 +143,7 @@ def objects_of(
     now = services.clock.now_ms()
     expires, listed = described.get("expires_at"), kind in LISTED and len(body) <= CONTENT_MAX
     keep_ms = max(expires * 1000 - now, 0) if kind == "file" and isinstance(expires, int) else None
+    keep_ms = KEPT_DAYS * DAY_MS if kind in ("batch", "response") else keep_ms
     told = described.get("bytes")
     size = told if kind == "file" and isinstance(told, int) and told >= 0 else size
     own = made(call, key_id, kind, str(described["id"]), now, keep_ms, size=size, content=body if listed else None)
