@@ -172,6 +172,7 @@ def test_a_session_that_transcribes_is_charged_by_tokens(customer: Customer, rea
         {"type": "session.update", "session": {"model": "gpt-4o-realtime-preview"}},
         {"type": "session.update", "session": {"tools": [{"type": "mcp", "server_url": "https://x.example"}]}},
         {"type": "session.update", "session": {"prompt": {"id": "pmpt_of_the_operator"}}},
+        {"type": "session.update", "session": {"audio": {"output": {"voice": {"id": "voice_of_the_operator"}}}}},
         {"type": "session.update", "session": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 5000}}},
         {"type": "response.create", "response": {"prompt": {"id": "pmpt_of_the_operator"}}},
         {"type": "something.new"},

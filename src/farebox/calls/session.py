@@ -191,18 +191,19 @@ class Session:
             return
         seconds = self._context.services.settings.call_timeout_ms / 1000
         if ending.how in ("client", "time"):
-            await self._cancel()
-            seconds = CLOSE_SECONDS
+            seconds = CLOSE_SECONDS if await self._cancel() else 0.0
         settled = asyncio.create_task(self._meter.paid_for())
         try:
             await asyncio.wait([settled, incoming], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             settled.cancel()
 
-    async def _cancel(self) -> None:
+    async def _cancel(self) -> bool:
+        """Ask the provider to stop; whether it can be asked, so that its last figures are worth a wait."""
         message = self._meter.cancel()
         if message is not None:
             await _quietly(self._provider.send(message))
+        return message is not None
 
     # --- the end ---
 

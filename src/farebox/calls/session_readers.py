@@ -1,22 +1,38 @@
 """Which reader a session has, and whether it may be opened on the operator's key."""
 
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qsl
 
 from farebox.calls.stages import CallContext
 from farebox.calls.tiers import find_price
 from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, Problem
+from farebox.providers.catalogue import format_of
+from farebox.providers.formats.base import WireFormat
+from farebox.providers.provider import Plain
+from farebox.providers.reading import Place
 from farebox.providers.sessions.openai_realtime import RealtimeReader
+from farebox.providers.sessions.openai_responses import ResponsesReader
 from farebox.providers.sessions.paths import Kind
 from farebox.providers.sessions.reader import SessionReader
+from farebox.providers.sessions.turn_format import TurnFormat
 
 _SOUND: Final = ("input_audio_tokens", "output_audio_tokens")
 _QUERY: Final = frozenset({"model", "intent"})
 
 
-def session_reader(context: CallContext, kind: Kind, query: str) -> SessionReader:
-    """A reader for the session. Raises Problem."""
-    return _realtime(context, query)
+def session_reader(
+    context: CallContext, kind: Kind, query: str, error: Callable[[Problem], bytes]
+) -> tuple[SessionReader, WireFormat]:
+    """A reader for the session, and the format that its turns are in. `error` makes an error event in the provider's
+    form. Raises Problem."""
+    call, provider = context.call, context.call.access.provider
+    wire = format_of(provider, "POST", call.path)
+    if kind == "openai_responses" and not isinstance(wire, Plain):
+        place = Place(provider.slug, "POST", call.path, "application/json")
+        refused = None if call.own_key else context.services.refusals.get(provider.slug)
+        return ResponsesReader(wire, place, refused, error, own=call.own_key), wire
+    return _realtime(context, query), TurnFormat(kind)
 
 
 def _realtime(context: CallContext, query: str) -> RealtimeReader:

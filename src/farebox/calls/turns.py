@@ -21,15 +21,16 @@ from farebox.calls.endings import CLIENT_GONE, EarlyEnd, early_end
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call
 from farebox.calls.operator_key import ReadError
+from farebox.calls.ownership import checked_references
 from farebox.calls.serve import payable, price_call
 from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.spend_rules import may_count, rules_for
-from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Held, Responded, Stage
+from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Held, Priced, Responded, Stage
 from farebox.calls.unpaid import check_unpaid
 from farebox.errors import INVALID_REQUEST, REQUEST_REFUSED, Problem
 from farebox.ledger.commands import Release
 from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
-from farebox.providers.sessions.reader import Ask, Lane, SessionReader
+from farebox.providers.sessions.reader import FIRST, Ask, Lane, SessionReader
 from farebox.storage.sql import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -196,9 +197,10 @@ class Turns:
             sent = b""  # it is for the log alone
         call = await self._turn_call(f"{self._context.call.log_id}-{self._number:04}", ask.parsed, sent)
         context = replace(self._context, call=call, started=services.clock.monotonic())
-        priced = price_call(context)
-        stage: Stage = priced
+        stage: Stage = Priced(context, None, None)
         try:
+            context = await checked_references(context)
+            stage = priced = price_call(context)
             held: Held | None = None
             counts = False
             if self._own:
@@ -258,7 +260,7 @@ class Turns:
         """The provider has refused a message: what it asked for will not be."""
         for lane in self._lanes.values():
             for turn in lane.waiting:
-                if turn.ask.event_id == event_id:
+                if event_id in (FIRST, turn.ask.event_id):
                     lane.waiting.remove(turn)
                     await end_without_response(turn.admitted, EarlyEnd("free", "the provider refused the message"))
                     return

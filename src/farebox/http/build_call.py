@@ -180,7 +180,8 @@ def turn_call(
 ) -> Call:
     """The call of one turn of a session; the request has its ID, and as its body the message that asks for it. Raises
     Problem where its model may not be called."""
-    known = replace(session, format=wire, content_type="application/json", models={})
+    place = Place(session.place.slug, "POST", session.path, "application/json")
+    known = replace(session, format=wire, place=place, content_type=place.content_type, models={})
     return _with_body(services, request, known, Read(_behind(session, parsed)))
 
 

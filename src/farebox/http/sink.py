@@ -133,11 +133,15 @@ class HttpSink:
     def disconnects(self) -> bool:
         return self._form in DISCONNECTING
 
-    def fail(self, problem: Problem) -> None:
-        """Respond with an error. If a response has begun, the client sees that it breaks off."""
+    def error(self, problem: Problem) -> tuple[int, HeaderList, bytes]:
+        """Status, headers and body of an error."""
         if self._form == "run":
             problem = as_run(problem)
+        status = error_status(problem, self._form, self._no_credit, waits=self._waits)
+        body = error_body(problem, self._form, status, self._request_id, self._pages)
+        return status, error_headers(problem, self._form, status, waits=self._waits), body
+
+    def fail(self, problem: Problem) -> None:
+        """Respond with an error. If a response has begun, the client sees that it breaks off."""
         with contextlib.suppress(RuntimeError):
-            status = error_status(problem, self._form, self._no_credit, waits=self._waits)
-            body = error_body(problem, self._form, status, self._request_id, self._pages)
-            self.respond(status, error_headers(problem, self._form, status, waits=self._waits), body)
+            self.respond(*self.error(problem))

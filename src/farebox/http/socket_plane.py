@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from msgspec.structs import replace
 
 from farebox.calls.endings import CLIENT_GONE, early_end
@@ -33,13 +34,15 @@ from farebox.providers.catalogue import upstream_path
 from farebox.providers.formats.base import Observed, ParsedRequest
 from farebox.providers.provider import FREE, UNMETERED
 from farebox.providers.sessions.paths import SocketPath, socket_path
-from farebox.providers.sessions.turn_format import TurnFormat
 from farebox.providers.upstream import HandshakeRefused, UpstreamFailed, UpstreamRequest
 from farebox.runtime.services import Services
 
 if TYPE_CHECKING:
     from farebox.websocket import ProviderSocket, Room
 
+_NONE_HERE: Final = frozenset({200, 400, 404, 405, 426, 501})
+"""With which servers answer that have no WebSocket at a path which takes requests, too. Their clients fall back to
+those on 426 alone."""
 OVERHEAD_BYTES: Final = 128 * 2**10
 """What a session keeps in memory at least: what has come on both sides and is not read yet."""
 
@@ -100,7 +103,7 @@ class SocketRequest:
         room = _room(lease)
         context, path = self._context()
         meter = self._meter(context, path)
-        provider = await self._opened(context, room)
+        provider = await self._opened(context, path, room)
         if provider is None:
             return
         chosen = self._offer.chosen(provider.subprotocol)
@@ -154,8 +157,7 @@ class SocketRequest:
         """What is read of the session. Raises Problem where it is not to be on this key."""
         if path.kind == "unread":
             return Unmetered()
-        reader = session_reader(context, path.kind, self._request.query)
-        wire = TurnFormat(path.kind)
+        reader, wire = session_reader(context, path.kind, self._request.query, self._error_event)
 
         async def call_of(turn_id: str, parsed: ParsedRequest, sent: bytes) -> Call:
             request = replace(self._request, log_id=turn_id, body=sent)
@@ -163,7 +165,13 @@ class SocketRequest:
 
         return Turns(context, reader, call_of)
 
-    async def _opened(self, context: CallContext, room: "Room") -> "ProviderSocket | None":
+    def _error_event(self, problem: Problem) -> bytes:
+        """An error as OpenAI's Responses tell it within a WebSocket: with its status and headers."""
+        status, headers, body = self._sink.error(problem)
+        error = msgspec.json.decode(body)["error"]
+        return msgspec.json.encode({"type": "error", "status": status, "error": error, "headers": dict(headers)})
+
+    async def _opened(self, context: CallContext, path: SocketPath, room: "Room") -> "ProviderSocket | None":
         """The provider's end; None where it answered with something else, which has been passed on. Raises Problem."""
         attempts = Attempts()
         stage: Stage = Admitted(context, None, None, None, attempts, False)
@@ -172,6 +180,10 @@ class SocketRequest:
                 return await self._handshake(context, room)
             except HandshakeRefused as refused:
                 attempts.status = refused.status
+                if path.kind == "openai_responses" and refused.status in _NONE_HERE:
+                    raise no_socket(
+                        f"{context.call.provider} answers a request for a WebSocket with {refused.status}."
+                    ) from refused
                 answer = await checked(context, ReadError(refused.status, refused.headers, refused.body))
                 kept = LoggedBody(context.services.settings.log_body_limit_bytes)
                 stage = responded = Responded(context, None, None, None, attempts, False, answer, kept)

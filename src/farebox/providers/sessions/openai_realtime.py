@@ -319,8 +319,8 @@ class RealtimeReader:
     # --- our own events ---
 
     def cancel(self) -> bytes:
-        """`response.cancel`, while there is a response."""
-        return b'{"type":"response.cancel"}' if self._begun else b""
+        """`response.cancel`, which does no harm where there is no response."""
+        return b'{"type":"response.cancel"}'
 
     def error(self, problem: Problem) -> bytes:
         """An `error` event."""

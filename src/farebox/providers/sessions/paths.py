@@ -29,7 +29,8 @@ _LIVE: Final = "ws/google.ai.generativelanguage.{version}.GenerativeService.Bidi
 SOCKET_PATHS: Final = (
     _path("openai", "realtime", "openai_realtime"),
     _path("openai", "realtime/translations"),
-    _path("openai", "responses"),
+    _path("openai", "responses", "openai_responses"),
+    _path("grok", "responses", "openai_responses"),
     _path("google-ai-studio", _LIVE),
     _path("deepgram", "v1/listen"),
     _path("deepgram", "v2/listen"),

@@ -1,7 +1,7 @@
 """What the messages of a session say about money, whatever the provider's form: what a message may have the provider
 do, and what the provider has done. What a provider bills by itself is a turn."""
 
-from typing import Literal, Protocol, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -10,6 +10,10 @@ from farebox.providers.formats.base import Observed, ParsedRequest
 
 Lane: TypeAlias = Literal["response", "transcript"]
 """A kind of turn. Turns of one lane begin in the order in which they were asked for."""
+
+
+FIRST: Final = "*"
+"""Of FromProvider.rejected: the message that was sent first of those that have not had their turn."""
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -43,7 +47,7 @@ class FromProvider(msgspec.Struct, frozen=True):
     """Turns that have begun, by the provider's IDs."""
     ended: tuple[tuple[Lane, str, Observed], ...] = ()
     rejected: str = ""
-    """The `event_id` of a message that it has refused."""
+    """The `event_id` of a message that it has refused, or FIRST."""
 
 
 class SessionReader(Protocol):

@@ -68,6 +68,8 @@ def refused_of(asked: dict[str, Any], model: str = "") -> str:
     """What of a session's or a response's settings the operator's key is not for."""
     if asked.get("prompt") is not None:
         return "stored prompts (`prompt`), which are the operator's"
+    if _has_own_voice(asked):
+        return "voices by ID, which are the operator's"
     tools = asked.get("tools")
     if isinstance(tools, list) and any(isinstance(tool, dict) and tool.get("type") != "function" for tool in tools):
         return "tools other than functions"
@@ -84,3 +86,9 @@ def _idle(asked: dict[str, Any]) -> bool:
     heard = audio.get("input") if isinstance(audio, dict) else None
     places = [place.get("turn_detection") for place in (asked, heard) if isinstance(place, dict)]
     return any(isinstance(place, dict) and place.get("idle_timeout_ms") is not None for place in places)
+
+
+def _has_own_voice(asked: dict[str, Any]) -> bool:
+    audio = asked.get("audio")
+    said = audio.get("output") if isinstance(audio, dict) else None
+    return any(isinstance(place, dict) and isinstance(place.get("voice"), dict) for place in (asked, said))

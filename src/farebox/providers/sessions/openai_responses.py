@@ -1,0 +1,118 @@
+"""Responses over a WebSocket: `response.create` with the body of a request, and each event of its stream a message."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from farebox.errors import Problem
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import Observed, ParsedRequest, ResponseReader, WireFormat
+from farebox.providers.reading import Place, Refused, read_as
+from farebox.providers.sessions.reader import FIRST, Ask, FromClient, FromProvider, Lane
+
+BODY_MAX: Final = 4 * 2**20
+"""Bytes of a message that are read here, between the messages of others."""
+_MADE_MAX: Final = 1_000
+"""IDs of responses of the session that are known to be its own."""
+_ENDS: Final = frozenset({"response.completed", "response.failed", "response.incomplete"})
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    response: Any = None
+    stream_id: Any = None
+
+
+_EVENT: Final = msgspec.json.Decoder(_Event)
+
+
+class ResponsesReader:
+    """Reads one session, of which one response is under way at a time."""
+
+    def __init__(
+        self, wire: WireFormat, place: Place, refused: Refused | None, error: Callable[[Problem], bytes], *, own: bool
+    ) -> None:
+        self._wire = wire
+        self._place = place
+        self._refused = refused
+        self._error = error
+        self._own = own
+        self._parsed: ParsedRequest | None = None
+        """The latest that was asked for."""
+        self._under_way = ""
+        self._response: ResponseReader | None = None
+        self._made: dict[str, None] = {}
+
+    def client(self, data: bytes) -> FromClient:
+        """A message of the client's. Raises InvalidRequest."""
+        event = bodies.decode(_EVENT, data)
+        if event.type != "response.create":
+            return FromClient(data, refused=f"the event {event.type[:64]!r}, whose cost cannot be told ahead")
+        if len(data) > BODY_MAX:
+            return FromClient(data, refused=f"a message of more than {BODY_MAX} bytes")
+        if event.stream_id is not None:
+            return FromClient(data, refused="several responses at once in one session (`stream_id`)")
+        read = read_as(self._wire, data, self._place, self._refused, self._own)
+        parsed = read.parsed
+        if parsed is None:
+            return FromClient(data)
+        refused = read.refused or parsed.unmetered or ("a response in the background" if parsed.background else "")
+        own = tuple(one for one in parsed.references if one.kind != "response" or one.object_id not in self._made)
+        self._parsed = replace(parsed, stream=False, references=own)
+        return FromClient(data, (Ask("response", self._parsed),), refused)
+
+    def provider(self, data: bytes) -> FromProvider:
+        """A message of the provider's. One that cannot be read says nothing."""
+        try:
+            event = _EVENT.decode(data)
+        except (ValueError, RecursionError):
+            return FromProvider()
+        begun: tuple[tuple[Lane, str], ...] = ()
+        if event.type == "response.created" and self._parsed is not None:
+            self._under_way = _id_of(event.response)
+            self._response = self._wire.reader(self._parsed, streaming=True, hide_usage=False)
+            begun = (("response", self._under_way),)
+        if self._response is None:
+            return FromProvider(rejected=FIRST if event.type == "error" else "")
+        self._response.feed(b"data: " + data.replace(b"\n", b" ") + b"\n\n")
+        if event.type not in _ENDS and event.type != "error":
+            return FromProvider(begun=begun)
+        ended = self._under_way
+        observed = self._close()
+        if len(self._made) < _MADE_MAX:
+            self._made[ended] = None
+        return FromProvider(begun=begun, ended=(("response", ended, observed),))
+
+    def limited(self, data: bytes, tokens: int) -> bytes:
+        """`response.create` with its output limited."""
+        return self._wire.limit_output(data, tokens)
+
+    def unasked(self, lane: Lane) -> Ask | None:
+        """None: without a message there is no response."""
+        return None
+
+    def so_far(self, lane: Lane, turn_id: str) -> Observed:
+        """What the response has delivered, of which no more is read."""
+        if self._response is None or turn_id != self._under_way:
+            return Observed(empty=True)
+        return self._close()
+
+    def cancel(self) -> bytes:
+        """Nothing does: it stops when nobody reads it."""
+        return b""
+
+    def error(self, problem: Problem) -> bytes:
+        """An `error` event with its status, as the provider's are."""
+        return self._error(problem)
+
+    def _close(self) -> Observed:
+        assert self._response is not None
+        _, observed = self._response.close()
+        self._response, self._under_way = None, ""
+        return observed
+
+
+def _id_of(response: Any) -> str:
+    return str(response.get("id")) if isinstance(response, dict) else ""
