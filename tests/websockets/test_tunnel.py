@@ -14,6 +14,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
 from tests.calls.kit import log_rows, set_provider, until
+from tests.calls.test_token_models import limited
 from tests.support import Customer, Farebox, running_farebox
 from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, providing
 
@@ -158,6 +159,11 @@ def test_google_s_key_is_in_the_query(customer: Customer, provider: SocketProvid
 )
 def test_what_is_refused(customer: Customer, path: str, headers: dict[str, str] | None, status: int) -> None:
     assert status_of(customer, path, headers) == status
+
+
+def test_a_token_for_certain_models_opens_nothing_that_is_not_read(farebox: Farebox) -> None:
+    customer = limited(farebox, "deepgram/nova-3")
+    assert status_of(customer, LISTEN, own(customer)) == 426
 
 
 def test_another_account_s_token_opens_nothing(customer: Customer, farebox: Farebox) -> None:

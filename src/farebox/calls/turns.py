@@ -71,11 +71,13 @@ class _Lane:
 class Turns:
     """What is held for and charged in one session (calls.session.Meter)."""
 
-    def __init__(self, context: CallContext, reader: SessionReader, turn_call: TurnCall) -> None:
+    def __init__(self, context: CallContext, reader: SessionReader, turn_call: TurnCall, *, strict: bool) -> None:
+        """`strict`: what is not understood goes no further."""
         self._context = context
         self._reader = reader
         self._turn_call = turn_call
         self._own = context.call.own_key
+        self._strict = strict
         self._lanes: dict[Lane, _Lane] = {"response": _Lane(), "transcript": _Lane()}
         self._books = asyncio.Lock()
         """Whoever changes the lanes has it, through all waits for the ledger."""
@@ -89,16 +91,16 @@ class Turns:
     # --- for the session ---
 
     async def from_client(self, message: "Message") -> "Message | None":
-        if not message.text and self._own:
+        if not message.text and not self._strict:
             return message
         try:
             found = self._reader.client(message.data)
         except InvalidRequest as wrong:
-            if self._own:
+            if not self._strict:
                 return message  # its provider says what it thinks of it
             await self._refuse(Problem(INVALID_REQUEST, str(wrong)))
             return None
-        if found.refused and not self._own:
+        if found.refused and self._strict:
             words = (
                 f"On the operator's key, {self._context.call.access.provider.name} is not asked for {found.refused}."
             )

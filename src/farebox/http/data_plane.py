@@ -15,6 +15,7 @@ from farebox.errors import (
     INTERNAL,
     NO_ROUTE,
     TOO_MANY_CALLS,
+    ClientGone,
     Problem,
 )
 from farebox.http import cross_origin
@@ -36,9 +37,10 @@ from farebox.http.route_steps import named_steps
 from farebox.http.router import shown
 from farebox.http.run_form import run_call
 from farebox.http.sink import HttpSink
-from farebox.http.socket_plane import SocketRequest, no_socket, wants_socket
+from farebox.http.socket_plane import SocketRequest, no_socket, universal_session, wants_socket
 from farebox.http.steps import common_call, serve_steps, universal_steps
-from farebox.http.subprotocols import offered
+from farebox.http.subprotocols import Offered, offered
+from farebox.http.universal_socket import UniversalSession
 from farebox.metrics.families import CLIENTS_GONE, REFUSED
 from farebox.runtime.own_providers import NOTHING
 from farebox.runtime.services import Services
@@ -56,7 +58,7 @@ class DataPlane:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._watches = Watches()
-        self._sessions: set[Session] = set()
+        self._sessions: set[Session | UniversalSession] = set()
         self._draining = False
         settings = services.settings
         self._call_seconds = settings.call_timeout_ms / 1000
@@ -165,7 +167,7 @@ class DataPlane:
     async def _socket(self, exchange: Exchange, target: Target, sink: HttpSink, watch: Watch, request_id: str) -> None:
         """Serve a WebSocket until it ends. Raises Problem while it has not begun."""
         services = self._services
-        if target.slug in ("", RUN, *COMMON):
+        if target.slug in (RUN, *COMMON):
             raise no_socket("WebSockets are served at the paths of providers.")
         offer = offered(exchange.headers, exchange.query)
         permit = await permit_of(services, offer, target)
@@ -174,10 +176,26 @@ class DataPlane:
         self._check_room(target.account_id)
         services.calls.begin(target.account_id)
         try:
+            if not target.slug:
+                await self._universal(exchange, target, offer, sink)
+                return
             request = SocketRequest(services, exchange, target, permit, offer, sink, watch, request_id)
             await request.serve(self._sessions.add, self._sessions.discard)
         finally:
             services.calls.end(target.account_id)
+
+    async def _universal(self, exchange: Exchange, target: Target, offer: Offered, sink: HttpSink) -> None:
+        """Serve a WebSocket of the universal endpoint until it ends."""
+        try:
+            session = universal_session(self._services, exchange, offer, sink, target.account_id, self.handle)
+        except ClientGone:
+            self._services.metrics.count(CLIENTS_GONE)
+            return
+        self._sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
 
     async def _permit(
         self, exchange: Exchange, target: Target, understood: Understood, sink: HttpSink

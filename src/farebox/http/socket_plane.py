@@ -23,12 +23,13 @@ from farebox.calls.watch import Interrupted, Watch
 from farebox.errors import INVALID_REQUEST, NO_WEBSOCKET, NOT_METERED, ClientGone, Problem
 from farebox.http.build_call import socket_call, turn_call
 from farebox.http.call_target import Target
-from farebox.http.exchange import Exchange
+from farebox.http.exchange import Exchange, HeaderList
 from farebox.http.payer import access_of
 from farebox.http.permits import Permit
 from farebox.http.proxy_request import ProxyRequest
 from farebox.http.sink import HttpSink
 from farebox.http.subprotocols import HEADER, Offered
+from farebox.http.universal_socket import Handle, UniversalSession
 from farebox.limits.held import Lease
 from farebox.providers.catalogue import upstream_path
 from farebox.providers.formats.base import Observed, ParsedRequest
@@ -38,7 +39,7 @@ from farebox.providers.upstream import HandshakeRefused, UpstreamFailed, Upstrea
 from farebox.runtime.services import Services
 
 if TYPE_CHECKING:
-    from farebox.websocket import ProviderSocket, Room
+    from farebox.websocket import ProviderSocket, Room, Socket
 
 _NONE_HERE: Final = frozenset({200, 400, 404, 405, 426, 501})
 """With which servers answer that have no WebSocket at a path which takes requests, too. Their clients fall back to
@@ -92,31 +93,30 @@ class SocketRequest:
             policies=permit.policies,
         )
 
+    @property
+    def _by_model(self) -> bool:
+        """Whether the token is for certain models, or a policy is: no message may be passed on unread."""
+        token, policies = self._request.token, self._request.policies
+        return (token is not None and token.models is not None) or (policies is not None and policies.names_models)
+
     async def serve(self, begun: Callable[[Session], None], ended: Callable[[Session], None]) -> None:
         """Open it at the provider, then at the client, and stay until it has ended. `begun` and `ended` are told of the
         session. Raises Problem while nothing has been answered."""
-        services, exchange = self._services, self._exchange
+        exchange = self._exchange
         handshake = _accepted(exchange)
-        lease = services.held.lease(self._request.account_id)
-        exchange.hold(lease)
-        lease.take(OVERHEAD_BYTES)
-        room = _room(lease)
+        room = room_for(self._services, exchange, self._request.account_id)
         context, path = self._context()
         meter = self._meter(context, path)
         provider = await self._opened(context, path, room)
         if provider is None:
             return
         chosen = self._offer.chosen(provider.subprotocol)
-        headers = [*handshake, *self._sink.headers, *([(HEADER, chosen)] if chosen else [])]
         try:
-            channel = exchange.switch(headers)
+            client = switched(self._services, exchange, handshake, self._sink.headers, chosen, room)
         except ClientGone:
             provider.end()
             await settle_call(session_stage(context), Observed(), CLIENT_GONE)
             return
-        from farebox.websocket import server_socket
-
-        client = server_socket(channel, services.settings.websocket_message_bytes, room)
         if isinstance(meter, Turns):
             meter.tell = client.send
         session = Session(context, client, provider, meter)
@@ -134,6 +134,10 @@ class SocketRequest:
         found = socket_path(access.provider.slug, path, custom=access.custom is not None)
         if found is None:
             raise no_socket(f"{access.provider.name} has no WebSocket at {path[:100]!r} that is served here.")
+        if self._by_model and found.kind == "unread":
+            raise no_socket(
+                "The access token, or a policy, is for certain models, which this WebSocket's messages name."
+            )
         if request.gateway.screens:
             raise no_socket(
                 "The gateway has rules for what its calls say, and messages of WebSockets are not screened."
@@ -163,7 +167,7 @@ class SocketRequest:
             request = replace(self._request, log_id=turn_id, body=sent)
             return turn_call(self._services, request, context.call, wire, parsed)
 
-        return Turns(context, reader, call_of)
+        return Turns(context, reader, call_of, strict=self._by_model or not context.call.own_key)
 
     def _error_event(self, problem: Problem) -> bytes:
         """An error as OpenAI's Responses tell it within a WebSocket: with its status and headers."""
@@ -216,6 +220,39 @@ class SocketRequest:
 
 def no_socket(why: str) -> Problem:
     return Problem(NO_WEBSOCKET, f"{why} Use HTTP, where streams are server-sent events.")
+
+
+def universal_session(
+    services: Services, exchange: Exchange, offer: Offered, sink: HttpSink, account_id: str, handle: Handle
+) -> UniversalSession:
+    """A WebSocket of the universal endpoint, which is open. Raises Problem, ClientGone."""
+    handshake = _accepted(exchange)
+    room = room_for(services, exchange, account_id)
+    socket = switched(services, exchange, handshake, sink.headers, offer.chosen(""), room)
+    return UniversalSession(services, exchange, offer, socket, handle)
+
+
+def room_for(services: Services, exchange: Exchange, account_id: str) -> "Room":
+    """Where a session's bytes are counted. Raises Problem where there is no room for it."""
+    lease = services.held.lease(account_id)
+    exchange.hold(lease)
+    lease.take(OVERHEAD_BYTES)
+    return _room(lease)
+
+
+def switched(
+    services: Services,
+    exchange: Exchange,
+    handshake: HeaderList,
+    headers: HeaderList,
+    chosen: str,
+    room: "Room",
+) -> "Socket":
+    """The client's end, once it has been told. Raises ClientGone."""
+    from farebox.websocket import server_socket
+
+    channel = exchange.switch([*handshake, *headers, *([(HEADER, chosen)] if chosen else [])])
+    return server_socket(channel, services.settings.websocket_message_bytes, room)
 
 
 def _accepted(exchange: Exchange) -> list[tuple[str, str]]:

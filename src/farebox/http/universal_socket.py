@@ -1,0 +1,273 @@
+"""Cloudflare's universal WebSocket: each message is a request of the universal endpoint, each answer one message or
+several. A message is served as that request is, by the same code: it is a call of its own."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from farebox.channels import Channel
+from farebox.errors import INVALID_REQUEST, ClientGone, Problem
+from farebox.http.exchange import Exchange, HeaderList, RequestHead
+from farebox.http.subprotocols import Offered
+from farebox.limits.held import Lease
+from farebox.providers.sse import LineCutter
+from farebox.runtime.services import Services
+
+if TYPE_CHECKING:
+    from farebox.websocket import Socket
+
+AT_ONCE: Final = 16
+"""Messages of one session that are served at a time; no more are read meanwhile."""
+_OF_HANDSHAKE: Final = frozenset({"upgrade", "connection", "content-length", "content-type", "cf-aig-event-id"})
+_METADATA: Final = {
+    "cacheStatus": "cf-aig-cache-status",
+    "eventId": "cf-aig-event-id",
+    "logId": "cf-aig-log-id",
+    "step": "cf-aig-step",
+    "contentType": "content-type",
+}
+_CLOSE_SECONDS: Final = 3.0
+EVENT_MAX: Final = 8 * 2**20
+"""Bytes of one event of a stream; of a longer one the pieces are text."""
+
+Handle = Callable[[Exchange], Awaitable[None]]
+
+
+class _Step(msgspec.Struct):
+    """The request of a message."""
+
+    provider: str
+    endpoint: str
+    headers: msgspec.Raw = msgspec.Raw(b"{}")
+    query: msgspec.Raw = msgspec.Raw(b"{}")
+    config: msgspec.Raw = msgspec.Raw(b"{}")
+    event_id: str = msgspec.field(name="eventId", default="")
+
+
+class _Create(msgspec.Struct):
+    type: str
+    request: _Step
+
+
+_CREATE: Final = msgspec.json.Decoder(_Create)
+
+
+class UniversalSession:
+    """One WebSocket."""
+
+    def __init__(
+        self, services: Services, exchange: Exchange, offer: Offered, socket: "Socket", handle: Handle
+    ) -> None:
+        self._services = services
+        self._exchange = exchange
+        self._socket = socket
+        self._handle = handle
+        self._headers = {
+            name: value
+            for name, value in offer.headers.items()
+            if name not in _OF_HANDSHAKE and not name.startswith("sec-websocket-")
+        }
+        self._open: set[asyncio.Task[None]] = set()
+        self._answers: set[_MessageExchange] = set()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """The server stops: what is under way ends, and then the session."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Until it has ended."""
+        reading = asyncio.create_task(self._read())
+        stopping = asyncio.create_task(self._stopping.wait())
+        idle = self._services.settings.websocket_idle_ms / 1000
+        code, reason = 1001, "the server stops"
+        try:
+            while True:
+                heard = self._socket.heard
+                done, _ = await asyncio.wait([reading, stopping], timeout=idle, return_when=asyncio.FIRST_COMPLETED)
+                if done or (heard == self._socket.heard and not self._open):
+                    break
+            if reading in done:
+                code, reason = 1000, ""
+            elif not done:
+                code, reason = 4408, "no message for too long"
+        finally:
+            stopping.cancel()
+            reading.cancel()
+            if reading.done():
+                for answer in tuple(self._answers):
+                    answer.lose()
+            if self._open:
+                await asyncio.wait(tuple(self._open))
+            await self._close(code, reason)
+
+    async def _close(self, code: int, reason: str) -> None:
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._socket.close(code, reason)
+                await self._socket.drain()
+        except TimeoutError:
+            pass
+        finally:
+            self._socket.end()
+
+    async def _read(self) -> None:
+        """Begin with each message that comes. Raises nothing: it returns where the client has closed."""
+        from farebox.websocket import Closed
+
+        places = asyncio.Semaphore(AT_ONCE)
+        while True:
+            await places.acquire()
+            try:
+                message = await self._socket.receive()
+            except Closed:
+                return
+            task = asyncio.create_task(self._answer(message.data))
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+            task.add_done_callback(lambda _: places.release())
+
+    async def _answer(self, data: bytes) -> None:
+        try:
+            found = _CREATE.decode(data)
+        except (ValueError, RecursionError) as wrong:
+            problem = Problem(INVALID_REQUEST, f"The message is no `universal.create`: {wrong}.")
+            await self.send({"type": "error", "error": {"code": problem.kind.code, "message": problem.message}})
+            return
+        step = found.request
+        asked = {name: getattr(step, name) for name in ("provider", "endpoint", "headers", "query", "config")}
+        body = msgspec.json.encode([asked])
+        headers = {**self._headers, "content-type": "application/json", "content-length": str(len(body))}
+        if step.event_id.isascii() and step.event_id.isprintable():
+            headers["cf-aig-event-id"] = step.event_id[:256]
+        inner = _MessageExchange(self._exchange, headers, body, self, step.event_id)
+        self._answers.add(inner)
+        try:
+            await self._handle(inner)
+            await inner.finish()
+        except ClientGone:
+            pass  # the call has been settled
+        finally:
+            self._answers.discard(inner)
+            if inner.lease is not None:
+                inner.lease.close()
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """Raises ClientGone."""
+        from farebox.websocket import Closed, Message
+
+        try:
+            await self._socket.send(Message(msgspec.json.encode(message)))
+        except Closed as closed:
+            raise ClientGone from closed
+
+
+class _MessageExchange:
+    """A message as an exchange (http.exchange.Exchange)."""
+
+    def __init__(
+        self, outer: Exchange, headers: dict[str, str], body: bytes, session: UniversalSession, event_id: str
+    ) -> None:
+        self.method, self.path, self.query = "POST", outer.path, ""
+        self.client, self.encrypted = outer.client, outer.encrypted
+        self.headers = headers
+        self.head = RequestHead("POST", outer.path, "", headers)
+        self.length: int | None = len(body)
+        self.complete = True
+        self.lease: Lease | None = None
+        self._body = body
+        self._session = session
+        self._event_id = event_id
+        self._metadata: dict[str, Any] = {}
+        self._whole: bytes | None = None
+        self._streams = self._gone = False
+        self._lines = LineCutter(EVENT_MAX)
+        self._watchers: list[Callable[[], None]] = []
+
+    def hold(self, lease: Lease) -> None:
+        self.lease = lease
+        lease.take(len(self._body))
+
+    async def body(self, limit: int) -> bytes:
+        return self._body
+
+    async def content(self, limit: int) -> bytes:
+        return self._body
+
+    def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
+        if self._metadata:
+            raise RuntimeError("the exchange has a response already")
+        self._note(status, headers)
+        self._whole = body
+
+    def start(self, status: int, headers: HeaderList) -> "_MessageExchange":
+        self.respond(status, headers, b"")
+        self._streams = "text/event-stream" in str(self._metadata.get("contentType", ""))
+        return self
+
+    async def send(self, chunk: bytes) -> None:
+        if self._gone:
+            raise ClientGone
+        if not self._streams:
+            self._whole = (self._whole or b"") + chunk
+            return
+        if self._whole is not None:
+            self._whole = None
+            await self._session.send({"type": "universal.created", "metadata": self._metadata})
+        _, lines = self._lines.push(chunk)
+        await self._pass(lines)
+
+    async def _pass(self, lines: list[bytes]) -> None:
+        for line in lines:
+            if line.startswith(b"data:"):
+                message = {"type": "universal.stream", "metadata": {"eventId": self._metadata["eventId"]}}
+                await self._session.send({**message, "response": _shown(line[5:].strip())})
+
+    def offer(self, chunk: bytes) -> None:
+        """Comments are for HTTP."""
+
+    def switch(self, headers: HeaderList) -> Channel:
+        """Not within another. Raises ClientGone."""
+        raise ClientGone
+
+    async def gone(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    def when_gone(self, callback: Callable[[], None]) -> None:
+        self._watchers.append(callback)
+
+    # --- for the session ---
+
+    async def finish(self) -> None:
+        """The call has ended: send what is left to be said."""
+        if self._gone or not self._metadata:
+            return
+        if self._whole is not None:
+            created = {"type": "universal.created", "metadata": self._metadata, "response": _shown(self._whole)}
+            await self._session.send(created)
+        else:
+            await self._pass([self._lines.rest()])
+            await self._session.send({"type": "universal.done", "metadata": self._metadata})
+
+    def lose(self) -> None:
+        """The client has gone."""
+        self._gone = True
+        for watcher in self._watchers:
+            watcher()
+
+    def _note(self, status: int, headers: HeaderList) -> None:
+        found = {name.lower(): value for name, value in headers}
+        self._metadata = {name: found[header] for name, header in _METADATA.items() if header in found}
+        self._metadata["eventId"] = self._event_id or self._metadata.get("eventId", "")
+        self._metadata["status"] = status
+
+
+def _shown(data: bytes) -> Any:
+    """As JSON, where it is; else as text."""
+    try:
+        msgspec.json.decode(data)
+    except (ValueError, RecursionError):
+        return data.decode("utf-8", "replace")
+    return msgspec.Raw(data)
