@@ -132,7 +132,7 @@ class Turns:
         await self._idle.wait()
 
     def cancel(self) -> "Message | None":
-        return self._message(self._reader.cancel())
+        return None if self._idle.is_set() else self._message(self._reader.cancel())
 
     def error(self, problem: Problem) -> "Message | None":
         return self._message(self._reader.error(problem))
