@@ -69,6 +69,22 @@ def test_a_stop_lets_a_turn_end_and_then_closes(
         ]
 
 
+def test_a_session_without_messages_ends_and_gives_back_what_is_held_ahead(
+    provider: SocketProvider, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    provider.script = Realtime()
+    with running_farebox(tmp_path_factory.mktemp("idle"), websocket_idle_ms=1_000) as farebox:
+        set_provider(farebox, "openai", base_url=provider.url)
+        customer = farebox.funded()
+        with opened(customer, PATH) as connection:
+            send(connection, type="input_audio_buffer.append", audio=SECOND)
+            until(lambda: customer.balance.held > 0)
+            assert await_close(connection) == (4408, "no message for too long")
+        assert provider.await_end()[0] == 1000
+        until(lambda: customer.balance.held == 0)
+        assert customer.balance.posted == 5 * NANOS_PER_USD
+
+
 @pytest.mark.usefixtures("engine")
 @pytest.mark.both_engines
 def test_while_the_database_is_away_a_turn_ends_in_the_journal(

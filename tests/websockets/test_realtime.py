@@ -12,7 +12,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
-from tests.calls.kit import differences, log_rows, set_provider, until
+from tests.calls.kit import OPERATOR_KEY, differences, log_rows, set_provider, until
 from tests.engines import ON_BOTH_ENGINES
 from tests.long import times
 from tests.support import Customer, Farebox, running_farebox
@@ -162,6 +162,40 @@ def test_a_session_that_transcribes_is_charged_by_tokens(customer: Customer, rea
         send(connection, type="input_audio_buffer.commit")
         await_event(connection, "conversation.item.input_audio_transcription.completed")
     settled(customer, 30 * 6_000 + 8 * 10_000, 1)
+
+
+def test_on_a_key_of_the_caller_s_own_turns_are_metered_and_free(customer: Customer, realtime: Realtime) -> None:
+    headers = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-own-key"}
+    with opened(customer, PATH, headers) as connection:
+        await_event(connection, "session.created")
+        send(connection, type="something.new")  # is the provider's to judge
+        await_event(connection, "seen.something.new")
+        send(connection, type="response.create")
+        await_event(connection, "response.done")
+    until(lambda: len(log_rows(customer)) == 2)
+    (turn,) = turns_of(customer)
+    assert (turn["tokens_in"], turn["tokens_out"]) == (100, 60)
+    assert round(turn["cost"] * NANOS_PER_USD) == TURN
+    assert customer.balance.posted == 5 * NANOS_PER_USD
+
+
+def test_a_browser_s_token_may_be_openai_s_key(customer: Customer, realtime: Realtime) -> None:
+    words = ["realtime", f"openai-insecure-api-key.{customer.token}"]
+    with opened(customer, PATH, {}, subprotocols=words) as connection:
+        assert connection.subprotocol == "realtime"
+        await_event(connection, "session.created")
+        send(connection, type="response.create")
+        await_event(connection, "response.done")
+    settled(customer, TURN, 1)
+
+
+def test_the_operator_s_key_is_in_no_message(customer: Customer, provider: SocketProvider, realtime: Realtime) -> None:
+    realtime.session = {"instructions": f"the key is {OPERATOR_KEY}, keep it"}
+    with opened(customer, PATH) as connection:
+        created = receive(connection)
+    assert provider.headers["authorization"] == f"Bearer {OPERATOR_KEY}"
+    assert OPERATOR_KEY not in str(created)
+    assert "*" * len(OPERATOR_KEY) in created["session"]["instructions"]
 
 
 # --- what is refused ---
