@@ -195,6 +195,7 @@ class _Relay:
 
     async def _end_at_length(self, stream: SinkStream, sliced: SlicedStream) -> None:
         """End the stream as its provider ends one that has reached its limit, once its charge is durable."""
+        await self._response.close()  # so that its provider stops
         _, observed = self._close(BALANCE_ENDED)
         try:
             settled = await settle_call(self._stage, sliced.delivered(observed), BALANCE_ENDED)
