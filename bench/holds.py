@@ -67,6 +67,9 @@ class Provider:
             exchange = self.recorded[int(number)]
             request.respond(200, [("content-type", exchange.response_type)], exchange.response)
             return
+        if request.method != "POST":
+            request.respond(404, [], b"")
+            return
         asked = json.loads(body)
         self.waiting += 1
         with contextlib.suppress(ClientGone):
@@ -130,7 +133,7 @@ class Account:
     async def receipt(self, log_id: str) -> dict[str, Any]:
         url = f"/client/v4/accounts/{self.account_id}/farebox/receipts/{log_id}"
         response = await self._client.get(url, headers={"authorization": f"Bearer {self.secret}"})
-        receipt: dict[str, Any] = response.json()["result"]
+        receipt: dict[str, Any] = response.json()["result"] or {}  # a path that costs nothing has none
         return receipt
 
 
@@ -223,14 +226,14 @@ async def replay(bench: Bench, recorded: list[Exchange]) -> list[Call]:
             call.holds[name] = receipt.get("hold_nanos", 0)
             if name == "ample":
                 call.output = int((observed(call.exchange).usage or {}).get("output_tokens", 0))
-                if receipt["usage_source"] == "provider":
+                if receipt.get("usage_source") == "provider":
                     call.charge = receipt["charge_nanos"]
             limit = response.headers.get("farebox-output-limit")
             if limit is not None:
                 call.limited.add(name)
-            if (limit is not None and int(limit) < call.output) or receipt["charge_nanos"] < call.charge:
+            if (limit is not None and int(limit) < call.output) or receipt.get("charge_nanos", 0) < call.charge:
                 call.cut.add(name)
-            elif receipt["charge_nanos"] > call.holds[name]:
+            elif receipt.get("charge_nanos", 0) > call.holds[name]:
                 call.overrun.add(name)
     return [call for call in calls if call.charge]
 
