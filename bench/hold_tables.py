@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from bench import stored
-from bench.cells import ENGINE, MISSING, figure, markdown, with_notes
+from bench.cells import ENGINE, MISSING, figure, markdown
 
 _HOLDS: Final = {"before": "holds-before", "now": "holds"}
 """The results of the same command, run with the release before and with this one."""
@@ -29,7 +29,10 @@ def holds() -> str:
         "balance", "calls", "", "number", "hold / charge, median", "p90", "refused, though affordable", "limited",
         "cut", "overruns",
     )  # fmt: skip
-    return with_notes(markdown(heads, shown), [result for _, result in found]) if shown else MISSING
+    said = [
+        f"{when} `{result['command']}`, {result['at'][:10]}" for when, result in found
+    ]  # no times: any machine does
+    return f"{markdown(heads, shown)}\n\n{'; '.join(said).capitalize()}." if shown else MISSING
 
 
 def _pairs(lines: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
