@@ -18,6 +18,7 @@ from bench.targets import reached, targets
 
 PAGES = ("README.md", "docs/performance.md")
 _MARKED = re.compile(r"(<!-- bench:([a-z-]+) -->\n).*?(<!-- /bench:\2 -->)", re.DOTALL)
+CLUSTER = ("ledger-citus", "ledger-citus-check", "ledger-citus-workers")
 
 CASES = {
     "ns1": "plain, 1 client",
@@ -171,6 +172,28 @@ def ledger() -> str:
     return with_notes(markdown(heads, lines), results) if lines else MISSING
 
 
+def cluster() -> str:
+    """Citus next to one PostgreSQL, by turns, and with more workers."""
+    lines = []
+    for result in (results := [found for name in CLUSTER if (found := stored.read(name)) is not None]):
+        for row in result["rows"]:
+            workers = f"{row['workers']} workers" if row.get("workers", 1) > 1 else "1 worker"
+            capped = f", each {row['cap']:g} of a core" if row.get("cap") else ""
+            database = f"Citus, {workers}{capped}" if row["engine"] == "citus" else ENGINE[row["engine"]]
+            lines.append(
+                [
+                    database, str(row["buckets"]), f"{row['tasks']:,}", f"{row['accounts']:,}",
+                    figure(row["database_cpu_s_per_1000"]), figure(row.get("coordinator_cpu_s_per_1000")),
+                    f"{row['check_cpu_s']:.2f} ({row['pairs']:,})", figure(row["pairs_per_second"], 0),
+                ]
+            )  # fmt: skip
+    heads = (
+        "database", "buckets", "concurrent pairs", "accounts", "database CPU s per 1,000", "of which the coordinator",
+        "CPU s of a check (pairs)", "pairs/s",
+    )  # fmt: skip
+    return with_notes(markdown(heads, lines), results) if lines else MISSING
+
+
 def reads() -> str:
     lines, notes = [], []
     for result in (results := of("reads-")):
@@ -306,6 +329,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "streams": streams,
     "at-once": at_once,
     "ledger": ledger,
+    "cluster": cluster,
     "reads": reads,
     "growth": growth,
     "soak": soak,

@@ -86,6 +86,7 @@ def targets() -> list[Target]:
             "python -m bench.soak [--engine postgres]",
             tuple((_fact(f"soak-{engine}", "growth"), 1.03) for engine in ("sqlite", "postgres")), digits=3,
         ),
+        *_of_cluster(),
     ]  # fmt: skip
 
 
@@ -104,6 +105,25 @@ def _of_growth() -> list[Target]:
             "50 ms", command, tuple((_slowest(name, "usage"), 50.0) for name in engines),
             unit=f"ms {_size(*engines)}", digits=1,
         )
+    ]  # fmt: skip
+
+
+def _of_cluster() -> list[Target]:
+    by_turns = "python -m bench.ledger --engine postgres,citus,… --buckets 8 --pairs N"
+    return [
+        Target(
+            "Citus, 8 buckets, database CPU of plain PostgreSQL's", "2.5", by_turns,
+            ((_of_plain("ledger-citus", "database_cpu_s_per_1000"), 2.5),),
+        ),
+        Target(
+            "the same for `farebox check`, CPU of both ends", "3", by_turns,
+            ((_of_plain("ledger-citus-check", "check_cpu_s"), 3.0),),
+        ),
+        Target(
+            "Citus, pairs/s with 3 workers of a part of a core each, of those with 1", "2.7",
+            "python -m bench.ledger --engine citus,citus --workers 1,3 --cap 0.1", ((_of_one_worker(), 2.7),),
+            at_least=True,
+        ),
     ]  # fmt: skip
 
 
@@ -164,3 +184,21 @@ def _size(*names: str) -> str:
 def _slowest(name: str, case: str) -> float | None:
     rows = _rows(name, lambda row: row["case"] == case and row["of"] == "busy")
     return rows[-1]["p50_ms"] if rows else None
+
+
+def _smallest(name: str, engine: str, key: str) -> float | None:
+    return min((row[key] for row in _rows(name, lambda row: row["engine"] == engine)), default=None)
+
+
+def _of_plain(name: str, key: str) -> float | None:
+    """The smallest of Citus's turns over the smallest of plain PostgreSQL's."""
+    citus, plain = _smallest(name, "citus", key), _smallest(name, "postgres", key)
+    return None if citus is None or plain is None else citus / plain
+
+
+def _of_one_worker() -> float | None:
+    """The best with the most workers over the best with one."""
+    best: dict[int, float] = {}
+    for row in _rows("ledger-citus-workers", lambda row: True):
+        best[row["workers"]] = max(best.get(row["workers"], 0), row["pairs_per_second"])
+    return best[max(best)] / best[1] if 1 in best and len(best) > 1 else None
