@@ -63,6 +63,7 @@ def provider(farebox: Farebox) -> Iterator[Provider]:
     made = Provider(farebox)
     set_provider(farebox, SLUG, base_url=made.url, api_key=KEY)
     set_price(farebox, SLUG, MODEL)
+    farebox.run(operator_alarms.work(farebox.services))  # those of the test before that are not kept yet
     farebox.run(farebox.services.database.write(lambda c: resolve_alarms(c, 1)))
     yield made
     farebox.run(made.server.close())

@@ -114,7 +114,9 @@ def test_while_the_database_is_away_a_turn_ends_in_the_journal(
         send(connection, type="response.create")
         assert await_event(connection, "error")["error"]["code"] == "database_unavailable"
         assert await_close(connection)[0] == 4503
-    assert customer.balance.posted == 5 * NANOS_PER_USD
+    posted = "SELECT posted FROM balances WHERE account_id = ?"
+    found = read_now(farebox.services.settings, lambda c: rows(c, posted, (customer.account_id,)))
+    assert found == [(5 * NANOS_PER_USD,)]
     away[0] = False
     until(lambda: customer.balance.posted == 5 * NANOS_PER_USD - TURN and customer.balance.held == 0)
     assert not differences(farebox)
