@@ -139,7 +139,6 @@ class DataPlane:
             permit = await self._permit(exchange, target, understood, sink)
             if permit is None:
                 return
-        self._note_use(permit)
         count_call(services, target, permit)
         self._check_room(target.account_id)
         services.calls.begin(target.account_id)
@@ -171,7 +170,6 @@ class DataPlane:
             raise no_socket("WebSockets are served at the paths of providers.")
         offer = offered(exchange.headers, exchange.query)
         permit = await permit_of(services, offer, target)
-        self._note_use(permit)
         count_call(services, target, permit)
         self._check_room(target.account_id)
         services.calls.begin(target.account_id)
@@ -205,8 +203,10 @@ class DataPlane:
             return None
         permit = await permit_of(self._services, exchange, target)
         if exchange.method in ("GET", "HEAD") and target.slug in COMMON and target.path in _MODEL_LISTS:
-            self._note_use(permit)
-            limited = None if permit.token is None else permit.token.models
+            token, limited = permit.token, None
+            if token is not None:
+                self._services.last_uses.note(token.account_id, "token", token.token_id, self._services.clock.now_ms())
+                limited = token.models
             models = model_list(self._services, target.account_id, permit.own, limited)
             sink.respond(200, [("content-type", "application/json")], models)
             return None
@@ -279,12 +279,6 @@ class DataPlane:
             return False
         sink.respond(204, cross_origin.preflight(exchange.headers), b"")
         return True
-
-    def _note_use(self, permit: Permit) -> None:
-        token = permit.token
-        if token is not None:
-            services = self._services
-            services.last_uses.note(token.account_id, "token", token.token_id, services.clock.now_ms())
 
     def _check_room(self, account_id: str) -> None:
         """Raises Problem if the account may have no further call in flight."""

@@ -1,4 +1,4 @@
-"""The rate limits of access tokens and of gateways, which every model call is counted against."""
+"""What every model call counts in: its token's last use, and the rate limits of access tokens and of gateways."""
 
 from farebox.calendar import seconds_until
 from farebox.errors import RATE_LIMITED, TOKEN_RATE_LIMITED, Problem
@@ -8,8 +8,10 @@ from farebox.runtime.services import Services
 
 
 def count_call(services: Services, target: Target, permit: Permit) -> None:
-    """Raises Problem (TOKEN_RATE_LIMITED, RATE_LIMITED). What its token's limit refuses counts nowhere."""
+    """Raises Problem (TOKEN_RATE_LIMITED, RATE_LIMITED). What its token's limit refuses counts in no other."""
     token, gateway, now = permit.token, permit.gateway, services.clock.now_ms()
+    if token is not None:
+        services.last_uses.note(token.account_id, "token", token.token_id, now)
     if token is not None and token.rate is not None:
         rate = token.rate
         key = (token.account_id, f"token/{token.token_id}")
