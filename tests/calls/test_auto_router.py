@@ -147,6 +147,8 @@ def test_what_may_be_chosen(customer: Customer) -> None:
         assert words in refused.json()["message"]
     assert auto(customer, headers=of("", "nobody")).json()["internalCode"] == 2901
     assert auto(customer, headers={"cf-aig-no-wholesale": "true"}).json()["internalCode"] == 2952
+    empty = auto(customer, headers={"cf-aig-allowed-providers": "cohere"}).json()
+    assert (empty["internalCode"], "cf-aig-allowed-models" in empty["message"]) == (2952, True)
     kit.set_gateway(customer, "own", byok_only=True)
     own = http.post(f"{farebox.url}/v1/{customer.account_id}/own/compat/chat/completions", headers=customer.headers,
                     json={"model": "cloudflare/auto", "messages": [{"role": "user", "content": "Hi"}]})  # fmt: skip

@@ -41,6 +41,11 @@ CHEAPEST, ONLY, PINNED, FALLBACK = (
     "fallback_candidate_unavailable",
 )
 
+NOTHING_TO_CHOOSE: Final = (
+    "The auto router has no models to choose from: name some in the header cf-aig-allowed-models or as targets of the "
+    "model alias `auto`, or ask the operator to set FAREBOX_AUTO_MODELS. With cf-aig-allowed-providers, some of theirs."
+)
+
 
 class _Choice(msgspec.Struct, frozen=True):
     slug: str
@@ -148,6 +153,8 @@ def _choices(services: Services, request: ProxyRequest, needs: Needs, pool: Sequ
                     found.setdefault(choice.name, choice)
     if found:
         return sorted(found.values(), key=lambda choice: (choice.nanos, choice.name))
+    if seen == 0:
+        raise Problem(AUTO_UNAVAILABLE, NOTHING_TO_CHOOSE)
     wanted = ", ".join(sorted(needs.kinds)) or "text"
     raise Problem(
         AUTO_UNAVAILABLE, f"Of the {seen} models that the auto router may choose from, none can take this: {wanted}."
