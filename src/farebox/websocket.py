@@ -1,6 +1,6 @@
 """One end of a WebSocket: messages in, messages out, over a channel of bytes.
 
-The protocol is that of the library `websockets`, without its I/O (docs/adr/0028-websockets.md). No extension is
+The protocol is that of the library `websockets`, without its I/O (docs/adr/0027-websockets.md). No extension is
 negotiated, so that no message is larger than its bytes. Pings are answered here; fragments are put together.
 """
 
