@@ -3,6 +3,7 @@ through. To all others it does not exist, as a path or as an input, and the prov
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ import httpx
 import pytest
 
 from farebox.operator.shared_keys import remove_key, set_key
+from farebox.providers.formats.openai_chat import OpenAIChat
+from farebox.providers.formats.references import references_in
 from farebox.storage.sql import Connection, rows
 from farebox.worker import _forget_objects
 from tests.calls.kit import differences, forget, set_gateway
@@ -297,3 +300,64 @@ def test_what_has_expired_is_forgotten(
     monkeypatch.setattr("farebox.worker.KEPT_MAX", 2)
     farebox.run(_forget_objects(services))
     assert known() == sorted(made[2:])
+
+
+_FOREIGN = '{"type": "input_file", "file_id": "x_foreign"}'
+_ITEM = f'{{"role": "user", "content": [{_FOREIGN}]}}'
+_ASKED = '{"model": "gpt-4o-mini", "max_output_tokens": 20, "input": [%s]}'
+SPELLINGS = {
+    "a number that is none": ("conversations", f'{{"items": [{_ITEM}], "x": NaN}}', 400),
+    "half a character": ("conversations", f'{{"items": [{_ITEM}], "metadata": {{"a": "\\ud800"}}}}', 400),
+    "a byte order mark": ("conversations", f'\ufeff{{"items": [{_ITEM}]}}', 400),
+    "a list": ("conversations", f'[{{"items": [{_ITEM}]}}]', 400),
+    "a count": ("responses/input_tokens", '{"previous_response_id": "x_foreign", "x": NaN}', 400),
+    "an escaped name": ("responses", '{"model": "gpt-4o-mini", "previous_\\u0072esponse_id": "x_foreign"}', 404),
+    "a variable": (
+        "responses",
+        f'{{"model": "gpt-4o-mini", "prompt": {{"id": "p", "variables": {{"metadata": {_FOREIGN}}}}}}}',
+        404,
+    ),
+    "an empty result": (
+        "responses",
+        _ASKED % '{"type": "image_generation_call", "id": "x_foreign", "result": null}',
+        404,
+    ),
+    "an empty content": ("responses", _ASKED % '{"id": "x_foreign", "role": "assistant", "content": []}', 404),
+    "an escaped path": ("responses/x_%66oreign/cancel", "", 404),
+    "a path with two slashes": ("responses//x_foreign/cancel", "", 404),
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_other_spellings_are_references_too(customer: Customer, provider: OpenAIObjects, name: str) -> None:
+    path, body, status = SPELLINGS[name]
+    headers = {**customer.headers, "content-type": "application/json"}
+    response = httpx.post(f"{customer.gateway_url}/openai/{path}", content=body.encode(), headers=headers)
+    assert response.status_code == status, response.text
+    assert not provider.upstream.sent, "the provider was asked"
+
+
+GOOGLE = "https://generativelanguage.googleapis.com/v1beta/files/abc"
+
+
+@pytest.mark.parametrize(
+    ("uri", "files"),
+    [
+        (GOOGLE, ["abc"]),
+        (f"{GOOGLE}?alt=media", [f"{GOOGLE}?alt=media"]),
+        (f"{GOOGLE}/", [f"{GOOGLE}/"]),
+        ("files/abc#x", ["files/abc#x"]),
+        ("https://www.youtube.com/watch?v=x", []),
+    ],
+)
+def test_addresses_of_google_s_files(uri: str, files: list[str]) -> None:
+    found = references_in({"fileData": {"fileUri": uri}})
+    assert [(one.kind, one.object_id) for one in found] == [("file", file) for file in files]
+
+
+def test_a_cache_of_google_s_in_openai_s_form() -> None:
+    wire = OpenAIChat()
+    for extra in ({"extra_body": {"google": {"cached_content": "c"}}}, {"google": {"cachedContent": "c"}}):
+        body = {"model": "gemini-2.5-flash", "messages": [{"role": "user", "content": "Hi"}], **extra}
+        parsed = wire.parse("", "application/json", json.dumps(body).encode())
+        assert parsed.references == (("cached_content", "c"),)

@@ -20,7 +20,7 @@ from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
 from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
-from farebox.providers.formats.references import audio_in, hand_out, of_request
+from farebox.providers.formats.references import audio_in, compatible_cache_in, hand_out, of_request
 from farebox.providers.formats.tools import Declared
 
 _NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
@@ -206,6 +206,8 @@ class OpenAIChat(bodies.JsonBody):
             references = of_request(body, contents)
             if sounds := [message.audio for message in head.messages if message.audio is not None]:
                 references = (*audio_in(sounds), *references)
+        if head.extra_body is not None or head.google is not None:
+            references = (*references, *compatible_cache_in(head.extra_body, head.google))
         if exact:
             demand = with_text(demand, body, "prompt" if self.legacy else "messages", "content")
         stream = head.stream is True

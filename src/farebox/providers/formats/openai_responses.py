@@ -16,7 +16,7 @@ from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
-from farebox.providers.formats.references import hand_out, items_in, may_refer, references_in
+from farebox.providers.formats.references import hand_out, is_named_only, items_in, may_refer, references_in
 from farebox.providers.formats.tools import Declared
 
 _TERMINAL: Final = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
@@ -198,7 +198,7 @@ def _unseen(head: _Head) -> Iterator[Unseen]:
 
 def _is_reference(item: object) -> bool:
     """Whether an item is only the ID of one stored at the provider."""
-    return isinstance(item, dict) and (item.get("type") == "item_reference" or not item.keys() - {"id", "type"})
+    return isinstance(item, dict) and item.get("type") != "reasoning" and is_named_only(item)
 
 
 def _parse_event(seen: Seen, data: bytes) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from farebox.providers.formats import bodies
 from farebox.providers.formats.base import Reference
 
 _KEYS: Final = {
@@ -26,13 +27,17 @@ _OWN_WORDS: Final = frozenset({"args", "arguments", "input_schema", "metadata", 
 """Keys whose values are the caller's own."""
 _CALLED: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 """Types of blocks whose `input` is."""
+_OF_ANY_ITEM: Final = frozenset({"id", "type", "status", "role", "phase"})
+"""Fields of an item that say nothing of its content; nor does a field that is empty, as `result` may be."""
 _URIS: Final = ("fileUri", "file_uri")
 _GOOGLE_FILE: Final = re.compile(r"(?:^|/)files/([A-Za-z0-9_-]{1,128})$")
+_GOOGLE_HOST: Final = "generativelanguage.googleapis.com"
 _NEEDLES: Final = (
     *(b"file_id", b"_store_id", b"container_id", b"_response_id"),
     *(b"ileUri", b"file_uri", b"earchStore", b"search_store"),
 )
 """Parts of the names above."""
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 _ID_MAX: Final = 256
 _HANDED_MAX: Final = 128
 """IDs that are taken from one response."""
@@ -66,8 +71,10 @@ def references_in(content: object) -> Iterator[Reference]:
             for key, inner in value.items():
                 if key in _KEYS:
                     yield from _named(_KEYS[key], inner)
-                elif key in _URIS and isinstance(inner, str) and (found := _GOOGLE_FILE.search(inner)):
-                    yield Reference("file", found[1])
+                elif key in _URIS:
+                    yield from _google_file(inner)
+                elif key == "variables" and isinstance(inner, dict):  # of a stored prompt: the caller names them
+                    stack.extend(inner.values())
                 elif key not in _OWN_WORDS and not (called and key == "input"):
                     stack.append(inner)
 
@@ -75,14 +82,17 @@ def references_in(content: object) -> Iterator[Reference]:
 def items_in(content: object) -> Iterator[Reference]:
     """The items of OpenAI's Responses that are only named: their content is kept at the provider."""
     for item in content if isinstance(content, list) else ():
-        if isinstance(item, dict) and isinstance(item.get("id"), str) and _is_named_only(item):
+        if isinstance(item, dict) and isinstance(item.get("id"), str) and is_named_only(item):
             yield Reference("item", item["id"])
 
 
-def _is_named_only(item: dict[str, Any]) -> bool:
+def is_named_only(item: dict[str, Any]) -> bool:
+    """Whether an item has nothing but its name."""
     if item.get("type") == "reasoning":  # a summary is shown, and the reasoning itself kept
         return not item.get("encrypted_content") and not item.get("content")
-    return item.get("type") == "item_reference" or not item.keys() - {"id", "type", "status"}
+    if item.get("type") == "item_reference":
+        return True
+    return not any(value for name, value in item.items() if name not in _OF_ANY_ITEM)
 
 
 def container_in(container: object) -> Iterator[Reference]:
@@ -99,11 +109,36 @@ def audio_in(messages: Iterable[object]) -> Iterator[Reference]:
             yield Reference("audio", audio["id"])
 
 
+def compatible_cache_in(*extras: object) -> Iterator[Reference]:
+    """The same in the fields of Google's that OpenAI's form has, in either of Google's spellings."""
+    stack = list(extras)
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list):
+            stack.extend(value)
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                if key.lower().replace("_", "") == "cachedcontent":
+                    yield from cache_in(inner)
+                else:
+                    stack.append(inner)
+
+
 def cache_in(*names: object) -> Iterator[Reference]:
     """Google's cached contents, by name."""
     for name in names:
         if name is not None:
             yield Reference("cached_content", str(name))
+
+
+def _google_file(uri: object) -> Iterator[Reference]:
+    """A file of Google's. Of an address at its API, however it is spelled, nothing is not one."""
+    if not isinstance(uri, str):
+        return
+    if found := _GOOGLE_FILE.search(uri):
+        yield Reference("file", found[1])
+    elif _GOOGLE_HOST in uri.lower() or uri.strip().lower().startswith("files/"):
+        yield Reference("file", uri)
 
 
 def _named(kind: str, value: object) -> Iterator[Reference]:
@@ -113,13 +148,9 @@ def _named(kind: str, value: object) -> Iterator[Reference]:
 
 
 def of_body(body: bytes) -> tuple[Reference, ...]:
-    """Every reference in a body of any form, each once; none where it is no JSON object. Raises InvalidRequest."""
-    try:
-        top = msgspec.json.decode(body)
-    except (ValueError, RecursionError):
-        return ()
-    if not isinstance(top, dict):
-        return ()
+    """Every reference in a body of any form, each once. Raises InvalidRequest where it is no JSON object: a provider
+    may read what cannot be read here (a byte order mark, `NaN`, UTF-16)."""
+    top: dict[str, Any] = bodies.decode(_OBJECT, body)
     inner = top.get("generateContentRequest")
     names = [top, inner] if isinstance(inner, dict) else [top]
     found = [
