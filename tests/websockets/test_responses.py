@@ -1,6 +1,8 @@
 """OpenAI's Responses over a WebSocket on the operator's key, as its SDKs and Codex use it."""
 
+import contextlib
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -129,3 +131,32 @@ def test_codex_is_told_of_credit_as_it_understands_it(farebox: Farebox, response
         assert (error["status"], error["error"]["type"]) == (429, "usage_limit_reached")
         assert "x-codex-promo-message" in error["headers"]
         assert await_close(connection)[0] == 4402
+
+
+def test_one_response_at_a_time(customer: Customer, provider: SocketProvider, responses: Responses) -> None:
+    """Of two, an error of the second would end the first, whose output goes on."""
+    both = threading.Semaphore(0)
+
+    def script(connection: ServerConnection) -> None:
+        responses.events.append(json.loads(connection.recv()))
+        response: dict[str, Any] = {"id": "resp_1", "model": MODEL, "store": False, "output": []}
+        send(connection, type="response.created", response={**response, "status": "in_progress"})
+        assert both.acquire(timeout=60)
+        with contextlib.suppress(TimeoutError):
+            connection.recv(0)
+            send(connection, type="error", status=400, error={"code": "invalid", "message": "no"})
+        send(connection, type="response.output_text.delta", item_id="m", delta="Good day " * 100, output_index=0)
+        usage = {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
+        send(connection, type="response.completed", response={**response, "status": "completed", "usage": usage})
+
+    provider.script = script
+    with opened(customer, "openai/responses") as connection:
+        send(connection, type="response.create", model=MODEL, input="Hi")
+        await_event(connection, "response.created")
+        send(connection, type="response.create", model=MODEL, input="Hi")
+        refused = receive(connection)
+        assert refused["type"] == "error", refused
+        both.release()
+        await_event(connection, "response.completed")
+    until(lambda: customer.balance.held == 0)
+    assert customer.balance.posted == 5 * NANOS_PER_USD - TURN

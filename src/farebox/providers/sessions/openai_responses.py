@@ -41,6 +41,8 @@ class ResponsesReader:
         self._own = own
         self._parsed: ParsedRequest | None = None
         """The latest that was asked for."""
+        self._asked = False
+        """Whether a response that was asked for has not ended: an error beside two of them could be of either."""
         self._under_way = ""
         self._response: ResponseReader | None = None
         self._made: dict[str, None] = {}
@@ -54,11 +56,14 @@ class ResponsesReader:
             return FromClient(data, refused=f"a message of more than {BODY_MAX} bytes")
         if event.stream_id is not None:
             return FromClient(data, refused="several responses at once in one session (`stream_id`)")
+        if self._asked and not self._own:
+            return FromClient(data, refused="a response before the end of the one before in the same session")
         read = read_as(self._wire, data, self._place, self._refused, self._own)
         parsed = read.parsed
         if parsed is None:
             return FromClient(data)
         refused = read.refused or parsed.unmetered or ("a response in the background" if parsed.background else "")
+        self._asked = not refused
         own = tuple(one for one in parsed.references if one.kind != "response" or one.object_id not in self._made)
         self._parsed = replace(parsed, stream=False, references=own)
         return FromClient(data, (Ask("response", self._parsed),), refused)
@@ -75,6 +80,7 @@ class ResponsesReader:
             self._response = self._wire.reader(self._parsed, streaming=True, hide_usage=False)
             begun = (("response", self._under_way),)
         if self._response is None:
+            self._asked = self._asked and event.type != "error"
             return FromProvider(rejected=FIRST if event.type == "error" else "")
         self._response.feed(b"data: " + data.replace(b"\n", b" ") + b"\n\n")
         if event.type not in _ENDS and event.type != "error":
@@ -110,7 +116,7 @@ class ResponsesReader:
     def _close(self) -> Observed:
         assert self._response is not None
         _, observed = self._response.close()
-        self._response, self._under_way = None, ""
+        self._response, self._under_way, self._asked = None, "", False
         return observed
 
 
