@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from farebox.calls import long_calls
+from farebox.calls.long_work import as_responded
 from farebox.ledger.recovery import left_open
 from farebox.storage.long_calls import claim_long_call, postpone_long_call
 from farebox.storage.sql import DatabaseUnavailable, rows
@@ -42,7 +43,11 @@ def test_it_is_settled_by_the_accounts_own_poll(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     begun = client.responses.with_raw_response.create(
-        model="gpt-4o-mini", input="Hello", max_output_tokens=200, background=True
+        model="gpt-4o-mini",
+        input="Hello",
+        max_output_tokens=200,
+        background=True,
+        extra_headers={"farebox-end-user": "ada"},
     )
     response = begun.parse()
     assert response.status == "queued"
@@ -51,6 +56,8 @@ def test_it_is_settled_by_the_accounts_own_poll(
     assert held > 0
     assert client.responses.retrieve(response.id).status == "queued"
     assert (customer.balance.held, spent(customer)) == (held, 0)
+    [long] = running(customer)
+    assert farebox.run(as_responded(farebox.services, long, 200, b"")).context.call.end_user == "ada"
     provider.finish(response.id)
     assert client.responses.retrieve(response.id).status == "completed"
     assert (customer.balance.held, spent(customer)) == (0, COST)

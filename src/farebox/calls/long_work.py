@@ -58,6 +58,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     token_id: str = ""
     route: str = ""
     common_form: bool = False
+    end_user: str = ""
 
 
 _WORK: Final = msgspec.json.Decoder(Work)
@@ -84,6 +85,7 @@ def stored_work(stage: Admitted, batch: BatchTerms | None = None) -> bytes:
         token_id=call.token_id,
         route=call.route,
         common_form=call.common_form,
+        end_user=call.end_user,
     )
     return msgspec.json.encode(work)
 
@@ -128,6 +130,7 @@ async def as_responded(services: Services, long: LongCall, status: int, body: by
         token_id=work.token_id,
         route=work.route,
         common_form=work.common_form,
+        end_user=work.end_user,
     )
     age = (services.clock.now_ms() - work.started_at) / 1000
     context = CallContext(services, call, _NOBODY, _NO_WATCH, services.clock.monotonic() - age)
