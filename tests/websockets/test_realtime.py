@@ -13,6 +13,7 @@ from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
 from tests.calls.kit import OPERATOR_KEY, differences, log_rows, set_provider, until
+from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
 from tests.long import times
 from tests.support import Customer, Farebox, running_farebox
@@ -413,3 +414,13 @@ def test_a_session_that_is_cut_at_any_message_ends_in_the_same_books(
     whole = [row for row in rows if row["success"]]
     assert charged >= TURN * len(whole)
     assert not differences(customer.farebox)
+
+
+def test_a_token_for_certain_models_names_its_model_once(farebox: Farebox, realtime: Realtime) -> None:
+    customer = limited(farebox, f"openai/{MODEL}")
+    headers = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-own-key"}
+    for query in (f"model=another&model={MODEL}", f"model={MODEL}&call_id=c"):
+        with pytest.raises(Exception, match="HTTP 400"):
+            opened(customer, f"openai/realtime?{query}", headers)
+    with opened(customer, f"openai/realtime?model={MODEL}", headers):
+        pass

@@ -12,6 +12,7 @@ from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
 from tests.calls.kit import differences, log_rows, set_price, set_provider, until
+from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
 from tests.websockets.kit import SocketProvider, await_close, opened, providing, receive, send
@@ -160,3 +161,18 @@ def test_one_response_at_a_time(customer: Customer, provider: SocketProvider, re
         await_event(connection, "response.completed")
     until(lambda: customer.balance.held == 0)
     assert customer.balance.posted == 5 * NANOS_PER_USD - TURN
+
+
+@pytest.mark.parametrize("more", ['"stream": "true"', f'"MODEL": "{MODEL}"', f'"model": "{MODEL}"'])
+def test_a_token_for_certain_models_asks_for_nothing_that_is_not_read(
+    farebox: Farebox, responses: Responses, more: str
+) -> None:
+    """With a key of its own, too: what cannot be read, or names two models, may be of any."""
+    customer = limited(farebox, f"openai/{MODEL}")
+    headers = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-own-key"}
+    with opened(customer, "openai/responses", headers) as connection:
+        connection.send(f'{{"type": "response.create", "model": "{MODEL}", "input": "Hi", {more}}}')
+        assert receive(connection)["type"] == "error"
+        send(connection, type="response.create", model=MODEL, input="Hi")
+        await_event(connection, "response.completed")
+    assert len(responses.events) == 1

@@ -22,29 +22,32 @@ _QUERY: Final = frozenset({"model", "intent"})
 
 
 def session_reader(
-    context: CallContext, kind: Kind, query: str, error: Callable[[Problem], bytes]
+    context: CallContext, kind: Kind, query: str, error: Callable[[Problem], bytes], *, strict: bool
 ) -> tuple[SessionReader, WireFormat]:
     """A reader for the session, and the format that its turns are in. `error` makes an error event in the provider's
-    form. Raises Problem."""
+    form; `strict`: nothing is asked for that is not understood. Raises Problem."""
     call, provider = context.call, context.call.access.provider
     wire = format_of(provider, "POST", call.path)
     if kind == "openai_responses" and not isinstance(wire, Plain):
         place = Place(provider.slug, "POST", call.path, "application/json")
         refused = None if call.own_key else context.services.refusals.get(provider.slug)
         return ResponsesReader(wire, place, refused, error, own=call.own_key), wire
-    return _realtime(context, query), TurnFormat(kind)
+    return _realtime(context, query, strict=strict), TurnFormat(kind)
 
 
-def _realtime(context: CallContext, query: str) -> RealtimeReader:
+def _realtime(context: CallContext, query: str, *, strict: bool) -> RealtimeReader:
     call, pairs = context.call, parse_qsl(query, keep_blank_values=True)
     fields = dict(pairs)
     model, transcribes = fields.get("model", ""), fields.get("intent") == "transcription"
-    if call.own_key:
+    if not strict:
         return RealtimeReader(model, transcribes=transcribes)
     if len(fields) < len(pairs) or not fields.keys() <= _QUERY:
-        words = "On the operator's key, the query of a Realtime session has `model` or `intent=transcription`, once."
+        words = (
+            "On the operator's key, and where a token or a policy is for certain models, the query of a Realtime "
+            "session has `model` or `intent=transcription`, once."
+        )
         raise Problem(INVALID_REQUEST, words)
-    if not transcribes:
+    if not transcribes and not call.own_key:
         _check_sound(context, model)
     return RealtimeReader(model, transcribes=transcribes)
 

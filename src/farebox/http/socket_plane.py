@@ -161,13 +161,14 @@ class SocketRequest:
         """What is read of the session. Raises Problem where it is not to be on this key."""
         if path.kind == "unread":
             return Unmetered()
-        reader, wire = session_reader(context, path.kind, self._request.query, self._error_event)
+        strict = self._by_model or not context.call.own_key
+        reader, wire = session_reader(context, path.kind, self._request.query, self._error_event, strict=strict)
 
         async def call_of(turn_id: str, parsed: ParsedRequest, sent: bytes) -> Call:
             request = replace(self._request, log_id=turn_id, body=sent)
             return turn_call(self._services, request, context.call, wire, parsed)
 
-        return Turns(context, reader, call_of, strict=self._by_model or not context.call.own_key)
+        return Turns(context, reader, call_of, strict=strict)
 
     def _error_event(self, problem: Problem) -> bytes:
         """An error as OpenAI's Responses tell it within a WebSocket: with its status and headers."""

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from farebox.errors import Problem
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import Observed, ParsedRequest, ResponseReader, WireFormat
-from farebox.providers.reading import Place, Refused, read_as
+from farebox.providers.reading import Place, Refused, read_as, read_named
 from farebox.providers.sessions.reader import FIRST, Ask, FromClient, FromProvider, Lane
 
 BODY_MAX: Final = 4 * 2**20
@@ -61,8 +61,10 @@ class ResponsesReader:
         read = read_as(self._wire, data, self._place, self._refused, self._own)
         parsed = read.parsed
         if parsed is None:
-            return FromClient(data)
+            return FromClient(data, refused="a message that cannot be read")
         refused = read.refused or parsed.unmetered or ("a response in the background" if parsed.background else "")
+        if not refused and _names_models(data):
+            refused = "a message that names its model twice, or in another case"
         self._asked = not refused
         own = tuple(one for one in parsed.references if one.kind != "response" or one.object_id not in self._made)
         self._parsed = replace(parsed, stream=False, references=own)
@@ -118,6 +120,13 @@ class ResponsesReader:
         _, observed = self._response.close()
         self._response, self._under_way, self._asked = None, "", False
         return observed
+
+
+def _names_models(data: bytes) -> bool:
+    """Whether the provider may obey another name than the one that was read."""
+    if data.lower().count(b'"model"') < 2 and b"\\u00" not in data:
+        return False
+    return read_named(data, "application/json").ambiguous
 
 
 def _id_of(response: Any) -> str:
