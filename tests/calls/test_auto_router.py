@@ -145,6 +145,9 @@ def test_what_may_be_chosen(customer: Customer) -> None:
         refused = auto(customer, headers=of(models))
         assert (refused.status_code, refused.json()["internalCode"]) == (400, 2901)
         assert words in refused.json()["message"]
+        assert not refused.json()["message"].endswith("..")
+    nothing = auto(customer, headers=of("openai/gpt-4o-mini", "groq")).json()
+    assert (nothing["internalCode"], "cf-aig-allowed-models" in nothing["message"]) == (2952, True)
     assert auto(customer, headers=of("", "nobody")).json()["internalCode"] == 2901
     assert auto(customer, headers={"cf-aig-no-wholesale": "true"}).json()["internalCode"] == 2952
     empty = auto(customer, headers={"cf-aig-allowed-providers": "cohere"}).json()

@@ -140,6 +140,13 @@ def test_what_a_request_says_of_the_cache(farebox: Farebox, customer: Customer) 
     named = post(customer, CHAT | {"temperature": 1}, cf_aig_cache_key="mine")
     assert post(customer, CHAT | {"temperature": 2}, cf_aig_cache_key="mine").content == named.content
     assert status(post(customer, STREAM, cf_aig_cache_key="mine")) == "MISS"  # it could not be read as a stream
+    for written in (CHAT, dict(reversed(CHAT.items()))):  # as curl's `-d` sends it
+        sent = http.post(
+            f"{farebox.url}/v1/{customer.account_id}/default/openai/chat/completions",
+            content=json.dumps(written),
+            headers={"authorization": f"Bearer {customer.token}", "content-type": "application/x-www-form-urlencoded"},
+        )
+    assert status(sent) == "HIT"
     refused = http.post(
         f"{farebox.url}/v1/{customer.account_id}/default/openai/chat/completions",
         json=CHAT,

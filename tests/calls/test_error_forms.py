@@ -62,6 +62,7 @@ def test_an_empty_account_is_explained_to_programs_in_every_form(farebox: Farebo
             assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
             assert (info["reason"], info["metadata"]["source"]) == ("NO_CREDIT", "account")
             assert all(isinstance(value, str) for value in info["metadata"].values())
+            assert info["metadata"]["available_usd"] == "0.000000001", "no power of ten"
         else:
             assert (error["type"], error["code"], error["param"]) == ("insufficient_quota", "insufficient_quota", None)
             assert (error["message"], error["needed_usd"]) == (found["message"], found["needed_usd"])

@@ -249,6 +249,7 @@ def test_the_command_knows_prices_and_markups_too(
     assert "1 calls were refused then" in shown.err
     assert cli(*mine).status == 2
     assert cli(*mine, "--price", "demo/demo-1").status == 2
+    assert cli(*mine, "--limit", "99").status == 2
     assert cli(*mine, "--price", "demo/demo-1:nonsense=1").status == 1
     assert cli(*mine, "--model", "demo/demo-1=nobody/x").status == 1
     forget(customer.farebox)

@@ -192,7 +192,7 @@ def test_a_refusal_says_which_rule_and_when_there_is_room_again(limited: Limited
     refused = limited.chat()
     body = refused.json()
     assert (refused.status_code, body["internalCode"]) == (429, 2045)
-    words = "Spend limit exceeded: rule 'tiny' (cost limit 1e-06 per 7200s, fixed) for demo demo-1."
+    words = "Spend limit exceeded: rule 'tiny' (cost limit 0.000001 per 7200s, fixed) for demo demo-1."
     assert body["message"].startswith(words)
     assert (body["source"], body["rule_id"], "resets_at" in body) == ("limit", "tiny", False)
     assert (refused.headers["x-should-retry"], refused.headers.get("retry-after")) == ("false", None)

@@ -34,7 +34,6 @@ REQUEST_MAX: Final = 256 * 2**10
 RESPONSE_MAX: Final = 2**20
 _MEANT = ("anthropic-", "openai-", "x-goog-")
 """Request headers that begin like this say what is wanted of the provider."""
-_JSON = ("application/json", "text/plain", "")
 
 
 def is_cacheable(body: Body) -> bool:
@@ -114,7 +113,7 @@ def key_of(call: Call) -> str:
     assert use is not None
     if not use.name:
         stream = call.parsed is not None and call.parsed.stream
-        body = b"01"[stream : stream + 1] if use.key else _canonical(call.small_body, call.content_type)
+        body = b"01"[stream : stream + 1] if use.key else _canonical(call.small_body)
         use.name = generation_prefix(use.generation) + hashlib.sha256(use.scope + body).hexdigest()
     return use.name
 
@@ -127,10 +126,9 @@ def _payer(call: Call) -> bytes:
     return hashlib.sha256("\0".join((*keys, *call.callers_keys, *call.secrets)).encode()).digest()
 
 
-def _canonical(body: bytes, content_type: str) -> bytes:
-    """JSON without spaces and with sorted keys; anything else as it is."""
-    if content_type.partition(";")[0].strip().lower() not in _JSON:
-        return body
+def _canonical(body: bytes) -> bytes:
+    """JSON without spaces and with sorted keys, whatever its type is said to be (curl's `-d` says a form's); anything
+    else as it is."""
     try:
         return msgspec.json.encode(msgspec.json.decode(body), order="deterministic")
     except (msgspec.MsgspecError, ValueError, RecursionError):

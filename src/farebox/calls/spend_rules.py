@@ -111,7 +111,7 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
 
 
 def _plain(dollars: float) -> str:
-    return str(dollars).removesuffix(".0")
+    return f"{Decimal(str(dollars)):f}".removesuffix(".0")
 
 
 def window_of(gateway_id: str, rule: SpendRule, zones: Zones) -> Window | CalendarWindow:

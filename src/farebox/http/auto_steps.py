@@ -130,7 +130,7 @@ async def _pool(services: Services, request: ProxyRequest) -> Sequence[Candidate
         if len(pool) > LISTED_MAX or sum(candidate.is_pattern for candidate in pool) > PATTERNS_MAX:
             raise ValueError(f"at most {LISTED_MAX} entries, {PATTERNS_MAX} of them with *")
     except ValueError as error:
-        raise Problem(INVALID_REQUEST, f"cf-aig-allowed-models: {error}.") from error
+        raise Problem(INVALID_REQUEST, f"cf-aig-allowed-models: {str(error).removesuffix('.')}.") from error
     for candidate in pool:
         if not _matching(services, request, candidate):
             raise Problem(INVALID_REQUEST, f"cf-aig-allowed-models: {candidate.pattern[:100]!r} matches no model.")

@@ -22,6 +22,7 @@ Clients that take no hint, and what they get therefore:
 """
 
 import re
+from decimal import Decimal
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -257,10 +258,14 @@ def _error(problem: Problem, form: Form, status: int, facts: dict[str, Any]) -> 
     return {"message": message, "type": named, "code": named, "param": None, "internalCode": kind.code, **facts}
 
 
+def _text(fact: Any) -> str:
+    return f"{Decimal(str(fact)):f}" if isinstance(fact, float) else str(fact)
+
+
 def _google_details(problem: Problem, status: int, facts: dict[str, Any]) -> list[dict[str, Any]]:
     """`google.rpc` details. A quota by the day tells clients that waiting is useless: gemini-cli retries otherwise."""
     kind, found = problem.kind, list[dict[str, Any]]()
-    metadata = {"code": str(kind.code), **{name: str(value) for name, value in facts.items()}}
+    metadata = {"code": str(kind.code), **{name: _text(value) for name, value in facts.items()}}
     found.append({"@type": f"{_RPC}ErrorInfo", "reason": kind.name.upper(), "domain": "farebox", "metadata": metadata})
     if status == 429 and _hopeless(problem):
         violation = {"quotaId": f"{kind.name}PerDay", "subject": problem.kind.name, "description": problem.message}
