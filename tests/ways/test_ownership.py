@@ -209,6 +209,9 @@ def test_lists_have_the_accounts_own(
     assert not list(mine.files.list(purpose="batch"))
     with pytest.raises(openai.NotFoundError):
         foreign.files.list(after=made[0])
+    for limit in ("0", "-1", "²", "0" * 5 + "1" * 5_000):
+        page = httpx.get(f"{customer.gateway_url}/openai/files", params={"limit": limit}, headers=customer.headers)
+        assert page.status_code == 400, page.text
     mine.files.delete(made[4])
     assert [file.id for file in mine.files.list()] == made[3::-1]
 

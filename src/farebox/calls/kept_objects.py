@@ -201,7 +201,10 @@ def _page(found: list[KeptObject], call: ObjectCall, query: dict[str, str]) -> _
     limit, order = query.get("limit", str(usual)), query.get("order", "desc")
     after, before = (query.get(name, query.get(f"{name}_id", "")) for name in ("after", "before"))
     after = after or query.get("page", "")
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:6]) <= most) or order not in ("asc", "desc"):
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 6 and 1 <= int(limit) <= most) or order not in (
+        "asc",
+        "desc",
+    ):
         raise Problem(INVALID_REQUEST, f"`limit` is a whole number from 1 to {most}, and `order` is asc or desc.")
     if order == "desc":
         found.reverse()
