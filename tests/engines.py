@@ -148,6 +148,16 @@ def new_database() -> str:
     return url
 
 
+def waiting_for_a_lock(session: str) -> str:
+    """A query that finds the batches of sessions of that name which wait for a lock, on whichever node."""
+    if CITUS:
+        return "SELECT 1 FROM citus_lock_waits WHERE strpos(blocked_statement, 'ledger_batch') > 0"
+    return (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
+        f"AND application_name = '{session}'"
+    )
+
+
 def forget_databases(folder: Path) -> None:
     """Drop the databases of a folder and of those in it."""
     for owner in [owner for owner in _urls if owner.is_relative_to(folder)]:

@@ -42,6 +42,7 @@ from farebox.storage.sqlite.writer import Writer
 from tests import engines
 from tests.calls.kit import differences, log_row, price_of, until
 from tests.calls.wire import Wire, chat_body
+from tests.citus.cluster import CITUS
 from tests.engines import SQLITE_ONLY
 from tests.hostile.disks import Disk, small_disk
 from tests.support import Customer, Farebox, running_farebox
@@ -381,8 +382,11 @@ def _execute(connection: Connection, text: str) -> None:
 def small_database() -> Iterator[tuple[Disk, str]]:
     """The URL of a migrated database whose files are on a small disk, and that."""
     engines.use_engine("postgres")
-    postgres = engines.postgres_server()
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder, small_disk(Path(folder) / "disk", 32) as disk:
+    with (
+        engines.one_machine() as postgres,
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,
+        small_disk(Path(folder) / "disk", 32) as disk,
+    ):
         place = disk.folder / "tables"
         place.mkdir()
         for each in (Path(folder), disk.folder):  # the server's user comes through
@@ -390,7 +394,7 @@ def small_database() -> Iterator[tuple[Disk, str]]:
         if postgres.user is not None:
             os.chown(place, postgres.user.pw_uid, postgres.user.pw_gid)
         postgres.query(f"CREATE TABLESPACE small LOCATION '{place}'")
-        url = engines.new_database()
+        url = postgres.new_database() if CITUS else engines.new_database()
         postgres.query(f'ALTER DATABASE "{urlsplit(url).path[1:]}" SET TABLESPACE small')
         try:
             yield disk, url

@@ -16,10 +16,7 @@ from tests.support import Farebox, running_farebox
 
 pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="on SQLite it is tests/calls that sees to it")
 
-WAITING = (
-    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' "
-    "AND application_name = 'farebox lane'"
-)
+WAITING = engines.waiting_for_a_lock("farebox lane")
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +29,18 @@ def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_last_byte_is_sent_after_the_charge(farebox: Farebox, *, stream: bool) -> None:
     customer = farebox.funded("5")
-    third = await connect(farebox.services.settings.database_url, timeout=10, name="third")
+    url = farebox.services.settings.database_url
+    third, watching = await connect(url, timeout=10, name="third"), await connect(url, timeout=10, name="watching")
+    bucket = await third.fetchval("SELECT bucket FROM accounts WHERE account_id = $1", customer.account_id)
+    row = "SELECT FROM balances WHERE bucket = $1 AND account_id = $2 FOR UPDATE"
     with gated(farebox) as gate:
         wire = await start(customer, chat_body(model=f"{SLUG}/{MODEL}", max_tokens=50, stream=stream))
         await eventually(lambda: gate.waiting == 1, "the call is under way")
         async with third.transaction():
-            await third.execute("SELECT FROM balances WHERE account_id = $1 FOR UPDATE", customer.account_id)
+            await third.execute(row, bucket, customer.account_id)
             answering = asyncio.ensure_future(wire.response())
             gate.open()
-            while not await third.fetchval(WAITING):  # noqa: ASYNC110 - the charge's batch
+            while not await watching.fetchval(WAITING):  # noqa: ASYNC110 - the charge's batch
                 await asyncio.sleep(0.01)
             async with httpx.AsyncClient() as client:  # who comes later is answered: what was to be sent has been
                 for _ in range(5):
@@ -50,6 +50,7 @@ async def test_the_last_byte_is_sent_after_the_charge(farebox: Farebox, *, strea
             assert customer.balance.posted == 5 * 10**9
         response = await asyncio.wait_for(answering, 10)
     third.terminate()
+    watching.terminate()
     assert response.status == 200
     assert response.whole
     assert customer.balance.posted < 5 * 10**9

@@ -139,11 +139,10 @@ async def test_a_batch_waiting_for_a_lock_is_waited_for(
     assert (await gateway.hold("before")).ok
     await detector.check()
     async with watching(gateway) as third, third.transaction():
-        await third.execute("SELECT FROM balances WHERE account_id = 'a' FOR UPDATE")
+        await third.execute("SELECT FROM balances WHERE bucket = 0 AND account_id = 'a' FOR UPDATE")
         sent = await gateway.send_hold("late")
-        waiting = f"SELECT 1 FROM pg_stat_activity WHERE {OF_THE_LANE} AND wait_event_type = 'Lock'"
         async with watching(gateway) as other:
-            await until(other, waiting)
+            await until(other, engines.waiting_for_a_lock("farebox lane"))
         gateway.die(monkeypatch)
         with suppress(DatabaseUnavailable):
             await sent
