@@ -58,7 +58,7 @@ class Case:
     cap: float
     seconds: float
     pairs: int
-    """After so many it ends before the time is over; 0: it does not."""
+    """A row ends after this many pairs even if time is left; 0: no such bound."""
 
 
 async def measure(folder: Path, servers: Servers | None, case: Case) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ledger", description=__doc__)
     parser.add_argument("--engine", type=_engines, default=["sqlite"], help="one, or several by turns (default sqlite)")
     parser.add_argument("--seconds", type=float, default=5, help="length of each row (default 5)")
-    parser.add_argument("--pairs", type=int, default=0, help="end a row after so many, if that is sooner")
+    parser.add_argument("--pairs", type=int, default=0, help="end a row after this many pairs, even if time is left")
     parser.add_argument("--workers", type=_numbers, default=(2,), help="workers of Citus, row by row (default 2)")
     parser.add_argument(
         "--cap", type=float, default=0, help="so much of a core for each worker: as root (default: all)"

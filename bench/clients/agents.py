@@ -1,4 +1,4 @@
-"""Coding agents, each in the mode in which a program runs it: what it is told, and where it reads that from."""
+"""Coding agents in their non-interactive mode: how each is configured, and the prompt that it is given."""
 
 import json
 from dataclasses import dataclass

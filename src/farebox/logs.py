@@ -24,6 +24,8 @@ from farebox.settings import Settings
 
 _PIECE = 4096
 """What a pipe that is ready accepts whole or not at all (Linux's PIPE_BUF)."""
+_WAITING_MAX = 1000
+"""Lines that wait before another write is scheduled, in case the loop of the first has ended."""
 _WAIT_MS = 50
 """How long to wait for a slow reader; afterwards lines are dropped until it has room."""
 _NO_WAIT_SECONDS = 1.0
@@ -116,6 +118,8 @@ class Sink:
         """The last line was written in part."""
         self._waiting = deque[bytes]()
         """Lines of this turn of the event loop."""
+        self._scheduled = False
+        """They will be written at the end of the turn."""
 
     def line(self, text: str | bytes) -> None:
         """Write one line, or drop it."""
@@ -124,13 +128,18 @@ class Sink:
 
     def line_soon(self, data: bytes) -> None:
         """The same once the event loop has finished this turn, together with its other lines; at once if none runs."""
-        first = not self._waiting
         self._waiting.append(data)
-        if first:
-            try:
-                asyncio.get_running_loop().call_soon(self._write_waiting)
-            except RuntimeError:
-                self._write_waiting()
+        if self._scheduled and len(self._waiting) < _WAITING_MAX:
+            return
+        try:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            self._scheduled = True
+        except RuntimeError:
+            self._write_waiting()
+
+    def _end_turn(self) -> None:
+        self._scheduled = False
+        self._write_waiting()
 
     def _write_waiting(self) -> None:
         """As many whole lines at once as a pipe takes."""

@@ -164,14 +164,22 @@ def test_lines_of_one_turn_of_the_loop_are_written_together(monkeypatch: pytest.
         sink.line_soon(b"g")
         await asyncio.sleep(0)
 
+    async def overtaken(sink: logs.Sink) -> None:
+        """A thread that is about to write its line, and has taken all that there was."""
+        sink._waiting.append(b"of a thread")
+        sink.line_soon(b"k")
+        sink._waiting.popleft()
+        await asyncio.sleep(0)
+
     reading, writing = os.pipe()
     with open(reading, "rb", 0), open(writing, "w") as stream:
         sink = logs.Sink(stream, lost_line=lambda lost: b"%d lost" % lost, kept=False)
         monkeypatch.setattr(os, "write", write)
         asyncio.run(turns(sink))
         sink.line_soon(b"h")  # where no loop runs
+        asyncio.run(overtaken(sink))
         monkeypatch.undo()
-    assert writes == [b"d\ne\n", b"2 lost\n", b"h\n"]
+    assert writes == [b"d\ne\n", b"2 lost\n", b"h\n", b"k\n"]
 
 
 def test_headers_that_cannot_be_sent_are_left_out() -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from farebox.errors import ACCOUNT_BYTES_FULL
+from farebox.limits.held import Lease
 from tests.calls.kit import differences, log_rows, price_of, until
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer
@@ -89,3 +91,21 @@ def test_a_client_that_leaves_ends_its_calls(customer: Customer) -> None:
     until(lambda: customer.balance.held == 0)
     until(lambda: not customer.farebox.services.calls.by_account.get(customer.account_id))
     assert len(log_rows(customer)) == 1
+
+
+def test_a_response_for_which_there_is_no_room_is_given_up_and_charged(
+    customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of responses that come in one message, no more is collected than the account may have in memory."""
+    monkeypatch.setattr("farebox.calls.relay.WHOLE_BODY_MAX", 64)  # so that it is passed on as it comes
+    monkeypatch.setattr("farebox.calls.whole_response.FREE", 0)
+    monkeypatch.setattr(Lease, "room_for", lambda _self, _more: False)
+    before = customer.balance.posted
+    with opened(customer, "") as connection:
+        create(connection, "large", "word " * 200)
+        refused = receive(connection)
+        assert (refused["type"], refused["metadata"]["eventId"]) == ("error", "large")
+        assert refused["error"]["code"] == ACCOUNT_BYTES_FULL.code
+    until(lambda: customer.balance.held == 0)
+    assert customer.balance.posted < before
+    assert not differences(customer.farebox)

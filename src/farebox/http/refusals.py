@@ -87,7 +87,7 @@ class Pages(NamedTuple):
     account_id: str
 
     def url(self, path: str) -> str:
-        """A page of this account. It is no secret: whoever opens it signs in."""
+        """A page of this account. It is not a secret: the page asks for a sign-in."""
         return f"{self.public_url}{path}?account={quote(self.account_id, safe='')}"
 
 

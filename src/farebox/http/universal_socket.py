@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from farebox.channels import Channel
-from farebox.errors import INVALID_REQUEST, ClientGone, Problem
-from farebox.http.exchange import Exchange, HeaderList, RequestHead
+from farebox.errors import ACCOUNT_BYTES_FULL, INVALID_REQUEST, ClientGone, Problem
+from farebox.http.exchange import Exchange, HeaderList
+from farebox.http.inner_exchange import InnerExchange
 from farebox.http.subprotocols import Offered
-from farebox.limits.held import Lease
 from farebox.providers.sse import LineCutter
 from farebox.runtime.services import Services
 
@@ -164,43 +163,28 @@ class UniversalSession:
             raise ClientGone from closed
 
 
-class _MessageExchange:
-    """A message as an exchange (http.exchange.Exchange)."""
+class _MessageExchange(InnerExchange):
+    """A message as an exchange."""
 
     def __init__(
         self, outer: Exchange, headers: dict[str, str], body: bytes, session: UniversalSession, event_id: str
     ) -> None:
-        self.method, self.path, self.query = "POST", outer.path, ""
-        self.client, self.encrypted = outer.client, outer.encrypted
-        self.headers = headers
-        self.head = RequestHead("POST", outer.path, "", headers)
-        self.length: int | None = len(body)
-        self.complete = True
-        self.lease: Lease | None = None
-        self._body = body
+        super().__init__(outer.path, headers, body, outer.client, encrypted=outer.encrypted)
+        self._no_room = False
+        """The response was given up: the account has as much in memory as it may."""
         self._session = session
         self._event_id = event_id
         self._metadata: dict[str, Any] = {}
-        self._whole: bytes | None = None
+        self._whole: bytearray | None = None
         self._streams = self._gone = False
         self._lines = LineCutter(EVENT_MAX)
         self._watchers: list[Callable[[], None]] = []
-
-    def hold(self, lease: Lease) -> None:
-        self.lease = lease
-        lease.take(len(self._body))
-
-    async def body(self, limit: int) -> bytes:
-        return self._body
-
-    async def content(self, limit: int) -> bytes:
-        return self._body
 
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         if self._metadata:
             raise RuntimeError("the exchange has a response already")
         self._note(status, headers)
-        self._whole = body
+        self._whole = bytearray(body)
 
     def start(self, status: int, headers: HeaderList) -> "_MessageExchange":
         self.respond(status, headers, b"")
@@ -211,7 +195,7 @@ class _MessageExchange:
         if self._gone:
             raise ClientGone
         if not self._streams:
-            self._whole = (self._whole or b"") + chunk
+            self._keep(chunk)
             return
         if self._whole is not None:
             self._whole = None
@@ -219,21 +203,21 @@ class _MessageExchange:
         _, lines = self._lines.push(chunk)
         await self._pass(lines)
 
+    def _keep(self, chunk: bytes) -> None:
+        """Collect a response that is told in one message. Raises ClientGone where the account has no room for it."""
+        if self.lease is not None and not self.lease.room_for(len(chunk)):
+            self._no_room = self._gone = True
+            self._whole = None
+            raise ClientGone
+        if self._whole is None:
+            self._whole = bytearray()
+        self._whole += chunk
+
     async def _pass(self, lines: list[bytes]) -> None:
         for line in lines:
             if line.startswith(b"data:"):
                 message = {"type": "universal.stream", "metadata": {"eventId": self._metadata["eventId"]}}
                 await self._session.send({**message, "response": _shown(line[5:].strip())})
-
-    def offer(self, chunk: bytes) -> None:
-        """Comments are for HTTP."""
-
-    def switch(self, headers: HeaderList) -> Channel:
-        """Not within another. Raises ClientGone."""
-        raise ClientGone
-
-    async def gone(self) -> None:
-        await asyncio.get_running_loop().create_future()
 
     def when_gone(self, callback: Callable[[], None]) -> None:
         self._watchers.append(callback)
@@ -242,10 +226,14 @@ class _MessageExchange:
 
     async def finish(self) -> None:
         """The call has ended: send what is left to be said."""
+        if self._no_room:
+            words = "The response is larger than what the account may have in memory now: ask for a stream."
+            error = {"code": ACCOUNT_BYTES_FULL.code, "message": words}
+            await self._session.send({"type": "error", "metadata": self._metadata, "error": error})
         if self._gone or not self._metadata:
             return
         if self._whole is not None:
-            created = {"type": "universal.created", "metadata": self._metadata, "response": _shown(self._whole)}
+            created = {"type": "universal.created", "metadata": self._metadata, "response": _shown(bytes(self._whole))}
             await self._session.send(created)
         else:
             await self._pass([self._lines.rest()])

@@ -15,15 +15,14 @@ import msgspec
 from farebox.calendar import DAY_MS
 from farebox.calls import logs
 from farebox.calls.quotes import quote
-from farebox.channels import Channel
-from farebox.errors import NOT_FOUND, VALIDATION_FAILED, ClientGone, Problem
+from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.gateway import DEFAULT_GATEWAY
 from farebox.http.envelope import Response
-from farebox.http.exchange import HeaderList, RequestHead
+from farebox.http.exchange import HeaderList
+from farebox.http.inner_exchange import InnerExchange
 from farebox.http.pages import labels
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit, see_other
-from farebox.limits.held import Lease
 from farebox.model import AccessToken, Permission
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import is_custom
@@ -138,7 +137,7 @@ async def send(visit: Visit, form: Fields) -> Response:
     await _check_gateway(visit, gateway_id)
     secret = await _token(visit)
     path = f"/v1/{visit.account_id}/{gateway_id}/compat/chat/completions"
-    exchange = InnerExchange(path, secret, _body(model, text), visit.request.client)
+    exchange = _PageCall(path, secret, _body(model, text), visit.request.client)
     serve = visit.request.data_plane
     assert serve is not None
     await asyncio.create_task(_served(serve, exchange))  # its own task: the watch of a call may cancel it
@@ -148,7 +147,7 @@ async def send(visit: Visit, form: Fields) -> Response:
     return see_other(f"/ui/calls/{log_id}")
 
 
-async def _served(serve: Callable[["InnerExchange"], Awaitable[None]], exchange: "InnerExchange") -> None:
+async def _served(serve: Callable[["_PageCall"], Awaitable[None]], exchange: "_PageCall") -> None:
     try:
         await serve(exchange)
     finally:
@@ -187,37 +186,22 @@ def _said(answer: bytes) -> str:
         return "The call was not made"
 
 
-class InnerExchange:
-    """An exchange with the data plane of this process (http.exchange.Exchange)."""
+class _PageCall(InnerExchange):
+    """A call that the page makes; of its response only the head is looked at, or an error's body."""
 
     def __init__(self, path: str, token: str, body: bytes, client: str) -> None:
-        self.method, self.path, self.query, self.client = "POST", path, "", client
-        self.headers = {
+        headers = {
             "authorization": f"Bearer {token}",
             "content-type": "application/json",
             "content-length": str(len(body)),
             "user-agent": "farebox pages",
         }
-        self.head = RequestHead(self.method, path, "", self.headers)
-        self.encrypted = self.complete = True
-        self.length: int | None = len(body)
-        self.lease: Lease | None = None
+        super().__init__(path, headers, body, client, encrypted=True)
         self.status = 0
         self.sent: dict[str, str] = {}
         """The headers of the response."""
         self.received = b""
         """The body of a response that came whole."""
-        self._body = body
-
-    def hold(self, lease: Lease) -> None:
-        self.lease = lease
-        lease.take(len(self._body))
-
-    async def body(self, limit: int) -> bytes:
-        return self._body
-
-    async def content(self, limit: int) -> bytes:
-        return self._body
 
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         if self.status:
@@ -225,23 +209,12 @@ class InnerExchange:
         self.status, self.received = status, body
         self.sent = {name.lower(): value for name, value in headers}
 
-    def start(self, status: int, headers: HeaderList) -> "InnerExchange":
+    def start(self, status: int, headers: HeaderList) -> "_PageCall":
         self.respond(status, headers, b"")
         return self
-
-    def switch(self, headers: HeaderList) -> Channel:
-        """No page does."""
-        raise ClientGone
 
     async def send(self, chunk: bytes) -> None:
         """The page of the call shows what is stored of it."""
 
-    def offer(self, chunk: bytes) -> None:
-        """As `send`."""
-
-    async def gone(self) -> None:
-        """The page waits: its reader may leave, the call is finished all the same."""
-        await asyncio.get_running_loop().create_future()
-
     def when_gone(self, callback: Callable[[], None]) -> None:
-        """Never."""
+        """Never: the page's reader may leave, and the call is finished all the same."""

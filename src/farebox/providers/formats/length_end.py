@@ -4,6 +4,7 @@ A LengthEnd follows the events that pass to the client, of which it remembers wh
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -31,7 +32,7 @@ def length_end_of(wire: str, *, usage_requested: bool) -> LengthEnd | None:
     return None if make is None else make(usage_requested)
 
 
-class _Events:
+class _Events(ABC):
     """Splits what passes into lines of data."""
 
     def __init__(self) -> None:
@@ -54,8 +55,9 @@ class _Events:
         """Whether the line is to be read."""
         return True
 
+    @abstractmethod
     def _read(self, event: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Note what the end needs of an event."""
 
     def _joined(self, events: list[bytes]) -> bytes | None:
         if self._rest:

@@ -1,0 +1,44 @@
+"""A request that comes over no connection of its own: the server itself hands it to its data plane."""
+
+import asyncio
+
+from farebox.channels import Channel
+from farebox.errors import ClientGone
+from farebox.http.exchange import HeaderList, RequestHead
+from farebox.limits.held import Lease
+
+
+class InnerExchange:
+    """The request's side of an exchange (http.exchange.Exchange), whose body is there from the start. What becomes of
+    the response is for each kind to say."""
+
+    method, query, complete = "POST", "", True
+
+    def __init__(self, path: str, headers: dict[str, str], body: bytes, client: str, *, encrypted: bool) -> None:
+        self.path, self.headers, self.client, self.encrypted = path, headers, client, encrypted
+        self.head = RequestHead(self.method, path, self.query, headers)
+        self.length: int | None = len(body)
+        self.lease: Lease | None = None
+        self._body = body
+
+    def hold(self, lease: Lease) -> None:
+        """Whoever made the exchange closes the lease at its end."""
+        self.lease = lease
+        lease.take(len(self._body))
+
+    async def body(self, limit: int) -> bytes:
+        return self._body
+
+    async def content(self, limit: int) -> bytes:
+        return self._body
+
+    def switch(self, headers: HeaderList) -> Channel:
+        """There is no connection to be switched. Raises ClientGone."""
+        raise ClientGone
+
+    def offer(self, chunk: bytes) -> None:
+        """Comments are for HTTP."""
+
+    async def gone(self) -> None:
+        """Never, unless its kind says otherwise through `when_gone`."""
+        await asyncio.get_running_loop().create_future()
