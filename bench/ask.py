@@ -89,7 +89,7 @@ def wrong(served: Farebox, read: Read, made: Made) -> str | None:
 
 
 def load(program: Path, port: int, targets: Path, *, connections: int, seconds: float) -> dict[str, Any]:
-    """What the load program saw of so many seconds of GET requests to the targets, each in turn."""
+    """What the load program saw of this many seconds of GET requests to the targets, each in turn."""
     command = [program, "-p", str(port), "-f", targets, "-c", str(connections), "-t", str(seconds)]
     done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=False)
     if not done.stdout:

@@ -32,9 +32,9 @@ from bench.served import Broken, Farebox, Mock, mock_upstream, serving
 
 USUAL_ACCOUNTS, USUAL_CALLS, USUAL_TOP_UPS = 100, 100, 12
 BUSY_PART = 10
-"""One in so many calls is of the busy account…"""
+"""One call in this many is the busy account's…"""
 CALLS_OF_A_TOP_UP = 100
-"""…which buys credit for so many."""
+"""…which buys credit for this many."""
 MANY = 2_000
 SAMPLE = 200
 

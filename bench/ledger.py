@@ -62,7 +62,7 @@ class Case:
 
 
 async def measure(folder: Path, servers: Servers | None, case: Case) -> dict[str, Any]:
-    """One row: a new database, so many accounts in turn, so many tasks."""
+    """One row: a new database, with this many accounts in turn and tasks."""
     async with _database(folder, servers, case) as database:
         ids = RandomIds(SystemClock())
         ledger = ledger_of(database, ids.log_id())

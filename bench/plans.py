@@ -22,7 +22,7 @@ QUIET_SECONDS = 6.0
 SETTLED_SECONDS = 0.15
 GROWS = 1.5
 STEPS_MIN = 1_000
-"""A statement grows where the larger database costs it so many times the steps, and at least these."""
+"""A statement grows where the larger database costs it this many times the steps, and at least these."""
 
 SQL_SHOWN = 260
 

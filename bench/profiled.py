@@ -37,7 +37,7 @@ def skip_the_start(profile: cProfile.Profile) -> None:
 
 def main() -> None:
     folder = Path(sys.argv.pop(1))
-    writer, loop = cProfile.Profile(), cProfile.Profile(time.thread_time)  # CPU, whoever else is at work
+    writer, loop = cProfile.Profile(), cProfile.Profile(time.thread_time)  # CPU, whatever else is running
 
     def at_thread_start(_frame: FrameType, _event: str, _argument: Any) -> None:
         sys.setprofile(None)

@@ -88,7 +88,7 @@ STREAMS_GAP_MS, STREAMS_RAMP_SECONDS = 100, 5.0
 STREAMS_FIRST, STREAMS_MOST = 64, 8192
 FIRST_BYTE_MAX_MS = 1000.0
 CHECKED_WHOLE, AUDITED = 1_000, 200
-"""Up to so many accounts all are audited, of more so many."""
+"""Up to this many accounts are all audited; of more, this many."""
 DIRECT_SECONDS = 2.0
 FILES_OF_A_STREAM = 3
 """Open files of one process a stream, at most."""

@@ -94,7 +94,7 @@ class Plan:
 
 
 class Cores:
-    """Of one machine: whoever comes takes the first that is free."""
+    """Of one machine: each job takes the first that is free."""
 
     def __init__(self, count: int) -> None:
         self._free = [0.0] * count

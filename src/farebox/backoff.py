@@ -6,7 +6,7 @@ used.
 
 
 def doubling(failures: int, first: int, longest: int) -> int:
-    """After so many failures in a row: `first`, doubled with each further one up to `longest`."""
+    """The wait after this many failures in a row: `first`, doubled with each further one up to `longest`."""
     return min(first << min(failures - 1, _DOUBLINGS_MAX), longest)
 
 

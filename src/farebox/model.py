@@ -51,7 +51,7 @@ RATE_SECONDS_MAX = 366 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """So many calls in so many seconds."""
+    """A number of calls per number of seconds."""
 
     calls: int
     seconds: int

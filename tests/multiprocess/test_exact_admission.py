@@ -59,7 +59,7 @@ async def in_flight(installation: Installation, caller: Caller, body: bytes, cou
 
 
 async def refusals(wires: list[Wire], count: int) -> tuple[list[WireResponse], set["asyncio.Task[WireResponse]"]]:
-    """Wait until so many were answered; also the calls that are still under way."""
+    """Wait until this many were answered; also the calls that are still under way."""
     pending = {asyncio.ensure_future(wire.response()) for wire in wires}
     answered: list[WireResponse] = []
     while len(answered) < count:

@@ -244,7 +244,7 @@ async def test_a_large_body_goes_out_and_an_early_answer_ends_its_connection() -
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 async def test_a_connection_whose_request_was_not_all_sent_is_not_used_again(tls: bool) -> None:
-    """The rest of the body would be taken for the next request: of whoever comes next."""
+    """The rest of the body would be taken for the next request: of the next caller."""
     served, trusting = authority("127.0.0.1") if tls else (None, None)
     released = asyncio.Event()
 

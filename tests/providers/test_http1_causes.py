@@ -1,4 +1,4 @@
-"""What went wrong has a word, and whatever goes wrong, whoever waits is told."""
+"""What went wrong has a name, and whatever goes wrong, the waiting caller is told."""
 
 import asyncio
 import errno
@@ -278,7 +278,7 @@ async def test_tls_works_without_a_spare_descriptor(monkeypatch: pytest.MonkeyPa
 
 
 def without_descriptors(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[int]:
-    """The loop opens no connections so many times; the list grows with each try."""
+    """The loop cannot open a connection this many times; the list grows with each try."""
     loop, tries = asyncio.get_running_loop(), list[int]()
     really: Callable[..., Any] = loop.create_connection
 

@@ -409,7 +409,7 @@ def test_inline_audio_has_the_length_that_its_bytes_tell() -> None:
     assert lengths("audio/L16;codec=pcm;rate=24000", samples) == (2, 2)
     assert lengths("audio/pcm", samples) == (3, 3)
     broken = encoded[:400] + "=" + encoded[400:]
-    assert lengths("audio/mp3", broken) == (3, 15), "not as base64 should be: whoever is laxer may read all of it"
+    assert lengths("audio/mp3", broken) == (3, 15), "not as base64 should be: a laxer reader may read all of it"
 
 
 # Text for exact counting
@@ -658,7 +658,7 @@ FORM = "multipart/form-data; boundary=XX"
 
 
 def two_models(after_boundary: str, disposition: str) -> bytes:
-    """A form whose first `model` is cheap, and that some parsers find a dear one in."""
+    """A form whose first `model` is cheap, and that some parsers find an expensive one in."""
     expensive = f"--XX{after_boundary}\r\nContent-Disposition: {disposition}\r\n\r\ndear\r\n--XX--\r\n"
     return form(("model", b"cheap", "")).removesuffix(b"--XX--\r\n") + expensive.encode()
 

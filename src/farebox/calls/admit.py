@@ -243,7 +243,7 @@ async def _limited(services: Services, call: Call, offer: Offer, verdict: Verdic
 
 
 def _shared(offer: Offer, affordable: int) -> int:
-    """The limit where so many output tokens are affordable: all of them, unless that is more than enough."""
+    """The limit where that many output tokens are affordable: all of them, unless that is more than enough."""
     reasons = offer.demand.hides_reasoning or not shows_output(offer.price.provider, offer.price.model)
     return min(affordable, max(ROOMY_REASONING if reasons else ROOMY, affordable // 4))
 

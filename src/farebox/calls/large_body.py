@@ -17,7 +17,7 @@ from farebox.storage.top_up_rules import rule_of
 from farebox.storage.top_ups import auto_under_way
 
 LARGE_BODY: Final = 256 * 2**10
-"""Bytes. About so many arrive before anybody asks for them; decoding and reading them takes a fraction of the time
+"""Bytes. About this many arrive before anything asks for them; decoding and reading them takes a fraction of the time
 that a statement of the database takes."""
 
 

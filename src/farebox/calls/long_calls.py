@@ -1,7 +1,7 @@
 """Long calls: work that a provider goes on with after it has answered, such as a response in the background.
 
 Their hold outlives the request and the process. What becomes of it is a table (docs/adr/0026-long-calls.md): it is
-settled by whoever first sees that the work has ended, a request of the account's that passes through here or the
+settled by the first to see that the work has ended, a request of the account's that passes through here or the
 worker, and a second time changes nothing, because the charge has its cause in its ID.
 """
 

@@ -2,7 +2,7 @@
 of a dynamic route, and the account's spending limit; once for each window and threshold.
 
 A periodic job reads what is spent, so that no call waits for it. An alert is a notice whose ID says the budget, its
-window and the threshold: whoever finds the same once more writes nothing.
+window and the threshold: a process that finds the same again writes nothing.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ class Alert(msgspec.Struct, frozen=True):
     limit: int
 
     def notice_id(self, percent: int, *, before: int = 0) -> str:
-        """`before`: that of an earlier window, so many ago."""
+        """`before`: how many windows earlier."""
         return f"spend_alert:{self.named}:{self.window - before}:{percent}"
 
     @property

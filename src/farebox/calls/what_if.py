@@ -42,7 +42,7 @@ PERIOD_MAX_MS: Final = 366 * DAY_MS
 PAGE: Final = 200
 """Calls that are read and replayed at once."""
 _SWEEP: Final = 1_000
-"""After so many calls what has ended is forgotten: memory depends on the calls in flight, not on their number."""
+"""After this many calls what has ended is forgotten: memory depends on the calls in flight, not on their number."""
 _CREDIT: Final = 2**61
 _TRIES: Final = 4
 """How often a hold is made smaller, as a call's output is limited."""

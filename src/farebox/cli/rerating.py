@@ -53,7 +53,7 @@ def rerate(
     """Correct the charges of calls after a wrong price.
 
     First set the right price from the day on from which it should have been valid: farebox price set … --valid-from.
-    Then this command prices the calls of the period anew, with their own usage, tier and markup, and shows what each
+    Then this command prices the calls of the period again, with their own usage, tier and markup, and shows what each
     account was charged too much or too little. With --apply it gives back the difference, and writes that on the
     receipts and the statement. A repeat changes nothing; one that was interrupted is continued by a repeat.
 

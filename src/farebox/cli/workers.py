@@ -37,7 +37,7 @@ log = structlog.get_logger("farebox.workers")
 async def serve_with_workers(
     settings: Settings, count: int, *, demo: bool, on_ready: Callable[[HostResources], None]
 ) -> None:
-    """Serve with so many processes until SIGINT or SIGTERM.
+    """Serve with this many processes until SIGINT or SIGTERM.
 
     Raises Stopped if a worker cannot start at first, SettingsError, http.server.AddressInUse.
     """

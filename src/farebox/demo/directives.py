@@ -22,9 +22,9 @@ class Directives:
     gap: int = 0
     """Milliseconds between two stream events, and before a stream breaks."""
     cut: int | None = None
-    """Break the connection after so many stream events; a response that is not a stream breaks in the middle."""
+    """Break the connection after this many stream events; a response that is not a stream breaks in the middle."""
     end: int | None = None
-    """End the stream after so many events, properly as HTTP has it but without its terminal event."""
+    """End the stream after this many events, properly as HTTP has it but without its terminal event."""
     status: int = 0
     """Answer this error instead, in the provider's own shape."""
     usage: str = ""
@@ -44,7 +44,7 @@ class Directives:
     trickle: bool = False
     """Send one byte at a time."""
     big: int = 0
-    """Stretch the words so that the response's text is so many bytes long (its tokens stay the same)."""
+    """Stretch the words so that the response's text is this many bytes long (its tokens stay the same)."""
     nousage_stream: bool = False
     """Streams carry no usage even where it was asked for."""
 

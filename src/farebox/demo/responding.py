@@ -152,7 +152,7 @@ def _sentence(said: str, tokens: int | None) -> list[str]:
 
 
 def _stretched(words: int, size: int) -> list[str]:
-    """At most so many words that make, with one blank between two, a text of exactly so many bytes."""
+    """At most `words` words that make, with one blank between two, a text of exactly `size` bytes."""
     words = min(words, (size + 1) // 2)
     if not words:
         return []

@@ -23,8 +23,8 @@ EXPANSION_MAX: Final = 200
 """How many times its size a body may decode to; a mebibyte it may always."""
 _ALWAYS: Final = 2**20
 _AT_ONCE: Final = 2**16
-"""Up to so many bytes are decoded on the event loop, while no more than these come out. None of brotli, which fills its
-whole window before it gives anything."""
+"""Up to this many bytes are decoded on the event loop, while no more than these come out. None of brotli, which fills
+its whole window before it gives anything."""
 
 
 class CallBody(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ class JobLedger:
         return await self._database.write(partial(_apply, command))
 
     def check(self, account_id: str) -> None:
-        """Nothing is known beforehand."""
+        """Nothing is known in advance."""
 
     async def record(self, account_id: str, record: CallWritten) -> None:
         await self._database.write(partial(_record, account_id, record))

@@ -33,7 +33,7 @@ class LogRoom:
         return counted is None or counted.due <= now
 
     def learn(self, key: Key, calls: int, now: float) -> None:
-        """The log has so many calls."""
+        """How many calls the log has."""
         if len(self._counted) >= KEYS_MAX:
             self._counted.clear()
         self._counted[key] = _Counted(calls, now + COUNTED_ANEW_SECONDS)

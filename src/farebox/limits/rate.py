@@ -1,4 +1,4 @@
-"""Rate limits: so many calls per window, per gateway.
+"""Rate limits: a number of calls per window, per gateway.
 
 Counted in this process; a restart starts from zero. If several processes serve one database, each reports its counts
 and reads the others' (limits.sharing); counts since the last exchange are not visible to the others.

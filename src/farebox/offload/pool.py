@@ -32,7 +32,7 @@ STOPPING: Final = "the server is stopping"
 
 T = TypeVar("T")
 BeginHelper = Callable[[int, int], HelperProcess]
-"""A helper of so many bytes of address space and seconds of processor time. Raises OSError."""
+"""A helper limited to this much address space (bytes) and processor time (seconds). Raises OSError."""
 
 log = structlog.get_logger("farebox.offload")
 

@@ -38,7 +38,7 @@ BATCH = 500
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """Which calls are priced anew. Times in milliseconds since the Unix epoch."""
+    """Which calls are priced again. Times in milliseconds since the Unix epoch."""
 
     provider: str
     """Its slug."""
@@ -100,7 +100,7 @@ class Tally:
     """What calls cost too little, where that is not asked for or the balance does not cover it."""
     undercharged_calls: int = 0
     left: Counter[str] = field(default_factory=Counter)
-    """Calls that cannot be priced anew, by the reason (Left)."""
+    """Calls that cannot be priced again, by the reason (Left)."""
 
     @property
     def affected(self) -> bool:
@@ -136,7 +136,7 @@ def every_account(connection: Connection) -> Iterator[str]:
 
 
 def changes(connection: Connection, book: PriceBook, spec: Spec, tally: Tally) -> Iterator[list[Change]]:
-    """The account's calls that are priced anew, some hundred at a time, in the order in which they began. What cannot
+    """The account's calls that are priced again, some hundred at a time, in the order in which they began. What cannot
     be is counted in the tally."""
     after = ""
     while calls := store.page_of_calls(

@@ -57,7 +57,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whom:
-    """Whom a link signs in: a member by e-mail address, or else whoever is given it."""
+    """Whom a link signs in: a member by e-mail address, or else the person who is given it."""
 
     account_id: str = INSTALLATION
     email: str | None = None

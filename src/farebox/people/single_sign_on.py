@@ -35,12 +35,12 @@ def provider_of(services: Services) -> IdentityProvider:
 
 
 async def begin(services: Services, wanted: str, email: str = "") -> tuple[str, SigningOn]:
-    """Where the browser goes, and what the server keeps. `email`: they must prove anew that they are this person.
+    """Where the browser goes, and what the server keeps. `email`: they must prove again that they are this person.
     Raises Problem (SIGN_IN_FAILED)."""
     provider = provider_of(services)
     begun = Begun(services.ids.secret(), services.ids.secret(), services.ids.secret())
     try:
-        url = await provider.sign_in_url(begun, services.base_url + RETURN_PATH, anew=bool(email))
+        url = await provider.sign_in_url(begun, services.base_url + RETURN_PATH, again=bool(email))
     except ProviderFailed as error:
         raise _away(provider, error) from error
     return url, SigningOn(begun, wanted, services.clock.now_ms(), email)

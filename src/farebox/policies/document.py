@@ -7,8 +7,8 @@ import msgspec
 from farebox.periods import Period
 
 CONDITION_MAX: Final = 500
-"""Characters: an expression of so many is compiled in two milliseconds and evaluated in a quarter of one, whatever it
-says (policies.conditions)."""
+"""Characters: an expression of this length is compiled in two milliseconds and evaluated in a quarter of one, whatever
+it says (policies.conditions)."""
 NAMES_MAX: Final = 100
 """Models, or providers, that one policy may list."""
 

@@ -49,7 +49,7 @@ class CustomCosts:
         return [cost.config.model for cost in self._costs if cost.config.model_rule == "equals"]
 
     def find(self, model: str, *, input_images: int = 0, output_images: int = 0) -> ModelPrice:
-        """The price of a model, for a call with so many images; of nothing if no cost matches."""
+        """The price of a model, for a call with this many images; of nothing if no cost matches."""
         name = model.lower()
         for cost in self._costs:
             if _matches(cost.config, name):

@@ -171,7 +171,7 @@ def _reach(demand: Demand, inputs: _Inputs) -> int:
 
 
 def _highest_rate(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
-    """The highest rate of these meters that may apply to a call with so many input tokens; 0 if none has a price."""
+    """The highest rate of these meters that may apply to a call with this many input tokens; 0 if none has a price."""
     highest = price.highest_rates.get(meters)
     if highest is not None:
         return highest

@@ -50,7 +50,7 @@ def speech_tokens(model: str, seconds: Quantity) -> int:
 
 
 def audio_tokens(model: str, seconds: int) -> int:
-    """The most tokens that the model makes of so many seconds of audio."""
+    """The most tokens that the model makes of this many seconds of audio."""
     return seconds * (longest_prefix(AUDIO_TOKENS_PER_SECOND, family_name(model)) or 0)
 
 

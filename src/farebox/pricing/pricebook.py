@@ -84,7 +84,7 @@ class PriceBook:
     ) -> None:
         """`price_list` should be passed on from book to book: it caches what it compiled.
 
-        Raises InvalidPrice for an invalid row (`check_price` and `check_markup` detect them beforehand).
+        Raises InvalidPrice for an invalid row (`check_price` and `check_markup` detect them earlier).
         """
         prices = [*own, DEMO_PRICE] if demo else list(own)
         rows = list(markups)

@@ -134,7 +134,7 @@ def make_receipt(
 ) -> Receipt:
     """The receipt of a call. `price`, `cost` and `markup` are those of the charge; none where nothing was priced."""
     markup = _NO_MARKUP if markup is None else markup
-    return Receipt(  # positional: keyword arguments take 25 times as long for so many fields
+    return Receipt(  # positional: keyword arguments take 25 times as long for this many fields
         log_id,
         account_id,
         gateway_id,

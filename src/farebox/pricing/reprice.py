@@ -24,7 +24,7 @@ _UNKNOWN = "unknown:"
 
 
 class Left(StrEnum):
-    """Why a call cannot be priced anew."""
+    """Why a call cannot be priced again."""
 
     BY_RULE = "by_rule"
     """It was not charged by its usage: the hold was charged, or what was cut short."""

@@ -59,7 +59,7 @@ def stored(receipt: Receipt, model: str, cost: int) -> bytes:
     the row says what the receipt says."""
     parts = receipt.markup_parts_per_million
     return _encode(
-        StoredReceipt(  # in their order: so many fields take 25 times as long to fill in by their names
+        StoredReceipt(  # in their order: this many fields take 25 times as long to fill in by their names
             receipt.price_version,
             tuple([_line(line) for line in receipt.lines]),
             receipt.hold_nanos,

@@ -16,7 +16,7 @@ _KEYS_MAX: Final = 32
 
 
 class InvalidKey(ValueError):
-    """It is no key of this provider. The message says what is wrong, for whoever stores it, and quotes none of it."""
+    """It is not a key of this provider. The message says what is wrong without quoting the key."""
 
 
 class AwsKeys(msgspec.Struct, frozen=True):

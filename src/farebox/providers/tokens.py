@@ -74,7 +74,7 @@ class Tokens:
     def _asked(self, source: TokenSource, done: "asyncio.Task[_Token]") -> None:
         del self._asking[source]
         if done.cancelled() or done.exception() is not None:
-            return  # whoever waits hears of it; a renewal ahead of the end is tried again
+            return  # the waiting callers are told; a renewal ahead of expiry is tried again
         self._kept[source] = done.result()
         while len(self._kept) > _TOKENS_MAX:
             self._kept.popitem(last=False)

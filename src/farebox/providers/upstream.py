@@ -122,7 +122,7 @@ class Upstream(Protocol):
     async def open_socket(
         self, request: UpstreamRequest, subprotocols: tuple[str, ...], message_max: int, room: "Room"
     ) -> "ProviderSocket":
-        """Open a WebSocket, by the request's URL and headers; its messages have at most so many bytes. Raises
+        """Open a WebSocket, by the request's URL and headers; its messages are limited to that many bytes. Raises
         UpstreamFailed, HandshakeRefused."""
         ...
 

@@ -28,7 +28,7 @@ SCOPE: Final = "openid email"
 ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
-"""Of signatures by a key of the provider's own; those by the client's secret could be made by whoever knows that."""
+"""Of signatures by a key of the provider's own; those by the client's secret could be made by anyone who knows that."""
 _FORM: Final = ("content-type", "application/x-www-form-urlencoded")
 _JSON: Final = ("accept", "application/json")
 
@@ -105,8 +105,8 @@ class IdentityProvider:
             self._metadata, self._keys, self._until = found, {}, self._clock.monotonic() + KEPT_SECONDS
         return self._metadata
 
-    async def sign_in_url(self, begun: Begun, return_to: str, *, anew: bool) -> str:
-        """Where it asks somebody who they are. `anew`: also who is signed in there already. Raises ProviderFailed."""
+    async def sign_in_url(self, begun: Begun, return_to: str, *, again: bool) -> str:
+        """Where it asks somebody who they are. `again`: also who is signed in there already. Raises ProviderFailed."""
         metadata = await self.metadata()
         await _ready()
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
@@ -123,7 +123,7 @@ class IdentityProvider:
                 nonce=begun.nonce,
                 code_challenge=create_s256_code_challenge(begun.verifier),
                 code_challenge_method="S256",
-                **({"prompt": "login", "max_age": "0"} if anew else {}),
+                **({"prompt": "login", "max_age": "0"} if again else {}),
             )
         )
 
@@ -145,7 +145,7 @@ class IdentityProvider:
         if since is not None:
             proved_at = claims.get("auth_time")
             if not isinstance(proved_at, int) or proved_at * 1000 < since - LEEWAY_SECONDS * 1000:
-                raise Untrusted("it did not ask anew who is there")
+                raise Untrusted("it did not ask again who is there")
         told = claims if "email" in claims else await self._userinfo(claims, tokens.access_token)
         email = told.get("email")
         return Identity(
@@ -194,7 +194,7 @@ class IdentityProvider:
             try:
                 token = jwt.decode(tokens.id_token, await self._key_set(), registry=registry)
             except InvalidKeyIdError:  # it has new keys
-                token = jwt.decode(tokens.id_token, await self._key_set(anew=True), registry=registry)
+                token = jwt.decode(tokens.id_token, await self._key_set(again=True), registry=registry)
             claims = CodeIDToken(
                 token.claims,
                 token.header,
@@ -209,11 +209,11 @@ class IdentityProvider:
             raise Untrusted(f"its ID token: {type(error).__name__}: {error}") from error
         return dict(claims)
 
-    async def _key_set(self, *, anew: bool = False) -> Any:
+    async def _key_set(self, *, again: bool = False) -> Any:
         from joserfc.errors import JoseError
         from joserfc.jwk import KeySet
 
-        if anew or not self._keys:
+        if again or not self._keys:
             self._keys = _decoded(await self._get((await self.metadata()).jwks_uri), dict[str, Any])
         try:
             return KeySet.import_key_set(self._keys)  # type: ignore[arg-type]  # what it is not is an error below

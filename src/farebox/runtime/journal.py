@@ -49,7 +49,7 @@ class Journal:
         self._monotonic = SystemClock().monotonic
         self._again_at = float("-inf")
         self._batch_size = BATCH_SIZE
-        """Fewer after a failure: a slow database may not get through so many in time, and none of them would count."""
+        """Fewer after a failure: a slow database may not finish a full batch in time, and none of it would count."""
         self._posting = asyncio.Lock()
         self._remembered: deque[Entry] = deque()
         self.unwritable: str | None = None

@@ -127,7 +127,7 @@ def _as_hook(asked: Asked) -> object:
 
 
 def _as_chat(asked: Asked, model: str) -> object:
-    """Llama Guard judges the last message, of whoever has written it."""
+    """Llama Guard judges the last message, whichever role wrote it."""
     messages = [{"role": "user", "content": asked.text}]
     if asked.check == "RESPONSE":
         messages = [{"role": "user", "content": asked.prompt}, {"role": "assistant", "content": asked.text}]

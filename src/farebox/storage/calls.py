@@ -71,7 +71,7 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
 class CallRow(msgspec.Struct, frozen=True):
     """One call. Amounts in nano-dollars, times in milliseconds.
 
-    Creating a Struct of so many fields takes 25 times as long by name, so each call passes them in order.
+    Creating a Struct of this many fields takes 25 times as long by name, so each call passes them in order.
     """
 
     account_id: str

@@ -11,7 +11,7 @@ from farebox.storage.sql import Connection
 
 @dataclass(frozen=True, slots=True)
 class DatasetRow:
-    """A dataset. Its logs are found anew each time."""
+    """A dataset. Its logs are searched for each time."""
 
     account_id: str
     gateway_id: str

@@ -19,7 +19,7 @@ class SignIn:
     account_id: str
     """Whose pages it shows; empty: only the operator's."""
     email: str | None = None
-    """Whose roles the members say; None: whoever was given the link, with the role below."""
+    """Whose roles the members say; None: the person who was given the link, with the role below."""
     role: Role | None = None
     operator: bool = False
     way: Way = "link"

@@ -165,7 +165,7 @@ def _origin(config: CustomProviderConfig) -> tuple[str, str]:
 
 def _moved(connection: Connection, account_id: str, before: _Stored, headers: str | UnsetType | None) -> dict[str, str]:
     """The headers of a provider that is somewhere else now: what was stored for one server is not sent to another, or
-    whoever can change the URL could read it. Raises InvalidInput."""
+    anyone who can change the URL could read it. Raises InvalidInput."""
     if has_secrets(connection, account_id, CUSTOM + before.row.slug):
         raise invalid(
             "Delete the keys that are stored for the provider first: they go nowhere else", "body", "base_url"

@@ -17,7 +17,7 @@ class Deliveries(msgspec.Struct, frozen=True, kw_only=True):
 
     gateway_id: str
     waiting: int
-    """Calls that are still to be delivered; 10000: so many, or more."""
+    """Calls that are still to be delivered; 10000: that many, or more."""
     delivered_at: str | None
     failures: int
     """In a row."""

@@ -102,7 +102,7 @@ _OLDER: dict[str, tuple[str, Operator]] = {
 
 def log_query(query: LogsQuery, pairs: Sequence[tuple[str, str]]) -> LogQuery:
     """What to read. `pairs` is the whole query, for the filters' flat spelling. Raises InvalidInput, also where a
-    parameter is not known: whoever sends one does not mean to see all logs."""
+    parameter is not known: a client that sends one does not mean to see all logs."""
     _check_known(pairs, LogsQuery)
     conditions = _conditions(query.filters, pairs)
     for name, (column, operator) in _OLDER.items():
@@ -122,8 +122,8 @@ def log_query(query: LogsQuery, pairs: Sequence[tuple[str, str]]) -> LogQuery:
 
 
 def delete_query(query: LogsToDelete, pairs: Sequence[tuple[str, str]]) -> LogQuery:
-    """What to delete. `pairs` is the whole query. Raises InvalidInput, also where a parameter is not known: whoever
-    sends one, such as the `model` of lists, does not mean to delete everything."""
+    """What to delete. `pairs` is the whole query. Raises InvalidInput, also where a parameter is not known: a
+    client that sends one, such as the `model` of lists, does not mean to delete everything."""
     _check_known(pairs, LogsToDelete)
     return LogQuery(
         conditions=_conditions(query.filters, pairs),

@@ -84,7 +84,7 @@ class CommitResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def list_all(request: Request, query: PoliciesQuery) -> Response:
-    """All of them: there are not so many that they would need pages."""
+    """All of them: there are too few to need pages."""
     shown: list[Policy] = []
     for row in await rows_of(request):
         if row.live is not None:

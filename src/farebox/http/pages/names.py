@@ -19,7 +19,7 @@ STATES = {
     "pending_dcv": ("wait", "waits for its record"),
     "active": ("good", "serves"),
     "blocked": ("bad", "is another account’s, too, and serves there"),
-    "error": ("bad", "has no record: add it anew"),
+    "error": ("bad", "has no record: add it again"),
 }
 _ALIAS = group(
     "alias",

@@ -20,7 +20,7 @@ async def begin(request: Request, _: None) -> Response:
 
 
 async def confirm(visit: Visit, form: Fields) -> Response:
-    """Prove who is there by the provider, which is to ask anew."""
+    """Prove who is there by the provider, which is told to ask again."""
     email = sessions.proven_email(visit.session)
     if email is None:
         raise Problem(VALIDATION_FAILED, "It is not known whose session this is: confirm it in another way")

@@ -328,7 +328,7 @@ def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Obser
         problem = _no_usage(seen, empty)
     missing = () if figures is None else _missing(seen, figures, delivered)
     needed = figures is None or bool(missing) or not whole or seen.failed
-    return Observed(  # positional: keyword arguments take 25 times as long for so many fields
+    return Observed(  # positional: keyword arguments take 25 times as long for this many fields
         None if figures is None else figures.usage,
         seen.model,
         delivered,

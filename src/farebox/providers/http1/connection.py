@@ -19,7 +19,7 @@ from farebox.providers.http1.response import PAUSE_ABOVE, Http1Response
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed
 
 HEAD_MAX = 64 * 2**10
-"""Bytes of a response's head, all headers together; so many are also read of what is no HTTP at all."""
+"""Bytes of a response's head, all headers together; also how much is read of what is not HTTP at all."""
 HEADERS_MAX = 256
 SILENT_MAX = 64 * 2**10
 """Bytes that may follow a head without one of a body among them: trailers, extensions of chunks."""
@@ -315,7 +315,7 @@ class UpstreamConnection(Opened):
             self._apply_hint(value.decode("latin-1"))
 
     def _apply_hint(self, hint: str) -> None:
-        """`timeout=N`: the server closes a connection that was unused for so many seconds. No request is to meet that
+        """`timeout=N`: the server closes a connection that was unused for N seconds. No request is to meet that
         on its way."""
         found = _timeout_hint(hint)
         if found:

@@ -331,7 +331,7 @@ class RealtimeReader:
         return msgspec.json.encode(event)
 
     def _seconds(self, coded: int) -> float:
-        """Of audio in so many bytes of base64, quotes included."""
+        """Of audio in this many bytes of base64, quotes included."""
         return max(0, coded - 2) * 3 / 4 / _BYTES_PER_SECOND[self._settings.g711]
 
 

@@ -127,7 +127,7 @@ class SqliteDatabase:
         return self.writer.waiting
 
     def check(self) -> None:
-        """Nothing is known beforehand about a file: a write finds out."""
+        """Nothing is known in advance about a file: a write finds out."""
 
     def report_failure(self, error: DatabaseUnavailable) -> None:
         """Nothing is remembered."""
