@@ -1,12 +1,31 @@
 """What a call would cost, before it is made: its price, and the most that would be held for it."""
 
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
 
 from farebox.calls.tiers import without_long_cache
 from farebox.pricing.bill import LONG_CACHE
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Demand, Estimate, Markup, ModelPrice
+from farebox.pricing.rates import UNITS
 from farebox.runtime.services import Services
+from farebox.usage import Quantity
+
+SMALL_BYTES: Final = 1_000
+SMALL_OUTPUT: Final = 256
+"""Tokens."""
+SMALL: Final[Mapping[str, int]] = {
+    "characters": 1_000,
+    "durations": 60,
+    "images": 1,
+    "document_pages": 1,
+    "rerank": 1,
+}
+"""What a small call has of other units, by their family."""
+SMALL_IMAGE_TOKENS: Final = 1_056
+"""Of a square image of medium quality (OpenAI's pricing page)."""
 
 
 class Quote(msgspec.Struct, frozen=True):
@@ -26,3 +45,16 @@ def quote(services: Services, account_id: str, provider: str, demand: Demand) ->
     markup = prices.markup(account_id, provider, demand.model, now)
     asked = without_long_cache(price) if LONG_CACHE in price.meters else price
     return Quote(price, markup, estimate(demand, asked, markup))
+
+
+def small_call(model: str, price: ModelPrice) -> Demand:
+    """A request as small as is usual, of whatever the model is priced by."""
+    fixed: dict[str, Quantity] = {}
+    for meter in price.meters:
+        family = UNITS.units[meter].dimensions["family"]
+        if meter == "output_image_tokens":
+            fixed[meter] = SMALL_IMAGE_TOKENS
+        elif family in SMALL:
+            fixed[meter] = SMALL[family]
+    writes = "output_tokens" in price.meters
+    return Demand(model, SMALL_BYTES, messages=1, output_max=SMALL_OUTPUT, no_output=not writes, fixed=fixed)

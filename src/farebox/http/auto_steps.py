@@ -168,7 +168,7 @@ def _matching(services: Services, request: ProxyRequest, candidate: Candidate) -
     if access is not None and access.custom is not None:
         names = access.custom.costs.models if candidate.is_pattern else [candidate.model]
     elif candidate.is_pattern:
-        names = prices.models(request.account_id, slug, at)
+        names = [name for name, _ in prices.priced(request.account_id, slug, at)]
     else:
         return [candidate.model] if prices.find(request.account_id, slug, candidate.model, at) else []
     return [name for name in names if candidate.matches(name)]

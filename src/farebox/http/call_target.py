@@ -35,8 +35,13 @@ MODEL_CALLS: Final = (
     (f"{_REST}/messages", f"Anthropic's Messages format; {_BY_HEADER}"),
 )
 """Path and summary of what is called with POST."""
-MODEL_LISTS: Final = (f"{_GATEWAY}/compat/models", f"{_REST}/models")
-"""Paths of what is read with GET."""
+MODEL_LISTS: Final = (
+    (f"{_GATEWAY}/compat/models", "The models that can be called, what each costs the account, and whether it can pay"),
+    (f"{_GATEWAY}/compat/models/{{model}}", "One of them, by the name that the list has"),
+    (f"{_REST}/models", f"The models that can be called; {_BY_HEADER}"),
+    (f"{_REST}/models/{{model}}", f"One of them; {_BY_HEADER}"),
+)
+"""Path and summary of what is read with GET."""
 
 _CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
 """What user agent and `originator` of Codex begin with, in all its forms."""

@@ -1,6 +1,8 @@
 """The data plane: model calls, from their request to their response."""
 
 import asyncio
+import re
+from urllib.parse import unquote
 
 import structlog
 
@@ -47,7 +49,7 @@ from farebox.runtime.services import Services
 from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
 SETTLE_SECONDS = 5.0
-_MODEL_LISTS = ("models", "v1/models")
+_lists_models = re.compile(r"(?:v1/)?models(?:/(?P<model>.+))?").fullmatch
 
 log = structlog.get_logger("farebox.calls")
 
@@ -202,17 +204,22 @@ class DataPlane:
         if await self._cross_origin(exchange, target, sink):
             return None
         permit = await permit_of(self._services, exchange, target)
-        if exchange.method in ("GET", "HEAD") and target.slug in COMMON and target.path in _MODEL_LISTS:
-            token, limited = permit.token, None
-            if token is not None:
-                self._services.last_uses.note(token.account_id, "token", token.token_id, self._services.clock.now_ms())
-                limited = token.models
-            models = model_list(self._services, target.account_id, permit.own, limited)
-            sink.respond(200, [("content-type", "application/json")], models)
+        listed = _lists_models(target.path) if target.slug in COMMON else None
+        if exchange.method in ("GET", "HEAD") and listed is not None:
+            await self._list_models(target, permit, sink, unquote(listed["model"] or ""))
             return None
         if exchange.headers.get("origin") is None:  # else there are headers to be added each time
             understood.permit = permit
         return permit
+
+    async def _list_models(self, target: Target, permit: Permit, sink: HttpSink, model: str) -> None:
+        """Answer with the models that can be called, or with the one that is named. Raises Problem."""
+        services, token, limited = self._services, permit.token, None
+        if token is not None:
+            services.last_uses.note(token.account_id, "token", token.token_id, services.clock.now_ms())
+            limited = token.models
+        body = await model_list(services, target.account_id, permit.own, permit.gateway, limited, model)
+        sink.respond(200, [("content-type", "application/json")], body)
 
     async def _received(
         self, exchange: Exchange, target: Target, permit: Permit, sink: HttpSink, watch: Watch, request_id: str

@@ -34,8 +34,8 @@ def document(routes: Iterable[Route]) -> bytes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schema_of, components)
     for path, summary in MODEL_CALLS:
         paths[path] = {"post": _model_call(path, summary)}
-    for path in MODEL_LISTS:
-        paths[path] = {"get": _model_call(path, "The models that have a price, in OpenAI's format")}
+    for path, summary in MODEL_LISTS:
+        paths[path] = {"get": _model_call(path, summary)}
     text = {
         "openapi": "3.1.0",
         "info": {"title": "Farebox", "version": __version__, "license": {"name": "Apache-2.0"}},

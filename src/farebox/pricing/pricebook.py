@@ -149,13 +149,14 @@ class PriceBook:
         row = self._markup_rows.find(account_id, provider, model, at_ms)
         return self._markups[row.markup_id] if row is not None else _NO_MARKUP
 
-    def models(self, account_id: str, provider: str, at_ms: int) -> list[str]:
-        """Names of the provider's models that have a price for the account now: the list's, and the operator's own if
+    def priced(self, account_id: str, provider: str, at_ms: int) -> list[tuple[str, ModelPrice]]:
+        """The provider's models that have a price for the account now, by name: the list's, and the operator's own if
         they are full names.
         """
         own = {row.model for row in self._own if row.provider == provider and not row.model.endswith("*")}
-        names = own.union(self._list.models(provider))
-        return sorted(name for name in names if self.find(account_id, provider, name, at_ms) is not None)
+        names = sorted(own.union(self._list.models(provider)))
+        found = ((name, self.find(account_id, provider, name, at_ms)) for name in names)
+        return [(name, price) for name, price in found if price is not None]
 
     def may_be_free(self, account_id: str, provider: str | None) -> bool:
         """Whether the account gets anything of this provider, or of any, for free."""

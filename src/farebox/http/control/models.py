@@ -1,21 +1,20 @@
 """The list of models in Cloudflare's form: those that this installation can call, and what they cost the account."""
 
+import asyncio
 import re
 from typing import Any, Final, Literal
 from uuid import NAMESPACE_URL, uuid5
 
 import msgspec
 
-from farebox.gateway import DEFAULT_GATEWAY
+from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
 from farebox.http.control.wire import Paging
 from farebox.http.envelope import Response, page
-from farebox.http.model_list import callable_models
+from farebox.http.model_list import ListedModel, callable_models
 from farebox.http.request import Request
 from farebox.http.validation import invalid
 from farebox.pricing.charge import PER_MILLION
 from farebox.pricing.model import Markup, ModelPrice
-from farebox.providers.naming import is_custom
-from farebox.runtime.own_providers import OwnProviders
 
 PER_PAGE_MAX: Final = 1000
 _TOKENS: Final = {
@@ -72,21 +71,19 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 async def search(request: Request, query: ModelsQuery) -> Response:
     if query.format is not None:
         raise invalid("The list is given in Cloudflare's form only: leave out 'format'", "query", "format")
+    services, account_id = request.services, request.account_id
     gateway_id = request.headers.get("cf-aig-gateway-id") or DEFAULT_GATEWAY
-    own = await request.services.configuration.own_providers(request.account_id, gateway_id)
+    own = await services.configuration.own_providers(account_id, gateway_id)
+    gateway = await services.configuration.gateway(account_id, gateway_id, create=False) or GatewayConfig()
     assert request.caller is not None
-    found = [
-        (slug, model)
-        for slug, model in callable_models(request.services, request.account_id, own, request.caller.models)
-        if _is_wanted(query, slug, model)
-    ]
-    priced = [(slug, model, _price(request, own, slug, model)) for slug, model in found]
+    listed = await asyncio.to_thread(callable_models, services, account_id, own, gateway, request.caller.models)
+    found = [each for each in listed if _is_wanted(query, each.slug, each.model)]
     if query.task is not None:
         wanted = query.task.strip().lower()
-        priced = [entry for entry in priced if _task(*entry).lower() == wanted]
+        found = [each for each in found if _task(each.slug, each.model, each.price).lower() == wanted]
     window = query.window(PER_PAGE_MAX)
-    shown = priced[window.offset : window.offset + window.per_page]
-    return page([_wire(request, *entry) for entry in shown], window.page, window.per_page, len(priced))
+    shown = found[window.offset : window.offset + window.per_page]
+    return page([_wire(each) for each in shown], window.page, window.per_page, len(found))
 
 
 def _is_wanted(query: ModelsQuery, slug: str, model: str) -> bool:
@@ -98,29 +95,19 @@ def _is_wanted(query: ModelsQuery, slug: str, model: str) -> bool:
     return query.search is None or query.search.strip().lower() in name.lower()
 
 
-def _price(request: Request, own: OwnProviders, slug: str, model: str) -> ModelPrice | None:
-    services = request.services
-    if is_custom(slug):
-        custom = own.custom[slug].custom
-        return None if custom is None else custom.costs.find(model)
-    return services.configuration.prices.find(request.account_id, slug, model, services.clock.now_ms())
-
-
-def _wire(request: Request, slug: str, model: str, price: ModelPrice | None) -> Model:
-    name, task = _name(slug, model), _task(slug, model, price)
-    markup = request.services.configuration.prices.markup(
-        request.account_id, slug, model, request.services.clock.now_ms()
-    )
+def _wire(listed: ListedModel) -> Model:
+    price = listed.price
+    name, task = _name(listed.slug, listed.model), _task(listed.slug, listed.model, price)
     properties = []
-    if price is not None and price.context_window is not None:
+    if price.context_window is not None:
         properties.append(Property(property_id="context_window", value=str(price.context_window)))
-    if price is not None and (costs := _costs(price, Markup() if is_custom(slug) else markup)):
+    if costs := _costs(price, listed.markup):
         properties.append(Property(property_id="price", value=costs))
     return Model(
         id=str(uuid5(NAMESPACE_URL, name)),
-        source=_source(model),
+        source=_source(listed.model),
         name=name,
-        description=f"{model} of {slug}",
+        description=f"{listed.model} of {listed.slug}",
         task=Task(id=str(uuid5(NAMESPACE_URL, task)), name=task, description=task),
         tags=[],
         properties=properties,
@@ -153,11 +140,11 @@ def _source(model: str) -> int:
     return 1 if model.startswith("@") else 2
 
 
-def _task(slug: str, model: str, price: ModelPrice | None) -> Name:
+def _task(slug: str, model: str, price: ModelPrice) -> Name:
     """By the name, or else by what the model is charged for."""
     if _is_embedding(model):
         return "Text Embeddings"
-    meters = frozenset[str]() if price is None else price.meters
+    meters = price.meters
     if any(meter.endswith("_seconds") for meter in meters) and "output_tokens" not in meters:
         return "Automatic Speech Recognition"
     if any(meter.endswith("_characters") for meter in meters):
