@@ -10,7 +10,16 @@ import structlog
 
 from farebox.billing import auto_top_up, processor_events, reconcile, refund, top_up
 from farebox.calendar import DAY_MS, HOUR_MS
-from farebox.calls import classify, evaluations, log_push, long_calls, meter_events, send_spans, spend_alerts
+from farebox.calls import (
+    classify,
+    evaluations,
+    kept_usage,
+    log_push,
+    long_calls,
+    meter_events,
+    send_spans,
+    spend_alerts,
+)
 from farebox.gateway import GatewayConfig
 from farebox.ledger.budgets import accounts_to_forget, forget_slots
 from farebox.ledger.recovery import expire_due
@@ -119,6 +128,7 @@ def periodic_jobs(services: Services) -> dict[str, Periodic]:
         "spend_alerts": Periodic(SPEND_ALERTS_SECONDS, spend_alerts.work, LONG_ROUND_SECONDS),
         "custom_domains": Periodic(DOMAINS_SECONDS, _check_domains, LONG_ROUND_SECONDS),
         "operator_alarms": Periodic(ALARMS_EVERY_SECONDS, operator_alarms.work),
+        "usage_values": Periodic(kept_usage.EVERY_SECONDS, kept_usage.work, LONG_ROUND_SECONDS),
         "last_uses": Periodic(LAST_USES_SECONDS, last_uses.write),
         "auto_top_up": Periodic(SWEEP_EVERY_SECONDS, auto_top_up.sweep, LONG_ROUND_SECONDS),
         "alone": Periodic(EXCLUSIVE_CHECK_SECONDS, _run_exclusive_jobs, LEASE_MS / 1000),

@@ -37,6 +37,7 @@ from farebox.http.control import (
     system,
     tokens,
     topups,
+    usage,
     what_if,
 )
 from farebox.http.control.log_query import LogsQuery, LogsToDelete
@@ -206,6 +207,9 @@ SERVED: tuple[Route, ...] = (
           summary="The statement: every movement of money, newest first; also as CSV"),
     Route(method="GET", path=f"{OWN}/lots", handler=statement.lots, permissions=BILLING_READ, shape=Shape.PAGE,
           takes=statement.LotsQuery, result=statement.Lot, summary="The lots of credit, in the order they are spent"),
+    Route(method="GET", path=f"{OWN}/usage", handler=usage.get, permissions=BILLING_READ,
+          takes=usage.UsageQuery, result=usage.UsageReport,
+          summary="Usage by hour, day or month and by model, provider, gateway, token, user or metadata; also as CSV"),
     Route(method="GET", path=f"{OWN}/receipts/{{log_id}}", handler=own.receipt, permissions=READ,
           result=Receipt, summary="The receipt of one call"),
 

@@ -37,7 +37,7 @@ JOBS: Final = (
     "alone", "auto_top_up", "configuration", "custom_domains", "evaluations", "expiry", "http_sweeper", "instances",
     "jobs_late", "journal", "journals_left", "last_uses", "log_push", "long_calls", "messages", "meter_events",
     "operator_alarms", "processor_events", "rates", "refunds", "spans", "spend_alerts", "sqlite_writer", "top_ups",
-    "trouble", "log_classification", "upstream_sweeper", OTHER,
+    "trouble", "log_classification", "upstream_sweeper", "usage_values", OTHER,
 )  # fmt: skip
 """Background work: the jobs of farebox.worker, and other tasks supervised by farebox.jobs."""
 

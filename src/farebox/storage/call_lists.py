@@ -3,12 +3,14 @@
 A list looks at a bounded number of calls, whatever it filters by, and says how far back it has come.
 """
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.calls import COLUMNS, CallRow, call_of
 from farebox.storage.log_totals import id_at
-from farebox.storage.reports import any_entry_contains, detail_text
+from farebox.storage.reports import REQUEST_CONTAINS, any_entry_contains, detail_text, entry_is
 from farebox.storage.sql import Connection, row, rows
 
 LOOKED_AT = 20_000
@@ -25,10 +27,14 @@ class CallFilter:
     provider: str = ""
     model: str = ""
     outcome: str = ""
-    """ok, failed, refused."""
+    """ok, charged, failed, refused."""
     token_id: str = ""
+    user: str = ""
+    """The end user that a header named, or else the body."""
+    key: str = ""
+    """Of the metadata: its value is `metadata`. Empty: any."""
     metadata: str = ""
-    """Text in any value of the metadata."""
+    """The value of the key; without one, text in any value."""
     start: int | None = None
     end: int | None = None
     before: str = ""
@@ -37,7 +43,8 @@ class CallFilter:
     @property
     def selects(self) -> bool:
         """Whether calls are looked at one by one."""
-        return any((self.gateway_id, self.provider, self.model, self.outcome, self.token_id, self.metadata))
+        named = (self.gateway_id, self.provider, self.model, self.outcome, self.token_id, self.user, self.key)
+        return any((*named, self.metadata))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +57,17 @@ class CallPage:
     ended_at: int | None
 
 
-def list_calls(connection: Connection, account_id: str, wanted: CallFilter, limit: int) -> CallPage:
-    """The latest calls that are logged."""
+def list_calls(
+    connection: Connection, account_id: str, wanted: CallFilter, limit: int, user_of: Callable[[bytes], str | None]
+) -> CallPage:
+    """The latest calls that are logged. `user_of` reads the end user in a request; a page of one user's calls may have
+    fewer than `limit` although there are more."""
     key = key_of(connection, account_id)
     low = "" if wanted.start is None else id_at(wanted.start)
     high = min(wanted.before or _LAST_ID, _LAST_ID if wanted.end is None else id_at(wanted.end))
+    body = ", request" if wanted.user else ""
     recent = (
-        f"SELECT log_id, gateway_id, provider, model, success, detail FROM calls WHERE {OF_ACCOUNT} "
+        f"SELECT log_id, gateway_id, provider, model, success, charge, detail{body} FROM calls WHERE {OF_ACCOUNT} "
         "AND log_id >= ? AND log_id < ? AND logged = 1 ORDER BY log_id DESC LIMIT ?"
     )
     values: list[object] = [*key, low, high, LOOKED_AT if wanted.selects else limit + 1]
@@ -68,6 +79,8 @@ def list_calls(connection: Connection, account_id: str, wanted: CallFilter, limi
     )
     log_ids = [log_id for (log_id,) in found]
     calls = [] if not log_ids else _calls(connection, account_id, log_ids[:limit])
+    if wanted.user:
+        calls = [each for each in calls if _user(connection, each, user_of) == wanted.user]
     if len(log_ids) > limit:
         return CallPage(calls, log_ids[limit - 1], None)
     if not wanted.selects:
@@ -103,6 +116,13 @@ def _calls(connection: Connection, account_id: str, log_ids: list[str]) -> list[
     return [call_of(fields) for fields in found]
 
 
+def _user(connection: Connection, call: CallRow, user_of: Callable[[bytes], str | None]) -> str | None:
+    if call.detail.end_user:
+        return call.detail.end_user
+    found = find_call(connection, call.account_id, call.log_id)
+    return None if found is None or found.request_body is None else user_of(found.request_body)
+
+
 def _tests(wanted: CallFilter) -> tuple[str, list[object]]:
     tests: list[str] = ["TRUE"]
     values: list[object] = []
@@ -113,8 +133,20 @@ def _tests(wanted: CallFilter) -> tuple[str, list[object]]:
             values.append(value)
     refused = f"{detail_text('outcome')} = 'refused'"
     if wanted.outcome:
-        tests.append({"ok": "success = 1", "failed": f"success = 0 AND NOT {refused}"}.get(wanted.outcome, refused))
-    if wanted.metadata:
+        outcomes = {"ok": "success = 1", "charged": "charge > 0", "failed": f"success = 0 AND NOT {refused}"}
+        tests.append(outcomes.get(wanted.outcome, refused))
+    if wanted.user:
+        end_user, spelled = (
+            detail_text("end_user"),
+            [json.dumps(wanted.user, ensure_ascii=way) for way in (True, False)],
+        )
+        in_body = " OR ".join(REQUEST_CONTAINS for _ in spelled)
+        tests.append(f"({end_user} = ? OR ({end_user} = '' AND ({in_body})))")
+        values += [wanted.user, *(text.encode() for text in spelled)]
+    if wanted.key:
+        tests.append(entry_is())
+        values += [wanted.key, wanted.metadata]
+    elif wanted.metadata:
         tests.append(any_entry_contains())
         values.append(wanted.metadata)
     return " AND ".join(tests), values

@@ -352,5 +352,14 @@ def any_entry_contains() -> str:
     return _any_entry(_contains(_ENTRY))
 
 
+def entry_is() -> str:
+    """That a row's metadata has an entry with this key and this value, in SQL."""
+    return _any_entry(f'entry.key = ? /* postgres: COLLATE "C" */ AND {_ENTRY} = ?')
+
+
+REQUEST_CONTAINS = "/* sqlite: */ instr(request, ?) > 0 /* postgres: position(CAST(? AS BYTEA) in request) > 0 */"
+"""That a row's request contains these bytes, in SQL."""
+
+
 def _any_entry(test: str) -> str:
     return f"EXISTS (SELECT 1 FROM json_each(detail /* postgres: ::json */ -> 'metadata') AS entry WHERE {test})"

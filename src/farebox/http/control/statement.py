@@ -1,8 +1,6 @@
 """Farebox extension: the statement of transfers as JSON or CSV, and the lots of credit. Money in nano-dollars."""
 
 import asyncio
-import csv
-import io
 from collections.abc import Iterable
 from typing import Literal
 
@@ -12,12 +10,12 @@ from farebox.billing import reports
 from farebox.http.control.wire import Moment, Paging, iso, iso_or_none, moment
 from farebox.http.envelope import Response, page
 from farebox.http.request import Request
+from farebox.http.spreadsheets import CSV, asks_for_csv, table
 from farebox.http.validation import invalid
 from farebox.ledger.books import TRANSFERS
 from farebox.money import format_usd
 from farebox.storage.statement import TransferFilter, TransferRow
 
-CSV = "text/csv; charset=utf-8"
 CSV_ROWS_MAX = 10_000
 """Rows of one CSV answer; the next page has the next ones."""
 
@@ -67,7 +65,7 @@ async def transfers(request: Request, query: TransfersQuery) -> Response:
         choices = " | ".join(f"'{kind}'" for kind in TRANSFERS)
         raise invalid(f"Invalid enum value. Expected {choices}", "query", "kind")
     wanted = TransferFilter(query.kind, moment(query.from_, "from"), moment(query.to, "to"))
-    as_csv = query.format == "csv" or (query.format is None and _accepts_csv(request))
+    as_csv = asks_for_csv(request, query.format)
     if as_csv and all(name != "per_page" for name, _ in request.query_pairs()):
         query = msgspec.structs.replace(query, per_page=CSV_ROWS_MAX)
     window = query.window(CSV_ROWS_MAX if as_csv else 100)
@@ -91,11 +89,6 @@ async def transfers(request: Request, query: TransfersQuery) -> Response:
     return page(shown, window.page, window.per_page, total)
 
 
-def _accepts_csv(request: Request) -> bool:
-    accepted = (request.headers.get("accept") or "").lower().split(",")
-    return any(kind.partition(";")[0].strip() == "text/csv" for kind in accepted)
-
-
 CSV_COLUMNS = (
     "version",
     "created_at",
@@ -111,25 +104,18 @@ CSV_COLUMNS = (
 
 
 def _csv(found: Iterable[TransferRow], total: int) -> Response:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(CSV_COLUMNS)
-    for transfer in found:
-        cells = (transfer.kind, transfer.from_book, transfer.to_book)
-        ends = (transfer.lot_id or "", transfer.transfer_id, transfer.note or "")
+    def cells(transfer: TransferRow) -> tuple[object, ...]:
+        kinds = (transfer.kind, transfer.from_book, transfer.to_book)
         amounts = (format_usd(transfer.amount), transfer.amount)
-        writer.writerow((transfer.version, iso(transfer.at), *cells, *amounts, *map(harmless, ends)))
+        ends = (transfer.lot_id or "", transfer.transfer_id, transfer.note or "")
+        return (transfer.version, iso(transfer.at), *kinds, *amounts, *ends)
+
     headers = (
         ("content-disposition", 'attachment; filename="transfers.csv"'),
         ("x-content-type-options", "nosniff"),
         ("x-total-count", str(total)),
     )
-    return Response(text.getvalue().encode(), content_type=CSV, headers=headers)
-
-
-def harmless(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: what begins like one gets an apostrophe in front."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    return Response(table(CSV_COLUMNS, map(cells, found)), content_type=CSV, headers=headers)
 
 
 async def lots(request: Request, query: LotsQuery) -> Response:

@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from farebox import errors
 from farebox.calls import logs
+from farebox.calls.spend_rules import end_user
 from farebox.errors import NOT_FOUND, ErrorKind, Problem
 from farebox.http.pages import labels, replay
 from farebox.http.pages.receipts import explained
@@ -20,13 +21,13 @@ from farebox.storage.calls import CallRow
 from farebox.storage.gateways import list_gateways
 
 PER_PAGE = 50
-_NAMES = ("gateway", "provider", "model", "outcome", "token", "metadata", "from", "to")
+_NAMES = ("gateway", "provider", "model", "outcome", "token", "user", "key", "metadata", "from", "to")
 _LOG_ID = re.compile(r"[0-9a-f-]{36}")
 _SHOWN_BYTES = 32_768
 """How much of a body the page of a call shows."""
-_VALUE_MAX = 200
+_VALUE_MAX = 256
 
-OUTCOMES = {"": "all", "ok": "answered", "failed": "failed", "refused": "refused"}
+OUTCOMES = {"": "all", "ok": "answered", "charged": "charged", "failed": "failed", "refused": "refused"}
 
 
 async def call_list(visit: Visit) -> Shown:
@@ -41,12 +42,16 @@ async def call_list(visit: Visit) -> Shown:
         model=given.get("model", ""),
         outcome=given.get("outcome", "") if given.get("outcome") in OUTCOMES else "",
         token_id=given.get("token", ""),
+        user=given.get("user", ""),
+        key=given.get("key", ""),
         metadata=given.get("metadata", ""),
         start=_moment(given, "from", faults),
         end=_moment(given, "to", faults),
         before=before if _LOG_ID.fullmatch(before) else "",
     )
-    page = await services.database.scan(lambda connection: list_calls(connection, account_id, wanted, PER_PAGE))
+    page = await services.database.scan(
+        lambda connection: list_calls(connection, account_id, wanted, PER_PAGE, end_user)
+    )
     gateways = await services.database.scan(partial(list_gateways, account_id=account_id))
     tokens = await services.database.scan(lambda connection: list_tokens(connection, account_id))
     return {

@@ -16,6 +16,8 @@ class Value:
     amount: int
     text: str
     """The amount as people read it."""
+    path: str = ""
+    """What it is the sum of; empty: there is no page of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Bar:
     y: float
     width: float
     height: float
+    path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,4 +98,5 @@ def bars(
 def _bar(value: Value, number: int, most: int, width: float, offset: float) -> Bar:
     """One that is not nothing is at least a line."""
     height = 0.0 if not value.amount or not most else max(1.0, round(value.amount * 100 / most, 2))
-    return Bar(value.label, value.text, number * STEP + _GAP / 2 + offset, round(100 - height, 2), width, height)
+    x = number * STEP + _GAP / 2 + offset
+    return Bar(value.label, value.text, x, round(100 - height, 2), width, height, value.path)

@@ -1,63 +1,39 @@
-"""Usage, from the hourly sums: by hour, day or month, by model or provider, next to the period before."""
+"""Usage: by hour, day or month, by what the calls were made with, next to the period before."""
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from typing import cast
 from urllib.parse import urlencode
 
-from farebox.calendar import DAY_MS, HOUR_MS, month_start, next_month
+from farebox.calls import usage_report
+from farebox.calls.usage_report import USUAL, Per, Period, Usage, is_dimension, period
+from farebox.http.control import usage as of_api
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
 from farebox.http.pages.table import Shown
 from farebox.http.pages.visit import Visit, download
-from farebox.storage.usage_sums import UsageSum, usage_sums
+from farebox.http.spreadsheets import CSV
+from farebox.storage.accounts import list_tokens
+from farebox.storage.usage_values import METADATA, OTHER, ValueSum
 
-_BY = {"model": "model", "provider": "provider"}
-_PER = {"hour": "hour", "day": "day", "month": "month"}
-_BARS_MAX = 400
-_USUAL = {"hour": 24, "day": 30, "month": 12}
-"""How many of them are shown unless the address says."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Period:
-    """What is shown: hours, days or months from `start` on, in UTC, in milliseconds; `end` is not included."""
-
-    per: str
-    start: int
-    end: int
-
-    @property
-    def before(self) -> "Period":
-        """The same length of time, up to the start; as many months."""
-        if self.per == "month":
-            start = self.start
-            for _ in self.starts:
-                start = month_start(start - 1)
-            return Period(per="month", start=start, end=self.start)
-        return Period(per=self.per, start=2 * self.start - self.end, end=self.start)
-
-    @property
-    def starts(self) -> list[int]:
-        found, at = [], self.start
-        while at < self.end:
-            found.append(at)
-            at = next_month(at) if self.per == "month" else at + (HOUR_MS if self.per == "hour" else DAY_MS)
-        return found
-
-    def label(self, at: int) -> str:
-        if self.per == "month":
-            return labels.month_name(at)
-        return labels.day(at) if self.per == "day" else f"{labels.day(at)}, {labels.hour(at)}"
+_BY = {
+    "model": "model",
+    "provider": "provider",
+    "gateway": "gateway",
+    "token": "token",
+    "user": "end user",
+}
+_WITHOUT = {"gateway": "No gateway", "token": "No token", "user": "No end user"}
+_PER: dict[Per, str] = {"hour": "hour", "day": "day", "month": "month"}
+_BY_MAX = 250
 
 
 @dataclass(slots=True)
 class Line:
-    """The sums of a model or provider. Nano-dollars, tokens."""
+    """The sums of one value. Nano-dollars, tokens."""
 
     name: str
     calls: int = 0
@@ -69,105 +45,94 @@ class Line:
     path: str = ""
     """Its calls."""
 
-    def add(self, found: UsageSum) -> None:
+    def add(self, found: ValueSum) -> None:
         self.calls += found.calls
         self.charge += found.charge
         self.tokens_in += found.tokens_in
         self.tokens_out += found.tokens_out
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the address asks for."""
+
+    by: str
+    period: Period
+    compare: bool
+    given: Mapping[str, str]
+    """As it is written in addresses."""
+
+    @property
+    def periods(self) -> list[Period]:
+        return [self.period, self.period.before] if self.compare else [self.period]
+
+
 async def usage(visit: Visit) -> Shown:
     """Usage as the address asks for it."""
-    per, by, compare, period, given = _asked(visit)
-    now = await _sums(visit, period)
-    before = await _sums(visit, period.before) if compare else []
-    lines = _lines(now, before, by, period)
-    charge, charge_before = sum(each.charge for each in now), sum(each.charge for each in before)
+    asked = _asked(visit)
+    as_of, found = await _read(visit, asked)
+    now, before = found[0], found[1] if asked.compare else None
+    lines = _lines(now, before, asked.by, await _names(visit, asked.by))
+    total = _total(lines)
+    per = asked.period.per
+    keys = await usage_report.keys_of(visit.services, visit.account_id, asked.period)
     return {
-        "chart": _chart(period, now, before if compare else None),
+        "chart": _chart(now, before),
         "lines": lines,
-        "total": _total(lines),
-        "compare": compare,
-        "change": labels.change(charge, charge_before) if compare else "",
-        "given": given,
-        "by": by,
+        "total": total,
+        "compare": asked.compare,
+        "change": labels.change(total.charge, total.before) if asked.compare else "",
+        "as_of": as_of,
+        "by": asked.by,
+        "by_name": _by_name(asked.by),
         "per": per,
-        "bys": _BY,
+        "bys": _BY | {each: _by_name(each) for each in _of_keys(keys, asked.by)},
         "pers": _PER,
-        "query": urlencode(given),
-        "fields": {"from": _input(period.start, per), "to": _input(period.end, per)},
+        "query": urlencode(asked.given),
+        "fields": {"from": _input(asked.period.start, per), "to": _input(asked.period.end, per)},
         "tabs": [
-            (f"{count} {name}s", f"/ui/usage?{urlencode({'per': name, 'by': by})}") for name, count in _USUAL.items()
+            (f"{count} {name}s", f"/ui/usage?{urlencode({'per': name, 'by': asked.by})}")
+            for name, count in USUAL.items()
         ],
-        "tab": f"{_USUAL[per]} {per}s" if "from" not in given and "to" not in given else "",
+        "tab": f"{USUAL[per]} {per}s" if "from" not in asked.given and "to" not in asked.given else "",
     }
 
 
 async def as_csv(visit: Visit) -> Response:
     """What the page shows, for a spreadsheet."""
-    _, by, _, period, _ = _asked(visit)
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow([*period_columns(by), "calls", "charge_usd", "tokens_in", "tokens_out"])
-    for row in _rows(await _sums(visit, period), by, period):
-        writer.writerow([tame(str(cell)) for cell in row])
-    return download(out.getvalue().encode(), "text/csv; charset=utf-8", "usage.csv")
+    asked = _asked(visit)
+    _, found = await _read(visit, asked)
+    return download(of_api.as_csv(asked.by, found), CSV, "usage.csv")
 
 
 async def as_json(visit: Visit) -> Response:
     """The same for a program."""
-    _, by, _, period, _ = _asked(visit)
-    names = [*period_columns(by), "calls", "charge_usd", "tokens_in", "tokens_out"]
-    rows = [dict(zip(names, row, strict=True)) for row in _rows(await _sums(visit, period), by, period)]
+    asked = _asked(visit)
+    _, found = await _read(visit, asked)
+    names = of_api.columns(asked.by)
+    rows = [dict(zip(names, line, strict=True)) for line in of_api.lines(asked.by, found)]
     return download(json.dumps(rows, ensure_ascii=False, indent=1).encode(), "application/json", "usage.json")
 
 
-def tame(cell: str) -> str:
-    """A cell that spreadsheets do not take for a formula: a name may begin as one."""
-    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+async def _read(visit: Visit, asked: _Asked) -> tuple[int | None, list[Usage]]:
+    as_of = await usage_report.refresh(visit.services, visit.account_id, asked.by)
+    return as_of, await usage_report.read(visit.services, visit.account_id, asked.by, asked.periods)
 
 
-def period_columns(by: str) -> list[str]:
-    return ["start", "provider", "model"] if by == "model" else ["start", "provider"]
+# --- the address ------------------------------------------------------------------------------------------------------
 
 
-def _rows(found: Sequence[UsageSum], by: str, period: Period) -> Iterable[tuple[object, ...]]:
-    sums: dict[tuple[str, ...], Line] = {}
-    for each in found:
-        key = (labels.iso(_start_of(period, each.start)), each.provider, *([each.model] if by == "model" else []))
-        sums.setdefault(key, Line("")).add(each)
-    for key, line in sorted(sums.items()):
-        amount = labels.exact_usd(line.charge).replace(",", "").replace("−", "-")
-        yield (*key, line.calls, amount, line.tokens_in, line.tokens_out)
-
-
-def _asked(visit: Visit) -> tuple[str, str, bool, Period, dict[str, str]]:
+def _asked(visit: Visit) -> _Asked:
+    """What is not understood is as if it were not there."""
     pairs = dict(visit.request.query_pairs())
-    per = pairs.get("per") if pairs.get("per") in _PER else "day"
-    by = pairs.get("by") if pairs.get("by") in _BY else "model"
-    assert per is not None
-    assert by is not None
+    per = cast("Per", pairs["per"]) if pairs.get("per") in _PER else "day"
+    by = pairs.get("by", "")[:_BY_MAX]
+    by = by if is_dimension(by) else "model"
     compare = pairs.get("compare") == "on"
-    period = _period(per, pairs.get("from", ""), pairs.get("to", ""), visit.services.clock.now_ms())
+    now = visit.services.clock.now_ms()
+    of = period(per, _moment(pairs.get("from", "")), _moment(pairs.get("to", "")), now)
     given = {"per": per, "by": by} | {name: pairs[name] for name in ("from", "to") if pairs.get(name)}
-    return per, by, compare, period, given | ({"compare": "on"} if compare else {})
-
-
-def _period(per: str, first: str, last: str, now: int) -> Period:
-    """From the text of the fields; what is none of a time is the usual one."""
-    end = _moment(last)
-    end = now if end is None else end - 1
-    length = HOUR_MS if per == "hour" else DAY_MS
-    end = next_month(end) if per == "month" else end - end % length + length
-    start = _moment(first)
-    if start is None or start >= end:
-        start = end - _USUAL[per] * length
-        if per == "month":
-            start = month_start(end - 1)
-            for _ in range(_USUAL[per] - 1):
-                start = month_start(start - 1)
-    start = month_start(start) if per == "month" else max(start - start % length, end - _BARS_MAX * length)
-    return Period(per=per, start=max(0, start), end=end)
+    return _Asked(by, of, compare, given | ({"compare": "on"} if compare else {}))
 
 
 def _moment(text: str) -> int | None:
@@ -179,35 +144,65 @@ def _moment(text: str) -> int | None:
     return found if 0 < found < 4_102_444_800_000 else None  # this century
 
 
-def _input(at: int, per: str) -> str:
+def _input(at: int, per: Per) -> str:
     return labels.iso(at)[:16] if per == "hour" else labels.iso(at)[:10]
 
 
-async def _sums(visit: Visit, period: Period) -> list[UsageSum]:
-    window = HOUR_MS if period.per == "hour" else DAY_MS
-    return await visit.services.database.scan(
-        partial(usage_sums, account_id=visit.account_id, start=period.start, end=period.end, window_ms=window)
-    )
+def _of_keys(keys: Iterable[str], by: str) -> list[str]:
+    """The keys of metadata to choose from, as `by` names them; the chosen one, too."""
+    return list(dict.fromkeys([*(f"{METADATA}.{key}" for key in keys), *([by] if by not in _BY else [])]))
 
 
-def _start_of(period: Period, at: int) -> int:
-    return month_start(at) if period.per == "month" else at
+def _by_name(by: str) -> str:
+    return _BY.get(by) or f"metadata: {by.partition('.')[2]}"
 
 
-def _lines(now: Sequence[UsageSum], before: Sequence[UsageSum], by: str, period: Period) -> list[Line]:
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+async def _names(visit: Visit, by: str) -> Mapping[str, str]:
+    """Of tokens, by their ID."""
+    if by != "token":
+        return {}
+    found = await visit.services.database.scan(partial(list_tokens, account_id=visit.account_id))
+    return {token.token_id: token.name or token.token_id[:8] for token in found}
+
+
+def _lines(now: Usage, before: Usage | None, by: str, names: Mapping[str, str]) -> list[Line]:
     lines: dict[str, Line] = {}
 
-    def line(found: UsageSum) -> Line:
-        name = f"{found.provider}/{found.model}" if by == "model" else found.provider
-        window = {"from": labels.iso(period.start)[:16], "to": labels.iso(period.end)[:16]}
-        which = {"provider": found.provider} | ({"model": found.model} if by == "model" else {})
-        return lines.setdefault(name, Line(name, path=f"/ui/calls?{urlencode(which | window)}"))
+    def line(value: str) -> Line:
+        if value not in lines:
+            lines[value] = Line(_name(value, by, names), path=_calls(now.period, now.period.end, _which(value, by)))
+        return lines[value]
 
-    for each in now:
-        line(each).add(each)
-    for each in before:
-        line(each).before += each.charge
+    for each in now.sums:
+        line(each.value).add(each)
+    for each in before.sums if before is not None else ():
+        line(each.value).before += each.charge
     return sorted(lines.values(), key=lambda each: (-each.charge, -each.before, each.name))
+
+
+def _name(value: str, by: str, names: Mapping[str, str]) -> str:
+    if value == OTHER:
+        return "All others"
+    return names.get(value, value) if value else _WITHOUT.get(by, f"Without {by.partition('.')[2]}")
+
+
+def _which(value: str, by: str) -> dict[str, str]:
+    """The filters of the list of calls that find the calls with the value, as far as there are any."""
+    if not value or value == OTHER:
+        return {}
+    if by == "model":
+        provider, _, model = value.partition("/")
+        return {"provider": provider, "model": model}
+    kind, _, key = by.partition(".")
+    return {"key": key, "metadata": value} if kind == METADATA else {by: value}
+
+
+def _calls(of: Period, end: int, which: Mapping[str, str], start: int | None = None) -> str:
+    window = {"from": labels.iso(of.start if start is None else start)[:16], "to": labels.iso(end)[:16]}
+    return f"/ui/calls?{urlencode({**which, 'outcome': 'charged', **window})}"
 
 
 def _total(lines: Sequence[Line]) -> Line:
@@ -221,20 +216,28 @@ def _total(lines: Sequence[Line]) -> Line:
     return total
 
 
-def _chart(period: Period, now: Sequence[UsageSum], before: Sequence[UsageSum] | None) -> charts.Bars:
-    values = _values(period, now)
-    then = [] if before is None else _values(period.before, before)[: len(values)]
+def _chart(now: Usage, before: Usage | None) -> charts.Bars:
+    per, values = now.period.per, _values(now)
+    then = [] if before is None else _values(before)[: len(values)]
     then += [charts.Value("", 0, "0.00 USD")] * (len(values) - len(then)) if before is not None else []
-    caption = f"Charged by {period.per}, in UTC"
+    caption = f"Charged by {per}, in UTC"
     return charts.bars(
-        "charged", caption, period.per.capitalize(), values, what="Charged", then=then, what_then="The period before"
+        "charged", caption, per.capitalize(), values, what="Charged", then=then, what_then="The period before"
     )
 
 
-def _values(period: Period, found: Sequence[UsageSum]) -> list[charts.Value]:
-    sums = dict.fromkeys(period.starts, 0)
-    for each in found:
-        start = _start_of(period, each.start)
-        if start in sums:
-            sums[start] += each.charge
-    return [charts.Value(period.label(at), charge, f"{labels.round_usd(charge)} USD") for at, charge in sums.items()]
+def _values(found: Usage) -> list[charts.Value]:
+    of = found.period
+    sums = dict.fromkeys(of.starts, 0)
+    for each in found.sums:
+        sums[each.start] += each.charge
+    return [
+        charts.Value(_label(of.per, at), charge, f"{labels.round_usd(charge)} USD", _calls(of, of.after(at), {}, at))
+        for at, charge in sums.items()
+    ]
+
+
+def _label(per: Per, at: int) -> str:
+    if per == "month":
+        return labels.month_name(at)
+    return labels.day(at) if per == "day" else f"{labels.day(at)}, {labels.hour(at)}"

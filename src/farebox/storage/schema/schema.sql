@@ -299,6 +299,29 @@ CREATE TABLE transfer_marks (             -- how far transfer_days has come
     PRIMARY KEY (bucket, account_id)
 ) /* clustered */;
 
+CREATE TABLE usage_values (               -- charged calls by what they were made with, up to the version in usage_marks
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    span       TEXT NOT NULL,             -- hour, day: how long `start` stands for
+    dimension  TEXT NOT NULL,             -- gateway, token, user, metadata (of its keys), metadata.KEY
+    start      BIGINT NOT NULL,           -- milliseconds since 1970-01-01T00:00:00Z: start of the hour or day in UTC
+    value      TEXT NOT NULL,             -- empty: calls without one; storage.usage_values.OTHER: those beyond the bound
+    calls      BIGINT NOT NULL,           -- number of calls
+    charge     BIGINT NOT NULL,           -- nano-dollars
+    tokens_in  BIGINT NOT NULL,           -- tokens
+    tokens_out BIGINT NOT NULL,           -- tokens
+    PRIMARY KEY (bucket, account_id, span, dimension, start, value)
+) /* clustered */;
+
+CREATE TABLE usage_marks (                -- how far usage_values has come
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    version    BIGINT NOT NULL,           -- number of the latest transfer that is in usage_values
+    at         BIGINT NOT NULL,           -- milliseconds since 1970-01-01T00:00:00Z: when it was made
+    forgot_at  BIGINT NOT NULL,           -- when old sums were last forgotten
+    PRIMARY KEY (bucket, account_id)
+) /* clustered */;
+
 -- Gateways, and what calls left behind. -------------------------------------------------------------------------------
 
 CREATE TABLE gateways (                   -- an account's named configurations: logging, rate limit, CORS

@@ -270,3 +270,27 @@ CREATE TABLE long_calls (
 ) /* clustered */;
 CREATE INDEX long_calls_due ON long_calls (bucket, next_at);
 CREATE INDEX long_calls_of_object ON long_calls (bucket, account_id, provider, object_id);
+
+-- Usage by gateway, token, user and metadata.
+CREATE TABLE usage_values (
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    span       TEXT NOT NULL,
+    dimension  TEXT NOT NULL,
+    start      BIGINT NOT NULL,
+    value      TEXT NOT NULL,
+    calls      BIGINT NOT NULL,
+    charge     BIGINT NOT NULL,
+    tokens_in  BIGINT NOT NULL,
+    tokens_out BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id, span, dimension, start, value)
+) /* clustered */;
+
+CREATE TABLE usage_marks (
+    bucket     INTEGER NOT NULL,
+    account_id TEXT NOT NULL,
+    version    BIGINT NOT NULL,
+    at         BIGINT NOT NULL,
+    forgot_at  BIGINT NOT NULL,
+    PRIMARY KEY (bucket, account_id)
+) /* clustered */;

@@ -1,0 +1,123 @@
+"""Usage by gateway, token, user and metadata: charges are added to kept sums after the calls, in steps.
+
+A job does it for accounts that are far behind, and a read of the sums for its own account, so that accounts
+whose sums nobody reads are not written for each few calls, and what is read is of now.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+
+import msgspec
+
+from farebox.calendar import HOUR_MS
+from farebox.calls.spend_rules import end_user, value_of_metadata
+from farebox.runtime.leases import run_exclusive
+from farebox.runtime.services import Services
+from farebox.storage.usage_values import (
+    METADATA,
+    Charge,
+    Place,
+    Sum,
+    accounts_behind,
+    as_of,
+    clipped,
+    keep,
+    new_charges,
+)
+
+EVERY_SECONDS = 60.0
+BEHIND = 1_000
+"""Transfers that an account is behind when the job takes it up."""
+STEP = 500
+"""Transfers that are added at once: a few milliseconds on the thread that decodes them."""
+STEPS_OF_A_READ = 4
+"""What one read adds at most; beyond that it says as of when its sums are."""
+STEPS_OF_A_ROUND = 2_000
+PAUSE_SECONDS = 0.01
+_ACCOUNTS = 200
+
+
+class _Detail(msgspec.Struct, frozen=True):
+    """What is read of storage.calls.CallDetail."""
+
+    token_id: str = ""
+    end_user: str = ""
+    metadata: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_detail = msgspec.json.Decoder(_Detail).decode
+_metadata = msgspec.json.Decoder(dict[str, str | int | float | bool] | None).decode
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    """What calls are counted together by."""
+
+    hour: int
+    gateway_id: str
+    token_id: str
+    user: str
+    metadata: bytes
+
+
+async def work(services: Services) -> None:
+    """A round of the job, by one process for all: accounts that are far behind."""
+    await run_exclusive(services, "usage_values", every_ms=0, retry_ms=0, job=_catch_up)
+
+
+async def _catch_up(services: Services) -> None:
+    steps = STEPS_OF_A_ROUND
+    for account_id in await services.database.scan(partial(accounts_behind, transfers=BEHIND, limit=_ACCOUNTS)):
+        while steps and await _step(services, account_id) >= BEHIND:
+            steps -= 1
+            await services.clock.sleep(PAUSE_SECONDS)
+
+
+async def refresh(services: Services, account_id: str) -> int | None:
+    """Add what the account's sums lack, if it is not very much. Returns until when they go, in milliseconds; None: they
+    contain every charge."""
+    for _ in range(STEPS_OF_A_READ):
+        if not await _step(services, account_id):
+            break
+    return await services.database.scan(partial(as_of, account_id=account_id))
+
+
+async def _step(services: Services, account_id: str) -> int:
+    """Add the next charges. Returns how many transfers there are above them."""
+    new = await services.database.scan(partial(new_charges, account_id=account_id, limit=STEP))
+    if new.upto == new.after:
+        return 0
+    sums = summed(new.charges)
+    await services.database.write(partial(keep, new=new, sums=sums, now=services.clock.now_ms()))
+    return new.left
+
+
+def summed(charges: Sequence[Charge]) -> Mapping[Place, Sum]:
+    """The charges by all that they are counted by."""
+    kinds = dict[_Kind, Sum]()
+    for each in charges:
+        detail = _detail(each.detail or "{}")
+        user = detail.end_user or (end_user(each.request) if each.request else None) or ""
+        kind = _Kind(each.at - each.at % HOUR_MS, each.gateway_id, detail.token_id, user, bytes(detail.metadata))
+        found = kinds.setdefault(kind, Sum())
+        if each.part:
+            found.charge += each.amount
+        else:
+            found.add(1, each.amount, each.tokens_in, each.tokens_out)
+    places = dict[Place, Sum]()
+    for kind, found in kinds.items():
+        for dimension, value in _values(kind):
+            place = Place(dimension, kind.hour, value)
+            places.setdefault(place, Sum()).add(found.calls, found.charge, found.tokens_in, found.tokens_out)
+    return places
+
+
+def _values(kind: _Kind) -> Iterator[tuple[str, str]]:
+    """By dimension; a call without a token, or a user, has an empty one."""
+    yield "gateway", clipped(kind.gateway_id)
+    yield "token", kind.token_id
+    yield "user", clipped(kind.user)
+    for name, value in (_metadata(kind.metadata) or {}).items():
+        key = clipped(name)
+        if key:
+            yield METADATA, key
+            yield f"{METADATA}.{key}", clipped("".join(value_of_metadata(value)))

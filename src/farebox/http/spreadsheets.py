@@ -1,0 +1,31 @@
+"""CSV that spreadsheets open: no cell of it is taken for a formula."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from farebox.http.request import Request
+
+CSV: Final = "text/csv; charset=utf-8"
+
+
+def asks_for_csv(request: Request, said: str | None) -> bool:
+    """Whether a response is to be CSV: by the query's `format`, or else by the header `Accept`."""
+    accepted = (request.headers.get("accept") or "").lower().split(",")
+    return said == "csv" if said else any(kind.partition(";")[0].strip() == "text/csv" for kind in accepted)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """A header line and the rows, as UTF-8. Texts are made `harmless`, whoever wrote them."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([harmless(cell) if isinstance(cell, str) else cell for cell in row])
+    return out.getvalue().encode()
+
+
+def harmless(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: what begins like one gets an apostrophe in front."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
