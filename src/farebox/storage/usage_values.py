@@ -3,13 +3,14 @@
 Charges are transfers, transfers never change, and an account's versions have no gaps: a sum of all charges up to a
 version stays correct for ever, whatever is deleted from the log. So the commit of a call does nothing for it. The
 charges above an account's mark are read in steps (`new_charges`) and added to its sums in one transaction with the new
-mark (`keep`): each is counted exactly once, whoever does it and however often.
+mark (`keep`): each is counted exactly once, by however many processes and however often.
 
 How many rows an account has is bounded: of each dimension VALUES_MAX values a day, and what is beyond is `OTHER`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from farebox.calendar import DAY_MS
@@ -30,6 +31,9 @@ VALUE_CHARACTERS: Final = 256
 HOURS_MS: Final = 35 * DAY_MS
 DAYS_MS: Final = 1_100 * DAY_MS
 """How long sums of hours and of days are kept."""
+_TOGETHER: Final = 100
+"""Rows that are written by one statement."""
+_ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _BODY_MAX: Final = 65_536
 """Bytes of a request that is looked at for its end user."""
 _CHARGE: Final = len("charge:")
@@ -136,16 +140,7 @@ def keep(connection: Connection, new: NewCharges, sums: Mapping[Place, Sum], now
     key = find_key(connection, new.account_id)
     if key is None or new.upto == new.after or _mark(connection, key) != new.after:
         return False
-    for (span, dimension, start, value), added in sorted(_bounded(connection, key, sums, now).items()):
-        connection.execute(
-            "INSERT INTO usage_values (bucket, account_id, span, dimension, start, value, calls, charge, tokens_in, "
-            "tokens_out) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (bucket, account_id, span, dimension, start, value) DO UPDATE SET "
-            "calls = usage_values.calls + excluded.calls, charge = usage_values.charge + excluded.charge, "
-            "tokens_in = usage_values.tokens_in + excluded.tokens_in, "
-            "tokens_out = usage_values.tokens_out + excluded.tokens_out",
-            (*key, span, dimension, start, value, added.calls, added.charge, added.tokens_in, added.tokens_out),
-        )
+    _add(connection, key, _bounded(connection, key, sums, now))
     connection.execute(
         "INSERT INTO usage_marks (bucket, account_id, version, at, forgot_at) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id) DO UPDATE SET version = excluded.version, at = excluded.at",
@@ -191,7 +186,7 @@ def metadata_keys(connection: Connection, account_id: str, start: int, end: int)
 
 
 def accounts_behind(connection: Connection, transfers: int, limit: int) -> list[str]:
-    """Accounts with at least so many transfers above their mark; of each bucket at most `limit`."""
+    """Accounts with at least this many transfers above their mark; of each bucket at most `limit`."""
     found = rows_at_hand(
         connection,
         "SELECT b.account_id FROM balances b LEFT JOIN usage_marks m "
@@ -261,6 +256,25 @@ def _bounded(
             added = bounded.setdefault((span, place.dimension, start, value), Sum())
             added.add(found.calls, found.charge, found.tokens_in, found.tokens_out)
     return bounded
+
+
+def _add(connection: Connection, key: AccountKey, sums: Mapping[tuple[Span, str, int, str], Sum]) -> None:
+    """Many rows by each statement: on PostgreSQL all other writes wait meanwhile."""
+    rest = [
+        (*key, span, dimension, start, value, added.calls, added.charge, added.tokens_in, added.tokens_out)
+        for (span, dimension, start, value), added in sorted(sums.items())
+    ]
+    while rest:
+        some, rest = rest[:_TOGETHER], rest[_TOGETHER:]
+        connection.execute(
+            "INSERT INTO usage_values (bucket, account_id, span, dimension, start, value, calls, charge, tokens_in, "
+            f"tokens_out) VALUES {', '.join(_ROW for _ in some)} "
+            "ON CONFLICT (bucket, account_id, span, dimension, start, value) DO UPDATE SET "
+            "calls = usage_values.calls + excluded.calls, charge = usage_values.charge + excluded.charge, "
+            "tokens_in = usage_values.tokens_in + excluded.tokens_in, "
+            "tokens_out = usage_values.tokens_out + excluded.tokens_out",
+            tuple(chain.from_iterable(some)),
+        )
 
 
 def _beyond(days: _Days, dimension: str, day: int) -> bool:
