@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import boto3
     import botocore
     import cloudflare
+    import mistralai.client as mistralai
     import openai
     from google import genai
 else:
@@ -32,7 +33,8 @@ else:
     boto3 = _Later("boto3")
     botocore = _Later("botocore")
     cloudflare = _Later("cloudflare")
+    mistralai = _Later("mistralai.client")
     openai = _Later("openai")
     genai = _Later("google.genai")
 
-__all__ = ["anthropic", "boto3", "botocore", "cloudflare", "genai", "openai"]
+__all__ = ["anthropic", "boto3", "botocore", "cloudflare", "genai", "mistralai", "openai"]

@@ -20,6 +20,7 @@ def farebox(engine: str, upstream: Upstream, tmp_path_factory: pytest.TempPathFa
     with running_farebox(tmp_path_factory.mktemp("ways")) as served:
         set_provider(served, "openai", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
         set_provider(served, "anthropic", base_url=upstream.url, api_key="key-of-the-operator")
+        set_provider(served, "mistral", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
         yield served
 
 

@@ -51,3 +51,8 @@ def settled(customer: Customer) -> None:
         return not running(customer)
 
     until(ended, "the end of the long calls")
+
+
+def spent(customer: Customer) -> int:
+    """What an account that began with five dollars has paid, in nano-dollars."""
+    return 5_000_000_000 - customer.balance.posted

@@ -15,9 +15,8 @@ from tests.calls.upstream import Sent, Upstream
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import anthropic
 from tests.support import Customer, Farebox
-from tests.ways.kit import look, running, settled
+from tests.ways.kit import look, running, settled, spent
 from tests.ways.openai_objects import form_of, lines
-from tests.ways.test_background import spent
 
 pytestmark = ON_BOTH_ENGINES
 

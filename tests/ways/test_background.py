@@ -23,7 +23,7 @@ from tests.calls.kit import differences, log_rows, set_provider, until
 from tests.engines import ON_BOTH_ENGINES, looking
 from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
-from tests.ways.kit import begin, look, make_due, running, settled
+from tests.ways.kit import begin, look, make_due, running, settled, spent
 from tests.ways.openai_objects import COST, OpenAIObjects
 
 pytestmark = ON_BOTH_ENGINES
@@ -33,10 +33,6 @@ pytestmark = ON_BOTH_ENGINES
 def client(customer: Customer) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token, max_retries=0) as made:
         yield made
-
-
-def spent(customer: Customer) -> int:
-    return 5_000_000_000 - customer.balance.posted
 
 
 def test_it_is_settled_by_the_accounts_own_poll(

@@ -13,9 +13,9 @@ from tests.calls.kit import differences, log_rows, set_gateway, spend_rule
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import openai
 from tests.support import Customer, Farebox
-from tests.ways.kit import look, make_due, running, settled
+from tests.ways.kit import look, make_due, running, settled, spent
 from tests.ways.openai_objects import OpenAIObjects, lines, outcome, question
-from tests.ways.test_background import Died, dying, spent
+from tests.ways.test_background import Died, dying
 
 pytestmark = ON_BOTH_ENGINES
 

@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from fractions import Fraction
 from typing import Any, Final, TypeVar
 
-import msgspec
 import structlog
 
 from farebox.calls.admit import HOLD_GRACE_MS
@@ -35,9 +34,8 @@ from farebox.pricing.charge import PER_MILLION, cost_of
 from farebox.pricing.estimate import estimate
 from farebox.pricing.model import Cost, CostLine, Estimate, Markup, ModelPrice
 from farebox.pricing.unseen import outside_of, refused
-from farebox.providers.batch_forms import FORMS
-from farebox.providers.batch_lines import ENDPOINTS, MESSAGES, BatchResult, lines_of, read_requests, read_results
-from farebox.providers.formats import bodies
+from farebox.providers.batch_forms import FORMS, BatchAsked, asked_of
+from farebox.providers.batch_lines import Asked, BatchResult, read_inside, read_requests, read_results
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest
 from farebox.providers.objects import ObjectCall
 from farebox.providers.upstream import UpstreamFailed
@@ -53,6 +51,8 @@ KNOWN_MAX: Final = 5_000
 REQUESTS_MAX: Final = 50_000
 INPUT_MAX: Final = 200 * 2**20
 LINE_MAX: Final = 16 * 2**20
+DESCRIPTION_MAX: Final = 64 * 2**20
+"""Bytes of a batch's description that has its responses in it."""
 PIECE: Final = 64 * 2**10
 """Bytes of whole lines that are read at once."""
 AT_ONCE: Final = 16 * 2**10
@@ -64,16 +64,8 @@ T = TypeVar("T")
 log = structlog.get_logger("farebox.calls")
 
 
-class _Asked(msgspec.Struct):
-    input_file_id: str
-    endpoint: str
-
-
 class _Lost(Exception):
     """The provider does not have the file; the message is for the log."""
-
-
-_ASKED: Final = msgspec.json.Decoder(_Asked)
 
 
 async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted, BatchTerms]:
@@ -81,9 +73,9 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
     provider's own copy of the input. Raises Problem, DatabaseUnavailable."""
     services, call = context.services, context.call
     body = call.body if isinstance(call.body, bytes) else whole(call.body)
-    asked = _Asked("", MESSAGES) if about.form == "anthropic" else bodies.decode(_ASKED, body)
-    if asked.endpoint not in ENDPOINTS and about.form == "openai":
-        allowed = ", ".join(sorted(ENDPOINTS))
+    form, asked = FORMS[call.provider], asked_of(about.form, body)
+    if asked.endpoint not in form.endpoints:
+        allowed = ", ".join(sorted(form.endpoints))
         raise Problem(
             NOT_METERED, f"On the operator's key, a batch is for one of {allowed}; not {asked.endpoint[:80]!r}."
         )
@@ -99,11 +91,7 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
         )
     sums = _Sums(context)
     with context.watch.waiting(services.settings.call_timeout_ms / 1000):
-        if about.form == "anthropic":
-            pieces = _joined(lines_of(body))
-        else:
-            pieces = _pieces(services, call.provider, call.key_id, f"files/{asked.input_file_id}/content", INPUT_MAX)
-        await _read_input(sums, asked.endpoint, pieces)
+        await _read_input(sums, Asked(call.provider, asked.endpoint, asked.model), _input(context, asked))
     bound = Estimate(sums.amount, sums.input_tokens, sums.output_tokens)
     held = await _hold(context, bound)
     batch = BatchTerms(asked.endpoint, sums.requests, tuple(sums.prices))
@@ -159,6 +147,16 @@ def price_of(context: CallContext, model: str) -> tuple[ModelPrice, Markup]:
     return price, prices.markup(call.account_id, call.provider, model, call.started_at)
 
 
+async def _input(context: CallContext, asked: BatchAsked) -> AsyncIterator[bytes]:
+    """What a batch asks for, in pieces of whole lines. Raises as `_pieces`."""
+    call = context.call
+    async for piece in _joined(asked.lines()):
+        yield piece
+    for file_id in asked.files:
+        async for piece in _pieces(context.services, call.provider, call.key_id, f"files/{file_id}/content", INPUT_MAX):
+            yield piece
+
+
 async def _joined(lines: Iterable[bytes]) -> AsyncIterator[bytes]:
     """Lines, in pieces. Raises InvalidRequest."""
     piece: list[bytes] = []
@@ -173,15 +171,14 @@ async def _joined(lines: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield b"".join(piece)
 
 
-async def _read_input(sums: _Sums, endpoint: str, pieces: AsyncIterator[bytes]) -> None:
+async def _read_input(sums: _Sums, asked: Asked, pieces: AsyncIterator[bytes]) -> None:
     """Raises Problem, DatabaseUnavailable."""
     services, call = sums.context.services, sums.context.call
     number, rejects = 1, services.refusals.get(call.provider)
     try:
         async for piece in pieces:
             sums.context.watch.progress()
-            arguments = (call.provider, endpoint, rejects, number)
-            await sums.add(await _read(services, call.account_id, read_requests, piece, *arguments))
+            await sums.add(await _read(services, call.account_id, read_requests, piece, asked, rejects, number))
             number += piece.count(b"\n")
     except InvalidRequest as error:
         raise Problem(INVALID_REQUEST, str(error)) from error
@@ -200,7 +197,9 @@ async def _read(services: Services, account_id: str, function: Callable[..., T],
     return await services.helpers.run(account_id, function, piece, *arguments, raises=(InvalidRequest,))
 
 
-async def _pieces(services: Services, provider: str, key_id: str, path: str, most: int) -> AsyncIterator[bytes]:
+async def _pieces(
+    services: Services, provider: str, key_id: str, path: str, most: int, line_max: int = LINE_MAX
+) -> AsyncIterator[bytes]:
     """What is at a path, in pieces of whole lines. Raises UpstreamFailed, _Lost, InvalidRequest, Problem."""
     response = await services.upstream.send(own_request(services, provider, key_id, "GET", path))
     try:
@@ -210,7 +209,7 @@ async def _pieces(services: Services, provider: str, key_id: str, path: str, mos
         while (chunk := await response.chunk()) is not None:
             size += len(chunk)
             rest += chunk
-            if size > most or len(rest) > LINE_MAX + PIECE:
+            if size > most or len(rest) > line_max + PIECE:
                 raise InvalidRequest("The file, or a line of it, is too large.")
             while len(rest) > PIECE and (end := rest.rfind(b"\n", 0, PIECE) + 1 or rest.find(b"\n") + 1):
                 piece, rest = rest[:end], rest[end:]
@@ -323,12 +322,9 @@ async def settle_batch(services: Services, long: LongCall, described: dict[str, 
     assert work.batch is not None
     assert stage.held is not None
     spent, bound = _Spent(stage.context, work.batch), stage.held.estimate
-    output = FORMS[long.provider].output(described)
     try:
-        if output is not None:
-            async for piece in _pieces(services, long.provider, long.key_id, output, 100 * INPUT_MAX):
-                arguments = (long.provider, work.batch.endpoint)
-                spent.add(await _read(services, long.account_id, read_results, piece, *arguments))
+        async for results in _results(services, long, work.batch, described):
+            spent.add(results)
         priced, price, markup = spent.priced(bound, work.batch.requests)
     except _Lost as lost:
         if "404" not in str(lost):
@@ -347,6 +343,22 @@ async def settle_batch(services: Services, long: LongCall, described: dict[str, 
     )
     await end_call(stage, ended, priced, price, hold=True, markup=markup)
     return True
+
+
+async def _results(
+    services: Services, long: LongCall, batch: BatchTerms, described: dict[str, Any]
+) -> AsyncIterator[list[BatchResult]]:
+    """What the requests of a batch that has ended have come to. Raises as `_pieces`."""
+    output, asked = FORMS[long.provider].output(described), Asked(long.provider, batch.endpoint)
+    if output is None:
+        return
+    at = services, long.provider, long.key_id, output.path
+    if output.inside:
+        description = b"".join([piece async for piece in _pieces(*at, DESCRIPTION_MAX, DESCRIPTION_MAX)])
+        yield await _read(services, long.account_id, read_inside, description, asked)
+        return
+    async for piece in _pieces(*at, 100 * INPUT_MAX):
+        yield await _read(services, long.account_id, read_results, piece, asked)
 
 
 def _later(long: LongCall, why: Exception) -> bool:

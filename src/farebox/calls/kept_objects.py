@@ -14,14 +14,16 @@ from farebox.calls import operator_key
 from farebox.calls.endings import FREE
 from farebox.calls.long_calls import LONG, check_ended, hasten, long_call_of, seen
 from farebox.calls.model import Call
-from farebox.calls.ownership import LISTED, as_shown, description, made, not_found, objects_of, owned, with_key
+from farebox.calls.object_lists import listed, page_of
+from farebox.calls.ownership import LISTED, as_shown, description, made, objects_of, owned, with_key
 from farebox.calls.relay import relay_response
 from farebox.calls.response_headers import passed_headers
 from farebox.calls.settle import end_without_response
 from farebox.calls.stages import Admitted, Responded
 from farebox.calls.whole_response import send_whole
 from farebox.decoding import UnknownCoding
-from farebox.errors import INVALID_REQUEST, OBJECT_BUSY, OBJECTS_FULL, UPSTREAM_INVALID, Problem
+from farebox.errors import OBJECT_BUSY, OBJECTS_FULL, UPSTREAM_INVALID, Problem
+from farebox.providers.batch_forms import may_be_output
 from farebox.providers.decoding import decoded
 from farebox.providers.formats.base import Observed, Reference
 from farebox.providers.objects import ObjectCall
@@ -33,13 +35,6 @@ from farebox.storage.long_calls import open_long_calls
 DOCUMENT_MAX: Final = 16 * 2**20
 """Bytes of an object's description."""
 CONVERSATIONS_MAX: Final = 10_000
-_PAGES: Final = {
-    ("openai", "file"): (10_000, 10_000),
-    ("openai", "batch"): (20, 100),
-    ("anthropic", "file"): (20, 1_000),
-    ("anthropic", "batch"): (20, 1_000),
-}
-"""Entries of a page: where the request does not say, and at most."""
 _STEP: Final = 64 * 2**10
 
 
@@ -81,12 +76,9 @@ async def pass_object(stage: Responded, call: ObjectCall) -> None:
 
 async def _check_read(services: Services, kept: KeptObject) -> None:
     """What a batch has come to is not deleted before it is paid for. Raises Problem (OBJECT_BUSY)."""
-    purpose = description(kept.content or b"{}").get("purpose", "batch_output")
-    if (
-        purpose == "batch_output"
-        and kept.provider == "openai"
-        and await services.database.get(lambda connection: open_long_calls(connection, kept.account_id, "batch"))
-    ):
+    if not may_be_output(kept.provider, description(kept.content or b"{}")):
+        return
+    if await services.database.get(lambda connection: open_long_calls(connection, kept.account_id, "batch")):
         raise Problem(OBJECT_BUSY, f"{kept.object_id!r} may be of a batch that has not been paid for.")
 
 
@@ -184,44 +176,7 @@ async def _answer_list(stage: Admitted, call: ObjectCall) -> None:
             connection, mine.account_id, mine.gateway_id, mine.provider, call.kind, services.clock.now_ms()
         )
     )
-    page = _page(found, call, dict(parse_qsl(mine.url.partition("?")[2])))
-    body = _listed(page, call, [msgspec.Raw(as_shown(services, mine, kept.content or b"{}")) for kept in page.of])
+    page = page_of(found, call, parse_qsl(mine.url.partition("?")[2]))
+    body = listed(page, call, [msgspec.Raw(as_shown(services, mine, kept.content or b"{}")) for kept in page.of])
     await end_without_response(stage, FREE)
     context.sink.respond(200, [("content-type", "application/json")], body)
-
-
-class _Page(msgspec.Struct):
-    of: list[KeptObject]
-    more: bool
-
-
-def _page(found: list[KeptObject], call: ObjectCall, query: dict[str, str]) -> _Page:
-    """The part of a list that the query asks for. Raises Problem."""
-    usual, most = _PAGES[call.form, call.kind]
-    limit, order = query.get("limit", str(usual)), query.get("order", "desc")
-    after, before = (query.get(name, query.get(f"{name}_id", "")) for name in ("after", "before"))
-    after = after or query.get("page", "")
-    if not (limit.isascii() and limit.isdigit() and len(limit) <= 6 and 1 <= int(limit) <= most) or order not in (
-        "asc",
-        "desc",
-    ):
-        raise Problem(INVALID_REQUEST, f"`limit` is a whole number from 1 to {most}, and `order` is asc or desc.")
-    if order == "desc":
-        found.reverse()
-    ids = [kept.object_id for kept in found]
-    for named in filter(None, (after, before)):
-        if named not in ids:
-            raise not_found(call.kind, named)
-    found = found[ids.index(after) + 1 if after else 0 : ids.index(before) if before else len(ids)]
-    if purpose := query.get("purpose"):
-        found = [kept for kept in found if description(kept.content or b"").get("purpose") == purpose]
-    page = found[-int(limit) :] if before else found[: int(limit)]
-    return _Page(page, len(page) < len(found))
-
-
-def _listed(page: _Page, call: ObjectCall, data: list[msgspec.Raw]) -> bytes:
-    """In the provider's form of a list."""
-    first, last = (page.of[0].object_id, page.of[-1].object_id) if page.of else (None, None)
-    listed = {"data": data, "has_more": page.more, "first_id": first, "last_id": last}
-    more = {"object": "list"} if call.form == "openai" else {"next_page": last if page.more else None}
-    return msgspec.json.encode({**listed, **more})

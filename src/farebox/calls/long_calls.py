@@ -216,8 +216,9 @@ async def look(services: Services, claimed: LongCall) -> None:
 
 async def _ask(services: Services, long: LongCall, method: str) -> tuple[int, bytes] | None:
     """What the provider says of it: GET looks, POST cancels. None if it does not say."""
-    folder = FORMS[long.provider].folder if long.kind == "batch" else "responses"
-    path = f"{folder}/{long.object_id}" + ("/cancel" if method == "POST" else "")
+    form = FORMS[long.provider] if long.kind == "batch" else None
+    folder, cancel = ("responses", "/cancel") if form is None else (form.folder, form.cancel)
+    path = f"{folder}/{long.object_id}" + (cancel if method == "POST" else "")
     try:
         request = own_request(services, long.provider, long.key_id, method, path)
         async with asyncio.timeout(LOOK_SECONDS):

@@ -281,7 +281,7 @@ class _ListedModel:
             entry = self._factors[index]
             label += f"/{self._our_version}/" + ",".join(f"{key}={value}" for key, value in entry.when.items())
             prices = {
-                key: multiple(price, Decimal(entry.factor)) if _of_tokens(key) else price
+                key: multiple(price, Decimal(entry.factor)) if _of_tokens(key) and key not in entry.keeps else price
                 for key, price in prices.items()
             }
         denominator, rates = compile_rates(prices)

@@ -71,10 +71,12 @@ class AdditionEntry(_Entry, frozen=True, kw_only=True):
 
 
 class VariantEntry(_Entry, frozen=True, kw_only=True):
-    """The price of a tier, a geography or a speed: every token price times a factor."""
+    """The price of a tier, a geography or a speed: token prices times a factor."""
 
     when: Annotated[dict[str, str], msgspec.Meta(min_length=1)]
     factor: str
+    keeps: tuple[str, ...] = ()
+    """Price keys that cost the same as without it."""
 
 
 Entry: TypeAlias = PriceEntry | AdditionEntry | VariantEntry

@@ -1,7 +1,45 @@
-"""Where batches are at providers, and how their descriptions say that they have ended."""
+"""What requests for batches say, where batches are at providers, and how descriptions say that they have ended."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import InvalidRequest
+
+MESSAGES: Final = "/v1/messages"
+"""What Anthropic's are for."""
+HOURS_MAX: Final = 48
+"""How long a batch may take, where its request says."""
+FILES_MAX: Final = 16
+"""Files that have the requests of one batch."""
+
+
+class BatchAsked(msgspec.Struct, frozen=True):
+    """What a request for a batch asks for."""
+
+    endpoint: str
+    """What its requests are for."""
+    model: str = ""
+    """The model of all of them; empty where each names its own."""
+    files: tuple[str, ...] = ()
+    """IDs of those that have its requests."""
+    requests: tuple[msgspec.Raw, ...] = ()
+    """Those that are in the body."""
+
+    def lines(self) -> Iterator[bytes]:
+        """The requests in the body, a line each."""
+        for request in self.requests:
+            yield bytes(request).replace(b"\n", b" ") + b"\n"  # a line's end is white space in JSON
+
+
+class Output(NamedTuple):
+    """Where a batch's responses are."""
+
+    path: str
+    inside: bool = False
+    """They are in the description of the batch; otherwise it is a file of lines."""
 
 
 class BatchForm(NamedTuple):
@@ -9,30 +47,124 @@ class BatchForm(NamedTuple):
 
     folder: str
     """The path that a batch's ID is below."""
+    endpoints: tuple[str, ...]
+    """What the requests of a batch may be for: the others are billed by what no line says."""
+    asked: Callable[[bytes], BatchAsked]
+    """Of a body. Raises InvalidRequest."""
     ended: Callable[[Mapping[str, Any]], bool]
-    output: Callable[[Mapping[str, Any]], str | None]
-    """The path of what it has come to; None: there is nothing."""
+    output: Callable[[Mapping[str, Any]], Output | None]
+    """Of one that has ended; None: there is nothing."""
+    cancel: str = "/cancel"
 
 
-def _openai_output(batch: Mapping[str, Any]) -> str | None:
+class _OpenAI(msgspec.Struct):
+    input_file_id: str
+    endpoint: str
+
+
+class _Anthropic(msgspec.Struct):
+    requests: list[msgspec.Raw]
+
+
+class _Mistral(msgspec.Struct):
+    endpoint: str
+    input_files: list[str] | None = None
+    requests: list[msgspec.Raw] | None = None
+    model: str | None = None
+    agent_id: str | None = None
+    timeout_hours: int = 24
+
+
+_OPENAI: Final = msgspec.json.Decoder(_OpenAI)
+_ANTHROPIC: Final = msgspec.json.Decoder(_Anthropic)
+_MISTRAL: Final = msgspec.json.Decoder(_Mistral)
+
+
+def _asked_of_openai(body: bytes) -> BatchAsked:
+    asked = bodies.decode(_OPENAI, body)
+    return BatchAsked(asked.endpoint, files=(asked.input_file_id,))
+
+
+def _asked_of_anthropic(body: bytes) -> BatchAsked:
+    return BatchAsked(MESSAGES, requests=tuple(bodies.decode(_ANTHROPIC, body).requests))
+
+
+def _asked_of_mistral(body: bytes) -> BatchAsked:
+    asked = bodies.decode(_MISTRAL, body)
+    if asked.agent_id is not None:
+        raise InvalidRequest("On the operator's key, a batch is of a model, not of an agent: name a `model`.")
+    if not 0 < asked.timeout_hours <= HOURS_MAX:
+        raise InvalidRequest(f"On the operator's key, `timeout_hours` is 1 to {HOURS_MAX}.")
+    if bool(asked.input_files) == bool(asked.requests) or len(asked.input_files or ()) > FILES_MAX:
+        raise InvalidRequest(f"A batch has either `input_files`, at most {FILES_MAX}, or `requests`.")
+    files, requests = tuple(asked.input_files or ()), tuple(asked.requests or ())
+    return BatchAsked(asked.endpoint, asked.model or "", files, requests)
+
+
+def _ended_at_openai(batch: Mapping[str, Any]) -> bool:
+    return batch.get("status") in ("completed", "failed", "expired", "cancelled")
+
+
+def _ended_at_mistral(batch: Mapping[str, Any]) -> bool:
+    return batch.get("status") in ("SUCCESS", "FAILED", "TIMEOUT_EXCEEDED", "CANCELLED")
+
+
+def _openai_output(batch: Mapping[str, Any]) -> Output | None:
     file_id = batch.get("output_file_id")
-    return f"files/{file_id}/content" if isinstance(file_id, str) and file_id else None
+    return Output(f"files/{file_id}/content") if isinstance(file_id, str) and file_id else None
 
 
-def _anthropic_output(batch: Mapping[str, Any]) -> str | None:
+def _anthropic_output(batch: Mapping[str, Any]) -> Output | None:
     counts = batch.get("request_counts")
     none = isinstance(counts, dict) and counts.get("succeeded") == 0
-    return None if none else f"v1/messages/batches/{batch.get('id')}/results"
+    return None if none else Output(f"v1/messages/batches/{batch.get('id')}/results")
 
 
+def _mistral_output(batch: Mapping[str, Any]) -> Output | None:
+    file_id = batch.get("output_file")
+    if isinstance(file_id, str) and file_id:
+        return Output(f"files/{file_id}/content")
+    none = batch.get("succeeded_requests") == 0
+    return None if none else Output(f"batch/jobs/{batch.get('id')}?inline=true", inside=True)
+
+
+_CHAT: Final = "/v1/chat/completions"
 FORMS: Final[Mapping[str, BatchForm]] = {
     "openai": BatchForm(
-        "batches", lambda batch: batch.get("status") in ("completed", "failed", "expired", "cancelled"), _openai_output
+        "batches",
+        (_CHAT, "/v1/responses", "/v1/embeddings", "/v1/completions"),
+        _asked_of_openai,
+        _ended_at_openai,
+        _openai_output,
     ),
     "anthropic": BatchForm(
-        "v1/messages/batches", lambda batch: batch.get("processing_status") == "ended", _anthropic_output
+        "v1/messages/batches",
+        (MESSAGES,),
+        _asked_of_anthropic,
+        lambda batch: batch.get("processing_status") == "ended",
+        _anthropic_output,
+    ),
+    "mistral": BatchForm(
+        "batch/jobs",
+        (_CHAT, "/v1/embeddings", "/v1/fim/completions"),
+        _asked_of_mistral,
+        _ended_at_mistral,
+        _mistral_output,
     ),
 }
-"""By the provider's slug."""
+"""By the provider's slug, which is the name of its form too."""
 RESULTS_URL: Final = "results_url"
 """The field in which Anthropic says where the results are: at Anthropic, whose keys its readers do not have."""
+
+
+def asked_of(form: str, body: bytes) -> BatchAsked:
+    """What the body of a request for a batch asks for. Raises InvalidRequest."""
+    return FORMS[form].asked(body)
+
+
+def may_be_output(provider: str, file: Mapping[str, Any]) -> bool:
+    """Whether the file of this description, which is empty where it has not been looked at, may be what a batch has
+    come to."""
+    if provider == "openai":
+        return bool(file.get("purpose", "batch_output") == "batch_output")
+    return provider == "mistral" and bool(file.get("source", "mistral") == "mistral")

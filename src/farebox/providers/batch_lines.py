@@ -1,4 +1,4 @@
-"""The files of OpenAI's batches, line by line: what a batch asks for, and what it has come to.
+"""The requests and responses of batches, line by line: what a batch asks for, and what it has come to.
 
 Functions of values alone, for helper processes: a piece of a file has whole lines.
 """
@@ -18,11 +18,6 @@ from farebox.providers.provider import Plain
 from farebox.providers.reading import Place, Refused, read_as
 from farebox.usage import Quantity
 
-MESSAGES: Final = "/v1/messages"
-"""What Anthropic's are for."""
-ENDPOINTS: Final = frozenset({"/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/completions"})
-"""What the requests of a batch may be for: the others are billed by what no line says."""
-
 
 class BatchResult(msgspec.Struct, frozen=True):
     """What one request has come to, if it was answered."""
@@ -34,9 +29,12 @@ class BatchResult(msgspec.Struct, frozen=True):
 
 
 class _Line(msgspec.Struct):
-    method: str
-    url: str
-    body: msgspec.Raw
+    """A request: of OpenAI's and Mistral's the first fields, of Anthropic's `params`."""
+
+    method: str = "POST"
+    url: str | None = None
+    body: msgspec.Raw = msgspec.Raw()
+    params: msgspec.Raw = msgspec.Raw()
 
 
 class _Response(msgspec.Struct):
@@ -53,37 +51,36 @@ class _Outcome(msgspec.Struct):
     result: _Result | None = None
 
 
-class _Request(msgspec.Struct):
-    params: msgspec.Raw
+class _Described(msgspec.Struct):
+    outputs: list[msgspec.Raw] | None = None
 
 
-class _Requests(msgspec.Struct):
-    requests: list[_Request]
+class _Model(msgspec.Struct):
+    model: str = ""
 
 
 _LINE: Final = msgspec.json.Decoder(_Line)
 _OUTCOME: Final = msgspec.json.Decoder(_Outcome)
-_REQUESTS: Final = msgspec.json.Decoder(_Requests)
+_DESCRIBED: Final = msgspec.json.Decoder(_Described)
+_MODEL: Final = msgspec.json.Decoder(_Model)
 
 
-def lines_of(body: bytes) -> Iterator[bytes]:
-    """The requests of one of Anthropic's batches, as lines of OpenAI's. Raises InvalidRequest."""
-    head = b'{"method": "POST", "url": "%b", "body": ' % MESSAGES.encode()
-    for request in bodies.decode(_REQUESTS, body).requests:
-        yield head + bytes(request.params).replace(b"\n", b" ") + b"}\n"  # a line's end is white space in JSON
+class Asked(msgspec.Struct, frozen=True):
+    """What the requests of a batch have in common, as helper processes receive it."""
+
+    slug: str
+    endpoint: str
+    model: str = ""
 
 
-def read_requests(body: bytes, slug: str, endpoint: str, refused: Refused | None, first: int) -> list[ParsedRequest]:
+def read_requests(body: bytes, asked: Asked, refused: Refused | None, first: int) -> list[ParsedRequest]:
     """The requests of a piece of the input, whose first line has this number. Raises InvalidRequest where one of them
     cannot be metered."""
-    place, wire = _place(slug, endpoint)
+    place, wire = _place(asked)
     found = []
     for number, text in enumerate(_lines(body), first):
         try:
-            line = bodies.decode(_LINE, text)
-            if line.method != "POST" or line.url != endpoint:
-                raise InvalidRequest(f"it is not a POST of {endpoint}.")
-            read = read_as(wire, bytes(line.body), place, refused, own_key=False)
+            read = read_as(wire, _request(text, asked), place, refused, own_key=False)
         except InvalidRequest as error:
             raise InvalidRequest(f"Line {number} of the batch: {error}") from error
         assert read.parsed is not None, "what cannot be read has raised"
@@ -94,10 +91,42 @@ def read_requests(body: bytes, slug: str, endpoint: str, refused: Refused | None
     return found
 
 
-def read_results(body: bytes, slug: str, endpoint: str) -> list[BatchResult]:
+def _request(text: bytes, asked: Asked) -> bytes:
+    """The body of a line's request, with its model. Raises InvalidRequest."""
+    line = bodies.decode(_LINE, text)
+    if asked.slug == "openai" and line.url is None:
+        raise InvalidRequest("it has no `url`.")
+    if line.method != "POST" or line.url not in (None, asked.endpoint):
+        raise InvalidRequest(f"it is not a POST of {asked.endpoint}.")
+    body = bytes(line.params if asked.slug == "anthropic" else line.body)
+    if not body.startswith(b"{"):
+        raise InvalidRequest("it has no request.")
+    return _of_model(body, asked.model) if asked.model else body
+
+
+def _of_model(body: bytes, model: str) -> bytes:
+    """The same, of the model that the batch is for. Raises InvalidRequest if it names another: which of them counts is
+    the provider's choice."""
+    named = bodies.decode(_MODEL, body).model
+    if named == model:
+        return body
+    if named:
+        raise InvalidRequest(f"it is for {named[:80]!r}, and the batch for {model[:80]!r}.")
+    rest = body[1:].lstrip()
+    return b'{"model":' + msgspec.json.encode(model) + (b"" if rest.startswith(b"}") else b",") + rest
+
+
+def read_results(body: bytes, asked: Asked) -> list[BatchResult]:
     """The responses in a piece of the output: those of requests that have failed are left out, as they cost nothing."""
-    _, wire = _place(slug, endpoint)
+    _, wire = _place(asked)
     return [result for text in _lines(body) if (result := _result(text, wire)) is not None]
+
+
+def read_inside(body: bytes, asked: Asked) -> list[BatchResult]:
+    """The same of what the description of a batch has in it. Raises InvalidRequest."""
+    _, wire = _place(asked)
+    outputs = bodies.decode(_DESCRIBED, body).outputs or ()
+    return [result for output in outputs if (result := _result(bytes(output), wire)) is not None]
 
 
 def _result(text: bytes, wire: WireFormat) -> BatchResult | None:
@@ -131,13 +160,13 @@ def _unmetered(parsed: ParsedRequest) -> str:
     return ""
 
 
-def _place(slug: str, endpoint: str) -> tuple[Place, WireFormat]:
-    provider = provider_of(slug)
+def _place(asked: Asked) -> tuple[Place, WireFormat]:
+    provider = provider_of(asked.slug)
     assert provider is not None, "it was asked for the batch"
-    path = upstream_path(provider, endpoint)
+    path = upstream_path(provider, asked.endpoint)
     wire = format_of(provider, "POST", path)
-    assert not isinstance(wire, Plain), "it is one of ENDPOINTS"
-    return Place(slug, "POST", path, "application/json"), wire
+    assert not isinstance(wire, Plain), "it is one of its endpoints"
+    return Place(asked.slug, "POST", path, "application/json"), wire
 
 
 def _lines(body: bytes) -> Iterator[bytes]:

@@ -16,7 +16,7 @@ from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
 from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
 from farebox.providers.formats.vertex_predict import VertexPredict
-from farebox.providers.objects import object_routes
+from farebox.providers.object_routes import object_routes
 from farebox.providers.provider import FREE, Provider, Route, get, move, post
 
 _RESOURCE, _DEPLOYMENT = azure.RESOURCE, azure.DEPLOYMENT

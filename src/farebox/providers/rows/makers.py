@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+from farebox.providers import object_routes as kept
 from farebox.providers.formats import openai_chat, openai_embeddings, openai_responses
 from farebox.providers.formats.anthropic_messages import AnthropicMessages
 from farebox.providers.formats.cohere import CohereChat, CohereEmbed, CohereRerank
@@ -15,7 +16,6 @@ from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
 from farebox.providers.formats.tools import RESEARCH
 from farebox.providers.formats.workers_ai_run import WorkersAIRun
-from farebox.providers.objects import ANTHROPIC, object_routes
 from farebox.providers.provider import FREE, Provider, get, move, post
 
 _CHAT: Final = OpenAIChat()
@@ -60,7 +60,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         _NO_V1,
         embeddings_path="embeddings",
         stops_when_left=True,
-        objects=object_routes("", "response", "conversation", "file", "batch"),
+        objects=kept.object_routes("", "response", "conversation", "file", "batch"),
     ),
     Provider(
         "anthropic",
@@ -77,7 +77,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         headers=(("anthropic-version", "2023-06-01"),),
         chat_path="v1/chat/completions",
         stops_when_left=True,
-        objects=ANTHROPIC,
+        objects=kept.ANTHROPIC,
     ),
     Provider(
         "google-ai-studio",
@@ -136,6 +136,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         _NO_V1,
         embeddings_path="embeddings",
         aliases=("mistralai",),
+        objects=kept.MISTRAL,
     ),
     Provider(
         "deepseek",
@@ -163,7 +164,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         _NO_V1,
         aliases=("xai", "x-ai"),
         stops_when_left=True,
-        objects=object_routes("", "response"),
+        objects=kept.object_routes("", "response"),
     ),
     Provider(
         "cerebras",

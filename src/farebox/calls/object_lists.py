@@ -1,0 +1,89 @@
+"""Lists of what providers keep for an account, made of what is noted here, in each provider's form of pages."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from farebox.calls.ownership import description, not_found
+from farebox.errors import INVALID_REQUEST, Problem
+from farebox.providers.objects import ObjectCall
+from farebox.storage.kept_objects import KeptObject
+
+_PAGES: Final = {
+    ("openai", "file"): (10_000, 10_000),
+    ("openai", "batch"): (20, 100),
+    ("anthropic", "file"): (20, 1_000),
+    ("anthropic", "batch"): (20, 1_000),
+    ("mistral", "file"): (100, 1_000),
+    ("mistral", "batch"): (100, 1_000),
+}
+"""Entries of a page: where the request does not say, and at most."""
+_FILTERS: Final = ("purpose", "status", "model")
+"""Fields of descriptions by which lists can be filtered, where a query has them."""
+
+Query = Sequence[tuple[str, str]]
+
+
+class Page(msgspec.Struct):
+    """A part of a list."""
+
+    of: list[KeptObject]
+    total: int
+    more: bool
+
+
+def page_of(found: list[KeptObject], call: ObjectCall, query: Query) -> Page:
+    """The part of a list, which is given oldest first, that the query asks for. Raises Problem (INVALID_REQUEST,
+    OBJECT_NOT_FOUND)."""
+    fields = dict(query)
+    for name in _FILTERS:
+        if wanted := {value for other, value in query if other == name}:
+            found = [kept for kept in found if description(kept.content or b"").get(name) in wanted]
+    if call.form == "mistral":
+        return _by_number(found, call, fields)
+    return _by_cursor(found, call, fields)
+
+
+def listed(page: Page, call: ObjectCall, data: list[msgspec.Raw]) -> bytes:
+    """The page in the provider's form; `data` are its descriptions."""
+    first, last = (page.of[0].object_id, page.of[-1].object_id) if page.of else (None, None)
+    if call.form == "mistral":
+        return msgspec.json.encode({"object": "list", "total": page.total, "data": data})
+    found: dict[str, Any] = {"data": data, "has_more": page.more, "first_id": first, "last_id": last}
+    more = {"object": "list"} if call.form == "openai" else {"next_page": last if page.more else None}
+    return msgspec.json.encode({**found, **more})
+
+
+def _by_cursor(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> Page:
+    """OpenAI's and Anthropic's: what comes after, or before, an ID."""
+    usual, most = _PAGES[call.form, call.kind]
+    limit, order = _number(query, "limit", usual, 1, most), query.get("order", "desc")
+    after, before = (query.get(name, query.get(f"{name}_id", "")) for name in ("after", "before"))
+    after = after or query.get("page", "")
+    if order not in ("asc", "desc"):
+        raise Problem(INVALID_REQUEST, "`order` is asc or desc.")
+    ordered = found if order == "asc" else found[::-1]
+    ids = [kept.object_id for kept in ordered]
+    for named in filter(None, (after, before)):
+        if named not in ids:
+            raise not_found(call.kind, named)
+    between = ordered[ids.index(after) + 1 if after else 0 : ids.index(before) if before else len(ids)]
+    page = between[-limit:] if before else between[:limit]
+    return Page(page, len(ids), len(page) < len(between))
+
+
+def _by_number(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> Page:
+    """Mistral's: pages are numbered from zero."""
+    usual, most = _PAGES[call.form, call.kind]
+    size, number = _number(query, "page_size", usual, 1, most), _number(query, "page", 0, 0, 10**6)
+    ordered = found if query.get("order_by") == "created" else found[::-1]
+    page = ordered[number * size : (number + 1) * size]
+    return Page(page, len(found), (number + 1) * size < len(found))
+
+
+def _number(query: Mapping[str, str], name: str, usual: int, least: int, most: int) -> int:
+    text = query.get(name, str(usual))
+    if text.isascii() and text.isdigit() and len(text) <= 7 and least <= int(text) <= most:
+        return int(text)
+    raise Problem(INVALID_REQUEST, f"`{name}` is a whole number from {least} to {most}.")

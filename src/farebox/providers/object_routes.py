@@ -1,0 +1,77 @@
+"""The paths about what each provider keeps."""
+
+import re
+from typing import Final, TypeAlias
+
+from farebox.providers.objects import Does, Kind, ObjectForm, ObjectRoute
+
+Table: TypeAlias = tuple[tuple[Kind, str, str, Does], ...]
+_ID: Final = r"(?P<id>[A-Za-z0-9_-]{1,128})"
+_RESPONSE: Final = rf"(?!(?:compact|input_tokens)$){_ID}"
+
+_ANTHROPIC: Final[Table] = (
+    ("file", "POST", r"files", "create"),
+    ("file", "GET", r"files", "list"),
+    ("file", "GET", rf"files/{_ID}", "read"),
+    ("file", "DELETE", rf"files/{_ID}", "delete"),
+    ("file", "GET", rf"files/{_ID}/content", "content"),
+    ("batch", "POST", r"messages/batches", "create"),
+    ("batch", "GET", r"messages/batches", "list"),
+    ("batch", "GET", rf"messages/batches/{_ID}", "read"),
+    ("batch", "POST", rf"messages/batches/{_ID}/cancel", "cancel"),
+    ("batch", "DELETE", rf"messages/batches/{_ID}", "delete"),
+    ("batch", "GET", rf"messages/batches/{_ID}/results", "content"),
+)
+
+
+_OPENAI: Final[Table] = (
+    ("response", "GET", rf"responses/{_RESPONSE}", "read"),
+    ("response", "DELETE", rf"responses/{_RESPONSE}", "delete"),
+    ("response", "POST", rf"responses/{_RESPONSE}/cancel", "cancel"),
+    ("response", "GET", rf"responses/{_RESPONSE}(?P<sub>/input_items)", "read"),
+    ("conversation", "POST", r"conversations", "create"),
+    ("conversation", "GET", rf"conversations/{_ID}", "read"),
+    ("conversation", "POST", rf"conversations/{_ID}", "change"),
+    ("conversation", "DELETE", rf"conversations/{_ID}", "delete"),
+    ("conversation", "GET", rf"conversations/{_ID}(?P<sub>/items(/[A-Za-z0-9_-]{{1,128}})?)", "read"),
+    ("conversation", "POST", rf"conversations/{_ID}(?P<sub>/items)", "change"),
+    ("conversation", "DELETE", rf"conversations/{_ID}(?P<sub>/items/[A-Za-z0-9_-]{{1,128}})", "change"),
+    ("file", "POST", r"files", "create"),
+    ("file", "GET", r"files", "list"),
+    ("file", "GET", rf"files/{_ID}", "read"),
+    ("file", "DELETE", rf"files/{_ID}", "delete"),
+    ("file", "GET", rf"files/{_ID}/content", "content"),
+    ("batch", "POST", r"batches", "create"),
+    ("batch", "GET", r"batches", "list"),
+    ("batch", "GET", rf"batches/{_ID}", "read"),
+    ("batch", "POST", rf"batches/{_ID}/cancel", "cancel"),
+)
+
+
+_MISTRAL: Final[Table] = (
+    ("file", "POST", r"files", "create"),
+    ("file", "GET", r"files", "list"),
+    ("file", "GET", rf"files/{_ID}", "read"),
+    ("file", "DELETE", rf"files/{_ID}", "delete"),
+    ("file", "GET", rf"files/{_ID}/(content|url)", "content"),
+    ("batch", "POST", r"batch/jobs", "create"),
+    ("batch", "GET", r"batch/jobs", "list"),
+    ("batch", "GET", rf"batch/jobs/{_ID}", "read"),
+    ("batch", "POST", rf"batch/jobs/{_ID}/cancel", "cancel"),
+    ("batch", "DELETE", rf"batch/jobs/{_ID}", "delete"),
+)
+
+
+def _routes(table: Table, form: ObjectForm, prefix: str = "") -> tuple[ObjectRoute, ...]:
+    return tuple(
+        ObjectRoute(method, re.compile(prefix + path, re.ASCII), kind, does, form) for kind, method, path, does in table
+    )
+
+
+def object_routes(prefix: str, *kinds: Kind) -> tuple[ObjectRoute, ...]:
+    """OpenAI's paths of these kinds, below a prefix."""
+    return _routes(tuple(entry for entry in _OPENAI if entry[0] in kinds), "openai", prefix)
+
+
+ANTHROPIC: Final = _routes(_ANTHROPIC, "anthropic", "v1/")
+MISTRAL: Final = _routes(_MISTRAL, "mistral")
