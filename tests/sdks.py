@@ -12,9 +12,14 @@ if TYPE_CHECKING:
     import anthropic
     import boto3
     import botocore
+    import cartesia
     import cloudflare
+    import deepgram
+    import elevenlabs
+    import fal_client
     import mistralai.client as mistralai
     import openai
+    import replicate
     from google import genai
 else:
 
@@ -32,9 +37,27 @@ else:
     anthropic = _Later("anthropic")
     boto3 = _Later("boto3")
     botocore = _Later("botocore")
+    cartesia = _Later("cartesia")
     cloudflare = _Later("cloudflare")
+    deepgram = _Later("deepgram")
+    elevenlabs = _Later("elevenlabs")
+    fal_client = _Later("fal_client")
     mistralai = _Later("mistralai.client")
     openai = _Later("openai")
     genai = _Later("google.genai")
+    replicate = _Later("replicate")
 
-__all__ = ["anthropic", "boto3", "botocore", "cloudflare", "genai", "mistralai", "openai"]
+__all__ = [
+    "anthropic",
+    "boto3",
+    "botocore",
+    "cartesia",
+    "cloudflare",
+    "deepgram",
+    "elevenlabs",
+    "fal_client",
+    "genai",
+    "mistralai",
+    "openai",
+    "replicate",
+]

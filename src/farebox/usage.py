@@ -16,6 +16,11 @@ METER_MAX = 10**9
 """No single call uses more of any meter; a larger figure from upstream is implausible and rejected."""
 
 
+def is_divisible(meter: str) -> bool:
+    """Whether parts of the meter's unit are counted too."""
+    return meter.endswith("_seconds") or meter == "billed_units"
+
+
 def quantity_of(text: str) -> Quantity:
     """A quantity as receipts write it."""
     return int(text) if text.isdecimal() else Decimal(text)

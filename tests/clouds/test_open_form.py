@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.providers.rows.open_form import OPEN_FORM, UNREAD
+from farebox.providers.rows.by_unit import BY_UNIT
+from farebox.providers.rows.open_form import OPEN_FORM
 from tests.calls.kit import set_price, set_provider
 from tests.calls.upstream import Upstream
 from tests.clouds.kit import charged, free
@@ -131,7 +132,7 @@ def test_a_server_of_the_operators_takes_no_keys_of_others(customer: Customer, u
     assert not upstream.sent
 
 
-@pytest.mark.parametrize("provider", UNREAD, ids=[provider.slug for provider in UNREAD])
+@pytest.mark.parametrize("provider", BY_UNIT, ids=[provider.slug for provider in BY_UNIT])
 def test_what_is_not_read_is_called_with_keys_of_ones_own(
     farebox: Farebox, customer: Customer, upstream: Upstream, provider: Any
 ) -> None:

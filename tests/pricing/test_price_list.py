@@ -11,6 +11,7 @@ from random import Random
 import pytest
 from genai_prices import Usage as ListedUsage
 from genai_prices.data import providers
+from genai_prices.data_units import unit_data
 from genai_prices.types import (
     ClauseAnd,
     ClauseEquals,
@@ -36,7 +37,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RELEASE = version("genai-prices")
 NOW_MS = 1_790_000_000_000
 EVERY_PROVIDER = {provider.id: provider.id for provider in providers}
-METERS = [meter for meter in UNITS.units if meter not in ("requests", "cache_write_12h_tokens", "standard_images")]
+METERS = [meter for meter in unit_data if meter != "requests"]
 """Those that genai-prices knows."""
 PARTS = {
     meter: [part for part in METERS if part == meter or meter in UNITS.ancestor_usage_keys(part)] for meter in METERS

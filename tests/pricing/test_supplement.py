@@ -30,7 +30,7 @@ def nanos(found: ModelPrice, **usage: int) -> int:
 
 def test_everything_shipped_compiles() -> None:
     supplement = shipped()
-    assert supplement.date == "2026-11-29"
+    assert supplement.date == "2026-12-01"
     for provider in LIST_IDS:
         for model in PRICES.models(provider):
             found = PRICES.find(provider, model, AT)

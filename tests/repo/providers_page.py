@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from farebox.pricing.list_ids import LIST_IDS
+from farebox.pricing.supplement import shipped
 from farebox.providers import aws, azure, google
 from farebox.providers.catalogue import PROVIDERS
 from farebox.providers.provider import FREE, Provider, Route
@@ -26,6 +27,9 @@ _NAMES = (
     (r"@[a-z]+/[\w.-]+/[\w.-]+", "{model}"),
     (r"[\w.:-]+", "{model}"),
     (r"[\w.-]+", "{model}"),
+    (r"[\w-]+", "{model}"),
+    (r"\w+", "{voice}"),
+    (r"\d+", "{version}"),
 )
 """Patterns of names in paths, and what stands for them."""
 _BLOCK = "<!-- `{slug}`, written by `make docs` -->\n{text}<!-- its end -->"
@@ -65,7 +69,8 @@ def _base_url(provider: Provider) -> str:
 
 
 def _key(provider: Provider) -> str:
-    header = "`authorization: Bearer`" if provider.key_header == "authorization" else f"`{provider.key_header}`"
+    plain = provider.key_header == "authorization"
+    header = f"`authorization: {provider.scheme}`" if plain else f"`{provider.key_header}`"
     return header + (f"; the operator's is for a {' and a '.join(provider.bound)}" if provider.bound else "")
 
 
@@ -73,7 +78,10 @@ def _prices(provider: Provider) -> str:
     listed = LIST_IDS.get(provider.slug)
     if provider.slug == "demo":
         return "its own"
-    return f"genai-prices `{listed}`" if listed else "the operator's own: `farebox price set`"
+    if listed:
+        return f"genai-prices `{listed}`"
+    own = "the operator's own: `farebox price set`"
+    return f"the supplement; {own}" if shipped().models(provider.slug) else own
 
 
 def _paths(provider: Provider) -> Iterator[tuple[str, str]]:

@@ -28,6 +28,7 @@ from farebox.calls.watch import Watch
 from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, UPSTREAM_TIMEOUT, Problem
 from farebox.pricing.charge import unpriced_meters
 from farebox.pricing.model import Demand, ModelPrice
+from farebox.pricing.rates import rate_option
 from farebox.runtime.services import Services
 
 
@@ -130,17 +131,44 @@ def payable(priced: Priced) -> tuple[Terms, ModelPrice]:
     could not be charged."""
     terms, call = priced.terms, priced.context.call
     if terms is None:
+        units = () if call.parsed is None else call.parsed.demand.units
         raise Problem(
             MODEL_UNPRICED,
             f"The model {call.model!r} of {call.provider} has no price, so it cannot be charged. The operator can set "
-            f"one: farebox price set {call.provider} {call.model} --input USD --output USD (per million tokens).",
+            f"one: farebox price set {call.provider} {call.model} {_options(units)}.",
         )
     demand = terms.parsed.demand
+    if demand.units:
+        _check_units_priced(call, demand, terms.price)
     if demand.fixed or demand.allowed:
         _check_searches_priced(call, demand, terms.price)
     if "input_tokens" not in terms.price.meters:
         _check_priced_by_the_token(call, demand, terms.price)
     return terms, hold_price(priced.context, terms, requested_price(priced.context, terms))
+
+
+def _options(units: tuple[str, ...]) -> str:
+    """How a price of this is given to the command line."""
+    return ", or ".join(map(rate_option, units)) if units else "--input USD --output USD (per million tokens)"
+
+
+def _check_units_priced(call: Call, demand: Demand, price: ModelPrice) -> None:
+    """Raises Problem if the price is for nothing that the request is metered by, or there may be any number of it."""
+    priced = [meter for meter in demand.units if meter in price.meters]
+    if not priced:
+        raise Problem(
+            MODEL_UNPRICED,
+            f"The price of {demand.model!r} of {call.provider} is not for what this request is metered by. The "
+            f"operator can set one that is: farebox price set {call.provider} {demand.model} "
+            f"{_options(demand.units)}.",
+        )
+    unbounded = [meter for meter in priced if meter in demand.unbounded]
+    if unbounded and price.output_max is None:
+        raise Problem(
+            MODEL_UNPRICED,
+            f"How many {unbounded[0].replace('_', ' ')} a request for {demand.model!r} of {call.provider} takes at "
+            "most, neither it nor the price says: the operator adds --output-max N to the price.",
+        )
 
 
 def _check_searches_priced(call: Call, demand: Demand, price: ModelPrice) -> None:

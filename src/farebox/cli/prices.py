@@ -45,7 +45,7 @@ def set_price(
     ] = None,
     rates: Rates = None,
     output_max: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Maximum output tokens of one response: bounds the hold.")
+        int | None, typer.Option(metavar="N", min=1, help="Maximum output of one response: tokens, images, seconds.")
     ] = None,
     account_id: OnlyAccount = None,
     valid_from: ValidFrom = None,
@@ -53,14 +53,14 @@ def set_price(
 ) -> None:
     """Set the price of a model. It replaces the built-in price entirely: what is not given here has no price.
 
-    Calls in flight keep the price they began with. An account's own price takes precedence. Any price key of
-    genai-prices can be given with --rate; for a free model use --input 0.
+    Calls in flight keep the price they began with. An account's own price takes precedence. --rate takes any price key
+    of genai-prices, and those of docs/metering.md for seconds, characters and images; for a free model use --input 0.
 
     \b
     Examples:
       farebox price set openai gpt-5-mini --input 0.25 --output 2 --cache-read 0.025
       farebox price set workers-ai "@cf/meta/*" --input 0.10 --output 0.40 --output-max 4096
-      farebox price set openai gpt-4o-audio --input 2.5 --output 10 --rate input_audio_mtok=40
+      farebox price set ideogram ideogram-v3 --rate output_images_count=0.06
       farebox price set groq my-model --input 1 --output 1 --account acme --valid-from 2027-01-01
     """
     from farebox.operator import administer
@@ -125,6 +125,8 @@ def _costs_text(rates: dict[str, str]) -> str:
 
 
 def _rate_text(key: str, usd: str) -> str:
+    from farebox.pricing.rates import unit_text
+
     what, _, unit = key.rpartition("_")
     match unit:
         case "mtok":
@@ -132,7 +134,7 @@ def _rate_text(key: str, usd: str) -> str:
         case "kcount":
             return f"{usd} USD per thousand {what.replace('_', ' ')}"
         case _:
-            return f"{usd} USD for {key}"
+            return f"{usd} USD {unit_text(key)}"
 
 
 @markup.command("set")

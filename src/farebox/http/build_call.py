@@ -69,7 +69,7 @@ async def native_call(services: Services, request: ProxyRequest) -> Call:
     path = upstream_path(access.provider, request.path)
     metering = format_of(access.provider, request.method, path)
     way = way_of(services, request, access, metering, path)
-    place = Place(access.provider.slug, request.method, path, _content_type(request))
+    place = Place(access.provider.slug, request.method, path, _content_type(request), request.query)
     wire = None if isinstance(metering, Plain) else metering
     read = await _read(services, request, wire, place, own=way.payer.own)
     kept = None if wire is not None or way.payer.own else await _object(services, request, access, path)
@@ -228,7 +228,7 @@ def _call(
         url=way.url,
         signing=keys[0].signing,
         path=path,
-        place=Place(access.provider.slug, request.method, path, _content_type(request)),
+        place=Place(access.provider.slug, request.method, path, _content_type(request), request.query),
         headers=keys[0].headers,
         sent_head=keys[0].sent_head,
         content_type=_content_type(request),

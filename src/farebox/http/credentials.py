@@ -24,6 +24,8 @@ STEP_HEADERS_MAX = 100
 """As many as a request may have."""
 QUERY_FIELDS_MAX = 200
 """Fields of a query: each is decoded, and encoded again."""
+_SCHEMES = ("bearer", "token", "key")
+"""What providers want before a key in `authorization`: Deepgram `Token`, fal `Key`."""
 GATEWAY_TOKEN_HEADER = "cf-aig-authorization"  # noqa: S105 - a header's name
 
 
@@ -68,7 +70,7 @@ def is_ours(value: str) -> bool:
 
 
 def carries_ours(value: str) -> bool:
-    """Whether a header's value is one of our tokens, with or without `Bearer`."""
+    """Whether a header's value is one of our tokens, with or without a scheme such as `Bearer`."""
     return is_ours(_bare(value) or "")
 
 
@@ -91,7 +93,7 @@ def _bare(value: str | None) -> str | None:
         return None
     value = value.strip()
     scheme, _, rest = value.partition(" ")
-    if scheme.lower() == "bearer":  # alone: an SDK without a key
+    if scheme.lower() in _SCHEMES:  # alone: an SDK without a key
         value = rest.strip()
     return value or None
 

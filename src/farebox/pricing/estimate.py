@@ -82,7 +82,7 @@ def estimate(
     template (`chat_template.count_chat`). `outside` is what is held for unseen input; by default that of the default
     rules, with nothing learned."""
     output = 0 if demand.no_output else max(1, demand.choices) * _output_limit(demand, price)
-    if demand.images or demand.audio_seconds_max or demand.unseen or demand.fixed or demand.allowed:
+    if demand.images or _has_meters(demand):
         inputs = _inputs(demand, price, exact_input_tokens, outside, whole=whole)
         reach, total = _reach(demand, inputs), inputs.total
         numerator = _without_output(demand, price, inputs, reach)
@@ -201,7 +201,7 @@ def _without_output(demand: Demand, price: ModelPrice, inputs: _Inputs, reach: i
 
 
 def _has_meters(demand: Demand) -> bool:
-    return bool(demand.fixed or demand.allowed or demand.audio_seconds_max or demand.unseen)
+    return bool(demand.fixed or demand.allowed or demand.audio_seconds_max or demand.unseen or demand.unbounded)
 
 
 def _fixed(demand: Demand, price: ModelPrice, reach: int) -> int:
@@ -212,6 +212,10 @@ def _fixed(demand: Demand, price: ModelPrice, reach: int) -> int:
         quantities["audio_seconds"] = max(quantities.get("audio_seconds", 0), demand.audio_seconds_max)
     elif any(unseen.kind == "audio" for unseen in demand.unseen):
         quantities["audio_seconds"] = UNSEEN_AUDIO_SECONDS
+    if demand.units and price.output_max is not None:
+        for meter in demand.units:
+            if meter not in demand.fixed:
+                quantities[meter] = min(quantities.get(meter, price.output_max), price.output_max)
     total = 0
     for meter, quantity in quantities.items():
         if meter == REQUESTS or not ancestors(meter).isdisjoint(quantities):

@@ -42,6 +42,7 @@ LIST_IDS: Mapping[str, str] = MappingProxyType(
         "minimax": "minimax",
         "databricks": "databricks",
         "voyage": "voyageai",
+        "elevenlabs": "elevenlabs",
         **{f"huggingface:{name}": f"huggingface_{name}" for name in _ROUTED},
     }
 )

@@ -43,7 +43,7 @@ class ModelPrice:
     rates: tuple[Rate, ...]
     context_window: int | None = None
     output_max: int | None = None
-    """The most output tokens the model produces in one response, if known."""
+    """The most output the model produces in one response, if known: tokens, or units of what its price is for."""
     audio_seconds_min: int = 0
     """If there is audio, at least this many seconds of it are billed (Groq's transcription)."""
     bounded: bool = False
@@ -141,6 +141,10 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     """Upper bounds of meters that the request only allows, such as the searches of a declared tool: held, and charged
     only if the response shows them.
     """
+    units: tuple[str, ...] = ()
+    """Meters that a request of which tokens say nothing may be priced by: one of them must have a price."""
+    unbounded: tuple[str, ...] = ()
+    """Those of `units` that nothing in the request bounds: the price itself has to, by its `output_max`."""
     unseen: tuple["Unseen", ...] = ()
     """Input whose size is not in the request."""
     cuts_input: bool = False

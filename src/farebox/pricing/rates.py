@@ -31,9 +31,17 @@ _OURS: dict[str, dict[str, Any]] = {
         "price_key": "standard_images_kcount",
         "dimensions": {"family": "images", "direction": "output"},
     },
+    "output_images": {"per": 1, "price_key": "output_images_count", "dimensions": {"family": "image_count"}},
+    "output_pixels": {"per": 1_000_000, "price_key": "output_mpixels", "dimensions": {"family": "output_pixels"}},
+    "output_steps": {"per": 1_000, "price_key": "output_steps_kcount", "dimensions": {"family": "steps"}},
+    "output_video_seconds": {"per": 1, "price_key": "output_video_seconds", "dimensions": {"family": "video_seconds"}},
+    "compute_seconds": {"per": 1, "price_key": "compute_seconds", "dimensions": {"family": "compute"}},
+    "runs": {"per": 1, "price_key": "runs_count", "dimensions": {"family": "runs"}},
+    "billed_units": {"per": 1, "price_key": "billed_units", "dimensions": {"family": "billed_units"}},
 }
-"""Units that providers bill by and genai-prices does not know: OpenAI's 12-hour cache, and images of DALL·E, each
-counted as a number of images of the standard size and quality."""
+"""Units that providers bill by and genai-prices does not know: OpenAI's 12-hour cache; images of DALL·E, each counted
+as a number of images of the standard size and quality; images, their pixels and steps, seconds of video and of
+hardware; runs that succeeded; and units that only the provider counts, and states: fal's, credits."""
 
 UNITS = UnitRegistry({**unit_data, **_OURS})
 REQUESTS = "requests"
@@ -71,6 +79,19 @@ def compile_rates(prices: Mapping[str, Price]) -> tuple[int, tuple[Rate, ...]]:
 def ancestors(meter: str) -> frozenset[str]:
     """The meters whose quantity contains this one's; none for a meter the registry does not know."""
     return UNITS.ancestor_usage_keys(meter) if meter in UNITS.units else frozenset()
+
+
+def rate_option(meter: str) -> str:
+    """How the operator states the price of this meter to `farebox price set`."""
+    key = UNITS.units[meter].price_key
+    return f"--rate {key}=USD ({unit_text(key)})"
+
+
+def unit_text(price_key: str) -> str:
+    """What the amount of a price key is for: `per 3,600 audio seconds`. Raises InvalidPrice if there is no such key."""
+    unit = _unit(price_key)
+    what = unit.usage_key.replace("_", " ")
+    return f"per {unit.per:,} {what}" if unit.per > 1 else f"per {what.removesuffix('s')}"
 
 
 def contains(general: str, special: str) -> bool:

@@ -9,11 +9,12 @@ from typing import Final
 
 from farebox.providers.objects import object_call
 from farebox.providers.provider import FREE, UNMETERED, Metering, Provider
+from farebox.providers.rows.by_unit import BY_UNIT
 from farebox.providers.rows.clouds import CLOUDS
 from farebox.providers.rows.makers import DEMO, MAKERS
-from farebox.providers.rows.open_form import OPEN_FORM, UNREAD
+from farebox.providers.rows.open_form import OPEN_FORM
 
-PROVIDERS: Final[tuple[Provider, ...]] = (*MAKERS, *CLOUDS, *OPEN_FORM, *UNREAD, DEMO)
+PROVIDERS: Final[tuple[Provider, ...]] = (*MAKERS, *CLOUDS, *OPEN_FORM, *BY_UNIT, DEMO)
 
 _BY_SLUG: Final = {provider.slug: provider for provider in PROVIDERS}
 _BY_NAME: Final = _BY_SLUG | {alias: provider for provider in PROVIDERS for alias in provider.aliases}

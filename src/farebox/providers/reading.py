@@ -38,6 +38,11 @@ class Place(msgspec.Struct, frozen=True):
     method: str
     path: str
     content_type: str
+    query: str = ""
+
+    def target(self, metering: WireFormat) -> str:
+        """The path as this format reads it: with its query, in formats whose requests say something there."""
+        return f"{self.path}?{self.query}" if self.query and getattr(metering, "reads_query", False) else self.path
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -154,7 +159,7 @@ def read_as(
         if model is not None:
             edit, outline = edited(body, outline, partial(metering.replace_model, model=model))
             body = whole(edit)
-        parsed = metering.parse(place.path, place.content_type, body)
+        parsed = metering.parse(place.target(metering), place.content_type, body)
         _check_numbers(parsed)
         refusal = "" if refused is None else _refused(body, outline, place, parsed, refused)
         if parsed.stream and not parsed.usage_requested:
@@ -307,7 +312,7 @@ def read_text(body: bytes, place: Place) -> str:
     provider = metered_as(place.slug)
     metering = Plain.UNMETERED if provider is None else format_of(provider, place.method, place.path)
     assert not isinstance(metering, Plain)
-    return metering.parse(place.path, place.content_type, body, exact=True).demand.text
+    return metering.parse(place.target(metering), place.content_type, body, exact=True).demand.text
 
 
 def parse_refusals(fields: str, tools: str) -> dict[str, Refused]:

@@ -13,7 +13,7 @@ import msgspec
 
 from farebox.providers.formats.iterations import ONE_PASS, Iterations, iterations
 from farebox.providers.formats.stated import ImplausibleCost, StatedCost
-from farebox.usage import AbsurdUsage, Quantity, checked
+from farebox.usage import AbsurdUsage, Quantity, checked, is_divisible
 
 Row: TypeAlias = tuple[str, ...]
 """Meter, then one or more places such as `prompt_tokens_details.cached_tokens`. A step in brackets, as in
@@ -257,11 +257,11 @@ def _quantity(meter: str, value: object) -> Quantity | None:
         return None
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, Decimal) and not (_plain(value) and (meter.endswith("_seconds") or _whole(value))):
+    if isinstance(value, Decimal) and not (_plain(value) and (is_divisible(meter) or _whole(value))):
         raise AbsurdUsage(f"{meter} is {str(value)[:40]!r}, not a count")
     if isinstance(value, Decimal) and _whole(value):
         return int(value)
-    if isinstance(value, float) and meter.endswith("_seconds"):
+    if isinstance(value, float) and is_divisible(meter):
         return Decimal(repr(value))
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         return value

@@ -89,18 +89,3 @@ OPEN_FORM: Final = (
     _local("llama-cpp", "llama.cpp"),
     _local("lm-studio", "LM Studio"),
 )
-
-
-def _unread(slug: str, name: str, base_url: str, **more: Any) -> Provider:
-    return Provider(slug, name, base_url, (), chat_path=None, **more)
-
-
-UNREAD: Final = (
-    _unread("replicate", "Replicate", "https://api.replicate.com/v1"),
-    _unread("fal", "fal", "https://fal.run", scheme="Key"),
-    _unread("deepgram", "Deepgram", "https://api.deepgram.com", scheme="Token"),
-    _unread("elevenlabs", "ElevenLabs", "https://api.elevenlabs.io", key_header="xi-api-key"),
-    _unread("cartesia", "Cartesia", "https://api.cartesia.ai", key_header="x-api-key"),
-    _unread("ideogram", "Ideogram", "https://api.ideogram.ai", key_header="api-key"),
-)
-"""Those that bill by the second, the character or the image: called with keys of the account's own only."""

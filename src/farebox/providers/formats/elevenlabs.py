@@ -1,0 +1,154 @@
+"""ElevenLabs: speech by characters or by the credits that the response states, transcription by the second."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from farebox.providers.audio.length import audio_length, bare_length
+from farebox.providers.formats import bodies, multipart
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
+from farebox.providers.formats.by_unit import (
+    READING,
+    StatedReader,
+    figure,
+    heard,
+    heard_elsewhere,
+    is_on,
+    model_with,
+    spoken,
+)
+from farebox.providers.formats.lenient import ResponseDecoder
+from farebox.providers.formats.readers import BodyReader, Seen
+
+_CREDITS: Final = "character-cost"
+_DEFAULT_SPEECH: Final = "eleven_multilingual_v2"
+_EXTRAS: Final = ("detect_speaker_roles", "entity_detection", "entity_redaction", "keyterms", "transcript_edit")
+"""Options that are billed in addition, as a part of the price by the second."""
+_CHANNELS_MAX: Final = 5
+"""Each channel of a recording is billed for all of its length."""
+_EDIT_SECONDS_MIN: Final = 10
+"""Seconds that are billed at least with `transcript_edit`."""
+_KEYTERMS_SECONDS_MIN: Final = 20
+"""The same with more key terms than `_KEYTERMS`."""
+_KEYTERMS: Final = 100
+_ELSEWHERE: Final = ("cloud_storage_url", "source_url")
+_REMOTE_SECONDS: Final = 10 * 3600
+"""Held for a recording given by URL, of all its channels: the longest that is transcribed (elevenlabs.io/docs)."""
+_BARE_RATE: Final = 16_000
+
+
+class _Speech(msgspec.Struct):
+    text: str
+    model_id: bodies.Name | None = None
+
+
+class _Word(msgspec.Struct):
+    channel_index: Any = None
+
+
+class _Transcript(msgspec.Struct):
+    audio_duration_secs: Any = None
+    words: list[_Word] | None = None
+
+
+class _Answer(_Transcript):
+    """Of one channel, of several in one, or of each."""
+
+    transcripts: list[_Transcript] | None = None
+
+
+_SPEECH: Final = msgspec.json.Decoder(_Speech)
+_ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=Decimal)
+
+
+@dataclass(frozen=True, slots=True)
+class ElevenLabsSpeech(bodies.JsonBody):
+    """`v1/text-to-speech/{voice}`, its streams and its forms with timestamps. A header states the credits."""
+
+    name: str = "elevenlabs_speech"
+    usage_headers: tuple[str, ...] = (_CREDITS,)
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        head = bodies.decode(_SPEECH, body)
+        model = head.model_id or _DEFAULT_SPEECH
+        streams = path.endswith(("/stream", "/stream/with-timestamps"))
+        return ParsedRequest(model, streams, spoken(model, head.text, credits=True))
+
+    def replace_model(self, body: bytes, model: str) -> bytes:
+        """Set `model_id`."""
+        return bodies.changed(body, model_id=model)
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
+        """A reader for the response."""
+        fixed, stated = parsed.demand.fixed, figure(parsed.stated.get(_CREDITS))
+        billed = fixed["input_characters"] if stated is None else stated
+        return StatedReader({**fixed, "billed_units": billed}, events=streaming)
+
+
+@dataclass(frozen=True, slots=True)
+class ElevenLabsTranscript(bodies.JsonBody):
+    """`v1/speech-to-text`: a form with a recording, or the URL of one."""
+
+    name: str = "elevenlabs_transcript"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        fields = multipart.parts(content_type, body)
+        named = multipart.value(fields, body, "model_id")
+        if not named or len(named) > 256:
+            raise InvalidRequest("The form lacks the field `model_id`.")
+        given = [part.name for part in fields if is_on(body[part.start : part.end][:64].decode("utf-8", "replace"))]
+        model = model_with(named, [name for name in _EXTRAS if name in given])
+        channels = _CHANNELS_MAX if "use_multi_channel" in given else 1
+        files = [body[part.start : part.end] for part in fields if part.is_file]
+        if files:
+            bare = multipart.value(fields, body, "file_format") == "pcm_s16le_16"
+            lengths = [bare_length(len(file), _BARE_RATE) if bare else audio_length(file) for file in files]
+            demand = heard(model, lengths, channels=channels, least=_least(given))
+        elif not any(name in given for name in _ELSEWHERE):
+            raise InvalidRequest("The form has no recording: add the field `file`, or `cloud_storage_url`.")
+        else:
+            demand = heard_elsewhere(model, _REMOTE_SECONDS)
+        unmetered = "the transcript, and how long the audio was, would go to a webhook" if "webhook" in given else None
+        return ParsedRequest(model, False, demand, unmetered=unmetered, response_form=str(_least(given)))
+
+    def replace_model(self, body: bytes, model: str) -> bytes:
+        """Set the field `model_id`."""
+        return multipart.replaced(body, "model_id", model)
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
+        """A reader for the response."""
+        least = int(parsed.response_form)
+
+        def parse_body(seen: Seen, body: bytes) -> None:
+            answer = _ANSWER.decode(body)
+            seen.complete = True
+            if answer.transcripts:
+                seconds = sum(_seconds(one, least) for one in answer.transcripts)
+            else:
+                seconds = _seconds(answer, least) * _channels(answer)
+            seen.update({"audio_seconds": seconds or None})
+
+        return BodyReader(parse_body, READING)
+
+
+def _least(given: list[str]) -> int:
+    """The seconds that are billed at least with these options."""
+    if given.count("keyterms") > _KEYTERMS:
+        return _KEYTERMS_SECONDS_MIN
+    return _EDIT_SECONDS_MIN if "transcript_edit" in given else 0
+
+
+def _seconds(one: _Transcript, least: int) -> int | Decimal:
+    """The seconds that are billed of one channel; none if the transcript states no duration."""
+    seconds = one.audio_duration_secs
+    return max(seconds, least) if isinstance(seconds, int | Decimal) else 0
+
+
+def _channels(one: _Transcript) -> int:
+    """How many channels a transcript has words of."""
+    indexes = (word.channel_index for word in one.words or () if type(word.channel_index) is int)
+    return 1 + min(max(indexes, default=0), _CHANNELS_MAX - 1)

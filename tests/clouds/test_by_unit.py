@@ -1,0 +1,226 @@
+"""Providers that are not billed by tokens: their official SDKs where they have one, to the nano-dollar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from farebox.operator import administer
+from farebox.providers.rows.by_unit import BY_UNIT
+from tests.calls.kit import forget, set_provider
+from tests.calls.upstream import Upstream
+from tests.clouds.kit import charged, free
+from tests.engines import ON_BOTH_ENGINES
+from tests.providers.test_audio_length import mp3_of_zeros
+from tests.sdks import cartesia, deepgram, elevenlabs
+from tests.support import Customer, Farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+PRICES: dict[tuple[str, str], dict[str, str]] = {
+    ("cartesia", "sonic-3"): {"input_mchars": "39"},
+    ("cartesia", "ink-whisper"): {"audio_hours": "0.13"},
+    ("deepgram", "nova-3+diarize+multi"): {"audio_hours": "0.432"},
+    ("elevenlabs", "eleven_v3_by_credit"): {"billed_units": "0.0001"},
+    ("elevenlabs", "scribe_v2+keyterms"): {"audio_hours": "0.264"},
+    ("ideogram", "ideogram-v3"): {"output_images_count": "0.06"},
+    ("ideogram", "ideogram-v3+turbo"): {"output_images_count": "0.03"},
+    ("ideogram", "V_2A"): {"output_images_count": "0.04"},
+    ("deepgram", "by-tokens"): {"input_mtok": "1"},
+    ("elevenlabs", "credits-without-bound"): {"billed_units": "0.0001"},
+}
+BOUNDED = {"eleven_v3_by_credit": 5_000}
+MINUTE = mp3_of_zeros(2500)
+TEXT = "Grüße aus Lundby: the ferry leaves at noon."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rows(farebox: Farebox, upstream: Upstream) -> None:
+    for provider in BY_UNIT:
+        set_provider(farebox, provider.slug, base_url=f"{upstream.url}/{provider.slug}")
+    services = farebox.services
+
+    def job(connection: Any) -> None:
+        for (provider, model), rates in PRICES.items():
+            at = services.clock.now_ms() - 1000
+            most = BOUNDED.get(model)
+            administer.set_price(
+                connection, services.ids, provider=provider, model=model, rates=rates, output_max=most, at=at
+            )
+
+    farebox.run(services.database.write(job))
+    forget(farebox)
+
+
+@pytest.fixture(scope="module")
+def customer(farebox: Farebox) -> Customer:
+    return farebox.funded("100")
+
+
+@pytest.fixture
+def http() -> Iterator[httpx.Client]:
+    """For SDKs that do not close what they open."""
+    with httpx.Client() as client:
+        yield client
+
+
+def test_cartesia(customer: Customer, upstream: Upstream) -> None:
+    client = cartesia.Cartesia(base_url=f"{customer.gateway_url}/cartesia", api_key=customer.token, max_retries=0)
+    form: Any = {"container": "mp3", "sample_rate": 44100, "bit_rate": 128000}
+    asked: dict[str, Any] = {"model_id": "sonic-3", "transcript": TEXT, "voice": {"mode": "id", "id": "v"}}
+    with client:
+        upstream.says(MINUTE, "audio/mpeg")
+        with charged(customer) as cost:
+            assert client.tts.generate(**asked, output_format=form).read() == MINUTE
+        assert (cost.nanos, cost.row["model"]) == (len(TEXT) * 39_000, "sonic-3")
+        events = [{"type": "chunk", "data": "AAAA", "done": False, "status_code": 206, "step_time": 1.5}]
+        events.append({"type": "done", "done": True, "status_code": 200})
+        upstream.says(b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in events), "text/event-stream")
+        raw: Any = {"container": "raw", "encoding": "pcm_s16le", "sample_rate": 24000}
+        with charged(customer) as cost:
+            assert [event.type for event in client.tts.generate_sse(**asked, output_format=raw)] == ["chunk", "done"]
+        assert cost.nanos == len(TEXT) * 39_000
+        upstream.says(b'event: error\ndata: {"type":"error","error":"no such voice","status_code":400}\n\n')
+        with free(customer):
+            list(client.tts.with_raw_response.generate_sse(**asked, output_format=raw).iter_bytes())
+        upstream.says(b'{"type":"transcript","text":"Good day.","language":"en","duration":59.96}')
+        with charged(customer) as cost:
+            client.stt.transcribe(file=("a.mp3", MINUTE), model="ink-whisper")
+        assert cost.nanos == -(-5996 * 130_000_000 // 360_000)
+        upstream.says(b'{"type":"transcript","text":"Good day.","language":"en"}')
+        with charged(customer) as cost:
+            client.stt.transcribe(file=("a.mp3", MINUTE), model="ink-whisper")
+        assert cost.nanos == -(-60 * 130_000_000 // 3_600), "as long as the recording is, where nothing states it"
+
+
+def transcript(seconds: float, channels: int = 1) -> bytes:
+    info = {"request_id": "r", "sha256": "", "created": "2026-12-01T00:00:00Z", "models": [], "model_info": {}}
+    said = {"channels": [{"alternatives": [{"transcript": "Good day."}]} for _ in range(channels)]}
+    return json.dumps({"metadata": {**info, "duration": seconds, "channels": channels}, "results": said}).encode()
+
+
+@pytest.mark.filterwarnings("ignore:websockets:DeprecationWarning")  # of deepgram-sdk
+def test_deepgram(customer: Customer, upstream: Upstream, http: httpx.Client) -> None:
+    url = f"{customer.gateway_url}/deepgram"
+    place = deepgram.DeepgramClientEnvironment(base=url, production=url, agent=url, agent_rest=url)
+    client = deepgram.DeepgramClient(api_key=customer.token, environment=place, httpx_client=http)
+    upstream.says(transcript(59.5))
+    with charged(customer) as cost:
+        answer: Any = client.listen.v1.media.transcribe_file(request=MINUTE, model="nova-3")
+    assert (cost.nanos, answer.metadata.duration) == (-(-595 * 258_000_000 // 36_000), 59.5)
+    upstream.says(transcript(100.25, channels=2))
+    with charged(customer) as cost:
+        more: Any = {"language": "multi", "diarize": True, "multichannel": True}
+        client.listen.v1.media.transcribe_url(url="https://example.com/a.mp3", model="nova-3", **more)
+    assert (cost.nanos, cost.row["model"]) == (2 * 10_025 * 1_200, "nova-3+diarize+multi")
+    assert upstream.sent[-1].headers["authorization"] == "Token operator-key-of-the-test"
+    upstream.says(MINUTE, "audio/mpeg")
+    upstream.headers = {"dg-char-count": "40"}
+    with charged(customer) as cost:
+        assert b"".join(client.speak.v1.audio.generate(text=TEXT, model="aura-2-thalia-en")) == MINUTE
+    assert cost.nanos == 40 * 30_000
+    upstream.headers = {}
+    with charged(customer) as cost:
+        b"".join(client.speak.v1.audio.generate(text=TEXT, model="aura-2-thalia-en"))
+    assert cost.nanos == len(TEXT) * 30_000
+
+
+def test_elevenlabs(customer: Customer, upstream: Upstream, http: httpx.Client) -> None:
+    client = elevenlabs.ElevenLabs(
+        base_url=f"{customer.gateway_url}/elevenlabs", api_key=customer.token, httpx_client=http
+    )
+    upstream.says(MINUTE, "audio/mpeg")
+    upstream.headers = {"character-cost": "22"}
+    speech = client.text_to_speech
+    with charged(customer) as cost:
+        assert b"".join(speech.convert("voice1", text=TEXT, model_id="eleven_v3_by_credit")) == MINUTE
+    assert cost.nanos == 22 * 100_000, "by the credits that the response states"
+    with charged(customer) as cost:
+        b"".join(speech.stream("voice1", text=TEXT, model_id="eleven_flash_v2_5"))
+    assert cost.nanos == len(TEXT) * 40_000, "by the characters of the text"
+    upstream.headers = {}
+    upstream.says(b'{"audio_base64":"AAAA","alignment":null,"normalized_alignment":null}')
+    with charged(customer) as cost:
+        speech.convert_with_timestamps("voice1", text=TEXT)
+    assert (cost.nanos, cost.row["model"]) == (len(TEXT) * 80_000, "eleven_multilingual_v2")
+    heard = {"language_code": "eng", "language_probability": 1, "text": "Good day.", "words": []}
+    upstream.says(json.dumps({**heard, "audio_duration_secs": 59.5}).encode())
+    with charged(customer) as cost:
+        client.speech_to_text.convert(model_id="scribe_v2", file=MINUTE)
+    assert cost.nanos == -(-595 * 220_000_000 // 36_000)
+    with charged(customer) as cost:
+        client.speech_to_text.convert(model_id="scribe_v2", file=MINUTE, keyterms=["Lundby"])
+    assert cost.nanos == -(-595 * 264_000_000 // 36_000), "what costs more is priced by a name of its own"
+    channel = {**heard, "audio_duration_secs": 30}
+    upstream.says(json.dumps({"transcripts": [channel, channel]}).encode())
+    with charged(customer) as cost:
+        client.speech_to_text.convert(model_id="scribe_v2", file=MINUTE, use_multi_channel=True)
+    assert cost.nanos == -(-60 * 220_000_000 // 3_600), "each channel is billed"
+
+
+def test_ideogram(customer: Customer, upstream: Upstream) -> None:
+    def asked(path: str, **body: Any) -> None:
+        response = httpx.post(f"{customer.gateway_url}/ideogram/{path}", headers=customer.headers, **body)
+        assert response.status_code == 200, response.text
+
+    upstream.says(json.dumps({"created": "now", "data": [{"url": "https://a", "is_image_safe": True}] * 3}).encode())
+    with charged(customer) as cost:
+        form = {"prompt": (None, "A harbour"), "num_images": (None, "3"), "rendering_speed": (None, "TURBO")}
+        asked("v1/ideogram-v3/generate", files=form)
+    assert (cost.nanos, cost.receipt["hold_nanos"]) == (3 * 30_000_000, 3 * 30_000_000)
+    upstream.says(json.dumps({"created": "now", "data": [{"url": "https://a", "is_image_safe": True}]}).encode())
+    with charged(customer) as cost:
+        asked("v1/ideogram-v3/generate", json={"prompt": "A harbour"})
+    assert cost.nanos == 60_000_000
+    with charged(customer) as cost:
+        asked("generate", json={"image_request": {"prompt": "A harbour", "model": "V_2A", "num_images": 2}})
+    assert cost.nanos == 40_000_000, "what the response has, not what was asked for"
+
+
+JSON = {"content-type": "application/json"}
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("deepgram/v1/listen?model=nova-9", {"content": MINUTE}, "set deepgram nova-9 --rate audio_hours=USD"),
+    ("deepgram/v1/listen?model=nova-3&redact=pii", {"content": MINUTE}, "deepgram nova-3+redact "),
+    ("deepgram/v1/listen?model=by-tokens", {"content": MINUTE}, "not for what this request is metered by"),
+    ("deepgram/v1/listen?model=nova-3&model=base", {"content": MINUTE}, "more than once"),
+    ("deepgram/v1/listen?model=nova-3&topics=true", {"content": MINUTE}, "billed by tokens"),
+    ("deepgram/v1/listen?model=nova-3&callback=http%3A%2F%2Fa", {"content": MINUTE}, "callback"),
+    ("deepgram/v1/speak?model=aura-2-thalia-en", {"json": {"words": "x"}}, "`text`"),
+    ("deepgram/v1/projects", {"json": {}}, "cannot tell what"),
+    ("cartesia/tts/bytes", {"content": b"{", "headers": JSON}, "not JSON"),
+    ("cartesia/tts/bytes", {"json": {"model_id": "sonic-9", "transcript": "x"}}, "--rate input_mchars=USD"),
+    ("cartesia/stt", {"files": {"file": b"x"}}, "lacks the field `model`"),
+    ("cartesia/stt?encoding=pcm_s16le", {"data": {"model": "ink-whisper"}, "files": {"file": b"x"}}, "sample_rate"),
+    ("elevenlabs/v1/text-to-speech/v", {"json": {"text": "x", "model_id": "credits-without-bound"}}, "--output-max"),
+    ("elevenlabs/v1/speech-to-text", {"files": {"model_id": (None, "scribe_v2")}}, "no recording"),
+    ("elevenlabs/v1/speech-to-text", {"files": {"file": b"x"}, "data": {"model_id": "a", "webhook": "1"}}, "webhook"),
+    ("ideogram/v1/ideogram-v3/generate", {"json": {"prompt": "x", "num_images": 99}}, "from 1 to 8"),
+    ("ideogram/v1/ideogram-v3/generate", {"json": {"prompt": "x", "rendering_speed": "FLASH"}}, "ideogram-v3+flash"),
+]  # fmt: skip
+
+
+def test_what_cannot_be_metered_is_refused_and_costs_nothing(customer: Customer, upstream: Upstream) -> None:
+    with free(customer), httpx.Client(headers=customer.headers) as client:
+        for path, asked, why in REFUSED:
+            response = client.post(f"{customer.gateway_url}/{path}", **asked)
+            assert response.status_code in (400, 403), (path, response.text)
+            assert why in response.text, (path, response.text)
+    assert not upstream.sent
+
+
+def test_figures_that_cannot_be_cost_the_hold_and_failures_nothing(customer: Customer, upstream: Upstream) -> None:
+    upstream.says(MINUTE, "audio/mpeg")
+    url = f"{customer.gateway_url}/elevenlabs/v1/text-to-speech/v"
+    body = {"text": TEXT, "model_id": "eleven_v3_by_credit"}
+    for stated, nanos in (("-3", 500_000_000), ("1e999999999", 500_000_000), ("many", len(TEXT) * 100_000)):
+        upstream.headers = {"character-cost": stated}
+        with charged(customer) as cost:
+            httpx.post(url, json=body, headers=customer.headers)
+        assert cost.nanos == nanos, stated
+    upstream.headers, upstream.status = {}, 422
+    with free(customer):
+        httpx.post(url, json=body, headers=customer.headers)
