@@ -33,7 +33,7 @@ from farebox.http.server import serve
 from farebox.ledger.audit import audit
 from farebox.ledger.commands import Grant
 from farebox.logs import configure
-from farebox.model import AccessToken, Permission
+from farebox.model import AccessToken, Operator, Permission
 from farebox.money import NANOS_PER_USD
 from farebox.operator.administer import set_provider
 from farebox.runtime.services import Services
@@ -181,7 +181,13 @@ async def benched(engine: Engine, slugs: Iterable[str], **changed: Any) -> Async
                 for slug in slugs:
                     now = services.clock.now_ms()
                     set_provider(
-                        connection, services.vault, name=slug, at=now, base_url=provider.url, api_key="sk-bench"
+                        connection,
+                        services.vault,
+                        by=Operator("bench", "command"),
+                        name=slug,
+                        at=now,
+                        base_url=provider.url,
+                        api_key="sk-bench",
                     )
 
             await services.database.write(place)

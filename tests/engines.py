@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from farebox.model import Operator
 from farebox.settings import Settings, load
 from farebox.storage.database import Database, migrate_now, opened_for_command
 from farebox.storage.postgres import bridge
@@ -38,6 +39,9 @@ from tests.citus.cluster import CITUS, Cluster
 from tests.postgres.server import PostgresServer, start_postgres
 
 T = TypeVar("T")
+
+TESTER = Operator("tester@tests", "command")
+"""Who does in the tests what an operator does."""
 
 ENGINES = ("sqlite", "postgres")
 CHOSEN = os.environ.get("FAREBOX_TEST_ENGINE", "")

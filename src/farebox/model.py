@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 METADATA_ENTRIES_MAX = 5
 """Entries that a call's metadata has at most."""
@@ -28,6 +29,15 @@ class Role(StrEnum):
     DEVELOPER = "developer"
     VIEWER = "viewer"
     OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who acts as operator, as the audit log names them."""
+
+    who: str
+    """An e-mail address, the ID of a session that has none, or a user of the machine: `user@host`."""
+    way: Literal["page", "command"]
 
 
 @dataclass(frozen=True, slots=True)

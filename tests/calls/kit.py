@@ -11,10 +11,10 @@ import msgspec
 from farebox.gateway import GatewayConfig, SpendLimits
 from farebox.ledger.audit import audit
 from farebox.money import NANOS_PER_USD
-from farebox.operator import administer
+from farebox.operator import administer, prices
 from farebox.storage.gateways import GatewayRow, put_gateway
 from farebox.storage.sql import Connection
-from tests.engines import looking
+from tests.engines import TESTER, looking
 from tests.support import Customer, Farebox
 from tests.waiting import SECONDS, pauses
 
@@ -64,6 +64,7 @@ def set_provider(farebox: Farebox, slug: str, *, base_url: str | None = None, ap
             lambda connection: administer.set_provider(
                 connection,
                 services.vault,
+                by=TESTER,
                 name=slug,
                 at=services.clock.now_ms(),
                 base_url=base_url,
@@ -79,9 +80,10 @@ def set_price(farebox: Farebox, provider: str, model: str, *, output_max: int = 
     services = farebox.services
     farebox.run(
         services.database.write(
-            lambda connection: administer.set_price(
+            lambda connection: prices.set_price(
                 connection,
                 services.ids,
+                by=TESTER,
                 provider=provider,
                 model=model,
                 rates={"input_mtok": input_mtok, "output_mtok": "2"},

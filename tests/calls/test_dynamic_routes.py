@@ -12,7 +12,7 @@ from farebox.limits import rate
 from farebox.runtime.services import Services
 from farebox.storage.sql import Connection, rows
 from tests.calls.kit import differences, log_rows, price_of, set_gateway, set_price, set_provider
-from tests.engines import ON_BOTH_ENGINES, read_now
+from tests.engines import ON_BOTH_ENGINES, TESTER, read_now
 from tests.http.support import http
 from tests.support import Customer, Farebox, running_farebox
 
@@ -252,12 +252,12 @@ def test_what_cannot_be_called_is_passed_over(farebox: Farebox, customer: Custom
         END,
     )
     services = farebox.services
-    from farebox.operator import administer
+    from farebox.operator import prices
 
     def dear(connection: Any) -> object:
         at = services.clock.now_ms() - 1000
-        return administer.set_price(
-            connection, services.ids, provider="openai", model="dear", rates={"input_mtok": "9000000"}, at=at
+        return prices.set_price(
+            connection, services.ids, by=TESTER, provider="openai", model="dear", rates={"input_mtok": "9000000"}, at=at
         )
 
     farebox.run(services.database.write(dear))

@@ -34,7 +34,7 @@ from farebox.storage.sql import row, rows
 from farebox.vault import Vault
 from tests.calls.kit import price_of, put_rules, spend_rule
 from tests.calls.wire import Wire, WireResponse, chat_body, usage_of
-from tests.engines import looking, read_now, settings_for
+from tests.engines import TESTER, looking, read_now, settings_for
 from tests.long import times
 from tests.support import free_port
 
@@ -99,8 +99,8 @@ def installation(tmp_path: Path) -> Installation:
     customers = []
     with opened_for_command(settings, writing=True) as connection:
         for number in range(ACCOUNTS):
-            account = administer.create_account(connection, ids, name=f"customer {number}", at=at).account_id
-            administer.grant(connection, ids, account_id=account, amount=GRANTED, at=at)
+            account = administer.create_account(connection, ids, by=TESTER, name=f"customer {number}", at=at).account_id
+            administer.grant(connection, ids, by=TESTER, account_id=account, amount=GRANTED, at=at)
             made = tokens.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
             customers.append((account, made.secret))
             most = GRANTED // 2

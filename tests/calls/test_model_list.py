@@ -7,9 +7,9 @@ import openai
 import pytest
 
 from farebox.calls.quotes import SMALL_BYTES, SMALL_OUTPUT
-from farebox.operator import administer
+from farebox.operator import prices
 from tests.calls.kit import INPUT_NANOS, forget, set_gateway
-from tests.engines import ON_BOTH_ENGINES
+from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.support import Customer, Farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -36,9 +36,9 @@ def set_markup(customer: Customer, parts_per_million: int) -> None:
     services = customer.farebox.services
     customer.farebox.run(
         services.database.write(
-            lambda connection: administer.set_markup(
-                connection, services.ids, parts_per_million=parts_per_million, at=services.clock.now_ms() - 1000,
-                account_id=customer.account_id, valid_from=0,
+            lambda connection: prices.set_markup(
+                connection, services.ids, by=TESTER, parts_per_million=parts_per_million,
+                at=services.clock.now_ms() - 1000, account_id=customer.account_id, valid_from=0,
             )
         )
     )  # fmt: skip

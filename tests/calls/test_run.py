@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from farebox.operator import administer
+from farebox.operator import prices
 from tests.calls import kit
 from tests.calls.upstream import Sent, Upstream, serving
-from tests.engines import ON_BOTH_ENGINES
+from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.http.support import http
 from tests.node.programs import installed_node, run
 from tests.sdks import cloudflare, openai
@@ -223,8 +223,8 @@ def test_images_and_speech_are_sold_by_request_or_character_or_not_at_all(
     at = services.clock.now_ms() - 1000
     customer.farebox.run(
         services.database.write(
-            lambda connection: administer.set_price(
-                connection, services.ids, provider="workers-ai", model=model, rates=rates, at=at
+            lambda connection: prices.set_price(
+                connection, services.ids, by=TESTER, provider="workers-ai", model=model, rates=rates, at=at
             )
         )
     )

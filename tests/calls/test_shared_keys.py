@@ -19,7 +19,7 @@ from farebox.storage.last_uses import uses_of
 from farebox.storage.sql import Connection
 from tests.calls.kit import OPERATOR_KEY, differences, forget, log_row, set_gateway, set_price, set_provider
 from tests.calls.upstream import Sent, Upstream, serving
-from tests.engines import ON_BOTH_ENGINES, read_now
+from tests.engines import ON_BOTH_ENGINES, TESTER, read_now
 from tests.http.support import http, result
 from tests.support import Customer, Farebox, running_farebox
 
@@ -66,7 +66,7 @@ def provider(farebox: Farebox) -> Iterator[Provider]:
 
 def _remove_further(connection: Connection) -> None:
     for key in list_provider_keys(connection):
-        remove_key(connection, provider=key.provider, name=key.name)
+        remove_key(connection, by=TESTER, at=1, provider=key.provider, name=key.name)
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def operator_keys(farebox: Farebox, **weights: tuple[str | None, int]) -> None:
 
     def write(connection: Connection) -> None:
         for name, (secret, weight) in weights.items():
-            set_key(connection, vault, provider="groq", name=name, at=1, api_key=secret, weight=weight)
+            set_key(connection, vault, by=TESTER, provider="groq", name=name, at=1, api_key=secret, weight=weight)
 
     farebox.run(farebox.services.database.write(write))
     forget(farebox)

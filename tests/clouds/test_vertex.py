@@ -19,7 +19,7 @@ from farebox.storage.sql import Connection
 from tests.calls.kit import differences, forget, log_rows, set_provider, until
 from tests.calls.upstream import Sent, Upstream
 from tests.clouds.kit import charged, free
-from tests.engines import ON_BOTH_ENGINES
+from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.sdks import anthropic, genai
 from tests.support import Customer, Farebox
 
@@ -440,8 +440,10 @@ def write_keys(farebox: Farebox, secrets: list[str]) -> None:
     vault = farebox.services.vault
 
     def write(connection: Connection) -> None:
-        set_key(connection, vault, provider="azure-openai", name="default", at=1, weight=1000)
-        set_key(connection, vault, provider="azure-openai", name="second", at=1, api_key=secrets[1], weight=1)
+        set_key(connection, vault, by=TESTER, provider="azure-openai", name="default", at=1, weight=1000)
+        set_key(
+            connection, vault, by=TESTER, provider="azure-openai", name="second", at=1, api_key=secrets[1], weight=1
+        )
 
     farebox.run(farebox.services.database.write(write))
     forget(farebox)

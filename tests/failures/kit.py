@@ -28,6 +28,7 @@ from farebox.storage.sql import rows
 from farebox.vault import Vault
 from tests.calls.kit import price_of
 from tests.calls.wire import Wire, WireResponse, chat_body
+from tests.engines import TESTER
 from tests.support import free_port
 from tests.waiting import SECONDS, pauses
 
@@ -86,8 +87,10 @@ def new_installation(folder: Path, database_url: str, *, accounts: int = ACCOUNT
     with opened_for_command(chosen, writing=True) as connection:
         for number in range(accounts):
             name, buckets = f"customer {number}", chosen.buckets
-            account = administer.create_account(connection, ids, name=name, at=at, buckets=buckets).account_id
-            administer.grant(connection, ids, account_id=account, amount=GRANTED, at=at)
+            account = administer.create_account(
+                connection, ids, by=TESTER, name=name, at=at, buckets=buckets
+            ).account_id
+            administer.grant(connection, ids, by=TESTER, account_id=account, amount=GRANTED, at=at)
             made = tokens.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
             customers.append((account, made.secret))
     return Installation(folder, chosen, free_port(), customers)

@@ -22,7 +22,7 @@ from farebox.storage.gateways import GatewayRow, delete_gateway, put_gateway
 from farebox.storage.sql import Connection, rows
 from farebox.vault import Vault
 from tests.calls.kit import set_gateway
-from tests.engines import ON_BOTH_ENGINES, settings_for
+from tests.engines import ON_BOTH_ENGINES, TESTER, settings_for
 from tests.http.support import GATEWAY_FIELDS, http
 from tests.support import Customer, Farebox, running_farebox
 
@@ -126,7 +126,7 @@ async def test_another_process_forgets_the_account_that_was_changed(database: Da
     assert others[1] is theirs
     assert process.loads == 1
 
-    await database.write(lambda c: set_provider(c, VAULT, name="openai", at=1, api_key="sk-new"))
+    await database.write(lambda c: set_provider(c, VAULT, by=TESTER, name="openai", at=1, api_key="sk-new"))
     await process.notice_changes()
     assert not process.known("globex").gateways
     assert process.provider("openai").api_key == "sk-new"  # type: ignore[union-attr]

@@ -21,13 +21,13 @@ from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
-from farebox.operator import administer, tokens
+from farebox.operator import administer, prices, tokens
 from farebox.settings import secret_key
 from farebox.storage.accounts import read_balance
 from farebox.storage.database import opened_for_command
 from farebox.vault import Vault
 from tests.calls.kit import price_of, until
-from tests.engines import ON_BOTH_ENGINES, looking, settings_for
+from tests.engines import ON_BOTH_ENGINES, TESTER, looking, settings_for
 from tests.providers.closing_upstream import ClosingUpstream, closing
 
 pytestmark = ON_BOTH_ENGINES
@@ -76,13 +76,15 @@ def served(folder: Path, upstream: ClosingUpstream) -> Iterator[Served]:
     ids, clock, vault = RandomIds(SystemClock()), SystemClock(), Vault(secret_key(settings))
     at = clock.now_ms()
     with opened_for_command(settings, writing=True) as connection:
-        account = administer.create_account(connection, ids, name="Ana", at=at).account_id
-        administer.grant(connection, ids, account_id=account, amount=parse_usd("5"), at=at)
+        account = administer.create_account(connection, ids, by=TESTER, name="Ana", at=at).account_id
+        administer.grant(connection, ids, by=TESTER, account_id=account, amount=parse_usd("5"), at=at)
         token = tokens.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
-        administer.set_provider(connection, vault, name="cerebras", at=at, base_url=upstream.url, api_key="k")
+        administer.set_provider(
+            connection, vault, by=TESTER, name="cerebras", at=at, base_url=upstream.url, api_key="k"
+        )
         rates = {"input_mtok": "1", "output_mtok": "2"}
-        administer.set_price(
-            connection, ids, provider="cerebras", model="raw-1", rates=rates, output_max=4096, at=at - 1000
+        prices.set_price(
+            connection, ids, by=TESTER, provider="cerebras", model="raw-1", rates=rates, output_max=4096, at=at - 1000
         )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

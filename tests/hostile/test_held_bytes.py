@@ -13,7 +13,7 @@ from farebox.calls.large_body import LARGE_BODY
 from farebox.http.request import BODY_MAX
 from farebox.http.webhooks import BODY_LIMIT as WEBHOOK_MAX
 from farebox.limits.held import UNCLAIMED_SHARE
-from farebox.operator import administer
+from farebox.operator import prices
 from farebox.payments.model import Rule
 from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
@@ -21,7 +21,7 @@ from farebox.storage.top_up_rules import save_rule
 from tests.calls.gate import SLUG, Gate, gated
 from tests.calls.kit import eventually, forget, set_price, until, within
 from tests.calls.wire import COMPAT, Wire, WireResponse, chat_body
-from tests.engines import ON_BOTH_ENGINES
+from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -139,9 +139,10 @@ async def test_a_free_model_and_an_auto_top_up_are_waited_for(farebox: Farebox, 
 
     def add_price(connection: Connection) -> None:
         rates = {"input_mtok": "0", "output_mtok": "0"}
-        administer.set_price(
+        prices.set_price(
             connection,
             services.ids,
+            by=TESTER,
             provider="demo",
             model="gratis",
             rates=rates,

@@ -19,7 +19,7 @@ from farebox.storage.gateways import GatewayRow, put_gateway
 from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import endpoints_of
 from farebox.vault import SecretUnreadable, Vault
-from tests.engines import ON_BOTH_ENGINES, settings_for
+from tests.engines import ON_BOTH_ENGINES, TESTER, settings_for
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -57,7 +57,7 @@ async def test_keys_of_providers_that_change_places_are_not_used(database: Datab
 
     def keys(connection: Connection) -> None:
         for name in ("openai", "anthropic"):
-            set_provider(connection, vault, name=name, at=1, api_key=f"sk-{name}")
+            set_provider(connection, vault, by=TESTER, name=name, at=1, api_key=f"sk-{name}")
 
     await database.write(keys)
     assert (await Configuration.load(database, vault, CLOCK)).provider("openai").api_key == "sk-openai"  # type: ignore[union-attr]

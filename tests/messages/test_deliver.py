@@ -17,6 +17,7 @@ from farebox.operator.administer import Refused
 from farebox.runtime.services import Services
 from farebox.storage.deliveries import claim, due_deliveries, finish
 from farebox.storage.notices import new_notices
+from tests.engines import TESTER
 from tests.messages.kit import (
     ANN,
     BOB,
@@ -313,14 +314,16 @@ async def test_the_operator_replays_to_all_or_what_was_given_up(services: Servic
     receiver.responses = [410, 204, 204]
     await notify(services, "a")
     await messages.work(services)
-    assert await services.database.write(lambda c: messages.replay_given_up(c, START, BOB)) == 0
-    assert await services.database.write(lambda c: messages.replay_given_up(c, START)) == 1
+    assert await services.database.write(lambda c: messages.replay_given_up(c, START, BOB, by=TESTER)) == 0
+    assert await services.database.write(lambda c: messages.replay_given_up(c, START, by=TESTER)) == 1
     assert await messages.work(services) == 1
     assert all(delivered for *_, delivered, _ in await states(services))
     settings = services.settings
-    assert await services.database.write(lambda c: messages.replay_notice(c, settings, ANN, "a", START)) == 2
+    assert await services.database.write(lambda c: messages.replay_notice(c, settings, ANN, "a", START, by=TESTER)) == 2
     assert await messages.work(services) == 2
-    assert await services.database.write(lambda c: messages.replay_notice(c, settings, ANN, "b", START)) is None
+    assert (
+        await services.database.write(lambda c: messages.replay_notice(c, settings, ANN, "b", START, by=TESTER)) is None
+    )
 
 
 # Endpoints --------------------------------------------------------------------------------------------------------
@@ -378,7 +381,7 @@ async def test_another_accounts_endpoint_is_not_found(services: Services, receiv
             await act(services, BOB, made.endpoint.endpoint_id)
         assert refused.value.kind is NOT_FOUND
     with pytest.raises(Refused):
-        await services.database.write(lambda c: endpoints.remove_endpoint(c, "we_none"))
+        await services.database.write(lambda c: endpoints.remove_endpoint(c, "we_none", by=TESTER, at=START))
 
 
 async def test_a_test_message(services: Services, receiver: Receiver) -> None:

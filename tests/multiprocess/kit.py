@@ -21,13 +21,14 @@ from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.model import Permission
 from farebox.money import parse_usd
-from farebox.operator import administer, tokens
+from farebox.operator import administer, prices, tokens
 from farebox.settings import Settings, load, secret_key
 from farebox.storage.database import opened_for_command
 from farebox.storage.sql import Connection
 from farebox.vault import Vault
 from tests.calls.gate import MODEL, SLUG, Gate
 from tests.calls.wire import COMPAT, Wire, WireResponse
+from tests.engines import TESTER
 from tests.support import Farebox
 from tests.waiting import SECONDS, pauses
 
@@ -120,9 +121,9 @@ class Installation:
         """A new account with so much credit, and a token."""
 
         def make(connection: Connection, ids: RandomIds, vault: Vault, at: int) -> Caller:
-            account = administer.create_account(connection, ids, name="caller", at=at).account_id
+            account = administer.create_account(connection, ids, by=TESTER, name="caller", at=at).account_id
             amount = parse_usd(usd) if nanos is None else nanos
-            administer.grant(connection, ids, account_id=account, amount=amount, at=at)
+            administer.grant(connection, ids, by=TESTER, account_id=account, amount=amount, at=at)
             made = tokens.create_token(connection, ids, vault, account_id=account, permissions=[*Permission], at=at)
             return Caller(account, made.secret, made.token.token_id)
 
@@ -310,10 +311,11 @@ def gated(installation: Installation) -> Iterator[Gate]:
 
 
 def _set_provider(connection: Connection, ids: RandomIds, vault: Vault, at: int, *, url: str) -> None:
-    administer.set_provider(connection, vault, name=SLUG, at=at, base_url=url, api_key="key-of-the-gate")
-    administer.set_price(
+    administer.set_provider(connection, vault, by=TESTER, name=SLUG, at=at, base_url=url, api_key="key-of-the-gate")
+    prices.set_price(
         connection,
         ids,
+        by=TESTER,
         provider=SLUG,
         model=MODEL,
         rates={"input_mtok": "1", "output_mtok": "2"},

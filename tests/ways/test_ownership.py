@@ -17,7 +17,7 @@ from farebox.storage.sql import Connection, rows
 from farebox.worker import _forget_objects
 from tests.calls.kit import differences, forget, set_gateway
 from tests.clouds.kit import charged, free
-from tests.engines import ON_BOTH_ENGINES, looking
+from tests.engines import ON_BOTH_ENGINES, TESTER, looking
 from tests.sdks import openai
 from tests.support import Customer, Farebox
 from tests.ways.openai_objects import COST, OpenAIObjects
@@ -259,7 +259,9 @@ def test_several_keys_of_the_operator(
     services = farebox.services
 
     def add(connection: Connection) -> None:
-        set_key(connection, services.vault, provider="openai", name="2", at=1, api_key="second-key", weight=1)
+        set_key(
+            connection, services.vault, by=TESTER, provider="openai", name="2", at=1, api_key="second-key", weight=1
+        )
 
     farebox.run(services.database.write(add))
     forget(farebox)
@@ -273,7 +275,11 @@ def test_several_keys_of_the_operator(
             client.responses.retrieve(response)
             assert provider.upstream.sent[-1].headers["authorization"] == key
     finally:
-        farebox.run(services.database.write(lambda connection: remove_key(connection, provider="openai", name="2")))
+        farebox.run(
+            services.database.write(
+                lambda connection: remove_key(connection, by=TESTER, at=1, provider="openai", name="2")
+            )
+        )
         forget(farebox)
 
 

@@ -20,7 +20,7 @@ from farebox.storage.database import opened_for_command
 from farebox.storage.sql import DatabaseUnavailable, rows
 from farebox.vault import Vault
 from tests.calls.kit import OPERATOR_KEY, differences, set_provider, until
-from tests.engines import read_now
+from tests.engines import TESTER, read_now
 from tests.failures.kit import GRANTED, Installation, new_installation, served
 from tests.long import times
 from tests.support import Customer, Farebox, running_farebox
@@ -127,7 +127,9 @@ def installation(tmp_path: Path, provider: SocketProvider) -> Installation:
     made = new_installation(tmp_path, f"sqlite:///{tmp_path}/farebox.db", accounts=1)
     with opened_for_command(made.settings, writing=True) as connection:
         vault = Vault(secret_key(made.settings))
-        administer.set_provider(connection, vault, name="openai", at=0, base_url=provider.url, api_key=OPERATOR_KEY)
+        administer.set_provider(
+            connection, vault, by=TESTER, name="openai", at=0, base_url=provider.url, api_key=OPERATOR_KEY
+        )
     return made
 
 

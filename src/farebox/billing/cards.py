@@ -21,6 +21,7 @@ from farebox.errors import (
     VALIDATION_FAILED,
     Problem,
 )
+from farebox.model import Operator
 from farebox.payments import metadata
 from farebox.payments.model import Card
 from farebox.payments.processor import (
@@ -36,6 +37,7 @@ from farebox.settings import Settings
 from farebox.storage import customers as store
 from farebox.storage.accounts import find_account
 from farebox.storage.customers import Profile
+from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
 
 T = TypeVar("T")
@@ -309,9 +311,17 @@ async def set_profile(services: Services, account_id: str, profile: Profile) -> 
     )
 
 
-def put_profile(connection: Connection, settings: Settings, account_id: str, profile: Profile, at: int) -> Profile:
+def put_profile(
+    connection: Connection,
+    settings: Settings,
+    account_id: str,
+    profile: Profile,
+    at: int,
+    *,
+    by: Operator | None = None,
+) -> Profile:
     """Replace the profile, inside the caller's transaction. Without a low-balance mark the account uses the one from
-    the settings.
+    the settings. `by` is the operator who does it, if it is one.
 
     Raises Problem: NOT_FOUND, VALIDATION_FAILED.
     """
@@ -320,7 +330,11 @@ def put_profile(connection: Connection, settings: Settings, account_id: str, pro
     checked = _checked(profile, settings)
     if checked.low_balance_cents is None:
         checked = msgspec.structs.replace(checked, low_balance_cents=settings.low_balance_cents)
+    before = store.find_profile(connection, account_id)
     store.put_profile(connection, account_id, checked, at)
+    if by is not None:
+        was, now = msgspec.to_builtins(before), msgspec.to_builtins(checked)
+        record_act(connection, by, "profile.set", at, account_id=account_id, before=was, after=now)
     return checked
 
 

@@ -23,6 +23,7 @@ from farebox.errors import (
     Problem,
 )
 from farebox.ledger.rows import read_balance
+from farebox.model import Operator
 from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.payments import metadata
 from farebox.payments.declines import public_failure
@@ -31,6 +32,7 @@ from farebox.payments.processor import Processor, ProcessorRefund, ProcessorRefu
 from farebox.runtime.services import Services, processor_of
 from farebox.storage import refunds as store
 from farebox.storage.accounts import find_account
+from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
 from farebox.storage.top_ups import find, find_by_payment
 
@@ -57,6 +59,7 @@ class _RefundRequest(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     allow_spent: bool
     at: int
+    by: Operator | None
 
 
 async def refund(
@@ -68,12 +71,14 @@ async def refund(
     reason: str = "",
     request_key: str | None = None,
     allow_spent: bool = False,
+    by: Operator | None = None,
 ) -> Refund:
     """Refund credit of a top-up, and pay back the same proportion of its charge; without an amount, everything
     refundable.
 
     Only credit that is still unspent, unless `allow_spent`: then other bought credit makes up for it, and what that
     does not cover is owed. `top_up_id` may also be the payment's id. With a `request_key` a repeat is the same refund.
+    `by` is the operator who does it, for the audit log.
     Raises Problem: PAYMENTS_OFF, NOT_FOUND, VALIDATION_FAILED, REFUND_REFUSED, KEY_REUSED, PROCESSOR_REFUSED.
     """
     processor = processor_of(services)
@@ -87,6 +92,7 @@ async def refund(
         reason=reason,
         allow_spent=allow_spent,
         at=services.clock.now_ms(),
+        by=by,
     )
     made, is_new = await services.database.write(partial(_insert, request=request))
     if made.state == "requested":
@@ -173,7 +179,22 @@ def _insert(connection: Connection, request: _RefundRequest) -> tuple[Refund, bo
     store.add_refund(connection, account.bucket, made)
     take(connection, top_up, f"refund:{made.refund_id}", credit, request.at)
     store.save_clawback(connection, account.bucket, top_up)
+    if request.by is not None:
+        _record(connection, request.by, made)
     return made, True
+
+
+def _record(connection: Connection, by: Operator, made: Refund) -> None:
+    state = {name: getattr(made, name) for name in ("top_up_id", "credit_cents", "amount_cents", "reason")}
+    record_act(
+        connection,
+        by,
+        "credit.refund",
+        made.created_at,
+        account_id=made.account_id,
+        subject=made.refund_id,
+        after=state,
+    )
 
 
 def _refundable(connection: Connection, bucket: int, top_up: TopUp, request: _RefundRequest) -> int:

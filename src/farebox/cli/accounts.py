@@ -56,13 +56,17 @@ def create_account(
         made = administer.create_account(
             connection,
             session.ids,
+            by=session.operator,
             name=name,
             account_id=account_id,
             at=session.clock.now_ms(),
             buckets=session.settings.buckets,
         )
         if time_zone is not None:
-            administer.set_account(connection, account_id=made.account_id, at=0, time_zone=time_zone)
+            administer.set_account(
+                connection, by=session.operator, account_id=made.account_id, at=made.created_at, since=0,
+                time_zone=time_zone,
+            )  # fmt: skip
     show(_account_row(made), as_json=as_json, text=f"Created account {made.account_id} ({made.name}).")
 
 
@@ -94,7 +98,12 @@ def set_account(
     session = session_of(context)
     with session.writing() as connection:
         found = administer.set_account(
-            connection, account_id=account_id, at=session.clock.now_ms(), time_zone=time_zone, spend_alerts=spend_alerts
+            connection,
+            by=session.operator,
+            account_id=account_id,
+            at=session.clock.now_ms(),
+            time_zone=time_zone,
+            spend_alerts=spend_alerts,
         )
     alerts = "on" if found.spend_alerts else "off"
     row: Row = {"account_id": account_id, "time_zone": found.zone, "spend_alerts": found.spend_alerts}
@@ -224,6 +233,7 @@ def create_token(
             models=models or (),
             rate=RateLimit(rate_calls, rate_seconds, sliding) if rate_calls else None,
             at=session.clock.now_ms(),
+            by=session.operator,
         )
     data = {"token": made.secret, **_token_row(made.token, made.token.created_at)}
     text = f"{made.secret}\n\nToken {made.token.token_id} of account {account_id}. Keep it: it cannot be shown again."
@@ -306,7 +316,7 @@ def set_token(
     session = session_of(context)
     now = session.clock.now_ms()
     with session.writing() as connection:
-        changed = tokens.set_token(connection, token_id, changes, at=now)
+        changed = tokens.set_token(connection, token_id, changes, at=now, by=session.operator)
     row = {name: value for name, value in _token_row(changed, now).items() if name != "last_used_at"}
     show(row, as_json=as_json, text=f"Token {token_id} has {_terms_text(changed)}.")
 
@@ -335,7 +345,7 @@ def revoke_token(
 
     session = session_of(context)
     with session.writing() as connection:
-        tokens.revoke_token(connection, token_id, at=session.clock.now_ms())
+        tokens.revoke_token(connection, token_id, at=session.clock.now_ms(), by=session.operator)
     show({"token_id": token_id, "active": False}, as_json=as_json, text=f"Revoked token {token_id}.")
 
 
@@ -365,7 +375,13 @@ def create_user(
     session = session_of(context)
     with session.writing() as connection:
         key = administer.create_user(
-            connection, session.ids, session.vault, email=email, account_ids=account_ids, at=session.clock.now_ms()
+            connection,
+            session.ids,
+            session.vault,
+            by=session.operator,
+            email=email,
+            account_ids=account_ids,
+            at=session.clock.now_ms(),
         )
     text = f"{key}\n\nKey of {email}, to be sent as X-Auth-Key. Keep it: it cannot be shown again."
     show({"key": key, "email": email, "account_ids": account_ids}, as_json=as_json, text=text)

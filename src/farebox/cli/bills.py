@@ -66,7 +66,7 @@ def import_bill(
     session = session_of(context)
     lines = _fetched(session, provider, start, end, base_url) if file is None else _read(provider, file)
     with session.writing() as connection:
-        done = store(connection, provider, source, lines, session.clock.now_ms())
+        done = store(connection, provider, source, lines, session.clock.now_ms(), by=session.operator)
     data = {
         "provider": provider, "source": source, "days": done.days, "rows": done.rows, "changed": done.changed,
         "amount_nanos": done.amount, "amount": format_usd(done.amount),
@@ -142,6 +142,7 @@ def report(
     from farebox.operator.bill_formats import PROVIDERS
     from farebox.operator.bills import alarms, drifts
     from farebox.runtime.operator_alarms import keep
+    from farebox.storage.operator_acts import record_act
 
     if provider not in PROVIDERS:
         raise typer.BadParameter(f"the bills of {', '.join(PROVIDERS)} can be read", param_hint="PROVIDER")
@@ -153,6 +154,8 @@ def report(
     if alarm and raised:
         with session.writing() as connection:
             keep(connection, raised)
+            days = {"alarms": [each.about for each in raised]}
+            record_act(connection, session.operator, "alarm.raise", session.clock.now_ms(), after=days)
     rows = [_row(each, percent, nanos) for each in found]
     columns = {
         "day": "DAY", "model": "MODEL", "billed": "BILLED USD", "metered": "METERED USD",

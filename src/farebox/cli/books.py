@@ -14,6 +14,7 @@ from farebox.cli.values import AsJson, percent_text
 from farebox.money import format_usd
 
 if TYPE_CHECKING:
+    from farebox.operator.checking import Checked
     from farebox.pricing.receipt import Receipt, ReceiptLine
 
 
@@ -112,52 +113,62 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     """Prove that the database is intact and that the books balance.
 
     First the database itself is read (on PostgreSQL, the tables of the books). Then every balance is replayed from its
-    transfers and holds; each difference is a line with the account and the transfer. The exit status is 0 if nothing is
-    wrong, 1 if there are differences, 3 if the database is damaged: then the books are not checked, and 4 if it has no
-    accounts, so that there was nothing to prove. It can run next to a server: each account is read in one snapshot.
+    transfers and holds; each difference is a line with the account and the transfer. Last, the audit log is compared
+    with its digests. The exit status is 0 if nothing is wrong, 1 if there are differences, 3 if the database is
+    damaged: then the books are not checked, and 4 if it has no accounts, so that there was nothing to prove. It can run
+    next to a server: each account is read in one snapshot.
 
     \b
     Examples:
       farebox check
       farebox check --json | jq .differences
     """
-    from farebox.ledger.audit import audit
-    from farebox.storage.accounts import count_accounts
-    from farebox.storage.database import damages_of
+    from farebox.operator import checking
     from farebox.storage.sql import DatabaseDamaged
 
     session = session_of(context)
     database = session.settings.database_shown
     try:
         with session.reading() as connection, _progress(shown=not as_json) as progress:
-            if damage := damages_of(connection):
-                _say_damaged(damage, database, as_json=as_json)
-            accounts = count_accounts(connection)
-            differences = list(audit(connection, progress=progress))
-    except DatabaseDamaged as error:
-        _say_damaged([" ".join(str(error).split())], database, as_json=as_json)
+            checked = checking.check(connection, progress)
+    except DatabaseDamaged as error:  # it cannot even be opened
+        checked = checking.Checked([" ".join(str(error).split())], 0, [], [])
+    if checked.damage:
+        _say_damaged(checked.damage, database, as_json=as_json)
     if as_json:
-        found = [{**asdict(difference), "message": difference.message} for difference in differences]
-        body = {
-            "clean": bool(accounts) and not differences,
-            "damage": [],
-            "database": database,
-            "accounts": accounts,
-            "differences": found,
-        }
-        show(body, as_json=True, text="")
+        show(_checked_row(checked, database), as_json=True, text="")
     else:
-        for difference in differences:
-            typer.echo(difference.message)
-        outcome = counted(len(differences), "difference") if differences else "the books balance"
-        if accounts or differences:
-            typer.echo(f"Checked {counted(accounts, 'account')}: {outcome}.")
-        else:
-            typer.echo(f"The database {database} has no account: there is nothing to check. Is it the one you mean?")
-    if differences:
+        _print_checked(checked, database)
+    if checked.differences or checked.acts:
         raise typer.Exit(1)
-    if not accounts:
+    if not checked.accounts:
         raise typer.Exit(EMPTY_STATUS)
+
+
+def _checked_row(checked: "Checked", database: str) -> dict[str, object]:
+    return {
+        "clean": checked.clean,
+        "damage": [],
+        "database": database,
+        "accounts": checked.accounts,
+        "differences": [{**asdict(each), "message": each.message} for each in checked.differences],
+        "audit_log": [{"number": number, "what": what} for number, what in checked.acts],
+    }
+
+
+def _print_checked(checked: "Checked", database: str) -> None:
+    from farebox.operator.checking import act_text
+
+    for difference in checked.differences:
+        typer.echo(difference.message)
+    for number, what in checked.acts:
+        typer.echo(act_text(number, what))
+    differ = len(checked.differences) + len(checked.acts)
+    outcome = counted(differ, "difference") if differ else "the books balance"
+    if checked.accounts or differ:
+        typer.echo(f"Checked {counted(checked.accounts, 'account')}: {outcome}.")
+    else:
+        typer.echo(f"The database {database} has no account: there is nothing to check. Is it the one you mean?")
 
 
 def counted(number: int, noun: str) -> str:

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from farebox.cli import (
     accounts,
+    audit_log,
     bills,
     books,
     copying,
@@ -59,8 +60,8 @@ come from FAREBOX_… variables or the file that FAREBOX_CONFIG names: see docs/
 _ORDER = (
     "serve", "init", "migrate", "account", "token", "user", "grant", "correct", "balance", "sign-in", "member",
     "billing-link", "top-ups", "refund", "payments", "tax", "invoice", "statement", "webhook", "messages", "provider",
-    "price", "markup", "receipt", "rerate", "what-if", "bill", "overruns", "status", "check", "copy", "fake-stripe",
-    "version",
+    "price", "markup", "receipt", "rerate", "what-if", "bill", "overruns", "status", "audit", "check", "copy",
+    "fake-stripe", "version",
 )  # fmt: skip
 
 
@@ -96,7 +97,7 @@ def start(
 
 for family in (
     serving, accounts, money, signing_in, refunds, payments, taxes, messages, providers, prices, price_sources, books,
-    rerating, what_if, bills, overruns, status, copying, fake_stripe,
+    rerating, what_if, bills, overruns, status, audit_log, copying, fake_stripe,
 ):  # fmt: skip
     family.register(app)
 

@@ -60,6 +60,7 @@ def add_webhook(
             url=url,
             kinds=kinds or (),
             at=session.clock.now_ms(),
+            by=session.operator,
         )
     text = f"{made.secret}\n\nEndpoint {made.endpoint.endpoint_id}. Keep the secret: it cannot be shown again."
     show({**_endpoint_row(made.endpoint), "secret": made.secret}, as_json=as_json, text=text)
@@ -93,8 +94,9 @@ def remove_webhook(context: typer.Context, endpoint_id: EndpointId, as_json: AsJ
     """
     from farebox.operator import endpoints
 
-    with session_of(context).writing() as connection:
-        endpoints.remove_endpoint(connection, endpoint_id)
+    session = session_of(context)
+    with session.writing() as connection:
+        endpoints.remove_endpoint(connection, endpoint_id, at=session.clock.now_ms(), by=session.operator)
     show(
         {"endpoint_id": endpoint_id, "removed": True}, as_json=as_json, text=f"Endpoint {endpoint_id} has been removed."
     )
@@ -204,9 +206,11 @@ def replay_message(
     at = session.clock.now_ms()
     with session.writing() as connection:
         if message_id is None:
-            count = replay_given_up(connection, at, account_id)
+            count = replay_given_up(connection, at, account_id, by=session.operator)
         else:
-            entry = replay_notice(connection, session.settings, account_id or OPERATOR, message_id, at)
+            entry = replay_notice(
+                connection, session.settings, account_id or OPERATOR, message_id, at, by=session.operator
+            )
             if entry is None:
                 raise Stopped(f"{_account_prefix(account_id)} no message {message_id!r}: see `farebox messages list`")
             count = entry

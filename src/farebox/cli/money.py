@@ -48,6 +48,7 @@ def grant(
         posted = administer.grant(
             connection,
             session.ids,
+            by=session.operator,
             account_id=account_id,
             amount=amount,
             grant_id=grant_id,
@@ -105,6 +106,7 @@ def correct(
         posted = administer.correct(
             connection,
             session.ids,
+            by=session.operator,
             account_id=account_id,
             amount=amount,
             reason=reason,

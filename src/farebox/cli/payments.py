@@ -88,13 +88,15 @@ def replay(
       farebox payments replay evt_1Qx5Zr2eZvKYlo2C
       farebox payments replay --since 2027-01-31
     """
-    from farebox.storage import processor_events
+    from farebox.operator.installation import replay_events
 
     if (event_id is None) == (since is None):
         raise typer.BadParameter("name one event, or give --since", param_hint="EVENT_ID")
     session = session_of(context)
     with session.writing() as connection:
-        count = processor_events.make_due(connection, at=session.clock.now_ms(), event_id=event_id, since=since)
+        count = replay_events(
+            connection, by=session.operator, at=session.clock.now_ms(), event_id=event_id, since=since
+        )
     if event_id is not None and not count:
         raise Stopped(f"there is no event {event_id!r}: `farebox payments events` shows them")
     text = f"{count} {'event is' if count == 1 else 'events are'} due again."
@@ -121,9 +123,13 @@ def reconcile(
       farebox payments reconcile --days 365 --json
     """
     from farebox.cli.services import run_with_services
+    from farebox.storage.operator_acts import record_act
 
     session = session_of(context)
-    done = run_with_services(session, partial(_examine, since=session.clock.now_ms() - days * DAY_MS))
+    at = session.clock.now_ms()
+    with session.writing() as connection:
+        record_act(connection, session.operator, "reconcile.begin", at, after={"days": days})
+    done = run_with_services(session, partial(_examine, since=at - days * DAY_MS))
     if as_json:
         show(_reconciled_row(done), as_json=True, text="")
     else:
@@ -267,6 +273,7 @@ def profile(
     }
     changes = {field: value for field, value in given.items() if value is not None}
     session = session_of(context)
+    at, by = session.clock.now_ms(), session.operator
     if not changes:
         with session.reading() as connection:
             require_account(connection, account_id)
@@ -276,7 +283,7 @@ def profile(
             require_account(connection, account_id)
             wanted = msgspec.structs.replace(find_profile(connection, account_id), **changes)
             try:
-                shown = put_profile(connection, session.settings, account_id, wanted, session.clock.now_ms())
+                shown = put_profile(connection, session.settings, account_id, wanted, at, by=by)
             except Problem as problem:
                 field = str(problem.path[-1]) if problem.path else "profile"
                 raise Stopped(f"{field.replace('_', ' ')}: {problem.message}") from problem

@@ -71,10 +71,10 @@ def _read(file: Path) -> str:
 
 
 def _put(session: Session, text: str) -> None:
-    from farebox.storage.config import add_supplement
+    from farebox.operator.installation import set_supplement
 
     with session.writing() as connection:
-        add_supplement(connection, text, session.clock.now_ms())
+        set_supplement(connection, text, by=session.operator, at=session.clock.now_ms())
 
 
 def _current(session: Session) -> "Supplement":

@@ -63,7 +63,7 @@ def set_price(
       farebox price set ideogram ideogram-v3 --rate output_images_count=0.06
       farebox price set groq my-model --input 1 --output 1 --account acme --valid-from 2027-01-01
     """
-    from farebox.operator import administer
+    from farebox.operator import prices
 
     options = {"input_mtok": input_price, "output_mtok": output_price}
     options |= {"cache_read_mtok": cache_read, "cache_write_mtok": cache_write}
@@ -76,17 +76,10 @@ def set_price(
         raise typer.BadParameter("give at least one price; for a free model use --input 0", param_hint="--input")
     session = session_of(context)
     with session.writing() as connection:
-        stored = administer.set_price(
-            connection,
-            session.ids,
-            provider=provider,
-            model=model,
-            rates=given,
-            account_id=account_id,
-            output_max=output_max,
-            valid_from=valid_from,
-            at=session.clock.now_ms(),
-        )
+        stored = prices.set_price(
+            connection, session.ids, by=session.operator, provider=provider, model=model, rates=given,
+            account_id=account_id, output_max=output_max, valid_from=valid_from, at=session.clock.now_ms(),
+        )  # fmt: skip
     data = {
         "price_id": stored.price_id, "provider": stored.provider, "model": model, "account_id": account_id,
         "rates": given, "output_max": output_max, "valid_from": moment_text(stored.valid_from),
@@ -157,13 +150,14 @@ def set_markup(
       farebox markup set 12.5 --provider openai --account acme
       farebox markup set -- -10           (charge less than the cost)
     """
-    from farebox.operator import administer
+    from farebox.operator import prices
 
     session = session_of(context)
     with session.writing() as connection:
-        stored = administer.set_markup(
+        stored = prices.set_markup(
             connection,
             session.ids,
+            by=session.operator,
             parts_per_million=percent,
             account_id=account_id,
             provider=provider,

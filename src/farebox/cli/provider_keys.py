@@ -55,6 +55,7 @@ def set_key(
         stored = shared_keys.set_key(
             connection,
             session.vault,
+            by=session.operator,
             provider=provider,
             name=name,
             at=session.clock.now_ms(),
@@ -116,8 +117,10 @@ def remove_key(context: typer.Context, provider: Provider, name: Name, as_json: 
     """
     from farebox.operator import shared_keys
 
-    with session_of(context).writing() as connection:
-        shared_keys.remove_key(connection, provider=provider, name=name)
+    session = session_of(context)
+    at = session.clock.now_ms()
+    with session.writing() as connection:
+        shared_keys.remove_key(connection, by=session.operator, provider=provider, name=name, at=at)
     show({"provider": provider, "name": name}, as_json=as_json, text=f"Removed the key {name} at {provider}.")
 
 

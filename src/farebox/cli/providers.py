@@ -52,7 +52,13 @@ def set_provider(
     session = session_of(context)
     with session.writing() as connection:
         stored = administer.set_provider(
-            connection, session.vault, name=name, base_url=base_url, api_key=api_key, at=session.clock.now_ms()
+            connection,
+            session.vault,
+            by=session.operator,
+            name=name,
+            base_url=base_url,
+            api_key=api_key,
+            at=session.clock.now_ms(),
         )
     data = _row(session, stored.name, stored.base_url, stored.api_key)
     key_text = f"with the key {data['api_key']}" if stored.api_key else "without a key: callers send their own"

@@ -79,8 +79,9 @@ def refund(
 
     if amount is not None and amount % NANOS_PER_CENT:
         raise typer.BadParameter("cards are refunded in whole cents", param_hint="--amount")
+    session = session_of(context)
     made = run_with_services(
-        session_of(context),
+        session,
         partial(
             refunds.refund,
             account_id=account_id,
@@ -89,6 +90,7 @@ def refund(
             allow_spent=allow_spent,
             reason=reason,
             request_key=request_key,
+            by=session.operator,
         ),
     )
     if made.state == "failed":

@@ -95,7 +95,7 @@ def _run(
     rerate_id = None
     if apply:
         with session.writing() as writing:
-            rerate_id = operator.begin(writing, spec, session.ids.log_id(), session.clock.now_ms())
+            rerate_id = operator.begin(writing, spec, session.ids.log_id(), session.clock.now_ms(), by=session.operator)
     found = []
     for account_id in operator.accounts_of(connection, spec):
         tally = operator.Tally(account_id)

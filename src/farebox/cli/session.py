@@ -1,5 +1,8 @@
 """What every command uses: the settings, the database, the clock; created on first use."""
 
+import os
+import pwd
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from farebox.clock import RandomIds, SystemClock
+from farebox.model import Operator
 from farebox.settings import Settings, load, secret_key
 
 if TYPE_CHECKING:
@@ -44,6 +48,15 @@ class Session:
 
         make_data_dir(self.settings)
         return Vault(secret_key(self.settings))
+
+    @cached_property
+    def operator(self) -> Operator:
+        """Who runs the command: the user of the system, and the name of the machine."""
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:  # containers run as numbers
+            user = str(os.getuid())
+        return Operator(f"{user}@{socket.gethostname()}", "command")
 
     @contextmanager
     def reading(self) -> "Iterator[Connection]":

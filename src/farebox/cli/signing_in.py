@@ -91,7 +91,14 @@ def _show_link(context: typer.Context, whom: object, *, path: str | None, as_jso
         if whom.account_id:
             administer.require_account(connection, whom.account_id)
         link = sessions.new_link(
-            connection, session.vault, session.ids, base_url, whom, at=at, path=path or sessions.OPEN_PATH
+            connection,
+            session.vault,
+            session.ids,
+            base_url,
+            whom,
+            at=at,
+            path=path or sessions.OPEN_PATH,
+            by=session.operator,
         )
     expires = moment_text(at + whom.lasts_ms)
     show({"account_id": whom.account_id or None, "link": link, "expires_at": expires}, as_json=as_json, text=link)
@@ -144,7 +151,7 @@ def set_member(
         if place:
             administer.require_account(connection, place)
         try:
-            made = membership.put(connection, place, email, chosen, session.clock.now_ms())
+            made = membership.put(connection, place, email, chosen, session.clock.now_ms(), by=session.operator)
         except Problem as problem:
             raise Stopped(problem.message) from problem
     row: Row = {"account_id": place or None, "email": made.email, "role": made.role}
@@ -191,7 +198,8 @@ def remove_member(
     from farebox.people import membership
 
     place, known = _place(account_id, operator=operator), email.strip().lower()
-    with session_of(context).writing() as connection:
-        if not membership.drop(connection, place, known):
+    session = session_of(context)
+    with session.writing() as connection:
+        if not membership.drop(connection, place, known, session.clock.now_ms(), by=session.operator):
             raise Stopped(f"{email} is no member there")
     show({"account_id": place or None, "email": known}, as_json=as_json, text=f"Removed {known}.")

@@ -39,9 +39,10 @@ def status(
       farebox status --resolve provider_key_trouble --about openai
       farebox status --resolve all
     """
+    from farebox.operator.installation import resolve_alarms
     from farebox.storage.findings import open_findings
     from farebox.storage.notices import ALARM_KINDS
-    from farebox.storage.operator_alarms import open_alarms, resolve_alarms
+    from farebox.storage.operator_alarms import open_alarms
 
     session = session_of(context)
     if resolve is not None and resolve not in (*ALARM_KINDS, "all"):
@@ -51,7 +52,7 @@ def status(
     if resolve is not None:
         with session.writing() as connection:
             kind = None if resolve == "all" else resolve
-            count = resolve_alarms(connection, session.clock.now_ms(), kind=kind, about=about)
+            count = resolve_alarms(connection, by=session.operator, at=session.clock.now_ms(), kind=kind, about=about)
         text = f"{count} {'alarm is' if count == 1 else 'alarms are'} closed."
         show({"resolved": count}, as_json=as_json, text=text)
         return

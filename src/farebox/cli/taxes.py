@@ -65,7 +65,8 @@ def set_tax(
       farebox tax set FR 20 --name TVA --reverse-charge
       farebox tax set "*" 0 --name "Not taxable"
     """
-    from farebox.storage.tax import TaxRate, set_tax_rate
+    from farebox.operator.installation import set_tax as store
+    from farebox.storage.tax import TaxRate
 
     if not name.strip() or len(name) > 60:
         raise typer.BadParameter("write up to 60 characters", param_hint="--name")
@@ -78,7 +79,7 @@ def set_tax(
         updated_at=session.clock.now_ms(),
     )
     with session.writing() as connection:
-        set_tax_rate(connection, rate)
+        store(connection, rate, by=session.operator)
     where = "all other countries" if country == "*" else country
     show(_tax_row(rate), as_json=as_json, text=f"{rate.name} for customers of {where}: {_percent_text(rate)} %.")
 
@@ -102,12 +103,11 @@ def remove_tax(context: typer.Context, country: Country, as_json: AsJson = False
     Example:
       farebox tax remove DE
     """
-    from farebox.storage.tax import remove_tax_rate
+    from farebox.operator.installation import remove_tax as remove
 
-    with session_of(context).writing() as connection:
-        found = remove_tax_rate(connection, country)
-    if not found:
-        raise Stopped(f"there is no tax rate for {country}: `farebox tax list` shows all")
+    session = session_of(context)
+    with session.writing() as connection:
+        remove(connection, country, by=session.operator, at=session.clock.now_ms())
     show({"country": country, "removed": True}, as_json=as_json, text=f"The tax rate for {country} has been removed.")
 
 

@@ -55,9 +55,17 @@ def prepare(session: Session, settings: Settings) -> Welcome:
     with session.writing() as connection:
         if find_account(connection, ACCOUNT) is None:
             administer.create_account(
-                connection, session.ids, name="Demo", account_id=ACCOUNT, at=at, buckets=settings.buckets
+                connection,
+                session.ids,
+                by=session.operator,
+                name="Demo",
+                account_id=ACCOUNT,
+                at=at,
+                buckets=settings.buckets,
             )
-        posted = administer.grant(connection, session.ids, account_id=ACCOUNT, amount=GRANT, grant_id=GRANT_ID, at=at)
+        posted = administer.grant(
+            connection, session.ids, by=session.operator, account_id=ACCOUNT, amount=GRANT, grant_id=GRANT_ID, at=at
+        )
         path = Path(settings.data_dir) / FILE
         demo_account = _read(path)
         if demo_account is None or not _is_active(session, connection, demo_account, at):
@@ -69,13 +77,16 @@ def prepare(session: Session, settings: Settings) -> Welcome:
                 permissions=list(Permission),
                 name="welcome",
                 at=at,
+                by=session.operator,
             )
             demo_account = DemoAccount(ACCOUNT, made.secret)
             write_private(
                 path, msgspec.json.encode(demo_account) + b"\n"
             )  # before the commit: a file without a token is replaced later, a token without a file is lost
         whom = sessions.Whom(account_id=demo_account.account_id, role=Role.OWNER, operator=True)
-        link = sessions.new_link(connection, session.vault, session.ids, settings.base_url, whom, at=at)
+        link = sessions.new_link(
+            connection, session.vault, session.ids, settings.base_url, whom, at=at, by=session.operator
+        )
     return Welcome(demo_account, posted.balance.available, link)
 
 

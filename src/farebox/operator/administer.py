@@ -1,25 +1,27 @@
 """What an operator does: accounts, users, grants, providers, prices, markups.
 
 Plain functions that run inside the caller's open transaction: the command line opens one, a server sends them as jobs
-of the writer. Each either completes or raises Refused, and then has changed nothing that is committed.
+of the writer. Each either completes or raises Refused, and then has changed nothing that is committed. What is
+done is in the audit log by the same commit, with who does it (`by`).
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from farebox.addresses import is_base
 from farebox.clock import Ids
-from farebox.ledger.commands import Command, Conflict, Correct, Grant, Outcome, Verdict
+from farebox.ledger.commands import Conflict, Correct, Grant, Outcome, Verdict
 from farebox.ledger.posting import apply
-from farebox.model import Account, Balance
+from farebox.model import Account, Balance, Operator
 from farebox.money import format_usd
 from farebox.operator.provider_keys import key_problem
 from farebox.periods import is_zone
 from farebox.storage import account_settings, accounts, config
 from farebox.storage.account_settings import AccountSettings
-from farebox.storage.config import MarkupRow, PriceRow, ProviderRow
+from farebox.storage.config import ProviderKeyRow, ProviderRow
+from farebox.storage.operator_acts import ActName, State, record_act
 from farebox.storage.sql import Connection
 from farebox.vault import TOKEN_PREFIX, Vault
 
@@ -55,7 +57,14 @@ class Posted:
 
 
 def create_account(
-    connection: Connection, ids: Ids, *, name: str, at: int, account_id: str | None = None, buckets: int = 1
+    connection: Connection,
+    ids: Ids,
+    *,
+    by: Operator,
+    name: str,
+    at: int,
+    account_id: str | None = None,
+    buckets: int = 1,
 ) -> Account:
     """Create an account, under the given ID or a new one, in one of this many buckets."""
     if not name.strip():
@@ -67,26 +76,45 @@ def create_account(
         )
     if accounts.find_account(connection, account_id) is not None:
         raise Refused(f"the account {account_id!r} already exists; omit the ID to get a new one")
-    return accounts.add_account(connection, account_id, name.strip(), at, buckets)
+    made = accounts.add_account(connection, account_id, name.strip(), at, buckets)
+    record_act(connection, by, "account.create", at, account_id=account_id, after={"name": made.name})
+    return made
 
 
 def set_account(
-    connection: Connection, *, account_id: str, at: int, time_zone: str | None = None, spend_alerts: bool | None = None
+    connection: Connection,
+    *,
+    by: Operator,
+    account_id: str,
+    at: int,
+    since: int | None = None,
+    time_zone: str | None = None,
+    spend_alerts: bool | None = None,
 ) -> AccountSettings:
-    """Change the account's time zone, from `at` on (0: from the beginning), and whether it wants alerts about its
+    """Change the account's time zone, from `since` on (None: from `at`), and whether it wants alerts about its
     spending; None: as it is."""
     require_account(connection, account_id)
     stored = account_settings.read_settings(connection, account_id)
     if time_zone is not None and not is_zone(time_zone):
         raise Refused(f"there is no time zone {time_zone!r}: use an IANA name such as Europe/Berlin")
     changes = time_zone is not None and stored is not None and time_zone != stored.zone
-    if changes and not account_settings.set_zone(connection, account_id, str(time_zone), at):
+    if changes and not account_settings.set_zone(
+        connection, account_id, str(time_zone), at if since is None else since
+    ):
         raise Refused("the time zone was changed too often: wait some weeks")
     if spend_alerts is not None:
         account_settings.set_alerts(connection, account_id, wanted=spend_alerts)
     found = account_settings.read_settings(connection, account_id)
+    assert stored is not None
     assert found is not None
+    record_act(
+        connection, by, "account.set", at, account_id=account_id, before=_settings(stored), after=_settings(found)
+    )
     return found
+
+
+def _settings(settings: AccountSettings) -> dict[str, object]:
+    return {"time_zone": settings.zone, "spend_alerts": settings.spend_alerts}
 
 
 def require_account(connection: Connection, account_id: str) -> Account:
@@ -106,7 +134,7 @@ def balance_of(connection: Connection, account_id: str) -> Balance:
 
 
 def create_user(
-    connection: Connection, ids: Ids, vault: Vault, *, email: str, account_ids: Collection[str], at: int
+    connection: Connection, ids: Ids, vault: Vault, *, by: Operator, email: str, account_ids: Collection[str], at: int
 ) -> str:
     """Make the person a member of the accounts and return a new key, which cannot be shown again.
 
@@ -117,7 +145,11 @@ def create_user(
     for account_id in account_ids:
         require_account(connection, account_id)
     key = TOKEN_PREFIX + ids.secret()
+    before = accounts.find_user(connection, email)
     accounts.add_user(connection, email, vault.hash_token(key), list(account_ids), at)
+    was = None if before is None else {"accounts": sorted(before[1])}
+    now = {"accounts": sorted({*account_ids, *(() if before is None else before[1])}), "key": "new"}
+    record_act(connection, by, "user.create", at, subject=email, before=was, after=now)
     return key
 
 
@@ -132,6 +164,7 @@ def grant(
     connection: Connection,
     ids: Ids,
     *,
+    by: Operator,
     account_id: str,
     amount: int,
     at: int,
@@ -151,7 +184,8 @@ def grant(
         expires_at=expires_at,
         note=note,
     )
-    posted = _post(connection, grant_id, command)
+    terms = {"note": note, "priority": priority, "expires_at": expires_at}
+    posted = _post(connection, by, "credit.grant", grant_id, command, terms)
     if not posted.repeated:  # a repeat may come after the expiry: the first request counts
         must_be_ahead(expires_at, at)
     return posted
@@ -161,6 +195,7 @@ def correct(
     connection: Connection,
     ids: Ids,
     *,
+    by: Operator,
     account_id: str,
     amount: int,
     reason: str,
@@ -174,12 +209,16 @@ def correct(
         raise Refused("a correction needs a reason: it is recorded in the books")
     correction_id = ids.log_id() if correction_id is None else correction_id
     command = Correct(account_id=account_id, correction_id=correction_id, amount=amount, at=at, reason=reason.strip())
-    return _post(connection, correction_id, command)
+    return _post(connection, by, "credit.correct", correction_id, command, {"reason": command.reason})
 
 
-def _post(connection: Connection, cause_id: str, command: Command) -> Posted:
+def _post(
+    connection: Connection, by: Operator, act: ActName, cause_id: str, command: Grant | Correct, terms: State
+) -> Posted:
+    """Post it and record the act; a repeat is none."""
     if not _CAUSE_ID.fullmatch(cause_id):  # the ledger numbers the parts of a transfer by `/2`, `/3` after its id
         raise Refused(f"{cause_id!r} cannot be an id: use 1 to 128 letters, digits, or one of . _ : @ -")
+    before = accounts.read_balance(connection, command.account_id)
     try:
         verdict = apply(connection, command)
     except Conflict as error:
@@ -191,7 +230,19 @@ def _post(connection: Connection, cause_id: str, command: Command) -> Posted:
             f"account {command.account_id!r} has {format_usd(verdict.available)} USD available "
             f"and {format_usd(verdict.held)} USD held, which does not cover it"
         )
-    return Posted(cause_id, verdict)
+    posted = Posted(cause_id, verdict)
+    if not posted.repeated:
+        record_act(
+            connection,
+            by,
+            act,
+            command.at,
+            account_id=command.account_id,
+            subject=cause_id,
+            before=None if before is None else {"posted_usd": format_usd(before.posted)},
+            after={"posted_usd": format_usd(verdict.posted), "amount_usd": format_usd(command.amount), **terms},
+        )
+    return posted
 
 
 def must_be_ahead(expires_at: int | None, at: int) -> None:
@@ -207,6 +258,7 @@ def set_provider(
     connection: Connection,
     vault: Vault,
     *,
+    by: Operator,
     name: str,
     at: int,
     base_url: str | None = None,
@@ -235,72 +287,17 @@ def set_provider(
         key = vault.encrypt(api_key, f"provider:{slug}") if api_key else None
     row = ProviderRow(slug, url, key, at, 1 if before is None else before.weight)
     config.set_provider(connection, row)
-    return row
-
-
-def set_price(
-    connection: Connection,
-    ids: Ids,
-    *,
-    provider: str,
-    model: str,
-    rates: Mapping[str, str],
-    at: int,
-    account_id: str | None = None,
-    output_max: int | None = None,
-    valid_from: int | None = None,
-) -> PriceRow:
-    """Set what a model costs from `valid_from` (or now) on; `rates` as in pricing.pricebook.OwnPrice."""
-    from farebox.pricing.pricebook import OwnPrice, check_price  # here: it loads the price list
-    from farebox.pricing.rates import InvalidPrice
-
-    _check_scope(connection, account_id, model)
-    provider, _ = _provider(provider)
-    row = PriceRow(
-        ids.log_id(), provider, model, account_id, dict(rates), output_max, at if valid_from is None else valid_from
+    was = None if before is None else provider_state(before)
+    record_act(
+        connection, by, "provider.set", at, subject=slug, before=was, after=provider_state(row, new_key=bool(api_key))
     )
-    try:
-        check_price(OwnPrice(row.price_id, provider, model, account_id, row.rates, row.valid_from, output_max))
-    except InvalidPrice as error:
-        raise Refused(f"{provider}/{model} cannot be charged with these prices: {error}") from error
-    config.add_price(connection, row, at)
     return row
 
 
-def set_markup(
-    connection: Connection,
-    ids: Ids,
-    *,
-    parts_per_million: int,
-    at: int,
-    account_id: str | None = None,
-    provider: str | None = None,
-    model: str | None = None,
-    valid_from: int | None = None,
-) -> MarkupRow:
-    """Set what is charged for a cost from `valid_from` (or now) on: 1_200_000 charges the cost and a fifth of it."""
-    from farebox.pricing.pricebook import OwnMarkup, check_markup  # here: it loads the price list
-    from farebox.pricing.rates import InvalidPrice
-
-    _check_scope(connection, account_id, model)
-    if provider is not None:
-        provider, _ = _provider(provider)
-    row = MarkupRow(
-        ids.log_id(), account_id, provider, model, parts_per_million, at if valid_from is None else valid_from
-    )
-    try:
-        check_markup(OwnMarkup(row.markup_id, account_id, provider, model, parts_per_million, row.valid_from))
-    except InvalidPrice as error:
-        raise Refused("a markup is at least -100 and at most 99900 percent of the cost") from error
-    config.add_markup(connection, row, at)
-    return row
-
-
-def _check_scope(connection: Connection, account_id: str | None, model: str | None) -> None:
-    if account_id is not None:
-        require_account(connection, account_id)
-    if model is not None and not model.strip():
-        raise Refused("the model needs a name, such as gpt-5-mini or gpt-5*")
+def provider_state(row: ProviderRow | ProviderKeyRow, *, new_key: bool = False) -> State:
+    """What the audit log says of it; of the key only whether there is one, and whether it is new."""
+    place = {"base_url": row.base_url} if isinstance(row, ProviderRow) else {}
+    return {**place, "key": "new" if new_key else "stored" if row.api_key else None, "weight": row.weight}
 
 
 def provider_slug(name: str) -> str:

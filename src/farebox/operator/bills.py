@@ -10,9 +10,11 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import NamedTuple
 
 from farebox.calendar import day_text
+from farebox.model import Operator
 from farebox.money import NANOS_PER_USD, format_usd
 from farebox.operator.bill_formats import BillLine
 from farebox.operator.rerate import every_account
+from farebox.storage.operator_acts import record_act
 from farebox.storage.operator_alarms import Alarm
 from farebox.storage.provider_bills import BilledRow, billed_between, put_bill
 from farebox.storage.reports import metered_days
@@ -65,7 +67,9 @@ class Drift(NamedTuple):
         return abs(self.difference) > nanos and beyond
 
 
-def import_bill(connection: Connection, provider: str, source: str, lines: Sequence[BillLine], at: int) -> Imported:
+def import_bill(
+    connection: Connection, provider: str, source: str, lines: Sequence[BillLine], at: int, *, by: Operator
+) -> Imported:
     """Store a bill, in the place of what was stored for its days before: a repeat changes nothing."""
     billed = _summed(lines)
     days = sorted({row.day for row in billed})
@@ -76,7 +80,11 @@ def import_bill(connection: Connection, provider: str, source: str, lines: Seque
         put_bill(connection, provider, source, found, {row.day for row in found}, at, costs=costs)
     after = {(row.day, row.model): row for row in _stored(connection, provider, source, days)}
     changed = sum(before.get(key) != after.get(key) for key in before.keys() | after.keys())
-    return Imported(len(days), len(billed), changed, sum(row.amount or 0 for row in billed))
+    done = Imported(len(days), len(billed), changed, sum(row.amount or 0 for row in billed))
+    if changed:
+        subject = f"{provider}/{source}" if source else provider
+        record_act(connection, by, "bill.import", at, subject=subject, after=done._asdict())
+    return done
 
 
 def drifts(connection: Connection, provider: str, start: int, end: int, source: str | None = None) -> list[Drift]:

@@ -15,12 +15,14 @@ from farebox.clock import Ids, random_bytes
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.messages.send import Sent, check_url, post
 from farebox.messages.sign import KEY_BYTES, secret_from, signed_headers
+from farebox.model import Operator
 from farebox.operator.administer import Refused, require_account
 from farebox.runtime.services import Services
 from farebox.settings import Settings
 from farebox.storage import webhook_endpoints
 from farebox.storage.deliveries import abandon_target
 from farebox.storage.notices import ALARM_KINDS, KINDS
+from farebox.storage.operator_acts import State, record_act
 from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import Endpoint, endpoints_of, find_endpoint
 from farebox.vault import Vault
@@ -56,8 +58,10 @@ def add_endpoint(
     url: str,
     kinds: Collection[str],
     at: int,
+    by: Operator | None = None,
 ) -> NewEndpoint:
-    """Send messages of these kinds (all if none are given) to the URL; without an account, those of every account."""
+    """Send messages of these kinds (all if none are given) to the URL; without an account, those of every account.
+    `by`, as below: the operator who does it, if it is one."""
     if account_id is not None:
         require_account(connection, account_id)
     known = [kind for kind in KINDS if account_id is None or kind not in ALARM_KINDS]
@@ -81,14 +85,35 @@ def add_endpoint(
         created_at=at,
     )
     webhook_endpoints.add_endpoint(connection, endpoint)
+    if by is not None:
+        record_act(
+            connection,
+            by,
+            "webhook.add",
+            at,
+            account_id=account_id or "",
+            subject=endpoint_id,
+            after=_state(endpoint),
+        )
     return NewEndpoint(endpoint, secret)
 
 
-def remove_endpoint(connection: Connection, endpoint_id: str) -> None:
+def _state(endpoint: Endpoint) -> State:
+    return {"url": endpoint.url, "kinds": endpoint.kinds}
+
+
+def remove_endpoint(connection: Connection, endpoint_id: str, *, at: int, by: Operator | None = None) -> None:
     """Stop sending messages there, including pending ones."""
-    if not webhook_endpoints.remove_endpoint(connection, endpoint_id):
+    found = find_endpoint(connection, endpoint_id)
+    if found is None:
         raise Refused(f"there is no endpoint {endpoint_id!r}: `farebox webhook list` shows the IDs")
+    webhook_endpoints.remove_endpoint(connection, endpoint_id)
     abandon_target(connection, endpoint_id, REMOVED)
+    if by is not None:
+        account_id = found.account_id or ""
+        record_act(
+            connection, by, "webhook.remove", at, account_id=account_id, subject=endpoint_id, before=_state(found)
+        )
 
 
 def secret_of(vault: Vault, endpoint: Endpoint) -> str:
@@ -139,10 +164,11 @@ async def listed(services: Services, account_id: str) -> list[Endpoint]:
 
 async def remove(services: Services, account_id: str, endpoint_id: str) -> Endpoint:
     """Stop sending the account's messages there. Raises Problem (NOT_FOUND)."""
+    at = services.clock.now_ms()
 
     def job(connection: Connection) -> Endpoint:
         endpoint = _own(find_endpoint(connection, endpoint_id), account_id)
-        remove_endpoint(connection, endpoint_id)
+        remove_endpoint(connection, endpoint_id, at=at)
         return endpoint
 
     return await services.database.write(job)

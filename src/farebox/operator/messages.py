@@ -7,6 +7,7 @@ from functools import partial
 from farebox.calendar import DAY_MS, month_begins, utc
 from farebox.errors import NOT_FOUND, Problem
 from farebox.messages import email_templates
+from farebox.model import Operator
 from farebox.operator.deliver import Round
 from farebox.runtime.services import Services
 from farebox.settings import Settings
@@ -30,6 +31,7 @@ from farebox.storage.notices import (
     list_notices,
     new_notices,
 )
+from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import endpoints_of
 
@@ -81,7 +83,9 @@ async def _fan_out_all(services: Services) -> None:
 # Replays ----------------------------------------------------------------------------------------------------------
 
 
-def replay_notice(connection: Connection, settings: Settings, account_id: str, notice_id: str, at: int) -> int | None:
+def replay_notice(
+    connection: Connection, settings: Settings, account_id: str, notice_id: str, at: int, *, by: Operator
+) -> int | None:
     """Deliver the notice again, to all current recipients; None: there is no such notice.
 
     It keeps its `webhook-id`. Returns the number of recipients.
@@ -90,7 +94,17 @@ def replay_notice(connection: Connection, settings: Settings, account_id: str, n
     if notice is None:
         return None
     claim_delivery(connection, notice)
-    return _send_again(connection, notice, _targets(connection, settings, notice), at)
+    count = _send_again(connection, notice, _targets(connection, settings, notice), at)
+    record_act(
+        connection,
+        by,
+        "message.resend",
+        at,
+        account_id=account_id,
+        subject=notice_id,
+        after={"deliveries": count},
+    )
+    return count
 
 
 def _send_again(connection: Connection, notice: Notice, targets: Sequence[str], at: int) -> int:
@@ -100,11 +114,14 @@ def _send_again(connection: Connection, notice: Notice, targets: Sequence[str], 
     return len(targets)
 
 
-def replay_given_up(connection: Connection, at: int, account_id: str | None = None) -> int:
+def replay_given_up(connection: Connection, at: int, account_id: str | None = None, *, by: Operator) -> int:
     """Retry each delivery that was given up, of one account or of all; returns how many."""
     items = given_up(connection, account_id)
     for item in items:
         deliver_again(connection, item.bucket, item.account_id, item.notice_id, item.target, at)
+    if items:
+        after = {"deliveries": len(items)}
+        record_act(connection, by, "message.resend", at, account_id=account_id or "", subject="given up", after=after)
     return len(items)
 
 

@@ -17,6 +17,7 @@ import msgspec
 from farebox.calendar import DAY_MS, day_text
 from farebox.ledger.commands import Correct, Outcome
 from farebox.ledger.posting import apply
+from farebox.model import Operator
 from farebox.pricing.bill import at_highest, doubts_of
 from farebox.pricing.compiler import Context
 from farebox.pricing.model import ModelPrice
@@ -28,6 +29,7 @@ from farebox.storage import corrections as store
 from farebox.storage.accounts import find_account, list_accounts
 from farebox.storage.corrections import CallToPrice, Correction, Drawn
 from farebox.storage.notices import add_notice
+from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
 from farebox.usage import Usage
 
@@ -168,9 +170,12 @@ def batches(page: Sequence[Change]) -> Iterator[list[Change]]:
         yield list(of_day)
 
 
-def begin(connection: Connection, spec: Spec, new_id: str, at: int) -> str:
+def begin(connection: Connection, spec: Spec, new_id: str, at: int, *, by: Operator) -> str:
     """The ID of the re-rating: of one that was interrupted, if it was asked for in the same way."""
-    return store.begin_rerate(connection, msgspec.json.encode(spec).decode(), new_id, at)
+    rerate_id = store.begin_rerate(connection, msgspec.json.encode(spec).decode(), new_id, at)
+    after = msgspec.to_builtins(spec)
+    record_act(connection, by, "rerate.begin", at, account_id=spec.account_id or "", subject=rerate_id, after=after)
+    return rerate_id
 
 
 def finish(connection: Connection, rerate_id: str, at: int) -> None:

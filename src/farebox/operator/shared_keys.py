@@ -4,11 +4,13 @@ import dataclasses
 import re
 from typing import Final
 
-from farebox.operator.administer import Refused, provider_slug
+from farebox.model import Operator
+from farebox.operator.administer import Refused, provider_slug, provider_state
 from farebox.operator.provider_keys import key_problem
 from farebox.runtime.operator_access import provider_place
 from farebox.storage import config
 from farebox.storage.config import ProviderKeyRow, ProviderRow
+from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
 from farebox.vault import Vault
 
@@ -23,6 +25,7 @@ def set_key(
     connection: Connection,
     vault: Vault,
     *,
+    by: Operator,
     provider: str,
     name: str,
     at: int,
@@ -34,7 +37,7 @@ def set_key(
     if api_key is not None and (wrong := key_problem(slug, api_key)):
         raise Refused(wrong)
     if name == FIRST:
-        return _set_first(connection, vault, slug, at, api_key, weight)
+        return _set_first(connection, vault, by, slug, at, api_key, weight)
     if not _is_name(name):
         raise Refused(f"{name!r} is no name for a key: write 1 to 64 letters, digits, dots, hyphens and underscores")
     keys = {key.name: key for key in config.list_provider_keys(connection) if key.provider == slug}
@@ -54,27 +57,48 @@ def set_key(
         at,
     )
     config.put_provider_key(connection, row)
+    _record(connection, by, at, row, before, new_key=api_key is not None)
     return row
 
 
+def _record(
+    connection: Connection,
+    by: Operator,
+    at: int,
+    row: ProviderKeyRow | ProviderRow,
+    before: ProviderKeyRow | ProviderRow | None,
+    *,
+    new_key: bool,
+) -> None:
+    subject = f"{row.provider}/{row.name}" if isinstance(row, ProviderKeyRow) else f"{row.name}/{FIRST}"
+    was = None if before is None else provider_state(before)
+    after = provider_state(row, new_key=new_key)
+    record_act(connection, by, "provider_key.set", at, subject=subject, before=was, after=after)
+
+
 def _set_first(
-    connection: Connection, vault: Vault, slug: str, at: int, api_key: str | None, weight: int | None
+    connection: Connection, vault: Vault, by: Operator, slug: str, at: int, api_key: str | None, weight: int | None
 ) -> ProviderRow:
-    row = next((row for row in config.list_providers(connection) if row.name == slug), None)
+    row = before = next((row for row in config.list_providers(connection) if row.name == slug), None)
     if row is None or row.api_key is None:
         raise Refused(f"{slug} has no key yet: store it with `farebox provider set {slug} --api-key-stdin`")
     if api_key is not None:
         row = dataclasses.replace(row, api_key=vault.encrypt(api_key, provider_place(slug)))
     row = dataclasses.replace(row, weight=row.weight if weight is None else weight, updated_at=at)
     config.set_provider(connection, row)
+    _record(connection, by, at, row, before, new_key=api_key is not None)
     return row
 
 
-def remove_key(connection: Connection, *, provider: str, name: str) -> None:
+def remove_key(connection: Connection, *, by: Operator, provider: str, name: str, at: int) -> None:
     """Remove a further key. Raises Refused."""
     slug = provider_slug(provider)
     if name == FIRST:
         raise Refused(f'remove the first key with `farebox provider set {slug} --api-key ""`')
-    if not any((key.provider, key.name) == (slug, name) for key in config.list_provider_keys(connection)):
+    keys = config.list_provider_keys(connection)
+    before = next((key for key in keys if (key.provider, key.name) == (slug, name)), None)
+    if before is None:
         raise Refused(f"{slug} has no key {name!r}: `farebox provider key list` shows them")
     config.delete_provider_key(connection, slug, name)
+    was = provider_state(before)
+    record_act(connection, by, "provider_key.remove", at, subject=f"{slug}/{name}", before=was)

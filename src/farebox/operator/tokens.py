@@ -11,11 +11,12 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
 from farebox.clock import Ids
-from farebox.model import AccessToken, Permission, RateLimit
+from farebox.model import AccessToken, Operator, Permission, RateLimit
 from farebox.operator.administer import Refused, must_be_ahead, require_account
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import compat_model
 from farebox.storage import accounts
+from farebox.storage.operator_acts import State, record_act
 from farebox.storage.sql import Connection
 from farebox.vault import TOKEN_PREFIX, Vault
 
@@ -54,9 +55,11 @@ def create_token(
     expires_at: int | None = None,
     models: Sequence[str] = (),
     rate: RateLimit | None = None,
+    by: Operator | None = None,
 ) -> NewToken:
     """Create an access token of the account. Only its hash is kept: the secret cannot be shown again. `models`, if
-    there are any, are the only ones that it may call: `provider/model` or `provider/*`."""
+    there are any, are the only ones that it may call: `provider/model` or `provider/*`. `by`, as below: the operator
+    who does it, if it is one."""
     require_account(connection, account_id)
     if not permissions:
         raise Refused("a token needs at least one permission: " + ", ".join(Permission))
@@ -66,6 +69,8 @@ def create_token(
     token_id = ids.account_id()  # the same format as Cloudflare's token IDs: 32 hexadecimal characters
     token = AccessToken(token_id, account_id, name, frozenset(permissions), at, expires_at, None, allowed or None, rate)
     accounts.add_token(connection, token, vault.hash_token(secret))
+    if by is not None:
+        record_act(connection, by, "token.create", at, account_id=account_id, subject=token_id, after=_state(token))
     return NewToken(token, secret)
 
 
@@ -79,12 +84,43 @@ def _allowed_model(model: str) -> str:
         raise Refused(f"{model[:80]!r} is not a model: {error}") from error
 
 
-def set_token(connection: Connection, token_id: str, changes: TokenChanges, *, at: int) -> AccessToken:
+def set_token(
+    connection: Connection, token_id: str, changes: TokenChanges, *, at: int, by: Operator | None = None
+) -> AccessToken:
     """Change what the token may do. Raises Refused."""
+    found = _find(connection, token_id)
+    changed = change_token(connection, found, changes, at=at)
+    if by is not None:
+        record_act(
+            connection,
+            by,
+            "token.set",
+            at,
+            account_id=found.account_id,
+            subject=token_id,
+            before=_state(found),
+            after=_state(changed),
+        )
+    return changed
+
+
+def _find(connection: Connection, token_id: str) -> AccessToken:
+    """Raises Refused."""
     found = next((token for token in accounts.list_tokens(connection) if token.token_id == token_id), None)
     if found is None:
         raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the IDs")
-    return change_token(connection, found, changes, at=at)
+    return found
+
+
+def _state(token: AccessToken) -> State:
+    return {
+        "name": token.name,
+        "permissions": sorted(token.permissions),
+        "expires_at": token.expires_at,
+        "revoked_at": token.revoked_at,
+        "models": token.models,
+        "rate": None if token.rate is None else dataclasses.asdict(token.rate),
+    }
 
 
 def change_token(connection: Connection, token: AccessToken, changes: TokenChanges, *, at: int) -> AccessToken:
@@ -103,7 +139,19 @@ def change_token(connection: Connection, token: AccessToken, changes: TokenChang
     return changed
 
 
-def revoke_token(connection: Connection, token_id: str, *, at: int) -> None:
-    """Revoke the token with immediate effect. Revoking it twice keeps the first time."""
-    if not accounts.revoke_token(connection, token_id, at):
-        raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the IDs")
+def revoke_token(connection: Connection, token_id: str, *, at: int, by: Operator) -> None:
+    """Revoke the token with immediate effect. Revoking it twice keeps the first time. Raises Refused."""
+    found = _find(connection, token_id)
+    accounts.revoke_token(connection, token_id, at)
+    if found.revoked_at is None:
+        after = _state(dataclasses.replace(found, revoked_at=at))
+        record_act(
+            connection,
+            by,
+            "token.revoke",
+            at,
+            account_id=found.account_id,
+            subject=token_id,
+            before=_state(found),
+            after=after,
+        )

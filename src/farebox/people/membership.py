@@ -4,11 +4,12 @@ import re
 from functools import partial
 
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
-from farebox.model import Role
+from farebox.model import Operator, Role
 from farebox.runtime.services import Services
 from farebox.storage import members, passkeys, sessions
 from farebox.storage.accounts import find_account
 from farebox.storage.members import INSTALLATION, Member
+from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
 
 MEMBERS_MAX = 500
@@ -24,16 +25,31 @@ def email_of(text: str) -> str:
     return email
 
 
-def put(connection: Connection, account_id: str, email: str, role: Role, at: int) -> Member:
-    """Add somebody to an account, or as an operator; or change their role. Raises Problem
-    (VALIDATION_FAILED)."""
+def put(
+    connection: Connection, account_id: str, email: str, role: Role, at: int, *, by: Operator | None = None
+) -> Member:
+    """Add somebody to an account, or as an operator; or change their role. `by`, as below: the operator who does it,
+    if it is one. Raises Problem (VALIDATION_FAILED)."""
     if (role is Role.OPERATOR) != (account_id == INSTALLATION):
         raise Problem(VALIDATION_FAILED, "This is no role of an account", path=("body", "role"))
     member = Member(account_id, email_of(email), role, at)
     known = {each.email for each in members.list_members(connection, account_id)}
     if len(known) >= MEMBERS_MAX and member.email not in known:
         raise Problem(VALIDATION_FAILED, f"An account has at most {MEMBERS_MAX} members", path=("body", "email"))
+    before = members.role_of(connection, account_id, member.email)
     members.put_member(connection, member)
+    if by is not None:
+        was = None if before is None else {"role": before}
+        record_act(
+            connection,
+            by,
+            "member.set",
+            at,
+            account_id=account_id,
+            subject=member.email,
+            before=was,
+            after={"role": role},
+        )
     return member
 
 
@@ -45,18 +61,22 @@ async def add(services: Services, account_id: str, email: str, role: Role) -> Me
 
 async def remove(services: Services, account_id: str, email: str) -> None:
     """As `drop`, in a transaction of its own. Raises Problem (NOT_FOUND)."""
-    if not await services.database.write(lambda connection: drop(connection, account_id, email)):
+    at = services.clock.now_ms()
+    if not await services.database.write(lambda connection: drop(connection, account_id, email, at)):
         raise Problem(NOT_FOUND, f"{email} is no member of the account")
 
 
-def drop(connection: Connection, account_id: str, email: str) -> bool:
+def drop(connection: Connection, account_id: str, email: str, at: int, *, by: Operator | None = None) -> bool:
     """Remove a member, and end their sessions on the account; the passkeys of who is no member of anything any more are
     removed, too: the address may be somebody else's one day. Whether they were a member."""
-    found = members.remove_member(connection, account_id, email)
+    before = members.role_of(connection, account_id, email)
+    members.remove_member(connection, account_id, email)
     sessions.remove_of(connection, account_id, email)
-    if found and not members.memberships(connection, email):
+    if before is not None and not members.memberships(connection, email):
         passkeys.remove_all(connection, email)
-    return found
+    if by is not None and before is not None:
+        record_act(connection, by, "member.remove", at, account_id=account_id, subject=email, before={"role": before})
+    return before is not None
 
 
 async def of_account(services: Services, account_id: str) -> list[Member]:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.clock import Ids
 from farebox.errors import LINK_EXPIRED, NOT_FOUND, SIGN_IN_FAILED, VALIDATION_FAILED, Problem
-from farebox.model import Permission, Role
+from farebox.model import Operator, Permission, Role
 from farebox.runtime.services import Services
 from farebox.storage import members
 from farebox.storage import sessions as store
 from farebox.storage.accounts import find_account, find_token
 from farebox.storage.members import INSTALLATION
+from farebox.storage.operator_acts import record_act
 from farebox.storage.sessions import SignIn, Way
 from farebox.storage.sql import Connection
 from farebox.vault import Vault, same
@@ -81,9 +82,18 @@ class Browser:
 
 
 def new_link(
-    connection: Connection, vault: Vault, ids: Ids, base_url: str, whom: Whom, *, at: int, path: str = OPEN_PATH
+    connection: Connection,
+    vault: Vault,
+    ids: Ids,
+    base_url: str,
+    whom: Whom,
+    *,
+    at: int,
+    path: str = OPEN_PATH,
+    by: Operator | None = None,
 ) -> str:
-    """A link that signs somebody in, once. Raises Problem (NOT_FOUND) if there is no such account."""
+    """A link that signs somebody in, once. `by` is the operator who makes it, if it is one. Raises Problem (NOT_FOUND)
+    if there is no such account."""
     if whom.account_id and find_account(connection, whom.account_id) is None:
         raise Problem(NOT_FOUND, f"There is no account {whom.account_id!r}")
     secret = ids.secret()
@@ -101,6 +111,11 @@ def new_link(
         expires_at=at + whom.lasts_ms,
     )
     store.add(connection, vault.hash_token(secret), "link", sign_in)
+    if by is not None:
+        after = {"email": whom.email, "role": whom.role, "operator": whom.operator, "expires_at": sign_in.expires_at}
+        record_act(
+            connection, by, "link.create", at, account_id=whom.account_id, subject=sign_in.session_id, after=after
+        )
     return f"{base_url}{path}?link={secret}"
 
 

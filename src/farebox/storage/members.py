@@ -45,11 +45,8 @@ def memberships(connection: Connection, email: str) -> list[Member]:
     return [_member(fields) for fields in found]
 
 
-def remove_member(connection: Connection, account_id: str, email: str) -> bool:
-    """Whether there was one."""
-    found = role_of(connection, account_id, email) is not None
+def remove_member(connection: Connection, account_id: str, email: str) -> None:
     connection.execute("DELETE FROM members WHERE account_id = ? AND email = ?", (account_id, email))
-    return found
 
 
 def _member(fields: tuple[object, ...]) -> Member:

@@ -169,6 +169,20 @@ CREATE TABLE installation (               -- one row: marks what this installati
     installation_id TEXT NOT NULL
 );
 
+CREATE TABLE operator_acts (              -- the audit log: every act of an operator; never changed or deleted
+    number     BIGINT PRIMARY KEY,        -- 1, 2, 3 … without gaps
+    at         BIGINT NOT NULL,           -- milliseconds since 1970-01-01T00:00:00Z
+    who        TEXT NOT NULL,             -- e-mail address, session, or user@host
+    way        TEXT NOT NULL,             -- page, command
+    act        TEXT NOT NULL,             -- storage.operator_acts.ActName
+    account_id TEXT NOT NULL,             -- empty: it concerns no account, or all
+    subject    TEXT NOT NULL,             -- what it was done to
+    before     TEXT,                      -- JSON, without secrets; null: there was nothing
+    after      TEXT,                      -- JSON, without secrets; null: there is nothing
+    digest     TEXT NOT NULL              -- of this row and the digest of the one before
+);
+CREATE INDEX operator_acts_of_account ON operator_acts (account_id, number);  -- what was done to an account
+
 -- The ledger: src/farebox/ledger/README.md has its rules. All amounts are nano-dollars. ------------------------------
 
 CREATE TABLE balances (                   -- one row per account: locked by whatever moves its money

@@ -294,3 +294,18 @@ CREATE TABLE usage_marks (
     forgot_at  BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id)
 ) /* clustered */;
+
+-- The audit log.
+CREATE TABLE operator_acts (
+    number     BIGINT PRIMARY KEY,
+    at         BIGINT NOT NULL,
+    who        TEXT NOT NULL,
+    way        TEXT NOT NULL,
+    act        TEXT NOT NULL,
+    account_id TEXT NOT NULL,
+    subject    TEXT NOT NULL,
+    before     TEXT,
+    after      TEXT,
+    digest     TEXT NOT NULL
+);
+CREATE INDEX operator_acts_of_account ON operator_acts (account_id, number);

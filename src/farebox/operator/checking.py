@@ -1,0 +1,44 @@
+"""`farebox check`: the database itself, the books of all accounts, and the audit log."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from farebox.ledger.audit import audit
+from farebox.ledger.differences import Difference
+from farebox.storage.accounts import count_accounts
+from farebox.storage.database import damages_of
+from farebox.storage.operator_acts import changed_acts
+from farebox.storage.sql import Connection, DatabaseDamaged
+
+
+class Checked(NamedTuple):
+    """What was found."""
+
+    damage: list[str]
+    """What is wrong with the database itself; the rest was not checked then."""
+    accounts: int
+    differences: list[Difference]
+    acts: list[tuple[int, str]]
+    """Rows of the audit log that are not as they were written: `missing` or `changed`, by number."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether all is as it should be, and there was something to check."""
+        return bool(self.accounts) and not (self.damage or self.differences or self.acts)
+
+
+def check(connection: Connection, progress: Callable[[int, int], None] | None = None) -> Checked:
+    """Check everything. `progress` is called with the number of accounts done, and of all. The connection is outside a
+    transaction."""
+    try:
+        if damage := damages_of(connection):
+            return Checked(damage, 0, [], [])
+        accounts = count_accounts(connection)
+        return Checked([], accounts, list(audit(connection, progress=progress)), list(changed_acts(connection)))
+    except DatabaseDamaged as error:
+        return Checked([" ".join(str(error).split())], 0, [], [])
+
+
+def act_text(number: int, what: str) -> str:
+    """A difference of the audit log as a sentence."""
+    return f"audit log: act {number} {'is missing' if what == 'missing' else 'is not as it was written'}"

@@ -1,0 +1,107 @@
+"""The operator's own prices and markups, which are appended and never changed. Plain functions, as in `administer`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import TypeVar
+
+from farebox.clock import Ids
+from farebox.model import Operator
+from farebox.operator.administer import Refused, provider_slug, require_account
+from farebox.storage import config
+from farebox.storage.config import MarkupRow, PriceRow
+from farebox.storage.operator_acts import ActName, record_act
+from farebox.storage.sql import Connection
+
+
+def set_price(
+    connection: Connection,
+    ids: Ids,
+    *,
+    by: Operator,
+    provider: str,
+    model: str,
+    rates: Mapping[str, str],
+    at: int,
+    account_id: str | None = None,
+    output_max: int | None = None,
+    valid_from: int | None = None,
+) -> PriceRow:
+    """Set what a model costs from `valid_from` (or now) on; `rates` as in pricing.pricebook.OwnPrice."""
+    from farebox.pricing.pricebook import OwnPrice, check_price  # here: it loads the price list
+    from farebox.pricing.rates import InvalidPrice
+
+    _check_scope(connection, account_id, model)
+    provider = provider_slug(provider)
+    row = PriceRow(
+        ids.log_id(), provider, model, account_id, dict(rates), output_max, at if valid_from is None else valid_from
+    )
+    try:
+        check_price(OwnPrice(row.price_id, provider, model, account_id, row.rates, row.valid_from, output_max))
+    except InvalidPrice as error:
+        raise Refused(f"{provider}/{model} cannot be charged with these prices: {error}") from error
+    before = _latest(
+        each
+        for each in config.list_prices(connection)
+        if (each.provider, each.model, each.account_id) == (provider, model, account_id)
+    )
+    config.add_price(connection, row, at)
+    _record_price(connection, by, "price.set", at, f"{provider}/{model}", row, before)
+    return row
+
+
+def set_markup(
+    connection: Connection,
+    ids: Ids,
+    *,
+    by: Operator,
+    parts_per_million: int,
+    at: int,
+    account_id: str | None = None,
+    provider: str | None = None,
+    model: str | None = None,
+    valid_from: int | None = None,
+) -> MarkupRow:
+    """Set what is charged for a cost from `valid_from` (or now) on: 1_200_000 charges the cost and a fifth of it."""
+    from farebox.pricing.pricebook import OwnMarkup, check_markup  # here: it loads the price list
+    from farebox.pricing.rates import InvalidPrice
+
+    _check_scope(connection, account_id, model)
+    if provider is not None:
+        provider = provider_slug(provider)
+    row = MarkupRow(
+        ids.log_id(), account_id, provider, model, parts_per_million, at if valid_from is None else valid_from
+    )
+    try:
+        check_markup(OwnMarkup(row.markup_id, account_id, provider, model, parts_per_million, row.valid_from))
+    except InvalidPrice as error:
+        raise Refused("a markup is at least -100 and at most 99900 percent of the cost") from error
+    before = _latest(
+        each
+        for each in config.list_markups(connection)
+        if (each.account_id, each.provider, each.model) == (account_id, provider, model)
+    )
+    config.add_markup(connection, row, at)
+    _record_price(connection, by, "markup.set", at, f"{provider or '*'}/{model or '*'}", row, before)
+    return row
+
+
+P = TypeVar("P", PriceRow, MarkupRow)
+
+
+def _latest(found: Iterable[P]) -> P | None:
+    return max(found, key=lambda row: row.valid_from, default=None)
+
+
+def _record_price(
+    connection: Connection, by: Operator, act: ActName, at: int, subject: str, row: P, before: P | None
+) -> None:
+    """With the one for the same that began last before it."""
+    was = None if before is None else asdict(before)
+    record_act(connection, by, act, at, account_id=row.account_id or "", subject=subject, before=was, after=asdict(row))
+
+
+def _check_scope(connection: Connection, account_id: str | None, model: str | None) -> None:
+    if account_id is not None:
+        require_account(connection, account_id)
+    if model is not None and not model.strip():
+        raise Refused("the model needs a name, such as gpt-5-mini or gpt-5*")

@@ -1,0 +1,106 @@
+"""The store of the audit log: every act of an operator, in the transaction of the act. Rows are never changed.
+
+Each row has a digest of itself and of the one before, so that `farebox check` notices one that was changed or deleted.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+from farebox.model import Operator
+from farebox.storage.sql import Connection, row, rows
+
+ActName: TypeAlias = Literal[
+    "account.create", "account.set", "user.create", "credit.grant",
+    "credit.correct", "credit.refund", "profile.set", "token.create", "token.set", "token.revoke", "member.set",
+    "member.remove", "link.create", "provider.set", "provider_key.set", "provider_key.remove", "price.set",
+    "supplement.set", "markup.set", "rerate.begin", "tax.set", "tax.remove", "bill.import", "webhook.add",
+    "webhook.remove", "message.resend", "event.replay", "alarm.raise", "alarm.resolve",
+    "reconcile.begin",
+]  # fmt: skip
+"""What was done: docs/operating.md, "The audit log"."""
+State: TypeAlias = Mapping[str, Any]
+"""What something is like, as JSON; without secrets."""
+
+_NUMBERS: Final = 2**62
+"""Above every number."""
+TEXT_MAX: Final = 20_000
+"""Characters of what is kept of a state: a longer one is represented by its beginning."""
+
+
+class OperatorAct(NamedTuple):
+    """One row. `at` in milliseconds; `before` and `after` are JSON, None where there was or is nothing."""
+
+    number: int
+    """1, 2, 3 … without gaps."""
+    at: int
+    who: str
+    way: str
+    act: str
+    account_id: str
+    """Empty: it concerns no account, or all of them."""
+    subject: str
+    """What it was done to, by its ID or name."""
+    before: str | None
+    after: str | None
+    digest: str
+
+
+_COLUMNS: Final = ", ".join(OperatorAct._fields)
+_READ: Final = f"SELECT {_COLUMNS} FROM operator_acts"
+
+
+def record_act(
+    connection: Connection,
+    by: Operator,
+    act: ActName,
+    at: int,
+    *,
+    account_id: str = "",
+    subject: str = "",
+    before: State | None = None,
+    after: State | None = None,
+) -> None:
+    """Write what an operator does, inside the transaction in which it is done."""
+    latest = row(connection, "SELECT number, digest FROM operator_acts ORDER BY number DESC LIMIT 1")
+    number, digest = (0, "") if latest is None else latest
+    made = OperatorAct(number + 1, at, by.who, by.way, act, account_id, subject, _text(before), _text(after), "")
+    connection.execute(
+        f"INSERT INTO operator_acts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*made[:-1], digest_of(made, digest)),
+    )
+
+
+def _text(state: State | None) -> str | None:
+    if state is None:
+        return None
+    text = json.dumps(state, ensure_ascii=False, sort_keys=True)
+    return text if len(text) <= TEXT_MAX else json.dumps({"beginning": text[:TEXT_MAX]}, ensure_ascii=False)
+
+
+def digest_of(act: OperatorAct, before: str) -> str:
+    """SHA-256 over the digest of the row before and all columns but this one."""
+    return hashlib.sha256(json.dumps([before, *act[:-1]]).encode()).hexdigest()
+
+
+def list_acts(
+    connection: Connection, *, before: int | None = None, account_id: str | None = None, limit: int
+) -> list[OperatorAct]:
+    """The latest acts, newest first; those before the one with this number; those about this account alone."""
+    most = _NUMBERS if before is None else before
+    where, values = ("", ()) if account_id is None else ("AND account_id = ?", (account_id,))
+    found = rows(connection, f"{_READ} WHERE number < ? {where} ORDER BY number DESC LIMIT ?", (most, *values, limit))
+    return [OperatorAct(*fields) for fields in found]
+
+
+def changed_acts(connection: Connection) -> Iterator[tuple[int, str]]:
+    """Rows that are not as they were written: their number, and what is wrong."""
+    number, digest = 0, ""
+    while page := rows(connection, f"{_READ} WHERE number > ? ORDER BY number LIMIT 1000", (number,)):
+        for act in (OperatorAct(*fields) for fields in page):
+            if act.number != number + 1:
+                yield number + 1, "missing"
+            elif act.digest != digest_of(act, digest):
+                yield act.number, "changed"
+            number, digest = act.number, act.digest
