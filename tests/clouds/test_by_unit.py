@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.operator import administer
+from farebox.operator import prices
 from farebox.providers.rows.by_unit import BY_UNIT
 from tests.calls.kit import forget, set_provider
 from tests.calls.upstream import Upstream
 from tests.clouds.kit import charged, free
-from tests.engines import ON_BOTH_ENGINES
+from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.providers.test_audio_length import mp3_of_zeros
 from tests.sdks import cartesia, deepgram, elevenlabs
 from tests.support import Customer, Farebox
@@ -48,8 +48,15 @@ def _rows(farebox: Farebox, upstream: Upstream) -> None:
         for (provider, model), rates in PRICES.items():
             at = services.clock.now_ms() - 1000
             most = BOUNDED.get(model)
-            administer.set_price(
-                connection, services.ids, provider=provider, model=model, rates=rates, output_max=most, at=at
+            prices.set_price(
+                connection,
+                services.ids,
+                by=TESTER,
+                provider=provider,
+                model=model,
+                rates=rates,
+                output_max=most,
+                at=at,
             )
 
     farebox.run(services.database.write(job))
