@@ -102,7 +102,8 @@ def _kept(provider: Provider) -> Iterator[tuple[str, str]]:
         path = re.sub(r"\(\?!.*?\)\$?\)|\(\?!.*?\)(?=\()", "", path)
         path = re.sub(r"\(\?P<id>.*?\)", "{id}", path)
         path = re.sub(r"\(\?P<sub>(.*)\)$", r"\1", path).replace("[A-Za-z0-9_-]{1,128}", "{item}")
-        path = path.replace("(/{item})?", "(/{item})")
+        path = path.replace("(/{item})?", "(/{item})").replace("v1(beta|alpha)?", "v1beta")
+        path = re.sub(r"\(\?P<model>.*?\)", "{model}", path).replace("(download/)?", "(download/)")
         yield f"{route.method} {path}", f"{route.kind}: {route.does}"
 
 

@@ -21,6 +21,7 @@ def farebox(engine: str, upstream: Upstream, tmp_path_factory: pytest.TempPathFa
         set_provider(served, "openai", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
         set_provider(served, "anthropic", base_url=upstream.url, api_key="key-of-the-operator")
         set_provider(served, "mistral", base_url=upstream.url + "/v1", api_key="key-of-the-operator")
+        set_provider(served, "google-ai-studio", base_url=upstream.url, api_key="key-of-the-operator")
         yield served
 
 

@@ -73,8 +73,8 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
     provider's own copy of the input. Raises Problem, DatabaseUnavailable."""
     services, call = context.services, context.call
     body = call.body if isinstance(call.body, bytes) else whole(call.body)
-    form, asked = FORMS[call.provider], asked_of(about.form, body)
-    if asked.endpoint not in form.endpoints:
+    form, asked = FORMS[call.provider], asked_of(about.form, body, about.model)
+    if form.endpoints and asked.endpoint not in form.endpoints:
         allowed = ", ".join(sorted(form.endpoints))
         raise Problem(
             NOT_METERED, f"On the operator's key, a batch is for one of {allowed}; not {asked.endpoint[:80]!r}."
@@ -153,7 +153,8 @@ async def _input(context: CallContext, asked: BatchAsked) -> AsyncIterator[bytes
     async for piece in _joined(asked.lines()):
         yield piece
     for file_id in asked.files:
-        async for piece in _pieces(context.services, call.provider, call.key_id, f"files/{file_id}/content", INPUT_MAX):
+        path = FORMS[call.provider].content.format(file_id)
+        async for piece in _pieces(context.services, call.provider, call.key_id, path, INPUT_MAX):
             yield piece
 
 
@@ -349,7 +350,8 @@ async def _results(
     services: Services, long: LongCall, batch: BatchTerms, described: dict[str, Any]
 ) -> AsyncIterator[list[BatchResult]]:
     """What the requests of a batch that has ended have come to. Raises as `_pieces`."""
-    output, asked = FORMS[long.provider].output(described), Asked(long.provider, batch.endpoint)
+    output = FORMS[long.provider].output(described)
+    asked = Asked(long.provider, batch.endpoint, batch.models[0] if len(batch.models) == 1 else "")
     if output is None:
         return
     at = services, long.provider, long.key_id, output.path

@@ -20,11 +20,13 @@ from farebox.calls.relay import relay_response
 from farebox.calls.response_headers import passed_headers
 from farebox.calls.settle import end_without_response
 from farebox.calls.stages import Admitted, Responded
+from farebox.calls.uploads import NOT_PASSED, URL_HEADER, upload_url
 from farebox.calls.whole_response import send_whole
 from farebox.decoding import UnknownCoding
 from farebox.errors import OBJECT_BUSY, OBJECTS_FULL, UPSTREAM_INVALID, Problem
 from farebox.providers.batch_forms import may_be_output
 from farebox.providers.decoding import decoded
+from farebox.providers.descriptions import GOOGLE, facts_of
 from farebox.providers.formats.base import Observed, Reference
 from farebox.providers.objects import ObjectCall
 from farebox.providers.upstream import UpstreamFailed
@@ -47,6 +49,9 @@ async def prepare_object(stage: Admitted, call: ObjectCall) -> Admitted | None:
     if call.does == "create":
         await check_room(context.services, context.call, call)
         return stage
+    if call.does == "upload":
+        begun = made(context.call, call.key_id, call.kind, "", 0)
+        return replace(stage, context=replace(context, call=with_key(context.call, begun)))
     kept = await owned(context.services, context.call, Reference(call.kind, call.object_id))
     if call.does == "delete" and call.kind in LONG:
         await check_ended(context.services, kept.account_id, kept.provider, kept.object_id)
@@ -58,6 +63,9 @@ async def prepare_object(stage: Admitted, call: ObjectCall) -> Admitted | None:
 async def pass_object(stage: Responded, call: ObjectCall) -> None:
     """Pass the response on, and note what it says. Raises Problem, DatabaseUnavailable."""
     status = stage.response.status
+    if call.form == GOOGLE and call.kind == "file" and call.does in ("create", "upload") and status < 400:
+        await _pass_upload(stage, call)
+        return
     if status == 404 and call.does == "delete":
         await _forget(stage, call)
     if status >= 400 or call.does == "content" or call.sub or _streams(stage.context.call):
@@ -72,6 +80,20 @@ async def pass_object(stage: Responded, call: ObjectCall) -> None:
         await _look(stage, call, body)
     body = as_shown(stage.context.services, stage.context.call, body)
     await send_whole(stage, Observed(complete=True), headers, body)
+
+
+async def _pass_upload(stage: Responded, call: ObjectCall) -> None:
+    """Pass on what Google says of an upload; of the last piece, once it is noted whose the file is. Raises Problem,
+    DatabaseUnavailable."""
+    services, mine = stage.context.services, stage.context.call
+    headers, body = await document(stage)
+    passed = [(name, value) for name, value in headers if name not in NOT_PASSED]
+    if call.does == "upload":
+        await note(stage, call, body)
+    else:
+        url = next((value for name, value in headers if name == URL_HEADER), "")
+        passed.append((URL_HEADER, upload_url(services, mine, stage.key_id, call.size, url)))
+    await send_whole(stage, Observed(complete=True), passed, body)
 
 
 async def _check_read(services: Services, kept: KeptObject) -> None:
@@ -119,8 +141,7 @@ async def note(stage: Responded, call: ObjectCall, body: bytes) -> None:
     be read: nobody could use it; DatabaseUnavailable."""
     context = stage.context
     described = description(body)
-    object_id = described.get("id")
-    if not isinstance(object_id, str) or not object_id:
+    if facts_of(context.call.provider, call.kind, described, body) is None:
         if call.does != "create":
             return
         raise Problem(UPSTREAM_INVALID, f"{context.call.provider} did not say the ID of what it keeps.")

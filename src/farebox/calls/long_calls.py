@@ -24,6 +24,7 @@ from farebox.errors import OBJECT_BUSY, UPSTREAM_INVALID, UPSTREAM_TIMEOUT, Prob
 from farebox.ledger.commands import Conflict, Release, Settle
 from farebox.ledger.long_holds import adopt_hold, hold_is_open
 from farebox.providers.batch_forms import FORMS
+from farebox.providers.descriptions import facts_of
 from farebox.providers.formats.readers import BodyReader
 from farebox.providers.upstream import UpstreamFailed
 from farebox.runtime.services import Services
@@ -95,9 +96,10 @@ async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
     context = stage.context
     services, call = context.services, context.call
     described = description(body)
-    object_id = described.get("id")
-    if not isinstance(object_id, str) or not object_id:
+    facts = facts_of(call.provider, kind, described, body)
+    if facts is None:
         raise Problem(UPSTREAM_INVALID, f"{call.provider} did not say under which ID it goes on.")
+    object_id = facts.object_id
     objects = objects_of(services, call, stage.key_id, kind, described, body)
     next_at = services.clock.now_ms() + FIRST_LOOK_MS
 
@@ -159,7 +161,8 @@ async def seen(services: Services, long: LongCall, body: bytes) -> bool:
 
 async def _seen_batch(services: Services, long: LongCall, described: dict[str, Any], body: bytes) -> bool:
     ended = FORMS[long.provider].ended(described) and await settle_batch(services, long, described)
-    objects = objects_of(services, long, long.key_id, "batch", described, body) if described.get("id") else []
+    known = facts_of(long.provider, "batch", described, body) is not None
+    objects = objects_of(services, long, long.key_id, "batch", described, body) if known else []
 
     def job(connection: Connection) -> None:
         keep_objects(connection, objects)

@@ -7,6 +7,7 @@ import msgspec
 
 from farebox.calls.ownership import description, not_found
 from farebox.errors import INVALID_REQUEST, Problem
+from farebox.providers.descriptions import GOOGLE
 from farebox.providers.objects import ObjectCall
 from farebox.storage.kept_objects import KeptObject
 
@@ -17,8 +18,11 @@ _PAGES: Final = {
     ("anthropic", "batch"): (20, 1_000),
     ("mistral", "file"): (100, 1_000),
     ("mistral", "batch"): (100, 1_000),
+    (GOOGLE, "file"): (10, 100),
+    (GOOGLE, "batch"): (10, 1_000),
 }
 """Entries of a page: where the request does not say, and at most."""
+_GOOGLE_NAMES: Final = {"file": "files", "batch": "operations"}
 _FILTERS: Final = ("purpose", "status", "model")
 """Fields of descriptions by which lists can be filtered, where a query has them."""
 
@@ -40,6 +44,8 @@ def page_of(found: list[KeptObject], call: ObjectCall, query: Query) -> Page:
     for name in _FILTERS:
         if wanted := {value for other, value in query if other == name}:
             found = [kept for kept in found if description(kept.content or b"").get(name) in wanted]
+    if call.form == GOOGLE:
+        return _by_token(found, call, fields)
     if call.form == "mistral":
         return _by_number(found, call, fields)
     return _by_cursor(found, call, fields)
@@ -50,6 +56,9 @@ def listed(page: Page, call: ObjectCall, data: list[msgspec.Raw]) -> bytes:
     first, last = (page.of[0].object_id, page.of[-1].object_id) if page.of else (None, None)
     if call.form == "mistral":
         return msgspec.json.encode({"object": "list", "total": page.total, "data": data})
+    if call.form == GOOGLE:
+        token = {"nextPageToken": last} if page.more else {}
+        return msgspec.json.encode({_GOOGLE_NAMES[call.kind]: data, **token} if data else {})
     found: dict[str, Any] = {"data": data, "has_more": page.more, "first_id": first, "last_id": last}
     more = {"object": "list"} if call.form == "openai" else {"next_page": last if page.more else None}
     return msgspec.json.encode({**found, **more})
@@ -80,6 +89,17 @@ def _by_number(found: list[KeptObject], call: ObjectCall, query: Mapping[str, st
     ordered = found if query.get("order_by") == "created" else found[::-1]
     page = ordered[number * size : (number + 1) * size]
     return Page(page, len(found), (number + 1) * size < len(found))
+
+
+def _by_token(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> Page:
+    """Google's: the token of the next page is the last ID of this one."""
+    usual, most = _PAGES[call.form, call.kind]
+    size, token = _number(query, "pageSize", usual, 1, most), query.get("pageToken", "")
+    ids = [kept.object_id for kept in found]
+    if token and token not in ids:
+        raise Problem(INVALID_REQUEST, "There is no such page.")
+    rest = found[ids.index(token) + 1 if token else 0 :]
+    return Page(rest[:size], len(ids), len(rest) > size)
 
 
 def _number(query: Mapping[str, str], name: str, usual: int, least: int, most: int) -> int:

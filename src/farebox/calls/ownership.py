@@ -17,6 +17,7 @@ from farebox.calls.model import Call
 from farebox.calls.stages import CallContext
 from farebox.errors import OBJECT_NOT_FOUND, Problem
 from farebox.providers.batch_forms import RESULTS_URL
+from farebox.providers.descriptions import facts_of
 from farebox.providers.formats.base import Reference
 from farebox.providers.objects import handed_out
 from farebox.runtime.observers import best_effort
@@ -140,13 +141,13 @@ def objects_of(
     size: int = 0,
 ) -> list[KeptObject]:
     """The object of this description, and those that it hands out."""
-    now = services.clock.now_ms()
-    expires, listed = described.get("expires_at"), kind in LISTED and len(body) <= CONTENT_MAX
-    keep_ms = max(expires * 1000 - now, 0) if kind == "file" and isinstance(expires, int) else None
+    now, facts = services.clock.now_ms(), facts_of(call.provider, kind, described, body)
+    assert facts is not None, "its ID has been read"
+    listed = kind in LISTED and len(facts.shown) <= CONTENT_MAX
+    keep_ms = None if facts.expires_at is None else max(facts.expires_at - now, 0)
     keep_ms = KEPT_DAYS * DAY_MS if kind in ("batch", "response") else keep_ms
-    told = described.get("bytes")
-    size = told if kind == "file" and isinstance(told, int) and told >= 0 else size
-    own = made(call, key_id, kind, str(described["id"]), now, keep_ms, size=size, content=body if listed else None)
+    size, content = size if facts.size is None else facts.size, facts.shown if listed else None
+    own = made(call, key_id, kind, facts.object_id, now, keep_ms, size=size, content=content)
     return [own, *(made(call, key_id, other, other_id, now) for other, other_id in handed_out(kind, described))]
 
 

@@ -16,12 +16,14 @@ from farebox.http.key_choices import key_choices, secrets_of
 from farebox.http.metadata import custom_cost_of, end_user_of, metadata_of
 from farebox.http.parse_body import parse_body, parse_here, parse_in_helper, unreadable
 from farebox.http.payer import access_of, alias_of, flag
+from farebox.http.pieces import declared, piece_of
 from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.token_models import check_model, check_policies
 from farebox.http.trace_context import trace_of
 from farebox.memfile import Body
 from farebox.providers.audio.length import TooLong
 from farebox.providers.catalogue import format_of, upstream_path
+from farebox.providers.descriptions import GOOGLE
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFormat
 from farebox.providers.formats.bounds import is_light
 from farebox.providers.naming import custom_path
@@ -81,11 +83,16 @@ async def _object(services: Services, request: ProxyRequest, access: ProviderAcc
     found = object_call(access.provider.objects, request.method, path)
     if request.method in ("GET", "HEAD"):
         return found
+    if found is not None and (found.form, found.kind, found.does) == (GOOGLE, "file", "create"):
+        if request.upload is not None:
+            return piece_of(request, request.upload, found)
+        found = declared(request, found)
     found = COUNT if found is None else found
     if (found.kind, found.does) == ("batch", "create"):
         _check_batch(request)
     content_type = _content_type(request)
-    return await parse_body(services, request.watch, request.account_id, read_object, request.body, found, content_type)
+    read = await parse_body(services, request.watch, request.account_id, read_object, request.body, found, content_type)
+    return replace(read, size=max(read.size, found.size))
 
 
 async def _read(services: Services, request: ProxyRequest, wire: WireFormat | None, place: Place, *, own: bool) -> Read:

@@ -65,7 +65,7 @@ def way_of(services: Services, request: ProxyRequest, access: ProviderAccess, me
         url = f"{address(access.base_url, where)}/{where.path}"
     except InvalidRequest as error:
         raise Problem(INVALID_REQUEST, str(error)) from error
-    query = _query(request.query, own=payer.own)
+    query = _query(request.query, own=payer.own, media=path.endswith(":download"))
     return _way(access, payer, where, f"{url}?{query}" if query else url)
 
 
@@ -121,15 +121,15 @@ def _credential(access: ProviderAccess, payer: Payer, key: str, where: Placed) -
     )
 
 
-def _query(query: str, *, own: bool) -> str:
-    """The query as it is forwarded."""
+def _query(query: str, *, own: bool, media: bool) -> str:
+    """The query as it is forwarded. `media`: what a file has is asked for."""
     if not query or (own and f"{CALLER_KEY_QUERY}=" not in query):
         return query
     pairs = parse_qsl(query, keep_blank_values=True)
     if own:
         kept = [(name, value) for name, value in pairs if name != CALLER_KEY_QUERY or not is_ours(value)]
     else:
-        kept = [(name, value) for name, value in pairs if _may_forward_parameter(name, value)]
+        kept = [pair for pair in pairs if _may_forward_parameter(*pair) or (media and pair == ("alt", "media"))]
     return urlencode(kept, quote_via=quote)
 
 

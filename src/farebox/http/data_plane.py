@@ -251,7 +251,7 @@ class DataPlane:
             permit.gateway,
             target.slug,
             target.path,
-            exchange.query,
+            exchange.query if permit.upload is None else permit.upload.query,
             exchange.method,
             exchange.headers,
             body.content,
@@ -264,6 +264,7 @@ class DataPlane:
             exchange.client,
             permit.token,
             permit.policies,
+            permit.upload,
         )
 
     async def _call(self, request: ProxyRequest) -> Call | RouteName:

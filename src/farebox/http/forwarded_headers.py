@@ -40,6 +40,9 @@ _OPERATOR_DROPPED_PREFIXES = (
 project or workspace of the operator's a call is for; Amazon's and Vertex AI's tiers and guardrails, which cost more
 than the body shows."""
 
+_UPLOADS = "x-goog-upload-"
+"""Which piece of a file it is."""
+
 
 def forwarded_headers(
     headers: RequestHeaders, access: ProviderAccess, path: str, metering: Metering, way: Way, *, coded: bool
@@ -60,7 +63,7 @@ def forwarded_headers(
             continue
         if with_secret and plain.startswith(_OVERRIDES):
             continue
-        if not payer.own and plain.startswith(_OPERATOR_DROPPED_PREFIXES):
+        if not payer.own and plain.startswith(_OPERATOR_DROPPED_PREFIXES) and not plain.startswith(_UPLOADS):
             continue
         if plain in set_by_account and plain not in CALLER_KEY_HEADERS:
             continue

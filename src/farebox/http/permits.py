@@ -5,6 +5,7 @@ from typing import Protocol
 import msgspec
 
 from farebox.calls.model import Call
+from farebox.calls.uploads import Upload, upload_of
 from farebox.errors import GATEWAY_UNKNOWN, INVALID_REQUEST, Problem
 from farebox.gateway import ServedGateway
 from farebox.http.call_target import Target
@@ -34,7 +35,7 @@ class Permit(msgspec.Struct, frozen=True):
     known: KnownAccount
     """The account's configuration as it was when the permit was given."""
     token: AccessToken | None
-    """None: the gateway serves callers without one, on their own key."""
+    """None: the gateway serves callers without one, on their own key; or this is an `upload`."""
     own_key: bool
     """The caller's own provider key pays."""
     gateway: ServedGateway
@@ -42,6 +43,8 @@ class Permit(msgspec.Struct, frozen=True):
     """The keys that are stored for the gateway, and the account's custom providers."""
     policies: Policies | None
     """None: the gateway has none."""
+    upload: Upload | None = None
+    """A piece of a file, for which the ticket in the URL is permission enough."""
     calls: dict[str, Call] = {}
     """What the head alone says about calls to a provider, by its slug; see calls.model.Call."""
 
@@ -69,6 +72,12 @@ async def permit_of(services: Services, exchange: Asking, target: Target) -> Per
     _check_payment(exchange, target)
     configuration = services.configuration
     known = configuration.known(target.account_id)
+    named = target.account_id, target.gateway_id, target.slug, target.path
+    upload = upload_of(services, *named, exchange.query)
+    if upload is not None:
+        gateway = await configuration.gateway(target.account_id, target.gateway_id, create=False)
+        if gateway is not None:
+            return Permit(known, None, own_key=False, gateway=gateway, own=NOTHING, policies=None, upload=upload)
     credentials = read_credentials(exchange.headers, exchange.query)
     own_key = credentials.own_key and not target.api_host and target.slug not in ("rest", "")
     if credentials.token is None and own_key and not is_custom(target.slug):

@@ -3,6 +3,7 @@
 import msgspec
 
 from farebox.calls.model import Call, TraceContext
+from farebox.calls.uploads import Upload
 from farebox.calls.watch import Watch
 from farebox.gateway import ServedGateway
 from farebox.http.exchange import RequestHeaders
@@ -49,5 +50,7 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     token: AccessToken | None = None
     policies: Policies | None = None
     """Of the gateway; None: it has none."""
+    upload: Upload | None = None
+    """What this is a piece of."""
     trace: TraceContext | None = None
     """Of one step among several: they belong to one trace. None: it is as the headers say."""

@@ -5,6 +5,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from farebox.providers.descriptions import GOOGLE, output_of_google
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import InvalidRequest
 
@@ -48,13 +49,15 @@ class BatchForm(NamedTuple):
     folder: str
     """The path that a batch's ID is below."""
     endpoints: tuple[str, ...]
-    """What the requests of a batch may be for: the others are billed by what no line says."""
-    asked: Callable[[bytes], BatchAsked]
-    """Of a body. Raises InvalidRequest."""
+    """What the requests of a batch may be for: the others are billed by what no line says. Empty: the path says it."""
+    asked: Callable[[bytes, str], BatchAsked]
+    """Of a body, and the model that the path names. Raises InvalidRequest."""
     ended: Callable[[Mapping[str, Any]], bool]
     output: Callable[[Mapping[str, Any]], Output | None]
     """Of one that has ended; None: there is nothing."""
     cancel: str = "/cancel"
+    content: str = "files/{}/content"
+    """The path of what a file has, by its ID."""
 
 
 class _OpenAI(msgspec.Struct):
@@ -75,21 +78,47 @@ class _Mistral(msgspec.Struct):
     timeout_hours: int = 24
 
 
+class _Requests(msgspec.Struct):
+    requests: list[msgspec.Raw]
+
+
+class _Input(msgspec.Struct, forbid_unknown_fields=True):
+    """Google takes its fields in either spelling."""
+
+    requests: _Requests | None = None
+    fileName: str | None = None
+    file_name: str | None = None
+
+
+class _GoogleBatch(msgspec.Struct, forbid_unknown_fields=True):
+    model: str | None = None
+    displayName: str | None = None
+    display_name: str | None = None
+    inputConfig: _Input | None = None
+    input_config: _Input | None = None
+    priority: str | int | None = None
+
+
+class _Google(msgspec.Struct, forbid_unknown_fields=True):
+    batch: _GoogleBatch
+
+
 _OPENAI: Final = msgspec.json.Decoder(_OpenAI)
 _ANTHROPIC: Final = msgspec.json.Decoder(_Anthropic)
 _MISTRAL: Final = msgspec.json.Decoder(_Mistral)
+_GOOGLE: Final = msgspec.json.Decoder(_Google)
 
 
-def _asked_of_openai(body: bytes) -> BatchAsked:
+def _asked_of_openai(body: bytes, _: str) -> BatchAsked:
     asked = bodies.decode(_OPENAI, body)
     return BatchAsked(asked.endpoint, files=(asked.input_file_id,))
 
 
-def _asked_of_anthropic(body: bytes) -> BatchAsked:
+def _asked_of_anthropic(body: bytes, _: str) -> BatchAsked:
     return BatchAsked(MESSAGES, requests=tuple(bodies.decode(_ANTHROPIC, body).requests))
 
 
-def _asked_of_mistral(body: bytes) -> BatchAsked:
+def _asked_of_mistral(body: bytes, _: str) -> BatchAsked:
     asked = bodies.decode(_MISTRAL, body)
     if asked.agent_id is not None:
         raise InvalidRequest("On the operator's key, a batch is of a model, not of an agent: name a `model`.")
@@ -101,12 +130,31 @@ def _asked_of_mistral(body: bytes) -> BatchAsked:
     return BatchAsked(asked.endpoint, asked.model or "", files, requests)
 
 
+def _asked_of_google(body: bytes, model: str) -> BatchAsked:
+    batch = bodies.decode(_GOOGLE, body).batch
+    given = [config for config in (batch.inputConfig, batch.input_config) if config is not None]
+    names = [name for config in given for name in (config.fileName, config.file_name) if name is not None]
+    requests = [request for config in given if config.requests is not None for request in config.requests.requests]
+    if len(given) != 1 or len(names) + bool(requests) != 1:
+        raise InvalidRequest("A batch has either `requests` or a `fileName` in its `inputConfig`.")
+    if batch.model not in (None, model, f"models/{model}"):
+        raise InvalidRequest("The batch names another model than the path.")
+    files = tuple(name.removeprefix("files/") for name in names)
+    return BatchAsked(f"v1beta/models/{model}:generateContent", model, files, tuple(requests))
+
+
 def _ended_at_openai(batch: Mapping[str, Any]) -> bool:
     return batch.get("status") in ("completed", "failed", "expired", "cancelled")
 
 
 def _ended_at_mistral(batch: Mapping[str, Any]) -> bool:
     return batch.get("status") in ("SUCCESS", "FAILED", "TIMEOUT_EXCEEDED", "CANCELLED")
+
+
+def _ended_at_google(batch: Mapping[str, Any]) -> bool:
+    metadata = batch.get("metadata")
+    state = str(metadata.get("state")) if isinstance(metadata, dict) else ""
+    return batch.get("done") is True or state.endswith(("_SUCCEEDED", "_FAILED", "_CANCELLED", "_EXPIRED"))
 
 
 def _openai_output(batch: Mapping[str, Any]) -> Output | None:
@@ -126,6 +174,13 @@ def _mistral_output(batch: Mapping[str, Any]) -> Output | None:
         return Output(f"files/{file_id}/content")
     none = batch.get("succeeded_requests") == 0
     return None if none else Output(f"batch/jobs/{batch.get('id')}?inline=true", inside=True)
+
+
+def _google_output(batch: Mapping[str, Any]) -> Output | None:
+    output = output_of_google(batch)
+    if isinstance(name := output.get("responsesFile"), str) and name.startswith("files/"):
+        return Output(f"v1beta/{name}:download?alt=media")
+    return Output(f"v1beta/{batch.get('name')}", inside=True) if output.get("inlinedResponses") else None
 
 
 _CHAT: Final = "/v1/chat/completions"
@@ -151,15 +206,24 @@ FORMS: Final[Mapping[str, BatchForm]] = {
         _ended_at_mistral,
         _mistral_output,
     ),
+    GOOGLE: BatchForm(
+        "v1beta/batches",
+        (),
+        _asked_of_google,
+        _ended_at_google,
+        _google_output,
+        ":cancel",
+        "v1beta/files/{}:download?alt=media",
+    ),
 }
 """By the provider's slug, which is the name of its form too."""
 RESULTS_URL: Final = "results_url"
 """The field in which Anthropic says where the results are: at Anthropic, whose keys its readers do not have."""
 
 
-def asked_of(form: str, body: bytes) -> BatchAsked:
-    """What the body of a request for a batch asks for. Raises InvalidRequest."""
-    return FORMS[form].asked(body)
+def asked_of(form: str, body: bytes, model: str) -> BatchAsked:
+    """What the body of a request for a batch asks for; `model`: what its path names. Raises InvalidRequest."""
+    return FORMS[form].asked(body, model)
 
 
 def may_be_output(provider: str, file: Mapping[str, Any]) -> bool:
@@ -167,4 +231,6 @@ def may_be_output(provider: str, file: Mapping[str, Any]) -> bool:
     come to."""
     if provider == "openai":
         return bool(file.get("purpose", "batch_output") == "batch_output")
+    if provider == GOOGLE:
+        return str(file.get("name", "files/batch-")).startswith("files/batch-")
     return provider == "mistral" and bool(file.get("source", "mistral") == "mistral")

@@ -9,8 +9,10 @@ from typing import Any, Final
 import msgspec
 
 from farebox.pricing.compiler import STANDARD
+from farebox.pricing.model import Demand
 from farebox.pricing.unseen import TOOLS
 from farebox.providers.catalogue import format_of, provider_of, upstream_path
+from farebox.providers.descriptions import GOOGLE, output_of_google
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFormat
 from farebox.providers.formats.readers import BodyReader
@@ -29,12 +31,13 @@ class BatchResult(msgspec.Struct, frozen=True):
 
 
 class _Line(msgspec.Struct):
-    """A request: of OpenAI's and Mistral's the first fields, of Anthropic's `params`."""
+    """A request: of OpenAI's and Mistral's the first fields, of Anthropic's `params`, of Google's `request`."""
 
     method: str = "POST"
     url: str | None = None
     body: msgspec.Raw = msgspec.Raw()
     params: msgspec.Raw = msgspec.Raw()
+    request: msgspec.Raw = msgspec.Raw()
 
 
 class _Response(msgspec.Struct):
@@ -53,6 +56,12 @@ class _Outcome(msgspec.Struct):
 
 class _Described(msgspec.Struct):
     outputs: list[msgspec.Raw] | None = None
+    metadata: Any = None
+    response: Any = None
+
+
+class _GoogleOutcome(msgspec.Struct):
+    response: msgspec.Raw = msgspec.Raw()
 
 
 class _Model(msgspec.Struct):
@@ -62,6 +71,7 @@ class _Model(msgspec.Struct):
 _LINE: Final = msgspec.json.Decoder(_Line)
 _OUTCOME: Final = msgspec.json.Decoder(_Outcome)
 _DESCRIBED: Final = msgspec.json.Decoder(_Described)
+_GOOGLE_OUTCOME: Final = msgspec.json.Decoder(_GoogleOutcome)
 _MODEL: Final = msgspec.json.Decoder(_Model)
 
 
@@ -98,17 +108,17 @@ def _request(text: bytes, asked: Asked) -> bytes:
         raise InvalidRequest("it has no `url`.")
     if line.method != "POST" or line.url not in (None, asked.endpoint):
         raise InvalidRequest(f"it is not a POST of {asked.endpoint}.")
-    body = bytes(line.params if asked.slug == "anthropic" else line.body)
+    body = bytes({"anthropic": line.params, GOOGLE: line.request}.get(asked.slug, line.body))
     if not body.startswith(b"{"):
         raise InvalidRequest("it has no request.")
-    return _of_model(body, asked.model) if asked.model else body
+    return _of_model(body, asked) if asked.model else body
 
 
-def _of_model(body: bytes, model: str) -> bytes:
+def _of_model(body: bytes, asked: Asked) -> bytes:
     """The same, of the model that the batch is for. Raises InvalidRequest if it names another: which of them counts is
     the provider's choice."""
-    named = bodies.decode(_MODEL, body).model
-    if named == model:
+    model, named = asked.model, bodies.decode(_MODEL, body).model
+    if named == model or (asked.slug == GOOGLE and named in ("", f"models/{model}")):
         return body
     if named:
         raise InvalidRequest(f"it is for {named[:80]!r}, and the batch for {model[:80]!r}.")
@@ -119,32 +129,44 @@ def _of_model(body: bytes, model: str) -> bytes:
 def read_results(body: bytes, asked: Asked) -> list[BatchResult]:
     """The responses in a piece of the output: those of requests that have failed are left out, as they cost nothing."""
     _, wire = _place(asked)
-    return [result for text in _lines(body) if (result := _result(text, wire)) is not None]
+    return [result for text in _lines(body) if (result := _result(text, wire, asked)) is not None]
 
 
 def read_inside(body: bytes, asked: Asked) -> list[BatchResult]:
     """The same of what the description of a batch has in it. Raises InvalidRequest."""
     _, wire = _place(asked)
-    outputs = bodies.decode(_DESCRIBED, body).outputs or ()
-    return [result for output in outputs if (result := _result(bytes(output), wire)) is not None]
+    described = bodies.decode(_DESCRIBED, body)
+    outputs = [bytes(output) for output in described.outputs or ()]
+    if asked.slug == GOOGLE:
+        inlined = output_of_google({"metadata": described.metadata, "response": described.response})["inlinedResponses"]
+        outputs = [msgspec.json.encode(one) for one in inlined.get("inlinedResponses") or ()]
+    return [result for output in outputs if (result := _result(output, wire, asked)) is not None]
 
 
-def _result(text: bytes, wire: WireFormat) -> BatchResult | None:
+def _result(text: bytes, wire: WireFormat, asked: Asked) -> BatchResult | None:
     try:
-        outcome = _OUTCOME.decode(text)
+        response = _answer(text, asked)
     except ValueError:
         return BatchResult("", None)
-    response = outcome.response
-    if outcome.result is not None and bytes(outcome.result.message):
-        response = _Response(200, outcome.result.message)
-    if response is None or response.status_code >= 300:
+    if not response:
         return None
-    parsed: Any = None
+    parsed = ParsedRequest(asked.model, stream=False, demand=Demand(asked.model))
     reader = wire.reader(parsed, streaming=False, hide_usage=False)
     assert isinstance(reader, BodyReader)
-    observed = reader.whole(bytes(response.body))
+    observed = reader.whole(response)
     usage = None if observed.missing or observed.implausible else observed.usage
     return BatchResult(observed.model or "", None if usage is None else dict(usage))
+
+
+def _answer(text: bytes, asked: Asked) -> bytes:
+    """The response in a line; empty if the request has failed. Raises ValueError."""
+    if asked.slug == GOOGLE:
+        return bytes(_GOOGLE_OUTCOME.decode(text).response)
+    outcome = _OUTCOME.decode(text)
+    if outcome.result is not None:
+        return bytes(outcome.result.message)
+    response = outcome.response
+    return b"" if response is None or response.status_code >= 300 else bytes(response.body)
 
 
 def _unmetered(parsed: ParsedRequest) -> str:

@@ -7,6 +7,7 @@ from farebox.providers.objects import Does, Kind, ObjectForm, ObjectRoute
 
 Table: TypeAlias = tuple[tuple[Kind, str, str, Does], ...]
 _ID: Final = r"(?P<id>[A-Za-z0-9_-]{1,128})"
+_VERSION: Final = r"v1(beta|alpha)?/"
 _RESPONSE: Final = rf"(?!(?:compact|input_tokens)$){_ID}"
 
 _ANTHROPIC: Final[Table] = (
@@ -62,6 +63,20 @@ _MISTRAL: Final[Table] = (
 )
 
 
+_GOOGLE: Final[Table] = (
+    ("file", "POST", rf"upload/{_VERSION}files", "create"),
+    ("file", "GET", rf"{_VERSION}files", "list"),
+    ("file", "GET", rf"{_VERSION}files/{_ID}", "read"),
+    ("file", "DELETE", rf"{_VERSION}files/{_ID}", "delete"),
+    ("file", "GET", rf"(download/)?{_VERSION}files/{_ID}:download", "content"),
+    ("batch", "POST", rf"{_VERSION}models/(?P<model>[\w.-]+):batchGenerateContent", "create"),
+    ("batch", "GET", rf"{_VERSION}batches", "list"),
+    ("batch", "GET", rf"{_VERSION}batches/{_ID}", "read"),
+    ("batch", "POST", rf"{_VERSION}batches/{_ID}:cancel", "cancel"),
+    ("batch", "DELETE", rf"{_VERSION}batches/{_ID}", "delete"),
+)
+
+
 def _routes(table: Table, form: ObjectForm, prefix: str = "") -> tuple[ObjectRoute, ...]:
     return tuple(
         ObjectRoute(method, re.compile(prefix + path, re.ASCII), kind, does, form) for kind, method, path, does in table
@@ -75,3 +90,4 @@ def object_routes(prefix: str, *kinds: Kind) -> tuple[ObjectRoute, ...]:
 
 ANTHROPIC: Final = _routes(_ANTHROPIC, "anthropic", "v1/")
 MISTRAL: Final = _routes(_MISTRAL, "mistral")
+GOOGLE: Final = _routes(_GOOGLE, "google-ai-studio")

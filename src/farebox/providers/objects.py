@@ -11,15 +11,17 @@ from typing import Any, Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from farebox.providers.batch_forms import asked_of
-from farebox.providers.formats import bounds, multipart
+from farebox.providers.descriptions import GOOGLE, output_of_google
+from farebox.providers.formats import bodies, bounds, multipart
 from farebox.providers.formats.base import InvalidRequest, Reference
 from farebox.providers.formats.references import of_body
 
 Kind: TypeAlias = Literal["response", "conversation", "file", "batch"]
 """What has paths of its own."""
-Does: TypeAlias = Literal["count", "create", "list", "read", "content", "change", "cancel", "delete"]
+Does: TypeAlias = Literal["count", "create", "upload", "list", "read", "content", "change", "cancel", "delete"]
+"""`create` of a file of Google's only begins it; what it has comes by `upload`."""
 
-ObjectForm: TypeAlias = Literal["openai", "anthropic", "mistral"]
+ObjectForm: TypeAlias = Literal["openai", "anthropic", "mistral", "google-ai-studio"]
 """Whose descriptions and lists they are."""
 PURPOSES: Final[Mapping[str, frozenset[str]]] = {
     "openai": frozenset({"batch", "user_data", "vision", "assistants"}),
@@ -52,6 +54,10 @@ class ObjectCall(msgspec.Struct, frozen=True):
     size: int = 0
     """Bytes of the file that it brings."""
     form: ObjectForm = "openai"
+    model: str = ""
+    """The model that the path names."""
+    key_id: str = ""
+    """Of an upload: the operator's key that it was begun with."""
 
 
 def object_call(routes: Iterable[ObjectRoute], method: str, path: str) -> ObjectCall | None:
@@ -62,7 +68,8 @@ def object_call(routes: Iterable[ObjectRoute], method: str, path: str) -> Object
         if found is not None:
             named = found.groupdict()
             sub = bool(named.get("sub"))
-            return ObjectCall(route.kind, route.does, named.get("id") or "", sub, form=route.form)
+            model = named.get("model") or ""
+            return ObjectCall(route.kind, route.does, named.get("id") or "", sub, form=route.form, model=model)
     return None
 
 
@@ -73,13 +80,37 @@ COUNT: Final = ObjectCall("response", "count")
 def read_object(body: bytes, call: ObjectCall, content_type: str) -> ObjectCall:
     """The same call with what its body says. Raises InvalidRequest."""
     if call.kind == "file" and call.does == "create":
-        return _file(body, call, content_type)
+        return _begun(body, call) if call.form == GOOGLE else _file(body, call, content_type)
     if not body:
         return call
     if call.kind == "batch" and call.does == "create":
-        return _with(call, references=tuple(Reference("file", name) for name in asked_of(call.form, body).files))
+        return _with(
+            call, references=tuple(Reference("file", name) for name in asked_of(call.form, body, call.model).files)
+        )
     bounds.check(body)
     return _with(call, references=of_body(body))
+
+
+class _GoogleFile(msgspec.Struct):
+    name: str | None = None
+    sizeBytes: str | int | None = None
+    size_bytes: str | int | None = None
+
+
+class _Begun(msgspec.Struct):
+    file: _GoogleFile | None = None
+
+
+_BEGUN: Final = msgspec.json.Decoder(_Begun)
+
+
+def _begun(body: bytes, call: ObjectCall) -> ObjectCall:
+    """The beginning of an upload of Google's. Raises InvalidRequest."""
+    file = (bodies.decode(_BEGUN, body).file if body else None) or _GoogleFile()
+    if file.name:  # whether another account has taken it is not told, and what it names does not change
+        raise InvalidRequest("On the operator's key, Google chooses the names of files: leave out `name`.")
+    size = str(file.sizeBytes or file.size_bytes or 0)
+    return _with(call, size=int(size) if size.isascii() and size.isdigit() and len(size) < 19 else 0)
 
 
 def _file(body: bytes, call: ObjectCall, content_type: str) -> ObjectCall:
@@ -107,3 +138,5 @@ def handed_out(kind: str, description: dict[str, Any]) -> Iterator[tuple[str, st
         for field in ("output_file_id", "error_file_id", "output_file", "error_file"):
             if isinstance(file_id := description.get(field), str) and file_id:
                 yield "file", file_id
+        if isinstance(name := output_of_google(description).get("responsesFile"), str) and name.startswith("files/"):
+            yield "file", name.removeprefix("files/")

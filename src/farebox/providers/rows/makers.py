@@ -99,6 +99,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         chat_path="v1beta/openai/chat/completions",
         embeddings_path="v1beta/openai/embeddings",
         aliases=("google",),
+        objects=kept.GOOGLE,
     ),
     Provider(
         "groq",

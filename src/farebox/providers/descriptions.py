@@ -1,0 +1,71 @@
+"""How providers describe what they keep: the ID, the size, when it expires, and what a list shows of it."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from farebox.calendar import SECOND_MS
+
+GOOGLE: Final = "google-ai-studio"
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What a description says."""
+
+    object_id: str
+    size: int | None = None
+    """Bytes of a file; None: it does not say."""
+    expires_at: int | None = None
+    """Of a file, in milliseconds; None: it does not say."""
+    shown: bytes = b""
+    """What a list shows."""
+
+
+def facts_of(provider: str, kind: str, found: Mapping[str, Any], body: bytes) -> Facts | None:
+    """What is said of an object of this kind; `body` is `found` as it came. None where there is no ID."""
+    if provider == GOOGLE:
+        return _facts_of_google(kind, found, body)
+    object_id, expires, size = found.get("id"), found.get("expires_at"), found.get("bytes")
+    if not isinstance(object_id, str) or not object_id:
+        return None
+    size = size if kind == "file" and isinstance(size, int) and size >= 0 else None
+    expires = expires * SECOND_MS if kind == "file" and isinstance(expires, int) else None
+    return Facts(object_id, size, expires, body)
+
+
+def _facts_of_google(kind: str, found: Mapping[str, Any], body: bytes) -> Facts | None:
+    """Google names what it keeps: `files/abc`, `batches/abc`. A file that has just been uploaded is in a field of its
+    own, and the responses in a batch are not for lists."""
+    if kind == "file" and isinstance(found.get("file"), dict):
+        found = found["file"]
+        body = msgspec.json.encode(found)
+    folder, _, object_id = str(found.get("name") or "").partition("/")
+    if not object_id or "/" in object_id or folder != ("files" if kind == "file" else "batches"):
+        return None
+    if kind == "batch":
+        metadata = found.get("metadata")
+        brief = {name: value for name, value in found.items() if name != "response"}
+        if isinstance(metadata, dict):
+            brief["metadata"] = {
+                name: value for name, value in metadata.items() if name not in ("output", "inputConfig")
+            }
+        return Facts(object_id, shown=msgspec.json.encode(brief))
+    size = str(found.get("sizeBytes") or "")
+    return Facts(object_id, int(size) if size.isascii() and size.isdigit() else None, _when(found), body)
+
+
+def _when(file: Mapping[str, Any]) -> int | None:
+    try:
+        return int(datetime.fromisoformat(str(file.get("expirationTime"))).timestamp() * 1000)
+    except ValueError:
+        return None
+
+
+def output_of_google(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the description of a batch says of its output; empty if there is none."""
+    metadata = batch.get("metadata")
+    output = metadata.get("output") if isinstance(metadata, dict) else None
+    output = output or batch.get("response")
+    return output if isinstance(output, dict) else {}

@@ -1,0 +1,234 @@
+"""Google's files and batches on the operator's key, driven by Google's own SDK."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from tests.calls.kit import differences, log_rows
+from tests.calls.upstream import Upstream
+from tests.engines import ON_BOTH_ENGINES
+from tests.sdks import genai
+from tests.support import Customer, Farebox
+from tests.ways.google_objects import EACH, MODEL, GoogleObjects, answered, as_file, asked
+from tests.ways.kit import look, running, settled, spent
+
+pytestmark = ON_BOTH_ENGINES
+
+FILES = "google-ai-studio/upload/v1beta/files"
+START = {"x-goog-upload-protocol": "resumable", "x-goog-upload-command": "start"}
+
+
+@pytest.fixture
+def stored(upstream: Upstream) -> Iterator[GoogleObjects]:
+    upstream.status, upstream.headers, upstream.content_type = 200, {}, ""
+    upstream.sent.clear()
+    made = GoogleObjects(upstream)
+    upstream.response = made.answer
+    yield made
+    upstream.headers = {}
+
+
+def opened(customer: Customer) -> genai.Client:
+    options: Any = {"base_url": f"{customer.gateway_url}/google-ai-studio"}
+    return genai.Client(api_key=customer.token, http_options=options)
+
+
+@pytest.fixture
+def client(customer: Customer) -> Iterator[genai.Client]:
+    with opened(customer) as made:
+        yield made
+
+
+def upload(client: genai.Client, content: bytes) -> Any:
+    return client.files.upload(file=io.BytesIO(content), config={"mime_type": "text/plain", "display_name": "in"})
+
+
+def inlined(number: int = 0, **config: Any) -> Any:
+    return {
+        "contents": "Hello " * 1000,
+        "config": {"max_output_tokens": 200, **config},
+        "metadata": {"key": f"r{number}"},
+    }
+
+
+def test_a_batch_by_file_is_held_for_and_settled_by_its_output(
+    farebox: Farebox, customer: Customer, client: genai.Client, stored: GoogleObjects
+) -> None:
+    file = upload(client, as_file(asked(0), asked(1)))
+    batch = client.batches.create(model=MODEL, src=file.name, config={"display_name": "mine"})
+    held = customer.balance.held
+    assert 2 * 200 * 2500 // 2 < held < 2 * (7000 * 300 + 200 * 2500) // 2
+    look(farebox)
+    assert (customer.balance.held, spent(customer)) == (held, 0)
+    output = stored.end(
+        str(batch.name), "SUCCEEDED", answered(0), {"key": "r1", "error": {"code": 13, "message": "No"}}
+    )
+    ended = client.batches.get(name=str(batch.name))
+    assert ended.dest is not None
+    assert (ended.state, ended.dest.file_name) == ("JOB_STATE_SUCCEEDED", output)
+    for does in (lambda: client.files.delete(name=output), lambda: client.batches.delete(name=str(batch.name))):
+        with pytest.raises(genai.errors.ClientError) as busy:
+            does()
+        assert busy.value.code == 409
+    settled(customer)
+    assert (customer.balance.held, spent(customer)) == (0, EACH)
+    assert client.files.download(file=output) == stored.contents[output]
+    receipt = customer.receipt(next(row for row in log_rows(customer) if row["model"])["id"])
+    assert (receipt["charge_nanos"], receipt["hold_nanos"]) == (EACH, held)
+    assert [job.name for job in client.batches.list()] == [batch.name]
+    client.files.delete(name=output)
+    client.batches.delete(name=str(batch.name))
+    assert not list(client.batches.list())
+    assert {sent.headers["x-goog-api-key"] for sent in stored.upstream.sent} == {"key-of-the-operator"}
+    assert differences(farebox) == []
+
+
+def test_a_batch_in_the_request_costs_what_its_responses_have_used(
+    customer: Customer, client: genai.Client, stored: GoogleObjects
+) -> None:
+    """Tokens read from a cache cost the same as outside of batches."""
+    batch = client.batches.create(model=MODEL, src=[inlined(0), inlined(1)])
+    assert customer.balance.held > 0
+    stored.end(str(batch.name), "SUCCEEDED", answered(0, cachedContentTokenCount=400), answered(1), inline=True)
+    ended = client.batches.get(name=str(batch.name))
+    assert ended.dest is not None
+    assert [one.response.text for one in ended.dest.inlined_responses or () if one.response] == ["Good day."] * 2
+    settled(customer)
+    assert (customer.balance.held, spent(customer)) == (0, 2 * EACH - 400 * 300 // 2 + 400 * 30)
+    assert [job.name for job in client.batches.list()] == [batch.name], "however large its responses are"
+
+
+@pytest.mark.parametrize("state", ["CANCELLED", "EXPIRED", "FAILED"])
+def test_one_that_comes_to_nothing_is_free(
+    customer: Customer, client: genai.Client, stored: GoogleObjects, state: str
+) -> None:
+    batch = client.batches.create(model=MODEL, src=[inlined()])
+    if state == "CANCELLED":
+        client.batches.cancel(name=str(batch.name))
+    stored.objects[str(batch.name)]["metadata"]["state"] = f"BATCH_STATE_{state}"
+    settled(customer)
+    assert (customer.balance.held, spent(customer)) == (0, 0)
+
+
+def test_it_is_the_accounts(farebox: Farebox, customer: Customer, client: genai.Client, stored: GoogleObjects) -> None:
+    file = upload(client, as_file(asked(0)))
+    made = [str(client.batches.create(model=MODEL, src=file.name).name) for _ in range(3)]
+    part = {"file_data": {"file_uri": file.uri, "mime_type": "text/plain"}}
+    contents: Any = [{"parts": [part], "role": "user"}]
+    with opened(farebox.funded("1")) as foreign:
+        sent = len(stored.upstream.sent)
+        refused_calls: list[Any] = [
+            lambda: foreign.batches.get(name=made[0]),
+            lambda: foreign.batches.cancel(name=made[0]),
+            lambda: foreign.batches.delete(name=made[0]),
+            lambda: foreign.batches.create(model=MODEL, src=file.name),
+            lambda: foreign.batches.create(model=MODEL, src=[inlined() | {"contents": contents}]),
+            lambda: foreign.files.get(name=file.name),
+            lambda: foreign.files.download(file=file.name),
+            lambda: foreign.files.delete(name=file.name),
+            lambda: foreign.models.generate_content(model=MODEL, contents=contents),
+        ]  # fmt: skip
+        for does in refused_calls:
+            with pytest.raises(genai.errors.ClientError) as refused:
+                does()
+            assert (refused.value.code, refused.value.status) == (404, "NOT_FOUND")
+        assert not [*foreign.files.list(), *foreign.batches.list()]
+        assert len(stored.upstream.sent) == sent
+    assert [job.name for job in client.batches.list(config={"page_size": 2})] == made, "page after page"
+    assert [found.name for found in client.files.list()] == [file.name]
+    client.models.generate_content(model=MODEL, contents=contents)
+    client.files.delete(name=file.name)
+    with pytest.raises(genai.errors.ClientError):
+        client.files.get(name=file.name)
+
+
+def begin_upload(customer: Customer, size: int, **more: Any) -> httpx.Response:
+    headers = {**customer.headers, **START, "x-goog-upload-header-content-length": str(size), **more.pop("headers", {})}
+    return httpx.post(f"{customer.gateway_url}/{FILES}", headers=headers, json={"file": {"displayName": "f", **more}})
+
+
+def test_a_file_comes_in_pieces_by_the_url_that_its_beginning_returns(
+    farebox: Farebox, customer: Customer, stored: GoogleObjects
+) -> None:
+    """As at Google, who has the URL may send the pieces: of this file, through this gateway, as many as were said."""
+    begun = begin_upload(customer, 10)
+    url = begun.headers["x-goog-upload-url"]
+    assert url.startswith(f"{customer.gateway_url}/{FILES}?upload_id=")
+    assert not {"x-goog-upload-control-url", "x-guploader-uploadid"} & set(begun.headers)
+    ticket = parse_qs(urlsplit(url).query)["upload_id"][0]
+    other = farebox.funded("1")
+
+    def send(at: str, offset: int, piece: bytes, command: str = "upload") -> httpx.Response:
+        return httpx.post(
+            at, headers={"x-goog-upload-command": command, "x-goog-upload-offset": str(offset)}, content=piece
+        )
+
+    sent = len(stored.upstream.sent)
+    for at in (url.replace(customer.account_id, other.account_id), url.replace(ticket, ticket[:-4] + "AAAA"),
+               url.replace(ticket, "up1"), f"{customer.gateway_url}/{FILES}"):  # fmt: skip
+        assert send(at, 0, b"01234").status_code == 401
+    assert send(url, 6, b"01234").status_code == 400, "more than was said"
+    assert len(stored.upstream.sent) == sent
+    assert send(url, 0, b"01234").headers["x-goog-upload-status"] == "active"
+    last = send(url, 5, b"56789", "upload, finalize")
+    assert (last.status_code, last.headers["x-goog-upload-status"]) == (200, "final")
+    name = last.json()["file"]["name"]
+    assert stored.contents[name] == b"0123456789"
+    with opened(customer) as client:
+        assert client.files.get(name=name).size_bytes == 10
+    assert customer.balance.posted == 5_000_000_000
+
+
+def test_files_are_bounded_and_come_in_one_way(farebox: Farebox, customer: Customer, stored: GoogleObjects) -> None:
+    most = farebox.services.settings.account_files_bytes_max
+    for refused in (
+        begin_upload(customer, most + 1),
+        begin_upload(customer, 1, name="files/of-my-own"),
+        begin_upload(customer, 1, headers={"x-goog-upload-protocol": "multipart"}),
+        begin_upload(customer, 1, headers={"x-goog-upload-header-content-length": "many"}),
+    ):
+        assert refused.status_code == 400, refused.text
+    assert not stored.upstream.sent
+
+
+@pytest.mark.parametrize(
+    ("src", "why"),
+    [
+        ([inlined(tools=[{"google_search": {}}])], "tools that run at the provider"),
+        ([inlined(), {**inlined(), "model": "gemini-2.5-pro"}], "and the batch for"),
+        ([{**inlined(), "config": {"max_output_tokens": 200, "cached_content": "cachedContents/x"}}], "not found"),
+        ("files/unknown", "No such File"),
+    ],
+)
+def test_what_cannot_be_metered_is_refused_before_it_begins(
+    customer: Customer, client: genai.Client, stored: GoogleObjects, src: Any, why: str
+) -> None:
+    with pytest.raises(genai.errors.ClientError) as refused:
+        client.batches.create(model=MODEL, src=src)
+    assert why in str(refused.value.message)
+    assert not stored.upstream.sent
+    assert not running(customer)
+    assert customer.balance.held == 0
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"inputConfig": {"requests": {"requests": []}}},
+        {"inputConfig": {"fileName": "files/x", "requests": {"requests": [asked()]}}},
+        {"inputConfig": {"requests": {"requests": [asked()]}}, "input_config": {"file_name": "files/x"}},
+        {"inputConfig": {"requests": {"requests": [asked()]}}, "webhookConfig": {"uris": ["https://example.com"]}},
+        {"model": "models/gemini-2.5-pro", "inputConfig": {"requests": {"requests": [asked()]}}},
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_refused(customer: Customer, stored: GoogleObjects, batch: Any) -> None:
+    url = f"{customer.gateway_url}/google-ai-studio/v1beta/models/{MODEL}:batchGenerateContent"
+    refused = httpx.post(url, headers=customer.headers, json={"batch": batch})
+    assert refused.status_code == 400, refused.text
+    assert not stored.upstream.sent
