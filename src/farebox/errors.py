@@ -205,6 +205,12 @@ TOKEN_RATE_LIMITED = ErrorKind(
     "token_rate_limited", 429, 2003, "Call less often with this access token, or raise its rate limit."
 )
 SPEND_LIMITED = ErrorKind("spend_limited", 429, 2045, "Wait for the window to end, ask for less, or raise the limit.")
+LIMIT_TOO_LOW = ErrorKind(
+    "limit_too_low",
+    402,
+    2045,
+    "Ask for less at once, or raise the limit. Waiting is useless: no window has room for it.",
+)
 CREDIT_HELD = ErrorKind(
     "credit_held", 429, 2907, "Try again: other calls in flight hold the money at the moment. Nothing was charged."
 )

@@ -200,7 +200,7 @@ class Settings:
     )
     no_credit_status: Literal["auto", "402", "429"] = _setting(
         "auto",
-        "The status of `no_credit`: `auto` is 429 for Codex, which keeps retrying after a 402, and 402 for all others.",
+        "The status of `no_credit` and `limit_too_low`: `auto` is 429 for Codex, which repeats a 402, else 402.",
     )
     log_days: int = _setting(30, "Days that log rows and bodies are kept. Receipts and transfers stay.", 1, 36_500)
     log_body_limit_bytes: int = _setting(

@@ -14,6 +14,7 @@ from farebox.errors import (
     CREDIT_HELD,
     HOLD_REFUSED,
     KEY_REUSED,
+    LIMIT_TOO_LOW,
     NO_CREDIT,
     NOT_FOUND,
     RATE_LIMITED,
@@ -169,9 +170,9 @@ def test_a_hold_is_refused_with_the_errors_of_a_call(holds: Holds) -> None:
     assert refused(lambda: holds.create(amount=11)) is CREDIT_HELD
     holds.release("most")
     holds.limit(5000)
-    assert refused(lambda: holds.create(amount=5001)) is SPEND_LIMITED
+    assert refused(lambda: holds.create(amount=5001)) is LIMIT_TOO_LOW
     holds.create("within", 4000)
-    assert refused(lambda: holds.extend("within", amount=5001)) is SPEND_LIMITED
+    assert refused(lambda: holds.extend("within", amount=5001)) is LIMIT_TOO_LOW
     assert refused(lambda: holds.create("beside", 1001)) is CREDIT_HELD
     holds.settle("within", 4000)
     assert refused(lambda: holds.create("beside", 1001)) is SPEND_LIMITED

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import httpx
 import pytest
 
-from farebox.errors import RATE_LIMITED, SPEND_LIMITED, Problem, Shortage
+from farebox.errors import LIMIT_TOO_LOW, RATE_LIMITED, SPEND_LIMITED, Problem, Shortage
 from farebox.http.provider_errors import Form, error_body, error_headers, error_status
 from farebox.http.refusals import Pages
 from tests.calls.kit import log_rows, set_gateway, set_price, set_provider
@@ -114,29 +114,38 @@ def test_the_sdks_show_our_words_and_fill_their_fields(farebox: Farebox) -> None
 
 
 def test_a_wait_that_is_too_long_is_not_left_to_the_client() -> None:
-    for wait, hopeless in ((30, False), (60, False), (61, True), (86_400, True), (None, True)):
+    for wait, hopeless in ((30, False), (60, False), (61, True), (86_400, True)):
         shortage = Shortage(2 * 10**9, 10**9)
         problem = Problem(SPEND_LIMITED, "No.", retry_after=wait, resets_at=86_399_001, shortage=shortage)
         for form in ("openai", "anthropic", "google", "universal"):
             headers = dict(error_headers(problem, form, error_status(problem, form, "402")))
             assert (headers.get("x-should-retry") == "false") == hopeless, (form, wait)
-            assert headers.get("retry-after") == (None if wait is None else str(wait))
+            assert headers["retry-after"] == str(wait)
         assert error_status(problem, "cohere", "402") == (403 if hopeless else 429), "its SDK would wait in silence"
         assert error_status(problem, "openai", "402", waits=True) == (403 if hopeless else 429)
         body = error_body(problem, "google", 429, "r", NOWHERE)
         assert body == error_body(problem, "gemini-cli", 429, "r", NOWHERE)
         details = json.loads(body)["error"]["details"]
         kinds = [detail["@type"].rpartition(".")[2] for detail in details]
-        assert kinds == ["ErrorInfo", *["QuotaFailure"] * hopeless, *["RetryInfo"] * (wait is not None)]
+        assert kinds == ["ErrorInfo", *["QuotaFailure"] * hopeless, "RetryInfo"]
         if hopeless:
             assert "PerDay" in details[1]["violations"][0]["quotaId"], "gemini-cli ends at once"
-        if wait is not None:
-            assert details[-1]["retryDelay"] == f"{wait}s"
+        assert details[-1]["retryDelay"] == f"{wait}s"
     found = json.loads(error_body(problem, "openai", 429, "r", NOWHERE))
     assert (found["source"], found["needed_usd"], found["available_usd"]) == ("limit", 2.0, 1.0)
     assert found["resets_at"] == "1970-01-02T00:00:00Z", "never before it"
     assert "remedy_url" not in found
     assert "retry_after" not in json.loads(error_body(Problem(RATE_LIMITED, "No."), "openai", 429, "r", NOWHERE))
+
+
+def test_a_limit_that_never_has_room_is_not_waited_for() -> None:
+    problem = Problem(LIMIT_TOO_LOW, "No.", shortage=Shortage(2 * 10**9, 10**9))
+    for form in get_args(Form):
+        for waits in (False, True):
+            status = error_status(problem, form, "auto", waits=waits)
+            headers = dict(error_headers(problem, form, status, waits=waits))
+            assert status == (429 if form == "codex" else 402), form
+            assert (headers["x-should-retry"], headers.get("retry-after")) == ("false", None)
 
 
 def test_agents_that_would_wait_in_silence_for_an_hour_get_403(farebox: Farebox) -> None:

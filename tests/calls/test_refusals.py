@@ -57,10 +57,10 @@ def room(farebox: Farebox) -> int:
     return round(max(needed) * NANOS_PER_USD)
 
 
-def ask(customer: Customer, form: str) -> httpx.Response:
+def ask(customer: Customer, form: str, **more: str) -> httpx.Response:
     path, body = FORMS[form]
     url = f"{customer.farebox.url}/{path.format(customer.account_id)}"
-    headers = customer.headers | USER | {"cf-aig-gateway-id": "default"}
+    headers = customer.headers | USER | {"cf-aig-gateway-id": "default"} | more
     return http.post(url, json=body, headers=headers)
 
 
@@ -80,18 +80,23 @@ def empty(farebox: Farebox, room: int) -> Customer:
     return farebox.funded("0.01")
 
 
-def limited_account(strategy: str) -> Callable[[Farebox, int], Customer]:
-    def arranged(farebox: Farebox, room: int) -> Customer:
+def too_low(arranged: Callable[..., Customer]) -> Callable[[Farebox, int], Customer]:
+    """The same with a limit that none of the calls ever fits in."""
+    return lambda farebox, room: arranged(farebox, room // 2, fits=False)
+
+
+def limited_account(strategy: str) -> Callable[..., Customer]:
+    def arranged(farebox: Farebox, room: int, *, fits: bool = True) -> Customer:
         customer, cents = farebox.funded("50"), -(-room // NANOS_PER_CENT)
         limit = {"amount_cents": cents, "duration": "daily", "strategy": strategy}
         farebox.run(spending_limit.put(farebox.services, customer.account_id, **limit))  # type: ignore[arg-type]
-        return used_up(customer)
+        return used_up(customer) if fits else customer
 
     return arranged
 
 
-def ruled(**selects: Any) -> Callable[[Farebox, int], Customer]:
-    def arranged(farebox: Farebox, room: int) -> Customer:
+def ruled(**selects: Any) -> Callable[..., Customer]:
+    def arranged(farebox: Farebox, room: int, *, fits: bool = True) -> Customer:
         customer = farebox.funded("50")
         rule = kit.spend_rule("tight", room, **selects)
         at = farebox.services.clock.now_ms()
@@ -99,20 +104,20 @@ def ruled(**selects: Any) -> Callable[[Farebox, int], Customer]:
             farebox.services.database.write(lambda connection: kit.put_rules(connection, customer.account_id, at, rule))
         )
         kit.forget(farebox)
-        return used_up(customer)
+        return used_up(customer) if fits else customer
 
     return arranged
 
 
-def policed(action: Callable[[int], dict[str, Any]]) -> Callable[[Farebox, int], Customer]:
-    def arranged(farebox: Farebox, room: int) -> Customer:
+def policed(action: Callable[[int], dict[str, Any]]) -> Callable[..., Customer]:
+    def arranged(farebox: Farebox, room: int, *, fits: bool = True) -> Customer:
         customer = farebox.funded("50")
         kit.set_gateway(customer)
         policy: dict[str, Any] = {"name": "tight", "actor": "everyone", "resource": "*", "action": action(room)}
         url = f"{customer.api_url}/ai-gateway/gateways/default/policies?commit=true"
         assert http.post(url, json=policy, headers=customer.headers).status_code == 200
         kit.forget(farebox)
-        return customer if policy["action"]["type"] == "block" else used_up(customer)
+        return used_up(customer) if fits and policy["action"]["type"] != "block" else customer
 
     return arranged
 
@@ -207,6 +212,14 @@ SOURCES = {
         ruled(user={"mode": "partition"}), 429, 2045, "limit", "/ui/limits", waits=True, money=True, rule=True
     ),
     "policy's limit": Source(policed(by_credit), 429, 2045, "limit", "/ui/limits", waits=True, money=True, rule=True),
+    "too low a spending limit": Source(too_low(limited_account("fixed")), 402, 2045, "limit", "/billing", money=True),
+    "too low a spend rule": Source(too_low(ruled()), 402, 2045, "limit", "/ui/limits", money=True, rule=True),
+    "too low a sliding rule": Source(
+        too_low(ruled(technique="sliding")), 402, 2045, "limit", "/ui/limits", money=True, rule=True
+    ),
+    "too low a policy's limit": Source(
+        too_low(policed(by_credit)), 402, 2045, "limit", "/ui/limits", money=True, rule=True
+    ),
     "policy": Source(policed(lambda _: {"type": "block"}), 403, 2971, "policy", "/ui/limits"),
     "gateway's rate": Source(rated("fixed"), 429, 2003, "limit", waits=True),
     "gateway's sliding rate": Source(rated("sliding"), 429, 2003, "limit", waits=True),
@@ -233,6 +246,11 @@ def test_every_refusal_says_the_same_in_every_form(farebox: Farebox, room: int, 
             check(source, customer, response, metadata | {"retry_after": int(metadata.get("retry_after", 0))})
         elif form != "anthropic":
             check(source, customer, response, error)
+    if source.status == 402:  # nobody can wait for it: what makes agents end their run, too
+        codex, gemini = ask(customer, "responses", originator="codex_exec"), ask(customer, "google")
+        assert (codex.status_code, codex.json()["error"]["type"]) == (429, "usage_limit_reached")
+        assert codex.json()["message"].startswith(codex.headers["x-codex-promo-message"])
+        assert "PerDay" in gemini.json()["error"]["details"][1]["violations"][0]["quotaId"]
     assert customer.balance.posted == charged
     assert customer.balance.held == 0
 
@@ -247,6 +265,8 @@ def check(source: Source, customer: Customer, response: httpx.Response, found: d
     if source.money:
         assert float(found["needed_usd"]) > float(found["available_usd"]) > 0
     assert ("resets_at" in found) == ("retry-after" in response.headers) == source.waits
+    final = not source.waits or int(response.headers["retry-after"]) > 60
+    assert response.headers.get("x-should-retry") == ("false" if final else None)
     if source.waits:
         wait = int(response.headers["retry-after"])
         assert found["retry_after"] == wait > 0

@@ -184,11 +184,32 @@ def test_a_long_document_is_in_the_envelope_too(customer: Customer, upstream: Up
         upstream.response = workers_ai
 
 
+def test_a_misspelled_model_is_not_found_and_those_of_similar_names_are_said(customer: Customer) -> None:
+    similar = "Models of similar names: gpt-4o-mini"
+    for path, body in (("groq/llama-3.1-8b-instnt", HELLO), ("", {"model": "deepseek/depseek-chat", "input": HELLO})):
+        answer = post(customer, path, body)  # the operator has no key for these
+        assert code(answer) == (404, 7003), answer.text
+        assert "Models of similar names: " in answer.json()["message"]
+    assert code(post(customer, "deepseek/deepseek-chat", HELLO)) == (400, 2905), "a key is all that is missing"
+    misspelled = {"model": "gpt-4o-mni", **HELLO}
+    native = http.post(f"{customer.gateway_url}/openai/chat/completions", json=misspelled, headers=customer.headers)
+    step = {"provider": "openai", "endpoint": "chat/completions", "query": misspelled}
+    for answer in (
+        post(customer, "openai/gpt-4o-mni", HELLO),
+        native,
+        http.post(customer.gateway_url, json=[step], headers=customer.headers),
+    ):
+        assert similar in answer.json()["message"], answer.text
+    nobody = {"model": "opnai/gpt-4o-mini", **HELLO}
+    answer = http.post(f"{customer.gateway_url}/compat/chat/completions", json=nobody, headers=customer.headers)
+    assert code(answer) == (400, 2902)
+
+
 def test_errors_have_cloudflares_codes(customer: Customer) -> None:
     unknown = post(customer, "@cf/nobody/none", HELLO)
     assert code(unknown) == (404, 7003)
     assert unknown.json()["message"].startswith("Model not found")
-    for model in ("nobody/none", "openai/no-price", "fast", "dynamic/r", "openai"):
+    for model in ("nobody/none", "openai/no-price", "fast", "dynamic/r", "openai", "custom-none/m"):
         assert code(post(customer, model, HELLO)) == (404, 7003)
     bodies: list[Any] = [{"model": LLAMA}, {"model": LLAMA, "input": []}, {"input": {}}, [1]]
     for body in bodies:

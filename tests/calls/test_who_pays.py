@@ -497,10 +497,12 @@ def test_a_model_without_a_price_is_refused_before_the_call(farebox: Farebox, cu
     assert FIVE - customer.balance.posted == price_of(usage["prompt_tokens"], usage["completion_tokens"])
 
 
-@pytest.mark.parametrize("model", ["gpt-4o-mini", "nobody/gpt-4o-mini", "", "/"])
-def test_a_model_that_names_no_provider_is_refused_on_compat(customer: Customer, model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "kind"), [("gpt-4o-mini", 2901), ("nobody/gpt-4o-mini", 2902), ("", 2901), ("/", 2901)]
+)
+def test_a_model_that_names_no_provider_is_refused_on_compat(customer: Customer, model: str, kind: int) -> None:
     response = call(customer, "compat/chat/completions", CHAT | {"model": model}, ours(customer))
-    assert code(response) == (400, 2901)
+    assert code(response) == (400, kind)
 
 
 def test_unknown_providers_and_paths(customer: Customer) -> None:

@@ -191,19 +191,20 @@ def test_a_refusal_says_which_rule_and_when_there_is_room_again(limited: Limited
     limited.create({**RULE, "id": "tiny", "limit": 0.000001, "technique": "fixed", "window": 7_200})
     refused = limited.chat()
     body = refused.json()
-    assert (refused.status_code, body["internalCode"]) == (429, 2045)
+    assert (refused.status_code, body["internalCode"]) == (402, 2045)
     words = "Spend limit exceeded: rule 'tiny' (cost limit 0.000001 per 7200s, fixed) for demo demo-1."
     assert body["message"].startswith(words)
     assert (body["source"], body["rule_id"], "resets_at" in body) == ("limit", "tiny", False)
     assert (refused.headers["x-should-retry"], refused.headers.get("retry-after")) == ("false", None)
-    assert "never has room" in body["message"]
+    assert "more than the whole limit" in body["message"]
+    assert "Waiting is useless" in body["description"]
     (state,) = limited.left()
     assert (state["spent_nanos"], state["held_nanos"]) == (0, 0)
     log = httpx.get(
         f"{limited.customer.api_url}/ai-gateway/gateways/g/logs/{refused.headers['cf-aig-log-id']}",
         headers=limited.customer.headers,
     ).json()["result"]
-    assert (log["status_code"], log["cost"], log["success"]) == (429, 0, False)
+    assert (log["status_code"], log["cost"], log["success"]) == (402, 0, False)
 
 
 def test_nobody_else_sees_what_is_left(limited: Limited, customer: Customer) -> None:

@@ -185,7 +185,7 @@ def test_a_limit_is_tried_set_and_removed(owner: Person, customer: Customer) -> 
     tried = unescape(owner.told("/ui/limits/try", **rule | {"partition": ""}))
     assert "1 of 1 calls would have been refused" in tried
     assert "The limit is set: 0.00001 USD in a day." in owner.told("/ui/limits", **rule | {"partition": ""})
-    assert customer.chat("two").status_code == 429
+    assert customer.chat("two").status_code == 402
     page = owner.get("/ui/limits").text
     (rule_id,) = re.findall(r'name="rule" value="(\w+)"', page)
     assert "The limit is removed." in owner.told("/ui/limits/remove", gateway="default", rule=rule_id)

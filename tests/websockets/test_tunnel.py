@@ -13,7 +13,8 @@ from websockets.http11 import Request, Response
 from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
-from tests.calls.kit import log_rows, set_provider, until
+from farebox.storage.accounts import revoke_token
+from tests.calls.kit import forget, log_rows, set_gateway, set_provider, until
 from tests.calls.test_token_models import limited
 from tests.support import Customer, Farebox, running_farebox
 from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, providing
@@ -164,6 +165,43 @@ def test_what_is_refused(customer: Customer, path: str, headers: dict[str, str] 
 def test_a_token_for_certain_models_opens_nothing_that_is_not_read(farebox: Farebox) -> None:
     customer = limited(farebox, "deepgram/nova-3")
     assert status_of(customer, LISTEN, own(customer)) == 426
+
+
+SCREENING = {"enabled": True, "action": "BLOCK", "profiles": ["payment_cards"]}
+LIVE = "google-ai-studio/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"
+
+
+def test_no_session_is_opened_or_goes_on_where_the_gateway_screens_what_is_said(
+    customer: Customer, provider: SocketProvider
+) -> None:
+    set_gateway(customer)
+    with tunnel(customer) as connection:
+        connection.send("4111 1111 1111 1111")
+        assert connection.recv(SECONDS) == "4111 1111 1111 1111"
+        set_gateway(customer, dlp=SCREENING)
+        forget(customer.farebox)
+        connection.send("4111 1111 1111 1111")
+        code, reason = await_close(connection)
+    assert (code, "not screened" in reason) == (4426, True)
+    provider.await_end()
+    handshakes = len(provider.handshakes)
+    for path in (LISTEN, "openai/realtime?model=gpt-realtime", "openai/responses", LIVE):
+        for headers in (own(customer), customer.headers):
+            assert status_of(customer, path, headers) == 426, path
+    assert len(provider.handshakes) == handshakes
+
+
+def test_a_session_ends_once_its_token_is_revoked(customer: Customer, provider: SocketProvider) -> None:
+    with tunnel(customer) as connection:
+        connection.send("one")
+        assert connection.recv(SECONDS) == "one"
+        tokens = httpx.get(f"{customer.api_url}/farebox/tokens", headers=customer.headers).json()["result"]
+        farebox = customer.farebox
+        farebox.run(farebox.services.database.write(lambda c: revoke_token(c, tokens[0]["id"], 1)))
+        forget(farebox)
+        connection.send("two")
+        assert await_close(connection)[0] == 4401
+    provider.await_end()
 
 
 def test_another_account_s_token_opens_nothing(customer: Customer, farebox: Farebox) -> None:

@@ -8,7 +8,7 @@ from websockets.exceptions import InvalidStatus
 
 from farebox.errors import ACCOUNT_BYTES_FULL
 from farebox.limits.held import Lease
-from tests.calls.kit import differences, log_rows, price_of, until
+from tests.calls.kit import differences, log_rows, price_of, set_gateway, until
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer
 from tests.websockets.kit import opened, receive, send
@@ -75,6 +75,14 @@ def test_messages_are_served_at_once_and_errors_have_their_place(customer: Custo
         assert receive(connection)["metadata"]["eventId"] == "again"
     until(lambda: customer.balance.held == 0)
     assert not differences(customer.farebox)
+
+
+def test_messages_are_screened(customer: Customer) -> None:
+    set_gateway(customer, dlp={"enabled": True, "action": "BLOCK", "profiles": ["payment_cards"]})
+    with opened(customer, "") as connection:
+        create(connection, "card", "It is 4111 1111 1111 1111")
+        blocked = receive(connection)
+        assert (blocked["metadata"]["status"], blocked["response"]["errors"][0]["code"]) == (400, 2029)
 
 
 def test_it_takes_a_token(customer: Customer) -> None:

@@ -50,8 +50,8 @@ async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> 
     """Put the hold of a call on its account, estimated by this price.
 
     Raises Problem: NO_CREDIT if the account has too little, TOP_UP_UNDER_WAY where more is being bought, CREDIT_HELD
-    where other calls hold it for the moment, SPEND_LIMITED; ESTIMATE_CAPPED; NOT_METERED for what the operator does
-    not pay for. Raises DatabaseUnavailable.
+    where other calls hold it for the moment, SPEND_LIMITED, LIMIT_TOO_LOW; ESTIMATE_CAPPED; NOT_METERED for what the
+    operator does not pay for. Raises DatabaseUnavailable.
     """
     services, call, demand = context.services, context.call, terms.parsed.demand
     if demand.unseen:
@@ -142,7 +142,7 @@ async def _hold_affordable(services: Services, call: Call, offer: Offer) -> Held
 
 async def reserve(context: CallContext, terms: Terms) -> None:
     """Reserve the most that a call on the caller's own key can cost in the spend limits that count it; nothing is held
-    on the account. Raises Problem (SPEND_LIMITED, CREDIT_HELD), DatabaseUnavailable."""
+    on the account. Raises Problem (SPEND_LIMITED, LIMIT_TOO_LOW, CREDIT_HELD), DatabaseUnavailable."""
     services, call, demand = context.services, context.call, terms.parsed.demand
     outside = _outside(services, call) if demand.unseen else _nothing_outside
     offer = Offer(demand, terms.price, Markup(), outside)

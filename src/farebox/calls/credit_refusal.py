@@ -18,7 +18,7 @@ async def credit_refusal(
     it so large, where that helps.
 
     NO_CREDIT: the account has too little. TOP_UP_UNDER_WAY: it has, and is buying more at this moment, perhaps because
-    of this very hold. CREDIT_HELD: the money or the limit's room is kept by other holds. SPEND_LIMITED.
+    of this very hold. CREDIT_HELD: the money or the limit's room is kept by other holds. SPEND_LIMITED. LIMIT_TOO_LOW.
     """
     if verdict.outcome is Outcome.UNKNOWN:
         return Problem(ACCESS_DENIED, "Authentication error")

@@ -63,8 +63,8 @@ async def create(
 ) -> AppHold:
     """Reserve `amount` nano-dollars. The same id and amount again is the same hold, as it is now.
 
-    Raises Problem: NO_CREDIT, CREDIT_HELD, TOP_UP_UNDER_WAY, SPEND_LIMITED, KEY_REUSED (the id with another amount),
-    VALIDATION_FAILED, RATE_LIMITED (too many are open).
+    Raises Problem: NO_CREDIT, CREDIT_HELD, TOP_UP_UNDER_WAY, SPEND_LIMITED, LIMIT_TOO_LOW, KEY_REUSED (the id with
+    another amount), VALIDATION_FAILED, RATE_LIMITED (too many are open).
     """
     if not _HOLD_ID.fullmatch(hold_id):
         raise _invalid("hold_id", "1 to 128 letters, digits or . _ : - and begins with a letter or a digit")

@@ -16,6 +16,7 @@ from farebox.calls.logs import with_room
 from farebox.calls.long_calls import begin
 from farebox.calls.long_relay import relay_begun
 from farebox.calls.model import Call, Sink
+from farebox.calls.near_models import near_models
 from farebox.calls.ownership import checked_references
 from farebox.calls.relay import relay_response
 from farebox.calls.screening import screening_of
@@ -135,7 +136,8 @@ def payable(priced: Priced) -> tuple[Terms, ModelPrice]:
         raise Problem(
             MODEL_UNPRICED,
             f"The model {call.model!r} of {call.provider} has no price, so it cannot be charged. The operator can set "
-            f"one: farebox price set {call.provider} {call.model} {_options(units)}.",
+            f"one: farebox price set {call.provider} {call.model} {_options(units)}."
+            + near_models(priced.context.services, call.account_id, call.provider, call.model),
         )
     demand = terms.parsed.demand
     if demand.units:

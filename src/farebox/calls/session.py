@@ -6,7 +6,7 @@ ends is said to both sides by a close code, and recorded once (docs/errors.md ha
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -86,8 +86,17 @@ class Ending(msgspec.Struct, frozen=True):
 class Session:
     """One session. `run` is called once."""
 
-    def __init__(self, context: CallContext, client: "Socket", provider: "Socket", meter: Meter) -> None:
+    def __init__(
+        self,
+        context: CallContext,
+        client: "Socket",
+        provider: "Socket",
+        meter: Meter,
+        check: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`check` is asked before a message goes to the provider, and raises Problem where none may any more."""
         self._context = context
+        self._check = check
         self._client = client
         self._provider = provider
         self._meter = meter
@@ -126,6 +135,7 @@ class Session:
         while True:
             message = await self._client.receive()
             self._count("out", message)
+            await self._check()
             passed = await self._meter.from_client(message)
             if passed is not None:
                 await self._provider.send(passed)

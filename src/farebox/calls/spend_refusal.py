@@ -6,7 +6,7 @@ from typing import Final
 from farebox.calendar import seconds_until, utc
 from farebox.calls.model import Call
 from farebox.calls.spend_rules import rules_for
-from farebox.errors import CREDIT_HELD, SPEND_LIMITED, Problem, Shortage
+from farebox.errors import CREDIT_HELD, LIMIT_TOO_LOW, SPEND_LIMITED, Problem, Shortage
 from farebox.ledger.budgets import room_at
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.money import format_usd
@@ -17,7 +17,7 @@ HELD_RETRY_SECONDS: Final = 1
 
 async def spend_refusal(services: Services, call: Call, verdict: Verdict, asked: int, least: int) -> Problem:
     """The response to a call that a budget refused. It asks for `asked` nano-dollars, and `least` is what it needs if
-    its output is limited."""
+    its output is limited: LIMIT_TOO_LOW where that is more than the whole limit."""
     assert verdict.budget is not None
     assert verdict.limit is not None
     rule = rules_for(call)[verdict.budget]
@@ -35,14 +35,21 @@ async def spend_refusal(services: Services, call: Call, verdict: Verdict, asked:
     room = partial(
         room_at, account_id=call.account_id, scope=rule.scope, since=since, limit=verdict.limit, needed=least
     )
-    at = await services.database.get(room)
-    when = "the limit never has room for it" if at is None else f"there is room again at {utc(at):%Y-%m-%dT%H:%M:%SZ}"
+    shortage = Shortage(least, left, rule.rule_id, rule.on_page)
+    exceeded = f"Spend limit exceeded: {rule.terms} for {call.provider} {call.model}. "
+    if least > verdict.limit:
+        return Problem(
+            LIMIT_TOO_LOW,
+            f"{exceeded}This call alone can cost up to {format_usd(asked)} USD, more than the whole limit. "
+            "Nothing was charged.",
+            shortage=shortage,
+        )
+    at = await services.database.get(room) or now  # what was in the way has ended meanwhile
     return Problem(
         SPEND_LIMITED,
-        f"Spend limit exceeded: {rule.terms} for {call.provider} {call.model}. "
-        f"{format_usd(verdict.spent)} USD has been spent, this call can cost up to {format_usd(asked)} USD, and {when}."
-        " Nothing was charged.",
-        retry_after=None if at is None else seconds_until(at, now),
+        f"{exceeded}{format_usd(verdict.spent)} USD has been spent, this call can cost up to {format_usd(asked)} USD, "
+        f"and there is room again at {utc(at):%Y-%m-%dT%H:%M:%SZ}. Nothing was charged.",
+        retry_after=seconds_until(at, now),
         resets_at=at,
-        shortage=Shortage(least, left, rule.rule_id, rule.on_page),
+        shortage=shortage,
     )

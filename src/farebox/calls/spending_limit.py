@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from farebox.calendar import HOUR_MS, seconds_until
-from farebox.errors import ACCESS_DENIED, SPEND_LIMITED, VALIDATION_FAILED, Problem, Shortage
+from farebox.errors import ACCESS_DENIED, LIMIT_TOO_LOW, SPEND_LIMITED, VALIDATION_FAILED, Problem, Shortage
 from farebox.ledger.commands import Verdict
 from farebox.ledger.spending import SLIDING_MS, window_end, window_start
 from farebox.money import AMOUNT_MAX, NANOS_PER_CENT, format_usd
@@ -112,14 +112,18 @@ def _zones(connection: Connection, account_id: str) -> Zones:
 
 async def refusal(services: Services, account_id: str, verdict: Verdict, asked: int, least: int) -> Problem:
     """The response to a call that the ledger refused as LIMITED: it asked for `asked` nano-dollars, and `least` is what
-    it needs if its output is limited.
+    it needs if its output is limited. LIMIT_TOO_LOW where that is more than the whole limit.
 
-    The first one of a calendar day, week or month writes the notice `limit_reached`. It is written here and not by the
-    ledger, because a hold that is refused may yet be made smaller and admitted.
+    The first other one of a calendar day, week or month writes the notice `limit_reached`. It is written here and not
+    by the ledger, because a hold that is refused may yet be made smaller and admitted.
     """
     at, limit = services.clock.now_ms(), await get(services, account_id)
     if limit is None:  # lifted in this moment
         return Problem(SPEND_LIMITED, "The account's spending limit was reached. Nothing was charged.", retry_after=1)
+    shortage = Shortage(least, max(limit.amount - verdict.spent, 0))
+    if least > limit.amount:
+        words = f"{_exceeded(limit)}, and this alone can cost up to {format_usd(asked)} USD"
+        return Problem(LIMIT_TOO_LOW, f"{words}. Nothing was charged.", shortage=shortage)
     zones = await services.database.get(lambda connection: _zones(connection, account_id))
     end = window_end(limit.duration, limit.strategy, at, zones)
     notice_id = f"limit_reached:{window_start(limit.duration, 'fixed', at, zones)}"
@@ -144,7 +148,7 @@ async def refusal(services: Services, account_id: str, verdict: Verdict, asked: 
         _message(limit, verdict, asked, end),
         retry_after=None if room_at is None else seconds_until(room_at, at),
         resets_at=room_at,
-        shortage=Shortage(least, max(limit.amount - verdict.spent, 0)),
+        shortage=shortage,
     )
 
 
@@ -169,10 +173,13 @@ def _room_at(
 
 
 def _message(limit: SpendingLimit, verdict: Verdict, asked: int, end: int | None) -> str:
-    window = _WINDOWS[limit.duration, limit.strategy]
     ends = "" if end is None else f" (until {datetime.fromtimestamp(end / 1000, UTC):%Y-%m-%dT%H:%M:%SZ})"
     return (
-        f"Spending limit exceeded: the limit is {format_usd(limit.amount)} USD for the {window}{ends}, "
-        f"{format_usd(verdict.spent)} USD are spent, and this can cost up to {format_usd(asked)} USD. "
-        "Nothing was charged."
+        f"{_exceeded(limit)}{ends}, {format_usd(verdict.spent)} USD are spent, and this can cost up to "
+        f"{format_usd(asked)} USD. Nothing was charged."
     )
+
+
+def _exceeded(limit: SpendingLimit) -> str:
+    window = _WINDOWS[limit.duration, limit.strategy]
+    return f"Spending limit exceeded: the limit is {format_usd(limit.amount)} USD for the {window}"

@@ -4,11 +4,19 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from farebox.calls.watch import Interrupted, Watch
-from farebox.errors import BODY_TOO_COMPLEX, INVALID_REQUEST, READERS_BUSY, SHUTTING_DOWN, Problem
+from farebox.errors import (
+    BODY_TOO_COMPLEX,
+    INVALID_REQUEST,
+    PROVIDER_UNKNOWN,
+    READERS_BUSY,
+    SHUTTING_DOWN,
+    ErrorKind,
+    Problem,
+)
 from farebox.memfile import Body, MemoryFile
 from farebox.offload import Busy, Died, Stopping, TooMuch
 from farebox.providers.audio.length import TooLong, at_once
-from farebox.providers.formats.base import InvalidRequest, TooComplex
+from farebox.providers.formats.base import InvalidRequest, TooComplex, UnknownProvider
 from farebox.providers.formats.bounds import is_light
 from farebox.providers.reading import RAISES
 from farebox.runtime.services import Services
@@ -22,7 +30,7 @@ async def parse_body(
     services: Services, watch: Watch, account_id: str, function: Callable[..., T], body: Body, *args: object
 ) -> T:
     """`function(body, *args)`, one of providers.reading. Raises Problem: INVALID_REQUEST, BODY_TOO_COMPLEX,
-    READERS_BUSY; Interrupted where the client goes meanwhile."""
+    PROVIDER_UNKNOWN, READERS_BUSY; Interrupted where the client goes meanwhile."""
     if isinstance(body, bytes) and is_light(body):
         try:
             return parse_here(function, body, *args)
@@ -91,4 +99,8 @@ def parse_here(function: Callable[..., T], *args: object) -> T:
 
 def unreadable(error: InvalidRequest) -> Problem:
     """The caller's error."""
-    return Problem(BODY_TOO_COMPLEX if isinstance(error, TooComplex) else INVALID_REQUEST, str(error))
+    kind = next((kind for type_, kind in _KINDS.items() if isinstance(error, type_)), INVALID_REQUEST)
+    return Problem(kind, str(error))
+
+
+_KINDS: Final[dict[type[InvalidRequest], ErrorKind]] = {TooComplex: BODY_TOO_COMPLEX, UnknownProvider: PROVIDER_UNKNOWN}

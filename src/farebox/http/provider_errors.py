@@ -37,6 +37,7 @@ from farebox.errors import (
     INPUT_INVALID,
     INVALID_REQUEST,
     KEY_RATE_LIMITED,
+    LIMIT_TOO_LOW,
     MODEL_NOT_FOUND,
     MODEL_UNPRICED,
     NO_CREDIT,
@@ -113,18 +114,18 @@ _AMAZON_ERRORS = {
     503: "ServiceUnavailableException",
     504: "ModelTimeoutException",
 }
-_LIMITS = (NO_CREDIT, SPEND_LIMITED, RATE_LIMITED, TOKEN_RATE_LIMITED, KEY_RATE_LIMITED, GIVEN_UP)
-"""What ends a run of Codex."""
+_LIMITS = (NO_CREDIT, LIMIT_TOO_LOW, SPEND_LIMITED, RATE_LIMITED, TOKEN_RATE_LIMITED, KEY_RATE_LIMITED, GIVEN_UP)
+"""What ends a run of Codex, and that of other clients where nobody can wait for it."""
 _FINAL = {402, 400, 401, 403, 404, 413, 415, 422, 424, 426}
 """Statuses after which the same request cannot succeed: SDKs are told not to retry. Nor can it soon while a limit's
 window lasts, whose status alone does not say so."""
 
-_FINAL_WITHOUT_TIME = (SPEND_LIMITED, PROVIDER_UNAVAILABLE, RESPONSE_UNSCORED, RESPONSE_UNSCREENED)
+_FINAL_WITHOUT_TIME = (PROVIDER_UNAVAILABLE, RESPONSE_UNSCORED, RESPONSE_UNSCREENED)
 
 
 def error_status(problem: Problem, form: Form, no_credit: str, *, waits: bool = False) -> int:
     """The status. `no_credit`: the setting of that name; `waits`: the client waits after every 429, however long."""
-    if problem.kind is NO_CREDIT and (no_credit == "429" or (no_credit == "auto" and form == "codex")):
+    if problem.kind in (NO_CREDIT, LIMIT_TOO_LOW) and (no_credit == "429" or (no_credit == "auto" and form == "codex")):
         return 429
     if problem.kind is CREDIT_HELD and form == "codex":
         return 503  # it asks again
@@ -267,7 +268,7 @@ def _google_details(problem: Problem, status: int, facts: dict[str, Any]) -> lis
     kind, found = problem.kind, list[dict[str, Any]]()
     metadata = {"code": str(kind.code), **{name: _text(value) for name, value in facts.items()}}
     found.append({"@type": f"{_RPC}ErrorInfo", "reason": kind.name.upper(), "domain": "farebox", "metadata": metadata})
-    if status == 429 and _hopeless(problem):
+    if kind in _LIMITS and _hopeless(problem):
         violation = {"quotaId": f"{kind.name}PerDay", "subject": problem.kind.name, "description": problem.message}
         found.append({"@type": f"{_RPC}QuotaFailure", "violations": [violation]})
     if problem.retry_after is not None:

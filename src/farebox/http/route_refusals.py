@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from farebox.errors import ESTIMATE_CAPPED, NO_CREDIT, REQUEST_REFUSED, SPEND_LIMITED
+from farebox.errors import ESTIMATE_CAPPED, LIMIT_TOO_LOW, NO_CREDIT, REQUEST_REFUSED, SPEND_LIMITED
 
-REFUSED: Final = (NO_CREDIT, SPEND_LIMITED, ESTIMATE_CAPPED, REQUEST_REFUSED)
+REFUSED: Final = (NO_CREDIT, SPEND_LIMITED, LIMIT_TOO_LOW, ESTIMATE_CAPPED, REQUEST_REFUSED)
 """Refusals of one model, after which another may be affordable."""

@@ -7,13 +7,15 @@ the response is in Cloudflare's envelope, a stream as the provider sends it.
 from msgspec.structs import replace
 
 from farebox.calls.model import Call
-from farebox.errors import MODEL_NOT_FOUND, NO_ROUTE, Problem
+from farebox.calls.near_models import near_models
+from farebox.calls.unlisted import OPENROUTER
+from farebox.errors import MODEL_NOT_FOUND, NO_ROUTE, OWN_KEY_REQUIRED, PROVIDER_UNKNOWN, Problem
 from farebox.http.build_call import compat_call, native_call
 from farebox.http.parse_body import parse_body
 from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.memfile import part_of
 from farebox.providers.catalogue import provider_of
-from farebox.providers.naming import is_custom
+from farebox.providers.naming import compat_model, is_custom
 from farebox.providers.reading import read_run
 from farebox.runtime.services import Services
 
@@ -26,11 +28,15 @@ async def run_call(services: Services, request: ProxyRequest) -> Call | RouteNam
     if not model:
         run = await parse_body(services, request.watch, request.account_id, read_run, body)
         model, body = run.model, part_of(body, *run.input)
-    if model.startswith("@"):
-        return await native_call(
-            services, replace(request, slug="workers-ai", path=f"run/{model}", body=body, known={})
-        )
-    call = await compat_call(services, replace(request, slug="rest", path=_path(model), body=body), model)
+    try:
+        if model.startswith("@"):
+            return await native_call(
+                services, replace(request, slug="workers-ai", path=f"run/{model}", body=body, known={})
+            )
+        call = await compat_call(services, replace(request, slug="rest", path=_path(model), body=body), model)
+    except Problem as problem:
+        _check_model(services, request.account_id, model, problem)
+        raise
     return call if isinstance(call, RouteName) else replace(call, enveloped=True)
 
 
@@ -39,5 +45,21 @@ def _path(model: str) -> str:
     author, _, name = model.partition("/")
     provider = provider_of(author)
     if not name or (provider is None and not is_custom(author)):
-        raise Problem(MODEL_NOT_FOUND, f"Model not found: {model[:100]}")
+        raise _not_found(model)
     return "v1/messages" if provider is not None and provider.slug == "anthropic" else "chat/completions"
+
+
+def _check_model(services: Services, account_id: str, model: str, problem: Problem) -> None:
+    """Raises MODEL_NOT_FOUND where that is what is wrong in the first place: a key for the provider would not help."""
+    if problem.kind is PROVIDER_UNKNOWN:
+        raise _not_found(model) from problem
+    if problem.kind is not OWN_KEY_REQUIRED:
+        return
+    provider, name = compat_model(model)
+    now = services.clock.now_ms()
+    if provider != OPENROUTER and services.configuration.prices.find(account_id, provider, name, now) is None:
+        raise _not_found(model, near_models(services, account_id, provider, name)) from problem
+
+
+def _not_found(model: str, near: str = "") -> Problem:
+    return Problem(MODEL_NOT_FOUND, f"Model not found: {model[:100]}{near and '.' + near}")

@@ -25,7 +25,7 @@ from farebox.http.build_call import socket_call, turn_call
 from farebox.http.call_target import Target
 from farebox.http.exchange import Exchange, HeaderList
 from farebox.http.payer import access_of
-from farebox.http.permits import Permit
+from farebox.http.permits import Permit, permit_of
 from farebox.http.proxy_request import ProxyRequest
 from farebox.http.sink import HttpSink
 from farebox.http.subprotocols import HEADER, Offered
@@ -73,6 +73,8 @@ class SocketRequest:
         self._offer = offer
         self._sink = sink
         self._watch = watch
+        self._target = target
+        self._permit = permit
         self._request = ProxyRequest(
             request_id,
             target.account_id,
@@ -119,7 +121,7 @@ class SocketRequest:
             return
         if isinstance(meter, Turns):
             meter.tell = client.send
-        session = Session(context, client, provider, meter)
+        session = Session(context, client, provider, meter, self._check_permit)
         begun(session)
         try:
             await session.run()
@@ -138,10 +140,7 @@ class SocketRequest:
             raise no_socket(
                 "The access token, or a policy, is for certain models, which this WebSocket's messages name."
             )
-        if request.gateway.screens:
-            raise no_socket(
-                "The gateway has rules for what its calls say, and messages of WebSockets are not screened."
-            )
+        self._check_gateway()
         try:
             metering = UNMETERED if found.kind == "unread" else FREE
             call = socket_call(services, replace(request, path=path), access, metering)
@@ -156,6 +155,27 @@ class SocketRequest:
         call = keyed(services, call)
         self._sink.of(call)
         return CallContext(services, call, self._sink, self._watch, services.clock.monotonic()), found
+
+    def _check_gateway(self) -> None:
+        """Raises Problem."""
+        if self._request.gateway.screens:
+            raise no_socket(
+                "The gateway has rules for what its calls say, and messages of WebSockets are not screened."
+            )
+
+    async def _check_permit(self) -> None:
+        """Raises Problem where the session may not go on: its token has been revoked, its gateway screens what is said
+        from now on, or what it may call is limited to certain models."""
+        if self._permit.is_current(self._services):
+            return
+        self._permit = permit = await permit_of(self._services, self._offer, self._target)
+        was_by_model = self._by_model
+        self._request = replace(
+            self._request, gateway=permit.gateway, own=permit.own, token=permit.token, policies=permit.policies
+        )
+        self._check_gateway()
+        if self._by_model and not was_by_model:
+            raise no_socket("From now on the access token, or a policy, is for certain models: connect again.")
 
     def _meter(self, context: CallContext, path: SocketPath) -> Meter:
         """What is read of the session. Raises Problem where it is not to be on this key."""

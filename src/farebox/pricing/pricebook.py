@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
@@ -18,6 +19,8 @@ from farebox.pricing.rates import InvalidPrice, compile_rates
 _USD = re.compile(r"[0-9]{1,9}(\.[0-9]{1,18})?")
 _PARTS_PER_MILLION_MAX = 10**9
 _CACHED_REFS = 4096
+_NEAR_MAX = 100
+"""Characters of a name that others are compared with."""
 _NO_MARKUP = Markup()
 
 
@@ -153,10 +156,17 @@ class PriceBook:
         """The provider's models that have a price for the account now, by name: the list's, and the operator's own if
         they are full names.
         """
-        own = {row.model for row in self._own if row.provider == provider and not row.model.endswith("*")}
-        names = sorted(own.union(self._list.models(provider)))
-        found = ((name, self.find(account_id, provider, name, at_ms)) for name in names)
+        found = ((name, self.find(account_id, provider, name, at_ms)) for name in sorted(self._names(provider)))
         return [(name, price) for name, price in found if price is not None]
+
+    def near(self, account_id: str, provider: str, model: str, at_ms: int) -> list[str]:
+        """Those that are spelled nearly like this one, the nearest first; three at most."""
+        found = get_close_matches(model[:_NEAR_MAX], self._names(provider), n=3, cutoff=0.7)
+        return [name for name in found if self.find(account_id, provider, name, at_ms) is not None]
+
+    def _names(self, provider: str) -> set[str]:
+        own = {row.model for row in self._own if row.provider == provider and not row.model.endswith("*")}
+        return own.union(self._list.models(provider))
 
     def may_be_free(self, account_id: str, provider: str | None) -> bool:
         """Whether the account gets anything of this provider, or of any, for free."""

@@ -10,7 +10,7 @@ from farebox.custom_provider import CUSTOM
 from farebox.providers.catalogue import key_header, provider_of
 from farebox.providers.credential import Credential
 from farebox.providers.formats.anthropic_messages import AnthropicMessages
-from farebox.providers.formats.base import InvalidRequest
+from farebox.providers.formats.base import InvalidRequest, UnknownProvider
 from farebox.providers.formats.cohere import CohereChat, CohereEmbed, CohereRerank
 from farebox.providers.formats.google_embed import GoogleEmbed
 from farebox.providers.formats.google_generate import GoogleGenerate
@@ -106,7 +106,7 @@ def compat_model(model: str) -> tuple[str, str]:
     Names of Anthropic's models take the dotted versions of Cloudflare's REST API: a dot between two digits becomes a
     dash (`claude-haiku-4.5` → `claude-haiku-4-5`), because Anthropic's own names, by which they are priced and called,
     hold no dots. Whether there is a custom provider of the name, its account knows. Raises InvalidRequest if the
-    provider is missing or unknown.
+    provider is missing, UnknownProvider if it is unknown.
     """
     if model.startswith("@"):
         return "workers-ai", model
@@ -117,7 +117,7 @@ def compat_model(model: str) -> tuple[str, str]:
         return name, rest
     provider = provider_of(name)
     if provider is None:
-        raise InvalidRequest(f"The provider {name[:100]!r} of the model is unknown.")
+        raise UnknownProvider(f"The provider {name[:100]!r} of the model is unknown.")
     if provider.slug == "anthropic":
         rest = _DOTTED.sub("-", rest)
     return provider.slug, rest

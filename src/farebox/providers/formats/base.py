@@ -15,6 +15,10 @@ class InvalidRequest(ValueError):
     """The body cannot be read as this format's request; the message says what is wrong, for the caller."""
 
 
+class UnknownProvider(InvalidRequest):
+    """The body names a provider that there is none of."""
+
+
 class TooComplex(InvalidRequest):
     """The body, or what it asks for, has more parts than are read (formats.bounds); the message says which."""
 
