@@ -9,11 +9,16 @@ from farebox.pricing.list_ids import LIST_IDS
 from farebox.pricing.supplement import shipped
 from farebox.providers import aws, azure, google
 from farebox.providers.catalogue import PROVIDERS
+from farebox.providers.formats import fal
 from farebox.providers.provider import FREE, Provider, Route
 from farebox.providers.sessions.paths import SOCKET_PATHS
 
 PAGE = Path(__file__).parents[2] / "docs/providers.md"
+_OWNED = r"[\w.-]+/[\w.-]+"
 _NAMES = (
+    (fal.MODEL, "{model}"),
+    (rf"{_OWNED}/)?predictions", "{owner}/{name}/)?predictions"),
+    (rf"{_OWNED}(/versions(/[\w.-]+)?)?", "{owner}/{name}(/versions(/{version})?)?"),
     (azure.RESOURCE, "{resource}"),
     (azure.DEPLOYMENT, "{deployment}"),
     (aws.REGION, "{region}"),
@@ -104,6 +109,7 @@ def _kept(provider: Provider) -> Iterator[tuple[str, str]]:
         path = re.sub(r"\(\?P<sub>(.*)\)$", r"\1", path).replace("[A-Za-z0-9_-]{1,128}", "{item}")
         path = path.replace("(/{item})?", "(/{item})").replace("v1(beta|alpha)?", "v1beta")
         path = re.sub(r"\(\?P<model>.*?\)", "{model}", path).replace("(download/)?", "(download/)")
+        path = path.replace(_OWNED, "{owner}/{app}")
         yield f"{route.method} {path}", f"{route.kind}: {route.does}"
 
 

@@ -29,6 +29,7 @@ from farebox.providers.decoding import decoded
 from farebox.providers.descriptions import GOOGLE, facts_of
 from farebox.providers.formats.base import Observed, Reference
 from farebox.providers.objects import ObjectCall
+from farebox.providers.predictions import settles_where_read
 from farebox.providers.upstream import UpstreamFailed
 from farebox.runtime.services import Services
 from farebox.storage.kept_objects import KeptObject, count_objects, forget_object, list_objects
@@ -111,7 +112,7 @@ async def _look(stage: Responded, call: ObjectCall, body: bytes | None) -> None:
         return
     services, mine = stage.context.services, stage.context.call
     long = await long_call_of(services, mine.account_id, mine.provider, call.object_id)
-    if long is not None and body is not None and call.kind == "response":
+    if long is not None and body is not None and settles_where_read(mine.provider, call.kind):
         await seen(services, long, body)
     elif long is not None:
         await hasten(services, long)

@@ -7,7 +7,7 @@ worker, and a second time changes nothing, because the charge has its cause in i
 
 import asyncio
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -16,7 +16,7 @@ from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.calls.admit import HOLD_GRACE_MS
 from farebox.calls.batches import settle_batch
 from farebox.calls.endings import CANCELLED
-from farebox.calls.long_work import BatchTerms, as_responded, own_request, stored_work
+from farebox.calls.long_work import BatchTerms, as_responded, own_request, stored_work, work_of
 from farebox.calls.ownership import description, objects_of
 from farebox.calls.settle import settle_call
 from farebox.calls.stages import Admitted, Responded
@@ -25,7 +25,9 @@ from farebox.ledger.commands import Conflict, Release, Settle
 from farebox.ledger.long_holds import adopt_hold, hold_is_open
 from farebox.providers.batch_forms import FORMS
 from farebox.providers.descriptions import facts_of
+from farebox.providers.formats.base import Observed, with_stated
 from farebox.providers.formats.readers import BodyReader
+from farebox.providers.predictions import FORMS as PREDICTIONS
 from farebox.providers.upstream import UpstreamFailed
 from farebox.runtime.services import Services
 from farebox.storage.account_keys import key_of
@@ -45,9 +47,9 @@ from farebox.storage.sql import Connection
 
 ENDED: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
 """States of a response in which it uses nothing more."""
-LONG: Final = ("response", "batch")
+LONG: Final = ("response", "batch", "prediction")
 """Kinds of objects that a long call may be of."""
-RUNS_MAX_MS: Final = {"response": DAY_MS, "batch": 3 * DAY_MS}
+RUNS_MAX_MS: Final = {"response": DAY_MS, "batch": 3 * DAY_MS, "prediction": DAY_MS}
 """After which the provider is told to cancel it: OpenAI ends a batch after a day, and then writes its output."""
 FIRST_LOOK_MS: Final = 2_000
 LOOKS_MS: Final = (2_000, 60_000)
@@ -145,6 +147,8 @@ async def seen(services: Services, long: LongCall, body: bytes) -> bool:
     status = described.get("status")
     if long.kind == "batch":
         return await _seen_batch(services, long, described, body)
+    if long.kind == "prediction":
+        return await _seen_prediction(services, long, described, body)
     if status not in ENDED:
         return False
     stage = await as_responded(services, long, 200, body)
@@ -171,6 +175,34 @@ async def _seen_batch(services: Services, long: LongCall, described: dict[str, A
 
     await services.database.write(job)
     return ended
+
+
+async def _seen_prediction(services: Services, long: LongCall, described: dict[str, Any], body: bytes) -> bool:
+    form = PREDICTIONS[long.provider]
+    if not form.has_ended(described):
+        return False
+    found = _Found(200, [], body)
+    if form.result_apart:
+        result = await _fetch(services, long, "GET", _place(long))
+        if result is None or (result.status >= 500 and not described.get("error")):
+            return False
+        found = result
+    stage = await as_responded(services, long, found.status, found.body)
+    assert stage.terms is not None
+    stage.logged.keep(found.body)
+    observed = Observed(complete=True, failed=True)
+    if found.status < 300:
+        parsed = with_stated(stage.terms.parsed, stage.terms.wire, found.headers)
+        reader = stage.terms.wire.reader(parsed, streaming=False, hide_usage=False)
+        assert isinstance(reader, BodyReader)
+        observed = reader.whole(found.body)
+    await settle_call(stage, observed, None)
+    await end(services, long.account_id, long.log_id)
+    return True
+
+
+def _place(long: LongCall) -> str:
+    return PREDICTIONS[long.provider].place(work_of(long).path, long.object_id)
 
 
 async def hasten(services: Services, long: LongCall) -> None:
@@ -201,13 +233,13 @@ async def look(services: Services, claimed: LongCall) -> None:
         await _in_doubt(services, claimed, "the process ended while the provider was asked")
         return
     now = services.clock.now_ms()
-    found = await _ask(services, claimed, "POST" if now >= claimed.ends_at else "GET")
+    found = await _ask(services, claimed, cancel=now >= claimed.ends_at)
     if found is None:
         if now >= claimed.ends_at + HOUR_MS:
             await _in_doubt(services, claimed, "it took longer than it may, and could not be cancelled")
             return
     else:
-        status, body = found
+        status, body = found.status, found.body
         if status == 404 and now - claimed.created_at > GONE_MS:
             await _in_doubt(services, claimed, "the provider does not know it any more")
             return
@@ -217,11 +249,27 @@ async def look(services: Services, claimed: LongCall) -> None:
     await services.database.write(partial(postpone_long_call, claimed=claimed, next_at=now + pause))
 
 
-async def _ask(services: Services, long: LongCall, method: str) -> tuple[int, bytes] | None:
-    """What the provider says of it: GET looks, POST cancels. None if it does not say."""
-    form = FORMS[long.provider] if long.kind == "batch" else None
-    folder, cancel = ("responses", "/cancel") if form is None else (form.folder, form.cancel)
-    path = f"{folder}/{long.object_id}" + (cancel if method == "POST" else "")
+class _Found(NamedTuple):
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+async def _ask(services: Services, long: LongCall, *, cancel: bool) -> _Found | None:
+    """What the provider says of it, which is told to cancel it if so. None if it does not say."""
+    if long.kind == "prediction":
+        form, place = PREDICTIONS[long.provider], _place(long)
+        if cancel:
+            await _fetch(services, long, form.cancel[0], place + form.cancel[1])
+        return await _fetch(services, long, "GET", place + form.status)
+    batch = FORMS[long.provider] if long.kind == "batch" else None
+    folder, cancelling = ("responses", "/cancel") if batch is None else (batch.folder, batch.cancel)
+    path = f"{folder}/{long.object_id}" + (cancelling if cancel else "")
+    return await _fetch(services, long, "POST" if cancel else "GET", path)
+
+
+async def _fetch(services: Services, long: LongCall, method: str, path: str) -> _Found | None:
+    """The response to a request of our own. None if there is none that can be read."""
     try:
         request = own_request(services, long.provider, long.key_id, method, path)
         async with asyncio.timeout(LOOK_SECONDS):
@@ -240,7 +288,7 @@ async def _ask(services: Services, long: LongCall, method: str) -> tuple[int, by
         return None
     if response.status >= 400:
         log.warning("long call not seen", log_id=long.log_id, provider=long.provider, status=response.status)
-    return response.status, b"".join(chunks)
+    return _Found(response.status, response.headers, b"".join(chunks))
 
 
 async def _is_open(services: Services, long: LongCall) -> bool:

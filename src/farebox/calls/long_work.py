@@ -17,6 +17,7 @@ from farebox.ledger.commands import Outcome, Verdict
 from farebox.pricing.model import Estimate
 from farebox.providers.catalogue import format_of, key_header, provider_of
 from farebox.providers.formats.base import ParsedRequest, WireFormat
+from farebox.providers.placing import address, placed
 from farebox.providers.provider import Plain
 from farebox.providers.reading import Place
 from farebox.providers.upstream import SentHead, UpstreamRequest
@@ -165,8 +166,9 @@ def own_request(services: Services, slug: str, key_id: str, method: str, path: s
     key = keys.get(key_id, access.api_key)
     if key is None:
         raise Problem(OWN_KEY_REQUIRED, f"The operator has no key for {slug} any more.")
+    where = placed(access.provider, path)
     headers = [key_header(access.provider, path, key), *access.provider.headers]
     headers += [("accept-encoding", "identity")]
-    if method == "POST":
+    if method in ("POST", "PUT"):
         headers.append(("content-type", "application/json"))
-    return UpstreamRequest(method, f"{access.base_url}/{path}", headers, b"")
+    return UpstreamRequest(method, f"{address(access.base_url, where)}/{where.path}", headers, b"")

@@ -20,6 +20,8 @@ from farebox.providers.batch_forms import RESULTS_URL
 from farebox.providers.descriptions import facts_of
 from farebox.providers.formats.base import Reference
 from farebox.providers.objects import handed_out
+from farebox.providers.predictions import FORMS as PREDICTIONS
+from farebox.providers.predictions import with_our_urls
 from farebox.runtime.observers import best_effort
 from farebox.runtime.services import Services
 from farebox.storage.kept_objects import KeptObject
@@ -45,6 +47,7 @@ _NAMES: Final = {
     "cached_content": "Cached content {!r} not found.",
     "voice": "Voice with id {!r} not found.",
     "audio": "Audio with id {!r} not found.",
+    "prediction": "Prediction with id {!r} not found.",
 }
 """As the provider would say it: whether another account has it is not told."""
 
@@ -145,21 +148,25 @@ def objects_of(
     assert facts is not None, "its ID has been read"
     listed = kind in LISTED and len(facts.shown) <= CONTENT_MAX
     keep_ms = None if facts.expires_at is None else max(facts.expires_at - now, 0)
-    keep_ms = KEPT_DAYS * DAY_MS if kind in ("batch", "response") else keep_ms
+    keep_ms = KEPT_DAYS * DAY_MS if kind in ("batch", "response", "prediction") else keep_ms
     size, content = size if facts.size is None else facts.size, facts.shown if listed else None
     own = made(call, key_id, kind, facts.object_id, now, keep_ms, size=size, content=content)
     return [own, *(made(call, key_id, other, other_id, now) for other, other_id in handed_out(kind, described))]
 
 
 def as_shown(services: Services, call: Call, described: bytes) -> bytes:
-    """A description as it is passed on: a batch of Anthropic's says where its results are, which is here."""
+    """A description as it is passed on: a batch of Anthropic's says where its results are, and a prediction where it
+    is looked at, which is here."""
+    base = f"{services.base_url}/v1/{call.account_id}/{call.gateway_id}/{call.provider}"
+    if call.provider in PREDICTIONS:
+        return with_our_urls(call.provider, base, call.path, described)
     if call.object is None or (call.object.kind, call.object.form) != ("batch", "anthropic"):
         return described
     found = description(described)
     if not isinstance(found.get(RESULTS_URL), str):
         return described
     path = f"v1/messages/batches/{found.get('id')}/results"
-    found[RESULTS_URL] = f"{services.base_url}/v1/{call.account_id}/{call.gateway_id}/{call.provider}/{path}"
+    found[RESULTS_URL] = f"{base}/{path}"
     return msgspec.json.encode(found)
 
 

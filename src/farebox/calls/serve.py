@@ -84,13 +84,13 @@ async def serve_call(
         stage = admitted
         goes_on = admitted.goes_on
         if goes_on:
-            await begin(admitted, "response")
+            await begin(admitted, admitted.long_kind)
         stage = responded = await reach_provider(admitted)
         if responded.response.status >= 400 and more is not None and more():
             await responded.response.close()
             await end_without_response(responded, FREE)
             return False
-        await (relay_begun if goes_on else relay_response)(responded)
+        await (relay_begun(responded, admitted.long_kind) if goes_on else relay_response(responded))
         return True
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the hold must not outlive the call
         return await _end_early(stage, error)

@@ -135,6 +135,11 @@ class Admitted(Priced, frozen=True):
         return self.context.call.object is not None or (self.terms is not None and self.terms.parsed.background)
 
     @property
+    def long_kind(self) -> str:
+        """What work that goes on is called."""
+        return "response" if self.terms is None else getattr(self.terms.wire, "long_kind", "response")
+
+    @property
     def key_id(self) -> str:
         """Of the key that the call is made with; empty: it is the caller's own."""
         return self.context.call.key_id if self.attempts.key is None else self.attempts.key.key_id

@@ -1,5 +1,7 @@
 """From an HTTP request to a Call: which provider, which path, which format, whose key, which options."""
 
+from urllib.parse import urlencode
+
 from msgspec.structs import replace
 
 from farebox.calls.cache import is_cacheable, scope_of
@@ -71,7 +73,7 @@ async def native_call(services: Services, request: ProxyRequest) -> Call:
     path = upstream_path(access.provider, request.path)
     metering = format_of(access.provider, request.method, path)
     way = way_of(services, request, access, metering, path)
-    place = Place(access.provider.slug, request.method, path, _content_type(request), request.query)
+    place = _place(request, access, metering, path)
     wire = None if isinstance(metering, Plain) else metering
     read = await _read(services, request, wire, place, own=way.payer.own)
     kept = None if wire is not None or way.payer.own else await _object(services, request, access, path)
@@ -196,6 +198,13 @@ def _behind(session: Call, parsed: ParsedRequest) -> ParsedRequest:
     return _of_model(parsed, session.models[parsed.model]) if parsed.model in session.models else parsed
 
 
+def _place(request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> Place:
+    """Where the request goes; to the query come the headers that its format reads."""
+    given = [(name, request.headers.get(name)) for name in getattr(metering, "reads_headers", ())]
+    query = [request.query, urlencode([(name, text) for name, text in given if text])]
+    return Place(access.provider.slug, request.method, path, _content_type(request), "&".join(filter(None, query)))
+
+
 def _content_type(request: ProxyRequest) -> str:
     return request.headers.get("content-type") or ""
 
@@ -235,7 +244,7 @@ def _call(
         url=way.url,
         signing=keys[0].signing,
         path=path,
-        place=Place(access.provider.slug, request.method, path, _content_type(request), request.query),
+        place=_place(request, access, metering, path),
         headers=keys[0].headers,
         sent_head=keys[0].sent_head,
         content_type=_content_type(request),

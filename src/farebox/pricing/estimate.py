@@ -214,7 +214,7 @@ def _fixed(demand: Demand, price: ModelPrice, reach: int) -> int:
         quantities["audio_seconds"] = UNSEEN_AUDIO_SECONDS
     if demand.units and price.output_max is not None:
         for meter in demand.units:
-            if meter not in demand.fixed:
+            if meter not in demand.fixed and not meter.endswith("_tokens"):
                 quantities[meter] = min(quantities.get(meter, price.output_max), price.output_max)
     total = 0
     for meter, quantity in quantities.items():

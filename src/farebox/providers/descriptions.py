@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from farebox.calendar import SECOND_MS
+from farebox.providers.predictions import id_of
 
 GOOGLE: Final = "google-ai-studio"
 
@@ -27,7 +28,7 @@ def facts_of(provider: str, kind: str, found: Mapping[str, Any], body: bytes) ->
     """What is said of an object of this kind; `body` is `found` as it came. None where there is no ID."""
     if provider == GOOGLE:
         return _facts_of_google(kind, found, body)
-    object_id, expires, size = found.get("id"), found.get("expires_at"), found.get("bytes")
+    object_id, expires, size = id_of(provider, kind, found), found.get("expires_at"), found.get("bytes")
     if not isinstance(object_id, str) or not object_id:
         return None
     size = size if kind == "file" and isinstance(size, int) and size >= 0 else None

@@ -91,3 +91,15 @@ def object_routes(prefix: str, *kinds: Kind) -> tuple[ObjectRoute, ...]:
 ANTHROPIC: Final = _routes(_ANTHROPIC, "anthropic", "v1/")
 MISTRAL: Final = _routes(_MISTRAL, "mistral")
 GOOGLE: Final = _routes(_GOOGLE, "google-ai-studio")
+
+
+REPLICATE: Final = (
+    ObjectRoute("GET", re.compile(rf"predictions/{_ID}", re.ASCII), "prediction", "read"),
+    ObjectRoute("POST", re.compile(rf"predictions/{_ID}/cancel", re.ASCII), "prediction", "cancel"),
+)
+_FAL: Final = rf"queue/[\w.-]+/[\w.-]+/requests/{_ID}"
+FAL: Final = (
+    ObjectRoute("GET", re.compile(_FAL, re.ASCII), "prediction", "read"),
+    ObjectRoute("GET", re.compile(rf"{_FAL}(?P<sub>/status(/stream)?)", re.ASCII), "prediction", "read"),
+    ObjectRoute("PUT", re.compile(rf"{_FAL}/cancel", re.ASCII), "prediction", "cancel"),
+)

@@ -16,7 +16,7 @@ from farebox.providers.formats import bodies, bounds, multipart
 from farebox.providers.formats.base import InvalidRequest, Reference
 from farebox.providers.formats.references import of_body
 
-Kind: TypeAlias = Literal["response", "conversation", "file", "batch"]
+Kind: TypeAlias = Literal["response", "conversation", "file", "batch", "prediction"]
 """What has paths of its own."""
 Does: TypeAlias = Literal["count", "create", "upload", "list", "read", "content", "change", "cancel", "delete"]
 """`create` of a file of Google's only begins it; what it has comes by `upload`."""

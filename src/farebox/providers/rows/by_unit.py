@@ -1,16 +1,54 @@
 """The rows of those that are not billed by tokens: by characters, seconds, images, runs or units of their own."""
 
+import re
+from collections.abc import Mapping
 from typing import Final
 
 from farebox.providers.formats.cartesia import CartesiaSpeech, CartesiaTranscript
 from farebox.providers.formats.deepgram import DeepgramListen, DeepgramSpeak
 from farebox.providers.formats.elevenlabs import ElevenLabsSpeech, ElevenLabsTranscript
+from farebox.providers.formats.fal import MODEL, QUEUE, Fal
 from farebox.providers.formats.ideogram import Ideogram
-from farebox.providers.provider import Provider, get, post
+from farebox.providers.formats.replicate import Replicate
+from farebox.providers.object_routes import FAL, REPLICATE
+from farebox.providers.provider import Provider, get, move, post
+
+_NAME: Final = r"[\w.-]+"
+
+
+def _fal_host(fields: Mapping[str, str]) -> Mapping[str, str]:
+    """fal's queue has a host of its own."""
+    return {"host": "queue.fal.run" if "queue" in fields else "fal.run"}
+
 
 BY_UNIT: Final = (
-    Provider("replicate", "Replicate", "https://api.replicate.com/v1", (), chat_path=None),
-    Provider("fal", "fal", "https://fal.run", (), chat_path=None, scheme="Key"),
+    Provider(
+        "replicate",
+        "Replicate",
+        "https://api.replicate.com/v1",
+        (
+            post(rf"((models|deployments)/{_NAME}/{_NAME}/)?predictions", Replicate()),
+            get(rf"models/{_NAME}/{_NAME}(/versions(/{_NAME})?)?"),
+            get(r"hardware"),
+        ),
+        (move(r"^(v1/)+(?=.)", ""),),
+        chat_path=None,
+        objects=REPLICATE,
+    ),
+    Provider(
+        "fal",
+        "fal",
+        "https://{host}",
+        (
+            post(QUEUE + MODEL, Fal(name="fal_queue", queued=True)),
+            post(MODEL, Fal()),
+        ),
+        chat_path=None,
+        scheme="Key",
+        place=re.compile(r"(?P<prefix>(?:(?P<queue>queue)/)?)"),
+        hosts=_fal_host,
+        objects=FAL,
+    ),
     Provider(
         "deepgram",
         "Deepgram",

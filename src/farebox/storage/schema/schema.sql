@@ -720,7 +720,7 @@ CREATE TABLE long_calls (                 -- work at providers that goes on afte
     log_id      TEXT NOT NULL,            -- of the call that began it: its hold, its charge, its log row
     gateway_id  TEXT NOT NULL,
     provider    TEXT NOT NULL,
-    kind        TEXT NOT NULL,            -- response, batch
+    kind        TEXT NOT NULL,            -- response, batch, prediction
     object_id   TEXT NOT NULL,            -- the provider's; empty: not known yet
     key_id      TEXT NOT NULL,            -- the operator's key that it was begun with
     state       TEXT NOT NULL,            -- asked, running (docs/adr/0026-long-calls.md)

@@ -1,0 +1,81 @@
+"""fal: by the units that its responses state, which are those of the model's price: images, megapixels, seconds."""
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from farebox.pricing.model import Demand
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
+from farebox.providers.formats.by_unit import READING, figure
+from farebox.providers.formats.lenient import ResponseDecoder
+from farebox.providers.formats.readers import BodyReader, Seen
+
+QUEUE: Final = "queue/"
+"""What stands before the model in a path of fal's queue, which has a host of its own."""
+MODEL: Final = r"(?!(?:queue|workflows|comfy)/)(?!.*/(?:requests(?:/|$)|stream$))[\w.-]+/[\w.-]+(/[\w.-]+){0,4}"
+"""A model's ID, without what is kept of its queue, streams of partial results, and what runs models of its own."""
+_UNITS: Final = "x-fal-billable-units"
+_PLACE: Final = re.compile(rf"(?:{QUEUE})?(?P<model>.+)")
+_IMAGES_MAX: Final = 128
+
+
+class _Head(msgspec.Struct):
+    num_images: Any = None
+
+
+class _Answer(msgspec.Struct):
+    images: Any = None
+    image: Any = None
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
+_ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=Decimal)
+
+
+@dataclass(frozen=True, slots=True)
+class Fal(bodies.JsonBody):
+    """A model that is run at once, or `queued`: then its result is read when it is fetched."""
+
+    name: str = "fal_run"
+    queued: bool = False
+    long_kind: str = "prediction"
+    usage_headers: tuple[str, ...] = (_UNITS,)
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        place = _PLACE.fullmatch(path)
+        assert place is not None
+        head = bodies.decode(_HEAD, body)
+        images = 1 if head.num_images is None else head.num_images
+        if type(images) is not int or not 1 <= images <= _IMAGES_MAX:
+            raise InvalidRequest(f"Expected `int` from 1 to {_IMAGES_MAX} - at `$.num_images`.")
+        demand = Demand(
+            place["model"],
+            no_output=True,
+            allowed={"output_images": images, "runs": 1},
+            units=("billed_units", "output_images", "runs"),
+            unbounded=("billed_units",),
+        )
+        return ParsedRequest(place["model"], False, demand, background=self.queued)
+
+    def replace_model(self, body: bytes, model: str) -> bytes:
+        """The path names the model; the body stays."""
+        return body
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
+        """A reader for a result."""
+        stated = figure(parsed.stated.get(_UNITS))
+
+        def parse_body(seen: Seen, body: bytes) -> None:
+            answer = _ANSWER.decode(body)
+            seen.complete = True
+            images = len(answer.images) if isinstance(answer.images, list) else int(answer.image is not None)
+            seen.update({"billed_units": stated, "output_images": images, "runs": 1})
+            if stated is None:
+                seen.doubts.append(f"the response has no {_UNITS}")
+
+        return BodyReader(parse_body, READING)
