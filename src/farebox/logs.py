@@ -242,18 +242,15 @@ def _writer(sink: Sink, timestamp: "_Timestamp") -> Callable[[Line], None]:
     def write(line: Line) -> None:
         try:
             line.timestamp = timestamp.text()
-            sink.line_soon(_encoded(line))
+            try:
+                data = _encode(line)
+            except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):  # half a character pair
+                data = _as_json(None, line.level, msgspec.to_builtins(line))
+            sink.line_soon(data)
         except Exception:  # noqa: BLE001 - whatever it is: the log is not what the caller is about
             Dropped.lines += 1
 
     return write
-
-
-def _encoded(line: Line) -> bytes:
-    try:
-        return _encode(line)
-    except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):  # half a character pair
-        return _as_json(None, line.level, msgspec.to_builtins(line))
 
 
 def _lost_line(processors: list[Any], lost: int) -> bytes:

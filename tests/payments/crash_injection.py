@@ -108,10 +108,11 @@ class _CrashingSqlite:
         self._life = life
         self._dirty = False
         writer = self._file.writer
-        self._commit, self._deliver = writer._commit, writer._deliver
+        self._commit, self._deliver, self._fail = writer._commit, writer._deliver, writer._fail
         writer._connection.exec_trace = self._trace
         writer._commit = self._committing  # type: ignore[method-assign]
         writer._deliver = self._delivering  # type: ignore[method-assign]
+        writer._fail = self._failing  # type: ignore[method-assign]
 
     def _trace(self, cursor: Any, sql: str, bindings: Any) -> bool:
         if _is_write(sql):
@@ -121,19 +122,24 @@ class _CrashingSqlite:
             raise Crash(sql)
         return True
 
-    def _committing(self, responses: Any) -> None:  # on the writer's thread: a crash here just stops it
+    def _committing(self, batch: Any, results: Any) -> None:  # on the writer's thread: a crash here just stops it
         with contextlib.suppress(Crash):
             if self._dirty:
                 self._life.point("before COMMIT")
-            self._commit(responses)
+            self._commit(batch, results)
 
-    def _delivering(self, responses: Any) -> None:
+    def _delivering(self, batch: Any, results: Any) -> None:
         was, self._dirty = self._dirty, False
         with contextlib.suppress(Crash):
             if was:
                 self._life.point("after COMMIT")
             if not self._life.dead:
-                self._deliver(responses)
+                self._deliver(batch, results)
+
+    def _failing(self, batch: Any, error: Exception) -> None:
+        self._dirty = False
+        if not self._life.dead:
+            self._fail(batch, error)
 
     async def end(self) -> None:
         writer = self._file.writer

@@ -53,7 +53,7 @@ async def test_the_wal_is_checkpointed_and_restarted(writer: Writer, path: Path)
 async def test_commits_go_on_meanwhile(writer: Writer, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report_progress, begun, move = threading.Event(), threading.Event(), checkpoints._move
 
-    def slow(connection: SqliteConnection) -> bool:
+    def slow(connection: SqliteConnection) -> int | None:
         if threading.current_thread().name == "farebox-checkpoint":
             begun.set()
             assert report_progress.wait(WAIT_SECONDS)

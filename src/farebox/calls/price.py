@@ -105,7 +105,7 @@ class _Counter(msgspec.Struct, frozen=True):
             check_possible(observed.usage, self.demand, self.price, self.bound)
         except AbsurdUsage as error:
             return self._implausible(str(error), notes)
-        if not missing and not self._lags(observed.usage):
+        if not missing and (observed.complete or not self._lags(observed.usage)):
             return self._charged("provider", observed.usage, notes)
         if not missing:
             counted = self._counted(observed.usage, (), notes, output=self._output())
@@ -149,7 +149,7 @@ class _Counter(msgspec.Struct, frozen=True):
     def _lags(self, reported: Usage) -> bool:
         """Whether these are figures from the way, of a response that just stops: much more has been delivered since."""
         output = reported.get("output_tokens")
-        return not self.observed.complete and output is not None and self._output() > 2 * output
+        return output is not None and self._output() > 2 * output
 
     def _reported_or_counted(self, reported: Usage) -> int:
         """Output tokens: what was reported, or what was delivered if that is more; both if only parts were reported."""

@@ -65,8 +65,9 @@ def _custom_price(call: Call, costs: CustomCosts, model: str) -> ModelPrice:
 
 def requested_price(context: CallContext, terms: Terms) -> ModelPrice:
     """The price of what the call asks for. Raises Problem if it is unknown."""
-    parsed = terms.parsed
-    price = (find_price(context, parsed.model, parsed.context) if parsed.context else None) or terms.price
+    parsed, price = terms.parsed, terms.price
+    if parsed.context:
+        price = find_price(context, parsed.model, parsed.context) or price
     if price.unknown:
         raise Problem(
             NOT_METERED,
@@ -81,6 +82,8 @@ def hold_price(context: CallContext, terms: Terms, asked: ModelPrice) -> ModelPr
     may cost in the same call. Raises Problem if one of those has no price."""
     call, parsed, demand = context.call, terms.parsed, terms.parsed.demand
     costliest = terms.price
+    if asked is costliest and LONG_CACHE not in costliest.meters and not (parsed.context or demand.further_models):
+        return costliest  # as most
     candidates = [terms.price] if asked is terms.price else [terms.price, asked]
     if parsed.context.get("service_tier") == "auto":
         for tier in MAY_CHOOSE.get(call.provider, ()):

@@ -34,7 +34,7 @@ from farebox.http.permits import Permit, Understood, permit_of
 from farebox.http.provider_errors import Form
 from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.rate_limits import count_call
-from farebox.http.refusals import Pages, public_url
+from farebox.http.refusals import public_url
 from farebox.http.route_steps import named_steps
 from farebox.http.router import shown
 from farebox.http.run_form import run_call
@@ -72,9 +72,7 @@ class DataPlane:
         """Answer one exchange, whatever happens."""
         request_id = self._services.ids.log_id()
         understood = _understood(exchange)
-        account_id = "" if understood.target is None else understood.target.account_id
-        pages = Pages(self._public_url, account_id)
-        sink = HttpSink(exchange, request_id, understood, self._no_credit, self._comment_seconds, pages)
+        sink = HttpSink(exchange, request_id, understood, self._no_credit, self._comment_seconds, self._public_url)
         task = asyncio.current_task()
         assert task is not None
         watch = Watch(self._watches, task, self._call_seconds)
@@ -130,10 +128,9 @@ class DataPlane:
         services, target, permit = self._services, understood.target, understood.permit
         if self._draining:
             raise shutting_down()
-        _check_database(services)
+        _check_database(services, None if target is None else target.account_id)
         if target is None:
             raise Problem(NO_ROUTE, "No such path: see docs/api.md for the URLs of model calls.")
-        _check_node(services, target.account_id)
         if exchange.method == "GET" and wants_socket(exchange):
             await self._socket(exchange, target, sink, watch, request_id)
             return
@@ -307,19 +304,13 @@ class DataPlane:
             )
 
 
-def _check_database(services: Services) -> None:
-    """While the database is away no call is begun, not even on the caller's own key: whether its token still stands
-    cannot be known. Raises Problem."""
+def _check_database(services: Services, account_id: str | None) -> None:
+    """While the database is away, or the node of the account's bucket, no call is begun, not even on the caller's own
+    key: whether its token still stands cannot be known. Raises Problem."""
     try:
         services.database.check()
-    except DatabaseUnavailable as error:
-        raise database_unavailable(error) from error
-
-
-def _check_node(services: Services, account_id: str) -> None:
-    """The same while the node of the account's bucket is away. Raises Problem."""
-    try:
-        services.ledger.check(account_id)
+        if account_id is not None:
+            services.ledger.check(account_id)
     except DatabaseUnavailable as error:
         raise database_unavailable(error) from error
 

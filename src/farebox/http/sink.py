@@ -38,16 +38,18 @@ class HttpSink:
         understood: Understood,
         no_credit: str,
         comment_seconds: float,
-        pages: Pages,
+        public_url: str,
     ) -> None:
-        """`no_credit`: the setting `no_credit_status`. `comment_seconds`: silence before a comment; 0: never."""
+        """`no_credit`: the setting `no_credit_status`. `comment_seconds`: silence before a comment; 0: never.
+        `public_url`: as of refusals.Pages."""
         self._exchange = exchange
         self._no_credit = no_credit
         self._comment_seconds = comment_seconds
         self._call: Call | None = None
         self._keep_alive: KeepAlive | None = None
         self._always: HeaderList = []
-        self._pages = pages
+        self._public_url = public_url
+        self._target = understood.target
         self._request_id = request_id
         self._form: Form = understood.form
         self._waits = understood.waits
@@ -97,11 +99,11 @@ class HttpSink:
         self._headers = [*(header for header in self._headers if header[0] != name), (name, value)]
 
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
-        ours = self.headers
+        every = [*headers, *self._headers, *self._always, PRIVATE]
         try:
-            self._exchange.respond(status, headers + ours, body)
+            self._exchange.respond(status, every, body)
         except ValueError:  # the response has been paid for: it goes out without the header that cannot be sent
-            self._exchange.respond(status, sendable(headers + ours), body)
+            self._exchange.respond(status, sendable(every), body)
 
     def start(self, status: int, headers: HeaderList) -> ResponseStream | KeepAlive:
         whole = any(name == "content-length" for name, _ in headers)
@@ -138,7 +140,8 @@ class HttpSink:
         if self._form == "run":
             problem = as_run(problem)
         status = error_status(problem, self._form, self._no_credit, waits=self._waits)
-        body = error_body(problem, self._form, status, self._request_id, self._pages)
+        pages = Pages(self._public_url, "" if self._target is None else self._target.account_id)
+        body = error_body(problem, self._form, status, self._request_id, pages)
         return status, error_headers(problem, self._form, status, waits=self._waits), body
 
     def fail(self, problem: Problem) -> None:

@@ -46,7 +46,7 @@ class BatchLedger:
 
     async def do(self, command: Command) -> Verdict:
         if isinstance(command, _COMMON):
-            verdict: Verdict = await self._database.write_grouped(self, command)
+            verdict: Verdict = await self._database.writer.put(self, command)
             return verdict
         return await self._database.write(partial(_apply, command))
 
@@ -57,7 +57,7 @@ class BatchLedger:
         await self.record_all([(account_id, record)])
 
     async def record_all(self, records: _Rows) -> None:
-        await self._database.write_grouped(self, records)
+        await self._database.writer.put(self, records)
 
     async def close(self) -> None:
         """Nothing to do: what was sent is the database's to finish."""

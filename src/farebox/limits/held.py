@@ -28,11 +28,15 @@ Scope = Literal["account", "process"]
 class ByteBudget:
     """What all exchanges of the process hold. `held_bytes`, `refused` and `by_account` may be read at any time."""
 
-    __slots__ = ("account_max", "anonymous_bytes", "by_account", "held_bytes", "process_max", "refused")
+    __slots__ = (
+        "account_max", "anonymous_bytes", "by_account", "held_bytes", "largest_of_account", "process_max", "refused",
+    )  # fmt: skip
 
     def __init__(self, process_max: int = 512 * MIB, account_max: int = 256 * MIB) -> None:
         self.process_max = process_max
         self.account_max = account_max
+        self.largest_of_account = min(account_max, process_max // 2)
+        """The maximum size of one body of an account."""
         self.held_bytes = 0
         self.anonymous_bytes = 0
         """The part held by all unauthenticated clients."""
@@ -47,14 +51,16 @@ class ByteBudget:
 
     def largest(self, account_id: str = UNCLAIMED) -> int:
         """The maximum size of one body of the account."""
+        if account_id[:1] not in _UNOWNED:
+            return self.largest_of_account
         return min(self._own(account_id), self.process_max // 2)
 
     def full(self, account_id: str, more: int) -> Scope | None:
         """The budget that has no room for this many more bytes; None if there is room."""
-        held = self.by_account.get(account_id, 0)
-        if held + more > self._own(account_id):
+        held, kind = self.by_account.get(account_id, 0), account_id[:1]
+        if held + more > (self.account_max if kind not in _UNOWNED else self._own(account_id)):
             return "account"
-        if account_id[:1] == ANONYMOUS:
+        if kind == ANONYMOUS:
             left_by_anonymous = self._own(account_id) - (self.anonymous_bytes - held)
             if 2 * (held + more) > left_by_anonymous:
                 return "account"
@@ -100,7 +106,9 @@ class Lease:
         if full is not None:
             self._budget.refused[full] += 1
             raise _problem(full, self.account_id, self._budget)
-        self.force(more)
+        if not self._closed:
+            self.size += more
+            self._budget.count(self.account_id, more)
 
     def room_for(self, more: int) -> bool:
         """Count this many more if there is room; returns whether there was."""
@@ -123,7 +131,9 @@ class Lease:
 
     def close(self) -> None:
         """Return all bytes."""
-        self.shrink(0)
+        if self.size:
+            self._budget.count(self.account_id, -self.size)
+            self.size = 0
         self._closed = True
 
 

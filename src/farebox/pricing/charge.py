@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import cast
 
-from farebox.money import ceil_div
 from farebox.pricing.model import Cost, CostLine, Markup, ModelPrice, Rate
 from farebox.pricing.rates import REQUESTS, ancestors
 from farebox.usage import AbsurdUsage, Quantity, Usage
@@ -26,13 +25,14 @@ def cost_of(price: ModelPrice, usage: Usage) -> Cost:
         if type(quantity) is not int:
             return _scaled_cost(price, usage)
     whole = cast(Mapping[str, int], usage)
-    apart = _rates_apart(price, tuple(usage))
+    shape = tuple(usage)
+    apart = price.apart[shape] if shape in price.apart else _rates_apart(price, shape)
     return _cost(price, whole, 1) if apart is None else _cost_separately(price, apart, whole)
 
 
 def charge_of(cost: Cost, markup: Markup) -> int:
     """Nano-dollars that the account pays. The only rounding of a charge is here: up, once, after the markup."""
-    return ceil_div(cost.numerator * markup.parts_per_million, cost.denominator * PER_MILLION)
+    return -(-cost.numerator * markup.parts_per_million // (cost.denominator * PER_MILLION))
 
 
 def unpriced_meters(price: ModelPrice, usage: Usage) -> tuple[str, ...]:
@@ -58,10 +58,6 @@ def unpriced_meters(price: ModelPrice, usage: Usage) -> tuple[str, ...]:
 def _rates_apart(price: ModelPrice, meters: tuple[str, ...]) -> tuple[Rate, ...] | None:
     """The rates for these meters, the most general first, where none contains another of them; None if one does, so
     that quantities are to be taken apart. Usage objects have few shapes."""
-    try:
-        return price.apart[meters]
-    except KeyError:
-        pass
     found: tuple[Rate, ...] | None = tuple(
         rate for rate in reversed(price.rates) if rate.meter in meters or rate.meter == REQUESTS
     )

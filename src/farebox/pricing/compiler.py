@@ -84,10 +84,16 @@ class PriceList:
         are in the price's `unknown`; it is then the standard price. None if both know no such model, or no price for
         it: unpriced, not free.
         """
+        return self.find_lasting(provider, model, at_ms, context)[0]
+
+    def find_lasting(
+        self, provider: str, model: str, at_ms: int, context: Context | None = None
+    ) -> tuple[ModelPrice | None, bool]:
+        """The same, and whether the model's standard price is the same at any time."""
         if len(model) > MODEL_REF_MAX:
-            return None
+            return None, False
         listed = self._lookup(provider, model)
-        return listed.at(at_ms, context) if listed is not None else None
+        return (None, False) if listed is None else (listed.at(at_ms, context), listed.is_lasting)
 
     def models(self, provider: str) -> list[str]:
         """Names of the provider's models, as list and supplement have them; priced or not."""
@@ -224,6 +230,11 @@ class _ListedModel:
             output_max=entry.output_max,
         )
         return cls(shell, [(_ALWAYS, prices_of(entry.rates))], [], ours, our_version)
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the standard price is the same at any time."""
+        return len(self._standard) == 1
 
     def at(self, at_ms: int, context: Context | None) -> ModelPrice | None:
         """The price at that time; None if the list has none."""

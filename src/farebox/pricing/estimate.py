@@ -13,7 +13,6 @@ from functools import lru_cache
 import msgspec
 from msgspec import structs
 
-from farebox.money import ceil_div
 from farebox.pricing.ceilings import family_name, longest_prefix, output_ceiling
 from farebox.pricing.charge import PER_MILLION
 from farebox.pricing.media import UNSEEN_AUDIO_SECONDS, audio_tokens, image_tokens
@@ -81,7 +80,9 @@ def estimate(
     takes the place of the bound by bytes, the allowances stay; unless `whole`: then it is that of the request with its
     template (`chat_template.count_chat`). `outside` is what is held for unseen input; by default that of the default
     rules, with nothing learned."""
-    output = 0 if demand.no_output else max(1, demand.choices) * _output_limit(demand, price)
+    output = 0 if demand.no_output else _output_limit(demand, price)
+    if demand.choices > 1:
+        output *= demand.choices
     if demand.images or _has_meters(demand):
         inputs = _inputs(demand, price, exact_input_tokens, outside, whole=whole)
         reach, total = _reach(demand, inputs), inputs.total
@@ -92,7 +93,7 @@ def estimate(
     if output:
         numerator += output * _highest_rate(price, _OUTPUT, reach)
     return Estimate(
-        ceil_div(numerator * markup.parts_per_million, price.denominator * PER_MILLION),
+        -(-numerator * markup.parts_per_million // (price.denominator * PER_MILLION)),  # rounded up
         total,
         output + math.ceil(demand.fixed.get("output_tokens", 0)) if demand.fixed else output,
         exact_input_tokens is not None,
@@ -132,8 +133,8 @@ def _output_limit(demand: Demand, price: ModelPrice) -> int:
     """The output limit per choice. If a request asks for more than the model can produce, the provider refuses it or
     returns less.
     """
-    ceiling = output_ceiling(price)
-    return ceiling if demand.output_max is None else min(demand.output_max, ceiling)
+    ceiling, wanted = price.output_max or output_ceiling(price), demand.output_max
+    return ceiling if wanted is None or wanted > ceiling else wanted
 
 
 def _text(demand: Demand, price: ModelPrice, counted: int | None, *, whole: bool) -> int:

@@ -95,8 +95,10 @@ class PriceBook:
         self._own = prices
         self._compiled = {row.price_id: check_price(row) for row in prices}
         self._markups = {row.markup_id: check_markup(row) for row in rows}
-        self._prices = _Table(prices)
-        self._markup_rows = _Table(rows)
+        self._prices = _Table(prices) if prices else None
+        self._markup_rows = _Table(rows) if rows else None
+        self._fixed: dict[tuple[str, str], ModelPrice] = {}
+        """Prices by provider and model that are the same for all accounts, at any time."""
         self._named_price = lru_cache(_CACHED_REFS)(self._name)
 
     def find(
@@ -108,8 +110,15 @@ class PriceBook:
         specific model name, then the latest that is valid. `context` as in PriceList.find; of an own price, a tier
         costs as many times more or less as it does by the list. None means unpriced: the caller refuses.
         """
+        if not context and (fixed := self._fixed.get((provider, model))) is not None:
+            return fixed
         if len(model) > MODEL_REF_MAX:
             return None
+        if self._prices is None:
+            found, lasting = self._list.find_lasting(provider, model, at_ms, context)
+            if lasting and found is not None and not context and len(self._fixed) < _CACHED_REFS:
+                self._fixed[provider, model] = found
+            return found
         row = self._prices.find(account_id, provider, model, at_ms)
         if row is not None:
             price = self._named_price(row.price_id, model)
@@ -149,6 +158,8 @@ class PriceBook:
         """The markup on a model's cost: the account's row before the general one, then the most specific model name,
         then one for the provider, then the latest that is valid. Without any, the cost itself is charged.
         """
+        if self._markup_rows is None:
+            return _NO_MARKUP
         row = self._markup_rows.find(account_id, provider, model, at_ms)
         return self._markups[row.markup_id] if row is not None else _NO_MARKUP
 
@@ -245,8 +256,6 @@ class _Table(Generic[_R]):
 
     def find(self, account_id: str, provider: str, model: str, at_ms: int) -> _R | None:
         """The most specific row that is valid: by account, then model, then provider, then date."""
-        if not self._exact and not self._prefixes:
-            return None
         name = model.lower()
         for account in (account_id, None):
             for whose in (provider, None):

@@ -53,10 +53,11 @@ def hand_out(handed_out: dict[Reference, None], kind: str, object_id: object) ->
 
 def may_refer(body: bytes) -> bool:
     """Whether the body may have a reference in its messages: most have not, and are not gone through."""
+    find = body.find  # `in` makes an exception, and drops it, before it looks
     for needle in _NEEDLES:  # a generator would take twice as long
-        if needle in body:
+        if find(needle) >= 0:
             return True
-    return b"\\u00" in body and _ESCAPED.search(body) is not None
+    return find(b"\\u00") >= 0 and _ESCAPED.search(body) is not None
 
 
 def references_in(content: object) -> Iterator[Reference]:

@@ -355,7 +355,8 @@ class UpstreamConnection(Opened):
         if not keep or self._lost or self._unsent():  # a response before the request was all sent
             self.drop()
             return
-        self.resume()
+        if self._paused:
+            self.resume()
         self._used = True
         self.idle_since = self.loop.time()
         self._released(self)

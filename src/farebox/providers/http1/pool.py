@@ -4,7 +4,7 @@ import asyncio
 import re
 import ssl
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -174,7 +174,7 @@ class PooledUpstream:
         """Raises UpstreamFailed."""
 
         def make() -> UpstreamConnection:
-            return UpstreamConnection(self._loop, lambda connection: self._release(origin, connection), self.count)
+            return UpstreamConnection(self._loop, partial(self._release, origin), self.count)
 
         try:
             return await self._open.connection(origin, make)

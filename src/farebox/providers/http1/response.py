@@ -86,11 +86,13 @@ class Http1Response:
         self._buffered += len(data)
         if self._buffered > PAUSE_ABOVE:
             self._connection.pause()
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def end(self) -> None:
         self._ended = True
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def fail(self, words: str, cause: Cause) -> None:
         self._failure = words, cause

@@ -35,13 +35,16 @@ class Checkpoints:
 
     def watch(self, connection: SqliteConnection) -> None:
         """Make the checkpoints for its commits, in place of SQLite."""
-        connection.set_wal_hook(self._written)
+        connection.wal_autocheckpoint(0)
 
     def committed(self, connection: SqliteConnection) -> None:
         """Called after each commit, on its thread."""
+        written, _ = connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)
+        self._pages += written
         if self._nearly_done or self._pages > PAGES_MAX:
             self._nearly_done = False
-            _move(connection)
+            left = _move(connection)
+            self._pages = self._pages if left is None else left
         elif self._pages > PAGES and not self._under_way:
             self._under_way = True
             self._due.put(True)
@@ -52,20 +55,17 @@ class Checkpoints:
         self._thread.join()
         self._connection.close()
 
-    def _written(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
-        self._pages = pages
-        return apsw.SQLITE_OK
-
     def _work(self) -> None:
         while self._due.get():
-            self._nearly_done = _move(self._connection)
+            self._nearly_done = _move(self._connection) is not None
             self._under_way = False
 
 
-def _move(connection: SqliteConnection) -> bool:
-    """Whether it succeeded. If not, commits will meet the failing disk, and the log keeps what they have written."""
+def _move(connection: SqliteConnection) -> int | None:
+    """Pages of the log with which the next commit goes on: none if all could be copied, as it then begins the log from
+    the start. None if it failed: commits will meet the failing disk, and the log keeps what they have written."""
     try:
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        pages, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
     except apsw.Error:
-        return False
-    return True
+        return None
+    return 0 if copied == pages else pages

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import apsw
 import structlog
@@ -19,7 +19,7 @@ from farebox.storage.journal_files import reserve_space
 from farebox.storage.sql import Connection, DatabaseDamaged, DatabaseFull, DatabaseLocked, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect, open_file
 from farebox.storage.sqlite.failures import Failures, LogHead, damages
-from farebox.storage.sqlite.writer import GroupedWork, Writer
+from farebox.storage.sqlite.writer import Writer
 
 T = TypeVar("T")
 
@@ -42,8 +42,8 @@ class SqliteDatabase:
         _close_to_others(path)
         open_file(path).close()
         self.path = path
-        self.writer = Writer(path, activity, failed=failed)
         self._failures = Failures()
+        self.writer = Writer(path, activity, failed=failed, met=self._failures.met)
         self._log_head = LogHead(path)
         self._loop_connection = connect(path, readonly=True)
         self._thread_local = threading.local()
@@ -80,19 +80,7 @@ class SqliteDatabase:
 
     async def write(self, job: Callable[[Connection], T]) -> T:
         """A write, durable when it returns; see storage.sqlite.writer.Writer.run."""
-        try:
-            return await self.writer.run(job)
-        except DatabaseUnavailable as error:
-            self._failures.met(error)
-            raise
-
-    async def write_grouped(self, work: GroupedWork, item: object) -> Any:
-        """The same for an item that is carried out together with those next to it."""
-        try:
-            return await self.writer.put(work, item)
-        except DatabaseUnavailable as error:
-            self._failures.met(error)
-            raise
+        return await self.writer.run(job)
 
     async def check_writable(self) -> None:
         """Commit something; after damage was found, check for it first. Raises DatabaseUnavailable."""

@@ -50,7 +50,9 @@ BATCH_MAX = 256
 """Jobs and items of one commit: a few milliseconds of the event loop at most."""
 _Waiting: TypeAlias = tuple[Any, Any, "asyncio.Future[Any]"]
 """A job and None, or what carries an item out and the item; and its future. An item is never None."""
-_Response: TypeAlias = tuple["asyncio.Future[Any]", Any, Exception | None]
+_Batch: TypeAlias = list[_Waiting]
+_Results: TypeAlias = Sequence[Any]
+"""Of a batch, in its order; an exception is how that job, or that item, failed by itself."""
 
 
 class Writer:
@@ -59,9 +61,18 @@ class Writer:
     Only `close` ends it: whatever fails in a batch is reported to those who wait for it, and the next one starts.
     """
 
-    def __init__(self, path: Path, activity: Activity | None = None, *, failed: OnFailure | None = None) -> None:
-        """`failed` is called with unexpected failures that ended a batch."""
+    def __init__(
+        self,
+        path: Path,
+        activity: Activity | None = None,
+        *,
+        failed: OnFailure | None = None,
+        met: Callable[[DatabaseUnavailable], object] = bool,
+    ) -> None:
+        """`failed` is called with unexpected failures that ended a batch; `met` with each DatabaseUnavailable that
+        somebody gets."""
         self._activity = activity
+        self._met = met
         self._monotonic = SystemClock().monotonic
         self._loop = asyncio.get_running_loop()
         self._path = path
@@ -77,7 +88,7 @@ class Writer:
         self._working = False
         self._idle = asyncio.Event()
         self._closed = False
-        self._blocking: queue.SimpleQueue[tuple[Callable[[], None], list[asyncio.Future[Any]]] | None]
+        self._blocking: queue.SimpleQueue[tuple[Callable[[], None], _Batch] | None]
         self._blocking = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._block, name="farebox-commit", daemon=True)
         self._thread.start()
@@ -103,7 +114,9 @@ class Writer:
 
     def _put(self, work: Job | GroupedWork, item: object) -> "asyncio.Future[Any]":
         if self._closed:
-            raise DatabaseUnavailable("the database is closed")
+            closed = DatabaseUnavailable("the database is closed")
+            self._met(closed)
+            raise closed
         future: asyncio.Future[Any] = self._loop.create_future()
         self._pending.append((work, item, future))
         if not self._working:
@@ -147,11 +160,11 @@ class Writer:
         except apsw.BusyError:
             self._on_thread(partial(self._await_turn, batch), batch)
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
-            self._deliver(_all_failed(batch, error))
+            self._fail(batch, error)
         else:
-            self._guarded(partial(self._run, batch), _futures(batch))
+            self._guarded(self._run, batch)
 
-    def _connect_again(self, batch: list[_Waiting]) -> None:
+    def _connect_again(self, batch: _Batch) -> None:
         """On the thread: the connection is unusable; open another one."""
         self._connection.close(True)
         self._connection = self._connect()
@@ -159,7 +172,7 @@ class Writer:
         self._unusable = False
         self._await_turn(batch)
 
-    def _await_turn(self, batch: list[_Waiting]) -> None:
+    def _await_turn(self, batch: _Batch) -> None:
         """On the thread: another process is writing."""
         connection = self._connection
         failure: Exception | None = None
@@ -172,41 +185,43 @@ class Writer:
         self.awaits_turn = False
         connection.set_busy_timeout(0)  # before the loop continues: only one thread at a time uses a connection
         if failure is None:
-            self._loop.call_soon_threadsafe(self._guarded, partial(self._run, batch), _futures(batch))
+            self._loop.call_soon_threadsafe(self._guarded, self._run, batch)
         else:
-            self._loop.call_soon_threadsafe(self._deliver, _all_failed(batch, failure))
+            self._loop.call_soon_threadsafe(self._fail, batch, failure)
 
-    def _run(self, batch: list[_Waiting]) -> None:
+    def _run(self, batch: _Batch) -> None:
         """Run the jobs. If one raises, all are rolled back and run again, each in a savepoint."""
         connection = self._connection
         connection.notes = {} if self._activity else None
         try:
             try:
-                responses = _together(batch, connection)
+                results = _together(batch, connection)
             except Exception:  # noqa: BLE001 - whatever it was, the second run finds out which job raised it
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 connection.execute("BEGIN IMMEDIATE")
                 connection.notes = {} if self._activity else None
-                responses = _one_by_one(batch, connection)
+                results = _one_by_one(batch, connection)
+            self._identity.check()
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
             self._roll_back()
-            self._deliver(_all_failed(batch, error))
+            self._fail(batch, error)
         else:
-            self._on_thread(partial(self._commit, responses), batch)
+            self._on_thread(partial(self._commit, batch, results), batch)
 
-    def _commit(self, responses: list[_Response]) -> None:
-        """On the thread: wait for the disk. A failed commit may still be on disk, so nothing is retried."""
+    def _commit(self, batch: _Batch, results: _Results) -> None:
+        """On the thread: wait for the disk. A failed commit may still be on disk, so nothing is retried.
+
+        Nothing here but the commit gives up the GIL: to get it back from the loop costs both threads a wake-up."""
         began = self._monotonic()
         try:
-            self._identity.check()
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
             self._roll_back()
-            responses = [(future, None, _named(error)) for future, _, _ in responses]
+            self._loop.call_soon_threadsafe(self._fail, batch, error)
         else:
-            self._committed(len(responses), self._monotonic() - began)
-        self._loop.call_soon_threadsafe(self._deliver, responses)
+            self._committed(len(batch), self._monotonic() - began)
+            self._loop.call_soon_threadsafe(self._deliver, batch, results)
 
     def _committed(self, count: int, seconds: float) -> None:
         """On the thread: after a commit. It is durable, and nothing here may report it as failed."""
@@ -218,14 +233,31 @@ class Writer:
             if self._failed is not None:
                 self._failed("sqlite_writer", error)
 
-    def _deliver(self, responses: list[_Response]) -> None:
-        for future, result, error in responses:
+    def _deliver(self, batch: _Batch, results: _Results) -> None:
+        for (_, _, future), result in zip(batch, results, strict=True):
             if future.done():  # its caller was cancelled; the commit is durable
                 continue
-            if error is None:
-                future.set_result(result)
+            if isinstance(result, Exception):
+                self._set_exception(future, result)
             else:
-                future.set_exception(error)
+                future.set_result(result)
+        self._go_on()
+
+    def _fail(self, batch: _Batch, error: Exception) -> None:
+        """The whole batch has failed: everyone who waits for it gets the error."""
+        for _, _, future in batch:
+            if not future.done():
+                self._set_exception(future, error)
+        self._go_on()
+
+    def _set_exception(self, future: "asyncio.Future[Any]", error: Exception) -> None:
+        error = _named(error)
+        if isinstance(error, DatabaseUnavailable):
+            self._met(error)
+        future.set_exception(error)
+
+    def _go_on(self) -> None:
+        """With the next batch, if there is one."""
         if self._pending:
             self._loop.call_soon(self._collect_pending, 0)
         else:
@@ -242,30 +274,30 @@ class Writer:
 
     # --- so that no caller waits forever ---
 
-    def _guarded(self, step: Callable[[], None], futures: "list[asyncio.Future[Any]]") -> None:
+    def _guarded(self, step: Callable[[_Batch], None], batch: _Batch) -> None:
         """On the loop: one step of a batch; if it fails unexpectedly, those who wait for the batch get the error."""
         try:
-            step()
+            step(batch)
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
-            self._lost(futures, error)
+            self._lost(batch, error)
 
-    def _lost(self, futures: "list[asyncio.Future[Any]]", error: BaseException) -> None:
+    def _lost(self, batch: _Batch, error: BaseException) -> None:
         if self._failed is not None:
             self._failed("sqlite_writer", error)
         self._roll_back()
-        self._deliver([(future, None, DatabaseUnavailable(f"the writer failed: {error!r}")) for future in futures])
+        self._fail(batch, DatabaseUnavailable(f"the writer failed: {error!r}"))
 
-    def _on_thread(self, wait: Callable[[], None], batch: list[_Waiting]) -> None:
-        self._blocking.put((wait, _futures(batch)))
+    def _on_thread(self, wait: Callable[[], None], batch: _Batch) -> None:
+        self._blocking.put((wait, batch))
 
     def _block(self) -> None:
         """The thread: runs the blocking steps, one at a time."""
         while (blocking := self._blocking.get()) is not None:
-            wait, futures = blocking
+            wait, batch = blocking
             try:
                 wait()
             except BaseException as error:  # noqa: BLE001 - a thread that ended would leave all callers waiting forever
-                self._loop.call_soon_threadsafe(self._lost, futures, error)
+                self._loop.call_soon_threadsafe(self._lost, batch, error)
 
 
 def by_itself(connection: SqliteConnection, job: Job) -> Any:
@@ -287,42 +319,25 @@ def by_itself(connection: SqliteConnection, job: Job) -> Any:
     return result
 
 
-def _together(batch: list[_Waiting], connection: SqliteConnection) -> list[_Response]:
+def _together(batch: _Batch, connection: SqliteConnection) -> _Results:
     """Run the jobs, and the items between them together."""
-    responses: list[_Response] = []
+    results: list[Any] = []
     place = 0
     while place < len(batch):
-        work, item, future = batch[place]
+        work, item, _ = batch[place]
         first = place
         place += 1
         if item is None:
-            responses.append((future, work(connection), None))
+            results.append(work(connection))
             continue
         while place < len(batch) and batch[place][0] is work:
             place += 1
-        items = batch[first:place]
-        results = work.all_of(connection, [each for _, each, _ in items])
-        responses += [_respond(sent, result) for (_, _, sent), result in zip(items, results, strict=True)]
-    return responses
+        results += work.all_of(connection, [each for _, each, _ in batch[first:place]])
+    return results
 
 
-def _one_by_one(batch: list[_Waiting], connection: SqliteConnection) -> list[_Response]:
-    return [
-        _respond(future, by_itself(connection, work if item is None else partial(work.one_of, item=item)))
-        for work, item, future in batch
-    ]
-
-
-def _respond(future: "asyncio.Future[Any]", result: Any) -> _Response:
-    return (future, None, _named(result)) if isinstance(result, Exception) else (future, result, None)
-
-
-def _futures(batch: list[_Waiting]) -> "list[asyncio.Future[Any]]":
-    return [future for _, _, future in batch]
-
-
-def _all_failed(batch: list[_Waiting], error: Exception) -> list[_Response]:
-    return [(future, None, _named(error)) for future in _futures(batch)]
+def _one_by_one(batch: _Batch, connection: SqliteConnection) -> _Results:
+    return [by_itself(connection, work if item is None else partial(work.one_of, item=item)) for work, item, _ in batch]
 
 
 def _named(error: Exception) -> Exception:
