@@ -47,7 +47,10 @@ class Ids(Protocol):
         ...
 
 
-_POOL_BYTES = 1280
+_POOLED = 128
+_CHANCE_BYTES = 10
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The variant of RFC 9562, with two bits by chance."""
 
 
 class RandomIds:
@@ -55,7 +58,7 @@ class RandomIds:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._pool = b""
+        self._pool: list[str] = []
         self._last_ms = 0
         self._within_ms = 0
 
@@ -65,16 +68,15 @@ class RandomIds:
         Within a millisecond the ids of one process are counted up from a random start (RFC 9562, 6.2, method 1): the
         attempts of one call are listed in their order.
         """
-        if not self._pool:
-            self._pool = secrets.token_bytes(_POOL_BYTES)  # a system call for many ids
-        chance, self._pool = self._pool[:10], self._pool[10:]
-        now = self._clock.now_ms()
-        if now == self._last_ms:
-            self._within_ms = min(self._within_ms + 1, 0xFFF)  # 3,840 a millisecond are more than a process serves
-        else:
-            self._last_ms, self._within_ms = now, chance[0]
-        moment, text, variant = f"{now:012x}", chance.hex(), "89ab"[chance[1] & 3]
-        return f"{moment[:8]}-{moment[8:]}-7{self._within_ms:03x}-{variant}{text[4:7]}-{text[8:]}"
+        if not self._pool:  # a system call for many ids
+            self._pool = secrets.token_bytes(_POOLED * _CHANCE_BYTES).hex(" ", _CHANCE_BYTES).split()
+        text, now = self._pool.pop(), self._clock.now_ms()
+        if now != self._last_ms:
+            self._last_ms, self._within_ms = now, int(text[:2], 16)
+        elif self._within_ms < 0xFFF:  # 3,840 a millisecond are more than a process serves
+            self._within_ms += 1
+        moment = f"{now:012x}"
+        return f"{moment[:8]}-{moment[8:]}-7{self._within_ms:03x}-{_VARIANTS[text[3]]}{text[4:7]}-{text[8:]}"
 
     def account_id(self) -> str:
         """32 hexadecimal characters, the shape of a Cloudflare account id."""

@@ -197,6 +197,13 @@ class ServedGateway(GatewayConfig, frozen=True, kw_only=True):
     """Of what its cache may give."""
     zones: Zones = ()
     """The account's time zones, where its spend limits have windows of the calendar."""
+    is_plain: bool = False
+    """Whether it asks for nothing that is looked at call by call (calls.stages.is_plain). Worked out from the rest."""
+
+    def __post_init__(self) -> None:
+        asks = self.screens or self.spend_limits is not None or self.otel is not None or self.stripe is not None
+        kept = self.logpush or self.log_classification or self.log_management_strategy == "STOP_INSERTING"
+        msgspec.structs.force_setattr(self, "is_plain", not (asks or kept))
 
     @property
     def reads_calendar(self) -> bool:

@@ -143,7 +143,8 @@ class Sink:
 
     def _write_waiting(self) -> None:
         """As many whole lines at once as a pipe takes."""
-        lines, size = list[bytes](), 0
+        lines: list[bytes] = []
+        size = 0
         with contextlib.suppress(IndexError):  # another thread may be writing, too
             while True:
                 data = self._waiting.popleft()

@@ -106,7 +106,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             call.started_at,
             call.provider,
             model,
-            self.success,
+            ended.status < 400 and not ended.error,
             ended.status,
             ended.duration_ms,
             tokens_in if isinstance(tokens_in, int) else None,
@@ -118,7 +118,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             call.logged,
             ended.request_body,
             ended.response_body,
-            self._exports(),
+            0 if call.gateway.is_plain else self._exports(),
         )
 
     @property

@@ -22,7 +22,17 @@ from farebox.calls.relay import relay_response
 from farebox.calls.screening import screening_of
 from farebox.calls.settle import end_without_response
 from farebox.calls.spend_rules import may_count, rules_for
-from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Metered, Priced, Stage, Terms
+from farebox.calls.stages import (
+    Admitted,
+    Admitting,
+    Attempts,
+    CallContext,
+    Metered,
+    Priced,
+    Stage,
+    Terms,
+    is_plain,
+)
 from farebox.calls.tiers import find_price, hold_price, requested_price
 from farebox.calls.unpaid import check_unpaid
 from farebox.calls.watch import Watch
@@ -44,12 +54,13 @@ async def serve_call(
     """
     if call.gateway.log_management_strategy == "STOP_INSERTING":
         call = await with_room(services, call)
-    began = services.clock.monotonic()
-    screening = await screening_of(services, call, sink, watch) if call.gateway.screens else None
-    context = CallContext(services, call, sink, watch, began, screening)
+    began, plain = services.clock.monotonic(), is_plain(call)
+    screening = await screening_of(services, call, sink, watch) if not plain and call.gateway.screens else None
+    context = CallContext(services, call, sink, watch, began, screening, [], plain)
     stage: Stage = Priced(context, None, None)
     try:
-        context = await checked_references(context)
+        if not plain:
+            context = await checked_references(context)
         stage = priced = price_call(context)
         if screening is not None:
             await screening.request()
@@ -82,7 +93,7 @@ async def serve_call(
                 held = await hold_credit(context, terms, price)
             admitted = Admitted(context, priced.metered, terms, held, Attempts(), False)
         stage = admitted
-        goes_on = admitted.goes_on
+        goes_on = not plain and admitted.goes_on
         if goes_on:
             await begin(admitted, admitted.long_kind)
         stage = responded = await reach_provider(admitted)

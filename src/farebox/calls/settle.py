@@ -210,7 +210,7 @@ async def _price(
         priced = replace(priced, notes=(*priced.notes, *doubts))
     if observed.further:
         priced = with_further(context, terms, priced, observed, price, None if stage.held is None else bound)
-    if interruption is None and not observed.failed:
+    if interruption is None and not observed.failed and (observed.stated_usd is not None or price.bounded):
         priced = by_stated_cost(context, priced, observed, price, markup)
     if priced.notes:
         with best_effort("the log"):
@@ -283,7 +283,7 @@ def _count(context: CallContext, ended: Ended, seconds: float | None) -> None:
         context.services.metrics.call_ended(
             context.call.provider,
             ended.outcome,
-            cause=cause_of(ended),
+            cause=cause_of(ended) if ended.cause or ended.error or ended.status >= 400 else "",
             duration_ms=ended.duration_ms,
             first_byte_ms=ended.first_byte_ms,
         )
@@ -302,7 +302,7 @@ def _notify_others(context: CallContext, verdict: Verdict, now: int) -> None:
         services.unpaid.paid(account_id, verdict.amount)
     except Exception as error:  # noqa: BLE001 - as above
         observer_failed("what is left unpaid", error)
-    if counts_somewhere(context.call):
+    if not context.plain and counts_somewhere(context.call):
         services.spend_watch.touch(account_id)
     if verdict.written_off:
         with best_effort("overruns"):

@@ -37,6 +37,8 @@ class CallContext(msgspec.Struct, frozen=True):
     """None if the gateway has no rules for what its calls say."""
     tokens: list[str] = []
     """The short-lived tokens that its requests have carried in the place of a key."""
+    plain: bool = False
+    """`is_plain`, where that has been asked."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -45,6 +47,22 @@ class CallContext(msgspec.Struct, frozen=True):
 
     def elapsed_ms(self) -> int:
         return round((self.services.clock.monotonic() - self.started) * 1000)
+
+
+def is_plain(call: Call) -> bool:
+    """Whether there is no more to the call than to hold, forward, and charge. What its gateway, its route or its
+    policies may ask for, and what a request may be about, is then not looked for step by step: whatever is added to
+    those belongs here, or in `ServedGateway.is_plain`."""
+    parsed = call.parsed
+    return (
+        call.gateway.is_plain
+        and parsed is not None
+        and not (parsed.references or parsed.background)
+        and call.object is None
+        and not call.own_key
+        and call.trail is None
+        and not (call.route_limits or call.policy_limits)
+    )
 
 
 class Metered(msgspec.Struct, frozen=True, gc=False):

@@ -161,8 +161,8 @@ def known_price(
     context: CallContext, terms: Terms, price: ModelPrice, usage: Usage
 ) -> tuple[ModelPrice, tuple[str, ...]]:
     """The price or, if it is not known what part of the request got it, the most expensive that it may be."""
-    if context.call.access.custom is not None:
-        return price, ()
+    if context.call.access.custom is not None or not (price.unknown or LONG_CACHE in usage):
+        return price, ()  # as nearly always
     what = doubts_of(price, usage)
     if not what:
         return price, ()

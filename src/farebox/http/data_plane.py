@@ -139,8 +139,7 @@ class DataPlane:
             if permit is None:
                 return
         count_call(services, target, permit)
-        self._check_room(target.account_id)
-        services.calls.begin(target.account_id)
+        self._begin(target.account_id)
         try:
             request = await self._received(exchange, target, permit, sink, watch, request_id)
             if request is None:
@@ -170,8 +169,7 @@ class DataPlane:
         offer = offered(exchange.headers, exchange.query)
         permit = await permit_of(services, offer, target)
         count_call(services, target, permit)
-        self._check_room(target.account_id)
-        services.calls.begin(target.account_id)
+        self._begin(target.account_id)
         try:
             if not target.slug:
                 await self._universal(exchange, target, offer, sink)
@@ -285,10 +283,10 @@ class DataPlane:
         sink.respond(204, cross_origin.preflight(exchange.headers), b"")
         return True
 
-    def _check_room(self, account_id: str) -> None:
-        """Raises Problem if the account may have no further call in flight."""
+    def _begin(self, account_id: str) -> None:
+        """Count a call in flight. Raises Problem if the account may have no further one."""
         calls = self._services.calls
-        full = calls.full(account_id)
+        full = calls.begin(account_id)
         if full == "account":
             raise Problem(
                 ACCOUNT_CALLS_FULL,

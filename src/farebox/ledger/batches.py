@@ -193,17 +193,20 @@ class _Batch:
     def do(self, item: _Item) -> Verdict | None:
         """The verdict; None if it is not common, and then nothing is done."""
         if not isinstance(item, _COMMON):
-            for account_id, record in item:
-                account = self._account(account_id)
-                if account is not None:
-                    self._calls.append((account.bucket, record.row(Verdict(Outcome.UNKNOWN))))
-            return Verdict(Outcome.DONE)
-        account = self._account(item.account_id)
+            return self._record(item)
+        account = self._accounts.get(item.account_id) or self._account(item.account_id)
         if account is None:
             return Verdict(Outcome.UNKNOWN)
         if isinstance(item, Hold):
             return self._hold(account, item)
         return self._settle(account, item) if isinstance(item, Settle) else self._release(account, item)
+
+    def _record(self, records: _Rows) -> Verdict:
+        for account_id, record in records:
+            account = self._account(account_id)
+            if account is not None:
+                self._calls.append((account.bucket, record.row(Verdict(Outcome.UNKNOWN))))
+        return Verdict(Outcome.DONE)
 
     def _account(self, account_id: str) -> _Account | None:
         if account_id in self._accounts:
@@ -315,10 +318,11 @@ class _Batch:
             lot.left -= taken
             lot.drawn = True
             account.version += 1
+            transfer_id = part_id(charge_id, part) if part else charge_id
             self._transfers.append(
                 (
-                    account.bucket, account.account_id, account.version, part_id(charge_id, part), lot.book, taken,
-                    lot.lot_id, command.at, note,
+                    account.bucket, account.account_id, account.version, transfer_id, lot.book, taken, lot.lot_id,
+                    command.at, note,
                 )
             )  # fmt: skip
             left -= taken

@@ -31,10 +31,16 @@ class CallsInFlight:
         left_by_others = self.process_max - (self.total - count)
         return "process" if left_by_others <= 0 or (count and 2 * (count + 1) > left_by_others) else None
 
-    def begin(self, account_id: str) -> None:
-        """Count one more call, for which there must be room."""
-        self.by_account[account_id] = self.by_account.get(account_id, 0) + 1
+    def begin(self, account_id: str) -> Scope | None:
+        """Count one more call, if there is room: else whose limit it would exceed."""
+        count = self.by_account.get(account_id, 0)
+        if count >= self.account_max or 2 * (count + 1) > self.process_max - self.total + count:
+            full = self.full(account_id)
+            if full is not None:
+                return full
+        self.by_account[account_id] = count + 1
         self.total += 1
+        return None
 
     def end(self, account_id: str) -> None:
         """A counted call has ended."""

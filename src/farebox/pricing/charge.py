@@ -24,7 +24,7 @@ def cost_of(price: ModelPrice, usage: Usage) -> Cost:
     for quantity in usage.values():
         if type(quantity) is not int:
             return _scaled_cost(price, usage)
-    whole = cast(Mapping[str, int], usage)
+    whole: Mapping[str, int] = usage  # type: ignore[assignment] # all of them are integers
     shape = tuple(usage)
     apart = price.apart[shape] if shape in price.apart else _rates_apart(price, shape)
     return _cost(price, whole, 1) if apart is None else _cost_separately(price, apart, whole)

@@ -134,6 +134,12 @@ def make_receipt(
 ) -> Receipt:
     """The receipt of a call. `price`, `cost` and `markup` are those of the charge; none where nothing was priced."""
     markup = _NO_MARKUP if markup is None else markup
+    unpriced: tuple[str, ...] = ()
+    other: tuple[tuple[str, str], ...] | None = None
+    if usage is not None and cost is not None:
+        other = () if _has_all_lines(usage, cost) else _without_line(usage, cost)
+    if usage is not None and price is not None and other != ():
+        unpriced = unpriced_meters(price, usage)
     return Receipt(  # positional: keyword arguments take 25 times as long for this many fields
         log_id,
         account_id,
@@ -154,11 +160,11 @@ def make_receipt(
         hold_nanos,
         written_off_nanos,
         policy,
-        () if price is None or usage is None else unpriced_meters(price, usage),
+        unpriced,
         notes,
         stated_usd,
         computed_nanos,
-        None if cost is None or usage is None else _without_line(usage, cost),
+        other,
         attempts,
     )
 
@@ -190,7 +196,7 @@ def _lines(price: ModelPrice, cost: Cost) -> tuple[ReceiptLine, ...]:
         [
             ReceiptLine(
                 line.meter,
-                _quantity_text(line.quantity),
+                str(line.quantity) if type(line.quantity) is int else _quantity_text(line.quantity),
                 exact_text(line.rate, rates_over),
                 exact_text(line.nanos_numerator, denominator),
                 line.model,
@@ -199,6 +205,16 @@ def _lines(price: ModelPrice, cost: Cost) -> tuple[ReceiptLine, ...]:
             for line in cost.lines
         ]
     )
+
+
+def _has_all_lines(usage: Usage, cost: Cost) -> bool:
+    """Whether each meter of the usage has its line, as usual."""
+    if len(cost.lines) != len(usage):
+        return False
+    for line in cost.lines:  # noqa: SIM110 - a generator takes as long as all the rest
+        if line.version or line.meter not in usage:
+            return False
+    return True
 
 
 def _without_line(usage: Usage, cost: Cost) -> tuple[tuple[str, str], ...]:

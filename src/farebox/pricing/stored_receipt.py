@@ -61,7 +61,17 @@ def stored(receipt: Receipt, model: str, cost: int) -> bytes:
     return _encode(
         StoredReceipt(  # in their order: this many fields take 25 times as long to fill in by their names
             receipt.price_version,
-            tuple([_line(line) for line in receipt.lines]),
+            tuple(
+                [
+                    (line.meter, line.quantity, line.nanos_per_unit, line.cost_nanos)
+                    if not (line.model or line.price_version)
+                    else (
+                        *(line.meter, line.quantity, line.nanos_per_unit, line.cost_nanos),
+                        *(line.model, line.price_version),
+                    )
+                    for line in receipt.lines
+                ]
+            ),
             receipt.hold_nanos,
             receipt.usage_source,
             None if receipt.priced_model == receipt.model else receipt.priced_model,
@@ -126,8 +136,3 @@ def with_corrections(receipt: Receipt, corrections: Iterable[Correction]) -> Rec
         for each in corrections
     ]
     return replace(receipt, corrections=tuple(shown)) if shown else receipt
-
-
-def _line(line: ReceiptLine) -> StoredLine:
-    shown = (line.meter, line.quantity, line.nanos_per_unit, line.cost_nanos)
-    return (*shown, line.model, line.price_version) if line.model or line.price_version else shown

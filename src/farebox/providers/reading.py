@@ -342,16 +342,17 @@ def common_path(provider: Provider, path: str) -> str | None:
 def _bounded(body: bytes) -> Outline | None:
     """The outline of a large body. Raises InvalidRequest, TooComplex."""
     bounds.check(body)
-    if bounds.opening(body) != b"{":
+    if not (body.startswith(b"{") or bounds.opening(body) == b"{"):
         return None
-    _check_text(body)
+    if not body.isascii():
+        _check_text(body)
     return None if len(body) <= bounds.IMMEDIATE_BYTES else outline_of(body)
 
 
 def _check_text(body: bytes) -> None:
     """Raises InvalidRequest where JSON has bytes that are no text: decoders do not look into what they skip."""
     try:
-        _ = body.isascii() or body.decode()
+        body.decode()
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The body is not JSON: it is not UTF-8 at byte {error.start}.") from error
 

@@ -7,7 +7,7 @@ rows of one meter are added up. Rows follow the extractors of genai-prices, so t
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -176,8 +176,11 @@ def _collect(found: dict[str, Quantity], rows: tuple[_Places, ...], usage: Mappi
             reported = usage.get(key)
             if reported is None:
                 continue
-            plain = type(reported) is int and reported >= 0 and not further
-            value = cast(int, reported) if plain else _number(meter, reported, further)
+            value: Quantity | None
+            if type(reported) is int and reported >= 0 and not further:
+                value = reported
+            else:
+                value = _number(meter, reported, further)
             if value is not None:
                 found[meter] = found[meter] + value if meter in found else value
                 if is_first:

@@ -20,7 +20,7 @@ from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
 from farebox.providers.formats.meters import Reading, Row
 from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
-from farebox.providers.formats.references import audio_in, compatible_cache_in, hand_out, of_request
+from farebox.providers.formats.references import audio_in, compatible_cache_in, hand_out, may_refer, of_request
 from farebox.providers.formats.tools import Declared
 
 _NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
@@ -185,9 +185,11 @@ class OpenAIChat(bodies.JsonBody):
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
         head = bodies.decode(_HEAD, body)
-        model = head.model.removeprefix(self.prefix)
+        model = head.model.removeprefix(self.prefix) if self.prefix else head.model
         old_field = self.new_limit and head.max_tokens is not None and head.max_completion_tokens is None
-        unlimited = ignores_limit(head.model, old_field=old_field)
+        unlimited, researches = ignores_limit(head.model, old_field=old_field), self._researches(head.model)
+        messages = head.messages or ()
+        sounds = [message.audio for message in messages if message.audio is not None]
         demand = Demand(
             model,
             len(body),
@@ -196,16 +198,17 @@ class OpenAIChat(bodies.JsonBody):
             choices=max(head.n or 1, head.best_of or 1) * (_prompts(head.prompt) if self.legacy else 1),
             output_max=None if unlimited else _larger(head.max_tokens, head.max_completion_tokens),
             clampable=not unlimited,
-            allowed={"web_searches": _RESEARCH_SEARCHES} if self._researches(head.model) else {},
-            unseen=self._unseen(head),
+            allowed={"web_searches": _RESEARCH_SEARCHES} if researches else {},
+            unseen=_unseen(head, sounds, searches=researches or _searches(head.model)),
         )
         references: tuple[Reference, ...] = ()
-        if head.messages:
-            contents = [message.content for message in head.messages]
-            demand = with_attachments(demand, contents)
+        contents = [message.content for message in messages]
+        if parts := [content for content in contents if not isinstance(content, str)]:
+            demand = with_attachments(demand, parts)
+        if may_refer(body):
             references = of_request(body, contents)
-            if sounds := [message.audio for message in head.messages if message.audio is not None]:
-                references = (*audio_in(sounds), *references)
+        if sounds:
+            references = (*audio_in(sounds), *references)
         if head.extra_body is not None or head.google is not None:
             references = (*references, *compatible_cache_in(head.extra_body, head.google))
         if exact:
@@ -213,8 +216,9 @@ class OpenAIChat(bodies.JsonBody):
         stream = head.stream is True
         requested = head.stream_options is not None and head.stream_options.include_usage is True
         usage_requested = requested or not stream or not self.opt_in
-        context = bodies.selectors(service_tier=head.service_tier)
-        unmetered, names = self._unmetered(head), tuple[str, ...]()
+        context = {} if head.service_tier is None else bodies.selectors(service_tier=head.service_tier)
+        unmetered = self._unmetered(head)
+        names: tuple[str, ...] = ()
         if head.tools:
             declared = tools.of_chat(head.tools)
             unmetered, names = unmetered or tools.unmetered(declared), tools.names(declared)
@@ -249,21 +253,6 @@ class OpenAIChat(bodies.JsonBody):
     def _researches(self, model: str) -> bool:
         return self.searches and family_name(model).startswith("sonar-deep-research")
 
-    def _unseen(self, head: _Head) -> tuple[Unseen, ...]:
-        """Speech of earlier responses referred to by ID, caches, and what searching models add."""
-        found = []
-        for message in head.messages or ():
-            if isinstance(message.audio, dict) and message.audio.get("id"):
-                found.append(Unseen("audio"))
-                break
-        if _searches(head.model) or self._researches(head.model):
-            found.append(Unseen("web_search", uses=None))
-        if head.extra_body is not None or head.google is not None:
-            google = msgspec.json.encode([head.extra_body, head.google])
-            if b"cachedcontent" in google.lower().replace(b"_", b""):  # in either of Google's spellings
-                found.append(Unseen("cache"))
-        return tuple(found)
-
     def _unmetered(self, head: _Head) -> str | None:
         if head.deferred is head.models is head.plugins is head.search_parameters is None and (
             head.web_search_options is head.data_sources is None
@@ -284,6 +273,22 @@ class OpenAIChat(bodies.JsonBody):
         if head.messages is None:
             raise InvalidRequest("Object missing required field `messages`.")
         return len(head.messages)
+
+
+def _unseen(head: _Head, sounds: list[Any], *, searches: bool) -> tuple[Unseen, ...]:
+    """Speech of earlier responses referred to by ID, caches, and what searching models add."""
+    if not (sounds or searches or head.extra_body is not None or head.google is not None):
+        return ()  # as most
+    found = []
+    if any(isinstance(sound, dict) and sound.get("id") for sound in sounds):
+        found.append(Unseen("audio"))
+    if searches:
+        found.append(Unseen("web_search", uses=None))
+    if head.extra_body is not None or head.google is not None:
+        google = msgspec.json.encode([head.extra_body, head.google])
+        if b"cachedcontent" in google.lower().replace(b"_", b""):  # in either of Google's spellings
+            found.append(Unseen("cache"))
+    return tuple(found)
 
 
 @lru_cache(4096)  # these models search repeatedly
@@ -333,9 +338,10 @@ def _collect_usage(seen: Seen, response: _Response) -> None:
             usage = response.x_groq.get("usage")
     if usage is not None or seen.model is None:
         seen.update(usage, response.model)
-        seen.applied("service_tier", response.service_tier)
-        if isinstance(usage, dict):
-            seen.applied("service_tier", usage.get("service_tier"))  # where Mistral puts it
+        if response.service_tier is not None:
+            seen.applied("service_tier", response.service_tier)
+        if isinstance(usage, dict) and "service_tier" in usage:  # where Mistral puts it
+            seen.applied("service_tier", usage["service_tier"])
     for choice in response.choices or ():
         message = choice.delta or choice.message
         if message is not None:

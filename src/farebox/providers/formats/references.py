@@ -32,17 +32,15 @@ _OF_ANY_ITEM: Final = frozenset({"id", "type", "status", "role", "phase"})
 _URIS: Final = ("fileUri", "file_uri")
 _GOOGLE_FILE: Final = re.compile(r"(?:^|/)files/([A-Za-z0-9_-]{1,128})$")
 _GOOGLE_HOST: Final = "generativelanguage.googleapis.com"
-_NEEDLES: Final = (
-    *(b"file_id", b"_store_id", b"container_id", b"_response_id"),
-    *(b"ileUri", b"file_uri", b"earchStore", b"search_store"),
+_NEEDLES: Final = re.compile(
+    rb"file_id|_store_id|container_id|_response_id|ileUri|file_uri|earchStore|search_store"
+    rb"|\\u00[2-7][0-9a-fA-F]"
 )
-"""Parts of the names above."""
+"""Parts of the names above; letters and marks that need not be escaped, as a name may be written so."""
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 _ID_MAX: Final = 256
 _HANDED_MAX: Final = 128
 """IDs that are taken from one response."""
-_ESCAPED: Final = re.compile(rb"\\u00[2-7][0-9a-fA-F]")
-"""Letters and marks that need not be escaped: a name may be written so."""
 
 
 def hand_out(handed_out: dict[Reference, None], kind: str, object_id: object) -> None:
@@ -54,10 +52,9 @@ def hand_out(handed_out: dict[Reference, None], kind: str, object_id: object) ->
 def may_refer(body: bytes) -> bool:
     """Whether the body may have a reference in its messages: most have not, and are not gone through."""
     find = body.find  # `in` makes an exception, and drops it, before it looks
-    for needle in _NEEDLES:  # a generator would take twice as long
-        if find(needle) >= 0:
-            return True
-    return find(b"\\u00") >= 0 and _ESCAPED.search(body) is not None
+    if find(b"_id") < 0 and find(b"earch") < 0 and find(b"ileUri") < 0 and find(b"file_uri") < 0 and find(b"\\u00") < 0:
+        return False  # none of the needles: five searches are quicker than the expression
+    return _NEEDLES.search(body) is not None
 
 
 def references_in(content: object) -> Iterator[Reference]:
