@@ -1,0 +1,112 @@
+"""Calls of gateways that ask for nothing special take a shorter way: whatever is switched on is obeyed by the next
+call, on connections that have called before and while others call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from farebox.gateway import ServedGateway
+from farebox.storage.account_keys import key_of
+from tests.calls.kit import differences, set_gateway, spend_rule
+from tests.engines import looking
+from tests.support import Customer
+
+CARD = "4111 1111 1111 1111"
+PAYMENT_CARDS = {
+    "enabled": True,
+    "policies": [
+        {"id": "cards", "enabled": True, "action": "BLOCK", "check": ["REQUEST"], "profiles": ["payment_cards"]}
+    ],
+}
+METER = {"authorization": "sk_test_12345678", "usage_events": [{"payload": "{}"}]}
+EXPORTER = {"url": "https://otel.example.com/v1/traces", "headers": {}}
+LOOKED_AT: dict[str, Any] = {
+    "dlp": PAYMENT_CARDS,
+    "guardrails": {"prompt": {"S1": "BLOCK"}, "response": {}},
+    "log_classification": True,
+    "log_management_strategy": "STOP_INSERTING",
+    "logpush": True,
+    "otel": [EXPORTER],
+    "spend_limits": {"enabled": True, "rules": [spend_rule("small", 1_000)]},
+    "stripe": METER,
+}
+"""Fields that a step of the call looks at, and a value that asks for something."""
+OBEYED_BEFORE = {
+    *("authentication", "byok_only", "cors_origins", "store_id", "workers_ai_billing_mode", "zdr"),  # who pays
+    *("rate_limiting_interval", "rate_limiting_limit", "rate_limiting_technique"),
+    *("retry_backoff", "retry_delay", "retry_max_attempts", "collect_logs"),  # what the head's call says
+    *("cache_coalesce", "cache_invalidate_on_update", "cache_ttl", "cache_generation"),
+    *("log_management", "logpush_public_key", "zones"),  # details of those above
+}
+
+
+def test_each_field_of_a_gateway_is_known_to_ask_for_something_or_not() -> None:
+    """A new one belongs in one of the two."""
+    assert {*LOOKED_AT, *OBEYED_BEFORE, "is_plain"} == set(ServedGateway.__struct_fields__)
+    assert ServedGateway().is_plain
+    for name, value in LOOKED_AT.items():
+        asking = msgspec.convert({name: value}, ServedGateway)
+        assert not asking.is_plain, name
+        assert msgspec.structs.replace(asking, **{name: getattr(ServedGateway(), name)}).is_plain, name
+
+
+@contextmanager
+def calling(customer: Customer) -> Iterator[set[int]]:
+    """Another client calls one after another meanwhile; the statuses that it has seen."""
+    seen, stop = set[int](), threading.Event()
+
+    def work() -> None:
+        with httpx.Client(timeout=30) as client:
+            while not stop.is_set():
+                seen.add(call(client, customer, "Hello").status_code)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        thread.join()
+
+
+def call(client: httpx.Client, customer: Customer, text: str) -> httpx.Response:
+    body = {"model": "demo-1", "messages": [{"role": "user", "content": text}]}
+    return client.post(f"{customer.gateway_url}/demo/chat/completions", headers=customer.headers, json=body)
+
+
+def marks_of(customer: Customer, log_id: str) -> tuple[int | None, ...]:
+    """Whether the row of a call waits to be pushed, metered, and classified."""
+    with looking(customer.farebox.services.settings) as connection:
+        values = (*key_of(connection, customer.account_id), log_id)
+        found = connection.execute(
+            "SELECT push, meter, classify FROM calls WHERE bucket = ? AND account_id = ? AND log_id = ?", values
+        )
+        return tuple(next(iter(found)))
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.both_engines
+def test_what_is_switched_on_is_obeyed_by_the_next_call(customer: Customer) -> None:
+    with httpx.Client(timeout=30) as client, calling(customer) as seen:
+        for _ in range(2):
+            assert call(client, customer, CARD).status_code == 200
+            set_gateway(customer, dlp=PAYMENT_CARDS)
+            assert call(client, customer, CARD).json()["error"]["code"] == "dlp_request_blocked"
+            set_gateway(customer, spend_limits=LOOKED_AT["spend_limits"])
+            assert call(client, customer, CARD).status_code == 429
+            set_gateway(customer, logpush=True)
+            assert marks_of(customer, call(client, customer, CARD).headers["cf-aig-log-id"]) == (1, None, None)
+            set_gateway(customer, stripe=METER, log_classification=True)
+            assert marks_of(customer, call(client, customer, CARD).headers["cf-aig-log-id"]) == (None, 1, 1)
+            set_gateway(customer)
+            plain = call(client, customer, CARD)
+            assert marks_of(customer, plain.headers["cf-aig-log-id"]) == (None, None, None)
+    assert 200 in seen <= {200, 429}
+    assert not differences(customer.farebox)
