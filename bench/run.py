@@ -226,7 +226,8 @@ def main() -> int:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir)))
             mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
             engine = stack.enter_context(started(arguments.engine))
-            under = () if arguments.profile is None else ("bench.profiled", str(arguments.profile))
+            how = "bench.bytecodes" if arguments.bytecodes else "bench.profiled"
+            under = () if arguments.profile is None else (how, str(arguments.profile))
             targets = _set_up(folder, mock, engine, arguments.accounts)
             served = stack.enter_context(
                 serving(folder, targets, engine=engine, workers=arguments.workers, under=under)
@@ -307,6 +308,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--name", help="of the results (default calls-ENGINE-ACCOUNTS)")
     parser.add_argument("--dir", type=Path, help="where the database is made and removed again (default: temporary)")
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="run the server under cProfile, tables go there")
+    parser.add_argument(
+        "--bytecodes", action="store_true", help="with --profile: count bytecodes in the place of times"
+    )
     arguments = parser.parse_args()
     if (
         arguments.accounts < 1

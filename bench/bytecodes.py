@@ -1,0 +1,78 @@
+"""`python -m bench.bytecodes FOLDER serve …`: the command line, counting what the event loop executes for a plain call.
+
+Bytecodes and Python functions are the same in every run to within one percent, however busy the machine is: they show
+what a change does where processor time varies by more. Functions that run by the clock (jobs, the standard library
+beneath them) are left out. A traced server is forty times slower.
+"""
+
+import itertools
+import sys
+from collections import Counter
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+SKIPPED, COUNTED = 600, 400
+"""Calls before the first that is counted, and those that are."""
+BY_THE_CLOCK = (
+    *("/asyncio/", "/concurrent/", "/contextlib.py", "/threading.py", "/queue.py", "/_weakrefset.py"),
+    *("farebox/worker.py", "farebox/jobs.py", "farebox/metrics/figures.py", "farebox/runtime/configuration.py"),
+)
+RARE = 0.05
+"""What runs less often than once in twenty calls is no part of one."""
+
+
+class Counts:
+    """Bytecodes by function, and how often each was entered or resumed."""
+
+    def __init__(self) -> None:
+        self.bytecodes: Counter[CodeType] = Counter()
+        self.entries: Counter[CodeType] = Counter()
+
+    def enter(self, frame: FrameType, _event: str, _argument: Any) -> Any:
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        self.entries[frame.f_code] += 1
+        return self.step
+
+    def step(self, frame: FrameType, event: str, _argument: Any) -> Any:
+        if event == "opcode":
+            self.bytecodes[frame.f_code] += 1
+        return self.step
+
+    def write(self, path: Path) -> None:
+        """What one call comes to, and its functions, the dearest first."""
+        found = [
+            (count / COUNTED, self.entries[code] / COUNTED, code)
+            for code, count in self.bytecodes.most_common()
+            if self.entries[code] / COUNTED >= RARE and not any(part in code.co_filename for part in BY_THE_CLOCK)
+        ]
+        lines = [f"{sum(each[0] for each in found):8.1f} {sum(each[1] for each in found):7.2f} one call"]
+        lines += [
+            f"{bytecodes:8.1f} {entries:7.2f} {code.co_filename}:{code.co_firstlineno} {code.co_qualname}"
+            for bytecodes, entries, code in found
+        ]
+        path.write_text("\n".join(["bytecodes entries function", *lines, ""]))
+
+
+def main() -> None:
+    folder = Path(sys.argv.pop(1))
+    from farebox.cli.main import run
+    from farebox.http.data_plane import DataPlane
+
+    handle, calls, counts = DataPlane.handle, itertools.count(), Counts()
+
+    def counted(self: DataPlane, exchange: Any) -> Any:
+        number = next(calls)
+        if number == SKIPPED:
+            sys.settrace(counts.enter)
+        elif number == SKIPPED + COUNTED:
+            sys.settrace(None)
+            counts.write(folder / "bytecodes.txt")
+        return handle(self, exchange)
+
+    DataPlane.handle = counted  # type: ignore[method-assign]
+    run()
+
+
+if __name__ == "__main__":
+    main()
