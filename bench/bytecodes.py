@@ -40,7 +40,7 @@ class Counts:
         return self.step
 
     def write(self, path: Path) -> None:
-        """What one call comes to, and its functions, the dearest first."""
+        """What one call comes to, and its functions, the most expensive first."""
         found = [
             (count / COUNTED, self.entries[code] / COUNTED, code)
             for code, count in self.bytecodes.most_common()
