@@ -4,10 +4,12 @@ the account pays for what was delivered."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from farebox.ledger.commands import Hold
@@ -16,6 +18,7 @@ from tests.calls.kit import differences, set_provider
 from tests.calls.test_exact_admission import BalanceWatch
 from tests.calls.upstream import Upstream, serving
 from tests.calls.wire import post
+from tests.dying import lives, recover
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
@@ -109,12 +112,12 @@ def generate_stream(words: int = WORDS) -> bytes:
 
 
 def with_credit(farebox: Farebox, nanos: int, *, held: int = 0) -> Customer:
-    """An account with so much available; another call may hold more of it."""
+    """An account with so much available; more of it may be held, by nothing that could be found dead."""
     customer = farebox.funded(format_usd(nanos + held))
     if held:
         services, now = farebox.services, farebox.services.clock.now_ms()
         other = Hold(
-            account_id=customer.account_id, hold_id="other", amount=held, at=now, expires_at=now + 10**6, owner="x"
+            account_id=customer.account_id, hold_id="other", amount=held, at=now, expires_at=now + 10**6, owner=""
         )
         assert farebox.run(services.ledger.do(other)).ok
     return customer
@@ -299,4 +302,27 @@ async def test_many_streams_share_a_small_balance_and_none_costs_more_than_it_ho
         spent += receipt["charge_nanos"]
     assert (customer.balance.posted, customer.balance.held) == (credit + 100_000_000 - spent, 100_000_000)
     assert spent <= credit
+    assert differences(farebox) == []
+
+
+def test_a_sliced_stream_whose_gateway_dies_anywhere(farebox: Farebox, upstream: Upstream) -> None:
+    """What has passed was held before: charged by the policy for calls in doubt, the hold pays for it, and the balance
+    for the hold."""
+    words, credit, held = 1_200, 3_000_000, 10_000_000
+    upstream.says(chat_stream(words))
+    services, body = farebox.services, {"model": GPT, "messages": ASKED, "stream": True}
+    for life in lives((services.ledger, "do"), (services.upstream, "send"), at_least=12):
+        customer, came = with_credit(farebox, credit, held=held), b""
+        url = f"{customer.gateway_url}/openai/chat/completions"
+        stream = httpx.stream("POST", url, json=body, headers=customer.headers, timeout=60)
+        with life, contextlib.suppress(httpx.TransportError), stream as response:
+            for piece in response.iter_raw():
+                came += piece
+        words_passed = came.count(b" one")
+        passed = ASKED_TOKENS * 150 + words_passed * 600 if words_passed else 0
+        recover(customer, "charge")
+        charged = credit + held - customer.balance.posted
+        assert customer.balance.held == held, life.point
+        assert passed <= charged <= credit, life.point
+        assert b"[DONE]" not in came or charged == passed
     assert differences(farebox) == []

@@ -3,10 +3,9 @@ happens to the processes meanwhile."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from farebox.ledger.recovery import left_open
 from farebox.storage.long_calls import claim_long_call, postpone_long_call
 from farebox.storage.sql import DatabaseUnavailable, rows
 from tests.calls.kit import differences, log_rows, set_provider, until
+from tests.dying import lives
 from tests.engines import ON_BOTH_ENGINES, looking
 from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
@@ -300,57 +300,21 @@ def test_one_that_never_ends_is_cancelled_and_costs_what_was_read(
     assert 0 < spent(customer) <= held
 
 
-class Died(Exception):
-    """The process, at this point."""
-
-
-def dying(after: int, functions: list[tuple[Any, str]], monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
-    """Let the process die at the point of this number: before and after each use of what leaves it. What it returns
-    says whether it came to that."""
-    at, reached = 0, False
-
-    def wrap(function: Any) -> Any:
-        async def wrapped(*arguments: Any, **named: Any) -> Any:
-            nonlocal at, reached
-            for point in ("before", "after"):
-                at += 1
-                if at == after:
-                    reached = True
-                    raise Died(point)
-                if point == "before":
-                    result = await function(*arguments, **named)
-            return result
-
-        return wrapped
-
-    for owner, name in functions:
-        monkeypatch.setattr(owner, name, wrap(getattr(owner, name)))
-    return lambda: reached
-
-
 def test_the_worker_may_die_anywhere(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     """Before and after every commit and every request of a look, the books end the same."""
     services = farebox.services
-    for point in range(1, 40):
+    for life in lives((services.ledger, "do"), (services.upstream, "send"), (long_calls, "end"), at_least=6):
         before = spent(customer)
         response = begin(client)
         provider.finish(response.id)
         (long,) = running(customer)
-        with pytest.MonkeyPatch.context() as patch:
-            functions = [(services.ledger, "do"), (services.upstream, "send"), (long_calls, "end")]
-            reached = dying(point, functions, patch)
-            with contextlib.suppress(Died):
-                farebox.run(long_calls.look(services, long))
+        with life:
+            farebox.run(long_calls.look(services, long))
         settled(customer)
-        assert spent(customer) - before == COST, point
+        assert spent(customer) - before == COST, life.point
         assert customer.balance.held == 0
-        if not reached():
-            break
-    else:
-        pytest.fail("a look has no end")
-    assert point > 6
     assert differences(farebox) == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,12 +9,12 @@ import pytest
 
 from farebox.calls import long_calls
 from tests.calls.kit import differences, log_rows, set_gateway, spend_rule
+from tests.dying import lives
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import openai
 from tests.support import Customer, Farebox
 from tests.ways.kit import look, make_due, running, settled, spent
 from tests.ways.openai_objects import OpenAIObjects, lines, outcome, question
-from tests.ways.test_background import Died, dying
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -199,24 +198,17 @@ def test_the_worker_may_die_anywhere(
     farebox: Farebox, customer: Customer, client: openai.OpenAI, provider: OpenAIObjects
 ) -> None:
     services = farebox.services
-    for point in range(1, 40):
+    points = (services.ledger, "do"), (services.upstream, "send"), (services.database, "write")
+    for life in lives(*points, at_least=8):
         before = spent(customer)
         batch = begin(client, question(0))
         provider.end_batch(batch.id, "completed", outcome(0))
         (long,) = running(customer)
-        with pytest.MonkeyPatch.context() as patch:
-            functions = [(services.ledger, "do"), (services.upstream, "send"), (services.database, "write")]
-            reached = dying(point, functions, patch)
-            with contextlib.suppress(Died):
-                farebox.run(long_calls.look(services, long))
+        with life:
+            farebox.run(long_calls.look(services, long))
         settled(customer)
-        assert spent(customer) - before == EACH, point
+        assert spent(customer) - before == EACH, life.point
         assert customer.balance.held == 0
-        if not reached():
-            break
-    else:
-        pytest.fail("a look has no end")
-    assert point > 8
     assert differences(farebox) == []
 
 
