@@ -12,6 +12,7 @@ from farebox.providers.catalogue import PROVIDERS
 from farebox.providers.formats import fal
 from farebox.providers.provider import FREE, Provider, Route
 from farebox.providers.sessions.paths import SOCKET_PATHS
+from farebox.providers.unpaid_paths import UNPAID
 
 PAGE = Path(__file__).parents[2] / "docs/providers.md"
 _OWNED = r"[\w.-]+/[\w.-]+"
@@ -66,6 +67,9 @@ def _block(provider: Provider) -> str:
     if provider.objects:
         lines += ["", "| path, on the operator's key for what the account has made | does |", "| --- | --- |"]
         lines += [f"| `{path}` | {does} |" for path, does in _kept(provider)]
+    if refused := [unpaid for unpaid in UNPAID if unpaid.slug == provider.slug]:
+        lines += ["", "| refused on the operator's key | because |", "| --- | --- |"]
+        lines += [f"| `{unpaid.shown}` | {unpaid.why} |" for unpaid in refused]
     return "\n".join(lines) + "\n\n"
 
 

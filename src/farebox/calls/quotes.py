@@ -19,11 +19,14 @@ SMALL_OUTPUT: Final = 256
 SMALL: Final[Mapping[str, int]] = {
     "characters": 1_000,
     "durations": 60,
-    "images": 1,
-    "document_pages": 1,
-    "rerank": 1,
+    "output_pixels": 2**20,
+    "steps": 30,
+    "video_seconds": 5,
+    "compute": 10,
 }
-"""What a small call has of other units, by their family."""
+"""What a small call has of other units, by their family; of those that are not here, one."""
+_NOT_COUNTED: Final = ("tokens", "tool_calls", "requests")
+"""Families of units that it has none of, or that are counted otherwise."""
 SMALL_IMAGE_TOKENS: Final = 1_056
 """Of a square image of medium quality (OpenAI's pricing page)."""
 
@@ -54,7 +57,7 @@ def small_call(model: str, price: ModelPrice) -> Demand:
         family = UNITS.units[meter].dimensions["family"]
         if meter == "output_image_tokens":
             fixed[meter] = SMALL_IMAGE_TOKENS
-        elif family in SMALL:
-            fixed[meter] = SMALL[family]
+        elif family not in _NOT_COUNTED:
+            fixed[meter] = SMALL.get(family, 1)
     writes = "output_tokens" in price.meters
     return Demand(model, SMALL_BYTES, messages=1, output_max=SMALL_OUTPUT, no_output=not writes, fixed=fixed)

@@ -24,6 +24,7 @@ from farebox.providers.formats.workers_ai_run import QUEUED
 from farebox.providers.placing import Placed, address, placed
 from farebox.providers.provider import CALLER_KEY_QUERY, UNMETERED, Metering
 from farebox.providers.signing import Signing, signing_of
+from farebox.providers.unpaid_paths import why_unpaid
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.services import Services
 
@@ -92,6 +93,8 @@ def _with_key(payer: Payer, credential: Credential | None, where: Placed, url: s
 
 def _check_metered(request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> None:
     """Raises Problem if the operator's key is not for this."""
+    if metering is UNMETERED and (why := why_unpaid(access.provider.slug, path)):
+        raise Problem(NOT_METERED, f"{path[:200]} is not called on the operator's key: {why}.")
     if metering is UNMETERED:
         raise Problem(
             NOT_METERED,

@@ -1,0 +1,116 @@
+"""Paths that are known, and not called on the operator's key all the same: what they cost is billed for as long as
+something is kept, or by what neither request nor response says."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaid:
+    """Paths of a provider that the operator does not pay for."""
+
+    slug: str
+    pattern: re.Pattern[str]
+    shown: str
+    """The path as documentation writes it."""
+    why: str
+    """A sentence without its full stop: the reason, and what to do instead."""
+
+
+_STORED: Final = "vector stores are billed by the gigabyte and day for as long as they exist"
+_INSTEAD: Final = "or use your own key"
+
+
+def _of(slug: str, *paths: tuple[str, str, str]) -> tuple[Unpaid, ...]:
+    """Of a pattern, what stands for it, and why."""
+    return tuple(Unpaid(slug, re.compile(pattern, re.ASCII), shown, why) for pattern, shown, why in paths)
+
+
+UNPAID: Final = (
+    *_of(
+        "openai",
+        (
+            r"vector_stores(/.*)?",
+            "vector_stores…",
+            f"{_STORED}: send files with the request (`input_file`), {_INSTEAD}",
+        ),
+        (
+            r"containers(/.*)?",
+            "containers…",
+            f"containers are billed by their size and for each session of 20 minutes: run tools yourself, {_INSTEAD}",
+        ),
+        (
+            r"videos(/.*)?",
+            "videos…",
+            f"videos are billed by the second, at prices that no list has: {_INSTEAD.removeprefix('or ')}",
+        ),
+        (r"uploads(/.*)?", "uploads…", f"uploads in parts are not put together here: upload with `files`, {_INSTEAD}"),
+        (
+            r"(assistants|threads)(/.*)?",
+            "assistants…, threads…",
+            f"assistants do what their stored configuration says, which is not seen here: use `responses`, {_INSTEAD}",
+        ),
+        (
+            r"(evals|fine_tuning)(/.*)?",
+            "evals…, fine_tuning…",
+            f"only the finished job says what it has cost: {_INSTEAD.removeprefix('or ')}",
+        ),
+    ),
+    *_of(
+        "anthropic",
+        (
+            r"v1/(agents|sessions|environments|memory_stores|skills)(/.*)?",
+            "v1/agents…, v1/sessions…, v1/environments…, v1/memory_stores…, v1/skills…",
+            f"they are billed by the time that they run: use `v1/messages`, {_INSTEAD}",
+        ),
+    ),
+    *_of(
+        "google-ai-studio",
+        (
+            r"v1(beta|alpha)?/cachedContents(/.*)?",
+            "v1beta/cachedContents…",
+            "cached contents are billed by the token and hour that they are stored, at prices that no list has: Google "
+            f"caches by itself what repeats, and bills nothing for keeping it; leave it to that, {_INSTEAD}",
+        ),
+        (
+            r"v1(beta|alpha)?/(models|tunedModels)/[\w.-]+:(predictLongRunning|predict)|v1(beta|alpha)?/models/[\w.-]+/operations.*",
+            "v1beta/models/{model}:predict, :predictLongRunning",
+            f"images and videos of these models are billed by what no response says: {_INSTEAD.removeprefix('or ')}",
+        ),
+        (
+            r"v1(beta|alpha)?/models/[\w.-]+:asyncBatchEmbedContent",
+            "v1beta/models/{model}:asyncBatchEmbedContent",
+            f"batches of embeddings are not read here: use `batchEmbedContents`, {_INSTEAD}",
+        ),
+        (
+            r"v1(beta|alpha)?/(fileSearchStores|corpora)(/.*)?",
+            "v1beta/fileSearchStores…",
+            f"what is indexed in them is not seen here: send files with the request, {_INSTEAD}",
+        ),
+        (
+            r"v1(beta|alpha)?/tunedModels(/.*)?",
+            "v1beta/tunedModels…",
+            f"only the finished job says what it has cost: {_INSTEAD.removeprefix('or ')}",
+        ),
+    ),
+    *_of(
+        "mistral",
+        (
+            r"(agents|conversations)(/.*)?",
+            "agents…, conversations…",
+            "agents do what their stored configuration says, which is not seen here: use `chat/completions`, "
+            f"{_INSTEAD}",
+        ),
+        (
+            r"(libraries|fine_tuning)(/.*)?",
+            "libraries…, fine_tuning…",
+            f"they are billed by what is kept or trained: {_INSTEAD.removeprefix('or ')}",
+        ),
+    ),
+)
+
+
+def why_unpaid(slug: str, path: str) -> str:
+    """Why the operator's key is not for this canonical path; empty where that is not said."""
+    return next((unpaid.why for unpaid in UNPAID if unpaid.slug == slug and unpaid.pattern.fullmatch(path)), "")

@@ -1,0 +1,31 @@
+"""What is known and not paid for by the operator: the reason is told, and the path is no other's."""
+
+import pytest
+
+from farebox.providers.catalogue import format_of, provider_of
+from farebox.providers.provider import UNMETERED
+from farebox.providers.unpaid_paths import why_unpaid
+
+
+@pytest.mark.parametrize(
+    ("slug", "method", "path", "why"),
+    [
+        ("openai", "POST", "vector_stores", "gigabyte and day"),
+        ("openai", "POST", "vector_stores/vs_1/search", "gigabyte and day"),
+        ("openai", "POST", "containers", "20 minutes"),
+        ("openai", "POST", "videos", "by the second"),
+        ("openai", "POST", "threads/runs", "use `responses`"),
+        ("openai", "POST", "fine_tuning/jobs", "finished job"),
+        ("anthropic", "POST", "v1/sessions", "use `v1/messages`"),
+        ("google-ai-studio", "POST", "v1beta/cachedContents", "token and hour"),
+        ("google-ai-studio", "PATCH", "v1beta/cachedContents/abc", "token and hour"),
+        ("google-ai-studio", "POST", "v1beta/models/veo-3.1:predictLongRunning", "use your own key"),
+        ("google-ai-studio", "POST", "v1/models/gemini-embedding-001:asyncBatchEmbedContent", "`batchEmbedContents`"),
+        ("mistral", "POST", "conversations", "use `chat/completions`"),
+    ],
+)
+def test_the_reason_is_told(slug: str, method: str, path: str, why: str) -> None:
+    provider = provider_of(slug)
+    assert provider is not None
+    assert format_of(provider, method, path) is UNMETERED
+    assert why in why_unpaid(slug, path)
