@@ -44,7 +44,9 @@ def provider() -> Iterator[Upstream]:
 @pytest.fixture(scope="module")
 def farebox(provider: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     """One provider stands in for several, all at the demo provider's price."""
-    with running_farebox(tmp_path_factory.mktemp("forms"), body_limit_bytes=2**21) as served:
+    with running_farebox(
+        tmp_path_factory.mktemp("forms"), body_limit_bytes=2**21, unseen_input="prompt=window"
+    ) as served:
         for slug, model in (("openai", "gpt-5.4"), ("google-ai-studio", "gemini-9"), ("workers-ai", "@cf/acme/e")):
             set_provider(served, slug, base_url=provider.url)
             set_price(served, slug, model)

@@ -32,7 +32,7 @@ def upstream() -> Iterator[Upstream]:
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Farebox]:
     settings = {"unseen_input": "mcp=refuse, file_search=learned", "overrun_alarm_cents": 1}
     with running_farebox(tmp_path_factory.mktemp("unseen"), **settings) as served:
-        for slug in ("openai", "anthropic"):
+        for slug in ("openai", "anthropic", "google-ai-studio"):
             set_provider(served, slug, base_url=upstream.url)
         yield served
         assert differences(served) == []
@@ -115,6 +115,57 @@ def test_a_response_that_was_read_in_part_is_not_known(farebox: Farebox, upstrea
     assert ask_responses(customer, previous_response_id="resp_cut").status_code == 402
     assert ask_responses(customer, truncation="disabled").status_code == 200
     assert ask_responses(customer, previous_response_id="resp_cut").status_code == 200
+
+
+GEMINI = "google-ai-studio/v1beta/models/gemini-2.5-flash:generateContent"
+BUCKET = "gs://the-operators/contract.pdf"
+
+
+def in_bucket(**part: Any) -> dict[str, Any]:
+    return {"contents": [{"parts": [{"text": "Read it"}, part]}], "generationConfig": {"maxOutputTokens": 50}}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("openai/responses", GO_ON | {"prompt": {"id": "pmpt_of_the_operator"}}),
+        (GEMINI, in_bucket(fileData={"fileUri": BUCKET, "mimeType": "application/pdf"})),
+        (GEMINI, in_bucket(file_data={"file_uri": " GS://the-operators/x", "mime_type": "image/png"})),
+        (
+            "openai/chat/completions",
+            {"model": "gpt-4.1", "messages": [{"role": "user", "content": [{"image_url": {"url": BUCKET}}]}]},
+        ),
+    ],
+    ids=["prompt", "bucket", "bucket_spelled_otherwise", "image"],
+)
+def test_what_is_the_operator_s_is_not_read_on_its_key(
+    farebox: Farebox, upstream: Upstream, path: str, body: dict[str, Any]
+) -> None:
+    customer, before = farebox.funded("5"), len(upstream.sent)
+    refused = httpx.post(f"{customer.gateway_url}/{path}", json=body, headers=customer.headers, timeout=30)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, 2903), refused.text
+    assert len(upstream.sent) == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model": "gpt-4.1", "input": "Go on", "model": "gpt-4.1-nano"}',
+        b'{"model": "gpt-4.1", "input": "Go on", "mod\\u0065l": "gpt-4.1-nano"}',
+        b'{"model": "gpt-4.1", "input": [{"role": "user", "content": [{"file_id": "a", "file_id": "b"}]}]}',
+        b'{"model": "gpt-4.1", "previous_response_id": "a", "input": "Go on", "previous_response_id": "b"}',
+    ],
+    ids=["model", "escaped", "file", "response"],
+)
+def test_a_field_that_is_there_twice_is_refused_where_readers_could_differ(
+    farebox: Farebox, upstream: Upstream, body: bytes
+) -> None:
+    customer, before = farebox.funded("5"), len(upstream.sent)
+    url, headers = f"{customer.gateway_url}/openai/responses", customer.headers | {"content-type": "application/json"}
+    refused = httpx.post(url, content=body, headers=headers, timeout=30)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, 2901), refused.text
+    assert "twice" in refused.json()["message"]
+    assert len(upstream.sent) == before
 
 
 def test_a_search_is_possible_on_little_and_its_hold_grows_with_what_searches_bring_in(

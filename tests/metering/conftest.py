@@ -21,7 +21,9 @@ def bench(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ben
     folder = tmp_path_factory.mktemp("metering")
     # Without comments in silences: the loop's time leaps, and a charge may wait for a count meanwhile. A busy machine's
     # database has all the time it takes.
-    with running_on(PacedLoop, clock, folder, stream_comment_ms=0, database_timeout_ms=60_000) as farebox:
+    with running_on(
+        PacedLoop, clock, folder, stream_comment_ms=0, database_timeout_ms=60_000, unseen_input="prompt=window"
+    ) as farebox:
 
         async def start() -> tuple[Pauses, ScriptedUpstream, str]:
             pauses = Pauses()

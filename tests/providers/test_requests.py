@@ -101,6 +101,7 @@ def kinds(demand: Demand) -> list[tuple[str, int | None]]:
 
 
 GEMINI_FILE = {"fileData": {"fileUri": "https://x"}}
+IN_BUCKET = {"fileData": {"fileUri": "gs://b/x"}}
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,7 @@ GEMINI_FILE = {"fileData": {"fileUri": "https://x"}}
         ("google-ai-studio", GEMINI, {"cachedContent": "c/1"}, [("cache", 1)]),
         ("google-ai-studio", GEMINI, {"contents": [{"parts": [GEMINI_FILE]}]}, [("file", 1)]),
         ("google-ai-studio", GEMINI, {"systemInstruction": {"parts": [GEMINI_FILE]}}, [("file", 1)]),
+        ("google-ai-studio", GEMINI, {"contents": [{"parts": [IN_BUCKET]}]}, [("bucket", 1), ("file", 1)]),
         ("google-ai-studio", GEMINI, {"tools": [{"urlContext": {}}]}, [("url_context", 1)]),
         ("google-ai-studio", GEMINI, {"tools": {"codeExecution": {}}}, [("code_execution", 1)]),
         ("anthropic", "v1/messages", {"container": "c"}, [("container", 1)]),

@@ -189,8 +189,8 @@ def _check_paid_for(services: Services, demand: Demand) -> None:
     if kinds:
         raise Problem(
             NOT_METERED,
-            f"The request refers to input that cannot be seen from here ({', '.join(kinds)}), which the operator's key "
-            "does not pay for. Send the input itself, or your own provider key.",
+            f"The request refers to input that cannot be seen from here ({', '.join(kinds)}), for which the operator's "
+            "key is not used. Send the input itself, or your own provider key.",
         )
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from farebox.providers.batch_forms import asked_of
 from farebox.providers.descriptions import GOOGLE, output_of_google
-from farebox.providers.formats import bodies, bounds, multipart
+from farebox.providers.formats import bodies, bounds, multipart, repeated
 from farebox.providers.formats.base import InvalidRequest, Reference
 from farebox.providers.formats.references import of_body
 
@@ -84,10 +84,12 @@ def read_object(body: bytes, call: ObjectCall, content_type: str) -> ObjectCall:
     if not body:
         return call
     if call.kind == "batch" and call.does == "create":
+        repeated.check(body, refers=True)
         return _with(
             call, references=tuple(Reference("file", name) for name in asked_of(call.form, body, call.model).files)
         )
     bounds.check(body)
+    repeated.check(body)
     return _with(call, references=of_body(body))
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from farebox.memfile import whole
 from farebox.providers.catalogue import PROVIDERS, format_of, provider_of, upstream_path
-from farebox.providers.formats import bodies, bounds, multipart
+from farebox.providers.formats import bodies, bounds, multipart, repeated
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, TooComplex, WireFormat
 from farebox.providers.naming import compat_model, is_custom, metered_as
 from farebox.providers.outline import Outline, edited, outline_of
@@ -160,6 +160,8 @@ def read_as(
             edit, outline = edited(body, outline, partial(metering.replace_model, model=model))
             body = whole(edit)
         parsed = metering.parse(place.target(metering), place.content_type, body)
+        if not own_key:
+            repeated.check(came)
         _check_numbers(parsed)
         refusal = "" if refused is None else _refused(body, outline, place, parsed, refused)
         if parsed.stream and not parsed.usage_requested:

@@ -202,7 +202,7 @@ def _attachments(content: object) -> Iterator[dict[str, Any]]:
             if "bytes" in source:
                 yield {"inlineData": {"mimeType": _mime(kind, held.get("format")), "data": source.pop("bytes")}}
             elif "s3Location" in source:
-                yield {"type": "input_image" if key == "image" else key, "file_id": "s3"}
+                yield {"type": "input_image" if key == "image" else key, "file_id": "s3:"}
 
 
 def _mime(kind: str, form: object) -> str:

@@ -69,6 +69,9 @@ class Attachments:
     def _remote(self, part: dict[str, Any], value: object, kind: str) -> None:
         if value is None:
             return
+        for address in value.values() if isinstance(value, dict) else (value,):
+            if _in_bucket(address):
+                self.unseen["bucket"] = None
         if part.get("type") in ("input_image", "image", "computer_screenshot"):
             self.images.append(ImageInput(detail=str(part.get("detail") or "auto")))
         else:
@@ -90,7 +93,7 @@ class Attachments:
         elif kind == "content":
             self.collect_all(source.get("content"))
         elif kind in ("url", "file"):
-            self._remote(part, kind, str(kind))
+            self._remote(part, source.get("url", kind), str(kind))
 
     def _payload(self, key: str, holder: dict[str, Any], slot: str, detail: object) -> None:
         """OpenAI's parts: a data URL, bare base64, or an ordinary URL."""
@@ -98,6 +101,8 @@ class Attachments:
         if not isinstance(value, str):
             return
         kind, scheme = _kind(key), value[:8].lstrip().lower()
+        if _in_bucket(value):
+            self.unseen["bucket"] = None
         if scheme.startswith("data:") and ";base64," in value[:256]:
             declared = value.partition(":")[2][:256].partition(";")[0].strip().lower()
             # What a model reads goes by the data's own type: some take documents where others take pictures.
@@ -198,6 +203,11 @@ _HOLDERS: Final = {
 """Keys of OpenAI-shaped parts, and where their object form keeps the payload."""
 _NESTED: Final = frozenset({"content", "output", "functionResponse", "function_response"})
 """Keys of parts that hold parts again, such as the content of a tool's result."""
+
+
+def _in_bucket(address: object) -> bool:
+    """Whether it is in a bucket of the cloud, which is read with the rights of the provider key."""
+    return isinstance(address, str) and address[:64].lstrip().lower().startswith(("gs:", "s3:"))
 
 
 def _kind(key: str) -> str:
