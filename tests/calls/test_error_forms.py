@@ -158,13 +158,18 @@ def test_agents_that_would_wait_in_silence_for_an_hour_get_403(farebox: Farebox)
     wait = int(refused.headers["retry-after"])
     words = f"the gateway takes 1 calls in 3600 seconds; the next one in {wait} seconds"
     assert refused.json()["message"] == f"Rate limited: {words}. Nothing was charged."
-    for agent in ("opencode/1.18.33 ai-sdk/provider-utils/4.0.46", "QwenCode/0.24.4 (linux; x64)"):
+    for said in (
+        {"user-agent": "opencode/1.18.33 ai-sdk/provider-utils/4.0.46"},
+        {"user-agent": "QwenCode/0.24.4 (linux; x64)"},
+        {"farebox-limit-status": "403"},
+    ):
         for path in ("demo/v1/chat/completions", "demo/v1/messages"):
-            ended = post(limited, path, CHAT, **{"user-agent": agent})
+            ended = post(limited, path, CHAT, **said)
             found = ended.json()
             assert (ended.status_code, found["httpCode"], found["internalCode"]) == (403, 403, 2003), path
             assert "retry-after" not in ended.headers, "opencode obeys it with any status"
-            assert found["message"].startswith("Rate limited: ")
+            assert found["message"].startswith("Limit reached: ")
+            assert "rate_limit" not in json.dumps(found["error"]), "opencode and pi repeat whatever says so"
 
 
 def test_every_form_has_the_facts_beside_its_error() -> None:

@@ -46,6 +46,8 @@ MODEL_LISTS: Final = (
 _CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
 """What user agent and `originator` of Codex begin with, in all its forms."""
 
+LIMIT_STATUS = "farebox-limit-status"
+"""A header that says so: with which status a limit is answered that nobody can wait for."""
 _WAITING = re.compile(r"(opencode|QwenCode)/")
 """What user agents of clients begin with that wait after a 429 for as long as they are told, and show nothing."""
 
@@ -97,8 +99,8 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def waits_in_silence(headers: RequestHeaders) -> bool:
-    """Whether the client waits after every 429, without a word to its user."""
-    return _WAITING.match(headers.get("user-agent") or "") is not None
+    """Whether the client waits after every 429, without a word to its user: known by its name, or said by a header."""
+    return headers.get(LIMIT_STATUS) == "403" or _WAITING.match(headers.get("user-agent") or "") is not None
 
 
 def target_of(path: str, headers: RequestHeaders) -> Target | None:

@@ -16,8 +16,9 @@ Clients that take no hint, and what they get therefore:
 - gemini-cli (0.61.0) repeats a 429 unless it names a daily quota. It takes no event of a stream for an error, only a
   chunk that is JSON, as older versions of Google's SDK for TypeScript do.
 - opencode (1.18.33) and Qwen Code (0.24.4) wait for `Retry-After`, be it a day, and say nothing: such a limit is a 403
-  without it for them. opencode asks again for a minute all the same if the text has "rate limit" or "500" in it. Cline
-  and Continue, which repeat a 429 for a minute and longer, do not say who they are.
+  without it for them. Cline, Continue, pi, LlamaIndex and langchain-google-genai repeat a 429 whatever its headers and
+  body say, and do not say who they are: their users set the header `farebox-limit-status`. opencode and pi repeat any
+  error that has "rate limit" in its text or code, which therefore have other words then.
 - Vercel's AI SDK (7.0.173) takes an event of a Responses stream for an error only if it has a `sequence_number`.
 """
 
@@ -154,15 +155,15 @@ def as_run(problem: Problem) -> Problem:
 
 def error_body(problem: Problem, form: Form, status: int, request_id: str, pages: Pages) -> bytes:
     """The whole body."""
-    kind = problem.kind
+    kind, message = problem.kind, _words(problem, status)
     facts = facts_of(problem, pages)
     body: dict[str, Any] = {
-        "message": problem.message,  # first, as many SDKs show the body as it is
+        "message": message,  # first, as many SDKs show the body as it is
         "error": _error(problem, form, status, facts),
         "success": False,
         "result": [],
         "messages": [],
-        "errors": [{"code": kind.code, "message": problem.message}],
+        "errors": [{"code": kind.code, "message": message}],
         "name": "AiGatewayError",
         "httpCode": status,
         "internalCode": kind.code,
@@ -235,27 +236,20 @@ def _event(name: str, data: object) -> bytes:
 
 
 def _error(problem: Problem, form: Form, status: int, facts: dict[str, Any]) -> Any:
-    kind, message = problem.kind, problem.message
+    kind, message = problem.kind, _words(problem, status)
+    named = _named(kind, status)
     if form == "universal":
         if kind in (GATEWAY_UNKNOWN, TOKEN_REJECTED):
             return [{"code": kind.code, "message": message, "type": kind.name}]
-        named = _GOOGLE_STATUSES.get(status, "INTERNAL")
-        return {
-            "message": message,
-            "type": _openai_code(kind),
-            "code": kind.code,
-            "param": None,
-            "status": named,
-            **facts,
-        }
+        grpc = _GOOGLE_STATUSES.get(status, "INTERNAL")
+        return {"message": message, "type": named, "code": kind.code, "param": None, "status": grpc, **facts}
     if form == "anthropic":
         return {"type": _ANTHROPIC_TYPES.get(status, "api_error"), "message": message, "code": kind.code}
     if form in ("google", "gemini-cli"):
-        named = _GOOGLE_STATUSES.get(status, "INTERNAL")
-        return {"code": status, "message": message, "status": named, "details": _google_details(problem, status, facts)}
+        grpc = _GOOGLE_STATUSES.get(status, "INTERNAL")
+        return {"code": status, "message": message, "status": grpc, "details": _google_details(problem, status, facts)}
     if form == "codex" and kind in _LIMITS:
-        return {"message": message, "type": "usage_limit_reached", "code": _openai_code(kind), "param": None}
-    named = _openai_code(kind)
+        return {"message": message, "type": "usage_limit_reached", "code": named, "param": None}
     return {"message": message, "type": named, "code": named, "param": None, "internalCode": kind.code, **facts}
 
 
@@ -279,6 +273,18 @@ def _google_details(problem: Problem, status: int, facts: dict[str, Any]) -> lis
 _RPC: Final = "type.googleapis.com/google.rpc."
 
 
-def _openai_code(kind: ErrorKind) -> str:
+def _named(kind: ErrorKind, status: int) -> str:
     """Clients tell an empty account from a rate limit by OpenAI's own word."""
-    return "insufficient_quota" if kind is NO_CREDIT else kind.name
+    if kind is NO_CREDIT:
+        return "insufficient_quota"
+    return "limit_reached" if _is_final_limit(kind, status) else kind.name
+
+
+def _words(problem: Problem, status: int) -> str:
+    message = problem.message
+    return message.replace("Rate limited", "Limit reached") if _is_final_limit(problem.kind, status) else message
+
+
+def _is_final_limit(kind: ErrorKind, status: int) -> bool:
+    """Whether it is a limit for a client that would repeat a 429 and whatever says "rate limit"."""
+    return status == 403 and kind.status == 429
