@@ -16,7 +16,7 @@ from tests.calls.upstream import Upstream
 from tests.clouds.kit import charged, free
 from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.providers.test_audio_length import mp3_of_zeros
-from tests.sdks import cartesia, deepgram, elevenlabs
+from tests.sdks import cartesia, deepgram, elevenlabs, openai
 from tests.support import Customer, Farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -40,8 +40,8 @@ TEXT = "Grüße aus Lundby: the ferry leaves at noon."
 
 @pytest.fixture(scope="module", autouse=True)
 def _rows(farebox: Farebox, upstream: Upstream) -> None:
-    for provider in BY_UNIT:
-        set_provider(farebox, provider.slug, base_url=f"{upstream.url}/{provider.slug}")
+    for slug in (*(provider.slug for provider in BY_UNIT), "grok", "google-ai-studio", "voyage", "jina"):
+        set_provider(farebox, slug, base_url=f"{upstream.url}/{slug}")
     services = farebox.services
 
     def job(connection: Any) -> None:
@@ -186,6 +186,37 @@ def test_ideogram(customer: Customer, upstream: Upstream) -> None:
     with charged(customer) as cost:
         asked("generate", json={"image_request": {"prompt": "A harbour", "model": "V_2A", "num_images": 2}})
     assert cost.nanos == 40_000_000, "what the response has, not what was asked for"
+
+
+def test_images_by_their_number(customer: Customer, upstream: Upstream) -> None:
+    upstream.says(b'{"created":1,"data":[{"url":"https://a"},{"url":"https://b"}]}')
+    with openai.OpenAI(base_url=f"{customer.gateway_url}/grok", api_key=customer.token, max_retries=0) as client:
+        with charged(customer) as cost:
+            client.images.generate(model="grok-imagine-image", prompt="A harbour", n=3)
+        assert (cost.nanos, cost.receipt["hold_nanos"]) == (2 * 20_000_000, 3 * 20_000_000)
+        with charged(customer) as cost:
+            more = {"resolution": "2k"}
+            client.images.generate(model="grok-imagine-image-2.0", prompt="A harbour", n=2, extra_body=more)
+        assert (cost.nanos, cost.row["model"]) == (2 * 60_000_000, "grok-imagine-image-2.0+2k")
+    made = {"bytesBase64Encoded": "AAAA", "mimeType": "image/png"}
+    upstream.says(json.dumps({"predictions": [made, {"raiFilteredReason": "no"}]}).encode())
+    with charged(customer) as cost:
+        url = f"{customer.gateway_url}/google-ai-studio/v1beta/models/imagen-3.0-generate-001:predict"
+        body = {"instances": [{"prompt": "A harbour"}], "parameters": {"sampleCount": 2}}
+        assert httpx.post(url, json=body, headers=customer.headers).status_code == 200
+    assert (cost.nanos, cost.receipt["hold_nanos"]) == (40_000_000, 80_000_000)
+
+
+def test_rerank_by_tokens(customer: Customer, upstream: Upstream) -> None:
+    found = [{"index": 0, "relevance_score": 0.9}]
+    upstream.says(json.dumps({"object": "list", "data": found, "usage": {"total_tokens": 1000}}).encode())
+    asked = {"query": "When does the ferry leave? " * 20, "documents": ["At noon. " * 50] * 20}
+    for place, nanos in (("voyage/v1/rerank", 20), ("jina/v1/rerank", 50)):
+        model = "rerank-2.5-lite" if nanos == 20 else "jina-reranker-m0"
+        with charged(customer) as cost:
+            url = f"{customer.gateway_url}/{place}"
+            assert httpx.post(url, json={"model": model, **asked}, headers=customer.headers).status_code == 200
+        assert (cost.nanos, cost.receipt["usage_source"]) == (1000 * nanos, "provider")
 
 
 JSON = {"content-type": "application/json"}

@@ -9,6 +9,7 @@ from farebox.providers.formats.base import WireFormat
 from farebox.providers.formats.bedrock_converse import BedrockConverse
 from farebox.providers.formats.bedrock_invoke import BedrockInvoke
 from farebox.providers.formats.google_generate import GoogleGenerate
+from farebox.providers.formats.images_by_count import ImagenPredict
 from farebox.providers.formats.named_by_path import NamedByPath
 from farebox.providers.formats.openai_audio import OpenAISpeech, OpenAITranscript
 from farebox.providers.formats.openai_chat import MISTRAL, OpenAIChat
@@ -61,6 +62,7 @@ def _vertex_routes() -> tuple[Route, ...]:
     return (
         post(rf"(?:{_VERTEX}|{_EXPRESS}){models}:(?:generateContent|streamGenerateContent)", GoogleGenerate()),
         post(rf"(?:{_VERTEX}|{_EXPRESS}){models}:countTokens", FREE),
+        post(rf"{_VERTEX}publishers/google/models/imagen-{google.MODEL}:predict", ImagenPredict()),
         post(rf"{_VERTEX}{models}:predict", VertexPredict()),
         post(rf"{_VERTEX}publishers/anthropic/models/count-tokens:rawPredict", FREE),
         _raw("anthropic", AnthropicMessages()),

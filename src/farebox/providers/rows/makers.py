@@ -9,6 +9,7 @@ from farebox.providers.formats.anthropic_messages import AnthropicMessages
 from farebox.providers.formats.cohere import CohereChat, CohereEmbed, CohereRerank
 from farebox.providers.formats.google_embed import GoogleEmbed
 from farebox.providers.formats.google_generate import GoogleGenerate
+from farebox.providers.formats.images_by_count import ImagenPredict, ImagesByCount
 from farebox.providers.formats.openai_audio import OpenAISpeech, OpenAITranscript
 from farebox.providers.formats.openai_chat import MISTRAL, PERPLEXITY, XAI, OpenAIChat
 from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
@@ -38,6 +39,7 @@ _GOOGLE_ROUTES: Final = (
     post(_GOOGLE_VERSION + r"(models|tunedModels)/[\w.-]+:(generateContent|streamGenerateContent)", _GENERATE),
     post(_GOOGLE_VERSION + r"models/[\w.-]+:(embedContent|batchEmbedContents)", GoogleEmbed()),
     post(_GOOGLE_VERSION + r"models/[\w.-]+:countTokens", FREE),
+    post(_GOOGLE_VERSION + r"models/imagen-[\w.-]+:predict", ImagenPredict()),
 )
 _ANTHROPIC_ROUTES: Final = (post(r"v1/messages", _MESSAGES), post(r"v1/messages/count_tokens", FREE))
 
@@ -160,6 +162,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
             post(r"chat/completions", OpenAIChat(reading=XAI)),
             post(r"responses", OpenAIResponses(reading=openai_responses.XAI)),
             post(r"embeddings", _EMBEDDINGS),
+            post(r"images/generations", ImagesByCount()),
             _MODELS,
         ),
         _NO_V1,

@@ -2,9 +2,11 @@
 
 from typing import Any, Final
 
+from farebox.providers.formats.images_by_count import ImagesByCount
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.openai_chat import OpenAIChat
 from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
+from farebox.providers.formats.rerank import Rerank
 from farebox.providers.provider import Provider, Route, get, move, post
 
 DATABRICKS: Final = Reading(
@@ -16,7 +18,9 @@ DATABRICKS: Final = Reading(
 )
 _CHAT: Final = post(r"chat/completions", OpenAIChat())
 _COMPLETIONS: Final = post(r"completions", OpenAIChat(name="openai_completions", legacy=True))
+_RERANK: Final = post(r"rerank", Rerank())
 _EMBEDDINGS: Final = post(r"embeddings", OpenAIEmbeddings())
+_IMAGES: Final = post(r"images/generations", ImagesByCount())
 _MODELS: Final = get(r"models(/[\w.:@-]+(/[\w.:-]+){0,3})?")
 
 
@@ -36,7 +40,7 @@ def _local(slug: str, name: str, **more: Any) -> Provider:
 OPEN_FORM: Final = (
     _open("baseten", "Baseten", "https://inference.baseten.co/v1"),
     _open("huggingface", "Hugging Face", "https://router.huggingface.co/v1", aliases=("hf",)),
-    _open("together", "Together AI", "https://api.together.xyz/v1", _COMPLETIONS, embeddings=True),
+    _open("together", "Together AI", "https://api.together.xyz/v1", _COMPLETIONS, _IMAGES, embeddings=True),
     _open("fireworks", "Fireworks AI", "https://api.fireworks.ai/inference/v1", _COMPLETIONS, embeddings=True),
     _open("nebius", "Nebius", "https://api.tokenfactory.nebius.com/v1", embeddings=True),
     _open("deepinfra", "DeepInfra", "https://api.deepinfra.com/v1/openai", embeddings=True),
@@ -69,7 +73,7 @@ OPEN_FORM: Final = (
         "voyage",
         "Voyage AI",
         "https://api.voyageai.com/v1",
-        (_EMBEDDINGS,),
+        (_EMBEDDINGS, _RERANK),
         (move(r"^(v1/)+(?=.)", ""),),
         chat_path=None,
         embeddings_path="embeddings",
@@ -79,7 +83,7 @@ OPEN_FORM: Final = (
         "jina",
         "Jina AI",
         "https://api.jina.ai/v1",
-        (_EMBEDDINGS,),
+        (_EMBEDDINGS, _RERANK),
         (move(r"^(v1/)+(?=.)", ""),),
         chat_path=None,
         embeddings_path="embeddings",
