@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.calls.kit import differences, log_rows
+from tests.calls.kit import differences, log_rows, set_gateway
 from tests.calls.upstream import Upstream
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import genai
@@ -163,6 +163,8 @@ def test_a_file_comes_in_pieces_by_the_url_that_its_beginning_returns(
     assert not {"x-goog-upload-control-url", "x-guploader-uploadid"} & set(begun.headers)
     ticket = parse_qs(urlsplit(url).query)["upload_id"][0]
     other = farebox.funded("1")
+    set_gateway(other)
+    set_gateway(customer, "second")
 
     def send(at: str, offset: int, piece: bytes, command: str = "upload") -> httpx.Response:
         return httpx.post(
@@ -170,8 +172,14 @@ def test_a_file_comes_in_pieces_by_the_url_that_its_beginning_returns(
         )
 
     sent = len(stored.upstream.sent)
-    for at in (url.replace(customer.account_id, other.account_id), url.replace(ticket, ticket[:-4] + "AAAA"),
-               url.replace(ticket, "up1"), f"{customer.gateway_url}/{FILES}"):  # fmt: skip
+    elsewhere = [
+        url.replace(customer.account_id, other.account_id),
+        url.replace("/default/", "/second/"),
+        url.replace(ticket, ticket[:-4] + "AAAA"),
+        url.replace(ticket, "up1"),
+        f"{customer.gateway_url}/{FILES}",
+    ]
+    for at in elsewhere:
         assert send(at, 0, b"01234").status_code == 401
     assert send(url, 6, b"01234").status_code == 400, "more than was said"
     assert len(stored.upstream.sent) == sent
