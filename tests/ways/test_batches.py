@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from farebox.calls import long_calls
+from farebox.providers.batch_lines import Asked, read_requests
+from farebox.providers.formats.base import InvalidRequest
 from tests.calls.kit import differences, log_rows, set_gateway, spend_rule
 from tests.dying import lives
 from tests.engines import ON_BOTH_ENGINES
@@ -18,7 +21,7 @@ from tests.ways.openai_objects import OpenAIObjects, lines, outcome, question
 
 pytestmark = ON_BOTH_ENGINES
 
-FOREIGN = {"type": "file", "file": {"file_id": "file-x"}}
+CHAT = "/v1/chat/completions"
 EACH = (1000 * 150 + 100 * 600) // 2
 """Of a request that has used what `outcome` says, in nano-dollars: half the price."""
 
@@ -163,6 +166,25 @@ def test_what_cannot_be_metered_is_refused_before_it_begins(
     assert why in refused.value.message
     assert not [sent for sent in provider.upstream.sent if sent.path.endswith("/batches")]
     assert (customer.balance.held, spent(customer)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        (Asked("openai", CHAT), '{"method": "POST", "url": "/v1/chat/completions", "body": {}, "body": %s}'),
+        (Asked("openai", CHAT), '{"method": "POST", "url": "/v1/chat/completions", "bod\\u0079": {}, "body": %s}'),
+        (Asked("mistral", CHAT, "gpt-4o-mini"), '{"custom_id": "0", "body": {}, "body": %s}'),
+        (
+            Asked("google-ai-studio", "v1beta/models/m:generateContent", "m"),
+            '{"request": {}, "request": {"contents": []}}',
+        ),
+    ],
+)
+def test_a_line_that_has_two_requests_is_refused(asked: Asked, line: str) -> None:
+    """Which of them counts is the provider's choice: the other one could name what belongs to another account."""
+    text = line.replace("%s", json.dumps(question(0)["body"])).encode()
+    with pytest.raises(InvalidRequest, match="twice"):
+        read_requests(text, asked, None, 1)
 
 
 def test_one_that_the_credit_does_not_cover_is_refused(farebox: Farebox, provider: OpenAIObjects) -> None:

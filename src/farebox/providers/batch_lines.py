@@ -13,7 +13,7 @@ from farebox.pricing.model import Demand
 from farebox.pricing.unseen import TOOLS
 from farebox.providers.catalogue import format_of, provider_of, upstream_path
 from farebox.providers.descriptions import GOOGLE, output_of_google
-from farebox.providers.formats import bodies
+from farebox.providers.formats import bodies, repeated
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFormat
 from farebox.providers.formats.readers import BodyReader
 from farebox.providers.provider import Plain
@@ -68,6 +68,7 @@ class _Model(msgspec.Struct):
     model: str = ""
 
 
+_FIELDS: Final = tuple(f'"{name}"'.encode() for name in _Line.__struct_fields__)
 _LINE: Final = msgspec.json.Decoder(_Line)
 _OUTCOME: Final = msgspec.json.Decoder(_Outcome)
 _DESCRIBED: Final = msgspec.json.Decoder(_Described)
@@ -103,6 +104,7 @@ def read_requests(body: bytes, asked: Asked, refused: Refused | None, first: int
 
 def _request(text: bytes, asked: Asked) -> bytes:
     """The body of a line's request, with its model. Raises InvalidRequest."""
+    repeated.check(text, refers=b"\\u00" in text or any(text.count(name) > 1 for name in _FIELDS))
     line = bodies.decode(_LINE, text)
     if asked.slug == "openai" and line.url is None:
         raise InvalidRequest("it has no `url`.")

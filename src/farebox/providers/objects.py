@@ -108,6 +108,7 @@ _BEGUN: Final = msgspec.json.Decoder(_Begun)
 
 def _begun(body: bytes, call: ObjectCall) -> ObjectCall:
     """The beginning of an upload of Google's. Raises InvalidRequest."""
+    repeated.check(body, refers=True)
     file = (bodies.decode(_BEGUN, body).file if body else None) or _GoogleFile()
     if file.name:  # whether another account has taken it is not told, and what it names does not change
         raise InvalidRequest("On the operator's key, Google chooses the names of files: leave out `name`.")
