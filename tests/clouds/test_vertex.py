@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from farebox.clock import Clock
 from farebox.operator.shared_keys import set_key
 from farebox.storage.sql import Connection
-from tests.calls.kit import differences, forget, log_rows, set_provider, until
+from tests.calls.kit import differences, forget, log_rows, set_price, set_provider, until
 from tests.calls.upstream import Sent, Upstream
 from tests.clouds.kit import charged, free
 from tests.engines import ON_BOTH_ENGINES, TESTER
@@ -339,6 +339,43 @@ def test_an_application_of_entra(farebox: Farebox, upstream: Upstream) -> None:
     assert cost.nanos == 1000 * 2_500 + 100 * 10_000
     assert upstream.sent[-1].headers["authorization"] == "Bearer eyJ0.entra"
     assert "api-key" not in upstream.sent[-1].headers
+
+
+def test_an_api_key_of_ibm_cloud(farebox: Farebox, upstream: Upstream) -> None:
+    set_provider(farebox, "watsonx", base_url=upstream.url, api_key="ibm-api-key-0123")
+    set_price(farebox, "watsonx", "ibm/granite-4-h-small")
+    farebox.services.tokens.ibm_url = upstream.url + "/identity/token"
+    customer, usage = farebox.funded("1"), {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Good day."}, "finish_reason": "stop"}
+    events: list[Any] = [{"choices": [{"index": 0, "delta": {"content": "Good day."}, "finish_reason": "stop"}]}]
+    events.append({"choices": [], "usage": usage})
+    refusal: dict[str, Any] = {}
+
+    def respond(sent: Sent) -> Any:
+        if sent.path == "/identity/token":
+            assert parse_qs(sent.body.decode())["apikey"] == ["ibm-api-key-0123"]
+            return refusal or {"access_token": "eyJ0.ibm", "expires_in": 3600, "token_type": "Bearer"}
+        if "chat_stream" in sent.path:
+            return b"".join(b"id: 1\nevent: message\ndata: %b\n\n" % json.dumps(one).encode() for one in events)
+        return {"id": "c", "model_id": "ibm/granite-4-h-small", "created": 1, "choices": [choice], "usage": usage}
+
+    upstream.response = respond
+    body = {"model_id": "ibm/granite-4-h-small", "project_id": "p", "max_tokens": 200}
+    body["messages"] = [{"role": "user", "content": LONG}]
+    for path in ("chat", "chat_stream"):
+        with charged(customer) as cost:
+            url = f"{customer.gateway_url}/watsonx/ml/v1/text/{path}?version=2024-10-08"
+            assert "Good day." in httpx.post(url, json=body, headers=customer.headers).text
+        assert (cost.nanos, cost.row["model"]) == (1000 * 1_000 + 100 * 2_000, "ibm/granite-4-h-small")
+    assert upstream.sent[-1].path == "/ml/v1/text/chat_stream?version=2024-10-08"
+    assert upstream.sent[-1].headers["authorization"] == "Bearer eyJ0.ibm"
+    assert [sent.path for sent in upstream.sent].count("/identity/token") == 1
+    farebox.services.tokens._kept.clear()
+    refusal |= {"errorCode": "BXNIM0415E", "errorMessage": "Provided API key could not be found."}
+    with free(customer):
+        response = httpx.post(url, json=body, headers=customer.headers)
+    assert response.status_code == 503
+    assert "BXNIM0415E" not in response.text, "what it said is the operator's to read"
 
 
 def test_what_tokens_say_is_said_to_nobody(farebox: Farebox, customer: Customer, google: Google) -> None:

@@ -52,7 +52,16 @@ class EntraApp(msgspec.Struct, frozen=True):
         return "EntraApp()"
 
 
-TokenSource: TypeAlias = GoogleAccount | EntraApp
+class IbmKey(msgspec.Struct, frozen=True):
+    """An API key of IBM Cloud, which takes tokens only."""
+
+    api_key: str
+
+    def __repr__(self) -> str:
+        return "IbmKey()"
+
+
+TokenSource: TypeAlias = GoogleAccount | EntraApp | IbmKey
 """What a token is asked for with."""
 Signer: TypeAlias = AwsKeys | TokenSource
 

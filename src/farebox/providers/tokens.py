@@ -11,12 +11,13 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from farebox.clock import Clock
-from farebox.providers.credential import EntraApp, GoogleAccount, TokenSource
+from farebox.providers.credential import EntraApp, GoogleAccount, IbmKey, TokenSource
 from farebox.providers.upstream import Upstream, UpstreamFailed, UpstreamRequest
 
 SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
 GOOGLE_URL: Final = "https://oauth2.googleapis.com/token"
 ENTRA_URL: Final = "https://login.microsoftonline.com"
+IBM_URL: Final = "https://iam.cloud.ibm.com/identity/token"
 _ENTRA_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
 _LIFE_SECONDS: Final = 3_600
 _AHEAD_MS: Final = 10 * 60_000
@@ -24,6 +25,8 @@ _AHEAD_MS: Final = 10 * 60_000
 _LEAST_MS: Final = 60_000
 """One that is valid for less is not used: a request may take that long to arrive."""
 _TOKENS_MAX: Final = 1_024
+_SAID: Final = ("error", "error_description", "errorCode", "errorMessage")
+"""Fields in which it is said why there is no token."""
 _ANSWER_MAX: Final = 64 * 2**10
 _SECONDS: Final = 10.0
 
@@ -47,6 +50,7 @@ class Tokens:
         self._asking: dict[TokenSource, asyncio.Task[_Token]] = {}
         self.google_url = GOOGLE_URL
         self.entra_url = ENTRA_URL
+        self.ibm_url = IBM_URL
 
     async def of(self, source: TokenSource) -> str:
         """A valid token. Raises TokenRefused, UpstreamFailed."""
@@ -105,7 +109,7 @@ class Tokens:
         text, seconds = found.get("access_token"), found.get("expires_in", _LIFE_SECONDS)
         usable = isinstance(text, str) and text.isascii() and text.isprintable() and " " not in text
         if status != 200 or not usable or not isinstance(text, str):
-            said = ": ".join(str(found[name])[:300] for name in ("error", "error_description") if found.get(name))
+            said = ": ".join(str(found[name])[:300] for name in _SAID if found.get(name))
             raise TokenRefused(said or f"the tokens' server answered {status}")
         life = seconds if isinstance(seconds, int) and 0 < seconds <= 24 * 3_600 else _LIFE_SECONDS
         return _Token(text, self._clock.now_ms() + life * 1000)
@@ -116,6 +120,8 @@ class Tokens:
             url = f"{self.entra_url}/{quote(source.tenant_id, safe='')}/oauth2/v2.0/token"
             form = {"grant_type": "client_credentials", "client_id": source.client_id, "scope": _ENTRA_SCOPE}
             return url, {**form, "client_secret": source.client_secret}
+        if isinstance(source, IbmKey):
+            return self.ibm_url, {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": source.api_key}
         now = self._clock.now_ms() // 1000
         claims = {"iss": source.email, "scope": SCOPE, "aud": self.google_url, "iat": now, "exp": now + _LIFE_SECONDS}
         try:

@@ -245,7 +245,7 @@ class OpenAIChat(bodies.JsonBody):
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
         parse_body = _parse_google_body if self.total_counts else _parse_body
-        parse_event = _parse_google_event if self.total_counts else _parse_event
+        parse_event = _parse_google_event if self.total_counts else parse_chunk
         if streaming:
             return EventReader(parse_event, self.reading, Seen(hide_usage, parsed.demand.choices))
         return BodyReader(parse_body, self.reading)
@@ -306,9 +306,9 @@ def _prompts(prompt: object) -> int:
     return len(prompt) if several and isinstance(prompt, list) else 1
 
 
-def _parse_event(seen: Seen, data: bytes) -> bool:
-    """Nothing in a chunk ends the stream: usage comes first, in the middle or in every chunk of some providers, and so
-    do finish reasons. `[DONE]` does, or the end of the body."""
+def parse_chunk(seen: Seen, data: bytes) -> bool:
+    """Read a chunk; whether it passes on. None ends the stream: usage comes first, in the middle or in every chunk of
+    some providers, and so do finish reasons. `[DONE]` does, or the end of the body. Raises ValueError."""
     chunk = _RESPONSE.decode(data)
     _collect_usage(seen, chunk)
     if not chunk.usage or chunk.choices or not isinstance(chunk.usage, dict) or _failed(chunk):
@@ -388,7 +388,7 @@ def _add_audio(seen: Seen, audio: dict[str, Any]) -> None:
 
 
 def _parse_google_event(seen: Seen, data: bytes) -> bool:
-    keep = _parse_event(seen, data)
+    keep = parse_chunk(seen, data)
     _count_total(seen)
     return keep
 

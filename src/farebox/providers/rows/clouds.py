@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from farebox.providers import aws, azure, google
+from farebox.providers import aws, azure, google, ibm
 from farebox.providers.formats.anthropic_messages import AnthropicMessages
 from farebox.providers.formats.base import WireFormat
 from farebox.providers.formats.bedrock_converse import BedrockConverse
@@ -17,6 +17,7 @@ from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
 from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
 from farebox.providers.formats.vertex_predict import VertexPredict
+from farebox.providers.formats.watsonx_chat import WatsonxChat
 from farebox.providers.object_routes import object_routes
 from farebox.providers.provider import FREE, Provider, Route, get, move, post
 
@@ -132,5 +133,14 @@ CLOUDS: Final = (
         hosts=google.hosts,
         keys=google.keys_of,
         bound=("project",),
+    ),
+    Provider(
+        "watsonx",
+        "IBM watsonx.ai",
+        "https://us-south.ml.cloud.ibm.com",
+        (post(r"ml/v1/text/chat(?:_stream)?", WatsonxChat()), get(r"ml/v1/foundation_model_specs")),
+        chat_path=None,
+        aliases=("watsonx-ai",),
+        keys=ibm.keys_of,
     ),
 )
