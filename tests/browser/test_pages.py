@@ -12,10 +12,16 @@ from farebox.calls import what_if_run
 from farebox.calls.what_if import Scenario
 from farebox.gateway import SpendRule
 from farebox.http.pages.routes import PAGE_ROWS
-from farebox.model import Role
+from farebox.model import Operator, Role
 from farebox.people import membership, sessions
 from farebox.people.sessions import Whom
 from farebox.storage.accounts import list_tokens
+from farebox.storage.deliveries import add_delivery
+from farebox.storage.findings import Finding, add_finding
+from farebox.storage.notices import add_notice
+from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_alarms import Alarm, put_alarm
+from farebox.storage.sql import Connection
 from tests.browser.conftest import Watch
 from tests.http.support import save_card
 from tests.pages.test_matrix import GATEWAY, ROUTE
@@ -46,7 +52,22 @@ def _furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
     save_card(customer)
     farebox.run(membership.add(farebox.services, account_id, f"{'long' * 12}@{'example' * 5}.com", Role.VIEWER))
     tokens = farebox.run(farebox.services.database.scan(lambda connection: list_tokens(connection, account_id)))
-    return customer, names | {"log_id": log_id, "token_id": tokens[0].token_id}
+    farebox.run(farebox.services.database.write(lambda connection: _trouble(connection, account_id)))
+    return customer, names | {"account_id": account_id, "log_id": log_id, "token_id": tokens[0].token_id}
+
+
+def _trouble(connection: Connection, account_id: str) -> None:
+    """What the operator has to look into, and has done."""
+    long = "x" * 120
+    add_finding(
+        connection,
+        Finding(finding_id=long, kind="test", account_id=account_id, amount_cents=-(10**14), detail=long, found_at=1),
+    )
+    put_alarm(connection, Alarm(kind="overrun", about=long, content={"why": long}, times=10**12, first_at=1, last_at=1))
+    add_notice(connection, 0, account_id, long, "low_balance", {}, 1)
+    add_delivery(connection, 0, account_id, long, f"mailto:{long}@example.com", 2**60)
+    by = Operator(f"{'long' * 12}@{'example' * 5}.com", "page")
+    record_act(connection, by, "account.set", 1, account_id=account_id, before={"name": long}, after={"name": LONG})
 
 
 def _own(customer: Customer) -> dict[str, str]:
@@ -112,7 +133,7 @@ def test_every_page_is_for_everybody(
     customer, names = _furnished(farebox)
     page.emulate_media(color_scheme=mode)
     sign_in(farebox, page, customer.account_id)
-    queries: dict[str, str] = {"/billing/buy": "?amount=50"}
+    queries: dict[str, str] = {"/billing/buy": "?amount=50", "/ui/money": "?view=findings"}
     skipped = {"/billing/top-up"}  # there is none under way
     seen: Any = []
     for row in PAGE_ROWS:

@@ -73,6 +73,7 @@ def _furnished(farebox: Farebox, word: str) -> Furnished:
     tokens = farebox.run(farebox.services.database.scan(lambda connection: list_tokens(connection, account_id)))
     names = {
         "account": account_id,
+        "account_id": account_id,
         "card": card,
         "email": email,
         "gateway": "default",

@@ -5,10 +5,12 @@ import hashlib
 
 import msgspec
 
+from farebox.clock import Ids
 from farebox.model import Operator
-from farebox.operator.administer import Refused
-from farebox.storage import config, processor_events, tax
-from farebox.storage.operator_acts import State, record_act
+from farebox.operator.administer import Posted, Refused, correct
+from farebox.storage import config, findings, processor_events, tax
+from farebox.storage.findings import Finding
+from farebox.storage.operator_acts import ActName, State, record_act
 from farebox.storage.operator_alarms import open_alarms
 from farebox.storage.operator_alarms import resolve_alarms as resolve
 from farebox.storage.sql import Connection
@@ -75,3 +77,54 @@ def resolve_alarms(
     if closed:
         record_act(connection, by, "alarm.resolve", at, subject=kind or "all", before={"open": closed})
     return count
+
+
+# --- what reconciliation found ----------------------------------------------------------------------------------------
+
+
+def accept_finding(connection: Connection, finding_id: str, note: str, *, by: Operator, at: int) -> Finding:
+    """Resolve an open finding that is as it should be: it opens again only if its amount changes. Raises Refused."""
+    found = _open_finding(connection, finding_id)
+    if not note:
+        raise Refused("say why it is as it should be: the audit log keeps it")
+    findings.accept_finding(connection, found, at)
+    _record_finding(connection, "finding.accept", found, {"note": note}, by=by, at=at)
+    return found
+
+
+def correct_finding(
+    connection: Connection, ids: Ids, finding_id: str, amount: int, reason: str, *, by: Operator, at: int
+) -> Posted:
+    """Give the account of a finding this amount back, or charge it if it is below zero, in nano-dollars; then the
+    finding is accepted. Raises Refused."""
+    found = _open_finding(connection, finding_id)
+    if found.account_id is None:
+        raise Refused("this finding names no account to correct: accept it, or refund the payment")
+    account_id, why = found.account_id, reason or found.detail
+    posted = correct(connection, ids, by=by, account_id=account_id, amount=amount, reason=why, at=at)
+    findings.accept_finding(connection, found, at)
+    _record_finding(connection, "finding.correct", found, {"correction": posted.cause_id}, by=by, at=at)
+    return posted
+
+
+def _open_finding(connection: Connection, finding_id: str) -> Finding:
+    found = next((each for each in findings.open_findings(connection) if each.finding_id == finding_id), None)
+    if found is None:
+        raise Refused("there is no such open finding: `farebox payments findings` shows them")
+    return found
+
+
+def _record_finding(
+    connection: Connection, act: ActName, found: Finding, after: State, *, by: Operator, at: int
+) -> None:
+    before = {"kind": found.kind, "amount_cents": found.amount_cents, "detail": found.detail}
+    record_act(
+        connection,
+        by,
+        act,
+        at,
+        account_id=found.account_id or "",
+        subject=found.finding_id,
+        before=before,
+        after=after,
+    )

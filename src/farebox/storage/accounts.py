@@ -42,6 +42,26 @@ def list_accounts(connection: Connection, *, after: str = "", limit: int = 100) 
     return [Account(*fields) for fields in found]
 
 
+def search_accounts(connection: Connection, text: str, *, after: str = "", limit: int) -> list[Account]:
+    """Accounts in order of their ID, from the first one above `after`, that have the text in their ID or name, or are
+    those of exactly this member's e-mail address, access token, payment or customer."""
+    if not text:
+        return list_accounts(connection, after=after, limit=limit)
+    wanted = text.lower()
+    part = "%" + "".join(f"!{sign}" if sign in "!%_" else sign for sign in wanted) + "%"
+    found = rows(
+        connection,
+        "SELECT account_id, bucket, name, created_at FROM accounts WHERE account_id > ? AND ("
+        "lower(account_id) LIKE ? ESCAPE '!' OR lower(name) LIKE ? ESCAPE '!' "
+        "OR account_id IN (SELECT account_id FROM members WHERE email = ?) "
+        "OR account_id IN (SELECT account_id FROM access_tokens WHERE token_id = ?) "
+        "OR account_id IN (SELECT account_id FROM payments WHERE payment_id = ?) "
+        "OR account_id IN (SELECT account_id FROM customers WHERE customer_id = ?)) ORDER BY account_id LIMIT ?",
+        (after, part, part, wanted, text, text, text, limit),
+    )
+    return [Account(*fields) for fields in found]
+
+
 def count_accounts(connection: Connection) -> int:
     found = row(connection, "SELECT count(*) FROM accounts")
     return int(found[0]) if found else 0

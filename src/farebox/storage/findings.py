@@ -23,19 +23,24 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
     found_at: int
     resolved_at: int | None = None
+    accepted_cents: int | None = None
+    """The amount that an operator has accepted: the same amount does not open it again."""
 
 
-_COLUMNS = "finding_id, kind, account_id, payment_id, amount_cents, detail, found_at, resolved_at"
+_COLUMNS = "finding_id, kind, account_id, payment_id, amount_cents, detail, found_at, resolved_at, accepted_cents"
 
 
 def add_finding(connection: Connection, finding: Finding) -> bool:
-    """Write a finding. Returns whether it is new: False if the same one is already open."""
-    before = row(connection, "SELECT resolved_at FROM findings WHERE finding_id = ?", (finding.finding_id,))
+    """Write a finding. Returns whether it is new: False if the same one is already open, or was accepted."""
+    before = row(
+        connection, "SELECT resolved_at, accepted_cents FROM findings WHERE finding_id = ?", (finding.finding_id,)
+    )
     connection.execute(
-        f"INSERT INTO findings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL) "
+        f"INSERT INTO findings ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, NULL, NULL) "
         "ON CONFLICT (finding_id) DO UPDATE SET amount_cents = excluded.amount_cents, detail = excluded.detail, "
-        "found_at = CASE WHEN findings.resolved_at IS NULL THEN findings.found_at ELSE excluded.found_at END, "
-        "resolved_at = NULL",
+        "found_at = CASE WHEN findings.resolved_at IS NULL OR findings.accepted_cents = excluded.amount_cents "
+        "THEN findings.found_at ELSE excluded.found_at END, "
+        "resolved_at = CASE WHEN findings.accepted_cents = excluded.amount_cents THEN findings.resolved_at END",
         (
             finding.finding_id,
             finding.kind,
@@ -46,7 +51,15 @@ def add_finding(connection: Connection, finding: Finding) -> bool:
             finding.found_at,
         ),
     )
-    return before is None or before[0] is not None
+    return before is None or (before[0] is not None and before[1] != finding.amount_cents)
+
+
+def accept_finding(connection: Connection, finding: Finding, at: int) -> None:
+    """Resolve a finding that an operator has accepted with its amount."""
+    connection.execute(
+        "UPDATE findings SET resolved_at = ?, accepted_cents = amount_cents WHERE finding_id = ?",
+        (at, finding.finding_id),
+    )
 
 
 def resolve_finding(connection: Connection, finding_id: str, at: int) -> None:
@@ -72,12 +85,12 @@ def open_findings(connection: Connection) -> list[Finding]:
     return _findings(connection, "WHERE resolved_at IS NULL ORDER BY found_at, finding_id")
 
 
-def list_findings(connection: Connection) -> list[Finding]:
-    """All findings, newest first."""
-    return _findings(connection, "ORDER BY found_at DESC, finding_id")
+def list_findings(connection: Connection, limit: int = 2**31) -> list[Finding]:
+    """The latest findings, newest first."""
+    return _findings(connection, "ORDER BY found_at DESC, finding_id LIMIT ?", (limit,))
 
 
-def _findings(connection: Connection, where: str) -> list[Finding]:
+def _findings(connection: Connection, where: str, values: tuple[object, ...] = ()) -> list[Finding]:
     names = _COLUMNS.split(", ")
-    found = rows(connection, f"SELECT {_COLUMNS} FROM findings {where}")
+    found = rows(connection, f"SELECT {_COLUMNS} FROM findings {where}", values)
     return [msgspec.convert(dict(zip(names, fields, strict=True)), Finding) for fields in found]

@@ -1,5 +1,7 @@
 """The store of instances: the processes that serve this database. Their calls' holds name them as owners."""
 
+from typing import NamedTuple
+
 from farebox.storage.every_bucket import rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
@@ -11,6 +13,20 @@ def note_seen(connection: Connection, instance_id: str, at: int) -> None:
         "ON CONFLICT (instance_id) DO UPDATE SET seen_at = excluded.seen_at",
         (instance_id, at, at),
     )
+
+
+class Instance(NamedTuple):
+    """A process that serves. Times in milliseconds, by its own clock."""
+
+    instance_id: str
+    started_at: int
+    seen_at: int
+
+
+def every_instance(connection: Connection) -> list[Instance]:
+    """The processes that have a row, the first to start first; none on SQLite."""
+    found = rows(connection, "SELECT instance_id, started_at, seen_at FROM instances ORDER BY started_at, instance_id")
+    return [Instance(*fields) for fields in found]
 
 
 def list_instances(connection: Connection) -> dict[str, int]:

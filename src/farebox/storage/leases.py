@@ -1,6 +1,23 @@
 """The store of leases: which process does a job that only one may do at a time."""
 
-from farebox.storage.sql import Connection, row
+from typing import NamedTuple
+
+from farebox.storage.sql import Connection, row, rows
+
+
+class Lease(NamedTuple):
+    """A job that one process does for all. Times in milliseconds."""
+
+    name: str
+    owner: str
+    until: int
+    done_at: int | None
+
+
+def list_leases(connection: Connection) -> list[Lease]:
+    """All leases, by name."""
+    found = rows(connection, "SELECT name, owner, until, done_at FROM leases ORDER BY name")
+    return [Lease(*fields) for fields in found]
 
 
 def take_lease(connection: Connection, name: str, *, owner: str, every_ms: int, lease_ms: int, at: int) -> int | None:

@@ -131,7 +131,7 @@ def list_notices(connection: Connection, account_id: str, offset: int, limit: in
 
 
 def latest_notices(connection: Connection, limit: int) -> list[Notice]:
-    """The newest notices of all accounts (the operator's view). Reads every notice."""
+    """The newest notices of all accounts (the operator's view)."""
     found = rows_everywhere(
         connection,
         f"SELECT {_COLUMNS} FROM notices WHERE bucket = ? ORDER BY created_at DESC, notice_id DESC LIMIT ?",

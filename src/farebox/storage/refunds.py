@@ -41,6 +41,22 @@ class Clawback:
         return self.refunded_credit + self.disputed_credit
 
 
+def latest_refunds(connection: Connection, limit: int) -> list[Refund]:
+    """The latest refunds of all accounts, newest first."""
+    found = rows_everywhere(
+        connection, f"SELECT {_REFUND} FROM refunds WHERE bucket = ? ORDER BY created_at DESC LIMIT ?", limit
+    )
+    return sorted((_refund(fields) for fields in found), key=lambda refund: -refund.created_at)[:limit]
+
+
+def latest_disputes(connection: Connection, limit: int) -> list[Dispute]:
+    """The latest disputes of all accounts, newest first."""
+    found = rows_everywhere(
+        connection, f"SELECT {_DISPUTE} FROM disputes WHERE bucket = ? ORDER BY created_at DESC LIMIT ?", limit
+    )
+    return sorted((_dispute(fields) for fields in found), key=lambda dispute: -dispute.created_at)[:limit]
+
+
 # --- refunds ----------------------------------------------------------------------------------------------------------
 
 

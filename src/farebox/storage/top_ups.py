@@ -12,7 +12,7 @@ from farebox.payments.model import TopUp
 from farebox.payments.states import OPEN_TOP_UPS, PENDING_TOP_UPS, TOP_UP_STATES
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.activity import note_activity
-from farebox.storage.every_bucket import rows_at_hand
+from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 from farebox.storage.top_up_rules import rearm, request_auto, rule_of
 
@@ -153,6 +153,14 @@ def history(
     counted = row(connection, f"SELECT count(*) FROM top_ups WHERE {condition}", key)
     page = f"{condition} ORDER BY created_at DESC, top_up_id DESC LIMIT ? OFFSET ?"
     return _select(connection, page, (*key, limit, offset)), int(counted[0]) if counted else 0
+
+
+def latest_everywhere(connection: Connection, limit: int) -> list[TopUp]:
+    """The latest purchases of all accounts, newest first, in whatever state."""
+    found = rows_everywhere(
+        connection, f"SELECT {_COLUMNS} FROM top_ups WHERE bucket = ? ORDER BY created_at DESC LIMIT ?", limit
+    )
+    return sorted((_from_row(fields) for fields in found), key=lambda top_up: -top_up.created_at)[:limit]
 
 
 def due(connection: Connection, at: int, limit: int, *, requests_only: bool = False) -> list[tuple[str, str]]:

@@ -1,22 +1,8 @@
-"""The operator's pages."""
-
-from functools import partial
+"""The page of the pages' components, for those who change them."""
 
 from farebox.http.pages import charts
 from farebox.http.pages.table import Shown
 from farebox.http.pages.visit import Visit
-from farebox.storage.accounts import count_accounts, list_accounts
-
-_SHOWN = 50
-
-
-async def accounts(visit: Visit) -> Shown:
-    """The accounts of this installation, in order of ID."""
-    after = dict(visit.request.query_pairs()).get("after", "")
-    found = await visit.services.database.scan(partial(list_accounts, after=after, limit=_SHOWN + 1))
-    total = await visit.services.database.scan(count_accounts)
-    more = found[_SHOWN - 1].account_id if len(found) > _SHOWN else ""
-    return {"accounts": found[:_SHOWN], "total": total, "more": more}
 
 
 async def styles(visit: Visit) -> Shown:

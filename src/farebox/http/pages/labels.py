@@ -1,13 +1,17 @@
 """How amounts, times and states are shown to people. Amounts are US cents or nano-dollars, times are in UTC."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 
 from farebox.http.pages.view import Movement
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Card, Rule, TopUp
 from farebox.storage.calls import CallRow
+from farebox.storage.operator_acts import OperatorAct
 from farebox.storage.sessions import Way
 from farebox.storage.spending import Duration, Strategy
 
@@ -254,6 +258,38 @@ def duration(ms: int) -> str:
 def meter(name: str) -> str:
     """A meter in words: `cache_read_tokens` → `cache read tokens`."""
     return name.replace("_", " ")
+
+
+def markup_percent(parts_per_million: int) -> str:
+    """What is charged on top of the cost: 1_200_000 → `+20 %`."""
+    percent = Decimal(parts_per_million - 1_000_000) / 10_000
+    sign = "+" if percent > 0 else "−" if percent < 0 else "±"
+    return f"{sign}{abs(percent).normalize():f} %"
+
+
+_TIMES = 10**12
+"""Numbers beyond are milliseconds since 1970."""
+
+
+def changes(act: OperatorAct) -> list[tuple[str, str, str]]:
+    """What an act has changed: name, before, after; what stayed as it was is left out."""
+    was, now = (json.loads(text) if text else {} for text in (act.before, act.after))
+    names = [name for name in {**was, **now} if (was.get(name) or "") != (now.get(name) or "")]
+    return [
+        (name.replace("_", " "), _state_text(name, was.get(name)), _state_text(name, now.get(name))) for name in names
+    ]
+
+
+def _state_text(name: str, value: Any) -> str:
+    if value is None or value == "":
+        return ""
+    if isinstance(value, int) and value > _TIMES and name.endswith(("_at", "_from", "start", "end", "since")):
+        return second(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_state_text(key, each) or '–'}" for key, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(_state_text(name, each) for each in value)
+    return str(value) if not isinstance(value, bool) else "yes" if value else "no"
 
 
 def with_all(first: Mapping[str, str], others: Iterable[str] | Mapping[str, str]) -> dict[str, str]:

@@ -163,6 +163,10 @@ def _environment() -> "Environment":
             labels.payer,
             labels.top_up_state,
             labels.signed,
+            labels.meter,
+            labels.change,
+            labels.markup_percent,
+            labels.changes,
         )
     }
     environment.globals |= {

@@ -12,7 +12,7 @@ from farebox.http.pages import render
 from farebox.http.pages.view import Flash
 from farebox.http.refusals import Pages
 from farebox.http.request import Request
-from farebox.model import Role
+from farebox.model import Operator, Role
 from farebox.people import sessions
 from farebox.people.attempts import ATTEMPT_MS
 from farebox.people.sessions import SESSION_MS, Session
@@ -59,6 +59,12 @@ class Visit:
     @property
     def roles(self) -> frozenset[Role]:
         return self.session.roles
+
+    @property
+    def operator(self) -> Operator:
+        """Who is signed in, as the audit log names them."""
+        sign_in = self.session.sign_in
+        return Operator(sign_in.email or f"session {sign_in.session_id}", "page")
 
     @property
     def csrf(self) -> str:

@@ -834,6 +834,7 @@ CREATE UNIQUE INDEX top_ups_by_request ON top_ups (bucket, account_id, request_k
     WHERE request_key IS NOT NULL;
 CREATE INDEX top_ups_due ON top_ups (next_at) WHERE next_at IS NOT NULL;  -- the workers' queue
 CREATE INDEX top_ups_by_time ON top_ups (bucket, account_id, created_at, top_up_id);  -- an account's list
+CREATE INDEX top_ups_latest ON top_ups (bucket, created_at);  -- the operator's list of all
 
 CREATE TABLE top_up_attempts (            -- every charge that was attempted: what the guards count
     bucket       INTEGER NOT NULL,
@@ -877,6 +878,7 @@ CREATE TABLE refunds (                    -- money paid back to a card, and the 
     updated_at   BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, refund_id)
 ) /* clustered */;
+CREATE INDEX refunds_latest ON refunds (bucket, created_at);  -- the operator's list of all
 CREATE INDEX refunds_due ON refunds (next_at) WHERE next_at IS NOT NULL;  -- the workers' queue
 CREATE INDEX refunds_by_processor ON refunds (processor_id) WHERE processor_id IS NOT NULL;  -- an event names only that
 
@@ -901,6 +903,7 @@ CREATE TABLE disputes (                   -- payments that a bank questions or h
     updated_at   BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, dispute_id)
 ) /* clustered */;
+CREATE INDEX disputes_latest ON disputes (bucket, created_at);  -- the operator's list of all
 
 CREATE TABLE processor_events (           -- the webhook inbox: stored, acknowledged, then processed
     event_id     TEXT PRIMARY KEY,
@@ -925,7 +928,8 @@ CREATE TABLE findings (                   -- differences that reconciliation fou
     amount_cents BIGINT NOT NULL,
     detail       TEXT NOT NULL,
     found_at     BIGINT NOT NULL,
-    resolved_at  BIGINT                   -- null: open
+    resolved_at  BIGINT,                  -- null: open
+    accepted_cents BIGINT                 -- amount that an operator has accepted: it does not open the finding again
 );
 
 -- Invoices and credit notes. ------------------------------------------------------------------------------------------
@@ -978,6 +982,7 @@ CREATE TABLE notices (                    -- written in the transaction of what 
     fanned_out INTEGER NOT NULL DEFAULT 0,-- 1: its deliveries have been written
     PRIMARY KEY (bucket, account_id, notice_id)
 ) /* clustered */;
+CREATE INDEX notices_latest ON notices (bucket, created_at, notice_id);  -- the operator's list of all
 CREATE INDEX notices_new ON notices (created_at) WHERE fanned_out = 0;  -- the workers' queue
 
 CREATE TABLE deliveries (                 -- one notice to one endpoint or address

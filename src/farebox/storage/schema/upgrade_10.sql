@@ -309,3 +309,10 @@ CREATE TABLE operator_acts (
     digest     TEXT NOT NULL
 );
 CREATE INDEX operator_acts_of_account ON operator_acts (account_id, number);
+
+-- The operator's pages.
+ALTER TABLE findings ADD COLUMN accepted_cents BIGINT;
+CREATE INDEX top_ups_latest ON top_ups (bucket, created_at);
+CREATE INDEX refunds_latest ON refunds (bucket, created_at);
+CREATE INDEX disputes_latest ON disputes (bucket, created_at);
+CREATE INDEX notices_latest ON notices (bucket, created_at, notice_id);

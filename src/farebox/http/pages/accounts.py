@@ -1,0 +1,193 @@
+"""The operator's pages of accounts: finding one, creating one, and what is done to one."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from farebox.billing import refund as refunds
+from farebox.errors import NOT_FOUND, Problem
+from farebox.http.envelope import Response
+from farebox.http.pages.operating import amount, day, done, signed_amount, text, wrong
+from farebox.http.pages.table import Fields, Shown, shell
+from farebox.http.pages.visit import Visit, see_other
+from farebox.model import Account, Balance, Role
+from farebox.money import NANOS_PER_CENT, format_usd
+from farebox.operator import administer
+from farebox.people import sessions
+from farebox.people.sessions import Whom
+from farebox.storage import accounts as store
+from farebox.storage.customers import find_profile
+from farebox.storage.members import list_members
+from farebox.storage.operator_acts import list_acts
+from farebox.storage.sql import Connection
+from farebox.storage.top_ups import history
+
+SHOWN: Final = 50
+_ACTS: Final = 10
+_TOP_UPS: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An account of the list."""
+
+    account: Account
+    balance: Balance
+
+
+async def account_list(visit: Visit) -> Shown:
+    """The accounts of this installation, in order of ID; those that `find` describes."""
+    query = dict(visit.request.query_pairs())
+    after, wanted = query.get("after", ""), query.get("find", "").strip()[:200]
+
+    def read(connection: Connection) -> tuple[list[Line], int]:
+        found = store.search_accounts(connection, wanted, after=after, limit=SHOWN + 1)
+        lines = [Line(each, store.read_balance(connection, each.account_id) or Balance(0, 0)) for each in found]
+        return lines, store.count_accounts(connection)
+
+    lines, total = await visit.services.database.scan(read)
+    more = lines[SHOWN - 1].account.account_id if len(lines) > SHOWN else ""
+    return {"lines": lines[:SHOWN], "total": total, "more": more, "wanted": wanted, "after": after}
+
+
+async def create(visit: Visit, form: Fields) -> Response:
+    """Create an account, and open its page."""
+    services = visit.services
+    account_id = text(form, "id") or None
+    made = await done(
+        visit,
+        lambda connection, by: administer.create_account(
+            connection,
+            services.ids,
+            by=by,
+            name=text(form, "name"),
+            account_id=account_id,
+            at=services.clock.now_ms(),
+            buckets=services.settings.buckets,
+        ),
+    )
+    return see_other(f"/ui/accounts/{made.account_id}")
+
+
+async def one_account(visit: Visit) -> Shown:
+    """An account: its money, its people, what it bought and what operators have done to it."""
+    account_id = visit.request.path["account_id"]
+
+    def read(connection: Connection) -> Shown:
+        account = store.find_account(connection, account_id)
+        if account is None:
+            raise Problem(NOT_FOUND, "There is no such account")
+        top_ups, bought = history(connection, account_id, "all", 0, _TOP_UPS, every=True)
+        return {
+            "account": account,
+            "balance": store.read_balance(connection, account_id) or Balance(0, 0),
+            "owed": store.read_owed(connection, account_id),
+            "profile": find_profile(connection, account_id),
+            "members": list_members(connection, account_id),
+            "tokens": sum(each.revoked_at is None for each in store.list_tokens(connection, account_id)),
+            "top_ups": top_ups,
+            "bought": bought,
+            "acts": list_acts(connection, account_id=account_id, limit=_ACTS),
+        }
+
+    shown = await visit.services.database.scan(read)
+    name, services = shown["account"].name, visit.services
+    frame = {"title": name, "payments": services.processor is not None, "key": services.ids.log_id()}
+    return {**frame, **shown}
+
+
+async def grant(visit: Visit, form: Fields) -> str:
+    """Grant credit."""
+    services, account_id, nanos = visit.services, visit.request.path["account_id"], amount(form)
+    expires_at, note = day(form, "expires"), text(form, "note")
+    posted = await done(
+        visit,
+        lambda connection, by: administer.grant(
+            connection,
+            services.ids,
+            by=by,
+            account_id=account_id,
+            amount=nanos,
+            grant_id=f"page:{text(form, 'key')}" if form.get("key") else None,
+            expires_at=expires_at,
+            note=note,
+            at=services.clock.now_ms(),
+        ),
+    )
+    if posted.repeated:
+        return "This grant had already been made: nothing changed."
+    return f"Granted {format_usd(nanos)} USD: {format_usd(posted.balance.available)} USD are available."
+
+
+async def correct(visit: Visit, form: Fields) -> str:
+    """Give back or charge."""
+    services, account_id, signed = visit.services, visit.request.path["account_id"], signed_amount(form)
+    posted = await done(
+        visit,
+        lambda connection, by: administer.correct(
+            connection,
+            services.ids,
+            by=by,
+            account_id=account_id,
+            amount=signed,
+            correction_id=f"page:{text(form, 'key')}" if form.get("key") else None,
+            reason=text(form, "reason"),
+            at=services.clock.now_ms(),
+        ),
+    )
+    if posted.repeated:
+        return "This correction had already been made: nothing changed."
+    did = "Gave back" if signed > 0 else "Charged"
+    return f"{did} {format_usd(abs(signed))} USD: {format_usd(posted.balance.available)} USD are available."
+
+
+async def refund(visit: Visit, form: Fields) -> str:
+    """Refund a purchase to the card."""
+    nanos = amount(form) if form.get("amount", "").strip() else None
+    if nanos is not None and nanos % NANOS_PER_CENT:
+        raise wrong("Cards are refunded in whole cents")
+    made = await refunds.refund(
+        visit.services,
+        visit.request.path["account_id"],
+        top_up_id=text(form, "top_up"),
+        credit_cents=None if nanos is None else nanos // NANOS_PER_CENT,
+        allow_spent=form.get("allow_spent") == "on",
+        reason=text(form, "reason"),
+        request_key=f"page:{text(form, 'key')}" if form.get("key") else None,
+        by=visit.operator,
+    )
+    if made.state == "failed":
+        raise wrong(f"The refund failed: {made.error}. The credit has been restored.")
+    money, credit = (format_usd(cents * NANOS_PER_CENT) for cents in (made.amount_cents, made.credit_cents))
+    sent = "will be returned once the processor confirms it" if made.state == "requested" else "were returned"
+    return f"Took {credit} USD of credit; {money} USD {sent}."
+
+
+async def link(visit: Visit, form: Fields) -> Response:
+    """A sign-in link to the account, with a role; shown once."""
+    services, account_id = visit.services, visit.request.path["account_id"]
+    role = next((role for role in Role if role == form.get("role") and role is not Role.OPERATOR), None)
+    if role is None:
+        raise wrong("Choose one of the roles")
+    whom, at = Whom(account_id=account_id, role=role), services.clock.now_ms()
+    made = await done(
+        visit,
+        lambda connection, by: sessions.new_link(
+            connection, services.vault, services.ids, services.base_url, whom, at=at, by=by
+        ),
+    )
+    shown = {"title": "A sign-in link", "link": made, "account_id": account_id, "role": role}
+    return shell(visit, "account_link.html", shown, "/ui/accounts")
+
+
+async def set_zone(visit: Visit, form: Fields) -> str:
+    """By which days, weeks and months are cut."""
+    services = visit.services
+    change = partial(
+        administer.set_account,
+        account_id=visit.request.path["account_id"],
+        at=services.clock.now_ms(),
+        time_zone=text(form, "zone"),
+    )
+    changed = await done(visit, lambda connection, by: change(connection, by=by))
+    return f"The account’s time zone is {changed.zone} now."

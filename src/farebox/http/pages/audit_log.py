@@ -1,0 +1,23 @@
+"""The operator's page of the audit log: who did what, before and after."""
+
+from functools import partial
+from typing import Final
+
+from farebox.http.pages.table import Shown
+from farebox.http.pages.visit import Visit
+from farebox.storage.operator_acts import list_acts
+
+SHOWN: Final = 50
+_NUMBERS: Final = 2**62
+
+
+async def acts(visit: Visit) -> Shown:
+    """The latest acts; those about the account `of`, those before the number `before`."""
+    query = dict(visit.request.query_pairs())
+    of, given = query.get("of", "").strip()[:64], query.get("before", "")
+    before = int(given) if given.isascii() and given.isdigit() and int(given) < _NUMBERS else None
+    found = await visit.services.database.scan(
+        partial(list_acts, before=before, account_id=of or None, limit=SHOWN + 1)
+    )
+    more = found[SHOWN - 1].number if len(found) > SHOWN else None
+    return {"acts": found[:SHOWN], "of": of, "before": before, "more": more}

@@ -1,0 +1,50 @@
+"""The operator's page of messages: what was sent to owners and the operator, and sending it again."""
+
+from typing import Final
+
+from farebox.http.pages.operating import done, text, wrong
+from farebox.http.pages.table import Fields, Shown
+from farebox.http.pages.visit import Visit
+from farebox.operator import messages as acts
+from farebox.operator.messages import NoticeHistory, with_deliveries
+from farebox.storage.deliveries import given_up
+from farebox.storage.notices import latest_notices, list_notices
+from farebox.storage.sql import Connection
+
+SHOWN: Final = 50
+
+
+async def sent(visit: Visit) -> Shown:
+    """The latest messages with their deliveries; those of the account `of`."""
+    of = dict(visit.request.query_pairs()).get("of", "").strip()[:64]
+
+    def read(connection: Connection) -> tuple[list[NoticeHistory], int]:
+        notices = list_notices(connection, of, 0, SHOWN)[0] if of else latest_notices(connection, SHOWN)
+        return [with_deliveries(connection, notice) for notice in notices], len(given_up(connection, None))
+
+    found, failed = await visit.services.database.scan(read)
+    return {"messages": found, "failed": failed, "of": of, "shown": SHOWN}
+
+
+async def resend(visit: Visit, form: Fields) -> str:
+    """Deliver a message again, to all who would get it now."""
+    services = visit.services
+    account_id, notice_id = text(form, "of"), text(form, "message")
+    count = await done(
+        visit,
+        lambda connection, by: acts.replay_notice(
+            connection, services.settings, account_id, notice_id, services.clock.now_ms(), by=by
+        ),
+    )
+    if count is None:
+        raise wrong("There is no such message")
+    if not count:
+        return "Nobody would get this message now: there is no endpoint for it, and no e-mail address."
+    return f"{count} {'delivery is' if count == 1 else 'deliveries are'} due again."
+
+
+async def resend_failed(visit: Visit, _: Fields) -> str:
+    """Deliver again whatever was given up."""
+    at = visit.services.clock.now_ms()
+    count = await done(visit, lambda connection, by: acts.replay_given_up(connection, at, by=by))
+    return f"{count} {'delivery is' if count == 1 else 'deliveries are'} due again."

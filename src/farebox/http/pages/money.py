@@ -1,0 +1,69 @@
+"""The operator's page of money: what all accounts bought, refunds, disputes, and what reconciliation found."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from farebox.errors import NOT_FOUND, Problem
+from farebox.http.pages.operating import done, signed_amount, text
+from farebox.http.pages.table import Fields, Shown
+from farebox.http.pages.visit import Visit
+from farebox.money import format_usd
+from farebox.operator import installation
+from farebox.storage import findings, refunds, top_ups
+from farebox.storage.sql import Connection
+
+SHOWN: Final = 50
+VIEWS: Final = {"purchases": "Purchases", "refunds": "Refunds", "disputes": "Disputes", "findings": "Findings"}
+
+
+_READS: Final[Mapping[str, Callable[[Connection, int], Sequence[object]]]] = {
+    "purchases": top_ups.latest_everywhere,
+    "refunds": refunds.latest_refunds,
+    "disputes": refunds.latest_disputes,
+    "findings": findings.list_findings,
+}
+
+
+async def money(visit: Visit) -> Shown:
+    """The latest of one kind; what reconciliation found and is still open is counted on each."""
+    view = dict(visit.request.query_pairs()).get("view", "purchases")
+    if view not in VIEWS:
+        raise Problem(NOT_FOUND, "There is no such list")
+
+    def read(connection: Connection) -> tuple[Sequence[object], int]:
+        return _READS[view](connection, SHOWN), len(findings.open_findings(connection))
+
+    found, still_open = await visit.services.database.scan(read)
+    tabs = [(name, f"/ui/money?view={key}") for key, name in VIEWS.items()]
+    return {
+        "view": view,
+        "rows": found,
+        "open": still_open,
+        "tabs": tabs,
+        "current": VIEWS[view],
+        "shown": SHOWN,
+        "payments": visit.services.processor is not None,
+    }
+
+
+async def accept(visit: Visit, form: Fields) -> str:
+    """Say that a finding is as it should be."""
+    at = visit.services.clock.now_ms()
+    finding_id, note = text(form, "finding"), text(form, "note")
+    await done(
+        visit,
+        lambda connection, by: installation.accept_finding(connection, finding_id, note, by=by, at=at),
+    )
+    return "The finding is accepted: it opens again only if its amount changes."
+
+
+async def correct(visit: Visit, form: Fields) -> str:
+    """Give something back to the account of a finding, or charge it, and accept the finding."""
+    services, finding_id, signed = visit.services, text(form, "finding"), signed_amount(form)
+    posted = await done(
+        visit,
+        lambda connection, by: installation.correct_finding(
+            connection, services.ids, finding_id, signed, text(form, "reason"), by=by, at=services.clock.now_ms()
+        ),
+    )
+    return f"The account is corrected: {format_usd(posted.balance.available)} USD are available."

@@ -1,0 +1,67 @@
+"""What the operator's pages share: an act in a transaction of its own, amounts and times of forms."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from farebox.errors import VALIDATION_FAILED, Problem
+from farebox.http.pages.table import Fields
+from farebox.http.pages.visit import Visit
+from farebox.model import Operator
+from farebox.money import InvalidAmount, parse_usd
+from farebox.operator.administer import Refused
+from farebox.storage.sql import Connection
+
+T = TypeVar("T")
+
+TEXT_MAX: Final = 500
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+async def done(visit: Visit, job: Callable[[Connection, Operator], T]) -> T:
+    """Do something as the operator who is signed in, in one transaction; what is refused is a Problem."""
+    by = visit.operator
+    try:
+        made = await visit.services.database.write(lambda connection: job(connection, by))
+    except Refused as refused:
+        raise wrong(str(refused)[:1].upper() + str(refused)[1:]) from refused
+    await visit.services.configuration.notice_changes()
+    return made
+
+
+def wrong(message: str) -> Problem:
+    return Problem(VALIDATION_FAILED, message)
+
+
+def amount(form: Fields, name: str = "amount") -> int:
+    """Nano-dollars of a form's field. Raises Problem."""
+    try:
+        return parse_usd(form.get(name, "").strip())
+    except InvalidAmount as error:
+        raise wrong(str(error)) from error
+
+
+def signed_amount(form: Fields) -> int:
+    """Nano-dollars to give back; below zero: to charge. Raises Problem."""
+    direction = form.get("direction")
+    if direction not in ("give", "take"):
+        raise wrong("Choose whether it is given back or charged")
+    return amount(form) if direction == "give" else -amount(form)
+
+
+def text(form: Fields, name: str) -> str:
+    return form.get(name, "").strip()[:TEXT_MAX]
+
+
+def day(form: Fields, name: str) -> int | None:
+    """The start of a day in UTC, in milliseconds; None: the field is empty. Raises Problem."""
+    given = text(form, name)
+    if not given:
+        return None
+    try:
+        if not _DAY.fullmatch(given):
+            raise ValueError(given)
+        return int(datetime.fromisoformat(given).replace(tzinfo=UTC).timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise wrong(f"{given[:20]!r} is not a day: write it as 2027-01-31") from error

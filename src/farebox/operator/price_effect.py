@@ -1,0 +1,62 @@
+"""What a new price or markup would change: what a million tokens cost an account, and what past calls would have."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from farebox.calendar import DAY_MS
+from farebox.pricing.model import Markup, ModelPrice
+from farebox.storage.reports import PastUsage
+
+PAST_MS: Final = 30 * DAY_MS
+"""The calls that a preview looks at: of the last 30 days."""
+PER_MILLION: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What an account pays for a million of what is metered, before and after. Nano-dollars; None: it has no price."""
+
+    meter: str
+    before: int | None
+    after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the calls of the last days were charged, and would be. Nano-dollars."""
+
+    usage: PastUsage
+    after: int | None
+    """None: it cannot be said, as the price has no rate for tokens."""
+
+
+def rates(before: tuple[ModelPrice | None, Markup], after: tuple[ModelPrice, Markup]) -> list[Rate]:
+    """By meter, tokens of input and output first."""
+    was = {} if before[0] is None else _charged(before[0], before[1])
+    now = _charged(*after)
+    return [Rate(meter, was.get(meter), now.get(meter)) for meter in sorted({**was, **now}, key=_order)]
+
+
+def repriced(usage: PastUsage, price: ModelPrice, markup: Markup) -> Past:
+    """The past calls at a price, with all tokens as plain input and output: caches and tiers are not in the sums."""
+    charged = _charged(price, markup)
+    if not {"input_tokens", "output_tokens"} <= charged.keys():
+        return Past(usage, None)
+    nanos = usage.tokens_in * charged["input_tokens"] + usage.tokens_out * charged["output_tokens"]
+    return Past(usage, nanos // PER_MILLION)
+
+
+def marked_up(usage: PastUsage, before: int, after: int) -> Past:
+    """The past calls at a markup, where `before` applied to all of them. Parts per million of the cost."""
+    return Past(usage, usage.charge * after // before if before else None)
+
+
+def _charged(price: ModelPrice, markup: Markup) -> dict[str, int]:
+    factor = Fraction(markup.parts_per_million, price.denominator)
+    return {rate.meter: round(rate.base * factor) for rate in price.rates}
+
+
+def _order(meter: str) -> tuple[int, str]:
+    first = ("input_tokens", "output_tokens")
+    return (first.index(meter) if meter in first else len(first), meter)

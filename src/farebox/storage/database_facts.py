@@ -1,0 +1,47 @@
+"""What the operator is told of the database itself: its engine, how large it is, who has copies of it."""
+
+from typing import NamedTuple
+
+from farebox.storage.sql import Connection, row, rows
+from farebox.storage.sqlite import SqliteConnection
+
+
+class Standby(NamedTuple):
+    """A copy that streams from the database. What the database user may not see is empty."""
+
+    name: str
+    state: str
+    sync: str
+    """sync, quorum, potential or async."""
+    behind_ms: int | None
+
+
+class DatabaseFacts(NamedTuple):
+    """As the database says it."""
+
+    engine: str
+    version: str
+    size: int
+    """Bytes."""
+    standbys: list[Standby]
+    replicates: bool
+    """Whether the engine can have standbys."""
+
+
+_PG_FACTS = "SELECT current_setting('server_version'), pg_database_size(current_database())"
+_PG_STANDBYS = (
+    "SELECT application_name, coalesce(state, ''), coalesce(sync_state, ''), "
+    "CAST(extract(epoch FROM replay_lag) * 1000 AS BIGINT) FROM pg_stat_replication ORDER BY application_name"
+)
+
+
+def database_facts(connection: Connection) -> DatabaseFacts:
+    """On Citus, of the coordinator."""
+    if isinstance(connection, SqliteConnection):
+        (version,) = row(connection, "SELECT sqlite_version()") or ("",)
+        (pages,) = row(connection, "PRAGMA page_count") or (0,)
+        (size,) = row(connection, "PRAGMA page_size") or (0,)
+        return DatabaseFacts("SQLite", str(version), int(pages) * int(size), [], replicates=False)
+    version, size = row(connection, _PG_FACTS) or ("", 0)
+    standbys = [Standby(*fields) for fields in rows(connection, _PG_STANDBYS)]
+    return DatabaseFacts("PostgreSQL", str(version), int(size), standbys, replicates=True)

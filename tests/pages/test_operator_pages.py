@@ -1,0 +1,245 @@
+"""The operator's pages: each act is done, is refused with a reason, and is in the audit log with who did it."""
+
+import json
+import re
+from html import unescape
+
+import pytest
+
+from farebox.calendar import DAY_MS
+from farebox.model import Role
+from farebox.people import membership
+from farebox.people.sessions import Whom
+from farebox.storage.config import list_markups, list_prices
+from farebox.storage.findings import Finding, add_finding, open_findings
+from farebox.storage.notices import add_notice
+from farebox.storage.operator_acts import OperatorAct, list_acts
+from farebox.storage.operator_alarms import Alarm, open_alarms, put_alarm
+from tests.http.support import save_card
+from tests.pages.people import Person, person
+from tests.support import Customer, Farebox
+
+ROOT = "root@operators.example"
+HOSTILE = """"><script>alert(1)</script>"""
+
+
+@pytest.fixture(scope="module")
+def operator(farebox: Farebox) -> Person:
+    """With an e-mail address, which the audit log names."""
+    farebox.run(membership.add(farebox.services, "", ROOT, Role.OPERATOR))
+    return Person(farebox, Whom(email=ROOT))
+
+
+@pytest.fixture
+def customer(farebox: Farebox) -> Customer:
+    return farebox.funded("5")
+
+
+def acts_on(farebox: Farebox, account_id: str) -> list[OperatorAct]:
+    return farebox.run(
+        farebox.services.database.scan(lambda connection: list_acts(connection, account_id=account_id, limit=50))
+    )
+
+
+def latest(farebox: Farebox) -> OperatorAct:
+    return farebox.run(farebox.services.database.scan(lambda connection: list_acts(connection, limit=1)))[0]
+
+
+def test_an_account_is_created_found_and_given_credit(farebox: Farebox, operator: Person) -> None:
+    name = f"Ünlikely {HOSTILE} GmbH"
+    made = operator.send("/ui/accounts", name=name)
+    path = made.headers["location"]
+    account_id = path.rpartition("/")[2]
+    for wanted in ("nlikely", account_id[5:20].upper()):
+        found = operator.get("/ui/accounts", find=wanted).text
+        assert path in found
+        assert "<script>alert" not in found
+    assert path not in operator.get("/ui/accounts", find="%_%").text
+    assert "No account like that" in operator.get("/ui/accounts", find="nobody-has-this").text
+    assert "already exists" in unescape(operator.told("/ui/accounts", name="Again", id=account_id))
+    page = operator.get(path).text
+    key = re.search(r'name="key" value="([^"]+)"', page)
+    assert key is not None
+    for said in ("Granted 12.50 USD", "already been made"):
+        assert said in operator.told(f"{path}/grant", amount="12.5", note="Welcome", key=key[1])
+    corrected = operator.told(f"{path}/correct", amount="2.5", direction="take", reason="missed")
+    assert "10.00 USD are available" in corrected
+    assert farebox.balance(account_id).available == 10 * 10**9
+    for fields, said in (
+        ({"amount": "100", "direction": "take", "reason": "x"}, "does not cover it"),
+        ({"amount": "1", "direction": "take"}, "needs a reason"),
+        ({"amount": "-1", "direction": "give", "reason": "x"}, "is not an amount"),
+        ({"amount": "1", "reason": "x"}, "given back or charged"),
+    ):
+        assert said in unescape(operator.told(f"{path}/correct", **fields))
+    assert "write it as" in unescape(operator.told(f"{path}/grant", amount="1", expires="tomorrow"))
+    acts = acts_on(farebox, account_id)
+    assert [act.act for act in acts] == ["credit.correct", "credit.grant", "account.create"]
+    assert {(act.who, act.way) for act in acts} == {(ROOT, "page")}
+    assert json.loads(acts[0].before or "") == {"posted_usd": "12.50"}
+    assert json.loads(acts[0].after or "")["posted_usd"] == "10.00"
+    log = unescape(operator.get("/ui/audit", of=account_id).text)
+    assert "Welcome" in log
+    assert "credit.grant" not in operator.get("/ui/audit", of=account_id, before=str(acts[1].number)).text
+
+
+def test_a_link_opens_the_account_and_is_logged(farebox: Farebox, operator: Person, customer: Customer) -> None:
+    page = operator.send(f"/ui/accounts/{customer.account_id}/link", role="viewer").text
+    link = re.search(r"http://\S+/ui/open\?link=[\w-]+", page)
+    assert link is not None
+    assert (act := acts_on(farebox, customer.account_id)[0]).act == "link.create"
+    assert link[0].rpartition("=")[2] not in f"{act}"
+    assert "Choose one of the roles" in operator.told(f"/ui/accounts/{customer.account_id}/link", role="operator")
+
+
+def test_money_needs_a_recent_proof(farebox: Farebox, operator: Person, customer: Customer) -> None:
+    services, clock = farebox.services, farebox.services.clock.now_ms()
+    old = clock - DAY_MS
+    session = operator.session
+    assert session is not None
+    named = session.sign_in.session_id
+    sql = "UPDATE sessions SET confirmed_at = ? WHERE session_id = ?"
+
+    def confirmed(moment: int) -> None:
+        farebox.run(services.database.write(lambda connection: connection.execute(sql, (moment, named)).fetchall()))
+
+    confirmed(old)
+    try:
+        for form in ("grant", "correct", "refund", "link"):
+            asked = operator.send(f"/ui/accounts/{customer.account_id}/{form}", amount="1")
+            assert asked.headers["location"].startswith("/ui/confirm?next="), form
+    finally:
+        confirmed(clock)
+    assert acts_on(farebox, customer.account_id) == []
+
+
+def test_a_purchase_is_refunded(farebox: Farebox, operator: Person, customer: Customer) -> None:
+    card = save_card(customer)
+    owner = person(farebox, Role.OWNER, customer.account_id)
+    bought = owner.told("/billing/buy", amount="20", card=card, request_key="k" * 20)
+    assert "Bought" in bought
+    listed = operator.get("/ui/money").text
+    assert customer.account_id in listed
+    path = f"/ui/accounts/{customer.account_id}"
+    top_up = re.search(r'name="top_up" value="([^"]+)"', operator.get(path).text)
+    assert top_up is not None
+    refused = unescape(operator.told(f"{path}/refund", top_up=top_up[1], amount="20.01"))
+    assert "20.00 USD" in refused
+    assert "whole cents" in operator.told(f"{path}/refund", top_up=top_up[1], amount="0.001")
+    done = operator.told(f"{path}/refund", top_up=top_up[1], amount="8", reason="bought twice", key="once")
+    assert "Took 8.00 USD of credit" in done
+    assert farebox.balance(customer.account_id).available == 17 * 10**9
+    (act,) = acts_on(farebox, customer.account_id)
+    assert (act.act, act.who, json.loads(act.after or "")["credit_cents"]) == ("credit.refund", ROOT, 800)
+    assert "bought twice" in operator.get("/ui/money", view="refunds").text
+    assert operator.get("/ui/money", view="nothing").status_code == 404
+
+
+def test_findings_are_accepted_or_corrected(farebox: Farebox, operator: Person, customer: Customer) -> None:
+    services, at = farebox.services, farebox.services.clock.now_ms()
+
+    def found(name: str, cents: int) -> bool:
+        finding = Finding(
+            finding_id=f"test:{name}:{customer.account_id}",
+            kind="test",
+            account_id=customer.account_id,
+            amount_cents=cents,
+            detail=f"differs {HOSTILE}",
+            found_at=at,
+        )
+        return farebox.run(services.database.write(lambda connection: add_finding(connection, finding)))
+
+    def still_open() -> list[str]:
+        each = farebox.run(services.database.scan(open_findings))
+        return [finding.finding_id.split(":")[1] for finding in each if finding.account_id == customer.account_id]
+
+    assert found("a", 150)
+    assert found("b", -300)
+    page = operator.get("/ui/money", view="findings").text
+    assert "<script>alert" not in page
+    named = {name: f"test:{name}:{customer.account_id}" for name in ("a", "b", "c")}
+    assert "say why" in operator.told("/ui/money/accept", finding=named["a"]).lower()
+    assert "no such open finding" in operator.told("/ui/money/accept", finding=named["c"], note="x")
+    assert "is accepted" in operator.told("/ui/money/accept", finding=named["a"], note="the fee")
+    fields = {"finding": named["b"], "direction": "take", "amount": "3"}
+    assert "2.00 USD are available" in operator.told("/ui/money/correct", **fields)
+    assert still_open() == []
+    assert not found("a", 150), "the same amount does not open it again"
+    assert still_open() == []
+    assert found("a", 151)
+    assert still_open() == ["a"]
+    acts = [act.act for act in acts_on(farebox, customer.account_id)]
+    assert acts == ["finding.correct", "credit.correct", "finding.accept"]
+
+
+def test_prices_and_markups_are_tried_and_set(farebox: Farebox, operator: Person, customer: Customer) -> None:
+    customer.chat("Hello")
+    scope = {"provider": "demo", "model": "demo-1", "account": customer.account_id}
+    price = scope | {"input_mtok": "3", "output_mtok": "0.0000001"}
+    page = unescape(operator.send("/ui/prices", do="preview", **price).text)
+    assert "What it would change: demo/demo-1" in page
+    assert "1 calls with" in page
+    assert 'value="0.0000001"' in page
+    assert list_own(farebox, customer.account_id) == (0, 0), "nothing is set by looking"
+    preview = unescape(operator.send("/ui/prices/markup", do="preview", percent="50", **scope).text)
+    assert "+50 %" in preview
+    assert "has the new price" in operator.told("/ui/prices", do="set", **price, **{"from": "2099-01-31"})
+    assert ">later<" in operator.get("/ui/prices").text
+    assert "12.5 % is charged" in operator.told("/ui/prices/markup", do="set", percent="12.5", **scope)
+    assert list_own(farebox, customer.account_id) == (1, 1)
+    for path, fields, said in (
+        ("", {"provider": "demo", "model": "x"}, "at least one price"),
+        ("", {"provider": "nobody", "model": "x", "input_mtok": "1"}, "no provider"),
+        ("", {"provider": "demo", "model": "x", "input_mtok": "1e5"}, "write US dollars"),
+        ("", {"provider": "demo", "model": "x", "input_mtok": "1", "account": "nobody"}, "no account"),
+        ("/markup", {"percent": "much"}, "Write a percentage"),
+        ("/markup", {"percent": "-200"}, "at least -100"),
+    ):
+        assert said in unescape(operator.told(f"/ui/prices{path}", **fields)), fields
+    acts = acts_on(farebox, customer.account_id)
+    assert [act.act for act in acts] == ["markup.set", "price.set"]
+
+
+def list_own(farebox: Farebox, account_id: str) -> tuple[int, int]:
+    """How many prices and markups the account has."""
+    scan = farebox.services.database.scan
+    prices, markups = farebox.run(scan(list_prices)), farebox.run(scan(list_markups))
+    return sum(row.account_id == account_id for row in prices), sum(row.account_id == account_id for row in markups)
+
+
+def test_messages_are_sent_again_and_alarms_closed(farebox: Farebox, operator: Person, customer: Customer) -> None:
+    write, at = farebox.services.database.write, farebox.services.clock.now_ms()
+    alarm = Alarm(kind="overrun", about=customer.account_id, content={"model": HOSTILE}, first_at=at, last_at=at)
+    farebox.run(write(lambda c: add_notice(c, 0, customer.account_id, "low", "low_balance", {}, at) and None))
+    farebox.run(write(lambda c: put_alarm(c, alarm)))
+    page = operator.get("/ui/messages", of=customer.account_id).text
+    assert "low_balance" in page
+    fields = {"of": customer.account_id, "message": "low"}
+    assert "Nobody would get this message" in operator.told("/ui/messages", **fields)
+    assert latest(farebox).act == "message.resend"
+    assert "no such message" in operator.told("/ui/messages", **fields | {"message": "none"})
+    assert "due again" in operator.told("/ui/messages/failed")
+    system = operator.get("/ui/system").text
+    assert customer.account_id in system
+    assert "<script>alert" not in system
+    closed = {"kind": "overrun", "about": customer.account_id}
+    assert "is closed" in operator.told("/ui/system/alarm", **closed)
+    assert "closed already" in operator.told("/ui/system/alarm", **closed)
+    assert (latest(farebox).act, latest(farebox).who) == ("alarm.resolve", ROOT)
+    still = farebox.run(farebox.services.database.scan(open_alarms))
+    assert customer.account_id not in [each.about for each in still]
+
+
+def test_the_system_and_its_settings_are_shown_without_secrets(farebox: Farebox, operator: Person) -> None:
+    system = operator.get("/ui/system").text
+    engine = "PostgreSQL" if farebox.services.database.engine == "postgres" else "SQLite"
+    assert engine in system
+    assert "configuration" in system
+    assert farebox.services.instance in system
+    page = unescape(operator.get("/ui/settings").text)
+    secret = farebox.services.settings.stripe_secret_key
+    assert secret
+    assert secret not in page
+    assert "a secret is set" in page
+    for name in ("FAREBOX_LOG_DAYS", "FAREBOX_DATABASE_URL", "FAREBOX_SECRET_KEY"):
+        assert name in page
