@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from html import unescape
 
 import pytest
@@ -10,14 +11,19 @@ from farebox.calendar import DAY_MS
 from farebox.model import Role
 from farebox.people import membership
 from farebox.people.sessions import Whom
+from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.config import list_markups, list_prices
 from farebox.storage.findings import Finding, add_finding, open_findings
+from farebox.storage.log_totals import id_at
 from farebox.storage.notices import add_notice
 from farebox.storage.operator_acts import OperatorAct, list_acts
 from farebox.storage.operator_alarms import Alarm, open_alarms, put_alarm
+from farebox.storage.operator_reports import ReportRow, begin_report
+from farebox.storage.sql import Connection
 from tests.http.support import save_card
 from tests.pages.people import Person, person
 from tests.support import Customer, Farebox
+from tests.waiting import pauses
 
 ROOT = "root@operators.example"
 HOSTILE = """"><script>alert(1)</script>"""
@@ -243,3 +249,90 @@ def test_the_system_and_its_settings_are_shown_without_secrets(farebox: Farebox,
     assert "a secret is set" in page
     for name in ("FAREBOX_LOG_DAYS", "FAREBOX_DATABASE_URL", "FAREBOX_SECRET_KEY"):
         assert name in page
+
+
+def finished(operator: Person, path: str) -> str:
+    """The page of a report once that has been computed."""
+    for pause in pauses(f"the report of {path}"):
+        page = unescape(operator.get(path).text)
+        if 'http-equiv="refresh"' not in page:
+            return page
+        time.sleep(pause)
+    raise AssertionError
+
+
+def test_the_books_are_checked_by_a_process_of_its_own(farebox: Farebox, operator: Person, customer: Customer) -> None:
+    assert "It is running" in operator.told("/ui/check")
+    assert (latest(farebox).act, latest(farebox).subject) == ("report.begin", "check")
+    page = finished(operator, "/ui/check")
+    assert customer.account_id not in page
+    assert f"begun by {ROOT}" in page
+    write = farebox.services.database.write
+    sql = "UPDATE balances SET posted = posted + ? WHERE bucket = 0 AND account_id = ?"
+    farebox.run(write(lambda c: c.execute(sql, (1, customer.account_id)).fetchall()))
+    try:
+        operator.told("/ui/check")
+        page = finished(operator, "/ui/check")
+    finally:
+        farebox.run(write(lambda c: c.execute(sql, (-1, customer.account_id)).fetchall()))
+    assert f"account {customer.account_id}: `posted` is not" in page
+
+
+def test_a_report_whose_process_is_gone_can_be_begun_again(farebox: Farebox, operator: Person) -> None:
+    row = ReportRow("margins", "gone", "running", "somebody", 1, 2, None, 1, 1)
+    assert farebox.run(farebox.services.database.write(lambda c: begin_report(c, row, gone_before=2**60)))
+    assert "interrupted" in operator.get("/ui/margins").text
+    fresh = row._replace(seen_at=farebox.services.clock.now_ms())
+    assert farebox.run(farebox.services.database.write(lambda c: begin_report(c, fresh, gone_before=2)))
+    assert "running already" in operator.told("/ui/margins")
+    assert farebox.run(farebox.services.database.write(lambda c: begin_report(c, row, gone_before=2**60)))
+
+
+def test_margins_compare_cost_charge_and_stated_cost(farebox: Farebox, operator: Person, customer: Customer) -> None:
+    write, at = farebox.services.database.write, farebox.services.clock.now_ms()
+    model = f"model-{customer.account_id[:8]}"
+
+    def call(number: int, cost: int, charge: int, receipt: bytes | None, *, own_key: bool = False) -> CallRow:
+        return CallRow(
+            account_id=customer.account_id,
+            log_id=f"{id_at(at - 1000)[:-2]}{number:02d}",
+            gateway_id="default",
+            created_at=at - 1000,
+            provider="openrouter",
+            model=model,
+            success=True,
+            status_code=200,
+            duration=1,
+            tokens_in=1,
+            tokens_out=1,
+            cost=cost,
+            charge=charge,
+            detail=CallDetail(outcome="charged", own_key=own_key),
+            receipt=receipt,
+            logged=True,
+        )
+
+    calls = [
+        call(1, 2 * 10**9, 3 * 10**9, b'{"stated_usd":"2","computed_nanos":"1600000000"}'),
+        call(2, 10**9, 5 * 10**8, None),
+        call(3, 10**12, 0, None, own_key=True),
+    ]
+
+    def insert(connection: Connection) -> None:
+        for each in calls:
+            insert_call(connection, 0, each)
+
+    def remove(connection: Connection) -> None:  # they have no holds: `farebox check` would find them
+        for table in ("calls", "usage_hours"):
+            connection.execute(f"DELETE FROM {table} WHERE bucket = 0 AND account_id = ?", (customer.account_id,))
+
+    farebox.run(write(insert))
+    try:
+        operator.told("/ui/margins")
+        page = finished(operator, "/ui/margins")
+    finally:
+        farebox.run(write(remove))
+    row = re.search(rf"<tr>(?:(?!</tr>).)*openrouter/{model}.*?</tr>", page, re.DOTALL)
+    assert row is not None, page
+    cells = re.sub(r"<[^>]+>|\s+", " ", row[0]).split()
+    assert cells == [f"openrouter/{model}", "2", "3.00", "3.50", "0.50", "+17", "%", "+25", "%"]

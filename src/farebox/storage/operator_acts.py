@@ -17,7 +17,7 @@ ActName: TypeAlias = Literal[
     "member.remove", "link.create", "provider.set", "provider_key.set", "provider_key.remove", "price.set",
     "supplement.set", "markup.set", "rerate.begin", "tax.set", "tax.remove", "bill.import", "webhook.add",
     "webhook.remove", "message.resend", "event.replay", "alarm.raise", "alarm.resolve",
-    "finding.accept", "finding.correct", "reconcile.begin",
+    "finding.accept", "finding.correct", "reconcile.begin", "report.begin",
 ]  # fmt: skip
 """What was done: docs/operating.md, "The audit log"."""
 State: TypeAlias = Mapping[str, Any]

@@ -4,7 +4,8 @@ Everything here may take long and runs through Database.scan. Only this module h
 differently (JSON inside a row).
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -75,6 +76,38 @@ def metered_days(
         (*key_of(connection, account_id), id_at(start), id_at(end), provider),
     )
     return [(int(day), str(model), int(calls), int(cost), int(tokens)) for day, model, calls, cost, tokens in found]
+
+
+def margin_sums(connection: Connection, account_id: str, start: int, end: int) -> list[tuple[str, str, int, int, int]]:
+    """The account's calls on the operator's keys that began in [start, end): provider, model, calls, cost, charge
+    (nano-dollars)."""
+    found = rows(
+        connection,
+        f"SELECT provider, model, count(*), sum(cost), sum(charge) FROM calls WHERE {OF_ACCOUNT} "
+        "AND log_id >= ? AND log_id < ? AND (status_code < 300 OR cost > 0) "
+        f"AND {_detail_flag('own_key', default=False)} = 0 AND {_detail_flag('cached', default=False)} = 0 "
+        "GROUP BY 1, 2",
+        (*key_of(connection, account_id), id_at(start), id_at(end)),
+    )
+    return [
+        (str(provider), str(model), int(calls), int(cost), int(charge))
+        for provider, model, calls, cost, charge in found
+    ]
+
+
+def stated_costs(connection: Connection, account_id: str, start: int, end: int) -> Iterator[tuple[str, str, int, str]]:
+    """The same calls, of whose cost the provider said something: provider, model, what it said (nano-dollars), and what
+    they cost by the prices (exact, as text)."""
+    found = connection.execute(
+        f"SELECT provider, model, cost, receipt FROM calls WHERE {OF_ACCOUNT} AND log_id >= ? AND log_id < ? "
+        "AND (status_code < 300 OR cost > 0) AND receipt LIKE '%\"computed_nanos\"%' "
+        f"AND {_detail_flag('own_key', default=False)} = 0 AND {_detail_flag('cached', default=False)} = 0",
+        (*key_of(connection, account_id), id_at(start), id_at(end)),
+    )
+    for provider, model, cost, receipt in found:
+        computed = json.loads(receipt).get("computed_nanos")
+        if computed is not None:
+            yield str(provider), str(model), int(cost), str(computed)
 
 
 def classified_calls(

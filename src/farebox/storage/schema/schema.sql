@@ -183,6 +183,18 @@ CREATE TABLE operator_acts (              -- the audit log: every act of an oper
 );
 CREATE INDEX operator_acts_of_account ON operator_acts (account_id, number);  -- what was done to an account
 
+CREATE TABLE operator_reports (           -- what takes long to compute, of each kind the latest (operator.reports)
+    kind       TEXT PRIMARY KEY,          -- check, margins
+    report_id  TEXT NOT NULL,
+    state      TEXT NOT NULL,             -- running, done, failed
+    who        TEXT NOT NULL,             -- the operator who asked for it
+    done       BIGINT NOT NULL,           -- number of accounts so far
+    total      BIGINT NOT NULL,           -- number of accounts in all
+    report     TEXT,                      -- JSON; failed: why; null: it is running
+    started_at BIGINT NOT NULL,
+    seen_at    BIGINT NOT NULL            -- renewed every second; long past while it runs: its process is gone
+);
+
 -- The ledger: src/farebox/ledger/README.md has its rules. All amounts are nano-dollars. ------------------------------
 
 CREATE TABLE balances (                   -- one row per account: locked by whatever moves its money

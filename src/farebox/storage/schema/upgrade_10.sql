@@ -316,3 +316,15 @@ CREATE INDEX top_ups_latest ON top_ups (bucket, created_at);
 CREATE INDEX refunds_latest ON refunds (bucket, created_at);
 CREATE INDEX disputes_latest ON disputes (bucket, created_at);
 CREATE INDEX notices_latest ON notices (bucket, created_at, notice_id);
+
+CREATE TABLE operator_reports (
+    kind       TEXT PRIMARY KEY,
+    report_id  TEXT NOT NULL,
+    state      TEXT NOT NULL,
+    who        TEXT NOT NULL,
+    done       BIGINT NOT NULL,
+    total      BIGINT NOT NULL,
+    report     TEXT,
+    started_at BIGINT NOT NULL,
+    seen_at    BIGINT NOT NULL
+);

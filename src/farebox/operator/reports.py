@@ -1,0 +1,106 @@
+"""Reports that take long: computed by a process of their own, kept in the database with their progress."""
+
+import asyncio
+import contextlib
+import sys
+from functools import partial
+from typing import Final
+
+import msgspec
+import structlog
+
+from farebox.model import Operator
+from farebox.operator.report_process import Kind, Line, Task
+from farebox.runtime.services import Services
+from farebox.storage import operator_reports as store
+from farebox.storage.operator_acts import record_act
+from farebox.storage.operator_reports import ReportRow
+from farebox.storage.sql import Connection
+
+SEEN_SECONDS: Final = 1.0
+"""How often a running report says that it runs."""
+GONE_MS: Final = 30_000
+"""One that has not said so for this long does not run any more."""
+LINE_MAX: Final = 16 * 2**20
+
+log = structlog.get_logger("farebox.reports")
+
+
+async def begin(services: Services, kind: Kind, by: Operator) -> bool:
+    """Begin a report, unless one of its kind is running; whether it was begun."""
+    at, report_id = services.clock.now_ms(), services.ids.log_id()
+
+    def job(connection: Connection) -> bool:
+        begun = ReportRow(kind, report_id, "running", by.who, 0, 0, None, at, at)
+        if not store.begin_report(connection, begun, gone_before=at - GONE_MS):
+            return False
+        record_act(connection, by, "report.begin", at, subject=kind)
+        return True
+
+    if not await services.database.write(job):
+        return False
+    services.tasks.begin(("report", report_id), partial(_run, services, kind, report_id))
+    return True
+
+
+async def latest(services: Services, kind: Kind) -> tuple[ReportRow | None, bool]:
+    """The latest report of its kind, and whether it was interrupted: its process is gone."""
+    found = await services.database.get(partial(store.find_report, kind=kind))
+    gone = services.clock.now_ms() - GONE_MS
+    return found, found is not None and found.state == "running" and found.seen_at < gone
+
+
+async def _run(services: Services, kind: Kind, report_id: str) -> None:
+    settings = services.settings
+    task = Task(kind, services.clock.now_ms(), settings.data_dir, settings.database_url, settings.buckets)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "farebox.operator.report_process"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=LINE_MAX,
+    )
+    try:
+        ended = await _watch(services, process, report_id, msgspec.json.encode(task))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    state = "failed" if ended.failure else "done"
+    text = ended.failure or msgspec.json.encode(ended.report).decode()
+    if ended.failure:
+        log.warning("report failed", kind=kind, why=ended.failure)
+    end = partial(store.end_report, report_id=report_id, state=state, report=text, at=services.clock.now_ms())
+    await services.database.write(end)
+
+
+async def _watch(services: Services, process: asyncio.subprocess.Process, report_id: str, task: bytes) -> Line:
+    """Note the progress until the last line. Of a process that ends without one, what is known of it."""
+    stdin, stdout = process.stdin, process.stdout
+    assert stdin is not None
+    assert stdout is not None
+    stdin.write(task)
+    stdin.close()
+    latest, noted = Line(), services.clock.monotonic()
+    reading = asyncio.ensure_future(stdout.readline())
+    try:
+        while True:
+            await asyncio.wait([reading], timeout=SEEN_SECONDS)
+            if reading.done():
+                if not (text := reading.result()):
+                    return Line(failure="The process that computed it ended before it was done.")
+                latest = msgspec.json.decode(text, type=Line)
+                if latest.report is not None or latest.failure:
+                    return latest
+                reading = asyncio.ensure_future(stdout.readline())
+            if services.clock.monotonic() - noted >= SEEN_SECONDS:
+                noted = services.clock.monotonic()
+                renew = partial(
+                    store.renew_report,
+                    report_id=report_id,
+                    done=latest.done,
+                    total=latest.total,
+                    at=services.clock.now_ms(),
+                )
+                await services.database.write(renew)
+    finally:
+        reading.cancel()
