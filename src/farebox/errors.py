@@ -226,6 +226,12 @@ ACCOUNT_CALLS_FULL = ErrorKind(
     2918,
     "Try again when other calls of the account have ended, or ask the operator to raise FAREBOX_ACCOUNT_CALLS_MAX.",
 )
+ACCOUNT_FROZEN = ErrorKind(
+    "account_frozen",
+    403,
+    2954,
+    "Ask the operator, who has frozen the account: reading it works, and nothing is charged.",
+)
 ACCOUNT_BYTES_FULL = ErrorKind(
     "account_bytes_full",
     503,

@@ -197,6 +197,8 @@ class ServedGateway(GatewayConfig, frozen=True, kw_only=True):
     """Of what its cache may give."""
     zones: Zones = ()
     """The account's time zones, where its spend limits have windows of the calendar."""
+    frozen: bool = False
+    """The operator has frozen the account."""
     is_plain: bool = False
     """Whether it asks for nothing that is looked at call by call (calls.stages.is_plain). Worked out from the rest."""
 

@@ -48,6 +48,8 @@ class Account:
     bucket: int
     name: str
     created_at: int
+    frozen_at: int | None = None
+    """Since when the operator has it make no calls and no purchases, in milliseconds; None: it may."""
 
 
 def in_models(models: tuple[str, ...] | None, provider: str, model: str) -> bool:

@@ -345,34 +345,6 @@ class Settings:
         return self.public_url.rstrip("/") or f"http://{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class ShownSetting:
-    """A setting as it is in force."""
-
-    name: str
-    """The variable."""
-    value: str
-    """Of a secret, whether there is one: empty where there is none."""
-    help: str
-    secret: bool
-    changed: bool
-    """It differs from the default."""
-
-
-def shown_settings(settings: Settings) -> list[ShownSetting]:
-    """All settings, without secrets; of the database's address, what may be shown."""
-    shown = []
-    for each in fields(Settings):
-        value, secret = getattr(settings, each.name), not each.repr
-        text = ("set" if value else "") if secret else str(value)
-        if each.name == "database_url" and value:
-            secret, text = False, settings.database_shown
-        shown.append(
-            ShownSetting(f"{PREFIX}{each.name.upper()}", text, each.metadata["help"], secret, value != each.default)
-        )
-    return shown
-
-
 def load(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
     """Read the settings. `overrides` (command-line options that were given) win over both sources.
 

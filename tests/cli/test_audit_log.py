@@ -27,6 +27,8 @@ SHARED = ("--account", "acme")
 ACTS = {
     "account create": ("account.create", ["--name", "Acme", "--id", "acme"]),
     "account set": ("account.set", ["acme", "--time-zone", "Europe/Berlin"]),
+    "account freeze": ("account.freeze", ["acme", "--reason", "the card was stolen"]),
+    "account unfreeze": ("account.unfreeze", ["acme"]),
     "user create": ("user.create", ["--email", "ana@example.com", *SHARED]),
     "grant": ("credit.grant", [*SHARED, "--amount", "5", "--note", "welcome"]),
     "correct": ("credit.correct", [*SHARED, "--give", "1", "--reason", "wrong price"]),

@@ -5,6 +5,7 @@ import re
 import time
 from html import unescape
 
+import httpx
 import pytest
 
 from farebox.calendar import DAY_MS
@@ -96,6 +97,34 @@ def test_a_link_opens_the_account_and_is_logged(farebox: Farebox, operator: Pers
     assert (act := acts_on(farebox, customer.account_id)[0]).act == "link.create"
     assert link[0].rpartition("=")[2] not in f"{act}"
     assert "Choose one of the roles" in operator.told(f"/ui/accounts/{customer.account_id}/link", role="operator")
+
+
+def test_a_frozen_account_makes_no_calls_holds_and_purchases(
+    farebox: Farebox, operator: Person, customer: Customer
+) -> None:
+    path, balance = f"/ui/accounts/{customer.account_id}", farebox.balance(customer.account_id)
+    assert customer.chat("Hello", headers={"connection": "close"}).status_code == 200
+    after = farebox.balance(customer.account_id)
+    assert after != balance
+    assert "needs a reason" in operator.told(f"{path}/freeze", do="freeze")
+    assert "is frozen: its calls" in operator.told(f"{path}/freeze", do="freeze", reason="stolen card")
+    assert "already frozen" in operator.told(f"{path}/freeze", do="freeze", reason="again")
+    assert ">frozen<" in operator.get("/ui/accounts", find=customer.account_id).text
+    holds = f"{customer.api_url}/farebox/holds"
+    buying = {"amount": 1000}
+    for response in (
+        customer.chat("Hello"),
+        customer.chat("Hello", headers={"authorization": "Bearer sk-own", "cf-aig-authorization": customer.token}),
+        httpx.post(holds, headers=customer.headers, json={"hold_id": "h", "amount_nanos": 5}),
+        httpx.post(f"{customer.api_url}/ai-gateway/billing/topup", headers=customer.headers, json=buying),
+    ):
+        assert response.status_code == 403, response.text
+        assert "account_frozen" in response.text or "2954" in response.text
+    assert httpx.get(f"{customer.api_url}/farebox/balance", headers=customer.headers).status_code == 200
+    assert farebox.balance(customer.account_id) == after
+    assert "is not frozen" in operator.told(f"{path}/freeze", do="unfreeze")
+    assert customer.chat("Hello").status_code == 200
+    assert [act.act for act in acts_on(farebox, customer.account_id)] == ["account.unfreeze", "account.freeze"]
 
 
 def test_money_needs_a_recent_proof(farebox: Farebox, operator: Person, customer: Customer) -> None:

@@ -42,6 +42,8 @@ def decide_request(connection: Connection, settings: Settings, top_up: TopUp, at
         return _cancel(connection, top_up, "Auto top-up has been switched off.", at)
     if settings.auto_topup == "off":
         return _pause(connection, top_up, rule, Wait("switched_off", at + OFF_CHECK_MS), at)
+    if _frozen(connection, top_up.account_id):
+        return _pause(connection, top_up, rule, Wait("account_frozen", at + OFF_CHECK_MS), at)
     if voids_pending(connection, top_up.account_id):
         return postpone(connection, top_up, at, at + VOID_WAIT_MS)
     shortfall = _shortfall(connection, rule)
@@ -111,6 +113,10 @@ def decide_retry(connection: Connection, settings: Settings, top_up: TopUp, at: 
         return wanted
     rule = rule_of(connection, top_up.account_id)
     assert rule is not None
+    if _frozen(connection, top_up.account_id):
+        closed = _abandon(connection, top_up, "The account is frozen.", at)
+        _rest(connection, rule, Wait("account_frozen", at + OFF_CHECK_MS), at, closed.error)
+        return closed
     if charged_since(connection, top_up.account_id, month_start(at)) + top_up.charge_cents > rule.monthly_cap_cents:
         closed = _abandon(connection, top_up, "The monthly cap is reached.", at)
         _rest(connection, rule, Wait("monthly_cap_reached", next_month(at)), at, closed.error)
@@ -155,6 +161,11 @@ def begin_charge(connection: Connection, top_up: TopUp, at: int) -> TopUp:
     )
     begin_attempt(connection, begun, at)
     return begun
+
+
+def _frozen(connection: Connection, account_id: str) -> bool:
+    account = find_account(connection, account_id)
+    return account is not None and account.frozen_at is not None
 
 
 def _shortfall(connection: Connection, rule: Rule) -> int:

@@ -20,6 +20,7 @@ from farebox.billing.top_up_machine import carry_out, open_page, perform
 from farebox.billing.top_up_price import limits_of, price_for
 from farebox.calendar import MINUTE_MS, seconds_until
 from farebox.errors import (
+    ACCOUNT_FROZEN,
     CARD_DECLINED,
     KEY_REUSED,
     NO_CARD,
@@ -165,6 +166,8 @@ def _find_or_insert(
     earlier = _repeats(connection, request, at)
     if earlier is not None:
         return earlier, False
+    if account.frozen_at is not None:
+        raise Problem(ACCOUNT_FROZEN, "The account is frozen. Nothing was charged.")
     _within_limits(connection, services, request)
     purchase = price_for(connection, services.settings, request.account_id, request.credit_cents)
     card = _card(connection, request, purchase, at) if request.kind == "manual" else None

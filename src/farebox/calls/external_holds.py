@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from farebox.calendar import DAY_MS
 from farebox.calls.credit_refusal import credit_refusal
-from farebox.errors import HOLD_REFUSED, KEY_REUSED, NOT_FOUND, RATE_LIMITED, VALIDATION_FAILED, Problem
+from farebox.errors import ACCOUNT_FROZEN, HOLD_REFUSED, KEY_REUSED, NOT_FOUND, RATE_LIMITED, VALIDATION_FAILED, Problem
 from farebox.ledger.commands import Conflict, Extend, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.posting import apply
 from farebox.money import AMOUNT_MAX
@@ -63,8 +63,8 @@ async def create(
 ) -> AppHold:
     """Reserve `amount` nano-dollars. The same id and amount again is the same hold, as it is now.
 
-    Raises Problem: NO_CREDIT, CREDIT_HELD, TOP_UP_UNDER_WAY, SPEND_LIMITED, LIMIT_TOO_LOW, KEY_REUSED (the id with
-    another amount), VALIDATION_FAILED, RATE_LIMITED (too many are open).
+    Raises Problem: NO_CREDIT, CREDIT_HELD, TOP_UP_UNDER_WAY, SPEND_LIMITED, LIMIT_TOO_LOW, ACCOUNT_FROZEN,
+    KEY_REUSED (the id with another amount), VALIDATION_FAILED, RATE_LIMITED (too many are open).
     """
     if not _HOLD_ID.fullmatch(hold_id):
         raise _invalid("hold_id", "1 to 128 letters, digits or . _ : - and begins with a letter or a digit")
@@ -78,6 +78,8 @@ async def create(
 
     def job(connection: Connection) -> Verdict:
         account = find_account(connection, account_id)
+        if account is not None and account.frozen_at is not None:
+            raise Problem(ACCOUNT_FROZEN, "The account is frozen. Nothing is held.")
         if account is not None and find_app_hold(connection, account_id, hold_id) is None:
             _check_number(open_app_holds(connection, account.bucket, account_id, OPEN_MAX))
         verdict = apply(connection, command)

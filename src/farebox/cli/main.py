@@ -14,6 +14,7 @@ from farebox.cli import (
     books,
     copying,
     fake_stripe,
+    freezing,
     messages,
     money,
     overruns,
@@ -96,8 +97,8 @@ def start(
 
 
 for family in (
-    serving, accounts, money, signing_in, refunds, payments, taxes, messages, providers, prices, price_sources, books,
-    rerating, what_if, bills, overruns, status, audit_log, copying, fake_stripe,
+    serving, accounts, freezing, money, signing_in, refunds, payments, taxes, messages, providers, prices,
+    price_sources, books, rerating, what_if, bills, overruns, status, audit_log, copying, fake_stripe,
 ):  # fmt: skip
     family.register(app)
 

@@ -6,7 +6,7 @@ import msgspec
 
 from farebox.calls.model import Call
 from farebox.calls.uploads import Upload, upload_of
-from farebox.errors import GATEWAY_UNKNOWN, INVALID_REQUEST, Problem
+from farebox.errors import ACCOUNT_FROZEN, GATEWAY_UNKNOWN, INVALID_REQUEST, Problem
 from farebox.gateway import ServedGateway
 from farebox.http.call_target import Target
 from farebox.http.credentials import authorize_run, read_credentials
@@ -77,6 +77,7 @@ async def permit_of(services: Services, exchange: Asking, target: Target) -> Per
     if upload is not None:
         gateway = await configuration.gateway(target.account_id, target.gateway_id, create=False)
         if gateway is not None:
+            _check_frozen(gateway)
             return Permit(known, None, own_key=False, gateway=gateway, own=NOTHING, policies=None, upload=upload)
     credentials = read_credentials(exchange.headers, exchange.query)
     own_key = credentials.own_key and not target.api_host and target.slug not in ("rest", "")
@@ -84,15 +85,23 @@ async def permit_of(services: Services, exchange: Asking, target: Target) -> Per
         gateway = await configuration.gateway(target.account_id, target.gateway_id, create=False)
         if gateway is not None and not gateway.authentication:
             policies = await configuration.policies(target.account_id, target.gateway_id)
+            _check_frozen(gateway)
             # What the account has stored needs a token.
             return Permit(known, None, own_key, gateway, NOTHING, policies)
     token = await authorize_run(credentials.token, target.account_id, configuration)
     gateway = await configuration.gateway(target.account_id, target.gateway_id)
     if gateway is None:
         raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {target.gateway_id[:64]!r} on this account.")
+    _check_frozen(gateway)
     own = await configuration.own_providers(target.account_id, target.gateway_id)
     policies = await configuration.policies(target.account_id, target.gateway_id)
     return Permit(known, token, own_key, gateway, own, policies)
+
+
+def _check_frozen(gateway: ServedGateway) -> None:
+    """Raises Problem (ACCOUNT_FROZEN)."""
+    if gateway.frozen:
+        raise Problem(ACCOUNT_FROZEN, "The account is frozen. Nothing was charged.")
 
 
 def _check_payment(exchange: Asking, target: Target) -> None:

@@ -117,6 +117,21 @@ def _settings(settings: AccountSettings) -> dict[str, object]:
     return {"time_zone": settings.zone, "spend_alerts": settings.spend_alerts}
 
 
+def set_frozen(connection: Connection, *, by: Operator, account_id: str, frozen: bool, reason: str, at: int) -> bool:
+    """Freeze an account, so that it makes no calls, holds and purchases, or let it go on; whether that changed
+    anything. Calls in flight end, and are charged. Raises Refused."""
+    account = require_account(connection, account_id)
+    if frozen is (account.frozen_at is not None):
+        return False
+    if frozen and not reason.strip():
+        raise Refused("freezing an account needs a reason: the audit log keeps it")
+    accounts.set_frozen(connection, account_id, at if frozen else None)
+    act: ActName = "account.freeze" if frozen else "account.unfreeze"
+    before, after = {"frozen_at": account.frozen_at}, {"frozen_at": at if frozen else None, "reason": reason.strip()}
+    record_act(connection, by, act, at, account_id=account_id, before=before, after=after)
+    return True
+
+
 def require_account(connection: Connection, account_id: str) -> Account:
     """The account with this id."""
     account = accounts.find_account(connection, account_id)

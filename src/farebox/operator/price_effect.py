@@ -6,7 +6,7 @@ from typing import Final
 
 from farebox.calendar import DAY_MS
 from farebox.pricing.model import Markup, ModelPrice
-from farebox.storage.reports import PastUsage
+from farebox.storage.past_usage import PastUsage
 
 PAST_MS: Final = 30 * DAY_MS
 """The calls that a preview looks at: of the last 30 days."""

@@ -30,7 +30,7 @@ from farebox.runtime.screening_rules import read_rules
 from farebox.runtime.stored_policies import read_policies
 from farebox.screening.rules import Rules
 from farebox.storage.account_settings import read_settings
-from farebox.storage.accounts import find_token, find_user
+from farebox.storage.accounts import find_account, find_token, find_user
 from farebox.storage.config import (
     MarkupRow,
     PriceRow,
@@ -166,13 +166,17 @@ class Configuration:
         key, makes = (account_id, gateway_id), create and gateway_id == DEFAULT_GATEWAY
         if not makes and self._no_gateways.get(key) is known:
             return None
-        row = await self._database.get(lambda connection: find_gateway(connection, account_id, gateway_id))
+        row, account = await self._database.get(
+            lambda connection: (find_gateway(connection, account_id, gateway_id), find_account(connection, account_id))
+        )
         if row is None and makes:
             row = await self._make_default(account_id)
         if row is None:
             _remember(self._no_gateways, key, known)
             return None
-        config = replace(msgspec.json.decode(row.config, type=ServedGateway), cache_generation=row.cache_generation)
+        frozen = account is not None and account.frozen_at is not None
+        config = msgspec.json.decode(row.config, type=ServedGateway)
+        config = replace(config, cache_generation=row.cache_generation, frozen=frozen)
         if config.reads_calendar:
             settings = await self._database.get(lambda connection: read_settings(connection, account_id))
             config = replace(config, zones=() if settings is None else settings.zones)

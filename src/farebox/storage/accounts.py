@@ -8,6 +8,8 @@ from farebox.storage.buckets import bucket_of
 from farebox.storage.config import note_change
 from farebox.storage.sql import Connection, row, rows
 
+_ACCOUNT = "account_id, bucket, name, created_at, frozen_at"
+
 
 def add_account(connection: Connection, account_id: str, name: str, at: int, buckets: int = 1) -> Account:
     """Create an account with an empty balance, in one of this many buckets."""
@@ -22,9 +24,17 @@ def add_account(connection: Connection, account_id: str, name: str, at: int, buc
 
 def find_account(connection: Connection, account_id: str) -> Account | None:
     found = row(
-        connection, "SELECT account_id, bucket, name, created_at FROM accounts WHERE account_id = ?", (account_id,)
+        connection,
+        f"SELECT {_ACCOUNT} FROM accounts WHERE account_id = ?",
+        (account_id,),
     )
     return None if found is None else Account(*found)
+
+
+def set_frozen(connection: Connection, account_id: str, at: int | None) -> None:
+    """Freeze the account, or with None let it go on."""
+    connection.execute("UPDATE accounts SET frozen_at = ? WHERE account_id = ?", (at, account_id))
+    note_change(connection, account_id)
 
 
 def find_buckets(connection: Connection, account_ids: list[str]) -> dict[str, int]:
@@ -36,7 +46,7 @@ def list_accounts(connection: Connection, *, after: str = "", limit: int = 100) 
     """Accounts in order of their ID, from the first one above `after`."""
     found = rows(
         connection,
-        "SELECT account_id, bucket, name, created_at FROM accounts WHERE account_id > ? ORDER BY account_id LIMIT ?",
+        f"SELECT {_ACCOUNT} FROM accounts WHERE account_id > ? ORDER BY account_id LIMIT ?",
         (after, limit),
     )
     return [Account(*fields) for fields in found]
@@ -51,7 +61,7 @@ def search_accounts(connection: Connection, text: str, *, after: str = "", limit
     part = "%" + "".join(f"!{sign}" if sign in "!%_" else sign for sign in wanted) + "%"
     found = rows(
         connection,
-        "SELECT account_id, bucket, name, created_at FROM accounts WHERE account_id > ? AND ("
+        f"SELECT {_ACCOUNT} FROM accounts WHERE account_id > ? AND ("
         "lower(account_id) LIKE ? ESCAPE '!' OR lower(name) LIKE ? ESCAPE '!' "
         "OR account_id IN (SELECT account_id FROM members WHERE email = ?) "
         "OR account_id IN (SELECT account_id FROM access_tokens WHERE token_id = ?) "

@@ -7,11 +7,10 @@ differently (JSON inside a row).
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, TypeAlias
 
 from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, key_of
 from farebox.storage.calls import COLUMNS, CallRow, call_of
-from farebox.storage.every_bucket import rows_everywhere
 from farebox.storage.log_totals import id_at, log_total
 from farebox.storage.sql import Connection, row, rows
 
@@ -397,35 +396,3 @@ REQUEST_CONTAINS = "/* sqlite: */ instr(request, ?) > 0 /* postgres: position(CA
 
 def _any_entry(test: str) -> str:
     return f"EXISTS (SELECT 1 FROM json_each(detail /* postgres: ::json */ -> 'metadata') AS entry WHERE {test})"
-
-
-class PastUsage(NamedTuple):
-    """What calls add up to. Amounts in nano-dollars."""
-
-    calls: int
-    charge: int
-    tokens_in: int
-    tokens_out: int
-
-
-def past_usage(
-    connection: Connection, *, provider: str | None, model: str | None, account_id: str | None, since: int
-) -> PastUsage:
-    """What calls since an hour add up to, of all accounts or one, by the kept sums; `model` may end with `*`. Reads the
-    hours of every account."""
-    prefix = "" if model is None else model.rstrip("*")
-    found = rows_everywhere(
-        connection,
-        "SELECT coalesce(sum(calls), 0), coalesce(sum(charge), 0), coalesce(sum(tokens_in), 0), "
-        "coalesce(sum(tokens_out), 0) FROM usage_hours WHERE bucket = ? AND hour >= ? "
-        "AND account_id = coalesce(?, account_id) AND provider = coalesce(?, provider) "
-        "AND (model = ? OR substr(model, 1, ?) = ?)",
-        since,
-        account_id,
-        provider,
-        prefix,
-        len(prefix) if model is None or model.endswith("*") else -1,
-        prefix,
-    )
-    sums = [[int(value) for value in fields] for fields in found]
-    return PastUsage(*(sum(column) for column in zip(*sums, strict=True)))

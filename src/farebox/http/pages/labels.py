@@ -56,6 +56,7 @@ STOPPED: dict[str, str] = {
     "under_review": "a payment does not match the books. Ask the operator, then save this form again.",
     "payment_disputed": "a payment is disputed. It resumes when the dispute is won, or when you save this form again.",
     "switched_off": "the operator has switched auto top-up off for all accounts.",
+    "account_frozen": "the operator has frozen the account.",
 }
 """Why an auto top-up is stopped → the rest of a sentence that begins with its state and a colon."""
 

@@ -20,7 +20,7 @@ from farebox.pricing.pricebook import OwnPrice, check_price
 from farebox.pricing.rates import InvalidPrice
 from farebox.storage import config
 from farebox.storage.config import MarkupRow, PriceRow
-from farebox.storage.reports import past_usage
+from farebox.storage.past_usage import past_usage
 from farebox.storage.sql import Connection
 
 HERE: Final = "/ui/prices"

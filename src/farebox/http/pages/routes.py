@@ -264,6 +264,8 @@ FORM_ROWS: tuple[Form, ...] = (
          budget=CHANGES, act=accounts.correct, back="/ui/accounts/{account_id}"),
     Form(path="/ui/accounts/{account_id}/refund", does="Refund a purchase of an account", roles=OPERATOR, proved=True,
          budget=PROCESSOR_REQUESTS, act=accounts.refund, back="/ui/accounts/{account_id}"),
+    Form(path="/ui/accounts/{account_id}/freeze", does="Freeze an account, or let it go on", roles=OPERATOR,
+         proved=True, budget=CHANGES, act=accounts.freeze, back="/ui/accounts/{account_id}"),
     Form(path="/ui/accounts/{account_id}/link", does="Make a sign-in link to an account", roles=OPERATOR, proved=True,
          budget=CHANGES, act=accounts.link, back="/ui/accounts/{account_id}"),
     Form(path="/ui/money/accept", does="Accept what reconciliation found", roles=OPERATOR, proved=True, budget=CHANGES,

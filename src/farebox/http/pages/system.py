@@ -9,7 +9,7 @@ from farebox.http.pages.table import Fields, Shown
 from farebox.http.pages.visit import Visit
 from farebox.messages.email_templates import TEXTS
 from farebox.operator import installation
-from farebox.settings import shown_settings
+from farebox.operator.shown_settings import shown_settings
 from farebox.storage.database_facts import DatabaseFacts, database_facts
 from farebox.storage.instances import Instance, every_instance
 from farebox.storage.leases import Lease, list_leases

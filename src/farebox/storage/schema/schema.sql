@@ -20,7 +20,8 @@ CREATE TABLE accounts (                   -- the tenants; the only place that sa
     account_id TEXT PRIMARY KEY,
     bucket     INTEGER NOT NULL,          -- storage.buckets; always 0 where there is one database
     name       TEXT NOT NULL,
-    created_at BIGINT NOT NULL
+    created_at BIGINT NOT NULL,
+    frozen_at  BIGINT                     -- null: it may make calls and purchases
 );
 CREATE INDEX accounts_of_bucket ON accounts (bucket);
 

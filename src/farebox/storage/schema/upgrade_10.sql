@@ -311,6 +311,7 @@ CREATE TABLE operator_acts (
 CREATE INDEX operator_acts_of_account ON operator_acts (account_id, number);
 
 -- The operator's pages.
+ALTER TABLE accounts ADD COLUMN frozen_at BIGINT;
 ALTER TABLE findings ADD COLUMN accepted_cents BIGINT;
 CREATE INDEX top_ups_latest ON top_ups (bucket, created_at);
 CREATE INDEX refunds_latest ON refunds (bucket, created_at);
