@@ -193,20 +193,17 @@ class _Batch:
     def do(self, item: _Item) -> Verdict | None:
         """The verdict; None if it is not common, and then nothing is done."""
         if not isinstance(item, _COMMON):
-            return self._record(item)
+            for account_id, record in item:
+                account = self._account(account_id)
+                if account is not None:
+                    self._calls.append((account.bucket, record.row(Verdict(Outcome.UNKNOWN))))
+            return Verdict(Outcome.DONE)
         account = self._accounts.get(item.account_id) or self._account(item.account_id)
         if account is None:
             return Verdict(Outcome.UNKNOWN)
         if isinstance(item, Hold):
             return self._hold(account, item)
         return self._settle(account, item) if isinstance(item, Settle) else self._release(account, item)
-
-    def _record(self, records: _Rows) -> Verdict:
-        for account_id, record in records:
-            account = self._account(account_id)
-            if account is not None:
-                self._calls.append((account.bucket, record.row(Verdict(Outcome.UNKNOWN))))
-        return Verdict(Outcome.DONE)
 
     def _account(self, account_id: str) -> _Account | None:
         if account_id in self._accounts:

@@ -14,7 +14,7 @@ import msgspec
 from farebox.pricing.ceilings import family_name, ignores_limit
 from farebox.pricing.model import Demand, Unseen
 from farebox.providers.formats import bodies, stated, tools
-from farebox.providers.formats.base import InvalidRequest, ParsedRequest, Reference, ResponseReader
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.media import with_attachments, with_text
@@ -201,12 +201,10 @@ class OpenAIChat(bodies.JsonBody):
             allowed={"web_searches": _RESEARCH_SEARCHES} if researches else {},
             unseen=_unseen(head, sounds, searches=researches or _searches(head.model)),
         )
-        references: tuple[Reference, ...] = ()
         contents = [message.content for message in messages]
         if parts := [content for content in contents if not isinstance(content, str)]:
             demand = with_attachments(demand, parts)
-        if may_refer(body):
-            references = of_request(body, contents)
+        references = of_request(body, contents) if may_refer(body) else ()
         if sounds:
             references = (*audio_in(sounds), *references)
         if head.extra_body is not None or head.google is not None:
@@ -279,11 +277,8 @@ def _unseen(head: _Head, sounds: list[Any], *, searches: bool) -> tuple[Unseen, 
     """Speech of earlier responses referred to by ID, caches, and what searching models add."""
     if not (sounds or searches or head.extra_body is not None or head.google is not None):
         return ()  # as most
-    found = []
-    if any(isinstance(sound, dict) and sound.get("id") for sound in sounds):
-        found.append(Unseen("audio"))
-    if searches:
-        found.append(Unseen("web_search", uses=None))
+    found = [Unseen("audio")] if any(isinstance(sound, dict) and sound.get("id") for sound in sounds) else []
+    found += [Unseen("web_search", uses=None)] if searches else []
     if head.extra_body is not None or head.google is not None:
         google = msgspec.json.encode([head.extra_body, head.google])
         if b"cachedcontent" in google.lower().replace(b"_", b""):  # in either of Google's spellings
@@ -338,8 +333,7 @@ def _collect_usage(seen: Seen, response: _Response) -> None:
             usage = response.x_groq.get("usage")
     if usage is not None or seen.model is None:
         seen.update(usage, response.model)
-        if response.service_tier is not None:
-            seen.applied("service_tier", response.service_tier)
+        seen.applied("service_tier", response.service_tier)
         if isinstance(usage, dict) and "service_tier" in usage:  # where Mistral puts it
             seen.applied("service_tier", usage["service_tier"])
     for choice in response.choices or ():
