@@ -1,6 +1,7 @@
 import functools
 import gc
 import importlib
+import inspect
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import trustme
 from tests import engines
 from tests.memory import memory_folder
 from tests.postgres.server import PostgresServer
+from tests.processes import end_fork_server
 from tests.support import Customer, Farebox, quiet_logs, running_farebox
 from tests.warm_helpers import end_warm_helpers
 
@@ -35,6 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _trust_nobody(config)
         _use_memory()
     _share_contexts()
+    _wait_for_busy_machines()
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -78,6 +81,16 @@ def _share_contexts() -> None:
     transports.create_ssl_context = shared
 
 
+def _wait_for_busy_machines() -> None:
+    """A minute for what httpx sends, where a test says nothing: its five seconds are too few on a busy machine."""
+    stream = inspect.unwrap(httpx.stream)
+    verbs = (httpx.request, httpx.get, httpx.head, httpx.options, httpx.delete, httpx.post, httpx.put, httpx.patch)
+    functions: tuple[Any, ...] = (stream, *verbs, httpx.Client.__init__, httpx.AsyncClient.__init__)
+    for function in functions:
+        assert function.__kwdefaults__["timeout"] == httpx.Timeout(5.0)
+        function.__kwdefaults__["timeout"] = httpx.Timeout(60.0)
+
+
 def _use_memory() -> None:
     """The tests' folders in memory, where there is much of it. SQLite waits for the disk at every commit: that is for
     power cuts, which no test makes, and half of the time of some. What is killed here loses nothing either way."""
@@ -110,6 +123,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 def pytest_unconfigure() -> None:
     engines.close_engines()
     end_warm_helpers()
+    end_fork_server()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,8 +5,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +12,9 @@ from pathlib import Path
 
 from farebox.settings import Settings
 from farebox.storage.sql import rows
+from tests import processes
 from tests.engines import read_now, settings_for
+from tests.processes import Process
 
 GIVEN_UP_MS = 2_000
 """PostgreSQL: a process that was not seen for so long has its holds ended. On SQLite the next start does it at once."""
@@ -42,18 +42,17 @@ class Installation:
             "FAREBOX_INSTANCE_TIMEOUT_MS": str(GIVEN_UP_MS),
         }
 
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(self.folder), *arguments]
+    def arguments(self, *arguments: str) -> list[str]:
+        return ["--data-dir", str(self.folder), *arguments]
 
 
 @contextlib.contextmanager
-def served(installation: Installation) -> Iterator["subprocess.Popen[bytes]"]:
+def served(installation: Installation) -> Iterator[Process]:
     """A server process; killed at the end, whatever it was doing."""
     with (installation.folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            installation.command("serve", "--demo", "--port", str(installation.port)),
+        process = processes.start(
+            installation.arguments("serve", "--demo", "--port", str(installation.port)),
             env=installation.environment | {"FAREBOX_LOG_LEVEL": "warning"},
-            stdout=subprocess.DEVNULL,
             stderr=log,
         )
     try:
@@ -63,7 +62,7 @@ def served(installation: Installation) -> Iterator["subprocess.Popen[bytes]"]:
         process.wait(30)
 
 
-async def listening(installation: Installation, process: "subprocess.Popen[bytes]") -> None:
+async def listening(installation: Installation, process: Process) -> None:
     end = time.monotonic() + 60
     while True:
         try:
@@ -90,12 +89,6 @@ async def nothing_in_doubt(installation: Installation) -> None:
 
 def check_online(installation: Installation) -> None:
     """While the last server still runs."""
-    checked = subprocess.run(
-        installation.command("check", "--json"),
-        env=installation.environment,
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert checked.returncode == 0, checked.stdout.decode() + checked.stderr.decode()
+    checked = processes.run(installation.arguments("check", "--json"), env=installation.environment)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
     assert json.loads(checked.stdout)["differences"] == []

@@ -10,7 +10,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tests.citus.servers import PROGRAMS, Nodes, started
 from tests.engines import SQLITE_ONLY
 from tests.failures.kit import SEED, Installation, Load, compare, new_installation, served, settled
 from tests.postgres.server import PostgresServer
+from tests.processes import Process
 
 TIMES = int(os.environ.get("FAREBOX_TEST_LOSSES", "2"))
 BUCKETS = 8
@@ -46,7 +46,7 @@ class World:
     nodes: Nodes
     installation: Installation
     chance: random.Random
-    gateway: "subprocess.Popen[bytes] | None" = None
+    gateway: Process | None = None
     restart: Callable[[], None] = lambda: None
 
     async def do(self, sql: str) -> list[tuple[object, ...]]:

@@ -24,6 +24,7 @@ from moto.server import ThreadedMotoServer
 from farebox.calls import delivering, log_push
 from farebox.storage.notices import list_notices
 from farebox.storage.sql import Connection, rows
+from tests import processes
 from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.exports import decrypt
 from tests.exports.receiver import Received, Receiver
@@ -210,7 +211,7 @@ def test_a_process_that_is_killed_after_sending(customer: Customer, receiver: Re
     gateway(customer, logpush=True)
     first = [customer.chat().headers["cf-aig-log-id"] for _ in range(2)]
     receiver.hang.set()
-    child = subprocess.Popen([sys.executable, "-c", CHILD, settings.data_dir, settings.database_url])
+    child = processes.start([settings.data_dir, settings.database_url], env=os.environ, program=CHILD, stderr=2)
     receiver.wait_for(bool)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,9 +25,11 @@ from farebox.storage.database import migrate_now, opened_for_command
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.sql import rows
 from farebox.vault import Vault
+from tests import processes
 from tests.calls.kit import price_of
 from tests.calls.wire import Wire, WireResponse, chat_body
 from tests.engines import TESTER
+from tests.processes import Process
 from tests.support import free_port
 from tests.waiting import SECONDS, pauses
 
@@ -59,9 +60,6 @@ class Installation:
     @property
     def journal(self) -> list[Path]:
         return sorted((self.folder / "journal").glob("*.jsonl"))
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "farebox.cli.main", *arguments]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -97,12 +95,12 @@ def new_installation(folder: Path, database_url: str, *, accounts: int = ACCOUNT
 
 
 @contextlib.contextmanager
-def served(installation: Installation, *, workers: int = 1) -> Iterator["subprocess.Popen[bytes]"]:
+def served(installation: Installation, *, workers: int = 1) -> Iterator[Process]:
     """A server, listening; killed at the end where it has not ended."""
     more = ("--workers", str(workers)) if workers > 1 else ()
     with (installation.folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            installation.command("serve", "--demo", "--json", "--port", str(installation.port), *more),
+        process = processes.start(
+            ["serve", "--demo", "--json", "--port", str(installation.port), *more],
             env=installation.environment,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -117,7 +115,7 @@ def served(installation: Installation, *, workers: int = 1) -> Iterator["subproc
         process.stdout.close()
 
 
-def stop(process: "subprocess.Popen[bytes]") -> None:
+def stop(process: Process) -> None:
     """A clean stop."""
     process.send_signal(signal.SIGTERM)
     assert process.wait(SECONDS) == 0
@@ -232,14 +230,8 @@ def _usage(response: WireResponse) -> dict[str, int] | None:
 
 def compare(installation: Installation, load: Load) -> None:
     """Every acknowledged answer is charged exactly once, nothing that was refused is, and the books balance."""
-    checked = subprocess.run(
-        installation.command("check", "--json"),
-        env=installation.environment,
-        capture_output=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert checked.returncode == 0, checked.stdout.decode() + checked.stderr.decode()
+    checked = processes.run(["check", "--json"], env=installation.environment)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
     with opened_for_command(installation.settings) as connection:
         assert list(audit(connection)) == []
         assert rows(connection, "SELECT hold_id FROM holds WHERE state = 'open'") == []

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def served(folder: Path, stderr: int | None) -> Iterator[Served]:
     installation = new_installation(folder, database_url(folder))
     closing: Callable[[], None] | None = (lambda: os.close(2)) if stderr is None else None
     process = subprocess.Popen(
-        installation.command("serve", "--demo", "--json", "--port", str(installation.port)),
+        [sys.executable, "-m", "farebox.cli.main", "serve", "--demo", "--json", "--port", str(installation.port)],
         env=installation.environment | {"FAREBOX_LOG_LEVEL": "info"},
         stdout=subprocess.PIPE,
         stderr=stderr,

@@ -5,8 +5,6 @@ import asyncio
 import os
 import socket
 import ssl
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from farebox.settings import SettingsError, load
 from farebox.storage.postgres.connecting import connect
 from farebox.storage.postgres.url import Target, parse
 from farebox.storage.sql import DatabaseUnavailable
-from tests import engines
+from tests import engines, processes
 from tests.support import free_port
 
 on_postgres = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="needs PostgreSQL")
@@ -216,9 +214,8 @@ def test_a_password_that_is_not_escaped_is_refused_and_not_shown(rest: str) -> N
 @pytest.mark.parametrize("command", ["migrate", "serve"])
 def test_a_start_says_what_cannot_be_used_and_never_the_password(command: str, tmp_path: Path) -> None:
     url = "postgresql://u:S3cret@127.0.0.1:1/db?channel_binding=require"
-    line = [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(tmp_path), command]
     environment = os.environ | {"FAREBOX_DATABASE_URL": url, "FAREBOX_PORT": str(free_port())}
-    ended = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = processes.run(["--data-dir", str(tmp_path), command], env=environment)
     said = ended.stdout + ended.stderr
     assert ended.returncode != 0
     assert "channel_binding can be disable, prefer only" in said

@@ -6,8 +6,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +24,10 @@ from farebox.settings import secret_key
 from farebox.storage.accounts import read_balance
 from farebox.storage.database import opened_for_command
 from farebox.vault import Vault
+from tests import processes
 from tests.calls.kit import price_of, until
 from tests.engines import ON_BOTH_ENGINES, TESTER, looking, settings_for
+from tests.processes import Process
 from tests.providers.closing_upstream import ClosingUpstream, closing
 
 pytestmark = ON_BOTH_ENGINES
@@ -41,7 +41,7 @@ SECONDS = 20.0
 class Served:
     """A server process of its own, and a customer of it."""
 
-    process: "subprocess.Popen[bytes]"
+    process: Process
     port: int
     account: str
     token: str
@@ -90,10 +90,9 @@ def served(folder: Path, upstream: ClosingUpstream) -> Iterator[Served]:
         port = free.getsockname()[1]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
     with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(folder), "serve", "--port", str(port)],
+        process = processes.start(
+            ["--data-dir", str(folder), "serve", "--port", str(port)],
             env=inherited | {"FAREBOX_DATABASE_URL": settings.database_url, "FAREBOX_LOG_LEVEL": "warning"},
-            stdout=subprocess.DEVNULL,
             stderr=log,
         )
     here = Served(process, port, account, token.secret)

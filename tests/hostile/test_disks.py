@@ -7,7 +7,6 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -39,7 +38,7 @@ from farebox.storage.sql import (
 )
 from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
-from tests import engines
+from tests import engines, processes
 from tests.calls.kit import differences, log_row, price_of, until
 from tests.calls.wire import Wire, chat_body
 from tests.citus.cluster import CITUS
@@ -242,8 +241,7 @@ def overwrite(path: Path, at: int, content: bytes) -> bytes:
 
 
 def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    whole = [sys.executable, "-m", "farebox.cli.main", *arguments]
-    return subprocess.run(whole, capture_output=True, text=True, timeout=60, check=False)
+    return processes.run(arguments, env=os.environ)
 
 
 @SQLITE_ONLY

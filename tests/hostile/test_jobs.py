@@ -2,8 +2,7 @@
 cancellation that was meant for another. Nothing needs a restart, and what hangs is seen."""
 
 import asyncio
-import subprocess
-import sys
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.sqlite import connect
 from farebox.storage.sqlite.writer import Writer
 from farebox.worker import periodic_jobs
+from tests import processes
 from tests.calls.kit import eventually, until
-from tests.support import Farebox, running_on
+from tests.support import Farebox, free_port, running_on
 
 both = pytest.mark.both_engines
 
@@ -190,8 +190,8 @@ run()
 
 
 def test_a_process_whose_jobs_have_ended_for_good_ends(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _WITHOUT_JOBS, "--data-dir", str(tmp_path), "serve", "--port", "18474"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    arguments = ["--data-dir", str(tmp_path), "serve", "--port", str(free_port())]
+    ended = processes.run(arguments, env=os.environ, program=_WITHOUT_JOBS)
     assert ended.returncode == 1
     assert "jobs have ended" in ended.stderr
 

@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from farebox.storage.figures import read_figures
 from farebox.storage.notices import add_notice
 from farebox.storage.sql import Connection, DatabaseUnavailable, rows
 from farebox.worker import periodic_jobs
+from tests import processes
 from tests.calls.wire import chat_body, start
 from tests.engines import looking
 from tests.hostile.scrape import BEARER, NANOS, TOKEN, Scrape
@@ -542,8 +542,7 @@ def test_settings_that_would_show_it_to_others_are_refused(settings: dict[str, s
 
 def test_serve_refuses_a_public_metrics_address_without_a_token(tmp_path: Path) -> None:
     environment = os.environ | {"FAREBOX_METRICS_HOST": "0.0.0.0", "FAREBOX_METRICS_PORT": str(free_port())}
-    command = [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(tmp_path), "serve"]
-    refused = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    refused = processes.run(["--data-dir", str(tmp_path), "serve"], env=environment)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "set FAREBOX_METRICS_TOKEN" in refused.stderr
 

@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -14,6 +12,7 @@ from farebox.messages.send import post
 from farebox.payments.processor import ProcessorRefused, ProcessorUnavailable
 from farebox.runtime.opening import open_processor
 from farebox.settings import Settings, load
+from tests import processes
 from tests.calls.kit import set_price, set_provider
 from tests.engines import settings_for
 from tests.payments.stripe_kit import KEY
@@ -56,13 +55,9 @@ def test_a_proxy_that_cannot_be_used_is_refused_at_start(tmp_path: Path, engine:
     settings = settings_for(tmp_path)
     workers = ["--workers", "2"] if engine == "postgres" else []
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
-    ran = subprocess.run(
-        [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(tmp_path), "serve", "--demo", *workers],
+    ran = processes.run(
+        ["--data-dir", str(tmp_path), "serve", "--demo", *workers],
         env=inherited | {"FAREBOX_DATABASE_URL": settings.database_url, "ALL_PROXY": "socks5://me:word@127.0.0.1:1080"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
     )
     assert ran.returncode == 1
     (line,) = ran.stderr.strip().splitlines()

@@ -6,9 +6,8 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,9 +25,12 @@ from farebox.settings import Settings, load, secret_key
 from farebox.storage.database import opened_for_command
 from farebox.storage.sql import Connection
 from farebox.vault import Vault
+from tests import processes
 from tests.calls.gate import MODEL, SLUG, Gate
 from tests.calls.wire import COMPAT, Wire, WireResponse
 from tests.engines import TESTER
+from tests.fork_server import WORKER, WORKER_NAME
+from tests.processes import Process
 from tests.support import Farebox
 from tests.waiting import SECONDS, pauses
 
@@ -77,13 +79,10 @@ class Installation:
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run the command line to its end."""
-        line = self.command_line(*arguments)
-        return subprocess.run(
-            line, env=self._environment(), capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        return processes.run(self._whole(arguments), env=self._environment())
 
-    def command_line(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(self.folder), *arguments]
+    def _whole(self, arguments: Sequence[str]) -> list[str]:
+        return ["--data-dir", str(self.folder), *arguments]
 
     def _environment(self) -> dict[str, str]:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
@@ -151,9 +150,10 @@ class Installation:
     # Serving.
 
     @contextlib.contextmanager
-    def serving(self, *, workers: int = WORKERS) -> Iterator["Server"]:
-        """The server's processes, from when they serve; killed at the end, whatever they were doing."""
-        server = self.start(workers=workers)
+    def serving(self, *, workers: int = WORKERS, forked: bool = True) -> Iterator["Server"]:
+        """The server's processes, from when they serve; killed at the end, whatever they were doing. `forked`: as
+        tests.processes starts them, and not as an operator does."""
+        server = self.start(workers=workers, forked=forked)
         try:
             line = server.first_line()
             assert json.loads(line)["base_url"] == self.url
@@ -161,21 +161,19 @@ class Installation:
         finally:
             server.kill_all()
 
-    def start(self, *, workers: int = WORKERS) -> "Server":
+    def start(self, *, workers: int = WORKERS, forked: bool = True) -> "Server":
+        arguments = self._whole(
+            ["serve", "--workers", str(workers), "--demo", "--json", "--port", str(self.port)],
+        )
+        begin = processes.start if forked else processes.start_anew
         with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                self.command_line("serve", "--workers", str(workers), "--demo", "--json", "--port", str(self.port)),
-                env=self._environment(),
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
-        return Server(self, process)
+            return Server(self, begin(arguments, env=self._environment(), stdout=subprocess.PIPE, stderr=log))
 
 
 class Server:
     """`farebox serve --workers N`, running."""
 
-    def __init__(self, installation: Installation, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, installation: Installation, process: "Process | subprocess.Popen[bytes]") -> None:
         self._installation = installation
         self._known: set[int] = set()
         self.process = process
@@ -221,7 +219,8 @@ def children_of(pid: int) -> list[int]:
 def is_worker(pid: int) -> bool:
     """Whether the process runs and is ours, not another with its number."""
     try:
-        return b"farebox.cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        process = Path(f"/proc/{pid}")
+        return WORKER.encode() in (process / "cmdline").read_bytes() or WORKER_NAME in (process / "comm").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
 

@@ -3,13 +3,12 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.calls.wire import chat_body
 from tests.multiprocess.conftest import NewInstallation
 from tests.multiprocess.kit import Installation, Server, call, calls, children_of, eventually, is_alive, start
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 async def test_the_address_is_reported_once_and_a_stop_completes_calls(new_installation: NewInstallation) -> None:
     installation = new_installation()
-    with installation.serving() as server:
+    with installation.serving(forked=False) as server:
         workers = server.workers
         assert len(workers) == 3
         assert len(installation.read("SELECT instance_id FROM instances")) == 3
@@ -55,7 +54,7 @@ async def test_a_worker_that_dies_is_started_again(installation: Installation, s
 
 async def test_workers_stop_when_the_parent_is_killed(new_installation: NewInstallation) -> None:
     installation = new_installation()
-    with installation.serving(workers=2) as server:
+    with installation.serving(workers=2, forked=False) as server:
         workers = server.workers
         caller = installation.caller()
         hanging = [await start(installation, caller, chat_body(), demo="hang=1") for _ in range(3)]
@@ -94,14 +93,7 @@ def test_a_port_that_is_taken_is_refused(new_installation: NewInstallation) -> N
 def test_on_sqlite_several_workers_are_refused(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
     data = tmp_path / "data"
-    refused = subprocess.run(
-        [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(data), "serve", "--workers", "2", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    refused = processes.run(["--data-dir", str(data), "serve", "--workers", "2", *arguments], env=environment)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("farebox: an SQLite database is served by one process")
     assert "FAREBOX_DATABASE_URL" in refused.stderr

@@ -1,7 +1,6 @@
 """Sessions that our own side ends: a stop, a database that is away, `kill -9`. The books are those of any call."""
 
 import json
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +18,12 @@ from farebox.settings import secret_key
 from farebox.storage.database import opened_for_command
 from farebox.storage.sql import DatabaseUnavailable, rows
 from farebox.vault import Vault
+from tests import processes
 from tests.calls.kit import OPERATOR_KEY, differences, set_provider, until
 from tests.engines import TESTER, read_now
 from tests.failures.kit import GRANTED, Installation, new_installation, served
 from tests.long import times
+from tests.processes import Process
 from tests.support import Customer, Farebox, running_farebox
 from tests.websockets.kit import SECONDS, Script, SocketProvider, await_close, opened, providing, receive, send
 from tests.websockets.realtime import MODEL, SECOND, Realtime, await_event, cost
@@ -133,7 +134,7 @@ def installation(tmp_path: Path, provider: SocketProvider) -> Installation:
     return made
 
 
-def killing(process: "subprocess.Popen[bytes]", at: int, played: Realtime) -> Script:
+def killing(process: Process, at: int, played: Realtime) -> Script:
     """Plays, and kills the process at so many messages."""
     sent = [0]
 
@@ -176,9 +177,7 @@ def test_a_gateway_that_is_killed_at_any_message_charges_what_was_delivered_once
                     pass
             process.wait(SECONDS)
     with served(installation):
-        checked = subprocess.run(
-            installation.command("check", "--json"), env=installation.environment, capture_output=True, check=False
-        )
+        checked = processes.run(["check", "--json"], env=installation.environment)
         assert json.loads(checked.stdout)["differences"] == []
     settings = installation.settings
     ((posted, held),) = read_now(settings, lambda c: rows(c, "SELECT posted, held FROM balances"))
