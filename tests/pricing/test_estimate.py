@@ -25,16 +25,22 @@ from farebox.usage import Quantity
 NOW = 1_790_000_000_000
 LIST = PriceList()
 SLUGS = {list_id: slug for slug, list_id in LIST_IDS.items()}
-PRICES: list[ModelPrice] = [
-    price
-    for provider in providers
-    if provider.id in SLUGS
-    for info in provider.models
-    if (price := LIST.find(SLUGS[provider.id], info.id, NOW)) is not None
-]
-# Those with tiers, or with more than plain input and output, are the interesting third: take them more often.
-SPECIAL = [price for price in PRICES if len(price.rates) > 3 or any(rate.tiers for rate in price.rates)]
-prices = st.one_of(st.sampled_from(PRICES), st.sampled_from(SPECIAL))
+
+
+def _prices() -> "st.SearchStrategy[ModelPrice]":
+    every = [
+        price
+        for provider in providers
+        if provider.id in SLUGS
+        for info in provider.models
+        if (price := LIST.find(SLUGS[provider.id], info.id, NOW)) is not None
+    ]
+    # Those with tiers, or with more than plain input and output, are the interesting third: take them more often.
+    special = [price for price in every if len(price.rates) > 3 or any(rate.tiers for rate in price.rates)]
+    return st.one_of(st.sampled_from(every), st.sampled_from(special))
+
+
+prices = st.deferred(_prices)  # finding them takes long, and every worker of pytest-xdist imports this module
 markups = st.builds(Markup, st.one_of(st.just(1_000_000), st.integers(1, 5_000_000)))
 images = st.builds(
     ImageInput,
