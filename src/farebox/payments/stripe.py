@@ -6,7 +6,7 @@ hours, failures (5xx) included; so after a failure the object itself is fetched 
 
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -34,6 +34,7 @@ from farebox.payments.stripe_objects import (
     for_the_owner,
     object_id,
     page,
+    quoted,
     read_card,
     read_checkout,
     read_dispute,
@@ -52,7 +53,6 @@ _KEY_MARK: Final = "farebox_key"
 """The metadata field with the key an invoice was created under: it is found by this if the response was lost."""
 _TRANSIENT_CODES = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
 
-_Method = Callable[..., Awaitable[Any]]
 _Marked = TypeVar("_Marked", ProcessorInvoice, Checkout, ProcessorRefund)
 
 
@@ -74,10 +74,9 @@ class StripeProcessor:
         self._webhook_secret = webhook_secret
         self._api_base = api_base.rstrip("/")
         self._http = http_client or Wire(proxy)
-        client = stripe.StripeClient(
+        self._client = stripe.StripeClient(
             secret_key, http_client=self._http, base_addresses={"api": self._api_base}, max_network_retries=0
         )
-        self._v1 = client.v1
 
     def __repr__(self) -> str:
         return f"StripeProcessor({self._api_base!r})"
@@ -96,31 +95,60 @@ class StripeProcessor:
         metadata = metadata_of.unless_foreign(found.metadata, self._installation)
         return found if metadata is found.metadata else msgspec.structs.replace(found, metadata=metadata)
 
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    async def _call(
+        self, method: str, path: str, params: Mapping[str, Any] | None = None, *, key: str = "", charges: bool = False
+    ) -> dict[str, Any]:
+        """Send one request; the JSON of its response, without the objects that the SDK's own methods make of it.
+        Raises ProcessorUnavailable or ProcessorRefused; Declined if it `charges` a card."""
+        options = {"idempotency_key": key} if key else {}
+        try:
+            with _translated_errors():
+                request: Any = self._client.raw_request_async
+                response: Any = (await request(method, f"/v1/{path}", **(params or {}), **options)).data
+        except Declined as declined:
+            if charges:
+                raise
+            raise ProcessorRefused(declined.message, declined.code) from declined
+        if not isinstance(response, dict) or "object" not in response:
+            raise ProcessorUnavailable("Stripe returned no usable response: it is not a Stripe object")
+        return dict(response)
+
+    async def _pages(self, path: str, params: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """The items of a list, newest first, page after page."""
+        after: dict[str, str] | None = {}
+        while after is not None:
+            page = await self._call("get", path, {"limit": PAGE, **params, **after})
+            for item in page["data"]:
+                yield item
+            after = {"starting_after": page["data"][-1]["id"]} if page["has_more"] and page["data"] else None
+
     # --- customers and cards ------------------------------------------------------------------------------------------
 
     async def create_customer(self, account_id: str, *, name: str, email: str, key: str) -> str:
         params: dict[str, Any] = {"metadata": self._marked({metadata_of.ACCOUNT: account_id})}
         params |= {field: value for field, value in (("name", name), ("email", email)) if value}
-        made = await _call(self._v1.customers.create_async, params, key=self._key(key))
+        made = await self._call("post", "customers", params, key=self._key(key))
         return str(made["id"])
 
     async def cards(self, customer_id: str) -> list[Card]:
-        customer = await _call(self._v1.customers.retrieve_async, customer_id)
+        customer = await self._call("get", f"customers/{quoted(customer_id)}")
         if customer.get("deleted"):
             raise ProcessorRefused(f"the customer {customer_id} was deleted at Stripe", CUSTOMER_DELETED)
         default = object_id((customer.get("invoice_settings") or {}).get("default_payment_method"))
-        methods = _pages(self._v1.payment_methods.list_async, {"customer": customer_id, "type": "card"})
+        methods = self._pages("payment_methods", {"customer": customer_id, "type": "card"})
         return [read_card(method, default) async for method in methods]
 
     async def set_default_card(self, customer_id: str, card_id: str) -> None:
         params = {"invoice_settings": {"default_payment_method": card_id}}
-        await _call(self._v1.customers.update_async, customer_id, params)
+        await self._call("post", f"customers/{quoted(customer_id)}", params)
 
     async def remove_card(self, card_id: str) -> None:
         try:
-            await _call(self._v1.payment_methods.detach_async, card_id)
+            await self._call("post", f"payment_methods/{quoted(card_id)}/detach")
         except ProcessorRefused:
-            if (await _call(self._v1.payment_methods.retrieve_async, card_id)).get("customer") is not None:
+            if (await self._call("get", f"payment_methods/{quoted(card_id)}")).get("customer") is not None:
                 raise
 
     # --- hosted pages -------------------------------------------------------------------------------------------------
@@ -135,7 +163,7 @@ class StripeProcessor:
             "setup_intent_data": {"metadata": marked},
         }
         return self._ours(
-            read_checkout(await _call(self._v1.checkout.sessions.create_async, params, key=self._key(key)), None)
+            read_checkout(await self._call("post", "checkout/sessions", params, key=self._key(key)), None)
         )
 
     async def open_purchase(
@@ -169,21 +197,21 @@ class StripeProcessor:
             "invoice_creation": {"enabled": True, "invoice_data": {"metadata": marked, **notes}},
         }
         return self._ours(
-            read_checkout(await _call(self._v1.checkout.sessions.create_async, params, key=self._key(key)), None)
+            read_checkout(await self._call("post", "checkout/sessions", params, key=self._key(key)), None)
         )
 
     async def fetch_checkout(self, checkout_id: str) -> Checkout:
         params = {"expand": ["setup_intent", "payment_intent"]}
-        session = await _call(self._v1.checkout.sessions.retrieve_async, checkout_id, params)
+        session = await self._call("get", f"checkout/sessions/{quoted(checkout_id)}", params)
         invoice_id = object_id(session.get("invoice"))
         invoice = None if invoice_id is None else await self.fetch_invoice(invoice_id)
         return self._ours(read_checkout(session, invoice))
 
     async def expire_checkout(self, checkout_id: str) -> None:
         try:
-            await _call(self._v1.checkout.sessions.expire_async, checkout_id)
+            await self._call("post", f"checkout/sessions/{quoted(checkout_id)}/expire")
         except ProcessorRefused:
-            if (await _call(self._v1.checkout.sessions.retrieve_async, checkout_id))["status"] == "open":
+            if (await self._call("get", f"checkout/sessions/{quoted(checkout_id)}"))["status"] == "open":
                 raise
 
     # --- invoices -----------------------------------------------------------------------------------------------------
@@ -206,7 +234,7 @@ class StripeProcessor:
             **notes,
         }
         try:
-            invoice_id = (await _call(self._v1.invoices.create_async, params, key=f"{key}:invoice"))["id"]
+            invoice_id = (await self._call("post", "invoices", params, key=f"{key}:invoice"))["id"]
         except ProcessorUnavailable:
             invoice_id = await self._find_created(customer_id, key)
             if invoice_id is None:
@@ -217,23 +245,23 @@ class StripeProcessor:
     async def _find_created(self, customer_id: str, key: str) -> str | None:
         """The customer's recent invoice that was created under this key although the response was a failure."""
         params = {"customer": customer_id, "limit": PAGE}
-        latest = await _call(self._v1.invoices.list_async, params)
+        latest = await self._call("get", "invoices", params)
         return next((item["id"] for item in latest["data"] if (item["metadata"] or {}).get(_KEY_MARK) == key), None)
 
     async def _fill(self, invoice_id: str, lines: Sequence[Line], key: str) -> None:
         """Add all lines in one request, so that there are either all of them or none."""
         params = {"lines": [{"description": line.description, "amount": line.amount_cents} for line in lines]}
         try:
-            await _call(self._v1.invoices.add_lines_async, invoice_id, params, key=f"{key}:lines")
+            await self._call("post", f"invoices/{quoted(invoice_id)}/add_lines", params, key=f"{key}:lines")
         except (ProcessorUnavailable, ProcessorRefused):
-            invoice = await _call(self._v1.invoices.retrieve_async, invoice_id)
+            invoice = await self._call("get", f"invoices/{quoted(invoice_id)}")
             if invoice.get("total") != sum(line.amount_cents for line in lines):
                 raise
 
     async def _finalize(self, invoice_id: str, key: str) -> ProcessorInvoice:
         params = {"auto_advance": False, "expand": [PAYMENT_OF_INVOICE]}
         try:
-            await _call(self._v1.invoices.finalize_invoice_async, invoice_id, params, key=f"{key}:finalize")
+            await self._call("post", f"invoices/{quoted(invoice_id)}/finalize", params, key=f"{key}:finalize")
         except (ProcessorUnavailable, ProcessorRefused):
             found = await self.fetch_invoice(invoice_id)
             if found.state == "draft":
@@ -246,7 +274,7 @@ class StripeProcessor:
         """If the owner has to confirm the payment, `payment_state` says so, whether on session or off."""
         params = {"payment_method": card_id, "off_session": not on_session}
         try:
-            await _call(self._v1.invoices.pay_async, invoice_id, params, key=self._key(key), charges=True)
+            await self._call("post", f"invoices/{quoted(invoice_id)}/pay", params, key=self._key(key), charges=True)
         except Declined as declined:
             # the response may be an old one, and the owner may have paid since
             found = await self.fetch_invoice(invoice_id)
@@ -264,17 +292,17 @@ class StripeProcessor:
 
     async def fetch_invoice(self, invoice_id: str) -> ProcessorInvoice:
         params = {"expand": [PAYMENT_OF_INVOICE]}
-        return self._ours(read_invoice(await _call(self._v1.invoices.retrieve_async, invoice_id, params)))
+        return self._ours(read_invoice(await self._call("get", f"invoices/{quoted(invoice_id)}", params)))
 
     async def void_invoice(self, invoice_id: str) -> ProcessorInvoice:
         """A draft is deleted: it cannot be voided. One whose payment is in progress is returned unchanged too."""
         found = await self.fetch_invoice(invoice_id)
         try:
             if found.state == "draft":
-                deleted = await _call(self._v1.invoices.delete_async, invoice_id)
+                deleted = await self._call("delete", f"invoices/{quoted(invoice_id)}")
                 return self._ours(read_invoice({**deleted, "deleted": True}))
             if found.state in ("open", "uncollectible"):
-                await _call(self._v1.invoices.void_invoice_async, invoice_id)
+                await self._call("post", f"invoices/{quoted(invoice_id)}/void")
         except ProcessorRefused:
             found = await self.fetch_invoice(invoice_id)
             if found.state in ("draft", "open", "uncollectible") and found.payment_state != "processing":
@@ -287,7 +315,7 @@ class StripeProcessor:
         params: dict[str, Any] = {"created": {"gte": since // 1000}, "expand": ["data.payments"]}
         if customer_id is not None:
             params["customer"] = customer_id
-        async for item in _pages(self._v1.invoices.list_async, params):
+        async for item in self._pages("invoices", params):
             found = self._ours(read_invoice(item))
             waiting = found.state == "open" and metadata_of.top_up_of(found.metadata) is not None
             yield await self.fetch_invoice(found.invoice_id) if waiting else found
@@ -298,30 +326,30 @@ class StripeProcessor:
         self, payment_intent_id: str, amount_cents: int, *, metadata: Mapping[str, str], key: str
     ) -> ProcessorRefund:
         params = {"payment_intent": payment_intent_id, "amount": amount_cents, "metadata": self._marked(metadata)}
-        return self._ours(read_refund(await _call(self._v1.refunds.create_async, params, key=self._key(key))))
+        return self._ours(read_refund(await self._call("post", "refunds", params, key=self._key(key))))
 
     async def fetch_refund(self, refund_id: str) -> ProcessorRefund:
-        return self._ours(read_refund(await _call(self._v1.refunds.retrieve_async, refund_id)))
+        return self._ours(read_refund(await self._call("get", f"refunds/{quoted(refund_id)}")))
 
     async def refunds(self, *, since: int, payment_intent_id: str | None = None) -> AsyncIterator[ProcessorRefund]:
         params: dict[str, Any] = {"created": {"gte": since // 1000}}
         if payment_intent_id is not None:
             params["payment_intent"] = payment_intent_id
-        async for item in _pages(self._v1.refunds.list_async, params):
+        async for item in self._pages("refunds", params):
             yield self._ours(read_refund(item))
 
     async def fetch_dispute(self, dispute_id: str) -> ProcessorDispute:
-        return read_dispute(await _call(self._v1.disputes.retrieve_async, dispute_id))
+        return read_dispute(await self._call("get", f"disputes/{quoted(dispute_id)}"))
 
     async def disputes(self, *, since: int) -> AsyncIterator[ProcessorDispute]:
-        async for item in _pages(self._v1.disputes.list_async, {"created": {"gte": since // 1000}}):
+        async for item in self._pages("disputes", {"created": {"gte": since // 1000}}):
             yield read_dispute(item)
 
     async def events(self, *, since: int, undelivered: bool = False) -> AsyncIterator[Event]:
         params: dict[str, Any] = {"created": {"gte": since // 1000}}
         if undelivered:
             params["delivery_success"] = False
-        async for item in _pages(self._v1.events.list_async, params):
+        async for item in self._pages("events", params):
             yield read_event(item, json.dumps(item, separators=(",", ":"), default=str).encode())
 
     def read_event(self, body: bytes, signature: str, *, at: int) -> Event:
@@ -341,33 +369,6 @@ class StripeProcessor:
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
-
-
-async def _call(method: _Method, *arguments: Any, key: str | None = None, charges: bool = False) -> dict[str, Any]:
-    """Send one request. Raises ProcessorUnavailable or ProcessorRefused; Declined if it `charges` a card."""
-    try:
-        with _translated_errors():
-            found = await method(*arguments, options={} if key is None else {"idempotency_key": key})
-            response: dict[str, Any] = found.to_dict(for_json=True)
-    except Declined as declined:
-        if charges:
-            raise
-        raise ProcessorRefused(declined.message, declined.code) from declined
-    if "object" not in response:
-        raise ProcessorUnavailable("Stripe returned no usable response: it is not a Stripe object")
-    return response
-
-
-async def _pages(method: _Method, params: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    """The items of a list, newest first, page after page."""
-    after: dict[str, str] = {}
-    more = True
-    while more:
-        page = await _call(method, {"limit": PAGE, **params, **after})
-        for item in page["data"]:
-            yield item
-        more = bool(page["has_more"] and page["data"])
-        after = {"starting_after": page["data"][-1]["id"]} if more else {}
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import quote
 
 import msgspec
 
@@ -199,6 +200,11 @@ def object_id(value: Any) -> str | None:
     """The ID of an object, whether it is expanded or not."""
     found = value["id"] if isinstance(value, Mapping) else value
     return None if found is None else str(found)
+
+
+def quoted(found: str) -> str:
+    """An ID as a part of a path."""
+    return quote(found, safe="")
 
 
 def _cents(values: Json, name: str) -> int:
