@@ -9,6 +9,7 @@ process id is answered, and later the exit status.
 import asyncio
 import contextlib
 import gc
+import importlib
 import json
 import os
 import select
@@ -19,6 +20,13 @@ from pathlib import Path
 from typing import Any
 
 REQUEST_BYTES = 2**20
+MODULES = (
+    "farebox.app", "farebox.cli.main", "farebox.cli.server_file", "farebox.cli.welcome", "farebox.cli.worker",
+    "farebox.cli.workers", "farebox.demo.provider", "farebox.ledger.batches", "farebox.operator.checking",
+    "farebox.payments.stripe", "farebox.storage.postgres.database", "farebox.storage.sqlite.database", "fake_stripe",
+    "anyio._backends._asyncio", "httpcore", "rich.progress", "rich.table", "stripe._stripe_client",
+    "stripe._v1_services", "stripe._webhook", "uvloop",
+)  # fmt: skip
 WORKER = "farebox.cli.worker"
 WORKER_NAME = "farebox-worker"
 """What the system calls a worker that was forked: its command line is that of this process."""
@@ -36,16 +44,13 @@ def main() -> None:
 
 
 def _load() -> None:
-    """What `farebox serve` and its workers load."""
+    """What `farebox serve --demo`, its workers and `farebox check` load, most of it when they first need it."""
     from farebox import lean
 
     lean.load_for_server()
 
-    import uvloop  # noqa: F401
-
-    from farebox import app  # noqa: F401
-    from farebox.cli import main, server_file, welcome, worker, workers  # noqa: F401
-    from farebox.storage.database import Database  # noqa: F401
+    for name in MODULES:
+        importlib.import_module(name)
 
     gc.collect()
     gc.freeze()

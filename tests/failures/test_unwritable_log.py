@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,11 @@ import pytest
 
 from farebox.storage.database import opened_for_command
 from farebox.storage.sql import rows
+from tests import processes
 from tests.calls.kit import price_of
 from tests.engines import SQLITE_ONLY, database_url, engine_now, postgres_server
 from tests.failures.kit import Installation, new_installation, until
+from tests.processes import Process
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +29,7 @@ CALLS = 10
 @dataclass(frozen=True)
 class Served:
     installation: Installation
-    process: "subprocess.Popen[bytes]"
+    process: "Process | subprocess.Popen[bytes]"
     client: httpx.Client
 
     def call(self) -> httpx.Response:
@@ -54,14 +56,14 @@ class Served:
 def served(folder: Path, stderr: int | None) -> Iterator[Served]:
     """`farebox serve` with this standard error; None: it is closed."""
     installation = new_installation(folder, database_url(folder))
-    closing: Callable[[], None] | None = (lambda: os.close(2)) if stderr is None else None
-    process = subprocess.Popen(
-        [sys.executable, "-m", "farebox.cli.main", "serve", "--demo", "--json", "--port", str(installation.port)],
-        env=installation.environment | {"FAREBOX_LOG_LEVEL": "info"},
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        preexec_fn=closing,
-    )
+    environment = installation.environment | {"FAREBOX_LOG_LEVEL": "info"}
+    arguments = ["serve", "--demo", "--json", "--port", str(installation.port)]
+    process: Process | subprocess.Popen[bytes]
+    if stderr is None:
+        command = [sys.executable, "-m", "farebox.cli.main", *arguments]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, preexec_fn=lambda: os.close(2))
+    else:
+        process = processes.start(arguments, env=environment, stdout=subprocess.PIPE, stderr=stderr)
     assert process.stdout is not None
     try:
         assert json.loads(process.stdout.readline())["base_url"] == installation.url
