@@ -20,6 +20,7 @@ from farebox.storage.sql import Connection
 from farebox.storage.tables import tables
 from tests.http.support import save_card
 from tests.pages.people import Person, person
+from tests.pages.valid import faults_of
 from tests.support import Customer, Farebox
 
 ROLES = list(Role)
@@ -148,6 +149,8 @@ def test_a_page_shows_itself_to_the_roles_of_its_row(page: Page, ours: Furnished
         expected = (*ALLOWED, 404) if role in page.roles else (403,)  # 404: it wanted to be told of what
         assert response.status_code in expected, (role, response.status_code)
         assert "/ui/sign-in" not in response.headers.get("location", "")
+        if role in (Role.OWNER, Role.OPERATOR) and response.headers["content-type"].startswith("text/html"):
+            assert not response.text or faults_of(response.text) == []
 
 
 @pytest.mark.parametrize("form", FORM_ROWS, ids=lambda form: form.path)
