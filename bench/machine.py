@@ -45,6 +45,16 @@ def cpu_seconds(root: int) -> float:
     return sum(int(ticks) for fields in stats if fields for ticks in fields[11:15]) / TICKS
 
 
+def processor_ms(root: int) -> float:
+    """What the threads of the tree's processes have run so far, in milliseconds, as exactly as the scheduler knows."""
+    return sum(_run_ns(pid) for pid in tree(root)) / 1e6
+
+
+def _run_ns(pid: int) -> int:
+    ran = (_read(stat).split() for stat in (_PROC / str(pid) / "task").glob("*/schedstat"))
+    return sum(int(fields[0]) for fields in ran if fields)
+
+
 def thread_seconds(pid: int) -> dict[str, float]:
     """Processor time of each thread of one process, `name#tid`; the one that started the process is `main`."""
     seconds = {}

@@ -6,6 +6,7 @@ that produced it. With `--check` nothing is written, and the exit status is 1 if
 
 import argparse
 import re
+import statistics
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -219,6 +220,28 @@ def reads() -> str:
     return with_notes("\n\n".join([markdown(heads, lines), " ".join(notes)]), results) if lines else MISSING
 
 
+def first_paint() -> str:
+    results = of("first-paint-")
+    found = {result["engine"]: {row["page"]: row for row in result["rows"]} for result in results}
+    if found.keys() < ENGINE.keys():
+        return MISSING
+    lines = []
+    for page, row in found["sqlite"].items():
+        other = found["postgres"].get(page, {})
+        times = (figure(of_engine.get("cpu_p95_ms"), 1) for of_engine in (row, other))
+        medians = (figure(of_engine.get("cpu_p50_ms"), 1) for of_engine in (row, other))
+        cells = (f"{median} / {time}" for median, time in zip(medians, times, strict=True))
+        lines.append([f"`{page}`", *cells, figure(row["sent_kb"], 0), figure(row["scripts_kb"], 1)])
+    ratios = " and ".join(
+        f"{statistics.median(row['cpu_p50_ms'] for row in result['rows']) / result['bare']['cpu_p50_ms']:.0f} times "
+        f"({ENGINE[result['engine']]})"
+        for result in results
+    )
+    said = f"The median page takes {ratios} the processor time of a bare handler on the same server."
+    heads = ("page", *(f"{name}, p50 / p95 ms" for name in ENGINE.values()), "sent, kB", "scripts, kB")
+    return with_notes("\n\n".join([markdown(heads, lines), said]), results)
+
+
 def growth() -> str:
     parts = []
     for result in of("growth-"):
@@ -331,6 +354,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "ledger": ledger,
     "cluster": cluster,
     "reads": reads,
+    "first-paint": first_paint,
     "growth": growth,
     "soak": soak,
     "holds": holds,

@@ -12,7 +12,7 @@ from farebox.http.auth import authenticate, authorize
 from farebox.http.call_target import is_data_plane
 from farebox.http.client_address import Clients
 from farebox.http.custom_hosts import gateway_of_host, led
-from farebox.http.envelope import Response, database_unavailable, failure, send_headers
+from farebox.http.envelope import Response, Stream, database_unavailable, failure, send_headers
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.public_path import below, rooted
 from farebox.http.quotas import anonymous_client, spend
@@ -91,7 +91,10 @@ class Application:
             extra = (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
             response = failure(_problem_of(error, exchange, request_id), self._pages(exchange.path), *extra)
         try:
-            _send(exchange, response, request_id)
+            if isinstance(response, Stream) and exchange.method != "HEAD":
+                await _feed(exchange, response, request_id)
+            else:
+                _send(exchange, response, request_id)
         except Exception:  # noqa: BLE001 - the client has gone, or the response had begun before the error
             log.info("not answered", request_id=request_id, status=response.status)
 
@@ -175,6 +178,12 @@ def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Proble
         return database_unavailable(error)
     log.error("internal error", **where, exc_info=error)
     return Problem(INTERNAL, f"Internal error. Request ID: {request_id}")
+
+
+async def _feed(exchange: Exchange, response: Stream, request_id: str) -> None:
+    stream = exchange.start(response.status, send_headers(response, request_id))
+    await stream.send(response.body)
+    await response.feed(stream, exchange.gone())
 
 
 def _send(exchange: Exchange, response: Response, request_id: str) -> None:

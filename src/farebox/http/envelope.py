@@ -3,14 +3,14 @@
 Every envelope has `result`, `success`, `errors` and `messages`; a page has `result_info` too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from farebox.errors import DATABASE_UNAVAILABLE, NO_ROUTE, NODE_AWAY, PROCESSOR_REFUSED, Problem
-from farebox.http.exchange import HeaderList
+from farebox.http.exchange import HeaderList, ResponseStream
 from farebox.http.refusals import Pages, facts_of
 from farebox.http.validation import InvalidInput
 from farebox.storage.sql import DatabaseUnavailable, NodeAway
@@ -64,6 +64,15 @@ class Response:
     status: int = 200
     content_type: str = JSON
     headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream(Response):
+    """A response that goes on: its `body` is sent first."""
+
+    body: bytes = b""
+    feed: Callable[[ResponseStream, Awaitable[None]], Awaitable[None]]
+    """Sends the rest. The second argument is done when the client has gone."""
 
 
 def ok(result: object, *messages: Note, status: int = 200) -> Response:

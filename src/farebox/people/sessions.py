@@ -235,6 +235,19 @@ async def session(services: Services, secret: str | None) -> Session | None:
     return found
 
 
+async def unchanged(services: Services, opened: Session) -> bool:
+    """Whether the session is still as it was: open, of the same account and roles. Asking keeps none open."""
+    hashed, at = services.vault.hash_token(opened.secret), services.clock.now_ms()
+
+    def read(connection: Connection) -> bool:
+        found = store.find(connection, hashed, "session", at=at, idle_since=at - IDLE_MS)
+        if found is None or found.account_id != opened.account_id:
+            return False
+        return _roles(connection, found) == opened.roles
+
+    return await services.database.get(read)
+
+
 def _session(connection: Connection, sign_in: SignIn, secret: str) -> Session:
     account = find_account(connection, sign_in.account_id) if sign_in.account_id else None
     return Session(sign_in, _roles(connection, sign_in), "" if account is None else account.name, secret)

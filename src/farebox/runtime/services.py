@@ -19,6 +19,7 @@ from farebox.limits.spend_watch import SpendWatch
 from farebox.limits.turns import Turns
 from farebox.limits.unpaid import Unpaid
 from farebox.limits.unwritten import Unwritten
+from farebox.limits.watching import Watching
 from farebox.metrics.metrics import Metrics
 from farebox.offload import Pool
 from farebox.payments.processor import Processor
@@ -122,6 +123,8 @@ class Services:
     """Counts the calls in logs that take no more once they are full."""
     spend_watch: SpendWatch = field(default_factory=SpendWatch)
     """Accounts that alerts about spending may be due for."""
+    watching: Watching = field(default_factory=Watching)
+    """Counts the pages that are told what changes, as it does."""
     jobs: Jobs = field(default_factory=Jobs)
     """Background jobs: how often each was restarted, and which of them hang."""
     rates: RateLimiter = field(default_factory=RateLimiter)

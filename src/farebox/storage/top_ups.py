@@ -96,6 +96,15 @@ def latest(connection: Connection, account_id: str, kind: str, since: int) -> li
     return _select(connection, condition, (*key_of(connection, account_id), kind, since))
 
 
+def not_paid(connection: Connection, account_id: str, since: int, limit: int) -> list[TopUp]:
+    """The latest that are open, or ended since without being paid; newest first."""
+    condition = (
+        f"{OF_ACCOUNT} AND state <> 'paid' AND (created_at >= ? OR state IN ({_quoted(OPEN_TOP_UPS)})) "
+        "ORDER BY created_at DESC, top_up_id DESC LIMIT ?"
+    )
+    return _select(connection, condition, (*key_of(connection, account_id), since, limit))
+
+
 def open_auto(connection: Connection, account_id: str) -> TopUp | None:
     """The account's auto top-up that has not ended."""
     condition = f"{OF_ACCOUNT} AND kind = 'auto' AND state IN ({_quoted(OPEN_TOP_UPS)})"

@@ -1,8 +1,9 @@
 """The calls: a list whose filters are its address, and one call's page, with its receipt explained."""
 
+import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from urllib.parse import urlencode
@@ -16,7 +17,7 @@ from farebox.http.pages.receipts import explained
 from farebox.http.pages.table import BUILD, Shown
 from farebox.http.pages.visit import Visit
 from farebox.storage.accounts import list_tokens
-from farebox.storage.call_lists import CallFilter, find_call, list_calls
+from farebox.storage.call_lists import CallFilter, CallPage, find_call, list_calls
 from farebox.storage.calls import CallRow
 from farebox.storage.gateways import list_gateways
 
@@ -26,6 +27,8 @@ _LOG_ID = re.compile(r"[0-9a-f-]{36}")
 _SHOWN_BYTES = 32_768
 """How much of a body the page of a call shows."""
 _VALUE_MAX = 256
+_LIVE_LOOKS_AT = 500
+"""Calls that are looked at every two seconds for a list that is shown as it changes."""
 
 OUTCOMES = {"": "all", "ok": "answered", "charged": "charged", "failed": "failed", "refused": "refused"}
 
@@ -33,10 +36,49 @@ OUTCOMES = {"": "all", "ok": "answered", "charged": "charged", "failed": "failed
 async def call_list(visit: Visit) -> Shown:
     """The latest calls that the filters in the address let through."""
     services, account_id = visit.services, visit.account_id
-    given = _given(visit)
+    given, faults = _given(visit), list[str]()
+    wanted = _wanted(visit, given, faults)
+    page = await services.database.scan(
+        lambda connection: list_calls(connection, account_id, wanted, PER_PAGE, end_user)
+    )
+    gateways = await services.database.scan(partial(list_gateways, account_id=account_id))
+    tokens = await services.database.scan(lambda connection: list_tokens(connection, account_id))
+    return {
+        "page": page,
+        "looks_at": wanted.looks_at,
+        "given": {name: given.get(name, "") for name in _NAMES},
+        "faults": faults,
+        "filtered": bool(given) or bool(wanted.before),
+        "older": f"/ui/calls?{urlencode({**given, 'before': page.more})}" if page.more else "",
+        "newest": f"/ui/calls?{urlencode(given)}" if wanted.before else "",
+        "seen": _fingerprint(page),
+        "live": "" if wanted.before or wanted.end is not None else f"events?{urlencode({**given, 'of': 'calls'})}",
+        "gateways": [gateway.gateway_id for gateway in gateways],
+        "tokens": {token.token_id: token.name or token.token_id[:8] for token in tokens},
+        "outcomes": OUTCOMES,
+        "builders": BUILD,
+    }
+
+
+async def latest(visit: Visit) -> str:
+    """The fingerprint of the list as it is now."""
+    account_id, wanted = visit.account_id, _wanted(visit, _given(visit), [])
+    recent = replace(wanted, looks_at=_LIVE_LOOKS_AT)
+    page = await visit.services.database.scan(
+        lambda connection: list_calls(connection, account_id, recent, PER_PAGE, end_user)
+    )
+    return _fingerprint(page)
+
+
+def _fingerprint(page: CallPage) -> str:
+    """A text that changes when the list does."""
+    return hashlib.sha256(" ".join(call.log_id for call in page.calls).encode()).hexdigest()[:16]
+
+
+def _wanted(visit: Visit, given: Mapping[str, str], faults: list[str]) -> CallFilter:
+    """The filter of the address; what of it is not understood is a fault."""
     before = dict(visit.request.query_pairs()).get("before", "")
-    faults: list[str] = []
-    wanted = CallFilter(
+    return CallFilter(
         gateway_id=given.get("gateway", ""),
         provider=given.get("provider", ""),
         model=given.get("model", ""),
@@ -49,23 +91,6 @@ async def call_list(visit: Visit) -> Shown:
         end=_moment(given, "to", faults),
         before=before if _LOG_ID.fullmatch(before) else "",
     )
-    page = await services.database.scan(
-        lambda connection: list_calls(connection, account_id, wanted, PER_PAGE, end_user)
-    )
-    gateways = await services.database.scan(partial(list_gateways, account_id=account_id))
-    tokens = await services.database.scan(lambda connection: list_tokens(connection, account_id))
-    return {
-        "page": page,
-        "given": {name: given.get(name, "") for name in _NAMES},
-        "faults": faults,
-        "filtered": bool(given) or bool(before),
-        "older": f"/ui/calls?{urlencode({**given, 'before': page.more})}" if page.more else "",
-        "newest": f"/ui/calls?{urlencode(given)}" if before else "",
-        "gateways": [gateway.gateway_id for gateway in gateways],
-        "tokens": {token.token_id: token.name or token.token_id[:8] for token in tokens},
-        "outcomes": OUTCOMES,
-        "builders": BUILD,
-    }
 
 
 def _given(visit: Visit) -> dict[str, str]:

@@ -79,6 +79,7 @@ async def overview(visit: Visit) -> Shown | Response:
         "calls": sum(model.calls for model in models),
         "models": sorted(models, key=lambda model: model.charge, reverse=True)[:_TOP],
         "today": _by_hour(hours, now),
+        "spent_today": sum(hour.charge for hour in hours if hour.start >= day),
         "month": labels.month_name(now),
         "attention": await attention(visit, balance, now),
         "pays": visit.may(MONEY),

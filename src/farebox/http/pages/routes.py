@@ -18,6 +18,7 @@ from farebox.http.pages import (
     installation,
     invoices,
     limits,
+    live,
     log_destination,
     members,
     messages,
@@ -59,6 +60,8 @@ from farebox.http.router import Access, Route, Shape
 PAGE_ROWS: tuple[Page, ...] = (
     Page(path="/ui/overview", title="Overview", label="Overview", icon="home", roles=ANYBODY,
          query=overview.overview, template="overview.html"),
+    Page(path="/ui/events", title="What changes, as it does", roles=MEMBERS, query=live.events,
+         content_type="text/event-stream"),
     Page(path="/ui/calls", title="Calls", label="Calls", icon="calls", roles=MEMBERS,
          query=calls.call_list, template="calls.html"),
     Page(path="/ui/try", title="Make a call", section="/ui/calls", roles=BUILD,

@@ -96,6 +96,11 @@ def not_signed_in() -> Problem:
     return Problem(LINK_EXPIRED, "You are not signed in, or your session has ended")
 
 
+def headers_of_pages() -> tuple[tuple[str, str], ...]:
+    """What every response to a browser has."""
+    return _HEADERS
+
+
 # --- responses --------------------------------------------------------------------------------------------------------
 
 

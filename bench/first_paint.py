@@ -1,0 +1,296 @@
+"""`python -m bench.first_paint`: what the pages of an owner cost on a large database, and how much of them is sent.
+
+Fills a database of 100,000 accounts and a million calls (bench.fill), signs in as the owner of the account with a tenth
+of all calls, and opens every page, one request after another. Of each request it takes the time, and the processor time
+of the server and the database together: that is what counts on a machine which does other things, too. A bare handler
+on the same server (bench.bare) is asked in the same way.
+
+The exit status is 0 if every page came and none is above the bounds.
+"""
+
+import argparse
+import gzip
+import http.client
+import json
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from bench import machine
+from bench.build import NoCompiler, build
+from bench.engines import NAMES, Engine, started
+from bench.fill import MODELS, Made, fill
+from bench.growth import BUSY, Size
+from bench.reads import bare
+from bench.record import shown, write
+from bench.served import Broken, Farebox, mock_upstream, run, serving
+from farebox.http.pages.routes import PAGE_ROWS
+from farebox.model import Role
+
+ACCOUNTS, CALLS = 100_000, 1_000_000
+REQUESTS, WARM = 24, 3
+"""Together fewer than an account may ask for statements in a minute."""
+SERVER_MS, SENT_KB, SCRIPTS_KB = 50.0, 60.0, 15.0
+"""The bounds: processor time of 95 of 100 requests, what the first visit sends, compressed, and all scripts, not."""
+FURTHER = {
+    "/ui/usage": (
+        {"by": "token"},
+        {"by": "gateway", "compare": "on"},
+        {"per": "month"},
+        {"per": "month", "by": "user", "compare": "on"},
+        {"per": "hour", "by": "provider"},
+    ),
+    "/ui/calls": ({"model": "bench-b"}, {"outcome": "failed"}, {"user": "nobody"}),
+    "/billing/buy": ({"amount": "50"},),
+}
+"""Other views of a page, by their queries; of one that needs a query, the only ones."""
+NEEDS_A_QUERY = ("/billing/buy",)
+LEFT_OUT = ("/billing/top-up", "/ui/limits/try", "/ui/confirm")
+"""There is no payment under way, no limit was tried, and the session is young."""
+CAUGHT_UP_SECONDS = 600.0
+ROUTE = [
+    {"type": "start", "id": "start", "outputs": {"next": {"elementId": "model"}}},
+    {
+        "type": "model",
+        "id": "model",
+        "properties": {"provider": "openai", "model": MODELS[0], "timeout": 0, "retries": 0},
+        "outputs": {"success": {"elementId": "end"}},
+    },
+    {"type": "end", "id": "end", "outputs": {}},
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What one request took, and what came. Milliseconds; `body` as it was sent."""
+
+    wall_ms: float
+    cpu_ms: float
+    status: int
+    body: bytes
+    text: str
+
+
+class Browser:
+    """Somebody who is signed in, with one connection."""
+
+    def __init__(self, port: int, processor_ms: Callable[[], float], headers: dict[str, str]) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        self._processor_ms = processor_ms
+        self._headers = {"accept-encoding": "gzip", **headers}
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def open(self, path: str) -> Opened:
+        before, begun = self._processor_ms(), time.perf_counter()
+        self._connection.request("GET", path, headers=self._headers)
+        response = self._connection.getresponse()
+        body = response.read()
+        wall_ms = (time.perf_counter() - begun) * 1000
+        cpu_ms = self._processor_ms() - before
+        plain = gzip.decompress(body) if response.headers.get("content-encoding") == "gzip" else body
+        return Opened(wall_ms, cpu_ms, response.status, body, plain.decode())
+
+
+def sign_in(served: Farebox, account_id: str) -> dict[str, str]:
+    """The header of a browser that has opened a link for the account's owner."""
+    link = run(served.folder, "sign-in", "--account", account_id, engine=served.engine)["link"]
+    secret = urlsplit(link).query.removeprefix("link=")
+    with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)) as connection:
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/ui/open", urlencode({"link": secret}), form)
+        response = connection.getresponse()
+        response.read()
+        cookie = response.headers.get("set-cookie", "").partition(";")[0]
+    if response.status != 303 or not cookie:
+        raise Broken(f"signing in was answered {response.status}")
+    return {"cookie": cookie}
+
+
+def furnish(served: Farebox, made: Made) -> dict[str, str]:
+    """Something for the pages that show one thing: what paths call it, and its name."""
+
+    def make(path: str, body: dict[str, object]) -> str:
+        with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)) as connection:
+            url, headers = f"/client/v4/accounts/{made.account_id}/{path}", {"authorization": f"Bearer {made.token}"}
+            connection.request("POST", url, json.dumps(body), headers)
+            response = connection.getresponse()
+            found = json.loads(response.read())
+        if response.status >= 300:
+            raise Broken(f"{path} was answered {response.status}: {found}")
+        return str(found["result"]["id"])
+
+    profile: dict[str, object] = {"name": "bench", "entries": [{"name": "bench", "keyword": "bench"}]}
+    provider: dict[str, object] = {"name": "bench", "slug": "bench", "base_url": "https://llm.example.com"}
+    return {
+        "gateway_id": "default",
+        "provider_id": make("ai-gateway/custom-providers", provider),
+        "profile_id": make("farebox/dlp-profiles", profile),
+        "route_id": make("ai-gateway/gateways/default/routes", {"name": "bench", "elements": ROUTE}),
+    }
+
+
+def addresses(names: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Of every page of an owner, and of the further views: as the table of pages has it, and as it is asked for."""
+    for row in PAGE_ROWS:
+        if not row.template or Role.OWNER not in row.roles or row.path in LEFT_OUT or row.demo:
+            continue
+        path = row.path.format_map(names)
+        if row.path not in NEEDS_A_QUERY:
+            yield row.path, path
+        for query in FURTHER.get(row.path, ()):
+            yield f"{row.path}?{urlencode(query)}", f"{path}?{urlencode(query)}"
+
+
+class Pages:
+    """Opens the pages of one account; keeps the rows and prints each."""
+
+    def __init__(self, served: Farebox, made: Made) -> None:
+        self._served = served
+        self._names = furnish(served, made)
+        self._browser = Browser(served.port, self._processor_ms, sign_in(served, made.account_id))
+        self.rows: list[dict[str, Any]] = []
+        self.wrong: list[str] = []
+
+    def _processor_ms(self) -> float:
+        roots = [self._served.pid, self._served.engine.postmaster]
+        return sum(machine.processor_ms(pid) for pid in roots if pid is not None)
+
+    def measure(self) -> None:
+        self._names |= self._first_names()
+        self._catch_up()
+        for name, path in addresses(self._names):
+            self._measure(name, path)
+        self._browser.close()
+
+    def _first_names(self) -> dict[str, str]:
+        found = {}
+        for page, name, pattern in (
+            ("/ui/calls", "log_id", r"/ui/calls/([0-9a-f-]{36})"),
+            ("/ui/tokens", "token_id", r"/ui/tokens/([0-9a-f-]+)"),
+        ):
+            listed = re.search(pattern, self._browser.open(page).text)
+            if listed is None:
+                raise Broken(f"{page} leads to none of what it lists")
+            found[name] = listed[1]
+        return found
+
+    def _catch_up(self) -> None:
+        """Wait until the job has summed what is new."""
+        deadline = time.monotonic() + CAUGHT_UP_SECONDS
+        while "are counted so far" in self._browser.open("/ui/usage?by=token").text:
+            if time.monotonic() > deadline:
+                raise Broken("the sums of usage are not caught up")
+            time.sleep(1)
+
+    def _measure(self, name: str, path: str) -> None:
+        opened = [self._browser.open(path) for _ in range(WARM + REQUESTS)][WARM:]
+        first = opened[0]
+        if {each.status for each in opened} != {200}:
+            self.wrong.append(f"{name}: {sorted({each.status for each in opened})}")
+            return
+        parts = [self._browser.open(url) for url in _parts(first.text)]
+        scripts = [part for url, part in zip(_parts(first.text), parts, strict=True) if ".js?" in url]
+        row: dict[str, Any] = {
+            "page": name,
+            **_times(opened),
+            "page_kb": round(len(first.body) / 1000, 1),
+            "html_kb": round(len(first.text) / 1000, 1),
+            "sent_kb": round(sum(len(each.body) for each in (first, *parts)) / 1000, 1),
+            "scripts_kb": round(sum(len(each.text.encode()) for each in scripts) / 1000, 1),
+        }
+        self.rows.append(row)
+        for what, bound in (("cpu_p95_ms", SERVER_MS), ("sent_kb", SENT_KB), ("scripts_kb", SCRIPTS_KB)):
+            if row[what] > bound:
+                self.wrong.append(f"{name}: {what} is {row[what]}, above {bound:g}")
+        print(line(row), flush=True)
+
+
+def _parts(page: str) -> list[str]:
+    """The addresses of what a page loads."""
+    return re.findall(r'(?:href|src)="(/ui/assets/[^"]+)"', page)
+
+
+def _times(opened: list[Opened]) -> dict[str, float]:
+    cpu, wall = ([getattr(each, name) for each in opened] for name in ("cpu_ms", "wall_ms"))
+    of = {"cpu": cpu, "wall": wall}
+    medians = {f"{name}_p50_ms": round(statistics.median(times), 2) for name, times in of.items()}
+    return medians | {f"{name}_p95_ms": round(statistics.quantiles(times, n=20)[-1], 2) for name, times in of.items()}
+
+
+def bare_handler(folder: Path) -> dict[str, float]:
+    """The same of a handler that does nothing, on Farebox's own server."""
+    with bare("farebox", folder, {}, "token") as server:
+        browser = Browser(server.port, lambda: machine.processor_ms(server.pid), {"authorization": "Bearer token"})
+        opened = [browser.open("/") for _ in range(WARM + REQUESTS)][WARM:]
+        browser.close()
+    return _times(opened)
+
+
+HEADINGS = f"{'page':<62}{'CPU p50':>9}{'p95 ms':>9}{'wall p50':>10}{'p95 ms':>9}{'sent kB':>9}{'scripts':>9}"
+
+
+def line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['page']:<62}{row['cpu_p50_ms']:>9.2f}{row['cpu_p95_ms']:>9.2f}{row['wall_p50_ms']:>10.2f}"
+        f"{row['wall_p95_ms']:>9.2f}{row['sent_kb']:>9.1f}{row['scripts_kb']:>9.1f}"
+    )
+
+
+def main() -> int:
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped
+    try:
+        programs = build()
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir)))
+            mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
+            engine = stack.enter_context(started(arguments.engine))
+            size = Size(arguments.accounts, arguments.calls)
+            made = next(one for one in fill(folder, mock, size.wanted(), engine=engine) if one.wanted.kind == BUSY)
+            return measure(folder, engine, made, size)
+    except (Broken, NoCompiler) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+
+
+def measure(folder: Path, engine: Engine, made: Made, size: Size) -> int:
+    """Serve the folder, open the pages, and store what came of it."""
+    with serving(folder, folder / "targets", engine=engine) as served:
+        pages = Pages(served, made)
+        print(f"{size}; the account that is signed in has {made.wanted.calls:,} calls\n{HEADINGS}", flush=True)
+        pages.measure()
+    nothing = bare_handler(folder)
+    worst = max(pages.rows, key=lambda row: float(row["cpu_p95_ms"]))
+    print(f"a bare handler: CPU p50 {nothing['cpu_p50_ms']:.2f} ms, wall p50 {nothing['wall_p50_ms']:.2f} ms")
+    print("\n".join(pages.wrong) or f"nothing above the bounds; the dearest page is {worst['page']}")
+    facts = {"accounts": size.accounts, "calls": size.calls, "own_calls": made.wanted.calls, "bare": nothing}
+    path = write(f"first-paint-{engine.name}", pages.rows, engine=engine.name, **facts, wrong=pages.wrong)
+    print(f"written: {shown(path)}")
+    return int(bool(pages.wrong))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.first_paint", description=__doc__)
+    parser.add_argument("--engine", choices=NAMES, default="sqlite", help="the database (default sqlite)")
+    parser.add_argument("--accounts", type=int, default=ACCOUNTS, help=f"of the database (default {ACCOUNTS:,})")
+    parser.add_argument("--calls", type=int, default=CALLS, help=f"of the database (default {CALLS:,})")
+    parser.add_argument("--dir", type=Path, help="where the database is made and removed again (default: temporary)")
+    arguments = parser.parse_args()
+    if arguments.accounts < 102 or arguments.calls < 20_000:
+        parser.error("--accounts at least 102, --calls at least 20,000")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What changes, as it does: server-sent events for the pages that show it. Every page works without them.
+
+Nothing is told by those who change it: each open page looks every two seconds, at little, and is told only what is
+different from before. So calls do nothing for it, and where no page is open nothing is done at all.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+
+from farebox.billing import reports
+from farebox.calendar import DAY_MS
+from farebox.http.envelope import Response, Stream
+from farebox.http.exchange import ResponseStream
+from farebox.http.pages import calls, labels
+from farebox.http.pages.visit import Visit, headers_of_pages
+from farebox.people import sessions
+from farebox.storage.reports import usage_by_window
+
+LOOK_SECONDS = 2.0
+ALIVE_SECONDS = 15.0
+"""After so long without a change a comment is sent: proxies close what is silent."""
+LASTS_SECONDS = 600.0
+"""Then the browser asks again."""
+_AGAIN = b"retry: 3000\n\n"
+
+Look: TypeAlias = Callable[[Visit], Awaitable[str]]
+"""What a page shows of what changes, as the event's data."""
+
+
+async def events(visit: Visit) -> Response:
+    """The events of the page that the address names. Browsers do not ask again after 204."""
+    look = _LOOKS.get(dict(visit.request.query_pairs()).get("of", "")) if visit.account_id else None
+    if look is None:
+        return Response(b"", 204, "text/plain", headers_of_pages())
+    headers = (*headers_of_pages(), ("x-accel-buffering", "no"))
+    return Stream(body=_AGAIN, content_type="text/event-stream", headers=headers, feed=partial(_feed, visit, look))
+
+
+async def _feed(visit: Visit, look: Look, stream: ResponseStream, gone: Awaitable[None]) -> None:
+    """Tell what changes until the client goes, the session ends or changes, or the process stops."""
+    person = visit.session.sign_in.email or visit.session.sign_in.session_id
+    with visit.services.watching.place(visit.account_id, person) as stopped:
+        if stopped is None:
+            await stream.send(b"event: full\ndata:\n\n")
+            return
+        ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(gone), asyncio.ensure_future(stopped.wait())]
+        try:
+            await _tell(visit, look, stream, ends)
+        finally:
+            for end in ends:
+                end.cancel()
+
+
+async def _tell(visit: Visit, look: Look, stream: ResponseStream, ends: Sequence[asyncio.Future[Any]]) -> None:
+    loop, told = asyncio.get_running_loop(), ""
+    over = loop.time() + LASTS_SECONDS
+    silent_since = loop.time()
+    while loop.time() < over and await sessions.unchanged(visit.services, visit.session):
+        found = await look(visit)
+        if found != told:
+            await stream.send(f"event: change\ndata: {found}\n\n".encode())
+        elif loop.time() - silent_since >= ALIVE_SECONDS:
+            await stream.send(b":\n\n")
+        if found != told or loop.time() - silent_since >= ALIVE_SECONDS:
+            told, silent_since = found, loop.time()
+        done, _ = await asyncio.wait(ends, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if done:
+            return
+
+
+async def figures(visit: Visit) -> str:
+    """What the account has, and what it was charged today, as texts by the names that the page has for their places."""
+    services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
+    balance = await reports.balance(services, account_id)
+    day = now - now % DAY_MS
+    read = partial(usage_by_window, account_id=account_id, start=day, end=now + 1, window_ms=DAY_MS)
+    today = await services.database.scan(read)
+    return json.dumps(
+        {
+            "available": labels.floor_usd(max(0, balance.available)),
+            "posted": labels.exact_usd(balance.posted),
+            "held": labels.exact_usd(balance.held),
+            "today": labels.exact_usd(sum(each.charge for each in today)),
+        }
+    )
+
+
+async def latest(visit: Visit) -> str:
+    """Which calls the list begins with: the page gets the list itself when it changes."""
+    return await calls.latest(visit)
+
+
+_LOOKS: dict[str, Look] = {"overview": figures, "calls": latest}

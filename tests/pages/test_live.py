@@ -1,0 +1,106 @@
+"""What changes is told as it does, to those who may see it, as long as they may; and never to too many."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from farebox.http.pages import live
+from farebox.limits.watching import PERSON_MAX
+from farebox.model import Role
+from farebox.people import sessions
+from tests.pages.people import Person, person
+from tests.support import Customer, Farebox
+
+
+@pytest.fixture
+def owner(farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch) -> Person:
+    monkeypatch.setattr(live, "LOOK_SECONDS", 0.02)
+    return person(farebox, Role.OWNER, customer.account_id)
+
+
+class Events:
+    """The events of a page, while it is open."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.headers = response.headers
+        self._lines = response.iter_lines()
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Kind and data of each; it ends when the server ends it."""
+        kind = ""
+        for line in self._lines:
+            name, _, value = line.partition(": ")
+            if name == "event":
+                kind = value
+            elif line.startswith("data:"):
+                yield kind, value
+
+    @property
+    def next(self) -> str:
+        """The data of the next change."""
+        kind, data = next(iter(self))
+        assert kind == "change"
+        return data
+
+
+def watching(stack: ExitStack, who: Person, of: str, **query: str) -> Events:
+    request = who.http.stream("GET", "/ui/events", params={"of": of, **query})
+    response = stack.enter_context(request)
+    assert response.status_code == 200
+    return Events(response)
+
+
+def test_figures_are_told_when_they_change(owner: Person, customer: Customer) -> None:
+    with ExitStack() as stack:
+        events = watching(stack, owner, "overview")
+        assert events.headers["content-type"] == "text/event-stream"
+        before = json.loads(events.next)
+        customer.chat("one")
+        after = json.loads(events.next)
+        while after["today"] == before["today"] or after["held"] != before["held"]:  # a hold is told, too
+            after = json.loads(events.next)
+        assert after["posted"] < before["posted"]
+        page = owner.get("/ui/overview").text
+        for name, text in after.items():
+            assert f'data-figure="{name}">{text}<' in page
+
+
+def test_lists_are_told_about_when_they_change(owner: Person, customer: Customer) -> None:
+    with ExitStack() as stack:
+        every, refused = watching(stack, owner, "calls"), watching(stack, owner, "calls", outcome="refused")
+        nothing = every.next
+        assert nothing == refused.next
+        assert f'data-seen="{nothing}"' in owner.get("/ui/calls").text
+        customer.chat("one")
+        assert every.next != nothing
+        customer.chat("two", model="demo/none")
+        assert refused.next != nothing
+
+
+def test_it_ends_with_the_session_and_with_the_role(farebox: Farebox, owner: Person, customer: Customer) -> None:
+    with ExitStack() as stack:
+        events = watching(stack, owner, "overview")
+        assert events.next
+        session = owner.session
+        assert session is not None
+        farebox.run(sessions.end(farebox.services, session))
+        assert list(events) == []
+    assert owner.get("/ui/events", of="overview").status_code == 303
+    operator = person(farebox, Role.OPERATOR, "")
+    assert operator.get("/ui/events", of="overview").status_code == 403
+    owner.sign_in()
+    assert owner.get("/ui/events", of="secrets").status_code == 204
+
+
+def test_a_person_watches_with_a_few_pages_only(farebox: Farebox, owner: Person) -> None:
+    with ExitStack() as stack:
+        opened = [watching(stack, owner, "overview") for _ in range(PERSON_MAX)]
+        assert [bool(events.next) for events in opened] == [True] * PERSON_MAX
+        assert list(watching(stack, owner, "overview")) == [("full", "")]
+        farebox.services.watching.stop()
+        assert [list(events) for events in opened] == [[]] * PERSON_MAX, "a server that stops waits for none"
+    with ExitStack() as stack:
+        assert watching(stack, owner, "overview").next
