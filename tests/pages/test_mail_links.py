@@ -165,7 +165,7 @@ def _before(farebox: Farebox, email: str) -> None:
     """They became a member a while ago."""
     farebox.run(
         farebox.services.database.write(
-            lambda connection: connection.execute("UPDATE members SET created_at = 1 WHERE email = ?", (email,))
+            lambda connection: connection.execute("UPDATE members SET accepted_at = 1 WHERE email = ?", (email,))
         )
     )
 
@@ -243,7 +243,7 @@ def test_an_owners_word_counts_on_their_account_alone(farebox: Farebox) -> None:
     evil = farebox.create_account("Evil")
     mallory = Person(farebox, Whom(account_id=evil, role=Role.OWNER))
     told = mallory.told("/ui/members", email=email, role="viewer")
-    assert f"is viewer now. They sign in at {farebox.services.base_url}/ui/sign-in." in told
+    assert f"is invited as viewer. They accept it when they sign in at {farebox.services.base_url}/ui/sign-in." in told
     page = mallory.send("/ui/members/link", email=email).text
     found = re.search(r"/ui/open\?link=([\w-]+)", page)
     assert found is not None

@@ -249,7 +249,7 @@ def test_a_developer_makes_no_token_that_spends_on_cards(farebox: Farebox, custo
 
 
 def test_members_are_invited_and_removed(farebox: Farebox, owner: Person) -> None:
-    assert "is viewer now" in owner.told("/ui/members", email="Ada@Example.com", role="viewer")
+    assert "is invited as viewer" in owner.told("/ui/members", email="Ada@Example.com", role="viewer")
     for form in ({"email": "nobody", "role": "viewer"}, {"email": "a@b.example", "role": "operator"}):
         assert 'class="note bad"' in owner.told("/ui/members", **form)
     link = re.findall(r"/ui/open\?link=([\w-]{43})", owner.send("/ui/members/link", email="ada@example.com").text)[0]

@@ -175,9 +175,15 @@ def list_members(
     with session_of(context).reading() as connection:
         found = members.list_members(connection, place)
     rows: list[Row] = [
-        {"email": each.email, "role": each.role, "created_at": moment_text(each.created_at)} for each in found
+        {
+            "email": each.email,
+            "role": each.role,
+            "state": "invited" if each.accepted_at is None else "member",
+            "created_at": moment_text(each.created_at),
+        }
+        for each in found
     ]
-    columns = {"email": "EMAIL", "role": "ROLE", "created_at": "ADDED"}
+    columns = {"email": "EMAIL", "role": "ROLE", "state": "STATE", "created_at": "ADDED"}
     show_rows(rows, as_json=as_json, columns=columns, empty="Nobody yet: add somebody with `farebox member set`.")
 
 

@@ -1,6 +1,7 @@
 """Who is a member of an account, and in which role. People are known by their e-mail addresses, in lower case."""
 
 import re
+from dataclasses import dataclass
 from functools import partial
 
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
@@ -13,7 +14,8 @@ from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
 
 MEMBERS_MAX = 500
-"""Of one account."""
+"""Of one account, with those who are invited."""
+INVITATIONS_SHOWN = 50
 _EMAIL = re.compile(r"[^@\s<>\",;]{1,64}@[^@\s<>\",;]{1,190}")
 
 
@@ -26,13 +28,20 @@ def email_of(text: str) -> str:
 
 
 def put(
-    connection: Connection, account_id: str, email: str, role: Role, at: int, *, by: Operator | None = None
+    connection: Connection,
+    account_id: str,
+    email: str,
+    role: Role,
+    at: int,
+    *,
+    by: Operator | None = None,
+    invited: bool = False,
 ) -> Member:
-    """Add somebody to an account, or as an operator; or change their role. `by`, as below: the operator who does it,
-    if it is one. Raises Problem (VALIDATION_FAILED)."""
+    """Add somebody to an account, or as an operator; or change their role. Who is `invited` has the role once they
+    accept it. `by`, as below: the operator who does it, if it is one. Raises Problem (VALIDATION_FAILED)."""
     if (role is Role.OPERATOR) != (account_id == INSTALLATION):
         raise Problem(VALIDATION_FAILED, "This is no role of an account", path=("body", "role"))
-    member = Member(account_id, email_of(email), role, at)
+    member = Member(account_id, email_of(email), role, at, None if invited else at)
     known = {each.email for each in members.list_members(connection, account_id)}
     if len(known) >= MEMBERS_MAX and member.email not in known:
         raise Problem(VALIDATION_FAILED, f"An account has at most {MEMBERS_MAX} members", path=("body", "email"))
@@ -50,13 +59,57 @@ def put(
             before=was,
             after={"role": role},
         )
-    return member
+    return members.find_member(connection, account_id, member.email) or member
 
 
-async def add(services: Services, account_id: str, email: str, role: Role) -> Member:
+async def add(services: Services, account_id: str, email: str, role: Role, *, invited: bool = False) -> Member:
     """As `put`, in a transaction of its own."""
     at = services.clock.now_ms()
-    return await services.database.write(lambda connection: put(connection, account_id, email, role, at))
+    return await services.database.write(
+        lambda connection: put(connection, account_id, email, role, at, invited=invited)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An account that somebody is invited to."""
+
+    account_id: str
+    name: str
+    role: Role
+    at: int
+
+
+async def invitations(services: Services, email: str) -> list[Invitation]:
+    """What somebody is invited to, the latest first."""
+
+    def read(connection: Connection) -> list[Invitation]:
+        found = members.invitations(connection, email, INVITATIONS_SHOWN)
+        named = [(each, find_account(connection, each.account_id)) for each in found]
+        return [
+            Invitation(each.account_id, to.name, each.role, each.created_at) for each, to in named if to is not None
+        ]
+
+    return await services.database.scan(read)
+
+
+async def accept(services: Services, email: str, account_id: str) -> None:
+    """Accept an invitation. Raises Problem (NOT_FOUND)."""
+    at = services.clock.now_ms()
+    if not await services.database.write(lambda connection: members.accept(connection, account_id, email, at)):
+        raise Problem(NOT_FOUND, "There is no such invitation any more")
+
+
+async def decline(services: Services, email: str, account_id: str) -> None:
+    """Decline an invitation. Raises Problem (NOT_FOUND)."""
+    at = services.clock.now_ms()
+
+    def job(connection: Connection) -> bool:
+        found = members.find_member(connection, account_id, email)
+        return found is not None and found.accepted_at is None and drop(connection, account_id, email, at)
+
+    if not await services.database.write(job):
+        raise Problem(NOT_FOUND, "There is no such invitation any more")
 
 
 async def remove(services: Services, account_id: str, email: str) -> None:
@@ -67,15 +120,16 @@ async def remove(services: Services, account_id: str, email: str) -> None:
 
 
 def drop(connection: Connection, account_id: str, email: str, at: int, *, by: Operator | None = None) -> bool:
-    """Remove a member, and end their sessions on the account; the passkeys of who is no member of anything any more are
-    removed, too: the address may be somebody else's one day. Whether they were a member."""
-    before = members.role_of(connection, account_id, email)
+    """Remove a member, or an invitation, and end their sessions on the account; the passkeys of who is no member of
+    anything any more are removed, too: the address may be somebody else's one day. Whether there was one."""
+    before = members.find_member(connection, account_id, email)
     members.remove_member(connection, account_id, email)
     sessions.remove_of(connection, account_id, email)
     if before is not None and not members.memberships(connection, email):
         passkeys.remove_all(connection, email)
     if by is not None and before is not None:
-        record_act(connection, by, "member.remove", at, account_id=account_id, subject=email, before={"role": before})
+        was = {"role": before.role}
+        record_act(connection, by, "member.remove", at, account_id=account_id, subject=email, before=was)
     return before is not None
 
 

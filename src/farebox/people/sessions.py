@@ -165,7 +165,8 @@ async def open_link(services: Services, link: str, browser: Browser) -> Session:
 
 async def begin(services: Services, email: str, way: Way, browser: Browser) -> Session:
     """A session of somebody who has just proved that the e-mail address is theirs. It shows the account that they had
-    before them, else the first that they became a member of. Raises Problem (SIGN_IN_FAILED) if they are no member."""
+    before them, else the first that they became a member of; none, if they are only invited. Raises Problem
+    (SIGN_IN_FAILED) if they are not even that."""
     at, secret, session_id = services.clock.now_ms(), services.ids.secret(), services.ids.log_id()
     before = services.vault.hash_token(browser.before) if browser.before else None
 
@@ -194,12 +195,11 @@ async def begin(services: Services, email: str, way: Way, browser: Browser) -> S
 
 def home_of(connection: Connection, email: str, rather: str = "") -> str | None:
     """The account that somebody sees first: `rather` that one if it is theirs, else the first they became a member of;
-    empty for an operator who has none. None: they are nobody here. An owner may add anybody to an account, and would
-    otherwise choose where they land."""
+    empty for an operator who has none, and for who is only invited. None: they are nobody here."""
     found = members.memberships(connection, email)
-    own = sorted((each.created_at, each.account_id) for each in found if each.account_id != INSTALLATION)
+    own = sorted((each.accepted_at or 0, each.account_id) for each in found if each.account_id != INSTALLATION)
     if not own:
-        return INSTALLATION if found else None
+        return INSTALLATION if found or members.invitations(connection, email, 1) else None
     ids = [account_id for _, account_id in own]
     return rather if rather in ids else ids[0]
 
@@ -258,7 +258,10 @@ def _roles(connection: Connection, sign_in: SignIn) -> frozenset[Role]:
     if sign_in.email is None:
         own = sign_in.role if sign_in.account_id else None
         return frozenset(filter(None, (own, Role.OPERATOR if sign_in.operator else None)))
-    places = {sign_in.account_id} if sign_in.vouched else {INSTALLATION, sign_in.account_id}
+    if sign_in.vouched:  # who opens an owner's link takes what it offers, for this session
+        invited = members.find_member(connection, sign_in.account_id, sign_in.email)
+        return frozenset() if invited is None else frozenset((invited.role,))
+    places = {INSTALLATION, sign_in.account_id}
     return frozenset(filter(None, [members.role_of(connection, place, sign_in.email) for place in places]))
 
 

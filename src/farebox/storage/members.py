@@ -1,6 +1,7 @@
 """The store of members: people by e-mail address, and their role on an account or as operator."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from farebox.model import Role
 from farebox.storage.sql import Connection, row, rows
@@ -15,23 +16,41 @@ class Member:
     email: str
     role: Role
     created_at: int
+    accepted_at: int | None
+    """None: they are invited, and have no role before they accept it."""
 
 
-_FIELDS = "account_id, email, role, created_at"
+_FIELDS = "account_id, email, role, created_at, accepted_at"
 
 
 def put_member(connection: Connection, member: Member) -> None:
-    """Add somebody, or change their role."""
+    """Add somebody, or change their role; who has accepted once has."""
     connection.execute(
-        f"INSERT INTO members ({_FIELDS}) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (account_id, email) DO UPDATE SET role = excluded.role",
-        (member.account_id, member.email, member.role, member.created_at),
+        f"INSERT INTO members ({_FIELDS}) VALUES (?, ?, ?, ?, ?) ON CONFLICT (account_id, email) DO UPDATE SET "
+        "role = excluded.role, accepted_at = coalesce(members.accepted_at, excluded.accepted_at)",
+        (member.account_id, member.email, member.role, member.created_at, member.accepted_at),
     )
 
 
+def find_member(connection: Connection, account_id: str, email: str) -> Member | None:
+    """One who is invited, too."""
+    found = row(connection, f"SELECT {_FIELDS} FROM members WHERE account_id = ? AND email = ?", (account_id, email))
+    return None if found is None else _member(found)
+
+
 def role_of(connection: Connection, account_id: str, email: str) -> Role | None:
-    found = row(connection, "SELECT role FROM members WHERE account_id = ? AND email = ?", (account_id, email))
-    return None if found is None else Role(found[0])
+    """The role that somebody has; who is only invited has none."""
+    found = find_member(connection, account_id, email)
+    return None if found is None or found.accepted_at is None else found.role
+
+
+def accept(connection: Connection, account_id: str, email: str, at: int) -> bool:
+    """Note that somebody accepts an invitation; whether there was one."""
+    connection.execute(
+        "UPDATE members SET accepted_at = ? WHERE account_id = ? AND email = ? AND accepted_at IS NULL",
+        (at, account_id, email),
+    )
+    return connection.changes() > 0
 
 
 def list_members(connection: Connection, account_id: str) -> list[Member]:
@@ -41,7 +60,22 @@ def list_members(connection: Connection, account_id: str) -> list[Member]:
 
 def memberships(connection: Connection, email: str) -> list[Member]:
     """What somebody is a member of, in order of account; the operator's first."""
-    found = rows(connection, f"SELECT {_FIELDS} FROM members WHERE email = ? ORDER BY account_id", (email,))
+    found = rows(
+        connection,
+        f"SELECT {_FIELDS} FROM members WHERE email = ? AND accepted_at IS NOT NULL ORDER BY account_id",
+        (email,),
+    )
+    return [_member(fields) for fields in found]
+
+
+def invitations(connection: Connection, email: str, limit: int) -> list[Member]:
+    """What somebody is invited to and has not accepted, the latest first."""
+    found = rows(
+        connection,
+        f"SELECT {_FIELDS} FROM members WHERE email = ? AND accepted_at IS NULL "
+        "ORDER BY created_at DESC, account_id LIMIT ?",
+        (email, limit),
+    )
     return [_member(fields) for fields in found]
 
 
@@ -49,6 +83,6 @@ def remove_member(connection: Connection, account_id: str, email: str) -> None:
     connection.execute("DELETE FROM members WHERE account_id = ? AND email = ?", (account_id, email))
 
 
-def _member(fields: tuple[object, ...]) -> Member:
-    account_id, email, role, created_at = fields
-    return Member(str(account_id), str(email), Role(str(role)), int(str(created_at)))
+def _member(fields: tuple[Any, ...]) -> Member:
+    account_id, email, role, created_at, accepted_at = fields
+    return Member(account_id, email, Role(role), created_at, accepted_at)

@@ -58,9 +58,14 @@ async def arrived(request: Request, session: Session, landing: str) -> Response:
         client=request.client,
     )
     headers = [session_cookie(request, session)]
-    if email is not None and len(await membership.accounts_of(request.services, email)) > 1:
-        note = Flash("good", f"You see the account {session.account_name}. Sign-ins lists your other accounts.")
-        headers.append(note_cookie(Visit(request, session), note))
+    if email is not None and session.roles:
+        said = []
+        if len(await membership.accounts_of(request.services, email)) > 1:
+            said.append(f"You see the account {session.account_name}. Sign-ins lists your other accounts.")
+        if await membership.invitations(request.services, email):
+            said.append("You are invited to an account: see Sign-ins.")
+        if said:
+            headers.append(note_cookie(Visit(request, session), Flash("good", " ".join(said))))
     return see_other(landing, *headers)
 
 

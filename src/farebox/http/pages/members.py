@@ -24,13 +24,16 @@ async def member_list(visit: Visit) -> Shown:
 
 
 async def put(visit: Visit, form: Fields) -> str:
-    """Add a member, or change a role."""
+    """Invite somebody, or change a member's role."""
     role = next((role for role in ROLES if role == form.get("role")), None)
     if role is None:
         raise Problem(VALIDATION_FAILED, "Choose one of the roles", path=("body", "role"))
-    member = await membership.add(visit.services, visit.account_id, form.get("email", ""), role)
+    member = await membership.add(visit.services, visit.account_id, form.get("email", ""), role, invited=True)
+    if member.accepted_at is not None:
+        return f"{member.email} is {member.role} now."
     url = _sign_in_url(visit)
-    return f"{member.email} is {member.role} now." + (f" They sign in at {url}." if url else "")
+    where = f" They accept it when they sign in at {url}." if url else " Make a link for them."
+    return f"{member.email} is invited as {member.role}.{where}"
 
 
 def _sign_in_url(visit: Visit) -> str:

@@ -167,6 +167,7 @@ async def session_list(visit: Visit) -> Shown:
     return {
         "own": own,
         "sessions": found,
+        "invitations": 0 if email is None else len(await membership.invitations(visit.services, email)),
         "accounts": {each: name for each, name in accounts.items() if each != visit.account_id},
         "person": email,
         "passkeys": await _passkeys(visit),

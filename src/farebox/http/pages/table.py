@@ -41,7 +41,9 @@ BUILD = frozenset((Role.OWNER, Role.DEVELOPER))
 MEMBERS = frozenset((Role.OWNER, Role.BILLING, Role.DEVELOPER, Role.VIEWER))
 OPERATOR = frozenset((Role.OPERATOR,))
 ANYBODY = MEMBERS | OPERATOR
-"""Who is signed in at all."""
+"""Who has any role."""
+WITHOUT_ROLE = "/ui/invitations"
+"""Where those are led who have none: who is only invited has not accepted it yet."""
 
 Shown: TypeAlias = Mapping[str, Any]
 """What a template is given."""
@@ -71,6 +73,8 @@ class Page:
     content_type: str = "text/html"
     demo: bool = False
     """Only with the demo provider."""
+    without_role: bool = False
+    """Also for who is signed in and has no role on an account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,8 @@ class Form:
     proved: bool = False
     """Money or keys: only if it was proved recently who is there (`people.sessions.confirmed`)."""
     budget: Budget | None = None
+    without_role: bool = False
+    """As with a page."""
 
 
 NAVIGATION: list[Page] = []
@@ -109,7 +115,10 @@ def served(page: Page) -> Handler:
         if named != visit.account_id and page.label:
             here = f"{_filled(page.path, request)}?{request.query}"
             return shell(visit, "other_account.html", {"title": page.title, "account": named, "next": here}, page.path)
-        visit.require(page.roles)
+        if not visit.roles and not page.without_role:
+            return see_other(WITHOUT_ROLE)
+        if visit.roles or not page.without_role:
+            visit.require(page.roles)
         shown = await page.query(visit)
         return (
             shown
@@ -141,7 +150,8 @@ def handled(form: Form) -> Handler:
         visit = await visit_of(request)
         if visit is None:
             raise not_signed_in()
-        visit.require(form.roles)
+        if visit.roles or not form.without_role:
+            visit.require(form.roles)
         fields = request.form()
         if not sessions.sealed(visit.services, visit.session, "form", fields.get("csrf", "")):
             raise stale()

@@ -58,6 +58,7 @@ CREATE TABLE members (                    -- people who may open an account's pa
     email      TEXT NOT NULL,             -- in lower case
     role       TEXT NOT NULL,             -- model.Role
     created_at BIGINT NOT NULL,
+    accepted_at BIGINT,                   -- null: invited by an owner, and has not accepted it: the role is not theirs yet
     PRIMARY KEY (account_id, email)
 ) /* clustered */;
 CREATE INDEX members_by_email ON members (email);  -- which accounts somebody may open

@@ -187,6 +187,7 @@ CREATE TABLE members (
     email      TEXT NOT NULL,
     role       TEXT NOT NULL,
     created_at BIGINT NOT NULL,
+    accepted_at BIGINT,
     PRIMARY KEY (account_id, email)
 ) /* clustered */;
 CREATE INDEX members_by_email ON members (email);

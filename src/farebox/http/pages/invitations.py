@@ -1,0 +1,35 @@
+"""Invitations to accounts: who is invited has no role before they have accepted it themselves."""
+
+from farebox.errors import VALIDATION_FAILED, Problem
+from farebox.http.envelope import Response
+from farebox.http.pages.table import Fields, Shown
+from farebox.http.pages.visit import HOME, Visit, see_other
+from farebox.people import membership, sessions
+
+
+async def invitation_list(visit: Visit) -> Shown:
+    """What somebody is invited to."""
+    email = sessions.proven_email(visit.session)
+    found = [] if email is None else await membership.invitations(visit.services, email)
+    return {"invitations": found, "person": email}
+
+
+async def accept(visit: Visit, form: Fields) -> Response:
+    """Accept one, and see the account."""
+    account_id = form.get("account", "")
+    await membership.accept(visit.services, _person(visit), account_id)
+    await sessions.turn_to(visit.services, visit.session, account_id)
+    return see_other(HOME)
+
+
+async def decline(visit: Visit, form: Fields) -> str:
+    """Decline one: the owner may invite again."""
+    await membership.decline(visit.services, _person(visit), form.get("account", ""))
+    return "The invitation is declined."
+
+
+def _person(visit: Visit) -> str:
+    email = sessions.proven_email(visit.session)
+    if email is None:
+        raise Problem(VALIDATION_FAILED, "Sign in as yourself first: this session is of a link, which proves nobody")
+    return email

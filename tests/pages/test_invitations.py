@@ -1,0 +1,94 @@
+"""Nobody is a member of an account before they have accepted it themselves."""
+
+import httpx
+import pytest
+
+from farebox.model import Role
+from farebox.people import membership, sessions
+from farebox.people.sessions import Whom
+from tests.pages.people import Person, person
+from tests.support import Farebox
+
+EMAIL = "ada@example.com"
+
+
+def account(farebox: Farebox, name: str) -> tuple[str, Person]:
+    account_id = farebox.create_account(name)
+    return account_id, person(farebox, Role.OWNER, account_id)
+
+
+def ada(farebox: Farebox) -> Person:
+    """Somebody who has proved the address, wherever they land."""
+    session = farebox.run(sessions.begin(farebox.services, EMAIL, "email", sessions.Browser()))
+    who = Person(farebox, Whom(operator=True))
+    who.http.cookies.clear()
+    who.http.cookies.set("farebox_sid", session.secret)
+    return who
+
+
+def test_an_invitation_is_accepted_by_who_is_invited(farebox: Farebox) -> None:
+    account_id, owner = account(farebox, "Acme")
+    assert f"{EMAIL} is invited as developer." in owner.told("/ui/members", email=EMAIL, role="developer")
+    assert "invited</span>" in owner.get("/ui/members").text
+    invited = ada(farebox)
+    session = invited.session
+    assert session is not None
+    assert (session.account_id, session.roles) == ("", frozenset())
+    for path in ("/ui/overview", "/ui/calls", "/ui/members", "/ui/sessions", "/ui/accounts"):
+        response = invited.get(path)
+        assert (response.status_code, response.headers["location"]) == (303, "/ui/invitations"), path
+    assert invited.send("/ui/account", account=account_id).status_code == 403
+    page = invited.get("/ui/invitations").text
+    assert "Acme" in page
+    assert "as developer" in page
+    assert "Acme" in invited.told("/ui/invitations/accept", account=account_id)
+    assert [invited.get(path).status_code for path in ("/ui/tokens", "/ui/members")] == [200, 403]
+    assert f"{EMAIL} is viewer now" in owner.told("/ui/members", email=EMAIL, role="viewer")
+    assert invited.get("/ui/tokens").status_code == 403
+    assert "There is no such invitation" in invited.told("/ui/invitations/accept", account=account_id)
+    farebox.run(membership.remove(farebox.services, account_id, EMAIL))
+
+
+def test_an_invitation_changes_nothing_for_a_member_of_another_account(farebox: Farebox) -> None:
+    home, _ = account(farebox, "Home")
+    account_id, owner = account(farebox, "Elsewhere")
+    farebox.run(membership.add(farebox.services, home, EMAIL, Role.VIEWER))
+    owner.told("/ui/members", email=EMAIL, role="owner")
+    member = ada(farebox)
+    assert "Home" in member.get("/ui/overview").text
+    assert "no such account among yours" in member.told("/ui/account", account=account_id)
+    assert "You are invited to an account" in member.get("/ui/sessions").text
+    assert "declined" in member.told("/ui/invitations/decline", account=account_id)
+    assert EMAIL not in owner.get("/ui/members").text
+    assert "no such invitation" in member.told("/ui/invitations/decline", account=home), "a membership is none"
+    assert member.get("/ui/overview").status_code == 200
+    farebox.run(membership.remove(farebox.services, home, EMAIL))
+
+
+def test_an_owners_link_proves_nobody(farebox: Farebox) -> None:
+    """It opens the account, and accepts nothing: the owner may have opened it themselves."""
+    account_id, owner = account(farebox, "Acme")
+    owner.told("/ui/members", email=EMAIL, role="viewer")
+    whom = Whom(account_id=account_id, email=EMAIL, vouched=True)
+    by_link = Person(farebox, whom)
+    assert by_link.get("/ui/calls").status_code == 200
+    assert "does not prove who you are" in by_link.get("/ui/invitations").text
+    assert "proves nobody" in by_link.told("/ui/invitations/accept", account=account_id)
+    assert ada(farebox).get("/ui/calls").status_code == 303
+    farebox.run(membership.remove(farebox.services, account_id, EMAIL))
+    assert by_link.get("/ui/calls").headers["location"].startswith("/ui/sign-in")
+
+
+@pytest.mark.parametrize("form", ["accept", "decline"])
+def test_nobody_answers_for_others(farebox: Farebox, form: str) -> None:
+    account_id, owner = account(farebox, "Acme")
+    owner.told("/ui/members", email=EMAIL, role="viewer")
+    other_id, other = account(farebox, "Other")
+    farebox.run(membership.add(farebox.services, other_id, "bob@example.com", Role.OWNER))
+    bob = Person(farebox, Whom(account_id=other_id, email="bob@example.com"))
+    for who in (other, bob):
+        response = who.send(f"/ui/invitations/{form}", account=account_id)
+        assert response.headers["location"] == "/ui/invitations"
+    assert "invited</span>" in owner.get("/ui/members").text
+    assert httpx.post(f"{farebox.url}/ui/invitations/{form}", data={"account": account_id}).status_code == 403
+    farebox.run(membership.remove(farebox.services, account_id, EMAIL))
