@@ -132,7 +132,7 @@ def test_calls_that_cost_nothing(slug: str, method: str, path: str) -> None:
         ("anthropic", "POST", "v1/skills"),
         ("google-ai-studio", "POST", "v1beta/models/imagen:predict"),
         ("google-ai-studio", "POST", "v1beta/models/a/b:generateContent"),
-        ("google-ai-studio", "POST", "upload/v1beta/files"),
+        ("google-ai-studio", "POST", "upload/v1beta/corpora"),
         ("workers-ai", "POST", "run/@cf/../x"),
         ("cohere", "POST", "v1/chat"),
     ],

@@ -159,8 +159,10 @@ def client(customer: Customer) -> Iterator[Any]:
 @contextmanager
 def client_of(customer: Customer) -> Iterator[Any]:
     made = replicate.client.Client(api_token=customer.token, base_url=f"{customer.gateway_url}/replicate")
-    yield made
-    made._client.close()
+    try:
+        yield made
+    finally:
+        made._client.close()
 
 
 def spent(customer: Customer) -> int:
@@ -201,7 +203,7 @@ TIMES = {"started_at": "2026-12-01T00:00:01Z", "completed_at": "2026-12-01T00:00
 ENDS: list[tuple[str, dict[str, Any], str, dict[str, Any], int]] = [
     ("meta/llama", {"prompt": "Hello " * 1000, "max_tokens": 200}, "succeeded", {"metrics": TOKENS}, 1_200_000),
     ("google/veo", {"duration": 8}, "succeeded", {"metrics": {"video_output_duration_seconds": 5.5}}, 2_750_000_000),
-    ("google/veo", {"duration": 8}, "failed", {"metrics": {"predict_time": 60}, "error": "It broke."}, 0),
+    ("google/veo", {"duration": 8}, "failed", {"metrics": {"video_output_duration_seconds": 5}, "error": "no"}, 0),
     (VERSION, {}, "failed", {"metrics": {"predict_time": 3}, "error": "It broke."}, 3_000_000),
     (VERSION, {}, "canceled", {"metrics": {"predict_time": 3}}, 3_000_000),
     (VERSION, {}, "aborted", {"metrics": {}}, 0),
