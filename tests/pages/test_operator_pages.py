@@ -2,8 +2,11 @@
 
 import json
 import re
+import threading
 import time
+from collections.abc import Iterator
 from html import unescape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
@@ -13,7 +16,7 @@ from farebox.model import Role
 from farebox.people import membership
 from farebox.people.sessions import Whom
 from farebox.storage.calls import CallDetail, CallRow, insert_call
-from farebox.storage.config import list_markups, list_prices
+from farebox.storage.config import list_markups, list_prices, note_change
 from farebox.storage.findings import Finding, add_finding, open_findings
 from farebox.storage.log_totals import id_at
 from farebox.storage.notices import add_notice
@@ -27,6 +30,7 @@ from tests.support import Customer, Farebox
 from tests.waiting import pauses
 
 ROOT = "root@operators.example"
+KEY = "sk-0123456789abcdef"
 HOSTILE = """"><script>alert(1)</script>"""
 
 
@@ -365,3 +369,69 @@ def test_margins_compare_cost_charge_and_stated_cost(farebox: Farebox, operator:
     assert row is not None, page
     cells = re.sub(r"<[^>]+>|\s+", " ", row[0]).split()
     assert cells == [f"openrouter/{model}", "2", "3.00", "3.50", "0.50", "+17", "%", "+25", "%"]
+
+
+CREDIT = {
+    "/openrouter/key": (200, {"data": {"limit_remaining": 12.5, "usage": 1}}),
+    "/deepseek/user/balance": (200, {"balance_infos": [{"currency": "USD", "total_balance": "110.93"}]}),
+    "/strange/user/balance": (200, {"balance_infos": "many"}),
+    "/refusing/user/balance": (401, {"error": "bad key"}),
+}
+
+
+class _Provider(BaseHTTPRequestHandler):
+    """Says what credit is left, to who has the key."""
+
+    def do_GET(self) -> None:
+        status, body = CREDIT[self.path]
+        if self.headers["authorization"] != f"Bearer {KEY}":
+            status = 403
+        payload = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(payload)))
+        self.end_headers()
+        self.wfile.write(payload)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def provider() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Provider) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_keys_are_set_and_the_credit_left_is_asked_for(farebox: Farebox, operator: Person, provider: str) -> None:
+    def remove(connection: Connection) -> None:
+        connection.execute("DELETE FROM providers WHERE name IN ('openrouter', 'deepseek', 'groq')")
+        note_change(connection)
+
+    def saved(slug: str, place: str) -> str:
+        fields = {"provider": slug, "base_url": f"{provider}/{place}", "api_key": KEY}
+        return operator.told("/ui/provider-keys", **fields)
+
+    try:
+        for slug in ("openrouter", "deepseek", "groq"):
+            assert "is called at" in saved(slug, slug)
+        assert (latest(farebox).act, latest(farebox).subject) == ("provider.set", "groq")
+        assert KEY not in f"{latest(farebox)}"
+        page = operator.get("/ui/provider-keys").text
+        assert KEY not in page
+        assert "…" + KEY[-4:] in page
+        assert "not asked yet" in page
+        assert "not stated" in page
+        asked = operator.told("/ui/provider-keys/credit")
+        assert "12.50 USD" in asked
+        assert "110.93 USD" in asked
+        for place, said in (("strange", "not as the provider describes"), ("refusing", "status 401")):
+            saved("deepseek", place)
+            assert said in operator.told("/ui/provider-keys/credit")
+        assert "is not a base URL" in unescape(operator.told("/ui/provider-keys", provider="groq", base_url="x"))
+    finally:
+        farebox.run(farebox.services.database.write(remove))
+        farebox.run(farebox.services.configuration.notice_changes())

@@ -1,0 +1,118 @@
+"""The operator's page of providers: keys, how they do, and what credit is left there."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from farebox.http.envelope import Response
+from farebox.http.pages.operating import done, text
+from farebox.http.pages.table import Fields, Shown, shell
+from farebox.http.pages.visit import Visit
+from farebox.money import format_usd
+from farebox.operator import administer
+from farebox.operator.remaining_credit import ASKED, CreditUnknown, remaining
+from farebox.providers.catalogue import PROVIDERS
+from farebox.runtime.provider_access import OperatorKey, ProviderAccess
+from farebox.settings import proxies
+from farebox.storage.buckets import OPERATOR
+from farebox.storage.config import list_provider_keys, list_providers
+from farebox.storage.last_uses import uses_of
+from farebox.storage.operator_alarms import Alarm, open_alarms
+from farebox.storage.sql import Connection
+from farebox.vault import masked
+
+HERE: Final = "/ui/provider-keys"
+_DEMO: Final = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLine:
+    """A key of the operator's at a provider."""
+
+    key_id: str
+    shown: str
+    weight: int
+    used_at: int | None
+    rests_until: int | None
+    """This process uses another until then, as the provider has refused it or limited its rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderLine:
+    """A provider that the operator has set up."""
+
+    slug: str
+    base_url: str
+    keys: list[KeyLine]
+    alarms: list[Alarm]
+    states_credit: bool
+
+
+async def provider_keys(visit: Visit) -> Shown:
+    """The providers that are set up, with their keys."""
+    return await _page(visit, {})
+
+
+async def _page(visit: Visit, credit: dict[str, str]) -> Shown:
+    services, now = visit.services, visit.services.clock.now_ms()
+
+    def read(connection: Connection) -> tuple[set[str], dict[str, int], list[Alarm]]:
+        slugs = {row.name for row in list_providers(connection)}
+        slugs |= {row.provider for row in list_provider_keys(connection)}
+        return slugs, uses_of(connection, OPERATOR, "provider"), open_alarms(connection)
+
+    slugs, used, alarms = await services.database.scan(read)
+    lines = []
+    for slug in sorted(slugs - {_DEMO}):
+        access = services.configuration.provider(slug)
+        if access is None:
+            continue
+        keys = []
+        for key in keys_of(access):
+            until = services.resting.until(OPERATOR, key.key_id, "")
+            rests = until if until > now else None
+            keys.append(KeyLine(key.key_id, masked(key.key), key.weight, used.get(key.key_id), rests))
+        about = [alarm for alarm in alarms if alarm.about.partition("/")[0] == slug]
+        lines.append(ProviderLine(slug, access.base_url, keys, about, slug in ASKED))
+    known = {each.slug: each.slug for each in PROVIDERS if each.slug != _DEMO}
+    return {"title": "Provider keys", "lines": lines, "known": known, "credit": credit}
+
+
+def keys_of(access: ProviderAccess) -> tuple[OperatorKey, ...]:
+    """The operator's keys at a provider, also where there is one."""
+    if access.keys or access.api_key is None:
+        return access.keys
+    return (OperatorKey(access.key_id or access.provider.slug, access.api_key, 1),)
+
+
+async def save(visit: Visit, form: Fields) -> str:
+    """Set a provider's key or base URL; what is left empty stays as it is."""
+    services = visit.services
+    row = await done(
+        visit,
+        lambda connection, by: administer.set_provider(
+            connection,
+            services.vault,
+            by=by,
+            name=text(form, "provider"),
+            at=services.clock.now_ms(),
+            base_url=text(form, "base_url") or None,
+            api_key=form.get("api_key", "").strip() or None,
+        ),
+    )
+    return f"{row.name} is called at {row.base_url}{' with the key' if row.api_key else ', without a key'}."
+
+
+async def ask_credit(visit: Visit, _: Fields) -> Response:
+    """Ask the providers that say it what credit is left."""
+    found = {}
+    for slug in ASKED:
+        access = visit.services.configuration.provider(slug)
+        if access is None:
+            continue
+        for key in keys_of(access):
+            try:
+                left = await remaining(slug, access.base_url, key.key, proxies())
+                found[key.key_id] = "not stated" if left is None else f"{format_usd(left)} USD"
+            except CreditUnknown as error:
+                found[key.key_id] = str(error)
+    return shell(visit, "operator_keys.html", await _page(visit, found), HERE)
