@@ -20,19 +20,19 @@ def past_usage(
 ) -> PastUsage:
     """What calls since an hour add up to, of all accounts or one, by the kept sums; `model` may end with `*`. Reads the
     hours of every account."""
-    prefix = "" if model is None else model.rstrip("*")
+    wanted = "*" if model is None else model
+    escaped = "".join(f"!{sign}" if sign in "!%_" else sign for sign in wanted.rstrip("*"))
+    pattern = escaped + ("%" if wanted.endswith("*") else "")
     found = rows_everywhere(
         connection,
         "SELECT coalesce(sum(calls), 0), coalesce(sum(charge), 0), coalesce(sum(tokens_in), 0), "
         "coalesce(sum(tokens_out), 0) FROM usage_hours WHERE bucket = ? AND hour >= ? "
         "AND account_id = coalesce(?, account_id) AND provider = coalesce(?, provider) "
-        "AND (model = ? OR substr(model, 1, ?) = ?)",
+        "AND model LIKE ? ESCAPE '!'",
         since,
         account_id,
         provider,
-        prefix,
-        len(prefix) if model is None or model.endswith("*") else -1,
-        prefix,
+        pattern,
     )
     sums = [[int(value) for value in fields] for fields in found]
     return PastUsage(*(sum(column) for column in zip(*sums, strict=True)))
