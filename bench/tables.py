@@ -221,7 +221,7 @@ def reads() -> str:
 
 
 def first_paint() -> str:
-    results = of("first-paint-")
+    results = sorted(of("first-paint-"), key=lambda result: result["engine"], reverse=True)
     found = {result["engine"]: {row["page"]: row for row in result["rows"]} for result in results}
     if found.keys() < ENGINE.keys():
         return MISSING
@@ -238,7 +238,9 @@ def first_paint() -> str:
         for result in results
     )
     said = f"The median page takes {ratios} the processor time of a bare handler on the same server."
-    heads = ("page", *(f"{name}, p50 / p95 ms" for name in ENGINE.values()), "sent, kB", "scripts, kB")
+    sizes = [f"{result['accounts']:,} accounts, {result['calls']:,} calls" for result in results]
+    names = [f"{ENGINE[result['engine']]} ({size}), p50 / p95 ms" for result, size in zip(results, sizes, strict=True)]
+    heads = ("page", *names, "sent, kB", "scripts, kB")
     return with_notes("\n\n".join([markdown(heads, lines), said]), results)
 
 
