@@ -59,6 +59,10 @@ def targets() -> list[Target]:
             tuple((_pairs("postgres", many=many), 15_000) for many in (False, True)), *ledger[1:],
         ),
         Target(
+            "the same with 10,000 accounts: four times the 1,600 of a batch with statements for each item", "6,400",
+            f"{ledger[0]} --engine postgres", ((_pairs("postgres", many=True), 6_400),), *ledger[1:],
+        ),
+        Target(
             "latency added by a billed call, 1 client, SQLite, p50 / p99", "1.5 / 5 ms", run,
             ((_added(lite, "p50_ms"), 1.5), (_added(lite, "p99_ms"), 5.0)), unit="ms",
         ),

@@ -27,6 +27,7 @@ import pytest
 
 from farebox.model import Operator
 from farebox.settings import Settings, load
+from farebox.storage.buckets import KnownBuckets
 from farebox.storage.database import Database, migrate_now, opened_for_command
 from farebox.storage.postgres import bridge
 from farebox.storage.postgres.connecting import Session, connect
@@ -290,9 +291,9 @@ class _Outside:
         return found
 
     @property
-    def buckets(self) -> dict[str, int]:
+    def buckets(self) -> KnownBuckets:
         """Each test has a database of its own: nothing is remembered."""
-        return {}
+        return KnownBuckets()
 
     def changes(self) -> int:
         return self._changes

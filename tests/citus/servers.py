@@ -57,6 +57,7 @@ class Nodes:
         """Nothing is left on it first."""
         self.clean_up()
         self.query(f"SELECT citus_drain_node('127.0.0.1', {worker.port}, shard_transfer_mode => 'block_writes')")
+        self.clean_up()  # once the node is removed, Citus knows no longer where its remains were, and keeps the records
         self.query(f"SELECT citus_remove_node('127.0.0.1', {worker.port})")
         self.workers.remove(worker)
         worker.close()
@@ -70,9 +71,9 @@ class Nodes:
 
         wait_for(clean, "what moves have left is removed")
 
-    def add_standby(self, worker: PostgresServer) -> PostgresServer:
-        """Every commit of the worker waits for it from here on."""
-        return self._place.enter_context(standby_of(worker, synchronous=True))
+    def add_standby(self, server: PostgresServer) -> PostgresServer:
+        """Every commit of the node waits for it from here on."""
+        return self._place.enter_context(standby_of(server, synchronous=True))
 
     def replace(self, worker: PostgresServer, standby: PostgresServer) -> None:
         """The standby of a worker that is lost takes its place."""
@@ -80,6 +81,14 @@ class Nodes:
         found = f"SELECT nodeid FROM pg_dist_node WHERE nodeport = {worker.port}"
         self.query(f"SELECT citus_update_node(({found}), '127.0.0.1', {standby.port})")
         self.workers[self.workers.index(worker)] = standby
+
+    def replace_coordinator(self, standby: PostgresServer) -> None:
+        """The standby of the coordinator, which is lost, takes its place at its port."""
+        standby.stop()
+        standby.port = self.coordinator.port
+        standby.start()
+        standby.promote()
+        self.coordinator = standby
 
     def _start(self) -> PostgresServer:
         server = self._place.enter_context(

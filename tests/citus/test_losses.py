@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from farebox.settings import load as load_settings
+from farebox.storage.buckets import bucket_numbers
 from farebox.storage.database import migrate_now
 from tests.citus.servers import PROGRAMS, Nodes, started
 from tests.engines import SQLITE_ONLY
@@ -101,6 +102,22 @@ async def give_a_bucket_a_node(world: World) -> None:
     await asyncio.to_thread(world.nodes.remove_worker, added)
 
 
+async def move_accounts(world: World) -> None:
+    """Of the bucket with the most, to others, by a command."""
+    found = await world.do("SELECT bucket, count(*) FROM accounts GROUP BY bucket ORDER BY 2 DESC")
+    fullest = found[0][0]
+    accounts = await world.do(f"SELECT account_id FROM accounts WHERE bucket = {fullest} ORDER BY account_id")
+    others = [number for number in bucket_numbers(BUCKETS) if number != fullest]
+    for (account_id,) in world.chance.sample(accounts, min(MOVES, len(accounts))):
+        to = str(world.chance.choice(others))
+        command = world.installation.command("account", "move", str(account_id), "--to", to)
+        moving = await asyncio.create_subprocess_exec(
+            *command, env=world.installation.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        said, _ = await moving.communicate()
+        assert moving.returncode == 0, said.decode()
+
+
 async def kill_a_worker(world: World) -> None:
     await _kill(world, world.chance.choice(world.nodes.workers))
 
@@ -123,6 +140,14 @@ async def lose_a_worker_with_a_standby(world: World) -> None:
     await asyncio.to_thread(world.nodes.replace, worker, standby)
 
 
+async def lose_the_coordinator_with_a_standby(world: World) -> None:
+    coordinator = world.nodes.coordinator
+    standby = await asyncio.to_thread(world.nodes.add_standby, coordinator)
+    await world.pause(0.2, 1)
+    await asyncio.to_thread(coordinator.kill)
+    await asyncio.to_thread(world.nodes.replace_coordinator, standby)
+
+
 async def kill_the_gateway(world: World) -> None:
     assert world.gateway is not None
     world.gateway.send_signal(signal.SIGKILL)
@@ -134,9 +159,11 @@ DONE: list[Callable[[World], Coroutine[Any, Any, None]]] = [
     move_shards,
     add_a_node,
     give_a_bucket_a_node,
+    move_accounts,
     kill_a_worker,
     kill_the_coordinator,
     lose_a_worker_with_a_standby,
+    lose_the_coordinator_with_a_standby,
     kill_the_gateway,
 ]
 

@@ -18,6 +18,7 @@ from farebox.ledger.posting import apply
 from farebox.settings import Settings, load
 from farebox.storage.accounts import add_account
 from farebox.storage.app_holds import add_app_hold, settle_app_hold
+from farebox.storage.buckets import KnownBuckets
 from farebox.storage.calls import add_usage
 from farebox.storage.postgres.command import CommandConnection
 from farebox.storage.sql import Connection
@@ -125,8 +126,8 @@ class Damaged:
         return self._connection.execute(sql, values)
 
     @property
-    def buckets(self) -> dict[str, int]:
-        return {}
+    def buckets(self) -> KnownBuckets:
+        return KnownBuckets()
 
     def changes(self) -> int:
         count: int = self._connection.changes()
@@ -513,8 +514,8 @@ class ChargingConnection:
         return self._reader.execute(sql, values)
 
     @property
-    def buckets(self) -> dict[str, int]:
-        return {}
+    def buckets(self) -> KnownBuckets:
+        return KnownBuckets()
 
     def changes(self) -> int:
         return self._reader.changes()

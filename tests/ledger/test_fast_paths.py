@@ -221,7 +221,8 @@ async def test_unknown_accounts_do_not_shift_the_places_of_others(books: Books) 
     ]  # fmt: skip
     ends = await asyncio.gather(*(books.do(settle("h", 3, account_id=name)) for name in names))
     assert [verdict.posted for verdict in ends] == [0, 97, 0, 97, 0]
-    assert left_to_jobs(books) == 0
+    # A job looks whether they have been moved; after that they are known not to be there.
+    assert left_to_jobs(books) == (3 if isinstance(books.ledger, LaneLedger) else 0)
 
 
 async def test_usage_is_summed_by_hour_provider_and_model(books: Books) -> None:

@@ -15,6 +15,7 @@ from pglast import parse_plpgsql, parse_sql
 from pglast.parser import ParseError
 from pglast.stream import RawStream
 
+from farebox.storage.bucket_moves import LOCK, copy, count_all, delete, moved_tables
 from farebox.storage.postgres.dialect import translated
 from farebox.storage.postgres.distributing import statements as placing
 from tests.repo.buckets import without_bucket_of
@@ -43,6 +44,13 @@ def test_every_store_statement_names_its_bucket() -> None:
         for table in without_bucket_of(translated(each.sql), DISTRIBUTED, WITH_BUCKET)
     ]
     assert not found, "\n".join(found)
+
+
+def test_every_statement_that_moves_an_account_names_its_bucket() -> None:
+    texts = [LOCK, count_all(), *(text for table in moved_tables() for text in (copy(table), delete(table)))]
+    assert {table.name for table in moved_tables()} == DISTRIBUTED - {"lanes"}
+    for text in texts:
+        assert not without_bucket_of(translated(text), DISTRIBUTED, WITH_BUCKET), text
 
 
 def test_the_stores_have_the_statements_that_are_looked_at() -> None:

@@ -68,7 +68,7 @@ async def _classify(services: Services, gateway: GatewayKey, until: float) -> bo
 
 def _plan(connection: Connection, gateway: GatewayKey, at: int) -> _Plan | str | None:
     """None: nothing is to be asked yet. A text says why nothing is to be asked any more."""
-    row = find_gateway(connection, gateway.key.account_id, gateway.gateway_id)
+    row = find_gateway(connection, gateway.account_id, gateway.gateway_id)
     if row is None:
         return "there is no such gateway"
     if not msgspec.json.decode(row.config, type=GatewayConfig).log_classification:
@@ -100,7 +100,7 @@ def _keep(connection: Connection, gateway: GatewayKey, found: dict[str, Classifi
     for log_id, answer in found.items():
         if answer is not None:
             changed = partial(_changed, answer=answer)
-            edit_log(connection, gateway.key.account_id, gateway.gateway_id, log_id, changed)
+            edit_log(connection, gateway.account_id, gateway.gateway_id, log_id, changed)
     mark_delivered(connection, gateway, "classify", list(found))
     if found:
         succeeded(connection, gateway, "classify", at)

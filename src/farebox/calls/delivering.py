@@ -15,6 +15,7 @@ from farebox.calendar import MINUTE_MS, SECOND_MS
 from farebox.runtime.leases import run_exclusive
 from farebox.runtime.observers import best_effort
 from farebox.runtime.services import Services
+from farebox.storage.account_keys import key_of
 from farebox.storage.exports import (
     ExportState,
     GatewayKey,
@@ -65,13 +66,13 @@ async def _accounts(services: Services, gateways: Sequence[GatewayKey], deliver:
                     if not await deliver(services, gateway, until):
                         return  # its other gateways have the same destination
 
-    by_account = groupby(gateways, key=lambda gateway: gateway.key)
+    by_account = groupby(gateways, key=lambda gateway: gateway.account_id)
     await asyncio.gather(*(of_account(list(some)) for _, some in by_account))
 
 
 def succeeded(connection: Connection, gateway: GatewayKey, kind: Kind, at: int, *, batch: str = "") -> None:
     """Something has been delivered; `batch` is what is under way now."""
-    put_state(connection, gateway.key, ExportState(gateway.gateway_id, kind, delivered_at=at, batch=batch))
+    put_state(connection, gateway.account_id, ExportState(gateway.gateway_id, kind, delivered_at=at, batch=batch))
 
 
 def failed(
@@ -83,11 +84,11 @@ def failed(
     failures, since = before.failures + 1, before.failing_at or at
     pause = max(backoff.doubling(failures, *_PAUSES_MS), round(retry_after * 1000))
     state = replace(before, failures=failures, failing_at=since, next_at=at + pause, error=error)
-    put_state(connection, gateway.key, state)
+    put_state(connection, gateway.account_id, state)
     if failures == TOLD_AFTER:
         content = {"gateway_id": gateway.gateway_id, "what": WHAT[kind], "error": error, "since_at": since}
         notice_id = f"export_failing:{kind}:{gateway.gateway_id}:{since}"
-        add_notice(connection, *gateway.key, notice_id, "export_failing", content, at)
+        add_notice(connection, *key_of(connection, gateway.account_id), notice_id, "export_failing", content, at)
 
 
 WHAT: Final[dict[Kind, str]] = {"push": "logpush", "meter": "stripe", "classify": "log_classification"}
@@ -103,5 +104,5 @@ async def forget(services: Services, gateway: GatewayKey, kind: Kind, pause: flo
 
 def say_failed(gateway: GatewayKey, kind: Kind, error: str) -> None:
     """For the operator's log."""
-    account, gateway_id = gateway.key.account_id, gateway.gateway_id
+    account, gateway_id = gateway.account_id, gateway.gateway_id
     log.warning("export failed", account=account, gateway=gateway_id, what=WHAT[kind], why=error)

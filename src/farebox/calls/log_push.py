@@ -104,7 +104,7 @@ async def _push(services: Services, gateway: GatewayKey, until: float) -> bool:
 def _plan(connection: Connection, gateway: GatewayKey, at: int) -> _Plan | str | None:
     """What is to be sent now: the file that is under way, else the next one. None: nothing, or not yet. A text says why
     nothing of the gateway is to be sent any more."""
-    account_id = gateway.key.account_id
+    account_id = gateway.account_id
     row, destination = (
         find_gateway(connection, account_id, gateway.gateway_id),
         find_destination(connection, account_id),
@@ -122,7 +122,7 @@ def _plan(connection: Connection, gateway: GatewayKey, at: int) -> _Plan | str |
     batch = _next_batch(gateway, sizes_waiting(connection, gateway, FILE_LOGS))
     if batch is None:
         return None
-    put_state(connection, gateway.key, replace(state, batch=msgspec.json.encode(batch).decode()))
+    put_state(connection, gateway.account_id, replace(state, batch=msgspec.json.encode(batch).decode()))
     return _Plan(config, destination, batch)
 
 
@@ -189,7 +189,7 @@ async def _send(services: Services, gateway: GatewayKey, plan: _Plan, calls: lis
 
 
 def _secrets(services: Services, gateway: GatewayKey, row: DestinationRow) -> DestinationSecrets:
-    text = services.vault.decrypt(row.sealed, destination_place(gateway.key.account_id))
+    text = services.vault.decrypt(row.sealed, destination_place(gateway.account_id))
     return msgspec.json.decode(text, type=DestinationSecrets)
 
 

@@ -86,7 +86,7 @@ async def _deliver(services: Services, gateway: GatewayKey, until: float) -> boo
 
 def _plan(connection: Connection, services: Services, gateway: GatewayKey, at: int) -> _Plan | str | None:
     """None: nothing is to be sent yet. A text says why nothing is to be sent any more. Raises SecretUnreadable."""
-    row = find_gateway(connection, gateway.key.account_id, gateway.gateway_id)
+    row = find_gateway(connection, gateway.account_id, gateway.gateway_id)
     if row is None:
         return "there is no such gateway"
     config = msgspec.json.decode(row.config, type=GatewayConfig)

@@ -1,9 +1,8 @@
-"""The buckets of the accounts that call, as far as this process knows them. An account's bucket never changes."""
+"""The buckets of the accounts that call, as far as this process knows them."""
 
 import asyncio
 from functools import partial
 
-from farebox.storage.account_keys import remember
 from farebox.storage.accounts import find_buckets
 from farebox.storage.postgres.database import PostgresDatabase
 from farebox.storage.sql import DatabaseUnavailable
@@ -43,6 +42,7 @@ class Buckets:
             self._reading = None
 
     async def _read_of(self, account_ids: list[str]) -> None:
+        read_at = self.known.forgotten
         try:
             found = await self._database.get(partial(find_buckets, account_ids=account_ids))
         except BaseException as error:
@@ -53,6 +53,6 @@ class Buckets:
             if not isinstance(error, Exception):
                 raise
             return
-        remember(self.known, found)
+        self.known.remember(found, read_at=read_at)
         for account_id in account_ids:
             self._lookups.pop(account_id).set_result(found.get(account_id))

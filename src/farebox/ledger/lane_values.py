@@ -10,8 +10,9 @@ from farebox.storage.calls import UNRECORDED, CallRow, encode_detail
 from farebox.storage.postgres.dialect import storable
 
 FENCED = 6
+UNKNOWN = 5
 _SETTLE, _RELEASE, _ALONE = 1, 2, 3
-_OUTCOMES = (None, Outcome.DONE, Outcome.REFUSED, Outcome.HELD_ELSEWHERE, Outcome.LIMITED, Outcome.UNKNOWN, None)
+_OUTCOMES = (None, Outcome.DONE, Outcome.REFUSED, Outcome.HELD_ELSEWHERE, Outcome.LIMITED, None, None)
 _END_COLUMNS, _HOLD_COLUMNS = 22, 9
 _NO_BUDGETS: list[Sequence[Any] | None] = [None] * 8
 _NO_ROW = (None, UNRECORDED, "", *(None,) * 11)
@@ -178,8 +179,14 @@ def charged_by(ends: Sequence[Item], response: list[int]) -> int:
     return sum(command.amount for command in done if isinstance(command, Settle))
 
 
+def unknown_in(items: Sequence[Item], response: list[int]) -> list[str]:
+    """The accounts of items that have no balance in the bucket."""
+    return [item.account_id for place, item in enumerate(items) if response[4 * place] == UNKNOWN]
+
+
 def deliver(items: Sequence[Item], ends: int, response: list[int]) -> list[Item]:
-    """Give the function's answers to those who wait; return the items that are slow."""
+    """Give the function's answers to those who wait; return the items that are left: those that are slow, and those
+    whose account is not in the bucket, as it may have been moved."""
     slow = []
     rest = iter(response[4 * len(items) :])
     refusals = {ends + number: asked for number, *asked in zip(*[rest] * 5, strict=True)}

@@ -34,6 +34,7 @@ from farebox.ledger.lane_values import (
     charged_by,
     deliver,
     sort_batch,
+    unknown_in,
     values_of,
 )
 from farebox.ledger.posting import apply_left
@@ -134,6 +135,11 @@ class LaneLedger:
         item = Item(account_id, key, command, record, values, self._loop.create_future())
         lane.put(item)
         return item.future
+
+    def forget(self, account_ids: list[str]) -> None:
+        """They are not in the bucket that was known."""
+        if account_ids:
+            self._buckets.known.forget(account_ids)
 
     def do_slowly(self, item: Item) -> None:
         """Carry the item out as a job; its sender gets the result."""
@@ -239,7 +245,7 @@ class _Lane:
             if response and self._database.activity is not None:
                 charged = {("money", "charge"): charged_by(ends, response)}
                 self._database.activity.batch(len(ends) + len(holds), self._monotonic() - began, charged)
-            left = set(batch) if response is None else {*slow, *deliver((*ends, *holds), len(ends), response)}
+            left = set(batch) if response is None else {*slow, *self._deliver(ends, holds, response)}
             if response is not None and FENCED in response[4 * len(ends) : 4 * len(ends) + 1]:
                 again = left.union(holds)  # an end that found no hold is to come after it
                 left.clear()
@@ -258,6 +264,15 @@ class _Lane:
             for item in batch:
                 if item in left:
                     self._ledger.do_slowly(item)
+
+    def _deliver(self, ends: list[Item], holds: list[Item], response: list[int]) -> list[Item]:
+        """The items that are left to jobs: these find an account that was moved to another bucket, and what is sent
+        after them goes there."""
+        items = (*ends, *holds)
+        left = deliver(items, len(ends), response)
+        if left:
+            self._ledger.forget(unknown_in(items, response))
+        return left
 
     def _send_again(self, items: list[Item]) -> None:
         """Under a new epoch, ahead of all others. Raises DatabaseUnavailable if one was fenced before."""

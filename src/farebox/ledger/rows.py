@@ -4,9 +4,9 @@ import msgspec
 
 from farebox.ledger.books import OWN_BOOKS, RECEIVABLE, TRANSFERS
 from farebox.ledger.commands import Outcome, Verdict
-from farebox.storage.account_keys import key_of
+from farebox.storage.account_keys import find_key, key_of
 from farebox.storage.activity import note_activity
-from farebox.storage.sql import Connection, locks_rows, row
+from farebox.storage.sql import Connection, NodeAway, locks_rows, row
 from farebox.storage.statement import NO_CHARGE
 
 
@@ -57,9 +57,16 @@ _BALANCE = (
 
 
 def read_balance(connection: Connection, account_id: str) -> Balance | None:
-    """The account's row, locked until the transaction ends."""
+    """The account's row, locked until the transaction ends; None if there is no such account.
+
+    Raises NodeAway if the account is there and its row is not: a transaction that has written it, on another node, has
+    been committed but not everywhere yet, as that node or the coordinator was lost meanwhile.
+    """
     if locks_rows(connection):
-        return _lock_balance(connection, account_id)
+        balance = _lock_balance(connection, account_id)
+        if balance is None and find_key(connection, account_id) is not None:
+            raise NodeAway(f"the account {account_id} has not arrived in its bucket yet")
+        return balance
     found = row(
         connection,
         f"SELECT {_BALANCE} FROM balances b WHERE b.bucket = ? AND b.account_id = ?",

@@ -119,6 +119,7 @@ class Configuration:
             return
         self._version, changed = found
         self._forgotten += bool(changed)
+        self._database.forget_buckets(changed)
         for account_id in changed:
             self._accounts.forget(account_id)
             self._set_domains(account_id, await self._database.get(partial(active_domains, account_id=account_id)))
@@ -288,6 +289,7 @@ class Configuration:
 
     def _drop_cached(self) -> None:
         self._forgotten += 1
+        self._database.forget_buckets(None)
         self._accounts.forget_all()
         self._tokens.clear()
         self._no_gateways.clear()

@@ -1,8 +1,9 @@
 """The key of an account: its bucket and its ID, with which every key of its tables begins.
 
 A statement on an account's tables names the bucket as a value: only so does Citus know which node to send it to. A
-subquery or a join that finds the bucket goes to every node, and fails if any of them is away. An account keeps its
-bucket, so each is looked up once for all connections of a database.
+subquery or a join that finds the bucket goes to every node, and fails if any of them is away. Reads look it up once for
+all connections of a process, and again when the account has changed (runtime.configuration). A transaction that writes
+looks it up itself: accounts are moved between such transactions, never during one (storage.bucket_moves).
 """
 
 from typing import NamedTuple
@@ -10,8 +11,6 @@ from typing import NamedTuple
 from farebox.storage.buckets import OPERATOR
 from farebox.storage.sql import Connection, row
 
-KNOWN_MAX = 100_000
-"""Accounts whose bucket is remembered; a full directory is emptied, as it fills again in microseconds a piece."""
 NO_BUCKET = -1
 """Stands for the bucket of an account that does not exist: no row has it."""
 
@@ -33,11 +32,12 @@ def find_key(connection: Connection, account_id: str) -> AccountKey | None:
     known = connection.buckets
     bucket = known.get(account_id)
     if bucket is None:
+        read_at = known.forgotten
         found = row(connection, "SELECT bucket FROM accounts WHERE account_id = ?", (account_id,))
         if found is None:
             return None
         bucket = int(found[0])
-        remember(known, {account_id: bucket})
+        known.remember({account_id: bucket}, read_at=read_at)
     return AccountKey(bucket, account_id)
 
 
@@ -46,8 +46,8 @@ def key_of(connection: Connection, account_id: str) -> AccountKey:
     return find_key(connection, account_id) or AccountKey(NO_BUCKET, account_id)
 
 
-def remember(known: dict[str, int], found: dict[str, int]) -> None:
-    """Add the accounts' buckets to those that are known."""
-    if len(known) + len(found) > KNOWN_MAX:
-        known.clear()
-    known |= found
+def was_moved(connection: Connection, account_id: str) -> bool:
+    """Whether the account is not in the bucket that was known. For reads that have found nothing there: another process
+    may have moved it a moment ago."""
+    known = connection.buckets.pop(account_id, None)
+    return known is not None and key_of(connection, account_id).bucket != known

@@ -3,7 +3,7 @@
 import json
 
 from farebox.model import AccessToken, Account, Balance, Permission, RateLimit
-from farebox.storage.account_keys import OF_ACCOUNT, key_of
+from farebox.storage.account_keys import OF_ACCOUNT, key_of, was_moved
 from farebox.storage.buckets import bucket_of
 from farebox.storage.config import note_change
 from farebox.storage.sql import Connection, row, rows
@@ -84,6 +84,8 @@ def read_balance(connection: Connection, account_id: str) -> Balance | None:
         f"SELECT posted, held FROM balances WHERE {OF_ACCOUNT}",
         key_of(connection, account_id),
     )
+    if found is None and was_moved(connection, account_id):
+        return read_balance(connection, account_id)
     return None if found is None else Balance(*found)
 
 
@@ -94,6 +96,8 @@ def read_owed(connection: Connection, account_id: str) -> int:
         f"SELECT owed FROM balances WHERE {OF_ACCOUNT}",
         key_of(connection, account_id),
     )
+    if found is None and was_moved(connection, account_id):
+        return read_owed(connection, account_id)
     return 0 if found is None else int(found[0])
 
 

@@ -2,18 +2,48 @@
 
 The number is what Citus hashes to find the node (docs/citus.md). So the numbers are chosen such that, with as many
 shards as there are buckets, each bucket has its own shard: consecutive numbers would leave some nodes idle. On one
-machine the numbers mean nothing. An account keeps its bucket for as long as it stays in its database.
+machine the numbers mean nothing. An account keeps its bucket until `farebox account move` gives it another
+(storage.bucket_moves).
 """
 
 import zlib
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import count
 
 OPERATOR = ""
 """Whose rows are the operator's own, in the tables of accounts: those of no account. They are in bucket 0."""
 
+KNOWN_MAX = 100_000
+"""Accounts whose bucket is remembered; a full directory is emptied, as it fills again in microseconds a piece."""
+
 _HASHES = 2**32
 _LOWEST = -(2**31)
+
+
+class KnownBuckets(dict[str, int]):
+    """The buckets of accounts, as far as they are known: of a process, or of one transaction."""
+
+    forgotten = 0
+    """How often something was forgotten. What was read before that may be out of date."""
+
+    def remember(self, found: Mapping[str, int], *, read_at: int) -> None:
+        """Add what was read when `forgotten` was `read_at`; not if something has been forgotten since."""
+        if read_at != self.forgotten:
+            return
+        if len(self) + len(found) > KNOWN_MAX:
+            self.clear()
+        self.update(found)
+
+    def forget(self, account_ids: Iterable[str]) -> None:
+        """These accounts may have been moved."""
+        self.forgotten += 1
+        for account_id in account_ids:
+            self.pop(account_id, None)
+
+    def forget_all(self) -> None:
+        self.forgotten += 1
+        self.clear()
 
 
 def bucket_of(account_id: str, buckets: int) -> int:

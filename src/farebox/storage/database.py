@@ -1,6 +1,6 @@
 """The database as the rest of the program sees it, whatever the engine; and how it is opened."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -49,6 +49,10 @@ class Database(Protocol):
 
         Jobs run one at a time, across all processes, and may be run more than once. Raises what the job raises.
         """
+        ...
+
+    def forget_buckets(self, account_ids: Collection[str] | None) -> None:
+        """These accounts may have been moved to other buckets; None: all may."""
         ...
 
     def check(self) -> None:

@@ -67,7 +67,7 @@ def claim(connection: Connection, delivery: Delivery, until: int) -> Delivery | 
     """Start an attempt at the delivery as it was read; None if another process has, or it is no longer due."""
     connection.execute(
         f"UPDATE deliveries SET attempts = attempts + 1, next_at = ? WHERE {_KEY} AND next_at = ? AND attempts = ?",
-        (until, *_key(delivery), delivery.next_at, delivery.attempts),
+        (until, *_key(connection, delivery), delivery.next_at, delivery.attempts),
     )
     if connection.changes() == 0:
         return None
@@ -82,7 +82,7 @@ def finish(
     connection.execute(
         f"UPDATE deliveries SET next_at = ?, delivered_at = ?, last_error = ? "
         f"WHERE {_KEY} AND next_at = ? AND attempts = ?",
-        (next_at, delivered_at, error, *_key(claimed), claimed.next_at, claimed.attempts),
+        (next_at, delivered_at, error, *_key(connection, claimed), claimed.next_at, claimed.attempts),
     )
     return connection.changes() == 1
 
@@ -122,12 +122,14 @@ def given_up(connection: Connection, account_id: str | None = None) -> list[Deli
         found = rows_everywhere(connection, lost)
     else:
         found = iter(rows(connection, f"{lost} AND account_id = ?", key_of(connection, account_id)))
-    return sorted((_delivery(fields) for fields in found), key=lambda each: _key(each)[1:])
+    deliveries = map(_delivery, found)
+    return sorted(deliveries, key=lambda each: (each.account_id, each.notice_id, each.target))
 
 
 def _delivery(fields: tuple[Any, ...]) -> Delivery:
     return Delivery(**dict(zip(_COLUMNS.split(", "), fields, strict=True)))
 
 
-def _key(delivery: Delivery) -> tuple[int, str, str, str]:
-    return (delivery.bucket, delivery.account_id, delivery.notice_id, delivery.target)
+def _key(connection: Connection, delivery: Delivery) -> tuple[int, str, str, str]:
+    """Of its row now: the account may have been moved to another bucket since it was read."""
+    return (*key_of(connection, delivery.account_id), delivery.notice_id, delivery.target)

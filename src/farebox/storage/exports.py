@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
-from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, key_of
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.calls import COLUMNS, CallRow, call_of
 from farebox.storage.every_bucket import buckets_in_use
 from farebox.storage.sql import Connection, NodeAway, row, rows
@@ -26,7 +26,7 @@ COUNT_MAX: Final = 10_000
 class GatewayKey:
     """One gateway, also one that has been deleted."""
 
-    key: AccountKey
+    account_id: str
     gateway_id: str
 
 
@@ -76,7 +76,7 @@ def _waiting_in(connection: Connection, bucket: int, kind: Kind) -> Iterator[Gat
         if found is None:
             return
         last = (str(found[0]), str(found[1]))
-        yield GatewayKey(AccountKey(bucket, last[0]), last[1])
+        yield GatewayKey(*last)
 
 
 def calls_waiting(connection: Connection, gateway: GatewayKey, kind: Kind, limit: int) -> list[CallRow]:
@@ -84,7 +84,7 @@ def calls_waiting(connection: Connection, gateway: GatewayKey, kind: Kind, limit
     found = rows(
         connection,
         f"SELECT {COLUMNS} FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {_WAITS[kind]} ORDER BY log_id LIMIT ?",
-        (*gateway.key, gateway.gateway_id, limit),
+        (*key_of(connection, gateway.account_id), gateway.gateway_id, limit),
     )
     return [call_of(fields) for fields in found]
 
@@ -94,7 +94,7 @@ def logged_call(connection: Connection, gateway: GatewayKey, log_id: str) -> Cal
     found = row(
         connection,
         f"SELECT {COLUMNS}, request, response FROM calls WHERE {OF_ACCOUNT} AND log_id = ? AND logged = 1",
-        (*gateway.key, log_id),
+        (*key_of(connection, gateway.account_id), log_id),
     )
     return None if found is None else call_of(found[:-2], *found[-2:])
 
@@ -105,7 +105,7 @@ def sizes_waiting(connection: Connection, gateway: GatewayKey, limit: int) -> li
         connection,
         "SELECT log_id, created_at, coalesce(length(request), 0) + coalesce(length(response), 0) FROM calls "
         f"WHERE {OF_ACCOUNT} AND gateway_id = ? AND push = 1 ORDER BY log_id LIMIT ?",
-        (*gateway.key, gateway.gateway_id, limit),
+        (*key_of(connection, gateway.account_id), gateway.gateway_id, limit),
     )
     return [(str(log_id), int(at), int(size)) for log_id, at, size in found]
 
@@ -116,15 +116,16 @@ def count_waiting(connection: Connection, gateway: GatewayKey, kind: Kind) -> in
         connection,
         f"SELECT count(*) FROM (SELECT 1 FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {_WAITS[kind]} "
         "LIMIT ?) AS w",
-        (*gateway.key, gateway.gateway_id, COUNT_MAX),
+        (*key_of(connection, gateway.account_id), gateway.gateway_id, COUNT_MAX),
     )
     return 0 if found is None else int(found[0])
 
 
 def mark_delivered(connection: Connection, gateway: GatewayKey, kind: Kind, log_ids: Sequence[str]) -> None:
     """These calls no longer wait."""
+    key = key_of(connection, gateway.account_id)
     for log_id in log_ids:
-        connection.execute(f"UPDATE calls SET {_DONE[kind]} WHERE {OF_ACCOUNT} AND log_id = ?", (*gateway.key, log_id))
+        connection.execute(f"UPDATE calls SET {_DONE[kind]} WHERE {OF_ACCOUNT} AND log_id = ?", (*key, log_id))
 
 
 def forget_waiting(connection: Connection, gateway: GatewayKey, kind: Kind, limit: int = 500) -> int:
@@ -133,7 +134,7 @@ def forget_waiting(connection: Connection, gateway: GatewayKey, kind: Kind, limi
     found = rows(
         connection,
         f"SELECT log_id FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {_WAITS[kind]} ORDER BY log_id LIMIT ?",
-        (*gateway.key, gateway.gateway_id, limit),
+        (*key_of(connection, gateway.account_id), gateway.gateway_id, limit),
     )
     log_ids = [str(log_id) for (log_id,) in found]
     mark_delivered(connection, gateway, kind, log_ids)
@@ -147,7 +148,7 @@ def find_state(connection: Connection, gateway: GatewayKey, kind: Kind) -> Expor
     found = row(
         connection,
         f"SELECT {_STATE} FROM export_states WHERE {OF_ACCOUNT} AND gateway_id = ? AND kind = ?",
-        (*gateway.key, gateway.gateway_id, kind),
+        (*key_of(connection, gateway.account_id), gateway.gateway_id, kind),
     )
     return ExportState(gateway.gateway_id, kind) if found is None else _state(found)
 
@@ -162,14 +163,14 @@ def states_of(connection: Connection, account_id: str) -> list[ExportState]:
     return [_state(fields) for fields in found]
 
 
-def put_state(connection: Connection, key: AccountKey, state: ExportState) -> None:
+def put_state(connection: Connection, account_id: str, state: ExportState) -> None:
     connection.execute(
         f"INSERT INTO export_states (bucket, account_id, {_STATE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id, gateway_id, kind) DO UPDATE SET failures = excluded.failures, "
         "failing_at = excluded.failing_at, next_at = excluded.next_at, error = excluded.error, "
         "delivered_at = excluded.delivered_at, batch = excluded.batch",
         (
-            *key,
+            *key_of(connection, account_id),
             state.gateway_id,
             state.kind,
             state.failures,
@@ -185,7 +186,7 @@ def put_state(connection: Connection, key: AccountKey, state: ExportState) -> No
 def delete_state(connection: Connection, gateway: GatewayKey, kind: Kind) -> None:
     connection.execute(
         f"DELETE FROM export_states WHERE {OF_ACCOUNT} AND gateway_id = ? AND kind = ?",
-        (*gateway.key, gateway.gateway_id, kind),
+        (*key_of(connection, gateway.account_id), gateway.gateway_id, kind),
     )
 
 

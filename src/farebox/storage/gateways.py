@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of
+from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of, was_moved
 from farebox.storage.cached_responses import leave_responses
 from farebox.storage.config import note_change
 from farebox.storage.custom_domains import delete_domains_of
@@ -38,6 +38,8 @@ def find_gateway(connection: Connection, account_id: str, gateway_id: str) -> Ga
         f"SELECT {_COLUMNS} FROM gateways WHERE {OF_ACCOUNT} AND gateway_id = ?",
         (*key_of(connection, account_id), gateway_id),
     )
+    if found is None and was_moved(connection, account_id):
+        return find_gateway(connection, account_id, gateway_id)
     return None if found is None else _gateway(found)
 
 

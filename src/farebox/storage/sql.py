@@ -8,6 +8,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, ClassVar, Protocol
 
+from farebox.storage.buckets import KnownBuckets
+
 SNAPSHOT = "BEGIN /* postgres: ISOLATION LEVEL REPEATABLE READ */"
 """Begins a read of several statements that all see the same snapshot, as SQLite's transactions always do."""
 
@@ -130,7 +132,7 @@ class Connection(Protocol):
     """One connection, inside a transaction where something is written."""
 
     @property
-    def buckets(self) -> dict[str, int]:
+    def buckets(self) -> KnownBuckets:
         """The buckets of accounts, as far as they are known: storage.account_keys fills and reads them."""
         ...
 

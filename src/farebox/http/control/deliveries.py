@@ -6,7 +6,6 @@ from farebox.errors import NOT_FOUND, Problem
 from farebox.http.control.wire import iso
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
-from farebox.storage.account_keys import AccountKey, find_key
 from farebox.storage.exports import ExportState, GatewayKey, count_waiting, find_state
 from farebox.storage.gateways import find_gateway
 from farebox.storage.sql import Connection
@@ -32,18 +31,17 @@ async def meter_events(request: Request, _: None) -> Response:
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
 
     def read(connection: Connection) -> Deliveries:
-        key = find_key(connection, account_id)
-        if key is None or find_gateway(connection, account_id, gateway_id) is None:
+        if find_gateway(connection, account_id, gateway_id) is None:
             raise Problem(NOT_FOUND, "Not Found")
-        return deliveries(connection, key, find_state(connection, GatewayKey(key, gateway_id), "meter"))
+        return deliveries(connection, account_id, find_state(connection, GatewayKey(account_id, gateway_id), "meter"))
 
     return ok(await request.services.database.scan(read))
 
 
-def deliveries(connection: Connection, key: AccountKey, state: ExportState) -> Deliveries:
+def deliveries(connection: Connection, account_id: str, state: ExportState) -> Deliveries:
     return Deliveries(
         gateway_id=state.gateway_id,
-        waiting=count_waiting(connection, GatewayKey(key, state.gateway_id), state.kind),
+        waiting=count_waiting(connection, GatewayKey(account_id, state.gateway_id), state.kind),
         delivered_at=None if state.delivered_at is None else iso(state.delivered_at),
         failures=state.failures,
         error=state.error or None,

@@ -169,12 +169,13 @@ def _secrets(request: Request, stored: DestinationRow | None, url: str) -> Desti
 
 def _info(connection: Connection, account_id: str) -> Logpush:
     """Raises Problem (NOT_FOUND)."""
-    row, key = find_destination(connection, account_id), require(find_key(connection, account_id))
+    require(find_key(connection, account_id))
+    row = find_destination(connection, account_id)
     states = {state.gateway_id: state for state in states_of(connection, account_id) if state.kind == "push"}
     for gateway in list_gateways(connection, account_id):
         if msgspec.json.decode(gateway.config, type=GatewayConfig).logpush:
             states.setdefault(gateway.gateway_id, ExportState(gateway.gateway_id, "push"))
-    shown = [deliveries(connection, key, states[name]) for name in sorted(states)]
+    shown = [deliveries(connection, account_id, states[name]) for name in sorted(states)]
     return Logpush(destination=None if row is None else _destination(row), gateways=shown)
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any, TypeVar
 
+from farebox.storage.buckets import KnownBuckets
 from farebox.storage.dbcopy.ends import MARK, Progress, Row, mark, select
 from farebox.storage.half_copied import COPYING
 from farebox.storage.postgres.bridge import FoundRows, execute
@@ -32,7 +33,7 @@ class _Connected:
         self._changes = 0
         try:
             self.session: Session = self.run(connect(url, timeout=STATEMENT_SECONDS, name="farebox copy"))
-            self.buckets: dict[str, int] = {}
+            self.buckets = KnownBuckets()
             # The source waits in its transaction while the target writes.
             self.run(self.session.execute("SET idle_in_transaction_session_timeout = 0"))
         except BaseException:

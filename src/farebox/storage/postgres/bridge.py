@@ -12,6 +12,7 @@ from asyncpg import exceptions as of
 from greenlet import getcurrent, greenlet
 
 from farebox.storage.activity import Notes
+from farebox.storage.buckets import KnownBuckets
 from farebox.storage.postgres.connecting import Session, node_away
 from farebox.storage.postgres.dialect import has_rows, storable, translated
 from farebox.storage.sql import Connection
@@ -23,12 +24,12 @@ async def run(
     job: Callable[[Connection], T],
     session: Session,
     notes: Notes | None = None,
-    buckets: dict[str, int] | None = None,
+    buckets: KnownBuckets | None = None,
 ) -> T:
     """Run `job` on the session; the loop does other things while a statement is in progress. What the job does is noted
-    in `notes`; `buckets` are those of the accounts that are known."""
+    in `notes`; `buckets` are those of the accounts that are known, none of them by default."""
     inside = greenlet(job)
-    response: Any = inside.switch(BridgedConnection(session, notes, {} if buckets is None else buckets))
+    response: Any = inside.switch(BridgedConnection(session, notes, KnownBuckets() if buckets is None else buckets))
     while not inside.dead:
         try:
             found = await response
@@ -75,7 +76,7 @@ class BridgedConnection:
     __slots__ = ("_changes", "_session", "buckets", "notes")
     locks_rows = True
 
-    def __init__(self, session: Session, notes: Notes | None, buckets: dict[str, int]) -> None:
+    def __init__(self, session: Session, notes: Notes | None, buckets: KnownBuckets) -> None:
         self._session = session
         self.notes = notes
         self.buckets = buckets

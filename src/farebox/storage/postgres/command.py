@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
+from farebox.storage.buckets import KnownBuckets
 from farebox.storage.postgres.bridge import FoundRows, execute
 from farebox.storage.postgres.connecting import connect, translate_errors
 from farebox.storage.postgres.distributing import Placed
@@ -33,7 +34,7 @@ class CommandConnection:
         self._thread = threading.Thread(target=self._loop.run_forever, name="farebox-postgres", daemon=True)
         self._thread.start()
         self._changes = 0
-        self.buckets: dict[str, int] = {}
+        self.buckets = KnownBuckets()
         try:
             self._session = self._run(connect(url, timeout=SECONDS, name="farebox command"))
             try:
@@ -67,6 +68,7 @@ class CommandConnection:
 
     def begin(self) -> None:
         """Take a turn among everything that writes (storage.postgres.database)."""
+        self.buckets.forget_all()
         self._run(self._session.execute(f"BEGIN; SELECT pg_advisory_xact_lock({TURN})"))
 
     def distribute(self, buckets: int) -> Placed:

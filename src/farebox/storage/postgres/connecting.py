@@ -65,6 +65,9 @@ _OF_A_POOLER = (of.DuplicatePreparedStatementError, of.InvalidSQLStatementNameEr
 """The errors if one session's statements are used, or prepared again, in another."""
 _DAMAGED = (of.DataCorruptedError, of.IndexCorruptedError)
 
+_KILLED = "postmaster was shut down"
+"""What Citus says, as an internal error, in a session that waits for another node while its own server is killed."""
+
 _ON_A_NODE = "while executing command on "
 _TO_A_NODE = re.compile(r"connection to the remote node (?:\S+@)?(\S+) failed")
 
@@ -73,7 +76,7 @@ Session = asyncpg.Connection
 
 def node_away(error: BaseException) -> NodeAway | None:
     """What the coordinator of Citus says of another node, while it is there itself; None for other errors."""
-    if not isinstance(error, _UNAVAILABLE) or not isinstance(error, of.PostgresError):
+    if not isinstance(error, of.PostgresError) or not (isinstance(error, _UNAVAILABLE) or _was_killed(error)):
         return None
     context = getattr(error, "context", None) or ""
     found = _TO_A_NODE.search(str(error))
@@ -86,6 +89,10 @@ def node_away(error: BaseException) -> NodeAway | None:
     return NodeAway(f"a node of the database cannot be used now: {error}", node)
 
 
+def _was_killed(error: BaseException) -> bool:
+    return isinstance(error, of.InternalServerError) and _KILLED in str(error)
+
+
 @contextmanager
 def translate_errors() -> Iterator[None]:
     """Failures of PostgreSQL or the connection become DatabaseUnavailable; errors of a wrong statement stay."""
@@ -95,6 +102,10 @@ def translate_errors() -> Iterator[None]:
         raise DatabaseUnavailable(POOLED) from error
     except _DAMAGED as error:
         raise DatabaseDamaged(f"the database is damaged: {error}") from error
+    except of.InternalServerError as error:
+        if not _was_killed(error):
+            raise
+        raise node_away(error) or DatabaseUnavailable(f"the database cannot be used now: {error}") from error
     except _UNAVAILABLE as error:
         if (away := node_away(error)) is not None:
             raise away from error

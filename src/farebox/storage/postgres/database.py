@@ -7,7 +7,7 @@ balance, lots or holds locks its row first (ledger.rows.read_balance does).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -17,6 +17,7 @@ import structlog
 
 from farebox.clock import SystemClock
 from farebox.storage.activity import Activity, Notes
+from farebox.storage.buckets import KnownBuckets
 from farebox.storage.postgres import bridge
 from farebox.storage.postgres.connecting import RECONNECTS_MAX, TRY_AGAIN, Session, connect, has_ended, translate_errors
 from farebox.storage.postgres.health import Health, Standby, check_fitness
@@ -141,9 +142,8 @@ class Sessions:
 class _Transaction(Generic[T]):
     """A job and its transaction, which may be restarted on another connection if the first one ends."""
 
-    def __init__(self, job: Callable[[Connection], T], monotonic: Callable[[], float], buckets: dict[str, int]) -> None:
+    def __init__(self, job: Callable[[Connection], T], monotonic: Callable[[], float]) -> None:
         self._job = job
-        self._buckets = buckets
         self._monotonic = monotonic
         self.notes: Notes = {}
         """What the job did, as it was committed."""
@@ -164,7 +164,7 @@ class _Transaction(Generic[T]):
                     self._done = await self._was_committed(session, server)
                 if not self._done:
                     self.notes = {}
-                    self._result = await bridge.run(self._job, session, self.notes, self._buckets)
+                    self._result = await bridge.run(self._job, session, self.notes)
                     self._sent = transaction, server
                 began = self._monotonic()
                 await session.execute("COMMIT")
@@ -207,7 +207,7 @@ class PostgresDatabase:
         self._monotonic = SystemClock().monotonic
         self.timeout = timeout
         """Longest wait for a statement, in seconds."""
-        self.buckets: dict[str, int] = {}
+        self.buckets = KnownBuckets()
         """The buckets of accounts, as far as they are known (storage.account_keys)."""
         self.health = Health(url, timeout=timeout, standby=standby)
         self._readers = Sessions(url, READERS, timeout=timeout, health=self.health)
@@ -270,7 +270,7 @@ class PostgresDatabase:
             task.exception()  # its caller has it, or is gone
 
     async def _write(self, job: Callable[[Connection], T]) -> T:
-        transaction = _Transaction(job, self._monotonic, self.buckets)
+        transaction = _Transaction(job, self._monotonic)
         result = await self._writers.run(
             transaction.run
         )  # one connection: jobs run in the order in which they were submitted
@@ -299,6 +299,12 @@ class PostgresDatabase:
     def waiting(self) -> int:
         """Jobs that wait for their turn, or have it."""
         return len(self._writing)
+
+    def forget_buckets(self, account_ids: Collection[str] | None) -> None:
+        if account_ids is None:
+            self.buckets.forget_all()
+        else:
+            self.buckets.forget(account_ids)
 
     def check(self) -> None:
         """Raises DatabaseUnavailable if the database is unavailable, or lacks a required standby."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import apsw
 
+from farebox.storage.buckets import KnownBuckets
 from farebox.storage.half_copied import COPYING, HALF_COPIED
 from farebox.storage.schema import missing
 from farebox.storage.sql import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, SchemaMismatch
@@ -22,7 +23,7 @@ class SqliteConnection(apsw.Connection):
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
-        self.buckets: dict[str, int] = {}
+        self.buckets = KnownBuckets()
 
     notes: dict[tuple[str, str], int] | None = None
     """storage.activity.Notes; None: not counted."""

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -81,6 +81,9 @@ class SqliteDatabase:
     async def write(self, job: Callable[[Connection], T]) -> T:
         """A write, durable when it returns; see storage.sqlite.writer.Writer.run."""
         return await self.writer.run(job)
+
+    def forget_buckets(self, account_ids: Collection[str] | None) -> None:
+        """Nothing to do: in a file, accounts stay in their buckets."""
 
     async def check_writable(self) -> None:
         """Commit something; after damage was found, check for it first. Raises DatabaseUnavailable."""

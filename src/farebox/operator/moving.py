@@ -1,0 +1,42 @@
+"""Moves an account to another bucket while calls run, on PostgreSQL and Citus."""
+
+from dataclasses import dataclass
+
+from farebox.operator.administer import Refused, require_account
+from farebox.storage.bucket_moves import lock_rows, move_rows
+from farebox.storage.buckets import bucket_numbers
+from farebox.storage.sql import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """`rows` is 0 if the account was there already."""
+
+    account_id: str
+    from_bucket: int
+    to_bucket: int
+    rows: int
+
+
+def move_account(connection: Connection, *, account_id: str, to: int, buckets: int, rows_max: int) -> Moved:
+    """Move the account to the bucket with this number, of as many as there are `buckets`.
+
+    Its calls wait meanwhile, and those in both buckets, and so does whatever is written that is no call.
+    """
+    account = require_account(connection, account_id)
+    numbers = bucket_numbers(buckets)
+    if len(numbers) == 1:
+        raise Refused("there is only one bucket (FAREBOX_BUCKETS=1)")
+    if to not in numbers:
+        raise Refused(f"there is no bucket {to}: the buckets are {', '.join(map(str, numbers))}")
+    if to == account.bucket:
+        return Moved(account_id, to, to, 0)
+    locked = lock_rows(connection, account.bucket, account_id)
+    count = sum(locked.values())
+    if count > rows_max:
+        raise Refused(
+            f"the account has {count:,} rows, and its calls wait while they are moved: do it at a quiet hour, with "
+            f"`--rows-max {count + count // 10}`"
+        )
+    move_rows(connection, account_id, account.bucket, to, locked)
+    return Moved(account_id, account.bucket, to, count)
