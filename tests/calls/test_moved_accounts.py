@@ -16,12 +16,14 @@ from farebox.storage.accounts import add_account
 from farebox.storage.bucket_moves import lock_rows
 from farebox.storage.buckets import bucket_numbers
 from farebox.storage.database import opened_for_command
+from farebox.storage.operator_acts import list_acts
 from farebox.storage.sql import Connection, rows
 from farebox.storage.tables import Table, tables
 from tests import engines
 from tests.calls.kit import differences, log_rows, set_gateway, spend_rule, until
 from tests.calls.test_spend_rules import limits_of
 from tests.citus.cluster import BUCKETS, CITUS, Cluster
+from tests.engines import TESTER
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="in a file, accounts stay in their buckets")
@@ -64,7 +66,9 @@ def settings(database_url: str) -> Settings:
 def move(settings: Settings, account_id: str, to: int, rows_max: int = ROWS_MAX) -> int:
     """The number of its rows."""
     with opened_for_command(settings, writing=True) as connection:
-        return move_account(connection, account_id=account_id, to=to, buckets=BUCKETS, rows_max=rows_max).rows
+        return move_account(
+            connection, by=TESTER, account_id=account_id, at=1, to=to, buckets=BUCKETS, rows_max=rows_max
+        ).rows
 
 
 def calls_until(ended: Event, customer: Customer) -> list[str]:
@@ -145,6 +149,10 @@ def test_every_row_is_moved(settings: Settings) -> None:
     expected = sum(table.in_buckets for table in tables()) - 1
     assert move(settings, ACME, NUMBERS[3]) == expected
     with opened_for_command(settings) as connection:
+        (act,) = list_acts(connection, limit=10)
+        assert (act.act, act.account_id, act.before, act.after) == (
+            "account.move", ACME, '{"bucket": 0}', f'{{"bucket": {NUMBERS[3]}}}',
+        )  # fmt: skip
         assert everything(connection) == {
             name: [(NUMBERS[3], *found[1:]) for found in some] for name, some in before.items()
         }

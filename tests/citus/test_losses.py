@@ -92,6 +92,7 @@ async def give_a_bucket_a_node(world: World) -> None:
     """A third one is added, and the bucket with the most accounts is moved there by hand; then all is taken back."""
     await asyncio.to_thread(world.nodes.clean_up)
     added = await asyncio.to_thread(world.nodes.add_worker)
+    await world.do("SELECT replicate_reference_tables()")
     ((bucket,),) = await world.do("SELECT bucket FROM accounts GROUP BY bucket ORDER BY count(*) DESC LIMIT 1")
     shard = f"get_shard_id_for_distribution_column('balances', {bucket})"
     ((port,),) = await world.do(f"SELECT nodeport FROM citus_shards WHERE shardid = {shard}")

@@ -17,6 +17,7 @@ from farebox.cli import (
     freezing,
     messages,
     money,
+    moving,
     overruns,
     payments,
     price_sources,
@@ -98,7 +99,7 @@ def start(
 
 for family in (
     serving, accounts, freezing, money, signing_in, refunds, payments, taxes, messages, providers, prices,
-    price_sources, books, rerating, what_if, bills, overruns, status, audit_log, copying, fake_stripe,
+    price_sources, books, rerating, what_if, bills, overruns, status, audit_log, copying, moving, fake_stripe,
 ):  # fmt: skip
     family.register(app)
 

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from farebox.model import Operator
 from farebox.operator.administer import Refused, require_account
 from farebox.storage.bucket_moves import lock_rows, move_rows
 from farebox.storage.buckets import bucket_numbers
+from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
 
 
@@ -18,7 +20,9 @@ class Moved:
     rows: int
 
 
-def move_account(connection: Connection, *, account_id: str, to: int, buckets: int, rows_max: int) -> Moved:
+def move_account(
+    connection: Connection, *, by: Operator, account_id: str, at: int, to: int, buckets: int, rows_max: int
+) -> Moved:
     """Move the account to the bucket with this number, of as many as there are `buckets`.
 
     Its calls wait meanwhile, and those in both buckets, and so does whatever is written that is no call.
@@ -39,4 +43,6 @@ def move_account(connection: Connection, *, account_id: str, to: int, buckets: i
             f"`--rows-max {count + count // 10}`"
         )
     move_rows(connection, account_id, account.bucket, to, locked)
+    before, after = {"bucket": account.bucket}, {"bucket": to}
+    record_act(connection, by, "account.move", at, account_id=account_id, before=before, after=after)
     return Moved(account_id, account.bucket, to, count)

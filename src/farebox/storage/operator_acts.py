@@ -12,7 +12,7 @@ from farebox.model import Operator
 from farebox.storage.sql import Connection, row, rows
 
 ActName: TypeAlias = Literal[
-    "account.create", "account.set", "account.freeze", "account.unfreeze", "user.create", "credit.grant",
+    "account.create", "account.set", "account.move", "account.freeze", "account.unfreeze", "user.create", "credit.grant",
     "credit.correct", "credit.refund", "profile.set", "token.create", "token.set", "token.revoke", "member.set",
     "member.remove", "link.create", "provider.set", "provider_key.set", "provider_key.remove", "price.set",
     "supplement.set", "markup.set", "rerate.begin", "tax.set", "tax.remove", "bill.import", "webhook.add",
