@@ -21,6 +21,7 @@ import pytest
 from farebox.settings import load as load_settings
 from farebox.storage.buckets import bucket_numbers
 from farebox.storage.database import migrate_now
+from tests import processes
 from tests.citus.servers import PROGRAMS, Nodes, started
 from tests.engines import SQLITE_ONLY
 from tests.failures.kit import SEED, Installation, Load, compare, new_installation, served, settled
@@ -111,12 +112,9 @@ async def move_accounts(world: World) -> None:
     others = [number for number in bucket_numbers(BUCKETS) if number != fullest]
     for (account_id,) in world.chance.sample(accounts, min(MOVES, len(accounts))):
         to = str(world.chance.choice(others))
-        command = world.installation.command("account", "move", str(account_id), "--to", to)
-        moving = await asyncio.create_subprocess_exec(
-            *command, env=world.installation.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        said, _ = await moving.communicate()
-        assert moving.returncode == 0, said.decode()
+        arguments = ["account", "move", str(account_id), "--to", to]
+        moved = await asyncio.to_thread(processes.run, arguments, env=world.installation.environment)
+        assert moved.returncode == 0, moved.stdout + moved.stderr
 
 
 async def kill_a_worker(world: World) -> None:

@@ -12,10 +12,10 @@ from farebox.model import Operator
 from farebox.storage.sql import Connection, row, rows
 
 ActName: TypeAlias = Literal[
-    "account.create", "account.set", "account.move", "account.freeze", "account.unfreeze", "user.create", "credit.grant",
-    "credit.correct", "credit.refund", "profile.set", "token.create", "token.set", "token.revoke", "member.set",
-    "member.remove", "link.create", "provider.set", "provider_key.set", "provider_key.remove", "price.set",
-    "supplement.set", "markup.set", "rerate.begin", "tax.set", "tax.remove", "bill.import", "webhook.add",
+    "account.create", "account.set", "account.move", "account.freeze", "account.unfreeze", "user.create",
+    "credit.grant", "credit.correct", "credit.refund", "profile.set", "token.create", "token.set", "token.revoke",
+    "member.set", "member.remove", "link.create", "provider.set", "provider_key.set", "provider_key.remove",
+    "price.set", "supplement.set", "markup.set", "rerate.begin", "tax.set", "tax.remove", "bill.import", "webhook.add",
     "webhook.remove", "message.resend", "event.replay", "alarm.raise", "alarm.resolve",
     "finding.accept", "finding.correct", "reconcile.begin", "report.begin",
 ]  # fmt: skip
