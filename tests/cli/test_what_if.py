@@ -177,6 +177,24 @@ def test_by_token_and_by_account(customer: Customer) -> None:
     assert (limited["refused"], limited["charged_nanos"]) == (0, CALLS * charge)
 
 
+def test_calls_that_were_cached_refused_or_failed(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    cached = {"cf-aig-cache-ttl": "60"}
+    log_id = customer.chat(user="ann", headers=cached, max_tokens=20).headers["cf-aig-log-id"]
+    charge = customer.receipt(log_id)["charge_nanos"]
+    assert customer.chat(user="ann", headers=cached, max_tokens=20).headers["cf-aig-cache-status"] == "HIT"
+    assert customer.chat("demo:status=400", user="bob", max_tokens=20).status_code == 400
+    set_gateway(customer, spend_limits=msgspec_limits(spend_rule("live", charge)))
+    assert customer.chat(user="ann", max_tokens=20).status_code == 402  # the hold is more than the whole limit
+    unknown = {"cached": 1, "refused_then": 1}
+    roomy = limits(spend_rule("roomy", 100 * charge))
+    until(lambda: reported_of(customer, spend_limits=roomy)["unknown"] == unknown)  # a hit is written a moment later
+    assert reported_of(customer, spend_limits=roomy)["refused"] == 0
+    spent = reported_of(customer, spend_limits=limits(spend_rule("spent", charge)))
+    assert (spent["calls"], spent["refused"], spent["charged_nanos"]) == (2, 1, charge)
+    assert {each["name"]: each["refused"] for each in spent["groups"]} == {"ann": 0, "bob": 1}
+
+
 def test_another_model_has_its_own_price(farebox: Farebox, customer: Customer) -> None:
     set_provider(farebox, "groq")
     set_price(farebox, "groq", "dear", input_mtok="3")

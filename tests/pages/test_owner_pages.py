@@ -184,6 +184,8 @@ def test_a_limit_is_tried_set_and_removed(owner: Person, customer: Customer) -> 
     assert "1 of 1 calls would have been refused" not in tried  # without a user it is not counted
     tried = unescape(owner.told("/ui/limits/try", **rule | {"partition": ""}))
     assert "1 of 1 calls would have been refused" in tried
+    assert '<caption class="unseen">By model</caption>' in tried
+    assert "Calls that do not say who their end user was: 1." in tried
     assert "The limit is set: 0.00001 USD in a day." in owner.told("/ui/limits", **rule | {"partition": ""})
     assert customer.chat("two").status_code == 402
     page = owner.get("/ui/limits").text

@@ -274,7 +274,7 @@ class Replay:
 
     def _hold(self, call: CallToPrice, wanted: _Wanted, budgets: tuple[Budget, ...]) -> tuple[Verdict, int]:
         """Hold what the call asks for or, where that does not fit, what there is, as long as that covers what it cost:
-        its output would have been limited."""
+        its output would have been limited. Where nothing is left, even a call that cost nothing is refused."""
         amount = wanted.hold
         for _ in range(_TRIES):
             own_key = not wanted.charge and bool(wanted.counts)
@@ -284,7 +284,7 @@ class Replay:
                 reserve=wanted.counts if own_key else None,
             )  # fmt: skip
             verdict = apply(self._ledger, command)
-            if verdict.ok or own_key or verdict.affordable < wanted.charge:
+            if verdict.ok or own_key or verdict.affordable < max(wanted.charge, 1):
                 break
             amount = min(amount - 1, verdict.affordable)
         return verdict, amount

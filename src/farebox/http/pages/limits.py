@@ -218,6 +218,14 @@ async def _change(visit: Visit, gateway_id: str, changed: Callable[[SpendLimits]
     await services.configuration.notice_changes()
 
 
+_UNKNOWN = {
+    "refused_then": "that were refused then, and are left out, as nobody knows what they would have cost",
+    "cached": "that the cache answered for free, which no limit counts",
+    "user": "that do not say who their end user was",
+    "token": "that do not say which access token they came with",
+}
+
+
 # --- trying them ------------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +255,7 @@ async def tried(visit: Visit) -> Shown:
         "fields": _fields(scenario.rules[0]) if len(scenario.rules) == 1 else None,
         "report": report,
         "chart": None if report is None else _picture(report),
+        "unknown": [] if report is None else _unknown(report),
         "start": scenario.start,
         "end": scenario.end,
         "refresh": "2" if row.state == "running" else None,
@@ -267,6 +276,14 @@ def _fields(rule: SpendRule) -> dict[str, str] | None:
         elif isinstance(selector, Selector):
             fields[field] = " ".join(selector.values)
     return fields
+
+
+def _unknown(report: Report) -> list[str]:
+    """What the limit alone leaves unknown: nothing is priced again."""
+    lines = [f"Calls {words}: {report.unknown[name]:,}." for name, words in _UNKNOWN.items() if name in report.unknown]
+    if outside := report.unknown.get("charged_without_call_nanos"):
+        lines.append(f"Charged without a call in the log: {labels.exact_usd(outside)} USD.")
+    return lines
 
 
 def _picture(report: Report) -> charts.Bars:
