@@ -197,12 +197,15 @@ REQUEST_REFUSED = ErrorKind(
 ESTIMATE_CAPPED = ErrorKind(
     "estimate_capped", 400, 2943, "Ask for less: a lower output limit, less input, fewer tool uses."
 )
-RATE_LIMITED = ErrorKind("rate_limited", 429, 2003, "Call less often, or raise the rate limit that was reached.")
+RATE_LIMITED = ErrorKind("rate_limited", 429, 2003, "Call less often, or raise the limit that was reached.")
 KEY_RATE_LIMITED = ErrorKind(
-    "key_rate_limited", 429, 2003, "Call the provider less often, raise the stored key's rate limit, or store another."
+    "key_rate_limited",
+    429,
+    2003,
+    "Call the provider less often, raise the stored key's limit, or store another.",
 )
 TOKEN_RATE_LIMITED = ErrorKind(
-    "token_rate_limited", 429, 2003, "Call less often with this access token, or raise its rate limit."
+    "token_rate_limited", 429, 2003, "Call less often with this access token, or raise its limit of calls."
 )
 SPEND_LIMITED = ErrorKind("spend_limited", 429, 2045, "Wait for the window to end, ask for less, or raise the limit.")
 LIMIT_TOO_LOW = ErrorKind(

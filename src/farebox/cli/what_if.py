@@ -206,7 +206,7 @@ def _print(report: "Report", by: str) -> None:
         print_table(headings, lines, numbers=headings[1:])
     for name, count in report.unknown.items():
         if name == "charged_without_call_nanos":
-            typer.echo(f"{format_usd(count)} USD were charged without a call in the log (holds of applications).", err=True)
+            typer.echo(f"{format_usd(count)} USD were charged without a call in the log.", err=True)
         elif name.startswith("not_repriced."):
             typer.echo(f"{count} calls keep their charge: {name.removeprefix('not_repriced.')}.", err=True)
         else:
