@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def right(client: Client, situation: str, done: Watched) -> bool:
     return not _said(done).startswith("no error:")
 
 
-def measure(folder: Path, cache: Path, clients: list[Client]) -> Iterator[dict[str, Any]]:
+def measure(folder: Path, cache: Path, clients: list[Client], situations: Sequence[str]) -> Iterator[dict[str, Any]]:
     """A row for each client."""
     installed = Installations(cache)
     installed.prepare()
@@ -96,7 +96,7 @@ def measure(folder: Path, cache: Path, clients: list[Client]) -> Iterator[dict[s
                 "kind": client.kind,
             }
             row["found"] = {}
-            for situation in (ANSWER, *SITUATIONS):
+            for situation in situations:
                 if situation == CUT and not client.streams:
                     continue
                 with tempfile.TemporaryDirectory(prefix="farebox-client-", ignore_cleanup_errors=True) as home:
@@ -117,6 +117,12 @@ def main() -> int:
         help=f"of {', '.join(keys)}; the others keep their rows",
     )
     parser.add_argument(
+        "--situation",
+        choices=(ANSWER, *SITUATIONS),
+        action="append",
+        help="may be repeated; a client of the same version keeps what it showed in the others",
+    )
+    parser.add_argument(
         "--cache", type=Path, help="folder to keep the installed clients in; a temporary one if omitted"
     )
     options = parser.parse_args()
@@ -127,7 +133,7 @@ def main() -> int:
         (folder / "farebox").mkdir()
         every_right = True
         try:
-            for row in measure(folder / "farebox", cache, clients):
+            for row in measure(folder / "farebox", cache, clients, options.situation or (ANSWER, *SITUATIONS)):
                 keep(row, keys)
                 every_right &= all(found["right"] for found in row["found"].values())
         except Broken as error:
@@ -138,7 +144,11 @@ def main() -> int:
 
 def keep(row: dict[str, Any], keys: list[str]) -> None:
     """The row in the results and on the page, among those that are there."""
-    found = {other["client"]: other for other in [*(stored.read("clients") or {}).get("rows", ()), row]}
+    found = {other["client"]: other for other in (stored.read("clients") or {}).get("rows", ())}
+    before = found.get(row["client"], {})
+    if before.get("version") == row["version"]:
+        row["found"] = {**before["found"], **row["found"]}
+    found[row["client"]] = row
     rows = [found[key] for key in keys if key in found]
     head, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(f"{head}{BEGIN}\n{tables(rows)}\n\n{END}{rest.partition(END)[2]}")

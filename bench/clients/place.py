@@ -17,9 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from bench.served import Broken, run, serving
 from farebox.model import Permission
+from farebox.money import NANOS_PER_CENT
 
 ANSWER, BALANCE, LIMIT, RATE, CUT = "answer", "empty balance", "spending limit", "rate limit", "cut stream"
 SITUATIONS = (BALANCE, LIMIT, RATE, CUT)
@@ -30,6 +32,8 @@ _DEMO = ("openai", "anthropic", "google-ai-studio", "groq", "mistral", "openrout
 _OTHERS = {"cohere": MODEL, "workers-ai": "@cf/acme/*"}
 _PRICE = ("--input", "20000", "--output", "1", "--output-max", "100", "--rate", "web_searches_kcount=10")
 """Per million tokens, in US dollars: two cents an input token. Agents have the model search the web."""
+_LIMIT_CENTS = 500_000
+"""More than any client's call may cost, or the limit would be too low for it."""
 _RATE_LIMIT = {"rate_limiting_limit": 1, "rate_limiting_interval": 3600, "rate_limiting_technique": "sliding"}
 
 
@@ -43,10 +47,15 @@ class Place:
     """Account, time and path of each call since the list was cleared."""
 
     def use_up(self) -> None:
-        """The rate limit of an hour, whose window may have ended since the last client."""
+        """Both limits, whose windows may have ended since the last client."""
         chat = {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}
         with contextlib.suppress(urllib.error.HTTPError):  # it is used up
             _post(self, "/v1/{}/default/openai/chat/completions", RATE, chat)
+        holds, hold_id = "/client/v4/accounts/{}/farebox/holds", uuid4().hex
+        amount = {"amount_nanos": _LIMIT_CENTS * NANOS_PER_CENT}
+        with contextlib.suppress(urllib.error.HTTPError):  # it is spent
+            _post(self, holds, LIMIT, {"hold_id": hold_id, **amount})
+            _post(self, f"{holds}/{hold_id}/settle", LIMIT, amount)
 
 
 @contextmanager
@@ -102,9 +111,9 @@ def _set_up(folder: Path, demo_url: str, other_url: str) -> dict[str, tuple[str,
 
 
 def _limit(place: Place) -> None:
-    """A spending limit of a dollar a day, where 50 tokens cost one; and a rate limit of an hour."""
+    """A spending limit of a day, and a rate limit of an hour."""
     gateways = "/client/v4/accounts/{}/ai-gateway/"
-    daily = {"amount": 100, "duration": "daily", "strategy": "fixed"}
+    daily = {"amount": _LIMIT_CENTS, "duration": "daily", "strategy": "fixed"}
     _post(place, gateways + "billing/spending-limit", LIMIT, daily)
     gateway = {
         "id": "default",
