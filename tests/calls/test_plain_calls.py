@@ -39,6 +39,7 @@ LOOKED_AT: dict[str, Any] = {
 }
 """Fields that a step of the call looks at, and a value that asks for something."""
 OBEYED_BEFORE = {
+    "frozen",  # by the permit
     *("authentication", "byok_only", "cors_origins", "store_id", "workers_ai_billing_mode", "zdr"),  # who pays
     *("rate_limiting_interval", "rate_limiting_limit", "rate_limiting_technique"),
     *("retry_backoff", "retry_delay", "retry_max_attempts", "collect_logs"),  # what the head's call says

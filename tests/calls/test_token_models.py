@@ -89,14 +89,14 @@ def test_a_body_names_its_model_once_and_as_such(farebox: Farebox) -> None:
     bodies = (
         '{"model": "gold", "MODEL": "demo-1", %s}',
         '{"Model": "demo-1", "model": "gold", %s}',
-        '{"model": "demo-1", "model": "gold", %s}',
-        '{"model": "gold", "m\\u006fdel": "gold", %s}',
     )
+    twice = ('{"model": "demo-1", "model": "gold", %s}', '{"model": "gold", "m\\u006fdel": "gold", %s}')
     for _ in range(2):
-        for body in bodies:
+        for body in (*bodies, *twice):
             sent = (body % '"messages": [{"role": "user", "content": "hi"}]').encode()
             answer = httpx.post(url, content=sent, headers=customer.headers)
-            assert (answer.status_code, answer.json()["internalCode"]) == (403, 2970), body
+            expected = (400, 2901) if body in twice else (403, 2970)
+            assert (answer.status_code, answer.json()["internalCode"]) == expected, body
         nested = {"model": "gold", "metadata": {"MODEL": "x"}, "messages": [{"role": "user", "content": "hi"}]}
         assert httpx.post(url, json=nested, headers=customer.headers).status_code == 200
     compat = customer.chat(model="demo/gold", MODEL="demo-1")

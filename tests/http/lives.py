@@ -465,6 +465,7 @@ ELSEWHERE: Final = {
     ),
     f"{GATEWAY}/run": "always 404: tests/calls/test_run.py",
     "farebox/documents": "tests/documents", "farebox/statements": "tests/documents",
+    "farebox/usage": "what was charged: test_usage_report.py",
     "farebox/messages": "tests/messages", "farebox/webhooks/{endpoint_id}/test": "tests/messages",
 }  # fmt: skip
 """Routes with other tests, by the beginning of their paths, and why they are no part of the table."""
@@ -472,7 +473,11 @@ ELSEWHERE: Final = {
 
 def routes_of_accounts() -> set[tuple[str, str]]:
     """Methods and paths, from the account on."""
-    return {(route.method, _path_of(route)) for route in ROUTES if "account_id" in route.parameters}
+    return {
+        (route.method, _path_of(route))
+        for route in ROUTES
+        if "account_id" in route.parameters and not route.path.startswith("/ui/")
+    }
 
 
 def _path_of(route: Route) -> str:

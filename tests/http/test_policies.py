@@ -147,7 +147,8 @@ def test_blocks_win_and_what_matches_nothing_is_refused(customer: Customer) -> N
     twice = b'{"model": "demo-1", "model": "gold", "messages": [{"role": "user", "content": "Hi"}]}'
     native = f"{customer.gateway_url}/demo/v1/chat/completions"
     sent = http.post(native, content=twice, headers={**customer.headers, "content-type": "application/json"})
-    assert denied(sent), "nobody knows which of the two the provider calls"
+    refused = sent.status_code, sent.json()["internalCode"]
+    assert refused == (400, 2901), "nobody knows which of the two the provider calls"
     nothing = http.get(f"{customer.gateway_url}/demo/v1/models", headers=customer.headers)
     assert nothing.status_code != 403, "lists of models are no calls of one"
 

@@ -140,9 +140,9 @@ def _framed(word: str, template: str, shown: Mapping[str, Any], flash: Flash | N
     """A page in the frame of somebody who is signed in, and called `word`."""
     session = SimpleNamespace(account_name=word, sign_in=SimpleNamespace(email=word))
     visit = SimpleNamespace(csrf=word, session=session, roles=frozenset((Role.OWNER,)), account_id=word)
-    entries = [row for row in PAGE_ROWS if row.label]
-    frame = {"title": word, "heading": None, "flash": flash, "refresh": None, "visit": visit, "entries": entries}
-    return render.page(template, frame | {"here": ""} | dict(shown))
+    navigation = [(word, [row for row in PAGE_ROWS if row.label])]
+    frame = {"title": word, "heading": None, "flash": flash, "refresh": None, "visit": visit}
+    return render.page(template, frame | {"navigation": navigation, "here": ""} | dict(shown))
 
 
 def _billing(view: View, flash: Flash | None = None) -> bytes:

@@ -208,7 +208,7 @@ SERVED: tuple[Route, ...] = (
     Route(method="GET", path=f"{OWN}/lots", handler=statement.lots, permissions=BILLING_READ, shape=Shape.PAGE,
           takes=statement.LotsQuery, result=statement.Lot, summary="The lots of credit, in the order they are spent"),
     Route(method="GET", path=f"{OWN}/usage", handler=usage.get, permissions=BILLING_READ,
-          takes=usage.UsageQuery, result=usage.UsageReport,
+          takes=usage.UsageReportQuery, result=usage.UsageReport,
           summary="Usage by hour, day or month and by model, provider, gateway, token, user or metadata; also as CSV"),
     Route(method="GET", path=f"{OWN}/receipts/{{log_id}}", handler=own.receipt, permissions=READ,
           result=Receipt, summary="The receipt of one call"),

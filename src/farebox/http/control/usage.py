@@ -43,7 +43,7 @@ class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
     usage: list[UsageOf]
 
 
-class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
+class UsageReportQuery(msgspec.Struct, frozen=True, kw_only=True):
     """`by`: model, provider, gateway, token, user, or metadata.KEY."""
 
     per: Per = "day"
@@ -53,7 +53,7 @@ class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
     format: Literal["json", "csv"] | None = None
 
 
-async def get(request: Request, query: UsageQuery) -> Response:
+async def get(request: Request, query: UsageReportQuery) -> Response:
     """Usage as the query asks for it."""
     if not is_dimension(query.by):
         raise invalid("Expected model, provider, gateway, token, user or metadata.KEY", "query", "by")
