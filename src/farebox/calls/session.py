@@ -103,7 +103,7 @@ class Session:
         self._stop = asyncio.Event()
         self._passed = context.services.clock.monotonic()
         """When the last message passed."""
-        self._secrets = [scrubber_of(secret) for secret in context.call.secrets]
+        self._secrets = [scrubber_of(secret) for secret in context.secrets]
 
     def stop(self) -> None:
         """The server stops: end it once what is paid for has been delivered."""

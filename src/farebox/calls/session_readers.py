@@ -19,6 +19,8 @@ from farebox.providers.sessions.turn_format import TurnFormat
 
 _SOUND: Final = ("input_audio_tokens", "output_audio_tokens")
 _QUERY: Final = frozenset({"model", "intent"})
+_DEPLOYED_QUERY: Final = _QUERY | {"deployment", "api-version"}
+"""At Azure, where a session names a deployment, by either name."""
 
 
 def session_reader(
@@ -38,17 +40,20 @@ def session_reader(
 def _realtime(context: CallContext, query: str, *, strict: bool) -> RealtimeReader:
     call, pairs = context.call, parse_qsl(query, keep_blank_values=True)
     fields = dict(pairs)
-    model, transcribes = fields.get("model", ""), fields.get("intent") == "transcription"
+    deploys, transcribes = call.access.provider.deploys, fields.get("intent") == "transcription"
+    model = fields.get("model") or (fields.get("deployment", "") if deploys else "")
     if not strict:
         return RealtimeReader(model, transcribes=transcribes)
-    if len(fields) < len(pairs) or not fields.keys() <= _QUERY:
+    named_twice = "model" in fields and "deployment" in fields
+    if len(fields) < len(pairs) or named_twice or not fields.keys() <= (_DEPLOYED_QUERY if deploys else _QUERY):
         words = (
             "On the operator's key, and where a token or a policy is for certain models, the query of a Realtime "
-            "session has `model` or `intent=transcription`, once."
+            "session has `model` or `intent=transcription`, once; at Azure OpenAI, `deployment` in the place of "
+            "`model`, and `api-version`."
         )
         raise Problem(INVALID_REQUEST, words)
     if not transcribes and not call.own_key:
-        _check_sound(context, model)
+        _check_sound(context, call.models.get(model, model))
     return RealtimeReader(model, transcribes=transcribes)
 
 

@@ -14,6 +14,7 @@ from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call
 from farebox.calls.operator_key import ReadError, checked
 from farebox.calls.relay import relay_response
+from farebox.calls.request_signature import has_stale_token, no_token, with_signature
 from farebox.calls.session import Meter, Session, Unmetered, session_stage
 from farebox.calls.session_readers import session_reader
 from farebox.calls.settle import end_without_response, settle_call
@@ -35,6 +36,7 @@ from farebox.providers.catalogue import upstream_path
 from farebox.providers.formats.base import Observed, ParsedRequest
 from farebox.providers.provider import FREE, UNMETERED
 from farebox.providers.sessions.paths import SocketPath, socket_path
+from farebox.providers.tokens import TokenRefused
 from farebox.providers.upstream import HandshakeRefused, UpstreamFailed, UpstreamRequest
 from farebox.runtime.services import Services
 
@@ -150,8 +152,6 @@ class SocketRequest:
             raise no_socket(
                 f"A WebSocket at {path[:100]!r} takes a key of your own for {access.provider.name}."
             ) from problem
-        if call.signing is not None:
-            raise no_socket(f"Requests to {access.provider.name} are signed, which is not done for WebSockets.")
         call = keyed(services, call)
         self._sink.of(call)
         return CallContext(services, call, self._sink, self._watch, services.clock.monotonic()), found
@@ -214,6 +214,8 @@ class SocketRequest:
                 stage = responded = Responded(context, None, None, None, attempts, False, answer, kept)
                 await relay_response(responded)
                 return None
+            except TokenRefused as no:
+                raise no_token(context, no) from no
             except UpstreamFailed as failure:
                 raise unreachable(context.call, failure) from failure
         except (Exception, asyncio.CancelledError) as error:
@@ -223,15 +225,21 @@ class SocketRequest:
             raise
 
     async def _handshake(self, context: CallContext, room: "Room") -> "ProviderSocket":
-        """Raises UpstreamFailed, HandshakeRefused, Interrupted."""
+        """Raises TokenRefused, UpstreamFailed, HandshakeRefused, Interrupted."""
         services, call = context.services, context.call
+        request = UpstreamRequest("GET", call.url, call.headers, b"")
+        if call.signing is not None:
+            request = await with_signature(context, request, call.signing)
         upstream = services.upstream if call.access.custom is None else services.custom_upstream
         wait = (call.request_timeout_ms or services.settings.first_byte_timeout_ms) / 1000
         most = services.settings.websocket_message_bytes
-        request = UpstreamRequest("GET", call.url, call.headers, b"")
         try:
             with context.watch.waiting(wait):
                 return await upstream.open_socket(request, self._offer.subprotocols, most, room)
+        except HandshakeRefused as refused:
+            if refused.status == 401:
+                has_stale_token(context, request, call.signing)
+            raise
         except Interrupted as interrupted:
             if interrupted.reason != "silence":
                 raise

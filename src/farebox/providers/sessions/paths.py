@@ -30,6 +30,8 @@ SOCKET_PATHS: Final = (
     _path("openai", "realtime", "openai_realtime"),
     _path("openai", "realtime/translations"),
     _path("openai", "responses", "openai_responses"),
+    _path("azure-openai", "{resource}/openai/realtime", "openai_realtime"),
+    _path("azure-openai", "{resource}/openai/v1/realtime", "openai_realtime"),
     _path("grok", "responses", "openai_responses"),
     _path("google-ai-studio", _LIVE),
     _path("deepgram", "v1/listen"),
