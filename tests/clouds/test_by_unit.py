@@ -134,6 +134,11 @@ def test_deepgram(customer: Customer, upstream: Upstream, http: httpx.Client) ->
     with charged(customer) as cost:
         b"".join(client.speak.v1.audio.generate(text=TEXT, model="aura-2-thalia-en"))
     assert cost.nanos == len(TEXT) * 30_000
+    upstream.says(transcript(1))
+    with charged(customer) as cost:
+        body, headers = b' {"url": "https://a"}', {**customer.headers, "content-type": "audio/mpeg"}
+        httpx.post(f"{url}/v1/listen?model=nova-3", content=body, headers=headers)
+    assert cost.receipt["hold_nanos"] == 12 * 258_000_000, "a recording elsewhere, whatever the type says"
 
 
 def test_elevenlabs(customer: Customer, upstream: Upstream, http: httpx.Client) -> None:
@@ -220,6 +225,7 @@ def test_rerank_by_tokens(customer: Customer, upstream: Upstream) -> None:
 
 
 JSON = {"content-type": "application/json"}
+TWICE = b'{"model_id": "sonic-9", "model_id": "sonic-3", "transcript": "x", "text": "x", "prompt": "x"}'
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("deepgram/v1/listen?model=nova-9", {"content": MINUTE}, "set deepgram nova-9 --rate audio_hours=USD"),
     ("deepgram/v1/listen?model=nova-3&redact=pii", {"content": MINUTE}, "deepgram nova-3+redact "),
@@ -230,6 +236,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("deepgram/v1/speak?model=aura-2-thalia-en", {"json": {"words": "x"}}, "`text`"),
     ("deepgram/v1/projects", {"json": {}}, "cannot tell what"),
     ("cartesia/tts/bytes", {"content": b"{", "headers": JSON}, "not JSON"),
+    ("cartesia/tts/bytes", {"content": TWICE, "headers": JSON}, "twice"),
+    ("elevenlabs/v1/text-to-speech/v", {"content": TWICE, "headers": JSON}, "twice"),
+    ("ideogram/v1/ideogram-v3/generate", {"content": TWICE, "headers": JSON}, "twice"),
     ("cartesia/tts/bytes", {"json": {"model_id": "sonic-9", "transcript": "x"}}, "--rate input_mchars=USD"),
     ("cartesia/stt", {"files": {"file": b"x"}}, "lacks the field `model`"),
     ("cartesia/stt?encoding=pcm_s16le", {"data": {"model": "ink-whisper"}, "files": {"file": b"x"}}, "sample_rate"),

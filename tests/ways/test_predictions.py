@@ -232,11 +232,37 @@ def test_a_deadline_bounds_the_hold_and_a_cancelled_one_costs_its_time(customer:
         assert "owner/model" in httpx.post(url, json=body, headers=headers).text, "priced by its name"
         response = httpx.post(url, json={**body, "version": VERSION}, headers={**headers, "cancel-after": "soon"})
         assert "`Cancel-After`" in response.text
-    made = httpx.post(url, json={**body, "version": VERSION}, headers=headers).json()
+    timed = {**body, "version": VERSION}
+    made = httpx.post(url, json=timed, headers=headers).json()
     assert customer.balance.held == 90 * 1_000_000
     assert made["urls"]["cancel"] == f"{url}/{made['id']}/cancel"
     assert httpx.post(made["urls"]["cancel"], headers=customer.headers).json()["status"] == "canceled"
     assert (customer.balance.held, spent(customer)) == (0, 1_500_000)
+
+
+HELD: list[tuple[str, dict[str, str], int]] = [
+    (f'{{"version": "{VERSION}", "input": {{}}}}', {"cancel-after": "0s"}, 5_000_000),
+    ('{"input": {"num_outputs": 4.0}}', {}, 12_000_000),
+    ('{"input": {"num_outputs": "4"}}', {}, 12_000_000),
+    ('{"input": {"num_outputs": -4, "n": 200, "num_images": true, "max_images": "many"}}', {}, 600_000_000),
+]
+
+
+def test_holds_are_for_what_providers_read(farebox: Farebox, provider: Provider) -> None:
+    customer = farebox.funded("5")
+    url = f"{customer.gateway_url}/replicate/predictions"
+    timed = {"version": VERSION, "input": {}}
+    assert httpx.post(f"{url}?cancel-after=5s", json=timed, headers=customer.headers).status_code == 201
+    assert customer.balance.held == 1_800 * 1_000_000, "a header of that name is a deadline, a parameter is none"
+    for body, more, nanos in HELD:
+        path = "predictions" if VERSION in body else "models/black-forest-labs/flux-schnell/predictions"
+        before, headers = customer.balance.held, {**customer.headers, **more, "content-type": "application/json"}
+        response = httpx.post(f"{customer.gateway_url}/replicate/{path}", content=body, headers=headers)
+        assert (response.status_code, customer.balance.held - before) == (201, nanos), body
+    before = customer.balance.held
+    series = {"num_images": 2, "max_images": 6}
+    httpx.post(f"{customer.gateway_url}/fal/queue/fal-ai/fast-sdxl", json=series, headers=customer.headers)
+    assert customer.balance.held - before == 2 * 6 * 10_000_000
 
 
 def test_fal_at_once_and_by_its_queue(
@@ -312,12 +338,15 @@ def test_predictions_are_the_accounts_that_made_them(farebox: Farebox, customer:
     assert len(provider.upstream.sent) == asked
 
 
-REFUSED = [
+JSON = {"content-type": "application/json"}
+REFUSED: list[tuple[str, Any, str]] = [
     ("replicate/models/owner/unpriced/predictions", {"input": {}}, "--rate compute_seconds=USD (per compute second)"),
     ("replicate/models/google/veo/predictions", {"input": {}}, "--output-max"),
     ("replicate/predictions", {"version": "latest", "input": {}}, "$.version"),
     ("replicate/predictions", {"version": VERSION}, "`input`"),
     ("replicate/trainings", {}, "cannot tell what"),
+    ("replicate/predictions", f'{{"version": "owner/dear", "version": "{VERSION}", "input": {{}}}}', "twice"),
+    ("fal/fal-ai/fast-sdxl", '{"num_images": 8, "num_images": 1}', "twice"),
     ("fal/queue/fal-ai/unbounded", {}, "--output-max"),
     ("fal/fal-ai/flux/dev", {"num_images": 0}, "num_images"),
     ("fal/fal-ai/flux/dev/stream", {}, "cannot tell what"),
@@ -328,7 +357,8 @@ REFUSED = [
 def test_what_cannot_be_metered_is_refused(customer: Customer, provider: Provider) -> None:
     with free(customer), httpx.Client(headers=customer.headers) as client:
         for path, body, why in REFUSED:
-            response = client.post(f"{customer.gateway_url}/{path}", json=body)
+            content = body if isinstance(body, str) else json.dumps(body)
+            response = client.post(f"{customer.gateway_url}/{path}", content=content, headers=JSON)
             assert response.status_code in (400, 403), (path, response.text)
             assert why in json.dumps(response.json(), ensure_ascii=False), (path, response.text)
     assert not provider.upstream.sent

@@ -199,10 +199,12 @@ def _behind(session: Call, parsed: ParsedRequest) -> ParsedRequest:
 
 
 def _place(request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> Place:
-    """Where the request goes; to the query come the headers that its format reads."""
-    given = [(name, request.headers.get(name)) for name in getattr(metering, "reads_headers", ())]
-    query = [request.query, urlencode([(name, text) for name, text in given if text])]
-    return Place(access.provider.slug, request.method, path, _content_type(request), "&".join(filter(None, query)))
+    """Where the request goes. A format that reads headers has them in the place of the query: what is written there
+    under such a name means nothing to the provider."""
+    names = getattr(metering, "reads_headers", ())
+    given = [(name, text) for name in names if (text := request.headers.get(name))]
+    query = urlencode(given) if names else request.query
+    return Place(access.provider.slug, request.method, path, _content_type(request), query)
 
 
 def _content_type(request: ProxyRequest) -> str:

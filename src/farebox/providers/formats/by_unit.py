@@ -7,17 +7,20 @@ price list says which.
 import math
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import parse_qs
 
+import msgspec
 from msgspec.structs import replace
 
 from farebox.pricing.model import Demand
 from farebox.providers.audio.length import AudioLength
+from farebox.providers.formats import bodies, repeated
 from farebox.providers.formats.base import InvalidRequest, Observed
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import Seen, observed
 
+_Head = TypeVar("_Head")
 READING: Final = Reading(
     *(
         (meter, meter)
@@ -41,6 +44,12 @@ READING: Final = Reading(
 """Of usage that is already in meters."""
 _CHARACTERS_MAX: Final = 64
 """Of a figure in a header."""
+
+
+def decode_once(decoder: "msgspec.json.Decoder[_Head]", body: bytes) -> _Head:
+    """As `bodies.decode`; raises InvalidRequest, too, where any field is there twice: each may be what is billed by."""
+    repeated.check(body, refers=True)
+    return bodies.decode(decoder, body)
 
 
 def model_with(model: str, extras: Iterable[str]) -> str:

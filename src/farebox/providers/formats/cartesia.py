@@ -8,7 +8,7 @@ import msgspec
 from farebox.providers.audio.length import AudioLength, audio_length, bare_length
 from farebox.providers.formats import bodies, multipart
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
-from farebox.providers.formats.by_unit import READING, StatedReader, heard, only, query_of, spoken
+from farebox.providers.formats.by_unit import READING, StatedReader, decode_once, heard, only, query_of, spoken
 from farebox.providers.formats.event_reader import EventReader
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.readers import BodyReader, Seen
@@ -46,7 +46,7 @@ class CartesiaSpeech(bodies.JsonBody):
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
-        head = bodies.decode(_SPEECH_HEAD, body)
+        head = decode_once(_SPEECH_HEAD, body)
         return ParsedRequest(head.model_id, True, spoken(head.model_id, head.transcript))
 
     def replace_model(self, body: bytes, model: str) -> bytes:

@@ -72,7 +72,8 @@ class DeepgramListen(bodies.JsonBody):
             extras.append("multi")
         model = model_with(f"{tier}-{named}" if tier else named, extras)
         several = is_on(only(query, "multichannel"))
-        if content_type.partition(";")[0].strip().lower() in _JSON:
+        # No recording begins like an object, whatever type it is said to be.
+        if content_type.partition(";")[0].strip().lower() in _JSON or body[:64].lstrip().startswith(b"{"):
             demand = heard_elsewhere(model, _REMOTE_SECONDS)
         else:
             encoding, rate = only(query, "encoding"), only(query, "sample_rate")

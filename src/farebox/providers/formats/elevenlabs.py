@@ -12,6 +12,7 @@ from farebox.providers.formats.base import InvalidRequest, ParsedRequest, Respon
 from farebox.providers.formats.by_unit import (
     READING,
     StatedReader,
+    decode_once,
     figure,
     heard,
     heard_elsewhere,
@@ -72,7 +73,7 @@ class ElevenLabsSpeech(bodies.JsonBody):
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
-        head = bodies.decode(_SPEECH, body)
+        head = decode_once(_SPEECH, body)
         model = head.model_id or _DEFAULT_SPEECH
         streams = path.endswith(("/stream", "/stream/with-timestamps"))
         return ParsedRequest(model, streams, spoken(model, head.text, credits=True))

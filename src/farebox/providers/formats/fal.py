@@ -10,7 +10,7 @@ import msgspec
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
-from farebox.providers.formats.by_unit import READING, figure
+from farebox.providers.formats.by_unit import READING, decode_once, figure
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.readers import BodyReader, Seen
 
@@ -25,6 +25,8 @@ _IMAGES_MAX: Final = 128
 
 class _Head(msgspec.Struct):
     num_images: Any = None
+    max_images: Any = None
+    """Of each of the `num_images`, with models that make series."""
 
 
 class _Answer(msgspec.Struct):
@@ -49,10 +51,8 @@ class Fal(bodies.JsonBody):
         """Read a request. Raises InvalidRequest."""
         place = _PLACE.fullmatch(path)
         assert place is not None
-        head = bodies.decode(_HEAD, body)
-        images = 1 if head.num_images is None else head.num_images
-        if type(images) is not int or not 1 <= images <= _IMAGES_MAX:
-            raise InvalidRequest(f"Expected `int` from 1 to {_IMAGES_MAX} - at `$.num_images`.")
+        head = decode_once(_HEAD, body)
+        images = _count(head.num_images, "num_images") * _count(head.max_images, "max_images")
         demand = Demand(
             place["model"],
             no_output=True,
@@ -79,3 +79,11 @@ class Fal(bodies.JsonBody):
                 seen.doubts.append(f"the response has no {_UNITS}")
 
         return BodyReader(parse_body, READING)
+
+
+def _count(value: object, name: str) -> int:
+    """A number of images. Raises InvalidRequest."""
+    count = 1 if value is None else value
+    if type(count) is not int or not 1 <= count <= _IMAGES_MAX:
+        raise InvalidRequest(f"Expected `int` from 1 to {_IMAGES_MAX} - at `$.{name}`.")
+    return count

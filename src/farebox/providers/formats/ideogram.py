@@ -9,7 +9,7 @@ import msgspec
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies, multipart
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
-from farebox.providers.formats.by_unit import READING, is_on, model_with
+from farebox.providers.formats.by_unit import READING, decode_once, is_on, model_with
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.readers import BodyReader, Seen
 
@@ -55,10 +55,10 @@ class Ideogram(bodies.JsonBody):
         version = _VERSION.match(path)
         form = content_type.lower().startswith("multipart/")
         if version is not None:
-            given = _of_form(content_type, body) if form else bodies.decode(_GIVEN, body)
+            given = _of_form(content_type, body) if form else decode_once(_GIVEN, body)
             model = version["model"]
         else:
-            given = _of_legacy(content_type, body) if form else bodies.decode(_LEGACY, body).image_request
+            given = _of_legacy(content_type, body) if form else decode_once(_LEGACY, body).image_request
             model = _UPSCALE if path == _UPSCALE else given.model or _DEFAULT_LEGACY
         images = 1 if given.num_images is None else given.num_images
         if not 1 <= images <= _IMAGES_MAX:
@@ -100,7 +100,7 @@ def _of_form(content_type: str, body: bytes) -> _Given:
 def _of_legacy(content_type: str, body: bytes) -> _Given:
     """A form that has the fields of its request as JSON, in one of its own. Raises InvalidRequest."""
     text = multipart.value(multipart.parts(content_type, body), body, "image_request")
-    return _Given() if text is None else bodies.decode(_GIVEN, text.encode())
+    return _Given() if text is None else decode_once(_GIVEN, text.encode())
 
 
 def _parse_body(seen: Seen, body: bytes) -> None:

@@ -12,7 +12,7 @@ import msgspec
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, ResponseReader
-from farebox.providers.formats.by_unit import READING, only, query_of
+from farebox.providers.formats.by_unit import READING, decode_once, only, query_of
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.usage import Quantity
@@ -21,8 +21,12 @@ _OF_MODEL: Final = re.compile(r"(?P<deployment>deployments/)?(models/)?(?P<model
 _VERSION: Final = re.compile(r"(?:(?P<model>[\w.-]+/[\w.-]+)(?::[0-9a-f]+)?|(?P<id>[0-9a-f]{8,64}))")
 _RUN_SECONDS_MAX: Final = 30 * 60
 """After which Replicate ends a prediction, unless the request says so earlier (`Cancel-After`)."""
+_RUN_SECONDS_MIN: Final = 5
+"""The earliest end that a request may ask for."""
 _DEADLINE: Final = re.compile(r"(?=\d)(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s?)?")
 _IMAGES: Final = ("num_outputs", "num_images", "number_of_images", "max_images", "n")
+_IMAGES_MAX: Final = 10_000
+"""More are not held for: no model makes as many."""
 _LIMITS: Final = ("max_tokens", "max_new_tokens", "max_completion_tokens", "max_output_tokens")
 """Fields of `input` that models call the number of their images, and the limit of their output, by."""
 _METRICS: Final = (
@@ -70,7 +74,7 @@ class Replicate(bodies.JsonBody):
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
-        head = bodies.decode(_HEAD, body)
+        head = decode_once(_HEAD, body)
         model, given = _model(path.partition("?")[0], head), head.input
         images, steps = _images(given), given.get("num_inference_steps")
         text = sum(map(len, _texts(given)))
@@ -123,8 +127,17 @@ def _model(path: str, head: _Head) -> str:
 
 
 def _images(given: Mapping[str, Any]) -> int:
-    found = [number for name in _IMAGES if type(number := given.get(name)) is int and 0 < number <= 128]
-    return max(found, default=1)
+    return max([1, *(_count(given.get(name)) for name in _IMAGES)])
+
+
+def _count(value: object) -> int:
+    """A number as models take it, which are not strict: `4`, `4.0` or `"4"`; 0 if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return 0
+    try:
+        return int(min(max(float(value), 0), _IMAGES_MAX))
+    except (ValueError, OverflowError):
+        return 0
 
 
 def _texts(given: object) -> Iterator[str]:
@@ -142,7 +155,7 @@ def _deadline(text: str) -> int:
     if found is None:
         raise InvalidRequest("`Cancel-After` is a duration such as `90s` or `1m30s`.")
     hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return min(hours * 3600 + minutes * 60 + seconds, _RUN_SECONDS_MAX)
+    return max(_RUN_SECONDS_MIN, min(hours * 3600 + minutes * 60 + seconds, _RUN_SECONDS_MAX))
 
 
 def _usage(prediction: _Prediction, steps: Quantity | None) -> dict[str, Any]:
