@@ -146,6 +146,9 @@ def test_every_number_leads_to_its_calls(farebox: Farebox, varied: Customer, by:
 def test_files_have_what_is_seen(farebox: Farebox, varied: Customer) -> None:
     owner = person(farebox, Role.OWNER, varied.account_id)
     of_page = owner.get("/ui/usage.csv", by="metadata.team", compare="on").text
+    for to, status in (("9998-12-31T23:59:59Z", 200), ("9999-12-31T23:59:59Z", 400)):
+        last = httpx.get(f"{varied.api_url}/farebox/usage", headers=varied.headers, params={"per": "month", "to": to})
+        assert last.status_code == status, last.text
     query = {"by": "metadata.team", "format": "csv"}
     of_api = httpx.get(f"{varied.api_url}/farebox/usage", headers=varied.headers, params=query).text
     assert of_page == of_api

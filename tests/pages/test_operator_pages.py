@@ -92,6 +92,7 @@ def test_an_account_is_created_found_and_given_credit(farebox: Farebox, operator
     log = unescape(operator.get("/ui/audit", of=account_id).text)
     assert "Welcome" in log
     assert "credit.grant" not in operator.get("/ui/audit", of=account_id, before=str(acts[1].number)).text
+    assert "credit.grant" in operator.get("/ui/audit", of=account_id, before="9" * 5000).text
 
 
 def test_a_link_opens_the_account_and_is_logged(farebox: Farebox, operator: Person, customer: Customer) -> None:

@@ -1,6 +1,6 @@
 """Small conversions shared by the whole control plane: times, paging, routes without parameters."""
 
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -55,6 +55,8 @@ def moment(text: str | None, name: str, where: str = "query") -> int | None:
         return None
     try:
         found = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign that was not percent-encoded
+        if found.year == MAXYEAR:
+            raise OverflowError  # a day or month that begins there would not end
         return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError) as error:
         raise invalid("Expected a time such as 2026-11-22T06:34:00Z, or a date", where, name) from error

@@ -8,14 +8,14 @@ from farebox.http.pages.visit import Visit
 from farebox.storage.operator_acts import list_acts
 
 SHOWN: Final = 50
-_NUMBERS: Final = 2**62
+_DIGITS_MAX: Final = 18
 
 
 async def acts(visit: Visit) -> Shown:
     """The latest acts; those about the account `of`, those before the number `before`."""
     query = dict(visit.request.query_pairs())
     of, given = query.get("of", "").strip()[:64], query.get("before", "")
-    before = int(given) if given.isascii() and given.isdigit() and int(given) < _NUMBERS else None
+    before = int(given) if given.isascii() and given.isdigit() and len(given) <= _DIGITS_MAX else None
     found = await visit.services.database.scan(
         partial(list_acts, before=before, account_id=of or None, limit=SHOWN + 1)
     )
