@@ -114,6 +114,7 @@ def test_a_frozen_account_makes_no_calls_holds_and_purchases(
     assert "needs a reason" in operator.told(f"{path}/freeze", do="freeze")
     assert "is frozen: its calls" in operator.told(f"{path}/freeze", do="freeze", reason="stolen card")
     assert "already frozen" in operator.told(f"{path}/freeze", do="freeze", reason="again")
+    assert "Choose whether" in operator.told(f"{path}/freeze", reason="nothing was chosen")
     assert ">frozen<" in operator.get("/ui/accounts", find=customer.account_id).text
     holds = f"{customer.api_url}/farebox/holds"
     buying = {"amount": 1000}

@@ -195,13 +195,16 @@ async def set_zone(visit: Visit, form: Fields) -> str:
 
 async def freeze(visit: Visit, form: Fields) -> str:
     """Let the account make no calls and purchases, or let it go on."""
+    does = form.get("do")
+    if does not in ("freeze", "unfreeze"):
+        raise wrong("Choose whether it is frozen or not")
     change = partial(
         administer.set_frozen,
         account_id=visit.request.path["account_id"],
-        frozen=form.get("do") == "freeze",
+        frozen=does == "freeze",
         reason=text(form, "reason"),
         at=visit.services.clock.now_ms(),
     )
     changed = await done(visit, lambda connection, by: change(connection, by=by))
-    now = "frozen: its calls and purchases are refused" if form.get("do") == "freeze" else "not frozen"
+    now = "frozen: its calls and purchases are refused" if does == "freeze" else "not frozen"
     return f"The account is {'' if changed else 'already '}{now}."

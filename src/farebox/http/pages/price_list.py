@@ -71,10 +71,6 @@ async def _page(visit: Visit, given: Fields, preview: Preview | None) -> Shown:
     }
 
 
-def _place(row: PriceRow) -> tuple[str, str, str, int]:
-    return row.provider, row.model, row.account_id or "", -row.valid_from
-
-
 async def set_price(visit: Visit, form: Fields) -> Response | str:
     """Set a price, or show what it would change."""
     services, at = visit.services, visit.services.clock.now_ms()
