@@ -59,7 +59,7 @@ ACTS = {
 }
 """Command → the act, and arguments by which it is one. Later ones are about what earlier ones have made."""
 OF_PAYMENTS = {"refund", "payments reconcile"}
-"""Acts that need a processor: tests/pages/test_operator_money.py."""
+"""Acts that need a processor: tests/pages/test_operator_pages.py, tests/payments/test_reconcile.py."""
 OF_BUCKETS = {"account move"}
 """An act that needs PostgreSQL: tests/calls/test_moved_accounts.py."""
 READING = {

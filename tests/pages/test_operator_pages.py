@@ -219,7 +219,7 @@ def test_prices_and_markups_are_tried_and_set(farebox: Farebox, operator: Person
     price = scope | {"input_mtok": "3", "output_mtok": "0.0000001"}
     page = unescape(operator.send("/ui/prices", do="preview", **price).text)
     assert "What it would change: demo/demo-1" in page
-    assert "1 calls with" in page
+    assert "1 call with" in page
     assert 'value="0.0000001"' in page
     assert list_own(farebox, customer.account_id) == (0, 0), "nothing is set by looking"
     preview = unescape(operator.send("/ui/prices/markup", do="preview", percent="50", **scope).text)

@@ -1,14 +1,17 @@
 """What stops auto top-up: guards, the owner's cap, the operator's switch, switching off, disputes."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from farebox.billing import auto_top_up, top_up
+from farebox.operator.administer import set_frozen
 from farebox.storage import top_ups as store
 from farebox.storage.accounts import find_account
 from farebox.storage.sql import Connection
+from tests.engines import TESTER
 from tests.payments.kit import CHARGES, DAY, HOUR, MINUTE, Shop, open_shop, with_settings
 
 
@@ -174,6 +177,35 @@ async def test_switching_off_in_mid_charge_does_not_stop_the_charge(shop: Shop) 
     await auto_top_up.remove_rule(shop.services, shop.account)
     await shop.let_pass(HOUR)
     assert (shop.the_auto().state, await shop.captured(), shop.armed()) == ("paid", [1_000], False)
+
+
+async def freeze(shop: Shop, *, frozen: bool) -> None:
+    """What the operator does with the account."""
+    change = partial(set_frozen, by=TESTER, account_id=shop.account, frozen=frozen, reason="stolen", at=shop.clock.at)
+    assert await shop.change(change)
+
+
+async def test_a_frozen_account_is_not_topped_up_until_it_may_go_on(shop: Shop) -> None:
+    await shop.set_rule()
+    await fire(shop)
+    await freeze(shop, frozen=True)
+    await shop.let_pass(3 * DAY)
+    assert (shop.rule.state, shop.rule.reason, await shop.requested()) == ("paused", "account_frozen", 0)
+    assert shop.the_auto().state == "canceled"
+    await freeze(shop, frozen=False)
+    await shop.work()
+    assert (shop.rule.state, await shop.captured()) == ("active", [1_000])
+
+
+async def test_what_waits_for_its_next_try_is_given_up_when_the_account_is_frozen(shop: Shop) -> None:
+    await shop.save_card("pm_card_mastercard", "insufficient_funds")
+    await shop.set_rule()
+    await fire(shop)
+    await shop.work()
+    await freeze(shop, frozen=True)
+    await shop.let_pass(7 * DAY)
+    assert (shop.the_auto().state, shop.rule.reason, await shop.requested()) == ("canceled", "account_frozen", 1)
+    assert (await shop.invoice(shop.the_auto().payment_id))["status"] == "void"
 
 
 async def test_a_dispute_freezes_auto_top_up_until_it_is_won(shop: Shop) -> None:

@@ -4,6 +4,7 @@ import http
 import socket
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import httpx
 import pytest
@@ -13,9 +14,11 @@ from websockets.http11 import Request, Response
 from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
+from farebox.operator.administer import set_frozen
 from farebox.storage.accounts import revoke_token
 from tests.calls.kit import forget, log_rows, set_gateway, set_provider, until
 from tests.calls.test_token_models import limited
+from tests.engines import TESTER
 from tests.support import Customer, Farebox, running_farebox
 from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, providing
 
@@ -202,6 +205,21 @@ def test_a_session_ends_once_its_token_is_revoked(customer: Customer, provider: 
         connection.send("two")
         assert await_close(connection)[0] == 4401
     provider.await_end()
+
+
+def test_a_session_ends_once_its_account_is_frozen(customer: Customer, provider: SocketProvider) -> None:
+    farebox = customer.farebox
+    freeze = partial(set_frozen, by=TESTER, account_id=customer.account_id, frozen=True, reason="stolen", at=1)
+    with tunnel(customer) as connection:
+        connection.send("one")
+        assert connection.recv(SECONDS) == "one"
+        assert farebox.run(farebox.services.database.write(freeze))
+        forget(farebox)
+        connection.send("two")
+        code, reason = await_close(connection)
+    assert (code, "frozen" in reason) == (4403, True)
+    provider.await_end()
+    assert status_of(customer, LISTEN, own(customer)) == 403
 
 
 def test_another_account_s_token_opens_nothing(customer: Customer, farebox: Farebox) -> None:

@@ -214,7 +214,8 @@ def _wake(connection: Connection, services: Services, account_id: str, at: int) 
     if account is None or found is None:
         return 0
     if found.state == "paused":
-        if services.settings.auto_topup == "off" or services.processor is None:
+        off = services.settings.auto_topup == "off" or services.processor is None
+        if off or account.frozen_at is not None:
             store.change_rule(connection, found, "paused", at, until=at + OFF_CHECK_MS)
             return 0
         if not _over(services, found, at):

@@ -18,7 +18,7 @@ from farebox.model import Account, Balance, Operator
 from farebox.money import format_usd
 from farebox.operator.provider_keys import key_problem
 from farebox.periods import is_zone
-from farebox.storage import account_settings, accounts, config
+from farebox.storage import account_settings, accounts, config, top_up_rules
 from farebox.storage.account_settings import AccountSettings
 from farebox.storage.config import ProviderKeyRow, ProviderRow
 from farebox.storage.operator_acts import ActName, State, record_act
@@ -126,6 +126,8 @@ def set_frozen(connection: Connection, *, by: Operator, account_id: str, frozen:
     if frozen and not reason.strip():
         raise Refused("freezing an account needs a reason: the audit log keeps it")
     accounts.set_frozen(connection, account_id, at if frozen else None)
+    if not frozen:
+        top_up_rules.end_pause(connection, account_id, "account_frozen", at)
     act: ActName = "account.freeze" if frozen else "account.unfreeze"
     before, after = {"frozen_at": account.frozen_at}, {"frozen_at": at if frozen else None, "reason": reason.strip()}
     record_act(connection, by, act, at, account_id=account_id, before=before, after=after)

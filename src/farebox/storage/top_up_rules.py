@@ -50,6 +50,13 @@ def change_rule(connection: Connection, rule: Rule, state: str, at: int, **chang
     return changed
 
 
+def end_pause(connection: Connection, account_id: str, reason: str, at: int) -> None:
+    """Let the next sweep resume the account's rule, if it is paused for this reason."""
+    rule = rule_of(connection, account_id)
+    if rule is not None and (rule.state, rule.reason) == ("paused", reason):
+        change_rule(connection, rule, "paused", at, until=at)
+
+
 def remove_rule(connection: Connection, account_id: str) -> bool:
     """Delete the rule; whether there was one."""
     connection.execute(f"DELETE FROM top_up_rules WHERE {OF_ACCOUNT}", _key(connection, account_id))

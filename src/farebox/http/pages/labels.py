@@ -277,7 +277,12 @@ def changes(act: OperatorAct) -> list[tuple[str, str, str]]:
     was, now = (json.loads(text) if text else {} for text in (act.before, act.after))
     names = [name for name in {**was, **now} if (was.get(name) or "") != (now.get(name) or "")]
     return [
-        (name.replace("_", " "), _state_text(name, was.get(name)), _state_text(name, now.get(name))) for name in names
+        (
+            name.replace("_", " ").replace("usd", "USD"),
+            _state_text(name, was.get(name)),
+            _state_text(name, now.get(name)),
+        )
+        for name in names
     ]
 
 
