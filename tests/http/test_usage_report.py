@@ -145,6 +145,13 @@ def test_every_number_leads_to_its_calls(farebox: Farebox, varied: Customer, by:
     assert len(re.findall(r'href="/ui/calls/[0-9a-f-]{36}"', owner.get(unescape(bars[-1])).text)) == 3
 
 
+def test_the_overview_names_the_tokens_that_were_charged_the_most(farebox: Farebox, varied: Customer) -> None:
+    page = person(farebox, Role.VIEWER, varied.account_id).get("/ui/overview").text.partition('id="tokens"')[2]
+    expected = by_value(varied, "token")
+    rows = re.findall(r'data-of="Token"><div>([^<]+)</div>.*?data-of="Calls"><div>(\d+)<', page, re.DOTALL)
+    assert sorted(int(calls) for _, calls in rows) == sorted(calls for token, (calls, _) in expected.items() if token)
+
+
 def test_files_have_what_is_seen(farebox: Farebox, varied: Customer) -> None:
     owner = person(farebox, Role.OWNER, varied.account_id)
     of_page = owner.get("/ui/usage.csv", by="metadata.team", compare="on").text

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from functools import partial
 
 from farebox.billing import auto_top_up, cards, reports, top_up
-from farebox.calendar import DAY_MS, HOUR_MS, month_start
-from farebox.calls import spending_limit
+from farebox.calendar import DAY_MS, HOUR_MS, month_start, next_month
+from farebox.calls import spending_limit, usage_report
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
 from farebox.http.pages.table import BUILD, MONEY, Shown
+from farebox.http.pages.usage import token_names
 from farebox.http.pages.view import Tone
 from farebox.http.pages.visit import Visit, see_other
 from farebox.model import Balance
 from farebox.payments.model import Card
 from farebox.runtime.services import Services
 from farebox.storage.reports import ModelUsage, UsageWindow, usage_by_model, usage_by_window
+from farebox.storage.usage_values import OTHER
 
 BURN_DAYS = 14
 """How many whole days the burn is taken from."""
@@ -45,6 +47,15 @@ class Runway:
             return f"at least {_days(self.least)}"
         low, high = _days(self.least), _days(self.most)
         return f"about {low}" if low == high else f"between {low} and {high}"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """The charged calls of this month with one access token. Nano-dollars."""
+
+    name: str
+    calls: int
+    charge: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +89,7 @@ async def overview(visit: Visit) -> Shown | Response:
         "change": labels.change(spent, spent_before),
         "calls": sum(model.calls for model in models),
         "models": sorted(models, key=lambda model: model.charge, reverse=True)[:_TOP],
+        "tokens": await _tokens(visit, month),
         "today": _by_hour(hours, now),
         "spent_today": sum(hour.charge for hour in hours if hour.start >= day),
         "month": labels.month_name(now),
@@ -152,6 +164,17 @@ async def _windows(services: Services, account_id: str, start: int, end: int, wi
 
 async def _models(services: Services, account_id: str, start: int, end: int) -> list[ModelUsage]:
     return await services.database.scan(partial(usage_by_model, account_id=account_id, start=start, end=end))
+
+
+async def _tokens(visit: Visit, month: int) -> list[TokenUsage]:
+    """Those that were charged the most."""
+    await usage_report.refresh(visit.services, visit.account_id, "token")
+    whole = usage_report.Period(per="month", start=month, end=next_month(month))
+    [usage] = await usage_report.read(visit.services, visit.account_id, "token", [whole])
+    names = await token_names(visit)
+    named = (each for each in usage.sums if each.value not in ("", OTHER))
+    most = sorted(named, key=lambda each: each.charge, reverse=True)[:_TOP]
+    return [TokenUsage(names.get(each.value, each.value[:8]), each.calls, each.charge) for each in most]
 
 
 def _sum(models: Sequence[ModelUsage]) -> int:

@@ -72,7 +72,7 @@ async def usage(visit: Visit) -> Shown:
     asked = _asked(visit)
     as_of, found = await _read(visit, asked)
     now, before = found[0], found[1] if asked.compare else None
-    lines = _lines(now, before, asked.by, await _names(visit, asked.by))
+    lines = _lines(now, before, asked.by, await token_names(visit) if asked.by == "token" else {})
     total = _total(lines)
     per = asked.period.per
     keys = await usage_report.keys_of(visit.services, visit.account_id, asked.period)
@@ -160,10 +160,8 @@ def _by_name(by: str) -> str:
 # --- what is shown ----------------------------------------------------------------------------------------------------
 
 
-async def _names(visit: Visit, by: str) -> Mapping[str, str]:
-    """Of tokens, by their ID."""
-    if by != "token":
-        return {}
+async def token_names(visit: Visit) -> Mapping[str, str]:
+    """What the account's tokens are called, by their ID."""
     found = await visit.services.database.scan(partial(list_tokens, account_id=visit.account_id))
     return {token.token_id: token.name or token.token_id[:8] for token in found}
 
