@@ -12,6 +12,7 @@ import uvloop
 from farebox import worker
 from farebox.clock import SystemClock
 from farebox.limits.fair_memory import ENTRY_BYTES, FairMemory
+from farebox.runtime.response_cache import DatabaseStore
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.cached_responses import (
     ROW_BYTES,
@@ -20,7 +21,6 @@ from farebox.storage.cached_responses import (
     find_response,
     forget_leftovers,
     generation_prefix,
-    keep_responses,
 )
 from farebox.storage.gateways import find_gateway, put_gateway
 from farebox.storage.sql import Connection, rows
@@ -249,8 +249,7 @@ class Store:
         return CachedResponse(whose.account_id, "default", self.key(whose, number), expires_at, "text/plain", body)
 
     def keep(self, of: list[CachedResponse], account: int = 2**30, everyone: int = 2**30) -> None:
-        job = partial(keep_responses, responses=of, bounds=CacheBounds(account, everyone))
-        self._farebox.run(self._database.write(job))
+        self._farebox.run(DatabaseStore(self._database).keep(of, CacheBounds(account, everyone)))
 
     def has(self, whose: Customer, number: int) -> bool:
         key, now = self.key(whose, number), CLOCK.now_ms()

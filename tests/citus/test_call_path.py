@@ -1,7 +1,9 @@
 """A server with everything switched on that a call can meet: no statement of its calls has more than one task, and
 none of its commits has two phases."""
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import pytest
 
 from farebox.ledger.lanes import LaneLedger
+from farebox.runtime import last_uses
 from farebox.storage.accounts import add_account
 from farebox.storage.buckets import bucket_numbers
+from farebox.storage.kept_objects import KeptObject
 from tests.calls.kit import differences, set_gateway, spend_rule, until
 from tests.calls.test_policy_limits import add
 from tests.calls.test_spend_rules import limits_of
@@ -20,7 +24,7 @@ from tests.citus.statements import Statements, recorded
 from tests.support import Customer, Farebox, running_farebox
 
 DOLLAR = 10**9
-ATTEMPTS = 10
+TIMES = 3
 BODIES: list[dict[str, Any]] = [{"user": "me"}, {"user": "me", "stream": True}, {"user": "you"}]
 
 
@@ -67,31 +71,43 @@ def call(customer: Customer, text: str, body: dict[str, Any], *, skip: bool = Fa
     return status
 
 
+def store_objects(farebox: Farebox, everyone: list[Customer]) -> None:
+    """Calls of all accounts at once that note what a provider keeps for them."""
+    at = CLOCK.now_ms()
+    objects = [KeptObject(one.account_id, "default", "openai", "file", IDS.log_id(), "", at) for one in everyone]
+
+    async def keep() -> None:
+        await asyncio.gather(*(farebox.services.kept.keep([one]) for one in objects))
+
+    farebox.run(keep())
+
+
 @pytest.mark.usefixtures("kept_transactions")
 def test_calls_are_of_one_node(cluster: Cluster, cluster_url: str, farebox: Farebox, statements: Statements) -> None:
-    """That a response is stored in the cache is no part of its call: it is a job, some time after it."""
+    """Nor is there a two-phase commit in what is written together of many accounts: responses that are stored in the
+    cache, objects that a provider keeps, when tokens were last used."""
     everyone = customers(farebox)
     for customer in everyone:
         equip(customer)
-    statements.open = True
-    assert {call(customer, "kept", body) for customer in everyone for body in BODIES} == {"MISS"}
-    until(lambda: not farebox.services.tasks.running("cached responses"))
-    ledger = farebox.services.ledger
+    farebox.run(last_uses.write(farebox.services))
+    before, ledger = cluster.two_phase_commits(cluster_url), farebox.services.ledger
     assert isinstance(ledger, LaneLedger)
     slow = ledger.slow
-
-    def calls() -> bool:
-        """Make some; whether there was no two-phase commit meanwhile: jobs of the server make some now and then."""
-        before = cluster.two_phase_commits(cluster_url)
-        assert {call(customer, "kept", body) for customer in everyone for body in BODIES} == {"HIT"}
-        for customer in everyone:
+    statements.open = True
+    with ThreadPoolExecutor(len(everyone)) as at_once:
+        for _ in range(TIMES):
             for body in BODIES:
-                call(customer, "not kept", body, skip=True)
-        return cluster.two_phase_commits(cluster_url) == before
-
-    assert any(calls() for _ in range(ATTEMPTS)), "calls make two-phase commits"
+                assert set(at_once.map(partial(call, text="kept", body=body), everyone)) <= {"MISS", "HIT"}
+                assert set(at_once.map(partial(call, text="not kept", body=body, skip=True), everyone)) == {"MISS"}
+            store_objects(farebox, everyone)
+    assert {call(customer, "kept", body) for customer in everyone for body in BODIES} == {"HIT"}
+    until(lambda: not farebox.services.tasks.running("cached responses"))
+    farebox.run(last_uses.write(farebox.services))
     statements.open = False
+    assert cluster.two_phase_commits(cluster_url) == before
     assert ledger.slow == slow
     assert any("ledger_batch" in sql for sql in statements.seen)
+    for table in ("cached_responses", "kept_objects", "last_uses"):
+        assert any(f"INSERT INTO {table}" in sql for sql in statements.seen), table
     assert {sql: count for sql, count in statements.tasks(cluster_url).items() if count > 1} == {}
     assert differences(farebox) == []

@@ -3,19 +3,19 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 
+from farebox.storage.account_keys import by_bucket
 from farebox.storage.database import Database
 from farebox.storage.kept_objects import KeptObject, find_object, keep_objects
 
 
 class KeptObjects:
-    """What arrives while one write is under way goes together into the next."""
+    """What arrives for a bucket while a write for it is under way goes together into the next."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._turn = asyncio.Lock()
-        self._batch: list[KeptObject] = []
-        self._next: asyncio.Task[None] | None = None
+        self._lanes: dict[int, _Lane] = {}
 
     async def find(
         self, account_id: str, gateway_id: str, provider: str, kind: str, object_id: str, at: int
@@ -35,6 +35,24 @@ class KeptObjects:
 
     async def keep(self, objects: Sequence[KeptObject]) -> None:
         """Note whose these are; durable when it returns. Raises storage.sql.DatabaseUnavailable."""
+        divided = await self._database.get(partial(by_bucket, items=objects, account_of=attrgetter("account_id")))
+        for bucket, some in divided.items():  # they are all of one account
+            if bucket not in self._lanes:
+                self._lanes[bucket] = _Lane(self._database)
+            await self._lanes[bucket].keep(some)
+
+
+class _Lane:
+    """The writes of one bucket, so that each is of one node of Citus, and fails with no other."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._turn = asyncio.Lock()
+        self._batch: list[KeptObject] = []
+        self._next: asyncio.Task[None] | None = None
+
+    async def keep(self, objects: Sequence[KeptObject]) -> None:
+        """Raises storage.sql.DatabaseUnavailable."""
         self._batch.extend(objects)
         if self._next is None:
             self._next = asyncio.create_task(self._write())

@@ -3,10 +3,12 @@
 from contextlib import suppress
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from typing import Final
 
 from farebox.limits.last_uses import Used
 from farebox.runtime.services import Services
+from farebox.storage.account_keys import by_bucket
 from farebox.storage.last_uses import write_uses
 from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
@@ -32,11 +34,8 @@ async def write_at_the_end(services: Services) -> None:
 
 
 async def _write(services: Services, batch: list[tuple[Used, int]]) -> None:
-    try:
-        await services.database.write(partial(write_uses, uses=[(*key, at) for key, at in batch]))
-    except NodeAway:
-        for key, at in batch:
-            try:
-                await services.database.write(partial(write_uses, uses=[(*key, at)]))
-            except NodeAway:
-                continue
+    """In a transaction for each bucket."""
+    uses = [(*key, at) for key, at in batch]
+    for some in (await services.database.get(partial(by_bucket, items=uses, account_of=itemgetter(0)))).values():
+        with suppress(NodeAway):
+            await services.database.write(partial(write_uses, uses=some))

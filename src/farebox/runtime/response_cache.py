@@ -7,8 +7,10 @@ stored another response in its place since.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from typing import Final, Protocol
 
 import msgspec
@@ -18,14 +20,18 @@ from farebox.providers.reading import Read
 from farebox.runtime.observers import best_effort
 from farebox.runtime.tasks import Tasks
 from farebox.settings import Settings
+from farebox.storage.account_keys import by_bucket
 from farebox.storage.cached_responses import (
     CacheBounds,
     CachedResponse,
+    accounts_above,
     find_response,
     forget_leftovers,
     keep_responses,
+    shrink,
 )
 from farebox.storage.database import Database
+from farebox.storage.sql import NodeAway
 
 PENDING_BYTES_MAX: Final = 8 * 2**20
 BATCH_BYTES: Final = 2**20
@@ -61,7 +67,16 @@ class DatabaseStore:
         return await self._database.get(wanted)
 
     async def keep(self, responses: Sequence[CachedResponse], bounds: CacheBounds) -> None:
-        await self._database.write(partial(keep_responses, responses=responses, bounds=bounds))
+        """In a transaction for each bucket; first there is made room. Where the node of a bucket is away, its responses
+        are not kept, and none where there is no room."""
+        room = max(bounds.all - sum(response.size for response in responses), 0)
+        above, share = await self._database.scan(partial(accounts_above, most=room))
+        for account_ids in above.values():
+            await self._database.write(partial(shrink, account_ids=account_ids, most=share))
+        of_account = partial(by_bucket, items=responses, account_of=attrgetter("account_id"))
+        for some in (await self._database.get(of_account)).values():
+            with suppress(NodeAway):
+                await self._database.write(partial(keep_responses, responses=some, most=bounds.account))
 
 
 class Recalled(msgspec.Struct, frozen=True):

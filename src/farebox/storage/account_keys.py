@@ -6,13 +6,16 @@ all connections of a process, and again when the account has changed (runtime.co
 looks it up itself: accounts are moved between such transactions, never during one (storage.bucket_moves).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 from farebox.storage.buckets import OPERATOR
 from farebox.storage.sql import Connection, row
 
 NO_BUCKET = -1
 """Stands for the bucket of an account that does not exist: no row has it."""
+
+T = TypeVar("T")
 
 OF_ACCOUNT = "bucket = ? AND account_id = ?"
 """The condition that takes a key as its values."""
@@ -44,6 +47,15 @@ def find_key(connection: Connection, account_id: str) -> AccountKey | None:
 def key_of(connection: Connection, account_id: str) -> AccountKey:
     """The account's key; that of no row if there is no such account. For reads, updates and deletions."""
     return find_key(connection, account_id) or AccountKey(NO_BUCKET, account_id)
+
+
+def by_bucket(connection: Connection, items: Iterable[T], account_of: Callable[[T], str]) -> dict[int, list[T]]:
+    """The items by the bucket of their account, each list to be written in a transaction of its own: one that writes on
+    several nodes of Citus is a two-phase commit, and fails if any of them is away."""
+    found: dict[int, list[T]] = {}
+    for item in items:
+        found.setdefault(key_of(connection, account_of(item)).bucket, []).append(item)
+    return found
 
 
 def was_moved(connection: Connection, account_id: str) -> bool:

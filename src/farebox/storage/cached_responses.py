@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, find_key, key_of
+from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, by_bucket, find_key, key_of
 from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
@@ -61,9 +61,9 @@ def find_response(connection: Connection, account_id: str, gateway_id: str, key:
     return CachedResponse(account_id, gateway_id, key, int(found[0]), str(found[1]), bytes(found[2]))
 
 
-def keep_responses(connection: Connection, responses: Sequence[CachedResponse], bounds: CacheBounds) -> None:
-    """Store responses, and remove others until the bounds are kept. Left out are those of calls that began before the
-    gateway's cache was emptied."""
+def keep_responses(connection: Connection, responses: Sequence[CachedResponse], most: int) -> None:
+    """Store responses, and remove others until no account of these has more than `most`. Left out are those of calls
+    that began before the gateway's cache was emptied."""
     touched = set()
     for response in responses:
         key = find_key(connection, response.account_id)
@@ -71,8 +71,24 @@ def keep_responses(connection: Connection, responses: Sequence[CachedResponse], 
             _put(connection, key, response)
             touched.add(key)
     for key in touched:
-        _shrink(connection, key, bounds.account)
-    _shrink_all(connection, bounds.all)
+        _shrink(connection, key, most)
+
+
+def accounts_above(connection: Connection, most: int) -> tuple[dict[int, list[str]], int]:
+    """The accounts, by bucket, that have too much where the sum of all is more than `most`, and what each of them may
+    keep: those with the most lose, so that nobody can take the room of others."""
+    found = row(connection, "SELECT bytes FROM cache_sum")
+    if found is None or int(found[0]) <= most:
+        return {}, most
+    totals = _totals(rows_everywhere(connection, _TOTALS))
+    share = fair_share([size for _, size in totals], most)
+    return by_bucket(connection, (account_id for account_id, size in totals if size > share), str), share
+
+
+def shrink(connection: Connection, account_ids: Iterable[str], most: int) -> None:
+    """Remove responses of each of these accounts until it has no more than `most`."""
+    for account_id in account_ids:
+        _shrink(connection, key_of(connection, account_id), most)
 
 
 def leave_responses(connection: Connection, key: AccountKey, gateway_id: str) -> None:
@@ -177,18 +193,6 @@ def _put(connection: Connection, key: AccountKey, response: CachedResponse) -> N
         (*of_key, response.size, response.expires_at, response.content_type, response.body),
     )
     _count(connection, key, response.size - (0 if old is None else int(old[0])))
-
-
-def _shrink_all(connection: Connection, most: int) -> None:
-    """Those with the most lose what is too much, so that nobody can take the room of others."""
-    found = row(connection, "SELECT bytes FROM cache_sum")
-    if found is None or int(found[0]) <= most:
-        return
-    totals = _totals(rows_everywhere(connection, _TOTALS))
-    share = fair_share([size for _, size in totals], most)
-    for account_id, size in totals:
-        if size > share:
-            _shrink(connection, key_of(connection, account_id), share)
 
 
 def _shrink(connection: Connection, key: AccountKey, most: int) -> None:
