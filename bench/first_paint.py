@@ -13,26 +13,25 @@ import gzip
 import http.client
 import json
 import re
-import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from bench import machine
-from bench.build import NoCompiler, build
-from bench.engines import NAMES, SQLITE, Engine, started
+from bench.engines import NAMES, SQLITE, Engine
 from bench.fill import MODELS, Made, fill
 from bench.growth import BUSY, Size
+from bench.prepared import exit_status, prepared
 from bench.reads import bare
 from bench.record import shown, write
-from bench.served import Broken, Farebox, mock_upstream, run, serving
+from bench.served import Broken, Farebox, run, serving
 from farebox.http.pages.routes import PAGE_ROWS
 from farebox.model import Role
 from farebox.storage.database import opened_for_command
@@ -259,23 +258,17 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    arguments = _arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped
-    try:
-        programs = build()
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir)))
-            mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
-            engine = stack.enter_context(started(arguments.engine))
-            size = Size(arguments.accounts, arguments.calls)
-            made = next(one for one in fill(folder, mock, size.wanted(), engine=engine) if one.wanted.kind == BUSY)
-            if engine is not SQLITE:  # as a database is that has grown by itself
-                with opened_for_command(engine.settings(folder)) as connection:
-                    connection.execute("VACUUM (ANALYZE)")
-            return measure(folder, engine, made, size)
-    except (Broken, NoCompiler) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    return exit_status(partial(_run, _arguments()))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with prepared(arguments.engine, arguments.dir) as (_, folder, mock, engine):
+        size = Size(arguments.accounts, arguments.calls)
+        made = next(one for one in fill(folder, mock, size.wanted(), engine=engine) if one.wanted.kind == BUSY)
+        if engine is not SQLITE:  # as a database is that has grown by itself
+            with opened_for_command(engine.settings(folder)) as connection:
+                connection.execute("VACUUM (ANALYZE)")
+        return measure(folder, engine, made, size)
 
 
 def measure(folder: Path, engine: Engine, made: Made, size: Size) -> int:
@@ -287,7 +280,7 @@ def measure(folder: Path, engine: Engine, made: Made, size: Size) -> int:
     nothing = bare_handler(folder)
     worst = max(pages.rows, key=lambda row: float(row["cpu_p95_ms"]))
     print(f"a bare handler: CPU p50 {nothing['cpu_p50_ms']:.2f} ms, wall p50 {nothing['wall_p50_ms']:.2f} ms")
-    print("\n".join(pages.wrong) or f"nothing above the bounds; the dearest page is {worst['page']}")
+    print("\n".join(pages.wrong) or f"nothing above the bounds; the most expensive page is {worst['page']}")
     facts = {
         "accounts": size.accounts,
         "calls": size.calls,

@@ -11,24 +11,22 @@ The exit status is 0 if every figure was that of the books, every charge exact, 
 import argparse
 import http.client
 import json
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import ask, machine, plans
-from bench.build import NoCompiler, build
-from bench.engines import NAMES, SQLITE, Engine, started
+from bench.engines import NAMES, SQLITE, Engine
 from bench.fill import OTHER, Made, Wanted, differs, fill
+from bench.prepared import exit_status, prepared
 from bench.record import shown, write
 from bench.run import CHAT, Bench, Case, failed
-from bench.served import Broken, Farebox, Mock, mock_upstream, serving
+from bench.served import Broken, Farebox, Mock, serving
 
 USUAL_ACCOUNTS, USUAL_CALLS, USUAL_TOP_UPS = 100, 100, 12
 BUSY_PART = 10
@@ -191,32 +189,24 @@ def table(sizes: Sequence[Size], measured: list[list[dict[str, Any]]]) -> str:
 
 
 def main() -> int:
-    arguments = _arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped
+    return exit_status(partial(_run, _arguments()))
+
+
+def _run(arguments: argparse.Namespace) -> int:
     sizes = [Size(accounts, calls) for accounts, calls in zip(arguments.accounts, arguments.calls, strict=True)]
     measured, facts, wrong, found = [], [], list[str](), list[dict[str, Any]]()
     traced: list[plans.Traced | None] = []
-    try:
-        programs = build()
-        for size in sizes:
-            print(f"{size}:", file=sys.stderr, flush=True)
-            with ExitStack() as stack:
-                folder = Path(
-                    stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir))
-                )
-                mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
-                engine = stack.enter_context(started(arguments.engine))
-                grown = Grown(size, folder, programs, mock, engine)
-                rows, fact = grown.measure(arguments)
-                traced.append(grown.trace())
-                measured.append([{**row, "steps": _steps(traced[-1], row)} for row in rows])
-                facts.append({"size": str(size), "accounts": size.accounts, "calls": size.calls, **fact})
-                wrong += grown.wrong
-                if size == sizes[-1] and traced[0] and traced[-1]:
-                    found = plans.compare(folder / "farebox.db", traced[0], traced[-1])
-    except (Broken, NoCompiler) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    for size in sizes:
+        print(f"{size}:", file=sys.stderr, flush=True)
+        with prepared(arguments.engine, arguments.dir) as (programs, folder, mock, engine):
+            grown = Grown(size, folder, programs, mock, engine)
+            rows, fact = grown.measure(arguments)
+            traced.append(grown.trace())
+            measured.append([{**row, "steps": _steps(traced[-1], row)} for row in rows])
+            facts.append({"size": str(size), "accounts": size.accounts, "calls": size.calls, **fact})
+            wrong += grown.wrong
+            if size == sizes[-1] and traced[0] and traced[-1]:
+                found = plans.compare(folder / "farebox.db", traced[0], traced[-1])
     print(table(sizes, measured))
     _say(facts, found, wrong)
     every = [row for rows in measured for row in rows]

@@ -9,22 +9,21 @@ those of the books.
 import argparse
 import contextlib
 import json
-import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import ask, machine
-from bench.build import NoCompiler, build
-from bench.engines import NAMES, SQLITE, Engine, started
+from bench.engines import NAMES, SQLITE, Engine
 from bench.fill import Made, Wanted, differs, fill
+from bench.prepared import exit_status, prepared
 from bench.record import ROOT, shown, write
-from bench.served import Broken, Farebox, mock_upstream, serving
+from bench.served import Broken, Farebox, serving
 
 CONNECTIONS = 16
 TURNS = 2
@@ -108,20 +107,14 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    arguments = _arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped
-    try:
-        programs = build()
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir)))
-            mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
-            engine = stack.enter_context(started(arguments.engine))
-            made = fill(folder, mock, [Wanted("read", arguments.calls, arguments.top_ups)], engine=engine)[0]
-            served = stack.enter_context(serving(folder, folder / "targets", engine=engine))
+    return exit_status(partial(_run, _arguments()))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with prepared(arguments.engine, arguments.dir) as (programs, folder, mock, engine):
+        made = fill(folder, mock, [Wanted("read", arguments.calls, arguments.top_ups)], engine=engine)[0]
+        with serving(folder, folder / "targets", engine=engine) as served:
             return _measure_all(Reads(programs["load"], served, made, arguments), served, made)
-    except (Broken, NoCompiler) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
 
 
 def _measure_all(reads: Reads, served: Farebox, made: Made) -> int:

@@ -9,23 +9,21 @@ import argparse
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import machine
-from bench.build import NoCompiler, build
-from bench.engines import NAMES, Engine, started
+from bench.engines import NAMES, Engine
 from bench.fill import Wanted, differs, fill
+from bench.prepared import exit_status, prepared
 from bench.record import shown, write
-from bench.served import Broken, Farebox, Mock, mock_upstream, serving, set_up, write_targets
+from bench.served import Broken, Farebox, Mock, serving, set_up, write_targets
 
 __all__ = ["CASES", "CHAT", "EVENTS", "PLAIN_NANOS", "SETTLE_SECONDS", "STREAMED", "STREAM_NANOS", "Case", "write"]
 
@@ -218,24 +216,16 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    arguments = _arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped
-    try:
-        programs = build()
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir)))
-            mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
-            engine = stack.enter_context(started(arguments.engine))
-            how = "bench.bytecodes" if arguments.bytecodes else "bench.profiled"
-            under = () if arguments.profile is None else (how, str(arguments.profile))
-            targets = _set_up(folder, mock, engine, arguments.accounts)
-            served = stack.enter_context(
-                serving(folder, targets, engine=engine, workers=arguments.workers, under=under)
-            )
+    return exit_status(partial(_run, _arguments()))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    how = "bench.bytecodes" if arguments.bytecodes else "bench.profiled"
+    under = () if arguments.profile is None else (how, str(arguments.profile))
+    with prepared(arguments.engine, arguments.dir) as (programs, folder, mock, engine):
+        targets = _set_up(folder, mock, engine, arguments.accounts)
+        with serving(folder, targets, engine=engine, workers=arguments.workers, under=under) as served:
             return _measure_all(arguments, Bench(programs, mock, served), served)
-    except (Broken, NoCompiler) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
 
 
 def _set_up(folder: Path, mock: Mock, engine: Engine, accounts: int) -> Path:

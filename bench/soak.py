@@ -7,23 +7,21 @@ which caches and pools fill. The exit status is 0 if it is flat, no response fai
 
 import argparse
 import json
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench import ask, machine
-from bench.build import NoCompiler, build
-from bench.engines import NAMES, started
+from bench.engines import NAMES
 from bench.fill import Wanted, fill
+from bench.prepared import exit_status, prepared
 from bench.record import shown, write
 from bench.run import CHAT, EVENTS, PLAIN_NANOS, STREAM_NANOS, STREAMED
-from bench.served import Broken, Farebox, Mock, mock_upstream, serving, write_targets
+from bench.served import Farebox, Mock, serving, write_targets
 
 ACCOUNTS = 100
 CALLS_OF_EACH, TOP_UPS_OF_EACH = 100, 12
@@ -39,24 +37,18 @@ LONGER_SECONDS = 30
 
 
 def main() -> int:
-    arguments = _arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        programs = build()
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir)))
-            mock = stack.enter_context(mock_upstream(programs["mock_upstream"]))
-            engine = stack.enter_context(started(arguments.engine))
-            made = fill(folder, mock, [Wanted("soak", CALLS_OF_EACH, TOP_UPS_OF_EACH)] * ACCOUNTS, engine=engine)
-            calls = write_targets(folder / "targets", [(one.account_id, one.token) for one in made])
-            reads = folder / "targets-reads"
-            parts = [ask.write_targets(folder / "targets-read", read, made).read_text() for read in ask.READS]
-            reads.write_text("".join(parts))
-            served = stack.enter_context(serving(folder, calls, engine=engine))
+    return exit_status(partial(_run, _arguments()))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with prepared(arguments.engine, arguments.dir) as (programs, folder, mock, engine):
+        made = fill(folder, mock, [Wanted("soak", CALLS_OF_EACH, TOP_UPS_OF_EACH)] * ACCOUNTS, engine=engine)
+        calls = write_targets(folder / "targets", [(one.account_id, one.token) for one in made])
+        reads = folder / "targets-reads"
+        parts = [ask.write_targets(folder / "targets-read", read, made).read_text() for read in ask.READS]
+        reads.write_text("".join(parts))
+        with serving(folder, calls, engine=engine) as served:
             return _soak(arguments.minutes, served, mock, programs["load"], reads)
-    except (Broken, NoCompiler) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
 
 
 def _soak(minutes: int, served: Farebox, mock: Mock, program: Path, reads: Path) -> int:

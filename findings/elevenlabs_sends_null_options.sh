@@ -2,8 +2,8 @@
 # elevenlabs 2.78.0 (PyPI): what its client sends for options of a transcription that are not given.
 # Guess: an option that is left out is not sent, as with the other options of the same call, and as its types say (OMIT).
 # Seen: `speech_to_text.convert(model_id=…, file=…)` sends three fields that nobody gave: `webhook_metadata`,
-# `entity_detection` and `entity_redaction`, each with the text `null`. Whoever meters by the presence of a field (entity
-# detection is billed in addition) takes it for an option that was asked for; `null` has to be read as "not given".
+# `entity_detection` and `entity_redaction`, each with the text `null`. A meter that goes by the presence of a field (entity
+# detection is billed in addition) would take it for an option that was asked for; `null` has to be read as "not given".
 # Exits 1 if that changes.
 set -euo pipefail
 tmp=$(mktemp -d)

@@ -140,7 +140,7 @@ def test_a_tokens_expiry_is_set_and_what_has_expired_stays_so(farebox: Farebox, 
 
 
 def test_no_token_frees_itself(farebox: Farebox, customer: Customer) -> None:
-    """Whoever is given a narrow token with `Write` by mistake does not make it a wide one."""
+    """A narrow token with `Write`, given by mistake, cannot be made a wide one by its holder."""
     later = farebox.services.clock.now_ms() + 10**9
     account_id, first = customer.account_id, {token["id"] for token in tokens(customer)}
     brief = Customer(farebox, account_id, farebox.create_token(account_id, *Permission, expires_at=later))

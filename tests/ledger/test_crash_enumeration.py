@@ -74,7 +74,7 @@ class World:
         )  # fmt: skip
 
     def extend(self, hold_id: str, times: int) -> Extend:
-        """To so many times what it was opened with."""
+        """To `times` times what it was opened with."""
         return Extend(account_id=self.account_id, hold_id=hold_id, amount=PRICE * times, at=START, expires_at=0)
 
     def settle(self, hold_id: str, amount: int) -> Settle:

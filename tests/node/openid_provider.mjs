@@ -1,4 +1,4 @@
-// A real OpenID provider (node-oidc-provider) on this machine. Whoever signs in as NAME has NAME@example.com.
+// A real OpenID provider (node-oidc-provider) on this machine. A person who signs in as NAME has NAME@example.com.
 // Arguments: client ID, client secret, redirect URI, post-logout redirect URI. It prints its issuer when it listens.
 
 import { createServer } from "node:http";

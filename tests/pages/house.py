@@ -27,7 +27,7 @@ class House:
     provider: OpenIdProvider
 
     def letter(self, recipient: str, number: int = 1) -> EmailMessage:
-        """The newest of so many letters to somebody; waits for it."""
+        """The newest message to somebody, once there are this many; waits for it."""
         for pause in pauses(f"letter {number} to {recipient}"):
             found = [each for each in self.box.letters if each["To"] == recipient]
             if len(found) >= number:

@@ -102,7 +102,7 @@ def test_a_member_signs_in_and_out(farebox: Farebox, issuer: str) -> None:
         assert http.get("/ui/confirm?next=/billing").status_code == 200
         form = {"csrf": sessions.seal(farebox.services, session, "form"), "next": "/billing"}
         url = _sent_to(http.post("/ui/confirm/oidc", data=form))
-        confirmed = http.get(_back(farebox, "grace", url, there))  # it asks anew, and says when
+        confirmed = http.get(_back(farebox, "grace", url, there))  # it asks again, and says when
         assert (confirmed.status_code, confirmed.headers.get("location")) == (303, "/billing"), confirmed.text
         assert http.get("/ui/confirm?next=/billing").headers["location"] == "/billing"
 

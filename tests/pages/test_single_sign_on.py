@@ -334,7 +334,7 @@ def test_the_provider_proves_who_is_there(
         ({"auth_time": None}, "does not prove who you are"),
         ({"email": "eve@example.com"}, "says that you are eve@example.com"),
     ],
-    ids=["not anew", "not said when", "somebody else"],
+    ids=["not again", "not said when", "somebody else"],
 )
 def test_another_proof_is_none(
     farebox: Farebox, provider: OpenIdProvider, browser: Browser, email: str, claims: dict[str, Any], says: str

@@ -1,4 +1,4 @@
-"""A response in the background is held for when it is begun, and settled by whoever sees its end first: once, whatever
+"""A response in the background is held for when it is begun, and settled by the first to see its end: once, whatever
 happens to the processes meanwhile."""
 
 from __future__ import annotations

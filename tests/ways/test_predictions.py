@@ -1,5 +1,5 @@
-"""Predictions of Replicate and fal are held for when they begin, and settled when they have ended: by whoever sees it
-first, and by what they then state."""
+"""Predictions of Replicate and fal are held for when they begin, and settled, by what they then state, by the first to
+see that they have ended."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class SocketProvider:
         return self.handshakes[-1].headers
 
     def forget(self) -> None:
-        """Begin anew: an echo, with nothing recorded."""
+        """Start over: an echo, with nothing recorded."""
         self.script, self.subprotocol, self.refusal = echo, "", lambda _, __: None
         self.handshakes, self.closed, self.ended = [], [], threading.Semaphore(0)
 

@@ -49,7 +49,7 @@ def set_key(farebox: Farebox, provider: SocketProvider, **key: Any) -> None:
 
 
 def settled(customer: Customer, charged: int, granted: int = 5 * NANOS_PER_USD) -> None:
-    """Nothing is held any more, and so much has been charged."""
+    """Nothing is held any more, and this much has been charged."""
     until(
         lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
     )

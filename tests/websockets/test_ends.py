@@ -135,7 +135,7 @@ def installation(tmp_path: Path, provider: SocketProvider) -> Installation:
 
 
 def killing(process: Process, at: int, played: Realtime) -> Script:
-    """Plays, and kills the process at so many messages."""
+    """Plays, and kills the process after this many messages."""
     sent = [0]
 
     def script(connection: ServerConnection) -> None:

@@ -66,7 +66,7 @@ def turns_of(customer: Customer) -> list[dict[str, Any]]:
 
 
 def settled(customer: Customer, charged: int, turns: int) -> None:
-    """Nothing is held any more, and so much has been charged, in so many rows."""
+    """Nothing is held any more, and this much has been charged, in this many rows."""
     until(
         lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
     )
@@ -370,7 +370,7 @@ def test_a_session_that_is_cut_at_any_message_ends_in_the_same_books(
     clients: list[ClientConnection] = []
 
     class Counted:
-        """Cuts the session after so many messages."""
+        """Cuts the session after this many messages."""
 
         def __init__(self, connection: ServerConnection) -> None:
             self._connection = connection

@@ -80,7 +80,7 @@ class Turns:
         self._strict = strict
         self._lanes: dict[Lane, _Lane] = {"response": _Lane(), "transcript": _Lane()}
         self._books = asyncio.Lock()
-        """Whoever changes the lanes has it, through all waits for the ledger."""
+        """Held while the lanes are changed, through all waits for the ledger."""
         self._ended: dict[str, None] = {}
         self._number = 0
         self._idle = asyncio.Event()

@@ -22,7 +22,7 @@ class InnerExchange:
         self._body = body
 
     def hold(self, lease: Lease) -> None:
-        """Whoever made the exchange closes the lease at its end."""
+        """The lease is closed by what made the exchange, at its end."""
         self.lease = lease
         lease.take(len(self._body))
 

@@ -147,7 +147,7 @@ def _entry(slug: str, model: str, priced: _Priced, parts_per_million: int, *, ow
 
 
 def _usd(rate: Rate, price: ModelPrice, markup: Markup) -> dict[str, Any]:
-    """What the account pays for so many units of a meter; and beyond so many input tokens of a call."""
+    """What the account pays for `per` units of a meter, and beyond the input tokens with which each tier begins."""
     per = UNITS.units[rate.meter].per
     factor = Fraction(per * markup.parts_per_million, price.denominator * PER_MILLION * NANOS_PER_USD)
     found: dict[str, Any] = {"per": per, "usd": float(rate.base * factor)}

@@ -17,7 +17,7 @@ def asks_for_csv(request: Request, said: str | None) -> bool:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """A header line and the rows, as UTF-8. Texts are made `harmless`, whoever wrote them."""
+    """A header line and the rows, as UTF-8. All texts are made `harmless`."""
     out = io.StringIO(newline="")
     writer = csv.writer(out)
     writer.writerow(columns)

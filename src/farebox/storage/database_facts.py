@@ -1,4 +1,4 @@
-"""What the operator is told of the database itself: its engine, how large it is, who has copies of it."""
+"""Facts about the database itself, for the operator: its engine, its size, its replicas."""
 
 from typing import NamedTuple
 

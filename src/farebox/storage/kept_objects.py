@@ -134,7 +134,7 @@ def accounts_beyond(connection: Connection, most: int) -> list[str]:
 
 
 def expiry_beyond(connection: Connection, account_id: str, most: int) -> int | None:
-    """When the account's newest so many objects that expire begin to: what expires by then is beyond them."""
+    """The expiry of the first object beyond the `most` that expire last: that one and those before it are too many."""
     found = row(
         connection,
         f"SELECT expires_at FROM kept_objects WHERE {OF_ACCOUNT} AND expires_at IS NOT NULL "

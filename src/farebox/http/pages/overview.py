@@ -167,7 +167,7 @@ async def _models(services: Services, account_id: str, start: int, end: int) -> 
 
 
 async def _tokens(visit: Visit, month: int) -> list[TokenUsage]:
-    """Those that were charged the most."""
+    """Access tokens that were charged the most this month."""
     await usage_report.refresh(visit.services, visit.account_id, "token")
     whole = usage_report.Period(per="month", start=month, end=next_month(month))
     [usage] = await usage_report.read(visit.services, visit.account_id, "token", [whole])

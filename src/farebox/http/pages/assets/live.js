@@ -1,4 +1,4 @@
-// What changes is shown as it does: figures are replaced, and a list that has changed is fetched anew. A button pauses it.
+// What changes is shown as it does: figures are replaced, and a list that has changed is fetched again. A button pauses it.
 
 const place = document.querySelector("[data-live]");
 const button = document.createElement("button");
