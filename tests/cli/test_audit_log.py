@@ -127,6 +127,7 @@ def test_what_changes_nothing_is_no_act(cli: Cli, acme: str) -> None:
         assert cli(*grant).status == 0
     assert cli("grant", "--account", "nobody", "--amount", "5").status == 1
     assert cli("tax", "remove", "FR").status == 1
+    assert cli("account", "set", acme, "--time-zone", "UTC").status == 0
     assert [row["act"] for row in cli("audit", "--json").json] == ["credit.grant", "account.create"]
     (granted, _) = cli("audit", "--json").json
     assert granted["before"] == {"posted_usd": "0.00"}

@@ -3,8 +3,9 @@
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -19,7 +20,7 @@ from farebox.storage.accounts import add_account, add_token, revoke_token
 from farebox.storage.config import CHANGES_KEPT, note_change
 from farebox.storage.database import Database, open_database
 from farebox.storage.gateways import GatewayRow, delete_gateway, put_gateway
-from farebox.storage.sql import Connection, rows
+from farebox.storage.sql import Connection, DatabaseUnavailable, rows
 from farebox.vault import Vault
 from tests.calls.kit import set_gateway
 from tests.engines import ON_BOTH_ENGINES, TESTER, settings_for
@@ -31,6 +32,7 @@ pytestmark = ON_BOTH_ENGINES
 CLOCK = SystemClock()
 VAULT = Vault(bytes(32))
 ACCOUNTS = ("acme", "globex")
+T = TypeVar("T")
 
 
 # --- through the API --------------------------------------------------------------------------------------------------
@@ -104,6 +106,27 @@ async def cached(configuration: Configuration) -> list[tuple[object, object]]:
         (await configuration.token(f"fbx_{name}"), await configuration.gateway(name, "mine", create=False))
         for name in ACCOUNTS
     ]
+
+
+async def test_a_committed_change_stands_while_the_database_is_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = await Configuration.load(database, VAULT, CLOCK)
+    await cached(process)
+    await database.write(lambda c: (revoke_token(c, "of-acme", 2), revoke_token(c, "of-globex", 2)))
+    read, times = database.get, count(1)
+
+    async def away_the_second_time(job: Callable[[Connection], T]) -> T:
+        if next(times) == 2:  # that of the first account's domains
+            raise DatabaseUnavailable("away")
+        return await read(job)
+
+    monkeypatch.setattr(database, "get", away_the_second_time)
+    await process.notice_own_change()
+    assert [token for token, _ in await cached(process)] == [None, None]
+    asked = next(times)
+    await process.notice_changes()
+    assert next(times) - asked > 2, "what could not be read is read again"
 
 
 async def test_another_process_forgets_the_account_that_was_changed(database: Database) -> None:

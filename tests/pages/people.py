@@ -40,6 +40,11 @@ class Person:
         return self.farebox.run(sessions.session(self.farebox.services, self.secret))
 
     @property
+    def session_as_it_is(self) -> Session | None:
+        """Without keeping it from ending as idle."""
+        return self.farebox.run(sessions.session(self.farebox.services, self.secret, touches=False))
+
+    @property
     def csrf(self) -> str:
         session = self.session
         assert session is not None

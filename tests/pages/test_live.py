@@ -11,6 +11,7 @@ from farebox.http.pages import live
 from farebox.limits.watching import PERSON_MAX
 from farebox.model import Role
 from farebox.people import sessions
+from farebox.storage.sql import Connection
 from tests.pages.people import Person, person
 from tests.support import Customer, Farebox
 
@@ -47,7 +48,8 @@ class Events:
 
 
 def watching(stack: ExitStack, who: Person, of: str, **query: str) -> Events:
-    request = who.http.stream("GET", "/ui/events", params={"of": of, **query})
+    headers = {"accept": "text/event-stream"}
+    request = who.http.stream("GET", "/ui/events", params={"of": of, **query}, headers=headers)
     response = stack.enter_context(request)
     assert response.status_code == 200
     return Events(response)
@@ -93,6 +95,25 @@ def test_it_ends_with_the_session_and_with_the_role(farebox: Farebox, owner: Per
     assert operator.get("/ui/events", of="overview").status_code == 403
     owner.sign_in()
     assert owner.get("/ui/events", of="secrets").status_code == 204
+
+
+def test_watching_does_not_keep_a_session_open(farebox: Farebox, owner: Person) -> None:
+    services, ago = farebox.services, 90 * 60_000
+
+    def move(connection: Connection) -> None:
+        connection.execute("UPDATE sessions SET seen_at = seen_at - ?", (ago,))
+
+    def idle() -> bool:
+        session = owner.session_as_it_is
+        return session is not None and session.sign_in.seen_at < services.clock.now_ms() - ago // 2
+
+    farebox.run(services.database.write(move))
+    with ExitStack() as stack:
+        assert watching(stack, owner, "overview").next
+    owner.http.get("/ui/calls", headers={"farebox-refresh": "1"})
+    assert idle()
+    owner.get("/ui/calls")
+    assert not idle()
 
 
 def test_a_person_watches_with_a_few_pages_only(farebox: Farebox, owner: Person) -> None:

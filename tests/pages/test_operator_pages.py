@@ -2,31 +2,37 @@
 
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from html import unescape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
 
 from farebox.calendar import DAY_MS
 from farebox.model import Role
+from farebox.operator import reports
 from farebox.people import membership
 from farebox.people.sessions import Whom
+from farebox.storage import margin_sums
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.config import list_markups, list_prices, note_change
 from farebox.storage.findings import Finding, add_finding, open_findings
 from farebox.storage.log_totals import id_at
+from farebox.storage.margin_sums import stated_costs
 from farebox.storage.notices import add_notice
 from farebox.storage.operator_acts import OperatorAct, list_acts
 from farebox.storage.operator_alarms import Alarm, open_alarms, put_alarm
 from farebox.storage.operator_reports import ReportRow, begin_report
 from farebox.storage.sql import Connection
+from tests.engines import TESTER
 from tests.http.support import save_card
 from tests.pages.people import Person, person
-from tests.support import Customer, Farebox
+from tests.support import Customer, Farebox, running_farebox
 from tests.waiting import pauses
 
 ROOT = "root@operators.example"
@@ -61,7 +67,7 @@ def test_an_account_is_created_found_and_given_credit(farebox: Farebox, operator
     made = operator.send("/ui/accounts", name=name)
     path = made.headers["location"]
     account_id = path.rpartition("/")[2]
-    for wanted in ("nlikely", account_id[5:20].upper()):
+    for wanted in ("Ünlikely", "nLIKELY", account_id[5:20].upper()):
         found = operator.get("/ui/accounts", find=wanted).text
         assert path in found
         assert "<script>alert" not in found
@@ -199,10 +205,15 @@ def test_findings_are_accepted_or_corrected(farebox: Farebox, operator: Person, 
     page = operator.get("/ui/money", view="findings").text
     assert "<script>alert" not in page
     named = {name: f"test:{name}:{customer.account_id}" for name in ("a", "b", "c")}
-    assert "say why" in operator.told("/ui/money/accept", finding=named["a"]).lower()
-    assert "no such open finding" in operator.told("/ui/money/accept", finding=named["c"], note="x")
-    assert "is accepted" in operator.told("/ui/money/accept", finding=named["a"], note="the fee")
+    assert 'name="seen" value="-300"' in page
+    assert "say why" in operator.told("/ui/money/accept", finding=named["a"], seen="150").lower()
+    assert "no such open finding" in operator.told("/ui/money/accept", finding=named["c"], seen="1", note="x")
+    assert "has changed meanwhile" in operator.told("/ui/money/accept", finding=named["a"], seen="149", note="x")
+    assert "Open the page" in operator.told("/ui/money/accept", finding=named["a"], note="x")
+    assert "is accepted" in operator.told("/ui/money/accept", finding=named["a"], seen="150", note="the fee")
     fields = {"finding": named["b"], "direction": "take", "amount": "3"}
+    assert "has changed meanwhile" in operator.told("/ui/money/correct", **fields, seen="-299")
+    fields["seen"] = "-300"
     assert "2.00 USD are available" in operator.told("/ui/money/correct", **fields)
     assert still_open() == []
     assert not found("a", 150), "the same amount does not open it again"
@@ -313,6 +324,26 @@ def test_the_books_are_checked_by_a_process_of_its_own(farebox: Farebox, operato
     assert f"account {customer.account_id}: `posted` is not" in page
 
 
+def test_a_server_that_stops_ends_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 600\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(reports, "SEEN_SECONDS", 0.01)
+    with running_farebox(tmp_path / "data") as stopping:
+        services = stopping.services
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "executable", str(slow))
+            assert stopping.run(reports.begin(services, "check", TESTER))
+            for pause in pauses("the report says that it runs"):
+                row, _ = stopping.run(reports.latest(services, "check"))
+                if row is not None and row.seen_at > row.started_at:
+                    break
+                time.sleep(pause)
+    with running_farebox(tmp_path / "data") as again:
+        row, interrupted = again.run(reports.latest(again.services, "check"))
+        assert (row is not None and row.state, interrupted) == ("failed", False)
+
+
 def test_a_report_whose_process_is_gone_can_be_begun_again(farebox: Farebox, operator: Person) -> None:
     row = ReportRow("margins", "gone", "running", "somebody", 1, 2, None, 1, 1)
     assert farebox.run(farebox.services.database.write(lambda c: begin_report(c, row, gone_before=2**60)))
@@ -323,7 +354,9 @@ def test_a_report_whose_process_is_gone_can_be_begun_again(farebox: Farebox, ope
     assert farebox.run(farebox.services.database.write(lambda c: begin_report(c, row, gone_before=2**60)))
 
 
-def test_margins_compare_cost_charge_and_stated_cost(farebox: Farebox, operator: Person, customer: Customer) -> None:
+def test_margins_compare_cost_charge_and_stated_cost(
+    farebox: Farebox, operator: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write, at = farebox.services.database.write, farebox.services.clock.now_ms()
     model = f"model-{customer.account_id[:8]}"
 
@@ -351,6 +384,7 @@ def test_margins_compare_cost_charge_and_stated_cost(farebox: Farebox, operator:
         call(1, 2 * 10**9, 3 * 10**9, b'{"stated_usd":"2","computed_nanos":"1600000000"}'),
         call(2, 10**9, 5 * 10**8, None),
         call(3, 10**12, 0, None, own_key=True),
+        call(4, 0, 0, b'{"stated_usd":"0","computed_nanos":"0"}'),
     ]
 
     def insert(connection: Connection) -> None:
@@ -361,8 +395,16 @@ def test_margins_compare_cost_charge_and_stated_cost(farebox: Farebox, operator:
         for table in ("calls", "usage_hours"):
             connection.execute(f"DELETE FROM {table} WHERE bucket = 0 AND account_id = ?", (customer.account_id,))
 
+    def stated(connection: Connection) -> list[tuple[str, str, int, str]]:
+        return list(stated_costs(connection, customer.account_id, at - DAY_MS, at))
+
     farebox.run(write(insert))
     try:
+        monkeypatch.setattr(margin_sums, "_RECEIPTS_AT_ONCE", 1)
+        assert farebox.run(farebox.services.database.scan(stated)) == [
+            ("openrouter", model, 2 * 10**9, "1600000000"),
+            ("openrouter", model, 0, "0"),
+        ]
         operator.told("/ui/margins")
         page = finished(operator, "/ui/margins")
     finally:
@@ -370,7 +412,7 @@ def test_margins_compare_cost_charge_and_stated_cost(farebox: Farebox, operator:
     row = re.search(rf"<tr>(?:(?!</tr>).)*openrouter/{model}.*?</tr>", page, re.DOTALL)
     assert row is not None, page
     cells = re.sub(r"<[^>]+>|\s+", " ", row[0]).split()
-    assert cells == [f"openrouter/{model}", "2", "3.00", "3.50", "0.50", "+17", "%", "+25", "%"]
+    assert cells == [f"openrouter/{model}", "3", "3.00", "3.50", "0.50", "+17", "%", "+25", "%"]
 
 
 CREDIT = {

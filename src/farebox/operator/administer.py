@@ -107,9 +107,9 @@ def set_account(
     found = account_settings.read_settings(connection, account_id)
     assert stored is not None
     assert found is not None
-    record_act(
-        connection, by, "account.set", at, account_id=account_id, before=_settings(stored), after=_settings(found)
-    )
+    before, after = _settings(stored), _settings(found)
+    if before != after:
+        record_act(connection, by, "account.set", at, account_id=account_id, before=before, after=after)
     return found
 
 

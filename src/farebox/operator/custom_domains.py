@@ -49,7 +49,7 @@ async def check(services: Services, domain: CustomDomain) -> CustomDomain | None
             judged = await _judged(services, domain, seen)
     if judged is not None and judged.status != domain.status:
         log.info("custom domain", hostname=domain.hostname, account_id=domain.account_id, status=judged.status)
-        await services.configuration.notice_changes()
+        await services.configuration.notice_own_change()
     return judged
 
 

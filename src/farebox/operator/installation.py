@@ -82,9 +82,12 @@ def resolve_alarms(
 # --- what reconciliation found ----------------------------------------------------------------------------------------
 
 
-def accept_finding(connection: Connection, finding_id: str, note: str, *, by: Operator, at: int) -> Finding:
-    """Resolve an open finding that is as it should be: it opens again only if its amount changes. Raises Refused."""
-    found = _open_finding(connection, finding_id)
+def accept_finding(
+    connection: Connection, finding_id: str, amount_cents: int, note: str, *, by: Operator, at: int
+) -> Finding:
+    """Resolve an open finding that is as it should be: it opens again only if its amount changes. `amount_cents`: that
+    which was seen. Raises Refused."""
+    found = _open_finding(connection, finding_id, amount_cents)
     if not note:
         raise Refused("say why it is as it should be: the audit log keeps it")
     findings.accept_finding(connection, found, at)
@@ -93,11 +96,19 @@ def accept_finding(connection: Connection, finding_id: str, note: str, *, by: Op
 
 
 def correct_finding(
-    connection: Connection, ids: Ids, finding_id: str, amount: int, reason: str, *, by: Operator, at: int
+    connection: Connection,
+    ids: Ids,
+    finding_id: str,
+    amount_cents: int,
+    amount: int,
+    reason: str,
+    *,
+    by: Operator,
+    at: int,
 ) -> Posted:
     """Give the account of a finding this amount back, or charge it if it is below zero, in nano-dollars; then the
-    finding is accepted. Raises Refused."""
-    found = _open_finding(connection, finding_id)
+    finding is accepted. `amount_cents`: the finding's, as it was seen. Raises Refused."""
+    found = _open_finding(connection, finding_id, amount_cents)
     if found.account_id is None:
         raise Refused("this finding names no account to correct: accept it, or refund the payment")
     account_id, why = found.account_id, reason or found.detail
@@ -107,10 +118,12 @@ def correct_finding(
     return posted
 
 
-def _open_finding(connection: Connection, finding_id: str) -> Finding:
+def _open_finding(connection: Connection, finding_id: str, amount_cents: int) -> Finding:
     found = next((each for each in findings.open_findings(connection) if each.finding_id == finding_id), None)
     if found is None:
         raise Refused("there is no such open finding: `farebox payments findings` shows them")
+    if found.amount_cents != amount_cents:  # reconciliation has run again since
+        raise Refused("the amount of this finding has changed meanwhile: look at it again")
     return found
 
 

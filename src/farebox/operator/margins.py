@@ -8,7 +8,7 @@ import msgspec
 from farebox.calendar import DAY_MS
 from farebox.operator.rerate import every_account
 from farebox.storage.accounts import count_accounts
-from farebox.storage.reports import margin_sums, stated_costs
+from farebox.storage.margin_sums import margin_sums, stated_costs
 from farebox.storage.sql import Connection
 
 PERIOD_MS = 30 * DAY_MS

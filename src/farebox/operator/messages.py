@@ -95,15 +95,8 @@ def replay_notice(
         return None
     claim_delivery(connection, notice)
     count = _send_again(connection, notice, _targets(connection, settings, notice), at)
-    record_act(
-        connection,
-        by,
-        "message.resend",
-        at,
-        account_id=account_id,
-        subject=notice_id,
-        after={"deliveries": count},
-    )
+    after = {"deliveries": count}
+    record_act(connection, by, "message.resend", at, account_id=account_id, subject=notice_id, after=after)
     return count
 
 

@@ -1,5 +1,6 @@
 """What credit is left at providers, asked with the operator's key where the provider has an API that says it."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -39,7 +40,7 @@ keys that call models."""
 
 
 async def remaining(slug: str, base_url: str, key: str, proxies: Proxies | None) -> int | None:
-    """Nano-dollars that are left; None: the provider does not say it. Raises CreditUnknown."""
+    """Nano-dollars that are left; None: the provider does not say it. Takes SECONDS at most. Raises CreditUnknown."""
     if slug not in ASKED:
         return None
     path, read = ASKED[slug]
@@ -47,6 +48,7 @@ async def remaining(slug: str, base_url: str, key: str, proxies: Proxies | None)
     proxy = None if proxies is None else proxies.for_origin(url.scheme, url.host, url.port or 443)
     try:
         async with (
+            asyncio.timeout(SECONDS),
             httpx.AsyncClient(timeout=SECONDS, proxy=proxy, trust_env=False) as client,
             client.stream("GET", url, headers={"authorization": f"Bearer {key}"}) as response,
         ):
@@ -59,7 +61,7 @@ async def remaining(slug: str, base_url: str, key: str, proxies: Proxies | None)
                 raise CreditUnknown(f"the provider answered with status {response.status_code}")
         left = read(httpx.Response(200, content=bytes(body)).json())
         return None if left is None else int(Decimal(str(left)) * NANOS_PER_USD)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, TimeoutError) as error:
         raise CreditUnknown(f"the provider could not be asked: {type(error).__name__}") from error
     except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation, OverflowError) as error:
         raise CreditUnknown("the answer is not as the provider describes it") from error

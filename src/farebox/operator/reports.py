@@ -15,13 +15,16 @@ from farebox.runtime.services import Services
 from farebox.storage import operator_reports as store
 from farebox.storage.operator_acts import record_act
 from farebox.storage.operator_reports import ReportRow
-from farebox.storage.sql import Connection
+from farebox.storage.sql import Connection, DatabaseUnavailable
 
 SEEN_SECONDS: Final = 1.0
 """How often a running report says that it runs."""
 GONE_MS: Final = 30_000
 """One that has not said so for this long does not run any more."""
 LINE_MAX: Final = 16 * 2**20
+ENDS_MAX: Final = 60
+AGAIN_SECONDS: Final = 5.0
+"""While the database is away, the end is written again after this long, up to that many times."""
 
 log = structlog.get_logger("farebox.reports")
 
@@ -39,7 +42,7 @@ async def begin(services: Services, kind: Kind, by: Operator) -> bool:
 
     if not await services.database.write(job):
         return False
-    services.tasks.begin(("report", report_id), partial(_run, services, kind, report_id))
+    services.tasks.begin_long(("report", report_id), partial(_run, services, kind, report_id))
     return True
 
 
@@ -51,6 +54,34 @@ async def latest(services: Services, kind: Kind) -> tuple[ReportRow | None, bool
 
 
 async def _run(services: Services, kind: Kind, report_id: str) -> None:
+    try:
+        ended = await _compute(services, kind, report_id)
+    except asyncio.CancelledError:
+        await _end(services, report_id, Line(failure="The server that computed it stopped."))
+        raise
+    except (OSError, ValueError) as error:  # there is no room for a process, or it wrote what it should not
+        ended = Line(failure=f"It could not be computed: {error}")
+    if ended.failure:
+        log.warning("report failed", kind=kind, why=ended.failure)
+    for _ in range(ENDS_MAX):
+        try:
+            await _end(services, report_id, ended)
+        except DatabaseUnavailable:
+            await services.clock.sleep(AGAIN_SECONDS)
+        else:
+            return
+    log.warning("report not kept", kind=kind, why="the database cannot be written to")
+
+
+async def _end(services: Services, report_id: str, ended: Line) -> None:
+    state = "failed" if ended.failure else "done"
+    text = ended.failure or msgspec.json.encode(ended.report).decode()
+    at = services.clock.now_ms()
+    await services.database.write(partial(store.end_report, report_id=report_id, state=state, report=text, at=at))
+
+
+async def _compute(services: Services, kind: Kind, report_id: str) -> Line:
+    """Run the process to its end. Raises OSError, ValueError."""
     settings = services.settings
     task = Task(kind, services.clock.now_ms(), settings.data_dir, settings.database_url, settings.buckets)
     process = await asyncio.create_subprocess_exec(
@@ -60,17 +91,11 @@ async def _run(services: Services, kind: Kind, report_id: str) -> None:
         limit=LINE_MAX,
     )
     try:
-        ended = await _watch(services, process, report_id, msgspec.json.encode(task))
+        return await _watch(services, process, report_id, msgspec.json.encode(task))
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-    state = "failed" if ended.failure else "done"
-    text = ended.failure or msgspec.json.encode(ended.report).decode()
-    if ended.failure:
-        log.warning("report failed", kind=kind, why=ended.failure)
-    end = partial(store.end_report, report_id=report_id, state=state, report=text, at=services.clock.now_ms())
-    await services.database.write(end)
 
 
 async def _watch(services: Services, process: asyncio.subprocess.Process, report_id: str, task: bytes) -> Line:
@@ -101,6 +126,7 @@ async def _watch(services: Services, process: asyncio.subprocess.Process, report
                     total=latest.total,
                     at=services.clock.now_ms(),
                 )
-                await services.database.write(renew)
+                with contextlib.suppress(DatabaseUnavailable):  # the next one says so
+                    await services.database.write(renew)
     finally:
         reading.cancel()

@@ -90,7 +90,7 @@ def set_token(
     """Change what the token may do. Raises Refused."""
     found = _find(connection, token_id)
     changed = change_token(connection, found, changes, at=at)
-    if by is not None:
+    if by is not None and changed != found:
         record_act(
             connection,
             by,
@@ -106,7 +106,7 @@ def set_token(
 
 def _find(connection: Connection, token_id: str) -> AccessToken:
     """Raises Refused."""
-    found = next((token for token in accounts.list_tokens(connection) if token.token_id == token_id), None)
+    found = accounts.token_by_id(connection, token_id)
     if found is None:
         raise Refused(f"there is no token {token_id!r}: `farebox token list` shows the IDs")
     return found

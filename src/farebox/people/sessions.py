@@ -218,8 +218,8 @@ def _used_up() -> Problem:
     return Problem(LINK_EXPIRED, "This link has already been used, or is too old")
 
 
-async def session(services: Services, secret: str | None) -> Session | None:
-    """The session with this secret, if it is still valid."""
+async def session(services: Services, secret: str | None, *, touches: bool = True) -> Session | None:
+    """The session with this secret, if it is still valid. `touches`: asking keeps it from ending as idle."""
     if not secret:
         return None
     hashed, at = services.vault.hash_token(secret), services.clock.now_ms()
@@ -229,7 +229,7 @@ async def session(services: Services, secret: str | None) -> Session | None:
         return None if found is None else _session(connection, found, secret)
 
     found = await services.database.get(read)
-    if found is not None and found.sign_in.seen_at < at - _TOUCH_MS:
+    if touches and found is not None and found.sign_in.seen_at < at - _TOUCH_MS:
         named = found.sign_in.session_id
         await services.database.write(lambda connection: store.touch(connection, named, at))
     return found

@@ -5,6 +5,7 @@ such as a price, costs everybody theirs.
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -45,7 +46,7 @@ from farebox.storage.database import Database
 from farebox.storage.gateways import GatewayRow, find_gateway, put_gateway
 from farebox.storage.model_aliases import ALIASES
 from farebox.storage.routes import find_route_named
-from farebox.storage.sql import Connection
+from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.vault import Vault, same
 
 log = structlog.get_logger("farebox.configuration")
@@ -109,20 +110,27 @@ class Configuration:
         self.loads += 1
         self._version = version  # last, so that a read that fails is repeated
 
+    async def notice_own_change(self) -> None:
+        """After this process has committed a change. The change stands if the database is away now: what is out of date
+        is dropped as soon as it can be read."""
+        with suppress(DatabaseUnavailable):
+            await self.notice_changes()
+
     async def notice_changes(self) -> None:
-        """Drop what is out of date; called after this process changed something, and more than twice a second for the
-        changes of other processes."""
+        """Drop what is out of date; called more than twice a second. Raises DatabaseUnavailable."""
         before = self._version
         found = await self._database.get(lambda connection: changes_since(connection, before))
         if found is None:
             await self.forget_all()
             return
-        self._version, changed = found
+        version, changed = found
         self._forgotten += bool(changed)
         self._database.forget_buckets(changed)
         for account_id in changed:
             self._accounts.forget(account_id)
+        for account_id in changed:
             self._set_domains(account_id, await self._database.get(partial(active_domains, account_id=account_id)))
+        self._version = max(self._version, version)  # last, so that a read that fails is repeated
 
     def _set_domains(self, account_id: str, active: list[CustomDomain]) -> None:
         """These of the account serve, and no others."""

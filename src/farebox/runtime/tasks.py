@@ -12,6 +12,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
+        self._not_awaited = set[asyncio.Task[Any]]()
 
     async def shared(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await the work under this key, and start it unless it is running. It continues if the caller is cancelled."""
@@ -27,11 +28,19 @@ class Tasks:
             task.add_done_callback(lambda done: self._forget(key, done))
         return task
 
+    def begin_long(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        """The same of work that takes minutes: a server that stops cancels it at once."""
+        task = self.begin(key, work)
+        self._not_awaited.add(task)
+        task.add_done_callback(self._not_awaited.discard)
+
     def running(self, key: Hashable) -> bool:
         return key in self._running
 
     async def drain(self, seconds: float) -> None:
         """Wait at most this long for all tasks; those that still run are then cancelled, as by a crash."""
+        for task in self._not_awaited:
+            task.cancel()
         if self._running:
             _, late = await asyncio.wait(list(self._running.values()), timeout=seconds)
             for task in late:

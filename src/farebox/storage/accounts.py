@@ -58,18 +58,23 @@ def search_accounts(connection: Connection, text: str, *, after: str = "", limit
     if not text:
         return list_accounts(connection, after=after, limit=limit)
     wanted = text.lower()
-    part = "%" + "".join(f"!{sign}" if sign in "!%_" else sign for sign in wanted) + "%"
+    part, typed = _containing(wanted), _containing(text)
     found = rows(
         connection,
         f"SELECT {_ACCOUNT} FROM accounts WHERE account_id > ? AND ("
-        "lower(account_id) LIKE ? ESCAPE '!' OR lower(name) LIKE ? ESCAPE '!' "
+        "lower(account_id) LIKE ? ESCAPE '!' OR lower(name) LIKE ? ESCAPE '!' OR name LIKE ? ESCAPE '!' "
         "OR account_id IN (SELECT account_id FROM members WHERE email = ?) "
         "OR account_id IN (SELECT account_id FROM access_tokens WHERE token_id = ?) "
         "OR account_id IN (SELECT account_id FROM payments WHERE payment_id = ?) "
         "OR account_id IN (SELECT account_id FROM customers WHERE customer_id = ?)) ORDER BY account_id LIMIT ?",
-        (after, part, part, wanted, text, text, text, limit),
+        (after, part, part, typed, wanted, text, text, text, limit),  # SQLite lowers the letters of ASCII only
     )
     return [Account(*fields) for fields in found]
+
+
+def _containing(text: str) -> str:
+    """A pattern for LIKE, with `!` as its escape."""
+    return "%" + "".join(f"!{sign}" if sign in "!%_" else sign for sign in text) + "%"
 
 
 def count_accounts(connection: Connection) -> int:
@@ -149,6 +154,11 @@ def list_tokens(connection: Connection, account_id: str | None = None) -> list[A
     values = () if account_id is None else (account_id,)
     found = rows(connection, f"SELECT {_COLUMNS} FROM access_tokens {where} ORDER BY created_at, token_id", values)
     return [_token(fields) for fields in found]
+
+
+def token_by_id(connection: Connection, token_id: str) -> AccessToken | None:
+    found = row(connection, f"SELECT {_COLUMNS} FROM access_tokens WHERE token_id = ?", (token_id,))
+    return None if found is None else _token(found)
 
 
 def change_token(connection: Connection, token: AccessToken) -> None:

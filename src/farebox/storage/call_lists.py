@@ -12,6 +12,7 @@ from farebox.storage.calls import COLUMNS, CallRow, call_of
 from farebox.storage.log_totals import id_at
 from farebox.storage.reports import REQUEST_CONTAINS, any_entry_contains, detail_text, entry_is
 from farebox.storage.sql import Connection, row, rows
+from farebox.storage.usage_values import BODY_MAX
 
 LOOKED_AT = 5_000
 """Calls that one list looks at: a fiftieth of a second. Further back is another page."""
@@ -146,7 +147,7 @@ def _tests(wanted: CallFilter) -> tuple[str, list[object]]:
             [json.dumps(wanted.user, ensure_ascii=way) for way in (True, False)],
         )
         in_body = " OR ".join(REQUEST_CONTAINS for _ in spelled)
-        tests.append(f"({end_user} = ? OR ({end_user} = '' AND ({in_body})))")
+        tests.append(f"({end_user} = ? OR ({end_user} = '' AND length(request) <= {BODY_MAX} AND ({in_body})))")
         values += [wanted.user, *(text.encode() for text in spelled)]
     if wanted.key:
         tests.append(entry_is())

@@ -4,8 +4,7 @@ Everything here may take long and runs through Database.scan. Only this module h
 differently (JSON inside a row).
 """
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -70,43 +69,11 @@ def metered_days(
         "sum(coalesce(tokens_in, 0) + coalesce(tokens_out, 0)) FROM calls "
         f"WHERE {OF_ACCOUNT} AND log_id >= ? AND log_id < ? AND provider = ? "
         "AND (status_code < 300 OR cost > 0) "
-        f"AND {_detail_flag('own_key', default=False)} = 0 AND {_detail_flag('cached', default=False)} = 0 "
+        f"AND {detail_flag('own_key', default=False)} = 0 AND {detail_flag('cached', default=False)} = 0 "
         "GROUP BY 1, 2 ORDER BY 1, 2",
         (*key_of(connection, account_id), id_at(start), id_at(end), provider),
     )
     return [(int(day), str(model), int(calls), int(cost), int(tokens)) for day, model, calls, cost, tokens in found]
-
-
-def margin_sums(connection: Connection, account_id: str, start: int, end: int) -> list[tuple[str, str, int, int, int]]:
-    """The account's calls on the operator's keys that began in [start, end): provider, model, calls, cost, charge
-    (nano-dollars)."""
-    found = rows(
-        connection,
-        f"SELECT provider, model, count(*), sum(cost), sum(charge) FROM calls WHERE {OF_ACCOUNT} "
-        "AND log_id >= ? AND log_id < ? AND (status_code < 300 OR cost > 0) "
-        f"AND {_detail_flag('own_key', default=False)} = 0 AND {_detail_flag('cached', default=False)} = 0 "
-        "GROUP BY 1, 2",
-        (*key_of(connection, account_id), id_at(start), id_at(end)),
-    )
-    return [
-        (str(provider), str(model), int(calls), int(cost), int(charge))
-        for provider, model, calls, cost, charge in found
-    ]
-
-
-def stated_costs(connection: Connection, account_id: str, start: int, end: int) -> Iterator[tuple[str, str, int, str]]:
-    """The same calls, of whose cost the provider said something: provider, model, what it said (nano-dollars), and what
-    they cost by the prices (exact, as text)."""
-    found = connection.execute(
-        f"SELECT provider, model, cost, receipt FROM calls WHERE {OF_ACCOUNT} AND log_id >= ? AND log_id < ? "
-        "AND (status_code < 300 OR cost > 0) AND receipt LIKE '%\"computed_nanos\"%' "
-        f"AND {_detail_flag('own_key', default=False)} = 0 AND {_detail_flag('cached', default=False)} = 0",
-        (*key_of(connection, account_id), id_at(start), id_at(end)),
-    )
-    for provider, model, cost, receipt in found:
-        computed = json.loads(receipt).get("computed_nanos")
-        if computed is not None:
-            yield str(provider), str(model), int(cost), str(computed)
 
 
 def classified_calls(
@@ -158,7 +125,7 @@ def detail_text(name: str) -> str:
     return f"coalesce({_detail(name)}, '')"
 
 
-def _detail_flag(name: str, *, default: bool, wanted: bool = True) -> str:
+def detail_flag(name: str, *, default: bool, wanted: bool = True) -> str:
     """1 if the flag is `wanted`, else 0. JSON's true is 1 in SQLite and 'true' in PostgreSQL."""
     there, absent = (1, 0) if wanted else (0, 1)
     is_set = f"coalesce({_detail(name)}, '{int(default)}') IN ('1', 'true')"
@@ -174,7 +141,7 @@ LOG_COLUMNS: dict[str, LogColumn] = {
     "response_content_type": LogColumn(detail_text("response_content_type"), "text"),
     "request_type": LogColumn(detail_text("request_type"), "text"),
     "success": LogColumn("success", "flag"),
-    "cached": LogColumn(_detail_flag("cached", default=False), "flag"),
+    "cached": LogColumn(detail_flag("cached", default=False), "flag"),
     "provider": LogColumn("provider", "text"),
     "model": LogColumn("model", "text"),
     "model_type": LogColumn("''", "text"),
@@ -187,10 +154,10 @@ LOG_COLUMNS: dict[str, LogColumn] = {
     "event_id": LogColumn(detail_text("event_id"), "text"),
     "metadata.key": LogColumn("entry.key", "text", of_metadata=True),
     "metadata.value": LogColumn(_ENTRY, "text", of_metadata=True),
-    "authentication": LogColumn(_detail_flag("authenticated", default=True), "flag"),
-    "wholesale": LogColumn(_detail_flag("own_key", default=False, wanted=False), "flag"),
+    "authentication": LogColumn(detail_flag("authenticated", default=True), "flag"),
+    "wholesale": LogColumn(detail_flag("own_key", default=False, wanted=False), "flag"),
     "user_agent": LogColumn(detail_text("user_agent"), "text"),
-    "compatibilityMode": LogColumn(_detail_flag("common_form", default=False), "flag"),
+    "compatibilityMode": LogColumn(detail_flag("common_form", default=False), "flag"),
     "dlp_action": LogColumn(detail_text("dlp_action"), "text"),
 }
 
@@ -200,7 +167,7 @@ LOG_ORDERS: dict[str, str] = {
     "model": "model",
     "model_type": "log_id",
     "success": "success",
-    "cached": _detail_flag("cached", default=False),
+    "cached": detail_flag("cached", default=False),
     "cost": "cost",
     "tokens_in": "coalesce(tokens_in, 0)",
     "tokens_out": "coalesce(tokens_out, 0)",

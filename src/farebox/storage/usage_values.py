@@ -34,7 +34,7 @@ DAYS_MS: Final = 1_100 * DAY_MS
 _TOGETHER: Final = 100
 """Rows that are written by one statement."""
 _ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_BODY_MAX: Final = 65_536
+BODY_MAX: Final = 65_536
 """Bytes of a request that is looked at for its end user."""
 _CHARGE: Final = len("charge:")
 _LOG_ID: Final = 36
@@ -120,7 +120,7 @@ def new_charges(connection: Connection, account_id: str, limit: int) -> NewCharg
         connection,
         "SELECT CASE WHEN t.transfer_id LIKE '%/%' THEN 1 ELSE 0 END, t.amount, coalesce(c.created_at, t.at), "
         "c.gateway_id, c.tokens_in, c.tokens_out, c.detail, "
-        f"CASE WHEN length(c.request) <= {_BODY_MAX} THEN c.request END "
+        f"CASE WHEN length(c.request) <= {BODY_MAX} THEN c.request END "
         "FROM transfers t LEFT JOIN calls c ON c.bucket = t.bucket AND c.account_id = t.account_id "
         f"AND c.log_id = substr(t.transfer_id, {_CHARGE + 1}, {_LOG_ID}) "
         "WHERE t.bucket = ? AND t.account_id = ? AND t.version > ? AND t.version <= ? AND t.kind = 'charge' "

@@ -50,7 +50,7 @@ async def change(request: Request, body: SettingsChange) -> Response:
         return read_settings(connection, account_id)
 
     stored = await services.database.write(write)
-    await services.configuration.notice_changes()
+    await services.configuration.notice_own_change()
     return ok(_shown(stored))
 
 

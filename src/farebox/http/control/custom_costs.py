@@ -94,7 +94,7 @@ async def create(request: Request, body: Any) -> Response:
         _put(connection, account_id, made, others)
 
     await services.database.write(write)
-    await services.configuration.notice_changes()
+    await services.configuration.notice_own_change()
     return ok(_wire(made))
 
 
@@ -111,7 +111,7 @@ async def change(request: Request, body: Any) -> Response:
         return after
 
     changed = await services.database.write(write)
-    await services.configuration.notice_changes()
+    await services.configuration.notice_own_change()
     return ok(_wire(changed))
 
 
@@ -124,7 +124,7 @@ async def delete(request: Request, _: None) -> Response:
         return row
 
     row = await request.services.database.write(write)
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return ok(_wire(row))
 
 

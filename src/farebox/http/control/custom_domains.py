@@ -117,7 +117,7 @@ async def delete(request: Request, _: None) -> Response:
         return row
 
     row = await request.services.database.write(write)
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return ok(_wire(request, row))
 
 

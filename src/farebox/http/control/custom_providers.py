@@ -116,7 +116,7 @@ async def create(request: Request, body: Any) -> Response:
         _put(connection, account_id, made)
 
     await services.database.write(write)
-    await services.configuration.notice_changes()
+    await services.configuration.notice_own_change()
     return ok(_wire(_Stored(made, config, headers)))
 
 
@@ -139,7 +139,7 @@ async def change(request: Request, body: Any) -> Response:
         return _Stored(after, config, headers)
 
     changed = await services.database.write(write)
-    await services.configuration.notice_changes()
+    await services.configuration.notice_own_change()
     return ok(_wire(changed))
 
 
@@ -154,7 +154,7 @@ async def delete(request: Request, _: None) -> Response:
         return row
 
     row = await services.database.write(write)
-    await services.configuration.notice_changes()
+    await services.configuration.notice_own_change()
     return ok(_wire(_stored(services, account_id, row)))
 
 

@@ -83,7 +83,7 @@ async def delete(request: Request, _: None) -> Response:
         return row
 
     row = await request.services.database.write(write)
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return ok(_wire(row))
 
 
@@ -110,7 +110,7 @@ async def _written(request: Request, profile_id: str, profile: OwnProfile, at: i
         return row
 
     row = await request.services.database.write(write)
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return ok(_wire(row))
 
 

@@ -161,7 +161,7 @@ async def create(request: Request, body: RouteCreate) -> Response:
         return route
 
     await services.database.write(write)
-    await services.configuration.notice_changes()
+    await services.configuration.notice_own_change()
     return ok(_wire(route))
 
 
@@ -180,7 +180,7 @@ async def rename(request: Request, body: RouteRename) -> Response:
         return _find(connection, request)
 
     route = await request.services.database.write(write)
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return plain(Renamed(route=_wire(route)))
 
 
@@ -191,7 +191,7 @@ async def delete(request: Request, _: None) -> Response:
         return route
 
     route = await request.services.database.write(write)
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return ok(_wire(route))
 
 
@@ -258,7 +258,7 @@ async def create_deployment(request: Request, body: DeploymentCreate) -> Respons
         return _find(connection, request)
 
     route = await services.database.write(write)
-    await services.configuration.notice_changes()
+    await services.configuration.notice_own_change()
     return ok(_wire(route))
 
 

@@ -203,7 +203,7 @@ def _secrets(request: Request, stored: GatewayRow) -> GatewaySecrets:
 
 async def _written(request: Request, write: Callable[[Connection], GatewayRow], *, deleted: bool = False) -> Response:
     row = await request.services.database.write(write)
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     if deleted or msgspec.json.decode(row.config, type=GatewayConfig).cache_invalidate_on_update:
         request.services.response_cache.left(row.account_id, row.gateway_id)
     return ok(_wire(row))

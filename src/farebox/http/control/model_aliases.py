@@ -71,7 +71,7 @@ async def put(request: Request, body: AliasSet) -> Response:
         return alias
 
     alias = await request.services.database.write(write)
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return ok(_wire(alias))
 
 
@@ -82,7 +82,7 @@ async def delete(request: Request, _: None) -> Response:
         return alias
 
     alias = await request.services.database.write(write)
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return ok(_wire(alias))
 
 

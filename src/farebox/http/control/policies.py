@@ -145,7 +145,7 @@ async def delete(request: Request, _: None) -> Response:
         return row
 
     row = await request.services.database.write(write)
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return ok(_policy(row, row.live or require(row.draft)))
 
 
@@ -171,7 +171,7 @@ async def commit(request: Request, _: None) -> Response:
         return Committed(committed=len(done), failed=len(failed), policies=done, errors=failed)
 
     found = await request.services.database.write(write)
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return plain(CommitResult(success=not found.failed, result=found))
 
 
@@ -180,7 +180,7 @@ def _committed(row: PolicyRow, text: str, at: int) -> PolicyRow:
 
 
 async def _written(request: Request, row: PolicyRow, text: str) -> Response:
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return plain(Written(result=_policy(row, text), committed=row.draft is None))
 
 

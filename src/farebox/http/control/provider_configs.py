@@ -134,7 +134,7 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
         return _wire(config, secret, None)
 
     made = await services.database.write(write)
-    await services.configuration.notice_changes()
+    await services.configuration.notice_own_change()
     return ok(made)
 
 
@@ -160,7 +160,7 @@ async def replace(request: Request, body: ProviderConfigReplace) -> Response:
         return _wire(config, secret, _used(connection, account_id, config))
 
     changed = await services.database.write(write)
-    await services.configuration.notice_changes()
+    await services.configuration.notice_own_change()
     return ok(changed)
 
 
@@ -174,7 +174,7 @@ async def delete(request: Request, _: None) -> Response:
         return shown
 
     deleted = await request.services.database.write(write)
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return ok(deleted)
 
 

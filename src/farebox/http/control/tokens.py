@@ -89,7 +89,7 @@ async def change(request: Request, body: TokenChange) -> Response:
     except Refused as refused:
         field = "expires_at" if changes.models is UNSET else "models"
         raise invalid(str(refused)[:1].upper() + str(refused)[1:], "body", field) from refused
-    await request.services.configuration.notice_changes()
+    await request.services.configuration.notice_own_change()
     return ok(changed)
 
 

@@ -17,7 +17,7 @@ from farebox.http.pages.receipts import explained
 from farebox.http.pages.table import BUILD, Shown
 from farebox.http.pages.visit import Visit
 from farebox.storage.accounts import list_tokens
-from farebox.storage.call_lists import CallFilter, CallPage, find_call, list_calls
+from farebox.storage.call_lists import CallFilter, find_call, list_calls
 from farebox.storage.calls import CallRow
 from farebox.storage.gateways import list_gateways
 
@@ -38,6 +38,9 @@ async def call_list(visit: Visit) -> Shown:
     services, account_id = visit.services, visit.account_id
     given, faults = _given(visit), list[str]()
     wanted = _wanted(visit, given, faults)
+    # The end user is looked for in the bodies of calls: that is not done every two seconds.
+    is_live = not (wanted.before or wanted.user or wanted.end is not None)
+    seen = await latest(visit) if is_live else ""
     page = await services.database.scan(
         lambda connection: list_calls(connection, account_id, wanted, PER_PAGE, end_user)
     )
@@ -51,8 +54,8 @@ async def call_list(visit: Visit) -> Shown:
         "filtered": bool(given) or bool(wanted.before),
         "older": f"/ui/calls?{urlencode({**given, 'before': page.more})}" if page.more else "",
         "newest": f"/ui/calls?{urlencode(given)}" if wanted.before else "",
-        "seen": _fingerprint(page),
-        "live": "" if wanted.before or wanted.end is not None else f"events?{urlencode({**given, 'of': 'calls'})}",
+        "seen": seen,
+        "live": f"events?{urlencode({**given, 'of': 'calls'})}" if is_live else "",
         "gateways": [gateway.gateway_id for gateway in gateways],
         "tokens": {token.token_id: token.name or token.token_id[:8] for token in tokens},
         "outcomes": OUTCOMES,
@@ -61,18 +64,14 @@ async def call_list(visit: Visit) -> Shown:
 
 
 async def latest(visit: Visit) -> str:
-    """The fingerprint of the list as it is now."""
+    """A text that changes when the list does: when one is added, and of a list without filters also otherwise."""
     account_id, wanted = visit.account_id, _wanted(visit, _given(visit), [])
     recent = replace(wanted, looks_at=_LIVE_LOOKS_AT)
     page = await visit.services.database.scan(
         lambda connection: list_calls(connection, account_id, recent, PER_PAGE, end_user)
     )
-    return _fingerprint(page)
-
-
-def _fingerprint(page: CallPage) -> str:
-    """A text that changes when the list does."""
-    return hashlib.sha256(" ".join(call.log_id for call in page.calls).encode()).hexdigest()[:16]
+    shown = page.calls[:1] if wanted.selects else page.calls  # older ones leave the last 500 calls, but not the list
+    return hashlib.sha256(" ".join(call.log_id for call in shown).encode()).hexdigest()[:16]
 
 
 def _wanted(visit: Visit, given: Mapping[str, str], faults: list[str]) -> CallFilter:

@@ -215,7 +215,7 @@ async def _change(visit: Visit, gateway_id: str, changed: Callable[[SpendLimits]
         await services.database.write(write)
     except msgspec.ValidationError as error:
         raise Problem(VALIDATION_FAILED, "A gateway has at most 20 limits", path=("body",)) from error
-    await services.configuration.notice_changes()
+    await services.configuration.notice_own_change()
 
 
 _UNKNOWN = {

@@ -1,7 +1,7 @@
 """What changes, as it does: server-sent events for the pages that show it. Every page works without them.
 
-Nothing is told by those who change it: each open page looks every two seconds, at little, and is told only what is
-different from before. So calls do nothing for it, and where no page is open nothing is done at all.
+Writers notify nobody: the server looks every two seconds for each open page, at little, and sends only what has
+changed. So calls do nothing for it, and where no page is open nothing is done at all.
 """
 
 import asyncio

@@ -1,10 +1,11 @@
 """The operator's page of money: what all accounts bought, refunds, disputes, and what reconciliation found."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from farebox.errors import NOT_FOUND, Problem
-from farebox.http.pages.operating import done, signed_amount, text
+from farebox.http.pages.operating import done, signed_amount, text, wrong
 from farebox.http.pages.table import Fields, Shown
 from farebox.http.pages.visit import Visit
 from farebox.money import format_usd
@@ -13,6 +14,7 @@ from farebox.storage import findings, refunds, top_ups
 from farebox.storage.sql import Connection
 
 SHOWN: Final = 50
+_CENTS: Final = re.compile(r"-?[0-9]{1,18}")
 VIEWS: Final = {"purchases": "Purchases", "refunds": "Refunds", "disputes": "Disputes", "findings": "Findings"}
 
 
@@ -49,21 +51,29 @@ async def money(visit: Visit) -> Shown:
 async def accept(visit: Visit, form: Fields) -> str:
     """Say that a finding is as it should be."""
     at = visit.services.clock.now_ms()
-    finding_id, note = text(form, "finding"), text(form, "note")
+    finding_id, seen, note = text(form, "finding"), _cents(form), text(form, "note")
     await done(
         visit,
-        lambda connection, by: installation.accept_finding(connection, finding_id, note, by=by, at=at),
+        lambda connection, by: installation.accept_finding(connection, finding_id, seen, note, by=by, at=at),
     )
     return "The finding is accepted: it opens again only if its amount changes."
 
 
 async def correct(visit: Visit, form: Fields) -> str:
     """Give something back to the account of a finding, or charge it, and accept the finding."""
-    services, finding_id, signed = visit.services, text(form, "finding"), signed_amount(form)
+    services, finding_id, seen, signed = visit.services, text(form, "finding"), _cents(form), signed_amount(form)
     posted = await done(
         visit,
         lambda connection, by: installation.correct_finding(
-            connection, services.ids, finding_id, signed, text(form, "reason"), by=by, at=services.clock.now_ms()
+            connection, services.ids, finding_id, seen, signed, text(form, "reason"), by=by, at=services.clock.now_ms()
         ),
     )
     return f"The account is corrected: {format_usd(posted.balance.available)} USD are available."
+
+
+def _cents(form: Fields) -> int:
+    """The amount of the finding that the page showed. Raises Problem."""
+    given = text(form, "seen")
+    if not _CENTS.fullmatch(given):
+        raise wrong("Open the page of findings again")
+    return int(given)

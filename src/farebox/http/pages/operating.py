@@ -26,7 +26,7 @@ async def done(visit: Visit, job: Callable[[Connection, Operator], T]) -> T:
         made = await visit.services.database.write(lambda connection: job(connection, by))
     except Refused as refused:
         raise wrong(str(refused)[:1].upper() + str(refused)[1:]) from refused
-    await visit.services.configuration.notice_changes()
+    await visit.services.configuration.notice_own_change()
     return made
 
 

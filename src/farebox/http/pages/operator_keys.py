@@ -1,5 +1,6 @@
 """The operator's page of providers: keys, how they do, and what credit is left there."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Final
 
@@ -104,15 +105,21 @@ async def save(visit: Visit, form: Fields) -> str:
 
 async def ask_credit(visit: Visit, _: Fields) -> Response:
     """Ask the providers that say it what credit is left."""
-    found = {}
-    for slug in ASKED:
-        access = visit.services.configuration.provider(slug)
-        if access is None:
-            continue
-        for key in keys_of(access):
-            try:
-                left = await remaining(slug, access.base_url, key.key, proxies())
-                found[key.key_id] = "not stated" if left is None else f"{format_usd(left)} USD"
-            except CreditUnknown as error:
-                found[key.key_id] = str(error)
+    configured = {slug: visit.services.configuration.provider(slug) for slug in ASKED}
+    keys = [
+        (slug, access.base_url, key)
+        for slug, access in configured.items()
+        if access is not None
+        for key in keys_of(access)
+    ]
+    left = await asyncio.gather(*(_left(slug, base_url, key.key) for slug, base_url, key in keys))
+    found = {key.key_id: text for (_, _, key), text in zip(keys, left, strict=True)}
     return shell(visit, "operator_keys.html", await _page(visit, found), HERE)
+
+
+async def _left(slug: str, base_url: str, key: str) -> str:
+    try:
+        left = await remaining(slug, base_url, key, proxies())
+    except CreditUnknown as error:
+        return str(error)
+    return "not stated" if left is None else f"{format_usd(left)} USD"

@@ -81,6 +81,7 @@ async def overview(visit: Visit) -> Shown | Response:
     models = await _models(services, account_id, month, now + 1)
     before = await _models(services, account_id, last, min(month, last + now - month))
     spent, spent_before = _sum(models), _sum(before)
+    as_of, tokens = await _tokens(visit, month)
     return {
         "balance": balance,
         "runway": runway(balance, days, day),
@@ -89,7 +90,8 @@ async def overview(visit: Visit) -> Shown | Response:
         "change": labels.change(spent, spent_before),
         "calls": sum(model.calls for model in models),
         "models": sorted(models, key=lambda model: model.charge, reverse=True)[:_TOP],
-        "tokens": await _tokens(visit, month),
+        "tokens": tokens,
+        "as_of": as_of,
         "today": _by_hour(hours, now),
         "spent_today": sum(hour.charge for hour in hours if hour.start >= day),
         "month": labels.month_name(now),
@@ -166,15 +168,16 @@ async def _models(services: Services, account_id: str, start: int, end: int) -> 
     return await services.database.scan(partial(usage_by_model, account_id=account_id, start=start, end=end))
 
 
-async def _tokens(visit: Visit, month: int) -> list[TokenUsage]:
-    """Access tokens that were charged the most this month."""
-    await usage_report.refresh(visit.services, visit.account_id, "token")
+async def _tokens(visit: Visit, month: int) -> tuple[int | None, list[TokenUsage]]:
+    """Access tokens that were charged the most this month; and until when their charges are counted, in milliseconds
+    (None: all are)."""
+    as_of = await usage_report.refresh(visit.services, visit.account_id, "token")
     whole = usage_report.Period(per="month", start=month, end=next_month(month))
     [usage] = await usage_report.read(visit.services, visit.account_id, "token", [whole])
     names = await token_names(visit)
     named = (each for each in usage.sums if each.value not in ("", OTHER))
     most = sorted(named, key=lambda each: each.charge, reverse=True)[:_TOP]
-    return [TokenUsage(names.get(each.value, each.value[:8]), each.calls, each.charge) for each in most]
+    return as_of, [TokenUsage(names.get(each.value, each.value[:8]), each.calls, each.charge) for each in most]
 
 
 def _sum(models: Sequence[ModelUsage]) -> int:

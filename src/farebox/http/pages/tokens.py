@@ -138,7 +138,7 @@ async def create(visit: Visit, form: Fields) -> Response:
         made = await services.database.write(job)
     except Refused as refused:
         raise Problem(VALIDATION_FAILED, str(refused)[:1].upper() + str(refused)[1:]) from refused
-    await services.configuration.notice_changes()
+    await services.configuration.notice_own_change()
     return shell(
         visit, "token_made.html", {"title": "The new token", "made": made, "base_url": services.base_url}, "/ui/tokens"
     )
@@ -195,5 +195,5 @@ async def revoke(visit: Visit, form: Fields) -> str:
     revoked = await visit.services.database.write(job)
     if revoked is None:
         raise Problem(NOT_FOUND, "There is no such token")
-    await visit.services.configuration.notice_changes()
+    await visit.services.configuration.notice_own_change()
     return f"The token {revoked.name or revoked.token_id[:8]} is revoked."

@@ -171,7 +171,7 @@ async def _token(visit: Visit) -> str:
 
     known = await services.database.get(partial(find_token, token_hash=hashed))
     if known is None and await services.database.write(job):
-        await services.configuration.notice_changes()
+        await services.configuration.notice_own_change()
     elif known is None or not known.active(now):
         raise Problem(VALIDATION_FAILED, f"The token “{NAME}” was revoked: call from a program instead")
     return secret

@@ -23,6 +23,8 @@ HOME = "/ui/overview"
 SESSION_COOKIE = "farebox_sid"
 NOTE_COOKIE = "farebox_note"
 ATTEMPT_COOKIE = "farebox_attempt"
+REFRESH = "farebox-refresh"
+"""A header of assets/live.js."""
 _NOTE_SECONDS = 120
 _NOTE_MAX = 600
 
@@ -83,7 +85,10 @@ class Visit:
 
 
 async def session_of(request: Request) -> Session | None:
-    return await sessions.session(request.services, request.cookie(cookie_name(request, SESSION_COOKIE)))
+    """The session of the request. What an open page asks by itself, without its reader, does not keep it open."""
+    headers, secret = request.headers, request.cookie(cookie_name(request, SESSION_COOKIE))
+    by_itself = headers.get("accept") == "text/event-stream" or headers.get(REFRESH) is not None
+    return await sessions.session(request.services, secret, touches=not by_itself)
 
 
 async def visit_of(request: Request) -> Visit | None:

@@ -5,6 +5,7 @@ const button = document.createElement("button");
 let source = null;
 let paused = false;
 let seen = place.dataset.seen;
+let latest = seen;
 let waiting = false;
 
 const show = (text) => {
@@ -25,18 +26,20 @@ const refresh = async () => {
   if (!part || paused) return;
   waiting = busy(part);
   if (waiting) return;
-  const response = await fetch(location.href);
+  const wanted = latest;
+  const response = await fetch(location.href, { headers: { "farebox-refresh": "1" } });
   if (!response.ok || response.redirected) return;
   const found = new DOMParser().parseFromString(await response.text(), "text/html");
   const fresh = found.querySelector("[data-part] > section");
-  if (fresh && !busy(part)) part.replaceWith(fresh);
+  if (!fresh || busy(part)) return;
+  part.replaceWith(fresh);
+  seen = wanted;
 };
 
 const change = ({ data }) => {
   if (seen !== undefined) {
-    if (data === seen) return;
-    seen = data;
-    refresh();
+    latest = data;
+    if (data !== seen) refresh().catch(() => {}); // the next change, or the next connection, tries again
     return;
   }
   for (const [name, text] of Object.entries(JSON.parse(data))) {
