@@ -6,6 +6,7 @@ and what was not committed is undone, as when the system closes a dead process's
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import Coroutine
 from typing import Any, ClassVar, Protocol, TypeVar
 from unittest import mock
@@ -77,8 +78,13 @@ class Mortal:
 
 
 def _quiet_about_crashes(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    if not isinstance(context.get("exception"), Crash):
+    error = context.get("exception")
+    if not isinstance(error, Crash):
         loop.default_exception_handler(context)
+        return
+    # The loop's frame and the error hold each other. What the frames below it hold would be left to the garbage
+    # collector, which may run in any thread: a cursor that it is just freeing keeps its connection from closing.
+    traceback.clear_frames(error.__traceback__)
 
 
 class CrashInjection(Protocol):
@@ -145,10 +151,9 @@ class _CrashingSqlite:
         writer = self._file.writer
         writer._blocking.put(None)
         writer._thread.join(10)
-        writer._checkpoints.close()
-        writer._connection.exec_trace = None
         self._file._read_threads.shutdown()
         await asyncio.to_thread(writer._checkpoints.close)
+        writer._connection.exec_trace = None
         for connection in (self._file._loop_connection, *self._file._thread_connections, writer._connection):
             connection.close()
 
