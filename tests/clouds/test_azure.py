@@ -15,11 +15,12 @@ from tests.clouds.kit import charged, free
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import openai
 from tests.support import Customer, Farebox
+from tests.ways.kit import settled
 
 pytestmark = ON_BOTH_ENGINES
 
 KEY = "azure-key-of-the-operator-0123"
-DEPLOYMENTS = {"chat-prod": "gpt-4o", "reader": "text-embedding-3-small"}
+DEPLOYMENTS = {"chat-prod": "gpt-4o", "reader": "text-embedding-3-small", "studio": "sora-2-pro"}
 USAGE = {
     "prompt_tokens": 1000,
     "completion_tokens": 100,
@@ -161,6 +162,23 @@ def test_the_newer_form_names_the_deployment_in_the_body(customer: Customer, ups
     assert (cost.nanos, cost.row["model"]) == (COST, "gpt-4o-2024-11-20")
     assert upstream.sent[0].path == "/at/acme-eu/openai/v1/chat/completions"
     assert upstream.sent[0].json()["model"] == "chat-prod", "that is its name there"
+
+
+def test_videos_of_a_deployment(customer: Customer, farebox: Farebox, upstream: Upstream) -> None:
+    """The name of the deployment stands for the model at every resolution, and the worker looks where it was begun."""
+    url, began = f"{customer.gateway_url}/azure-openai/acme-eu/openai/v1/videos", customer.balance.posted
+    asked = {"model": "studio", "prompt": "A harbour", "seconds": "4", "size": "1024x1792"}
+    upstream.response = {**asked, "id": "video_1", "object": "video", "status": "queued"}
+    made = httpx.post(url, json=asked, headers=customer.headers).json()
+    assert (made["id"], customer.balance.held) == ("video_1", 4 * 500_000_000)
+    foreign = farebox.funded("1")
+    path = "azure-openai/acme-eu/openai/v1/videos/video_1"
+    assert httpx.get(f"{foreign.gateway_url}/{path}", headers=foreign.headers).status_code == 404
+    upstream.response = {**made, "status": "completed"}
+    settled(customer)
+    assert (customer.balance.held, began - customer.balance.posted) == (0, 4 * 500_000_000)
+    assert upstream.sent[-1].path == "/at/acme-eu/openai/v1/videos/video_1"
+    assert upstream.sent[-1].headers["api-key"] == KEY
 
 
 def test_without_a_table_the_answer_says_which_model_a_deployment_is(customer: Customer, upstream: Upstream) -> None:

@@ -22,6 +22,7 @@ from tests.clouds.kit import charged, free
 from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.sdks import anthropic, genai
 from tests.support import Customer, Farebox
+from tests.ways.kit import settled
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -157,6 +158,51 @@ def test_google_genai(customer: Customer, google: Google, location: str, host: s
     assert sent.path.startswith(f"/at/{host}/v1/projects/acme-prod/locations/{location}/publishers/google/models/")
     assert sent.headers["authorization"] == "Bearer ya29.token-1"
     assert "x-goog-api-key" not in sent.headers
+
+
+def test_google_genai_makes_videos(customer: Customer, farebox: Farebox, google: Google) -> None:
+    """Veo has a video in the response: the client's poll passes it on as it comes, and the worker settles it."""
+    from google.oauth2.credentials import Credentials
+
+    def client_of(one: Customer) -> Any:
+        return genai.Client(
+            vertexai=True,
+            project="acme-prod",
+            location="us-central1",
+            credentials=Credentials(token=one.token),  # type: ignore[no-untyped-call]
+            http_options={"base_url": f"{one.gateway_url}/google-vertex-ai", "api_version": "v1"},
+        )
+
+    client, other, began = client_of(customer), client_of(farebox.funded("5")), customer.balance.posted
+    model = "projects/acme-prod/locations/us-central1/publishers/google/models/veo-3.1-fast-generate-001"
+    google.answer = {"name": f"{model}/operations/5f2c1d-0000"}
+    asked = {"number_of_videos": 2, "duration_seconds": 4, "generate_audio": True}
+    operation = client.models.generate_videos(
+        model="veo-3.1-fast-generate-001", source={"prompt": "A harbour"}, config=asked
+    )
+    assert customer.balance.held == 2 * 4 * 100_000_000
+    assert not client.operations.get(operation).done
+    made = {"mimeType": "video/mp4", "bytesBase64Encoded": base64.b64encode(bytes(3 * 2**20)).decode()}
+    google.answer = {"name": operation.name, "done": True, "response": {"videos": [made, made]}}
+    done = client.operations.get(operation)
+    assert [len(one.video.video_bytes) for one in done.response.generated_videos] == [3 * 2**20] * 2
+    with pytest.raises(genai.errors.ClientError) as unknown:
+        other.operations.get(operation)
+    assert unknown.value.code == 404
+    settled(customer)
+    assert (customer.balance.held, began - customer.balance.posted) == (0, 2 * 4 * 100_000_000)
+    last = google.calls[-1]
+    assert (last.json(), last.path.rpartition("/")[2]) == (
+        {"operationName": operation.name},
+        "veo-3.1-fast-generate-001:fetchPredictOperation",
+    )
+    assert last.headers["authorization"] == "Bearer ya29.token-1"
+    client.close()
+    other.close()
+    wrong = {"operationName": operation.name.replace("fast-", "")}
+    refused = post(customer, f"v1/{model}:fetchPredictOperation", wrong)
+    assert (refused.status_code, "operationName" in refused.text) == (400, True)
+    assert differences(farebox) == []
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -33,6 +33,7 @@ _NAMES = (
     (r"@[a-z]+/[\w.-]+/[\w.-]+", "{model}"),
     (r"[\w.:-]+", "{model}"),
     (r"[\w.-]+", "{model}"),
+    (r"[\w-]{1,128}", "{id}"),
     (r"[\w-]+", "{model}"),
     (r"\w+", "{voice}"),
     (r"\d+", "{version}"),
@@ -108,6 +109,8 @@ def _paths(provider: Provider) -> Iterator[tuple[str, str]]:
 def _kept(provider: Provider) -> Iterator[tuple[str, str]]:
     for route in provider.objects:
         path = route.pattern.pattern.replace(azure.RESOURCE, "{resource}").replace("(?:v1/)?", "(v1/)")
+        path = path.replace("v1(?:beta1)?", "v1").replace(google.LOCATION, "{location}")
+        path = path.replace(google.PROJECT, "{project}").replace(r"veo-[\w.-]+", "veo-{model}")
         path = re.sub(r"\(\?!.*?\)\$?\)|\(\?!.*?\)(?=\()", "", path)
         path = re.sub(r"\(\?P<id>.*?\)", "{id}", path)
         path = re.sub(r"\(\?P<sub>(.*)\)$", r"\1", path).replace("[A-Za-z0-9_-]{1,128}", "{item}")

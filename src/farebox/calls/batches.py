@@ -202,7 +202,7 @@ async def _pieces(
     services: Services, provider: str, key_id: str, path: str, most: int, line_max: int = LINE_MAX
 ) -> AsyncIterator[bytes]:
     """What is at a path, in pieces of whole lines. Raises UpstreamFailed, _Lost, InvalidRequest, Problem."""
-    response = await services.upstream.send(own_request(services, provider, key_id, "GET", path))
+    response = await services.upstream.send(await own_request(services, provider, key_id, "GET", path))
     try:
         if response.status != 200:
             raise _Lost(f"it answered {response.status}")

@@ -15,11 +15,20 @@ from farebox.calls.endings import FREE
 from farebox.calls.long_calls import LONG, check_ended, hasten, long_call_of, seen
 from farebox.calls.model import Call
 from farebox.calls.object_lists import listed, page_of
-from farebox.calls.ownership import LISTED, as_shown, description, made, objects_of, owned, with_key
+from farebox.calls.ownership import (
+    LISTED,
+    as_shown,
+    checked_references,
+    description,
+    made,
+    objects_of,
+    owned,
+    with_key,
+)
 from farebox.calls.relay import relay_response
 from farebox.calls.response_headers import passed_headers
 from farebox.calls.settle import end_without_response
-from farebox.calls.stages import Admitted, Responded
+from farebox.calls.stages import Admitted, CallContext, Responded
 from farebox.calls.uploads import NOT_PASSED, URL_HEADER, upload_url
 from farebox.calls.whole_response import send_whole
 from farebox.decoding import UnknownCoding
@@ -29,7 +38,7 @@ from farebox.providers.decoding import decoded
 from farebox.providers.descriptions import GOOGLE, facts_of
 from farebox.providers.formats.base import Observed, Reference
 from farebox.providers.objects import ObjectCall
-from farebox.providers.predictions import settles_where_read
+from farebox.providers.predictions import is_large, settles_where_read
 from farebox.providers.upstream import UpstreamFailed
 from farebox.runtime.services import Services
 from farebox.storage.kept_objects import KeptObject, count_objects, forget_object, list_objects
@@ -37,8 +46,18 @@ from farebox.storage.long_calls import open_long_calls
 
 DOCUMENT_MAX: Final = 16 * 2**20
 """Bytes of an object's description."""
-CONVERSATIONS_MAX: Final = 10_000
+MOST: Final = {"conversation": 10_000, "video": 5_000}
+"""What an account may have of a kind; of videos, which are known for 30 days, all are in its lists."""
 _STEP: Final = 64 * 2**10
+
+
+async def checked_objects(context: CallContext) -> CallContext:
+    """As `checked_references`. Raises Problem (OBJECTS_FULL), too, if the call begins a video and the account has as
+    many as are listed."""
+    call = context.call
+    if getattr(call.format, "long_kind", "") == "video" and not call.own_key:
+        await check_room(context.services, call, ObjectCall("video", "create"))
+    return await checked_references(context)
 
 
 async def prepare_object(stage: Admitted, call: ObjectCall) -> Admitted | None:
@@ -69,7 +88,8 @@ async def pass_object(stage: Responded, call: ObjectCall) -> None:
         return
     if status == 404 and call.does == "delete":
         await _forget(stage, call)
-    if status >= 400 or call.does == "content" or call.sub or _streams(stage.context.call):
+    large = is_large(stage.context.call.provider, call.kind)
+    if status >= 400 or large or call.does == "content" or call.sub or _streams(stage.context.call):
         await relay_response(stage)
         await _look(stage, call, None)
         return
@@ -124,7 +144,7 @@ async def check_room(services: Services, call: Call, about: ObjectCall) -> None:
     number, size = await services.database.get(
         lambda connection: count_objects(connection, call.account_id, about.kind, now)
     )
-    most = settings.account_files_max if about.kind == "file" else CONVERSATIONS_MAX
+    most = settings.account_files_max if about.kind == "file" else MOST[about.kind]
     if number >= most:
         raise Problem(
             OBJECTS_FULL, f"The account has {number:,} objects of the kind `{about.kind}`, as many as it may."

@@ -28,6 +28,8 @@ from farebox.providers.descriptions import facts_of
 from farebox.providers.formats.base import Observed, with_stated
 from farebox.providers.formats.readers import BodyReader
 from farebox.providers.predictions import FORMS as PREDICTIONS
+from farebox.providers.predictions import KINDS as POLLED
+from farebox.providers.skimmer import Skimmer
 from farebox.providers.upstream import UpstreamFailed
 from farebox.runtime.services import Services
 from farebox.storage.account_keys import key_of
@@ -47,9 +49,9 @@ from farebox.storage.sql import Connection
 
 ENDED: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
 """States of a response in which it uses nothing more."""
-LONG: Final = ("response", "batch", "prediction")
+LONG: Final = ("response", "batch", *POLLED)
 """Kinds of objects that a long call may be of."""
-RUNS_MAX_MS: Final = {"response": DAY_MS, "batch": 3 * DAY_MS, "prediction": DAY_MS}
+RUNS_MAX_MS: Final = {"response": DAY_MS, "batch": 3 * DAY_MS, "prediction": DAY_MS, "video": DAY_MS}
 """After which the provider is told to cancel it: OpenAI ends a batch after a day, and then writes its output."""
 FIRST_LOOK_MS: Final = 2_000
 LOOKS_MS: Final = (2_000, 60_000)
@@ -60,6 +62,8 @@ AT_ONCE: Final = 16
 GONE_MS: Final = 10 * 60_000
 """How long a provider may not find what it has accepted."""
 DOCUMENT_MAX: Final = 64 * 2**20
+RESPONSE_MAX: Final = 2**30
+"""Bytes of a description, with what it has of videos."""
 
 log = structlog.get_logger("farebox.calls")
 
@@ -147,7 +151,7 @@ async def seen(services: Services, long: LongCall, body: bytes) -> bool:
     status = described.get("status")
     if long.kind == "batch":
         return await _seen_batch(services, long, described, body)
-    if long.kind == "prediction":
+    if long.kind in POLLED:
         return await _seen_prediction(services, long, described, body)
     if status not in ENDED:
         return False
@@ -257,10 +261,13 @@ class _Found(NamedTuple):
 
 async def _ask(services: Services, long: LongCall, *, cancel: bool) -> _Found | None:
     """What the provider says of it, which is told to cancel it if so. None if it does not say."""
-    if long.kind == "prediction":
+    if long.kind in POLLED:
         form, place = PREDICTIONS[long.provider], _place(long)
-        if cancel:
+        if cancel and form.cancel is not None:
             await _fetch(services, long, form.cancel[0], place + form.cancel[1])
+        if form.asked is not None:
+            path, body = form.asked(work_of(long).path, long.object_id)
+            return await _fetch(services, long, "POST", path, body)
         return await _fetch(services, long, "GET", place + form.status)
     batch = FORMS[long.provider] if long.kind == "batch" else None
     folder, cancelling = ("responses", "/cancel") if batch is None else (batch.folder, batch.cancel)
@@ -268,19 +275,18 @@ async def _ask(services: Services, long: LongCall, *, cancel: bool) -> _Found | 
     return await _fetch(services, long, "POST" if cancel else "GET", path)
 
 
-async def _fetch(services: Services, long: LongCall, method: str, path: str) -> _Found | None:
-    """The response to a request of our own. None if there is none that can be read."""
+async def _fetch(services: Services, long: LongCall, method: str, path: str, body: bytes = b"") -> _Found | None:
+    """The response to a request of our own, without images and videos in it. None if there is none that can be read."""
     try:
-        request = own_request(services, long.provider, long.key_id, method, path)
+        request = await own_request(services, long.provider, long.key_id, method, path, body)
         async with asyncio.timeout(LOOK_SECONDS):
             response = await services.upstream.send(request)
             try:
-                chunks, size = [], 0
+                skimmer = Skimmer(DOCUMENT_MAX)
                 while (chunk := await response.chunk()) is not None:
-                    size += len(chunk)
-                    if size > DOCUMENT_MAX:
+                    skimmer.feed(chunk)
+                    if skimmer.size > RESPONSE_MAX or skimmer.kept_bytes > DOCUMENT_MAX:
                         return None
-                    chunks.append(chunk)
             finally:
                 await response.close()
     except (UpstreamFailed, TimeoutError, Problem) as error:
@@ -288,7 +294,7 @@ async def _fetch(services: Services, long: LongCall, method: str, path: str) -> 
         return None
     if response.status >= 400:
         log.warning("long call not seen", log_id=long.log_id, provider=long.provider, status=response.status)
-    return _Found(response.status, response.headers, b"".join(chunks))
+    return _Found(response.status, response.headers, skimmer.skeleton() or b"")
 
 
 async def _is_open(services: Services, long: LongCall) -> bool:

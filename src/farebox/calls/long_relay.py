@@ -39,7 +39,7 @@ async def relay_begun(stage: Responded, kind: str = "response") -> None:
         return
     headers, body = await document(stage)
     long = await accepted(stage, kind, body)
-    if kind in ("response", "prediction"):
+    if kind != "batch":
         await seen(stage.context.services, long, body)
     screening = stage.context.screening
     problem = None if screening is None else await screening.response(body, stage.logged.response_type)

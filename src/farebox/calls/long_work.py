@@ -15,11 +15,15 @@ from farebox.errors import OWN_KEY_REQUIRED, Problem
 from farebox.gateway import ServedGateway
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.pricing.model import Estimate
-from farebox.providers.catalogue import format_of, key_header, provider_of
+from farebox.providers.catalogue import format_of, provider_of
+from farebox.providers.credential import InvalidKey
 from farebox.providers.formats.base import ParsedRequest, WireFormat
+from farebox.providers.naming import stored_key_header
 from farebox.providers.placing import address, placed
-from farebox.providers.provider import Plain
+from farebox.providers.provider import FREE, Plain
 from farebox.providers.reading import Place
+from farebox.providers.signing import signed, signing_of
+from farebox.providers.tokens import TokenRefused
 from farebox.providers.upstream import SentHead, UpstreamRequest
 from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.services import Services
@@ -159,16 +163,31 @@ def access_to(services: Services, slug: str) -> ProviderAccess:
     return access
 
 
-def own_request(services: Services, slug: str, key_id: str, method: str, path: str) -> UpstreamRequest:
-    """A request of our own, with this key of the operator's. Raises Problem."""
+async def own_request(
+    services: Services, slug: str, key_id: str, method: str, path: str, body: bytes = b""
+) -> UpstreamRequest:
+    """A request of our own, with this key of the operator's. Raises Problem, UpstreamFailed."""
     access = access_to(services, slug)
-    keys = {key.key_id: key.key for key in access.keys}
-    key = keys.get(key_id, access.api_key)
+    provider, keys = access.provider, {key.key_id: key.key for key in access.keys}
+    stored = keys.get(key_id, access.api_key)
+    where = placed(provider, path)
+    try:
+        found = () if stored is None else provider.keys(stored)
+    except InvalidKey as error:
+        raise Problem(OWN_KEY_REQUIRED, f"The operator's key for {slug} cannot be used: {error}.") from error
+    key = next((key for key in found if key.is_for(where.fields)), None)
     if key is None:
         raise Problem(OWN_KEY_REQUIRED, f"The operator has no key for {slug} any more.")
-    where = placed(access.provider, path)
-    headers = [key_header(access.provider, path, key), *access.provider.headers]
-    headers += [("accept-encoding", "identity")]
+    headers = [*provider.headers, ("accept-encoding", "identity")]
+    if key.word:
+        headers.append(stored_key_header(provider, path, FREE, key))
     if method in ("POST", "PUT"):
         headers.append(("content-type", "application/json"))
-    return UpstreamRequest(method, f"{address(access.base_url, where)}/{where.path}", headers, b"")
+    request = UpstreamRequest(method, f"{address(access.base_url, where)}/{where.path}", headers, body)
+    signing = signing_of(key.signer, where.fields)
+    if signing is None:
+        return request
+    try:
+        return await signed(request, signing, services.tokens)
+    except TokenRefused as refused:
+        raise Problem(OWN_KEY_REQUIRED, f"There is no token for {slug}: {refused}.") from refused

@@ -14,6 +14,7 @@ from farebox.storage.kept_objects import KeptObject
 _PAGES: Final = {
     ("openai", "file"): (10_000, 10_000),
     ("openai", "batch"): (20, 100),
+    ("openai", "video"): (20, 100),
     ("anthropic", "file"): (20, 1_000),
     ("anthropic", "batch"): (20, 1_000),
     ("mistral", "file"): (100, 1_000),

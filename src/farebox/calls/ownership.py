@@ -18,9 +18,11 @@ from farebox.calls.stages import CallContext
 from farebox.errors import OBJECT_NOT_FOUND, Problem
 from farebox.providers.batch_forms import RESULTS_URL
 from farebox.providers.descriptions import facts_of
-from farebox.providers.formats.base import Reference
+from farebox.providers.formats.base import InvalidRequest, Reference
+from farebox.providers.formats.videos import OpenAIRemix
 from farebox.providers.objects import handed_out
 from farebox.providers.predictions import FORMS as PREDICTIONS
+from farebox.providers.predictions import KINDS as POLLED
 from farebox.providers.predictions import with_our_urls
 from farebox.runtime.observers import best_effort
 from farebox.runtime.services import Services
@@ -30,7 +32,7 @@ from farebox.storage.sql import DatabaseUnavailable
 
 KEPT_DAYS: Final = 30
 """How long IDs of responses and of their parts are known: as long as OpenAI keeps responses."""
-LISTED: Final = ("file", "batch")
+LISTED: Final = ("file", "batch", "video")
 """What is in lists."""
 CONTENT_MAX: Final = 16 * 2**10
 """Bytes of what is noted of an object, for lists."""
@@ -48,6 +50,7 @@ _NAMES: Final = {
     "voice": "Voice with id {!r} not found.",
     "audio": "Audio with id {!r} not found.",
     "prediction": "Prediction with id {!r} not found.",
+    "video": "Video with id {!r} not found.",
 }
 """As the provider would say it: whether another account has it is not told."""
 
@@ -72,8 +75,19 @@ async def checked_references(context: CallContext) -> CallContext:
         raise Problem(OBJECT_NOT_FOUND, f"The request refers to more than {REFERENCES_MAX} stored objects.")
     for reference in references:
         kept = await owned(context.services, call, reference)
-        call = with_key(call, kept)
+        call = _like(with_key(call, kept), kept)
     return replace(context, call=call)
+
+
+def _like(call: Call, kept: KeptObject) -> Call:
+    """The call with what it costs, where it asks for something like what is kept. Raises Problem (OBJECT_NOT_FOUND)."""
+    wire, parsed = call.format, call.parsed
+    if not isinstance(wire, OpenAIRemix) or parsed is None or kept.kind != "video":
+        return call
+    try:
+        return replace(call, parsed=wire.of_source(parsed, kept.content or b"{}"))
+    except InvalidRequest as unknown:  # it was made before what it is was noted
+        raise not_found(kept.kind, kept.object_id) from unknown
 
 
 async def owned(services: Services, call: Call, reference: Reference) -> KeptObject:
@@ -146,9 +160,9 @@ def objects_of(
     """The object of this description, and those that it hands out."""
     now, facts = services.clock.now_ms(), facts_of(call.provider, kind, described, body)
     assert facts is not None, "its ID has been read"
-    listed = kind in LISTED and len(facts.shown) <= CONTENT_MAX
+    listed = kind in LISTED and 0 < len(facts.shown) <= CONTENT_MAX
     keep_ms = None if facts.expires_at is None else max(facts.expires_at - now, 0)
-    keep_ms = KEPT_DAYS * DAY_MS if kind in ("batch", "response", "prediction") else keep_ms
+    keep_ms = KEPT_DAYS * DAY_MS if kind in ("batch", "response", *POLLED) else keep_ms
     size, content = size if facts.size is None else facts.size, facts.shown if listed else None
     own = made(call, key_id, kind, facts.object_id, now, keep_ms, size=size, content=content)
     return [own, *(made(call, key_id, other, other_id, now) for other, other_id in handed_out(kind, described))]

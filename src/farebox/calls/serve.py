@@ -11,13 +11,12 @@ from farebox.calls.admit import hold_credit, reserve
 from farebox.calls.batches import hold_batch
 from farebox.calls.endings import FREE, early_end
 from farebox.calls.forward import reach_provider
-from farebox.calls.kept_objects import pass_object, prepare_object
+from farebox.calls.kept_objects import checked_objects, pass_object, prepare_object
 from farebox.calls.logs import with_room
 from farebox.calls.long_calls import begin
 from farebox.calls.long_relay import relay_begun
 from farebox.calls.model import Call, Sink
 from farebox.calls.near_models import near_models
-from farebox.calls.ownership import checked_references
 from farebox.calls.relay import relay_response
 from farebox.calls.screening import screening_of
 from farebox.calls.settle import end_without_response
@@ -60,7 +59,7 @@ async def serve_call(
     stage: Stage = Priced(context, None, None)
     try:
         if not plain:
-            context = await checked_references(context)
+            context = await checked_objects(context)
         stage = priced = price_call(context)
         if screening is not None:
             await screening.request()

@@ -28,6 +28,7 @@ from farebox.providers.catalogue import format_of, upstream_path
 from farebox.providers.descriptions import GOOGLE
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFormat
 from farebox.providers.formats.bounds import is_light
+from farebox.providers.formats.videos import OpenAIRemix
 from farebox.providers.naming import custom_path
 from farebox.providers.objects import COUNT, ObjectCall, object_call, read_object
 from farebox.providers.outline import reassemble
@@ -281,11 +282,15 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
     if that is known. Raises Problem."""
     _check_read(known.access.provider, read, own=known.own_key)
     as_read = read
-    if known.models and read.parsed is not None and read.parsed.model in known.models:
-        read = replace(read, parsed=_of_model(read.parsed, known.models[read.parsed.model]))
+    if known.models and read.parsed is not None:
+        name, plus, extras = read.parsed.model.partition("+")
+        if name in known.models:
+            read = replace(read, parsed=_of_model(read.parsed, known.models[name] + plus + extras))
     limits = request.gateway.spend_limits
     if read.parsed is None and known.format is not None and limits is not None and limits.enabled and limits.rules:
         raise Problem(INVALID_REQUEST, "The gateway's spend limits cannot count this request: its body cannot be read.")
+    if request.policies is not None and isinstance(known.format, OpenAIRemix):
+        raise Problem(NOT_METERED, "Under policies no video is remixed: the request does not name its model.")
     if request.token is not None and request.token.models is not None:
         check_model(request.token, known, read)
     body: Body = request.body if read.body is None else read.body

@@ -31,6 +31,7 @@ _OURS: dict[str, dict[str, Any]] = {
         "price_key": "standard_images_kcount",
         "dimensions": {"family": "images", "direction": "output"},
     },
+    "input_images": {"per": 1, "price_key": "input_images_count", "dimensions": {"family": "input_image_count"}},
     "output_images": {"per": 1, "price_key": "output_images_count", "dimensions": {"family": "image_count"}},
     "output_pixels": {"per": 1_000_000, "price_key": "output_mpixels", "dimensions": {"family": "output_pixels"}},
     "output_steps": {"per": 1_000, "price_key": "output_steps_kcount", "dimensions": {"family": "steps"}},
@@ -40,8 +41,9 @@ _OURS: dict[str, dict[str, Any]] = {
     "billed_units": {"per": 1, "price_key": "billed_units", "dimensions": {"family": "billed_units"}},
 }
 """Units that providers bill by and genai-prices does not know: OpenAI's 12-hour cache; images of DALL·E, each counted
-as a number of images of the standard size and quality; images, their pixels and steps, seconds of video and of
-hardware; runs that succeeded; and units that only the provider counts, and states: fal's, credits."""
+as a number of images of the standard size and quality; images that are sent along; images, their pixels and steps,
+seconds of video and of hardware; runs that succeeded; and units that only the provider counts, and states: fal's,
+credits."""
 
 UNITS = UnitRegistry({**unit_data, **_OURS})
 REQUESTS = "requests"

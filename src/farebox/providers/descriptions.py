@@ -10,6 +10,8 @@ from farebox.calendar import SECOND_MS
 from farebox.providers.predictions import id_of
 
 GOOGLE: Final = "google-ai-studio"
+PROMPT_MAX: Final = 2_000
+"""Characters of a video's prompt in a list."""
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -26,14 +28,23 @@ class Facts(msgspec.Struct, frozen=True):
 
 def facts_of(provider: str, kind: str, found: Mapping[str, Any], body: bytes) -> Facts | None:
     """What is said of an object of this kind; `body` is `found` as it came. None where there is no ID."""
-    if provider == GOOGLE:
+    if provider == GOOGLE and kind != "video":
         return _facts_of_google(kind, found, body)
     object_id, expires, size = id_of(provider, kind, found), found.get("expires_at"), found.get("bytes")
     if not isinstance(object_id, str) or not object_id:
         return None
     size = size if kind == "file" and isinstance(size, int) and size >= 0 else None
     expires = expires * SECOND_MS if kind == "file" and isinstance(expires, int) else None
-    return Facts(object_id, size, expires, body)
+    return Facts(object_id, size, expires, body if kind != "video" else _brief(found, body))
+
+
+def _brief(video: Mapping[str, Any], body: bytes) -> bytes:
+    """What a list shows of a video, in which the prompt may be long; nothing where there are no lists."""
+    if video.get("object") != "video":
+        return b""
+    prompt = video.get("prompt")
+    long = isinstance(prompt, str) and len(prompt) > PROMPT_MAX
+    return msgspec.json.encode({**video, "prompt": prompt[:PROMPT_MAX]}) if long and isinstance(prompt, str) else body
 
 
 def _facts_of_google(kind: str, found: Mapping[str, Any], body: bytes) -> Facts | None:

@@ -3,6 +3,7 @@
 import re
 from typing import Final, TypeAlias
 
+from farebox.providers import google
 from farebox.providers.objects import Does, Kind, ObjectForm, ObjectRoute
 
 Table: TypeAlias = tuple[tuple[Kind, str, str, Does], ...]
@@ -46,6 +47,10 @@ _OPENAI: Final[Table] = (
     ("batch", "GET", r"batches", "list"),
     ("batch", "GET", rf"batches/{_ID}", "read"),
     ("batch", "POST", rf"batches/{_ID}/cancel", "cancel"),
+    ("video", "GET", r"videos", "list"),
+    ("video", "GET", rf"videos/{_ID}", "read"),
+    ("video", "DELETE", rf"videos/{_ID}", "delete"),
+    ("video", "GET", rf"videos/{_ID}/content", "content"),
 )
 
 
@@ -75,6 +80,7 @@ _GOOGLE: Final[Table] = (
     ("batch", "GET", rf"{_VERSION}batches/{_ID}", "read"),
     ("batch", "POST", rf"{_VERSION}batches/{_ID}:cancel", "cancel"),
     ("batch", "DELETE", rf"{_VERSION}batches/{_ID}", "delete"),
+    ("video", "GET", rf"{_VERSION}models/veo-[\w.-]+/operations/{_ID}", "read"),
 )
 
 
@@ -92,6 +98,22 @@ def object_routes(prefix: str, *kinds: Kind) -> tuple[ObjectRoute, ...]:
 ANTHROPIC: Final = _routes(_ANTHROPIC, "anthropic", "v1/")
 MISTRAL: Final = _routes(_MISTRAL, "mistral")
 GOOGLE: Final = _routes(_GOOGLE, "google-ai-studio")
+
+
+XAI_VIDEOS: Final = (ObjectRoute("GET", re.compile(rf"videos/{_ID}", re.ASCII), "video", "read"),)
+VERTEX: Final = (
+    ObjectRoute(
+        "POST",
+        re.compile(
+            rf"v1(?:beta1)?/projects/{google.PROJECT}/locations/{google.LOCATION}/publishers/google/models/"
+            rf"(?P<model>{google.MODEL}):fetchPredictOperation",
+            re.ASCII,
+        ),
+        "video",
+        "read",
+        "google-vertex-ai",
+    ),
+)
 
 
 REPLICATE: Final = (

@@ -15,13 +15,14 @@ from farebox.providers.descriptions import GOOGLE, output_of_google
 from farebox.providers.formats import bodies, bounds, multipart, repeated
 from farebox.providers.formats.base import InvalidRequest, Reference
 from farebox.providers.formats.references import of_body
+from farebox.providers.predictions import files_of
 
-Kind: TypeAlias = Literal["response", "conversation", "file", "batch", "prediction"]
+Kind: TypeAlias = Literal["response", "conversation", "file", "batch", "prediction", "video"]
 """What has paths of its own."""
 Does: TypeAlias = Literal["count", "create", "upload", "list", "read", "content", "change", "cancel", "delete"]
 """`create` of a file of Google's only begins it; what it has comes by `upload`."""
 
-ObjectForm: TypeAlias = Literal["openai", "anthropic", "mistral", "google-ai-studio"]
+ObjectForm: TypeAlias = Literal["openai", "anthropic", "mistral", "google-ai-studio", "google-vertex-ai"]
 """Whose descriptions and lists they are."""
 PURPOSES: Final[Mapping[str, frozenset[str]]] = {
     "openai": frozenset({"batch", "user_data", "vision", "assistants"}),
@@ -81,6 +82,8 @@ def read_object(body: bytes, call: ObjectCall, content_type: str) -> ObjectCall:
     """The same call with what its body says. Raises InvalidRequest."""
     if call.kind == "file" and call.does == "create":
         return _begun(body, call) if call.form == GOOGLE else _file(body, call, content_type)
+    if call.kind == "video" and call.form == "google-vertex-ai":
+        return _operation(body, call)
     if not body:
         return call
     if call.kind == "batch" and call.does == "create":
@@ -116,6 +119,26 @@ def _begun(body: bytes, call: ObjectCall) -> ObjectCall:
     return _with(call, size=int(size) if size.isascii() and size.isdigit() and len(size) < 19 else 0)
 
 
+class _Operation(msgspec.Struct):
+    operationName: str
+
+
+_OPERATION: Final = msgspec.json.Decoder(_Operation)
+_OPERATION_NAME: Final = re.compile(
+    r"projects/[\w.:-]+/locations/[\w-]+/publishers/google/models/(?P<model>[\w.@-]+)/operations/(?P<id>[\w-]{1,128})",
+    re.ASCII,
+)
+
+
+def _operation(body: bytes, call: ObjectCall) -> ObjectCall:
+    """What is asked for by its name. Raises InvalidRequest."""
+    repeated.check(body, refers=True)
+    found = _OPERATION_NAME.fullmatch(bodies.decode(_OPERATION, body).operationName)
+    if found is None or found["model"] != call.model:
+        raise InvalidRequest("Expected the name of an operation of the path's model - at `$.operationName`.")
+    return _with(call, object_id=found["id"])
+
+
 def _file(body: bytes, call: ObjectCall, content_type: str) -> ObjectCall:
     """Raises InvalidRequest."""
     parts = multipart.parts(content_type, body)
@@ -137,6 +160,9 @@ def _with(call: ObjectCall, **changes: Any) -> ObjectCall:
 
 def handed_out(kind: str, description: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Kind and ID of what an object's description hands out besides itself."""
+    if kind == "video":
+        for file in files_of(description):
+            yield "file", file
     if kind == "batch":
         for field in ("output_file_id", "error_file_id", "output_file", "error_file"):
             if isinstance(file_id := description.get(field), str) and file_id:

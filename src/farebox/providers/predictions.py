@@ -1,29 +1,38 @@
-"""Predictions that a provider works on after it has answered: where they are looked at, and how they end."""
+"""Predictions and videos that a provider works on after it has answered: where they are looked at, how they end."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from farebox.providers.formats.fal import QUEUE
+from farebox.providers.formats.videos import videos_in
 
+KINDS: Final = ("prediction", "video")
+"""What they are called. No provider has both."""
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY_FIELDS: Final = msgspec.json.Decoder(dict[str, Any])
+_GOOGLE_FILE: Final = re.compile(r"/files/(?P<id>[A-Za-z0-9_-]{1,128})(?:[:?].*)?$")
 
 
 class PredictionForm(NamedTuple):
     """One provider's. `place` makes the path of a prediction of the path that began it, and its ID."""
 
-    id_field: str
     place: Callable[[str, str], str]
-    status: str
-    """What follows the place where its description is."""
-    cancel: tuple[str, str]
-    """Method, and what follows the place."""
     has_ended: Callable[[Mapping[str, Any]], bool]
-    result_apart: bool
+    id_field: str = "id"
+    status: str = ""
+    """What follows the place where its description is."""
+    cancel: tuple[str, str] | None = None
+    """Method, and what follows the place; None: it cannot be cancelled."""
+    asked: Callable[[str, str], tuple[str, bytes]] | None = None
+    """Path and body of the POST by which it is looked at, of the same; None: that is a GET."""
+    result_apart: bool = False
     """Whether what it has come to is at the place itself, and not in its description."""
-    urls: Mapping[str, str]
+    large: bool = False
+    """Whether its description may have what it has come to in it: it is passed on as it comes."""
+    urls: Mapping[str, str] = {}
     """Fields of the description with URLs of the provider's, whose readers have no key for it, and what follows the
     place in each."""
     urls_in: str = ""
@@ -36,43 +45,78 @@ def _app(begun: str, prediction_id: str) -> str:
     return f"{QUEUE}{owner}/{app}/requests/{prediction_id}"
 
 
+def _video(begun: str, video_id: str) -> str:
+    return f"{begun.partition('videos')[0]}videos/{video_id}"
+
+
+def _operation(begun: str, operation_id: str) -> str:
+    return f"{begun.partition(':')[0]}/operations/{operation_id}"
+
+
+def _fetched(begun: str, operation_id: str) -> tuple[str, bytes]:
+    """On Vertex AI, operations of models are asked for by name."""
+    model = begun.partition(":")[0]
+    name = f"{model.partition('/')[2]}/operations/{operation_id}"
+    return f"{model}:fetchPredictOperation", msgspec.json.encode({"operationName": name})
+
+
+def _is_done(described: Mapping[str, Any]) -> bool:
+    return described.get("done") is True
+
+
+_OPENAI: Final = PredictionForm(_video, lambda described: described.get("status") in ("completed", "failed"))
 FORMS: Final[Mapping[str, PredictionForm]] = {
     "replicate": PredictionForm(
-        "id",
         lambda _, prediction_id: f"predictions/{prediction_id}",
-        "",
-        ("POST", "/cancel"),
         lambda described: described.get("status") in ("succeeded", "failed", "canceled", "aborted"),
-        result_apart=False,
+        cancel=("POST", "/cancel"),
         urls={"get": "", "cancel": "/cancel"},
         urls_in="urls",
     ),
     "fal": PredictionForm(
-        "request_id",
         _app,
-        "/status",
-        ("PUT", "/cancel"),
         lambda described: described.get("status") == "COMPLETED",
+        id_field="request_id",
+        status="/status",
+        cancel=("PUT", "/cancel"),
         result_apart=True,
         urls={"response_url": "", "status_url": "/status", "cancel_url": "/cancel"},
     ),
+    "openai": _OPENAI,
+    "azure-openai": _OPENAI,
+    "grok": PredictionForm(
+        _video,
+        lambda described: described.get("status") in ("done", "failed", "expired"),
+        id_field="request_id",
+    ),
+    "google-ai-studio": PredictionForm(_operation, _is_done, id_field="name"),
+    "google-vertex-ai": PredictionForm(_operation, _is_done, id_field="name", asked=_fetched, large=True),
 }
 """By the provider's slug."""
 
 
 def id_of(provider: str, kind: str, described: Mapping[str, Any]) -> object:
-    """Under which ID a description says that something is kept; it may be none."""
-    return described.get(FORMS[provider].id_field if kind == "prediction" else "id")
+    """Under which ID a description says that something is kept; it may be none. Operations are named with their
+    models."""
+    found = described.get(FORMS[provider].id_field if kind in KINDS else "id")
+    return found.rpartition("/")[2] if kind == "video" and isinstance(found, str) else found
 
 
 def settles_where_read(provider: str, kind: str) -> bool:
     """Whether the description of a long call, as it is read, has all that its charge takes."""
-    return kind == "response" or (kind == "prediction" and not FORMS[provider].result_apart)
+    return kind == "response" or (kind in KINDS and not FORMS[provider].result_apart and not is_large(provider, kind))
+
+
+def is_large(provider: str, kind: str) -> bool:
+    """Whether a description may be too large to be kept."""
+    return kind in KINDS and FORMS[provider].large
 
 
 def with_our_urls(provider: str, base: str, path: str, described: bytes) -> bytes:
     """A description whose URLs lead to `base` in the place of the provider's; `path` is the one that it comes from."""
     form = FORMS[provider]
+    if not form.urls:
+        return described
     try:
         fields = _FIELDS.decode(described)
         holder: dict[str, Any] = _ANY_FIELDS.decode(fields[form.urls_in]) if form.urls_in else dict(fields)
@@ -82,3 +126,9 @@ def with_our_urls(provider: str, base: str, path: str, described: bytes) -> byte
     place = form.place(path, prediction_id)
     holder |= {name: f"{base}/{place}{rest}" for name, rest in form.urls.items() if name in holder}
     return msgspec.json.encode({**fields, form.urls_in: holder} if form.urls_in else holder)
+
+
+def files_of(described: Mapping[str, Any]) -> list[str]:
+    """The IDs of the files that an operation of Google's has come to."""
+    found = (_GOOGLE_FILE.search(str(video.get("uri"))) for video in videos_in(described.get("response")))
+    return [file["id"] for file in found if file is not None]

@@ -41,9 +41,10 @@ UNPAID: Final = (
             f"containers are billed by their size and for each session of 20 minutes: run tools yourself, {_INSTEAD}",
         ),
         (
-            r"videos(/.*)?",
-            "videos…",
-            f"videos are billed by the second, at prices that no list has: {_INSTEAD.removeprefix('or ')}",
+            r"videos/(edits|extensions|characters)(/.*)?",
+            "videos/edits, videos/extensions, videos/characters…",
+            "they begin with a video that is uploaded or kept, whose length the request does not say: use `videos`, or "
+            f"`remix`, {_INSTEAD}",
         ),
         (r"uploads(/.*)?", "uploads…", f"uploads in parts are not put together here: upload with `files`, {_INSTEAD}"),
         (
@@ -76,7 +77,8 @@ UNPAID: Final = (
         (
             r"v1(beta|alpha)?/(models|tunedModels)/[\w.-]+:(predictLongRunning|predict)|v1(beta|alpha)?/models/[\w.-]+/operations.*",
             "v1beta/models/{model}:predict, :predictLongRunning",
-            f"images and videos of these models are billed by what no response says: {_INSTEAD.removeprefix('or ')}",
+            "of other models than Imagen and Veo, what is made is billed by what no response says: "
+            f"{_INSTEAD.removeprefix('or ')}",
         ),
         (
             r"v1(beta|alpha)?/models/[\w.-]+:asyncBatchEmbedContent",
@@ -92,6 +94,15 @@ UNPAID: Final = (
             r"v1(beta|alpha)?/tunedModels(/.*)?",
             "v1beta/tunedModels…",
             f"only the finished job says what it has cost: {_INSTEAD.removeprefix('or ')}",
+        ),
+    ),
+    *_of(
+        "grok",
+        (
+            r"videos/(edits|extensions)",
+            "videos/edits, videos/extensions",
+            "the video that they begin with is billed too, and its length is not in the request: use "
+            f"`videos/generations`, {_INSTEAD}",
         ),
     ),
     *_of(

@@ -17,8 +17,9 @@ from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
 from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
 from farebox.providers.formats.vertex_predict import VertexPredict
+from farebox.providers.formats.videos import OpenAIVideos, VeoVideos
 from farebox.providers.formats.watsonx_chat import WatsonxChat
-from farebox.providers.object_routes import object_routes
+from farebox.providers.object_routes import VERTEX, object_routes
 from farebox.providers.provider import FREE, Provider, Route, get, move, post
 
 _RESOURCE, _DEPLOYMENT = azure.RESOURCE, azure.DEPLOYMENT
@@ -39,6 +40,7 @@ def _azure_routes() -> tuple[Route, ...]:
     return (
         *(post(deployed + path, NamedByPath(wire, _DEPLOYED)) for path, wire in _AZURE_OPERATIONS),
         *(post(rf"{_RESOURCE}/openai/v1/{path}", wire) for path, wire in _AZURE_OPERATIONS),
+        post(rf"{_RESOURCE}/openai/v1/videos", OpenAIVideos()),
         post(rf"{_RESOURCE}/openai/(?:v1/)?responses", OpenAIResponses()),
         get(rf"{_RESOURCE}/openai/(?:v1/)?models(?:/[\w.:-]+)?"),
     )
@@ -64,6 +66,7 @@ def _vertex_routes() -> tuple[Route, ...]:
         post(rf"(?:{_VERTEX}|{_EXPRESS}){models}:(?:generateContent|streamGenerateContent)", GoogleGenerate()),
         post(rf"(?:{_VERTEX}|{_EXPRESS}){models}:countTokens", FREE),
         post(rf"{_VERTEX}publishers/google/models/imagen-{google.MODEL}:predict", ImagenPredict()),
+        post(rf"{_VERTEX}publishers/google/models/veo-{google.MODEL}:predictLongRunning", VeoVideos()),
         post(rf"{_VERTEX}{models}:predict", VertexPredict()),
         post(rf"{_VERTEX}publishers/anthropic/models/count-tokens:rawPredict", FREE),
         _raw("anthropic", AnthropicMessages()),
@@ -95,7 +98,10 @@ CLOUDS: Final = (
         keys=azure.keys_of,
         bound=("resource",),
         deploys=True,
-        objects=object_routes(rf"{_RESOURCE}/openai/(?:v1/)?", "response"),
+        objects=(
+            *object_routes(rf"{_RESOURCE}/openai/(?:v1/)?", "response"),
+            *object_routes(rf"{_RESOURCE}/openai/v1/", "video"),
+        ),
     ),
     Provider(
         "aws-bedrock",
@@ -133,6 +139,7 @@ CLOUDS: Final = (
         hosts=google.hosts,
         keys=google.keys_of,
         bound=("project",),
+        objects=VERTEX,
     ),
     Provider(
         "watsonx",

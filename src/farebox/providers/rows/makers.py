@@ -16,6 +16,7 @@ from farebox.providers.formats.openai_embeddings import OpenAIEmbeddings
 from farebox.providers.formats.openai_images import OpenAIImages
 from farebox.providers.formats.openai_responses import OpenAIResponses
 from farebox.providers.formats.tools import RESEARCH
+from farebox.providers.formats.videos import OpenAIRemix, OpenAIVideos, VeoVideos, XaiVideos
 from farebox.providers.formats.workers_ai_run import WorkersAIRun
 from farebox.providers.provider import FREE, Provider, get, move, post
 
@@ -55,6 +56,8 @@ MAKERS: Final[tuple[Provider, ...]] = (
             post(r"embeddings", _EMBEDDINGS),
             post(r"completions", _COMPLETIONS),
             post(r"images/(generations|edits)", _IMAGES),
+            post(r"videos", OpenAIVideos()),
+            post(r"videos/[\w-]{1,128}/remix", OpenAIRemix()),
             *_AUDIO,
             post(r"moderations|responses/input_tokens", FREE),
             _MODELS,
@@ -62,7 +65,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         _NO_V1,
         embeddings_path="embeddings",
         stops_when_left=True,
-        objects=kept.object_routes("", "response", "conversation", "file", "batch"),
+        objects=kept.object_routes("", "response", "conversation", "file", "batch", "video"),
     ),
     Provider(
         "anthropic",
@@ -87,6 +90,7 @@ MAKERS: Final[tuple[Provider, ...]] = (
         "https://generativelanguage.googleapis.com",
         (
             *_GOOGLE_ROUTES,
+            post(_GOOGLE_VERSION + r"models/veo-[\w.-]+:predictLongRunning", VeoVideos()),
             post(r"v1beta/openai/chat/completions", OpenAIChat(total_counts=True, prefix="models/")),
             post(r"v1beta/openai/embeddings", OpenAIEmbeddings(prefix="models/")),
             get(r"v1beta/openai/models"),
@@ -163,12 +167,13 @@ MAKERS: Final[tuple[Provider, ...]] = (
             post(r"responses", OpenAIResponses(reading=openai_responses.XAI)),
             post(r"embeddings", _EMBEDDINGS),
             post(r"images/generations", ImagesByCount()),
+            post(r"videos/generations", XaiVideos()),
             _MODELS,
         ),
         _NO_V1,
         aliases=("xai", "x-ai"),
         stops_when_left=True,
-        objects=kept.object_routes("", "response"),
+        objects=(*kept.object_routes("", "response"), *kept.XAI_VIDEOS),
     ),
     Provider(
         "cerebras",

@@ -1,0 +1,321 @@
+"""Videos that are billed by the second: OpenAI's, Google's Veo and xAI's.
+
+What the request fixes is held: seconds, at a resolution that is part of the name the model is priced by, where it costs
+more than the plain one (`veo-3.1-generate-001+4k`). The description of a video that is ready says what is charged.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from farebox.pricing.model import Demand
+from farebox.providers.formats import bodies, multipart, stated
+from farebox.providers.formats.base import InvalidRequest, ParsedRequest, Reference, ResponseReader
+from farebox.providers.formats.by_unit import READING, decode_once, model_with
+from farebox.providers.formats.lenient import ResponseDecoder
+from farebox.providers.formats.meters import Reading
+from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.references import references_in
+from farebox.usage import Quantity
+
+_SECONDS: Final = "output_video_seconds"
+_SECONDS_MAX: Final = 60
+"""No request is for more: OpenAI's videos have 12 seconds at most, Veo's 8, xAI's 15."""
+_SIZE: Final = re.compile(r"([1-9][0-9]{1,4})x([1-9][0-9]{1,4})")
+_PLAIN_SIDE: Final = 720
+_REMIX: Final = re.compile(r"videos/(?P<id>[\w-]{1,128})/remix$")
+_VEO: Final = re.compile(r"(?:^|/)models/(?P<model>veo-[\w.-]+):predictLongRunning")
+_VEO_SECONDS: Final = 8
+_XAI_SECONDS: Final = 15
+"""Where the request does not say: as many as it may be."""
+_ELSEWHERE: Final = frozenset({"uri", "gcsUri", "fileUri"})
+"""Fields that name an image or a video which the request does not have in it."""
+_XAI_READING: Final = Reading((_SECONDS, _SECONDS), ("input_images", "input_images"), stated=stated.xai)
+
+
+class _OpenAIHead(msgspec.Struct):
+    model: bodies.Name = "sora-2"
+    seconds: str | int = "4"
+    size: str = "720x1280"
+    input_reference: Any = None
+
+
+class _RemixHead(msgspec.Struct):
+    prompt: str
+
+
+class _VeoParameters(msgspec.Struct):
+    sampleCount: int | None = None
+    durationSeconds: str | int | None = None
+    resolution: str | None = None
+    generateAudio: bool | None = None
+    storageUri: str | None = None
+
+
+class _VeoHead(msgspec.Struct):
+    instances: list[dict[str, Any]]
+    parameters: _VeoParameters = msgspec.field(default_factory=_VeoParameters)
+
+
+class _XaiHead(msgspec.Struct):
+    model: bodies.Name
+    duration: int | None = None
+    resolution: str | None = None
+    size: str | None = None
+    image: Any = None
+    reference_images: list[Any] | None = None
+
+
+class _OpenAIVideo(msgspec.Struct):
+    status: Any = None
+    model: Any = None
+    seconds: Any = None
+    size: Any = None
+
+
+class _Operation(msgspec.Struct):
+    done: Any = None
+    response: Any = None
+
+
+class _XaiVideo(msgspec.Struct):
+    status: Any = None
+    video: Any = None
+    usage: Any = None
+
+
+_OPENAI_HEAD: Final = msgspec.json.Decoder(_OpenAIHead)
+_REMIX_HEAD: Final = msgspec.json.Decoder(_RemixHead)
+_VEO_HEAD: Final = msgspec.json.Decoder(_VeoHead)
+_XAI_HEAD: Final = msgspec.json.Decoder(_XaiHead)
+_OPENAI_VIDEO: Final = ResponseDecoder[_OpenAIVideo](_OpenAIVideo, float_hook=Decimal)
+_OPERATION: Final = ResponseDecoder[_Operation](_Operation, float_hook=Decimal)
+_XAI_VIDEO: Final = ResponseDecoder[_XaiVideo](_XaiVideo, float_hook=Decimal)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIVideos(bodies.JsonBody):
+    """`videos`, as a form or as JSON. `sora-2-pro+1024p` is the price of a shorter side of 1,024 pixels."""
+
+    name: str = "openai_videos"
+    long_kind: str = "video"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        if content_type.lower().startswith("multipart/"):
+            head = _form(content_type, body)
+        else:
+            head = decode_once(_OPENAI_HEAD, body)
+        return _sized(head.model, head.seconds, head.size, tuple(references_in(head.input_reference)))
+
+    def replace_model(self, body: bytes, model: str) -> bytes:
+        """Set `model`."""
+        return multipart.replaced(body, "model", model) if body.startswith(b"--") else bodies.changed(body, model=model)
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
+        """A reader for the description of a video."""
+
+        def parse_body(seen: Seen, body: bytes) -> None:
+            video = _OPENAI_VIDEO.decode(body)
+            seen.complete = True
+            seen.failed = video.status == "failed"
+            if video.status == "completed":
+                seconds = str(video.seconds)
+                given = int(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 6 else 0
+                seen.update({_SECONDS: given or parsed.demand.fixed.get(_SECONDS)})
+
+        return BodyReader(parse_body, READING)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIRemix(OpenAIVideos):
+    """`videos/{id}/remix`, which makes a video like that one, of its length and size. It is priced by what is noted of
+    that."""
+
+    name: str = "openai_video_remix"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request: its model is not known yet. Raises InvalidRequest."""
+        place = _REMIX.search(path)
+        if place is None:
+            raise InvalidRequest("The path names no video: use `videos/<id>/remix`.")
+        decode_once(_REMIX_HEAD, body)
+        return _parsed("", {}, references=(Reference("video", place["id"]),))
+
+    def replace_model(self, body: bytes, model: str) -> bytes:
+        """The model is that of the other video; the body stays."""
+        return body
+
+    def of_source(self, parsed: ParsedRequest, described: bytes) -> ParsedRequest:
+        """The same, with what the description of the other video says. Raises InvalidRequest."""
+        video = _OPENAI_VIDEO.decode(described)
+        return _sized(str(video.model), str(video.seconds), str(video.size), parsed.references)
+
+
+@dataclass(frozen=True, slots=True)
+class VeoVideos(bodies.JsonBody):
+    """`models/veo-…:predictLongRunning`. Without sound (`generateAudio`) it is the price of `MODEL+silent`."""
+
+    name: str = "google_videos"
+    long_kind: str = "video"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request; the path names the model. Raises InvalidRequest."""
+        place = _VEO.search(path)
+        if place is None:
+            raise InvalidRequest("The path names no model: use `models/<model>:predictLongRunning`.")
+        head = decode_once(_VEO_HEAD, body)
+        asked = head.parameters
+        count = 1 if asked.sampleCount is None else asked.sampleCount
+        if not 1 <= count <= 4 or len(head.instances) != 1:
+            raise InvalidRequest("Send one instance, and a `sampleCount` from 1 to 4.")
+        seconds = _VEO_SECONDS if asked.durationSeconds is None else asked.durationSeconds
+        seconds, resolution = _seconds(seconds, "parameters.durationSeconds"), (asked.resolution or "720p").lower()
+        extras = [] if resolution == "720p" else [resolution]
+        extras += ["silent"] if asked.generateAudio is False else []
+        return _parsed(
+            model_with(place["model"], extras),
+            {_SECONDS: count * seconds},
+            unmetered=_unmetered(head.instances[0], asked),
+            videos=count,
+        )
+
+    def replace_model(self, body: bytes, model: str) -> bytes:
+        """The path names the model; the body stays."""
+        return body
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
+        """A reader for an operation that is done."""
+
+        def parse_body(seen: Seen, body: bytes) -> None:
+            operation = _OPERATION.decode(body)
+            made = sum(1 for _ in videos_in(operation.response))
+            seen.complete = True
+            seen.failed = operation.done is True and not made
+            if made:
+                seen.update({_SECONDS: parsed.demand.fixed[_SECONDS] * made // parsed.demand.choices})
+
+        return BodyReader(parse_body, READING)
+
+
+@dataclass(frozen=True, slots=True)
+class XaiVideos(bodies.JsonBody):
+    """`videos/generations`. Its plain resolution is 480p."""
+
+    name: str = "xai_videos"
+    long_kind: str = "video"
+
+    def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
+        """Read a request. Raises InvalidRequest."""
+        head = decode_once(_XAI_HEAD, body)
+        resolution = (head.resolution or (f"{_shorter_side(head.size)}p" if head.size else "480p")).lower()
+        images = len(head.reference_images or ()) + (head.image is not None)
+        most: dict[str, Quantity] = {_SECONDS: _XAI_SECONDS if head.duration is None else head.duration}
+        if head.duration is not None:
+            _seconds(head.duration, "duration")
+        if images:
+            most["input_images"] = images
+        return _parsed(model_with(head.model, () if resolution == "480p" else (resolution,)), most)
+
+    def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
+        """A reader for what is said of a video that is done; what it has cost is stated there."""
+        images = parsed.demand.fixed.get("input_images")
+
+        def parse_body(seen: Seen, body: bytes) -> None:
+            found = _XAI_VIDEO.decode(body)
+            video = found.video if isinstance(found.video, dict) else {}
+            usage = found.usage if isinstance(found.usage, dict) else {}
+            seen.complete = True
+            seen.failed = found.status in ("failed", "expired") and not usage.get("cost_in_usd_ticks")
+            if not seen.failed:
+                duration = video.get("duration") or parsed.demand.fixed[_SECONDS]
+                seen.update({**usage, _SECONDS: duration, "input_images": images})
+
+        return BodyReader(parse_body, _XAI_READING)
+
+
+def videos_in(response: object) -> Iterator[dict[str, Any]]:
+    """The videos in the response of an operation of Google's: at AI Studio or on Vertex AI."""
+    if not isinstance(response, dict):
+        return
+    inner = response.get("generateVideoResponse")
+    samples = inner.get("generatedSamples") if isinstance(inner, dict) else None
+    for one in (response.get("videos"), samples):
+        for found in one if isinstance(one, list) else ():
+            video = found.get("video", found) if isinstance(found, dict) else None
+            if isinstance(video, dict) and not {"uri", "gcsUri", "bytesBase64Encoded", "encodedVideo"}.isdisjoint(
+                video
+            ):
+                yield video
+
+
+def _form(content_type: str, body: bytes) -> _OpenAIHead:
+    """Raises InvalidRequest."""
+    parts = multipart.parts(content_type, body)
+    if any(part.name.startswith("input_reference") and not part.is_file for part in parts):
+        raise InvalidRequest("In a form, `input_reference` is a file: send what only refers to one as JSON.")
+    names = ("model", "seconds", "size")
+    given = {name: text for name in names if (text := multipart.value(parts, body, name)) is not None}
+    return bodies.convert(given, _OpenAIHead)
+
+
+def _sized(model: str, seconds: str | int, size: str, references: tuple[Reference, ...]) -> ParsedRequest:
+    """Raises InvalidRequest."""
+    short = _shorter_side(size)
+    name = model_with(model, () if short == _PLAIN_SIDE else (f"{short}p",))
+    return _parsed(name, {_SECONDS: _seconds(seconds, "seconds")}, references=tuple(dict.fromkeys(references)))
+
+
+def _parsed(
+    model: str,
+    fixed: dict[str, Quantity],
+    *,
+    references: tuple[Reference, ...] = (),
+    unmetered: str | None = None,
+    videos: int = 1,
+) -> ParsedRequest:
+    demand = Demand(model, no_output=True, choices=videos, fixed=fixed, units=(_SECONDS,))
+    return ParsedRequest(model, False, demand, background=True, references=references, unmetered=unmetered)
+
+
+def _seconds(value: str | int, name: str) -> int:
+    """Raises InvalidRequest."""
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= _SECONDS_MAX):
+        raise InvalidRequest(f"Expected a whole number from 1 to {_SECONDS_MAX} - at `$.{name}`.")
+    return int(text)
+
+
+def _shorter_side(size: str) -> int:
+    """Raises InvalidRequest."""
+    found = _SIZE.fullmatch(size)
+    if found is None:
+        raise InvalidRequest("Expected a width and a height such as `1280x720` - at `$.size`.")
+    return min(int(found[1]), int(found[2]))
+
+
+def _unmetered(instance: dict[str, Any], asked: _VeoParameters) -> str | None:
+    """What a request names that only the operator's key can read, or whose length is not known here."""
+    if instance.get("video") is not None:
+        return "a video that is continued is billed by what the request does not say"
+    if asked.storageUri is not None:
+        return "`storageUri` names a bucket of the operator's: leave it out, and the response has the video"
+    if not _ELSEWHERE.isdisjoint(_names(instance)):
+        return "images are sent in the request, as `bytesBase64Encoded`"
+    return None
+
+
+def _names(instance: dict[str, Any]) -> Iterable[str]:
+    """The fields of an instance, and those of what is in it."""
+    stack: list[object] = [instance]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list):
+            stack.extend(value)
+        elif isinstance(value, dict):
+            yield from value
+            stack.extend(value.values())
