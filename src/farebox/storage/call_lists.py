@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.calls import COLUMNS, CallRow, call_of
 from farebox.storage.log_totals import id_at
-from farebox.storage.reports import REQUEST_CONTAINS, any_entry_contains, detail_text, entry_is
+from farebox.storage.reports import REQUEST_CONTAINS, any_entry_contains, detail_text, entry_is, rare_text
 from farebox.storage.sql import Connection, row, rows
 from farebox.storage.usage_values import BODY_MAX
 
@@ -88,10 +88,13 @@ def list_calls(
         return CallPage(calls, log_ids[limit - 1], None)
     if not wanted.selects:
         return CallPage(calls, "", None)
-    looked = row(connection, f"SELECT count(*), min(log_id) FROM ({recent}) AS recent", tuple(values))
-    if looked is None or looked[0] < wanted.looks_at:
-        return CallPage(calls, "", None)
-    return CallPage(calls, str(looked[1]), time_of(str(looked[1])))
+    oldest = row(
+        connection,
+        f"SELECT log_id FROM calls WHERE {OF_ACCOUNT} AND log_id >= ? AND log_id < ? AND logged = 1 "
+        "ORDER BY log_id DESC LIMIT 1 OFFSET ?",
+        (*key, low, high, wanted.looks_at - 1),
+    )
+    return CallPage(calls, "", None) if oldest is None else CallPage(calls, oldest[0], time_of(oldest[0]))
 
 
 def find_call(connection: Connection, account_id: str, log_id: str) -> CallRow | None:
@@ -142,10 +145,8 @@ def _tests(wanted: CallFilter) -> tuple[str, list[object]]:
         outcomes = {"ok": "success = 1", "charged": "charge > 0", "failed": f"success = 0 AND NOT {refused}"}
         tests.append(outcomes.get(wanted.outcome, refused))
     if wanted.user:
-        end_user, spelled = (
-            detail_text("end_user"),
-            [json.dumps(wanted.user, ensure_ascii=way) for way in (True, False)],
-        )
+        end_user = rare_text("end_user")
+        spelled = dict.fromkeys(json.dumps(wanted.user, ensure_ascii=way) for way in (True, False))
         in_body = " OR ".join(REQUEST_CONTAINS for _ in spelled)
         tests.append(f"({end_user} = ? OR ({end_user} = '' AND length(request) <= {BODY_MAX} AND ({in_body})))")
         values += [wanted.user, *(text.encode() for text in spelled)]

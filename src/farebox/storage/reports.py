@@ -125,6 +125,11 @@ def detail_text(name: str) -> str:
     return f"coalesce({_detail(name)}, '')"
 
 
+def rare_text(name: str) -> str:
+    """The same of a field that most rows do not have: their detail is not parsed, which takes ten times as long."""
+    return f"CASE WHEN detail LIKE '%\"{name}\":%' THEN {detail_text(name)} ELSE '' END"
+
+
 def detail_flag(name: str, *, default: bool, wanted: bool = True) -> str:
     """1 if the flag is `wanted`, else 0. JSON's true is 1 in SQLite and 'true' in PostgreSQL."""
     there, absent = (1, 0) if wanted else (0, 1)

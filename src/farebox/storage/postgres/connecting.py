@@ -3,7 +3,7 @@
 import asyncio
 import re
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +39,10 @@ fails before our own time-out does. PostgreSQL without Citus takes no notice."""
 _SETTINGS = {"jit": "off", **_CLIENT_TIMEOUTS, **_ISOLATION, **_CITUS}
 """Set after connecting, not as startup parameters: a pooler rejects those that it does not know, or ignores them if
 configured to."""
+
+_PLANNED = {"plan_cache_mode": "force_custom_plan"}
+"""A plan for all values takes every account for one of average size: of a large one it reads all calls for the latest
+fifty. PostgreSQL makes it at the sixth execution and keeps it."""
 
 TRY_AGAIN = (of.SerializationError, of.DeadlockDetectedError)
 """The transaction was rolled back on behalf of another; retrying may succeed."""
@@ -127,8 +131,9 @@ def has_ended(session: Session, error: DatabaseUnavailable) -> bool:
     return session.is_closed() or (isinstance(error.__cause__, _ENDED) and not isinstance(error, NodeAway))
 
 
-async def connect(url: str, *, timeout: float, name: str = "farebox") -> Session:
-    """A connection to the primary. `timeout` is the longest a statement may take, in seconds.
+async def connect(url: str, *, timeout: float, name: str = "farebox", plan_each: bool = False) -> Session:
+    """A connection to the primary. `timeout` is the longest a statement may take, in seconds; `plan_each` has
+    statements planned for their values every time.
 
     A URL may name several hosts (`postgresql://a,b/farebox`): all are tried at once, because a dead one may not respond
     at all, and the one that accepts writes is used. Raises DatabaseUnavailable; SettingsError if the URL is invalid.
@@ -136,23 +141,22 @@ async def connect(url: str, *, timeout: float, name: str = "farebox") -> Session
     target = parse(url)
     for _ in range(RECONNECTS_MAX - 1):
         try:
-            return await _connected(target, timeout, name)
+            return await _connected(target, timeout, name, plan_each)
         except DatabaseUnavailable as error:
             if not isinstance(error.__cause__, _TERMINATED):
                 raise
-    return await _connected(target, timeout, name)
+    return await _connected(target, timeout, name, plan_each)
 
 
-async def _connected(target: Target, timeout: float, name: str) -> Session:
+async def _connected(target: Target, timeout: float, name: str, plan_each: bool) -> Session:
     with translate_errors():
-        if len(target.hosts) == 1:
-            session = await _connect(target, *target.hosts[0], timeout, name)
-        else:
-            session = await _first([_connect(target, host, port, timeout, name) for host, port in target.hosts])
-    return session
+        attempts = [_connect(target, host, port, timeout, name, plan_each) for host, port in target.hosts]
+        return await (attempts[0] if len(attempts) == 1 else _first(attempts))
 
 
-async def _connect(target: Target, host: str | None, port: int | None, timeout: float, name: str) -> Session:
+async def _connect(
+    target: Target, host: str | None, port: int | None, timeout: float, name: str, plan_each: bool
+) -> Session:
     if target.application_name:
         name = f"{name} {target.application_name}"
     session: Session = await asyncpg.connect(
@@ -167,15 +171,15 @@ async def _connect(target: Target, host: str | None, port: int | None, timeout: 
         server_settings={"application_name": name, "timezone": "UTC", **target.startup},
     )
     try:
-        await _prepare(session, target)
+        await _prepare(session, target, _SETTINGS | _PLANNED if plan_each else _SETTINGS)
     except BaseException:  # above all that its caller was cancelled: nothing else would ever close it
         session.terminate()
         raise
     return session
 
 
-async def _prepare(session: Session, target: Target) -> None:
-    await session.execute("; ".join(f"SET {key} = '{value}'" for key, value in _SETTINGS.items()))
+async def _prepare(session: Session, target: Target, settings: Mapping[str, str]) -> None:
+    await session.execute("; ".join(f"SET {key} = '{value}'" for key, value in settings.items()))
     if target.search_path:
         await session.fetchval("SELECT set_config('search_path', $1, false)", target.search_path)
     # Sums of bigint are numeric, and always whole numbers.

@@ -52,8 +52,9 @@ class SessionLost(DatabaseUnavailable):
 class Sessions:
     """A few connections, opened when they are needed and given to one user at a time."""
 
-    def __init__(self, url: str, size: int, *, timeout: float, health: Health) -> None:
+    def __init__(self, url: str, size: int, *, timeout: float, health: Health, plan_each: bool = False) -> None:
         self._url = url
+        self._plan_each = plan_each
         self._timeout = timeout
         self._health = health
         self._free: list[Session] = []
@@ -114,7 +115,7 @@ class Sessions:
 
     async def _connect(self) -> Session:
         try:
-            return await connect(self._url, timeout=self._timeout)
+            return await connect(self._url, timeout=self._timeout, plan_each=self._plan_each)
         except DatabaseUnavailable as error:
             self._health.failed(error)
             raise
@@ -211,7 +212,7 @@ class PostgresDatabase:
         """The buckets of accounts, as far as they are known (storage.account_keys)."""
         self.health = Health(url, timeout=timeout, standby=standby)
         self._readers = Sessions(url, READERS, timeout=timeout, health=self.health)
-        self._scanners = Sessions(url, SCANNERS, timeout=SCAN_SECONDS, health=self.health)
+        self._scanners = Sessions(url, SCANNERS, timeout=SCAN_SECONDS, health=self.health, plan_each=True)
         self._writers = Sessions(url, 1, timeout=timeout, health=self.health)
         self._shared = SharedReads(self.get)
         self._writing: set[asyncio.Task[Any]] = set()
