@@ -1,7 +1,8 @@
-"""`python -m bench.first_paint`: what the pages of an owner cost on a large database, and how much of them is sent.
+"""`python -m bench.first_paint`: what the pages cost on a large database, and how much of them is sent.
 
-Fills a database of 100,000 accounts and a million calls (bench.fill), signs in as the owner of the account with a tenth
-of all calls, and opens every page, one request after another. Of each request it takes the time, and the processor time
+Fills a database of 100,000 accounts and a million calls (bench.fill), with messages and acts of the operator. Signs in
+as the owner of the account with a tenth of all calls, and as the operator, and opens every page of both, one request
+after another. Of each request it takes the time, and the processor time
 of the server and the database together, less what they run while nothing is asked: that is what counts on a machine
 which does other things, too. A bare handler on the same server (bench.bare) is asked in the same way.
 
@@ -27,6 +28,7 @@ from urllib.parse import urlencode, urlsplit
 from bench import machine
 from bench.engines import NAMES, SQLITE, Engine
 from bench.fill import MODELS, Made, fill
+from bench.fill_house import fill_house
 from bench.growth import BUSY, Size
 from bench.prepared import exit_status, prepared
 from bench.reads import bare
@@ -51,6 +53,9 @@ FURTHER = {
     ),
     "/ui/calls": ({"model": "bench-b"}, {"outcome": "failed"}, {"user": "nobody"}),
     "/billing/buy": ({"amount": "50"},),
+    "/ui/accounts": ({"find": "bench"}, {"find": "nobody@example.com"}),
+    "/ui/messages": ({"of": "{account_id}"},),
+    "/ui/audit": ({"of": "{account_id}"},),
 }
 """Other views of a page, by their queries; of one that needs a query, the only ones."""
 NEEDS_A_QUERY = ("/billing/buy",)
@@ -103,9 +108,9 @@ class Browser:
         return Opened(wall_ms, cpu_ms, response.status, body, plain.decode())
 
 
-def sign_in(served: Farebox, account_id: str) -> dict[str, str]:
-    """The header of a browser that has opened a link for the account's owner."""
-    link = run(served.folder, "sign-in", "--account", account_id, engine=served.engine)["link"]
+def sign_in(served: Farebox, *whom: str) -> dict[str, str]:
+    """The header of a browser that has opened a link of `farebox sign-in`."""
+    link = run(served.folder, "sign-in", *whom, engine=served.engine)["link"]
     secret = urlsplit(link).query.removeprefix("link=")
     with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)) as connection:
         form = {"content-type": "application/x-www-form-urlencoded"}
@@ -141,28 +146,34 @@ def furnish(served: Farebox, made: Made) -> dict[str, str]:
     }
 
 
-def addresses(names: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Of every page of an owner, and of the further views: as the table of pages has it, and as it is asked for."""
+def addresses(names: dict[str, str], role: Role) -> Iterator[tuple[str, str]]:
+    """Of every page of an owner, or of the operator alone, and of the further views: as the table of pages has it, and
+    as it is asked for."""
     for row in PAGE_ROWS:
-        if not row.template or Role.OWNER not in row.roles or row.path in LEFT_OUT or row.demo:
+        theirs = role in row.roles and (role is Role.OWNER or Role.OWNER not in row.roles)
+        if not row.template or not theirs or row.path in LEFT_OUT or row.demo:
             continue
         path = row.path.format_map(names)
         if row.path not in NEEDS_A_QUERY:
             yield row.path, path
         for query in FURTHER.get(row.path, ()):
-            yield f"{row.path}?{urlencode(query)}", f"{path}?{urlencode(query)}"
+            asked = {name: value.format_map(names) for name, value in query.items()}
+            yield f"{row.path}?{urlencode(query, safe='{}')}", f"{path}?{urlencode(asked)}"
 
 
 class Pages:
-    """Opens the pages of one account; keeps the rows and prints each."""
+    """Opens the pages of one account, and those of the operator; keeps the rows and prints each."""
 
     def __init__(self, served: Farebox, made: Made) -> None:
         self._served = served
-        self._names = furnish(served, made)
-        self._browser = Browser(served.port, self._processor_ms, sign_in(served, made.account_id))
+        self._names = furnish(served, made) | {"account_id": made.account_id}
+        self._browser = self._signed_in("--account", made.account_id)
         self.rows: list[dict[str, Any]] = []
         self.wrong: list[str] = []
         self.idle = 0.0
+
+    def _signed_in(self, *whom: str) -> Browser:
+        return Browser(self._served.port, self._processor_ms, sign_in(self._served, *whom))
 
     def _idle(self) -> float:
         """What the server and its jobs run while nothing is asked: milliseconds in each of time."""
@@ -178,7 +189,11 @@ class Pages:
         self._names |= self._first_names()
         self._catch_up()
         self.idle = self._idle()
-        for name, path in addresses(self._names):
+        for name, path in addresses(self._names, Role.OWNER):
+            self._measure(name, path)
+        self._browser.close()
+        self._browser = self._signed_in("--operator")
+        for name, path in addresses(self._names, Role.OPERATOR):
             self._measure(name, path)
         self._browser.close()
 
@@ -265,6 +280,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with prepared(arguments.engine, arguments.dir) as (_, folder, mock, engine):
         size = Size(arguments.accounts, arguments.calls)
         made = next(one for one in fill(folder, mock, size.wanted(), engine=engine) if one.wanted.kind == BUSY)
+        fill_house(folder, engine)
         if engine is not SQLITE:  # as a database is that has grown by itself
             with opened_for_command(engine.settings(folder)) as connection:
                 connection.execute("VACUUM (ANALYZE)")
