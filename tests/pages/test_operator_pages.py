@@ -21,6 +21,7 @@ from farebox.people.sessions import Whom
 from farebox.storage import margin_sums
 from farebox.storage.calls import CallDetail, CallRow, insert_call
 from farebox.storage.config import list_markups, list_prices, note_change
+from farebox.storage.deliveries import add_delivery
 from farebox.storage.findings import Finding, add_finding, open_findings
 from farebox.storage.log_totals import id_at
 from farebox.storage.margin_sums import stated_costs
@@ -224,7 +225,9 @@ def test_findings_are_accepted_or_corrected(farebox: Farebox, operator: Person, 
     assert acts == ["finding.correct", "credit.correct", "finding.accept"]
 
 
-def test_prices_and_markups_are_tried_and_set(farebox: Farebox, operator: Person, customer: Customer) -> None:
+def test_prices_and_markups_are_tried_and_set(
+    farebox: Farebox, operator: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     customer.chat("Hello")
     scope = {"provider": "demo", "model": "demo-1", "account": customer.account_id}
     price = scope | {"input_mtok": "3", "output_mtok": "0.0000001"}
@@ -235,6 +238,9 @@ def test_prices_and_markups_are_tried_and_set(farebox: Farebox, operator: Person
     assert list_own(farebox, customer.account_id) == (0, 0), "nothing is set by looking"
     preview = unescape(operator.send("/ui/prices/markup", do="preview", percent="50", **scope).text)
     assert "+50 %" in preview
+    monkeypatch.setattr("farebox.storage.past_usage.LOOKED_AT", 1)
+    everybody = operator.send("/ui/prices", do="preview", **price | {"account": ""}).text
+    assert "in the order of the accounts" in unescape(everybody)
     assert "has the new price" in operator.told("/ui/prices", do="set", **price, **{"from": "2099-01-31"})
     assert ">later<" in operator.get("/ui/prices").text
     assert "12.5 % is charged" in operator.told("/ui/prices/markup", do="set", percent="12.5", **scope)
@@ -280,6 +286,28 @@ def test_messages_are_sent_again_and_alarms_closed(farebox: Farebox, operator: P
     assert (latest(farebox).act, latest(farebox).who) == ("alarm.resolve", ROOT)
     still = farebox.run(farebox.services.database.scan(open_alarms))
     assert customer.account_id not in [each.about for each in still]
+
+
+def test_what_was_given_up_is_counted_and_sent_again_in_parts(
+    farebox: Farebox, operator: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account_id = customer.account_id
+
+    def give_up(connection: Connection) -> None:
+        for number in range(5):
+            add_delivery(connection, 0, account_id, "low", f"we_{number}", 1)
+        connection.execute("UPDATE deliveries SET next_at = NULL WHERE account_id = ?", (account_id,))
+
+    operator.told("/ui/messages/failed")  # of other tests
+    farebox.run(farebox.services.database.write(give_up))
+    assert "5 deliveries were given up" in operator.get("/ui/messages").text
+    monkeypatch.setattr("farebox.http.pages.messages.COUNTED", 4)
+    assert "More than 4 deliveries" in operator.get("/ui/messages").text
+    monkeypatch.setattr("farebox.operator.messages.AGAIN_AT_ONCE", 2)
+    assert "4 deliveries are due again" in operator.told("/ui/messages/failed")
+    assert "1 delivery is due again" in operator.told("/ui/messages/failed")
+    assert latest(farebox).after == '{"deliveries": 1}'
+    assert "given up" not in operator.get("/ui/messages").text
 
 
 def test_the_system_and_its_settings_are_shown_without_secrets(farebox: Farebox, operator: Person) -> None:

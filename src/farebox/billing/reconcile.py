@@ -13,6 +13,8 @@ import msgspec
 import structlog
 
 from farebox.billing import disputes, processor_events, refund
+from farebox.calendar import DAY_MS
+from farebox.model import Operator
 from farebox.money import NANOS_PER_CENT, format_usd
 from farebox.payments.metadata import top_up_of
 from farebox.payments.processor import (
@@ -26,6 +28,7 @@ from farebox.payments.processor import (
 from farebox.runtime.services import Services, processor_of
 from farebox.storage import reconciliation as books
 from farebox.storage.findings import Finding, add_finding, open_findings, resolve_all_but
+from farebox.storage.operator_acts import record_act
 from farebox.storage.reconciliation import Booked, BookedClawback
 from farebox.storage.sql import Connection
 
@@ -97,6 +100,16 @@ async def reconcile(services: Services, *, since: int) -> list[Finding]:
     Raises Problem(PAYMENTS_OFF), ProcessorUnavailable, ProcessorRefused.
     """
     return (await examine(services, since=since)).findings
+
+
+async def examine_for(services: Services, days: int, *, by: Operator) -> Reconciliation:
+    """As `reconcile`, for an operator who asks for that many days; with the sums of both sides."""
+    processor_of(services)  # an act only if there is one
+    at = services.clock.now_ms()
+    await services.database.write(
+        lambda connection: record_act(connection, by, "reconcile.begin", at, after={"days": days})
+    )
+    return await examine(services, since=at - days * DAY_MS)
 
 
 async def examine(services: Services, *, since: int) -> Reconciliation:

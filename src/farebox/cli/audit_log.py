@@ -28,7 +28,9 @@ def audit(
 ) -> None:
     """List what operators have done, on the pages and on the command line: who, what, before and after.
 
-    Acts are written in the transaction of what they report, and are never changed; `farebox check` proves it.
+    Acts are written in the transaction of what they report, and are never changed. `farebox check` finds rows that were
+    changed or deleted, also at the end, unless all digests were computed again: keep the newest one elsewhere if
+    somebody else can write to the database.
 
     \b
     Examples:

@@ -140,9 +140,7 @@ def report(
       farebox bill report anthropic --from 2026-11-01 --to 2026-12-01 --percent 5 --usd 10 --alarm
     """
     from farebox.operator.bill_formats import PROVIDERS
-    from farebox.operator.bills import alarms, drifts
-    from farebox.runtime.operator_alarms import keep
-    from farebox.storage.operator_acts import record_act
+    from farebox.operator.bills import alarms, drifts, raise_alarms
 
     if provider not in PROVIDERS:
         raise typer.BadParameter(f"the bills of {', '.join(PROVIDERS)} can be read", param_hint="PROVIDER")
@@ -153,9 +151,7 @@ def report(
     raised = alarms(provider, found, percent, nanos, session.clock.now_ms())
     if alarm and raised:
         with session.writing() as connection:
-            keep(connection, raised)
-            days = {"alarms": [each.about for each in raised]}
-            record_act(connection, session.operator, "alarm.raise", session.clock.now_ms(), after=days)
+            raise_alarms(connection, raised, session.clock.now_ms(), by=session.operator)
     rows = [_row(each, percent, nanos) for each in found]
     columns = {
         "day": "DAY", "model": "MODEL", "billed": "BILLED USD", "metered": "METERED USD",

@@ -197,23 +197,27 @@ def replay_message(
       farebox messages replay --failed
       farebox messages replay --failed --account acme
     """
-    from farebox.operator.messages import replay_given_up, replay_notice
+    from farebox.operator.messages import AGAIN_AT_ONCE, replay_given_up, replay_notice
     from farebox.storage.buckets import OPERATOR
 
     if (message_id is None) == (not failed):
         raise typer.BadParameter("name a message, or give --failed", param_hint="MESSAGE / --failed")
     session = session_of(context)
-    at = session.clock.now_ms()
-    with session.writing() as connection:
-        if message_id is None:
-            count = replay_given_up(connection, at, account_id, by=session.operator)
-        else:
+    at, count = session.clock.now_ms(), 0
+    if message_id is None:
+        again = AGAIN_AT_ONCE
+        while again == AGAIN_AT_ONCE:
+            with session.writing() as connection:
+                again = replay_given_up(connection, at, account_id, by=session.operator)
+            count += again
+    else:
+        with session.writing() as connection:
             entry = replay_notice(
                 connection, session.settings, account_id or OPERATOR, message_id, at, by=session.operator
             )
-            if entry is None:
-                raise Stopped(f"{_account_prefix(account_id)} no message {message_id!r}: see `farebox messages list`")
-            count = entry
+        if entry is None:
+            raise Stopped(f"{_account_prefix(account_id)} no message {message_id!r}: see `farebox messages list`")
+        count = entry
     show({"deliveries": count}, as_json=as_json, text=f"{count} deliveries are due again.")
 
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from farebox.calendar import DAY_MS
 from farebox.cli.output import Row, print_table, show, show_rows
 from farebox.cli.session import Stopped, session_of
 from farebox.cli.values import AccountId, AsJson, Since, moment_text, optional_moment_text, whole_cents
@@ -13,6 +12,7 @@ from farebox.money import NANOS_PER_CENT, format_usd
 
 if TYPE_CHECKING:
     from farebox.billing.reconcile import Reconciliation, Sums
+    from farebox.model import Operator
     from farebox.runtime.services import Services
     from farebox.storage.customers import Profile
     from farebox.storage.findings import Finding
@@ -123,13 +123,9 @@ def reconcile(
       farebox payments reconcile --days 365 --json
     """
     from farebox.cli.services import run_with_services
-    from farebox.storage.operator_acts import record_act
 
     session = session_of(context)
-    at = session.clock.now_ms()
-    with session.writing() as connection:
-        record_act(connection, session.operator, "reconcile.begin", at, after={"days": days})
-    done = run_with_services(session, partial(_examine, since=at - days * DAY_MS))
+    done = run_with_services(session, partial(_examine, days=days, by=session.operator))
     if as_json:
         show(_reconciled_row(done), as_json=True, text="")
     else:
@@ -138,12 +134,12 @@ def reconcile(
         raise typer.Exit(1)
 
 
-async def _examine(services: "Services", since: int) -> "Reconciliation":
+async def _examine(services: "Services", days: int, by: "Operator") -> "Reconciliation":
     from farebox.billing import cards
-    from farebox.billing.reconcile import examine
+    from farebox.billing.reconcile import examine_for
 
     with cards.translate_processor_errors("reconcile"):
-        return await examine(services, since=since)
+        return await examine_for(services, days, by=by)
 
 
 def _reconciled_row(done: "Reconciliation") -> Row:

@@ -14,6 +14,7 @@ from farebox.model import Operator
 from farebox.money import NANOS_PER_USD, format_usd
 from farebox.operator.bill_formats import BillLine
 from farebox.operator.rerate import every_account
+from farebox.runtime.operator_alarms import keep
 from farebox.storage.operator_acts import record_act
 from farebox.storage.operator_alarms import Alarm
 from farebox.storage.provider_bills import BilledRow, billed_between, put_bill
@@ -122,6 +123,12 @@ def alarms(provider: str, found: Iterable[Drift], percent: int, nanos: int, at: 
         for drift in found
         if drift.model is None and drift.billed is not None and drift.exceeds(percent, nanos)
     ]
+
+
+def raise_alarms(connection: Connection, raised: list[Alarm], at: int, *, by: Operator) -> None:
+    """Store the alarms of days that differ."""
+    keep(connection, raised)
+    record_act(connection, by, "alarm.raise", at, after={"alarms": [each.about for each in raised]})
 
 
 def canonical(provider: str, model: str) -> str:

@@ -36,6 +36,8 @@ from farebox.storage.sql import Connection
 from farebox.storage.webhook_endpoints import endpoints_of
 
 FAN_OUT_MAX = 50
+AGAIN_AT_ONCE = 500
+"""Deliveries that one transaction makes due again: all others that write wait for it."""
 WARN_DAYS = (7, 30)
 """A card that expires within this many days is reported, once for each."""
 
@@ -108,8 +110,9 @@ def _send_again(connection: Connection, notice: Notice, targets: Sequence[str], 
 
 
 def replay_given_up(connection: Connection, at: int, account_id: str | None = None, *, by: Operator) -> int:
-    """Retry each delivery that was given up, of one account or of all; returns how many."""
-    items = given_up(connection, account_id)
+    """Retry deliveries that were given up, of one account or of all, as many as one transaction should; returns how
+    many. 0: there are none any more."""
+    items = given_up(connection, account_id, AGAIN_AT_ONCE)
     for item in items:
         deliver_again(connection, item.bucket, item.account_id, item.notice_id, item.target, at)
     if items:

@@ -7,6 +7,7 @@ delivery is due again when the lease expires.
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from farebox.storage.account_keys import key_of
@@ -115,15 +116,26 @@ def deliveries_of(connection: Connection, bucket: int, account_id: str, notice_i
     return [_delivery(fields) for fields in found]
 
 
-def given_up(connection: Connection, account_id: str | None = None) -> list[Delivery]:
-    """The deliveries that were given up, of one account or of all. Reads every delivery."""
-    lost = f"SELECT {_COLUMNS} FROM deliveries WHERE bucket = ? AND next_at IS NULL AND delivered_at IS NULL"
+_GIVEN_UP = (
+    "FROM deliveries INDEXED BY deliveries_given_up WHERE bucket = ? AND next_at IS NULL AND delivered_at IS NULL"
+)
+"""As the index has it."""
+
+
+def given_up(connection: Connection, account_id: str | None, limit: int) -> list[Delivery]:
+    """Deliveries that were given up, of one account or of all."""
     if account_id is None:
-        found = rows_everywhere(connection, lost)
+        found = rows_everywhere(connection, f"SELECT {_COLUMNS} {_GIVEN_UP} LIMIT ?", limit)
     else:
-        found = iter(rows(connection, f"{lost} AND account_id = ?", key_of(connection, account_id)))
-    deliveries = map(_delivery, found)
-    return sorted(deliveries, key=lambda each: (each.account_id, each.notice_id, each.target))
+        sql = f"SELECT {_COLUMNS} {_GIVEN_UP} AND account_id = ? LIMIT ?"
+        found = iter(rows(connection, sql, (*key_of(connection, account_id), limit)))
+    return [_delivery(fields) for fields in islice(found, limit)]
+
+
+def count_given_up(connection: Connection, most: int) -> int:
+    """How many deliveries of all accounts were given up; no more than `most` are counted."""
+    sql = f"SELECT count(*) FROM (SELECT 1 {_GIVEN_UP} LIMIT ?) AS few"
+    return min(most, sum(int(count) for (count,) in rows_everywhere(connection, sql, most)))
 
 
 def _delivery(fields: tuple[Any, ...]) -> Delivery:

@@ -1,6 +1,7 @@
 """The store of the audit log: every act of an operator, in the transaction of the act. Rows are never changed.
 
 Each row has a digest of itself and of the one before, so that `farebox check` notices one that was changed or deleted.
+The number and the digest of the latest are kept apart, so that it notices, too, if rows at the end are missing.
 """
 
 import hashlib
@@ -64,12 +65,23 @@ def record_act(
 ) -> None:
     """Write what an operator does, inside the transaction in which it is done."""
     latest = row(connection, "SELECT number, digest FROM operator_acts ORDER BY number DESC LIMIT 1")
-    number, digest = (0, "") if latest is None else latest
+    number, digest = max(_head(connection), (0, "") if latest is None else latest)
     made = OperatorAct(number + 1, at, by.who, by.way, act, account_id, subject, _text(before), _text(after), "")
+    digest = digest_of(made, digest)
     connection.execute(
-        f"INSERT INTO operator_acts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*made[:-1], digest_of(made, digest)),
+        f"INSERT INTO operator_acts ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*made[:-1], digest)
     )
+    connection.execute(
+        "INSERT INTO operator_acts_head (one, number, digest) VALUES (1, ?, ?) "
+        "ON CONFLICT (one) DO UPDATE SET number = excluded.number, digest = excluded.digest",
+        (made.number, digest),
+    )
+
+
+def _head(connection: Connection) -> tuple[int, str]:
+    """Number and digest of the latest act that was written; 0 before the first."""
+    found = row(connection, "SELECT number, digest FROM operator_acts_head")
+    return (0, "") if found is None else (int(found[0]), str(found[1]))
 
 
 def _text(state: State | None) -> str | None:
@@ -104,3 +116,8 @@ def changed_acts(connection: Connection) -> Iterator[tuple[int, str]]:
             elif act.digest != digest_of(act, digest):
                 yield act.number, "changed"
             number, digest = act.number, act.digest
+    latest = _head(connection)
+    if latest[0] > number:
+        yield number + 1, "missing"
+    elif latest != (number, digest):
+        yield number, "changed"

@@ -7,11 +7,13 @@ from farebox.http.pages.table import Fields, Shown
 from farebox.http.pages.visit import Visit
 from farebox.operator import messages as acts
 from farebox.operator.messages import NoticeHistory, with_deliveries
-from farebox.storage.deliveries import given_up
+from farebox.storage.deliveries import count_given_up
 from farebox.storage.notices import latest_notices, list_notices
 from farebox.storage.sql import Connection
 
 SHOWN: Final = 50
+COUNTED: Final = 10_000
+"""Deliveries that were given up, as far as they are counted and sent again at one click."""
 
 
 async def sent(visit: Visit) -> Shown:
@@ -20,10 +22,10 @@ async def sent(visit: Visit) -> Shown:
 
     def read(connection: Connection) -> tuple[list[NoticeHistory], int]:
         notices = list_notices(connection, of, 0, SHOWN)[0] if of else latest_notices(connection, SHOWN)
-        return [with_deliveries(connection, notice) for notice in notices], len(given_up(connection, None))
+        return [with_deliveries(connection, notice) for notice in notices], count_given_up(connection, COUNTED + 1)
 
     found, failed = await visit.services.database.scan(read)
-    return {"messages": found, "failed": failed, "of": of, "shown": SHOWN}
+    return {"messages": found, "failed": failed, "counted": COUNTED, "of": of, "shown": SHOWN}
 
 
 async def resend(visit: Visit, form: Fields) -> str:
@@ -44,7 +46,11 @@ async def resend(visit: Visit, form: Fields) -> str:
 
 
 async def resend_failed(visit: Visit, _: Fields) -> str:
-    """Deliver again whatever was given up."""
-    at = visit.services.clock.now_ms()
-    count = await done(visit, lambda connection, by: acts.replay_given_up(connection, at, by=by))
-    return f"{count} {'delivery is' if count == 1 else 'deliveries are'} due again."
+    """Deliver again what was given up."""
+    at, count = visit.services.clock.now_ms(), 0
+    while count < COUNTED:
+        again = await done(visit, lambda connection, by: acts.replay_given_up(connection, at, by=by))
+        count += again
+        if again < acts.AGAIN_AT_ONCE:
+            break
+    return f"{count:,} {'delivery is' if count == 1 else 'deliveries are'} due again."

@@ -20,7 +20,7 @@ from farebox.pricing.pricebook import OwnPrice, check_price
 from farebox.pricing.rates import InvalidPrice
 from farebox.storage import config
 from farebox.storage.config import MarkupRow, PriceRow
-from farebox.storage.past_usage import past_usage
+from farebox.storage.past_usage import LOOKED_AT, past_usage
 from farebox.storage.sql import Connection
 
 HERE: Final = "/ui/prices"
@@ -44,6 +44,7 @@ class Preview:
     rates: list[price_effect.Rate]
     past: price_effect.Past
     days: int = price_effect.PAST_MS // 86_400_000
+    looked_at: int = LOOKED_AT
 
 
 async def price_list(visit: Visit) -> Shown:

@@ -74,7 +74,7 @@ SELECT create_reference_table('document_numbers');
 SELECT create_reference_table('refund_names');
 
 -- On the coordinator alone: written often, and never joined with the tables of accounts.
--- local: config_version, config_changes, cache_sum, series, leases, instances, rate_counts, sessions, passkeys, sign_in_attempts, processor_events, findings, operator_alarms, rerates, provider_bills, operator_acts, operator_reports
+-- local: config_version, config_changes, cache_sum, series, leases, instances, rate_counts, sessions, passkeys, sign_in_attempts, processor_events, findings, operator_alarms, rerates, provider_bills, operator_acts, operator_acts_head, operator_reports
 
 -- The ledger's batches go to the node that has their bucket, and are executed there whole; what they call is on all.
 SELECT create_distributed_function(oid::regprocedure) FROM pg_proc p

@@ -185,6 +185,12 @@ CREATE TABLE operator_acts (              -- the audit log: every act of an oper
 );
 CREATE INDEX operator_acts_of_account ON operator_acts (account_id, number);  -- what was done to an account
 
+CREATE TABLE operator_acts_head (         -- one row: the latest act, so that rows that are missing at the end show
+    one    INTEGER PRIMARY KEY CHECK (one = 1),
+    number BIGINT NOT NULL,               -- of the act
+    digest TEXT NOT NULL                  -- of the act
+);
+
 CREATE TABLE operator_reports (           -- what takes long to compute, of each kind the latest (operator.reports)
     kind       TEXT PRIMARY KEY,          -- check, margins
     report_id  TEXT NOT NULL,
@@ -1011,6 +1017,7 @@ CREATE TABLE deliveries (                 -- one notice to one endpoint or addre
     PRIMARY KEY (bucket, account_id, notice_id, target)
 ) /* clustered */;
 CREATE INDEX deliveries_due ON deliveries (next_at) WHERE next_at IS NOT NULL;  -- the workers' queue
+CREATE INDEX deliveries_given_up ON deliveries (bucket, account_id, notice_id) WHERE next_at IS NULL AND delivered_at IS NULL;
 
 CREATE TABLE operator_alarms (            -- what the operator should look into; one row for each subject
     kind        TEXT NOT NULL,            -- storage.notices.ALARM_KINDS

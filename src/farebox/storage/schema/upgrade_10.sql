@@ -310,6 +310,11 @@ CREATE TABLE operator_acts (
     digest     TEXT NOT NULL
 );
 CREATE INDEX operator_acts_of_account ON operator_acts (account_id, number);
+CREATE TABLE operator_acts_head (
+    one    INTEGER PRIMARY KEY CHECK (one = 1),
+    number BIGINT NOT NULL,
+    digest TEXT NOT NULL
+);
 
 -- The operator's pages.
 ALTER TABLE accounts ADD COLUMN frozen_at BIGINT;
@@ -318,6 +323,7 @@ CREATE INDEX top_ups_latest ON top_ups (bucket, created_at);
 CREATE INDEX refunds_latest ON refunds (bucket, created_at);
 CREATE INDEX disputes_latest ON disputes (bucket, created_at);
 CREATE INDEX notices_latest ON notices (bucket, created_at, notice_id);
+CREATE INDEX deliveries_given_up ON deliveries (bucket, account_id, notice_id) WHERE next_at IS NULL AND delivered_at IS NULL;
 
 CREATE TABLE operator_reports (
     kind       TEXT PRIMARY KEY,
