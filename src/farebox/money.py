@@ -47,10 +47,10 @@ def parse_usd(text: str) -> int:
 
 def format_usd(nanos: int) -> str:
     """US dollars with two to nine decimals, exact: 5000000000 → `5.00`, 17500 → `0.0000175`."""
-    sign = "-" if nanos < 0 else ""
-    dollars, rest = divmod(abs(nanos), NANOS_PER_USD)
-    decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
-    return f"{sign}{dollars}.{decimals}"
+    if nanos < 0:
+        return f"-{format_usd(-nanos)}"
+    dollars, rest = divmod(nanos, NANOS_PER_USD)
+    return f"{dollars}.{f'{rest:09d}'.rstrip('0').ljust(2, '0')}"
 
 
 def nanos_to_cents(nanos: int) -> int | float:

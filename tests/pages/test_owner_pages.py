@@ -11,12 +11,15 @@ from html import unescape
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from farebox.http.pages import overview
 from farebox.http.pages.routes import PAGE_ROWS
 from farebox.http.pages.tokens import models_of
 from farebox.model import Balance, Permission, Role
-from farebox.storage.calls import add_usage
+from farebox.runtime.settle_times import SettleTimes
+from farebox.storage.call_lists import find_call
+from farebox.storage.calls import add_usage, encode_detail
 from farebox.storage.reports import UsageWindow
 from tests.pages.people import Person, person
 from tests.support import Customer, Farebox
@@ -72,6 +75,38 @@ def test_a_receipt_is_explained_line_by_line(owner: Person, customer: Customer) 
     assert "1.00 per million" in page
     assert f"{receipt['charge_nanos'] / 10**9:.9f}".rstrip("0") in page
     assert "one two three" in page
+
+
+def test_the_parts_of_a_call_s_time_are_drawn_and_said(
+    farebox: Farebox, owner: Person, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_id = _log_id(customer.chat("one two demo:delay=60"))
+    row = farebox.run(farebox.services.database.scan(lambda c: find_call(c, customer.account_id, log_id)))
+    assert row is not None
+    hold, first = row.detail.hold_ms, row.detail.first_byte_ms
+    assert hold is not None
+    assert first is not None
+    assert 0 <= hold <= first - 55
+
+    def took() -> dict[str, str]:
+        found = owner.get(f"/ui/calls/{log_id}").text
+        assert found.count("<title>") - found.count("<title>Call of") == 4
+        cells = re.findall(r'<span class="part \w+">(.*?)</span>.*?data-of="Took"><div>(.*?)</div>', found, re.DOTALL)
+        return {name: unescape(re.sub(r"<[^>]*>", "", text)).strip() for name, text in cells}
+
+    shown = took()
+    assert shown["Waited for the hold"] == f"{hold} ms"
+    assert shown["Provider, until the first byte"] == f"{first - hold} ms"
+    assert shown["Rest of the response"] == f"{row.duration - first} ms"
+    assert re.fullmatch(r"[\d.]+ ms", shown["Settling the charge"])
+    monkeypatch.setattr(SettleTimes, "of", lambda _, log_id: None)  # the calls after it have come
+    detail = encode_detail(replace(row.detail, hold_ms=None))  # as an earlier release wrote it
+    change = "UPDATE calls SET detail = ? WHERE log_id = ?"
+    farebox.run(farebox.services.database.write(lambda c: c.execute(change, (detail, log_id)) and None))
+    shown = took()
+    assert shown["Waited for the hold"].startswith("not known")
+    assert shown["Provider, until the first byte"] == f"{first} ms"
+    assert shown["Settling the charge"].startswith("not known")
 
 
 def test_a_refused_call_says_why(owner: Person, customer: Customer) -> None:

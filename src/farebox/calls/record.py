@@ -32,6 +32,7 @@ class Ended(msgspec.Struct):
     status: int
     duration_ms: int
     first_byte_ms: int | None = None
+    hold_ms: int | None = None
     response_type: str = ""
     response_size: int = 0
     response_body: bytes | None = None
@@ -213,6 +214,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             ended.response_size,
             call.custom_cost is not None or (self.price is not None and self.price.version.startswith(CUSTOM_COST)),
             ended.first_byte_ms,
+            ended.hold_ms,
             _unseen(call),
             call.common_form,
             call.route,

@@ -90,7 +90,7 @@ async def serve_call(
             stage = Admitting(context, priced.metered, terms)
             with watch.waiting(services.settings.call_timeout_ms / 1000):
                 held = await hold_credit(context, terms, price)
-            admitted = Admitted(context, priced.metered, terms, held, Attempts(), False)
+            admitted = Admitted(context, priced.metered, terms, held, Attempts(context.elapsed_ms()), False)
         stage = admitted
         goes_on = not plain and admitted.goes_on
         if goes_on:

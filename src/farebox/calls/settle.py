@@ -61,6 +61,7 @@ async def settle_call(
         stage.response.status if interruption is None else _interrupted_status(stage, interruption, broken_status),
         context.elapsed_ms(),
         stage.attempts.first_byte_ms,
+        stage.attempts.hold_ms,
         logged.response_type,
         logged.size,
         logged_response(context.services, call, logged),
@@ -103,6 +104,7 @@ async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | 
         status=problem.kind.status if problem else attempts.status or CLIENT_CLOSED_STATUS,
         duration_ms=stage.context.elapsed_ms(),
         first_byte_ms=attempts.first_byte_ms,
+        hold_ms=attempts.hold_ms,
         request_body=logged_request(stage.context.services, stage.context.call),
         error=_named(problem) if problem else end.error,
         cause=problem.kind.name if problem else "",
@@ -239,15 +241,18 @@ async def end_call(
 ) -> Settled:
     """Write the end of the call. `hold`: whether there may be a hold to end. Raises DatabaseUnavailable, as
     `settle_call` does."""
-    call, services = stage.context.call, stage.context.services
-    admitted = stage if isinstance(stage, Admitted) else None
-    if admitted is not None and (key := admitted.attempts.key) is not None:
-        call = replace(call, key_id=key.key_id, key_alias=key.alias)
-    bound = None if admitted is None or admitted.held is None else admitted.held.estimate
+    context = stage.context
+    call, services = context.call, context.services
+    attempts, bound = None, None
+    if isinstance(stage, Admitted):
+        attempts = stage.attempts
+        bound = None if stage.held is None else stage.held.estimate
+        if (key := attempts.key) is not None:
+            call = replace(call, key_id=key.key_id, key_alias=key.alias)
     markup = markup if stage.metered is None else stage.metered.markup
-    if stage.context.screening is not None:
-        _add_findings(ended, stage.context.screening.findings)
-    if call.trail is not None or (admitted is not None and admitted.attempts.failed):
+    if context.screening is not None:
+        _add_findings(ended, context.screening.findings)
+    if call.trail is not None or (attempts is not None and attempts.failed):
         tell_attempts(stage, ended)
     record = CallRecord(call, ended, priced, price, markup, bound)
     now, began = services.clock.now_ms(), services.clock.monotonic()
@@ -263,11 +268,11 @@ async def end_call(
     verdict = await persist(services, command, record, now)
     # It is durable: from here on nothing may raise, or the client would retry, and pay again.
     ended_hold = verdict is not None and command is not None and verdict.outcome is not Outcome.UNKNOWN
-    _count(stage.context, ended, services.clock.monotonic() - began)
-    if admitted is not None and (admitted.attempts.status or admitted.attempts.given_up):
+    _count(context, ended, services.clock.monotonic() - began)
+    if attempts is not None and (attempts.status or attempts.given_up):
         note_use(services, call, call.key_id, now)
     if ended_hold and verdict is not None:
-        _notify_others(stage.context, verdict, now)
+        _notify_others(context, verdict, now)
     _write_log(record, verdict, settled=isinstance(command, Settle), ended_hold=ended_hold)
     if call.gateway.otel is not None:
         with best_effort("spans"):
@@ -277,11 +282,13 @@ async def end_call(
 
 def _count(context: CallContext, ended: Ended, seconds: float | None) -> None:
     """The metrics; `seconds` is what the ledger took, if anybody waited for it. Raises nothing."""
+    services, call = context.services, context.call
     try:
         if seconds is not None:
-            context.services.metrics.settle_took(seconds)
-        context.services.metrics.call_ended(
-            context.call.provider,
+            services.settle_times.note(call.log_id, seconds)
+            services.metrics.settle_took(seconds)
+        services.metrics.call_ended(
+            call.provider,
             ended.outcome,
             cause=cause_of(ended) if ended.cause or ended.error or ended.status >= 400 else "",
             duration_ms=ended.duration_ms,

@@ -117,6 +117,8 @@ class Held(msgspec.Struct, frozen=True, gc=False):
 class Attempts(msgspec.Struct, gc=False):
     """What came of the requests to the provider so far."""
 
+    hold_ms: int | None = None
+    """How long it took until the call was admitted, from its start; None: it needed no hold."""
     given_up: str = ""
     """Why the wait for the response was broken off after all of the request was sent: the provider may be at work."""
     status: int = 0

@@ -38,6 +38,7 @@ from farebox.runtime.pending_alarms import Alarms
 from farebox.runtime.readiness import Readiness
 from farebox.runtime.response_cache import ResponseCache, ResponseStore
 from farebox.runtime.scorer import Scorer
+from farebox.runtime.settle_times import SettleTimes
 from farebox.runtime.span_queue import SpanQueue
 from farebox.runtime.tasks import Tasks
 from farebox.runtime.waiters import Waiters
@@ -121,6 +122,8 @@ class Services:
     """Counts the bytes of large bodies that the log keeps, by account."""
     log_room: LogRoom = field(default_factory=LogRoom)
     """Counts the calls in logs that take no more once they are full."""
+    settle_times: SettleTimes = field(default_factory=SettleTimes)
+    """How long the latest calls took to be settled."""
     spend_watch: SpendWatch = field(default_factory=SpendWatch)
     """Accounts that alerts about spending may be due for."""
     watching: Watching = field(default_factory=Watching)

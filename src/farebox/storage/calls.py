@@ -38,6 +38,9 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     response_size: int = 0
     custom_cost: bool = False
     first_byte_ms: int | None = None
+    """Until the head of the response had come, from the start of the call."""
+    hold_ms: int | None = None
+    """Until its hold was durable, from the start; None: it needed none, or is of a release that did not note it."""
     unseen: tuple[str, ...] = ()
     """The kinds of input that the request did not show."""
     common_form: bool = False

@@ -15,10 +15,10 @@ from farebox.errors import NOT_FOUND, ErrorKind, Problem
 from farebox.http.pages import labels, replay
 from farebox.http.pages.receipts import explained
 from farebox.http.pages.table import BUILD, Shown
+from farebox.http.pages.timing import timing_of
 from farebox.http.pages.visit import Visit
 from farebox.storage.accounts import list_tokens
 from farebox.storage.call_lists import CallFilter, find_call, list_calls
-from farebox.storage.calls import CallRow
 from farebox.storage.gateways import list_gateways
 
 PER_PAGE = 50
@@ -144,7 +144,7 @@ async def one_call(visit: Visit) -> Shown:
         "request_body": _body(call.request_body) if sees else None,
         "response_body": _body(call.response_body) if sees else None,
         "replays": [(name, masked(text)) for name, text in replay.snippets(services.base_url, call)] if sees else [],
-        "timing": _timing(call),
+        "timing": timing_of(call, services.settle_times.of(log_id)),
     }
 
 
@@ -169,20 +169,3 @@ def _body(body: bytes | None) -> tuple[str, int] | None:
         return None
     text = masked(replay.pretty(body[:_SHOWN_BYTES]))
     return text, max(0, len(body) - _SHOWN_BYTES)
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Where the time of a call went, in milliseconds: until the first byte, and from then on."""
-
-    first_byte: int
-    rest: int
-
-    @property
-    def share(self) -> float:
-        return round(1000 * self.first_byte / max(1, self.first_byte + self.rest), 1)
-
-
-def _timing(call: CallRow) -> Timing | None:
-    first = call.detail.first_byte_ms
-    return None if first is None else Timing(min(first, call.duration), max(0, call.duration - first))

@@ -1,0 +1,63 @@
+"""Where the time of a call went: the bar on its page, and the table that says the same."""
+
+from dataclasses import dataclass
+
+from farebox.storage.calls import CallRow
+
+WIDTH = 1000
+"""Of the bar."""
+_NOT_KEPT = "not known: it is kept of the latest calls only, by the process that served them"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the time, in milliseconds; None: there is none, or it is not known, and `why` says so."""
+
+    kind: str
+    """Of its color."""
+    name: str
+    took: float | None
+    why: str
+    x: float = 0
+    width: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The parts in their order, and all of them together."""
+
+    parts: list[Part]
+    total: float
+
+
+def timing_of(call: CallRow, settle_seconds: float | None) -> Timing | None:
+    """None where there is nothing to show: the call came to no hold and no response."""
+    first, hold = call.detail.first_byte_ms, call.detail.hold_ms
+    if first is None and hold is None:
+        return None
+    begun = call.duration if first is None else min(first, call.duration)
+    asked = min(hold or 0, begun)
+    parts = [
+        Part("hold", "Waited for the hold", None if hold is None else asked, _no_hold(call)),
+        Part("wait", "Provider, until the first byte", begun - asked, ""),
+        Part("stream", "Rest of the response", None if first is None else call.duration - begun, "none came"),
+        Part("settle", "Settling the charge", None if settle_seconds is None else settle_seconds * 1000, _NOT_KEPT),
+    ]
+    return Timing(_drawn(parts), sum(part.took or 0 for part in parts))
+
+
+def _no_hold(call: CallRow) -> str:
+    """Why it is not known how long the hold took."""
+    detail = call.detail
+    needed = not (detail.own_key or detail.cached or detail.outcome == "free")
+    return "not known: it is part of the next line" if needed else "none was needed"
+
+
+def _drawn(parts: list[Part]) -> list[Part]:
+    """With their places on the bar."""
+    total, x, drawn = sum(part.took or 0 for part in parts) or 1, 0.0, []
+    for part in parts:
+        width = round(WIDTH * (part.took or 0) / total, 1)
+        drawn.append(Part(part.kind, part.name, part.took, part.why, round(x, 1), width))
+        x += width
+    return drawn
