@@ -21,6 +21,7 @@ from farebox.runtime.settle_times import SettleTimes
 from farebox.storage.call_lists import find_call
 from farebox.storage.calls import add_usage, encode_detail
 from farebox.storage.reports import UsageWindow
+from farebox.storage.sql import Connection
 from tests.pages.people import Person, person
 from tests.support import Customer, Farebox
 
@@ -101,8 +102,11 @@ def test_the_parts_of_a_call_s_time_are_drawn_and_said(
     assert re.fullmatch(r"[\d.]+ ms", shown["Settling the charge"])
     monkeypatch.setattr(SettleTimes, "of", lambda _, log_id: None)  # the calls after it have come
     detail = encode_detail(replace(row.detail, hold_ms=None))  # as an earlier release wrote it
-    change = "UPDATE calls SET detail = ? WHERE log_id = ?"
-    farebox.run(farebox.services.database.write(lambda c: c.execute(change, (detail, log_id)) and None))
+
+    def change(connection: Connection) -> None:
+        connection.execute("UPDATE calls SET detail = ? WHERE log_id = ?", (detail, log_id))
+
+    farebox.run(farebox.services.database.write(change))
     shown = took()
     assert shown["Waited for the hold"].startswith("not known")
     assert shown["Provider, until the first byte"] == f"{first} ms"

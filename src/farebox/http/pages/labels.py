@@ -252,7 +252,7 @@ def second(at: int) -> str:
 def duration(ms: float) -> str:
     """`0.4 ms`, `154 ms`, `1.2 s`, `3 min 4 s`."""
     if ms < 1_000:
-        return f"{ms:.1f} ms" if isinstance(ms, float) and ms < 10 else f"{ms:.0f} ms"
+        return f"{ms:.1f} ms" if ms < 10 and ms % 1 else f"{ms:.0f} ms"
     return f"{ms / 1000:.1f} s" if ms < 60_000 else f"{ms // 60_000:.0f} min {ms % 60_000 // 1000:.0f} s"
 
 
