@@ -187,8 +187,8 @@ CREATE INDEX operator_acts_of_account ON operator_acts (account_id, number);  --
 
 CREATE TABLE operator_acts_head (         -- one row: the latest act, so that rows that are missing at the end show
     one    INTEGER PRIMARY KEY CHECK (one = 1),
-    number BIGINT NOT NULL,               -- of the act
-    digest TEXT NOT NULL                  -- of the act
+    number BIGINT NOT NULL,               -- the number of the act
+    digest TEXT NOT NULL                  -- its digest
 );
 
 CREATE TABLE operator_reports (           -- what takes long to compute, of each kind the latest (operator.reports)
