@@ -1,8 +1,11 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.citus.cluster import CITUS, Cluster
+from tests.citus.cluster import BUCKETS, CITUS, Cluster
+from tests.citus.statements import Statements, recorded
+from tests.support import Farebox, running_farebox
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +33,15 @@ def kept_transactions(cluster: Cluster) -> Iterator[None]:
     yield
     cluster.query("ALTER SYSTEM RESET citus.recover_2pc_interval")
     cluster.query("SELECT pg_reload_conf()")
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
+    return recorded(monkeypatch)
+
+
+@pytest.fixture
+def farebox(cluster_url: str, statements: Statements, tmp_path: Path) -> Iterator[Farebox]:
+    """A server on the cluster, whose statements are recorded."""
+    with running_farebox(tmp_path, database_url=cluster_url, buckets=BUCKETS) as served:
+        yield served

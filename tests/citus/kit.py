@@ -14,6 +14,7 @@ from farebox.storage.buckets import bucket_numbers
 from farebox.storage.database import Database
 from farebox.storage.postgres.database import PostgresDatabase
 from tests.citus.cluster import BUCKETS
+from tests.support import Customer, Farebox
 
 AMOUNT = 1_000
 MINUTE = 60_000
@@ -44,6 +45,20 @@ async def accounts_in_every_bucket(database: Database, ledger: LaneLedger, *, bu
         assert (await ledger.do(Grant(account_id=name, grant_id=IDS.log_id(), amount=credit, at=CLOCK.now_ms()))).ok
         found.append(name)
     return found
+
+
+def customers(farebox: Farebox) -> list[Customer]:
+    """Of a server on a cluster: one with five dollars in each bucket."""
+    found: dict[int, Customer] = {}
+    database = farebox.services.database
+    while set(found) != set(bucket_numbers(BUCKETS)):
+        name = IDS.account_id()
+        added = partial(add_account, account_id=name, name=name, at=CLOCK.now_ms(), buckets=BUCKETS)
+        bucket = farebox.run(database.write(added)).bucket
+        if bucket not in found:
+            farebox.grant(name, "5")
+            found[bucket] = Customer(farebox, name, farebox.create_token(name))
+    return list(found.values())
 
 
 async def call(ledger: LaneLedger, name: str, *, seconds: float = 0) -> bool:

@@ -29,8 +29,9 @@ _SETTINGS = {
 class Nodes:
     """A coordinator and workers, and on all of them a database with the extension. `place` closes them."""
 
-    def __init__(self, place: contextlib.ExitStack, durable: bool, settings: Mapping[str, str]) -> None:
+    def __init__(self, place: contextlib.ExitStack, programs: str, durable: bool, settings: Mapping[str, str]) -> None:
         self._place = place
+        self._programs = Path(programs)
         self._durable = durable
         self._settings = {**_SETTINGS, **settings}
         self.coordinator = self._start()
@@ -92,7 +93,7 @@ class Nodes:
 
     def _start(self) -> PostgresServer:
         server = self._place.enter_context(
-            start_postgres(durable=self._durable, settings=self._settings, programs=Path(PROGRAMS))
+            start_postgres(durable=self._durable, settings=self._settings, programs=self._programs)
         )
         server.new_database(name=DATABASE)
         server.query("CREATE EXTENSION citus", server.url_of(DATABASE))
@@ -100,9 +101,11 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def started(workers: int = 2, *, durable: bool = False, settings: Mapping[str, str] | None = None) -> Iterator[Nodes]:
+def started(
+    workers: int = 2, *, programs: str = PROGRAMS, durable: bool = False, settings: Mapping[str, str] | None = None
+) -> Iterator[Nodes]:
     with contextlib.ExitStack() as place:
-        nodes = Nodes(place, durable, settings or {})
+        nodes = Nodes(place, programs, durable, settings or {})
         for _ in range(workers):
             nodes.add_worker()
         yield nodes

@@ -2,55 +2,26 @@
 none of its commits has two phases."""
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farebox.ledger.lanes import LaneLedger
 from farebox.runtime import last_uses
-from farebox.storage.accounts import add_account
-from farebox.storage.buckets import bucket_numbers
 from farebox.storage.kept_objects import KeptObject
 from tests.calls.kit import differences, set_gateway, spend_rule, until
 from tests.calls.test_policy_limits import add
 from tests.calls.test_spend_rules import limits_of
-from tests.citus.cluster import BUCKETS, Cluster
-from tests.citus.kit import CLOCK, IDS
-from tests.citus.statements import Statements, recorded
-from tests.support import Customer, Farebox, running_farebox
+from tests.citus.cluster import Cluster
+from tests.citus.kit import CLOCK, IDS, customers
+from tests.citus.statements import Statements
+from tests.support import Customer, Farebox
 
 DOLLAR = 10**9
 TIMES = 3
 BODIES: list[dict[str, Any]] = [{"user": "me"}, {"user": "me", "stream": True}, {"user": "you"}]
-
-
-@pytest.fixture
-def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
-    return recorded(monkeypatch)
-
-
-@pytest.fixture
-def farebox(cluster_url: str, statements: Statements, tmp_path: Path) -> Iterator[Farebox]:
-    with running_farebox(tmp_path, database_url=cluster_url, buckets=BUCKETS) as served:
-        yield served
-
-
-def customers(farebox: Farebox) -> list[Customer]:
-    """One in each bucket."""
-    found: dict[int, Customer] = {}
-    database = farebox.services.database
-    while set(found) != set(bucket_numbers(BUCKETS)):
-        name = IDS.account_id()
-        added = partial(add_account, account_id=name, name=name, at=CLOCK.now_ms(), buckets=BUCKETS)
-        bucket = farebox.run(database.write(added)).bucket
-        if bucket not in found:
-            farebox.grant(name, "5")
-            found[bucket] = Customer(farebox, name, farebox.create_token(name))
-    return list(found.values())
 
 
 def equip(customer: Customer) -> None:

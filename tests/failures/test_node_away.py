@@ -31,14 +31,26 @@ CREATE TABLE away (bucket INTEGER, how TEXT NOT NULL DEFAULT 'gone');
 CREATE FUNCTION there(of INTEGER) RETURNS BOOLEAN LANGUAGE plpgsql COST 100000 AS $$ BEGIN
     IF EXISTS (SELECT FROM away WHERE bucket = of AND how = 'hangs') THEN
         PERFORM pg_sleep(60);
+    ELSIF EXISTS (SELECT FROM away WHERE bucket = of AND how = 'its Citus is older') THEN
+        EXECUTE 'SELECT differs() -- while executing command on db1:5432 ';
+    ELSIF EXISTS (SELECT FROM away WHERE bucket = of AND how = 'that of the coordinator is older') THEN
+        RETURN differs();
     ELSIF EXISTS (SELECT FROM away WHERE bucket = of) THEN
         RAISE 'connection to the remote node farebox@db1:5432 failed with the following error: refused'
             USING ERRCODE = '08006';
     END IF;
     RETURN TRUE;
 END $$;
-CREATE FUNCTION citus_check_connection_to_node(name TEXT, port INTEGER) RETURNS BOOLEAN LANGUAGE sql AS
-    $$ SELECT name = 'db1' AND port = 5432 AND NOT EXISTS (SELECT FROM away) $$;
+CREATE FUNCTION master_run_on_worker(names TEXT[], ports INTEGER[], commands TEXT[], together BOOLEAN)
+    RETURNS TABLE (success BOOLEAN) LANGUAGE sql AS
+    $$ SELECT (names, ports) = ('{db1}'::TEXT[], '{5432}'::INTEGER[]) AND NOT EXISTS (SELECT FROM away) $$;
+CREATE SEQUENCE looks;
+CREATE FUNCTION differs() RETURNS BOOLEAN LANGUAGE plpgsql AS $$ BEGIN
+    RAISE 'loaded Citus library version differs from installed extension version' USING ERRCODE = 'XX000';
+END $$;
+CREATE FUNCTION get_current_transaction_id() RETURNS BOOLEAN LANGUAGE plpgsql AS $$ BEGIN
+    RETURN CASE WHEN nextval('looks') > 0 AND EXISTS (SELECT FROM away) THEN differs() END;
+END $$;
 """
 VIEW = """
 ALTER TABLE {0} RENAME TO real_{0};
@@ -87,8 +99,8 @@ class World:
         assert account is not None
         return account.bucket
 
-    def take_away(self) -> None:
-        self.execute("INSERT INTO away VALUES ($1)", self.bucket(self.there))
+    def take_away(self, how: str = "gone") -> None:
+        self.execute("INSERT INTO away VALUES ($1, $2)", self.bucket(self.there), how)
 
     def bring_back(self) -> None:
         self.execute("DELETE FROM away")
@@ -119,8 +131,9 @@ READS = (
 )  # fmt: skip
 
 
-def test_only_accounts_on_the_lost_node_are_refused(world: World) -> None:
-    world.take_away()
+@pytest.mark.parametrize("how", ["gone", "its Citus is older"])
+def test_only_accounts_on_the_lost_node_are_refused(world: World, how: str) -> None:
+    world.take_away(how)
     for _ in range(3):
         refused = world.there.chat()
         assert refused.status_code == 503
@@ -135,6 +148,22 @@ def test_only_accounts_on_the_lost_node_are_refused(world: World) -> None:
     until(lambda: world.there.chat().status_code == 200, "the accounts of the node are served")
     until(lambda: not world.marked, "the node is seen to be back")
     until(lambda: world.farebox.services.journal.empty, "the journal is posted", 20)  # type: ignore[union-attr]
+    assert differences(world.farebox) == []
+
+
+def test_a_coordinator_between_two_versions_of_citus_is_a_database_that_is_away(world: World) -> None:
+    database = world.farebox.services.database
+    looks = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM looks"
+    world.take_away("that of the coordinator is older")
+    assert world.there.chat().json()["errors"][0]["code"] == 2913
+    with engines.looking(world.farebox.services.settings) as connection:
+        until(lambda: connection.execute(looks).fetchone()[0] >= 3, "the watch has looked at Citus itself")
+    with pytest.raises(DatabaseUnavailable):
+        database.check()
+    assert world.here.chat().status_code == 503
+    world.bring_back()
+    until(lambda: world.there.chat().status_code == 200, "the database is back")
+    until(lambda: world.farebox.services.journal.empty, "the journal is posted")  # type: ignore[union-attr]
     assert differences(world.farebox) == []
 
 

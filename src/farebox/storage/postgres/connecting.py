@@ -69,8 +69,9 @@ _OF_A_POOLER = (of.DuplicatePreparedStatementError, of.InvalidSQLStatementNameEr
 """The errors if one session's statements are used, or prepared again, in another."""
 _DAMAGED = (of.DataCorruptedError, of.IndexCorruptedError)
 
-_KILLED = "postmaster was shut down"
-"""What Citus says, as an internal error, in a session that waits for another node while its own server is killed."""
+_OF_CITUS = ("postmaster was shut down", "loaded Citus library version differs")
+"""Internal errors of Citus that end by themselves: of a session that waits for another node while its own server is
+killed, and of a node whose Citus is being upgraded, from its package's installation to ALTER EXTENSION."""
 
 _ON_A_NODE = "while executing command on "
 _TO_A_NODE = re.compile(r"connection to the remote node (?:\S+@)?(\S+) failed")
@@ -80,7 +81,7 @@ Session = asyncpg.Connection
 
 def node_away(error: BaseException) -> NodeAway | None:
     """What the coordinator of Citus says of another node, while it is there itself; None for other errors."""
-    if not isinstance(error, of.PostgresError) or not (isinstance(error, _UNAVAILABLE) or _was_killed(error)):
+    if not isinstance(error, of.PostgresError) or not (isinstance(error, _UNAVAILABLE) or _is_of_citus(error)):
         return None
     context = getattr(error, "context", None) or ""
     found = _TO_A_NODE.search(str(error))
@@ -93,8 +94,8 @@ def node_away(error: BaseException) -> NodeAway | None:
     return NodeAway(f"a node of the database cannot be used now: {error}", node)
 
 
-def _was_killed(error: BaseException) -> bool:
-    return isinstance(error, of.InternalServerError) and _KILLED in str(error)
+def _is_of_citus(error: BaseException) -> bool:
+    return isinstance(error, of.InternalServerError) and any(text in str(error) for text in _OF_CITUS)
 
 
 @contextmanager
@@ -107,7 +108,7 @@ def translate_errors() -> Iterator[None]:
     except _DAMAGED as error:
         raise DatabaseDamaged(f"the database is damaged: {error}") from error
     except of.InternalServerError as error:
-        if not _was_killed(error):
+        if not _is_of_citus(error):
             raise
         raise node_away(error) or DatabaseUnavailable(f"the database cannot be used now: {error}") from error
     except _UNAVAILABLE as error:

@@ -47,7 +47,9 @@ _ROOM = (
     "(SELECT repeat('x', 100) || number FROM generate_series(1, 4000) AS number ORDER BY 1 OFFSET 0) AS sorted; COMMIT"
 )
 """Sorts more than fits into its memory, and so writes a temporary file of half a megabyte."""
-_NODE = "SELECT citus_check_connection_to_node($1, $2)"
+_CITUS = "SELECT 1 FROM get_current_transaction_id()"
+"""Fails while the library of Citus and its extension are of two versions: what needs no table does not."""
+_NODE = f"SELECT success FROM master_run_on_worker(ARRAY[$1], ARRAY[$2::integer], ARRAY['{_CITUS}'], false)"
 _FIT = (
     "SELECT current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees, "
     "current_setting('synchronous_commit') AS waits"
@@ -190,6 +192,8 @@ class Health:
                 await _check_space(session)
             if self._nodes:
                 await self._probe_node(session, next(iter(self._nodes)))
+            if self._away is not None and isinstance(self._away.__cause__, asyncpg.InternalServerError):
+                await session.execute(_CITUS)  # nothing but Citus has such an error counted as being away
             if self._away is not None or self._standby_missing:
                 await session.execute(_COMMIT_PROBE, timeout=min(COMMIT_PROBE_SECONDS, self._timeout))
         self._mark_available()
