@@ -128,7 +128,7 @@ class Cluster:
         """How many each node of this database has begun: it writes a record of each, and removes it when all is well,
         now and then (citus.recover_2pc_interval)."""
         count = "'SELECT count(*) FROM pg_dist_transaction'"
-        found = self.query(f"SELECT nodeid, result FROM run_command_on_all_nodes({count}) ORDER BY 1", url)
+        found = self.query(f"SELECT nodeid, result::int FROM run_command_on_all_nodes({count}) ORDER BY 1", url)
         return [tuple(row) for row in found]
 
     def _everywhere(self, statements: Iterable[str], *, database: str = "postgres") -> None:

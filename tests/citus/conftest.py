@@ -1,3 +1,5 @@
+import fcntl
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,12 +29,15 @@ def cluster_url(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture
 def kept_transactions(cluster: Cluster) -> Iterator[None]:
-    """The cluster keeps its records of two-phase commits for as long as the test runs."""
-    cluster.query("ALTER SYSTEM SET citus.recover_2pc_interval = -1")
-    cluster.query("SELECT pg_reload_conf()")
-    yield
-    cluster.query("ALTER SYSTEM RESET citus.recover_2pc_interval")
-    cluster.query("SELECT pg_reload_conf()")
+    """The cluster keeps its records of two-phase commits for as long as the test runs; no other test asks for it
+    meanwhile, as the setting is the cluster's."""
+    with Path(tempfile.gettempdir(), "farebox-test-citus.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        cluster.query("ALTER SYSTEM SET citus.recover_2pc_interval = -1")
+        cluster.query("SELECT pg_reload_conf()")
+        yield
+        cluster.query("ALTER SYSTEM RESET citus.recover_2pc_interval")
+        cluster.query("SELECT pg_reload_conf()")
 
 
 @pytest.fixture

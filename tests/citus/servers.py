@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import asyncpg
+
 from tests.postgres.server import PostgresServer, standby_of, start_postgres, wait_for
 
 PROGRAMS = os.environ.get("FAREBOX_TEST_CITUS_BIN", "")
@@ -59,7 +61,17 @@ class Nodes:
         self.clean_up()
         self.query(f"SELECT citus_drain_node('127.0.0.1', {worker.port}, shard_transfer_mode => 'block_writes')")
         self.clean_up()  # once the node is removed, Citus knows no longer where its remains were, and keeps the records
-        self.query(f"SELECT citus_remove_node('127.0.0.1', {worker.port})")
+
+        def is_removed() -> bool:
+            try:
+                self.query(f"SELECT citus_remove_node('127.0.0.1', {worker.port})")
+            except asyncpg.InternalServerError as error:
+                if "tuple concurrently deleted" not in str(error):
+                    raise
+                return False  # Citus was itself removing a record of a two-phase commit
+            return True
+
+        wait_for(is_removed, "the node is removed")
         self.workers.remove(worker)
         worker.close()
 

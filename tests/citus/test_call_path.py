@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 
 from farebox.ledger.lanes import LaneLedger
+from farebox.operator import administer
 from farebox.runtime import last_uses
 from farebox.storage.kept_objects import KeptObject
+from farebox.storage.sql import Connection
 from tests.calls.kit import differences, set_gateway, spend_rule, until
 from tests.calls.test_policy_limits import add
 from tests.calls.test_spend_rules import limits_of
 from tests.citus.cluster import Cluster
 from tests.citus.kit import CLOCK, IDS, customers
 from tests.citus.statements import Statements
+from tests.engines import TESTER
 from tests.support import Customer, Farebox
 
 DOLLAR = 10**9
@@ -81,4 +84,22 @@ def test_calls_are_of_one_node(cluster: Cluster, cluster_url: str, farebox: Fare
     for table in ("cached_responses", "kept_objects", "last_uses"):
         assert any(f"INSERT INTO {table}" in sql for sql in statements.seen), table
     assert {sql: count for sql, count in statements.tasks(cluster_url).items() if count > 1} == {}
+    assert differences(farebox) == []
+
+
+@pytest.mark.usefixtures("kept_transactions")
+def test_configuration_and_acts_are_of_two_phases(cluster: Cluster, cluster_url: str, farebox: Farebox) -> None:
+    """What they write on the coordinator is lost with it at no moment at which the rows of the account are kept."""
+    customer, services = customers(farebox)[0], farebox.services
+
+    def grant(connection: Connection) -> None:
+        at = CLOCK.now_ms()
+        administer.grant(connection, IDS, by=TESTER, account_id=customer.account_id, amount=DOLLAR, at=at)
+
+    before = cluster.two_phase_commits(cluster_url)
+    set_gateway(customer, cache_ttl=60)
+    configured = cluster.two_phase_commits(cluster_url)
+    assert configured > before
+    farebox.run(services.database.write(grant))
+    assert cluster.two_phase_commits(cluster_url) > configured
     assert differences(farebox) == []

@@ -50,12 +50,13 @@ def _named(pattern: str) -> set[str]:
 
 DISTRIBUTED = _named(r"create_distributed_table\('(\w+)', 'bucket'")
 REFERENCE = _named(r"create_reference_table\('(\w+)'\)")
+KNOWN = _named(r"citus_add_local_table_to_metadata\('(\w+)'\)")
 LOCAL = set(re.findall(r"\w+", next(iter(re.findall(r"^-- local: (.*)$", _text(), re.MULTILINE)))))
 
 
 def test_every_table_has_one_place() -> None:
-    assert {table.name for table in tables()} == DISTRIBUTED | REFERENCE | LOCAL
-    assert len(DISTRIBUTED) + len(REFERENCE) + len(LOCAL) == len(tables())
+    assert {table.name for table in tables()} == DISTRIBUTED | REFERENCE | KNOWN | LOCAL
+    assert len(DISTRIBUTED) + len(REFERENCE) + len(KNOWN) + len(LOCAL) == len(tables())
 
 
 def test_tables_of_accounts_lie_together_by_bucket() -> None:

@@ -11,7 +11,7 @@ from farebox.storage.sql import DatabaseUnavailable
 _PLACING = 0x66617267
 """Advisory lock for placing tables: several processes may start at once."""
 
-_OF_TABLE = re.compile(r"create_(distributed|reference)_table\('(\w+)'")
+_OF_TABLE = re.compile(r"(?:create|citus_add)_(distributed|reference|local)_table(?:_to_metadata)?\('(\w+)'")
 
 ONE_BY_ONE = "SET LOCAL citus.multi_shard_modify_mode TO 'sequential'"
 """Begins a transaction that changes the schema of a cluster: Citus would otherwise change the shards of a node next to
@@ -53,7 +53,7 @@ async def distribute(session: Session, buckets: int) -> Placed:
 
 async def _place(session: Session, buckets: int) -> Placed:
     placed = await _placed(session)
-    new: dict[str, list[str]] = {"distributed": [], "reference": []}
+    new: dict[str, list[str]] = {"distributed": [], "reference": [], "local": []}
     for statement in statements(buckets):
         table = _OF_TABLE.search(statement)
         if table is not None and table[2] in placed:
