@@ -73,13 +73,12 @@ SELECT create_reference_table('custom_domains');
 SELECT create_reference_table('document_numbers');
 SELECT create_reference_table('refund_names');
 
--- On the coordinator alone: written often, and never joined with the tables of accounts.
--- local: config_version, config_changes, cache_sum, series, leases, instances, rate_counts, sessions, passkeys, sign_in_attempts, processor_events, findings, operator_alarms, rerates, provider_bills, operator_acts, operator_acts_head, operator_reports
 -- On the coordinator alone, and known to Citus: a transaction that writes them and rows of an account is of two phases.
 -- With other tables of the coordinator it is not: if the coordinator is lost at that moment, what is written there can be
 -- lost while the account's rows stay.
 SELECT citus_add_local_table_to_metadata('config_version');
 SELECT citus_add_local_table_to_metadata('operator_acts');
+SELECT citus_add_local_table_to_metadata('operator_acts_head');
 
 -- On the coordinator alone: written often, never joined with the tables of accounts, and repeated or of no account.
 -- local: config_changes, cache_sum, series, leases, instances, rate_counts, sessions, passkeys, sign_in_attempts, processor_events, findings, operator_alarms, rerates, provider_bills, operator_reports
