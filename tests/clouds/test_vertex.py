@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -12,6 +13,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from websockets.exceptions import InvalidStatus
 
 from farebox.clock import Clock
 from farebox.operator.shared_keys import set_key
@@ -23,6 +25,8 @@ from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.sdks import anthropic, genai
 from tests.support import Customer, Farebox
 from tests.ways.kit import settled
+from tests.websockets.kit import SocketProvider, await_close, opened, providing
+from tests.websockets.live import MODEL, Live, say, sdk_options, tokens_read, turn_cost
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -111,6 +115,10 @@ def google(farebox: Farebox, upstream: Upstream) -> Google:
 
 @pytest.fixture(scope="module", autouse=True)
 def _vertex(farebox: Farebox, upstream: Upstream) -> None:
+    _set_up(farebox, upstream)
+
+
+def _set_up(farebox: Farebox, upstream: Upstream) -> None:
     keys = [json.loads(account()), {"api_key": "express-key-of-the-operator"}]
     set_provider(farebox, "google-vertex-ai", base_url=upstream.url + "/at/{host}", api_key=json.dumps(keys))
 
@@ -530,3 +538,60 @@ def write_keys(farebox: Farebox, secrets: list[str]) -> None:
 
     farebox.run(farebox.services.database.write(write))
     forget(farebox)
+
+
+@pytest.fixture
+def played(farebox: Farebox, upstream: Upstream, google: Google) -> Iterator[tuple[SocketProvider, Live]]:
+    """Vertex AI's Live API; what else there is of it only gives tokens meanwhile."""
+    with providing() as provider:
+        set_provider(farebox, "google-vertex-ai", base_url=provider.url + "/at/{host}", api_key=account())
+        provider.script = live = Live()
+        yield provider, live
+    _set_up(farebox, upstream)
+
+
+LIVE = "google-vertex-ai/v1/projects/acme-prod/locations/europe-west4"
+
+
+async def test_live_sessions(customer: Customer, played: tuple[SocketProvider, Live]) -> None:
+    from google.oauth2.credentials import Credentials
+
+    provider, live = played
+    before = customer.balance.posted
+    async with sdk_options(customer, LIVE) as options:
+        client = genai.Client(
+            vertexai=True,
+            project="acme-prod",
+            location="europe-west4",
+            credentials=Credentials(token=customer.token),  # type: ignore[no-untyped-call]
+            http_options=options | {"api_version": "v1"},
+        )
+        async with client.aio.live.connect(model=MODEL) as connection:
+            await connection.send_client_content(turns={"role": "user", "parts": [{"text": "Hello"}]})
+            assert await tokens_read(connection) == 565
+        await client.aio.aclose()
+    until(lambda: customer.balance.held == 0 and len(log_rows(customer)) >= 2)
+    assert before - customer.balance.posted == turn_cost()
+    assert not differences(customer.farebox)
+    path = "/at/europe-west4-aiplatform.googleapis.com/ws/google.cloud.aiplatform.v1.LlmBidiService/BidiGenerateContent"
+    assert provider.handshakes[0].path == path
+    assert provider.headers["authorization"] == "Bearer ya29.token-1"
+    model = f"projects/acme-prod/locations/europe-west4/publishers/google/models/{MODEL}"
+    assert live.sent[0]["setup"]["model"] == model
+
+
+def test_a_live_session_is_of_the_operator_s_project(customer: Customer, played: tuple[SocketProvider, Live]) -> None:
+    before, socket = customer.balance.posted, "ws/google.cloud.aiplatform.v1.LlmBidiService/BidiGenerateContent"
+    with pytest.raises(InvalidStatus, match="HTTP 400"):
+        opened(customer, f"{LIVE.replace('acme-prod', 'another')}/{socket}")
+    for place in (
+        "projects/acme-prod/locations/us-central1/publishers/google/models",
+        "projects/another/locations/europe-west4/publishers/google/models",
+        "projects/acme-prod/locations/europe-west4/endpoints",
+    ):
+        with opened(customer, f"{LIVE}/{socket}") as connection:
+            say(connection, setup={"model": f"{place}/{MODEL}"})
+            assert await_close(connection)[0] == 4400
+    assert played[1].sent == []
+    until(lambda: customer.balance.held == 0)
+    assert customer.balance.posted == before

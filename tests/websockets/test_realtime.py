@@ -1,9 +1,8 @@
 """OpenAI's Realtime API on the operator's key: each turn is held for, charged once and recorded, however it ends."""
 
 import contextlib
-import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
 from tests.long import times
 from tests.support import Customer, Farebox, running_farebox
+from tests.websockets.cuts import CUTS, Cut, cutting
 from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, providing, receive, send
 from tests.websockets.realtime import MODEL, SECOND, Realtime, await_event, cost
 
@@ -340,70 +340,24 @@ def test_exactly_as_many_sessions_answer_as_credit_covers(farebox: Farebox, real
 
 # --- sessions that are cut ---
 
-Cut = Callable[[ServerConnection, ClientConnection], None]
 
-
-def _client_vanishes(_: ServerConnection, client: ClientConnection) -> None:
-    client.socket.shutdown(socket.SHUT_RDWR)
-
-
-def _client_closes(_: ServerConnection, client: ClientConnection) -> None:
-    threading.Thread(target=client.close).start()
-
-
-def _provider_vanishes(server: ServerConnection, _: ClientConnection) -> None:
-    server.socket.shutdown(socket.SHUT_RDWR)
-
-
-def _provider_closes(server: ServerConnection, _: ClientConnection) -> None:
-    server.close(1011, "internal error")
-
-
-@pytest.mark.parametrize("cut", [_client_vanishes, _client_closes, _provider_vanishes, _provider_closes])
+@pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("at", range(0, 8, times(2, 1)))
 def test_a_session_that_is_cut_at_any_message_ends_in_the_same_books(
     customer: Customer, provider: SocketProvider, cut: Cut, at: int
 ) -> None:
     """`at`: after how many messages of the provider's. A turn whose end has come is charged; one that has not is, if at
     all, charged for what was delivered."""
-    played, sent = Realtime(), [0]
-    clients: list[ClientConnection] = []
-
-    class Counted:
-        """Cuts the session after this many messages."""
-
-        def __init__(self, connection: ServerConnection) -> None:
-            self._connection = connection
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._connection, name)
-
-        def __iter__(self) -> Iterator[Any]:
-            return iter(self._connection)
-
-        def send(self, message: str) -> None:
-            if sent[0] == at:
-                cut(self._connection, clients[0])
-            sent[0] += 1
-            self._connection.send(message)
-
     provider.forget()
-    ready = threading.Event()
-
-    def script(connection: ServerConnection) -> None:
-        ready.wait(SECONDS)
-        played(Counted(connection))  # type: ignore[arg-type]  # it is one, and counts
-
-    provider.script = script
+    cutter = cutting(provider, Realtime(), cut, at)
     with contextlib.suppress(Exception):
-        client = opened(customer, PATH)
-        clients.append(client)
-        ready.set()
+        cutter.client = client = opened(customer, PATH)
+        cutter.ready.set()
         send(client, type="session.update", session=VAD_OFF)
         for _ in range(2):
             send(client, type="response.create", response={"max_output_tokens": 100})
             await_event(client, "response.done")
-    client.close()
+    cutter.client.close()
     until(
         lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
     )

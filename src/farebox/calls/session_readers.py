@@ -11,6 +11,7 @@ from farebox.providers.catalogue import format_of
 from farebox.providers.formats.base import WireFormat
 from farebox.providers.provider import Plain
 from farebox.providers.reading import Place
+from farebox.providers.sessions.gemini_live import GeminiLiveReader
 from farebox.providers.sessions.openai_realtime import RealtimeReader
 from farebox.providers.sessions.openai_responses import ResponsesReader
 from farebox.providers.sessions.paths import Kind
@@ -34,6 +35,8 @@ def session_reader(
         place = Place(provider.slug, "POST", call.path, "application/json")
         refused = None if call.own_key else context.services.refusals.get(provider.slug)
         return ResponsesReader(wire, place, refused, error, own=call.own_key), wire
+    if kind == "gemini_live":
+        return GeminiLiveReader(call.path, lambda model: _check_sound(context, model)), TurnFormat(kind)
     return _realtime(context, query, strict=strict), TurnFormat(kind)
 
 
@@ -52,13 +55,15 @@ def _realtime(context: CallContext, query: str, *, strict: bool) -> RealtimeRead
             "`model`, and `api-version`."
         )
         raise Problem(INVALID_REQUEST, words)
-    if not transcribes and not call.own_key:
+    if not transcribes:
         _check_sound(context, call.models.get(model, model))
     return RealtimeReader(model, transcribes=transcribes)
 
 
 def _check_sound(context: CallContext, model: str) -> None:
-    """Raises Problem if the model's sound has no price of its own."""
+    """Raises Problem if the operator pays, and the model's sound has no price of its own."""
+    if context.call.own_key:
+        return
     provider, price = context.call.provider, find_price(context, model, {})
     if price is None:
         raise Problem(

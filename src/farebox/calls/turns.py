@@ -85,13 +85,16 @@ class Turns:
         self._number = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._all_begun = asyncio.Event()
+        """Nothing that was asked for has yet to begin."""
+        self._all_begun.set()
         self.tell: Callable[[Message], Awaitable[None]] | None = None
         """Sends the client a message of ours."""
 
     # --- for the session ---
 
     async def from_client(self, message: "Message") -> "Message | None":
-        if not message.text and not self._strict:
+        if not (message.text or self._reader.binary or self._strict):
             return message
         try:
             found = self._reader.client(message.data)
@@ -107,13 +110,15 @@ class Turns:
             await self._refuse(Problem(REQUEST_REFUSED, words))
             return None
         data = found.data
+        if self._strict and any(ask.alone for ask in found.asks):
+            await self._all_begun.wait()
         async with self._books:
             for ask in found.asks:
                 data = await self._arm(ask, data, message.data)
         return message if data is message.data else replace(message, data=data)
 
     async def from_provider(self, message: "Message") -> "Message | None":
-        if not message.text:
+        if not (message.text or self._reader.binary):
             return message
         found = self._reader.provider(message.data)
         if not (found.begun or found.ended or found.rejected):
@@ -125,7 +130,7 @@ class Turns:
                 await self._end(lane, turn_id, observed, message.data)
             if found.rejected:
                 await self._reject(found.rejected)
-            self._note_idle()
+            self._note()
         return message
 
     async def paid_for(self) -> None:
@@ -154,29 +159,33 @@ class Turns:
                 if lane.ahead is not None:
                     await _ending(self._release(lane.ahead))
                 lane.begun, lane.waiting, lane.ahead = {}, deque(), None
-            self._note_idle()
+            self._note()
 
     # --- inside; all with the lock ---
 
     async def _arm(self, ask: Ask, data: bytes, sent: bytes) -> bytes:
         """Hold for what the message may cause; the message as it goes on. Raises Problem, DatabaseUnavailable."""
         lane = self._lanes[ask.lane]
-        if not ask.by_itself:
+        if ask.by_itself:
+            lane.ahead = turn = await self._ahead(lane, ask, b"")
+        else:
             if len(lane.waiting) >= WAITING_MAX:
                 raise Problem(INVALID_REQUEST, f"More than {WAITING_MAX} responses were asked for that have not begun.")
-            turn = await self._hold(ask, sent)
+            turn = await (self._ahead(lane, ask, sent) if ask.alone else self._hold(ask, sent))
             lane.waiting.append(turn)
-            self._idle.clear()
-            held = turn.admitted.held
-            return data if held is None or held.output_limit is None else self._reader.limited(data, held.output_limit)
-        ahead = lane.ahead
+            self._note()
+        held = turn.admitted.held
+        limit = None if held is None or not ask.parsed.demand.clampable else held.output_limit
+        return data if limit is None else self._reader.limited(data, limit)
+
+    async def _ahead(self, lane: _Lane, ask: Ask, sent: bytes) -> _Turn:
+        """What is held ahead, if that is enough; else another hold in its place."""
+        ahead, lane.ahead = lane.ahead, None
         if ahead is not None and self._covers(ahead, ask):
-            return data
+            return ahead
         if ahead is not None:
-            lane.ahead = None
             await self._release(ahead)
-        lane.ahead = await self._hold(ask, b"")
-        return data
+        return await self._hold(ask, sent)
 
     def _covers(self, turn: _Turn, ask: Ask) -> bool:
         """Whether what is held ahead is enough for this, and for long enough."""
@@ -232,7 +241,6 @@ class Turns:
         context = replace(admitted.context, started=self._context.services.clock.monotonic())
         turn.admitted = replace(admitted, context=context)
         lane.begun[turn_id] = turn
-        self._idle.clear()
 
     async def _next(self, name: Lane) -> _Turn | None:
         """The turn that begins now: the first that was asked for, else what is held for ahead. One that nothing is held
@@ -308,9 +316,11 @@ class Turns:
         except DatabaseUnavailable as error:  # it expires
             services.database.report_failure(error)
 
-    def _note_idle(self) -> None:
-        if not any(lane.waiting or lane.begun for lane in self._lanes.values()):
-            self._idle.set()
+    def _note(self) -> None:
+        """The lanes have changed."""
+        lanes = self._lanes.values()
+        _set(self._all_begun, not any(lane.waiting for lane in lanes))
+        _set(self._idle, not any(lane.waiting or lane.begun for lane in lanes))
 
     async def _refuse(self, problem: Problem) -> None:
         """Tell the client that its message goes no further; the session goes on."""
@@ -323,6 +333,13 @@ class Turns:
         from farebox.websocket import Message
 
         return Message(data) if data else None
+
+
+def _set(event: asyncio.Event, to: bool) -> None:
+    if to:
+        event.set()
+    else:
+        event.clear()
 
 
 async def _ending(work: Awaitable[None]) -> None:

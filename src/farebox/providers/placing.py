@@ -31,8 +31,8 @@ def placed(provider: Provider, path: str) -> Placed:
     if found is None:
         raise InvalidRequest(f"The path does not say where: {provider.name} is called at {provider.place_example}.")
     fields = {name: value.lower() for name, value in found.groupdict().items() if value is not None}
-    rest = path[found.end("prefix") :] if "prefix" in fields else path
-    fields.pop("prefix", None)
+    rest = path[found.end("prefix") :] if fields.pop("prefix", None) else path
+    rest = path[found.start("own") :] if fields.pop("own", None) else rest
     model = provider.encoded.search(rest) if provider.encoded else None
     if model is not None:
         rest = rest[: model.start("model")] + quote(model["model"], safe="") + rest[model.end("model") :]

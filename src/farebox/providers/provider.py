@@ -67,7 +67,7 @@ class Provider:
     """
     place: re.Pattern[str] | None = None
     """Finds, at the beginning of a canonical path, the names of which the host is made. A group `prefix` is what does
-    not belong to the provider's own path."""
+    not belong to the provider's own path; with a group `own`, nothing before that does."""
     place_example: str = ""
     """What such a path looks like, for those whose path does not."""
     hosts: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None

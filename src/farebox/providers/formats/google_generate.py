@@ -23,7 +23,7 @@ MODEL_PATH: Final = re.compile(r"(?:^|/)(?:models|tunedModels)/(?P<model>[A-Za-z
 _PER_PROMPT: Final = re.compile(r"gemini-[12]\.")
 
 
-def _modalities(places: tuple[str, ...], meter: str) -> tuple[Row, ...]:
+def modalities(places: tuple[str, ...], meter: str) -> tuple[Row, ...]:
     """One row for each modality in a list of details, in the first of these places. Documents are read as images."""
     kinds = (("TEXT", "text"), ("AUDIO", "audio"), ("IMAGE", "image"), ("DOCUMENT", "image"), ("VIDEO", "video"))
     return tuple((meter.format(kind), *(f"{place}.[{word}].tokenCount" for place in places)) for word, kind in kinds)
@@ -37,12 +37,12 @@ READING: Final = Reading(
     ("output_tokens", "candidatesTokenCount"),
     ("output_tokens", "thoughtsTokenCount"),
     ("output_reasoning_tokens", "thoughtsTokenCount"),
-    *_modalities(("cacheTokensDetails",), "cache_{}_read_tokens"),
+    *modalities(("cacheTokensDetails",), "cache_{}_read_tokens"),
     # Embeddings have the second name.
-    *_modalities(("promptTokensDetails", "promptTokenDetails"), "input_{}_tokens"),
-    *_modalities(("candidatesTokensDetails",), "output_{}_tokens"),
-    *_modalities(("toolUsePromptTokensDetails",), "input_{}_tokens"),
-    *_modalities(("toolUsePromptTokensDetails",), "input_{}_tool_tokens"),
+    *modalities(("promptTokensDetails", "promptTokenDetails"), "input_{}_tokens"),
+    *modalities(("candidatesTokensDetails",), "output_{}_tokens"),
+    *modalities(("toolUsePromptTokensDetails",), "input_{}_tokens"),
+    *modalities(("toolUsePromptTokensDetails",), "input_{}_tool_tokens"),
     required=("input_tokens", "output_tokens"),
 )
 

@@ -133,7 +133,8 @@ CLOUDS: Final = (
         aliases=("vertex-ai",),
         place=re.compile(
             r"v1(?:beta1)?/(?:"
-            rf"projects/(?P<project>{google.PROJECT})/locations/(?P<location>{google.LOCATION})/|publishers/google/)"
+            rf"projects/(?P<project>{google.PROJECT})/locations/(?P<location>{google.LOCATION})/(?P<own>ws/)?"
+            r"|publishers/google/)"
         ),
         place_example="google-vertex-ai/v1/projects/{project}/locations/{location}/publishers/…",
         hosts=google.hosts,

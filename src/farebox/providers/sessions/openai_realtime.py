@@ -19,7 +19,7 @@ from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.openai_audio import TRANSCRIPT
 from farebox.providers.sessions.reader import Ask, FromClient, FromProvider, Lane
 from farebox.providers.sessions.realtime_settings import RealtimeSettings, limit_of, refused_of
-from farebox.usage import AbsurdUsage
+from farebox.providers.sessions.sizes import Size, observed_of, seconds_ahead, text_ahead
 
 READING: Final = Reading(
     ("input_tokens", "input_tokens"),
@@ -33,8 +33,6 @@ READING: Final = Reading(
     required=("input_tokens", "output_tokens"),
 )
 
-AHEAD_SECONDS: Final = 30
-"""Audio is held for in steps of this, so that not every piece of it needs a new hold."""
 _TOKENS_PER_SECOND: Final = 10
 """Of the user's audio; of the model's it is 20."""
 _OVERHEAD_TOKENS: Final = 512
@@ -91,25 +89,10 @@ class _Event(msgspec.Struct):
 _EVENT: Final = msgspec.json.Decoder(_Event)
 
 
-class _Size(msgspec.Struct):
-    """Upper bounds of a part of the conversation."""
-
-    text: int = 0
-    """Tokens, or bytes where it has not been counted by the provider."""
-    audio: int = 0
-    images: int = 0
-
-    def __add__(self, other: "_Size") -> "_Size":
-        return _Size(self.text + other.text, self.audio + other.audio, self.images + other.images)
-
-    def __sub__(self, other: "_Size") -> "_Size":
-        return _Size(self.text - other.text, self.audio - other.audio, self.images - other.images)
-
-
 class _Begun(msgspec.Struct):
     """A response under way."""
 
-    read: _Size
+    read: Size
     """What had come since the response before, when it began."""
     aside: bool
     """It is not part of the conversation."""
@@ -121,13 +104,15 @@ class _Begun(msgspec.Struct):
 class RealtimeReader:
     """Reads one session."""
 
+    binary = False
+
     def __init__(self, model: str, *, transcribes: bool) -> None:
         """`transcribes`: it is a session that only transcribes, and has no model of its own."""
         self._model = model
         self._settings = RealtimeSettings(model, transcribes=transcribes)
-        self._known = _Size()
+        self._known = Size()
         """What the last response read and wrote, as the provider counted it."""
-        self._new = _Size()
+        self._new = Size()
         """What has come since then."""
         self._buffer = 0.0
         """Seconds of audio that are not part of the conversation yet."""
@@ -164,7 +149,7 @@ class RealtimeReader:
     def _transcript(self) -> tuple[Ask, ...]:
         if not self._settings.transcriber:
             return ()
-        seconds = _ahead(self._buffer)
+        seconds = seconds_ahead(self._buffer)
         demand = Demand(self._settings.transcriber, audio_seconds=seconds, audio_seconds_max=seconds, messages=1)
         return (Ask("transcript", ParsedRequest(self._settings.transcriber, False, demand), by_itself=True),)
 
@@ -177,7 +162,7 @@ class RealtimeReader:
             self._events += 1
             event_id = f"event_fbx{self._events}"
             data = bodies.changed(data, event_id=event_id)
-        more = _Size(text=len(data), images=data.count(b'"input_image"')) + _audio_of(
+        more = Size(text=len(data), images=data.count(b'"input_image"')) + _audio_of(
             asked.get("input"), self._settings.g711
         )
         parsed = self._request(
@@ -193,18 +178,18 @@ class RealtimeReader:
         return bodies.changed(data, response={**response, "max_output_tokens": tokens})
 
     def _request(
-        self, more: _Size | None = None, output_max: int | None = None, *, ahead: bool = False, clampable: bool = False
+        self, more: Size | None = None, output_max: int | None = None, *, ahead: bool = False, clampable: bool = False
     ) -> ParsedRequest:
         """A response of this moment as a request."""
-        size = self._known + self._new + (more or _Size())
+        size = self._known + self._new + (more or Size())
         for begun in self._begun.values():
-            size += _Size(text=begun.text_bytes, audio=math.ceil(begun.sound * 20))
+            size += Size(text=begun.text_bytes, audio=math.ceil(begun.sound * 20))
         heard = size.audio / _TOKENS_PER_SECOND + self._buffer
-        seconds = _ahead(heard) if ahead else math.ceil(heard)
+        seconds = seconds_ahead(heard) if ahead else math.ceil(heard)
         text = size.text + self._settings.text_bytes + _OVERHEAD_TOKENS
         demand = Demand(
             self._model,
-            text_bytes=_rounded(text) if ahead else text,
+            text_bytes=text_ahead(text) if ahead else text,
             messages=1,
             images=(ImageInput(),) * min(size.images, 1_000),
             audio_seconds=seconds,
@@ -214,7 +199,7 @@ class RealtimeReader:
         )
         return ParsedRequest(self._model, False, demand)
 
-    def _item(self, item: bytes) -> _Size:
+    def _item(self, item: bytes) -> Size:
         """An item that the client adds to the conversation."""
         try:
             found = msgspec.json.decode(item)
@@ -223,7 +208,7 @@ class RealtimeReader:
         sound = _audio_of([found], self._settings.g711)
         seen = item.count(b'"input_image"')
         # What is a picture or a sound is no text as well.
-        return _Size(text=0 if seen or sound.audio else len(item), images=seen) + sound + _text_of(found, seen, sound)
+        return Size(text=0 if seen or sound.audio else len(item), images=seen) + sound + _text_of(found, seen, sound)
 
     # --- the provider ---
 
@@ -241,7 +226,7 @@ class RealtimeReader:
         elif kind == "response.done":
             return self._response_ends(event)
         elif kind == "input_audio_buffer.committed":
-            self._new += _Size(audio=math.ceil(self._buffer * _TOKENS_PER_SECOND))
+            self._new += Size(audio=math.ceil(self._buffer * _TOKENS_PER_SECOND))
             self._buffer = 0.0
             if self._settings.transcriber:
                 return FromProvider(begun=(("transcript", str(event.item_id)),))
@@ -280,7 +265,7 @@ class RealtimeReader:
         begun = self._begun.pop(response_id, None)
         usage = response.get("usage")
         failed = response.get("status") == "failed"
-        observed = replace(_observed(READING, usage, so_far), failed=failed, complete=True)
+        observed = replace(observed_of(READING, usage, so_far), failed=failed, complete=True)
         if isinstance(usage, dict) and observed.usage and not observed.implausible and begun and not begun.aside:
             self._known = _size_of(usage)
             self._new -= begun.read
@@ -290,7 +275,7 @@ class RealtimeReader:
         how = event.type.removeprefix(_TRANSCRIBED)
         if how not in ("completed", "failed"):
             return FromProvider()
-        observed = _observed(TRANSCRIPT, event.usage, Observed(empty=True))
+        observed = observed_of(TRANSCRIPT, event.usage, Observed(empty=True))
         observed = replace(observed, complete=True, failed=how == "failed", empty=observed.usage is None)
         return FromProvider(ended=(("transcript", str(event.item_id), observed),))
 
@@ -335,16 +320,7 @@ class RealtimeReader:
         return max(0, coded - 2) * 3 / 4 / _BYTES_PER_SECOND[self._settings.g711]
 
 
-def _ahead(seconds: float) -> int:
-    """So many seconds, and some that may follow."""
-    return (math.floor(seconds / AHEAD_SECONDS) + 2) * AHEAD_SECONDS
-
-
-def _rounded(text: int) -> int:
-    return math.ceil(text / 1_024) * 1_024
-
-
-def _audio_of(items: Any, g711: bool) -> _Size:
+def _audio_of(items: Any, g711: bool) -> Size:
     """The sound in items."""
     total = 0
     for item in items if isinstance(items, list) else ():
@@ -352,15 +328,15 @@ def _audio_of(items: Any, g711: bool) -> _Size:
         for part in content if isinstance(content, list) else ():
             sound = part.get("audio") if isinstance(part, dict) else None
             total += len(sound) if isinstance(sound, str) else 0
-    return _Size(audio=math.ceil(total * 3 / 4 / _BYTES_PER_SECOND[g711] * _TOKENS_PER_SECOND * 2))
+    return Size(audio=math.ceil(total * 3 / 4 / _BYTES_PER_SECOND[g711] * _TOKENS_PER_SECOND * 2))
 
 
-def _text_of(item: Any, images: int, sound: _Size) -> _Size:
+def _text_of(item: Any, images: int, sound: Size) -> Size:
     """The text of an item that has pictures or sound, too."""
     if not (images or sound.audio):
-        return _Size()
+        return Size()
     kept = {**item, "content": [_plain(part) for part in item.get("content") or ()]} if isinstance(item, dict) else item
-    return _Size(text=len(msgspec.json.encode(kept)))
+    return Size(text=len(msgspec.json.encode(kept)))
 
 
 def _plain(part: Any) -> Any:
@@ -369,27 +345,14 @@ def _plain(part: Any) -> Any:
     return {name: value for name, value in part.items() if name not in ("audio", "image_url")}
 
 
-def _observed(reading: Reading, usage: Any, otherwise: Observed) -> Observed:
-    """What a usage object says; `otherwise` where there is none."""
-    if not isinstance(usage, dict):
-        return otherwise
-    try:
-        figures = reading.read(usage)
-    except AbsurdUsage as absurd:
-        return replace(otherwise, usage=None, implausible=True, problem=str(absurd))
-    if figures is None:
-        return replace(otherwise, usage={}, missing=())
-    return Observed(usage=figures.usage, missing=figures.missing, notes=figures.notes)
-
-
-def _size_of(usage: dict[str, Any]) -> _Size:
+def _size_of(usage: dict[str, Any]) -> Size:
     """What a response read and wrote."""
-    size = _Size()
+    size = Size()
     for side in ("input", "output"):
         details = usage.get(f"{side}_token_details")
         details = details if isinstance(details, dict) else {}
         total = limit_of(usage.get(f"{side}_tokens"), 0) or 0
         special = [limit_of(details.get(f"{kind}_tokens"), 0) or 0 for kind in ("audio", "image")]
         # A second of the model's audio is 20 tokens when it is written, and no more when it is read.
-        size += _Size(text=max(0, total - sum(special)), audio=sum(special))
+        size += Size(text=max(0, total - sum(special)), audio=sum(special))
     return size

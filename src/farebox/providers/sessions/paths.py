@@ -25,6 +25,10 @@ def _path(slug: str, shown: str, kind: Kind = "unread") -> SocketPath:
 
 
 _LIVE: Final = "ws/google.ai.generativelanguage.{version}.GenerativeService.BidiGenerateContent"
+_VERTEX_LIVE: Final = (
+    "{version}/projects/{project}/locations/{location}/"
+    "ws/google.cloud.aiplatform.{version}.LlmBidiService/BidiGenerateContent"
+)
 
 SOCKET_PATHS: Final = (
     _path("openai", "realtime", "openai_realtime"),
@@ -33,7 +37,8 @@ SOCKET_PATHS: Final = (
     _path("azure-openai", "{resource}/openai/realtime", "openai_realtime"),
     _path("azure-openai", "{resource}/openai/v1/realtime", "openai_realtime"),
     _path("grok", "responses", "openai_responses"),
-    _path("google-ai-studio", _LIVE),
+    _path("google-ai-studio", _LIVE, "gemini_live"),
+    _path("google-vertex-ai", _VERTEX_LIVE, "gemini_live"),
     _path("deepgram", "v1/listen"),
     _path("deepgram", "v2/listen"),
     _path("deepgram", "v1/speak"),

@@ -24,6 +24,9 @@ class Ask(msgspec.Struct, frozen=True):
     """An upper bound of it."""
     by_itself: bool = False
     """The provider decides when to begin, and whether: one such turn is held for ahead of what may cause it."""
+    alone: bool = False
+    """It takes the place of what is held for ahead; the message waits until those that were asked for before have
+    begun."""
     event_id: str = ""
     """By which the provider names the message, should it refuse it."""
 
@@ -36,8 +39,6 @@ class FromClient(msgspec.Struct, frozen=True):
     asks: tuple[Ask, ...] = ()
     refused: str = ""
     """Why it is not sent on the operator's key; empty: it is."""
-    model: str = ""
-    """The model that the session turns out to be of, where a message says."""
 
 
 class FromProvider(msgspec.Struct, frozen=True):
@@ -53,8 +54,12 @@ class FromProvider(msgspec.Struct, frozen=True):
 class SessionReader(Protocol):
     """Reads one session."""
 
+    binary: bool
+    """Whether messages in binary frames are read too."""
+
     def client(self, data: bytes) -> FromClient:
-        """A message of the client's. Raises InvalidRequest where it cannot be read."""
+        """A message of the client's. Raises InvalidRequest where it cannot be read; Problem where that ends the
+        session."""
         ...
 
     def provider(self, data: bytes) -> FromProvider:

@@ -1,0 +1,355 @@
+"""Google's Live API (`BidiGenerateContent`), at Google AI Studio and Vertex AI.
+
+The first message names the model and is all that can limit what a response writes. From then on the model answers what
+it is sent, and what it hears, one response at a time. Each response reads the whole conversation again, and is billed
+for that; what it can read at most is what the response before it read and wrote, by that one's usage, and whatever has
+passed here since.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from farebox.errors import Problem
+from farebox.pricing.model import Demand, ImageInput
+from farebox.providers.formats import bodies
+from farebox.providers.formats.base import Observed, ParsedRequest
+from farebox.providers.formats.google_generate import GoogleGenerate, modalities
+from farebox.providers.formats.lenient import ResponseDecoder
+from farebox.providers.formats.meters import Reading
+from farebox.providers.sessions import gemini_messages as messages
+from farebox.providers.sessions.gemini_messages import TOKENS_PER_SECOND, Refused
+from farebox.providers.sessions.reader import Ask, FromClient, FromProvider, Lane
+from farebox.providers.sessions.realtime_settings import limit_of
+from farebox.providers.sessions.sizes import Size, observed_of, seconds_ahead, text_ahead
+
+READING: Final = Reading(
+    ("input_tokens", "promptTokenCount"),
+    ("input_tokens", "toolUsePromptTokenCount"),
+    ("cache_read_tokens", "cachedContentTokenCount"),
+    # Vertex AI has the second name.
+    ("output_tokens", "responseTokenCount", "candidatesTokenCount"),
+    ("output_tokens", "thoughtsTokenCount"),
+    ("output_reasoning_tokens", "thoughtsTokenCount"),
+    *modalities(("cacheTokensDetails",), "cache_{}_read_tokens"),
+    *modalities(("promptTokensDetails",), "input_{}_tokens"),
+    *modalities(("responseTokensDetails", "candidatesTokensDetails"), "output_{}_tokens"),
+    required=("input_tokens", "output_tokens"),
+)
+_OVERHEAD: Final = Size(text=1_024, audio=1_024)
+"""What Google adds by itself: some 500 tokens, of which some are counted as audio, have been seen."""
+_SAID_RATE: Final = 24_000
+"""Samples per second of what the model says."""
+_LEAST_OUTPUT: Final = 1_024
+"""Tokens, with which the model speaks for some forty seconds."""
+_TEXT_MAX: Final = 2**20
+_IMAGES_MAX: Final = 1_000
+_PICTURE: Final = 258
+"""Tokens of a picture that nobody has counted, by Google's documentation."""
+_WRITTEN: Final = ("responseTokenCount", "candidatesTokenCount")
+_COUNTS: Final = frozenset({"promptTokenCount", *_WRITTEN})
+"""A usage without any of these says nothing of tokens."""
+_PLACED: Final = re.compile(r"v1(?:beta1)?/(projects/[^/]+/locations/[^/]+/)")
+
+
+class _Turn(msgspec.Struct):
+    parts: list[dict[str, Any]] | None = None
+
+
+class _Content(msgspec.Struct):
+    modelTurn: _Turn | None = None
+    turnComplete: Any = None
+
+
+class _Message(msgspec.Struct):
+    """One of the provider's."""
+
+    serverContent: _Content | None = None
+    toolCall: Any = None
+    usageMetadata: Any = None
+
+
+_MESSAGE: Final = ResponseDecoder[_Message](_Message)
+
+
+class _Response(msgspec.Struct):
+    """A response under way."""
+
+    turn_id: str
+    read: Size
+    """What had come since the response before, when it began."""
+    usage: dict[str, Any] | None = None
+    """The last that was reported of it."""
+    over: bool = False
+    """It has ended, and its usage has not come."""
+    called: bool = False
+    """It has called functions, whose answers cause another response."""
+    text: list[str] = []
+    text_bytes: int = 0
+    sound: Decimal = Decimal(0)
+
+    def add(self, text: str) -> None:
+        """It has written this."""
+        if self.text_bytes < _TEXT_MAX:
+            self.text.append(text)
+        self.text_bytes += len(text.encode("utf-8", "surrogatepass"))
+
+    @property
+    def size(self) -> Size:
+        """Of what it has written."""
+        return Size(text=self.text_bytes, audio=math.ceil(self.sound * TOKENS_PER_SECOND))
+
+
+class GeminiLiveReader:
+    """Reads one session."""
+
+    binary = True
+
+    def __init__(self, path: str, check_model: Callable[[str], None]) -> None:
+        """`path`: where the session is; at Vertex AI it names a project and a location. `check_model` raises Problem if
+        the model's sound has no price."""
+        placed = _PLACED.match(path)
+        place = "" if placed is None else re.escape(placed[1])
+        names = "models/" if placed is None else f"(?:{place})?publishers/google/models/"
+        self._named = re.compile(rf"(?:{names})?([A-Za-z0-9][A-Za-z0-9._-]{{0,127}})", re.ASCII)
+        self._check_model = check_model
+        self._model = ""
+        """Empty until the session is set up."""
+        self._output_max: int | None = None
+        self._history_first = False
+        """The first contents only say what was said before."""
+        self._known, self._new = Size(), Size()
+        """What the last response read and wrote, as the provider counted it; what has come since then."""
+        self._under_way: _Response | None = None
+        self._asked = 0
+        """Responses that were asked for and have not begun."""
+        self._called = False
+        """The response before ended with calls of functions; its turn is completed only later."""
+        self._read: Any = None
+        """Tokens that the last response has read, by its usage."""
+        self._number = 0
+
+    # --- the client ---
+
+    def client(self, data: bytes) -> FromClient:
+        """A message of the client's. Raises InvalidRequest, Problem."""
+        kind, fields = messages.read_message(data)
+        if (kind == "setup") is bool(self._model):
+            return FromClient(data, refused="a session that is not set up by its first message, and only once")
+        refused = ""
+        try:
+            messages.check(kind, fields)
+        except Refused as no:
+            refused = str(no)
+        match kind:
+            case "setup":
+                elsewhere = self._set_up(fields, len(data))
+                refused = refused or elsewhere
+                if not refused:
+                    self._check_model(self._model)
+            case "clientContent":
+                self._new += messages.content_size(fields.get("turns"), len(data))
+            case "realtimeInput":
+                self._new += messages.input_size(fields)
+            case "toolResponse":
+                self._new += Size(text=len(data))
+        alone = not refused and kind == "clientContent" and self._asks(fields)
+        parsed = self._request(clampable=kind == "setup")
+        return FromClient(data, (Ask("response", parsed, by_itself=not alone, alone=alone),), refused)
+
+    def _set_up(self, setup: dict[str, Any], length: int) -> str:
+        """Returns why its model is refused; empty: it is not."""
+        config = messages.spelled(setup.get("generationConfig"))
+        history = messages.spelled(setup.get("historyConfig"))
+        self._output_max = limit_of(config.get("maxOutputTokens"), None)
+        self._history_first = bool(history.get("initialHistoryInClientContent"))
+        self._new += Size(text=length)
+        named = str(setup.get("model"))
+        found = self._named.fullmatch(named)
+        self._model = named.rpartition("/")[2] if found is None else found[1]
+        return "" if found else f"the model {named[:100]!r}, which is not of the place that the URL names"
+
+    def _asks(self, fields: dict[str, Any]) -> bool:
+        """Whether content asks for a response."""
+        if not fields.get("turnComplete"):
+            return False
+        if self._history_first:
+            self._history_first = False
+            return False
+        self._asked += 1
+        return True
+
+    def limited(self, data: bytes, tokens: int) -> bytes:
+        """The message that sets the session up, with the output of each response limited: to less than the credit of
+        today covers, for the limit is that of all responses to come."""
+        ((name, setup),) = bodies.fields(data).items()
+        self._output_max = limit = min(tokens, max(_LEAST_OUTPUT, tokens // 4))
+        return bodies.changed(data, **{name: msgspec.Raw(GoogleGenerate().limit_output(bytes(setup), limit))})
+
+    def _request(self, *, clampable: bool = False) -> ParsedRequest:
+        """A response of this moment as a request."""
+        size = self._known + self._new + _OVERHEAD
+        if self._under_way is not None:
+            size += self._under_way.size
+        seconds = seconds_ahead(size.audio / TOKENS_PER_SECOND)
+        demand = Demand(
+            self._model,
+            text_bytes=text_ahead(size.text),
+            messages=1,
+            images=(ImageInput(),) * min(size.images, _IMAGES_MAX),
+            audio_seconds=seconds,
+            audio_seconds_max=seconds,
+            output_max=self._output_max,
+            clampable=clampable,
+        )
+        return ParsedRequest(self._model, False, demand)
+
+    # --- the provider ---
+
+    def provider(self, data: bytes) -> FromProvider:
+        """A message of the provider's. One that cannot be read says nothing."""
+        try:
+            message = _MESSAGE.decode(data)
+        except (ValueError, RecursionError):
+            return FromProvider()
+        content = message.serverContent or _Content()
+        begun, ended = list[tuple[Lane, str]](), list[tuple[Lane, str, Observed]]()
+        parts = (content.modelTurn.parts if content.modelTurn else None) or []
+        if parts or message.toolCall:
+            if self._under_way is not None and self._under_way.over:
+                ended.append(self._end(self._under_way))
+            self._deliver(self._under_way or self._begin(begun), parts, message.toolCall)
+        usage = message.usageMetadata
+        if isinstance(usage, dict) and usage.keys() & _COUNTS:
+            self._count(usage, begun, ended)
+        self._complete(bool(content.turnComplete), bool(message.toolCall), ended)
+        return FromProvider(tuple(begun), tuple(ended))
+
+    def _begin(self, begun: list[tuple[Lane, str]]) -> _Response:
+        self._number += 1
+        self._asked = max(0, self._asked - 1)
+        self._called = False
+        self._under_way = _Response(f"{self._number}", replace(self._new), text=[])
+        begun.append(("response", self._under_way.turn_id))
+        return self._under_way
+
+    def _deliver(self, response: _Response, parts: list[dict[str, Any]], calls: Any) -> None:
+        """The model has written this."""
+        for part in parts:
+            text, blob = part.get("text"), part.get("inlineData")
+            if isinstance(text, str):
+                response.add(text)
+            elif isinstance(blob, dict) and (seconds := messages.pcm_seconds(blob, _SAID_RATE)) is not None:
+                response.sound += Decimal(seconds)
+            else:
+                response.add(msgspec.json.encode(part).decode())
+        if calls:
+            response.add(msgspec.json.encode(calls).decode())
+
+    def _count(
+        self, usage: dict[str, Any], begun: list[tuple[Lane, str]], ended: list[tuple[Lane, str, Observed]]
+    ) -> None:
+        """A usage is reported. Of a response that it has been reported of before, it reads as much as before."""
+        response, read = self._under_way, usage.get("promptTokenCount")
+        if response is None and read is not None and read == self._read:
+            return  # of the one that is charged
+        if response is not None and response.usage is not None and response.usage.get("promptTokenCount", read) != read:
+            ended.append(self._end(response))
+            response = None
+        response = response or self._begin(begun)
+        response.usage = {**(response.usage or {}), **usage}
+
+    def _complete(self, is_complete: bool, calls: bool, ended: list[tuple[Lane, str, Observed]]) -> None:
+        """The turn `is_complete`, or the model `calls` functions: either ends a response once its usage is there."""
+        response = self._under_way
+        if response is not None:
+            response.over = response.over or is_complete
+            response.called = response.called or calls
+            if response.usage is not None and (response.over or response.called):
+                ended.append(self._end(response))
+                self._called = response.called and not response.over
+        elif is_complete and self._called:
+            self._called = False
+        elif is_complete and self._asked:
+            self._asked -= 1
+            self._number += 1
+            ended.append(("response", f"{self._number}", Observed(empty=True, complete=True)))
+
+    def _end(self, response: _Response) -> tuple[Lane, str, Observed]:
+        self._under_way = None
+        observed = replace(self._observed(response), complete=True)
+        if response.usage is not None and not observed.implausible:
+            self._known, self._read = _size_of(response.usage), response.usage.get("promptTokenCount")
+            self._new -= response.read
+        else:
+            self._new += response.size
+        return "response", response.turn_id, observed
+
+    def _observed(self, response: _Response) -> Observed:
+        """What a response has used, by the last report of it, or as far as it shows."""
+        read = response.read
+        text = self._known.text + read.text // 4 + read.images * _PICTURE
+        audio = self._known.audio + read.audio
+        so_far = Observed(
+            usage={"input_tokens": max(1, text + audio)} | ({"input_audio_tokens": audio} if audio else {}),
+            missing=("output_tokens",),
+            text="".join(response.text),
+            delivered_bytes=response.text_bytes,
+            sound_seconds=response.sound,
+        )
+        usage = response.usage
+        if usage is not None and response.sound and not _details(usage):
+            said = [{"modality": "AUDIO", "tokenCount": _tokens(usage, *_WRITTEN)}]
+            usage = {**usage, "responseTokensDetails": said}
+        found = observed_of(READING, usage, so_far)
+        return replace(
+            found, text=so_far.text, delivered_bytes=so_far.delivered_bytes, sound_seconds=so_far.sound_seconds
+        )
+
+    def unasked(self, lane: Lane) -> Ask | None:
+        """A response that has begun and nobody has asked for."""
+        return Ask("response", self._request(), by_itself=True)
+
+    def so_far(self, lane: Lane, turn_id: str) -> Observed:
+        """What a response has read, and has delivered."""
+        response = self._under_way
+        if response is None or response.turn_id != turn_id:
+            response = _Response(turn_id, self._new, text=[])
+        return self._observed(response)
+
+    # --- our own messages ---
+
+    def cancel(self) -> bytes:
+        """Content that asks for nothing: it interrupts the response under way, whose usage then comes."""
+        return b'{"clientContent":{"turnComplete":false}}'
+
+    def error(self, problem: Problem) -> bytes:
+        """There are none but the code and the reason that the WebSocket is closed with."""
+        return b""
+
+
+def _details(usage: dict[str, Any]) -> list[Any]:
+    found = usage.get("responseTokensDetails") or usage.get("candidatesTokensDetails")
+    return found if isinstance(found, list) else []
+
+
+def _tokens(usage: dict[str, Any], *names: str) -> int:
+    """The first of these counts; none is 0."""
+    return next((count for name in names if (count := limit_of(usage.get(name), None)) is not None), 0)
+
+
+def _size_of(usage: dict[str, Any]) -> Size:
+    """What a response read and wrote. What is neither text nor sound costs no more than sound."""
+    read = usage.get("promptTokensDetails")
+    listed = [*(read if isinstance(read, list) else []), *_details(usage)]
+    special = sum(
+        _tokens(one, "tokenCount") for one in listed if isinstance(one, dict) and one.get("modality") != "TEXT"
+    )
+    total = sum(_tokens(usage, name) for name in ("promptTokenCount", "toolUsePromptTokenCount", "thoughtsTokenCount"))
+    total += _tokens(usage, *_WRITTEN)
+    return Size(text=max(0, total - special), audio=special)
