@@ -18,7 +18,7 @@ METER_MAX = 10**9
 
 def is_divisible(meter: str) -> bool:
     """Whether parts of the meter's unit are counted too."""
-    return meter.endswith("_seconds") or meter == "billed_units"
+    return meter.endswith(("_seconds", "_hours")) or meter == "billed_units"
 
 
 def quantity_of(text: str) -> Quantity:

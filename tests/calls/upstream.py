@@ -75,7 +75,7 @@ def serving() -> Iterator[Upstream]:
             if self.command != "HEAD":
                 self.wfile.write(response)
 
-        do_GET = do_HEAD = do_DELETE = do_PUT = do_POST
+        do_GET = do_HEAD = do_DELETE = do_PUT = do_PATCH = do_POST
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -3,7 +3,7 @@
 import json
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -25,6 +25,8 @@ class GoogleObjects:
     uploads: dict[str, tuple[dict[str, Any], bytes]] = field(default_factory=dict)
     """What is said of a file, and what has come of it, by the ID of its upload."""
     made: int = 0
+    broken: bool = False
+    """Whether a cache cannot be made."""
 
     def answer(self, sent: Sent) -> Any:
         address = urlsplit(sent.path)
@@ -34,7 +36,12 @@ class GoogleObjects:
             return self._upload(sent, parse_qs(address.query).get("upload_id", [""])[0])
         name, _, verb = path.partition("/")[2].partition(":")  # whichever version of the API
         if verb == "generateContent":
-            return answered()["response"]
+            cached = sent.json().get("cachedContent")
+            tokens = 0 if cached is None else self.objects[cached]["usageMetadata"]["totalTokenCount"]
+            more = {"cachedContentTokenCount": tokens} if tokens else {}
+            return answered(promptTokenCount=1000 + tokens, **more)["response"]
+        if name == "cachedContents":
+            return self._cache(sent)
         if verb == "batchGenerateContent":
             return self._batch(sent, name)
         known = self.objects.get(name)
@@ -44,6 +51,9 @@ class GoogleObjects:
         if sent.method == "DELETE":
             del self.objects[name]
             return {}
+        if sent.method == "PATCH":
+            known["expireTime"] = self._after(known["createTime"], sent.json()["ttl"])
+            return known
         if verb == "download":
             assert address.query == "alt=media"
             return self.contents[name]
@@ -51,6 +61,25 @@ class GoogleObjects:
             known["metadata"]["state"] = "BATCH_STATE_CANCELLED"
             return {}
         return known
+
+    def _cache(self, sent: Sent) -> dict[str, Any]:
+        """What the model has read, and keeps: ten thousand tokens."""
+        asked = sent.json()
+        if self.broken:
+            self.upstream.status = 400
+            return {"error": {"code": 400, "message": "Cached content is too small", "status": "INVALID_ARGUMENT"}}
+        name, now = self._name("cachedContents"), datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        self.objects[name] = {
+            "name": name, "model": asked["model"], "displayName": asked.get("displayName", ""), "createTime": now,
+            "updateTime": now, "expireTime": self._after(now, asked.get("ttl", "3600s")),
+            "usageMetadata": {"totalTokenCount": 10_000},
+        }  # fmt: skip
+        return self.objects[name]
+
+    @staticmethod
+    def _after(when: str, ttl: str) -> str:
+        ends = datetime.fromisoformat(when) + timedelta(seconds=float(ttl.removesuffix("s")))
+        return ends.isoformat().replace("+00:00", "Z")
 
     def _name(self, folder: str) -> str:
         self.made += 1

@@ -250,3 +250,82 @@ def test_what_is_billed_while_it_is_kept_is_refused_with_the_reason(
     assert refused.value.code == 400
     assert "by the token and hour" in str(refused.value.message)
     assert not stored.upstream.sent
+
+
+KEPT = "Hello there " * 3_000
+CACHED = 10_000
+"""Tokens of a cache."""
+
+
+def made(hours: float = 1) -> int:
+    """What such a cache of gemini-2.5-flash costs, in nano-dollars: its input, and keeping that."""
+    return CACHED * 300 + int(CACHED * hours * 1_000)
+
+
+def test_a_cache_is_paid_for_when_it_is_made_and_read_at_its_price(
+    farebox: Farebox, customer: Customer, client: genai.Client, stored: GoogleObjects
+) -> None:
+    with opened(farebox.funded("1")) as foreign:
+        cache = client.caches.create(model=MODEL, config={"contents": KEPT, "ttl": "7200s", "display_name": "mine"})
+        name = str(cache.name)
+        assert (customer.balance.held, spent(customer), running(customer)) == (0, made(2), [])
+        row = next(row for row in log_rows(customer) if row["model"])
+        receipt = customer.receipt(row["id"])
+        assert (receipt["charge_nanos"], row["model"]) == (made(2), MODEL)
+        assert made(2) < receipt["hold_nanos"] < 5 * made(2)
+        before = spent(customer)
+        assert client.models.generate_content(model=MODEL, contents="And?", config={"cached_content": name}).text
+        assert spent(customer) - before == CACHED * 30 + 1_000 * 300 + 100 * 2_500
+        receipt = customer.receipt(log_rows(customer)[0]["id"])
+        assert receipt["hold_nanos"] < 65_536 * 2_500 + 20_000 * 1_000, "its size is known, so no window is held for it"
+        assert [one.name for one in client.caches.list()] == [name]
+        assert client.caches.get(name=name).name == name
+        before = spent(customer)
+        client.caches.update(name=name, config={"ttl": "10800s"})
+        assert (customer.balance.held, spent(customer) - before) == (0, CACHED * 1_000), "an hour more"
+        client.caches.update(name=name, config={"ttl": "60s"})
+        assert (customer.balance.held, spent(customer) - before) == (0, CACHED * 1_000), "less gives nothing back"
+        assert not list(foreign.caches.list())
+        refused_calls: list[Any] = [
+            lambda: foreign.caches.get(name=name),
+            lambda: foreign.caches.delete(name=name),
+            lambda: foreign.caches.update(name=name, config={"ttl": "60s"}),
+            lambda: foreign.models.generate_content(model=MODEL, contents="x", config={"cached_content": name}),
+        ]
+        sent = len(stored.upstream.sent)
+        for does in refused_calls:
+            with pytest.raises(genai.errors.ClientError) as refused:
+                does()
+            assert (refused.value.code, refused.value.status) == (404, "NOT_FOUND")
+        assert len(stored.upstream.sent) == sent
+    before = spent(customer)
+    client.caches.delete(name=name)
+    with pytest.raises(genai.errors.ClientError):
+        client.models.generate_content(model=MODEL, contents="x", config={"cached_content": name})
+    assert spent(customer) == before
+    assert not running(customer)
+    assert differences(farebox) == []
+
+
+UNCACHED: list[tuple[dict[str, Any], str]] = [
+    ({"ttl": "1h"}, "$.ttl"),
+    ({"ttl": "99999999s"}, "$.ttl"),
+    ({"expireTime": "2027-01-01T00:00:00Z"}, "said as `ttl`"),
+    ({"tools": [{"googleSearch": {}}]}, "hosted tools"),
+    ({"contents": [{"parts": [{"inlineData": {"mimeType": "audio/wav", "data": "AAAA"}}]}]}, "sound and video"),
+    ({"model": "models/gemini-3.6-flash"}, "stored_mtok_hours"),
+]
+
+
+def test_what_a_cache_may_not_have(customer: Customer, stored: GoogleObjects) -> None:
+    url = f"{customer.gateway_url}/google-ai-studio/v1beta/cachedContents"
+    body = {"model": f"models/{MODEL}", "contents": [{"parts": [{"text": KEPT}]}]}
+    for more, why in UNCACHED:
+        response = httpx.post(url, json={**body, **more}, headers=customer.headers)
+        assert (response.status_code in (400, 403), why in response.text) == (True, True), response.text
+    for end, cost in (({}, made()), ({"error": "away"}, 0)):
+        stored.broken = bool(end)
+        before = spent(customer)
+        httpx.post(url, json=body, headers=customer.headers)
+        assert (customer.balance.held, spent(customer) - before) == (0, cost), "without a time it is an hour"
+    assert not running(customer)

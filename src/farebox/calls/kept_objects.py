@@ -37,7 +37,7 @@ from farebox.providers.batch_forms import may_be_output
 from farebox.providers.decoding import decoded
 from farebox.providers.descriptions import GOOGLE, facts_of
 from farebox.providers.formats.base import Observed, Reference
-from farebox.providers.objects import ObjectCall
+from farebox.providers.objects import Kind, ObjectCall
 from farebox.providers.predictions import is_large, settles_where_read
 from farebox.providers.upstream import UpstreamFailed
 from farebox.runtime.services import Services
@@ -46,17 +46,19 @@ from farebox.storage.long_calls import open_long_calls
 
 DOCUMENT_MAX: Final = 16 * 2**20
 """Bytes of an object's description."""
-MOST: Final = {"conversation": 10_000, "video": 5_000}
-"""What an account may have of a kind; of videos, which are known for 30 days, all are in its lists."""
+MOST: Final = {"conversation": 10_000, "video": 5_000, "cached_content": 1_000}
+"""What an account may have of a kind; of videos and caches, all are in its lists."""
 _STEP: Final = 64 * 2**10
 
 
 async def checked_objects(context: CallContext) -> CallContext:
-    """As `checked_references`. Raises Problem (OBJECTS_FULL), too, if the call begins a video and the account has as
-    many as are listed."""
+    """As `checked_references`. Raises Problem (OBJECTS_FULL), too, if the call makes a video or a cache and the account
+    has as many as are listed."""
     call = context.call
-    if getattr(call.format, "long_kind", "") == "video" and not call.own_key:
-        await check_room(context.services, call, ObjectCall("video", "create"))
+    kept: tuple[Kind, ...] = ("video", "cached_content")
+    for kind in kept:
+        if getattr(call.format, "long_kind", "") == kind and call.method == "POST" and not call.own_key:
+            await check_room(context.services, call, ObjectCall(kind, "create"))
     return await checked_references(context)
 
 

@@ -51,7 +51,7 @@ ENDED: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
 """States of a response in which it uses nothing more."""
 LONG: Final = ("response", "batch", *POLLED)
 """Kinds of objects that a long call may be of."""
-RUNS_MAX_MS: Final = {"response": DAY_MS, "batch": 3 * DAY_MS, "prediction": DAY_MS, "video": DAY_MS}
+RUNS_MAX_MS: Final = {"response": DAY_MS, "batch": 3 * DAY_MS, **dict.fromkeys(POLLED, DAY_MS)}
 """After which the provider is told to cancel it: OpenAI ends a batch after a day, and then writes its output."""
 FIRST_LOOK_MS: Final = 2_000
 LOOKS_MS: Final = (2_000, 60_000)
@@ -182,7 +182,7 @@ async def _seen_batch(services: Services, long: LongCall, described: dict[str, A
 
 
 async def _seen_prediction(services: Services, long: LongCall, described: dict[str, Any], body: bytes) -> bool:
-    form = PREDICTIONS[long.provider]
+    form = PREDICTIONS[long.provider, long.kind]
     if not form.has_ended(described):
         return False
     found = _Found(200, [], body)
@@ -206,7 +206,7 @@ async def _seen_prediction(services: Services, long: LongCall, described: dict[s
 
 
 def _place(long: LongCall) -> str:
-    return PREDICTIONS[long.provider].place(work_of(long).path, long.object_id)
+    return PREDICTIONS[long.provider, long.kind].place(work_of(long).path, long.object_id)
 
 
 async def hasten(services: Services, long: LongCall) -> None:
@@ -262,7 +262,7 @@ class _Found(NamedTuple):
 async def _ask(services: Services, long: LongCall, *, cancel: bool) -> _Found | None:
     """What the provider says of it, which is told to cancel it if so. None if it does not say."""
     if long.kind in POLLED:
-        form, place = PREDICTIONS[long.provider], _place(long)
+        form, place = PREDICTIONS[long.provider, long.kind], _place(long)
         if cancel and form.cancel is not None:
             await _fetch(services, long, form.cancel[0], place + form.cancel[1])
         if form.asked is not None:

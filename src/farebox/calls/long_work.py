@@ -47,6 +47,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the charge of a long call is computed from, and what its log row says. Times in milliseconds."""
 
     path: str
+    method: str = "POST"
     content_type: str
     parsed: ParsedRequest | None
     """None: it is a batch."""
@@ -75,6 +76,7 @@ def stored_work(stage: Admitted, batch: BatchTerms | None = None) -> bytes:
     assert held is not None
     work = Work(
         path=call.path,
+        method=call.method,
         content_type=call.content_type,
         parsed=None if terms is None else terms.parsed,
         batch=batch,
@@ -105,7 +107,7 @@ async def as_responded(services: Services, long: LongCall, status: int, body: by
     work = work_of(long)
     gateway = await services.configuration.gateway(long.account_id, long.gateway_id, create=False)
     access = access_to(services, long.provider)
-    metering = format_of(access.provider, "POST", work.path)
+    metering = format_of(access.provider, work.method, work.path)
     wire = None if isinstance(metering, Plain) else metering
     call = Call(
         log_id=long.log_id,
@@ -118,10 +120,10 @@ async def as_responded(services: Services, long: LongCall, status: int, body: by
         key_id=long.key_id,
         format=wire,
         parsed=work.parsed,
-        method="POST",
+        method=work.method,
         url="",
         path=work.path,
-        place=Place(long.provider, "POST", work.path, work.content_type),
+        place=Place(long.provider, work.method, work.path, work.content_type),
         headers=[],
         sent_head=SentHead(),
         content_type=work.content_type,

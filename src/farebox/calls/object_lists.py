@@ -21,9 +21,10 @@ _PAGES: Final = {
     ("mistral", "batch"): (100, 1_000),
     (GOOGLE, "file"): (10, 100),
     (GOOGLE, "batch"): (10, 1_000),
+    (GOOGLE, "cached_content"): (1_000, 1_000),
 }
 """Entries of a page: where the request does not say, and at most."""
-_GOOGLE_NAMES: Final = {"file": "files", "batch": "operations"}
+_GOOGLE_NAMES: Final = {"file": "files", "batch": "operations", "cached_content": "cachedContents"}
 _FILTERS: Final = ("purpose", "status", "model")
 """Fields of descriptions by which lists can be filtered, where a query has them."""
 

@@ -19,6 +19,7 @@ from farebox.errors import OBJECT_NOT_FOUND, Problem
 from farebox.providers.batch_forms import RESULTS_URL
 from farebox.providers.descriptions import facts_of
 from farebox.providers.formats.base import InvalidRequest, Reference
+from farebox.providers.formats.google_cache import GoogleCacheExtension
 from farebox.providers.formats.videos import OpenAIRemix
 from farebox.providers.objects import handed_out
 from farebox.providers.predictions import FORMS as PREDICTIONS
@@ -32,7 +33,7 @@ from farebox.storage.sql import DatabaseUnavailable
 
 KEPT_DAYS: Final = 30
 """How long IDs of responses and of their parts are known: as long as OpenAI keeps responses."""
-LISTED: Final = ("file", "batch", "video")
+LISTED: Final = ("file", "batch", "video", "cached_content")
 """What is in lists."""
 CONTENT_MAX: Final = 16 * 2**10
 """Bytes of what is noted of an object, for lists."""
@@ -80,9 +81,9 @@ async def checked_references(context: CallContext) -> CallContext:
 
 
 def _like(call: Call, kept: KeptObject) -> Call:
-    """The call with what it costs, where it asks for something like what is kept. Raises Problem (OBJECT_NOT_FOUND)."""
+    """The call with what it costs, where that depends on what is kept. Raises Problem (OBJECT_NOT_FOUND)."""
     wire, parsed = call.format, call.parsed
-    if not isinstance(wire, OpenAIRemix) or parsed is None or kept.kind != "video":
+    if not isinstance(wire, OpenAIRemix | GoogleCacheExtension) or parsed is None or kept.kind != wire.long_kind:
         return call
     try:
         return replace(call, parsed=wire.of_source(parsed, kept.content or b"{}"))
@@ -162,7 +163,8 @@ def objects_of(
     assert facts is not None, "its ID has been read"
     listed = kind in LISTED and 0 < len(facts.shown) <= CONTENT_MAX
     keep_ms = None if facts.expires_at is None else max(facts.expires_at - now, 0)
-    keep_ms = KEPT_DAYS * DAY_MS if kind in ("batch", "response", *POLLED) else keep_ms
+    if keep_ms is None and kind in ("batch", "response", *POLLED):
+        keep_ms = KEPT_DAYS * DAY_MS
     size, content = size if facts.size is None else facts.size, facts.shown if listed else None
     own = made(call, key_id, kind, facts.object_id, now, keep_ms, size=size, content=content)
     return [own, *(made(call, key_id, other, other_id, now) for other, other_id in handed_out(kind, described))]
@@ -172,7 +174,7 @@ def as_shown(services: Services, call: Call, described: bytes) -> bytes:
     """A description as it is passed on: a batch of Anthropic's says where its results are, and a prediction where it
     is looked at, which is here."""
     base = f"{services.base_url}/v1/{call.account_id}/{call.gateway_id}/{call.provider}"
-    if call.provider in PREDICTIONS:
+    if (call.provider, "prediction") in PREDICTIONS:
         return with_our_urls(call.provider, base, call.path, described)
     if call.object is None or (call.object.kind, call.object.form) != ("batch", "anthropic"):
         return described

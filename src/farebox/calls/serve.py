@@ -38,7 +38,7 @@ from farebox.calls.watch import Watch
 from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, UPSTREAM_TIMEOUT, Problem
 from farebox.pricing.charge import unpriced_meters
 from farebox.pricing.model import Demand, ModelPrice
-from farebox.pricing.rates import rate_option
+from farebox.pricing.rates import rate_option, unit_text
 from farebox.runtime.services import Services
 
 
@@ -152,6 +152,12 @@ def payable(priced: Priced) -> tuple[Terms, ModelPrice]:
     demand = terms.parsed.demand
     if demand.units:
         _check_units_priced(call, demand, terms.price)
+    if demand.stored_hours and "stored_token_hours" not in terms.price.meters:
+        raise Problem(
+            NOT_METERED,
+            f"What it costs to store tokens for {demand.model!r} of {call.provider} is not known: the operator adds "
+            f"--rate stored_mtok_hours=USD ({unit_text('stored_mtok_hours')}) to a price of the model's.",
+        )
     if demand.fixed or demand.allowed:
         _check_searches_priced(call, demand, terms.price)
     if "input_tokens" not in terms.price.meters:

@@ -28,6 +28,7 @@ from farebox.providers.catalogue import format_of, upstream_path
 from farebox.providers.descriptions import GOOGLE
 from farebox.providers.formats.base import InvalidRequest, ParsedRequest, WireFormat
 from farebox.providers.formats.bounds import is_light
+from farebox.providers.formats.google_cache import GoogleCacheExtension
 from farebox.providers.formats.videos import OpenAIRemix
 from farebox.providers.naming import custom_path
 from farebox.providers.objects import COUNT, ObjectCall, object_call, read_object
@@ -289,8 +290,8 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
     limits = request.gateway.spend_limits
     if read.parsed is None and known.format is not None and limits is not None and limits.enabled and limits.rules:
         raise Problem(INVALID_REQUEST, "The gateway's spend limits cannot count this request: its body cannot be read.")
-    if request.policies is not None and isinstance(known.format, OpenAIRemix):
-        raise Problem(NOT_METERED, "Under policies no video is remixed: the request does not name its model.")
+    if request.policies is not None and isinstance(known.format, OpenAIRemix | GoogleCacheExtension):
+        raise Problem(NOT_METERED, "Under policies nothing is called whose request does not name its model.")
     if request.token is not None and request.token.models is not None:
         check_model(request.token, known, read)
     body: Body = request.body if read.body is None else read.body

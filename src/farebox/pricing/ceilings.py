@@ -66,6 +66,8 @@ OUTPUT_MAX: Mapping[str, int] = MappingProxyType(
         # Google
         "gemini": 65_536,
         "gemini-1": 8_192,
+        "gemini-2.0": 8_192,
+        "gemini-2.0-flash-thinking": 65_536,
         "gemini-pro-1.5": 8_192,
         "gemini-flash-1.5": 8_192,
         # Others

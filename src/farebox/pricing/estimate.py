@@ -198,11 +198,24 @@ def _without_output(demand: Demand, price: ModelPrice, inputs: _Inputs, reach: i
         + inputs.unseen * (_highest_rate(price, _ANY, reach) if inputs.unseen else 0)
         + _highest_rate(price, _FAMILIES[REQUESTS], reach)
         + (_fixed(demand, price, reach) if _has_meters(demand) else 0)
+        + (_stored(demand, price, inputs.total) if demand.stored_hours else 0)
     )
 
 
 def _has_meters(demand: Demand) -> bool:
-    return bool(demand.fixed or demand.allowed or demand.audio_seconds_max or demand.unseen or demand.unbounded)
+    return bool(
+        demand.fixed
+        or demand.allowed
+        or demand.audio_seconds_max
+        or demand.unseen
+        or demand.unbounded
+        or demand.stored_hours
+    )
+
+
+def _stored(demand: Demand, price: ModelPrice, tokens: int) -> int:
+    """Of the input that the provider keeps."""
+    return math.ceil(tokens * demand.stored_hours) * _highest_rate(price, _FAMILIES["stored_token_hours"], tokens)
 
 
 def _fixed(demand: Demand, price: ModelPrice, reach: int) -> int:

@@ -147,6 +147,8 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     """Those of `units` that nothing in the request bounds: the price itself has to, by its `output_max`."""
     unseen: tuple["Unseen", ...] = ()
     """Input whose size is not in the request."""
+    stored_hours: Quantity = 0
+    """For how long the provider keeps the input, where that is billed by its tokens."""
     cuts_input: bool = False
     """Whether the provider may drop what does not fit: then the usage is less than what the provider has stored."""
     hides_reasoning: bool = False

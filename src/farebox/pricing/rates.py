@@ -37,13 +37,14 @@ _OURS: dict[str, dict[str, Any]] = {
     "output_steps": {"per": 1_000, "price_key": "output_steps_kcount", "dimensions": {"family": "steps"}},
     "output_video_seconds": {"per": 1, "price_key": "output_video_seconds", "dimensions": {"family": "video_seconds"}},
     "compute_seconds": {"per": 1, "price_key": "compute_seconds", "dimensions": {"family": "compute"}},
+    "stored_token_hours": {"per": 1_000_000, "price_key": "stored_mtok_hours", "dimensions": {"family": "storage"}},
     "runs": {"per": 1, "price_key": "runs_count", "dimensions": {"family": "runs"}},
     "billed_units": {"per": 1, "price_key": "billed_units", "dimensions": {"family": "billed_units"}},
 }
 """Units that providers bill by and genai-prices does not know: OpenAI's 12-hour cache; images of DALL·E, each counted
 as a number of images of the standard size and quality; images that are sent along; images, their pixels and steps,
-seconds of video and of hardware; runs that succeeded; and units that only the provider counts, and states: fal's,
-credits."""
+seconds of video and of hardware; tokens that are kept for an hour; runs that succeeded; and units that only the
+provider counts, and states: fal's, credits."""
 
 UNITS = UnitRegistry({**unit_data, **_OURS})
 REQUESTS = "requests"

@@ -10,6 +10,8 @@ from farebox.calendar import SECOND_MS
 from farebox.providers.predictions import id_of
 
 GOOGLE: Final = "google-ai-studio"
+FOLDERS: Final = {"file": "files", "batch": "batches", "cached_content": "cachedContents"}
+"""Of Google's names, by kind."""
 PROMPT_MAX: Final = 2_000
 """Characters of a video's prompt in a list."""
 
@@ -54,7 +56,7 @@ def _facts_of_google(kind: str, found: Mapping[str, Any], body: bytes) -> Facts 
         found = found["file"]
         body = msgspec.json.encode(found)
     folder, _, object_id = str(found.get("name") or "").partition("/")
-    if not object_id or "/" in object_id or folder != ("files" if kind == "file" else "batches"):
+    if not object_id or "/" in object_id or folder != FOLDERS.get(kind):
         return None
     if kind == "batch":
         metadata = found.get("metadata")
@@ -65,12 +67,13 @@ def _facts_of_google(kind: str, found: Mapping[str, Any], body: bytes) -> Facts 
             }
         return Facts(object_id, shown=msgspec.json.encode(brief))
     size = str(found.get("sizeBytes") or "")
-    return Facts(object_id, int(size) if size.isascii() and size.isdigit() else None, _when(found), body)
+    until = found.get("expireTime" if kind == "cached_content" else "expirationTime")
+    return Facts(object_id, int(size) if size.isascii() and size.isdigit() else None, _when(until), body)
 
 
-def _when(file: Mapping[str, Any]) -> int | None:
+def _when(text: object) -> int | None:
     try:
-        return int(datetime.fromisoformat(str(file.get("expirationTime"))).timestamp() * 1000)
+        return int(datetime.fromisoformat(str(text)).timestamp() * 1000)
     except ValueError:
         return None
 

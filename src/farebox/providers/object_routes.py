@@ -80,6 +80,9 @@ _GOOGLE: Final[Table] = (
     ("batch", "GET", rf"{_VERSION}batches/{_ID}", "read"),
     ("batch", "POST", rf"{_VERSION}batches/{_ID}:cancel", "cancel"),
     ("batch", "DELETE", rf"{_VERSION}batches/{_ID}", "delete"),
+    ("cached_content", "GET", rf"{_VERSION}cachedContents", "list"),
+    ("cached_content", "GET", rf"{_VERSION}cachedContents/{_ID}", "read"),
+    ("cached_content", "DELETE", rf"{_VERSION}cachedContents/{_ID}", "delete"),
     ("video", "GET", rf"{_VERSION}models/veo-[\w.-]+/operations/{_ID}", "read"),
 )
 

@@ -17,7 +17,7 @@ from farebox.providers.formats.base import InvalidRequest, Reference
 from farebox.providers.formats.references import of_body
 from farebox.providers.predictions import files_of
 
-Kind: TypeAlias = Literal["response", "conversation", "file", "batch", "prediction", "video"]
+Kind: TypeAlias = Literal["response", "conversation", "file", "batch", "prediction", "video", "cached_content"]
 """What has paths of its own."""
 Does: TypeAlias = Literal["count", "create", "upload", "list", "read", "content", "change", "cancel", "delete"]
 """`create` of a file of Google's only begins it; what it has comes by `upload`."""

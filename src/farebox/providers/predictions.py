@@ -1,4 +1,5 @@
-"""Predictions and videos that a provider works on after it has answered: where they are looked at, how they end."""
+"""Predictions and videos that a provider works on after it has answered: where they are looked at, how they end. And
+cached contents, which have ended when they are made."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,8 +10,7 @@ import msgspec
 from farebox.providers.formats.fal import QUEUE
 from farebox.providers.formats.videos import videos_in
 
-KINDS: Final = ("prediction", "video")
-"""What they are called. No provider has both."""
+KINDS: Final = ("prediction", "video", "cached_content")
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ANY_FIELDS: Final = msgspec.json.Decoder(dict[str, Any])
 _GOOGLE_FILE: Final = re.compile(r"/files/(?P<id>[A-Za-z0-9_-]{1,128})(?:[:?].*)?$")
@@ -65,15 +65,15 @@ def _is_done(described: Mapping[str, Any]) -> bool:
 
 
 _OPENAI: Final = PredictionForm(_video, lambda described: described.get("status") in ("completed", "failed"))
-FORMS: Final[Mapping[str, PredictionForm]] = {
-    "replicate": PredictionForm(
+FORMS: Final[Mapping[tuple[str, str], PredictionForm]] = {
+    ("replicate", "prediction"): PredictionForm(
         lambda _, prediction_id: f"predictions/{prediction_id}",
         lambda described: described.get("status") in ("succeeded", "failed", "canceled", "aborted"),
         cancel=("POST", "/cancel"),
         urls={"get": "", "cancel": "/cancel"},
         urls_in="urls",
     ),
-    "fal": PredictionForm(
+    ("fal", "prediction"): PredictionForm(
         _app,
         lambda described: described.get("status") == "COMPLETED",
         id_field="request_id",
@@ -82,41 +82,47 @@ FORMS: Final[Mapping[str, PredictionForm]] = {
         result_apart=True,
         urls={"response_url": "", "status_url": "/status", "cancel_url": "/cancel"},
     ),
-    "openai": _OPENAI,
-    "azure-openai": _OPENAI,
-    "grok": PredictionForm(
+    ("openai", "video"): _OPENAI,
+    ("azure-openai", "video"): _OPENAI,
+    ("grok", "video"): PredictionForm(
         _video,
         lambda described: described.get("status") in ("done", "failed", "expired"),
         id_field="request_id",
     ),
-    "google-ai-studio": PredictionForm(_operation, _is_done, id_field="name"),
-    "google-vertex-ai": PredictionForm(_operation, _is_done, id_field="name", asked=_fetched, large=True),
+    ("google-ai-studio", "video"): PredictionForm(_operation, _is_done, id_field="name"),
+    ("google-vertex-ai", "video"): PredictionForm(_operation, _is_done, id_field="name", asked=_fetched, large=True),
+    ("google-ai-studio", "cached_content"): PredictionForm(
+        lambda begun, cache_id: f"{begun.partition('cachedContents')[0]}cachedContents/{cache_id}",
+        lambda described: "usageMetadata" in described,
+        id_field="name",
+    ),
 }
-"""By the provider's slug."""
+"""By the provider's slug, and the kind."""
 
 
 def id_of(provider: str, kind: str, described: Mapping[str, Any]) -> object:
     """Under which ID a description says that something is kept; it may be none. Operations are named with their
     models."""
-    found = described.get(FORMS[provider].id_field if kind in KINDS else "id")
-    return found.rpartition("/")[2] if kind == "video" and isinstance(found, str) else found
+    field = FORMS[provider, kind].id_field if kind in KINDS else "id"
+    found = described.get(field)
+    return found.rpartition("/")[2] if field == "name" and isinstance(found, str) else found
 
 
 def settles_where_read(provider: str, kind: str) -> bool:
     """Whether the description of a long call, as it is read, has all that its charge takes."""
-    return kind == "response" or (kind in KINDS and not FORMS[provider].result_apart and not is_large(provider, kind))
+    return kind == "response" or (
+        kind in KINDS and not FORMS[provider, kind].result_apart and not is_large(provider, kind)
+    )
 
 
 def is_large(provider: str, kind: str) -> bool:
     """Whether a description may be too large to be kept."""
-    return kind in KINDS and FORMS[provider].large
+    return kind in KINDS and FORMS[provider, kind].large
 
 
 def with_our_urls(provider: str, base: str, path: str, described: bytes) -> bytes:
     """A description whose URLs lead to `base` in the place of the provider's; `path` is the one that it comes from."""
-    form = FORMS[provider]
-    if not form.urls:
-        return described
+    form = FORMS[provider, "prediction"]
     try:
         fields = _FIELDS.decode(described)
         holder: dict[str, Any] = _ANY_FIELDS.decode(fields[form.urls_in]) if form.urls_in else dict(fields)

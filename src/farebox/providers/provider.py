@@ -96,6 +96,11 @@ def post(path: str, metering: Metering) -> Route:
     return "POST", re.compile(path, re.ASCII), metering
 
 
+def patch(path: str, metering: Metering) -> Route:
+    """The same of a PATCH."""
+    return "PATCH", re.compile(path, re.ASCII), metering
+
+
 def get(path: str) -> Route:
     """The same of a GET, which costs nothing."""
     return "GET", re.compile(path, re.ASCII), FREE

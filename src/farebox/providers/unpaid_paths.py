@@ -18,7 +18,10 @@ class Unpaid:
     """A sentence without its full stop: the reason, and what to do instead."""
 
 
-_STORED: Final = "vector stores are billed by the gigabyte and day for as long as they exist"
+_STORED: Final = (
+    "vector stores are billed by the gigabyte and day for as long as they exist, and the first gigabyte is free for "
+    "all accounts together"
+)
 _INSTEAD: Final = "or use your own key"
 
 
@@ -38,7 +41,8 @@ UNPAID: Final = (
         (
             r"containers(/.*)?",
             "containers…",
-            f"containers are billed by their size and for each session of 20 minutes: run tools yourself, {_INSTEAD}",
+            "containers are billed by their size and for each session of 20 minutes, and nothing says how many there "
+            f"were: run tools yourself, {_INSTEAD}",
         ),
         (
             r"videos/(edits|extensions|characters)(/.*)?",
@@ -69,12 +73,6 @@ UNPAID: Final = (
     *_of(
         "google-ai-studio",
         (
-            r"v1(beta|alpha)?/cachedContents(/.*)?",
-            "v1beta/cachedContents…",
-            "cached contents are billed by the token and hour that they are stored, at prices that no list has: Google "
-            f"caches by itself what repeats, and bills nothing for keeping it; leave it to that, {_INSTEAD}",
-        ),
-        (
             r"v1(beta|alpha)?/(models|tunedModels)/[\w.-]+:(predictLongRunning|predict)|v1(beta|alpha)?/models/[\w.-]+/operations.*",
             "v1beta/models/{model}:predict, :predictLongRunning",
             "of other models than Imagen and Veo, what is made is billed by what no response says: "
@@ -94,6 +92,15 @@ UNPAID: Final = (
             r"v1(beta|alpha)?/tunedModels(/.*)?",
             "v1beta/tunedModels…",
             f"only the finished job says what it has cost: {_INSTEAD.removeprefix('or ')}",
+        ),
+    ),
+    *_of(
+        "google-vertex-ai",
+        (
+            r"v1(beta1)?/projects/[\w-]+/locations/[\w-]+/cachedContents(/.*)?",
+            "v1/projects/{project}/locations/{location}/cachedContents…",
+            "what is kept in them may be in buckets of the operator's, and costs others by its kind: Google caches by "
+            f"itself what repeats, and bills nothing for keeping it; leave it to that, {_INSTEAD}",
         ),
     ),
     *_of(

@@ -50,6 +50,8 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """The headers of the response in which its usage is stated, in formats that have some."""
     references: tuple[Reference, ...] = ()
     """What it refers to by an ID that the provider has handed out."""
+    source: str = ""
+    """What is noted of the object that it changes, as far as the cost depends on it."""
     background: bool = False
     """Whether its response is only begun by the time it is answered."""
 

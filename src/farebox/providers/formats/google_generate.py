@@ -137,7 +137,7 @@ class GoogleGenerate(bodies.JsonBody):
         declared = tools.of_generate(listed)
         configs = [config for config in (head.generationConfig, head.generation_config) if config is not None]
         limits = [limit for c in configs for limit in (c.maxOutputTokens, c.max_output_tokens) if limit is not None]
-        cached = (Unseen("cache"),) if head.cachedContent is not None or head.cached_content is not None else ()
+        cached = tuple(Unseen("cache", object_id) for _, object_id in cache_in(head.cachedContent, head.cached_content))
         demand = Demand(
             model=model,
             text_bytes=len(body),

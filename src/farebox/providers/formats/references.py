@@ -126,7 +126,7 @@ def cache_in(*names: object) -> Iterator[Reference]:
     """Google's cached contents, by name."""
     for name in names:
         if name is not None:
-            yield Reference("cached_content", str(name))
+            yield Reference("cached_content", str(name).removeprefix("cachedContents/"))
 
 
 def _google_file(uri: object) -> Iterator[Reference]:

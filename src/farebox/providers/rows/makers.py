@@ -7,6 +7,7 @@ from farebox.providers import object_routes as kept
 from farebox.providers.formats import openai_chat, openai_embeddings, openai_responses
 from farebox.providers.formats.anthropic_messages import AnthropicMessages
 from farebox.providers.formats.cohere import CohereChat, CohereEmbed, CohereRerank
+from farebox.providers.formats.google_cache import GoogleCache, GoogleCacheExtension
 from farebox.providers.formats.google_embed import GoogleEmbed
 from farebox.providers.formats.google_generate import GoogleGenerate
 from farebox.providers.formats.images_by_count import ImagenPredict, ImagesByCount
@@ -18,7 +19,7 @@ from farebox.providers.formats.openai_responses import OpenAIResponses
 from farebox.providers.formats.tools import RESEARCH
 from farebox.providers.formats.videos import OpenAIRemix, OpenAIVideos, VeoVideos, XaiVideos
 from farebox.providers.formats.workers_ai_run import WorkersAIRun
-from farebox.providers.provider import FREE, Provider, get, move, post
+from farebox.providers.provider import FREE, Provider, get, move, patch, post
 
 _CHAT: Final = OpenAIChat()
 _COMPLETIONS: Final = OpenAIChat(name="openai_completions", legacy=True)
@@ -91,6 +92,8 @@ MAKERS: Final[tuple[Provider, ...]] = (
         (
             *_GOOGLE_ROUTES,
             post(_GOOGLE_VERSION + r"models/veo-[\w.-]+:predictLongRunning", VeoVideos()),
+            post(_GOOGLE_VERSION + r"cachedContents", GoogleCache()),
+            patch(_GOOGLE_VERSION + r"cachedContents/[\w-]{1,128}", GoogleCacheExtension()),
             post(r"v1beta/openai/chat/completions", OpenAIChat(total_counts=True, prefix="models/")),
             post(r"v1beta/openai/embeddings", OpenAIEmbeddings(prefix="models/")),
             get(r"v1beta/openai/models"),
