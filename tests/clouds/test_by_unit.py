@@ -30,6 +30,7 @@ PRICES: dict[tuple[str, str], dict[str, str]] = {
     ("ideogram", "ideogram-v3"): {"output_images_count": "0.06"},
     ("ideogram", "ideogram-v3+turbo"): {"output_images_count": "0.03"},
     ("ideogram", "V_2A"): {"output_images_count": "0.04"},
+    ("stability", "erase"): {"output_images_count": "0.05"},
     ("deepgram", "by-tokens"): {"input_mtok": "1"},
     ("elevenlabs", "credits-without-bound"): {"billed_units": "0.0001"},
 }
@@ -193,6 +194,21 @@ def test_ideogram(customer: Customer, upstream: Upstream) -> None:
     assert cost.nanos == 40_000_000, "what the response has, not what was asked for"
 
 
+def test_stability(customer: Customer, upstream: Upstream) -> None:
+    upstream.says(b"\x89PNG" + bytes(4096), "image/png")
+    services: list[tuple[str, dict[str, Any], str, int]] = [
+        ("generate/ultra", {}, "ultra", 80), ("generate/sd3", {}, "sd3.5-large", 65),
+        ("generate/sd3", {"model": (None, "sd3.5-medium")}, "sd3.5-medium", 35),
+                ("edit/erase", {"image": b"x"}, "erase", 50)]  # fmt: skip
+    for path, more, model, thousandths in services:
+        url = f"{customer.gateway_url}/stability/v2beta/stable-image/{path}"
+        form: Any = {"prompt": (None, "A harbour"), **more}
+        with charged(customer) as cost:
+            response = httpx.post(url, files=form, headers={**customer.headers, "accept": "image/*"})
+        assert (response.content[:4], cost.nanos, cost.row["model"]) == (b"\x89PNG", thousandths * 10**6, model)
+    assert upstream.sent[-1].headers["authorization"] == "Bearer operator-key-of-the-test"
+
+
 def test_images_by_their_number(customer: Customer, upstream: Upstream) -> None:
     upstream.says(b'{"created":1,"data":[{"url":"https://a"},{"url":"https://b"}]}')
     with openai.OpenAI(base_url=f"{customer.gateway_url}/grok", api_key=customer.token, max_retries=0) as client:
@@ -246,6 +262,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("elevenlabs/v1/speech-to-text", {"files": {"model_id": (None, "scribe_v2")}}, "no recording"),
     ("elevenlabs/v1/speech-to-text", {"files": {"file": b"x"}, "data": {"model_id": "a", "webhook": "1"}}, "webhook"),
     ("ideogram/v1/ideogram-v3/generate", {"json": {"prompt": "x", "num_images": 99}}, "from 1 to 8"),
+    ("stability/v2beta/stable-image/edit/inpaint", {"files": {"image": b"x"}}, "--rate output_images_count=USD"),
+    ("stability/v2beta/stable-image/generate/sd3", {"json": {"model": "sd3.5-large"}}, "boundary"),
+    ("stability/v2beta/stable-image/upscale/creative", {"files": {"image": b"x"}}, "fetched later"),
     ("ideogram/v1/ideogram-v3/generate", {"json": {"prompt": "x", "rendering_speed": "FLASH"}}, "ideogram-v3+flash"),
 ]  # fmt: skip
 

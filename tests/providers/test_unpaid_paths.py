@@ -21,6 +21,12 @@ from farebox.providers.unpaid_paths import why_unpaid
         ("google-vertex-ai", "POST", "v1/projects/acme/locations/us/cachedContents", "caches by itself"),
         ("google-ai-studio", "POST", "v1beta/models/other-1:predictLongRunning", "use your own key"),
         ("google-ai-studio", "POST", "v1/models/gemini-embedding-001:asyncBatchEmbedContent", "`batchEmbedContents`"),
+        ("replicate", "GET", "predictions", "all accounts"),
+        ("replicate", "POST", "trainings", "finished job"),
+        ("fal", "POST", "fal-ai/flux/dev/stream", "at once, or by the queue"),
+        ("fal", "POST", "workflows/owner/mine", "several models"),
+        ("fal", "POST", "proxy", "`requestMiddleware`"),
+        ("stability", "POST", "v2beta/stable-image/upscale/creative", "fetched later"),
         ("mistral", "POST", "conversations", "use `chat/completions`"),
     ],
 )

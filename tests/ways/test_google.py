@@ -242,16 +242,6 @@ def test_what_can_be_read_in_two_ways_is_refused(customer: Customer, stored: Goo
     assert not stored.upstream.sent
 
 
-def test_what_is_billed_while_it_is_kept_is_refused_with_the_reason(
-    customer: Customer, client: genai.Client, stored: GoogleObjects
-) -> None:
-    with pytest.raises(genai.errors.ClientError) as refused:
-        client.caches.create(model=MODEL, config={"contents": "Hello " * 5000, "ttl": "3600s"})
-    assert refused.value.code == 400
-    assert "by the token and hour" in str(refused.value.message)
-    assert not stored.upstream.sent
-
-
 KEPT = "Hello there " * 3_000
 CACHED = 10_000
 """Tokens of a cache."""

@@ -344,13 +344,13 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("replicate/models/google/veo/predictions", {"input": {}}, "--output-max"),
     ("replicate/predictions", {"version": "latest", "input": {}}, "$.version"),
     ("replicate/predictions", {"version": VERSION}, "`input`"),
-    ("replicate/trainings", {}, "cannot tell what"),
+    ("replicate/trainings", {}, "finished job"),
     ("replicate/predictions", f'{{"version": "owner/dear", "version": "{VERSION}", "input": {{}}}}', "twice"),
     ("fal/fal-ai/fast-sdxl", '{"num_images": 8, "num_images": 1}', "twice"),
     ("fal/queue/fal-ai/unbounded", {}, "--output-max"),
     ("fal/fal-ai/flux/dev", {"num_images": 0}, "num_images"),
-    ("fal/fal-ai/flux/dev/stream", {}, "cannot tell what"),
-    ("fal/workflows/owner/mine", {}, "cannot tell what"),
+    ("fal/fal-ai/flux/dev/stream", {}, "states its units"),
+    ("fal/workflows/owner/mine", {}, "several models"),
 ]
 
 

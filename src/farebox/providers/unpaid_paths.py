@@ -113,6 +113,58 @@ UNPAID: Final = (
         ),
     ),
     *_of(
+        "replicate",
+        (
+            r"predictions",
+            "GET predictions",
+            f"the list has those of all accounts: keep the IDs that `predictions` answers with, {_INSTEAD}",
+        ),
+        (
+            r"trainings(/.*)?|models/[\w.-]+/[\w.-]+/versions/[\w.-]+/trainings",
+            "trainings…",
+            f"only the finished job says what it has cost: {_INSTEAD.removeprefix('or ')}",
+        ),
+        (
+            r"deployments(/[\w.-]+/[\w.-]+)?",
+            "deployments…",
+            "a deployment is billed for as long as its hardware waits: the operator sets it up, and its `predictions` "
+            f"are called here, {_INSTEAD}",
+        ),
+        (r"files(/.*)?", "files…", f"files are not noted here: send them as `data:` URLs in `input`, {_INSTEAD}"),
+    ),
+    *_of(
+        "fal",
+        (
+            r"[\w.-]+/[\w.-]+(/[\w.-]+){0,4}/stream",
+            "{model}/stream",
+            f"a stream has no header that states its units: run the model at once, or by the queue, {_INSTEAD}",
+        ),
+        (
+            r"(queue/)?(workflows|comfy)/.*",
+            "workflows/…, comfy/…",
+            f"they run several models, and nothing states the units of each: call the models, {_INSTEAD}",
+        ),
+        (
+            r"(proxy(/.*)?)?",
+            "proxy mode: x-fal-target-url",
+            "the path does not name what is called: let the client's `requestMiddleware` put the URL here in the place "
+            f"of fal's, {_INSTEAD}",
+        ),
+    ),
+    *_of(
+        "stability",
+        (
+            r"v2beta/(stable-image/upscale/creative|stable-image/edit/replace-background-and-relight|results)(/.*)?",
+            "v2beta/stable-image/upscale/creative, …/edit/replace-background-and-relight, v2beta/results…",
+            f"their result is fetched later, which is not seen here: use another service, {_INSTEAD}",
+        ),
+        (
+            r"v1/generation/.*",
+            "v1/generation/…",
+            f"they are billed by their steps, and by engine: use `v2beta/stable-image/generate`, {_INSTEAD}",
+        ),
+    ),
+    *_of(
         "mistral",
         (
             r"(agents|conversations)(/.*)?",

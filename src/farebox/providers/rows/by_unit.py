@@ -10,6 +10,7 @@ from farebox.providers.formats.elevenlabs import ElevenLabsSpeech, ElevenLabsTra
 from farebox.providers.formats.fal import MODEL, QUEUE, Fal
 from farebox.providers.formats.ideogram import Ideogram
 from farebox.providers.formats.replicate import Replicate
+from farebox.providers.formats.stability import Stability
 from farebox.providers.object_routes import FAL, REPLICATE
 from farebox.providers.provider import Provider, get, move, post
 
@@ -94,5 +95,20 @@ BY_UNIT: Final = (
         ),
         chat_path=None,
         key_header="api-key",
+    ),
+    Provider(
+        "stability",
+        "Stability AI",
+        "https://api.stability.ai",
+        (
+            post(r"v2beta/stable-image/generate/(ultra|core|sd3)", Stability()),
+            post(
+                r"v2beta/stable-image/edit/(erase|inpaint|outpaint|search-and-replace|search-and-recolor|remove-background)",
+                Stability(),
+            ),
+            post(r"v2beta/stable-image/upscale/(fast|conservative)", Stability()),
+            post(r"v2beta/stable-image/control/(sketch|structure|style|style-transfer)", Stability()),
+        ),
+        chat_path=None,
     ),
 )
