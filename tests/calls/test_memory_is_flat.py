@@ -22,6 +22,9 @@ PATIENCE = 0.25
 ROUNDS = 10_000 if os.environ.get("FAREBOX_TEST_LONG") else 300
 """Of two calls and two reads. More than what any queue or history holds goes by before the first count."""
 WARM_ROUNDS = 300
+TRIES = 3
+"""What calls leave is there each time. On a busy machine a job that runs once a minute may come while it is counted,
+and a connection keeps the statements that it executes for the first time."""
 
 
 @pytest.fixture
@@ -68,14 +71,12 @@ def _counted() -> tuple[int, Counter[str]]:
     return sys.getallocatedblocks(), objects
 
 
-def test_calls_leave_nothing_in_memory(customer: Customer) -> None:
-    client = _Client(customer)
-    for number in range(WARM_ROUNDS):
-        client.round(number)
+def _grown(client: _Client) -> dict[str, int]:
+    """What there is more of after some calls than before them."""
     _counted()
     blocks, objects = _counted()
     for number in range(ROUNDS):
-        client.round(WARM_ROUNDS + number)
+        client.round(number)
     client.close()
 
     def grown() -> dict[str, int]:
@@ -90,4 +91,14 @@ def test_calls_leave_nothing_in_memory(customer: Customer) -> None:
         if not (left := grown()) or pause >= PATIENCE:
             break
         time.sleep(pause)
+    return left
+
+
+def test_calls_leave_nothing_in_memory(customer: Customer) -> None:
+    client = _Client(customer)
+    for number in range(WARM_ROUNDS):
+        client.round(number)
+    for _ in range(TRIES):
+        if not (left := _grown(client)):
+            break
     assert left == {}
