@@ -6,9 +6,13 @@ extension and with the nodes added, and dropped on every node at the end.
 """
 
 import asyncio
+import contextlib
+import fcntl
 import os
+import tempfile
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -22,6 +26,14 @@ CITUS = os.environ.get("FAREBOX_TEST_CITUS_URL", "")
 BUCKETS = 8
 SECONDS = 120.0
 _QUIET = {"citus.override_table_visibility": "off", "client_min_messages": "error"}
+
+
+@contextlib.contextmanager
+def alone(what: str) -> Iterator[None]:
+    """No other test process does this to the cluster meanwhile."""
+    with Path(tempfile.gettempdir(), f"farebox-test-citus-{what}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Cluster:
@@ -55,7 +67,8 @@ class Cluster:
     def add_worker(self, url: str, number: int) -> None:
         """Add a worker, counted from 1, to the cluster of this database. Nothing is moved to it."""
         host, port = self.nodes[number]
-        self.query(f"SELECT citus_add_node('{host}', {port})", url)
+        with alone("roles"):  # which it writes there, for all databases
+            self.query(f"SELECT citus_add_node('{host}', {port})", url)
 
     def distributed(self) -> str:
         """The URL of a new database whose tables are distributed, in BUCKETS buckets."""

@@ -1,11 +1,9 @@
-import fcntl
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.citus.cluster import BUCKETS, CITUS, Cluster
+from tests.citus.cluster import BUCKETS, CITUS, Cluster, alone
 from tests.citus.statements import Statements, recorded
 from tests.support import Farebox, running_farebox
 
@@ -31,8 +29,7 @@ def cluster_url(cluster: Cluster) -> Iterator[str]:
 def kept_transactions(cluster: Cluster) -> Iterator[None]:
     """The cluster keeps its records of two-phase commits for as long as the test runs; no other test asks for it
     meanwhile, as the setting is the cluster's."""
-    with Path(tempfile.gettempdir(), "farebox-test-citus.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone("transactions"):
         cluster.query("ALTER SYSTEM SET citus.recover_2pc_interval = -1")
         cluster.query("SELECT pg_reload_conf()")
         yield
