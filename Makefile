@@ -62,7 +62,8 @@ proxies: $(BIN)/.dev  ## test behind nginx, HAProxy, Apache, Caddy, Varnish, lig
 	FAREBOX_TEST_LONG=1 $(BIN)/pytest tests/hostile/test_proxies.py
 
 cluster: $(BIN)/.dev  ## kill and move what a Citus cluster consists of, ten times each: needs FAREBOX_TEST_CITUS_BIN (docs/citus.md)
-	FAREBOX_TEST_LOSSES=$${FAREBOX_TEST_LOSSES:-10} $(BIN)/pytest -s tests/citus/test_losses.py tests/citus/test_restore.py
+	FAREBOX_TEST_LOSSES=$${FAREBOX_TEST_LOSSES:-10} $(BIN)/pytest -s tests/citus/test_losses.py tests/citus/test_restore.py \
+		tests/citus/test_newer_citus.py
 
 long: $(BIN)/.dev  ## prove at length what `make test` samples: death at every point of every payment flow, 200 times kill -9
 	FAREBOX_TEST_LONG=1 $(BIN)/pytest -n auto tests/payments/test_crash_enumeration.py tests/payments/test_attacks_clawback.py \

@@ -43,7 +43,8 @@ CREATE FUNCTION there(of INTEGER) RETURNS BOOLEAN LANGUAGE plpgsql COST 100000 A
 END $$;
 CREATE FUNCTION master_run_on_worker(names TEXT[], ports INTEGER[], commands TEXT[], together BOOLEAN)
     RETURNS TABLE (success BOOLEAN) LANGUAGE sql AS
-    $$ SELECT (names, ports) = ('{db1}'::TEXT[], '{5432}'::INTEGER[]) AND NOT EXISTS (SELECT FROM away) $$;
+    $$ SELECT (names, ports) = ('{db1}'::TEXT[], '{5432}'::INTEGER[]) AND NOT EXISTS (SELECT FROM away)
+        FROM (SELECT CASE WHEN EXISTS (SELECT FROM away WHERE how = 'hangs') THEN pg_sleep(60) END OFFSET 0) hangs $$;
 CREATE SEQUENCE looks;
 CREATE FUNCTION differs() RETURNS BOOLEAN LANGUAGE plpgsql AS $$ BEGIN
     RAISE 'loaded Citus library version differs from installed extension version' USING ERRCODE = 'XX000';

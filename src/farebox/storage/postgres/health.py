@@ -32,6 +32,8 @@ DAMAGE_SECONDS = 600.0
 """How long damage is reported after it was last found: only a complete check could show that it is gone."""
 COMMIT_PROBE_SECONDS = 2.0
 """Longest wait for the commit that proves that the database is available again."""
+NODE_PROBE_SECONDS = 4.0
+"""Longest wait for a node of Citus to respond: more than a new connection to it may take."""
 
 WATCH = "farebox watch"
 """The name of the watch's connection: each process that serves has one."""
@@ -207,7 +209,9 @@ class Health:
     async def _probe_node(self, session: Session, node: str) -> None:
         """Whether it is back; the next look is at another one that is away."""
         host, _, port = node.rpartition(":")
-        there = port.isdecimal() and await session.fetchval(_NODE, host, int(port))
+        there = False
+        with contextlib.suppress(TimeoutError):  # it hangs; the coordinator does not
+            there = port.isdecimal() and await session.fetchval(_NODE, host, int(port), timeout=NODE_PROBE_SECONDS)
         since = self._nodes.pop(node)
         if there:
             log.warning("node back", node=node, seconds=round(asyncio.get_running_loop().time() - since, 3))
