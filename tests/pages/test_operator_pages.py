@@ -16,6 +16,7 @@ import pytest
 from farebox.calendar import DAY_MS
 from farebox.model import Role
 from farebox.operator import reports
+from farebox.operator.remaining_credit import ASKED
 from farebox.people import membership
 from farebox.people.sessions import Whom
 from farebox.storage import margin_sums
@@ -443,9 +444,26 @@ def test_margins_compare_cost_charge_and_stated_cost(
     assert cells == [f"openrouter/{model}", "3", "3.00", "3.50", "0.50", "+17", "%", "+25", "%"]
 
 
+LEFT = {
+    "openrouter": ("authorization", "Bearer ", "12.50 USD"),
+    "deepseek": ("authorization", "Bearer ", "110.93 USD"),
+    "moonshot": ("authorization", "Bearer ", "49.59 USD"),
+    "vercel-ai-gateway": ("authorization", "Bearer ", "95.50 USD"),
+    "elevenlabs": ("xi-api-key", "", "82,769 characters"),
+    "deepgram": ("authorization", "Token ", "150.50 USD"),
+    "fal": ("authorization", "Key ", "24.50 USD"),
+}
+"""Provider: the header of the key, and what is left."""
 CREDIT = {
     "/openrouter/key": (200, {"data": {"limit_remaining": 12.5, "usage": 1}}),
     "/deepseek/user/balance": (200, {"balance_infos": [{"currency": "USD", "total_balance": "110.93"}]}),
+    "/moonshot/users/me/balance": (200, {"data": {"available_balance": 49.58894, "cash_balance": 3}}),
+    "/vercel-ai-gateway/credits": (200, {"balance": "95.50", "total_used": "4.50"}),
+    "/elevenlabs/v1/user/subscription": (200, {"character_count": 17_231, "character_limit": 100_000}),
+    "/deepgram/v1/projects": (200, {"projects": [{"project_id": "one"}, {"project_id": "two"}]}),
+    "/deepgram/v1/projects/one/balances": (200, {"balances": [{"amount": 150.5, "units": "usd"}]}),
+    "/deepgram/v1/projects/two/balances": (200, {"balances": [{"amount": 7, "units": "hour"}]}),
+    "/fal/v1/account/billing?expand=credits": (200, {"credits": {"current_balance": 24.5, "currency": "USD"}}),
     "/strange/user/balance": (200, {"balance_infos": "many"}),
     "/refusing/user/balance": (401, {"error": "bad key"}),
 }
@@ -456,7 +474,8 @@ class _Provider(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         status, body = CREDIT[self.path]
-        if self.headers["authorization"] != f"Bearer {KEY}":
+        header, scheme, _ = LEFT.get(self.path.split("/")[1], LEFT["deepseek"])
+        if self.headers[header] != scheme + KEY:
             status = 403
         payload = json.dumps(body).encode()
         self.send_response(status)
@@ -478,9 +497,32 @@ def provider() -> Iterator[str]:
         thread.join()
 
 
+def _keys_share_calls(farebox: Farebox, operator: Person) -> None:
+    """A further key is added, changed and removed."""
+    second = {"provider": "deepseek", "name": "second"}
+    assert "has no key" in unescape(operator.told("/ui/provider-keys/key", **second, weight="2"))
+    assert "has the weight 3" in operator.told("/ui/provider-keys/key", **second, api_key=f"{KEY}2", weight="3")
+    assert (latest(farebox).act, latest(farebox).subject) == ("provider_key.set", "deepseek/second")
+    assert KEY not in f"{latest(farebox)}"
+    page = operator.get("/ui/provider-keys").text
+    assert KEY not in page
+    assert "…" + KEY[-3:] + "2" in page
+    assert "has the weight 0" in operator.told("/ui/provider-keys/key", **second, weight="0")
+    assert "has the weight 5" in operator.told("/ui/provider-keys/key", provider="deepseek", name="default", weight="5")
+    for weight in ("1001", "-1", "1.5", "many"):
+        assert "whole number" in operator.told("/ui/provider-keys/key", **second, weight=weight)
+    assert "is removed" in operator.told("/ui/provider-keys/key/remove", **second)
+    assert latest(farebox).act == "provider_key.remove"
+    assert "has no key" in unescape(operator.told("/ui/provider-keys/key/remove", **second))
+    assert "farebox provider set" in unescape(
+        operator.told("/ui/provider-keys/key/remove", **second | {"name": "default"})
+    )
+
+
 def test_keys_are_set_and_the_credit_left_is_asked_for(farebox: Farebox, operator: Person, provider: str) -> None:
     def remove(connection: Connection) -> None:
-        connection.execute("DELETE FROM providers WHERE name IN ('openrouter', 'deepseek', 'groq')")
+        connection.execute("DELETE FROM providers WHERE name <> 'demo'")
+        connection.execute("DELETE FROM provider_keys")
         note_change(connection)
 
     def saved(slug: str, place: str) -> str:
@@ -488,7 +530,8 @@ def test_keys_are_set_and_the_credit_left_is_asked_for(farebox: Farebox, operato
         return operator.told("/ui/provider-keys", **fields)
 
     try:
-        for slug in ("openrouter", "deepseek", "groq"):
+        assert LEFT.keys() == ASKED.keys()
+        for slug in (*LEFT, "groq"):
             assert "is called at" in saved(slug, slug)
         assert (latest(farebox).act, latest(farebox).subject) == ("provider.set", "groq")
         assert KEY not in f"{latest(farebox)}"
@@ -498,8 +541,9 @@ def test_keys_are_set_and_the_credit_left_is_asked_for(farebox: Farebox, operato
         assert "not asked yet" in page
         assert "not stated" in page
         asked = operator.told("/ui/provider-keys/credit")
-        assert "12.50 USD" in asked
-        assert "110.93 USD" in asked
+        for slug, (_, _, left) in LEFT.items():
+            assert left in asked, slug
+        _keys_share_calls(farebox, operator)
         for place, said in (("strange", "not as the provider describes"), ("refusing", "status 401")):
             saved("deepseek", place)
             assert said in operator.told("/ui/provider-keys/credit")

@@ -16,6 +16,7 @@ from farebox.vault import Vault
 
 FIRST: Final = "default"
 """The name of the key that `farebox provider set` stores."""
+WEIGHT_MAX: Final = 1_000
 KEYS_MAX: Final = 50
 """Further keys of one provider."""
 _is_name: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
@@ -43,7 +44,7 @@ def set_key(
     keys = {key.name: key for key in config.list_provider_keys(connection) if key.provider == slug}
     before = keys.get(name)
     if before is None and api_key is None:
-        raise Refused(f"{slug} has no key {name!r}: give it with --api-key-stdin")
+        raise Refused(f"{slug} has no key {name!r}: give the key itself, too")
     if before is None and len(keys) >= KEYS_MAX:
         raise Refused(f"{slug} has {KEYS_MAX} further keys, as many as it may: remove one")
     if before is None and slug not in {row.name for row in config.list_providers(connection)}:
@@ -98,7 +99,7 @@ def remove_key(connection: Connection, *, by: Operator, provider: str, name: str
     keys = config.list_provider_keys(connection)
     before = next((key for key in keys if (key.provider, key.name) == (slug, name)), None)
     if before is None:
-        raise Refused(f"{slug} has no key {name!r}: `farebox provider key list` shows them")
+        raise Refused(f"{slug} has no key {name!r}")
     config.delete_provider_key(connection, slug, name)
     was = provider_state(before)
     record_act(connection, by, "provider_key.remove", at, subject=f"{slug}/{name}", before=was)

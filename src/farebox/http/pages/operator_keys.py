@@ -1,16 +1,17 @@
 """The operator's page of providers: keys, how they do, and what credit is left there."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Final
 
 from farebox.http.envelope import Response
-from farebox.http.pages.operating import done, text
+from farebox.http.pages.operating import done, text, wrong
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
-from farebox.money import format_usd
-from farebox.operator import administer
+from farebox.operator import administer, shared_keys
 from farebox.operator.remaining_credit import ASKED, CreditUnknown, remaining
+from farebox.operator.shared_keys import FIRST, WEIGHT_MAX
 from farebox.providers.catalogue import PROVIDERS
 from farebox.runtime.provider_access import OperatorKey, ProviderAccess
 from farebox.settings import proxies
@@ -23,6 +24,7 @@ from farebox.vault import masked
 
 HERE: Final = "/ui/provider-keys"
 _DEMO: Final = "demo"
+_WEIGHT: Final = re.compile(r"0|[1-9][0-9]{0,2}|1000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class KeyLine:
     """A key of the operator's at a provider."""
 
     key_id: str
+    name: str
+    """Among those of the provider; the first is `default`."""
     shown: str
     weight: int
     used_at: int | None
@@ -71,11 +75,17 @@ async def _page(visit: Visit, credit: dict[str, str]) -> Shown:
         for key in keys_of(access):
             until = services.resting.until(OPERATOR, key.key_id, "")
             rests = until if until > now else None
-            keys.append(KeyLine(key.key_id, masked(key.key), key.weight, used.get(key.key_id), rests))
+            name = key.key_id.partition("/")[2] or FIRST
+            keys.append(KeyLine(key.key_id, name, masked(key.key), key.weight, used.get(key.key_id), rests))
         about = [alarm for alarm in alarms if alarm.about.partition("/")[0] == slug]
         lines.append(ProviderLine(slug, access.base_url, keys, about, slug in ASKED))
     known = {each.slug: each.slug for each in PROVIDERS if each.slug != _DEMO}
-    return {"title": "Provider keys", "lines": lines, "known": known, "credit": credit}
+    stating = [each.name for each in PROVIDERS if each.slug in ASKED]
+    shared = {line.slug: line.slug for line in lines if line.keys}
+    return {
+        "title": "Provider keys", "lines": lines, "known": known, "credit": credit, "stating": stating,
+        "shared": shared, "weight_max": WEIGHT_MAX,
+    }  # fmt: skip
 
 
 def keys_of(access: ProviderAccess) -> tuple[OperatorKey, ...]:
@@ -103,6 +113,37 @@ async def save(visit: Visit, form: Fields) -> str:
     return f"{row.name} is called at {row.base_url}{' with the key' if row.api_key else ', without a key'}."
 
 
+async def save_key(visit: Visit, form: Fields) -> str:
+    """Add a further key, or change the weight of one, or the key itself."""
+    services, weight = visit.services, text(form, "weight")
+    if weight and not _WEIGHT.fullmatch(weight):
+        raise wrong(f"The weight is a whole number from 0 to {WEIGHT_MAX:,}")
+    row = await done(
+        visit,
+        lambda connection, by: shared_keys.set_key(
+            connection,
+            services.vault,
+            by=by,
+            provider=text(form, "provider"),
+            name=text(form, "name"),
+            at=services.clock.now_ms(),
+            api_key=form.get("api_key", "").strip() or None,
+            weight=int(weight) if weight else None,
+        ),
+    )
+    return f"The key {text(form, 'name')} at {text(form, 'provider')} has the weight {row.weight:,}."
+
+
+async def remove_key(visit: Visit, form: Fields) -> str:
+    """Remove a further key."""
+    at, provider, name = visit.services.clock.now_ms(), text(form, "provider"), text(form, "name")
+    await done(
+        visit,
+        lambda connection, by: shared_keys.remove_key(connection, by=by, provider=provider, name=name, at=at),
+    )
+    return f"The key {name} at {provider} is removed."
+
+
 async def ask_credit(visit: Visit, _: Fields) -> Response:
     """Ask the providers that say it what credit is left."""
     configured = {slug: visit.services.configuration.provider(slug) for slug in ASKED}
@@ -122,4 +163,6 @@ async def _left(slug: str, base_url: str, key: str) -> str:
         left = await remaining(slug, base_url, key, proxies())
     except CreditUnknown as error:
         return str(error)
-    return "not stated" if left is None else f"{format_usd(left)} USD"
+    if left is None:
+        return "not stated"
+    return f"{left.amount:,.0f} {left.unit}" if left.unit == "characters" else f"{left.amount:,.2f} {left.unit}"
