@@ -39,7 +39,7 @@ AXE = Axe()
 LONG = "An account whose name is longer than anybody would think, and-has-no-space-where-one-is-needed-most"
 
 
-def _furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
+def furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
     """An account with something on every page, and its things by the names that paths have for them."""
     account_id = farebox.create_account(LONG)
     farebox.grant(account_id, "123456789")
@@ -81,7 +81,7 @@ def _own(customer: Customer) -> dict[str, str]:
 
     gateway_id, key = "g" * 64, {"alias": "a" * 64, "default_config": True, "provider_slug": "openai", "secret": "sk-1"}
     made("gateways", GATEWAY | {"id": gateway_id, "otel": [{"url": f"https://x.example/{'v' * 200}", "headers": {}}]})
-    made(f"gateways/{gateway_id}/provider_configs", key)
+    key_id = made(f"gateways/{gateway_id}/provider_configs", key)
     base_url = f"https://llm.example.com/{'v' * 200}"
     provider_id = made("custom-providers", {"name": "N" * 200, "slug": "s" * 64, "base_url": base_url})
     made("custom-providers/costs", {"account_provider_id": provider_id, "model": "m" * 200, "cost_in": 0.0000001})
@@ -103,6 +103,7 @@ def _own(customer: Customer) -> dict[str, str]:
     url = f"{customer.api_url}/farebox/dlp-profiles"
     profile_id = httpx.post(url, headers=customer.headers, json=profile).json()["result"]["id"]
     return {
+        "key_id": key_id,
         "profile_id": profile_id,
         "route_id": route_id,
         "gateway": gateway_id,
@@ -133,7 +134,7 @@ def faults_of(page: Page) -> list[str]:
 
 
 def test_every_page_is_for_everybody(farebox: Farebox, page: Page, watch: Watch) -> None:
-    customer, names = _furnished(farebox)
+    customer, names = furnished(farebox)
     sign_in(farebox, page, customer.account_id)
     queries: dict[str, str] = {"/billing/buy": "?amount=50", "/ui/money": "?view=findings"}
     skipped = {"/billing/top-up"}  # there is none under way
