@@ -197,9 +197,11 @@ def test_ideogram(customer: Customer, upstream: Upstream) -> None:
 def test_stability(customer: Customer, upstream: Upstream) -> None:
     upstream.says(b"\x89PNG" + bytes(4096), "image/png")
     services: list[tuple[str, dict[str, Any], str, int]] = [
-        ("generate/ultra", {}, "ultra", 80), ("generate/sd3", {}, "sd3.5-large", 65),
+        ("generate/ultra", {}, "ultra", 80),
+        ("generate/sd3", {}, "sd3.5-large", 65),
         ("generate/sd3", {"model": (None, "sd3.5-medium")}, "sd3.5-medium", 35),
-                ("edit/erase", {"image": b"x"}, "erase", 50)]  # fmt: skip
+        ("edit/erase", {"image": b"x"}, "erase", 50),
+    ]
     for path, more, model, thousandths in services:
         url = f"{customer.gateway_url}/stability/v2beta/stable-image/{path}"
         form: Any = {"prompt": (None, "A harbour"), **more}

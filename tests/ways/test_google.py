@@ -10,6 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from farebox.calls import long_calls
+from farebox.storage.sql import DatabaseUnavailable
 from tests.calls.kit import differences, log_rows, set_gateway
 from tests.calls.upstream import Upstream
 from tests.engines import ON_BOTH_ENGINES
@@ -58,7 +60,11 @@ def inlined(number: int = 0, **config: Any) -> Any:
 
 
 def test_a_batch_by_file_is_held_for_and_settled_by_its_output(
-    farebox: Farebox, customer: Customer, client: genai.Client, stored: GoogleObjects
+    farebox: Farebox,
+    customer: Customer,
+    client: genai.Client,
+    stored: GoogleObjects,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = upload(client, as_file(asked(0), asked(1)))
     batch = client.batches.create(model=MODEL, src=file.name, config={"display_name": "mine"})
@@ -69,6 +75,7 @@ def test_a_batch_by_file_is_held_for_and_settled_by_its_output(
     output = stored.end(
         str(batch.name), "SUCCEEDED", answered(0), {"key": "r1", "error": {"code": 13, "message": "No"}}
     )
+    monkeypatch.setattr(long_calls, "AT_ONCE", 0)  # nobody looks before the test does
     ended = client.batches.get(name=str(batch.name))
     assert ended.dest is not None
     assert (ended.state, ended.dest.file_name) == ("JOB_STATE_SUCCEEDED", output)
@@ -76,6 +83,7 @@ def test_a_batch_by_file_is_held_for_and_settled_by_its_output(
         with pytest.raises(genai.errors.ClientError) as busy:
             does()
         assert busy.value.code == 409
+    monkeypatch.undo()
     settled(customer)
     assert (customer.balance.held, spent(customer)) == (0, EACH)
     assert client.files.download(file=output) == stored.contents[output]
@@ -318,4 +326,17 @@ def test_what_a_cache_may_not_have(customer: Customer, stored: GoogleObjects) ->
         before = spent(customer)
         httpx.post(url, json=body, headers=customer.headers)
         assert (customer.balance.held, spent(customer) - before) == (0, cost), "without a time it is an hour"
-    assert not running(customer)
+    settled(customer)
+    stored.broken = False
+    before = spent(customer)
+    with pytest.MonkeyPatch.context() as patch:  # the process dies before what was made is paid for
+        patch.setattr("farebox.calls.long_relay.seen", _died)
+        httpx.post(url, json=body, headers=customer.headers)
+    assert customer.balance.held > 0
+    settled(customer)
+    assert (customer.balance.held, spent(customer) - before) == (0, made())
+    assert differences(customer.farebox) == []
+
+
+async def _died(*_: Any) -> Any:
+    raise DatabaseUnavailable("as if the process had ended here")
