@@ -102,8 +102,8 @@ def _paths(provider: Provider) -> Iterator[tuple[str, str]]:
     yield from shown.items()
     for socket in SOCKET_PATHS:
         if socket.slug == provider.slug:
-            read = "not read: only with a key of the account's own" if socket.kind == "unread" else f"`{socket.kind}`"
-            yield f"WebSocket {socket.shown}", read
+            unread = f"only with a key of the account's own: {socket.why}"
+            yield f"WebSocket {socket.shown}", unread if socket.kind == "unread" else f"`{socket.kind}`"
 
 
 def _kept(provider: Provider) -> Iterator[tuple[str, str]]:

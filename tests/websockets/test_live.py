@@ -207,9 +207,9 @@ def test_content_that_asks_again_waits_until_the_response_before_has_begun(
                 connection.recv(SECONDS)
             tell(connection, **COMPLETE, usageMetadata=usage(**{**TURN_USED, "text_in": 400 + number}))
 
-    def read(reader: GeminiLiveReader, data: bytes) -> FromClient:
+    def read(reader: GeminiLiveReader, data: bytes, *, text: bool = True) -> FromClient:
         seen.append(data)
-        return client(reader, data)
+        return client(reader, data, text=text)
 
     seen, client = list[bytes](), GeminiLiveReader.client
     monkeypatch.setattr(GeminiLiveReader, "client", read)

@@ -8,16 +8,24 @@ from farebox.calls.stages import CallContext
 from farebox.calls.tiers import find_price
 from farebox.errors import INVALID_REQUEST, MODEL_UNPRICED, NOT_METERED, Problem
 from farebox.providers.catalogue import format_of
-from farebox.providers.formats.base import WireFormat
+from farebox.providers.formats.base import InvalidRequest, WireFormat
+from farebox.providers.formats.by_unit import is_on, model_with, only, query_of
+from farebox.providers.formats.deepgram import DeepgramListen
 from farebox.providers.provider import Plain
 from farebox.providers.reading import Place
 from farebox.providers.sessions.gemini_live import GeminiLiveReader
+from farebox.providers.sessions.listen import WIDTHS, ListenReader
 from farebox.providers.sessions.openai_realtime import RealtimeReader
 from farebox.providers.sessions.openai_responses import ResponsesReader
 from farebox.providers.sessions.paths import Kind
 from farebox.providers.sessions.reader import SessionReader
+from farebox.providers.sessions.speech import FORMS, SpeechReader
 from farebox.providers.sessions.turn_format import TurnFormat
 
+_STREAMED: Final = "streaming"
+"""By which Deepgram's models are priced where audio comes as a stream, at prices of its own: `nova-3+streaming`."""
+_UNSEEN: Final = 10**12
+"""Bytes per second of audio whose length only the provider sees: it counts for nothing until that states it."""
 _SOUND: Final = ("input_audio_tokens", "output_audio_tokens")
 _QUERY: Final = frozenset({"model", "intent"})
 _DEPLOYED_QUERY: Final = _QUERY | {"deployment", "api-version"}
@@ -37,7 +45,49 @@ def session_reader(
         return ResponsesReader(wire, place, refused, error, own=call.own_key), wire
     if kind == "gemini_live":
         return GeminiLiveReader(call.path, lambda model: _check_sound(context, model)), TurnFormat(kind)
+    if kind == "speech":
+        return _speech(provider.slug, query, strict=strict), TurnFormat(kind)
+    if kind == "deepgram_listen":
+        return _listening(call.path, query, strict=strict), TurnFormat(kind)
     return _realtime(context, query, strict=strict), TurnFormat(kind)
+
+
+def _speech(slug: str, query: str, *, strict: bool) -> SpeechReader:
+    """Raises Problem."""
+    form, pairs = FORMS[slug], parse_qsl(query, keep_blank_values=True)
+    fields = dict(pairs)
+    model = fields.get(form.model, form.default) if form.model else ""
+    unknown = sorted(fields.keys() - form.query)
+    if strict and (unknown or len(fields) < len(pairs) or (form.model and not 0 < len(model) <= 256)):
+        words = (
+            f"On the operator's key, and where a token or a policy is for certain models, the query has each of "
+            f"{', '.join(sorted(form.query))} once at most" + (f", and `{form.model}`." if form.model else ".")
+        )
+        raise Problem(INVALID_REQUEST, words)
+    return SpeechReader(form, model)
+
+
+def _listening(path: str, query: str, *, strict: bool) -> SessionReader:
+    """Raises Problem."""
+    fields = query_of(f"{path}?{query}")
+    try:
+        asked = DeepgramListen().parse(f"{path}?{query}", "", b"")
+        encoding, rate = only(fields, "encoding"), only(fields, "sample_rate")
+        channels, several = only(fields, "channels"), is_on(only(fields, "multichannel"))
+    except InvalidRequest as wrong:
+        if strict:
+            raise Problem(INVALID_REQUEST, str(wrong)) from wrong
+        return ListenReader("", _UNSEEN)
+    bare = encoding in WIDTHS and rate.isascii() and rate.isdigit() and 1_000 <= int(rate[:6]) <= 192_000
+    if strict and asked.unmetered:
+        raise Problem(NOT_METERED, f"Not on the operator's key: {asked.unmetered}.")
+    if strict and (not bare or several or channels not in ("", "1")):
+        words = (
+            f"On the operator's key, audio that comes by WebSocket is of one channel, with an `encoding` "
+            f"({', '.join(WIDTHS)}) and a `sample_rate`, so that its length is known."
+        )
+        raise Problem(INVALID_REQUEST, words)
+    return ListenReader(model_with(asked.model, [_STREAMED]), WIDTHS[encoding] * int(rate[:6]) if bare else _UNSEEN)
 
 
 def _realtime(context: CallContext, query: str, *, strict: bool) -> RealtimeReader:

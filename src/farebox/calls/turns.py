@@ -97,7 +97,7 @@ class Turns:
         if not (message.text or self._reader.binary or self._strict):
             return message
         try:
-            found = self._reader.client(message.data)
+            found = self._reader.client(message.data, text=message.text)
         except InvalidRequest as wrong:
             if not self._strict:
                 return message  # its provider says what it thinks of it
@@ -130,6 +130,8 @@ class Turns:
                 await self._end(lane, turn_id, observed, message.data)
             if found.rejected:
                 await self._reject(found.rejected)
+            for ask in found.asks:
+                await self._arm(ask, b"", b"")
             self._note()
         return message
 
@@ -157,7 +159,10 @@ class Turns:
                     observed = self._reader.so_far(name, "") if by_client else Observed(empty=True)
                     await _ending(self._cut(turn, observed, interruption))
                 if lane.ahead is not None:
-                    await _ending(self._release(lane.ahead))
+                    owed = self._reader.owed and interruption == CLIENT_GONE
+                    observed = self._reader.so_far(name, "")
+                    ending = self._cut(lane.ahead, observed, interruption) if owed else self._release(lane.ahead)
+                    await _ending(ending)
                 lane.begun, lane.waiting, lane.ahead = {}, deque(), None
             self._note()
 
@@ -179,11 +184,16 @@ class Turns:
         return data if limit is None else self._reader.limited(data, limit)
 
     async def _ahead(self, lane: _Lane, ask: Ask, sent: bytes) -> _Turn:
-        """What is held ahead, if that is enough; else another hold in its place."""
+        """What is held ahead, if that is enough; else another hold in its place. What is charged as it is sent is then
+        charged, and the other hold is for the rest."""
         ahead, lane.ahead = lane.ahead, None
         if ahead is not None and self._covers(ahead, ask):
             return ahead
-        if ahead is not None:
+        before = None if ahead is None else self._reader.take()
+        if ahead is not None and before is not None:
+            await self._settle(ahead, before, None, b"")
+            ask = self._reader.unasked(ask.lane) or ask
+        elif ahead is not None:
             await self._release(ahead)
         return await self._hold(ask, sent)
 
@@ -195,6 +205,7 @@ class Turns:
             and had.audio_seconds_max >= wanted.audio_seconds_max
             and had.text_bytes >= wanted.text_bytes
             and len(had.images) >= len(wanted.images)
+            and all(had.allowed.get(meter, 0) >= most for meter, most in wanted.allowed.items())
             and (had.output_max is None or (wanted.output_max or had.output_max + 1) <= had.output_max)
         )
         age = self._context.services.clock.now_ms() - turn.admitted.context.call.started_at

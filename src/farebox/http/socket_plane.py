@@ -149,8 +149,9 @@ class SocketRequest:
         except Problem as problem:
             if problem.kind is not NOT_METERED:
                 raise
+            because = f", as {found.why}" if found.why else ""
             raise no_socket(
-                f"A WebSocket at {path[:100]!r} takes a key of your own for {access.provider.name}."
+                f"A WebSocket at {path[:100]!r} takes a key of your own for {access.provider.name}{because}."
             ) from problem
         call = keyed(services, call)
         self._sink.of(call)

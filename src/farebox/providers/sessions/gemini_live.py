@@ -24,7 +24,7 @@ from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.meters import Reading
 from farebox.providers.sessions import gemini_messages as messages
 from farebox.providers.sessions.gemini_messages import TOKENS_PER_SECOND, Refused
-from farebox.providers.sessions.reader import Ask, FromClient, FromProvider, Lane
+from farebox.providers.sessions.reader import Ask, ByTurns, FromClient, FromProvider, Lane
 from farebox.providers.sessions.realtime_settings import limit_of
 from farebox.providers.sessions.sizes import Size, observed_of, seconds_ahead, text_ahead
 
@@ -105,7 +105,7 @@ class _Response(msgspec.Struct):
         return Size(text=self.text_bytes, audio=math.ceil(self.sound * TOKENS_PER_SECOND))
 
 
-class GeminiLiveReader:
+class GeminiLiveReader(ByTurns):
     """Reads one session."""
 
     binary = True
@@ -136,7 +136,7 @@ class GeminiLiveReader:
 
     # --- the client ---
 
-    def client(self, data: bytes) -> FromClient:
+    def client(self, data: bytes, *, text: bool = True) -> FromClient:
         """A message of the client's. Raises InvalidRequest, Problem."""
         kind, fields = messages.read_message(data)
         if (kind == "setup") is bool(self._model):

@@ -17,7 +17,7 @@ from farebox.providers.formats import bodies
 from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.openai_audio import TRANSCRIPT
-from farebox.providers.sessions.reader import Ask, FromClient, FromProvider, Lane
+from farebox.providers.sessions.reader import Ask, ByTurns, FromClient, FromProvider, Lane
 from farebox.providers.sessions.realtime_settings import RealtimeSettings, limit_of, refused_of
 from farebox.providers.sessions.sizes import Size, observed_of, seconds_ahead, text_ahead
 
@@ -101,7 +101,7 @@ class _Begun(msgspec.Struct):
     sound: Decimal = Decimal(0)
 
 
-class RealtimeReader:
+class RealtimeReader(ByTurns):
     """Reads one session."""
 
     binary = False
@@ -121,7 +121,7 @@ class RealtimeReader:
 
     # --- the client ---
 
-    def client(self, data: bytes) -> FromClient:
+    def client(self, data: bytes, *, text: bool = True) -> FromClient:
         """A message of the client's. Raises InvalidRequest."""
         event = bodies.decode(_EVENT, data)
         if event.type not in _PASSED:

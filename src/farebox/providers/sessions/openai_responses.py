@@ -10,7 +10,7 @@ from farebox.errors import Problem
 from farebox.providers.formats import bodies
 from farebox.providers.formats.base import Observed, ParsedRequest, ResponseReader, WireFormat
 from farebox.providers.reading import Place, Refused, read_as, read_named
-from farebox.providers.sessions.reader import FIRST, Ask, FromClient, FromProvider, Lane
+from farebox.providers.sessions.reader import FIRST, Ask, ByTurns, FromClient, FromProvider, Lane
 
 BODY_MAX: Final = 4 * 2**20
 """Bytes of a message that are read here, between the messages of others."""
@@ -28,7 +28,7 @@ class _Event(msgspec.Struct):
 _EVENT: Final = msgspec.json.Decoder(_Event)
 
 
-class ResponsesReader:
+class ResponsesReader(ByTurns):
     """Reads one session, of which one response is under way at a time."""
 
     binary = False
@@ -49,7 +49,7 @@ class ResponsesReader:
         self._response: ResponseReader | None = None
         self._made: dict[str, None] = {}
 
-    def client(self, data: bytes) -> FromClient:
+    def client(self, data: bytes, *, text: bool = True) -> FromClient:
         """A message of the client's. Raises InvalidRequest."""
         event = bodies.decode(_EVENT, data)
         if event.type != "response.create":

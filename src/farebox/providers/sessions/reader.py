@@ -49,6 +49,18 @@ class FromProvider(msgspec.Struct, frozen=True):
     ended: tuple[tuple[Lane, str, Observed], ...] = ()
     rejected: str = ""
     """The `event_id` of a message that it has refused, or FIRST."""
+    asks: tuple[Ask, ...] = ()
+    """What is to be held for after that."""
+
+
+class ByTurns:
+    """Of readers of sessions in which the provider says what each turn has used."""
+
+    owed = False
+
+    def take(self) -> Observed | None:
+        """None: nothing is charged before a turn has ended."""
+        return None
 
 
 class SessionReader(Protocol):
@@ -57,13 +69,24 @@ class SessionReader(Protocol):
     binary: bool
     """Whether messages in binary frames are read too."""
 
-    def client(self, data: bytes) -> FromClient:
-        """A message of the client's. Raises InvalidRequest where it cannot be read; Problem where that ends the
-        session."""
+    @property
+    def owed(self) -> bool:
+        """Whether the provider has certainly been asked for what is held ahead, so that it is charged where the client
+        leaves."""
+        ...
+
+    def client(self, data: bytes, *, text: bool = True) -> FromClient:
+        """A message of the client's, in a `text` or a binary frame. Raises InvalidRequest where it cannot be read;
+        Problem where that ends the session."""
         ...
 
     def provider(self, data: bytes) -> FromProvider:
         """A message of the provider's."""
+        ...
+
+    def take(self) -> Observed | None:
+        """What was sent before the client's last message and is charged as it is sent, whether or not the provider has
+        said a word about it; it counts as charged from here on. None: nothing is."""
         ...
 
     def limited(self, data: bytes, tokens: int) -> bytes:

@@ -1,0 +1,126 @@
+"""Deepgram's transcription of audio as it comes (`v1/listen`), of samples whose rate the URL declares.
+
+Audio is billed by the second. It is held for in steps before it goes on, and charged step by step; the provider's last
+message states how long all of it was.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from farebox.errors import Problem
+from farebox.pricing.model import Demand
+from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
+from farebox.providers.sessions.reader import Ask, FromClient, FromProvider, Lane
+from farebox.providers.sessions.sizes import seconds_ahead
+
+WIDTHS: Final[Mapping[str, int]] = MappingProxyType({"linear16": 2, "linear32": 4, "mulaw": 1, "alaw": 1})
+"""Bytes of a sample, by `encoding`."""
+_CONTROL: Final = frozenset({"KeepAlive", "Finalize", "CloseStream"})
+_ANSWER: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+
+
+class ListenReader:
+    """Reads one session."""
+
+    binary = True
+
+    def __init__(self, model: str, bytes_per_second: int) -> None:
+        self._model = model
+        self._rate = bytes_per_second
+        self._bytes = self._before = 0
+        """Of audio; without those of the last message."""
+        self._charged = Decimal(0)
+        """Seconds."""
+        self._number = 0
+
+    @property
+    def _left(self) -> Decimal:
+        """Seconds that have been sent and are not charged."""
+        return max(Decimal(0), Decimal(self._bytes) / self._rate - self._charged)
+
+    @property
+    def owed(self) -> bool:
+        """Whether audio has been sent that is not charged."""
+        return self._left > 0
+
+    def client(self, data: bytes, *, text: bool = True) -> FromClient:
+        """A message of the client's: audio, or JSON as text. Raises InvalidRequest."""
+        if not text:
+            self._before = self._bytes
+            self._bytes += len(data)
+            return FromClient(data, self._asks())
+        try:
+            kind = _ANSWER.decode(data).get("type")
+        except (ValueError, RecursionError) as broken:
+            raise InvalidRequest(f"The message is not JSON: {broken}.") from broken
+        return FromClient(data, refused="" if kind in _CONTROL else f"the message {str(kind)[:64]!r}")
+
+    def provider(self, data: bytes) -> FromProvider:
+        """A message of the provider's. One that cannot be read says nothing."""
+        try:
+            message = _ANSWER.decode(data)
+        except (ValueError, RecursionError):
+            return FromProvider()
+        if message.get("type") == "Metadata":
+            heard = _seconds(message, "duration")
+            return self._heard(self._charged + self._left if heard is None else heard)
+        return FromProvider()
+
+    def _heard(self, total: Decimal) -> FromProvider:
+        """The provider has heard this many seconds in all."""
+        new = total - self._charged
+        if new <= 0:
+            return FromProvider()
+        self._charged = total
+        self._number += 1
+        return FromProvider(ended=(("response", f"{self._number}", _usage(new, complete=True)),), asks=self._asks())
+
+    def _asks(self) -> tuple[Ask, ...]:
+        """What was sent and is not charged is held for."""
+        if not self.owed:
+            return ()
+        seconds = seconds_ahead(float(self._left))
+        # Of these, only what is charged counts: `audio_seconds` is what a response without usage would be charged.
+        demand = Demand(self._model, no_output=True, audio_seconds_max=seconds, units=("audio_seconds",))
+        return (Ask("response", ParsedRequest(self._model, False, demand), by_itself=True),)
+
+    def take(self) -> Observed | None:
+        """What was sent before the last message."""
+        total = Decimal(self._before) / self._rate
+        new, self._charged = total - self._charged, max(total, self._charged)
+        return _usage(new, complete=True) if new > 0 else None
+
+    def limited(self, data: bytes, tokens: int) -> bytes:
+        """There is no such limit."""
+        return data
+
+    def unasked(self, lane: Lane) -> Ask | None:
+        """What was sent and is not charged."""
+        return next(iter(self._asks()), None)
+
+    def so_far(self, lane: Lane, turn_id: str) -> Observed:
+        """What was sent and is not charged."""
+        return _usage(self._left)
+
+    def cancel(self) -> bytes:
+        """Has the provider say how long all of it was."""
+        return b'{"type":"CloseStream"}'
+
+    def error(self, problem: Problem) -> bytes:
+        """The code and the reason that the WebSocket is closed with say it."""
+        return b""
+
+
+def _seconds(message: dict[str, Any], name: str) -> Decimal | None:
+    value = message.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not Decimal(value).is_finite() or value < 0:
+        return None
+    return Decimal(value)
+
+
+def _usage(seconds: Decimal, *, complete: bool = False) -> Observed:
+    return Observed(usage={"audio_seconds": seconds, "input_audio_seconds": seconds}, complete=complete)

@@ -1,0 +1,282 @@
+"""Speech from text as it comes: Deepgram's, ElevenLabs' and Cartesia's WebSockets.
+
+Text is billed by the character. It is held for in steps before it goes on, and charged once the provider says that it
+has been spoken, or once much of it has been sent and sound comes. What has been sent and not been charged when a client
+leaves is charged then, as of any request that its client breaks off.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from farebox.errors import Problem
+from farebox.pricing.model import Demand
+from farebox.providers.formats import repeated
+from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
+from farebox.providers.sessions.reader import Ask, FromClient, FromProvider, Lane
+
+STEP: Final = 500
+"""Characters; text is held for in such steps."""
+PART: Final = 250
+"""Characters that are charged at the next sound, whether or not all that was sent has been spoken."""
+_METER: Final = "input_characters"
+
+
+class Refused(Exception):
+    """The operator's key is not used for this; the words say for what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a message of a client's has spoken."""
+
+    text: str = ""
+    model: str = ""
+    """Where the message names it."""
+    flushes: bool = False
+    """The provider will say when all that was sent so far has been spoken."""
+    cancels: bool = False
+    """It need not say so of what was sent before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One provider's messages."""
+
+    query: frozenset[str]
+    """What the URL's query may say on the operator's key."""
+    model: str
+    """The parameter of the query that names the model; empty where messages do."""
+    read: Callable[[dict[str, Any]], Said]
+    """A client's message. Raises Refused."""
+    ended: Callable[[dict[str, Any]], bool]
+    """Whether a message of the provider's says that what was flushed has been spoken."""
+    default: str = ""
+    """The model of a URL that names none; empty: it has to."""
+
+
+class SpeechReader:
+    """Reads one session."""
+
+    binary = True
+
+    def __init__(self, form: Form, model: str) -> None:
+        self._form = form
+        self._model = model
+        self._sent = self._before = 0
+        """Characters; without those of the last message."""
+        self._charged = 0
+        self._flushed = deque[int]()
+        """How much had been sent at each flush that the provider has not confirmed."""
+        self._sounds = False
+        """Whether sound has come since the last charge."""
+        self._number = 0
+
+    @property
+    def owed(self) -> bool:
+        """Whether text has been sent that is not charged."""
+        return self._sent > self._charged
+
+    def client(self, data: bytes, *, text: bool = True) -> FromClient:
+        """A message of the client's. Raises InvalidRequest."""
+        try:
+            said = self._form.read(_object(data))
+        except Refused as refused:
+            return FromClient(data, refused=str(refused))
+        if said.model and self._model not in ("", said.model) and self.owed:
+            return FromClient(data, refused="another model before all that was sent has been spoken")
+        self._model = said.model or self._model
+        self._before = self._sent
+        self._sent += len(said.text)
+        if said.cancels:
+            self._flushed.clear()
+        if said.flushes:
+            self._flushed.append(self._sent)
+        return FromClient(data, self._asks())
+
+    def provider(self, data: bytes) -> FromProvider:
+        """A message of the provider's: sound, or JSON."""
+        try:
+            message = msgspec.json.decode(data)
+        except (ValueError, RecursionError):
+            message = None
+        sounds = message is None or (isinstance(message, dict) and bool(message.get("audio") or message.get("data")))
+        self._sounds = self._sounds or sounds
+        failed = isinstance(message, dict) and message.get("type") == "error"
+        if failed or (isinstance(message, dict) and self._form.ended(message)):
+            done = self._flushed.popleft() if self._flushed else self._sent
+        elif sounds and self._sent - self._charged >= PART:
+            done = self._sent
+        else:
+            return FromProvider()
+        return self._spoken(done, Observed(empty=True, complete=True) if failed and not self._sounds else None)
+
+    def _spoken(self, done: int, nothing: Observed | None) -> FromProvider:
+        """So many of the characters sent are to be charged; or nothing is, of those of them that have not been."""
+        new, self._charged = done - self._charged, max(done, self._charged)
+        if new <= 0:
+            return FromProvider()
+        self._number += 1
+        self._sounds = False
+        observed = nothing or Observed(usage={_METER: new}, complete=True)
+        return FromProvider(ended=(("response", f"{self._number}", observed),), asks=self._asks())
+
+    def _asks(self) -> tuple[Ask, ...]:
+        """What was sent and is not charged is held for."""
+        if not self.owed:
+            return ()
+        most = math.ceil((self._sent - self._charged) / STEP) * STEP
+        demand = Demand(self._model, no_output=True, allowed={_METER: most}, units=(_METER,))
+        return (Ask("response", ParsedRequest(self._model, False, demand), by_itself=True),)
+
+    def take(self) -> Observed | None:
+        """What was sent before the last message."""
+        new = self._before - self._charged
+        if new <= 0:
+            return None
+        self._charged = self._before
+        return Observed(usage={_METER: new}, complete=True)
+
+    def limited(self, data: bytes, tokens: int) -> bytes:
+        """There is no such limit."""
+        return data
+
+    def unasked(self, lane: Lane) -> Ask | None:
+        """What was sent and is not charged."""
+        return next(iter(self._asks()), None)
+
+    def so_far(self, lane: Lane, turn_id: str) -> Observed:
+        """What was sent and is not charged."""
+        return Observed(usage={_METER: self._sent - self._charged})
+
+    def cancel(self) -> bytes:
+        """Nothing does: it stops when nobody reads it."""
+        return b""
+
+    def error(self, problem: Problem) -> bytes:
+        """The code and the reason that the WebSocket is closed with say it."""
+        return b""
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    """Raises InvalidRequest."""
+    try:
+        found = msgspec.json.decode(data)
+    except (ValueError, RecursionError) as broken:
+        raise InvalidRequest(f"The message is not JSON: {broken}.") from broken
+    if not isinstance(found, dict):
+        raise InvalidRequest("The message is not an object.")
+    repeated.check(data, refers=True)
+    return found
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidRequest("The text is not a string.")
+    return value
+
+
+def _known(message: dict[str, Any], *names: str) -> None:
+    for name in message:
+        if name not in names:
+            raise Refused(f"the field {name[:64]!r}, whose cost is not known here")
+
+
+def _deepgram(message: dict[str, Any]) -> Said:
+    _known(message, "type", "text")
+    kind = message.get("type")
+    if kind not in ("Speak", "Flush", "Clear", "Close"):
+        raise Refused(f"the message {str(kind)[:64]!r}, which is not known here")
+    # What is cleared has been sent, and may have been spoken.
+    return Said(_text(message.get("text")) if kind == "Speak" else "", flushes=kind in ("Flush", "Clear"))
+
+
+def _elevenlabs(message: dict[str, Any]) -> Said:
+    _known(
+        message,
+        "flush",
+        "generation_config",
+        "pronunciation_dictionary_locators",
+        "text",
+        "try_trigger_generation",
+        "voice_settings",
+    )
+    text = _text(message.get("text"))
+    return Said("" if text.isspace() else text, flushes=text == "")
+
+
+def _cartesia(message: dict[str, Any]) -> Said:
+    if message.get("cancel"):
+        return Said(cancels=True)
+    _known(
+        message,
+        "add_phoneme_timestamps",
+        "add_timestamps",
+        "context_id",
+        "continue",
+        "duration",
+        "flush",
+        "generation_config",
+        "language",
+        "locale",
+        "max_buffer_delay_ms",
+        "model_id",
+        "normalization",
+        "output_format",
+        "pronunciation_dict_id",
+        "speed",
+        "transcript",
+        "use_normalized_timestamps",
+        "voice",
+    )
+    model = message.get("model_id")
+    if not isinstance(model, str) or not 0 < len(model) <= 256:
+        raise InvalidRequest("The message names no model: add `model_id`.")
+    return Said(_text(message.get("transcript")), model, flushes=not message.get("continue"))
+
+
+FORMS: Final[Mapping[str, Form]] = MappingProxyType(
+    {
+        "deepgram": Form(
+            frozenset({"bit_rate", "container", "encoding", "mip_opt_out", "model", "sample_rate", "speed"}),
+            "model",
+            _deepgram,
+            lambda message: message.get("type") in ("Flushed", "Cleared"),
+            "aura-asteria-en",
+        ),
+        "elevenlabs": Form(
+            frozenset(
+                {
+                    "apply_text_normalization",
+                    "auto_mode",
+                    "enable_logging",
+                    "enable_ssml_parsing",
+                    "inactivity_timeout",
+                    "language_code",
+                    "model_id",
+                    "optimize_streaming_latency",
+                    "output_format",
+                    "seed",
+                    "sync_alignment",
+                }
+            ),
+            "model_id",
+            _elevenlabs,
+            lambda message: bool(message.get("isFinal")),
+        ),
+        "cartesia": Form(
+            frozenset({"cartesia_version"}),
+            "",
+            _cartesia,
+            lambda message: message.get("type") == "done",
+        ),
+    }
+)
+"""By provider."""

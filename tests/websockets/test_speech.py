@@ -1,0 +1,446 @@
+"""Speech from text as it comes, on the operator's key: Deepgram's, ElevenLabs' and Cartesia's WebSockets, driven by
+their SDKs and charged by the character."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import ClientConnection
+from websockets.sync.server import ServerConnection
+
+from farebox.money import NANOS_PER_USD
+from farebox.operator import prices
+from tests.calls.kit import OPERATOR_KEY, differences, forget, log_rows, set_provider, until
+from tests.engines import ON_BOTH_ENGINES, TESTER
+from tests.sdks import cartesia, deepgram, elevenlabs
+from tests.support import Customer, Farebox, running_farebox
+from tests.websockets.cuts import CUTS, Cut, cutting
+from tests.websockets.kit import SocketProvider, await_close, opened, providing
+
+pytestmark = ON_BOTH_ENGINES
+SOUND: Final = bytes(4_800)
+CODED: Final = base64.b64encode(SOUND).decode()
+TEXT: Final = "Good day to you. " * 18
+"""Of more characters than go uncharged until all is spoken."""
+LENGTH: Final = len(TEXT)
+
+
+@dataclass
+class Speaker:
+    """Speaks what it is sent, in one provider's form."""
+
+    sent: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, connection: ServerConnection) -> None:
+        for message in connection:
+            found = json.loads(message)
+            self.sent.append(found)
+            self.answer(connection, found)
+
+    def answer(self, connection: ServerConnection, message: dict[str, Any]) -> None:
+        """To one message."""
+        raise NotImplementedError
+
+
+class Deepgram(Speaker):
+    slug, path, rate = "deepgram", "deepgram/v1/speak?model=aura-2-thalia-en", 30_000
+
+    def answer(self, connection: ServerConnection, message: dict[str, Any]) -> None:
+        if message["type"] == "Speak":
+            connection.send(SOUND)
+        elif message["type"] == "Flush":
+            connection.send(json.dumps({"type": "Flushed", "sequence_id": 0}))
+
+    @staticmethod
+    def say(connection: Any, text: str) -> None:
+        connection.send(json.dumps({"type": "Speak", "text": text}))
+
+    @staticmethod
+    def finish(connection: Any) -> None:
+        connection.send(json.dumps({"type": "Flush"}))
+
+    @staticmethod
+    def is_end(message: Any) -> bool:
+        return "Flushed" in str(message)
+
+
+class ElevenLabs(Speaker):
+    slug, path, rate = "elevenlabs", "elevenlabs/v1/text-to-speech/v1/stream-input?model_id=eleven_v3", 80_000
+
+    def answer(self, connection: ServerConnection, message: dict[str, Any]) -> None:
+        if message["text"].strip():
+            connection.send(json.dumps({"audio": CODED, "isFinal": None}))
+        elif message["text"] == "":
+            connection.send(json.dumps({"audio": None, "isFinal": True}))
+            connection.close()
+
+    @staticmethod
+    def say(connection: Any, text: str) -> None:
+        connection.send(json.dumps({"text": text, "try_trigger_generation": True}))
+
+    @staticmethod
+    def finish(connection: Any) -> None:
+        connection.send(json.dumps({"text": ""}))
+
+    @staticmethod
+    def is_end(message: Any) -> bool:
+        return '"isFinal": true' in str(message)
+
+
+class Cartesia(Speaker):
+    slug, path, rate = "cartesia", "cartesia/tts/websocket?cartesia_version=2025-04-16", 50_000
+    format: Final = {"container": "raw", "encoding": "pcm_s16le", "sample_rate": 24_000}
+
+    def answer(self, connection: ServerConnection, message: dict[str, Any]) -> None:
+        more = {"context_id": message["context_id"], "status_code": 206}
+        if message["transcript"]:
+            connection.send(json.dumps({"type": "chunk", "data": CODED, "done": False, "step_time": 1.0, **more}))
+        if not message.get("continue"):
+            connection.send(json.dumps({"type": "done", "done": True, **more}))
+
+    @staticmethod
+    def say(connection: Any, text: str, *, more: bool = True) -> None:
+        said = {"model_id": "sonic-3", "transcript": text, "context_id": "c", "continue": more}
+        voice = {"mode": "id", "id": "v"}
+        connection.send(json.dumps({**said, "voice": voice, "output_format": Cartesia.format}))
+
+    @staticmethod
+    def finish(connection: Any) -> None:
+        Cartesia.say(connection, "", more=False)
+
+    @staticmethod
+    def is_end(message: Any) -> bool:
+        return '"done": true' in str(message)
+
+
+FORMS = (Deepgram, ElevenLabs, Cartesia)
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[SocketProvider]:
+    with providing() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, provider: SocketProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("speech")) as served:
+        for form in FORMS:
+            set_provider(served, form.slug, base_url=provider.url)
+        _set_price(served)
+        yield served
+
+
+def _set_price(farebox: Farebox) -> None:
+    """Cartesia's model has no price in the list, nor has audio that comes as a stream."""
+    services = farebox.services
+    at = services.clock.now_ms() - 1_000
+
+    def job(connection: Any) -> None:
+        for slug, model, rates in (
+            ("cartesia", "sonic-3", {"input_mchars": "50"}),
+            ("deepgram", "nova-3+streaming", {"audio_hours": "0.36"}),
+        ):
+            prices.set_price(
+                connection, services.ids, by=TESTER, provider=slug, model=model, rates=rates, output_max=None, at=at
+            )
+
+    farebox.run(services.database.write(job))
+    forget(farebox)
+
+
+def settled(customer: Customer, charged: int, granted: int = 5 * NANOS_PER_USD) -> None:
+    """Nothing is held any more, and this much has been charged, as the log says too."""
+    until(
+        lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
+    )
+    assert granted - customer.balance.posted == charged
+    assert sum(round((row["cost"] or 0) * NANOS_PER_USD) for row in log_rows(customer)) == charged
+    assert not differences(customer.farebox)
+
+
+# --- by their SDKs ---
+
+
+def by_deepgram(customer: Customer) -> bytes:
+    url = f"{customer.gateway_url}/deepgram"
+    environment = deepgram.DeepgramClientEnvironment(
+        base=url, production=url.replace("http", "ws", 1), agent=url, agent_rest=url
+    )
+    client = deepgram.DeepgramClient(api_key=customer.token, environment=environment)
+    with client.speak.v1.connect(model="aura-2-thalia-en", encoding="linear16", sample_rate=24_000) as connection:
+        connection.send_text(deepgram.speak.v1.types.SpeakV1Text(type="Speak", text=TEXT))
+        connection.send_flush()
+        sound = connection.recv()
+        assert connection.recv().type == "Flushed"
+        return bytes(sound)
+
+
+def by_elevenlabs(customer: Customer) -> bytes:
+    client = elevenlabs.ElevenLabs(api_key=customer.token, base_url=f"{customer.gateway_url}/elevenlabs")
+    speech: Any = client.text_to_speech
+    speech._ws_base_url = f"{customer.gateway_url}/elevenlabs".replace("http", "ws", 1)  # else it asks for TLS
+    return b"".join(speech.convert_realtime("v1", text=iter([TEXT[:-1]]), model_id="eleven_v3"))
+
+
+def by_cartesia(customer: Customer) -> bytes:
+    url = f"{customer.gateway_url}/cartesia"
+    client = cartesia.Cartesia(api_key=customer.token, base_url=url, websocket_base_url=url.replace("http", "ws", 1))
+    asked: Any = {"model_id": "sonic-3", "voice": {"mode": "id", "id": "v"}, "output_format": Cartesia.format}
+    with client.tts.websocket_connect() as connection:
+        context = connection.context(**asked)
+        context.send(transcript=TEXT, continue_=False, **asked)
+        return b"".join(event.audio for event in context.receive() if event.type == "chunk" and event.audio)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the SDKs
+@pytest.mark.parametrize(
+    ("form", "speak"), [(Deepgram, by_deepgram), (ElevenLabs, by_elevenlabs), (Cartesia, by_cartesia)]
+)
+def test_their_sdks_and_characters_are_charged_once(
+    customer: Customer, provider: SocketProvider, form: type[Speaker], speak: Callable[[Customer], bytes]
+) -> None:
+    provider.forget()
+    provider.script = form()
+    assert speak(customer) == SOUND
+    settled(customer, LENGTH * form.rate)  # type: ignore[attr-defined]
+    headers = str(list(provider.headers.raw_items()))
+    assert OPERATOR_KEY in headers
+    assert customer.token not in headers + provider.handshakes[-1].path
+
+
+# --- text as it comes ---
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_text_is_held_for_before_it_goes_on_and_charged_as_it_is_spoken(
+    customer: Customer, provider: SocketProvider, form: Any
+) -> None:
+    provider.forget()
+    provider.script = form()
+    with opened(customer, form.path) as connection:
+        for number in range(1, 4):
+            form.say(connection, TEXT)
+            connection.recv()
+            assert customer.balance.posted == 5 * NANOS_PER_USD - number * LENGTH * form.rate
+        form.say(connection, "Good day. ")
+        connection.recv()
+        assert customer.balance.held == 500 * form.rate
+        form.finish(connection)
+        while not form.is_end(connection.recv()):
+            pass
+        assert customer.balance.posted == 5 * NANOS_PER_USD - (3 * LENGTH + 10) * form.rate
+    settled(customer, (3 * LENGTH + 10) * form.rate)
+
+
+def test_a_step_that_is_used_up_is_charged_before_more_is_sent(customer: Customer, provider: SocketProvider) -> None:
+    provider.forget()
+    provider.script = lambda connection: list(connection).clear()
+    with opened(customer, Deepgram.path) as connection:
+        Deepgram.say(connection, TEXT)
+        Deepgram.say(connection, TEXT)
+        until(lambda: customer.balance.posted == 5 * NANOS_PER_USD - LENGTH * Deepgram.rate)
+        assert customer.balance.held == 500 * Deepgram.rate
+    settled(customer, 2 * LENGTH * Deepgram.rate)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_credit_that_ends_ends_the_session(farebox: Farebox, provider: SocketProvider, form: Any) -> None:
+    provider.forget()
+    provider.script = played = form()
+    customer = farebox.funded(f"{(500 + LENGTH) * form.rate / NANOS_PER_USD:.9f}")
+    with opened(customer, form.path) as connection:
+        for _ in range(2):  # is what remains, less than a step, and therefore too little
+            form.say(connection, TEXT)
+            connection.recv()
+        form.say(connection, TEXT)
+        assert await_close(connection)[0] == 4402
+    assert len(played.sent) == 2
+    settled(customer, 2 * LENGTH * form.rate, (500 + LENGTH) * form.rate)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_exactly_as_many_sessions_are_served_as_credit_covers(
+    farebox: Farebox, provider: SocketProvider, form: Any
+) -> None:
+    provider.forget()
+    provider.script = played = form()
+    customer = farebox.funded(f"{2 * 500 * form.rate / NANOS_PER_USD:.9f}")
+    connections = [opened(customer, form.path) for _ in range(20)]
+    for connection in connections:
+        form.say(connection, "Good day. ")
+    until(lambda: sum(connection.close_code is not None for connection in connections) == 18)
+    admitted: list[ClientConnection] = [one for one in connections if one.close_code is None]
+    for connection in admitted:
+        form.finish(connection)
+        while not form.is_end(connection.recv()):
+            pass
+        connection.close()
+    assert len(played.sent) == 4
+    until(lambda: customer.balance.held == 0)
+    assert customer.balance.posted == (2 * 500 - 2 * 10) * form.rate
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_session_that_is_cut_ends_in_the_same_books(
+    customer: Customer, provider: SocketProvider, form: Any, cut: Cut
+) -> None:
+    """What the client has sent is charged where it leaves; what the provider has not spoken is free where that does."""
+    provider.forget()
+    cutter = cutting(provider, form(), cut, 1)
+    cutter.client = client = opened(customer, form.path)
+    cutter.ready.set()
+    form.say(client, TEXT)
+    client.recv()
+    form.say(client, "Good day. ")
+    await_close(client)
+    by_client = "client" in cut.__name__
+    settled(customer, (LENGTH + 10 * by_client) * form.rate)
+
+
+# --- audio that is transcribed ---
+
+LISTEN: Final = "deepgram/v1/listen?model=nova-3&encoding=linear16&sample_rate=16000"
+SECOND: Final = bytes(32_000)
+HEARD: Final = 100_000
+"""Nano-dollars a second."""
+
+
+class Listener:
+    """Transcribes, and says every so many seconds what it has heard."""
+
+    def __init__(self, every: int = 10) -> None:
+        self.heard = self.told = 0
+        self.every = every
+
+    def __call__(self, connection: ServerConnection) -> None:
+        for message in connection:
+            if isinstance(message, str):
+                if json.loads(message)["type"] == "CloseStream":
+                    connection.send(json.dumps({"type": "Metadata", "duration": self.heard + 0.5, "channels": 1}))
+                    return
+                continue
+            self.heard += len(message) // 32_000
+            if self.heard - self.told >= self.every:
+                heard = {"start": float(self.told), "duration": float(self.heard - self.told), "is_final": True}
+                self.told = self.heard
+                connection.send(json.dumps({"type": "Results", "channel": {"alternatives": []}, **heard}))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the SDK
+def test_deepgram_s_sdk_and_seconds_are_charged_as_they_are_heard(customer: Customer, provider: SocketProvider) -> None:
+    provider.forget()
+    provider.script = Listener(80)
+    url = f"{customer.gateway_url}/deepgram"
+    environment = deepgram.DeepgramClientEnvironment(
+        base=url, production=url.replace("http", "ws", 1), agent=url, agent_rest=url
+    )
+    client = deepgram.DeepgramClient(api_key=customer.token, environment=environment)
+    with client.listen.v1.connect(model="nova-3", encoding="linear16", sample_rate=16_000) as connection:
+        for _ in range(8):
+            connection.send_media(SECOND * 10)
+        assert connection.recv().type == "Results"
+        balance = customer.balance
+        assert (balance.posted, balance.held) == (5 * NANOS_PER_USD - 60 * HEARD, 60 * HEARD)
+        connection.send_media(SECOND)
+        connection.send_close_stream()
+        assert connection.recv().type == "Metadata"
+        assert customer.balance.posted == 5 * NANOS_PER_USD - int(81.5 * HEARD)
+    settled(customer, int(81.5 * HEARD))
+    assert {row["model"] for row in log_rows(customer) if row["cost"]} == {"nova-3+streaming"}
+
+
+def test_audio_is_charged_as_it_is_sent_until_credit_ends(farebox: Farebox, provider: SocketProvider) -> None:
+    provider.forget()
+    provider.script = listener = Listener(1_000)
+    customer = farebox.funded(f"{100 * HEARD / NANOS_PER_USD:.9f}")
+    with opened(customer, LISTEN) as connection:
+        for number in range(1, 7):
+            connection.send(SECOND * 10)
+            until(lambda: listener.heard == number * 10)  # noqa: B023 - called here
+        connection.send(SECOND * 10)
+        assert await_close(connection)[0] == 4402
+    assert listener.heard == 60
+    settled(customer, 60 * HEARD, 100 * HEARD)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_transcription_that_is_cut_is_charged_for_what_was_sent(
+    customer: Customer, provider: SocketProvider, cut: Cut
+) -> None:
+    provider.forget()
+    listener = Listener(60)
+    cutter = cutting(provider, listener, cut, 1)
+    cutter.client = client = opened(customer, LISTEN)
+    cutter.ready.set()
+    client.send(SECOND * 60)
+    client.recv()
+    client.send(SECOND * 60)
+    await_close(client)
+    by_client = "client" in cut.__name__
+    settled(customer, 60 * (1 + by_client) * HEARD)
+
+
+def test_json_in_a_binary_frame_is_audio(customer: Customer, provider: SocketProvider) -> None:
+    provider.forget()
+    provider.script = Listener()
+    with opened(customer, LISTEN) as connection:
+        connection.send(b'{"type":"KeepAlive"}' + b" " * 32_000)
+        until(lambda: customer.balance.held > 0)
+        connection.send(json.dumps({"type": "Configure"}))
+        assert await_close(connection)[0] == 4400
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (Deepgram.path, {"type": "Configure"}),
+        (Deepgram.path, {"type": "Speak", "text": ["Good day"]}),
+        (ElevenLabs.path, {"text": "Good day", "xi_api_key": "a key"}),
+        (Cartesia.path, {"transcript": "Good day", "context_id": "c"}),
+        (Cartesia.path, {"transcript": "Good day", "model_id": "sonic-unpriced", "context_id": "c"}),
+        (Cartesia.path, {"transcript": "Good day", "model_id": "sonic-3", "something_new": 1}),
+    ],
+)
+def test_what_cannot_be_charged_goes_no_further(
+    customer: Customer, provider: SocketProvider, path: str, message: dict[str, Any]
+) -> None:
+    provider.forget()
+    provider.script = played = Cartesia()
+    with opened(customer, path) as connection:
+        connection.send(json.dumps(message))
+        assert await_close(connection)[0] == 4400
+    assert played.sent == []
+    settled(customer, 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"{Deepgram.path}&model=aura-asteria-en", 400),
+        (f"{Deepgram.path}&callback=https://example.com", 400),
+        ("elevenlabs/v1/text-to-speech/v1/stream-input", 400),
+        (f"{Cartesia.path}&access_token=a", 400),
+        ("elevenlabs/v1/text-to-speech/v1/multi-stream-input?model_id=eleven_v3", 426),
+        ("deepgram/v1/listen?model=nova-3", 400),
+        (f"{LISTEN}&encoding=mulaw", 400),
+        (f"{LISTEN}&multichannel=true", 400),
+        (f"{LISTEN}&channels=2", 400),
+        (f"{LISTEN}&summarize=true", 400),
+        ("deepgram/v2/listen", 426),
+        ("cartesia/stt/websocket", 426),
+    ],
+)
+def test_sessions_that_are_not_opened(customer: Customer, path: str, status: int) -> None:
+    with pytest.raises(InvalidStatus, match=f"HTTP {status}"):
+        opened(customer, path)
