@@ -7,6 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from farebox.storage.activity import Activity
 from farebox.storage.sql import Connection, DatabaseLocked, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect
 from farebox.storage.sqlite.checkpoints import Checkpoints
@@ -88,6 +89,30 @@ async def test_jobs_that_wait_together_share_a_commit(writer: Writer, path: Path
     assert connection.execute("PRAGMA data_version").get != before
     connection.close()
     assert numbers(path) == list(range(50))
+
+
+async def test_after_a_batch_of_several_the_next_waits_a_few_turns_of_the_loop_for_more(path: Path) -> None:
+    sizes: list[int] = []
+
+    class Sizes(Activity):
+        def batch(self, size: int, seconds: float, notes: object) -> None:
+            sizes.append(size)
+
+    writer = Writer(path, Sizes(*[None] * 4))  # type: ignore[arg-type]
+
+    async def later(turns: int, number: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await writer.run(insert(number))
+
+    await later(0, 1)
+    await asyncio.gather(later(0, 2), later(3, 3))
+    assert sizes == [1, 1, 1], "one caller alone is not made to wait"
+    await asyncio.gather(later(0, 4), later(0, 5))
+    await asyncio.gather(later(0, 6), later(3, 7), later(6, 8))
+    assert sizes == [1, 1, 1, 2, 3]
+    await writer.close()
+    assert numbers(path) == list(range(1, 9))
 
 
 async def test_a_failing_job_does_not_fail_others(writer: Writer, path: Path) -> None:

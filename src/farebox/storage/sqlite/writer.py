@@ -1,6 +1,7 @@
 """The one writer of an SQLite database in this process: group commit.
 
-Jobs that arrive while a batch commits form the next batch; there is no timer. A job's result is returned only after the
+Jobs that arrive while a batch commits form the next batch, and so do those that come while the event loop has something
+to do: a few iterations without any end the wait. There is no timer. A job's result is returned only after the
 commit that contains it is durable. One busy account is as fast as many quiet ones, because everything in a commit
 shares its cost.
 
@@ -48,6 +49,9 @@ class GroupedWork(Protocol):
 
 BATCH_MAX = 256
 """Jobs and items of one commit: a few milliseconds of the event loop at most."""
+PATIENCE = 4
+"""Iterations of the event loop without a new job, before a batch begins. An iteration takes microseconds, and a commit
+as much processor time as all the rest of a call. After a batch of a single job nobody else is expected: one will do."""
 _Waiting: TypeAlias = tuple[Any, Any, "asyncio.Future[Any]"]
 """A job and None, or what carries an item out and the item; and its future. An item is never None."""
 _Batch: TypeAlias = list[_Waiting]
@@ -86,6 +90,8 @@ class Writer:
         """Whether we wait for another process that is writing."""
         self._pending: deque[_Waiting] = deque()
         self._working = False
+        self._patience = 1
+        """PATIENCE, or 1."""
         self._idle = asyncio.Event()
         self._closed = False
         self._blocking: queue.SimpleQueue[tuple[Callable[[], None], _Batch] | None]
@@ -143,15 +149,19 @@ class Writer:
 
     # --- the steps of a batch; those marked so run on the thread ---
 
-    def _collect_pending(self, seen: int) -> None:
-        """Begin once an iteration of the loop has brought nothing more: what arrives until then shares the commit."""
-        if seen < len(self._pending) < BATCH_MAX:
-            self._loop.call_soon(self._collect_pending, len(self._pending))
+    def _collect_pending(self, seen: int, idle: int = 0) -> None:
+        """Begin once the loop brings nothing more: what arrives until then shares the commit. `idle`: iterations in a
+        row that have brought nothing."""
+        count = len(self._pending)
+        idle = 0 if seen < count else idle + 1
+        if count < BATCH_MAX and idle < self._patience:
+            self._loop.call_soon(self._collect_pending, count, idle)
         else:
             self._begin()
 
     def _begin(self) -> None:
         batch = [self._pending.popleft() for _ in range(min(len(self._pending), BATCH_MAX))]
+        self._patience = PATIENCE if len(batch) > 1 else 1
         try:
             if self._unusable:
                 self._on_thread(partial(self._connect_again, batch), batch)
