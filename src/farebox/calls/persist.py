@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from farebox import backoff
 from farebox.calls.record import CallRecord, log
 from farebox.errors import DATABASE_UNAVAILABLE
-from farebox.ledger.commands import Conflict, Outcome, Release, Settle, Verdict
+from farebox.ledger.commands import UNKNOWN, Conflict, Release, Settle, Verdict
 from farebox.runtime.journal_entry import Entry
 from farebox.runtime.observers import best_effort
 from farebox.runtime.services import Services
@@ -17,7 +17,7 @@ from farebox.storage.sql import DatabaseUnavailable
 PERSIST_ATTEMPTS: Final = 5
 PERSIST_WAITS_MS: Final = (200, 1_600)
 NOT_DURABLE: Final = "database_unavailable (neither it nor the journal took the charge)"
-_NO_VERDICT: Final = Verdict(Outcome.UNKNOWN)
+_NO_VERDICT: Final = Verdict(UNKNOWN)
 
 
 async def persist(services: Services, command: Settle | Release | None, record: CallRecord, now: int) -> Verdict | None:
@@ -32,7 +32,7 @@ async def persist(services: Services, command: Settle | Release | None, record: 
             services.database.check()
             # The same command again is harmless.
             verdict = _NO_VERDICT if command is None else await services.ledger.do(command)
-            if verdict.outcome is Outcome.UNKNOWN:  # nothing was held; or the wait for it broke off, and it was refused
+            if verdict.outcome is UNKNOWN:  # nothing was held; or the wait for it broke off, and it was refused
                 await services.ledger.record(record.call.account_id, record)
             return verdict
         except Conflict as conflict:  # taken for dead meanwhile, and charged in full: the response is paid for

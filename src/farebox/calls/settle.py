@@ -21,7 +21,7 @@ from farebox.calls.stated_cost import by_stated_cost
 from farebox.calls.tiers import applied_price, with_further
 from farebox.calls.unpaid import count_unpaid
 from farebox.errors import Problem
-from farebox.ledger.commands import Outcome, Release, Settle, Verdict
+from farebox.ledger.commands import UNKNOWN, Release, Settle, Verdict
 from farebox.metrics.families import IMPLAUSIBLE_USAGE
 from farebox.money import NANOS_PER_CENT
 from farebox.pricing.estimate import estimate
@@ -243,10 +243,12 @@ async def end_call(
     `settle_call` does."""
     context = stage.context
     call, services = context.call, context.services
-    attempts, bound = None, None
+    attempts, bound, held = None, None, None
     if isinstance(stage, Admitted):
         attempts = stage.attempts
-        bound = None if stage.held is None else stage.held.estimate
+        if stage.held is not None:
+            bound = stage.held.estimate
+            held = bound.amount if context.plain and stage.held.part is None else None  # as it was, and in no budget
         if (key := attempts.key) is not None:
             call = replace(call, key_id=key.key_id, key_alias=key.alias)
     markup = markup if stage.metered is None else stage.metered.markup
@@ -258,7 +260,9 @@ async def end_call(
     now, began = services.clock.now_ms(), services.clock.monotonic()
     command: Settle | Release | None = None
     if hold and ended.outcome == "charged":
-        command = Settle(account_id=call.account_id, hold_id=call.log_id, amount=priced.charge, at=now, record=record)
+        command = Settle(
+            account_id=call.account_id, hold_id=call.log_id, amount=priced.charge, at=now, record=record, held=held
+        )
     elif hold and call.own_key and (counts := record.counts):
         command = Settle(
             account_id=call.account_id, hold_id=call.log_id, amount=0, at=now, record=record, counts=counts
@@ -267,7 +271,7 @@ async def end_call(
         command = Release(account_id=call.account_id, hold_id=call.log_id, at=now, record=record)
     verdict = await persist(services, command, record, now)
     # It is durable: from here on nothing may raise, or the client would retry, and pay again.
-    ended_hold = verdict is not None and command is not None and verdict.outcome is not Outcome.UNKNOWN
+    ended_hold = verdict is not None and command is not None and verdict.outcome is not UNKNOWN
     _count(context, ended, services.clock.monotonic() - began)
     if attempts is not None and (attempts.status or attempts.given_up):
         note_use(services, call, call.key_id, now)

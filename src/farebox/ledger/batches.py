@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 from farebox.calendar import HOUR_MS
+from farebox.ledger.batch_accounts import ACCOUNT, LOTS, Account, Lot
 from farebox.ledger.batch_budgets import BatchBudgets
 from farebox.ledger.budgets import encode_slots
-from farebox.ledger.commands import CallWritten, Command, Hold, Outcome, Release, Settle, Verdict
-from farebox.ledger.lots import SPENDING_ORDER
+from farebox.ledger.commands import DONE, CallWritten, Command, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.posting import apply, apply_left
 from farebox.ledger.rows import part_id
 from farebox.ledger.spending import in_window
@@ -33,7 +33,7 @@ from farebox.storage.sqlite.writer import by_itself
 _Rows: TypeAlias = Sequence[tuple[str, CallWritten]]
 """Of calls for which nothing was held, each with its account."""
 _Item: TypeAlias = Hold | Settle | Release | _Rows
-_COMMON: Final = (Hold, Settle, Release)
+_COMMON: Final = (Settle, Hold, Release)
 
 
 class BatchLedger:
@@ -92,16 +92,6 @@ def _apply(command: Command, connection: Connection) -> Verdict:
     return apply(connection, command)
 
 
-_ACCOUNT = (
-    "SELECT b.bucket, posted, held, version, owed, top_up_below, low_below, low_told, limit_amount, limit_duration, "
-    "limit_strategy, limit_from, limit_until, limit_spent, (SELECT min(expires_at) FROM lots l INDEXED BY lots_unspent "
-    "WHERE l.bucket = ?1 AND l.account_id = ?2 AND spent = 0) FROM balances b "
-    "WHERE b.bucket = ?1 AND b.account_id = ?2"
-)
-_LOTS = (
-    "SELECT lot_id, book, remaining FROM lots INDEXED BY lots_unspent "
-    f"WHERE bucket = ? AND account_id = ? AND spent = 0 ORDER BY {SPENDING_ORDER}"
-)
 _IS_HELD = "SELECT 1 FROM holds WHERE bucket = ? AND account_id = ? AND hold_id = ?"
 _HOLD = (
     "INSERT INTO holds (bucket, account_id, hold_id, asked, amount, state, owner, created_at, expires_at) "
@@ -116,6 +106,11 @@ _SETTLE = (
     "WHERE bucket = ?2 AND account_id = ?3 AND hold_id = ?4 AND state = 'open' AND amount >= ?1 "
     "RETURNING amount, budgets, counted"
 )
+_SETTLE_KNOWN = (
+    "UPDATE holds SET state = 'settled', charge = ?1, written_off = 0 "
+    "WHERE bucket = ?2 AND account_id = ?3 AND hold_id = ?4 AND state = 'open' AND amount = ?5 AND budgets IS NULL"
+)
+"""Of holds whose amount the command says: once a batch, as RETURNING takes as long again as the rest."""
 _RELEASE = (
     "UPDATE holds SET state = 'released', charge = NULL, written_off = NULL "
     "WHERE bucket = ? AND account_id = ? AND hold_id = ? AND state = 'open' RETURNING amount, budgets, counted"
@@ -131,49 +126,8 @@ _EMPTIED = "UPDATE lots SET remaining = ?, spent = 1 WHERE bucket = ? AND accoun
 _BALANCES = "UPDATE balances SET posted = ?, held = ?, version = ?, limit_spent = ? WHERE bucket = ? AND account_id = ?"
 
 
-class _Lot:
-    """An unspent lot, and whether this batch draws on it."""
-
-    __slots__ = ("book", "drawn", "left", "lot_id")
-
-    def __init__(self, lot_id: str, book: str, left: int) -> None:
-        self.lot_id, self.book, self.left, self.drawn = lot_id, book, left, False
-
-
-class _Account:
-    """An account's row and its lots while a batch works on them. Amounts in nano-dollars, times in milliseconds."""
-
-    __slots__ = (
-        "account_id", "armed", "bucket", "changed", "due", "duration", "floor", "held", "limit", "lots", "next_lot",
-        "owed", "posted", "spent", "strategy", "until", "version", "window",
-    )  # fmt: skip
-
-    due: int | None
-    """When the first of its unspent lots expires."""
-    window: int | None
-    """Start of the window of its spending limit for which `spent` is the sum."""
-    until: int | None  # its end, where that is not as the calendar of UTC says
-
-    def __init__(self, account_id: str, row: tuple[Any, ...]) -> None:
-        self.account_id = account_id
-        (
-            self.bucket, self.posted, self.held, self.version, self.owed, top_up_below, low_below, low_notified,
-            self.limit, self.duration, self.strategy, self.window, self.until, self.spent, self.due,
-        ) = row  # fmt: skip
-        marks = [] if top_up_below is None else [top_up_below]
-        if low_below is not None and (self.posted >= low_below or not low_notified):
-            marks.append(low_below)
-        self.floor: int | None = max(marks, default=None)
-        """A charge that takes `posted` below this is for ledger.triggers."""
-        self.armed = top_up_below is not None and self.posted < top_up_below
-        """A refusal would ask for credit."""
-        self.lots: list[_Lot] = []
-        """In spending order; read with the first charge."""
-        self.next_lot = 0
-        self.changed = False
-
-    def verdict(self, outcome: Outcome, amount: int = 0) -> Verdict:
-        return Verdict(outcome, self.posted, self.held, amount, 0, False, self.owed)
+class _NotAsSaid(Exception):
+    """A hold is not open, or not as large as its settle says: each command of the batch is carried out by itself."""
 
 
 class _Batch:
@@ -182,7 +136,8 @@ class _Batch:
     def __init__(self, connection: SqliteConnection) -> None:
         self._connection = connection
         self._execute = connection.execute
-        self._accounts: dict[str, _Account | None] = {}
+        self._accounts: dict[str, Account | None] = {}
+        self._settled: list[tuple[Any, ...]] = []
         self._transfers: list[tuple[Any, ...]] = []
         self._calls: list[tuple[int, CallRow]] = []
         self._usage: dict[tuple[int, str, int, str, str], list[int]] = {}
@@ -201,21 +156,21 @@ class _Batch:
         account = self._accounts.get(item.account_id) or self._account(item.account_id)
         if account is None:
             return Verdict(Outcome.UNKNOWN)
-        if isinstance(item, Hold):
-            return self._hold(account, item)
-        return self._settle(account, item) if isinstance(item, Settle) else self._release(account, item)
+        if isinstance(item, Settle):
+            return self._settle(account, item)
+        return self._hold(account, item) if isinstance(item, Hold) else self._release(account, item)
 
-    def _account(self, account_id: str) -> _Account | None:
+    def _account(self, account_id: str) -> Account | None:
         if account_id in self._accounts:
             return self._accounts[account_id]
-        row = self._execute(_ACCOUNT, key_of(self._connection, account_id)).fetchone()
-        account = None if row is None else _Account(account_id, row)
+        row = self._execute(ACCOUNT, key_of(self._connection, account_id)).fetchone()
+        account = None if row is None else Account(account_id, row)
         self._accounts[account_id] = account
         return account
 
     # --- holds ---
 
-    def _hold(self, account: _Account, command: Hold) -> Verdict | None:
+    def _hold(self, account: Account, command: Hold) -> Verdict | None:
         amount = command.amount
         if amount < 0 or "/" in command.hold_id or (account.due is not None and account.due <= command.at):
             return None
@@ -242,7 +197,7 @@ class _Batch:
             self._in_budgets().reserve(account.bucket, command)
         account.held += amount
         account.changed = True
-        return account.verdict(Outcome.DONE, amount)
+        return account.verdict(DONE, amount)
 
     def _in_budgets(self) -> BatchBudgets:
         if self._budgets is None:
@@ -251,7 +206,7 @@ class _Batch:
 
     def _refusal(
         self,
-        account: _Account,
+        account: Account,
         command: Hold,
         key: tuple[object, ...],
         over: tuple[Outcome, int, int, int] | None,
@@ -279,34 +234,45 @@ class _Batch:
 
     # --- their ends ---
 
-    def _settle(self, account: _Account, command: Settle) -> Verdict | None:
+    def _settle(self, account: Account, command: Settle) -> Verdict | None:
         amount, record = command.amount, command.record
         if amount < 0 or (command.counts or 0) < 0 or (record is not None and not isinstance(record, CallWritten)):
             return None
         if amount and account.floor is not None and account.posted - amount < account.floor:
             return None
-        kept = self._execute(_SETTLE, (amount, account.bucket, account.account_id, command.hold_id)).fetchone()
-        if kept is None:
+        held = command.held
+        if held is not None and amount <= held:
+            self._settled.append((amount, account.bucket, account.account_id, command.hold_id, held))
+            account.held -= held
+        elif not self._settle_found(account, command):
             return None
-        account.held -= kept[0]
         account.changed = True
-        if kept[1] is not None:
-            counts = amount if command.counts is None else command.counts
-            self._in_budgets().end((account.bucket, account.account_id, command.hold_id), kept[1], kept[2], counts)
         if amount:
             self._draw(account, command)
-        verdict = account.verdict(Outcome.DONE, amount)
+        verdict = account.verdict(DONE, amount)
         if record is not None:
             self._calls.append((account.bucket, record.row(verdict)))
         elif amount:
             self._count(account.bucket, account.account_id, command.at, UNRECORDED, "", amount, 0, 0)
         return verdict
 
-    def _draw(self, account: _Account, command: Settle) -> None:
+    def _settle_found(self, account: Account, command: Settle) -> bool:
+        """Settle a hold of which only the database knows what it reserves. Whether that is common."""
+        amount = command.amount
+        kept = self._execute(_SETTLE, (amount, account.bucket, account.account_id, command.hold_id)).fetchone()
+        if kept is None:
+            return False
+        account.held -= kept[0]
+        if kept[1] is not None:
+            counts = amount if command.counts is None else command.counts
+            self._in_budgets().end((account.bucket, account.account_id, command.hold_id), kept[1], kept[2], counts)
+        return True
+
+    def _draw(self, account: Account, command: Settle) -> None:
         """Take the charge from the lots, one transfer a lot."""
         if not account.lots:
-            found = self._execute(_LOTS, (account.bucket, account.account_id))
-            account.lots = [_Lot(*fields) for fields in found]
+            found = self._execute(LOTS, (account.bucket, account.account_id))
+            account.lots = [Lot(*fields) for fields in found]
         left, part = command.amount, 0
         charge_id, note = f"charge:{command.hold_id}", command.note or None
         while left:
@@ -328,11 +294,12 @@ class _Batch:
                 account.next_lot += 1
         account.posted -= command.amount
         self._charged += command.amount
-        counted_at = command.at if command.record is None else command.record.at
-        if account.limit is not None and account.window is not None and account.window <= counted_at:
-            account.spent += command.amount
+        if account.limit is not None and account.window is not None:
+            counted_at = command.at if command.record is None else command.record.at
+            if account.window <= counted_at:
+                account.spent += command.amount
 
-    def _release(self, account: _Account, command: Release) -> Verdict | None:
+    def _release(self, account: Account, command: Release) -> Verdict | None:
         record = command.record
         if record is not None and not isinstance(record, CallWritten):
             return None
@@ -361,11 +328,17 @@ class _Batch:
     # --- what was decided, written ---
 
     def write(self) -> None:
-        """Write all that was decided. Raises where a call's row is there already, and the batch has to be undone."""
+        """Write all that was decided. Raises where a call's row is there already, or a hold is not as its settle said,
+        and the batch has to be undone."""
         changed = [account for account in self._accounts.values() if account is not None and account.changed]
         if not changed and not self._calls:
             return
         many = self._connection.executemany
+        if self._settled:
+            before = self._connection.total_changes()
+            many(_SETTLE_KNOWN, self._settled)
+            if self._connection.total_changes() - before != len(self._settled):
+                raise _NotAsSaid
         many(
             _BALANCES,
             [(each.posted, each.held, each.version, each.spent, each.bucket, each.account_id) for each in changed],
