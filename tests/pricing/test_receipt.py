@@ -12,6 +12,7 @@ from farebox.pricing.charge import charge_of, cost_of
 from farebox.pricing.compiler import PriceList
 from farebox.pricing.model import Markup
 from farebox.pricing.receipt import Receipt, exact_text, make_receipt
+from farebox.pricing.stored_receipt import stored, stored_of
 from farebox.usage import Usage
 
 NOW = 1_790_000_000_000
@@ -42,7 +43,7 @@ def receipt_of(provider: str, model: str, usage: Usage, markup: Markup) -> Recei
     )
 
 
-@pytest.mark.parametrize(
+_PRICED = pytest.mark.parametrize(
     ("provider", "model", "usage"),
     [
         (
@@ -54,6 +55,30 @@ def receipt_of(provider: str, model: str, usage: Usage, markup: Markup) -> Recei
         ("perplexity-ai", "sonar", {"input_tokens": 5, "output_tokens": 7}),
     ],
 )
+
+
+@_PRICED
+@pytest.mark.parametrize("row_model", ["its own", "another"])
+@pytest.mark.parametrize("parts", [1_000_000, 1_234_567])
+def test_a_receipt_is_stored_as_it_is_made(provider: str, model: str, usage: Usage, parts: int, row_model: str) -> None:
+    markup, row_model = Markup(parts, "m1"), model if row_model == "its own" else row_model
+    receipt, price = receipt_of(provider, model, usage, markup), LIST.find(provider, model, NOW)
+    assert price is not None
+    for cost, priced in ((cost_of(price, usage), price), (None, price), (None, None)):
+        row_cost = 0 if cost is None else -(-cost.numerator // cost.denominator)
+        kept = stored_of(
+            row_model, row_cost, model, "provider", usage, priced, cost, markup, 10**9, 3, "cut_stream", ("a note",),
+            None, None, (),
+        )  # fmt: skip
+        if cost is None:
+            receipt = make_receipt(
+                "log", "account", "gateway", provider, model, "charged", "provider", 0, usage, priced, cost, markup,
+                10**9, 3, "cut_stream", ("a note",),
+            )  # fmt: skip
+        assert kept == stored(receipt, row_model, row_cost)
+
+
+@_PRICED
 @pytest.mark.parametrize("parts", [1_000_000, 1_234_567])
 def test_a_receipt_adds_up(provider: str, model: str, usage: Usage, parts: int) -> None:
     receipt = receipt_of(provider, model, usage, Markup(parts, "m1"))

@@ -12,7 +12,7 @@ from farebox.money import ceil_div
 from farebox.pricing.custom_costs import CUSTOM_COST
 from farebox.pricing.model import Estimate, Markup, ModelPrice
 from farebox.pricing.receipt import Receipt, ReceiptAttempt, make_receipt
-from farebox.pricing.stored_receipt import stored
+from farebox.pricing.stored_receipt import stored_of
 from farebox.runtime.verdicts import notes_of
 from farebox.screened import Screened
 from farebox.storage.calls import CLASSIFY, METER, PUSH, CallDetail, CallRow
@@ -115,7 +115,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             cost_nanos,
             verdict.amount,
             self._detail(),
-            stored(self.receipt(verdict), model, cost_nanos),
+            self._stored(verdict, model, cost_nanos),
             call.logged,
             ended.request_body,
             ended.response_body,
@@ -140,7 +140,29 @@ class CallRecord(msgspec.Struct, CallWritten):
         cost = self.priced.cost
         return self.priced.charge if cost is None else min(ceil_div(cost.numerator, cost.denominator), _COST_MAX)
 
+    def _stored(self, verdict: Verdict, model: str, cost_nanos: int) -> bytes:
+        """The receipt as it is stored in a row with this model and cost."""
+        priced = self.priced
+        return stored_of(
+            model,
+            cost_nanos,
+            self.call.model,
+            priced.source,
+            priced.usage,
+            self.price,
+            priced.cost,
+            self.markup,
+            0 if self.bound is None else self.bound.amount,
+            verdict.written_off,
+            priced.policy,
+            (*priced.notes, *notes_of(verdict)),
+            priced.stated_usd,
+            priced.computed_nanos,
+            self.ended.attempts,
+        )
+
     def receipt(self, verdict: Verdict) -> Receipt:
+        """The same whole, for the journal."""
         call, priced = self.call, self.priced
         return make_receipt(
             call.log_id,

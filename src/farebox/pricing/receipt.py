@@ -18,7 +18,7 @@ UsageSource: TypeAlias = Literal["provider", "counted", "estimate", "none"]
 """Where the figures come from: the provider's response, our count of what passed, the hold's estimate, or nowhere."""
 
 
-_NO_MARKUP = Markup()
+NO_MARKUP = Markup()
 
 
 class ReceiptLine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -133,13 +133,8 @@ def make_receipt(
     attempts: tuple[ReceiptAttempt, ...] = (),
 ) -> Receipt:
     """The receipt of a call. `price`, `cost` and `markup` are those of the charge; none where nothing was priced."""
-    markup = _NO_MARKUP if markup is None else markup
-    unpriced: tuple[str, ...] = ()
-    other: tuple[tuple[str, str], ...] | None = None
-    if usage is not None and cost is not None:
-        other = () if _has_all_lines(usage, cost) else _without_line(usage, cost)
-    if usage is not None and price is not None and other != ():
-        unpriced = unpriced_meters(price, usage)
+    markup = NO_MARKUP if markup is None else markup
+    unpriced, other = left_over(usage, price, cost)
     return Receipt(  # positional: keyword arguments take 25 times as long for this many fields
         log_id,
         account_id,
@@ -152,11 +147,11 @@ def make_receipt(
         None if price is None else price.model,
         None if price is None else price.version,
         1 if price is None else price.denominator,
-        () if price is None or cost is None else _lines(price, cost),
+        () if price is None or cost is None else tuple([ReceiptLine(*line) for line in line_texts(price, cost)]),
         "0" if cost is None else exact_text(cost.numerator, cost.denominator),
         markup.parts_per_million,
         markup.version,
-        "0" if cost is None else _rounding(cost, markup),
+        "0" if cost is None else rounding(cost, markup),
         hold_nanos,
         written_off_nanos,
         policy,
@@ -190,21 +185,30 @@ def exact_text(numerator: int, denominator: int) -> str:
     return f"{sign}{digits[:-decimals]}.{digits[-decimals:]}" if decimals else sign + digits
 
 
-def _lines(price: ModelPrice, cost: Cost) -> tuple[ReceiptLine, ...]:
+def line_texts(price: ModelPrice, cost: Cost) -> list[tuple[str, str, str, str, str, str]]:
+    """The receipt's lines, each a ReceiptLine by position."""
     rates_over, denominator = cost.rates_over or price.denominator, cost.denominator
-    return tuple(
-        [
-            ReceiptLine(
-                line.meter,
-                str(line.quantity) if type(line.quantity) is int else _quantity_text(line.quantity),
-                exact_text(line.rate, rates_over),
-                exact_text(line.nanos_numerator, denominator),
-                line.model,
-                line.version,
-            )
-            for line in cost.lines
-        ]
-    )
+    return [
+        (
+            line.meter,
+            str(line.quantity) if type(line.quantity) is int else _quantity_text(line.quantity),
+            exact_text(line.rate, rates_over),
+            exact_text(line.nanos_numerator, denominator),
+            line.model,
+            line.version,
+        )
+        for line in cost.lines
+    ]
+
+
+def left_over(
+    usage: Usage | None, price: ModelPrice | None, cost: Cost | None
+) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...] | None]:
+    """Receipt.unpriced_meters and Receipt.other_meters."""
+    if usage is None:
+        return (), None
+    other = None if cost is None else () if _has_all_lines(usage, cost) else _without_line(usage, cost)
+    return () if price is None or other == () else unpriced_meters(price, usage), other
 
 
 def _has_all_lines(usage: Usage, cost: Cost) -> bool:
@@ -226,7 +230,8 @@ def _quantity_text(quantity: Quantity) -> str:
     return f"{quantity:f}" if isinstance(quantity, Decimal) else str(quantity)
 
 
-def _rounding(cost: Cost, markup: Markup) -> str:
+def rounding(cost: Cost, markup: Markup) -> str:
+    """Receipt.rounding_nanos."""
     exact, unit = cost.numerator * markup.parts_per_million, cost.denominator * PER_MILLION
     rest = -exact % unit
     return exact_text(rest, unit) if rest else "0"

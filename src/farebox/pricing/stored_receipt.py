@@ -7,12 +7,25 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from farebox.pricing.charge import PER_MILLION
-from farebox.pricing.receipt import Receipt, ReceiptAttempt, ReceiptCorrection, ReceiptLine, UsageSource
+from farebox.pricing.model import Cost, Markup, ModelPrice
+from farebox.pricing.receipt import (
+    NO_MARKUP,
+    Receipt,
+    ReceiptAttempt,
+    ReceiptCorrection,
+    ReceiptLine,
+    UsageSource,
+    exact_text,
+    left_over,
+    line_texts,
+    rounding,
+)
 from farebox.storage.calls import ReceiptRow
 from farebox.storage.corrections import Correction
+from farebox.usage import Usage
 
 StoredLine: TypeAlias = tuple[str, ...]
 """A ReceiptLine by position; its model and price version only where it has them."""
@@ -61,17 +74,7 @@ def stored(receipt: Receipt, model: str, cost: int) -> bytes:
     return _encode(
         StoredReceipt(  # in their order: this many fields take 25 times as long to fill in by their names
             receipt.price_version,
-            tuple(
-                [
-                    (line.meter, line.quantity, line.nanos_per_unit, line.cost_nanos)
-                    if not (line.model or line.price_version)
-                    else (
-                        *(line.meter, line.quantity, line.nanos_per_unit, line.cost_nanos),
-                        *(line.model, line.price_version),
-                    )
-                    for line in receipt.lines
-                ]
-            ),
+            tuple([_short(astuple(line)) for line in receipt.lines]),
             receipt.hold_nanos,
             receipt.usage_source,
             None if receipt.priced_model == receipt.model else receipt.priced_model,
@@ -91,6 +94,58 @@ def stored(receipt: Receipt, model: str, cost: int) -> bytes:
             receipt.attempts,
         )
     )
+
+
+def stored_of(
+    row_model: str,
+    row_cost: int,
+    model: str,
+    usage_source: UsageSource,
+    usage: Usage,
+    price: ModelPrice | None,
+    cost: Cost | None,
+    markup: Markup | None,
+    hold_nanos: int,
+    written_off_nanos: int,
+    policy: str | None,
+    notes: tuple[str, ...],
+    stated_usd: str | None,
+    computed_nanos: str | None,
+    attempts: tuple[ReceiptAttempt, ...],
+) -> bytes:
+    """What `stored` makes of `receipt.make_receipt`, without the Receipt: every call writes one. `row_…`: as for
+    `stored`; the rest as for `make_receipt`."""
+    markup = NO_MARKUP if markup is None else markup
+    unpriced, other = left_over(usage, price, cost)
+    total = "0" if cost is None else exact_text(cost.numerator, cost.denominator)
+    parts = markup.parts_per_million
+    return _encode(
+        StoredReceipt(
+            None if price is None else price.version,
+            () if price is None or cost is None else tuple([_short(line) for line in line_texts(price, cost)]),
+            hold_nanos,
+            usage_source,
+            None if price is None or price.model == model else price.model,
+            None if total == str(row_cost) else total,
+            None if model == row_model else model,
+            1 if price is None else price.denominator,
+            PER_MILLION if parts == PER_MILLION else parts,
+            markup.version,
+            "0" if cost is None else rounding(cost, markup),
+            written_off_nanos,
+            policy,
+            unpriced,
+            notes,
+            stated_usd,
+            computed_nanos,
+            other,
+            attempts,
+        )
+    )
+
+
+def _short(line: tuple[str, str, str, str, str, str]) -> StoredLine:
+    return line if line[4] or line[5] else line[:4]
 
 
 def whole(found: ReceiptRow) -> Receipt:
