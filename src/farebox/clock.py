@@ -60,6 +60,8 @@ class RandomIds:
         self._clock = clock
         self._pool: list[str] = []
         self._last_ms = 0
+        self._moment = ""
+        """The same as an ID begins with it."""
         self._within_ms = 0
 
     def log_id(self) -> str:
@@ -72,11 +74,11 @@ class RandomIds:
             self._pool = secrets.token_bytes(_POOLED * _CHANCE_BYTES).hex(" ", _CHANCE_BYTES).split()
         text, now = self._pool.pop(), self._clock.now_ms()
         if now != self._last_ms:
-            self._last_ms, self._within_ms = now, int(text[:2], 16)
+            moment = f"{now:012x}"
+            self._last_ms, self._moment, self._within_ms = now, f"{moment[:8]}-{moment[8:]}", int(text[:2], 16)
         elif self._within_ms < 0xFFF:  # 3,840 a millisecond are more than a process serves
             self._within_ms += 1
-        moment = f"{now:012x}"
-        return f"{moment[:8]}-{moment[8:]}-7{self._within_ms:03x}-{_VARIANTS[text[3]]}{text[4:7]}-{text[8:]}"
+        return f"{self._moment}-7{self._within_ms:03x}-{_VARIANTS[text[3]]}{text[4:7]}-{text[8:]}"
 
     def account_id(self) -> str:
         """32 hexadecimal characters, the shape of a Cloudflare account id."""

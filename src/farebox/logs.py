@@ -146,7 +146,7 @@ class Sink:
         lines: list[bytes] = []
         size = 0
         with contextlib.suppress(IndexError):  # another thread may be writing, too
-            while True:
+            while self._waiting:
                 data = self._waiting.popleft()
                 if lines and size + len(data) >= _PIECE:
                     self._write(lines)
@@ -276,7 +276,7 @@ class _Timestamp:
         if second != self._second:
             self._second = second
             self._text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._text}.{milliseconds:03d}Z"
+        return f"{self._text}.{str(1000 + milliseconds)[1:]}Z"
 
     def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         event["timestamp"] = self.text()

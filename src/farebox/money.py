@@ -50,7 +50,7 @@ def format_usd(nanos: int) -> str:
     if nanos < 0:
         return f"-{format_usd(-nanos)}"
     dollars, rest = divmod(nanos, NANOS_PER_USD)
-    return f"{dollars}.{f'{rest:09d}'.rstrip('0').ljust(2, '0')}"
+    return f"{dollars}.{str(NANOS_PER_USD + rest)[1:].rstrip('0').ljust(2, '0')}"
 
 
 def nanos_to_cents(nanos: int) -> int | float:

@@ -34,6 +34,9 @@ class OneExchange:
     async def body(self, limit: int) -> bytes:
         return b""
 
+    def at_hand(self, limit: int) -> bytes | None:
+        return None
+
     async def content(self, limit: int) -> bytes:
         return b""
 

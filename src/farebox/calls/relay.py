@@ -46,16 +46,18 @@ DRAIN_SECONDS_MAX = 10.0
 """How long it may take to close, however much it still says."""
 
 
-async def relay_response(stage: Responded) -> None:
+def relay_response(stage: Responded) -> Awaitable[None]:
     """Pass the response on to its end and settle the call.
 
     Raises Problem (UPSTREAM_INVALID) if a whole body broke off: the client has then been sent nothing.
     """
-    context, response = stage.context, stage.response
     document = read_document(stage)
-    if document is not None:
-        await send_whole(stage, *document)
-        return
+    return _relayed(stage) if document is None else send_whole(stage, *document)
+
+
+async def _relayed(stage: Responded) -> None:
+    """The same of a response that is still coming, or is no small document."""
+    context, response = stage.context, stage.response
     unread = ""
     try:
         response = decoded(response)

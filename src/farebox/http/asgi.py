@@ -49,6 +49,9 @@ class AsgiExchange:
     def hold(self, lease: Lease) -> None:
         self.lease = lease
 
+    def at_hand(self, limit: int) -> bytes | None:
+        return None
+
     async def content(self, limit: int) -> Body:
         return await self.body(limit)
 

@@ -51,6 +51,15 @@ async def check_credit(services: Services, method: str, account_id: str, slug: s
         await check_worth_reading(services, account_id, provider.slug)
 
 
+def body_at_hand(services: Services, exchange: Exchange, lease: Lease) -> CallBody | None:
+    """The request body, counted on the lease, where it has come with the head and has no content coding, as most;
+    otherwise None. Raises Problem (ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL)."""
+    if exchange.headers.get("content-encoding"):
+        return None
+    content = exchange.at_hand(min(services.settings.body_limit_bytes, lease.largest))
+    return None if content is None else CallBody(content)
+
+
 async def body_of(
     services: Services, exchange: Exchange, watch: Watch, lease: Lease, *, any_coding: bool
 ) -> CallBody | None:

@@ -23,7 +23,7 @@ from farebox.errors import (
 from farebox.http import cross_origin
 from farebox.http.build_call import COMMON, known_call, native_call
 from farebox.http.caching import answered_from_cache, serve_missed
-from farebox.http.call_body import body_of, check_credit
+from farebox.http.call_body import body_at_hand, body_of, check_credit
 from farebox.http.call_target import RUN, Target, target_of, waits_in_silence
 from farebox.http.envelope import database_unavailable
 from farebox.http.exchange import Exchange
@@ -55,10 +55,12 @@ log = structlog.get_logger("farebox.calls")
 
 
 class DataPlane:
-    """Serves model calls; counts those in flight, so that a stop can wait for them."""
+    """Serves model calls; counts those in flight, so that a stop can wait for them. Create it inside the running
+    loop."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._loop = asyncio.get_running_loop()
         self._watches = Watches()
         self._sessions: set[Session | UniversalSession] = set()
         self._draining = False
@@ -73,7 +75,7 @@ class DataPlane:
         request_id = self._services.ids.log_id()
         understood = _understood(exchange)
         sink = HttpSink(exchange, request_id, understood, self._no_credit, self._comment_seconds, self._public_url)
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)  # to find the loop that runs takes a system call
         assert task is not None
         watch = Watch(self._watches, task, self._call_seconds)
         exchange.when_gone(watch.leave)
@@ -228,13 +230,10 @@ class DataPlane:
         sink.lease = lease
         if not own and (exchange.length is None or exchange.length > LARGE_BODY):
             await check_credit(services, exchange.method, target.account_id, target.slug, target.path)
-        body = await body_of(
-            services,
-            exchange,
-            watch,
-            lease,
-            any_coding=permit.own_key or (stored and target.slug not in ("", RUN, *COMMON)),
-        )
+        body = body_at_hand(services, exchange, lease)
+        if body is None:
+            any_coding = permit.own_key or (stored and target.slug not in ("", RUN, *COMMON))
+            body = await body_of(services, exchange, watch, lease, any_coding=any_coding)
         if body is None:
             return None
         if target.slug in ("", RUN) and isinstance(body.content, bytes):

@@ -100,6 +100,11 @@ class Exchange(Protocol):
         """The whole request body, for those who expect a small one: see `content`."""
         ...
 
+    def at_hand(self, limit: int) -> bytes | None:
+        """The same, where it has come with the head, as small ones do; otherwise None. Raises errors.Problem where
+        there is no room in the lease."""
+        ...
+
     async def content(self, limit: int) -> Body:
         """The whole request body. Raises errors.Problem (BODY_TOO_LARGE above `limit` bytes, BODY_LATE where the client
         hardly sends, and where there is no room in the lease: ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL), and ClientGone.

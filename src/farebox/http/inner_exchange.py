@@ -29,6 +29,9 @@ class InnerExchange:
     async def body(self, limit: int) -> bytes:
         return self._body
 
+    def at_hand(self, limit: int) -> bytes | None:
+        return self._body
+
     async def content(self, limit: int) -> bytes:
         return self._body
 

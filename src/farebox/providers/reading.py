@@ -161,7 +161,7 @@ def read_as(
             body = whole(edit)
         parsed = metering.parse(place.target(metering), place.content_type, body)
         if not own_key:
-            repeated.check(came)
+            repeated.check(came, may=parsed.may_refer if came is body else None)
         _check_numbers(parsed)
         refusal = "" if refused is None else _refused(body, outline, place, parsed, refused)
         if parsed.stream and not parsed.usage_requested:

@@ -111,12 +111,18 @@ class Http1Exchange:
     async def body(self, limit: int) -> bytes:
         return whole(await self.content(limit))
 
-    async def content(self, limit: int) -> Body:
+    def at_hand(self, limit: int) -> bytes | None:
         small = self._small
-        if small is not None and len(small) <= limit:
-            if self.lease is not None:
-                self.lease.take(len(small))
-            self._small = None
+        if small is None or len(small) > limit:
+            return None
+        if self.lease is not None:
+            self.lease.take(len(small))
+        self._small = None
+        return small
+
+    async def content(self, limit: int) -> Body:
+        small = self.at_hand(limit)
+        if small is not None:
             return small
         if (self.length or 0) > limit:
             raise _too_large(limit)

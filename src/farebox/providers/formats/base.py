@@ -54,6 +54,8 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     """What is noted of the object that it changes, as far as the cost depends on it."""
     background: bool = False
     """Whether its response is only begun by the time it is answered."""
+    may_refer: bool | None = None
+    """What references.may_refer says of its body; None: the format has not asked."""
 
 
 class FurtherUsage(msgspec.Struct, frozen=True):

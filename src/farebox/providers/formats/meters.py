@@ -132,7 +132,9 @@ class Reading:
         reported = _collect(found, self._rows_for(usage), usage)
         if self._extra and not _adds_up(usage.get("total_tokens"), found):
             _collect(found, self._extra, usage)
-        missing = tuple([meter for meter in self._required if meter not in reported])
+        missing: tuple[str, ...] = ()
+        if not reported.issuperset(self._required):
+            missing = tuple([meter for meter in self._required if meter not in reported])
         if not found:
             return None
         figures = consistent(found, missing)

@@ -89,8 +89,6 @@ class _StreamOptions(msgspec.Struct):
 
 
 class _RequestMessage(msgspec.Struct):
-    """A message of the request."""
-
     content: Any = None
     audio: Any = None
 
@@ -168,8 +166,7 @@ class OpenAIChat(bodies.JsonBody):
     name: str = "openai_chat"
     reading: Reading = OPENAI
     opt_in: bool = True
-    """Whether a stream reports its usage only if requested by `stream_options`. Providers that report it anyway are not
-    asked, because some of them (Mistral) reject a request with that field."""
+    """Whether a stream reports its usage only if `stream_options` asks for it; some that do anyway reject the field."""
     new_limit: bool = True
     """Whether the provider knows `max_completion_tokens`."""
     newer_limit: bool = False
@@ -204,7 +201,8 @@ class OpenAIChat(bodies.JsonBody):
         contents = [message.content for message in messages]
         if parts := [content for content in contents if not isinstance(content, str)]:
             demand = with_attachments(demand, parts)
-        references = of_request(body, contents) if may_refer(body) else ()
+        refers = may_refer(body)
+        references = of_request(body, contents) if refers else ()
         if sounds:
             references = (*audio_in(sounds), *references)
         if head.extra_body is not None or head.google is not None:
@@ -220,7 +218,9 @@ class OpenAIChat(bodies.JsonBody):
         if head.tools:
             declared = tools.of_chat(head.tools)
             unmetered, names = unmetered or tools.unmetered(declared), tools.names(declared)
-        return ParsedRequest(model, stream, demand, usage_requested, context, unmetered, "", names, {}, references)
+        return ParsedRequest(
+            model, stream, demand, usage_requested, context, unmetered, "", names, {}, references, may_refer=refers
+        )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
         """Set every limit that the request has, or the one that its model supports."""

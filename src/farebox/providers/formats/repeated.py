@@ -8,11 +8,11 @@ from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.formats.references import may_refer
 
 
-def check(body: bytes, *, refers: bool = False) -> None:
+def check(body: bytes, *, refers: bool = False, may: bool | None = None) -> None:
     """Raises InvalidRequest where an object of a JSON body has a field twice. Only bodies are looked through that name
     a model more than once, in whatever place, or may refer to something that the provider keeps: few do. `refers`: it
-    does."""
-    if not refers and body.count(b'"model"') < 2 and not may_refer(body):
+    does. `may`: what may_refer says of it, where that is known."""
+    if not refers and body.count(b'"model"') < 2 and not (may_refer(body) if may is None else may):
         return
     try:
         json.loads(body, object_pairs_hook=_check_fields, parse_int=str, parse_float=str)
