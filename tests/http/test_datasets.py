@@ -168,7 +168,7 @@ def test_wrong_evaluations(customer: Customer, client: Cloudflare) -> None:
     right = {"name": "a", "dataset_ids": [on], "evaluation_type_ids": []}
     assert http.post(url(customer, "evaluations"), json=right, headers=customer.headers).status_code == 200
     for change, path, message in (
-        ({}, ["body", "name"], "already exists"),
+        ({}, ["body", "name"], "An evaluation with the name 'a' already exists"),
         ({"name": "b", "dataset_ids": []}, ["body", "dataset_ids"], ""),
         ({"name": "b", "dataset_ids": ["x"]}, ["body", "dataset_ids", 0], "does not exist"),
         ({"name": "b", "dataset_ids": [on, off]}, ["body", "dataset_ids", 1], "switched off"),

@@ -115,6 +115,9 @@ def test_what_is_refused_when_it_is_written(customer: Customer) -> None:
         assert (errors(response)[0][0], response.json()["errors"][0]["path"]) == (7001, path), response.text
     said = errors(post(customer, EVERYONE, condition="cf.country == 'US'"))[0][1]
     assert "undeclared reference to 'cf.country'" in said
+    for resource, received in ((["*"], "array"), ("all", "'all'")):
+        (error,) = errors(post(customer, EVERYONE, resource=resource))
+        assert error[1].endswith(f"Expected '*' | object, received {received}")
     assert http.post(url(customer, "?commit=yes"), json=EVERYONE, headers=customer.headers).status_code == 400
     assert post(customer, {"name": "x"}).status_code == 400
     assert get(customer, "?includeStaging=true") == []

@@ -159,7 +159,8 @@ def _fault(path: Path, text: str, kind: Any, value: Any) -> Fault:
     if at:
         text = text[: at.start()]
         path += tuple(name or int(index) for name, index in _STEP.findall(at.group(1)))
-    choices = " | ".join(f"'{choice}'" for choice in _choices(kind))
+    literals = [f"'{choice}'" for choice in _choices(kind)]
+    choices = " | ".join([*literals, "object"] if literals and _takes_object(kind) else literals)
     if text.startswith("Invalid enum value"):
         return Fault(path, f"Invalid enum value. Expected {choices}, received '{str(value)[:64]}'")
     wrong = _WRONG_TYPE.match(text)
@@ -180,6 +181,10 @@ def _choices(kind: Any) -> tuple[Any, ...]:
     if get_origin(kind) is Literal:
         return get_args(kind)
     return tuple(choice for part in get_args(kind) for choice in _choices(part))
+
+
+def _takes_object(kind: Any) -> bool:
+    return any(isinstance(part, type) and issubclass(part, msgspec.Struct) for part in _parts(kind))
 
 
 def _kind_of(value: Any) -> str:

@@ -99,7 +99,7 @@ async def create(request: Request, body: DatasetSet) -> Response:
         others = store.DATASETS.list(connection, account_id, gateway_id)
         if len(others) >= DATASETS_MAX:
             raise invalid(f"A gateway has at most {DATASETS_MAX} datasets", "body", "name")
-        check_name("dataset", row.name, [each.name for each in others])
+        check_name("A dataset", row.name, [each.name for each in others])
         store.DATASETS.put(connection, row)
         return row
 
@@ -117,7 +117,7 @@ async def replace(request: Request, body: DatasetSet) -> Response:
     def write(connection: Connection) -> DatasetRow:
         stored = _find(connection, request)
         others = store.DATASETS.list(connection, stored.account_id, stored.gateway_id)
-        check_name("dataset", body.name, [each.name for each in others if each.dataset_id != stored.dataset_id])
+        check_name("A dataset", body.name, [each.name for each in others if each.dataset_id != stored.dataset_id])
         row = DatasetRow(
             stored.account_id,
             stored.gateway_id,
@@ -179,4 +179,4 @@ def paged(items: list[T], window: Window) -> Response:
 def check_name(what: str, name: str, others: list[str]) -> None:
     """Raises InvalidInput."""
     if name in others:
-        raise invalid(f"A {what} with the name '{name[:64]}' already exists", "body", "name")
+        raise invalid(f"{what} with the name '{name[:64]}' already exists", "body", "name")

@@ -108,7 +108,7 @@ async def create(request: Request, body: EvaluationCreate) -> Response:
         others = store.EVALUATIONS.list(connection, account_id, gateway_id)
         if len(others) >= EVALUATIONS_MAX:
             raise invalid(f"A gateway has at most {EVALUATIONS_MAX} evaluations: delete old ones", "body", "name")
-        check_name("evaluation", body.name, [each.name for each in others])
+        check_name("An evaluation", body.name, [each.name for each in others])
         row = EvaluationRow(
             account_id, gateway_id, evaluation_id, body.name, datasets, results, 0, processed=False,
             created_at=at, modified_at=at,
