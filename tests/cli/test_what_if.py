@@ -214,6 +214,8 @@ def test_what_is_wrong_is_said(customer: Customer) -> None:
     assert ask(customer, by="colour", models={"demo/demo-1": "demo/demo-1"}).status_code == 400
     assert ask(customer, from_="2027-01-01", to="2026-01-01", models={"a/b": "demo/demo-1"}).status_code == 400
     assert ask(customer, spend_limits=limits({"limit": -1})).status_code == 400
+    nowhere = ask(customer, spend_limits=limits(spend_rule("a", 1)), gateway_id="none").json()
+    assert [error["path"] for error in nowhere["errors"]] == [["body", "gateway_id"]]
     assert "markup" in ask(customer, markup=1, models={"demo/demo-1": "demo/demo-1"}).text
 
 
@@ -265,6 +267,17 @@ def test_the_command_knows_prices_and_markups_too(
     assert f"{CALLS} calls: 2 would have been refused" in shown.out
     assert "by the rule month" in shown.out
     assert "1 calls were refused then" in shown.err
+    every = {"limit": 1, "limitType": "cost", "window": 30 * 86_400, "technique": "fixed"}
+    red = {**every, "limit": 4 * charge / NANOS_PER_USD, "user": {"mode": "filter", "values": ["bob"]}}
+    report = reported(customer, spend_limits=limits(every, red))
+    rules.write_text(json.dumps(limits(every, red)))
+    assert report["refused"] == cli(*mine, "--rules", str(rules), "--json").json["refused"] == 0
+    rules.write_text(json.dumps(limits(every, {**red, "limit": 1e-9})))
+    assert "by the rule rules.1:" in cli(*mine, "--rules", str(rules)).out
+    assert "no gateway 'none'" in cli(*mine, "--rules", str(rules), "--gateway", "none").err
+    rules.write_text(json.dumps(limits(spend_rule("a", charge), spend_rule("a", charge))))
+    assert "rules.1.id: Another rule has the id 'a' too" in cli(*mine, "--rules", str(rules)).err
+    assert "this cannot be replayed" in cli(*mine, "--markup", "1", "--by", "colour").err
     assert cli(*mine).status == 2
     assert cli(*mine, "--price", "demo/demo-1").status == 2
     assert cli(*mine, "--limit", "99").status == 2

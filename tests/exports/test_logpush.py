@@ -288,23 +288,26 @@ def test_it_needs_a_destination_and_a_destination_is_needed(
 
 
 @pytest.mark.parametrize(
-    ("body", "path"),
+    ("body", "path", "message"),
     [
-        ({"type": "http", "url": "https://10.0.0.1/"}, ["body", "url"]),
-        ({"type": "http", "url": "https://example.com", "bucket": "b"}, ["body"]),
-        ({"type": "s3", "url": "https://example.com/path", "bucket": "b"}, ["body", "url"]),
-        ({"type": "s3", "url": "https://example.com", "bucket": "../b"}, ["body", "bucket"]),
+        ({"type": "http", "url": "https://10.0.0.1/"}, ["body", "url"], "may not be called"),
+        ({"type": "http", "url": "https://example.com", "bucket": "b"}, ["body"], "for `s3`"),
+        ({"type": "s3", "url": "https://example.com/path", "bucket": "b"}, ["body", "url"], "Only the endpoint"),
+        ({"type": "s3", "url": "https://example.com", "bucket": "../b"}, ["body", "bucket"], "Expected the bucket"),
         ({"type": "s3", "url": "https://example.com", "bucket": "logs", "region": "r", "prefix": "a b",
-          "access_key_id": "a", "secret_access_key": "b"}, ["body", "prefix"]),
+          "access_key_id": "a", "secret_access_key": "b"}, ["body", "prefix"], "Expected up to 256 letters"),
         ({"type": "s3", "url": "https://example.com", "bucket": "logs", "region": "r", "access_key_id": "a",
-          "secret_access_key": ""}, ["body", "secret_access_key"]),
-        ({"type": "ftp", "url": "https://example.com"}, ["body", "type"]),
+          "secret_access_key": ""}, ["body", "secret_access_key"], "Send the whole key"),
+        ({"type": "s3", "url": "https://example.com"}, ["body", "bucket"], "Required: the bucket's name"),
+        ({"type": "ftp", "url": "https://example.com"}, ["body", "type"], "Expected 'http' | 's3'"),
     ],
 )  # fmt: skip
-def test_destinations_that_cannot_be(customer: Customer, body: dict[str, Any], path: list[str]) -> None:
+def test_destinations_that_cannot_be(customer: Customer, body: dict[str, Any], path: list[str], message: str) -> None:
     refused = destination(customer, **body)
     assert refused.status_code == 400
-    assert refused.json()["errors"][0]["path"] == path
+    (error,) = refused.json()["errors"]
+    assert error["path"] == path
+    assert message in error["message"]
 
 
 class Store:

@@ -47,6 +47,8 @@ _CREDIT: Final = 2**61
 _TRIES: Final = 4
 """How often a hold is made smaller, as a call's output is limited."""
 
+GROUPS: Final = r"^(user|token|metadata\..{1,64})$"
+"""What the calls of a report can be grouped by."""
 Name = Annotated[str, msgspec.Meta(min_length=3, max_length=256, pattern="/")]
 """`provider/model`, or `dynamic/route`."""
 
@@ -76,7 +78,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """`provider/model` → rates as in OwnPrice."""
     markup: int | None = None
     """Parts per million of the cost."""
-    by: str = "user"
+    by: Annotated[str, msgspec.Meta(pattern=GROUPS)] = "user"
     """What the report's `groups` are: `user`, `token`, or `metadata.KEY`."""
 
     @property

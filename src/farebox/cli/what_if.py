@@ -99,19 +99,22 @@ def what_if(
 
 
 def _rules(path: Path | None) -> list[Any]:
+    """What a gateway would refuse is refused here, too."""
     import msgspec
 
     from farebox.gateway import SpendLimits
+    from farebox.http.control.spend_rules import faults, placed
 
     if path is None:
         return []
     try:
-        rules = msgspec.json.decode(path.read_bytes(), type=SpendLimits).rules
+        limits = msgspec.json.decode(path.read_bytes(), type=SpendLimits)
     except (OSError, msgspec.DecodeError) as error:
         raise Stopped(f"{path} cannot be read as spend limits: {error}") from error
-    if not all(rule.window or rule.period for rule in rules):
-        raise Stopped(f"{path} has a rule with neither a window nor a period")
-    return list(rules)
+    for fault in faults(limits):
+        where = ".".join(str(step) for step in fault.path[2:])
+        raise Stopped(f"{path} cannot be read as spend limits: {where}: {fault.message}")
+    return list(placed(limits).rules)
 
 
 def _pair(text: str, between: str, option: str) -> tuple[str, str]:
@@ -156,11 +159,14 @@ def _replayed(session: Session, account_id: str, scenario: "Scenario", *, shown:
     from farebox.periods import UTC_NAME
     from farebox.storage.account_settings import read_settings
     from farebox.storage.corrections import count_calls, page_of_calls
+    from farebox.storage.gateways import find_gateway
     from farebox.storage.reports import usage_by_window
 
     hour = scenario.start - scenario.start % HOUR_MS
     with session.reading() as connection:
         require_account(connection, account_id)
+        if scenario.rules and find_gateway(connection, account_id, scenario.gateway_id) is None:
+            raise Stopped(f"the account has no gateway {scenario.gateway_id!r}: name one with --gateway")
         book = price_book_of(connection)
         for name in scenario.models.values():
             provider, _, model = name.partition("/")

@@ -32,6 +32,13 @@ _is_bucket = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}").fullmatch
 _is_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}").fullmatch
 _is_prefix = re.compile(r"[A-Za-z0-9!_.*'()/=-]{0,256}").fullmatch
 _is_key = re.compile(r"[!-~]{1,256}").fullmatch
+_OF_S3 = (
+    ("bucket", _is_bucket, "the bucket's name: 2 to 255 letters, digits and `._-`"),
+    ("region", _is_name, "the store's region, such as us-east-1"),
+    ("prefix", _is_prefix, "up to 256 letters, digits and `!_.*'()/=-`"),
+    ("access_key_id", _is_key, "the ID of the access key, without spaces"),
+)
+"""Field, what it has to be, and that in words."""
 
 
 class LogDestinationSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,14 +141,9 @@ def _check(request: Request, body: LogDestinationSet) -> None:
         raise invalid("Headers are for `http`", "body", "headers")
     if parts.query or parts.path.strip("/"):
         raise invalid("Only the endpoint, such as https://s3.eu-central-1.amazonaws.com", "body", "url")
-    for name, valid in (
-        ("bucket", _is_bucket),
-        ("region", _is_name),
-        ("prefix", _is_prefix),
-        ("access_key_id", _is_key),
-    ):
+    for name, valid, expected in _OF_S3:
         if not valid(getattr(body, name)):
-            raise invalid("Invalid", "body", name)
+            raise invalid(f"Expected {expected}" if getattr(body, name) else f"Required: {expected}", "body", name)
 
 
 def _with_stored(body: LogDestinationSet, stored: DestinationSecrets) -> DestinationSecrets:

@@ -59,11 +59,17 @@ def _window_faults(rule: SpendRule, path: Path) -> list[Fault]:
 
 def named(limits: SpendLimits) -> SpendLimits:
     """The same with an id for each rule that has none, and all that a period says."""
-    return replace(limits, rules=tuple(map(_completed, limits.rules)))
+    return replace(limits, rules=tuple(_completed(rule, _new_id()) for rule in limits.rules))
 
 
-def _completed(rule: SpendRule) -> SpendRule:
-    rule = rule if rule.id else replace(rule, id=_new_id())
+def placed(limits: SpendLimits) -> SpendLimits:
+    """The same for rules that are tried and not stored: one without an id is named by its place, as faults name it."""
+    rules = tuple(_completed(rule, f"rules.{place}") for place, rule in enumerate(limits.rules))
+    return replace(limits, rules=rules)
+
+
+def _completed(rule: SpendRule, name: str) -> SpendRule:
+    rule = rule if rule.id else replace(rule, id=name)
     if rule.period is msgspec.UNSET:
         return rule
     return replace(rule, window=PERIOD_SECONDS[rule.period], technique="fixed")

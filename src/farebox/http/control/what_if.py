@@ -6,18 +6,18 @@ from typing import Annotated
 import msgspec
 
 from farebox.calls import what_if_run
-from farebox.calls.what_if import PERIOD_MAX_MS, LimitOf, Scenario
+from farebox.calls.what_if import GROUPS, PERIOD_MAX_MS, LimitOf, Scenario
 from farebox.calls.what_if_report import Report
 from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, SpendLimits
-from farebox.http.control.spend_rules import faults, named
+from farebox.http.control.spend_rules import faults, placed
 from farebox.http.control.wire import Moment, iso, moment
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
-from farebox.http.validation import Fault, InvalidInput
+from farebox.http.validation import Fault, InvalidInput, invalid
+from farebox.storage.gateways import find_gateway
 from farebox.storage.what_ifs import WhatIfRow
 
 MODELS_MAX = 50
-_BY = re.compile(r"user|token|metadata\..{1,64}")
 
 
 class WhatIfCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,6 +52,8 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
 async def begin(request: Request, body: WhatIfCreate) -> Response:
     """Replay the account's calls; where that takes long, the state says that it is running."""
     scenario = _scenario(request, body)
+    if scenario.rules:
+        await _check_gateway(request, scenario.gateway_id)
     return ok(_shown(await what_if_run.begin(request.services, request.account_id, scenario)))
 
 
@@ -71,7 +73,7 @@ def _scenario(request: Request, body: WhatIfCreate) -> Scenario:
     found = faults(limits)
     if not 0 < end - start <= PERIOD_MAX_MS:
         found.append(Fault(("body", "to"), "Must be after `from`, and at most 366 days"))
-    if not _BY.fullmatch(body.by):
+    if not re.fullmatch(GROUPS, body.by):
         found.append(Fault(("body", "by"), "Expected 'user', 'token' or 'metadata.KEY'"))
     if not (limits.rules or body.spending_limit or body.models):
         found.append(Fault(("body",), "Expected spend_limits, spending_limit or models: what is different"))
@@ -83,12 +85,19 @@ def _scenario(request: Request, body: WhatIfCreate) -> Scenario:
         start=start,
         end=end,
         gateway_id=body.gateway_id,
-        rules=named(limits).rules,
+        rules=placed(limits).rules,
         limit=body.spending_limit,
         models=body.models,
         at=now,
         by=body.by,
     )
+
+
+async def _check_gateway(request: Request, gateway_id: str) -> None:
+    """The rules of a gateway that does not exist would count nothing. Raises InvalidInput."""
+    account_id, database = request.account_id, request.services.database
+    if await database.scan(lambda connection: find_gateway(connection, account_id, gateway_id)) is None:
+        raise invalid(f"There is no gateway '{gateway_id[:64]}'", "body", "gateway_id")
 
 
 def _models(request: Request, body: WhatIfCreate, at: int) -> list[Fault]:
