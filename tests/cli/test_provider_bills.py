@@ -136,6 +136,7 @@ def test_a_bill_of_openai_is_compared_by_day_and_model(cli: Cli, acme: str, tmp_
         metered("openai", "gpt-5", 2.0, own_key=True),
         metered("openai", "gpt-4o", 0.25, day=1),
         metered("groq", "gpt-4o", 9.0, day=1),
+        metered("openai", "", 0.0, day=1),  # a list of models
     )
     page = costs_page(
         (0, "gpt-5-mini-2025-08-07, input", "1.000000000000000000000000"),
@@ -162,6 +163,7 @@ def test_a_bill_of_openai_is_compared_by_day_and_model(cli: Cli, acme: str, tmp_
     tools = rows["2026-11-03", "web search tool calls"]
     assert (tools["billed"], tools["metered"], tools["percent"]) == ("0.03", None, None)
     assert (rows["2026-11-04", "gpt-4o"]["billed"], rows["2026-11-04", "gpt-4o"]["metered"]) == (None, "0.25")
+    assert (rows["2026-11-04", "(not named)"]["calls"], rows["2026-11-04", "(all)"]["calls"]) == (1, 2)
     assert rows["2026-11-05", "(all)"]["beyond"]
     assert not any(model == "gpt-5" for _, model in rows)
 
@@ -294,6 +296,8 @@ def test_what_is_no_bill_is_refused_and_changes_nothing(cli: Cli, acme: str, tmp
         file.write_text(content)
         refused = cli("bill", "import", "openai", str(file))
         assert (refused.status, refused.out) == (1, ""), content
+    file.write_text(json.dumps(costs_page((0, "gpt-4o, input", "one"))))
+    assert "an amount or a count in it is no number" in cli("bill", "import", "openai", str(file)).err
     assert cli("bill", "import", "openai", str(tmp_path / "missing")).status == 1
     assert cli("bill", "import", "groq", str(file)).status == 2
     assert cli("bill", "import", "openai").status == 2

@@ -72,7 +72,7 @@ def import_bill(
         "amount_nanos": done.amount, "amount": format_usd(done.amount),
     }  # fmt: skip
     text = (
-        f"Days: {done.days}. Rows: {done.rows}, of which new or changed: {done.changed}. "
+        f"Days: {done.days}. Rows: {done.rows}. New, changed or gone: {done.changed}. "
         f"Billed: {format_usd(done.amount)} USD."
     )
     show(data, as_json=as_json, text=text)
@@ -166,7 +166,7 @@ def report(
 def _row(drift: "Drift", percent: int, nanos: int) -> dict[str, object]:
     return {
         "day": day_text(drift.day),
-        "model": drift.model or "(all)",
+        "model": "(all)" if drift.model is None else drift.model,
         "billed_nanos": drift.billed,
         "billed": None if drift.billed is None else format_usd(drift.billed),
         "metered_nanos": drift.metered,

@@ -49,9 +49,14 @@ def read_bill(provider: str, data: bytes) -> list[BillLine]:
     except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation, OverflowError) as error:
         if isinstance(error, BillUnreadable):
             raise
-        lacking = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise BillUnreadable(f"this is no usage or cost report of {provider}: {lacking}") from error
+        raise BillUnreadable(f"this is no usage or cost report of {provider}: {_reason(error)}") from error
     return lines
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return "an amount or a count in it is no number" if isinstance(error, InvalidOperation) else str(error)
 
 
 def _list(found: Any) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from farebox.calendar import day_text
 from farebox.model import Operator
 from farebox.money import NANOS_PER_USD, format_usd
-from farebox.operator.bill_formats import BillLine
+from farebox.operator.bill_formats import NAMELESS, BillLine
 from farebox.operator.rerate import every_account
 from farebox.runtime.operator_alarms import keep
 from farebox.storage.operator_acts import record_act
@@ -33,7 +33,7 @@ class Imported(NamedTuple):
     rows: int
     """By day and model."""
     changed: int
-    """Of them, those that are new or were stored differently before."""
+    """Rows that are new, were stored differently before, or are gone: a day is replaced as a whole."""
     amount: int
     """Nano-dollars in all."""
 
@@ -97,6 +97,7 @@ def drifts(connection: Connection, provider: str, start: int, end: int, source: 
         sides.setdefault(row.day, {}).setdefault(canonical(provider, row.model), []).append(billed)
     for account_id in every_account(connection):
         for day, model, calls, cost, tokens in metered_days(connection, account_id, provider, start, end):
+            model = model or NAMELESS  # such as a provider's list of models
             metered = Drift(day, model, None, cost, None, calls, None, tokens)
             sides.setdefault(day, {}).setdefault(canonical(provider, model), []).append(metered)
     found: list[Drift] = []

@@ -217,7 +217,7 @@ def post(
     wanted = [(change, change.correction(before.get(change.log_id, 0))) for change in batch]
     back = [(change, amount) for change, amount in wanted if amount > 0]
     more = [(change, amount) for change, amount in wanted if amount < 0]
-    note = f"{spec.provider}/{spec.model or '*'} priced anew, calls of {day_text(batch[0].created_at)}"
+    note = f"{spec.provider}/{spec.model or '*'} priced again, calls of {day_text(batch[0].created_at)}"
     if back:
         cause = f"{PREFIX}{rerate_id}:{back[0][0].log_id}"
         command = Correct(
