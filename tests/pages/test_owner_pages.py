@@ -113,6 +113,15 @@ def test_the_parts_of_a_call_s_time_are_drawn_and_said(
     assert shown["Settling the charge"].startswith("not known")
 
 
+def test_the_usual_period_is_marked_whichever_way_it_was_chosen(owner: Person) -> None:
+    page = owner.get("/ui/usage").text
+    assert 'aria-current="true">30 days' in page
+    fields = {name: re.findall(rf'name="{name}" value="([^"]*)"', page)[0] for name in ("from", "to")}
+    assert 'aria-current="true">30 days' in owner.get("/ui/usage", per="day", by="model", **fields).text
+    other = owner.get("/ui/usage", per="day", by="model", **fields | {"from": "2026-01-01"}).text
+    assert 'aria-current="true">30 days' not in other
+
+
 def test_a_refused_call_says_why(owner: Person, customer: Customer) -> None:
     page = owner.get(f"/ui/calls/{_log_id(customer.chat('x', model='demo/none'))}").text
     assert "model_unpriced" in page

@@ -112,7 +112,7 @@ def _attempt(each: ReceiptAttempt) -> Attempt:
 def _usd(nanos: str) -> str:
     """An exact amount of nano-dollars, a plain decimal or a fraction, in US dollars: to twelve decimals at most."""
     value = Fraction(nanos) / 10**9
-    text = f"{Decimal(value.numerator) / Decimal(value.denominator):.12f}".rstrip("0")
+    text = f"{Decimal(value.numerator) / Decimal(value.denominator):,.12f}".rstrip("0")
     whole, _, decimals = text.partition(".")
     return f"{whole.replace('-', '−')}.{decimals.ljust(2, '0')}"
 

@@ -94,7 +94,7 @@ async def usage(visit: Visit) -> Shown:
             (f"{count} {name}s", f"/ui/usage?{urlencode({'per': name, 'by': asked.by})}")
             for name, count in USUAL.items()
         ],
-        "tab": f"{USUAL[per]} {per}s" if "from" not in asked.given and "to" not in asked.given else "",
+        "tab": f"{USUAL[per]} {per}s" if asked.period == period(per, None, None, visit.services.clock.now_ms()) else "",
     }
 
 
