@@ -26,6 +26,7 @@ PIECES: dict[str, tuple[str, ...]] = {
     "', '.join((f'{name} = ?' for name in changes))": ("state = ?",),
     "', '.join(('?' for _ in without))": ("?",),
     "', '.join(('?' for _ in log_ids))": ("?",),
+    "', '.join(('?' for _ in there))": ("?",),
     "_tests(wanted)": ("TRUE",),
     "names:column": ("payment_id",),
     "_where(key, wanted)": ("bucket = ? AND account_id = ? AND kind = ?",),

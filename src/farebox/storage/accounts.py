@@ -1,6 +1,7 @@
 """Stores of the directory: accounts, access tokens, users."""
 
 import json
+from collections.abc import Sequence
 
 from farebox.model import AccessToken, Account, Balance, Permission, RateLimit
 from farebox.storage.account_keys import OF_ACCOUNT, key_of, was_moved
@@ -80,6 +81,23 @@ def _containing(text: str) -> str:
 def count_accounts(connection: Connection) -> int:
     found = row(connection, "SELECT count(*) FROM accounts")
     return int(found[0]) if found else 0
+
+
+def count_some_accounts(connection: Connection, most: int) -> int:
+    """How many accounts there are; no more than `most` are counted."""
+    found = row(connection, "SELECT count(*) FROM (SELECT 1 FROM accounts LIMIT ?) AS few", (most,))
+    return int(found[0]) if found else 0
+
+
+def balances_of(connection: Connection, accounts: Sequence[Account]) -> dict[str, Balance]:
+    """The balances of accounts that were just read, by their ID: a statement for each bucket that they are in."""
+    found: dict[str, Balance] = {}
+    for bucket in {account.bucket for account in accounts}:
+        there = [account.account_id for account in accounts if account.bucket == bucket]
+        places = ", ".join("?" for _ in there)
+        sql = f"SELECT account_id, posted, held FROM balances WHERE bucket = ? AND account_id IN ({places})"
+        found |= {account_id: Balance(*sums) for account_id, *sums in rows(connection, sql, (bucket, *there))}
+    return found
 
 
 def read_balance(connection: Connection, account_id: str) -> Balance | None:

@@ -23,6 +23,8 @@ from farebox.storage.sql import Connection
 from farebox.storage.top_ups import history
 
 SHOWN: Final = 50
+COUNTED: Final = 10_000
+"""Accounts, as far as they are counted."""
 _ACTS: Final = 10
 _TOP_UPS: Final = 20
 
@@ -42,12 +44,13 @@ async def account_list(visit: Visit) -> Shown:
 
     def read(connection: Connection) -> tuple[list[Line], int]:
         found = store.search_accounts(connection, wanted, after=after, limit=SHOWN + 1)
-        lines = [Line(each, store.read_balance(connection, each.account_id) or Balance(0, 0)) for each in found]
-        return lines, store.count_accounts(connection)
+        balances = store.balances_of(connection, found)
+        lines = [Line(each, balances.get(each.account_id, Balance(0, 0))) for each in found]
+        return lines, store.count_some_accounts(connection, COUNTED + 1)
 
     lines, total = await visit.services.database.scan(read)
     more = lines[SHOWN - 1].account.account_id if len(lines) > SHOWN else ""
-    return {"lines": lines[:SHOWN], "total": total, "more": more, "wanted": wanted, "after": after}
+    return {"lines": lines[:SHOWN], "total": total, "counted": COUNTED, "more": more, "wanted": wanted, "after": after}
 
 
 async def create(visit: Visit, form: Fields) -> Response:
