@@ -101,8 +101,7 @@ def settings_for(folder: Path, **more: object) -> Settings:
 def lay_out(path: Path) -> None:
     """A migrated file, where there is none yet."""
     if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_bytes(_template_file())
+        _lay_down(path, _template_file())
 
 
 @functools.cache
@@ -146,11 +145,39 @@ def _template() -> str:
 def new_database() -> str:
     """The URL of a new PostgreSQL database that is migrated."""
     if not CITUS:
-        return postgres_server().new_database(like=_template(), ask=_ask)
+        return _copy_of(_template())
     url = _cluster().distributed()
     # Processes and commands of the tests come without FAREBOX_BUCKETS: new accounts are then in the first bucket.
     _cluster().query("UPDATE schema_version SET buckets = 1", url)
     return url
+
+
+def _copy_of(url: str) -> str:
+    """The URL of a copy of a database that nobody is connected to."""
+    if CITUS:
+        return postgres_server().new_database(like=url)
+    return postgres_server().new_database(like=url, ask=_ask)
+
+
+def has_database(folder: Path) -> bool:
+    """Whether one was made for this folder."""
+    if engine_now() == "sqlite":
+        return load({}, data_dir=str(folder)).database_path.exists()
+    return folder.absolute() in _urls
+
+
+def template_of(settings: Settings) -> Callable[[Path], None]:
+    """Take a database, which is not opened again, as a template; what it returns gives a folder without one a copy."""
+    if settings.engine == "sqlite":
+        name, content = settings.database_path.name, settings.database_path.read_bytes()
+        return lambda folder: _lay_down(folder / name, content)
+    _Outside.forget(settings.database_url)
+    return lambda folder: _urls.update({folder.absolute(): _copy_of(settings.database_url)})
+
+
+def _lay_down(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.write_bytes(content)
 
 
 def waiting_for_a_lock(session: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from farebox.runtime.services import Services
 from tests.payments.crash_injection import Crash
-from tests.payments.world import DAY, HOUR, Saved, World, begin_life, living, new_account
+from tests.payments.world import DAY, HOUR, Saved, World, begin_life, living
 
 Json = dict[str, Any]
 
@@ -33,7 +33,6 @@ class Flow:
 
 async def prepare(world: World, flow: Flow, folder: Path) -> Saved:
     """The world at the beginning of the flow."""
-    await new_account(world, flow.card)
     async with living(world) as process:
         for step in flow.before:
             await step(world, process.services)

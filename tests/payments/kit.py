@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from fake_stripe import start_fake_stripe
+from fake_stripe import RunningFakeStripe, start_fake_stripe
 from farebox.billing import auto_top_up, cards, top_up
 from farebox.clock import RandomIds
 from farebox.ledger.commands import Grant, Hold, Settle
@@ -29,7 +29,8 @@ from farebox.storage.database import open_database
 from farebox.storage.sql import Connection, row, rows
 from farebox.storage.top_up_rules import rule_of
 from farebox.vault import Vault
-from tests.engines import read_now, settings_for
+from tests.engines import has_database, read_now, settings_for
+from tests.payments.beginnings import Made, beginning, restore, saved
 from tests.payments.books import agreed, silent_stops
 from tests.payments.stripe_kit import local_client
 
@@ -366,11 +367,30 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def open_shop(folder: Path, **settings: object) -> AsyncIterator[Shop]:
-    """A shop with an account that has a card that works."""
-    clock = TestClock()
+    """A shop with an account that has a card that works. Where the folder has a database, they are added to it."""
+    if has_database(folder):
+        async with _empty_shop(folder, TestClock(), **settings) as (shop, _):
+            await shop.open_account()
+            yield shop
+            shop.nothing_stopped()
+        return
+    low_balance = settings.get("low_balance_cents", 0)  # becomes the account's own with its first card
+    begun = beginning(("shop", low_balance), partial(_begin, low_balance))
+    begun.lay_out(folder)
+    async with _empty_shop(folder, TestClock(begun.made.at), **settings) as (shop, fake):
+        restore(fake, begun.made.fake)
+        shop.account = begun.made.account
+        yield shop
+        shop.nothing_stopped()
+
+
+@asynccontextmanager
+async def _empty_shop(
+    folder: Path, clock: TestClock, **settings: object
+) -> AsyncIterator[tuple[Shop, RunningFakeStripe]]:
     async with (
         await start_fake_stripe(clock=_FakesClock(clock)) as fake,
-        httpx.AsyncClient(base_url=fake.url, timeout=10) as http,
+        httpx.AsyncClient(base_url=fake.url) as http,
     ):
         loaded = settings_for(
             folder,
@@ -381,11 +401,15 @@ async def open_shop(folder: Path, **settings: object) -> AsyncIterator[Shop]:
             **{"low_balance_cents": 0, "database_timeout_ms": 60_000, **settings},  # a busy machine has all the time
         )
         async with open_services(loaded, clock) as services:
-            shop = Shop(services, clock, http)
-            await shop.stripe("customers", name="warm")  # loads what is loaded on first use: it takes long
-            await shop.open_account()
-            yield shop
-            shop.nothing_stopped()
+            yield Shop(services, clock, http), fake
+
+
+async def _begin(low_balance: object, folder: Path) -> Made:
+    clock = TestClock()
+    async with _empty_shop(folder, clock, low_balance_cents=low_balance) as (shop, fake):
+        await shop.open_account()
+        state = saved(fake)
+    return Made(shop.services.settings, state, clock.at, shop.account)
 
 
 def with_settings(services: Services, **changes: Any) -> Services:

@@ -21,7 +21,7 @@ from tests.long import times
 from tests.payments.books import compare
 from tests.payments.kit import open_shop
 from tests.payments.test_refunds import Shop
-from tests.payments.world import ACCOUNT, DAY, HOUR, MINUTE, World, living, new_account, open_world
+from tests.payments.world import ACCOUNT, DAY, HOUR, MINUTE, World, living, open_world
 
 CENT = NANOS_PER_CENT
 
@@ -34,7 +34,6 @@ def settings() -> dict[str, object]:
 @pytest.fixture
 async def world(tmp_path: Path, settings: dict[str, object]) -> AsyncIterator[World]:
     with open_world(tmp_path, **settings) as opened:
-        await new_account(opened)
         yield opened
 
 

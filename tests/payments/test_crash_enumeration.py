@@ -286,7 +286,7 @@ QUICK = ("a refund",)
     [pytest.param(flow, id=flow.name, marks=() if flow.name in QUICK else pytest.mark.slow) for flow in FLOWS],
 )
 async def test_a_crash_anywhere_changes_nothing(flow: Flow, tmp_path: Path) -> None:
-    with open_world(tmp_path, **flow.settings) as world:
+    with open_world(tmp_path, flow.card, **flow.settings) as world:
         start = await prepare(world, flow, tmp_path)
         expected, points = await after(world, flow, start, WEBHOOK_MODES[0], None)
         assert not expected["open"], f"left open: {expected['open']}"

@@ -16,7 +16,7 @@ from farebox.storage.top_ups import find
 from tests.engines import ON_BOTH_ENGINES
 from tests.payments.books import compare
 from tests.payments.test_refunds import Shop
-from tests.payments.world import ACCOUNT, World, living, new_account, open_world
+from tests.payments.world import ACCOUNT, World, living, open_world
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -31,8 +31,7 @@ def card() -> str:
 @pytest.fixture
 async def shop(tmp_path: Path, card: str) -> AsyncIterator[Shop]:
     """At the end the books agree with Stripe's."""
-    with open_world(tmp_path) as world:
-        await new_account(world, card)
+    with open_world(tmp_path, card) as world:
         async with living(world) as process:
             yield Shop(world, process.services)
         compare(world.settings, world.fake.http.get("/_fake/ledger"))
@@ -241,7 +240,6 @@ class TestTogether:
     @pytest.fixture
     async def shop(self, tmp_path: Path) -> AsyncIterator[Shop]:
         with open_world(tmp_path, fee_percent="16.53", fee_fixed_cents=38) as world:
-            await new_account(world)
             async with living(world) as process:
                 yield Shop(world, process.services)
 

@@ -14,7 +14,7 @@ from farebox.billing import top_up
 from farebox.cli import refunds
 from farebox.cli.session import Session, Stopped
 from tests.payments.books import compare
-from tests.payments.world import ACCOUNT, DAY, SECRET, World, living, new_account, open_world
+from tests.payments.world import ACCOUNT, DAY, SECRET, World, living, open_world
 
 Cli = Callable[..., Result]
 
@@ -27,14 +27,13 @@ def card() -> str:
 @pytest.fixture
 def world(tmp_path: Path, card: str) -> Iterator[World]:
     """An account that bought 50 USD, and no server that runs."""
-    with open_world(tmp_path) as world:
-        asyncio.run(_buy(world, card))
+    with open_world(tmp_path, card) as world:
+        asyncio.run(_buy(world))
         yield world
         compare(world.settings, world.fake.http.get("/_fake/ledger"))
 
 
-async def _buy(world: World, card: str) -> None:
-    await new_account(world, card)
+async def _buy(world: World) -> None:
     async with living(world) as process:
         await top_up.buy(process.services, ACCOUNT, credit_cents=5000, request_key="order-1")
 

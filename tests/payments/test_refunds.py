@@ -25,7 +25,7 @@ from farebox.runtime.services import Services
 from farebox.storage.accounts import read_balance
 from tests.engines import ON_BOTH_ENGINES
 from tests.payments.books import compare
-from tests.payments.world import ACCOUNT, DAY, HOUR, World, living, new_account, open_world
+from tests.payments.world import ACCOUNT, DAY, HOUR, World, living, open_world
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -107,8 +107,7 @@ def card() -> str:
 @pytest.fixture
 async def shop(tmp_path: Path, settings: dict[str, object], card: str) -> AsyncIterator[Shop]:
     """At the end the books agree with Stripe's."""
-    with open_world(tmp_path, **settings) as world:
-        await new_account(world, card)
+    with open_world(tmp_path, card, **settings) as world:
         async with living(world) as process:
             yield Shop(world, process.services)
         compare(world.settings, world.fake.http.get("/_fake/ledger"))

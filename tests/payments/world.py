@@ -15,6 +15,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -35,6 +36,7 @@ from farebox.settings import Settings
 from farebox.storage.accounts import add_account
 from farebox.vault import Vault
 from tests.engines import backup, looking, settings_for
+from tests.payments.beginnings import Made, beginning, restore, saved
 from tests.payments.crash_injection import CrashInjection, Mortal, open_with_crashes
 
 T = TypeVar("T")
@@ -91,7 +93,7 @@ class Fake:
         self._thread = threading.Thread(target=lambda: uvloop.run(self._serve()), name="fake-stripe")
         self._thread.start()
         assert self._started.wait(30)
-        self.http = httpx.Client(base_url=self.url, headers={"authorization": "Bearer sk_test_1"}, timeout=30)
+        self.http = httpx.Client(base_url=self.url, headers={"authorization": "Bearer sk_test_1"})
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -114,8 +116,7 @@ class Fake:
 
     def save(self) -> str:
         """Everything it knows."""
-        app = self._running.app
-        return self._do(lambda: json.dumps(list(app.world.store._by_id.values())))
+        return self._do(lambda: saved(self._running))
 
     def count(self, kind: str) -> int:
         """How many objects it has."""
@@ -123,17 +124,7 @@ class Fake:
 
     def load(self, state: str) -> None:
         """Be as it was then."""
-        app = self._running.app
-
-        def act() -> None:
-            app.world.store.clear()
-            app.faults.queue.clear()
-            app.requests.clear()
-            app.deliverer.forget()
-            for thing in json.loads(state):
-                app.world.store.add(thing)
-
-        self._do(act)
+        self._do(lambda: restore(self._running, state))
 
     def post(self, path: str, **values: Any) -> Json:
         """A call of the API, as from Stripe's dashboard: form fields."""
@@ -357,8 +348,18 @@ def signed(body: bytes, at: int) -> str:
 
 
 @contextlib.contextmanager
-def open_world(folder: Path, **settings: object) -> Iterator[World]:
-    """A world with an account that has nothing yet."""
+def open_world(folder: Path, card: str | None = "pm_card_visa", /, **settings: object) -> Iterator[World]:
+    """A world with an account, its customer at Stripe, and a saved card unless None."""
+    begun = beginning(("world", card), partial(_begin, card))
+    begun.lay_out(folder)
+    with _empty_world(folder, **settings) as world:
+        world.fake.load(begun.made.fake)
+        world.clock.at = begun.made.at
+        yield world
+
+
+@contextlib.contextmanager
+def _empty_world(folder: Path, **settings: object) -> Iterator[World]:
     clock = SettableClock()
     fake = Fake(clock)
     loaded = settings_for(
@@ -385,15 +386,16 @@ async def living(world: World, die_at: int | None = None) -> AsyncIterator[Proce
         await process.end()
 
 
-async def new_account(world: World, card: str | None = "pm_card_visa") -> None:
-    """The account, its customer at Stripe, and a saved card unless None."""
-    async with living(world) as process:
-        services = process.services
-        await services.database.write(lambda c: add_account(c, ACCOUNT, "Acme", world.clock.at))
-        await cards.customer_of(services, ACCOUNT)
-        if card is not None:
-            await save_card(world, services, card)
-        await world.settle(services, world.clock.at)
+async def _begin(card: str | None, folder: Path) -> Made:
+    with _empty_world(folder) as world:
+        async with living(world) as process:
+            services = process.services
+            await services.database.write(lambda c: add_account(c, ACCOUNT, "Acme", world.clock.at))
+            await cards.customer_of(services, ACCOUNT)
+            if card is not None:
+                await save_card(world, services, card)
+            await world.settle(services, world.clock.at)
+        return Made(world.settings, world.fake.save(), world.clock.at)
 
 
 async def save_card(world: World, services: Services, card: str) -> str:
