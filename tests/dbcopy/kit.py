@@ -95,7 +95,7 @@ async def _shop(folder: Path) -> None:
 
 def ask(url: str, account_id: str, token: str, log_ids: tuple[str, ...]) -> NoticeHistory:
     """What the server says of the account."""
-    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30) as http:
+    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}) as http:
 
         def get(path: str) -> Any:
             response = http.get(path)
@@ -145,10 +145,6 @@ def add_calls(path: Path, account_id: str, calls: int) -> None:
 
 
 # --- moving -----------------------------------------------------------------------------------------------------------
-
-
-def command(folder: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "farebox.cli.main", "--data-dir", str(folder), *arguments]
 
 
 def environment(**more: str) -> dict[str, str]:

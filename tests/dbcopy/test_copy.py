@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import sqlite3
-import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -21,13 +21,13 @@ from farebox.storage.dbcopy import Progress, Row
 from farebox.storage.dbcopy.sqlite import SqliteSource, SqliteTarget
 from farebox.storage.half_copied import COPYING
 from farebox.storage.tables import Table, tables
+from tests import processes
 from tests.dbcopy.kit import (
     BODY_BYTES,
     SECRET_KEY,
     Sample,
     add_calls,
     ask,
-    command,
     copied,
     environment,
     farebox,
@@ -39,6 +39,7 @@ from tests.dbcopy.kit import (
 from tests.engines import SQLITE_ONLY
 from tests.postgres.server import PostgresServer
 from tests.support import Customer, running_farebox
+from tests.waiting import SECONDS, pauses
 
 pytestmark = SQLITE_ONLY  # each test says which database is on which engine
 
@@ -162,10 +163,8 @@ def test_a_killed_copy_resumes_without_duplicates(sample: Sample, postgres: Post
     assert ended.returncode == 1
     assert "half copied" in ended.stderr
     assert "farebox copy" in ended.stderr
-    served = subprocess.run(
-        command(sample.folder, "serve", "--port", str(_free_port())),
-        env=environment(FAREBOX_DATABASE_URL=postgres_url), capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    serve = ["--data-dir", str(sample.folder), "serve", "--port", str(_free_port())]
+    served = processes.run(serve, env=environment(FAREBOX_DATABASE_URL=postgres_url))
     assert "half copied" in served.stderr
     other = refused(sample.folder, url_of(sample.database), postgres_url, "--buckets", "7")
     assert "part of another copy" in other
@@ -210,22 +209,21 @@ def _free_port() -> int:
 
 def _killed(sample: Sample, target: str, when: Callable[[], bool]) -> bool:
     """Begin to copy, and kill it when it has come so far; whether it was killed before its end."""
-    process = subprocess.Popen(
-        command(sample.folder, "copy", "--from", url_of(sample.database), "--to", target),
-        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while process.poll() is None:
-        process.send_signal(signal.SIGSTOP)  # it does not get on while we look, however long that takes
-        if when():
-            break
-        process.send_signal(signal.SIGCONT)
-        assert time.monotonic() < deadline, "it never came so far"
-        time.sleep(0.02)
-    process.kill()
-    output, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors.decode()
-    assert not output
+    arguments = ["--data-dir", str(sample.folder), "copy", "--from", url_of(sample.database), "--to", target]
+    with tempfile.TemporaryFile() as output:
+        process = processes.start(arguments, env=environment(), stdout=output, stderr=output)
+        try:
+            for pause in pauses("the copy came so far"):
+                process.send_signal(signal.SIGSTOP)  # it does not get on while we look, however long that takes
+                if process.poll() is not None or when():
+                    break
+                process.send_signal(signal.SIGCONT)
+                time.sleep(pause)
+        finally:
+            process.kill()
+        status = process.wait(SECONDS)
+        output.seek(0)
+        assert (status, output.read()) == (-signal.SIGKILL, b"")
     return True
 
 

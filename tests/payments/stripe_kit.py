@@ -9,11 +9,12 @@ import stripe
 
 from fake_stripe import RunningFakeStripe, start_fake_stripe
 from farebox.payments.stripe import StripeProcessor
+from tests.waiting import SECONDS
 
 WEBHOOK_SECRET = "whsec_of_the_tests"
 KEY = "sk_test_of_the_tests"
 TIMEOUT = 0.5
-"""Long enough for a response, short enough to wait for one that does not come."""
+"""From when the test plants a response that does not come: long enough for one that does, short enough to wait for."""
 FORM = {"card-expiry": "12/34", "card-cvc": "123", "card-name": "Ana", "email": "ana@example.com"}
 
 
@@ -44,6 +45,9 @@ class Stripe:
 
     async def fault(self, match: str, kind: str, **more: object) -> None:
         """The next request like `POST /v1/invoices` goes wrong."""
+        if kind.startswith("timeout"):
+            client: Any = self.processor._http
+            client._timeout = TIMEOUT
         response = await self.control.post("/_fake/faults", json={"match": match, "kind": kind, **more})
         assert response.status_code == 200, response.text
 
@@ -65,9 +69,9 @@ class Stripe:
 
 
 @asynccontextmanager
-async def running_stripe(timeout: float = TIMEOUT) -> AsyncIterator[Stripe]:
-    async with await start_fake_stripe() as fake, httpx.AsyncClient(base_url=fake.url, timeout=10) as control:
-        http_client = local_client(timeout)
+async def running_stripe() -> AsyncIterator[Stripe]:
+    async with await start_fake_stripe() as fake, httpx.AsyncClient(base_url=fake.url) as control:
+        http_client = local_client(SECONDS)
         processor = StripeProcessor(KEY, webhook_secret=WEBHOOK_SECRET, api_base=fake.url, http_client=http_client)
         kit = Stripe(fake, processor, control)
         await kit.sdk.customers.list_async({"limit": 1})  # loads what both sides load on first use: it takes long
