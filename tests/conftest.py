@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import hypothesis
 import pytest
 import trustme
 
@@ -18,6 +19,7 @@ from tests.memory import memory_folder
 from tests.postgres.server import PostgresServer
 from tests.processes import end_fork_server
 from tests.support import Customer, Farebox, quiet_logs, running_farebox
+from tests.waiting import SECONDS
 from tests.warm_helpers import end_warm_helpers
 
 if TYPE_CHECKING:
@@ -38,6 +40,10 @@ def pytest_configure(config: pytest.Config) -> None:
         _use_memory()
     _share_contexts()
     _wait_for_busy_machines()
+    hypothesis.settings.register_profile(
+        "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("tests")
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -82,13 +88,13 @@ def _share_contexts() -> None:
 
 
 def _wait_for_busy_machines() -> None:
-    """A minute for what httpx sends, where a test says nothing: its five seconds are too few on a busy machine."""
+    """Minutes for what httpx sends, where a test says nothing: its five seconds are too few on a busy machine."""
     stream = inspect.unwrap(httpx.stream)
     verbs = (httpx.request, httpx.get, httpx.head, httpx.options, httpx.delete, httpx.post, httpx.put, httpx.patch)
     functions: tuple[Any, ...] = (stream, *verbs, httpx.Client.__init__, httpx.AsyncClient.__init__)
     for function in functions:
         assert function.__kwdefaults__["timeout"] == httpx.Timeout(5.0)
-        function.__kwdefaults__["timeout"] = httpx.Timeout(60.0)
+        function.__kwdefaults__["timeout"] = httpx.Timeout(SECONDS)
 
 
 def _use_memory() -> None:

@@ -151,7 +151,6 @@ class Customer:
             f"{self.gateway_url}/compat/chat/completions",
             json={"model": "demo/demo-1", "messages": [{"role": "user", "content": text}], **body},
             headers=self.headers | (headers or {}),
-            timeout=30,
         )
 
     def receipt(self, log_id: str) -> dict[str, Any]:

@@ -51,9 +51,7 @@ def log_rows(customer: Customer, gateway_id: str = "default") -> list[dict[str, 
 
 
 def _logs(customer: Customer, gateway_id: str, rest: str) -> httpx.Response:
-    return httpx.get(
-        f"{customer.api_url}/ai-gateway/gateways/{gateway_id}/logs{rest}", headers=customer.headers, timeout=30
-    )
+    return httpx.get(f"{customer.api_url}/ai-gateway/gateways/{gateway_id}/logs{rest}", headers=customer.headers)
 
 
 def set_provider(farebox: Farebox, slug: str, *, base_url: str | None = None, api_key: str = OPERATOR_KEY) -> None:
@@ -149,6 +147,6 @@ async def eventually(true: Callable[[], object], what: str = "it", seconds: floa
         await asyncio.sleep(pause)
 
 
-async def within(seconds: float, work: Awaitable[Any]) -> Any:
+async def within(work: Awaitable[Any]) -> Any:
     """The result, or a failure of the test: nothing here may take forever."""
-    return await asyncio.wait_for(work, seconds)
+    return await asyncio.wait_for(work, SECONDS)

@@ -54,9 +54,9 @@ def test_a_call_to_be_paid_by_x402_is_not_paid_from_credit(customer: Customer) -
     ):
         headers = {"authorization": f"Bearer {customer.token}"}
         body = {"model": "demo/demo-1"} | message if "compat" in url else message
-        assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 200
+        assert httpx.post(url, json=body, headers=headers).status_code == 200
         paid, before = before - customer.balance.posted, customer.balance.posted
-        refused = httpx.post(url, json=body, headers=headers | header, timeout=30)
+        refused = httpx.post(url, json=body, headers=headers | header)
         code = 7003 if url == run else 2901
         assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, code), refused.text
         assert "x402" in refused.text
@@ -114,7 +114,6 @@ def own(customer: Customer, cost: str, model: str = "demo-1") -> httpx.Response:
             "cf-aig-custom-cost": cost,
             "x-demo": "tokens=4 cached=2",
         },
-        timeout=30,
     )
 
 

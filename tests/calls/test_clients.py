@@ -363,7 +363,6 @@ def test_the_usage_chunk_is_taken_out_byte_by_byte(customer: Customer) -> None:
         f"{customer.gateway_url}/compat/chat/completions",
         json={"model": "demo/demo-1", "messages": messages(), "stream": True},
         headers=customer.headers | {"x-demo": "trickle=1 tokens=3"},
-        timeout=30,
     ) as response:
         events = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: {")]
     assert all(event["choices"] and event.get("usage") is None for event in events)

@@ -28,7 +28,7 @@ CHAT = {"model": "demo-1", "messages": MESSAGES, "max_tokens": 100}
 
 def post(customer: Customer, path: str, body: Any, **headers: str) -> httpx.Response:
     url = f"{customer.gateway_url}/{path}".rstrip("/")
-    return httpx.post(url, json=body, headers=customer.headers | headers, timeout=30)
+    return httpx.post(url, json=body, headers=customer.headers | headers)
 
 
 def test_an_empty_account_is_explained_to_programs_in_every_form(farebox: Farebox) -> None:
@@ -76,7 +76,7 @@ def test_cloudflares_provider_for_vercels_sdk_finds_the_two_errors_that_it_looks
         (customer.gateway_url, {"authorization": "Bearer fbx_none"}, 401, 2009),
         (customer.gateway_url.replace("/default", "/nowhere"), customer.headers, 400, 2001),
     ):
-        refused = httpx.post(url, json=[step], headers=headers, timeout=30)
+        refused = httpx.post(url, json=[step], headers=headers)
         assert (refused.status_code, refused.json()["success"]) == (status, False)
         assert refused.json()["error"][0]["code"] == code
 

@@ -21,6 +21,7 @@ from tests.calls.wire import COMPAT, Wire, WireResponse, chat_body, post, start
 from tests.engines import ON_BOTH_ENGINES, looking
 from tests.sdks import anthropic, genai, openai
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import SECONDS
 
 pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 
@@ -83,7 +84,7 @@ async def hold_of(farebox: Farebox, gate: Gate, body: bytes) -> int:
     held = customer.balance.held
     assert held > 0
     gate.open()
-    response = await within(30, wire.response())
+    response = await within(wire.response())
     gate.shut()
     assert customer.receipt(response.log_id)["hold_nanos"] == held
     return held
@@ -109,7 +110,7 @@ async def refusals(wires: list[Wire], count: int) -> tuple[list[WireResponse], s
     pending = {asyncio.ensure_future(wire.response()) for wire in wires}
     answered: list[WireResponse] = []
     while len(answered) < count:
-        done, pending = await asyncio.wait(pending, timeout=15, return_when=asyncio.FIRST_COMPLETED)
+        done, pending = await asyncio.wait(pending, timeout=SECONDS, return_when=asyncio.FIRST_COMPLETED)
         assert done, f"only {len(answered)} of {count} were answered while the provider was shut"
         answered += [task.result() for task in done]
     return answered, pending
@@ -136,7 +137,7 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(farebox: Farebox, str
             assert customer.balance.held == K * hold
             assert customer.balance.available == 0
             gate.open()
-            admitted = await within(30, asyncio.gather(*pending))
+            admitted = await within(asyncio.gather(*pending))
 
         assert [response.status for response in admitted] == [200] * K
         assert all(response.whole for response in admitted)
@@ -154,7 +155,7 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(farebox: Farebox, str
         wires = await in_flight(customer, body, IN_FLIGHT)
         refused, pending = await refusals(wires, IN_FLIGHT - again)
         gate.open()
-        admitted = await within(30, asyncio.gather(*pending))
+        admitted = await within(asyncio.gather(*pending))
         assert [response.status for response in admitted] == [200] * again
         assert {response.status for response in refused} == {429}
         assert customer.balance.held == 0
@@ -205,7 +206,7 @@ async def test_a_waiting_call_is_served_when_credit_is_released(patient: Farebox
         assert not second.done()
         assert gate.waiting == 1, "the second call must not have been forwarded without a hold"
         gate.open()
-        responses = await within(30, asyncio.gather(first, second))  # woken: who waits to the end is refused
+        responses = await within(asyncio.gather(first, second))  # woken: who waits to the end is refused
         assert [response.status for response in responses] == [200, 200]
         assert "farebox-output-limit" not in responses[1].headers
         assert customer.balance.held == 0
@@ -222,7 +223,7 @@ async def test_a_waiting_call_that_then_affords_less_is_limited_rather_than_refu
         await asyncio.sleep(0.1)
         assert not second.done()
         gate.open()
-        responses = await within(30, asyncio.gather(first, second))
+        responses = await within(asyncio.gather(first, second))
         assert [response.status for response in responses] == [200, 200]
         # The first charge is what the second can no longer hold.
         missing = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
@@ -250,7 +251,7 @@ async def test_a_waiting_caller_that_disconnects_leaves_no_hold(patient: Farebox
         }
         assert customer.balance.held == hold
         gate.open()
-        assert (await within(30, first)).status == 200
+        assert (await within(first)).status == 200
         assert customer.balance.held == 0
         assert gate.seen == 2
 
@@ -401,8 +402,7 @@ async def test_no_credit_and_held_credit_give_different_errors(farebox: Farebox)
     assert "Insufficient credits" in body["message"]
 
 
-@pytest.mark.parametrize("output", [100, 600])
-@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize(("stream", "output"), [(False, 100), (True, 600)], ids=["plain", "stream"])
 async def test_credit_for_exactly_twenty_admits_twenty_of_two_hundred_at_once(
     farebox: Farebox, stream: bool, output: int
 ) -> None:
@@ -421,7 +421,7 @@ async def test_credit_for_exactly_twenty_admits_twenty_of_two_hundred_at_once(
             assert gate.waiting == 20
             assert customer.balance.available == 0
             gate.open()
-            admitted = await within(30, asyncio.gather(*pending))
+            admitted = await within(asyncio.gather(*pending))
 
     assert [response.status for response in admitted] == [200] * 20
     assert all(response.whole for response in admitted)

@@ -25,7 +25,6 @@ from farebox.providers.formats.readers import BodyReader
 from farebox.storage.operator_alarms import open_alarms
 from tests.calls.gate import gated
 from tests.calls.kit import (
-    WAIT_SECONDS,
     differences,
     eventually,
     log_row,
@@ -361,7 +360,7 @@ async def test_a_whole_body_that_is_cut_is_an_error_and_free(customer: Customer)
 @pytest.mark.parametrize("demo", ["hang=1", "delay=5000"])
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 async def test_a_provider_that_does_not_begin_is_given_up(customer: Customer, demo: str, stream: bool) -> None:
-    response = await within(WAIT_SECONDS, post(customer, native_body(stream=stream), NATIVE, demo=demo))
+    response = await within(post(customer, native_body(stream=stream), NATIVE, demo=demo))
     assert (response.status, response.code) == (504, 2910)
     row = ended(customer, response.log_id, 0)
     assert row["status_code"] == 504
@@ -382,7 +381,7 @@ async def test_a_caller_may_wait_less_or_more_for_the_first_byte(customer: Custo
 async def test_a_stream_that_falls_silent_is_cut(customer: Customer) -> None:
     body = native_body(stream=True)
     before = customer.farebox.demo_stats()["disconnects"]
-    response = await within(WAIT_SECONDS, post(customer, body, NATIVE, demo="gap=5000"))
+    response = await within(post(customer, body, NATIVE, demo="gap=5000"))
     assert "fell silent" in response.events[-1]["error"]["message"]
     ended(customer, response.log_id, 0)
     await eventually(lambda: customer.farebox.demo_stats()["disconnects"] == before + 1, "the provider noticed")
@@ -390,7 +389,7 @@ async def test_a_stream_that_falls_silent_is_cut(customer: Customer) -> None:
 
 async def test_an_endless_stream_is_cut(customer: Customer) -> None:
     body = native_body(stream=True)
-    response = await within(WAIT_SECONDS, post(customer, body, NATIVE, demo="gap=100 tokens=4000"))
+    response = await within(post(customer, body, NATIVE, demo="gap=100 tokens=4000"))
     assert "longer than allowed" in response.events[-1]["error"]["message"]
     text = said(response)
     assert 0 < len(text.split()) < 20, "of four thousand"
@@ -481,7 +480,7 @@ def misreporting_provider(farebox: Farebox, usage: dict[str, int], says: str = "
 
 async def call_raw(customer: Customer, path: str) -> WireResponse:
     body = native_body().replace(b"demo-1", b"raw-1")
-    response: WireResponse = await within(WAIT_SECONDS, post(customer, body, path))
+    response: WireResponse = await within(post(customer, body, path))
     return response
 
 
@@ -929,7 +928,7 @@ async def test_a_server_takes_so_many_calls_at_once_and_says_so(tmp_path: Path) 
         assert (response.status, response.code) == (503, 2908)
         assert int(response.headers["retry-after"]) >= 1
         gate.open()
-        assert [response.status for response in await within(WAIT_SECONDS, asyncio.gather(*inside))] == [200] * 3
+        assert [response.status for response in await within(asyncio.gather(*inside))] == [200] * 3
         until(lambda: customer.balance.held == 0, "the holds ended")
         assert (await post(customer, body)).status == 200, "there is room again"
 

@@ -38,9 +38,7 @@ def native_body(text: str = "Hello there", **fields: Any) -> bytes:
 
 
 def stored(customer: Customer, log_id: str, which: str) -> httpx.Response:
-    return httpx.get(
-        f"{customer.api_url}/ai-gateway/gateways/default/logs/{log_id}/{which}", headers=customer.headers, timeout=30
-    )
+    return httpx.get(f"{customer.api_url}/ai-gateway/gateways/default/logs/{log_id}/{which}", headers=customer.headers)
 
 
 def rows_in_database(customer: Customer) -> list[tuple[Any, ...]]:

@@ -36,7 +36,7 @@ def customer(farebox: Farebox) -> Customer:
 
 def charged(customer: Customer, path: str, **request: Any) -> dict[str, Any]:
     """The receipt of a call."""
-    response = httpx.post(f"{customer.gateway_url}/{path}", headers=customer.headers, timeout=30, **request)
+    response = httpx.post(f"{customer.gateway_url}/{path}", headers=customer.headers, **request)
     assert response.status_code == 200, response.text
     receipt = customer.receipt(response.headers["cf-aig-log-id"])
     assert receipt["hold_nanos"] >= receipt["charge_nanos"]

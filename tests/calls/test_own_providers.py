@@ -272,7 +272,7 @@ def test_what_cannot_be_decrypted_is_refused_and_not_paid_from_credit(farebox: F
 
 
 def test_a_change_is_seen_by_the_next_call_of_a_connection(farebox: Farebox, customer: Customer) -> None:
-    with httpx.Client(headers=customer.headers, timeout=30) as client:
+    with httpx.Client(headers=customer.headers) as client:
         url = f"{customer.gateway_url}/openai/chat/completions"
 
         def key() -> str:

@@ -64,7 +64,7 @@ def calling(customer: Customer) -> Iterator[set[int]]:
     seen, stop = set[int](), threading.Event()
 
     def work() -> None:
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client() as client:
             while not stop.is_set():
                 seen.add(call(client, customer, "Hello").status_code)
 
@@ -95,7 +95,7 @@ def marks_of(customer: Customer, log_id: str) -> tuple[int | None, ...]:
 @pytest.mark.usefixtures("engine")
 @pytest.mark.both_engines
 def test_what_is_switched_on_is_obeyed_by_the_next_call(customer: Customer) -> None:
-    with httpx.Client(timeout=30) as client, calling(customer) as seen:
+    with httpx.Client() as client, calling(customer) as seen:
         for _ in range(2):
             assert call(client, customer, CARD).status_code == 200
             set_gateway(customer, dlp=PAYMENT_CARDS)

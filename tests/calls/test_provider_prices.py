@@ -46,7 +46,7 @@ def customer(farebox: Farebox) -> Customer:
 
 
 def call(customer: Customer, path: str, body: dict[str, Any]) -> httpx.Response:
-    return httpx.post(f"{customer.gateway_url}/{path}", json=body, headers=customer.headers, timeout=30)
+    return httpx.post(f"{customer.gateway_url}/{path}", json=body, headers=customer.headers)
 
 
 def charged(customer: Customer, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def post(
     if key:
         sent["cf-aig-authorization"] = f"Bearer {customer.token}"
     url = path if path.startswith("http") else f"{customer.gateway_url}/{path}"
-    return httpx.post(url, content=content, headers=sent, timeout=30)
+    return httpx.post(url, content=content, headers=sent)
 
 
 def charged(customer: Customer, response: httpx.Response) -> int:

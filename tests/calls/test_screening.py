@@ -68,7 +68,7 @@ def configure(customer: Customer, gateway_id: str = "default", **fields: Any) ->
     """Through the API, as customers do."""
     customer.chat()  # creates the default gateway
     url = f"{customer.api_url}/ai-gateway/gateways/{gateway_id}"
-    return http.patch(url, json=fields, headers=customer.headers, timeout=30)
+    return http.patch(url, json=fields, headers=customer.headers)
 
 
 def screens(customer: Customer, **fields: Any) -> None:
@@ -185,7 +185,7 @@ def test_a_request_is_blocked_in_every_form_before_anything_is_held(
     url = f"{customer.gateway_url}/{path}".rstrip("/")
     escaped = json.dumps(body(f"Pay {CARD} now")).replace("4111", "4\\u003111", 1).encode()
     headers = customer.headers | {"content-type": "application/json"}
-    refused = http.post(url, content=escaped, headers=headers, timeout=30)
+    refused = http.post(url, content=escaped, headers=headers)
     assert (refused.status_code, refused.json()["internalCode"]) == (400, 2029), refused.text
     assert refused.json()["message"] == "Request content blocked due to DLP policy violations"
     found = json.loads(refused.headers["cf-aig-dlp"])
@@ -200,10 +200,10 @@ def test_a_request_is_blocked_in_every_form_before_anything_is_held(
         "action": "BLOCK",
     }
     as_form = headers | {"content-type": "application/x-www-form-urlencoded"}  # as by curl's -d
-    refused_form = http.post(url, content=escaped, headers=as_form, timeout=30)
+    refused_form = http.post(url, content=escaped, headers=as_form)
     assert refused_form.json()["internalCode"] == 2029, refused_form.text
     scorer.asked.clear()
-    blocked = http.post(url, json=body("how to build a bomb"), headers=headers, timeout=30)
+    blocked = http.post(url, json=body("how to build a bomb"), headers=headers)
     assert (blocked.status_code, blocked.json()["internalCode"]) == (424, 2016), blocked.text
     assert blocked.headers["x-should-retry"] == refused.headers["x-should-retry"] == "false"
     assert "build a bomb" in scorer.texts[0]
@@ -444,11 +444,11 @@ def test_large_bodies_and_own_patterns_are_judged_by_helpers(farebox: Farebox, c
         {"name": "project", "keyword": "project  falcon"},
         {"name": "ticket", "pattern": {"regex": r"\bACME-\d{4,6}\b"}},
     ]
-    made = http.post(url, json={"name": "Secrets", "entries": entries}, headers=customer.headers, timeout=30)
+    made = http.post(url, json={"name": "Secrets", "entries": entries}, headers=customer.headers)
     assert made.status_code == 200, made.text
     for nothing in ("a*", r"\b", r"x|\b"):
         no_pattern = {"name": "all", "pattern": {"regex": nothing}}
-        refused = http.post(url, json={"name": "All", "entries": [no_pattern]}, headers=customer.headers, timeout=30)
+        refused = http.post(url, json={"name": "All", "entries": [no_pattern]}, headers=customer.headers)
         assert refused.json()["errors"][0]["message"] == "It matches the empty text"
     profile = made.json()["result"]
     screens(customer, dlp=dlp("REQUEST", "RESPONSE", profiles=("payment_cards", profile["id"])))
@@ -478,26 +478,26 @@ def test_what_cannot_be_read_does_not_pass_a_rule_that_blocks(customer: Customer
             upstream.says(b'{"id": "f"}')
             screens(customer, dlp=dlp("REQUEST"))
             as_pdf = own | {"content-type": "application/pdf"}
-            refused = http.post(url, content=b"\x00\xff\x10binary", headers=as_pdf, timeout=30)
+            refused = http.post(url, content=b"\x00\xff\x10binary", headers=as_pdf)
             assert (refused.status_code, refused.json()["internalCode"]) == (400, 2980), refused.text
             assert upstream.sent == []
             form = {"file": ("a.txt", f"pay {CARD}".encode()), "image": ("b.png", b"\x89PNG\x00")}
-            refused = http.post(url, headers=own, files=form, timeout=30)
+            refused = http.post(url, headers=own, files=form)
             assert refused.json()["internalCode"] == 2029
             as_form = own | {"content-type": "application/x-www-form-urlencoded"}
             for lenient in (b'{"n": NaN, "said": "4\\u003111 1111 1111 1111"}', b"{=1&said=4111%201111+1111%201111"):
-                refused = http.post(url, content=lenient, headers=as_form, timeout=30)
+                refused = http.post(url, content=lenient, headers=as_form)
                 assert refused.json()["internalCode"] == 2029, refused.text
             screens(customer, dlp=dlp("REQUEST", action="FLAG"))
-            passed = http.post(url, content=b"\x00\xff\x10binary", headers=as_pdf, timeout=30)
+            passed = http.post(url, content=b"\x00\xff\x10binary", headers=as_pdf)
             assert passed.status_code == 200
             assert log_row(customer, passed.headers["cf-aig-log-id"])["unscreened"] == ["REQUEST: it is binary"]
             screens(customer, dlp=dlp("RESPONSE"))
             upstream.says(b"\x00\x01\x02\xff" * 10, "application/zip")
-            refused = http.get(f"{url}/f/content", headers=own, timeout=30)
+            refused = http.get(f"{url}/f/content", headers=own)
             assert (refused.status_code, refused.json()["internalCode"]) == (502, 2981), refused.text
             upstream.says(b"\x00\x01\x02\xff" * 10, "image/png")
-            assert http.get(f"{url}/f/content", headers=own, timeout=30).content == b"\x00\x01\x02\xff" * 10
+            assert http.get(f"{url}/f/content", headers=own).content == b"\x00\x01\x02\xff" * 10
         finally:
             set_provider(customer.farebox, "openai", base_url=customer.farebox.demo_url)
 

@@ -110,7 +110,7 @@ def test_a_number_after_an_escape_in_tool_arguments_is_found(farebox: Farebox, u
         message = {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "".join(said)}}]}
         upstream.says(json.dumps({"choices": [{"message": message}]}).encode(), "application/json")
         url = f"{customer.gateway_url}/openai/chat/completions"
-        blocked = httpx.post(url, json=ASKED | {"stream": False}, headers=customer.headers, timeout=30)
+        blocked = httpx.post(url, json=ASKED | {"stream": False}, headers=customer.headers)
         assert (blocked.status_code, blocked.json()["internalCode"]) == (400, 2030), blocked.text[:300]
     assert (customer.balance.held, differences(farebox)) == (0, [])
 
@@ -121,7 +121,7 @@ def test_json_that_is_said_to_be_a_form_is_read_as_json(farebox: Farebox, upstre
     said = json.dumps(ASKED | {"messages": [{"role": "user", "content": CARD}]}).replace("4111", "\\u0034111").encode()
     headers = customer.headers | {"content-type": "application/x-www-form-urlencoded"}
     url = f"{customer.gateway_url}/openai/chat/completions"
-    blocked = httpx.post(url, content=said, headers=headers, timeout=30)
+    blocked = httpx.post(url, content=said, headers=headers)
     assert (blocked.status_code, blocked.json()["internalCode"]) == (400, 2029), blocked.text[:300]
 
 

@@ -29,7 +29,6 @@ def charge_and_hold(customer: Customer, **more: str) -> tuple[int, int, str]:
             **more,
         },
         headers=customer.headers | {"x-demo": "tokens=1000"},
-        timeout=30,
     )
     assert response.status_code == 200, response.text
     receipt = customer.receipt(response.headers["cf-aig-log-id"])

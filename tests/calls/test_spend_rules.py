@@ -95,7 +95,7 @@ async def test_exactly_as_many_calls_are_admitted_as_the_tightest_budget_covers(
         assert gate.waiting == K
         assert spent(customer) == {**dict.fromkeys(SCOPES, (0, K * hold)), "others": (0, 0)}
         gate.open()
-        admitted = await within(30, asyncio.gather(*pending))
+        admitted = await within(asyncio.gather(*pending))
         assert [response.status for response in admitted] == [200] * K
         assert all(response.whole for response in admitted)
         assert {(response.status, response.code) for response in refused} == {(429, 2907)}
@@ -108,7 +108,7 @@ async def test_exactly_as_many_calls_are_admitted_as_the_tightest_budget_covers(
             wires = await in_flight(customer, body, IN_FLIGHT)
             refused, pending = await refusals(wires, IN_FLIGHT - again)
             gate.open()
-            admitted = await within(30, asyncio.gather(*pending))
+            admitted = await within(asyncio.gather(*pending))
             assert [response.status for response in admitted] == [200] * again
     assert differences(farebox) == []
 
@@ -141,7 +141,7 @@ async def test_calls_of_many_users_and_tokens_are_admitted_as_far_as_all_of_thei
             full = admitted == 9 or of_token[caller.token] == 5 or of_user[user] == 3
             assert full or not task.done(), (of_token, of_user)
         gate.open()
-        answers = await within(30, asyncio.gather(*tasks))
+        answers = await within(asyncio.gather(*tasks))
         assert Counter(answer.status for answer in answers) == {200: admitted, 429: len(tasks) - admitted}
         counted = [(one["rule_id"], one["spent_nanos"], one["held_nanos"]) for one in left(one)]
         sums = Counter({rule_id: 0 for rule_id, _, _ in counted})
@@ -208,7 +208,7 @@ async def test_calls_on_the_callers_own_key_count_what_they_cost(farebox: Farebo
         assert gate.waiting == K
         assert spent(customer) == {"own": (0, K * paid)}
         gate.open()
-        admitted = await within(30, asyncio.gather(*pending))
+        admitted = await within(asyncio.gather(*pending))
         assert [response.status for response in admitted] == [200] * K
         assert {response.json()["rule_id"] for response in refused} == {"own"}
         assert spent(customer) == {"own": (K * PRICE, 0)}

@@ -96,7 +96,7 @@ def paid(customer: Customer) -> int:
 
 
 async def call(customer: Customer, body: bytes, path: str = CHAT) -> WireResponse:
-    response: WireResponse = await within(30, post(customer, body, path))
+    response: WireResponse = await within(post(customer, body, path))
     return response
 
 
@@ -106,7 +106,7 @@ async def call(customer: Customer, body: bytes, path: str = CHAT) -> WireRespons
 async def left(customer: Customer, marker: bytes, tell: Callable[[], None]) -> dict[str, Any]:
     """The row of a call whose client leaves as soon as these bytes have come."""
     wire: Wire = await start(customer, streamed(), CHAT)
-    await within(30, wire.until(marker))
+    await within(wire.until(marker))
     wire.hang_up()
     tell()
     await eventually(lambda: log_rows(customer), "the log row")
@@ -179,8 +179,8 @@ async def test_the_last_event_comes_after_the_charge(customer: Customer) -> None
 
     with provider(customer.farebox, handle):
         wire = await start(customer, google_body(), GOOGLE)
-        await within(30, wire.head())
-        await within(30, wire.until(b"two"))
+        await within(wire.head())
+        await within(wire.until(b"two"))
         assert paid(customer) == price_of(3, 5)
         assert len((await wire.response()).events) == 2
 
@@ -196,10 +196,10 @@ async def test_a_possibly_last_event_is_held_back_only_briefly(customer: Custome
 
     with provider(customer.farebox, handle) as tell:
         wire = await start(customer, google_body(), GOOGLE)
-        await within(30, wire.head())
-        await within(30, wire.until(b"one"))
+        await within(wire.head())
+        await within(wire.until(b"one"))
         tell()
-        response = await within(30, wire.response())
+        response = await within(wire.response())
     assert response.body == google("one") + google("two")
     assert paid(customer) == price_of(3, 5)
 
@@ -250,10 +250,10 @@ async def test_json_lines_are_relayed_as_they_arrive(customer: Customer) -> None
 
     with provider(customer.farebox, handle) as tell:
         wire = await start(customer, streamed(), CHAT)
-        await within(30, wire.head())
-        await within(30, wire.until(b'{"line": 1'))
+        await within(wire.head())
+        await within(wire.until(b'{"line": 1'))
         tell()
-        assert (await within(30, wire.response())).body == b'{"line": 1}\n{"line": 2}\n'
+        assert (await within(wire.response())).body == b'{"line": 1}\n{"line": 2}\n'
 
 
 async def test_audio_that_was_not_delivered_is_free(customer: Customer) -> None:
@@ -323,7 +323,7 @@ async def test_a_decompression_bomb_is_an_interrupted_response(customer: Custome
         exchange.respond(200, [*(EVENTS if stream else JSON), ("content-encoding", "gzip")], bomb)
 
     with provider(customer.farebox, handle):
-        response = await within(30, post(customer, streamed() if stream else whole(), CHAT))
+        response = await within(post(customer, streamed() if stream else whole(), CHAT))
     if stream or response.status == 200:  # above what is collected, it has begun to pass
         assert len(response.body) < 30 * 2**20
     else:
@@ -353,6 +353,6 @@ async def test_a_large_body_of_unknown_length_is_relayed_as_it_arrives_and_read(
             await stream.send(piece)
 
     with provider(customer.farebox, handle):
-        response = await within(30, post(customer, whole(), CHAT))
+        response = await within(post(customer, whole(), CHAT))
     assert response.body == body
     assert paid(customer) == price_of(3, 900)

@@ -52,13 +52,13 @@ def stored_response(input_tokens: int, output_tokens: int, reference: str = "res
 
 def ask_responses(customer: Customer, **fields: Any) -> httpx.Response:
     url = f"{customer.gateway_url}/openai/responses"
-    return httpx.post(url, json=GO_ON | fields, headers=customer.headers, timeout=30)
+    return httpx.post(url, json=GO_ON | fields, headers=customer.headers)
 
 
 def search(customer: Customer) -> httpx.Response:
     requested = {"model": "claude-haiku-4-5", "max_tokens": 50, "messages": [{"role": "user", "content": "News?"}]}
     url = f"{customer.gateway_url}/anthropic/v1/messages"
-    return httpx.post(url, json=requested | {"tools": [SEARCH]}, headers=customer.headers, timeout=30)
+    return httpx.post(url, json=requested | {"tools": [SEARCH]}, headers=customer.headers)
 
 
 def found(input_tokens: int, searches: int) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def test_what_is_the_operator_s_is_not_read_on_its_key(
     farebox: Farebox, upstream: Upstream, path: str, body: dict[str, Any]
 ) -> None:
     customer, before = farebox.funded("5"), len(upstream.sent)
-    refused = httpx.post(f"{customer.gateway_url}/{path}", json=body, headers=customer.headers, timeout=30)
+    refused = httpx.post(f"{customer.gateway_url}/{path}", json=body, headers=customer.headers)
     assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, 2903), refused.text
     assert len(upstream.sent) == before
 
@@ -162,7 +162,7 @@ def test_a_field_that_is_there_twice_is_refused_where_readers_could_differ(
 ) -> None:
     customer, before = farebox.funded("5"), len(upstream.sent)
     url, headers = f"{customer.gateway_url}/openai/responses", customer.headers | {"content-type": "application/json"}
-    refused = httpx.post(url, content=body, headers=headers, timeout=30)
+    refused = httpx.post(url, content=body, headers=headers)
     assert (refused.status_code, refused.json()["errors"][0]["code"]) == (400, 2901), refused.text
     assert "twice" in refused.json()["message"]
     assert len(upstream.sent) == before

@@ -53,9 +53,7 @@ def price(cli: Cli, farebox: Farebox, model: str, *rates: str) -> None:
 def call(customer: Customer, model: str, text: str) -> dict[str, Any]:
     """The receipt of a call."""
     body = {"model": f"demo/{model}", "messages": [{"role": "user", "content": text}]}
-    response = httpx.post(
-        f"{customer.gateway_url}/compat/chat/completions", json=body, headers=customer.headers, timeout=30
-    )
+    response = httpx.post(f"{customer.gateway_url}/compat/chat/completions", json=body, headers=customer.headers)
     assert response.status_code == 200, response.text
     return customer.receipt(response.headers["cf-aig-log-id"])
 

@@ -130,7 +130,7 @@ def customer(farebox: Farebox) -> Customer:
 
 def post(customer: Customer, path: str, body: Any, **headers: str) -> httpx.Response:
     url = f"{customer.gateway_url}/google-vertex-ai/{path}"
-    return httpx.post(url, json=body, headers={**customer.headers, **headers}, timeout=30)
+    return httpx.post(url, json=body, headers={**customer.headers, **headers})
 
 
 @pytest.mark.parametrize("stream", [False, True])

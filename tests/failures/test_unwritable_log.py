@@ -67,7 +67,7 @@ def served(folder: Path, stderr: int | None) -> Iterator[Served]:
     assert process.stdout is not None
     try:
         assert json.loads(process.stdout.readline())["base_url"] == installation.url
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client() as client:
             yield Served(installation, process, client)
     finally:
         process.kill()

@@ -226,7 +226,6 @@ def held_for(customer: Customer, tier: str, padding: str) -> int:
             "service_tier": tier,
         },
         headers=customer.headers | {"x-demo": "tokens=10"},
-        timeout=30,
     )
     assert response.status_code == 200, response.text
     hold: int = customer.receipt(response.headers["cf-aig-log-id"])["hold_nanos"]

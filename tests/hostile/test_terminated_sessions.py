@@ -49,7 +49,7 @@ async def test_no_caller_notices_that_all_sessions_were_ended(farebox: Farebox) 
             if number == 0:  # reads of reports, and what is written as a job
                 responses.append(await client.get(f"{customer.api_url}/ai-gateway/gateways"))
 
-    async with httpx.AsyncClient(headers=customer.headers, timeout=30) as client:
+    async with httpx.AsyncClient(headers=customer.headers) as client:
         calling = [asyncio.ensure_future(call(client, number)) for number in range(CALLERS)]
         for _ in range(6):
             seen = len(responses)

@@ -26,7 +26,7 @@ CALLS, CALLERS = 120, 6
 
 def call(customer: Customer, path: str, body: dict[str, object], client: httpx.Client | None = None) -> httpx.Response:
     post = (client or httpx).post
-    return post(f"{customer.gateway_url}/{path}", json=body, headers=customer.headers, timeout=30)
+    return post(f"{customer.gateway_url}/{path}", json=body, headers=customer.headers)
 
 
 def messages(model: str, text: str = "Hello") -> dict[str, object]:

@@ -11,7 +11,7 @@ from farebox.billing import cards
 from farebox.http.router import Route
 from tests.support import Customer, Farebox
 
-http = httpx.Client(timeout=30)
+http = httpx.Client()
 """One client for all tests: making one costs more than a request."""
 
 GATEWAY_FIELDS: dict[str, Any] = {

@@ -48,7 +48,7 @@ class Limited:
         url = f"{self.customer.farebox.url}/v1/{self.customer.account_id}/{gateway_id}/compat/chat/completions"
         headers = self.customer.headers | more.pop("headers", {})
         body = {"model": "demo/demo-1", "messages": [{"role": "user", "content": "hi"}], **more}
-        return httpx.post(url, json=body, headers=headers, timeout=30)
+        return httpx.post(url, json=body, headers=headers)
 
 
 @pytest.fixture

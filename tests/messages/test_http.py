@@ -29,9 +29,7 @@ def customer(farebox: Farebox) -> Customer:
 
 
 def call(customer: Customer, method: str, path: str, status: int = 200, **body: Any) -> Any:
-    response = httpx.request(
-        method, f"{customer.api_url}/farebox/{path}", headers=customer.headers, json=body or None, timeout=30
-    )
+    response = httpx.request(method, f"{customer.api_url}/farebox/{path}", headers=customer.headers, json=body or None)
     assert response.status_code == status, response.text
     return response.json()["result"] if status < 400 else response.json()["errors"]
 

@@ -20,7 +20,7 @@ class Person:
     http: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=self.farebox.url, timeout=30)
+        self.http = httpx.Client(base_url=self.farebox.url)
         weakref.finalize(self, self.http.close)
         self.sign_in()
 

@@ -68,7 +68,7 @@ def _open(link: str, http: httpx.Client | None = None, site: str | None = None) 
 
 def _visitor(farebox: Farebox, name: str) -> Visitor:
     account_id = farebox.create_account(name)
-    visitor = Visitor(farebox, account_id, httpx.Client(base_url=farebox.url, timeout=30))
+    visitor = Visitor(farebox, account_id, httpx.Client(base_url=farebox.url))
     assert _open(_link(farebox, account_id), visitor.http).headers["location"] == "/billing"
     return visitor
 

@@ -34,12 +34,12 @@ class Stripe(msgspec.Struct):
 
 def agree(services: Services, fake_url: str) -> None:
     """Compare, from a thread that does not run the fake's loop."""
-    compare(services.settings, httpx.get(f"{fake_url}/_fake/ledger", timeout=30))
+    compare(services.settings, httpx.get(f"{fake_url}/_fake/ledger"))
 
 
 async def agreed(services: Services, fake_url: str) -> None:
     """Compare, from inside a loop, which may be the fake's."""
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient() as client:
         compare(services.settings, await client.get(f"{fake_url}/_fake/ledger"))
 
 
