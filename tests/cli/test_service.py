@@ -236,6 +236,7 @@ HEAP_BYTES = 2**26
 
 
 @pytest.mark.slow
+@SQLITE_ONLY  # with PostgreSQL it has no threads that read
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives threads heaps of their own")
 def test_threads_share_one_heap(data_dir: Path, tmp_path: Path) -> None:
     """A heap keeps the most that its threads have ever needed: with one for each thread the process grows for long."""
