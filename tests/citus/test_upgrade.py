@@ -17,7 +17,7 @@ from tests.citus.test_rules import DISTRIBUTED, KNOWN, REFERENCE
 from tests.postgres.server import in_a_loop
 from tests.storage import test_upgrade as of_one_database
 
-PLACES = re.compile(r"_table(?:_to_metadata)?\('(\w+)'")
+PLACES = re.compile(r"create_(?:distributed|reference)_table\('(\w+)'")
 SHARD = re.compile(r"_\d{6,}")
 """What the names of shards end with; each database has its own numbers."""
 
