@@ -50,7 +50,7 @@ def test_a_chat_request() -> None:
     )
     demand = Demand("gpt-4o", len(request), messages=2, tools=1, choices=3, output_max=9, clampable=True)
     assert parse("openai", "chat/completions", request) == ParsedRequest(
-        "gpt-4o", True, demand, usage_requested=False, tools=("function",)
+        "gpt-4o", True, demand, usage_requested=False, tools=("function",), may_refer=False
     )
 
 
