@@ -14,9 +14,10 @@ from farebox.payments.processor import Event
 from farebox.settings import load
 from farebox.storage.database import opened_for_command
 from farebox.storage.notices import add_notice
-from farebox.storage.operator_acts import OperatorAct, list_acts, record_act
+from farebox.storage.operator_acts import OperatorAct, changed_acts, list_acts, record_act
 from farebox.storage.operator_alarms import Alarm, put_alarm
 from farebox.storage.processor_events import add_event
+from farebox.storage.sql import Connection, rows
 from tests.cli.conftest import Cli
 from tests.engines import TESTER
 
@@ -142,6 +143,7 @@ def test_what_changes_nothing_is_no_act(cli: Cli, acme: str) -> None:
         ("UPDATE operator_acts SET after = NULL WHERE number = 3", ["act 3 is not as it was written"]),
         ("DELETE FROM operator_acts WHERE number = 4", ["act 4 is missing"]),
         ("DELETE FROM operator_acts_head", ["act 4 is not as it was written"]),
+        ("UPDATE operator_acts_head SET digest = 'x'", ["act 4 is not as it was written"]),
     ],
 )
 def test_the_check_finds_a_changed_audit_log(cli: Cli, acme: str, sql: str, said: list[str]) -> None:
@@ -158,3 +160,30 @@ def test_the_check_finds_a_changed_audit_log(cli: Cli, acme: str, sql: str, said
     if "operator_acts_head" not in sql:  # what is done later does not cover it up
         assert cli("grant", "--account", acme, "--amount", "5").status == 0
         assert [line for line in said if line in cli("check").out] == said
+
+
+def test_acts_written_during_the_check_are_no_fault(acme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened_for_command(load(), writing=True) as connection:
+        record_act(connection, TESTER, "account.set", 1, account_id=acme)
+
+    def write() -> None:
+        with opened_for_command(load(), writing=True) as other:
+            record_act(other, TESTER, "account.set", 2, account_id=acme)
+
+    def page(connection: Connection, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        if values == (0,):
+            write()  # after the head was read
+        found = rows(connection, sql, values)
+        if not found:
+            write()  # after the last page
+        return found
+
+    monkeypatch.setattr("farebox.storage.operator_acts.rows", page)
+    with opened_for_command(load()) as connection:
+        assert list(changed_acts(connection)) == []
+    with opened_for_command(load(), writing=True) as connection:
+        connection.execute("DELETE FROM operator_acts")
+        connection.execute("DELETE FROM operator_acts_head")
+    with opened_for_command(load()) as connection:  # the first act of all
+        assert list(changed_acts(connection)) == []
+        assert len(list_acts(connection, limit=9)) == 2

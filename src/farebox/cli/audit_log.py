@@ -29,8 +29,8 @@ def audit(
     """List what operators have done, on the pages and on the command line: who, what, before and after.
 
     Acts are written in the transaction of what they report, and are never changed. `farebox check` finds rows that were
-    changed or deleted, also at the end, unless all digests were computed again: keep the newest one elsewhere if
-    somebody else can write to the database.
+    changed or deleted, also at the end. Someone who can write to the database can also set the head back, or compute
+    the digests again: keep the newest digest elsewhere if that matters.
 
     \b
     Examples:

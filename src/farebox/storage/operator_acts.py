@@ -107,8 +107,13 @@ def list_acts(
 
 
 def changed_acts(connection: Connection) -> Iterator[tuple[int, str]]:
-    """Rows that are not as they were written: their number, and what is wrong."""
-    number, digest = 0, ""
+    """Rows that are not as they were written: their number, and what is wrong.
+
+    The head is read first: acts that are committed while the rows are read come after it, and are checked by their own
+    digests alone. A log without a head has no rows, except those committed since: their head is read afterwards.
+    """
+    head = _head(connection)
+    number, digest, at_head = 0, "", ""
     while page := rows(connection, f"{_READ} WHERE number > ? ORDER BY number LIMIT 1000", (number,)):
         for act in (OperatorAct(*fields) for fields in page):
             if act.number != number + 1:
@@ -116,8 +121,9 @@ def changed_acts(connection: Connection) -> Iterator[tuple[int, str]]:
             elif act.digest != digest_of(act, digest):
                 yield act.number, "changed"
             number, digest = act.number, act.digest
-    latest = _head(connection)
-    if latest[0] > number:
+            if number == head[0]:
+                at_head = digest
+    if head[0] > number:
         yield number + 1, "missing"
-    elif latest != (number, digest):
-        yield number, "changed"
+    elif (at_head and at_head != head[1]) or (number and not _head(connection)[0]):
+        yield head[0] or number, "changed"
