@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from html import unescape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from farebox.calendar import DAY_MS
 from farebox.model import Role
-from farebox.operator import reports
+from farebox.operator import remaining_credit, reports
 from farebox.operator.remaining_credit import ASKED
 from farebox.people import membership
 from farebox.people.sessions import Whom
@@ -452,6 +453,7 @@ LEFT = {
     "elevenlabs": ("xi-api-key", "", "82,769 characters"),
     "deepgram": ("authorization", "Token ", "150.50 USD"),
     "fal": ("authorization", "Key ", "24.50 USD"),
+    "stability": ("authorization", "Bearer ", "0.63 credits"),
 }
 """Provider: the header of the key, and what is left."""
 CREDIT = {
@@ -464,9 +466,24 @@ CREDIT = {
     "/deepgram/v1/projects/one/balances": (200, {"balances": [{"amount": 150.5, "units": "usd"}]}),
     "/deepgram/v1/projects/two/balances": (200, {"balances": [{"amount": 7, "units": "hour"}]}),
     "/fal/v1/account/billing?expand=credits": (200, {"credits": {"current_balance": 24.5, "currency": "USD"}}),
+    "/stability/v1/user/balance": (200, {"credits": 0.6336833840314097}),
     "/strange/user/balance": (200, {"balance_infos": "many"}),
+    "/huge/user/balance": (200, {"balance_infos": [{"currency": "USD", "total_balance": "1e30000000"}]}),
+    "/endless/user/balance": (200, {"balance_infos": [{"currency": "USD", "total_balance": "Infinity"}]}),
+    "/nested/user/balance": (200, "[" * 60_000),
+    "/elsewhere/v1/projects": (200, {"projects": [{"project_id": "\n../.."}]}),
     "/refusing/user/balance": (401, {"error": "bad key"}),
 }
+
+STRANGE = [
+    ("deepseek", "strange", "not as the provider describes"),
+    ("deepseek", "huge", "not as the provider describes"),
+    ("deepseek", "endless", "not as the provider describes"),
+    ("deepseek", "nested", "not as the provider describes"),
+    ("deepgram", "elsewhere", "not as the provider describes"),
+    ("deepseek", "refusing", "status 401"),
+]
+"""Provider, where it is, and what is said."""
 
 
 class _Provider(BaseHTTPRequestHandler):
@@ -474,10 +491,11 @@ class _Provider(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         status, body = CREDIT[self.path]
-        header, scheme, _ = LEFT.get(self.path.split("/")[1], LEFT["deepseek"])
+        at = "deepgram" if self.path.endswith("projects") else self.path.split("/")[1]
+        header, scheme, _ = LEFT.get(at, LEFT["deepseek"])
         if self.headers[header] != scheme + KEY:
             status = 403
-        payload = json.dumps(body).encode()
+        payload = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(payload)))
         self.end_headers()
@@ -487,10 +505,14 @@ class _Provider(BaseHTTPRequestHandler):
         """Nothing."""
 
 
+class _Providers(ThreadingHTTPServer):
+    request_queue_size = 50
+
+
 @pytest.fixture
 def provider() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Provider) as server:
-        thread = threading.Thread(target=server.serve_forever)
+    with _Providers(("127.0.0.1", 0), _Provider) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -519,7 +541,9 @@ def _keys_share_calls(farebox: Farebox, operator: Person) -> None:
     )
 
 
-def test_keys_are_set_and_the_credit_left_is_asked_for(farebox: Farebox, operator: Person, provider: str) -> None:
+def test_keys_are_set_and_the_credit_left_is_asked_for(
+    farebox: Farebox, operator: Person, provider: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def remove(connection: Connection) -> None:
         connection.execute("DELETE FROM providers WHERE name <> 'demo'")
         connection.execute("DELETE FROM provider_keys")
@@ -544,9 +568,25 @@ def test_keys_are_set_and_the_credit_left_is_asked_for(farebox: Farebox, operato
         for slug, (_, _, left) in LEFT.items():
             assert left in asked, slug
         _keys_share_calls(farebox, operator)
-        for place, said in (("strange", "not as the provider describes"), ("refusing", "status 401")):
-            saved("deepseek", place)
-            assert said in operator.told("/ui/provider-keys/credit")
+        for slug, place, said in STRANGE:
+            saved(slug, place)
+            assert said in operator.told("/ui/provider-keys/credit"), place
+            saved(slug, slug)
+        now, most = [0], [0]
+
+        async def counted(*arguments: Any) -> Any:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+            try:
+                return await asked_json(*arguments)
+            finally:
+                now[0] -= 1
+
+        asked_json = remaining_credit._json
+        monkeypatch.setattr(remaining_credit, "_json", counted)
+        monkeypatch.setattr(remaining_credit, "AT_ONCE", 3)
+        assert "24.50 USD" in operator.told("/ui/provider-keys/credit")
+        assert most == [3]
         assert "is not a base URL" in unescape(operator.told("/ui/provider-keys", provider="groq", base_url="x"))
     finally:
         farebox.run(farebox.services.database.write(remove))

@@ -1,8 +1,10 @@
 """What credit is left at providers, asked with the operator's key where the provider has an API that says it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from decimal import Decimal, InvalidOperation
+import re
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from decimal import Decimal, DecimalException
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import httpx
@@ -11,9 +13,18 @@ from farebox.providers.catalogue import provider_of
 from farebox.proxies import Proxies
 
 SECONDS: Final = 10.0
+"""For one key."""
+ROUND_SECONDS: Final = 30.0
+"""For all keys."""
+AT_ONCE: Final = 8
+"""Keys that are asked for at the same time."""
 BYTES_MAX: Final = 65_536
+_DIGITS_MAX: Final = 16
+"""Of an amount, before the point."""
 _PROJECTS_MAX: Final = 5
+_is_project: Final = re.compile(r"[\w-]{1,64}", re.ASCII).fullmatch
 _FAL: Final = "https://api.fal.ai"
+_STRANGE: Final = "the answer is not as the provider describes it"
 
 
 class Left(NamedTuple):
@@ -23,12 +34,20 @@ class Left(NamedTuple):
     unit: str
 
 
+class Asked(NamedTuple):
+    """A key at a provider, by the provider's slug."""
+
+    slug: str
+    base_url: str
+    key: str
+
+
 class CreditUnknown(Exception):
     """It could not be asked for; the message says why, without the key."""
 
 
 _Get: TypeAlias = Callable[[str], Awaitable[Any]]
-"""What the provider answers at a path below its base URL. Raises CreditUnknown, httpx.HTTPError, TimeoutError."""
+"""What the provider answers at a path below its base URL. Raises CreditUnknown, httpx.HTTPError, httpx.InvalidURL."""
 
 
 async def _openrouter(get: _Get, _: str) -> Left | None:
@@ -57,7 +76,7 @@ async def _vercel(get: _Get, _: str) -> Left | None:
 
 
 async def _elevenlabs(get: _Get, _: str) -> Left | None:
-    """What the plan has left until it begins anew: elevenlabs.io/docs/api-reference/user/subscription/get"""
+    """What the plan has left until its next period: elevenlabs.io/docs/api-reference/user/subscription/get"""
     found = await get("/v1/user/subscription")
     return Left(Decimal(found["character_limit"]) - Decimal(found["character_count"]), "characters")
 
@@ -66,6 +85,8 @@ async def _deepgram(get: _Get, _: str) -> Left | None:
     """The balances of the projects that the key sees: developers.deepgram.com/reference/manage/billing/list"""
     left = []
     for project in (await get("/v1/projects"))["projects"][:_PROJECTS_MAX]:
+        if not _is_project(project["project_id"]):
+            raise CreditUnknown(_STRANGE)
         balances = (await get(f"/v1/projects/{project['project_id']}/balances"))["balances"]
         left += [Decimal(str(each["amount"])) for each in balances if str(each["units"]).upper() == "USD"]
     return Left(sum(left, Decimal(0)), "USD") if left else None
@@ -78,6 +99,11 @@ async def _fal(get: _Get, base_url: str) -> Left | None:
     return Left(Decimal(str(found["current_balance"])), str(found["currency"])[:8])
 
 
+async def _stability(get: _Get, _: str) -> Left | None:
+    """platform.stability.ai/docs/api-reference, "Balance" (v1)"""
+    return Left(Decimal(str((await get("/v1/user/balance"))["credits"])), "credits")
+
+
 ASKED: Final[Mapping[str, Callable[[_Get, str], Awaitable[Left | None]]]] = {
     "openrouter": _openrouter,
     "deepseek": _deepseek,
@@ -86,44 +112,68 @@ ASKED: Final[Mapping[str, Callable[[_Get, str], Awaitable[Left | None]]]] = {
     "elevenlabs": _elevenlabs,
     "deepgram": _deepgram,
     "fal": _fal,
+    "stability": _stability,
 }
-"""The providers that document an API that says it. The others have none, or none for the keys that call models."""
+"""The providers that are asked, by an API that they document."""
 
 
 def _dollars(left: Any) -> Left | None:
     return None if left is None else Left(Decimal(str(left)), "USD")
 
 
-async def remaining(slug: str, base_url: str, key: str, proxies: Proxies | None) -> Left | None:
-    """What is left; None: the provider does not say it. Takes SECONDS at most. Raises CreditUnknown."""
-    if slug not in ASKED:
+async def remaining(keys: Sequence[Asked], proxies: Proxies | None) -> list[Left | CreditUnknown | None]:
+    """What is left of each key; None: the provider does not say it; CreditUnknown: why it could not be asked for. Takes
+    ROUND_SECONDS at most."""
+    tls, turns = await asyncio.to_thread(httpx.create_ssl_context), asyncio.Semaphore(AT_ONCE)
+
+    async def ask(asked: Asked) -> Left | CreditUnknown | None:
+        try:
+            async with asyncio.timeout(ROUND_SECONDS), turns, asyncio.timeout(SECONDS):
+                return await _remaining(asked, proxies, tls)
+        except TimeoutError:
+            return CreditUnknown("the provider could not be asked in time")
+        except CreditUnknown as unknown:
+            return unknown
+
+    return await asyncio.gather(*(ask(asked) for asked in keys))
+
+
+async def _remaining(asked: Asked, proxies: Proxies | None, tls: ssl.SSLContext) -> Left | None:
+    """Raises CreditUnknown."""
+    if asked.slug not in ASKED:
         return None
 
     async def get(path: str) -> Any:
-        url = httpx.URL(path if path.startswith("https://") else base_url + path)
-        return await _json(url, slug, key, proxies)
+        url = httpx.URL(path if path.startswith("https://") else asked.base_url + path)
+        return await _json(url, asked, proxies, tls)
 
     try:
-        async with asyncio.timeout(SECONDS):
-            return await ASKED[slug](get, base_url)
-    except (httpx.HTTPError, TimeoutError) as error:
+        left = await ASKED[asked.slug](get, asked.base_url)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise CreditUnknown(f"the provider could not be asked: {type(error).__name__}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation, OverflowError) as error:
-        raise CreditUnknown("the answer is not as the provider describes it") from error
+    except (ValueError, KeyError, TypeError, AttributeError, DecimalException, OverflowError, RecursionError) as error:
+        raise CreditUnknown(_STRANGE) from error
+    if left is not None and not (left.amount.is_finite() and left.amount.adjusted() < _DIGITS_MAX):
+        raise CreditUnknown(_STRANGE)
+    return left
 
 
-async def _json(url: httpx.URL, slug: str, key: str, proxies: Proxies | None) -> Any:
-    provider = provider_of(slug)
+async def _json(url: httpx.URL, asked: Asked, proxies: Proxies | None, tls: ssl.SSLContext) -> Any:
+    provider = provider_of(asked.slug)
     assert provider is not None, "those that are asked are in the catalogue"
     in_scheme = provider.key_header == "authorization"
-    headers = {provider.key_header: f"{provider.scheme} {key}" if in_scheme else key}
+    # Without compression, so that BYTES_MAX bounds what is read.
+    headers = {
+        provider.key_header: f"{provider.scheme} {asked.key}" if in_scheme else asked.key,
+        "accept-encoding": "identity",
+    }
     proxy = None if proxies is None else proxies.for_origin(url.scheme, url.host, url.port or 443)
     async with (
-        httpx.AsyncClient(timeout=SECONDS, proxy=proxy, trust_env=False) as client,
+        httpx.AsyncClient(timeout=SECONDS, verify=tls, proxy=proxy, trust_env=False) as client,
         client.stream("GET", url, headers=headers) as response,
     ):
         body = bytearray()
-        async for piece in response.aiter_bytes():
+        async for piece in response.aiter_raw():
             body += piece
             if len(body) > BYTES_MAX:
                 raise CreditUnknown("the answer is too long")

@@ -1,6 +1,5 @@
 """The operator's page of providers: keys, how they do, and what credit is left there."""
 
-import asyncio
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +9,7 @@ from farebox.http.pages.operating import done, text, wrong
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.operator import administer, shared_keys
-from farebox.operator.remaining_credit import ASKED, CreditUnknown, remaining
+from farebox.operator.remaining_credit import ASKED, Asked, CreditUnknown, Left, remaining
 from farebox.operator.shared_keys import FIRST, WEIGHT_MAX
 from farebox.providers.catalogue import PROVIDERS
 from farebox.runtime.provider_access import OperatorKey, ProviderAccess
@@ -147,22 +146,20 @@ async def remove_key(visit: Visit, form: Fields) -> str:
 async def ask_credit(visit: Visit, _: Fields) -> Response:
     """Ask the providers that say it what credit is left."""
     configured = {slug: visit.services.configuration.provider(slug) for slug in ASKED}
-    keys = [
-        (slug, access.base_url, key)
+    asked = [
+        (Asked(slug, access.base_url, key.key), key.key_id)
         for slug, access in configured.items()
         if access is not None
         for key in keys_of(access)
     ]
-    left = await asyncio.gather(*(_left(slug, base_url, key.key) for slug, base_url, key in keys))
-    found = {key.key_id: text for (_, _, key), text in zip(keys, left, strict=True)}
+    left = await remaining([each for each, _ in asked], proxies())
+    found = {key_id: _said(each) for (_, key_id), each in zip(asked, left, strict=True)}
     return shell(visit, "operator_keys.html", await _page(visit, found), HERE)
 
 
-async def _left(slug: str, base_url: str, key: str) -> str:
-    try:
-        left = await remaining(slug, base_url, key, proxies())
-    except CreditUnknown as error:
-        return str(error)
+def _said(left: Left | CreditUnknown | None) -> str:
+    if isinstance(left, CreditUnknown):
+        return str(left)
     if left is None:
         return "not stated"
     return f"{left.amount:,.0f} {left.unit}" if left.unit == "characters" else f"{left.amount:,.2f} {left.unit}"
