@@ -219,6 +219,26 @@ def test_what_is_wrong_is_said(customer: Customer) -> None:
     assert "markup" in ask(customer, markup=1, models={"demo/demo-1": "demo/demo-1"}).text
 
 
+def test_rules_may_count_calls_of_a_gateway_that_is_not_there(farebox: Farebox, cli: Cli, tmp_path: Path) -> None:
+    """`default` before its first call, and one that was deleted: its log stays."""
+    customer = farebox.funded("5")
+    rules = limits(spend_rule("a", 1))
+    assert reported_of(customer, spend_limits=rules)["calls"] == 0
+    set_gateway(customer, "old")
+    body = {"model": "demo/demo-1", "messages": [{"role": "user", "content": "hello"}]}
+    url = f"{farebox.url}/v1/{customer.account_id}/old/compat/chat/completions"
+    assert httpx.post(url, headers=customer.headers, json=body).status_code == 200
+    gateway = f"{customer.api_url}/ai-gateway/gateways/old"
+    assert httpx.delete(gateway, headers=customer.headers).status_code == 200
+    assert httpx.get(gateway, headers=customer.headers).status_code == 404
+    assert reported_of(customer, spend_limits=rules, gateway_id="old")["refused"] == 1
+    path, at = tmp_path / "rules.json", period(customer)
+    path.write_text(json.dumps(rules))
+    mine = ("what-if", "--account", customer.account_id, "--from", at["from"], "--to", at["to"])
+    assert cli(*mine, "--rules", str(path), "--gateway", "old", "--json").json["refused"] == 1
+    forget(farebox)
+
+
 def test_one_at_a_time_until_it_is_cancelled(farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
     customer = farebox.funded("5")
     url = f"{customer.api_url}/farebox/what-if"

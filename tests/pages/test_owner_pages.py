@@ -228,6 +228,7 @@ def test_names_are_no_formulas_in_csv_and_no_markup_in_pages(
 def test_a_limit_is_tried_set_and_removed(owner: Person, customer: Customer) -> None:
     customer.chat("one")
     rule = {"limit": "0.00001", "window": "day", "technique": "sliding", "partition": "user", "gateway": "default"}
+    assert "There is no gateway 'none'" in unescape(owner.told("/ui/limits/try", **rule | {"gateway": "none"}))
     tried = unescape(owner.told("/ui/limits/try", **rule))
     assert "1 of 1 calls would have been refused" not in tried  # without a user it is not counted
     tried = unescape(owner.told("/ui/limits/try", **rule | {"partition": ""}))

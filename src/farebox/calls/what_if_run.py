@@ -9,12 +9,13 @@ import structlog
 
 from farebox.calendar import HOUR_MS
 from farebox.calls.what_if import PAGE, Replay, Report, Scenario, since
-from farebox.errors import NOT_FOUND, WHAT_IF_RUNNING, Problem
+from farebox.errors import NOT_FOUND, VALIDATION_FAILED, WHAT_IF_RUNNING, Problem
 from farebox.periods import UTC_NAME
 from farebox.runtime.services import Services
 from farebox.storage import what_ifs as store
 from farebox.storage.account_settings import read_settings
 from farebox.storage.corrections import count_calls, page_of_calls
+from farebox.storage.gateways import can_have_calls
 from farebox.storage.reports import usage_by_window
 from farebox.storage.what_ifs import WhatIfRow
 
@@ -30,7 +31,12 @@ log = structlog.get_logger("farebox.what_if")
 
 
 async def begin(services: Services, account_id: str, scenario: Scenario) -> WhatIfRow:
-    """Begin a what-if, and wait a moment for its report. Raises Problem (WHAT_IF_RUNNING): the account has one."""
+    """Begin a what-if, and wait a moment for its report. Raises Problem: WHAT_IF_RUNNING, the account has one;
+    VALIDATION_FAILED, its rules are of a gateway that has no calls."""
+    gateway_id = scenario.gateway_id
+    known = partial(can_have_calls, account_id=account_id, gateway_id=gateway_id)
+    if scenario.rules and not await services.database.scan(known):
+        raise Problem(VALIDATION_FAILED, f"There is no gateway '{gateway_id[:64]}'", path=("body", "gateway_id"))
     what_if_id, at = services.ids.log_id(), services.clock.now_ms()
     put = partial(
         store.begin_what_if,

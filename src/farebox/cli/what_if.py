@@ -159,13 +159,13 @@ def _replayed(session: Session, account_id: str, scenario: "Scenario", *, shown:
     from farebox.periods import UTC_NAME
     from farebox.storage.account_settings import read_settings
     from farebox.storage.corrections import count_calls, page_of_calls
-    from farebox.storage.gateways import find_gateway
+    from farebox.storage.gateways import can_have_calls
     from farebox.storage.reports import usage_by_window
 
     hour = scenario.start - scenario.start % HOUR_MS
     with session.reading() as connection:
         require_account(connection, account_id)
-        if scenario.rules and find_gateway(connection, account_id, scenario.gateway_id) is None:
+        if scenario.rules and not can_have_calls(connection, account_id, scenario.gateway_id):
             raise Stopped(f"the account has no gateway {scenario.gateway_id!r}: name one with --gateway")
         book = price_book_of(connection)
         for name in scenario.models.values():

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from farebox.gateway import DEFAULT_GATEWAY
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of, was_moved
 from farebox.storage.cached_responses import leave_responses
 from farebox.storage.config import note_change
@@ -41,6 +42,14 @@ def find_gateway(connection: Connection, account_id: str, gateway_id: str) -> Ga
     if found is None and was_moved(connection, account_id):
         return find_gateway(connection, account_id, gateway_id)
     return None if found is None else _gateway(found)
+
+
+def can_have_calls(connection: Connection, account_id: str, gateway_id: str) -> bool:
+    """Whether there is such a gateway, it is made by its first call, or it was deleted and its log has calls."""
+    if gateway_id == DEFAULT_GATEWAY or find_gateway(connection, account_id, gateway_id) is not None:
+        return True
+    logged = f"SELECT 1 FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND logged = 1 LIMIT 1"
+    return row(connection, logged, (*key_of(connection, account_id), gateway_id)) is not None
 
 
 def list_gateways(connection: Connection, account_id: str) -> list[GatewayRow]:

@@ -13,8 +13,7 @@ from farebox.http.control.spend_rules import faults, placed
 from farebox.http.control.wire import Moment, iso, moment
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
-from farebox.http.validation import Fault, InvalidInput, invalid
-from farebox.storage.gateways import find_gateway
+from farebox.http.validation import Fault, InvalidInput
 from farebox.storage.what_ifs import WhatIfRow
 
 MODELS_MAX = 50
@@ -51,10 +50,7 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
 
 async def begin(request: Request, body: WhatIfCreate) -> Response:
     """Replay the account's calls; where that takes long, the state says that it is running."""
-    scenario = _scenario(request, body)
-    if scenario.rules:
-        await _check_gateway(request, scenario.gateway_id)
-    return ok(_shown(await what_if_run.begin(request.services, request.account_id, scenario)))
+    return ok(_shown(await what_if_run.begin(request.services, request.account_id, _scenario(request, body))))
 
 
 async def get(request: Request, _: None) -> Response:
@@ -91,13 +87,6 @@ def _scenario(request: Request, body: WhatIfCreate) -> Scenario:
         at=now,
         by=body.by,
     )
-
-
-async def _check_gateway(request: Request, gateway_id: str) -> None:
-    """The rules of a gateway that does not exist would count nothing. Raises InvalidInput."""
-    account_id, database = request.account_id, request.services.database
-    if await database.scan(lambda connection: find_gateway(connection, account_id, gateway_id)) is None:
-        raise invalid(f"There is no gateway '{gateway_id[:64]}'", "body", "gateway_id")
 
 
 def _models(request: Request, body: WhatIfCreate, at: int) -> list[Fault]:
