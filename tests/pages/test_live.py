@@ -95,6 +95,10 @@ def test_it_ends_with_the_session_and_with_the_role(farebox: Farebox, owner: Per
     assert operator.get("/ui/events", of="overview").status_code == 403
     owner.sign_in()
     assert owner.get("/ui/events", of="secrets").status_code == 204
+    still = {"user": "ann"}, {"to": "2026-01-01"}, {"before": "0" * 36}
+    for named in still:
+        with owner.http.stream("GET", "/ui/events", params={"of": "calls", **named}) as response:
+            assert response.status_code == 204, named
 
 
 def test_watching_does_not_keep_a_session_open(farebox: Farebox, owner: Person) -> None:

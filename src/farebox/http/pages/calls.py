@@ -38,9 +38,8 @@ async def call_list(visit: Visit) -> Shown:
     services, account_id = visit.services, visit.account_id
     given, faults = _given(visit), list[str]()
     wanted = _wanted(visit, given, faults)
-    # The end user is looked for in the bodies of calls: that is not done every two seconds.
-    is_live = not (wanted.before or wanted.user or wanted.end is not None)
-    seen = await latest(visit) if is_live else ""
+    live = _is_live(wanted)
+    seen = await latest(visit) if live else ""
     page = await services.database.scan(
         lambda connection: list_calls(connection, account_id, wanted, PER_PAGE, end_user)
     )
@@ -55,12 +54,22 @@ async def call_list(visit: Visit) -> Shown:
         "older": f"/ui/calls?{urlencode({**given, 'before': page.more})}" if page.more else "",
         "newest": f"/ui/calls?{urlencode(given)}" if wanted.before else "",
         "seen": seen,
-        "live": f"events?{urlencode({**given, 'of': 'calls'})}" if is_live else "",
+        "live": f"events?{urlencode({**given, 'of': 'calls'})}" if live else "",
         "gateways": [gateway.gateway_id for gateway in gateways],
         "tokens": {token.token_id: token.name or token.token_id[:8] for token in tokens},
         "outcomes": OUTCOMES,
         "builders": BUILD,
     }
+
+
+def is_live(visit: Visit) -> bool:
+    """Whether the list of the address is shown as it changes."""
+    return _is_live(_wanted(visit, _given(visit), []))
+
+
+def _is_live(wanted: CallFilter) -> bool:
+    """The end user is looked for in the bodies of calls: that is not done every two seconds."""
+    return not (wanted.before or wanted.user or wanted.end is not None)
 
 
 async def latest(visit: Visit) -> str:

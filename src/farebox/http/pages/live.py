@@ -33,7 +33,7 @@ Look: TypeAlias = Callable[[Visit], Awaitable[str]]
 async def events(visit: Visit) -> Response:
     """The events of the page that the address names. Browsers do not ask again after 204."""
     look = _LOOKS.get(dict(visit.request.query_pairs()).get("of", "")) if visit.account_id else None
-    if look is None:
+    if look is None or (look is latest and not calls.is_live(visit)):
         return Response(b"", 204, "text/plain", headers_of_pages())
     headers = (*headers_of_pages(), ("x-accel-buffering", "no"))
     return Stream(body=_AGAIN, content_type="text/event-stream", headers=headers, feed=partial(_feed, visit, look))
