@@ -11,7 +11,7 @@ from farebox.storage.activity import Activity
 from farebox.storage.sql import Connection, DatabaseLocked, DatabaseUnavailable
 from farebox.storage.sqlite import SqliteConnection, connect
 from farebox.storage.sqlite.checkpoints import Checkpoints
-from farebox.storage.sqlite.writer import Writer
+from farebox.storage.sqlite.writer import ITERATIONS_MAX, Writer
 
 Job = Callable[[Connection], int]
 
@@ -63,6 +63,16 @@ class OtherProcessTurn:
         self._connection.close()
 
 
+def noting(sizes: list[int]) -> Activity:
+    """Notes how many jobs each commit has."""
+
+    class Sizes(Activity):
+        def batch(self, size: int, seconds: float, notes: object) -> None:
+            sizes.append(size)
+
+    return Sizes(*[None] * 4)  # type: ignore[arg-type]
+
+
 async def _batch(writer: Writer, path: Path, *jobs: Job) -> list[int | BaseException]:
     async with OtherProcessTurn(path):
         sent = [asyncio.ensure_future(writer.run(job)) for job in jobs]
@@ -93,12 +103,7 @@ async def test_jobs_that_wait_together_share_a_commit(writer: Writer, path: Path
 
 async def test_after_a_batch_of_several_the_next_waits_a_few_turns_of_the_loop_for_more(path: Path) -> None:
     sizes: list[int] = []
-
-    class Sizes(Activity):
-        def batch(self, size: int, seconds: float, notes: object) -> None:
-            sizes.append(size)
-
-    writer = Writer(path, Sizes(*[None] * 4))  # type: ignore[arg-type]
+    writer = Writer(path, noting(sizes))
 
     async def later(turns: int, number: int) -> int:
         for _ in range(turns):
@@ -113,6 +118,20 @@ async def test_after_a_batch_of_several_the_next_waits_a_few_turns_of_the_loop_f
     assert sizes == [1, 1, 1, 2, 3]
     await writer.close()
     assert numbers(path) == list(range(1, 9))
+
+
+async def test_a_batch_begins_though_jobs_keep_arriving(path: Path) -> None:
+    sizes: list[int] = []
+    writer = Writer(path, noting(sizes))
+    await asyncio.gather(writer.run(insert(100)), writer.run(insert(101)))  # the next waits for more
+    sent = list[asyncio.Future[int]]()
+    for number in range(100):  # one in each turn of the loop
+        sent.append(asyncio.ensure_future(writer.run(insert(number))))
+        await asyncio.sleep(0)
+    await asyncio.gather(*sent)
+    await writer.close()
+    assert sizes[0] == 2
+    assert ITERATIONS_MAX <= sizes[1] <= ITERATIONS_MAX + 1
 
 
 async def test_a_failing_job_does_not_fail_others(writer: Writer, path: Path) -> None:

@@ -1,7 +1,7 @@
 """The one writer of an SQLite database in this process: group commit.
 
 Jobs that arrive while a batch commits form the next batch, and so do those that come while the event loop has something
-to do: a few iterations without any end the wait. There is no timer. A job's result is returned only after the
+to do: a few iterations that bring none end the wait. There is no timer. A job's result is returned only after the
 commit that contains it is durable. One busy account is as fast as many quiet ones, because everything in a commit
 shares its cost.
 
@@ -52,6 +52,8 @@ BATCH_MAX = 256
 PATIENCE = 4
 """Iterations of the event loop without a new job, before a batch begins. An iteration takes microseconds, and a commit
 as much processor time as all the rest of a call. After a batch of a single job nobody else is expected: one will do."""
+ITERATIONS_MAX = 16
+"""Of the event loop, until a batch begins whatever still arrives."""
 _Waiting: TypeAlias = tuple[Any, Any, "asyncio.Future[Any]"]
 """A job and None, or what carries an item out and the item; and its future. An item is never None."""
 _Batch: TypeAlias = list[_Waiting]
@@ -149,13 +151,13 @@ class Writer:
 
     # --- the steps of a batch; those marked so run on the thread ---
 
-    def _collect_pending(self, seen: int, idle: int = 0) -> None:
+    def _collect_pending(self, seen: int, idle: int = 0, waited: int = 0) -> None:
         """Begin once the loop brings nothing more: what arrives until then shares the commit. `idle`: iterations in a
-        row that have brought nothing."""
+        row that have brought nothing; `waited`: iterations in all."""
         count = len(self._pending)
         idle = 0 if seen < count else idle + 1
-        if count < BATCH_MAX and idle < self._patience:
-            self._loop.call_soon(self._collect_pending, count, idle)
+        if count < BATCH_MAX and idle < self._patience and waited < ITERATIONS_MAX:
+            self._loop.call_soon(self._collect_pending, count, idle, waited + 1)
         else:
             self._begin()
 
