@@ -184,7 +184,7 @@ class Session:
                     return _ending_of(ended)
                 if stopping in done:
                     return _STOPPED
-                if not done:
+                if not done and left > PING_SECONDS:  # with less left, it is time: a timer may wake a little early
                     if await pings[0].lost():
                         return Ending("client", 1001, 1001, "", CLIENT_GONE)
                     if await pings[1].lost():
