@@ -87,7 +87,7 @@ class Live:
         for message in connection:
             found = json.loads(message)
             self.sent.append(found)
-            ((kind, value),) = found.items()
+            ((kind, value),) = ((kind, value) for kind, value in found.items() if value is not None)
             if kind == "setup":
                 tell(connection, setupComplete={})
             elif kind in ("client_content", "clientContent"):

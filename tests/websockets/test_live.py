@@ -25,6 +25,7 @@ from tests.websockets.live import (
     HEARD,
     MODEL,
     PATH,
+    SAID,
     TURN_USED,
     Live,
     ask,
@@ -136,6 +137,8 @@ USED: dict[str, Any] = {"usageMetadata": usage(**TURN_USED)}
 MORE: dict[str, Any] = {"usageMetadata": usage(**{**TURN_USED, "audio_out": 90})}
 NEXT: dict[str, Any] = {"usageMetadata": usage(**{**TURN_USED, "text_in": 500})}
 NEXT_COST: int = cost(**{**TURN_USED, "text_in": 500})
+_SOUND: dict[str, str] = {"mimeType": "audio/pcm", "mime_type": "audio/pcm", "data": SAID}
+TWICE: dict[str, Any] = {"serverContent": {"modelTurn": {"parts": [{"inlineData": _SOUND}]}}}
 VERTEX: dict[str, Any] = {
     "usageMetadata": {"promptTokenCount": 565, "candidatesTokenCount": 40, "trafficType": "ON_DEMAND"}
 }
@@ -156,6 +159,8 @@ VERTEX: dict[str, Any] = {
         ([{"usageMetadata": {"trafficType": "ON_DEMAND"}}, spoken(), COMPLETE | USED], turn_cost(), 1),
         # Vertex AI names what was written otherwise; sound of which nothing says so is sound.
         ([spoken(), COMPLETE | VERTEX], cost(text_in=565, audio_out=40), 1),
+        # A field in two spellings is no fault of the client's.
+        ([TWICE, COMPLETE | USED], turn_cost(), 1),
         # An empty response, as where the input was blocked.
         ([COMPLETE], 0, 0),
     ],
@@ -347,7 +352,8 @@ def test_a_token_for_certain_models_is_for_no_other(farebox: Farebox, live: Live
 def test_credit_that_ends_ends_the_session_after_the_turn_that_was_paid_for(farebox: Farebox, live: Live) -> None:
     customer = farebox.funded("0.05")
     live.hears_every, live.used = 3, {"text_in": 600, "audio_in": 165, "audio_out": 900}
-    with set_up(customer) as connection:
+    with opened(customer, PATH) as connection:
+        say(connection, setup={"model": f"models/{MODEL}"}, clientContent=None)
         hear(connection)
         limit = live.sent[0]["setup"]["generationConfig"]["maxOutputTokens"]
         assert limit == 1_024  # a quarter of what the credit covers, or so much

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from farebox.errors import Problem
 from farebox.pricing.model import Demand, ImageInput
 from farebox.providers.formats import bodies
-from farebox.providers.formats.base import Observed, ParsedRequest
+from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
 from farebox.providers.formats.google_generate import GoogleGenerate, modalities
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.meters import Reading
@@ -187,7 +187,7 @@ class GeminiLiveReader(ByTurns):
     def limited(self, data: bytes, tokens: int) -> bytes:
         """The message that sets the session up, with the output of each response limited: to less than the credit of
         today covers, for the limit is that of all responses to come."""
-        ((name, setup),) = bodies.fields(data).items()
+        ((name, setup),) = ((name, value) for name, value in bodies.fields(data).items() if bytes(value) != b"null")
         self._output_max = limit = min(tokens, max(_LEAST_OUTPUT, tokens // 4))
         return bodies.changed(data, **{name: msgspec.Raw(GoogleGenerate().limit_output(bytes(setup), limit))})
 
@@ -244,7 +244,7 @@ class GeminiLiveReader(ByTurns):
             text, blob = part.get("text"), part.get("inlineData")
             if isinstance(text, str):
                 response.add(text)
-            elif isinstance(blob, dict) and (seconds := messages.pcm_seconds(blob, _SAID_RATE)) is not None:
+            elif (seconds := _said_seconds(blob)) is not None:
                 response.sound += Decimal(seconds)
             else:
                 response.add(msgspec.json.encode(part).decode())
@@ -331,6 +331,14 @@ class GeminiLiveReader(ByTurns):
     def error(self, problem: Problem) -> bytes:
         """There are none but the code and the reason that the WebSocket is closed with."""
         return b""
+
+
+def _said_seconds(blob: Any) -> float | None:
+    """How long what the model says in a blob is; None if it is no such audio."""
+    try:
+        return messages.pcm_seconds(blob, _SAID_RATE)
+    except InvalidRequest:  # a field in two spellings
+        return None
 
 
 def _details(usage: dict[str, Any]) -> list[Any]:
