@@ -60,8 +60,8 @@ def _speech(slug: str, query: str, *, strict: bool) -> SpeechReader:
     unknown = sorted(fields.keys() - form.query)
     if strict and (unknown or len(fields) < len(pairs) or (form.model and not 0 < len(model) <= 256)):
         words = (
-            f"On the operator's key, and where a token or a policy is for certain models, the query has each of "
-            f"{', '.join(sorted(form.query))} once at most" + (f", and `{form.model}`." if form.model else ".")
+            f"On the operator's key, and where a token or a policy is limited to certain models, the query may have "
+            f"each of {', '.join(sorted(form.query))} at most once" + (f", and `{form.model}`." if form.model else ".")
         )
         raise Problem(INVALID_REQUEST, words)
     return SpeechReader(form, model)
@@ -83,7 +83,7 @@ def _listening(path: str, query: str, *, strict: bool) -> SessionReader:
         raise Problem(NOT_METERED, f"Not on the operator's key: {asked.unmetered}.")
     if strict and (not bare or several or channels not in ("", "1")):
         words = (
-            f"On the operator's key, audio that comes by WebSocket is of one channel, with an `encoding` "
+            f"On the operator's key, audio that comes by WebSocket has one channel, with an `encoding` "
             f"({', '.join(WIDTHS)}) and a `sample_rate`, so that its length is known."
         )
         raise Problem(INVALID_REQUEST, words)
@@ -100,9 +100,9 @@ def _realtime(context: CallContext, query: str, *, strict: bool) -> RealtimeRead
     named_twice = "model" in fields and "deployment" in fields
     if len(fields) < len(pairs) or named_twice or not fields.keys() <= (_DEPLOYED_QUERY if deploys else _QUERY):
         words = (
-            "On the operator's key, and where a token or a policy is for certain models, the query of a Realtime "
-            "session has `model` or `intent=transcription`, once; at Azure OpenAI, `deployment` in the place of "
-            "`model`, and `api-version`."
+            "On the operator's key, and where a token or a policy is limited to certain models, the query of a "
+            "Realtime session has `model` or `intent=transcription`, once; at Azure OpenAI, `deployment` in the place "
+            "of `model`, and `api-version`."
         )
         raise Problem(INVALID_REQUEST, words)
     if not transcribes:

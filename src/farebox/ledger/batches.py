@@ -257,7 +257,7 @@ class _Batch:
         return verdict
 
     def _settle_found(self, account: Account, command: Settle) -> bool:
-        """Settle a hold of which only the database knows what it reserves. Whether that is common."""
+        """Settle a hold of which only the database knows what it reserves. Returns whether this was the common case."""
         amount = command.amount
         kept = self._execute(_SETTLE, (amount, account.bucket, account.account_id, command.hold_id)).fetchone()
         if kept is None:

@@ -58,7 +58,7 @@ _CONFIG: Final = frozenset(
 _REFUSED: Final = {
     "avatarConfig": "an avatar, whose pictures have no price (`avatarConfig`)",
     "cachedContent": "cached contents, which are the operator's",
-    "proactivity": "responses to what nobody has asked (`proactivity`), whose number is not bounded",
+    "proactivity": "responses that nobody asked for (`proactivity`), whose number is not bounded",
 }
 """What is known, and not asked for; the rest is unknown."""
 _PARTS: Final = frozenset({"text", "inlineData", "functionCall", "functionResponse", "thought", "thoughtSignature"})
@@ -148,7 +148,7 @@ def _check_setup(setup: dict[str, Any]) -> None:
     if config.get("candidateCount") not in (None, 1):
         raise Refused("several responses at once (`candidateCount`)")
     if b"replicated" in msgspec.json.encode(config.get("speechConfig")).lower():
-        raise Refused("copied voices")
+        raise Refused("cloned voices")
     if spelled(setup.get("sessionResumption")).get("handle"):
         raise Refused("a session that goes on from another one (`sessionResumption.handle`), whose size is not seen")
     for tool in _listed(setup.get("tools")):
