@@ -16,6 +16,7 @@ from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
 from farebox.operator import prices
+from farebox.providers.sessions.speech import FLUSHED_MAX
 from tests.calls.kit import OPERATOR_KEY, differences, forget, log_rows, set_provider, until
 from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.sdks import cartesia, deepgram, elevenlabs
@@ -292,7 +293,7 @@ def test_exactly_as_many_sessions_are_served_as_credit_covers(
 def test_a_session_that_is_cut_ends_in_the_same_books(
     customer: Customer, provider: SocketProvider, form: Any, cut: Cut
 ) -> None:
-    """What the client has sent is charged where it leaves; what the provider has not spoken is free where that does."""
+    """What has been sent is charged, whichever side ends it: a client can have its provider leave."""
     provider.forget()
     cutter = cutting(provider, form(), cut, 1)
     cutter.client = client = opened(customer, form.path)
@@ -301,8 +302,64 @@ def test_a_session_that_is_cut_ends_in_the_same_books(
     client.recv()
     form.say(client, "Good day. ")
     await_close(client)
-    by_client = "client" in cut.__name__
-    settled(customer, (LENGTH + 10 * by_client) * form.rate)
+    settled(customer, (LENGTH + 10) * form.rate)
+
+
+def test_credit_that_does_not_cover_another_step_covers_what_was_sent(
+    farebox: Farebox, provider: SocketProvider
+) -> None:
+    provider.forget()
+
+    def confirm_late(connection: ServerConnection) -> None:
+        for _ in range(3):
+            connection.recv()
+        connection.send(json.dumps({"type": "Flushed", "sequence_id": 0}))
+
+    provider.script = confirm_late
+    customer = farebox.funded(f"{500 * Deepgram.rate / NANOS_PER_USD:.9f}")
+    with opened(customer, Deepgram.path) as connection:
+        Deepgram.say(connection, "Good day. ")
+        Deepgram.finish(connection)
+        Deepgram.say(connection, "Hello")
+        assert await_close(connection)[0] == 4402
+    settled(customer, 15 * Deepgram.rate, 500 * Deepgram.rate)
+
+
+@pytest.mark.parametrize(("texts", "charged"), [((TEXT,), 0), ((TEXT, "B"), LENGTH + 1)])
+def test_an_error_frees_only_what_it_is_surely_about(
+    customer: Customer, provider: SocketProvider, texts: tuple[str, ...], charged: int
+) -> None:
+    provider.forget()
+
+    def refuse_the_last(connection: ServerConnection) -> None:
+        for _ in texts:
+            connection.recv()
+        connection.send(json.dumps({"type": "error", "error": "no such voice", "status_code": 400}))
+        for _ in texts[1:]:
+            connection.send(json.dumps({"type": "chunk", "data": CODED, "done": False, "status_code": 206}))
+            connection.send(json.dumps({"type": "done", "done": True, "status_code": 200}))
+
+    provider.script = refuse_the_last
+    with opened(customer, Cartesia.path) as connection:
+        for text in texts:
+            Cartesia.say(connection, text, more=False)
+        await_close(connection)
+    settled(customer, charged * Cartesia.rate)
+
+
+def test_flushes_that_the_provider_does_not_confirm_are_bounded(customer: Customer, provider: SocketProvider) -> None:
+    provider.forget()
+    sent = list[Any]()
+    provider.script = sent.extend
+    with opened(customer, Deepgram.path) as connection:
+        for _ in range(FLUSHED_MAX + 1):
+            Deepgram.finish(connection)
+        code, reason = await_close(connection)
+    assert code == 4400
+    assert "not confirmed" in reason
+    provider.await_end()
+    assert len(sent) == FLUSHED_MAX
+    settled(customer, 0)
 
 
 # --- audio that is transcribed ---
@@ -316,15 +373,17 @@ HEARD: Final = 100_000
 class Listener:
     """Transcribes, and says every so many seconds what it has heard."""
 
-    def __init__(self, every: int = 10) -> None:
+    def __init__(self, every: int = 10, more: float = 0.5) -> None:
         self.heard = self.told = 0
         self.every = every
+        self.more = more
+        """Seconds that it states at the end, and we have not counted."""
 
     def __call__(self, connection: ServerConnection) -> None:
         for message in connection:
             if isinstance(message, str):
                 if json.loads(message)["type"] == "CloseStream":
-                    connection.send(json.dumps({"type": "Metadata", "duration": self.heard + 0.5, "channels": 1}))
+                    connection.send(json.dumps({"type": "Metadata", "duration": self.heard + self.more, "channels": 1}))
                     return
                 continue
             self.heard += len(message) // 32_000
@@ -384,8 +443,46 @@ def test_a_transcription_that_is_cut_is_charged_for_what_was_sent(
     client.recv()
     client.send(SECOND * 60)
     await_close(client)
-    by_client = "client" in cut.__name__
-    settled(customer, 60 * (1 + by_client) * HEARD)
+    settled(customer, 60 * 2 * HEARD)
+
+
+def test_nothing_is_left_to_charge_after_the_duration_is_stated(customer: Customer, provider: SocketProvider) -> None:
+    provider.forget()
+    provider.script = Listener(more=0)
+    with opened(customer, LISTEN) as connection:
+        connection.send(SECOND * 12 + bytes(2))
+        connection.send(json.dumps({"type": "CloseStream"}))
+        while "Metadata" not in str(connection.recv()):
+            pass
+        assert customer.balance.held == 0
+    settled(customer, 12 * HEARD)
+    assert len([row for row in log_rows(customer) if row["cost"]]) == 1
+
+
+_HUGE: Final = '{"type": 1e99999999999999999999}'
+
+
+@pytest.mark.parametrize(
+    ("path", "last"),
+    [
+        *((LISTEN, last) for last in ('{"type": "x"}', "{", '{"type": []}', _HUGE, '{"type":"x","type":"KeepAlive"}')),
+        (Deepgram.path, '{"type": "x"}'),
+        (Deepgram.path, "{"),
+    ],
+)
+def test_a_message_that_ends_the_session_frees_nothing_that_was_sent(
+    customer: Customer, provider: SocketProvider, path: str, last: str
+) -> None:
+    provider.forget()
+    provider.script = lambda connection: list(connection).clear()
+    with opened(customer, path) as connection:
+        if path == LISTEN:
+            connection.send(SECOND * 60)
+        else:
+            Deepgram.say(connection, TEXT)
+        connection.send(last)
+        assert await_close(connection)[0] == 4400
+    settled(customer, 60 * HEARD if path == LISTEN else LENGTH * Deepgram.rate)
 
 
 def test_json_in_a_binary_frame_is_audio(customer: Customer, provider: SocketProvider) -> None:
@@ -410,6 +507,9 @@ def test_json_in_a_binary_frame_is_audio(customer: Customer, provider: SocketPro
         (Cartesia.path, {"transcript": "Good day", "context_id": "c"}),
         (Cartesia.path, {"transcript": "Good day", "model_id": "sonic-unpriced", "context_id": "c"}),
         (Cartesia.path, {"transcript": "Good day", "model_id": "sonic-3", "something_new": 1}),
+        (Cartesia.path, {"cancel": "no", "transcript": "Good day", "model_id": "sonic-3", "context_id": "c"}),
+        (Cartesia.path, {"cancel": True, "transcript": "Good day", "model_id": "sonic-3", "context_id": "c"}),
+        (Cartesia.path, {"cancel": "no", "context_id": "c"}),
     ],
 )
 def test_what_cannot_be_charged_goes_no_further(

@@ -17,7 +17,7 @@ import structlog
 from msgspec.structs import replace
 
 from farebox.calls.admit import hold_credit, reserve
-from farebox.calls.endings import CLIENT_GONE, EarlyEnd, early_end
+from farebox.calls.endings import CLIENT_GONE, SERVER_STOPPED, EarlyEnd, early_end
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call
 from farebox.calls.operator_key import ReadError
@@ -27,7 +27,7 @@ from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.spend_rules import may_count, rules_for
 from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Held, Priced, Responded, Stage
 from farebox.calls.unpaid import check_unpaid
-from farebox.errors import INVALID_REQUEST, REQUEST_REFUSED, Problem
+from farebox.errors import DATABASE_UNAVAILABLE, INVALID_REQUEST, REQUEST_REFUSED, Problem
 from farebox.ledger.commands import Release
 from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
 from farebox.providers.sessions.reader import FIRST, Ask, Lane, SessionReader
@@ -40,6 +40,8 @@ ENDED_MAX: Final = 1_000
 """IDs of turns that have ended, by which a repeated end is known."""
 WAITING_MAX: Final = 64
 """Turns that have been asked for and have not begun."""
+_OUR_OWN: Final = (SERVER_STOPPED, DATABASE_UNAVAILABLE.name)
+"""Ends of a session that no client brings about."""
 
 log = structlog.get_logger("farebox.calls")
 
@@ -104,9 +106,8 @@ class Turns:
             await self._refuse(Problem(INVALID_REQUEST, str(wrong)))
             return None
         if found.refused and self._strict:
-            words = (
-                f"On the operator's key, {self._context.call.access.provider.name} is not asked for {found.refused}."
-            )
+            name = self._context.call.access.provider.name
+            words = f"On the operator's key, this is not sent to {name}: {found.refused}."
             await self._refuse(Problem(REQUEST_REFUSED, words))
             return None
         data = found.data
@@ -131,7 +132,7 @@ class Turns:
             if found.rejected:
                 await self._reject(found.rejected)
             for ask in found.asks:
-                await self._arm(ask, b"", b"")
+                await self._arm_rest(ask)
             self._note()
         return message
 
@@ -159,10 +160,7 @@ class Turns:
                     observed = self._reader.so_far(name, "") if by_client else Observed(empty=True)
                     await _ending(self._cut(turn, observed, interruption))
                 if lane.ahead is not None:
-                    owed = self._reader.owed and interruption == CLIENT_GONE
-                    observed = self._reader.so_far(name, "")
-                    ending = self._cut(lane.ahead, observed, interruption) if owed else self._release(lane.ahead)
-                    await _ending(ending)
+                    await _ending(self._end_ahead(name, lane.ahead, interruption))
                 lane.begun, lane.waiting, lane.ahead = {}, deque(), None
             self._note()
 
@@ -182,6 +180,16 @@ class Turns:
         held = turn.admitted.held
         limit = None if held is None or not ask.parsed.demand.clampable else held.output_limit
         return data if limit is None else self._reader.limited(data, limit)
+
+    async def _arm_rest(self, ask: Ask) -> None:
+        """Hold for what a message of the provider's leaves to be charged. Where credit does not cover a step ahead,
+        exactly what has been sent is held for, so that the end of the session charges it. Raises as `_arm`."""
+        try:
+            await self._arm(ask, b"", b"")
+        except Problem:
+            if (owed := self._reader.owed) is not None:
+                self._lanes[owed.lane].ahead = await self._hold(owed, b"")
+            raise
 
     async def _ahead(self, lane: _Lane, ask: Ask, sent: bytes) -> _Turn:
         """What is held ahead, if that is enough; else another hold in its place. What is charged as it is sent is then
@@ -312,6 +320,14 @@ class Turns:
             await end_without_response(turn.admitted, EarlyEnd("released", interruption))
         else:
             await self._settle(turn, observed, interruption, b"")
+
+    async def _end_ahead(self, name: Lane, turn: _Turn, interruption: str) -> None:
+        """End what is held ahead. What has been sent is charged: its client can bring about nearly any end, but not
+        those of our own."""
+        if self._reader.owed is None or interruption in _OUR_OWN:
+            await self._release(turn)
+        else:
+            await self._settle(turn, replace(self._reader.so_far(name, ""), complete=True), None, b"")
 
     async def _release(self, turn: _Turn) -> None:
         """Nothing came of it, and it leaves no row."""

@@ -4,6 +4,7 @@ Audio is billed by the second. It is held for in steps before it goes on, and ch
 message states how long all of it was.
 """
 
+import math
 from collections.abc import Mapping
 from decimal import Decimal
 from types import MappingProxyType
@@ -13,14 +14,18 @@ import msgspec
 
 from farebox.errors import Problem
 from farebox.pricing.model import Demand
+from farebox.providers.formats import repeated
 from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
+from farebox.providers.formats.stated import exact_number
 from farebox.providers.sessions.reader import Ask, FromClient, FromProvider, Lane
 from farebox.providers.sessions.sizes import seconds_ahead
 
 WIDTHS: Final[Mapping[str, int]] = MappingProxyType({"linear16": 2, "linear32": 4, "mulaw": 1, "alaw": 1})
 """Bytes of a sample, by `encoding`."""
 _CONTROL: Final = frozenset({"KeepAlive", "Finalize", "CloseStream"})
-_ANSWER: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+_SECONDS_MAX: Final = 10**7
+"""No session is longer; a larger figure is not believed."""
+_ANSWER: Final = msgspec.json.Decoder(dict[str, Any], float_hook=exact_number)
 
 
 class ListenReader:
@@ -38,14 +43,19 @@ class ListenReader:
         self._number = 0
 
     @property
-    def _left(self) -> Decimal:
-        """Seconds that have been sent and are not charged."""
-        return max(Decimal(0), Decimal(self._bytes) / self._rate - self._charged)
+    def _sent(self) -> Decimal:
+        """Seconds."""
+        return Decimal(self._bytes) / self._rate
 
     @property
-    def owed(self) -> bool:
-        """Whether audio has been sent that is not charged."""
-        return self._left > 0
+    def _left(self) -> Decimal:
+        """Seconds that have been sent and are not charged."""
+        return max(Decimal(0), self._sent - self._charged)
+
+    @property
+    def owed(self) -> Ask | None:
+        """The audio that has been sent and is not charged."""
+        return self._ask(math.ceil(self._left)) if self._left else None
 
     def client(self, data: bytes, *, text: bool = True) -> FromClient:
         """A message of the client's: audio, or JSON as text. Raises InvalidRequest."""
@@ -57,7 +67,9 @@ class ListenReader:
             kind = _ANSWER.decode(data).get("type")
         except (ValueError, RecursionError) as broken:
             raise InvalidRequest(f"The message is not JSON: {broken}.") from broken
-        return FromClient(data, refused="" if kind in _CONTROL else f"the message {str(kind)[:64]!r}")
+        repeated.check(data, refers=True)
+        known = isinstance(kind, str) and kind in _CONTROL
+        return FromClient(data, refused="" if known else f"the message {str(kind)[:64]!r}")
 
     def provider(self, data: bytes) -> FromProvider:
         """A message of the provider's. One that cannot be read says nothing."""
@@ -66,27 +78,26 @@ class ListenReader:
         except (ValueError, RecursionError):
             return FromProvider()
         if message.get("type") == "Metadata":
-            heard = _seconds(message, "duration")
-            return self._heard(self._charged + self._left if heard is None else heard)
+            stated = _seconds(message, "duration")
+            return self._heard(self._sent if stated is None else stated)
         return FromProvider()
 
     def _heard(self, total: Decimal) -> FromProvider:
-        """The provider has heard this many seconds in all."""
-        new = total - self._charged
+        """The provider bills this many seconds for all that was sent: of that, nothing is left to charge."""
+        new, self._charged = total - self._charged, max(total, self._charged, self._sent)
         if new <= 0:
             return FromProvider()
-        self._charged = total
         self._number += 1
         return FromProvider(ended=(("response", f"{self._number}", _usage(new, complete=True)),), asks=self._asks())
 
     def _asks(self) -> tuple[Ask, ...]:
         """What was sent and is not charged is held for."""
-        if not self.owed:
-            return ()
-        seconds = seconds_ahead(float(self._left))
+        return (self._ask(seconds_ahead(float(self._left))),) if self._left else ()
+
+    def _ask(self, seconds: int) -> Ask:
         # Of these, only what is charged counts: `audio_seconds` is what a response without usage would be charged.
         demand = Demand(self._model, no_output=True, audio_seconds_max=seconds, units=("audio_seconds",))
-        return (Ask("response", ParsedRequest(self._model, False, demand), by_itself=True),)
+        return Ask("response", ParsedRequest(self._model, False, demand), by_itself=True)
 
     def take(self) -> Observed | None:
         """What was sent before the last message."""
@@ -117,9 +128,10 @@ class ListenReader:
 
 def _seconds(message: dict[str, Any], name: str) -> Decimal | None:
     value = message.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not Decimal(value).is_finite() or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
-    return Decimal(value)
+    seconds = Decimal(value)
+    return seconds if seconds.is_finite() and 0 <= seconds <= _SECONDS_MAX else None
 
 
 def _usage(seconds: Decimal, *, complete: bool = False) -> Observed:

@@ -56,7 +56,7 @@ class FromProvider(msgspec.Struct, frozen=True):
 class ByTurns:
     """Of readers of sessions in which the provider says what each turn has used."""
 
-    owed = False
+    owed: Ask | None = None
 
     def take(self) -> Observed | None:
         """None: nothing is charged before a turn has ended."""
@@ -70,9 +70,9 @@ class SessionReader(Protocol):
     """Whether messages in binary frames are read too."""
 
     @property
-    def owed(self) -> bool:
-        """Whether the provider has certainly been asked for what is held ahead, so that it is charged where the client
-        leaves."""
+    def owed(self) -> Ask | None:
+        """Exactly what the provider has already been sent and is not charged, of what is held for ahead: it is charged
+        however the client ends the session. None: nothing."""
         ...
 
     def client(self, data: bytes, *, text: bool = True) -> FromClient:

@@ -1,8 +1,8 @@
 """Speech from text as it comes: Deepgram's, ElevenLabs' and Cartesia's WebSockets.
 
 Text is billed by the character. It is held for in steps before it goes on, and charged once the provider says that it
-has been spoken, or once much of it has been sent and sound comes. What has been sent and not been charged when a client
-leaves is charged then, as of any request that its client breaks off.
+has been spoken, or once much of it has been sent and sound comes. What has been sent and is not charged is charged when
+the session ends.
 """
 
 import math
@@ -24,6 +24,8 @@ STEP: Final = 500
 """Characters; text is held for in such steps."""
 PART: Final = 250
 """Characters that are charged at the next sound, whether or not all that was sent has been spoken."""
+FLUSHED_MAX: Final = 1_000
+"""Flushes that the provider has not confirmed."""
 _METER: Final = "input_characters"
 
 
@@ -41,7 +43,7 @@ class Said:
     flushes: bool = False
     """The provider will say when all that was sent so far has been spoken."""
     cancels: bool = False
-    """It need not say so of what was sent before."""
+    """The provider may no longer say so of what was sent before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class SpeechReader:
         self._sent = self._before = 0
         """Characters; without those of the last message."""
         self._charged = 0
+        self._messages = 0
+        """Of the client's, since the last charge."""
         self._flushed = deque[int]()
         """How much had been sent at each flush that the provider has not confirmed."""
         self._sounds = False
@@ -78,9 +82,10 @@ class SpeechReader:
         self._number = 0
 
     @property
-    def owed(self) -> bool:
-        """Whether text has been sent that is not charged."""
-        return self._sent > self._charged
+    def owed(self) -> Ask | None:
+        """The text that has been sent and is not charged."""
+        left = self._sent - self._charged
+        return self._ask(left) if left else None
 
     def client(self, data: bytes, *, text: bool = True) -> FromClient:
         """A message of the client's. Raises InvalidRequest."""
@@ -88,9 +93,12 @@ class SpeechReader:
             said = self._form.read(_object(data))
         except Refused as refused:
             return FromClient(data, refused=str(refused))
-        if said.model and self._model not in ("", said.model) and self.owed:
+        if said.model and self._model not in ("", said.model) and self._sent > self._charged:
             return FromClient(data, refused="another model before all that was sent has been spoken")
+        if said.flushes and not said.cancels and len(self._flushed) >= FLUSHED_MAX:
+            return FromClient(data, refused=f"more than {FLUSHED_MAX:,} flushes that it has not confirmed")
         self._model = said.model or self._model
+        self._messages += 1
         self._before = self._sent
         self._sent += len(said.text)
         if said.cancels:
@@ -114,11 +122,15 @@ class SpeechReader:
             done = self._sent
         else:
             return FromProvider()
-        return self._spoken(done, Observed(empty=True, complete=True) if failed and not self._sounds else None)
+        # An error frees what it is surely about: one of several messages may be, and the others not.
+        free = failed and not self._sounds and self._messages == 1
+        return self._spoken(done, Observed(empty=True, complete=True) if free else None)
 
     def _spoken(self, done: int, nothing: Observed | None) -> FromProvider:
         """So many of the characters sent are to be charged; or nothing is, of those of them that have not been."""
         new, self._charged = done - self._charged, max(done, self._charged)
+        if self._charged == self._sent:
+            self._messages = 0
         if new <= 0:
             return FromProvider()
         self._number += 1
@@ -128,11 +140,12 @@ class SpeechReader:
 
     def _asks(self) -> tuple[Ask, ...]:
         """What was sent and is not charged is held for."""
-        if not self.owed:
-            return ()
-        most = math.ceil((self._sent - self._charged) / STEP) * STEP
+        left = self._sent - self._charged
+        return (self._ask(math.ceil(left / STEP) * STEP),) if left else ()
+
+    def _ask(self, most: int) -> Ask:
         demand = Demand(self._model, no_output=True, allowed={_METER: most}, units=(_METER,))
-        return (Ask("response", ParsedRequest(self._model, False, demand), by_itself=True),)
+        return Ask("response", ParsedRequest(self._model, False, demand), by_itself=True)
 
     def take(self) -> Observed | None:
         """What was sent before the last message."""
@@ -140,6 +153,7 @@ class SpeechReader:
         if new <= 0:
             return None
         self._charged = self._before
+        self._messages = 1
         return Observed(usage={_METER: new}, complete=True)
 
     def limited(self, data: bytes, tokens: int) -> bytes:
@@ -213,7 +227,10 @@ def _elevenlabs(message: dict[str, Any]) -> Said:
 
 
 def _cartesia(message: dict[str, Any]) -> Said:
-    if message.get("cancel"):
+    if "cancel" in message:
+        _known(message, "cancel", "context_id")
+        if message["cancel"] is not True:
+            raise Refused("a `cancel` other than `true`")
         return Said(cancels=True)
     _known(
         message,
