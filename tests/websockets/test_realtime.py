@@ -225,6 +225,15 @@ def test_what_cannot_be_charged_goes_no_further(customer: Customer, realtime: Re
     settled(customer, TURN, 1)
 
 
+def test_an_item_in_no_known_form_is_the_provider_s_to_refuse(customer: Customer, realtime: Realtime) -> None:
+    with quiet(customer) as connection:
+        send(connection, type="conversation.item.create", item={"type": "input_image", "content": 5})
+        assert receive(connection)["type"] == "seen.conversation.item.create"
+        send(connection, type="response.create")
+        await_event(connection, "response.done")
+    settled(customer, TURN, 1)
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [

@@ -335,7 +335,8 @@ def _text_of(item: Any, images: int, sound: Size) -> Size:
     """The text of an item that has pictures or sound, too."""
     if not (images or sound.audio):
         return Size()
-    kept = {**item, "content": [_plain(part) for part in item.get("content") or ()]} if isinstance(item, dict) else item
+    content = item.get("content") if isinstance(item, dict) else None
+    kept = {**item, "content": [_plain(part) for part in content]} if isinstance(content, list) else item
     return Size(text=len(msgspec.json.encode(kept)))
 
 
