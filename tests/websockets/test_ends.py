@@ -122,20 +122,30 @@ def test_a_stop_lets_a_turn_end_and_then_closes(
         ]
 
 
-def test_a_session_without_messages_ends_and_gives_back_what_is_held_ahead(
+def test_a_session_without_messages_ends_and_only_what_was_sent_is_charged(
     provider: SocketProvider, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    provider.script = Realtime()
+    def script(connection: ServerConnection) -> None:
+        speaks = connection.request is not None and "speak" in connection.request.path
+        list(connection) if speaks else Realtime()(connection)
+
+    provider.script = script
     with running_farebox(tmp_path_factory.mktemp("idle"), websocket_idle_ms=1_000) as farebox:
         set_provider(farebox, "openai", base_url=provider.url)
-        customer = farebox.funded()
-        with opened(customer, PATH) as connection:
+        set_provider(farebox, "deepgram", base_url=provider.url)
+        customer, speaker = farebox.funded(), farebox.funded()
+        with (
+            opened(customer, PATH) as connection,
+            opened(speaker, "deepgram/v1/speak?model=aura-2-thalia-en") as speech,
+        ):
             send(connection, type="input_audio_buffer.append", audio=SECOND)
-            until(lambda: customer.balance.held > 0)
-            assert await_close(connection) == (4408, "no message for too long")
-        assert provider.await_end()[0] == 1000
-        until(lambda: customer.balance.held == 0)
+            send(speech, type="Speak", text="Good day")
+            until(lambda: customer.balance.held > 0 < speaker.balance.held)
+            assert await_close(connection) == await_close(speech) == (4408, "no message for too long")
+        assert provider.await_end()[0] == provider.await_end()[0] == 1000
+        until(lambda: customer.balance.held == speaker.balance.held == 0)
         assert customer.balance.posted == 5 * NANOS_PER_USD
+        assert speaker.balance.posted == 5 * NANOS_PER_USD - 8 * 30_000
 
 
 @pytest.mark.usefixtures("engine")

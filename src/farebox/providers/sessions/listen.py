@@ -118,8 +118,8 @@ class ListenReader:
         return _usage(self._left)
 
     def cancel(self) -> bytes:
-        """Has the provider say how long all of it was."""
-        return b'{"type":"CloseStream"}'
+        """Nothing need be stopped: it is charged as it is sent."""
+        return b""
 
     def error(self, problem: Problem) -> bytes:
         """The code and the reason that the WebSocket is closed with say it."""
