@@ -250,6 +250,17 @@ def test_what_can_be_read_in_two_ways_is_refused(customer: Customer, stored: Goo
     assert not stored.upstream.sent
 
 
+@pytest.mark.parametrize("name", ["cachedContent", "cached_content"])
+def test_a_cache_is_named_once(customer: Customer, stored: GoogleObjects, name: str) -> None:
+    """Google might read the other one, which nobody has looked up."""
+    twice = f'"{name}": "cachedContents/a", "{name}": "cachedContents/b"'
+    body = '{"contents": [{"parts": [{"text": "Hi"}]}], ' + twice + "}"
+    url = f"{customer.gateway_url}/google-ai-studio/v1beta/models/{MODEL}:generateContent"
+    refused = httpx.post(url, headers={**customer.headers, "content-type": "application/json"}, content=body)
+    assert (refused.status_code, "twice" in refused.text) == (400, True), refused.text
+    assert not stored.upstream.sent
+
+
 KEPT = "Hello there " * 3_000
 CACHED = 10_000
 """Tokens of a cache."""

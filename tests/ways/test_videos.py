@@ -42,7 +42,7 @@ class Studios:
         body = self._google(sent, path) if google else (self._xai if host == "xai" else self._openai)(sent, path)
         if body is None:
             self.upstream.status, body = 404, {"error": {"message": "Not found", "code": 404}}
-        return body
+        return body if isinstance(body, bytes) else json.dumps(body).replace('"9e~"', "9e" + "9" * 20).encode()
 
     def _made(self, **described: Any) -> tuple[str, dict[str, Any]]:
         name = f"v{len(self.videos)}x{id(self):x}"
@@ -168,6 +168,19 @@ def test_openais_sdk_makes_finds_remixes_and_deletes_videos(
     assert differences(farebox) == []
 
 
+SAMPLE = {"video": {"uri": FILE.format("x")}}
+VEO_ENDS: list[tuple[int, dict[str, Any], int]] = [
+    (1, {"error": {"code": 3, "message": "No."}}, 0),
+    (2, {"response": {"generateVideoResponse": {"raiMediaFilteredCount": 2}}}, 0),
+    (2, {"response": {"raiMediaFilteredCount": "1"}}, 1),
+    (2, {"response": {"raiMediaFilteredCount": -1}}, 2),
+    (2, {"response": {}}, 2),
+    (1, {"response": {"made": [SAMPLE], "duration": "9e~"}}, 1),
+    (1, {"response": {"videos": [SAMPLE], "generateVideoResponse": {"generatedSamples": [SAMPLE, SAMPLE]}}}, 1),
+]
+"""How many videos are asked for, how that ends, and how many are charged: all, where there is no reason for less."""
+
+
 def test_veo_at_ai_studio(farebox: Farebox, customer: Customer, studios: Studios) -> None:
     """google-genai 3.4.0 makes videos on Vertex AI alone; what was made here it downloads."""
     other, url = farebox.funded("5"), f"{customer.gateway_url}/google-ai-studio/v1beta"
@@ -188,13 +201,13 @@ def test_veo_at_ai_studio(farebox: Farebox, customer: Customer, studios: Studios
         for path in (name, "files/made1:download?alt=media"):
             foreign = f"{other.gateway_url}/google-ai-studio/v1beta/{path}"
             assert httpx.get(foreign, headers=other.headers).status_code == 404
-        ends: list[dict[str, Any]] = [{"error": {"code": 3, "message": "No."}}, {"response": {}}]
-        for more in ends:
-            before, name = customer.balance.posted, begin("veo-3.1-lite-generate-preview")
-            assert customer.balance.held == 8 * 50_000_000
+        for count, more, charged in VEO_ENDS:
+            before, name = customer.balance.posted, begin("veo-3.1-lite-generate-preview", sampleCount=count)
+            assert customer.balance.held == count * 8 * 50_000_000
             studios.end(name.rpartition("/")[2], **more)
             settled(customer)
-            assert (customer.balance.held, customer.balance.posted) == (0, before)
+            spent = before - customer.balance.posted
+            assert (customer.balance.held, spent) == (0, charged * 8 * 50_000_000), more
     sdk = genai.Client(api_key=customer.token, http_options={"base_url": url.removesuffix("/v1beta")})
     assert sdk.files.download(file=genai.types.Video(uri=sample["video"]["uri"])).endswith(b"ftypmp42")
     sdk.close()
@@ -208,6 +221,10 @@ XAI: list[tuple[dict[str, Any], int, str, dict[str, Any], int]] = [
     ({"size": "1920x1080", "duration": 2}, 500, "failed", {"error": {"code": "x", "message": "No."}}, 0),
     ({"duration": 2}, 160, "failed", {"usage": {"cost_in_usd_ticks": 1_600_000_000}}, 160),
     ({"duration": 2}, 160, "expired", {}, 0),
+    ({"duration": 2}, 160, "done", {"video": {"duration": 900}}, 160),
+    ({"duration": 2}, 160, "done", {"video": {"duration": "1"}}, 80),
+    ({"duration": 2}, 160, "done", {"video": {"duration": -1}}, 160),
+    ({"duration": 2}, 160, "done", {"video": {"duration": "9e~"}}, 160),
 ]  # fmt: skip
 """What is asked for, what is held in thousandths of a dollar, how it ends, and what that costs."""
 
@@ -252,19 +269,35 @@ def test_the_gateway_may_die_anywhere(farebox: Farebox, customer: Customer, stud
     assert differences(farebox) == []
 
 
+GROK = "grok/v1/videos/generations"
 OPENAI, VEO_PATH = "openai/videos", f"google-ai-studio/v1beta/models/{VEO}:predictLongRunning"
 REFUSED: list[tuple[str, Any, str]] = [
     (OPENAI, {"prompt": "x", "seconds": "900"}, "$.seconds"),
+    (OPENAI, {"prompt": "x", "seconds": "0001" + "9" * 5_000}, "$.seconds"),
+    (OPENAI, '{"prompt": "x", "seconds": ' + "9" * 400 + "}", "$.seconds"),
+    (OPENAI, {"prompt": "x", "seconds": -4}, "$.seconds"),
+    (OPENAI, {"prompt": "x", "n": 10}, "what `n` costs"),
     (OPENAI, {"prompt": "x", "size": "large"}, "$.size"),
     (OPENAI, '{"prompt": "x", "seconds": "4", "seconds": "12"}', "twice"),
     (OPENAI, {"prompt": "x", "size": "1920x1080"}, "--rate output_video_seconds=USD (per output video second)"),
     (OPENAI, {"prompt": "x", "input_reference": {"file_id": "file-of-another"}}, "No such File"),
     (f"{OPENAI}/edits", {"prompt": "x"}, "use `videos`, or `remix`"),
+    (f"{OPENAI}/video_1/remix", {"prompt": "x", "seconds": "12"}, "what `seconds` costs"),
     ("grok/v1/videos/edits", {}, "use `videos/generations`"),
+    (GROK, {**PENDING, "resolution": "480p", "size": "1920x1080"}, "not both"),
+    (GROK, {**PENDING, "n": 10}, "what `n` costs"),
+    (GROK, {**PENDING, "video": {"url": "https://v"}}, "what `video` costs"),
+    (GROK, {**PENDING, "image": {"file_id": "file-of-another"}}, "No such File"),
+    (GROK, {**PENDING, "reference_images": [{"file_id": "file-of-another"}]}, "No such File"),
     (VEO_PATH, {"instances": []}, "one instance"),
     (VEO_PATH, {"instances": [{"video": {"uri": "x"}}]}, "continued"),
     (VEO_PATH, {"instances": [{"image": {"uri": "x"}}]}, "images are"),
+    (VEO_PATH, {"instances": [{"lastFrame": {"gcs_uri": "x"}}]}, "images are"),
+    (VEO_PATH, {"instances": [{"last_frame": {}}]}, "`instances[0].last_frame`"),
     (VEO_PATH, {"instances": [{}], "parameters": {"storageUri": "gs://a"}}, "`storageUri`"),
+    (VEO_PATH, {"instances": [{}], "parameters": {"sample_count": 4}}, "`parameters.sample_count`"),
+    (VEO_PATH, {"instances": [{}], "parameters": {"durationSeconds": "0008" + "9" * 5_000}}, "durationSeconds"),
+    (VEO_PATH, {"instances": [{}], "sampleCount": 4}, "what `sampleCount` costs"),
     (VEO_PATH, {"instances": [{}], "parameters": {"generateAudio": False}}, f"{VEO}+silent"),
 ]
 

@@ -18,6 +18,7 @@ from farebox.calls.stages import CallContext
 from farebox.errors import OBJECT_NOT_FOUND, Problem
 from farebox.providers.batch_forms import RESULTS_URL
 from farebox.providers.descriptions import facts_of
+from farebox.providers.formats import lenient
 from farebox.providers.formats.base import InvalidRequest, Reference
 from farebox.providers.formats.google_cache import GoogleCacheExtension
 from farebox.providers.formats.videos import OpenAIRemix
@@ -190,6 +191,13 @@ def description(body: bytes) -> dict[str, Any]:
     """A JSON object; empty where it is none."""
     try:
         found = msgspec.json.decode(body)
+    except (ValueError, RecursionError):  # `NaN`, or a number that is too large, must not hide that work has ended
+        found = _leniently(body)
+    return found if isinstance(found, dict) else {}
+
+
+def _leniently(body: bytes) -> object:
+    try:
+        return lenient.parsed(body) if len(body) <= lenient.LENIENT_BYTES_MAX else {}
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}

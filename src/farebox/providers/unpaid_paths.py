@@ -99,7 +99,7 @@ UNPAID: Final = (
         (
             r"v1(beta1)?/projects/[\w-]+/locations/[\w-]+/cachedContents(/.*)?",
             "v1/projects/{project}/locations/{location}/cachedContents…",
-            "what is kept in them may be in buckets of the operator's, and costs others by its kind: Google caches by "
+            "what is kept in them may be in the operator's buckets, and its price depends on its kind: Google caches by "
             f"itself what repeats, and bills nothing for keeping it; leave it to that, {_INSTEAD}",
         ),
     ),
@@ -156,7 +156,7 @@ UNPAID: Final = (
         (
             r"v2beta/(stable-image/upscale/creative|stable-image/edit/replace-background-and-relight|results)(/.*)?",
             "v2beta/stable-image/upscale/creative, …/edit/replace-background-and-relight, v2beta/results…",
-            f"their result is fetched later, which is not seen here: use another service, {_INSTEAD}",
+            f"their result is fetched later by a request that is not read here: use another service, {_INSTEAD}",
         ),
         (
             r"v1/generation/.*",

@@ -23,6 +23,7 @@ from farebox.providers.formats.by_unit import (
 )
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.stated import exact_number
 
 _EXTRAS: Final = ("detect_entities", "diarize", "diarize_model", "keyterm", "redact")
 """Options that are billed in addition, by the second."""
@@ -52,7 +53,7 @@ class _Answer(msgspec.Struct):
 
 
 _SPEECH: Final = msgspec.json.Decoder(_Speech)
-_ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=Decimal)
+_ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=exact_number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from farebox.providers.formats.by_unit import (
 )
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.stated import exact_number
 
 _CREDITS: Final = "character-cost"
 _DEFAULT_SPEECH: Final = "eleven_multilingual_v2"
@@ -61,7 +62,7 @@ class _Answer(_Transcript):
 
 
 _SPEECH: Final = msgspec.json.Decoder(_Speech)
-_ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=Decimal)
+_ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,8 @@ def _least(given: list[str]) -> int:
 def _seconds(one: _Transcript, least: int) -> int | Decimal:
     """The seconds that are billed of one channel; none if the transcript states no duration."""
     seconds = one.audio_duration_secs
+    if isinstance(seconds, Decimal) and not seconds.is_finite():
+        return seconds  # nothing is compared with it: it is refused where figures are read
     return max(seconds, least) if isinstance(seconds, int | Decimal) else 0
 
 

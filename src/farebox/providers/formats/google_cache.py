@@ -190,7 +190,9 @@ def _not_cached(head: _Head) -> str | None:
     if any(not _FUNCTIONS.issuperset(tool) for tool in head.tools):
         return "hosted tools are charged by the use: declare them in the requests, and not in the cache"
     if any(mime is None or mime.startswith(_HEARD) for mime in _mimes(head.contents)):
-        return "the tokens of sound and video cost others than those of text, and a cache states only all of them"
+        return (
+            "the tokens of sound and video are priced differently from those of text, and a cache states only the total"
+        )
     return None
 
 

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +12,7 @@ from farebox.providers.formats.base import InvalidRequest, ParsedRequest, Respon
 from farebox.providers.formats.by_unit import READING, model_with
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.stated import exact_number
 
 _IMAGEN: Final = re.compile(r"(?:^|/)models/(?P<model>[\w.-]+):predict$")
 _SAMPLES: Final = 4
@@ -44,7 +44,7 @@ class _Answer(msgspec.Struct):
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
 _IMAGEN_HEAD: Final = msgspec.json.Decoder(_ImagenHead)
-_ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=Decimal)
+_ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=exact_number)
 
 
 @dataclass(frozen=True, slots=True)

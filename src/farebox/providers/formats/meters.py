@@ -4,6 +4,7 @@ A row is a meter and the places where a provider writes it: the first place that
 rows of one meter are added up. Rows follow the extractors of genai-prices, so that a figure means what its price means.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -266,7 +267,7 @@ def _quantity(meter: str, value: object) -> Quantity | None:
         raise AbsurdUsage(f"{meter} is {str(value)[:40]!r}, not a count")
     if isinstance(value, Decimal) and _whole(value):
         return int(value)
-    if isinstance(value, float) and is_divisible(meter):
+    if isinstance(value, float) and is_divisible(meter) and math.isfinite(value):
         return Decimal(repr(value))
     if isinstance(value, int | Decimal) and not isinstance(value, bool):
         return value

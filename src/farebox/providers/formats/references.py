@@ -33,7 +33,7 @@ _URIS: Final = ("fileUri", "file_uri")
 _GOOGLE_FILE: Final = re.compile(r"(?:^|/)files/([A-Za-z0-9_-]{1,128})$")
 _GOOGLE_HOST: Final = "generativelanguage.googleapis.com"
 _NEEDLES: Final = re.compile(
-    rb"file_id|_store_id|container_id|_response_id|ileUri|file_uri|earchStore|search_store"
+    rb"file_id|_store_id|container_id|_response_id|ileUri|file_uri|earchStore|search_store|achedContent|ached_content"
     rb"|\\u00[2-7][0-9a-fA-F]"
 )
 """Parts of the names above; letters and marks that need not be escaped, as a name may be written so."""
@@ -52,8 +52,10 @@ def hand_out(handed_out: dict[Reference, None], kind: str, object_id: object) ->
 def may_refer(body: bytes) -> bool:
     """Whether the body may have a reference in its messages: most have not, and are not gone through."""
     find = body.find  # `in` makes an exception, and drops it, before it looks
-    if find(b"_id") < 0 and find(b"earch") < 0 and find(b"ileUri") < 0 and find(b"file_uri") < 0 and find(b"\\u00") < 0:
-        return False  # none of the needles: five searches are quicker than the expression
+    if (find(b"_id") < 0 and find(b"earch") < 0 and find(b"ileUri") < 0 and find(b"file_uri") < 0) and (
+        find(b"achedContent") < 0 and find(b"ached_content") < 0 and find(b"\\u00") < 0
+    ):
+        return False  # none of the needles: seven searches are quicker than the expression
     return _NEEDLES.search(body) is not None
 
 

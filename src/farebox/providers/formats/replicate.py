@@ -15,6 +15,7 @@ from farebox.providers.formats.base import InvalidRequest, ParsedRequest, Respon
 from farebox.providers.formats.by_unit import READING, decode_once, only, query_of
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.stated import exact_number
 from farebox.usage import Quantity
 
 _OF_MODEL: Final = re.compile(r"(?P<deployment>deployments/)?(models/)?(?P<model>[\w.-]+/[\w.-]+)/predictions")
@@ -60,7 +61,7 @@ class _Prediction(msgspec.Struct):
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
-_PREDICTION: Final = ResponseDecoder[_Prediction](_Prediction, float_hook=Decimal)
+_PREDICTION: Final = ResponseDecoder[_Prediction](_Prediction, float_hook=exact_number)
 
 
 @dataclass(frozen=True, slots=True)

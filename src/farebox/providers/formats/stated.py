@@ -13,6 +13,8 @@ USD_MAX: Final = 10_000
 StatedCost: TypeAlias = Callable[[Mapping[str, object]], Decimal | None]
 
 _DIGITS_MAX: Final = 30
+_EXPONENT_MAX: Final = 1_000
+"""Of the numbers that are computed with: sums and products of them overflow nothing."""
 _TICKS_PER_USD_EXPONENT: Final = 10
 
 
@@ -21,11 +23,13 @@ class ImplausibleCost(ValueError):
 
 
 def exact_number(text: str) -> Decimal:
-    """A JSON number as it is written, never converted through a binary float. NaN if a Decimal cannot hold it."""
+    """A JSON number as it is written, never converted through a binary float. NaN if it is too large or too small to be
+    computed with."""
     try:
-        return Decimal(text)
+        number = Decimal(text)
     except ArithmeticError:
         return Decimal("NaN")
+    return number if abs(number.adjusted()) <= _EXPONENT_MAX else Decimal("NaN")
 
 
 def openrouter(usage: Mapping[str, object]) -> Decimal | None:

@@ -5,12 +5,13 @@ more than the plain one (`veo-3.1-generate-001+4k`). The description of a video 
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from farebox.pricing.model import Demand
 from farebox.providers.formats import bodies, multipart, stated
@@ -29,11 +30,23 @@ _SIZE: Final = re.compile(r"([1-9][0-9]{1,4})x([1-9][0-9]{1,4})")
 _PLAIN_SIDE: Final = 720
 _REMIX: Final = re.compile(r"videos/(?P<id>[\w-]{1,128})/remix$")
 _VEO: Final = re.compile(r"(?:^|/)models/(?P<model>veo-[\w.-]+):predictLongRunning")
+_DIGITS_MAX: Final = 4
 _VEO_SECONDS: Final = 8
 _XAI_SECONDS: Final = 15
 """Where the request does not say: as many as it may be."""
-_ELSEWHERE: Final = frozenset({"uri", "gcsUri", "fileUri"})
-"""Fields that name an image or a video which the request does not have in it."""
+_ELSEWHERE: Final = frozenset({"uri", "gcsuri", "fileuri"})
+"""Fields that name an image or a video which the request does not have in it, without the marks of their spelling."""
+_OPENAI_FIELDS: Final = frozenset({"model", "prompt", "seconds", "size", "input_reference"})
+_VEO_FIELDS: Final = frozenset({"instances", "parameters", "labels"})
+_VEO_INSTANCE: Final = frozenset({"prompt", "image", "lastFrame", "referenceImages", "video"})
+_VEO_PARAMETERS: Final = frozenset(
+    {"sampleCount", "durationSeconds", "resolution", "generateAudio", "storageUri"}
+    | {"aspectRatio", "compressionQuality", "enhancePrompt", "negativePrompt", "personGeneration", "resizeMode", "seed"}
+)
+_XAI_FIELDS: Final = frozenset(
+    {"model", "prompt", "duration", "aspect_ratio", "resolution", "size", "image", "reference_images", "user"}
+)
+"""The fields that are known: any other may change what a video costs."""
 _XAI_READING: Final = Reading((_SECONDS, _SECONDS), ("input_images", "input_images"), stated=stated.xai)
 
 
@@ -58,7 +71,7 @@ class _VeoParameters(msgspec.Struct):
 
 class _VeoHead(msgspec.Struct):
     instances: list[dict[str, Any]]
-    parameters: _VeoParameters = msgspec.field(default_factory=_VeoParameters)
+    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class _XaiHead(msgspec.Struct):
@@ -66,7 +79,7 @@ class _XaiHead(msgspec.Struct):
     duration: int | None = None
     resolution: str | None = None
     size: str | None = None
-    image: Any = None
+    image: dict[str, Any] | str | None = None
     reference_images: list[Any] | None = None
 
 
@@ -79,6 +92,7 @@ class _OpenAIVideo(msgspec.Struct):
 
 class _Operation(msgspec.Struct):
     done: Any = None
+    error: Any = None
     response: Any = None
 
 
@@ -92,9 +106,9 @@ _OPENAI_HEAD: Final = msgspec.json.Decoder(_OpenAIHead)
 _REMIX_HEAD: Final = msgspec.json.Decoder(_RemixHead)
 _VEO_HEAD: Final = msgspec.json.Decoder(_VeoHead)
 _XAI_HEAD: Final = msgspec.json.Decoder(_XaiHead)
-_OPENAI_VIDEO: Final = ResponseDecoder[_OpenAIVideo](_OpenAIVideo, float_hook=Decimal)
-_OPERATION: Final = ResponseDecoder[_Operation](_Operation, float_hook=Decimal)
-_XAI_VIDEO: Final = ResponseDecoder[_XaiVideo](_XaiVideo, float_hook=Decimal)
+_OPENAI_VIDEO: Final = ResponseDecoder[_OpenAIVideo](_OpenAIVideo, float_hook=stated.exact_number)
+_OPERATION: Final = ResponseDecoder[_Operation](_Operation, float_hook=stated.exact_number)
+_XAI_VIDEO: Final = ResponseDecoder[_XaiVideo](_XaiVideo, float_hook=stated.exact_number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +121,11 @@ class OpenAIVideos(bodies.JsonBody):
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
         if content_type.lower().startswith("multipart/"):
-            head = _form(content_type, body)
+            head, names = _form(content_type, body)
         else:
-            head = decode_once(_OPENAI_HEAD, body)
-        return _sized(head.model, head.seconds, head.size, tuple(references_in(head.input_reference)))
+            head, names = decode_once(_OPENAI_HEAD, body), list(bodies.fields(body))
+        parsed = _sized(head.model, head.seconds, head.size, tuple(references_in(head.input_reference)))
+        return replace(parsed, unmetered=_unread(names, _OPENAI_FIELDS))
 
     def replace_model(self, body: bytes, model: str) -> bytes:
         """Set `model`."""
@@ -124,9 +139,7 @@ class OpenAIVideos(bodies.JsonBody):
             seen.complete = True
             seen.failed = video.status == "failed"
             if video.status == "completed":
-                seconds = str(video.seconds)
-                given = int(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 6 else 0
-                seen.update({_SECONDS: given or parsed.demand.fixed.get(_SECONDS)})
+                seen.update({_SECONDS: _bounded(seen, video.seconds, parsed)})
 
         return BodyReader(parse_body, READING)
 
@@ -144,7 +157,8 @@ class OpenAIRemix(OpenAIVideos):
         if place is None:
             raise InvalidRequest("The path names no video: use `videos/<id>/remix`.")
         decode_once(_REMIX_HEAD, body)
-        return _parsed("", {}, references=(Reference("video", place["id"]),))
+        unmetered = _unread(bodies.fields(body), ("prompt",))
+        return _parsed("", {}, references=(Reference("video", place["id"]),), unmetered=unmetered)
 
     def replace_model(self, body: bytes, model: str) -> bytes:
         """The model is that of the other video; the body stays."""
@@ -169,7 +183,7 @@ class VeoVideos(bodies.JsonBody):
         if place is None:
             raise InvalidRequest("The path names no model: use `models/<model>:predictLongRunning`.")
         head = decode_once(_VEO_HEAD, body)
-        asked = head.parameters
+        asked = bodies.convert(head.parameters, _VeoParameters)
         count = 1 if asked.sampleCount is None else asked.sampleCount
         if not 1 <= count <= 4 or len(head.instances) != 1:
             raise InvalidRequest("Send one instance, and a `sampleCount` from 1 to 4.")
@@ -180,7 +194,9 @@ class VeoVideos(bodies.JsonBody):
         return _parsed(
             model_with(place["model"], extras),
             {_SECONDS: count * seconds},
-            unmetered=_unmetered(head.instances[0], asked),
+            unmetered=_unread(bodies.fields(body), _VEO_FIELDS)
+            or _unread(head.parameters, _VEO_PARAMETERS, "parameters.")
+            or _unmetered(head.instances[0], asked),
             videos=count,
         )
 
@@ -193,11 +209,13 @@ class VeoVideos(bodies.JsonBody):
 
         def parse_body(seen: Seen, body: bytes) -> None:
             operation = _OPERATION.decode(body)
-            made = sum(1 for _ in videos_in(operation.response))
+            asked = parsed.demand.choices
+            made = min(sum(1 for _ in videos_in(operation.response)), asked)
+            left = made or asked - min(_filtered(operation.response), asked)
             seen.complete = True
-            seen.failed = operation.done is True and not made
-            if made:
-                seen.update({_SECONDS: parsed.demand.fixed[_SECONDS] * made // parsed.demand.choices})
+            seen.failed = not made and (bool(operation.error) or not left)
+            if not seen.failed:  # without a reason for there being none, there are as many as were asked for
+                seen.update({_SECONDS: parsed.demand.fixed[_SECONDS] * left // asked})
 
         return BodyReader(parse_body, READING)
 
@@ -212,6 +230,8 @@ class XaiVideos(bodies.JsonBody):
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
         head = decode_once(_XAI_HEAD, body)
+        if head.resolution and head.size:
+            raise InvalidRequest("Send `resolution` or `size`, not both.")
         resolution = (head.resolution or (f"{_shorter_side(head.size)}p" if head.size else "480p")).lower()
         images = len(head.reference_images or ()) + (head.image is not None)
         most: dict[str, Quantity] = {_SECONDS: _XAI_SECONDS if head.duration is None else head.duration}
@@ -219,7 +239,12 @@ class XaiVideos(bodies.JsonBody):
             _seconds(head.duration, "duration")
         if images:
             most["input_images"] = images
-        return _parsed(model_with(head.model, () if resolution == "480p" else (resolution,)), most)
+        return _parsed(
+            model_with(head.model, () if resolution == "480p" else (resolution,)),
+            most,
+            references=tuple(dict.fromkeys(references_in([head.image, head.reference_images]))),
+            unmetered=_unread(bodies.fields(body), _XAI_FIELDS),
+        )
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for what is said of a video that is done; what it has cost is stated there."""
@@ -232,8 +257,8 @@ class XaiVideos(bodies.JsonBody):
             seen.complete = True
             seen.failed = found.status in ("failed", "expired") and not usage.get("cost_in_usd_ticks")
             if not seen.failed:
-                duration = video.get("duration") or parsed.demand.fixed[_SECONDS]
-                seen.update({**usage, _SECONDS: duration, "input_images": images})
+                seconds = _bounded(seen, video.get("duration"), parsed)
+                seen.update({**usage, _SECONDS: seconds, "input_images": images})
 
         return BodyReader(parse_body, _XAI_READING)
 
@@ -253,14 +278,35 @@ def videos_in(response: object) -> Iterator[dict[str, Any]]:
                 yield video
 
 
-def _form(content_type: str, body: bytes) -> _OpenAIHead:
-    """Raises InvalidRequest."""
+def _bounded(seen: Seen, said: object, parsed: ParsedRequest) -> object:
+    """The seconds that a video is said to have: at most those that were asked for, which are charged where it is not
+    said. What is no number is left to the reading of figures."""
+    asked = parsed.demand.fixed.get(_SECONDS)
+    seconds = (_whole(said) or said) if isinstance(said, str) else said
+    if isinstance(seconds, Decimal) and not seconds.is_finite():
+        return seconds  # nothing is compared with it
+    if asked is not None and isinstance(seconds, int | Decimal) and seconds > asked:
+        seen.doubts.append(f"{str(seconds)[:40]} seconds are stated, and {asked} were asked for")
+        return asked
+    return seconds or asked
+
+
+def _filtered(response: object) -> int:
+    """How many videos an operation of Google's says that it did not hand out."""
+    response = response if isinstance(response, dict) else {}
+    inner = response.get("generateVideoResponse")
+    places = (response, inner) if isinstance(inner, dict) else (response,)
+    return max(_whole(place.get("raiMediaFilteredCount")) for place in places)
+
+
+def _form(content_type: str, body: bytes) -> tuple[_OpenAIHead, list[str]]:
+    """The form, and the names of its fields. Raises InvalidRequest."""
     parts = multipart.parts(content_type, body)
     if any(part.name.startswith("input_reference") and not part.is_file for part in parts):
         raise InvalidRequest("In a form, `input_reference` is a file: send what only refers to one as JSON.")
     names = ("model", "seconds", "size")
     given = {name: text for name in names if (text := multipart.value(parts, body, name)) is not None}
-    return bodies.convert(given, _OpenAIHead)
+    return bodies.convert(given, _OpenAIHead), [part.name for part in parts]
 
 
 def _sized(model: str, seconds: str | int, size: str, references: tuple[Reference, ...]) -> ParsedRequest:
@@ -284,10 +330,17 @@ def _parsed(
 
 def _seconds(value: str | int, name: str) -> int:
     """Raises InvalidRequest."""
-    text = str(value)
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= _SECONDS_MAX):
+    seconds = _whole(value)
+    if not 1 <= seconds <= _SECONDS_MAX:
         raise InvalidRequest(f"Expected a whole number from 1 to {_SECONDS_MAX} - at `$.{name}`.")
-    return int(text)
+    return seconds
+
+
+def _whole(value: object) -> int:
+    """A whole number, also as text; 0 where it is none or no number of seconds or videos."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _DIGITS_MAX:
+        return int(value)
+    return value if type(value) is int and 0 <= value < 10**_DIGITS_MAX else 0
 
 
 def _shorter_side(size: str) -> int:
@@ -298,15 +351,21 @@ def _shorter_side(size: str) -> int:
     return min(int(found[1]), int(found[2]))
 
 
+def _unread(names: Iterable[str], known: Collection[str], within: str = "") -> str | None:
+    """Why a request with a field that is not known is refused."""
+    name = next((name for name in names if name not in known), None)
+    return None if name is None else f"what `{within}{name[:64]}` costs is not known here: leave it out"
+
+
 def _unmetered(instance: dict[str, Any], asked: _VeoParameters) -> str | None:
     """What a request names that only the operator's key can read, or whose length is not known here."""
     if instance.get("video") is not None:
         return "a video that is continued is billed by what the request does not say"
     if asked.storageUri is not None:
         return "`storageUri` names a bucket of the operator's: leave it out, and the response has the video"
-    if not _ELSEWHERE.isdisjoint(_names(instance)):
+    if not _ELSEWHERE.isdisjoint(name.lower().replace("_", "") for name in _names(instance)):
         return "images are sent in the request, as `bytesBase64Encoded`"
-    return None
+    return _unread(instance, _VEO_INSTANCE, "instances[0].")
 
 
 def _names(instance: dict[str, Any]) -> Iterable[str]:
