@@ -25,6 +25,8 @@ class GoogleObjects:
     uploads: dict[str, tuple[dict[str, Any], bytes]] = field(default_factory=dict)
     """What is said of a file, and what has come of it, by the ID of its upload."""
     made: int = 0
+    cached: dict[str, Any] = field(default_factory=lambda: {"totalTokenCount": 10_000})
+    """What is said of the size of a cache."""
     broken: bool = False
     """Whether a cache cannot be made."""
 
@@ -72,7 +74,7 @@ class GoogleObjects:
         self.objects[name] = {
             "name": name, "model": asked["model"], "displayName": asked.get("displayName", ""), "createTime": now,
             "updateTime": now, "expireTime": self._after(now, asked.get("ttl", "3600s")),
-            "usageMetadata": {"totalTokenCount": 10_000},
+            "usageMetadata": self.cached,
         }  # fmt: skip
         return self.objects[name]
 

@@ -322,6 +322,15 @@ UNCACHED: list[tuple[dict[str, Any], str]] = [
     ({"expireTime": "2027-01-01T00:00:00Z"}, "said as `ttl`"),
     ({"tools": [{"googleSearch": {}}]}, "hosted tools"),
     ({"contents": [{"parts": [{"inlineData": {"mimeType": "audio/wav", "data": "AAAA"}}]}]}, "sound and video"),
+    *(
+        ({field: {"parts": [{"inlineData": {**mimes, "data": "AAAA"}}]}}, "sound and video")
+        for field in ("systemInstruction", "system_instruction")
+        for mimes in (
+            {"mimeType": " audio/mp3"},
+            {"mime_type": "application/ogg"},
+            {"mimeType": "text/plain", "mime_type": "audio/mp3"},
+        )
+    ),
     ({"model": "models/gemini-3.6-flash"}, "stored_mtok_hours"),
 ]
 
@@ -338,7 +347,16 @@ def test_what_a_cache_may_not_have(customer: Customer, stored: GoogleObjects) ->
         httpx.post(url, json=body, headers=customer.headers)
         assert (customer.balance.held, spent(customer) - before) == (0, cost), "without a time it is an hour"
     settled(customer)
-    stored.broken = False
+    stored.broken, size = False, stored.cached
+    for said in ({}, {"totalTokenCount": 0}, {"totalTokenCount": -1}):
+        before, stored.cached = spent(customer), said
+        httpx.post(url, json=body, headers=customer.headers)
+        receipt = customer.receipt(next(row for row in log_rows(customer) if row["model"])["id"])
+        assert receipt["hold_nanos"] > 0
+        assert (customer.balance.held, spent(customer) - before) == (0, receipt["hold_nanos"]), (
+            "it was made all the same"
+        )
+    stored.cached = size
     before = spent(customer)
     with pytest.MonkeyPatch.context() as patch:  # the process dies before what was made is paid for
         patch.setattr("farebox.calls.long_relay.seen", _died)

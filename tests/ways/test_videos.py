@@ -19,7 +19,7 @@ from tests.dying import lives
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import genai, openai
 from tests.support import Customer, Farebox
-from tests.ways.kit import look, running, settled
+from tests.ways.kit import look, make_due, running, settled
 from tests.ways.openai_objects import form_of
 
 pytestmark = ON_BOTH_ENGINES
@@ -267,6 +267,17 @@ def test_the_gateway_may_die_anywhere(farebox: Farebox, customer: Customer, stud
     look(farebox)
     assert (customer.balance.held, customer.balance.posted) == (0, before)
     assert differences(farebox) == []
+
+
+def test_a_description_that_is_too_large_ends_as_one_in_doubt(
+    farebox: Farebox, customer: Customer, studios: Studios, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{customer.gateway_url}/openai/videos"
+    httpx.post(url, json={"prompt": "A harbour"}, headers=customer.headers)
+    monkeypatch.setattr(long_calls, "DOCUMENT_MAX", 10)
+    make_due(farebox, ends_at=1)
+    farebox.run(long_calls.work(farebox.services))
+    assert (customer.balance.held, running(customer)) == (0, [])
 
 
 GROK = "grok/v1/videos/generations"

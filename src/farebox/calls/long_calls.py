@@ -285,7 +285,8 @@ async def _fetch(services: Services, long: LongCall, method: str, path: str, bod
                 skimmer = Skimmer(DOCUMENT_MAX)
                 while (chunk := await response.chunk()) is not None:
                     skimmer.feed(chunk)
-                    if skimmer.size > RESPONSE_MAX or skimmer.kept_bytes > DOCUMENT_MAX:
+                    if skimmer.size > RESPONSE_MAX or skimmer.over:
+                        log.warning("long call not seen", log_id=long.log_id, provider=long.provider, why="too large")
                         return None
             finally:
                 await response.close()

@@ -56,6 +56,11 @@ class Skimmer:
                     self.stop_collecting()
 
     @property
+    def over(self) -> bool:
+        """Whether more was left than is kept: there is no skeleton."""
+        return self._over
+
+    @property
     def kept_bytes(self) -> int:
         """The size of what is left so far."""
         return len(self._out)

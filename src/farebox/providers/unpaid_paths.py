@@ -99,8 +99,8 @@ UNPAID: Final = (
         (
             r"v1(beta1)?/projects/[\w-]+/locations/[\w-]+/cachedContents(/.*)?",
             "v1/projects/{project}/locations/{location}/cachedContents…",
-            "what is kept in them may be in the operator's buckets, and its price depends on its kind: Google caches by "
-            f"itself what repeats, and bills nothing for keeping it; leave it to that, {_INSTEAD}",
+            "what is kept in them may be in the operator's buckets, and its price depends on its kind: Google caches "
+            f"by itself what repeats, and bills nothing for keeping it; leave it to that, {_INSTEAD}",
         ),
     ),
     *_of(

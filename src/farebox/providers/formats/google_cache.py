@@ -8,7 +8,7 @@ is agreed upon.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import ROUND_UP, Decimal
 from typing import Any, Final
 
@@ -33,7 +33,8 @@ _USUAL: Final = "3600s"
 _MODEL: Final = re.compile(r"(?:models/)?(?P<model>[\w.-]{1,128})")
 _PATH: Final = re.compile(r"cachedContents/(?P<id>[\w-]{1,128})$")
 _FUNCTIONS: Final = frozenset({"functionDeclarations", "function_declarations"})
-_HEARD: Final = ("audio/", "video/")
+_READ: Final = ("text/", "image/", "application/pdf")
+"""What may be attached: other types may have sound in them."""
 _PART: Final = Decimal("0.000001")
 
 
@@ -43,6 +44,8 @@ class _Head(msgspec.Struct):
     expireTime: Any = None
     expire_time: Any = None
     contents: Any = None
+    systemInstruction: Any = None
+    system_instruction: Any = None
     tools: list[dict[str, msgspec.Raw]] = msgspec.field(default_factory=list)
     cachedContent: Any = None
 
@@ -59,6 +62,7 @@ class _Metadata(msgspec.Struct):
 
 class _Cache(msgspec.Struct):
     name: Any = None
+    error: Any = None
     model: Any = None
     expireTime: Any = None
     usageMetadata: _Metadata | None = None
@@ -100,9 +104,11 @@ class GoogleCache(bodies.JsonBody):
             tokens = _tokens(cache)
             seen.complete = True
             seen.reference = str(cache.name).removeprefix("cachedContents/")
-            seen.failed = tokens is None
+            seen.failed = tokens is None and bool(cache.error)
             if tokens is not None:
                 seen.update({"input_tokens": tokens, STORED: _stored(tokens, parsed.demand.stored_hours)})
+            elif not seen.failed:  # it is kept, and of a size that cannot be believed
+                seen.update({"input_tokens": "not stated"})
 
         return BodyReader(parse_body, READING)
 
@@ -174,9 +180,10 @@ def _tokens(cache: _Cache) -> int | None:
 
 def _when(text: object) -> datetime | None:
     try:
-        return datetime.fromisoformat(str(text))
+        when = datetime.fromisoformat(str(text))
     except ValueError:
         return None
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
 
 
 def _no_length(*ends: object) -> str | None:
@@ -189,7 +196,8 @@ def _not_cached(head: _Head) -> str | None:
     """What a cache may not have in it on the operator's key."""
     if any(not _FUNCTIONS.issuperset(tool) for tool in head.tools):
         return "hosted tools are charged by the use: declare them in the requests, and not in the cache"
-    if any(mime is None or mime.startswith(_HEARD) for mime in _mimes(head.contents)):
+    content = [head.contents, head.systemInstruction, head.system_instruction]
+    if any(mime is None or not mime.startswith(_READ) for mime in _mimes(content)):
         return (
             "the tokens of sound and video are priced differently from those of text, and a cache states only the total"
         )
@@ -206,7 +214,8 @@ def _mimes(contents: object) -> Iterator[str | None]:
         elif isinstance(value, dict):
             for key, inner in value.items():
                 if key in ("fileData", "file_data", "inlineData", "inline_data") and isinstance(inner, dict):
-                    mime = inner.get("mimeType", inner.get("mime_type"))
-                    yield mime.lower() if isinstance(mime, str) else None
+                    given = [inner[name] for name in ("mimeType", "mime_type") if name in inner]
+                    for mime in given or [None]:
+                        yield mime.lower() if isinstance(mime, str) else None
                 else:
                     stack.append(inner)
