@@ -94,7 +94,9 @@ class GoogleObjects:
             self.made += 1
             upload_id = f"up{self.made}"
             asked = sent.json()["file"]  # Google takes its fields in either spelling, and its SDK sends both
-            self.uploads[upload_id] = ({"displayName": asked.get("displayName", asked.get("display_name"))}, b"")
+            names = {"displayName": "display_name", "mimeType": "mime_type"}
+            described = {name: asked.get(name, asked.get(other)) for name, other in names.items()}
+            self.uploads[upload_id] = ({name: said for name, said in described.items() if said}, b"")
             url = f"https://generativelanguage.googleapis.com/upload/v1beta/files?upload_id={upload_id}&upload_protocol=resumable"
             self.upstream.headers = {
                 "x-goog-upload-url": url, "x-goog-upload-control-url": url, "x-guploader-uploadid": upload_id,

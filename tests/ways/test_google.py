@@ -331,6 +331,10 @@ UNCACHED: list[tuple[dict[str, Any], str]] = [
             {"mimeType": "text/plain", "mime_type": "audio/mp3"},
         )
     ),
+    (
+        {"contents": [{"parts": [{"fileData": {"fileUri": "https://youtu.be/x", "mimeType": "text/plain"}}]}]},
+        "sound and video",
+    ),
     ({"model": "models/gemini-3.6-flash"}, "stored_mtok_hours"),
 ]
 
@@ -346,6 +350,13 @@ def test_what_a_cache_may_not_have(customer: Customer, stored: GoogleObjects) ->
         before = spent(customer)
         httpx.post(url, json=body, headers=customer.headers)
         assert (customer.balance.held, spent(customer) - before) == (0, cost), "without a time it is an hour"
+    with opened(customer) as sdk:
+        file = sdk.files.upload(file=io.BytesIO(b"ID3"), config={"mime_type": "audio/mp3"})
+    part = {"fileData": {"fileUri": file.uri, "mimeType": "image/png"}}
+    sent = len(stored.upstream.sent)
+    response = httpx.post(url, json={**body, "contents": [{"parts": [part]}]}, headers=customer.headers)
+    assert (response.status_code, "sound and video" in response.text) == (400, True), response.text
+    assert len(stored.upstream.sent) == sent
     settled(customer)
     stored.broken, size = False, stored.cached
     for said in ({}, {"totalTokenCount": 0}, {"totalTokenCount": -1}):

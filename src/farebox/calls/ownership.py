@@ -15,12 +15,12 @@ from msgspec.structs import replace
 from farebox.calendar import DAY_MS
 from farebox.calls.model import Call
 from farebox.calls.stages import CallContext
-from farebox.errors import OBJECT_NOT_FOUND, Problem
+from farebox.errors import NOT_METERED, OBJECT_NOT_FOUND, Problem
 from farebox.providers.batch_forms import RESULTS_URL
 from farebox.providers.descriptions import facts_of
 from farebox.providers.formats import lenient
 from farebox.providers.formats.base import InvalidRequest, Reference
-from farebox.providers.formats.google_cache import GoogleCacheExtension
+from farebox.providers.formats.google_cache import SOUND, GoogleCache, GoogleCacheExtension, may_hold
 from farebox.providers.formats.videos import OpenAIRemix
 from farebox.providers.objects import handed_out
 from farebox.providers.predictions import FORMS as PREDICTIONS
@@ -82,8 +82,11 @@ async def checked_references(context: CallContext) -> CallContext:
 
 
 def _like(call: Call, kept: KeptObject) -> Call:
-    """The call with what it costs, where that depends on what is kept. Raises Problem (OBJECT_NOT_FOUND)."""
+    """The call with what it costs, where that depends on what is kept. Raises Problem (OBJECT_NOT_FOUND,
+    NOT_METERED)."""
     wire, parsed = call.format, call.parsed
+    if isinstance(wire, GoogleCache) and kept.kind == "file" and not may_hold(description(kept.content or b"{}")):
+        raise Problem(NOT_METERED, f"Not on the operator's key: {SOUND}.")
     if not isinstance(wire, OpenAIRemix | GoogleCacheExtension) or parsed is None or kept.kind != wire.long_kind:
         return call
     try:

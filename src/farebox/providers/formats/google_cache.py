@@ -6,7 +6,7 @@ is agreed upon.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_UP, Decimal
@@ -23,6 +23,7 @@ from farebox.providers.formats.google_generate import GoogleGenerate
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.references import references_in
 
 STORED: Final = "stored_token_hours"
 READING: Final = Reading(("input_tokens", "input_tokens"), (STORED, STORED))
@@ -33,6 +34,9 @@ _USUAL: Final = "3600s"
 _MODEL: Final = re.compile(r"(?:models/)?(?P<model>[\w.-]{1,128})")
 _PATH: Final = re.compile(r"cachedContents/(?P<id>[\w-]{1,128})$")
 _FUNCTIONS: Final = frozenset({"functionDeclarations", "function_declarations"})
+SOUND: Final = (
+    "the tokens of sound and video are priced differently from those of text, and a cache states only the total"
+)
 _READ: Final = ("text/", "image/", "application/pdf")
 """What may be attached: other types may have sound in them."""
 _PART: Final = Decimal("0.000001")
@@ -198,10 +202,14 @@ def _not_cached(head: _Head) -> str | None:
         return "hosted tools are charged by the use: declare them in the requests, and not in the cache"
     content = [head.contents, head.systemInstruction, head.system_instruction]
     if any(mime is None or not mime.startswith(_READ) for mime in _mimes(content)):
-        return (
-            "the tokens of sound and video are priced differently from those of text, and a cache states only the total"
-        )
+        return SOUND
     return None
+
+
+def may_hold(described: Mapping[str, Any]) -> bool:
+    """Whether a cache may have the file of this description, whatever type the request gives it."""
+    mime = described.get("mimeType")
+    return not isinstance(mime, str) or mime.lower().startswith(_READ)
 
 
 def _mimes(contents: object) -> Iterator[str | None]:
@@ -215,6 +223,8 @@ def _mimes(contents: object) -> Iterator[str | None]:
             for key, inner in value.items():
                 if key in ("fileData", "file_data", "inlineData", "inline_data") and isinstance(inner, dict):
                     given = [inner[name] for name in ("mimeType", "mime_type") if name in inner]
+                    if "file" in key and not any(references_in({key: inner})):
+                        given = []  # an address elsewhere may be of a video, whatever type it is given
                     for mime in given or [None]:
                         yield mime.lower() if isinstance(mime, str) else None
                 else:
