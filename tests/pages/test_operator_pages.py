@@ -1,5 +1,6 @@
 """The operator's pages: each act is done, is refused with a reason, and is in the audit log with who did it."""
 
+import asyncio
 import json
 import re
 import sys
@@ -9,14 +10,14 @@ from collections.abc import Iterator
 from html import unescape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 
 from farebox.calendar import DAY_MS
 from farebox.model import Role
-from farebox.operator import remaining_credit, reports
+from farebox.operator import messages, remaining_credit, reports
 from farebox.operator.remaining_credit import ASKED
 from farebox.people import membership
 from farebox.people.sessions import Whom
@@ -31,7 +32,7 @@ from farebox.storage.notices import add_notice
 from farebox.storage.operator_acts import OperatorAct, list_acts
 from farebox.storage.operator_alarms import Alarm, open_alarms, put_alarm
 from farebox.storage.operator_reports import ReportRow, begin_report
-from farebox.storage.sql import Connection
+from farebox.storage.sql import Connection, DatabaseUnavailable
 from tests.engines import TESTER
 from tests.http.support import save_card
 from tests.pages.people import Person, person
@@ -306,6 +307,19 @@ def test_what_was_given_up_is_counted_and_sent_again_in_parts(
     monkeypatch.setattr("farebox.http.pages.messages.COUNTED", 4)
     assert "More than 4 deliveries" in operator.get("/ui/messages").text
     monkeypatch.setattr("farebox.operator.messages.AGAIN_AT_ONCE", 2)
+    with monkeypatch.context() as patched:
+        left, replay = [1], messages.replay_given_up
+
+        def away(*arguments: Any, **named: Any) -> int:
+            if not left:
+                raise DatabaseUnavailable("away")
+            left.pop()
+            return replay(*arguments, **named)
+
+        patched.setattr(messages, "replay_given_up", away)
+        told = operator.told("/ui/messages/failed")
+        assert "2 deliveries are due again. The rest was not done" in told
+    farebox.run(farebox.services.database.write(give_up))
     assert "4 deliveries are due again" in operator.told("/ui/messages/failed")
     assert "1 delivery is due again" in operator.told("/ui/messages/failed")
     assert latest(farebox).after == '{"deliveries": 1}'
@@ -372,6 +386,21 @@ def test_a_server_that_stops_ends_its_report(tmp_path: Path, monkeypatch: pytest
     with running_farebox(tmp_path / "data") as again:
         row, interrupted = again.run(reports.latest(again.services, "check"))
         assert (row is not None and row.state, interrupted) == ("failed", False)
+
+
+def test_a_report_is_cancelled_though_its_end_cannot_be_written(
+    farebox: Farebox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stopped(*_: Any) -> NoReturn:
+        raise asyncio.CancelledError
+
+    async def away(*_: Any) -> NoReturn:
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(reports, "_compute", stopped)
+    monkeypatch.setattr(reports, "_end", away)
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(reports._run(farebox.services, "check", "none"))
 
 
 def test_a_report_whose_process_is_gone_can_be_begun_again(farebox: Farebox, operator: Person) -> None:
@@ -536,9 +565,9 @@ def _keys_share_calls(farebox: Farebox, operator: Person) -> None:
     assert "is removed" in operator.told("/ui/provider-keys/key/remove", **second)
     assert latest(farebox).act == "provider_key.remove"
     assert "has no key" in unescape(operator.told("/ui/provider-keys/key/remove", **second))
-    assert "farebox provider set" in unescape(
-        operator.told("/ui/provider-keys/key/remove", **second | {"name": "default"})
-    )
+    first = unescape(operator.told("/ui/provider-keys/key/remove", **second | {"name": "default"}))
+    assert "is the provider's first key" in first
+    assert "farebox provider" not in first
 
 
 def test_keys_are_set_and_the_credit_left_is_asked_for(

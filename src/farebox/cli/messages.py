@@ -199,6 +199,7 @@ def replay_message(
     """
     from farebox.operator.messages import AGAIN_AT_ONCE, replay_given_up, replay_notice
     from farebox.storage.buckets import OPERATOR
+    from farebox.storage.sql import DatabaseUnavailable
 
     if (message_id is None) == (not failed):
         raise typer.BadParameter("name a message, or give --failed", param_hint="MESSAGE / --failed")
@@ -207,8 +208,13 @@ def replay_message(
     if message_id is None:
         again = AGAIN_AT_ONCE
         while again == AGAIN_AT_ONCE:
-            with session.writing() as connection:
-                again = replay_given_up(connection, at, account_id, by=session.operator)
+            try:
+                with session.writing() as connection:
+                    again = replay_given_up(connection, at, account_id, by=session.operator)
+            except DatabaseUnavailable as error:
+                if not count:
+                    raise
+                raise Stopped(f"{count} deliveries are due again, the rest was not done: {error}") from error
             count += again
     else:
         with session.writing() as connection:

@@ -57,19 +57,26 @@ async def _run(services: Services, kind: Kind, report_id: str) -> None:
     try:
         ended = await _compute(services, kind, report_id)
     except asyncio.CancelledError:
-        await _end(services, report_id, Line(failure="The server that computed it stopped."))
+        try:
+            await _end(services, report_id, Line(failure="The server that computed it stopped."))
+        except DatabaseUnavailable:
+            log.warning("end of a report not kept", kind=kind, why="the database is away and the server stops")
         raise
     except (OSError, ValueError) as error:  # there is no room for a process, or it wrote what it should not
         ended = Line(failure=f"It could not be computed: {error}")
     if ended.failure:
         log.warning("report failed", kind=kind, why=ended.failure)
-    for _ in range(ENDS_MAX):
-        try:
-            await _end(services, report_id, ended)
-        except DatabaseUnavailable:
-            await services.clock.sleep(AGAIN_SECONDS)
-        else:
-            return
+    try:
+        for _ in range(ENDS_MAX):
+            try:
+                await _end(services, report_id, ended)
+            except DatabaseUnavailable:
+                await services.clock.sleep(AGAIN_SECONDS)
+            else:
+                return
+    except asyncio.CancelledError:
+        log.warning("report not kept", kind=kind, why="the server stops before the database can be written to")
+        raise
     log.warning("report not kept", kind=kind, why="the database cannot be written to")
 
 

@@ -9,7 +9,7 @@ from farebox.operator import messages as acts
 from farebox.operator.messages import NoticeHistory, with_deliveries
 from farebox.storage.deliveries import count_given_up
 from farebox.storage.notices import latest_notices, list_notices
-from farebox.storage.sql import Connection
+from farebox.storage.sql import Connection, DatabaseUnavailable
 
 SHOWN: Final = 50
 COUNTED: Final = 10_000
@@ -42,15 +42,24 @@ async def resend(visit: Visit, form: Fields) -> str:
         raise wrong("There is no such message")
     if not count:
         return "Nobody would get this message now: there is no endpoint for it, and no e-mail address."
-    return f"{count} {'delivery is' if count == 1 else 'deliveries are'} due again."
+    return _due_again(count)
 
 
 async def resend_failed(visit: Visit, _: Fields) -> str:
-    """Deliver again what was given up."""
+    """Deliver again what was given up, part by part; what was done before the database went away is reported."""
     at, count = visit.services.clock.now_ms(), 0
     while count < COUNTED:
-        again = await done(visit, lambda connection, by: acts.replay_given_up(connection, at, by=by))
+        try:
+            again = await done(visit, lambda connection, by: acts.replay_given_up(connection, at, by=by))
+        except DatabaseUnavailable:
+            if not count:
+                raise
+            return f"{_due_again(count)} The rest was not done, as the database is away: send again later."
         count += again
         if again < acts.AGAIN_AT_ONCE:
             break
+    return _due_again(count)
+
+
+def _due_again(count: int) -> str:
     return f"{count:,} {'delivery is' if count == 1 else 'deliveries are'} due again."
