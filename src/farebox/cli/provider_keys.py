@@ -1,12 +1,14 @@
 """`farebox provider key`: several keys at one provider, which share its calls."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from farebox.cli.output import Row, show, show_rows
-from farebox.cli.session import Session, session_of
+from farebox.cli.session import Session, Stopped, session_of
 from farebox.cli.values import AsJson, optional_moment_text
 
 key = typer.Typer(no_args_is_help=True, help="Several keys of yours at one provider, which share its calls.")
@@ -51,7 +53,7 @@ def set_key(
     if api_key == "":
         raise typer.BadParameter("the key is empty", param_hint="--api-key / --api-key-stdin")
     session = session_of(context)
-    with session.writing() as connection:
+    with _hinted(f"farebox provider set {provider} --api-key-stdin"), session.writing() as connection:
         stored = shared_keys.set_key(
             connection,
             session.vault,
@@ -119,9 +121,20 @@ def remove_key(context: typer.Context, provider: Provider, name: Name, as_json: 
 
     session = session_of(context)
     at = session.clock.now_ms()
-    with session.writing() as connection:
+    with _hinted(f'farebox provider set {provider} --api-key ""'), session.writing() as connection:
         shared_keys.remove_key(connection, by=session.operator, provider=provider, name=name, at=at)
     show({"provider": provider, "name": name}, as_json=as_json, text=f"Removed the key {name} at {provider}.")
+
+
+@contextmanager
+def _hinted(command: str) -> Iterator[None]:
+    """What is refused as it is about the first key names the command for that."""
+    from farebox.operator.shared_keys import OfFirstKey
+
+    try:
+        yield
+    except OfFirstKey as refused:
+        raise Stopped(f"{refused}: `{command}`") from refused
 
 
 def mask(session: Session, place: str, stored_key: bytes) -> str:

@@ -56,7 +56,7 @@ def read_bill(provider: str, data: bytes) -> list[BillLine]:
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"it lacks {error}"
-    return "an amount or a count in it is no number" if isinstance(error, InvalidOperation) else str(error)
+    return "an amount or a count in it is not a number" if isinstance(error, InvalidOperation) else str(error)
 
 
 def _list(found: Any) -> list[Any]:

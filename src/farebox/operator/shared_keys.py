@@ -19,6 +19,12 @@ FIRST: Final = "default"
 WEIGHT_MAX: Final = 1_000
 KEYS_MAX: Final = 50
 """Further keys of one provider."""
+
+
+class OfFirstKey(Refused):
+    """It is about the first key, which is set with the provider itself."""
+
+
 _is_name: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 
 
@@ -35,6 +41,8 @@ def set_key(
 ) -> ProviderKeyRow | ProviderRow:
     """Add a key, or change one; None leaves a value unchanged. Raises Refused."""
     slug = provider_slug(provider)
+    if weight is not None and not 0 <= weight <= WEIGHT_MAX:
+        raise Refused(f"the weight is a whole number from 0 to {WEIGHT_MAX:,}")
     if api_key is not None and (wrong := key_problem(slug, api_key)):
         raise Refused(wrong)
     if name == FIRST:
@@ -48,7 +56,7 @@ def set_key(
     if before is None and len(keys) >= KEYS_MAX:
         raise Refused(f"{slug} has {KEYS_MAX} further keys, as many as it may: remove one")
     if before is None and slug not in {row.name for row in config.list_providers(connection)}:
-        raise Refused(f"{slug} has no key yet: store the first with `farebox provider set {slug} --api-key-stdin`")
+        raise OfFirstKey(f"{slug} has no key yet: set the provider's first key before further ones")
     sealed = vault.encrypt(api_key, provider_place(slug, name)) if api_key is not None else None
     row = ProviderKeyRow(
         slug,
@@ -82,7 +90,7 @@ def _set_first(
 ) -> ProviderRow:
     row = before = next((row for row in config.list_providers(connection) if row.name == slug), None)
     if row is None or row.api_key is None:
-        raise Refused(f"{slug} has no key yet: store it with `farebox provider set {slug} --api-key-stdin`")
+        raise OfFirstKey(f"{slug} has no key yet: set the provider's first key")
     if api_key is not None:
         row = dataclasses.replace(row, api_key=vault.encrypt(api_key, provider_place(slug)))
     row = dataclasses.replace(row, weight=row.weight if weight is None else weight, updated_at=at)
@@ -95,7 +103,7 @@ def remove_key(connection: Connection, *, by: Operator, provider: str, name: str
     """Remove a further key. Raises Refused."""
     slug = provider_slug(provider)
     if name == FIRST:
-        raise Refused(f'remove the first key with `farebox provider set {slug} --api-key ""`')
+        raise OfFirstKey(f"{FIRST} is the provider's first key, which is not removed as a further one")
     keys = config.list_provider_keys(connection)
     before = next((key for key in keys if (key.provider, key.name) == (slug, name)), None)
     if before is None:

@@ -23,7 +23,7 @@ from farebox.vault import masked
 
 HERE: Final = "/ui/provider-keys"
 _DEMO: Final = "demo"
-_WEIGHT: Final = re.compile(r"0|[1-9][0-9]{0,2}|1000")
+_WEIGHT: Final = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ def timing_of(call: CallRow, settle_seconds: float | None) -> Timing | None:
 def _no_hold(call: CallRow) -> str:
     """Why it is not known how long the hold took."""
     detail = call.detail
+    if detail.outcome == "free" and detail.first_byte_ms is not None:
+        return "not known"  # a call of an earlier release may have had one
     needed = not (detail.own_key or detail.cached or detail.outcome == "free")
     return "not known: it is part of the next line" if needed else "none was needed"
 
