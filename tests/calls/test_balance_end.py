@@ -26,8 +26,9 @@ from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 
+SHIPPED = admit.SLICE
 SLICE = 256
-"""Instead of 2,048: streams of thousands of words prove no more."""
+"""Instead of SHIPPED: streams of thousands of words prove no more."""
 WORDS = 800
 MTOK = 1_000_000_000
 GPT = "gpt-4o-mini"  # 0.15 and 0.60 USD for a million tokens
@@ -204,6 +205,22 @@ def test_responses_are_stopped_where_the_balance_ends(farebox: Farebox, upstream
     assert_spent(customer, charge, credit - charge, held=10_000_000)
 
 
+def test_slices_are_as_long_as_they_are_shipped(farebox: Farebox, upstream: Upstream) -> None:
+    """A stream of one slice and a part of another."""
+    words = SHIPPED + 100
+    upstream.says(chat_stream(words))
+    customer = with_credit(farebox, 5_000_000, held=20_000_000)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (admit, slices):
+            patch.setattr(module, "SLICE", SHIPPED)
+        with openai_client(customer) as client:
+            chunks = list(client.chat.completions.create(model=GPT, messages=ASKED, stream=True))
+    assert sum(chunk.choices[0].delta.content == " one" for chunk in chunks if chunk.choices) == words
+    charge = (ASKED_TOKENS * 15 + words * 60) * 10
+    assert_spent(customer, charge, 5_000_000 - charge, held=20_000_000)
+    assert charge <= receipt_of_last(customer)["hold_nanos"] < charge + 2 * SHIPPED * 600
+
+
 def test_a_message_is_stopped_where_the_balance_ends(farebox: Farebox, upstream: Upstream) -> None:
     """Its tokenizer is not known: what passed is bounded by its bytes."""
     upstream.says(messages_stream())
@@ -219,7 +236,7 @@ def test_a_message_is_stopped_where_the_balance_ends(farebox: Farebox, upstream:
 
     assert message.stop_reason == "max_tokens"
     text = message.content[0].text
-    assert 300 <= len(text) <= 600
+    assert 430 <= len(text) <= 600
     assert message.usage.output_tokens == text.count(" one")
     charge = 10 * 3_000 + message.usage.output_tokens * 15_000
     assert_spent(customer, charge, credit - charge, held=500_000_000)
@@ -235,7 +252,7 @@ def test_generated_content_is_stopped_where_the_balance_ends(farebox: Farebox, u
 
     assert chunks[-1].candidates[0].finish_reason == "MAX_TOKENS"
     words = sum((chunk.text or "").count(" one") for chunk in chunks)
-    assert 400 <= 4 * words <= 1_000
+    assert 880 <= 4 * words <= 1_000
     usage = chunks[-1].usage_metadata
     assert usage.candidates_token_count == words
     charge = usage.prompt_token_count * 100 + words * 400

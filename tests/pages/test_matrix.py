@@ -209,11 +209,12 @@ def test_no_form_does_anything_to_another_account(
 def _rows(farebox: Farebox, place: Furnished) -> dict[str, list[tuple[object, ...]]]:
     """Every row of the account, but for what its own background work writes, and when that comes next."""
     ignored = {"leases", "instances"}
+    looked_at = {"top_ups", "refunds", "long_calls", "evaluations", "export_states"}  # their jobs move `next_at` alone
 
     def read(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
         return {
             table.name: connection.execute(
-                f"SELECT {', '.join(name for name in table.columns if name != 'next_at')} FROM {table.name} "
+                f"SELECT {', '.join(name for name in table.columns if name != 'next_at' or table.name not in looked_at)} FROM {table.name} "
                 f"WHERE account_id = ? ORDER BY {', '.join(table.key)}",
                 (place.customer.account_id,),
             ).fetchall()

@@ -110,6 +110,9 @@ def test_the_parts_of_a_call_s_time_are_drawn_and_said(
     shown = took()
     assert shown["Waited for the hold"].startswith("not known")
     assert shown["Provider, until the first byte"] == f"{first} ms"
+    detail = encode_detail(replace(row.detail, hold_ms=None, outcome="free"))
+    farebox.run(farebox.services.database.write(change))
+    assert took()["Waited for the hold"] == "not known"
     assert shown["Settling the charge"].startswith("not known")
 
 
