@@ -26,7 +26,7 @@ from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 
-SHIPPED = admit.SLICE
+SHIPPED = slices.SLICE
 SLICE = 256
 """Instead of SHIPPED: streams of thousands of words prove no more."""
 WORDS = 800
