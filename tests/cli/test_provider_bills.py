@@ -297,7 +297,7 @@ def test_what_is_no_bill_is_refused_and_changes_nothing(cli: Cli, acme: str, tmp
         refused = cli("bill", "import", "openai", str(file))
         assert (refused.status, refused.out) == (1, ""), content
     file.write_text(json.dumps(costs_page((0, "gpt-4o, input", "one"))))
-    assert "an amount or a count in it is no number" in cli("bill", "import", "openai", str(file)).err
+    assert "an amount or a count in it is not a number" in cli("bill", "import", "openai", str(file)).err
     assert cli("bill", "import", "openai", str(tmp_path / "missing")).status == 1
     assert cli("bill", "import", "groq", str(file)).status == 2
     assert cli("bill", "import", "openai").status == 2
