@@ -174,7 +174,7 @@ def test_what_may_be_chosen(customer: Customer) -> None:
     assert auto(customer, headers=key).json()["internalCode"] == 2901
 
 
-def test_the_next_answers_where_one_fails_or_is_too_dear(customer: Customer) -> None:
+def test_the_next_answers_where_one_fails_or_is_too_expensive(customer: Customer) -> None:
     customer.farebox.script("status=500", "tokens=2")
     answer = auto(customer)
     assert (answer.headers["cf-aig-routed-model"], answer.headers["cf-aig-step"]) == ("groq/calls", "1")

@@ -246,21 +246,27 @@ def test_what_cannot_be_called_is_passed_over(farebox: Farebox, customer: Custom
         customer,
         start("unpriced"),
         model("unpriced", "keyless", provider="openai"),
-        model("keyless", "dear", provider="mistral"),
-        model("dear", "cheap", provider="openai", model="dear"),
+        model("keyless", "expensive", provider="mistral"),
+        model("expensive", "cheap", provider="openai", model="expensive"),
         model("cheap"),
         END,
     )
     services = farebox.services
     from farebox.operator import prices
 
-    def dear(connection: Any) -> object:
+    def expensive(connection: Any) -> object:
         at = services.clock.now_ms() - 1000
         return prices.set_price(
-            connection, services.ids, by=TESTER, provider="openai", model="dear", rates={"input_mtok": "9000000"}, at=at
+            connection,
+            services.ids,
+            by=TESTER,
+            provider="openai",
+            model="expensive",
+            rates={"input_mtok": "9000000"},
+            at=at,
         )
 
-    farebox.run(services.database.write(dear))
+    farebox.run(services.database.write(expensive))
     farebox.run(services.configuration.notice_changes())
     assert chosen(customer) == "cheap"
     assert [row["farebox"]["error"] for row in log_rows(customer)] == ["", "no_credit", "model_unpriced"]

@@ -93,14 +93,14 @@ def test_what_is_affordable_is_what_a_small_call_is_held_for(farebox: Farebox, c
 
 
 def test_the_spending_limit_counts_like_credit(customer: Customer) -> None:
-    dear = customer.farebox.funded("50")
-    url = f"{dear.api_url}/ai-gateway/billing/spending-limit"
+    funded = customer.farebox.funded("50")
+    url = f"{funded.api_url}/ai-gateway/billing/spending-limit"
     body = {"amount": 100, "duration": "daily", "strategy": "fixed"}
-    assert httpx.post(url, json=body, headers=dear.headers).is_success
-    set_markup(dear, 10**9)  # a small call costs more than a dollar
-    assert listed(dear)["demo/demo-1"]["affordable"] is False
-    assert httpx.delete(url, headers=dear.headers).status_code == 200
-    assert listed(dear)["demo/demo-1"]["affordable"] is True
+    assert httpx.post(url, json=body, headers=funded.headers).is_success
+    set_markup(funded, 10**9)  # a small call costs more than a dollar
+    assert listed(funded)["demo/demo-1"]["affordable"] is False
+    assert httpx.delete(url, headers=funded.headers).status_code == 200
+    assert listed(funded)["demo/demo-1"]["affordable"] is True
 
 
 def test_models_on_a_key_of_the_accounts_own_cost_it_nothing_here(farebox: Farebox) -> None:

@@ -521,7 +521,7 @@ def test_costs_of_a_custom_provider_are_logged_and_not_charged(farebox: Farebox,
 def test_no_cost_is_too_large_for_the_log_and_the_spend_limits(
     farebox: Farebox, customer: Customer, upstream: Upstream
 ) -> None:
-    provider = custom(customer, "dear", upstream.url)
+    provider = custom(customer, "expensive", upstream.url)
     cost = {"account_provider_id": provider, "model": "m", "cost_in": 1000, "cost_out": 1000}
     api(customer, "POST", "custom-providers/costs", cost)
 
@@ -530,16 +530,18 @@ def test_no_cost_is_too_large_for_the_log_and_the_spend_limits(
         upstream.says(json.dumps({"object": "chat.completion", "model": "m", "choices": [], "usage": usage}).encode())
 
     says(13_000_000)
-    response = post(customer, "custom-dear/v1/chat/completions", CHAT | {"model": "m", "n": 100})
+    response = post(customer, "custom-expensive/v1/chat/completions", CHAT | {"model": "m", "n": 100})
     assert response.status_code == 200, response.text
     row = log_row(customer, response.headers["cf-aig-log-id"])
     assert (row["tokens_out"], row["cost"]) == (13_000_000, (2**53 - 1) / 10**9)
     rules = [{"id": "all", "limit": 1_000_000_000, "limitType": "cost", "window": 86_400}]
-    api(customer, "POST", "gateways", {"id": "dear", "spend_limits": {"enabled": True, "rules": rules}} | GATEWAY)
+    api(customer, "POST", "gateways", {"id": "expensive", "spend_limits": {"enabled": True, "rules": rules}} | GATEWAY)
     says(100_000)
     body = CHAT | {"model": "m"}
-    assert post(customer, "custom-dear/v1/chat/completions", body, gateway="dear").status_code == 200
-    left = http.get(f"{customer.api_url}/farebox/gateways/dear/spend-limits", headers=customer.headers).json()["result"]
+    assert post(customer, "custom-expensive/v1/chat/completions", body, gateway="expensive").status_code == 200
+    left = http.get(f"{customer.api_url}/farebox/gateways/expensive/spend-limits", headers=customer.headers).json()[
+        "result"
+    ]
     assert [(rule["spent_nanos"], rule["held_nanos"]) for rule in left] == [(2**53 - 1, 0)]
 
 

@@ -446,7 +446,7 @@ def test_unmetered_requests_are_refused_on_the_operators_key(
         ("openai/responses", {"model": "demo-1", "input": "Hi", "tools": [{"type": "web_search"}]}),
         ("openai/responses", {"model": "demo-1", "input": "Hi", "tools": [{"type": "file_search"}]}),
         ("openrouter/responses", {"model": "demo-1", "input": "Hi", "plugins": [{"id": "web"}]}),
-        ("openrouter/responses", {"model": "demo-1", "input": "Hi", "models": ["dear"]}),
+        ("openrouter/responses", {"model": "demo-1", "input": "Hi", "models": ["expensive"]}),
         ("grok/responses", {"model": "demo-1", "input": "Hi", "tools": [{"type": "x_search"}]}),
         (
             "anthropic/v1/messages",

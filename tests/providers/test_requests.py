@@ -661,7 +661,7 @@ FORM = "multipart/form-data; boundary=XX"
 
 def two_models(after_boundary: str, disposition: str) -> bytes:
     """A form whose first `model` is cheap, and that some parsers find an expensive one in."""
-    expensive = f"--XX{after_boundary}\r\nContent-Disposition: {disposition}\r\n\r\ndear\r\n--XX--\r\n"
+    expensive = f"--XX{after_boundary}\r\nContent-Disposition: {disposition}\r\n\r\nexpensive\r\n--XX--\r\n"
     return form(("model", b"cheap", "")).removesuffix(b"--XX--\r\n") + expensive.encode()
 
 
@@ -694,7 +694,7 @@ def test_audio_elsewhere_is_held_for_as_long_as_the_provider_takes_it_or_not_met
         (FORM, b"", "boundary"),
         (FORM, form(("file", b"x", "a.mp3")), "`model`"),
         (FORM, form(("model", b"m", ""))[:-8], "cut short"),
-        (FORM, form(("model", b"cheap", ""), ("model", b"dear", "")), "more than once"),
+        (FORM, form(("model", b"cheap", ""), ("model", b"expensive", "")), "more than once"),
         (FORM, form(*[("x", b"", "")] * 300), "more than 256"),
         ("multipart/form-data; xboundary=XX; boundary=YY", form(("model", b"cheap", "")), "boundary"),
         ("multipart/form-data; boundary=XX; boundary=YY", form(("model", b"cheap", "")), "boundary"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +12,10 @@ import httpx
 import pytest
 
 from farebox.calls import long_calls
+from farebox.calls.long_calls import begin
 from farebox.storage.sql import DatabaseUnavailable
 from tests.calls.kit import differences, log_rows, set_gateway
-from tests.calls.upstream import Upstream
+from tests.calls.upstream import Sent, Upstream
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import genai
 from tests.support import Customer, Farebox
@@ -314,6 +316,39 @@ def test_a_cache_is_paid_for_when_it_is_made_and_read_at_its_price(
     assert spent(customer) == before
     assert not running(customer)
     assert differences(farebox) == []
+
+
+def test_changes_of_a_cache_at_once_are_charged_once(
+    customer: Customer, client: genai.Client, stored: GoogleObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = client.caches.create(model=MODEL, config={"contents": KEPT, "ttl": "3600s"}).name
+    url, before = f"{customer.gateway_url}/google-ai-studio/v1beta/{name}", spent(customer)
+    others: list[int] = []
+
+    def change(hours: int) -> int:
+        body = {"ttl": f"{hours * 3_600}s"}
+        return httpx.patch(url, json=body, headers=customer.headers, timeout=60).status_code
+
+    def answer(sent: Sent) -> Any:  # the other comes while the provider is asked
+        if sent.method == "PATCH" and not others:
+            others.append(change(3))
+        return stored.answer(sent)
+
+    stored.upstream.response = answer
+    assert (change(3), others) == (200, [409])
+    assert (customer.balance.held, spent(customer) - before) == (0, 2 * CACHED * 1_000)
+
+    async def overtaken(*arguments: Any) -> None:  # the other comes, and is answered, once this one has been priced
+        if len(others) == 1:
+            others.append(0)
+            others[1] = await asyncio.to_thread(change, 5)
+        await begin(*arguments)
+
+    monkeypatch.setattr("farebox.calls.serve.begin", overtaken)
+    assert (change(5), others) == (409, [409, 200])
+    assert (customer.balance.held, spent(customer) - before) == (0, 4 * CACHED * 1_000)
+    assert not running(customer)
+    assert differences(customer.farebox) == []
 
 
 UNCACHED: list[tuple[dict[str, Any], str]] = [

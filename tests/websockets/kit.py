@@ -12,6 +12,8 @@ from websockets.http11 import Request, Response
 from websockets.sync.client import ClientConnection, connect
 from websockets.sync.server import ServerConnection, serve
 
+from farebox.money import NANOS_PER_USD
+from tests.calls.kit import differences, log_rows, until
 from tests.support import Customer
 
 Script = Callable[[ServerConnection], None]
@@ -116,3 +118,18 @@ def await_close(connection: ClientConnection) -> tuple[int | None, str]:
         while True:
             connection.recv(SECONDS)
     return connection.close_code, connection.close_reason or ""
+
+
+def turns_of(customer: Customer) -> list[dict[str, Any]]:
+    """The rows of the turns, oldest first."""
+    return [row for row in reversed(log_rows(customer)) if row["model"]]
+
+
+def settled(customer: Customer, charged: int, turns: int | None = None, granted: int = 5 * NANOS_PER_USD) -> None:
+    """Nothing is held any more, and this much has been charged, in this many rows; None: however many."""
+    until(
+        lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
+    )
+    assert granted - customer.balance.posted == charged
+    assert turns is None or len([row for row in turns_of(customer) if row["cost"]]) == turns
+    assert not differences(customer.farebox)

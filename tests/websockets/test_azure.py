@@ -11,12 +11,12 @@ import pytest
 from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
-from tests.calls.kit import differences, log_rows, set_gateway, set_provider, until
+from tests.calls.kit import log_rows, set_gateway, set_provider, until
 from tests.calls.upstream import serving
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import openai
 from tests.support import Customer, Farebox
-from tests.websockets.kit import SocketProvider, await_close, opened, providing, receive, send
+from tests.websockets.kit import SocketProvider, await_close, opened, providing, receive, send, settled
 from tests.websockets.realtime import MODEL, SECOND, Realtime, await_event, cost
 
 pytestmark = ON_BOTH_ENGINES
@@ -46,15 +46,6 @@ def set_key(farebox: Farebox, provider: SocketProvider, **key: Any) -> None:
     """The operator's key for one resource, at which a deployment has a name of its own."""
     stored = {"resource": "Acme-EU", "deployments": {"voice": MODEL, "ear": "whisper-1"}, **key}
     set_provider(farebox, "azure-openai", base_url=provider.url + "/at/{resource}", api_key=json.dumps(stored))
-
-
-def settled(customer: Customer, charged: int, granted: int = 5 * NANOS_PER_USD) -> None:
-    """Nothing is held any more, and this much has been charged."""
-    until(
-        lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
-    )
-    assert customer.balance.posted == granted - charged
-    assert not differences(customer.farebox)
 
 
 async def test_the_sdk_for_azure_by_deployment(customer: Customer, provider: SocketProvider) -> None:
@@ -178,7 +169,7 @@ def test_credit_that_ends_closes_after_the_turn_that_was_paid_for(farebox: Fareb
         assert event["error"]["code"] == "insufficient_quota"
         assert await_close(connection)[0] == 4402
     assert delivered > 0
-    settled(customer, delivered, granted)
+    settled(customer, delivered, granted=granted)
 
 
 @pytest.mark.parametrize("side", ["provider", "client"])

@@ -20,7 +20,7 @@ from tests.long import times
 from tests.sdks import genai
 from tests.support import Customer, Farebox, running_farebox
 from tests.websockets.cuts import CUTS, Cut, cutting
-from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, providing
+from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, providing, settled, turns_of
 from tests.websockets.live import (
     HEARD,
     MODEL,
@@ -66,21 +66,6 @@ def live(provider: SocketProvider) -> Live:
     provider.forget()
     provider.script = played = Live()
     return played
-
-
-def turns_of(customer: Customer) -> list[dict[str, Any]]:
-    """The rows of the turns, oldest first."""
-    return [row for row in reversed(log_rows(customer)) if row["model"]]
-
-
-def settled(customer: Customer, charged: int, turns: int | None, granted: int = 5 * NANOS_PER_USD) -> None:
-    """Nothing is held any more, and this much has been charged, in this many rows, where that can be seen."""
-    until(
-        lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
-    )
-    assert granted - customer.balance.posted == charged
-    assert turns is None or len([row for row in turns_of(customer) if row["cost"]]) == turns
-    assert not differences(customer.farebox)
 
 
 # --- turns ---

@@ -17,7 +17,17 @@ from tests.engines import ON_BOTH_ENGINES
 from tests.long import times
 from tests.support import Customer, Farebox, running_farebox
 from tests.websockets.cuts import CUTS, Cut, cutting
-from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, providing, receive, send
+from tests.websockets.kit import (
+    SECONDS,
+    SocketProvider,
+    await_close,
+    opened,
+    providing,
+    receive,
+    send,
+    settled,
+    turns_of,
+)
 from tests.websockets.realtime import MODEL, SECOND, Realtime, await_event, cost
 
 pytestmark = ON_BOTH_ENGINES
@@ -58,21 +68,6 @@ def quiet(customer: Customer, path: str = PATH) -> ClientConnection:
     send(connection, type="session.update", session=VAD_OFF)
     assert receive(connection)["type"] == "session.updated"
     return connection
-
-
-def turns_of(customer: Customer) -> list[dict[str, Any]]:
-    """The rows of the turns, oldest first."""
-    return [row for row in reversed(log_rows(customer)) if row["model"]]
-
-
-def settled(customer: Customer, charged: int, turns: int) -> None:
-    """Nothing is held any more, and this much has been charged, in this many rows."""
-    until(
-        lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
-    )
-    assert customer.balance.posted == 5 * NANOS_PER_USD - charged
-    assert len([row for row in turns_of(customer) if row["cost"]]) == turns
-    assert not differences(customer.farebox)
 
 
 # --- turns ---

@@ -17,10 +17,11 @@ from websockets.sync.server import ServerConnection
 from farebox.money import NANOS_PER_USD
 from farebox.operator import prices
 from farebox.providers.sessions.speech import FLUSHED_MAX
-from tests.calls.kit import OPERATOR_KEY, differences, forget, log_rows, set_provider, until
+from tests.calls.kit import OPERATOR_KEY, forget, log_rows, set_provider, until
 from tests.engines import ON_BOTH_ENGINES, TESTER
 from tests.sdks import cartesia, deepgram, elevenlabs
 from tests.support import Customer, Farebox, running_farebox
+from tests.websockets import kit
 from tests.websockets.cuts import CUTS, Cut, cutting
 from tests.websockets.kit import SocketProvider, await_close, opened, providing
 
@@ -158,12 +159,8 @@ def _set_price(farebox: Farebox) -> None:
 
 def settled(customer: Customer, charged: int, granted: int = 5 * NANOS_PER_USD) -> None:
     """Nothing is held any more, and this much has been charged, as the log says too."""
-    until(
-        lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
-    )
-    assert granted - customer.balance.posted == charged
+    kit.settled(customer, charged, granted=granted)
     assert sum(round((row["cost"] or 0) * NANOS_PER_USD) for row in log_rows(customer)) == charged
-    assert not differences(customer.farebox)
 
 
 # --- by their SDKs ---

@@ -17,6 +17,7 @@ from farebox.calls.admit import HOLD_GRACE_MS
 from farebox.calls.batches import settle_batch
 from farebox.calls.endings import CANCELLED
 from farebox.calls.long_work import BatchTerms, as_responded, own_request, stored_work, work_of
+from farebox.calls.model import Call
 from farebox.calls.ownership import description, objects_of
 from farebox.calls.settle import settle_call
 from farebox.calls.stages import Admitted, Responded
@@ -33,7 +34,7 @@ from farebox.providers.skimmer import Skimmer
 from farebox.providers.upstream import UpstreamFailed
 from farebox.runtime.services import Services
 from farebox.storage.account_keys import key_of
-from farebox.storage.kept_objects import keep_objects
+from farebox.storage.kept_objects import find_object, keep_objects
 from farebox.storage.long_calls import (
     LongCall,
     add_long_call,
@@ -42,6 +43,7 @@ from farebox.storage.long_calls import (
     end_long_call,
     find_long_call,
     hasten_long_call,
+    list_long_calls,
     postpone_long_call,
     run_long_call,
 )
@@ -69,7 +71,8 @@ log = structlog.get_logger("farebox.calls")
 
 
 async def begin(stage: Admitted, kind: str, batch: BatchTerms | None = None) -> None:
-    """The hold becomes that of a long call, before the provider is asked. Raises DatabaseUnavailable."""
+    """The hold becomes that of a long call, before the provider is asked. Raises Problem (OBJECT_BUSY) where what it
+    changes is being changed, or is no longer as it was when the call was priced; DatabaseUnavailable."""
     context = stage.context
     services, call, now = context.services, context.call, context.services.clock.now_ms()
     ends_at = now + RUNS_MAX_MS[kind]
@@ -89,11 +92,27 @@ async def begin(stage: Admitted, kind: str, batch: BatchTerms | None = None) -> 
     )
 
     def job(connection: Connection) -> None:
+        _check_unchanged(connection, call, now)
         if adopt_hold(connection, call.account_id, call.log_id, ends_at + DAY_MS):
             add_long_call(connection, long)
 
     await services.database.write(job)
     context.watch.stay()
+
+
+def _check_unchanged(connection: Connection, call: Call, now: int) -> None:
+    """Two calls that change an object would both be priced by what it was before. Raises Problem (OBJECT_BUSY)."""
+    if call.parsed is None or not call.parsed.source:
+        return
+    ((kind, object_id),) = call.parsed.references
+    changing = any(
+        long.object_id == object_id or (not long.object_id and work_of(long).path.rpartition("/")[2] == object_id)
+        for long in list_long_calls(connection, call.account_id)
+        if (long.provider, long.kind) == (call.provider, kind)
+    )
+    kept = find_object(connection, call.account_id, call.gateway_id, call.provider, kind, object_id, now)
+    if changing or kept is None or call.parsed.source not in description(kept.content or b"{}").values():
+        raise Problem(OBJECT_BUSY, f"{object_id!r} is being changed by another request.")
 
 
 async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
@@ -260,7 +279,7 @@ class _Found(NamedTuple):
 
 
 async def _ask(services: Services, long: LongCall, *, cancel: bool) -> _Found | None:
-    """What the provider says of it, which is told to cancel it if so. None if it does not say."""
+    """What the provider says of it. `cancel`: the provider is asked to cancel it. None if there is no answer."""
     if long.kind in POLLED:
         form, place = PREDICTIONS[long.provider, long.kind], _place(long)
         if cancel and form.cancel is not None:

@@ -1,4 +1,4 @@
-"""How many pages are told in this process what changes, as it does: of each person, of each account, and in all."""
+"""How many pages receive live updates from this process: for each person, for each account, and in all."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ class Watching:
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
-        """Only those who watch. An account is itself with nobody."""
+        """By account and person; the person is empty for the account's total."""
         self._total = 0
         self._stopped: set[asyncio.Event] = set()
 

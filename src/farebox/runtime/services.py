@@ -127,7 +127,7 @@ class Services:
     spend_watch: SpendWatch = field(default_factory=SpendWatch)
     """Accounts that alerts about spending may be due for."""
     watching: Watching = field(default_factory=Watching)
-    """Counts the pages that are told what changes, as it does."""
+    """Counts the pages that receive live updates."""
     jobs: Jobs = field(default_factory=Jobs)
     """Background jobs: how often each was restarted, and which of them hang."""
     rates: RateLimiter = field(default_factory=RateLimiter)

@@ -122,12 +122,12 @@ class SpeechReader:
             done = self._sent
         else:
             return FromProvider()
-        # An error frees what it is surely about: one of several messages may be, and the others not.
+        # Which of several messages an error is about is not known, so it makes text free only where there was one.
         free = failed and not self._sounds and self._messages == 1
         return self._spoken(done, Observed(empty=True, complete=True) if free else None)
 
     def _spoken(self, done: int, nothing: Observed | None) -> FromProvider:
-        """So many of the characters sent are to be charged; or nothing is, of those of them that have not been."""
+        """Charge for the first `done` characters sent that have not been charged; `nothing`: they are free."""
         new, self._charged = done - self._charged, max(done, self._charged)
         if self._charged == self._sent:
             self._messages = 0
