@@ -8,8 +8,6 @@ import asyncio
 import os
 import random
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,9 @@ from farebox.storage.database import opened_for_command
 from farebox.storage.sql import row, rows
 from farebox.vault import Vault
 from tests.calls.killed import Installation, check_online, listening, nothing_in_doubt, served
-from tests.calls.kit import price_of, put_rules, spend_rule
-from tests.calls.wire import Wire, WireResponse, chat_body, usage_of
+from tests.calls.kit import put_rules, spend_rule
+from tests.calls.random_load import Seen, random_chat
+from tests.calls.wire import Wire, WireResponse
 from tests.engines import TESTER, looking, settings_for
 from tests.long import times
 from tests.support import free_port
@@ -42,20 +41,6 @@ LIFE_ANSWERS = 20
 """Complete answers of a life that is more than a start, on average at least: also on a busy machine there is load."""
 
 pytestmark = pytest.mark.slow
-
-
-@dataclass(slots=True)
-class Seen:
-    """What the clients saw."""
-
-    complete: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Log id of each complete response → its account, and what it must cost."""
-    begun: set[str] = field(default_factory=set)
-    """Log ids of responses that began and broke off."""
-    without_response: int = 0
-    repeated: list[str] = field(default_factory=list)
-    """Log ids that came with a second response."""
-    statuses: Counter[int] = field(default_factory=Counter)
 
 
 @pytest.fixture
@@ -99,22 +84,10 @@ class Load:
     async def _client(self) -> None:
         while not self.stopped:
             account, token = self._chance.choice(self._installation.customers)
-            try:
-                response = await self._call(account, token)
-            except (ConnectionError, asyncio.IncompleteReadError, OSError):
-                self.seen.without_response += 1
-                await asyncio.sleep(0.03)
-            else:
-                self._note(account, response)
+            await self.seen.wait_for(account, self._call(account, token))
 
     async def _call(self, account: str, token: str) -> WireResponse:
-        chance = self._chance
-        stream = chance.random() < 0.5
-        more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
-        body = chat_body(" ".join(["word"] * chance.randrange(1, 30)), max_tokens=200, **more)
-        demo = f"tokens={chance.randrange(1, 30)}"
-        if chance.random() < 0.5:
-            demo += f" gap={chance.randrange(1, 8)}" if stream else f" delay={chance.randrange(1, 80)}"
+        body, demo = random_chat(self._chance)
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json", "x-demo": demo}
         wire = await Wire.open(f"http://127.0.0.1:{self._installation.port}")
         try:
@@ -122,20 +95,6 @@ class Load:
             return await wire.response()
         finally:
             wire.close()
-
-    def _note(self, account: str, response: WireResponse) -> None:
-        seen = self.seen
-        seen.statuses[response.status] += 1
-        log_id = response.headers.get("cf-aig-log-id")
-        if response.status != 200 or log_id is None:
-            return
-        if log_id in seen.complete or log_id in seen.begun:
-            seen.repeated.append(log_id)
-        usage = usage_of(response)
-        if usage is None:
-            seen.begun.add(log_id)
-        else:
-            seen.complete[log_id] = (account, price_of(usage["prompt_tokens"], usage["completion_tokens"]))
 
 
 async def kill_and_restart(installation: Installation, chance: random.Random) -> Seen:

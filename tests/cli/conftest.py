@@ -34,17 +34,21 @@ class Result:
 Cli = Callable[..., Result]
 
 
-@pytest.fixture
-def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data folder of the test's own, that is not there yet; no other setting is set."""
+def commands_use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder, where the commands find their data and database from now on; no other setting is set."""
     for name in list(os.environ):
         if name.startswith("FAREBOX_"):
             monkeypatch.delenv(name)
-    path = tmp_path / "data"
-    monkeypatch.setenv("FAREBOX_DATA_DIR", str(path))
-    if url := database_url(path):
+    monkeypatch.setenv("FAREBOX_DATA_DIR", str(folder))
+    if url := database_url(folder):
         monkeypatch.setenv("FAREBOX_DATABASE_URL", url)
-    return path
+    return folder
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of the test's own, that is not there yet; no other setting is set."""
+    return commands_use(tmp_path / "data", monkeypatch)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """`farebox rerate` on calls that a real server has charged: what is given back, where to, once; and what is said."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from farebox.ledger.commands import Grant, Hold, TopUp
 from farebox.operator import rerate
 from farebox.storage.statement import list_lots
 from tests.calls.kit import differences, forget
-from tests.cli.conftest import Cli
-from tests.engines import ON_BOTH_ENGINES, database_url, looking
+from tests.cli.conftest import Cli, commands_use
+from tests.engines import ON_BOTH_ENGINES, looking
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -36,13 +35,7 @@ def farebox(folder: Path) -> Iterator[Farebox]:
 @pytest.fixture
 def data_dir(folder: Path, farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The commands work on the server's database."""
-    for name in list(os.environ):
-        if name.startswith("FAREBOX_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("FAREBOX_DATA_DIR", str(folder))
-    if url := database_url(folder):
-        monkeypatch.setenv("FAREBOX_DATABASE_URL", url)
-    return folder
+    return commands_use(folder, monkeypatch)
 
 
 def price(cli: Cli, farebox: Farebox, model: str, *rates: str) -> None:

@@ -1,7 +1,6 @@
 """What past calls would have come to: through the API and the command line, on calls that a real server has served."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import pytest
 from farebox.calls import what_if_run
 from farebox.money import NANOS_PER_USD
 from tests.calls.kit import forget, set_gateway, set_price, set_provider, spend_rule, until
-from tests.cli.conftest import Cli
-from tests.engines import ON_BOTH_ENGINES, database_url
+from tests.cli.conftest import Cli, commands_use
+from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -35,13 +34,7 @@ def farebox(folder: Path) -> Iterator[Farebox]:
 
 @pytest.fixture
 def data_dir(folder: Path, farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in list(os.environ):
-        if name.startswith("FAREBOX_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("FAREBOX_DATA_DIR", str(folder))
-    if url := database_url(folder):
-        monkeypatch.setenv("FAREBOX_DATABASE_URL", url)
-    return folder
+    return commands_use(folder, monkeypatch)
 
 
 @pytest.fixture(scope="module")

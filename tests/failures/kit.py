@@ -27,7 +27,7 @@ from farebox.storage.sql import rows
 from farebox.vault import Vault
 from tests import processes
 from tests.calls.kit import price_of
-from tests.calls.wire import Wire, WireResponse, chat_body
+from tests.calls.wire import Wire, WireResponse, chat_body, usage_of
 from tests.engines import TESTER
 from tests.processes import Process
 from tests.support import free_port
@@ -205,7 +205,7 @@ class Load:
             return
         assert log_id is not None
         assert log_id not in self.complete
-        usage = _usage(response)
+        usage = usage_of(response) if response.status == 200 else None
         if usage is None:
             self.unclear += 1
         else:
@@ -215,17 +215,6 @@ class Load:
         """Wait until so many more answers are complete."""
         goal = len(self.complete) + calls
         await until_async(lambda: len(self.complete) >= goal, f"{calls} more answers")
-
-
-def _usage(response: WireResponse) -> dict[str, int] | None:
-    """What a complete response says it used; None if it is not complete."""
-    if response.status != 200:
-        return None
-    stream = response.headers["content-type"].startswith("text/event-stream")
-    if not (response.body.endswith(b"data: [DONE]\n\n") if stream else response.whole):
-        return None
-    usage: dict[str, int] = (response.events[-2] if stream else response.json())["usage"]
-    return usage
 
 
 def compare(installation: Installation, load: Load) -> None:

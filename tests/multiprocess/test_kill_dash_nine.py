@@ -9,15 +9,15 @@ import os
 import random
 import signal
 from functools import partial
-from typing import Any
 
 import pytest
 
 from farebox.clock import RandomIds
 from farebox.storage.sql import Connection
 from farebox.vault import Vault
-from tests.calls.kit import price_of, put_rules, spend_rule
-from tests.calls.wire import Wire, WireResponse, chat_body, usage_of
+from tests.calls.kit import put_rules, spend_rule
+from tests.calls.random_load import Seen, random_chat
+from tests.calls.wire import Wire, WireResponse
 from tests.multiprocess.conftest import NewInstallation
 from tests.multiprocess.kit import Caller, Installation, Server, eventually, is_alive, send
 from tests.waiting import SECONDS
@@ -33,21 +33,14 @@ pytestmark = pytest.mark.slow
 
 
 class Load:
-    """Clients that call all the time, whether anyone answers or not, and what they saw."""
+    """Clients that call all the time, whether anyone answers or not."""
 
     def __init__(self, installation: Installation, callers: list[Caller], chance: random.Random) -> None:
         self._installation = installation
         self._callers = callers
         self._chance = chance
+        self.seen = Seen()
         self.stopped = False
-        self.complete: dict[str, tuple[str, int]] = {}
-        """Log id of each complete response → its account, and what it must cost."""
-        self.begun: set[str] = set()
-        """Log ids of responses that began and broke off."""
-        self.without_response = 0
-        self.repeated: list[str] = []
-        """Log ids that came with a second response."""
-        self.statuses: set[int] = set()
 
     async def run(self) -> None:
         await asyncio.gather(*(self._client() for _ in range(CLIENTS)))
@@ -55,41 +48,16 @@ class Load:
     async def _client(self) -> None:
         while not self.stopped:
             caller = self._chance.choice(self._callers)
-            try:
-                response = await self._call(caller)
-            except (ConnectionError, asyncio.IncompleteReadError, OSError):
-                self.without_response += 1
-                await asyncio.sleep(0.03)
-            else:
-                self._note(caller, response)
+            await self.seen.wait_for(caller.account_id, self._call(caller))
 
     async def _call(self, caller: Caller) -> WireResponse:
-        chance = self._chance
-        stream = chance.random() < 0.5
-        more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
-        body = chat_body(" ".join(["word"] * chance.randrange(1, 30)), max_tokens=200, **more)
-        demo = f"tokens={chance.randrange(1, 30)}"
-        if chance.random() < 0.5:
-            demo += f" gap={chance.randrange(1, 8)}" if stream else f" delay={chance.randrange(1, 80)}"
+        body, demo = random_chat(self._chance)
         wire = await Wire.open(self._installation.url)
         try:
             await send(wire, caller, body, demo=demo)
             return await wire.response()
         finally:
             wire.close()
-
-    def _note(self, caller: Caller, response: WireResponse) -> None:
-        self.statuses.add(response.status)
-        log_id = response.headers.get("cf-aig-log-id")
-        if response.status != 200 or log_id is None:
-            return
-        if log_id in self.complete or log_id in self.begun:
-            self.repeated.append(log_id)
-        usage = usage_of(response)
-        if usage is None:
-            self.begun.add(log_id)
-        else:
-            self.complete[log_id] = (caller.account_id, price_of(usage["prompt_tokens"], usage["completion_tokens"]))
 
 
 async def kill_workers(server: Server, load: Load, chance: random.Random) -> None:
@@ -104,8 +72,8 @@ async def kill_workers(server: Server, load: Load, chance: random.Random) -> Non
 
 async def answers(load: Load) -> None:
     """Wait until calls are answered."""
-    before = len(load.complete)
-    await eventually(lambda: len(load.complete) > before + 20, "calls are answered")
+    before = len(load.seen.complete)
+    await eventually(lambda: len(load.seen.complete) > before + 20, "calls are answered")
 
 
 async def replaced(server: Server, victim: int) -> None:
@@ -137,14 +105,14 @@ async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_
         )
         assert installation.differences() == []
 
-    assert load.statuses <= {200, 502, 503}, "502: the demo provider is in the process that was killed last"
-    assert load.repeated == []
-    assert load.without_response > KILLS, "no call was ever interrupted"
+    assert set(load.seen.statuses) <= {200, 502, 503}, "502: the demo provider is in the process that was killed last"
+    assert load.seen.repeated == []
+    assert load.seen.without_response > KILLS, "no call was ever interrupted"
     charges = charged(installation)
-    for log_id, (account, cost) in load.complete.items():
+    for log_id, (account, cost) in load.seen.complete.items():
         assert charges.get(log_id) == (account, cost), f"{log_id}: an answer that was complete"
     receipted = dict(installation.read("SELECT log_id, charge FROM calls WHERE receipt IS NOT NULL"))
-    for log_id, (_, cost) in load.complete.items():
+    for log_id, (_, cost) in load.seen.complete.items():
         assert receipted[log_id] == cost
     # The kills did hit calls in flight: there are holds that only another process could end.
     [(ended,)] = installation.read(
@@ -152,8 +120,8 @@ async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_
         "AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.log_id = h.hold_id)"
     )
     assert ended > 0
-    more = len(charges) - len(load.complete)
-    assert 0 <= more <= load.without_response + len(load.begun), "charged without a call"
+    more = len(charges) - len(load.seen.complete)
+    assert 0 <= more <= load.seen.without_response + len(load.seen.begun), "charged without a call"
     for caller in callers:
         spent = sum(cost for account, cost in charges.values() if account == caller.account_id)
         assert installation.balance(caller) == (GRANTED - spent, 0)

@@ -32,6 +32,7 @@ from farebox.vault import Vault
 from tests.engines import has_database, read_now, settings_for
 from tests.payments.beginnings import Made, beginning, restore, saved
 from tests.payments.books import agreed, silent_stops
+from tests.payments.clocks import FakesClock, SettableClock
 from tests.payments.stripe_kit import local_client
 
 T = TypeVar("T")
@@ -49,47 +50,14 @@ ROUNDS_MAX = 1_000
 CHARGES = "POST /v1/invoices/*/pay"
 
 
-class TestClock:
-    """Stands still, except for sleeps and when a test moves it. Waits by the real clock, a little."""
-
-    __test__ = False
-
-    def __init__(self, at: int = START) -> None:
-        self.at = at
-
-    def now_ms(self) -> int:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at / 1000
-
-    async def sleep(self, seconds: float) -> None:
-        self.at += round(seconds * 1000)
-        await asyncio.sleep(0.002)
-
-    def advance(self, ms: int) -> None:
-        self.at += ms
-
-
-class _FakesClock(TestClock):
-    """The same time for the fake Stripe, which waits by the real clock on demand."""
-
-    def __init__(self, clock: TestClock) -> None:
-        self._clock = clock
-
-    def now_ms(self) -> int:
-        return self._clock.at
-
-    def monotonic(self) -> float:
-        return self._clock.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+def a_clock(at: int = START) -> SettableClock:
+    """Its sleeps take a little real time."""
+    return SettableClock(at, pause=0.002)
 
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, clock: TestClock, instance: str = "", timeout: float = WAIT_SECONDS
+    settings: Settings, clock: SettableClock, instance: str = "", timeout: float = WAIT_SECONDS
 ) -> AsyncIterator[Services]:
     """Services as farebox.app makes them, without an HTTP server: one process on the database."""
     ids = RandomIds(clock)
@@ -132,7 +100,7 @@ async def open_services(
 class Shop:
     """One account's server, its Stripe and its time."""
 
-    def __init__(self, services: Services, clock: TestClock, http: httpx.AsyncClient) -> None:
+    def __init__(self, services: Services, clock: SettableClock, http: httpx.AsyncClient) -> None:
         self.services = services
         self.clock = clock
         self.http = http
@@ -369,7 +337,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def open_shop(folder: Path, **settings: object) -> AsyncIterator[Shop]:
     """A shop with an account that has a card that works. Where the folder has a database, they are added to it."""
     if has_database(folder):
-        async with _empty_shop(folder, TestClock(), **settings) as (shop, _):
+        async with _empty_shop(folder, a_clock(), **settings) as (shop, _):
             await shop.open_account()
             yield shop
             shop.nothing_stopped()
@@ -377,7 +345,7 @@ async def open_shop(folder: Path, **settings: object) -> AsyncIterator[Shop]:
     low_balance = settings.get("low_balance_cents", 0)  # becomes the account's own with its first card
     begun = beginning(("shop", low_balance), partial(_begin, low_balance))
     begun.lay_out(folder)
-    async with _empty_shop(folder, TestClock(begun.made.at), **settings) as (shop, fake):
+    async with _empty_shop(folder, a_clock(begun.made.at), **settings) as (shop, fake):
         restore(fake, begun.made.fake)
         shop.account = begun.made.account
         yield shop
@@ -386,10 +354,10 @@ async def open_shop(folder: Path, **settings: object) -> AsyncIterator[Shop]:
 
 @asynccontextmanager
 async def _empty_shop(
-    folder: Path, clock: TestClock, **settings: object
+    folder: Path, clock: SettableClock, **settings: object
 ) -> AsyncIterator[tuple[Shop, RunningFakeStripe]]:
     async with (
-        await start_fake_stripe(clock=_FakesClock(clock)) as fake,
+        await start_fake_stripe(clock=FakesClock(clock)) as fake,
         httpx.AsyncClient(base_url=fake.url) as http,
     ):
         loaded = settings_for(
@@ -405,7 +373,7 @@ async def _empty_shop(
 
 
 async def _begin(low_balance: object, folder: Path) -> Made:
-    clock = TestClock()
+    clock = a_clock()
     async with _empty_shop(folder, clock, low_balance_cents=low_balance) as (shop, fake):
         await shop.open_account()
         state = saved(fake)

@@ -21,7 +21,7 @@ from tests.payments.kit import (
     START,
     TIMEOUT_SECONDS,
     Shop,
-    TestClock,
+    a_clock,
     open_services,
     open_shop,
 )
@@ -219,7 +219,7 @@ def _one_process(settings: dict[str, Any], number: int, start: Any) -> None:
     """A server's worker in a process of its own, on the same file."""
 
     async def run() -> None:
-        async with open_services(Settings(**settings), TestClock(), f"process-{number}", TIMEOUT_SECONDS) as services:
+        async with open_services(Settings(**settings), a_clock(), f"process-{number}", TIMEOUT_SECONDS) as services:
             start.wait(30)
             for _ in range(20):
                 await auto_top_up.sweep(services)

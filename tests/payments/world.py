@@ -37,6 +37,7 @@ from farebox.storage.accounts import add_account
 from farebox.vault import Vault
 from tests.engines import backup, looking, settings_for
 from tests.payments.beginnings import Made, beginning, restore, saved
+from tests.payments.clocks import FakesClock, SettableClock
 from tests.payments.crash_injection import CrashInjection, Mortal, open_with_crashes
 
 T = TypeVar("T")
@@ -49,39 +50,6 @@ START = 1_795_000_000_000
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 ROUNDS_MAX = 3_000
 """Of the workers, until everything must be quiet."""
-
-
-class SettableClock:
-    """Stands still, except when somebody sleeps or moves it."""
-
-    def __init__(self, at: int = START) -> None:
-        self.at = at
-
-    def now_ms(self) -> int:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at / 1000
-
-    async def sleep(self, seconds: float) -> None:
-        self.at += round(seconds * 1000)
-        await asyncio.sleep(0)
-
-
-class _FakesClock:
-    """The same time for the fake, which waits by the real one."""
-
-    def __init__(self, clock: SettableClock) -> None:
-        self._clock = clock
-
-    def now_ms(self) -> int:
-        return self._clock.at
-
-    def monotonic(self) -> float:
-        return self._clock.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 class Fake:
@@ -97,7 +65,7 @@ class Fake:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with await start_fake_stripe(clock=_FakesClock(self._clock)) as running:
+        async with await start_fake_stripe(clock=FakesClock(self._clock)) as running:
             self._running: RunningFakeStripe = running
             self.url = running.url
             self._started.set()
@@ -360,7 +328,7 @@ def open_world(folder: Path, card: str | None = "pm_card_visa", /, **settings: o
 
 @contextlib.contextmanager
 def _empty_world(folder: Path, **settings: object) -> Iterator[World]:
-    clock = SettableClock()
+    clock = SettableClock(START)
     fake = Fake(clock)
     loaded = settings_for(
         folder,

@@ -11,7 +11,7 @@ from farebox.logs import write_line
 from farebox.money import ceil_div
 from farebox.pricing.custom_costs import CUSTOM_COST
 from farebox.pricing.model import Estimate, Markup, ModelPrice
-from farebox.pricing.receipt import Receipt, ReceiptAttempt, make_receipt
+from farebox.pricing.receipt import Receipt, ReceiptAttempt, ReceiptParts, make_receipt
 from farebox.pricing.stored_receipt import stored_of
 from farebox.runtime.verdicts import notes_of
 from farebox.screened import Screened
@@ -142,28 +142,11 @@ class CallRecord(msgspec.Struct, CallWritten):
 
     def _stored(self, verdict: Verdict, model: str, cost_nanos: int) -> bytes:
         """The receipt as it is stored in a row with this model and cost."""
-        priced = self.priced
-        return stored_of(
-            model,
-            cost_nanos,
-            self.call.model,
-            priced.source,
-            priced.usage,
-            self.price,
-            priced.cost,
-            self.markup,
-            0 if self.bound is None else self.bound.amount,
-            verdict.written_off,
-            priced.policy,
-            (*priced.notes, *notes_of(verdict)),
-            priced.stated_usd,
-            priced.computed_nanos,
-            self.ended.attempts,
-        )
+        return stored_of(model, cost_nanos, self.call.model, self.priced.source, *self._parts(verdict))
 
     def receipt(self, verdict: Verdict) -> Receipt:
         """The same whole, for the journal."""
-        call, priced = self.call, self.priced
+        call = self.call
         return make_receipt(
             call.log_id,
             call.account_id,
@@ -171,8 +154,15 @@ class CallRecord(msgspec.Struct, CallWritten):
             call.provider,
             call.model,
             self.ended.outcome,
-            priced.source,
+            self.priced.source,
             verdict.amount,
+            *self._parts(verdict),
+        )
+
+    def _parts(self, verdict: Verdict) -> ReceiptParts:
+        """What a receipt contains that is in no column of the call's row."""
+        priced = self.priced
+        return (
             priced.usage,
             self.price,
             priced.cost,

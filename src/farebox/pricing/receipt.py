@@ -111,6 +111,22 @@ class ReceiptCorrection(msgspec.Struct, frozen=True):
     transfer_id: str
 
 
+ReceiptParts: TypeAlias = tuple[
+    Usage,
+    ModelPrice | None,
+    Cost | None,
+    Markup | None,
+    int,
+    int,
+    str | None,
+    tuple[str, ...],
+    str | None,
+    str | None,
+    tuple[ReceiptAttempt, ...],
+]
+"""The last arguments of make_receipt, from `usage` on."""
+
+
 def make_receipt(
     log_id: str,
     account_id: str,
