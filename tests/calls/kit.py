@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import httpx
@@ -75,21 +75,28 @@ def set_provider(farebox: Farebox, slug: str, *, base_url: str | None = None, ap
 
 def set_price(farebox: Farebox, provider: str, model: str, *, output_max: int = 4096, input_mtok: str = "1") -> None:
     """The demo provider's price for any model of any provider."""
+    set_rates(farebox, (provider, model, {"input_mtok": input_mtok, "output_mtok": "2"}, output_max))
+
+
+def set_rates(farebox: Farebox, *priced: tuple[str, str, Mapping[str, str], int | None]) -> None:
+    """Prices: of each the provider, the model, the rates, and the most that it outputs where that is known."""
     services = farebox.services
-    farebox.run(
-        services.database.write(
-            lambda connection: prices.set_price(
+
+    def job(connection: Connection) -> None:
+        at = services.clock.now_ms() - 1000
+        for provider, model, rates, most in priced:
+            prices.set_price(
                 connection,
                 services.ids,
                 by=TESTER,
                 provider=provider,
                 model=model,
-                rates={"input_mtok": input_mtok, "output_mtok": "2"},
-                output_max=output_max,
-                at=services.clock.now_ms() - 1000,
+                rates=rates,
+                output_max=most,
+                at=at,
             )
-        )
-    )
+
+    farebox.run(services.database.write(job))
     forget(farebox)
 
 

@@ -11,8 +11,8 @@ from openai import OpenAI
 from farebox.limits import rate
 from farebox.runtime.services import Services
 from farebox.storage.sql import Connection, rows
-from tests.calls.kit import differences, log_rows, price_of, set_gateway, set_price, set_provider
-from tests.engines import ON_BOTH_ENGINES, TESTER, read_now
+from tests.calls.kit import differences, log_rows, price_of, set_gateway, set_price, set_provider, set_rates
+from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.http.support import http
 from tests.support import Customer, Farebox, running_farebox
 
@@ -251,23 +251,7 @@ def test_what_cannot_be_called_is_passed_over(farebox: Farebox, customer: Custom
         model("cheap"),
         END,
     )
-    services = farebox.services
-    from farebox.operator import prices
-
-    def expensive(connection: Any) -> object:
-        at = services.clock.now_ms() - 1000
-        return prices.set_price(
-            connection,
-            services.ids,
-            by=TESTER,
-            provider="openai",
-            model="expensive",
-            rates={"input_mtok": "9000000"},
-            at=at,
-        )
-
-    farebox.run(services.database.write(expensive))
-    farebox.run(services.configuration.notice_changes())
+    set_rates(farebox, ("openai", "expensive", {"input_mtok": "9000000"}, None))
     assert chosen(customer) == "cheap"
     assert [row["farebox"]["error"] for row in log_rows(customer)] == ["", "no_credit", "model_unpriced"]
     url = f"{customer.api_url}/ai-gateway/billing/spending-limit"

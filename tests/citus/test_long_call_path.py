@@ -13,9 +13,9 @@ import pytest
 
 from farebox.ledger.lanes import LaneLedger
 from farebox.model import Role
-from farebox.operator import administer, prices
+from farebox.operator import administer
 from farebox.storage.sql import Connection
-from tests.calls.kit import differences, forget, set_provider, until
+from tests.calls.kit import differences, forget, set_provider, set_rates, until
 from tests.calls.upstream import serving
 from tests.citus.cluster import Cluster
 from tests.citus.kit import customers
@@ -58,20 +58,11 @@ def equip(farebox: Farebox, objects: OpenAIObjects, predictions: Provider) -> No
     set_provider(farebox, "openai", base_url=objects.upstream.url + "/v1")
     set_provider(farebox, "replicate", base_url=f"{predictions.upstream.url}/replicate")
     set_provider(farebox, "fal", base_url=f"{predictions.upstream.url}/{{host}}")
-    services = farebox.services
-
-    def job(connection: Connection) -> None:
-        at = services.clock.now_ms() - 1000
-        for provider, model, rates in (
-            ("replicate", VERSION, {"compute_seconds": "0.001"}),
-            ("fal", "fal-ai/flux/dev", {"billed_units": "0.025"}),
-        ):
-            prices.set_price(
-                connection, services.ids, by=TESTER, provider=provider, model=model, rates=rates, output_max=4, at=at
-            )
-
-    farebox.run(services.database.write(job))
-    forget(farebox)
+    set_rates(
+        farebox,
+        ("replicate", VERSION, {"compute_seconds": "0.001"}, 4),
+        ("fal", "fal-ai/flux/dev", {"billed_units": "0.025"}, 4),
+    )
 
 
 def freeze(customer: Customer) -> None:

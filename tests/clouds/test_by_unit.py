@@ -9,12 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.operator import prices
 from farebox.providers.rows.by_unit import BY_UNIT
-from tests.calls.kit import forget, set_provider
+from tests.calls.kit import set_provider, set_rates
 from tests.calls.upstream import Upstream
 from tests.clouds.kit import charged, free
-from tests.engines import ON_BOTH_ENGINES, TESTER
+from tests.engines import ON_BOTH_ENGINES
 from tests.providers.test_audio_length import mp3_of_zeros
 from tests.sdks import cartesia, deepgram, elevenlabs, openai
 from tests.support import Customer, Farebox
@@ -43,25 +42,7 @@ TEXT = "Grüße aus Lundby: the ferry leaves at noon."
 def _rows(farebox: Farebox, upstream: Upstream) -> None:
     for slug in (*(provider.slug for provider in BY_UNIT), "grok", "google-ai-studio", "voyage", "jina"):
         set_provider(farebox, slug, base_url=f"{upstream.url}/{slug}")
-    services = farebox.services
-
-    def job(connection: Any) -> None:
-        for (provider, model), rates in PRICES.items():
-            at = services.clock.now_ms() - 1000
-            most = BOUNDED.get(model)
-            prices.set_price(
-                connection,
-                services.ids,
-                by=TESTER,
-                provider=provider,
-                model=model,
-                rates=rates,
-                output_max=most,
-                at=at,
-            )
-
-    farebox.run(services.database.write(job))
-    forget(farebox)
+    set_rates(farebox, *((provider, model, rates, BOUNDED.get(model)) for (provider, model), rates in PRICES.items()))
 
 
 @pytest.fixture(scope="module")

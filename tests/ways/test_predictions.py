@@ -13,11 +13,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from farebox.operator import prices
-from tests.calls.kit import differences, forget, log_rows, set_provider
+from tests.calls.kit import differences, log_rows, set_provider, set_rates
 from tests.calls.upstream import Sent, Upstream
 from tests.clouds.kit import charged, free
-from tests.engines import ON_BOTH_ENGINES, TESTER
+from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import fal_client, replicate
 from tests.support import Customer, Farebox
 from tests.ways.kit import look, make_due, running, settled
@@ -120,24 +119,7 @@ FILE = "https://replicate.delivery/a.webp"
 def _rows(farebox: Farebox, upstream: Upstream) -> None:
     set_provider(farebox, "replicate", base_url=f"{upstream.url}/replicate")
     set_provider(farebox, "fal", base_url=f"{upstream.url}/{{host}}")
-    services = farebox.services
-
-    def job(connection: Any) -> None:
-        for (provider, model), (rates, most) in PRICES.items():
-            at = services.clock.now_ms() - 1000
-            prices.set_price(
-                connection,
-                services.ids,
-                by=TESTER,
-                provider=provider,
-                model=model,
-                rates=rates,
-                output_max=most,
-                at=at,
-            )
-
-    farebox.run(services.database.write(job))
-    forget(farebox)
+    set_rates(farebox, *((provider, model, rates, most) for (provider, model), (rates, most) in PRICES.items()))
 
 
 @pytest.fixture
