@@ -1,9 +1,10 @@
 /* The callers of the bench: a closed loop of C connections that each send the next request when the answer is there.
  *
  *     load -p PORT [-b BODY_FILE] [-u PATH] [-H "Name: value"]... [-f TARGETS] [-c CONNECTIONS] [-t SECONDS] [-n REQUESTS]
- *          [-r RAMP]
+ *          [-r RAMP] [-m MARK]
  *
- * With BODY_FILE it posts JSON, without one it gets.
+ * With BODY_FILE it posts JSON, without one it gets. No two bodies are the same with MARK, at whose place in BODY_FILE each
+ * has a number of NUMBER_DIGITS digits, which goes on in the next run.
  * TARGETS is a file with one `PATH<tab>Name: value` a line: requests go to each in turn, with that header (many accounts).
  * Connections are opened over RAMP seconds (0: at once).
  * Starts requests for SECONDS, or until there were REQUESTS, and then waits DRAIN_SECONDS at most for those under way.
@@ -23,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CONNECTIONS_MAX = 16384, HEAD_MAX = 32768, STATUS_MAX = 600, DRAIN_SECONDS = 15, TAIL = 16 };
+enum { CONNECTIONS_MAX = 16384, HEAD_MAX = 32768, STATUS_MAX = 600, DRAIN_SECONDS = 15, TAIL = 16, NUMBER_DIGITS = 16 };
 
 enum state { IDLE, HEAD, BODY, CHUNK_SIZE, CHUNK_DATA, CHUNK_CRLF, TRAILER, TO_CLOSE };
 
@@ -43,6 +44,7 @@ struct connection {
 struct text {
     char *at;
     size_t len;
+    char *number;                /* its place, if there is one */
 };
 
 struct times {
@@ -56,6 +58,7 @@ static long n_requests, most = 1L << 60, started, ended, good, bad, broken, refu
 static long statuses[STATUS_MAX];
 static struct times whole, first;
 static int poller, port, stopping;
+static unsigned long last_number; /* begins as the time in µs: no run gets as far as the next begins */
 
 static long now_us(void) {
     struct timespec t;
@@ -89,6 +92,11 @@ static int connect_to(struct connection *c) {
     return 1;
 }
 
+static void write_number(char *to) {
+    unsigned long rest = ++last_number;
+    for (int digit = NUMBER_DIGITS - 1; digit >= 0; digit--, rest /= 10) to[digit] = '0' + rest % 10;
+}
+
 static void send_next(struct connection *c) { /* the socket blocks on send: a request is small */
     c->state = IDLE;
     if (stopping || started >= most) return;
@@ -103,6 +111,7 @@ static void send_next(struct connection *c) { /* the socket blocks on send: a re
     memset(c->tail, 0, TAIL);
     c->last = 0;
     c->events = c->first_at = 0;
+    if (r->number) write_number(r->number);
     c->sent_at = now_us();
     for (size_t off = 0; off < r->len;) {
         ssize_t n = send(c->fd, r->at + off, r->len - off, MSG_NOSIGNAL);
@@ -242,7 +251,7 @@ static void read_from(struct connection *c) {
 /* --- what was asked for, and what came ---------------------------------------------------------------------------- */
 
 static struct text make_request(const char *path, const char *headers, const char *own, struct text body) {
-    struct text r;
+    struct text r = {NULL, 0, NULL};
     if (!body.at) {
         r.at = malloc(strlen(path) + strlen(headers) + strlen(own) + 256);
         if (!r.at) abort();
@@ -257,12 +266,13 @@ static struct text make_request(const char *path, const char *headers, const cha
                     "Content-Length: %zu\r\n%s%s%s\r\n",
                     path, port, body.len, headers, own, *own ? "\r\n" : "");
     memcpy(r.at + r.len, body.at, body.len);
+    if (body.number) r.number = r.at + r.len + (body.number - body.at);
     r.len += body.len;
     return r;
 }
 
 static struct text read_file(const char *path) {
-    struct text t = {malloc(1 << 22), 0};
+    struct text t = {malloc(1 << 22), 0, NULL};
     FILE *f = fopen(path, "rb");
     if (!f || !t.at) {
         perror(path);
@@ -272,6 +282,20 @@ static struct text read_file(const char *path) {
     t.at[t.len] = 0;
     fclose(f);
     return t;
+}
+
+static struct text with_number(struct text body, const char *mark) { /* in the place of the mark */
+    size_t width = strlen(mark);
+    char *found = body.at ? strstr(body.at, mark) : NULL, *rest = found + width;
+    if (!found || body.len + NUMBER_DIGITS >= 1 << 22) {
+        fprintf(stderr, "load: %s is not in the body\n", mark);
+        exit(2);
+    }
+    memmove(found + NUMBER_DIGITS, rest, body.at + body.len + 1 - rest);
+    body.len += NUMBER_DIGITS - width;
+    body.number = found;
+    last_number = now_us();
+    return body;
 }
 
 static void make_requests(const char *path, const char *headers, const char *targets, struct text body) {
@@ -336,11 +360,11 @@ static void run(int n_connections, double seconds, double ramp) {
 }
 
 int main(int argc, char **argv) {
-    const char *path = "/v1/chat/completions", *body = NULL, *targets = NULL;
+    const char *path = "/v1/chat/completions", *body = NULL, *targets = NULL, *mark = NULL;
     char headers[8192] = "";
     int option, n_connections = 1;
     double seconds = 10, ramp = 0;
-    while ((option = getopt(argc, argv, "p:u:b:H:f:c:t:n:r:")) != -1) switch (option) {
+    while ((option = getopt(argc, argv, "p:u:b:H:f:c:t:n:r:m:")) != -1) switch (option) {
         case 'p': port = atoi(optarg); break;
         case 'u': path = optarg; break;
         case 'b': body = optarg; break;
@@ -349,6 +373,7 @@ int main(int argc, char **argv) {
         case 't': seconds = atof(optarg); break;
         case 'n': most = atol(optarg); break;
         case 'r': ramp = atof(optarg); break;
+        case 'm': mark = optarg; break;
         case 'H':
             if (strlen(headers) + strlen(optarg) + 3 > sizeof headers) return 2;
             strcat(strcat(headers, optarg), "\r\n");
@@ -360,7 +385,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "load: see the comment at the head of load.c\n");
         return 2;
     }
-    make_requests(path, headers, targets, body ? read_file(body) : (struct text){NULL, 0});
+    struct text sent = body ? read_file(body) : (struct text){NULL, 0, NULL};
+    make_requests(path, headers, targets, mark ? with_number(sent, mark) : sent);
     if (!n_requests) return 2;
     run(n_connections, seconds, ramp);
     return good && !bad && started == ended && !refused ? 0 : 1;

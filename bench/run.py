@@ -43,6 +43,11 @@ CHAT: dict[str, Any] = {
     ],
     "max_tokens": 128,
 }
+MARK = "NUMBER"
+"""The load client writes a number of its own for each request in its place."""
+DIFFERENT = {
+    "messages": [*CHAT["messages"][:-1], {"role": "user", "content": f"{CHAT['messages'][-1]['content']} {MARK}"}]
+}
 STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -63,6 +68,13 @@ class Case:
     """Which of the account's gateways is called (bench.served.GATEWAYS)."""
     free: bool = False
     """Whether the calls cost nothing, because the gateway's cache answers them."""
+    different: bool = False
+    """Whether no two bodies are the same, so that no cache has a response to any."""
+
+    @property
+    def body(self) -> str:
+        """The name of the file with what is sent."""
+        return "stream.json" if self.stream else "different.json" if self.different else "plain.json"
 
 
 CASES = {
@@ -76,6 +88,7 @@ CASES = {
         Case("st16", 16, stream=True),
         Case("paced", 32, stream=True, gap_ms=20, beside_direct=True),
         Case("hit16", 16, gateway="cached", free=True),
+        Case("miss16", 16, gateway="cached", different=True),
         Case("rules16", 16, gateway="ruled"),
     )
 }
@@ -100,7 +113,7 @@ class Bench:
         self._mock = mock
         self.served = served
         self.responses = 0
-        for name, more in (("plain", {}), ("stream", STREAMED)):
+        for name, more in (("plain", {}), ("stream", STREAMED), ("different", DIFFERENT)):
             (served.folder / f"{name}.json").write_text(json.dumps({**CHAT, **more}, separators=(",", ":")))
 
     def measure(self, case: Case, *, seconds: float, warm: float) -> dict[str, Any]:
@@ -164,12 +177,13 @@ class Bench:
 
     def _load(self, case: Case, seconds: float, *, direct: bool = False) -> dict[str, Any]:
         served = self.served
-        body = served.folder / ("stream.json" if case.stream else "plain.json")
-        command: list[str | Path] = [self._load_program, "-b", body, "-c", str(case.connections)]
+        command: list[str | Path] = [self._load_program, "-b", served.folder / case.body, "-c", str(case.connections)]
         command += (
             ["-p", str(self._mock.port)] if direct else ["-p", str(served.port), "-f", served.targets_of(case.gateway)]
         )
         command += ["-t", str(seconds), "-r", str(case.ramp_seconds)]
+        if case.different:
+            command += ["-m", MARK]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if not done.stdout:
             raise Broken(f"the load client failed with {done.returncode}")

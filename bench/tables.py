@@ -30,7 +30,12 @@ CASES = {
     "st16": "streams sent in one piece, 16 clients",
     "paced": "32 streams, one event every 20 ms",
 }
-OPTIONS = {"ns16": "a plain call", "hit16": "a hit of the cache", "rules16": "with three spend rules"}
+OPTIONS = {
+    "ns16": "a plain call",
+    "miss16": "a miss of the cache",
+    "hit16": "a hit of the cache",
+    "rules16": "with three spend rules",
+}
 READS = {
     "balance": "`credit-balance`",
     "bare": "bare handler on Granian",
@@ -106,7 +111,7 @@ def calls() -> str:
 
 
 def options() -> str:
-    """Cases by turns: the smallest of each, and what that is of a plain call."""
+    """Cases by turns: the smallest of each, and what that is of a plain call, and of a miss."""
     lines = []
     for result in (results := of("options-")):
         used: dict[str, list[float]] = {}
@@ -115,9 +120,9 @@ def options() -> str:
             used.setdefault(row["case"]["name"], []).append(both)
         for name, seconds in used.items():
             turns, smallest = ", ".join(figure(each, 3) for each in seconds), min(seconds)
-            ratio = figure(smallest / min(used["ns16"]))
-            lines.append([ENGINE[result["engine"]], OPTIONS[name], turns, figure(smallest, 3), ratio])
-    heads = ("database", "case", "CPU s per 1,000, by turns", "smallest", "of a plain call")
+            ratios = [figure(smallest / min(used[one])) if one in used else "" for one in ("ns16", "miss16")]
+            lines.append([ENGINE[result["engine"]], OPTIONS[name], turns, figure(smallest, 3), *ratios])
+    heads = ("database", "case", "CPU s per 1,000, by turns", "smallest", "of a plain call", "of a miss")
     return with_notes(markdown(heads, lines), results) if lines else MISSING
 
 
