@@ -45,7 +45,7 @@ GATEWAY_ROUTES: tuple[Route, ...] = (
           summary="Which version of a dynamic route began to serve when"),
     Route(method="POST", path=f"{FLOW}/deployments", handler=dynamic_routes.create_deployment, permissions=WRITE,
           takes=dynamic_routes.DeploymentCreate, result=dynamic_routes.Route,
-          summary="Let a version of a dynamic route serve"),
+          summary="Deploy a version of a dynamic route"),
 
     Route(method="GET", path=POLICIES, handler=policies.list_all, permissions=READ, takes=policies.PoliciesQuery,
           result=list[policies.Policy], summary="List policies; `includeStaging=true`: with drafts"),

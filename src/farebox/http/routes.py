@@ -276,7 +276,7 @@ SERVED: tuple[Route, ...] = (
           summary="What is left of each rule of a gateway's spend limits, in nano-dollars"),
 
     Route(method="GET", path=f"{OWN}/logpush", handler=log_destination.get, permissions=READ,
-          result=log_destination.Logpush, summary="Where logs are pushed, and how that gets on"),
+          result=log_destination.Logpush, summary="The log destination and its state"),
     Route(method="PUT", path=f"{OWN}/logpush", handler=log_destination.put, permissions=WRITE,
           takes=log_destination.LogDestinationSet, result=log_destination.Logpush,
           summary="Set where logs are pushed"),

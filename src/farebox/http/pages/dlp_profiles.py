@@ -31,9 +31,9 @@ def _entry(number: int) -> tuple[Field, ...]:
     place = f"entries.{number}"
     return (
         Field(name=f"{place}.name", label=f"Entry {number + 1}"),
-        Field(name=f"{place}.keyword", label="Keyword", hint="Found as whole words, in capitals or not."),
+        Field(name=f"{place}.keyword", label="Keyword", hint="Matches whole words, in upper or lower case."),
         Field(name=f"{place}.regex", label="Or a pattern", hint="In RE2’s syntax."),
-        Field(name=f"{place}.id", label="ID", hint="Findings name it. Empty: it is given one."),
+        Field(name=f"{place}.id", label="ID", hint="Findings contain it. Empty: one is generated."),
         Field(name=f"{place}.enabled", label="Look for it", kind="switch"),
     )
 
@@ -68,7 +68,7 @@ async def profile_list(visit: Visit) -> Shown:
 
 async def _list(visit: Visit, values: Values, error: InvalidInput | None = None) -> Shown:
     return {
-        "title": "What is looked for",
+        "title": "DLP profiles",
         "profiles": await every(visit, api.list_all, Paging()),
         "create": _form(values, error),
         "failed": error is not None,
@@ -84,7 +84,7 @@ async def _profile(visit: Visit) -> dict[str, Any]:
     """Raises Problem (NOT_FOUND)."""
     found: dict[str, Any] = await ask(visit, api.get, profile_id=visit.request.path["profile_id"])
     if found["type"] != "custom":
-        raise Problem(NOT_FOUND, "A predefined profile stays as it is")
+        raise Problem(NOT_FOUND, "A predefined profile cannot be changed")
     return found
 
 
@@ -94,7 +94,7 @@ async def create(visit: Visit, form: Fields) -> Response:
         made = await tell(visit, api.create, api.ProfileSet, body)
     except InvalidInput as error:
         return shell(visit, "dlp_profiles.html", await _list(visit, body, error), SECTION)
-    return noted(visit, LIST, Flash("good", f"The profile {made['name']} is there: gateways may look for it."))
+    return noted(visit, LIST, Flash("good", f"Created the profile {made['name']}: gateways can use it now."))
 
 
 async def change(visit: Visit, form: Fields) -> Response | str:

@@ -151,7 +151,7 @@ class Edited:
         drawn = picture(elements, route_form.bad_ones(elements, self.error)) if plain and elements else None
         as_fields = plain and len(elements) <= route_form.FIELDS_MAX
         return {
-            "title": f"Change {self.route['name']}" if self.route else "A new route",
+            "title": f"Change {self.route['name']}" if self.route else "New route",
             "gateway": self.gateway,
             "route": self.route,
             "name": self.name,

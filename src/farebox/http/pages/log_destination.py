@@ -46,7 +46,7 @@ async def _shown(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) 
     """`sent`: what was refused, and why."""
     found = await ask(visit, api.get)
     return {
-        "title": "Where logs are pushed",
+        "title": "Log destination",
         "found": found,
         "settings": shown(_DESTINATION, *(sent or (found["destination"] or {},))),
         "failed": sent is not None,
