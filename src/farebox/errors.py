@@ -84,16 +84,19 @@ ROUTE_UNKNOWN = ErrorKind(
     "route_unknown", 404, 2950, "Create the route on this gateway and deploy a version of it that has a model."
 )
 ROUTE_ENDED = ErrorKind(
-    "route_ended", 403, 2951, "The route calls no model for such a request: change the request, or the route."
+    "route_ended", 403, 2951, "The route calls no model for this request: change the request or the route."
 )
 AUTO_UNAVAILABLE = ErrorKind(
-    "auto_unavailable", 400, 2952, "Allow the auto router a model that can do this, or name the model yourself."
+    "auto_unavailable",
+    400,
+    2952,
+    "Add a model that can do this to the auto router's candidates, or name a model in the request.",
 )
 RESUME_UNAVAILABLE = ErrorKind(
     "resume_unavailable",
     404,
     2953,
-    "Send the request again: what was delivered of the stream that broke off is charged.",
+    "Send the request again. The delivered part of the broken stream is charged.",
 )
 OWN_KEY_REQUIRED = ErrorKind(
     "own_key_required",
@@ -101,15 +104,16 @@ OWN_KEY_REQUIRED = ErrorKind(
     2905,
     "Send or store your own provider key, or ask the operator to configure one for the provider.",
 )
-KEY_UNKNOWN = ErrorKind(
-    "stored_key_unknown", 400, 2960, "Use the alias of a key that is stored for this gateway and provider."
-)
+KEY_UNKNOWN = ErrorKind("stored_key_unknown", 400, 2960, "Use the alias of a key stored for this gateway and provider.")
 KEY_UNREADABLE = ErrorKind(
     "stored_key_unreadable", 400, 2961, "Store the key or the headers again: they were encrypted with another secret."
 )
 PROVIDER_OFF = ErrorKind("provider_off", 400, 2962, "Switch the custom provider on, or use another.")
 ZDR_UNAVAILABLE = ErrorKind(
-    "zdr_unavailable", 400, 2963, "Use another provider or your own key, or do not ask for zero data retention."
+    "zdr_unavailable",
+    400,
+    2963,
+    "Use another provider or your own provider key, or do not request zero data retention.",
 )
 ADDRESS_REFUSED = ErrorKind(
     "address_refused", 400, 2964, "Use a public address, or ask the operator to allow the network."
@@ -121,13 +125,16 @@ MODEL_NOT_ALLOWED = ErrorKind(
     "model_not_allowed", 403, 2970, "Use a model that the access token may call, or a token that may call this one."
 )
 POLICY_DENIED = ErrorKind(
-    "policy_denied", 403, 2971, "Call a model that a policy of the gateway lets you call, or ask its owner for one."
+    "policy_denied",
+    403,
+    2971,
+    "Call a model that the gateway's policies allow, or ask the account's owner to allow this one.",
 )
 DLP_REQUEST_BLOCKED = ErrorKind(
     "dlp_request_blocked",
     400,
     2029,
-    "Remove from the request what `cf-aig-dlp` says was found, or change the gateway's policy. Nothing was charged.",
+    "Remove what `cf-aig-dlp` reports from the request, or change the gateway's DLP policy. Nothing was charged.",
 )
 DLP_RESPONSE_BLOCKED = ErrorKind(
     "dlp_response_blocked",
@@ -169,7 +176,7 @@ REQUEST_UNSCREENED = ErrorKind(
     "request_unscreened",
     400,
     2980,
-    "Send text or JSON, uncompressed, and less of it at once; or call through a gateway without a rule that blocks.",
+    "Send smaller, uncompressed text or JSON, or call through a gateway without a rule that blocks.",
 )
 RESPONSE_UNSCREENED = ErrorKind(
     "response_unscreened",
@@ -195,30 +202,30 @@ REQUEST_REFUSED = ErrorKind(
     "request_refused", 400, 2942, "Remove what the message names, or send your own provider key with this call."
 )
 ESTIMATE_CAPPED = ErrorKind(
-    "estimate_capped", 400, 2943, "Ask for less: a lower output limit, less input, fewer tool uses."
+    "estimate_capped", 400, 2943, "Ask for less: lower the output limit, send less input, or allow fewer tool uses."
 )
 RATE_LIMITED = ErrorKind("rate_limited", 429, 2003, "Call less often, or raise the limit that was reached.")
 KEY_RATE_LIMITED = ErrorKind(
     "key_rate_limited",
     429,
     2003,
-    "Call the provider less often, raise the stored key's limit, or store another.",
+    "Call the provider less often, raise the stored key's rate limit, or store another key.",
 )
 TOKEN_RATE_LIMITED = ErrorKind(
-    "token_rate_limited", 429, 2003, "Call less often with this access token, or raise its limit of calls."
+    "token_rate_limited", 429, 2003, "Call less often with this access token, or raise its rate limit."
 )
 SPEND_LIMITED = ErrorKind("spend_limited", 429, 2045, "Wait for the window to end, ask for less, or raise the limit.")
 LIMIT_TOO_LOW = ErrorKind(
     "limit_too_low",
     402,
     2045,
-    "Ask for less at once, or raise the limit. Waiting is useless: no window has room for it.",
+    "Ask for less at once, or raise the limit. Waiting does not help: the call exceeds the whole limit.",
 )
 CREDIT_HELD = ErrorKind(
-    "credit_held", 429, 2907, "Try again: other calls in flight hold the money at the moment. Nothing was charged."
+    "credit_held", 429, 2907, "Try again: other calls in flight hold the credit at the moment. Nothing was charged."
 )
 GIVEN_UP = ErrorKind(
-    "given_up", 429, 2945, "Wait longer for responses, or ask for streams; try again after the time in `Retry-After`."
+    "given_up", 429, 2945, "Wait longer for responses, or use streaming; try again after the time in `Retry-After`."
 )
 TOO_MANY_CALLS = ErrorKind(
     "too_many_calls", 503, 2908, "Try again: the server is at its limit of concurrent calls (FAREBOX_CALLS_MAX)."
@@ -233,7 +240,7 @@ ACCOUNT_FROZEN = ErrorKind(
     "account_frozen",
     403,
     2954,
-    "Ask the operator, who has frozen the account: reading it works, and nothing is charged.",
+    "Contact the operator, who has frozen the account. It can still be read, and nothing is charged.",
 )
 ACCOUNT_BYTES_FULL = ErrorKind(
     "account_bytes_full",
@@ -252,7 +259,7 @@ UPSTREAM_UNREACHABLE = ErrorKind(
     "upstream_unreachable", 502, 2909, "Try again, or check the provider's base URL. Nothing was charged."
 )
 UPSTREAM_TIMEOUT = ErrorKind(
-    "upstream_timeout", 504, 2910, "Allow more time, or ask for a stream. The receipt says what was charged."
+    "upstream_timeout", 504, 2910, "Allow more time, or use streaming. The receipt says what was charged."
 )
 UPSTREAM_INVALID = ErrorKind(
     "upstream_invalid",
@@ -274,13 +281,13 @@ NODE_AWAY = ErrorKind(
     "node_away",
     503,
     2946,
-    "Try again; the operator starts the node of the database, or puts its standby in its place (docs/citus.md).",
+    "Try again; the operator has to start the database node, or replace it by its standby (docs/citus.md).",
 )
 OBJECT_NOT_FOUND = ErrorKind(
     "object_not_found",
     404,
     2947,
-    "Use an ID that this account was given through this gateway, on the operator's key; or your own provider key.",
+    "Use an ID that this account received through this gateway on the operator's key, or use your own provider key.",
 )
 OBJECT_BUSY = ErrorKind("object_busy", 409, 2948, "Cancel it first, or wait until it has ended.")
 OBJECTS_FULL = ErrorKind("objects_full", 400, 2949, "Delete some first, or ask the operator to raise the limit.")
@@ -331,24 +338,25 @@ PROCESSOR_UNAVAILABLE = ErrorKind(
     "processor_unavailable", 503, 2930, "Try again: the payment processor did not respond. Nothing is charged twice."
 )
 PROCESSOR_REFUSED = ErrorKind(
-    "processor_refused", 502, 2931, "The operator can find the processor's reason in the log. Nothing was charged."
+    "processor_refused", 502, 2931, "Ask the operator: the log has the processor's reason. Nothing was charged."
 )
-REFUND_REFUSED = ErrorKind(
-    "refund_refused", 400, 2932, "Refund at most the amount that the message says is left of the payment."
-)
-HOLD_REFUSED = ErrorKind("hold_refused", 409, 2933, "The hold has already ended another way; read it to see how.")
+REFUND_REFUSED = ErrorKind("refund_refused", 400, 2932, "Refund at most the amount that the message gives.")
+HOLD_REFUSED = ErrorKind("hold_refused", 409, 2933, "The hold has already ended in another way; read it to see how.")
 CONFIG_BY_TOKEN = ErrorKind(
     "config_by_token",
     403,
     2934,
-    "Use the billing page, or a token with `AI Gateway Billing Write` if tokens are allowed to.",
+    "Use the billing page, or, if the operator allows it, a token with `AI Gateway Billing Write`.",
 )
 WHAT_IF_RUNNING = ErrorKind(
     "what_if_running", 409, 2937, "Wait for it, or cancel it: `DELETE …/farebox/what-if`. An account has one at a time."
 )
-BAD_SIGNATURE = ErrorKind("bad_signature", 400, 2935, "Sign with the endpoint's secret; check the clock.")
+BAD_SIGNATURE = ErrorKind("bad_signature", 400, 2935, "Sign with the endpoint's secret, and check the clock.")
 LINK_EXPIRED = ErrorKind("link_expired", 403, 2936, "Ask for a new link.")
-SIGN_IN_FAILED = ErrorKind("sign_in_failed", 403, 2938, "Begin again, or sign in another way.")
+SIGN_IN_FAILED = ErrorKind("sign_in_failed", 403, 2938, "Start again, or sign in another way.")
 SPENDING_LIMIT_DEPRECATED = ErrorKind(
-    "spending_limit_deprecated", 403, 2922, "Top up a fixed amount: credit that is not on the account cannot be spent."
+    "spending_limit_deprecated",
+    403,
+    2922,
+    "Top up a fixed amount instead: an account cannot spend more credit than it has.",
 )
