@@ -1,4 +1,4 @@
-"""What is known and not paid for by the operator: the reason is told, and the path is no other's."""
+"""Known paths that the operator does not pay for: the error states the reason, and no other rule has the path."""
 
 import pytest
 
@@ -13,17 +13,17 @@ from farebox.providers.unpaid_paths import why_unpaid
         ("openai", "POST", "vector_stores", "gigabyte and day"),
         ("openai", "POST", "vector_stores/vs_1/search", "gigabyte and day"),
         ("openai", "POST", "containers", "20 minutes"),
-        ("openai", "POST", "videos/edits", "use `videos`, or `remix`"),
+        ("openai", "POST", "videos/edits", "use `videos` or `remix`"),
         ("grok", "POST", "videos/extensions", "use `videos/generations`"),
         ("openai", "POST", "threads/runs", "use `responses`"),
-        ("openai", "POST", "fine_tuning/jobs", "finished job"),
+        ("openai", "POST", "fine_tuning/jobs", "job has finished"),
         ("anthropic", "POST", "v1/sessions", "use `v1/messages`"),
-        ("google-vertex-ai", "POST", "v1/projects/acme/locations/us/cachedContents", "caches by itself"),
+        ("google-vertex-ai", "POST", "v1/projects/acme/locations/us/cachedContents", "implicit caching"),
         ("google-ai-studio", "POST", "v1beta/models/other-1:predictLongRunning", "use your own key"),
         ("google-ai-studio", "POST", "v1/models/gemini-embedding-001:asyncBatchEmbedContent", "`batchEmbedContents`"),
         ("replicate", "GET", "predictions", "all accounts"),
-        ("replicate", "POST", "trainings", "finished job"),
-        ("fal", "POST", "fal-ai/flux/dev/stream", "at once, or by the queue"),
+        ("replicate", "POST", "trainings", "job has finished"),
+        ("fal", "POST", "fal-ai/flux/dev/stream", "through the queue"),
         ("fal", "POST", "workflows/owner/mine", "several models"),
         ("fal", "POST", "proxy", "`requestMiddleware`"),
         ("stability", "POST", "v2beta/stable-image/upscale/creative", "fetched later"),

@@ -66,10 +66,10 @@ def _block(provider: Provider) -> str:
     lines += ["", "| path | read as |", "| --- | --- |"]
     lines += [f"| `{path}` | {read} |" for path, read in _paths(provider)]
     if provider.objects:
-        lines += ["", "| path, on the operator's key for what the account has made | does |", "| --- | --- |"]
+        lines += ["", "| path on the operator's key, for objects of the account | action |", "| --- | --- |"]
         lines += [f"| `{path}` | {does} |" for path, does in _kept(provider)]
     if refused := [unpaid for unpaid in UNPAID if unpaid.slug == provider.slug]:
-        lines += ["", "| refused on the operator's key | because |", "| --- | --- |"]
+        lines += ["", "| refused on the operator's key | reason |", "| --- | --- |"]
         lines += [f"| `{unpaid.shown}` | {unpaid.why} |" for unpaid in refused]
     return "\n".join(lines) + "\n\n"
 
