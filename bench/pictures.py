@@ -144,7 +144,7 @@ def _screenshot(greeting: str, environment: dict[str, str], browser: str) -> Non
 def _pages(page: Page, url: str) -> None:
     """The other pages, as the README shows them: one in dark mode."""
     page.goto(f"{url}/ui/limits")
-    page.get_by_label("Calls may cost at most").fill("25")
+    page.get_by_label("Maximum spending").fill("25")
     page.get_by_role("button", name="Try it on past calls").click()
     page.screenshot(path=IMAGES / "limit-tried.png")
     page.get_by_role("button", name="Set this limit").click()

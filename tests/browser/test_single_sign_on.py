@@ -27,7 +27,7 @@ def _walk(farebox: Farebox, page: Page) -> None:
     page.get_by_role("button", name="Continue with Acme ID").click()
     expect(page).to_have_url(f"{base}/billing")
     page.get_by_role("button", name="Sign out").click()
-    page.get_by_role("button", name="Sign out there, too").click()
+    page.get_by_role("button", name="Sign out there too").click()
     expect(page).to_have_url(f"{base}/ui/signed-out")
 
 

@@ -68,7 +68,7 @@ def test_the_first_quarter_of_an_hour(farebox: Farebox, page: Page, mode: Litera
 
     # Tries a limit on past calls, and sets it.
     _go(page, "l", "Limits")
-    _type(page, "^Calls may cost at most", "0.00001")
+    _type(page, "^Maximum spending", "0.00001")
     _press(page, "^Try it on past calls$")
     expect(page.locator("#rule")).to_contain_text("1 of 1 calls would have been refused")
     _press(page, "^Set this limit$")

@@ -72,7 +72,7 @@ def test_an_owners_link_proves_nobody(farebox: Farebox) -> None:
     whom = Whom(account_id=account_id, email=EMAIL, vouched=True)
     by_link = Person(farebox, whom)
     assert by_link.get("/ui/calls").status_code == 200
-    assert "does not prove who you are" in by_link.get("/ui/invitations").text
+    assert "does not prove your identity" in by_link.get("/ui/invitations").text
     assert "proves nobody" in by_link.told("/ui/invitations/accept", account=account_id)
     assert ada(farebox).get("/ui/calls").status_code == 303
     farebox.run(membership.remove(farebox.services, account_id, EMAIL))

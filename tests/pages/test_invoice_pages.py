@@ -46,7 +46,7 @@ def test_documents_are_listed_with_their_pdfs(farebox: Farebox, owner: Person, c
     links = re.findall(r'<a href="([^"]*)">PDF', page)
     for number, link in zip(reversed(numbers), links, strict=True):
         assert number in read_back(httpx.get(link).content).words
-    assert "No earlier ones" in owner.get("/billing/invoices", page="2").text
+    assert "No earlier documents" in owner.get("/billing/invoices", page="2").text
     for odd in ("0", "-1", "x", "9" * 20):
         assert owner.get("/billing/invoices", page=odd).status_code == 200
 

@@ -76,7 +76,7 @@ def test_an_account_is_created_found_and_given_credit(farebox: Farebox, operator
         assert path in found
         assert "<script>alert" not in found
     assert path not in operator.get("/ui/accounts", find="%_%").text
-    assert "No account like that" in operator.get("/ui/accounts", find="nobody-has-this").text
+    assert "No matching account" in operator.get("/ui/accounts", find="nobody-has-this").text
     assert "already exists" in unescape(operator.told("/ui/accounts", name="Again", id=account_id))
     page = operator.get(path).text
     key = re.search(r'name="key" value="([^"]+)"', page)
@@ -356,7 +356,7 @@ def test_the_books_are_checked_by_a_process_of_its_own(farebox: Farebox, operato
     assert (latest(farebox).act, latest(farebox).subject) == ("report.begin", "check")
     page = finished(operator, "/ui/check")
     assert customer.account_id not in page
-    assert f"begun by {ROOT}" in page
+    assert f"started by {ROOT}" in page
     write = farebox.services.database.write
     sql = "UPDATE balances SET posted = posted + ? WHERE bucket = 0 AND account_id = ?"
     farebox.run(write(lambda c: c.execute(sql, (1, customer.account_id)).fetchall()))

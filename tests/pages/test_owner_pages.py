@@ -64,7 +64,7 @@ def test_filters_find_calls(farebox: Farebox, owner: Person, customer: Customer)
     assert found(to="2020-01-01") == set()
     assert found(**{"from": "2020-01-01T10:00"}) == {answered, refused, other}
     assert "is no time" in unescape(owner.get("/ui/calls", to="yesterday").text)
-    assert "No calls like that" in owner.get("/ui/calls", provider=HOSTILE).text
+    assert "No matching calls" in owner.get("/ui/calls", provider=HOSTILE).text
 
 
 def test_a_receipt_is_explained_line_by_line(owner: Person, customer: Customer) -> None:

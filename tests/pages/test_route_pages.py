@@ -91,7 +91,7 @@ def test_a_route_is_drawn_created_called_changed_deployed_and_deleted(owner: Per
     assert "does not serve yet" in owner.told(f"{here}/edit", **form | {"do": "save"})
     assert len(stored(customer)[0]["elements"]) == 4
     version = re.findall(r'name="version" value="([\w-]+)"', owner.get(here).text)[0]
-    assert "A version that does not serve" in owner.get(here, version=version).text
+    assert "A version that is not deployed" in owner.get(here, version=version).text
     assert "serves from now on" in owner.told(f"{here}/deploy", version=version)
     assert len(stored(customer)[0]["elements"]) == 5
     form = form_of(owner.get(f"{here}/edit").text, **{"type.0": "start"})
@@ -140,7 +140,7 @@ def test_what_is_wrong_is_said_at_its_element_and_nothing_is_saved(
 ) -> None:
     form = form_of(owner.get(NEW, example="condition").text, **{"type.0": "start"})
     page = owner.told(NEW, **form | {"do": "save", "name": "x"} | changed)
-    assert "as this is not a route yet" in page
+    assert "this is not a complete route yet" in page
     assert "<script>alert" not in page
     shown = rf'<p id="{re.escape(at)}-fault" class="hint bad">([^<]*)</p>' if at else r'<p class="note bad">([^<]*)</p>'
     found = re.search(shown, page)
@@ -153,7 +153,7 @@ def test_what_is_wrong_is_said_at_its_element_and_nothing_is_saved(
 @pytest.mark.parametrize("text", ["", "{", "3", '"x"', "[3]", '[{"id": 1}]', '[{"type": "x", "id": "a"}]', "[" * 500])
 def test_json_that_is_no_route_is_explained(owner: Person, customer: Customer, text: str) -> None:
     page = owner.told(NEW, do="save", name="x", json=text)
-    assert "as this is not a route yet" in page
+    assert "this is not a complete route yet" in page
     assert re.search(r'<p class="note bad">[^<]+</p>', page)
     assert stored(customer) == []
 

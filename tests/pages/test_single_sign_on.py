@@ -362,8 +362,8 @@ def test_who_signs_out_can_sign_out_there_too(farebox: Farebox, provider: OpenId
     csrf = sessions.seal(farebox.services, session, "form")
     out = browser.http.post("/ui/sign-out", data={"csrf": csrf})
     assert out.headers["location"] == "/ui/signed-out?at=provider"
-    assert "Sign out there, too" in browser.http.get(out.headers["location"]).text
-    assert "Sign out there, too" not in browser.http.get("/ui/signed-out").text
+    assert "Sign out there too" in browser.http.get(out.headers["location"]).text
+    assert "Sign out there too" not in browser.http.get("/ui/signed-out").text
     url = browser.sent_to(browser.http.post("/ui/signed-out/provider"))
     back = f"{farebox.services.base_url}/ui/signed-out"
     assert dict(httpx.URL(url).params) == {"client_id": CLIENT_ID, "post_logout_redirect_uri": back}

@@ -32,7 +32,7 @@ async def put(visit: Visit, form: Fields) -> str:
     if member.accepted_at is not None:
         return f"{member.email} is {member.role} now."
     url = _sign_in_url(visit)
-    where = f" They accept it when they sign in at {url}." if url else " Make a link for them."
+    where = f" They accept it when they sign in at {url}." if url else " Create a link for them."
     return f"{member.email} is invited as {member.role}.{where}"
 
 

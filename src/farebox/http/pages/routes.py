@@ -241,7 +241,7 @@ FORM_ROWS: tuple[Form, ...] = (
          act=tokens.revoke, back="/ui/tokens"),
     Form(path="/ui/tokens/{token_id}", does="Change the limits of an access token", roles=BUILD, proved=True,
          budget=CHANGES, act=tokens.change, back="/ui/tokens/{token_id}"),
-    Form(path="/ui/members", does="Invite somebody, or change a role", roles=OWNER, proved=True, budget=CHANGES,
+    Form(path="/ui/members", does="Invite someone, or change a role", roles=OWNER, proved=True, budget=CHANGES,
          act=members.put, back="/ui/members"),
     Form(path="/ui/members/remove", does="Remove a member", roles=OWNER, budget=CHANGES,
          act=members.remove, back="/ui/members"),
