@@ -72,7 +72,7 @@ def test_the_first_quarter_of_an_hour(farebox: Farebox, page: Page, mode: Litera
     _press(page, "^Try it on past calls$")
     expect(page.locator("#rule")).to_contain_text("1 of 1 calls would have been refused")
     _press(page, "^Set this limit$")
-    expect(page.locator(".note")).to_contain_text("The limit is set: 0.00001 USD in a day.")
+    expect(page.locator(".note")).to_contain_text("Set the limit: 0.00001 USD in a day.")
     expect(page.locator("#rules")).to_contain_text("0.00001 USD in a day")
 
     # Creates a token.

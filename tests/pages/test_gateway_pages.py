@@ -74,7 +74,7 @@ def test_every_setting_of_a_gateway_is_on_a_page() -> None:
 
 
 def test_a_gateway_is_made_read_saved_as_it_is_and_deleted(owner: Person, customer: Customer) -> None:
-    assert "The gateway full is there" in owner.told("/ui/gateways", name="full")
+    assert "Created the gateway full" in owner.told("/ui/gateways", name="full")
     sent = httpx.patch(f"{customer.api_url}/ai-gateway/gateways/full", headers=customer.headers, json=FULL)
     assert sent.status_code == 200, sent.text
     before = stored(customer, "full")
@@ -88,7 +88,7 @@ def test_a_gateway_is_made_read_saved_as_it_is_and_deleted(owner: Person, custom
     listed = unescape(owner.get("/ui/gateways").text)
     for text in ("caches for 60 s", "500 calls in 30 s", "own keys only", "Stripe meters"):
         assert text in listed
-    assert "is deleted" in owner.told("/ui/gateways/full/delete")
+    assert "Deleted" in owner.told("/ui/gateways/full/delete")
     assert owner.get("/ui/gateways/full").status_code == 404
     assert owner.get("/ui/gateways/full/settings").status_code == 404
     assert owner.send("/ui/gateways/full/settings", group="cache").status_code == 303
@@ -112,7 +112,7 @@ def test_what_a_form_changes_is_what_the_api_has_then(owner: Person, customer: C
     assert (found["cache_ttl"], found["cache_coalesce"], found["retry_delay"]) == (120, True, None)
     assert found["otel"][0]["headers"] == {"x-key": "…olon"}
     form = form_of(owner.get(settings).text, group="spans") | {"otel.0.url": "", "otel.0.headers": ""}
-    assert "no such settings" in owner.told(settings, **form), "not without a proof"
+    assert "settings do not exist" in owner.told(settings, **form), "not without a proof"
     assert "saved" in owner.told(f"{settings}/keys", **form)
     assert stored(customer, "default")["otel"] is None
 

@@ -93,7 +93,7 @@ def test_what_is_refused_of_a_policy_is_said_at_its_field(owner: Person, custome
     assert 'id="dlp.policies.0.check-fault"' in page
     assert "<script>alert" not in owner.told(HERE, **form | {"dlp.policies.0.id": HOSTILE})
     assert dlp(customer) is None
-    assert "no such settings" in owner.told(HERE, group="guardrails"), "without a scorer"
+    assert "settings do not exist" in owner.told(HERE, group="guardrails"), "without a scorer"
 
 
 def test_a_profile_is_made_looked_for_changed_and_deleted(owner: Person, customer: Customer) -> None:
@@ -110,7 +110,7 @@ def test_a_profile_is_made_looked_for_changed_and_deleted(owner: Person, custome
     assert [entry.get("keyword") for entry in made["entries"]] == ["Blue Harvest", None]
     one = f"/ui/dlp-profiles/{made['id']}"
     again = form_of(owner.get(one).text, name=HOSTILE)
-    assert "The profile is saved" in owner.told(one, **again | {"name": "Projects"})
+    assert "Saved the profile" in owner.told(one, **again | {"name": "Projects"})
     (saved,) = profiles(customer)
     assert saved["entries"] == made["entries"], "what was not changed stays, switched on"
 
@@ -124,7 +124,7 @@ def test_a_profile_is_made_looked_for_changed_and_deleted(owner: Person, custome
         name: text for name, text in form_of(owner.get(HERE).text, group="dlp").items() if "profiles" not in name
     }
     assert "saved" in owner.told(HERE, **cleared | without)
-    assert "is deleted" in owner.told(f"{one}/delete")
+    assert "Deleted" in owner.told(f"{one}/delete")
     assert owner.get(one).status_code == 404
 
 

@@ -184,7 +184,7 @@ def test_where_somebody_lands_is_not_chosen_by_others(house: House, farebox: Far
 def test_who_has_several_accounts_is_told_which_one_they_see(house: House, farebox: Farebox) -> None:
     first, second = farebox.create_account("First & Co"), farebox.create_account("Second")
     email = _member(farebox, Role.VIEWER, first)
-    told = "You see the account First &amp; Co. Sign-ins lists your other accounts."
+    told = "You are viewing the account First &amp; Co. Sign-ins lists your other accounts."
     for number, accounts in enumerate((1, 2), 1):
         _ask(farebox, email)
         secret = httpx.URL(_link(house.letter(email, number))).params["link"]
@@ -220,7 +220,7 @@ def test_a_new_link_by_e_mail_proves_who_is_there(house: House, farebox: Farebox
         "/ui/confirm?next=/ui/members"
     )
     assert email in who.get("/ui/confirm", next="/ui/members").text
-    assert f"on its way to {email}" in who.told("/ui/confirm/email", next="/ui/members")
+    assert f"sending a link to {email}" in who.told("/ui/confirm/email", next="/ui/members")
     before = who.secret
     secret = httpx.URL(_link(house.letter(email))).params["link"]
     opened = who.http.post("/ui/open", data={"link": secret, "next": "/ui/members"})

@@ -45,9 +45,9 @@ def test_what_a_call_would_cost_is_what_is_held_for_it(farebox: Farebox, owner: 
         ({"model": "demo/none"}, "has no price"),
         ({"model": "dynamic/x"}, "depends on the model"),
         ({"model": "nowhere/x"}, "is unknown"),
-        ({"model": "custom-x/y"}, "no such provider"),
+        ({"model": "custom-x/y"}, "provider does not exist"),
         ({"model": "x"}, "Write a model as provider/model"),
-        ({"gateway": "nowhere"}, "no such gateway"),
+        ({"gateway": "nowhere"}, "gateway does not exist"),
         ({"model": HOSTILE + "/x"}, ""),
     ],
 )
@@ -127,10 +127,10 @@ def test_a_token_is_limited_on_its_page(farebox: Farebox, owner: Person, custome
     assert caller.chat("x").status_code == 200
     form = form_of(owner.get(here).text, rate_limiting_limit="1000")
     limited = form | {"rate_limiting_limit": "1", "rate_limiting_interval": "3600", "models": "demo/demo-1\nopenai/*"}
-    assert "The token is changed" in owner.told(here, **limited)
+    assert "Changed the token" in owner.told(here, **limited)
     assert form_of(owner.get(here).text, rate_limiting_limit="1")["models"].split() == ["demo/demo-1", "openai/*"]
     assert [caller.chat("x").status_code for _ in range(2)] == [200, 429]
-    assert "The token is changed" in owner.told(here, **form | {"rate_limiting_limit": "", "models": "demo/other"})
+    assert "Changed the token" in owner.told(here, **form | {"rate_limiting_limit": "", "models": "demo/other"})
     assert caller.chat("x").status_code == 403
     for wrong, said in (
         ({"models": "nonsense"}, "nonsense"),

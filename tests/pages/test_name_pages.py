@@ -33,7 +33,7 @@ def found(customer: Customer, path: str) -> Any:
 @pytest.mark.usefixtures("engine")
 def test_aliases_are_set_called_and_deleted(owner: Person, customer: Customer) -> None:
     said = owner.told(f"{HERE}/alias", alias="smart", scope="gateway", targets="demo/none\ndemo/demo-1")
-    assert "Programs may name smart" in said
+    assert "Programs can now use smart" in said
     assert customer.chat("x", model="smart").status_code == 200
     owner.told(f"{HERE}/alias", alias="shared", scope="account", targets="demo/demo-1 3\ndemo/demo-2  1")
     (alias,) = found(customer, "farebox/model-aliases")
@@ -44,7 +44,7 @@ def test_aliases_are_set_called_and_deleted(owner: Person, customer: Customer) -
     owner.told(f"{HERE}/alias/delete", alias="shared", scope="gateway")  # there is none of this name
     assert found(customer, "farebox/model-aliases") == [alias]
     for name, scope in (("smart", "gateway"), ("shared", "account")):
-        assert "is deleted" in owner.told(f"{HERE}/alias/delete", alias=name, scope=scope)
+        assert "Deleted" in owner.told(f"{HERE}/alias/delete", alias=name, scope=scope)
     assert found(customer, "farebox/model-aliases") == []
 
 
@@ -65,14 +65,14 @@ def test_aliases_without_sense_are_explained(owner: Person, form: dict[str, str]
 
 
 def test_a_domain_waits_for_its_record(owner: Person, customer: Customer) -> None:
-    assert "once its TXT record is there" in owner.told(f"{HERE}/domain", domain="AI.example.com")
+    assert "once its TXT record is found" in owner.told(f"{HERE}/domain", domain="AI.example.com")
     (domain,) = found(customer, "ai-gateway/gateways/default/custom-domains")
     page = owner.get(HERE).text
     for text in (domain["verification"]["name"], domain["verification"]["value"], STATES[domain["status"]][1]):
         assert text in page
     for wrong in ("x", HOSTILE, "ai.example.com"):
         assert 'id="domain-fault"' in owner.told(f"{HERE}/domain", domain=wrong)
-    assert "is deleted" in owner.told(f"{HERE}/domain/delete", hostname="ai.example.com")
+    assert "Deleted" in owner.told(f"{HERE}/domain/delete", hostname="ai.example.com")
     assert "Not Found" in owner.told(f"{HERE}/domain/check", hostname="ai.example.com")
 
 
@@ -82,20 +82,20 @@ def test_logs_are_pushed_where_the_page_says(owner: Person, customer: Customer) 
     page = owner.told(here, **form | {"bucket": "!", "secret_access_key": "x"})
     assert 'id="bucket-fault"' in page
     keys = {"bucket": "logs", "access_key_id": "AKIA1", "secret_access_key": "a-long-secret-key-wxyz"}
-    assert "The destination is set" in owner.told(here, **form | keys)
+    assert "Set the destination" in owner.told(here, **form | keys)
     page = owner.get(here).text
     assert "a-long-secret" not in page
     again = form_of(page, url="https://s3.example.com")
     assert again["secret_access_key"] == "…wxyz"
-    assert "The destination is set" in owner.told(here, **again | {"prefix": "x/"})
+    assert "Set the destination" in owner.told(here, **again | {"prefix": "x/"})
     assert found(customer, "farebox/logpush")["destination"]["prefix"] == "x/"
     http = {"type": "http", "url": "https://logs.example.com/in", "headers": "X-Key: a-long-secret-key"}
-    assert "The destination is set" in owner.told(here, **http)
+    assert "Set the destination" in owner.told(here, **http)
     settings = "/ui/gateways/default/settings"
     logs = form_of(owner.get(settings).text, group="logs")
     assert "saved" in owner.told(settings, **logs | {"logpush": "on"})
     assert re.search(r"default</a>", owner.get(here).text)
     assert "Switch `logpush`" in unescape(owner.told(f"{here}/delete"))
     assert "saved" in owner.told(settings, **{name: text for name, text in logs.items() if name != "logpush"})
-    assert "is deleted" in owner.told(f"{here}/delete")
+    assert "Deleted" in owner.told(f"{here}/delete")
     assert found(customer, "farebox/logpush")["destination"] is None

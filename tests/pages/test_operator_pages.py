@@ -84,13 +84,13 @@ def test_an_account_is_created_found_and_given_credit(farebox: Farebox, operator
     for said in ("Granted 12.50 USD", "already been made"):
         assert said in operator.told(f"{path}/grant", amount="12.5", note="Welcome", key=key[1])
     corrected = operator.told(f"{path}/correct", amount="2.5", direction="take", reason="missed")
-    assert "10.00 USD are available" in corrected
+    assert "10.00 USD is available" in corrected
     assert farebox.balance(account_id).available == 10 * 10**9
     for fields, said in (
         ({"amount": "100", "direction": "take", "reason": "x"}, "does not cover it"),
         ({"amount": "1", "direction": "take"}, "needs a reason"),
         ({"amount": "-1", "direction": "give", "reason": "x"}, "is not an amount"),
-        ({"amount": "1", "reason": "x"}, "given back or charged"),
+        ({"amount": "1", "reason": "x"}, "to give it back or to charge it"),
     ):
         assert said in unescape(operator.told(f"{path}/correct", **fields))
     assert "write it as" in unescape(operator.told(f"{path}/grant", amount="1", expires="tomorrow"))
@@ -214,11 +214,11 @@ def test_findings_are_accepted_or_corrected(farebox: Farebox, operator: Person, 
     assert "no such open finding" in operator.told("/ui/money/accept", finding=named["c"], seen="1", note="x")
     assert "has changed meanwhile" in operator.told("/ui/money/accept", finding=named["a"], seen="149", note="x")
     assert "reload the findings" in operator.told("/ui/money/accept", finding=named["a"], note="x")
-    assert "is accepted" in operator.told("/ui/money/accept", finding=named["a"], seen="150", note="the fee")
+    assert "Accepted the finding" in operator.told("/ui/money/accept", finding=named["a"], seen="150", note="the fee")
     fields = {"finding": named["b"], "direction": "take", "amount": "3"}
     assert "has changed meanwhile" in operator.told("/ui/money/correct", **fields, seen="-299")
     fields["seen"] = "-300"
-    assert "2.00 USD are available" in operator.told("/ui/money/correct", **fields)
+    assert "2.00 USD is available" in operator.told("/ui/money/correct", **fields)
     assert still_open() == []
     assert not found("a", 150), "the same amount does not open it again"
     assert still_open() == []
@@ -276,16 +276,16 @@ def test_messages_are_sent_again_and_alarms_closed(farebox: Farebox, operator: P
     page = operator.get("/ui/messages", of=customer.account_id).text
     assert "low_balance" in page
     fields = {"of": customer.account_id, "message": "low"}
-    assert "Nobody would get this message" in operator.told("/ui/messages", **fields)
+    assert "Nobody would receive this message" in operator.told("/ui/messages", **fields)
     assert latest(farebox).act == "message.resend"
-    assert "no such message" in operator.told("/ui/messages", **fields | {"message": "none"})
+    assert "message does not exist" in operator.told("/ui/messages", **fields | {"message": "none"})
     assert "due again" in operator.told("/ui/messages/failed")
     system = operator.get("/ui/system").text
     assert customer.account_id in system
     assert "<script>alert" not in system
     closed = {"kind": "overrun", "about": customer.account_id}
-    assert "is closed" in operator.told("/ui/system/alarm", **closed)
-    assert "closed already" in operator.told("/ui/system/alarm", **closed)
+    assert "Closed the alarm" in operator.told("/ui/system/alarm", **closed)
+    assert "already closed" in operator.told("/ui/system/alarm", **closed)
     assert (latest(farebox).act, latest(farebox).who) == ("alarm.resolve", ROOT)
     still = farebox.run(farebox.services.database.scan(open_alarms))
     assert customer.account_id not in [each.about for each in still]
@@ -318,7 +318,7 @@ def test_what_was_given_up_is_counted_and_sent_again_in_parts(
 
         patched.setattr(messages, "replay_given_up", away)
         told = operator.told("/ui/messages/failed")
-        assert "2 deliveries are due again. The rest was not done" in told
+        assert "2 deliveries are due again. The rest was not scheduled" in told
     farebox.run(farebox.services.database.write(give_up))
     assert "4 deliveries are due again" in operator.told("/ui/messages/failed")
     assert "1 delivery is due again" in operator.told("/ui/messages/failed")
@@ -409,7 +409,7 @@ def test_a_report_whose_process_is_gone_can_be_begun_again(farebox: Farebox, ope
     assert "interrupted" in operator.get("/ui/margins").text
     fresh = row._replace(seen_at=farebox.services.clock.now_ms())
     assert farebox.run(farebox.services.database.write(lambda c: begin_report(c, fresh, gone_before=2)))
-    assert "running already" in operator.told("/ui/margins")
+    assert "already running" in operator.told("/ui/margins")
     assert farebox.run(farebox.services.database.write(lambda c: begin_report(c, row, gone_before=2**60)))
 
 
@@ -562,7 +562,7 @@ def _keys_share_calls(farebox: Farebox, operator: Person) -> None:
     assert "has the weight 5" in operator.told("/ui/provider-keys/key", provider="deepseek", name="default", weight="5")
     for weight in ("1001", "-1", "1.5", "many"):
         assert "whole number" in operator.told("/ui/provider-keys/key", **second, weight=weight)
-    assert "is removed" in operator.told("/ui/provider-keys/key/remove", **second)
+    assert "Removed" in operator.told("/ui/provider-keys/key/remove", **second)
     assert latest(farebox).act == "provider_key.remove"
     assert "has no key" in unescape(operator.told("/ui/provider-keys/key/remove", **second))
     first = unescape(operator.told("/ui/provider-keys/key/remove", **second | {"name": "default"}))

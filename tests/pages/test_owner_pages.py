@@ -63,7 +63,7 @@ def test_filters_find_calls(farebox: Farebox, owner: Person, customer: Customer)
     assert len(found(token=token_id)) in (1, 2)
     assert found(to="2020-01-01") == set()
     assert found(**{"from": "2020-01-01T10:00"}) == {answered, refused, other}
-    assert "is no time" in unescape(owner.get("/ui/calls", to="yesterday").text)
+    assert "is not a time" in unescape(owner.get("/ui/calls", to="yesterday").text)
     assert "No matching calls" in owner.get("/ui/calls", provider=HOSTILE).text
 
 
@@ -108,12 +108,12 @@ def test_the_parts_of_a_call_s_time_are_drawn_and_said(
 
     farebox.run(farebox.services.database.write(change))
     shown = took()
-    assert shown["Waited for the hold"].startswith("not known")
+    assert shown["Waited for the hold"].startswith("unknown")
     assert shown["Provider, until the first byte"] == f"{first} ms"
     detail = encode_detail(replace(row.detail, hold_ms=None, outcome="free"))
     farebox.run(farebox.services.database.write(change))
-    assert took()["Waited for the hold"] == "not known"
-    assert shown["Settling the charge"].startswith("not known")
+    assert took()["Waited for the hold"] == "unknown"
+    assert shown["Settling the charge"].startswith("unknown")
 
 
 def test_the_usual_period_is_marked_whichever_way_it_was_chosen(owner: Person) -> None:
@@ -170,7 +170,7 @@ def test_a_call_is_made_from_the_page(owner: Person, customer: Customer) -> None
     assert customer.balance.held == 0
     refused = owner.send("/ui/try", model="demo/none", text="Hello")
     assert "model_unpriced" in owner.get(refused.headers["location"]).text
-    assert "no such gateway" in owner.told("/ui/try", model="demo/demo-1", text="x", gateway="nowhere")
+    assert "gateway does not exist" in owner.told("/ui/try", model="demo/demo-1", text="x", gateway="nowhere")
     tokens = owner.get("/ui/tokens").text
     (token_id,) = set(
         re.findall(r'name="token" value="(\w+)">\s*<button[^>]*>Revoke for good<span class="unseen"> Test', tokens)
@@ -237,13 +237,13 @@ def test_a_limit_is_tried_set_and_removed(owner: Person, customer: Customer) -> 
     tried = unescape(owner.told("/ui/limits/try", **rule | {"partition": ""}))
     assert "1 of 1 calls would have been refused" in tried
     assert '<caption class="unseen">By model</caption>' in tried
-    assert "Calls that do not say who their end user was: 1." in tried
-    assert "The limit is set: 0.00001 USD in a day." in owner.told("/ui/limits", **rule | {"partition": ""})
+    assert "Calls without an end user: 1." in tried
+    assert "Set the limit: 0.00001 USD in a day." in owner.told("/ui/limits", **rule | {"partition": ""})
     assert customer.chat("two").status_code == 402
     page = owner.get("/ui/limits").text
     (rule_id,) = re.findall(r'name="rule" value="(\w+)"', page)
-    assert "The limit is removed." in owner.told("/ui/limits/remove", gateway="default", rule=rule_id)
-    assert "There is no such limit" in owner.told("/ui/limits/remove", gateway="default", rule=rule_id)
+    assert "Removed the limit." in owner.told("/ui/limits/remove", gateway="default", rule=rule_id)
+    assert "This limit does not exist" in owner.told("/ui/limits/remove", gateway="default", rule=rule_id)
     monthly = rule | {"limit": "1", "window": "30 days", "technique": "calendar", "partition": ""}
     tried = owner.told("/ui/limits/try", **monthly)
     assert "in a month" in tried
@@ -257,12 +257,12 @@ def test_a_limit_is_tried_set_and_removed(owner: Person, customer: Customer) -> 
     ("changed", "said"),
     [
         ({"limit": "much"}, "Write the limit"),
-        ({"limit": "-1"}, "no rule"),
-        ({"limit": "nan"}, "no rule"),
-        ({"window": "year"}, "no rule"),
-        ({"technique": "x"}, "no rule"),
+        ({"limit": "-1"}, "not a valid limit"),
+        ({"limit": "nan"}, "not a valid limit"),
+        ({"window": "year"}, "not a valid limit"),
+        ({"technique": "x"}, "not a valid limit"),
         ({"partition": "model", "models": "demo/demo-1"}, "Choose either"),
-        ({"gateway": "nowhere"}, "no such gateway"),
+        ({"gateway": "nowhere"}, "gateway does not exist"),
     ],
 )
 def test_limits_without_sense_are_explained(owner: Person, changed: dict[str, str], said: str) -> None:
@@ -281,7 +281,7 @@ def test_a_token_is_shown_once_and_does_what_it_says(farebox: Farebox, owner: Pe
     read = httpx.get(f"{customer.api_url}/ai-gateway/gateways", headers=caller.headers)
     assert read.status_code == 403
     for form, said in (
-        ({"name": "x"}, "at least one thing"),
+        ({"name": "x"}, "at least one permission"),
         ({"run": "on", "expires": "x"}, "one of the lifetimes"),
         ({"run": "on", "models": "nonsense"}, "nonsense"),
     ):
@@ -311,9 +311,9 @@ def test_members_are_invited_and_removed(farebox: Farebox, owner: Person) -> Non
         assert ada.post("/ui/open", data={"link": link}).status_code == 303
         assert ada.get("/ui/calls").status_code == 200
         assert ada.get("/ui/members").status_code == 403
-        assert "no member any more" in owner.told("/ui/members/remove", email="ada@example.com")
+        assert "no longer a member" in owner.told("/ui/members/remove", email="ada@example.com")
         assert ada.get("/ui/calls").status_code == 303
-    assert "no such member" in owner.told("/ui/members/link", email="ada@example.com")
+    assert "member does not exist" in owner.told("/ui/members/link", email="ada@example.com")
 
 
 # --- the overview -----------------------------------------------------------------------------------------------------

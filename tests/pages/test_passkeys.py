@@ -140,7 +140,7 @@ def test_somebody_has_several_with_names_and_removes_one(farebox: Farebox) -> No
     assert [each.name for each in _own(farebox, who)] == ["Laptop", "<b>My</b> phone"]
     assert "&lt;b&gt;My&lt;/b&gt; phone" in who.get("/ui/sessions").text
     first, second = _own(farebox, who)
-    assert "new name" in who.told("/ui/passkeys/rename", passkey=second.passkey_id, name="Phone")
+    assert "Renamed the passkey" in who.told("/ui/passkeys/rename", passkey=second.passkey_id, name="Phone")
     assert "at most 60 characters" in who.told("/ui/passkeys/rename", passkey=second.passkey_id, name="x" * 61)
     assert "was removed" in who.told("/ui/passkeys/remove", passkey=first.passkey_id)
     assert [each.name for each in _own(farebox, who)] == ["Phone"]

@@ -58,7 +58,7 @@ def test_a_policy_is_drafted_tried_put_in_force_changed_and_deleted(owner: Perso
     assert "let through" in tried
     assert "It must fit in 0.50 USD in a week, counted for user:ada" in tried
     assert "no policy matches it" in owner.send(f"{HERE}/simulate", model="demo/demo-1").text
-    assert "is deleted" in owner.told(f"{HERE}/delete", policy=policy["id"])
+    assert "Deleted" in owner.told(f"{HERE}/delete", policy=policy["id"])
     assert stored(customer) == []
 
 

@@ -36,7 +36,7 @@ def test_a_key_is_stored_used_replaced_and_deleted(owner: Person, customer: Cust
     keys, configs = "/ui/gateways/default/keys", "gateways/default/provider_configs"
     form = form_of(owner.get(keys).text, alias="default") | {"provider_slug": "demo", "secret": SECRET}
     page = owner.told(keys, **form | {"rate_limit": "1000"})
-    assert "The key default for demo is stored" in page
+    assert "Stored the key default for demo" in page
     assert "…abcd" in page
     assert "never" in page
     (stored,) = listed(customer, configs)
@@ -46,15 +46,15 @@ def test_a_key_is_stored_used_replaced_and_deleted(owner: Person, customer: Cust
     assert customer.balance == before, "a call on the own key costs no credit"
 
     key = f"{keys}/{stored['id']}"
-    assert "is changed" in owner.told(key, secret="sk-another-secret-wxyz", weight="7")
+    assert "Changed the key" in owner.told(key, secret="sk-another-secret-wxyz", weight="7")
     page = owner.get(keys).text
     assert "…wxyz" in page
     assert "weight 7" in page
-    assert "is changed" in owner.told(key, secret="", weight="0")
+    assert "Changed the key" in owner.told(key, secret="", weight="0")
     assert "Expected integer" in owner.told(key, secret="", weight="1.5")
     assert "…wxyz" in owner.get(keys).text
     assert SECRET not in page
-    assert "is deleted" in owner.told(f"{key}/delete")
+    assert "Deleted" in owner.told(f"{key}/delete")
     assert listed(customer, configs) == []
 
 
@@ -97,25 +97,25 @@ def test_a_provider_is_added_changed_priced_and_deleted(owner: Person, customer:
     here = f"/ui/providers/{made['id']}"
     form = form_of(owner.get(here).text, slug="cluster")
     assert form["logo"] == "", "the drawn logo is none of its own"
-    assert "saved" in owner.told(here, **form | {"name": "Our cluster", "position": "3"})
+    assert "Saved the provider" in owner.told(here, **form | {"name": "Our cluster", "position": "3"})
     (changed,) = listed(customer, "custom-providers")
     assert (changed["name"], changed["position"], changed["headers"]) == ("Our cluster", 3, made["headers"])
     assert "Provider" in owner.get("/ui/gateways/default").text
     assert "/default/custom-cluster" in owner.get("/ui/gateways/default").text
 
     cost = form_of(owner.get(here).text, model="") | {"model": "m", "cost_in": "0.0000005", "cost_out": "2e-6"}
-    assert "saved" in owner.told(f"{here}/costs", **cost | {"token_pricing.input_image_count": "0.02"})
+    assert "Saved" in owner.told(f"{here}/costs", **cost | {"token_pricing.input_image_count": "0.02"})
     page = owner.get(here).text
     for text in (">0.50<", ">2.00<", "input image count 0.02 each"):
         assert text in page
     (stored,) = listed(customer, "custom-providers/costs")
     changing = form_of(owner.get(here, cost=stored["id"]).text, cost=stored["id"], model="m")
     assert (changing["cost_in"], changing["token_pricing.input_image_count"]) == ("0.0000005", "0.02")
-    assert "saved" in owner.told(f"{here}/costs", **changing | {"cost_out": ""})
+    assert "Saved" in owner.told(f"{here}/costs", **changing | {"cost_out": ""})
     (after,) = listed(customer, "custom-providers/costs")
     assert "cost_out" not in after
-    assert "is removed" in owner.told(f"{here}/costs/remove", cost=stored["id"])
-    assert "is deleted" in owner.told(f"{here}/delete")
+    assert "Removed" in owner.told(f"{here}/costs/remove", cost=stored["id"])
+    assert "Deleted" in owner.told(f"{here}/delete")
     assert owner.get(here).status_code == 404
 
 

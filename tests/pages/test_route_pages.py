@@ -102,7 +102,7 @@ def test_a_route_is_drawn_created_called_changed_deployed_and_deleted(owner: Per
 
     assert "dynamic/other" in owner.told(f"{here}/rename", name="other")
     assert "must match" in owner.told(f"{here}/rename", name="\x01")
-    assert "is deleted" in owner.told(f"{here}/delete")
+    assert "Deleted" in owner.told(f"{here}/delete")
     assert stored(customer) == []
     assert owner.get(here).status_code == 404
 

@@ -136,7 +136,7 @@ def test_money_needs_a_recent_proof_of_who_is_there(farebox: Farebox, owner: Per
         farebox.create_token(farebox.create_account()),
     ]
     for wrong in ("", "fbx_wrong", *useless):
-        assert "no active token of the account" in owner.told("/ui/confirm", token=wrong, next="/billing")
+        assert "not an active token of the account" in owner.told("/ui/confirm", token=wrong, next="/billing")
     proved = owner.send("/ui/confirm", token=token, next="/billing")
     assert (proved.status_code, proved.headers["location"]) == (303, "/billing")
     assert owner.secret != before  # rotated
@@ -196,7 +196,7 @@ def test_somebody_ends_all_their_other_sessions(farebox: Farebox) -> None:
     assert [who.session is not None for who in (here, there, other)] == [True, False, True]
     assert httpx.post(f"{farebox.url}/ui/open", data={"link": link}).status_code == 403
     vouched = Person(farebox, Whom(account_id=accounts[0], email="lost@example.com", vouched=True))
-    assert "not known whose session this is" in vouched.told("/ui/sessions/end-others")
+    assert "person behind this session is unknown" in vouched.told("/ui/sessions/end-others")
     assert here.session is not None
 
 

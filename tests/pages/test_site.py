@@ -208,7 +208,7 @@ def test_anonymous_clients_cannot_use_up_the_processors_rate_limit(tmp_path: Pat
             for number in range(70)
         ]
         assert [page.status_code for page in pages] == [404] * 60 + [200] * 10
-        assert "cannot be checked right now" in pages[-1].text
+        assert "cannot be checked at the moment" in pages[-1].text
         assert len(httpx.get(requested).json()["requests"]) - before == 60
         with closing(_visitor(farebox, "Acme").http) as owner:
             page = owner.get(f"/billing/done?checkout=cs_test_{0:020d}", follow_redirects=True)

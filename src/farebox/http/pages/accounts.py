@@ -79,7 +79,7 @@ async def one_account(visit: Visit) -> Shown:
     def read(connection: Connection) -> Shown:
         account = store.find_account(connection, account_id)
         if account is None:
-            raise Problem(NOT_FOUND, "There is no such account")
+            raise Problem(NOT_FOUND, "This account does not exist")
         top_ups, bought = history(connection, account_id, "all", 0, _TOP_UPS, every=True)
         return {
             "account": account,
@@ -119,7 +119,7 @@ async def grant(visit: Visit, form: Fields) -> str:
     )
     if posted.repeated:
         return "This grant had already been made: nothing changed."
-    return f"Granted {format_usd(nanos)} USD: {format_usd(posted.balance.available)} USD are available."
+    return f"Granted {format_usd(nanos)} USD: {format_usd(posted.balance.available)} USD is available."
 
 
 async def correct(visit: Visit, form: Fields) -> str:
@@ -141,7 +141,7 @@ async def correct(visit: Visit, form: Fields) -> str:
     if posted.repeated:
         return "This correction had already been made: nothing changed."
     did = "Gave back" if signed > 0 else "Charged"
-    return f"{did} {format_usd(abs(signed))} USD: {format_usd(posted.balance.available)} USD are available."
+    return f"{did} {format_usd(abs(signed))} USD: {format_usd(posted.balance.available)} USD is available."
 
 
 async def refund(visit: Visit, form: Fields) -> str:
@@ -200,7 +200,7 @@ async def freeze(visit: Visit, form: Fields) -> str:
     """Let the account make no calls and purchases, or let it go on."""
     does = form.get("do")
     if does not in ("freeze", "unfreeze"):
-        raise wrong("Choose whether it is frozen or not")
+        raise wrong("Choose whether to freeze it")
     change = partial(
         administer.set_frozen,
         account_id=visit.request.path["account_id"],

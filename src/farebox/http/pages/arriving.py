@@ -61,7 +61,7 @@ async def arrived(request: Request, session: Session, landing: str) -> Response:
     if email is not None and session.roles:
         said = []
         if len(await membership.accounts_of(request.services, email)) > 1:
-            said.append(f"You see the account {session.account_name}. Sign-ins lists your other accounts.")
+            said.append(f"You are viewing the account {session.account_name}. Sign-ins lists your other accounts.")
         if await membership.invitations(request.services, email):
             said.append("You are invited to an account: see Sign-ins.")
         if said:

@@ -19,7 +19,7 @@ async def asset(request: Request, _: None) -> Response:
     """One file. An address with the current version may be kept for ever."""
     name = request.path["name"]
     if name not in _names():
-        raise Problem(NO_ROUTE, "There is no such file")
+        raise Problem(NO_ROUTE, "This file does not exist")
     body, packed, version = _read(name)
     headers = [_SAFE, ("vary", "accept-encoding"), _KEPT if request.query == f"v={version}" else _ASKED]
     if "gzip" in (request.headers.get("accept-encoding") or ""):

@@ -57,7 +57,7 @@ async def done(request: Request, _: None) -> Response:
     """
     checkout_id = _parameter(request, "checkout")
     if not _CHECKOUT_ID.fullmatch(checkout_id):
-        raise Problem(NOT_FOUND, "There is no such payment page")
+        raise Problem(NOT_FOUND, "This payment page does not exist")
     session = await session_of(request)
     await render.ready()
     try:
@@ -75,7 +75,7 @@ async def done(request: Request, _: None) -> Response:
             return noted(Visit(request, session), BILLING, Flash("bad", f"{problem.message.rstrip('.')}."))
         if problem.kind is not RATE_LIMITED:
             raise
-        note = Flash("warn", "The payment page cannot be checked right now; nothing is lost.")
+        note = Flash("warn", "The payment page cannot be checked at the moment; nothing is lost.")
     if session is not None:
         return noted(Visit(request, session), BILLING, note)
     return html(render.done(note))

@@ -115,7 +115,7 @@ def _moment(given: Mapping[str, str], name: str, faults: list[str]) -> int | Non
         at = datetime.fromisoformat(text)
         return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
-        faults.append(f"‘{text[:40]}’ is no time: write 2026-11-30 or 2026-11-30T18:00.")
+        faults.append(f"‘{text[:40]}’ is not a time: write 2026-11-30 or 2026-11-30T18:00.")
         return None
 
 
@@ -136,7 +136,7 @@ async def one_call(visit: Visit) -> Shown:
     log_id = visit.request.path["log_id"]
     call = await services.database.scan(partial(find_call, account_id=account_id, log_id=log_id))
     if call is None:
-        raise Problem(NOT_FOUND, "There is no such call")
+        raise Problem(NOT_FOUND, "This call does not exist")
     receipt = await logs.receipt(services, account_id, log_id) if call.receipt is not None else None
     tokens = await services.database.scan(lambda connection: list_tokens(connection, account_id))
     named = {token.token_id: token.name or token.token_id[:8] for token in tokens}

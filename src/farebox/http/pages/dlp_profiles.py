@@ -104,7 +104,7 @@ async def change(visit: Visit, form: Fields) -> Response | str:
     except InvalidInput as error:
         given = {"profile": found, "settings": _form(body, error), "failed": True}
         return shell(visit, "dlp_profile.html", {"title": found["name"], **given}, SECTION)
-    return "The profile is saved."
+    return "Saved the profile."
 
 
 def _at_fields(error: InvalidInput) -> InvalidInput:
@@ -115,4 +115,4 @@ def _at_fields(error: InvalidInput) -> InvalidInput:
 
 async def delete(visit: Visit, _: Fields) -> Response:
     gone = await ask(visit, api.delete, profile_id=visit.request.path["profile_id"])
-    return noted(visit, LIST, Flash("good", f"The profile {gone['name']} is deleted."))
+    return noted(visit, LIST, Flash("good", f"Deleted the profile {gone['name']}."))

@@ -121,7 +121,7 @@ async def rename(visit: Visit, form: Fields) -> str:
 
 async def delete(visit: Visit, _: Fields) -> Response:
     gone = await ask(visit, api.delete, **_path(visit))
-    return noted(visit, _routes(visit), Flash("good", f"The route {gone['name']} is deleted."))
+    return noted(visit, _routes(visit), Flash("good", f"Deleted the route {gone['name']}."))
 
 
 def _routes(visit: Visit) -> str:

@@ -53,14 +53,14 @@ async def create(visit: Visit, form: Fields) -> Response:
     defaults = GatewayConfig()
     required = {each: getattr(defaults, each) for each in api.GatewayCreate.__struct_fields__ if each in api.REQUIRED}
     made = await tell(visit, api.create, api.GatewayCreate, {"id": form.get("name", "").strip(), **required})
-    return noted(visit, f"{HERE}/{made['id']}", Flash("good", f"The gateway {made['id']} is there."))
+    return noted(visit, f"{HERE}/{made['id']}", Flash("good", f"Created the gateway {made['id']}."))
 
 
 async def delete(visit: Visit, _: Fields) -> Response:
     """With the keys, routes and policies it has."""
     gateway_id = visit.request.path["gateway_id"]
     await ask(visit, api.delete, gateway_id=gateway_id)
-    return noted(visit, HERE, Flash("good", f"The gateway {gateway_id} is deleted."))
+    return noted(visit, HERE, Flash("good", f"Deleted the gateway {gateway_id}."))
 
 
 async def gateway(visit: Visit, gateway_id: str) -> Mapping[str, Any]:
@@ -70,7 +70,7 @@ async def gateway(visit: Visit, gateway_id: str) -> Mapping[str, Any]:
     except Problem as problem:
         if problem.kind is not NOT_FOUND:
             raise
-        raise Problem(NOT_FOUND, "There is no such gateway") from problem
+        raise Problem(NOT_FOUND, "This gateway does not exist") from problem
     return found
 
 
@@ -122,7 +122,7 @@ async def _save(visit: Visit, form: Fields, *, keys: bool) -> Response | str:
     group = next((each for each in GROUPS if (each.name, each.keys) == (form.get("group"), keys)), None)
     found = await gateway(visit, gateway_id)
     if group is None:
-        raise Problem(NOT_FOUND, "There are no such settings")
+        raise Problem(NOT_FOUND, "These settings do not exist")
     body = group.body(form)
     try:
         await tell(visit, api.change, api.GatewayChange, body, gateway_id=gateway_id)

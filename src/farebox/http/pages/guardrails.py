@@ -88,7 +88,7 @@ async def _groups(visit: Visit) -> list[Group]:
         Group(
             name="dlp",
             title="Data loss prevention",
-            hint="Sensitive data is looked for by its form. A policy without an ID is removed.",
+            hint="Detects sensitive data by patterns. A policy without an ID is removed.",
             fields=lambda values: _policies(values, profiles),
             body=lambda form: _policies_sent(form, profiles),
         )
@@ -100,7 +100,7 @@ async def _groups(visit: Visit) -> list[Group]:
             Group(
                 name="guardrails",
                 title="Hazards",
-                hint="What is hazardous is decided by the operator’s scorer.",
+                hint="The operator’s scorer decides what is hazardous.",
                 fields=lambda _: sides,
                 body=lambda form: {"guardrails": _sides_sent(form, hazards)},
             )
@@ -121,7 +121,7 @@ def _policies(values: Values, profiles: Mapping[str, str]) -> Sequence[Field]:
 def _policy(number: int, profiles: Mapping[str, str]) -> Sequence[Field]:
     place, which = f"dlp.policies.{number}", f" {number + 1}" if number else ""
     return (
-        Field(name=f"{place}.id", label=f"ID of the policy{which}", hint="Findings name it, such as no-cards."),
+        Field(name=f"{place}.id", label=f"ID of the policy{which}", hint="Findings contain it, such as no-cards."),
         Field(name=f"{place}.action", label=f"What to do{which}", kind="choice", options=ACTIONS),
         Field(name=f"{place}.enabled", label=f"Policy{which} in force", kind="switch"),
         Field(name=f"{place}.check", label=f"In{which}", kind="several", options=CHECKS, wide=True),
@@ -159,7 +159,7 @@ async def save(visit: Visit, form: Fields) -> Response | str:
     gateway_id, name = visit.request.path["gateway_id"], form.get("group")
     group = next((each for each in await _groups(visit) if each.name == name), None)
     if group is None:
-        raise Problem(NOT_FOUND, "There are no such settings")
+        raise Problem(NOT_FOUND, "These settings do not exist")
     body = group.body(form)
     try:
         await tell(visit, api.change, api.GatewayChange, body, gateway_id=gateway_id)
@@ -192,7 +192,7 @@ async def try_it(visit: Visit, form: Fields) -> Response:
     await gateway(visit, gateway_id)
     config = await visit.services.configuration.gateway(visit.account_id, gateway_id)
     if config is None:
-        raise Problem(NOT_FOUND, "There is no such gateway")
+        raise Problem(NOT_FOUND, "This gateway does not exist")
     check: Check = "RESPONSE" if form.get("check") == "RESPONSE" else "REQUEST"
     body = text.encode()
     trial = await try_text(visit.services, visit.account_id, gateway_id, config, check, body)

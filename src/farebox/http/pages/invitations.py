@@ -31,5 +31,8 @@ async def decline(visit: Visit, form: Fields) -> str:
 def _person(visit: Visit) -> str:
     email = sessions.proven_email(visit.session)
     if email is None:
-        raise Problem(VALIDATION_FAILED, "Sign in as yourself first: this session is of a link, which proves nobody")
+        raise Problem(
+            VALIDATION_FAILED,
+            "Sign in as yourself first: this session was opened by a link, which does not prove your identity",
+        )
     return email

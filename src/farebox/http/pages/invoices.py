@@ -56,7 +56,7 @@ async def statement(visit: Visit) -> Shown:
     asked = dict(visit.request.query_pairs()).get("month") or labels.month_key(visit.services.clock.now_ms())
     span = month_span(asked)
     if span is None:
-        raise Problem(NOT_FOUND, "There is no such month: name one such as 2026-11")
+        raise Problem(NOT_FOUND, "This month does not exist: write it as 2026-11")
     found = await ask(visit, api.statement, month=asked)
     charged = -found["movements_nanos"].get("charged", 0)
     return {

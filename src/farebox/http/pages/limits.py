@@ -155,7 +155,9 @@ def rule_of(form: Fields) -> SpendRule:
         ("token", models_of(form.get("only_token", ""))),
     ):
         if values and name in selectors:
-            raise Problem(VALIDATION_FAILED, f"Choose either certain {name}s, or count each apart", path=("body", name))
+            raise Problem(
+                VALIDATION_FAILED, f"Choose either certain {name}s, or count each separately", path=("body", name)
+            )
         if values:
             selectors[name] = {"mode": "filter", "values": values}
     window, technique = form.get("window", ""), form.get("technique", "")
@@ -165,7 +167,7 @@ def rule_of(form: Fields) -> SpendRule:
     try:
         rule = msgspec.convert(given | {"technique": technique} | selectors, SpendRule)
     except msgspec.ValidationError as error:
-        raise Problem(VALIDATION_FAILED, f"This is no rule: {error}", path=("body",)) from error
+        raise Problem(VALIDATION_FAILED, f"This is not a valid limit: {error}", path=("body",)) from error
     if found := faults(SpendLimits(rules=(rule,))):
         raise Problem(VALIDATION_FAILED, found[0].message, path=("body",))
     return rule
@@ -180,7 +182,7 @@ async def add(visit: Visit, form: Fields) -> str:
         return named(SpendLimits(enabled=True, rules=(*found.rules, rule)))
 
     await _change(visit, gateway_id, changed)
-    return f"The limit is set: {said(rule, {})}."
+    return f"Set the limit: {said(rule, {})}."
 
 
 async def remove(visit: Visit, form: Fields) -> str:
@@ -190,11 +192,11 @@ async def remove(visit: Visit, form: Fields) -> str:
     def changed(found: SpendLimits) -> SpendLimits:
         left = tuple(rule for rule in found.rules if rule.id != rule_id)
         if len(left) == len(found.rules):
-            raise Problem(NOT_FOUND, "There is no such limit")
+            raise Problem(NOT_FOUND, "This limit does not exist")
         return msgspec.structs.replace(found, rules=left)
 
     await _change(visit, form.get("gateway", ""), changed)
-    return "The limit is removed."
+    return "Removed the limit."
 
 
 async def _change(visit: Visit, gateway_id: str, changed: Callable[[SpendLimits], SpendLimits]) -> None:
@@ -203,7 +205,7 @@ async def _change(visit: Visit, gateway_id: str, changed: Callable[[SpendLimits]
     def write(connection: Connection) -> None:
         stored = find_gateway(connection, account_id, gateway_id)
         if stored is None and gateway_id != DEFAULT_GATEWAY:
-            raise Problem(NOT_FOUND, "There is no such gateway")
+            raise Problem(NOT_FOUND, "This gateway does not exist")
         config = GatewayConfig() if stored is None else msgspec.json.decode(stored.config, type=GatewayConfig)
         limits = msgspec.convert(msgspec.to_builtins(changed(config.spend_limits or SpendLimits())), SpendLimits)
         encoded = msgspec.json.encode(msgspec.structs.replace(config, spend_limits=limits))
@@ -219,10 +221,10 @@ async def _change(visit: Visit, gateway_id: str, changed: Callable[[SpendLimits]
 
 
 _UNKNOWN = {
-    "refused_then": "that were refused then, and are left out, as nobody knows what they would have cost",
-    "cached": "that the cache answered for free, which no limit counts",
-    "user": "that do not say who their end user was",
-    "token": "that do not say which access token they came with",
+    "refused_then": "that were refused at the time, and are left out because their cost is unknown",
+    "cached": "that were free cache hits, which do not count towards limits",
+    "user": "without an end user",
+    "token": "without a known access token",
 }
 
 

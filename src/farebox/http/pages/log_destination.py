@@ -15,17 +15,19 @@ SECTION = "/ui/gateways"
 # fmt: off
 _HTTP = (
     Field(name="type", label="What it is", kind="choice",
-          options={"http": "an endpoint that files are posted to", "s3": "a bucket of an S3-compatible store"}),
-    Field(name="url", label="URL", hint="Of the endpoint, or of the store, such as https://s3.eu-central-1.amazonaws.com."),
+          options={"http": "an endpoint that receives files by POST", "s3": "a bucket of an S3-compatible store"}),
+    Field(name="url", label="URL", hint="The URL of the endpoint or store, such as "
+        "https://s3.eu-central-1.amazonaws.com."),
     Field(name="headers", label="Headers", kind="pairs", wide=True,
-          hint="Of an endpoint, one a line: Name: value. Stored ones show their ends only; left so, they stay."),
+          hint="For an endpoint, one per line: Name: value. Stored "
+              "values show only their ends; unchanged, they are kept."),
 )
 _S3 = (
     Field(name="bucket", label="Bucket"),
     Field(name="region", label="Region"),
-    Field(name="prefix", label="Prefix", hint="What the names of files begin with."),
+    Field(name="prefix", label="Prefix", hint="Prefix of the file names."),
     Field(name="access_key_id", label="ID of the access key"),
-    Field(name="secret_access_key", label="Secret access key", hint="Shown with its end only; left so, it stays."),
+    Field(name="secret_access_key", label="Secret access key", hint="Only its end is shown; unchanged, it is kept."),
 )
 # fmt: on
 
@@ -59,9 +61,9 @@ async def put(visit: Visit, form: Fields) -> Response | str:
         await tell(visit, api.put, api.LogDestinationSet, body)
     except InvalidInput as error:
         return shell(visit, "log_destination.html", await _shown(visit, (body, error)), SECTION)
-    return "The destination is set. Switch on, in the settings of each gateway, what is to be pushed there."
+    return "Set the destination. Now switch pushing on in the settings of each gateway that should use it."
 
 
 async def delete(visit: Visit, _: Fields) -> str:
     await ask(visit, api.delete)
-    return "The destination is deleted."
+    return "Deleted the destination."

@@ -30,7 +30,7 @@ async def put(visit: Visit, form: Fields) -> str:
         raise Problem(VALIDATION_FAILED, "Choose one of the roles", path=("body", "role"))
     member = await membership.add(visit.services, visit.account_id, form.get("email", ""), role, invited=True)
     if member.accepted_at is not None:
-        return f"{member.email} is {member.role} now."
+        return f"{member.email} is now {member.role}."
     url = _sign_in_url(visit)
     where = f" They accept it when they sign in at {url}." if url else " Create a link for them."
     return f"{member.email} is invited as {member.role}.{where}"
@@ -48,14 +48,14 @@ async def remove(visit: Visit, form: Fields) -> str:
     """Remove a member, and end their sessions here."""
     email = form.get("email", "")
     await membership.remove(visit.services, visit.account_id, email)
-    return f"{email} is no member any more."
+    return f"{email} is no longer a member."
 
 
 async def link(visit: Visit, form: Fields) -> Response:
     """A sign-in link for a member, shown once."""
     email = form.get("email", "")
     if email not in [member.email for member in await membership.of_account(visit.services, visit.account_id)]:
-        raise Problem(NOT_FOUND, "There is no such member")
+        raise Problem(NOT_FOUND, "This member does not exist")
     whom = Whom(account_id=visit.account_id, email=email, vouched=True, lasts_ms=INVITATION_MS)
     made = await sessions.make_link(visit.services, whom)
     shown = {"title": f"A link for {email}", "link": made, "email": email, "sign_in_url": _sign_in_url(visit)}

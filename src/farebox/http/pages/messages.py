@@ -39,9 +39,9 @@ async def resend(visit: Visit, form: Fields) -> str:
         ),
     )
     if count is None:
-        raise wrong("There is no such message")
+        raise wrong("This message does not exist")
     if not count:
-        return "Nobody would get this message now: there is no endpoint for it, and no e-mail address."
+        return "Nobody would receive this message: there is no endpoint and no e-mail address for it."
     return _due_again(count)
 
 
@@ -54,7 +54,7 @@ async def resend_failed(visit: Visit, _: Fields) -> str:
         except DatabaseUnavailable:
             if not count:
                 raise
-            return f"{_due_again(count)} The rest was not done, as the database is away: send again later."
+            return f"{_due_again(count)} The rest was not scheduled, because the database is away: try again later."
         count += again
         if again < acts.AGAIN_AT_ONCE:
             break

@@ -30,7 +30,7 @@ async def money(visit: Visit) -> Shown:
     """The latest of one kind; what reconciliation found and is still open is counted on each."""
     view = dict(visit.request.query_pairs()).get("view", "purchases")
     if view not in VIEWS:
-        raise Problem(NOT_FOUND, "There is no such list")
+        raise Problem(NOT_FOUND, "This list does not exist")
 
     def read(connection: Connection) -> tuple[Sequence[object], int]:
         return _READS[view](connection, SHOWN), len(findings.open_findings(connection))
@@ -56,7 +56,7 @@ async def accept(visit: Visit, form: Fields) -> str:
         visit,
         lambda connection, by: installation.accept_finding(connection, finding_id, seen, note, by=by, at=at),
     )
-    return "The finding is accepted: it opens again only if its amount changes."
+    return "Accepted the finding: it reopens only if its amount changes."
 
 
 async def correct(visit: Visit, form: Fields) -> str:
@@ -68,7 +68,7 @@ async def correct(visit: Visit, form: Fields) -> str:
             connection, services.ids, finding_id, seen, signed, text(form, "reason"), by=by, at=services.clock.now_ms()
         ),
     )
-    return f"The account is corrected: {format_usd(posted.balance.available)} USD are available."
+    return f"Corrected the account: {format_usd(posted.balance.available)} USD is available."
 
 
 def _cents(form: Fields) -> int:

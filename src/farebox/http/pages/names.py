@@ -16,23 +16,23 @@ from farebox.http.validation import InvalidInput
 
 _SCOPES = {"gateway": "this gateway", "account": "all gateways of the account"}
 STATES = {
-    "pending_dcv": ("wait", "waits for its record"),
+    "pending_dcv": ("wait", "is waiting for its record"),
     "active": ("good", "serves"),
-    "blocked": ("bad", "is another account’s, too, and serves there"),
+    "blocked": ("bad", "also belongs to another account, which serves it"),
     "error": ("bad", "has no record: add it again"),
 }
 _ALIAS = group(
     "alias",
     "Alias",
-    Field(name="alias", label="Name", hint="What programs name as their model: letters, digits and _.:-"),
+    Field(name="alias", label="Name", hint="Programs use it as the model: letters, digits and _.:-"),
     Field(name="scope", label="For", kind="choice", options=_SCOPES),
     Field(
         name="targets",
         label="What is called",
         kind="lines",
         wide=True,
-        hint="provider/model, one a line, each where the one before fails; with a number behind, they share the calls "
-        "by these weights.",
+        hint="provider/model, one per line, each tried if the previous one fails; with a number after each, calls are "
+        "distributed by these weights.",
     ),
 )
 _DOMAIN = group("domain", "Domain", Field(name="domain", label="Host name", hint="Such as ai.example.com."))
@@ -85,7 +85,7 @@ async def put_alias(visit: Visit, form: Fields) -> Response | str:
         await tell(visit, model_aliases.put, model_aliases.AliasSet, body, **place)
     except InvalidInput as error:
         return shell(visit, "names.html", await _shown(visit, alias=(sent, error)), HERE)
-    return f"Programs may name {place['alias']} as their model."
+    return f"Programs can now use {place['alias']} as the model."
 
 
 def _target(line: str) -> str | dict[str, Any]:
@@ -96,7 +96,7 @@ def _target(line: str) -> str | dict[str, Any]:
 async def delete_alias(visit: Visit, form: Fields) -> str:
     await gateway(visit, visit.request.path["gateway_id"])
     gone = await ask(visit, model_aliases.delete, **_place(visit, form))
-    return f"The alias {gone['alias']} is deleted."
+    return f"Deleted the alias {gone['alias']}."
 
 
 async def add_domain(visit: Visit, form: Fields) -> Response | str:
@@ -106,7 +106,7 @@ async def add_domain(visit: Visit, form: Fields) -> Response | str:
         made = await tell(visit, custom_domains.create, custom_domains.CustomDomainCreate, body, **place)
     except InvalidInput as error:
         return shell(visit, "names.html", await _shown(visit, domain=(body, error)), HERE)
-    return f"{made['hostname']} serves once its TXT record is there."
+    return f"{made['hostname']} serves once its TXT record is found."
 
 
 async def check_domain(visit: Visit, form: Fields) -> str:
@@ -117,7 +117,7 @@ async def check_domain(visit: Visit, form: Fields) -> str:
 
 async def delete_domain(visit: Visit, form: Fields) -> str:
     gone = await ask(visit, custom_domains.delete, **_of_domain(visit, form))
-    return f"{gone['hostname']} is deleted."
+    return f"Deleted {gone['hostname']}."
 
 
 def _of_domain(visit: Visit, form: Fields) -> dict[str, str]:

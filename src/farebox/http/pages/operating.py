@@ -46,7 +46,7 @@ def signed_amount(form: Fields) -> int:
     """Nano-dollars to give back; below zero: to charge. Raises Problem."""
     direction = form.get("direction")
     if direction not in ("give", "take"):
-        raise wrong("Choose whether it is given back or charged")
+        raise wrong("Choose whether to give it back or to charge it")
     return amount(form) if direction == "give" else -amount(form)
 
 

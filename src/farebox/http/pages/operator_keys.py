@@ -140,7 +140,7 @@ async def remove_key(visit: Visit, form: Fields) -> str:
         visit,
         lambda connection, by: shared_keys.remove_key(connection, by=by, provider=provider, name=name, at=at),
     )
-    return f"The key {name} at {provider} is removed."
+    return f"Removed the key {name} of {provider}."
 
 
 async def ask_credit(visit: Visit, _: Fields) -> Response:

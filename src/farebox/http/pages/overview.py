@@ -143,7 +143,7 @@ async def attention(visit: Visit, balance: Balance, now: int) -> list[Attention]
     if limit is not None and (limit.spent + limit.held) * 10 >= limit.limit.amount * 8:
         percent = min(100, (limit.spent + limit.held) * 100 // limit.limit.amount)
         period = labels.DURATIONS[limit.limit.duration]
-        text = f"{percent} % of the spending limit of this {period} are used."
+        text = f"{percent} % of the spending limit of this {period} is used."
         found.append(Attention("bad" if percent >= 100 else "warn", text, "Change it", "/billing#limit"))
     if visit.may(MONEY):
         return found

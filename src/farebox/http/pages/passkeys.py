@@ -73,19 +73,22 @@ async def register(visit: Visit, form: Fields) -> str:
 
 async def rename(visit: Visit, form: Fields) -> str:
     await passkeys.rename(visit.services, _person(visit), form.get("passkey", ""), form.get("name", ""))
-    return "The passkey has its new name."
+    return "Renamed the passkey."
 
 
 async def remove(visit: Visit, form: Fields) -> str:
     await passkeys.remove(visit.services, _person(visit), form.get("passkey", ""))
-    return "The passkey was removed: nobody can sign in with it any more."
+    return "The passkey was removed: it can no longer be used to sign in."
 
 
 def _person(visit: Visit) -> str:
     """Raises Problem (VALIDATION_FAILED) where it is not known whose session this is."""
     email = sessions.proven_email(visit.session)
     if email is None:
-        raise Problem(VALIDATION_FAILED, "Passkeys are for members who have signed in as themselves, not by any link")
+        raise Problem(
+            VALIDATION_FAILED,
+            "Passkeys are for members who have signed in as themselves, not with a link without an e-mail address",
+        )
     return email
 
 

@@ -19,8 +19,8 @@ from farebox.money import NANOS_PER_USD
 from farebox.storage.policies import POLICIES
 
 _ACTIONS = {
-    "limit": "let it cost at most",
-    "no-limit": "let it through without a limit",
+    "limit": "allow it, up to a limit",
+    "no-limit": "allow it without a limit",
     "block": "refuse the call",
     "except": "refuse every other call",
 }
@@ -30,14 +30,14 @@ _PERIODS = {"hourly": "an hour", "daily": "a day", "weekly": "a week", "monthly"
 _ABOUT = (
     Field(name="name", label="Name"),
     Field(name="actor", label="Counted for",
-          hint="Which calls share a budget: user:{user} has one for each end user, team:blue one for all."),
+          hint="The calls that share a budget: with user:{user} each end user has one, with team:blue all share one."),
     Field(name="condition", label="If", wide=True,
           hint='An expression in CEL, such as token.name == "batch" or metadata.team == "red"; true for every call.'),
 )
 _RESOURCE = (
     Field(name="resource.model", label="Models", kind="lines",
-          hint="One a line, as provider/model; * stands for any characters but a slash. Empty: all."),
-    Field(name="resource.provider", label="Providers", kind="lines", hint="One a line. Empty: all."),
+          hint="One per line, as provider/model; * matches any characters except a slash. Empty: all."),
+    Field(name="resource.provider", label="Providers", kind="lines", hint="One per line. Empty: all."),
 )
 _ACTION = (
     Field(name="action.type", label="Then", kind="choice", options=_ACTIONS),
@@ -48,7 +48,7 @@ _CALL = (
     Field(name="model", label="Model", hint="As provider/model."),
     Field(name="identity.user", label="End user"),
     Field(name="identity.token.name", label="Name of the token"),
-    Field(name="identity.metadata", label="Metadata", kind="pairs", hint="One a line, as key: value."),
+    Field(name="identity.metadata", label="Metadata", kind="pairs", hint="One per line, as key: value."),
 )
 # fmt: on
 
@@ -164,7 +164,7 @@ async def commit(visit: Visit, _: Fields) -> str:
 async def delete(visit: Visit, form: Fields) -> str:
     gateway_id = visit.request.path["gateway_id"]
     gone = await ask(visit, api.delete, gateway_id=gateway_id, id=form.get("policy", ""))
-    return f"The policy {gone['name']} is deleted."
+    return f"Deleted the policy {gone['name']}."
 
 
 async def simulate(visit: Visit, form: Fields) -> Response:
@@ -181,8 +181,8 @@ async def simulate(visit: Visit, form: Fields) -> Response:
 
 _CAUSES = {
     "blocked": "refused by the policy {policyName}",
-    "no_match": "refused, as no policy matches it",
-    "not_evaluable": "refused, as a condition cannot be evaluated: {why}",
+    "no_match": "refused: no policy matches it",
+    "not_evaluable": "refused: a condition cannot be evaluated: {why}",
 }
 
 

@@ -21,17 +21,18 @@ _PLAIN = "workers-ai"
 def _create(providers: Mapping[str, str]) -> Group:
     fields = (
         Field(name="provider_slug", label="Provider", kind="choice", options=providers),
-        Field(name="alias", label="Alias", hint="What calls name it by, if the provider has several: default, or eu."),
+        Field(name="alias", label="Alias", hint="Calls select it by this name if the "
+            "provider has several: default, or eu."),
         Field(name="secret", label="Key", secret=True, wide=True,
-              hint="As the provider gives it, or JSON where it has several parts. It is sealed, and not shown again."),
+              hint="As issued by the provider, or JSON if it has several parts. It is encrypted and not shown again."),
         Field(name="default_config", label="The default of its provider", kind="switch",
-              hint="For calls that name no alias."),
-        Field(name="rate_limit", label="Calls", kind="number", hint="Empty: as many as one likes."),
+              hint="For calls without an alias."),
+        Field(name="rate_limit", label="Calls", kind="number", hint="Empty: unlimited."),
         Field(name="rate_limit_period", label="In seconds", kind="number", hint="Empty: 60."),
         Field(name="weight", label="Weight", kind="number", more=True,
-              hint="Keys of one provider share the calls by their weights. 0: it takes no part."),
+              hint="The keys of a provider share its calls by weight. With 0 a key is not used."),
         Field(name="secret_id", label="ID of the secret", more=True,
-              hint="To use a key that is stored already, leave the key empty and write its ID. Else it may be empty."),
+              hint="To use a key that is already stored, leave the key empty and enter its ID. Otherwise optional."),
     )  # fmt: skip
 
     def body(form: Mapping[str, str]) -> dict[str, Any]:
@@ -72,7 +73,7 @@ async def create(visit: Visit, form: Fields) -> Response | str:
     except InvalidInput as error:
         body.pop("secret", None)
         return shell(visit, "provider_keys.html", await _shown(visit, body, error), HERE)
-    return f"The key {made['alias']} for {made['provider_slug']} is stored."
+    return f"Stored the key {made['alias']} for {made['provider_slug']}."
 
 
 async def replace(visit: Visit, form: Fields) -> str:
@@ -82,10 +83,10 @@ async def replace(visit: Visit, form: Fields) -> str:
     made = await tell(
         visit, api.replace, api.ProviderConfigReplace, body, gateway_id=path["gateway_id"], id=path["key_id"]
     )
-    return f"The key {made['alias']} for {made['provider_slug']} is changed."
+    return f"Changed the key {made['alias']} for {made['provider_slug']}."
 
 
 async def delete(visit: Visit, _: Fields) -> str:
     path = visit.request.path
     gone = await ask(visit, api.delete, gateway_id=path["gateway_id"], id=path["key_id"])
-    return f"The key {gone['alias']} for {gone['provider_slug']} is deleted."
+    return f"Deleted the key {gone['alias']} for {gone['provider_slug']}."

@@ -21,19 +21,21 @@ HERE = "/ui/providers"
 # fmt: off
 _PROVIDER = group("provider", "Provider",
     Field(name="name", label="Name"),
-    Field(name="slug", label="Slug", hint="Calls name it custom-, and this: small letters, digits, - and _."),
+    Field(name="slug", label="Slug", hint="Calls use custom- followed by this: lowercase letters, digits, - and _."),
     Field(name="base_url", label="Base URL", wide=True,
-          hint="What stands before the path of a call, such as https://llm.example.com/v1."),
+          hint="The part before the path of a call, such as https://llm.example.com/v1."),
     Field(name="headers", label="Headers", kind="area", wide=True,
-          hint="Sent with each call, one a line: Name: value. Stored ones show their ends only; left so, they stay."),
+          hint="Sent with each call, one per line: Name: value. Stored "
+              "values show only their ends; unchanged, they are kept."),
     Field(name="enable", label="Can be called", kind="switch"),
-    Field(name="beta", more=True, label="Beta", kind="switch", hint="For people; it changes nothing."),
+    Field(name="beta", more=True, label="Beta", kind="switch", hint="For people; it has no effect."),
     Field(name="description", more=True, label="Description", kind="area", wide=True),
     Field(name="link", more=True, label="Link", hint="To its documentation."),
-    Field(name="position", more=True, label="Position", kind="number", hint="In lists. Empty: by its name."),
+    Field(name="position", more=True, label="Position", kind="number", hint="Used in lists. Empty: its name."),
     Field(name="curl_example", more=True, label="Example with curl", kind="area", wide=True),
     Field(name="js_example", more=True, label="Example in JavaScript", kind="area", wide=True),
-    Field(name="logo", more=True, label="Logo", kind="area", wide=True, hint="Base64 of an SVG. Empty: one is drawn."),
+    Field(name="logo", more=True, label="Logo", kind="area", wide=True, hint="Base64 of an SVG. Empty: "
+        "one is generated."),
 )
 _USD = "US dollars for one token: 0.000001 is a dollar for a million."
 _COST = (
@@ -42,7 +44,8 @@ _COST = (
           options={"equals": "is this", "starts-with": "starts so", "contains": "contains this"}),
     Field(name="cost_in", label="Input", kind="number", hint=_USD),
     Field(name="cost_out", label="Output", kind="number", hint=_USD),
-    Field(name="weight", label="Weight", kind="number", hint="Of several that match, the heaviest counts."),
+    Field(name="weight", label="Weight", kind="number", hint="If several match, the one with "
+        "the highest weight applies."),
     Field(name="enable", label="In force", kind="switch"),
 )
 _KINDS = tuple(
@@ -80,7 +83,7 @@ async def create(visit: Visit, form: Fields) -> Response:
         made = await tell(visit, custom_providers.create, custom_providers.CustomProviderCreate, body)
     except InvalidInput as error:
         return shell(visit, "providers.html", await _list(visit, body, error), HERE)
-    return noted(visit, f"{HERE}/{made['id']}", Flash("good", f"The provider {made['name']} is there."))
+    return noted(visit, f"{HERE}/{made['id']}", Flash("good", f"Created the provider {made['name']}."))
 
 
 def _sent(form: Mapping[str, str]) -> dict[str, Any]:
@@ -121,7 +124,7 @@ async def _provider(visit: Visit) -> dict[str, Any]:
     except Problem as problem:
         if problem.kind is not NOT_FOUND:
             raise
-        raise Problem(NOT_FOUND, "There is no such provider") from problem
+        raise Problem(NOT_FOUND, "This provider does not exist") from problem
     headers = msgspec.json.decode(found["headers"], type=dict[str, str])
     lines = "\n".join(f"{name}: {value}" for name, value in headers.items())
     logo = None if found["logo"] == custom_providers.drawn(found["name"]) else found["logo"]
@@ -146,12 +149,12 @@ async def change(visit: Visit, form: Fields) -> Response | str:
         )
     except InvalidInput as error:
         return shell(visit, "provider.html", await _one(visit, changed=(body, error)), HERE)
-    return "The provider is saved."
+    return "Saved the provider."
 
 
 async def delete(visit: Visit, _: Fields) -> Response:
     gone = await ask(visit, custom_providers.delete, id=visit.request.path["provider_id"])
-    return noted(visit, HERE, Flash("good", f"The provider {gone['name']} is deleted."))
+    return noted(visit, HERE, Flash("good", f"Deleted the provider {gone['name']}."))
 
 
 async def put_cost(visit: Visit, form: Fields) -> Response | str:
@@ -165,9 +168,9 @@ async def put_cost(visit: Visit, form: Fields) -> Response | str:
             await tell(visit, custom_costs.create, custom_costs.CustomCostCreate, body)
     except InvalidInput as error:
         return shell(visit, "provider.html", await _one(visit, costed=(body, error)), HERE)
-    return "The cost is saved."
+    return "Saved the cost."
 
 
 async def remove_cost(visit: Visit, form: Fields) -> str:
     gone = await ask(visit, custom_costs.delete, id=form.get("cost", ""))
-    return f"The cost of {gone['model']} is removed."
+    return f"Removed the cost of {gone['model']}."

@@ -9,15 +9,15 @@ from farebox.pricing.charge import PER_MILLION
 from farebox.pricing.receipt import Receipt, ReceiptAttempt
 
 _SOURCES = {
-    "provider": "The provider’s response says what was used.",
-    "counted": "The response did not say what was used: it was counted as it passed.",
-    "estimate": "What was used is not known: the estimate of the hold is charged.",
+    "provider": "The provider’s response states the usage.",
+    "counted": "The response did not state the usage: it was counted as it passed.",
+    "estimate": "The usage is unknown: the estimate of the hold was charged.",
     "none": "Nothing was used.",
 }
 _OUTCOMES = {
     "charged": "The account was charged.",
     "free": "Free: the provider refused or failed, or nothing was used.",
-    "own_key": "Called with a key of one’s own: the provider bills it, the account is not charged.",
+    "own_key": "Called with the caller’s own key: the provider bills it, and the account is not charged.",
     "released": "The hold was released without a charge.",
     "refused": "Refused before the provider was called: nothing was charged.",
 }
@@ -74,7 +74,7 @@ def explained(receipt: Receipt) -> Explained:
         for line in receipt.lines
     ]
     if receipt.lines:
-        lines.append(Line("What the provider takes", "", "", _usd(receipt.cost_nanos)))
+        lines.append(Line("The provider’s cost", "", "", _usd(receipt.cost_nanos)))
     if receipt.markup_parts_per_million != PER_MILLION:
         lines.append(Line("Markup", "", _percent(receipt.markup_parts_per_million), _usd(_markup(receipt))))
     if receipt.rounding_nanos != "0":
@@ -82,7 +82,13 @@ def explained(receipt: Receipt) -> Explained:
     if receipt.written_off_nanos:
         lines.append(Line("Not charged: the account had no more", "", "", _usd(f"-{receipt.written_off_nanos}")))
     lines += [
-        Line("Corrected afterwards, as the price was wrong", "", "", _usd(str(-each.amount_nanos)), each.price_version)
+        Line(
+            "Corrected afterwards because the price was wrong",
+            "",
+            "",
+            _usd(str(-each.amount_nanos)),
+            each.price_version,
+        )
         for each in receipt.corrections
     ]
     facts = [("Price", receipt.price_version or ""), ("Priced as", receipt.priced_model or "")]

@@ -171,7 +171,7 @@ _OWN: dict[str, Any] = {
     ],
     "percentage": lambda place, of, to: [
         Field(name=f"{place}.outputs", label="Shares", kind="pairs", wide=True,
-              hint="One a line, as 10%: ID of an element; and else: ID for the rest."),
+              hint="One per line, as 10%: ID of an element; and else: ID for the rest."),
     ],
     "rate": lambda _, of, to: [
         of("limit", "At most", kind="number"),
@@ -186,7 +186,7 @@ _OWN: dict[str, Any] = {
     "model": lambda _, of, to: [
         of("provider", "Provider"),
         of("model", "Model"),
-        of("timeout", "Milliseconds until it answers", kind="number", hint="0: as the call or the operator says."),
+        of("timeout", "Timeout in milliseconds", kind="number", hint="0: the setting of the call or the operator."),
         of("retries", "Further attempts", kind="number", hint="Up to 5."),
         to("success", "Then"),
         to("fallback", "Where it fails", optional=True),

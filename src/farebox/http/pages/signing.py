@@ -139,17 +139,22 @@ async def confirm_by_mail(visit: Visit, form: Fields) -> str:
     """Prove it by a new link, sent to the e-mail address that the session has."""
     email = visit.session.sign_in.email
     if email is None or not mailing.available(visit.services):
-        raise Problem(VALIDATION_FAILED, "No link can be sent: this session has no e-mail address, or the server none")
+        raise Problem(
+            VALIDATION_FAILED,
+            "No link can be sent: this session has no e-mail address, or the server does not send e-mail",
+        )
     spend(visit.services, MAILS, email)
     mail_links.ask(visit.services, email, own_path(form.get("next", "")), visit.account_id)
-    return f"A link is on its way to {email}: open it in this browser."
+    return f"We are sending a link to {email}: open it in this browser."
 
 
 async def confirm_by_token(visit: Visit, form: Fields) -> Response:
     """Prove it by an access token."""
     session = await sessions.confirm_by_token(visit.services, visit.session, form.get("token", "").strip())
     if session is None:
-        raise Problem(VALIDATION_FAILED, "This is no active token of the account that may write and change billing")
+        raise Problem(
+            VALIDATION_FAILED, "This is not an active token of the account with the permissions Write and Billing Write"
+        )
     return see_other(own_path(form.get("next", "")), session_cookie(visit.request, session))
 
 

@@ -23,7 +23,7 @@ async def confirm(visit: Visit, form: Fields) -> Response:
     """Prove who is there by the provider, which is told to ask again."""
     email = sessions.proven_email(visit.session)
     if email is None:
-        raise Problem(VALIDATION_FAILED, "It is not known whose session this is: confirm it in another way")
+        raise Problem(VALIDATION_FAILED, "The person behind this session is unknown: confirm in another way")
     return await _begun(visit.request, own_path(form.get("next", "")), email)
 
 

@@ -84,7 +84,7 @@ async def resolve(visit: Visit, form: Fields) -> str:
         about=text(form, "about"),
     )
     count = await done(visit, lambda connection, by: close(connection, by=by))
-    return "The alarm is closed." if count else "The alarm had been closed already."
+    return "Closed the alarm." if count else "The alarm was already closed."
 
 
 async def settings(visit: Visit) -> Shown:

@@ -6,7 +6,7 @@ from farebox.storage.calls import CallRow
 
 WIDTH = 1000
 """Of the bar."""
-_NOT_KEPT = "not known: it is kept of the latest calls only, by the process that served them"
+_NOT_KEPT = "unknown: the process that served the call keeps it for its latest calls only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ def _no_hold(call: CallRow) -> str:
     """Why it is not known how long the hold took."""
     detail = call.detail
     if detail.outcome == "free" and detail.first_byte_ms is not None:
-        return "not known"  # a call of an earlier release may have had one
+        return "unknown"  # a call of an earlier release may have had one
     needed = not (detail.own_key or detail.cached or detail.outcome == "free")
-    return "not known: it is part of the next line" if needed else "none was needed"
+    return "unknown: included in the next line" if needed else "none was needed"
 
 
 def _drawn(parts: list[Part]) -> list[Part]:

@@ -38,7 +38,7 @@ _FOR_DEVELOPERS = (Permission.RUN, Permission.READ)
 
 
 _LIMITS = (
-    Field(name="rate_limiting_limit", label="Calls at most", kind="number", hint="Empty or 0: as many as one likes."),
+    Field(name="rate_limiting_limit", label="Calls at most", kind="number", hint="Empty or 0: unlimited."),
     Field(name="rate_limiting_interval", label="In seconds", kind="number", hint="Empty: 60."),
     Field(
         name="rate_limiting_technique",
@@ -52,7 +52,7 @@ _MODELS = Field(
     label="Only these models",
     kind="lines",
     wide=True,
-    hint="One a line, as provider/model or provider/*. Empty: all.",
+    hint="One per line, as provider/model or provider/*. Empty: all.",
 )
 _EXPIRES = Field(name="expires_at", label="Expires", hint="Such as 2027-01-31T12:00:00Z. Empty: never.")
 
@@ -115,12 +115,12 @@ async def create(visit: Visit, form: Fields) -> Response:
     if days not in LIFETIMES:
         raise Problem(VALIDATION_FAILED, "Choose one of the lifetimes", path=("body", "expires"))
     if not permissions:
-        raise Problem(VALIDATION_FAILED, "Choose at least one thing that the token may do", path=("body",))
+        raise Problem(VALIDATION_FAILED, "Choose at least one permission", path=("body",))
     limits = api.changes_of(read(_RATE.body(form), api.TokenChange, "body", strict=True))
 
     def job(connection: Connection) -> NewToken:
         if len(accounts.list_tokens(connection, visit.account_id)) >= TOKENS_MAX:
-            raise Refused(f"an account has at most {TOKENS_MAX} tokens: the operator can make further ones")
+            raise Refused(f"an account has at most {TOKENS_MAX} tokens: the operator can create more")
         return tokens.create_token(
             connection,
             services.ids,
@@ -155,7 +155,7 @@ async def _one(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) ->
     found = await visit.services.database.scan(partial(accounts.list_tokens, account_id=visit.account_id))
     token = next((token for token in found if token.token_id == token_id), None)
     if token is None:
-        raise Problem(NOT_FOUND, "There is no such token")
+        raise Problem(NOT_FOUND, "This token does not exist")
     given = await ask(visit, api.get, token_id=token_id)
     values, error = sent or ({**given, "rate_limiting_interval": given["rate_limiting_interval"] or None}, None)
     return {
@@ -174,7 +174,7 @@ async def change(visit: Visit, form: Fields) -> Response | str:
         await tell(visit, api.change, api.TokenChange, body, token_id=visit.request.path["token_id"])
     except InvalidInput as error:
         return shell(visit, "token.html", await _one(visit, (body, error)), "/ui/tokens")
-    return "The token is changed."
+    return "Changed the token."
 
 
 def models_of(text: str) -> list[str]:
@@ -194,6 +194,6 @@ async def revoke(visit: Visit, form: Fields) -> str:
 
     revoked = await visit.services.database.write(job)
     if revoked is None:
-        raise Problem(NOT_FOUND, "There is no such token")
+        raise Problem(NOT_FOUND, "This token does not exist")
     await visit.services.configuration.notice_own_change()
     return f"The token {revoked.name or revoked.token_id[:8]} is revoked."

@@ -85,25 +85,25 @@ async def price(visit: Visit, form: Fields) -> Response:
         raise Problem(VALIDATION_FAILED, f"This cannot be called: {error}", path=("body", "model")) from error
     known = visit.services.configuration.provider(found.slug) is not None or found.slug in own.custom
     if not known and not found.route:
-        raise Problem(VALIDATION_FAILED, f"There is no such provider: {found.slug[:64]}", path=("body", "model"))
+        raise Problem(VALIDATION_FAILED, f"This provider does not exist: {found.slug[:64]}", path=("body", "model"))
     priced = _priced(visit, found, own.with_alias(""))
     return shell(visit, "try_call.html", await _form(visit, form, priced), "/ui/calls")
 
 
 def _priced(visit: Visit, found: CommonRead, own: frozenset[str]) -> Priced:
     if found.route:
-        return Priced("What it costs depends on the model that the route leads to.", [])
+        return Priced("The cost depends on the model that the route chooses.", [])
     if found.slug in own or is_custom(found.slug):
-        return Priced("It is called with a key of your own: its provider bills it, and it costs no credit.", [])
+        return Priced("It is called with your own key: the provider bills it, and it costs no credit.", [])
     if not isinstance(found.read, Read) or found.read.parsed is None:
-        return Priced("The provider cannot be asked in this form.", [])
+        return Priced("The provider cannot be called in this format.", [])
     quoted = quote(visit.services, visit.account_id, found.slug, found.read.parsed.demand)
     if quoted is None:
-        return Priced("The model has no price, so it is not called on credit.", [])
+        return Priced("The model has no price, so calls cannot be paid from credit.", [])
     most = quoted.most
     said = (
-        f"It costs at most {labels.exact_usd(most.amount)} USD, which is held before it: for {most.input_tokens:,} "
-        f"tokens of input and {most.output_tokens:,} of output, fewer if the credit is short. The rest is given back."
+        f"It costs at most {labels.exact_usd(most.amount)} USD, which is held in advance: for {most.input_tokens:,} "
+        f"tokens of input and {most.output_tokens:,} of output, fewer if the credit is short. The rest is released."
     )
     factor = Fraction(quoted.markup.parts_per_million, quoted.price.denominator)
     rates = [
@@ -124,7 +124,7 @@ def _asked(form: Fields) -> tuple[str, str, str]:
 
 async def _check_gateway(visit: Visit, gateway_id: str) -> None:
     if not await logs.exists(visit.services, visit.account_id, gateway_id):
-        raise Problem(NOT_FOUND, "There is no such gateway")
+        raise Problem(NOT_FOUND, "This gateway does not exist")
 
 
 def _body(model: str, text: str) -> bytes:
@@ -205,7 +205,7 @@ class _PageCall(InnerExchange):
 
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         if self.status:
-            raise RuntimeError("the exchange has a response already")
+            raise RuntimeError("the exchange already has a response")
         self.status, self.received = status, body
         self.sent = {name.lower(): value for name, value in headers}
 
