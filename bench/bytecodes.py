@@ -1,4 +1,4 @@
-"""`python -m bench.bytecodes FOLDER serve …`: the command line, counting what the event loop executes for a plain call.
+"""`python -m bench.bytecodes FOLDER serve …`: the command line, counting what the event loop executes for a request.
 
 Bytecodes and Python functions are the same in every run to within one percent, however busy the machine is: they show
 what a change does where processor time varies by more. Functions that run by the clock (jobs, the standard library
@@ -13,13 +13,13 @@ from types import CodeType, FrameType
 from typing import Any
 
 SKIPPED, COUNTED = 600, 400
-"""Calls before the first that is counted, and those that are."""
+"""Requests before the first that is counted, and those that are: of one kind, model calls or reads."""
 BY_THE_CLOCK = (
     *("/asyncio/", "/concurrent/", "/contextlib.py", "/threading.py", "/queue.py", "/_weakrefset.py"),
     *("farebox/worker.py", "farebox/jobs.py", "farebox/metrics/figures.py", "farebox/runtime/configuration.py"),
 )
 RARE = 0.05
-"""What runs less often than once in twenty calls is no part of one."""
+"""What runs less often than once in twenty requests is no part of one."""
 
 
 class Counts:
@@ -40,13 +40,13 @@ class Counts:
         return self.step
 
     def write(self, path: Path) -> None:
-        """What one call comes to, and its functions, the most expensive first."""
+        """What one request comes to, and its functions, the most expensive first."""
         found = [
             (count / COUNTED, self.entries[code] / COUNTED, code)
             for code, count in self.bytecodes.most_common()
             if self.entries[code] / COUNTED >= RARE and not any(part in code.co_filename for part in BY_THE_CLOCK)
         ]
-        lines = [f"{sum(each[0] for each in found):8.1f} {sum(each[1] for each in found):7.2f} one call"]
+        lines = [f"{sum(each[0] for each in found):8.1f} {sum(each[1] for each in found):7.2f} one request"]
         lines += [
             f"{bytecodes:8.1f} {entries:7.2f} {code.co_filename}:{code.co_firstlineno} {code.co_qualname}"
             for bytecodes, entries, code in found
@@ -57,12 +57,12 @@ class Counts:
 def main() -> None:
     folder = Path(sys.argv.pop(1))
     from farebox.cli.main import run
-    from farebox.http.data_plane import DataPlane
+    from farebox.http.application import Application
 
-    handle, calls, counts = DataPlane.handle, itertools.count(), Counts()
+    handle, requests, counts = Application.__call__, itertools.count(), Counts()
 
-    def counted(self: DataPlane, exchange: Any) -> Any:
-        number = next(calls)
+    def counted(self: Application, exchange: Any) -> Any:
+        number = next(requests)
         if number == SKIPPED:
             sys.settrace(counts.enter)
         elif number == SKIPPED + COUNTED:
@@ -70,7 +70,7 @@ def main() -> None:
             counts.write(folder / "bytecodes.txt")
         return handle(self, exchange)
 
-    DataPlane.handle = counted  # type: ignore[method-assign]
+    Application.__call__ = counted  # type: ignore[method-assign]
     run()
 
 

@@ -111,10 +111,14 @@ def main() -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    under = () if arguments.bytecodes is None else ("bench.bytecodes", str(arguments.bytecodes))
     with prepared(arguments.engine, arguments.dir) as (programs, folder, mock, engine):
         made = fill(folder, mock, [Wanted("read", arguments.calls, arguments.top_ups)], engine=engine)[0]
-        with serving(folder, folder / "targets", engine=engine) as served:
-            return _measure_all(Reads(programs["load"], served, made, arguments), served, made)
+        with serving(folder, folder / "targets", engine=engine, under=under) as served:
+            reads = Reads(programs["load"], served, made, arguments)
+            if under:
+                return int(reads.measure("balance", served, CONNECTIONS)["failed"] > 0)
+            return _measure_all(reads, served, made)
 
 
 def _measure_all(reads: Reads, served: Farebox, made: Made) -> int:
@@ -146,9 +150,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=5_000, help="calls of the account's 90 days (default 5,000)")
     parser.add_argument("--top-ups", type=int, default=100, help="purchases of the account (default 100)")
     parser.add_argument("--dir", type=Path, help="where the database is made and removed again (default: temporary)")
+    parser.add_argument(
+        "--bytecodes", type=Path, metavar="FOLDER", help="only count what a balance executes, see bench.bytecodes"
+    )
     arguments = parser.parse_args()
     if arguments.calls < 1 or arguments.top_ups < 1 or not 0 < arguments.seconds <= 600 or not 0 < arguments.warm <= 60:
         parser.error("--calls and --top-ups are at least 1, --seconds up to 600, --warm up to 60")
+    if arguments.bytecodes is not None:
+        arguments.bytecodes = arguments.bytecodes.resolve()
+        arguments.bytecodes.mkdir(parents=True, exist_ok=True)
     return arguments
 
 

@@ -131,11 +131,11 @@ def test_only_later_uses_are_written_and_none_of_accounts_that_are_not_there(far
 def test_what_could_not_be_written_waits() -> None:
     key: Used = ("a", "token", "t")
     uses = LastUses()
-    uses.note(*key, at=1)
-    uses.note(*key, at=2)
+    uses.note(key, at=1)
+    uses.note(key, at=2)
     taken = uses.take()
     assert (taken, uses.take()) == ({key: 2}, {})
-    uses.note("a", "token", "u", 3)
+    uses.note(("a", "token", "u"), at=3)
     uses.put_back(taken.items())
-    uses.note(*key, at=5)
+    uses.note(key, at=5)
     assert uses.take() == {key: 5, ("a", "token", "u"): 3}

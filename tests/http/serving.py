@@ -129,7 +129,7 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(
-    handler: Callable[[Exchange], Awaitable[None]],
+    handler: Callable[[Exchange], Awaitable[None] | None],
     *,
     header_limit: int = 65_536,
     budget: ByteBudget | None = None,

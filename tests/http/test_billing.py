@@ -1,9 +1,11 @@
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
+from farebox.storage.sql import DatabaseUnavailable
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import http, result
 from tests.support import Customer, Farebox
@@ -34,6 +36,53 @@ def test_balance_is_in_cents_with_its_fractions(customer: Customer) -> None:
     customer.chat()
     assert result(billing(customer, "credit-balance"))["balance"] == customer.balance.posted / 10_000_000
     assert customer.balance.posted < 5_000_000_000
+
+
+def test_each_balance_of_a_connection_is_that_of_its_moment(farebox: Farebox, customer: Customer) -> None:
+    """The caller's way to it is remembered with the connection, what it finds is not."""
+    with httpx.Client(headers=customer.headers) as client:
+        url = f"{customer.api_url}/ai-gateway/billing/credit-balance"
+        for cents in range(600, 1200, 100):
+            farebox.grant(customer.account_id, "1")
+            assert [result(client.get(url))["balance"] for _ in range(2)] == [cents, cents]
+        assert len({client.get(url).headers["cf-ray"] for _ in range(3)}) == 3
+
+
+def test_a_balance_that_cannot_be_read_on_an_open_connection(
+    farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise DatabaseUnavailable("a secret of the host")
+
+    with httpx.Client(headers=customer.headers) as client:
+        url = f"{customer.api_url}/ai-gateway/billing/credit-balance"
+        assert [result(client.get(url))["balance"] for _ in range(2)] == [500, 500]
+        with monkeypatch.context() as patch:
+            patch.setattr(farebox.services.database, "get_shared", away)
+            refused = client.get(url)
+        assert (refused.status_code, refused.json()["success"]) == (503, False)
+        assert "secret" not in refused.text
+        assert result(client.get(url))["balance"] == 500
+
+
+def test_a_read_that_waits_where_it_should_not_is_an_internal_error(
+    farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A route that says it `reads_keys` is not run in a task where the database gets those inline."""
+    find = farebox.services.database.get_shared
+
+    async def slowly(*arguments: Any) -> Any:
+        await asyncio.sleep(0)
+        return await find(*arguments)
+
+    with httpx.Client(headers=customer.headers) as client:
+        url = f"{customer.api_url}/ai-gateway/billing/credit-balance"
+        assert [result(client.get(url))["balance"] for _ in range(2)] == [500, 500]
+        monkeypatch.setattr(farebox.services.database, "get_shared", slowly)
+        status = 500 if farebox.services.database.gets_inline else 200
+        assert client.get(url).status_code == status
+        monkeypatch.undo()
+        assert result(client.get(url))["balance"] == 500
 
 
 def test_top_up_is_not_set_up(customer: Customer) -> None:

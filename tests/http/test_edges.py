@@ -154,7 +154,9 @@ async def _control_plane_raises(error: Exception, farebox: Farebox) -> OneExchan
     exchange = OneExchange("/healthz")
     application = Application(farebox.services, no_call)
     application._router.find = find  # type: ignore[method-assign, assignment]
-    await application(exchange)  # type: ignore[arg-type]
+    left = application(exchange)  # type: ignore[arg-type]
+    assert left is not None
+    await left
     return exchange
 
 
@@ -165,7 +167,9 @@ async def _data_plane_raises(error: Exception, farebox: Farebox) -> OneExchange:
     exchange = OneExchange("/v1/a/b/c")
     data_plane = DataPlane(farebox.services)
     data_plane._serve = serve  # type: ignore[method-assign, assignment]
-    await Application(farebox.services, data_plane.handle)(exchange)  # type: ignore[arg-type]
+    left = Application(farebox.services, data_plane.handle)(exchange)  # type: ignore[arg-type]
+    assert left is not None
+    await left
     return exchange
 
 

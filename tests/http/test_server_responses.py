@@ -9,13 +9,14 @@ import pytest
 
 from farebox.http.exchange import ClientGone, Exchange, HeaderList
 from farebox.http.server.outlet import WRITE_HIGH
+from farebox.http.server.reader import PIPELINED_MAX
 from farebox.http.server.state import PROGRESS_BYTES
 from tests.http.serving import Recorder, request, serving, until
 
 GET, HEAD = request(), request("HEAD")
 OLD = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
 
-Handler = Callable[[Exchange], Awaitable[None]]
+Handler = Callable[[Exchange], Awaitable[None] | None]
 
 
 def whole(status: int, headers: HeaderList, body: bytes) -> Handler:
@@ -194,6 +195,57 @@ async def test_a_handler_that_forgets_to_answer() -> None:
         assert (await served.ask(GET)).status == 500
 
 
+async def test_a_handler_that_responds_at_once_needs_no_task() -> None:
+    """As many pipelined requests as there may be, with some between them that a task answers."""
+    tasks: list[str] = []
+
+    async def later(exchange: Exchange) -> None:
+        tasks.append(exchange.query)
+        await asyncio.sleep(0)
+        exchange.respond(200, [], exchange.query.encode())
+
+    def handler(exchange: Exchange) -> Awaitable[None] | None:
+        if int(exchange.query) % 20 == 10:
+            return later(exchange)
+        exchange.respond(200, [], exchange.query.encode())
+        return None
+
+    async with serving(handler) as served:
+        peer = await served.open()
+        for _ in range(2):
+            peer.send(b"".join(request("GET", f"/?{number}") for number in range(PIPELINED_MAX)))
+            found = [(await peer.response()).body.decode() for _ in range(PIPELINED_MAX)]
+            assert found == [str(number) for number in range(PIPELINED_MAX)]
+        assert tasks == ["10", "30", "50"] * 2
+
+
+@pytest.mark.parametrize("responds", [True, False])
+async def test_a_handler_that_fails_at_once(responds: bool) -> None:
+    def handler(exchange: Exchange) -> None:
+        if responds:
+            exchange.start(200, []).offer(b"half")
+        raise Mistake("with a secret")
+
+    async with serving(handler) as served:
+        peer = await served.open(GET + GET)
+        if not responds:
+            response = await peer.response()
+            assert (response.status, response.headers["connection"]) == (500, "close")
+            assert b"secret" not in response.body
+        else:
+            with pytest.raises(asyncio.IncompleteReadError):
+                await peer.response()
+        assert await peer.closed()
+
+
+async def test_a_handler_that_forgets_to_answer_at_once() -> None:
+    def handler(exchange: Exchange) -> None:
+        """Nothing."""
+
+    async with serving(handler) as served:
+        assert (await served.ask(GET)).status == 500
+
+
 async def fails(exchange: Exchange) -> None:
     raise Mistake
 
@@ -214,7 +266,9 @@ async def gives_up(exchange: Exchange) -> None:
 
 @pytest.mark.parametrize("then", [fails, answers_again, starts_again, gives_up])
 @pytest.mark.parametrize("headers", [[], [("content-length", "100")]], ids=["chunks", "length"])
-async def test_a_truncated_response_closes_the_connection(then: Handler, headers: HeaderList) -> None:
+async def test_a_truncated_response_closes_the_connection(
+    then: Callable[[Exchange], Awaitable[None]], headers: HeaderList
+) -> None:
     async def handler(exchange: Exchange) -> None:
         await exchange.start(200, headers).send(b"so far")
         await then(exchange)

@@ -78,9 +78,9 @@ def set_aside(services: Services, call: Call, key_id: str, status: int, headers:
 def note_use(services: Services, call: Call, key_id: str, at: int) -> None:
     """The provider was called with this key, if it is not the caller's own."""
     if not call.own_key:
-        services.last_uses.note(OPERATOR, "provider", key_id or call.provider, at)
+        services.last_uses.note((OPERATOR, "provider", key_id or call.provider), at)
     elif key_id:
-        services.last_uses.note(call.account_id, "provider_config", key_id, at)
+        services.last_uses.note((call.account_id, "provider_config", key_id), at)
 
 
 def wait_of(headers: list[tuple[str, str]], now: int) -> float:

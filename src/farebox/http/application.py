@@ -2,7 +2,9 @@
 
 import itertools
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 import structlog
@@ -22,7 +24,7 @@ from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown
 from farebox.http.routes import ROUTES
 from farebox.http.validation import read, read_body
 from farebox.limits.held import ANONYMOUS
-from farebox.model import Caller
+from farebox.limits.last_uses import Used
 from farebox.runtime.known_accounts import KnownAccount
 from farebox.runtime.services import Services
 from farebox.standing import path_of
@@ -36,19 +38,24 @@ METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 
 
 class _Admitted(msgspec.Struct, frozen=True):
-    """What a request's head leads to, kept with it (http.exchange.RequestHead.memo): a client repeats it on its
-    connection."""
+    """What a request's head leads to. If the caller has an access token, it is kept with the head
+    (http.exchange.RequestHead.memo), which a client repeats on its connection."""
 
     known: KnownAccount
     """The account's configuration as it was when the caller was admitted."""
     route: Route
-    parameters: dict[str, str]
-    caller: Caller
-    """By an access token."""
+    request: Request
+    """Without a body."""
+    holder: str
+    """The account, or anonymous client, whose memory the request takes."""
+    used: Used | None
+    """The access token."""
+    expires_at: int | None
+    """When the token expires, in milliseconds since the Unix epoch."""
 
     def is_current(self, services: Services) -> bool:
         """Whether the caller would be admitted again now."""
-        expires_at = self.caller.expires_at
+        expires_at = self.expires_at
         return self.known.current and (expires_at is None or services.clock.now_ms() < expires_at)
 
 
@@ -59,6 +66,7 @@ class Application:
     def __init__(self, services: Services, data_plane: Callable[[Exchange], Awaitable[None]]) -> None:
         self._services = services
         self._clients = Clients(services.settings)
+        self._behind_proxies = self._clients.behind_proxies
         self._root = path_of(services.settings.public_url)
         self._public_url = public_url(services.settings)
         self._data_plane = data_plane
@@ -66,25 +74,35 @@ class Application:
         self._process = services.ids.account_id()[:8]
         self._requests = itertools.count(1)
 
-    def __call__(self, exchange: Exchange) -> Awaitable[None]:
-        domains = self._services.configuration.domains
+    def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Answer it; returns what is left to be done (http.server.state.Handler)."""
+        services = self._services
+        domains = services.configuration.domains
         gateway = gateway_of_host(domains, self._clients, exchange) if domains else None
-        if self._clients.behind_proxies:
+        if self._behind_proxies:
             self._clients.resolve(exchange)
         if gateway is not None:
             return self._data_plane(led(exchange, gateway))
         if self._root:
             exchange.path = below(self._root, exchange.path)
-        return self._data_plane(exchange) if is_data_plane(exchange.path) else self._responded(exchange)
+        memo = exchange.head.memo
+        if isinstance(memo, _Admitted):
+            before = memo if memo.is_current(services) else None
+            left = self._responded(exchange, before)
+            if before is None or not before.route.reads_keys or not services.database.gets_inline:
+                return left
+            _finish(left)
+            return None
+        return self._data_plane(exchange) if is_data_plane(exchange.path) else self._responded(exchange, None)
 
-    async def _responded(self, exchange: Exchange) -> None:
-        """Answer what is no model call."""
+    async def _responded(self, exchange: Exchange, before: _Admitted | None) -> None:
+        """Answer what is no model call. `before`: what its head has led to before, if that is current."""
         if exchange.path == "*":  # only OPTIONS asks for it: what the server can do
             exchange.respond(204, [("allow", METHODS)], b"")
             return
         request_id = self._new_id()
         try:
-            response = await self._control_plane(exchange, request_id)
+            response = await self._control_plane(exchange, request_id, before)
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001 - this is the edge: what is not answered here is answered nowhere
@@ -105,66 +123,75 @@ class Application:
     def _new_id(self) -> str:
         return f"{self._process}{next(self._requests):08x}-FBX"
 
-    async def _control_plane(self, exchange: Exchange, request_id: str) -> Response:
-        memo = exchange.head.memo
-        before = memo if isinstance(memo, _Admitted) and memo.is_current(self._services) else None
+    async def _control_plane(self, exchange: Exchange, request_id: str, before: _Admitted | None) -> Response:
         if before is None:
             route, parameters = self._router.find(exchange.method, exchange.path)
         else:
-            route, parameters = before.route, before.parameters
+            route, parameters = before.route, {}
         try:
-            caller = await self._admit(route, exchange, parameters) if before is None else before.caller
-            if caller is not None and caller.token_id is not None:
-                self._services.last_uses.note(
-                    next(iter(caller.accounts)), "token", caller.token_id, self._services.clock.now_ms()
-                )
-            if route.budget is not None and route.access is Access.ACCOUNT:
-                spend(self._services, route.budget, parameters["account_id"])
-            response = await self._handle(route, exchange, parameters, caller)
+            response = await self._handle(before or await self._admit(route, exchange, parameters), exchange)
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the edge again: the route says what its errors look like
             response = route.on_problem(_problem_of(error, exchange, request_id), self._pages(exchange.path))
         return rooted(response, self._root) if self._root else response
 
-    async def _handle(
-        self, route: Route, exchange: Exchange, parameters: dict[str, str], caller: Caller | None
-    ) -> Response:
-        known = caller is not None and route.access is Access.ACCOUNT
-        holder = parameters["account_id"] if known else ANONYMOUS + anonymous_client(exchange.client)
-        exchange.hold(self._services.held.lease(holder))
-        body = b""
+    async def _handle(self, admitted: _Admitted, exchange: Exchange) -> Response:
+        """The route's response. Raises Problem."""
+        services, route, request = self._services, admitted.route, admitted.request
+        if admitted.used is not None:
+            services.last_uses.note(admitted.used, services.clock.now_ms())
+        if route.budget is not None and route.access is Access.ACCOUNT:
+            spend(services, route.budget, request.account_id)
+        exchange.hold(services.held.lease(admitted.holder))
         if route.raw_limit:
-            body = await whole_body(exchange, self._services.settings, route.raw_limit)
+            request = replace(request, body=await whole_body(exchange, services.settings, route.raw_limit))
+        if route.takes is None:
+            return await route.handler(request, None)
+        if route.takes_body:
+            body = await whole_body(exchange, services.settings)
+            return await route.handler(request, read_body(body, route.takes))
+        query = read(dict(parse_query(exchange.query)), route.takes, "query", strict=False)
+        return await route.handler(request, query)
+
+    async def _admit(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> _Admitted:
+        """Who is calling, and what for. Raises Problem."""
+        known = self._services.configuration.known(parameters.get("account_id", ""))
+        caller = None
+        used: Used | None = None
+        if route.access not in (Access.PUBLIC, Access.TOKEN):
+            caller = await authenticate(exchange.headers, self._services.configuration)
+            if caller.token_id is not None:
+                used = next(iter(caller.accounts)), "token", caller.token_id
+        if route.access is Access.ACCOUNT and caller is not None:
+            authorize(caller, parameters["account_id"], route.permissions, route.denied)
+            holder = parameters["account_id"]
+        else:
+            holder = ANONYMOUS + anonymous_client(exchange.client)
         request = Request(
             self._services,
             exchange.headers,
             parameters,
             exchange.query,
             caller,
-            body,
             client=exchange.client,
             encrypted=exchange.encrypted,
             data_plane=self._data_plane,
         )
-        if route.takes is None:
-            return await route.handler(request, None)
-        if route.takes_body:
-            body = await whole_body(exchange, self._services.settings)
-            return await route.handler(request, read_body(body, route.takes))
-        query = read(dict(parse_query(exchange.query)), route.takes, "query", strict=False)
-        return await route.handler(request, query)
+        admitted = _Admitted(known, route, request, holder, used, None if caller is None else caller.expires_at)
+        if route.access is Access.ACCOUNT and used is not None:
+            exchange.head.memo = admitted
+        return admitted
 
-    async def _admit(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> Caller | None:
-        if route.access in (Access.PUBLIC, Access.TOKEN):
-            return None
-        known = self._services.configuration.known(parameters.get("account_id", ""))
-        caller = await authenticate(exchange.headers, self._services.configuration)
-        if route.access is Access.ACCOUNT:
-            authorize(caller, parameters["account_id"], route.permissions, route.denied)
-            if caller.token_id is not None:
-                exchange.head.memo = _Admitted(known, route, parameters, caller)
-        return caller
+
+def _finish(left: Coroutine[Any, Any, None]) -> None:
+    """Carry out what needs no waiting, without a task. Raises RuntimeError if it waits."""
+    try:
+        left.send(None)
+    except StopIteration:
+        return
+    left.close()
+    raise RuntimeError("a route that reads rows by their keys has waited for something else")
 
 
 def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Problem:

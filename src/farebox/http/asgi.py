@@ -151,7 +151,9 @@ def asgi_app(handler: Handler) -> Callable[[Message, Receive, Send], Awaitable[N
         else:
             exchange = AsgiExchange(scope, receive, send)
             try:
-                await handler(exchange)
+                left = handler(exchange)
+                if left is not None:
+                    await left
                 await exchange.end()
             except ClientGone:
                 pass  # the client has gone

@@ -213,7 +213,7 @@ class DataPlane:
         """Answer with the models that can be called, or with the one that is named. Raises Problem."""
         services, token, limited = self._services, permit.token, None
         if token is not None:
-            services.last_uses.note(token.account_id, "token", token.token_id, services.clock.now_ms())
+            services.last_uses.note((token.account_id, "token", token.token_id), services.clock.now_ms())
             limited = token.models
         body = await model_list(services, target.account_id, permit.own, permit.gateway, limited, model)
         sink.respond(200, [("content-type", "application/json")], body)

@@ -4,7 +4,6 @@ Every envelope has `result`, `success`, `errors` and `messages`; a page has `res
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
 JSON = "application/json"
 HTML = "text/html; charset=utf-8"
+_FOR_THE_CALLER = ("cache-control", "no-store")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -56,8 +56,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     result_info: Any | msgspec.UnsetType = msgspec.UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """A complete response, before the headers that every response carries are added."""
 
     body: bytes
@@ -66,8 +65,7 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stream(Response):
+class Stream(Response, frozen=True, kw_only=True):
     """A response that goes on: its `body` is sent first."""
 
     body: bytes = b""
@@ -123,8 +121,8 @@ def _items(problem: Problem) -> list[ErrorItem]:
 def send_headers(response: Response, request_id: str) -> HeaderList:
     """The headers of a control-plane response. Unless it says otherwise, it is for the caller only."""
     headers = [("content-type", response.content_type), ("cf-ray", request_id), *response.headers]
-    if not any(name == "cache-control" for name, _ in response.headers):
-        headers.append(("cache-control", "no-store"))
+    if not response.headers or not any(name == "cache-control" for name, _ in response.headers):
+        headers.append(_FOR_THE_CALLER)
     return headers
 
 

@@ -5,7 +5,8 @@ A proxy in front may strip the path or pass it on. Pages write their URLs from o
 """
 
 import re
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from farebox.http.envelope import HTML, Response
 

@@ -11,7 +11,7 @@ def count_call(services: Services, target: Target, permit: Permit) -> None:
     """Raises Problem (TOKEN_RATE_LIMITED, RATE_LIMITED). What its token's limit refuses counts in no other."""
     token, gateway, now = permit.token, permit.gateway, services.clock.now_ms()
     if token is not None:
-        services.last_uses.note(token.account_id, "token", token.token_id, now)
+        services.last_uses.note((token.account_id, "token", token.token_id), now)
     if token is not None and token.rate is not None:
         rate = token.rate
         key = (token.account_id, f"token/{token.token_id}")

@@ -72,6 +72,9 @@ class Route:
     """How often one account may call it, if it is expensive; routes with the same budget share it."""
     idempotent: bool = False
     """Whether the handler heeds an `Idempotency-Key` header; for the OpenAPI document."""
+    reads_keys: bool = False
+    """The handler waits for nothing but rows by their keys (`Database.get`, `Database.get_shared`), and has no body to
+    read: where the database gets those inline, the response is there at once."""
     denied: ErrorKind = ACCESS_DENIED
     """The error for a caller who may act on the account, but has none of the permissions."""
     on_problem: Callable[[Problem, Pages], Response] = failure

@@ -18,9 +18,9 @@ class LastUses:
     def __init__(self) -> None:
         self._waiting: dict[Used, int] = {}
 
-    def note(self, account_id: str, kind: Kind, key_id: str, at: int) -> None:
+    def note(self, key: Used, at: int) -> None:
         """It has been used at this time."""
-        key, waiting = (account_id, kind, key_id), self._waiting
+        waiting = self._waiting
         if key in waiting or len(waiting) < WAITING_MAX:
             waiting[key] = at
 

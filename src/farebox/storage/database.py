@@ -1,6 +1,6 @@
 """The database as the rest of the program sees it, whatever the engine; and how it is opened."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -31,11 +31,16 @@ class Database(Protocol):
         """Jobs that wait for their turn to be written."""
         ...
 
+    @property
+    def gets_inline(self) -> bool:
+        """Whether `get` and `get_shared` are carried out by the caller itself, and never wait."""
+        ...
+
     async def get(self, read: Callable[[Connection], T]) -> T:
         """A read of a few rows by key."""
         ...
 
-    async def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> T:
+    def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> Awaitable[T]:
         """A read of a few rows of an account that many may ask for at once, by a function of a module. Those who ask
         for the same share a query that is sent after they have asked: what it finds is never older than that."""
         ...

@@ -1,5 +1,6 @@
 """Billing reads. Money is in cents, fractions included, as in Cloudflare's API; each field states its time unit."""
 
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -11,6 +12,7 @@ from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
 from farebox.money import nanos_to_cents
 from farebox.payments.model import TopUp
+from farebox.storage.credit import Credit
 
 
 class PaymentMethod(msgspec.Struct, frozen=True):
@@ -135,12 +137,18 @@ class InvoicePreview(msgspec.Struct, frozen=True, kw_only=True):
 
 async def credit_balance(request: Request, _: None) -> Response:
     credit = await reports.credit(request.services, request.account_id)
+    return _credit_response(credit, disabled_reason(request, credit.rule_state, credit.rule_reason))
+
+
+@lru_cache(maxsize=1_000)
+def _credit_response(credit: Credit, disabled: str | None) -> Response:
+    """Pollers mostly find what they have found before: the same credit is not encoded again."""
     config = TopupConfig()
     if credit.amount_cents is not None:
         config = TopupConfig(
             amount=credit.amount_cents,
             threshold=credit.threshold_cents,
-            disabledReason=disabled_reason(request, credit.rule_state, credit.rule_reason),
+            disabledReason=disabled,
             error=credit.rule_error,
             lastFailedAt=credit.last_failed_at,
         )

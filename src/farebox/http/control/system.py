@@ -1,6 +1,5 @@
 """Health checks for operators, and the response for what is not available yet."""
 
-from dataclasses import replace
 from typing import Literal
 
 import msgspec
@@ -54,4 +53,4 @@ async def readyz(request: Request, _: None) -> Response:
     )
     if failure is None:
         return plain(body)
-    return replace(plain(body, 503), headers=(("retry-after", "1"),))
+    return msgspec.structs.replace(plain(body, 503), headers=(("retry-after", "1"),))

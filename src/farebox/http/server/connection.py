@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Awaitable
 from typing import Literal, cast
 
 import structlog
@@ -35,7 +36,6 @@ class ClientConnection(asyncio.Protocol):
         self.outlet = Outlet(state.loop)
         self.deadline = math.inf
         self.task: asyncio.Task[None] | None = None
-        """The handler's."""
         self.peer = ""
         """The address of the peer, or of the client that a trusted proxy connected for; empty if it has none."""
         self._transport = cast(asyncio.Transport, None)
@@ -74,11 +74,9 @@ class ClientConnection(asyncio.Protocol):
             self._transport.pause_reading()
             self.state.rest(self, len(data))
         life, reader = self.life, self._reader
-        if life.response == life.request == "idle":  # the common case
-            exchange = reader.repeated(data)
-            if exchange is not None:
-                self._begin(exchange)
-                return
+        if life.response == life.request == "idle" and (exchange := reader.repeated(data)) is not None:
+            self._begin(exchange)  # the common case
+            return
         if life.request in ("preface", "switched"):
             data = self._before_http(data)
         if not data or life.request == "closed":
@@ -191,12 +189,21 @@ class ClientConnection(asyncio.Protocol):
         self._current = exchange
         self.life.responds("begin")
         self.deadline = math.inf
-        self.task = self.state.loop.create_task(self._handle(exchange))
+        left, failed = None, False
+        try:
+            left = self.state.handler(exchange)
+        except Exception:
+            log.exception("handler failed", method=exchange.method)
+            failed = True
+        if left is None:
+            self._done(exchange, failed=failed)
+        else:
+            self.task = self.state.loop.create_task(self._handle(exchange, left))
 
-    async def _handle(self, exchange: Http1Exchange) -> None:
+    async def _handle(self, exchange: Http1Exchange, left: Awaitable[None]) -> None:
         failed = True
         try:
-            await self.state.handler(exchange)
+            await left
             failed = False
         except ClientGone:
             self._break()

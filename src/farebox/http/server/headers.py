@@ -28,6 +28,7 @@ _NAMES_MAX = 1024
 Kind = Literal["plain", "length", "date", "ours"]
 _OURS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "trailer"})
 _name_of = operator.itemgetter(0)
+_line_of = ": ".join
 _plain: set[str] = set()
 """Names of headers that responses had and that need no attention, by their spelling."""
 
@@ -97,7 +98,7 @@ def header_lines(headers: HeaderList) -> tuple[str, int | None, bool]:
     length, dated = None, False
     if not _plain.issuperset(map(_name_of, headers)):
         headers, length, dated = _without_length(headers)
-    text = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    text = "\r\n".join([*map(_line_of, headers), ""])
     count = len(headers)
     if text.count("\n") != count or text.count("\r") != count or "\0" in text:
         raise ValueError("a header's value has a line break")

@@ -27,7 +27,9 @@ them takes a whole processor, and every other call waits for it."""
 INTAKE_BURST = 8 * 2**20
 """What they may send before the rate applies."""
 
-Handler = Callable[[Exchange], Awaitable[None]]
+Handler = Callable[[Exchange], Awaitable[None] | None]
+"""Answers an exchange. Returns what is left to be done, which runs in a task, or None if it has responded already: to a
+request that needs no waiting, a task would be a third of the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

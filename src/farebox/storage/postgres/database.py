@@ -107,6 +107,9 @@ class Sessions:
             self._give_back(session)
 
     async def _place(self) -> None:
+        if not self._places.locked():
+            await self._places.acquire()  # at once
+            return
         try:
             async with asyncio.timeout(self._timeout):
                 await self._places.acquire()
@@ -199,6 +202,7 @@ class PostgresDatabase:
     """A PostgreSQL database, opened by a server."""
 
     engine = "postgres"
+    gets_inline = False
 
     def __init__(
         self, url: str, *, timeout: float, standby: Standby = "ignore", activity: Activity | None = None
@@ -245,9 +249,9 @@ class PostgresDatabase:
         """A read of a few rows by key."""
         return await self._readers.run(partial(bridge.run, read, buckets=self.buckets))
 
-    async def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> T:
+    def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> Awaitable[T]:
         """The same of an account; those who ask at the same time share a query."""
-        return await self._shared.read(read, account_id)
+        return self._shared.read(read, account_id)
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
         """A read that may take long: on separate connections, so that short ones need not wait for it."""

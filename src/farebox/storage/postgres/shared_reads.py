@@ -37,10 +37,11 @@ class _PendingRead:
 
 
 class SharedReads:
-    """Use it inside one running loop."""
+    """Create it inside the loop that uses it."""
 
     def __init__(self, get: Get) -> None:
         self._get = get
+        self._loop = asyncio.get_running_loop()  # asked each time, it takes a system call
         self._pending: dict[tuple[ReadOfAccount[Any], str], _PendingRead] = {}
 
     async def read(self, read: ReadOfAccount[T], account_id: str) -> T:
@@ -49,11 +50,11 @@ class SharedReads:
         pending = self._pending.get(key)
         if pending is None:
             pending = self._pending[key] = _PendingRead()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[T] = self._loop.create_future()
         pending.waiting.append(future)
         if len(pending.queries) < CONCURRENT_QUERIES:
-            pending.queries.add(loop.create_task(self._query(key, pending)))  # begins after everybody who is ready now
+            query = self._query(key, pending)
+            pending.queries.add(self._loop.create_task(query))  # begins after everybody who is ready now
         return await future
 
     async def _query(self, key: tuple[ReadOfAccount[Any], str], pending: _PendingRead) -> None:
@@ -69,7 +70,7 @@ class SharedReads:
                     reader.set_exception(DatabaseUnavailable("the database is closed"))
             raise
         finally:
-            pending.queries.discard(asyncio.current_task())
+            pending.queries.discard(asyncio.current_task(self._loop))
             if not pending.queries:
                 self._pending.pop(key, None)
 

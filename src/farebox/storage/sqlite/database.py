@@ -37,6 +37,7 @@ class SqliteDatabase:
     """One SQLite file, opened by a server. Create it inside the running loop; `await close()` at the end."""
 
     engine = "sqlite"
+    gets_inline = True
 
     def __init__(self, path: Path, activity: Activity | None = None, *, failed: OnFailure | None = None) -> None:
         _close_to_others(path)
