@@ -207,7 +207,9 @@ def test_status_tells_of_a_full_disk_on_which_no_alarm_could_be_written(disk: Di
         disk.fill()
         until(lambda: ready(farebox)[1]["journal"] == "unwritable", "the server knows")
         reported = command(*status).stdout
-        assert f"The server at {farebox.url} takes no calls, as its database is 'full': make room" in reported
+        assert (
+            f"The server at {farebox.url} does not accept calls because its database is 'full': make room" in reported
+        )
         assert "journal" in reported
         found = json.loads(command(*status, "--json").stdout)
         assert found["server"]["readiness"]["database"] == "full"
@@ -215,7 +217,7 @@ def test_status_tells_of_a_full_disk_on_which_no_alarm_could_be_written(disk: Di
         disk.make_room()
         until_ready(farebox)
         assert "The server" not in command(*status).stdout
-    assert "does not answer" in command(*status).stdout, "it left its file: it was not `farebox serve`"
+    assert "does not respond" in command(*status).stdout, "it left its file: it was not `farebox serve`"
 
 
 # --- a damaged database -----------------------------------------------------------------------------------------------

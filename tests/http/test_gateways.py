@@ -159,4 +159,4 @@ def test_an_account_has_so_many_gateways_and_no_more(gateways: Gateways, monkeyp
     monkeypatch.setattr("farebox.http.control.gateways.GATEWAYS_MAX", len(gateways.ids()))
     refused = gateways("POST", body={"id": "one-more"} | GATEWAY_FIELDS)
     assert refused.status_code == 400
-    assert "as many as it may" in refused.json()["errors"][0]["message"]
+    assert "the maximum" in refused.json()["errors"][0]["message"]

@@ -113,7 +113,7 @@ def test_a_gateways_own_alias_wins_and_a_change_is_met_by_the_next_call(customer
     assert "The model 'm' names no provider" in refused.text
     own = {"authorization": "Bearer sk-own", "cf-aig-authorization": f"Bearer {customer.token}"}
     put(customer, "m", "demo/demo-1")
-    assert "no provider key" in customer.chat(model="m", headers=own).text
+    assert "cannot use a provider key" in customer.chat(model="m", headers=own).text
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_what_is_stored_for_one_server_is_sent_to_no_other(farebox: Farebox) -> 
     for provider in ("custom-theirs", "anthropic"):
         body = {"alias": "b", "default_config": True, "provider_slug": provider, "secret_id": made["secret_id"]}
         found = faults(api(customer, "POST", keys, body))
-        assert found["secret_id"].endswith("is stored for 'openai', and sent nowhere else")
+        assert found["secret_id"].endswith("is stored for 'openai', and for no other provider")
     moved = {"base_url": "https://elsewhere.example.com"}
     assert faults(api(customer, "PATCH", path, moved))["headers"].startswith("Send the headers again")
     whole = result(api(customer, "GET", path))
@@ -199,7 +199,7 @@ def test_what_is_stored_for_one_server_is_sent_to_no_other(farebox: Farebox) -> 
     assert result(api(customer, "PATCH", path, {"base_url": "https://X.example.com/v2"}))["headers"] == whole["headers"]
     kept = result(api(customer, "POST", keys, STORE | {"provider_slug": "custom-theirs"}))
     anew = moved | {"headers": '{"x-api-key": "sk-another-value-5678"}'}
-    assert faults(api(customer, "PATCH", path, anew))["base_url"].startswith("Delete the keys")
+    assert faults(api(customer, "PATCH", path, anew))["base_url"].startswith("Delete the provider's stored keys")
     result(api(customer, "DELETE", f"{keys}/{kept['id']}"))
     assert result(api(customer, "PATCH", path, anew))["headers"] == '{"x-api-key":"…5678"}'
 
@@ -266,9 +266,9 @@ CUSTOM = {"name": "x", "slug": "wrong", "base_url": "https://x.example.com"}
         ({"name": ""}, "name", "String must contain at least 1"),
         ({"base_url": "http://x.example.com"}, "base_url", "Must start with https://"),
         ({"base_url": "ftp://x.example.com"}, "base_url", "Invalid url"),
-        ({"base_url": "https://u:p@x.example.com"}, "base_url", "A base URL has no user name"),
-        ({"base_url": "https://x.example.com/?a=b"}, "base_url", "A base URL has no user name"),
-        ({"base_url": "https://x.example.com/../y"}, "base_url", "A base URL has no user name"),
+        ({"base_url": "https://u:p@x.example.com"}, "base_url", "A base URL cannot have a user name"),
+        ({"base_url": "https://x.example.com/?a=b"}, "base_url", "A base URL cannot have a user name"),
+        ({"base_url": "https://x.example.com/../y"}, "base_url", "A base URL cannot have a user name"),
         ({"base_url": "https://x.example.com:0"}, "base_url", "Invalid url"),
         ({"base_url": "https://[::1"}, "base_url", "Invalid url"),
         ({"base_url": "https://x.example.com:65536"}, "base_url", "Invalid url"),

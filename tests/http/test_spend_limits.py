@@ -197,7 +197,7 @@ def test_a_refusal_says_which_rule_and_when_there_is_room_again(limited: Limited
     assert (body["source"], body["rule_id"], "resets_at" in body) == ("limit", "tiny", False)
     assert (refused.headers["x-should-retry"], refused.headers.get("retry-after")) == ("false", None)
     assert "more than the whole limit" in body["message"]
-    assert "Waiting is useless" in body["description"]
+    assert "Waiting does not help" in body["description"]
     (state,) = limited.left()
     assert (state["spent_nanos"], state["held_nanos"]) == (0, 0)
     log = httpx.get(

@@ -45,7 +45,7 @@ def test_an_invitation_is_accepted_by_who_is_invited(farebox: Farebox) -> None:
     assert [invited.get(path).status_code for path in ("/ui/tokens", "/ui/members")] == [200, 403]
     assert f"{EMAIL} is now viewer" in owner.told("/ui/members", email=EMAIL, role="viewer")
     assert invited.get("/ui/tokens").status_code == 403
-    assert "There is no such invitation" in invited.told("/ui/invitations/accept", account=account_id)
+    assert "This invitation no longer exists" in invited.told("/ui/invitations/accept", account=account_id)
     farebox.run(membership.remove(farebox.services, account_id, EMAIL))
 
 
@@ -60,7 +60,7 @@ def test_an_invitation_changes_nothing_for_a_member_of_another_account(farebox: 
     assert "You are invited to an account" in member.get("/ui/sessions").text
     assert "declined" in member.told("/ui/invitations/decline", account=account_id)
     assert EMAIL not in owner.get("/ui/members").text
-    assert "no such invitation" in member.told("/ui/invitations/decline", account=home), "a membership is none"
+    assert "invitation no longer exists" in member.told("/ui/invitations/decline", account=home), "a membership is none"
     assert member.get("/ui/overview").status_code == 200
     farebox.run(membership.remove(farebox.services, home, EMAIL))
 

@@ -154,7 +154,7 @@ def test_nobody_touches_anothers(farebox: Farebox) -> None:
     _added(who, "Laptop")
     [own] = _own(farebox, who)
     for path in ("/ui/passkeys/rename", "/ui/passkeys/remove"):
-        assert "no such passkey among yours" in eve.told(path, passkey=own.passkey_id, name="Mine")
+        assert "do not have this passkey" in eve.told(path, passkey=own.passkey_id, name="Mine")
     assert "Laptop" not in eve.get("/ui/sessions").text
     assert _own(farebox, who) == [own]
 

@@ -144,7 +144,7 @@ def test_new_keys_are_fetched(provider: OpenIdProvider, browser: Browser) -> Non
 
 def test_who_is_no_member_is_told(provider: OpenIdProvider, browser: Browser) -> None:
     provider.email = "stranger@example.com"
-    browser.is_refused("stranger@example.com is no member of an account here")
+    browser.is_refused("stranger@example.com is not a member of any account here")
 
 
 @pytest.mark.parametrize("claims", [{"email_verified": False}, {"email_verified": None}, {"email_verified": "true"}])

@@ -213,7 +213,7 @@ def test_it_is_the_accounts(
         ({"model": "no-such-model"}, "has no price"),
         ({"requests": [question(0, stream=True)]}, "streamed"),
         ({"requests": [{"custom_id": "x", "body": {}}]}, "Line 1"),
-        ({"endpoint": "/v1/ocr"}, "a batch is for one of"),
+        ({"endpoint": "/v1/ocr"}, "a batch must be for one of"),
         ({"agent_id": "ag-1", "model": None}, "not of an agent"),
         ({"timeout_hours": 168}, "timeout_hours"),
         ({"input_files": ["file-x"]}, "either"),

@@ -243,7 +243,9 @@ async def statement_of(services: Services, account_id: str, month: str) -> State
     now = services.clock.now_ms()
     span = month_span(month)
     if span is None or span[0] > now:
-        raise Problem(NOT_FOUND, "There is no statement for that month: name a month that has begun, such as 2026-11")
+        raise Problem(
+            NOT_FOUND, "There is no statement for that month: name the current or a past month, such as 2026-11"
+        )
     new = await services.database.scan(partial(new_sums, account_id=account_id))
     if new is not None:
         with suppress(DatabaseUnavailable):  # the statement is complete without it

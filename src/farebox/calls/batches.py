@@ -77,7 +77,7 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
     if form.endpoints and asked.endpoint not in form.endpoints:
         allowed = ", ".join(sorted(form.endpoints))
         raise Problem(
-            NOT_METERED, f"On the operator's key, a batch is for one of {allowed}; not {asked.endpoint[:80]!r}."
+            NOT_METERED, f"On the operator's key, a batch must be for one of {allowed}; not {asked.endpoint[:80]!r}."
         )
     under_way, known = await services.database.get(
         lambda connection: (

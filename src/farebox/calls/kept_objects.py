@@ -148,9 +148,7 @@ async def check_room(services: Services, call: Call, about: ObjectCall) -> None:
     )
     most = settings.account_files_max if about.kind == "file" else MOST[about.kind]
     if number >= most:
-        raise Problem(
-            OBJECTS_FULL, f"The account has {number:,} objects of the kind `{about.kind}`, as many as it may."
-        )
+        raise Problem(OBJECTS_FULL, f"The account has {number:,} objects of the kind `{about.kind}`, the maximum.")
     room = settings.account_files_bytes_max
     if about.kind == "file" and size + about.size > room:
         raise Problem(

@@ -253,7 +253,7 @@ async def look(services: Services, claimed: LongCall) -> None:
         await end(services, claimed.account_id, claimed.log_id)
         return
     if claimed.state == "asked":  # nobody knows whether the provider has accepted it
-        await _in_doubt(services, claimed, "the process ended while the provider was asked")
+        await _in_doubt(services, claimed, "the process ended during the request to the provider")
         return
     now = services.clock.now_ms()
     found = await _ask(services, claimed, cancel=now >= claimed.ends_at)

@@ -175,7 +175,7 @@ def _room_at(
 def _message(limit: SpendingLimit, verdict: Verdict, asked: int, end: int | None) -> str:
     ends = "" if end is None else f" (until {datetime.fromtimestamp(end / 1000, UTC):%Y-%m-%dT%H:%M:%SZ})"
     return (
-        f"{_exceeded(limit)}{ends}, {format_usd(verdict.spent)} USD are spent, and this can cost up to "
+        f"{_exceeded(limit)}{ends}, {format_usd(verdict.spent)} USD has been spent, and this can cost up to "
         f"{format_usd(asked)} USD. Nothing was charged."
     )
 

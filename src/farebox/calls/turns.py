@@ -173,7 +173,7 @@ class Turns:
             lane.ahead = turn = await self._ahead(lane, ask, b"")
         else:
             if len(lane.waiting) >= WAITING_MAX:
-                raise Problem(INVALID_REQUEST, f"More than {WAITING_MAX} responses were asked for that have not begun.")
+                raise Problem(INVALID_REQUEST, f"More than {WAITING_MAX} responses were requested that have not begun.")
             turn = await (self._ahead(lane, ask, sent) if ask.alone else self._hold(ask, sent))
             lane.waiting.append(turn)
             self._note()

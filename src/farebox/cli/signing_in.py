@@ -110,8 +110,8 @@ def _need_member(context: typer.Context, account_id: str | None, email: str, *, 
     with session_of(context).reading() as connection:
         for place in {account_id, INSTALLATION if operator else account_id} - {None}:
             if role_of(connection, str(place), email.strip().lower()) is None:
-                role = "operator" if place == INSTALLATION else f"member of {place}"
-                raise Stopped(f"{email} is no {role}: add them with `farebox member set`")
+                role = "an operator" if place == INSTALLATION else f"a member of {place}"
+                raise Stopped(f"{email} is not {role}: add them with `farebox member set`")
 
 
 # --- members ----------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def list_members(
         for each in found
     ]
     columns = {"email": "EMAIL", "role": "ROLE", "state": "STATE", "created_at": "ADDED"}
-    show_rows(rows, as_json=as_json, columns=columns, empty="Nobody yet: add somebody with `farebox member set`.")
+    show_rows(rows, as_json=as_json, columns=columns, empty="No members yet: add one with `farebox member set`.")
 
 
 @member.command("remove")
@@ -207,5 +207,5 @@ def remove_member(
     session = session_of(context)
     with session.writing() as connection:
         if not membership.drop(connection, place, known, session.clock.now_ms(), by=session.operator):
-            raise Stopped(f"{email} is no member there")
+            raise Stopped(f"{email} is not a member there")
     show({"account_id": place or None, "email": known}, as_json=as_json, text=f"Removed {known}.")

@@ -78,14 +78,15 @@ def _print_server(server: tuple[str, Readiness | None] | None) -> None:
         return
     url, readiness = server
     if readiness is None:
-        typer.echo(f"The server at {url} does not answer: see whether it runs, and its log.")
+        typer.echo(f"The server at {url} does not respond: check whether it is running, and read its log.")
         return
     if readiness.remedy is not None:
         typer.echo(
-            f"The server at {url} takes no calls, as its database is {readiness.database!r}: {readiness.remedy}."
+            f"The server at {url} does not accept calls because its database is {readiness.database!r}: "
+            f"{readiness.remedy}."
         )
     if readiness.journal == "unwritable":
-        typer.echo(f"The journal of the server at {url} takes no line: look at the disk of the data folder.")
+        typer.echo(f"The journal of the server at {url} cannot be written: check the disk of the data folder.")
     if readiness.jobs_late:
         typer.echo(f"Periodic jobs of the server at {url} hang: {', '.join(readiness.jobs_late)}. See its log.")
 

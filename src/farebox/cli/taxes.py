@@ -163,7 +163,7 @@ def statement(
     now = session.clock.now_ms()
     span = month_span(month)
     if span is None or span[0] > now:
-        raise typer.BadParameter(f"{month!r}: name a month that has begun, such as 2026-11", param_hint="--month")
+        raise typer.BadParameter(f"{month!r}: name the current or a past month, such as 2026-11", param_hint="--month")
     with session.reading() as connection:
         administer.require_account(connection, account_id)
         made = statement_reader(session.settings, account_id, month, now)(connection)

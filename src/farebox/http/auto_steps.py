@@ -43,7 +43,8 @@ CHEAPEST, ONLY, PINNED, FALLBACK = (
 
 NOTHING_TO_CHOOSE: Final = (
     "The auto router has no models to choose from: name some in the header cf-aig-allowed-models or as targets of the "
-    "model alias `auto`, or ask the operator to set FAREBOX_AUTO_MODELS. With cf-aig-allowed-providers, some of theirs."
+    "model alias `auto`, or ask the operator to set FAREBOX_AUTO_MODELS. With "
+    "cf-aig-allowed-providers, name models of these providers."
 )
 
 
@@ -62,7 +63,9 @@ async def auto_steps(services: Services, request: ProxyRequest, path: str) -> St
     """The steps of a request to the auto router, in the common form of this path. Raises Problem."""
     request = replace(request, path=path)
     if request.own_key:
-        message = "The auto router chooses the provider, so it takes no provider key of the caller's: leave it out."
+        message = (
+            "The auto router chooses the provider, so the call cannot use a provider key of the caller's: leave it out."
+        )
         raise Problem(INVALID_REQUEST, message)
     needs = await parse_body(
         services, request.watch, request.account_id, read_needs, request.body, path, _header(request, "content-type")

@@ -110,7 +110,7 @@ def _check_batch(request: ProxyRequest) -> None:
     """Raises Problem if the requests of a batch would have to be judged one by one."""
     limits, token = request.gateway.spend_limits, request.token
     why = (
-        "an access token that is for certain models"
+        "an access token limited to certain models"
         if token is not None and token.models is not None
         else "policies"
         if request.policies is not None
@@ -121,7 +121,9 @@ def _check_batch(request: ProxyRequest) -> None:
         else ""
     )
     if why:
-        raise Problem(NOT_METERED, f"No batch is begun on the operator's key with {why}: use another gateway or token.")
+        raise Problem(
+            NOT_METERED, f"A batch cannot be started on the operator's key with {why}: use another gateway or token."
+        )
 
 
 def _by_model(request: ProxyRequest) -> bool:
@@ -291,7 +293,7 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
     if read.parsed is None and known.format is not None and limits is not None and limits.enabled and limits.rules:
         raise Problem(INVALID_REQUEST, "The gateway's spend limits cannot count this request: its body cannot be read.")
     if request.policies is not None and isinstance(known.format, OpenAIRemix | GoogleCacheExtension):
-        raise Problem(NOT_METERED, "Under policies nothing is called whose request does not name its model.")
+        raise Problem(NOT_METERED, "The gateway has policies, and the request does not name its model.")
     if request.token is not None and request.token.models is not None:
         check_model(request.token, known, read)
     body: Body = request.body if read.body is None else read.body

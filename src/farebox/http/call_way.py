@@ -55,10 +55,12 @@ class Way(msgspec.Struct, frozen=True):
 def way_of(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> Way:
     """The way of a call of this path. Raises Problem."""
     if "." in path and _leads_up(path):
-        raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads out of where the provider's API is.")
+        raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads outside the provider's API.")
     payer = payer_of(services, access, request.own, request.gateway, request.headers, own_key=request.own_key)
     if payer.own and access.provider.local:
-        raise Problem(INVALID_REQUEST, f"{access.provider.name} is the operator's own: it takes no keys of others.")
+        raise Problem(
+            INVALID_REQUEST, f"{access.provider.name} is the operator's own server: it does not take other keys."
+        )
     if not payer.own:
         _check_metered(request, access, metering, path)
     try:

@@ -289,7 +289,7 @@ class DataPlane:
         if full == "account":
             raise Problem(
                 ACCOUNT_CALLS_FULL,
-                f"The account has {calls.account_max} calls in flight, as many as it may. Nothing was charged.",
+                f"The account has {calls.account_max} calls in flight, which is its limit. Nothing was charged.",
                 retry_after=1,
             )
         if full == "process":

@@ -37,7 +37,7 @@ WHAT_IFS = Budget("what-ifs", 60, 3600)
 DOMAIN_CHECKS = Budget("checks of custom domains", 60, 60)
 """Each asks a name server."""
 TESTS = Budget("manually sent messages", 20, 60)
-PROOFS = Budget("attempts to prove who is there", 20, 600, each_session=True)
+PROOFS = Budget("attempts to prove identity", 20, 600, each_session=True)
 SIGN_INS = Budget("attempts to sign in from your address", 60, 600)
 """For one address, as those below."""
 MAIL_REQUESTS = Budget("requests for sign-in links from your address", 20, 3600)

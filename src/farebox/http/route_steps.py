@@ -45,7 +45,9 @@ async def named_steps(services: Services, request: ProxyRequest, named: RouteNam
     if graph is None:
         raise Problem(INVALID_REQUEST, no_provider(named.name))
     if request.own_key:
-        message = "A model alias names the providers, so it takes no provider key of the caller's: leave it out."
+        message = (
+            "A model alias chooses the providers, so the call cannot use a provider key of the caller's: leave it out."
+        )
         raise Problem(INVALID_REQUEST, message)
     graph = balanced(graph, services.ids.chance)
     return _RouteSteps(services, replace(request, path=named.path), named.name, "", graph, _lookup(request, {}))
@@ -59,7 +61,9 @@ async def route_steps(services: Services, request: ProxyRequest, name: str) -> S
         message = f"The gateway has no dynamic route {name[:64]!r} with a deployed version that can be called."
         raise Problem(ROUTE_UNKNOWN, message)
     if request.own_key:
-        message = "A dynamic route chooses the provider, so it takes no provider key of the caller's: leave it out."
+        message = (
+            "A dynamic route chooses the provider, so the call cannot use a provider key of the caller's: leave it out."
+        )
         raise Problem(INVALID_REQUEST, message)
     route_id, graph = route
     body: Mapping[str, Any] = {}

@@ -140,7 +140,8 @@ class SocketRequest:
             raise no_socket(f"{access.provider.name} has no WebSocket at {path[:100]!r} that is served here.")
         if self._by_model and found.kind == "unread":
             raise no_socket(
-                "The access token, or a policy, is for certain models, which this WebSocket's messages name."
+                "The access token, or a policy, allows only certain models, and this WebSocket names its model in "
+                "its messages."
             )
         self._check_gateway()
         try:
@@ -151,7 +152,7 @@ class SocketRequest:
                 raise
             because = f", as {found.why}" if found.why else ""
             raise no_socket(
-                f"A WebSocket at {path[:100]!r} takes a key of your own for {access.provider.name}{because}."
+                f"A WebSocket at {path[:100]!r} needs your own key for {access.provider.name}{because}."
             ) from problem
         call = keyed(services, call)
         self._sink.of(call)
@@ -160,9 +161,7 @@ class SocketRequest:
     def _check_gateway(self) -> None:
         """Raises Problem."""
         if self._request.gateway.screens:
-            raise no_socket(
-                "The gateway has rules for what its calls say, and messages of WebSockets are not screened."
-            )
+            raise no_socket("The gateway screens the content of its calls, and WebSocket messages cannot be screened.")
 
     async def _check_permit(self) -> None:
         """Raises Problem where the session may not go on: its token has been revoked, its gateway screens what is said
@@ -176,7 +175,7 @@ class SocketRequest:
         )
         self._check_gateway()
         if self._by_model and not was_by_model:
-            raise no_socket("From now on the access token, or a policy, is for certain models: connect again.")
+            raise no_socket("The access token or a policy now allows only certain models: connect again.")
 
     def _meter(self, context: CallContext, path: SocketPath) -> Meter:
         """What is read of the session. Raises Problem where it is not to be on this key."""
@@ -208,7 +207,7 @@ class SocketRequest:
                 attempts.status = refused.status
                 if path.kind == "openai_responses" and refused.status in _NONE_HERE:
                     raise no_socket(
-                        f"{context.call.provider} answers a request for a WebSocket with {refused.status}."
+                        f"{context.call.provider} responded to the request for a WebSocket with {refused.status}."
                     ) from refused
                 answer = await checked(context, ReadError(refused.status, refused.headers, refused.body))
                 kept = LoggedBody(context.services.settings.log_body_limit_bytes)

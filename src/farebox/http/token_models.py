@@ -20,7 +20,7 @@ def check_model(token: AccessToken, known: Call, read: Read) -> None:
     parsed, provider = read.parsed, known.provider
     if read.named is not None and read.named.ambiguous:
         words = (
-            "The body names its model twice, or in another case: an access token for certain models takes `model` once."
+            "The body names its model twice or in another case: the access token is limited, so send `model` just once."
         )
         raise Problem(MODEL_NOT_ALLOWED, words)
     if parsed is None:
@@ -28,7 +28,9 @@ def check_model(token: AccessToken, known: Call, read: Read) -> None:
             return
         model = _counted_model(known, read)
         if not model:
-            raise Problem(MODEL_NOT_ALLOWED, f"The access token is for certain models, and {known.path!r} names none.")
+            raise Problem(
+                MODEL_NOT_ALLOWED, f"The access token is limited to certain models, and {known.path!r} names none."
+            )
         models = [model]
     else:
         models = [parsed.model, *(further.model for further in parsed.demand.further_models if further.model)]

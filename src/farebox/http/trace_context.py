@@ -24,7 +24,7 @@ def trace_of(headers: RequestHeaders) -> TraceContext:
     if given and not trace_id:
         found = _parent(given)
         if found is None:
-            ignored.append("traceparent: it is not as W3C Trace Context has it")
+            ignored.append("traceparent: it is not a valid W3C Trace Context header")
         else:
             trace_id, state = found["trace"], _state(headers)
             parent_id = parent_id or found["span"]

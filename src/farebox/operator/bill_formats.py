@@ -49,7 +49,7 @@ def read_bill(provider: str, data: bytes) -> list[BillLine]:
     except (KeyError, TypeError, ValueError, AttributeError, InvalidOperation, OverflowError) as error:
         if isinstance(error, BillUnreadable):
             raise
-        raise BillUnreadable(f"this is no usage or cost report of {provider}: {_reason(error)}") from error
+        raise BillUnreadable(f"this is not a usage or cost report of {provider}: {_reason(error)}") from error
     return lines
 
 
@@ -130,7 +130,7 @@ def _csv(provider: str, text: str) -> Iterator[BillLine]:
             yield from read(rows)
             return
     known = "; or ".join(", ".join(sorted(needed)) for needed, _ in _CSV[provider])
-    raise BillUnreadable(f"this is no usage or cost report of {provider}: a CSV file of it has the columns {known}")
+    raise BillUnreadable(f"this is not a usage or cost report of {provider}: a CSV file of it has the columns {known}")
 
 
 def _openai_costs(rows: Iterable[Mapping[str, str]]) -> Iterator[BillLine]:

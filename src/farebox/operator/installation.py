@@ -123,7 +123,7 @@ def _open_finding(connection: Connection, finding_id: str, amount_cents: int) ->
     if found is None:
         raise Refused("there is no such open finding: `farebox payments findings` shows them")
     if found.amount_cents != amount_cents:  # reconciliation has run again since
-        raise Refused("the amount of this finding has changed meanwhile: look at it again")
+        raise Refused("the amount of this finding has changed in the meantime: read it again")
     return found
 
 

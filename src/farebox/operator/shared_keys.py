@@ -48,13 +48,15 @@ def set_key(
     if name == FIRST:
         return _set_first(connection, vault, by, slug, at, api_key, weight)
     if not _is_name(name):
-        raise Refused(f"{name!r} is no name for a key: write 1 to 64 letters, digits, dots, hyphens and underscores")
+        raise Refused(
+            f"{name!r} is not a valid name for a key: use 1 to 64 letters, digits, dots, hyphens and underscores"
+        )
     keys = {key.name: key for key in config.list_provider_keys(connection) if key.provider == slug}
     before = keys.get(name)
     if before is None and api_key is None:
         raise Refused(f"{slug} has no key {name!r}: give the key itself, too")
     if before is None and len(keys) >= KEYS_MAX:
-        raise Refused(f"{slug} has {KEYS_MAX} further keys, as many as it may: remove one")
+        raise Refused(f"{slug} has {KEYS_MAX} further keys, the maximum: remove one")
     if before is None and slug not in {row.name for row in config.list_providers(connection)}:
         raise OfFirstKey(f"{slug} has no key yet: set the provider's first key before further ones")
     sealed = vault.encrypt(api_key, provider_place(slug, name)) if api_key is not None else None

@@ -132,7 +132,7 @@ def change_token(connection: Connection, token: AccessToken, changes: TokenChang
         given["models"] = tuple(dict.fromkeys(_allowed_model(model) for model in changes.models))
     if changes.expires_at is not UNSET:
         if not token.active(at):
-            raise Refused("the token is revoked or has expired, and stays so: create a new one")
+            raise Refused("the token is revoked or has expired, which cannot be undone: create a new one")
         must_be_ahead(changes.expires_at, at)
     changed = dataclasses.replace(token, **given)
     accounts.change_token(connection, changed)

@@ -40,7 +40,7 @@ def put(
     """Add somebody to an account, or as an operator; or change their role. Who is `invited` has the role once they
     accept it. `by`, as below: the operator who does it, if it is one. Raises Problem (VALIDATION_FAILED)."""
     if (role is Role.OPERATOR) != (account_id == INSTALLATION):
-        raise Problem(VALIDATION_FAILED, "This is no role of an account", path=("body", "role"))
+        raise Problem(VALIDATION_FAILED, "This is not a role of an account", path=("body", "role"))
     member = Member(account_id, email_of(email), role, at, None if invited else at)
     known = {each.email for each in members.list_members(connection, account_id)}
     if len(known) >= MEMBERS_MAX and member.email not in known:
@@ -97,7 +97,7 @@ async def accept(services: Services, email: str, account_id: str) -> None:
     """Accept an invitation. Raises Problem (NOT_FOUND)."""
     at = services.clock.now_ms()
     if not await services.database.write(lambda connection: members.accept(connection, account_id, email, at)):
-        raise Problem(NOT_FOUND, "There is no such invitation any more")
+        raise Problem(NOT_FOUND, "This invitation no longer exists")
 
 
 async def decline(services: Services, email: str, account_id: str) -> None:
@@ -109,14 +109,14 @@ async def decline(services: Services, email: str, account_id: str) -> None:
         return found is not None and found.accepted_at is None and drop(connection, account_id, email, at)
 
     if not await services.database.write(job):
-        raise Problem(NOT_FOUND, "There is no such invitation any more")
+        raise Problem(NOT_FOUND, "This invitation no longer exists")
 
 
 async def remove(services: Services, account_id: str, email: str) -> None:
     """As `drop`, in a transaction of its own. Raises Problem (NOT_FOUND)."""
     at = services.clock.now_ms()
     if not await services.database.write(lambda connection: drop(connection, account_id, email, at)):
-        raise Problem(NOT_FOUND, f"{email} is no member of the account")
+        raise Problem(NOT_FOUND, f"{email} is not a member of the account")
 
 
 def drop(connection: Connection, account_id: str, email: str, at: int, *, by: Operator | None = None) -> bool:

@@ -86,7 +86,7 @@ def _here(services: Services) -> Place:
     if place is None:
         raise Problem(
             SIGN_IN_FAILED,
-            "Browsers allow passkeys only where this server is reached by a name and HTTPS: its operator sets "
+            "Browsers allow passkeys only if this server is reached by name over HTTPS: its operator has to set "
             "FAREBOX_PUBLIC_URL",
         )
     return place
@@ -183,7 +183,7 @@ def _require_room(own: Sequence[Passkey]) -> None:
 
 
 def _over() -> Problem:
-    return Problem(SIGN_IN_FAILED, "This took too long, or was begun in another browser or tab: try again")
+    return Problem(SIGN_IN_FAILED, "This took too long, or was started in another browser or tab: try again")
 
 
 def name_of(text: str) -> str:
@@ -284,11 +284,11 @@ async def rename(services: Services, email: str, passkey_id: str, name: str) -> 
     """Raises Problem (VALIDATION_FAILED, NOT_FOUND)."""
     known = name_of(name)
     if not await services.database.write(lambda connection: store.rename(connection, email, passkey_id, known)):
-        raise Problem(NOT_FOUND, "There is no such passkey among yours")
+        raise Problem(NOT_FOUND, "You do not have this passkey")
 
 
 async def remove(services: Services, email: str, passkey_id: str) -> None:
     """Raises Problem (NOT_FOUND)."""
     if not await services.database.write(lambda connection: store.remove(connection, email, passkey_id)):
-        raise Problem(NOT_FOUND, "There is no such passkey among yours")
+        raise Problem(NOT_FOUND, "You do not have this passkey")
     log.info("passkey removed", email=email, passkey=passkey_id)

@@ -189,7 +189,7 @@ async def begin(services: Services, email: str, way: Way, browser: Browser) -> S
 
     session = await services.database.write(job)
     if session is None:
-        raise Problem(SIGN_IN_FAILED, f"{email} is no member of an account here: ask an owner of yours to add you")
+        raise Problem(SIGN_IN_FAILED, f"{email} is not a member of any account here: ask an owner of yours to add you")
     return session
 
 

@@ -44,7 +44,7 @@ async def change(request: Request, body: SettingsChange) -> Response:
         stored = read_settings(connection, account_id)
         changes = stored is not None and not isinstance(zone, UnsetType) and zone != stored.zone
         if changes and not set_zone(connection, account_id, str(zone), at):
-            raise invalid("The time zone was changed too often: wait some weeks", "body", "time_zone")
+            raise invalid("The time zone was changed too often: wait a few weeks", "body", "time_zone")
         if not isinstance(alerts, UnsetType):
             set_alerts(connection, account_id, wanted=alerts)
         return read_settings(connection, account_id)

@@ -26,12 +26,14 @@ def faults(given: Mapping[str, Any], classifier: Classifier | None) -> list[Faul
         return []
     if classifier is None:
         message = (
-            "Log classification needs a classifier, which this server does not have: the operator sets "
+            "Log classification needs a classifier, and this server has none: the operator can set "
             "FAREBOX_CLASSIFIER_URL (docs/observability.md)"
         )
         return [Fault(("body", "log_classification"), message)]
     if given.get("collect_logs") is False:
-        return [Fault(("body", "log_classification"), "It needs 'collect_logs': what is not kept cannot be classified")]
+        return [
+            Fault(("body", "log_classification"), "It requires 'collect_logs': only stored bodies can be classified")
+        ]
     return []
 
 

@@ -90,7 +90,7 @@ async def create(request: Request, body: Any) -> Response:
             raise invalid("The custom provider was not found", "body", "account_provider_id")
         others = costs_of(connection, account_id)
         if len(others) >= COSTS_MAX:
-            raise invalid(f"The account has {COSTS_MAX} costs, as many as it may: delete one", "body")
+            raise invalid(f"The account has {COSTS_MAX} costs, the maximum: delete one", "body")
         _put(connection, account_id, made, others)
 
     await services.database.write(write)

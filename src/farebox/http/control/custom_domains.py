@@ -84,7 +84,7 @@ async def create(request: Request, body: CustomDomainCreate) -> Response:
     await logs.check_gateway(request.services, account_id, gateway_id)
     hostname = _hostname(request, body.domain)
     if body.min_tls is not UNSET:
-        raise invalid("TLS is the business of the proxy in front of Farebox: leave it out", "body", "minTLS")
+        raise invalid("the proxy in front of Farebox handles TLS: leave it out", "body", "minTLS")
     at = request.services.clock.now_ms()
     row = Row(hostname, account_id, gateway_id, random_bytes(16).hex(), "pending_dcv", None, at, at, at)
 

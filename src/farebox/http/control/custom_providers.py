@@ -111,7 +111,7 @@ async def create(request: Request, body: Any) -> Response:
     def write(connection: Connection) -> None:
         others = providers_of(connection, account_id)
         if len(others) >= PROVIDERS_MAX:
-            raise invalid(f"The account has {PROVIDERS_MAX} custom providers, as many as it may: delete one", "body")
+            raise invalid(f"The account has {PROVIDERS_MAX} custom providers, the maximum: delete one", "body")
         _check_slug(others, made)
         _put(connection, account_id, made)
 
@@ -168,10 +168,14 @@ def _moved(connection: Connection, account_id: str, before: _Stored, headers: st
     anyone who can change the URL could read it. Raises InvalidInput."""
     if has_secrets(connection, account_id, CUSTOM + before.row.slug):
         raise invalid(
-            "Delete the keys that are stored for the provider first: they go nowhere else", "body", "base_url"
+            "Delete the provider's stored keys first: they may not be sent to another address", "body", "base_url"
         )
     if headers is UNSET and before.headers:
-        raise invalid("Send the headers again, with their values: they go nowhere else", "body", "headers")
+        raise invalid(
+            "Send the headers again with their values: stored values may not be sent to another address",
+            "body",
+            "headers",
+        )
     return read_headers(None if headers is UNSET else headers, {})
 
 
@@ -179,10 +183,12 @@ def _checked(services: Services, config: CustomProviderConfig) -> CustomProvider
     """Raises InvalidInput where the base URL cannot be one."""
     parts = checked_url(services.settings, config.base_url, "body", "base_url")
     if "@" in parts.netloc or "?" in config.base_url or "#" in config.base_url or ".." in parts.path:
-        message = "A base URL has no user name, query, fragment or `..`: set credentials as `headers`, or store a key"
+        message = (
+            "A base URL cannot have a user name, query, fragment or `..`: set credentials as `headers`, or store a key"
+        )
         raise invalid(message, "body", "base_url")
     if not is_base(parts):
-        message = "Invalid url: a base URL is a host, a port that may be left out, and a path, percent-encoded"
+        message = "Invalid url: a base URL consists of a host, an optional port and a percent-encoded path"
         raise invalid(message, "body", "base_url")
     return config
 

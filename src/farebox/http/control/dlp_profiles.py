@@ -94,10 +94,10 @@ async def _written(request: Request, profile_id: str, profile: OwnProfile, at: i
         others = {row.profile_id: row for row in PROFILES.list(connection, account_id)}
         before = None if created else require(others.pop(profile_id, None))
         if len(others) >= PROFILES_MAX:
-            raise invalid(f"The account has {PROFILES_MAX} DLP profiles, as many as it may: delete one", "body")
+            raise invalid(f"The account has {PROFILES_MAX} DLP profiles, the maximum: delete one", "body")
         entries = sum(len(_profile(row).entries) for row in others.values()) + len(profile.entries)
         if entries > PATTERNS_OF_ACCOUNT_MAX:
-            message = f"All DLP profiles of the account may have {PATTERNS_OF_ACCOUNT_MAX} entries together"
+            message = f"All DLP profiles of the account together can have at most {PATTERNS_OF_ACCOUNT_MAX} entries"
             raise invalid(message, "body", "entries")
         row = DlpProfileRow(
             account_id,
@@ -124,7 +124,7 @@ async def _checked(request: Request, body: ProfileSet) -> OwnProfile:
         if bool(entry.pattern) == bool(entry.keyword):
             faults.append(Fault(path, "An entry has either a 'pattern' or a 'keyword'"))
         elif entry.keyword and len("".join(entry.keyword.split())) < 2:
-            faults.append(Fault((*path, "keyword"), "String must contain at least 2 characters that are no spaces"))
+            faults.append(Fault((*path, "keyword"), "String must contain at least 2 characters that are not spaces"))
         elif wrong := await _wrong(request.services, request.account_id, pattern_of(entry)):
             faults.append(Fault((*path, "pattern", "regex"), wrong) if entry.pattern else Fault(path, wrong))
         named = entry if entry.id else replace(entry, id=request.services.ids.log_id())
@@ -150,7 +150,7 @@ async def _wrong(services: Services, account_id: str, pattern: str) -> str:
 def _check_own(profile_id: str) -> None:
     """Raises InvalidInput if the profile is not the account's own."""
     if profile_id in BUILT_IN:
-        raise invalid(f"The profile '{profile_id}' is predefined: it stays as it is", "path", "profile_id")
+        raise invalid(f"The profile '{profile_id}' is predefined and cannot be changed", "path", "profile_id")
 
 
 def _profile(row: DlpProfileRow) -> OwnProfile:

@@ -52,7 +52,7 @@ def _check_public_key(text: str) -> None:
     try:
         public_key(text)
     except InvalidPublicKey as error:
-        message = f"This cannot be used, as {error}: make one with `openssl rsa -pubout -in private_key.pem`"
+        message = f"This key cannot be used: {error}: make one with `openssl rsa -pubout -in private_key.pem`"
         raise invalid(message, "body", "logpush_public_key") from error
 
 
@@ -87,14 +87,14 @@ def _meter(meter: StripeMeter | None, stored: str) -> tuple[StripeMeter | None, 
     key = stored if stored and meter.authorization == masked(stored) else meter.authorization
     key = key.removeprefix("Bearer ").strip()
     if not _is_stripe_key(key):
-        message = "This is no secret or restricted key of Stripe, which begins with sk_ or rk_"
+        message = "This is not a secret or restricted key of Stripe: these begin with sk_ or rk_"
         raise invalid(message, "body", "stripe", "authorization")
     for number, event in enumerate(meter.usage_events):
         try:
             template_of(event.payload)
         except InvalidTemplate as error:
             place = ("body", "stripe", "usage_events", number, "payload")
-            raise invalid(f"This is no template of an event, as {error}", *place) from error
+            raise invalid(f"This is not a valid event template: {error}", *place) from error
     if not meter.usage_events:
         return None, ""
     return replace(meter, authorization=masked(key)), key

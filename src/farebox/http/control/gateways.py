@@ -106,7 +106,7 @@ async def create(request: Request, body: Any) -> Response:
         if find_gateway(connection, account_id, body.id) is not None:
             raise invalid(f"A gateway with the id '{body.id}' already exists", "body", "id")
         if len(list_gateways(connection, account_id)) >= GATEWAYS_MAX:
-            raise invalid(f"The account has {GATEWAYS_MAX} gateways, as many as it may: delete one", "body", "id")
+            raise invalid(f"The account has {GATEWAYS_MAX} gateways, the maximum: delete one", "body", "id")
         screening.check_profiles(connection, account_id, config)
         row = _row(request, connection, body.id, config, NO_SECRETS, (now, now))
         put_gateway(connection, row)
@@ -143,7 +143,7 @@ async def delete(request: Request, _: None) -> Response:
 async def resume(request: Request, _: None) -> Response:
     """As at Cloudflare where nothing is kept of a run: its clients then take what they have, or raise. Raises Problem
     (RESUME_UNAVAILABLE)."""
-    words = "Streams cannot be resumed: nothing is kept of one whose client has gone."
+    words = "Streams cannot be resumed: nothing is kept once the client has disconnected."
     raise Problem(RESUME_UNAVAILABLE, words)
 
 

@@ -154,7 +154,9 @@ def _with_stored(body: LogDestinationSet, stored: DestinationSecrets) -> Destina
     if stored.secret_access_key and secret == masked(stored.secret_access_key):
         secret = stored.secret_access_key
     if not _is_key(secret):
-        raise invalid("Send the whole key: it goes to no other endpoint than before", "body", "secret_access_key")
+        raise invalid(
+            "Send the whole key: the stored one may not be sent to another endpoint", "body", "secret_access_key"
+        )
     return DestinationSecrets(secret_access_key=secret)
 
 

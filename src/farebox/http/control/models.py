@@ -70,7 +70,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
 async def search(request: Request, query: ModelsQuery) -> Response:
     if query.format is not None:
-        raise invalid("The list is given in Cloudflare's form only: leave out 'format'", "query", "format")
+        raise invalid("The list is available in Cloudflare's format only: leave out 'format'", "query", "format")
     services, account_id = request.services, request.account_id
     gateway_id = request.headers.get("cf-aig-gateway-id") or DEFAULT_GATEWAY
     own = await services.configuration.own_providers(account_id, gateway_id)

@@ -192,7 +192,7 @@ def _check_secret(slug: str, secret: str | None) -> None:
     if secret is None:
         return
     if is_ours(secret):
-        raise invalid("This is an access token of Farebox, not a key at a provider", "body", "secret")
+        raise invalid("This is an access token of Farebox, not a provider key", "body", "secret")
     provider = provider_of(slug)
     try:
         (word_of if provider is None else provider.keys)(secret)
@@ -253,7 +253,7 @@ def _check_room(connection: Connection, account_id: str, config: ProviderConfigR
         message = f"A provider config for '{config.provider}' with the alias '{config.alias}' already exists"
         raise invalid(message, "body", "alias")
     if len(others) >= CONFIGS_MAX:
-        raise invalid(f"The gateway has {CONFIGS_MAX} provider configs, as many as it may: delete one", "body")
+        raise invalid(f"The gateway has {CONFIGS_MAX} provider configs, the maximum: delete one", "body")
 
 
 def _secret_for(
@@ -272,7 +272,7 @@ def _secret_for(
             message = f"The secret '{config.secret_id}' was not found in the store of this gateway: send it as `secret`"
             raise invalid(message, "body", "secret_id" if named else "secret")
         if stored.provider != config.provider:
-            message = f"The secret '{config.secret_id}' is stored for '{stored.provider}', and sent nowhere else"
+            message = f"The secret '{config.secret_id}' is stored for '{stored.provider}', and for no other provider"
             raise invalid(message, "body", "secret_id")
         return stored
     if stored is not None:

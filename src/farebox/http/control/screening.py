@@ -45,7 +45,7 @@ def _of_dlp(dlp: Dlp | None) -> Iterator[Fault]:
     if isinstance(dlp.policies, tuple):
         for name in ("action", "profiles"):
             if getattr(dlp, name):
-                yield Fault(("body", "dlp", name), "Not together with 'policies': each policy has its own")
+                yield Fault(("body", "dlp", name), "Cannot be combined with 'policies': each policy has its own")
         seen: set[str] = set()
         for at, policy in enumerate(dlp.policies):
             if policy.id in seen:
@@ -65,13 +65,11 @@ def _of_guardrails(guardrails: Guardrails | None, scorer: Scorer | None) -> Iter
     for side, rules in (("prompt", guardrails.prompt), ("response", guardrails.response)):
         if rules and scorer is None:
             message = (
-                "Guardrails need a scorer, which this server does not have: the operator sets FAREBOX_GUARDRAILS_URL "
+                "Guardrails need a scorer, and this server has none: the operator can set FAREBOX_GUARDRAILS_URL "
                 "(docs/guardrails.md)"
             )
             yield Fault(("body", "guardrails"), message)
             return
         for hazard in rules:
             if scorer is not None and hazard not in scorer.hazards:
-                yield Fault(
-                    ("body", "guardrails", side, hazard), "The scorer of this server does not judge this category"
-                )
+                yield Fault(("body", "guardrails", side, hazard), "This server's scorer does not detect this category")

@@ -114,9 +114,9 @@ def _check_may_widen(request: Request, changes: TokenChanges) -> None:
     models = caller.models is not None and changes.models is not UNSET
     if models or (caller.expires_at is not None and changes.expires_at is not UNSET):
         words = (
-            "A token that is for certain models cannot change which models tokens may call: use another"
+            "A token limited to certain models cannot change which models tokens may call: use another token"
             if models
-            else "A token that expires cannot change when tokens expire: use another"
+            else "A token that expires cannot change when tokens expire: use another token"
         )
         raise Problem(ACCESS_DENIED, words)
 

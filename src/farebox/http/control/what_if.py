@@ -100,7 +100,7 @@ def _models(request: Request, body: WhatIfCreate, at: int) -> list[Fault]:
         if not all(called.partition("/")):
             found.append(Fault(("body", "models", called), "Expected provider/model or dynamic/NAME"))
         if not model or prices.find(request.account_id, provider, model, at) is None:
-            found.append(Fault(("body", "models", called), f"'{answers[:64]}' is no model with a price"))
+            found.append(Fault(("body", "models", called), f"'{answers[:64]}' is not a model with a price"))
     return found
 
 

@@ -63,7 +63,7 @@ def named_host(target: bytes) -> str | None:
         return None
     host = origin[0].partition("://")[2]
     if not is_host(host):
-        raise ValueError("the target's host is none")
+        raise ValueError("the target's host is invalid")
     return host
 
 

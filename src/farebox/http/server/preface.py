@@ -59,7 +59,7 @@ def _version_1(data: bytes) -> tuple[int, str] | None:
     if not address.version == other.version == int(found[1]):
         raise ValueError("the header's addresses are of another kind")
     if max(int(found[4]), int(found[5])) > _PORT_MAX:
-        raise ValueError("the header's ports are none")
+        raise ValueError("the header's ports are invalid")
     return end, plain(str(address))
 
 
