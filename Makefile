@@ -69,8 +69,8 @@ long: $(BIN)/.dev  ## prove at length what `make test` samples: death at every p
 	FAREBOX_TEST_LONG=1 $(BIN)/pytest -n auto tests/payments/test_crash_enumeration.py tests/payments/test_attacks_clawback.py \
 		tests/payments/test_processor_events.py tests/ledger/test_state_machine.py tests/ledger/test_fast_paths.py \
 		tests/ledger/test_spending_limit.py tests/calls/test_kill_dash_nine.py tests/multiprocess/test_kill_dash_nine.py \
-		tests/dbcopy/test_copy.py tests/http/test_server_fuzz.py tests/http/test_server_lifecycle.py \
-		tests/metering/test_cases.py tests/pricing/test_estimate.py
+		tests/multiprocess/test_sessions.py tests/websockets/test_any_end.py tests/dbcopy/test_copy.py \
+		tests/http/test_server_fuzz.py tests/http/test_server_lifecycle.py tests/metering/test_cases.py tests/pricing/test_estimate.py
 
 lock: $(BIN)/python  ## regenerate requirements/*.txt from both pyproject.toml
 	$(PIP) install uv

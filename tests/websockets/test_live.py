@@ -13,13 +13,11 @@ from websockets.sync.server import ServerConnection
 from farebox.money import NANOS_PER_USD
 from farebox.providers.sessions.gemini_live import GeminiLiveReader
 from farebox.providers.sessions.reader import FromClient
-from tests.calls.kit import OPERATOR_KEY, differences, log_rows, set_provider, until
+from tests.calls.kit import OPERATOR_KEY, log_rows, set_provider, until
 from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
-from tests.long import times
 from tests.sdks import genai
 from tests.support import Customer, Farebox, running_farebox
-from tests.websockets.cuts import CUTS, Cut, cutting
 from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, providing, settled, turns_of
 from tests.websockets.live import (
     HEARD,
@@ -356,26 +354,6 @@ def test_credit_that_ends_ends_the_session_after_the_turn_that_was_paid_for(fare
     settled(customer, charged, turns, NANOS_PER_USD // 20)
 
 
-def test_exactly_as_many_sessions_are_set_up_as_credit_covers(farebox: Farebox, live: Live) -> None:
-    with session(probe := farebox.funded("5")):
-        held = probe.balance.held
-    live.sent.clear()
-    most = 3
-    customer = farebox.funded(f"{most * held / NANOS_PER_USD:.9f}")
-    connections = [set_up(customer, generationConfig={"maxOutputTokens": 100}) for _ in range(10 * most)]
-    until(lambda: sum(connection.close_code is not None for connection in connections) == 9 * most)
-    admitted = [connection for connection in connections if connection.close_code is None]
-    assert {connection.close_code for connection in connections} <= {None, 4402, 4429}
-    for connection in admitted:
-        assert hear(connection) == {"setupComplete": {}}
-        ask(connection)
-    for connection in admitted:
-        await_turn(connection)
-        connection.close()
-    assert len(live.sent) == 2 * most
-    settled(customer, sum(map(turn_cost, range(most))), None, most * held)
-
-
 # --- sessions that are cut ---
 
 
@@ -397,30 +375,3 @@ def test_a_client_that_leaves_has_its_response_interrupted_and_pays_for_what_it_
     hear(connection)
     connection.close()
     settled(customer, turn_cost(), 1)
-
-
-@pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("at", range(0, 10, times(2, 1)))
-def test_a_session_that_is_cut_at_any_message_ends_in_the_same_books(
-    customer: Customer, provider: SocketProvider, cut: Cut, at: int
-) -> None:
-    """`at`: after how many messages of the provider's."""
-    provider.forget()
-    cutter = cutting(provider, Live(), cut, at)
-    with contextlib.suppress(Exception):
-        cutter.client = client = opened(customer, PATH)
-        cutter.ready.set()
-        say(client, setup=OTHER)
-        for _ in range(2):
-            ask(client)
-            await_turn(client)
-    cutter.client.close()
-    until(
-        lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
-    )
-    charged = 5 * NANOS_PER_USD - customer.balance.posted
-    rows = turns_of(customer)
-    assert charged == sum(round(row["cost"] * NANOS_PER_USD) for row in rows)
-    assert len({row["id"] for row in rows}) == len(rows) <= 2
-    assert charged >= sum(turn_cost(number) for number, row in enumerate(rows) if row["success"])
-    assert not differences(customer.farebox)

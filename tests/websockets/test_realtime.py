@@ -1,6 +1,5 @@
 """OpenAI's Realtime API on the operator's key: each turn is held for, charged once and recorded, however it ends."""
 
-import contextlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +13,7 @@ from farebox.money import NANOS_PER_USD
 from tests.calls.kit import OPERATOR_KEY, differences, log_rows, set_provider, until
 from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
-from tests.long import times
 from tests.support import Customer, Farebox, running_farebox
-from tests.websockets.cuts import CUTS, Cut, cutting
 from tests.websockets.kit import (
     SECONDS,
     SocketProvider,
@@ -308,70 +305,7 @@ def test_a_turn_under_way_is_delivered_before_the_session_ends(farebox: Farebox,
     assert customer.balance.posted == int(0.30 * NANOS_PER_USD) - TURN
 
 
-def test_exactly_as_many_sessions_answer_as_credit_covers(farebox: Farebox, realtime: Realtime) -> None:
-    with quiet(probe := farebox.funded("5")) as connection:
-        held = []
-        realtime.before_done = lambda _: held.append(probe.balance.held)
-        send(connection, type="response.create", response={"max_output_tokens": 200, "metadata": {"n": "1"}})
-        await_event(connection, "response.done")
-    most, admitted = 3, list[int]()
-    release = threading.Event()
-
-    def wait(_: ServerConnection) -> None:
-        admitted.append(1)
-        release.wait(SECONDS)
-
-    realtime.before_done = wait
-    customer = farebox.funded(f"{(most * held[0]) / NANOS_PER_USD:.9f}")
-    connections = [quiet(customer) for _ in range(10 * most)]
-    for connection in connections:
-        send(connection, type="response.create", response={"max_output_tokens": 200, "metadata": {"n": "1"}})
-    codes = []
-    until(lambda: len(admitted) == most)
-    refused = [connection for connection in connections if connection.close_code is None]
-    until(lambda: sum(connection.close_code is not None for connection in connections) == 9 * most)
-    codes = [connection.close_code for connection in refused if connection.close_code is not None]
-    assert set(codes) <= {4402, 4429}
-    release.set()
-    until(lambda: customer.balance.held == 0)
-    for connection in connections:
-        connection.close()
-    until(lambda: not farebox.services.calls.by_account.get(customer.account_id))
-    assert len(admitted) == most
-    assert customer.balance.posted == most * held[0] - most * TURN
-    assert not differences(farebox)
-
-
 # --- sessions that are cut ---
-
-
-@pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("at", range(0, 8, times(2, 1)))
-def test_a_session_that_is_cut_at_any_message_ends_in_the_same_books(
-    customer: Customer, provider: SocketProvider, cut: Cut, at: int
-) -> None:
-    """`at`: after how many messages of the provider's. A turn whose end has come is charged; one that has not is, if at
-    all, charged for what was delivered."""
-    provider.forget()
-    cutter = cutting(provider, Realtime(), cut, at)
-    with contextlib.suppress(Exception):
-        cutter.client = client = opened(customer, PATH)
-        cutter.ready.set()
-        send(client, type="session.update", session=VAD_OFF)
-        for _ in range(2):
-            send(client, type="response.create", response={"max_output_tokens": 100})
-            await_event(client, "response.done")
-    cutter.client.close()
-    until(
-        lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
-    )
-    charged = 5 * NANOS_PER_USD - customer.balance.posted
-    rows = turns_of(customer)
-    assert charged == sum(round(row["cost"] * NANOS_PER_USD) for row in rows)
-    assert len({row["id"] for row in rows}) == len(rows) <= 2
-    whole = [row for row in rows if row["success"]]
-    assert charged >= TURN * len(whole)
-    assert not differences(customer.farebox)
 
 
 def test_a_token_for_certain_models_names_its_model_once(farebox: Farebox, realtime: Realtime) -> None:

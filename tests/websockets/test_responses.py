@@ -17,31 +17,9 @@ from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
 from tests.websockets.kit import SocketProvider, await_close, opened, providing, receive, send
 from tests.websockets.realtime import await_event
+from tests.websockets.responses import MODEL, TURN, Responses
 
 pytestmark = ON_BOTH_ENGINES
-MODEL = "gpt-5.4"
-TURN = 100 * 1_000 + 20 * 2_000
-
-
-class Responses:
-    """Answers each `response.create`."""
-
-    def __init__(self) -> None:
-        self.events: list[dict[str, Any]] = []
-        self.fails = False
-
-    def __call__(self, connection: ServerConnection) -> None:
-        for message in connection:
-            event = json.loads(message)
-            self.events.append(event)
-            if self.fails:
-                send(connection, type="error", status=400, error={"code": "invalid", "message": "no"})
-                continue
-            response: dict[str, Any] = {"id": f"resp_{len(self.events)}", "model": MODEL, "store": False, "output": []}
-            send(connection, type="response.created", response={**response, "status": "in_progress"})
-            send(connection, type="response.output_text.delta", item_id="m", delta="Good day", output_index=0)
-            usage = {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120}
-            send(connection, type="response.completed", response={**response, "status": "completed", "usage": usage})
 
 
 @pytest.fixture(scope="module")

@@ -3,125 +3,40 @@ their SDKs and charged by the character."""
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pytest
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
-from farebox.operator import prices
 from farebox.providers.sessions.speech import FLUSHED_MAX
-from tests.calls.kit import OPERATOR_KEY, forget, log_rows, set_provider, until
-from tests.engines import ON_BOTH_ENGINES, TESTER
+from tests.calls.kit import OPERATOR_KEY, log_rows, set_provider, until
+from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import cartesia, deepgram, elevenlabs
 from tests.support import Customer, Farebox, running_farebox
 from tests.websockets import kit
-from tests.websockets.cuts import CUTS, Cut, cutting
 from tests.websockets.kit import SocketProvider, await_close, opened, providing
+from tests.websockets.speech import (
+    CODED,
+    FORMS,
+    HEARD,
+    LENGTH,
+    LISTEN,
+    SECOND,
+    SOUND,
+    TEXT,
+    Cartesia,
+    Deepgram,
+    ElevenLabs,
+    Listener,
+    Speaker,
+    set_prices,
+)
 
 pytestmark = ON_BOTH_ENGINES
-SOUND: Final = bytes(4_800)
-CODED: Final = base64.b64encode(SOUND).decode()
-TEXT: Final = "Good day to you. " * 18
-"""Of more characters than go uncharged until all is spoken."""
-LENGTH: Final = len(TEXT)
-
-
-@dataclass
-class Speaker:
-    """Speaks what it is sent, in one provider's form."""
-
-    sent: list[dict[str, Any]] = field(default_factory=list)
-
-    def __call__(self, connection: ServerConnection) -> None:
-        for message in connection:
-            found = json.loads(message)
-            self.sent.append(found)
-            self.answer(connection, found)
-
-    def answer(self, connection: ServerConnection, message: dict[str, Any]) -> None:
-        """To one message."""
-        raise NotImplementedError
-
-
-class Deepgram(Speaker):
-    slug, path, rate = "deepgram", "deepgram/v1/speak?model=aura-2-thalia-en", 30_000
-
-    def answer(self, connection: ServerConnection, message: dict[str, Any]) -> None:
-        if message["type"] == "Speak":
-            connection.send(SOUND)
-        elif message["type"] == "Flush":
-            connection.send(json.dumps({"type": "Flushed", "sequence_id": 0}))
-
-    @staticmethod
-    def say(connection: Any, text: str) -> None:
-        connection.send(json.dumps({"type": "Speak", "text": text}))
-
-    @staticmethod
-    def finish(connection: Any) -> None:
-        connection.send(json.dumps({"type": "Flush"}))
-
-    @staticmethod
-    def is_end(message: Any) -> bool:
-        return "Flushed" in str(message)
-
-
-class ElevenLabs(Speaker):
-    slug, path, rate = "elevenlabs", "elevenlabs/v1/text-to-speech/v1/stream-input?model_id=eleven_v3", 80_000
-
-    def answer(self, connection: ServerConnection, message: dict[str, Any]) -> None:
-        if message["text"].strip():
-            connection.send(json.dumps({"audio": CODED, "isFinal": None}))
-        elif message["text"] == "":
-            connection.send(json.dumps({"audio": None, "isFinal": True}))
-            connection.close()
-
-    @staticmethod
-    def say(connection: Any, text: str) -> None:
-        connection.send(json.dumps({"text": text, "try_trigger_generation": True}))
-
-    @staticmethod
-    def finish(connection: Any) -> None:
-        connection.send(json.dumps({"text": ""}))
-
-    @staticmethod
-    def is_end(message: Any) -> bool:
-        return '"isFinal": true' in str(message)
-
-
-class Cartesia(Speaker):
-    slug, path, rate = "cartesia", "cartesia/tts/websocket?cartesia_version=2025-04-16", 50_000
-    format: Final = {"container": "raw", "encoding": "pcm_s16le", "sample_rate": 24_000}
-
-    def answer(self, connection: ServerConnection, message: dict[str, Any]) -> None:
-        more = {"context_id": message["context_id"], "status_code": 206}
-        if message["transcript"]:
-            connection.send(json.dumps({"type": "chunk", "data": CODED, "done": False, "step_time": 1.0, **more}))
-        if not message.get("continue"):
-            connection.send(json.dumps({"type": "done", "done": True, **more}))
-
-    @staticmethod
-    def say(connection: Any, text: str, *, more: bool = True) -> None:
-        said = {"model_id": "sonic-3", "transcript": text, "context_id": "c", "continue": more}
-        voice = {"mode": "id", "id": "v"}
-        connection.send(json.dumps({**said, "voice": voice, "output_format": Cartesia.format}))
-
-    @staticmethod
-    def finish(connection: Any) -> None:
-        Cartesia.say(connection, "", more=False)
-
-    @staticmethod
-    def is_end(message: Any) -> bool:
-        return '"done": true' in str(message)
-
-
-FORMS = (Deepgram, ElevenLabs, Cartesia)
 
 
 @pytest.fixture(scope="module")
@@ -135,26 +50,8 @@ def farebox(engine: str, provider: SocketProvider, tmp_path_factory: pytest.Temp
     with running_farebox(tmp_path_factory.mktemp("speech")) as served:
         for form in FORMS:
             set_provider(served, form.slug, base_url=provider.url)
-        _set_price(served)
+        set_prices(served)
         yield served
-
-
-def _set_price(farebox: Farebox) -> None:
-    """Cartesia's model has no price in the list, nor has audio that comes as a stream."""
-    services = farebox.services
-    at = services.clock.now_ms() - 1_000
-
-    def job(connection: Any) -> None:
-        for slug, model, rates in (
-            ("cartesia", "sonic-3", {"input_mchars": "50"}),
-            ("deepgram", "nova-3+streaming", {"audio_hours": "0.36"}),
-        ):
-            prices.set_price(
-                connection, services.ids, by=TESTER, provider=slug, model=model, rates=rates, output_max=None, at=at
-            )
-
-    farebox.run(services.database.write(job))
-    forget(farebox)
 
 
 def settled(customer: Customer, charged: int, granted: int = 5 * NANOS_PER_USD) -> None:
@@ -263,45 +160,6 @@ def test_credit_that_ends_ends_the_session(farebox: Farebox, provider: SocketPro
     settled(customer, 2 * LENGTH * form.rate, (500 + LENGTH) * form.rate)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_exactly_as_many_sessions_are_served_as_credit_covers(
-    farebox: Farebox, provider: SocketProvider, form: Any
-) -> None:
-    provider.forget()
-    provider.script = played = form()
-    customer = farebox.funded(f"{2 * 500 * form.rate / NANOS_PER_USD:.9f}")
-    connections = [opened(customer, form.path) for _ in range(20)]
-    for connection in connections:
-        form.say(connection, "Good day. ")
-    until(lambda: sum(connection.close_code is not None for connection in connections) == 18)
-    admitted: list[ClientConnection] = [one for one in connections if one.close_code is None]
-    for connection in admitted:
-        form.finish(connection)
-        while not form.is_end(connection.recv()):
-            pass
-        connection.close()
-    assert len(played.sent) == 4
-    until(lambda: customer.balance.held == 0)
-    assert customer.balance.posted == (2 * 500 - 2 * 10) * form.rate
-
-
-@pytest.mark.parametrize("cut", CUTS)
-@pytest.mark.parametrize("form", FORMS)
-def test_a_session_that_is_cut_ends_in_the_same_books(
-    customer: Customer, provider: SocketProvider, form: Any, cut: Cut
-) -> None:
-    """What has been sent is charged, whichever side ends it: a client can have its provider leave."""
-    provider.forget()
-    cutter = cutting(provider, form(), cut, 1)
-    cutter.client = client = opened(customer, form.path)
-    cutter.ready.set()
-    form.say(client, TEXT)
-    client.recv()
-    form.say(client, "Good day. ")
-    await_close(client)
-    settled(customer, (LENGTH + 10) * form.rate)
-
-
 def test_credit_that_does_not_cover_another_step_covers_what_was_sent(
     farebox: Farebox, provider: SocketProvider
 ) -> None:
@@ -361,34 +219,6 @@ def test_flushes_that_the_provider_does_not_confirm_are_bounded(customer: Custom
 
 # --- audio that is transcribed ---
 
-LISTEN: Final = "deepgram/v1/listen?model=nova-3&encoding=linear16&sample_rate=16000"
-SECOND: Final = bytes(32_000)
-HEARD: Final = 100_000
-"""Nano-dollars a second."""
-
-
-class Listener:
-    """Transcribes, and says every so many seconds what it has heard."""
-
-    def __init__(self, every: int = 10, more: float = 0.5) -> None:
-        self.heard = self.told = 0
-        self.every = every
-        self.more = more
-        """Seconds that it states at the end, and we have not counted."""
-
-    def __call__(self, connection: ServerConnection) -> None:
-        for message in connection:
-            if isinstance(message, str):
-                if json.loads(message)["type"] == "CloseStream":
-                    connection.send(json.dumps({"type": "Metadata", "duration": self.heard + self.more, "channels": 1}))
-                    return
-                continue
-            self.heard += len(message) // 32_000
-            if self.heard - self.told >= self.every:
-                heard = {"start": float(self.told), "duration": float(self.heard - self.told), "is_final": True}
-                self.told = self.heard
-                connection.send(json.dumps({"type": "Results", "channel": {"alternatives": []}, **heard}))
-
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the SDK
 def test_deepgram_s_sdk_and_seconds_are_charged_as_they_are_heard(customer: Customer, provider: SocketProvider) -> None:
@@ -425,22 +255,6 @@ def test_audio_is_charged_as_it_is_sent_until_credit_ends(farebox: Farebox, prov
         assert await_close(connection)[0] == 4402
     assert listener.heard == 60
     settled(customer, 60 * HEARD, 100 * HEARD)
-
-
-@pytest.mark.parametrize("cut", CUTS)
-def test_a_transcription_that_is_cut_is_charged_for_what_was_sent(
-    customer: Customer, provider: SocketProvider, cut: Cut
-) -> None:
-    provider.forget()
-    listener = Listener(60)
-    cutter = cutting(provider, listener, cut, 1)
-    cutter.client = client = opened(customer, LISTEN)
-    cutter.ready.set()
-    client.send(SECOND * 60)
-    client.recv()
-    client.send(SECOND * 60)
-    await_close(client)
-    settled(customer, 60 * 2 * HEARD)
 
 
 def test_nothing_is_left_to_charge_after_the_duration_is_stated(customer: Customer, provider: SocketProvider) -> None:

@@ -330,7 +330,8 @@ class Turns:
             await self._settle(turn, replace(self._reader.so_far(name, ""), complete=True), None, b"")
 
     async def _release(self, turn: _Turn) -> None:
-        """Nothing came of it, and it leaves no row."""
+        """Nothing came of it, and it leaves no row, unless the journal has to keep its release. Raises
+        DatabaseUnavailable."""
         admitted = turn.admitted
         if admitted.held is None and not admitted.counts:
             return
@@ -340,8 +341,9 @@ class Turns:
             services.database.check()
             await services.ledger.do(Release(account_id=call.account_id, hold_id=call.log_id, at=now))
             services.waiters.wake(call.account_id)
-        except DatabaseUnavailable as error:  # it expires
+        except DatabaseUnavailable as error:
             services.database.report_failure(error)
+            await end_without_response(admitted, EarlyEnd("released"), Problem(DATABASE_UNAVAILABLE, ""))
 
     def _note(self) -> None:
         """The lanes have changed."""
