@@ -22,7 +22,7 @@ PATIENCE = 0.25
 ROUNDS = 10_000 if os.environ.get("FAREBOX_TEST_LONG") else 300
 """Of two calls and two reads. More than what any queue or history holds goes by before the first count."""
 WARM_ROUNDS = 300
-TRIES = 3
+TRIES = 6
 """What calls leave is there each time. On a busy machine a job that runs once a minute may come while it is counted,
 and a connection keeps the statements that it executes for the first time."""
 

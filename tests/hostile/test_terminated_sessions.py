@@ -133,6 +133,27 @@ async def world() -> AsyncIterator[World]:
     engines.postgres_server().drop_database(url)
 
 
+class Commits:
+    """What becomes of the commits of a test's own database. A server on another thread has others, which are let be."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, lost: int, carried_out: int = 0) -> None:
+        """The first `lost` have no response, of which the first `carried_out` are carried out."""
+        self.lost = 0
+        execute: Any = Session.execute
+        loop = asyncio.get_running_loop()
+
+        async def losing(session: Session, query: str, *values: object, **more: object) -> object:
+            if query == "COMMIT" and self.lost < lost and asyncio.get_running_loop() is loop:
+                self.lost += 1
+                if self.lost <= carried_out:
+                    await execute(session, query)
+                session.terminate()
+                raise ConnectionResetError("the answer was lost")
+            return await execute(session, query, *values, **more)
+
+        monkeypatch.setattr(Session, "execute", losing)
+
+
 async def cut(world: World) -> None:
     third = await connect(world.url, timeout=10, name="third")
     await third.fetch(CUT)
@@ -186,22 +207,9 @@ async def test_a_job_whose_session_ends_before_its_commit_is_run_again(world: Wo
 async def test_a_commit_without_a_response_is_looked_up_and_not_repeated(
     world: World, monkeypatch: pytest.MonkeyPatch, *, is_done: bool
 ) -> None:
-    execute: Any = Session.execute
-    lost = 0
-
-    async def losing(self: Session, query: str, *values: object, **more: object) -> object:
-        nonlocal lost
-        if query == "COMMIT" and not lost:
-            lost += 1
-            if is_done:
-                await execute(self, query)
-            self.terminate()
-            raise ConnectionResetError("the answer was lost")
-        return await execute(self, query, *values, **more)
-
-    monkeypatch.setattr(Session, "execute", losing)
+    commits = Commits(monkeypatch, lost=1, carried_out=int(is_done))
     assert await world.database.write(world.job) == (1 if is_done else 2)
-    assert lost == 1
+    assert commits.lost == 1
     assert await world.accounts() == (["a1"] if is_done else ["a2"])
 
 
@@ -209,22 +217,9 @@ async def test_a_commit_is_not_repeated_if_its_check_has_no_response_either(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second only verified the first, and is rolled back."""
-    execute: Any = Session.execute
-    lost = 0
-
-    async def losing(self: Session, query: str, *values: object, **more: object) -> object:
-        nonlocal lost
-        if query == "COMMIT" and lost < 3:
-            lost += 1
-            if lost == 1:
-                await execute(self, query)
-            self.terminate()
-            raise ConnectionResetError("the answer was lost")
-        return await execute(self, query, *values, **more)
-
-    monkeypatch.setattr(Session, "execute", losing)
+    commits = Commits(monkeypatch, lost=3, carried_out=1)
     assert await world.database.write(world.job) == 1
-    assert (lost, world.runs) == (3, 1)
+    assert (commits.lost, world.runs) == (3, 1)
     assert await world.accounts() == ["a1"]
 
 
@@ -232,25 +227,20 @@ async def test_a_commit_without_a_response_of_another_server_stays_unknown(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a fail-over: the other server has given the transaction's number to another, or has not come to it yet."""
-    execute: Any = Session.execute
     fetchrow: Any = Session.fetchrow
-    servers = 0
-
-    async def losing(self: Session, query: str, *values: object, **more: object) -> object:
-        if query == "COMMIT":
-            self.terminate()
-            raise ConnectionResetError("the answer was lost")
-        return await execute(self, query, *values, **more)
+    servers, loop = 0, asyncio.get_running_loop()
 
     async def another(self: Session, query: str, *values: object, **more: object) -> object:
         nonlocal servers
         found = await fetchrow(self, query, *values, **more)
-        if "pg_postmaster_start_time" not in query:  # the database's health is looked at, too
+        if (
+            "pg_postmaster_start_time" not in query or asyncio.get_running_loop() is not loop
+        ):  # for the health, or not ours
             return found
         servers += 1
         return found[0], servers, None
 
-    monkeypatch.setattr(Session, "execute", losing)
+    Commits(monkeypatch, lost=RECONNECTS_MAX)
     monkeypatch.setattr(Session, "fetchrow", another)
     with pytest.raises(DatabaseUnavailable, match="unknown"):
         await world.database.write(world.job)

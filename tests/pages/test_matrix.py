@@ -210,7 +210,8 @@ def _rows(farebox: Farebox, place: Furnished) -> dict[str, list[tuple[object, ..
     """Every row of the account, but for what its own background work writes, and the times at which some of it was or
     will be done: jobs move `next_at` alone, and an event of the processor that comes late `cards_at`."""
     ignored = {"leases", "instances"}
-    moved = {(table, "next_at") for table in ("top_ups", "refunds", "long_calls", "evaluations", "export_states")}
+    looked_at = ("top_ups", "refunds", "long_calls", "evaluations", "export_states", "custom_domains")
+    moved = {(table, "next_at") for table in looked_at}
     moved.add(("customers", "cards_at"))
 
     def columns(table: Table) -> str:
