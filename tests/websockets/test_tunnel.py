@@ -185,7 +185,7 @@ def test_no_session_is_opened_or_goes_on_where_the_gateway_screens_what_is_said(
         forget(customer.farebox)
         connection.send("4111 1111 1111 1111")
         code, reason = await_close(connection)
-    assert (code, "not screened" in reason) == (4426, True)
+    assert (code, "cannot be screened" in reason) == (4426, True)
     provider.await_end()
     handshakes = len(provider.handshakes)
     for path in (LISTEN, "openai/realtime?model=gpt-realtime", "openai/responses", LIVE):
