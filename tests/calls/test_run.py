@@ -122,7 +122,7 @@ def test_the_cloudflare_sdk(customer: Customer) -> None:
         prices = {entry["unit"]: entry["price"] for entry in model["properties"][-1]["value"]}
         assert prices == {"per M input tokens": 1.0, "per M output tokens": 2.0}
         assert not list(client.ai.models.list(**where, task="Text Generation", search="bge-base"))
-        with pytest.raises(cloudflare.BadRequestError, match="Cloudflare's form only"):
+        with pytest.raises(cloudflare.BadRequestError, match="Cloudflare's format only"):
             list(client.ai.models.list(**where, format="openrouter"))
 
 

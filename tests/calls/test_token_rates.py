@@ -66,7 +66,7 @@ def test_a_token_makes_as_many_calls_as_it_may(customer: Customer, technique: st
     assert (problem["internalCode"], problem["source"]) == (2003, "token")
     assert problem["error"]["code"] == "token_rate_limited"
     assert problem["retry_after"] == int(refused.headers["retry-after"]) > 0
-    assert "limit of calls" in problem["remedy"]
+    assert "rate limit" in problem["remedy"]
     assert customer.chat().status_code == 200, "another token of the account"
     assert len(log_rows(customer)) == 3, "what is refused is no call"
     assert tokens(customer)[-1]["last_used_at"] is None

@@ -212,11 +212,11 @@ def test_findings_are_accepted_or_corrected(farebox: Farebox, operator: Person, 
     assert 'name="seen" value="-300"' in page
     assert "say why" in operator.told("/ui/money/accept", finding=named["a"], seen="150").lower()
     assert "no such open finding" in operator.told("/ui/money/accept", finding=named["c"], seen="1", note="x")
-    assert "has changed meanwhile" in operator.told("/ui/money/accept", finding=named["a"], seen="149", note="x")
+    assert "has changed in the meantime" in operator.told("/ui/money/accept", finding=named["a"], seen="149", note="x")
     assert "reload the findings" in operator.told("/ui/money/accept", finding=named["a"], note="x")
     assert "Accepted the finding" in operator.told("/ui/money/accept", finding=named["a"], seen="150", note="the fee")
     fields = {"finding": named["b"], "direction": "take", "amount": "3"}
-    assert "has changed meanwhile" in operator.told("/ui/money/correct", **fields, seen="-299")
+    assert "has changed in the meantime" in operator.told("/ui/money/correct", **fields, seen="-299")
     fields["seen"] = "-300"
     assert "2.00 USD is available" in operator.told("/ui/money/correct", **fields)
     assert still_open() == []

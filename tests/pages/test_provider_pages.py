@@ -127,7 +127,7 @@ def test_what_is_refused_of_a_provider_or_cost_is_said_at_its_field(owner: Perso
     for at in ("name", "slug", "position"):
         assert f'id="{at}-fault"' in page
     page = unescape(owner.told("/ui/providers", **form | {"name": "n", "slug": "s", "base_url": "https://a@b.example"}))
-    assert "A base URL has no user name" in page
+    assert "A base URL cannot have a user name" in page
     owner.told("/ui/providers", **form | {"name": "n", "slug": "s", "base_url": "https://llm.example.com"})
     (made,) = listed(customer, "custom-providers")
     here = f"/ui/providers/{made['id']}"

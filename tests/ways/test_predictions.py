@@ -326,7 +326,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("replicate/models/google/veo/predictions", {"input": {}}, "--output-max"),
     ("replicate/predictions", {"version": "latest", "input": {}}, "$.version"),
     ("replicate/predictions", {"version": VERSION}, "`input`"),
-    ("replicate/trainings", {}, "finished job"),
+    ("replicate/trainings", {}, "job has finished"),
     ("replicate/predictions", f'{{"version": "owner/dear", "version": "{VERSION}", "input": {{}}}}', "twice"),
     ("fal/fal-ai/fast-sdxl", '{"num_images": 8, "num_images": 1}', "twice"),
     ("fal/queue/fal-ai/unbounded", {}, "--output-max"),
