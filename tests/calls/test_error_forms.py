@@ -11,7 +11,7 @@ from typing import Any, get_args
 import httpx
 import pytest
 
-from farebox.errors import LIMIT_TOO_LOW, RATE_LIMITED, SPEND_LIMITED, Problem, Shortage
+from farebox.errors import LIMIT_TOO_LOW, RATE_LIMITED, SHUTTING_DOWN, SPEND_LIMITED, Problem, Shortage
 from farebox.http.provider_errors import Form, error_body, error_headers, error_status
 from farebox.http.refusals import Pages
 from tests.calls.kit import log_rows, set_gateway, set_price, set_provider
@@ -122,7 +122,6 @@ def test_a_wait_that_is_too_long_is_not_left_to_the_client() -> None:
             headers = dict(error_headers(problem, form, error_status(problem, form, "402")))
             assert (headers.get("x-should-retry") == "false") == hopeless, (form, wait)
             assert headers["retry-after"] == str(wait)
-        assert error_status(problem, "cohere", "402") == (403 if hopeless else 429), "its SDK would wait in silence"
         assert error_status(problem, "openai", "402", waits=True) == (403 if hopeless else 429)
         body = error_body(problem, "google", 429, "r", NOWHERE)
         assert body == error_body(problem, "gemini-cli", 429, "r", NOWHERE)
@@ -171,6 +170,44 @@ def test_agents_that_would_wait_in_silence_for_an_hour_get_403(farebox: Farebox)
             assert "retry-after" not in ended.headers, "opencode obeys it with any status"
             assert found["message"].startswith("Limit reached: ")
             assert not re.search("rate.limit", ended.text, re.IGNORECASE), "opencode and pi repeat whatever says so"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "cohere/v2/chat",
+        "deepgram/v1/speak?model=aura-2-thalia-en",
+        "elevenlabs/v1/text-to-speech/voice",
+        "fal/fal-ai/flux/dev",
+        "replicate/models/acme/model/predictions",
+    ],
+)
+def test_providers_whose_sdks_repeat_every_429_get_403_for_a_long_limit(farebox: Farebox, path: str) -> None:
+    limited = farebox.funded("5")
+    limit = {"rate_limiting_limit": 1, "rate_limiting_technique": "sliding"}
+    body = {"text": "Hello", "model": "m", "messages": MESSAGES, "input": {}}
+    set_gateway(limited, "default", **limit, rate_limiting_interval=3600)
+    assert post(limited, "demo/v1/chat/completions", CHAT).status_code == 200
+    refused = post(limited, path, body)
+    assert (refused.status_code, refused.json()["internalCode"]) == (403, 2003)
+    assert refused.headers["x-should-retry"] == "false"
+    assert "retry-after" not in refused.headers
+    set_gateway(limited, "default", **limit, rate_limiting_interval=50)
+    post(limited, "demo/v1/chat/completions", CHAT)
+    refused = post(limited, path, body)
+    assert refused.status_code == 429, "less than a minute can be waited for"
+    assert int(refused.headers["retry-after"]) <= 50
+
+
+def test_hugging_face_sdk_for_typescript_gets_a_text_and_no_503(farebox: Farebox) -> None:
+    agent = "@huggingface/inference/4.13.30 Node.js/20"
+    poor = farebox.funded("0.000000001")
+    refused = post(poor, "demo/v1/chat/completions", CHAT, **{"user-agent": agent})
+    assert refused.status_code == 402
+    assert refused.json()["error"] == refused.json()["message"], "of anything else it shows [object Object]"
+    problem = Problem(SHUTTING_DOWN, "The server restarts.", retry_after=1)
+    assert error_status(problem, "hugging-face", "402") == 502, "it would repeat a 503 without a pause"
+    assert error_status(problem, "openai", "402") == 503
 
 
 def test_every_form_has_the_facts_beside_its_error() -> None:

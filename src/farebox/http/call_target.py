@@ -50,6 +50,10 @@ LIMIT_STATUS = "farebox-limit-status"
 """A header that says so: with which status a limit is answered that nobody can wait for."""
 _WAITING = re.compile(r"(opencode|QwenCode)/")
 """What user agents of clients begin with that wait after a 429 for as long as they are told, and show nothing."""
+_WAITED_FOR: Final = ("cohere", "deepgram", "elevenlabs", "fal", "replicate")
+"""Providers whose own SDKs repeat a 429 whatever its headers say, most of them after a silent wait."""
+_HUGGING_FACE = "@huggingface/inference/"
+"""What the user agent of Hugging Face's SDK for TypeScript begins with."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -95,11 +99,16 @@ class Target(msgspec.Struct, frozen=True):
             form = "codex" if any(_CODEX.match(name) for name in named) else form
         if form == "google" and (headers.get("user-agent") or "").startswith("GeminiCLI"):
             form = "gemini-cli"
+        if form == "openai" and (headers.get("user-agent") or "").startswith(_HUGGING_FACE):
+            form = "hugging-face"
         return form
 
 
-def waits_in_silence(headers: RequestHeaders) -> bool:
-    """Whether the client waits after every 429, without a word to its user: known by its name, or said by a header."""
+def waits_in_silence(target: Target | None, headers: RequestHeaders) -> bool:
+    """Whether the client repeats every 429, without a word to its user: known by the provider's path or by its own name,
+    or said by a header."""
+    if target is not None and target.slug in _WAITED_FOR:
+        return True
     return headers.get(LIMIT_STATUS) == "403" or _WAITING.match(headers.get("user-agent") or "") is not None
 
 

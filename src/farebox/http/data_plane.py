@@ -319,5 +319,5 @@ def _understood(exchange: Exchange) -> Understood:
         return head.memo
     target = target_of(exchange.path, exchange.headers)
     form: Form = "openai" if target is None else target.form_for(exchange.headers)
-    head.memo = understood = Understood(target, form, waits_in_silence(exchange.headers))
+    head.memo = understood = Understood(target, form, waits_in_silence(target, exchange.headers))
     return understood

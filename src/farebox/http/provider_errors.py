@@ -9,8 +9,12 @@ Clients that take no hint, and what they get therefore:
 
 - Codex (0.171) retries a 402 five times; a 429 ends its run at once, with its own message, except for a
   `usage_limit_reached`, with which it shows the text of one header.
-- Cohere's SDK (7.3.1) waits for `Retry-After`, up to a minute and twice, whatever `x-should-retry` says: a limit that
-  nobody can wait for is a 403. It takes no event of a stream for an error: only a connection that ends.
+- The SDKs of Cohere (7.3.1), Deepgram (7.17.0) and ElevenLabs (2.78.0) wait for `Retry-After`, up to a minute and twice,
+  whatever `x-should-retry` says; fal's (Python 1.0.3) asks ten times in a minute, Replicate's (npm 1.4.0) six times at
+  once. A limit that nobody can wait for is a 403 on their paths.
+- Cohere's SDK takes no event of a stream for an error: only a connection that ends.
+- Hugging Face's SDK (npm 4.13.30) sends after a 503 the same again at once, without an end: it gets a 502. Of an `error`
+  that is no text it shows "[object Object]".
 - OpenAI's SDK (Python 3.57.0) passes on an event of `type: "error"` like any other; an event with a field `error`
   raises. A Responses stream gets an event that is both.
 - gemini-cli (0.61.0) repeats a 429 unless it names a daily quota. It takes no event of a stream for an error, only a
@@ -72,6 +76,7 @@ Form: TypeAlias = Literal[
     "run",
     "universal",
     "bedrock",
+    "hugging-face",
 ]
 
 DISCONNECTING: Final = ("cohere", "workers", "run")
@@ -130,8 +135,10 @@ def error_status(problem: Problem, form: Form, no_credit: str, *, waits: bool = 
         return 429
     if problem.kind is CREDIT_HELD and form == "codex":
         return 503  # it asks again
-    if problem.kind.status == 429 and (waits or form == "cohere") and _hopeless(problem):
+    if problem.kind.status == 429 and waits and _hopeless(problem):
         return 403  # it would wait, and say nothing
+    if problem.kind.status == 503 and form == "hugging-face":
+        return 502  # it would ask again without a pause
     return problem.kind.status
 
 
@@ -248,6 +255,8 @@ def _error(problem: Problem, form: Form, status: int, facts: dict[str, Any]) -> 
     if form in ("google", "gemini-cli"):
         grpc = _GOOGLE_STATUSES.get(status, "INTERNAL")
         return {"code": status, "message": message, "status": grpc, "details": _google_details(problem, status, facts)}
+    if form == "hugging-face":
+        return message
     if form == "codex" and kind in _LIMITS:
         return {"message": message, "type": "usage_limit_reached", "code": named, "param": None}
     return {"message": message, "type": named, "code": named, "param": None, "internalCode": kind.code, **facts}

@@ -39,6 +39,10 @@ _ELSEWHERE: Final = ("cloud_storage_url", "source_url")
 _REMOTE_SECONDS: Final = 10 * 3600
 """Held for a recording given by URL, of all its channels: the longest that is transcribed (elevenlabs.io/docs)."""
 _BARE_RATE: Final = 16_000
+_LOST_FIELDS: Final = (
+    "If you have set it: elevenlabs for Python (2.78) loses it when it repeats a request that was refused for a moment; "
+    "with request_options={'max_retries': 0} it raises instead."
+)
 
 
 class _Speech(msgspec.Struct):
@@ -101,7 +105,7 @@ class ElevenLabsTranscript(bodies.JsonBody):
         fields = multipart.parts(content_type, body)
         named = multipart.value(fields, body, "model_id")
         if not named or len(named) > 256:
-            raise InvalidRequest("The form lacks the field `model_id`.")
+            raise InvalidRequest(f"The form lacks the field `model_id`. {_LOST_FIELDS}")
         given = [part.name for part in fields if is_on(body[part.start : part.end][:64].decode("utf-8", "replace"))]
         model = model_with(named, [name for name in _EXTRAS if name in given])
         channels = _CHANNELS_MAX if "use_multi_channel" in given else 1
