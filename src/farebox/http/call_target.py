@@ -105,8 +105,8 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def waits_in_silence(target: Target | None, headers: RequestHeaders) -> bool:
-    """Whether the client repeats every 429, without a word to its user: known by the provider's path or by its own name,
-    or said by a header."""
+    """Whether the client repeats every 429, without a word to its user: known by the provider's path or by the client's
+    own name, or said by a header."""
     if target is not None and target.slug in _WAITED_FOR:
         return True
     return headers.get(LIMIT_STATUS) == "403" or _WAITING.match(headers.get("user-agent") or "") is not None

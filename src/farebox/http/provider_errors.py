@@ -9,12 +9,12 @@ Clients that take no hint, and what they get therefore:
 
 - Codex (0.171) retries a 402 five times; a 429 ends its run at once, with its own message, except for a
   `usage_limit_reached`, with which it shows the text of one header.
-- The SDKs of Cohere (7.3.1), Deepgram (7.17.0) and ElevenLabs (2.78.0) wait for `Retry-After`, up to a minute and twice,
-  whatever `x-should-retry` says; fal's (Python 1.0.3) asks ten times in a minute, Replicate's (npm 1.4.0) six times at
-  once. A limit that nobody can wait for is a 403 on their paths.
+- The SDKs of Cohere (7.3.1), Deepgram (7.17.0) and ElevenLabs (2.78.0) wait for `Retry-After`, up to a minute and
+  twice, whatever `x-should-retry` says; fal's (Python 1.0.3) asks ten times in a minute, Replicate's (npm 1.4.0) six
+  times at once. A limit that nobody can wait for is a 403 on their paths.
 - Cohere's SDK takes no event of a stream for an error: only a connection that ends.
-- Hugging Face's SDK (npm 4.13.30) sends after a 503 the same again at once, without an end: it gets a 502. Of an `error`
-  that is no text it shows "[object Object]".
+- Hugging Face's SDK (npm 4.13.30) repeats a 503 at once and without an end: it gets a 502. Of an `error` that is not
+  text it shows "[object Object]".
 - OpenAI's SDK (Python 3.57.0) passes on an event of `type: "error"` like any other; an event with a field `error`
   raises. A Responses stream gets an event that is both.
 - gemini-cli (0.61.0) repeats a 429 unless it names a daily quota. It takes no event of a stream for an error, only a

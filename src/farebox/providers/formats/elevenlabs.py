@@ -40,8 +40,8 @@ _REMOTE_SECONDS: Final = 10 * 3600
 """Held for a recording given by URL, of all its channels: the longest that is transcribed (elevenlabs.io/docs)."""
 _BARE_RATE: Final = 16_000
 _LOST_FIELDS: Final = (
-    "If you have set it: elevenlabs for Python (2.78) loses it when it repeats a request that was refused for a moment; "
-    "with request_options={'max_retries': 0} it raises instead."
+    "If you have set it: elevenlabs for Python (2.78) loses it when it repeats a request that was refused for a "
+    "moment; with request_options={'max_retries': 0} it raises instead."
 )
 
 
