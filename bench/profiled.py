@@ -27,10 +27,10 @@ def skip_the_start(profile: cProfile.Profile) -> None:
 
     handle, calls = DataPlane.handle, itertools.count()
 
-    async def counted(self: DataPlane, exchange: Any) -> None:
+    def counted(self: DataPlane, exchange: Any) -> Any:
         if next(calls) == CALLS_SKIPPED:
             asyncio.get_running_loop().call_soon(profile.enable)
-        await handle(self, exchange)
+        return handle(self, exchange)
 
     DataPlane.handle = counted  # type: ignore[method-assign]
 

@@ -12,12 +12,14 @@ import msgspec
 from farebox.calls.buffered_response import FREE
 from farebox.calls.coalescing import response_of_another
 from farebox.calls.envelope import in_envelope
+from farebox.calls.hit_records import write_soon
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.logs import with_room
 from farebox.calls.model import Call, Sink
+from farebox.calls.record import CallRecord
 from farebox.calls.screening import screening_of
-from farebox.calls.settle import record_hit
-from farebox.calls.stages import CallContext, Responded
+from farebox.calls.settle import end_hit
+from farebox.calls.stages import Responded
 from farebox.calls.watch import Watch
 from farebox.memfile import Body
 from farebox.metrics.families import CACHE_LOOKUPS
@@ -70,18 +72,39 @@ async def serve_hit(services: Services, call: Call, sink: Sink, watch: Watch, fo
     Problem, Interrupted, DatabaseUnavailable."""
     if call.gateway.log_management_strategy == "STOP_INSERTING":
         call = await with_room(services, call)
-    content_type, body = found.content_type, found.body
     screening = await screening_of(services, call, sink, watch) if call.gateway.screens else None
-    context = CallContext(services, call, sink, watch, services.clock.monotonic(), screening)
-    logged = LoggedBody(services.settings.log_body_limit_bytes if call.logged and call.log_bodies else -1)
-    logged.response_type = content_type.partition(";")[0].strip().lower()
-    logged.keep(body)
-    blocked = None if screening is None else await screening.hit(body, logged.response_type)
+    if screening is None:
+        await write_soon(services, answer_hit(services, call, sink, found))
+        return
+    logged, began = _logged(services, call, found), services.clock.monotonic()
+    blocked = await screening.hit(found.body, logged.response_type)
+    if blocked is None:
+        _respond(call, sink, found)
+    duration_ms = round((services.clock.monotonic() - began) * 1000)
+    await write_soon(services, end_hit(services, call, logged, duration_ms, screening.findings, blocked))
     if blocked is not None:
-        await record_hit(context, logged, blocked)
         raise blocked
-    sink.respond(200, [("content-type", content_type)] if content_type else [], in_envelope(call, 200, body))
-    await record_hit(context, logged)
+
+
+def answer_hit(services: Services, call: Call, sink: Sink, found: CachedResponse) -> CallRecord:
+    """Answer the call with what was `found`, where no rule of the gateway looks at what it says. The record is still to
+    be written."""
+    _respond(call, sink, found)
+    return end_hit(services, call, _logged(services, call, found))
+
+
+def _respond(call: Call, sink: Sink, found: CachedResponse) -> None:
+    headers = [("content-type", found.content_type)] if found.content_type else []
+    sink.respond(200, headers, in_envelope(call, 200, found.body))
+
+
+def _logged(services: Services, call: Call, found: CachedResponse) -> LoggedBody:
+    logged = LoggedBody(
+        services.settings.log_body_limit_bytes if call.logged and call.log_bodies else -1,
+        found.content_type.partition(";")[0].strip().lower(),
+    )
+    logged.keep(found.body)
+    return logged
 
 
 def scope_of(call: Call) -> bytes:

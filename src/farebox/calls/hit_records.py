@@ -20,12 +20,23 @@ _ROW_BYTES: Final = 1024
 
 async def write_soon(services: Services, record: CallRecord) -> None:
     """Write the record in the background, or at once where too much waits. Raises nothing."""
-    ended, waiting = record.ended, services.unwritten
-    size = _ROW_BYTES + len(ended.request_body or b"") + len(ended.response_body or b"")
-    if not waiting.add(record, size):
+    if not write_later(services, record):
         await _write(services, [record])
-        return
-    services.tasks.begin("records of hits", partial(_write_all, services))
+
+
+def write_later(services: Services, record: CallRecord) -> bool:
+    """Write the record in the background, unless too much waits; whether it will be. Raises nothing."""
+    ended = record.ended
+    size = _ROW_BYTES + len(ended.request_body or b"") + len(ended.response_body or b"")
+    taken = services.unwritten.add(record, size)
+    if taken:
+        services.tasks.begin("records of hits", partial(_write_all, services))
+    return taken
+
+
+def fits(services: Services, bodies: int) -> bool:
+    """Whether `write_later` takes a record with so many bytes of bodies now."""
+    return services.unwritten.fits(_ROW_BYTES + bodies)
 
 
 async def _write_all(services: Services) -> None:

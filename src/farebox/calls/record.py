@@ -88,6 +88,8 @@ class CallRecord(msgspec.Struct, CallWritten):
     price: ModelPrice | None
     markup: Markup | None
     bound: Estimate | None
+    known_receipt: bytes | None = None
+    """As it is stored, where all calls of this kind have the same."""
 
     @property
     def at(self) -> int:
@@ -115,7 +117,7 @@ class CallRecord(msgspec.Struct, CallWritten):
             cost_nanos,
             verdict.amount,
             self._detail(),
-            self._stored(verdict, model, cost_nanos),
+            self._stored(verdict, model, cost_nanos) if self.known_receipt is None else self.known_receipt,
             call.logged,
             ended.request_body,
             ended.response_body,

@@ -7,9 +7,9 @@ from farebox.calls.causes import cause_of
 from farebox.calls.counting import may_count, price_by_count
 from farebox.calls.endings import BALANCE_ENDED, BY_CALLER, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
 from farebox.calls.findings import Findings
-from farebox.calls.hit_records import write_soon
 from farebox.calls.keys import note_use
 from farebox.calls.logged_body import LoggedBody, logged_request, logged_response
+from farebox.calls.model import Call
 from farebox.calls.ownership import keep_handed_out
 from farebox.calls.persist import persist
 from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, PricedUsage, price_response
@@ -27,9 +27,11 @@ from farebox.money import NANOS_PER_CENT
 from farebox.pricing.estimate import estimate
 from farebox.pricing.learned import learn
 from farebox.pricing.model import Markup, ModelPrice
+from farebox.pricing.stored_receipt import stored_of
 from farebox.providers.formats.base import Observed
 from farebox.runtime.observers import best_effort, observer_failed
 from farebox.runtime.operator_alarms import raise_alarm
+from farebox.runtime.services import Services
 from farebox.runtime.verdicts import warn_if_unusual
 
 CLIENT_CLOSED_STATUS = 499
@@ -38,6 +40,10 @@ COUNT_SECONDS = 2.0
 _WHOLE = Ending()
 _NO_ATTEMPTS = Attempts()
 _FROM_CACHE = replace(NOTHING, usage={"input_tokens": 0, "output_tokens": 0}, notes=("from the gateway's cache",))
+_RECEIPT_OF_HIT = stored_of(
+    "", 0, "", _FROM_CACHE.source, _FROM_CACHE.usage, None, None, None, 0, 0, None, _FROM_CACHE.notes, None, None, ()
+)
+"""Of each that says nothing about costs of the caller's own."""
 
 
 async def settle_call(
@@ -120,14 +126,20 @@ async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | 
     await end_call(stage, ended, priced, price, hold=stage.may_hold(end.outcome))
 
 
-async def record_hit(context: CallContext, logged: LoggedBody, blocked: Problem | None = None) -> None:
-    """Record a call that was answered with a response from the cache, or with the error in its place: it used nothing,
-    and costs nothing. Raises nothing."""
-    services, call = context.services, context.call
+def end_hit(
+    services: Services,
+    call: Call,
+    logged: LoggedBody,
+    duration_ms: int = 0,
+    findings: Findings | None = None,
+    blocked: Problem | None = None,
+) -> CallRecord:
+    """End a call that was answered with a response from the cache, or with the error in its place: it used nothing,
+    and costs nothing. Its record is still to be written (calls.hit_records)."""
     ended = Ended(
         "free",
         200,
-        context.elapsed_ms(),
+        duration_ms,
         response_type=logged.response_type,
         response_size=logged.size,
         response_body=logged_response(services, call, logged),
@@ -137,15 +149,16 @@ async def record_hit(context: CallContext, logged: LoggedBody, blocked: Problem 
     if blocked is not None:
         _block(ended, blocked)
         ended.outcome = "refused"
-    if context.screening is not None:
-        _add_findings(ended, context.screening.findings)
-    record = CallRecord(call, ended, _FROM_CACHE, None, None, None)
-    _count(context, ended, None)
+    if findings is not None:
+        _add_findings(ended, findings)
+    receipt = _RECEIPT_OF_HIT if call.custom_cost is None else None
+    record = CallRecord(call, ended, _FROM_CACHE, None, None, None, receipt)
+    _count(services, call, ended, None)
     _write_log(record, None, settled=False, ended_hold=False)
     if call.gateway.otel is not None:
         with best_effort("spans"):
             queue_span(services, record, 0)
-    await write_soon(services, record)
+    return record
 
 
 def _block(ended: Ended, problem: Problem) -> None:
@@ -272,7 +285,7 @@ async def end_call(
     verdict = await persist(services, command, record, now)
     # It is durable: from here on nothing may raise, or the client would retry, and pay again.
     ended_hold = verdict is not None and command is not None and verdict.outcome is not UNKNOWN
-    _count(context, ended, services.clock.monotonic() - began)
+    _count(services, call, ended, services.clock.monotonic() - began)
     if attempts is not None and (attempts.status or attempts.given_up):
         note_use(services, call, call.key_id, now)
     if ended_hold and verdict is not None:
@@ -284,9 +297,8 @@ async def end_call(
     return Settled(verdict if ended_hold else None, priced.usage)
 
 
-def _count(context: CallContext, ended: Ended, seconds: float | None) -> None:
+def _count(services: Services, call: Call, ended: Ended, seconds: float | None) -> None:
     """The metrics; `seconds` is what the ledger took, if anybody waited for it. Raises nothing."""
-    services, call = context.services, context.call
     try:
         if seconds is not None:
             services.settle_times.note(call.log_id, seconds)

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from farebox.http.refusals import Pages, public_url
 from farebox.http.request import Request, parse_query, whole_body
 from farebox.http.router import Access, MethodNotAllowed, Route, Router, shown
 from farebox.http.routes import ROUTES
+from farebox.http.server.state import Handler
 from farebox.http.validation import read, read_body
 from farebox.limits.held import ANONYMOUS
 from farebox.limits.last_uses import Used
@@ -63,7 +64,7 @@ class Application:
     """Answers any exchange; no exception leaves it but the cancellation of its task. Model calls have their own edge
     (http.data_plane)."""
 
-    def __init__(self, services: Services, data_plane: Callable[[Exchange], Awaitable[None]]) -> None:
+    def __init__(self, services: Services, data_plane: Handler) -> None:
         self._services = services
         self._clients = Clients(services.settings)
         self._behind_proxies = self._clients.behind_proxies

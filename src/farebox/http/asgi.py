@@ -52,6 +52,9 @@ class AsgiExchange:
     def at_hand(self, limit: int) -> bytes | None:
         return None
 
+    def peek(self) -> bytes | None:
+        return None
+
     async def content(self, limit: int) -> Body:
         return await self.body(limit)
 

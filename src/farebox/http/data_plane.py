@@ -2,10 +2,13 @@
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from urllib.parse import unquote
 
 import structlog
 
+from farebox.calls.cache import answer_hit
+from farebox.calls.hit_records import write_later
 from farebox.calls.keys import keyed
 from farebox.calls.large_body import LARGE_BODY
 from farebox.calls.model import Call
@@ -30,11 +33,12 @@ from farebox.http.exchange import Exchange
 from farebox.http.model_list import model_list
 from farebox.http.parse_body import shutting_down
 from farebox.http.payer import pays_itself
-from farebox.http.permits import Permit, Understood, permit_of
+from farebox.http.permits import Permit, Repeats, Understood, permit_of
 from farebox.http.provider_errors import Form
 from farebox.http.proxy_request import ProxyRequest, RouteName
 from farebox.http.rate_limits import count_call
 from farebox.http.refusals import public_url
+from farebox.http.repeated_hits import hit_at_hand, repeats_of
 from farebox.http.route_steps import named_steps
 from farebox.http.router import shown
 from farebox.http.run_form import run_call
@@ -43,7 +47,7 @@ from farebox.http.socket_plane import SocketRequest, no_socket, universal_sessio
 from farebox.http.steps import common_call, serve_steps, universal_steps
 from farebox.http.subprotocols import Offered, offered
 from farebox.http.universal_socket import UniversalSession
-from farebox.metrics.families import CLIENTS_GONE, REFUSED
+from farebox.metrics.families import CACHE_LOOKUPS, CLIENTS_GONE, REFUSED
 from farebox.runtime.own_providers import NOTHING
 from farebox.runtime.services import Services
 from farebox.storage.sql import DatabaseUnavailable, NodeAway
@@ -70,11 +74,17 @@ class DataPlane:
         self._public_url = public_url(settings)
         self._comment_seconds = settings.stream_comment_ms / 1000
 
-    async def handle(self, exchange: Exchange) -> None:
-        """Answer one exchange, whatever happens."""
+    def handle(self, exchange: Exchange) -> Awaitable[None] | None:
+        """Answer one exchange, whatever happens; returns what is left to be done (http.server.state.Handler)."""
+        memo = exchange.head.memo
+        if isinstance(memo, Understood) and memo.repeats is not None and self._answered(exchange, memo, memo.repeats):
+            return None
+        return self._handle(exchange)
+
+    async def _handle(self, exchange: Exchange) -> None:
         request_id = self._services.ids.log_id()
         understood = _understood(exchange)
-        sink = HttpSink(exchange, request_id, understood, self._no_credit, self._comment_seconds, self._public_url)
+        sink = self._sink(exchange, request_id, understood)
         task = asyncio.current_task(self._loop)  # to find the loop that runs takes a system call
         assert task is not None
         watch = Watch(self._watches, task, self._call_seconds)
@@ -88,6 +98,26 @@ class DataPlane:
         finally:
             watch.close()
             sink.close()
+
+    def _answered(self, exchange: Exchange, understood: Understood, repeats: Repeats) -> bool:
+        """Whether a request with the head of an earlier hit of the cache is answered, as its response was at hand."""
+        services, body = self._services, exchange.peek()
+        hit = None if body is None or self._draining else hit_at_hand(services, repeats, body, exchange.client)
+        if hit is None:
+            return False
+        call, found = hit
+        sink = self._sink(exchange, call.log_id, understood)
+        try:
+            count_call(services, repeats.target, repeats.permit)
+            services.metrics.count(CACHE_LOOKUPS, "hit")
+            sink.of(call, "HIT")
+            write_later(services, answer_hit(services, call, sink, found))
+        except Exception as error:  # noqa: BLE001 - as above
+            self._refuse(exchange, sink, call.log_id, error)
+        return True
+
+    def _sink(self, exchange: Exchange, request_id: str, understood: Understood) -> HttpSink:
+        return HttpSink(exchange, request_id, understood, self._no_credit, self._comment_seconds, self._public_url)
 
     def _refuse(self, exchange: Exchange, sink: HttpSink, request_id: str, error: Exception) -> None:
         """Answer an error, as far as nothing has been answered; one that became a call has its own line and row."""
@@ -155,6 +185,7 @@ class DataPlane:
                     return
                 del request  # the call has the body, or another in its place
                 if call.cache is not None and await answered_from_cache(services, call, sink, watch):
+                    self._remember_hit(exchange, understood)
                     return
                 if call.keys or call.key_limit is not None:
                     call = keyed(services, call)
@@ -162,6 +193,11 @@ class DataPlane:
                 await (serve_call if call.cache is None else serve_missed)(services, call, sink, watch)
         finally:
             services.calls.end(target.account_id)
+
+    def _remember_hit(self, exchange: Exchange, understood: Understood) -> None:
+        """Further requests with this head may be answered at once."""
+        if understood.repeats is None or understood.repeats.permit is not understood.permit:
+            understood.repeats = repeats_of(exchange, understood)
 
     async def _socket(self, exchange: Exchange, target: Target, sink: HttpSink, watch: Watch, request_id: str) -> None:
         """Serve a WebSocket until it ends. Raises Problem while it has not begun."""
@@ -184,7 +220,7 @@ class DataPlane:
     async def _universal(self, exchange: Exchange, target: Target, offer: Offered, sink: HttpSink) -> None:
         """Serve a WebSocket of the universal endpoint until it ends."""
         try:
-            session = universal_session(self._services, exchange, offer, sink, target.account_id, self.handle)
+            session = universal_session(self._services, exchange, offer, sink, target.account_id, self._handle)
         except ClientGone:
             self._services.metrics.count(CLIENTS_GONE)
             return

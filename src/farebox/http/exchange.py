@@ -105,6 +105,10 @@ class Exchange(Protocol):
         there is no room in the lease."""
         ...
 
+    def peek(self) -> bytes | None:
+        """What `at_hand` would give, which it still has to."""
+        ...
+
     async def content(self, limit: int) -> Body:
         """The whole request body. Raises errors.Problem (BODY_TOO_LARGE above `limit` bytes, BODY_LATE where the client
         hardly sends, and where there is no room in the lease: ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL), and ClientGone.

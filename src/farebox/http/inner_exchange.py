@@ -32,6 +32,9 @@ class InnerExchange:
     def at_hand(self, limit: int) -> bytes | None:
         return self._body
 
+    def peek(self) -> bytes | None:
+        return None
+
     async def content(self, limit: int) -> bytes:
         return self._body
 

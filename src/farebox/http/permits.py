@@ -56,6 +56,17 @@ class Permit(msgspec.Struct, frozen=True):
         )
 
 
+class Repeats(msgspec.Struct, frozen=True):
+    """What requests with a head have in common of which one was answered from the cache: see http.repeated_hits."""
+
+    permit: Permit
+    target: Target
+    call: Call
+    """One of the permit's `calls`."""
+    scope: bytes
+    """Of how it uses the cache (calls.model.CacheUse)."""
+
+
 class Understood(msgspec.Struct):
     """What a request's head means, kept with it (http.exchange.RequestHead.memo)."""
 
@@ -64,6 +75,8 @@ class Understood(msgspec.Struct):
     waits: bool
     """The client waits in silence after every 429."""
     permit: Permit | None = None
+    repeats: Repeats | None = None
+    """None: there was no hit, or one that is not answered at once."""
 
 
 async def permit_of(services: Services, exchange: Asking, target: Target) -> Permit:

@@ -32,7 +32,7 @@ class Request:
     """The address of the client, as far as it is known."""
     encrypted: bool = False
     """The client came over TLS."""
-    data_plane: Callable[[Exchange], Awaitable[None]] | None = None
+    data_plane: Callable[[Exchange], Awaitable[None] | None] | None = None
     """Serves model calls: for a page that makes one."""
 
     @property

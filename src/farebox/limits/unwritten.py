@@ -19,9 +19,13 @@ class Unwritten:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def fits(self, size: int) -> bool:
+        """Whether there is room for an entry of this size."""
+        return len(self._entries) < NUMBER_MAX and self._bytes + size <= BYTES_MAX
+
     def add(self, entry: object, size: int) -> bool:
         """Whether there was room for it."""
-        if len(self._entries) >= NUMBER_MAX or self._bytes + size > BYTES_MAX:
+        if not self.fits(size):
             return False
         self._entries.append((entry, size))
         self._bytes += size

@@ -147,9 +147,11 @@ async def send(visit: Visit, form: Fields) -> Response:
     return see_other(f"/ui/calls/{log_id}")
 
 
-async def _served(serve: Callable[["_PageCall"], Awaitable[None]], exchange: "_PageCall") -> None:
+async def _served(serve: Callable[["_PageCall"], Awaitable[None] | None], exchange: "_PageCall") -> None:
     try:
-        await serve(exchange)
+        left = serve(exchange)
+        if left is not None:
+            await left
     finally:
         if exchange.lease is not None:
             exchange.lease.close()

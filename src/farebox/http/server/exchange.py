@@ -120,6 +120,9 @@ class Http1Exchange:
         self._small = None
         return small
 
+    def peek(self) -> bytes | None:
+        return self._small
+
     async def content(self, limit: int) -> Body:
         small = self.at_hand(limit)
         if small is not None:

@@ -1,0 +1,310 @@
+"""Hits of the cache on a connection whose requests repeat: they are answered at once, and are hits like any other."""
+
+import http.client
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import uvloop
+
+from farebox.http.data_plane import DataPlane
+from farebox.metrics.families import CACHE_LOOKUPS, CALLS
+from farebox.operator import administer, tokens
+from farebox.storage.sql import Connection
+from tests.calls.kit import differences, forget, log_row, log_rows, set_gateway, set_provider, until
+from tests.calls.test_cache import Ahead
+from tests.calls.upstream import serving
+from tests.engines import ON_BOTH_ENGINES, TESTER
+from tests.http.support import http as client
+from tests.support import Customer, Farebox, running_on
+
+pytestmark = ON_BOTH_ENGINES
+
+CHAT = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello there"}]}).encode()
+STREAM = CHAT[:-1] + b', "stream": true}'
+CLOCK = Ahead()
+HOT_MS = 60_000
+CARD = b"4111 1111 1111 1111"
+
+
+class Seen:
+    """Whether each request that could be answered at once was."""
+
+    def __init__(self) -> None:
+        self.results: list[bool] = []
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_on(uvloop.new_event_loop, CLOCK, tmp_path_factory.mktemp("hits")) as served:
+        set_provider(served, "openai")
+        yield served
+
+
+@pytest.fixture
+def customer(farebox: Farebox) -> Customer:
+    made = farebox.funded("5")
+    set_gateway(made, cache_ttl=600)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def long_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is."""
+    monkeypatch.setattr("farebox.runtime.response_cache.HOT_MS", HOT_MS)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    seen, answer = Seen(), DataPlane._answered
+
+    def counted(self: DataPlane, *request: Any) -> bool:
+        seen.results.append(answer(self, *request))
+        return seen.results[-1]
+
+    monkeypatch.setattr(DataPlane, "_answered", counted)
+    return seen
+
+
+class Caller:
+    """One connection, whose requests have the same head and come in one piece each."""
+
+    def __init__(self, customer: Customer, path: str = "openai/chat/completions") -> None:
+        parts, self._tasks = urlsplit(customer.farebox.url), customer.farebox.services.tasks
+        self._socket = socket.create_connection((parts.hostname, parts.port), timeout=60)
+        self._received = self._socket.makefile("rb")
+        lines = [f"POST /v1/{customer.account_id}/default/{path} HTTP/1.1", "host: farebox", "user-agent: repeater"]
+        lines += ["content-type: application/json", f"authorization: Bearer {customer.token}", ""]
+        self._head = "\r\n".join(lines).encode()
+
+    def send(self, body: bytes = CHAT, times: int = 1) -> None:
+        self._socket.sendall((self._head + b"content-length: %d\r\n\r\n%b" % (len(body), body)) * times)
+
+    def receive(self) -> tuple[int, dict[str, str], bytes]:
+        status = int(self._received.readline().split()[1])
+        fields = http.client.parse_headers(self._received)
+        body = self._received.read(int(fields["content-length"])) if "content-length" in fields else self._chunks()
+        return status, {name.lower(): value for name, value in fields.items()}, body
+
+    def _chunks(self) -> bytes:
+        chunks = []
+        while size := int(self._received.readline(), 16):
+            chunks.append(self._received.read(size))
+            self._received.readline()
+        self._received.readline()
+        return b"".join(chunks)
+
+    def ask(self, body: bytes = CHAT) -> tuple[int, dict[str, str], bytes]:
+        self.send(body)
+        return self.receive()
+
+    def repeat(self, body: bytes = CHAT) -> bytes:
+        """From now on it is answered at once; what was answered first."""
+        status, headers, first = self.ask(body)
+        assert (status, headers["cf-aig-cache-status"]) == (200, "MISS")
+        until(lambda: not self._tasks.running("cached responses"))
+        assert self.ask(body)[2] == first
+        return first
+
+    def close(self) -> None:
+        self._received.close()
+        self._socket.close()
+
+
+@pytest.fixture
+def connection(customer: Customer) -> Iterator[Caller]:
+    with closing(Caller(customer)) as made:
+        yield made
+
+
+def counts(farebox: Farebox) -> tuple[int, int]:
+    """Hits, and free calls."""
+    place = farebox.services.metrics.place
+    return place.counter(CACHE_LOOKUPS, "hit").value, place.counter(CALLS, "openai", "free").value
+
+
+@pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "stream"])
+def test_each_has_its_own_row_and_counts_as_any_other_hit(
+    farebox: Farebox, customer: Customer, connection: Caller, at_once: Seen, body: bytes
+) -> None:
+    first = connection.repeat(body)
+    spent, before, asked = customer.balance.posted, counts(farebox), farebox.demo_stats()["requests"]
+    answers = [connection.ask(body) for _ in range(5)]
+    assert at_once.results == [True] * 5
+    assert [(status, sent) for status, _, sent in answers] == [(200, first)] * 5
+    ids = [headers["cf-aig-log-id"] for _, headers, _ in answers]
+    assert len(set(ids)) == 5
+    assert sorted(ids) == ids, "the newest has the largest"
+    for _, headers, _ in answers:
+        assert headers["cf-aig-cache-status"] == "HIT"
+        assert headers["cf-aig-event-id"] == headers["cf-aig-request-id"] == headers["cf-aig-log-id"]
+    assert tuple(now - then for now, then in zip(counts(farebox), before, strict=True)) == (5, 5)
+    assert (customer.balance.posted, farebox.demo_stats()["requests"]) == (spent, asked)
+    with closing(Caller(customer)) as other:
+        _, usual, _ = other.ask(body)
+    as_usual = row_of(customer, usual["cf-aig-log-id"])
+    assert as_usual["cached"]
+    assert as_usual["farebox"]["charge_nanos"] == 0
+    assert [headers.keys() for _, headers, _ in answers] == [usual.keys()] * 5
+    assert [row_of(customer, log_id) for log_id in ids] == [as_usual] * 5
+    assert differences(farebox) == []
+
+
+def row_of(customer: Customer, log_id: str) -> dict[str, Any]:
+    """A hit's row and receipt, without what each has of its own."""
+    until(lambda: log_id in [row["id"] for row in log_rows(customer)], "its row")
+    row, receipt = log_row(customer, log_id), customer.receipt(log_id)
+    assert row.pop("id") == receipt.pop("log_id") == log_id
+    assert row.pop("created_at")
+    return row | {"duration": 0, "receipt": receipt}
+
+
+def patch(customer: Customer, **fields: Any) -> None:
+    url = f"{customer.api_url}/ai-gateway/gateways/default"
+    assert client.patch(url, json=fields, headers=customer.headers).status_code == 200
+
+
+def without_cache(customer: Customer) -> None:
+    patch(customer, cache_ttl=0)
+
+
+def emptied(customer: Customer) -> None:
+    patch(customer, cache_invalidate_on_update=True)
+
+
+def screened(customer: Customer) -> None:
+    policy = {"id": "cards", "enabled": True, "action": "BLOCK", "check": ["REQUEST"], "profiles": ["payment_cards"]}
+    patch(customer, dlp={"enabled": True, "policies": [policy]})
+
+
+def forbidden(customer: Customer) -> None:
+    url = f"{customer.api_url}/ai-gateway/gateways/default/policies?commit=true"
+    policy = {"name": "none", "actor": "none", "resource": "*", "action": {"type": "block"}}
+    assert client.post(url, json=policy, headers=customer.headers).status_code == 200
+
+
+def full(customer: Customer) -> None:
+    patch(customer, log_management=10_000, log_management_strategy="STOP_INSERTING")
+
+
+def revoked(customer: Customer) -> None:
+    (token,) = client.get(f"{customer.api_url}/farebox/tokens", headers=customer.headers).json()["result"]
+    write(customer.farebox, partial(tokens.revoke_token, token_id=token["id"], at=CLOCK.now_ms(), by=TESTER))
+
+
+def frozen(customer: Customer) -> None:
+    freeze = partial(administer.set_frozen, account_id=customer.account_id, frozen=True, reason="a test")
+    write(customer.farebox, partial(freeze, by=TESTER, at=CLOCK.now_ms()))
+
+
+def write(farebox: Farebox, what: Callable[[Connection], object]) -> None:
+    farebox.run(farebox.services.database.write(what))
+    forget(farebox)
+
+
+def expired(_: Customer) -> None:
+    CLOCK.ahead_ms += 601_000
+
+
+def on_a_domain(customer: Customer) -> None:
+    """From now on the host is an account's own, at which there is no such path."""
+    customer.farebox.services.configuration.domains["farebox"] = (customer.account_id, "default")
+
+
+Change = Callable[[Customer], None]
+AFTERWARDS: dict[Change, tuple[int, str | None]] = {
+    without_cache: (200, None),
+    emptied: (200, "MISS"),
+    screened: (400, "HIT"),
+    forbidden: (403, None),
+    full: (200, "HIT"),
+    revoked: (401, None),
+    frozen: (403, None),
+    expired: (200, "MISS"),
+    on_a_domain: (404, None),
+}
+"""Status and cache status of the next request."""
+
+
+@pytest.mark.parametrize("change", AFTERWARDS, ids=lambda change: change.__name__)
+def test_a_change_counts_for_the_next_request(
+    customer: Customer, connection: Caller, at_once: Seen, change: Change
+) -> None:
+    body = CHAT.replace(b"Hello there", CARD)
+    connection.repeat(body)
+    change(customer)
+    try:
+        status, headers, _ = connection.ask(body)
+        assert (status, headers.get("cf-aig-cache-status")) == AFTERWARDS[change]
+        assert at_once.results in ([], [False]), "the permit is another, or is asked for again"
+    finally:
+        customer.farebox.services.configuration.domains.pop("farebox", None)
+
+
+def test_what_is_not_in_memory_any_more_is_answered_in_the_usual_way(connection: Caller, at_once: Seen) -> None:
+    first = connection.repeat()
+    CLOCK.ahead_ms += 2 * HOT_MS
+    again = [connection.ask()[2] for _ in range(2)]
+    assert (again, at_once.results) == ([first] * 2, [False, True])
+    assert connection.ask(CHAT.replace(b"there", b"again"))[1]["cf-aig-cache-status"] == "MISS"
+
+
+@pytest.mark.parametrize("whose", ["gateway", "token"])
+def test_they_count_in_rate_limits(farebox: Farebox, at_once: Seen, whose: str) -> None:
+    customer = farebox.funded("5")
+    rate: dict[str, Any] = {"rate_limiting_limit": 6, "rate_limiting_interval": 3_600}
+    set_gateway(customer, cache_ttl=600, **(rate if whose == "gateway" else {}))
+    if whose == "token":
+        url = f"{customer.api_url}/farebox/tokens"
+        (token,) = client.get(url, headers=customer.headers).json()["result"]
+        assert client.put(f"{url}/{token['id']}", json=rate, headers=customer.headers).status_code == 200
+    with closing(Caller(customer)) as connection:
+        connection.repeat()
+        answers = [connection.ask() for _ in range(6)]
+    assert [status for status, _, _ in answers] == [200] * 4 + [429] * 2
+    assert at_once.results == [True] * 6, "the refusals too"
+    _, headers, body = answers[-1]
+    refused = json.loads(body)
+    assert refused["error"]["code"] == ("rate_limited" if whose == "gateway" else "token_rate_limited")
+    assert refused["retry_after"] == int(headers["retry-after"]) > 0
+    assert "cf-aig-cache-status" not in headers
+
+
+def test_a_hit_whose_row_has_to_wait_is_answered_in_the_usual_way(
+    customer: Customer, connection: Caller, at_once: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.repeat()
+    monkeypatch.setattr("farebox.limits.unwritten.NUMBER_MAX", 0)
+    _, headers, _ = connection.ask()
+    assert (headers["cf-aig-cache-status"], at_once.results) == ("HIT", [False])
+    assert row_of(customer, headers["cf-aig-log-id"])["cached"]
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_their_order(connection: Caller, at_once: Seen) -> None:
+    first = connection.repeat()
+    connection.send(times=50)
+    answers = [connection.receive() for _ in range(50)]
+    assert [(status, body) for status, _, body in answers] == [(200, first)] * 50
+    ids = [headers["cf-aig-log-id"] for _, headers, _ in answers]
+    assert sorted(set(ids)) == ids
+
+
+def test_a_client_that_is_slow_to_read_gets_all_of_it(farebox: Farebox, customer: Customer, at_once: Seen) -> None:
+    text = "word " * 150_000
+    message = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+    with serving() as upstream, closing(Caller(customer, "groq/chat/completions")) as connection:
+        set_provider(farebox, "groq", base_url=upstream.url)
+        upstream.response = {"id": "one", "model": "llama-3.1-8b-instant", "choices": [message], "usage": usage}
+        body = CHAT.replace(b"gpt-4o-mini", b"llama-3.1-8b-instant")
+        first = connection.repeat(body)
+        connection.send(body)
+        until(lambda: at_once.results == [True])
+        assert connection.receive()[2] == first
+        assert connection.ask(body)[2] == first
+    assert customer.account_id not in farebox.services.held.by_account
