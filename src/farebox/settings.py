@@ -88,6 +88,12 @@ class Settings:
     account_files_max: int = _setting(1_000, "Files that one account may have at providers.", 0, 100_000)
     account_files_bytes_max: int = _setting(2**30, "Their bytes together.", 0, 2**50)
     calls_max: int = _setting(2000, "Model calls in flight at once in each process; others get 503.", 1, 10**6)
+    account_calls_max: int = _setting(
+        1000,
+        "The same for one account, which receives 429; it is also never given more than half of what the others leave.",
+        1,
+        10**6,
+    )
     helper_processes: int = _setting(
         2,
         "Maximum number of helper processes per gateway process, which parse large request bodies and count tokens; "
@@ -115,12 +121,6 @@ class Settings:
         "`openai:service_tier`; `*` for every provider.",
     )
     refused_tools: str = _setting("", "The same for tools, by type or kind, such as `anthropic:web_search,openai:mcp`.")
-    account_calls_max: int = _setting(
-        1000,
-        "The same for one account, which receives 429; it is also never given more than half of what the others leave.",
-        1,
-        10**6,
-    )
     held_bytes_max: int = _setting(
         512 * 2**20,
         "Bytes of request bodies and waiting responses that a process keeps in memory for all accounts together; "
@@ -211,7 +211,7 @@ class Settings:
     )
     guardrails_key: str = _setting("", "Its key, sent as `Authorization: Bearer`.", secret=True)
     guardrails_model: str = _setting(
-        "", "Model of Llama Guard at a server of OpenAI's form, whose base URL the scorer's then is; empty: a hook."
+        "", "Llama Guard model at an OpenAI-compatible server, whose base URL FAREBOX_GUARDRAILS_URL then is; empty: a hook."
     )
     guardrails_timeout_ms: int = _setting(5_000, "Longest wait for its answer.", 100, 120_000)
     classifier_url: str = _setting("", "The classifier of logs (docs/observability.md); empty: there is none.")
