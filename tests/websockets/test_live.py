@@ -12,7 +12,6 @@ from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
 from farebox.providers.sessions.gemini_live import GeminiLiveReader
-from farebox.providers.sessions.reader import FromClient
 from tests.calls.kit import OPERATOR_KEY, log_rows, set_provider, until
 from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
@@ -195,22 +194,55 @@ def test_content_that_asks_again_waits_until_the_response_before_has_begun(
                 connection.recv(SECONDS)
             tell(connection, **COMPLETE, usageMetadata=usage(**{**TURN_USED, "text_in": 400 + number}))
 
-    def read(reader: GeminiLiveReader, data: bytes, *, text: bool = True) -> FromClient:
+    def read(reader: GeminiLiveReader, data: bytes) -> bool:
         seen.append(data)
-        return client(reader, data, text=text)
+        return waits(reader, data)
 
-    seen, client = list[bytes](), GeminiLiveReader.client
-    monkeypatch.setattr(GeminiLiveReader, "client", read)
+    seen, waits = list[bytes](), GeminiLiveReader.waits
+    monkeypatch.setattr(GeminiLiveReader, "waits", read)
     provider.script = script
     with session(customer) as connection:
         ask(connection)
         ask(connection)
-        until(lambda: len(seen) == 3)
+        until(lambda: len(seen) == 1)
         came.set()
         await_turn(connection)
         await_turn(connection)
     assert not early
     settled(customer, turn_cost(0) + turn_cost(1), 2)
+
+
+def test_content_that_waited_is_held_for_until_it_has_been_counted(
+    customer: Customer, provider: SocketProvider, live: Live
+) -> None:
+    long = "word " * 4_000
+    held = list[int]()
+
+    def script(connection: ServerConnection) -> None:
+        connection.recv()
+        tell(connection, setupComplete={})
+        connection.recv()
+        with contextlib.suppress(TimeoutError):
+            connection.recv(0.2)
+        tell(connection, **spoken())
+        connection.recv()  # the long one, which the response under way does not read
+        tell(connection, **COMPLETE, usageMetadata=usage(**TURN_USED))
+        held.append(customer.balance.held)
+        tell(connection, **spoken())
+        connection.recv()  # audio, ahead of which another response is held for
+        held.append(customer.balance.held)
+        tell(connection, **COMPLETE, usageMetadata=usage(**{**TURN_USED, "text_in": 4_500}))
+
+    provider.script = script
+    with session(customer) as connection:
+        ask(connection)
+        ask(connection, long)
+        await_turn(connection)
+        hear(connection)
+        speak(connection)
+        await_turn(connection)
+    assert held[1] - held[0] >= len(long) * 750
+    settled(customer, turn_cost() + cost(**{**TURN_USED, "text_in": 4_500}), 2)
 
 
 def test_what_is_held_is_what_the_next_response_may_come_to(customer: Customer, live: Live) -> None:

@@ -82,7 +82,8 @@ class Turns:
         self._strict = strict
         self._lanes: dict[Lane, _Lane] = {"response": _Lane(), "transcript": _Lane()}
         self._books = asyncio.Lock()
-        """Held while the lanes are changed, through all waits for the ledger."""
+        """Held while a message is read and the lanes are changed, through all waits for the ledger, so that the reader
+        knows of nothing that is not held for."""
         self._ended: dict[str, None] = {}
         self._number = 0
         self._idle = asyncio.Event()
@@ -98,41 +99,28 @@ class Turns:
     async def from_client(self, message: "Message") -> "Message | None":
         if not (message.text or self._reader.binary or self._strict):
             return message
-        try:
-            found = self._reader.client(message.data, text=message.text)
-        except InvalidRequest as wrong:
-            if not self._strict:
-                return message  # its provider says what it thinks of it
-            await self._refuse(Problem(INVALID_REQUEST, str(wrong)))
-            return None
-        if found.refused and self._strict:
-            name = self._context.call.access.provider.name
-            words = f"On the operator's key, this is not sent to {name}: {found.refused}."
-            await self._refuse(Problem(REQUEST_REFUSED, words))
-            return None
-        data = found.data
-        if self._strict and any(ask.alone for ask in found.asks):
+        if self._strict and not self._all_begun.is_set() and self._reader.waits(message.data):
             await self._all_begun.wait()
         async with self._books:
-            for ask in found.asks:
-                data = await self._arm(ask, data, message.data)
-        return message if data is message.data else replace(message, data=data)
+            passed = await self._read(message)
+        if isinstance(passed, Problem):
+            await self._refuse(passed)
+            return None
+        return passed
 
     async def from_provider(self, message: "Message") -> "Message | None":
         if not (message.text or self._reader.binary):
             return message
-        found = self._reader.provider(message.data)
-        if not (found.begun or found.ended or found.rejected):
-            return message
         async with self._books:
+            found = self._reader.provider(message.data)
+            if not (found.begun or found.ended or found.rejected):
+                return message
             for lane, turn_id in found.begun:
                 await self._begin(lane, turn_id)
             for lane, turn_id, observed in found.ended:
                 await self._end(lane, turn_id, observed, message.data)
             if found.rejected:
                 await self._reject(found.rejected)
-            for ask in found.asks:
-                await self._arm_rest(ask)
             self._note()
         return message
 
@@ -166,6 +154,20 @@ class Turns:
 
     # --- inside; all with the lock ---
 
+    async def _read(self, message: "Message") -> "Message | Problem":
+        """The client's message as it goes on, held for; or why it does not. Raises as `_arm`."""
+        try:
+            found = self._reader.client(message.data, text=message.text)
+        except InvalidRequest as wrong:  # without `strict`, its provider says what it thinks of it
+            return Problem(INVALID_REQUEST, str(wrong)) if self._strict else message
+        if found.refused and self._strict:
+            name = self._context.call.access.provider.name
+            return Problem(REQUEST_REFUSED, f"On the operator's key, this is not sent to {name}: {found.refused}.")
+        data = found.data
+        for ask in found.asks:
+            data = await self._arm(ask, data, message.data)
+        return message if data is message.data else replace(message, data=data)
+
     async def _arm(self, ask: Ask, data: bytes, sent: bytes) -> bytes:
         """Hold for what the message may cause; the message as it goes on. Raises Problem, DatabaseUnavailable."""
         lane = self._lanes[ask.lane]
@@ -180,16 +182,6 @@ class Turns:
         held = turn.admitted.held
         limit = None if held is None or not ask.parsed.demand.clampable else held.output_limit
         return data if limit is None else self._reader.limited(data, limit)
-
-    async def _arm_rest(self, ask: Ask) -> None:
-        """Hold for what a message of the provider's leaves to be charged. Where credit does not cover a step ahead,
-        exactly what has been sent is held for, so that the end of the session charges it. Raises as `_arm`."""
-        try:
-            await self._arm(ask, b"", b"")
-        except Problem:
-            if (owed := self._reader.owed) is not None:
-                self._lanes[owed.lane].ahead = await self._hold(owed, b"")
-            raise
 
     async def _ahead(self, lane: _Lane, ask: Ask, sent: bytes) -> _Turn:
         """What is held ahead, if that is enough; else another hold in its place. What is charged as it is sent is then

@@ -136,6 +136,14 @@ class GeminiLiveReader(ByTurns):
 
     # --- the client ---
 
+    def waits(self, data: bytes) -> bool:
+        """Content that asks for a response does: two that were asked for could not be told apart."""
+        try:
+            kind, fields = messages.read_message(data)
+        except InvalidRequest:
+            return False
+        return kind == "clientContent" and bool(fields.get("turnComplete"))
+
     def client(self, data: bytes, *, text: bool = True) -> FromClient:
         """A message of the client's. Raises InvalidRequest, Problem."""
         kind, fields = messages.read_message(data)

@@ -12,12 +12,11 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.errors import Problem
 from farebox.pricing.model import Demand
 from farebox.providers.formats import repeated
 from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
 from farebox.providers.formats.stated import exact_number
-from farebox.providers.sessions.reader import Ask, FromClient, FromProvider, Lane
+from farebox.providers.sessions.reader import Ask, BySent, FromClient, FromProvider, Lane
 from farebox.providers.sessions.sizes import seconds_ahead
 
 WIDTHS: Final[Mapping[str, int]] = MappingProxyType({"linear16": 2, "linear32": 4, "mulaw": 1, "alaw": 1})
@@ -28,7 +27,7 @@ _SECONDS_MAX: Final = 10**7
 _ANSWER: Final = msgspec.json.Decoder(dict[str, Any], float_hook=exact_number)
 
 
-class ListenReader:
+class ListenReader(BySent):
     """Reads one session."""
 
     binary = True
@@ -88,7 +87,7 @@ class ListenReader:
         if new <= 0:
             return FromProvider()
         self._number += 1
-        return FromProvider(ended=(("response", f"{self._number}", _usage(new, complete=True)),), asks=self._asks())
+        return FromProvider(ended=(("response", f"{self._number}", _usage(new, complete=True)),))
 
     def _asks(self) -> tuple[Ask, ...]:
         """What was sent and is not charged is held for."""
@@ -105,10 +104,6 @@ class ListenReader:
         new, self._charged = total - self._charged, max(total, self._charged)
         return _usage(new, complete=True) if new > 0 else None
 
-    def limited(self, data: bytes, tokens: int) -> bytes:
-        """There is no such limit."""
-        return data
-
     def unasked(self, lane: Lane) -> Ask | None:
         """What was sent and is not charged."""
         return next(iter(self._asks()), None)
@@ -116,14 +111,6 @@ class ListenReader:
     def so_far(self, lane: Lane, turn_id: str) -> Observed:
         """What was sent and is not charged."""
         return _usage(self._left)
-
-    def cancel(self) -> bytes:
-        """Nothing need be stopped: it is charged as it is sent."""
-        return b""
-
-    def error(self, problem: Problem) -> bytes:
-        """The code and the reason that the WebSocket is closed with say it."""
-        return b""
 
 
 def _seconds(message: dict[str, Any], name: str) -> Decimal | None:

@@ -49,8 +49,6 @@ class FromProvider(msgspec.Struct, frozen=True):
     ended: tuple[tuple[Lane, str, Observed], ...] = ()
     rejected: str = ""
     """The `event_id` of a message that it has refused, or FIRST."""
-    asks: tuple[Ask, ...] = ()
-    """What is to be held for after that."""
 
 
 class ByTurns:
@@ -58,9 +56,33 @@ class ByTurns:
 
     owed: Ask | None = None
 
+    def waits(self, data: bytes) -> bool:
+        """No message does."""
+        return False
+
     def take(self) -> Observed | None:
         """None: nothing is charged before a turn has ended."""
         return None
+
+
+class BySent:
+    """Of readers of sessions in which what is sent is charged."""
+
+    def waits(self, data: bytes) -> bool:
+        """No message does."""
+        return False
+
+    def limited(self, data: bytes, tokens: int) -> bytes:
+        """There is no such limit."""
+        return data
+
+    def cancel(self) -> bytes:
+        """Nothing need be stopped: it is charged as it is sent."""
+        return b""
+
+    def error(self, problem: Problem) -> bytes:
+        """The code and the reason that the WebSocket is closed with say it."""
+        return b""
 
 
 class SessionReader(Protocol):
@@ -73,6 +95,10 @@ class SessionReader(Protocol):
     def owed(self) -> Ask | None:
         """Exactly what the provider has already been sent and is not charged, of what is held for ahead: it is charged
         however the client ends the session. None: nothing."""
+        ...
+
+    def waits(self, data: bytes) -> bool:
+        """Whether a client's message is not to be read before all that was asked for has begun."""
         ...
 
     def client(self, data: bytes, *, text: bool = True) -> FromClient:

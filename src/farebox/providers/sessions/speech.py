@@ -1,12 +1,11 @@
 """Speech from text as it comes: Deepgram's, ElevenLabs' and Cartesia's WebSockets.
 
-Text is billed by the character. It is held for in steps before it goes on, and charged once the provider says that it
-has been spoken, or once much of it has been sent and sound comes. What has been sent and is not charged is charged when
-the session ends.
+Text is billed by the character. It is held for in steps before it goes on. All that has been sent is charged once the
+provider says that text has been spoken, or once much of it has been sent and sound comes: a part that were left would
+need a hold of its own, which may be refused. What has been sent and is not charged is charged when the session ends.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,18 +13,15 @@ from typing import Any, Final
 
 import msgspec
 
-from farebox.errors import Problem
 from farebox.pricing.model import Demand
 from farebox.providers.formats import repeated
 from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
-from farebox.providers.sessions.reader import Ask, FromClient, FromProvider, Lane
+from farebox.providers.sessions.reader import Ask, BySent, FromClient, FromProvider, Lane
 
 STEP: Final = 500
 """Characters; text is held for in such steps."""
 PART: Final = 250
 """Characters that are charged at the next sound, whether or not all that was sent has been spoken."""
-FLUSHED_MAX: Final = 1_000
-"""Flushes that the provider has not confirmed."""
 _METER: Final = "input_characters"
 
 
@@ -62,7 +58,7 @@ class Form:
     """The model of a URL that names none; empty: it has to."""
 
 
-class SpeechReader:
+class SpeechReader(BySent):
     """Reads one session."""
 
     binary = True
@@ -73,12 +69,12 @@ class SpeechReader:
         self._sent = self._before = 0
         """Characters; without those of the last message."""
         self._charged = 0
-        self._messages = 0
-        """Of the client's, since the last charge."""
-        self._flushed = deque[int]()
-        """How much had been sent at each flush that the provider has not confirmed."""
+        self._messages = self._since_flush = 0
+        """Messages of the client's since all that was sent had been confirmed; those behind the last flush."""
+        self._flushes = 0
+        """Flushes that the provider has not confirmed."""
         self._sounds = False
-        """Whether sound has come since the last charge."""
+        """Whether sound has come since all that was sent had been confirmed."""
         self._number = 0
 
     @property
@@ -95,16 +91,12 @@ class SpeechReader:
             return FromClient(data, refused=str(refused))
         if said.model and self._model not in ("", said.model) and self._sent > self._charged:
             return FromClient(data, refused="another model before all that was sent has been spoken")
-        if said.flushes and not said.cancels and len(self._flushed) >= FLUSHED_MAX:
-            return FromClient(data, refused=f"more than {FLUSHED_MAX:,} flushes that it has not confirmed")
         self._model = said.model or self._model
         self._messages += 1
         self._before = self._sent
         self._sent += len(said.text)
-        if said.cancels:
-            self._flushed.clear()
-        if said.flushes:
-            self._flushed.append(self._sent)
+        self._flushes = said.flushes + (0 if said.cancels else self._flushes)
+        self._since_flush = 0 if said.flushes else self._since_flush + 1
         return FromClient(data, self._asks())
 
     def provider(self, data: bytes) -> FromProvider:
@@ -117,26 +109,26 @@ class SpeechReader:
         self._sounds = self._sounds or sounds
         failed = isinstance(message, dict) and message.get("type") == "error"
         if failed or (isinstance(message, dict) and self._form.ended(message)):
-            done = self._flushed.popleft() if self._flushed else self._sent
-        elif sounds and self._sent - self._charged >= PART:
-            done = self._sent
-        else:
-            return FromProvider()
-        # Which of several messages an error is about is not known, so it makes text free only where there was one.
-        free = failed and not self._sounds and self._messages == 1
-        return self._spoken(done, Observed(empty=True, complete=True) if free else None)
+            # Which of several messages an error is about is not known, so it frees text only where there was one.
+            free = failed and not self._sounds and self._messages == 1
+            self._confirm()
+            return self._spoken(Observed(empty=True, complete=True) if free else None)
+        return self._spoken() if sounds and self._sent - self._charged >= PART else FromProvider()
 
-    def _spoken(self, done: int, nothing: Observed | None) -> FromProvider:
-        """Charge for the first `done` characters sent that have not been charged; `nothing`: they are free."""
-        new, self._charged = done - self._charged, max(done, self._charged)
-        if self._charged == self._sent:
-            self._messages = 0
-        if new <= 0:
+    def _confirm(self) -> None:
+        """The provider has done what the first flush asked for."""
+        self._flushes = max(0, self._flushes - 1)
+        if not self._flushes and not self._since_flush:
+            self._messages, self._sounds = 0, False
+
+    def _spoken(self, nothing: Observed | None = None) -> FromProvider:
+        """Charge for all that was sent and has not been charged; `nothing`: it is free."""
+        new, self._charged = self._sent - self._charged, self._sent
+        if not new:
             return FromProvider()
         self._number += 1
-        self._sounds = False
         observed = nothing or Observed(usage={_METER: new}, complete=True)
-        return FromProvider(ended=(("response", f"{self._number}", observed),), asks=self._asks())
+        return FromProvider(ended=(("response", f"{self._number}", observed),))
 
     def _asks(self) -> tuple[Ask, ...]:
         """What was sent and is not charged is held for."""
@@ -153,12 +145,7 @@ class SpeechReader:
         if new <= 0:
             return None
         self._charged = self._before
-        self._messages = 1
         return Observed(usage={_METER: new}, complete=True)
-
-    def limited(self, data: bytes, tokens: int) -> bytes:
-        """There is no such limit."""
-        return data
 
     def unasked(self, lane: Lane) -> Ask | None:
         """What was sent and is not charged."""
@@ -167,14 +154,6 @@ class SpeechReader:
     def so_far(self, lane: Lane, turn_id: str) -> Observed:
         """What was sent and is not charged."""
         return Observed(usage={_METER: self._sent - self._charged})
-
-    def cancel(self) -> bytes:
-        """Nothing does: it stops when nobody reads it."""
-        return b""
-
-    def error(self, problem: Problem) -> bytes:
-        """The code and the reason that the WebSocket is closed with say it."""
-        return b""
 
 
 def _object(data: bytes) -> dict[str, Any]:
