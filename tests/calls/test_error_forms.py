@@ -223,6 +223,7 @@ def test_every_form_has_the_facts_beside_its_error() -> None:
         }, form  # fmt: skip
         assert found["remedy_url"] == "https://ai.example.com/billing?account=a"
         assert found["errors"] == [{"code": 2045, "message": "No."}]
+        assert found["detail"] == "No.", "Voyage's SDK shows it, and waits for the limit only if it is there"
 
 
 # --- streams that break off -------------------------------------------------------------------------------------------

@@ -230,6 +230,14 @@ HELD: list[tuple[str, dict[str, str], int]] = [
 ]
 
 
+def test_the_sdk_shows_why_a_prediction_is_refused(farebox: Farebox, provider: Provider) -> None:
+    refused = pytest.raises(replicate.exceptions.ReplicateError, match="Insufficient credits: this call can cost")
+    with client_of(farebox.funded("0.000000001")) as client, refused as error:
+        client.predictions.create(version=VERSION, input={"prompt": "A harbour"})
+    assert error.value.status == 402
+    assert not provider.predictions
+
+
 def test_holds_are_for_what_providers_read(farebox: Farebox, provider: Provider) -> None:
     customer = farebox.funded("5")
     url = f"{customer.gateway_url}/replicate/predictions"

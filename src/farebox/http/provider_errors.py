@@ -166,6 +166,7 @@ def error_body(problem: Problem, form: Form, status: int, request_id: str, pages
     facts = facts_of(problem, pages)
     body: dict[str, Any] = {
         "message": message,  # first, as many SDKs show the body as it is
+        "detail": message,  # the field that those of fal, Replicate and Voyage show
         "error": _error(problem, form, status, facts),
         "success": False,
         "result": [],
