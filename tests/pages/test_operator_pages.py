@@ -243,7 +243,7 @@ def test_prices_and_markups_are_tried_and_set(
     assert "+50 %" in preview
     monkeypatch.setattr("farebox.storage.past_usage.LOOKED_AT", 1)
     everybody = operator.send("/ui/prices", do="preview", **price | {"account": ""}).text
-    assert "hourly sums were read" in unescape(everybody)
+    assert "hourly sums and accounts were read" in unescape(everybody)
     assert "has the new price" in operator.told("/ui/prices", do="set", **price, **{"from": "2099-01-31"})
     assert ">later<" in operator.get("/ui/prices").text
     assert "12.5 % is charged" in operator.told("/ui/prices/markup", do="set", percent="12.5", **scope)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from typing import Final
 
 from farebox.model import AccessToken, Account, Balance, Permission, RateLimit
 from farebox.storage.account_keys import OF_ACCOUNT, key_of, was_moved
@@ -9,7 +10,7 @@ from farebox.storage.buckets import bucket_of
 from farebox.storage.config import note_change
 from farebox.storage.sql import Connection, row, rows
 
-_ACCOUNT = "account_id, bucket, name, created_at, frozen_at"
+ACCOUNT: Final = "account_id, bucket, name, created_at, frozen_at"
 
 
 def add_account(connection: Connection, account_id: str, name: str, at: int, buckets: int = 1) -> Account:
@@ -26,7 +27,7 @@ def add_account(connection: Connection, account_id: str, name: str, at: int, buc
 def find_account(connection: Connection, account_id: str) -> Account | None:
     found = row(
         connection,
-        f"SELECT {_ACCOUNT} FROM accounts WHERE account_id = ?",
+        f"SELECT {ACCOUNT} FROM accounts WHERE account_id = ?",
         (account_id,),
     )
     return None if found is None else Account(*found)
@@ -47,35 +48,10 @@ def list_accounts(connection: Connection, *, after: str = "", limit: int = 100) 
     """Accounts in order of their ID, from the first one above `after`."""
     found = rows(
         connection,
-        f"SELECT {_ACCOUNT} FROM accounts WHERE account_id > ? ORDER BY account_id LIMIT ?",
+        f"SELECT {ACCOUNT} FROM accounts WHERE account_id > ? ORDER BY account_id LIMIT ?",
         (after, limit),
     )
     return [Account(*fields) for fields in found]
-
-
-def search_accounts(connection: Connection, text: str, *, after: str = "", limit: int) -> list[Account]:
-    """Accounts in order of their ID, from the first one above `after`, that have the text in their ID or name, or are
-    those of exactly this member's e-mail address, access token, payment or customer."""
-    if not text:
-        return list_accounts(connection, after=after, limit=limit)
-    wanted = text.lower()
-    part, typed = _containing(wanted), _containing(text)
-    found = rows(
-        connection,
-        f"SELECT {_ACCOUNT} FROM accounts WHERE account_id > ? AND ("
-        "lower(account_id) LIKE ? ESCAPE '!' OR lower(name) LIKE ? ESCAPE '!' OR name LIKE ? ESCAPE '!' "
-        "OR account_id IN (SELECT account_id FROM members WHERE email = ?) "
-        "OR account_id IN (SELECT account_id FROM access_tokens WHERE token_id = ?) "
-        "OR account_id IN (SELECT account_id FROM payments WHERE payment_id = ?) "
-        "OR account_id IN (SELECT account_id FROM customers WHERE customer_id = ?)) ORDER BY account_id LIMIT ?",
-        (after, part, part, typed, wanted, text, text, text, limit),  # SQLite lowers the letters of ASCII only
-    )
-    return [Account(*fields) for fields in found]
-
-
-def _containing(text: str) -> str:
-    """A pattern for LIKE, with `!` as its escape."""
-    return "%" + "".join(f"!{sign}" if sign in "!%_" else sign for sign in text) + "%"
 
 
 def count_accounts(connection: Connection) -> int:

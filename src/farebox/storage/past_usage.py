@@ -2,19 +2,27 @@
 
 from typing import NamedTuple
 
-from farebox.storage.account_keys import OF_ACCOUNT, key_of
+from farebox.storage.account_keys import key_of
 from farebox.storage.every_bucket import buckets_in_use
 from farebox.storage.sql import Connection, row
 
 LOOKED_AT = 200_000
-"""Sums of an hour, a provider and a model that are looked at: a fifth of a second."""
+"""Sums of the period, and accounts that have none in it: a fifth of a second."""
 _SUMS = (
     "SELECT coalesce(sum(calls * wanted), 0), coalesce(sum(charge * wanted), 0), coalesce(sum(tokens_in * wanted), 0), "
     "coalesce(sum(tokens_out * wanted), 0), count(*) FROM (SELECT calls, charge, tokens_in, tokens_out, "
-    "CASE WHEN hour >= ? AND provider = coalesce(?, provider) AND model LIKE ? ESCAPE '!' THEN 1 ELSE 0 END AS wanted "
-    "FROM usage_hours WHERE {which} ORDER BY bucket, account_id, hour, provider, model LIMIT ?) AS looked_at"
+    "CASE WHEN provider = coalesce(?1, provider) AND model LIKE ?2 ESCAPE '!' THEN 1 ELSE 0 END AS wanted "
+    "FROM {source} LIMIT ?5) AS looked_at"
 )
-"""The order is that of the key, so that the search ends at the limit."""
+_OF_ONE = _SUMS.format(source="usage_hours WHERE bucket = ?3 AND hour >= ?4 AND account_id = ?6")
+_OF_ALL = _SUMS.format(
+    source="balances AS a LEFT JOIN "
+    "/* sqlite: */ usage_hours AS u ON u.bucket = ?3 AND u.account_id = a.account_id AND u.hour >= ?4 "
+    "/* postgres: LATERAL (SELECT * FROM usage_hours WHERE bucket = ?3 AND account_id = a.account_id AND hour >= ?4 "
+    "OFFSET 0) AS u ON TRUE */ WHERE a.bucket = ?3 ORDER BY a.account_id"
+)
+"""From account to account, by the key, which leads to the first hour of the period: none before is read. OFFSET 0 keeps
+PostgreSQL from joining whole tables, which would read every hour."""
 
 
 class PastUsage(NamedTuple):
@@ -35,20 +43,19 @@ def past_usage(
     accounts it looks at LOOKED_AT sums."""
     wanted = "*" if model is None else model
     escaped = "".join(f"!{sign}" if sign in "!%_" else sign for sign in wanted.rstrip("*"))
-    test = (since, provider, escaped + ("%" if wanted.endswith("*") else ""))
+    test = (provider, escaped + ("%" if wanted.endswith("*") else ""))
     if account_id is not None:
-        sql = _SUMS.format(which=f"{OF_ACCOUNT} AND hour >= ?")
-        looked = [_sums(connection, sql, (*test, *key_of(connection, account_id), since), LOOKED_AT)]
-        most = LOOKED_AT
+        bucket, account_id = key_of(connection, account_id)
+        most, looked = LOOKED_AT, [_sums(connection, _OF_ONE, *test, bucket, since, LOOKED_AT, account_id)]
     else:
         buckets = buckets_in_use(connection)
         most = LOOKED_AT // len(buckets)
-        looked = [_sums(connection, _SUMS.format(which="bucket = ?"), (*test, bucket), most) for bucket in buckets]
+        looked = [_sums(connection, _OF_ALL, *test, bucket, since, most) for bucket in buckets]
     calls, charge, tokens_in, tokens_out, _ = (sum(column) for column in zip(*looked, strict=True))
     return PastUsage(calls, charge, tokens_in, tokens_out, all(sums[-1] < most for sums in looked))
 
 
-def _sums(connection: Connection, sql: str, values: tuple[object, ...], most: int) -> tuple[int, ...]:
-    found = row(connection, sql, (*values, most))
+def _sums(connection: Connection, sql: str, *values: object) -> tuple[int, ...]:
+    found = row(connection, sql, values)
     assert found is not None, "sums are one row"
     return tuple(int(value) for value in found)

@@ -16,6 +16,7 @@ from farebox.operator import administer
 from farebox.people import sessions
 from farebox.people.sessions import Whom
 from farebox.storage import accounts as store
+from farebox.storage.account_search import LOOKED_THROUGH, search_accounts
 from farebox.storage.customers import find_profile
 from farebox.storage.members import list_members
 from farebox.storage.operator_acts import list_acts
@@ -42,15 +43,14 @@ async def account_list(visit: Visit) -> Shown:
     query = dict(visit.request.query_pairs())
     after, wanted = query.get("after", ""), query.get("find", "").strip()[:200]
 
-    def read(connection: Connection) -> tuple[list[Line], int]:
-        found = store.search_accounts(connection, wanted, after=after, limit=SHOWN + 1)
-        balances = store.balances_of(connection, found)
-        lines = [Line(each, balances.get(each.account_id, Balance(0, 0))) for each in found]
-        return lines, store.count_some_accounts(connection, COUNTED + 1)
+    def read(connection: Connection) -> Shown:
+        found = search_accounts(connection, wanted, after=after, limit=SHOWN)
+        balances = store.balances_of(connection, found.accounts)
+        lines = [Line(each, balances.get(each.account_id, Balance(0, 0))) for each in found.accounts]
+        return {"lines": lines, "more": found.after, "total": store.count_some_accounts(connection, COUNTED + 1)}
 
-    lines, total = await visit.services.database.scan(read)
-    more = lines[SHOWN - 1].account.account_id if len(lines) > SHOWN else ""
-    return {"lines": lines[:SHOWN], "total": total, "counted": COUNTED, "more": more, "wanted": wanted, "after": after}
+    told: Shown = {"counted": COUNTED, "looked_through": LOOKED_THROUGH, "wanted": wanted, "after": after}
+    return {**told, **await visit.services.database.scan(read)}
 
 
 async def create(visit: Visit, form: Fields) -> Response:

@@ -24,6 +24,7 @@ CREATE TABLE accounts (                   -- the tenants; the only place that sa
     frozen_at  BIGINT                     -- null: it may make calls and purchases
 );
 CREATE INDEX accounts_of_bucket ON accounts (bucket);
+CREATE INDEX accounts_by_name ON accounts (account_id, name);  -- a search reads only these, of many accounts
 
 CREATE TABLE access_tokens (              -- what callers and control-plane clients authenticate with
     token_id    TEXT PRIMARY KEY,
