@@ -99,11 +99,11 @@ def test_a_search_looks_through_some_accounts_at_a_time(
     page = operator.get("/ui/accounts", find="acc5").text
     assert found(page) == []
     assert "None found yet" in page
-    assert "No account like that" not in page
+    assert "No matching account" not in page
     page = further(page, "Search on")
     assert found(page) == ["acc5"]
     assert "Search on" not in page
     monkeypatch.setattr("farebox.storage.account_search.LOOKED_THROUGH", len(IDS))
-    assert "No account like that" in operator.get("/ui/accounts", find="nobody").text, "it came to the end"
+    assert "No matching account" in operator.get("/ui/accounts", find="nobody").text, "it came to the end"
 
     assert found(operator.get("/ui/accounts", find="Ada@example.com").text) == ["acc5"], "found at once"

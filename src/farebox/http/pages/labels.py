@@ -42,6 +42,28 @@ DISPUTES: dict[str, tuple[str, str]] = {
     "lost": ("bad", "Lost"),
 }
 
+BROWSERS: dict[str, str] = {
+    "Edg": "Edge",
+    "OPR/": "Opera",
+    "Firefox/": "Firefox",
+    "FxiOS/": "Firefox",
+    "Chrome/": "Chrome",
+    "CriOS/": "Chrome",
+    "Safari/": "Safari",
+}
+"""What names a browser in its User-Agent header. Those above also name those below, with which they are compatible."""
+
+SYSTEMS: dict[str, str] = {
+    "Android": "Android",
+    "iPhone": "iOS",
+    "iPad": "iPadOS",
+    "Windows": "Windows",
+    "Macintosh": "macOS",
+    "CrOS": "ChromeOS",
+    "Linux": "Linux",
+}
+"""The same for its system."""
+
 KINDS: dict[str, str] = {"manual": "By hand", "auto": "Automatic", "checkout": "Payment page"}
 
 STOPPED: dict[str, str] = {
@@ -128,6 +150,13 @@ def signed(movement: Movement) -> str:
     if not movement.change:
         return f"({exact_usd(movement.amount)})"
     return f"+{exact_usd(movement.change)}" if movement.change > 0 else exact_usd(movement.change)
+
+
+def browser(agent: str) -> str:
+    """Browser and system by a User-Agent header, such as `Firefox on Windows`; the header where one is not known."""
+    program = next((name for sign, name in BROWSERS.items() if sign in agent), None)
+    system = next((name for sign, name in SYSTEMS.items() if sign in agent), None)
+    return f"{program} on {system}" if program and system else agent
 
 
 def moment(at: int) -> str:

@@ -242,10 +242,15 @@ async def try_first(visit: Visit, form: Fields) -> Response:
     return see_other("/ui/limits/try")
 
 
-async def tried(visit: Visit) -> Shown:
-    """The latest what-if."""
+async def tried(visit: Visit) -> Shown | Response:
+    """The latest what-if; without one, the page that has the form."""
     services, account_id = visit.services, visit.account_id
-    row = await what_if_run.latest(services, account_id)
+    try:
+        row = await what_if_run.latest(services, account_id)
+    except Problem as problem:
+        if problem.kind is not NOT_FOUND:
+            raise
+        return see_other("/ui/limits")
     scenario = msgspec.json.decode(row.scenario, type=Scenario)
     tokens = await services.database.scan(partial(list_tokens, account_id=account_id))
     names = {token.token_id: token.name or token.token_id[:8] for token in tokens}

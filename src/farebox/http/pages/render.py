@@ -153,6 +153,7 @@ def _environment() -> "Environment":
             labels.with_all,
             labels.call_state,
             labels.floor_usd,
+            labels.browser,
             labels.moment,
             labels.iso,
             labels.of_iso,
