@@ -1,6 +1,7 @@
 """From the first link to a token, by keyboard alone and without a document: what `make run` leads to."""
 
 import re
+import subprocess
 from typing import Literal
 
 import pytest
@@ -81,6 +82,9 @@ def test_the_first_quarter_of_an_hour(farebox: Farebox, page: Page, mode: Litera
     _press(page, "^Create token$")
     secret = page.locator("#secret pre").inner_text()
     assert re.fullmatch(r"fbx_[\w-]{43}", secret)
+    pasted = page.locator("#use pre").inner_text()
+    called = subprocess.run(["/bin/sh", "-c", pasted], capture_output=True, text=True, check=True)
+    assert '"limit_too_low"' in called.stdout, "the token and the model are right, and the limit holds"
     _press(page, "^Back to the tokens$")
     expect(page.locator("#tokens")).to_contain_text("first")
 

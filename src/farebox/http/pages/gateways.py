@@ -10,7 +10,7 @@ from farebox.http.envelope import Response
 from farebox.http.pages.fields import shown
 from farebox.http.pages.gateway_fields import GROUPS
 from farebox.http.pages.own_api import ask, every, tell
-from farebox.http.pages.sdk_snippets import snippets
+from farebox.http.pages.sdk_snippets import example_model, snippets
 from farebox.http.pages.table import Fields, Shown, noted, shell
 from farebox.http.pages.view import Flash
 from farebox.http.pages.visit import Visit
@@ -84,7 +84,7 @@ async def connect(visit: Visit) -> Shown:
     known = {each.slug: each.name for each in PROVIDERS if services.configuration.provider(each.slug) is not None}
     first = {"compat": "Any provider, in OpenAI’s form"} | {slug: known.pop(slug) for slug in _USUAL if slug in known}
     first |= {slug: slug for slug in own.custom}
-    model = "demo/demo-1" if services.configuration.demo else "openai/gpt-5-mini"
+    model = example_model(demo=services.configuration.demo)
     return {
         "title": f"Gateway {gateway_id}",
         "gateway": found,

@@ -11,7 +11,7 @@ from farebox.storage.deliveries import count_given_up
 from farebox.storage.notices import latest_notices, list_notices
 from farebox.storage.sql import Connection, DatabaseUnavailable
 
-SHOWN: Final = 50
+SHOWN: Final = 40
 COUNTED: Final = 10_000
 """Deliveries that were given up, as far as they are counted and sent again at one click."""
 

@@ -10,6 +10,7 @@ from farebox.calendar import DAY_MS, HOUR_MS, month_start, next_month
 from farebox.calls import spending_limit, usage_report
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
+from farebox.http.pages.sdk_snippets import example_model, first_call
 from farebox.http.pages.table import BUILD, MONEY, Shown
 from farebox.http.pages.usage import token_names
 from farebox.http.pages.view import Tone
@@ -99,7 +100,7 @@ async def overview(visit: Visit) -> Shown | Response:
         "pays": visit.may(MONEY),
         "builds": visit.may(BUILD),
         "empty": not days and not hours and not models,
-        "base_url": services.base_url,
+        "first_call": first_call(services.base_url, account_id, example_model(demo=services.configuration.demo)),
     }
 
 

@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+from farebox.gateway import DEFAULT_GATEWAY
+
 KEY = "TOKEN"
 """The environment variable that the snippets read the access token from."""
 
@@ -21,7 +23,7 @@ def snippets(base_url: str, account_id: str, gateway_id: str, model: str) -> lis
     root = f"{base_url}/v1/{account_id}/{gateway_id}"
     compat = f"{root}/compat"
     return [
-        Snippet("curl", compat, _curl(compat, model)),
+        Snippet("curl", compat, _curl(compat, model, f"${KEY}")),
         Snippet("OpenAI, Python", compat, _openai_python(compat, model)),
         Snippet("OpenAI, TypeScript", compat, _openai_typescript(compat, model)),
         Snippet("Anthropic, Python", f"{root}/anthropic", _anthropic_python(f"{root}/anthropic")),
@@ -32,10 +34,20 @@ def snippets(base_url: str, account_id: str, gateway_id: str, model: str) -> lis
     ]
 
 
-def _curl(url: str, model: str) -> str:
+def example_model(*, demo: bool) -> str:
+    """A `provider/model` for a first call. `demo`: the demo provider runs here."""
+    return "demo/demo-1" if demo else "openai/gpt-5-mini"
+
+
+def first_call(base_url: str, account_id: str, model: str, token: str = f"${KEY}") -> str:
+    """A call through the default gateway with curl. `token`: an access token’s secret, or where it is read from."""
+    return _curl(f"{base_url}/v1/{account_id}/{DEFAULT_GATEWAY}/compat", model, token)
+
+
+def _curl(url: str, model: str, token: str) -> str:
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello!"}]})
     return (
-        f'curl {url}/chat/completions \\\n  -H "Authorization: Bearer ${KEY}" \\\n'
+        f'curl {url}/chat/completions \\\n  -H "Authorization: Bearer {token}" \\\n'
         f"  -H 'Content-Type: application/json' \\\n  -d '{body}'"
     )
 

@@ -12,6 +12,7 @@ from farebox.http.control import tokens as api
 from farebox.http.envelope import Response
 from farebox.http.pages.fields import Field, Group, Values, shown, values_of
 from farebox.http.pages.own_api import ask, tell
+from farebox.http.pages.sdk_snippets import example_model, first_call
 from farebox.http.pages.table import OWNER, Fields, Shown, shell
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput, read
@@ -139,9 +140,8 @@ async def create(visit: Visit, form: Fields) -> Response:
     except Refused as refused:
         raise Problem(VALIDATION_FAILED, str(refused)[:1].upper() + str(refused)[1:]) from refused
     await services.configuration.notice_own_change()
-    return shell(
-        visit, "token_made.html", {"title": "The new token", "made": made, "base_url": services.base_url}, "/ui/tokens"
-    )
+    call = first_call(services.base_url, visit.account_id, example_model(demo=services.configuration.demo), made.secret)
+    return shell(visit, "token_made.html", {"title": "The new token", "made": made, "first_call": call}, "/ui/tokens")
 
 
 async def one_token(visit: Visit) -> Shown:

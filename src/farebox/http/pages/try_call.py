@@ -21,6 +21,7 @@ from farebox.http.envelope import Response
 from farebox.http.exchange import HeaderList
 from farebox.http.inner_exchange import InnerExchange
 from farebox.http.pages import labels
+from farebox.http.pages.sdk_snippets import example_model
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit, see_other
 from farebox.model import AccessToken, Permission
@@ -57,7 +58,7 @@ async def _form(visit: Visit, given: Fields, priced: "Priced | None" = None) -> 
         "title": "Make a call",
         "models": names,
         "gateways": {name: name for name in [gateway.gateway_id for gateway in gateways] or [DEFAULT_GATEWAY]},
-        "model": given.get("model", names[0] if names else ""),
+        "model": given.get("model", names[0] if names else example_model(demo=False)),
         "gateway": given.get("gateway", DEFAULT_GATEWAY),
         "text": given.get("text", "Hello!"),
         "priced": priced,

@@ -57,6 +57,13 @@ each(".plot", (plot) => {
 });
 
 // `g` and a letter open a page of the navigation, `/` goes to the first filter.
+const who = document.querySelector(".who");
+if (who) {
+  const keys = document.createElement("p");
+  keys.className = "hint";
+  keys.innerHTML = "<kbd>g</kbd> and a letter: a page of that letter; <kbd>/</kbd>: its filter";
+  who.append(keys);
+}
 let going = false;
 addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input, select, textarea, [contenteditable]");
