@@ -38,10 +38,10 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-async def _pending(shared: SharedReads, count: int, account_id: str = "ann") -> list[asyncio.Task[tuple[int, str]]]:
-    tasks = [asyncio.create_task(shared.read(read_moment, account_id)) for _ in range(count)]
+async def _pending(shared: SharedReads, count: int, account_id: str = "ann") -> list[asyncio.Future[tuple[int, str]]]:
+    readers = [shared.read(read_moment, account_id) for _ in range(count)]
     await _turns()
-    return tasks
+    return readers
 
 
 async def test_a_query_serves_only_readers_that_came_before_it() -> None:

@@ -130,27 +130,36 @@ class Application:
         else:
             route, parameters = before.route, {}
         try:
-            response = await self._handle(before or await self._admit(route, exchange, parameters), exchange)
+            admitted = before or await self._admit(route, exchange, parameters)
+            self._begin(admitted, exchange)
+            if route.takes is None and not route.raw_limit:
+                response = await route.handler(admitted.request, None)
+            else:
+                response = await self._with_input(route, admitted.request, exchange)
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the edge again: the route says what its errors look like
             response = route.on_problem(_problem_of(error, exchange, request_id), self._pages(exchange.path))
         return rooted(response, self._root) if self._root else response
 
-    async def _handle(self, admitted: _Admitted, exchange: Exchange) -> Response:
-        """The route's response. Raises Problem."""
-        services, route, request = self._services, admitted.route, admitted.request
+    def _begin(self, admitted: _Admitted, exchange: Exchange) -> None:
+        """Count a request that is about to be handled. Raises Problem if it is one too many."""
+        services, route = self._services, admitted.route
         if admitted.used is not None:
             services.last_uses.note(admitted.used, services.clock.now_ms())
         if route.budget is not None and route.access is Access.ACCOUNT:
-            spend(services, route.budget, request.account_id)
+            spend(services, route.budget, admitted.request.account_id)
         exchange.hold(services.held.lease(admitted.holder))
+
+    async def _with_input(self, route: Route, request: Request, exchange: Exchange) -> Response:
+        """The response of a route that takes a body or parameters. Raises Problem."""
+        settings = self._services.settings
         if route.raw_limit:
-            request = replace(request, body=await whole_body(exchange, services.settings, route.raw_limit))
+            request = replace(request, body=await whole_body(exchange, settings, route.raw_limit))
         if route.takes is None:
             return await route.handler(request, None)
         if route.takes_body:
-            body = await whole_body(exchange, services.settings)
+            body = await whole_body(exchange, settings)
             return await route.handler(request, read_body(body, route.takes))
         query = read(dict(parse_query(exchange.query)), route.takes, "query", strict=False)
         return await route.handler(request, query)

@@ -3,8 +3,7 @@
 import asyncio
 import re
 import socket
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import asyncpg
@@ -98,28 +97,36 @@ def _is_of_citus(error: BaseException) -> bool:
     return isinstance(error, of.InternalServerError) and any(text in str(error) for text in _OF_CITUS)
 
 
-@contextmanager
-def translate_errors() -> Iterator[None]:
-    """Failures of PostgreSQL or the connection become DatabaseUnavailable; errors of a wrong statement stay."""
-    try:
-        yield
-    except _OF_A_POOLER as error:
-        raise DatabaseUnavailable(POOLED) from error
-    except _DAMAGED as error:
-        raise DatabaseDamaged(f"the database is damaged: {error}") from error
-    except of.InternalServerError as error:
-        if not _is_of_citus(error):
-            raise
-        raise node_away(error) or DatabaseUnavailable(f"the database cannot be used now: {error}") from error
-    except _UNAVAILABLE as error:
-        if (away := node_away(error)) is not None:
-            raise away from error
-        if "statement pooling mode" in str(error):
-            raise DatabaseUnavailable(POOLED) from error
-        # A server that shuts down because its disk is full reports that last, and then the connection is lost.
-        full = isinstance(error, of.DiskFullError) or isinstance(error.__cause__, of.DiskFullError)
-        kind = DatabaseFull if full else DatabaseUnavailable
-        raise kind(f"the database cannot be used now: {str(error) or type(error).__name__}") from error
+class translate_errors:
+    """Failures of PostgreSQL or the connection become DatabaseUnavailable; errors of a wrong statement stay. (Each
+    query needs it: as a generator it took several times as long.)"""
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None and (found := _translated(error)) is not None:
+            raise found from error
+
+
+def _translated(error: BaseException) -> DatabaseUnavailable | None:
+    """None: it stays as it is."""
+    if isinstance(error, _OF_A_POOLER):
+        return DatabaseUnavailable(POOLED)
+    if isinstance(error, _DAMAGED):
+        return DatabaseDamaged(f"the database is damaged: {error}")
+    if isinstance(error, of.InternalServerError) and not _is_of_citus(error):
+        return None
+    if not isinstance(error, (of.InternalServerError, *_UNAVAILABLE)):
+        return None
+    if (away := node_away(error)) is not None:
+        return away
+    if "statement pooling mode" in str(error):
+        return DatabaseUnavailable(POOLED)
+    # A server that shuts down because its disk is full reports that last, and then the connection is lost.
+    full = isinstance(error, of.DiskFullError) or isinstance(error.__cause__, of.DiskFullError)
+    kind = DatabaseFull if full else DatabaseUnavailable
+    return kind(f"the database cannot be used now: {str(error) or type(error).__name__}")
 
 
 _TERMINATED = (of.AdminShutdownError, of.ConnectionDoesNotExistError, of.InternalClientError)

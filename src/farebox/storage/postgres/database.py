@@ -67,7 +67,10 @@ class Sessions:
         Raises DatabaseUnavailable; at once if the database is known to be unavailable.
         """
         self._health.check_reads()
-        await self._place()
+        if self._places.locked():
+            await self._place()
+        else:
+            await self._places.acquire()  # at once
         try:
             if self._closed:
                 raise DatabaseUnavailable("the database is closed")
@@ -107,9 +110,6 @@ class Sessions:
             self._give_back(session)
 
     async def _place(self) -> None:
-        if not self._places.locked():
-            await self._places.acquire()  # at once
-            return
         try:
             async with asyncio.timeout(self._timeout):
                 await self._places.acquire()

@@ -44,7 +44,7 @@ class SharedReads:
         self._loop = asyncio.get_running_loop()  # asked each time, it takes a system call
         self._pending: dict[tuple[ReadOfAccount[Any], str], _PendingRead] = {}
 
-    async def read(self, read: ReadOfAccount[T], account_id: str) -> T:
+    def read(self, read: ReadOfAccount[T], account_id: str) -> "asyncio.Future[T]":
         """What a query finds that is sent after this call. Raises DatabaseUnavailable, or what `read` raises."""
         key = (read, account_id)
         pending = self._pending.get(key)
@@ -55,7 +55,7 @@ class SharedReads:
         if len(pending.queries) < CONCURRENT_QUERIES:
             query = self._query(key, pending)
             pending.queries.add(self._loop.create_task(query))  # begins after everybody who is ready now
-        return await future
+        return future
 
     async def _query(self, key: tuple[ReadOfAccount[Any], str], pending: _PendingRead) -> None:
         read, account_id = key
