@@ -34,8 +34,12 @@ FILTERED = {"hate": {"filtered": False, "severity": "safe"}}
 
 @pytest.fixture(scope="module", autouse=True)
 def _azure(farebox: Farebox, upstream: Upstream) -> None:
+    _set_up(farebox, upstream.url + "/at/{resource}")
+
+
+def _set_up(farebox: Farebox, base_url: str) -> None:
     key = json.dumps({"resource": "Acme-EU", "api_key": KEY, "deployments": DEPLOYMENTS})
-    set_provider(farebox, "azure-openai", base_url=upstream.url + "/at/{resource}", api_key=key)
+    set_provider(farebox, "azure-openai", base_url=base_url, api_key=key)
 
 
 def completion(model: str = "gpt-4o-2024-11-20", **more: Any) -> dict[str, Any]:
@@ -234,6 +238,17 @@ def test_the_operators_key_goes_to_its_resource_alone(customer: Customer, upstre
         ask(azure(customer, "someone-else"), "gpt-4o")
     assert "not for the resource 'someone-else'" in refused.value.message
     assert not upstream.sent
+
+
+def test_a_resource_that_does_not_exist(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
+    """Its host has no address."""
+    _set_up(farebox, "https://{resource}.invalid")
+    try:
+        with free(customer), pytest.raises(openai.APIStatusError, match=r"could not be reached \(dns\)") as raised:
+            ask(azure(customer), "chat-prod")
+        assert raised.value.status_code == 502
+    finally:
+        _set_up(farebox, upstream.url + "/at/{resource}")
 
 
 @pytest.mark.parametrize(

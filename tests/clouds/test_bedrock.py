@@ -397,6 +397,7 @@ def too_long(_: bytes) -> bytes:
     return first + zlib.crc32(first).to_bytes(4) + b"x" * 64
 
 
+LLAMA = "meta.llama3-3-70b-instruct-v1:0"
 FIRST = event("contentBlockDelta", {"delta": {"text": "Good "}, "contentBlockIndex": 0})
 
 
@@ -408,6 +409,16 @@ def test_a_stream_whose_first_message_is_broken_costs_nothing(
     with free(customer), pytest.raises(Exception, match=r"broke off|event stream") as raised:
         list(all_of(bedrock.converse_stream(modelId=HAIKU, messages=MESSAGES, inferenceConfig=LIMIT)["stream"]))
     assert "broken" in str(raised.value)
+
+
+@pytest.mark.parametrize("spoil", [wrong_checksum, wrong_prelude, too_long, lambda _: b"\x07unexpected bytes " * 8])
+def test_a_stream_of_invoke_whose_first_message_is_broken_costs_nothing(
+    customer: Customer, upstream: Upstream, bedrock: Any, spoil: Any
+) -> None:
+    upstream.says(spoil(chunks({"generation": "Good "})) + chunks({"generation": "day."}), EVENT_STREAM)
+    body = json.dumps({"prompt": PROMPT, "max_gen_len": 200})
+    with free(customer), pytest.raises(Exception, match=r"broke off|event stream"):
+        list(all_of(bedrock.invoke_model_with_response_stream(modelId=LLAMA, body=body)["body"]))
 
 
 def test_a_stream_that_is_broken_later_costs_what_was_delivered(

@@ -347,6 +347,23 @@ def test_a_place_that_the_operators_key_is_not_for(customer: Customer, google: G
     assert not google.upstream.sent
 
 
+def test_a_region_that_does_not_exist(farebox: Farebox, customer: Customer, google: Google) -> None:
+    """Of a form that regions have: its host has no address, for calls and for sessions."""
+    set_provider(farebox, "google-vertex-ai", base_url="https://{host}.invalid", api_key=account())
+    nowhere = "v1/projects/acme-prod/locations/nowhere-west9"
+    try:
+        with free(customer):
+            response = post(customer, f"{nowhere}/publishers/google/models/gemini-2.5-flash:generateContent", ASK)
+            assert response.status_code == 502
+            assert "could not be reached (dns)" in response.json()["error"]["message"]
+        with free(customer), pytest.raises(InvalidStatus) as refused:
+            opened(customer, f"google-vertex-ai/{nowhere}/{LIVE_SOCKET}")
+        assert refused.value.response.status_code == 502
+        assert b"could not be reached (dns)" in bytes(refused.value.response.body)
+    finally:
+        _set_up(farebox, google.upstream)
+
+
 def test_an_account_stores_its_own(farebox: Farebox, google: Google) -> None:
     customer = farebox.funded("1")
     url = f"{customer.api_url}/ai-gateway/gateways/default/provider_configs"
@@ -551,6 +568,7 @@ def played(farebox: Farebox, upstream: Upstream, google: Google) -> Iterator[tup
 
 
 LIVE = "google-vertex-ai/v1/projects/acme-prod/locations/europe-west4"
+LIVE_SOCKET = "ws/google.cloud.aiplatform.v1.LlmBidiService/BidiGenerateContent"
 
 
 async def test_live_sessions(customer: Customer, played: tuple[SocketProvider, Live]) -> None:
@@ -581,7 +599,7 @@ async def test_live_sessions(customer: Customer, played: tuple[SocketProvider, L
 
 
 def test_a_live_session_is_of_the_operator_s_project(customer: Customer, played: tuple[SocketProvider, Live]) -> None:
-    before, socket = customer.balance.posted, "ws/google.cloud.aiplatform.v1.LlmBidiService/BidiGenerateContent"
+    before, socket = customer.balance.posted, LIVE_SOCKET
     with pytest.raises(InvalidStatus, match="HTTP 400"):
         opened(customer, f"{LIVE.replace('acme-prod', 'another')}/{socket}")
     for place in (

@@ -76,7 +76,7 @@ class Conversation:
         except (ConnectionClosed, OSError):
             return
         self.is_open.set()
-        with contextlib.suppress(ConnectionClosed):
+        with contextlib.suppress(ConnectionClosed, ValueError):  # a client that does not understand a message leaves
             self.kind.talk(_Heard(self))
         self.client.close()
 

@@ -115,8 +115,10 @@ async def _body(context: CallContext, response: UpstreamResponse) -> bytes:
     return b"".join(chunks)[:ERROR_MAX]
 
 
-def unavailable(context: CallContext, status: int, problem: KeyProblem) -> Problem:
-    """What the caller gets; the operator gets an alarm."""
+def unavailable(
+    context: CallContext, status: int, problem: KeyProblem, charged: str = "Nothing was charged."
+) -> Problem:
+    """What the caller gets; the operator gets an alarm. `charged`: the sentence about that."""
     call, services = context.call, context.services
     code, message = (
         _clean_error(context, said.encode()).decode(errors="replace") for said in (problem.code, problem.message)
@@ -134,7 +136,7 @@ def unavailable(context: CallContext, status: int, problem: KeyProblem) -> Probl
     services.metrics.count(KEY_TROUBLE, call.provider, problem.reason)
     return Problem(
         PROVIDER_UNAVAILABLE,
-        f"{call.provider} does not accept calls from this service at the moment. Nothing was charged.",
+        f"{call.provider} does not accept calls from this service at the moment. {charged}",
         retry_after=services.settings.key_trouble_retry_seconds or None,
         reason=f"{problem.reason}, answered {status}",
     )

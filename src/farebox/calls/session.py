@@ -7,24 +7,25 @@ ends is said to both sides by a close code, and recorded once (docs/errors.md ha
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeGuard
 
 import msgspec
 import structlog
 
 from farebox.calls.endings import CLIENT_GONE, CONNECTION_FAILED, INTERNAL_ERROR, SERVER_STOPPED, SILENCE, TOO_LONG
 from farebox.calls.logged_body import LoggedBody
-from farebox.calls.operator_key import ReadError
+from farebox.calls.operator_key import ReadError, unavailable
 from farebox.calls.settle import settle_call
 from farebox.calls.stages import Attempts, CallContext, Responded
 from farebox.errors import DATABASE_UNAVAILABLE, Problem
 from farebox.metrics.families import SOCKET_MESSAGES, SOCKETS_ENDED
 from farebox.providers.formats.base import Observed
+from farebox.providers.key_problem import key_problem_of, reports_error
 from farebox.providers.scrubbing import scrubber_of
 from farebox.storage.sql import DatabaseUnavailable
 
 if TYPE_CHECKING:
-    from farebox.websocket import Message, Socket
+    from farebox.websocket import Closed, Message, Socket
 
 PING_SECONDS: Final = 20.0
 """Silence of one side after which it is asked whether it is there; after as much again it counts as gone."""
@@ -145,6 +146,8 @@ class Session:
             message = await self._provider.receive()
             self._count("in", message)
             passed = await self._meter.from_provider(self._scrubbed(message))
+            if message.text and b'"error"' in message.data and reports_error(message.data):
+                self._check_key(message.data)
             if passed is not None:
                 await _quietly(self._client.send(passed))  # one that has gone is found by who reads it
 
@@ -159,6 +162,25 @@ class Session:
             if scrubber.forms and not scrubber.passes(message.data or b" "):
                 message = msgspec.structs.replace(message, data=scrubber.clean(message.data))
         return message
+
+    def _check_key(self, error: bytes) -> None:
+        """Raises Problem if the provider's error is about the operator's key: its words are not for the client."""
+        context = self._context
+        found = None if context.call.own_key else key_problem_of(200, error)
+        if found is not None:
+            raise unavailable(context, 200, found, "What was delivered before is charged.")
+
+    def _explained(self, closed: "Closed") -> "BaseException":
+        """How the provider has closed, as the client may know it."""
+        try:
+            self._check_key(msgspec.json.encode({"error": {"message": closed.reason}}))
+        except Problem as problem:
+            return problem
+        reason = closed.reason.encode()
+        for scrubber in self._secrets:
+            reason = scrubber.clean_error(reason)
+        closed.reason = reason.decode(errors="replace")
+        return closed
 
     # --- watching ---
 
@@ -181,7 +203,7 @@ class Session:
                     [*open_ends, stopping], timeout=min(left, PING_SECONDS), return_when=asyncio.FIRST_COMPLETED
                 )
                 if (ended := _ended(outgoing, incoming)) is not None:
-                    return _ending_of(ended)
+                    return _ending_of(self._explained(ended) if _by_provider(ended) else ended)
                 if stopping in done:
                     return _STOPPED
                 if not done and left > PING_SECONDS:  # with less left, it is time: a timer may wake a little early
@@ -308,6 +330,12 @@ def _ended(outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]") -> Ba
         if error is not None and not (isinstance(error, Closed) and error.side != side):
             return error
     return errors[0] if all(errors) else None
+
+
+def _by_provider(error: BaseException) -> "TypeGuard[Closed]":
+    from farebox.websocket import Closed
+
+    return isinstance(error, Closed) and error.side == "provider"
 
 
 def _ending_of(error: BaseException) -> Ending:

@@ -27,7 +27,7 @@ from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.spend_rules import may_count, rules_for
 from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Held, Priced, Responded, Stage
 from farebox.calls.unpaid import check_unpaid
-from farebox.errors import DATABASE_UNAVAILABLE, INVALID_REQUEST, REQUEST_REFUSED, Problem
+from farebox.errors import DATABASE_UNAVAILABLE, INVALID_REQUEST, PROVIDER_UNAVAILABLE, REQUEST_REFUSED, Problem
 from farebox.ledger.commands import Release
 from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
 from farebox.providers.sessions.reader import FIRST, Ask, Lane, SessionReader
@@ -40,7 +40,7 @@ ENDED_MAX: Final = 1_000
 """IDs of turns that have ended, by which a repeated end is known."""
 WAITING_MAX: Final = 64
 """Turns that have been asked for and have not begun."""
-_OUR_OWN: Final = (SERVER_STOPPED, DATABASE_UNAVAILABLE.name)
+_OUR_OWN: Final = (SERVER_STOPPED, DATABASE_UNAVAILABLE.name, PROVIDER_UNAVAILABLE.name)
 """Ends of a session that no client brings about."""
 
 log = structlog.get_logger("farebox.calls")
@@ -97,8 +97,6 @@ class Turns:
     # --- for the session ---
 
     async def from_client(self, message: "Message") -> "Message | None":
-        if not (message.text or self._reader.binary or self._strict):
-            return message
         if self._strict and not self._all_begun.is_set() and self._reader.waits(message.data):
             await self._all_begun.wait()
         async with self._books:
@@ -109,8 +107,6 @@ class Turns:
         return passed
 
     async def from_provider(self, message: "Message") -> "Message | None":
-        if not (message.text or self._reader.binary):
-            return message
         async with self._books:
             found = self._reader.provider(message.data)
             if not (found.begun or found.ended or found.rejected):

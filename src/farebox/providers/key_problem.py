@@ -117,7 +117,8 @@ def reports_error(event: bytes) -> bool:
     """Whether an event of a stream is about an error, rather than one that only quotes the word."""
     document = _decoded(event)
     inner = document.get("response") if isinstance(document, dict) else None
-    return any(isinstance(part, dict) and bool(part.get("error")) for part in (document, inner))
+    failed = inner.get("status_details") if isinstance(inner, dict) else None  # of a Realtime session
+    return any(isinstance(part, dict) and bool(part.get("error")) for part in (document, inner, failed))
 
 
 def is_json(data: bytes) -> bool:
@@ -158,5 +159,5 @@ def _fields(found: Any, depth: int) -> Iterator[tuple[str, Any]]:
         value = found.get(name)
         if isinstance(value, str) or (name == "code" and type(value) is int):
             yield name, value
-    for name in ("error", "errors", "details", "response"):
+    for name in ("error", "errors", "details", "response", "status_details"):
         yield from _fields(found.get(name), depth - 1)

@@ -108,8 +108,6 @@ class _Response(msgspec.Struct):
 class GeminiLiveReader(ByTurns):
     """Reads one session."""
 
-    binary = True
-
     def __init__(self, path: str, check_model: Callable[[str], None]) -> None:
         """`path`: where the session is; at Vertex AI it names a project and a location. `check_model` raises Problem if
         the model's sound has no price."""

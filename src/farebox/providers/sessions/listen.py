@@ -30,8 +30,6 @@ _ANSWER: Final = msgspec.json.Decoder(dict[str, Any], float_hook=exact_number)
 class ListenReader(BySent):
     """Reads one session."""
 
-    binary = True
-
     def __init__(self, model: str, bytes_per_second: int) -> None:
         self._model = model
         self._rate = bytes_per_second

@@ -104,8 +104,6 @@ class _Begun(msgspec.Struct):
 class RealtimeReader(ByTurns):
     """Reads one session."""
 
-    binary = False
-
     def __init__(self, model: str, *, transcribes: bool) -> None:
         """`transcribes`: it is a session that only transcribes, and has no model of its own."""
         self._model = model

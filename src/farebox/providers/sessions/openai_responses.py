@@ -31,8 +31,6 @@ _EVENT: Final = msgspec.json.Decoder(_Event)
 class ResponsesReader(ByTurns):
     """Reads one session, of which one response is under way at a time."""
 
-    binary = False
-
     def __init__(
         self, wire: WireFormat, place: Place, refused: Refused | None, error: Callable[[Problem], bytes], *, own: bool
     ) -> None:

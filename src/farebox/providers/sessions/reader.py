@@ -88,9 +88,6 @@ class BySent:
 class SessionReader(Protocol):
     """Reads one session."""
 
-    binary: bool
-    """Whether messages in binary frames are read too."""
-
     @property
     def owed(self) -> Ask | None:
         """Exactly what the provider has already been sent and is not charged, of what is held for ahead: it is charged

@@ -61,8 +61,6 @@ class Form:
 class SpeechReader(BySent):
     """Reads one session."""
 
-    binary = True
-
     def __init__(self, form: Form, model: str) -> None:
         self._form = form
         self._model = model

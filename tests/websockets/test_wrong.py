@@ -1,0 +1,272 @@
+"""What goes wrong in sessions of every kind: frames that are not expected or break the protocol, keys and tokens that
+are not valid any more, regions that do not exist. The error is clear, nothing is charged for it, nothing stays held."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.http11 import Request, Response
+from websockets.sync.client import ClientConnection
+from websockets.sync.server import ServerConnection
+
+from farebox.clock import SystemClock
+from farebox.money import NANOS_PER_USD
+from tests.calls.kit import OPERATOR_KEY, differences, forget, set_provider, until
+from tests.engines import ON_BOTH_ENGINES
+from tests.support import Customer, Farebox, running_farebox
+from tests.websockets import live, realtime
+from tests.websockets.conversations import Conversation, Stage
+from tests.websockets.kinds import KINDS, Kind, prepare
+from tests.websockets.kit import SocketProvider, await_close, opened, providing, receive, send, settled
+from tests.websockets.realtime import await_event
+from tests.websockets.speech import Deepgram
+
+pytestmark = ON_BOTH_ENGINES
+OFF_MS: Final = 10 * 60_000
+EACH_KIND: Final = pytest.mark.parametrize("kind", KINDS, ids=str)
+Wrong = Callable[[ServerConnection, ClientConnection], None]
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[SocketProvider]:
+    with providing() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, provider: SocketProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("wrong")) as running:
+        services = running.services
+        at = services.clock.now_ms() - 2 * OFF_MS  # when the prices begin
+        running.run(services.database.write(lambda c: prepare(c, services.ids, services.vault, at, provider.url)))
+        forget(running)
+        yield running
+
+
+def had(stage: Stage, customer: Customer, kind: Kind, at: int, wrong: Wrong) -> Conversation:
+    """A conversation in which this goes wrong after so many messages."""
+    conversation = Conversation(kind, at, lambda one: wrong(one.server, one.client))
+    stage.talk(conversation, customer.gateway_url, customer.token)
+    assert conversation.stopped
+    until(
+        lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
+    )
+    return conversation
+
+
+# --- frames ---
+
+
+def an_unknown_opcode(_: ServerConnection, client: ClientConnection) -> None:
+    client.socket.sendall(b"\x83\x80\0\0\0\0")
+
+
+def a_frame_without_its_mask(_: ServerConnection, client: ClientConnection) -> None:
+    client.socket.sendall(b"\x81\x02{}")
+
+
+def bytes_of_the_client(_: ServerConnection, client: ClientConnection) -> None:
+    client.send(b"")
+
+
+def an_unknown_opcode_of_the_provider(server: ServerConnection, _: ClientConnection) -> None:
+    server.socket.sendall(b"\x83\x00")
+
+
+def a_compressed_frame(server: ServerConnection, _: ClientConnection) -> None:
+    """Compression was not agreed on."""
+    server.socket.sendall(b"\xc1\x02{}")
+
+
+def bytes_of_the_provider(server: ServerConnection, _: ClientConnection) -> None:
+    server.send(b"\x07unexpected bytes")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "codes"),
+    [
+        (an_unknown_opcode, {1002}),
+        (a_frame_without_its_mask, {1002}),
+        (bytes_of_the_client, {1000, 4400}),
+        (an_unknown_opcode_of_the_provider, {1002, 1014}),
+        (a_compressed_frame, {1002, 1014}),
+        (bytes_of_the_provider, {1000}),
+    ],
+)
+@EACH_KIND
+def test_an_unexpected_frame(
+    farebox: Farebox, provider: SocketProvider, kind: Kind, wrong: Wrong, codes: set[int]
+) -> None:
+    customer = farebox.funded()
+    conversation = had(Stage(provider), customer, kind, kind.held_at, wrong)
+    assert conversation.client.close_code in codes
+    spent = 5 * NANOS_PER_USD - customer.balance.posted
+    least = conversation.received if kind.by_unit else conversation.delivered
+    assert least <= spent <= conversation.asked
+    assert not differences(farebox)
+
+
+@pytest.mark.parametrize("kind", ["realtime", "responses"])
+def test_events_in_binary_frames_are_read(customer: Customer, provider: SocketProvider, kind: str) -> None:
+    played = next(one for one in KINDS if one.name == kind)
+
+    def in_bytes(connection: ServerConnection) -> None:
+        send_text = connection.send
+
+        def send_bytes(message: Any) -> None:
+            send_text(message.encode())
+
+        connection.send = send_bytes  # type: ignore[assignment, method-assign]
+        played.play()(connection)
+
+    provider.forget()
+    provider.script = in_bytes
+    with opened(customer, played.path) as connection:
+        played.talk(connection)
+    settled(customer, sum(played.pays), 2)
+
+
+# --- keys of the operator's ---
+
+
+@EACH_KIND
+def test_a_handshake_that_refuses_the_operator_s_key(farebox: Farebox, provider: SocketProvider, kind: Kind) -> None:
+    def refuse(connection: ServerConnection, _: Request) -> Response:
+        return connection.respond(401, f"The key {OPERATOR_KEY} has expired.")
+
+    customer = farebox.funded()
+    provider.forget()
+    provider.refusal = refuse
+    with pytest.raises(InvalidStatus) as refused:
+        opened(customer, kind.path)
+    response = refused.value.response
+    assert response.status_code == 503
+    assert b"Nothing was charged" in bytes(response.body)
+    assert OPERATOR_KEY.encode() not in bytes(response.body)
+    settled(customer, 0, 0)
+
+
+@EACH_KIND
+def test_a_session_that_is_closed_because_of_the_operator_s_key(
+    farebox: Farebox, provider: SocketProvider, kind: Kind
+) -> None:
+    """As Google does it: the handshake is taken, and the reason of the close says why not."""
+
+    def close(server: ServerConnection, _: ClientConnection) -> None:
+        server.close(1008, "API key expired. Please renew the API key.")
+
+    customer = farebox.funded()
+    conversation = had(Stage(provider), customer, kind, kind.held_at, close)
+    assert conversation.client.close_code == 4503
+    assert "does not accept calls from this service" in (conversation.client.close_reason or "")
+    settled(customer, 0)
+
+
+def test_a_reason_does_not_quote_the_operator_s_key(customer: Customer, provider: SocketProvider) -> None:
+    provider.forget()
+    provider.script = lambda connection: connection.close(1011, f"no route for {OPERATOR_KEY}")
+    with opened(customer, live.PATH) as connection:
+        assert await_close(connection) == (1011, "no route for [removed]")
+
+
+QUOTA: Final[dict[str, Any]] = {
+    "type": "insufficient_quota",
+    "code": "insufficient_quota",
+    "message": "You exceeded your current quota, please check your plan and billing details.",
+}
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_an_event_about_the_operator_s_account(customer: Customer, provider: SocketProvider, *, done: bool) -> None:
+    def script(connection: ServerConnection) -> None:
+        send(connection, type="session.created", session={"turn_detection": None})
+        event = receive(connection)
+        if done:
+            failed = {"id": "r", "status": "failed", "status_details": {"type": "failed", "error": QUOTA}}
+            send(connection, type="response.created", response={"id": "r", "status": "in_progress"})
+            send(connection, type="response.done", response=failed)
+        else:
+            send(connection, type="error", error={**QUOTA, "event_id": event["event_id"]})
+        list(connection)
+
+    provider.forget()
+    provider.script = script
+    with opened(customer, f"openai/realtime?model={realtime.MODEL}") as connection:
+        receive(connection)
+        send(connection, type="response.create", response={"max_output_tokens": 100})
+        error = await_event(connection, "error")
+        assert error["error"]["code"] == "provider_unavailable"
+        assert "plan and billing" not in json.dumps(error)
+        assert await_close(connection)[0] == 4503
+    settled(customer, 0)
+
+
+# --- tokens of the caller's ---
+
+
+@EACH_KIND
+def test_an_access_token_that_expires_during_the_session(
+    farebox: Farebox, provider: SocketProvider, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    """What was under way is charged, and no more is sent."""
+    account = farebox.funded().account_id
+    token = farebox.create_token(account, expires_at=farebox.services.clock.now_ms() + OFF_MS // 2)
+    customer = Customer(farebox, account, token)
+    conversation = had(Stage(provider), customer, kind, kind.held_at, lambda *_: set_clock(monkeypatch, OFF_MS))
+    assert conversation.client.close_code == 4401
+    spent = 5 * NANOS_PER_USD - customer.balance.posted
+    assert conversation.delivered <= spent <= conversation.received
+    assert not differences(farebox)
+
+
+# --- clocks ---
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, off_ms: int) -> None:
+    """Of all that is on this machine."""
+    now_ms = SystemClock.now_ms
+    monkeypatch.setattr(SystemClock, "now_ms", lambda self: now_ms(self) + off_ms)
+
+
+@pytest.mark.parametrize("off_ms", [OFF_MS, -OFF_MS])
+@EACH_KIND
+def test_a_clock_that_is_set_during_a_session(
+    farebox: Farebox, provider: SocketProvider, monkeypatch: pytest.MonkeyPatch, kind: Kind, off_ms: int
+) -> None:
+    customer = farebox.funded()
+    conversation = had(Stage(provider), customer, kind, kind.held_at, lambda *_: set_clock(monkeypatch, off_ms))
+    assert conversation.client.close_code == 1000
+    settled(customer, sum(kind.pays))
+
+
+# --- places that do not exist ---
+
+
+@pytest.mark.parametrize(
+    ("slug", "path", "key"),
+    [
+        (
+            "azure-openai",
+            "azure-openai/nowhere/openai/v1/realtime?model=voice",
+            {"deployments": {"voice": realtime.MODEL}},
+        ),
+        ("deepgram", Deepgram.path, None),
+    ],
+)
+def test_a_host_that_does_not_exist(
+    farebox: Farebox, provider: SocketProvider, slug: str, path: str, key: dict[str, Any] | None
+) -> None:
+    customer = farebox.funded()
+    secret = OPERATOR_KEY if key is None else json.dumps({"resource": "nowhere", "api_key": OPERATOR_KEY, **key})
+    host = "https://{resource}.invalid" if key is not None else "https://nowhere.invalid"
+    set_provider(farebox, slug, base_url=host, api_key=secret)
+    try:
+        with pytest.raises(InvalidStatus) as refused:
+            opened(customer, path)
+        assert refused.value.response.status_code == 502
+        assert b"could not be reached (dns)" in bytes(refused.value.response.body)
+        settled(customer, 0, 0)
+    finally:
+        set_provider(farebox, slug, base_url=provider.url, api_key=secret)
