@@ -164,8 +164,13 @@ async def test_an_invalid_status(status: int) -> None:
 
 
 async def test_the_date_may_be_the_handlers_own() -> None:
-    async with serving(whole(200, [("Date", "then")], b"")) as served:
-        assert (await served.ask(GET)).headers["date"] == "then"
+    """In any spelling, each of which is looked at once."""
+    for name in ("Date", "date", "DATE", "Date", "date"):
+        async with serving(whole(200, [("X-One", "1"), (name, "then")], b"")) as served:
+            response = await served.ask(GET)
+        assert (response.headers["date"], response.headers["x-one"]) == ("then", "1")
+    async with serving(whole(200, [("X-One", "1")], b"")) as served:
+        assert (await served.ask(GET)).headers["date"].endswith(" GMT")
 
 
 # --- breaking off -----------------------------------------------------------------------------------------------------

@@ -30,7 +30,9 @@ _OURS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "
 _name_of = operator.itemgetter(0)
 _line_of = ": ".join
 _plain: set[str] = set()
-"""Names of headers that responses had and that need no attention, by their spelling."""
+"""Names of headers that responses had and that are sent as they are, by their spelling."""
+_dates: set[str] = set()
+"""Those of them that are `Date`: most providers send it."""
 
 
 def split_target(target: bytes, method: str) -> tuple[str, str]:
@@ -95,8 +97,10 @@ def header_lines(headers: HeaderList) -> tuple[str, int | None, bool]:
     Raises ValueError if one cannot be sent as it is: a line break in a value would be further headers, or another
     else's response.
     """
-    length, dated = None, False
-    if not _plain.issuperset(map(_name_of, headers)):
+    names, length = list(map(_name_of, headers)), None
+    if _plain.issuperset(names):
+        dated = not _dates.isdisjoint(names)
+    else:
         headers, length, dated = _without_length(headers)
     text = "\r\n".join([*map(_line_of, headers), ""])
     count = len(headers)
@@ -156,13 +160,13 @@ def _kind(name: str) -> Kind:
     lower = name.lower()
     if lower == "content-length":
         return "length"
-    if lower == "date":
-        return "date"
     if lower in _OURS:
         return "ours"
     if len(_plain) < _NAMES_MAX:
+        if lower == "date":
+            _dates.add(name)  # first: what is in `_plain` is looked for here
         _plain.add(name)
-    return "plain"
+    return "date" if lower == "date" else "plain"
 
 
 def _length(value: str) -> int:
