@@ -14,7 +14,7 @@ from typing import IO, Any
 import structlog
 
 from farebox import logs
-from farebox.calls import send_spans
+from farebox.calls.exports import send_spans
 from farebox.clock import Clock, RandomIds, SystemClock
 from farebox.host_resources import (
     GRACE_SECONDS,

@@ -1,6 +1,7 @@
 """Where an account has its logs pushed: what is stored of it, beside its secrets.
 
-The structs are the stored form; the control plane adds times (http.control.log_destination), calls.log_push reads them.
+The structs are the stored form; the control plane adds times (http.control.log_destination), and
+calls.exports.log_push reads them.
 """
 
 from collections.abc import Mapping

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from farebox.calls.credit_refusal import credit_refusal
+from farebox.calls.spending.credit_refusal import credit_refusal
 from farebox.errors import NO_CREDIT, TOP_UP_UNDER_WAY
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.storage.sql import Connection

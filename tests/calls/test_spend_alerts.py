@@ -12,8 +12,9 @@ import msgspec
 import pytest
 
 from farebox.calendar import DAY_MS
-from farebox.calls import spend_alerts, spending_limit
-from farebox.calls.spend_rules import window_of
+from farebox.calls.spending import account_limit as spending_limit
+from farebox.calls.spending import alerts as spend_alerts
+from farebox.calls.spending.rules import window_of
 from farebox.gateway import SpendRule
 from farebox.ledger.commands import Budget, Hold, Settle
 from farebox.money import NANOS_PER_USD

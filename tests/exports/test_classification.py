@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from farebox import worker
-from farebox.calls import classify, delivering
+from farebox.calls.exports import classify, delivering
 from tests.calls.kit import log_rows
 from tests.engines import ON_BOTH_ENGINES
 from tests.exports.receiver import Receiver, receiving

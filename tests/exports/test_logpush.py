@@ -21,7 +21,7 @@ from moto.core.decorator import mock_aws  # noqa: F401 - loads moto before its s
 from moto.core.responses import ActionAuthenticatorMixin  # type: ignore[attr-defined]
 from moto.server import ThreadedMotoServer
 
-from farebox.calls import delivering, log_push
+from farebox.calls.exports import delivering, log_push
 from farebox.storage.notices import list_notices
 from farebox.storage.sql import Connection, rows
 from tests import processes
@@ -183,7 +183,7 @@ def test_a_destination_that_is_away(customer: Customer, monkeypatch: pytest.Monk
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from farebox.calls import log_push
+from farebox.calls.exports import log_push
 from farebox.clock import RandomIds, SystemClock
 from farebox.runtime.opening import open_services
 from farebox.settings import Settings, secret_key

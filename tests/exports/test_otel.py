@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from farebox.calls import send_spans
+from farebox.calls.exports import send_spans
 from farebox.metrics.families import SPANS
 from farebox.runtime import span_queue
 from farebox.storage.gateways import find_gateway

@@ -8,7 +8,7 @@ import pytest
 import stripe
 from cloudflare import Cloudflare
 
-from farebox.calls import delivering, meter_events
+from farebox.calls.exports import delivering, meter_events
 from farebox.metrics.families import METER_EVENTS
 from farebox.storage.gateways import find_gateway
 from farebox.storage.notices import list_notices

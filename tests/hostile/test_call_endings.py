@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from farebox import app, worker
-from farebox.calls import relay
+from farebox.calls.responses import relay
 from farebox.calls.watch import Interrupted, Watch, Watches
 from farebox.clock import SystemClock
 from farebox.ledger.commands import Command, Hold, Verdict

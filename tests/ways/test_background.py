@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.calls import long_calls
-from farebox.calls.long_work import as_responded
+from farebox.calls.long_calls import life as long_calls
+from farebox.calls.long_calls.work import as_responded
 from farebox.ledger.recovery import left_open
 from farebox.storage.long_calls import claim_long_call, postpone_long_call
 from farebox.storage.sql import DatabaseUnavailable, rows
@@ -340,7 +340,7 @@ def test_what_was_asked_and_never_answered_ends_by_policy(
 ) -> None:
     """The process dies between its question and the note of the answer: whether the provider works is unknown."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("farebox.calls.long_relay.accepted", _lost)
+        patch.setattr("farebox.calls.long_calls.relay.accepted", _lost)
         with pytest.raises(openai.InternalServerError):
             begin(client)
     assert customer.balance.held > 0

@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from farebox.calls import long_calls
-from farebox.calls.long_calls import begin
+from farebox.calls.long_calls import life as long_calls
+from farebox.calls.long_calls.life import begin
 from farebox.storage.sql import DatabaseUnavailable
 from tests.calls.kit import differences, log_rows, set_gateway
 from tests.calls.upstream import Sent, Upstream
@@ -405,7 +405,7 @@ def test_what_a_cache_may_not_have(customer: Customer, stored: GoogleObjects) ->
     stored.cached = size
     before = spent(customer)
     with pytest.MonkeyPatch.context() as patch:  # the process dies before what was made is paid for
-        patch.setattr("farebox.calls.long_relay.seen", _died)
+        patch.setattr("farebox.calls.long_calls.relay.seen", _died)
         httpx.post(url, json=body, headers=customer.headers)
     assert customer.balance.held > 0
     settled(customer)

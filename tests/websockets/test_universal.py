@@ -105,8 +105,8 @@ def test_a_response_for_which_there_is_no_room_is_given_up_and_charged(
     customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of responses that come in one message, no more is collected than the account may have in memory."""
-    monkeypatch.setattr("farebox.calls.relay.WHOLE_BODY_MAX", 64)  # so that it is passed on as it comes
-    monkeypatch.setattr("farebox.calls.whole_response.FREE", 0)
+    monkeypatch.setattr("farebox.calls.responses.relay.WHOLE_BODY_MAX", 64)  # so that it is passed on as it comes
+    monkeypatch.setattr("farebox.calls.responses.whole.FREE", 0)
     monkeypatch.setattr(Lease, "room_for", lambda _self, _more: False)
     before = customer.balance.posted
     with opened(customer, "") as connection:

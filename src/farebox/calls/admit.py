@@ -12,12 +12,12 @@ from collections.abc import Callable
 from msgspec import structs
 
 from farebox.calls.counting import count_input
-from farebox.calls.credit_refusal import credit_refusal
 from farebox.calls.model import Call
 from farebox.calls.offer import Offer
 from farebox.calls.slices import SLICE, is_countable, may_slice
-from farebox.calls.spend_refusal import spend_refusal
-from farebox.calls.spend_rules import budgets_of, may_count, rules_for
+from farebox.calls.spending.credit_refusal import credit_refusal
+from farebox.calls.spending.rule_refusal import spend_refusal
+from farebox.calls.spending.rules import budgets_of, may_count, rules_for
 from farebox.calls.stages import CallContext, Held, Terms
 from farebox.errors import ESTIMATE_CAPPED, NOT_METERED, Problem
 from farebox.ledger.commands import Hold, Outcome, Verdict

@@ -17,7 +17,7 @@ from farebox.calls.logged_body import LoggedBody
 from farebox.calls.logs import with_room
 from farebox.calls.model import Call, Sink
 from farebox.calls.record import CallRecord
-from farebox.calls.screening import screening_of
+from farebox.calls.screening.screen import screening_of
 from farebox.calls.settle import end_hit
 from farebox.calls.stages import Responded
 from farebox.calls.watch import Watch

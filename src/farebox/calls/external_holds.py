@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 
 from farebox.calendar import DAY_MS
-from farebox.calls.credit_refusal import credit_refusal
+from farebox.calls.spending.credit_refusal import credit_refusal
 from farebox.errors import ACCOUNT_FROZEN, HOLD_REFUSED, KEY_REUSED, NOT_FOUND, RATE_LIMITED, VALIDATION_FAILED, Problem
 from farebox.ledger.commands import Conflict, Extend, Hold, Outcome, Release, Settle, Verdict
 from farebox.ledger.posting import apply

@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from farebox.calendar import HOUR_MS
-from farebox.calls.spend_rules import end_user, value_of_metadata
+from farebox.calls.spending.rules import end_user, value_of_metadata
 from farebox.runtime.leases import run_exclusive
 from farebox.runtime.services import Services
 from farebox.storage.usage_values import (

@@ -5,7 +5,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from farebox.calls.model import Call
-from farebox.calls.spend_rules import user_of
+from farebox.calls.spending.rules import user_of
 from farebox.errors import INVALID_REQUEST, POLICY_DENIED, Problem
 from farebox.model import AccessToken
 from farebox.policies.conditions import CF_USER_EMAIL, CF_USER_ID, TOKEN_ID, TOKEN_NAME, USER

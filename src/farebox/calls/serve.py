@@ -8,19 +8,19 @@ import asyncio
 from collections.abc import Callable
 
 from farebox.calls.admit import hold_credit, reserve
-from farebox.calls.batches import hold_batch
 from farebox.calls.endings import FREE, early_end
 from farebox.calls.forward import reach_provider
-from farebox.calls.kept_objects import checked_objects, pass_object, prepare_object
 from farebox.calls.logs import with_room
-from farebox.calls.long_calls import begin
-from farebox.calls.long_relay import relay_begun
+from farebox.calls.long_calls.batches import hold_batch
+from farebox.calls.long_calls.kept_objects import checked_objects, pass_object, prepare_object
+from farebox.calls.long_calls.life import begin
+from farebox.calls.long_calls.relay import relay_begun
 from farebox.calls.model import Call, Sink
 from farebox.calls.near_models import near_models
-from farebox.calls.relay import relay_response
-from farebox.calls.screening import screening_of
+from farebox.calls.responses.relay import relay_response
+from farebox.calls.screening.screen import screening_of
 from farebox.calls.settle import end_without_response
-from farebox.calls.spend_rules import may_count, rules_for
+from farebox.calls.spending.rules import may_count, rules_for
 from farebox.calls.stages import (
     Admitted,
     Admitting,

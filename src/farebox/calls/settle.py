@@ -6,7 +6,7 @@ from farebox.calls.attempts import tell_attempts
 from farebox.calls.causes import cause_of
 from farebox.calls.counting import may_count, price_by_count
 from farebox.calls.endings import BALANCE_ENDED, BY_CALLER, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
-from farebox.calls.findings import Findings
+from farebox.calls.exports.spans import queue_span
 from farebox.calls.keys import note_use
 from farebox.calls.logged_body import LoggedBody, logged_request, logged_response
 from farebox.calls.model import Call
@@ -14,8 +14,8 @@ from farebox.calls.ownership import keep_handed_out
 from farebox.calls.persist import persist
 from farebox.calls.price import NOTHING, REPORTED_FAILURE, Ending, PricedUsage, price_response
 from farebox.calls.record import CallRecord, Ended, log
-from farebox.calls.spans import queue_span
-from farebox.calls.spend_rules import may_count as counts_somewhere
+from farebox.calls.screening.findings import Findings
+from farebox.calls.spending.rules import may_count as counts_somewhere
 from farebox.calls.stages import Admitted, Attempts, CallContext, Priced, Responded, Settled, Terms
 from farebox.calls.stated_cost import by_stated_cost
 from farebox.calls.tiers import applied_price, with_further

@@ -16,7 +16,7 @@ from msgspec import structs
 from farebox.calls.counting import count_input, count_output
 from farebox.calls.model import Call
 from farebox.calls.offer import Offer
-from farebox.calls.spend_rules import may_count, rules_for
+from farebox.calls.spending.rules import may_count, rules_for
 from farebox.calls.stages import CallContext, Held, Responded, Terms
 from farebox.ledger.commands import Extend, Outcome, Verdict
 from farebox.pricing.ceilings import shows_output

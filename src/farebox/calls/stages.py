@@ -13,7 +13,7 @@ import msgspec
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call, KeyChoice, Sink, Try
 from farebox.calls.offer import Offer
-from farebox.calls.screening import Screening
+from farebox.calls.screening.screen import Screening
 from farebox.calls.watch import Watch
 from farebox.ledger.commands import Verdict
 from farebox.pricing.model import Estimate, Markup, ModelPrice

@@ -16,8 +16,8 @@ from farebox.cli.values import AccountId, AsJson, From, To, moment_text, percent
 from farebox.money import format_usd
 
 if TYPE_CHECKING:
-    from farebox.calls.what_if import Scenario
-    from farebox.calls.what_if_report import Report
+    from farebox.calls.what_if.replay import Scenario
+    from farebox.calls.what_if.report import Report
 
 _UNKNOWN = {
     "refused_then": "calls were refused then: what they would have cost is not known",
@@ -73,7 +73,7 @@ def what_if(
       farebox what-if --account acme --from 2026-11-01 --to 2026-12-01 --price openai/gpt-5:input_mtok=1,output_mtok=8
       farebox what-if --account acme --from 2026-11-01 --to 2026-12-01 --model openai/gpt-5=openai/gpt-5-mini
     """
-    from farebox.calls.spending_limit import AMOUNT_MIN_CENTS
+    from farebox.calls.spending.account_limit import AMOUNT_MIN_CENTS
 
     if limit is not None and limit < AMOUNT_MIN_CENTS:
         raise typer.BadParameter(f"a spending limit is at least {AMOUNT_MIN_CENTS} cents", param_hint="--limit")
@@ -135,7 +135,7 @@ def _price(text: str) -> tuple[str, dict[str, str]]:
 def _scenario(values: dict[str, Any]) -> "Scenario":
     import msgspec
 
-    from farebox.calls.what_if import PERIOD_MAX_MS, Scenario
+    from farebox.calls.what_if.replay import PERIOD_MAX_MS, Scenario
     from farebox.pricing.pricebook import OwnPrice, check_price
     from farebox.pricing.rates import InvalidPrice
 
@@ -154,7 +154,7 @@ def _scenario(values: dict[str, Any]) -> "Scenario":
 def _replayed(session: Session, account_id: str, scenario: "Scenario", *, shown: bool) -> "Report":
     from functools import partial
 
-    from farebox.calls.what_if import PAGE, Replay, since
+    from farebox.calls.what_if.replay import PAGE, Replay, since
     from farebox.operator.administer import require_account
     from farebox.periods import UTC_NAME
     from farebox.storage.account_settings import read_settings

@@ -13,7 +13,7 @@ from farebox.calls.keys import keyed
 from farebox.calls.large_body import LARGE_BODY
 from farebox.calls.model import Call
 from farebox.calls.serve import serve_call
-from farebox.calls.session import Session
+from farebox.calls.sessions.session import Session
 from farebox.calls.watch import Interrupted, Watch, Watches
 from farebox.errors import (
     ACCOUNT_CALLS_FULL,

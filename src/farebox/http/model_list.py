@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from farebox.calls import spending_limit
 from farebox.calls.quotes import small_call
+from farebox.calls.spending import account_limit as spending_limit
 from farebox.errors import MODEL_NOT_FOUND, Problem
 from farebox.gateway import GatewayConfig
 from farebox.model import in_models

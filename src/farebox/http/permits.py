@@ -4,8 +4,8 @@ from typing import Protocol
 
 import msgspec
 
+from farebox.calls.long_calls.uploads import Upload, upload_of
 from farebox.calls.model import Call
-from farebox.calls.uploads import Upload, upload_of
 from farebox.errors import ACCOUNT_FROZEN, GATEWAY_UNKNOWN, INVALID_REQUEST, Problem
 from farebox.gateway import ServedGateway
 from farebox.http.call_target import Target

@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from farebox.calls.uploads import Upload
+from farebox.calls.long_calls.uploads import Upload
 from farebox.errors import INVALID_REQUEST, Problem
 from farebox.http.proxy_request import ProxyRequest
 from farebox.providers.objects import ObjectCall

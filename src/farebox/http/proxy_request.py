@@ -2,8 +2,8 @@
 
 import msgspec
 
+from farebox.calls.long_calls.uploads import Upload
 from farebox.calls.model import Call, TraceContext
-from farebox.calls.uploads import Upload
 from farebox.calls.watch import Watch
 from farebox.gateway import ServedGateway
 from farebox.http.exchange import RequestHeaders

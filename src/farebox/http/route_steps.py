@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from farebox.calendar import seconds_until
 from farebox.calls.model import Call
-from farebox.calls.spend_rules import ROUTE_SCOPE
+from farebox.calls.spending.rules import ROUTE_SCOPE
 from farebox.errors import (
     INVALID_REQUEST,
     RATE_LIMITED,

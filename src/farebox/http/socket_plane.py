@@ -13,13 +13,13 @@ from farebox.calls.keys import keyed
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call
 from farebox.calls.operator_key import ReadError, checked
-from farebox.calls.relay import relay_response
 from farebox.calls.request_signature import has_stale_token, no_token, with_signature
-from farebox.calls.session import Meter, Session, Unmetered, session_stage
-from farebox.calls.session_readers import session_reader
+from farebox.calls.responses.relay import relay_response
+from farebox.calls.sessions.readers import session_reader
+from farebox.calls.sessions.session import Meter, Session, Unmetered, session_stage
+from farebox.calls.sessions.turns import Turns
 from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.stages import Admitted, Attempts, CallContext, Responded, Stage
-from farebox.calls.turns import Turns
 from farebox.calls.watch import Interrupted, Watch
 from farebox.errors import INVALID_REQUEST, NO_WEBSOCKET, NOT_METERED, ClientGone, Problem
 from farebox.http.build_call import socket_call, turn_call

@@ -46,7 +46,7 @@ class ExportState:
     delivered_at: int | None = None
     """When something was delivered last."""
     batch: str = ""
-    """JSON: the file under way (calls.log_push); empty: none is."""
+    """JSON: the file under way (calls.exports.log_push); empty: none is."""
 
 
 _STATE: Final = "gateway_id, kind, failures, failing_at, next_at, error, delivered_at, batch"

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from farebox.calls.spend_rules import CalendarWindow, Window, window_of
+from farebox.calls.spending.rules import CalendarWindow, Window, window_of
 from farebox.clock import random_bytes
 from farebox.gateway import PERIOD_SECONDS, GatewayConfig, Selector, SpendLimits, SpendRule
 from farebox.http.control.wire import Paging, iso, iso_or_none, require

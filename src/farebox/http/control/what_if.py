@@ -5,9 +5,9 @@ from typing import Annotated
 
 import msgspec
 
-from farebox.calls import what_if_run
-from farebox.calls.what_if import GROUPS, PERIOD_MAX_MS, LimitOf, Scenario
-from farebox.calls.what_if_report import Report
+from farebox.calls.what_if import run as what_if_run
+from farebox.calls.what_if.replay import GROUPS, PERIOD_MAX_MS, LimitOf, Scenario
+from farebox.calls.what_if.report import Report
 from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, SpendLimits
 from farebox.http.control.spend_rules import faults, placed
 from farebox.http.control.wire import Moment, iso, moment

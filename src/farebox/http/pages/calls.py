@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from farebox import errors
 from farebox.calls import logs
-from farebox.calls.spend_rules import end_user
+from farebox.calls.spending.rules import end_user
 from farebox.errors import NOT_FOUND, ErrorKind, Problem
 from farebox.http.pages import labels, replay
 from farebox.http.pages.receipts import explained

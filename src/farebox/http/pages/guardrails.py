@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farebox.calls.screening_trial import Trial, try_text
+from farebox.calls.screening.trial import Trial, try_text
 from farebox.errors import NOT_FOUND, Problem
 from farebox.gateway import Check
 from farebox.http.control import dlp_profiles

@@ -7,10 +7,11 @@ from functools import partial
 import msgspec
 
 from farebox.calendar import DAY_MS, HOUR_MS
-from farebox.calls import spending_limit, what_if_run
-from farebox.calls.spend_rules import window_of
-from farebox.calls.what_if import Scenario
-from farebox.calls.what_if_report import Report
+from farebox.calls.spending import account_limit as spending_limit
+from farebox.calls.spending.rules import window_of
+from farebox.calls.what_if import run as what_if_run
+from farebox.calls.what_if.replay import Scenario
+from farebox.calls.what_if.report import Report
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, Selector, SpendLimits, SpendRule
 from farebox.http.control.spend_rules import RuleStates, SpendState, faults, named

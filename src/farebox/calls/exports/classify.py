@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from farebox.calendar import HOUR_MS
-from farebox.calls.delivering import deliver_all, failed, forget, say_failed, succeeded
+from farebox.calls.exports.delivering import deliver_all, failed, forget, say_failed, succeeded
 from farebox.gateway import GatewayConfig
 from farebox.metrics.families import CLASSIFIED
 from farebox.runtime.classifier import BODY_BYTES_MAX, UNKNOWN, Classification, ClassifierFailed, Question

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from farebox.calls import operator_key
 from farebox.calls.endings import FREE
-from farebox.calls.long_calls import LONG, check_ended, hasten, long_call_of, seen
+from farebox.calls.long_calls.life import LONG, check_ended, hasten, long_call_of, seen
+from farebox.calls.long_calls.object_lists import listed, page_of
+from farebox.calls.long_calls.uploads import NOT_PASSED, URL_HEADER, upload_url
 from farebox.calls.model import Call
-from farebox.calls.object_lists import listed, page_of
 from farebox.calls.ownership import (
     LISTED,
     as_shown,
@@ -25,12 +26,11 @@ from farebox.calls.ownership import (
     owned,
     with_key,
 )
-from farebox.calls.relay import relay_response
-from farebox.calls.response_headers import passed_headers
+from farebox.calls.responses.headers import passed_headers
+from farebox.calls.responses.relay import relay_response
+from farebox.calls.responses.whole import send_whole
 from farebox.calls.settle import end_without_response
 from farebox.calls.stages import Admitted, CallContext, Responded
-from farebox.calls.uploads import NOT_PASSED, URL_HEADER, upload_url
-from farebox.calls.whole_response import send_whole
 from farebox.decoding import UnknownCoding
 from farebox.errors import OBJECT_BUSY, OBJECTS_FULL, UPSTREAM_INVALID, Problem
 from farebox.providers.batch_forms import may_be_output

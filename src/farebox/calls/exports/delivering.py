@@ -1,5 +1,6 @@
-"""What deliveries of all kinds have in common (calls.log_push, calls.meter_events, calls.classify): which gateways have
-something that waits, how often what failed is tried again, and who is told."""
+"""What deliveries of all kinds have in common (calls.exports.log_push, calls.exports.meter_events,
+calls.exports.classify): which gateways have something that waits, how often what failed is tried again, and who is
+told."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

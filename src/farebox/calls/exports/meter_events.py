@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from farebox.calls.delivering import deliver_all, failed, forget, say_failed, succeeded
+from farebox.calls.exports.delivering import deliver_all, failed, forget, say_failed, succeeded
 from farebox.exports.stripe_event import METADATA, Event, Template, ValueMissing, event_of, template_of
 from farebox.gateway import GatewayConfig
 from farebox.messages.send import UNREACHABLE

@@ -11,8 +11,8 @@ from farebox.calls.buffered_response import FREE
 from farebox.calls.cache import remember
 from farebox.calls.endings import SERVER_STOPPED, EarlyEnd
 from farebox.calls.envelope import in_envelope
-from farebox.calls.response_headers import charge_headers, passed_headers
-from farebox.calls.screening import Screening
+from farebox.calls.responses.headers import charge_headers, passed_headers
+from farebox.calls.screening.screen import Screening
 from farebox.calls.settle import end_without_response, settle_call
 from farebox.calls.stages import Metered, Responded
 from farebox.errors import Problem

@@ -6,9 +6,9 @@ from typing import Final
 
 import structlog
 
-from farebox.calls.findings import Findings
 from farebox.calls.model import Call, Sink
-from farebox.calls.scoring import hazards_of
+from farebox.calls.screening.findings import Findings
+from farebox.calls.screening.scoring import hazards_of
 from farebox.calls.watch import Watch
 from farebox.errors import (
     DLP_REQUEST_BLOCKED,

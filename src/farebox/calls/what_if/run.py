@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from farebox.calendar import HOUR_MS
-from farebox.calls.what_if import PAGE, Replay, Report, Scenario, since
+from farebox.calls.what_if.replay import PAGE, Replay, Report, Scenario, since
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, WHAT_IF_RUNNING, Problem
 from farebox.periods import UTC_NAME
 from farebox.runtime.services import Services

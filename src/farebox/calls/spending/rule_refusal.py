@@ -5,7 +5,7 @@ from typing import Final
 
 from farebox.calendar import seconds_until, utc
 from farebox.calls.model import Call
-from farebox.calls.spend_rules import rules_for
+from farebox.calls.spending.rules import rules_for
 from farebox.errors import CREDIT_HELD, LIMIT_TOO_LOW, SPEND_LIMITED, Problem, Shortage
 from farebox.ledger.budgets import room_at
 from farebox.ledger.commands import Outcome, Verdict

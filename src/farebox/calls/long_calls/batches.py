@@ -7,12 +7,12 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from farebox.calls.admit import HOLD_GRACE_MS
-from farebox.calls.credit_refusal import credit_refusal
-from farebox.calls.long_work import BatchTerms, as_responded, own_request, work_of
+from farebox.calls.long_calls.work import BatchTerms, as_responded, own_request, work_of
 from farebox.calls.ownership import owned
 from farebox.calls.price import PricedUsage
 from farebox.calls.record import Ended
 from farebox.calls.settle import end_call
+from farebox.calls.spending.credit_refusal import credit_refusal
 from farebox.calls.stages import Admitted, Attempts, CallContext, Held
 from farebox.calls.tiers import find_price
 from farebox.errors import (

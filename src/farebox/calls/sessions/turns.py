@@ -24,7 +24,7 @@ from farebox.calls.operator_key import ReadError
 from farebox.calls.ownership import checked_references
 from farebox.calls.serve import payable, price_call
 from farebox.calls.settle import end_without_response, settle_call
-from farebox.calls.spend_rules import may_count, rules_for
+from farebox.calls.spending.rules import may_count, rules_for
 from farebox.calls.stages import Admitted, Admitting, Attempts, CallContext, Held, Priced, Responded, Stage
 from farebox.calls.unpaid import check_unpaid
 from farebox.errors import DATABASE_UNAVAILABLE, INVALID_REQUEST, PROVIDER_UNAVAILABLE, REQUEST_REFUSED, Problem
@@ -71,7 +71,7 @@ class _Lane:
 
 
 class Turns:
-    """What is held for and charged in one session (calls.session.Meter)."""
+    """What is held for and charged in one session (calls.sessions.session.Meter)."""
 
     def __init__(self, context: CallContext, reader: SessionReader, turn_call: TurnCall, *, strict: bool) -> None:
         """`strict`: what is not understood goes no further."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from farebox.calls.findings import Findings
-from farebox.calls.scoring import hazards_of
+from farebox.calls.screening.findings import Findings
+from farebox.calls.screening.scoring import hazards_of
 from farebox.gateway import Check, GatewayConfig
 from farebox.offload import Busy, Died, TooMuch
 from farebox.runtime.scorer import Asked, ScorerFailed

@@ -1,7 +1,7 @@
 """What if: an account's past calls against another limit, price or model, replayed in the order in which they began.
 
 The replay has a ledger of its own, in memory, which is the real one: holds, charges, budgets and the account's spending
-limit are decided by ledger.posting, which rule counts what by calls.spend_rules, and charges are computed by
+limit are decided by ledger.posting, which rule counts what by calls.spending.rules, and charges are computed by
 pricing.reprice. What a past call does not tell is in `Report.unknown`, and in docs/what-if.md.
 """
 
@@ -12,8 +12,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from farebox.calendar import DAY_MS, HOUR_MS, day_text
-from farebox.calls.spend_rules import end_user, scope_of, value_of_metadata, values_of_model, window_of
-from farebox.calls.what_if_report import Figures, FirstRefused, Report, Tables
+from farebox.calls.spending.rules import end_user, scope_of, value_of_metadata, values_of_model, window_of
+from farebox.calls.what_if.report import Figures, FirstRefused, Report, Tables
 from farebox.gateway import DEFAULT_GATEWAY, Selector, SpendRule
 from farebox.ledger.budgets import forget_slots
 from farebox.ledger.commands import Budget, Hold, Outcome, Settle, TopUp, Verdict

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from farebox.calendar import DAY_MS
-from farebox.calls.spend_rules import ROUTE_SCOPE
+from farebox.calls.spending.rules import ROUTE_SCOPE
 from farebox.ledger.spending import SLIDING_MS, window_end, window_start
 from farebox.runtime.leases import run_exclusive
 from farebox.runtime.services import Services
@@ -157,8 +157,8 @@ def _of_budget(budget: SpentBudget, at: int) -> Alert:
 
 
 def _described(scope: str) -> tuple[dict[str, object], int | None]:
-    """What a budget is of, by its scope (calls.spend_rules, policies.decide, http.route_steps); and the length of its
-    window in seconds, where that slides."""
+    """What a budget is of, by its scope (calls.spending.rules, policies.decide, http.route_steps); and the length of
+    its window in seconds, where that slides."""
     if scope.startswith("policy:"):
         gateway_id, period, _, actor = scope.removeprefix("policy:").split("/", 3)
         return {"of": "policy", "gateway_id": gateway_id, "actor": _decoded(actor), "period": period}, None

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from farebox.calls.buffered_response import FREE, STEP
 from farebox.calls.model import Sink
-from farebox.calls.screening import Screening, dlp_problem
+from farebox.calls.screening.screen import Screening, dlp_problem
 from farebox.calls.stages import Responded
 from farebox.errors import Problem
 from farebox.offload import Busy, Died, TooMuch

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from farebox.calendar import SECOND_MS
-from farebox.calls.delivering import deliver_all, failed, forget, say_failed, succeeded
+from farebox.calls.exports.delivering import deliver_all, failed, forget, say_failed, succeeded
 from farebox.errors import KEY_RATE_LIMITED, RATE_LIMITED
 from farebox.exports.log_lines import LogLine, file_of, public_key
 from farebox.gateway import GatewayConfig

@@ -14,9 +14,9 @@ import structlog
 from farebox import backoff
 from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.calls.admit import HOLD_GRACE_MS
-from farebox.calls.batches import settle_batch
 from farebox.calls.endings import CANCELLED
-from farebox.calls.long_work import BatchTerms, as_responded, own_request, stored_work, work_of
+from farebox.calls.long_calls.batches import settle_batch
+from farebox.calls.long_calls.work import BatchTerms, as_responded, own_request, stored_work, work_of
 from farebox.calls.model import Call
 from farebox.calls.ownership import description, objects_of
 from farebox.calls.settle import settle_call

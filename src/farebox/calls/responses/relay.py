@@ -18,16 +18,16 @@ from farebox.calls.endings import (
     interruption_of,
 )
 from farebox.calls.model import SinkStream
-from farebox.calls.reading_on import AFTER_END_MAX, read_on
-from farebox.calls.response_headers import hold_headers, passed_headers
-from farebox.calls.response_reader import reader_of
-from farebox.calls.screened_stream import Blocked, screened_stream
+from farebox.calls.responses.headers import hold_headers, passed_headers
+from farebox.calls.responses.reader import reader_of
+from farebox.calls.responses.reading_on import AFTER_END_MAX, read_on
+from farebox.calls.responses.screened_stream import Blocked, screened_stream
+from farebox.calls.responses.sliced_stream import SlicedStream, sliced_stream
+from farebox.calls.responses.whole import read_document, send_whole, undelivered
 from farebox.calls.settle import settle_call
-from farebox.calls.sliced_stream import SlicedStream, sliced_stream
 from farebox.calls.slices import BalanceEnded
 from farebox.calls.stages import Responded
 from farebox.calls.watch import Interrupted
-from farebox.calls.whole_response import read_document, send_whole, undelivered
 from farebox.decoding import UnknownCoding
 from farebox.errors import UPSTREAM_INVALID, ClientGone, Problem
 from farebox.providers.decoding import decoded

@@ -1,0 +1,1 @@
+"""What leaves Farebox about a call after it: spans, log files, meter events, classifications."""

@@ -1,0 +1,1 @@
+"""Screening of a call by the rules of its gateway."""

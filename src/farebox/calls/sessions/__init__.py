@@ -1,0 +1,1 @@
+"""Calls that are WebSockets, and their turns."""

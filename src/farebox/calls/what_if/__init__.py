@@ -1,0 +1,1 @@
+"""An account's past calls against another limit, price or model."""
