@@ -27,7 +27,7 @@ class Conversation:
     kind: Kind
     at: int
     """After how many messages, both ways and as the provider counts them, it is stopped."""
-    stop: "Callable[[Conversation], None]" = lambda _: None
+    stop: "Callable[[Conversation], object]" = lambda _: None
     """Called there, on the provider's thread."""
     said: int = 0
     """Messages that the client has sent."""

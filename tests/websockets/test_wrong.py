@@ -2,7 +2,9 @@
 are not valid any more, regions that do not exist. The error is clear, nothing is charged for it, nothing stays held."""
 
 import json
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -16,17 +18,18 @@ from farebox.money import NANOS_PER_USD
 from tests.calls.kit import OPERATOR_KEY, differences, forget, set_provider, until
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
+from tests.waiting import SECONDS
 from tests.websockets import live, realtime
-from tests.websockets.conversations import Conversation, Stage
-from tests.websockets.kinds import KINDS, Kind, prepare
+from tests.websockets.conversations import Conversation, Stage, at_once
+from tests.websockets.kinds import KINDS, prepare
 from tests.websockets.kit import SocketProvider, await_close, opened, providing, receive, send, settled
 from tests.websockets.realtime import await_event
 from tests.websockets.speech import Deepgram
 
 pytestmark = ON_BOTH_ENGINES
 OFF_MS: Final = 10 * 60_000
-EACH_KIND: Final = pytest.mark.parametrize("kind", KINDS, ids=str)
-Wrong = Callable[[ServerConnection, ClientConnection], None]
+RIGHT: Final = SystemClock.now_ms
+Wrong = Callable[[ServerConnection, ClientConnection], object]
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +48,27 @@ def farebox(engine: str, provider: SocketProvider, tmp_path_factory: pytest.Temp
         yield running
 
 
-def had(stage: Stage, customer: Customer, kind: Kind, at: int, wrong: Wrong) -> Conversation:
-    """A conversation in which this goes wrong after so many messages."""
-    conversation = Conversation(kind, at, lambda one: wrong(one.server, one.client))
-    stage.talk(conversation, customer.gateway_url, customer.token)
-    assert conversation.stopped
-    until(
-        lambda: customer.balance.held == 0 and not customer.farebox.services.calls.by_account.get(customer.account_id)
-    )
-    return conversation
+def each_with(farebox: Farebox, provider: SocketProvider, wrong: Wrong) -> list[tuple[Customer, Conversation]]:
+    """A conversation of each kind, in which this goes wrong once the first message has come that is held for."""
+    return had_by([farebox.funded() for _ in KINDS], provider, wrong)
+
+
+def had_by(
+    customers: Sequence[Customer], provider: SocketProvider, wrong: Wrong
+) -> list[tuple[Customer, Conversation]]:
+    """The same, each by one of these."""
+    stage = Stage(provider)
+    had = [
+        (customer, Conversation(kind, kind.held_at, lambda one: wrong(one.server, one.client)))
+        for customer, kind in zip(customers, KINDS, strict=True)
+    ]
+    with at_once([partial(stage.talk, one, customer.gateway_url, customer.token) for customer, one in had]):
+        pass
+    for customer, conversation in had:
+        assert conversation.stopped
+        calls = customer.farebox.services.calls.by_account
+        until(lambda: customer.balance.held == 0 and not calls.get(customer.account_id))  # noqa: B023 - called here
+    return had
 
 
 # --- frames ---
@@ -95,16 +110,12 @@ def bytes_of_the_provider(server: ServerConnection, _: ClientConnection) -> None
         (bytes_of_the_provider, {1000}),
     ],
 )
-@EACH_KIND
-def test_an_unexpected_frame(
-    farebox: Farebox, provider: SocketProvider, kind: Kind, wrong: Wrong, codes: set[int]
-) -> None:
-    customer = farebox.funded()
-    conversation = had(Stage(provider), customer, kind, kind.held_at, wrong)
-    assert conversation.client.close_code in codes
-    spent = 5 * NANOS_PER_USD - customer.balance.posted
-    least = conversation.received if kind.by_unit else conversation.delivered
-    assert least <= spent <= conversation.asked
+def test_an_unexpected_frame(farebox: Farebox, provider: SocketProvider, wrong: Wrong, codes: set[int]) -> None:
+    for customer, conversation in each_with(farebox, provider, wrong):
+        assert conversation.client.close_code in codes, conversation.kind
+        spent = 5 * NANOS_PER_USD - customer.balance.posted
+        least = conversation.received if conversation.kind.by_unit else conversation.delivered
+        assert least <= spent <= conversation.asked, conversation.kind
     assert not differences(farebox)
 
 
@@ -131,37 +142,32 @@ def test_events_in_binary_frames_are_read(customer: Customer, provider: SocketPr
 # --- keys of the operator's ---
 
 
-@EACH_KIND
-def test_a_handshake_that_refuses_the_operator_s_key(farebox: Farebox, provider: SocketProvider, kind: Kind) -> None:
+def test_a_handshake_that_refuses_the_operator_s_key(customer: Customer, provider: SocketProvider) -> None:
     def refuse(connection: ServerConnection, _: Request) -> Response:
         return connection.respond(401, f"The key {OPERATOR_KEY} has expired.")
 
-    customer = farebox.funded()
     provider.forget()
     provider.refusal = refuse
-    with pytest.raises(InvalidStatus) as refused:
-        opened(customer, kind.path)
-    response = refused.value.response
-    assert response.status_code == 503
-    assert b"Nothing was charged" in bytes(response.body)
-    assert OPERATOR_KEY.encode() not in bytes(response.body)
+    for kind in KINDS:
+        with pytest.raises(InvalidStatus) as refused:
+            opened(customer, kind.path)
+        response = refused.value.response
+        assert response.status_code == 503, kind
+        assert b"Nothing was charged" in bytes(response.body)
+        assert OPERATOR_KEY.encode() not in bytes(response.body)
     settled(customer, 0, 0)
 
 
-@EACH_KIND
-def test_a_session_that_is_closed_because_of_the_operator_s_key(
-    farebox: Farebox, provider: SocketProvider, kind: Kind
-) -> None:
+def test_a_session_that_is_closed_because_of_the_operator_s_key(farebox: Farebox, provider: SocketProvider) -> None:
     """As Google does it: the handshake is taken, and the reason of the close says why not."""
 
     def close(server: ServerConnection, _: ClientConnection) -> None:
         server.close(1008, "API key expired. Please renew the API key.")
 
-    customer = farebox.funded()
-    conversation = had(Stage(provider), customer, kind, kind.held_at, close)
-    assert conversation.client.close_code == 4503
-    assert "does not accept calls from this service" in (conversation.client.close_reason or "")
-    settled(customer, 0)
+    for customer, conversation in each_with(farebox, provider, close):
+        assert conversation.client.close_code == 4503, conversation.kind
+        assert "does not accept calls from this service" in (conversation.client.close_reason or "")
+        settled(customer, 0)
 
 
 def test_a_reason_does_not_quote_the_operator_s_key(customer: Customer, provider: SocketProvider) -> None:
@@ -206,18 +212,18 @@ def test_an_event_about_the_operator_s_account(customer: Customer, provider: Soc
 # --- tokens of the caller's ---
 
 
-@EACH_KIND
 def test_an_access_token_that_expires_during_the_session(
-    farebox: Farebox, provider: SocketProvider, monkeypatch: pytest.MonkeyPatch, kind: Kind
+    farebox: Farebox, provider: SocketProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was under way is charged, and no more is sent."""
-    account = farebox.funded().account_id
-    token = farebox.create_token(account, expires_at=farebox.services.clock.now_ms() + OFF_MS // 2)
-    customer = Customer(farebox, account, token)
-    conversation = had(Stage(provider), customer, kind, kind.held_at, lambda *_: set_clock(monkeypatch, OFF_MS))
-    assert conversation.client.close_code == 4401
-    spent = 5 * NANOS_PER_USD - customer.balance.posted
-    assert conversation.delivered <= spent <= conversation.received
+    accounts = [farebox.funded().account_id for _ in KINDS]
+    expires = farebox.services.clock.now_ms() + OFF_MS // 2
+    customers = [Customer(farebox, account, farebox.create_token(account, expires_at=expires)) for account in accounts]
+    all_there = threading.Barrier(len(KINDS), partial(set_clock, monkeypatch, OFF_MS), SECONDS)
+    for customer, conversation in had_by(customers, provider, lambda *_: all_there.wait()):
+        assert conversation.client.close_code == 4401, conversation.kind
+        spent = 5 * NANOS_PER_USD - customer.balance.posted
+        assert conversation.delivered <= spent <= conversation.received, conversation.kind
     assert not differences(farebox)
 
 
@@ -226,19 +232,16 @@ def test_an_access_token_that_expires_during_the_session(
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, off_ms: int) -> None:
     """Of all that is on this machine."""
-    now_ms = SystemClock.now_ms
-    monkeypatch.setattr(SystemClock, "now_ms", lambda self: now_ms(self) + off_ms)
+    monkeypatch.setattr(SystemClock, "now_ms", lambda self: RIGHT(self) + off_ms)
 
 
 @pytest.mark.parametrize("off_ms", [OFF_MS, -OFF_MS])
-@EACH_KIND
 def test_a_clock_that_is_set_during_a_session(
-    farebox: Farebox, provider: SocketProvider, monkeypatch: pytest.MonkeyPatch, kind: Kind, off_ms: int
+    farebox: Farebox, provider: SocketProvider, monkeypatch: pytest.MonkeyPatch, off_ms: int
 ) -> None:
-    customer = farebox.funded()
-    conversation = had(Stage(provider), customer, kind, kind.held_at, lambda *_: set_clock(monkeypatch, off_ms))
-    assert conversation.client.close_code == 1000
-    settled(customer, sum(kind.pays))
+    for customer, conversation in each_with(farebox, provider, lambda *_: set_clock(monkeypatch, off_ms)):
+        assert conversation.client.close_code == 1000, conversation.kind
+        settled(customer, sum(conversation.kind.pays))
 
 
 # --- places that do not exist ---
