@@ -180,6 +180,8 @@ def test_whom_a_response_is_given_again(farebox: Farebox, customer: Customer) ->
             found = post(caller, gateway=gateway, **headers, **key)
             assert (status(found), found.content != first.content) == ("MISS", True), (gateway, headers, key)
         assert status(post(customer, **mine, **key)) == "HIT"
+    guarded = post(customer, **mine, x_amzn_bedrock_guardrailidentifier="g")
+    assert status(guarded) == "MISS", "what Amazon's guardrail has not seen is no response to it"
     assert not any("sk-" in str(row) for row in log_rows(customer))
 
 

@@ -33,6 +33,11 @@ def limited(farebox: Farebox, *models: str) -> Customer:
     return Customer(farebox, customer.account_id, made.secret)
 
 
+def customers_own(customer: Customer) -> dict[str, str]:
+    """The headers of a call on a provider key of the customer's own."""
+    return {"authorization": "Bearer callers-own-key", "cf-aig-authorization": f"Bearer {customer.token}"}
+
+
 @pytest.mark.parametrize(
     ("models", "allowed"),
     [((), ["demo-1", "gold"]), (("demo/gold",), ["gold"]), (("openai/demo-1", "demo/*"), ["demo-1", "gold"]),
@@ -53,7 +58,7 @@ def test_a_token_calls_the_models_that_it_is_for(farebox: Farebox, models: tuple
 
 def test_it_is_the_same_on_the_callers_own_key_and_on_paths_that_name_no_model(farebox: Farebox) -> None:
     customer = limited(farebox, "demo/gold")
-    headers = {"authorization": "Bearer callers-own-key", "cf-aig-authorization": f"Bearer {customer.token}"}
+    headers = customers_own(customer)
     url = f"{customer.gateway_url}/demo/v1/chat/completions"
     for model, status in (("gold", 200), ("demo-1", 403)):
         body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
@@ -95,15 +100,26 @@ def test_a_body_names_its_model_once_and_as_such(farebox: Farebox) -> None:
         for body in (*bodies, *twice):
             sent = (body % '"messages": [{"role": "user", "content": "hi"}]').encode()
             answer = httpx.post(url, content=sent, headers=customer.headers)
-            expected = (400, 2901) if body in twice else (403, 2970)
-            assert (answer.status_code, answer.json()["internalCode"]) == expected, body
+            assert (answer.status_code, answer.json()["internalCode"]) == (400, 2901), body
+            own = httpx.post(url, content=sent, headers=customers_own(customer))
+            assert (own.status_code, own.json()["internalCode"]) == (403, 2970), body
         nested = {"model": "gold", "metadata": {"MODEL": "x"}, "messages": [{"role": "user", "content": "hi"}]}
         assert httpx.post(url, json=nested, headers=customer.headers).status_code == 200
     compat = customer.chat(model="demo/gold", MODEL="demo-1")
-    assert (compat.status_code, compat.json()["internalCode"]) == (403, 2970)
+    assert (compat.status_code, compat.json()["internalCode"]) == (400, 2901)
     long = {"messages": [{"role": "user", "content": "word " * 30_000}], "model": "gold", "MODEL": "demo-1"}
-    assert httpx.post(url, json=long, headers=customer.headers, timeout=60).status_code == 403
-    assert farebox.funded("5").chat(MODEL="x").status_code == 200  # it is the provider's to judge
+    assert httpx.post(url, json=long, headers=customer.headers, timeout=60).status_code == 400
+    assert httpx.post(url, json=long, headers=customers_own(customer), timeout=60).status_code == 403
+    anybody = farebox.funded("5")
+    assert anybody.chat(MODEL="x").status_code == 400
+    assert (
+        httpx.post(
+            f"{anybody.gateway_url}/demo/v1/chat/completions",
+            json={**nested, "MODEL": "x"},
+            headers=customers_own(anybody),
+        ).status_code
+        == 200
+    ), "on a key of its own it is the provider's to judge"
 
 
 def test_tokens_are_counted_for_the_models_that_a_token_is_for(farebox: Farebox) -> None:

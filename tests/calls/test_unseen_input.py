@@ -152,10 +152,14 @@ def test_what_is_the_operator_s_is_not_read_on_its_key(
     [
         b'{"model": "gpt-4.1", "input": "Go on", "model": "gpt-4.1-nano"}',
         b'{"model": "gpt-4.1", "input": "Go on", "mod\\u0065l": "gpt-4.1-nano"}',
+        b'{"model": "gpt-4.1-nano", "input": "Go on", "MODEL": "gpt-4.1"}',
+        b'{"model": "gpt-4.1-nano", "input": "Go on", "M\\u006fdel": "gpt-4.1"}',
+        b'{"model": "gpt-4.1", "input": "Go on", "max_output_tokens": 9000, "max_output_tokens": 1}',
+        b'{"model": "gpt-4.1", "input": "Go on", "max_output_tokens": 1, "Max_Output_Tokens": 9000}',
         b'{"model": "gpt-4.1", "input": [{"role": "user", "content": [{"file_id": "a", "file_id": "b"}]}]}',
         b'{"model": "gpt-4.1", "previous_response_id": "a", "input": "Go on", "previous_response_id": "b"}',
     ],
-    ids=["model", "escaped", "file", "response"],
+    ids=["model", "escaped", "letters", "escaped_letters", "limit", "letters_of_a_limit", "file", "response"],
 )
 def test_a_field_that_is_there_twice_is_refused_where_readers_could_differ(
     farebox: Farebox, upstream: Upstream, body: bytes

@@ -22,7 +22,10 @@ OWN_KEY = "sk-own-key-of-the-caller"
 FIVE = parse_usd("5")
 CHAT = {"model": "demo-1", "messages": [{"role": "user", "content": "Hello there"}]}
 
-SET_UP = ("openai", "anthropic", "google-ai-studio", "groq", "mistral", "deepseek", "grok", "openrouter", "cohere")
+SET_UP = (
+    *("openai", "anthropic", "google-ai-studio", "groq", "mistral", "deepseek", "grok", "openrouter", "cohere"),
+    *("alibaba", "vercel-ai-gateway"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -426,6 +429,9 @@ def test_options_that_hide_usage_are_dropped_on_the_operators_key(
         ("grok", {"search_parameters": {"mode": "on"}}),
         ("openai", {"web_search_options": {}}),
         ("groq", {"tools": [{"type": "browser_search"}]}),
+        ("alibaba", {"enable_search": True}),
+        ("alibaba", {"enable_code_interpreter": True}),
+        ("vercel-ai-gateway", {"providerOptions": {"gateway": {"models": ["openai/o1-pro"]}}}),
     ],
 )
 def test_unmetered_requests_are_refused_on_the_operators_key(
@@ -448,6 +454,7 @@ def test_unmetered_requests_are_refused_on_the_operators_key(
         ("openrouter/responses", {"model": "demo-1", "input": "Hi", "plugins": [{"id": "web"}]}),
         ("openrouter/responses", {"model": "demo-1", "input": "Hi", "models": ["expensive"]}),
         ("grok/responses", {"model": "demo-1", "input": "Hi", "tools": [{"type": "x_search"}]}),
+        ("vercel-ai-gateway/embeddings", {"model": "demo-1", "input": "Hi", "providerOptions": {"gateway": {}}}),
         (
             "anthropic/v1/messages",
             {"model": "demo-1", "max_tokens": 9, "tools": [{"type": "web_search_20250305", "name": "web_search"}]}

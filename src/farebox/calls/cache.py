@@ -34,7 +34,7 @@ from farebox.storage.sql import DatabaseUnavailable
 REQUEST_MAX: Final = 256 * 2**10
 """A request with a larger body is neither looked up nor stored: it is long to read on the event loop."""
 RESPONSE_MAX: Final = 2**20
-_MEANT = ("anthropic-", "openai-", "x-goog-")
+_MEANT = ("anthropic-", "openai-", "x-goog-", "x-amzn-bedrock-", "x-vertex-ai-")
 """Request headers that begin like this say what is wanted of the provider."""
 
 

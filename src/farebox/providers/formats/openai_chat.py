@@ -22,6 +22,7 @@ from farebox.providers.formats.meters import Reading, Row
 from farebox.providers.formats.readers import SAMPLES_BYTES_PER_SECOND, BodyReader, Seen
 from farebox.providers.formats.references import audio_in, compatible_cache_in, hand_out, may_refer, of_request
 from farebox.providers.formats.tools import Declared
+from farebox.providers.formats.uncounted import Uncounted, unmetered
 
 _NEW_LIMIT_MODELS: Final = re.compile(r"(?:openai/)?(?:o\d|gpt-(?:[5-9]|\d\d))")
 
@@ -80,10 +81,6 @@ PERPLEXITY: Final = Reading(
 )
 
 
-_UNCOUNTED: Final = ("models", "plugins", "search_parameters", "web_search_options", "data_sources")
-"""Fields that make a provider use another model, or search, at a price that no usage object reports."""
-
-
 class _StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
@@ -93,7 +90,7 @@ class _RequestMessage(msgspec.Struct):
     audio: Any = None
 
 
-class _Head(msgspec.Struct):
+class _Head(Uncounted):
     model: bodies.Name
     messages: list[_RequestMessage] | None = None
     prompt: Any = None
@@ -106,11 +103,6 @@ class _Head(msgspec.Struct):
     tools: list[Declared] | None = None
     functions: list[msgspec.Raw] | None = None
     service_tier: Any = None
-    models: Any = None
-    plugins: Any = None
-    search_parameters: Any = None
-    web_search_options: Any = None
-    data_sources: Any = None
     deferred: Any = None
     extra_body: Any = None
     google: Any = None
@@ -213,13 +205,13 @@ class OpenAIChat(bodies.JsonBody):
         requested = head.stream_options is not None and head.stream_options.include_usage is True
         usage_requested = requested or not stream or not self.opt_in
         context = {} if head.service_tier is None else bodies.selectors(service_tier=head.service_tier)
-        unmetered = self._unmetered(head)
+        why = self._unmetered(head)
         names: tuple[str, ...] = ()
         if head.tools:
             declared = tools.of_chat(head.tools)
-            unmetered, names = unmetered or tools.unmetered(declared), tools.names(declared)
+            why, names = why or tools.unmetered(declared), tools.names(declared)
         return ParsedRequest(
-            model, stream, demand, usage_requested, context, unmetered, "", names, {}, references, may_refer=refers
+            model, stream, demand, usage_requested, context, why, "", names, {}, references, may_refer=refers
         )
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
@@ -252,16 +244,9 @@ class OpenAIChat(bodies.JsonBody):
         return self.searches and family_name(model).startswith("sonar-deep-research")
 
     def _unmetered(self, head: _Head) -> str | None:
-        if head.deferred is head.models is head.plugins is head.search_parameters is None and (
-            head.web_search_options is head.data_sources is None
-        ):
-            return None  # the common case
         if head.deferred not in (None, False):
             return "a deferred completion is acknowledged before its usage is known"
-        for field in _UNCOUNTED:
-            if getattr(head, field) not in (None, []) and not (self.searches and field == "web_search_options"):
-                return f"what `{field}` costs is not in the response"
-        return None
+        return unmetered(head, searches=self.searches)
 
     def _messages(self, head: _Head) -> int:
         if self.legacy:

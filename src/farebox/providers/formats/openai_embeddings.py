@@ -11,13 +11,14 @@ from farebox.providers.formats.base import ParsedRequest, ResponseReader
 from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.readers import BodyReader, Seen
+from farebox.providers.formats.uncounted import Uncounted, unmetered
 
 _ROW: Final = ("input_tokens", "prompt_tokens", "total_tokens")
 READING: Final = Reading(_ROW, required=("input_tokens",))
 OPENROUTER: Final = Reading(_ROW, required=("input_tokens",), stated=stated.openrouter)
 
 
-class _Head(msgspec.Struct):
+class _Head(Uncounted):
     model: bodies.Name
     input: list[msgspec.Raw] | str
 
@@ -53,7 +54,7 @@ class OpenAIEmbeddings(bodies.JsonBody):
             messages=len(head.input) if isinstance(head.input, list) else 1,
             no_output=True,
         )
-        return ParsedRequest(model, stream=False, demand=demand)
+        return ParsedRequest(model, stream=False, demand=demand, unmetered=unmetered(head))
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""

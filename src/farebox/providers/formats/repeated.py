@@ -1,18 +1,25 @@
 """Fields that an object has twice. Readers differ in which of the two counts: a provider that took the other one would
-answer by another model than the one that was priced, or read what belongs to another account. No SDK sends any."""
+answer by another model than the one that was priced, write more than is held, or read what belongs to another account.
+No SDK sends any. Some servers, such as those in Go, read names without regard to case: for them `MODEL` is `model`.
+"""
 
 import json
-from typing import Any
+import re
+from typing import Any, Final
 
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.formats.references import may_refer
 
+_PRICED: Final = ("model", "n", "max_tokens", "max_completion_tokens", "max_output_tokens")
+"""Fields that decide what a call may cost, in any case of their letters."""
+_NAMED: Final = re.compile(f'"({"|".join(_PRICED)})"'.encode(), re.IGNORECASE)
+
 
 def check(body: bytes, *, refers: bool = False, may: bool | None = None) -> None:
     """Raises InvalidRequest where an object of a JSON body has a field twice. Only bodies are looked through that name
-    a model more than once, in whatever place, or may refer to something that the provider keeps: few do. `refers`: it
-    does. `may`: what may_refer says of it, where that is known."""
-    if not refers and body.count(b'"model"') < 2 and not (may_refer(body) if may is None else may):
+    a model or a limit more than once, in whatever place, or may refer to something that the provider keeps: few do.
+    `refers`: it does. `may`: what may_refer says of it, where that is known."""
+    if not (refers or _repeats(body) or (may_refer(body) if may is None else may)):
         return
     try:
         json.loads(body, object_pairs_hook=_check_fields, parse_int=str, parse_float=str)
@@ -20,9 +27,17 @@ def check(body: bytes, *, refers: bool = False, may: bool | None = None) -> None
         return  # it is no JSON, as whatever reads it says
 
 
+def _repeats(body: bytes) -> bool:
+    """Whether one of the priced names is there more than once."""
+    found = _NAMED.findall(body)
+    return len(found) > 1 and len({name.lower() for name in found}) < len(found)
+
+
 def _check_fields(fields: list[tuple[str, Any]]) -> None:
     names = set[str]()
     for name, _ in fields:
-        if name in names:
-            raise InvalidRequest(f"The field {name[:64]!r} is there twice in one object: send it once.")
-        names.add(name)
+        known = lowered if (lowered := name.lower()) in _PRICED else name
+        if known in names:
+            case = "" if name == known else f", as {known!r} in other letters"
+            raise InvalidRequest(f"The field {name[:64]!r} is there twice in one object{case}: send it once.")
+        names.add(known)

@@ -1,0 +1,38 @@
+"""Fields of requests in OpenAI's form by which a provider uses another model, or a tool, at a price that no usage
+object reports."""
+
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+
+
+class Uncounted(msgspec.Struct, kw_only=True):
+    """Such fields; a request's other fields are in the structs that inherit from this."""
+
+    models: Any = None
+    plugins: Any = None
+    search_parameters: Any = None
+    web_search_options: Any = None
+    data_sources: Any = None
+    enable_search: Any = None
+    """Alibaba's, as the next."""
+    enable_code_interpreter: Any = None
+    providerOptions: Any = None
+    """Vercel's: other models, providers, service tiers."""
+
+
+_NAMES: Final = Uncounted.__struct_fields__
+_values: Final = attrgetter(*_NAMES)
+_NONE: Final = (None,) * len(_NAMES)
+
+
+def unmetered(head: Uncounted, *, searches: bool = False) -> str | None:
+    """Why such a request cannot be paid from credit; None if it can. `searches`: searches are counted."""
+    values = _values(head)
+    if values == _NONE:
+        return None  # the common case
+    for name, value in zip(_NAMES, values, strict=True):
+        if value not in (None, [], False) and not (searches and name == "web_search_options"):
+            return f"what `{name}` costs is not in the response"
+    return None
