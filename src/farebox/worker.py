@@ -12,8 +12,8 @@ from farebox.billing import auto_top_up, processor_events, reconcile, refund, to
 from farebox.calendar import DAY_MS, HOUR_MS
 from farebox.calls import evaluations, kept_usage
 from farebox.calls.exports import classify, log_push, meter_events, send_spans
-from farebox.calls.long_calls import life as long_calls
-from farebox.calls.spending import alerts as spend_alerts
+from farebox.calls.long_calls import long_calls
+from farebox.calls.spending import spend_alerts
 from farebox.gateway import GatewayConfig
 from farebox.ledger.budgets import accounts_to_forget, forget_slots
 from farebox.ledger.recovery import expire_due

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
-from farebox.calls.what_if import run as what_if_run
+from farebox.calls.what_if import what_if_run
 from farebox.calls.what_if.replay import Scenario
 from farebox.gateway import SpendRule
 from farebox.http.pages.routes import PAGE_ROWS

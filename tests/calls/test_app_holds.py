@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from farebox.calls import external_holds
-from farebox.calls.spending import account_limit as spending_limit
+from farebox.calls.spending import spending_limit
 from farebox.errors import (
     ACCESS_DENIED,
     CREDIT_HELD,

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.calls.spending import account_limit as spending_limit
+from farebox.calls.spending import spending_limit
 from farebox.model import Permission
 from farebox.money import NANOS_PER_CENT, NANOS_PER_USD
 from farebox.operator import tokens

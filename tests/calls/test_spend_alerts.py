@@ -12,8 +12,7 @@ import msgspec
 import pytest
 
 from farebox.calendar import DAY_MS
-from farebox.calls.spending import account_limit as spending_limit
-from farebox.calls.spending import alerts as spend_alerts
+from farebox.calls.spending import spend_alerts, spending_limit
 from farebox.calls.spending.rules import window_of
 from farebox.gateway import SpendRule
 from farebox.ledger.commands import Budget, Hold, Settle

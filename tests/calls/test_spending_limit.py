@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.calls.spending import account_limit as spending_limit
+from farebox.calls.spending import spending_limit
 from farebox.errors import ACCESS_DENIED, VALIDATION_FAILED, Problem
 from farebox.money import NANOS_PER_USD
 from farebox.storage.spending import Duration, SpendingLimit, Strategy, set_limit

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.calls.what_if import run as what_if_run
+from farebox.calls.what_if import what_if_run
 from farebox.money import NANOS_PER_USD
 from tests.calls.kit import forget, set_gateway, set_price, set_provider, spend_rule, until
 from tests.cli.conftest import Cli, commands_use

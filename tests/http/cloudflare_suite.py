@@ -38,7 +38,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fake_stripe import RunningFakeStripe, start_fake_stripe
 from farebox.billing import auto_top_up, top_up
 from farebox.calls.evaluations import EVALUATORS
-from farebox.calls.spending import account_limit as spending_limit
+from farebox.calls.spending import spending_limit
 from farebox.custom_provider import CustomProviderConfig
 from farebox.gateway import GatewayConfig
 from farebox.log_destination import DestinationSecrets, LogDestination, destination_place

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from farebox.calls.long_calls import life as long_calls
+from farebox.calls.long_calls import long_calls
 from farebox.storage.long_calls import LongCall, list_long_calls
 from farebox.storage.sql import Connection
 from tests.calls.kit import until

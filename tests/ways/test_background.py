@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.calls.long_calls import life as long_calls
+from farebox.calls.long_calls import long_calls
 from farebox.calls.long_calls.work import as_responded
 from farebox.ledger.recovery import left_open
 from farebox.storage.long_calls import claim_long_call, postpone_long_call

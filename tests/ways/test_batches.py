@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from farebox.calls.long_calls import life as long_calls
+from farebox.calls.long_calls import long_calls
 from farebox.providers.batch_lines import Asked, read_requests
 from farebox.providers.formats.base import InvalidRequest
 from tests.calls.kit import differences, log_rows, set_gateway, spend_rule

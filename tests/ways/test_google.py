@@ -11,8 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from farebox.calls.long_calls import life as long_calls
-from farebox.calls.long_calls.life import begin
+from farebox.calls.long_calls import long_calls
+from farebox.calls.long_calls.long_calls import begin
 from farebox.storage.sql import DatabaseUnavailable
 from tests.calls.kit import differences, log_rows, set_gateway
 from tests.calls.upstream import Sent, Upstream

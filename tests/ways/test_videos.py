@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from farebox.calls.long_calls import life as long_calls
+from farebox.calls.long_calls import long_calls
 from tests.calls.kit import differences, forget, log_rows, set_provider
 from tests.calls.upstream import Sent, Upstream
 from tests.clouds.kit import free

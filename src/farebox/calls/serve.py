@@ -13,7 +13,7 @@ from farebox.calls.forward import reach_provider
 from farebox.calls.logs import with_room
 from farebox.calls.long_calls.batches import hold_batch
 from farebox.calls.long_calls.kept_objects import checked_objects, pass_object, prepare_object
-from farebox.calls.long_calls.life import begin
+from farebox.calls.long_calls.long_calls import begin
 from farebox.calls.long_calls.relay import relay_begun
 from farebox.calls.model import Call, Sink
 from farebox.calls.near_models import near_models

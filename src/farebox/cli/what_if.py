@@ -73,7 +73,7 @@ def what_if(
       farebox what-if --account acme --from 2026-11-01 --to 2026-12-01 --price openai/gpt-5:input_mtok=1,output_mtok=8
       farebox what-if --account acme --from 2026-11-01 --to 2026-12-01 --model openai/gpt-5=openai/gpt-5-mini
     """
-    from farebox.calls.spending.account_limit import AMOUNT_MIN_CENTS
+    from farebox.calls.spending.spending_limit import AMOUNT_MIN_CENTS
 
     if limit is not None and limit < AMOUNT_MIN_CENTS:
         raise typer.BadParameter(f"a spending limit is at least {AMOUNT_MIN_CENTS} cents", param_hint="--limit")

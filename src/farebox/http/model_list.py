@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from farebox.calls.quotes import small_call
-from farebox.calls.spending import account_limit as spending_limit
+from farebox.calls.spending import spending_limit
 from farebox.errors import MODEL_NOT_FOUND, Problem
 from farebox.gateway import GatewayConfig
 from farebox.model import in_models

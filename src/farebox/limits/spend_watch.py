@@ -1,6 +1,6 @@
 """Accounts whose budgets calls have counted in lately, and how many alerts each was sent today.
 
-Kept by this process alone: what it forgets, the sweep over all budgets finds (calls.spending.alerts).
+Kept by this process alone: what it forgets, the sweep over all budgets finds (calls.spending.spend_alerts).
 """
 
 from typing import Final

@@ -1,1 +1,1 @@
-"""What leaves Farebox about a call after it: spans, log files, meter events, classifications."""
+"""What is derived from a finished call for others: spans, log files, meter events; and its classification."""

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from farebox.calls import operator_key
 from farebox.calls.endings import FREE
-from farebox.calls.long_calls.life import LONG, check_ended, hasten, long_call_of, seen
+from farebox.calls.long_calls.long_calls import LONG, check_ended, hasten, long_call_of, seen
 from farebox.calls.long_calls.object_lists import listed, page_of
 from farebox.calls.long_calls.uploads import NOT_PASSED, URL_HEADER, upload_url
 from farebox.calls.model import Call

@@ -8,7 +8,7 @@ import msgspec
 from farebox.calls import operator_key
 from farebox.calls.endings import interruption_of
 from farebox.calls.long_calls.kept_objects import document
-from farebox.calls.long_calls.life import accepted, hasten, refused, seen
+from farebox.calls.long_calls.long_calls import accepted, hasten, refused, seen
 from farebox.calls.ownership import as_shown
 from farebox.calls.responses.headers import hold_headers, passed_headers
 from farebox.calls.responses.relay import relay_response

@@ -1,6 +1,6 @@
 """Why the ledger did not admit a hold, as an error for the caller."""
 
-from farebox.calls.spending import account_limit as spending_limit
+from farebox.calls.spending import spending_limit
 from farebox.errors import ACCESS_DENIED, CREDIT_HELD, NO_CREDIT, TOP_UP_UNDER_WAY, Problem, Shortage
 from farebox.ledger.commands import Outcome, Verdict
 from farebox.money import format_usd

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from farebox.calls.spending import account_limit as spending_limit
+from farebox.calls.spending import spending_limit
 from farebox.errors import SPENDING_LIMIT_DEPRECATED, Problem
 from farebox.http.control.topups import Nothing
 from farebox.http.control.wire import iso, iso_or_none

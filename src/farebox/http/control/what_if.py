@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from farebox.calls.what_if import run as what_if_run
+from farebox.calls.what_if import what_if_run
 from farebox.calls.what_if.replay import GROUPS, PERIOD_MAX_MS, LimitOf, Scenario
 from farebox.calls.what_if.report import Report
 from farebox.gateway import DEFAULT_GATEWAY, GATEWAY_ID, SpendLimits

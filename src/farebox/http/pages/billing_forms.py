@@ -7,8 +7,8 @@ import msgspec
 
 from farebox.billing import auto_top_up, cards, top_up
 from farebox.billing.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
-from farebox.calls.spending import account_limit as spending_limit
-from farebox.calls.spending.account_limit import AMOUNT_MIN_CENTS
+from farebox.calls.spending import spending_limit
+from farebox.calls.spending.spending_limit import AMOUNT_MIN_CENTS
 from farebox.errors import PROCESSOR_UNAVAILABLE, VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages import labels

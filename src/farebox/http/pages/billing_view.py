@@ -4,7 +4,7 @@ from functools import partial
 
 from farebox.billing import auto_top_up, cards, disputes, documents, refund, reports, top_up
 from farebox.calendar import DAY_MS
-from farebox.calls.spending import account_limit as spending_limit
+from farebox.calls.spending import spending_limit
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.pages import labels
 from farebox.http.pages.view import TRANSFERS_READ, Details, Spending, View

@@ -7,9 +7,9 @@ from functools import partial
 import msgspec
 
 from farebox.calendar import DAY_MS, HOUR_MS
-from farebox.calls.spending import account_limit as spending_limit
+from farebox.calls.spending import spending_limit
 from farebox.calls.spending.rules import window_of
-from farebox.calls.what_if import run as what_if_run
+from farebox.calls.what_if import what_if_run
 from farebox.calls.what_if.replay import Scenario
 from farebox.calls.what_if.report import Report
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem

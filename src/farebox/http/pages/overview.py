@@ -8,7 +8,7 @@ from functools import partial
 from farebox.billing import auto_top_up, cards, reports, top_up
 from farebox.calendar import DAY_MS, HOUR_MS, month_start, next_month
 from farebox.calls import usage_report
-from farebox.calls.spending import account_limit as spending_limit
+from farebox.calls.spending import spending_limit
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
 from farebox.http.pages.sdk_snippets import example_model, first_call
