@@ -228,9 +228,11 @@ TWICE = b'{"model_id": "sonic-9", "model_id": "sonic-3", "transcript": "x", "tex
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("deepgram/v1/listen?model=nova-9", {"content": MINUTE}, "set deepgram nova-9 --rate audio_hours=USD"),
     ("deepgram/v1/listen?model=nova-3&redact=pii", {"content": MINUTE}, "deepgram nova-3+redact "),
+    ("deepgram/v1/listen?model=nova-3&language=Multi", {"content": MINUTE}, "deepgram nova-3+multi "),
     ("deepgram/v1/listen?model=by-tokens", {"content": MINUTE}, "not for what this request is metered by"),
     ("deepgram/v1/listen?model=nova-3&model=base", {"content": MINUTE}, "more than once"),
     ("deepgram/v1/listen?model=nova-3&topics=true", {"content": MINUTE}, "billed by tokens"),
+    ("deepgram/v1/listen?model=nova-3&detect_topics=true", {"content": MINUTE}, "billed by tokens"),
     ("deepgram/v1/listen?model=nova-3&callback=http%3A%2F%2Fa", {"content": MINUTE}, "callback"),
     ("deepgram/v1/speak?model=aura-2-thalia-en", {"json": {"words": "x"}}, "`text`"),
     ("deepgram/v1/projects", {"json": {}}, "cannot tell what"),

@@ -27,8 +27,8 @@ from farebox.providers.formats.stated import exact_number
 
 _EXTRAS: Final = ("detect_entities", "diarize", "diarize_model", "keyterm", "redact")
 """Options that are billed in addition, by the second."""
-_BY_TOKENS: Final = ("intents", "sentiment", "summarize", "topics")
-"""Options that are billed in addition by the tokens of their own models."""
+_BY_TOKENS: Final = ("detect_topics", "intents", "sentiment", "summarize", "topics")
+"""Options that are billed in addition by the tokens of their own models; the first is an older name of the last."""
 _CHANNELS_MAX: Final = 20
 _REMOTE_SECONDS: Final = 12 * 3600
 """Held for a recording given by URL, of all its channels: Deepgram limits only its size, to two gigabytes."""
@@ -69,7 +69,7 @@ class DeepgramListen(bodies.JsonBody):
         tier = only(query, "tier")
         named = only(query, "model") or _DEFAULT_LISTEN
         extras = [name for name in _EXTRAS if any(map(is_on, query.get(name, ())))]
-        if only(query, "language") == "multi":
+        if only(query, "language").lower() == "multi":
             extras.append("multi")
         model = model_with(f"{tier}-{named}" if tier else named, extras)
         several = is_on(only(query, "multichannel"))
