@@ -359,7 +359,7 @@ def test_a_restart_goes_on_where_the_process_ended(
         customer = first.funded("5")
         with openai.OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token, max_retries=0) as client:
             response = begin(client)
-            for lost in ("long_relay.accepted", "serve.begin"):
+            for lost in ("long_calls.relay.accepted", "serve.begin"):
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(f"farebox.calls.{lost}", _lost)
                     with pytest.raises(openai.InternalServerError):

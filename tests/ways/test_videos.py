@@ -292,7 +292,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     (OPENAI, '{"prompt": "x", "seconds": "4", "seconds": "12"}', "twice"),
     (OPENAI, {"prompt": "x", "size": "1920x1080"}, "--rate output_video_seconds=USD (per output video second)"),
     (OPENAI, {"prompt": "x", "input_reference": {"file_id": "file-of-another"}}, "No such File"),
-    (f"{OPENAI}/edits", {"prompt": "x"}, "use `videos`, or `remix`"),
+    (f"{OPENAI}/edits", {"prompt": "x"}, "use `videos` or `remix`"),
     (f"{OPENAI}/video_1/remix", {"prompt": "x", "seconds": "12"}, "what `seconds` costs"),
     ("grok/v1/videos/edits", {}, "use `videos/generations`"),
     (GROK, {**PENDING, "resolution": "480p", "size": "1920x1080"}, "not both"),
