@@ -22,6 +22,13 @@ def test_an_account_id_may_be_chosen_once(cli: Cli, acme: str) -> None:
     assert again.err.startswith("farebox: the account 'acme' already exists")
 
 
+def test_an_account_has_a_name_of_bounded_length(cli: Cli) -> None:
+    for name in ("  ", "x" * 201):
+        refused = cli("account", "create", "--name", name)
+        assert (refused.status, refused.err.count("1 to 200 characters")) == (1, 1)
+    assert cli("account", "create", "--name", "x" * 200).status == 0
+
+
 def test_an_account_id_must_fit_into_a_url(cli: Cli) -> None:
     for wrong in ("a/b", "", "é", "x" * 65):
         refused = cli("account", "create", "--name", "N", "--id", wrong)

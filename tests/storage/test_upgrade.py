@@ -1,7 +1,9 @@
 """A database of the last release becomes what a new one is, and keeps its rows; an older one is refused."""
 
 import asyncio
+import random
 import re
+import string
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +18,7 @@ from farebox.storage.database import Migrated, migrate_now, opened_for_command
 from farebox.storage.postgres.dialect import schema
 from farebox.storage.schema import OLDEST, VERSION, missing
 from farebox.storage.sessions import find
-from farebox.storage.sql import Connection, SchemaMismatch, rows
+from farebox.storage.sql import Connection, SchemaMismatch, row, rows
 from tests import engines
 from tests.engines import ON_BOTH_ENGINES
 
@@ -181,6 +183,14 @@ def test_lots_that_are_spent_are_marked(old: Settings) -> None:
     with opened_for_command(old) as connection:
         found = rows(connection, "SELECT lot_id, spent FROM lots WHERE bucket = 9 ORDER BY lot_id")
     assert found == [("some left", 0), ("spent", 1)]
+
+
+def test_names_of_accounts_that_do_not_fit_into_the_index_are_shortened(old: Settings) -> None:
+    noise = "".join(random.Random(7).choices(string.ascii_letters, k=9000))  # PostgreSQL would compress a repeated one
+    execute(old, f"UPDATE accounts SET name = '{noise}' WHERE name LIKE '% 1 %'")
+    migrate_now(old)
+    with opened_for_command(old) as connection:
+        assert row(connection, "SELECT name FROM accounts WHERE length(name) > 100") == (noise[:200],)
 
 
 # What the tables are. -------------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ from farebox.storage.operator_acts import ActName, State, record_act
 from farebox.storage.sql import Connection
 from farebox.vault import TOKEN_PREFIX, Vault
 
+NAME_MAX = 200
+"""Characters of an account's name, which is in an index."""
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CAUSE_ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
@@ -67,8 +69,8 @@ def create_account(
     buckets: int = 1,
 ) -> Account:
     """Create an account, under the given ID or a new one, in one of this many buckets."""
-    if not name.strip():
-        raise Refused("an account needs a name")
+    if not 0 < len(name.strip()) <= NAME_MAX:
+        raise Refused(f"an account needs a name of 1 to {NAME_MAX} characters")
     account_id = ids.account_id() if account_id is None else account_id
     if not _ACCOUNT_ID.fullmatch(account_id):
         raise Refused(

@@ -230,8 +230,6 @@ class ClientConnection(asyncio.Protocol):
         elif life.response == "responded" and not failed:
             if not exchange.keep_alive:
                 self._leave("close" if exchange.body_state == "arrived" else "linger")
-            elif not self.outlet.stalled:
-                self._next()
         elif life.response != "closed":
             self._fail(exchange)
         exchange.close()
@@ -239,6 +237,8 @@ class ClientConnection(asyncio.Protocol):
             self._count_unsent(lease)
         elif lease is not None:
             lease.close()
+        if life.response == "responded" and not self.outlet.stalled:
+            self._next()
 
     def _fail(self, exchange: Http1Exchange) -> None:
         """There is no response, or it is not whole: let the client see that."""

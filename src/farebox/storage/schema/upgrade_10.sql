@@ -318,6 +318,7 @@ CREATE TABLE operator_acts_head (
 
 -- The operator's pages.
 ALTER TABLE accounts ADD COLUMN frozen_at BIGINT;
+UPDATE accounts SET name = substr(name, 1, 200) WHERE length(name) > 200;  -- longer ones do not fit into an index
 CREATE INDEX accounts_by_name ON accounts (account_id, name);
 ALTER TABLE findings ADD COLUMN accepted_cents BIGINT;
 CREATE INDEX top_ups_latest ON top_ups (bucket, created_at);
