@@ -203,6 +203,8 @@ def test_the_operator_s_key_is_in_no_message(customer: Customer, provider: Socke
         {"type": "session.update", "session": {"audio": {"output": {"voice": {"id": "voice_of_the_operator"}}}}},
         {"type": "session.update", "session": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 5000}}},
         {"type": "response.create", "response": {"prompt": {"id": "pmpt_of_the_operator"}}},
+        {"type": "response.create", "response": {"input": [{"content": [{"file_id": "file-of-another"}]}]}},
+        {"type": "conversation.item.create", "item": {"content": [{"type": "input_image", "file_id": "file-x"}]}},
         {"type": "something.new"},
     ],
 )

@@ -17,6 +17,7 @@ from farebox.providers.formats import bodies
 from farebox.providers.formats.base import InvalidRequest, Observed, ParsedRequest
 from farebox.providers.formats.meters import Reading
 from farebox.providers.formats.openai_audio import TRANSCRIPT
+from farebox.providers.formats.references import may_refer, references_in
 from farebox.providers.sessions.reader import Ask, ByTurns, FromClient, FromProvider, Lane
 from farebox.providers.sessions.realtime_settings import RealtimeSettings, limit_of, refused_of
 from farebox.providers.sessions.sizes import Size, observed_of, seconds_ahead, text_ahead
@@ -132,7 +133,9 @@ class RealtimeReader(ByTurns):
         elif event.type == "input_audio_buffer.commit":
             asks = self._transcript()
         elif event.type == "conversation.item.create":
-            self._new += self._item(bytes(event.item))
+            size = self._item(bytes(event.item))
+            refused = _refers(msgspec.json.decode(event.item)) if may_refer(data) else ""
+            self._new += Size() if refused else size
         elif event.type == "response.create":
             data, asks, refused = self._create(data, event)
         elif event.type.endswith("session.update"):
@@ -154,7 +157,7 @@ class RealtimeReader(ByTurns):
     def _create(self, data: bytes, event: _Event) -> tuple[bytes, tuple[Ask, ...], str]:
         """`response.create`."""
         asked: dict[str, Any] = event.response if isinstance(event.response, dict) else {}
-        refused = refused_of(asked)
+        refused = refused_of(asked) or (_refers(asked) if may_refer(data) else "")
         event_id = event.event_id
         if not isinstance(event_id, str) or not event_id:
             self._events += 1
@@ -316,6 +319,13 @@ class RealtimeReader(ByTurns):
     def _seconds(self, coded: int) -> float:
         """Of audio in this many bytes of base64, quotes included."""
         return max(0, coded - 2) * 3 / 4 / _BYTES_PER_SECOND[self._settings.g711]
+
+
+def _refers(value: object) -> str:
+    """What of an item or a response belongs to somebody, for the caller: this API has nothing of the kind, so nothing
+    is checked here."""
+    found = next(references_in(value), None)
+    return "" if found is None else f"a {found.kind.replace('_', ' ')} by its ID"
 
 
 def _audio_of(items: Any, g711: bool) -> Size:
