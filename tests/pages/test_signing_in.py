@@ -29,8 +29,9 @@ def _age(farebox: Farebox, ms: int) -> None:
 
 
 def test_browsers_are_led_from_the_root_to_the_pages_and_programs_are_not(farebox: Farebox) -> None:
-    browser = httpx.get(f"{farebox.url}/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
-    assert (browser.status_code, browser.headers["location"]) == (303, "/ui/overview")
+    for path in ("/", "/ui", "/ui/"):
+        browser = httpx.get(f"{farebox.url}{path}", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+        assert (browser.status_code, browser.headers["location"]) == (303, "/ui/overview")
     for accept in ("application/json", "*/*"):
         program = httpx.get(f"{farebox.url}/", headers={"accept": accept})
         assert (program.status_code, program.json()["errors"][0]["code"]) == (404, 7003)
@@ -196,7 +197,7 @@ def test_somebody_ends_all_their_other_sessions(farebox: Farebox) -> None:
     assert [who.session is not None for who in (here, there, other)] == [True, False, True]
     assert httpx.post(f"{farebox.url}/ui/open", data={"link": link}).status_code == 403
     vouched = Person(farebox, Whom(account_id=accounts[0], email="lost@example.com", vouched=True))
-    assert "person behind this session is unknown" in vouched.told("/ui/sessions/end-others")
+    assert "It is not known whose session this is" in vouched.told("/ui/sessions/end-others")
     assert here.session is not None
 
 

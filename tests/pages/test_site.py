@@ -1,5 +1,6 @@
 """The pages over HTTP, as a program would call them: who gets in, seals of forms, headers."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
@@ -28,6 +29,7 @@ from farebox.people.sessions import Session
 from farebox.storage.sessions import SignIn
 from farebox.storage.statement import TransferRow
 from tests.pages.people import person
+from tests.pages.valid import faults_of
 from tests.support import Farebox, running_farebox
 
 SEALED = [route for route in PAGES if route.method == "POST" and route not in OPEN]
@@ -141,10 +143,50 @@ def test_every_response_carries_the_headers(visitor: Visitor) -> None:
         assert not re.search(r"<script(?! type=\"module\" src=\"/ui/assets/)|style=|\son\w+=", response.text)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/ui/nosuch", 404),
+        ("GET", "/billing/", 404),
+        ("GET", "/nosuch", 404),
+        ("GET", "/ui/sign-out", 405),
+        ("POST", "/ui/nosuch", 404),
+        ("GET", "/documents/x.pdf?account=x&expires=1&signature=x", 403),
+        ("GET", "/documents/x.pdf", 400),
+    ],
+)
+def test_a_browser_that_is_lost_is_shown_a_page_and_a_program_is_not(
+    farebox: Farebox, method: str, path: str, status: int
+) -> None:
+    seen = httpx.request(method, f"{farebox.url}{path}", headers={"accept": "text/html,*/*;q=0.8"})
+    assert (seen.status_code, seen.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert "frame-ancestors 'none'" in seen.headers["content-security-policy"]
+    assert 'href="/ui/overview"' in seen.text
+    assert faults_of(seen.text) == []
+    told = httpx.request(method, f"{farebox.url}{path}", headers={"accept": "*/*"})
+    assert (told.status_code, told.headers["content-type"]) == (status, "application/json")
+    assert seen.headers.get("allow") == told.headers.get("allow")
+
+
+def test_the_api_answers_browsers_in_json(farebox: Farebox) -> None:
+    response = httpx.get(f"{farebox.url}/client/v4/nosuch", headers={"accept": "text/html"})
+    assert (response.status_code, response.headers["content-type"]) == (404, "application/json")
+
+
+def test_what_html_does_not_allow_is_replaced(farebox: Farebox) -> None:
+    customer = farebox.funded("1")
+    unfit = "\x1b[31m\x00\x85\ufffe\U0001ffffred\t\u200fיש"
+    customer.chat(headers={"cf-aig-metadata": json.dumps({"team": unfit})})
+    owner = person(farebox, Role.OWNER, customer.account_id)
+    page = owner.get("/ui/calls").text
+    assert "\ufffd[31m\ufffd\ufffd\ufffd\ufffdred\t\u200fיש" in page
+    assert faults_of(page) == []
+
+
 def test_pages_require_a_session(farebox: Farebox) -> None:
     with httpx.Client(base_url=farebox.url) as visitor:
         for route in PAGES:
-            if route.path in ("/", "/ui/assets/{name}", "/ui/sign-in", "/ui/signed-out"):
+            if route.path in ("/", "/ui", "/ui/", "/ui/assets/{name}", "/ui/sign-in", "/ui/signed-out"):
                 continue
             path = re.sub(r"{\w+}", "x", route.path)
             response = visitor.request(route.method, path, data={"link": "x"} if route.method == "POST" else None)

@@ -16,6 +16,7 @@ from farebox.http.client_address import Clients
 from farebox.http.custom_hosts import gateway_of_host, led
 from farebox.http.envelope import Response, Stream, database_unavailable, failure, send_headers
 from farebox.http.exchange import ClientGone, Exchange
+from farebox.http.pages.visit import browses, lost
 from farebox.http.public_path import below, rooted
 from farebox.http.quotas import anonymous_client, spend
 from farebox.http.refusals import Pages, public_url
@@ -107,8 +108,9 @@ class Application:
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001 - this is the edge: what is not answered here is answered nowhere
-            extra = (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
-            response = failure(_problem_of(error, exchange, request_id), self._pages(exchange.path), *extra)
+            response = await self._failed(None, error, exchange, request_id)
+        if self._root:
+            response = rooted(response, self._root)
         try:
             if isinstance(response, Stream) and exchange.method != "HEAD":
                 await _feed(exchange, response, request_id)
@@ -139,8 +141,18 @@ class Application:
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the edge again: the route says what its errors look like
-            response = route.on_problem(_problem_of(error, exchange, request_id), self._pages(exchange.path))
-        return rooted(response, self._root) if self._root else response
+            response = await self._failed(route, error, exchange, request_id)
+        return response
+
+    async def _failed(self, route: Route | None, error: Exception, exchange: Exchange, request_id: str) -> Response:
+        """What the client sees of an exception. `route`: None if there is none for the request."""
+        problem = _problem_of(error, exchange, request_id)
+        on_problem = failure if route is None else route.on_problem
+        allowed = (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
+        if on_problem is failure and browses(exchange.headers, exchange.path):
+            return await lost(problem, *allowed)
+        response = on_problem(problem, self._pages(exchange.path))
+        return msgspec.structs.replace(response, headers=(*response.headers, *allowed)) if allowed else response
 
     def _begin(self, admitted: _Admitted, exchange: Exchange) -> None:
         """Count a request that is about to be handled. Raises Problem if it is one too many."""

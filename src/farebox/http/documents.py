@@ -141,5 +141,7 @@ def _pdf(name: str, body: bytes) -> Response:
         ("cache-control", "no-store"),
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
+        ("content-security-policy", "frame-ancestors 'none'"),
+        ("x-frame-options", "DENY"),
     )
     return Response(body, content_type=PDF, headers=headers)

@@ -96,9 +96,9 @@ _FINAL = (402, 403, 409, 501)
 """Statuses that the same request gets again."""
 
 
-def failure(problem: Problem, pages: Pages, *extra: tuple[str, str]) -> Response:
-    """The envelope of a problem; `extra` are further headers."""
-    headers = list(extra)
+def failure(problem: Problem, pages: Pages) -> Response:
+    """The envelope of a problem."""
+    headers = []
     if problem.retry_after is not None:
         headers.append(("retry-after", str(problem.retry_after)))
     if problem.kind.status in _FINAL or problem.kind is PROCESSOR_REFUSED:

@@ -1,6 +1,7 @@
 """Pages as bytes: what each template is given. Every text that a template prints is escaped (Jinja's autoescape)."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,10 @@ USUAL_CENTS = 5_000
 USUAL_THRESHOLD_CENTS = 1_000
 """Default values of the forms."""
 
+_PLANES = "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
+_NOT_HTML = re.compile(f"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_PLANES}]")
+"""Characters that HTML does not allow, not even escaped (WHATWG HTML, "Preprocessing the input stream"). Model names
+and metadata may hold them."""
 _ADDRESS_STARTS = ("/", "#", "https://", "http://")
 
 
@@ -35,7 +40,7 @@ async def ready() -> None:
 
 def page(template: str, given: Mapping[str, Any]) -> bytes:
     """A page in the frame of those who are signed in: `shell.html` says what it is given besides."""
-    return _environment().get_template(template).render(given).encode()
+    return _bytes(_environment().get_template(template).render(given))
 
 
 def billing(view: View) -> dict[str, Any]:
@@ -108,7 +113,12 @@ def address(url: str) -> str:
 
 def _page(template: str, title: str, *, refresh: str | None = None, **given: Any) -> bytes:
     """`refresh`: the content of a meta refresh, only for pages that show something in progress."""
-    return _environment().get_template(template).render(title=title, refresh=refresh, **given).encode()
+    return _bytes(_environment().get_template(template).render(title=title, refresh=refresh, **given))
+
+
+def _bytes(text: str) -> bytes:
+    """Valid HTML: the replacement character stands for what may not be there."""
+    return _NOT_HTML.sub("\ufffd", text).encode()
 
 
 def _bounds(view: View) -> dict[str, Any]:

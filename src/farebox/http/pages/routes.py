@@ -336,8 +336,9 @@ FORM_ROWS: tuple[Form, ...] = (
 """`proved` is what touches money or keys."""
 
 OPEN: tuple[Route, ...] = (
-    Route(method="GET", path="/", handler=signing.root, summary="Redirects browsers to the pages", result=None,
-          access=Access.PUBLIC, shape=Shape.RAW, status=303, content_type="text/html"),
+    *[Route(method="GET", path=path, handler=signing.root, summary="Redirects browsers to the pages", result=None,
+            access=Access.PUBLIC, shape=Shape.RAW, status=303, content_type="text/html")
+      for path in ("/", "/ui", "/ui/")],
     page_route("/ui/sign-in", signing.sign_in, "Ways to sign in"),
     form_route("/ui/sign-in/email", signing.ask_for_link, "Have a sign-in link sent to an e-mail address", failed),
     form_route("/ui/sign-in/passkey/options", passkeys.sign_in_options, "What a browser needs to ask for a passkey",

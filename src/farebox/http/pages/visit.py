@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from farebox.errors import ACCESS_DENIED, LINK_EXPIRED, Problem
+from farebox.errors import ACCESS_DENIED, LINK_EXPIRED, METHOD_NOT_ALLOWED, NO_ROUTE, Problem
 from farebox.http.envelope import HTML, Response
+from farebox.http.exchange import RequestHeaders
 from farebox.http.pages import render
 from farebox.http.pages.view import Flash
 from farebox.http.refusals import Pages
@@ -153,6 +154,21 @@ def problem_page(problem: Problem, _: Pages) -> Response:
     retry = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
     page = render.problem(title, f"{problem.message.rstrip('.')}.", expired=expired)
     return html(page, *retry, status=problem.kind.status)
+
+
+def browses(request: RequestHeaders, path: str) -> bool:
+    """Whether a person in a browser sees the response to a request that is not for a page: browsers ask for HTML."""
+    return "text/html" in (request.get("accept") or "") and not path.startswith("/client/")
+
+
+async def lost(problem: Problem, *headers: tuple[str, str]) -> Response:
+    """The error page for a browser at an address that is not a page's, such as a mistyped one."""
+    await render.ready()
+    if problem.kind in (NO_ROUTE, METHOD_NOT_ALLOWED):
+        title, text = "There is no such page", "There is no page at this address. Check how it is written."
+    else:
+        title, text = "That did not work", f"{problem.message.rstrip('.')}."
+    return html(render.problem(title, text, expired=False), *headers, status=problem.kind.status)
 
 
 # --- cookies ----------------------------------------------------------------------------------------------------------
