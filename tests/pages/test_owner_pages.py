@@ -160,6 +160,28 @@ def test_keys_that_were_said_are_masked(owner: Person, customer: Customer) -> No
     assert "0123456789" not in page
 
 
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [
+        ("AKIAABCDEFGHIJKLMNOP", "AKIA…"),
+        ("github_pat_11ABCDEFG0abcdefghijKLMNOP", "github_…"),
+        ("gsk_abcdefghijKLMNOP", "gsk_…"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.KLMNOP", "eyJh…"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nKLMNOP\n-----END RSA PRIVATE KEY-----", "-----BEGIN RSA PRIVATE KEY-----…"),
+        ("-----BEGIN PRIVATE KEY-----\nKLMNOP, and no end", "-----BEGIN PRIVATE KEY-----…"),
+    ],
+)
+def test_keys_of_any_kind_are_masked(owner: Person, customer: Customer, secret: str, shown: str) -> None:
+    page = owner.get(f"/ui/calls/{_log_id(customer.chat(f'my key: {secret}'))}").text
+    assert f"my key: {shown}" in page
+    assert "KLMNOP" not in page
+
+
+def test_words_that_begin_like_keys_are_shown(owner: Person, customer: Customer) -> None:
+    page = owner.get(f"/ui/calls/{_log_id(customer.chat('sk-learn, hf_hub, npm_token, eyJ.x'))}").text
+    assert "sk-learn, hf_hub, npm_token, eyJ.x" in page
+
+
 def test_a_call_is_made_from_the_page(owner: Person, customer: Customer) -> None:
     made = owner.send("/ui/try", model="demo/demo-1", text="Hello there", gateway="default")
     page = owner.get(made.headers["location"]).text

@@ -17,6 +17,7 @@ from farebox.http.pages.receipts import explained
 from farebox.http.pages.table import BUILD, Shown
 from farebox.http.pages.timing import timing_of
 from farebox.http.pages.visit import Visit
+from farebox.screening.profiles import API_KEYS
 from farebox.storage.accounts import list_tokens
 from farebox.storage.call_lists import CallFilter, find_call, list_calls
 from farebox.storage.gateways import list_gateways
@@ -164,12 +165,32 @@ def _refusal(name: str) -> Refusal | None:
     return Refusal(name, kinds[name].remedy if name in kinds else "")
 
 
-_SECRETS = re.compile(r"\b(fbx_|sk-|sk_live_|sk_test_|rk_live_|AIza|xox[abp]-|ghp_)[A-Za-z0-9_-]{6,}")
+_SECRETS = re.compile(
+    "|".join(
+        [
+            r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----[\s\S]*?(?:-----END [A-Z0-9 ]+-----|\Z)",
+            r"\beyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*",  # a JSON Web Token
+            *(detector.pattern for detector in API_KEYS.detectors),
+        ]
+    )
+)
+_KEPT = re.compile(r"-----BEGIN [A-Z0-9 ]+-----|[A-Za-z0-9]{1,6}[-_]|.{4}")
+"""What a masked secret begins with: enough to tell whose key it is."""
+_SECRET_MIN = 10
+"""Characters. Shorter than any key, but longer than most words that begin like one."""
 
 
 def masked(text: str) -> str:
-    """The text without what looks like a secret."""
-    return _SECRETS.sub(lambda found: f"{found[1]}…", text)
+    """The text without what looks like a key. Of doubtful ones more are masked than the guardrails would block, whose
+    patterns these are."""
+    return _SECRETS.sub(_mask, text)
+
+
+def _mask(found: re.Match[str]) -> str:
+    if len(found[0]) < _SECRET_MIN:
+        return found[0]
+    kept = _KEPT.match(found[0])
+    return f"{kept[0] if kept else ''}…"
 
 
 def _body(body: bytes | None) -> tuple[str, int] | None:
