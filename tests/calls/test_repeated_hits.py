@@ -246,6 +246,20 @@ def test_a_change_counts_for_the_next_request(
         customer.farebox.services.configuration.domains.pop("farebox", None)
 
 
+def test_a_cache_that_was_emptied_is_filled_again(
+    farebox: Farebox, customer: Customer, connection: Caller, at_once: Seen
+) -> None:
+    connection.repeat()
+    emptied(customer)
+    asked = farebox.demo_stats()["requests"]
+    again = connection.repeat()
+    spent = customer.balance.posted
+    answers = [connection.ask() for _ in range(2)]
+    assert [(headers["cf-aig-cache-status"], body) for _, headers, body in answers] == [("HIT", again)] * 2
+    assert at_once.results[-2:] == [True] * 2
+    assert (customer.balance.posted, farebox.demo_stats()["requests"]) == (spent, asked + 1)
+
+
 def test_what_is_not_in_memory_any_more_is_answered_in_the_usual_way(connection: Caller, at_once: Seen) -> None:
     first = connection.repeat()
     CLOCK.ahead_ms += 2 * HOT_MS

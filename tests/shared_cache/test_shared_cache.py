@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -28,6 +28,7 @@ from farebox.storage.shared_responses import SharedResponses
 from farebox.vault import Vault
 from tests.calls.kit import differences, set_gateway, set_provider, until
 from tests.calls.test_cache import CHAT, STREAM, Ahead, post, status
+from tests.calls.test_repeated_hits import Caller, emptied
 from tests.engines import read_now
 from tests.http.support import GATEWAY_FIELDS, http
 from tests.shared_cache.server import PASSWORD, PROGRAM, CacheServer, cache_server
@@ -93,6 +94,20 @@ def test_responses_are_there_sealed_and_nowhere_else(server: CacheServer, farebo
     assert http.put(url, json=fields, headers=customer.headers).status_code == 200
     assert (status(post(customer)), status(post(other))) == ("MISS", "HIT")
     assert differences(farebox) == []
+
+
+def test_a_response_of_before_it_was_emptied_is_not_given_again(farebox: Farebox, customer: Customer) -> None:
+    """On a connection on which it was a hit, either; the shared cache still has it."""
+    with closing(Caller(customer)) as connection:
+        before = connection.repeat()
+        emptied(customer)
+        forget_memory(farebox)
+        asked = farebox.demo_stats()["requests"]
+        after = connection.repeat()
+        forget_memory(farebox)
+        _, headers, body = connection.ask()
+    assert (headers["cf-aig-cache-status"], body == before, body == after) == ("HIT", False, True)
+    assert farebox.demo_stats()["requests"] == asked + 1
 
 
 def ttls(server: CacheServer) -> list[int]:

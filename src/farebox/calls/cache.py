@@ -108,9 +108,11 @@ def _logged(services: Services, call: Call, found: CachedResponse) -> LoggedBody
 
 
 def scope_of(call: Call) -> bytes:
-    """What the head of the call's request comes to."""
+    """What the head of the call's request comes to, for the present content of the cache: once that is emptied, what
+    was remembered of earlier requests is not found any more."""
     use = call.cache
-    if use is not None and use.key:  # the response is still in a form that the caller reads
+    assert use is not None
+    if use.key:  # the response is still in a form that the caller reads
         parts = [b"own", use.key.encode(), call.format.name.encode() if call.format else b""]
     else:
         meant = sorted(
@@ -124,7 +126,8 @@ def scope_of(call: Call) -> bytes:
             call.content_type.encode(),
         ]
     digest = hashlib.sha256()
-    for part in (call.account_id.encode(), call.gateway_id.encode(), _payer(call), *parts):
+    generation = generation_prefix(use.generation).encode()
+    for part in (call.account_id.encode(), call.gateway_id.encode(), generation, _payer(call), *parts):
         digest.update(len(part).to_bytes(8))
         digest.update(part)
     return digest.digest()
