@@ -47,7 +47,8 @@ class _Admitted(msgspec.Struct, frozen=True):
     """The account's configuration as it was when the caller was admitted."""
     route: Route
     request: Request
-    """Without a body."""
+    """Without a body. Its headers are those of the first request with this head; in a later one, `content-length` may
+    differ (http.server.cached_head), so no handler may read that: a body's length is the exchange's to know."""
     holder: str
     """The account, or anonymous client, whose memory the request takes."""
     used: Used | None
