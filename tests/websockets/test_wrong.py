@@ -15,7 +15,7 @@ from websockets.sync.server import ServerConnection
 
 from farebox.clock import SystemClock
 from farebox.money import NANOS_PER_USD
-from tests.calls.kit import OPERATOR_KEY, differences, forget, set_provider, until
+from tests.calls.kit import OPERATOR_KEY, differences, forget, log_row, log_rows, set_provider, until
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
 from tests.waiting import SECONDS
@@ -168,6 +168,32 @@ def test_a_session_that_is_closed_because_of_the_operator_s_key(farebox: Farebox
         assert conversation.client.close_code == 4503, conversation.kind
         assert "does not accept calls from this service" in (conversation.client.close_reason or "")
         settled(customer, 0)
+        assert error_of_session(customer) == "provider_unavailable (key_refused, by a close)"
+
+
+def error_of_session(customer: Customer) -> str:
+    (log_id,) = (row["id"] for row in log_rows(customer) if not row["model"])
+    return str(log_row(customer, log_id)["farebox"]["error"])
+
+
+def test_an_error_in_a_binary_frame_that_is_about_the_operator_s_key(
+    customer: Customer, provider: SocketProvider
+) -> None:
+    """As Google sends all its JSON. What has been delivered of a response is charged."""
+    trouble = {"code": 400, "message": "API key expired. Please renew the API key.", "status": "INVALID_ARGUMENT"}
+    provider.forget()
+    provider.script = live.Live(before_done=lambda connection: live.tell(connection, error=trouble))
+    with opened(customer, live.PATH) as connection:
+        live.say(connection, setup={"model": f"models/{live.MODEL}"})
+        live.hear(connection)
+        live.ask(connection)
+        received = [live.hear(connection) for _ in range(2)]
+        assert await_close(connection)[0] == 4503
+    assert "renew" not in json.dumps(received)
+    until(lambda: customer.balance.held == 0 and customer.balance.posted < 5 * NANOS_PER_USD)
+    until(lambda: len(log_rows(customer)) == 2)
+    assert error_of_session(customer) == "provider_unavailable (key_refused, by an event)"
+    assert not differences(customer.farebox)
 
 
 def test_a_reason_does_not_quote_the_operator_s_key(customer: Customer, provider: SocketProvider) -> None:
@@ -205,6 +231,7 @@ def test_an_event_about_the_operator_s_account(customer: Customer, provider: Soc
         error = await_event(connection, "error")
         assert error["error"]["code"] == "provider_unavailable"
         assert "plan and billing" not in json.dumps(error)
+        assert "not charged before are free" in error["error"]["message"]
         assert await_close(connection)[0] == 4503
     settled(customer, 0)
 

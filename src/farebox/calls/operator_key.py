@@ -116,9 +116,10 @@ async def _body(context: CallContext, response: UpstreamResponse) -> bytes:
 
 
 def unavailable(
-    context: CallContext, status: int, problem: KeyProblem, charged: str = "Nothing was charged."
+    context: CallContext, status: int, problem: KeyProblem, charged: str = "Nothing was charged.", how: str = ""
 ) -> Problem:
-    """What the caller gets; the operator gets an alarm. `charged`: the sentence about that."""
+    """What the caller gets; the operator gets an alarm. `charged`: the sentence about that. `how`: how the provider has
+    said it, where not by the status of a response."""
     call, services = context.call, context.services
     code, message = (
         _clean_error(context, said.encode()).decode(errors="replace") for said in (problem.code, problem.message)
@@ -138,7 +139,7 @@ def unavailable(
         PROVIDER_UNAVAILABLE,
         f"{call.provider} does not accept calls from this service at the moment. {charged}",
         retry_after=services.settings.key_trouble_retry_seconds or None,
-        reason=f"{problem.reason}, answered {status}",
+        reason=f"{problem.reason}, {how or f'answered {status}'}",
     )
 
 

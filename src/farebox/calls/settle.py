@@ -163,7 +163,7 @@ def end_hit(
 
 def _block(ended: Ended, problem: Problem) -> None:
     """A rule of the gateway blocked the response."""
-    ended.status, ended.error, ended.cause = problem.kind.status, problem.kind.name, problem.kind.name
+    ended.status, ended.error, ended.cause = problem.kind.status, _named(problem), problem.kind.name
 
 
 def _add_findings(ended: Ended, findings: Findings) -> None:

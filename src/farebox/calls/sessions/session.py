@@ -34,6 +34,8 @@ CLOSE_SECONDS: Final = 3.0
 OF_ERRORS: Final = 4000
 """Close codes of errors are this and the error's status."""
 TIME_IS_UP: Final = 4408
+_CHARGED: Final = "What was delivered of responses is charged; text and audio that were not charged before are free."
+"""Where trouble with the operator's key ends a session (calls.sessions.turns.Turns.end)."""
 
 log = structlog.get_logger("farebox.calls")
 
@@ -146,8 +148,8 @@ class Session:
             message = await self._provider.receive()
             self._count("in", message)
             passed = await self._meter.from_provider(self._scrubbed(message))
-            if message.text and b'"error"' in message.data and reports_error(message.data):
-                self._check_key(message.data)
+            if b'"error"' in message.data and reports_error(message.data):  # a frame of either kind may have JSON
+                self._check_key(message.data, "by an event")
             if passed is not None:
                 await _quietly(self._client.send(passed))  # one that has gone is found by who reads it
 
@@ -163,17 +165,18 @@ class Session:
                 message = msgspec.structs.replace(message, data=scrubber.clean(message.data))
         return message
 
-    def _check_key(self, error: bytes) -> None:
-        """Raises Problem if the provider's error is about the operator's key: its words are not for the client."""
+    def _check_key(self, error: bytes, how: str) -> None:
+        """Raises Problem if the provider's error is about the operator's key: its words are not for the client. `how`:
+        by what it has said so."""
         context = self._context
         found = None if context.call.own_key else key_problem_of(200, error)
         if found is not None:
-            raise unavailable(context, 200, found, "What was delivered before is charged.")
+            raise unavailable(context, 101, found, _CHARGED, how)
 
     def _explained(self, closed: "Closed") -> "BaseException":
         """How the provider has closed, as the client may know it."""
         try:
-            self._check_key(msgspec.json.encode({"error": {"message": closed.reason}}))
+            self._check_key(msgspec.json.encode({"error": {"message": closed.reason}}), "by a close")
         except Problem as problem:
             return problem
         reason = closed.reason.encode()
