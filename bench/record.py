@@ -11,7 +11,7 @@ from typing import Any
 from bench import machine
 from bench.stored import RESULTS, ROOT, shown
 
-__all__ = ["ROOT", "shown", "write"]
+__all__ = ["ROOT", "repeatable", "shown", "write"]
 
 _BEGUN = (time.time(), time.monotonic())
 _BUSY_BEFORE = machine.busy()  # a second's look, when the bench begins
@@ -20,7 +20,7 @@ _BUSY_BEFORE = machine.busy()  # a second's look, when the bench begins
 def write(name: str, rows: list[dict[str, Any]], **facts: object) -> Path:
     """Store what was measured, with all that is needed to measure it again."""
     found = {
-        "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", _module(), *repeatable(sys.argv[1:])]),
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_BEGUN[0])),
         "took_s": round(time.monotonic() - _BEGUN[1]),
         "busy_before": _BUSY_BEFORE,
@@ -31,6 +31,15 @@ def write(name: str, rows: list[dict[str, Any]], **facts: object) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**found, **facts, "rows": rows}, indent=1) + "\n")
     return path
+
+
+def repeatable(words: list[str]) -> list[str]:
+    """The arguments without `--cache FOLDER`: the folder is one of this machine, and changes nothing in the results."""
+    kept = [word for word in words if not word.startswith("--cache=")]
+    while "--cache" in kept:
+        at = kept.index("--cache")
+        del kept[at : at + 2]
+    return kept
 
 
 def _module() -> str:

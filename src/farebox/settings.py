@@ -211,7 +211,7 @@ class Settings:
     )
     guardrails_key: str = _setting("", "Its key, sent as `Authorization: Bearer`.", secret=True)
     guardrails_model: str = _setting(
-        "", "Llama Guard model at an OpenAI-compatible server, whose base URL the scorer's then is; empty: a hook."
+        "", "Llama Guard model, if `FAREBOX_GUARDRAILS_URL` is an OpenAI-compatible server's base URL; empty: a hook."
     )
     guardrails_timeout_ms: int = _setting(5_000, "Longest wait for its answer.", 100, 120_000)
     classifier_url: str = _setting("", "The classifier of logs (docs/observability.md); empty: there is none.")

@@ -7,6 +7,7 @@ from bench.clients.catalogue import CLIENTS
 from bench.clients.install import PROBES
 from bench.clients.page import excerpt
 from bench.clients.place import calls_in
+from bench.record import repeatable
 
 
 def test_every_client_has_its_function_and_a_version() -> None:
@@ -39,3 +40,13 @@ def test_a_cell_has_the_beginning_of_our_own_words() -> None:
     text = f"RetryError: Failed after {'x' * 100}\n| Last error: Rate limited: the gateway takes 1 calls"
     assert re.fullmatch(r"RetryError: Failed after x+ … Rate limited: the gateway takes 1 calls", excerpt(text))
     assert excerpt("a | b `c`") == "a \\| b 'c'"
+
+
+def test_the_stored_command_has_no_folder_of_this_machine() -> None:
+    assert repeatable(["--only", "cline", "--cache", "/x", "--situation", "answer"]) == [
+        "--only",
+        "cline",
+        "--situation",
+        "answer",
+    ]
+    assert repeatable(["--cache=/x"]) == []

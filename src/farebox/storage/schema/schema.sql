@@ -572,9 +572,9 @@ CREATE TABLE calls (                      -- the record of a call: log row, rece
     logged      INTEGER NOT NULL,         -- 0 where the gateway or the caller asked for no log: the receipt stays
     request     BYTEA,                    -- bodies, as far as the log keeps them; last, behind all that lists read
     response    BYTEA,
-    push        INTEGER,                  -- 1 until its line has been pushed (calls.log_push); null: it need not be
-    meter       INTEGER,                  -- 1 until the account's Stripe meter knows of it (calls.meter_events); null as above
-    classify    INTEGER,                  -- 1 until the classifier was asked about it (calls.classify); null as above
+    push        INTEGER,                  -- 1 until its line has been pushed (calls.exports.log_push); null: it need not be
+    meter       INTEGER,                  -- 1 until the account's Stripe meter knows of it (calls.exports.meter_events); null as above
+    classify    INTEGER,                  -- 1 until the classifier was asked about it (calls.exports.classify); null as above
     PRIMARY KEY (bucket, account_id, log_id)
 ) /* clustered */;
 CREATE INDEX calls_of_gateway ON calls (bucket, account_id, gateway_id, log_id) WHERE logged = 1;  -- a gateway's log
@@ -709,11 +709,11 @@ CREATE TABLE what_ifs (                   -- an account's latest replay of past 
     bucket     INTEGER NOT NULL,
     account_id TEXT NOT NULL,
     what_if_id TEXT NOT NULL,             -- UUIDv7
-    scenario   TEXT NOT NULL,             -- JSON: calls.what_if.Scenario
+    scenario   TEXT NOT NULL,             -- JSON: calls.what_if.replay.Scenario
     state      TEXT NOT NULL,             -- running, done, cancelled, failed
     replayed   BIGINT NOT NULL,           -- number of calls so far
     total      BIGINT NOT NULL,           -- number of calls in all
-    report     TEXT,                      -- JSON: calls.what_if_report.Report; null: not done
+    report     TEXT,                      -- JSON: calls.what_if.report.Report; null: not done
     started_at BIGINT NOT NULL,
     seen_at    BIGINT NOT NULL,           -- renewed every few seconds; long past while it runs: its process is gone
     PRIMARY KEY (bucket, account_id)
@@ -745,7 +745,7 @@ CREATE TABLE long_calls (                 -- work at providers that goes on afte
     object_id   TEXT NOT NULL,            -- the provider's; empty: not known yet
     key_id      TEXT NOT NULL,            -- the operator's key that it was begun with
     state       TEXT NOT NULL,            -- asked, running (docs/adr/0026-long-calls.md)
-    work        BYTEA NOT NULL,           -- JSON: calls.long_work.Work, what its charge is computed from
+    work        BYTEA NOT NULL,           -- JSON: calls.long_calls.work.Work, what its charge is computed from
     created_at  BIGINT NOT NULL,
     ends_at     BIGINT NOT NULL,          -- when it is ended by policy at the latest
     next_at     BIGINT NOT NULL,          -- when to look at it again
