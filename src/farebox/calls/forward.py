@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from farebox import backoff
 from farebox.calls.attempts import attempt_of
 from farebox.calls.endings import CALLER_TIMEOUT, INTERRUPTED, OPERATOR_TIMEOUT
+from farebox.calls.exports.notes import with_notes
 from farebox.calls.keys import REFUSED, another, note_use, set_aside
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call, KeyChoice, Try
@@ -54,7 +55,7 @@ async def reach_provider(stage: Admitted) -> Responded:
     attempt, unsent_retries, paused = 1, 1, 0.0
     send = _send
     if call.gateway.otel is not None:
-        attempts.tries, send = [], _noted
+        stage, send = with_notes(stage), _noted
     while True:
         last = attempt >= call.attempts_max or paused + _pause_seconds(call, attempt) > PAUSES_MAX_SECONDS
         try:
@@ -128,14 +129,14 @@ async def _send(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
 async def _noted(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
     """One attempt, which the call's span tells of. Raises UpstreamFailed, Interrupted."""
     context, began = stage.context, stage.context.elapsed_ms()
-    tries = stage.attempts.tries
-    assert tries is not None, "there is a list of them where they are noted"
+    notes = stage.attempts.notes
+    assert notes is not None, "they are made where attempts are noted"
     try:
         response = await _send(stage, request)
     except UpstreamFailed as failure:
-        tries.append(Try(began, context.elapsed_ms(), 0, failure.cause))
+        notes.tries.append(Try(began, context.elapsed_ms(), 0, failure.cause))
         raise
-    tries.append(Try(began, context.elapsed_ms(), response.status, ""))
+    notes.tries.append(Try(began, context.elapsed_ms(), response.status, ""))
     return response
 
 

@@ -13,6 +13,7 @@ from farebox.policies.decide import PolicyLimit
 from farebox.pricing.custom_cost import CustomCost
 from farebox.pricing.receipt import ReceiptAttempt
 from farebox.providers.formats.base import ParsedRequest, WireFormat
+from farebox.providers.formats.finish import Finish
 from farebox.providers.objects import ObjectCall
 from farebox.providers.outline import Outline
 from farebox.providers.provider import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
@@ -90,6 +91,15 @@ class Try(msgspec.Struct, frozen=True, gc=False):
     """0: there was no response."""
     cause: str
     """Why there was none."""
+
+
+class SpanNotes(msgspec.Struct):
+    """What is noted of a call for its span alone."""
+
+    tries: list[Try] = []
+    """The requests to the provider."""
+    finish: Finish = msgspec.field(default_factory=Finish)
+    """What the response says of its end."""
 
 
 class Routing(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ import msgspec
 import structlog
 from msgspec.structs import asdict
 
-from farebox.calls.model import Call, Try
+from farebox.calls.model import Call, SpanNotes
 from farebox.calls.price import PricedUsage
 from farebox.ledger.commands import CallWritten, Verdict
 from farebox.logs import write_line
@@ -44,8 +44,8 @@ class Ended(msgspec.Struct):
     """The name of the error that was returned, if any."""
     cached: bool = False
     """The response came from the gateway's cache."""
-    tries: list[Try] | None = None
-    """The requests to the provider, for the call's span; None where there is to be none."""
+    notes: SpanNotes | None = None
+    """For the call's span; None where there is to be none, or no request was made."""
     attempts: tuple[ReceiptAttempt, ...] = ()
     """Empty where there was one, and no step before."""
     dlp_action: str = ""

@@ -74,7 +74,7 @@ async def settle_call(
         logged_request(context.services, call),
         observed.model or "",
         (interruption if interruption != BALANCE_ENDED else "") or (REPORTED_FAILURE if observed.failed else ""),
-        tries=stage.attempts.tries,
+        notes=stage.attempts.notes,
     )
     if blocked is not None:
         _block(ended, blocked)
@@ -114,7 +114,7 @@ async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | 
         request_body=logged_request(stage.context.services, stage.context.call),
         error=_named(problem) if problem else end.error,
         cause=problem.kind.name if problem else "",
-        tries=attempts.tries,
+        notes=attempts.notes,
     )
     priced, price = NOTHING, None if stage.terms is None else stage.terms.price
     given_up = isinstance(stage, Admitted) and stage.held is not None and bool(attempts.given_up)

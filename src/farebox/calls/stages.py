@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from farebox.calls.logged_body import LoggedBody
-from farebox.calls.model import Call, KeyChoice, Sink, Try
+from farebox.calls.model import Call, KeyChoice, Sink, SpanNotes
 from farebox.calls.offer import Offer
 from farebox.calls.screening.screen import Screening
 from farebox.calls.watch import Watch
@@ -125,8 +125,8 @@ class Attempts(msgspec.Struct, gc=False):
     """Of the response whose head has come; 0: none has."""
     first_byte_ms: int | None = None
     """How long that took, from the start of the call."""
-    tries: list[Try] | None = None
-    """Each of them, for the call's span; None where the gateway sends none."""
+    notes: SpanNotes | None = None
+    """For the call's span; None where the gateway sends none."""
     key: KeyChoice | None = None
     """The key in use, if it is not the one that the call began with."""
     failed: tuple[ReceiptAttempt, ...] = ()

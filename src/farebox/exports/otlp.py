@@ -90,9 +90,17 @@ def _add(to: Any, attributes: Attributes) -> None:
             item.value.int_value = value
         elif isinstance(value, float):
             item.value.double_value = value
+        elif isinstance(value, tuple):
+            for text in value:
+                item.value.array_value.values.add(string_value=_whole(text))
         else:
-            item.value.string_value = str(value).encode(errors="replace").decode()  # half a character pair
+            item.value.string_value = _whole(str(value))
         to.append(item)
+
+
+def _whole(text: str) -> str:
+    """Without halves of surrogate pairs, which UTF-8 cannot encode."""
+    return text.encode(errors="replace").decode()
 
 
 def _json(request: ExportTraceServiceRequest) -> bytes:

@@ -5,7 +5,8 @@ from typing import TypeAlias
 
 import msgspec
 
-Attributes: TypeAlias = Sequence[tuple[str, str | int | float | bool]]
+Value: TypeAlias = str | int | float | bool | tuple[str, ...]
+Attributes: TypeAlias = Sequence[tuple[str, Value]]
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from typing import Final
 
-from farebox.calls.model import Call, TraceContext, Try
+from farebox.calls.model import Call, SpanNotes, TraceContext
 from farebox.calls.record import CallRecord
-from farebox.exports.spans import Event, Span
+from farebox.exports.spans import Event, Span, Value
 from farebox.metrics.families import SPANS
 from farebox.money import NANOS_PER_USD
+from farebox.providers.formats.finish import Finish
 from farebox.runtime.services import Services
 
 BODY_MAX: Final = 128 * 2**10
@@ -70,7 +71,7 @@ def span_of(record: CallRecord, charge: int) -> Span:
         start_ns=start,
         end_ns=start + ended.duration_ms * _NS_PER_MS,
         attributes=[*_conventional(record, operation), *_own(record, charge), *_metadata(call)],
-        events=tuple(_events(start, ended.tries)),
+        events=tuple(_events(start, ended.notes)),
         error=(ended.error or f"the provider answered {ended.status}") if failed else None,
         prompt=_body(ended.request_body),
         completion=_body(ended.response_body),
@@ -81,7 +82,7 @@ def _operation(call: Call) -> str:
     return "request" if call.format is None else _OPERATIONS.get(call.format.name, call.format.name)
 
 
-def _conventional(record: CallRecord, operation: str) -> Iterable[tuple[str, str | int | float | bool]]:
+def _conventional(record: CallRecord, operation: str) -> Iterable[tuple[str, Value]]:
     """OpenTelemetry's conventions for generative AI, and what Cloudflare adds to them."""
     call, ended, usage = record.call, record.ended, record.priced.usage
     yield "gen_ai.operation.name", operation
@@ -91,6 +92,8 @@ def _conventional(record: CallRecord, operation: str) -> Iterable[tuple[str, str
         yield "gen_ai.request.model", call.model
     if ended.model:
         yield "gen_ai.response.model", ended.model
+    if ended.notes is not None:
+        yield from _finish(ended.notes.finish)
     for meter, name in _TOKENS:
         count = usage.get(meter)
         if isinstance(count, int):
@@ -105,7 +108,15 @@ def _conventional(record: CallRecord, operation: str) -> Iterable[tuple[str, str
         yield "error.type", ended.cause or str(ended.status)
 
 
-def _own(record: CallRecord, charge: int) -> Iterable[tuple[str, str | int | float | bool]]:
+def _finish(finish: Finish) -> Iterable[tuple[str, Value]]:
+    """What the response says of itself and its end, in the provider's words."""
+    if finish.response_id:
+        yield "gen_ai.response.id", finish.response_id
+    if finish.by_index:
+        yield "gen_ai.response.finish_reasons", finish.reasons
+
+
+def _own(record: CallRecord, charge: int) -> Iterable[tuple[str, Value]]:
     call, ended = record.call, record.ended
     yield "farebox.log_id", call.log_id
     yield "farebox.gateway", call.gateway_id
@@ -122,15 +133,15 @@ def _own(record: CallRecord, charge: int) -> Iterable[tuple[str, str | int | flo
         yield "farebox.event_id", call.event_id
 
 
-def _metadata(call: Call) -> Iterable[tuple[str, str | int | float | bool]]:
+def _metadata(call: Call) -> Iterable[tuple[str, Value]]:
     for name, value in (call.metadata or {}).items():
         if name and not name.startswith(_RESERVED):
             yield name, value
 
 
-def _events(start: int, tries: list[Try] | None) -> Iterable[Event]:
-    for number, attempt in enumerate(tries or (), 1):
-        told: list[tuple[str, str | int | float | bool]] = [
+def _events(start: int, notes: SpanNotes | None) -> Iterable[Event]:
+    for number, attempt in enumerate(() if notes is None else notes.tries, 1):
+        told: list[tuple[str, Value]] = [
             ("farebox.attempt", number),
             ("farebox.attempt.duration_ms", attempt.ended_ms - attempt.began_ms),
         ]

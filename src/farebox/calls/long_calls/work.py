@@ -5,6 +5,7 @@ from typing import Final, cast
 
 import msgspec
 
+from farebox.calls.exports.notes import with_notes
 from farebox.calls.logged_body import LoggedBody
 from farebox.calls.model import Call, Sink
 from farebox.calls.operator_key import ReadError
@@ -146,7 +147,8 @@ async def as_responded(services: Services, long: LongCall, status: int, body: by
     most = services.settings.log_body_limit_bytes if work.logged and work.log_bodies else -1
     logged = LoggedBody(most, response_type="application/json")
     response = ReadError(status, [], body)
-    return Responded(context, terms, terms, held, Attempts(), False, response, logged)
+    stage = Responded(context, terms, terms, held, Attempts(), False, response, logged)
+    return stage if call.gateway.otel is None else with_notes(stage)
 
 
 def _terms(context: CallContext, wire: WireFormat, parsed: ParsedRequest) -> Terms:

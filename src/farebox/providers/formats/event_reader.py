@@ -40,16 +40,16 @@ class EventReader:
         "_kept_closed",
         "_long",
         "_long_data",
-        "_parse",
         "_reading",
         "_seen",
         "_separated",
         "_tail",
         "_waiting",
+        "parse",
     )
 
     def __init__(self, parse: Callable[[Seen, bytes], bool], reading: Reading, seen: Seen | None = None) -> None:
-        self._parse = parse
+        self.parse = parse
         self._reading = reading
         self._seen = seen or Seen()
         self._cutter = LineCutter()
@@ -190,7 +190,7 @@ class EventReader:
             self._long_line(line, passed)
             return
         try:
-            keep = self._parse(seen, line[6:])
+            keep = self.parse(seen, line[6:])
         except (ValueError, RecursionError):
             self._line(line, passed)
             return
@@ -282,7 +282,7 @@ class EventReader:
             self._seen.end()
             return True
         try:
-            return self._parse(self._seen, data)
+            return self.parse(self._seen, data)
         except (ValueError, RecursionError):
             return None
 

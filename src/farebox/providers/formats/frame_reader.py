@@ -20,13 +20,13 @@ class FrameReader:
     Raises UpstreamFailed, from `feed`, where the framing is broken: nothing passes from there on.
     """
 
-    __slots__ = ("_cutter", "_empty", "_failure", "_kept", "_parse", "_reading", "_seen")
+    __slots__ = ("_cutter", "_empty", "_failure", "_kept", "_reading", "_seen", "parse")
 
     events = True
     holding = False
 
     def __init__(self, parse: Callable[[Seen, Frame], None], reading: Reading, seen: Seen | None = None) -> None:
-        self._parse = parse
+        self.parse = parse
         self._reading = reading
         self._seen = seen or Seen(has_terminal=True, shows_end=True)
         self._cutter = FrameCutter()
@@ -56,7 +56,7 @@ class FrameReader:
             seen.end(failed=True)
             return
         try:
-            self._parse(seen, one)
+            self.parse(seen, one)
         except (ValueError, RecursionError):
             seen.unreadable += 1
             seen.delivered += len(one.payload)  # it may have been text

@@ -141,7 +141,7 @@ class BodyReader:
     Only the last byte is held back, if it may be the end, as the document is incomplete without it.
     """
 
-    __slots__ = ("_blank", "_body", "_is_list", "_last", "_parse", "_raw_max", "_reading", "_seen", "_size", "_skimmer")
+    __slots__ = ("_blank", "_body", "_is_list", "_last", "_raw_max", "_reading", "_seen", "_size", "_skimmer", "parse")
 
     events = finished = holding = all_ended = input_reported = False
     """A document's content is known only at its end."""
@@ -160,7 +160,7 @@ class BodyReader:
         """
         self._raw_max = raw_max
         self._blank = blank
-        self._parse = parse
+        self.parse = parse
         self._reading = reading
         self._seen = seen or Seen()
         self._body: list[bytes] = []
@@ -239,7 +239,7 @@ class BodyReader:
         """Read the document, or what the skimmer has left of it."""
         seen = self._seen
         try:
-            self._parse(seen, body)
+            self.parse(seen, body)
         except (ValueError, RecursionError):
             seen.unreadable += 1
         if len(body) > LENIENT_BYTES_MAX and seen.usage is None and not self._has_output(seen):
