@@ -1,8 +1,7 @@
 """Fields of requests in OpenAI's form by which a provider uses another model, or a tool, at a price that no usage
 object reports."""
 
-from operator import attrgetter
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -22,17 +21,13 @@ class Uncounted(msgspec.Struct, kw_only=True):
     """Vercel's: other models, providers, service tiers."""
 
 
-_NAMES: Final = Uncounted.__struct_fields__
-_values: Final = attrgetter(*_NAMES)
-_NONE: Final = (None,) * len(_NAMES)
-
-
 def unmetered(head: Uncounted, *, searches: bool = False) -> str | None:
     """Why such a request cannot be paid from credit; None if it can. `searches`: searches are counted."""
-    values = _values(head)
-    if values == _NONE:
+    if head.models is head.plugins is head.search_parameters is head.web_search_options is None and (
+        head.data_sources is head.enable_search is head.enable_code_interpreter is head.providerOptions is None
+    ):
         return None  # the common case
-    for name, value in zip(_NAMES, values, strict=True):
-        if value not in (None, [], False) and not (searches and name == "web_search_options"):
+    for name in Uncounted.__struct_fields__:
+        if getattr(head, name) not in (None, [], False) and not (searches and name == "web_search_options"):
             return f"what `{name}` costs is not in the response"
     return None
