@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -21,9 +22,10 @@ from farebox.storage.cached_responses import (
     find_response,
     forget_leftovers,
     generation_prefix,
+    keep_responses,
 )
 from farebox.storage.gateways import find_gateway, put_gateway
-from farebox.storage.sql import Connection, rows
+from farebox.storage.sql import Connection, Rows, rows
 from tests.calls.kit import differences, forget, log_row, log_rows, set_gateway, set_provider, until
 from tests.calls.upstream import serving
 from tests.engines import ON_BOTH_ENGINES, read_now
@@ -286,9 +288,61 @@ def test_bounds_are_kept_and_nobody_takes_the_room_of_others(farebox: Farebox, c
     assert store.everyone == counted
 
 
+def test_what_many_accounts_store_at_once_is_each_ones_own(farebox: Farebox, customer: Customer) -> None:
+    other = farebox.funded("5")
+    set_gateway(other, cache_ttl=600)
+    bodies = [CHAT | {"user": f"user {number}"} for number in range(8)]
+    calls = [(whose, body) for body in bodies for whose in (customer, other)]
+    with ThreadPoolExecutor(len(calls)) as at_once:
+        for skip in ("false", "true"):  # the second time all are replaced
+            given = list(at_once.map(partial(post, cf_aig_skip_cache=skip), *zip(*calls, strict=True)))
+            assert {status(response) for response in given} == {"MISS"}
+            for whose in (customer, other):
+                sizes = [size for _, size in stored(whose)]
+                assert (len(sizes), sum(sizes)) == (len(bodies), total(whose))
+    again = [post(*call) for call in calls]
+    assert {status(response) for response in again} == {"HIT"}
+    assert [response.content for response in again] == [response.content for response in given]
+
+
+class Counted:
+    """A connection that counts the statements it executes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.count = 0
+
+    def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> Rows:
+        self.count += 1
+        return self._connection.execute(sql, values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def test_many_responses_take_as_many_statements_as_one(farebox: Farebox, customer: Customer) -> None:
+    store = Store(farebox)
+
+    def count_of(responses: list[CachedResponse], most: int) -> int:
+        def keep(connection: Connection) -> int:
+            counted = Counted(connection)
+            bucket = key_of(connection, customer.account_id).bucket
+            keep_responses(counted, bucket, responses, most)
+            return counted.count
+
+        return farebox.run(farebox.services.database.write(keep))
+
+    many = [store.entry(customer, number) for number in range(1, 32)]
+    assert count_of([store.entry(customer, 0)], 2**30) == count_of(many, 2**30) == 4
+    assert count_of([*many, *many], 2**30) == 4  # all are replaced, by two of each, of which the last counts
+    assert (len(stored(customer)), total(customer)) == (32, 320_000)
+    assert count_of(many, 160_000) == 8  # half of them have to go
+    assert (len(stored(customer)), total(customer)) == (16, 160_000)
+
+
 def test_an_emptied_cache_gives_nothing_at_once_and_is_removed_bit_by_bit(farebox: Farebox, customer: Customer) -> None:
     store, services = Store(farebox), farebox.services
-    old = [store.entry(customer, number) for number in range(250)]
+    *old, late = [store.entry(customer, number) for number in range(251)]
     store.keep(old)
     assert (len(stored(customer)), store.has(customer, 1)) == (250, True)
 
@@ -300,7 +354,7 @@ def test_an_emptied_cache_gives_nothing_at_once_and_is_removed_bit_by_bit(farebo
     farebox.run(services.database.write(empty))
     forget(farebox)
     assert (len(stored(customer)), store.has(customer, 1)) == (250, False)
-    store.keep(old[:1])  # of a call that began before
+    store.keep([old[0], late])  # of calls that began before
     new = store.entry(customer, 7)
     store.keep([new])
     left = partial(forget_leftovers, account_id=customer.account_id, gateway_id="default")

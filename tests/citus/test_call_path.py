@@ -11,6 +11,8 @@ import pytest
 from farebox.ledger.lanes import LaneLedger
 from farebox.operator import administer
 from farebox.runtime import last_uses
+from farebox.runtime.response_cache import DatabaseStore
+from farebox.storage.cached_responses import CacheBounds, CachedResponse, generation_prefix
 from farebox.storage.kept_objects import KeptObject
 from farebox.storage.sql import Connection
 from tests.calls.kit import differences, set_gateway, spend_rule, until
@@ -56,6 +58,24 @@ def store_objects(farebox: Farebox, everyone: list[Customer]) -> None:
     farebox.run(keep())
 
 
+def store_responses(farebox: Farebox, everyone: list[Customer]) -> None:
+    """Of all accounts at once, two for each, where there is room for one; and again, in their place."""
+    store, at = DatabaseStore(farebox.services.database), CLOCK.now_ms() + 60_000
+    names = [(one.account_id, farebox.run(_generation(farebox, one)), number) for one in everyone for number in (1, 2)]
+    responses = [
+        CachedResponse(account_id, "default", f"{generation}{number}", at + number, "text/plain", b"x")
+        for account_id, generation, number in names
+    ]
+    for _ in range(TIMES):
+        farebox.run(store.keep(responses, CacheBounds(responses[0].size, 2**30)))
+
+
+async def _generation(farebox: Farebox, customer: Customer) -> str:
+    gateway = await farebox.services.configuration.gateway(customer.account_id, "default")
+    assert gateway is not None
+    return generation_prefix(gateway.cache_generation)
+
+
 @pytest.mark.usefixtures("kept_transactions")
 def test_calls_are_of_one_node(cluster: Cluster, cluster_url: str, farebox: Farebox, statements: Statements) -> None:
     """Nor is there a two-phase commit in what is written together of many accounts: responses that are stored in the
@@ -76,6 +96,7 @@ def test_calls_are_of_one_node(cluster: Cluster, cluster_url: str, farebox: Fare
             store_objects(farebox, everyone)
     assert {call(customer, "kept", body) for customer in everyone for body in BODIES} == {"HIT"}
     until(lambda: not farebox.services.tasks.running("cached responses"))
+    store_responses(farebox, everyone)
     farebox.run(last_uses.write(farebox.services))
     statements.open = False
     assert cluster.two_phase_commits(cluster_url) == before
@@ -83,6 +104,7 @@ def test_calls_are_of_one_node(cluster: Cluster, cluster_url: str, farebox: Fare
     assert any("ledger_batch" in sql for sql in statements.seen)
     for table in ("cached_responses", "kept_objects", "last_uses"):
         assert any(f"INSERT INTO {table}" in sql for sql in statements.seen), table
+    assert any("DELETE FROM cached_responses" in sql for sql in statements.seen)
     assert {sql: count for sql, count in statements.tasks(cluster_url).items() if count > 1} == {}
     assert differences(farebox) == []
 

@@ -36,6 +36,10 @@ PIECES: dict[str, tuple[str, ...]] = {
     ),
     "', '.join((f'coalesce(min({figure}), 0), coalesce(max({figure}), 0)' for figure in figures))": ("min(cost)",),
     "', '.join(('?' for _ in OPEN_TOP_UPS))": ("?",),
+    "_lines(_NAME, names)": ("(?, ?, ?)",),
+    "_lines(_ENTRY, responses)": ("(?, ?, ?, ?, ?, ?, ?, ?)",),
+    "_lines(_IN_ACCOUNT, names)": ("(?, ?)",),
+    "_lines(_TOTAL, added)": ("(?, ?, ?)",),
     "', '.join((_ROW for _ in some))": ("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",),
 }
 """A piece that is made while the program runs, as its source reads → what stands for it."""

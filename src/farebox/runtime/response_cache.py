@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from farebox.clock import Clock
 from farebox.limits.fair_memory import FairMemory
 from farebox.providers.reading import Read
 from farebox.runtime.observers import best_effort
@@ -36,6 +37,8 @@ from farebox.storage.sql import NodeAway
 PENDING_BYTES_MAX: Final = 8 * 2**20
 BATCH_BYTES: Final = 2**20
 BATCH_MAX: Final = 32
+COLLECT_SECONDS: Final = 0.05
+"""How long a batch that is not full waits for more: a transaction costs much more than a response in it."""
 HOT_MS: Final = 1_000
 HOT_BYTES: Final = 16 * 2**20
 ACCOUNT_HOT_BYTES: Final = 4 * 2**20
@@ -74,9 +77,9 @@ class DatabaseStore:
         for account_ids in above.values():
             await self._database.write(partial(shrink, account_ids=account_ids, most=share))
         of_account = partial(by_bucket, items=responses, account_of=attrgetter("account_id"))
-        for some in (await self._database.get(of_account)).values():
+        for bucket, some in (await self._database.get(of_account)).items():
             with suppress(NodeAway):
-                await self._database.write(partial(keep_responses, responses=some, most=bounds.account))
+                await self._database.write(partial(keep_responses, bucket=bucket, responses=some, most=bounds.account))
 
 
 class Recalled(msgspec.Struct, frozen=True):
@@ -94,9 +97,12 @@ class _Hot(msgspec.Struct, frozen=True):
 class ResponseCache:
     """Finds responses, and stores new ones in the background."""
 
-    def __init__(self, database: Database, tasks: Tasks, settings: Settings, shared: ResponseStore | None) -> None:
+    def __init__(
+        self, database: Database, tasks: Tasks, settings: Settings, clock: Clock, shared: ResponseStore | None
+    ) -> None:
         """`shared` is used in the place of the database's tables."""
         self._database = database
+        self._clock = clock
         self._store: ResponseStore = shared or DatabaseStore(database)
         self._tasks = tasks
         self._bounds = CacheBounds(settings.account_cache_bytes_max, settings.cache_bytes_max)
@@ -166,6 +172,8 @@ class ResponseCache:
     async def _work(self) -> None:
         while self._pending or self._left:
             if self._pending:
+                if len(self._pending) < BATCH_MAX and self._pending_bytes < BATCH_BYTES:
+                    await self._clock.sleep(COLLECT_SECONDS)
                 await self._keep(self._batch())
             if self._left:
                 await self._remove_some(*next(iter(self._left)))

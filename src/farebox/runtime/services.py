@@ -142,7 +142,9 @@ class Services:
         object.__setattr__(self, "kept", KeptObjects(self.database))
         object.__setattr__(self, "readiness", Readiness(self.database, self.journal))
         object.__setattr__(
-            self, "response_cache", ResponseCache(self.database, self.tasks, self.settings, self.shared_cache)
+            self,
+            "response_cache",
+            ResponseCache(self.database, self.tasks, self.settings, self.clock, self.shared_cache),
         )
 
     metrics: Metrics = field(default_factory=Metrics)

@@ -4,11 +4,13 @@ A key begins with the generation of its gateway's cache. To empty the cache is t
 the entries of the one before, which are removed bit by bit afterwards (`leave_responses`, `forget_leftovers`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import TypeAlias
 
 import msgspec
 
-from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, by_bucket, find_key, key_of
+from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, by_bucket, key_of
 from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
@@ -18,6 +20,8 @@ _STEP = 100
 _STEP_BYTES = 2**20
 """Entries that are removed by one look at an account's, and their bytes, of which one entry may be more."""
 _OF_GATEWAY = f"{OF_ACCOUNT} AND gateway_id = ?"
+_Name: TypeAlias = tuple[str, str, str]
+"""Account, gateway and key of an entry."""
 
 
 class CachedResponse(msgspec.Struct, frozen=True):
@@ -61,17 +65,23 @@ def find_response(connection: Connection, account_id: str, gateway_id: str, key:
     return CachedResponse(account_id, gateway_id, key, int(found[0]), str(found[1]), bytes(found[2]))
 
 
-def keep_responses(connection: Connection, responses: Sequence[CachedResponse], most: int) -> None:
-    """Store responses, and remove others until no account of these has more than `most`. Left out are those of calls
-    that began before the gateway's cache was emptied."""
-    touched = set()
-    for response in responses:
-        key = find_key(connection, response.account_id)
-        if key is not None and _stands(connection, key, response):
-            _put(connection, key, response)
-            touched.add(key)
-    for key in touched:
-        _shrink(connection, key, most)
+def keep_responses(connection: Connection, bucket: int, responses: Iterable[CachedResponse], most: int) -> None:
+    """Store responses of the bucket's accounts, and remove others until no account of these has more than `most`. Left
+    out are those of calls that began before the gateway's cache was emptied, and those of accounts that are no longer
+    in the bucket.
+
+    However many there are, they take four statements, and four more for each account that has too much.
+    """
+    named = {(each.account_id, each.gateway_id, each.key): each for each in responses}
+    replaced = _sizes_replaced(connection, bucket, named)  # of two with the same name, the last counts
+    if not replaced:
+        return
+    _put(connection, bucket, [named[name] for name in replaced])
+    added: dict[str, int] = {}
+    for name, size in replaced.items():
+        added[name[0]] = added.get(name[0], 0) + named[name].size - size
+    for account_id, total in _count(connection, bucket, added).items():
+        _shrink(connection, AccountKey(bucket, account_id), total - most)
 
 
 def accounts_above(connection: Connection, most: int) -> tuple[dict[int, list[str]], int]:
@@ -88,7 +98,10 @@ def accounts_above(connection: Connection, most: int) -> tuple[dict[int, list[st
 def shrink(connection: Connection, account_ids: Iterable[str], most: int) -> None:
     """Remove responses of each of these accounts until it has no more than `most`."""
     for account_id in account_ids:
-        _shrink(connection, key_of(connection, account_id), most)
+        key = key_of(connection, account_id)
+        found = row(connection, f"SELECT bytes FROM cache_totals WHERE {OF_ACCOUNT}", key)
+        if found is not None:
+            _shrink(connection, key, int(found[0]) - most)
 
 
 def leave_responses(connection: Connection, key: AccountKey, gateway_id: str) -> None:
@@ -160,9 +173,23 @@ def _totals(found: Iterable[tuple[object, ...]]) -> list[tuple[str, int]]:
     return [(str(account_id), int(str(size))) for account_id, size in found]
 
 
-def _stands(connection: Connection, key: AccountKey, response: CachedResponse) -> bool:
-    generation = _generation(connection, key, response.gateway_id)
-    return generation is not None and response.key.startswith(generation_prefix(generation))
+def _sizes_replaced(connection: Connection, bucket: int, names: Collection[_Name]) -> dict[_Name, int]:
+    """The names that begin with the present generation of their gateway, each with the size of what is stored under it;
+    0: nothing is."""
+    found = rows(  # subqueries, because PostgreSQL joins other tables than it should until it has counted their rows
+        connection,
+        f"WITH named (account_id, gateway_id, key) AS (VALUES {_lines(_NAME, names)}) "
+        "SELECT n.account_id, n.gateway_id, n.key, (SELECT g.cache_generation FROM gateways g "
+        "WHERE g.bucket = ? AND g.account_id = n.account_id AND g.gateway_id = n.gateway_id), "
+        "(SELECT r.size FROM cached_responses r WHERE r.bucket = ? AND r.account_id = n.account_id "
+        "AND r.gateway_id = n.gateway_id AND r.key = n.key) FROM named n",
+        (*chain.from_iterable(names), bucket, bucket),
+    )
+    return {
+        (account_id, gateway_id, key): int(size or 0)
+        for account_id, gateway_id, key, generation, size in found
+        if generation is not None and key.startswith(generation_prefix(int(generation)))
+    }
 
 
 def _generation(connection: Connection, key: AccountKey, gateway_id: str) -> int | None:
@@ -182,23 +209,22 @@ def _bounded(entries: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
     return step
 
 
-def _put(connection: Connection, key: AccountKey, response: CachedResponse) -> None:
-    of_key = (*key, response.gateway_id, response.key)
-    old = row(connection, f"SELECT size FROM cached_responses WHERE {_OF_GATEWAY} AND key = ?", of_key)
+def _put(connection: Connection, bucket: int, responses: Collection[CachedResponse]) -> None:
+    values = (
+        (bucket, of.account_id, of.gateway_id, of.key, of.size, of.expires_at, of.content_type, of.body)
+        for of in responses
+    )
     connection.execute(
         "INSERT INTO cached_responses (bucket, account_id, gateway_id, key, size, expires_at, content_type, body) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (bucket, account_id, gateway_id, key) DO UPDATE SET "
+        f"VALUES {_lines(_ENTRY, responses)} ON CONFLICT (bucket, account_id, gateway_id, key) DO UPDATE SET "
         "size = excluded.size, expires_at = excluded.expires_at, content_type = excluded.content_type, "
         "body = excluded.body",
-        (*of_key, response.size, response.expires_at, response.content_type, response.body),
+        tuple(chain.from_iterable(values)),
     )
-    _count(connection, key, response.size - (0 if old is None else int(old[0])))
 
 
-def _shrink(connection: Connection, key: AccountKey, most: int) -> None:
-    """Remove what expires soonest."""
-    found = row(connection, f"SELECT bytes FROM cache_totals WHERE {OF_ACCOUNT}", key)
-    over = 0 if found is None else int(found[0]) - most
+def _shrink(connection: Connection, key: AccountKey, over: int) -> None:
+    """Remove what expires soonest, until these bytes have gone."""
     while over > 0:
         oldest = rows(
             connection,
@@ -217,20 +243,41 @@ def _shrink(connection: Connection, key: AccountKey, most: int) -> None:
 
 
 def _remove(connection: Connection, key: AccountKey, entries: Sequence[tuple[object, ...]]) -> None:
-    for gateway_id, name, _ in entries:
-        connection.execute(f"DELETE FROM cached_responses WHERE {_OF_GATEWAY} AND key = ?", (*key, gateway_id, name))
-    if entries:
-        _count(connection, key, -sum(int(str(size)) for _, _, size in entries))
-
-
-def _count(connection: Connection, key: AccountKey, more: int) -> None:
+    """Remove entries of an account: gateway, key and size of each."""
+    if not entries:
+        return
+    names = [entry[:2] for entry in entries]
     connection.execute(
-        "INSERT INTO cache_totals (bucket, account_id, bytes) VALUES (?, ?, ?) "
-        "ON CONFLICT (bucket, account_id) DO UPDATE SET bytes = cache_totals.bytes + excluded.bytes",
-        (*key, more),
+        f"DELETE FROM cached_responses WHERE {OF_ACCOUNT} "
+        f"AND (gateway_id, key) IN (VALUES {_lines(_IN_ACCOUNT, names)})",
+        (*key, *chain.from_iterable(names)),
+    )
+    _count(connection, key.bucket, {key.account_id: -sum(int(str(size)) for _, _, size in entries)})
+
+
+def _count(connection: Connection, bucket: int, added: Mapping[str, int]) -> dict[str, int]:
+    """Note how many bytes these accounts have more than before. Returns how many each has now."""
+    totals = rows(
+        connection,
+        f"INSERT INTO cache_totals (bucket, account_id, bytes) VALUES {_lines(_TOTAL, added)} "
+        "ON CONFLICT (bucket, account_id) DO UPDATE SET bytes = cache_totals.bytes + excluded.bytes "
+        "RETURNING account_id, bytes",
+        tuple(chain.from_iterable((bucket, account_id, more) for account_id, more in added.items())),
     )
     connection.execute(
         "INSERT INTO cache_sum (one, bytes) VALUES (1, ?) "
         "ON CONFLICT (one) DO UPDATE SET bytes = cache_sum.bytes + excluded.bytes",
-        (more,),
+        (sum(added.values()),),
     )
+    return dict(_totals(totals))
+
+
+_NAME = "(?, ?, ?)"
+_IN_ACCOUNT = "(?, ?)"
+_ENTRY = "(?, ?, ?, ?, ?, ?, ?, ?)"
+_TOTAL = "(?, ?, ?)"
+
+
+def _lines(line: str, items: Collection[object]) -> str:
+    """What follows VALUES: a line for each item."""
+    return ", ".join([line] * len(items))
