@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 from farebox.calls.what_if import what_if_run
@@ -22,6 +21,7 @@ from farebox.storage.notices import add_notice
 from farebox.storage.operator_acts import record_act
 from farebox.storage.operator_alarms import Alarm, put_alarm
 from farebox.storage.sql import Connection
+from tests.browser.axe import faults_of
 from tests.browser.conftest import Watch
 from tests.http.support import save_card
 from tests.pages.test_matrix import GATEWAY, ROUTE
@@ -30,12 +30,12 @@ from tests.support import Customer, Farebox
 pytestmark = pytest.mark.slow
 
 _MODES: tuple[tuple[Literal["light", "dark"], int], ...] = (("light", 1440), ("dark", 360))
-_WIDTHS = (320, 360, 1440, 3840)
+_OTHER_WIDTHS = (320, 3840)
+_WIDTH = "document.documentElement.scrollWidth"
 _SMALL = (
     "[...document.querySelectorAll('button, .button, input:not([type=hidden]):not([type=radio]):not([type=checkbox]), "
     "select')].filter(it => it.checkVisibility() && it.getBoundingClientRect().height < 32).map(it => it.outerHTML)"
 )
-AXE = Axe()
 LONG = "An account whose name is longer than anybody would think, and-has-no-space-where-one-is-needed-most"
 
 
@@ -120,25 +120,13 @@ def sign_in(farebox: Farebox, page: Page, account_id: str) -> None:
     page.wait_for_url(f"{farebox.url}/ui/overview")
 
 
-def faults_of(page: Page) -> list[str]:
-    """What axe-core finds, in a line each."""
-    if not page.evaluate("'axe' in window"):
-        page.evaluate(AXE.axe_script)
-    page.evaluate(
-        "document.getAnimations().forEach(it => it.cancel())"
-    )  # colors that are still changing to another mode
-    found = page.evaluate("axe.run({resultTypes: ['violations']})")["violations"]
-    return [
-        f"{each['id']}: {node['html'][:200]} {node['failureSummary'][:200]}" for each in found for node in each["nodes"]
-    ]
-
-
 def test_every_page_is_for_everybody(farebox: Farebox, page: Page, watch: Watch) -> None:
     customer, names = furnished(farebox)
     sign_in(farebox, page, customer.account_id)
     queries: dict[str, str] = {"/billing/buy": "?amount=50", "/ui/money": "?view=findings"}
     skipped = {"/billing/top-up"}  # there is none under way
     seen: Any = []
+    texts: set[str] = set()
     for row in PAGE_ROWS:
         if not row.template or row.path in skipped:
             continue
@@ -147,11 +135,12 @@ def test_every_page_is_for_everybody(farebox: Farebox, page: Page, watch: Watch)
         for mode, width in _MODES:
             page.emulate_media(color_scheme=mode)
             page.set_viewport_size({"width": width, "height": 900})
-            assert faults_of(page) == [], (row.path, mode, width)
-        for width in _WIDTHS:
+            assert faults_of(page, texts) == [], (row.path, mode, width)
+            assert page.evaluate(_WIDTH) <= width, (row.path, width)
+        assert page.evaluate(_SMALL) == [], "too small for a finger"
+        for width in _OTHER_WIDTHS:
             page.set_viewport_size({"width": width, "height": 300})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, (row.path, width)
-            assert width != 360 or page.evaluate(_SMALL) == [], "too small for a finger"
+            assert page.evaluate(_WIDTH) <= width, (row.path, width)
         seen.append(row.path)
     assert len(seen) >= 12
 
@@ -166,4 +155,4 @@ def test_pages_of_who_is_not_signed_in_are_for_everybody(farebox: Farebox, page:
         for mode, _ in _MODES:
             page.emulate_media(color_scheme=mode)
             assert faults_of(page) == [], (address, mode)
-            assert page.evaluate("document.documentElement.scrollWidth") <= 360, (address, mode)
+            assert page.evaluate(_WIDTH) <= 360, (address, mode)

@@ -7,8 +7,8 @@ from playwright.sync_api import Browser, CDPSession, Page, expect
 from farebox.model import Role
 from farebox.people import membership, sessions
 from farebox.people.sessions import Whom
+from tests.browser.axe import faults_of
 from tests.browser.conftest import Watch
-from tests.browser.test_pages import faults_of
 from tests.pages.house import House
 from tests.support import Farebox
 

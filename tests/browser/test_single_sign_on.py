@@ -5,7 +5,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from farebox.model import Role
 from farebox.people import membership
-from tests.browser.test_pages import faults_of
+from tests.browser.axe import faults_of
 from tests.pages.house import House
 from tests.support import Farebox
 
