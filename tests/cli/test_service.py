@@ -1,7 +1,9 @@
 """The service itself on the command line: init, migrate, serve, failures, speed."""
 
+import io
 import itertools
 import json
+import os
 import platform
 import signal
 import stat
@@ -20,6 +22,7 @@ import pytest
 import farebox
 from farebox.settings import load
 from farebox.storage.database import opened_for_command
+from tests import processes
 from tests.cli.conftest import Cli
 from tests.engines import SQLITE_ONLY, engine_now, postgres_server
 from tests.support import free_port
@@ -168,20 +171,40 @@ def test_serving_does_not_need_the_fake_stripe(
 @contextmanager
 def _serving(
     tmp_path: Path, *arguments: str, program: tuple[str, ...] = ("-m", "farebox.cli.main")
-) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-    """`farebox serve` as a process, stopped as a terminal stops it; it must then end by itself, with status 0."""
-    command = [sys.executable, *program, "serve", "--port", str(free_port()), *arguments]
-    with (tmp_path / "serve.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert server.stdout is not None
-        try:
-            yield server, server.stdout
-            server.send_signal(signal.SIGINT)
-            assert server.wait(120) == 0, (tmp_path / "serve.log").read_text()
-        finally:
-            server.kill()
-            server.wait()
-            server.stdout.close()
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[str]]]:
+    """`farebox serve`, started as an operator does."""
+    command = [sys.executable, *program, *_serve(arguments)]
+    with (tmp_path / "serve.log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+    assert server.stdout is not None
+    with io.TextIOWrapper(server.stdout) as out, _stopped(server, tmp_path):
+        yield server, out
+
+
+@contextmanager
+def _forked(tmp_path: Path, *arguments: str) -> Iterator[IO[str]]:
+    """What the same writes, for a test that is not about the start."""
+    with (tmp_path / "serve.log").open("wb") as log:
+        server = processes.start(_serve(arguments), env=os.environ, stdout=subprocess.PIPE, stderr=log)
+    assert server.stdout is not None
+    with io.TextIOWrapper(server.stdout) as out, _stopped(server, tmp_path):
+        yield out
+
+
+def _serve(arguments: tuple[str, ...]) -> list[str]:
+    return ["serve", "--port", str(free_port()), *arguments]
+
+
+@contextmanager
+def _stopped(server: subprocess.Popen[bytes] | processes.Process, tmp_path: Path) -> Iterator[None]:
+    """As a terminal stops it; it must then end by itself, with status 0."""
+    try:
+        yield
+        server.send_signal(signal.SIGINT)
+        assert server.wait(120) == 0, (tmp_path / "serve.log").read_text()
+    finally:
+        server.kill()
+        server.wait()
 
 
 def _blocks(greeting: str) -> dict[str, str]:
@@ -225,7 +248,7 @@ def test_the_welcome_works_as_pasted(data_dir: Path, tmp_path: Path, cli: Cli) -
     saved = json.loads((data_dir / "demo.json").read_text())
     assert saved["token"] in greeting
 
-    with _serving(tmp_path, "--demo", "--welcome", "--json") as (_, out):
+    with _forked(tmp_path, "--demo", "--welcome", "--json") as out:
         again = json.loads(out.readline())
         assert (again["account_id"], again["token"]) == ("demo", saved["token"])
         assert cli("balance", "--account", "demo", "--json").json["posted_nanos"] < 5_000_000_000
@@ -264,14 +287,14 @@ def test_a_publicly_reachable_demo_is_warned_about(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, public_url: str
 ) -> None:
     monkeypatch.setenv("FAREBOX_PUBLIC_URL", public_url)
-    with _serving(tmp_path, "--demo", "--json") as (_, out):
+    with _forked(tmp_path, "--demo", "--json") as out:
         assert json.loads(out.readline())["demo"] is True
     assert ("the demo is open to others" in (tmp_path / "serve.log").read_text()) is bool(public_url)
 
 
 @pytest.mark.slow
 def test_commands_work_while_a_server_runs(data_dir: Path, tmp_path: Path, cli: Cli) -> None:
-    with _serving(tmp_path, "--demo", "--json") as (_, out):
+    with _forked(tmp_path, "--demo", "--json") as out:
         url = json.loads(out.readline())["base_url"]
         cli("account", "create", "--name", "Acme", "--id", "acme")
         cli("grant", "--account", "acme", "--amount", "1")
@@ -297,7 +320,7 @@ def test_commands_work_while_a_server_runs(data_dir: Path, tmp_path: Path, cli: 
 def test_commands_next_to_a_demo_use_its_server_and_payment_processor(
     data_dir: Path, tmp_path: Path, cli: Cli, process: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with _serving(tmp_path, "--demo", "--welcome") as (_, out):
+    with _forked(tmp_path, "--demo", "--welcome") as out:
         greeting = "".join(iter(out.readline, "Ctrl-C stops the server.\n"))
         url = greeting.partition("Farebox listens at ")[2].splitlines()[0]
         assert cli("billing-link", "--account", "demo").out.startswith(f"{url}/billing/open?link=")
