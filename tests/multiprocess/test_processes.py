@@ -19,10 +19,10 @@ pytestmark = pytest.mark.slow
 
 async def test_the_address_is_reported_once_and_a_stop_completes_calls(new_installation: NewInstallation) -> None:
     installation = new_installation()
-    with installation.serving(forked=False) as server:
+    with installation.serving(workers=2, forked=False) as server:
         workers = server.workers
-        assert len(workers) == 3
-        assert len(installation.read("SELECT instance_id FROM instances")) == 3
+        assert len(workers) == 2
+        assert len(installation.read("SELECT instance_id FROM instances")) == 2
         caller = installation.caller()
         wires = [await start(installation, caller, chat_body(stream=True), demo="tokens=20 gap=50") for _ in range(9)]
         for wire in wires:
