@@ -126,6 +126,9 @@ def test_a_frozen_account_makes_no_calls_holds_and_purchases(
     assert "already frozen" in operator.told(f"{path}/freeze", do="freeze", reason="again")
     assert "Choose whether" in operator.told(f"{path}/freeze", reason="nothing was chosen")
     assert ">frozen<" in operator.get("/ui/accounts", find=customer.account_id).text
+    owner = person(farebox, Role.OWNER, customer.account_id)
+    for page in ("/ui/overview", "/billing", "/ui/try"):
+        assert "is frozen: calls and purchases are refused" in owner.get(page).text
     holds = f"{customer.api_url}/farebox/holds"
     buying = {"amount": 1000}
     for response in (
@@ -139,6 +142,7 @@ def test_a_frozen_account_makes_no_calls_holds_and_purchases(
     assert httpx.get(f"{customer.api_url}/farebox/balance", headers=customer.headers).status_code == 200
     assert farebox.balance(customer.account_id) == after
     assert "is not frozen" in operator.told(f"{path}/freeze", do="unfreeze")
+    assert "is frozen" not in owner.get("/ui/overview").text
     assert customer.chat("Hello").status_code == 200
     assert [act.act for act in acts_on(farebox, customer.account_id)] == ["account.unfreeze", "account.freeze"]
 

@@ -291,6 +291,11 @@ def _pass(farebox: Farebox, ms: int, column: str = "expires_at") -> None:
     )
 
 
+def test_a_form_after_the_session_has_ended_leads_to_where_one_signs_in(farebox: Farebox) -> None:
+    response = httpx.post(f"{farebox.url}/ui/tokens", data={"csrf": "0" * 64, "name": "typed for long"})
+    assert (response.status_code, 'href="/ui/sign-in"' in response.text) == (403, True)
+
+
 def test_the_expired_are_forgotten(farebox: Farebox) -> None:
     _link(farebox, farebox.create_account())
     _pass(farebox, 10**12)

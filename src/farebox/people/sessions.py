@@ -50,6 +50,8 @@ class Session:
     account_name: str
     """Empty where it shows none."""
     secret: str = field(repr=False)
+    frozen: bool = False
+    """Whether the account is frozen."""
 
     @property
     def account_id(self) -> str:
@@ -250,7 +252,10 @@ async def unchanged(services: Services, opened: Session) -> bool:
 
 def _session(connection: Connection, sign_in: SignIn, secret: str) -> Session:
     account = find_account(connection, sign_in.account_id) if sign_in.account_id else None
-    return Session(sign_in, _roles(connection, sign_in), "" if account is None else account.name, secret)
+    roles = _roles(connection, sign_in)
+    if account is None:
+        return Session(sign_in, roles, "", secret)
+    return Session(sign_in, roles, account.name, secret, frozen=account.frozen_at is not None)
 
 
 def _roles(connection: Connection, sign_in: SignIn) -> frozenset[Role]:

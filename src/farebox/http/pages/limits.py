@@ -21,6 +21,7 @@ from farebox.http.pages.policy_lines import PolicyLine, lines_of
 from farebox.http.pages.table import BUILD, Fields, Shown
 from farebox.http.pages.tokens import models_of
 from farebox.http.pages.visit import Visit, see_other
+from farebox.money import InvalidAmount, nanos_to_usd, parse_usd
 from farebox.periods import Period, Zones
 from farebox.storage.account_settings import read_settings
 from farebox.storage.accounts import list_tokens
@@ -143,11 +144,10 @@ def _length(window: str) -> str:
 def rule_of(form: Fields) -> SpendRule:
     """The rule that a form describes. Raises Problem (VALIDATION_FAILED)."""
     try:
-        limit = float(form.get("limit", "").strip())
-    except ValueError as error:
-        raise Problem(
-            VALIDATION_FAILED, "Write the limit in US dollars, such as 50 or 0.25", path=("body", "limit")
-        ) from error
+        limit = nanos_to_usd(parse_usd(form.get("limit", "").strip()))
+    except InvalidAmount as error:
+        message = "Write the limit in US dollars, above 0 and at most 1,000,000,000, such as 50 or 0.25"
+        raise Problem(VALIDATION_FAILED, message, path=("body", "limit")) from error
     selectors: dict[str, object] = {}
     if form.get("partition"):
         selectors[form["partition"]] = {"mode": "partition"}
