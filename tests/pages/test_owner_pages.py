@@ -172,9 +172,10 @@ def test_keys_that_were_said_are_masked(owner: Person, customer: Customer) -> No
     ],
 )
 def test_keys_of_any_kind_are_masked(owner: Person, customer: Customer, secret: str, shown: str) -> None:
-    page = owner.get(f"/ui/calls/{_log_id(customer.chat(f'my key: {secret}'))}").text
+    page = unescape(owner.get(f"/ui/calls/{_log_id(customer.chat(f'my key: {secret}', user='after it'))}").text)
     assert f"my key: {shown}" in page
     assert "KLMNOP" not in page
+    assert page.count("after it") == 4, "in the request, and in the three ways to send it again"
 
 
 def test_words_that_begin_like_keys_are_shown(owner: Person, customer: Customer) -> None:
@@ -191,7 +192,9 @@ def test_a_call_is_made_from_the_page(owner: Person, customer: Customer) -> None
     assert again.headers["location"] != made.headers["location"]
     assert customer.balance.held == 0
     refused = owner.send("/ui/try", model="demo/none", text="Hello")
-    assert "model_unpriced" in owner.get(refused.headers["location"]).text
+    page = owner.get(refused.headers["location"]).text
+    assert "model_unpriced" in page
+    assert "run <code>farebox price set</code>, or use" in page
     assert "gateway does not exist" in owner.told("/ui/try", model="demo/demo-1", text="x", gateway="nowhere")
     tokens = owner.get("/ui/tokens").text
     (token_id,) = set(

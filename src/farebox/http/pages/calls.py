@@ -168,7 +168,8 @@ def _refusal(name: str) -> Refusal | None:
 _SECRETS = re.compile(
     "|".join(
         [
-            r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----[\s\S]*?(?:-----END [A-Z0-9 ]+-----|\Z)",
+            # To its end, or to that of the JSON string that it is in.
+            r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[A-Za-z0-9+/=:,.\s-]|\\+[nrt])*",
             r"\beyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*",  # a JSON Web Token
             *(detector.pattern for detector in API_KEYS.detectors),
         ]
