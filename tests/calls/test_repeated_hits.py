@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 import uvloop
 
+from farebox.calls.hit_records import _ROW_BYTES
 from farebox.http.data_plane import DataPlane
+from farebox.http.server.outlet import WRITE_HIGH
 from farebox.metrics.families import CACHE_LOOKUPS, CALLS
 from farebox.operator import administer, tokens
 from farebox.storage.sql import Connection
@@ -29,6 +31,8 @@ CHAT = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "conten
 STREAM = CHAT[:-1] + b', "stream": true}'
 CLOCK = Ahead()
 HOT_MS = 60_000
+AHEAD = 15
+"""Requests whose responses of 750 kB are more than the system buffers for a client that does not read."""
 CARD = b"4111 1111 1111 1111"
 
 
@@ -81,6 +85,10 @@ class Caller:
         lines = [f"POST /v1/{customer.account_id}/default/{path} HTTP/1.1", "host: farebox", "user-agent: repeater"]
         lines += ["content-type: application/json", f"authorization: Bearer {customer.token}", ""]
         self._head = "\r\n".join(lines).encode()
+
+    def buffer_little(self) -> None:
+        """From now on, the system buffers 64 KiB of what was not received."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
 
     def send(self, body: bytes = CHAT, times: int = 1) -> None:
         self._socket.sendall((self._head + b"content-length: %d\r\n\r\n%b" % (len(body), body)) * times)
@@ -299,6 +307,18 @@ def test_a_hit_whose_row_has_to_wait_is_answered_in_the_usual_way(
     assert row_of(customer, headers["cf-aig-log-id"])["cached"]
 
 
+def test_no_row_is_lost_where_the_body_that_is_kept_is_longer_than_the_one_that_came(
+    customer: Customer, connection: Caller, at_once: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the operator's key, a stream is asked for its usage."""
+    first = connection.repeat(STREAM)
+    until(lambda: not customer.farebox.services.tasks.running("records of hits"))
+    monkeypatch.setattr("farebox.limits.unwritten.BYTES_MAX", _ROW_BYTES + len(STREAM) + len(first))
+    _, headers, _ = connection.ask(STREAM)
+    assert (headers["cf-aig-cache-status"], at_once.results) == ("HIT", [False])
+    assert row_of(customer, headers["cf-aig-log-id"])["cached"]
+
+
 def test_requests_that_are_sent_ahead_are_answered_in_their_order(connection: Caller, at_once: Seen) -> None:
     first = connection.repeat()
     connection.send(times=50)
@@ -317,8 +337,12 @@ def test_a_client_that_is_slow_to_read_gets_all_of_it(farebox: Farebox, customer
         upstream.response = {"id": "one", "model": "llama-3.1-8b-instant", "choices": [message], "usage": usage}
         body = CHAT.replace(b"gpt-4o-mini", b"llama-3.1-8b-instant")
         first = connection.repeat(body)
-        connection.send(body)
-        until(lambda: at_once.results == [True])
-        assert connection.receive()[2] == first
+        connection.buffer_little()
+        connection.send(body, times=AHEAD)
+        held = farebox.services.held
+        until(lambda: held.held_bytes > WRITE_HIGH, "one waits to be read")
+        assert held.by_account.get(customer.account_id, 0) > WRITE_HIGH
+        assert [connection.receive()[2] == first for _ in range(AHEAD)] == [True] * AHEAD
         assert connection.ask(body)[2] == first
+        assert at_once.results == [True] * (AHEAD + 1)
     assert customer.account_id not in farebox.services.held.by_account

@@ -7,6 +7,7 @@ nothing else. Where too much waits to be written, the next hit waits too.
 from functools import partial
 from typing import Final
 
+from farebox.calls.model import Call
 from farebox.calls.persist import persist
 from farebox.calls.record import CallRecord
 from farebox.runtime.observers import best_effort
@@ -20,23 +21,25 @@ _ROW_BYTES: Final = 1024
 
 async def write_soon(services: Services, record: CallRecord) -> None:
     """Write the record in the background, or at once where too much waits. Raises nothing."""
-    if not write_later(services, record):
+    if services.unwritten.fits(_size(record)):
+        write_later(services, record)
+    else:
         await _write(services, [record])
 
 
-def write_later(services: Services, record: CallRecord) -> bool:
-    """Write the record in the background, unless too much waits; whether it will be. Raises nothing."""
-    ended = record.ended
-    size = _ROW_BYTES + len(ended.request_body or b"") + len(ended.response_body or b"")
-    taken = services.unwritten.add(record, size)
-    if taken:
-        services.tasks.begin("records of hits", partial(_write_all, services))
-    return taken
+def write_later(services: Services, record: CallRecord) -> None:
+    """Write a record that `fits` in the background. Raises nothing."""
+    services.unwritten.add(record, _size(record))
+    services.tasks.begin("records of hits", partial(_write_all, services))
 
 
-def fits(services: Services, bodies: int) -> bool:
-    """Whether `write_later` takes a record with so many bytes of bodies now."""
-    return services.unwritten.fits(_ROW_BYTES + bodies)
+def fits(services: Services, call: Call, response: bytes) -> bool:
+    """Whether there is room now for the record of the call with this response; it has no more than their bodies."""
+    return services.unwritten.fits(_ROW_BYTES + len(call.body) + len(response))
+
+
+def _size(record: CallRecord) -> int:
+    return _ROW_BYTES + len(record.ended.request_body or b"") + len(record.ended.response_body or b"")
 
 
 async def _write_all(services: Services) -> None:

@@ -109,6 +109,7 @@ class DataPlane:
         sink = self._sink(exchange, call.log_id, understood)
         try:
             count_call(services, repeats.target, repeats.permit)
+            exchange.hold(services.held.lease(call.account_id))  # for what the client does not read of the response
             services.metrics.count(CACHE_LOOKUPS, "hit")
             sink.of(call, "HIT")
             write_later(services, answer_hit(services, call, sink, found))

@@ -1,8 +1,9 @@
 """Hits of the cache that are answered at once, without a task: requests with the head of an earlier hit, whose body was
 answered from the cache before and whose response is in memory.
 
-Nothing is waited for, so there is nothing to watch: such a call takes no place among those in flight, and its body is
-counted in no lease. It counts in rate limits. Whatever else a gateway may ask of its calls is left to the usual way
+Nothing is waited for, so there is nothing to watch: such a call takes no place among those in flight, and its body,
+which it keeps for no time, is not counted. What its client does not read of the response counts as the account's, and
+the call in rate limits. Whatever else a gateway may ask of its calls is left to the usual way
 (http.data_plane), and so is every request for which anything is not as it was.
 """
 
@@ -40,7 +41,7 @@ def hit_at_hand(services: Services, repeats: Repeats, body: bytes, client: str) 
         return None
     now = services.clock.now_ms()
     found = cache.at_hand(known.account_id, recalled.key, now)
-    if found is None or not fits(services, len(body) + len(found.body)):
+    if found is None:
         return None
     try:
         services.database.check()
@@ -56,4 +57,4 @@ def hit_at_hand(services: Services, repeats: Repeats, body: bytes, client: str) 
         started_at=now,
         client=client,
     )
-    return call, found
+    return (call, found) if fits(services, call, found.body) else None

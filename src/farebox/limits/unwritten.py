@@ -23,13 +23,10 @@ class Unwritten:
         """Whether there is room for an entry of this size."""
         return len(self._entries) < NUMBER_MAX and self._bytes + size <= BYTES_MAX
 
-    def add(self, entry: object, size: int) -> bool:
-        """Whether there was room for it."""
-        if not self.fits(size):
-            return False
+    def add(self, entry: object, size: int) -> None:
+        """Take an entry that `fits`."""
         self._entries.append((entry, size))
         self._bytes += size
-        return True
 
     def take(self) -> list[Any]:
         """The next few; they wait no longer."""
