@@ -56,9 +56,14 @@ def seen(customer: Customer, response: httpx.Response) -> str:
     return f"{head}\n{response.text}\n{row}\n{stored_body(customer, log_id)}\n{customer.receipt(log_id)}"
 
 
+def leaks_in(text: str) -> list[str]:
+    text = text.replace('"detail"', "")  # a field of errors
+    return [leak for leak in LEAKS if leak in text]
+
+
 def check(customer: Customer, response: httpx.Response) -> None:
     found = seen(customer, response)
-    assert [leak for leak in LEAKS if leak in found] == []
+    assert leaks_in(found) == []
 
 
 def good(text: str) -> bytes:
@@ -141,7 +146,7 @@ def test_the_key_is_removed_from_operator_alarms(customer: Customer, provider: P
     provider.says(401, {"error": {"message": f"{BASIC} is no key", "code": "sk-op", "type": FORMS["in base64"]}})
     check(customer, ask(customer))
     content = str(alarmed(customer.farebox).content)
-    assert [leak for leak in LEAKS if leak in content] == []
+    assert leaks_in(content) == []
     customer.farebox.run(customer.farebox.services.database.write(lambda c: resolve_alarms(c, 2)))
     plain = "sk-plain-0123456789-tail"  # which may pass for a code
     set_provider(customer.farebox, SLUG, base_url=provider.url, api_key=plain)
@@ -159,7 +164,7 @@ def test_a_key_of_the_callers_own_passes_but_is_not_kept(customer: Customer, pro
         assert (response.status_code, response.content) == (status, provider.pieces[0])
         kept = stored_body(customer, response.headers["cf-aig-log-id"])
         assert "error" in kept
-        assert [leak for leak in LEAKS if leak in kept] == []
+        assert leaks_in(kept) == []
     own = {"cf-aig-authorization": f"Bearer {customer.token}"}
     response = ask(customer, own, path=f"chat/completions?key={quote(KEY, safe='')}")
     assert response.content == provider.pieces[0]
