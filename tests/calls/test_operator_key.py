@@ -22,8 +22,8 @@ from tests.support import Customer, Farebox
 pytestmark = ON_BOTH_ENGINES
 
 SLUG, MODEL = "cerebras", "acme-1"
-KEY = "sk-operators-0123456789-tail"
-MASKED = "sk-op***********************tail"
+KEY = "sk-operators-0123456789-wxyz"
+MASKED = "sk-op***********************wxyz"
 FIVE = parse_usd("5")
 
 
@@ -113,16 +113,16 @@ def test_a_tenant_sees_our_error_text(
     assert (response.status_code, response.json()["errors"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
     assert response.headers["retry-after"] == "30"
     assert "x-should-retry" not in response.headers
-    for secret in (KEY, MASKED, "tail", "quota", "Balance", "api_key"):
+    for secret in (KEY, MASKED, "wxyz", "quota", "Balance", "api_key"):
         assert secret not in response.text
     assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
     row = log_row(customer, response.headers["cf-aig-log-id"])
     assert (row["status_code"], row["success"]) == (503, False)
     assert row["farebox"]["error"] == f"provider_unavailable ({reason}, answered {status})"
-    assert "tail" not in json.dumps(row) + stored_body(customer, response.headers["cf-aig-log-id"])
+    assert "wxyz" not in json.dumps(row) + stored_body(customer, response.headers["cf-aig-log-id"])
     alarm = alarmed(customer.farebox)
     assert (alarm.kind, alarm.content["reason"], alarm.content["status"]) == ("provider_key_trouble", reason, status)
-    assert "tail" not in str(alarm.content)
+    assert "wxyz" not in str(alarm.content)
     assert differences(customer.farebox) == []
 
 
@@ -130,7 +130,7 @@ def test_free_paths_are_handled_too(customer: Customer, provider: Provider) -> N
     provider.says(401, {"error": {"message": f"Incorrect API key provided: {MASKED}."}})
     response = httpx.get(f"{customer.gateway_url}/{SLUG}/models", headers=customer.headers)
     assert response.status_code == 503
-    assert "tail" not in response.text
+    assert "wxyz" not in response.text
     assert alarmed(customer.farebox).content["status"] == 401
 
 
@@ -172,7 +172,7 @@ def test_a_passed_error_has_the_key_removed(customer: Customer, provider: Provid
     response = call(customer)
     said = "Key [removed] ([removed]) of org-[removed] may not use the model"
     assert (response.status_code, response.json()) == (403, {"error": {"message": said}})
-    assert "tail" not in stored_body(customer, response.headers["cf-aig-log-id"])
+    assert "wxyz" not in stored_body(customer, response.headers["cf-aig-log-id"])
 
 
 def test_the_next_step_takes_over(customer: Customer, provider: Provider) -> None:
@@ -213,7 +213,7 @@ def test_a_key_error_in_a_200_response_is_replaced_too(customer: Customer, provi
     provider.says(200, {"error": NO_MONEY, "user_id": "user_operator"})
     response = call(customer)
     assert (response.status_code, response.json()["errors"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
-    assert "tail" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
+    assert "wxyz" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
     assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
     row = log_row(customer, response.headers["cf-aig-log-id"])
     assert row["farebox"]["error"] == "provider_unavailable (no_credit, answered 200)"
@@ -236,7 +236,7 @@ def test_a_stream_that_reports_a_key_error_is_replaced(customer: Customer, provi
     *words, last = [json.loads(line[6:]) for line in response.text.splitlines() if line.startswith("data: {")]
     assert words == [WORD] * before
     assert last["error"]["message"].startswith("cerebras does not accept calls from this service")
-    assert "tail" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
+    assert "wxyz" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
     assert customer.balance.held == 0
     assert alarmed(customer.farebox).content["reason"] == "no_credit"
     assert differences(customer.farebox) == []
@@ -248,7 +248,7 @@ def test_a_key_error_object_instead_of_a_stream_is_replaced(customer: Customer, 
     provider.kind = kind
     response = call(customer, stream=True)
     assert (response.status_code, response.json()["errors"][0]["code"]) == (503, PROVIDER_UNAVAILABLE.code)
-    assert "tail" not in response.text
+    assert "wxyz" not in response.text
     assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
 
 
@@ -257,7 +257,7 @@ def test_key_errors_in_mislabeled_events_are_replaced(customer: Customer, provid
     provider.kind, provider.headers = "application/json", [("content-length", str(len(provider.pieces[0])))]
     response = call(customer, stream=True, stream_options={"include_usage": True})
     assert "cerebras does not accept calls from this service" in response.text
-    assert "tail" not in response.text
+    assert "wxyz" not in response.text
 
 
 def test_on_the_callers_own_key_a_stream_passes_as_it_is(customer: Customer, provider: Provider) -> None:
@@ -297,7 +297,7 @@ def test_a_key_error_body_instead_of_a_stream_is_replaced(customer: Customer, pr
     events = kind == "text/event-stream"  # so that its head has been passed on before the first byte came
     assert response.status_code == (200 if events else 503)
     assert "cerebras does not accept calls from this service" in response.text
-    assert "tail" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
+    assert "wxyz" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
     assert alarmed(customer.farebox).content["reason"] == "no_credit"
     assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
     assert differences(customer.farebox) == []
@@ -329,7 +329,7 @@ def test_an_error_in_a_stream_however_its_lines_end(
             assert response.status_code == 200
             assert "word " in response.text
             assert reported in response.text
-            assert "tail" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
+            assert "wxyz" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
 
 
 @pytest.mark.parametrize("begun", [1, 12, len(KEY) - 1])
