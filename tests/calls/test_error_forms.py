@@ -11,9 +11,10 @@ from typing import Any, get_args
 import httpx
 import pytest
 
-from farebox.errors import LIMIT_TOO_LOW, RATE_LIMITED, SHUTTING_DOWN, SPEND_LIMITED, Problem, Shortage
+from farebox.errors import LIMIT_TOO_LOW, RATE_LIMITED, SPEND_LIMITED, Problem, Shortage
 from farebox.http.provider_errors import Form, error_body, error_headers, error_status
 from farebox.http.refusals import Pages
+from farebox.storage.sql import DatabaseUnavailable
 from tests.calls.kit import log_rows, set_gateway, set_price, set_provider
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox
@@ -199,15 +200,23 @@ def test_providers_whose_sdks_repeat_every_429_get_403_for_a_long_limit(farebox:
     assert int(refused.headers["retry-after"]) <= 50
 
 
-def test_hugging_face_sdk_for_typescript_gets_a_text_and_no_503(farebox: Farebox) -> None:
+def test_hugging_face_sdk_for_typescript_gets_a_text_and_no_503(
+    farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     agent = "@huggingface/inference/4.13.30 Node.js/20"
     poor = farebox.funded("0.000000001")
     refused = post(poor, "demo/v1/chat/completions", CHAT, **{"user-agent": agent})
     assert refused.status_code == 402
     assert refused.json()["error"] == refused.json()["message"], "of anything else it shows [object Object]"
-    problem = Problem(SHUTTING_DOWN, "The server restarts.", retry_after=1)
-    assert error_status(problem, "hugging-face", "402") == 502, "it would repeat a 503 without a pause"
-    assert error_status(problem, "openai", "402") == 503
+
+    def away() -> None:
+        raise DatabaseUnavailable("away")
+
+    monkeypatch.setattr(farebox.services.database, "check", away)
+    refused = post(customer, "demo/v1/chat/completions", CHAT, **{"user-agent": agent})
+    assert refused.status_code == 502, "it would repeat a 503 without a pause"
+    assert refused.json()["error"] == refused.json()["message"]
+    assert post(customer, "demo/v1/chat/completions", CHAT).status_code == 503
 
 
 def test_every_form_has_the_facts_beside_its_error() -> None:

@@ -36,13 +36,6 @@ AHEAD = 15
 CARD = b"4111 1111 1111 1111"
 
 
-class Seen:
-    """Whether each request that could be answered at once was."""
-
-    def __init__(self) -> None:
-        self.results: list[bool] = []
-
-
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     with running_on(uvloop.new_event_loop, CLOCK, tmp_path_factory.mktemp("hits")) as served:
@@ -64,18 +57,19 @@ def long_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    seen, answer = Seen(), DataPlane._answered
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each request that could be answered at once was."""
+    results, answer = list[bool](), DataPlane._answered
 
     def counted(self: DataPlane, *request: Any) -> bool:
-        seen.results.append(answer(self, *request))
-        return seen.results[-1]
+        results.append(answer(self, *request))
+        return results[-1]
 
     monkeypatch.setattr(DataPlane, "_answered", counted)
-    return seen
+    return results
 
 
-class Caller:
+class Repeater:
     """One connection, whose requests have the same head and come in one piece each."""
 
     def __init__(self, customer: Customer, path: str = "openai/chat/completions") -> None:
@@ -125,8 +119,8 @@ class Caller:
 
 
 @pytest.fixture
-def connection(customer: Customer) -> Iterator[Caller]:
-    with closing(Caller(customer)) as made:
+def connection(customer: Customer) -> Iterator[Repeater]:
+    with closing(Repeater(customer)) as made:
         yield made
 
 
@@ -138,12 +132,12 @@ def counts(farebox: Farebox) -> tuple[int, int]:
 
 @pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "stream"])
 def test_each_has_its_own_row_and_counts_as_any_other_hit(
-    farebox: Farebox, customer: Customer, connection: Caller, at_once: Seen, body: bytes
+    farebox: Farebox, customer: Customer, connection: Repeater, at_once: list[bool], body: bytes
 ) -> None:
     first = connection.repeat(body)
     spent, before, asked = customer.balance.posted, counts(farebox), farebox.demo_stats()["requests"]
     answers = [connection.ask(body) for _ in range(5)]
-    assert at_once.results == [True] * 5
+    assert at_once == [True] * 5
     assert [(status, sent) for status, _, sent in answers] == [(200, first)] * 5
     ids = [headers["cf-aig-log-id"] for _, headers, _ in answers]
     assert len(set(ids)) == 5
@@ -153,7 +147,7 @@ def test_each_has_its_own_row_and_counts_as_any_other_hit(
         assert headers["cf-aig-event-id"] == headers["cf-aig-request-id"] == headers["cf-aig-log-id"]
     assert tuple(now - then for now, then in zip(counts(farebox), before, strict=True)) == (5, 5)
     assert (customer.balance.posted, farebox.demo_stats()["requests"]) == (spent, asked)
-    with closing(Caller(customer)) as other:
+    with closing(Repeater(customer)) as other:
         _, usual, _ = other.ask(body)
     as_usual = row_of(customer, usual["cf-aig-log-id"])
     assert as_usual["cached"]
@@ -241,7 +235,7 @@ AFTERWARDS: dict[Change, tuple[int, str | None]] = {
 
 @pytest.mark.parametrize("change", AFTERWARDS, ids=lambda change: change.__name__)
 def test_a_change_counts_for_the_next_request(
-    customer: Customer, connection: Caller, at_once: Seen, change: Change
+    customer: Customer, connection: Repeater, at_once: list[bool], change: Change
 ) -> None:
     body = CHAT.replace(b"Hello there", CARD)
     connection.repeat(body)
@@ -249,13 +243,13 @@ def test_a_change_counts_for_the_next_request(
     try:
         status, headers, _ = connection.ask(body)
         assert (status, headers.get("cf-aig-cache-status")) == AFTERWARDS[change]
-        assert at_once.results in ([], [False]), "the permit is another, or is asked for again"
+        assert at_once in ([], [False]), "the permit is another, or is asked for again"
     finally:
         customer.farebox.services.configuration.domains.pop("farebox", None)
 
 
 def test_a_cache_that_was_emptied_is_filled_again(
-    farebox: Farebox, customer: Customer, connection: Caller, at_once: Seen
+    farebox: Farebox, customer: Customer, connection: Repeater, at_once: list[bool]
 ) -> None:
     connection.repeat()
     emptied(customer)
@@ -264,20 +258,20 @@ def test_a_cache_that_was_emptied_is_filled_again(
     spent = customer.balance.posted
     answers = [connection.ask() for _ in range(2)]
     assert [(headers["cf-aig-cache-status"], body) for _, headers, body in answers] == [("HIT", again)] * 2
-    assert at_once.results[-2:] == [True] * 2
+    assert at_once[-2:] == [True] * 2
     assert (customer.balance.posted, farebox.demo_stats()["requests"]) == (spent, asked + 1)
 
 
-def test_what_is_not_in_memory_any_more_is_answered_in_the_usual_way(connection: Caller, at_once: Seen) -> None:
+def test_what_is_not_in_memory_any_more_is_answered_in_the_usual_way(connection: Repeater, at_once: list[bool]) -> None:
     first = connection.repeat()
     CLOCK.ahead_ms += 2 * HOT_MS
     again = [connection.ask()[2] for _ in range(2)]
-    assert (again, at_once.results) == ([first] * 2, [False, True])
+    assert (again, at_once) == ([first] * 2, [False, True])
     assert connection.ask(CHAT.replace(b"there", b"again"))[1]["cf-aig-cache-status"] == "MISS"
 
 
 @pytest.mark.parametrize("whose", ["gateway", "token"])
-def test_they_count_in_rate_limits(farebox: Farebox, at_once: Seen, whose: str) -> None:
+def test_they_count_in_rate_limits(farebox: Farebox, at_once: list[bool], whose: str) -> None:
     customer = farebox.funded("5")
     rate: dict[str, Any] = {"rate_limiting_limit": 6, "rate_limiting_interval": 3_600}
     set_gateway(customer, cache_ttl=600, **(rate if whose == "gateway" else {}))
@@ -285,11 +279,11 @@ def test_they_count_in_rate_limits(farebox: Farebox, at_once: Seen, whose: str) 
         url = f"{customer.api_url}/farebox/tokens"
         (token,) = client.get(url, headers=customer.headers).json()["result"]
         assert client.put(f"{url}/{token['id']}", json=rate, headers=customer.headers).status_code == 200
-    with closing(Caller(customer)) as connection:
+    with closing(Repeater(customer)) as connection:
         connection.repeat()
         answers = [connection.ask() for _ in range(6)]
     assert [status for status, _, _ in answers] == [200] * 4 + [429] * 2
-    assert at_once.results == [True] * 6, "the refusals too"
+    assert at_once == [True] * 6, "the refusals too"
     _, headers, body = answers[-1]
     refused = json.loads(body)
     assert refused["error"]["code"] == ("rate_limited" if whose == "gateway" else "token_rate_limited")
@@ -298,28 +292,40 @@ def test_they_count_in_rate_limits(farebox: Farebox, at_once: Seen, whose: str) 
 
 
 def test_a_hit_whose_row_has_to_wait_is_answered_in_the_usual_way(
-    customer: Customer, connection: Caller, at_once: Seen, monkeypatch: pytest.MonkeyPatch
+    customer: Customer, connection: Repeater, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection.repeat()
     monkeypatch.setattr("farebox.limits.unwritten.NUMBER_MAX", 0)
     _, headers, _ = connection.ask()
-    assert (headers["cf-aig-cache-status"], at_once.results) == ("HIT", [False])
+    assert (headers["cf-aig-cache-status"], at_once) == ("HIT", [False])
     assert row_of(customer, headers["cf-aig-log-id"])["cached"]
 
 
 def test_no_row_is_lost_where_the_body_that_is_kept_is_longer_than_the_one_that_came(
-    customer: Customer, connection: Caller, at_once: Seen, monkeypatch: pytest.MonkeyPatch
+    customer: Customer, connection: Repeater, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the operator's key, a stream is asked for its usage."""
     first = connection.repeat(STREAM)
     until(lambda: not customer.farebox.services.tasks.running("records of hits"))
     monkeypatch.setattr("farebox.limits.unwritten.BYTES_MAX", _ROW_BYTES + len(STREAM) + len(first))
     _, headers, _ = connection.ask(STREAM)
-    assert (headers["cf-aig-cache-status"], at_once.results) == ("HIT", [False])
+    assert (headers["cf-aig-cache-status"], at_once) == ("HIT", [False])
     assert row_of(customer, headers["cf-aig-log-id"])["cached"]
 
 
-def test_requests_that_are_sent_ahead_are_answered_in_their_order(connection: Caller, at_once: Seen) -> None:
+def test_an_account_with_as_many_calls_in_flight_as_it_may_have_still_gets_them(
+    customer: Customer, connection: Repeater, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = connection.repeat()
+    monkeypatch.setattr(customer.farebox.services.calls, "account_max", 0)
+    status, headers, again = connection.ask()
+    assert (status, headers["cf-aig-cache-status"], again, at_once) == (200, "HIT", first, [True])
+    with closing(Repeater(customer)) as other:
+        status, _, refused = other.ask()
+        assert (status, json.loads(refused)["internalCode"]) == (429, 2918)
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_their_order(connection: Repeater, at_once: list[bool]) -> None:
     first = connection.repeat()
     connection.send(times=50)
     answers = [connection.receive() for _ in range(50)]
@@ -328,11 +334,13 @@ def test_requests_that_are_sent_ahead_are_answered_in_their_order(connection: Ca
     assert sorted(set(ids)) == ids
 
 
-def test_a_client_that_is_slow_to_read_gets_all_of_it(farebox: Farebox, customer: Customer, at_once: Seen) -> None:
+def test_a_client_that_is_slow_to_read_gets_all_of_it(
+    farebox: Farebox, customer: Customer, at_once: list[bool]
+) -> None:
     text = "word " * 150_000
     message = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
-    with serving() as upstream, closing(Caller(customer, "groq/chat/completions")) as connection:
+    with serving() as upstream, closing(Repeater(customer, "groq/chat/completions")) as connection:
         set_provider(farebox, "groq", base_url=upstream.url)
         upstream.response = {"id": "one", "model": "llama-3.1-8b-instant", "choices": [message], "usage": usage}
         body = CHAT.replace(b"gpt-4o-mini", b"llama-3.1-8b-instant")
@@ -344,5 +352,5 @@ def test_a_client_that_is_slow_to_read_gets_all_of_it(farebox: Farebox, customer
         assert held.by_account.get(customer.account_id, 0) > WRITE_HIGH
         assert [connection.receive()[2] == first for _ in range(AHEAD)] == [True] * AHEAD
         assert connection.ask(body)[2] == first
-        assert at_once.results == [True] * (AHEAD + 1)
+        assert at_once == [True] * (AHEAD + 1)
     assert customer.account_id not in farebox.services.held.by_account

@@ -406,7 +406,7 @@ def test_a_stream_whose_first_message_is_broken_costs_nothing(
     customer: Customer, upstream: Upstream, bedrock: Any, spoil: Any
 ) -> None:
     upstream.says(spoil(FIRST) + converse_stream(tokens(1000, 100)), EVENT_STREAM)
-    with free(customer), pytest.raises(Exception, match=r"broke off|event stream") as raised:
+    with free(customer), pytest.raises(botocore.exceptions.ClientError, match=r"broke off|event stream") as raised:
         list(all_of(bedrock.converse_stream(modelId=HAIKU, messages=MESSAGES, inferenceConfig=LIMIT)["stream"]))
     assert "broken" in str(raised.value)
 
@@ -417,7 +417,7 @@ def test_a_stream_of_invoke_whose_first_message_is_broken_costs_nothing(
 ) -> None:
     upstream.says(spoil(chunks({"generation": "Good "})) + chunks({"generation": "day."}), EVENT_STREAM)
     body = json.dumps({"prompt": PROMPT, "max_gen_len": 200})
-    with free(customer), pytest.raises(Exception, match=r"broke off|event stream"):
+    with free(customer), pytest.raises(botocore.exceptions.ClientError, match=r"broke off|event stream"):
         list(all_of(bedrock.invoke_model_with_response_stream(modelId=LLAMA, body=body)["body"]))
 
 
@@ -427,7 +427,7 @@ def test_a_stream_that_is_broken_later_costs_what_was_delivered(
     """The client gets what came before, and an exception in Amazon's own framing."""
     upstream.says(FIRST + wrong_checksum(FIRST), EVENT_STREAM)
     found: list[Any] = []
-    with charged(customer) as cost, pytest.raises(Exception, match="modelStreamErrorException"):
+    with charged(customer) as cost, pytest.raises(botocore.exceptions.ClientError, match="modelStreamErrorException"):
         found.extend(all_of(bedrock.converse_stream(modelId=HAIKU, messages=MESSAGES, inferenceConfig=LIMIT)["stream"]))
     assert found == [{"contentBlockDelta": {"delta": {"text": "Good "}, "contentBlockIndex": 0}}]
     assert 0 < cost.nanos < 1100 * 1_100 + 10 * 5_500
@@ -436,14 +436,14 @@ def test_a_stream_that_is_broken_later_costs_what_was_delivered(
 
 def test_a_stream_that_ends_early_is_told(customer: Customer, upstream: Upstream, bedrock: Any) -> None:
     upstream.says(FIRST + FIRST[:20], EVENT_STREAM)
-    with charged(customer), pytest.raises(Exception, match="modelStreamErrorException"):
+    with charged(customer), pytest.raises(botocore.exceptions.ClientError, match="modelStreamErrorException"):
         list(all_of(bedrock.converse_stream(modelId=HAIKU, messages=MESSAGES, inferenceConfig=LIMIT)["stream"]))
 
 
 def test_an_exception_in_a_stream_passes(customer: Customer, upstream: Upstream, bedrock: Any) -> None:
     kinds = {":message-type": "exception", ":exception-type": "throttlingException"}
     upstream.says(frame(kinds, b'{"message":"Too many tokens, slow down"}'), EVENT_STREAM)
-    with free(customer), pytest.raises(Exception, match="Too many tokens"):
+    with free(customer), pytest.raises(botocore.exceptions.ClientError, match="Too many tokens"):
         list(all_of(bedrock.converse_stream(modelId=HAIKU, messages=MESSAGES, inferenceConfig=LIMIT)["stream"]))
 
 

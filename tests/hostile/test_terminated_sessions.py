@@ -136,14 +136,14 @@ async def world() -> AsyncIterator[World]:
 class Commits:
     """What becomes of the commits of a test's own database. A server on another thread has others, which are let be."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, lost: int, carried_out: int = 0) -> None:
-        """The first `lost` have no response, of which the first `carried_out` are carried out."""
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, to_lose: int, carried_out: int = 0) -> None:
+        """The first `to_lose` have no response, of which the first `carried_out` are carried out."""
         self.lost = 0
         execute: Any = Session.execute
         loop = asyncio.get_running_loop()
 
         async def losing(session: Session, query: str, *values: object, **more: object) -> object:
-            if query == "COMMIT" and self.lost < lost and asyncio.get_running_loop() is loop:
+            if query == "COMMIT" and self.lost < to_lose and asyncio.get_running_loop() is loop:
                 self.lost += 1
                 if self.lost <= carried_out:
                     await execute(session, query)
@@ -207,7 +207,7 @@ async def test_a_job_whose_session_ends_before_its_commit_is_run_again(world: Wo
 async def test_a_commit_without_a_response_is_looked_up_and_not_repeated(
     world: World, monkeypatch: pytest.MonkeyPatch, *, is_done: bool
 ) -> None:
-    commits = Commits(monkeypatch, lost=1, carried_out=int(is_done))
+    commits = Commits(monkeypatch, to_lose=1, carried_out=int(is_done))
     assert await world.database.write(world.job) == (1 if is_done else 2)
     assert commits.lost == 1
     assert await world.accounts() == (["a1"] if is_done else ["a2"])
@@ -217,7 +217,7 @@ async def test_a_commit_is_not_repeated_if_its_check_has_no_response_either(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second only verified the first, and is rolled back."""
-    commits = Commits(monkeypatch, lost=3, carried_out=1)
+    commits = Commits(monkeypatch, to_lose=3, carried_out=1)
     assert await world.database.write(world.job) == 1
     assert (commits.lost, world.runs) == (3, 1)
     assert await world.accounts() == ["a1"]
@@ -240,7 +240,7 @@ async def test_a_commit_without_a_response_of_another_server_stays_unknown(
         servers += 1
         return found[0], servers, None
 
-    Commits(monkeypatch, lost=RECONNECTS_MAX)
+    Commits(monkeypatch, to_lose=RECONNECTS_MAX)
     monkeypatch.setattr(Session, "fetchrow", another)
     with pytest.raises(DatabaseUnavailable, match="unknown"):
         await world.database.write(world.job)

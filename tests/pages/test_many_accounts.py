@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from html import unescape
-from pathlib import Path
 
 import pytest
 
@@ -23,9 +22,9 @@ HOUR_MS = 3_600_000
 IDS = [f"acc{number}" for number in range(6)]
 
 
-@pytest.fixture
-def farebox(tmp_path: Path) -> Iterator[Farebox]:
-    with running_farebox(tmp_path) as served:
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("many")) as served:
         for account_id in IDS:
             served.create_account(f"Tenant {account_id}", account_id)
         yield served

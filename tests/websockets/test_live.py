@@ -175,17 +175,30 @@ def test_a_response_without_usage_is_counted_by_what_was_delivered(customer: Cus
     settled(customer, round(first["cost"] * NANOS_PER_USD) + turn_cost(1), 2)
 
 
+@pytest.fixture
+def kept_back(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set once a message of the client's has come that waits until the response before it has begun."""
+    came, waits = threading.Event(), GeminiLiveReader.waits
+
+    def read(reader: GeminiLiveReader, data: bytes) -> bool:
+        if waits(reader, data):
+            came.set()
+        return waits(reader, data)
+
+    monkeypatch.setattr(GeminiLiveReader, "waits", read)
+    return came
+
+
 def test_content_that_asks_again_waits_until_the_response_before_has_begun(
-    customer: Customer, provider: SocketProvider, live: Live, monkeypatch: pytest.MonkeyPatch
+    customer: Customer, provider: SocketProvider, kept_back: threading.Event
 ) -> None:
-    came = threading.Event()
     early = list[Any]()
 
     def script(connection: ServerConnection) -> None:
         connection.recv()
         tell(connection, setupComplete={})
         connection.recv()
-        came.wait(SECONDS)
+        assert kept_back.wait(SECONDS)
         with contextlib.suppress(TimeoutError):
             early.append(connection.recv(0.2))
         for number in range(2):
@@ -194,18 +207,11 @@ def test_content_that_asks_again_waits_until_the_response_before_has_begun(
                 connection.recv(SECONDS)
             tell(connection, **COMPLETE, usageMetadata=usage(**{**TURN_USED, "text_in": 400 + number}))
 
-    def read(reader: GeminiLiveReader, data: bytes) -> bool:
-        seen.append(data)
-        return waits(reader, data)
-
-    seen, waits = list[bytes](), GeminiLiveReader.waits
-    monkeypatch.setattr(GeminiLiveReader, "waits", read)
+    provider.forget()
     provider.script = script
     with session(customer) as connection:
         ask(connection)
         ask(connection)
-        until(lambda: len(seen) == 1)
-        came.set()
         await_turn(connection)
         await_turn(connection)
     assert not early
@@ -213,7 +219,7 @@ def test_content_that_asks_again_waits_until_the_response_before_has_begun(
 
 
 def test_content_that_waited_is_held_for_until_it_has_been_counted(
-    customer: Customer, provider: SocketProvider, live: Live
+    customer: Customer, provider: SocketProvider, kept_back: threading.Event
 ) -> None:
     long = "word " * 4_000
     held = list[int]()
@@ -222,17 +228,18 @@ def test_content_that_waited_is_held_for_until_it_has_been_counted(
         connection.recv()
         tell(connection, setupComplete={})
         connection.recv()
-        with contextlib.suppress(TimeoutError):
-            connection.recv(0.2)
+        assert kept_back.wait(SECONDS)
         tell(connection, **spoken())
         connection.recv()  # the long one, which the response under way does not read
         tell(connection, **COMPLETE, usageMetadata=usage(**TURN_USED))
+        until(lambda: customer.balance.posted == 5 * NANOS_PER_USD - turn_cost(), "the first turn is settled")
         held.append(customer.balance.held)
         tell(connection, **spoken())
         connection.recv()  # audio, ahead of which another response is held for
         held.append(customer.balance.held)
         tell(connection, **COMPLETE, usageMetadata=usage(**{**TURN_USED, "text_in": 4_500}))
 
+    provider.forget()
     provider.script = script
     with session(customer) as connection:
         ask(connection)

@@ -307,9 +307,6 @@ def test_a_turn_under_way_is_delivered_before_the_session_ends(farebox: Farebox,
     assert customer.balance.posted == int(0.30 * NANOS_PER_USD) - TURN
 
 
-# --- sessions that are cut ---
-
-
 def test_a_token_for_certain_models_names_its_model_once(farebox: Farebox, realtime: Realtime) -> None:
     customer = limited(farebox, f"openai/{MODEL}")
     headers = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-own-key"}
