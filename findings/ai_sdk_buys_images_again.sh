@@ -47,13 +47,16 @@ for (const name of ["ai", "@ai-sdk/fal", "@ai-sdk/replicate"]) {
 console.log("expected: one image ordered, whatever becomes of its download");
 const seen = [];
 for (const [name, model] of Object.entries(models)) {
-  for (failures of [0, 1, 3]) {
+  for (const [failed, maxRetries] of [[0], [1], [3], [1, 0]]) {
+    failures = failed;
     orders = downloads = 0;
-    const ended = await generateImage({ model, prompt: "A harbour" }).then(() => "one image", (error) => error.constructor.name);
-    console.log(`${name}, ${failures} failed downloads: ${orders} orders, ${downloads} downloads, then ${ended}`);
-    seen.push(orders);
+    const ended = await generateImage({ model, prompt: "A harbour", maxRetries }).then(() => "one image", (error) => error.constructor.name);
+    const setting = maxRetries === undefined ? "" : `, maxRetries: ${maxRetries}`;
+    console.log(`${name}, ${failures} failed downloads${setting}: ${orders} orders, ${downloads} downloads, then ${ended}`);
+    seen.push([orders, ended === "one image"]);
   }
 }
-process.exit(JSON.stringify(seen) === JSON.stringify([1, 2, 3, 1, 2, 3]) ? 0 : 1);
+const each = [[1, true], [2, true], [3, false], [1, false]];
+process.exit(JSON.stringify(seen) === JSON.stringify([...each, ...each]) ? 0 : 1);
 JS
 (cd "$tmp" && node run.mjs)

@@ -18,7 +18,9 @@ import json
 import sys
 import threading
 
+import httpx
 from deepgram import DeepgramClient
+from deepgram.core.api_error import ApiError
 from deepgram.environment import DeepgramClientEnvironment
 
 METADATA = {"request_id": "r", "created": "2026-12-01T00:00:00Z", "channels": 1, "sha256": "", "models": [], "model_info": {}}
@@ -68,13 +70,21 @@ url = f"http://127.0.0.1:{server.server_port}"
 client = DeepgramClient(api_key="none", environment=DeepgramClientEnvironment(base=url, production=url, agent=url, agent_rest=url))
 print("deepgram-sdk", importlib.metadata.version("deepgram-sdk"))
 print(f"expected: {len(RECORDING)} bytes in each request, or an exception")
-seen = {}
+seen = []
 for status, what in ((429, "429"), (503, "503"), (None, "a connection that ended")):
     for name, recording in (("bytes", RECORDING), ("iterator", pieces())):
         sizes.clear()
         answer = client.listen.v1.media.transcribe_file(request=recording, model="nova-3")
         print(f"{name}, after {what}: requests of {sizes} bytes; duration of the transcript {answer.metadata.duration} s")
-        seen[name, what] = list(sizes)
-same = all(sizes == [5000, 5000 if name == "bytes" else 0] for (name, _), sizes in seen.items())
-sys.exit(0 if same else 1)
+        again = 5000 if name == "bytes" else 0
+        seen.append((sizes, answer.metadata.duration) == ([5000, again], again / 16000))
+    sizes.clear()
+    try:
+        client.listen.v1.media.transcribe_file(request=pieces(), model="nova-3", request_options={"max_retries": 0})
+        ended = "a transcript"
+    except (ApiError, httpx.TransportError) as error:
+        ended = type(error).__name__
+    print(f"iterator, after {what}, with max_retries 0: requests of {sizes} bytes, then {ended}")
+    seen.append(sizes == [5000] and ended != "a transcript")
+sys.exit(0 if all(seen) else 1)
 PYTHON

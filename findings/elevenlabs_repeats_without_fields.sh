@@ -20,6 +20,7 @@ import sys
 import threading
 
 from elevenlabs.client import ElevenLabs
+from elevenlabs.core.api_error import ApiError
 
 ANSWER = json.dumps({"language_code": "deu", "language_probability": 1, "text": "", "words": []}).encode()
 status = 200
@@ -55,5 +56,13 @@ for status in (429, 503):
     for number, names in enumerate(forms):
         print(f"after {status}: " if number else "first: ", ", ".join(names))
     as_seen.append({"model_id", "language_code", "diarize", "file"} <= set(forms[0]) and forms[1:] == [["file"]])
+    forms.clear()
+    try:
+        client.speech_to_text.convert(model_id="scribe_v2", file=b"sound", request_options={"max_retries": 0})
+        ended = "a transcript"
+    except ApiError as error:
+        ended = f"ApiError {error.status_code}"
+    print(f"after {status}, with max_retries 0: {len(forms)} request, then {ended}")
+    as_seen.append((len(forms), ended) == (1, f"ApiError {status}"))
 sys.exit(0 if all(as_seen) else 1)
 PYTHON

@@ -3,7 +3,7 @@
 # Guess: one. `timeout` is documented as the "client-side HTTP timeout in seconds", so the call raises after it; and a POST that
 # may have been carried out is not repeated by itself.
 # Seen: a time limit that has passed counts as a failure of the network, and those are repeated: the same POST goes out ten
-# times, without a key by which the ten could be told to be one, and the exception comes after the tenth. So does a connection
+# times, without a key by which the ten could be identified as one request, and the exception comes after the tenth. So does a connection
 # that ends while the picture is made. A server that finishes what it has begun bills each. With `start_timeout` besides (a
 # header that asks the server to give up), there is one request. Its pauses between requests are shortened here.
 # Exits 1 if that changes.

@@ -4,7 +4,7 @@
 # configuration is used").
 # Seen: `run` and `queue.submit` have fixed settings of their own, which take precedence: four POSTs, with the setting as without
 # it, and nothing in them says that they are one. A POST of which the connection ended may have been carried out, so up to four
-# images are made and billed. What helps is a `fetch` of one's own that returns a response where it would throw.
+# images are made and billed. What helps is a custom `fetch` that returns a response where it would throw.
 # Needs npm and node. Exits 1 if that changes.
 set -euo pipefail
 tmp=$(mktemp -d)

@@ -64,7 +64,8 @@ spans, provider = InMemorySpanExporter(), TracerProvider()
 provider.add_span_processor(SimpleSpanProcessor(spans))
 OpenAIInstrumentor().instrument(tracer_provider=provider)
 client = openai.OpenAI(api_key="none", base_url=f"http://127.0.0.1:{server.server_port}", max_retries=0)
-print("opentelemetry-instrumentation-openai", importlib.metadata.version("opentelemetry-instrumentation-openai"))
+for package in ("openai", "opentelemetry-sdk", "opentelemetry-instrumentation-openai"):
+    print(package, importlib.metadata.version(package))
 print("expected: ERROR and an error.type wherever the caller gets an exception")
 seen = {}
 for name in STREAMS:
