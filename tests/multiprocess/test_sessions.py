@@ -7,8 +7,8 @@ import pytest
 from tests.long import times
 from tests.multiprocess.conftest import NewInstallation
 from tests.multiprocess.kit import Caller, Installation
-from tests.websockets import conversations, kinds
-from tests.websockets.conversations import Stage, halting
+from tests.websockets import kinds
+from tests.websockets.conversations import Address, Stage, halting
 from tests.websockets.kit import providing
 
 pytestmark = pytest.mark.slow
@@ -24,10 +24,10 @@ def test_exactly_as_many_sessions_are_admitted_as_credit_covers(new_installation
             stage = Stage(provider)
             for kind in kinds.KINDS:
                 probe = installation.caller()
-                with halting(stage, kind, [_caller(installation, probe)]):
+                with halting(stage, kind, [_address(installation, probe)]):
                     _, hold = installation.balance(probe)
                 poor = installation.caller(nanos=K * hold)
-                with halting(stage, kind, [_caller(installation, poor)] * 10 * K) as had:
+                with halting(stage, kind, [_address(installation, poor)] * 10 * K) as had:
                     assert sum(one.stopped for one in had) == K, kind
                     assert installation.balance(poor) == (K * hold, K * hold)
             owners = installation.read("SELECT DISTINCT owner FROM holds")
@@ -35,5 +35,5 @@ def test_exactly_as_many_sessions_are_admitted_as_credit_covers(new_installation
     assert installation.differences() == []
 
 
-def _caller(installation: Installation, caller: Caller) -> conversations.Caller:
+def _address(installation: Installation, caller: Caller) -> Address:
     return f"{installation.url}/v1/{caller.account_id}/default", caller.token

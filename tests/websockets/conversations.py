@@ -16,7 +16,7 @@ from websockets.sync.server import ServerConnection
 from tests.websockets.kinds import Kind
 from tests.websockets.kit import SECONDS, SocketProvider
 
-Caller: TypeAlias = tuple[str, str]
+Address: TypeAlias = tuple[str, str]
 """The URL of a gateway, and an access token."""
 
 
@@ -41,6 +41,10 @@ class Conversation:
     server: ServerConnection = None  # type: ignore[assignment]  # until the provider has it
     client: ClientConnection = None  # type: ignore[assignment]  # until it is open
     is_open: threading.Event = field(default_factory=threading.Event)
+    is_played: threading.Event = field(default_factory=threading.Event)
+    """Once the provider has left it."""
+    failure: Exception | None = None
+    """What went wrong on the provider's thread, other than the end of its connection."""
 
     @property
     def delivered(self) -> int:
@@ -64,21 +68,29 @@ class Conversation:
             self.stop(self)
 
     def talk(self, url: str, token: str, headers: dict[str, str]) -> None:
-        """Have it, to its end."""
-        try:
-            self.client = connect(
-                url.replace("http", "ws", 1),
-                additional_headers={"authorization": f"Bearer {token}", **headers},
-                proxy=None,
-                open_timeout=SECONDS,
-                legacy=True,
-            )
-        except (ConnectionClosed, OSError):
-            return
+        """Have it, to its end. Raises what went wrong on the provider's thread."""
+        self.client = connect(
+            url.replace("http", "ws", 1),
+            additional_headers={"authorization": f"Bearer {token}", **headers},
+            proxy=None,
+            open_timeout=SECONDS,
+            legacy=True,
+        )
         self.is_open.set()
         with contextlib.suppress(ConnectionClosed, ValueError):  # a client that does not understand a message leaves
             self.kind.talk(_Heard(self))
         self.client.close()
+        if self.server is not None:
+            assert self.is_played.wait(SECONDS), self.kind
+        if self.failure:
+            raise self.failure
+
+    def check_course(self) -> None:
+        """Fails unless it was stopped where that was planned; or had to its end, if it is shorter."""
+        if self.at <= len(self.kind.takes) + len(self.kind.pays):
+            assert self.stopped, (self.kind, self.at, self.came, self.went)
+        else:
+            assert (self.said, self.heard) == (len(self.kind.takes), len(self.kind.pays)), self.kind
 
 
 class _Heard:
@@ -143,9 +155,17 @@ class Stage:
         assert connection.request is not None
         conversation = self._conversations[connection.request.headers["x-conversation"]]
         conversation.server = connection
-        assert conversation.is_open.wait(SECONDS)
-        conversation.step()
-        conversation.kind.play()(_Counted(connection, conversation))  # type: ignore[arg-type]  # it is one, and counts
+        try:
+            assert conversation.is_open.wait(SECONDS)
+            conversation.step()
+            conversation.kind.play()(_Counted(connection, conversation))  # type: ignore[arg-type]  # it is one, and counts
+        except ConnectionClosed:
+            raise
+        except Exception as error:
+            conversation.failure = error
+            raise
+        finally:
+            conversation.is_played.set()
 
 
 class Halt:
@@ -184,11 +204,11 @@ class Halt:
 
 
 @contextlib.contextmanager
-def halting(stage: Stage, kind: Kind, callers: Sequence[Caller]) -> Iterator[list[Conversation]]:
+def halting(stage: Stage, kind: Kind, addresses: Sequence[Address]) -> Iterator[list[Conversation]]:
     """A session for each of these, where the first message has come that is held for; or it has ended."""
     halt = Halt(stage)
-    had = [(caller, halt.conversation(kind, kind.held_at)) for caller in callers]
-    with at_once([partial(halt.talk, one, *caller) for caller, one in had]):
+    had = [(address, halt.conversation(kind, kind.held_at)) for address in addresses]
+    with at_once([partial(halt.talk, one, *address) for address, one in had]):
         try:
             halt.all_there()
             yield halt.conversations

@@ -26,7 +26,7 @@ from tests.long import times
 from tests.postgres.server import start_postgres
 from tests.support import Customer, Farebox, free_port, running_farebox
 from tests.waiting import SECONDS
-from tests.websockets.conversations import Caller, Conversation, Halt, Stage, at_once, halting
+from tests.websockets.conversations import Address, Conversation, Halt, Stage, at_once, halting
 from tests.websockets.cuts import CUTS, Cut
 from tests.websockets.kinds import KINDS, Kind, prepare
 from tests.websockets.kit import SocketProvider, providing
@@ -47,7 +47,8 @@ def provider() -> Iterator[SocketProvider]:
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, provider: SocketProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    with running_farebox(tmp_path_factory.mktemp("ends")) as running:
+    # A busy machine may take long to open the sessions.
+    with running_farebox(tmp_path_factory.mktemp("ends"), database_timeout_ms=60_000) as running:
         _prepare(running, provider)
         yield running
 
@@ -59,7 +60,7 @@ def _prepare(farebox: Farebox, provider: SocketProvider) -> None:
     forget(farebox)
 
 
-def caller(customer: Customer) -> Caller:
+def address(customer: Customer) -> Address:
     return customer.gateway_url, customer.token
 
 
@@ -78,9 +79,10 @@ def test_a_session_that_either_side_cuts(farebox: Farebox, provider: SocketProvi
     """What was delivered is charged; where it is charged by what was sent, all that the provider has received is."""
     stage = Stage(provider)
     had = [(farebox.funded(), _cut(kind, at, cut)) for kind in KINDS for cut in CUTS]
-    with at_once([partial(stage.talk, conversation, *caller(customer)) for customer, conversation in had]):
+    with at_once([partial(stage.talk, conversation, *address(customer)) for customer, conversation in had]):
         pass
     for customer, conversation in had:
+        conversation.check_course()
         least = conversation.received if conversation.kind.by_unit else conversation.delivered
         spent = charged(customer)
         assert least <= spent <= conversation.asked, conversation.kind
@@ -138,6 +140,7 @@ async def test_a_session_whose_gateway_is_killed(installation: Installation, pro
     found = read_now(installation.settings, lambda c: rows(c, "SELECT account_id, posted, held FROM balances"))
     balances = {account: (posted, held) for account, posted, held in found}
     for account, conversation in had:
+        conversation.check_course()
         posted, held = balances[account]
         assert held == 0
         assert conversation.delivered <= GRANTED - posted <= conversation.asked, (conversation.kind, conversation.at)
@@ -174,7 +177,7 @@ def losable(engine: str, provider: SocketProvider, tmp_path_factory: pytest.Temp
             server = stack.enter_context(start_postgres(durable=True))
             url = server.new_database()
             migrate_now(load({}, database_url=url))
-            farebox = stack.enter_context(running_farebox(folder, database_url=url, database_timeout_ms=2_000))
+            farebox = stack.enter_context(running_farebox(folder, database_url=url, database_timeout_ms=10_000))
             found = Losable(farebox, server.kill, server.start)
         else:
             farebox = stack.enter_context(running_farebox(folder))
@@ -191,7 +194,7 @@ def test_a_session_whose_database_goes_away(losable: Losable, provider: SocketPr
     halt, farebox = Halt(Stage(provider)), losable.farebox
     had = [(farebox.funded(), halt.conversation(kind, at)) for kind in KINDS]
     try:
-        with at_once([partial(halt.talk, one, *caller(customer)) for customer, one in had]):
+        with at_once([partial(halt.talk, one, *address(customer)) for customer, one in had]):
             halt.all_there()
             losable.lose()
             halt.go_on()
@@ -199,6 +202,7 @@ def test_a_session_whose_database_goes_away(losable: Losable, provider: SocketPr
         losable.give_back()
     losable.wait_until_posted()
     for customer, conversation in had:
+        conversation.check_course()
         assert conversation.delivered <= charged(customer) <= conversation.asked, conversation.kind
     assert not differences(farebox)
 
@@ -211,12 +215,12 @@ def test_exactly_as_many_sessions_are_admitted_as_credit_covers(
     farebox: Farebox, provider: SocketProvider, kind: Kind
 ) -> None:
     stage, probe = Stage(provider), farebox.funded()
-    with halting(stage, kind, [caller(probe)]):
+    with halting(stage, kind, [address(probe)]):
         hold = probe.balance.held
     assert hold > 0
     granted = K * hold
     customer = farebox.funded(f"{granted / NANOS_PER_USD:.9f}")
-    with halting(stage, kind, [caller(customer)] * 10 * K) as conversations:
+    with halting(stage, kind, [address(customer)] * 10 * K) as conversations:
         assert sum(one.stopped for one in conversations) == K
         assert (customer.balance.posted, customer.balance.held) == (granted, granted)
         assert {one.client.close_code for one in conversations if not one.stopped} <= {4402, 4429}
