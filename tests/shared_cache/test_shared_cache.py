@@ -28,7 +28,7 @@ from farebox.storage.shared_responses import SharedResponses
 from farebox.vault import Vault
 from tests.calls.kit import differences, set_gateway, set_provider, until
 from tests.calls.test_cache import CHAT, STREAM, Ahead, post, status
-from tests.calls.test_repeated_hits import Caller, emptied
+from tests.calls.test_repeated_hits import Repeater, emptied
 from tests.engines import read_now
 from tests.http.support import GATEWAY_FIELDS, http
 from tests.shared_cache.server import PASSWORD, PROGRAM, CacheServer, cache_server
@@ -98,7 +98,7 @@ def test_responses_are_there_sealed_and_nowhere_else(server: CacheServer, farebo
 
 def test_a_response_of_before_it_was_emptied_is_not_given_again(farebox: Farebox, customer: Customer) -> None:
     """On a connection on which it was a hit, either; the shared cache still has it."""
-    with closing(Caller(customer)) as connection:
+    with closing(Repeater(customer)) as connection:
         before = connection.repeat()
         emptied(customer)
         forget_memory(farebox)

@@ -81,16 +81,16 @@ class Conversation:
             self.kind.talk(_Heard(self))
         self.client.close()
         if self.server is not None:
-            assert self.is_played.wait(SECONDS), self.kind
+            assert self.is_played.wait(SECONDS), self.kind.name
         if self.failure:
             raise self.failure
 
     def check_course(self) -> None:
         """Fails unless it was stopped where that was planned; or had to its end, if it is shorter."""
         if self.at <= len(self.kind.takes) + len(self.kind.pays):
-            assert self.stopped, (self.kind, self.at, self.came, self.went)
+            assert self.stopped, (self.kind.name, self.at, self.came, self.went)
         else:
-            assert (self.said, self.heard) == (len(self.kind.takes), len(self.kind.pays)), self.kind
+            assert (self.said, self.heard) == (len(self.kind.takes), len(self.kind.pays)), self.kind.name
 
 
 class _Heard:
