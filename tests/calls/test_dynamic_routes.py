@@ -369,7 +369,7 @@ def test_what_is_no_call_of_a_route(customer: Customer) -> None:
     assert (unknown.status_code, code(unknown)) == (404, 2950)
     own = call(customer, headers={"authorization": "Bearer sk-own", "cf-aig-authorization": f"Bearer {customer.token}"})
     assert (own.status_code, code(own)) == (400, 2901)
-    assert "no provider key" in own.text
+    assert "cannot use a provider key" in own.text
     body = {"model": "dynamic/r", "messages": [{"role": "user", "content": "Hi"}]}
     for url, sent in (
         (f"{customer.api_url}/ai/v1/responses", {"model": "dynamic/r", "input": "x"}),
