@@ -38,7 +38,7 @@ PIECES: dict[str, tuple[str, ...]] = {
     "', '.join(('?' for _ in OPEN_TOP_UPS))": ("?",),
     "_lines(_NAME, names)": ("(?, ?, ?)",),
     "_lines(_ENTRY, responses)": ("(?, ?, ?, ?, ?, ?, ?, ?)",),
-    "_lines(_IN_ACCOUNT, names)": ("(?, ?)",),
+    "', '.join(('?' for _ in names))": ("?",),
     "_lines(_TOTAL, added)": ("(?, ?, ?)",),
     "', '.join((_ROW for _ in some))": ("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",),
 }

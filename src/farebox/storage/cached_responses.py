@@ -20,6 +20,9 @@ _STEP = 100
 _STEP_BYTES = 2**20
 """Entries that are removed by one look at an account's, and their bytes, of which one entry may be more."""
 _OF_GATEWAY = f"{OF_ACCOUNT} AND gateway_id = ?"
+_BY_END = f"{OF_ACCOUNT} AND size >= 0"
+"""All of an account's, by the index cached_responses_by_end. Only statements that say `size >= 0` can use it, or
+PostgreSQL would look up single keys by it, through all of the account's entries, until it has counted the rows."""
 _Name: TypeAlias = tuple[str, str, str]
 """Account, gateway and key of an entry."""
 
@@ -145,7 +148,7 @@ def forget_expired(connection: Connection, account_id: str, at: int) -> bool:
     key = key_of(connection, account_id)
     expired = rows(
         connection,
-        f"SELECT gateway_id, key, size FROM cached_responses WHERE {OF_ACCOUNT} AND expires_at <= ? LIMIT ?",
+        f"SELECT gateway_id, key, size FROM cached_responses WHERE {_BY_END} AND expires_at <= ? LIMIT ?",
         (*key, at, _STEP),
     )
     step = _bounded(expired)
@@ -228,7 +231,7 @@ def _shrink(connection: Connection, key: AccountKey, over: int) -> None:
     while over > 0:
         oldest = rows(
             connection,
-            f"SELECT gateway_id, key, size FROM cached_responses WHERE {OF_ACCOUNT} ORDER BY expires_at LIMIT ?",
+            f"SELECT gateway_id, key, size FROM cached_responses WHERE {_BY_END} ORDER BY expires_at LIMIT ?",
             (*key, _STEP),
         )
         if not oldest:
@@ -246,12 +249,14 @@ def _remove(connection: Connection, key: AccountKey, entries: Sequence[tuple[obj
     """Remove entries of an account: gateway, key and size of each."""
     if not entries:
         return
-    names = [entry[:2] for entry in entries]
-    connection.execute(
-        f"DELETE FROM cached_responses WHERE {OF_ACCOUNT} "
-        f"AND (gateway_id, key) IN (VALUES {_lines(_IN_ACCOUNT, names)})",
-        (*key, *chain.from_iterable(names)),
-    )
+    of_gateways: dict[object, list[object]] = {}
+    for gateway_id, name, _ in entries:
+        of_gateways.setdefault(gateway_id, []).append(name)
+    for gateway_id, names in of_gateways.items():  # as a join with all names, PostgreSQL may read all of the account's
+        places = ", ".join("?" for _ in names)
+        connection.execute(
+            f"DELETE FROM cached_responses WHERE {_OF_GATEWAY} AND key IN ({places})", (*key, gateway_id, *names)
+        )
     _count(connection, key.bucket, {key.account_id: -sum(int(str(size)) for _, _, size in entries)})
 
 
@@ -273,7 +278,6 @@ def _count(connection: Connection, bucket: int, added: Mapping[str, int]) -> dic
 
 
 _NAME = "(?, ?, ?)"
-_IN_ACCOUNT = "(?, ?)"
 _ENTRY = "(?, ?, ?, ?, ?, ?, ?, ?)"
 _TOTAL = "(?, ?, ?)"
 

@@ -617,7 +617,8 @@ CREATE TABLE cached_responses (           -- what gateways give again to identic
     body         BYTEA NOT NULL,          -- as it was sent
     PRIMARY KEY (bucket, account_id, gateway_id, key)
 ) /* clustered */;
-CREATE INDEX cached_responses_by_end ON cached_responses (bucket, account_id, expires_at);  -- the next to be removed
+CREATE INDEX cached_responses_by_end ON cached_responses (bucket, account_id, expires_at)
+    WHERE size >= 0;  -- the next to be removed; always true: what looks up a key cannot use it (storage.cached_responses)
 
 CREATE TABLE cache_leftovers (            -- gateways whose cache was emptied: what is left of it is removed bit by bit
     bucket     INTEGER NOT NULL,

@@ -73,6 +73,8 @@ CREATE TABLE cache_sum (
 );
 DELETE FROM cached_responses;
 DELETE FROM cache_totals;
+DROP INDEX cached_responses_by_end;
+CREATE INDEX cached_responses_by_end ON cached_responses (bucket, account_id, expires_at) WHERE size >= 0;
 
 -- Policies.
 CREATE TABLE policies (
