@@ -198,10 +198,10 @@ def test_what_is_stored_for_one_server_is_sent_to_no_other(farebox: Farebox) -> 
     assert "cannot be sent" in faults(api(customer, "PATCH", path, whole | moved))["headers"], "a mask is no value"
     assert result(api(customer, "PATCH", path, {"base_url": "https://X.example.com/v2"}))["headers"] == whole["headers"]
     kept = result(api(customer, "POST", keys, STORE | {"provider_slug": "custom-theirs"}))
-    anew = moved | {"headers": '{"x-api-key": "sk-another-value-5678"}'}
-    assert faults(api(customer, "PATCH", path, anew))["base_url"].startswith("Delete the provider's stored keys")
+    replacement = moved | {"headers": '{"x-api-key": "sk-another-value-5678"}'}
+    assert faults(api(customer, "PATCH", path, replacement))["base_url"].startswith("Delete the provider's stored keys")
     result(api(customer, "DELETE", f"{keys}/{kept['id']}"))
-    assert result(api(customer, "PATCH", path, anew))["headers"] == '{"x-api-key":"…5678"}'
+    assert result(api(customer, "PATCH", path, replacement))["headers"] == '{"x-api-key":"…5678"}'
 
 
 def test_the_life_of_a_custom_provider(customer: Customer, other: Customer) -> None:

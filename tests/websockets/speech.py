@@ -118,7 +118,7 @@ HEARD: Final = 100_000
 
 
 class Listener:
-    """Transcribes, and says every so many seconds what it has heard."""
+    """Sends a transcript at regular intervals of the audio that arrives."""
 
     def __init__(self, every: int = 10, more: float = 0.5) -> None:
         self.heard = self.told = 0

@@ -29,7 +29,7 @@ from tests.waiting import SECONDS
 from tests.websockets.conversations import Address, Conversation, Halt, Stage, at_once, halting
 from tests.websockets.cuts import CUTS, Cut
 from tests.websockets.kinds import KINDS, Kind, prepare
-from tests.websockets.kit import SocketProvider, providing
+from tests.websockets.kit import SocketProvider
 
 pytestmark = ON_BOTH_ENGINES
 MESSAGES: Final = max(len(kind.takes) + len(kind.pays) for kind in KINDS)
@@ -37,12 +37,6 @@ MOMENTS: Final = range(times(1, 0), MESSAGES + 1, times(4, 1))
 SOME_MOMENTS: Final = range(times(3, 0), MESSAGES + 1, times(7, 1))
 GRANTED: Final = 5 * NANOS_PER_USD
 K: Final = times(2, 12)
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[SocketProvider]:
-    with providing() as served_by:
-        yield served_by
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ the operator says."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from tests.calls.upstream import serving
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import openai
 from tests.support import Customer, Farebox
-from tests.websockets.kit import SocketProvider, await_close, opened, providing, receive, send, settled
+from tests.websockets.kit import SocketProvider, await_close, opened, receive, send, settled
 from tests.websockets.realtime import MODEL, SECOND, Realtime, await_event, cost
 
 pytestmark = ON_BOTH_ENGINES
@@ -26,12 +25,6 @@ VERSION = "2025-04-01-preview"
 BY_DEPLOYMENT = f"azure-openai/acme-eu/openai/realtime?api-version={VERSION}&deployment="
 NEWER = "azure-openai/acme-eu/openai/v1/realtime?model="
 TURN = cost(text_in=100, text_out=20, audio_out=40)
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[SocketProvider]:
-    with providing() as served:
-        yield served
 
 
 @pytest.fixture(autouse=True)

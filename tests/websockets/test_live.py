@@ -17,7 +17,7 @@ from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import genai
 from tests.support import Customer, Farebox, running_farebox
-from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, providing, settled, turns_of
+from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, settled, turns_of
 from tests.websockets.live import (
     HEARD,
     MODEL,
@@ -43,12 +43,6 @@ from tests.websockets.live import (
 
 pytestmark = ON_BOTH_ENGINES
 OTHER = {"model": f"models/{MODEL}", "generationConfig": {"maxOutputTokens": 100}}
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[SocketProvider]:
-    with providing() as served:
-        yield served
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from tests.websockets.kit import (
     SocketProvider,
     await_close,
     opened,
-    providing,
     receive,
     send,
     settled,
@@ -31,12 +30,6 @@ pytestmark = ON_BOTH_ENGINES
 PATH = f"openai/realtime?model={MODEL}"
 VAD_OFF = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
 TURN = cost(text_in=100, text_out=20, audio_out=40)
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[SocketProvider]:
-    with providing() as served:
-        yield served
 
 
 @pytest.fixture(scope="module")

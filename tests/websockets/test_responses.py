@@ -15,17 +15,11 @@ from tests.calls.kit import differences, log_rows, set_price, set_provider, unti
 from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
 from tests.support import Customer, Farebox, running_farebox
-from tests.websockets.kit import SocketProvider, await_close, opened, providing, receive, send
+from tests.websockets.kit import SocketProvider, await_close, opened, receive, send
 from tests.websockets.realtime import await_event
 from tests.websockets.responses import MODEL, TURN, Responses
 
 pytestmark = ON_BOTH_ENGINES
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[SocketProvider]:
-    with providing() as served:
-        yield served
 
 
 @pytest.fixture(scope="module")

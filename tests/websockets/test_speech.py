@@ -17,7 +17,7 @@ from tests.engines import ON_BOTH_ENGINES
 from tests.sdks import cartesia, deepgram, elevenlabs
 from tests.support import Customer, Farebox, running_farebox
 from tests.websockets import kit
-from tests.websockets.kit import SocketProvider, await_close, opened, providing
+from tests.websockets.kit import SocketProvider, await_close, opened
 from tests.websockets.speech import (
     CODED,
     FORMS,
@@ -36,12 +36,6 @@ from tests.websockets.speech import (
 )
 
 pytestmark = ON_BOTH_ENGINES
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[SocketProvider]:
-    with providing() as served:
-        yield served
 
 
 @pytest.fixture(scope="module")

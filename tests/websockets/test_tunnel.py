@@ -20,18 +20,12 @@ from tests.calls.kit import forget, log_rows, set_gateway, set_provider, until
 from tests.calls.test_token_models import limited
 from tests.engines import TESTER
 from tests.support import Customer, Farebox, running_farebox
-from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened, providing
+from tests.websockets.kit import SECONDS, SocketProvider, await_close, opened
 
 KEY = "sk-own-key-of-the-caller"
 LISTEN = "deepgram/v1/listen"
 MESSAGE_MAX = 2**20
 METRICS = "the-test-reads-the-metrics"
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[SocketProvider]:
-    with providing() as served:
-        yield served
 
 
 @pytest.fixture(scope="module")

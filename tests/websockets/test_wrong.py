@@ -22,7 +22,7 @@ from tests.waiting import SECONDS
 from tests.websockets import live, realtime
 from tests.websockets.conversations import Conversation, Stage, at_once
 from tests.websockets.kinds import KINDS, prepare
-from tests.websockets.kit import SocketProvider, await_close, opened, providing, receive, send, settled
+from tests.websockets.kit import SocketProvider, await_close, opened, receive, send, settled
 from tests.websockets.realtime import await_event
 from tests.websockets.speech import Deepgram
 
@@ -30,12 +30,6 @@ pytestmark = ON_BOTH_ENGINES
 OFF_MS: Final = 10 * 60_000
 RIGHT: Final = SystemClock.now_ms
 Wrong = Callable[[ServerConnection, ClientConnection], object]
-
-
-@pytest.fixture(scope="module")
-def provider() -> Iterator[SocketProvider]:
-    with providing() as served:
-        yield served
 
 
 @pytest.fixture(scope="module")

@@ -43,8 +43,8 @@ class _Admitted(msgspec.Struct, frozen=True):
     """What a request's head leads to. If the caller has an access token, it is kept with the head
     (http.exchange.RequestHead.memo), which a client repeats on its connection."""
 
-    known: KnownAccount
-    """The account's configuration as it was when the caller was admitted."""
+    known: KnownAccount | None
+    """The account's configuration as it was when the caller was admitted; None if the route is not of an account."""
     route: Route
     request: Request
     """Without a body. Its headers are those of the first request with this head; in a later one, `content-length` may
@@ -58,8 +58,8 @@ class _Admitted(msgspec.Struct, frozen=True):
 
     def is_current(self, services: Services) -> bool:
         """Whether the caller would be admitted again now."""
-        expires_at = self.expires_at
-        return self.known.current and (expires_at is None or services.clock.now_ms() < expires_at)
+        known, expires_at = self.known, self.expires_at
+        return known is not None and known.current and (expires_at is None or services.clock.now_ms() < expires_at)
 
 
 class Application:
@@ -179,14 +179,15 @@ class Application:
 
     async def _admit(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> _Admitted:
         """Who is calling, and what for. Raises Problem."""
-        known = self._services.configuration.known(parameters.get("account_id", ""))
+        of_account = route.access is Access.ACCOUNT
+        known = self._services.configuration.known(parameters["account_id"]) if of_account else None
         caller = None
         used: Used | None = None
         if route.access not in (Access.PUBLIC, Access.TOKEN):
             caller = await authenticate(exchange.headers, self._services.configuration)
             if caller.token_id is not None:
                 used = next(iter(caller.accounts)), "token", caller.token_id
-        if route.access is Access.ACCOUNT and caller is not None:
+        if of_account and caller is not None:
             authorize(caller, parameters["account_id"], route.permissions, route.denied)
             holder = parameters["account_id"]
         else:
@@ -202,7 +203,7 @@ class Application:
             data_plane=self._data_plane,
         )
         admitted = _Admitted(known, route, request, holder, used, None if caller is None else caller.expires_at)
-        if route.access is Access.ACCOUNT and used is not None:
+        if of_account and used is not None:
             exchange.head.memo = admitted
         return admitted
 

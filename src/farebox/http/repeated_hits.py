@@ -1,10 +1,9 @@
 """Hits of the cache that are answered at once, without a task: requests with the head of an earlier hit, whose body was
 answered from the cache before and whose response is in memory.
 
-Nothing is waited for, so there is nothing to watch: such a call takes no place among those in flight, and its body,
-which it keeps for no time, is not counted. What its client does not read of the response counts as the account's, and
-the call in rate limits. Whatever else a gateway may ask of its calls is left to the usual way
-(http.data_plane), and so is every request for which anything is not as it was.
+Nothing is awaited, so such a call is not counted among the calls in flight, nor its body among the bytes in memory.
+What its client does not read of the response counts as the account's, and the call counts in rate limits. Calls of
+gateways with policies or screening, and all requests since something has changed, take the usual way (http.data_plane).
 """
 
 from msgspec.structs import replace

@@ -58,7 +58,10 @@ class Record(Protocol):
 
 
 class CallWritten:
-    """A Record that is one call's row and nothing else: a fast path writes the row itself, next to those of others."""
+    """A Record that is one call's row and nothing else: a fast path writes the row itself, next to those of others.
+
+    An abstract base, but no ABC: a msgspec.Struct, which inherits from it, cannot have that metaclass.
+    """
 
     __slots__ = ()
 

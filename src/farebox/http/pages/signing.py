@@ -20,7 +20,7 @@ from farebox.storage.passkeys import Passkey
 
 
 async def root(request: Request, _: None) -> Response:
-    """`/` and `/ui` lead people to the pages. Programs are told that there is nothing."""
+    """`/` and `/ui` redirect browsers to the overview. Clients that do not ask for HTML get a 404."""
     if "text/html" not in (request.headers.get("accept") or ""):
         raise no_route("/")
     return see_other(HOME)
