@@ -1,6 +1,7 @@
 """Periodic jobs of a server: expire what is due, notice changed configuration, delete old logs."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
@@ -28,6 +29,7 @@ from farebox.runtime.operator_alarms import raise_alarm
 from farebox.runtime.services import Services
 from farebox.storage.cached_responses import (
     accounts_with_responses,
+    correct_sum,
     forget_expired,
     forget_leftovers,
     list_leftovers,
@@ -40,7 +42,7 @@ from farebox.storage.kept_objects import (
     expiry_beyond,
     forget_expired_objects,
 )
-from farebox.storage.sql import DatabaseUnavailable
+from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
 WATCH_SECONDS = 0.4
 """How soon a change of the configuration by another process is noticed."""
@@ -215,7 +217,7 @@ async def _forget_slots(services: Services) -> None:
 
 
 async def _forget_responses(services: Services) -> None:
-    """Those that have expired, and those of caches that were emptied."""
+    """Those that have expired, and those of caches that were emptied; then the sum of what is left."""
     database, at = services.database, services.clock.now_ms()
     for account_id, gateway_id in await database.scan(list_leftovers):
         while await database.write(partial(forget_leftovers, account_id=account_id, gateway_id=gateway_id)):
@@ -223,6 +225,8 @@ async def _forget_responses(services: Services) -> None:
     for account_id in await database.scan(accounts_with_responses):
         while await database.write(partial(forget_expired, account_id=account_id, at=at)):
             await services.clock.sleep(PAUSE_SECONDS)
+    with suppress(NodeAway):
+        await database.write(correct_sum)
 
 
 async def _forget_objects(services: Services) -> None:

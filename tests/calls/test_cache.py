@@ -288,6 +288,24 @@ def test_bounds_are_kept_and_nobody_takes_the_room_of_others(farebox: Farebox, c
     assert store.everyone == counted
 
 
+def test_a_sum_that_is_wrong_is_corrected_while_others_store(farebox: Farebox, customer: Customer) -> None:
+    """As after the loss of a Citus coordinator between the commits of a node and its own."""
+    store, database = Store(farebox), farebox.services.database
+    for wrong in (-7_000_000, 7_000_000):
+        farebox.run(database.write(partial(add_to_sum, size=wrong)))
+        with ThreadPoolExecutor(4) as at_once:
+            storing = [at_once.submit(store.keep, [store.entry(customer, number)]) for number in range(4)]
+            farebox.run(worker._forget_responses(farebox.services))
+            for each in storing:
+                each.result()
+        ((counted,),) = read_now(database, lambda c: rows(c, "SELECT sum(bytes) FROM cache_totals"))
+        assert store.everyone == counted
+
+
+def add_to_sum(connection: Connection, size: int) -> None:
+    connection.execute("UPDATE cache_sum SET bytes = bytes + ?", (size,))
+
+
 def test_what_many_accounts_store_at_once_is_each_ones_own(farebox: Farebox, customer: Customer) -> None:
     other = farebox.funded("5")
     set_gateway(other, cache_ttl=600)

@@ -156,6 +156,21 @@ def forget_expired(connection: Connection, account_id: str, at: int) -> bool:
     return len(expired) == _STEP or len(step) < len(expired)
 
 
+def correct_sum(connection: Connection) -> None:
+    """Make the kept sum that of the accounts' totals. On Citus they differ after the coordinator was lost between the
+    commit of an account's node and its own, as the sum is a row of the coordinator.
+
+    Those who store or remove wait for the row that is updated first, so each of them is either in the totals that are
+    read or adds to the corrected sum. Raises NodeAway.
+    """
+    found = row(connection, "UPDATE cache_sum SET bytes = bytes RETURNING bytes")
+    if found is None:
+        return
+    total = sum(size for _, size in _totals(rows_everywhere(connection, _TOTALS)))
+    if total != int(found[0]):
+        connection.execute("UPDATE cache_sum SET bytes = ?", (total,))
+
+
 def fair_share(sizes: Sequence[int], most: int) -> int:
     """What each may have at most so that all fit into `most`: who has less keeps all of it."""
     left = most
