@@ -1,8 +1,4 @@
-"""How many calls are in flight in this process, of each account and in all.
-
-An account may have up to its limit, and never more than half of what the others leave free, so that there is always
-room for the next account.
-"""
+"""The number of calls in flight in this process, per account and in total."""
 
 from typing import Literal
 
@@ -18,7 +14,7 @@ class CallsInFlight:
         self.process_max = process_max
         self.account_max = account_max
         self.by_account: dict[str, int] = {}
-        """Only accounts that have any."""
+        """Only accounts that have calls in flight."""
         self.total = 0
 
     def full(self, account_id: str) -> Scope | None:
@@ -32,7 +28,7 @@ class CallsInFlight:
         return "process" if left_by_others <= 0 or (count and 2 * (count + 1) > left_by_others) else None
 
     def begin(self, account_id: str) -> Scope | None:
-        """Count one more call, if there is room: else whose limit it would exceed."""
+        """Count one more call if there is room; otherwise return whose limit it would exceed."""
         count = self.by_account.get(account_id, 0)
         if count >= self.account_max or 2 * (count + 1) > self.process_max - self.total + count:
             full = self.full(account_id)

@@ -1,8 +1,4 @@
-"""What is kept in memory of accounts because it is asked for again and again, bounded for an account and for all.
-
-Where it is full, the oldest entry goes: of the same account, if that has as much as it may, else of one account after
-the other, so that nobody can drive out what the others have.
-"""
+"""A cache of accounts' values in memory, bounded per account and in total."""
 
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
@@ -11,7 +7,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 ENTRY_BYTES: Final = 512
-"""Counted for each entry besides its size."""
+"""Bytes counted for each entry in addition to its size."""
 
 
 class _Share(Generic[K, V]):
@@ -39,8 +35,7 @@ class FairMemory(Generic[K, V]):
         return None if found is None else found[0]
 
     def put(self, account_id: str, key: K, value: V, size: int) -> None:
-        """Keep it in place of what is there under the key; not at all where it is larger than all that an account may
-        have."""
+        """Keep the value, replacing any under the same key. It is not kept if it is larger than an account's limit."""
         self.drop(account_id, key)
         size += ENTRY_BYTES
         if size > self._account_max:
@@ -58,7 +53,7 @@ class FairMemory(Generic[K, V]):
             del self._shares[turn]
             self._drop_oldest(theirs)
             if theirs.entries:
-                self._shares[turn] = theirs  # its next turn is after all others'
+                self._shares[turn] = theirs  # moved to the end: its next turn comes after all others
 
     def drop(self, account_id: str, key: K) -> None:
         share = self._shares.get(account_id)

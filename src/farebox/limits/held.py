@@ -1,9 +1,5 @@
-"""Bytes that exchanges keep in memory, counted by account and in total: bodies that arrive, and responses that wait.
-
-An account may hold up to its limit, and never more than half of what the others leave free, so that there is always
-room for the next account. What arrives before authentication (request heads, unrequested bodies) is counted as an
-account of its own. A body with a declared length is counted whole before it is read, so that what is admitted can be
-finished.
+"""Bytes that exchanges keep in memory, counted per account and in total: incoming bodies, and responses that wait to be
+sent.
 """
 
 from typing import Final, Literal
@@ -26,7 +22,8 @@ Scope = Literal["account", "process"]
 
 
 class ByteBudget:
-    """What all exchanges of the process hold. `held_bytes`, `refused` and `by_account` may be read at any time."""
+    """What all exchanges of the process keep in memory. `held_bytes`, `refused` and `by_account` may be read at any
+    time."""
 
     __slots__ = (
         "account_max", "anonymous_bytes", "by_account", "held_bytes", "largest_of_account", "process_max", "refused",
@@ -41,7 +38,7 @@ class ByteBudget:
         self.anonymous_bytes = 0
         """The part held by all unauthenticated clients."""
         self.by_account: dict[str, int] = {}
-        """Only accounts that hold any."""
+        """Only accounts that hold any bytes."""
         self.refused: dict[Scope, int] = {"account": 0, "process": 0}
         """How often there was no room, by the budget that was full."""
 

@@ -1,7 +1,4 @@
-"""What accounts had available after the last hold: a hint at how near a balance is to its end.
-
-It decides how much care a hold is worth, never whether it is admitted.
-"""
+"""What each account had available after its last hold: a hint at how close its balance is to zero."""
 
 from typing import Final
 
@@ -9,18 +6,18 @@ ACCOUNTS_MAX: Final = 100_000
 
 
 class KnownCredit:
-    """Nano-dollars, by account; the first that were noted are forgotten first."""
+    """Posted and available nano-dollars by account; the oldest entries are forgotten first."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, int]] = {}
 
     def note(self, account_id: str, posted: int, available: int) -> None:
-        """The account has so much, as the ledger just said."""
+        """Remember the account's balance, as the ledger has just reported it."""
         known = self._known
         if account_id not in known and len(known) >= ACCOUNTS_MAX:
             del known[next(iter(known))]
         known[account_id] = (posted, available)
 
     def get(self, account_id: str) -> tuple[int, int] | None:
-        """What it had posted and available; None if that is not known."""
+        """The account's posted and available balance; None if unknown."""
         return self._known.get(account_id)

@@ -1,45 +1,42 @@
-"""Gateways whose log has a limit and takes no more calls once it is full (`STOP_INSERTING`).
-
-Counted in this process: what the log had when it was last counted in the database, and the calls admitted to it since.
-"""
+"""The number of calls in logs that have a limit and accept no more calls once they are full (`STOP_INSERTING`)."""
 
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-COUNTED_ANEW_SECONDS: Final = 10.0
-"""How soon a process learns of what other processes added, and of deletions that it did not make itself."""
+RECOUNT_SECONDS: Final = 10.0
+"""How soon a process notices rows that other processes added, and deletions that it did not make itself."""
 KEYS_MAX: Final = 100_000
 
 Key: TypeAlias = tuple[str, str]
-"""Account and gateway."""
+"""Account ID and gateway ID."""
 
 
 @dataclass(slots=True)
 class _Counted:
     calls: int
     due: float
-    """When it is to be recounted, on the monotonic clock."""
+    """When the log is to be counted again, on the monotonic clock."""
 
 
 class LogRoom:
-    """How many calls the logs of such gateways have."""
+    """The number of calls in each such log."""
 
     def __init__(self) -> None:
         self._counted: dict[Key, _Counted] = {}
 
     def due(self, key: Key, now: float) -> bool:
-        """Whether the calls of this log are to be counted first."""
+        """Whether the calls of this log must be counted in the database first."""
         counted = self._counted.get(key)
         return counted is None or counted.due <= now
 
     def learn(self, key: Key, calls: int, now: float) -> None:
-        """How many calls the log has."""
+        """Set the number of calls in the log, as counted in the database."""
         if len(self._counted) >= KEYS_MAX:
             self._counted.clear()
-        self._counted[key] = _Counted(calls, now + COUNTED_ANEW_SECONDS)
+        self._counted[key] = _Counted(calls, now + RECOUNT_SECONDS)
 
     def admit(self, key: Key, most: int) -> bool:
-        """Whether the log takes another call; it is then counted."""
+        """Whether the log accepts another call, which is then counted."""
         counted = self._counted.get(key)
         if counted is None:
             return True
@@ -49,5 +46,5 @@ class LogRoom:
         return True
 
     def forget(self, account_id: str, gateway_id: str) -> None:
-        """Calls were deleted from the log."""
+        """Forget the count, because calls were deleted from the log."""
         self._counted.pop((account_id, gateway_id), None)

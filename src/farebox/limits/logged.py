@@ -1,5 +1,5 @@
-"""Limits how many bytes of large bodies are logged for each account: writing a megabyte to the database delays all
-other writes by some milliseconds, and disk space is finite. Counted in this process.
+"""Limits how many bytes of large bodies are logged per account: writing a megabyte to the database delays all other
+writes by some milliseconds, and disk space is finite. Counted in this process.
 """
 
 from typing import Final
@@ -12,13 +12,13 @@ ACCOUNTS_MAX: Final = 10_000
 
 
 class LoggedBytes:
-    """A token bucket per account, of AT_ONCE_BYTES, refilled with BYTES_PER_SECOND."""
+    """A token bucket per account with a capacity of AT_ONCE_BYTES, refilled with BYTES_PER_SECOND."""
 
     __slots__ = ("_taken",)
 
     def __init__(self) -> None:
         self._taken: dict[str, tuple[float, int]] = {}
-        """By account: a time, and how many bytes were missing from the bucket then."""
+        """By account: a time, and how many bytes were missing from the bucket at that time."""
 
     def takes(self, account_id: str, size: int, now: float) -> bool:
         """Whether a body of this many bytes may be logged; if so, it is counted. `now`: seconds, monotonic."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 KEYS_MAX = 100_000
 CROWDED = 0.1
-"""Share of all windows from which on an account makes room with its own."""
+"""Fraction of all windows above which an account has to forget its own windows to make room."""
 
 
 class Span(NamedTuple):
@@ -33,11 +33,11 @@ class _Window:
     number: int
     count: int = 0
     before: int = 0
-    """Calls of the previous window."""
+    """Calls in the previous window."""
 
 
 def _opens_at(window: _Window, limit: int, *, sliding: bool) -> int:
-    """When a full window takes a call again, if none comes until then."""
+    """When a full window admits a call again if none is counted until then (Unix milliseconds)."""
     start, end = window.number * window.length, (window.number + 1) * window.length
     if not sliding:
         return end
@@ -56,9 +56,10 @@ class RateLimiter:
         self._unreported: dict[Span, int] = {}
 
     def admit(self, key: tuple[str, str], limit: int, seconds: int, *, sliding: bool, now_ms: int) -> int | None:
-        """Count a call and return None, or when one is taken again (Unix milliseconds) if it exceeds the limit.
+        """Count a call and return None. If it exceeds the limit, return when a call is admitted again (Unix
+        milliseconds).
 
-        A sliding window adds the share of the window before that still overlaps, not a true rolling count.
+        A sliding window adds the share of the previous window that still overlaps; it is not an exact rolling count.
         """
         length = seconds * 1000
         number, into = divmod(now_ms, length)
@@ -84,8 +85,8 @@ class RateLimiter:
         return window
 
     def _make_room(self) -> None:
-        """Forget the windows of the account that has most of them, so that it does not reset the limits of others; all
-        of them if no account stands out."""
+        """Forget the windows of the account that has the most, so that one account does not reset the limits of others;
+        all windows if no account stands out."""
         owners = Counter(account_id for account_id, _ in self._windows)
         ((account_id, windows),) = owners.most_common(1)
         if windows < len(self._windows) * CROWDED:
@@ -96,19 +97,19 @@ class RateLimiter:
     # Sharing between processes.
 
     def take_unreported(self) -> dict[Span, int]:
-        """Calls that were counted since the last time."""
+        """The calls counted since the last report."""
         unreported, self._unreported = self._unreported, {}
         return unreported
 
     def give_back(self, unreported: Mapping[Span, int]) -> None:
-        """Keep counts that could not be reported for the next time."""
+        """Keep counts that could not be reported, for the next report."""
         if len(self._unreported) >= KEYS_MAX:
             return
         for span, calls in unreported.items():
             self._unreported[span] = self._unreported.get(span, 0) + calls
 
     def learn(self, totals: Mapping[Span, int]) -> None:
-        """Set the sums of all processes, including what this one has reported."""
+        """Set the sums over all processes, including what this one has reported."""
         for span, total in totals.items():
             window = self._windows.get((span.account_id, span.gateway_id))
             if window is None or window.length != span.length:

@@ -1,7 +1,4 @@
-"""Keys that a provider has refused or rate limited: until when others are used in their place.
-
-Known to this process alone: each finds out for itself.
-"""
+"""Keys that a provider has refused or rate limited, and until when other keys are used instead."""
 
 from typing import Final
 
@@ -9,25 +6,26 @@ from farebox.limits.fair_memory import FairMemory
 
 BYTES_MAX: Final = 8 * 2**20
 ACCOUNT_BYTES_MAX: Final = 2**19
-"""Half a kilobyte a key and model: a thousand of them."""
+"""About a thousand keys and models, at half a kilobyte each."""
 
 
 class Resting:
-    """Times in milliseconds since the epoch. Keys by their owner: an account, or the operator (storage.buckets)."""
+    """When keys may be used again, in Unix milliseconds, by their owner: an account, or the operator
+    (storage.buckets)."""
 
     def __init__(self) -> None:
         self._until = self._none()
 
     def rest(self, owner: str, key_id: str, model: str, until: int) -> None:
-        """The key is not to be used until then: for this model or, if that is empty, for any."""
+        """Do not use the key until this time: for this model or, if the model is empty, for any model."""
         self._until.put(owner, (key_id, model), until, len(key_id) + len(model))
 
     def forget_all(self) -> None:
-        """None rests any more."""
+        """Make all keys usable again."""
         self._until = self._none()
 
     def until(self, owner: str, key_id: str, model: str) -> int:
-        """When it may be used again for the model; what is past: now."""
+        """When the key may be used again for the model; a time in the past means now."""
         everywhere, here = ((key_id, ""), (key_id, model))
         return max(self._until.get(owner, everywhere) or 0, self._until.get(owner, here) or 0)
 

@@ -1,17 +1,14 @@
-"""Accounts whose budgets calls have counted in lately, and how many alerts each was sent today.
-
-Kept by this process alone: what it forgets, the sweep over all budgets finds (calls.spending.spend_alerts).
-"""
+"""Accounts whose budgets have changed lately, and how many alerts each was sent today."""
 
 from typing import Final
 
 ACCOUNTS_MAX: Final = 100_000
 ALERTS_A_DAY: Final = 200
-"""Of one account: a rule may have a budget for each of its users."""
+"""Per account: a rule may have a budget for each end user."""
 
 
 class SpendWatch:
-    """What the next round of alerts looks at."""
+    """The accounts that the next round of alerts looks at."""
 
     def __init__(self) -> None:
         self._touched: set[str] = set()
@@ -19,12 +16,12 @@ class SpendWatch:
         self._sent: dict[str, int] = {}
 
     def touch(self, account_id: str) -> None:
-        """A call of the account has counted in a budget."""
+        """Note that a call of the account was counted in a budget."""
         if len(self._touched) < ACCOUNTS_MAX:
             self._touched.add(account_id)
 
     def take(self) -> list[str]:
-        """The accounts that were touched since this was asked last."""
+        """The accounts noted since the last time, in order."""
         found = sorted(self._touched)
         self._touched.clear()
         return found

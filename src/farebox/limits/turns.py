@@ -1,15 +1,16 @@
-"""Which model has answered a turn of a conversation, so that the rest of the turn goes to the same one."""
+"""Which model has answered a turn of a conversation, so that the rest of the turn goes to the same model."""
 
 from collections import OrderedDict
 from typing import Final
 
 TURNS_MAX: Final = 500
-"""Turns of one account that are remembered."""
+"""Maximum number of turns that are remembered for one account."""
 ACCOUNTS_MAX: Final = 2_000
 
 
 class Turns:
-    """By account: turns with the name of their model, those used last at the end. Of one process, and in memory."""
+    """By account: turns with the names of their models, the most recently remembered last. Kept in the memory of this
+    process."""
 
     def __init__(self) -> None:
         self._accounts: OrderedDict[str, OrderedDict[str, str]] = OrderedDict()

@@ -1,4 +1,4 @@
-"""What waits in memory to be written together, bounded in number and bytes."""
+"""Entries that wait in memory to be written together, bounded in number and bytes."""
 
 from typing import Any, Final
 
@@ -6,11 +6,11 @@ NUMBER_MAX: Final = 2_048
 BYTES_MAX: Final = 8 * 2**20
 BATCH_MAX: Final = 256
 BATCH_BYTES: Final = 2 * 2**20
-"""Of one transaction, and then one entry's more."""
+"""Bytes written in one transaction; the last entry may exceed them."""
 
 
 class Unwritten:
-    """The entries, the oldest first."""
+    """The waiting entries, oldest first."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[Any, int]] = []
@@ -29,7 +29,7 @@ class Unwritten:
         self._bytes += size
 
     def take(self) -> list[Any]:
-        """The next few; they wait no longer."""
+        """Remove and return the entries of the next transaction."""
         taken, size = 0, 0
         for _, each in self._entries[:BATCH_MAX]:
             taken, size = taken + 1, size + each

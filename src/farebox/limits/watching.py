@@ -1,4 +1,4 @@
-"""How many pages receive live updates from this process: for each person, for each account, and in all."""
+"""The number of pages that receive live updates from this process: per person, per account, and in total."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 PERSON_MAX = 4
-"""A browser has six connections to a server at most, and needs some for the pages themselves."""
+"""A browser opens at most six connections to a server, and needs some for the pages themselves."""
 ACCOUNT_MAX = 20
 PROCESS_MAX = 200
 
 
 class Watching:
-    """Counts them, and ends them all when the process stops."""
+    """Counts these pages, and ends their updates when the process stops."""
 
     __slots__ = ("_counts", "_stopped", "_total")
 
@@ -24,7 +24,8 @@ class Watching:
 
     @contextlib.contextmanager
     def place(self, account_id: str, person: str) -> Iterator[asyncio.Event | None]:
-        """A place for one page of the person's: an event that is set when it must end; None if there is no room."""
+        """A place for one page of this person: an event that is set when its updates must end; None if there is no
+        room."""
         of_account, of_person = (account_id, ""), (account_id, person)
         if (
             self._total >= PROCESS_MAX
@@ -43,7 +44,7 @@ class Watching:
             self._add(-1, of_account, of_person)
 
     def stop(self) -> None:
-        """The process stops: end all of them."""
+        """The process is stopping: end all live updates."""
         for stopped in self._stopped:
             stopped.set()
 

@@ -1,10 +1,10 @@
 """Conditions in CEL, the Common Expression Language: compiled once, and evaluated within a bounded time.
 
-The library is Google's own (cel-cpp). Of the language everything is left out whose time an expression's length does not
-bound: the macros that go through lists (`all`, `exists`, `map`, `filter`), and `matches`, with which thirty characters
-keep a linear-time engine busy for 40 milliseconds. What is left takes time in proportion to the expression and to what
-it compares. An expression is checked when it is compiled: names that nothing stands for, and types that do not fit, are
-errors then and not when a call comes.
+The library is Google's own (cel-cpp). Parts of the language whose evaluation time the length of the expression does not
+bound are left out: the macros that iterate over lists (`all`, `exists`, `map`, `filter`), and `matches`, with which
+thirty characters keep a linear-time engine busy for 40 milliseconds. The rest takes time in proportion to the
+expression and to the values it compares. An expression is checked when it is compiled: unknown names and mismatched
+types are errors then, not when a call arrives.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,10 @@ TOKEN_NAME: Final = "token.name"  # noqa: S105
 USER: Final = "user"
 METADATA: Final = "metadata"
 FIELDS: Final = (CF_USER_ID, CF_USER_EMAIL, TOKEN_ID, TOKEN_NAME, USER)
-"""What conditions can name besides `metadata`: text each."""
+"""What conditions can name besides `metadata`; each is text."""
 VALUE_MAX: Final = 256
-"""Characters of a value that conditions read. A call with a longer one is refused, not taken for one without it."""
+"""Maximum length, in characters, of a value that a condition reads. A call with a longer value is refused, not treated
+as if it had none."""
 _COMPILED_MAX: Final = 1024
 
 _LANGUAGE: Final = """
@@ -40,11 +41,11 @@ stdlib:
   - name: getSeconds
   - name: getMilliseconds
 """
-"""Parts of a time are left out because their zones are read from files."""
+"""The functions that read parts of a time are excluded because time zones are read from files."""
 
 
 class InvalidCondition(Exception):
-    """The expression cannot be compiled; its text says why."""
+    """The expression cannot be compiled; the exception's text says why."""
 
 
 class Unresolved(Exception):
@@ -52,7 +53,7 @@ class Unresolved(Exception):
 
 
 class Unevaluable(Exception):
-    """The condition has no answer: it compares what cannot be compared, or divides by zero."""
+    """The condition has no result: it compares values that cannot be compared, or divides by zero."""
 
 
 class Condition:
@@ -61,18 +62,18 @@ class Condition:
     __slots__ = ("_broken", "_program", "text")
 
     def __init__(self, text: str, program: Any, broken: str = "") -> None:
-        """`program`: None if it is always true. `broken`: why there can be no answer."""
+        """`program`: None if the condition is always true. `broken`: why it cannot be evaluated; empty if it can."""
         self.text = text
         self._program = program
         self._broken = broken
 
     @property
     def is_constant(self) -> bool:
-        """Whether it is always true, and there is nothing to evaluate."""
+        """Whether it is always true, so that there is nothing to evaluate."""
         return self._program is None and not self._broken
 
     def holds(self, bound: Any) -> bool:
-        """Whether it is true of the values that were `bind`-ed. Raises Unresolved, Unevaluable."""
+        """Whether it is true for values prepared by `bind`. Raises Unresolved, Unevaluable."""
         if self._broken:
             raise Unevaluable(self._broken)
         if self._program is None:
@@ -80,7 +81,7 @@ class Condition:
         try:
             found = self._program.eval(bound)
             answer, kind = found.value(), found.type().name()
-        except (RuntimeError, TypeError, ValueError) as error:  # of the library's
+        except (RuntimeError, TypeError, ValueError) as error:  # raised by the library
             raise Unevaluable(str(error)) from error
         if isinstance(answer, bool):
             return answer
@@ -95,7 +96,7 @@ def _is_missing(text: str) -> bool:
 
 @lru_cache(maxsize=_COMPILED_MAX)
 def compile_condition(text: str) -> Condition:
-    """Raises InvalidCondition. Takes up to two milliseconds, unless the expression is known."""
+    """Compile an expression. Raises InvalidCondition. Takes up to two milliseconds, unless the expression is cached."""
     if text.strip() == "true":
         return Condition(text, None)
     try:
@@ -109,21 +110,21 @@ def compile_condition(text: str) -> Condition:
 
 
 def _shown(text: str) -> str:
-    """The first of the library's messages, without its own name for the input."""
+    """The first of the library's error messages, without the library's name for the input."""
     first = text.removeprefix("INVALID_ARGUMENT: ").split("\n")[0].removeprefix("ERROR: ").removeprefix("<input>:")
     return first.removesuffix(" [INVALID_ARGUMENT]")[:300]
 
 
 @cache
 def _environment() -> Any:
-    from cel_expr_python import cel  # 25 ms and 7 MB, for those who have policies
+    from cel_expr_python import cel  # takes 25 ms and 7 MB, needed only with policies
 
     kinds = dict.fromkeys(FIELDS, cel.Type.STRING) | {METADATA: cel.Type.Map(cel.Type.STRING, cel.Type.DYN)}
     return cel.NewEnv(config=cel.NewEnvConfigFromYaml(_LANGUAGE), variables=kinds)
 
 
 def bind(fields: Mapping[str, str], metadata: Mapping[str, str | int | float | bool]) -> Any:
-    """The values of a call, for all of its conditions. Raises Unevaluable where one is too long, or too large."""
+    """Prepare a call's values for all of its conditions. Raises Unevaluable if one of them is too long or too large."""
     if any(len(value) > VALUE_MAX for value in fields.values()):
         raise Unevaluable(f"a value has more than {VALUE_MAX} characters")
     for name, value in metadata.items():

@@ -1,11 +1,11 @@
 """What a gateway's policies say about a call: refused, let through, or let through within limits.
 
-All of them are asked, in no order. One that blocks refuses the call; of the others at least one must match. Those that
-match are grouped by actor and resource: in a group, one without a limit lifts the others, and of several limits over
-the same period the highest counts. A call must fit in what is left, in every group and over every period: those are
-budgets of its hold (ledger.budgets), decided in its transaction.
+All policies are evaluated, in no particular order. If one blocks, the call is refused; of the others at least one must
+match. Matching policies are grouped by actor and resource: within a group, a policy without a limit overrides the
+others, and of several limits over the same period the highest applies. A call must fit into the remaining amount of
+every group and every period. Those are budgets of its hold (ledger.budgets), checked in the hold's transaction.
 
-What cannot be decided is refused.
+If a policy cannot be evaluated, the call is refused.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from farebox.policies.matching import Actor, Covered, compile_actor, compile_res
 
 Metadata: TypeAlias = Mapping[str, str | int | float | bool]
 Reason: TypeAlias = Literal["", "blocked", "no_match", "not_evaluable"]
-"""Why a call is refused; empty: it is not."""
+"""Why a call is refused; empty if it is not."""
 
 POLICIES_MAX: Final = 50
-"""Of one gateway, drafts included: a call asks all of them."""
+"""Maximum number of policies of one gateway, drafts included: each call evaluates all of them."""
 ACTOR_SHOWN_MAX: Final = 256
-"""Characters of a resolved actor; a longer one is counted by its hash."""
+"""Characters of a resolved actor that are shown; a longer actor is represented by its hash."""
 
 _reads_user = re.compile(r"(?<![\w.])user\b").search
 
@@ -42,7 +42,7 @@ class Policy(msgspec.Struct, frozen=True):
     actor: Actor
     covered: Covered
     resource_key: str
-    """The same for resources that cover the same."""
+    """The same for all resources that cover the same models and providers."""
     condition: Condition
 
 
@@ -52,11 +52,11 @@ class Policies(msgspec.Struct, frozen=True):
     gateway_id: str
     policies: tuple[Policy, ...]
     zones: Zones = ()
-    """By which the periods of their limits are cut."""
+    """The time zones by whose calendar the periods of their limits begin."""
     reads_user: bool = False
-    """Whether one of them reads the end user that a request's body names."""
+    """Whether one of them reads the end user named in a request's body."""
     names_models: bool = False
-    """Whether one of them is about certain models."""
+    """Whether one of them covers only certain models."""
 
 
 class PolicyLimit(msgspec.Struct, frozen=True):
@@ -64,11 +64,11 @@ class PolicyLimit(msgspec.Struct, frozen=True):
 
     policy_id: str
     name: str
-    """Of the policy."""
+    """Name of the policy."""
     bucket: str
     """The resolved actor."""
     scope: str
-    """Of its budget in the ledger."""
+    """Scope of the limit's budget in the ledger."""
     amount: int
     """Nano-dollars."""
     period: Period
@@ -76,15 +76,15 @@ class PolicyLimit(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What is asked for, and by whom."""
+    """What a call asks for, and on whose behalf."""
 
     provider: str
     models: tuple[str | None, ...]
-    """All that the call may reach; None: one that cannot be read."""
+    """All models that the call may reach; None stands for a model that cannot be determined."""
     only_reads: bool = False
-    """A request that asks no model for anything: what it would call does not matter."""
+    """The request only reads, and does not run a model: which models it names does not matter."""
     fields: Mapping[str, str] = {}
-    """conditions.FIELDS, as far as there is a value."""
+    """Values of conditions.FIELDS, as far as the call has them."""
     metadata: Metadata = {}
 
 
@@ -93,16 +93,16 @@ class Decision(msgspec.Struct, frozen=True):
 
     reason: Reason = ""
     policy: Policy | None = None
-    """That blocks, or cannot be evaluated."""
+    """The policy that blocks the call, or that cannot be evaluated."""
     why: str = ""
-    """What is wrong with that."""
+    """Why that policy cannot be evaluated."""
     matched: tuple[Policy, ...] = ()
-    """Those that match and do not block."""
+    """The policies that match and do not block."""
     limits: tuple[PolicyLimit, ...] = ()
 
 
 def compile_policy(policy_id: str, document: PolicyDocument, slugs: Mapping[str, str]) -> Policy:
-    """`slugs`: other names of providers, and theirs. Raises InvalidActor, InvalidCondition."""
+    """`slugs`: alternative names of providers, with their slugs. Raises InvalidActor, InvalidCondition."""
     covered = compile_resource(document.resource, slugs)
     return Policy(
         policy_id,
@@ -115,13 +115,13 @@ def compile_policy(policy_id: str, document: PolicyDocument, slugs: Mapping[str,
 
 
 def refusing_policy(policy_id: str, document: PolicyDocument, why: str) -> Policy:
-    """Stands for a policy that cannot be compiled any more: no call can be decided."""
+    """A stand-in for a policy that can no longer be compiled: every call that it covers is refused."""
     covered = Covered(None, None)
     return Policy(policy_id, document, Actor(("",)), covered, "*", Condition(document.condition, None, why))
 
 
 def policies_of(gateway_id: str, policies: Iterable[Policy], zones: Zones = ()) -> Policies | None:
-    """None: there are none."""
+    """The policies of a gateway; None if it has none."""
     found = tuple(policies)
     texts = [text for each in found for text in (each.document.condition, *each.actor.parts[1::2])]
     if not found:
@@ -131,7 +131,7 @@ def policies_of(gateway_id: str, policies: Iterable[Policy], zones: Zones = ()) 
 
 
 def decide(policies: Policies, asked: Asked) -> Decision:
-    """Raises nothing."""
+    """Evaluate the policies for a call. Raises nothing."""
     values = _Values(asked)
     matched: list[tuple[str, Policy]] = []
     unmatched = set(range(len(asked.models)))
@@ -163,7 +163,7 @@ def decide(policies: Policies, asked: Asked) -> Decision:
 
 
 def _covered(policy: Policy, asked: Asked) -> set[int]:
-    """The models, by their places, that the policy is about."""
+    """The models that the policy covers, as positions in `asked.models`."""
     action, covers = policy.document.action, policy.covered.covers
     inverted = isinstance(action, Block) and action.inverted
     unknown = asked.only_reads if inverted or not isinstance(action, Block) else not asked.only_reads
@@ -175,14 +175,14 @@ def _covered(policy: Policy, asked: Asked) -> set[int]:
 
 
 class _Values:
-    """The values of a call, which conditions read: made where there is a condition."""
+    """The values of a call that conditions read, prepared when the first condition needs them."""
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._bound: Any = None
 
     def bound(self) -> Any:
-        """Raises Unevaluable."""
+        """The prepared values. Raises Unevaluable."""
         if self._bound is None:
             self._bound = bind(self._asked.fields, self._asked.metadata)
         return self._bound
@@ -214,12 +214,12 @@ def _limits(policies: Policies, matched: list[tuple[str, Policy]]) -> Iterator[P
 
 
 def nanos_of(amount: float) -> int:
-    """Dollars as they are written in JSON, in nano-dollars."""
+    """An amount in dollars, a JSON number, in nano-dollars."""
     return int(Decimal(str(amount)) * NANOS_PER_USD)
 
 
 def scope_prefix(gateway_id: str) -> str:
-    """With what the scopes of a gateway's policies begin."""
+    """The prefix of the scopes of a gateway's policies."""
     return f"policy:{gateway_id}/"
 
 

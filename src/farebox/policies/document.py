@@ -8,7 +8,7 @@ from farebox.periods import Period
 
 CONDITION_MAX: Final = 500
 """Characters: an expression of this length is compiled in two milliseconds and evaluated in a quarter of one, whatever
-it says (policies.conditions)."""
+it contains (policies.conditions)."""
 NAMES_MAX: Final = 100
 """Models, or providers, that one policy may list."""
 
@@ -17,10 +17,10 @@ _Names: TypeAlias = _Name | Annotated[tuple[_Name, ...], msgspec.Meta(min_length
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The models and providers that a policy covers: one of the models, and one of the providers."""
+    """The models and providers that a policy covers. A call must match one of the models and one of the providers."""
 
     model: _Names | msgspec.UnsetType = msgspec.UNSET
-    """`provider/model`, or a model alone, with `*` for any characters but `/`."""
+    """`provider/model`, or a model alone. `*` stands for any characters except `/`."""
     provider: _Names | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -32,11 +32,11 @@ class Block(msgspec.Struct, frozen=True, tag_field="type", tag="block", forbid_u
     """Matching calls are refused."""
 
     inverted: bool = msgspec.field(name="except", default=False)
-    """Calls are refused that the resource does *not* cover."""
+    """If true, calls are refused that the resource does *not* cover."""
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="limit", forbid_unknown_fields=True):
-    """Matching calls are let through until they have cost so much in a window of the calendar."""
+    """Matching calls are let through until they have cost this amount in a window of the calendar."""
 
     amount: Annotated[float, msgspec.Meta(gt=0, le=1e9)]
     """US dollars."""
@@ -48,12 +48,12 @@ Action: TypeAlias = NoLimit | Block | Limit
 
 
 class PolicyDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a policy says."""
+    """The content of a policy."""
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
     actor: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-    """Which calls share a budget: text with fields in braces, as `user:{metadata.user_id}`."""
+    """Which calls share a budget: text with fields in braces, such as `user:{metadata.user_id}`."""
     resource: Literal["*"] | Resource
     condition: Annotated[str, msgspec.Meta(min_length=1, max_length=CONDITION_MAX)] = "true"
-    """An expression in CEL."""
+    """A CEL expression."""
     action: Action

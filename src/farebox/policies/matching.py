@@ -1,4 +1,4 @@
-"""What of a policy is read for each call: its resource, and its actor, compiled once."""
+"""The parts of a policy that every call is matched against: its resource and its actor, compiled once."""
 
 import re
 from collections.abc import Mapping
@@ -14,17 +14,17 @@ _METADATA_KEY: Final = re.compile(r"metadata\.([A-Za-z0-9_-]{1,64})")
 
 
 class InvalidActor(Exception):
-    """The actor cannot be resolved for any call; its text says why."""
+    """The actor expression is invalid; the exception's text says why."""
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """An actor: text and fields by turns."""
+    """An actor expression: literal text and fields, alternating."""
 
     parts: tuple[str, ...]
     """Text, field, text, field … text."""
 
     def resolve(self, fields: Mapping[str, str], metadata: Mapping[str, str | int | float | bool]) -> str:
-        """The actor of a call. Raises Unresolved."""
+        """The actor of a call. Raises Unresolved if the call lacks one of the fields."""
         if len(self.parts) == 1:
             return self.parts[0]
         found = list(self.parts)
@@ -42,7 +42,7 @@ def _value(name: str, fields: Mapping[str, str], metadata: Mapping[str, str | in
 
 
 def compile_actor(text: str) -> Actor:
-    """Raises InvalidActor."""
+    """Compile an actor expression. Raises InvalidActor."""
     parts = _IN_BRACES.split(text)
     if any("{" in part or "}" in part for part in parts[::2]):
         raise InvalidActor("a brace is not closed, or stands inside others")
@@ -54,16 +54,16 @@ def compile_actor(text: str) -> Actor:
 
 
 class Covered(msgspec.Struct, frozen=True):
-    """A resource. What is compared is in lower case."""
+    """A compiled resource. Names are compared in lower case."""
 
     models: tuple[tuple[tuple[str, ...], ...], ...] | None
-    """Patterns by segment, and by what stands between the wildcards of a segment; None: any model."""
+    """Patterns: a tuple of segments, each split at its wildcards. None: any model."""
     providers: frozenset[str] | None
     """None: any provider."""
 
     def covers(self, provider: str, model: str | None, *, unknown: bool) -> bool:
-        """Whether it covers a call of this model. `unknown` is the answer where it names models, and the call's is
-        None."""
+        """Whether it covers a call of this model. `unknown` is the answer if the resource names models and the call's
+        model is None."""
         if self.providers is not None and provider not in self.providers:
             return False
         if self.models is None:
@@ -76,14 +76,15 @@ class Covered(msgspec.Struct, frozen=True):
 
 
 def _fits(pattern: tuple[tuple[str, ...], ...], segments: list[str], *, whole: bool = False) -> bool:
-    """`whole`: the name is without its provider, which a pattern leaves out that has no slash or begins with an @."""
+    """`whole`: the name has no provider. A pattern may omit the provider too, if it has no slash or begins with an
+    @."""
     if whole and len(pattern) > 1 and not pattern[0][0].startswith("@"):
         return False
     return len(pattern) == len(segments) and all(map(_segment_fits, pattern, segments))
 
 
 def _segment_fits(pieces: tuple[str, ...], text: str) -> bool:
-    """In one pass: the first place at which a piece fits leaves the most for those after it."""
+    """Match in one pass: taking the first place at which a piece fits leaves the most text for the pieces after it."""
     first, *middle = pieces
     if not middle:
         return text == first
@@ -100,7 +101,7 @@ def _segment_fits(pieces: tuple[str, ...], text: str) -> bool:
 
 
 def compile_resource(resource: str | Resource, slugs: Mapping[str, str]) -> Covered:
-    """`slugs`: other names of providers, and theirs."""
+    """Compile a resource. `slugs`: alternative names of providers, with their slugs."""
     if isinstance(resource, str):
         return Covered(None, None)
     models, providers = _names(resource.model), _names(resource.provider)

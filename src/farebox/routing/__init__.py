@@ -1,1 +1,1 @@
-"""Dynamic routes: their elements, which of them are valid, and where a request goes. Functions of values alone."""
+"""Dynamic routes: their elements, their validation, and the path of a request through them. Pure functions."""

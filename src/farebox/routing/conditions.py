@@ -1,6 +1,6 @@
 """Conditions on a request, in MongoDB's query language: `{"metadata.plan": {"$in": ["pro", "team"]}}`.
 
-Fields are `metadata.NAME`, `headers.NAME` and `body.NAME`; in the body, dots lead into objects and arrays.
+Fields are `metadata.NAME`, `headers.NAME` and `body.NAME`; in the body, dots descend into objects and arrays.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,12 +29,12 @@ class _Missing:
 
 MISSING: Final = _Missing()
 Lookup: TypeAlias = Callable[[str], Any]
-"""The value of a field, or MISSING."""
+"""Returns the value of a field, or MISSING."""
 Test: TypeAlias = Callable[[Lookup], bool]
 
 
 class InvalidCondition(Exception):
-    """The message says what is wrong; `path` leads to it within the conditions."""
+    """The message says what is wrong; `path` is its place within the conditions."""
 
     def __init__(self, message: str, *path: str | int) -> None:
         super().__init__(message)
@@ -42,12 +42,12 @@ class InvalidCondition(Exception):
 
 
 class Compiled:
-    """Conditions that were understood."""
+    """Valid conditions, compiled."""
 
     def __init__(self, conditions: Mapping[str, Any]) -> None:
         """Raises InvalidCondition."""
         self.fields: set[str] = set()
-        """The fields that are tested."""
+        """The fields that the conditions test."""
         self._left = TESTS_MAX
         self.holds: Test = self._all_of(conditions, ())
 
@@ -104,7 +104,7 @@ class Compiled:
 
 
 def check_field(name: str, path: tuple[str | int, ...] = ()) -> str:
-    """The field as it is looked up. Raises InvalidCondition."""
+    """The field's name in the form used for lookups. Raises InvalidCondition."""
     source, dot, rest = name.partition(".")
     if source not in SOURCES or not dot or not rest or len(name) > 256:
         raise InvalidCondition(
@@ -119,7 +119,7 @@ def check_field(name: str, path: tuple[str | int, ...] = ()) -> str:
 
 
 def value_at(value: Any, path: str) -> Any:
-    """What a dotted path leads to in decoded JSON; MISSING where it leads nowhere."""
+    """The value at a dotted path in decoded JSON; MISSING if there is none."""
     for step in path.split("."):
         if isinstance(value, dict):
             value = value.get(step, MISSING)
@@ -131,7 +131,7 @@ def value_at(value: Any, path: str) -> Any:
 
 
 def _as_operand(value: Any, operand: Any) -> Any:
-    """A header's text as a number where it is compared with one."""
+    """The value to compare: a header's text is converted to a number if it is compared with one."""
     if isinstance(value, str) and isinstance(operand, int | float) and not isinstance(operand, bool):
         try:
             return float(value)
@@ -157,12 +157,12 @@ def _is_flag(operand: Any) -> bool:
 
 
 def _equal(value: Any, operand: Any) -> bool:
-    """As JSON has it: true is not 1, and a field that is missing equals null."""
+    """Equality as in JSON: true does not equal 1, and a missing field equals null."""
     if value is MISSING or value is None:
         return operand is None
     if isinstance(value, bool) or isinstance(operand, bool):
         return value is operand
-    if isinstance(value, list):  # as MongoDB: one of its items will do
+    if isinstance(value, list):  # as in MongoDB: one matching item is enough
         return any(_equal(item, operand) for item in value if not isinstance(item, list))
     return bool(value == operand)
 
@@ -190,7 +190,7 @@ _OPERATORS: Final[dict[str, tuple[Callable[[Any], bool], Callable[[Any, Any], bo
     "$nin": (_is_list, lambda value, operand: not _in(value, operand)),
     "$exists": (_is_flag, lambda value, operand: (value is not MISSING) is operand),
 }
-"""Operator → what it takes, and the test."""
+"""Operator → the check of its operand, and the test."""
 _TAKES: Final[dict[Callable[[Any], bool], str]] = {
     _is_scalar: "a string, number, boolean or null",
     _is_ordered: "a string or number",

@@ -1,6 +1,7 @@
 """The elements of a dynamic route, as they are sent and stored: Cloudflare's, in the form of its SDKs.
 
-The form of its older documentation is understood too (`rate_limit`, `interval`, `condition`), and stored in the newer.
+The form of Cloudflare's older documentation (`rate_limit`, `interval`, `condition`) is accepted too, and is stored in
+the newer form.
 """
 
 from collections.abc import Mapping
@@ -44,11 +45,11 @@ class ConditionalOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     conditions: Mapping[str, Any] = {}
     condition: Mapping[str, Any] = {}
-    """The older name of the same."""
+    """The older name of `conditions`."""
 
 
 class Conditional(_Element, frozen=True, kw_only=True, tag="conditional"):
-    """Sends a request one way or the other, by what it says."""
+    """Sends a request one way or the other, depending on its conditions."""
 
     properties: Conditions
     outputs: ConditionalOutputs
@@ -67,14 +68,14 @@ class LimitedOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
 
 
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """So many requests, or so much cost in US dollars, per window in seconds, for each value of the field `key`."""
+    """A number of requests, or a cost in US dollars, per window in seconds, for each value of the field `key`."""
 
     key: Annotated[str, msgspec.Meta(max_length=256)]
     limit: Annotated[float, msgspec.Meta(gt=0, le=1e12)]
     limit_type: Literal["count", "cost"] = msgspec.field(name="limitType")
     window: Annotated[int, msgspec.Meta(ge=0, le=WINDOW_MAX_SECONDS)] = 0
     interval: Annotated[int, msgspec.Meta(ge=0, le=WINDOW_MAX_SECONDS)] = 0
-    """The older name of the same."""
+    """The older name of `window`."""
     technique: Literal["fixed", "sliding"] = "fixed"
 
 
@@ -86,25 +87,25 @@ class Rate(_Element, frozen=True, kw_only=True, tag="rate"):
 
 
 class OlderRate(_Element, frozen=True, kw_only=True, tag="rate_limit"):
-    """The older name of the same."""
+    """The older name of `rate`."""
 
     properties: Limit
     outputs: LimitedOutputs
 
 
 class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is called, and how patiently."""
+    """The model that is called, with its timeout and retries."""
 
     provider: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     timeout: Annotated[int, msgspec.Meta(ge=0, le=TIMEOUT_MAX_MS)] = 0
-    """Milliseconds until the response begins; 0: as the request or the operator says."""
+    """Milliseconds until the response begins; 0: the request's or the operator's timeout applies."""
     retries: Annotated[int, msgspec.Meta(ge=0, le=RETRIES_MAX)] = 0
     """Further attempts at the same provider."""
 
 
 class Model(_Element, frozen=True, kw_only=True, tag="model"):
-    """Calls a model. Once its response begins, that is the response; where it fails, `fallback` comes next."""
+    """Calls a model. Once its response begins, the route is decided; if the call fails, `fallback` comes next."""
 
     properties: Choice
     outputs: LimitedOutputs
@@ -120,7 +121,7 @@ Element: TypeAlias = Start | Conditional | Percentage | Rate | OlderRate | Model
 
 
 def in_newer_form(element: Element) -> Element:
-    """The same element with the names of the SDKs."""
+    """The same element with the names that the SDKs use."""
     if isinstance(element, Conditional):
         found = element.properties
         if found.condition and not found.conditions:

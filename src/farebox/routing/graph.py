@@ -1,4 +1,4 @@
-"""A route as a graph: whether it is one, and how a request moves through it."""
+"""A route as a graph: whether it is valid, and how a request moves through it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     """`provider/model`."""
     weight: Annotated[int, msgspec.Meta(ge=0, le=WEIGHT_MAX)] = 0
-    """Its share of the requests, next to those of the other targets; 0: it is only tried where others fail."""
+    """Its share of the requests, relative to the weights of the other targets; 0: it is tried only if others fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Fault:
 
 
 class InvalidRoute(Exception):
-    """It is no valid graph: `faults` has at least one item."""
+    """The elements are not a valid graph; `faults` has at least one item."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__(faults[0].message)
@@ -63,23 +63,24 @@ class InvalidRoute(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The route ends, and no model was called."""
+    """The route ended without calling a model."""
 
     element_id: str
     opens_at: int | None = None
-    """Where a limit is the reason: when it takes a request again."""
+    """If the cause is a limit: when it admits requests again, in Unix milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One output of a percentage: chosen where the chance is below `upto`."""
+    """One output of a percentage: chosen if the random number is below `upto`."""
 
     upto: float
     element_id: str
 
 
 CountAgainst: TypeAlias = Callable[[Rate, Lookup], int | None]
-"""Counts a request against a limit: None, or the seconds to wait where the limit is reached."""
+"""Counts a request against a limit. Returns None, or if the limit is reached, when it admits requests again (Unix
+milliseconds)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +93,15 @@ class Graph:
     conditions: dict[str, Compiled]
     shares: dict[str, tuple[Share, ...]]
     body_fields: frozenset[str] = field(default=frozenset())
-    """What it looks at in bodies."""
+    """The fields of request bodies that the route reads."""
     weights: tuple[int, ...] = ()
-    """Of a model alias that balances load: its targets' weights; 0: it has none. Empty: no target has one."""
+    """For a model alias that balances load: its targets' weights, with 0 for a target without one. Empty if no target
+    has one."""
 
     def next_model(
         self, element_id: str, lookup: Lookup, chance: Callable[[], float], count: CountAgainst
     ) -> Model | Stop:
-        """The model that a request reaches from this element on."""
+        """The first model that a request reaches, starting at this element, or the end of the route."""
         opens_at: int | None = None
         while True:
             element = self.elements[element_id]
@@ -150,13 +152,13 @@ def graph_of(elements: Sequence[Element]) -> Graph:
 
 
 def read_targets(text: str) -> list[Target]:
-    """The stored targets of a model alias; one without a weight is a string."""
+    """The targets of a model alias from their stored form, in which one without a weight is a string."""
     found = msgspec.json.decode(text, type=list[str | Target])
     return [target if isinstance(target, Target) else Target(target) for target in found]
 
 
 def graph_of_targets(targets: Sequence[Target]) -> Graph:
-    """The route of a model alias: its targets, each where the one before fails."""
+    """The route of a model alias: each target is tried if the one before it fails."""
     end = End(id="end")
     elements: list[Element] = [Start(id="start", outputs=StartOutputs(Edge("0"))), end]
     for at, target in enumerate(targets):
@@ -169,8 +171,8 @@ def graph_of_targets(targets: Sequence[Target]) -> Graph:
 
 
 def balanced(graph: Graph, chance: Callable[[], float]) -> Graph:
-    """The route of a model alias for one request. Of the targets with a weight the first is drawn by their weights, and
-    so is each that is tried after it; those without follow in their order."""
+    """The route of a model alias for one request. The first target is drawn at random by weight, and so is each next
+    one if that fails; targets without a weight follow in their order."""
     if not graph.weights:
         return graph
     left, order = list(graph.weights), list[str]()
@@ -182,7 +184,7 @@ def balanced(graph: Graph, chance: Callable[[], float]) -> Graph:
     elements: dict[str, Element] = {}
     for element_id, after in zip_longest(order, order[1:]):
         model = graph.elements[element_id]
-        assert isinstance(model, Model), "an alias has nothing else"
+        assert isinstance(model, Model), "a model alias has only models"
         outputs = LimitedOutputs(model.outputs.success, None if after is None else Edge(after))
         elements[element_id] = msgspec.structs.replace(model, outputs=outputs)
     return replace(graph, elements=elements, first=order[0])
@@ -197,7 +199,7 @@ def targets_of(graph: Graph) -> list[str]:
 
 
 def is_draft(elements: Sequence[Element]) -> bool:
-    """Whether this is only the beginning of a route: its start, and nothing to lead to."""
+    """Whether this is an empty route: a start that leads nowhere."""
     return len(elements) == 1 and isinstance(elements[0], Start)
 
 
@@ -245,7 +247,7 @@ def _shape_faults(elements: Sequence[Element], by_id: dict[str, Element], start:
 def _compiled(
     elements: Sequence[Element], faults: list[Fault]
 ) -> tuple[dict[str, Compiled], dict[str, tuple[Share, ...]], set[str]]:
-    """What is worked out once for all requests; what is wrong is added to `faults`."""
+    """What is computed once for all requests; errors are added to `faults`."""
     conditions: dict[str, Compiled] = {}
     shares: dict[str, tuple[Share, ...]] = {}
     fields: set[str] = set()
@@ -266,7 +268,7 @@ def _compiled(
 
 
 def key_field(limit: Limit) -> str | None:
-    """The field whose values are counted each for itself; None if all requests count together."""
+    """The field whose values are counted separately; None if all requests are counted together."""
     try:
         return check_field(limit.key)
     except InvalidCondition:

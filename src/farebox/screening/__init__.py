@@ -1,1 +1,1 @@
-"""Screening: what the rules of a gateway look for in what its calls say. Functions of values alone."""
+"""Screening: finding what a gateway's rules look for in the text of its calls. Pure functions."""

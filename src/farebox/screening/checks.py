@@ -1,4 +1,4 @@
-"""What tells a number of some kind from digits that look like one."""
+"""Checks that distinguish real numbers and keys from text that only looks like one."""
 
 from collections.abc import Callable
 from typing import Final
@@ -11,7 +11,7 @@ _IBAN_MIN, _IBAN_MAX = 15, 34
 
 
 def luhn(text: str) -> bool:
-    """Whether the digits end with their check digit."""
+    """Whether the last digit is the correct Luhn check digit."""
     return bool(luhn_digit.is_valid("".join(filter(str.isdecimal, text))))
 
 
@@ -28,18 +28,18 @@ def iban(text: str) -> bool:
 
 
 def _has_form(number: str) -> bool:
-    """Whether its length and form are those of its country."""
+    """Whether its length and format are valid for its country."""
     return bool(iban_number.is_valid(number, check_country=False))
 
 
 def us_ssn(text: str) -> bool:
-    """Whether the number may have been assigned."""
+    """Whether the number can have been assigned."""
     return bool(ssn.is_valid(text.replace(" ", "-")))
 
 
 def phone(text: str) -> bool:
-    """Whether there can be such a number in the numbering plan of its country."""
-    import phonenumbers  # its plans of all countries are large, and few gateways look for phone numbers
+    """Whether the number is possible in the numbering plan of its country."""
+    import phonenumbers  # its numbering plans are large, and few gateways look for phone numbers
 
     try:
         return phonenumbers.is_valid_number(phonenumbers.parse(text, None))
@@ -48,7 +48,7 @@ def phone(text: str) -> bool:
 
 
 def openai(text: str) -> bool:
-    """Whether a key that begins with `sk-` is none of another provider's."""
+    """Whether a key that begins with `sk-` does not belong to another provider."""
     return not text.startswith(("sk-ant-", "sk-or-"))
 
 

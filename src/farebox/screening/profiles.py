@@ -1,7 +1,4 @@
-"""The profiles that every account has: sensitive data by its form, verified by its check digits where it has any.
-
-Patterns are RE2's. Each begins and ends at the border of a word, so that it finds nothing inside longer numbers.
-"""
+"""The profiles that every account has: sensitive data by its format, verified by check digits where there are any."""
 
 from typing import Final
 
@@ -13,15 +10,15 @@ class Detector(msgspec.Struct, frozen=True):
 
     entry_id: str
     pattern: str
-    """RE2's syntax, over UTF-8."""
+    """A regular expression in RE2's syntax, matched against UTF-8."""
     check: str = ""
     """The name of a check that a match must pass (screening.checks); empty: none."""
     at_least: int = 0
-    """Bytes of a match."""
+    """Minimum length of a match in bytes."""
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """What is looked for together."""
+    """A group of detectors that are switched on together."""
 
     profile_id: str
     detectors: tuple[Detector, ...]
@@ -31,7 +28,7 @@ _GAP: Final = r"[ .\x{a0}-]?"
 
 
 def _card(network: str, prefix: str, digits: str) -> Detector:
-    """`digits`: how many follow the prefix, as a repetition; a gap may be before each."""
+    """`digits`: how many digits follow the prefix, as a repetition; each may be preceded by a separator."""
     return Detector(network, rf"\b{prefix}(?:{_GAP}\d){digits}\b", "luhn")
 
 
@@ -66,7 +63,7 @@ US_SSN: Final = Profile("us_ssn", (Detector("us_ssn", r"\b\d{3}[ -]\d{2}[ -]\d{4
 PHONE_NUMBERS: Final = Profile(
     "phone_numbers", (Detector("international", r"\+\d(?:[ ./()\x{a0}-]{0,2}\d){6,14}\b", "phone"),)
 )
-"""In international notation only: elsewhere it takes the country to tell a phone number from any other."""
+"""Only in international notation: without the country, a phone number cannot be told from other numbers."""
 API_KEYS: Final = Profile(
     "api_keys",
     (
@@ -89,8 +86,8 @@ API_KEYS: Final = Profile(
         Detector("private_key", r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"),
     ),
 )
-"""Their length is tested afterwards: to count up to it while matching takes a hundred times as long, in a text that is
-made for it."""
+"""The length is checked after matching: counting up to it in the pattern takes a hundred times as long on a text that
+is designed for that."""
 
 NAMES: Final = {
     PAYMENT_CARDS: "Numbers of payment cards, with a valid check digit",

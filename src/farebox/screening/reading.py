@@ -1,4 +1,4 @@
-"""Reading what a body says and finding what is looked for, in one step: on the event loop, or in a helper process."""
+"""Extracting the text of a body and scanning it, in one step: on the event loop, or in a helper process."""
 
 from typing import Final
 
@@ -13,21 +13,21 @@ from farebox.screening.scan import Match, Scanner, scanner_of
 HERE_BYTES: Final = 16 * 2**10
 HERE_QUOTES: Final = 1_024
 HERE_MATCHES: Final = 8
-"""What is read on the event loop: a millisecond's work, as measured."""
+"""Number of possible matches that are checked on the event loop: about a millisecond of work, as measured."""
 SPOKEN_BYTES_MAX: Final = 512 * 2**10
-"""Text that the scorer is asked about."""
+"""Maximum text that is sent to the scorer."""
 RAISES: Final = (Unreadable,)
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What was found in a body, and what it says to or by the model; empty if that is not needed."""
+    """What was found in a body, and the text spoken to or by the model; that is empty if it is not needed."""
 
     matches: list[Match]
     spoken: bytes
 
 
 def is_light(body: bytes) -> bool:
-    """Whether it may be read on the event loop."""
+    """Whether the body is small enough to be read on the event loop."""
     return len(body) <= HERE_BYTES and body.count(b'"') <= HERE_QUOTES
 
 
@@ -43,7 +43,7 @@ def read_response(body: bytes, content_type: str, profiles: tuple[Profile, ...],
 
 
 def look(said: Said, scanner: Scanner | None, wants_spoken: bool, looked_at: int | None = None) -> Seen:
-    """Raises Unreadable if there is more than the scorer is asked about; TooMany."""
+    """Scan a text. Raises Unreadable if there is more text than may be sent to the scorer; TooMany."""
     matches = [] if scanner is None else scanner.find(said.text, looked_at)
     if not wants_spoken:
         return Seen(matches, b"")

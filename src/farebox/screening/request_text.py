@@ -1,8 +1,4 @@
-"""The text of a request, whatever its form: all strings of its JSON, as they are when their escapes are resolved.
-
-It is taken from the bytes, not from the decoded value: of two fields with one name a decoder drops one, which is the
-one that the provider may read.
-"""
+"""The text of a request in any format: all strings of its JSON, with escapes resolved."""
 
 import re
 from typing import Final
@@ -13,29 +9,30 @@ import msgspec
 from farebox.screening.said import PLAIN, STRUCTURAL, Said, Unreadable, checked_text, escapes_resolved, is_encoded
 
 _ESCAPED_BACKSLASH, _ESCAPED_QUOTE = b"\xff", b"\xfe"
-"""What stands for them meanwhile: bytes that are in no UTF-8."""
+"""Bytes that temporarily stand for escapes; they do not occur in UTF-8."""
 _long_number = re.compile(rb"(?<![\w.+-])\d{12,19}(?![\w.])").findall
-"""A card's, for one; digits of fractions are none."""
+"""A number that may be a card's, for example; digits of fractions are excluded."""
 _boundary = re.compile(r';\s*boundary=(?:"([^"]{1,200})"|([^\s;,"]{1,200}))', re.IGNORECASE).search
 _STRINGS: Final = msgspec.json.Decoder(str)
 _JSON: Final = msgspec.json.Decoder()
 
 
 def request_text(body: bytes, content_type: str) -> Said:
-    """What the body says. Raises Unreadable if it is no text."""
+    """The text of the body. Raises Unreadable if it is not text."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind.startswith("multipart/"):
         return _form(body, content_type)
     text = checked_text(body)
     if kind == "application/x-www-form-urlencoded" and not _is_json(text):
         pairs = [unquote_plus(pair).encode() for pair in text.decode().split("&")]
-        # What begins like JSON but is none to a strict decoder may still be read as JSON: both readings count.
+        # A lenient decoder may read as JSON what a strict one rejects: both readings are checked.
         return _said([*pairs, _of_text(text).text] if _begins_json(text) else pairs)
     return _of_text(text)
 
 
 def _is_json(body: bytes) -> bool:
-    """Whether a body is JSON whatever its type says: curl's `-d` names a form's, and what is called reads JSON."""
+    """Whether a body is JSON regardless of its content type: curl's `-d` declares a form, and the provider reads
+    JSON."""
     try:
         return _begins_json(body) and _JSON.decode(body) is not None
     except (msgspec.DecodeError, RecursionError):
@@ -53,7 +50,7 @@ def _of_text(body: bytes) -> Said:
     if b"\\" in body:
         marked = body.replace(b"\\\\", _ESCAPED_BACKSLASH).replace(b'\\"', _ESCAPED_QUOTE)
     pieces = marked.split(b'"')
-    if len(pieces) % 2 == 0:  # a string without an end: no JSON, and who knows how it is read
+    if len(pieces) % 2 == 0:  # an unterminated string: not JSON, and how the provider reads it is unknown
         return _said([body])
     strings, spoken = _strings(pieces)
     strings += [resolved for text in strings if (resolved := escapes_resolved(text))]
@@ -62,7 +59,7 @@ def _of_text(body: bytes) -> Said:
 
 
 def _strings(pieces: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-    """All strings, but for the words of the form itself; and those that are spoken to the model."""
+    """All strings except the format's own keywords; and those that are addressed to the model."""
     every: list[bytes] = []
     spoken: list[bytes] = []
     key = b""
@@ -92,7 +89,7 @@ def _resolved(marked: bytes) -> bytes:
 
 
 def _form(body: bytes, content_type: str) -> Said:
-    """The fields of a form, and those of its files that are text. Raises Unreadable if it is none."""
+    """The fields of a form, and its files that are text. Raises Unreadable if the body is not a form."""
     found = _boundary(content_type)
     mark = b"--" + (found[1] or found[2]).encode() if found else b""
     if not mark or not body.startswith(mark):

@@ -1,5 +1,5 @@
-"""The text of a response, whatever its form. Streams deliver it in pieces: those that belong together are put together
-again, by where they are in their events."""
+"""The text of a response in any format. A stream delivers it in pieces: pieces of the same text are joined, recognized
+by their place in the events."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -9,44 +9,44 @@ import msgspec
 from farebox.screening.said import STRUCTURAL, Said, checked_text, escapes_resolved, is_encoded, whole_escapes
 
 OVERLAP: Final = 256
-"""Bytes of each text that are looked at again together with what follows: what matches in them is found however it is
+"""Bytes of each text that are scanned again together with what follows, so that a match is found however the text is
 cut into pieces."""
 CHANNELS_MAX: Final = 256
-"""Texts that are told apart; what further ones say is put together in one."""
+"""Maximum number of texts that are kept apart; any further ones are joined into one."""
 
 _PLACES: Final = ("type", "index", "output_index", "content_index", "summary_index", "item_id")
-"""Fields that say which text a piece of it belongs to."""
+"""Fields that identify the text that a piece belongs to."""
 _STRUCTURAL: Final = frozenset(name.decode() for name in STRUCTURAL)
 _INPUTS: Final = frozenset({"input", "args", "arguments", "parameters"})
-"""Of tools: below them every field is the model's own word."""
+"""Tool arguments: every field below them was written by the model."""
 _REPEATED: Final = frozenset({"logprobs", "logprobsResult"})
-"""What is elsewhere too, token by token."""
+"""Repeats of the text, token by token."""
 _BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 _BINARY: Final = ("audio/", "image/", "video/")
 Channel = tuple[Any, ...]
-"""Where a text is in the events of its stream."""
+"""Place of a text within the events of its stream."""
 Leaf = tuple[Channel, bytes]
 _RAW: Final[Channel] = ("",)
 
 
 class Piece(msgspec.Struct, frozen=True, gc=False):
-    """A text of a window: where it is in it, and how much of it has been looked at before."""
+    """A text within a window: its position, and how much of it has been scanned before."""
 
     channel: Channel
     start: int
     seen: int
     end: int
     grows: bool
-    """Something has come of it."""
+    """It has new text in this window."""
 
 
 class Window(msgspec.Struct, frozen=True):
-    """What has come of all texts since the last one, each with a little of what came before."""
+    """The new text of all channels since the last window, each preceded by the end of its earlier text."""
 
     text: bytes
     pieces: tuple[Piece, ...]
     spoken: bytes
-    """Each text once, as it is."""
+    """Each text once, unchanged."""
 
 
 class Channels:
@@ -56,10 +56,10 @@ class Channels:
         self._tails: dict[Channel, bytes] = {}
         self._new: dict[Channel, list[bytes]] = {}
         self.position = 0
-        """Bytes of text that have come."""
+        """Bytes of text received so far."""
 
     def add(self, leaves: Iterable[Leaf]) -> None:
-        """An event has come."""
+        """Add the strings of one event."""
         for channel, text in leaves:
             if not text or is_encoded(text):
                 continue
@@ -70,7 +70,8 @@ class Channels:
             self.position += len(text)
 
     def window(self, again: Iterable[Channel] = ()) -> Window:
-        """What has come since the last window; and the last of these texts once more."""
+        """The text since the last window. For the channels in `again`, the end of their text is included even if there
+        is nothing new."""
         for channel in again:
             self._new.setdefault(channel, [])
         parts: list[bytes] = []
@@ -91,7 +92,8 @@ class Channels:
 
 
 def _readings(tail: bytes, text: bytes) -> Iterator[tuple[int, bytes]]:
-    """A text as it is, and as it reads if it is JSON; with how much of each is its beginning, the tail."""
+    """A text as it is and, if it contains JSON, with its escapes resolved; each with the length of the part that was in
+    the last window."""
     yield len(tail), text
     resolved = escapes_resolved(text)
     if resolved:
@@ -100,16 +102,16 @@ def _readings(tail: bytes, text: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _last(text: bytes) -> bytes:
-    """Its last characters."""
+    """The last OVERLAP bytes of a text, beginning at a whole character."""
     at = max(0, len(text) - OVERLAP)
-    while at < len(text) and text[at] & 0xC0 == 0x80:  # within a character
+    while at < len(text) and text[at] & 0xC0 == 0x80:  # in the middle of a character
         at += 1
     return text[at:]
 
 
 def leaves_of(data: bytes) -> list[Leaf]:
-    """The strings of an event's data, with where each is; all of it where it is no JSON. Raises Unreadable if it is no
-    text either."""
+    """The strings of an event's data, each with its place; data that is not JSON is one string. Raises Unreadable if it
+    is not text either."""
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError):
@@ -118,8 +120,8 @@ def leaves_of(data: bytes) -> list[Leaf]:
 
 
 def _leaves(value: Any) -> Iterator[Leaf]:
-    """All strings of a value, in order. Objects of a list are told apart by their index where they have one: a stream's
-    event has but those that something has come of."""
+    """All strings of a value, in order. Objects in a list are identified by their `index` if they have one, as a
+    stream's event contains only those that changed."""
     stack: list[tuple[Channel, str, bool, Any]] = [((), "", False, value)]
     while stack:
         path, name, is_input, item = stack.pop()
@@ -148,7 +150,7 @@ def _leaves(value: Any) -> Iterator[Leaf]:
 
 
 def response_text(body: bytes, content_type: str) -> Said | None:
-    """What a whole response says; None of media. Raises Unreadable if it is no text either."""
+    """The text of a complete response; None if it is media. Raises Unreadable if it is neither."""
     begun = body.lstrip(_BLANK)[:1]
     if content_type.startswith(_BINARY) and begun not in (b"{", b"["):
         return None
@@ -166,7 +168,7 @@ def response_text(body: bytes, content_type: str) -> Said | None:
 
 
 def _add_document(channels: Channels, body: bytes) -> None:
-    """One object; or several, of which each is what an event would be."""
+    """Add a body of one object, or of several, each of which is treated like an event."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):

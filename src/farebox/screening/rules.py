@@ -1,4 +1,4 @@
-"""What the configuration of a gateway says of screening, as it is carried out."""
+"""A gateway's screening rules, compiled from its configuration."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -11,10 +11,10 @@ from farebox.screening.scan import Scanner
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """A policy of data loss prevention that is switched on."""
+    """A data loss prevention policy that is switched on."""
 
     policy_id: str
-    """Empty where the gateway has one action for all profiles, in the place of policies."""
+    """Empty if the gateway has one action for all profiles instead of policies."""
     action: Action
     check: frozenset[Check]
     profile_ids: frozenset[str]
@@ -27,9 +27,9 @@ class Side(msgspec.Struct, frozen=True):
     """None if no policy checks this side."""
     policies: tuple[Policy, ...]
     hazards: Mapping[str, Action]
-    """What is done about each category of the scorer's; empty: it is not asked."""
+    """The action for each of the scorer's categories; if empty, the scorer is not asked."""
     in_helper: bool
-    """Patterns of the account's own are matched where they hold nobody up."""
+    """Whether to scan in a helper process: the account's own patterns must not block the event loop."""
 
     @property
     def blocks(self) -> bool:
@@ -52,7 +52,7 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 def profile_ids_of(config: GatewayConfig) -> frozenset[str]:
-    """The profiles that the gateway names, switched on or not."""
+    """The profiles that the gateway names, whether or not the rule that names them is switched on."""
     dlp = config.dlp
     if dlp is None:
         return frozenset()
@@ -63,7 +63,8 @@ def profile_ids_of(config: GatewayConfig) -> frozenset[str]:
 
 
 def rules_of(config: GatewayConfig, own: Iterable[Profile]) -> Rules:
-    """The rules of a gateway of an account that has these profiles. Compiles them, which may take a while."""
+    """The screening rules of a gateway. `own`: the profiles of its account. Compiles the patterns, which may take a
+    while."""
     known = {**BUILT_IN, **{profile.profile_id: profile for profile in own}}
     policies = _policies(config.dlp)
     guardrails = config.guardrails
@@ -91,7 +92,7 @@ def _policies(dlp: Dlp | None) -> list[Policy]:
 
 
 _ANYTHING: Final = Detector("missing", r"(?s).")
-"""In the place of a profile that is gone: a rule that lacks it must not let everything through."""
+"""Stands for a profile that no longer exists: a rule that names it must not let everything through."""
 
 
 def _side(check: Check, policies: list[Policy], known: Mapping[str, Profile], hazards: Mapping[str, Action]) -> Side:

@@ -1,4 +1,4 @@
-"""What a body says, and which of its strings are words of the form alone."""
+"""The text of a body, and which of its strings are only keywords of the format."""
 
 import re
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 ENCODED_BYTES_MIN: Final = 4096
-"""A string of at least this many bytes that may be base64 is taken for a file: what it holds is not looked into."""
+"""A string of at least this many bytes that may be base64 is treated as a file: its content is not scanned."""
 
 STRUCTURAL: Final = frozenset(
     {
@@ -18,9 +18,9 @@ STRUCTURAL: Final = frozenset(
         b"encrypted_content", b"obfuscation", b"provider",
     }
 )  # fmt: skip
-"""Fields whose values no model is told, or has said."""
+"""Fields whose values are neither shown to the model nor written by it."""
 PLAIN: Final = re.compile(rb"[A-Za-z_$][A-Za-z_$.-]{0,63}").fullmatch
-"""Whether a field's name, a role or a type is but a word."""
+"""Matches a field name, a role or a type that is only a plain word."""
 _escapes: Final = re.compile(rb"(?<!\\)(?:(?:\\+u[0-9A-Fa-f]{4})+|\\+[nrtbf])").subn
 _cut_escape: Final = re.compile(rb"\\+(?:u[0-9A-Fa-f]{0,3})?\Z").search
 _unit: Final = re.compile(rb"\\+u([0-9A-Fa-f]{4})").findall
@@ -29,24 +29,25 @@ _encoded: Final = re.compile(rb"(?:data:[^,]{0,200};base64,)?[A-Za-z0-9+/]+={0,2
 
 
 class Unreadable(Exception):
-    """A body is no text; the message says what it is."""
+    """A body is not text; the message says what it is."""
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What a body says: all of its strings, and those that a model is told or has said; one in a line."""
+    """The text of a body, one string per line: all of its strings, and those that were written to or by the model."""
 
     text: bytes
     spoken: bytes
 
 
 def is_encoded(text: bytes) -> bool:
-    """Whether a string is a file in base64."""
+    """Whether a string looks like a file in base64."""
     return len(text) >= ENCODED_BYTES_MIN and _encoded(text) is not None
 
 
 def escapes_resolved(text: bytes) -> bytes:
-    """How a text reads that has JSON in it, as the arguments of tools and many of their results do, however deep; empty
-    if nothing in it is escaped. In the text as it is, a number after a line break is `n4111`, which begins no word."""
+    """A text that contains JSON, such as tool arguments and many tool results, with its escapes resolved, at any depth;
+    empty if nothing in it is escaped. Unresolved, a number after a line break reads `n4111`, which does not begin at a
+    word boundary."""
     if b"\\" not in text:
         return b""
     resolved, count = _escapes(_resolved, text)
@@ -54,7 +55,7 @@ def escapes_resolved(text: bytes) -> bytes:
 
 
 def whole_escapes(text: bytes) -> bytes:
-    """The text without an escape at its end that is still to be completed."""
+    """The text without an incomplete escape at its end."""
     cut = _cut_escape(text)
     return text[: cut.start()] if cut else text
 
@@ -67,7 +68,7 @@ def _resolved(found: re.Match[bytes]) -> bytes:
 
 
 def checked_text(body: bytes) -> bytes:
-    """The same bytes. Raises Unreadable if they are no text."""
+    """The same bytes. Raises Unreadable if they are not text."""
     if b"\0" in body:
         raise Unreadable("it is binary")
     try:

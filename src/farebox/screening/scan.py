@@ -1,8 +1,4 @@
-"""Finding what profiles look for. RE2 takes time in proportion to the text, whatever the pattern.
-
-One look at the text with all patterns at once says whether there is anything; as nearly always there is nothing, that
-is all. Its matches are enumerated pattern by pattern only where there is.
-"""
+"""Scanning a text for what profiles look for. RE2 takes time in proportion to the text, whatever the pattern."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,25 +10,25 @@ from farebox.screening.profiles import Detector, Profile
 
 PATTERN_BYTES_MAX: Final = 512
 PROGRAM_MAX: Final = 2_000
-"""Instructions of one compiled pattern: about a millisecond to compile."""
+"""Maximum number of instructions of one compiled pattern: about a millisecond to compile."""
 MATCHES_MAX: Final = 100
-"""Matches of an entry that are counted; where there are more, these stand for all."""
+"""Maximum number of matches that are counted for an entry; this number can stand for more."""
 _PLACES: Final = (b"", b"a")
-"""Texts with all that there is to a place alone: an end, and the border of a word."""
+"""Texts in which a pattern that matches only a position finds one: the end of a text, or a word boundary."""
 _MEMORY, _MEMORY_TOGETHER = 2**20, 2**23
-"""Bytes of a compiled pattern and what is remembered of matching it; beyond that matching is slower, never wrong."""
+"""Maximum bytes for a compiled pattern and RE2's cache for it; beyond that, matching is slower, never wrong."""
 
 
 class InvalidPattern(ValueError):
-    """The pattern cannot be used; the message says why, for who wrote it."""
+    """The pattern cannot be used; the message tells its author why."""
 
 
 class TooMany(Exception):
-    """More may match than is to be looked at here."""
+    """There are more possible matches than may be checked here."""
 
 
 class Match(msgspec.Struct, frozen=True, gc=False):
-    """Where a detector matches: from, to, in bytes of the text."""
+    """A match of a detector: start and end, in bytes of the text."""
 
     profile_id: str
     entry_id: str
@@ -52,7 +48,7 @@ class Scanner:
         self._any = _together([one.pattern for _, one in detectors])
 
     def find(self, text: bytes, looked_at: int | None = None) -> list[Match]:
-        """All matches, entry by entry. Raises TooMany where more than `looked_at` places may be one."""
+        """All matches, entry by entry. Raises TooMany if there are more than `looked_at` possible matches."""
         if self._any is not None and self._any.search(text) is None:
             return []
         found: list[Match] = []
@@ -64,7 +60,7 @@ class Scanner:
 
 
 class _Look(msgspec.Struct, frozen=True):
-    """What one detector looks for."""
+    """A detector with its compiled pattern and its check."""
 
     profile_id: str
     detector: Detector
@@ -73,7 +69,7 @@ class _Look(msgspec.Struct, frozen=True):
 
 
 def _matches(look: _Look, text: bytes, left: int | None) -> tuple[list[Match], int | None]:
-    """The detector's matches, and how many places are left to be looked at. Raises TooMany."""
+    """The detector's matches, and how many possible matches may still be checked. Raises TooMany."""
     found: list[Match] = []
     at = 0
     while len(found) < MATCHES_MAX and (match := look.pattern.search(text, at)) is not None:
@@ -91,7 +87,7 @@ def _matches(look: _Look, text: bytes, left: int | None) -> tuple[list[Match], i
 
 
 def _together(patterns: list[str]) -> Any:
-    """One pattern for all of these; None where that would be too large."""
+    """All patterns combined into one; None if that would be too large."""
     try:
         return _compile("|".join(f"(?:{pattern})" for pattern in patterns), _MEMORY_TOGETHER)
     except InvalidPattern:
@@ -101,14 +97,14 @@ def _together(patterns: list[str]) -> Any:
 def _check(name: str) -> Callable[[str], bool] | None:
     if not name:
         return None
-    from farebox.screening.checks import CHECKS  # its libraries take long to load, and few servers use them
+    from farebox.screening.checks import CHECKS  # its libraries are slow to load, and few servers need them
 
     return CHECKS[name]
 
 
 @lru_cache(64)
 def scanner_of(profiles: tuple[Profile, ...]) -> Scanner:
-    """The scanner of these profiles; in helper processes."""
+    """The scanner for these profiles, cached; for helper processes."""
     return Scanner(profiles)
 
 
@@ -118,7 +114,8 @@ def scan(text: bytes, profiles: tuple[Profile, ...]) -> list[Match]:
 
 
 def check_pattern(text: bytes) -> str:
-    """What is wrong with an account's own pattern; empty: nothing. In a helper process: compiling may take long."""
+    """What is wrong with an account's own pattern; empty if nothing is. For helper processes: compiling may take
+    long."""
     pattern = text.decode()
     if "\\Q" in pattern.replace("\\\\", ""):
         return "\\Q is not supported: escape the characters one by one"
@@ -132,14 +129,14 @@ def check_pattern(text: bytes) -> str:
 
 
 def _finds_nothing(compiled: Any) -> Callable[[bytes], bool]:
-    """Whether what is found first in a text is of no length."""
+    """Tests whether the first match in a text is empty."""
     return lambda text: (match := compiled.search(text)) is not None and match.start() == match.end()
 
 
 @lru_cache(4096)
 def _compile(pattern: str, memory: int = _MEMORY) -> Any:
-    """Raises InvalidPattern."""
-    import re2  # as above
+    """Compile a pattern. Raises InvalidPattern."""
+    import re2  # slow to load, too
 
     options = re2.Options()
     options.log_errors = False
