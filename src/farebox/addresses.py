@@ -1,8 +1,4 @@
-"""Which network addresses an account may have called: the public ones, unless the operator allows others.
-
-The URL of a webhook or of a custom provider comes from an account's owner, and the server is inside the operator's
-network: without this check, it could reach internal services.
-"""
+"""Which network addresses accounts may have Farebox connect to: public ones, unless the operator allows others."""
 
 import asyncio
 import re
@@ -19,7 +15,8 @@ Network: TypeAlias = IPv4Network | IPv6Network
 Resolver: TypeAlias = Callable[[str, int], Awaitable[list[Address]]]
 
 _SPECIAL = (IPv4Network("192.0.0.0/24"), IPv4Network("168.63.129.16/32"))
-"""Formally public, but internal: protocol assignments (one cloud's metadata service), another cloud's host."""
+"""Formally public, but internal: one cloud's metadata service in the range for protocol assignments, and another
+cloud's host address."""
 _NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
 
 
@@ -28,7 +25,7 @@ _THREADS = ThreadPoolExecutor(max_workers=8, thread_name_prefix="farebox-address
 
 
 class AddressRefused(ValueError):
-    """That address may not be called; the exception's text says why."""
+    """The address may not be called; the exception's text says why."""
 
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
@@ -38,8 +35,8 @@ _is_path = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*").ful
 
 
 def is_base(parts: SplitResult) -> bool:
-    """Whether a URL can be the base of others: a host that can be called, its port, and a path. What looks like an
-    address and is none, such as `127.1`, is no host."""
+    """Whether a URL can be a base URL: a host that can be called, a port, and a path. A host that looks like an address
+    but is not one, such as `127.1`, is rejected."""
     host = parts.hostname or ""
     try:
         port = parts.port
@@ -110,7 +107,7 @@ def is_in(address: Address, allowed: tuple[Network, ...]) -> bool:
 
 
 def literal(host: str) -> Address | None:
-    """The address that a host is, where it is no name."""
+    """The host as an address; None if it is a name."""
     try:
         return ip_address(host.partition("%")[0])
     except ValueError:

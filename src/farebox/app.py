@@ -41,7 +41,7 @@ from farebox.worker import run_periodic_jobs
 
 GC_ALLOCATIONS = 20_000
 _M_ARENA_MAX = -8
-"""glibc's number of the option in mallopt(3)."""
+"""The number of the M_ARENA_MAX option in glibc's mallopt(3)."""
 log = structlog.get_logger("farebox")
 
 
@@ -78,8 +78,9 @@ async def serve(settings: Settings, *, demo: bool, on_ready: Callable[[Ready], N
 
 
 async def serve_as_worker(host_resources: HostResources, *, orphaned: int, on_ready: Callable[[Ready], None]) -> None:
-    """Serve as one of several processes (farebox.cli.workers), until SIGINT or SIGTERM, or until the parent
-    process is gone: then the file `orphaned` is at its end. A parent that is killed must not leave workers on its port.
+    """Serve as one of several processes (farebox.cli.workers), until SIGINT or SIGTERM, or until the parent process
+    ends, which the pipe `orphaned` signals by its end-of-file. A parent that is killed must not leave workers on its
+    port.
 
     Raises SettingsError or storage.sql.DatabaseUnavailable at start, JobsEnded.
     """
@@ -182,16 +183,18 @@ async def _listening(
 
 
 def _share_heap() -> None:
-    """Let the threads that start from now on share one heap. By default glibc gives each its own, which keeps the most
-    that its thread has ever needed: the process grows for as long as some thread has not met its largest report yet.
-    They hardly compete for it, as only one of them runs Python at a time. Other C libraries have no such option."""
+    """Let the threads that start from now on share one heap. By default glibc gives each thread its own, which never
+    shrinks below what its thread needed at its peak: the process grows until every thread has handled its largest
+    report. The threads hardly compete for the shared heap, as only one of them runs Python at a time. Other C libraries
+    have no such option."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
 
 
 def _collect_less_often() -> None:
-    """What is alive after the start stays alive until the end, and calls create few cycles."""
+    """Run the garbage collector rarely: objects that exist after the start live until the end, and calls create few
+    cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS)

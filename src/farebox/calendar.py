@@ -1,7 +1,4 @@
-"""Lengths of time in milliseconds, and the calendar's months, which are those of UTC.
-
-Moments (`at`) are milliseconds since the Unix epoch.
-"""
+"""Durations in milliseconds, and calendar months in UTC."""
 
 import re
 from datetime import UTC, datetime
@@ -34,7 +31,8 @@ def month_begins(year: int, month: int) -> int:
 
 
 def month_span(month: str) -> tuple[int, int] | None:
-    """The first millisecond of a month such as `2026-11`, and of the month after it; None if the text is none."""
+    """The first millisecond of a month such as `2026-11`, and of the month after it; None if the text is not a
+    month."""
     found = _MONTH.fullmatch(month)
     if found is None:
         return None
@@ -43,7 +41,7 @@ def month_span(month: str) -> tuple[int, int] | None:
 
 
 def seconds_until(at: int, now: int) -> int:
-    """How long to wait for a moment, in whole seconds: at least one."""
+    """The time until a moment in whole seconds, at least one."""
     return max(1, -((now - at) // SECOND_MS))
 
 

@@ -5,31 +5,31 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 INTAKE_HIGH: Final = 256 * 2**10
-"""Bytes that have come and nobody has taken: above, the other side is not read."""
+"""Bytes received but not yet taken, above which reading from the other side is paused."""
 
 
 class Channel(Protocol):
-    """A connection as a stream of bytes both ways."""
+    """A connection as a stream of bytes in both directions."""
 
     async def receive(self) -> bytes:
-        """What has come since, at least one byte; nothing at the end."""
+        """The bytes received since the last call, at least one; empty at the end of the connection."""
         ...
 
     async def send(self, data: bytes) -> None:
-        """Waits while the other side is slow to read. Raises errors.ClientGone if it has gone."""
+        """Send data, waiting while the other side is slow to read. Raises errors.ClientGone if it has gone."""
         ...
 
     def close(self) -> None:
-        """Close when all is sent."""
+        """Close once everything is sent."""
         ...
 
     def abort(self) -> None:
-        """Close at once, and not as if all was said."""
+        """Close at once, without a proper end of the stream."""
         ...
 
 
 class Intake:
-    """What has come, until somebody takes it."""
+    """Buffers received bytes until they are taken."""
 
     __slots__ = ("_loop", "_pause", "_pieces", "_resume", "_size", "_waiter", "ended")
 
@@ -41,10 +41,10 @@ class Intake:
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
         self.ended = False
-        """Nothing more will come, and nothing can be sent."""
+        """Nothing more will arrive, and nothing can be sent."""
 
     async def take(self) -> bytes:
-        """All of it; waits until there is some. Nothing at the end."""
+        """All buffered bytes; waits until there are some. Empty at the end of the connection."""
         while not (self._pieces or self.ended):
             self._waiter = self._loop.create_future()
             try:
@@ -59,7 +59,7 @@ class Intake:
         return data
 
     def add(self, data: bytes) -> None:
-        """This has come."""
+        """Data has arrived."""
         self._pieces.append(data)
         self._size += len(data)
         if self._size > INTAKE_HIGH:
@@ -67,7 +67,7 @@ class Intake:
         self._wake()
 
     def end(self) -> None:
-        """The connection is over."""
+        """The connection has ended."""
         self.ended = True
         self._wake()
 

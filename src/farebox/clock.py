@@ -1,4 +1,4 @@
-"""Time and randomness: the only module that uses either, so that a test can supply both."""
+"""Time and randomness: the only module that uses either, so that tests can replace both."""
 
 import asyncio
 import secrets
@@ -27,7 +27,7 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     monotonic = staticmethod(time.monotonic)
-    """The function itself: a call asks half a dozen times."""
+    """The function itself, without a wrapper: a call asks for the time half a dozen times."""
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -50,7 +50,7 @@ class Ids(Protocol):
 _POOLED = 128
 _CHANCE_BYTES = 10
 _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
-"""The variant of RFC 9562, with two bits by chance."""
+"""The hexadecimal digit with the variant of RFC 9562: two random bits from the given digit."""
 
 
 class RandomIds:
@@ -61,31 +61,31 @@ class RandomIds:
         self._pool: list[str] = []
         self._last_ms = 0
         self._moment = ""
-        """The same as an ID begins with it."""
+        """`_ms` as the first characters of an ID."""
         self._within_ms = 0
 
     def log_id(self) -> str:
-        """A UUIDv7 in lower case: the newest log is the largest id (RFC 9562, 5.7).
+        """A UUIDv7 in lower case: the newest log has the largest ID (RFC 9562, 5.7).
 
-        Within a millisecond the ids of one process are counted up from a random start (RFC 9562, 6.2, method 1): the
-        attempts of one call are listed in their order.
+        Within a millisecond, the IDs of one process count up from a random start (RFC 9562, 6.2, method 1), so that the
+        attempts of one call are listed in order.
         """
-        if not self._pool:  # a system call for many ids
+        if not self._pool:  # one system call for many IDs
             self._pool = secrets.token_bytes(_POOLED * _CHANCE_BYTES).hex(" ", _CHANCE_BYTES).split()
         text, now = self._pool.pop(), self._clock.now_ms()
         if now != self._last_ms:
             moment = f"{now:012x}"
             self._last_ms, self._moment, self._within_ms = now, f"{moment[:8]}-{moment[8:]}", int(text[:2], 16)
-        elif self._within_ms < 0xFFF:  # 3,840 a millisecond are more than a process serves
+        elif self._within_ms < 0xFFF:  # 3,840 IDs per millisecond are more than a process needs
             self._within_ms += 1
         return f"{self._moment}-7{self._within_ms:03x}-{_VARIANTS[text[3]]}{text[4:7]}-{text[8:]}"
 
     def account_id(self) -> str:
-        """32 hexadecimal characters, the shape of a Cloudflare account id."""
+        """32 hexadecimal characters, the form of a Cloudflare account ID."""
         return secrets.token_hex(16)
 
     def chance(self) -> float:
-        """Any of them is as likely as any other."""
+        """A uniformly distributed random number."""
         return secrets.randbelow(2**53) / 2**53
 
     def secret(self) -> str:

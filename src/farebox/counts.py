@@ -1,11 +1,5 @@
-"""Counts: integers in plain memory, which a call increments in a fraction of a microsecond and others read at any
+"""Counters in plain memory: integers that a call increments in a fraction of a microsecond and that can be read at any
 time.
-
-A sheet has one row for each process that serves the same port, with the same columns in each. Its memory is an unnamed
-file that all of them map or, for a single process, private memory. So every process can read what all have counted; a
-process that is killed leaves its counts behind, and its replacement continues from there.
-
-Each integer is written by one process, eight bytes at an aligned address: a reader sees the old value or the new one.
 """
 
 import mmap
@@ -130,7 +124,7 @@ class Histogram:
         cells[self._sum] += value
 
     def observe_seconds(self, seconds: float) -> None:
-        """For one that is kept in microseconds."""
+        """The same for a duration in seconds, counted in microseconds."""
         value = int(seconds * MICROS) if seconds > 0 else 0
         cells = self._cells
         cells[self._at + bisect_left(self._bounds, value)] += 1
@@ -138,7 +132,7 @@ class Histogram:
 
 
 class Place:
-    """One row: the integers of one process."""
+    """One row: the counters of one process."""
 
     def __init__(self, layout: Layout, cells: "memoryview[int]") -> None:
         self.layout = layout
@@ -146,12 +140,12 @@ class Place:
         self._seen: dict[tuple[str, ...], int] = {}
 
     def begin(self, pid: int) -> None:
-        """A process takes over the row: the previous process's momentary values are cleared."""
+        """Take over the row for a process: the gauges of the previous process are cleared."""
         self.clear()
         self.cells[0] = pid
 
     def clear(self) -> None:
-        """The row is free: counters stay, momentary values are cleared."""
+        """Free the row: counters stay, gauges are cleared."""
         self.cells[0] = 0
         for family in self.layout.families:
             if family.kind == "gauge":
@@ -172,7 +166,8 @@ class Place:
         self.cells[self.layout.column(family, values)] = max(-_LIMIT, min(value, _LIMIT))
 
     def follow(self, family: Family, *values: str, total: int) -> None:
-        """Add the increase of a counter kept elsewhere in this process since the last time."""
+        """Add to a counter by how much `total`, which is counted elsewhere in this process, has grown since the last
+        call."""
         key = (family.name, *values)
         risen = total - self._seen.get(key, 0)
         self._seen[key] = total

@@ -1,15 +1,11 @@
-"""An account's own provider, and what its models cost: what is stored of them, beside their IDs and headers.
-
-The structs are the stored form; the control plane adds IDs and times (http.control.custom_providers), the data plane
-reads them (runtime.own_providers).
-"""
+"""The stored form of an account's custom providers and of the prices of their models, without IDs and headers."""
 
 from typing import Annotated, Literal
 
 import msgspec
 
 CUSTOM = "custom-"
-"""What stands before the slug of a custom provider in URLs, models and steps."""
+"""Prefix of a custom provider's slug in URLs, model names and steps."""
 SLUG = r"^[a-z0-9]+(?:[-_][a-z0-9]+)*$"
 
 Slug = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=SLUG)]
@@ -17,11 +13,11 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 Text = Annotated[str, msgspec.Meta(max_length=8192)]
 Url = Annotated[str, msgspec.Meta(max_length=2048)]
 Usd = Annotated[float, msgspec.Meta(ge=0, le=1000)]
-"""US dollars for one token, or for one image."""
+"""US dollars per token, or per image."""
 
 
 class CustomProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider. Everything but name, URL and `enable` is for people."""
+    """One custom provider. All fields except name, URL and `enable` are only shown to people."""
 
     name: Name
     base_url: Url
@@ -32,12 +28,12 @@ class CustomProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
     curl_example: Text | None = None
     js_example: Text | None = None
     logo: Annotated[str, msgspec.Meta(max_length=32768)] | None = None
-    """Base64 of an SVG; one is drawn where none is given."""
+    """An SVG in base64; if there is none, one is generated."""
     position: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
 
 
 class TokenPricing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """US dollars for one token of each class, or for one image."""
+    """US dollars per token of each class, or per image."""
 
     input_tokens: Usd | None = None
     input_cached_tokens: Usd | None = None
@@ -51,11 +47,11 @@ class TokenPricing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     output_reasoning_tokens: Usd | None = None
     output_image_count: Usd | None = None
     total_tokens: Usd | None = None
-    """Of either kind, where that has no price of its own."""
+    """For input and output tokens that have no price of their own."""
 
 
 class CustomCostConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the models of a custom provider cost whose names match."""
+    """Prices for the models of a custom provider whose names match."""
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     model_rule: Literal["equals", "starts-with", "contains"] = "equals"
@@ -65,4 +61,4 @@ class CustomCostConfig(msgspec.Struct, frozen=True, kw_only=True):
     enable: bool = True
     token_pricing: TokenPricing | None = None
     weight: Annotated[int, msgspec.Meta(ge=-1_000_000, le=1_000_000)] = 0
-    """Of several that match, the heaviest counts."""
+    """If several match, the one with the largest weight applies."""

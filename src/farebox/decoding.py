@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 KNOWN: Final = "zstd, br, gzip, deflate"
 """The codings that can be decoded, as an `Accept-Encoding` lists them."""
 CODINGS_MAX: Final = 3
-"""Codings that may be stacked."""
+"""Maximum number of codings applied to one body."""
 _HEADER_MAX: Final = 512
 PIECE_BYTES_MAX: Final = 2**20
 MEMBERS_FREE: Final = 100
@@ -21,8 +21,8 @@ MEMBER_BYTES: Final = 2**10
 """What each further gzip member or zstd frame counts as in addition to its content: even empty ones take work."""
 _GZIP_SLICE: Final = 2**12  # the data after a member is copied at its end
 _ZSTD_WINDOW: Final = 2**23  # the maximum that RFC 9659 allows a sender
-_ZSTD_SLICE: Final = 512  # a block of 128 KiB takes four bytes at least, and comes out as a whole
-_ZSTD_SMALL: Final = 2**16  # up to here in smaller slices, of which less comes out at once
+_ZSTD_SLICE: Final = 512  # four bytes can encode a block of 128 KiB, which is output as a whole
+_ZSTD_SMALL: Final = 2**16  # up to this size in smaller slices, which give less output at once
 _ZSTD_SMALL_SLICE: Final = 64
 
 
@@ -82,7 +82,8 @@ class Decoder:
             yield data
             return
         stage = self._stages[number]
-        most = limit if number == len(self._stages) - 1 else 2 * limit + MEMBER_BYTES  # coded again, a little more
+        # Data that is still encoded may be a little larger than what it decodes to.
+        most = limit if number == len(self._stages) - 1 else 2 * limit + MEMBER_BYTES
         for piece in stage.feed(data):
             self._given[number] += len(piece)
             if self._given[number] + max(0, stage.members - MEMBERS_FREE) * MEMBER_BYTES > most:

@@ -1,14 +1,14 @@
-"""TXT records, by which the owner of a host name says something to the world."""
+"""Looking up DNS TXT records, by which the owner of a host name proves ownership."""
 
 from ipaddress import ip_address
 from typing import Final
 
 SECONDS: Final = 5.0
-"""For one question, with all its repeats."""
+"""Time limit of one query, with all its retries."""
 
 
 class NoAnswer(Exception):
-    """Whether there are records cannot be told now."""
+    """The name servers gave no answer, so whether the records exist is unknown."""
 
 
 def servers_of(text: str) -> tuple[tuple[str, int], ...]:
@@ -36,7 +36,7 @@ def _server(text: str) -> tuple[str, int]:
 async def txt_records(name: str, servers: tuple[tuple[str, int], ...] = ()) -> list[str]:
     """The texts of the name's TXT records; none if there are none, or no such name. `servers`: empty for the system's.
     Raises NoAnswer."""
-    import dns.asyncresolver  # loaded where an account has a domain of its own
+    import dns.asyncresolver  # loaded only where an account has a custom domain
     import dns.exception
     import dns.nameserver
     import dns.resolver

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """One kind of error: HTTP status, wire code, stable word, and what the reader can do about it."""
+    """One kind of error: its stable name, HTTP status, wire code, and what the reader can do about it."""
 
     name: str
     status: int
@@ -19,16 +19,16 @@ class ErrorKind:
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """The figures behind a refusal for want of money, in nano-dollars."""
+    """The figures of a refusal for lack of money, in nano-dollars."""
 
     needed: int | None
-    """The most that the call can cost; None where it was not worth finding out."""
+    """The most that the call can cost; None if that was not computed."""
     available: int
-    """What the account, or its limit, has left for it."""
+    """What is left of the account's money, or of the limit."""
     rule_id: str = ""
-    """The rule of the gateway's spend limits, or the policy; empty if it is the account that lacks it."""
+    """The spend-limit rule or policy of the gateway that has too little left; empty if it is the account."""
     on_page: bool = False
-    """Whether the page of limits shows that rule, or policy."""
+    """Whether the page of limits shows that rule or policy."""
 
 
 class ClientGone(Exception):
@@ -56,7 +56,7 @@ class Problem(Exception):
         self.retry_after = retry_after
         """Seconds after which the same call may succeed."""
         self.resets_at = resets_at
-        """When a window ends that is full, in Unix milliseconds; None where no time brings more."""
+        """When the exhausted window ends, in Unix milliseconds; None if waiting does not help."""
         self.path = path
         """For validation errors: the place of the error in the request body."""
         self.chain = chain
@@ -281,7 +281,7 @@ NODE_AWAY = ErrorKind(
     "node_away",
     503,
     2946,
-    "Try again; the operator has to start the database node, or replace it by its standby (docs/citus.md).",
+    "Try again; the operator has to start the database node, or replace it with its standby (docs/citus.md).",
 )
 OBJECT_NOT_FOUND = ErrorKind(
     "object_not_found",

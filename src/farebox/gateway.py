@@ -1,7 +1,7 @@
 """The gateway: an account's named configuration, with Cloudflare's fields and defaults.
 
-The struct is the wire type of the control plane, the stored form, and what the data plane reads. Fields that this
-release cannot act on are rejected if they ask for anything (http.control.gateways), never ignored.
+The struct is the wire type of the control plane, the stored form, and what the data plane reads. A field that asks for
+something this release cannot do is rejected (http.control.gateways), never ignored.
 """
 
 from collections.abc import Mapping
@@ -21,18 +21,18 @@ PERIOD_SECONDS: Mapping[Period, int] = {
     "weekly": WEEK_MS // SECOND_MS,
     "monthly": 30 * DAY_MS // SECOND_MS,
 }
-"""What `window` says of a rule whose windows are those of the calendar."""
+"""The `window` of a rule with calendar windows: the nominal length in seconds."""
 EXPORTERS_MAX = 5
 EVENTS_MAX = 10
 CACHE_TTL_MAX_SECONDS = 30 * 24 * 3600
 Origin = Annotated[
     str, msgspec.Meta(max_length=255, pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[a-z0-9.-]+(:[0-9]{1,5})?)$")
 ]
-"""An origin as a browser sends it: scheme, host and, where it is not the scheme's own, port; in lower case."""
+"""An origin as browsers send it, in lower case: scheme, host and, unless it is the scheme's default, port."""
 
 
 class Selector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How a rule selects by a property of a call. partition: each value has a count of its own. filter: only calls with
+    """How a rule selects calls by one property. partition: each value is counted separately. filter: only calls with
     one of the values are counted."""
 
     mode: Literal["partition", "filter"]
@@ -43,10 +43,12 @@ _Selected = Selector | msgspec.UnsetType
 
 
 class SpendRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The most that the calls it counts may cost in a window. A call that lacks what it selects by is not counted."""
+    """The most that the calls counted by this rule may cost in a window. A call without a property that the rule
+    selects by is not counted."""
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = ""
-    """Assigned where it is not sent. What is spent stays with it as long as window and technique stay the same."""
+    """Assigned if the request has none. What was spent remains counted under it as long as window and technique stay
+    the same."""
     enabled: bool = True
     limit: Annotated[float, msgspec.Meta(gt=0, le=1e9)]
     """US dollars."""
@@ -60,12 +62,12 @@ class SpendRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """fixed: windows begin at multiples of their length since 1970-01-01T00:00:00Z. sliding: the last `window`
     seconds at any time."""
     model: _Selected = msgspec.UNSET
-    """As the request names it, with or without `provider/` before it."""
+    """As the request names it, with or without the prefix `provider/`."""
     provider: _Selected = msgspec.UNSET
     metadata: dict[Annotated[str, msgspec.Meta(max_length=64)], Selector] | msgspec.UnsetType = msgspec.UNSET
-    """By the keys of `cf-aig-metadata`."""
+    """Selects by the keys of `cf-aig-metadata`."""
     token: _Selected = msgspec.UNSET
-    """The ID of the access token. Farebox's own field, as `user`."""
+    """The ID of the access token. Farebox's own field, like `user`."""
     user: _Selected = msgspec.UNSET
     """The end user that the request names: `farebox-end-user`, or in its body `safety_identifier`, `user` or
     `metadata.user_id`."""
@@ -79,35 +81,36 @@ class SpendLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class OtelExporter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=False):
-    """Where a gateway's spans are sent, by OTLP over HTTP."""
+    """Where a gateway's spans are sent, as OTLP over HTTP."""
 
     url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
     """The whole URL, such as `https://otel.example.com/v1/traces`."""
     headers: dict[str, Annotated[str, msgspec.Meta(max_length=4096)]]
-    """Sent with each request. In what is stored here, and shown, only the ends of the values; they are sealed apart."""
+    """Sent with each request. The stored and displayed form has only the ends of the values; the values are encrypted
+    and stored separately."""
     authorization: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | msgspec.UnsetType = msgspec.UNSET
-    """ID of a key stored for a custom provider of the same origin; it is sent as a bearer token."""
+    """The ID of a key stored for a custom provider of the same origin, which is sent as a bearer token."""
     content_type: Literal["json", "protobuf"] = "json"
 
 
 Action = Literal["FLAG", "BLOCK"]
 Check = Literal["REQUEST", "RESPONSE"]
 Hazard = Literal["P1", "S1", "S2", "S3", "S4", "S5", "S6", "S7", "S8", "S9", "S10", "S11", "S12", "S13"]
-"""Llama Guard 3's categories of hazardous content, and P1: an injected prompt."""
+"""Llama Guard 3's categories of hazardous content, and P1: prompt injection."""
 _ProfileIds = Annotated[
     tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=64)], ...], msgspec.Meta(max_length=50)
 ]
 
 
 class Guardrails(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is done where the scorer finds a hazard in what is asked or answered. One that is not named is ignored."""
+    """What to do if the scorer finds a hazard in a prompt or response. Hazards that are not listed are ignored."""
 
     prompt: dict[Hazard, Action]
     response: dict[Hazard, Action]
 
 
 class DlpPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is done where one of the profiles matches what is checked."""
+    """What to do if one of the profiles matches the checked text."""
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     enabled: bool
@@ -117,7 +120,7 @@ class DlpPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Dlp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Data loss prevention: policies, or one action and its profiles, for requests and responses alike."""
+    """Data loss prevention: policies, or one action and its profiles for both requests and responses."""
 
     enabled: bool
     action: Action | msgspec.UnsetType = msgspec.UNSET
@@ -132,38 +135,39 @@ class MeterEvent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class StripeMeter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The account's own meters at Stripe, which hear of each call that was paid for."""
+    """The account's own meters at Stripe, which receive an event for each paid call."""
 
     authorization: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
-    """A key of the account's at Stripe. In what is stored here, and shown, only its end; it is sealed apart."""
+    """A key for the account's own Stripe account. The stored and displayed form has only its end; the key is encrypted
+    and stored separately."""
     usage_events: Annotated[tuple[MeterEvent, ...], msgspec.Meta(max_length=EVENTS_MAX)]
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Configuration of one gateway. Durations are seconds where the name does not say otherwise."""
+    """Configuration of one gateway. Durations are in seconds unless the name says otherwise."""
 
     authentication: bool = True
     byok_only: bool = False
     cache_coalesce: bool = False
-    """Of identical requests at once that the cache cannot answer, one goes to the provider, and the others wait for its
-    response. Farebox's own field; left out where it is false."""
+    """Of concurrent identical requests that the cache cannot answer, one goes to the provider, and the others wait for
+    its response. Farebox's own field; omitted if false."""
     cache_invalidate_on_update: bool = False
     cache_ttl: Annotated[int, msgspec.Meta(ge=0, le=CACHE_TTL_MAX_SECONDS)] | None = 0
     collect_logs: bool = True
     cors_origins: Annotated[tuple[Origin, ...], msgspec.Meta(max_length=32)] = ()
-    """Pages of which origins may call; `*`: of any. Farebox's own field; left out where it is empty."""
+    """Origins whose pages may call; `*`: any. Farebox's own field; omitted if empty."""
     dlp: Dlp | None = None
     guardrails: Guardrails | None = None
     log_classification: bool = False
-    """The operator's classifier says of each call in its log what it was for."""
+    """The operator's classifier assesses the purpose of each logged call."""
     log_management: Annotated[int, msgspec.Meta(ge=10_000, le=10_000_000)] | None = None
     log_management_strategy: Literal["STOP_INSERTING", "DELETE_OLDEST"] | None = None
     logpush: bool = False
     """Whether its logs are pushed to the account's destination (log_destination)."""
     logpush_public_key: Annotated[str, msgspec.Meta(min_length=16, max_length=2048)] | None = None
-    """PEM of an RSA key, for which metadata and bodies are encrypted there."""
+    """An RSA public key in PEM, with which metadata and bodies of pushed logs are encrypted."""
     otel: Annotated[tuple[OtelExporter, ...], msgspec.Meta(max_length=EXPORTERS_MAX)] | None = None
-    """Where spans of its calls are sent; None: none are made."""
+    """Where spans of its calls are sent; None: no spans are made."""
     rate_limiting_interval: Annotated[int, msgspec.Meta(ge=0)] | None = 0
     rate_limiting_limit: Annotated[int, msgspec.Meta(ge=0)] | None = 0
     rate_limiting_technique: Literal["fixed", "sliding"] | None = "fixed"
@@ -172,16 +176,16 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
     retry_max_attempts: Annotated[int, msgspec.Meta(ge=1, le=5)] | None = None
     spend_limits: SpendLimits | None = None
     store_id: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
-    """Names the store of the gateway's keys: gateways with the same one may use one another's secrets by their IDs."""
+    """Name of the store of the gateway's keys: gateways with the same store may use each other's secrets by ID."""
     stripe: StripeMeter | None = None
     workers_ai_billing_mode: Literal["postpaid", "unified"] = "postpaid"
-    """Either way, calls of Workers AI on the operator's key are paid from credit."""
+    """With either value, Workers AI calls on the operator's key are paid from credit."""
     zdr: bool = False
-    """Calls are paid from credit only where the provider retains nothing of them."""
+    """Calls are paid from credit only if the provider retains none of their data."""
 
     @property
     def screens(self) -> bool:
-        """Whether anything of its calls is screened."""
+        """Whether its calls are screened at all."""
         dlp, guardrails = self.dlp, self.guardrails
         if dlp is None and guardrails is None:
             return False
@@ -191,16 +195,17 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServedGateway(GatewayConfig, frozen=True, kw_only=True):
-    """A gateway as calls see it."""
+    """A gateway as the data plane sees it."""
 
     cache_generation: int = 0
-    """Of what its cache may give."""
+    """Increased when the cache is emptied: only responses of the current generation are returned."""
     zones: Zones = ()
-    """The account's time zones, where its spend limits have windows of the calendar."""
+    """The account's time zones, if its spend limits have calendar windows."""
     frozen: bool = False
     """The operator has frozen the account."""
     is_plain: bool = False
-    """Whether it asks for nothing that is looked at call by call (calls.stages.is_plain). Worked out from the rest."""
+    """Whether it has no option that must be checked for each call (calls.stages.is_plain). Derived from the other
+    fields."""
 
     def __post_init__(self) -> None:
         asks = self.screens or self.spend_limits is not None or self.otel is not None or self.stripe is not None

@@ -1,7 +1,4 @@
-"""What the gateway processes of one machine share: their port and, in the demo, the provider and the fake Stripe.
-
-There is one of each, however many processes serve: all are given the addresses, and listen on the same port.
-"""
+"""What the gateway processes of one machine share: the port and, in the demo, the demo provider and the fake Stripe."""
 
 import asyncio
 import signal
@@ -34,18 +31,18 @@ class HostResources:
     """What a gateway process is started with."""
 
     settings: Settings
-    """In the demo, with the fake Stripe as the payment processor."""
+    """In the demo, they name the fake Stripe as the payment processor."""
     base_url: str
     demo_url: str | None
     fake_stripe_url: str | None
     reserved: socket.socket
-    """Bound to the port that the serving processes share; it does not listen itself."""
+    """Bound to the port that the serving processes share, but not listening."""
     metrics_reserved: socket.socket | None = None
     """The same for the port of the metrics, if they have one."""
     sheet: Sheet | None = None
     """The counters that serving processes share; None for a single process."""
     place: int = 0
-    """This process's part of the sheet."""
+    """This process's row of the sheet."""
 
     @property
     def port(self) -> int:
@@ -57,8 +54,8 @@ class HostResources:
 async def open_host_resources(settings: Settings, *, demo: bool, clock: Clock) -> AsyncIterator[HostResources]:
     """Reserve the port; with `demo`, start the demo provider and, if no Stripe key is set, the fake Stripe.
 
-    Raises AddressInUse; SettingsError for metrics that would be open to all, and for an unusable proxy in the
-    environment, before anything is started.
+    Raises AddressInUse. Raises SettingsError, before anything is started, if the metrics would be open to everyone or a
+    proxy in the environment is unusable.
     """
     check_settings(settings)
     proxies()
@@ -90,7 +87,8 @@ async def open_host_resources(settings: Settings, *, demo: bool, clock: Clock) -
 async def _with_fake_stripe(
     settings: Settings, base_url: str, clock: Clock, stack: AsyncExitStack
 ) -> tuple[Settings, str]:
-    """Start the fake Stripe; the settings that use it, and its address. It keeps its state in the data folder."""
+    """Start the fake Stripe, which keeps its state in the data folder. Returns settings that use it, and its
+    address."""
     from fake_stripe import start_fake_stripe
 
     webhook_secret = f"whsec_{RandomIds(clock).secret()}"
@@ -104,7 +102,7 @@ async def _with_fake_stripe(
     stack.push_async_callback(fake.close)
     used = replace(
         settings,
-        stripe_secret_key="sk_test_demo",  # noqa: S106 - the fake takes any
+        stripe_secret_key="sk_test_demo",  # noqa: S106 - the fake accepts any key
         stripe_webhook_secret=webhook_secret,
         stripe_api_base=fake.url,
     )
@@ -112,7 +110,7 @@ async def _with_fake_stripe(
 
 
 def _fake_stripe_port(settings: Settings) -> int:
-    """The port after ours, so that links to hosted pages survive a restart; 0 (any free port) if it is taken."""
+    """The port after ours, so that links to hosted pages survive a restart; 0 (any free port) if that port is taken."""
     if not 0 < settings.port < 65535:
         return 0
     try:
@@ -132,7 +130,7 @@ def stop_on_signals() -> asyncio.Event:
 
 
 def say_listening(settings: Settings, base_url: str, demo_url: str | None, fake_stripe_url: str | None) -> None:
-    """Log the first line, and a warning if a demo can be reached by others."""
+    """Log the first line, and a warning if others can reach a demo."""
     log.info("listening", url=base_url, demo=demo_url, fake_stripe=fake_stripe_url, database=settings.database_shown)
     if fake_stripe_url is not None and _open_to_others(settings):
         log.warning(

@@ -5,8 +5,8 @@ from email.utils import parsedate_to_datetime
 
 
 def http_date(text: str) -> float | None:
-    """The seconds since the epoch that a date such as `Tue, 01 Dec 2026 05:00:00 GMT` stands for; without a time zone
-    it is in UTC. None: it is no date, or one that no calendar has."""
+    """A date such as `Tue, 01 Dec 2026 05:00:00 GMT` in seconds since the Unix epoch; without a time zone it is UTC.
+    None if the text is not a valid date."""
     try:
         at = parsedate_to_datetime(text)
     except (ValueError, OverflowError):  # OverflowError: a year of 20 digits

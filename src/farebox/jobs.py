@@ -1,10 +1,4 @@
-"""Background jobs of a process, for as long as it lives: each job is restarted whenever it ends.
-
-A job is one that should never end: a loop, a timer, a thread that works off a queue. Whatever ends one (an exception
-in its log, its clock, its database, a cancellation that was not meant for it) is counted and logged, and the job is
-restarted after a pause that grows while it keeps failing. A job that neither ends nor completes a round is noticed too:
-`late` says which, and for how long.
-"""
+"""Background jobs, which run as long as the process: a job that ends is restarted."""
 
 import asyncio
 import contextlib
@@ -16,7 +10,7 @@ from typing import Any, NoReturn, Protocol
 import structlog
 
 PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Seconds before a job that ended is restarted: the first time, the second in a row…"""
+"""Pauses in seconds before a job is restarted: after the first failure, the second in a row, and so on."""
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -24,18 +18,18 @@ log = structlog.get_logger("farebox.jobs")
 
 
 class OnFailure(Protocol):
-    """Called with a job that failed; continues, and raises nothing."""
+    """Called with a job that failed. It does not end the job, and raises nothing."""
 
     def __call__(self, name: str, error: BaseException | None, /) -> None: ...
 
 
 @dataclass(slots=True)
 class _Round:
-    """A job's latest round, by the loop's clock."""
+    """A job's latest round, timed by the loop's clock."""
 
     began: float
     at_most: float
-    """Seconds that one may take."""
+    """The maximum duration of a round in seconds."""
     ended: bool = False
 
 
@@ -44,16 +38,16 @@ class Jobs:
 
     def __init__(self) -> None:
         self.restarts: Counter[tuple[str, str]] = Counter()
-        """(job, why) → how often it was begun again. Why: the class of the exception that ended it, `CancelledError`
-        where it was cancelled, `ended` where it returned."""
+        """(job, why) → how often the job was restarted. `why`: the class of the exception that ended it,
+        `CancelledError` if it was cancelled, `ended` if it returned."""
         self._in_a_row: Counter[str] = Counter()
         self._rounds: dict[str, _Round] = {}
 
     def failed(self, name: str, error: BaseException | None, /) -> None:
-        """Count and log that a job ended, by this exception or, if None, by returning. Raises nothing."""
+        """Count and log that a job ended: with this exception or, if it is None, by returning. Raises nothing."""
         why = "ended" if error is None else type(error).__name__
         self.restarts[name, why] += 1
-        with contextlib.suppress(Exception):  # a job does not end because telling of its end failed
+        with contextlib.suppress(Exception):  # failing to log must not end the job for good
             log.error("periodic job failed", job=name, why=why, exc_info=error)
 
     async def keep(self, work: Mapping[str, Work]) -> NoReturn:
@@ -74,7 +68,7 @@ class Jobs:
     async def _again(self, name: str, run: Work) -> None:
         pause = PAUSES[min(self._in_a_row[name], len(PAUSES) - 1)]
         self._in_a_row[name] += 1
-        with contextlib.suppress(TimeoutError):  # by the loop's own clock: the program's may be what failed
+        with contextlib.suppress(TimeoutError):  # by the loop's clock, as the program's clock may be what failed
             async with asyncio.timeout(pause):
                 await asyncio.Event().wait()
         await run()
@@ -83,7 +77,7 @@ class Jobs:
 
     @contextlib.contextmanager
     def round(self, name: str, at_most: float) -> Iterator[None]:
-        """One round of a job, which should take at most this many seconds."""
+        """One round of a job, which should take at most `at_most` seconds."""
         current = self._rounds[name] = _Round(asyncio.get_running_loop().time(), at_most)
         try:
             yield
@@ -92,18 +86,18 @@ class Jobs:
             current.ended = True
 
     def report_progress(self, name: str) -> None:
-        """A round that may take any time has got somewhere."""
+        """Report progress in a round of unlimited duration."""
         current = self._rounds.get(name)
         if current is not None:
             current.began = asyncio.get_running_loop().time()
 
     def ages(self) -> dict[str, float]:
-        """Job → seconds since its latest round began."""
+        """Job → seconds since its latest round began or reported progress."""
         now = asyncio.get_running_loop().time()
         return {name: now - current.began for name, current in self._rounds.items()}
 
     def late(self) -> list[str]:
-        """The jobs whose round takes longer than it may: they hang."""
+        """The jobs whose round takes longer than allowed: they hang."""
         now = asyncio.get_running_loop().time()
         found = self._rounds.items()
         return sorted(name for name, one in found if not one.ended and now - one.began > one.at_most)

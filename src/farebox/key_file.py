@@ -1,4 +1,4 @@
-"""The file that keeps the secret key, and its format. Knows nothing of settings."""
+"""The file with the secret key, and its format. Independent of the settings."""
 
 import base64
 import os
@@ -11,7 +11,7 @@ KEY_BYTES = 32
 
 
 def make_key_file(path: Path) -> None:
-    """Write a new key under another name and link it into place: the first process wins, and no partial key is ever
+    """Write a new key under a temporary name and link it into place: the first process wins, and a partial key is never
     read.
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}")
@@ -28,7 +28,7 @@ def make_key_file(path: Path) -> None:
 
 
 def decoded_key(text: str, where: str) -> bytes:
-    """The key in the file. Raises ValueError, with what to do about it."""
+    """The key that the text contains. Raises ValueError, which says how to fix it."""
     try:
         key = base64.b64decode(text, validate=True)
     except ValueError as error:
@@ -39,7 +39,7 @@ def decoded_key(text: str, where: str) -> bytes:
 
 
 def key_of_file(path: Path) -> bytes:
-    """The key in the file, which is made where it is missing. Raises ValueError, with what to do about it."""
+    """The key in the file, which is created if it is missing. Raises ValueError, which says how to fix it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         make_key_file(path)

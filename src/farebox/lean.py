@@ -1,4 +1,4 @@
-"""Loading libraries without what they load beside them, where it is installed, and Farebox does not use."""
+"""Importing libraries without their optional dependencies that are installed but that Farebox does not use."""
 
 import contextlib
 import importlib
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def without(*modules: str) -> Iterator[None]:
-    """An import of these modules fails in this block, as if they were not installed; for libraries that then do
-    without them. Modules that are loaded already stay."""
+    """Within this block, importing these modules fails as if they were not installed, for libraries that can do without
+    them. Modules that are already loaded stay loaded."""
     hidden = [name for name in modules if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: the import raises ImportError
     try:
@@ -20,8 +20,8 @@ def without(*modules: str) -> Iterator[None]:
 
 
 def load_for_server() -> None:
-    """Load structlog without its console that colours exceptions, and httpx without its command line: a tenth of the
-    time in which a server starts."""
+    """Import structlog without its console formatter for exceptions, and httpx without its command line. This saves a
+    tenth of a server's startup time."""
     with without("click", "rich"):
         for name in ("structlog", "httpx"):
             importlib.import_module(name)

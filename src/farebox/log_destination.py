@@ -1,8 +1,4 @@
-"""Where an account has its logs pushed: what is stored of it, beside its secrets.
-
-The structs are the stored form; the control plane adds times (http.control.log_destination), and
-calls.exports.log_push reads them.
-"""
+"""The stored form of an account's log destination, without its secrets."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -11,24 +7,24 @@ import msgspec
 
 
 class LogDestination(msgspec.Struct, frozen=True, kw_only=True):
-    """An HTTP endpoint, to which files are posted, or a bucket of an S3-compatible store."""
+    """An HTTP endpoint to which files are posted, or a bucket of an S3-compatible store."""
 
     type: Literal["http", "s3"]
     url: str
-    """Of an endpoint the whole URL; of a store its endpoint, without a slash at the end."""
+    """For an endpoint, the complete URL; for a store, its base URL without a trailing slash."""
     headers: Mapping[str, str] = {}
-    """Of an endpoint; here only the ends of the values."""
+    """For an endpoint: the request headers, with only the ends of the values."""
     bucket: str = ""
     region: str = ""
     prefix: str = ""
-    """What the names of files begin with in the bucket."""
+    """Prefix of the names of files in the bucket."""
     access_key_id: str = ""
     secret_access_key: str = ""
-    """Here only its end."""
+    """Only its end."""
 
 
 class DestinationSecrets(msgspec.Struct, frozen=True):
-    """What of it is secret, in the form in which it is sealed."""
+    """The secrets of a destination, in the form in which they are encrypted."""
 
     headers: Mapping[str, str] = {}
     secret_access_key: str = ""
@@ -38,5 +34,5 @@ class DestinationSecrets(msgspec.Struct, frozen=True):
 
 
 def destination_place(account_id: str) -> str:
-    """What the encryption of the secrets is bound to."""
+    """What the encryption of the secrets is bound to (vault)."""
     return f"log-destination:{account_id}"

@@ -1,8 +1,4 @@
-"""The program's own log: structured lines on standard error, as JSON or as text for people.
-
-Logging must not affect the program: a line that cannot be written, or cannot be formatted, is dropped and counted. No
-call of a logger raises, and none waits long for the log's reader.
-"""
+"""The program's own log: structured lines on standard error, as JSON or as human-readable text."""
 
 import asyncio
 import contextlib
@@ -23,9 +19,10 @@ from farebox.clock import SystemClock
 from farebox.settings import Settings
 
 _PIECE = 4096
-"""What a pipe that is ready accepts whole or not at all (Linux's PIPE_BUF)."""
+"""The number of bytes that a ready pipe accepts entirely or not at all (Linux's PIPE_BUF)."""
 _WAITING_MAX = 1000
-"""Lines that wait before another write is scheduled, in case the loop of the first has ended."""
+"""Number of waiting lines after which another write is scheduled, in case the loop that was to run the first has
+ended."""
 _WAIT_MS = 50
 """How long to wait for a slow reader; afterwards lines are dropped until it has room."""
 _NO_WAIT_SECONDS = 1.0
@@ -41,24 +38,24 @@ class Dropped:
 
 
 class Line(Protocol):
-    """A Struct that is a whole line, for one that every call writes: the chain of processors would take ten times as
-    long. What is None at its default is left out."""
+    """A struct that is a complete line, for lines that every call writes: structlog's processors would take ten times
+    as long. Fields that are None by default and still None are omitted."""
 
     event: str
     level: str
     timestamp: str
-    """Filled in when it is written."""
+    """Filled in when the line is written."""
 
 
 class Direct:
-    """Writes such lines once the event loop has finished its turn; None where lines are text for people, or of this
-    level are not wanted."""
+    """Writes such lines at the end of the event loop's turn; None if lines are human-readable text, or this level is
+    not logged."""
 
     write: Callable[[Line], None] | None = None
 
 
 def write_line(line: Line) -> bool:
-    """Write a line of level `info`, or drop it. Returns False if it is structlog's to write."""
+    """Write a line of level `info`, or drop it. Returns False if it must be written through structlog."""
     write = Direct.write
     if write is None or not structlog.is_configured():
         return False
@@ -67,7 +64,8 @@ def write_line(line: Line) -> bool:
 
 
 def configure(settings: Settings, *, cached: bool = True) -> None:
-    """Set up structlog. `cached`: for the life of the process; otherwise it can be set up again later."""
+    """Set up structlog. `cached`: loggers are fixed for the life of the process; otherwise structlog can be set up
+    again later."""
     terminal = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
     as_text = settings.log_format == "text" or (settings.log_format == "auto" and terminal)
     timestamp = _Timestamp()
@@ -94,8 +92,8 @@ def configure(settings: Settings, *, cached: bool = True) -> None:
 class Sink:
     """The destination of lines: a text stream, whose file descriptor is written to directly if it has one.
 
-    A stream keeps what it could not write in its buffer, to be written in part or to fail again; a descriptor accepts
-    a line or does not.
+    A stream keeps in its buffer what it could not write, to write a part of it later or fail again; a descriptor
+    accepts a line or does not.
     """
 
     def __init__(self, stream: IO[str] | None, *, lost_line: Callable[[int], bytes], kept: bool) -> None:
@@ -115,11 +113,11 @@ class Sink:
         self._lost = 0
         """Lines dropped since the last one was written."""
         self._partial_line = False
-        """The last line was written in part."""
+        """The last line was only partly written."""
         self._waiting = deque[bytes]()
-        """Lines of this turn of the event loop."""
+        """Lines logged in this turn of the event loop."""
         self._scheduled = False
-        """They will be written at the end of the turn."""
+        """Writing them is scheduled for the end of the turn."""
 
     def line(self, text: str | bytes) -> None:
         """Write one line, or drop it."""
@@ -127,7 +125,8 @@ class Sink:
         self._write_waiting()
 
     def line_soon(self, data: bytes) -> None:
-        """The same once the event loop has finished this turn, together with its other lines; at once if none runs."""
+        """The same at the end of the event loop's turn, together with its other lines; at once if no loop is
+        running."""
         self._waiting.append(data)
         if self._scheduled and len(self._waiting) < _WAITING_MAX:
             return
@@ -142,7 +141,7 @@ class Sink:
         self._write_waiting()
 
     def _write_waiting(self) -> None:
-        """As many whole lines at once as a pipe takes."""
+        """Write as many whole lines at once as a pipe accepts."""
         lines: list[bytes] = []
         size = 0
         with contextlib.suppress(IndexError):  # another thread may be writing, too
@@ -213,17 +212,16 @@ def _descriptor(stream: IO[str] | None) -> int | None:
         return None
     try:
         return stream.fileno()
-    except (OSError, ValueError):  # it is not an operating system file, or it is closed
+    except (OSError, ValueError):  # it has no file descriptor, or is closed
         return None
 
 
 def _unfailing(base: type[Any], timestamp: "_Timestamp | None") -> type[Any]:
-    """The logger class, changed so that it never raises: an event that cannot be formatted is dropped. With
-    `timestamp`, lines are JSON, and one without an exception is formatted directly: the processors would take ten
-    times as long.
+    """A logger class that never raises: an event that cannot be formatted is dropped. With `timestamp`, lines are JSON,
+    and a line without an exception is formatted directly: the processors would take ten times as long.
     """
 
-    class NonRaising(base):  # type: ignore[misc] # structlog makes the class while the program runs
+    class NonRaising(base):  # type: ignore[misc] # structlog creates the class at runtime
         def _proxy_to_logger(self, method_name: str, event: str | None = None, **values: Any) -> Any:
             try:
                 if timestamp is not None and "exc_info" not in values and not self._context:
@@ -245,10 +243,10 @@ def _writer(sink: Sink, timestamp: "_Timestamp") -> Callable[[Line], None]:
             line.timestamp = timestamp.text()
             try:
                 data = _encode(line)
-            except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):  # half a character pair
+            except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):  # a lone surrogate
                 data = _as_json(None, line.level, msgspec.to_builtins(line))
             sink.line_soon(data)
-        except Exception:  # noqa: BLE001 - whatever it is: the log is not what the caller is about
+        except Exception:  # noqa: BLE001 - any error: logging must not fail the caller
             Dropped.lines += 1
 
     return write

@@ -1,7 +1,7 @@
 """Large bodies, kept outside the process's own memory and never copied whole by the event loop.
 
-Incoming data is written to a file that exists in memory only. Helper processes get its descriptor and read it
-themselves; it is forwarded block by block. Changing single fields makes a new list of pieces.
+Incoming data is written to a file that exists in memory only. Helper processes receive its descriptor and read it
+themselves; it is forwarded block by block. Changing single fields creates a new list of pieces.
 """
 
 import errno
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 LARGE_BYTES: Final = 256 * 2**10
-"""A body up to this size is kept as bytes: copying it takes about 50 µs, a file about 10."""
+"""A body up to this size is kept as bytes: copying it takes about 50 µs, writing a file about 10."""
 BLOCK_BYTES: Final = 128 * 2**10
 """Bytes read or written at once."""
 
 _MFD_NOEXEC_SEAL: Final = 8
-"""Not executable, which hardened systems require. Linux before 6.3 does not support it."""
+"""Makes the file non-executable, which hardened systems require. Linux before 6.3 does not support the flag."""
 
 Piece: TypeAlias = bytes | tuple[int, int]
 """Bytes, or their range in the file: start, end."""
@@ -38,7 +38,7 @@ class MemoryFile:
 
     @classmethod
     def of(cls, fd: int) -> "MemoryFile":
-        """The file of a descriptor, of which it takes ownership; it is written from its start."""
+        """The file with this descriptor, which it takes over; writing begins at the start of the file."""
         made = cls.__new__(cls)
         made.fd, made.size = fd, 0
         return made
@@ -62,7 +62,7 @@ class MemoryFile:
 
 
 def _create() -> int:
-    """The descriptor of a new one. Raises OSError."""
+    """The descriptor of a new memory file. Raises OSError."""
     try:
         return os.memfd_create("farebox-body", os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)
     except OSError as error:
@@ -99,7 +99,7 @@ _closer = _Closer()
 
 
 class LargeBody:
-    """A sequence of bytes whose large parts are in a file."""
+    """A sequence of bytes whose large parts are in a memory file."""
 
     __slots__ = ("_size", "file", "pieces")
 
@@ -124,7 +124,7 @@ class LargeBody:
                 yield block
 
     def part(self, start: int, end: int) -> tuple[Piece, ...]:
-        """The pieces from one offset to another."""
+        """The pieces between two offsets."""
         found: list[Piece] = []
         at = 0
         for piece in self.pieces:
@@ -145,14 +145,14 @@ def part_of(body: Body, start: int, end: int) -> Body:
 
 
 def joined(file: MemoryFile, pieces: tuple[Piece, ...]) -> bytes:
-    """The whole content at once."""
+    """The content of these pieces as bytes."""
     if len(pieces) == 1 and not isinstance(pieces[0], bytes):
         return _read(file, *pieces[0])
     return b"".join(piece if isinstance(piece, bytes) else _read(file, *piece) for piece in pieces)
 
 
 def whole(body: Body) -> bytes:
-    """The whole content at once: for small bodies, or where speed does not matter."""
+    """The whole content as bytes: for small bodies, or where speed does not matter."""
     return body if isinstance(body, bytes) else joined(body.file, body.pieces)
 
 
@@ -165,7 +165,7 @@ def _read(file: MemoryFile, start: int, end: int) -> bytes:
 
 
 def _pread(file: MemoryFile, start: int, end: int) -> bytes:
-    """A part of it, at least one byte."""
+    """A part of the range, at least one byte."""
     if not (part := os.pread(file.fd, end - start, start)):
         raise EOFError
     return part

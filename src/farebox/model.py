@@ -5,15 +5,13 @@ from enum import StrEnum
 from typing import Literal
 
 METADATA_ENTRIES_MAX = 5
-"""Entries that a call's metadata has at most."""
+"""Maximum number of entries in a call's metadata."""
 METADATA_RESERVED = "cf."
-"""What the names of no entries begin with."""
+"""Reserved prefix: no metadata key may begin with it."""
 
 
 class Permission(StrEnum):
-    """What an access token may do; the names are Cloudflare's permission groups, except for the last one, which is
-    ours.
-    """
+    """What an access token may do. The names are Cloudflare's permission groups, except for the last, which is ours."""
 
     READ = "AI Gateway Read"
     WRITE = "AI Gateway Write"
@@ -22,7 +20,7 @@ class Permission(StrEnum):
 
 
 class Role(StrEnum):
-    """What somebody may do on the pages: the first four on one account, the last one as operator."""
+    """What a person may do on the pages: the first four roles apply to one account, the last one is the operator's."""
 
     OWNER = "owner"
     BILLING = "billing"
@@ -33,27 +31,28 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who acts as operator, as the audit log names them."""
+    """Who acted as operator, as recorded in the audit log."""
 
     who: str
-    """An e-mail address, the ID of a session that has none, or a user of the machine: `user@host`."""
+    """An e-mail address, the ID of a session without one, or a user of the machine: `user@host`."""
     way: Literal["page", "command"]
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The tenant who pays. `bucket` is the first part of the key of everything that belongs to it."""
+    """The tenant who pays. `bucket` leads the key of every row that belongs to it."""
 
     account_id: str
     bucket: int
     name: str
     created_at: int
     frozen_at: int | None = None
-    """Since when the operator has it make no calls and no purchases, in milliseconds; None: it may."""
+    """When the operator froze the account, so that it can make no calls and no purchases (Unix milliseconds); None: it
+    is not frozen."""
 
 
 def in_models(models: tuple[str, ...] | None, provider: str, model: str) -> bool:
-    """Whether the model is one of these, which are `provider/model` or `provider/*`; None: all."""
+    """Whether the model is one of these, which are written `provider/model` or `provider/*`; None: all."""
     return models is None or f"{provider}/{model}" in models or f"{provider}/*" in models
 
 
@@ -68,7 +67,7 @@ class RateLimit:
     calls: int
     seconds: int
     sliding: bool
-    """Any window of this length; otherwise windows follow one another."""
+    """Whether the limit applies to any window of this length; otherwise windows follow one another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +82,9 @@ class AccessToken:
     expires_at: int | None
     revoked_at: int | None
     models: tuple[str, ...] | None = None
-    """The models it may call, as `provider/model` or `provider/*`; None: all."""
+    """The models that it may call, as `provider/model` or `provider/*`; None: all."""
     rate: RateLimit | None = None
-    """Of its model calls; None: there is no limit."""
+    """The rate limit of its model calls; None: none."""
 
     def may_call(self, provider: str, model: str) -> bool:
         return in_models(self.models, provider, model)
@@ -105,7 +104,7 @@ class Caller:
     expires_at: int | None = None
     """When the token expires, in milliseconds since the Unix epoch."""
     models: tuple[str, ...] | None = None
-    """Those that the token may call; None: all."""
+    """The models that the token may call; None: all."""
 
     def may(self, account_id: str, *permissions: Permission) -> bool:
         """Whether the caller may act on the account with any one of the permissions."""

@@ -1,4 +1,4 @@
-"""Money: integers of nano-dollars (10⁻⁹ USD), 64 bit, everywhere inside; other spellings only at the edges."""
+"""Money: 64-bit integers of nano-dollars (10⁻⁹ USD) everywhere inside; other units only at the edges."""
 
 import re
 from decimal import Decimal, InvalidOperation
@@ -6,9 +6,8 @@ from decimal import Decimal, InvalidOperation
 NANOS_PER_USD = 1_000_000_000
 NANOS_PER_CENT = NANOS_PER_USD // 100
 AMOUNT_MAX = 10**9 * NANOS_PER_USD
-"""Largest single amount accepted from outside: one billion dollars. A sum of nine such amounts
-still fits in 64 bits.
-"""
+"""Largest single amount accepted from outside: one billion dollars. A sum of nine such amounts still fits in 64
+bits."""
 
 _USD = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
@@ -17,8 +16,8 @@ _WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
 def whole_number(text: str) -> int:
-    """A whole number in ASCII digits. Raises ValueError for anything else: `int` would accept the digits of other
-    scripts, underscores, a plus sign and blanks, which people and other programs read differently or not at all.
+    """A whole number in ASCII digits. Raises ValueError for anything else. `int` would also accept digits of other
+    scripts, underscores, a plus sign and spaces, which people and other programs may read differently or reject.
     """
     if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not a whole number")
@@ -54,13 +53,14 @@ def format_usd(nanos: int) -> str:
 
 
 def nanos_to_cents(nanos: int) -> int | float:
-    """Cents for the billing API: an integer if it is whole, else a JSON number with the fraction."""
+    """Cents for the billing API: an integer if the amount is a whole number of cents, otherwise a JSON number with a
+    fraction."""
     whole, rest = divmod(nanos, NANOS_PER_CENT)
     return whole if rest == 0 else nanos / NANOS_PER_CENT
 
 
 def nanos_to_usd(nanos: int) -> float:
-    """US dollars as a JSON number, for wire fields that are dollars (a log's `cost`)."""
+    """US dollars as a JSON number, for wire fields in dollars (a log's `cost`)."""
     return nanos / NANOS_PER_USD
 
 

@@ -1,9 +1,4 @@
-"""Windows of the calendar: hours, days, weeks from Monday and months, in the time zone of an account.
-
-A window ends where the next one begins, whatever the clocks of the zone do: a day that begins with a change to summer
-time begins when it does, at one o'clock, and an hour in which the clocks change by half of one is two. Moments are
-milliseconds since the Unix epoch.
-"""
+"""Calendar windows in an account's time zone: hours, days, weeks from Monday, and months."""
 
 from datetime import date, datetime, timedelta
 from functools import cache, lru_cache
@@ -18,14 +13,14 @@ UTC_NAME: Final = "UTC"
 
 
 class Span(NamedTuple):
-    """A window: from `start` on, up to and without `end`."""
+    """A window: from `start` up to but not including `end`."""
 
     start: int
     end: int
 
 
 class Change(NamedTuple):
-    """Since when an account has a time zone."""
+    """A time zone, and the moment from which the account has it."""
 
     at: int
     zone: str
@@ -36,10 +31,10 @@ Zones: TypeAlias = tuple[Change, ...]
 
 
 def window(period: Period, at: int, zones: Zones = ()) -> Span:
-    """The window of `at`.
+    """The window that contains the moment `at`.
 
-    The window in which the zone is changed ends as it would have without; the next begins there, and ends by the new
-    zone. So no moment is in two windows, and what was spent in one counts until it ends.
+    The window during which the zone is changed ends as it would have without the change; the next one begins there, and
+    ends by the new zone. So no moment is in two windows, and what was spent in a window counts until it ends.
     """
     if not zones:
         return _window(period, at, UTC_NAME)
@@ -49,7 +44,7 @@ def window(period: Period, at: int, zones: Zones = ()) -> Span:
 
 
 def _since(period: Period, at: int, zones: Zones) -> tuple[int, str]:
-    """By which zone the window of `at` is cut, and since when windows are cut by it."""
+    """The zone that determines the window of `at`, and the moment from which it does."""
     cuts: list[tuple[int, str]] = [(0, UTC_NAME)]
     for change in zones:
         in_progress = next(cut for cut in reversed(cuts) if cut[0] <= max(change.at, 0))
@@ -79,7 +74,8 @@ def _window(period: Period, at: int, zone: str) -> Span:
 
 
 def _hour(at: int, zone: str) -> Span:
-    """The hour of the zone's clocks. One in which they change, by half an hour, ends there, and another begins."""
+    """The hour by the zone's clocks. If the clocks change within it by half an hour, it ends there, and another hour
+    begins."""
     offset = _offset(at, zone)
     start = at - (at + offset) % HOUR_MS
     end = start + HOUR_MS
@@ -91,7 +87,8 @@ def _hour(at: int, zone: str) -> Span:
 
 
 def _change_between(before: int, after: int, zone: str) -> int:
-    """When the clocks change that show different offsets at these moments, less than an hour apart."""
+    """When the clocks change between these two moments, which are less than an hour apart and have different
+    offsets."""
     old, first, last = _offset(before, zone), before // SECOND_MS, after // SECOND_MS
     while last - first > 1:
         middle = (first + last) // 2
@@ -100,7 +97,7 @@ def _change_between(before: int, after: int, zone: str) -> int:
 
 
 def _offset(at: int, zone: str) -> int:
-    """How far the zone is ahead of UTC, in milliseconds."""
+    """The zone's offset from UTC in milliseconds."""
     return (_local(at, zone).utcoffset() or timedelta()) // timedelta(milliseconds=1)
 
 
@@ -122,12 +119,12 @@ def _next(period: Period, first: date) -> date:
 
 @lru_cache(maxsize=4096)
 def _begins(day: date, zone: str) -> int:
-    """The first midnight of the day, or where that is skipped the moment at which it is."""
+    """The start of the day: its first midnight or, if midnight is skipped, the moment of the change."""
     return int(datetime(day.year, day.month, day.day, tzinfo=zone_of(zone)).timestamp()) * 1000
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """The zone of that IANA name, which `is_zone`."""
+    """The zone with this IANA name, which must satisfy `is_zone`."""
     return _UTC if name == UTC_NAME else ZoneInfo(name)
 
 
@@ -137,8 +134,8 @@ def _names() -> frozenset[str]:
 
 
 def is_zone(name: str) -> bool:
-    """Whether there is a zone of that IANA name. Systems have others besides, such as those that count leap seconds;
-    and `Factory` is what a machine has whose zone nobody has set."""
+    """Whether a zone with this IANA name exists. Excluded are zones that only some systems have, such as those that
+    count leap seconds, and `Factory`, the zone of a machine that has not been set up."""
     return name in _names()
 
 

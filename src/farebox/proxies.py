@@ -1,7 +1,5 @@
-"""Which proxy to use for which target: the usual environment variables, interpreted in one way for all outgoing HTTP.
-
-`NO_PROXY` accepts everything that curl 7.88 (spaces, leading dots, CIDR blocks) and Go's net/http (ports, `*.`, this
-machine never through a proxy) accept, as an operator's list was written for one of them.
+"""Which proxy to use for which target: the usual environment variables, interpreted in the same way for all outgoing
+HTTP.
 """
 
 import re
@@ -15,13 +13,13 @@ _SCHEMES = ("http", "https")
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """The proxies of an environment. This machine itself is always reached without one."""
+    """The proxies of an environment. This machine itself is always reached without a proxy."""
 
     by_scheme: Mapping[str, str] = field(default_factory=dict)
     """`http`, `https` (the scheme of the target, not of the proxy) → the proxy's URL."""
     exempt: tuple[str, ...] = ()
-    """What is reached without: `*` is all; a name, with or without a leading `.` or `*.`, is that host and all below
-    it; an address or a CIDR block is what it says; each may end in `:PORT`."""
+    """Targets reached without a proxy. `*` is every host; a name, with or without a leading `.` or `*.`, is that host
+    and all below it; an address or CIDR block is itself. Each may end in `:PORT`."""
 
     def for_origin(self, scheme: str, host: str, port: int) -> str | None:
         """The URL of the proxy, or None."""
@@ -36,9 +34,10 @@ NO_PROXIES = Proxies()
 
 
 def proxies_of(environment: Mapping[str, str]) -> Proxies:
-    """The values of `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`; if one is not set, of its uppercase name.
+    """The proxies set by `http_proxy`, `https_proxy`, `all_proxy` and `no_proxy`; for each that is not set, its
+    uppercase name is read.
 
-    Raises ValueError, which names the variable and says what to do, without the URL: it may contain a password.
+    Raises ValueError, which names the variable and says what to do. It omits the URL, as that may contain a password.
     """
 
     def first_set(*names: str) -> tuple[str, str]:
@@ -71,7 +70,7 @@ def _checked(variable: str, url: str) -> str:
 
 
 def _is_this_machine(host: str) -> bool:
-    """Whether the host is this machine, which a proxy would look for on its own machine."""
+    """Whether the host is this machine, which to a proxy would mean the proxy's own machine."""
     address = _address(host)
     if address is None:
         return host == "localhost" or host.endswith(".localhost")  # RFC 6761, 6.3
@@ -95,7 +94,7 @@ def _covers(entry: str, host: str, port: int) -> bool:
 
 
 def _split(entry: str) -> tuple[str, int | None]:
-    """`name:port`, `[::1]:port`, and either without a port; an IPv6 address may also stand without brackets."""
+    """The parts of `name:port` or `[::1]:port`, each also without a port; an IPv6 address may have no brackets."""
     name, port = entry, ""
     if entry.startswith("["):
         name, _, port = entry[1:].partition("]")

@@ -1,4 +1,4 @@
-"""What was found in what a call says, as its log row has it: names and places, never the text."""
+"""What screening found in a call, as its log row records it: names and positions, never the text."""
 
 import msgspec
 
@@ -14,13 +14,13 @@ class DlpFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     entry_ids: tuple[str, ...]
     policy_ids: tuple[str, ...] = ()
     count: int
-    """Matches; a hundred stand for any number of one entry."""
+    """Number of matches; per entry, a hundred can stand for more."""
     positions: tuple[int, ...]
-    """Where the first of them begin, in bytes of the text that was looked at."""
+    """Where the first matches begin, in bytes of the scanned text."""
 
 
 class HazardFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """What the scorer has found, as far as the gateway has rules for it."""
+    """A hazard that the scorer has found and for which the gateway has a rule."""
 
     check: Check
     action: Action
@@ -28,9 +28,9 @@ class HazardFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Screened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What came of screening a call."""
+    """The results of screening a call."""
 
     dlp: tuple[DlpFinding, ...] = ()
     guardrails: tuple[HazardFinding, ...] = ()
     unscreened: tuple[str, ...] = ()
-    """What of it could not be judged, and why."""
+    """Parts that could not be screened, and why."""

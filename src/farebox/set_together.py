@@ -1,4 +1,4 @@
-"""Settings that only make sense together."""
+"""Validation of settings that depend on each other."""
 
 import re
 from typing import Protocol
@@ -8,7 +8,7 @@ _URL = re.compile(r"https?://[!-~]+")
 
 
 class _Settings(Protocol):
-    """Those of settings.Settings that are looked at here."""
+    """The fields of settings.Settings that are checked here."""
 
     @property
     def database_url(self) -> str: ...
@@ -49,7 +49,7 @@ class _Settings(Protocol):
 
 
 def check_together(settings: _Settings) -> None:
-    """Raises ValueError, naming the setting that is wrong."""
+    """Raises ValueError, which names the invalid setting."""
     if settings.database_url and not settings.database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
         raise ValueError(
             f"FAREBOX_DATABASE_URL begins with {settings.database_url.split(':')[0]!r}: write sqlite:///PATH or "
@@ -62,7 +62,7 @@ def check_together(settings: _Settings) -> None:
 
 
 def _check_money_in(settings: _Settings) -> None:
-    """Settings of payments and messages."""
+    """Check the settings for payments and messages."""
     if settings.stripe_secret_key and not settings.stripe_webhook_secret:
         raise ValueError(
             "FAREBOX_STRIPE_WEBHOOK_SECRET is empty: anyone could then claim that a payment was made. Take the signing "

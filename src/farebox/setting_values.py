@@ -1,4 +1,4 @@
-"""Settings as they are written: the file that has them, and one value."""
+"""Reading settings: the configuration file, and single values."""
 
 import tomllib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from farebox.money import whole_number
 
 
 def values_of_file(path: str) -> dict[str, Any]:
-    """The values in the file that FAREBOX_CONFIG names; none without a file. Raises ValueError."""
+    """The values in the file that FAREBOX_CONFIG names; empty if there is no file. Raises ValueError."""
     if not path:
         return {}
     try:

@@ -1,8 +1,8 @@
 """Settings: the only module that reads the environment. docs/settings.md lists each one (a test checks it).
 
-A setting comes from the environment, else from the file that FAREBOX_CONFIG names (TOML, same names in lower case
-without the prefix), else from its default. With an invalid or unknown one the program refuses to start, and says what
-to do.
+A setting comes from the environment, else from the file that FAREBOX_CONFIG names (TOML; the same names in lower case
+without the prefix), else from its default. If a setting is invalid or unknown, the program refuses to start, and says
+what to do.
 """
 
 import os
@@ -29,13 +29,13 @@ class SettingsError(ValueError):
 def _setting(
     default: Any, help_text: str, low: int | None = None, high: int | None = None, *, secret: bool = False
 ) -> Any:
-    """The field of one setting. A secret one is not shown with the settings."""
+    """The dataclass field of one setting. The value of a `secret` setting is never displayed."""
     return field(default=default, repr=not secret, metadata={"help": help_text, "low": low, "high": high})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be set. Field `x` is the variable FAREBOX_X."""
+    """All settings. Field `x` is the variable FAREBOX_X."""
 
     data_dir: str = _setting("./data", "Folder of the database, the secret key and the lock file; created if missing.")
     database_url: str = _setting(
@@ -346,7 +346,7 @@ class Settings:
 
 
 def load(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
-    """Read the settings. `overrides` (command-line options that were given) win over both sources.
+    """Read the settings. `overrides` (command-line options that were given) take precedence over both sources.
 
     Raises SettingsError.
     """
@@ -388,7 +388,7 @@ def proxies(environment: Mapping[str, str] | None = None) -> Proxies:
 
 
 def secret_key(settings: Settings) -> bytes:
-    """The secret key: from the setting, else from the data folder, where it is made on first use (mode 0600).
+    """The secret key: from the setting, else from the data folder, where it is created on first use (mode 0600).
 
     Raises SettingsError if it is not 32 bytes of base64, or others may read the file.
     """

@@ -1,13 +1,14 @@
-"""Drawing one of several by their weights."""
+"""Random choice by weights."""
 
 from collections.abc import Sequence
 
 
 def drawn(weights: Sequence[int], chance: float) -> int:
-    """The place of one that is drawn; `chance` from 0 up to, but not including, 1. There is a weight above 0."""
+    """The index of a weight chosen at random in proportion to the weights. `chance` is from 0 up to, but not including,
+    1; at least one weight must be above 0."""
     mark = chance * sum(weights)
     for place, weight in enumerate(weights):
         mark -= weight
         if mark < 0:
             return place
-    return max(place for place, weight in enumerate(weights) if weight)  # rounding has passed the last
+    return max(place for place, weight in enumerate(weights) if weight)  # a rounding error can pass the last one

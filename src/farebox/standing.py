@@ -10,7 +10,7 @@ _is_public_url = re.compile(r"https?://[^/?#@\s]+((?:/[A-Za-z0-9._~-]+)*)/?").fu
 _OWN_PATHS = frozenset(
     {"billing", "client", "documents", "healthz", "metrics", "openapi.json", "readyz", "ui", "v1", "webhooks"}
 )
-"""What our own paths begin with."""
+"""First path segments of Farebox's own routes."""
 
 
 def path_of(public_url: str) -> str:
@@ -20,12 +20,12 @@ def path_of(public_url: str) -> str:
 
 
 def networks_of(text: str) -> Networks:
-    """Addresses and networks, separated by commas. Raises ValueError."""
+    """The networks in a list of addresses and networks separated by commas. Raises ValueError."""
     return tuple(ip_network(network.strip()) for network in text.split(",") if network.strip())
 
 
 def check_standing(public_url: str, trusted_proxies: str, proxy_protocol: str) -> None:
-    """Raises ValueError with the setting that is wrong, and what is right."""
+    """Raises ValueError, which names the invalid setting and says what is valid."""
     if public_url and not _is_public_url(public_url):
         raise ValueError(
             f"FAREBOX_PUBLIC_URL is {public_url!r}: write http(s)://HOST, or http(s)://HOST/PATH with plain letters "

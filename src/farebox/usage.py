@@ -13,21 +13,22 @@ Usage: TypeAlias = Mapping[str, Quantity]
 special ones, so `input_tokens` counts cached tokens too. A meter that is absent is zero."""
 
 METER_MAX = 10**9
-"""No single call uses more of any meter; a larger figure from upstream is implausible and rejected."""
+"""No single call uses more than this of any meter; a larger figure from the provider is implausible and rejected."""
 
 
 def is_divisible(meter: str) -> bool:
-    """Whether parts of the meter's unit are counted too."""
+    """Whether fractions of the meter's unit are counted."""
     return meter.endswith(("_seconds", "_hours")) or meter == "billed_units"
 
 
 def quantity_of(text: str) -> Quantity:
-    """A quantity as receipts write it."""
+    """A quantity from its text in receipts."""
     return int(text) if text.isdecimal() else Decimal(text)
 
 
 class AbsurdUsage(ValueError):
-    """Upstream reported an impossible figure: negative, not a number, above METER_MAX, or a part above its whole."""
+    """The provider reported an impossible figure: negative, not a number, above METER_MAX, or a part above its
+    whole."""
 
 
 def checked(usage: Mapping[str, object]) -> dict[str, Quantity]:
@@ -37,7 +38,7 @@ def checked(usage: Mapping[str, object]) -> dict[str, Quantity]:
     """
     result: dict[str, Quantity] = {}
     for meter, value in usage.items():
-        if type(value) is int and 0 < value <= METER_MAX:  # nearly all of them
+        if type(value) is int and 0 < value <= METER_MAX:  # nearly every figure
             result[meter] = value
             continue
         if value is None:

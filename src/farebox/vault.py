@@ -46,7 +46,7 @@ class Vault:
         return clear.decode()
 
     def seal(self, content: bytes, bound_to: str) -> bytes:
-        """As `encrypt`, for any number of contents that come and go: each `bound_to` has a key of its own."""
+        """Like `encrypt`, for any number of values: each `bound_to` has a key of its own."""
         nonce, place = random_bytes(_NONCE_BYTES), bound_to.encode()
         return nonce + AESGCM(hmac.digest(self._sealing, place, "sha256")).encrypt(nonce, content, place)
 
@@ -56,16 +56,16 @@ class Vault:
         cipher = AESGCM(hmac.digest(self._sealing, place, "sha256"))
         try:
             return cipher.decrypt(stored[:_NONCE_BYTES], stored[_NONCE_BYTES:], place)
-        except (InvalidTag, ValueError) as error:  # the latter where the nonce is too short
+        except (InvalidTag, ValueError) as error:  # ValueError: the nonce is too short
             raise SecretUnreadable(f"what is stored as {bound_to} was not sealed for it with this key") from error
 
     def sign(self, purpose: str, text: str) -> str:
-        """A signature of the text, valid only for this purpose; it is URL-safe."""
+        """A URL-safe signature of the text, valid only for this purpose."""
         key = hmac.digest(self._signing, purpose.encode(), "sha256")
         return base64.urlsafe_b64encode(hmac.digest(key, text.encode(), "sha256")).decode().rstrip("=")
 
     def verify(self, purpose: str, text: str, signature: str) -> bool:
-        """Whether the signature is that of `sign` for the same purpose and text, compared in constant time."""
+        """Whether `sign` gives this signature for the same purpose and text, compared in constant time."""
         return same(self.sign(purpose, text).encode(), signature.encode(errors="replace"))
 
 

@@ -1,7 +1,8 @@
 """One end of a WebSocket: messages in, messages out, over a channel of bytes.
 
-The protocol is that of the library `websockets`, without its I/O (docs/adr/0027-websockets.md). No extension is
-negotiated, so that no message is larger than its bytes. Pings are answered here; fragments are put together.
+The protocol is implemented by the library `websockets`, without its I/O (docs/adr/0027-websockets.md). No extension is
+negotiated, so that a message is never larger than its bytes on the wire. Pings are answered here, and fragments are
+joined.
 """
 
 import logging
@@ -22,7 +23,7 @@ from farebox.errors import ClientGone
 NO_CODE: Final = 1005
 """Closed without a code."""
 VANISHED: Final = 1006
-"""The connection ended without being closed."""
+"""The connection ended without a close frame."""
 GOING_AWAY: Final = 1001
 BAD_GATEWAY: Final = 1014
 """The other side's connection failed."""
@@ -30,11 +31,11 @@ TOO_BIG: Final = 1009
 TRY_AGAIN: Final = 1013
 _NOT_SENT: Final = (NO_CODE, VANISHED, 1015)
 _FREE: Final = 64 * 2**10
-"""Bytes of an unfinished message that are not counted."""
+"""Bytes of an unfinished message up to which nothing is counted."""
 _FRAGMENT: Final = 8
-"""What each fragment takes besides its bytes."""
+"""Bytes counted for each fragment in addition to its content."""
 _REASON_MAX: Final = 120
-"""Bytes of a reason: what a close frame holds."""
+"""Maximum bytes of a reason in a close frame."""
 
 SILENT: Final = logging.getLogger("farebox.websocket.silent")
 SILENT.disabled = True
@@ -50,8 +51,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 
 class Closed(Exception):
-    """The WebSocket with the client or the provider (`side`) has ended. `code` and `reason` are that side's, or ours if
-    it broke a rule."""
+    """The WebSocket with the client or the provider (`side`) has ended. `code` and `reason` are those that this side
+    sent, or ours if it violated the protocol."""
 
     def __init__(self, side: Side, code: int, reason: str, *, broken_rule: bool = False) -> None:
         super().__init__(f"closed with {code}")
@@ -62,18 +63,18 @@ class Closed(Exception):
 
 
 class Room:
-    """Where bytes of unfinished messages are counted; this one has room for all."""
+    """Counts the bytes of unfinished messages; this implementation has room for any number."""
 
     def room_for(self, more: int) -> bool:
         """Count this many more if there is room; returns whether there was."""
         return True
 
     def shrink_by(self, less: int) -> None:
-        """Count this many less."""
+        """Count this many fewer."""
 
 
 class Socket:
-    """One end. One task receives; any may send."""
+    """One end of a WebSocket. Only one task may receive; any may send."""
 
     def __init__(self, side: Side, protocol: Protocol, channel: Channel, room: Room) -> None:
         self._side: Side = side
@@ -84,13 +85,13 @@ class Socket:
         self._text = True
         self._ready: deque[Message] = deque()
         self._failed = False
-        """The other side broke a rule of ours."""
+        """The other side violated a rule, so this end has failed the connection."""
         self._kept = self._counted = 0
         self.heard = 0
-        """Counts what has come of the other side, whatever it is."""
+        """Number of times that data arrived from the other side, of any kind."""
         self.listening = False
-        """Whether somebody waits for it."""
-        self._take_events()  # what came right behind the handshake
+        """Whether a task is waiting for data."""
+        self._take_events()  # frames that arrived right after the handshake
 
     async def receive(self) -> Message:
         """The next message. Raises Closed."""
@@ -109,7 +110,7 @@ class Socket:
         return self._ready.popleft()
 
     async def send(self, message: Message) -> None:
-        """Waits while the other side is slow. Raises Closed."""
+        """Send a message, waiting while the other side is slow. Raises Closed."""
         if self._protocol.state is not OPEN:
             raise self._closed()
         (self._protocol.send_text if message.text else self._protocol.send_binary)(message.data)
@@ -118,13 +119,13 @@ class Socket:
             raise self._closed()
 
     async def ping(self) -> None:
-        """Ask whether the other side is there; its answer counts as heard."""
+        """Ask whether the other side is still there; its answer increments `heard`."""
         if self._protocol.state is OPEN:
             self._protocol.send_ping(b"")
             await self._flush()
 
     async def close(self, code: int, reason: str = "") -> None:
-        """Say that it ends, unless that has been said. Raises nothing."""
+        """Send a close frame unless one was sent. Raises nothing."""
         if self._protocol.state is OPEN:
             if code in _NOT_SENT:
                 self._protocol.send_close()
@@ -133,8 +134,8 @@ class Socket:
             await self._flush()
 
     async def drain(self) -> None:
-        """Read until the other side has closed, too: a connection that is closed with something unread is reset, and
-        what it was sent last is lost. (A server's end closes first, and lingers.) Raises nothing."""
+        """Read until the other side has closed too. Closing a connection with unread data resets it, and what was sent
+        last is lost. (A server's end closes first, and lingers.) Raises nothing."""
         protocol = self._protocol
         while protocol.close_rcvd is None and not protocol.reader.eof and (protocol.side is CLIENT or not self._over()):
             self._take(await self._channel.receive())
@@ -201,14 +202,14 @@ class Socket:
         return True
 
     def _uncount(self) -> None:
-        """The messages have been passed on."""
+        """The messages have been passed on: stop counting their bytes."""
         less = self._counted - max(0, self._kept + len(self._protocol.reader.buffer) - _FREE)
         if less > 0:
             self._room.shrink_by(less)
             self._counted -= less
 
     async def _flush(self) -> None:
-        """Send what the protocol has to say."""
+        """Send what the protocol has to send."""
         for data in self._protocol.data_to_send():
             if data:
                 try:
@@ -238,18 +239,18 @@ class ProviderSocket(Socket):
 
     @property
     def subprotocol(self) -> str:
-        """Which of those offered the provider has chosen; empty: none."""
+        """The offered subprotocol that the provider has chosen; empty if none."""
         return self._protocol.subprotocol or ""
 
 
 def server_socket(channel: Channel, message_max: int, room: Room) -> Socket:
-    """Our end of a client's WebSocket, whose handshake is done."""
+    """Our end of a client's WebSocket whose handshake is complete."""
     return Socket("client", Protocol(SERVER, max_size=message_max, logger=SILENT), channel, room)
 
 
 def accepted(path: str, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The headers that a client's handshake is answered with, besides those of any switch. Raises ValueError, which
-    says what is wrong with it."""
+    """The headers of the response to a client's handshake, in addition to those of any upgrade. Raises ValueError,
+    which says what is wrong with the handshake."""
     protocol = ServerProtocol(logger=SILENT)
     given = Headers()
     for name, value in headers:

@@ -52,39 +52,40 @@ MONEY_EVERY_SECONDS = 0.5
 """How soon a request for an auto top-up is claimed, and processor events are handled."""
 ALARMS_EVERY_SECONDS = 1.0
 DOMAINS_SECONDS = 15.0
-"""How often it is looked which custom domains are due to be looked for."""
+"""How often to check which custom domains are due for a DNS lookup."""
 SPEND_ALERTS_SECONDS = 3.0
-"""How soon an owner is told that a part of a limit is spent."""
+"""How soon an owner is alerted that part of a limit is spent."""
 EVALUATIONS_EVERY_SECONDS = 1.0
 LOG_PUSH_SECONDS = float(log_push.EVERY_SECONDS)
 METER_EVENTS_SECONDS = 1.0
 CLASSIFY_SECONDS = 1.0
 LONG_CALLS_SECONDS = 1.0
 SPANS_SECONDS = 0.5
-"""How long spans are gathered before they are sent."""
+"""How long spans are collected before they are sent."""
 LAST_USES_SECONDS = 60.0
 SWEEP_EVERY_SECONDS = 30.0
 EXCLUSIVE_CHECK_SECONDS = 60.0
-"""How often a process checks whether a job that one process does for all is due."""
+"""How often a process checks whether a job that one process runs for all is due."""
 EXCLUSIVE_EVERY_MS = 45_000
-"""Less than the above, because the processes do not check at the same time."""
+"""Less than EXCLUSIVE_CHECK_SECONDS, because the processes do not check at the same time."""
 JOURNAL_SECONDS = 0.5
 """How soon the journal is posted once the database is back."""
 TAKE_OVER_SECONDS = 10.0
-"""How often journals of processes that have ended are looked for."""
+"""How often to look for journals of processes that have ended."""
 SHARE_RATES_SECONDS = 0.5
-"""How soon a process learns what others have counted towards a rate limit."""
+"""How soon a process learns what others have counted against a rate limit."""
 RECONCILED_DAYS = 3
-"""How far back the nightly reconciliation looks: what it missed one night, it finds the next night."""
+"""How far back the nightly reconciliation looks: what it misses one night, it finds the next night."""
 ROUND_SECONDS = 60.0
-"""A round that takes longer hangs: a database operation would have timed out earlier."""
+"""A round that takes longer is hanging: a database operation would have timed out earlier."""
 LONG_ROUND_SECONDS = 900.0
 """The same, for jobs that call other services, one call after another."""
 LATE_EVERY_SECONDS = 30.0
 ALARM_STATES = frozenset({"full", "read_only", "failing", "damaged", "replaced"})
 """States of the database that only the operator can end."""
 KEPT_MAX = 1_000_000
-"""IDs that expire which are known of one account: of responses and their parts. The oldest are forgotten first."""
+"""Maximum number of expiring IDs (of responses and their parts) that are remembered per account. The oldest are deleted
+first."""
 PAUSE_SECONDS = 0.05
 """Pause between the small steps of a large clean-up, so that it does not delay calls."""
 
@@ -93,7 +94,7 @@ log = structlog.get_logger("farebox.worker")
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A job that is run repeatedly."""
+    """A job that runs repeatedly."""
 
     every_seconds: float
     """From the end of one round to the start of the next."""
@@ -149,7 +150,7 @@ async def run_periodic_jobs(services: Services) -> NoReturn:
 async def _every(services: Services, name: str, job: Periodic) -> None:
     """One round after another, also while the database is unavailable. Any other exception ends the job."""
     logged = False
-    """Whether the current outage has been logged: once, not twice a second."""
+    """Whether the current outage has been logged: once per outage, not twice a second."""
     while True:
         await services.clock.sleep(job.every_seconds)
         try:
@@ -164,7 +165,7 @@ async def _every(services: Services, name: str, job: Periodic) -> None:
 
 
 async def _report_failures(services: Services) -> None:
-    """Raise alarms for what the operator must act on. A database outage ends without them, and is only logged."""
+    """Raise alarms for problems that the operator must fix. A database outage that ends by itself is only logged."""
     for failure in services.database.take_failures():
         if failure.state in ALARM_STATES:
             raise_alarm(services, "database_trouble", failure.state, why=str(failure), remedy=failure.remedy)
@@ -217,7 +218,7 @@ async def _forget_slots(services: Services) -> None:
 
 
 async def _forget_responses(services: Services) -> None:
-    """Those that have expired, and those of caches that were emptied; then the sum of what is left."""
+    """Delete cached responses that have expired or whose cache was emptied; then correct their sum."""
     database, at = services.database, services.clock.now_ms()
     for account_id, gateway_id in await database.scan(list_leftovers):
         while await database.write(partial(forget_leftovers, account_id=account_id, gateway_id=gateway_id)):
@@ -230,7 +231,8 @@ async def _forget_responses(services: Services) -> None:
 
 
 async def _forget_objects(services: Services) -> None:
-    """What providers kept for accounts, and has expired, or is more than is known of an account."""
+    """Delete IDs of objects that providers kept for accounts: those that have expired, and those above an account's
+    limit."""
     database, at = services.database, services.clock.now_ms()
     until = dict.fromkeys(await database.scan(partial(accounts_with_expired, at=at)), at)
     for account_id in await database.scan(partial(accounts_beyond, most=KEPT_MAX)):
@@ -252,7 +254,8 @@ async def _take_over_journals(services: Services) -> None:
 
 
 async def _run_exclusive_jobs(services: Services) -> None:
-    """What one process does for all: hourly the events that no webhook delivered, daily reconciliation, and so on."""
+    """Run the jobs that one process does for all: hourly the events that no webhook delivered, daily the
+    reconciliation, and so on."""
     if services.processor is not None:
         await run_exclusive(services, "undelivered", every_ms=HOUR_MS, job=processor_events.sweep_undelivered)
         await run_exclusive(services, "reconcile", every_ms=DAY_MS, job=_reconcile)
