@@ -1,4 +1,8 @@
-"""Which network addresses accounts may have Farebox connect to: public ones, unless the operator allows others."""
+"""Which network addresses accounts may have Farebox connect to: public ones, unless the operator allows others.
+
+The URL of a webhook or of a custom provider comes from an account's owner, and the server is inside the operator's
+network: without this check, it could reach internal services.
+"""
 
 import asyncio
 import re

@@ -1,4 +1,8 @@
-"""How long to wait before a retry, by the number of failures or by the age of what is retried."""
+"""How long to wait before a retry, by the number of failures or by the age of what is retried.
+
+A wait has the unit of the given bounds. Fixed schedules (messages, the jobs of a process) are tables in the modules
+that use them.
+"""
 
 
 def doubling(failures: int, first: int, longest: int) -> int:

@@ -1,4 +1,7 @@
-"""Durations in milliseconds, and calendar months in UTC."""
+"""Durations in milliseconds, and calendar months in UTC.
+
+Moments (`at`) are milliseconds since the Unix epoch.
+"""
 
 import re
 from datetime import UTC, datetime

@@ -1,5 +1,12 @@
 """Counters in plain memory: integers that a call increments in a fraction of a microsecond and that can be read at any
 time.
+
+A sheet has one row for each process that serves the same port; all rows have the same columns. Its memory is an unnamed
+file that all of these processes map or, for a single process, private memory. So each process can read the counts of
+all; the counts of a killed process remain, and its replacement continues from them.
+
+Each integer is written by one process, eight bytes at an aligned address: a reader sees either the old value or the new
+one.
 """
 
 import mmap

@@ -1,4 +1,8 @@
-"""The stored form of an account's custom providers and of the prices of their models, without IDs and headers."""
+"""The stored form of an account's custom providers and of the prices of their models, without IDs and headers.
+
+The structs are the stored form; the control plane adds IDs and times (http.control.custom_providers), the data plane
+reads them (runtime.own_providers).
+"""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,7 @@
-"""What the gateway processes of one machine share: the port and, in the demo, the demo provider and the fake Stripe."""
+"""What the gateway processes of one machine share: the port and, in the demo, the demo provider and the fake Stripe.
+
+There is one of each, however many processes serve: every process is given the addresses, and listens on the same port.
+"""
 
 import asyncio
 import signal

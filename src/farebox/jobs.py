@@ -1,4 +1,10 @@
-"""Background jobs, which run as long as the process: a job that ends is restarted."""
+"""Background jobs, which run as long as the process: a job that ends is restarted.
+
+A job should never end: it is a loop, a timer, or a thread that works off a queue. If one ends for any reason (an
+exception in its log, its clock or its database, a cancellation that was not meant for it), that is counted and logged,
+and the job is restarted after a pause that grows while it keeps failing. A job that neither ends nor completes a round
+is noticed too: `late` names it.
+"""
 
 import asyncio
 import contextlib

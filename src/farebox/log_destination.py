@@ -1,4 +1,8 @@
-"""The stored form of an account's log destination, without its secrets."""
+"""The stored form of an account's log destination, without its secrets.
+
+The structs are the stored form; the control plane adds times (http.control.log_destination), and
+calls.exports.log_push reads them.
+"""
 
 from collections.abc import Mapping
 from typing import Literal

@@ -1,4 +1,8 @@
-"""The program's own log: structured lines on standard error, as JSON or as human-readable text."""
+"""The program's own log: structured lines on standard error, as JSON or as human-readable text.
+
+Logging must not affect the program: a line that cannot be written, or cannot be formatted, is dropped and counted. No
+call of a logger raises, and none waits long for the log's reader.
+"""
 
 import asyncio
 import contextlib

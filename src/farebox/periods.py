@@ -1,4 +1,9 @@
-"""Calendar windows in an account's time zone: hours, days, weeks from Monday, and months."""
+"""Calendar windows in an account's time zone: hours, days, weeks from Monday, and months.
+
+A window ends where the next one begins, whatever the zone's clocks do. If midnight is skipped by a change to summer
+time, the day begins at the moment of the change, at one o'clock. An hour in which the clocks change by half an hour is
+two windows. Moments are Unix milliseconds.
+"""
 
 from datetime import date, datetime, timedelta
 from functools import cache, lru_cache

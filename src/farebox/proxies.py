@@ -1,5 +1,8 @@
 """Which proxy to use for which target: the usual environment variables, interpreted in the same way for all outgoing
 HTTP.
+
+`NO_PROXY` accepts everything that curl 7.88 (spaces, leading dots, CIDR blocks) and Go's net/http (ports, `*.`, no
+proxy for this machine) accept, as an operator's list was written for one of them.
 """
 
 import re

@@ -1,1 +1,1 @@
-"""A model call, from its hold to its receipt. Start with `serve.py`; `model.py` has the nouns."""
+"""A model call, from its hold to its receipt. Start with `serve.py`; `model.py` has the basic types."""

@@ -1,10 +1,10 @@
-"""Hold the most a call can cost; where that is more than there is, find what the money does allow.
+"""Hold the most a call can cost; if the account has less, find out what it can afford.
 
-What the operator's cap on a call (`FAREBOX_ESTIMATE_MAX_CENTS`) leaves comes first: an exact count of the input, a
-limit on the output, and then a refusal. Within it, in this order: the byte bound; an exact count of the input; fewer
-uses of tools whose needs are learned; a limit on the output that the balance affords (where the provider has a
-parameter for it); waiting a moment for money that other calls hold; and only then a refusal. What an account's spending
-limit and its gateway's spend limits leave counts like its money.
+The operator's cap on a call (`FAREBOX_ESTIMATE_MAX_CENTS`) is applied first: by counting the input exactly, then by
+limiting the output, then by refusing the call. Within the cap, these are tried in order: the byte bound; an exact count
+of the input; fewer uses of tools whose needs are learned; a limit on the output that the balance affords (if the
+provider has a parameter for it); waiting a moment for money that other calls hold; and only then a refusal. What the
+account's spending limit and the gateway's spend limits leave is treated like the balance.
 """
 
 from collections.abc import Callable
@@ -31,27 +31,27 @@ from farebox.storage.accounts import read_balance
 from farebox.storage.sql import DatabaseUnavailable
 
 OUTPUT_MIN = 16
-"""A limit below this many tokens gives no response worth paying for: the call is refused instead."""
+"""With a limit below this many tokens, a response is not worth paying for: the call is refused instead."""
 COUNT_FROM = 16
-"""The input of a call is counted before it is held, if what that may save on this many times as many calls as the
-balance covers is worth one."""
+"""A call's input is counted before the hold if, over this many times as many calls as the balance covers, counting may
+save enough for one more call."""
 ROOMY, ROOMY_REASONING = 8_192, 32_768
-"""Output that hardly a response exceeds, without and with reasoning. A call that is limited beyond it leaves three
-quarters of what there is to others."""
+"""Output tokens that responses rarely exceed, without and with reasoning. If more is affordable, a call is limited to a
+quarter of it, to leave the rest to others."""
 CLAMPS = 4
-"""How often a call's output is limited to what was left a moment ago, or to what another limit leaves."""
+"""How often to limit a call's output to the latest figure for what is left, or to what another limit leaves."""
 NEAR = 64
-"""A balance that does not cover this many holds like a call's is near its end: the call is then held more closely."""
+"""A balance that does not cover this many such holds is nearly exhausted: the call's hold is then kept tighter."""
 HOLD_GRACE_MS = 60_000
-"""How much longer than the longest call a hold lives."""
+"""How much longer than the longest call a hold lasts."""
 
 
 async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> Held:
-    """Put the hold of a call on its account, estimated by this price.
+    """Hold credit for a call on its account, with an estimate at this price.
 
-    Raises Problem: NO_CREDIT if the account has too little, TOP_UP_UNDER_WAY where more is being bought, CREDIT_HELD
-    where other calls hold it for the moment, SPEND_LIMITED, LIMIT_TOO_LOW; ESTIMATE_CAPPED; NOT_METERED for what the
-    operator does not pay for. Raises DatabaseUnavailable.
+    Raises Problem: NO_CREDIT if the account has too little, TOP_UP_UNDER_WAY if more is being bought, CREDIT_HELD if
+    other calls hold the money at the moment, SPEND_LIMITED, LIMIT_TOO_LOW; ESTIMATE_CAPPED; NOT_METERED for input that
+    the operator does not pay for. Raises DatabaseUnavailable.
     """
     services, call, demand = context.services, context.call, terms.parsed.demand
     if demand.unseen:
@@ -77,7 +77,7 @@ async def hold_credit(context: CallContext, terms: Terms, price: ModelPrice) -> 
 
 
 def _with_default(offer: Offer, tokens: int) -> Offer:
-    """The offer with the operator's limit, where the request has none and the model can produce more."""
+    """The offer with the operator's default output limit, if the request has none and the model can produce more."""
     demand = offer.demand
     if (
         demand.output_max is not None
@@ -90,7 +90,7 @@ def _with_default(offer: Offer, tokens: int) -> Offer:
 
 
 async def _read_credit(services: Services, call: Call) -> tuple[int, int]:
-    """What the account has posted and available. Raises DatabaseUnavailable."""
+    """The account's posted and available amounts. Raises DatabaseUnavailable."""
     services.database.check()
     try:
         balance = await services.database.get(lambda connection: read_balance(connection, call.account_id))
@@ -101,16 +101,17 @@ async def _read_credit(services: Services, call: Call) -> tuple[int, int]:
 
 
 def _count_pays(offer: Offer, wanted: Estimate, posted: int) -> bool:
-    """Whether holding the input of calls like this one as counted may leave room for one more of them. The bound by
-    bytes is nearly all that can be saved."""
+    """Whether holding for the exact count of the input, on calls like this one, may leave room for one more of them.
+    Nearly all of the byte bound is assumed to be saved."""
     if not has_tokenizer(offer.price.provider, offer.price.model):
         return False
     return offer.estimate(0).amount * max(posted, wanted.amount) * COUNT_FROM >= wanted.amount**2
 
 
 async def _hold_part(services: Services, call: Call, offer: Offer) -> Held | None:
-    """A hold of the input and of a slice of the output; None if that is all of it, or is refused. Where the account
-    could not pay for all of it, the provider is told how much it can, so that it ends the response itself."""
+    """A hold for the input and a first slice of the output; None if a slice would be all of the output, or is refused.
+    If the account cannot pay for all of the output, the provider is given the limit that it can pay for, so that it
+    ends the response itself."""
     part = offer.estimate(SLICE)
     if part.output_tokens >= offer.estimate().output_tokens:
         return None
@@ -125,7 +126,8 @@ async def _hold_part(services: Services, call: Call, offer: Offer) -> Held | Non
 
 
 async def _hold_affordable(services: Services, call: Call, offer: Offer) -> Held:
-    """A hold where the first estimate was refused: counted exactly, of less, or once other calls have ended."""
+    """A hold after the first estimate was refused: counted exactly, made smaller, or tried again once other calls have
+    ended."""
     offer = await _counted(services, call, offer)
     wanted = offer.estimate()
     deadline = services.clock.monotonic() + services.settings.hold_wait_ms / 1000
@@ -169,7 +171,7 @@ async def _refusal(services: Services, call: Call, verdict: Verdict, offer: Offe
 
 
 def _outside(services: Services, call: Call) -> Callable[[Demand], Outside]:
-    """What is held for the unseen input of the call, by the operator's rules and what was learned."""
+    """What is held for the call's unseen input, by the operator's rules and what was learned."""
     learned, percentile = services.learned, services.settings.unseen_percentile
     account, provider = call.account_id, call.provider
 
@@ -199,11 +201,11 @@ def _nothing_outside(_: Demand) -> Outside:
 
 
 async def _retry_smaller(services: Services, call: Call, offer: Offer, wanted: Estimate) -> Held | Verdict:
-    """A hold of what is wanted, else of what the balance affords; the ledger's refusal if neither is possible."""
+    """A hold for the whole estimate, else for what the balance affords; the ledger's refusal if neither is possible."""
     verdict = await _try(services, call, wanted)
     if verdict.ok:
         return Held(wanted, verdict, offer.limit)
-    if offer.in_slices and (verdict.held or is_countable(call, offer)):  # alone it may as well have all there is
+    if offer.in_slices and (verdict.held or is_countable(call, offer)):  # a call that is alone may take all there is
         held = await _hold_part(services, call, offer)
         if held is not None:
             return held
@@ -212,7 +214,7 @@ async def _retry_smaller(services: Services, call: Call, offer: Offer, wanted: E
     fewer = offer.with_single_uses(services.unseen_rules)
     if fewer is not None:
         least = fewer.estimate().amount
-        if least <= verdict.affordable:  # all there is, for the uses that it affords
+        if least <= verdict.affordable:  # all of the balance, for the tool uses that it affords
             clamped = structs.replace(wanted, amount=min(wanted.amount, verdict.affordable))
             response = await _try(services, call, clamped)
             return Held(clamped, response, offer.limit) if response.ok else _later(response)
@@ -223,7 +225,7 @@ async def _retry_smaller(services: Services, call: Call, offer: Offer, wanted: E
 
 
 async def _limited(services: Services, call: Call, offer: Offer, verdict: Verdict) -> Held | Verdict:
-    """A hold of as much output as the balance affords, as the ledger has just said."""
+    """A hold for as much output as the balance affords, by the ledger's latest answer."""
     for _ in range(CLAMPS):
         limit = _shared(offer, offer.output_within(verdict.affordable))
         if limit < OUTPUT_MIN:
@@ -234,7 +236,7 @@ async def _limited(services: Services, call: Call, offer: Offer, verdict: Verdic
             return Held(limited, response, limit)
         if response.outcome not in (Outcome.REFUSED, Outcome.LIMITED):
             return _later(response)
-        verdict = response  # of another limit, which leaves less
+        verdict = response  # by another limit, which leaves less
     else:
         return _later(verdict)
     if offer.output_within(verdict.affordable_in_time) >= OUTPUT_MIN:
@@ -243,19 +245,20 @@ async def _limited(services: Services, call: Call, offer: Offer, verdict: Verdic
 
 
 def _shared(offer: Offer, affordable: int) -> int:
-    """The limit where that many output tokens are affordable: all of them, unless that is more than enough."""
+    """The output limit to use if this many tokens are affordable: all of them, unless that is more than is usually
+    needed."""
     reasons = offer.demand.hides_reasoning or not shows_output(offer.price.provider, offer.price.model)
     return min(affordable, max(ROOMY_REASONING if reasons else ROOMY, affordable // 4))
 
 
 def _later(verdict: Verdict) -> Verdict:
-    """A refusal that waiting may change after all."""
+    """The same refusal, marked as one that waiting may change."""
     return structs.replace(verdict, outcome=Outcome.HELD_ELSEWHERE)
 
 
 async def _within_cap(services: Services, call: Call, offer: Offer, cap: int) -> Offer:
-    """The offer made to cost no more than the operator lets one call cost: counted, and then limited in its output,
-    where that is needed. Raises Problem (ESTIMATE_CAPPED)."""
+    """The offer, made to cost no more than the operator's cap on one call: if needed, its input is counted and its
+    output limited. Raises Problem (ESTIMATE_CAPPED)."""
     offer = await _counted(services, call, offer)
     wanted = offer.estimate()
     if wanted.amount <= cap:
@@ -278,7 +281,7 @@ async def _counted(services: Services, call: Call, offer: Offer) -> Offer:
 
 
 async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
-    """Raises DatabaseUnavailable: then there may be a hold, and the end of the call releases it."""
+    """Ask for a hold. Raises DatabaseUnavailable: there may be a hold then, and the end of the call releases it."""
     services.database.check()
     now, began = services.clock.now_ms(), services.clock.monotonic()
     hold = Hold(
@@ -303,7 +306,7 @@ async def _try(services: Services, call: Call, wanted: Estimate) -> Verdict:
 
 
 def _in_budgets(call: Call, hold: Hold) -> Hold:
-    """The hold with the budgets of the limits that count the call. On the caller's own key nothing else is held."""
+    """The hold with the budgets of the limits that count the call. On the caller's own key, only those are held."""
     budgets = budgets_of(rules_for(call), hold.at)
     if call.own_key:
         return structs.replace(hold, amount=0, reserve=hold.amount, budgets=budgets)

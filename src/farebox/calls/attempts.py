@@ -1,4 +1,4 @@
-"""What a call has tried, as its receipt tells it: one line an attempt."""
+"""The attempts of a call, as they appear in its receipt."""
 
 from farebox.calls.record import Ended
 from farebox.calls.stages import Admitted, Priced
@@ -6,7 +6,7 @@ from farebox.pricing.receipt import ReceiptAttempt
 
 
 def attempt_of(stage: Priced, status: int | None, error: str = "", *, charged: bool = False) -> ReceiptAttempt:
-    """The attempt that the call is at."""
+    """The call's current attempt."""
     call = stage.context.call
     key = stage.attempts.key if isinstance(stage, Admitted) else None
     alias = call.key_alias if key is None else key.alias
@@ -14,8 +14,8 @@ def attempt_of(stage: Priced, status: int | None, error: str = "", *, charged: b
 
 
 def tell_attempts(stage: Priced, ended: Ended) -> None:
-    """Note on the record of a call that ends what was tried, where that is more than this: and for the steps after
-    it."""
+    """Record a call's attempts when it ends, if there was more than one; also in the trail for the steps that
+    follow."""
     trail = stage.context.call.trail
     failed = stage.attempts.failed if isinstance(stage, Admitted) else ()
     status = (stage.attempts.status or None) if isinstance(stage, Admitted) else None

@@ -1,4 +1,5 @@
-"""How much of a response is kept in memory: for its reader, for a client that gets it whole, and for the log."""
+"""Counting the memory that a response takes: what is kept for its reader, for a client that gets it in one piece, and
+for the log."""
 
 from typing import Final
 
@@ -6,13 +7,13 @@ from farebox.calls.stages import Responded
 from farebox.providers.formats.base import ResponseReader
 
 FREE: Final = 64 * 2**10
-"""Bytes that are kept of a response without counting them."""
+"""Bytes of a response that may be kept without being counted."""
 STEP: Final = 256 * 2**10
-"""By which the rest is counted."""
+"""Unit in which the rest is counted."""
 
 
 class BufferedResponse:
-    """Counts it, on the account of the call."""
+    """Counts the memory of one response on the account of its call."""
 
     __slots__ = ("_counted", "_reader", "_stage")
 
@@ -22,8 +23,8 @@ class BufferedResponse:
         self._counted = 0
 
     def fits(self, collected: int) -> bool:
-        """Whether there is room for what is kept by now; `collected` bytes of it for the client. Where there is not,
-        the log does without first of all."""
+        """Whether there is room for everything kept so far, of which `collected` bytes are for the client. If there is
+        not, what is kept for the log is given up first."""
         logged = self._stage.logged
         if logged.size <= FREE:
             return True

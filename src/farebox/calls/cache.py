@@ -1,7 +1,7 @@
-"""The cache of a gateway: a response is given again to an identical request of the same account and gateway.
+"""A gateway's cache: an identical request of the same account and gateway gets the stored response.
 
-The key is a hash of who pays, where the request goes and what it says. A hit is free: nothing is held, charged or
-counted in a spend limit. Only what a call was answered completely is stored, after it was settled.
+The key is a hash of who pays, where the request goes and what it contains. A hit is free: nothing is held, charged or
+counted in a spend limit. Only complete responses are stored, after their calls were settled.
 """
 
 import hashlib
@@ -32,10 +32,10 @@ from farebox.storage.cached_responses import CachedResponse, generation_prefix
 from farebox.storage.sql import DatabaseUnavailable
 
 REQUEST_MAX: Final = 256 * 2**10
-"""A request with a larger body is neither looked up nor stored: it is long to read on the event loop."""
+"""Requests with larger bodies are neither looked up nor stored: reading them takes too long on the event loop."""
 RESPONSE_MAX: Final = 2**20
 _MEANT = ("anthropic-", "openai-", "x-goog-", "x-amzn-bedrock-", "x-vertex-ai-")
-"""Request headers that begin like this say what is wanted of the provider."""
+"""Request headers with these prefixes affect the provider's response, so they are part of the key."""
 
 
 def is_cacheable(body: Body) -> bool:
@@ -43,8 +43,8 @@ def is_cacheable(body: Body) -> bool:
 
 
 async def cached_response(services: Services, call: Call, watch: Watch) -> CachedResponse | None:
-    """The response that is stored for the call, or that of a call like it that is under way; None where there is none,
-    or none is wanted, or it cannot be read now. Raises Interrupted if the caller goes while it waits for another's."""
+    """The response stored for the call, or that of an identical call under way. None if there is none, none is wanted,
+    or it cannot be read now. Raises Interrupted if the caller disconnects while waiting for another call's response."""
     use, cache, found = call.cache, services.response_cache, None
     if use is None:
         return None
@@ -57,7 +57,7 @@ async def cached_response(services: Services, call: Call, watch: Watch) -> Cache
         except DatabaseUnavailable as error:
             services.database.report_failure(error)
         if found is None and use.coalesce:
-            # One that was under way when the store was asked may be complete by now.
+            # The call may have completed after the store was asked.
             found = await response_of_another(cache, key, watch) or cache.at_hand(
                 call.account_id, key, services.clock.now_ms()
             )
@@ -68,8 +68,8 @@ async def cached_response(services: Services, call: Call, watch: Watch) -> Cache
 
 
 async def serve_hit(services: Services, call: Call, sink: Sink, watch: Watch, found: CachedResponse) -> None:
-    """Answer the call with what was `found`, unless a rule of the gateway blocks it, and record it soon. Raises
-    Problem, Interrupted, DatabaseUnavailable."""
+    """Answer the call with the response `found`, unless a rule of the gateway blocks it, and write its record soon.
+    Raises Problem, Interrupted, DatabaseUnavailable."""
     if call.gateway.log_management_strategy == "STOP_INSERTING":
         call = await with_room(services, call)
     screening = await screening_of(services, call, sink, watch) if call.gateway.screens else None
@@ -87,8 +87,8 @@ async def serve_hit(services: Services, call: Call, sink: Sink, watch: Watch, fo
 
 
 def answer_hit(services: Services, call: Call, sink: Sink, found: CachedResponse) -> CallRecord:
-    """Answer the call with what was `found`, where no rule of the gateway looks at what it says. The record is still to
-    be written."""
+    """Answer the call with the response `found`, if no rule of the gateway screens its content. The caller must still
+    write the returned record."""
     _respond(call, sink, found)
     return end_hit(services, call, _logged(services, call, found))
 
@@ -108,11 +108,11 @@ def _logged(services: Services, call: Call, found: CachedResponse) -> LoggedBody
 
 
 def scope_of(call: Call) -> bytes:
-    """What the head of the call's request comes to, for the present content of the cache: once that is emptied, what
-    was remembered of earlier requests is not found any more."""
+    """A hash of the request's head, for the current generation of the cache: after the cache is emptied, what was
+    remembered of earlier requests is no longer found."""
     use = call.cache
     assert use is not None
-    if use.key:  # the response is still in a form that the caller reads
+    if use.key:  # the response must still be in a format that the caller reads
         parts = [b"own", use.key.encode(), call.format.name.encode() if call.format else b""]
     else:
         meant = sorted(
@@ -134,7 +134,7 @@ def scope_of(call: Call) -> bytes:
 
 
 def key_of(call: Call) -> str:
-    """By what the response of a call that uses the cache is found again."""
+    """The key under which the response of a call that uses the cache is stored."""
     use = call.cache
     assert use is not None
     if not use.name:
@@ -145,7 +145,7 @@ def key_of(call: Call) -> str:
 
 
 def _payer(call: Call) -> bytes:
-    """The operator's credit, or the key of the account's own: not that key itself, the hash of it."""
+    """Who pays: `credit`, or a hash of the account's own keys, which must not be kept themselves."""
     if not call.own_key:
         return b"credit"
     keys = sorted(value for name, value in call.headers if name in CALLER_KEY_HEADERS)
@@ -153,8 +153,8 @@ def _payer(call: Call) -> bytes:
 
 
 def _canonical(body: bytes) -> bytes:
-    """JSON without spaces and with sorted keys, whatever its type is said to be (curl's `-d` says a form's); anything
-    else as it is."""
+    """JSON without spaces and with sorted keys, regardless of its declared type (curl's `-d` declares a form); anything
+    else unchanged."""
     try:
         return msgspec.json.encode(msgspec.json.decode(body), order="deterministic")
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -162,7 +162,7 @@ def _canonical(body: bytes) -> bytes:
 
 
 def remember(stage: Responded, observed: Observed, headers: list[tuple[str, str]], body: bytes) -> None:
-    """Store the response of a call that was settled, if it is one to be given again. Raises nothing."""
+    """Store the response of a settled call, if it may be reused. Raises nothing."""
     call, services = stage.context.call, stage.context.services
     with best_effort("the cache"):
         use = call.cache
@@ -185,14 +185,14 @@ def remember(stage: Responded, observed: Observed, headers: list[tuple[str, str]
 
 
 def _whole(stage: Responded, observed: Observed) -> bool:
-    """Whether it is what the caller asked for, and all of it: not nothing, and not shortened for want of credit."""
+    """Whether the response is complete: not empty, and not shortened for lack of credit."""
     limited = stage.held is not None and stage.held.output_limit is not None
     whole = observed.complete and not observed.failed and not observed.empty
     return stage.response.status == 200 and whole and not limited
 
 
 class Recording:
-    """What is sent of a stream, so that it can be stored; nothing where it becomes too large."""
+    """Collects what is sent of a stream, so that it can be stored; discards it if it becomes too large."""
 
     __slots__ = ("_chunks", "_size", "_stage")
 
@@ -214,7 +214,7 @@ class Recording:
         self._chunks = None
 
     def end(self, observed: Observed, headers: list[tuple[str, str]], last: list[bytes]) -> None:
-        """The response is whole, with this at its end. Raises nothing."""
+        """Store the response, which is complete and ends with `last`. Raises nothing."""
         with best_effort("the cache"):
             if self._chunks is not None:
                 remember(self._stage, observed, headers, b"".join((*self._chunks, *last)))

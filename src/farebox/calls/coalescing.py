@@ -1,7 +1,7 @@
-"""Identical calls at once, where the gateway asks for it: one goes to the provider and pays, the others wait for it.
+"""Concurrent identical calls, if the gateway asks for this: one goes to the provider and pays, the others wait for it.
 
-They get its response as a hit once it is complete and settled. Where it brings none (it fails, is cut off, or has none
-that may be given again), and where it takes too long, each of them goes on by itself. Each process is on its own.
+They get its response as a cache hit once it is complete and settled. If it has no reusable response (it fails or is cut
+off, for example), or takes too long, each waiting call goes to the provider itself. Each process does this on its own.
 """
 
 import asyncio
@@ -17,8 +17,8 @@ WAIT_SECONDS: Final = 60.0
 
 
 async def response_of_another(cache: ResponseCache, key: str, watch: Watch) -> CachedResponse | None:
-    """The response of the call under way with this key; None if there is no such call, or it brings none. Raises
-    Interrupted if the caller goes meanwhile."""
+    """The response of the call under way with this key; None if there is no such call, or it has no reusable response.
+    Raises Interrupted if the waiting caller disconnects."""
     flight = cache.flights.get(key)
     if flight is None:
         return None
@@ -33,9 +33,10 @@ async def response_of_another(cache: ResponseCache, key: str, watch: Watch) -> C
 
 @contextmanager
 def under_way(cache: ResponseCache, key: str) -> Iterator[None]:
-    """In the block the call with this key is served, unless one is already: others may wait for its response."""
+    """Within this block, the call with this key is under way, and others may wait for its response; without effect if
+    another call with the key already is."""
     flights = cache.flights
-    if key in flights:  # this one has waited for it long enough
+    if key in flights:  # this call has waited for the other long enough
         yield
         return
     flight = flights[key] = asyncio.get_running_loop().create_future()

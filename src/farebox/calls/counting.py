@@ -21,16 +21,16 @@ _CHAT: Final = "chat/completions"
 
 
 class Counted(msgspec.Struct, frozen=True, gc=False):
-    """Input tokens by the model's own tokenizer."""
+    """Number of input tokens by the model's own tokenizer."""
 
     tokens: int
     whole: bool
-    """Whether they are those of the whole request with its template, rather than those of its text."""
+    """Whether the whole request was counted with its template, rather than only its text."""
 
 
 async def count_input(services: Services, call: Call, demand: Demand, price: ModelPrice) -> Counted | None:
-    """Tokens of the request by the model's own tokenizer; None if that is not known, or the text is too long, or no
-    helper is free to count it. Raises InvalidRequest."""
+    """Input tokens of the request by the model's own tokenizer; None if there is no tokenizer for the model, the text
+    is too long, or no helper process is free. Raises InvalidRequest."""
     if demand.text_bytes > COUNTED_BYTES_MAX or not has_tokenizer(price.provider, price.model):
         return None
     try:
@@ -43,7 +43,7 @@ async def count_input(services: Services, call: Call, demand: Demand, price: Mod
 
 
 async def count_output(services: Services, call: Call, price: ModelPrice, text: str) -> int | None:
-    """Tokens of generated text, as they are charged if a response ends early; None if no helper is free."""
+    """Tokens of generated text, as charged if a response ends early; None if no helper process is free."""
     try:
         return await services.helpers.run(
             call.account_id, _count_text, text.encode("utf-8", "replace"), price.provider, price.model
@@ -64,7 +64,7 @@ async def price_by_count(
     within: float | None = None,
 ) -> PricedUsage:
     """`price_response`, which may have to count what was sent and delivered. If counting is impossible, or takes longer
-    than this many seconds, every four bytes count as a token: a call is never left without its end."""
+    than `within` seconds, every four bytes count as one token: the end of a call never fails because of this."""
     body = call.body if demand.text_bytes <= COUNTED_BYTES_MAX else b""
     try:
         async with asyncio.timeout(within):
@@ -76,7 +76,7 @@ async def price_by_count(
 
 
 def may_count(observed: Observed, demand: Demand) -> bool:
-    """Whether the price may take a count of text."""
+    """Whether computing the price may require counting text."""
     if observed.implausible:
         return False
     reported = observed.usage is not None and "input_tokens" not in observed.missing

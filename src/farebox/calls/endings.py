@@ -1,5 +1,5 @@
-"""How a call ends that has no response to pass on, or whose response breaks off: by the stage it had reached, and the
-cause. The words are those of its log row, its log line and its receipt."""
+"""The ends of calls that have no response to pass on, or whose response breaks off: by the stage reached and the cause.
+The texts appear in the call's log row, log line and receipt."""
 
 import asyncio
 from typing import Final, Literal
@@ -25,11 +25,11 @@ INTERRUPTED: Final[dict[Reason, str]] = {"client_gone": CLIENT_GONE, "silence": 
 CALLER_TIMEOUT: Final = "no response began in the time that the caller allows"
 OPERATOR_TIMEOUT: Final = "no response began in the time that the operator allows"
 BALANCE_ENDED: Final = "the balance ended"
-"""No failure: the response ends as one does that has reached its limit."""
+"""Not a failure: the response ends like one that has reached its output limit."""
 BLOCKED: Final = "a rule of the gateway blocked it"
 CANCELLED: Final = "it was cancelled"
 BY_CALLER: Final = (CLIENT_GONE, CALLER_TIMEOUT, BLOCKED, CANCELLED)
-"""Ends of a call that its caller brought about, or the account by its rules."""
+"""Ends that the caller caused, or the account by its rules."""
 
 Reply = Literal["error", "unreadable", "timeout", "nothing"]
 
@@ -38,11 +38,11 @@ class EarlyEnd(msgspec.Struct, frozen=True):
     """How a call ends whose response is not passed on."""
 
     outcome: str
-    """refused, released, free. Empty: the code that raised has ended the call."""
+    """refused, released, free. Empty: the code that raised the error has already ended the call."""
     error: str = ""
-    """Empty: the name of the problem."""
+    """If empty, the name of the problem is used."""
     reply: Reply = "error"
-    """What the caller is sent: the error itself, that its request is unreadable, that the provider took too long,
+    """What the caller gets: the error itself, that its request is unreadable, that the provider took too long, or
     nothing."""
 
 
@@ -50,43 +50,43 @@ _BY_RELAY: Final = EarlyEnd("")
 _Rows = tuple[tuple[type[BaseException] | Reason, EarlyEnd], ...]
 _BEFORE_RESPONSE: Final[_Rows] = (
     (Problem, EarlyEnd("refused")),
-    (InvalidRequest, EarlyEnd("refused", reply="unreadable")),  # a body is read more closely when the money is short
+    (InvalidRequest, EarlyEnd("refused", reply="unreadable")),  # a body is read more closely when money is short
     ("client_gone", EarlyEnd("released", CLIENT_GONE, "nothing")),
     ("silence", EarlyEnd("released", SILENCE, "timeout")),
     ("too_long", EarlyEnd("released", TOO_LONG, "timeout")),
     (DatabaseUnavailable, EarlyEnd("released", HOLD_IN_DOUBT)),  # whether the hold exists is unknown
     (asyncio.CancelledError, EarlyEnd("released", SERVER_STOPPED)),
-    (Exception, EarlyEnd("released", INTERNAL_ERROR)),  # a mistake of ours, which the edge reports
+    (Exception, EarlyEnd("released", INTERNAL_ERROR)),  # a bug of ours, which the edge reports
 )
-"""Ends up to the head of the response: by the error or, where a wait was interrupted, by its reason. The first row that
-matches counts."""
+"""Ends until the head of the response arrives: by the error or, if a wait was interrupted, by the reason. The first
+matching row applies."""
 _WHILE_RELAYING: Final[_Rows] = (
     (Problem, _BY_RELAY),
-    (DatabaseUnavailable, _BY_RELAY),  # at least that has been tried
+    (DatabaseUnavailable, _BY_RELAY),  # the relay has at least tried to settle
     (asyncio.CancelledError, _BY_RELAY),
-    (Exception, EarlyEnd("released", INTERNAL_ERROR)),  # where the charge is posted already, this changes nothing
+    (Exception, EarlyEnd("released", INTERNAL_ERROR)),  # without effect if the charge is already posted
 )
-"""Ends from there on."""
+"""Ends from then on."""
 FREE: Final = EarlyEnd("free")
-"""The provider responded with an error, and the next step of the request is tried."""
+"""The provider responded with an error, and the request's next step is tried."""
 
 
 def early_end(stage: Priced, error: BaseException) -> EarlyEnd:
-    """How a call ends that had reached this stage when the error was raised."""
+    """How a call ends if this error was raised when it had reached this stage."""
     rows = _WHILE_RELAYING if isinstance(stage, Responded) else _BEFORE_RESPONSE
     reason = error.reason if isinstance(error, Interrupted) else None
     for cause, end in rows:
         if cause == reason or (isinstance(cause, type) and isinstance(error, cause)):
             return end
-    raise error  # neither an Exception nor a cancellation: the process ends
+    raise error  # neither an Exception nor a cancellation: the process is ending
 
 
 def interruption_of(error: Interrupted | ClientGone | UpstreamFailed, *, sending: bool) -> str:
-    """Why a response is interrupted. `sending`: the client was being waited for, not the provider."""
+    """Why a response was interrupted. `sending`: the wait was for the client, not the provider."""
     if isinstance(error, ClientGone):
         return CLIENT_GONE
     if isinstance(error, UpstreamFailed):
         return f"{CONNECTION_FAILED} ({error})"
     if sending and error.reason == "silence":
-        return CLIENT_GONE  # it has stopped reading: the provider was not even asked for more
+        return CLIENT_GONE  # the client stopped reading, so the provider was not asked for more
     return INTERRUPTED[error.reason]

@@ -24,16 +24,16 @@ from farebox.storage.datasets import (
 from farebox.storage.reports import LogFigures, LogQuery, log_figures
 
 AT_ONCE: Final = 10
-"""Evaluations that a round of the job takes up."""
+"""Number of evaluations that one round of the job processes."""
 LEASE_MS: Final = 15 * MINUTE_MS
-"""After which another worker takes up an evaluation that was not finished."""
+"""Time after which another worker takes over an evaluation that was not finished."""
 PENDING, COMPLETED, WITHOUT_DATA = 0, 1, 2
 _DESCRIPTIONS: Final = {PENDING: "pending", COMPLETED: "completed", WITHOUT_DATA: "no logs to evaluate"}
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """One kind of evaluation. What is mandatory is part of every evaluation."""
+    """One kind of evaluation. A mandatory evaluator is part of every evaluation."""
 
     id: str
     name: str
@@ -66,7 +66,7 @@ EVALUATORS: Final[dict[str, Evaluator]] = {
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What one evaluator found. Times in milliseconds."""
+    """What one evaluator found. Times are in milliseconds."""
 
     id: str
     type_id: str
@@ -105,14 +105,14 @@ def datasets_of(evaluation: EvaluationRow) -> list[Dataset]:
 
 
 def pending(services: Services, type_ids: list[str]) -> str:
-    """The results of a new evaluation of these types, and of the mandatory ones, before there are any."""
+    """Results without values for a new evaluation of these types and of the mandatory ones."""
     wanted = dict.fromkeys([each.id for each in EVALUATORS.values() if each.mandatory] + type_ids)
     at = services.clock.now_ms()
     return msgspec.json.encode([Result(services.ids.log_id(), type_id, at, at) for type_id in wanted]).decode()
 
 
 async def work(services: Services) -> None:
-    """A round of the background job: process what is due."""
+    """One round of the background job: process the evaluations that are due."""
     at = services.clock.now_ms()
     for account_id, gateway_id, evaluation_id in await services.database.scan(
         partial(due_evaluations, at=at, limit=AT_ONCE)

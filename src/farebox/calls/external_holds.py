@@ -1,7 +1,7 @@
-"""Holds for applications that do not route their calls through Farebox: reserve, work, then charge the actual cost.
+"""Holds for applications that do not send their calls through Farebox: reserve, work, then charge the actual cost.
 
-The application names each hold; the name makes every step safe to repeat. A hold has no owner among our processes: no
-restart ends it, only its application or its expiry does. What is settled counts in usage, statement and spending limit.
+The application names each hold, which makes every step safe to repeat. A hold belongs to no process of ours: only its
+application or its expiry ends it, never a restart. What is settled counts in usage, statement and spending limit.
 """
 
 import re
@@ -29,17 +29,18 @@ from farebox.storage.sql import Connection
 EXPIRES_MIN_MS = 1_000
 EXPIRES_MAX_MS = DAY_MS
 OPEN_MAX = 10_000
-"""Open holds of one account: a program that never settles fills its own account, not the database."""
+"""Maximum open holds of one account: a program that never settles reaches this, and does not fill the database."""
 RETRY_SECONDS = 10
 PROVIDER = "application"
-"""What a charge is counted under where the application names no provider."""
+"""The provider that a charge is counted under if the application names none."""
 LABEL_MAX, PROVIDER_MAX, MODEL_MAX, NOTE_MAX = 200, 64, 200, 500
 _HOLD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Usage:
-    """The record of a settled hold (ledger.commands.Record): what its charge is counted under."""
+    """The record of a settled hold (ledger.commands.Record): the provider and model that its charge is counted
+    under."""
 
     account_id: str
     hold_id: str
@@ -61,10 +62,11 @@ class _Usage:
 async def create(
     services: Services, account_id: str, *, hold_id: str, amount: int, expires_in_ms: int, label: str = ""
 ) -> AppHold:
-    """Reserve `amount` nano-dollars. The same id and amount again is the same hold, as it is now.
+    """Reserve `amount` nano-dollars. With the same ID and amount as before, it returns the existing hold in its current
+    state.
 
     Raises Problem: NO_CREDIT, CREDIT_HELD, TOP_UP_UNDER_WAY, SPEND_LIMITED, LIMIT_TOO_LOW, ACCOUNT_FROZEN,
-    KEY_REUSED (the id with another amount), VALIDATION_FAILED, RATE_LIMITED (too many are open).
+    KEY_REUSED (the ID with another amount), VALIDATION_FAILED, RATE_LIMITED (too many are open).
     """
     if not _HOLD_ID.fullmatch(hold_id):
         raise _invalid("hold_id", "1 to 128 letters, digits or . _ : - and begins with a letter or a digit")
@@ -99,9 +101,10 @@ async def create(
 async def extend(
     services: Services, account_id: str, hold_id: str, *, amount: int | None = None, expires_in_ms: int | None = None
 ) -> AppHold:
-    """Raise an open hold to `amount` in all, and let it live so much longer from now on; neither is ever lowered.
+    """Raise an open hold to a total of `amount` nano-dollars, and let it expire `expires_in_ms` milliseconds from now;
+    neither is ever lowered.
 
-    Raises Problem as `create` does; NOT_FOUND; HOLD_REFUSED where the hold has ended.
+    Raises Problem as `create` does; NOT_FOUND; HOLD_REFUSED if the hold has ended.
     """
     hold = await get(services, account_id, hold_id)
     now = services.clock.now_ms()
@@ -135,11 +138,11 @@ async def settle(
     model: str = "",
     note: str = "",
 ) -> AppHold:
-    """Charge `amount` nano-dollars and give the rest back. Above what the hold keeps, the charge takes what else is
+    """Charge `amount` nano-dollars and release the rest. Of an amount above the hold, the charge takes what else is
     available, and the rest is written off; a hold that has expired is charged the same way.
 
-    The same amount again changes nothing. Raises Problem: NOT_FOUND; HOLD_REFUSED where the hold was released, or
-    settled with another amount; VALIDATION_FAILED.
+    Repeating it with the same amount changes nothing. Raises Problem: NOT_FOUND; HOLD_REFUSED if the hold was
+    released, or settled with another amount; VALIDATION_FAILED.
     """
     _check_amount(amount, 0)
     _check_text("provider", provider, PROVIDER_MAX)
@@ -159,9 +162,9 @@ async def settle(
 
 
 async def release(services: Services, account_id: str, hold_id: str) -> AppHold:
-    """Give the hold back without a charge; one that was released or has expired stays as it is.
+    """Release the hold without a charge; one that was released or has expired stays as it is.
 
-    Raises Problem: NOT_FOUND; HOLD_REFUSED where the hold was settled.
+    Raises Problem: NOT_FOUND; HOLD_REFUSED if the hold was settled.
     """
     await get(services, account_id, hold_id)
     await services.ledger.do(Release(account_id=account_id, hold_id=PREFIX + hold_id, at=services.clock.now_ms()))
@@ -173,7 +176,7 @@ async def release(services: Services, account_id: str, hold_id: str) -> AppHold:
 
 
 async def get(services: Services, account_id: str, hold_id: str) -> AppHold:
-    """The hold as it is now. Raises Problem (NOT_FOUND)."""
+    """The hold in its current state. Raises Problem (NOT_FOUND)."""
     found = await services.database.get(lambda connection: find_app_hold(connection, account_id, hold_id))
     if found is None:
         raise Problem(NOT_FOUND, "There is no such hold on this account.")

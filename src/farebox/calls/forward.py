@@ -1,4 +1,4 @@
-"""Reach the provider: send the request, again where that is safe or configured, until a response begins."""
+"""Reach the provider: send the request, and send it again where that is safe or configured, until a response begins."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -36,11 +36,11 @@ from farebox.providers.tokens import TokenRefused
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed, UpstreamRequest, UpstreamResponse
 
 PAUSES_MAX_SECONDS = 120.0
-"""How long all pauses between the attempts of one call may take together, because it keeps its place and its hold
-meanwhile: an attempt that comes later is not made."""
+"""Maximum time that all pauses between the attempts of one call may take, because it occupies its place and its hold
+meanwhile: an attempt that would come later is not made."""
 _PAUSE_MAX_MS = 60_000
 _TOO_LATE = frozenset({504, 524})
-"""What stands between us and the provider has timed out; the provider may have worked on the request all the same."""
+"""A proxy between us and the provider has timed out; the provider may still have processed the request."""
 
 _Send: TypeAlias = Callable[[Admitted, UpstreamRequest], Awaitable[UpstreamResponse]]
 
@@ -48,8 +48,8 @@ log = structlog.get_logger("farebox.calls")
 
 
 async def reach_provider(stage: Admitted) -> Responded:
-    """The response whose head has come, without what is only the operator's: the first that no further attempt is to
-    replace. Raises Problem, Interrupted, providers.formats.base.InvalidRequest."""
+    """The first response that no further attempt is to replace, once its head has arrived, without what is only for the
+    operator. Raises Problem, Interrupted, providers.formats.base.InvalidRequest."""
     context, attempts, call = stage.context, stage.attempts, stage.context.call
     request = UpstreamRequest(call.method, call.url, call.headers, _body(stage), Sending(), call.sent_head)
     attempt, unsent_retries, paused = 1, 1, 0.0
@@ -67,7 +67,7 @@ async def reach_provider(stage: Admitted) -> Responded:
             continue
         except UpstreamFailed as failure:
             if not failure.sent and not failure.timeout and unsent_retries:
-                unsent_retries -= 1  # nothing reached the provider: once more can do no harm
+                unsent_retries -= 1  # nothing reached the provider: one more attempt is harmless
                 continue
             if last or (attempts.given_up and not _may_run_twice(context)):
                 raise unreachable(call, failure) from failure
@@ -94,7 +94,7 @@ async def reach_provider(stage: Admitted) -> Responded:
 
 
 async def _signed(stage: Admitted, request: UpstreamRequest, signing: Signing, send: _Send) -> UpstreamResponse:
-    """One attempt with its signature, or its token: one that is not accepted any more is replaced, once. Raises
+    """One attempt with its signature or token. A token that is no longer accepted is replaced once. Raises
     TokenRefused, UpstreamFailed, Interrupted."""
     context = stage.context
     ready = await with_signature(context, request, signing)
@@ -127,10 +127,10 @@ async def _send(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
 
 
 async def _noted(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
-    """One attempt, which the call's span tells of. Raises UpstreamFailed, Interrupted."""
+    """One attempt, recorded for the call's span. Raises UpstreamFailed, Interrupted."""
     context, began = stage.context, stage.context.elapsed_ms()
     notes = stage.attempts.notes
-    assert notes is not None, "they are made where attempts are noted"
+    assert notes is not None, "span notes exist where attempts are recorded"
     try:
         response = await _send(stage, request)
     except UpstreamFailed as failure:
@@ -141,7 +141,7 @@ async def _noted(stage: Admitted, request: UpstreamRequest) -> UpstreamResponse:
 
 
 def _after_no_token(stage: Admitted, request: UpstreamRequest, refused: TokenRefused) -> "_Another":
-    """Another key, as there is no token for the one in use. Raises Problem."""
+    """Another key, because no token can be had for the one in use. Raises Problem."""
     problem = no_token(stage.context, refused)
     line = attempt_of(stage, None, problem.kind.name)
     other = _other_key(stage, request, 401, []) if stage.context.call.keys else None
@@ -156,7 +156,7 @@ _Another: TypeAlias = tuple[KeyChoice, UpstreamRequest]
 
 
 async def _with_another_key(stage: Admitted, request: UpstreamRequest, response: UpstreamResponse) -> _Another | None:
-    """Where the key is refused or rate limited: another that may do; the response is then over. None: the response
+    """If the key was refused or rate limited: another key to try; the response is then closed. None: the response
     stands. Raises Interrupted."""
     context, attempts = stage.context, stage.attempts
     if response.status not in REFUSED:
@@ -164,7 +164,7 @@ async def _with_another_key(stage: Admitted, request: UpstreamRequest, response:
     other = _other_key(stage, request, response.status, response.headers)
     if other is None:
         return None
-    with suppress(Problem):  # which the operator is alarmed about, where it is the operator's key
+    with suppress(Problem):  # the operator gets an alarm if it is the operator's key
         await checked(context, response)
     await response.close()
     note_use(context.services, context.call, attempts.refused[-1], context.services.clock.now_ms())
@@ -175,7 +175,7 @@ async def _with_another_key(stage: Admitted, request: UpstreamRequest, response:
 def _other_key(
     stage: Admitted, request: UpstreamRequest, status: int, headers: list[tuple[str, str]]
 ) -> _Another | None:
-    """Another key that may do, as the one in use got this answer, and rests. None: there is none."""
+    """Another key to try, because the one in use got this response; that one then rests. None if there is no other."""
     call, services, attempts = stage.context.call, stage.context.services, stage.attempts
     refused = call.key_id if attempts.key is None else attempts.key.key_id
     set_aside(services, call, refused, status, headers)
@@ -185,13 +185,13 @@ def _other_key(
 
 
 def _may_run_twice(context: CallContext) -> bool:
-    """Whether a request may be sent again although the provider may still be at work on it, and bill it."""
+    """Whether a request may be sent again although the provider may still be processing it, and bill it."""
     return context.call.own_key or context.services.settings.retry_timeouts == "allow"
 
 
 async def _to_repeat(context: CallContext, response: UpstreamResponse) -> bool:
-    """Whether another attempt may do better than this response; it is then over. Raises Problem (PROVIDER_UNAVAILABLE)
-    where none can, because it is the operator's key that is refused, or has no credit; Interrupted."""
+    """Whether another attempt may do better than this response, which is then closed. Raises Problem
+    (PROVIDER_UNAVAILABLE) if none can, because the operator's key is refused or has no credit; Interrupted."""
     if response.status != 429 and response.status < 500:
         return False
     if response.status in _TOO_LATE and not _may_run_twice(context):
@@ -219,7 +219,7 @@ def _body(stage: Admitted) -> Body:
 
 
 def _pause_seconds(call: Call, attempt: int) -> float:
-    """As the caller wishes it: the same each time, longer by the same, or doubled."""
+    """The pause before an attempt, as the caller chose: constant, growing by the same step, or doubling."""
     if call.retry_backoff == "exponential":
         return backoff.doubling(attempt, call.retry_delay_ms, _PAUSE_MAX_MS) / 1000
     factor = attempt if call.retry_backoff == "linear" else 1
@@ -227,7 +227,8 @@ def _pause_seconds(call: Call, attempt: int) -> float:
 
 
 def unreachable(call: Call, failure: UpstreamFailed) -> Problem:
-    """What the caller sees: the cause's word, and nothing about the route there. The operator's log has more."""
+    """The error for the caller: a word for the cause, and nothing about the network route. The operator's log has
+    more."""
     provider, cause = call.provider, failure.cause
     log.warning("upstream failed", log_id=call.log_id, provider=provider, cause=cause, why=str(failure))
     if cause == "address_refused":

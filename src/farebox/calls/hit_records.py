@@ -1,7 +1,7 @@
-"""The log rows of hits of the cache: nothing was held or charged, so the response does not wait for them.
+"""Writing the log rows of cache hits: nothing was held or charged, so the response does not wait for them.
 
-They are written many at once, a fraction of a second later. A process that is killed before loses those rows, and
-nothing else. Where too much waits to be written, the next hit waits too.
+Many are written together, a fraction of a second later. If the process is killed before that, those rows are lost, and
+nothing else. If too much is waiting to be written, the next hit waits too.
 """
 
 from functools import partial
@@ -16,11 +16,11 @@ from farebox.storage.sql import DatabaseUnavailable
 
 COLLECT_SECONDS: Final = 0.05
 _ROW_BYTES: Final = 1024
-"""Counted for a row besides its bodies."""
+"""Bytes counted for a row in addition to its bodies."""
 
 
 async def write_soon(services: Services, record: CallRecord) -> None:
-    """Write the record in the background, or at once where too much waits. Raises nothing."""
+    """Write the record in the background, or at once if too much is waiting. Raises nothing."""
     if services.unwritten.fits(_size(record)):
         write_later(services, record)
     else:
@@ -28,13 +28,13 @@ async def write_soon(services: Services, record: CallRecord) -> None:
 
 
 def write_later(services: Services, record: CallRecord) -> None:
-    """Write a record that `fits` in the background. Raises nothing."""
+    """Write a record in the background, if `fits` says that there is room. Raises nothing."""
     services.unwritten.add(record, _size(record))
     services.tasks.begin("records of hits", partial(_write_all, services))
 
 
 def fits(services: Services, call: Call, response: bytes) -> bool:
-    """Whether there is room now for the record of the call with this response; it has no more than their bodies."""
+    """Whether there is room now for the record of the call with this response; the two bodies are its largest part."""
     return services.unwritten.fits(_ROW_BYTES + len(call.body) + len(response))
 
 
@@ -55,5 +55,5 @@ async def _write(services: Services, records: list[CallRecord]) -> None:
     except DatabaseUnavailable as error:
         services.database.report_failure(error)
         for record in records:
-            with best_effort("the log"):  # the journal takes it
+            with best_effort("the log"):  # the journal takes the record
                 await persist(services, None, record, services.clock.now_ms())

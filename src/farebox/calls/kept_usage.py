@@ -1,7 +1,7 @@
 """Usage by gateway, token, user and metadata: charges are added to kept sums after the calls, in steps.
 
-A job does it for accounts that are far behind, and a read of the sums for its own account, so that accounts
-whose sums nobody reads are not written for each few calls, and what is read is of now.
+A job does this for accounts that are far behind; a read of the sums first does it for its own account. So accounts
+whose sums nobody reads cost few writes, and what is read is current.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,18 +27,18 @@ from farebox.storage.usage_values import (
 
 EVERY_SECONDS = 60.0
 BEHIND = 1_000
-"""Transfers that an account is behind when the job takes it up."""
+"""How many transfers an account must be behind before the job adds them."""
 STEP = 500
-"""Transfers that are added at once: a few milliseconds on the thread that decodes them."""
+"""Transfers that are added at once: they take a few milliseconds on the thread that decodes them."""
 STEPS_OF_A_READ = 4
-"""What one read adds at most; beyond that it says as of when its sums are."""
+"""Maximum number of steps in one read; if that is not enough, it reports how far its sums go."""
 STEPS_OF_A_ROUND = 2_000
 PAUSE_SECONDS = 0.01
 _ACCOUNTS = 200
 
 
 class _Detail(msgspec.Struct, frozen=True):
-    """What is read of storage.calls.CallDetail."""
+    """The fields of storage.calls.CallDetail that are read here."""
 
     token_id: str = ""
     end_user: str = ""
@@ -50,7 +50,7 @@ _metadata = msgspec.json.Decoder(dict[str, str | int | float | bool] | None).dec
 
 
 class _Kind(msgspec.Struct, frozen=True):
-    """What calls are counted together by."""
+    """Properties by which calls are counted together."""
 
     hour: int
     gateway_id: str
@@ -60,7 +60,7 @@ class _Kind(msgspec.Struct, frozen=True):
 
 
 async def work(services: Services) -> None:
-    """A round of the job, by one process for all: accounts that are far behind."""
+    """One round of the job, run by one process for all: accounts that are far behind."""
     await run_exclusive(services, "usage_values", every_ms=0, retry_ms=0, job=_catch_up)
 
 
@@ -73,8 +73,8 @@ async def _catch_up(services: Services) -> None:
 
 
 async def refresh(services: Services, account_id: str) -> int | None:
-    """Add what the account's sums lack, if it is not very much. Returns until when they go, in milliseconds; None: they
-    contain every charge."""
+    """Add the charges that the account's sums lack, unless there are very many. Returns the time up to which the sums
+    are complete, in milliseconds; None: they contain every charge."""
     for _ in range(STEPS_OF_A_READ):
         if not await _step(services, account_id):
             break
@@ -82,7 +82,7 @@ async def refresh(services: Services, account_id: str) -> int | None:
 
 
 async def _step(services: Services, account_id: str) -> int:
-    """Add the next charges. Returns how many transfers there are above them."""
+    """Add the next charges. Returns how many transfers remain."""
     new = await services.database.scan(partial(new_charges, account_id=account_id, limit=STEP))
     if new.upto == new.after:
         return 0
@@ -92,7 +92,7 @@ async def _step(services: Services, account_id: str) -> int:
 
 
 def summed(charges: Sequence[Charge]) -> Mapping[Place, Sum]:
-    """The charges by all that they are counted by."""
+    """The sums of the charges for each dimension, hour and value."""
     kinds = dict[_Kind, Sum]()
     for each in charges:
         detail = _detail(each.detail or "{}")
@@ -112,7 +112,7 @@ def summed(charges: Sequence[Charge]) -> Mapping[Place, Sum]:
 
 
 def _values(kind: _Kind) -> Iterator[tuple[str, str]]:
-    """By dimension; a call without a token, or a user, has an empty one."""
+    """Pairs of dimension and value; a call without a token or a user has an empty value."""
     yield "gateway", clipped(kind.gateway_id)
     yield "token", kind.token_id
     yield "user", clipped(kind.user)

@@ -1,5 +1,5 @@
-"""Which key a call is made with where several share the calls: by their weights, without those that a provider has
-refused or rate limited a moment ago. And the rate limit of a stored key.
+"""Choosing the key of a call if several share the calls: at random by weight, without those that a provider has
+recently refused or rate limited. Also the rate limit of a stored key.
 """
 
 import math
@@ -17,20 +17,20 @@ from farebox.shares import drawn
 from farebox.storage.buckets import OPERATOR
 
 REFUSED: Final = (401, 402, 403, 429)
-"""Statuses of what a provider says about the key, or about what it may do; another key may do."""
+"""Statuses that concern the key or what it may do, so that another key may succeed."""
 _OF_THE_KEY: Final = (401, 402)
-"""Those that are about the key whatever it is used for. The others may be about the model."""
+"""Those that concern the key whatever it is used for. The others may concern the model."""
 REST_SECONDS: Final = 60
 LIMITED_SECONDS: Final = 10
-"""How long a key rests that was rate limited, where the provider does not say."""
+"""How long a rate limited key rests if the provider does not say."""
 REST_MAX_SECONDS: Final = 3_600
 
 log = structlog.get_logger("farebox.calls")
 
 
 def keyed(services: Services, call: Call) -> Call:
-    """The call with the key that it is made with, and counted against its limit, where that has one. Where all that
-    share the calls rest, it is the one that may be used again first. Raises Problem (KEY_RATE_LIMITED)."""
+    """The call with the key that it is made with, counted against that key's rate limit, if it has one. If all keys
+    that share the calls rest, the one that may be used again first is chosen. Raises Problem (KEY_RATE_LIMITED)."""
     if not call.keys:
         limit = call.key_limit
         at = _count(services, call, limit)
@@ -59,14 +59,15 @@ def keyed(services: Services, call: Call) -> Call:
 
 
 def another(services: Services, call: Call, tried: tuple[str, ...]) -> KeyChoice | None:
-    """A key that has not been tried for the call, and does not rest; counted against its limit. None: there is none."""
+    """A key that has not been tried for the call and does not rest, counted against its rate limit; None if there is
+    none."""
     now = services.clock.now_ms()
     left = [key for key in call.keys if key.key_id not in tried]
     return _drawn(services, call, [key for key in left if _until(services, call, key) <= now], [])
 
 
 def set_aside(services: Services, call: Call, key_id: str, status: int, headers: list[tuple[str, str]]) -> None:
-    """Let the key rest that got this response, for as long as the provider says."""
+    """Let the key that got this response rest, for as long as the provider asks."""
     now = services.clock.now_ms()
     seconds = wait_of(headers, now) or (LIMITED_SECONDS if status == 429 else REST_SECONDS)
     seconds = min(max(seconds, 1), REST_MAX_SECONDS)
@@ -76,7 +77,7 @@ def set_aside(services: Services, call: Call, key_id: str, status: int, headers:
 
 
 def note_use(services: Services, call: Call, key_id: str, at: int) -> None:
-    """The provider was called with this key, if it is not the caller's own."""
+    """Note that the provider was called with this key, unless it is the caller's own."""
     if not call.own_key:
         services.last_uses.note((OPERATOR, "provider", key_id or call.provider), at)
     elif key_id:
@@ -84,7 +85,7 @@ def note_use(services: Services, call: Call, key_id: str, at: int) -> None:
 
 
 def wait_of(headers: list[tuple[str, str]], now: int) -> float:
-    """The seconds that a response asks to wait (`Retry-After`, in seconds or as a date; OpenAI's `retry-after-ms`); 0
+    """The seconds that a response asks to wait (`Retry-After` in seconds or as a date, or OpenAI's `retry-after-ms`); 0
     if it does not say."""
     found = {name.lower(): value.strip() for name, value in headers}
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
@@ -98,18 +99,18 @@ def wait_of(headers: list[tuple[str, str]], now: int) -> float:
 
 
 def _owner(call: Call) -> str:
-    """Whose keys the call is made with."""
+    """The owner of the keys that the call may use."""
     return call.account_id if call.own_key else OPERATOR
 
 
 def _until(services: Services, call: Call, key: KeyChoice) -> int:
-    """When the key may be used for the call; what is past: now."""
+    """When the key may be used for the call (Unix milliseconds); a time in the past means now."""
     return services.resting.until(_owner(call), key.key_id, call.model)
 
 
 def _drawn(services: Services, call: Call, keys: list[KeyChoice], opens: list[int]) -> KeyChoice | None:
-    """One of these keys by chance, as their weights say, whose limit takes the call; when those take one that do
-    not is added to `opens`."""
+    """One of these keys, chosen at random by weight, whose rate limit admits the call. For each key whose limit does
+    not, the time when it admits a call again is added to `opens`."""
     while keys:
         key = keys.pop(drawn([key.weight for key in keys], services.ids.chance()))
         at = _count(services, call, key.limit)
@@ -120,7 +121,8 @@ def _drawn(services: Services, call: Call, keys: list[KeyChoice], opens: list[in
 
 
 def _count(services: Services, call: Call, limit: KeyLimit | None) -> int | None:
-    """Count the call: None, or when one is taken again if that is too many."""
+    """Count the call against the limit. Returns None, or if the limit is exceeded, when a call is admitted again (Unix
+    milliseconds)."""
     if limit is None:
         return None
     return services.gateway_rates.admit(

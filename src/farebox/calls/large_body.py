@@ -1,7 +1,7 @@
-"""Whether a large body is worth reading: not if the account certainly cannot pay for it.
+"""Whether a large body is worth reading: not if the account certainly cannot pay for the call.
 
-Only certain cases are refused here, after one look at the balance. A body up to LARGE_BODY is read anyway, because
-checking would cost more than reading: such a call is refused by its hold, just as exactly.
+Only certain cases are refused here, after one read of the balance. A body up to LARGE_BODY is read in any case, because
+the check would cost more than reading it: such a call is refused when its hold is made.
 """
 
 from typing import Final
@@ -17,15 +17,15 @@ from farebox.storage.top_up_rules import rule_of
 from farebox.storage.top_ups import auto_under_way
 
 LARGE_BODY: Final = 256 * 2**10
-"""Bytes. About this many arrive before anything asks for them; decoding and reading them takes a fraction of the time
-that a statement of the database takes."""
+"""Bytes. About this many arrive before they are requested; decoding and reading them takes a fraction of the time of a
+database statement."""
 
 
 async def check_worth_reading(services: Services, account_id: str, provider: str | None) -> None:
-    """Raises Problem (NO_CREDIT) if no call of the account's to this provider (None: to any) can be admitted.
+    """Raises Problem (NO_CREDIT) if no call of the account to this provider (None: to any) can be admitted.
 
-    That is where nothing is on the account, no auto top-up could put something there, and nothing is free: money that
-    other calls hold still counts, since they may give it back.
+    That is the case if the account has no money, no auto top-up could add any, and no model is free. Money that other
+    calls hold still counts, since it may be released.
     """
     if provider in (None, OPENROUTER):  # it has models that cost nothing
         openrouter = services.configuration.provider(OPENROUTER)
@@ -44,7 +44,7 @@ async def check_worth_reading(services: Services, account_id: str, provider: str
 
 
 def _insufficient(connection: Connection, account_id: str) -> Balance | None:
-    """The balance of an account that has nothing and gets nothing automatically; else None."""
+    """The balance of an account that has no money and gets none automatically; otherwise None."""
     balance = read_balance(connection, account_id)
     if balance is None or balance.posted > 0:
         return None

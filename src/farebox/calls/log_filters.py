@@ -1,4 +1,4 @@
-"""Filters over logs as callers write them, and what they mean to the store."""
+"""Filters over logs as callers write them, translated for the store."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _is_number = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?").
 
 
 class WrongValue(Exception):
-    """A filter's value is not of its key's type; the message is in the words of Cloudflare's API."""
+    """A filter's value does not have the type of its key; the message uses the words of Cloudflare's API."""
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -25,12 +25,12 @@ class Filter(msgspec.Struct, frozen=True):
 
 
 def kind_of(wanted: Filter) -> ColumnKind:
-    """The type of the values that the filter's key is compared with."""
+    """The type of values that the filter's key is compared with."""
     return "text" if wanted.operator == "contains" else LOG_COLUMNS[wanted.key].kind
 
 
 def value_of(kind: ColumnKind, value: object) -> str | int | float | None:
-    """A filter's value as the column has it: dollars as nano-dollars, dates as milliseconds. Raises WrongValue."""
+    """A filter's value in the form of its column: dollars as nano-dollars, dates as milliseconds. Raises WrongValue."""
     if value is None:
         return None
     text = str(value).lower() if isinstance(value, bool) else str(value)
@@ -48,7 +48,7 @@ def value_of(kind: ColumnKind, value: object) -> str | int | float | None:
 
 
 def conditions_of(filters: Sequence[Filter]) -> list[Condition]:
-    """What stored filters mean. A value that is not of its key's type matches nothing."""
+    """The conditions of stored filters. A value that does not have the type of its key matches nothing."""
     found = []
     for wanted in filters:
         values = []

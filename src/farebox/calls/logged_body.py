@@ -1,4 +1,4 @@
-"""What the log keeps of a call's bodies: within its limits, and without a key of the caller's own."""
+"""What the log keeps of a call's bodies: within its limits, and without the caller's own key."""
 
 import msgspec
 
@@ -10,20 +10,21 @@ from farebox.runtime.services import Services
 
 
 class LoggedBody(msgspec.Struct):
-    """The body of the response so far."""
+    """The body of the response so far, for the log."""
 
     most: int
-    """Bytes that the log keeps of a body; -1 where it keeps none of this call's."""
+    """Maximum size in bytes of a body that the log keeps; -1 if it keeps none for this call."""
     response_type: str = ""
-    """Its content type, once its headers are passed on."""
+    """Its content type, once its headers have been passed on."""
     kept: list[bytes] = []
-    """None of it once it is larger than a log keeps."""
+    """The chunks so far; emptied once the body is larger than the log keeps."""
     size: int = 0
     withheld: bool = False
-    """Nothing is kept for the log: it says what is the operator's own, or there was no memory for it."""
+    """Nothing is kept for the log, because the body contains something that is only the operator's, or because there
+    was no memory for it."""
 
     def keep(self, chunk: bytes) -> None:
-        """A piece of the response has come."""
+        """Add a chunk of the response."""
         self.size += len(chunk)
         if self.size <= self.most and not self.withheld:
             self.kept.append(chunk)
@@ -41,7 +42,7 @@ class LoggedBody(msgspec.Struct):
 
 
 def logged_response(services: Services, call: Call, body: LoggedBody) -> bytes | None:
-    """The response for the log. A key of the caller's own passes as it is, but is not kept."""
+    """The response for the log. The caller's own key, which may pass to the caller, is removed here."""
     if not body.kept or body.withheld or not _log_takes(services, call, body.size):
         return None
     kept = body.kept[0] if len(body.kept) == 1 else b"".join(body.kept)
@@ -52,7 +53,7 @@ def logged_response(services: Services, call: Call, body: LoggedBody) -> bytes |
 
 
 def logged_request(services: Services, call: Call) -> bytes | None:
-    """The request's body, where the log keeps it."""
+    """The request's body; None if the log does not keep it."""
     body = call.body
     kept = call.logged and call.log_bodies and len(body) <= services.settings.log_body_limit_bytes
     if not (kept and _log_takes(services, call, len(body))):
@@ -61,6 +62,6 @@ def logged_request(services: Services, call: Call) -> bytes | None:
 
 
 def _log_takes(services: Services, call: Call, size: int) -> bool:
-    if size <= logged.LARGE_BYTES:  # without the time
+    if size <= logged.LARGE_BYTES:  # needs no look at the clock
         return True
     return services.logged.takes(call.account_id, size, services.clock.monotonic())

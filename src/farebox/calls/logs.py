@@ -1,4 +1,4 @@
-"""What an account's owner reads about calls: log rows, stored bodies, receipts."""
+"""What an account's owner can read about calls: log rows, stored bodies, receipts."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,13 +20,13 @@ from farebox.storage.reports import LogPage, LogQuery, find_log, find_log_ids, l
 from farebox.storage.sql import DatabaseUnavailable
 
 _DELETED_AT_ONCE = 200
-"""Logs that are deleted in one transaction: calls wait for no more of them."""
+"""Logs that are deleted in one transaction: calls have to wait for it."""
 _LATE_MS = HOUR_MS
-"""Beyond the longest call: the hold's extra minute, and a database outage of a while."""
+"""Added to the longest duration of a call: the hold's extra minute, and a database outage of some length."""
 
 
 async def exists(services: Services, account_id: str, gateway_id: str) -> bool:
-    """Whether there is such a gateway to be called; `default` always is: its first call makes it."""
+    """Whether calls can go through this gateway; `default` always can be used: its first call creates it."""
     if gateway_id == DEFAULT_GATEWAY:
         return True
     return await services.configuration.gateway(account_id, gateway_id, create=False) is not None
@@ -48,7 +48,7 @@ async def page(services: Services, account_id: str, gateway_id: str, query: LogQ
 
 
 async def with_room(services: Services, call: Call) -> Call:
-    """The call as its gateway's log takes it: not logged where the log is full and its gateway adds no more."""
+    """The call, without logging if the log is full and its gateway has it accept no more."""
     most, key = call.gateway.log_management, (call.account_id, call.gateway_id)
     if most is None or not call.logged:
         return call
@@ -57,7 +57,7 @@ async def with_room(services: Services, call: Call) -> Call:
         try:
             await services.tasks.shared(("log room", *key), partial(_count_room, services, *key))
         except DatabaseUnavailable:
-            return call  # what is too much is taken off again by the hourly job
+            return call  # the hourly job removes what is too much
     return call if room.admit(key, most) else replace(call, logged=False)
 
 
@@ -70,7 +70,7 @@ async def _count_room(services: Services, account_id: str, gateway_id: str) -> N
 
 
 async def _keep_total(services: Services, account_id: str, gateway_id: str) -> None:
-    """Count what was made long enough ago to be complete, for the reads to come."""
+    """Store the number of logs that are old enough to be complete, for later reads."""
     database, now = services.database, services.clock.now_ms()
     before = now - services.settings.call_timeout_ms - _LATE_MS
     was, new = await database.scan(
@@ -78,7 +78,7 @@ async def _keep_total(services: Services, account_id: str, gateway_id: str) -> N
     )
     if new != was:
         keep = partial(log_totals.keep_total, account_id=account_id, gateway_id=gateway_id, was=was, now=new)
-        with suppress(DatabaseUnavailable):  # the page is whole without it
+        with suppress(DatabaseUnavailable):  # the page is complete without it
             await database.write(keep)
 
 
@@ -93,15 +93,15 @@ async def one(services: Services, account_id: str, gateway_id: str, log_id: str)
 async def edit(
     services: Services, account_id: str, gateway_id: str, log_id: str, changed: Callable[[CallDetail], CallDetail]
 ) -> None:
-    """Store what `changed` makes of a log row's detail. Raises Problem (NOT_FOUND)."""
+    """Replace a log row's detail with what `changed` returns for it. Raises Problem (NOT_FOUND)."""
     write = partial(edit_log, account_id=account_id, gateway_id=gateway_id, log_id=log_id, changed=changed)
     if not await services.database.write(write):
         raise Problem(NOT_FOUND, "Not Found")
 
 
 async def delete(services: Services, account_id: str, gateway_id: str, query: LogQuery) -> int:
-    """Remove the calls that the query finds from the gateway's log, and return their number; their receipts stay.
-    Raises Problem (NOT_FOUND): no such gateway."""
+    """Delete the logs that match the query from the gateway's log, and return their number; the receipts stay. Raises
+    Problem (NOT_FOUND): no such gateway."""
     await check_gateway(services, account_id, gateway_id)
     find = partial(find_log_ids, account_id=account_id, gateway_id=gateway_id, query=query)
     found = await services.database.scan(find)
@@ -115,7 +115,7 @@ async def delete(services: Services, account_id: str, gateway_id: str, query: Lo
 
 
 async def receipt(services: Services, account_id: str, log_id: str) -> Receipt:
-    """The receipt of one call; it exists also where the call was not logged. Raises Problem (NOT_FOUND)."""
+    """The receipt of one call; it exists even if the call was not logged. Raises Problem (NOT_FOUND)."""
     found = await services.database.scan(partial(find_receipt, log_id=log_id, account_id=account_id))
     if found is None:
         raise Problem(NOT_FOUND, "Not Found")

@@ -1,4 +1,4 @@
-"""The nouns of one model call on its way through: what came in, and where the response goes."""
+"""The types of one model call on its way through: what came in, and where the response goes."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -32,119 +32,119 @@ class KeyLimit(msgspec.Struct, frozen=True):
 
 
 class KeyChoice(msgspec.Struct, frozen=True):
-    """A key that a call may be made with."""
+    """A key that a call may use."""
 
     key_id: str
-    """Of a stored key, or of the operator's; empty: it is the caller's own."""
+    """ID of a stored key or of the operator's key; empty for the caller's own key."""
     alias: str
-    """Of a stored key; empty: it is none."""
+    """Alias of a stored key; empty for other keys."""
     weight: int
     limit: KeyLimit | None
     headers: list[tuple[str, str]]
-    """What is forwarded with this key."""
+    """The headers that are forwarded with this key."""
     sent_head: SentHead
     signing: Signing | None = None
-    """What each request is signed with; None where a header has the key."""
+    """How each request is signed; None if the key is in a header."""
 
 
 class CacheUse(msgspec.Struct):
     """How a call uses its gateway's cache."""
 
     ttl_seconds: int
-    """How long its response may be given again."""
+    """How long its response may be reused."""
     generation: int
-    """Of what the cache may give, since it was emptied last."""
+    """The cache's generation, which changes when it is emptied."""
     skip: bool = False
-    """A stored response is not wanted; the new one is stored."""
+    """Do not use a stored response, but store the new one."""
     key: str = ""
-    """The caller's own, in the place of what the request says."""
+    """The caller's own cache key, used instead of the request's content."""
     coalesce: bool = False
-    """A call like one that is under way waits for its response."""
+    """If an identical call is under way, wait for its response."""
     scope: bytes = b""
-    """What the request's head comes to: the same for requests whose bodies alone decide whether they are the same."""
+    """A hash of the request's head: requests with the same scope are identical if their bodies are."""
     body: bytes = b""
-    """As it was sent; empty where the scope does not decide what is read of it."""
+    """The body as it was sent; empty if the scope does not determine how it is read."""
     read: Read | None = None
-    """What was read of it."""
+    """What was read from the body."""
     name: str = ""
-    """By what the response is found again, once that is known (calls.cache.key_of)."""
+    """The key under which the response is stored, once it is known (calls.cache.key_of)."""
 
 
 class TraceContext(msgspec.Struct, frozen=True):
-    """The trace that a call belongs to, as its caller says. IDs in lower-case hexadecimal; empty: the caller names
-    none."""
+    """The trace that a call belongs to, as named by its caller. IDs are in lower-case hexadecimal; empty: the caller
+    names none."""
 
     trace_id: str
     parent_id: str
     state: str = ""
     ignored: str = ""
-    """What of it is ignored and why, for the caller; empty: nothing."""
+    """Parts of the trace headers that are ignored and why, for the caller; empty: none."""
 
 
 class Try(msgspec.Struct, frozen=True, gc=False):
-    """One request to the provider. Times in milliseconds since the start of the call."""
+    """One request to the provider. Times are in milliseconds since the start of the call."""
 
     began_ms: int
     ended_ms: int
-    """When the head of the response had come, or it was clear that none would."""
+    """When the head of the response had arrived, or it was clear that none would."""
     status: int
     """0: there was no response."""
     cause: str
-    """Why there was none."""
+    """Why there was no response."""
 
 
 class SpanNotes(msgspec.Struct):
-    """What is noted of a call for its span alone."""
+    """What is recorded of a call only for its span."""
 
     tries: list[Try] = []
     """The requests to the provider."""
     finish: Finish = msgspec.field(default_factory=Finish)
-    """What the response says of its end."""
+    """What the response says about its end."""
 
 
 class Routing(msgspec.Struct, frozen=True):
-    """What the auto router has decided about a call."""
+    """The auto router's decision about a call."""
 
     model: str
-    """As Cloudflare's router names it."""
+    """The model under the name that Cloudflare's router gives it."""
     reason: str
     decision_id: str
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that was authenticated and understood. Times in milliseconds since the epoch.
+    """An authenticated and parsed call. Times are in milliseconds since the Unix epoch.
 
-    What the request's head alone says about it is worked out once for all requests with the same head: each call is a
-    copy of that, with its own id, time and body.
+    What depends only on the request's head is computed once for all requests with the same head: each call is a copy of
+    that with its own ID, time and body.
     """
 
     log_id: str
-    """Names the call everywhere: its hold, its charge, its log row, its receipt."""
+    """Identifies the call everywhere: its hold, its charge, its log row, its receipt."""
     account_id: str
     gateway_id: str
     gateway: ServedGateway
     access: ProviderAccess
     provider: str
-    """The slug of the provider that `access` is of."""
+    """The slug of the provider that `access` belongs to."""
     own_key: bool
-    """The caller's own provider key pays, or a stored one of the account's: nothing is held or charged."""
+    """The call uses the caller's own provider key, or a stored key of the account: nothing is held or charged."""
     key_alias: str = ""
-    """Of the stored key; empty where none is used."""
+    """Alias of the stored key; empty if none is used."""
     key_id: str = ""
-    """Of a stored key, or of the operator's."""
+    """ID of a stored key or of the operator's key."""
     key_limit: KeyLimit | None = None
     keys: tuple[KeyChoice, ...] = ()
-    """Where several share the calls: all of them (calls.keys)."""
+    """All keys that share the calls, if there are several (calls.keys)."""
     secrets: tuple[str, ...] = ()
-    """What no response may contain: the operator's key, or what the account has stored; not the caller's own key."""
+    """What no response may contain: the operator's key, or the account's stored secrets; not the caller's own key."""
     models: Mapping[str, str] = {}
-    """The models behind the names that the key's owner has given them (providers.credential.Credential)."""
+    """The actual models behind the names that the key's owner has given them (providers.credential.Credential)."""
     signing: Signing | None = None
-    """What each request is signed with; None where a header has the key."""
+    """How each request is signed; None if the key is in a header."""
     is_named_by_owner: bool = False
-    """Whether the request's model is one of those."""
+    """Whether the request's model is one of those names."""
     format: WireFormat | None
-    """None if the path costs nothing, or where own_key and the path cannot be metered."""
+    """None if the path costs nothing, or if own_key is set and the path cannot be metered."""
     parsed: ParsedRequest | None
     method: str
     url: str
@@ -152,14 +152,14 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """The provider's path, for the log."""
     place: Place
-    """Where it goes, as its body's readers know it."""
+    """Where the request goes, in the form that readers of its body use."""
     headers: list[tuple[str, str]]
-    """What is forwarded; credentials included, ours never."""
+    """The headers that are forwarded, provider credentials included, but never ours."""
     sent_head: SentHead
     """The head of the request to the provider, encoded once."""
     body: Body = b""
     outline: Outline | None = None
-    """Of a large body, by which it is changed."""
+    """The outline of a large body, by which it is edited."""
     content_type: str
     started_at: int = 0
     request_timeout_ms: int | None = None
@@ -171,53 +171,54 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     log_bodies: bool = True
     metadata: Mapping[str, str | int | float | bool] | None = None
     metadata_ignored: str = ""
-    """What of the metadata is ignored and why, for the caller; empty: nothing."""
+    """Parts of the metadata that are ignored and why, for the caller; empty: none."""
     custom_cost: CustomCost | None = None
-    """The prices that the caller states, for the log; only where its own key pays."""
+    """The prices that the caller states, for the log; only with its own key."""
     event_id: str = ""
     end_user: str = ""
-    """As a header names it; empty: perhaps the body does."""
+    """The end user as named by a header; empty: the body may name one."""
     user_agent: str = ""
     token_id: str = ""
-    """Of the access token; empty where there was none."""
+    """ID of the access token; empty if there was none."""
     route_limits: tuple[tuple[SpendRule, str], ...] = ()
-    """The limits of cost that the route has led it through, each with its scope in the ledger."""
+    """The cost limits of the route's elements that the call passed, each with its scope in the ledger."""
     policy_limits: tuple[PolicyLimit, ...] = ()
-    """The limits of the gateway's policies that it must fit in."""
+    """The limits of the gateway's policies that the call must fit in."""
     route: str = ""
     """The name of the dynamic route that chose the model; empty: the request named it."""
     routing: Routing | None = None
-    """Where the auto router chose the model."""
+    """Set if the auto router chose the model."""
     common_form: bool = False
-    """The request came in a common form, whose body names the provider."""
+    """The request uses a common format, whose body names the provider."""
     enveloped: bool = False
-    """A response in one piece is given in Cloudflare's envelope."""
+    """A response in one piece is wrapped in Cloudflare's envelope."""
     client: str = ""
-    """The caller's address, for the log line."""
+    """The client's address, for the log line."""
     cache: CacheUse | None = None
-    """None where caching does not apply."""
+    """None if caching does not apply."""
     trace: TraceContext | None = None
-    """None where the gateway sends no spans."""
+    """None if the gateway sends no spans."""
     object: ObjectCall | None = None
-    """Where it is about something that the provider keeps under the operator's key."""
+    """Set if the call is about an object that the provider keeps under the operator's key."""
     trail: list[ReceiptAttempt] | None = None
-    """What was tried in the steps of the request so far; None where it has no steps."""
+    """The attempts of the request's steps so far; None if it has no steps."""
 
     @property
     def small_body(self) -> bytes:
-        """The body, or the outline of a large one, for its small fields; empty of what is large and no JSON object."""
+        """The body, or the outline of a large one, for reading its small fields; empty if it is large and not a JSON
+        object."""
         if self.outline is not None:
             return self.outline.small
         return self.body if isinstance(self.body, bytes) else b""
 
     @property
     def long_cache(self) -> bool:
-        """Whether the body may ask for a cache of 12 hours."""
+        """Whether the body may request a cache of 12 hours."""
         return b"12h" in self.small_body if self.outline is None else self.outline.long_cache
 
     @property
     def callers_keys(self) -> list[str]:
-        """Provider keys of the caller's own."""
+        """The caller's own provider keys."""
         if not self.own_key:
             return []
         found = [value.removeprefix("Bearer ").strip() for name, value in self.headers if name in CALLER_KEY_HEADERS]
@@ -236,34 +237,35 @@ class SinkStream(Protocol):
 
 
 class Sink(Protocol):
-    """Where the response goes. Either `answer` once, or `start` once."""
+    """Where the response goes. Call either `respond` once, or `start` once."""
 
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
 
     def start(self, status: int, headers: list[tuple[str, str]]) -> SinkStream: ...
 
     def note(self, name: str, value: str) -> None:
-        """A header of the response, whatever that will be; without effect once it has begun."""
+        """Add a header to the response, whatever that will be; without effect once it has begun."""
         ...
 
     def keep(self, more: int) -> bool:
-        """Whether this many more bytes of the response may be kept in memory; then they are counted."""
+        """Whether this many more bytes of the response may be kept in memory; if so, they are counted."""
         ...
 
     def release(self, less: int) -> None:
-        """This many of them are no longer kept."""
+        """Stop counting this many bytes, which are no longer kept."""
         ...
 
     def broken(self, problem: Problem, after: bytes = b"") -> bytes:
-        """What to send where an event stream breaks off: an error event in the provider's form. `after`: what was sent
-        last, which may end in a number that goes on."""
+        """What to send if an event stream breaks off: an error event in the provider's format. `after`: what was sent
+        last, as the event's sequence number must follow it."""
         ...
 
     @property
     def disconnects(self) -> bool:
-        """Whether the connection must end with that event, because the form's clients take no event for an error."""
+        """Whether the connection must be closed after that event, because clients of this format do not treat any event
+        as an error."""
         ...
 
     def fail(self, problem: Problem) -> None:
-        """Respond with an error. If a response has begun, the client sees that it breaks off."""
+        """Respond with an error. If a response has already begun, it breaks off."""
         ...

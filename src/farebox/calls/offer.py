@@ -1,4 +1,4 @@
-"""What holds are made of: the most that a call can cost, as far as it is known by now."""
+"""What the estimate of a hold is computed from, as far as it is known."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from farebox.pricing.unseen import Outside, Rules, with_single_uses
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What holds are made of."""
+    """What the estimate of a hold is computed from."""
 
     demand: Demand
     price: ModelPrice
@@ -20,10 +20,10 @@ class Offer(msgspec.Struct, frozen=True):
     outside: Callable[[Demand], Outside]
     counted: Counted | None = None
     limit: int | None = None
-    """Output tokens per choice that the operator's cap on a call allows, where the request may take more."""
+    """Maximum output tokens per choice that the operator's cap on a call allows, if the request allows more."""
 
     in_slices: bool = False
-    """Whether a part of the output may be held, and more as it passes (calls.slices)."""
+    """Whether part of the output may be held first, and more as it passes (calls.slices)."""
 
     def estimate(self, output_tokens: int | None = None) -> Estimate:
         """The most that the call can cost, with this many output tokens per choice if they are limited."""
@@ -40,7 +40,7 @@ class Offer(msgspec.Struct, frozen=True):
         )
 
     def output_within(self, available: int) -> int:
-        """Output tokens per choice that so much money affords."""
+        """The number of output tokens per choice that this amount affords."""
         return affordable_output(
             self.demand,
             self.price,
@@ -52,12 +52,13 @@ class Offer(msgspec.Struct, frozen=True):
         )
 
     def with_single_uses(self, rules: Rules) -> "Offer | None":
-        """The same with one use of each tool whose needs are learned, where it is allowed more."""
+        """The same with one use of each tool whose needs are learned, if the request allows more; otherwise None."""
         fewer = with_single_uses(self.demand, rules)
         return None if fewer is None else structs.replace(self, demand=fewer)
 
     def why(self, tokens: int) -> str:
-        """What makes the hold large, where that is input which is not in the request; and what to do about it."""
+        """An explanation for a hold that is large because of unseen input, with a remedy; empty if there is no such
+        input."""
         kinds = ", ".join(dict.fromkeys(unseen.kind for unseen in self.demand.unseen))
         if not kinds:
             return ""

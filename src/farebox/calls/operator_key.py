@@ -1,8 +1,7 @@
-"""What a provider returns on a key that the caller does not have: the operator's, or one that the account has stored.
+"""A provider's responses to a key that the caller does not have: the operator's key, or a stored key of the account.
 
 If the operator's key is rejected, or its account has no credit, the caller gets our own error, and the operator an
-alarm. Anything else passes, without the key. None of this applies to a caller's own key, and a stored one is only
-removed.
+alarm. Any other response passes, with the key removed. A stored key is only removed; a caller's own key is left alone.
 """
 
 import re
@@ -20,9 +19,9 @@ from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.runtime.operator_alarms import raise_alarm
 
 HEADERS: Final = frozenset({"anthropic-organization-id", "openai-organization", "openai-project"})
-"""Headers of responses that name the operator's account."""
+"""Response headers that name the operator's account."""
 ERROR_MAX: Final = 2**20
-"""What is read and passed on of an error's body."""
+"""Maximum bytes of an error's body that are read and passed on."""
 _CUT_OFF: Final = 256
 _ERROR_FIELD: Final = b'"error'
 _ERROR: Final = re.compile(rb'"error(?!"\s*:\s*null)').search
@@ -30,7 +29,7 @@ _EVENT_END: Final = re.compile(rb"(\n\r?\n|\r\r|\r\n\r)")
 
 
 class ReadError:
-    """An error whose body has been read (providers.upstream.UpstreamResponse)."""
+    """An error response whose body has been read (providers.upstream.UpstreamResponse)."""
 
     def __init__(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.status = status
@@ -45,12 +44,12 @@ class ReadError:
         return body or None
 
     async def close(self) -> None:
-        """It has ended."""
+        """Does nothing: the response has ended."""
 
 
 async def checked(context: CallContext, response: UpstreamResponse) -> UpstreamResponse:
-    """The response as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE; UPSTREAM_INVALID where an error broke
-    off), Interrupted."""
+    """The response as it may be passed on. Raises Problem (PROVIDER_UNAVAILABLE; UPSTREAM_INVALID if an error response
+    broke off), Interrupted."""
     call = context.call
     if response.status < 400 or not context.secrets:
         return response
@@ -58,7 +57,7 @@ async def checked(context: CallContext, response: UpstreamResponse) -> UpstreamR
         response = decoded(response)
         body = await _body(context, response)
     except UnknownCoding:
-        body = b""  # what cannot be read cannot be freed of the key
+        body = b""  # the key cannot be removed from what cannot be decoded
     except UpstreamFailed as failure:
         if call.own_key or response.status not in (401, 402):
             raise Problem(UPSTREAM_INVALID, f"The response of {call.provider} broke off.") from failure
@@ -74,7 +73,7 @@ async def checked(context: CallContext, response: UpstreamResponse) -> UpstreamR
         if name.lower() != "content-length"
     ]
     passed = _clean_error(context, body)
-    if len(body) >= ERROR_MAX:  # more may have come, and the key have begun at the end of this
+    if len(body) >= ERROR_MAX:  # the body was cut, perhaps in the middle of the key
         passed = passed[: -max(_CUT_OFF, *map(len, context.secrets))]
     return ReadError(response.status, headers, passed)
 
@@ -86,7 +85,7 @@ def _clean_error(context: CallContext, text: bytes) -> bytes:
 
 
 def without_key(context: CallContext, response: UpstreamResponse) -> UpstreamResponse:
-    """The response, decoded, without what its caller need not know."""
+    """The response, decoded, without anything that is not for the caller."""
     for secret in context.secrets:
         scrubber = scrubber_of(secret)
         response = Scrubbed(response, scrubber) if scrubber.forms else response
@@ -94,8 +93,8 @@ def without_key(context: CallContext, response: UpstreamResponse) -> UpstreamRes
 
 
 def headers_without_key(context: CallContext, response: UpstreamResponse, body: bytes) -> list[tuple[str, str]] | None:
-    """The same for a response that has arrived completely: its headers as they pass; None if its body may not pass as
-    it is."""
+    """The same for a response that has arrived completely: the headers to pass on; None if its body must not pass
+    unchanged."""
     headers = response.headers
     for secret in context.secrets:
         scrubber = scrubber_of(secret)
@@ -118,8 +117,8 @@ async def _body(context: CallContext, response: UpstreamResponse) -> bytes:
 def unavailable(
     context: CallContext, status: int, problem: KeyProblem, charged: str = "Nothing was charged.", how: str = ""
 ) -> Problem:
-    """What the caller gets; the operator gets an alarm. `charged`: the sentence about that. `how`: how the provider has
-    said it, where not by the status of a response."""
+    """The error for the caller; the operator gets an alarm. `charged`: the sentence about the charge. `how`: how the
+    provider reported the problem, if not by the status of a response."""
     call, services = context.call, context.services
     code, message = (
         _clean_error(context, said.encode()).decode(errors="replace") for said in (problem.code, problem.message)
@@ -144,7 +143,8 @@ def unavailable(
 
 
 def checked_body(stage: Responded, body: bytes) -> bytes | Problem:
-    """The same for a failure that a good response reports as its body: what may be passed on, or the problem."""
+    """The same for a failure that is reported in the body of a successful response: the body to pass on, or the
+    error."""
     call = stage.context.call
     if not stage.context.secrets:
         return body
@@ -156,7 +156,8 @@ def checked_body(stage: Responded, body: bytes) -> bytes | Problem:
 
 
 def _without_key(stage: Responded, body: bytes) -> bytes:
-    """For a response already kept for the log as received: if anything is removed, the log has none of it."""
+    """Remove the key from a response that is already kept for the log as received; if anything is removed, the log
+    keeps nothing."""
     found = _clean_error(stage.context, body)
     if found != body:
         stage.logged.withhold()
@@ -164,11 +165,11 @@ def _without_key(stage: Responded, body: bytes) -> bytes:
 
 
 def cleaned(stage: Responded, chunk: bytes) -> bytes:
-    """Events of a stream as they may be passed on: one that reports a key problem becomes our own error, another
-    error passes without the key."""
+    """Events of a stream as they may be passed on: one that reports a key problem becomes our own error, and the key is
+    removed from other errors."""
     if chunk.find(_ERROR_FIELD) < 0 or not stage.context.secrets or not _ERROR(chunk):
         return chunk
-    parts = _EVENT_END.split(chunk)  # events and their ends in turn
+    parts = _EVENT_END.split(chunk)  # events and their terminators, alternating
     return b"".join(part if number % 2 else _cleaned(stage, part) for number, part in enumerate(parts))
 
 
@@ -177,7 +178,7 @@ def _cleaned(stage: Responded, event: bytes) -> bytes:
         return event
     lines = event.removeprefix(BYTE_ORDER_MARK).splitlines(keepends=True)
     data = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-    if len(data) > 1 and not is_json(b"\n".join(data)):  # several events, with a single line end between them
+    if len(data) > 1 and not is_json(b"\n".join(data)):  # several events, separated by a single line end
         return b"".join(_cleaned(stage, line) for line in lines)
     whole = b"\n".join(data)
     problem = None if stage.context.call.own_key else key_problem_of(200, whole)

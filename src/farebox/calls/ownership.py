@@ -1,8 +1,8 @@
-"""Whose the IDs are that providers hand out under the operator's keys.
+"""The owners of IDs that providers hand out under the operator's keys.
 
-All accounts share the operator's key, and a provider gives to it whatever was made with it. So an ID that a request
-names must have been handed out to the same account, through the same gateway; anything else is not found, before the
-provider is asked and without a hold. With a key of the account's own there is nothing to look after.
+All accounts share the operator's key, and to a provider everything made with it belongs to the same customer. So an ID
+in a request must have been handed out to the same account, through the same gateway. Any other ID is reported as not
+found, before the provider is called and without a hold. With a key of the account's own, nothing is checked.
 """
 
 from collections.abc import Iterable
@@ -33,13 +33,13 @@ from farebox.storage.long_calls import LongCall
 from farebox.storage.sql import DatabaseUnavailable
 
 KEPT_DAYS: Final = 30
-"""How long IDs of responses and of their parts are known: as long as OpenAI keeps responses."""
+"""How long IDs of responses and their parts are remembered: as long as OpenAI keeps responses."""
 LISTED: Final = ("file", "batch", "video", "cached_content")
-"""What is in lists."""
+"""Kinds of objects that have lists."""
 CONTENT_MAX: Final = 16 * 2**10
-"""Bytes of what is noted of an object, for lists."""
+"""Maximum bytes of an object's content that are stored for lists."""
 REFERENCES_MAX: Final = 1_000
-"""IDs in one request."""
+"""Maximum number of IDs in one request."""
 _NAMES: Final = {
     "response": "Response with id {!r} not found.",
     "conversation": "Conversation with id {!r} not found.",
@@ -54,18 +54,18 @@ _NAMES: Final = {
     "prediction": "Prediction with id {!r} not found.",
     "video": "Video with id {!r} not found.",
 }
-"""As the provider would say it: whether another account has it is not told."""
+"""Worded like the provider's own error, so that it does not reveal whether another account has the object."""
 
 log = structlog.get_logger("farebox.calls")
 
 
 def not_found(kind: str, object_id: str) -> Problem:
-    """The error for an ID that is not the caller's."""
+    """The error for an ID that does not belong to the caller."""
     return Problem(OBJECT_NOT_FOUND, _NAMES[kind].format(object_id[:200]))
 
 
 async def checked_references(context: CallContext) -> CallContext:
-    """The call, made with the key under which what it refers to is kept. Raises Problem (OBJECT_NOT_FOUND),
+    """The call, with the key under which the objects that it refers to are kept. Raises Problem (OBJECT_NOT_FOUND),
     DatabaseUnavailable."""
     call = context.call
     references = call.object.references if call.object is not None else ()
@@ -82,7 +82,7 @@ async def checked_references(context: CallContext) -> CallContext:
 
 
 def _like(call: Call, kept: KeptObject) -> Call:
-    """The call with what it costs, where that depends on what is kept. Raises Problem (OBJECT_NOT_FOUND,
+    """The call with the properties of a kept object that its price depends on. Raises Problem (OBJECT_NOT_FOUND,
     NOT_METERED)."""
     wire, parsed = call.format, call.parsed
     if isinstance(wire, GoogleCache) and kept.kind == "file" and not may_hold(description(kept.content or b"{}")):
@@ -91,12 +91,12 @@ def _like(call: Call, kept: KeptObject) -> Call:
         return call
     try:
         return replace(call, parsed=wire.of_source(parsed, kept.content or b"{}"))
-    except InvalidRequest as unknown:  # it was made before what it is was noted
+    except InvalidRequest as unknown:  # the object is older than the recording of its properties
         raise not_found(kept.kind, kept.object_id) from unknown
 
 
 async def owned(services: Services, call: Call, reference: Reference) -> KeptObject:
-    """What the call refers to. Raises Problem (OBJECT_NOT_FOUND), DatabaseUnavailable."""
+    """The object that the call refers to. Raises Problem (OBJECT_NOT_FOUND), DatabaseUnavailable."""
     kind, object_id = reference
     kept = await services.kept.find(
         call.account_id, call.gateway_id, call.provider, kind, object_id, services.clock.now_ms()
@@ -107,7 +107,8 @@ async def owned(services: Services, call: Call, reference: Reference) -> KeptObj
 
 
 def with_key(call: Call, kept: KeptObject) -> Call:
-    """The call with the key that the object was made with, where the operator has several: no other key knows it."""
+    """The call with the key that created the object, if the operator has several: the object is unknown under any other
+    key."""
     for key in call.keys:
         if key.key_id == kept.key_id:
             return replace(
@@ -122,8 +123,8 @@ def with_key(call: Call, kept: KeptObject) -> Call:
 
 
 async def keep_handed_out(services: Services, call: Call, key_id: str, handed_out: Iterable[Reference]) -> None:
-    """Note that these are the account's. If the database is away they are not found later, but the response, which is
-    paid for, is passed on."""
+    """Record that these objects belong to the account. If the database is unavailable, they will not be found later,
+    but the response, which has been paid for, is still passed on."""
     now = services.clock.now_ms()
     objects = [made(call, key_id, kind, object_id, now, KEPT_DAYS * DAY_MS) for kind, object_id in handed_out]
     try:
@@ -145,7 +146,7 @@ def made(
     size: int = 0,
     content: bytes | None = None,
 ) -> KeptObject:
-    """An object that the call has made."""
+    """An object created by the call."""
     expires_at = None if keep_ms is None else at + keep_ms
     return KeptObject(
         call.account_id, call.gateway_id, call.provider, kind, object_id, key_id, at, expires_at, size, content
@@ -162,7 +163,7 @@ def objects_of(
     *,
     size: int = 0,
 ) -> list[KeptObject]:
-    """The object of this description, and those that it hands out."""
+    """The object with this description, and the objects that it refers to."""
     now, facts = services.clock.now_ms(), facts_of(call.provider, kind, described, body)
     assert facts is not None, "its ID has been read"
     listed = kind in LISTED and 0 < len(facts.shown) <= CONTENT_MAX
@@ -175,8 +176,8 @@ def objects_of(
 
 
 def as_shown(services: Services, call: Call, described: bytes) -> bytes:
-    """A description as it is passed on: a batch of Anthropic's says where its results are, and a prediction where it
-    is looked at, which is here."""
+    """A description as it is passed on: the URLs at which a batch of Anthropic's has its results, and a prediction its
+    state, are replaced by ours."""
     base = f"{services.base_url}/v1/{call.account_id}/{call.gateway_id}/{call.provider}"
     if (call.provider, "prediction") in PREDICTIONS:
         return with_our_urls(call.provider, base, call.path, described)
@@ -191,10 +192,10 @@ def as_shown(services: Services, call: Call, described: bytes) -> bytes:
 
 
 def description(body: bytes) -> dict[str, Any]:
-    """A JSON object; empty where it is none."""
+    """The JSON object in the body; empty if there is none."""
     try:
         found = msgspec.json.decode(body)
-    except (ValueError, RecursionError):  # `NaN`, or a number that is too large, must not hide that work has ended
+    except (ValueError, RecursionError):  # `NaN` or a huge number must not hide that the work has ended
         found = _leniently(body)
     return found if isinstance(found, dict) else {}
 

@@ -30,12 +30,12 @@ async def persist(services: Services, command: Settle | Release | None, record: 
     while True:
         try:
             services.database.check()
-            # The same command again is harmless.
+            # Repeating the command is harmless.
             verdict = _NO_VERDICT if command is None else await services.ledger.do(command)
-            if verdict.outcome is UNKNOWN:  # nothing was held; or the wait for it broke off, and it was refused
+            if verdict.outcome is UNKNOWN:  # no hold was needed, or it was refused after the wait for it broke off
                 await services.ledger.record(record.call.account_id, record)
             return verdict
-        except Conflict as conflict:  # taken for dead meanwhile, and charged in full: the response is paid for
+        except Conflict as conflict:  # this process was declared dead, and the hold charged in full
             with best_effort("the log"):
                 log.error(
                     "charge refused", log_id=record.call.log_id, account=record.call.account_id, why=str(conflict)
@@ -45,7 +45,7 @@ async def persist(services: Services, command: Settle | Release | None, record: 
             services.database.report_failure(error)
             if await _journaled(services, command, record, now):
                 return None
-            if not isinstance(command, Settle):  # no money is taken: the call need not wait for the disk
+            if not isinstance(command, Settle):  # nothing is charged, so the call need not wait for the disk
                 if _kept_in_memory(services, command, record, now):
                     return None
                 raise
@@ -57,7 +57,7 @@ async def persist(services: Services, command: Settle | Release | None, record: 
 
 
 async def _journaled(services: Services, command: Settle | Release | None, record: CallRecord, now: int) -> bool:
-    """Whether the journal has taken it."""
+    """Whether the journal has accepted the end of the call."""
     try:
         if services.journal is None:
             raise JournalUnwritable("this process keeps no journal")
@@ -70,9 +70,9 @@ async def _journaled(services: Services, command: Settle | Release | None, recor
 
 
 def _kept_in_memory(services: Services, command: Settle | Release | None, record: CallRecord, now: int) -> bool:
-    """Neither database nor journal takes the end of the call: whether it is kept in mind, and ends the hold as soon as
-    one of them does. A response whose charge is kept no better than this is not completed; it is in doubt, as after a
-    crash, and charged or not by the same rule."""
+    """Neither database nor journal accepts the end of the call. Returns whether it is kept in memory, to end the hold
+    as soon as one of them accepts it. A response whose charge is only in memory is not completed: the call is in doubt,
+    as after a crash, and charged or not by the same rule."""
     if isinstance(command, Settle) and services.settings.in_doubt == "release":
         command = Release(account_id=command.account_id, hold_id=command.hold_id, at=now, record=None)
         ended = replace(record.ended, outcome="released", status=DATABASE_UNAVAILABLE.status, error=NOT_DURABLE)

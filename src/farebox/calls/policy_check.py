@@ -1,4 +1,5 @@
-"""What the policies of a call's gateway say about it, as limits that it must fit in, or as an error for the caller."""
+"""Applying the policies of a gateway to a call: the result is limits that the call must fit in, or an error for the
+caller."""
 
 from typing import Final
 
@@ -12,16 +13,16 @@ from farebox.policies.conditions import CF_USER_EMAIL, CF_USER_ID, TOKEN_ID, TOK
 from farebox.policies.decide import Asked, Policies, decide
 
 DENIED: Final = "Access denied by policy"
-"""Cloudflare's words. Which policy it is, and why, is the owner's to know: `simulate` tells."""
+"""Cloudflare's words. Only the owner may learn which policy it is, and why: by `simulate`."""
 
 
 def policed(
     policies: Policies, call: Call, token: AccessToken | None, counted_model: str = "", *, ambiguous: bool = False
 ) -> Call:
-    """The call, with the limits it must fit in. `counted_model`: whose tokens it counts, for nothing. `ambiguous`: its
-    body names its model twice, and nobody knows which the provider obeys.
+    """The call with the policy limits that it must fit in. `counted_model`: the model whose tokens it counts, free of
+    charge. `ambiguous`: its body names its model twice, and it is unknown which one the provider uses.
 
-    Raises Problem (POLICY_DENIED); INVALID_REQUEST where there are limits that cannot count it.
+    Raises Problem (POLICY_DENIED); INVALID_REQUEST if there are limits that cannot count it.
     """
     if ambiguous and policies.names_models:
         raise Problem(POLICY_DENIED, DENIED, reason="not_evaluable: the body names its model twice, or in another case")
@@ -39,7 +40,7 @@ def policed(
 
 
 def _models(call: Call, counted_model: str) -> tuple[str | None, ...]:
-    """All that the call may reach."""
+    """All models that the call may reach."""
     parsed = call.parsed
     if parsed is None:
         return (counted_model or None,)
@@ -56,8 +57,8 @@ def _fields(policies: Policies, call: Call, token: AccessToken | None) -> dict[s
 
 
 def token_fields(token_id: str, name: str) -> dict[str, str]:
-    """What policies read of an access token. It stands for a user of Cloudflare Access, as far as one can: by its ID,
-    and by its name where that is an e-mail address."""
+    """The fields of policies that an access token provides. The token stands for a user of Cloudflare Access, as far as
+    possible: by its ID, and by its name if that is an e-mail address."""
     found = {CF_USER_ID: token_id, TOKEN_ID: token_id, TOKEN_NAME: name}
     local, _, domain = name.rpartition("@")
     return found | {CF_USER_EMAIL: name} if local and domain else found

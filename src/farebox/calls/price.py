@@ -1,4 +1,4 @@
-"""What a response costs: the provider's figures unless impossible, else what was seen to be delivered (ADR 18)."""
+"""What a response costs: by the provider's figures unless they are impossible, else by what was delivered (ADR 18)."""
 
 import math
 from collections.abc import Callable
@@ -21,15 +21,15 @@ from farebox.usage import AbsurdUsage, Quantity, Usage
 
 REPORTED_FAILURE = "the provider reported a failure within the response"
 REASONING_TOKENS_PER_SECOND = 100
-"""At which hidden reasoning is counted where the client hung up before its usage came: about what the models that
-hide it generate."""
+"""The rate at which hidden reasoning is counted if the client disconnected before the usage arrived: about the speed of
+the models that hide it."""
 
 CAPPED = "counted usage is charged up to the hold"
 CutPolicy = Literal["delivered", "hold", "free"]
 
 
 class PricedUsage(msgspec.Struct, frozen=True):
-    """A response's usage, its price, and how both were come by."""
+    """A response's usage and price, and how both were determined."""
 
     source: UsageSource
     usage: Usage
@@ -38,9 +38,9 @@ class PricedUsage(msgspec.Struct, frozen=True):
     policy: str | None = None
     notes: tuple[str, ...] = ()
     stated_usd: str | None = None
-    """What the provider states that the call costs."""
+    """The cost that the provider states."""
     computed_nanos: str | None = None
-    """The cost by our prices, where it states one."""
+    """The cost by our prices, if the provider states one."""
     implausible: str = ""
     """Why the provider's figures are impossible, if they are: the operator is notified."""
 
@@ -49,28 +49,28 @@ NOTHING = PricedUsage("none", {}, None, 0)
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How a response ended, and the request's text, should it have to be counted."""
+    """How a response ended, and the text of its request in case that must be counted."""
 
     request_text: Callable[[], str] = str
     interruption: str | None = None
     """Why the response did not reach its end; None if it did."""
     by_client: bool = False
-    """Whether it was the client that hung up, or whose own time was up."""
+    """Whether the client disconnected, or the caller's own timeout ended the wait."""
     seconds: float = 0.0
     """How long the call took."""
     policy: CutPolicy = "delivered"
     rough: bool = False
-    """Whether no tokenizer is available: every four bytes count as a token."""
+    """Whether no tokenizer is available, so that every four bytes count as one token."""
 
 
 def price_response(
     observed: Observed, demand: Demand, price: ModelPrice, markup: Markup, bound: Estimate, ending: Ending
 ) -> PricedUsage:
-    """Price what a response showed.
+    """Price a response by what it reported and delivered.
 
-    A whole response: the provider's usage, whatever its size, unless it is impossible; then the hold. Without usage,
-    what was sent and delivered is counted, and what the request fixes. An interrupted response: by `ending.policy`;
-    what the provider reported before stands, the rest is counted from what was delivered.
+    A complete response: the provider's usage, whatever its size, unless it is impossible; then the hold. Without usage,
+    what was sent and delivered is counted, with what the request itself determines. An interrupted response: by
+    `ending.policy`; what the provider had reported stands, the rest is counted from what was delivered.
     """
     counter = _Counter(observed, demand, price, markup, bound, ending)
     if ending.interruption is None and not observed.failed:
@@ -115,7 +115,7 @@ class _Counter(msgspec.Struct, frozen=True):
         return replace(counted, policy=f"the usage lacks {' and '.join(missing)}: counted")
 
     def interrupted(self, reason: str) -> PricedUsage:
-        """The price of a response that did not reach its end, or that is a failure."""
+        """The price of a response that did not reach its end, or that reports a failure."""
         observed, ending = self.observed, self.ending
         notes = (observed.problem, *observed.notes) if observed.problem else observed.notes
         reported = {} if observed.usage is None else dict(observed.usage)
@@ -147,12 +147,13 @@ class _Counter(msgspec.Struct, frozen=True):
         )
 
     def _lags(self, reported: Usage) -> bool:
-        """Whether these are figures from the way, of a response that just stops: much more has been delivered since."""
+        """Whether these are interim figures of a response that simply stopped: much more has been delivered since."""
         output = reported.get("output_tokens")
         return output is not None and self._output() > 2 * output
 
     def _reported_or_counted(self, reported: Usage) -> int:
-        """Output tokens: what was reported, or what was delivered if that is more; both if only parts were reported."""
+        """Output tokens: the reported number, or the delivered number if that is larger; their sum if only parts were
+        reported."""
         output = cast(int, reported.get("output_tokens", 0))
         if "output_tokens" in self.observed.missing:
             return output + self._output()
@@ -176,8 +177,9 @@ class _Counter(msgspec.Struct, frozen=True):
         output: int | None = None,
         fixed: bool = False,
     ) -> PricedUsage:
-        """What was reported; the input, if missing, as counted from the request; and this many output tokens. With
-        `fixed`, at least what the request fixes. What is counted is charged up to the hold."""
+        """The price of the reported usage; of the input, if that is missing, as counted from the request; and of this
+        many output tokens. With `fixed`, at least what the request itself determines. Counted usage is charged up to
+        the hold."""
         usage: dict[str, Quantity] = dict(reported)
         if "input_tokens" in missing:
             counted = count_request(
@@ -199,15 +201,15 @@ class _Counter(msgspec.Struct, frozen=True):
             for meter, quantity in self.demand.fixed.items():
                 usage[meter] = max(quantity, usage.get(meter, 0))
         for meter in unpriced_meters(self.price, usage):
-            if meter not in reported:  # counted for nothing
+            if meter not in reported:  # counting tokens is free
                 del usage[meter]
         priced = self._charged("counted", {meter: count for meter, count in usage.items() if count}, notes)
-        if reported or priced.charge <= self.bound.amount:  # what the provider reported stands, whatever it comes to
+        if reported or priced.charge <= self.bound.amount:  # reported usage stands, whatever its amount
             return priced
         return replace(priced, charge=self.bound.amount, notes=(*priced.notes, CAPPED))
 
     def _output(self) -> int:
-        """Tokens of what was delivered; of what was not kept as text, one for every four bytes."""
+        """Tokens of the delivered output; for output that was not kept as text, one for every four bytes."""
         observed = self.observed
         kept = len(observed.text.encode("utf-8", "surrogatepass"))
         tokens = ceil_div(max(observed.delivered_bytes - kept, 0), TEXT_BYTES_PER_TOKEN)
@@ -218,12 +220,12 @@ class _Counter(msgspec.Struct, frozen=True):
         return tokens + self._sound() + observed.image_tokens_delivered
 
     def _sound(self) -> int:
-        """Tokens of the sound that was delivered."""
+        """Tokens of the delivered audio."""
         seconds = self.observed.sound_seconds
         return speech_tokens(self.price.model, seconds) if seconds else 0
 
     def _with_audio(self) -> Demand:
-        """The request; its audio, if its own bytes do not show its duration, with the duration that the response
+        """The request; if the size of its audio does not show the duration, with the duration that the response
         states."""
         demand, duration = self.demand, math.ceil(self.observed.input_audio_seconds)
         if not duration or demand.audio_seconds == demand.audio_seconds_max:
@@ -231,15 +233,16 @@ class _Counter(msgspec.Struct, frozen=True):
         return replace(demand, audio_seconds=min(duration, demand.audio_seconds_max))
 
     def _hidden_reasoning(self) -> int:
-        """Output tokens that the time of the call allows for, where the model reasons without showing it."""
+        """Output tokens that the model can have generated in the duration of the call, if it reasons without showing
+        it."""
         if not (self.demand.hides_reasoning or hides_reasoning(self.price.model)):
             return 0
         return int(self.ending.seconds * REASONING_TOKENS_PER_SECOND)
 
 
 def cost_of_fitted(price: ModelPrice, usage: Usage) -> tuple[Usage, Cost, tuple[str, ...]]:
-    """The cost of the usage. Parts of a meter may overlap so that together they exceed it, such as cached tokens and
-    audio tokens where the cached ones are audio: the one with the lowest rate is cut to what fits, with a note."""
+    """The cost of the usage. Parts of a meter may overlap so that their sum exceeds it, such as cached tokens and audio
+    tokens if the cached ones are audio: the part with the lowest rate is then reduced to fit, with a note."""
     try:
         return usage, cost_of(price, usage), ()
     except AbsurdUsage:
@@ -256,7 +259,7 @@ def cost_of_fitted(price: ModelPrice, usage: Usage) -> tuple[Usage, Cost, tuple[
 
 
 def _largest(price: ModelPrice, usage: Usage, meter: str) -> tuple[Usage, Cost | None]:
-    """The usage with as much of the meter as fits, and its cost; without the meter and None if nothing does."""
+    """The usage with as much of the meter as fits, and its cost; without the meter, and None, if nothing fits."""
     low, high = -1, int(usage[meter])
     best: tuple[Usage, Cost | None] = ({key: count for key, count in usage.items() if key != meter}, None)
     while low < high:

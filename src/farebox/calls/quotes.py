@@ -1,4 +1,4 @@
-"""What a call would cost, before it is made: its price, and the most that would be held for it."""
+"""What a call would cost, before it is made: its price, and the amount that would be held."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -24,15 +24,15 @@ SMALL: Final[Mapping[str, int]] = {
     "video_seconds": 5,
     "compute": 10,
 }
-"""What a small call has of other units, by their family; of those that are not here, one."""
+"""How many units a small call has, by family of units; one of those that are not listed."""
 _NOT_COUNTED: Final = ("tokens", "tool_calls", "requests")
-"""Families of units that it has none of, or that are counted otherwise."""
+"""Families of units that a small call does not have, or that are counted otherwise."""
 SMALL_IMAGE_TOKENS: Final = 1_056
-"""Of a square image of medium quality (OpenAI's pricing page)."""
+"""Tokens of a square image of medium quality (OpenAI's pricing page)."""
 
 
 class Quote(msgspec.Struct, frozen=True):
-    """Of a call on the operator's key."""
+    """The quote of a call on the operator's key."""
 
     price: ModelPrice
     markup: Markup
@@ -40,7 +40,7 @@ class Quote(msgspec.Struct, frozen=True):
 
 
 def quote(services: Services, account_id: str, provider: str, demand: Demand) -> Quote | None:
-    """At the standard tier, of what the request itself shows; None if the model has no price."""
+    """The quote at the standard tier, from what the request itself shows; None if the model has no price."""
     prices, now = services.configuration.prices, services.clock.now_ms()
     price = prices.find(account_id, provider, demand.model, now)
     if price is None:
@@ -51,7 +51,7 @@ def quote(services: Services, account_id: str, provider: str, demand: Demand) ->
 
 
 def small_call(model: str, price: ModelPrice) -> Demand:
-    """A request as small as is usual, of whatever the model is priced by."""
+    """A typical small request, in whatever units the model is priced by."""
     fixed: dict[str, Quantity] = {}
     for meter in price.meters:
         family = UNITS.units[meter].dimensions["family"]

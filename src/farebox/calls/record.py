@@ -1,4 +1,4 @@
-"""The record of a call: its log row, its receipt and its canonical log line, made from what happened."""
+"""The record of a call: its log row, its receipt and its canonical log line."""
 
 import msgspec
 import structlog
@@ -18,14 +18,14 @@ from farebox.screened import Screened
 from farebox.storage.calls import CLASSIFY, METER, PUSH, CallDetail, CallRow
 
 _COST_MAX = 2**53 - 1
-"""Nano-dollars, in the log and in spend limits: an account says what its own providers' models cost, and those what was
-used. The books could not hold every product."""
+"""Maximum cost in nano-dollars in the log and in spend limits: with custom providers, the account states the prices and
+its provider the usage, and the product of the two could exceed what the columns hold."""
 
 log = structlog.get_logger("farebox.calls")
 
 
 class Ended(msgspec.Struct):
-    """How a call ended, as far as its record needs it."""
+    """How a call ended, as far as its record needs that."""
 
     outcome: str
     """charged, free, own_key, released, refused."""
@@ -37,7 +37,7 @@ class Ended(msgspec.Struct):
     response_size: int = 0
     response_body: bytes | None = None
     request_body: bytes | None = None
-    """Both bodies as far as the log keeps them."""
+    """The request's and the response's body, as far as the log keeps them."""
     model: str = ""
     error: str = ""
     cause: str = ""
@@ -45,9 +45,9 @@ class Ended(msgspec.Struct):
     cached: bool = False
     """The response came from the gateway's cache."""
     notes: SpanNotes | None = None
-    """For the call's span; None where there is to be none, or no request was made."""
+    """For the call's span; None if there is no span, or no request was made."""
     attempts: tuple[ReceiptAttempt, ...] = ()
-    """Empty where there was one, and no step before."""
+    """Empty if there was only one attempt, in a request without earlier steps."""
     dlp_action: str = ""
     screened: Screened | None = None
     """What screening has found."""
@@ -80,7 +80,7 @@ class CallLine(msgspec.Struct, omit_defaults=True):
 
 
 class CallRecord(msgspec.Struct, CallWritten):
-    """Written in the commit that ends the hold, so that no charge is without its receipt."""
+    """The record, written in the commit that ends the hold, so that there is no charge without its receipt."""
 
     call: Call
     ended: Ended
@@ -89,15 +89,15 @@ class CallRecord(msgspec.Struct, CallWritten):
     markup: Markup | None
     bound: Estimate | None
     known_receipt: bytes | None = None
-    """As it is stored, where all calls of this kind have the same."""
+    """The stored receipt, if it is the same for all calls of this kind."""
 
     @property
     def at(self) -> int:
-        """A call is counted in the hour in which it began."""
+        """When the call began: it is counted in that hour."""
         return self.call.started_at
 
     def row(self, verdict: Verdict) -> CallRow:
-        """The call's row, for what the ledger says was taken."""
+        """The call's row, with the charge by the ledger's verdict."""
         call, ended, usage = self.call, self.ended, self.priced.usage
         tokens_in, tokens_out = usage.get("input_tokens"), usage.get("output_tokens")
         model = ended.model or call.model
@@ -130,7 +130,7 @@ class CallRecord(msgspec.Struct, CallWritten):
 
     @property
     def cost_nanos(self) -> int:
-        """What the call costs at the provider, rounded up: as the log and the span have it."""
+        """What the call costs at the provider, rounded up, as the log and the span show it."""
         if self.call.custom_cost is not None:
             return min(self.call.custom_cost.nanos(self.priced.usage), _COST_MAX)
         cost = self.priced.cost
@@ -138,7 +138,7 @@ class CallRecord(msgspec.Struct, CallWritten):
 
     @property
     def counts(self) -> int:
-        """What counts in spend limits where the caller's own key pays: what the call costs, else the estimate."""
+        """What counts in spend limits if the caller's own key pays: the call's cost, else the estimate."""
         cost = self.priced.cost
         return self.priced.charge if cost is None else min(ceil_div(cost.numerator, cost.denominator), _COST_MAX)
 
@@ -147,7 +147,7 @@ class CallRecord(msgspec.Struct, CallWritten):
         return stored_of(model, cost_nanos, self.call.model, self.priced.source, *self._parts(verdict))
 
     def receipt(self, verdict: Verdict) -> Receipt:
-        """The same whole, for the journal."""
+        """The complete receipt, for the journal."""
         call = self.call
         return make_receipt(
             call.log_id,
@@ -162,7 +162,7 @@ class CallRecord(msgspec.Struct, CallWritten):
         )
 
     def _parts(self, verdict: Verdict) -> ReceiptParts:
-        """What a receipt contains that is in no column of the call's row."""
+        """The parts of a receipt that are not in a column of the call's row."""
         priced = self.priced
         return (
             priced.usage,
@@ -179,7 +179,7 @@ class CallRecord(msgspec.Struct, CallWritten):
         )
 
     def say(self, charge: int) -> None:
-        """The one canonical log line of the call."""
+        """Write the call's canonical log line."""
         call, ended = self.call, self.ended
         line = CallLine(
             call.log_id,
@@ -211,7 +211,7 @@ class CallRecord(msgspec.Struct, CallWritten):
 
     def _detail(self) -> CallDetail:
         call, ended = self.call, self.ended
-        return CallDetail(  # in their order, as CallRow
+        return CallDetail(  # in the order of the fields, as CallRow
             call.path,
             "" if call.format is None else call.format.name,
             call.content_type,
@@ -244,8 +244,8 @@ class CallRecord(msgspec.Struct, CallWritten):
         )
 
     def _exports(self) -> int:
-        """What is to be sent elsewhere of it (storage.calls). Stripe hears of what was paid for, from credit or with a
-        key of the account's own, where the provider has answered. The classifier reads the bodies that the log has."""
+        """What is exported of the call (storage.calls). Stripe gets calls that were paid for, from credit or with a key
+        of the account's own, and that the provider answered. The classifier reads the bodies that the log has."""
         call, ended = self.call, self.ended
         exports = PUSH if call.logged and call.gateway.logpush else 0
         if call.gateway.log_classification and ended.request_body and ended.response_body:
@@ -260,7 +260,7 @@ class CallRecord(msgspec.Struct, CallWritten):
 
 
 def _unseen(call: Call) -> tuple[str, ...]:
-    """The kinds, by name."""
+    """The names of the kinds of unseen input."""
     if call.parsed is None or not call.parsed.demand.unseen:
         return ()
     return tuple(sorted({unseen.kind for unseen in call.parsed.demand.unseen}))

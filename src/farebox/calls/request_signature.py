@@ -1,4 +1,4 @@
-"""The signature of a request to a cloud, or its token, as one attempt of a call has it."""
+"""The signature or token of one attempt of a call to a cloud."""
 
 from typing import Final
 
@@ -14,12 +14,12 @@ _SECONDS: Final = 15.0
 
 
 async def with_signature(context: CallContext, request: UpstreamRequest, signing: Signing) -> UpstreamRequest:
-    """The request as it is sent. Raises TokenRefused where there is no token, UpstreamFailed where nobody can be asked
-    for one, Interrupted."""
+    """The request as it is sent. Raises TokenRefused if no token is granted, UpstreamFailed if the token server cannot
+    be reached, Interrupted."""
     try:
         with context.watch.waiting(_SECONDS):
             ready = await signed(request, signing, context.services.tokens)
-    except UpstreamFailed as failure:  # whatever has become of that request, the call's own was not sent
+    except UpstreamFailed as failure:  # whatever happened to the token request, the call's own was not sent
         raise UpstreamFailed(f"no token: {failure}", sent=False, cause=failure.cause) from failure
     if isinstance(signing, TokenSigning) and _token(ready) not in context.tokens:
         context.tokens.append(_token(ready))
@@ -27,7 +27,7 @@ async def with_signature(context: CallContext, request: UpstreamRequest, signing
 
 
 def no_token(context: CallContext, refused: TokenRefused) -> Problem:
-    """What the caller gets; the operator gets an alarm, where it is the operator's key."""
+    """The error for the caller; the operator gets an alarm if it is the operator's key."""
     call = context.call
     if call.own_key:
         words = f"There is no token for the stored key of {call.access.provider.name}: {refused}."
@@ -37,7 +37,7 @@ def no_token(context: CallContext, refused: TokenRefused) -> Problem:
 
 
 def has_stale_token(context: CallContext, request: UpstreamRequest, signing: Signing | None) -> bool:
-    """Whether the request had a token, which is then not used again: it has ended early, or was taken back."""
+    """Whether the request was sent with a token. It is then discarded, as it has ended early or was revoked."""
     if not isinstance(signing, TokenSigning):
         return False
     context.services.tokens.forget(signing.source, _token(request))

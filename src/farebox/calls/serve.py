@@ -1,7 +1,7 @@
 """Serve one model call: price it, hold, forward, meter the passing bytes, settle, record.
 
-No database transaction is open while the provider is waited for, and the response's last byte is sent only after its
-charge is durable: what a client has seen complete is charged, whatever happens to this process afterwards.
+No database transaction is open while waiting for the provider, and the response's last byte is sent only after its
+charge is durable: a response that a client has seen complete is charged, whatever happens to this process afterwards.
 """
 
 import asyncio
@@ -45,11 +45,11 @@ from farebox.runtime.services import Services
 async def serve_call(
     services: Services, call: Call, sink: Sink, watch: Watch, more: Callable[[], bool] | None = None
 ) -> bool:
-    """Serve the call and answer it through `sink`. Where the provider responds with an error and `more` says that there
-    is another step to be tried, the sink is left untouched and False returned; otherwise True.
+    """Serve the call and answer it through `sink`. If the provider responds with an error and `more` says that there is
+    another step to try, the sink is left untouched and False is returned; otherwise True.
 
-    Raises Problem if nothing has been sent yet: the call is then recorded as refused and nothing is charged, or,
-    where a whole response broke off, settled by policy.
+    Raises Problem if nothing has been sent yet: the call is then recorded as refused and nothing is charged or, if a
+    complete response was expected and broke off, it is settled by policy.
     """
     if call.gateway.log_management_strategy == "STOP_INSERTING":
         call = await with_room(services, call)
@@ -107,10 +107,10 @@ async def serve_call(
 
 
 async def _end_early(stage: Stage, error: BaseException) -> bool:
-    """End a call whose response cannot be passed on, or not to its end. Raises the caller's error; returns True if
-    the caller has gone."""
+    """End a call whose response cannot be passed on, or not to its end. Raises the error for the caller; returns True
+    if the caller has gone."""
     if isinstance(stage, Admitted) and stage.goes_on and isinstance(error, asyncio.CancelledError):
-        raise error  # whether the provider has begun is unknown: the hold is ended by its row
+        raise error  # whether the provider has begun is unknown: the long call's row decides the end of the hold
     end = early_end(stage, error)
     if end.reply == "unreadable":
         error = Problem(INVALID_REQUEST, str(error))
@@ -138,8 +138,8 @@ def price_call(context: CallContext) -> Priced:
 
 
 def payable(priced: Priced) -> tuple[Terms, ModelPrice]:
-    """The terms of a call on the operator's key, and the price that its hold is estimated by. Raises Problem if it
-    could not be charged."""
+    """The terms of a call on the operator's key, and the price that its hold is estimated by. Raises Problem if the
+    call could not be charged."""
     terms, call = priced.terms, priced.context.call
     if terms is None:
         units = () if call.parsed is None else call.parsed.demand.units
@@ -166,12 +166,12 @@ def payable(priced: Priced) -> tuple[Terms, ModelPrice]:
 
 
 def _options(units: tuple[str, ...]) -> str:
-    """How a price of this is given to the command line."""
+    """How to state such a price on the command line."""
     return ", or ".join(map(rate_option, units)) if units else "--input USD --output USD (per million tokens)"
 
 
 def _check_units_priced(call: Call, demand: Demand, price: ModelPrice) -> None:
-    """Raises Problem if the price is for nothing that the request is metered by, or there may be any number of it."""
+    """Raises Problem if the price does not cover the units that meter the request, or if their number is unbounded."""
     priced = [meter for meter in demand.units if meter in price.meters]
     if not priced:
         raise Problem(
@@ -190,8 +190,8 @@ def _check_units_priced(call: Call, demand: Demand, price: ModelPrice) -> None:
 
 
 def _check_searches_priced(call: Call, demand: Demand, price: ModelPrice) -> None:
-    """Raises Problem if a search that the request allows would be free. Of other meters, a request fixes several of
-    which the provider charges by one."""
+    """Raises Problem if a search that the request allows would be free. Not checked for other meters: a request lists
+    several of them, of which the provider bills one."""
     wanted = {**demand.fixed, **demand.allowed}
     unpriced = [meter for meter in unpriced_meters(price, wanted) if meter.endswith("_searches")]
     if unpriced:
@@ -203,8 +203,8 @@ def _check_searches_priced(call: Call, demand: Demand, price: ModelPrice) -> Non
 
 
 def _check_priced_by_the_token(call: Call, demand: Demand, price: ModelPrice) -> None:
-    """A model that is priced by the second, character or page may write text too, at its maker: that would be free.
-    Raises Problem."""
+    """Raises Problem if a model that is priced by the second, character or page could also write text, as some can at
+    their provider: that would be free."""
     by_other = demand.no_output or demand.audio_seconds_max or price.is_own
     if not by_other and unpriced_meters(price, {"input_tokens": 1}):
         raise Problem(

@@ -1,4 +1,4 @@
-"""The end of a call: what it costs, the end of its hold, its record; one commit, on every path."""
+"""The end of a call: its price, the end of its hold, and its record, in one commit, on every path."""
 
 from msgspec.structs import replace
 
@@ -36,14 +36,15 @@ from farebox.runtime.verdicts import warn_if_unusual
 
 CLIENT_CLOSED_STATUS = 499
 COUNT_SECONDS = 2.0
-"""How long a server that stops waits for a count, of the five seconds that it has to settle what it cuts off."""
+"""How long a stopping server waits for a token count, of the five seconds that it has to settle the calls it cuts
+off."""
 _WHOLE = Ending()
 _NO_ATTEMPTS = Attempts()
 _FROM_CACHE = replace(NOTHING, usage={"input_tokens": 0, "output_tokens": 0}, notes=("from the gateway's cache",))
 _RECEIPT_OF_HIT = stored_of(
     "", 0, "", _FROM_CACHE.source, _FROM_CACHE.usage, None, None, None, 0, 0, None, _FROM_CACHE.notes, None, None, ()
 )
-"""Of each that says nothing about costs of the caller's own."""
+"""The receipt of every hit that states no prices of the caller's own."""
 
 
 async def settle_call(
@@ -55,10 +56,10 @@ async def settle_call(
     blocked: Problem | None = None,
 ) -> Settled:
     """End a call whose response had begun, by what the response showed. `interruption`: why it broke off, if it did;
-    `broken_status` is what the client is answered in that case, where not what the provider answered. `blocked`: the
-    error that it gets in the place of the response, or of the rest of it, by the gateway's rules.
+    `broken_status`: the status that the client gets in that case, if it is not the provider's. `blocked`: the error
+    that the client gets, by the gateway's rules, in place of the response or of the rest of it.
 
-    Raises DatabaseUnavailable if neither database nor journal takes it: the hold then stays open and is resolved by
+    Raises DatabaseUnavailable if neither database nor journal accepts it: the hold then stays open and is resolved by
     policy when it expires.
     """
     context, call, logged, terms = stage.context, stage.context.call, stage.logged, stage.terms
@@ -95,14 +96,15 @@ async def settle_call(
 
 
 def _unpriced(stage: Responded, observed: Observed) -> PricedUsage:
-    """Nothing is charged; the usage is logged if the caller has stated prices for it."""
+    """A price of nothing; the usage is logged if the caller has stated prices for it."""
     logged = stage.context.call.custom_cost is not None and stage.response.status < 300 and observed.usage is not None
     return replace(NOTHING, source="provider", usage=observed.usage or {}) if logged else NOTHING
 
 
 async def end_without_response(stage: Priced, end: EarlyEnd, problem: Problem | None = None) -> None:
-    """End a call that got no response, or none that is passed on: its hold is given back. Where its caller gave it up
-    while the provider was at work, what is certain is charged first: by policy, as of a response of which nothing came.
+    """End a call without a response, or with one that is not passed on, and release its hold. If the caller gave up
+    while the provider was working, what is certain is charged first: by policy, as for a response of which nothing
+    arrived.
     """
     attempts = stage.attempts if isinstance(stage, Admitted) else _NO_ATTEMPTS
     ended = Ended(
@@ -134,8 +136,8 @@ def end_hit(
     findings: Findings | None = None,
     blocked: Problem | None = None,
 ) -> CallRecord:
-    """End a call that was answered with a response from the cache, or with the error in its place: it used nothing,
-    and costs nothing. Its record is still to be written (calls.hit_records)."""
+    """End a call that was answered with a response from the cache, or with an error in its place: it used nothing, and
+    costs nothing. The caller must still write the record (calls.hit_records)."""
     ended = Ended(
         "free",
         200,
@@ -162,7 +164,7 @@ def end_hit(
 
 
 def _block(ended: Ended, problem: Problem) -> None:
-    """A rule of the gateway blocked the response."""
+    """Record that a rule of the gateway blocked the response."""
     ended.status, ended.error, ended.cause = problem.kind.status, _named(problem), problem.kind.name
 
 
@@ -205,7 +207,7 @@ async def _price(
     price, doubts = applied_price(context, terms, observed)
     bound = estimate(demand, price, markup) if stage.held is None else stage.held.estimate
     ending = _ending(context, interruption) if interruption or observed.failed else _WHOLE
-    if context.call.access.custom is not None:  # for the log alone, and of models with tokenizers unknown here
+    if context.call.access.custom is not None:  # only for the log, and the model's tokenizer is unknown here
         priced = price_response(observed, demand, price, markup, bound, replace(ending, rough=True))
     elif may_count(observed, demand):
         priced = await price_by_count(
@@ -252,7 +254,7 @@ async def end_call(
     hold: bool,
     markup: Markup | None = None,
 ) -> Settled:
-    """Write the end of the call. `hold`: whether there may be a hold to end. Raises DatabaseUnavailable, as
+    """Write the end of the call. `hold`: whether there may be a hold to end. Raises DatabaseUnavailable as
     `settle_call` does."""
     context = stage.context
     call, services = context.call, context.services
@@ -261,7 +263,7 @@ async def end_call(
         attempts = stage.attempts
         if stage.held is not None:
             bound = stage.held.estimate
-            held = bound.amount if context.plain and stage.held.part is None else None  # as it was, and in no budget
+            held = bound.amount if context.plain and stage.held.part is None else None  # unchanged, and in no budget
         if (key := attempts.key) is not None:
             call = replace(call, key_id=key.key_id, key_alias=key.alias)
     markup = markup if stage.metered is None else stage.metered.markup
@@ -283,7 +285,7 @@ async def end_call(
     elif hold:
         command = Release(account_id=call.account_id, hold_id=call.log_id, at=now, record=record)
     verdict = await persist(services, command, record, now)
-    # It is durable: from here on nothing may raise, or the client would retry, and pay again.
+    # The end is durable: from here on nothing may raise, or the client would retry and pay again.
     ended_hold = verdict is not None and command is not None and verdict.outcome is not UNKNOWN
     _count(services, call, ended, services.clock.monotonic() - began)
     if attempts is not None and (attempts.status or attempts.given_up):
@@ -298,7 +300,7 @@ async def end_call(
 
 
 def _count(services: Services, call: Call, ended: Ended, seconds: float | None) -> None:
-    """The metrics; `seconds` is what the ledger took, if anybody waited for it. Raises nothing."""
+    """Update the metrics; `seconds` is how long the ledger took, if the call waited for it. Raises nothing."""
     try:
         if seconds is not None:
             services.settle_times.note(call.log_id, seconds)
@@ -315,7 +317,7 @@ def _count(services: Services, call: Call, ended: Ended, seconds: float | None) 
 
 
 def _notify_others(context: CallContext, verdict: Verdict, now: int) -> None:
-    """Those who are affected by the end of a hold. Raises nothing."""
+    """Notify those who are affected by the end of a hold. Raises nothing."""
     services, account_id = context.services, context.call.account_id
     try:
         services.waiters.wake(account_id)
@@ -333,9 +335,9 @@ def _notify_others(context: CallContext, verdict: Verdict, now: int) -> None:
 
 
 def _write_log(record: CallRecord, verdict: Verdict | None, *, settled: bool, ended_hold: bool) -> None:
-    """The call's line, and one about a hold that did not end as holds do. Raises nothing."""
+    """Write the call's log line, and another about a hold that did not end as expected. Raises nothing."""
     try:
-        if verdict is not None and (ended_hold or settled):  # a hold that is unknown had been acknowledged
+        if verdict is not None and (ended_hold or settled):  # the ledger had acknowledged the hold that is now unknown
             overrun = ended_hold and record.bound is not None and verdict.amount > record.bound.amount
             warn_if_unusual(record.call.log_id, verdict, overrun=overrun)
         record.say(_charged(record, verdict, ended_hold=ended_hold))
@@ -344,7 +346,7 @@ def _write_log(record: CallRecord, verdict: Verdict | None, *, settled: bool, en
 
 
 def _charged(record: CallRecord, verdict: Verdict | None, *, ended_hold: bool) -> int:
-    """What the account pays; where the journal has the charge, as far as is known."""
+    """What the account pays; if the charge is in the journal, as far as is known."""
     if verdict is None:
         return record.priced.charge if record.ended.outcome == "charged" else 0
     return verdict.amount if ended_hold else 0

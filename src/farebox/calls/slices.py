@@ -1,10 +1,10 @@
-"""Streams of which only a part of the output is held: the hold is raised slice by slice, ahead of what passes.
+"""Streams for which only a part of the output is held: the hold is raised slice by slice, ahead of what passes.
 
-What has passed is bounded like input: a byte of text is a token at most. Only where the hold cannot be raised any more
-is it counted by the model's own tokenizer. Nothing passes that the hold does not cover; where no more can be had, the
-stream ends as if its output had reached a limit, and is charged by what was delivered.
+What has passed is bounded like input: a byte of text is at most one token. Only when the hold cannot be raised any
+further is it counted by the model's own tokenizer. Nothing passes that the hold does not cover; if the hold cannot be
+raised, the stream ends as if its output had reached a limit, and is charged by what was delivered.
 
-That needs an output that is seen as it is billed: `may_slice` says of which calls that is known.
+This requires that all billed output is visible: `may_slice` says for which calls that is known.
 """
 
 import re
@@ -29,13 +29,13 @@ from farebox.providers.formats.length_end import length_end_of
 from farebox.storage.sql import DatabaseUnavailable
 
 SLICE: Final = 2_048
-"""Output tokens that are held at first, and by which the hold is raised at least."""
+"""Output tokens that are held at first, and the minimum by which the hold is raised."""
 LEAST: Final = 16
-"""Output tokens below which raising the hold once more is not worth it."""
+"""Minimum output tokens for which raising the hold once more is worth it."""
 RESERVE: Final = 64
 RESERVE_WITH_TOOLS: Final = 256
-"""Output tokens beyond the text: how a response begins and ends, and calls of tools. Recorded responses of the models
-in question bill at most 14 and 58 tokens more than bytes."""
+"""Output tokens in addition to the text: the beginning and end of a response, and tool calls. Recorded responses of the
+models in question bill at most 14 and 58 tokens more than they have bytes."""
 TRIES: Final = 4
 _PLAIN_ENDS: Final = re.compile(rb".*?(?:\r?\n){2}|.+", re.DOTALL)
 
@@ -45,12 +45,12 @@ class BalanceEnded(Exception):
 
 
 def may_slice(context: CallContext, terms: Terms, demand: Demand) -> bool:
-    """Whether the call is a stream whose billed output is all in its text, and that can be ended at any event. A call
-    that counts in budgets is not: its hold is not raised."""
+    """Whether the call is a stream whose billed output is all in its text, and that can be ended at any event. Excluded
+    are calls that count in budgets, as their holds are not raised."""
     call = context.call
     return (
         terms.parsed.stream
-        and not terms.parsed.background  # it goes on when its client has left, and nobody sees its output pass
+        and not terms.parsed.background  # it continues without its client, and its output does not pass here
         and shows_output(call.provider, terms.price.model)
         and demand.choices <= 1
         and not (demand.no_output or demand.hides_reasoning or demand.unseen or demand.further_models)
@@ -63,7 +63,8 @@ def may_slice(context: CallContext, terms: Terms, demand: Demand) -> bool:
 
 
 def is_countable(call: Call, offer: Offer) -> bool:
-    """Whether the output can be counted exactly on its way. The text of calls of tools does not show all of them."""
+    """Whether the output can be counted exactly as it passes. The text of tool calls does not show all of their
+    tokens."""
     return not offer.demand.tools and has_tokenizer(call.provider, offer.price.model)
 
 
@@ -81,18 +82,18 @@ class Slices:
         self._passed = (0, 0)  # characters of the text, and bytes that are not in it
 
     def pieces(self, chunk: bytes) -> Iterable[bytes]:
-        """The chunk, in its events if it may not be covered as a whole."""
+        """The chunk, split into its events if the hold may not cover all of it."""
         return (chunk,) if len(chunk) <= self._left() else _PLAIN_ENDS.findall(chunk)
 
     async def cover(self, reader: EventReader) -> None:
-        """Make sure that the hold covers what the reader has read, before that passes on. Raises BalanceEnded."""
+        """Make sure that the hold covers what the reader has read, before that is passed on. Raises BalanceEnded."""
         self._measure(reader)
         if self._left() < 0 and not reader.all_ended and not await self._raise(reader):
             raise BalanceEnded
         self._passed = (self._place, reader.seen.delivered)
 
     def delivered(self, observed: Observed) -> Observed:
-        """What was observed, without what did not pass."""
+        """What was observed, without what was not passed on."""
         characters, others = self._passed
         text = observed.text[:characters]
         size = len(text.encode("utf-8", "surrogatepass")) + others
@@ -101,21 +102,21 @@ class Slices:
     def _measure(self, reader: EventReader) -> None:
         text = reader.seen.text
         text.seek(self._place)
-        fresh: str = text.read()  # to its end, where the reader goes on writing
+        fresh: str = text.read()  # up to its end, where the reader continues writing
         self._place += len(fresh)
         self._text_bytes += len(fresh.encode("utf-8", "surrogatepass"))
         self._bytes = self._text_bytes + reader.seen.delivered
 
     @property
     def _bound(self) -> int:
-        """The most output tokens that have come."""
+        """The maximum number of output tokens received so far."""
         return min(self._limit, self._counted_tokens + self._bytes - self._counted_bytes + self._reserve)
 
     def _left(self) -> int:
         return self.held.estimate.output_tokens - self._bound
 
     async def _raise(self, reader: EventReader) -> bool:
-        """Raise the hold until it covers what has come; whether it does."""
+        """Raise the hold until it covers what has been received. Returns whether it does."""
         services, call = self._context.services, self._context.call
         deadline = services.clock.monotonic() + services.settings.hold_wait_ms / 1000
         while True:
@@ -139,7 +140,8 @@ class Slices:
                 return False
 
     async def _count(self, reader: EventReader) -> None:
-        """Count the input and what has come, where that can be done exactly: it is less than its bytes."""
+        """Count the input and what has been received, if that can be done exactly: there are fewer tokens than
+        bytes."""
         call, part = self._context.call, self._part
         if part.counted is None and has_tokenizer(call.provider, part.price.model):
             counted = await count_input(self._context.services, call, part.demand, part.price)
@@ -158,7 +160,7 @@ class Slices:
         return verdict
 
     async def _ask(self, estimate: Estimate) -> Verdict:
-        """The ledger's verdict; while the database is unavailable no more can be had."""
+        """The ledger's verdict; while the database is unavailable, the hold cannot be raised."""
         services, call = self._context.services, self._context.call
         command = Extend(
             account_id=call.account_id,

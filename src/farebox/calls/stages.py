@@ -1,9 +1,9 @@
-"""The stages of one call. Each has what is known by then, and nothing that is not known yet:
+"""The stages of one call. Each contains what is known by then, and nothing that is not known yet:
 
     CallContext → Priced → Admitting → Admitted → Responded → Settled
 
-A function takes the earliest stage that has what it needs, and is given that one or any later one. `calls.endings` says
-how a call ends that does not get to the end of this line.
+A function takes the earliest stage that has what it needs, and can be given that or any later one. `calls.endings` says
+how calls end that do not reach the last stage.
 """
 
 from typing import TypeAlias
@@ -32,17 +32,17 @@ class CallContext(msgspec.Struct, frozen=True):
     sink: Sink
     watch: Watch
     started: float
-    """On the monotonic clock."""
+    """On the monotonic clock, in seconds."""
     screening: Screening | None = None
-    """None if the gateway has no rules for what its calls say."""
+    """None if the gateway has no screening rules."""
     tokens: list[str] = []
-    """The short-lived tokens that its requests have carried in the place of a key."""
+    """The short-lived tokens that its requests carried instead of a key."""
     plain: bool = False
-    """`is_plain`, where that has been asked."""
+    """The result of `is_plain`, if that was called."""
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What was sent to the provider that the caller need not know, and no response may tell."""
+        """Secrets that were sent to the provider, which the caller must not learn and no response may contain."""
         return (*self.call.secrets, *self.tokens) if self.tokens else self.call.secrets
 
     def elapsed_ms(self) -> int:
@@ -50,9 +50,9 @@ class CallContext(msgspec.Struct, frozen=True):
 
 
 def is_plain(call: Call) -> bool:
-    """Whether there is no more to the call than to hold, forward, and charge. What its gateway, its route or its
-    policies may ask for, and what a request may be about, is then not looked for step by step: whatever is added to
-    those belongs here, or in `ServedGateway.is_plain`."""
+    """Whether the call only has to be held for, forwarded and charged. The steps for optional features of its gateway,
+    its route, its policies and its request are then skipped: whoever adds a feature adds its condition here, or in
+    `ServedGateway.is_plain`."""
     parsed = call.parsed
     return (
         call.gateway.is_plain
@@ -66,7 +66,7 @@ def is_plain(call: Call) -> bool:
 
 
 class Metered(msgspec.Struct, frozen=True, gc=False):
-    """How a call's usage is read, and the markup on what it costs."""
+    """How a call's usage is read, and the markup on its cost."""
 
     wire: WireFormat
     parsed: ParsedRequest
@@ -74,7 +74,7 @@ class Metered(msgspec.Struct, frozen=True, gc=False):
 
 
 class Terms(Metered, frozen=True, gc=False):
-    """The same of a call whose model has a price."""
+    """The same for a call whose model has a price."""
 
     price: ModelPrice
     """At the standard tier."""
@@ -85,22 +85,21 @@ class Priced(msgspec.Struct, frozen=True):
 
     context: CallContext
     metered: Metered | None
-    """None if the call is not metered: its path costs nothing, or its caller's own key pays for what cannot be
-    read."""
+    """None if the call is not metered: its path costs nothing, or the caller's own key pays for what cannot be read."""
     terms: Terms | None
-    """None, too, where its model has no price."""
+    """None if `metered` is None, or if the model has no price."""
 
     def may_hold(self, outcome: str) -> bool:
-        """Whether there may be a hold to end, where the call ends at this stage, with this outcome."""
+        """Whether there may be a hold to end if the call ends at this stage with this outcome."""
         return False
 
 
 class Admitting(Priced, frozen=True):
-    """The ledger has been asked for a hold. If the wait for its verdict breaks off, it is unknown whether there is
-    one."""
+    """The ledger has been asked for a hold. If the wait for its verdict breaks off, it is unknown whether there is a
+    hold."""
 
     def may_hold(self, outcome: str) -> bool:
-        return outcome != "refused"  # else the ledger has said no
+        return outcome != "refused"  # refused: the ledger has said no
 
 
 class Held(msgspec.Struct, frozen=True, gc=False):
@@ -111,26 +110,27 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     output_limit: int | None = None
     """Output tokens per choice that the request must be limited to; None if it can stay as it is."""
     part: Offer | None = None
-    """Where only a part of the output is held, and more as it passes (calls.slices): what that is estimated by."""
+    """If only a part of the output is held, and more as it passes (calls.slices): what that is estimated by."""
 
 
 class Attempts(msgspec.Struct, gc=False):
-    """What came of the requests to the provider so far."""
+    """The results of the requests to the provider so far."""
 
     hold_ms: int | None = None
-    """How long it took until the call was admitted, from its start; None: it needed no hold."""
+    """Time from the start of the call until it was admitted; None: it needed no hold."""
     given_up: str = ""
-    """Why the wait for the response was broken off after all of the request was sent: the provider may be at work."""
+    """Why the wait for the response was broken off after the whole request was sent: the provider may be processing
+    it."""
     status: int = 0
-    """Of the response whose head has come; 0: none has."""
+    """Status of the response whose head has arrived; 0: none has."""
     first_byte_ms: int | None = None
-    """How long that took, from the start of the call."""
+    """Time from the start of the call until that head arrived."""
     notes: SpanNotes | None = None
-    """For the call's span; None where the gateway sends none."""
+    """For the call's span; None if the gateway sends none."""
     key: KeyChoice | None = None
     """The key in use, if it is not the one that the call began with."""
     failed: tuple[ReceiptAttempt, ...] = ()
-    """Those that another followed."""
+    """The attempts that were followed by another one."""
     refused: tuple[str, ...] = ()
     """The IDs of the keys that were refused or rate limited."""
 
@@ -142,31 +142,31 @@ class Admitted(Priced, frozen=True):
     """None if nothing is to be charged."""
     attempts: Attempts
     counts: bool
-    """Whether nothing is charged, but what it costs counts in spend limits: a hold of nothing reserves that."""
+    """Whether nothing is charged, but the cost counts in spend limits: an empty hold reserves it there."""
 
     def may_hold(self, outcome: str) -> bool:
         return self.held is not None or self.counts
 
     @property
     def goes_on(self) -> bool:
-        """Whether the work goes on after the request has been answered: the hold is then a long call's."""
+        """Whether the work continues after the request has been answered: the hold is then that of a long call."""
         if self.held is None:
             return False
         return self.context.call.object is not None or (self.terms is not None and self.terms.parsed.background)
 
     @property
     def long_kind(self) -> str:
-        """What work that goes on is called."""
+        """The kind of the object that continued work is done for."""
         return "response" if self.terms is None else getattr(self.terms.wire, "long_kind", "response")
 
     @property
     def key_id(self) -> str:
-        """Of the key that the call is made with; empty: it is the caller's own."""
+        """ID of the key that the call uses; empty for the caller's own key."""
         return self.context.call.key_id if self.attempts.key is None else self.attempts.key.key_id
 
 
 class Responded(Admitted, frozen=True):
-    """The head of the response has come, and may be passed on."""
+    """The head of the response has arrived, and may be passed on."""
 
     response: UpstreamResponse
     logged: LoggedBody
@@ -177,11 +177,11 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
     """The call has ended: its charge and its record are durable."""
 
     verdict: Verdict | None
-    """The ledger's; None if nothing was held, the journal has the charge, or the hold was charged as that of a call
-    in doubt."""
+    """The ledger's verdict; None if nothing was held, the charge is in the journal, or the hold was charged like that
+    of a call in doubt."""
     usage: Usage = {}
-    """What was charged for."""
+    """The usage that was charged."""
 
 
 Stage: TypeAlias = Priced | Admitting | Admitted | Responded
-"""Where a call can end early."""
+"""The stages at which a call can end early."""

@@ -1,4 +1,5 @@
-"""The provider's own stated cost is authoritative if its documentation says so; our computation is kept next to it."""
+"""The cost that the provider itself states is authoritative if its documentation says so; ours is recorded next to
+it."""
 
 from msgspec.structs import replace
 
@@ -43,8 +44,8 @@ def by_stated_cost(
 
 
 def _compare(context: CallContext, stated: int, computed: int, price: ModelPrice) -> None:
-    """Both over the same denominator. The operator is alerted to a difference above the limit: a price is out of
-    date."""
+    """Compare the costs, given over the same denominator. The operator is alerted if they differ by more than the
+    limit: a price is then out of date."""
     limit = context.services.settings.stated_cost_percent
     if abs(stated - computed) * 100 > limit * computed and not context.call.own_key:
         raise_alarm(

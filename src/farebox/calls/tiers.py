@@ -1,8 +1,8 @@
-"""Which of a model's prices applies to a call, given the tiers, geographies and speeds it requests and gets.
+"""Which of a model's prices applies to a call, given the tiers, geographies and speeds that it requests and gets.
 
-None of them is silently charged at the standard price. What neither price list nor supplement knows is refused if it is
-requested; if a provider applies it unasked, it is charged at the highest multiplier known for that provider, and the
-operator is notified.
+None of these is silently charged at the standard price. If neither price list nor supplement knows one, a request for
+it is refused; if a provider applies it without being asked, it is charged at the highest multiplier known for that
+provider, and the operator is notified.
 """
 
 from collections.abc import Mapping
@@ -29,17 +29,18 @@ from farebox.runtime.operator_alarms import raise_alarm
 from farebox.usage import AbsurdUsage, Usage
 
 MAY_CHOOSE: Final[Mapping[str, tuple[str, ...]]] = {"openai": ("priority",)}
-"""Service tiers that a provider may choose itself if a call leaves it the choice (`auto`): those that the operator's
-project can be set to. The others fall back to the standard tier only."""
+"""Service tiers that a provider may choose itself if a call lets it choose (`auto`): those that the operator's project
+can be set to. Other providers only fall back to the standard tier."""
 BOUND: Final = frozenset({("openai", "flex"), ("google-ai-studio", "flex"), ("openai", "batch")})
-"""Cheaper tiers that a provider keeps to, or answers with an error; where the response names no tier, others are
-believed to be the standard one."""
+"""Cheaper tiers that a provider either applies or answers with an error. For other tiers, a response that names none is
+charged at the standard tier."""
 _COST_ONLY: Final = Markup()
 _NO_BOUND: Final = Estimate(0, 0, 0)
 
 
 def find_price(context: CallContext, model: str, applied: Mapping[str, str]) -> ModelPrice | None:
-    """The price of a model for this call, where the provider applies this (a service tier…); None if it has none."""
+    """The price of a model for this call if the provider applies these (a service tier and so on); None if it has
+    none."""
     call, prices = context.call, context.services.configuration.prices
     if call.access.custom is not None:
         return _custom_price(call, call.access.custom.costs, model)
@@ -55,7 +56,7 @@ def find_price(context: CallContext, model: str, applied: Mapping[str, str]) -> 
 
 
 def _custom_price(call: Call, costs: CustomCosts, model: str) -> ModelPrice:
-    """What the account says that its own provider's model costs."""
+    """The price that the account states for a model of its custom provider."""
     demand = None if call.parsed is None else call.parsed.demand
     if demand is None:
         return costs.find(model)
@@ -64,7 +65,7 @@ def _custom_price(call: Call, costs: CustomCosts, model: str) -> ModelPrice:
 
 
 def requested_price(context: CallContext, terms: Terms) -> ModelPrice:
-    """The price of what the call asks for. Raises Problem if it is unknown."""
+    """The price of what the call requests. Raises Problem if it is unknown."""
     parsed, price = terms.parsed, terms.price
     if parsed.context:
         price = find_price(context, parsed.model, parsed.context) or price
@@ -78,12 +79,12 @@ def requested_price(context: CallContext, terms: Terms) -> ModelPrice:
 
 
 def hold_price(context: CallContext, terms: Terms, asked: ModelPrice) -> ModelPrice:
-    """The price that the hold is estimated by: the most expensive that the provider may apply, with what other models
-    may cost in the same call. Raises Problem if one of those has no price."""
+    """The price that the hold is estimated by: the highest that the provider may apply, plus what other models may cost
+    in the same call. Raises Problem if one of those has no price."""
     call, parsed, demand = context.call, terms.parsed, terms.parsed.demand
     costliest = terms.price
     if asked is costliest and LONG_CACHE not in costliest.meters and not (parsed.context or demand.further_models):
-        return costliest  # as most
+        return costliest  # as in most calls
     candidates = [terms.price] if asked is terms.price else [terms.price, asked]
     if parsed.context.get("service_tier") == "auto":
         for tier in MAY_CHOOSE.get(call.provider, ()):
@@ -101,8 +102,8 @@ def hold_price(context: CallContext, terms: Terms, asked: ModelPrice) -> ModelPr
 
 
 def without_long_cache(price: ModelPrice) -> ModelPrice:
-    """Nothing is kept for 12 hours unless the request asks for it, and that would be the most expensive input there
-    is."""
+    """The price without that of a 12-hour cache, which would be the most expensive input: nothing is cached for 12
+    hours unless the request asks for it."""
     return price_replace(price, rates=tuple(rate for rate in price.rates if rate.meter != LONG_CACHE))
 
 
@@ -148,8 +149,8 @@ def applied_price(context: CallContext, terms: Terms, observed: Observed) -> tup
 
 
 def _deployed(context: CallContext, terms: Terms, observed: Observed) -> str:
-    """The model behind a deployment, as the response says; empty if its owner has said which it is, or if the response
-    names none that has a price."""
+    """The model behind a deployment, as the response names it; empty if the key's owner has named it, or if the
+    response names none that has a price."""
     call, requested = context.call, terms.parsed.model
     if terms.price.is_own or call.is_named_by_owner:
         return ""
@@ -160,9 +161,10 @@ def _deployed(context: CallContext, terms: Terms, observed: Observed) -> str:
 def known_price(
     context: CallContext, terms: Terms, price: ModelPrice, usage: Usage
 ) -> tuple[ModelPrice, tuple[str, ...]]:
-    """The price or, if it is not known what part of the request got it, the most expensive that it may be."""
+    """The price or, if it is not known to which part of the request it applied, the highest possible one, with
+    notes."""
     if context.call.access.custom is not None or not (price.unknown or LONG_CACHE in usage):
-        return price, ()  # as nearly always
+        return price, ()  # nearly always
     what = doubts_of(price, usage)
     if not what:
         return price, ()
@@ -184,7 +186,7 @@ def with_further(
     context: CallContext, terms: Terms, priced: PricedUsage, observed: Observed, own: ModelPrice, bound: Estimate | None
 ) -> PricedUsage:
     """The price of a response with what it bills in addition to its own usage: one exact cost, rounded once. `bound` is
-    that of the hold, where there is one."""
+    the hold's estimate, if there is a hold."""
     if priced.cost is None:
         return priced
     applied = {**terms.parsed.context, **observed.context}

@@ -1,8 +1,8 @@
-"""Models that OpenRouter serves and no list has a price for: its router, its image and embedding models, variants.
+"""Models at OpenRouter that no list has a price for: its router, its image and embedding models, variants.
 
-OpenRouter states the cost of such a call in the response. Until then the hold is the most it may cost: the request's
-own `provider.max_price` or, for what that leaves out, the operator's bound. Both go with the request, so that
-OpenRouter respects them.
+OpenRouter states the cost of such a call in the response. Until then the hold is the most that the call may cost: by
+the request's own `provider.max_price` or, for what that omits, the operator's bound. Both are sent with the request, so
+that OpenRouter respects them.
 """
 
 from decimal import Decimal
@@ -17,31 +17,32 @@ from farebox.settings import Settings
 
 OPENROUTER: Final = "openrouter"
 _SAME_PRICE: Final = frozenset({"nitro", "floor", "exacto", "thinking", "extended", "online"})
-"""Variants of a model, behind a colon, that choose among its providers or add something; the price is the model's."""
+"""Suffixes of variants of a model, after a colon, that choose among its providers or add something; the model's price
+applies."""
 _SEARCH_NANOS: Final = 20_000_000
-"""What `:online` adds at most: five results at four dollars for a thousand."""
+"""The most that `:online` adds: five results at four dollars per thousand."""
 _REQUEST_USD: Final = Decimal("0.05")
 _USD_MAX: Final = 1_000_000
 
 
 def plain_model(model: str) -> str:
-    """The model that a variant is one of."""
+    """The model that a variant belongs to."""
     name, colon, variant = model.rpartition(":")
     return name if colon and variant in _SAME_PRICE else model
 
 
 def with_variant(price: ModelPrice, model: str) -> ModelPrice:
-    """The price of a variant, by that of its model."""
+    """The price of a variant, derived from that of its model."""
     return with_fee(price, _SEARCH_NANOS) if model.endswith(":online") else price
 
 
 def is_free(model: str) -> bool:
-    """Whether OpenRouter's name for it says that it costs nothing."""
+    """Whether the model's name at OpenRouter marks it as free."""
     return model.endswith(":free") or model == "openrouter/free"
 
 
 def price_without_list(model: str, body: bytes, settings: Settings) -> ModelPrice:
-    """What the call may cost at most."""
+    """The most that the call may cost, as a price."""
     if is_free(model):
         denominator, rates = compile_rates({"input_mtok": Decimal(0), "output_mtok": Decimal(0)})
         return ModelPrice(OPENROUTER, model, "openrouter/free", denominator, rates)
@@ -57,7 +58,7 @@ def price_without_list(model: str, body: bytes, settings: Settings) -> ModelPric
 
 
 def with_max_price(body: bytes, settings: Settings) -> bytes:
-    """The body, asking OpenRouter to keep to the bound. Raises InvalidRequest."""
+    """The body with the bound as its `max_price`, which OpenRouter respects. Raises InvalidRequest."""
     preferences = _preferences(body)
     asked = preferences.get("max_price")
     kept = dict(asked) if isinstance(asked, dict) else {}
@@ -66,7 +67,7 @@ def with_max_price(body: bytes, settings: Settings) -> bytes:
 
 
 def _most(body: bytes, settings: Settings) -> dict[str, Decimal]:
-    """US dollars: for a million tokens of prompt and completion, and for the request."""
+    """Maximum prices in US dollars: per million tokens of prompt and of completion, and per request."""
     asked = _preferences(body).get("max_price")
     asked = asked if isinstance(asked, dict) else {}
     bounds = {
@@ -87,7 +88,7 @@ def _preferences(body: bytes) -> dict[str, Any]:
 
 
 def _amount(asked: object, bound: Decimal) -> Decimal:
-    """What the request says, where it is an amount at all."""
+    """The amount in the request, if it is a valid amount; otherwise the bound."""
     if isinstance(asked, bool) or not isinstance(asked, int | float | str):
         return bound
     try:

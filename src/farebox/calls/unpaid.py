@@ -1,7 +1,7 @@
 """How much work an account may leave unpaid by abandoning calls before their response begins.
 
-Nobody reports what the provider did, and bills, for such a call. If it keeps working on it, the worst case counts: the
-hold, minus what was charged.
+Nobody reports what the provider did and bills for such a call. If the provider continues working on it, the worst case
+counts: the hold, minus what was charged.
 """
 
 from farebox.calendar import SECOND_MS
@@ -30,13 +30,13 @@ def check_unpaid(services: Services, call: Call) -> None:
 
 
 def count_unpaid(stage: Admitted, charge: int) -> None:
-    """Count an abandoned call, or attempt of one (`stage.attempts.given_up`), for all of its hold minus the charge."""
+    """Count an abandoned call, or attempt of one (`stage.attempts.given_up`), as its whole hold minus the charge."""
     services, call = stage.context.services, stage.context.call
     hourly = services.settings.unpaid_hourly_cents * NANOS_PER_CENT
     if not hourly or stage.held is None or stage.metered is None:
         return
-    # A stream begins at once: where the operator's own limit ends the wait, the provider has failed. Of a whole
-    # response nothing is seen until it has been generated.
+    # A stream begins at once: if the operator's own timeout ended the wait, the provider has failed. A response in one
+    # piece shows nothing until it has been generated.
     brief = call.access.provider.stops_when_left or stage.attempts.given_up not in BY_CALLER
     if stage.metered.parsed.stream and brief:
         return

@@ -1,7 +1,7 @@
-"""Usage as owners ask for it: by hour, day or month, and by what the calls were made with. All times are UTC.
+"""Usage reports for owners: by hour, day or month, and by properties of the calls. All times are UTC.
 
-By provider and model it comes from the hourly sums, which are written with the calls; by anything else from the sums
-that are kept after them (calls.kept_usage).
+Usage by provider and model comes from the hourly sums, which are written with the calls; by anything else, from the
+sums that are kept after the calls (calls.kept_usage).
 """
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ from farebox.storage.usage_values import METADATA, Span, ValueSum, metadata_keys
 Per: TypeAlias = Literal["hour", "day", "month"]
 
 STEPS_MAX: Final[dict[Per, int]] = {"hour": 400, "day": 400, "month": 60}
-"""Hours, days or months that one report has at most."""
+"""Maximum number of hours, days or months in one report."""
 USUAL: Final[dict[Per, int]] = {"hour": 24, "day": 30, "month": 12}
-"""How many of them it has unless it is asked for others."""
+"""The default number of them."""
 OF_CALLS: Final = ("model", "provider")
 OF_SUMS: Final = ("gateway", "token", "user")
 _ALL: Final = 2**62
@@ -29,7 +29,7 @@ _ALL: Final = 2**62
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Period:
-    """Hours, days or months from `start` on, in milliseconds; `end` is not included."""
+    """Hours, days or months from `start` up to but not including `end`, in milliseconds."""
 
     per: Per
     start: int
@@ -37,12 +37,12 @@ class Period:
 
     @property
     def step_ms(self) -> int:
-        """Of an hour or a day."""
+        """Length of an hour or a day."""
         return HOUR_MS if self.per == "hour" else DAY_MS
 
     @property
     def before(self) -> "Period":
-        """The same length of time, up to the start; as many months."""
+        """The period of the same length, or as many months, that ends at this one's start."""
         if self.per == "month":
             start = self.start
             for _ in self.starts:
@@ -59,12 +59,13 @@ class Period:
         return found
 
     def after(self, at: int) -> int:
-        """The end of what begins at `at`."""
+        """The end of the step that begins at `at`."""
         return next_month(at) if self.per == "month" else at + self.step_ms
 
 
 def period(per: Per, start: int | None, end: int | None, now: int) -> Period:
-    """Whole hours, days or months that contain what lies between the times; by default the usual number up to now."""
+    """The whole hours, days or months that contain the time between `start` and `end`; by default the usual number up
+    to now."""
     last = now if end is None else end - 1
     step = HOUR_MS if per == "hour" else DAY_MS
     end = next_month(last) if per == "month" else last - last % step + step
@@ -85,15 +86,15 @@ def _back(end: int, per: Per, steps: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The sums of a period by its hours, days or months and by value, oldest first. The value of a model is
-    `provider/model`; an empty value is calls that have none."""
+    """The sums of a period by step and by value, oldest first. The value of a model is `provider/model`; an empty value
+    stands for calls without one."""
 
     period: Period
     sums: list[ValueSum]
 
 
 def is_dimension(by: str) -> bool:
-    """Whether usage can be asked for by this."""
+    """Whether usage can be reported by this property."""
     return by in (*OF_CALLS, *OF_SUMS) or (by.startswith(f"{METADATA}.") and len(by) > len(METADATA) + 1)
 
 
@@ -107,12 +108,12 @@ async def read(services: Services, account_id: str, by: str, periods: Sequence[P
 
 
 async def refresh(services: Services, account_id: str, by: str) -> int | None:
-    """Bring the sums up to now, if they are not. Returns until when they go (milliseconds) where they could not be."""
+    """Bring the sums up to date. Returns up to what time they are complete (milliseconds) if that was not possible."""
     return None if by in OF_CALLS else await kept_usage.refresh(services, account_id)
 
 
 async def keys_of(services: Services, account_id: str, of: Period) -> list[str]:
-    """The keys of metadata by which usage can be asked for in that time."""
+    """The metadata keys by which usage can be reported in that period."""
     return await services.database.scan(partial(metadata_keys, account_id=account_id, start=of.start, end=of.end))
 
 
@@ -129,7 +130,7 @@ def _sums(connection: Connection, account_id: str, by: str, of: Period) -> list[
 def _between(
     connection: Connection, account_id: str, by: str, start: int, end: int, step_ms: int | None
 ) -> list[ValueSum]:
-    """`step_ms`: an hour or a day; None: all of it together, of whole days."""
+    """`step_ms`: an hour or a day; None: one sum of whole days."""
     if by in OF_CALLS:
         return _of_calls(connection, account_id, by, start, end, step_ms or _ALL)
     span: Span = "hour" if step_ms == HOUR_MS else "day"
@@ -151,7 +152,7 @@ def _of_calls(connection: Connection, account_id: str, by: str, start: int, end:
 
 
 def _with_rest(every: list[ValueSum], found: list[ValueSum]) -> list[ValueSum]:
-    """The sums of one key of metadata, and those of the calls that do not have it, as calls with an empty value."""
+    """The sums of one metadata key, plus those of the calls without it, which get an empty value."""
     rest = dict[int, ValueSum]()
     for each in every:
         rest[each.start] = _added(rest[each.start], each) if each.start in rest else each._replace(value="")

@@ -1,6 +1,6 @@
-"""Watching over a call while it waits for the provider: a client that disconnects, silence, and the longest duration.
+"""Watching a call while it waits for the provider: for a client that disconnects, silence, and the maximum duration.
 
-One timer serves all calls, because a timer per wait would cost more than the wait.
+One timer serves all calls, because a timer for each wait would cost more than the wait itself.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ class Interrupted(Exception):
 
 
 class Watches:
-    """The watches of all calls under way, and the timer for the first of them that is due."""
+    """The watches of all calls under way, and one timer for the earliest that is due."""
 
     def __init__(self) -> None:
         self.open: set[Watch] = set()
         self.due = math.inf
-        """When the timer goes off, on the loop's clock."""
+        """When the timer fires, on the loop's clock."""
         self._timer: asyncio.TimerHandle | None = None
 
     def check_at(self, moment: float) -> None:
-        """Make sure that each watch is looked at by then."""
+        """Make sure that all watches are checked by then."""
         if self._timer is not None:
             self._timer.cancel()
         self.due = moment
@@ -44,7 +44,7 @@ class Watches:
 
 
 class Watch:
-    """One for each exchange. `with watch.waiting(seconds):` raises Interrupted if its block waits too long, or the
+    """The watch of one exchange. `with watch.waiting(seconds):` raises Interrupted if its block waits too long, or the
     client disconnects; what happens outside such blocks (settling a charge) is never interrupted."""
 
     __slots__ = (
@@ -61,7 +61,7 @@ class Watch:
     )
 
     def __init__(self, watches: Watches, task: "asyncio.Task[object]", longest_seconds: float) -> None:
-        """`task` is the one that waits."""
+        """`task` is the task that waits."""
         self.task = task
         self.client_gone = False
         self._watches = watches
@@ -74,7 +74,7 @@ class Watch:
         watches.open.add(self)
 
     def waiting(self, silence_seconds: float) -> "Watch":
-        """What follows may be silent for this long at a time; `progress` reports that something arrived."""
+        """In this block, silence may last this long at a time; `progress` reports that something arrived."""
         self._silence = silence_seconds
         self._last = self._loop.time()
         moment = self._last + silence_seconds
@@ -88,11 +88,11 @@ class Watch:
         self._last = self._loop.time()
 
     def stay(self) -> None:
-        """What follows is waited for whether the client goes or not: of work that was begun, the ID must be learned."""
+        """From now on, wait whether or not the client disconnects: the ID of work that was begun must be learned."""
         self._stays = True
 
     def leave(self) -> None:
-        """The client has gone."""
+        """The client has disconnected."""
         if self._stays:
             return
         self.client_gone = True
@@ -118,7 +118,7 @@ class Watch:
             raise Interrupted(reason) from error
 
     def look(self, now: float) -> float:
-        """Interrupt a wait that is over; when to look again."""
+        """Interrupt a wait that is over. Returns when to check again."""
         if not self._waiting:
             return math.inf
         due = min(self._deadline, self._last + self._silence)

@@ -1,4 +1,8 @@
-"""The number of calls in flight in this process, per account and in total."""
+"""The number of calls in flight in this process, per account and in total.
+
+An account may have up to its limit, and never more than half of what the others leave free, so that there is always
+room for the next account.
+"""
 
 from typing import Literal
 

@@ -1,4 +1,8 @@
-"""A cache of accounts' values in memory, bounded per account and in total."""
+"""A cache of accounts' values in memory, bounded per account and in total.
+
+When it is full, the oldest entry is dropped: of the same account if that has reached its own limit, otherwise of each
+account in turn, so that no account can push out the entries of the others.
+"""
 
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar

@@ -1,5 +1,10 @@
 """Bytes that exchanges keep in memory, counted per account and in total: incoming bodies, and responses that wait to be
 sent.
+
+An account may hold up to its limit, and never more than half of what the others leave free, so that there is always
+room for the next account. What arrives before authentication (request heads, unrequested bodies) is counted as an
+account of its own. A body with a declared length is counted whole before it is read, so that what is admitted can be
+finished.
 """
 
 from typing import Final, Literal

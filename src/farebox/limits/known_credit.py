@@ -1,4 +1,7 @@
-"""What each account had available after its last hold: a hint at how close its balance is to zero."""
+"""What each account had available after its last hold: a hint at how close its balance is to zero.
+
+It decides how much care a hold is worth, never whether it is admitted.
+"""
 
 from typing import Final
 

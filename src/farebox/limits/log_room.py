@@ -1,4 +1,7 @@
-"""The number of calls in logs that have a limit and accept no more calls once they are full (`STOP_INSERTING`)."""
+"""The number of calls in logs that have a limit and accept no more calls once they are full (`STOP_INSERTING`).
+
+Counted in this process: the number at the last count in the database, plus the calls admitted since.
+"""
 
 from dataclasses import dataclass
 from typing import Final, TypeAlias

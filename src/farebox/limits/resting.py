@@ -1,4 +1,7 @@
-"""Keys that a provider has refused or rate limited, and until when other keys are used instead."""
+"""Keys that a provider has refused or rate limited, and until when other keys are used instead.
+
+Known only to this process: each process finds out for itself.
+"""
 
 from typing import Final
 

@@ -1,4 +1,8 @@
-"""Accounts whose budgets have changed lately, and how many alerts each was sent today."""
+"""Accounts whose budgets have changed lately, and how many alerts each was sent today.
+
+Kept only in the memory of this process. The sweep over all budgets finds what it has forgotten
+(calls.spending.spend_alerts).
+"""
 
 from typing import Final
 

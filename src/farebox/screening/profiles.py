@@ -1,4 +1,7 @@
-"""The profiles that every account has: sensitive data by its format, verified by check digits where there are any."""
+"""The profiles that every account has: sensitive data by its format, verified by check digits where there are any.
+
+Patterns are RE2's. Each begins and ends at a word boundary, so that it finds nothing inside longer numbers.
+"""
 
 from typing import Final
 

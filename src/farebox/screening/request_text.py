@@ -1,4 +1,8 @@
-"""The text of a request in any format: all strings of its JSON, with escapes resolved."""
+"""The text of a request in any format: all strings of its JSON, with escapes resolved.
+
+It is extracted from the bytes, not from the decoded value: if two fields have the same name, a decoder drops one, which
+may be the one that the provider reads.
+"""
 
 import re
 from typing import Final

@@ -1,4 +1,8 @@
-"""Scanning a text for what profiles look for. RE2 takes time in proportion to the text, whatever the pattern."""
+"""Scanning a text for what profiles look for. RE2 takes time in proportion to the text, whatever the pattern.
+
+One pass with all patterns combined shows whether there is any match; nearly always there is none, and that is all. Only
+otherwise are the matches enumerated, pattern by pattern.
+"""
 
 from collections.abc import Callable
 from functools import lru_cache

@@ -1,1 +1,2 @@
-"""What is derived from a finished call for others: spans, log files, meter events; and its classification."""
+"""Data derived from finished calls for other systems: spans, log files, meter events; and the classification of
+calls."""

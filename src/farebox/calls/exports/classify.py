@@ -1,5 +1,5 @@
-"""Ask the operator's classifier about the calls of gateways that have `log_classification`, and keep what it says with
-their log rows."""
+"""Ask the operator's classifier about the calls of gateways with `log_classification`, and store its answers with their
+log rows."""
 
 import asyncio
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from farebox.storage.sql import Connection
 EVERY_MS: Final = 1_000
 CALLS_AT_ONCE: Final = 4
 GIVE_UP_MS: Final = 6 * HOUR_MS
-"""A call about which the classifier could not be asked for so long is not assessed: those after it may be."""
+"""A call that the classifier could not assess for this long is skipped, so that later calls are assessed."""
 _PAUSE_SECONDS: Final = 0.05
 _FAILED: Final = "the server's classifier does not answer"
 
@@ -31,16 +31,16 @@ _FAILED: Final = "the server's classifier does not answer"
 class _Plan:
     waiting: list[str]
     calls: list[CallRow]
-    """Those that are still in the log."""
+    """The waiting calls that are still in the log."""
 
 
 async def work(services: Services) -> None:
-    """Ask about what waits. Any number of processes may do this at once."""
+    """Classify the calls that wait. Any number of processes may run this at once."""
     await deliver_all(services, "classify", every_ms=EVERY_MS // 2, deliver=_classify)
 
 
 async def _classify(services: Services, gateway: GatewayKey, until: float) -> bool:
-    """All that waits, until something fails; whether nothing did."""
+    """Classify everything that waits, until a failure. Returns whether there was none."""
     while services.clock.monotonic() < until:
         plan = await services.database.scan(partial(_plan, gateway=gateway, at=services.clock.now_ms()))
         if plan is None or (not isinstance(plan, str) and not plan.waiting):
@@ -67,7 +67,7 @@ async def _classify(services: Services, gateway: GatewayKey, until: float) -> bo
 
 
 def _plan(connection: Connection, gateway: GatewayKey, at: int) -> _Plan | str | None:
-    """None: nothing is to be asked yet. A text says why nothing is to be asked any more."""
+    """What to ask next. None: nothing yet. A string says why the gateway's calls are not to be classified any more."""
     row = find_gateway(connection, gateway.account_id, gateway.gateway_id)
     if row is None:
         return "there is no such gateway"
@@ -81,7 +81,7 @@ def _plan(connection: Connection, gateway: GatewayKey, at: int) -> _Plan | str |
 
 
 async def _answer(services: Services, call: CallRow) -> Classification | str:
-    """What the classifier says of the call; a text says why it could not be asked."""
+    """The classifier's assessment of the call, or a string that says why it could not be asked."""
     try:
         if services.classifier is None:
             raise ClassifierFailed("FAREBOX_CLASSIFIER_URL is empty")
@@ -96,7 +96,7 @@ async def _answer(services: Services, call: CallRow) -> Classification | str:
 
 
 def _keep(connection: Connection, gateway: GatewayKey, found: dict[str, Classification | None], at: int) -> None:
-    """None: the call is not in the log any more."""
+    """Store the assessments. None stands for a call that is no longer in the log."""
     for log_id, answer in found.items():
         if answer is not None:
             changed = partial(_changed, answer=answer)

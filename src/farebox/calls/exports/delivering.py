@@ -1,6 +1,6 @@
-"""What deliveries of all kinds have in common (calls.exports.log_push, calls.exports.meter_events,
-calls.exports.classify): which gateways have something that waits, how often what failed is tried again, and who is
-told."""
+"""What all kinds of deliveries have in common (calls.exports.log_push, calls.exports.meter_events,
+calls.exports.classify): which gateways have something waiting, when a failed delivery is retried, and who is
+notified."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,23 +31,23 @@ from farebox.storage.notices import add_notice
 from farebox.storage.sql import Connection
 
 ACCOUNTS_AT_ONCE: Final = 8
-"""Each with one delivery at a time: a destination that hangs takes none of the others' places but one."""
+"""Each account has one delivery at a time, so that a destination that hangs occupies one of these places."""
 TOLD_AFTER: Final = 5
-"""Failures in a row, after which the owner is notified: those of some minutes."""
+"""Number of failures in a row after which the owner is notified: a few minutes."""
 _PAUSES_MS: Final = (10 * SECOND_MS, 10 * MINUTE_MS)
 _ROUND_SECONDS: Final = 60.0
-"""After which no further delivery is begun in a round."""
+"""Seconds after which a round starts no further delivery."""
 _LEASE_MS: Final = 3 * MINUTE_MS
-"""Longer than a round with its last deliveries. A process that died holds the others up for so long."""
+"""Longer than a round with its last deliveries. After a process dies, deliveries are delayed by this long."""
 
 log = structlog.get_logger("farebox.exports")
 
 Deliver = Callable[[Services, GatewayKey, float], Awaitable[bool]]
-"""Delivers what waits of one gateway, until that time on the monotonic clock; whether it went well."""
+"""Delivers what waits for one gateway, until this time on the monotonic clock. Returns whether there was no failure."""
 
 
 async def deliver_all(services: Services, kind: Kind, *, every_ms: int, deliver: Deliver) -> None:
-    """Deliver what waits of all gateways, unless another process is doing it, or has just done it."""
+    """Deliver what waits for all gateways, unless another process is doing it, or has just done it."""
     if not await services.database.scan(partial(gateways_waiting, kind=kind)):
         return
 
@@ -65,21 +65,21 @@ async def _accounts(services: Services, gateways: Sequence[GatewayKey], deliver:
             for gateway in some:
                 with best_effort("exports"):
                     if not await deliver(services, gateway, until):
-                        return  # its other gateways have the same destination
+                        return  # the account's other gateways have the same destination
 
     by_account = groupby(gateways, key=lambda gateway: gateway.account_id)
     await asyncio.gather(*(of_account(list(some)) for _, some in by_account))
 
 
 def succeeded(connection: Connection, gateway: GatewayKey, kind: Kind, at: int, *, batch: str = "") -> None:
-    """Something has been delivered; `batch` is what is under way now."""
+    """Record a successful delivery; `batch` is the batch under way now."""
     put_state(connection, gateway.account_id, ExportState(gateway.gateway_id, kind, delivered_at=at, batch=batch))
 
 
 def failed(
     connection: Connection, gateway: GatewayKey, kind: Kind, error: str, at: int, *, retry_after: float = 0.0
 ) -> None:
-    """An attempt has failed, which the owner is told of if the failures go on. `retry_after`: seconds that the
+    """Record a failed attempt; after TOLD_AFTER in a row the owner is notified. `retry_after`: seconds that the
     receiver asks to wait."""
     before = find_state(connection, gateway, kind)
     failures, since = before.failures + 1, before.failing_at or at
@@ -93,17 +93,17 @@ def failed(
 
 
 WHAT: Final[dict[Kind, str]] = {"push": "logpush", "meter": "stripe", "classify": "log_classification"}
-"""The field of the gateway that asks for it."""
+"""The gateway's field that configures each kind of delivery."""
 
 
 async def forget(services: Services, gateway: GatewayKey, kind: Kind, pause: float) -> None:
-    """The gateway asks for it no more, or is gone: nothing waits any longer."""
+    """Delete what waits, because the gateway no longer asks for deliveries or is gone."""
     while await services.database.write(partial(forget_waiting, gateway=gateway, kind=kind)):
         await services.clock.sleep(pause)
     await services.database.write(partial(delete_state, gateway=gateway, kind=kind))
 
 
 def say_failed(gateway: GatewayKey, kind: Kind, error: str) -> None:
-    """For the operator's log."""
+    """Log the failure for the operator."""
     account, gateway_id = gateway.account_id, gateway.gateway_id
     log.warning("export failed", account=account, gateway=gateway_id, what=WHAT[kind], why=error)

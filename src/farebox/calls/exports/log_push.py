@@ -1,8 +1,8 @@
 """Push the logs of gateways to their accounts' destinations, as files.
 
-A file is fixed before it is sent: its calls and its name are stored with the gateway's state, and only once the
-receiver has it are its calls marked as delivered. So after a process has died the same file is sent again, under the
-same name.
+A file's content is fixed before it is sent: its calls and its name are stored with the gateway's state, and its calls
+are marked as delivered only once the receiver has it. So if a process dies, the same file is sent again under the same
+name.
 """
 
 import asyncio
@@ -45,10 +45,10 @@ from farebox.storage.sql import Connection
 from farebox.vault import SecretUnreadable
 
 EVERY_SECONDS: Final = 30
-"""How long logs are gathered before they are pushed."""
+"""How long logs are collected before they are pushed."""
 FILE_LOGS: Final = 1_000
 FILE_BYTES: Final = 8 * 2**20
-"""Of the bodies in a file, and then one log's more."""
+"""Maximum bytes of bodies in a file, exceeded by at most one log."""
 SEND_SECONDS: Final = 60.0
 _MARKED_AT_ONCE: Final = 250
 _PAUSE_SECONDS: Final = 0.05
@@ -57,7 +57,7 @@ _error_code = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>").search
 
 
 class _Batch(msgspec.Struct, frozen=True):
-    """The file under way, as it is stored."""
+    """The file being delivered, as it is stored."""
 
     name: str
     log_ids: Sequence[str]
@@ -65,7 +65,7 @@ class _Batch(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is to be sent where."""
+    """What to send, and where."""
 
     config: GatewayConfig
     destination: DestinationRow
@@ -73,12 +73,12 @@ class _Plan:
 
 
 async def work(services: Services) -> None:
-    """Push what waits. Any number of processes may do this at once."""
+    """Push the logs that wait. Any number of processes may run this at once."""
     await deliver_all(services, "push", every_ms=EVERY_SECONDS * SECOND_MS // 2, deliver=_push)
 
 
 async def _push(services: Services, gateway: GatewayKey, until: float) -> bool:
-    """One file after another, until none is left or one fails; whether none did."""
+    """Push one file after another, until none is left or one fails. Returns whether none failed."""
     while services.clock.monotonic() < until:
         plan = await services.database.write(partial(_plan, gateway=gateway, at=services.clock.now_ms()))
         if plan is None:
@@ -102,8 +102,8 @@ async def _push(services: Services, gateway: GatewayKey, until: float) -> bool:
 
 
 def _plan(connection: Connection, gateway: GatewayKey, at: int) -> _Plan | str | None:
-    """What is to be sent now: the file that is under way, else the next one. None: nothing, or not yet. A text says why
-    nothing of the gateway is to be sent any more."""
+    """The file to send now: the one under way, else the next one. None: nothing to send, or not yet. A string says why
+    nothing more is to be sent for the gateway."""
     account_id = gateway.account_id
     row, destination = (
         find_gateway(connection, account_id, gateway.gateway_id),
@@ -127,7 +127,8 @@ def _plan(connection: Connection, gateway: GatewayKey, at: int) -> _Plan | str |
 
 
 def _next_batch(gateway: GatewayKey, waiting: list[tuple[str, int, int]]) -> _Batch | None:
-    """The oldest calls that fit into a file. Its name says when the first began, and is derived from all of them."""
+    """The oldest waiting calls that fit into a file. The file's name has the time when the first of them began, and a
+    hash of their IDs."""
     log_ids: list[str] = []
     total = 0
     for log_id, _, size in waiting:
@@ -143,13 +144,13 @@ def _next_batch(gateway: GatewayKey, waiting: list[tuple[str, int, int]]) -> _Ba
 
 
 def _read(connection: Connection, gateway: GatewayKey, log_ids: Sequence[str]) -> list[CallRow]:
-    """The calls of a file, without those that have been removed from the log meanwhile."""
+    """The calls of a file, without those that have since been removed from the log."""
     found = (logged_call(connection, gateway, log_id) for log_id in log_ids)
     return [call for call in found if call is not None]
 
 
 async def _delivered(services: Services, gateway: GatewayKey, batch: _Batch) -> None:
-    """The receiver has the file. It stays under way until all of its calls are marked."""
+    """Mark the file's calls as delivered. The file counts as under way until all of them are marked."""
     for start in range(0, len(batch.log_ids), _MARKED_AT_ONCE):
         some = batch.log_ids[start : start + _MARKED_AT_ONCE]
         await services.database.write(partial(mark_delivered, gateway=gateway, kind="push", log_ids=some))
@@ -158,7 +159,7 @@ async def _delivered(services: Services, gateway: GatewayKey, batch: _Batch) -> 
 
 
 def _finish(connection: Connection, gateway: GatewayKey, batch: _Batch, at: int) -> None:
-    """The file is no longer under way; another one, begun by a process that took this one for dead, still is."""
+    """End the delivery of this file, but not of another one that was begun by a process that took this one for dead."""
     state = find_state(connection, gateway, "push")
     mine = not state.batch or msgspec.json.decode(state.batch, type=_Batch).name == batch.name
     succeeded(connection, gateway, "push", at, batch="" if mine else state.batch)
@@ -194,14 +195,14 @@ def _secrets(services: Services, gateway: GatewayKey, row: DestinationRow) -> De
 
 
 def _encoded(calls: list[CallRow], key: str | None) -> bytes:
-    """On the encoder's thread."""
+    """Runs on the encoder's thread."""
     return file_of(map(line_of, calls), None if key is None else public_key(key))
 
 
 def _signed(
     destination: LogDestination, secrets: DestinationSecrets, name: str, body: bytes
 ) -> tuple[str, list[tuple[str, str]]]:
-    """On the encoder's thread, which loads botocore."""
+    """Runs on the encoder's thread, which loads botocore."""
     from farebox.exports.s3 import put_request
 
     return put_request(
@@ -217,7 +218,7 @@ def _signed(
 
 
 def _told(sent: Sent) -> str:
-    """What the owner is told: nothing about the network that the server is in."""
+    """The error shown to the owner, without details of the server's network."""
     if not sent.status:
         return sent.error if sent.late else UNREACHABLE
     code = _error_code(sent.body)
@@ -225,7 +226,7 @@ def _told(sent: Sent) -> str:
 
 
 def line_of(call: CallRow) -> LogLine:
-    """The line of one call: Cloudflare's fields, and under `Farebox` what else the log knows."""
+    """The line of one call: Cloudflare's fields, and under `Farebox` everything else that the log has."""
     at, detail = datetime.fromtimestamp(call.created_at // 1000, UTC), call.detail
     fields: Mapping[str, Any] = {
         "Timestamp": f"{at:%Y-%m-%dT%H:%M:%S}.{call.created_at % 1000:03d}Z",

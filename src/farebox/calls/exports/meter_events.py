@@ -1,8 +1,7 @@
-"""Tell accounts' own Stripe meters of their calls: an event for each call that was paid for, by each template of its
-gateway.
+"""Report calls to accounts' own Stripe meters: an event for each paid call, by each template of its gateway.
 
-Stripe recognizes a repeated event by its identifier, which is derived from the call: a process that dies sends it
-again.
+Stripe recognizes a repeated event by its identifier, which is derived from the call: after a process dies, its events
+are sent again.
 """
 
 import asyncio
@@ -32,9 +31,9 @@ from farebox.vault import SecretUnreadable
 EVERY_MS: Final = 1_000
 CALLS_AT_ONCE: Final = 100
 EVENTS_AT_ONCE: Final = 8
-"""Requests of one gateway at the same time; for one customer and meter it is one, as Stripe wants it."""
+"""Concurrent requests for one gateway; Stripe wants only one at a time for the same customer and meter."""
 BUSY: Final = 409
-"""Stripe is at work on another event for the same customer and meter."""
+"""Stripe is processing another event for the same customer and meter."""
 _BUSY_PAUSES: Final = (0.2, 0.5, 1.0)
 _PAUSE_SECONDS: Final = 0.05
 
@@ -57,12 +56,12 @@ class _Plan:
 
 
 async def work(services: Services) -> None:
-    """Send what waits. Any number of processes may do this at once."""
+    """Send the events that wait. Any number of processes may run this at once."""
     await deliver_all(services, "meter", every_ms=EVERY_MS // 2, deliver=_deliver)
 
 
 async def _deliver(services: Services, gateway: GatewayKey, until: float) -> bool:
-    """All that waits, until something fails; whether nothing did."""
+    """Send everything that waits, until a failure. Returns whether there was none."""
     while services.clock.monotonic() < until:
         now = services.clock.now_ms()
         try:
@@ -85,7 +84,7 @@ async def _deliver(services: Services, gateway: GatewayKey, until: float) -> boo
 
 
 def _plan(connection: Connection, services: Services, gateway: GatewayKey, at: int) -> _Plan | str | None:
-    """None: nothing is to be sent yet. A text says why nothing is to be sent any more. Raises SecretUnreadable."""
+    """What to send next. None: nothing yet. A string says why nothing more is to be sent. Raises SecretUnreadable."""
     row = find_gateway(connection, gateway.account_id, gateway.gateway_id)
     if row is None:
         return "there is no such gateway"
@@ -113,8 +112,8 @@ async def _fail(services: Services, gateway: GatewayKey, sent: Sent, told: str) 
 
 
 async def _send_all(services: Services, plan: _Plan) -> tuple[list[str], Sent | None]:
-    """The IDs of the calls all of whose events have been dealt with; and a failure, if there was one: then nothing more
-    was sent."""
+    """The IDs of the calls whose events have all been dealt with, and the first failure, if any; nothing is sent after
+    a failure."""
     room, failures = asyncio.Semaphore(EVENTS_AT_ONCE), list[Sent]()
     turns: dict[tuple[str, str], asyncio.Lock] = {}
 
@@ -142,7 +141,7 @@ async def _send_all(services: Services, plan: _Plan) -> tuple[list[str], Sent | 
 
 
 async def _send(services: Services, key: str, event: Event, identifier: str, at: int) -> tuple[bool | None, Sent]:
-    """Whether Stripe has taken the event: False if it never will; None if it cannot at present."""
+    """Whether Stripe has accepted the event: False if it never will; None if it cannot at present."""
     headers = [
         ("authorization", f"Bearer {key}"),
         ("content-type", "application/x-www-form-urlencoded"),
@@ -161,8 +160,8 @@ async def _send(services: Services, key: str, event: Event, identifier: str, at:
         return None, sent
     error = _error(sent)
     if error.code == "duplicate_meter_event" or "already exists with identifier" in error.message:
-        return True, sent  # from an attempt whose end this process, or another, did not get to know
-    # A name that no meter has is the configuration's fault, and can be put right: nothing is lost until then.
+        return True, sent  # by an attempt whose result was never received
+    # An unknown meter name is an error in the configuration, which can be corrected: until then events wait.
     return (None if error.param == "event_name" or "meter found" in error.message else False), sent
 
 
@@ -174,7 +173,7 @@ def _error(sent: Sent) -> _StripeError:
 
 
 def _told(sent: Sent) -> str:
-    """What the owner is told: Stripe's own words without what it may say of the key."""
+    """The error shown to the owner: Stripe's own message, without anything about the key."""
     if not sent.status:
         return sent.error if sent.late else UNREACHABLE
     code = _error(sent).code
@@ -182,7 +181,7 @@ def _told(sent: Sent) -> str:
 
 
 def _values(call: CallRow) -> Mapping[str, str]:
-    """What the variables stand for."""
+    """The values of the template's variables."""
     read, write = call.detail.cached_tokens or (0, 0)
     metadata = {METADATA + key: _shown(value) for key, value in (call.detail.metadata or {}).items()}
     return {
@@ -203,5 +202,5 @@ def _shown(value: str | int | float | bool) -> str:
 
 
 def _usd(nanos: int) -> str:
-    """US dollars as a plain decimal."""
+    """An amount in US dollars as a plain decimal."""
     return f"{Decimal(nanos).scaleb(-9).normalize():f}"

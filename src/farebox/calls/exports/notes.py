@@ -1,4 +1,4 @@
-"""Noting what a call's span says that no other record of the call needs."""
+"""Recording what only a call's span needs."""
 
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ _Metered = TypeVar("_Metered", bound=Metered)
 
 
 def with_notes(stage: _Stage) -> _Stage:
-    """The same stage, with notes in its attempts, which are filled in as the response is read."""
+    """The same stage with span notes in its attempts, which are filled in as the response is read."""
     notes = stage.attempts.notes = SpanNotes()
     return replace(stage, metered=_noting(stage.metered, notes.finish), terms=_noting(stage.terms, notes.finish))
 

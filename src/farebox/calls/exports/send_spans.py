@@ -1,7 +1,6 @@
-"""Send the spans that wait, in batches: one request at a time to each destination, again where that may help.
+"""Send waiting spans in batches: one request at a time to each destination, repeated if that may help.
 
-A destination that fails takes only the time of its own requests: those that fail have a part of the places, so that the
-others' spans go on.
+Destinations that fail get only a part of the places for concurrent requests, so that the spans of the others go on.
 """
 
 import asyncio
@@ -28,7 +27,7 @@ AT_ONCE_MAX: Final = 32
 FAILING_AT_ONCE_MAX: Final = 16
 ACCOUNT_AT_ONCE_MAX: Final = 4
 ATTEMPTS_MAX: Final = 10
-"""Requests for one batch; then it is given up. With the pauses between them, that is about six minutes."""
+"""Attempts for one batch before it is given up. With the pauses between them, that takes about six minutes."""
 _PAUSES_MS: Final = (1_000, 60_000)
 FLUSH_SECONDS: Final = 3.0
 
@@ -39,13 +38,13 @@ _TASK: Final = "spans"
 
 
 async def work(services: Services) -> None:
-    """Start what is due, and wait for none of it."""
+    """Start the deliveries that are due, without waiting for them."""
     _begin(services, services.clock.monotonic())
 
 
 async def flush(services: Services) -> None:
-    """The process ends: what is under way is waited for, and then there is a last attempt for everything, all of it for
-    a short time. What is not sent by then is lost."""
+    """Called when the process ends: wait for the deliveries under way, then make one last attempt for everything, all
+    within a short time. What is not sent by then is lost."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FLUSH_SECONDS):
             await _ended(services)
@@ -58,7 +57,7 @@ async def flush(services: Services) -> None:
 
 
 async def _ended(services: Services) -> None:
-    """Wait for the tasks under way."""
+    """Wait for the deliveries under way."""
     tasks = [services.tasks.begin((_TASK, key), partial(_deliver, services, key)) for key in _under_way(services)]
     if tasks:
         await asyncio.wait(tasks)
@@ -90,9 +89,9 @@ def _under_way(services: Services) -> set[Key]:
 
 
 async def _deliver(services: Services, key: Key) -> None:
-    """Send one batch after another until there is none left, or one fails."""
+    """Send one batch after another until none is left, or one fails."""
     destination = services.spans.destinations[key]
-    destination.not_before = services.clock.monotonic() + _PAUSES_MS[0] / 1000  # should this end with an exception
+    destination.not_before = services.clock.monotonic() + _PAUSES_MS[0] / 1000  # in case this ends with an exception
     with best_effort("spans"):
         while destination.spans:
             exporter = (await services.configuration.exporters(key[0], key[1])).get(key[2])
@@ -113,8 +112,7 @@ async def _deliver(services: Services, key: Key) -> None:
 
 
 def _failed(services: Services, destination: Destination, batch: list[Span], sent: Sent) -> None:
-    """The batch is sent again after a pause, unless the receiver has said that it never takes it, or it was sent too
-    often."""
+    """Schedule the batch for another attempt, unless the receiver rejects it permanently or it was sent too often."""
     destination.failures += 1
     destination.attempts += 1
     if sent.status and sent.status not in outgoing.TO_REPEAT:
@@ -128,7 +126,7 @@ def _failed(services: Services, destination: Destination, batch: list[Span], sen
 
 
 async def _send(services: Services, exporter: Exporter, batch: list[Span]) -> tuple[Sent, int]:
-    """What came of it, and how many of the spans the receiver has rejected although it accepted the request."""
+    """The result, and how many of the spans the receiver rejected although it accepted the request."""
     encoding = exporter.exporter.content_type
     loop = asyncio.get_running_loop()
     body, content_type = await loop.run_in_executor(_ENCODER, _encoded, batch, services.instance, encoding)
@@ -143,7 +141,7 @@ async def _send(services: Services, exporter: Exporter, batch: list[Span]) -> tu
 
 
 def _encoded(batch: list[Span], instance: str, encoding: str) -> tuple[bytes, str]:
-    """On the encoder's thread, which loads protobuf."""
+    """Runs on the encoder's thread, which loads protobuf."""
     from farebox.exports import otlp
 
     chosen: otlp.Encoding = "protobuf" if encoding == "protobuf" else "json"
@@ -170,5 +168,5 @@ def _say(event: str, destination: Destination, spans: int, why: str) -> None:
 
 
 def _host(url: str) -> str:
-    """All that the log has of a URL: its query may be a credential."""
+    """The only part of a URL that is logged: its query may be a credential."""
     return urlsplit(url).netloc

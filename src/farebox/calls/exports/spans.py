@@ -1,4 +1,4 @@
-"""The span of a call that has ended, for gateways that send spans. docs/observability.md lists what it says."""
+"""The span of a finished call, for gateways that send spans. docs/observability.md lists its attributes."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -12,7 +12,7 @@ from farebox.providers.formats.finish import Finish
 from farebox.runtime.services import Services
 
 BODY_MAX: Final = 128 * 2**10
-"""Bytes of a body that goes along; a larger one is left out."""
+"""Maximum bytes of a body that is attached; a larger one is left out."""
 _NS_PER_MS: Final = 1_000_000
 _OPERATIONS: Final = {
     "openai_chat": "chat",
@@ -25,14 +25,14 @@ _OPERATIONS: Final = {
     "google_embed": "embeddings",
     "cohere_embed": "embeddings",
 }
-"""`gen_ai.operation.name` by wire format; other formats stand for themselves."""
+"""`gen_ai.operation.name` by wire format; other formats use their own name."""
 _PROVIDERS: Final = {
     "google-ai-studio": "gcp.gemini",
     "grok": "x_ai",
     "mistral": "mistral_ai",
     "perplexity-ai": "perplexity",
 }
-"""`gen_ai.provider.name` where it is not the provider's slug."""
+"""`gen_ai.provider.name` if it is not the provider's slug."""
 _TOKENS: Final = (
     ("input_tokens", "gen_ai.usage.input_tokens"),
     ("output_tokens", "gen_ai.usage.output_tokens"),
@@ -41,13 +41,12 @@ _TOKENS: Final = (
     ("output_reasoning_tokens", "gen_ai.usage.reasoning.output_tokens"),
 )
 _RESERVED: Final = ("gen_ai.", "farebox.")
-"""What no entry of the caller's metadata may begin with, to be an attribute."""
+"""Prefixes that a key of the caller's metadata must not have to become an attribute."""
 _NO_TRACE: Final = TraceContext("", "")
 
 
 def queue_span(services: Services, record: CallRecord, charge: int) -> None:
-    """Have the span of the call sent to wherever its gateway sends them; `charge` is what was taken, in
-    nano-dollars."""
+    """Queue the call's span for every destination of its gateway; `charge` is the charged amount in nano-dollars."""
     call = record.call
     urls = [exporter.url for exporter in call.gateway.otel or ()]
     dropped = services.spans.add(call.account_id, call.gateway_id, urls, span_of(record, charge))
@@ -56,8 +55,8 @@ def queue_span(services: Services, record: CallRecord, charge: int) -> None:
 
 
 def span_of(record: CallRecord, charge: int) -> Span:
-    """The ID of its trace, where the caller names none, is the log ID, and that of the span the log ID's second half:
-    so a log row leads to its span."""
+    """The span of a call. Unless the caller names a trace, the trace ID is the log ID, and the span ID its second half,
+    so that a log row leads to its span."""
     call, ended, trace = record.call, record.ended, record.call.trace or _NO_TRACE
     log_id = call.log_id.replace("-", "")
     start, operation = call.started_at * _NS_PER_MS, _operation(call)
@@ -83,7 +82,7 @@ def _operation(call: Call) -> str:
 
 
 def _conventional(record: CallRecord, operation: str) -> Iterable[tuple[str, Value]]:
-    """OpenTelemetry's conventions for generative AI, and what Cloudflare adds to them."""
+    """Attributes of OpenTelemetry's conventions for generative AI, and Cloudflare's additions to them."""
     call, ended, usage = record.call, record.ended, record.priced.usage
     yield "gen_ai.operation.name", operation
     yield "gen_ai.provider.name", _PROVIDERS.get(call.provider, call.provider)
@@ -109,7 +108,7 @@ def _conventional(record: CallRecord, operation: str) -> Iterable[tuple[str, Val
 
 
 def _finish(finish: Finish) -> Iterable[tuple[str, Value]]:
-    """What the response says of itself and its end, in the provider's words."""
+    """What the response says about itself and its end, in the provider's words."""
     if finish.response_id:
         yield "gen_ai.response.id", finish.response_id
     if finish.by_index:

@@ -1,1 +1,1 @@
-"""Work that a provider goes on with after it has answered, and the objects that it keeps for an account."""
+"""Work that a provider continues after it has answered, and the objects that it keeps for an account."""

@@ -1,4 +1,5 @@
-"""Batches: held for by what their input asks for, at the batch price, and settled by what their output has used."""
+"""Batches: the hold covers all requests of their input at the batch price, and is settled by the usage in their
+output."""
 
 from collections.abc import AsyncIterator, Callable, Iterable
 from fractions import Fraction
@@ -45,32 +46,32 @@ from farebox.storage.long_calls import LongCall, open_long_calls
 from farebox.usage import AbsurdUsage, Quantity
 
 BATCHES_MAX: Final = 50
-"""Batches of one account under way."""
+"""Maximum batches of one account that are under way."""
 KNOWN_MAX: Final = 5_000
-"""Batches of one account in all: those that have ended are known for 30 days."""
+"""Maximum batches of one account in all: those that have ended are remembered for 30 days."""
 REQUESTS_MAX: Final = 50_000
 INPUT_MAX: Final = 200 * 2**20
 LINE_MAX: Final = 16 * 2**20
 DESCRIPTION_MAX: Final = 64 * 2**20
-"""Bytes of a batch's description that has its responses in it."""
+"""Maximum bytes of a batch's description that contains its responses."""
 PIECE: Final = 64 * 2**10
-"""Bytes of whole lines that are read at once."""
+"""Bytes of whole lines that are processed at once."""
 AT_ONCE: Final = 16 * 2**10
-"""As many are read on the event loop."""
+"""Maximum bytes that are processed on the event loop."""
 BATCH: Final = {"service_tier": "batch"}
-"""The tier whose prices apply."""
+"""The service tier whose prices apply."""
 
 T = TypeVar("T")
 log = structlog.get_logger("farebox.calls")
 
 
 class _Lost(Exception):
-    """The provider does not have the file; the message is for the log."""
+    """The provider no longer has the file; the message is for the log."""
 
 
 async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted, BatchTerms]:
-    """Put the hold of a batch on its account: of the most that all of its requests can cost, which are read from the
-    provider's own copy of the input. Raises Problem, DatabaseUnavailable."""
+    """Hold credit for a batch: for the most that all of its requests can cost. They are read from the provider's own
+    copy of the input. Raises Problem, DatabaseUnavailable."""
     services, call = context.services, context.call
     body = call.body if isinstance(call.body, bytes) else whole(call.body)
     form, asked = FORMS[call.provider], asked_of(about.form, body, about.model)
@@ -99,7 +100,7 @@ async def hold_batch(context: CallContext, about: ObjectCall) -> tuple[Admitted,
 
 
 class _Sums:
-    """What the requests of an input come to, as far as it has been read."""
+    """The total of the requests of an input, as far as it has been read."""
 
     def __init__(self, context: CallContext) -> None:
         self.context = context
@@ -107,7 +108,7 @@ class _Sums:
         self.prices: dict[str, tuple[ModelPrice, Markup]] = {}
 
     async def add(self, requests: Iterable[ParsedRequest]) -> None:
-        """Raises Problem, DatabaseUnavailable."""
+        """Add requests to the total. Raises Problem, DatabaseUnavailable."""
         services, call = self.context.services, self.context.call
         for parsed in requests:
             for reference in parsed.references:
@@ -133,7 +134,7 @@ class _Sums:
 
 
 def price_of(context: CallContext, model: str) -> tuple[ModelPrice, Markup]:
-    """The batch price of a model, and the markup on it. Raises Problem if it is not known."""
+    """The batch price of a model and the markup on it. Raises Problem if the price is unknown."""
     call, prices = context.call, context.services.configuration.prices
     price = find_price(context, model, BATCH)
     if price is None:
@@ -148,7 +149,7 @@ def price_of(context: CallContext, model: str) -> tuple[ModelPrice, Markup]:
 
 
 async def _input(context: CallContext, asked: BatchAsked) -> AsyncIterator[bytes]:
-    """What a batch asks for, in pieces of whole lines. Raises as `_pieces`."""
+    """The input of a batch, in pieces of whole lines. Raises as `_pieces`."""
     call = context.call
     async for piece in _joined(asked.lines()):
         yield piece
@@ -159,7 +160,7 @@ async def _input(context: CallContext, asked: BatchAsked) -> AsyncIterator[bytes
 
 
 async def _joined(lines: Iterable[bytes]) -> AsyncIterator[bytes]:
-    """Lines, in pieces. Raises InvalidRequest."""
+    """The lines, joined into pieces. Raises InvalidRequest."""
     piece: list[bytes] = []
     size = 0
     for line in lines:
@@ -173,7 +174,7 @@ async def _joined(lines: Iterable[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _read_input(sums: _Sums, asked: Asked, pieces: AsyncIterator[bytes]) -> None:
-    """Raises Problem, DatabaseUnavailable."""
+    """Add the requests of all pieces to the sums. Raises Problem, DatabaseUnavailable."""
     services, call = sums.context.services, sums.context.call
     number, rejects = 1, services.refusals.get(call.provider)
     try:
@@ -192,7 +193,7 @@ async def _read_input(sums: _Sums, asked: Asked, pieces: AsyncIterator[bytes]) -
 
 
 async def _read(services: Services, account_id: str, function: Callable[..., T], piece: bytes, *arguments: Any) -> T:
-    """`function(piece, *arguments)`, in a helper process where it may take long."""
+    """`function(piece, *arguments)`, in a helper process if it may take long."""
     if len(piece) <= AT_ONCE:
         return function(piece, *arguments)
     return await services.helpers.run(account_id, function, piece, *arguments, raises=(InvalidRequest,))
@@ -201,7 +202,8 @@ async def _read(services: Services, account_id: str, function: Callable[..., T],
 async def _pieces(
     services: Services, provider: str, key_id: str, path: str, most: int, line_max: int = LINE_MAX
 ) -> AsyncIterator[bytes]:
-    """What is at a path, in pieces of whole lines. Raises UpstreamFailed, _Lost, InvalidRequest, Problem."""
+    """The content at a path of the provider, in pieces of whole lines. Raises UpstreamFailed, _Lost, InvalidRequest,
+    Problem."""
     response = await services.upstream.send(await own_request(services, provider, key_id, "GET", path))
     try:
         if response.status != 200:
@@ -222,7 +224,7 @@ async def _pieces(
 
 
 async def _hold(context: CallContext, bound: Estimate) -> Held:
-    """Raises Problem, DatabaseUnavailable."""
+    """Hold the bound of a batch on its account. Raises Problem, DatabaseUnavailable."""
     services, call, now = context.services, context.call, context.services.clock.now_ms()
     cap = services.settings.estimate_max_cents * NANOS_PER_CENT
     if cap and bound.amount > cap:
@@ -249,7 +251,7 @@ async def _hold(context: CallContext, bound: Estimate) -> Held:
 
 
 class _Spent:
-    """What the responses of an output have used, by the models that were asked for."""
+    """The usage in the responses of an output, by requested model."""
 
     def __init__(self, context: CallContext, batch: BatchTerms) -> None:
         self._context = context
@@ -281,13 +283,14 @@ class _Spent:
                 sums[1] += Fraction(line.nanos_numerator, cost.denominator)
 
     def _asked_as(self, model: str) -> str:
-        """The name by which the model was asked for: responses name the version that has answered."""
+        """The name by which the model was requested: responses name the version that answered."""
         named = [asked for asked in self._models if model == asked]
         named += sorted((asked for asked in self._models if model.startswith(asked)), key=len, reverse=True)
         return (named or list(self._models))[0]
 
     def priced(self, bound: Estimate, requests: int) -> tuple[PricedUsage, ModelPrice | None, Markup | None]:
-        """All of it together, rounded once; a response whose usage is not reported costs its share of the hold."""
+        """The price of all usage together, rounded once; a response whose usage is not reported costs its share of the
+        hold."""
         parts, exact = [], Fraction(0)
         for model, lines in self._lines.items():
             price, markup = self._prices[model]
@@ -317,7 +320,8 @@ class _Spent:
 
 
 async def settle_batch(services: Services, long: LongCall, described: dict[str, Any]) -> bool:
-    """Settle a batch that has ended by its output; False: that cannot be read now. Raises DatabaseUnavailable."""
+    """Settle a batch that has ended by its output. Returns False if the output cannot be read now. Raises
+    DatabaseUnavailable."""
     stage = await as_responded(services, long, 200, b"")
     work = work_of(long)
     assert work.batch is not None
@@ -349,7 +353,7 @@ async def settle_batch(services: Services, long: LongCall, described: dict[str, 
 async def _results(
     services: Services, long: LongCall, batch: BatchTerms, described: dict[str, Any]
 ) -> AsyncIterator[list[BatchResult]]:
-    """What the requests of a batch that has ended have come to. Raises as `_pieces`."""
+    """The results of the requests of a batch that has ended. Raises as `_pieces`."""
     output = FORMS[long.provider].output(described)
     asked = Asked(long.provider, batch.endpoint, batch.models[0] if len(batch.models) == 1 else "")
     if output is None:

@@ -1,7 +1,7 @@
-"""Calls about what a provider keeps under the operator's key: files, conversations, responses, batches.
+"""Calls about objects that a provider keeps under the operator's key: files, conversations, responses, batches.
 
-Whether an object is the account's is looked up before the provider is asked (calls.ownership). Lists are made of what
-is noted here of the account's own objects: the provider's would be of all accounts.
+Whether an object belongs to the account is looked up before the provider is called (calls.ownership). Lists are made
+from what is recorded here about the account's own objects: the provider's lists would contain those of all accounts.
 """
 
 from typing import Final
@@ -45,15 +45,15 @@ from farebox.storage.kept_objects import KeptObject, count_objects, forget_objec
 from farebox.storage.long_calls import open_long_calls
 
 DOCUMENT_MAX: Final = 16 * 2**20
-"""Bytes of an object's description."""
+"""Maximum bytes of an object's description."""
 MOST: Final = {"conversation": 10_000, "video": 5_000, "cached_content": 1_000}
-"""What an account may have of a kind; of videos and caches, all are in its lists."""
+"""Maximum number of objects of a kind per account. All of an account's videos and caches are in its lists."""
 _STEP: Final = 64 * 2**10
 
 
 async def checked_objects(context: CallContext) -> CallContext:
-    """As `checked_references`. Raises Problem (OBJECTS_FULL), too, if the call makes a video or a cache and the account
-    has as many as are listed."""
+    """As `checked_references`. Also raises Problem (OBJECTS_FULL) if the call creates a video or a cache and the
+    account has the maximum."""
     call = context.call
     kept: tuple[Kind, ...] = ("video", "cached_content")
     for kind in kept:
@@ -63,7 +63,8 @@ async def checked_objects(context: CallContext) -> CallContext:
 
 
 async def prepare_object(stage: Admitted, call: ObjectCall) -> Admitted | None:
-    """The call as it goes to the provider; None: it has been answered. Raises Problem, DatabaseUnavailable."""
+    """The call as it goes to the provider; None if it has been answered already. Raises Problem,
+    DatabaseUnavailable."""
     context = stage.context
     if call.does == "list":
         await _answer_list(stage, call)
@@ -83,7 +84,7 @@ async def prepare_object(stage: Admitted, call: ObjectCall) -> Admitted | None:
 
 
 async def pass_object(stage: Responded, call: ObjectCall) -> None:
-    """Pass the response on, and note what it says. Raises Problem, DatabaseUnavailable."""
+    """Pass the response on, and record the objects that it describes. Raises Problem, DatabaseUnavailable."""
     status = stage.response.status
     if call.form == GOOGLE and call.kind == "file" and call.does in ("create", "upload") and status < 400:
         await _pass_upload(stage, call)
@@ -106,7 +107,7 @@ async def pass_object(stage: Responded, call: ObjectCall) -> None:
 
 
 async def _pass_upload(stage: Responded, call: ObjectCall) -> None:
-    """Pass on what Google says of an upload; of the last piece, once it is noted whose the file is. Raises Problem,
+    """Pass on Google's response to an upload; for the last piece, after recording who owns the file. Raises Problem,
     DatabaseUnavailable."""
     services, mine = stage.context.services, stage.context.call
     headers, body = await document(stage)
@@ -120,7 +121,7 @@ async def _pass_upload(stage: Responded, call: ObjectCall) -> None:
 
 
 async def _check_read(services: Services, kept: KeptObject) -> None:
-    """What a batch has come to is not deleted before it is paid for. Raises Problem (OBJECT_BUSY)."""
+    """The output of a batch must not be deleted before it is paid for. Raises Problem (OBJECT_BUSY)."""
     if not may_be_output(kept.provider, description(kept.content or b"{}")):
         return
     if await services.database.get(lambda connection: open_long_calls(connection, kept.account_id, "batch")):
@@ -128,8 +129,8 @@ async def _check_read(services: Services, kept: KeptObject) -> None:
 
 
 async def _look(stage: Responded, call: ObjectCall, body: bytes | None) -> None:
-    """Where the object is of a long call: settle that if the body says that it has ended; look at it soon if this was a
-    stream."""
+    """If the object belongs to a long call: settle that if the body says that it has ended; if the response was a
+    stream, schedule a look at it soon."""
     if call.kind not in LONG or call.sub or call.does not in ("read", "cancel") or stage.response.status >= 400:
         return
     services, mine = stage.context.services, stage.context.call
@@ -141,7 +142,7 @@ async def _look(stage: Responded, call: ObjectCall, body: bytes | None) -> None:
 
 
 async def check_room(services: Services, call: Call, about: ObjectCall) -> None:
-    """Raises Problem (OBJECTS_FULL) if the account may have no more of the kind."""
+    """Raises Problem (OBJECTS_FULL) if the account may have no more objects of this kind."""
     settings, now = services.settings, services.clock.now_ms()
     number, size = await services.database.get(
         lambda connection: count_objects(connection, call.account_id, about.kind, now)
@@ -158,8 +159,9 @@ async def check_room(services: Services, call: Call, about: ObjectCall) -> None:
 
 
 async def note(stage: Responded, call: ObjectCall, body: bytes) -> None:
-    """Note whose the object is, and what it hands out. Raises Problem (UPSTREAM_INVALID) where its description cannot
-    be read: nobody could use it; DatabaseUnavailable."""
+    """Record that the object belongs to the account, with the objects that it refers to. Raises Problem
+    (UPSTREAM_INVALID) if its description cannot be read, because nobody could use the object then;
+    DatabaseUnavailable."""
     context = stage.context
     described = description(body)
     if facts_of(context.call.provider, call.kind, described, body) is None:
@@ -174,7 +176,7 @@ async def note(stage: Responded, call: ObjectCall, body: bytes) -> None:
 
 
 async def document(stage: Responded) -> tuple[list[tuple[str, str]], bytes]:
-    """Headers and body of a response in one piece, as they may be passed on. Raises Problem (UPSTREAM_INVALID)."""
+    """Headers and body of a complete response, as they may be passed on. Raises Problem (UPSTREAM_INVALID)."""
     context = stage.context
     try:
         response = operator_key.without_key(context, decoded(stage.response))
@@ -210,7 +212,7 @@ async def _forget(stage: Responded, call: ObjectCall) -> None:
 
 
 async def _answer_list(stage: Admitted, call: ObjectCall) -> None:
-    """Answer from what is noted here. Raises Problem (INVALID_REQUEST, OBJECT_NOT_FOUND)."""
+    """Answer from what is recorded here. Raises Problem (INVALID_REQUEST, OBJECT_NOT_FOUND)."""
     context, stage.attempts.status = stage.context, 200
     services, mine = context.services, context.call
     found = await services.database.scan(

@@ -1,8 +1,8 @@
-"""Long calls: work that a provider goes on with after it has answered, such as a response in the background.
+"""Long calls: work that a provider continues after it has answered, such as a response in the background.
 
-Their hold outlives the request and the process. What becomes of it is a table (docs/adr/0026-long-calls.md): it is
-settled by the first to see that the work has ended, a request of the account's that passes through here or the
-worker, and a second time changes nothing, because the charge has its cause in its ID.
+Their hold outlives the request and the process. How it ends is a table (docs/adr/0026-long-calls.md). The first to see
+that the work has ended settles it: the worker, or a request of the account that passes through here. A second time
+changes nothing, because the ID of the charge is derived from its cause.
 """
 
 import asyncio
@@ -50,29 +50,31 @@ from farebox.storage.long_calls import (
 from farebox.storage.sql import Connection
 
 ENDED: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
-"""States of a response in which it uses nothing more."""
+"""States in which a response uses nothing more."""
 LONG: Final = ("response", "batch", *POLLED)
-"""Kinds of objects that a long call may be of."""
+"""Kinds of objects that can belong to a long call."""
 RUNS_MAX_MS: Final = {"response": DAY_MS, "batch": 3 * DAY_MS, **dict.fromkeys(POLLED, DAY_MS)}
-"""After which the provider is told to cancel it: OpenAI ends a batch after a day, and then writes its output."""
+"""Time after which the provider is told to cancel the work. OpenAI ends a batch after a day, and then writes its
+output."""
 FIRST_LOOK_MS: Final = 2_000
 LOOKS_MS: Final = (2_000, 60_000)
-"""The waits between looks: the first, which doubles, and the longest."""
+"""The pauses between looks: the first, which doubles, and the longest."""
 LEASE_MS: Final = 90_000
 LOOK_SECONDS: Final = 60.0
 AT_ONCE: Final = 16
 GONE_MS: Final = 10 * 60_000
-"""How long a provider may not find what it has accepted."""
+"""How long a provider may respond that it does not know work that it has accepted."""
 DOCUMENT_MAX: Final = 64 * 2**20
 RESPONSE_MAX: Final = 2**30
-"""Bytes of a description, with what it has of videos."""
+"""Maximum bytes of a description, including any videos in it."""
 
 log = structlog.get_logger("farebox.calls")
 
 
 async def begin(stage: Admitted, kind: str, batch: BatchTerms | None = None) -> None:
-    """The hold becomes that of a long call, before the provider is asked. Raises Problem (OBJECT_BUSY) where what it
-    changes is being changed, or is no longer as it was when the call was priced; DatabaseUnavailable."""
+    """Turn the hold into that of a long call, before the provider is called. Raises Problem (OBJECT_BUSY) if another
+    request is changing the object that this call changes, or it has changed since the call was priced;
+    DatabaseUnavailable."""
     context = stage.context
     services, call, now = context.services, context.call, context.services.clock.now_ms()
     ends_at = now + RUNS_MAX_MS[kind]
@@ -101,7 +103,8 @@ async def begin(stage: Admitted, kind: str, batch: BatchTerms | None = None) -> 
 
 
 def _check_unchanged(connection: Connection, call: Call, now: int) -> None:
-    """Two calls that change an object would both be priced by what it was before. Raises Problem (OBJECT_BUSY)."""
+    """Raises Problem (OBJECT_BUSY) if the object that the call changes has changed or is being changed: two calls would
+    both be priced by its earlier state."""
     if call.parsed is None or not call.parsed.source:
         return
     ((kind, object_id),) = call.parsed.references
@@ -116,8 +119,8 @@ def _check_unchanged(connection: Connection, call: Call, now: int) -> None:
 
 
 async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
-    """The provider has accepted the work and says under which ID. Raises Problem (UPSTREAM_INVALID),
-    DatabaseUnavailable: then nobody knows the ID, and the hold is ended as that of a call in doubt."""
+    """The provider has accepted the work: record the ID that it gives. Raises Problem (UPSTREAM_INVALID),
+    DatabaseUnavailable: the ID is unknown then, and the hold is ended like that of a call in doubt."""
     context = stage.context
     services, call = context.services, context.call
     described = description(body)
@@ -142,30 +145,31 @@ async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
 
 
 async def refused(stage: Responded) -> None:
-    """The provider has not accepted it, and its hold has ended. Raises DatabaseUnavailable."""
+    """The provider has not accepted the work, and the hold has ended. Raises DatabaseUnavailable."""
     await end(stage.context.services, stage.context.call.account_id, stage.context.call.log_id)
 
 
 async def end(services: Services, account_id: str, log_id: str) -> None:
-    """Its hold has ended: nobody looks at it any more. Raises DatabaseUnavailable."""
+    """The hold has ended: stop looking at the work. Raises DatabaseUnavailable."""
     await services.database.write(partial(end_long_call, account_id=account_id, log_id=log_id))
 
 
 async def long_call_of(services: Services, account_id: str, provider: str, object_id: str) -> LongCall | None:
-    """The long call of a provider's object, if it has not ended. Raises DatabaseUnavailable."""
+    """The long call that a provider's object belongs to, if it has not ended. Raises DatabaseUnavailable."""
     return await services.database.get(
         partial(find_long_call, account_id=account_id, provider=provider, object_id=object_id)
     )
 
 
 async def check_ended(services: Services, account_id: str, provider: str, object_id: str) -> None:
-    """Raises Problem (OBJECT_BUSY) where what is to be deleted has not been paid for."""
+    """Raises Problem (OBJECT_BUSY) if an object that is to be deleted has not been paid for."""
     if await long_call_of(services, account_id, provider, object_id) is not None:
         raise Problem(OBJECT_BUSY, f"{object_id!r} is still being worked on.")
 
 
 async def seen(services: Services, long: LongCall, body: bytes) -> bool:
-    """What the provider says of it: if it has ended, it is settled. Whether it had. Raises DatabaseUnavailable."""
+    """Process the provider's description of the work: if it has ended, settle it. Returns whether it had ended. Raises
+    DatabaseUnavailable."""
     described = description(body)
     status = described.get("status")
     if long.kind == "batch":
@@ -229,7 +233,7 @@ def _place(long: LongCall) -> str:
 
 
 async def hasten(services: Services, long: LongCall) -> None:
-    """It may just have ended: look at it soon. Raises DatabaseUnavailable."""
+    """The work may just have ended: look at it soon. Raises DatabaseUnavailable."""
     await services.database.write(partial(hasten_long_call, call=long, at=services.clock.now_ms()))
 
 
@@ -248,11 +252,11 @@ async def _claim_and_look(services: Services, long: LongCall) -> None:
 
 
 async def look(services: Services, claimed: LongCall) -> None:
-    """One look at a call that was claimed. Raises DatabaseUnavailable."""
+    """One look at a call that this process has claimed. Raises DatabaseUnavailable."""
     if not await _is_open(services, claimed):
         await end(services, claimed.account_id, claimed.log_id)
         return
-    if claimed.state == "asked":  # nobody knows whether the provider has accepted it
+    if claimed.state == "asked":  # whether the provider has accepted it is unknown
         await _in_doubt(services, claimed, "the process ended during the request to the provider")
         return
     now = services.clock.now_ms()
@@ -279,7 +283,7 @@ class _Found(NamedTuple):
 
 
 async def _ask(services: Services, long: LongCall, *, cancel: bool) -> _Found | None:
-    """What the provider says of it. `cancel`: the provider is asked to cancel it. None if there is no answer."""
+    """The provider's description of the work. `cancel`: ask the provider to cancel it. None if there is no answer."""
     if long.kind in POLLED:
         form, place = PREDICTIONS[long.provider, long.kind], _place(long)
         if cancel and form.cancel is not None:
@@ -295,7 +299,7 @@ async def _ask(services: Services, long: LongCall, *, cancel: bool) -> _Found | 
 
 
 async def _fetch(services: Services, long: LongCall, method: str, path: str, body: bytes = b"") -> _Found | None:
-    """The response to a request of our own, without images and videos in it. None if there is none that can be read."""
+    """The response to a request of our own, without images and videos in it; None if there is none that can be read."""
     try:
         request = await own_request(services, long.provider, long.key_id, method, path, body)
         async with asyncio.timeout(LOOK_SECONDS):
@@ -337,7 +341,7 @@ async def _in_doubt(services: Services, long: LongCall, why: str) -> None:
         )
     try:
         await services.ledger.do(command)
-    except Conflict as conflict:  # it has just been settled by what the provider said
+    except Conflict as conflict:  # it has just been settled by the provider's description
         log.warning("charge refused", log_id=long.log_id, why=str(conflict))
     log.warning("call_in_doubt_resolved", account_id=long.account_id, hold_id=long.log_id, policy=policy, why=why)
     await end(services, long.account_id, long.log_id)

@@ -1,4 +1,5 @@
-"""Lists of what providers keep for an account, made of what is noted here, in each provider's form of pages."""
+"""Lists of objects that providers keep for an account, made from what is recorded here, paged like each provider's
+lists."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -23,10 +24,10 @@ _PAGES: Final = {
     (GOOGLE, "batch"): (10, 1_000),
     (GOOGLE, "cached_content"): (1_000, 1_000),
 }
-"""Entries of a page: where the request does not say, and at most."""
+"""Page size: the default, and the maximum."""
 _GOOGLE_NAMES: Final = {"file": "files", "batch": "operations", "cached_content": "cachedContents"}
 _FILTERS: Final = ("purpose", "status", "model")
-"""Fields of descriptions by which lists can be filtered, where a query has them."""
+"""Fields of descriptions that a query can filter a list by."""
 
 Query = Sequence[tuple[str, str]]
 
@@ -40,7 +41,7 @@ class Page(msgspec.Struct):
 
 
 def page_of(found: list[KeptObject], call: ObjectCall, query: Query) -> Page:
-    """The part of a list, which is given oldest first, that the query asks for. Raises Problem (INVALID_REQUEST,
+    """The part of the list that the query asks for; `found` is the list, oldest first. Raises Problem (INVALID_REQUEST,
     OBJECT_NOT_FOUND)."""
     fields = dict(query)
     for name in _FILTERS:
@@ -54,7 +55,7 @@ def page_of(found: list[KeptObject], call: ObjectCall, query: Query) -> Page:
 
 
 def listed(page: Page, call: ObjectCall, data: list[msgspec.Raw]) -> bytes:
-    """The page in the provider's form; `data` are its descriptions."""
+    """The page in the provider's form; `data` has the descriptions of its objects."""
     first, last = (page.of[0].object_id, page.of[-1].object_id) if page.of else (None, None)
     if call.form == "mistral":
         return msgspec.json.encode({"object": "list", "total": page.total, "data": data})
@@ -67,7 +68,7 @@ def listed(page: Page, call: ObjectCall, data: list[msgspec.Raw]) -> bytes:
 
 
 def _by_cursor(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> Page:
-    """OpenAI's and Anthropic's: what comes after, or before, an ID."""
+    """Pages of OpenAI and Anthropic: the objects after or before an ID."""
     usual, most = _PAGES[call.form, call.kind]
     limit, order = _number(query, "limit", usual, 1, most), query.get("order", "desc")
     after, before = (query.get(name, query.get(f"{name}_id", "")) for name in ("after", "before"))
@@ -85,7 +86,7 @@ def _by_cursor(found: list[KeptObject], call: ObjectCall, query: Mapping[str, st
 
 
 def _by_number(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> Page:
-    """Mistral's: pages are numbered from zero."""
+    """Pages of Mistral: numbered from zero."""
     usual, most = _PAGES[call.form, call.kind]
     size, number = _number(query, "page_size", usual, 1, most), _number(query, "page", 0, 0, 10**6)
     ordered = found if query.get("order_by") == "created" else found[::-1]
@@ -94,7 +95,7 @@ def _by_number(found: list[KeptObject], call: ObjectCall, query: Mapping[str, st
 
 
 def _by_token(found: list[KeptObject], call: ObjectCall, query: Mapping[str, str]) -> Page:
-    """Google's: the token of the next page is the last ID of this one."""
+    """Pages of Google: the token of the next page is the last ID of this one."""
     usual, most = _PAGES[call.form, call.kind]
     size, token = _number(query, "pageSize", usual, 1, most), query.get("pageToken", "")
     ids = [kept.object_id for kept in found]

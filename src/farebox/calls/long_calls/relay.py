@@ -1,5 +1,5 @@
-"""What a provider answers to the request that begins a long call: its description, or a stream that may be left and
-taken up again. Neither ends the hold."""
+"""Relaying the response to the request that begins a long call: a description, or a stream that may be left and
+resumed. Neither ends the hold."""
 
 import contextlib
 
@@ -23,12 +23,12 @@ from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.storage.long_calls import LongCall
 
 _FIRST_MAX = 2**20
-"""Bytes in which a stream says under which ID it goes on."""
+"""Bytes of a stream within which its ID must be found."""
 
 
 async def relay_begun(stage: Responded, kind: str = "response") -> None:
-    """Pass on what the provider says of the work it has begun. Raises Problem, DatabaseUnavailable: then the hold is
-    that of a call in doubt."""
+    """Pass on the provider's response about the work it has begun. Raises Problem, DatabaseUnavailable: the hold is
+    then that of a call in doubt."""
     if stage.response.status >= 300:
         await relay_response(stage)
         await refused(stage)
@@ -50,14 +50,14 @@ async def relay_begun(stage: Responded, kind: str = "response") -> None:
 
 
 async def _relay_stream(stage: Responded) -> None:
-    """Pass the stream on once its first event has said the ID. Raises Problem, DatabaseUnavailable."""
+    """Pass the stream on once its first event has given the ID. Raises Problem, DatabaseUnavailable."""
     context = stage.context
     try:
         response = operator_key.without_key(context, decoded(stage.response))
     except UnknownCoding as coding:
         raise Problem(UPSTREAM_INVALID, f"The stream is encoded as {str(coding)[:64]!r}.") from coding
     if screened_stream(stage) is not None:
-        await response.close()  # the work goes on, and what it comes to is screened where it is fetched
+        await response.close()  # the work goes on; its result is screened when it is fetched
         raise Problem(UPSTREAM_INVALID, "The gateway's rules do not let a stream in the background pass: fetch it.")
     headers, _, _ = passed_headers(response.headers, own_key=False)
     long = None
@@ -82,7 +82,7 @@ async def _relay_stream(stage: Responded) -> None:
 
 
 async def _begun(stage: Responded, response: UpstreamResponse) -> tuple[bytes, LongCall]:
-    """The beginning of the stream, with the first event. Raises Problem, DatabaseUnavailable."""
+    """The beginning of the stream, including its first event. Raises Problem, DatabaseUnavailable."""
     context, first = stage.context, b""
     try:
         with context.watch.waiting(context.services.settings.read_timeout_ms / 1000):
@@ -98,7 +98,7 @@ async def _begun(stage: Responded, response: UpstreamResponse) -> tuple[bytes, L
 
 
 def _first_response(events: bytes) -> bytes | None:
-    """The response that the first whole event describes; None if none has come."""
+    """The response described by the first complete event; None if none has arrived."""
     for line in events.removeprefix(BYTE_ORDER_MARK).splitlines(keepends=True):
         if line.startswith(b"data:") and line.endswith((b"\n", b"\r")):
             try:

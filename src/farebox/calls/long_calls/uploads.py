@@ -1,8 +1,8 @@
-"""Files that Google receives in pieces: an upload that was begun here goes on here, by a ticket in its URL.
+"""Files that Google receives in pieces: an upload begun here continues here, by a ticket in its URL.
 
-Google answers the beginning with a URL, to which its SDKs send the pieces without any credential: who has the URL may
-send. So the URL that is passed on leads here, and what it has in the place of Google's ID is a ticket, which only this
-server can read, for this account, gateway and size.
+Google answers the first request with a URL to which its SDKs send the pieces without any credential: anyone who has the
+URL may send. So the URL that is passed on leads here, and has a ticket in the place of Google's ID. Only this server
+can read the ticket, which is for this account, gateway and size.
 """
 
 import base64
@@ -22,29 +22,29 @@ from farebox.vault import SecretUnreadable
 PATH: Final = "upload/v1beta/files"
 URL_HEADER: Final = "x-goog-upload-url"
 NOT_PASSED: Final = frozenset({URL_HEADER, "x-goog-upload-control-url", "x-guploader-uploadid"})
-"""Headers of responses that lead around this server."""
+"""Response headers with URLs that would bypass this server."""
 _ID: Final = "upload_id"
 _TICKET_MAX: Final = 4_096
 
 
 class Upload(msgspec.Struct, frozen=True):
-    """An upload that has been begun."""
+    """An upload that has begun."""
 
     query: str
-    """That of Google's URL."""
+    """The query of Google's URL."""
     key_id: str
-    """The operator's key that it was begun with."""
+    """The operator's key that began the upload."""
     size: int
-    """Bytes that it may have."""
+    """Maximum bytes of the file."""
     expires_at: int
-    """Milliseconds."""
+    """Unix milliseconds."""
 
 
 _UPLOAD: Final = msgspec.json.Decoder(Upload)
 
 
 def upload_url(services: Services, call: Call, key_id: str, size: int, url: str) -> str:
-    """The URL here for the one that Google has answered. Raises Problem (UPSTREAM_INVALID)."""
+    """The URL here that stands for Google's. Raises Problem (UPSTREAM_INVALID)."""
     query = urlsplit(url).query
     if _ID not in parse_qs(query):
         raise Problem(UPSTREAM_INVALID, "Google did not say where the file is to be uploaded.")
@@ -56,7 +56,7 @@ def upload_url(services: Services, call: Call, key_id: str, size: int, url: str)
 
 
 def upload_of(services: Services, account_id: str, gateway_id: str, slug: str, path: str, query: str) -> Upload | None:
-    """What the ticket in a request's query is for; None if it has none that holds here."""
+    """The upload that the ticket in a request's query is for; None if there is no ticket that is valid here."""
     provider = provider_of(slug) if path == PATH else None
     if provider is None or provider.slug != GOOGLE:
         return None

@@ -1,4 +1,5 @@
-"""What is stored of a long call, and the call that it becomes again when it ends: in another process, another day."""
+"""What is stored of a long call, and how the call is restored from it when it ends, perhaps in another process and on
+another day."""
 
 from collections.abc import Mapping
 from typing import Final, cast
@@ -31,27 +32,27 @@ from farebox.runtime.services import Services
 from farebox.storage.long_calls import LongCall
 
 _NOBODY: Final = cast(Sink, None)
-"""No client waits for the response any more."""
+"""No client is waiting for the response any more."""
 _NO_WATCH: Final = cast(Watch, None)
 
 
 class BatchTerms(msgspec.Struct, frozen=True):
-    """What the requests of a batch are for."""
+    """The endpoint and models of a batch's requests."""
 
     endpoint: str
     requests: int
     models: tuple[str, ...]
-    """As they are asked for."""
+    """As the requests name them."""
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the charge of a long call is computed from, and what its log row says. Times in milliseconds."""
+    """What the charge of a long call is computed from, and what its log row contains. Times are in milliseconds."""
 
     path: str
     method: str = "POST"
     content_type: str
     parsed: ParsedRequest | None
-    """None: it is a batch."""
+    """None for a batch."""
     batch: BatchTerms | None = None
     estimate: Estimate
     output_limit: int | None = None
@@ -72,7 +73,7 @@ _WORK: Final = msgspec.json.Decoder(Work)
 
 
 def stored_work(stage: Admitted, batch: BatchTerms | None = None) -> bytes:
-    """Of a call that is held for."""
+    """The stored form of an admitted call."""
     call, held, terms = stage.context.call, stage.held, stage.terms
     assert held is not None
     work = Work(
@@ -99,12 +100,12 @@ def stored_work(stage: Admitted, batch: BatchTerms | None = None) -> bytes:
 
 
 def work_of(long: LongCall) -> Work:
-    """What is stored of it."""
+    """The decoded form of a stored long call."""
     return _WORK.decode(long.work)
 
 
 async def as_responded(services: Services, long: LongCall, status: int, body: bytes) -> Responded:
-    """The call as it would be if the provider had only now answered it. Raises DatabaseUnavailable."""
+    """The call as if the provider had answered it only now. Raises DatabaseUnavailable."""
     work = work_of(long)
     gateway = await services.configuration.gateway(long.account_id, long.gateway_id, create=False)
     access = access_to(services, long.provider)
@@ -154,12 +155,12 @@ async def as_responded(services: Services, long: LongCall, status: int, body: by
 def _terms(context: CallContext, wire: WireFormat, parsed: ParsedRequest) -> Terms:
     call, prices = context.call, context.services.configuration.prices
     price = find_price(context, parsed.model, {})
-    assert price is not None, "it had a price when it began, which no later one changes"
+    assert price is not None, "it had a price when it began, and later prices do not change that"
     return Terms(wire, parsed, prices.markup(call.account_id, call.provider, parsed.model, call.started_at), price)
 
 
 def access_to(services: Services, slug: str) -> ProviderAccess:
-    """How the provider is reached. Raises Problem where the operator has no key for it any more."""
+    """How to reach the provider. Raises Problem if the operator no longer has a key for it."""
     provider = provider_of(slug)
     access = None if provider is None else services.configuration.provider(provider.slug)
     if access is None:
@@ -170,7 +171,7 @@ def access_to(services: Services, slug: str) -> ProviderAccess:
 async def own_request(
     services: Services, slug: str, key_id: str, method: str, path: str, body: bytes = b""
 ) -> UpstreamRequest:
-    """A request of our own, with this key of the operator's. Raises Problem, UpstreamFailed."""
+    """A request of our own with this key of the operator. Raises Problem, UpstreamFailed."""
     access = access_to(services, slug)
     provider, keys = access.provider, {key.key_id: key.key for key in access.keys}
     stored = keys.get(key_id, access.api_key)

@@ -1,1 +1,1 @@
-"""Passing a response on: whole or as a stream, metered on the way."""
+"""Passing a response on, in one piece or as a stream, and metering it on the way."""

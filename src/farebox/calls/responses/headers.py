@@ -41,16 +41,15 @@ _NOT_PASSED = frozenset(
         "x-sendfile2",
     }
 )
-"""Answer headers that speak of the provider's connection, or of its host, rather than of the response; and orders to
-the
-caches, browsers and proxies on the way: `x-accel-redirect` would have an nginx before us send one of its own files."""
+"""Response headers that concern the provider's connection or host rather than the response, and instructions to caches,
+browsers and proxies on the way: `x-accel-redirect` would make an nginx in front of us send one of its own files."""
 _DATA = ("application/json", "text/event-stream")
-"""What no browser takes for a page."""
+"""Content types that browsers do not treat as a page."""
 _INERT = (("content-security-policy", "default-src 'none'; sandbox"), ("x-content-type-options", "nosniff"))
-"""With anything else that an account has chosen, and may lead others to: our origin has the billing page too."""
+"""Added to other content, which an account can choose and lead others to: our origin also serves the billing page."""
 _NAMES_MAX, _NAME_MAX = 1024, 64
 _names: dict[str, tuple[str, bool]] = {}
-"""Names of headers that answers had: in lower case, and whether they are passed on."""
+"""Header names seen in responses, in lower case, and whether they are passed on."""
 
 
 def passed_headers(headers: list[tuple[str, str]], *, own_key: bool) -> tuple[list[tuple[str, str]], int | None, str]:
@@ -74,7 +73,7 @@ def passed_headers(headers: list[tuple[str, str]], *, own_key: bool) -> tuple[li
 
 def _learn(name: str) -> tuple[str, bool]:
     lower = name.lower()
-    found = lower, lower not in _NOT_PASSED and not lower.startswith("access-control-")  # who may read it, we say
+    found = lower, lower not in _NOT_PASSED and not lower.startswith("access-control-")  # CORS is our own decision
     if len(_names) < _NAMES_MAX and len(name) <= _NAME_MAX:
         _names[name] = found
     return found
@@ -88,8 +87,8 @@ def hold_headers(held: Held | None) -> list[tuple[str, str]]:
 
 
 def charge_headers(held: Held | None, settled: Settled) -> list[tuple[str, str]]:
-    """Our headers on a response whose charge is known: that, and what is left; the hold where the charge is not in the
-    books yet."""
+    """Our headers on a response whose charge is known: the charge, and what is left; the hold if the charge is not
+    posted yet."""
     verdict = settled.verdict
     if held is None or verdict is None:
         return hold_headers(held)

@@ -1,4 +1,4 @@
-"""By what a response is read on its way: its format, and whether it is events, a document or neither."""
+"""Choosing the reader of a response: its format, and whether it is events, a document or neither."""
 
 from farebox.calls.stages import Responded
 from farebox.providers.formats.base import ResponseReader, framed_reader, with_stated
@@ -10,8 +10,8 @@ _NEVER_EVENTS = ("audio/", "image/", "video/", "text/plain", "application/octet-
 
 
 def reader_of(stage: Responded, unread: str, *, events: bool) -> ResponseReader | None:
-    """How the response is read; None if nothing is. `unread`: why it cannot be, if so; `events`: it is declared to be
-    events."""
+    """The reader of the response; None if it is not read. `unread`: why it cannot be read, if so; `events`: it is
+    declared as events."""
     if stage.metered is None or stage.response.status >= 400:
         return None
     wire, parsed = stage.metered.wire, stage.metered.parsed
@@ -24,7 +24,7 @@ def reader_of(stage: Responded, unread: str, *, events: bool) -> ResponseReader 
     framed = framed_reader(parsed, wire)
     if framed is not None:
         return Sniffer(make, declared=events, other=framed)
-    if unread:  # some say `utf-8` there
+    if unread:  # some providers declare `utf-8` as an encoding
         return Sniffer(make, declared=events, other=UnreadReader(unread))
     if stage.logged.response_type.startswith(_NEVER_EVENTS) and not parsed.stream:
         return make(events)

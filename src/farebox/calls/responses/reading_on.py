@@ -1,4 +1,4 @@
-"""What is read of a response whose client gets no more of it: its usage, as far as that can still come."""
+"""Reading a response on after its client gets no more of it, as far as its usage can still arrive."""
 
 import asyncio
 from typing import Final
@@ -10,18 +10,18 @@ from farebox.providers.formats.base import ResponseReader
 from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 
 READ_ON_SECONDS: Final = 5.0
-"""How long a response is read on whose client has left, if all that can follow is its usage."""
+"""How long to read on after the client has left, if only the usage can follow."""
 UNREPORTED_SECONDS: Final = 120.0
-"""The same, if only its end shows what was read: input that the request does not show."""
+"""The same if only the end of the response shows what was read: input that the request does not show."""
 UNREPORTED_BYTES_MAX: Final = 2**26
 AFTER_END_MAX: Final = 2**20
-"""Bytes that are read of a response beyond its end, or after its client has left."""
+"""Maximum bytes that are read of a response beyond its end, or after its client has left."""
 
 
 async def read_on(stage: Responded, response: UpstreamResponse, reader: ResponseReader | None, cut: str) -> str | None:
-    """The client has left, or gets no more (`cut` says which). If every choice has ended, only the usage can follow,
-    and it is waited for; if only the end shows what was read, so is that: otherwise a client that hangs up in time
-    would not pay for unseen input. Returns why the call is interrupted, or None."""
+    """Read on after the client has left, or gets no more (`cut` says which). If every choice has ended, only the usage
+    can follow, and this waits for it. It also waits if only the end shows what was read: otherwise a client could avoid
+    paying for unseen input by disconnecting in time. Returns why the call is interrupted, or None."""
     metered = stage.metered
     if reader is None or metered is None:
         return cut
@@ -34,7 +34,7 @@ async def read_on(stage: Responded, response: UpstreamResponse, reader: Response
     if not hidden and not reader.all_ended:
         return cut
     left, seconds = AFTER_END_MAX, READ_ON_SECONDS
-    if hidden:  # within the call's time, because its hold ends soon after
+    if hidden:  # within the call's maximum duration, because its hold expires soon after
         rest = (settings.call_timeout_ms - stage.context.elapsed_ms()) / 1000
         left, seconds = UNREPORTED_BYTES_MAX, max(READ_ON_SECONDS, min(UNREPORTED_SECONDS, rest))
     try:

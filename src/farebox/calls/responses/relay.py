@@ -1,4 +1,5 @@
-"""Pass a provider's response on: whole, or as it comes; metered on the way, settled before its last byte."""
+"""Pass a provider's response on, in one piece or as it arrives; meter it on the way, and settle before its last
+byte."""
 
 import asyncio
 import contextlib
@@ -37,13 +38,13 @@ from farebox.providers.upstream import UpstreamFailed, UpstreamResponse
 from farebox.storage.sql import DatabaseUnavailable
 
 WHOLE_BODY_MAX = 8 * 2**20
-"""A body up to this size is collected, so that its charge can be stated in a header; a larger one streams."""
+"""A body up to this size is collected, so that a header can state its charge; a larger one is streamed."""
 HOLD_SECONDS = 0.1
-"""How long an event is kept back that may be the last, if only the end of the body shows it."""
+"""How long an event that may be the last is held back, if only the end of the body shows it."""
 DRAIN_SECONDS = 2.0
-"""How long a response whose terminal event has arrived may be silent before its connection is dropped."""
+"""How long a response may be silent after its terminal event before its connection is dropped."""
 DRAIN_SECONDS_MAX = 10.0
-"""How long it may take to close, however much it still says."""
+"""The same if it is not silent."""
 
 
 def relay_response(stage: Responded) -> Awaitable[None]:
@@ -56,7 +57,7 @@ def relay_response(stage: Responded) -> Awaitable[None]:
 
 
 async def _relayed(stage: Responded) -> None:
-    """The same of a response that is still coming, or is no small document."""
+    """The same for a response that is still arriving, or is not a small document."""
     context, response = stage.context, stage.response
     unread = ""
     try:
@@ -70,9 +71,9 @@ async def _relayed(stage: Responded) -> None:
     relay = _Relay(stage, response, reader_of(stage, unread, events=events), events=events)
     stream_requested = stage.metered is not None and stage.metered.parsed.stream and stage.response.status < 400
     if length is not None and context.call.method == "HEAD":
-        headers.append(("content-length", str(length)))  # of the body that GET would be answered with
+        headers.append(("content-length", str(length)))  # of the body that a GET would get
     elif length is not None and not events and not stream_requested:
-        relay.length = [("content-length", str(length))]  # so that a client notices a body that breaks off
+        relay.length = [("content-length", str(length))]  # so that the client notices if the body breaks off
     try:
         too_large = length is not None and length > WHOLE_BODY_MAX and not stream_requested
         if events or (too_large and not relay.judges):
@@ -93,28 +94,28 @@ class _Relay:
         self._response = response
         self._reader = reader
         self._events = self._declared_events = events
-        """Whether it is a stream of events, as far as is known by now."""
+        """Whether it is a stream of events, as far as is known so far."""
         self._misdeclared = False
-        """A document labelled as events: most likely an error, which is read as a whole."""
+        """A document declared as events: most likely an error, which is read in one piece."""
         self._collected: list[bytes] = []
         self._collected_bytes = 0
         self._stream_follows = self._stream_requested = self._begun = False
         self._sending = False
-        self._sent = b""  # the latest: an error event goes on from its number
+        self._sent = b""  # the last chunk: an error event continues its sequence number
         self._kept = BufferedResponse(stage, reader)
         self._recording = None if stage.context.call.cache is None else Recording(stage)
         self._screened = screened_stream(stage)
         self._sliced: SlicedStream | None = sliced_stream(stage)
         self._blocked: Problem | None = None
-        """By a rule of the gateway: the response ends with this."""
+        """Set if a rule of the gateway blocked the response, which ends with this error."""
         self._silence_seconds = stage.context.services.settings.read_timeout_ms / 1000
         self.length: list[tuple[str, str]] = []
-        """The header with the body's length, if it is known."""
+        """The content-length header, if the body's length is known."""
         if reader is not None and not isinstance(reader, Sniffer):
             self._decide(reader)
 
     def _decide(self, reader: ResponseReader) -> None:
-        """What the response is, is known: this one reads it."""
+        """The kind of response is known now: this reader reads it."""
         self._reader, self._events = reader, reader.events
         self._misdeclared = self._declared_events and not self._events and not self._stage.context.call.own_key
 
@@ -132,9 +133,9 @@ class _Relay:
         return self._reader is not None and self._reader.finished
 
     async def whole(self, headers: list[tuple[str, str]], *, stream_requested: bool) -> None:
-        """Collect the body, settle, and answer in one piece with the charge in a header. A body that turns out to be
-        large, or to be events, is passed on as it comes after all; so is, where a stream was asked for, whatever is not
-        one object: that is a response in one piece, and often an error."""
+        """Collect the body, settle, and respond in one piece with the charge in a header. A body that turns out to be
+        large, or to be events, is streamed after all. If a stream was requested, so is anything that is not a single
+        object; a single object is a response in one piece, and often an error."""
         stage = self._stage
         self._stream_requested = stream_requested
         interruption = await self._read(self._collect)
@@ -152,7 +153,7 @@ class _Relay:
             raise self._blocked or self._broken(interruption)
 
     async def streamed(self, headers: list[tuple[str, str]]) -> None:
-        """Pass chunks on as they arrive; keep the end back until the charge is durable."""
+        """Pass chunks on as they arrive; hold the end back until the charge is durable."""
         stage = self._stage
         self._begun = True
         call = stage.context.call
@@ -170,9 +171,7 @@ class _Relay:
             self._recording = None
             interruption = await self._read_on(interruption)
         if self._finished:
-            interruption = (
-                None  # the terminal event has come: a connection that then closes badly has interrupted nothing
-            )
+            interruption = None  # the terminal event has arrived: a connection error after it is no interruption
         tail, observed = self._close(interruption)
         if observed.broken_off and interruption is None and self._blocked is None and call.access.custom is None:
             interruption = NO_END
@@ -188,15 +187,16 @@ class _Relay:
         broken = self._blocked or (None if interruption is None else self._broken(interruption))
         if broken is not None and self._events:
             end.append(stage.context.sink.broken(broken, self._sent + last))
-        with contextlib.suppress(ClientGone):  # it was charged by what was delivered: no client is left
+        with contextlib.suppress(ClientGone):  # charged by what was delivered; no client is left
             for chunk in end:
                 if chunk:
                     await stream.send(chunk)
         if broken is not None and (stage.context.sink.disconnects or not self._events):
-            stage.context.sink.fail(broken)  # no event can tell: the client sees the connection break
+            stage.context.sink.fail(broken)  # no event can report it: the client sees the connection break
 
     async def _end_at_length(self, stream: SinkStream, sliced: SlicedStream) -> None:
-        """End the stream as its provider ends one that has reached its limit, once its charge is durable."""
+        """End the stream in the way its provider ends one that has reached its output limit, once its charge is
+        durable."""
         await self._response.close()  # so that its provider stops
         _, observed = self._close(BALANCE_ENDED)
         try:
@@ -216,7 +216,7 @@ class _Relay:
         )
 
     async def _read(self, take: Callable[[], Awaitable[None]]) -> str | None:
-        """Read the response through `take`; return why it did not get to its end, or None."""
+        """Read the response by calling `take`; return why it did not reach its end, or None."""
         try:
             with self._stage.context.watch.waiting(self._silence_seconds):
                 await take()
@@ -237,7 +237,7 @@ class _Relay:
         await settle_call(self._stage, observed, SERVER_STOPPED)
 
     async def _end_judged(self, end: bytes, observed: Observed, interruption: str | None) -> bytes:
-        """The end of the stream, with what was held back until it is judged; nothing if it does not pass."""
+        """The end of the stream, including what was held back for screening; empty if screening blocks it."""
         if self._screened is None or self._blocked is not None or interruption == CLIENT_GONE:
             return b"" if self._blocked is not None else end
         try:
@@ -250,7 +250,7 @@ class _Relay:
             raise
 
     async def _read_on(self, cut: str) -> str | None:
-        """Why the call is interrupted, or None, once what may still come has been read."""
+        """Read what may still arrive. Returns why the call is interrupted, or None."""
         try:
             return await read_on(self._stage, self._response, self._reader, cut)
         except asyncio.CancelledError:
@@ -258,7 +258,7 @@ class _Relay:
             raise
 
     def _arrived(self, chunk: bytes) -> bytes:
-        """The next bytes have come. Returns what passes on of them."""
+        """Process the next bytes. Returns those that are passed on."""
         self._stage.context.watch.progress()
         self._stage.logged.keep(chunk)
         reader = self._reader
@@ -281,7 +281,7 @@ class _Relay:
                 return
 
     def _check_judged(self) -> None:
-        """A document is judged as a whole, and this one is too large for that. Raises Blocked if a rule blocks."""
+        """A document is screened in one piece, and this one is too large for that. Raises Blocked if a rule blocks."""
         screening = self._stage.context.screening
         if self._screened is None or self._events or screening is None:
             return
@@ -292,15 +292,15 @@ class _Relay:
 
     @property
     def _must_stream(self) -> bool:
-        """Whether a stream was asked for and this is, as far as has come, not one object. Some stream objects line by
-        line."""
+        """Whether a stream was requested and the response, as far as it has arrived, is not a single object. Some
+        providers stream objects line by line."""
         if not self._stream_requested:
             return False
         begun = next(filter(None, self._collected), b"")
         return begun[:1] not in (b"", b"{") or b"}\n{" in self._collected[-1]
 
     async def _forward(self, stream: SinkStream) -> None:
-        """Pass on what the reader passes."""
+        """Pass on what the reader lets pass."""
         logged, response = self._stage.logged, self._response
         collected, self._collected = self._collected, []
         for earlier in collected:
@@ -321,7 +321,7 @@ class _Relay:
         await self._drain(reader)
 
     async def _send_covered(self, stream: SinkStream, sliced: SlicedStream, chunk: bytes) -> None:
-        """Pass on what the hold covers, which is raised as far as the balance goes. Raises BalanceEnded."""
+        """Pass on what the hold covers, after raising the hold as far as the balance allows. Raises BalanceEnded."""
         for piece in sliced.pieces(chunk):
             passed = self._arrived(piece)
             self._stage = replace(self._stage, held=await sliced.cover(self._reader))
@@ -331,7 +331,7 @@ class _Relay:
                 await self._send(stream, passed)
 
     async def _next(self, stream: SinkStream, reader: ResponseReader) -> bytes | None:
-        """The next chunk, where an event is held, which passes on where nothing follows it at once."""
+        """The next chunk while an event is held back; the event is passed on if nothing follows at once."""
         try:
             async with asyncio.timeout(HOLD_SECONDS):
                 return await self._response.chunk()
@@ -340,7 +340,7 @@ class _Relay:
         return await self._response.chunk()
 
     async def _drain(self, reader: ResponseReader) -> None:
-        """The terminal event has come. What follows belongs to the end of the response, which the reader keeps."""
+        """The terminal event has arrived. What follows belongs to the end of the response, and the reader keeps it."""
         loop = asyncio.get_running_loop()
         until, left = loop.time() + DRAIN_SECONDS_MAX, AFTER_END_MAX
         watch = self._stage.context.watch.waiting(DRAIN_SECONDS)
@@ -384,7 +384,7 @@ class _Relay:
             return b"", Observed(complete=True)
         tail, observed = self._reader.close()
         if interruption is not None and observed.complete:
-            observed = replace(observed, complete=False)  # every choice had ended, but not the stream
-        if interruption is not None and not self._begun:  # no part of it has been sent
+            observed = replace(observed, complete=False)  # every choice had ended, but the stream had not
+        if interruption is not None and not self._begun:  # nothing has been sent yet
             observed = undelivered(observed)
         return tail, observed

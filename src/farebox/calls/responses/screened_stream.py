@@ -1,5 +1,5 @@
-"""Screening of a stream of events, in windows: what has come is held back until it is judged, and the last of it until
-more has been judged after it, so that nothing passes that turns out to be the beginning of a match."""
+"""Screening a stream of events in windows. What has arrived is held back until it is screened, and its last part until
+more has been screened after it, so that nothing passes that turns out to be the beginning of a match."""
 
 from collections import deque
 from typing import Final
@@ -20,21 +20,21 @@ from farebox.screening.said import Unreadable
 from farebox.screening.scan import Match
 
 WINDOW_BYTES: Final = 256
-"""Text after which it is judged."""
+"""Bytes of text after which it is screened."""
 HELPED_WINDOW_BYTES: Final = 1_024
-"""The same where a helper process finds the account's own patterns in it."""
+"""The same if a helper process matches the account's own patterns."""
 SCORED_WINDOW_BYTES: Final = 2_000
-"""The same where the scorer is asked: that takes longer, and needs a context."""
+"""The same if the scorer is asked: that takes longer, and needs context."""
 LINE_HERE_BYTES: Final = 64 * 2**10
-"""An event up to this size is decoded on the event loop."""
+"""Events up to this size are decoded on the event loop."""
 HELD_BYTES_MAX: Final = 8 * 2**20
-"""Of what is held back at once."""
+"""Maximum bytes that are held back at once."""
 _OTHER_FIELDS: Final = (b":", b"event:", b"id:", b"retry:")
 _DONE: Final = b"[DONE]"
 
 
 class Blocked(Exception):
-    """The stream ends here, with this error."""
+    """The stream must end here, with this error."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
@@ -42,7 +42,7 @@ class Blocked(Exception):
 
 
 def screened_stream(stage: Responded) -> "ScreenedStream | None":
-    """How the response is screened; None if it is not."""
+    """The screening of the response; None if it is not screened."""
     screening = stage.context.screening
     side = None if screening is None else screening.response_rules
     if screening is None or side is None or stage.response.status >= 400:
@@ -54,32 +54,32 @@ def screened_stream(stage: Responded) -> "ScreenedStream | None":
 
 
 class ScreenedStream:
-    """What of one stream passes, and when."""
+    """Decides what of one stream passes, and when."""
 
     def __init__(self, screening: Screening, side: Side, sink: Sink) -> None:
         self._screening = screening
         self._side = side
         self._sink = sink
         self._holds = side.blocks
-        """Where rules only flag, everything passes at once."""
+        """If rules only flag, everything passes at once."""
         self._window_bytes = (
             SCORED_WINDOW_BYTES if side.hazards else HELPED_WINDOW_BYTES if side.in_helper else WINDOW_BYTES
         )
         self._channels = Channels()
         self._again: set[Channel] = set()
-        """Texts that ended with a match: whether it is one shows when they go on, or do not."""
+        """Texts that ended with a match, which must be looked at again: whether it is one depends on what follows."""
         self._line = bytearray()
         self._queue: deque[tuple[int, bytes]] = deque()
-        """Lines that are held back, each with how much text there was by its end."""
+        """Lines that are held back, each with the amount of text up to its end."""
         self._held = 0
         self._counted = FREE
         self._judged = 0
         self._given_up = False
         self.unreadable = ""
-        """Why nothing of it can be judged; empty if it can."""
+        """Why the stream cannot be screened; empty if it can."""
 
     async def feed(self, chunk: bytes) -> bytes:
-        """The next bytes have come. Returns those that pass now. Raises Blocked."""
+        """Process the next bytes. Returns those that pass now. Raises Blocked."""
         if self.unreadable and not self._given_up:
             self._give_up(self.unreadable)
         if self._given_up:
@@ -98,7 +98,7 @@ class ScreenedStream:
         return self._released(max(0, self._judged - OVERLAP)) if self._holds else chunk
 
     async def end(self, tail: bytes) -> bytes:
-        """The stream has ended with these bytes. Returns all that is left. Raises Blocked."""
+        """Process the last bytes of the stream. Returns everything that is left. Raises Blocked."""
         passed = await self.feed(tail)
         if self._given_up:
             return passed
@@ -111,7 +111,7 @@ class ScreenedStream:
         return passed + self._released(self._judged) if self._holds else passed
 
     async def _line_came(self, line: bytes) -> None:
-        """Raises Blocked."""
+        """Process one complete line. Raises Blocked."""
         text = line.strip()
         if text.startswith(b"data:"):
             text = text[5:].lstrip()
@@ -124,7 +124,7 @@ class ScreenedStream:
             self._held += len(line)
 
     async def _leaves(self, data: bytes) -> list[Leaf]:
-        """Raises Blocked."""
+        """The strings of an event. Raises Blocked."""
         try:
             if len(data) <= LINE_HERE_BYTES:
                 return leaves_of(data)
@@ -137,7 +137,7 @@ class ScreenedStream:
         return []
 
     async def _judge(self, *, last: bool) -> None:
-        """Judge what has come since the last time. Raises Blocked."""
+        """Screen what has arrived since the last time. Raises Blocked."""
         window = self._channels.window(self._again)
         before, self._judged = self._judged, self._channels.position
         self._again.clear()
@@ -156,11 +156,11 @@ class ScreenedStream:
             raise Blocked(problem)
 
     def _new(self, window: Window, found: list[Match], before: int, *, last: bool) -> list[Match]:
-        """The matches that had not been found before, where they are in the text of the stream."""
+        """The matches that had not been found before, with their positions in the text of the stream."""
         new: list[Match] = []
         for match in found:
             piece = next((one for one in window.pieces if one.start <= match.start and match.end <= one.end), None)
-            if piece is None or match.end < piece.start + piece.seen:  # across two texts; or counted already
+            if piece is None or match.end < piece.start + piece.seen:  # spans two texts, or is already counted
                 continue
             if match.end == piece.end and piece.grows and not last:
                 self._again.add(piece.channel)
@@ -170,7 +170,7 @@ class ScreenedStream:
         return new
 
     def _released(self, limit: int) -> bytes:
-        """The lines up to whose end there was no more text than this."""
+        """The held lines up to this position in the text, which pass now."""
         passed: list[bytes] = []
         while self._queue and self._queue[0][0] <= limit:
             passed.append(self._queue.popleft()[1])
@@ -179,7 +179,7 @@ class ScreenedStream:
         return released
 
     def _check_room(self) -> None:
-        """Raises Blocked if more would have to be held back than there is room for."""
+        """Raises Blocked if there is no room for what must be held back."""
         kept = self._held + len(self._line)
         if kept <= self._counted:
             return
@@ -189,7 +189,7 @@ class ScreenedStream:
         self._counted += more
 
     def _give_up(self, why: str) -> None:
-        """From here on it is not judged. Raises Blocked where a rule blocks."""
+        """Stop screening from here on. Raises Blocked if a rule blocks."""
         problem = self._screening.unjudged_response(why)
         if problem is not None:
             raise Blocked(problem)

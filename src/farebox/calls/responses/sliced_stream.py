@@ -1,4 +1,4 @@
-"""A stream whose hold is raised as it passes, and that ends where the balance does."""
+"""A stream whose hold is raised as it passes, and that ends when the balance is used up."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from farebox.usage import Usage
 
 
 def sliced_stream(stage: Responded) -> "SlicedStream | None":
-    """For a call of whose output a part is held; None for others."""
+    """The sliced stream of a call whose output is held in parts; None for other calls."""
     held, metered = stage.held, stage.metered
     if held is None or held.part is None or metered is None or stage.response.status >= 300:
         return None
@@ -20,29 +20,29 @@ def sliced_stream(stage: Responded) -> "SlicedStream | None":
 
 
 class SlicedStream:
-    """What the relay needs of it."""
+    """The interface of a sliced stream that the relay uses."""
 
     def __init__(self, slices: Slices, end: LengthEnd) -> None:
         self._slices, self._end = slices, end
 
     def pieces(self, chunk: bytes) -> Iterable[bytes]:
-        """The chunk, in its events if it may not be covered as a whole."""
+        """The chunk, split into its events if the hold may not cover all of it."""
         return self._slices.pieces(chunk)
 
     async def cover(self, reader: ResponseReader | None) -> Held:
-        """The hold, which covers what the reader has read. Raises BalanceEnded."""
+        """The hold, raised to cover what the reader has read. Raises BalanceEnded."""
         if isinstance(reader, EventReader):
             await self._slices.cover(reader)
         return self._slices.held
 
     def follow(self, passed: bytes) -> None:
-        """These bytes go to the client next."""
+        """Note that these bytes go to the client next."""
         self._end.follow(passed)
 
     def delivered(self, observed: Observed) -> Observed:
-        """What was observed, without what did not pass."""
+        """What was observed, without what was not passed on."""
         return self._slices.delivered(observed)
 
     def end(self, usage: Usage) -> bytes | None:
-        """The events that end the stream; None if they cannot be."""
+        """The events that end the stream; None if it cannot be ended by events."""
         return self._end.end(usage)

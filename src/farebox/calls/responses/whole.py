@@ -1,4 +1,4 @@
-"""Responses in one piece: those that have arrived completely, and failures that come as a good response."""
+"""Responses in one piece: those that have arrived completely, and failures in the form of a successful response."""
 
 import asyncio
 from decimal import Decimal
@@ -24,8 +24,8 @@ _DOCUMENT: Final = (b"{", b"[")
 
 
 def read_document(stage: Responded) -> tuple[Observed, list[tuple[str, str]], bytes] | None:
-    """What was read of the response, and its headers and body as they are passed on, if it is a small document to be
-    metered that has arrived completely, as most have; otherwise None."""
+    """What was read of the response, with the headers and body to pass on, if it is a small metered document that has
+    arrived completely, as most have; otherwise None."""
     metered, response, context = stage.metered, stage.response, stage.context
     if metered is None or metered.parsed.stream or response.status >= 400 or context.watch.client_gone:
         return None
@@ -57,8 +57,8 @@ def _read(stage: Responded, metered: Metered, body: bytes) -> tuple[Observed, by
 
 
 async def send_whole(stage: Responded, observed: Observed, headers: list[tuple[str, str]], body: bytes) -> None:
-    """Settle a call whose response has come completely, and respond. Raises Problem (PROVIDER_UNAVAILABLE), also if a
-    rule of the gateway blocks the response: it is charged all the same, as it was generated."""
+    """Settle a call whose response has arrived completely, and respond. Raises Problem (PROVIDER_UNAVAILABLE), also if
+    a rule of the gateway blocks the response, which is still charged, as it was generated."""
     if observed.failed:
         body = await _checked_failure(stage, body)
     blocked = None
@@ -75,7 +75,7 @@ async def send_whole(stage: Responded, observed: Observed, headers: list[tuple[s
 
 
 async def _judged(stage: Responded, screening: Screening, observed: Observed, body: bytes) -> Problem | None:
-    """The error in the place of a response that does not pass."""
+    """The error to return in place of a response that screening blocks."""
     try:
         return await screening.response(body, stage.logged.response_type)
     except asyncio.CancelledError:  # the server stops
@@ -84,7 +84,7 @@ async def _judged(stage: Responded, screening: Screening, observed: Observed, bo
 
 
 def undelivered(observed: Observed) -> Observed:
-    """The same of a response of which no part has been sent."""
+    """The same observation for a response of which nothing has been sent."""
     return replace(
         observed,
         complete=False,

@@ -1,1 +1,1 @@
-"""Screening of a call by the rules of its gateway."""
+"""Screening a call by the rules of its gateway."""

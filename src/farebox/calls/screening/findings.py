@@ -1,4 +1,4 @@
-"""What screening finds in one call: gathered while it is served, for its response's header and its log row."""
+"""What screening finds in one call, collected for the response's header and the log row."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -12,7 +12,7 @@ from farebox.screening.scan import Match
 
 POSITIONS_MAX: Final = 10
 HEADER_BYTES_MAX: Final = 3_072
-"""Proxies before us take no headers of any size: the log has what does not fit."""
+"""Proxies in front of us limit the size of headers: what does not fit is only in the log."""
 
 
 class _Found(msgspec.Struct):
@@ -26,7 +26,7 @@ class _Found(msgspec.Struct):
 
 
 class Findings:
-    """Gathers them."""
+    """Collects the findings of one call."""
 
     def __init__(self) -> None:
         self._data: dict[tuple[Check, str], _Found] = {}
@@ -39,11 +39,11 @@ class Findings:
 
     @property
     def dlp_action(self) -> str:
-        """The strongest of what was done; empty: nothing was found."""
+        """The strongest action taken; empty if nothing was found."""
         return _strongest(found.action for found in self._data.values()) if self._data else ""
 
     def matched(self, check: Check, side: Side, matches: Iterable[Match], offset: int = 0) -> bool:
-        """These were found in a text that begins at `offset`. Whether a policy blocks what has one of them."""
+        """Add matches in a text that begins at `offset`. Returns whether a policy blocks one of them."""
         blocked = False
         for match in matches:
             found = self._data.get((check, match.profile_id))
@@ -59,18 +59,19 @@ class Findings:
         return blocked
 
     def hazardous(self, check: Check, side: Side, categories: Iterable[str]) -> bool:
-        """The scorer has found these. Whether the gateway blocks one of them; what it ignores is left out."""
+        """Add categories that the scorer found, except those that the gateway ignores. Returns whether the gateway
+        blocks one of them."""
         of_rules = {name: side.hazards[name] for name in categories if name in side.hazards}
         if of_rules:
             self._hazards.setdefault(check, {}).update(of_rules)
         return "BLOCK" in of_rules.values()
 
     def unscreened(self, check: Check, why: str) -> None:
-        """This could not be judged, and goes on all the same."""
+        """Record that this could not be screened and still passes."""
         self._unscreened[f"{check}: {why}"[:200]] = None
 
     def screened(self) -> Screened | None:
-        """For the log; None if there is nothing to tell."""
+        """The findings for the log; None if there are none."""
         if not (self._data or self._hazards or self._unscreened):
             return None
         return Screened(
@@ -94,7 +95,7 @@ class Findings:
         )
 
     def header(self) -> str:
-        """`cf-aig-dlp`, in Cloudflare's form."""
+        """The value of `cf-aig-dlp`, in Cloudflare's format."""
         shown: list[dict[str, Any]] = []
         text = ""
         for (check, profile_id), found in self._data.items():

@@ -11,14 +11,14 @@ from farebox.runtime.services import Services
 from farebox.screening.rules import Side
 
 AT_ONCE: Final = 4
-"""Parts of one text that the scorer is asked about at the same time."""
+"""Maximum number of parts of one text that the scorer is asked about at the same time."""
 OVERLAP: Final = 200
-"""Bytes that a part has in common with the one before: a sentence is judged as a whole in one of them."""
+"""Bytes that a part shares with the previous one, so that a sentence is complete in one of them."""
 
 
 async def hazards_of(services: Services, about: Asked, side: Side, text: bytes) -> set[str]:
-    """The categories that the scorer finds in the text; not all of them once one is found that the gateway blocks.
-    `about`: what it is asked of each part. Raises ScorerFailed."""
+    """The categories that the scorer finds in the text; once one is found that the gateway blocks, perhaps not all of
+    them. `about`: the question about each part. Raises ScorerFailed."""
     scorer = services.scorer
     if scorer is None:
         raise ScorerFailed("the operator has set none")
@@ -37,7 +37,7 @@ async def hazards_of(services: Services, about: Asked, side: Side, text: bytes) 
 
 
 async def _all(services: Services, scorer: Scorer, asked: list[Asked]) -> list[frozenset[str]]:
-    """Raises ScorerFailed, once none is under way any more."""
+    """Ask all questions. Raises ScorerFailed, but only after none is under way any more."""
     if len(asked) == 1:
         return [await _one(services, scorer, asked[0])]
     answers = await asyncio.gather(*(_one(services, scorer, part) for part in asked), return_exceptions=True)

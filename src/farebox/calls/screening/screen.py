@@ -1,5 +1,5 @@
-"""Screening of a call by the rules of its gateway: the request before anything is held, the response before it is
-passed on. What cannot be judged does not pass where a rule blocks; where all rules only flag, the log says so.
+"""Screening a call by the rules of its gateway: the request before anything is held, the response before it is passed
+on. What cannot be screened does not pass if a rule blocks; if all rules only flag, it passes and the log says so.
 """
 
 from typing import Final
@@ -38,7 +38,7 @@ from farebox.screening.scan import Match, TooMany, scan
 
 HEADER: Final = "cf-aig-dlp"
 PROMPT_BYTES: Final = 2_000
-"""The end of the prompt that the scorer is told of, where it judges a response."""
+"""Bytes of the end of the prompt that the scorer receives when it judges a response."""
 
 log = structlog.get_logger("farebox.screening")
 
@@ -52,7 +52,7 @@ async def screening_of(services: Services, call: Call, sink: Sink, watch: Watch)
 
 
 class Screening:
-    """Of one call."""
+    """The screening of one call."""
 
     def __init__(self, services: Services, call: Call, sink: Sink, watch: Watch, rules: Rules) -> None:
         self.services = services
@@ -65,12 +65,12 @@ class Screening:
 
     @property
     def response_rules(self) -> Side | None:
-        """What is looked for in the response; None: nothing."""
+        """What is looked for in the response; None if nothing is."""
         side = self._rules.response
         return side if side.scanner is not None or side.hazards else None
 
     async def request(self) -> None:
-        """Judge the request. Raises Problem if it does not pass; Interrupted if the client goes meanwhile."""
+        """Screen the request. Raises Problem if it does not pass; Interrupted if the client disconnects meanwhile."""
         side, call = self._rules.request, self.call
         self._check_framed()
         spoken = bool(side.hazards or self._rules.response.hazards)
@@ -91,8 +91,8 @@ class Screening:
         self.passed("REQUEST")
 
     def _check_framed(self) -> None:
-        """Raises Problem if the response will come in a framing that is not screened, and a rule blocks: before it is
-        paid for."""
+        """Raises Problem, before anything is paid for, if the response will use a framing that is not screened and a
+        rule blocks."""
         call = self.call
         if call.parsed is None or call.format is None or framed_reader(call.parsed, call.format) is None:
             return
@@ -103,7 +103,7 @@ class Screening:
             )
 
     async def response(self, body: bytes, content_type: str) -> Problem | None:
-        """Judge a whole response. The error to be returned in its place, if it does not pass."""
+        """Screen a complete response. Returns the error to send in its place if it does not pass."""
         side = self.response_rules
         if side is None:
             return None
@@ -119,7 +119,7 @@ class Screening:
         return problem
 
     async def hit(self, body: bytes, content_type: str) -> Problem | None:
-        """Judge a call that is answered with a stored response, by the rules as they are now. Raises Interrupted."""
+        """Screen a call that is answered with a stored response, by the rules as they are now. Raises Interrupted."""
         try:
             await self.request()
         except Problem as problem:
@@ -127,7 +127,7 @@ class Screening:
         return await self.response(body, content_type)
 
     def matched(self, check: Check, side: Side, matches: list[Match], offset: int = 0) -> bool:
-        """These were found in a text that begins at `offset`. Whether a policy blocks it."""
+        """Record matches in a text that begins at `offset`. Returns whether a policy blocks it."""
         if not matches:
             return False
         blocked = self.findings.matched(check, side, matches, offset)
@@ -137,7 +137,7 @@ class Screening:
         return blocked
 
     async def hazards(self, check: Check, side: Side, text: bytes) -> Problem | None:
-        """Ask the scorer about a text. The error that ends the call, if it does not pass."""
+        """Ask the scorer about a text. Returns the error that ends the call, if it does not pass."""
         if not side.hazards or not text.strip():
             return None
         try:
@@ -163,7 +163,7 @@ class Screening:
         )
 
     def unjudged_response(self, why: str) -> Problem | None:
-        """A response cannot be judged. The error to be returned in its place, if a rule blocks."""
+        """A response cannot be screened: the error to send in its place, if a rule blocks."""
         self.findings.unscreened("RESPONSE", why)
         self._count("RESPONSE", "unscreened")
         if not self._rules.response.blocks:
@@ -173,7 +173,7 @@ class Screening:
         )
 
     async def find(self, side: Side, text: bytes) -> list[Match]:
-        """What is found in a text, however long that takes. Raises Busy, Died, TooMuch."""
+        """The matches in a text, however long that takes. Raises Busy, Died, TooMuch."""
         scanner = side.scanner
         if scanner is None:
             return []
@@ -185,7 +185,7 @@ class Screening:
         return await self.services.helpers.run(self.call.account_id, scan, text, scanner.profiles, must=True)
 
     async def _seen_of_request(self, side: Side, spoken: bool) -> Seen:
-        """Raises Unreadable, Busy, Died, TooMuch."""
+        """Read and scan the request. Raises Unreadable, Busy, Died, TooMuch."""
         body, call, scanner = self.call.body, self.call, side.scanner
         if isinstance(body, bytes) and not side.in_helper and is_light(body):
             try:
@@ -199,7 +199,7 @@ class Screening:
         )
 
     async def _seen_of_response(self, side: Side, body: bytes, content_type: str) -> Seen:
-        """Raises Unreadable, Busy, Died, TooMuch."""
+        """Read and scan a response. Raises Unreadable, Busy, Died, TooMuch."""
         scanner, spoken = side.scanner, bool(side.hazards)
         if not side.in_helper and is_light(body):
             said = response_text(body, content_type)
@@ -214,8 +214,8 @@ class Screening:
         )
 
     def _unjudged_request(self, side: Side, error: Exception) -> None:
-        """Raises Problem where a rule blocks."""
-        if side.scanner is None and not side.hazards:  # it is only to be told to the scorer of the response
+        """The request cannot be screened. Raises Problem if a rule blocks."""
+        if side.scanner is None and not side.hazards:  # its text is only needed when the response is scored
             return
         why = _why(error)
         self.findings.unscreened("REQUEST", why)
@@ -240,7 +240,7 @@ class Screening:
         return Problem(RESPONSE_UNSCORED, message)
 
     def passed(self, check: Check) -> None:
-        """This side was judged, and nothing was found that blocks."""
+        """Count that this side was screened without a blocking finding."""
         self._count(check, "flagged" if self.findings.has(check) else "passed")
 
     def _count(self, check: Check, result: str) -> None:
@@ -248,7 +248,7 @@ class Screening:
 
 
 def dlp_problem(check: Check) -> Problem:
-    """The error in the place of what a policy blocks."""
+    """The error for content that a policy blocks."""
     if check == "REQUEST":
         return Problem(DLP_REQUEST_BLOCKED, "Request content blocked due to DLP policy violations")
     return Problem(DLP_RESPONSE_BLOCKED, "Response content blocked due to DLP policy violations")

@@ -1,4 +1,4 @@
-"""What the rules of a gateway would say of a text: for who sets them. Nothing is called, counted or kept."""
+"""What a gateway's rules would find in a text, for the person who sets them. Nothing is called, counted or stored."""
 
 from dataclasses import dataclass, field
 
@@ -15,18 +15,18 @@ from farebox.screening.scan import Match, scan
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How it ended."""
+    """The result of a trial."""
 
     blocked: bool
     screened: Screened
     matches: list[Match] = field(default_factory=list)
-    """Where, in bytes of the text."""
+    """Positions in bytes of the text."""
 
 
 async def try_text(
     services: Services, account_id: str, gateway_id: str, config: GatewayConfig, check: Check, text: bytes
 ) -> Trial:
-    """As if it were all that a request, or a response, says."""
+    """Screen the text as if it were all the text of a request or a response."""
     rules = await services.configuration.screening_rules(account_id, gateway_id, config)
     side, findings = rules.request if check == "REQUEST" else rules.response, Findings()
     matches: list[Match] = []

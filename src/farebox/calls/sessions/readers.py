@@ -1,4 +1,4 @@
-"""Which reader a session has, and whether it may be opened on the operator's key."""
+"""Choosing the reader of a session, and whether it may be opened on the operator's key."""
 
 from collections.abc import Callable
 from typing import Final
@@ -23,20 +23,21 @@ from farebox.providers.sessions.speech import FORMS, SpeechReader
 from farebox.providers.sessions.turn_format import TurnFormat
 
 _STREAMED: Final = "streaming"
-"""By which Deepgram's models are priced where audio comes as a stream, at prices of its own: `nova-3+streaming`."""
+"""Suffix of Deepgram's models for streamed audio, which has its own prices: `nova-3+streaming`."""
 _UNSEEN: Final = 10**12
-"""Bytes per second of audio whose length only the provider sees: it counts for nothing until that states it."""
+"""Bytes per second of audio whose length only the provider sees, so large that it counts as zero until the provider
+states the length."""
 _SOUND: Final = ("input_audio_tokens", "output_audio_tokens")
 _QUERY: Final = frozenset({"model", "intent"})
 _DEPLOYED_QUERY: Final = _QUERY | {"deployment", "api-version"}
-"""At Azure, where a session names a deployment, by either name."""
+"""At Azure, where a session names its deployment in either parameter."""
 
 
 def session_reader(
     context: CallContext, kind: Kind, query: str, error: Callable[[Problem], bytes], *, strict: bool
 ) -> tuple[SessionReader, WireFormat]:
-    """A reader for the session, and the format that its turns are in. `error` makes an error event in the provider's
-    form; `strict`: nothing is asked for that is not understood. Raises Problem."""
+    """A reader for the session, and the format of its turns. `error` creates an error event in the provider's format;
+    `strict`: reject everything that is not understood. Raises Problem."""
     call, provider = context.call, context.call.access.provider
     wire = format_of(provider, "POST", call.path)
     if kind == "openai_responses" and not isinstance(wire, Plain):
@@ -111,7 +112,7 @@ def _realtime(context: CallContext, query: str, *, strict: bool) -> RealtimeRead
 
 
 def _check_sound(context: CallContext, model: str) -> None:
-    """Raises Problem if the operator pays, and the model's sound has no price of its own."""
+    """Raises Problem if the operator pays and the model has no price for audio."""
     if context.call.own_key:
         return
     provider, price = context.call.provider, find_price(context, model, {})

@@ -1,7 +1,7 @@
-"""A call that is a WebSocket: messages both ways between a client and a provider, until one of them ends it.
+"""A call that is a WebSocket: messages in both directions between a client and a provider, until one of them ends it.
 
-Two tasks pass the messages on, each waiting while the other side is slow; the session itself watches over them. How it
-ends is said to both sides by a close code, and recorded once (docs/errors.md has the codes).
+Two tasks pass the messages on, each waiting while the other side is slow; the session itself watches them. Both sides
+learn by a close code how it ended, and it is recorded once (docs/errors.md has the codes).
 """
 
 import asyncio
@@ -28,48 +28,49 @@ if TYPE_CHECKING:
     from farebox.websocket import Closed, Message, Socket
 
 PING_SECONDS: Final = 20.0
-"""Silence of one side after which it is asked whether it is there; after as much again it counts as gone."""
+"""Silence of one side after which it is pinged; after the same time again it counts as gone."""
 CLOSE_SECONDS: Final = 3.0
-"""For the other side's word of its own that the session ends."""
+"""How long to wait for the other side's close frame."""
 OF_ERRORS: Final = 4000
-"""Close codes of errors are this and the error's status."""
+"""Close codes of errors are this number plus the error's status."""
 TIME_IS_UP: Final = 4408
 _CHARGED: Final = "What was delivered of responses is charged; text and audio that were not charged before are free."
-"""Where trouble with the operator's key ends a session (calls.sessions.turns.Turns.end)."""
+"""Said when a problem with the operator's key ends a session (calls.sessions.turns.Turns.end)."""
 
 log = structlog.get_logger("farebox.calls")
 
 
 class Meter(Protocol):
-    """What is read of a session's messages, and paid for."""
+    """Reads a session's messages, and holds and charges what they cost."""
 
     async def from_client(self, message: "Message") -> "Message | None":
-        """The message as it goes on to the provider, once what it may cost is held; None: it does not. Raises Problem
-        where that ends the session, storage.sql.DatabaseUnavailable."""
+        """The message to send to the provider, once what it may cost is held; None: send nothing. Raises Problem if
+        that ends the session, storage.sql.DatabaseUnavailable."""
         ...
 
     async def from_provider(self, message: "Message") -> "Message | None":
-        """The message as it goes on to the client, once what it ends is paid for. Raises DatabaseUnavailable."""
+        """The message to send to the client, once the turn that it ends is charged. Raises DatabaseUnavailable."""
         ...
 
     async def paid_for(self) -> None:
-        """Wait until nothing that is held for is under way."""
+        """Wait until no turn with a hold is under way."""
         ...
 
     def cancel(self) -> "Message | None":
-        """What asks the provider to stop what is under way; None: nothing is, or nothing does."""
+        """A message that asks the provider to stop the turn under way; None if there is none, or the provider has no
+        such message."""
         ...
 
     def error(self, problem: Problem) -> "Message | None":
-        """What tells the client of an error, in the provider's form."""
+        """A message that reports an error to the client, in the provider's format."""
         ...
 
     async def stop(self, passing: "asyncio.Task[None]") -> None:
-        """End a task that passes messages on, but not while a hold or a charge is being made."""
+        """Cancel a task that passes messages on, but not while a hold or a charge is being made."""
         ...
 
     async def end(self, interruption: str) -> None:
-        """The session is over: settle or release what is under way, by policy."""
+        """The session is over: settle or release the turns under way, by policy."""
         ...
 
 
@@ -82,7 +83,7 @@ class Ending(msgspec.Struct, frozen=True):
     to_provider: int
     reason: str = ""
     error: str = ""
-    """For the record; empty where it ended as sessions do."""
+    """For the record; empty if the session ended normally."""
     problem: Problem | None = None
 
 
@@ -97,7 +98,7 @@ class Session:
         meter: Meter,
         check: Callable[[], Awaitable[None]],
     ) -> None:
-        """`check` is asked before a message goes to the provider, and raises Problem where none may any more."""
+        """`check` is called before a message goes to the provider, and raises Problem if no more may be sent."""
         self._context = context
         self._check = check
         self._client = client
@@ -109,17 +110,17 @@ class Session:
         self._secrets = [scrubber_of(secret) for secret in context.secrets]
 
     def stop(self) -> None:
-        """The server stops: end it once what is paid for has been delivered."""
+        """The server is stopping: end the session once the turns that are paid for have been delivered."""
         self._stop.set()
 
     async def run(self) -> None:
-        """Until it has ended, and is recorded."""
+        """Run until the session has ended and is recorded."""
         outgoing = asyncio.create_task(self._pass_outgoing())
         incoming = asyncio.create_task(self._pass_incoming())
         try:
             ending = await self._watch(outgoing, incoming)
             await self._finish_turns(ending, outgoing, incoming)
-        except asyncio.CancelledError:  # a stop that waits no longer
+        except asyncio.CancelledError:  # the server's stop does not wait any longer
             ending = _STOPPED
         except Exception:
             log.exception("mistake in a session", log_id=self._context.call.log_id)
@@ -148,10 +149,10 @@ class Session:
             message = await self._provider.receive()
             self._count("in", message)
             passed = await self._meter.from_provider(self._scrubbed(message))
-            if b'"error"' in message.data and reports_error(message.data):  # a frame of either kind may have JSON
+            if b'"error"' in message.data and reports_error(message.data):  # text and binary frames may both have JSON
                 self._check_key(message.data, "by an event")
             if passed is not None:
-                await _quietly(self._client.send(passed))  # one that has gone is found by who reads it
+                await _quietly(self._client.send(passed))  # the task that reads from the client notices if it has gone
 
     def _count(self, direction: str, message: "Message") -> None:
         services = self._context.services
@@ -159,7 +160,7 @@ class Session:
         services.metrics.count(SOCKET_MESSAGES, direction)
 
     def _scrubbed(self, message: "Message") -> "Message":
-        """Without a key that its caller need not know."""
+        """The message without a key that its recipient must not learn."""
         for scrubber in self._secrets:
             if scrubber.forms and not scrubber.passes(message.data or b" "):
                 message = msgspec.structs.replace(message, data=scrubber.clean(message.data))
@@ -167,14 +168,14 @@ class Session:
 
     def _check_key(self, error: bytes, how: str) -> None:
         """Raises Problem if the provider's error is about the operator's key: its words are not for the client. `how`:
-        by what it has said so."""
+        how the provider reported it."""
         context = self._context
         found = None if context.call.own_key else key_problem_of(200, error)
         if found is not None:
             raise unavailable(context, 101, found, _CHARGED, how)
 
     def _explained(self, closed: "Closed") -> "BaseException":
-        """How the provider has closed, as the client may know it."""
+        """The provider's close, as the client may see it."""
         try:
             self._check_key(msgspec.json.encode({"error": {"message": closed.reason}}), "by a close")
         except Problem as problem:
@@ -188,7 +189,7 @@ class Session:
     # --- watching ---
 
     async def _watch(self, outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]") -> Ending:
-        """Wait until it is to end."""
+        """Wait until the session should end."""
         clock, settings = self._context.services.clock, self._context.services.settings
         longest = self._context.started + settings.websocket_max_ms / 1000
         stopping = asyncio.create_task(self._stop.wait())
@@ -209,7 +210,7 @@ class Session:
                     return _ending_of(self._explained(ended) if _by_provider(ended) else ended)
                 if stopping in done:
                     return _STOPPED
-                if not done and left > PING_SECONDS:  # with less left, it is time: a timer may wake a little early
+                if not done and left > PING_SECONDS:  # with less left, time is up: a timer may fire a little early
                     if await pings[0].lost():
                         return Ending("client", 1001, 1001, "", CLIENT_GONE)
                     if await pings[1].lost():
@@ -220,7 +221,7 @@ class Session:
     async def _finish_turns(
         self, ending: Ending, outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]"
     ) -> None:
-        """Let what is paid for be delivered, or what nobody waits for be cancelled."""
+        """Let turns that are paid for be delivered; cancel those that nobody is waiting for."""
         await self._meter.stop(outgoing)
         if incoming.done():
             return
@@ -234,7 +235,8 @@ class Session:
             settled.cancel()
 
     async def _cancel(self) -> bool:
-        """Ask the provider to stop; whether it can be asked, so that its last figures are worth a wait."""
+        """Ask the provider to stop. Returns whether it could be asked, in which case its final figures are worth
+        waiting for."""
         message = self._meter.cancel()
         if message is not None:
             await _quietly(self._provider.send(message))
@@ -243,7 +245,7 @@ class Session:
     # --- the end ---
 
     async def _settle(self, ending: Ending) -> None:
-        """End what is under way, and record the session."""
+        """End the turns under way, and record the session."""
         context = self._context
         context.services.metrics.count(SOCKETS_ENDED, ending.how)
         await self._meter.end(ending.error or CLIENT_GONE)
@@ -254,7 +256,7 @@ class Session:
             context.services.database.report_failure(error)
 
     async def _close(self, ending: Ending) -> None:
-        """Say on both sides that it ends, and why."""
+        """Close both sides, with the reason."""
         message = None if ending.problem is None else self._meter.error(ending.problem)
         await asyncio.gather(
             _close(self._client, ending.to_client, ending.reason, message),
@@ -263,7 +265,7 @@ class Session:
 
 
 class Unmetered:
-    """A session that nothing is read of: the caller's own key pays."""
+    """A session that is not metered: the caller's own key pays."""
 
     async def from_client(self, message: "Message") -> "Message | None":
         return message
@@ -272,7 +274,7 @@ class Unmetered:
         return message
 
     async def paid_for(self) -> None:
-        """Nothing is."""
+        """Returns at once: nothing is held."""
 
     def cancel(self) -> "Message | None":
         return None
@@ -284,11 +286,11 @@ class Unmetered:
         passing.cancel()
 
     async def end(self, interruption: str) -> None:
-        """Nothing is under way."""
+        """Does nothing: no turn is under way."""
 
 
 class _Pings:
-    """Whether one side is still there."""
+    """Checks whether one side is still there."""
 
     def __init__(self, socket: "Socket") -> None:
         self._socket = socket
@@ -296,7 +298,7 @@ class _Pings:
         self._asked = False
 
     async def lost(self) -> bool:
-        """Called after each PING_SECONDS of silence. Only one whose messages are waited for can be heard."""
+        """Called after each PING_SECONDS of silence. Only a side whose messages are being read can be heard."""
         socket = self._socket
         silent = socket.listening and socket.heard == self._heard
         self._heard = socket.heard
@@ -314,7 +316,7 @@ _STOPPED: Final = Ending("stopped", 1001, 1001, "the server stops", SERVER_STOPP
 
 
 def session_stage(context: CallContext) -> Responded:
-    """The stage of a session that has begun: the provider has answered, and nothing is held for the session itself."""
+    """The stage of a session that has begun: the provider has answered, and there is no hold for the session itself."""
     switched = ReadError(101, [], b"")
     return Responded(context, None, None, None, Attempts(status=101), False, switched, LoggedBody(-1))
 
@@ -324,8 +326,8 @@ def _failed(why: str) -> Ending:
 
 
 def _ended(outgoing: "asyncio.Task[None]", incoming: "asyncio.Task[None]") -> BaseException | None:
-    """Why it is to end; None: it goes on. A side that has closed may have sent something before that, which is still on
-    its way: the task that reads it finds the end."""
+    """Why the session should end; None if it continues. A side that has closed may have sent something before, which is
+    still arriving: the task that reads it sees the end."""
     from farebox.websocket import Closed
 
     errors = [task.exception() if task.done() else None for task in (outgoing, incoming)]
@@ -342,7 +344,7 @@ def _by_provider(error: BaseException) -> "TypeGuard[Closed]":
 
 
 def _ending_of(error: BaseException) -> Ending:
-    """How the session ends where one direction has ended by this."""
+    """How the session ends if one direction has ended with this error."""
     from farebox.websocket import NO_CODE, VANISHED, Closed
 
     if isinstance(error, Problem):
@@ -378,7 +380,7 @@ async def _close(socket: "Socket", code: int, reason: str, last: "Message | None
 
 
 async def _quietly(sending: Awaitable[None]) -> None:
-    """It may fail: the session ends anyway, or that is found out elsewhere."""
+    """Send, and ignore a failure: the session is ending anyway, or another task notices it."""
     from farebox.websocket import Closed
 
     with contextlib.suppress(Closed):

@@ -1,10 +1,11 @@
-"""The turns of a session, each a call of its own: held for before it can begin, settled before its end is passed on.
+"""The turns of a session. Each is a call of its own, with a hold before it can begin, and settled before its end is
+passed on.
 
-What a message of the client's may have the provider do is held for before the message goes on. Where the provider
-begins by itself (when it hears somebody stop speaking), one turn is always held for ahead. What ends a turn reaches the
-client once its charge is durable, as the last byte of any response does. Each turn has a row, a receipt and a hold of
-its own, named after the session and the turn's number in it, so that whatever ends the session (a client, a provider, a
-crash) ends as many calls as are under way, by the rules of any call.
+Before a client's message goes on, everything that it may have the provider do is held for. If the provider starts turns
+by itself (when it detects the end of speech), one turn is always held in advance. The client gets the end of a turn
+once its charge is durable, like the last byte of any response. Each turn has its own row, receipt and hold, named after
+the session and the turn's number, so that however the session ends (by the client, the provider or a crash), the turns
+under way end by the rules of any call.
 """
 
 import asyncio
@@ -37,20 +38,21 @@ if TYPE_CHECKING:
     from farebox.websocket import Message
 
 ENDED_MAX: Final = 1_000
-"""IDs of turns that have ended, by which a repeated end is known."""
+"""Number of IDs of ended turns that are remembered, to recognize a repeated end."""
 WAITING_MAX: Final = 64
-"""Turns that have been asked for and have not begun."""
+"""Maximum number of requested turns that have not begun."""
 _OUR_OWN: Final = (SERVER_STOPPED, DATABASE_UNAVAILABLE.name, PROVIDER_UNAVAILABLE.name)
-"""Ends of a session that no client brings about."""
+"""Ends of a session that no client can cause."""
 
 log = structlog.get_logger("farebox.calls")
 
 TurnCall = Callable[[str, ParsedRequest, bytes], Awaitable[Call]]
-"""The call of a turn: its ID, what it asks for, the message that does. Raises Problem where it may not be made."""
+"""Creates the call of a turn from its ID, what it asks for, and the message. Raises Problem if the call is not
+allowed."""
 
 
 class _Turn:
-    """A turn that is held for."""
+    """A turn with a hold."""
 
     def __init__(self, ask: Ask, admitted: Admitted) -> None:
         self.ask = ask
@@ -64,17 +66,17 @@ class _Turn:
 class _Lane:
     def __init__(self) -> None:
         self.waiting: deque[_Turn] = deque()
-        """Asked for by a message, and not begun."""
+        """Requested by a message, but not begun."""
         self.ahead: _Turn | None = None
-        """For what the provider may begin by itself."""
+        """Held in advance for a turn that the provider may begin by itself."""
         self.begun: dict[str, _Turn] = {}
 
 
 class Turns:
-    """What is held for and charged in one session (calls.sessions.session.Meter)."""
+    """The holds and charges of one session (calls.sessions.session.Meter)."""
 
     def __init__(self, context: CallContext, reader: SessionReader, turn_call: TurnCall, *, strict: bool) -> None:
-        """`strict`: what is not understood goes no further."""
+        """`strict`: messages that are not understood are not passed on."""
         self._context = context
         self._reader = reader
         self._turn_call = turn_call
@@ -82,14 +84,14 @@ class Turns:
         self._strict = strict
         self._lanes: dict[Lane, _Lane] = {"response": _Lane(), "transcript": _Lane()}
         self._books = asyncio.Lock()
-        """Held while a message is read and the lanes are changed, through all waits for the ledger, so that the reader
-        knows of nothing that is not held for."""
+        """Held while a message is read and the lanes are changed, including all waits for the ledger, so that the
+        reader never knows of a turn without a hold."""
         self._ended: dict[str, None] = {}
         self._number = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._all_begun = asyncio.Event()
-        """Nothing that was asked for has yet to begin."""
+        """Set if every requested turn has begun."""
         self._all_begun.set()
         self.tell: Callable[[Message], Awaitable[None]] | None = None
         """Sends the client a message of ours."""
@@ -130,11 +132,11 @@ class Turns:
         return self._message(self._reader.error(problem))
 
     async def stop(self, passing: "asyncio.Task[None]") -> None:
-        async with self._books:  # nothing is being settled
+        async with self._books:  # waits until nothing is being settled
             passing.cancel()
 
     async def end(self, interruption: str) -> None:
-        """Settle or release what is under way. Raises nothing but what is a mistake of ours."""
+        """Settle or release the turns under way. Raises only what is a bug of ours."""
         async with self._books:
             for name, lane in self._lanes.items():
                 for turn_id, turn in lane.begun.items():
@@ -151,10 +153,11 @@ class Turns:
     # --- inside; all with the lock ---
 
     async def _read(self, message: "Message") -> "Message | Problem":
-        """The client's message as it goes on, held for; or why it does not. Raises as `_arm`."""
+        """The client's message as it goes on, after the hold; or the error that says why it does not. Raises as
+        `_arm`."""
         try:
             found = self._reader.client(message.data, text=message.text)
-        except InvalidRequest as wrong:  # without `strict`, its provider says what it thinks of it
+        except InvalidRequest as wrong:  # without `strict`, the provider is left to reject it
             return Problem(INVALID_REQUEST, str(wrong)) if self._strict else message
         if found.refused and self._strict:
             name = self._context.call.access.provider.name
@@ -165,7 +168,8 @@ class Turns:
         return message if data is message.data else replace(message, data=data)
 
     async def _arm(self, ask: Ask, data: bytes, sent: bytes) -> bytes:
-        """Hold for what the message may cause; the message as it goes on. Raises Problem, DatabaseUnavailable."""
+        """Hold for what the message may cause. Returns the message as it goes on. Raises Problem,
+        DatabaseUnavailable."""
         lane = self._lanes[ask.lane]
         if ask.by_itself:
             lane.ahead = turn = await self._ahead(lane, ask, b"")
@@ -180,8 +184,8 @@ class Turns:
         return data if limit is None else self._reader.limited(data, limit)
 
     async def _ahead(self, lane: _Lane, ask: Ask, sent: bytes) -> _Turn:
-        """What is held ahead, if that is enough; else another hold in its place. What is charged as it is sent is then
-        charged, and the other hold is for the rest."""
+        """The turn held in advance, if its hold is enough; otherwise another one in its place. Input that is billed
+        when it is sent is then charged, and the new hold is for the rest."""
         ahead, lane.ahead = lane.ahead, None
         if ahead is not None and self._covers(ahead, ask):
             return ahead
@@ -194,7 +198,7 @@ class Turns:
         return await self._hold(ask, sent)
 
     def _covers(self, turn: _Turn, ask: Ask) -> bool:
-        """Whether what is held ahead is enough for this, and for long enough."""
+        """Whether the hold made in advance is enough for this, and lasts long enough."""
         had, wanted = turn.ask.parsed.demand, ask.parsed.demand
         enough = (
             turn.ask.parsed.model == ask.parsed.model
@@ -208,11 +212,11 @@ class Turns:
         return enough and age < self._context.services.settings.call_timeout_ms / 2
 
     async def _hold(self, ask: Ask, sent: bytes) -> _Turn:
-        """Raises Problem, DatabaseUnavailable; such a turn has its row."""
+        """Hold for a turn. Raises Problem, DatabaseUnavailable; a refused turn has its row."""
         services = self._context.services
         self._number += 1
         if len(sent) > services.settings.log_body_limit_bytes:
-            sent = b""  # it is for the log alone
+            sent = b""  # it is only for the log
         call = await self._turn_call(f"{self._context.call.log_id}-{self._number:04}", ask.parsed, sent)
         context = replace(self._context, call=call, started=services.clock.monotonic())
         stage: Stage = Priced(context, None, None)
@@ -250,8 +254,8 @@ class Turns:
         lane.begun[turn_id] = turn
 
     async def _next(self, name: Lane) -> _Turn | None:
-        """The turn that begins now: the first that was asked for, else what is held for ahead. One that nothing is held
-        for is not to be; where there is credit, it is held for now."""
+        """The turn that begins now: the first requested one, else the one held in advance. A turn without a hold should
+        not begin; if it does, a hold is made now if there is credit."""
         lane = self._lanes[name]
         if lane.waiting:
             return lane.waiting.popleft()
@@ -274,7 +278,7 @@ class Turns:
             await self._settle(turn, observed, None, data)
 
     async def _reject(self, event_id: str) -> None:
-        """The provider has refused a message: what it asked for will not be."""
+        """The provider has refused a message: the turn that it requested will not begin."""
         for lane in self._lanes.values():
             for turn in lane.waiting:
                 if event_id in (FIRST, turn.ask.event_id):
@@ -283,7 +287,7 @@ class Turns:
                     return
 
     async def _settle(self, turn: _Turn, observed: Observed, interruption: str | None, data: bytes) -> None:
-        """Raises DatabaseUnavailable."""
+        """Settle a turn by what was observed. Raises DatabaseUnavailable."""
         admitted = turn.admitted
         context, services = admitted.context, admitted.context.services
         kept = services.settings.log_body_limit_bytes if context.call.logged and context.call.log_bodies else -1
@@ -303,22 +307,22 @@ class Turns:
         await settle_call(stage, observed, interruption)
 
     async def _cut(self, turn: _Turn, observed: Observed, interruption: str) -> None:
-        """A turn that has not come to its end. A transcript that has not come is free."""
+        """Settle a turn that has not reached its end. A transcript that has not arrived is free."""
         if turn.ask.lane == "transcript":
             await end_without_response(turn.admitted, EarlyEnd("released", interruption))
         else:
             await self._settle(turn, observed, interruption, b"")
 
     async def _end_ahead(self, name: Lane, turn: _Turn, interruption: str) -> None:
-        """End what is held ahead. What has been sent is charged: its client can bring about nearly any end, but not
-        those of our own."""
+        """End a turn held in advance. What has been sent is charged, unless the session ended for a reason of our own:
+        a client can cause nearly all other ends."""
         if self._reader.owed is None or interruption in _OUR_OWN:
             await self._release(turn)
         else:
             await self._settle(turn, replace(self._reader.so_far(name, ""), complete=True), None, b"")
 
     async def _release(self, turn: _Turn) -> None:
-        """Nothing came of it, and it leaves no row, unless the journal has to keep its release. Raises
+        """Release a turn that was not used. It leaves no row, unless the journal has to keep its release. Raises
         DatabaseUnavailable."""
         admitted = turn.admitted
         if admitted.held is None and not admitted.counts:
@@ -334,13 +338,13 @@ class Turns:
             await end_without_response(admitted, EarlyEnd("released"), Problem(DATABASE_UNAVAILABLE, ""))
 
     def _note(self) -> None:
-        """The lanes have changed."""
+        """Update the events after a change of the lanes."""
         lanes = self._lanes.values()
         _set(self._all_begun, not any(lane.waiting for lane in lanes))
         _set(self._idle, not any(lane.waiting or lane.begun for lane in lanes))
 
     async def _refuse(self, problem: Problem) -> None:
-        """Tell the client that its message goes no further; the session goes on."""
+        """Tell the client that its message is not passed on; the session continues."""
         message = self.error(problem)
         if message is None or self.tell is None:
             raise problem
@@ -360,6 +364,6 @@ def _set(event: asyncio.Event, to: bool) -> None:
 
 
 async def _ending(work: Awaitable[None]) -> None:
-    """The end of one turn must not keep the others from theirs: what neither database nor journal takes expires."""
+    """End one turn without keeping the others from ending: a hold that neither database nor journal can end expires."""
     with suppress(DatabaseUnavailable):
         await work

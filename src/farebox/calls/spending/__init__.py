@@ -1,1 +1,1 @@
-"""Limits on what may be spent, and the refusals they lead to."""
+"""Limits on spending, and the refusals they lead to."""

@@ -14,11 +14,12 @@ TOP_UP_RETRY_SECONDS = 2
 async def credit_refusal(
     services: Services, account_id: str, verdict: Verdict, asked: int, *, least: int | None = None, why: str = ""
 ) -> Problem:
-    """The response where a hold of `asked` nano-dollars was refused, of which `least` would do; `why` says what makes
-    it so large, where that helps.
+    """The error for a refused hold of `asked` nano-dollars, of which `least` would be enough; `why` explains why it is
+    so large, if that helps.
 
-    NO_CREDIT: the account has too little. TOP_UP_UNDER_WAY: it has, and is buying more at this moment, perhaps because
-    of this very hold. CREDIT_HELD: the money or the limit's room is kept by other holds. SPEND_LIMITED. LIMIT_TOO_LOW.
+    NO_CREDIT: the account has too little. TOP_UP_UNDER_WAY: the account has too little, but more is being bought at the
+    moment, perhaps because of this very hold. CREDIT_HELD: other holds have the money, or the room in the limit.
+    SPEND_LIMITED. LIMIT_TOO_LOW.
     """
     if verdict.outcome is Outcome.UNKNOWN:
         return Problem(ACCESS_DENIED, "Authentication error")

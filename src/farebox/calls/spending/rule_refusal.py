@@ -16,8 +16,8 @@ HELD_RETRY_SECONDS: Final = 1
 
 
 async def spend_refusal(services: Services, call: Call, verdict: Verdict, asked: int, least: int) -> Problem:
-    """The response to a call that a budget refused. It asks for `asked` nano-dollars, and `least` is what it needs if
-    its output is limited: LIMIT_TOO_LOW where that is more than the whole limit."""
+    """The error for a call that a budget refused. It asks for `asked` nano-dollars, and `least` is what it needs with
+    limited output: LIMIT_TOO_LOW if that is more than the whole limit."""
     assert verdict.budget is not None
     assert verdict.limit is not None
     rule = rules_for(call)[verdict.budget]
@@ -44,7 +44,7 @@ async def spend_refusal(services: Services, call: Call, verdict: Verdict, asked:
             "Nothing was charged.",
             shortage=shortage,
         )
-    at = await services.database.get(room) or now  # what was in the way has ended meanwhile
+    at = await services.database.get(room) or now  # the holds in the way have ended meanwhile
     return Problem(
         SPEND_LIMITED,
         f"{exceeded}{format_usd(verdict.spent)} USD has been spent, this call can cost up to {format_usd(asked)} USD, "

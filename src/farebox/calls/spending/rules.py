@@ -1,7 +1,7 @@
-"""What counts a call, as budgets for the ledger: its gateway's spend limits and policies, and the limits of its dynamic
-route.
+"""The limits that count a call, as budgets for the ledger: its gateway's spend limits and policies, and the limits of
+its dynamic route.
 
-Whether a call fits is decided in the transaction of its hold (ledger.budgets); nothing here is consulted for it.
+Whether a call fits is decided in the transaction of its hold (ledger.budgets), without consulting this module.
 """
 
 import hashlib
@@ -21,33 +21,35 @@ from farebox.periods import Period, Zones, window
 from farebox.policies.decide import PolicyLimit
 
 SLOTS = 60
-"""Into how many slots a sliding window is cut: it refuses up to a slot early, and never admits too much."""
+"""Number of slots into which a sliding window is divided: it refuses up to one slot's time too long, and never admits
+too much."""
 SCOPE_MAX = 800
-"""Bytes of a scope's name, which is part of an index's key."""
+"""Maximum bytes of a scope's name, which is part of an index key."""
 
 ROUTE_SCOPE = "route:"
-"""What the scopes of dynamic routes begin with."""
+"""Prefix of the scopes of dynamic routes."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Window(msgspec.Struct, frozen=True, gc=False):
-    """What does not change of a rule: the name of its counters, its limit, its times. In nano-dollars, milliseconds."""
+    """The constant parts of a rule: the name of its counters, its limit, its times. In nano-dollars and
+    milliseconds."""
 
     name: str
-    """Of the scope, without the values that the rule partitions by. It contains length and technique, so that another
-    window starts from zero."""
+    """Name of the scope, without the values that the rule partitions by. It contains length and technique, so that a
+    changed window starts from zero."""
     limit: int
     length: int
     slot: int
-    """Length of a slot: the window's where windows are fixed."""
+    """Length of a slot; with fixed windows, of the whole window."""
 
     def start(self, at: int) -> int:
-        """The slot that `at` is in."""
+        """The start of the slot that contains `at`."""
         return at - at % self.slot
 
     def since(self, at: int) -> int:
-        """The first slot that counts at that time: never less than the true window."""
+        """The first slot that counts at that time: together the slots are never shorter than the true window."""
         return self.start(at) if self.slot == self.length else self.start(at - self.length)
 
     def ends_at(self, start: int) -> int:
@@ -55,13 +57,13 @@ class Window(msgspec.Struct, frozen=True, gc=False):
         return start + self.slot if self.slot == self.length else start + self.slot + self.length
 
     def budget(self, scope: str, at: int) -> Budget:
-        """What a hold that is made at that time must fit in."""
+        """The budget that a hold made at that time must fit in."""
         start = self.start(at)
         return Budget(scope, self.limit, start, self.since(at), self.ends_at(start))
 
 
 class CalendarWindow(msgspec.Struct, frozen=True, gc=False):
-    """The same where the windows are those of the calendar: of all policies, and of rules that have a period."""
+    """The same for calendar windows: those of all policies, and of rules with a period."""
 
     name: str
     limit: int
@@ -72,11 +74,11 @@ class CalendarWindow(msgspec.Struct, frozen=True, gc=False):
         return window(self.period, at, self.zones).start
 
     def ends_at(self, start: int) -> int:
-        """When the window that begins then ends."""
+        """When the window that begins at `start` ends."""
         return window(self.period, start, self.zones).end
 
     def budget(self, scope: str, at: int) -> Budget:
-        """What a hold that is made at that time must fit in."""
+        """The budget that a hold made at that time must fit in."""
         span = window(self.period, at, self.zones)
         return Budget(scope, self.limit, span.start, span.start, span.end)
 
@@ -86,22 +88,22 @@ class Applied(msgspec.Struct, frozen=True, gc=False):
 
     rule: SpendRule | PolicyLimit
     scope: str
-    """Of its budget."""
+    """The scope of its budget."""
     window: Window | CalendarWindow
 
     @property
     def rule_id(self) -> str:
-        """Names it to the caller."""
+        """The ID by which the caller is told which limit it was."""
         return self.rule.policy_id if isinstance(self.rule, PolicyLimit) else self.rule.id
 
     @property
     def on_page(self) -> bool:
-        """Whether the page of limits shows it: not those of dynamic routes."""
+        """Whether the page of limits shows it: all except those of dynamic routes."""
         return not self.scope.startswith(ROUTE_SCOPE)
 
     @property
     def terms(self) -> str:
-        """What it says: of a rule in Cloudflare's words."""
+        """A description of the limit; that of a rule is in Cloudflare's words."""
         rule = self.rule
         if isinstance(rule, PolicyLimit):
             amount = _plain(rule.amount / NANOS_PER_USD)
@@ -142,7 +144,7 @@ def _nanos(dollars: float) -> int:
 
 
 def may_count(call: Call) -> bool:
-    """Whether there may be limits that count this call."""
+    """Whether there can be limits that count this call."""
     return call.gateway.spend_limits is not None or bool(call.route_limits) or bool(call.policy_limits)
 
 
@@ -157,8 +159,8 @@ def rules_for(call: Call) -> list[Applied]:
 
 
 _known: dict[tuple[int, str, str, str, str], tuple[SpendLimits, tuple[Applied, ...]]] = {}
-"""The rules that count calls of a gateway, provider, model and token, where they select by nothing else; with their
-limits, which are thereby the only ones with that `id`."""
+"""The rules that count calls of a gateway, provider, model and token, if they select by nothing else. The limits are
+stored beside them, so that the `id` in the key stays theirs."""
 _KNOWN_MAX = 4096
 _KNOWN_MODEL_MAX = 256
 
@@ -187,7 +189,7 @@ def _of_policy(limit: PolicyLimit) -> Applied:
 
 
 def scope_of(gateway_id: str, rule: SpendRule, of_call: "ValuesOfCall") -> str | None:
-    """What the rule of this gateway counts the call in; None where it does not count it."""
+    """The scope in which this gateway's rule counts the call; None if it does not count it."""
     values = _partition(rule, of_call)
     return None if values is None else _scope(window_of(gateway_id, rule, ()).name, values)
 
@@ -196,26 +198,26 @@ class ValuesOfCall(Protocol):
     """The values of a call that rules select by."""
 
     def values(self, name: str) -> tuple[str, ...]:
-        """The value, and the other ways in which a filter may name it; nothing where the call does not say."""
+        """The value, and the other names by which a filter may refer to it; empty if the call has none."""
         ...
 
     def metadata(self, key: str) -> tuple[str, ...]: ...
 
 
 def values_of_model(provider: str, model: str) -> tuple[str, ...]:
-    """How rules may name a model."""
+    """The names by which rules may refer to a model."""
     return (model, f"{provider}/{model}") if model else ()
 
 
 def value_of_metadata(found: str | float | bool | None) -> tuple[str, ...]:
-    """A value of a call's metadata, as rules name it."""
+    """A value of a call's metadata, as rules refer to it."""
     if found is None:
         return ()
     return (found if isinstance(found, str) else _encode(found).decode(),)
 
 
 def budgets_of(rules: list[Applied], at: int) -> tuple[Budget, ...]:
-    """The budgets that a call must fit in, by the same places."""
+    """The budgets that a call must fit in, in the order of the rules."""
     return tuple(rule.window.budget(rule.scope, at) for rule in rules)
 
 
@@ -228,13 +230,13 @@ class _CallValues:
 
     @property
     def user(self) -> str | None:
-        """The end user: looked for only where a rule asks."""
+        """The end user, determined only if a rule needs it."""
         if isinstance(self._user, msgspec.UnsetType):
             self._user = user_of(self._call)
         return self._user
 
     def values(self, name: str) -> tuple[str, ...]:
-        """The value, and the other ways in which a filter may name it; nothing where the call does not say."""
+        """The value, and the other names by which a filter may refer to it; empty if the call has none."""
         call = self._call
         if name == "model":
             return values_of_model(call.provider, call.model)
@@ -248,7 +250,7 @@ class _CallValues:
 
 
 class _Body(msgspec.Struct, frozen=True):
-    """Where a request names its end user."""
+    """The fields in which a request can name its end user."""
 
     safety_identifier: Any = None
     user: Any = None
@@ -259,12 +261,12 @@ _decode = msgspec.json.Decoder(_Body).decode
 
 
 def user_of(call: Call) -> str | None:
-    """The end user of a call, as its header says, or else its body; None where neither does."""
+    """The end user of a call, as named by its header, else by its body; None if neither does."""
     return call.end_user or end_user(call.small_body)
 
 
 def end_user(body: bytes) -> str | None:
-    """The end user that a request's body names; None where it names none, or is no JSON object."""
+    """The end user that a request's body names; None if it names none, or is not a JSON object."""
     try:
         found = _decode(body)
     except msgspec.DecodeError:
@@ -287,7 +289,7 @@ def _selected(rule: SpendRule, of_call: ValuesOfCall) -> Iterator[tuple[str, Sel
 
 
 def _partition(rule: SpendRule, of_call: ValuesOfCall) -> dict[str, str] | None:
-    """The values by which the rule counts the call; None where it does not count it."""
+    """The values by which the rule counts the call; None if it does not count it."""
     found: dict[str, str] = {}
     for name, selector, values in _selected(rule, of_call):
         if not values or (selector.mode == "filter" and not any(value in selector.values for value in values)):

@@ -1,8 +1,8 @@
-"""Alerts at 50, 80 and 100 % of what may be spent: of each rule of a gateway's spend limits, each limit of a policy or
-of a dynamic route, and the account's spending limit; once for each window and threshold.
+"""Alerts at 50, 80 and 100 % of a limit: of each rule of a gateway's spend limits, each limit of a policy or of a
+dynamic route, and the account's spending limit; once for each window and threshold.
 
-A periodic job reads what is spent, so that no call waits for it. An alert is a notice whose ID says the budget, its
-window and the threshold: a process that finds the same again writes nothing.
+A periodic job reads what is spent, so that no call has to wait. An alert is a notice whose ID contains the budget, its
+window and the threshold: a process that finds the same alert again writes nothing.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from farebox.storage.sql import Connection
 THRESHOLDS: Final = (50, 80, 100)
 """Percent of the limit."""
 BUDGETS_MAX: Final = 10_000
-"""Of one account that are looked at in a round."""
+"""Maximum budgets of one account that are examined in a round."""
 LIMITS_EVERY_MS: Final = 2_500
 SWEEP_EVERY_MS: Final = 600_000
 _WINDOW: Final = re.compile(r"(\d+)([fs])")
@@ -42,17 +42,17 @@ class Alert(msgspec.Struct, frozen=True):
     """A limit of which a part is spent."""
 
     named: str
-    """What is limited."""
+    """What the limit applies to."""
     window: int
-    """Which window of it: where that slides, which of the lengths that time is cut into."""
+    """Number of the window; for a sliding window, time is divided into periods of its length."""
     slides: int
-    """The length of a window that slides, in milliseconds; 0: it does not."""
+    """Length of a sliding window in milliseconds; 0: the window does not slide."""
     content: dict[str, object]
     spent: int
     limit: int
 
     def notice_id(self, percent: int, *, before: int = 0) -> str:
-        """`before`: how many windows earlier."""
+        """The ID of the notice. `before`: how many windows earlier."""
         return f"spend_alert:{self.named}:{self.window - before}:{percent}"
 
     @property
@@ -61,14 +61,14 @@ class Alert(msgspec.Struct, frozen=True):
 
 
 async def work(services: Services) -> None:
-    """One round: accounts whose calls counted in budgets since the last; those with a spending limit."""
+    """One round: the accounts whose calls counted in budgets since the last one, and those with a spending limit."""
     for account_id in services.spend_watch.take():
         await _tell(services, account_id)
     await run_exclusive(services, "spend_alerts", every_ms=LIMITS_EVERY_MS, retry_ms=0, job=_tell_limited)
 
 
 async def sweep(services: Services) -> None:
-    """All accounts: what a process that has ended had not looked at any more."""
+    """All accounts: what a process that has ended did not examine any more."""
     now = services.clock.now_ms()
     for account_id in await services.database.scan(partial(accounts_with_budgets, at=now)):
         services.spend_watch.touch(account_id)
@@ -80,7 +80,7 @@ async def _tell_limited(services: Services) -> None:
 
 
 async def _tell(services: Services, account_id: str) -> None:
-    """Write the account's alerts that are due, and were not written yet."""
+    """Write the account's alerts that are due and have not been written yet."""
     now = services.clock.now_ms()
     due = await services.database.scan(partial(_due, account_id=account_id, at=now))
     room = services.spend_watch.room(account_id, now // DAY_MS)
@@ -108,7 +108,7 @@ def _due(connection: Connection, account_id: str, at: int) -> _Due:
 
 
 def _told(connection: Connection, account_id: str, alert: Alert, percent: int, at: int) -> bool:
-    """Whether the account was told in this window; in one that slides, less than its length ago."""
+    """Whether the alert was already written in this window; for a sliding window, within its length."""
     if find_notice(connection, account_id, alert.notice_id(percent)) is not None:
         return True
     if not alert.slides:
@@ -121,7 +121,7 @@ def _write(connection: Connection, account_id: str, due: _Due, at: int) -> int:
     key = key_of(connection, account_id)
     written = 0
     for alert, percent in due:
-        if _told(connection, account_id, alert, percent, at):  # by another process meanwhile
+        if _told(connection, account_id, alert, percent, at):  # another process has just written it
             continue
         content = {"percent": percent, **alert.content, "limit_nanos": alert.limit, "spent_nanos": alert.spent}
         notice_id = alert.notice_id(percent)
@@ -157,8 +157,8 @@ def _of_budget(budget: SpentBudget, at: int) -> Alert:
 
 
 def _described(scope: str) -> tuple[dict[str, object], int | None]:
-    """What a budget is of, by its scope (calls.spending.rules, policies.decide, http.route_steps); and the length of
-    its window in seconds, where that slides."""
+    """What a budget belongs to, by its scope (calls.spending.rules, policies.decide, http.route_steps); and the length
+    of its window in seconds if that slides."""
     if scope.startswith("policy:"):
         gateway_id, period, _, actor = scope.removeprefix("policy:").split("/", 3)
         return {"of": "policy", "gateway_id": gateway_id, "actor": _decoded(actor), "period": period}, None
@@ -180,5 +180,5 @@ def _described(scope: str) -> tuple[dict[str, object], int | None]:
 def _decoded(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:  # a hash in the place of what is too long
+    except msgspec.DecodeError:  # a hash in place of a value that is too long
         return text

@@ -1,6 +1,6 @@
-"""An account's spending limit: set it, remove it, report what is spent of it, and explain it to the callers it refuses.
+"""An account's spending limit: setting it, removing it, reporting what is spent, and explaining refusals to callers.
 
-The limit itself is decided in the transaction of the hold (ledger.posting); nothing here is consulted for admission.
+The limit is enforced in the transaction of the hold (ledger.posting), without consulting this module.
 """
 
 from dataclasses import dataclass
@@ -32,13 +32,13 @@ _WINDOWS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitState:
-    """A limit and what counts towards it now. Amounts in nano-dollars, times in milliseconds."""
+    """A limit and what counts towards it now. Amounts are in nano-dollars, times in milliseconds."""
 
     limit: SpendingLimit
     spent: int
     """What was charged in the window."""
     held: int
-    """What open calls hold: it counts as spent until they end."""
+    """What open calls hold, which counts as spent until they end."""
     window_start: int
     window_end: int | None
     """When the count restarts; None for a sliding window, which never ends."""
@@ -56,7 +56,7 @@ async def get(services: Services, account_id: str) -> SpendingLimit | None:
 async def put(
     services: Services, account_id: str, *, amount_cents: int, duration: Duration, strategy: Strategy
 ) -> SpendingLimit:
-    """Set the account's limit, replacing any other. What was charged in the window before counts.
+    """Set the account's limit, replacing any other. What was already charged in the window counts.
 
     Raises Problem: VALIDATION_FAILED, ACCESS_DENIED if there is no such account.
     """
@@ -80,11 +80,11 @@ async def remove(services: Services, account_id: str) -> None:
 async def _set(services: Services, account_id: str, limit: SpendingLimit | None) -> None:
     if not await services.database.write(lambda connection: set_limit(connection, account_id, limit)):
         raise Problem(ACCESS_DENIED, "Authentication error")
-    services.waiters.wake(account_id)  # calls that wait for room under the limit look again
+    services.waiters.wake(account_id)  # calls that wait for room under the limit try again
 
 
 async def state(services: Services, account_id: str) -> LimitState | None:
-    """The limit with what is spent and held of it now; None if there is none."""
+    """The limit with what is spent and held now; None if there is no limit."""
     now = services.clock.now_ms()
     return await services.database.get(lambda connection: _state(connection, account_id, now))
 
@@ -111,14 +111,14 @@ def _zones(connection: Connection, account_id: str) -> Zones:
 
 
 async def refusal(services: Services, account_id: str, verdict: Verdict, asked: int, least: int) -> Problem:
-    """The response to a call that the ledger refused as LIMITED: it asked for `asked` nano-dollars, and `least` is what
-    it needs if its output is limited. LIMIT_TOO_LOW where that is more than the whole limit.
+    """The error for a call that the ledger refused as LIMITED: it asked for `asked` nano-dollars, and `least` is what
+    it needs with limited output. LIMIT_TOO_LOW if that is more than the whole limit.
 
-    The first other one of a calendar day, week or month writes the notice `limit_reached`. It is written here and not
-    by the ledger, because a hold that is refused may yet be made smaller and admitted.
+    The first other refusal in a calendar day, week or month writes the notice `limit_reached`. It is written here and
+    not by the ledger, because a refused hold may still be made smaller and admitted.
     """
     at, limit = services.clock.now_ms(), await get(services, account_id)
-    if limit is None:  # lifted in this moment
+    if limit is None:  # just removed
         return Problem(SPEND_LIMITED, "The account's spending limit was reached. Nothing was charged.", retry_after=1)
     shortage = Shortage(least, max(limit.amount - verdict.spent, 0))
     if least > limit.amount:
@@ -155,8 +155,8 @@ async def refusal(services: Services, account_id: str, verdict: Verdict, asked: 
 def _room_at(
     connection: Connection, account_id: str, limit: SpendingLimit, needed: int, at: int, end: int | None
 ) -> int | None:
-    """When so much fits in the limit, if nothing more is spent until then; None if that is never. Of a sliding window,
-    which has no `end`, one hour after another no longer counts."""
+    """When this amount will fit in the limit, if nothing more is spent until then; None if never. In a sliding window,
+    which has no `end`, one hour after another stops counting."""
     account = find_account(connection, account_id)
     if needed > limit.amount or account is None:
         return None

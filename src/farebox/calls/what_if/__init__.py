@@ -1,1 +1,1 @@
-"""An account's past calls against another limit, price or model."""
+"""An account's past calls, replayed with another limit, price or model."""

@@ -1,8 +1,8 @@
-"""What if: an account's past calls against another limit, price or model, replayed in the order in which they began.
+"""What-if: an account's past calls, replayed with another limit, price or model in the order in which they began.
 
-The replay has a ledger of its own, in memory, which is the real one: holds, charges, budgets and the account's spending
-limit are decided by ledger.posting, which rule counts what by calls.spending.rules, and charges are computed by
-pricing.reprice. What a past call does not tell is in `Report.unknown`, and in docs/what-if.md.
+The replay uses the real ledger, on a database in memory: holds, charges, budgets and the account's spending limit are
+decided by ledger.posting, which rule counts what by calls.spending.rules, and charges are computed by pricing.reprice.
+What past calls do not show is listed in `Report.unknown`, and in docs/what-if.md.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,19 +42,20 @@ PERIOD_MAX_MS: Final = 366 * DAY_MS
 PAGE: Final = 200
 """Calls that are read and replayed at once."""
 _SWEEP: Final = 1_000
-"""After this many calls what has ended is forgotten: memory depends on the calls in flight, not on their number."""
+"""Number of calls after which ended calls are forgotten, so that memory depends on the calls in flight, not on the
+total."""
 _CREDIT: Final = 2**61
 _TRIES: Final = 4
-"""How often a hold is made smaller, as a call's output is limited."""
+"""How often a hold is made smaller, as a call's output would be limited."""
 
 GROUPS: Final = r"^(user|token|metadata\..{1,64})$"
-"""What the calls of a report can be grouped by."""
+"""Properties that a report can group calls by."""
 Name = Annotated[str, msgspec.Meta(min_length=3, max_length=256, pattern="/")]
 """`provider/model`, or `dynamic/route`."""
 
 
 class LimitOf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A spending limit of the account, as it is set: `amount` in cents."""
+    """A spending limit of the account; `amount` is in cents."""
 
     amount: Annotated[int, msgspec.Meta(ge=100, le=10**11)]
     duration: Literal["daily", "weekly", "monthly"]
@@ -62,28 +63,28 @@ class LimitOf(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """What is different. Times in milliseconds since the Unix epoch."""
+    """What is different in the replay. Times are in milliseconds since the Unix epoch."""
 
     start: int
     end: int
     gateway_id: str = DEFAULT_GATEWAY
-    """Of the rules."""
+    """The gateway that the rules belong to."""
     rules: tuple[SpendRule, ...] = ()
     limit: LimitOf | None = None
     models: Mapping[str, str] = {}
-    """What is called → the model that answers instead, as `provider/model`."""
+    """Called model → the model that answers instead, as `provider/model`."""
     at: int = 0
-    """When it is asked: the other models cost what they cost now."""
+    """When the what-if was requested: substituted models cost what they cost then."""
     prices: Mapping[str, Mapping[str, str]] = {}
     """`provider/model` → rates as in OwnPrice."""
     markup: int | None = None
     """Parts per million of the cost."""
     by: Annotated[str, msgspec.Meta(pattern=GROUPS)] = "user"
-    """What the report's `groups` are: `user`, `token`, or `metadata.KEY`."""
+    """The property that the report's `groups` are formed by: `user`, `token`, or `metadata.KEY`."""
 
     @property
     def reads_bodies(self) -> bool:
-        """Whether the end user, whom perhaps only the request's body names, matters."""
+        """Whether the end user matters, who may be named only in the request's body."""
         return self.by == "user" or any(isinstance(rule.user, Selector) for rule in self.rules)
 
     @property
@@ -111,16 +112,16 @@ class Past(msgspec.Struct, frozen=True):
 
 
 class _Wanted(msgspec.Struct, frozen=True):
-    """What a call would have asked for. Nano-dollars."""
+    """What a call would have asked for, in nano-dollars."""
 
     charge: int
     hold: int
     counts: int
-    """What counts in budgets: of a call on the account's own key, which is charged nothing, its cost."""
+    """What counts in budgets: for a call on the account's own key, which is charged nothing, its cost."""
 
 
 class _Counted(msgspec.Struct, frozen=True):
-    """The record of a replayed call: it counts in the hour in which it began."""
+    """The record of a replayed call, which counts in the hour in which it began."""
 
     account_id: str
     at: int
@@ -131,7 +132,7 @@ class _Counted(msgspec.Struct, frozen=True):
 
 
 class Replay:
-    """One replay. It is used by one thread at a time."""
+    """One replay. Only one thread at a time may use it."""
 
     def __init__(
         self,
@@ -141,13 +142,13 @@ class Replay:
         before: Sequence[UsageWindow] = (),
         zone: str = UTC_NAME,
     ) -> None:
-        """`before` are the hours that the account's spending limit counts from before the period (`since`); `zone` is
-        the account's time zone of today."""
+        """`before`: the hours before the period that the account's spending limit counts (`since`). `zone`: the
+        account's current time zone."""
         self._scenario, self._account_id, self._book = scenario, account_id, book
         self._own = PriceBook(_own_prices(scenario))
         self._ledger = scratch_database()
         self._open: list[tuple[int, str, _Wanted, int]] = []
-        """Calls in flight by their end: with their ID, what they cost, and when they began."""
+        """Calls in flight by the time they end: with their ID, cost, and start."""
         self._tables = Tables()
         self._calls = 0
         self._zones = in_zone(zone)
@@ -173,7 +174,8 @@ class Replay:
                 self._sweep(call.created_at)
 
     def report(self, charged_in_period: int) -> Report:
-        """What came of all calls. `charged_in_period` is everything that the account was charged, whatever for."""
+        """The result for all calls. `charged_in_period` is everything that the account was charged, for whatever
+        reason."""
         self._settle(None)
         return self._tables.report(charged_in_period)
 
@@ -205,7 +207,7 @@ class Replay:
             )  # fmt: skip
 
     def _ran(self, receipt: Receipt, detail: CallDetail) -> bool:
-        """Whether the call got as far as a provider; if not, nobody knows what it would have cost."""
+        """Whether the call got as far as a provider; if not, its cost is unknown."""
         if detail.cached:
             self._tables.unknown["cached"] += 1
         elif receipt.outcome == "refused":
@@ -215,7 +217,7 @@ class Replay:
         return False
 
     def _would(self, call: CallToPrice, receipt: Receipt, detail: CallDetail) -> tuple[Past, _Wanted]:
-        """The call, by what is different: what it would have been and cost."""
+        """The call with the scenario's changes: its properties, and what it would have cost."""
         user = None
         if self._scenario.reads_bodies:
             user = detail.end_user or (None if call.request is None else end_user(call.request))
@@ -243,7 +245,7 @@ class Replay:
         return provider, model
 
     def _priced(self, receipt: Receipt, at: int, instead: tuple[str, str]) -> Repriced | Left | None:
-        """The charge at the scenario's prices; None if they are those of the receipt."""
+        """The charge at the scenario's prices; None if those are the prices of the receipt."""
         provider, model = instead
         moved = instead != (receipt.provider, receipt.model)
         at = self._scenario.at if moved else at
@@ -275,8 +277,8 @@ class Replay:
         return [(rule, scope) for rule, scope in found if scope is not None]
 
     def _hold(self, call: CallToPrice, wanted: _Wanted, budgets: tuple[Budget, ...]) -> tuple[Verdict, int]:
-        """Hold what the call asks for or, where that does not fit, what there is, as long as that covers what it cost:
-        its output would have been limited. Where nothing is left, even a call that cost nothing is refused."""
+        """Hold what the call asks for. If that does not fit, hold what there is, provided it covers the call's actual
+        cost: the output would have been limited. If nothing is left, even a call that cost nothing is refused."""
         amount = wanted.hold
         for _ in range(_TRIES):
             own_key = not wanted.charge and bool(wanted.counts)
@@ -302,7 +304,7 @@ class Replay:
             apply(self._ledger, command)
 
     def _sweep(self, at: int) -> None:
-        """Forget what has no effect any more."""
+        """Forget what no longer has an effect."""
         forget_ended(self._ledger, self._account_id)
         while forget_slots(self._ledger, self._account_id, at):
             pass
@@ -314,13 +316,13 @@ class Replay:
 
 
 def in_zone(zone: str) -> Zones:
-    """The zones of an account that always had this one."""
+    """The time zones of an account that always had this one."""
     return (Change(0, zone),)
 
 
 def since(scenario: Scenario, zone: str) -> int:
-    """From when on the account's spending limit counts at the beginning of the period; its start where there is
-    none."""
+    """The time from which the account's spending limit counts at the beginning of the period; the period's start if
+    there is no limit."""
     start = scenario.start - scenario.start % HOUR_MS
     if scenario.limit is None:
         return start

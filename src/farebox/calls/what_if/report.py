@@ -1,4 +1,4 @@
-"""The report of a what-if: sums by model, day and group, in bounded memory. Amounts in nano-dollars."""
+"""The report of a what-if: sums by model, day and group, in bounded memory. Amounts are in nano-dollars."""
 
 from collections import Counter
 from typing import Final
@@ -6,16 +6,16 @@ from typing import Final
 import msgspec
 
 GROUPS_MAX: Final = 10_000
-"""Values that are told apart; what comes later is counted together."""
+"""Maximum number of groups; further values are counted together."""
 SHOWN: Final = 100
-"""Groups that are shown, those with the largest charges."""
+"""Maximum number of groups that are shown: those with the largest charges."""
 OTHERS: Final = "(others)"
 NONE: Final = "(none)"
-"""The group of calls that do not say."""
+"""The group of calls that have no value."""
 
 
 class Figures(msgspec.Struct):
-    """What calls were charged, and would have been."""
+    """What calls were charged, and what they would have been charged."""
 
     calls: int = 0
     refused: int = 0
@@ -44,12 +44,12 @@ class FirstRefused(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     gateway_id: str
     rule_id: str | None
-    """Null: by the account's spending limit."""
+    """Null for the account's spending limit."""
     limit_nanos: int
     spent_nanos: int
-    """In the window, before it."""
+    """Spent in the window before the call."""
     needed_nanos: int
-    """What it cost."""
+    """What the call cost."""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,30 +63,31 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What would have been."""
+    """The result of a what-if."""
 
     calls: int
     refused: int
     limited: int
-    """Calls whose hold would not have fitted, while what they cost did: their output would have been limited to what
-    was left."""
+    """Number of calls whose hold would not have fitted although their actual cost did: their output would have been
+    limited to what was left."""
     held_elsewhere: int
-    """Of the refused ones: those that other calls in flight kept from it, and which might have waited."""
+    """Number of refused calls that would have fitted but for the holds of other calls in flight, and might have
+    waited."""
     charged_then_nanos: int
     charged_nanos: int
     first_refused: FirstRefused | None
     models: list[Group]
     days: list[Group]
     groups: list[Group]
-    """Those with the largest charges; `(none)` are calls that do not say, `(others)` all that are not shown."""
+    """Those with the largest charges; `(none)` are calls without a value, `(others)` all groups that are not shown."""
     groups_total: int
     unknown: dict[str, int]
-    """What cannot be known: `refused_then`, `cached`, `user`, `token` count calls; `not_repriced.…` those that keep
-    their charge; `charged_without_call_nanos` is money."""
+    """What cannot be determined: `refused_then`, `cached`, `user`, `token` count calls; `not_repriced.…` count calls
+    that keep their charge; `charged_without_call_nanos` is an amount."""
 
 
 class Tables:
-    """The sums while a replay runs."""
+    """The sums during a replay."""
 
     def __init__(self) -> None:
         self.all = Figures()
@@ -100,7 +101,7 @@ class Tables:
         self.left: Counter[str] = Counter()
 
     def figures(self, provider: str, model: str, day: str, group: str | None) -> tuple[Figures, ...]:
-        """Where a call counts."""
+        """The sums in which a call is counted."""
         return (
             self.all,
             _of(self.models, f"{provider}/{model}"),

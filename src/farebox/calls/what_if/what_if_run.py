@@ -1,4 +1,4 @@
-"""Running a what-if in a server: one at a time for each account, in pieces, off the event loop, and cancellable."""
+"""Running a what-if in a server: one at a time for each account, in steps, off the event loop, and cancellable."""
 
 import asyncio
 from functools import partial
@@ -20,19 +20,19 @@ from farebox.storage.reports import usage_by_window
 from farebox.storage.what_ifs import WhatIfRow
 
 GONE_MS: Final = 60_000
-"""One that was not renewed for so long has ended with its process."""
+"""A what-if that was not renewed for this long ended with its process."""
 RENEWED_SECONDS: Final = 2.0
 WAIT_SECONDS: Final = 10.0
-"""How long its request waits for the report."""
+"""How long the request that starts it waits for the report."""
 BODY_PAGE: Final = 20
-"""Calls that are read at once with the bodies of their requests."""
+"""Number of calls read at once with the bodies of their requests."""
 
 log = structlog.get_logger("farebox.what_if")
 
 
 async def begin(services: Services, account_id: str, scenario: Scenario) -> WhatIfRow:
-    """Begin a what-if, and wait a moment for its report. Raises Problem: WHAT_IF_RUNNING, the account has one;
-    VALIDATION_FAILED, its rules are of a gateway that has no calls."""
+    """Begin a what-if, and wait a moment for its report. Raises Problem: WHAT_IF_RUNNING if the account has one
+    running; VALIDATION_FAILED if its rules belong to a gateway that does not exist."""
     gateway_id = scenario.gateway_id
     known = partial(can_have_calls, account_id=account_id, gateway_id=gateway_id)
     if scenario.rules and not await services.database.scan(known):
@@ -56,7 +56,7 @@ async def begin(services: Services, account_id: str, scenario: Scenario) -> What
 
 
 async def latest(services: Services, account_id: str) -> WhatIfRow:
-    """The account's latest what-if. Raises Problem (NOT_FOUND): it never had one."""
+    """The account's latest what-if. Raises Problem (NOT_FOUND) if it never had one."""
     found = await services.database.get(partial(store.find_what_if, account_id=account_id))
     if found is None:
         raise Problem(NOT_FOUND, "Not Found")
@@ -120,7 +120,7 @@ async def _replayed(services: Services, account_id: str, what_if_id: str, scenar
         began = clock.monotonic()
         await asyncio.to_thread(replay.feed, calls)
         after, replayed = calls[-1].log_id, replayed + len(calls)
-        await clock.sleep(clock.monotonic() - began)  # as long again for everybody else
+        await clock.sleep(clock.monotonic() - began)  # pause as long as it ran, for everyone else
     spent = await database.scan(
         partial(usage_by_window, account_id=account_id, start=start_hour, end=end_hour, window_ms=HOUR_MS)
     )
