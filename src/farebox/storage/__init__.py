@@ -1,1 +1,2 @@
-"""Storage: connections, the schema, and the stores (rows to nouns and back). The only package that knows a driver."""
+"""Storage: connections, the schema, and the stores, which convert rows to domain objects and back. The only package
+that knows a driver."""

@@ -1,9 +1,9 @@
-"""The key of an account: its bucket and its ID, with which every key of its tables begins.
+"""The key of an account: its bucket and its ID, which every key of the account's tables begins with.
 
-A statement on an account's tables names the bucket as a value: only so does Citus know which node to send it to. A
-subquery or a join that finds the bucket goes to every node, and fails if any of them is away. Reads look it up once for
-all connections of a process, and again when the account has changed (runtime.configuration). A transaction that writes
-looks it up itself: accounts are moved between such transactions, never during one (storage.bucket_moves).
+A statement on an account's tables names the bucket as a value, because only then does Citus know which node to send it
+to. A subquery or a join that finds the bucket goes to every node, and fails if any of them is away. Reads look it up
+once for all connections of a process, and again when the account has changed (runtime.configuration). A transaction
+that writes looks it up itself: accounts are moved between such transactions, never during one (storage.bucket_moves).
 """
 
 from collections.abc import Callable, Iterable
@@ -45,13 +45,13 @@ def find_key(connection: Connection, account_id: str) -> AccountKey | None:
 
 
 def key_of(connection: Connection, account_id: str) -> AccountKey:
-    """The account's key; that of no row if there is no such account. For reads, updates and deletions."""
+    """The account's key; if there is no such account, a key that no row has. For reads, updates and deletions."""
     return find_key(connection, account_id) or AccountKey(NO_BUCKET, account_id)
 
 
 def by_bucket(connection: Connection, items: Iterable[T], account_of: Callable[[T], str]) -> dict[int, list[T]]:
-    """The items by the bucket of their account, each list to be written in a transaction of its own: one that writes on
-    several nodes of Citus is a two-phase commit, and fails if any of them is away."""
+    """The items grouped by the bucket of their account. Write each group in a transaction of its own: a transaction
+    that writes on several nodes of Citus is a two-phase commit, and fails if any of them is away."""
     found: dict[int, list[T]] = {}
     for item in items:
         found.setdefault(key_of(connection, account_of(item)).bucket, []).append(item)
@@ -59,7 +59,7 @@ def by_bucket(connection: Connection, items: Iterable[T], account_of: Callable[[
 
 
 def was_moved(connection: Connection, account_id: str) -> bool:
-    """Whether the account is not in the bucket that was known. For reads that have found nothing there: another process
-    may have moved it a moment ago."""
+    """Whether the account is no longer in the bucket that this process knows. For reads that have found nothing there:
+    another process may have moved it a moment ago."""
     known = connection.buckets.pop(account_id, None)
     return known is not None and key_of(connection, account_id).bucket != known

@@ -1,4 +1,4 @@
-"""Finding accounts by what somebody knows of them."""
+"""Searches for accounts by whatever is known about them."""
 
 from typing import Final, NamedTuple
 
@@ -7,7 +7,7 @@ from farebox.storage.accounts import ACCOUNT, list_accounts
 from farebox.storage.sql import Connection, rows
 
 LOOKED_THROUGH: Final = 100_000
-"""Accounts whose ID and name are compared in one search: some ten milliseconds of processor time on SQLite."""
+"""How many accounts' IDs and names one search compares: about ten milliseconds of processor time on SQLite."""
 _BY_NAME = "accounts INDEXED BY accounts_by_name"
 _LIKE = "/* sqlite: */ LIKE /* postgres: ILIKE */ ? ESCAPE '!'"
 _ABOVE_ALL = "~"
@@ -15,19 +15,19 @@ _ABOVE_ALL = "~"
 
 
 class FoundAccounts(NamedTuple):
-    """A part of what a search finds, in order of ID."""
+    """One part of the results of a search, in order of ID."""
 
     accounts: list[Account]
     after: str | None
-    """The search goes on above this ID; None: it is done."""
+    """The search continues above this ID; None: it is finished."""
 
 
 def search_accounts(connection: Connection, text: str, *, after: str = "", limit: int) -> FoundAccounts:
     """Accounts above `after` that have the text in their ID or name, or are those of exactly this member's e-mail
     address, access token, payment or customer.
 
-    It looks through the IDs and names of LOOKED_THROUGH accounts. What is found exactly is found at once, and again by
-    the search that comes to where it is.
+    Compares the IDs and names of LOOKED_THROUGH accounts. Exact matches are all in the first part, and appear again in
+    the part that reaches their ID.
     """
     if not text:
         listed = list_accounts(connection, after=after, limit=limit + 1)
@@ -41,7 +41,7 @@ def search_accounts(connection: Connection, text: str, *, after: str = "", limit
 
 
 def _last(connection: Connection, after: str) -> str | None:
-    """The last ID that a search above `after` comes to; None: it comes to the end."""
+    """The last ID that a search above `after` reaches; None: it reaches the end."""
     sql = f"SELECT account_id FROM {_BY_NAME} WHERE account_id > ? ORDER BY account_id LIMIT 2 OFFSET ?"
     found = rows(connection, sql, (after, LOOKED_THROUGH - 1))
     return str(found[0][0]) if len(found) > 1 else None
@@ -50,7 +50,7 @@ def _last(connection: Connection, after: str) -> str | None:
 def _like(connection: Connection, text: str, after: str, last: str | None, limit: int) -> list[str]:
     """The IDs of accounts above `after`, up to `last`, that have the text in their ID or name."""
     pattern = _containing(text)
-    lowered = "" if text.isascii() else f" OR name {_LIKE}"  # SQLite knows the case of ASCII's letters only
+    lowered = "" if text.isascii() else f" OR name {_LIKE}"  # SQLite ignores case for ASCII letters only
     patterns = (pattern, pattern) if text.isascii() else (pattern, pattern, _containing(text.lower()))
     found = rows(
         connection,

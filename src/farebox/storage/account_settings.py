@@ -1,7 +1,7 @@
-"""The store of what an account says about itself: its time zones, and whether it wants alerts about its spending.
+"""The store of an account's own settings: its time zones, and whether it wants alerts about its spending.
 
-It stands in the row of its balance: the ledger cuts the windows of a spending limit by it, in the transaction that has
-the row.
+They are in the row of its balance, because the ledger needs the time zone for the window of a spending limit in the
+transaction that locks that row.
 """
 
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ from farebox.storage.config import note_change
 from farebox.storage.sql import Connection, row
 
 KEPT_MS = 35 * DAY_MS
-"""How long a former time zone is remembered: longer than any window that was cut by it."""
+"""How long a former time zone is remembered: longer than any window that began under it."""
 CHANGES_MAX = 20
-"""Changes of the time zone that are remembered; no more are made in KEPT_MS."""
+"""Most changes of the time zone within KEPT_MS; all of them are remembered."""
 
 _decode = msgspec.json.Decoder(tuple[Change, ...]).decode
 
@@ -25,12 +25,12 @@ _decode = msgspec.json.Decoder(tuple[Change, ...]).decode
 @dataclass(frozen=True, slots=True)
 class AccountSettings:
     zones: Zones
-    """The latest last; empty: UTC."""
+    """Oldest first; empty: UTC."""
     spend_alerts: bool
 
     @property
     def zone(self) -> str:
-        """The present one."""
+        """The current time zone."""
         return self.zones[-1].zone if self.zones else UTC_NAME
 
 
@@ -47,8 +47,8 @@ def read_settings(connection: Connection, account_id: str) -> AccountSettings | 
 
 
 def set_zone(connection: Connection, account_id: str, zone: str, at: int) -> bool:
-    """Change the time zone from `at` on, or with `at` 0 from the beginning; whether that is possible: the account
-    exists, and was not changed too often."""
+    """Change the time zone from `at` on (0: for all time). Returns False, and changes nothing, if there is no such
+    account or its time zone was changed too often."""
     stored = read_settings(connection, account_id)
     if stored is None:
         return False

@@ -34,7 +34,7 @@ def find_account(connection: Connection, account_id: str) -> Account | None:
 
 
 def set_frozen(connection: Connection, account_id: str, at: int | None) -> None:
-    """Freeze the account, or with None let it go on."""
+    """Freeze the account, or with None unfreeze it."""
     connection.execute("UPDATE accounts SET frozen_at = ? WHERE account_id = ?", (at, account_id))
     note_change(connection, account_id)
 
@@ -66,7 +66,7 @@ def count_some_accounts(connection: Connection, most: int) -> int:
 
 
 def balances_of(connection: Connection, accounts: Sequence[Account]) -> dict[str, Balance]:
-    """The balances of accounts that were just read, by their ID: a statement for each bucket that they are in."""
+    """The balances of accounts that were just read, by their ID: one statement for each of their buckets."""
     found: dict[str, Balance] = {}
     for bucket in {account.bucket for account in accounts}:
         there = [account.account_id for account in accounts if account.bucket == bucket]
@@ -156,7 +156,7 @@ def token_by_id(connection: Connection, token_id: str) -> AccessToken | None:
 
 
 def change_token(connection: Connection, token: AccessToken) -> None:
-    """The token's models, expiry or rate limit have changed."""
+    """Store a change of the token's models, expiry or rate limit."""
     connection.execute(
         "UPDATE access_tokens SET models = ?, expires_at = ?, rate_limit = ?, rate_period = ?, sliding = ? "
         "WHERE token_id = ?",
@@ -174,7 +174,7 @@ def _rate(rate: RateLimit | None) -> tuple[int | None, int | None, int | None]:
 
 
 def revoke_token(connection: Connection, token_id: str, at: int) -> bool:
-    """Revoke a token; whether it exists. Revoking it again keeps the first time."""
+    """Revoke a token; returns whether it exists. Revoking it again keeps the time of the first revocation."""
     found = row(connection, "SELECT account_id FROM access_tokens WHERE token_id = ?", (token_id,))
     if found is None:
         return False

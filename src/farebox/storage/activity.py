@@ -47,7 +47,7 @@ class Activity:
 
 
 def note_activity(connection: Connection, what: str, which: str, amount: int = 1) -> None:
-    """Note it, if the connection takes notes: those of a server do."""
+    """Note an amount of work, if the connection takes notes: a server's connections do."""
     notes: Notes | None = getattr(connection, "notes", None)
     if notes is not None:
         key = (what, which)

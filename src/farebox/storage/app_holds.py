@@ -1,4 +1,4 @@
-"""The store of application holds: what applications said about them. The holds themselves are the ledger's."""
+"""The store of what applications said about their holds. The holds themselves are the ledger's."""
 
 import msgspec
 
@@ -13,17 +13,17 @@ class AppHold(msgspec.Struct, frozen=True):
     """A hold as its application sees it. Amounts in nano-dollars, times in milliseconds."""
 
     hold_id: str
-    """The application's own."""
+    """The application's own ID of the hold."""
     state: str
     """A key of ledger.books.HOLD_STATES."""
     amount: int
-    """What it reserves, or reserved."""
+    """The amount it reserves, or reserved before it ended."""
     asked: int
-    """What it was opened with."""
+    """The amount it was opened with."""
     charge: int
-    """Settled: what was taken."""
+    """If settled: what was charged."""
     written_off: int
-    """Settled: the part of the charge that the account could not cover."""
+    """If settled: the part of the charge that the account could not cover."""
     label: str
     provider: str
     model: str
@@ -35,7 +35,7 @@ class AppHold(msgspec.Struct, frozen=True):
 
 def open_app_holds(connection: Connection, bucket: int, account_id: str, most: int) -> int:
     """How many of the account's open holds are applications' own; counted up to `most`."""
-    # By the index of open holds: a range of IDs would include all that have ended.
+    # Uses the index of open holds: a range of IDs would include all holds that have ended.
     found = row(
         connection,
         "SELECT count(*) FROM (SELECT 1 FROM holds WHERE bucket = ? AND account_id = ? AND state = 'open' "

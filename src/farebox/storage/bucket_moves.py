@@ -10,7 +10,7 @@ from farebox.storage.sql import Connection, rows
 from farebox.storage.tables import Table, tables
 
 LOCK = "UPDATE balances SET version = version WHERE bucket = ? AND account_id = ?"
-"""A write, for which moves of shards wait (ledger.rows)."""
+"""A write, because moves of shards wait for writes (ledger.rows)."""
 
 
 def lock_rows(connection: Connection, bucket: int, account_id: str) -> dict[Table, int]:
@@ -21,7 +21,7 @@ def lock_rows(connection: Connection, bucket: int, account_id: str) -> dict[Tabl
 
 
 def move_rows(connection: Connection, account_id: str, bucket: int, to: int, locked: dict[Table, int]) -> None:
-    """Move what `lock_rows` has found in `bucket`."""
+    """Move the rows that `lock_rows` found in `bucket`."""
     for table, expected in locked.items():
         connection.execute(copy(table), (to, bucket, account_id))
         assert connection.changes() == expected, f"{table.name} was written to while the account was moved"
@@ -35,7 +35,7 @@ def moved_tables() -> list[Table]:
 
 
 def count_all() -> str:
-    """All at once: on Citus each statement takes a millisecond and more."""
+    """One statement for all tables: on Citus each statement takes at least a millisecond."""
     return " UNION ALL ".join(
         f"SELECT '{table.name}', count(*) FROM {table.name} WHERE bucket = ?1 AND account_id = ?2"
         for table in moved_tables()

@@ -12,23 +12,24 @@ from functools import lru_cache
 from itertools import count
 
 OPERATOR = ""
-"""Whose rows are the operator's own, in the tables of accounts: those of no account. They are in bucket 0."""
+"""The account ID of the operator's own rows in the tables of accounts. They are in bucket 0."""
 
 KNOWN_MAX = 100_000
-"""Accounts whose bucket is remembered; a full directory is emptied, as it fills again in microseconds a piece."""
+"""Most accounts whose bucket is remembered. When there are more, all are forgotten: looking one up again takes
+microseconds."""
 
 _HASHES = 2**32
 _LOWEST = -(2**31)
 
 
 class KnownBuckets(dict[str, int]):
-    """The buckets of accounts, as far as they are known: of a process, or of one transaction."""
+    """The known buckets of accounts: a process has one, or a single transaction."""
 
     forgotten = 0
     """How often something was forgotten. What was read before that may be out of date."""
 
     def remember(self, found: Mapping[str, int], *, read_at: int) -> None:
-        """Add what was read when `forgotten` was `read_at`; not if something has been forgotten since."""
+        """Add buckets that were read when `forgotten` was `read_at`, unless something has been forgotten since."""
         if read_at != self.forgotten:
             return
         if len(self) + len(found) > KNOWN_MAX:
@@ -36,7 +37,7 @@ class KnownBuckets(dict[str, int]):
         self.update(found)
 
     def forget(self, account_ids: Iterable[str]) -> None:
-        """These accounts may have been moved."""
+        """Forget the buckets of these accounts: they may have been moved."""
         self.forgotten += 1
         for account_id in account_ids:
             self.pop(account_id, None)
@@ -65,12 +66,12 @@ def bucket_numbers(buckets: int) -> tuple[int, ...]:
 
 
 def shard_of(number: int, shards: int) -> int:
-    """Which of this many equal shards Citus puts the number into."""
+    """Which of `shards` equal shards Citus puts the number into."""
     return min((hashint4(number) - _LOWEST) // (_HASHES // shards), shards - 1)
 
 
 def hashint4(number: int) -> int:
-    """PostgreSQL's function of this name for a number from 0 on: Bob Jenkins's mix of one word."""
+    """PostgreSQL's function of this name for a number that is not negative: Bob Jenkins's hash of one word."""
     a = b = c = (0x9E3779B9 + 4 + 3923095) % _HASHES
     a = (a + number) % _HASHES
     c = _mixed(c, b, 14)

@@ -1,7 +1,7 @@
-"""The store of cached responses: an account's, by gateway and key, within a bound for each account and one for all.
+"""The store of cached responses, by account, gateway and key; bounded for each account and for all together.
 
-A key begins with the generation of its gateway's cache. To empty the cache is to begin another generation: nobody finds
-the entries of the one before, which are removed bit by bit afterwards (`leave_responses`, `forget_leftovers`).
+A key begins with the generation of its gateway's cache. Emptying the cache starts a new generation: the entries of the
+previous one are no longer found, and are removed bit by bit afterwards (`leave_responses`, `forget_leftovers`).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -15,14 +15,15 @@ from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
 ROW_BYTES = 512
-"""Counted for an entry besides its body, so that many small ones are bounded too."""
+"""Bytes that an entry counts in addition to its body, so that many small entries are bounded too."""
 _STEP = 100
 _STEP_BYTES = 2**20
-"""Entries that are removed by one look at an account's, and their bytes, of which one entry may be more."""
+"""How many entries one step removes, and at most how many bytes together, unless a single entry is larger."""
 _OF_GATEWAY = f"{OF_ACCOUNT} AND gateway_id = ?"
 _BY_END = f"{OF_ACCOUNT} AND size >= 0"
-"""All of an account's, by the index cached_responses_by_end. Only statements that say `size >= 0` can use it, or
-PostgreSQL would look up single keys by it, through all of the account's entries, until it has counted the rows."""
+"""All entries of an account, by the index cached_responses_by_end. Only statements with `size >= 0` can use that index;
+otherwise PostgreSQL would use it for look-ups of single keys too, and read all of the account's entries, until it has
+statistics of the table."""
 _Name: TypeAlias = tuple[str, str, str]
 """Account, gateway and key of an entry."""
 
@@ -44,14 +45,14 @@ class CachedResponse(msgspec.Struct, frozen=True):
 
 
 class CacheBounds(msgspec.Struct, frozen=True):
-    """In bytes."""
+    """The most that cached responses may take, in bytes."""
 
     account: int
     all: int
 
 
 def generation_prefix(generation: int) -> str:
-    """What the keys of this generation begin with; those of later ones are greater."""
+    """The prefix of this generation's keys; those of later generations are greater."""
     return f"{generation:016x}"
 
 
@@ -69,14 +70,14 @@ def find_response(connection: Connection, account_id: str, gateway_id: str, key:
 
 
 def keep_responses(connection: Connection, bucket: int, responses: Iterable[CachedResponse], most: int) -> None:
-    """Store responses of the bucket's accounts, and remove others until no account of these has more than `most`. Left
-    out are those of calls that began before the gateway's cache was emptied, and those of accounts that are no longer
-    in the bucket.
+    """Store responses of the bucket's accounts, and remove others until none of these accounts has more than `most`.
+    Responses of calls that began before the gateway's cache was emptied, and of accounts that are no longer in the
+    bucket, are not stored.
 
-    However many there are, they take four statements, and four more for each account that has too much.
+    Takes four statements, however many responses there are, and four more for each account that has too much.
     """
     named = {(each.account_id, each.gateway_id, each.key): each for each in responses}
-    replaced = _sizes_replaced(connection, bucket, named)  # of two with the same name, the last counts
+    replaced = _sizes_replaced(connection, bucket, named)  # of two with the same name, the last is stored
     if not replaced:
         return
     _put(connection, bucket, [named[name] for name in replaced])
@@ -88,8 +89,8 @@ def keep_responses(connection: Connection, bucket: int, responses: Iterable[Cach
 
 
 def accounts_above(connection: Connection, most: int) -> tuple[dict[int, list[str]], int]:
-    """The accounts, by bucket, that have too much where the sum of all is more than `most`, and what each of them may
-    keep: those with the most lose, so that nobody can take the room of others."""
+    """If all accounts together have more than `most`: the accounts, by bucket, that must shrink, and how much each may
+    keep. The largest lose first, so that no account can take the room of others."""
     found = row(connection, "SELECT bytes FROM cache_sum")
     if found is None or int(found[0]) <= most:
         return {}, most
@@ -108,7 +109,8 @@ def shrink(connection: Connection, account_ids: Iterable[str], most: int) -> Non
 
 
 def leave_responses(connection: Connection, key: AccountKey, gateway_id: str) -> None:
-    """The gateway's cache is emptied: what it has is left to be removed. Until then it counts as the account's."""
+    """Note that the gateway's cache was emptied and its entries are still to be removed. Until then they count for the
+    account."""
     if row(connection, f"SELECT 1 FROM cached_responses WHERE {_OF_GATEWAY} LIMIT 1", (*key, gateway_id)) is not None:
         connection.execute(
             "INSERT INTO cache_leftovers (bucket, account_id, gateway_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
@@ -117,13 +119,13 @@ def leave_responses(connection: Connection, key: AccountKey, gateway_id: str) ->
 
 
 def list_leftovers(connection: Connection) -> list[tuple[str, str]]:
-    """Account and gateway."""
+    """Account and gateway of each emptied cache that still has entries to remove."""
     found = rows_at_hand(connection, "SELECT account_id, gateway_id FROM cache_leftovers WHERE bucket = ?")
     return [(str(account_id), str(gateway_id)) for account_id, gateway_id in found]
 
 
 def forget_leftovers(connection: Connection, account_id: str, gateway_id: str) -> bool:
-    """Remove some of what is left in the gateway's cache of earlier generations. Whether there may be more."""
+    """Remove some entries of earlier generations from the gateway's cache; returns whether there may be more."""
     key = key_of(connection, account_id)
     generation = _generation(connection, key, gateway_id)
     left = rows(
@@ -144,7 +146,7 @@ def accounts_with_responses(connection: Connection) -> list[str]:
 
 
 def forget_expired(connection: Connection, account_id: str, at: int) -> bool:
-    """Remove some of the account's that have expired. Whether there may be more."""
+    """Remove some of the account's expired entries; returns whether there may be more."""
     key = key_of(connection, account_id)
     expired = rows(
         connection,
@@ -172,7 +174,7 @@ def correct_sum(connection: Connection) -> None:
 
 
 def fair_share(sizes: Sequence[int], most: int) -> int:
-    """What each may have at most so that all fit into `most`: who has less keeps all of it."""
+    """The most that each may have so that all fit into `most`: those that have less keep everything."""
     left = most
     for number, size in enumerate(sorted(sizes)):
         share = left // (len(sizes) - number)
@@ -192,9 +194,9 @@ def _totals(found: Iterable[tuple[object, ...]]) -> list[tuple[str, int]]:
 
 
 def _sizes_replaced(connection: Connection, bucket: int, names: Collection[_Name]) -> dict[_Name, int]:
-    """The names that begin with the present generation of their gateway, each with the size of what is stored under it;
-    0: nothing is."""
-    found = rows(  # subqueries, because PostgreSQL joins other tables than it should until it has counted their rows
+    """The names that begin with the current generation of their gateway, each with the size of the entry stored under
+    it; 0: there is none."""
+    found = rows(  # subqueries, because PostgreSQL joins in a bad order until it has statistics of the tables
         connection,
         f"WITH named (account_id, gateway_id, key) AS (VALUES {_lines(_NAME, names)}) "
         "SELECT n.account_id, n.gateway_id, n.key, (SELECT g.cache_generation FROM gateways g "
@@ -211,13 +213,13 @@ def _sizes_replaced(connection: Connection, bucket: int, names: Collection[_Name
 
 
 def _generation(connection: Connection, key: AccountKey, gateway_id: str) -> int | None:
-    """Of the gateway's cache; None if there is no such gateway."""
+    """The generation of the gateway's cache; None if there is no such gateway."""
     found = row(connection, f"SELECT cache_generation FROM gateways WHERE {_OF_GATEWAY}", (*key, gateway_id))
     return None if found is None else int(found[0])
 
 
 def _bounded(entries: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
-    """As many of the first as one transaction removes."""
+    """The first entries, as many as one transaction removes."""
     step, size = [], 0
     for entry in entries:
         step.append(entry)
@@ -242,7 +244,7 @@ def _put(connection: Connection, bucket: int, responses: Collection[CachedRespon
 
 
 def _shrink(connection: Connection, key: AccountKey, over: int) -> None:
-    """Remove what expires soonest, until these bytes have gone."""
+    """Remove the entries that expire soonest, until `over` bytes are freed."""
     while over > 0:
         oldest = rows(
             connection,
@@ -298,5 +300,5 @@ _TOTAL = "(?, ?, ?)"
 
 
 def _lines(line: str, items: Collection[object]) -> str:
-    """What follows VALUES: a line for each item."""
+    """The text after VALUES: `line` once for each item."""
     return ", ".join([line] * len(items))

@@ -1,6 +1,6 @@
 """Lists of an account's calls over all its gateways, the latest first: what the pages show.
 
-A list looks at a bounded number of calls, whatever it filters by, and says how far back it has come.
+A list looks at a bounded number of calls, whatever it filters by, and says how far back it got.
 """
 
 import json
@@ -15,14 +15,14 @@ from farebox.storage.sql import Connection, row, rows
 from farebox.storage.usage_values import BODY_MAX
 
 LOOKED_AT = 5_000
-"""Calls that one list looks at: a fiftieth of a second. Further back is another page."""
+"""Calls that one list looks at, which takes 20 ms. Older ones are on another page."""
 _LAST_ID = "g"
 """Above every log ID."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFilter:
-    """Which calls to list; what is empty does not matter. Times in milliseconds: `start` is included, `end` is not."""
+    """Which calls to list; empty fields select nothing. Times in milliseconds: `start` is included, `end` is not."""
 
     gateway_id: str = ""
     provider: str = ""
@@ -31,21 +31,21 @@ class CallFilter:
     """ok, charged, failed, refused."""
     token_id: str = ""
     user: str = ""
-    """The end user that a header named, or else the body."""
+    """The end user, named by a header or else by the body."""
     key: str = ""
-    """Of the metadata: its value is `metadata`. Empty: any."""
+    """A key of the metadata whose value must be `metadata`. Empty: any key."""
     metadata: str = ""
-    """The value of the key; without one, text in any value."""
+    """The value of `key`; without a key, text that any value contains."""
     start: int | None = None
     end: int | None = None
     before: str = ""
-    """Only calls before this one: where the page before ended."""
+    """Only calls before this one, with which the previous page ended."""
     looks_at: int = LOOKED_AT
     """How many calls are looked at, if they are looked at one by one."""
 
     @property
     def selects(self) -> bool:
-        """Whether calls are looked at one by one."""
+        """Whether the filter requires looking at calls one by one."""
         named = (self.gateway_id, self.provider, self.model, self.outcome, self.token_id, self.user, self.key)
         return any((*named, self.metadata))
 
@@ -63,7 +63,7 @@ class CallPage:
 def list_calls(
     connection: Connection, account_id: str, wanted: CallFilter, limit: int, user_of: Callable[[bytes], str | None]
 ) -> CallPage:
-    """The latest calls that are logged. `user_of` reads the end user in a request; a page of one user's calls may have
+    """The latest logged calls. `user_of` reads the end user from a request body; a page of one user's calls may have
     fewer than `limit` although there are more."""
     key = key_of(connection, account_id)
     low = "" if wanted.start is None else id_at(wanted.start)
@@ -113,8 +113,8 @@ def time_of(log_id: str) -> int:
 
 
 def _calls(connection: Connection, account_id: str, log_ids: list[str]) -> list[CallRow]:
-    """Those with these IDs, which are in order, the latest first. The bounds are for PostgreSQL: it takes a large
-    account for one of average size, and would read all of its calls."""
+    """The calls with these IDs, which are sorted, latest first. The bounds are for PostgreSQL: it assumes that the
+    account is of average size, and would read all calls of a large one."""
     places = ", ".join("?" for _ in log_ids)
     found = rows(
         connection,

@@ -13,7 +13,7 @@ from farebox.storage.every_bucket import buckets_in_use, rows_at_hand, rows_ever
 from farebox.storage.sql import Connection, row, rows
 
 UNRECORDED = "unrecorded"
-"""The provider under which a charge without a record is counted: that of a call interrupted by a crash, charged by the
+"""Counted as the provider of a charge that has no record: a call that was interrupted by a crash and charged under the
 operator's policy."""
 
 
@@ -27,7 +27,7 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     outcome: str = ""
     """charged, free, own_key, released, refused: the receipt's outcome."""
     error: str = ""
-    """Name of the error kind where the call failed on our side."""
+    """Name of the error kind, if the call failed on our side."""
     step: int = 0
     metadata: Mapping[str, str | int | float | bool] | None = None
     event_id: str = ""
@@ -38,17 +38,17 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     response_size: int = 0
     custom_cost: bool = False
     first_byte_ms: int | None = None
-    """Until the head of the response had come, from the start of the call."""
+    """From the start of the call until the head of the response had arrived."""
     hold_ms: int | None = None
-    """Until its hold was durable, from the start; None: it needed none, or is of a release that did not note it."""
+    """From the start until its hold was durable; None: it needed none, or an older release recorded it."""
     unseen: tuple[str, ...] = ()
-    """The kinds of input that the request did not show."""
+    """The kinds of unseen input."""
     common_form: bool = False
     """The caller used one of the common forms (`compat`, `/ai/v1`), which name the provider in the body."""
     route: str = ""
     """The name of the dynamic route that chose the model."""
     key_alias: str = ""
-    """Of the account's stored key that was used; empty where none was."""
+    """Alias of the account's stored key that was used; empty if none was."""
     feedback: float | None = None
     """From -1 to 1, given afterwards; 0: not rated."""
     score: float | None = None
@@ -56,7 +56,7 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     cached: bool = False
     """The response came from the gateway's cache."""
     token_id: str = ""
-    """Of the access token that it came with."""
+    """ID of the caller's access token."""
     dlp_action: str = ""
     """The strongest action that data loss prevention took; empty: it found nothing."""
     screened: Screened | None = None
@@ -64,9 +64,9 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
     cached_tokens: tuple[int, int] | None = None
     """Tokens read from the provider's cache and written to it; only where the gateway has a Stripe meter."""
     end_user: str = ""
-    """As a header named it; empty: perhaps the body does."""
+    """The end user that a header named; empty: the body may name one."""
     task: str = ""
-    """What the call was for, in the classifier's words; empty: it was not asked, as with the next."""
+    """What the call was for, in the classifier's words. This and the next are empty if the classifier was not asked."""
     model_fit: str = ""
     """How the model fits that task (runtime.classifier.ModelFit)."""
 
@@ -74,7 +74,7 @@ class CallDetail(msgspec.Struct, frozen=True, omit_defaults=True):
 class CallRow(msgspec.Struct, frozen=True):
     """One call. Amounts in nano-dollars, times in milliseconds.
 
-    Creating a Struct of this many fields takes 25 times as long by name, so each call passes them in order.
+    Creating a Struct of this many fields takes 25 times as long with keyword arguments, so they are passed by position.
     """
 
     account_id: str
@@ -92,21 +92,21 @@ class CallRow(msgspec.Struct, frozen=True):
     charge: int
     detail: CallDetail
     receipt: bytes | None
-    """As it is stored (pricing.stored_receipt)."""
+    """The receipt as stored (pricing.stored_receipt)."""
     logged: bool
     request_body: bytes | None = None
     response_body: bytes | None = None
     exports: int = 0
-    """What is still to be sent elsewhere of it: PUSH, METER, CLASSIFY."""
+    """Where the call is still to be sent: PUSH, METER, CLASSIFY."""
 
 
 PUSH, METER, CLASSIFY = 2, 4, 8
-"""Beside 1, which says that it is logged: what the ledger's batches have in one figure."""
+"""Flags of `exports`. The ledger's batches combine them with 1, which means logged, in one number."""
 
 
 class ReceiptRow(msgspec.Struct, frozen=True):
-    """What is stored of a call's receipt, and what its row says for it (pricing.stored_receipt). Amounts in
-    nano-dollars."""
+    """The stored part of a call's receipt, and the columns of its row that complete it (pricing.stored_receipt).
+    Amounts in nano-dollars."""
 
     stored: bytes
     account_id: str
@@ -125,7 +125,7 @@ COLUMNS = (
 )
 
 
-"""What lists read: everything but the bodies, `request` and `response`, which are stored behind it."""
+"""The columns that lists read: all but the bodies, `request` and `response`, which are stored after them."""
 INSERT_CALL = (
     f"INSERT INTO calls (bucket, {COLUMNS}, request, response, push, meter, classify) "
     "VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
@@ -162,7 +162,7 @@ def insert_call(connection: Connection, bucket: int, call: CallRow) -> None:
 
 
 def call_values(bucket: int, call: CallRow) -> tuple[object, ...]:
-    """For INSERT_CALL."""
+    """The values of INSERT_CALL."""
     return (
         bucket,
         call.account_id,
@@ -190,7 +190,7 @@ def call_values(bucket: int, call: CallRow) -> tuple[object, ...]:
 
 
 def call_of(fields: tuple[Any, ...], request: bytes | None = None, response: bytes | None = None) -> CallRow:
-    """The call of a row's COLUMNS, and its bodies; `exports` is not read."""
+    """The call, from a row's COLUMNS and its bodies; `exports` is not read."""
     named = dict(zip(COLUMNS.split(", "), fields, strict=True))
     named["success"] = bool(named["success"])
     named["logged"] = bool(named["logged"])
@@ -200,7 +200,7 @@ def call_of(fields: tuple[Any, ...], request: bytes | None = None, response: byt
 
 
 def encode_detail(detail: CallDetail) -> str:
-    """The detail as it is stored."""
+    """The detail as stored."""
     # PostgreSQL cannot read any field of a JSON text that contains an escaped NUL.
     return msgspec.json.encode(detail).decode().replace("\\u0000", "\\ufffd")
 
@@ -252,7 +252,8 @@ def receipt_row(found: tuple[Any, ...]) -> ReceiptRow:
 
 
 def gateways_with_logs(connection: Connection) -> list[tuple[int, str, str]]:
-    """Bucket, account and gateway of all logs, those of deleted gateways too. Walks an index of all logged calls."""
+    """Bucket, account and gateway of all logs, including those of deleted gateways. Walks an index of all logged
+    calls."""
     found = rows_at_hand(
         connection,
         "SELECT DISTINCT bucket, account_id, gateway_id FROM calls INDEXED BY calls_of_gateway "
@@ -300,7 +301,8 @@ def edit_log(
     log_id: str,
     changed: Callable[[CallDetail], CallDetail],
 ) -> bool:
-    """Store what `changed` makes of the detail of one logged call; whether the gateway's log has it."""
+    """Replace the detail of one logged call by what `changed` returns for it; returns whether the gateway's log has the
+    call."""
     key = key_of(connection, account_id)
     while True:
         found = row(
@@ -346,5 +348,5 @@ def models_since(connection: Connection, since: int) -> set[tuple[str, str]]:
 def stated_since(connection: Connection, since: int) -> Iterator[ReceiptRow]:
     """The receipt of every call since then whose provider stated its cost. Reads through all calls."""
     sql = f"SELECT {_RECEIPT} FROM calls c WHERE bucket = ? AND created_at >= ? AND receipt LIKE ?"
-    for bucket in buckets_in_use(connection):  # more than fit in memory
+    for bucket in buckets_in_use(connection):  # there may be more than fit in memory
         yield from map(receipt_row, connection.execute(sql, (bucket, since, '%"stated_usd"%')))

@@ -1,7 +1,7 @@
 """Stores of the operator's configuration: providers, prices, markups, and the changes that invalidate caches.
 
-Every write of configuration increments the version in its transaction, and notes whose configuration it was; every
-process checks twice a second.
+Every write of configuration increments the version in its transaction, and records whose configuration it changed;
+every process checks the version twice a second.
 """
 
 import json
@@ -11,24 +11,24 @@ from typing import Final
 from farebox.storage.sql import Connection, row, rows
 
 CHANGES_KEPT: Final = 1_000
-"""The latest changes. A process that has missed more reads everything again."""
+"""How many of the latest changes are kept. A process that has missed more reads everything again."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderRow:
-    """An operator's setting for one provider; the key is encrypted (farebox.vault)."""
+    """The operator's settings for one provider; the key is encrypted (farebox.vault)."""
 
     name: str
     base_url: str
     api_key: bytes | None
     updated_at: int
     weight: int = 1
-    """The key's share of the calls, next to those of further keys."""
+    """The key's share of the calls, relative to the weights of further keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderKeyRow:
-    """A further key of the operator's at a provider; encrypted, too."""
+    """Another of the operator's keys at a provider; encrypted as well."""
 
     provider: str
     name: str
@@ -66,8 +66,9 @@ def config_version(connection: Connection) -> int:
 
 
 def note_change(connection: Connection, account_id: str = "") -> int:
-    """The configuration has changed: this account's, or without one what concerns all accounts. Returns the version:
-    the number of this write. Its row is locked until the commit, so versions are committed in their order."""
+    """Record that the configuration of this account has changed, or with an empty ID that of all accounts. Returns the
+    version, which is the number of this write. The version's row is locked until the commit, so versions are committed
+    in order."""
     connection.execute("UPDATE config_version SET version = version + 1")
     version = config_version(connection)
     connection.execute("INSERT INTO config_changes (version, account_id) VALUES (?, ?)", (version, account_id))
@@ -76,7 +77,7 @@ def note_change(connection: Connection, account_id: str = "") -> int:
 
 
 def changes_since(connection: Connection, version: int) -> tuple[int, frozenset[str]] | None:
-    """The version now, and the accounts whose configuration has changed since `version`; None if that of all may
+    """The current version, and the accounts whose configuration has changed since `version`; None if any account's may
     have."""
     now = config_version(connection)
     if now == version:
@@ -89,7 +90,7 @@ def changes_since(connection: Connection, version: int) -> tuple[int, frozenset[
     accounts = frozenset(str(account_id) for _, account_id in found)
     told = [int(number) for number, _ in found] == list(range(version + 1, now + 1))
     if now < version or not told or "" in accounts:
-        return None  # an older copy of the database; more than are kept, or a release that notes none; all
+        return None  # the database is an older copy; changes are missing; all accounts
     return now, accounts
 
 
@@ -185,7 +186,7 @@ def list_markups(connection: Connection) -> list[MarkupRow]:
 
 
 def installation_id(connection: Connection, new_id: str) -> str:
-    """The name of this installation at the processor; `new_id` if it has none yet."""
+    """The name of this installation at the processor; it becomes `new_id` if it has none yet."""
     found = find_installation(connection)
     if found is not None:  # a server starts while a node of Citus is away: nothing may be written for it on every node
         return found

@@ -1,4 +1,4 @@
-"""The store of re-ratings: which were made, and by how much each changed what a call was charged."""
+"""The store of re-ratings, and of the amounts by which each changed the charges of calls."""
 
 from typing import Any, NamedTuple
 
@@ -10,22 +10,22 @@ from farebox.storage.statement import NO_CHARGE
 
 
 class Correction(NamedTuple):
-    """By how much a re-rating changed what one call was charged. Nano-dollars, milliseconds."""
+    """How a re-rating changed the charge of one call. Nano-dollars, milliseconds."""
 
     log_id: str
     rerate_id: str
     amount: int
     """Above zero: given back. Below zero: charged."""
     charge: int
-    """What the call costs by the corrected price."""
+    """The call's charge at the corrected price."""
     price_version: str
     correction_id: str
-    """Of the transfer, `correction:{correction_id}`, which is that of several calls."""
+    """The ID in the transfer `correction:{correction_id}`, which is for several calls together."""
     at: int
 
 
 class CallToPrice(NamedTuple):
-    """A call with its receipt. Milliseconds."""
+    """A call with its receipt. Times in milliseconds."""
 
     log_id: str
     created_at: int
@@ -33,15 +33,15 @@ class CallToPrice(NamedTuple):
     success: bool
     row: ReceiptRow
     request: bytes | None
-    """The body of the request, where it is asked for and kept."""
+    """The body of the request, if it was asked for and is stored."""
     detail: str
 
 
 def page_of_calls(
     connection: Connection, account_id: str, *, after: str, start: int, end: int, limit: int, bodies: bool = False
 ) -> list[CallToPrice]:
-    """The account's calls that began in [start, end) and have a receipt, from the first one after the ID `after` on, in
-    the order in which they began."""
+    """The account's calls that began in [start, end) and have a receipt, beginning after the ID `after`, in the order
+    in which they began."""
     body = "request" if bodies else "NULL"
     found = rows(
         connection,
@@ -70,7 +70,7 @@ def count_calls(connection: Connection, account_id: str, start: int, end: int) -
 
 
 def corrected_between(connection: Connection, account_id: str, first: str, last: str) -> dict[str, int]:
-    """What calls were given back so far, those with IDs from `first` to `last`; nano-dollars."""
+    """What was given back so far to the calls with IDs from `first` to `last`; nano-dollars."""
     found = rows(
         connection,
         f"SELECT log_id, sum(amount) FROM corrected_calls WHERE {OF_ACCOUNT} AND log_id >= ? AND log_id <= ? "
@@ -102,7 +102,7 @@ def corrections_of(connection: Connection, account_id: str, log_id: str) -> list
 
 
 class Sums(NamedTuple):
-    """What a re-rating did to an account. Nano-dollars."""
+    """What a re-rating changed for an account. Nano-dollars."""
 
     calls: int
     given_back: int
@@ -130,7 +130,7 @@ class Drawn(NamedTuple):
 
 
 def drawn_since(connection: Connection, account_id: str, since: int) -> list[Drawn]:
-    """The lots that charges since then have drawn on; the one that was drawn on last first. Reads all transfers of the
+    """The lots that charges since then have drawn on, the most recently used one first. Reads all transfers of the
     account."""
     found = rows(
         connection,
@@ -146,7 +146,7 @@ def drawn_since(connection: Connection, account_id: str, since: int) -> list[Dra
 
 
 def given_to_lots(connection: Connection, account_id: str, correction_id: str) -> dict[str, int]:
-    """What each lot got by a correction."""
+    """What a correction gave to each lot."""
     cause = f"correction:{correction_id}"
     found = rows(
         connection,
@@ -158,7 +158,7 @@ def given_to_lots(connection: Connection, account_id: str, correction_id: str) -
 
 
 def begin_rerate(connection: Connection, spec: str, new_id: str, at: int) -> str:
-    """The ID of the re-rating that was begun with this request and not finished, or else of a new one."""
+    """The ID of the unfinished re-rating that was started with this request, or else of a new one."""
     found = row(
         connection,
         "SELECT rerate_id FROM rerates WHERE spec = ? AND finished_at IS NULL ORDER BY created_at LIMIT 1",

@@ -12,10 +12,10 @@ class Credit(msgspec.Struct, frozen=True):
 
     posted: int
     brand: str | None
-    """Of the card that is charged by default; None if there is none."""
+    """Brand of the default card; None if there is none."""
     last4: str | None
     amount_cents: int | None
-    """Of the auto top-up; None if it is switched off, like its other fields."""
+    """Amount of the auto top-up. This and its other fields are None if it is off."""
     threshold_cents: int | None
     rule_state: str | None
     rule_reason: str | None

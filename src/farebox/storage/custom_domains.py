@@ -1,6 +1,6 @@
-"""The store of custom domains: host names that stand for a gateway once their owner has proved to be the account's.
+"""The store of custom domains: host names that stand for a gateway once the account has proved that it owns them.
 
-Not by bucket: a host name is looked up without knowing the account, and serves for one account alone.
+The table has no bucket: a host name is looked up without knowing the account, and is active for one account only.
 """
 
 from dataclasses import dataclass, replace
@@ -12,10 +12,11 @@ from farebox.storage.sql import Connection, row, rows
 
 Status: TypeAlias = Literal["pending_dcv", "active", "blocked", "error"]
 Seen: TypeAlias = Literal["found", "missing", "unknown"]
-"""What was seen of the record that proves it."""
+"""The result of looking for the TXT record that proves ownership."""
 
 PENDING_MS: Final = 7 * DAY_MS
-"""How long a record is waited for, and how long one that is gone again is waited for before the name serves no more."""
+"""How long Farebox waits for a record to appear, and for a record that disappeared to come back before the name stops
+working."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +25,14 @@ class CustomDomain:
     account_id: str
     gateway_id: str
     token: str
-    """What its record says."""
+    """The expected content of the record."""
     status: Status
-    """pending_dcv: the record was not seen yet. active: it serves. blocked: it was seen, and another account's too.
-    error: it was waited for in vain, or is gone again."""
+    """pending_dcv: the record has not been seen yet. active: the name works. blocked: it was seen, but the name is
+    active for another account. error: the record never appeared, or has disappeared."""
     failing_since: int | None
-    """active: since when the record is gone."""
+    """If active: since when the record has been missing."""
     next_at: int | None
-    """When it is looked for next; None: no more."""
+    """When to look for the record next; None: never."""
     created_at: int
     modified_at: int
 
@@ -49,20 +50,20 @@ def find_domain(connection: Connection, account_id: str, hostname: str) -> Custo
 
 
 def find_active(connection: Connection, hostname: str) -> CustomDomain | None:
-    """The account's for which it serves."""
+    """The active domain with this host name, of whatever account; None if there is none."""
     sql = f"SELECT {_COLUMNS} FROM custom_domains WHERE hostname = ? AND status = 'active'"
     found = row(connection, sql, (hostname,))
     return None if found is None else _domain(found)
 
 
 def list_domains(connection: Connection, account_id: str) -> list[CustomDomain]:
-    """The account's, by name."""
+    """The account's domains, by name."""
     sql = f"SELECT {_COLUMNS} FROM custom_domains WHERE account_id = ? ORDER BY hostname"
     return [_domain(fields) for fields in rows(connection, sql, (account_id,))]
 
 
 def active_domains(connection: Connection, account_id: str | None = None) -> list[CustomDomain]:
-    """All that serve, or the account's."""
+    """All active domains, or the account's."""
     if account_id is not None:
         return [domain for domain in list_domains(connection, account_id) if domain.status == "active"]
     found = rows(connection, f"SELECT {_COLUMNS} FROM custom_domains WHERE status = 'active'", ())
@@ -70,13 +71,13 @@ def active_domains(connection: Connection, account_id: str | None = None) -> lis
 
 
 def due_domains(connection: Connection, at: int, limit: int) -> list[CustomDomain]:
-    """Those whose record is to be looked for."""
+    """Domains whose record is due to be looked for."""
     sql = f"SELECT {_COLUMNS} FROM custom_domains WHERE next_at <= ? ORDER BY next_at LIMIT ?"
     return [_domain(fields) for fields in rows(connection, sql, (at, limit))]
 
 
 def put_domain(connection: Connection, domain: CustomDomain) -> None:
-    """Create or replace it."""
+    """Create or replace the domain."""
     note_change(connection, domain.account_id)
     connection.execute(
         f"INSERT INTO custom_domains ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
@@ -109,7 +110,7 @@ def delete_domains_of(connection: Connection, account_id: str, gateway_id: str) 
 
 
 def judge(connection: Connection, looked_for: CustomDomain, seen: Seen, at: int) -> CustomDomain | None:
-    """Write what follows from what was seen; the domain as it is then, None if it was deleted meanwhile."""
+    """Store the status that follows from `seen`; returns the domain afterwards, or None if it was deleted meanwhile."""
     domain = find_domain(connection, looked_for.account_id, looked_for.hostname)
     if domain is None or domain.token != looked_for.token:
         return None
@@ -139,7 +140,7 @@ def judge(connection: Connection, looked_for: CustomDomain, seen: Seen, at: int)
 
 
 def displace(connection: Connection, domain: CustomDomain, at: int) -> None:
-    """It serves no more: its record is gone, and another account's is there."""
+    """Deactivate the domain: its record is gone, and another account's record is there."""
     stored = find_domain(connection, domain.account_id, domain.hostname)
     if stored is not None and stored.status == "active" and stored.token == domain.token:
         put_domain(connection, _with(stored, "error", None, None, at))

@@ -1,4 +1,4 @@
-"""The store of an account's own providers, and of what their models cost."""
+"""The store of custom providers, and of what their models cost."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +14,10 @@ class CustomProviderRow:
 
     provider_id: str
     slug: str
-    """Without `custom-`."""
+    """Without the prefix `custom-`."""
     config: bytes
     headers: bytes | None = field(repr=False)
-    """What is sent with each call: encrypted JSON (farebox.vault)."""
+    """Headers that are sent with each call: encrypted JSON (farebox.vault)."""
     created_at: int
     modified_at: int
 
@@ -38,7 +38,7 @@ _COST = "cost_id, provider_id, config, created_at, modified_at"
 
 
 def put_provider(connection: Connection, key: AccountKey, provider: CustomProviderRow) -> None:
-    """Create the provider, or replace all of it but its ID and the time when it was created."""
+    """Create the provider, or replace all of it except its ID and creation time."""
     connection.execute(
         f"INSERT INTO custom_providers (bucket, account_id, {_PROVIDER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id, provider_id) DO UPDATE SET slug = excluded.slug, config = excluded.config, "
@@ -66,7 +66,7 @@ def find_provider(connection: Connection, account_id: str, provider_id: str) -> 
 
 
 def providers_of(connection: Connection, account_id: str) -> list[CustomProviderRow]:
-    """The account's, the oldest first."""
+    """The account's custom providers, oldest first."""
     found = rows(
         connection,
         f"SELECT {_PROVIDER} FROM custom_providers WHERE {OF_ACCOUNT} ORDER BY created_at, provider_id",
@@ -84,7 +84,7 @@ def delete_provider(connection: Connection, account_id: str, provider_id: str) -
 
 
 def put_cost(connection: Connection, key: AccountKey, cost: CustomCostRow) -> None:
-    """Create the cost, or replace what it says."""
+    """Create or replace the cost."""
     connection.execute(
         f"INSERT INTO custom_costs (bucket, account_id, {_COST}) VALUES (?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id, cost_id) "
@@ -104,7 +104,7 @@ def find_cost(connection: Connection, account_id: str, cost_id: str) -> CustomCo
 
 
 def costs_of(connection: Connection, account_id: str) -> list[CustomCostRow]:
-    """Those of all of the account's providers, the oldest first."""
+    """The costs of all the account's providers, oldest first."""
     found = rows(
         connection,
         f"SELECT {_COST} FROM custom_costs WHERE {OF_ACCOUNT} ORDER BY created_at, cost_id",

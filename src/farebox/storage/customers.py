@@ -12,7 +12,7 @@ from farebox.storage.sql import Connection, row, rows
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """Who an account's invoices are made out to, and the account's own limits; None: as the setting says."""
+    """Who an account's invoices are made out to, and the account's own limits; None: the setting applies."""
 
     name: str = ""
     email: str = ""
@@ -31,7 +31,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_customer(connection: Connection, account_id: str) -> str | None:
-    """The processor's name for the account."""
+    """The processor's customer ID of the account."""
     found = row(connection, "SELECT customer_id FROM customers WHERE account_id = ?", (account_id,))
     return None if found is None else str(found[0])
 
@@ -42,7 +42,7 @@ def account_of_customer(connection: Connection, customer_id: str) -> str | None:
 
 
 def add_customer(connection: Connection, account_id: str, customer_id: str, at: int) -> str:
-    """Store the processor's name for the account unless there is one. Returns the one that is stored."""
+    """Store the processor's customer ID of the account unless there is one. Returns the stored one."""
     connection.execute(
         "INSERT INTO customers (account_id, customer_id, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         (account_id, customer_id, at),
@@ -51,7 +51,7 @@ def add_customer(connection: Connection, account_id: str, customer_id: str, at: 
 
 
 def forget_customer(connection: Connection, account_id: str, customer_id: str) -> None:
-    """Delete this name of the account: the processor no longer knows it."""
+    """Delete this customer ID: the processor no longer knows it."""
     connection.execute("DELETE FROM customers WHERE account_id = ? AND customer_id = ?", (account_id, customer_id))
 
 

@@ -28,25 +28,26 @@ class Database(Protocol):
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait for their turn to be written."""
+        """How many jobs wait for their turn to be written."""
         ...
 
     @property
     def gets_inline(self) -> bool:
-        """Whether `get` and `get_shared` are carried out by the caller itself, and never wait."""
+        """Whether `get` and `get_shared` run directly in the caller, without waiting."""
         ...
 
     async def get(self, read: Callable[[Connection], T]) -> T:
-        """A read of a few rows by key."""
+        """Read a few rows by key."""
         ...
 
     def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> Awaitable[T]:
-        """A read of a few rows of an account that many may ask for at once, by a function of a module. Those who ask
-        for the same share a query that is sent after they have asked: what it finds is never older than that."""
+        """Read a few rows of an account that many callers may need at once. `read` is a module-level function. Callers
+        that need the same rows share a query that is sent after they asked, so its result is never older than their
+        request."""
         ...
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
-        """A read that may take long: lists, reports."""
+        """Run a read that may take long: lists, reports."""
         ...
 
     async def write(self, job: Callable[[Connection], T]) -> T:
@@ -57,7 +58,7 @@ class Database(Protocol):
         ...
 
     def forget_buckets(self, account_ids: Collection[str] | None) -> None:
-        """These accounts may have been moved to other buckets; None: all may."""
+        """Forget the buckets of these accounts, which may have been moved; None: of all."""
         ...
 
     def check(self) -> None:
@@ -65,12 +66,12 @@ class Database(Protocol):
         ...
 
     async def check_writable(self) -> None:
-        """Commit something, to see whether commits work; after damage was found, check whether it is still there."""
+        """Commit something to see whether commits work. If damage was found before, check whether it is still there."""
         ...
 
     @property
     def blocked_by(self) -> DatabaseUnavailable | None:
-        """What writes are waiting for at this moment, if known: they have not failed yet."""
+        """The reason why writes are waiting right now, if known; they have not failed yet."""
         ...
 
     @property
@@ -83,7 +84,7 @@ class Database(Protocol):
         ...
 
     def report_failure(self, error: DatabaseUnavailable) -> None:
-        """A write outside this object failed with `error`: what `check` knows may be out of date."""
+        """Report that a write outside this object failed with `error`: what `check` knows may be out of date."""
         ...
 
     async def close(self) -> None: ...
@@ -93,11 +94,11 @@ async def open_database(
     settings: Settings, activity: Activity | None = None, *, failed: "OnFailure | None" = None
 ) -> Database:
     """Open the database that the settings name, and bring its schema up to date. Its work is counted in `activity`;
-    `failed` is called when a part of it ended unexpectedly and was restarted.
+    `failed` is called when a part of the database object ended unexpectedly and was restarted.
 
     Raises DatabaseUnavailable, or SchemaMismatch if this release cannot use it.
     """
-    if settings.engine == "sqlite":  # imported here: light commands need neither
+    if settings.engine == "sqlite":  # imported here: most commands need only one engine, or neither
         from farebox.storage.sqlite.database import SqliteDatabase
 
         return SqliteDatabase(settings.database_path, activity, failed=failed)
@@ -114,8 +115,8 @@ async def open_database(
 
 @contextmanager
 def opened_for_command(settings: Settings, *, writing: bool = False) -> Iterator[Connection]:
-    """A connection for one command of the command line, after bringing the schema up to date; with `writing`, in one
-    transaction that is committed at the end.
+    """A connection for one CLI command, after bringing the schema up to date; with `writing`, inside one transaction
+    that is committed at the end.
 
     Raises DatabaseUnavailable, SchemaMismatch.
     """
@@ -145,8 +146,8 @@ def opened_for_command(settings: Settings, *, writing: bool = False) -> Iterator
 
 
 def damages_of(connection: Connection) -> list[str]:
-    """What is wrong with the file of a command's connection; empty if it is intact. PostgreSQL offers no such check:
-    reading a damaged page raises DatabaseDamaged."""
+    """What is wrong with the database file of a command's connection; empty if it is intact. PostgreSQL offers no such
+    check: reading a damaged page raises DatabaseDamaged."""
     return damages(connection) if isinstance(connection, SqliteConnection) else []
 
 
@@ -155,16 +156,16 @@ class Migrated:
     """What `migrate_now` did."""
 
     applied: list[int]
-    """The versions that the schema has gone through."""
+    """The schema versions that were applied, in order."""
     version: int
-    """The one it has now."""
+    """The schema's version now."""
     placed: "Placed | None" = None
     """On Citus, the tables that were placed on its nodes."""
 
 
 def migrate_now(settings: Settings, *, citus: bool = False) -> Migrated:
-    """Bring the schema up to date. With `citus` its tables are spread over the nodes of a cluster. The number of
-    buckets of the settings becomes that of the database, where that does no harm (storage.postgres.numbering).
+    """Bring the schema up to date. With `citus`, distribute its tables over the nodes of a cluster. The settings'
+    number of buckets is stored in the database if that does no harm (storage.postgres.numbering).
 
     Raises DatabaseUnavailable, SchemaMismatch.
     """

@@ -7,7 +7,7 @@ from farebox.storage.sqlite import SqliteConnection
 
 
 class Standby(NamedTuple):
-    """A copy that streams from the database. What the database user may not see is empty."""
+    """A standby that streams from the database. Fields that the database user may not see are empty."""
 
     name: str
     state: str
@@ -17,7 +17,7 @@ class Standby(NamedTuple):
 
 
 class DatabaseFacts(NamedTuple):
-    """As the database says it."""
+    """Facts as the database reports them."""
 
     engine: str
     version: str
@@ -36,7 +36,7 @@ _PG_STANDBYS = (
 
 
 def database_facts(connection: Connection) -> DatabaseFacts:
-    """On Citus, of the coordinator."""
+    """Read the facts; on Citus, those of the coordinator."""
     if isinstance(connection, SqliteConnection):
         (version,) = row(connection, "SELECT sqlite_version()") or ("",)
         (pages,) = row(connection, "PRAGMA page_count") or (0,)

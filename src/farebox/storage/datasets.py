@@ -11,7 +11,7 @@ from farebox.storage.sql import Connection
 
 @dataclass(frozen=True, slots=True)
 class DatasetRow:
-    """A dataset. Its logs are searched for each time."""
+    """A dataset. It stores filters; its logs are searched for each time."""
 
     account_id: str
     gateway_id: str
@@ -26,7 +26,7 @@ class DatasetRow:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRow:
-    """An evaluation: what is computed over which datasets, and what came of it."""
+    """An evaluation: what is computed over which datasets, and the results."""
 
     account_id: str
     gateway_id: str
@@ -62,14 +62,14 @@ def _evaluation(*fields: Any) -> EvaluationRow:
 
 
 DATASETS = OwnRows("datasets", _DATASET, ("gateway_id", "dataset_id"), "dataset_id DESC", _dataset, served=False)
-"""A gateway's, newest first; so are the next."""
+"""A gateway's datasets, newest first, as are the evaluations below."""
 EVALUATIONS = OwnRows(
     "evaluations", _EVALUATION, ("gateway_id", "evaluation_id"), "evaluation_id DESC", _evaluation, served=False
 )  # fmt: skip
 
 
 def add_evaluation(connection: Connection, evaluation: EvaluationRow, due_at: int) -> None:
-    """Store a new evaluation, which a worker is to process; nothing if there is no such account."""
+    """Store a new evaluation for a worker to process; does nothing if there is no such account."""
     key = find_key(connection, evaluation.account_id)
     if key is None:
         return
@@ -122,7 +122,7 @@ def claim_evaluation(
 def finish_evaluation(
     connection: Connection, evaluation: EvaluationRow, *, results: str, total_logs: int, at: int
 ) -> None:
-    """Store what came of an evaluation. One that was finished before stays as it is."""
+    """Store the results of an evaluation. One that is already finished stays as it is."""
     connection.execute(
         "UPDATE evaluations SET results = ?, total_logs = ?, processed = 1, modified_at = ?, next_at = NULL "
         f"WHERE {_OF_EVALUATION} AND processed = 0",

@@ -65,7 +65,7 @@ def due_deliveries(
 
 
 def claim(connection: Connection, delivery: Delivery, until: int) -> Delivery | None:
-    """Start an attempt at the delivery as it was read; None if another process has, or it is no longer due."""
+    """Start an attempt at the delivery as it was read; None if another process has done so, or it is no longer due."""
     connection.execute(
         f"UPDATE deliveries SET attempts = attempts + 1, next_at = ? WHERE {_KEY} AND next_at = ? AND attempts = ?",
         (until, *_key(connection, delivery), delivery.next_at, delivery.attempts),
@@ -119,7 +119,7 @@ def deliveries_of(connection: Connection, bucket: int, account_id: str, notice_i
 _GIVEN_UP = (
     "FROM deliveries INDEXED BY deliveries_given_up WHERE bucket = ? AND next_at IS NULL AND delivered_at IS NULL"
 )
-"""As the index has it."""
+"""In the form that the index can answer."""
 
 
 def given_up(connection: Connection, account_id: str | None, limit: int) -> list[Delivery]:
@@ -143,5 +143,5 @@ def _delivery(fields: tuple[Any, ...]) -> Delivery:
 
 
 def _key(connection: Connection, delivery: Delivery) -> tuple[int, str, str, str]:
-    """Of its row now: the account may have been moved to another bucket since it was read."""
+    """The current key of its row: the account may have been moved to another bucket since it was read."""
     return (*key_of(connection, delivery.account_id), delivery.notice_id, delivery.target)

@@ -21,4 +21,4 @@ _COLUMNS = "account_id, profile_id, config, created_at, modified_at"
 PROFILES = OwnRows(
     "dlp_profiles", _COLUMNS, ("profile_id",), "created_at, profile_id", DlpProfileRow, served=True
 )  # fmt: skip
-"""The account's, the oldest first."""
+"""The account's profiles, oldest first."""

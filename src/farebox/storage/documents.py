@@ -29,7 +29,7 @@ class CustomerRow:
 
     name: str
     address: str
-    """Lines."""
+    """Lines, separated by newlines."""
     country: str
     tax_id: str
     email: str

@@ -1,5 +1,5 @@
-"""The store of what is still to be sent elsewhere of the calls of a gateway, exactly: a mark on the row of each call,
-written with it and removed once it has been delivered; and how the deliveries go."""
+"""The store of exports: which calls of a gateway are still to be sent elsewhere, and the state of the deliveries. Each
+such call has a mark on its row, written with the row and removed once the call has been delivered."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from farebox.storage.every_bucket import buckets_in_use
 from farebox.storage.sql import Connection, NodeAway, row, rows
 
 Kind: TypeAlias = Literal["push", "meter", "classify"]
-"""`push`: the log row goes into a file of Logpush; `meter`: the call is an event of the account's own Stripe meter;
+"""`push`: the log row goes into a Logpush file; `meter`: the call becomes an event of the account's own Stripe meter;
 `classify`: the classifier is asked about it. Also the column of `calls` that is 1 until that is done."""
 
 _WAITS: Final[dict[Kind, str]] = {"push": "push = 1", "meter": "meter = 1", "classify": "classify = 1"}
 _DONE: Final[dict[Kind, str]] = {"push": "push = NULL", "meter": "meter = NULL", "classify": "classify = NULL"}
 
 GATEWAYS_MAX: Final = 5_000
-"""Gateways that are looked at in one round; the others come in the next ones."""
+"""Gateways that are looked at in one round; the rest follow in later rounds."""
 COUNT_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayKey:
-    """One gateway, also one that has been deleted."""
+    """One gateway, which may have been deleted."""
 
     account_id: str
     gateway_id: str
@@ -32,29 +32,29 @@ class GatewayKey:
 
 @dataclass(frozen=True, slots=True)
 class ExportState:
-    """How deliveries of one kind go for one gateway. Times in milliseconds since the epoch."""
+    """The state of one gateway's deliveries of one kind. Times in milliseconds since the epoch."""
 
     gateway_id: str
     kind: Kind
     failures: int = 0
-    """In a row."""
+    """Failed attempts in a row."""
     failing_at: int | None = None
     next_at: int = 0
-    """The next attempt is made then."""
+    """Time of the next attempt."""
     error: str = ""
-    """Why the last one failed."""
+    """Why the last attempt failed."""
     delivered_at: int | None = None
-    """When something was delivered last."""
+    """Time of the last delivery."""
     batch: str = ""
-    """JSON: the file under way (calls.exports.log_push); empty: none is."""
+    """JSON: the file that is being pushed (calls.exports.log_push); empty: none."""
 
 
 _STATE: Final = "gateway_id, kind, failures, failing_at, next_at, error, delivered_at, batch"
 
 
 def gateways_waiting(connection: Connection, kind: Kind) -> list[GatewayKey]:
-    """The gateways whose calls have something of this kind to be delivered; without those of a node that is away. One
-    step in the index of what waits for each gateway, however much that is."""
+    """The gateways that have calls waiting for this kind of delivery, except those on a node that is away. Takes one
+    step in the index for each gateway, however many of its calls wait."""
     found: list[GatewayKey] = []
     for bucket in buckets_in_use(connection):
         try:
@@ -80,7 +80,7 @@ def _waiting_in(connection: Connection, bucket: int, kind: Kind) -> Iterator[Gat
 
 
 def calls_waiting(connection: Connection, gateway: GatewayKey, kind: Kind, limit: int) -> list[CallRow]:
-    """The oldest of the gateway's calls that wait, without their bodies."""
+    """The gateway's oldest waiting calls, without their bodies."""
     found = rows(
         connection,
         f"SELECT {COLUMNS} FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {_WAITS[kind]} ORDER BY log_id LIMIT ?",
@@ -90,7 +90,7 @@ def calls_waiting(connection: Connection, gateway: GatewayKey, kind: Kind, limit
 
 
 def logged_call(connection: Connection, gateway: GatewayKey, log_id: str) -> CallRow | None:
-    """One of them with its bodies; None if it has been removed from the log meanwhile."""
+    """One of these calls with its bodies; None if it has been removed from the log meanwhile."""
     found = row(
         connection,
         f"SELECT {COLUMNS}, request, response FROM calls WHERE {OF_ACCOUNT} AND log_id = ? AND logged = 1",
@@ -100,7 +100,7 @@ def logged_call(connection: Connection, gateway: GatewayKey, log_id: str) -> Cal
 
 
 def sizes_waiting(connection: Connection, gateway: GatewayKey, limit: int) -> list[tuple[str, int, int]]:
-    """ID, start and bytes of the bodies of the oldest of the calls that wait to be pushed."""
+    """ID, start and size of the bodies in bytes, of the oldest calls that wait to be pushed."""
     found = rows(
         connection,
         "SELECT log_id, created_at, coalesce(length(request), 0) + coalesce(length(response), 0) FROM calls "
@@ -111,7 +111,7 @@ def sizes_waiting(connection: Connection, gateway: GatewayKey, limit: int) -> li
 
 
 def count_waiting(connection: Connection, gateway: GatewayKey, kind: Kind) -> int:
-    """How many of its calls wait, up to COUNT_MAX."""
+    """How many of the gateway's calls wait, counted up to COUNT_MAX."""
     found = row(
         connection,
         f"SELECT count(*) FROM (SELECT 1 FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {_WAITS[kind]} "
@@ -122,15 +122,15 @@ def count_waiting(connection: Connection, gateway: GatewayKey, kind: Kind) -> in
 
 
 def mark_delivered(connection: Connection, gateway: GatewayKey, kind: Kind, log_ids: Sequence[str]) -> None:
-    """These calls no longer wait."""
+    """Remove the marks of these calls."""
     key = key_of(connection, gateway.account_id)
     for log_id in log_ids:
         connection.execute(f"UPDATE calls SET {_DONE[kind]} WHERE {OF_ACCOUNT} AND log_id = ?", (*key, log_id))
 
 
 def forget_waiting(connection: Connection, gateway: GatewayKey, kind: Kind, limit: int = 500) -> int:
-    """Nothing of this kind is delivered for the gateway any more: the oldest of its calls no longer wait. Returns how
-    many did."""
+    """Remove the marks of the gateway's oldest waiting calls, because nothing of this kind is delivered for it any
+    more. Returns how many there were."""
     found = rows(
         connection,
         f"SELECT log_id FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND {_WAITS[kind]} ORDER BY log_id LIMIT ?",
@@ -144,7 +144,7 @@ def forget_waiting(connection: Connection, gateway: GatewayKey, kind: Kind, limi
 
 
 def find_state(connection: Connection, gateway: GatewayKey, kind: Kind) -> ExportState:
-    """As it is stored; as at the start where nothing has been delivered yet."""
+    """The stored state; the initial one if nothing has been delivered yet."""
     found = row(
         connection,
         f"SELECT {_STATE} FROM export_states WHERE {OF_ACCOUNT} AND gateway_id = ? AND kind = ?",
@@ -154,7 +154,7 @@ def find_state(connection: Connection, gateway: GatewayKey, kind: Kind) -> Expor
 
 
 def states_of(connection: Connection, account_id: str) -> list[ExportState]:
-    """All of the account's, by gateway."""
+    """All of the account's states, by gateway."""
     found = rows(
         connection,
         f"SELECT {_STATE} FROM export_states WHERE {OF_ACCOUNT} ORDER BY gateway_id, kind",
@@ -191,7 +191,7 @@ def delete_state(connection: Connection, gateway: GatewayKey, kind: Kind) -> Non
 
 
 def retry_now(connection: Connection, account_id: str, kind: Kind) -> None:
-    """What failed is tried again at once: its destination has changed."""
+    """Make failed deliveries due at once, because their destination has changed."""
     connection.execute(
         f"UPDATE export_states SET next_at = 0 WHERE {OF_ACCOUNT} AND kind = ?", (*key_of(connection, account_id), kind)
     )

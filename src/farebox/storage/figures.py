@@ -10,21 +10,21 @@ from farebox.storage.sql import Connection, row
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of all accounts and all processes together; without those on a node of Citus that is away. Times in
+    """Figures of all accounts and processes together, except accounts on a node of Citus that is away. Times in
     milliseconds, money in nano-dollars."""
 
     open_holds: int
     open_holds_nanos: int
     oldest_hold_at: int | None
     open_top_ups: Mapping[str, int]
-    """By state."""
+    """Number of open top-ups by state."""
     events_waiting: int
     deliveries_waiting: int
     instances: int
 
 
 def read_figures(connection: Connection) -> Figures:
-    """The figures as committed now."""
+    """Read the current figures."""
     holds = list(rows_at_hand(connection, _HOLDS))
     top_ups: Counter[str] = Counter()
     for state, count in rows_at_hand(connection, _TOP_UPS):

@@ -15,7 +15,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     since the Unix epoch."""
 
     finding_id: str
-    """`{kind}:{what it is about}`"""
+    """`{kind}:{subject}`"""
     kind: str
     account_id: str | None = None
     payment_id: str | None = None
@@ -24,7 +24,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     found_at: int
     resolved_at: int | None = None
     accepted_cents: int | None = None
-    """The amount that an operator has accepted: the same amount does not open it again."""
+    """The amount that an operator has accepted: the finding is not opened again for the same amount."""
 
 
 _COLUMNS = "finding_id, kind, account_id, payment_id, amount_cents, detail, found_at, resolved_at, accepted_cents"

@@ -17,7 +17,8 @@ from farebox.storage.sql import Connection, row, rows
 
 @dataclass(frozen=True, slots=True)
 class GatewayRow:
-    """A gateway as stored. `config` is JSON: http.control.gateways gives it its fields, the data plane reads a few."""
+    """A gateway as stored. `config` is JSON: http.control.gateways gives it its fields, the data plane reads a few of
+    them."""
 
     account_id: str
     gateway_id: str
@@ -25,9 +26,11 @@ class GatewayRow:
     created_at: int
     modified_at: int
     sealed: bytes | None = field(default=None, repr=False)
-    """What of the configuration is secret, encrypted (runtime.gateway_secrets); `config` has only what may be shown."""
+    """The secret parts of the configuration, encrypted (runtime.gateway_secrets); `config` has only what may be
+    shown."""
     cache_generation: int = 0
-    """Of what its cache may give: that of another generation is out of date. It is for the store to assign."""
+    """Generation of the entries that its cache may return; entries of other generations are out of date. Assigned by
+    the store."""
 
 
 _COLUMNS = "account_id, gateway_id, config, created_at, modified_at, sealed, cache_generation"
@@ -45,7 +48,7 @@ def find_gateway(connection: Connection, account_id: str, gateway_id: str) -> Ga
 
 
 def can_have_calls(connection: Connection, account_id: str, gateway_id: str) -> bool:
-    """Whether there is such a gateway, it is made by its first call, or it was deleted and its log has calls."""
+    """Whether the gateway exists, would be created by its first call, or was deleted and still has calls in its log."""
     if gateway_id == DEFAULT_GATEWAY or find_gateway(connection, account_id, gateway_id) is not None:
         return True
     logged = f"SELECT 1 FROM calls WHERE {OF_ACCOUNT} AND gateway_id = ? AND logged = 1 LIMIT 1"
@@ -62,8 +65,8 @@ def list_gateways(connection: Connection, account_id: str) -> list[GatewayRow]:
 
 
 def put_gateway(connection: Connection, gateway: GatewayRow, *, empty_cache: bool = False) -> None:
-    """Create the gateway, or replace its configuration and, if so asked, empty its cache; nothing if there is no such
-    account."""
+    """Create the gateway, or replace its configuration and, with `empty_cache`, empty its cache. Does nothing if there
+    is no such account."""
     key = find_key(connection, gateway.account_id)
     if key is None:
         return
@@ -89,7 +92,7 @@ def put_gateway(connection: Connection, gateway: GatewayRow, *, empty_cache: boo
 
 
 def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> bool:
-    """Delete the gateway with all that it has, except for its log; whether it existed."""
+    """Delete the gateway with everything that belongs to it except its log; returns whether it existed."""
     note_change(connection, account_id)
     for own in (DATASETS, EVALUATIONS, ALIASES, POLICIES):
         own.clear(connection, account_id, gateway_id)

@@ -7,7 +7,8 @@ from farebox.storage.sql import Connection, row, rows
 
 
 def note_seen(connection: Connection, instance_id: str, at: int) -> None:
-    """Renew the row of a live process; `at` differs from call to call. A row that others have removed is recreated."""
+    """Renew the row of a live process; `at` must differ from call to call. A row that another process has removed is
+    created again."""
     connection.execute(
         "INSERT INTO instances (instance_id, started_at, seen_at) VALUES (?, ?, ?) "
         "ON CONFLICT (instance_id) DO UPDATE SET seen_at = excluded.seen_at",
@@ -16,7 +17,7 @@ def note_seen(connection: Connection, instance_id: str, at: int) -> None:
 
 
 class Instance(NamedTuple):
-    """A process that serves. Times in milliseconds, by its own clock."""
+    """A gateway process. Times in milliseconds, by its own clock."""
 
     instance_id: str
     started_at: int
@@ -24,7 +25,7 @@ class Instance(NamedTuple):
 
 
 def every_instance(connection: Connection) -> list[Instance]:
-    """The processes that have a row, the first to start first; none on SQLite."""
+    """The processes that have a row, in the order in which they started; none on SQLite."""
     found = rows(connection, "SELECT instance_id, started_at, seen_at FROM instances ORDER BY started_at, instance_id")
     return [Instance(*fields) for fields in found]
 
@@ -43,8 +44,8 @@ def count_seen_since(connection: Connection, at: int) -> int:
 def fence(connection: Connection, instance_id: str) -> bool:
     """Revoke the process's right to create holds in batches; a live one regains it by reconnecting.
 
-    Returns False, and does nothing, if a batch of it is in progress: it may still commit. Once this has committed, no
-    batch sent before can. Jobs take turns: no other one is in progress.
+    Returns False, and does nothing, if a batch of that process is in progress, since it may still commit. Once this has
+    committed, no batch sent before can commit. Jobs take turns, so no other job is in progress.
     """
     found = rows_everywhere(connection, "SELECT bucket FROM lanes WHERE bucket = ? AND instance_id = ?", instance_id)
     buckets = [bucket for (bucket,) in found]

@@ -1,12 +1,12 @@
-"""The journal's files: lines that are durable before anyone continues, kept until they have been carried out.
+"""The journal's files: lines that are durable before their writer continues, and kept until they have been carried out.
 
 A process has its own file, and holds its lock (flock) for as long as it lives. A file whose lock is free was left by a
 process that has ended: the first process to take the lock owns it. A file gets its name, and can thereby be found by
-others, only once its lock is taken. Files that have been carried out completely are removed, so the folder is empty if
-all is well.
+others, only once its lock is taken. Files that have been carried out completely are removed, so the folder is normally
+empty.
 
-Each line begins with a checksum of the rest. One that was cut in half by a crash was never acknowledged; its checksum
-reveals it, and it is skipped.
+Each line begins with a checksum of the rest. A line that was cut short by a crash was never acknowledged; its checksum
+reveals that, and it is skipped.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class JournalUnwritable(RuntimeError):
 
 @dataclass(eq=False, slots=True)
 class JournalFile:
-    """One file. We hold its lock while it is open."""
+    """One file. This process holds its lock while it is open."""
 
     path: Path
     fd: int
@@ -60,7 +60,7 @@ class JournalFile:
         while data and b"\n" not in data:
             more = os.pread(self.fd, READ_BYTES, self.done + len(data))
             if not more:
-                return [data]  # cut in half
+                return [data]  # a line cut short
             data += more
         whole = data.rfind(b"\n") + 1
         return [line + b"\n" for line in data[:whole].split(b"\n")[:-1]]
@@ -281,7 +281,7 @@ class JournalFiles:
         fd = os.open(self.folder / REFUSED, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             rest = memoryview(line if line.endswith(b"\n") else line + b"\n")
-            while rest:  # a disk that becomes full may have stored the beginning
+            while rest:  # a disk that becomes full may have written only the beginning
                 rest = rest[os.write(fd, rest) :]
             os.fsync(fd)
         finally:

@@ -1,7 +1,7 @@
-"""The store of what providers keep under the operator's keys: which account each ID belongs to.
+"""The store of kept objects: which account each ID belongs to that a provider keeps under an operator's key.
 
-An ID is known to the gateway through which it was made, and to no other. What was never noted, has been deleted or has
-expired is nobody's.
+An ID is known only to the gateway through which it was created. An ID that was never stored, has been deleted or has
+expired belongs to no account.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,13 +15,13 @@ from farebox.storage.every_bucket import rows_at_hand
 from farebox.storage.sql import Connection, row, rows
 
 _STEP = 500
-"""Rows that are removed at once."""
+"""Rows that are removed in one transaction."""
 _TOGETHER = 64
 """Rows that are written by one statement."""
 
 
 class KeptObject(msgspec.Struct, frozen=True):
-    """Times in milliseconds."""
+    """An object at a provider. Times in milliseconds."""
 
     account_id: str
     gateway_id: str
@@ -29,15 +29,15 @@ class KeptObject(msgspec.Struct, frozen=True):
     kind: str
     """One of providers.objects."""
     object_id: str
-    """The provider's."""
+    """The provider's ID."""
     key_id: str
-    """The operator's key that it was made with."""
+    """ID of the operator's key that it was created with."""
     created_at: int
     expires_at: int | None = None
     """When it is forgotten."""
     size: int = 0
     content: bytes | None = None
-    """As the provider described it last; None: it is in no list."""
+    """The object as the provider last described it; None: it is in no list."""
 
 
 _OF_KIND = f"{OF_ACCOUNT} AND gateway_id = ? AND provider = ? AND kind = ?"
@@ -46,14 +46,15 @@ _COLUMNS = "account_id, gateway_id, provider, kind, object_id, key_id, created_a
 
 
 def keep_objects(connection: Connection, objects: Iterable[KeptObject]) -> None:
-    """Note whose these are. What is known of one already is replaced, but not when it was made."""
+    """Store which account these belong to. An object that is already known is replaced, except for its creation
+    time."""
     by_bucket: dict[int, dict[tuple[object, ...], tuple[object, ...]]] = {}
     for kept in objects:
         key = find_key(connection, kept.account_id)
         if key is not None:
             named = (*key, kept.gateway_id, kept.provider, kept.kind, kept.object_id)
             values = (*named, kept.key_id, kept.created_at, kept.expires_at, kept.size, kept.content)
-            by_bucket.setdefault(key.bucket, {})[named] = values  # of two that are the same, the last counts
+            by_bucket.setdefault(key.bucket, {})[named] = values  # of two that are the same, the last is stored
     for found in by_bucket.values():
         rest = list(found.values())
         while rest:
@@ -80,7 +81,7 @@ def find_object(
 
 
 def forget_object(connection: Connection, kept: KeptObject) -> None:
-    """It is the account's no more."""
+    """Remove the object: it no longer belongs to the account."""
     connection.execute(
         f"DELETE FROM kept_objects WHERE {_OF_KIND} AND object_id = ?",
         (*key_of(connection, kept.account_id), kept.gateway_id, kept.provider, kept.kind, kept.object_id),
@@ -90,7 +91,7 @@ def forget_object(connection: Connection, kept: KeptObject) -> None:
 def list_objects(
     connection: Connection, account_id: str, gateway_id: str, provider: str, kind: str, at: int
 ) -> list[KeptObject]:
-    """All of a gateway's that are in lists, oldest first: as many as an account may have of a kind."""
+    """All of a gateway's objects that are in lists, oldest first; their number is bounded for each account and kind."""
     found = rows(
         connection,
         f"SELECT {_COLUMNS} FROM kept_objects WHERE {_OF_KIND} AND content IS NOT NULL "
@@ -101,7 +102,7 @@ def list_objects(
 
 
 def count_objects(connection: Connection, account_id: str, kind: str, at: int) -> tuple[int, int]:
-    """How many of a kind the account has, at all providers together, and their bytes."""
+    """How many objects of a kind the account has at all providers together, and their size in bytes."""
     found = row(
         connection,
         f"SELECT count(*), coalesce(sum(size), 0) FROM kept_objects WHERE {OF_ACCOUNT} AND kind = ? "
@@ -123,7 +124,7 @@ def accounts_with_expired(connection: Connection, at: int) -> list[str]:
 
 
 def accounts_beyond(connection: Connection, most: int) -> list[str]:
-    """Accounts that have more objects than this which expire. Walks an index of them all."""
+    """Accounts that have more than `most` objects that expire. Walks an index of all of these."""
     found = rows_at_hand(
         connection,
         "SELECT account_id FROM kept_objects WHERE bucket = ? AND expires_at IS NOT NULL "
@@ -134,7 +135,8 @@ def accounts_beyond(connection: Connection, most: int) -> list[str]:
 
 
 def expiry_beyond(connection: Connection, account_id: str, most: int) -> int | None:
-    """The expiry of the first object beyond the `most` that expire last: that one and those before it are too many."""
+    """The expiry of the first object beyond the `most` that expire last: that object and those that expire before it
+    are too many."""
     found = row(
         connection,
         f"SELECT expires_at FROM kept_objects WHERE {OF_ACCOUNT} AND expires_at IS NOT NULL "
@@ -145,7 +147,7 @@ def expiry_beyond(connection: Connection, account_id: str, most: int) -> int | N
 
 
 def forget_expired_objects(connection: Connection, account_id: str, at: int) -> bool:
-    """Remove some of the account's that have expired. Whether there may be more."""
+    """Remove some of the account's expired objects; returns whether there may be more."""
     key = key_of(connection, account_id)
     found = rows(
         connection,

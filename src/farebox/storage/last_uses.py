@@ -8,7 +8,8 @@ from farebox.storage.sql import Connection, rows
 
 
 def write_uses(connection: Connection, uses: Iterable[tuple[str, str, str, int]]) -> None:
-    """Account, kind, key and time (milliseconds since the epoch) of each; an earlier time changes nothing."""
+    """Store when keys were used: account, kind, key and time (milliseconds since the epoch) of each. A time before the
+    stored one changes nothing."""
     for account_id, kind, key_id, at in uses:
         key = find_key(connection, account_id)
         if key is not None:

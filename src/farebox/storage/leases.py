@@ -38,11 +38,12 @@ def take_lease(connection: Connection, name: str, *, owner: str, every_ms: int, 
 
 
 def finish_lease(connection: Connection, name: str, epoch: int, *, at: int) -> bool:
-    """The job is done: it is due again `every_ms` after `at`. False if another process had taken the lease."""
+    """Record that the job is done: it is due again `every_ms` after `at`. Returns False if another process has taken
+    the lease."""
     connection.execute("UPDATE leases SET until = ?, done_at = ? WHERE name = ? AND epoch = ?", (at, at, name, epoch))
     return connection.changes() == 1
 
 
 def drop_lease(connection: Connection, name: str, epoch: int, *, until: int) -> None:
-    """The job failed: any process may claim it again after `until`."""
+    """Give up the lease after the job failed: any process may claim it again after `until`."""
     connection.execute("UPDATE leases SET until = ? WHERE name = ? AND epoch = ?", (until, name, epoch))

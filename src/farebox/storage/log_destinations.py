@@ -1,4 +1,4 @@
-"""The store of where accounts have their logs pushed: one destination each."""
+"""The store of destinations, to which accounts have their logs pushed: one for each account."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,8 @@ from farebox.storage.sql import Connection, row
 
 @dataclass(frozen=True, slots=True)
 class DestinationRow:
-    """A destination as stored. `config` is JSON (log_destination.LogDestination), and has only what may be shown."""
+    """A destination as stored. `config` is JSON (log_destination.LogDestination) and contains only what may be
+    shown."""
 
     config: str
     sealed: bytes = field(repr=False)
@@ -31,7 +32,7 @@ def find_destination(connection: Connection, account_id: str) -> DestinationRow 
 
 
 def put_destination(connection: Connection, key: AccountKey, destination: DestinationRow) -> None:
-    """Store it in the place of the one before."""
+    """Store the account's destination, in place of the previous one."""
     connection.execute(
         f"INSERT INTO log_destinations (bucket, account_id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id) DO UPDATE SET config = excluded.config, sealed = excluded.sealed, "

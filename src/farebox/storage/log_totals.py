@@ -25,7 +25,7 @@ _Gateway: TypeAlias = tuple[int, str, str]
 
 @dataclass(frozen=True, slots=True)
 class LogTotal:
-    """A total as it is stored. The defaults are those of a gateway that has none."""
+    """A total as stored. The defaults stand for a gateway that has no stored total."""
 
     upto: str = ""
     calls: int = 0
@@ -72,7 +72,7 @@ def keep_total(connection: Connection, account_id: str, gateway_id: str, was: Lo
 
 
 def subtract(connection: Connection, gateway: tuple[int, str, str], log_ids: list[str]) -> None:
-    """This many calls have been removed from the log of `gateway` (bucket, account and gateway)."""
+    """Subtract calls that have been removed from the log of `gateway` (bucket, account and gateway)."""
     found = row(
         connection, "SELECT upto FROM log_totals WHERE bucket = ? AND account_id = ? AND gateway_id = ?", gateway
     )

@@ -1,7 +1,8 @@
-"""The store of long calls: work at providers that goes on after its request was answered, and who looks at it.
+"""The store of long calls: work at providers that continues after its request was answered, and the worker that looks
+at it.
 
-A worker claims a call that is due, by a lease: the claim sets `next_at` to its end and counts `looks` up. What it
-writes later counts only while nobody has claimed the call since.
+A worker claims a due call by a lease: the claim sets `next_at` to the end of the lease and increments `looks`. The
+worker's later writes have an effect only if no other worker has claimed the call since.
 """
 
 from typing import Any, Final
@@ -15,7 +16,7 @@ from farebox.storage.sql import Connection, row, rows
 
 
 class LongCall(msgspec.Struct, frozen=True):
-    """Times in milliseconds."""
+    """A long call that has not ended. Times in milliseconds."""
 
     account_id: str
     log_id: str
@@ -23,7 +24,7 @@ class LongCall(msgspec.Struct, frozen=True):
     provider: str
     kind: str
     object_id: str
-    """The provider's; empty while the provider is being asked."""
+    """The provider's ID; empty while the provider is being asked."""
     key_id: str
     state: str
     """asked, running."""
@@ -42,7 +43,7 @@ _KEY: Final = f"{OF_ACCOUNT} AND log_id = ?"
 
 
 def add_long_call(connection: Connection, call: LongCall) -> None:
-    """A repeat changes nothing."""
+    """Store a new long call; storing it again changes nothing."""
     key = find_key(connection, call.account_id)
     if key is not None:
         connection.execute(
@@ -69,7 +70,7 @@ def add_long_call(connection: Connection, call: LongCall) -> None:
 def run_long_call(
     connection: Connection, account_id: str, log_id: str, *, object_id: str, key_id: str, next_at: int
 ) -> bool:
-    """The provider has accepted it; whether it was still being asked."""
+    """Note that the provider has accepted the call; returns whether its state was still `asked`."""
     connection.execute(
         f"UPDATE long_calls SET state = 'running', object_id = ?, key_id = ?, next_at = ? WHERE {_KEY} "
         "AND state = 'asked'",
@@ -79,7 +80,7 @@ def run_long_call(
 
 
 def find_long_call(connection: Connection, account_id: str, provider: str, object_id: str) -> LongCall | None:
-    """The one that has not ended, of the provider's object."""
+    """The long call of the provider's object, unless it has ended."""
     found = row(
         connection,
         f"SELECT {_COLUMNS} FROM long_calls INDEXED BY long_calls_of_object "
@@ -90,7 +91,7 @@ def find_long_call(connection: Connection, account_id: str, provider: str, objec
 
 
 def due_long_calls(connection: Connection, at: int, limit: int) -> list[LongCall]:
-    """Those that are due, the most overdue of each bucket first."""
+    """Due calls, the most overdue of each bucket first."""
     found = rows_at_hand(
         connection,
         f"SELECT {_COLUMNS} FROM long_calls INDEXED BY long_calls_due WHERE bucket = ? "
@@ -102,7 +103,7 @@ def due_long_calls(connection: Connection, at: int, limit: int) -> list[LongCall
 
 
 def open_long_calls(connection: Connection, account_id: str, kind: str) -> int:
-    """How many of a kind the account has that have not ended."""
+    """How many calls of a kind the account has that have not ended."""
     found = row(
         connection,
         f"SELECT count(*) FROM long_calls INDEXED BY long_calls_of_object WHERE {OF_ACCOUNT} AND kind = ?",
@@ -112,7 +113,7 @@ def open_long_calls(connection: Connection, account_id: str, kind: str) -> int:
 
 
 def claim_long_call(connection: Connection, call: LongCall, until: int) -> LongCall | None:
-    """The right to look at the call as it was read; None if another process has it, or the call is no longer due."""
+    """Claim the call as it was read; None if another process has it, or it is no longer due."""
     connection.execute(
         f"UPDATE long_calls SET looks = looks + 1, next_at = ? WHERE {_KEY} AND next_at = ? AND looks = ?",
         (until, *key_of(connection, call.account_id), call.log_id, call.next_at, call.looks),
@@ -121,7 +122,7 @@ def claim_long_call(connection: Connection, call: LongCall, until: int) -> LongC
 
 
 def postpone_long_call(connection: Connection, claimed: LongCall, next_at: int) -> None:
-    """It goes on: look again then."""
+    """The work continues: look again at `next_at`."""
     connection.execute(
         f"UPDATE long_calls SET next_at = ? WHERE {_KEY} AND looks = ?",
         (next_at, *key_of(connection, claimed.account_id), claimed.log_id, claimed.looks),
@@ -129,7 +130,7 @@ def postpone_long_call(connection: Connection, claimed: LongCall, next_at: int) 
 
 
 def hasten_long_call(connection: Connection, call: LongCall, at: int) -> None:
-    """Something was seen of it: look soon, unless somebody is looking."""
+    """Make the call due at `at`, because a sign of it was seen, unless a worker is looking at it."""
     connection.execute(
         f"UPDATE long_calls SET next_at = ? WHERE {_KEY} AND next_at = ? AND looks = ? AND next_at > ?",
         (at, *key_of(connection, call.account_id), call.log_id, call.next_at, call.looks, at),
@@ -137,12 +138,12 @@ def hasten_long_call(connection: Connection, call: LongCall, at: int) -> None:
 
 
 def end_long_call(connection: Connection, account_id: str, log_id: str) -> None:
-    """Forget it: its hold has ended, which says what it has cost."""
+    """Delete the call: its hold has ended, which records the cost."""
     connection.execute(f"DELETE FROM long_calls WHERE {_KEY}", (*key_of(connection, account_id), log_id))
 
 
 def list_long_calls(connection: Connection, account_id: str) -> list[LongCall]:
-    """Those of an account that have not ended."""
+    """An account's long calls that have not ended."""
     found = rows(
         connection,
         f"SELECT {_COLUMNS} FROM long_calls INDEXED BY long_calls_of_object WHERE {OF_ACCOUNT}",

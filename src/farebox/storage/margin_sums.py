@@ -1,4 +1,4 @@
-"""What calls on the operator's keys cost and what was charged for them, of one account at a time."""
+"""What one account's calls on the operator's keys cost, and what was charged for them."""
 
 import json
 from collections.abc import Iterator
@@ -29,8 +29,8 @@ def margin_sums(connection: Connection, account_id: str, start: int, end: int) -
 
 
 def stated_costs(connection: Connection, account_id: str, start: int, end: int) -> Iterator[tuple[str, str, int, str]]:
-    """The same calls, of whose cost the provider said something: provider, model, what it said (nano-dollars), and what
-    they cost by the prices (exact, as text). Few receipts are in memory at a time."""
+    """Those calls whose cost the provider stated: provider, model, the stated cost (nano-dollars), and the cost by the
+    price list (exact, as text). Few receipts are in memory at a time."""
     after, last = id_at(start), id_at(end)
     while True:
         found = rows(

@@ -7,7 +7,7 @@ from farebox.model import Role
 from farebox.storage.sql import Connection, row, rows
 
 INSTALLATION = ""
-"""The account of the operators' role."""
+"""The account ID under which the role of operators is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,14 +17,14 @@ class Member:
     role: Role
     created_at: int
     accepted_at: int | None
-    """None: they are invited, and have no role before they accept it."""
+    """None: they are invited, and have no role until they accept."""
 
 
 _FIELDS = "account_id, email, role, created_at, accepted_at"
 
 
 def put_member(connection: Connection, member: Member) -> None:
-    """Add somebody, or change their role; who has accepted once has."""
+    """Add a member, or change their role; someone who has accepted stays accepted."""
     connection.execute(
         f"INSERT INTO members ({_FIELDS}) VALUES (?, ?, ?, ?, ?) ON CONFLICT (account_id, email) DO UPDATE SET "
         "role = excluded.role, accepted_at = coalesce(members.accepted_at, excluded.accepted_at)",
@@ -33,19 +33,19 @@ def put_member(connection: Connection, member: Member) -> None:
 
 
 def find_member(connection: Connection, account_id: str, email: str) -> Member | None:
-    """One who is invited, too."""
+    """The member with this address, who may only be invited so far; None if there is none."""
     found = row(connection, f"SELECT {_FIELDS} FROM members WHERE account_id = ? AND email = ?", (account_id, email))
     return None if found is None else _member(found)
 
 
 def role_of(connection: Connection, account_id: str, email: str) -> Role | None:
-    """The role that somebody has; who is only invited has none."""
+    """The member's role; None for someone who is only invited."""
     found = find_member(connection, account_id, email)
     return None if found is None or found.accepted_at is None else found.role
 
 
 def accept(connection: Connection, account_id: str, email: str, at: int) -> bool:
-    """Note that somebody accepts an invitation; whether there was one."""
+    """Accept an invitation; returns whether there was one."""
     connection.execute(
         "UPDATE members SET accepted_at = ? WHERE account_id = ? AND email = ? AND accepted_at IS NULL",
         (at, account_id, email),
@@ -59,7 +59,7 @@ def list_members(connection: Connection, account_id: str) -> list[Member]:
 
 
 def memberships(connection: Connection, email: str) -> list[Member]:
-    """What somebody is a member of, in order of account; the operator's first."""
+    """What a person is a member of, in order of account; the operators' role first."""
     found = rows(
         connection,
         f"SELECT {_FIELDS} FROM members WHERE email = ? AND accepted_at IS NOT NULL ORDER BY account_id",
@@ -69,7 +69,7 @@ def memberships(connection: Connection, email: str) -> list[Member]:
 
 
 def invitations(connection: Connection, email: str, limit: int) -> list[Member]:
-    """What somebody is invited to and has not accepted, the latest first."""
+    """The invitations that a person has not accepted, latest first."""
     found = rows(
         connection,
         f"SELECT {_FIELDS} FROM members WHERE email = ? AND accepted_at IS NULL "

@@ -7,7 +7,7 @@ from farebox.storage.own_rows import OwnRows
 
 @dataclass(frozen=True, slots=True)
 class ModelAlias:
-    """An alias. `gateway_id` is empty where it is for all gateways of the account."""
+    """An alias. `gateway_id` is empty if the alias is for all gateways of the account."""
 
     account_id: str
     gateway_id: str
@@ -21,4 +21,4 @@ class ModelAlias:
 _COLUMNS = "account_id, gateway_id, alias, targets, created_at, modified_at"
 
 ALIASES = OwnRows("model_aliases", _COLUMNS, ("gateway_id", "alias"), "alias", ModelAlias, served=True)
-"""Those of a gateway, or with an empty `gateway_id` of the account itself, by name."""
+"""The aliases of a gateway, or with an empty `gateway_id` those of the account itself, by name."""

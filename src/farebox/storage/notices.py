@@ -1,6 +1,6 @@
 """The store of notices: messages to an account's owner and to the operator, and their deliveries.
 
-A notice is written in the transaction of what it reports; who gets it, and how, is decided afterwards.
+A notice is written in the same transaction as the event it reports; who gets it, and how, is decided afterwards.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ KINDS: dict[str, str] = {
     "dispute_closed": "A dispute was won or lost.",
     "refunded": "Money was refunded to the card.",
     "charges_corrected": "A price was wrong, and what calls were charged by it was corrected.",
-    "export_failing": "What a gateway is to send elsewhere of its calls cannot be delivered.",
+    "export_failing": "A gateway's calls cannot be delivered to where it sends them.",
     "provider_key_trouble": "A provider rejected the operator's key, or the operator's account there has no credit.",
     "usage_disbelieved": "A provider reported impossible usage; the call was charged by a rule instead.",
     "cost_differs": "A provider's stated cost differs from the price list.",
@@ -61,7 +61,7 @@ def add_notice(
     content: Mapping[str, object],
     at: int,
 ) -> bool:
-    """Write a notice; its ID is derived from its cause, so the same event a second time writes nothing.
+    """Write a notice. Its ID is derived from its cause, so a repeat of the same event writes nothing.
 
     `content` is plain JSON: amounts in nano-dollars (`…_nanos`) or US cents (`…_cents`). Returns whether it was new.
     """

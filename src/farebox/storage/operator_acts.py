@@ -1,7 +1,7 @@
 """The store of the audit log: every act of an operator, in the transaction of the act. Rows are never changed.
 
 Each row has a digest of itself and of the one before, so that `farebox check` notices one that was changed or deleted.
-The number and the digest of the latest are kept apart, so that it notices, too, if rows at the end are missing.
+The number and digest of the latest row are stored separately, so that missing rows at the end are noticed too.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ ActName: TypeAlias = Literal[
     "webhook.remove", "message.resend", "event.replay", "alarm.raise", "alarm.resolve",
     "finding.accept", "finding.correct", "reconcile.begin", "report.begin",
 ]  # fmt: skip
-"""What was done: docs/operating.md, "The audit log"."""
+"""Kinds of acts: see docs/operating.md, "The audit log"."""
 State: TypeAlias = Mapping[str, Any]
-"""What something is like, as JSON; without secrets."""
+"""The state of what an act changes, as JSON without secrets."""
 
 _NUMBERS: Final = 2**62
 """Above every number."""
 TEXT_MAX: Final = 20_000
-"""Characters of what is kept of a state: a longer one is represented by its beginning."""
+"""Most characters stored of a state; of a longer one only the beginning is stored."""
 
 
 class OperatorAct(NamedTuple):

@@ -10,13 +10,13 @@ from farebox.storage.sql import Connection, rows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
-    """One subject, named by kind and what it is about. `content` is that of the last time."""
+    """One subject, identified by `kind` and `about`. `content` is from the last time it was raised."""
 
     kind: str
     about: str
     content: dict[str, str | int]
     times: int = 1
-    """How often it was raised since it was opened."""
+    """How often it has been raised since it was opened."""
     first_at: int
     last_at: int
     resolved_at: int | None = None

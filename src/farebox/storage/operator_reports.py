@@ -1,4 +1,4 @@
-"""The store of the operator's reports: of each kind the latest, and how far it has come."""
+"""The store of the operator's reports: the latest of each kind, and its progress."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ from farebox.storage.sql import Connection, row
 
 
 class ReportRow(NamedTuple):
-    """Times in milliseconds."""
+    """A report. Times in milliseconds."""
 
     kind: str
     report_id: str
@@ -15,7 +15,7 @@ class ReportRow(NamedTuple):
     who: str
     done: int
     total: int
-    """Accounts; 0: not known yet."""
+    """Number of accounts; 0: not known yet."""
     report: str | None
     started_at: int
     seen_at: int
@@ -30,8 +30,8 @@ def find_report(connection: Connection, kind: str) -> ReportRow | None:
 
 
 def begin_report(connection: Connection, begun: ReportRow, *, gone_before: int) -> bool:
-    """Put a new one in the place of the latest of its kind, unless that is running; whether it was put there. One that
-    was last seen before `gone_before` does not run any more."""
+    """Replace the latest report of its kind with a new one, unless it is still running; returns whether it was
+    replaced. A report that was last seen before `gone_before` is no longer running."""
     latest = find_report(connection, begun.kind)
     if latest is not None and latest.state == "running" and latest.seen_at >= gone_before:
         return False
@@ -41,7 +41,7 @@ def begin_report(connection: Connection, begun: ReportRow, *, gone_before: int) 
 
 
 def renew_report(connection: Connection, report_id: str, *, done: int, total: int, at: int) -> None:
-    """Note how far it has come."""
+    """Store the report's progress."""
     connection.execute(
         "UPDATE operator_reports SET done = ?, total = ?, seen_at = ? WHERE report_id = ? AND state = 'running'",
         (done, total, at, report_id),

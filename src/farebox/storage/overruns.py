@@ -1,4 +1,4 @@
-"""A report on holds: how well they covered what calls cost, by day, provider, model and kind of unseen input.
+"""A report on how well holds covered the cost of calls, by day, provider, model and kind of unseen input.
 
 It may take long: it reads every call of those days. Run it through Database.scan, or at the command line.
 """
@@ -17,7 +17,7 @@ class Covered(msgspec.Struct, frozen=True, kw_only=True):
     """The calls of one day with one model that brought in the same kinds of unseen input. Amounts in nano-dollars."""
 
     day: int
-    """Its beginning, in milliseconds since the epoch (UTC)."""
+    """Start of the day, in milliseconds since the epoch (UTC)."""
     provider: str
     model: str
     kinds: tuple[str, ...]
@@ -25,9 +25,9 @@ class Covered(msgspec.Struct, frozen=True, kw_only=True):
     held: int
     charged: int
     above: int
-    """What was charged above the holds."""
+    """The amount charged above the holds."""
     written_off: int
-    """What was neither held nor available."""
+    """The amount that was neither held nor available."""
 
 
 def _text(column: str, name: str) -> str:

@@ -1,7 +1,7 @@
-"""Tables of what accounts set up for themselves, one row a thing: found and listed, put and deleted by their key.
+"""Tables of things that accounts set up for themselves, one per row: they are found, listed, stored and deleted by key.
 
-A table's columns are the fields of its dataclass. The key of a row is its account and what `key` names; beginning with
-`account_id`, so that a part of it stands for all rows of an account, or of a gateway.
+A table's columns are the fields of its dataclass. A row's key is its account and the columns in `key`. It begins with
+`account_id`, so a prefix of a key selects all rows of an account, or of a gateway.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,12 +16,13 @@ R = TypeVar("R")
 
 
 class OwnRows(Generic[R]):
-    """One table. `made` makes a row of its columns, which begin with `account_id`."""
+    """One table. `made` creates a row from its columns, which begin with `account_id`."""
 
     def __init__(
         self, table: str, columns: str, key: tuple[str, ...], order: str, made: Callable[..., R], *, served: bool
     ) -> None:
-        """`order`: of a list. `served`: calls depend on the rows, so that a change is noted."""
+        """`order` is the order of lists. `served`: calls depend on the rows, so changes are recorded for other
+        processes' caches."""
         names = columns.split(", ")
         changed = [name for name in names if name not in ("account_id", "created_at", *key)]
         wheres = [OF_ACCOUNT + "".join(f" AND {name} = ?" for name in key[:count]) for count in range(len(key) + 1)]
@@ -38,7 +39,7 @@ class OwnRows(Generic[R]):
         self._served = served
 
     def statements(self) -> Iterator[str]:
-        """All that it executes."""
+        """All statements that it executes."""
         yield from (self._find, self._put, *self._list, *self._delete)
 
     def find(self, connection: Connection, account_id: str, *key: str) -> R | None:
@@ -46,12 +47,12 @@ class OwnRows(Generic[R]):
         return None if found is None else self._made(*found)
 
     def list(self, connection: Connection, account_id: str, *part: str) -> list[R]:
-        """The rows whose key begins so."""
+        """The rows whose keys begin with these values."""
         found = rows(connection, self._list[len(part)], (*key_of(connection, account_id), *part))
         return [self._made(*fields) for fields in found]
 
     def put(self, connection: Connection, made: R) -> None:
-        """Create the row, or replace all of it but its key and when it was created; nothing if there is no such
+        """Create the row, or replace all of it except its key and creation time. Does nothing if there is no such
         account."""
         account_id, *values = self._values(made)
         key = find_key(connection, account_id)
@@ -67,5 +68,5 @@ class OwnRows(Generic[R]):
         self.clear(connection, account_id, *key)
 
     def clear(self, connection: Connection, account_id: str, *part: str) -> None:
-        """Delete the rows whose key begins so, for somebody who notes the change."""
+        """Delete the rows whose keys begin with these values; the caller records the change."""
         connection.execute(self._delete[len(part) - 1], (*key_of(connection, account_id), *part))

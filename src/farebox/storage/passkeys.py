@@ -1,4 +1,4 @@
-"""The store of passkeys: public keys by which people sign in, known by their e-mail addresses."""
+"""The store of passkeys: public keys by which people sign in, stored by e-mail address."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +10,13 @@ from farebox.storage.sql import Connection, row, rows
 class Passkey:
     credential_id: bytes
     passkey_id: str
-    """What lists call it."""
+    """Its ID in lists."""
     email: str
     name: str
     public_key: bytes
-    """In COSE's form."""
+    """A COSE key."""
     sign_count: int
-    """0 where the authenticator does not count."""
+    """0 if the authenticator does not count."""
     created_at: int
     used_at: int | None = None
 
@@ -25,7 +25,7 @@ _FIELDS = "credential_id, passkey_id, email, name, public_key, sign_count, creat
 
 
 def add(connection: Connection, passkey: Passkey) -> bool:
-    """False if the credential is known already."""
+    """Store a passkey; returns False if the credential is already known."""
     connection.execute(
         f"INSERT INTO passkeys ({_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (
@@ -48,7 +48,7 @@ def find(connection: Connection, credential_id: bytes) -> Passkey | None:
 
 
 def list_of(connection: Connection, email: str) -> list[Passkey]:
-    """Somebody's passkeys, the oldest first."""
+    """A person's passkeys, oldest first."""
     found = rows(
         connection, f"SELECT {_FIELDS} FROM passkeys WHERE email = ? ORDER BY created_at, passkey_id", (email,)
     )
@@ -56,8 +56,8 @@ def list_of(connection: Connection, email: str) -> list[Passkey]:
 
 
 def note_use(connection: Connection, used: Passkey, sign_count: int, at: int) -> bool:
-    """Note that it was used, with the new count; False if it was removed or used in the meantime: then the count is not
-    the one that this use was compared with."""
+    """Record a use, with the new count. Returns False if the passkey was removed or used in the meantime, because the
+    stored count is then not the one that this use was compared with."""
     connection.execute(
         "UPDATE passkeys SET sign_count = ?, used_at = ? WHERE credential_id = ? AND sign_count = ?",
         (sign_count, at, used.credential_id, used.sign_count),
@@ -66,19 +66,19 @@ def note_use(connection: Connection, used: Passkey, sign_count: int, at: int) ->
 
 
 def rename(connection: Connection, email: str, passkey_id: str, name: str) -> bool:
-    """Whether there is one."""
+    """Rename a passkey; returns whether there is one."""
     connection.execute("UPDATE passkeys SET name = ? WHERE email = ? AND passkey_id = ?", (name, email, passkey_id))
     return connection.changes() == 1
 
 
 def remove(connection: Connection, email: str, passkey_id: str) -> bool:
-    """Whether there was one."""
+    """Delete a passkey; returns whether there was one."""
     connection.execute("DELETE FROM passkeys WHERE email = ? AND passkey_id = ?", (email, passkey_id))
     return connection.changes() == 1
 
 
 def remove_all(connection: Connection, email: str) -> None:
-    """Of somebody who is no member of anything any more."""
+    """Delete all passkeys of a person who is no longer a member of anything."""
     connection.execute("DELETE FROM passkeys WHERE email = ?", (email,))
 
 

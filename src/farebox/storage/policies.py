@@ -1,4 +1,4 @@
-"""The store of policies: what is in force, and drafts that are not yet."""
+"""The store of policies that are in force, and of drafts that are not in force yet."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from farebox.storage.own_rows import OwnRows
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """A policy. Both texts are JSON: farebox.policies.document.PolicyDocument."""
+    """A policy. `live` and `draft` are JSON: farebox.policies.document.PolicyDocument."""
 
     account_id: str
     gateway_id: str
     policy_id: str
     live: str | None
-    """What is in force; None: it is a draft that never was."""
+    """The text in force; None: it is a draft that has never been in force."""
     draft: str | None
-    """What will be in force once it is committed; None: there is none."""
+    """The text that will be in force once it is committed; None: there is no draft."""
     created_at: int
     modified_at: int
 

@@ -1,7 +1,7 @@
 """The store of the processor's events: the inbox that webhooks and sweeps fill, and the outcome of each event.
 
-An event is stored before it is acknowledged and processed afterwards, as often as it takes. `next_at` says when to
-look at it again; an event without one is done, or was given up.
+An event is stored before it is acknowledged, and processed afterwards, with as many attempts as it takes. `next_at`
+says when to process it next; an event without it is done, or was given up.
 """
 
 from collections.abc import Sequence
@@ -80,7 +80,7 @@ def claim_due(connection: Connection, *, at: int, until: int, limit: int) -> lis
 
 
 def finish_event(connection: Connection, event_id: str, outcome: str, at: int) -> None:
-    """The event has been processed."""
+    """Store that the event has been processed."""
     connection.execute(
         "UPDATE processor_events SET next_at = NULL, processed_at = ?, outcome = ? WHERE event_id = ?",
         (at, outcome, event_id),
@@ -88,7 +88,7 @@ def finish_event(connection: Connection, event_id: str, outcome: str, at: int) -
 
 
 def postpone_event(connection: Connection, event_id: str, error: str, next_at: int | None) -> None:
-    """The event failed; it is retried at `next_at`, or never."""
+    """Store that the event failed; it is retried at `next_at`, or never if that is None."""
     connection.execute(
         "UPDATE processor_events SET next_at = ?, processed_at = NULL, outcome = ? WHERE event_id = ?",
         (next_at, error, event_id),
@@ -96,7 +96,7 @@ def postpone_event(connection: Connection, event_id: str, error: str, next_at: i
 
 
 def make_due(connection: Connection, *, at: int, event_id: str | None = None, since: int | None = None) -> int:
-    """Have one event, or all created since, processed again. Returns how many there are."""
+    """Make one event, or all created since a time, due for processing again. Returns how many there are."""
     where, value = ("event_id = ?", event_id) if event_id is not None else ("created_at >= ?", since)
     connection.execute(
         f"UPDATE processor_events SET next_at = ?, processed_at = NULL, attempts = 0 WHERE {where}", (at, value)
@@ -110,7 +110,7 @@ def forget_done(connection: Connection, before: int) -> None:
 
 
 def received_since(connection: Connection, at: int) -> bool:
-    """Whether a webhook has been received since."""
+    """Whether a webhook has been received since `at`."""
     return (
         row(connection, "SELECT 1 FROM processor_events WHERE via = 'webhook' AND received_at >= ? LIMIT 1", (at,))
         is not None
@@ -135,7 +135,7 @@ def note_sweep(connection: Connection, at: int) -> None:
 
 
 def add_missing(connection: Connection, events: Sequence[Event], *, at: int) -> int:
-    """Store those that no webhook has delivered; returns how many."""
+    """Store the events that no webhook has delivered; returns how many."""
     return sum(add_event(connection, event, via="sweep", at=at) for event in events)
 
 

@@ -1,4 +1,4 @@
-"""The store of what providers say that they bill the operator, by day and model."""
+"""The store of what providers report as billed to the operator, by day and model."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from farebox.storage.sql import Connection, rows
 
 
 class BilledRow(NamedTuple):
-    """What was billed for one model on one day. What the provider did not say is None."""
+    """What was billed for one model on one day. Figures that the provider did not report are None."""
 
     day: int
     """Milliseconds since the Unix epoch: the start of the day in UTC."""
@@ -26,8 +26,8 @@ def put_bill(
     connection: Connection, provider: str, source: str, billed: Iterable[BilledRow], days: Iterable[int], at: int,
     *, costs: bool,
 ) -> None:  # fmt: skip
-    """Store these rows in the place of what is stored for their days: of the amounts if they are `costs`, of the rest
-    if they are usage."""
+    """Store these rows in place of what is stored for `days`: with `costs` they replace the amounts, otherwise the
+    usage."""
     for day in days:
         cleared = "amount = NULL" if costs else "requests = NULL, tokens_in = NULL, tokens_out = NULL"
         connection.execute(
@@ -54,7 +54,7 @@ def put_bill(
 def billed_between(
     connection: Connection, provider: str, start: int, end: int, source: str | None = None
 ) -> list[BilledRow]:
-    """What was billed on the days in [start, end), of one source or of all together."""
+    """What was billed on the days in [start, end), from one source or all together."""
     found = rows(
         connection,
         "SELECT day, model, sum(amount), sum(requests), sum(tokens_in), sum(tokens_out) FROM provider_bills "

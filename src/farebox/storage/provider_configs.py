@@ -1,4 +1,4 @@
-"""The store of an account's own keys at providers: the sealed secrets, and which of them a gateway uses for what."""
+"""The store of stored keys: an account's encrypted provider keys, and which of them a gateway uses for what."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,23 +14,23 @@ class SecretRow:
 
     secret_id: str
     provider: str
-    """The only one that it is sent to."""
+    """The only provider that the key is sent to."""
     store_id: str
     """Gateways with this `store_id` may use it."""
     sealed: bytes = field(repr=False)
     preview: str
-    """What may be shown of it."""
+    """The part of the key that may be shown."""
     modified_at: int
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderConfigRow:
-    """Which secret a gateway calls a provider with, by this alias."""
+    """The secret with which a gateway calls a provider under this alias."""
 
     config_id: str
     gateway_id: str
     provider: str
-    """Its slug; `custom-…` for one of the account's own."""
+    """The provider's slug; `custom-…` for a custom provider."""
     alias: str
     is_default: bool
     """Whether it is used by calls that name no alias."""
@@ -42,7 +42,7 @@ class ProviderConfigRow:
     created_at: int
     modified_at: int
     weight: int | None = None
-    """Its share of the calls that name no alias; None: none of them."""
+    """Its share of the calls that name no alias; None: it gets none of them."""
 
 
 _SEALED = "secret_id, provider, store_id, sealed, preview, modified_at"
@@ -53,7 +53,7 @@ _COLUMNS = (
 
 
 def put_secret(connection: Connection, key: AccountKey, secret: SecretRow) -> None:
-    """Store the secret, in place of one with the same ID."""
+    """Store the secret, replacing one with the same ID."""
     connection.execute(
         f"INSERT INTO secrets (bucket, account_id, {_SEALED}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (bucket, account_id, secret_id) DO UPDATE SET sealed = excluded.sealed, "
@@ -87,7 +87,7 @@ def secrets_of(connection: Connection, account_id: str) -> dict[str, SecretRow]:
 
 
 def add_config(connection: Connection, key: AccountKey, config: ProviderConfigRow) -> None:
-    """Add it; if it is the default of its provider, no other is."""
+    """Add the config; if it is the default for its provider, others cease to be."""
     if config.is_default:
         connection.execute(
             f"UPDATE provider_configs SET is_default = 0 WHERE {OF_ACCOUNT} AND gateway_id = ? AND provider = ?",
@@ -114,7 +114,7 @@ def add_config(connection: Connection, key: AccountKey, config: ProviderConfigRo
 
 
 def configs_of(connection: Connection, account_id: str, gateway_id: str) -> list[ProviderConfigRow]:
-    """A gateway's, the oldest first."""
+    """A gateway's configs, oldest first."""
     found = rows(
         connection,
         f"SELECT {_COLUMNS} FROM provider_configs WHERE {OF_ACCOUNT} AND gateway_id = ? ORDER BY created_at, config_id",
@@ -133,7 +133,7 @@ def find_config(connection: Connection, account_id: str, gateway_id: str, config
 
 
 def change_config(connection: Connection, key: AccountKey, config: ProviderConfigRow) -> None:
-    """Its weight has changed, or the key itself."""
+    """Store a change of the config's weight or secret."""
     connection.execute(
         f"UPDATE provider_configs SET modified_at = ?, weight = ? WHERE {OF_ACCOUNT} AND config_id = ?",
         (config.modified_at, config.weight, *key, config.config_id),
@@ -142,7 +142,7 @@ def change_config(connection: Connection, key: AccountKey, config: ProviderConfi
 
 
 def delete_config(connection: Connection, account_id: str, config_id: str) -> None:
-    """Delete it, when it was last used, and its secret if no other uses that."""
+    """Delete the config, the time of its last use, and its secret if no other config uses it."""
     connection.execute(
         f"DELETE FROM provider_configs WHERE {OF_ACCOUNT} AND config_id = ?",
         (*key_of(connection, account_id), config_id),
@@ -151,7 +151,7 @@ def delete_config(connection: Connection, account_id: str, config_id: str) -> No
 
 
 def delete_configs_of_gateway(connection: Connection, account_id: str, gateway_id: str) -> None:
-    """Delete a gateway's, and the secrets that no other uses."""
+    """Delete a gateway's configs, and the secrets that no other config uses."""
     connection.execute(
         f"DELETE FROM provider_configs WHERE {OF_ACCOUNT} AND gateway_id = ?",
         (*key_of(connection, account_id), gateway_id),
@@ -160,7 +160,7 @@ def delete_configs_of_gateway(connection: Connection, account_id: str, gateway_i
 
 
 def delete_configs_of_provider(connection: Connection, account_id: str, provider: str) -> None:
-    """Delete those of one provider, on all gateways, and the secrets that no other uses."""
+    """Delete the configs of one provider on all gateways, and the secrets that no other config uses."""
     connection.execute(
         f"DELETE FROM provider_configs WHERE {OF_ACCOUNT} AND provider = ?", (*key_of(connection, account_id), provider)
     )
@@ -168,7 +168,7 @@ def delete_configs_of_provider(connection: Connection, account_id: str, provider
 
 
 def rename_provider(connection: Connection, account_id: str, old: str, new: str) -> None:
-    """A custom provider has another slug."""
+    """Change the slug of a custom provider."""
     values = (new, *key_of(connection, account_id), old)
     connection.execute(f"UPDATE provider_configs SET provider = ? WHERE {OF_ACCOUNT} AND provider = ?", values)
     connection.execute(f"UPDATE secrets SET provider = ? WHERE {OF_ACCOUNT} AND provider = ?", values)

@@ -1,15 +1,15 @@
-"""The store of calls per gateway and window, over all processes. PostgreSQL only: SQLite has one process."""
+"""The store of call counts per gateway and window, across all processes. PostgreSQL only: SQLite has one process."""
 
 from collections.abc import Sequence
 
 from farebox.storage.sql import Connection, rows
 
 Count = tuple[str, str, int, int, int]
-"""Account, gateway, length of the window in milliseconds, its number, calls."""
+"""Account, gateway, length of the window in milliseconds, number of the window, calls."""
 
 
 def add_counts(connection: Connection, counts: Sequence[Count]) -> list[Count]:
-    """Add this many calls to each window. Returns the sums of these windows and of those before them."""
+    """Add this many calls to each window. Returns the sums of these windows and of the previous ones."""
     columns = tuple(list(column) for column in zip(*counts, strict=True))
     connection.execute(
         "INSERT INTO rate_counts (account_id, gateway_id, length, number, calls) "

@@ -27,7 +27,7 @@ class Booked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BookedClawback(msgspec.Struct, frozen=True, kw_only=True):
-    """A refund or dispute, by the processor's name of it; the amount in US cents."""
+    """A refund or dispute, by the processor's ID; the amount in US cents."""
 
     account_id: str
     payment_id: str
@@ -56,7 +56,7 @@ def booked_payment(
     payment_intent_id: str | None = None,
     charge_id: str | None = None,
 ) -> Booked | None:
-    """The top-up that a payment belongs to, by any of the processor's names of it."""
+    """The top-up that a payment belongs to, by any of the processor's IDs for it."""
     names = (("payment_id", payment_id), ("payment_intent_id", payment_intent_id), ("charge_id", charge_id))
     for column, value in names:
         tied = (
@@ -72,7 +72,7 @@ def booked_payment(
 
 
 def paid_without_payment(connection: Connection) -> list[tuple[str, str, int]]:
-    """Account, top-up and cents of those that are paid although no payment of the processor belongs to them."""
+    """Account, top-up and cents of top-ups that are paid although no payment at the processor belongs to them."""
     return [
         (account_id, top_up_id, cents)
         for account_id, top_up_id, cents in rows_everywhere(
@@ -108,7 +108,7 @@ def disputes_since(connection: Connection, since: int) -> list[BookedClawback]:
 
 
 def refunds_named(connection: Connection, names: Collection[str]) -> dict[str, BookedClawback]:
-    """Those of these refunds that our books have, by the processor's name."""
+    """Those of these refunds that our books have, by the processor's ID."""
     found: list[tuple[Any, ...]] = []
     for name in names:
         ours = row(connection, "SELECT account_id, refund_id FROM refund_names WHERE processor_id = ?", (name,))

@@ -11,7 +11,7 @@ from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
 CLOCKS_APART_MS = 300_000
-"""By how much the processor's clock may differ from ours."""
+"""The most that the processor's clock may differ from ours."""
 
 _REFUND = (
     "account_id, refund_id, top_up_id, processor_id, state, amount_cents, credit_cents, reason, error, next_at, "
@@ -69,7 +69,7 @@ def add_refund(connection: Connection, bucket: int, refund: Refund) -> None:
 
 
 def save_refund(connection: Connection, bucket: int, refund: Refund) -> None:
-    """Write what may change in a refund: its state and what the processor reported."""
+    """Write the fields of a refund that may change: its state and what the processor reported."""
     _name(connection, refund)
     connection.execute(
         "UPDATE refunds SET processor_id = ?, state = ?, error = ?, next_at = ?, updated_at = ? "
@@ -82,7 +82,7 @@ def save_refund(connection: Connection, bucket: int, refund: Refund) -> None:
 
 
 def _name(connection: Connection, refund: Refund) -> None:
-    """Enter the processor's name of a refund into the directory, where it is unique across all accounts."""
+    """Store the processor's ID of a refund in the directory, where it is unique across all accounts."""
     if refund.processor_id is None:
         return
     values = (refund.processor_id, refund.account_id, refund.refund_id)
@@ -93,7 +93,7 @@ def _name(connection: Connection, refund: Refund) -> None:
     known = row(
         connection, "SELECT account_id, refund_id FROM refund_names WHERE processor_id = ?", (refund.processor_id,)
     )
-    assert known == values[1:], f"{refund.processor_id} is the name of another refund: {known}"
+    assert known == values[1:], f"{refund.processor_id} is the ID of another refund: {known}"
 
 
 def claim_refund(connection: Connection, bucket: int, refund: Refund, next_at: int) -> bool:
@@ -115,7 +115,7 @@ def find_refund(connection: Connection, bucket: int, account_id: str, refund_id:
 
 
 def find_by_processor(connection: Connection, processor_id: str) -> Refund | None:
-    """The refund that the processor knows by this name."""
+    """The refund with this ID at the processor."""
     named = row(connection, "SELECT account_id, refund_id FROM refund_names WHERE processor_id = ?", (processor_id,))
     if named is None:
         return None

@@ -1,7 +1,7 @@
 """Reads for the control plane: usage sums and log rows. (The statement is in storage.statement.)
 
-Everything here may take long and runs through Database.scan. Only this module has SQL that the two engines spell
-differently (JSON inside a row).
+Everything here may take long and runs through Database.scan. Only this module has SQL that differs between the two
+engines (JSON inside a row).
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def usage_by_model(connection: Connection, account_id: str, start: int, end: int
 def metered_days(
     connection: Connection, account_id: str, provider: str, start: int, end: int
 ) -> list[tuple[int, str, int, int, int]]:
-    """What the account's calls of a provider on the operator's keys cost the operator, by UTC day and model: day
+    """What an account's calls to a provider on the operator's keys cost the operator, by UTC day and model: day
     (milliseconds), model, calls, cost (nano-dollars, without a markup), tokens. The calls began in [start, end), and
     reached the provider."""
     found = rows(
@@ -105,7 +105,7 @@ class LogColumn:
     sql: str
     kind: ColumnKind
     of_metadata: bool = False
-    """The SQL is about one entry of the row's metadata; any entry may match."""
+    """The SQL tests one entry of the row's metadata; any entry may match."""
 
 
 _ENTRY = (
@@ -126,7 +126,8 @@ def detail_text(name: str) -> str:
 
 
 def rare_text(name: str) -> str:
-    """The same of a field that most rows do not have: their detail is not parsed, which takes ten times as long."""
+    """The same for a field that most rows do not have: their detail is not parsed, because that takes ten times as
+    long."""
     return f"CASE WHEN detail LIKE '%\"{name}\":%' THEN {detail_text(name)} ELSE '' END"
 
 
@@ -183,7 +184,8 @@ LOG_ORDERS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A test of one of LOG_COLUMNS against values of its kind: any of them will do; with `neq`, none may be equal."""
+    """A test of one of LOG_COLUMNS against values of its kind: it must match any of them; with `neq`, it must equal
+    none."""
 
     column: str
     operator: Operator
@@ -192,7 +194,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuery:
-    """Which log rows to list. All conditions must hold; `search` may be found in any value of the metadata."""
+    """Which log rows to list. All conditions must hold; `search` must occur in some value of the metadata."""
 
     conditions: Sequence[Condition] = ()
     any_of: Sequence[Sequence[Condition]] | None = None
@@ -270,7 +272,7 @@ class LogFigures:
 
 
 def log_figures(connection: Connection, account_id: str, gateway_id: str, query: LogQuery) -> LogFigures:
-    """The sums over all logs that the query finds. That of the costs is exact up to 2**53, and has no end."""
+    """The sums over all logs that the query finds. The sum of costs is exact up to 2**53, and has no upper limit."""
     where, values = _where(key_of(connection, account_id), gateway_id, query)
     found = row(
         connection,
@@ -353,17 +355,17 @@ def _contains(sql: str) -> str:
 
 
 def any_entry_contains() -> str:
-    """That any value of a row's metadata contains a text, in SQL."""
+    """SQL condition: some value of the row's metadata contains a text."""
     return _any_entry(_contains(_ENTRY))
 
 
 def entry_is() -> str:
-    """That a row's metadata has an entry with this key and this value, in SQL."""
+    """SQL condition: the row's metadata has an entry with this key and this value."""
     return _any_entry(f'entry.key = ? /* postgres: COLLATE "C" */ AND {_ENTRY} = ?')
 
 
 REQUEST_CONTAINS = "/* sqlite: */ instr(request, ?) > 0 /* postgres: position(CAST(? AS BYTEA) in request) > 0 */"
-"""That a row's request contains these bytes, in SQL."""
+"""SQL condition: the row's request contains these bytes."""
 
 
 def _any_entry(test: str) -> str:

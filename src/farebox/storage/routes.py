@@ -18,13 +18,13 @@ class VersionRow:
     elements: str
     """JSON array: farebox.routing.elements."""
     valid: bool
-    """Whether it can be called; false for a draft."""
+    """Whether it can be called; False for a draft."""
     created_at: int
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRow:
-    """That a version began to serve."""
+    """A deployment: the time at which a version came into use."""
 
     deployment_id: str
     version_id: str
@@ -33,7 +33,7 @@ class DeploymentRow:
 
 @dataclass(frozen=True, slots=True)
 class RouteRow:
-    """A route with the version that serves."""
+    """A route with the version in use."""
 
     account_id: str
     gateway_id: str
@@ -87,7 +87,7 @@ def count_routes(connection: Connection, account_id: str, gateway_id: str) -> in
 
 
 def add_route(connection: Connection, route: RouteRow) -> None:
-    """Store a new route with its first version, deployed; nothing if there is no such account."""
+    """Store a new route with its first version, deployed. Does nothing if there is no such account."""
     key = find_key(connection, route.account_id)
     if key is None:
         return
@@ -200,7 +200,7 @@ def list_deployments(
 
 
 def deploy(connection: Connection, route: RouteRow, deployment: DeploymentRow) -> None:
-    """Let another version of the route serve. Only the latest deployments are remembered."""
+    """Deploy another version of the route. Only the latest deployments are kept."""
     note_change(connection, route.account_id)
     key = _key(connection, route)
     connection.execute(

@@ -1,4 +1,4 @@
-"""A database of one thread's own, in memory: for replaying what the ledger would have decided."""
+"""An in-memory database for one thread, used to replay what the ledger would have decided."""
 
 from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.sql import Connection
@@ -6,7 +6,7 @@ from farebox.storage.sqlite import SqliteConnection, migrate
 
 
 def scratch_database() -> Connection:
-    """An empty database inside a transaction that never ends: nothing of it is kept."""
+    """An empty database inside a transaction that never ends: nothing is kept."""
     connection = SqliteConnection(":memory:")
     connection.execute("PRAGMA journal_mode = OFF")
     connection.execute("PRAGMA synchronous = OFF")

@@ -8,23 +8,24 @@ from farebox.storage.sql import Connection, row, rows
 
 Kind: TypeAlias = Literal["link", "session"]
 Way: TypeAlias = Literal["link", "email", "passkey", "oidc"]
-"""How somebody signs in: a link that they were given or sent, a passkey, an OpenID provider."""
+"""How a person signs in: a link that they were given or sent, a passkey, or an OpenID provider."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignIn:
-    """Who a link signs in, or who is signed in. Times in milliseconds."""
+    """The person whom a link signs in, or who is signed in. Times in milliseconds."""
 
     session_id: str
     account_id: str
     """Whose pages it shows; empty: only the operator's."""
     email: str | None = None
-    """Whose roles the members say; None: the person who was given the link, with the role below."""
+    """The person's roles are those of the member with this address; None: whoever was given the link, with the role
+    below."""
     role: Role | None = None
     operator: bool = False
     way: Way = "link"
     vouched: bool = False
-    """Only an owner of the account says that the e-mail address is theirs: it counts on this account alone."""
+    """Only an owner of the account has vouched for the e-mail address, so it is valid on this account only."""
     created_at: int
     confirmed_at: int
     seen_at: int
@@ -80,7 +81,8 @@ def touch(connection: Connection, session_id: str, at: int) -> None:
 
 
 def renew(connection: Connection, old_hash: bytes, new_hash: bytes, at: int) -> bool:
-    """Give a session a new secret, as of somebody who has just proved who they are; False if there is none."""
+    """Give a session a new secret, and record that the person has just proved their identity; False if there is no such
+    session."""
     found = row(connection, "SELECT session_id FROM sessions WHERE hash = ? AND kind = 'session'", (old_hash,))
     if found is None:
         return False
@@ -91,7 +93,7 @@ def renew(connection: Connection, old_hash: bytes, new_hash: bytes, at: int) -> 
 
 
 def turn_to(connection: Connection, secret_hash: bytes, account_id: str) -> None:
-    """Show another account's pages in this session."""
+    """Switch the session to another account's pages."""
     connection.execute("UPDATE sessions SET account_id = ? WHERE hash = ?", (account_id, secret_hash))
 
 
@@ -111,17 +113,17 @@ def remove(connection: Connection, secret_hash: bytes) -> None:
 
 
 def remove_named(connection: Connection, account_id: str, session_id: str) -> None:
-    """End a session on an account by its name in lists."""
+    """End a session on an account, by its ID in lists."""
     connection.execute("DELETE FROM sessions WHERE account_id = ? AND session_id = ?", (account_id, session_id))
 
 
 def remove_others(connection: Connection, email: str, session_id: str) -> None:
-    """End all sessions and links of somebody, on all accounts, but this one."""
+    """End all sessions and links of a person on all accounts, except this session."""
     connection.execute("DELETE FROM sessions WHERE email = ? AND session_id <> ?", (email, session_id))
 
 
 def remove_of(connection: Connection, account_id: str, email: str) -> None:
-    """End the sessions and links of somebody on an account."""
+    """End a person's sessions and links on an account."""
     connection.execute("DELETE FROM sessions WHERE account_id = ? AND email = ?", (account_id, email))
 
 

@@ -1,11 +1,12 @@
-"""Cached responses in a server that speaks the protocol of Redis (Valkey, Redis), which all gateways share.
+"""Cached responses in a server with the Redis protocol (Valkey, Redis), which all gateways share.
 
 Nothing there can be read, forged or moved without the secret key: names are keyed hashes, values are encrypted and
-bound to their names. An account's entries are in one slot (`{…}` in their names), with a sorted set of their ends and a
-hash of their sizes, so that a script keeps its bound; the bound for all is the server's own `maxmemory`.
+bound to their names. An account's entries are in one slot (`{…}` in their names), with a sorted set of their expiries
+and a hash of their sizes, by which a script enforces the account's bound; the bound for all accounts is the server's
+own `maxmemory`.
 
-The server may be away: from the first failure on nothing is asked of it until it has answered again, and a call goes on
-as if nothing were stored.
+The server may be away: after the first failure, no requests are sent to it until it has responded again, and calls
+proceed as if nothing were stored.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from farebox.storage.cached_responses import CacheBounds, CachedResponse
 from farebox.vault import SecretUnreadable, Vault
 
 SECONDS: Final = 0.25
-"""The most that a call waits for the server, once; and a write, which nobody waits for."""
+"""Longest wait of a call for the server, once per call; also the timeout of a write, which no call waits for."""
 CONNECTIONS_MAX: Final = 32
 _PROBE_MS: Final = (500, 10_000)
 _PREFIX: Final = "farebox:"
@@ -75,8 +76,8 @@ class SharedResponses:
     """A runtime.response_cache.ResponseStore."""
 
     def __init__(self, url: str, vault: Vault, clock: Clock, count: Callable[[str], None]) -> None:
-        """`count` is told what became of each request: hit, miss, kept, failed or skipped. Raises ValueError if the URL
-        cannot be used."""
+        """`count` is called with the result of each request: hit, miss, kept, failed or skipped. Raises ValueError if
+        the URL cannot be used."""
         for ours, theirs in (("valkey://", "redis://"), ("valkeys://", "rediss://")):
             if url.startswith(ours):
                 url = theirs + url.removeprefix(ours)
@@ -96,7 +97,7 @@ class SharedResponses:
         self._count = count
         self._probe: asyncio.Task[None] | None = None
         self._refused = False
-        """Whether it refused the latest write: it is full, say."""
+        """Whether the server refused the latest write, for example because it is full."""
 
     async def find(self, account_id: str, gateway_id: str, key: str, at: int) -> CachedResponse | None:
         name = self._prefix(account_id) + self._name(key)
@@ -124,7 +125,7 @@ class SharedResponses:
         )
 
     def _opened(self, value: bytes, name: str, account_id: str, gateway_id: str, key: str) -> CachedResponse | None:
-        """None if this is not what a gateway has stored under the name."""
+        """The entry; None if this is not what a gateway has stored under the name."""
         try:
             content = self._vault.unseal(value, name)
         except SecretUnreadable:
@@ -141,7 +142,7 @@ class SharedResponses:
         return self._vault.sign("shared cache", text)[:_NAME_CHARACTERS]
 
     async def _ask(self, request: Callable[[], Awaitable[Any]], *, kept: bool = False) -> Any:
-        """The server's answer; None where there is none. Raises nothing."""
+        """The server's response; None if there is none. Raises nothing."""
         if self._probe is not None:
             self._count("skipped")
             return None
@@ -151,7 +152,7 @@ class SharedResponses:
         except ResponseError as error:
             self._count("failed")
             if not self._refused:
-                log.warning("the shared cache refuses what is asked of it", why=str(error))
+                log.warning("the shared cache rejects requests", why=str(error))
             self._refused = True
             return None
         except _FAILURES as error:

@@ -1,4 +1,4 @@
-"""The store of what a browser has begun in order to sign in, and is to end there, once and soon."""
+"""The store of sign-in attempts: each was begun in a browser, and must be completed there, once and soon."""
 
 from farebox.storage.sql import Connection, row
 

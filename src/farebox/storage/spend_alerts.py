@@ -1,4 +1,4 @@
-"""What alerts about spending are read from: budgets, and spending limits, of which at least half is spent."""
+"""Reads for spend alerts: budgets and spending limits of which at least half is spent."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ from farebox.storage.sql import Connection, rows
 
 @dataclass(frozen=True, slots=True)
 class SpentBudget:
-    """A budget in its present window. Nano-dollars, milliseconds."""
+    """A budget in its current window. Nano-dollars, milliseconds."""
 
     scope: str
     spent: int
     limit: int
-    """As its latest hold knew it."""
+    """The limit when its latest hold was opened."""
     start: int
-    """Of its latest slot."""
+    """Start of its latest slot."""
     ends_at: int
-    """When that no longer counts."""
+    """When its latest slot no longer counts."""
 
 
 _HALF_SPENT = (
@@ -37,7 +37,7 @@ def half_spent(connection: Connection, account_id: str, at: int, limit: int) -> 
 
 
 def accounts_with_budgets(connection: Connection, at: int) -> list[str]:
-    """Accounts with budgets in which something counts. Reads them all."""
+    """Accounts with budgets that count something. Reads all budgets."""
     found = rows_at_hand(
         connection, "SELECT DISTINCT account_id FROM budgets WHERE bucket = ? AND ends_at > ? AND spent > 0", at
     )

@@ -1,4 +1,4 @@
-"""The store of spending limits: an account's limit, and what it was charged since a given time."""
+"""The store of spending limits, and of what an account was charged since a given time."""
 
 from typing import Literal, TypeAlias
 
@@ -36,7 +36,7 @@ class Counted(msgspec.Struct, frozen=True):
     strategy: Strategy
     start: int | None
     until: int | None
-    """When it ends, where that is not as the calendar of UTC says."""
+    """End of the window, if it is not that of the UTC calendar."""
     spent: int
     zones: Zones
 
@@ -52,8 +52,8 @@ def find_limit(connection: Connection, account_id: str) -> SpendingLimit | None:
 
 
 def set_limit(connection: Connection, account_id: str, limit: SpendingLimit | None) -> bool:
-    """Set or remove the account's limit; whether the account exists. It applies from the next hold on, and counts what
-    was charged in its window before."""
+    """Set or remove the account's limit; returns whether the account exists. The limit applies from the next hold on,
+    and counts what was already charged in its window."""
     values = (None, None, None) if limit is None else (limit.amount, limit.duration, limit.strategy)
     connection.execute(
         "UPDATE balances SET limit_amount = ?, limit_duration = ?, limit_strategy = ?, limit_from = NULL, "
@@ -64,7 +64,7 @@ def set_limit(connection: Connection, account_id: str, limit: SpendingLimit | No
 
 
 def spent_since(connection: Connection, bucket: int, account_id: str, start: int) -> int:
-    """What the account was charged in the hours from `start` on, which is the beginning of an hour."""
+    """What the account was charged in the hours from `start` on (the beginning of an hour)."""
     found = row(
         connection,
         "SELECT coalesce(sum(charge), 0) FROM usage_hours WHERE bucket = ? AND account_id = ? AND hour >= ?",
@@ -85,7 +85,7 @@ def hours_since(connection: Connection, bucket: int, account_id: str, start: int
 
 
 def read_counted(connection: Connection, bucket: int, account_id: str) -> Counted:
-    """For an account that has a limit."""
+    """The stored window of an account that has a limit."""
     found = row(
         connection,
         "SELECT limit_duration, limit_strategy, limit_from, limit_until, limit_spent, zones FROM balances "

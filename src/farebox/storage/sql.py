@@ -1,4 +1,4 @@
-"""What a store knows about a database, whatever the engine: statements in, rows out; and what can go wrong.
+"""The database as a store sees it, whatever the engine: statements in, rows out, and the errors.
 
 Statements are written in the subset that SQLite and PostgreSQL share, with `?` for values; storage.postgres.dialect
 translates them for PostgreSQL.
@@ -15,18 +15,19 @@ SNAPSHOT = "BEGIN /* postgres: ISOLATION LEVEL REPEATABLE READ */"
 
 
 class DatabaseUnavailable(RuntimeError):
-    """The database cannot be opened or written now: missing, unreachable, locked, closed; or one of the kinds below."""
+    """The database cannot be opened or written now: missing, unreachable, locked, closed; or one of the subclasses
+    below."""
 
     public_message: ClassVar[str] = "The database cannot be written to at the moment."
     """The message for callers: it says nothing about hosts and paths."""
     state: ClassVar[str] = "unreachable"
-    """What `GET /readyz` calls it; docs/operating.md has a row for each."""
+    """Its name in `GET /readyz`; docs/operating.md has a row for each."""
     remedy: ClassVar[str] = "check that the database is running and reachable from here"
 
 
 class NodeAway(DatabaseUnavailable):
-    """A node of Citus is away, and the statement needed it: for the accounts of its buckets, or as what is kept on
-    every node was to be changed. The database as a whole is there."""
+    """A node of Citus is away, and the statement needed it: for accounts in its buckets, or to change a table that is
+    replicated to every node. The database as a whole is available."""
 
     def __init__(self, why: str, node: str = "") -> None:
         super().__init__(why)
@@ -115,7 +116,8 @@ class DatabaseReplaced(DatabaseUnavailable):
 
 
 class SchemaMismatch(RuntimeError):
-    """The schema is of a release too new or too old, or not Farebox's; the message says what to do."""
+    """The schema was written by a release that is too new or too old, or is not Farebox's; the message says what to
+    do."""
 
 
 class Rows(Protocol):
@@ -129,11 +131,11 @@ class Rows(Protocol):
 
 
 class Connection(Protocol):
-    """One connection, inside a transaction where something is written."""
+    """One connection; inside a transaction if anything is written."""
 
     @property
     def buckets(self) -> KnownBuckets:
-        """The buckets of accounts, as far as they are known: storage.account_keys fills and reads them."""
+        """The known buckets of accounts: storage.account_keys fills and reads them."""
         ...
 
     def execute(self, sql: str, values: tuple[Any, ...] = (), /) -> Rows: ...
@@ -145,7 +147,7 @@ class Connection(Protocol):
 
 @contextlib.contextmanager
 def snapshot(connection: Connection) -> Iterator[None]:
-    """Reads that all see the same snapshot; the connection is outside a transaction before and after."""
+    """A block of reads that all see the same snapshot; the connection is outside a transaction before and after."""
     connection.execute(SNAPSHOT)
     try:
         yield

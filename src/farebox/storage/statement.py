@@ -6,9 +6,9 @@ from farebox.storage.account_keys import OF_ACCOUNT, AccountKey, key_of
 from farebox.storage.sql import Connection, row, rows
 
 _SPENDING_ORDER = "priority, book = 'credit', expires_at IS NULL, expires_at, created_at, lot_id"
-"""The ledger's own (ledger.posting)."""
+"""The ledger's order (ledger.posting)."""
 NO_CHARGE = "kind <> 'charge'"
-"""The transfers that are found by their ids: the others are not in the index transfers_by_id."""
+"""The transfers that can be found by ID: charges are not in the index transfers_by_id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class TransferFilter:
 
 @dataclass(frozen=True, slots=True)
 class LotRow:
-    """A lot of credit. Amounts in nano-dollars, times in milliseconds since the Unix epoch; `remaining` includes what
-    open calls hold."""
+    """A lot of credit. Amounts in nano-dollars, times in milliseconds since the Unix epoch; `remaining` includes the
+    amounts that open calls hold."""
 
     lot_id: str
     book: str
@@ -84,7 +84,8 @@ def _where(key: AccountKey, wanted: TransferFilter) -> tuple[str, tuple[str | in
 def list_lots(
     connection: Connection, account_id: str, offset: int, limit: int, *, spent: bool
 ) -> tuple[list[LotRow], int]:
-    """The account's lots in the order in which they are spent, and how many; with `spent` also used-up ones."""
+    """The account's lots in the order in which they are spent, and how many there are; with `spent`, including used-up
+    lots."""
     where = OF_ACCOUNT if spent else f"{OF_ACCOUNT} AND spent = 0"
     key = key_of(connection, account_id)
     counted = row(connection, f"SELECT count(*) FROM lots WHERE {where}", key)

@@ -1,4 +1,4 @@
-"""The tables as the schema creates them: what a whole installation consists of."""
+"""The tables as the schema creates them: all stored data of an installation."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,7 +9,7 @@ from farebox.storage.sqlite import SqliteConnection, migrate
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table. All have a primary key; its columns are in the order in which they are sorted."""
+    """A table. All have a primary key; its columns, in the order in which rows are sorted."""
 
     name: str
     columns: tuple[str, ...]

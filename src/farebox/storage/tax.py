@@ -34,7 +34,7 @@ def set_tax_rate(connection: Connection, rate: TaxRate) -> None:
 
 
 def remove_tax_rate(connection: Connection, country: str) -> bool:
-    """Delete the rate; whether there was one."""
+    """Delete the rate; returns whether there was one."""
     connection.execute("DELETE FROM tax_rates WHERE country = ?", (country,))
     return connection.changes() == 1
 

@@ -1,4 +1,4 @@
-"""The store of attempts: every attempted charge of a card, written before it is made. What the guards count."""
+"""The store of attempts: every attempted charge of a card, written before it is made. The guards count these."""
 
 from farebox.payments.attempts import Attempt, AttemptOutcome
 from farebox.payments.model import TopUp

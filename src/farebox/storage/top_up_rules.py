@@ -58,7 +58,7 @@ def end_pause(connection: Connection, account_id: str, reason: str, at: int) -> 
 
 
 def remove_rule(connection: Connection, account_id: str) -> bool:
-    """Delete the rule; whether there was one."""
+    """Delete the rule; returns whether there was one."""
     connection.execute(f"DELETE FROM top_up_rules WHERE {OF_ACCOUNT}", _key(connection, account_id))
     return connection.changes() == 1
 
@@ -124,9 +124,9 @@ def fire(connection: Connection, bucket: int, account_id: str, at: int) -> str |
 
 
 def rules_to_sweep(connection: Connection, at: int, after: str, limit: int, *, switched_on: bool) -> list[str]:
-    """Accounts above `after`, in order, whose rule needs something that no event triggers: a pause that has ended, an
-    armed balance below the threshold, or an active rule that is not armed although nothing is open; and if the operator
-    has `switched_on` again, what was stopped by the switch."""
+    """Accounts above `after`, in order, whose rule needs attention although no event triggers it: its pause has ended,
+    its balance is armed and below the threshold, or it is active but not armed although no top-up is open; and with
+    `switched_on`, rules that were paused because the operator had switched auto top-up off."""
     found = rows_at_hand(
         connection,
         "SELECT r.account_id FROM top_up_rules r JOIN balances b ON b.bucket = r.bucket "

@@ -1,4 +1,4 @@
-"""The store of top-ups: rows to nouns, moves along the state table, fenced leases, and the directory of payments.
+"""The store of top-ups: their rows, moves along the state table, fenced leases, and the directory of payments.
 
 A worker claims a top-up first, which increments its `lease_epoch`. Its later writes succeed only while the epoch is
 still the one it was given, so a worker that was wrongly considered dead writes nothing.
@@ -118,7 +118,7 @@ def auto_under_way(connection: Connection, account_id: str) -> bool:
 
 
 def voids_pending(connection: Connection, account_id: str) -> bool:
-    """Whether an invoice of a failed auto top-up may still be paid, as it is not known to be void."""
+    """Whether an invoice of a failed auto top-up may still be paid, because it is not known to be void."""
     found = row(
         connection,
         f"SELECT 1 FROM top_ups WHERE {OF_ACCOUNT} AND kind = 'auto' "
@@ -208,7 +208,7 @@ def claim(
 
 
 def revoke_lease(connection: Connection, account_id: str, top_up_id: str) -> TopUp | None:
-    """Take a top-up from its worker, for something more important: the worker's next write raises StaleLease."""
+    """Take a top-up away from its worker for something more important: the worker's next write raises StaleLease."""
     connection.execute(
         f"UPDATE top_ups SET lease_epoch = lease_epoch + 1, lease_owner = NULL, lease_until = NULL WHERE {_KEY}",
         _key(connection, account_id, top_up_id),
@@ -289,7 +289,7 @@ def tie_payment(connection: Connection, payment_id: str, account_id: str, top_up
 
 
 def note_charge(connection: Connection, payment_id: str, payment_intent_id: str | None, charge_id: str | None) -> None:
-    """Store the processor's payment intent and charge of a payment: refunds and disputes name these."""
+    """Store the payment intent and charge that a payment has at the processor: refunds and disputes name these."""
     connection.execute(
         "UPDATE payments SET payment_intent_id = coalesce(?, payment_intent_id), "
         "charge_id = coalesce(?, charge_id) WHERE payment_id = ?",

@@ -46,7 +46,7 @@ def new_sums(connection: Connection, account_id: str) -> NewSums | None:
 
 
 def keep_sums(connection: Connection, new: NewSums) -> None:
-    """Add them to the stored sums, unless another process has added some of them in the meantime."""
+    """Add new sums to the stored ones, unless another process has added some of them in the meantime."""
     key = find_key(connection, new.account_id)
     if key is None or _mark(connection, key) != new.after:
         return
@@ -65,7 +65,7 @@ def keep_sums(connection: Connection, new: NewSums) -> None:
 
 
 def day_sums(connection: Connection, account_id: str) -> list[DaySum]:
-    """All of the account's transfers: the stored sums, then those above the mark. A day may be in both.
+    """All of the account's transfers: the stored sums, then the sums of those above the mark. A day may be in both.
 
     Read it in one snapshot with anything that must agree with it.
     """

@@ -1,11 +1,12 @@
 """The store of usage by what calls were made with: gateway, token, user, metadata. Sums by hour and by day.
 
 Charges are transfers, transfers never change, and an account's versions have no gaps: a sum of all charges up to a
-version stays correct for ever, whatever is deleted from the log. So the commit of a call does nothing for it. The
+version stays correct forever, whatever is deleted from the log. So the commit of a call need not update the sums. The
 charges above an account's mark are read in steps (`new_charges`) and added to its sums in one transaction with the new
-mark (`keep`): each is counted exactly once, by however many processes and however often.
+mark (`keep`): each is counted exactly once, however many processes do this and however often.
 
-How many rows an account has is bounded: of each dimension VALUES_MAX values a day, and what is beyond is `OTHER`.
+The number of rows of an account is bounded: each dimension has at most VALUES_MAX values a day, and further ones are
+counted as `OTHER`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,12 +22,12 @@ from farebox.storage.sql import Connection, row, rows
 Span: TypeAlias = Literal["hour", "day"]
 
 OTHER: Final = "\x1fother"
-"""The value of what is beyond the bound; no value of a caller's is stored that begins so."""
+"""The value under which everything beyond the bound is counted; no caller's value is stored with this prefix."""
 METADATA: Final = "metadata"
-"""The dimension of metadata's keys; the values of one are in `metadata.KEY`."""
+"""The dimension of metadata keys; the values of a key are in `metadata.KEY`."""
 VALUES_MAX: Final = 100
 KEYS_MAX: Final = 10
-"""The same for the keys of metadata: the values of a key beyond are not counted by themselves."""
+"""The same bound for metadata keys: the values of further keys are not counted separately."""
 VALUE_CHARACTERS: Final = 256
 HOURS_MS: Final = 35 * DAY_MS
 DAYS_MS: Final = 1_100 * DAY_MS
@@ -35,27 +36,28 @@ _TOGETHER: Final = 100
 """Rows that are written by one statement."""
 _ROW: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 BODY_MAX: Final = 65_536
-"""Bytes of a request that is looked at for its end user."""
+"""Largest request, in bytes, that is searched for its end user."""
 _CHARGE: Final = len("charge:")
 _LOG_ID: Final = 36
 """Characters of a log ID. The second transfer of a charge that draws on two lots is `charge:ID/2`."""
 
 
 class Charge(NamedTuple):
-    """One transfer of a charge, with the call that it is of. Nano-dollars, tokens, milliseconds."""
+    """One transfer of a charge, with its call. Nano-dollars, tokens, milliseconds."""
 
     part: bool
-    """It is not the first transfer of its charge."""
+    """Whether it is not the first transfer of its charge."""
     amount: int
     at: int
-    """When the call began, or the charge was made where there is no call: an application's, or one in doubt."""
+    """When the call began; if there is no call (a charge of an application, or of a hold in doubt), when the charge was
+    made."""
     gateway_id: str
     tokens_in: int
     tokens_out: int
     detail: str
     """JSON: storage.calls.CallDetail; empty where there is no call."""
     request: bytes | None
-    """The body, as far as the log has it, and it is not large."""
+    """The request's body, if the log has it and it is not large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class NewCharges:
 
 @dataclass(slots=True)
 class Sum:
-    """Nano-dollars, tokens."""
+    """A sum of calls. Nano-dollars, tokens."""
 
     calls: int = 0
     charge: int = 0
@@ -88,7 +90,7 @@ class Sum:
 
 
 class Place(NamedTuple):
-    """What a sum is of; `hour` is its start in milliseconds."""
+    """What a sum counts; `hour` is the start of the hour in milliseconds."""
 
     dimension: str
     hour: int
@@ -96,7 +98,7 @@ class Place(NamedTuple):
 
 
 class ValueSum(NamedTuple):
-    """The calls with one value in one hour, day, or whatever was asked for. `start` in milliseconds, `charge` in
+    """The calls with one value in one window. `start` in milliseconds, `charge` in
     nano-dollars."""
 
     start: int
@@ -108,7 +110,7 @@ class ValueSum(NamedTuple):
 
 
 def new_charges(connection: Connection, account_id: str, limit: int) -> NewCharges:
-    """What comes next, from at most `limit` transfers."""
+    """The next charges above the mark, from at most `limit` transfers."""
     key = key_of(connection, account_id)
     latest = row(connection, f"SELECT version FROM balances WHERE {OF_ACCOUNT}", key)
     after, last = _mark(connection, key), int(latest[0]) if latest else 0
@@ -151,7 +153,7 @@ def keep(connection: Connection, new: NewCharges, sums: Mapping[Place, Sum], now
 
 
 def as_of(connection: Connection, account_id: str) -> int | None:
-    """When the last transfer that the sums contain was made, in milliseconds; None: they contain all there are."""
+    """When the last transfer in the sums was made, in milliseconds; None: the sums contain all transfers."""
     found = row(
         connection,
         "SELECT m.at FROM balances b LEFT JOIN usage_marks m ON m.bucket = b.bucket AND m.account_id = b.account_id "
@@ -175,7 +177,7 @@ def value_sums(
 
 
 def metadata_keys(connection: Connection, account_id: str, start: int, end: int) -> list[str]:
-    """The keys of metadata whose values are counted by themselves on any of these days, by name."""
+    """The metadata keys whose values are counted separately on any of these days, by name."""
     found = rows(
         connection,
         "SELECT DISTINCT value FROM usage_values "
@@ -186,7 +188,7 @@ def metadata_keys(connection: Connection, account_id: str, start: int, end: int)
 
 
 def accounts_behind(connection: Connection, transfers: int, limit: int) -> list[str]:
-    """Accounts with at least this many transfers above their mark; of each bucket at most `limit`."""
+    """Accounts with at least this many transfers above their mark; at most `limit` from each bucket."""
     found = rows_at_hand(
         connection,
         "SELECT b.account_id FROM balances b LEFT JOIN usage_marks m "
@@ -199,7 +201,7 @@ def accounts_behind(connection: Connection, transfers: int, limit: int) -> list[
 
 
 def clipped(value: str) -> str:
-    """A caller's text as a value."""
+    """A caller's text as it is stored as a value."""
     return value.replace("\x00", "\ufffd").lstrip("\x1f")[:VALUE_CHARACTERS]
 
 
@@ -221,7 +223,7 @@ class _Known:
 
 @dataclass(slots=True)
 class _Days:
-    """What is known of each dimension and day, read when it is first asked for."""
+    """The known values of each dimension and day, read when they are first needed."""
 
     connection: Connection
     key: AccountKey
@@ -244,7 +246,7 @@ class _Days:
 def _bounded(
     connection: Connection, key: AccountKey, sums: Mapping[Place, Sum], now: int
 ) -> dict[tuple[Span, str, int, str], Sum]:
-    """The sums by hour and by day, of no more values than there may be."""
+    """The sums by hour and by day, with no more values than the bounds allow."""
     days, bounded = _Days(connection, key), dict[tuple[Span, str, int, str], Sum]()
     for place in sorted(sums):  # keys of metadata come before their values
         day = place.hour - place.hour % DAY_MS
@@ -259,7 +261,7 @@ def _bounded(
 
 
 def _add(connection: Connection, key: AccountKey, sums: Mapping[tuple[Span, str, int, str], Sum]) -> None:
-    """Many rows by each statement: on PostgreSQL all other writes wait meanwhile."""
+    """Add sums, with many rows in each statement, because on PostgreSQL all other jobs wait meanwhile."""
     rest = [
         (*key, span, dimension, start, value, added.calls, added.charge, added.tokens_in, added.tokens_out)
         for (span, dimension, start, value), added in sorted(sums.items())
@@ -278,7 +280,7 @@ def _add(connection: Connection, key: AccountKey, sums: Mapping[tuple[Span, str,
 
 
 def _beyond(days: _Days, dimension: str, day: int) -> bool:
-    """Whether these are the values of a key that has none by themselves."""
+    """Whether the dimension is a metadata key whose values are not counted separately."""
     kind, _, name = dimension.partition(".")
     return kind == METADATA and bool(name) and name not in days.of(METADATA, day).values
 

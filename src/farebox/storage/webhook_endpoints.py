@@ -42,7 +42,7 @@ def add_endpoint(connection: Connection, endpoint: Endpoint) -> None:
 
 
 def remove_endpoint(connection: Connection, endpoint_id: str) -> bool:
-    """Delete the endpoint; whether there was one."""
+    """Delete the endpoint; returns whether there was one."""
     connection.execute("DELETE FROM webhook_endpoints WHERE endpoint_id = ?", (endpoint_id,))
     return connection.changes() == 1
 

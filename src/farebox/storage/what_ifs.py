@@ -1,4 +1,4 @@
-"""The store of what-ifs: an account's latest replay of past calls, and how far it has come."""
+"""The store of what-ifs: an account's latest replay of past calls, and its progress."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,7 @@ from farebox.storage.sql import Connection, row
 
 
 class WhatIfRow(NamedTuple):
-    """Times in milliseconds."""
+    """A what-if. Times in milliseconds."""
 
     what_if_id: str
     scenario: str
@@ -32,8 +32,8 @@ def find_what_if(connection: Connection, account_id: str) -> WhatIfRow | None:
 def begin_what_if(
     connection: Connection, account_id: str, what_if_id: str, scenario: str, at: int, *, gone_before: int
 ) -> bool:
-    """Put a new one in the place of the account's latest, unless that is running; whether it was put there. One that
-    was last seen before `gone_before` does not run any more."""
+    """Replace the account's latest what-if with a new one, unless it is still running; returns whether it was replaced.
+    One that was last seen before `gone_before` is no longer running."""
     key = find_key(connection, account_id)
     latest = find_what_if(connection, account_id)
     if key is None or (latest is not None and latest.state == "running" and latest.seen_at >= gone_before):
@@ -49,7 +49,7 @@ def begin_what_if(
 def renew_what_if(
     connection: Connection, account_id: str, what_if_id: str, *, replayed: int, total: int, at: int
 ) -> bool:
-    """Note how far it has come; False: it was cancelled, or another has taken its place."""
+    """Store its progress; returns False if it was cancelled, or another has taken its place."""
     connection.execute(
         f"UPDATE what_ifs SET replayed = ?, total = ?, seen_at = ? WHERE {OF_ACCOUNT} AND what_if_id = ? "
         "AND state = 'running'",
@@ -61,7 +61,7 @@ def renew_what_if(
 def end_what_if(
     connection: Connection, account_id: str, what_if_id: str, state: str, report: str | None = None
 ) -> bool:
-    """End it, unless it has ended; whether it was running."""
+    """End it, unless it has already ended; returns whether it was running."""
     connection.execute(
         f"UPDATE what_ifs SET state = ?, report = ? WHERE {OF_ACCOUNT} AND what_if_id = ? AND state = 'running'",
         (state, report, *key_of(connection, account_id), what_if_id),

@@ -1,6 +1,6 @@
 """Databases as the two ends of a copy: rows out in key order, rows in with a note of how far the copy has come.
 
-`source` and `target` open an end of either engine. Both are for the command line: they have no event loop around them.
+`source` and `target` open an end of either engine. Both are for the command line, where no event loop runs.
 """
 
 from farebox.settings import Settings
@@ -10,7 +10,7 @@ __all__ = ["Progress", "Row", "Source", "Target", "source", "target"]
 
 
 def source(settings: Settings) -> Source:
-    """The database that is copied, kept from being written to until it is closed.
+    """The database that is copied; nothing can write to it until it is closed.
 
     Raises DatabaseUnavailable (also if a server has it), SchemaMismatch.
     """
@@ -24,8 +24,8 @@ def source(settings: Settings) -> Source:
 
 
 def target(settings: Settings, buckets: int) -> Target:
-    """The database that is copied into, its schema brought up to date; made where it is a file that is not there. On
-    PostgreSQL it will be one of this many buckets.
+    """The database that is copied into, after bringing its schema up to date; a missing file is created. On PostgreSQL
+    it is set up with this many buckets.
 
     Raises DatabaseUnavailable (also if a server or another copy has it), SchemaMismatch.
     """

@@ -17,15 +17,15 @@ Row: TypeAlias = tuple[Any, ...]
 
 _CREATE = f"CREATE TABLE IF NOT EXISTS {COPYING} (name TEXT PRIMARY KEY, state BYTEA NOT NULL)"
 _SEEDED = ("config_version",)
-"""Tables that the schema puts a row into. A server or a command that changed nothing left it as it is."""
+"""Tables that the schema puts a row into. It is unchanged unless a server or a command has changed something."""
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far one table has come."""
+    """How much of one table has been copied."""
 
     rows: int = 0
     after: list[Any] | None = None
-    """Key of the last row copied, as the source has it."""
+    """Key of the last row copied, with the source's bucket."""
     done: bool = False
 
 
@@ -34,11 +34,11 @@ class Source(Protocol):
 
     @property
     def connection(self) -> Connection:
-        """For reading it."""
+        """A connection for reading it."""
         ...
 
     def rows_of(self, table: Table, after: Sequence[Any] | None) -> Iterator[Row]:
-        """Its rows, or those above a key, in the order of their keys."""
+        """The table's rows, or those above the key `after`, in key order."""
         ...
 
     def close(self) -> None: ...
@@ -49,15 +49,15 @@ class Target(Protocol):
 
     @property
     def connection(self) -> Connection:
-        """For reading it, and for the marks of the copy; each statement is its own transaction."""
+        """A connection for reading it, and for the marks of the copy; each statement is its own transaction."""
         ...
 
     def add(self, table: Table, batch: Sequence[Row], progress: Progress) -> None:
-        """Write the rows, and how far the table has come with them, in one commit."""
+        """Write the rows and the table's progress in one commit."""
         ...
 
     def tidy(self) -> None:
-        """All rows are there: update what the query planner needs."""
+        """Called when all rows are there: update the query planner's statistics."""
         ...
 
     def finish(self) -> None:
@@ -99,11 +99,11 @@ def _begin(connection: Connection, copy: dict[str, Any]) -> dict[str, Any]:
 
 
 class TableHasRows(Exception):
-    """The table of this name has rows already."""
+    """The table with this name already has rows."""
 
 
 def progress_of(connection: Connection) -> dict[str, Progress]:
-    """How far the tables have come; those not started are missing."""
+    """The progress of each table; tables not started are missing."""
     found = rows(connection, f"SELECT name, state FROM {COPYING} WHERE name != ''")
     return {name: msgspec.msgpack.decode(state, type=Progress) for name, state in found}
 

@@ -18,15 +18,15 @@ from farebox.storage.tables import Table, tables
 T = TypeVar("T")
 
 STATEMENT_SECONDS = 86_400.0
-"""Sums over a large table take long."""
+"""Longest statement: sums over a large table take long."""
 FETCHED = 100
 """Rows that are fetched at once. In the worst case each has two bodies of ten megabytes."""
 _COPYING_LOCK = TURN + 1
-"""Advisory lock of a process that copies into the database."""
+"""Advisory lock held by a process that copies into the database."""
 
 
 class _Connected:
-    """storage.sql.Connection on a connection and an event loop of its own."""
+    """A storage.sql.Connection with its own PostgreSQL connection and event loop."""
 
     def __init__(self, url: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -34,7 +34,7 @@ class _Connected:
         try:
             self.session: Session = self.run(connect(url, timeout=STATEMENT_SECONDS, name="farebox copy"))
             self.buckets = KnownBuckets()
-            # The source waits in its transaction while the target writes.
+            # The source's transaction is idle while the target writes.
             self.run(self.session.execute("SET idle_in_transaction_session_timeout = 0"))
         except BaseException:
             self._loop.close()
@@ -55,7 +55,7 @@ class _Connected:
 
     def close(self) -> None:
         self.session.terminate()
-        self._loop.call_soon(self._loop.stop)  # the socket is closed in the loop's next round
+        self._loop.call_soon(self._loop.stop)  # the socket is closed in the loop's next iteration
         self._loop.run_forever()
         self._loop.close()
 

@@ -16,7 +16,7 @@ from farebox.storage.tables import Table
 
 
 class SqliteSource:
-    """No server uses the file, and nothing writes to it, until it is closed."""
+    """No server uses the file, and nothing writes to it, until this object is closed."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -27,7 +27,7 @@ class SqliteSource:
             try:
                 self._guard.execute("BEGIN IMMEDIATE")
             except apsw.BusyError as error:
-                raise DatabaseUnavailable(f"another command writes to {path}: wait for its end") from error
+                raise DatabaseUnavailable(f"another command writes to {path}: wait until it ends") from error
             self._connection = connect(path, readonly=True)
         except BaseException:
             self._lock.close()
@@ -47,7 +47,7 @@ class SqliteSource:
 
 
 class SqliteTarget:
-    """A file that nothing else uses until it is closed."""
+    """A file that nothing else uses until this object is closed."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,5 +88,5 @@ def _locked(path: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         file.close()
-        raise DatabaseUnavailable(f"a Farebox serves {path}, or copies it: stop it first") from error
+        raise DatabaseUnavailable(f"a Farebox process serves {path}, or copies it: stop it first") from error
     return file

@@ -6,7 +6,7 @@ from farebox.storage.sql import Connection, rows
 from farebox.storage.tables import Table
 
 Sums: TypeAlias = dict[str, int]
-"""What was counted or summed → the figure."""
+"""Name of the count or sum → its value."""
 
 _OWN = ("bucket",)
 """Columns that a copy may change."""
@@ -14,9 +14,10 @@ _HALF = 2**32
 
 
 def sums_of(connection: Connection, table: Table) -> Sums:
-    """The number of rows; for each column how many values it has, and their sum: of integers, else of lengths in bytes.
+    """The number of rows and, for each column, the number of its values and their sum: of integers, or else of the
+    lengths in bytes.
 
-    Transfers also by kind.
+    For transfers, also by kind.
     """
     columns = [column for column in table.columns if column not in _OWN]
     terms = ["count(*)"]

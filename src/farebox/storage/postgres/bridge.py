@@ -1,8 +1,8 @@
 """Plain functions on an asynchronous driver.
 
 A store's function takes a connection and executes statements one after another; it knows nothing of an event loop, so
-that SQLite can run it directly. Here it runs in its own greenlet: `execute` switches to the event loop with what has to
-be awaited, and back with the result. So the same function serves both engines.
+that SQLite can run it directly. Here it runs in its own greenlet: `execute` switches to the event loop to await the
+driver, and back with the result. So the same function serves both engines.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,8 +26,8 @@ async def run(
     notes: Notes | None = None,
     buckets: KnownBuckets | None = None,
 ) -> T:
-    """Run `job` on the session; the loop does other things while a statement is in progress. What the job does is noted
-    in `notes`; `buckets` are those of the accounts that are known, none of them by default."""
+    """Run `job` on the session; the loop does other things while a statement is in progress. The job's work is noted in
+    `notes`; `buckets` are the known buckets of accounts, by default none."""
     inside = greenlet(job)
     response: Any = inside.switch(BridgedConnection(session, notes, KnownBuckets() if buckets is None else buckets))
     while not inside.dead:
@@ -42,7 +42,7 @@ async def run(
 
 
 def _await(response: Awaitable[T]) -> T:
-    """Suspend the job until the response is there."""
+    """Suspend the job until the response has arrived."""
     outside = getcurrent().parent
     assert outside is not None, "statements of a bridged connection are executed inside `run`"
     found: T = outside.switch(response)
@@ -93,9 +93,10 @@ class BridgedConnection:
 
 
 async def execute(session: Session, sql: str, values: tuple[Any, ...]) -> tuple[FoundRows, int | None]:
-    """Execute a statement of a store; its rows, and how many it changed: None if it is not one that changes rows.
+    """Execute a statement of a store; returns its rows, and how many rows it changed (None if it is not a statement
+    that changes rows).
 
-    Raises NodeAway, which a job may expect; other errors of the driver are for the caller of the job.
+    Raises NodeAway, which a job may expect; the caller of the job handles other errors of the driver.
     """
     try:
         return await _execute(session, sql, values)

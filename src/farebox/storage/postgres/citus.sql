@@ -1,14 +1,14 @@
--- The ledger's batches on Citus: what `ledger_batch` is there. Defined anew whenever this text, or that of functions.sql,
--- changes. `:schema`, `:parameters`, `:names` and `:shards` are filled in by storage.postgres.sharding.
+-- The ledger's batches on Citus: the definition of `ledger_batch` there. Redefined whenever this text, or that of
+-- functions.sql, changes. `:schema`, `:parameters`, `:names` and `:shards` are filled in by storage.postgres.sharding.
 --
--- Citus passes a call whole to the node that has the bucket, and would plan each statement of it there once more, which
--- takes several times what the statement does. So there is one function of functions.sql for each bucket, whose
--- statements name the bucket's shards, and this one calls it.
+-- Citus passes a whole call to the node that has the bucket, but would plan each of its statements there again, which
+-- takes several times as long as the statement itself. So each bucket has its own copy of the function in
+-- functions.sql, whose statements name the bucket's shards, and this function calls it.
 --
--- The lock makes that safe. It is the one that Citus takes for whoever writes to a shard, until that commits (5 is
--- ShareLock); before it moves a shard, or splits it, Citus locks that and all that lie with it exclusively, on every node.
--- (A write through Citus would take it too, and cost as much as half of a small batch.) Where the bucket has gone to
--- another node meanwhile, the batch is sent again, and goes there.
+-- The lock makes that safe. It is the lock that Citus takes for each writer to a shard, until the writer commits (5 is
+-- ShareLock). Before Citus moves or splits a shard, it locks that shard and those colocated with it exclusively, on
+-- every node. (A write through Citus would take it too, and cost as much as half of a small batch.) If the bucket has
+-- moved to another node meanwhile, the batch is sent again and goes there.
 CREATE FUNCTION :schema.ledger_batch(:parameters) RETURNS bigint[] LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE

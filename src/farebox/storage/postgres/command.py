@@ -1,4 +1,4 @@
-"""A connection for one command of the command line: its statements are executed synchronously, as with SQLite.
+"""A connection for one CLI command: its statements are executed synchronously, as with SQLite.
 
 The driver needs an event loop. It gets one on its own thread, because the command may itself run in a loop, which
 cannot wait for another on the same thread.
@@ -28,8 +28,8 @@ class CommandConnection:
     locks_rows = True
 
     def __init__(self, url: str, buckets: int, *, may_change: bool = False) -> None:
-        """Connect, and bring the schema up to date. `buckets` must be the number that is stored, or with `may_change`
-        becomes it. Raises DatabaseUnavailable, SchemaMismatch."""
+        """Connect, and bring the schema up to date. `buckets` must be the stored number; with `may_change` it replaces
+        the stored number. Raises DatabaseUnavailable, SchemaMismatch."""
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="farebox-postgres", daemon=True)
         self._thread.start()
@@ -52,7 +52,7 @@ class CommandConnection:
             return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _stop(self) -> None:
-        # In the round after this one the socket is closed.
+        # The socket is closed in the loop's next iteration.
         self._loop.call_soon_threadsafe(self._loop.call_soon, self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -67,15 +67,15 @@ class CommandConnection:
         return self._changes
 
     def begin(self) -> None:
-        """Take a turn among everything that writes (storage.postgres.database)."""
+        """Wait for this transaction's turn among all writers (storage.postgres.database)."""
         self.buckets.forget_all()
         self._run(self._session.execute(f"BEGIN; SELECT pg_advisory_xact_lock({TURN})"))
 
     def distribute(self, buckets: int) -> Placed:
-        """Spread the tables over the nodes of Citus (storage.postgres.distributing)."""
+        """Distribute the tables over the nodes of Citus (storage.postgres.distributing)."""
         return self._run(place(self._session, buckets))
 
     def close(self) -> None:
-        """What was not committed is rolled back."""
+        """Roll back anything that was not committed, and close the connection."""
         self._loop.call_soon_threadsafe(self._session.terminate)
         self._stop()

@@ -32,16 +32,17 @@ _ISOLATION = {"default_transaction_isolation": "read committed"}
 in the meantime."""
 
 _CITUS = {"citus.override_table_visibility": "off", "citus.node_connection_timeout": "3000"}
-"""On Citus: asyncpg's look-up of types takes seconds where this is on; and a statement for a node that does not respond
-fails before our own time-out does. PostgreSQL without Citus takes no notice."""
+"""On Citus: asyncpg's look-up of types takes seconds if table visibility is overridden; and with this connection
+timeout, a statement for a node that does not respond fails before our own timeout. PostgreSQL without Citus ignores
+both."""
 
 _SETTINGS = {"jit": "off", **_CLIENT_TIMEOUTS, **_ISOLATION, **_CITUS}
 """Set after connecting, not as startup parameters: a pooler rejects those that it does not know, or ignores them if
 configured to."""
 
 _PLANNED = {"plan_cache_mode": "force_custom_plan"}
-"""A plan for all values takes every account for one of average size: of a large one it reads all calls for the latest
-fifty. PostgreSQL makes it at the sixth execution and keeps it."""
+"""A generic plan assumes that every account is of average size: to find the latest fifty calls of a large account it
+reads all of its calls. PostgreSQL makes such a plan at the sixth execution and keeps it."""
 
 TRY_AGAIN = (of.SerializationError, of.DeadlockDetectedError)
 """The transaction was rolled back on behalf of another; retrying may succeed."""
@@ -65,12 +66,13 @@ POOLED = (
     "session for this database, or connect to PostgreSQL directly (docs/postgresql.md)"
 )
 _OF_A_POOLER = (of.DuplicatePreparedStatementError, of.InvalidSQLStatementNameError)
-"""The errors if one session's statements are used, or prepared again, in another."""
+"""The errors that occur if one session's statements are used, or prepared again, in another."""
 _DAMAGED = (of.DataCorruptedError, of.IndexCorruptedError)
 
 _OF_CITUS = ("postmaster was shut down", "loaded Citus library version differs")
-"""Internal errors of Citus that end by themselves: of a session that waits for another node while its own server is
-killed, and of a node whose Citus is being upgraded, from its package's installation to ALTER EXTENSION."""
+"""Internal errors of Citus that go away by themselves: those of a session that waits for another node while its own
+server is killed, and those of a node whose Citus is being upgraded, between the installation of the package and ALTER
+EXTENSION."""
 
 _ON_A_NODE = "while executing command on "
 _TO_A_NODE = re.compile(r"connection to the remote node (?:\S+@)?(\S+) failed")
@@ -79,7 +81,7 @@ Session = asyncpg.Connection
 
 
 def node_away(error: BaseException) -> NodeAway | None:
-    """What the coordinator of Citus says of another node, while it is there itself; None for other errors."""
+    """NodeAway if the Citus coordinator responds and reports that another node is away; None for other errors."""
     if not isinstance(error, of.PostgresError) or not (isinstance(error, _UNAVAILABLE) or _is_of_citus(error)):
         return None
     context = getattr(error, "context", None) or ""
@@ -98,8 +100,8 @@ def _is_of_citus(error: BaseException) -> bool:
 
 
 class translate_errors:
-    """Failures of PostgreSQL or the connection become DatabaseUnavailable; errors of a wrong statement stay. (Each
-    query needs it: as a generator it took several times as long.)"""
+    """Failures of PostgreSQL or the connection become DatabaseUnavailable; errors of a wrong statement are raised
+    unchanged. (A class, because every query uses it: as a generator it took several times as long.)"""
 
     def __enter__(self) -> None:
         """Nothing to prepare."""
@@ -110,7 +112,7 @@ class translate_errors:
 
 
 def _translated(error: BaseException) -> DatabaseUnavailable | None:
-    """None: it stays as it is."""
+    """The translated error; None if the error is to be raised unchanged."""
     if isinstance(error, _OF_A_POOLER):
         return DatabaseUnavailable(POOLED)
     if isinstance(error, _DAMAGED):
@@ -140,8 +142,8 @@ def has_ended(session: Session, error: DatabaseUnavailable) -> bool:
 
 
 async def connect(url: str, *, timeout: float, name: str = "farebox", plan_each: bool = False) -> Session:
-    """A connection to the primary. `timeout` is the longest a statement may take, in seconds; `plan_each` has
-    statements planned for their values every time.
+    """A connection to the primary. `timeout` is the longest a statement may take, in seconds; With `plan_each`,
+    statements are planned for their values every time.
 
     A URL may name several hosts (`postgresql://a,b/farebox`): all are tried at once, because a dead one may not respond
     at all, and the one that accepts writes is used. Raises DatabaseUnavailable; SettingsError if the URL is invalid.
@@ -180,7 +182,7 @@ async def _connect(
     )
     try:
         await _prepare(session, target, _SETTINGS | _PLANNED if plan_each else _SETTINGS)
-    except BaseException:  # above all that its caller was cancelled: nothing else would ever close it
+    except BaseException:  # above all the caller's cancellation: nothing else would ever close the connection
         session.terminate()
         raise
     return session

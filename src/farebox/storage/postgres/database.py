@@ -1,9 +1,9 @@
 """A PostgreSQL database as the rest of the program sees it.
 
-Jobs that write take turns, across all processes, by an advisory lock: what one reads before it writes cannot be changed
-by another in the meantime, as with SQLite's one writer. Calls do not take turns: their holds and charges go through the
-ledger's lanes (farebox.ledger.lanes), which lock only the rows of their accounts. So a job that depends on an account's
-balance, lots or holds locks its row first (ledger.rows.read_balance does).
+Jobs that write take turns, across all processes, by an advisory lock: what a job reads before it writes cannot be
+changed by another job in the meantime, as with SQLite's single writer. Calls do not take turns: their holds and charges
+go through the ledger's lanes (farebox.ledger.lanes), which lock only the rows of their accounts. So a job that depends
+on an account's balance, lots or holds locks its row first (ledger.rows.read_balance does).
 """
 
 import asyncio
@@ -31,26 +31,27 @@ T = TypeVar("T")
 READERS = 8
 """Connections for short reads, opened when they are needed."""
 SCANNERS = 4
-"""Connections for long ones."""
+"""Connections for long reads."""
 SCAN_SECONDS = 60.0
 TRIES = 10
-"""How often a transaction is tried that conflicts with another one."""
+"""How often a transaction that conflicts with others is tried."""
 
 _BEGIN = f"BEGIN; SELECT pg_advisory_xact_lock({TURN})"
 _MARK = "SELECT pg_current_xact_id()::text, pg_postmaster_start_time(), pg_logical_emit_message(true, 'farebox', '')"
-"""The transaction's ID, and its server: an ID means nothing to another one. The empty message gives a job that found
-its work already done something to commit, so that it waits for the standby like the commit that did the work."""
+"""The transaction's ID, and the server's start time, because an ID is meaningless on another server. The empty message
+gives a job that found its work already done something to commit, so that it waits for the standby like the commit that
+did the work."""
 _BECAME = "SELECT pg_xact_status($1::text::xid8)"
 
 log = structlog.get_logger("farebox.storage")
 
 
 class SessionLost(DatabaseUnavailable):
-    """The connection has ended, which says nothing about the database: another may work."""
+    """The connection has ended, which says nothing about the database: another connection may work."""
 
 
 class Sessions:
-    """A few connections, opened when they are needed and given to one user at a time."""
+    """A few connections, opened when they are needed and used by one task at a time."""
 
     def __init__(self, url: str, size: int, *, timeout: float, health: Health, plan_each: bool = False) -> None:
         self._url = url
@@ -62,7 +63,8 @@ class Sessions:
         self._closed = False
 
     async def run(self, work: Callable[[Session], Awaitable[T]]) -> T:
-        """Do `work` with a connection of its own; if that ends, again with a new one, up to CUTS_MAX times.
+        """Do `work` with a connection of its own; if the connection ends, start again with a new one, up to
+        RECONNECTS_MAX times.
 
         Raises DatabaseUnavailable; at once if the database is known to be unavailable.
         """
@@ -92,13 +94,13 @@ class Sessions:
         try:
             with translate_errors():
                 return await work(session)
-        except NodeAway as error:  # the session is as good as before
+        except NodeAway as error:  # the session still works
             self._health.failed(error)
             raise
         except DatabaseUnavailable as error:
             # A server that shuts down because its disk is full says so: another session will not help.
             lost = has_ended(session, error) and not isinstance(error, DatabaseFull)
-            session.terminate()  # whatever it is doing
+            session.terminate()  # even if a statement is still running
             if lost:
                 raise SessionLost(str(error)) from error
             self._health.failed(error)
@@ -150,11 +152,11 @@ class _Transaction(Generic[T]):
         self._job = job
         self._monotonic = monotonic
         self.notes: Notes = {}
-        """What the job did, as it was committed."""
+        """What the committed job did."""
         self.seconds = 0.0
         """How long its commit took."""
         self._sent: tuple[str, datetime] | None = None
-        """ID of the transaction whose commit was sent and not acknowledged."""
+        """Transaction whose commit was sent but not acknowledged: its ID, and the start time of its server."""
         self._done = False
         """The job has been committed, and only the acknowledgement is missing."""
         self._result: T | None = None
@@ -183,7 +185,7 @@ class _Transaction(Generic[T]):
             else:
                 return cast(T, self._result)
             self._sent = None
-        raise DatabaseUnavailable(f"the transaction was undone {TRIES} times for others' sake")
+        raise DatabaseUnavailable(f"the transaction conflicted with others and was rolled back {TRIES} times")
 
     async def _was_committed(self, session: Session, server: datetime) -> bool:
         """Whether the transaction whose commit was not acknowledged went through. It is over, as we have the lock.
@@ -213,7 +215,7 @@ class PostgresDatabase:
         self.timeout = timeout
         """Longest wait for a statement, in seconds."""
         self.buckets = KnownBuckets()
-        """The buckets of accounts, as far as they are known (storage.account_keys)."""
+        """The known buckets of accounts (storage.account_keys)."""
         self.health = Health(url, timeout=timeout, standby=standby)
         self._readers = Sessions(url, READERS, timeout=timeout, health=self.health)
         self._scanners = Sessions(url, SCANNERS, timeout=SCAN_SECONDS, health=self.health, plan_each=True)
@@ -231,8 +233,8 @@ class PostgresDatabase:
         activity: Activity | None = None,
         buckets: int | None = None,
     ) -> "PostgresDatabase":
-        """Connect, bring the schema up to date and begin to watch. `buckets`, where it is known, must be the number
-        that is stored. Raises DatabaseUnavailable, SchemaMismatch."""
+        """Connect, bring the schema up to date and start to watch the database. `buckets`, if given, must be the stored
+        number. Raises DatabaseUnavailable, SchemaMismatch."""
         session = await connect(url, timeout=SCAN_SECONDS)
         try:
             with translate_errors():
@@ -246,19 +248,19 @@ class PostgresDatabase:
         return database
 
     async def get(self, read: Callable[[Connection], T]) -> T:
-        """A read of a few rows by key."""
+        """Read a few rows by key."""
         return await self._readers.run(partial(bridge.run, read, buckets=self.buckets))
 
     def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> Awaitable[T]:
-        """The same of an account; those who ask at the same time share a query."""
+        """Read a few rows of an account; callers that ask at the same time share a query."""
         return self._shared.read(read, account_id)
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
-        """A read that may take long: on separate connections, so that short ones need not wait for it."""
+        """Run a read that may take long, on separate connections, so that short reads need not wait for it."""
         return await self._scanners.run(partial(bridge.run, read, buckets=self.buckets))
 
     async def write(self, job: Callable[[Connection], T]) -> T:
-        """Run `job` in its own transaction; returns its result, once that is durable.
+        """Run `job` in its own transaction; returns its result once it is durable.
 
         The job may be run more than once. It continues if its caller is cancelled. Raises what the job raises, or
         DatabaseUnavailable: then it may or may not have been committed.
@@ -272,7 +274,7 @@ class PostgresDatabase:
     def _written(self, task: "asyncio.Task[Any]") -> None:
         self._writing.discard(task)
         if not task.cancelled():
-            task.exception()  # its caller has it, or is gone
+            task.exception()  # the caller has it, or is gone
 
     async def _write(self, job: Callable[[Connection], T]) -> T:
         transaction = _Transaction(job, self._monotonic)
@@ -302,7 +304,7 @@ class PostgresDatabase:
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait for their turn, or have it."""
+        """How many jobs wait for their turn, or have it."""
         return len(self._writing)
 
     def forget_buckets(self, account_ids: Collection[str] | None) -> None:
@@ -316,7 +318,7 @@ class PostgresDatabase:
         self.health.check()
 
     def report_failure(self, error: DatabaseUnavailable) -> None:
-        """A connection that is not one of these failed."""
+        """Report that a connection outside this object failed."""
         self.health.failed(error)
 
     async def close(self) -> None:

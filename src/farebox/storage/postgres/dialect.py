@@ -1,9 +1,9 @@
 """Translates the stores' statements for PostgreSQL.
 
-The stores use the subset that both engines share. Differences are marked in the text: `?` and `?1` for values,
-`INDEXED BY` where SQLite needs a hint, `/* FOR UPDATE … */` where PostgreSQL must lock a row, which SQLite's one writer
-need not, `/* clustered */` for tables that SQLite stores in the order of their key. `/* postgres: … */` is text for
-PostgreSQL alone; it replaces the text after `/* sqlite: */` if there is such a mark. `instr` becomes `strpos`.
+The stores use the subset that both engines share. Differences are marked in the text: `?` and `?1` for values, `INDEXED
+BY` where SQLite needs a hint, `/* FOR UPDATE … */` where PostgreSQL must lock a row (SQLite's single writer need not),
+`/* clustered */` for tables that SQLite stores in the order of their key. `/* postgres: … */` is text for PostgreSQL
+alone; it replaces the text after `/* sqlite: */` if there is such a mark. `instr` becomes `strpos`.
 """
 
 import re
@@ -38,7 +38,7 @@ def translated(sql: str) -> str:
 def schema(text: str) -> str:
     """A file of storage/schema.
 
-    Texts are compared byte by byte, as in SQLite: what is read in the order of IDs is then the same on both.
+    Texts are compared byte by byte, as in SQLite: the order of IDs is then the same on both engines.
     """
     text = _ALONE.sub(r"\1", _COMMENT.sub("", text).replace("/* clustered */", ""))
     return _TEXT.sub('TEXT COLLATE "C"', text)

@@ -1,5 +1,6 @@
--- Citus: which table lies where. `farebox migrate --citus` executes this after the schema and the functions, statement
--- by statement, each by itself; what is distributed already is left out, so that it may run again. By hand:
+-- Citus: where each table is placed. `farebox migrate --citus` executes this after the schema and the functions, one
+-- statement at a time, each in its own transaction; tables that are already distributed are skipped, so it may run
+-- again. By hand:
 -- psql -v buckets=16 -f distribute.sql
 
 -- Tables of accounts: by bucket, all rows of a bucket on one node. As many shards as there are buckets, and the numbers
@@ -53,7 +54,7 @@ SELECT create_distributed_table('notices', 'bucket', colocate_with => 'balances'
 SELECT create_distributed_table('deliveries', 'bucket', colocate_with => 'balances');
 
 -- Directory and configuration: a copy on every node. Read far more often than written; some are joined with the tables
--- of accounts; and what must be unique across accounts is so here.
+-- of accounts; and these tables enforce what must be unique across accounts.
 SELECT create_reference_table('accounts');
 SELECT create_reference_table('access_tokens');
 SELECT create_reference_table('users');
@@ -73,17 +74,19 @@ SELECT create_reference_table('custom_domains');
 SELECT create_reference_table('document_numbers');
 SELECT create_reference_table('refund_names');
 
--- On the coordinator alone, and known to Citus: a transaction that writes them and rows of an account is of two phases.
--- With other tables of the coordinator it is not: if the coordinator is lost at that moment, what is written there can be
--- lost while the account's rows stay.
+-- On the coordinator alone, and known to Citus: a transaction that writes both to them and to rows of an account uses
+-- two-phase commit. With other tables of the coordinator it would not: if the coordinator failed at that moment, its
+-- rows could be lost while the account's rows stay.
 SELECT citus_add_local_table_to_metadata('config_version');
 SELECT citus_add_local_table_to_metadata('operator_acts');
 SELECT citus_add_local_table_to_metadata('operator_acts_head');
 
--- On the coordinator alone: written often, never joined with the tables of accounts, and repeated or of no account.
+-- On the coordinator alone: written often, never joined with the tables of accounts, and either written again anyway or
+-- not about an account.
 -- local: config_changes, cache_sum, series, leases, instances, rate_counts, sessions, passkeys, sign_in_attempts, processor_events, findings, operator_alarms, rerates, provider_bills, operator_reports
 
--- The ledger's batches go to the node that has their bucket, and are executed there whole; what they call is on all.
+-- The ledger's batches go to the node that has their bucket and are executed there as a whole; the functions they call
+-- are on all nodes.
 SELECT create_distributed_function(oid::regprocedure) FROM pg_proc p
     WHERE pronamespace = current_schema()::regnamespace AND proname LIKE 'ledger\_%' AND proname <> 'ledger_batch'
     AND NOT EXISTS (SELECT 1 FROM pg_dist_object d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid);

@@ -1,4 +1,4 @@
-"""Citus: distributes the tables over its nodes, once, and those that a later release adds."""
+"""Citus: distributes the tables over its nodes once, and later the tables that a newer release adds."""
 
 import re
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ _PLACING = 0x66617267
 _OF_TABLE = re.compile(r"(?:create|citus_add)_(distributed|reference|local)_table(?:_to_metadata)?\('(\w+)'")
 
 ONE_BY_ONE = "SET LOCAL citus.multi_shard_modify_mode TO 'sequential'"
-"""Begins a transaction that changes the schema of a cluster: Citus would otherwise change the shards of a node next to
-one another, and refuse what depends on that in the same transaction."""
+"""The first statement of a transaction that changes the schema of a cluster: otherwise Citus changes the shards of a
+node in parallel, and rejects statements of the same transaction that depend on the change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What `distribute` did, and what there is now."""
+    """What `distribute` did, and the resulting number of nodes."""
 
     distributed: list[str]
-    """Tables that were spread over the nodes."""
+    """Tables that were distributed over the nodes."""
     replicated: list[str]
     """Tables that were copied to every node."""
     nodes: int
@@ -40,8 +40,8 @@ async def is_distributed(session: Session) -> bool:
 async def distribute(session: Session, buckets: int) -> Placed:
     """Place every table that is not placed yet, and the functions.
 
-    The schema and the functions must exist. Outside a transaction: each statement commits by itself, and after a
-    failure the same call resumes. Raises DatabaseUnavailable if there is no Citus.
+    The schema and the functions must exist. Call it outside a transaction: each statement commits by itself, and
+    repeating the call after a failure resumes. Raises DatabaseUnavailable if there is no Citus.
     """
     await _require_citus(session)
     await session.execute(f"SELECT pg_advisory_lock({_PLACING})")

@@ -1,7 +1,7 @@
--- The ledger's batches, and what else PostgreSQL alone has. Defined anew whenever this text changes.
+-- The ledger's batches, and other functions that only PostgreSQL has. Redefined whenever this text changes.
 
--- Balances and lots change all the time and have no index on what changes: with room in their pages the indexes stay
--- untouched.
+-- Balances and lots change all the time, and no index contains the columns that change: with free space in their pages,
+-- updates leave the indexes untouched.
 ALTER TABLE balances SET (fillfactor = 50);
 ALTER TABLE lots SET (fillfactor = 50);
 
@@ -28,7 +28,7 @@ END $$;
 DO $$
 DECLARE old regprocedure;
 BEGIN
-    -- CREATE OR REPLACE would keep an older release's function beside this one where the parameters differ.
+    -- If the parameters differ, CREATE OR REPLACE would keep an older release's function beside this one.
     FOR old IN SELECT oid::regprocedure FROM pg_proc
         WHERE proname LIKE 'ledger\_batch%' AND pronamespace = current_schema()::regnamespace
     LOOP
@@ -39,35 +39,36 @@ END $$;
 -- One batch of one bucket: first the ends of holds, then new holds, each in order of arrival. See ledger.lanes.
 --
 -- It does the common cases of ledger.posting and nothing else. An item that needs more is left untouched and answered
--- `slow`: the caller then sends it through ledger.posting. So the rules exist once, and what is here must give exactly
--- what they give, or `slow`.
+-- `slow`: the caller then sends it through ledger.posting. So all rules are in one place, and this function must give
+-- exactly the same result or `slow`.
 --
--- p_accounts is sorted and names each account once; e_account and h_account are places in it, from 1. Ends: e_kind is
--- 1 settle, 2 release, 3 a call's row without a hold. c_gateway is null where no call's row is to be written; the row's
--- log id is the hold's id. An array that would have nothing but nulls in it, or nothing at all, is null: on both sides
--- each costs something, however short it is. p_careful looks first for holds and calls that exist already; without it,
--- such a one makes the whole batch fail by its unique key.
+-- p_accounts is sorted and names each account once; e_account and h_account are places in it, from 1. Ends: e_kind is 1
+-- settle, 2 release, 3 a call's row without a hold. c_gateway is null where no call's row is to be written; the row's
+-- log id is the hold's id. An array that would be empty, or contain only nulls, is null instead, because every array
+-- costs time on both sides, however short it is. With p_careful, existing holds and calls are looked for first; without
+-- it, one that exists makes the whole batch fail with a violated unique key.
 --
--- p_instance and p_epoch say whose batch it is (table `lanes`). Where they do not stand there together, the sender was
--- taken for dead or has connected again since: its ends are done, its holds are not, and are answered `fenced`. The row
--- is locked until the batch has committed, so that whoever takes it away knows that no batch of it comes after.
+-- p_instance and p_epoch say whose batch it is (table `lanes`). If the table does not have that pair, the sender was
+-- declared dead or has reconnected since: its ends are carried out; its holds are not, and are answered `fenced`. The
+-- row is locked until the batch has committed, so that a process that deletes it knows that no batch of that sender
+-- follows.
 --
--- Budgets (ledger.budgets): b_… has each scope that a new hold of the batch counts in, with one window and one limit;
--- u_hold and u_budget say which holds count in which of them, in the order of the holds; h_reserve is what a hold reserves
--- in each of its own, h_budgets what its row says of them. All are null where no new hold counts in any. What an ended
--- hold counts in is on its row; e_counts is what counts, where it is not the charge.
+-- Budgets (ledger.budgets): b_… lists each scope that a new hold of the batch counts in, with one window and one limit;
+-- u_hold and u_budget say which holds count in which scopes, in the order of the holds; h_reserve is what a hold
+-- reserves in each of its budgets, h_budgets the text for its row. All are null if no new hold counts in a budget. The
+-- budgets of an ended hold are on its row; e_counts is the amount that counts, if it is not the charge.
 --
 -- Returns four numbers for each item, the ends first: outcome (0 slow, 1 done, 2 refused, 3 held elsewhere, 4 limited,
--- 5 unknown, 6 fenced), posted, held, owed; then five for each refusal where a limit was asked: the number of the hold, the
--- limit, what was spent, and of a budget its place among the hold's, from 1, and what is held in it; 0 and 0 of the
--- account's spending limit.
+-- 5 unknown, 6 fenced), posted, held, owed; then five for each refusal because of a limit: the number of the hold, the
+-- limit, what was spent, and for a budget its place among the hold's budgets, from 1, and what is held in it; for the
+-- account's spending limit these two are 0.
 --
 -- A batch is a constant number of statements, and each has one possible plan, whatever the statistics say: rows are
--- looked for by LATERAL subqueries that lock, sort or limit, one execution a key, and changed as conflicts of an INSERT.
--- (With `= ANY` of many keys, or UPDATE … FROM, a plan made while the tables were small reads all of the bucket later.)
--- What an account owns is touched only while its balance is locked, and balances are locked in order of their id:
--- batches and jobs cannot deadlock. Must run by itself, outside any transaction block: Citus then runs all of it on the node
--- that has the bucket, and commits there.
+-- looked up by LATERAL subqueries that lock, sort or limit, executed once per key, and changed as conflicts of an
+-- INSERT. (With `= ANY` of many keys, or UPDATE … FROM, a plan made while the tables were small would later read the
+-- whole bucket.) An account's rows are changed only while its balance is locked, and balances are locked in order of
+-- their id: batches and jobs cannot deadlock. Must be called outside any transaction block: Citus then runs all of it
+-- on the node that has the bucket, and commits there.
 CREATE FUNCTION ledger_batch(
     p_bucket int, p_careful boolean, p_instance text, p_epoch bigint, p_accounts text[],
     e_account int[], e_kind int[], e_hold text[], e_amount bigint[], e_at bigint[], e_counted bigint[], e_note text[],
@@ -87,22 +88,22 @@ DECLARE
     accounts CONSTANT int := cardinality(p_accounts);
     answer bigint[] := array_fill(0::bigint, ARRAY[4 * (ends + news)]);
     limits bigint[];
-    -- Arrays begin as null, which costs nothing: what was never set in them is null too.
-    -- Of each account, by its place in p_accounts. Null where there is no such account.
+    -- Arrays begin as null, which costs nothing; elements that were never set are null too.
+    -- For each account, by its place in p_accounts. Null if there is no such account.
     a_posted bigint[];
     a_held bigint[];
     a_owed bigint[];
     a_version bigint[];
-    a_floor bigint[];        -- a charge that takes `posted` below this sets off an alarm (ledger.triggers)
-    a_armed bigint[];        -- not null: a refusal would ask for credit
+    a_floor bigint[];        -- a charge that takes `posted` below this activates a trigger (ledger.triggers)
+    a_armed bigint[];        -- not null: a refusal would request an auto top-up
     a_limit bigint[];
     a_window bigint[];       -- start of the window that is counted
-    a_until bigint[];        -- its end, where that is not as the calendar of UTC says
+    a_until bigint[];        -- its end, if it is not that of the UTC calendar
     a_spent bigint[];
     a_duration text[];
     a_strategy text[];
     a_changed boolean[];
-    a_due bigint[];          -- when the first of its unspent lots expires
+    a_due bigint[];          -- earliest expiry of its unspent lots
     a_lot int[];   -- place of the lot to draw on next
     -- Unspent lots, in spending order within each account.
     l_account int[];
@@ -112,26 +113,26 @@ DECLARE
     l_drawn boolean[];
     -- Transfers to write.
     t_end int[];             -- place of the end whose charge it is
-    t_part int[];            -- which of the charge's transfers, from 1
+    t_part int[];            -- number of the transfer within the charge, from 1
     t_version bigint[];
     t_lot int[];             -- place of the lot
     t_amount bigint[];
-    e_kept bigint[];         -- what the hold keeps, or -1 less that if it counts in budgets; null where it is not open
+    e_kept bigint[];         -- amount of the hold, or -1 minus that if it counts in budgets; null if it is not open
     e_ended boolean[] := array_fill(false, ARRAY[ends]);
-    e_row boolean[] := array_fill(false, ARRAY[ends]);  -- its call's row is to be written; full, as unnest goes by position
+    e_row boolean[] := array_fill(false, ARRAY[ends]);  -- whether to write its call's row; full: unnest goes by position
     rows_new int := 0;
     charges int := 0;
     h_new boolean[] := array_fill(false, ARRAY[news]);
     holds_new int := 0;
     any_ended boolean := false;
-    any_counted boolean := false;    -- of the ended holds, in budgets
-    -- Of each scope, by its place in b_scope.
+    any_counted boolean := false;    -- whether any ended hold counts in budgets
+    -- For each scope, by its place in b_scope.
     b_spent bigint[];
     b_held bigint[];
-    b_added bigint[];        -- what new holds reserve; null where none does
+    b_added bigint[];        -- what new holds reserve; null if none does
     any_added boolean := false;
     u int := 1;              -- place in u_hold
-    over int;                -- place of the budget that refuses the hold, among the hold's own; 0: none does
+    over int;                -- place among the hold's budgets of the one that refuses it; 0: none
     over_limited boolean;
     limited boolean;
     asked_limit bigint;
@@ -205,7 +206,7 @@ BEGIN
     END LOOP;
 
     IF ends > 0 THEN
-        -- The state is asked for as an expression, so that the hold is found by its key, not among all open ones.
+        -- The state is an expression, so that the hold is found by its key, not by the index of open holds.
         e_kept := ARRAY(SELECT h.amount FROM unnest(e_account, e_hold) AS q(account, hold_id)
             LEFT JOIN LATERAL (SELECT CASE WHEN budgets IS NULL THEN amount ELSE -1 - amount END AS amount FROM holds
                 WHERE bucket = p_bucket AND account_id = p_accounts[q.account] AND hold_id = q.hold_id
@@ -292,7 +293,7 @@ BEGIN
     END LOOP;
 
     IF any_counted THEN
-        -- A slot that was forgotten is not made anew.
+        -- A slot that was deleted is not created again.
         INSERT INTO budgets AS b (bucket, account_id, scope, start, spent, held, ends_at)
         SELECT p_bucket, q.account_id, q.scope, q.start, sum(q.more_spent), -sum(q.less_held), 0 FROM (
             SELECT p_accounts[e.account] AS account_id, s.slot ->> 0 AS scope, (s.slot ->> 1)::bigint AS start,
@@ -409,8 +410,8 @@ BEGIN
         n := n + 4;
     END LOOP;
 
-    -- Rows that are there, and locked by now, are changed as conflicts: that looks each of them up by its key, whatever
-    -- the statistics say. (UPDATE … FROM may read all rows of the bucket instead.)
+    -- Rows that exist, and are locked by now, are changed as conflicts: each is looked up by its key, whatever the
+    -- statistics say. (UPDATE … FROM may read all rows of the bucket instead.)
     IF holds_new > 0 OR any_ended THEN
         INSERT INTO balances (bucket, account_id, posted, held, version, limit_spent)
         SELECT p_bucket, p_accounts[q.at], a_posted[q.at], a_held[q.at], a_version[q.at], a_spent[q.at]

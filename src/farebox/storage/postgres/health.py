@@ -2,7 +2,7 @@
 
 Once a second the primary is queried on a dedicated connection. The first failure of any statement marks the database as
 unavailable, so that nothing else waits for it: every request then fails at once. Each failure is checked immediately:
-one that concerned only its connection is cleared after a few milliseconds.
+if it concerned only its own connection, the mark is cleared after a few milliseconds.
 
 The mark is cleared when a commit has succeeded. A read does not suffice: commits wait for a synchronous standby.
 After a full disk there must be space for a new file, too: a small commit may still fit where a call's does not.
@@ -33,10 +33,10 @@ DAMAGE_SECONDS = 600.0
 COMMIT_PROBE_SECONDS = 2.0
 """Longest wait for the commit that proves that the database is available again."""
 NODE_PROBE_SECONDS = 4.0
-"""Longest wait for a node of Citus to respond: more than a new connection to it may take."""
+"""Longest wait for a node of Citus to respond: longer than a new connection to it may take."""
 
 WATCH = "farebox watch"
-"""The name of the watch's connection: each process that serves has one."""
+"""The application name of the watch's connection: each gateway process has one."""
 
 _ALIVE = "SELECT 1 AS streaming"
 _STREAMING = (
@@ -48,9 +48,9 @@ _ROOM = (
     "BEGIN; SET LOCAL work_mem = '64kB'; SELECT count(*) FROM "
     "(SELECT repeat('x', 100) || number FROM generate_series(1, 4000) AS number ORDER BY 1 OFFSET 0) AS sorted; COMMIT"
 )
-"""Sorts more than fits into its memory, and so writes a temporary file of half a megabyte."""
+"""Sorts more rows than fit into its memory, and so writes a temporary file of half a megabyte."""
 _CITUS = "SELECT 1 FROM get_current_transaction_id()"
-"""Fails while the library of Citus and its extension are of two versions: what needs no table does not."""
+"""Fails while the versions of the Citus library and its extension differ, unlike a statement that uses no table."""
 _NODE = f"SELECT success FROM master_run_on_worker(ARRAY[$1], ARRAY[$2::integer], ARRAY['{_CITUS}'], false)"
 _FIT = (
     "SELECT current_user, pg_has_role(current_user, 'pg_read_all_stats', 'USAGE') AS sees, "
@@ -79,9 +79,9 @@ class Health:
         self._damage: DatabaseDamaged | None = None
         self._damage_met = float("-inf")
         self._cluster = False
-        """Whether it is the coordinator of a cluster, as far as that matters: a node has been away."""
+        """Whether the database is known to be the coordinator of a cluster, because a node has been away."""
         self._nodes: dict[str, float] = {}
-        """Nodes of Citus that are away, host and port, and since when."""
+        """Nodes of Citus that are away: host and port → since when."""
         self._session: Session | None = None
         self._probe_now = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
@@ -98,12 +98,12 @@ class Health:
             raise StandbyMissing("no synchronous standby is streaming")
 
     def failed(self, error: DatabaseUnavailable) -> None:
-        """Some work failed: no other need try before the watch has seen a commit go through. (While a standby
-        is missing, commits fail that wait for it: that is known already.)
+        """Report that some work failed: nothing else need try before the watch has seen a commit succeed. (While a
+        standby is missing, commits that wait for it fail: that is known already.)
 
-        Damage is another matter: it was met at one place, and others may be whole. So is a node of Citus that is away:
-        work for other nodes goes on. In a cluster a statement that took too long may have waited for a node, too: the
-        watch finds out whether the coordinator responds."""
+        Damage does not make the database unavailable: it was found in one place, and others may be intact. Nor does a
+        node of Citus that is away: work for other nodes continues. In a cluster, a statement that took too long may
+        also have waited for a node: the watch finds out whether the coordinator responds."""
         if isinstance(error, NodeAway):
             self._cluster = True
             self._mark_node_away(error)
@@ -178,7 +178,7 @@ class Health:
             except DatabaseUnavailable as error:
                 if not has_ended(session, error):
                     raise
-                self._drop()  # that says nothing about the database
+                self._drop()  # says nothing about the database
             else:
                 return
         self._session = await connect(self._url, timeout=self._timeout, name=WATCH)
@@ -195,7 +195,7 @@ class Health:
             if self._nodes:
                 await self._probe_node(session, next(iter(self._nodes)))
             if self._away is not None and isinstance(self._away.__cause__, asyncpg.InternalServerError):
-                await session.execute(_CITUS)  # nothing but Citus has such an error counted as being away
+                await session.execute(_CITUS)  # only with Citus does such an error mean that a node is away
             if self._away is not None or self._standby_missing:
                 await session.execute(_COMMIT_PROBE, timeout=min(COMMIT_PROBE_SECONDS, self._timeout))
         self._mark_available()
@@ -207,7 +207,7 @@ class Health:
             log.error("node away", node=error.node, why=str(error), until=until)
 
     async def _probe_node(self, session: Session, node: str) -> None:
-        """Whether it is back; the next look is at another one that is away."""
+        """Whether the node is back; the next probe is of another node that is away."""
         host, _, port = node.rpartition(":")
         there = False
         with contextlib.suppress(TimeoutError):  # it hangs; the coordinator does not
@@ -236,7 +236,7 @@ class Health:
             log.error("database away", why=str(self._away), until=until)
 
     def _mark_standby_missing(self) -> None:
-        """The primary responds, and no synchronous standby is streaming from it."""
+        """Note that the primary responds, but no synchronous standby is streaming from it."""
         if self._away is None and not self._standby_missing:
             self._since = asyncio.get_running_loop().time()
         self._away = None
@@ -253,7 +253,7 @@ class Health:
         if logged:
             log.warning("database back", seconds=seconds)
         else:
-            log.info("database failed and works", why=why, seconds=seconds)
+            log.info("database works again", why=why, seconds=seconds)
 
 
 async def _check_space(session: Session) -> None:

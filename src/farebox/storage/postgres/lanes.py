@@ -11,9 +11,10 @@ from farebox.storage.sql import DatabaseFull, DatabaseUnavailable
 
 PARAMETERS = 44
 TRIES = 10
-"""How often a batch is sent that conflicts with another transaction."""
+"""How often a batch that conflicts with another transaction is sent."""
 _STATEMENT_SHARE = 0.9
-"""Fraction of our own timeout: the server times out first, so that a batch is rarely left in doubt."""
+"""The server's timeout as a fraction of our own: the server times out first, so that the outcome of a batch is rarely
+unknown."""
 
 
 _REGISTER = (
@@ -39,11 +40,11 @@ class Lane:
         self._call: Callable[..., Any] | None = None
 
     async def send(self, arguments: Sequence[Any]) -> list[int] | None:
-        """The function's result, once that is durable; None if the batch violated a constraint of the schema, and was
+        """The function's result, once it is durable; None if the batch violated a constraint of the schema and was
         rolled back as a whole.
 
-        `arguments` are those from p_accounts on. Raises DatabaseUnavailable if the batch could not be sent, or was sent
-        again and its outcome is unknown.
+        `arguments` are the function's arguments from p_accounts on. Raises DatabaseUnavailable if the batch could not
+        be sent, or was sent again and its outcome is unknown.
         """
         careful, failed = False, 0
         for _ in range(TRIES):
@@ -71,7 +72,7 @@ class Lane:
                 return None
             except (
                 BaseException
-            ):  # whatever the statement is doing, its response must not be taken for that of the next batch
+            ):  # the statement may still be running, and its response must not be taken for that of the next batch
                 self.close()
                 raise
             else:

@@ -1,4 +1,4 @@
-"""The schema of a PostgreSQL database: the same files as for SQLite, then the functions that PostgreSQL alone has."""
+"""The schema of a PostgreSQL database: the same files as for SQLite, then the functions that only PostgreSQL has."""
 
 import hashlib
 from importlib import resources
@@ -37,9 +37,9 @@ _SHARED = (
 
 async def _found(session: Session) -> tuple[str, int]:
     """The schema in which tables are created, and the version of Farebox's schema there; 0 if it has none of its
-    tables. What lies in other schemas of the `search_path` is another program's.
+    tables. Tables in other schemas of the `search_path` belong to other programs.
 
-    Raises SchemaMismatch if the schema cannot be Farebox's, or Farebox's tables are in another one.
+    Raises SchemaMismatch if the schema is not Farebox's, or Farebox's tables are in another one.
     """
     own = await session.fetchval("SELECT current_schema()")
     if own is None:
@@ -54,7 +54,7 @@ async def _found(session: Session) -> tuple[str, int]:
                     f"options=-c%20search_path={own}"
                 )
         return own, 0
-    if found[own] | {"buckets"} != _VERSION_COLUMNS:  # which an older release had not
+    if found[own] | {"buckets"} != _VERSION_COLUMNS:  # an older release did not have that column
         raise SchemaMismatch(_SHARED.format(own=own))
     return own, int(await session.fetchval("SELECT version FROM schema_version"))
 
@@ -63,11 +63,11 @@ async def migrate(
     session: Session, *, half_copied: bool = False, buckets: int | None = None, may_change: bool = False
 ) -> list[int]:
     """Bring the schema to this release's version, and define the functions as this release has them; return the
-    versions it has gone through. With `buckets` that number is stored, or compared with the stored one
+    versions that were applied. With `buckets`, that number is stored, or compared with the stored one
     (numbering.require_buckets).
 
-    On Citus, new tables are then placed on its nodes. Raises SchemaMismatch if the database is of a newer release, or
-    older than this one upgrades, or unexpectedly half copied, or has another number of buckets.
+    On Citus, new tables are then placed on its nodes. Raises SchemaMismatch if the database was written by a newer
+    release or one too old to upgrade from, is unexpectedly half copied, or has another number of buckets.
     """
     if not half_copied and await session.fetchval(_IS_THERE, COPYING):
         raise SchemaMismatch(HALF_COPIED)
@@ -86,26 +86,26 @@ async def migrate(
         if buckets is not None:
             await require_buckets(session, buckets, may_change=may_change)
     if spread:
-        await distribute(session, buckets=1)  # the tables to which the number applies were placed before
+        await distribute(session, buckets=1)  # the tables to which the number applies are already placed
     return [number for number, _ in lacking]
 
 
 async def place(session: Session, buckets: int) -> Placed:
-    """Distribute the tables of a migrated database over the nodes of its cluster, and define the functions as they are
-    there. May be repeated. Raises DatabaseUnavailable if there is no Citus."""
+    """Distribute the tables of a migrated database over the nodes of its cluster, and define the functions as Citus
+    needs them. May be repeated. Raises DatabaseUnavailable if there is no Citus."""
     placed = await distribute(session, buckets)
     await migrate(session, buckets=buckets)
     return placed
 
 
 async def _note_version(session: Session, version: int) -> None:
-    """The table that says what the database is, as this release has it."""
+    """Create or update the table that records the database's version."""
     if version == 0:
         await session.execute(
             "CREATE TABLE schema_version (version BIGINT NOT NULL, functions TEXT NOT NULL, buckets BIGINT)"
         )
         await session.execute("INSERT INTO schema_version VALUES (0, '')")
-    elif not await session.fetchval(_HAS_BUCKETS):  # not at every start: it would wait for a backup in progress
+    elif not await session.fetchval(_HAS_BUCKETS):  # only if needed: it would wait for a backup in progress
         await session.execute("ALTER TABLE schema_version ADD COLUMN buckets BIGINT")
 
 

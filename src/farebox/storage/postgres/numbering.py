@@ -1,7 +1,8 @@
 """The number of buckets that a database was made for.
 
 An account keeps its bucket, and on Citus each bucket has a shard to itself: a process with another number would put new
-accounts where no shard is meant for them. So the number is stored, and a process with another is refused.
+accounts into buckets that have no shard of their own. So the number is stored, and a process with another number is
+refused.
 """
 
 from farebox.storage.buckets import bucket_numbers
@@ -14,11 +15,11 @@ _USED = "SELECT DISTINCT bucket FROM accounts"
 
 
 async def require_buckets(session: Session, buckets: int, *, may_change: bool = False) -> None:
-    """Store the number where none is stored yet, otherwise compare. With `may_change` another number is stored where
-    that does no harm: the tables are not distributed, and every account is in a bucket that there would be then, or
-    about to be copied again. Inside a transaction that has the turn of all jobs.
+    """Store the number if none is stored yet, otherwise compare. With `may_change`, another number is stored if that
+    does no harm: the tables are not distributed, and every account is in a bucket that would still exist, or is about
+    to be copied again. Call it inside a transaction that holds the turn of all jobs.
 
-    Raises SchemaMismatch if the stored number is another.
+    Raises SchemaMismatch if the stored number is different.
     """
     stored = await session.fetchval("SELECT buckets FROM schema_version")
     if stored == buckets:
@@ -29,7 +30,7 @@ async def require_buckets(session: Session, buckets: int, *, may_change: bool = 
     used = set() if half_copied else {bucket for (bucket,) in await session.fetch(_USED)}
     if not used.issubset(bucket_numbers(buckets)):
         raise SchemaMismatch(
-            f"the database has accounts in buckets that there are not with FAREBOX_BUCKETS={buckets}: set it to the "
+            f"the database has accounts in buckets that do not exist with FAREBOX_BUCKETS={buckets}: set it to the "
             "number that it was when they were created, the same for every gateway and every command"
             if stored is None
             else _other_count_text(stored, buckets)

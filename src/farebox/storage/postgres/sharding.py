@@ -1,4 +1,4 @@
-"""The ledger's function on Citus: once for each bucket, on the shards of that bucket. See citus.sql."""
+"""The ledger's function on Citus: one copy for each bucket, using the shards of that bucket. See citus.sql."""
 
 import re
 from importlib import resources
@@ -16,7 +16,7 @@ _SHARDS = (
 
 
 async def shards_of(session: Session) -> list[dict[str, int]]:
-    """The shards that lie together, for each bucket: name of the table → number of its shard."""
+    """The colocated shards of each bucket: name of the table → number of its shard."""
     together: dict[str, dict[str, int]] = {}
     for lowest, table, shard in await session.fetch(_SHARDS):
         together.setdefault(lowest, {})[table] = shard
@@ -24,8 +24,8 @@ async def shards_of(session: Session) -> list[dict[str, int]]:
 
 
 def functions_of(definition: str, schema: str, buckets: list[dict[str, int]]) -> list[str]:
-    """The definitions that take the place of that of `ledger_batch` in functions.sql: one for each bucket, and the one
-    that is called and finds it."""
+    """The definitions that replace that of `ledger_batch` in functions.sql: one for each bucket, and the one that
+    callers call, which selects among them."""
     parameters = definition.removeprefix(ENTRY).partition(") RETURNS")[0]
     names = [words.split()[0] for words in parameters.split(",")]
     entry = resources.files("farebox.storage.postgres").joinpath("citus.sql").read_text()

@@ -1,6 +1,7 @@
-"""Reads that many ask for at the same time: one query answers all who had asked before it was sent.
+"""Reads that many callers need at the same time: one query answers all callers that asked before it was sent.
 
-So what a reader gets is never older than its request: the query began after it. Nothing is kept once it is delivered.
+So a caller's result is never older than its request, because the query began after it. Nothing is kept once it is
+delivered.
 """
 
 import asyncio
@@ -13,10 +14,11 @@ from farebox.storage.sql import Connection, DatabaseUnavailable
 T = TypeVar("T")
 
 CONCURRENT_QUERIES = 2
-"""Queries of one kind about one account that are under way at once: one is being answered while the next is sent."""
+"""Most concurrent queries of one kind about one account: one is being answered while the next is sent."""
 
 ReadOfAccount: TypeAlias = Callable[[Connection, str], T]
-"""A read of a few rows of an account: a function of a module, by which those who ask for the same are known."""
+"""A read of a few rows of an account. It is a module-level function, so that callers that ask for the same read can be
+recognized by it."""
 
 
 class Get(Protocol):
@@ -26,26 +28,26 @@ class Get(Protocol):
 
 
 class _PendingRead:
-    """Who waits for one read of one account."""
+    """The callers waiting for one read of one account."""
 
     __slots__ = ("queries", "waiting")
 
     def __init__(self) -> None:
         self.waiting: list[asyncio.Future[Any]] = []
-        """For the next query."""
+        """Callers waiting for the next query."""
         self.queries: set[asyncio.Task[None]] = set()
 
 
 class SharedReads:
-    """Create it inside the loop that uses it."""
+    """The shared reads of a database. Create it inside the event loop that uses it."""
 
     def __init__(self, get: Get) -> None:
         self._get = get
-        self._loop = asyncio.get_running_loop()  # asked each time, it takes a system call
+        self._loop = asyncio.get_running_loop()  # looked up each time, it would take a system call
         self._pending: dict[tuple[ReadOfAccount[Any], str], _PendingRead] = {}
 
     def read(self, read: ReadOfAccount[T], account_id: str) -> "asyncio.Future[T]":
-        """What a query finds that is sent after this call. Raises DatabaseUnavailable, or what `read` raises."""
+        """The result of a query that is sent after this call. Raises DatabaseUnavailable, or what `read` raises."""
         key = (read, account_id)
         pending = self._pending.get(key)
         if pending is None:
@@ -54,7 +56,7 @@ class SharedReads:
         pending.waiting.append(future)
         if len(pending.queries) < CONCURRENT_QUERIES:
             query = self._query(key, pending)
-            pending.queries.add(self._loop.create_task(query))  # begins after everybody who is ready now
+            pending.queries.add(self._loop.create_task(query))  # begins after everything that is ready now
         return future
 
     async def _query(self, key: tuple[ReadOfAccount[Any], str], pending: _PendingRead) -> None:
@@ -83,7 +85,7 @@ class SharedReads:
                     reader.set_exception(error)
         else:
             for reader in readers:
-                if not reader.done():  # else its caller has gone
+                if not reader.done():  # otherwise its caller is gone
                     reader.set_result(found)
 
 

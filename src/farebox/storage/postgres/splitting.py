@@ -1,4 +1,4 @@
-"""Files of SQL, statement by statement: Citus takes no text of several statements where it changes a schema."""
+"""Splits SQL files into statements: Citus accepts schema changes only one statement at a time."""
 
 import re
 

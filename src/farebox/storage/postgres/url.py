@@ -24,7 +24,7 @@ _DRIVERS = frozenset({
     "sslcert", "sslkey", "sslcrl", "sslpassword", "sslnegotiation", "ssl_min_protocol_version",
     "ssl_max_protocol_version", "krbsrvname", "gsslib", "passfile",
 })  # fmt: skip
-"""Parameters that asyncpg understands as libpq does."""
+"""Parameters that asyncpg understands the same way as libpq."""
 
 _ONE_OF: Mapping[str, tuple[tuple[str, ...], str]] = {
     "target_session_attrs": (
@@ -40,7 +40,7 @@ _ONE_OF: Mapping[str, tuple[tuple[str, ...], str]] = {
     "sslcompression": (("0",), "TLS compression is obsolete: leave it out"),
     "sslsni": (("1",), "the host name is always sent with TLS: leave it out"),
     "load_balance_hosts": (("disable",), "all hosts are tried at once, and the one that accepts writes is used"),
-    "client_encoding": (("auto", "utf8", "UTF8", "utf-8", "UTF-8"), "the driver speaks UTF-8: leave it out"),
+    "client_encoding": (("auto", "utf8", "UTF8", "utf-8", "UTF-8"), "the driver uses UTF-8: leave it out"),
     "sslmode": (("disable", "allow", "prefer", "require", "verify-ca", "verify-full"), "write one of these"),
 }
 """Parameter → the values that make no difference here, or are supported; and what to do about others."""

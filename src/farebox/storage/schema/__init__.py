@@ -1,4 +1,5 @@
-"""The schema of both engines: `schema.sql` is the data model, `upgrade_N.sql` what an older database lacks of it.
+"""The schema of both engines: `schema.sql` is the data model, `upgrade_N.sql` brings a database of version N-1 to
+version N.
 
 A database records its version: in `PRAGMA user_version`, or in the table `schema_version` of PostgreSQL.
 """
@@ -8,15 +9,16 @@ from importlib import resources
 from farebox.storage.sql import SchemaMismatch
 
 VERSION = 10
-"""Of `schema.sql`. A change of that file needs an upgrade that does the same to a database of the version before."""
+"""The version of `schema.sql`. A change to that file needs an upgrade file that does the same to a database of the
+previous version."""
 OLDEST = 7
 """The oldest version that this release upgrades."""
 OLDEST_RELEASE = "0.5.0"
-"""The release that wrote it."""
+"""The release that wrote that version."""
 
 
 def missing(version: int) -> list[tuple[int, str]]:
-    """What a database of this version lacks, in order: the version it has afterwards, and the statements.
+    """The upgrades that a database of this version needs, in order: the resulting version, and the statements.
 
     0 is an empty database. Raises SchemaMismatch if this release cannot use a database of this version.
     """

@@ -19,7 +19,7 @@ from farebox.storage.sqlite.failures import translate_errors, translated
 
 
 class SqliteConnection(apsw.Connection):
-    """A connection that may take notes of what its transactions do, and knows the buckets of accounts."""
+    """A connection that may take notes of what its transactions do, and caches the buckets of accounts."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -30,10 +30,12 @@ class SqliteConnection(apsw.Connection):
 
 
 PAGE_BYTES = 1024
-"""A commit writes each page that it has touched to the log as a whole, and a call touches many pages for two kilobytes
-of data: with SQLite's default of 4096 it would write twice as much. Smaller pages would not hold the ledger's rows."""
+"""A commit writes each page that it has changed to the log as a whole, and a call changes many pages for two kilobytes
+of data: with SQLite's default of 4096 bytes it would write twice as much. Smaller pages could not hold the ledger's
+rows."""
 LOG_PAGES = 8_000
-"""The log is copied into the file when it has this many pages: a page that many commits write is then copied once."""
+"""The log is copied into the file when it has this many pages: a page that many commits have written is then copied
+only once."""
 BUSY_TIMEOUT_MS = 10_000
 _KINDS = {
     errno.ENOSPC: DatabaseFull,
@@ -52,7 +54,8 @@ def connect(path: Path, *, readonly: bool = False) -> SqliteConnection:
     try:
         connection = SqliteConnection(str(path), flags=flags)
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        # Without this SQLite plans a statement again whenever other values are bound: a third of a command's time.
+        # Without this SQLite plans a statement again whenever different values are bound, which takes a third of a
+        # command's time.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         if not readonly:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # has no effect on a file that has pages already
@@ -98,10 +101,10 @@ def schema_version(connection: SqliteConnection) -> int:
 
 
 def migrate(connection: SqliteConnection, *, half_copied: bool = False) -> list[int]:
-    """Bring the schema to this release's version, in one transaction; return the versions it has gone through.
+    """Bring the schema to this release's version, in one transaction; return the versions that were applied.
 
-    Raises SchemaMismatch if the file is of a newer release, or older than this one upgrades, or unexpectedly half
-    copied.
+    Raises SchemaMismatch if the file was written by a newer release or one too old to upgrade from, or is unexpectedly
+    half copied.
     """
     if not half_copied and connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (COPYING,)).fetchone():
         raise SchemaMismatch(HALF_COPIED)

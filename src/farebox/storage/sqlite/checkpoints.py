@@ -1,8 +1,8 @@
-"""Checkpoints: copies what commits have written to the log (WAL) into the database file, in parallel with the commits.
+"""Checkpoints: copies pages from the log (WAL) into the database file, in parallel with commits.
 
-By default SQLite does it in the commit that makes the log long enough: that one takes ten times as long as others, and
-all wait for it. Here a thread with its own connection does most of it while commits continue, and a commit only the
-little that was added in the meantime; then the log starts from the beginning.
+By default, SQLite does this in the commit that makes the log long enough: that commit takes ten times as long as
+others, and all others wait for it. Here a thread with its own connection does most of the work while commits continue,
+and a commit copies only the little that was added in the meantime; then the log starts from the beginning.
 """
 
 import queue
@@ -17,11 +17,11 @@ from farebox.storage.sqlite import LOG_PAGES, SqliteConnection, connect
 PAGES: Final = LOG_PAGES
 """Length of the log at which it is copied, as SQLite itself would."""
 PAGES_MAX: Final = 4 * PAGES
-"""From this length on commits wait for the copy: they write faster than it copies."""
+"""From this length on, commits wait for the copy, because they write faster than it copies."""
 
 
 class Checkpoints:
-    """The checkpoints of one writing connection, whose commits call it."""
+    """The checkpoints of one writing connection; its commits call this object."""
 
     def __init__(self, path: Path) -> None:
         self._connection = connect(path)
@@ -62,8 +62,9 @@ class Checkpoints:
 
 
 def _move(connection: SqliteConnection) -> int | None:
-    """Pages of the log with which the next commit goes on: none if all could be copied, as it then begins the log from
-    the start. None if it failed: commits will meet the failing disk, and the log keeps what they have written."""
+    """The number of pages in the log that the next commit appends to: 0 if all could be copied, because the commit then
+    starts the log from the beginning. None if copying failed: commits will meet the failing disk themselves, and the
+    log keeps what they have written."""
     try:
         pages, copied = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
     except apsw.Error:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 log = structlog.get_logger("farebox.storage")
 
 APPLICATION_ID = 0x46415245
-"""`FARE`: what `file farebox.db` shows, and what is written to test whether writing works."""
+"""`FARE`: `file farebox.db` shows it, and it is written to test whether writing works."""
 RECHECK_SECONDS = 60.0
 
 READERS = 4
@@ -52,21 +52,21 @@ class SqliteDatabase:
         self._read_threads = ThreadPoolExecutor(max_workers=READERS, thread_name_prefix="farebox-reader")
 
     async def get(self, read: Callable[[Connection], T]) -> T:
-        """A read of a few rows by key: microseconds, so it runs on the event loop itself."""
+        """Read a few rows by key; takes microseconds, so it runs on the event loop itself."""
         try:
             return read(self._loop_connection)
         except apsw.Error as error:
             raise self._failures.met(error) from error
 
     async def get_shared(self, read: Callable[[Connection, str], T], account_id: str) -> T:
-        """The same of an account. Nothing is shared, so there is no wait."""
+        """The same for an account. Nothing is shared, so nothing waits."""
         try:
             return read(self._loop_connection, account_id)
         except apsw.Error as error:
             raise self._failures.met(error) from error
 
     async def scan(self, read: Callable[[Connection], T]) -> T:
-        """A read that may take long (lists, reports): runs on a thread, so that reports do not wait for each other."""
+        """Run a read that may take long (lists, reports) on a thread, so that reports do not wait for each other."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._read_threads, self._read_in_thread, read)
         except (apsw.Error, DatabaseUnavailable) as error:
@@ -101,7 +101,7 @@ class SqliteDatabase:
         await self.write(self._mark)
 
     def _mark(self, connection: Connection) -> None:
-        """Write a page, whatever its content was. Raises DatabaseDamaged."""
+        """Write a page even if its content does not change. Raises DatabaseDamaged."""
         self._log_head.check()
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
@@ -115,23 +115,23 @@ class SqliteDatabase:
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait for their turn."""
+        """How many jobs wait for their turn."""
         return self.writer.waiting
 
     def check(self) -> None:
-        """Nothing is known in advance about a file: a write finds out."""
+        """Does nothing: with a file, only a write finds out."""
 
     def report_failure(self, error: DatabaseUnavailable) -> None:
-        """Nothing is remembered."""
+        """Does nothing."""
 
     @property
     def blocked_by(self) -> DatabaseLocked | None:
-        """Set while another process holds the write lock."""
+        """DatabaseLocked while another process holds the write lock; otherwise None."""
         return DatabaseLocked(f"{self.path}: another process is writing") if self.writer.awaits_turn else None
 
     @property
     def failure_count(self) -> int:
-        """How many reads and writes the database has refused."""
+        """How many reads and writes have failed since the start."""
         return self._failures.count
 
     def take_failures(self) -> list[DatabaseUnavailable]:
@@ -150,7 +150,7 @@ class SqliteDatabase:
 
 
 def _close_to_others(path: Path) -> None:
-    """Remove the permissions of others that former releases, or a copy, have left. Those of the group stay."""
+    """Remove permissions for others that earlier releases, or a copy, have left. The group's permissions stay."""
     for file in (path, *(Path(f"{path}{end}") for end in ("-wal", "-shm"))):
         try:
             mode = stat.S_IMODE(file.stat().st_mode)

@@ -21,7 +21,7 @@ from farebox.storage.sql import (
 
 _LOG_HEAD = struct.Struct(">8I")
 _LOG_MAGIC = 0x377F0682
-"""With 1 added where its sums are of big-endian words."""
+"""1 is added if its checksums use big-endian words."""
 
 _NAMES: tuple[tuple[type[apsw.Error], type[DatabaseUnavailable]], ...] = (
     (apsw.FullError, DatabaseFull),
@@ -39,7 +39,8 @@ _NAMES: tuple[tuple[type[apsw.Error], type[DatabaseUnavailable]], ...] = (
 
 
 def translated(error: Exception) -> Exception:
-    """The error as the caller sees it: errors of a wrong statement stay, those of file and disk become ours."""
+    """The error as the caller sees it: errors of a wrong statement stay as they are, those of the file and the disk
+    become DatabaseUnavailable."""
     for theirs, ours in _NAMES:
         if isinstance(error, theirs):
             unavailable = ours(f"the database cannot be used: {error}")
@@ -60,7 +61,8 @@ def translate_errors() -> Iterator[None]:
 class FileIdentity:
     """Checks whether the open files are still those at their paths.
 
-    SQLite continues to write to files that were deleted or replaced, and all of that is lost with the process.
+    SQLite continues to write to files that were deleted or replaced, and all that it writes there is lost when the
+    process ends.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +70,8 @@ class FileIdentity:
         self._known: list[tuple[int, int] | None] = [None, None]
 
     def renew_log(self) -> None:
-        """The connection was reopened: SQLite may have started another write-ahead log for the same database."""
+        """Call it after the connection was reopened: SQLite may have started another write-ahead log for the same
+        database."""
         self._known[1] = None
 
     def check(self) -> None:
@@ -78,7 +81,7 @@ class FileIdentity:
             if known is None:
                 self._known[at] = found
             elif known != found:
-                what = "has gone" if found is None else "is another file now"
+                what = "is gone" if found is None else "is another file now"
                 raise DatabaseReplaced(f"{path} {what}: whatever is written would be lost")
 
 
@@ -89,11 +92,12 @@ class LogHead:
     def __init__(self, path: Path) -> None:
         self._path = f"{path}-wal"
         self._seen_whole = False
-        """The next commit repairs what a crash has left."""
+        """Until then, the next commit repairs what a crash has left."""
 
     def check(self) -> None:
-        """Call it inside a transaction that has written nothing yet: then nothing writes there. Closing the file here
-        releases no lock of SQLite's, which has none on it. Raises DatabaseDamaged if it was overwritten."""
+        """Call it inside a transaction that has written nothing yet, so that nothing is being written to the file.
+        Closing the file here releases no lock of SQLite, because SQLite holds none on it. Raises DatabaseDamaged if it
+        was overwritten."""
         try:
             with open(self._path, "rb") as file:
                 head = file.read(_LOG_HEAD.size)
@@ -136,13 +140,13 @@ class Failures:
         self.damage: DatabaseDamaged | None = None
         """Damage found, until a check of the whole file finds none."""
         self.checked_at = float("-inf")
-        """When that was, by the loop's clock."""
+        """When the file was last checked, by the event loop's clock."""
         self.count = 0
         self.latest: dict[str, DatabaseUnavailable] = {}
-        """By state, the latest failure since the last call of `take_failures`."""
+        """State → latest failure since the last call of `take_failures`."""
 
     def met(self, error: Exception) -> Exception:
-        """Remember it; returns the error as the caller sees it."""
+        """Remember the failure; returns the error as the caller sees it."""
         found = translated(error)
         if isinstance(found, DatabaseUnavailable):
             self.count += 1
@@ -153,7 +157,7 @@ class Failures:
 
 
 def damages(connection: Connection, at_most: int = 100) -> list[str]:
-    """What SQLite finds wrong with the file, in its words; empty if it is intact. Reads all of it."""
+    """What SQLite finds wrong with the file, in its words; empty if it is intact. Reads the whole file."""
     try:
         found = [text for (text,) in connection.execute(f"PRAGMA integrity_check({at_most})")]
     except (apsw.CorruptError, apsw.NotADBError) as error:

@@ -1,9 +1,9 @@
 """The one writer of an SQLite database in this process: group commit.
 
-Jobs that arrive while a batch commits form the next batch, and so do those that come while the event loop has something
-to do: a few iterations that bring none end the wait. There is no timer. A job's result is returned only after the
-commit that contains it is durable. One busy account is as fast as many quiet ones, because everything in a commit
-shares its cost.
+Jobs that arrive while a batch commits form the next batch. Before it begins, the writer lets the event loop run until a
+few iterations have brought no further job. There is no timer. A job's result is returned only after the commit that
+contains it is durable. One busy account is as fast as many quiet ones, because everything in a commit shares the
+commit's cost.
 
 The jobs' statements run on the event loop: microseconds each, on pages in memory. Waiting, for the disk in a commit or
 for another process's write lock, happens on a separate thread. (If the statements ran there too, the two threads would
@@ -50,21 +50,22 @@ class GroupedWork(Protocol):
 BATCH_MAX = 256
 """Jobs and items of one commit: a few milliseconds of the event loop at most."""
 PATIENCE = 4
-"""Iterations of the event loop without a new job, before a batch begins. An iteration takes microseconds, and a commit
-as much processor time as all the rest of a call. After a batch of a single job nobody else is expected: one will do."""
+"""Iterations of the event loop without a new job before a batch begins. An iteration takes microseconds; a commit takes
+as much processor time as all the rest of a call. After a batch of a single job no other job is expected, so one
+iteration is enough."""
 ITERATIONS_MAX = 16
-"""Of the event loop, until a batch begins whatever still arrives."""
+"""Iterations of the event loop after which a batch begins even if jobs still arrive."""
 _Waiting: TypeAlias = tuple[Any, Any, "asyncio.Future[Any]"]
-"""A job and None, or what carries an item out and the item; and its future. An item is never None."""
+"""A job and None, or a GroupedWork and an item for it; and the future of either. An item is never None."""
 _Batch: TypeAlias = list[_Waiting]
 _Results: TypeAlias = Sequence[Any]
-"""Of a batch, in its order; an exception is how that job, or that item, failed by itself."""
+"""The results of a batch, in its order; an exception is that of the job or item alone."""
 
 
 class Writer:
     """Runs jobs in order on one connection, many per commit. Create it inside the running loop.
 
-    Only `close` ends it: whatever fails in a batch is reported to those who wait for it, and the next one starts.
+    Only `close` ends it: any failure in a batch is reported to the callers that wait for it, and the next batch starts.
     """
 
     def __init__(
@@ -75,8 +76,8 @@ class Writer:
         failed: OnFailure | None = None,
         met: Callable[[DatabaseUnavailable], object] = bool,
     ) -> None:
-        """`failed` is called with unexpected failures that ended a batch; `met` with each DatabaseUnavailable that
-        somebody gets."""
+        """`failed` is called with unexpected failures that ended a batch; `met` with each DatabaseUnavailable that a
+        caller gets."""
         self._activity = activity
         self._met = met
         self._monotonic = SystemClock().monotonic
@@ -87,9 +88,9 @@ class Writer:
         self._checkpoints = Checkpoints(path)
         self._connection = self._connect()
         self._unusable = False
-        """The connection could not roll back: the next batch starts with another one."""
+        """The connection could not roll back: the next batch begins by opening another one."""
         self.awaits_turn = False
-        """Whether we wait for another process that is writing."""
+        """Whether the writer waits for another process that is writing."""
         self._pending: deque[_Waiting] = deque()
         self._working = False
         self._patience = 1
@@ -117,7 +118,7 @@ class Writer:
         return await self._put(job, None)  # type: ignore[no-any-return]
 
     def put(self, work: GroupedWork, item: object) -> "asyncio.Future[Any]":
-        """The same for an item that is carried out together with those next to it."""
+        """The same for an item that is carried out together with adjacent items."""
         return self._put(work, item)
 
     def _put(self, work: Job | GroupedWork, item: object) -> "asyncio.Future[Any]":
@@ -134,11 +135,11 @@ class Writer:
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait for the next batch."""
+        """How many jobs wait for the next batch."""
         return len(self._pending)
 
     async def close(self) -> None:
-        """Commit what is queued, then stop."""
+        """Commit everything that is queued, then stop."""
         if not self._closed:
             self._closed = True
             while self._working:
@@ -152,8 +153,8 @@ class Writer:
     # --- the steps of a batch; those marked so run on the thread ---
 
     def _collect_pending(self, seen: int, idle: int = 0, waited: int = 0) -> None:
-        """Begin once the loop brings nothing more: what arrives until then shares the commit. `idle`: iterations in a
-        row that have brought nothing; `waited`: iterations in all."""
+        """Begin once the loop brings no more jobs: those that arrive until then share the commit. `idle`: iterations in
+        a row that have brought nothing; `waited`: iterations in all."""
         count = len(self._pending)
         idle = 0 if seen < count else idle + 1
         if count < BATCH_MAX and idle < self._patience and waited < ITERATIONS_MAX:
@@ -224,7 +225,7 @@ class Writer:
     def _commit(self, batch: _Batch, results: _Results) -> None:
         """On the thread: wait for the disk. A failed commit may still be on disk, so nothing is retried.
 
-        Nothing here but the commit gives up the GIL: to get it back from the loop costs both threads a wake-up."""
+        Nothing here but the commit gives up the GIL: taking it back from the loop would cost both threads a wake-up."""
         began = self._monotonic()
         try:
             self._connection.execute("COMMIT")
@@ -238,7 +239,7 @@ class Writer:
     def _committed(self, count: int, seconds: float) -> None:
         """On the thread: after a commit. It is durable, and nothing here may report it as failed."""
         try:
-            if self._activity is not None:  # nothing else uses it while a batch is in progress
+            if self._activity is not None:  # nothing else uses the connection while a batch is in progress
                 self._activity.batch(count, seconds, self._connection.notes or {})
             self._checkpoints.committed(self._connection)
         except Exception as error:  # noqa: BLE001 - whatever it was, the commit is durable
@@ -256,7 +257,7 @@ class Writer:
         self._go_on()
 
     def _fail(self, batch: _Batch, error: Exception) -> None:
-        """The whole batch has failed: everyone who waits for it gets the error."""
+        """The whole batch has failed: every caller that waits for it gets the error."""
         for _, _, future in batch:
             if not future.done():
                 self._set_exception(future, error)
@@ -269,7 +270,7 @@ class Writer:
         future.set_exception(error)
 
     def _go_on(self) -> None:
-        """With the next batch, if there is one."""
+        """Continue with the next batch, if there is one."""
         if self._pending:
             self._loop.call_soon(self._collect_pending, 0)
         else:
@@ -287,7 +288,8 @@ class Writer:
     # --- so that no caller waits forever ---
 
     def _guarded(self, step: Callable[[_Batch], None], batch: _Batch) -> None:
-        """On the loop: one step of a batch; if it fails unexpectedly, those who wait for the batch get the error."""
+        """On the loop: one step of a batch; if it fails unexpectedly, the callers that wait for the batch get the
+        error."""
         try:
             step(batch)
         except Exception as error:  # noqa: BLE001 - passed on to everyone who waits
@@ -332,7 +334,7 @@ def by_itself(connection: SqliteConnection, job: Job) -> Any:
 
 
 def _together(batch: _Batch, connection: SqliteConnection) -> _Results:
-    """Run the jobs, and the items between them together."""
+    """Run the jobs one by one, and adjacent items together."""
     results: list[Any] = []
     place = 0
     while place < len(batch):
@@ -356,6 +358,6 @@ def _named(error: Exception) -> Exception:
     """The error as the caller sees it."""
     if isinstance(
         error, StopIteration
-    ):  # a future refuses to carry it, and then none of the batch's waiters would get an error
+    ):  # a future refuses this exception, and then no caller of the batch would get an error
         return RuntimeError(f"a job let StopIteration escape: {error}")
     return translated(error)
