@@ -1,1 +1,1 @@
-"""What the project's speed is measured with. See README.md in this folder."""
+"""The benchmarks. See README.md in this folder."""

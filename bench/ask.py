@@ -1,4 +1,4 @@
-"""The reads that are measured: their paths, what they must answer, and how fast they do."""
+"""The reads that are measured: their paths, the figures they must return, and their speed."""
 
 import contextlib
 import http.client
@@ -21,7 +21,7 @@ _BILLING = "/ai-gateway/billing"
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A route, and what its response says that the account must have: both as one figure."""
+    """A route, with one figure of its response (`said`) and the value it must have (`true`)."""
 
     name: str
     path: str
@@ -62,14 +62,14 @@ READ = {read.name: read for read in READS}
 
 
 def target(read: Read, made: Made) -> tuple[str, dict[str, str]]:
-    """The path and the headers of one request."""
+    """The path and the headers of one request for this account."""
     now = time.time()
     path = read.path.format(since=int(now * 1000) - (DAYS + 1) * DAY_MS, month=time.strftime("%Y-%m", time.gmtime(now)))
     return f"/client/v4/accounts/{made.account_id}{path}", {"authorization": f"Bearer {made.token}"}
 
 
 def get(served: Farebox, read: Read, made: Made) -> dict[str, Any]:
-    """One response. Raises Broken if it is not 200."""
+    """The response to one read, decoded. Raises Broken if its status is not 200."""
     path, headers = target(read, made)
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
     with contextlib.closing(connection):
@@ -83,13 +83,13 @@ def get(served: Farebox, read: Read, made: Made) -> dict[str, Any]:
 
 
 def wrong(served: Farebox, read: Read, made: Made) -> str | None:
-    """What is wrong with the route's response; None if it is exact."""
+    """A description of the error in the route's response; None if its figure is exact."""
     said, true = read.said(get(served, read, made)), read.true(made)
     return None if abs(said - true) < 1e-6 * max(abs(true), 1) else f"{read.name} says {said} instead of {true}"
 
 
 def load(program: Path, port: int, targets: Path, *, connections: int, seconds: float) -> dict[str, Any]:
-    """What the load program saw of this many seconds of GET requests to the targets, each in turn."""
+    """The load program's result for GET requests to the targets in turn, for this many seconds."""
     command = [program, "-p", str(port), "-f", targets, "-c", str(connections), "-t", str(seconds)]
     done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=False)
     if not done.stdout:
@@ -107,8 +107,8 @@ def write_targets(path: Path, read: Read, accounts: Sequence[Made]) -> Path:
     return path
 
 
-class Answering(Protocol):
-    """What is asked: Farebox, or the bare handler."""
+class ServerUnderTest(Protocol):
+    """The server under test: Farebox, or the bare handler."""
 
     @property
     def pid(self) -> int: ...
@@ -119,9 +119,9 @@ class Answering(Protocol):
 
 
 def measure(
-    program: Path, served: Answering, targets: Path, *, connections: int, seconds: float, warm: float
+    program: Path, served: ServerUnderTest, targets: Path, *, connections: int, seconds: float, warm: float
 ) -> dict[str, Any]:
-    """One row: times of the responses, and the processor time of the server and of the database."""
+    """One result row: response times, and the processor time of the server and the database."""
     load(program, served.port, targets, connections=connections, seconds=warm)
     cpu, database_cpu = machine.cpu_seconds(served.pid), served.engine.cpu_seconds()
     came = load(program, served.port, targets, connections=connections, seconds=seconds)

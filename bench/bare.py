@@ -1,7 +1,7 @@
-"""`python -m bench.bare SERVER ANSWER TOKEN`: the least that could answer a billing read, to compare Farebox with.
+"""`python -m bench.bare SERVER ANSWER TOKEN`: the smallest possible server for a billing read, as a baseline.
 
-SERVER is `granian`, a server written in Rust, or `farebox`, Farebox's own. The token is found by its HMAC in a dict,
-and the JSON of file ANSWER encoded for each response. No routes, no permissions, no database. Prints its port on
+SERVER is `granian`, a server written in Rust, or `farebox`, Farebox's own. It looks the token up by its HMAC in a dict,
+and encodes the JSON of the file ANSWER for each response. No routes, no permissions, no database. Prints its port on
 stdout, and runs until SIGTERM.
 """
 
@@ -29,7 +29,7 @@ _HEADERS = [("content-type", "application/json")]
 
 
 class Balance:
-    """What to answer to an Authorization header: a status and the response's body."""
+    """Maps an Authorization header to a status and a response body."""
 
     def __init__(self, response: object, token: str) -> None:
         self._vault, self._encoder = Vault(bytes(32)), msgspec.json.Encoder()

@@ -1,4 +1,4 @@
-"""Compiles the C programs of the bench into bench/bin, where their source is newer."""
+"""Compiles the benchmarks' C programs into bench/bin if their source is newer."""
 
 import shutil
 import subprocess
@@ -13,7 +13,8 @@ class NoCompiler(RuntimeError):
 
 
 def build() -> dict[str, Path]:
-    """The programs by name, compiled. Raises NoCompiler, or CalledProcessError if the source does not compile."""
+    """Compile what is out of date; return the programs by name. Raises NoCompiler, or CalledProcessError if
+    compiling fails."""
     built = {}
     for name in PROGRAMS:
         source, program = HERE / f"{name}.c", HERE / "bin" / name

@@ -1,8 +1,9 @@
-"""`python -m bench.bytecodes FOLDER serve …`: the command line, counting what the event loop executes for a request.
+"""`python -m bench.bytecodes FOLDER serve …`: runs `farebox` and counts the bytecodes that its event loop executes per
+request.
 
-Bytecodes and Python functions are the same in every run to within one percent, however busy the machine is: they show
-what a change does where processor time varies by more. Functions that run by the clock (jobs, the standard library
-beneath them) are left out. A traced server is forty times slower.
+The counts of bytecodes and functions are the same in every run to within one percent, however busy the machine is, so
+they show the effect of a change that is smaller than the variation of processor time. Functions that run on a schedule
+(jobs, and the standard library beneath them) are left out. A traced server is forty times slower.
 """
 
 import itertools
@@ -13,13 +14,13 @@ from types import CodeType, FrameType
 from typing import Any
 
 SKIPPED, COUNTED = 600, 400
-"""Requests before the first that is counted, and those that are: of one kind, model calls or reads."""
+"""Requests before counting starts, and requests counted: all of one kind, model calls or reads."""
 BY_THE_CLOCK = (
     *("/asyncio/", "/concurrent/", "/contextlib.py", "/threading.py", "/queue.py", "/_weakrefset.py"),
     *("farebox/worker.py", "farebox/jobs.py", "farebox/metrics/figures.py", "farebox/runtime/configuration.py"),
 )
 RARE = 0.05
-"""What runs less often than once in twenty requests is no part of one."""
+"""Functions that run less than once in twenty requests are left out."""
 
 
 class Counts:
@@ -40,7 +41,7 @@ class Counts:
         return self.step
 
     def write(self, path: Path) -> None:
-        """What one request comes to, and its functions, the most expensive first."""
+        """Write the bytecodes of one request and its functions, the most expensive first."""
         found = [
             (count / COUNTED, self.entries[code] / COUNTED, code)
             for code, count in self.bytecodes.most_common()

@@ -1,4 +1,4 @@
-"""The cells of tables, and what is said below one."""
+"""Formats the cells of tables, and the note below a table."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -32,7 +32,7 @@ def markdown(headings: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
 
 
 def note(result: Result) -> str:
-    """Where the figures come from, and whether they can be trusted."""
+    """The source of the figures: command, date and machine, with a warning if the machine was busy."""
     machine = result["machine"]
     said = f"`{result['command']}`, {result['at'][:10]}: {machine['cores']} cores, {machine['processor']}"
     if result.get("syncs_per_second"):

@@ -1,4 +1,4 @@
-"""A database that is farther away: a relay on loopback that passes everything on after a while, in both directions."""
+"""A database at a distance: a relay on loopback that delays everything in both directions."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ CHUNK = 2**16
 
 @contextlib.contextmanager
 def delayed(url: str, round_trip_s: float) -> Iterator[str]:
-    """The URL by which the database at `url` is reached with so much more of a round trip, until the block ends."""
+    """A URL of the database at `url` with a longer round trip, until the block ends."""
     parts = urlsplit(url)
     loop = asyncio.new_event_loop()
     relay = _Relay(parts.hostname or "127.0.0.1", parts.port or 5432, round_trip_s / 2)
@@ -54,7 +54,7 @@ class _Relay:
             task.add_done_callback(self._tasks.discard)
 
     async def _pass_on(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        """Each piece waits for itself: many are on their way at once."""
+        """Delay each chunk by itself, so that many can be in transit at once."""
         loop = asyncio.get_running_loop()
         with contextlib.suppress(ConnectionError):
             while data := await source.read(CHUNK):

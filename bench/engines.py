@@ -1,5 +1,5 @@
-"""The database under the Farebox that is measured: a file, or a PostgreSQL of the bench's own, which waits for the disk
-like an operator's."""
+"""The database of the Farebox under test: a file, or a PostgreSQL server started for the run, which syncs to disk like
+an operator's."""
 
 import contextlib
 from collections.abc import Iterator
@@ -28,14 +28,15 @@ class Engine:
     version: str = ""
 
     def environment(self) -> dict[str, str]:
-        """What the server must be told."""
+        """The environment variables that point the server to this database."""
         return {"FAREBOX_DATABASE_URL": self.url} if self.url else {}
 
     def settings(self, folder: Path) -> Settings:
         return load(self.environment(), data_dir=str(folder))
 
     def cpu_seconds(self) -> float:
-        """Of the database's processes so far, those that have ended included: the postmaster waited for them."""
+        """CPU seconds of the database's processes so far, including those that have ended: the postmaster waited for
+        them."""
         return 0.0 if self.postmaster is None else machine.cpu_seconds(self.postmaster)
 
     def memory_mb(self) -> float | None:
@@ -49,7 +50,7 @@ class Engine:
         return round(int(found[0]) / 2**20, 1) if found else 0.0
 
     def money(self, folder: Path) -> tuple[int, int]:
-        """Posted and held of all accounts together, in nano-dollars, as another process reads them."""
+        """The sums posted and held over all accounts, in nano-dollars, as another process reads them."""
         with opened_for_command(self.settings(folder)) as connection:
             found = row(connection, "SELECT sum(posted), sum(held) FROM balances")
         assert found is not None
@@ -61,7 +62,7 @@ SQLITE = Engine("sqlite")
 
 @contextlib.contextmanager
 def started(name: EngineName) -> Iterator[Engine]:
-    """A new database, empty, until the block ends."""
+    """A new, empty database, until the block ends."""
     if name == "sqlite":
         yield SQLITE
         return

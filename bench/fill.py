@@ -1,9 +1,9 @@
 """Fills a database as years of use would have: accounts, tokens, cards, purchases with invoices, and calls.
 
-The rows go in by the thousand (bench.sinks), as the ledger's own commands would take hours; `differs` then lets the
-audit look at what came of it. They are copies of the rows that one real account has after a purchase and a call, so
-they are what the program writes. They go in in the order of their keys: the database is denser than one that has grown
-by itself. Nothing but the accounts that were made stays in memory.
+The rows are inserted by the thousand (bench.sinks), because the ledger's own commands would take hours; `differs` then
+runs the audit on the result. They are copies of the rows that one real account has after a purchase and a call, so they
+are what the program writes. They are inserted in the order of their keys, so the database is denser than one that has
+grown by itself. Only the list of accounts stays in memory.
 """
 
 import contextlib
@@ -47,19 +47,20 @@ from farebox.vault import TOKEN_PREFIX, Vault
 DAYS = 90
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 OTHER = "other"
-"""The kind of account of which there may be very many."""
+"""The kind of account that can exist in very large numbers."""
 MODELS = ("bench-a", "bench-b", "bench-c")
 INPUT_USD, OUTPUT_USD = "100", "500"
-"""For a million tokens: a call of 20 and 16 costs one cent, so that calls use credit bought in cents up exactly."""
+"""Per million tokens. A call of 20 input and 16 output tokens costs one cent, so calls use up credit bought in cents
+exactly."""
 LEFT_CENTS = 1_000_000
-"""What every account has left, for the calls that are measured."""
+"""The credit that every account has left for the calls that are measured."""
 FLUSH_ROWS = 5_000
 SAID_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A kind of account."""
+    """A kind of account, and how many of it to make."""
 
     kind: str
     calls: int
@@ -68,7 +69,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """An account that was filled, with what its reads must say."""
+    """An account that was filled, with the figures that its reads must return."""
 
     account_id: str
     token: str = field(repr=False)
@@ -89,7 +90,7 @@ _OF_TOP_UP = (
 
 
 class _Copies:
-    """Copies of the real account's row in one table, but for the columns in `changing`."""
+    """Copies of the real account's row in one table, except for the columns in `changing`."""
 
     def __init__(self, connection: Connection, table: str, changing: Sequence[str], where: str = "TRUE") -> None:
         names = _columns(connection, table)
@@ -140,7 +141,7 @@ def _real_purchase(connection: Connection, settings: Settings, account_id: str, 
 
 
 class _Filler:
-    """Writes account after account; rows are kept back until there are many."""
+    """Writes one account after another; rows are buffered and written in bulk."""
 
     sink: Sink
 
@@ -165,10 +166,10 @@ class _Filler:
         self._call = _Copies(connection, "calls", (*own, "log_id", "created_at", "model", "receipt"))
         self._waiting: dict[tuple[str, tuple[str, ...]], list[Values]] = {}
         self.next_number = 2
-        """Of the invoice that is issued next; the first is the real account's."""
+        """The number of the next invoice; the first is the real account's."""
         self.calls = 0
         self.charge: int = self._call.old["charge"]
-        """Of one call, in nano-dollars."""
+        """The charge for one call, in nano-dollars."""
 
     def account(self, account_id: str, wanted: Wanted) -> Made:
         since = self._now - DAYS * DAY_MS
@@ -202,7 +203,8 @@ class _Filler:
         self._waiting.setdefault((table, columns), []).append(values)
 
     def _history(self, account: Account, wanted: Wanted, card_id: str, since: int) -> tuple[int, int]:
-        """Purchases with the calls that each of them paid, in order of time; what is left, and the last version."""
+        """Write purchases and the calls that each of them paid for, in order of time; what is left, and the last
+        version."""
         step = (self._now - since) / max(wanted.calls, 1)
         times = [since + int(step * (number + self._chance.random())) for number in range(wanted.calls)]
         purchases = max(1, min(wanted.top_ups, wanted.calls))
@@ -263,16 +265,16 @@ class _Filler:
             self._add("usage_hours", _HOUR, account.bucket, account.account_id, hour, old["provider"], model, *sums)
 
     def _log_id(self, at: int) -> str:
-        """A UUIDv7, as clock.RandomIds makes them of the present."""
+        """A UUIDv7 of this time, like those of clock.RandomIds."""
         chance, text = self._chance.getrandbits(74), f"{at:012x}"
         low = f"{1 << 63 | chance & (1 << 62) - 1:016x}"
         return f"{text[:8]}-{text[8:]}-7{chance >> 62:03x}-{low[:4]}-{low[4:]}"
 
 
 def fill(folder: Path, mock: Mock, wanted: Sequence[Wanted], *, engine: Engine = SQLITE, every: int = 1) -> list[Made]:
-    """Set up a Farebox in the folder and fill its database; says how it goes on stderr.
+    """Set up a Farebox in the folder and fill its database; report progress on stderr.
 
-    Returns the accounts; of those of kind `other` each `every`-th.
+    Returns the accounts; of kind `other`, only every `every`-th.
     """
     real = _real_call(folder, served.set_up(folder, mock, engine), engine)
     settings, now = engine.settings(folder), SystemClock().now_ms()
@@ -280,7 +282,7 @@ def fill(folder: Path, mock: Mock, wanted: Sequence[Wanted], *, engine: Engine =
         _real_purchase(connection, settings, real, now)
     begun, total = time.monotonic(), sum(item.calls for item in wanted)
     said, made = begun, list[Made]()
-    gc.disable()  # it would go through the waiting rows again and again
+    gc.disable()  # it would scan the waiting rows repeatedly
     with opened_for_command(settings) as connection:
         filler = _Filler(connection, settings, now)
     if filler.charge != NANOS_PER_CENT:
@@ -307,14 +309,14 @@ def _say(calls: int, total: int, accounts: int, took: float) -> None:
 
 
 def _in_order_of_keys(wanted: Sequence[Wanted]) -> list[tuple[str, Wanted]]:
-    """An id for each; kinds are spread over the keys, as accounts are over a database."""
+    """An ID for each account. The kinds are spread over the keys, as in a real database."""
     chance = random.Random(2)
     named = [(f"{chance.getrandbits(128):032x}", item) for item in wanted]
     return sorted(named)
 
 
 def _real_call(folder: Path, targets: Path, engine: Engine) -> str:
-    """Let the server write the rows of one call; returns the account."""
+    """Have the server write the rows of one call; returns the account."""
     rates = ("--input", INPUT_USD, "--output", OUTPUT_USD)
     served.run(folder, "price", "set", "openai", "bench-*", *rates, engine=engine)
     path, _, header = targets.read_text().splitlines()[0].partition("\t")
@@ -330,7 +332,7 @@ def _real_call(folder: Path, targets: Path, engine: Engine) -> str:
 
 
 def differs(folder: Path, account_ids: Iterable[str], engine: Engine = SQLITE) -> list[str]:
-    """What the audit finds on these accounts; nothing if the books balance."""
+    """The differences that the audit finds on these accounts; empty if the books balance."""
     found: list[str] = []
     with opened_for_command(engine.settings(folder)) as connection:
         for account_id in account_ids:

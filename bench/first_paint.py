@@ -1,12 +1,12 @@
-"""`python -m bench.first_paint`: what the pages cost on a large database, and how much of them is sent.
+"""`python -m bench.first_paint`: what the pages cost on a large database, and how many bytes they send.
 
 Fills a database of 100,000 accounts and a million calls (bench.fill), with messages and acts of the operator. Signs in
 as the owner of the account with a tenth of all calls, and as the operator, and opens every page of both, one request
-after another. Of each request it takes the time, and the processor time
-of the server and the database together, less what they run while nothing is asked: that is what counts on a machine
-which does other things, too. A bare handler on the same server (bench.bare) is asked in the same way.
+after another. For each request it measures the time, and the processor time of the server and the database together,
+minus what they use when idle: this is the figure to compare on a machine that also runs other programs. A bare handler
+on the same server (bench.bare) is measured in the same way.
 
-The exit status is 0 if every page came and none is above the bounds.
+The exit status is 0 if every page was served and none exceeds the bounds.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from urllib.parse import urlencode, urlsplit
 from bench import machine
 from bench.engines import NAMES, SQLITE, Engine
 from bench.fill import MODELS, Made, fill
-from bench.fill_house import fill_house
+from bench.fill_operator import fill_operator
 from bench.growth import BUSY, Size
 from bench.prepared import exit_status, prepared
 from bench.reads import bare
@@ -40,9 +40,9 @@ from farebox.storage.database import opened_for_command
 
 ACCOUNTS, CALLS = 100_000, 1_000_000
 REQUESTS, WARM = 24, 3
-"""Together fewer than an account may ask for statements in a minute."""
+"""The sum must be below the number of statements that an account may request per minute."""
 SERVER_MS, SENT_KB, SCRIPTS_KB = 50.0, 60.0, 15.0
-"""The bounds: processor time of 95 of 100 requests, what the first visit sends, compressed, and all scripts, not."""
+"""The bounds: p95 of processor time, bytes of a first visit (compressed), and all scripts (uncompressed)."""
 FURTHER = {
     "/ui/usage": (
         {"by": "token"},
@@ -57,10 +57,10 @@ FURTHER = {
     "/ui/messages": ({"of": "{account_id}"},),
     "/ui/audit": ({"of": "{account_id}"},),
 }
-"""Other views of a page, by their queries; of one that needs a query, the only ones."""
+"""Further views of a page, by their queries; for a page that needs a query, its only views."""
 NEEDS_A_QUERY = ("/billing/buy",)
 LEFT_OUT = ("/billing/top-up", "/ui/limits/try", "/ui/confirm")
-"""There is no payment under way, no limit was tried, and the session is young."""
+"""Not opened: no payment is in progress, no limit was tried, and the session is new."""
 CAUGHT_UP_SECONDS = 600.0
 IDLE_SECONDS = 5.0
 ROUTE = [
@@ -77,7 +77,7 @@ ROUTE = [
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What one request took, and what came. Milliseconds; `body` as it was sent."""
+    """One request: its times in milliseconds, and its response, with `body` as it was sent."""
 
     wall_ms: float
     cpu_ms: float
@@ -87,7 +87,7 @@ class Opened:
 
 
 class Browser:
-    """Somebody who is signed in, with one connection."""
+    """A signed-in user with one connection."""
 
     def __init__(self, port: int, processor_ms: Callable[[], float], headers: dict[str, str]) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
@@ -109,7 +109,7 @@ class Browser:
 
 
 def sign_in(served: Farebox, *whom: str) -> dict[str, str]:
-    """The header of a browser that has opened a link of `farebox sign-in`."""
+    """Open a link of `farebox sign-in`; the header that the browser then sends."""
     link = run(served.folder, "sign-in", *whom, engine=served.engine)["link"]
     secret = urlsplit(link).query.removeprefix("link=")
     with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)) as connection:
@@ -124,7 +124,7 @@ def sign_in(served: Farebox, *whom: str) -> dict[str, str]:
 
 
 def furnish(served: Farebox, made: Made) -> dict[str, str]:
-    """Something for the pages that show one thing: what paths call it, and its name."""
+    """Create an object for each page that shows a single one; path parameter → name."""
 
     def make(path: str, body: dict[str, object]) -> str:
         with closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)) as connection:
@@ -147,8 +147,7 @@ def furnish(served: Farebox, made: Made) -> dict[str, str]:
 
 
 def addresses(names: dict[str, str], role: Role) -> Iterator[tuple[str, str]]:
-    """Of every page of an owner, or of the operator alone, and of the further views: as the table of pages has it, and
-    as it is asked for."""
+    """The route and the concrete path of every page of an owner, or of the operator alone, including further views."""
     for row in PAGE_ROWS:
         theirs = role in row.roles and (role is Role.OWNER or Role.OWNER not in row.roles)
         if not row.template or not theirs or row.path in LEFT_OUT or row.demo:
@@ -162,7 +161,7 @@ def addresses(names: dict[str, str], role: Role) -> Iterator[tuple[str, str]]:
 
 
 class Pages:
-    """Opens the pages of one account, and those of the operator; keeps the rows and prints each."""
+    """Opens the pages of one account and those of the operator; keeps the result rows and prints each."""
 
     def __init__(self, served: Farebox, made: Made) -> None:
         self._served = served
@@ -176,7 +175,7 @@ class Pages:
         return Browser(self._served.port, self._processor_ms, sign_in(self._served, *whom))
 
     def _idle(self) -> float:
-        """What the server and its jobs run while nothing is asked: milliseconds in each of time."""
+        """Processor time of the idle server and its jobs: milliseconds per millisecond of time."""
         before, begun = self._processor_ms(), time.perf_counter()
         time.sleep(IDLE_SECONDS)
         return (self._processor_ms() - before) / (time.perf_counter() - begun) / 1000
@@ -205,16 +204,16 @@ class Pages:
         ):
             listed = re.search(pattern, self._browser.open(page).text)
             if listed is None:
-                raise Broken(f"{page} leads to none of what it lists")
+                raise Broken(f"{page} has no link to any of its entries")
             found[name] = listed[1]
         return found
 
     def _catch_up(self) -> None:
-        """Wait until the job has summed what is new."""
+        """Wait until the job has added new calls to the kept sums."""
         deadline = time.monotonic() + CAUGHT_UP_SECONDS
         while "are counted so far" in self._browser.open("/ui/usage?by=token").text:
             if time.monotonic() > deadline:
-                raise Broken("the sums of usage are not caught up")
+                raise Broken("the kept sums of usage did not catch up")
             time.sleep(1)
 
     def _measure(self, name: str, path: str) -> None:
@@ -241,12 +240,12 @@ class Pages:
 
 
 def _parts(page: str) -> list[str]:
-    """The addresses of what a page loads."""
+    """The URLs that a page loads."""
     return re.findall(r'(?:href|src)="(/ui/assets/[^"]+)"', page)
 
 
 def _times(opened: list[Opened], idle: float) -> dict[str, float]:
-    """Without what the server would have run anyway in the same time."""
+    """Processor time minus what the idle server would have used in the same time."""
     cpu = [max(0.0, each.cpu_ms - idle * each.wall_ms) for each in opened]
     of = {"cpu": cpu, "wall": [each.wall_ms for each in opened]}
     medians = {f"{name}_p50_ms": round(statistics.median(times), 2) for name, times in of.items()}
@@ -254,7 +253,7 @@ def _times(opened: list[Opened], idle: float) -> dict[str, float]:
 
 
 def bare_handler(folder: Path) -> dict[str, float]:
-    """The same of a handler that does nothing, on Farebox's own server."""
+    """The same measurement of a handler that does nothing, on Farebox's own server."""
     with bare("farebox", folder, {}, "token") as server:
         browser = Browser(server.port, lambda: machine.processor_ms(server.pid), {"authorization": "Bearer token"})
         opened = [browser.open("/") for _ in range(WARM + REQUESTS)][WARM:]
@@ -280,15 +279,15 @@ def _run(arguments: argparse.Namespace) -> int:
     with prepared(arguments.engine, arguments.dir) as (_, folder, mock, engine):
         size = Size(arguments.accounts, arguments.calls)
         made = next(one for one in fill(folder, mock, size.wanted(), engine=engine) if one.wanted.kind == BUSY)
-        fill_house(folder, engine)
-        if engine is not SQLITE:  # as a database is that has grown by itself
+        fill_operator(folder, engine)
+        if engine is not SQLITE:  # as in a database that has grown by itself
             with opened_for_command(engine.settings(folder)) as connection:
                 connection.execute("VACUUM (ANALYZE)")
         return measure(folder, engine, made, size)
 
 
 def measure(folder: Path, engine: Engine, made: Made, size: Size) -> int:
-    """Serve the folder, open the pages, and store what came of it."""
+    """Serve the folder, open the pages, and store the results."""
     with serving(folder, folder / "targets", engine=engine) as served:
         pages = Pages(served, made)
         print(f"{size}; the account that is signed in has {made.wanted.calls:,} calls\n{HEADINGS}", flush=True)
@@ -312,9 +311,13 @@ def measure(folder: Path, engine: Engine, made: Made, size: Size) -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.first_paint", description=__doc__)
     parser.add_argument("--engine", choices=NAMES, default="sqlite", help="the database (default sqlite)")
-    parser.add_argument("--accounts", type=int, default=ACCOUNTS, help=f"of the database (default {ACCOUNTS:,})")
-    parser.add_argument("--calls", type=int, default=CALLS, help=f"of the database (default {CALLS:,})")
-    parser.add_argument("--dir", type=Path, help="where the database is made and removed again (default: temporary)")
+    parser.add_argument(
+        "--accounts", type=int, default=ACCOUNTS, help=f"accounts in the database (default {ACCOUNTS:,})"
+    )
+    parser.add_argument("--calls", type=int, default=CALLS, help=f"calls in the database (default {CALLS:,})")
+    parser.add_argument(
+        "--dir", type=Path, help="folder for the database, which is removed afterwards (default: temporary)"
+    )
     arguments = parser.parse_args()
     if arguments.accounts < 102 or arguments.calls < 20_000:
         parser.error("--accounts at least 102, --calls at least 20,000")

@@ -1,11 +1,12 @@
-"""`python -m bench.growth`: does anything become slower as accounts and calls become many?
+"""`python -m bench.growth`: does anything become slower as accounts and calls increase?
 
-Fills databases of several sizes (bench.fill), serves each, and times the same requests on all: one after another, from
-one caller. Three kinds of account are asked: `usual` ones, whose history is the same in every size, so that what is
-slower there is slower because of the others; `many`, a great part of all accounts in turn; and one `busy` account with
-a tenth of all calls. Then each request is traced (bench.plans): the SQL whose work grows, and that which scans a table.
+Fills databases of several sizes (bench.fill), serves each, and times the same requests on all of them, one after
+another from one caller. The requests are for three kinds of account: `usual` ones, whose history is the same at every
+size, so that any slowdown is caused by the other accounts; `many`, a large part of all accounts in turn; and one
+`busy` account with a tenth of all calls. Then each request is traced (bench.plans) to find the SQL whose work grows,
+and the SQL that scans a table.
 
-The exit status is 0 if every figure was that of the books, every charge exact, and the audit of a sample clean.
+The exit status is 0 if every figure agreed with the books, every charge was exact, and the audit of a sample was clean.
 """
 
 import argparse
@@ -30,9 +31,9 @@ from bench.served import Broken, Farebox, Mock, serving
 
 USUAL_ACCOUNTS, USUAL_CALLS, USUAL_TOP_UPS = 100, 100, 12
 BUSY_PART = 10
-"""One call in this many is the busy account's…"""
+"""One call in this many is made by the busy account, …"""
 CALLS_OF_A_TOP_UP = 100
-"""…which buys credit for this many."""
+"""… which buys credit for this many calls at a time."""
 MANY = 2_000
 SAMPLE = 200
 
@@ -49,7 +50,7 @@ CASES: tuple[tuple[str, str], ...] = (
     ("statement", BUSY),
     ("logs", USUAL),
     ("logs", BUSY),
-    ("admission", "many"),  # last: it changes what the reads above must say
+    ("admission", "many"),  # last: it changes the figures of the reads above
     ("admission", BUSY),
 )
 
@@ -63,7 +64,7 @@ class Size:
         return f"{self.accounts:,} accounts, {self.calls:,} calls"
 
     def wanted(self) -> list[Wanted]:
-        """All accounts: the busy one, the usual ones, and the others with what calls remain."""
+        """All accounts: the busy one, the usual ones, and the others, which share the remaining calls."""
         busy = self.calls // BUSY_PART
         others = self.accounts - 1 - USUAL_ACCOUNTS
         rest = self.calls - busy - USUAL_ACCOUNTS * USUAL_CALLS
@@ -99,7 +100,7 @@ class Grown:
         self.wrong = differs(folder, self._sample, engine)
 
     def measure(self, arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The rows of all cases, and what is to be said of the whole."""
+        """The rows of all cases, and facts about the whole run."""
         begun = time.monotonic()
         with serving(self._folder, self._folder / "targets", engine=self._engine) as served:
             start_s = round(time.monotonic() - begun, 2)
@@ -143,7 +144,7 @@ class Grown:
         return file
 
     def trace(self) -> plans.Traced | None:
-        """What each request has SQLite do; nothing on PostgreSQL, which does not count it."""
+        """SQLite's work for each request; empty on PostgreSQL, which does not count it."""
         if self._engine is not SQLITE:
             return None
         log = self._folder / "sql.log"
@@ -171,7 +172,8 @@ def _call(served: Farebox, made: Made) -> None:
 
 
 def table(sizes: Sequence[Size], measured: list[list[dict[str, Any]]]) -> str:
-    """A line a case: its times and SQLite's steps at each size, and the largest size's over the smallest's."""
+    """One line per case: its times and SQLite's steps at each size, and the ratio of the largest size to the
+    smallest."""
     heads = "".join(f"{f'{size.accounts:,} / {size.calls:,}':>36}" for size in sizes)
     columns = f"{'p50 ms':>9}{'p99 ms':>8}{'CPU ms':>8}{'SQL steps':>11}"
     ratio_heads = f"{'p50':>8}{'CPU':>7}{'steps':>8}"
@@ -229,7 +231,8 @@ def _say(facts: list[dict[str, Any]], found: list[dict[str, Any]], wrong: list[s
             f"pace {fact['pace_ms'][0]:.0f} to {fact['pace_ms'][1]:.0f} ms"
         )
     print(
-        "\n" + ("\n".join(wrong) or "every figure is that of the books, every charge exact, the sample's audit clean")
+        "\n"
+        + ("\n".join(wrong) or "every figure agrees with the books, every charge is exact, the sample's audit is clean")
     )
     if not found:
         return
@@ -246,11 +249,15 @@ def _say(facts: list[dict[str, Any]], found: list[dict[str, Any]], wrong: list[s
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.growth", description=__doc__)
     parser.add_argument("--engine", choices=NAMES, default="sqlite", help="the database (default sqlite)")
-    parser.add_argument("--accounts", type=_figures, default=[1_000, 100_000], help="of each size, smallest first")
+    parser.add_argument(
+        "--accounts", type=_figures, default=[1_000, 100_000], help="accounts of each size, smallest first"
+    )
     parser.add_argument("--calls", type=_figures, default=[100_000, 1_000_000], help="of each (default 100000,1000000)")
     parser.add_argument("--seconds", type=float, default=3, help="length of each case (default 3)")
     parser.add_argument("--warm", type=float, default=0.5, help="seconds of warm-up before each case (default 0.5)")
-    parser.add_argument("--dir", type=Path, help="where the databases are made and removed again (default: temporary)")
+    parser.add_argument(
+        "--dir", type=Path, help="folder for the databases, which are removed afterwards (default: temporary)"
+    )
     arguments = parser.parse_args()
     least_accounts, least_calls = USUAL_ACCOUNTS + 2, USUAL_ACCOUNTS * USUAL_CALLS * 2
     if (

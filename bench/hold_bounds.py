@@ -1,4 +1,5 @@
-"""What recorded calls say of the bounds that holds rely on: the template of a chat, and output that is in its text."""
+"""Checks the bounds that holds rely on against recorded calls: the chat template, and the output counted from its
+text."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,7 +12,7 @@ from farebox.providers.formats.length_end import length_end_of
 
 
 def observed(exchange: Exchange) -> Observed:
-    """What Farebox reads of the recorded response."""
+    """What Farebox reads from the recorded response."""
     events = exchange.response_type.startswith("text/event-stream")
     reader = exchange.wire.reader(exchange.parsed, streaming=events, hide_usage=False)
     reader.feed(exchange.response)
@@ -19,8 +20,8 @@ def observed(exchange: Exchange) -> Observed:
 
 
 def rows(recorded: Iterable[Exchange]) -> list[dict[str, Any]]:
-    """By model: by how much the count of a chat missed what was reported; and how many more tokens than bytes of text a
-    response of those billed whose output is said to be in its text."""
+    """By model: the difference between the counted and the reported input of a chat; and, for responses whose output is
+    said to be in its text, how many more tokens were billed than the text has bytes."""
     missed: dict[str, list[int]] = {}
     beyond: dict[str, list[int]] = {}
     for exchange in recorded:

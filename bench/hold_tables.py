@@ -1,4 +1,4 @@
-"""The tables of what is held: before holds near the end of a balance were made closer, and now."""
+"""The tables of holds: before holds near the end of a balance were made tighter, and now."""
 
 from typing import Any, Final
 
@@ -10,7 +10,7 @@ _HOLDS: Final = {"before": "holds-before", "now": "holds"}
 
 
 def holds() -> str:
-    """Of recorded calls: before holds were made closer, and now."""
+    """Holds of recorded calls, before they were made tighter and now."""
     found = [(when, result) for when, name in _HOLDS.items() if (result := stored.read(name)) is not None]
     lines = []
     for when, result in found:
@@ -31,18 +31,18 @@ def holds() -> str:
     )  # fmt: skip
     said = [
         f"{when} `{result['command']}`, {result['at'][:10]}" for when, result in found
-    ]  # no times: any machine does
+    ]  # no times: the machine does not matter
     return f"{markdown(heads, shown)}\n\n{'; '.join(said).capitalize()}." if shown else MISSING
 
 
 def _pairs(lines: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
-    """Each kind of calls before and now, one below the other."""
+    """Each kind of call before and now, one below the other."""
     kinds = list(dict.fromkeys((cells[0], cells[1]) for _, cells in lines))
     return [line for kind in kinds for line in lines if (line[1][0], line[1][1]) == kind]
 
 
 def bursts() -> str:
-    """How many of 200 calls on credit for exactly 20 were with the provider at once."""
+    """How many of 200 concurrent calls, on credit for exactly 20, reached the provider."""
     counted: dict[tuple[str, bool, int], dict[str, dict[str, Any]]] = {}
     for when, name in _HOLDS.items():
         for row in (stored.read(name) or {"rows": []})["rows"]:

@@ -1,10 +1,12 @@
-"""`python -m bench.holds`: what is held for recorded calls, and whether that stands in the way.
+"""`python -m bench.holds`: how much is held for recorded calls, and whether a hold prevents calls that could be paid
+for.
 
 Each exchange of bench.recordings is sent through a Farebox on SQLite, with a provider behind it that replays the
 recorded response: once on an account with ample credit, which shows what the call costs, and once on one that has
 exactly 1 USD, then 0.10 USD when it is made. A call that the balance could pay for is *refused* where it gets no
 response; *cut* where its output would be limited to less than was recorded. Then bursts: 200 calls at once, each of
-which costs what it holds at most, on credit for exactly 20, to a provider that answers none until all are decided.
+which costs at most its hold, on credit for exactly 20, to a provider that answers none until all have been admitted or
+refused.
 """
 
 import argparse
@@ -44,16 +46,16 @@ from farebox.vault import TOKEN_PREFIX
 AMPLE = 1_000_000 * NANOS_PER_USD
 BALANCES = {"ample": AMPLE, "1 USD": NANOS_PER_USD, "0.10 USD": NANOS_PER_USD // 10}
 OUTPUT_DEFAULT = 4_096
-"""FAREBOX_OUTPUT_DEFAULT of an operator who sets it."""
+"""The value of FAREBOX_OUTPUT_DEFAULT in the runs that set it."""
 BURST, PAID_FOR = 200, 20
 BURST_OUTPUT = (100, 600, 4_096)
-_CHAT_TOKENS = 9  # of `Count.`, as OpenAI counts it
-_INPUT_NANOS, _OUTPUT_NANOS = 150, 600  # gpt-4o-mini, a token
+_CHAT_TOKENS = 9  # input tokens of `Count.`, as OpenAI counts them
+_INPUT_NANOS, _OUTPUT_NANOS = 150, 600  # per token of gpt-4o-mini
 
 
 @dataclass
 class Provider:
-    """Answers as it was recorded, or once the gate is open."""
+    """Replays the recorded response, or answers once the gate is open."""
 
     url: str = ""
     recorded: list[Exchange] = field(default_factory=list)
@@ -112,7 +114,7 @@ class Account:
         return found
 
     async def fill(self, nanos: int) -> None:
-        """Grant what is missing."""
+        """Grant what is missing to this balance."""
         missing = nanos - (await self.balance()).posted
         if missing > 0:
             at, grant = self._services.clock.now_ms(), self._services.ids.log_id()
@@ -133,7 +135,7 @@ class Account:
     async def receipt(self, log_id: str) -> dict[str, Any]:
         url = f"/client/v4/accounts/{self.account_id}/farebox/receipts/{log_id}"
         response = await self._client.get(url, headers={"authorization": f"Bearer {self.secret}"})
-        receipt: dict[str, Any] = response.json()["result"] or {}  # a path that costs nothing has none
+        receipt: dict[str, Any] = response.json()["result"] or {}  # a path that costs nothing has no receipt
         return receipt
 
 
@@ -165,7 +167,7 @@ class Bench:
 
 @contextlib.asynccontextmanager
 async def benched(engine: Engine, slugs: Iterable[str], **changed: Any) -> AsyncIterator[Bench]:
-    """Until the block ends. Every one of these providers is the one that replays."""
+    """A bench until the block ends. Each of these slugs leads to the provider that replays."""
     with tempfile.TemporaryDirectory() as folder:
         loaded = engine.settings(Path(folder))
         values = {name: getattr(loaded, name) for name in Settings.__slots__}
@@ -203,7 +205,7 @@ async def benched(engine: Engine, slugs: Iterable[str], **changed: Any) -> Async
 
 @dataclass
 class Call:
-    """What became of one on each balance."""
+    """The outcome of one recorded call on each balance."""
 
     exchange: Exchange
     charge: int = 0
@@ -287,7 +289,7 @@ async def burst(bench: Bench, *, stream: bool, output: int) -> dict[str, Any]:
     body = {"model": "gpt-4o-mini", "messages": messages, "max_tokens": output, "stream": stream}
     tasks = {asyncio.create_task(account.chat(body)) for _ in range(BURST)}
     at_once = 0
-    while True:  # each is with the provider, or refused
+    while True:  # each call has reached the provider or was refused
         done = [task for task in tasks if task.done()]
         if len(done) + provider.waiting >= BURST:
             break
@@ -332,8 +334,8 @@ async def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.holds", description=__doc__)
-    parser.add_argument("--cases", default="bounds,recorded,burst", help="some of bounds, recorded, burst")
-    parser.add_argument("--name", default="holds", help="of the result")
+    parser.add_argument("--cases", default="bounds,recorded,burst", help="parts to run, of bounds, recorded, burst")
+    parser.add_argument("--name", default="holds", help="name of the result")
     arguments = parser.parse_args()
     rows = asyncio.run(measure(arguments))
     for row in rows:

@@ -1,13 +1,13 @@
-"""`python -m bench.ledger [--engine sqlite|postgres|citus]`: the ledger alone. Durable pairs of a hold and its settling
-per second and in CPU: this process's, and the database's where it has processes of its own, which are started for the
-run; and what `farebox check` then takes. Citus is a coordinator and workers (FAREBOX_TEST_CITUS_BIN:
-tests/citus/servers.py). Engines are compared by turns, with as many buckets and after as many pairs:
-`--engine postgres,citus,postgres,citus --buckets 8 --pairs 20000`. `--cap 0.2` gives each worker so much of a core,
-which shows on a small machine what more of them are worth. `--away-ms` puts the database so far away.
+"""`python -m bench.ledger [--engine sqlite|postgres|citus]`: the ledger alone. Durable hold-and-settle pairs per
+second, the CPU of this process and of the database's processes (which are started for the run), and the duration of
+`farebox check` afterwards. Citus is a coordinator and workers (FAREBOX_TEST_CITUS_BIN: tests/citus/servers.py). To
+compare engines, alternate them with the same numbers of buckets and pairs: `--engine postgres,citus,postgres,citus
+--buckets 8 --pairs 20000`. `--cap 0.2` limits each worker to this part of a core, which shows the value of more workers
+even on a small machine. `--away-ms` adds a round trip to the database.
 
 Many tasks of one event loop each hold, wait for the verdict, settle, wait, and start again, as calls do, but with
-nothing in between and no call records. Beside it: how often this disk makes a small write durable, one after another,
-since a group commit can only be as good as what it shares.
+nothing in between and no call records. It also measures how many small writes per second this disk makes durable one
+after another, because that limits a group commit.
 """
 
 import argparse
@@ -58,11 +58,11 @@ class Case:
     cap: float
     seconds: float
     pairs: int
-    """A row ends after this many pairs even if time is left; 0: no such bound."""
+    """A row ends after this many pairs even if time is left; 0: no limit."""
 
 
 async def measure(folder: Path, servers: Servers | None, case: Case) -> dict[str, Any]:
-    """One row: a new database, with this many accounts in turn and tasks."""
+    """One row: a new database, with this many tasks that use this many accounts in turn."""
     async with _database(folder, servers, case) as database:
         ids = RandomIds(SystemClock())
         ledger = ledger_of(database, ids.log_id())
@@ -75,7 +75,7 @@ async def measure(folder: Path, servers: Servers | None, case: Case) -> dict[str
         pairs, used, took = len(took_each), time.process_time() - cpu, time.monotonic() - start
         database_used = [now - then for now, then in zip(_cpu(servers), before, strict=True)]
         if servers is not None:
-            # As the server does it by itself, a minute later: the audit's plans depend on it.
+            # The server does this by itself after a minute: the audit's plans depend on it.
             servers.processes[0].query("ANALYZE", servers.near_url)
         cpu, before, start = time.process_time(), _cpu(servers), time.monotonic()
         differences = await database.scan(lambda connection: len(list(audit(connection))))
@@ -123,7 +123,7 @@ async def _database(
 
 
 def _cpu(servers: Servers | None) -> list[float]:
-    """Seconds of CPU that each of the database's servers has used so far."""
+    """CPU seconds that each of the database's servers has used so far."""
     return [] if servers is None else servers.cpu()
 
 
@@ -136,7 +136,7 @@ def _open(connection: Connection, names: list[str], buckets: int) -> None:
 async def _pairs(
     ledger: Ledger, ids: RandomIds, turn: Iterator[str], tasks: int, seconds: float, most: int
 ) -> list[float]:
-    """Seconds that each pair took, of all tasks together; `most` of them, if it is not 0."""
+    """The duration in seconds of each pair, over all tasks; at most `most` pairs, unless it is 0."""
     stop = time.monotonic() + seconds
     left = itertools.repeat(0) if most == 0 else iter(range(most))
 
@@ -179,19 +179,29 @@ def _engines(text: str) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.ledger", description=__doc__)
-    parser.add_argument("--engine", type=_engines, default=["sqlite"], help="one, or several by turns (default sqlite)")
+    parser.add_argument(
+        "--engine", type=_engines, default=["sqlite"], help="one, or several that alternate (default sqlite)"
+    )
     parser.add_argument("--seconds", type=float, default=5, help="length of each row (default 5)")
     parser.add_argument("--pairs", type=int, default=0, help="end a row after this many pairs, even if time is left")
-    parser.add_argument("--workers", type=_numbers, default=(2,), help="workers of Citus, row by row (default 2)")
     parser.add_argument(
-        "--cap", type=float, default=0, help="so much of a core for each worker: as root (default: all)"
+        "--workers", type=_numbers, default=(2,), help="workers of Citus, one number per row (default 2)"
     )
-    parser.add_argument("--dir", type=Path, help="where the databases are made and removed again (default: temporary)")
-    parser.add_argument("--tasks", type=_numbers, default=TASKS, help="callers, row by row (default 1,16,64,512)")
+    parser.add_argument(
+        "--cap", type=float, default=0, help="limit of each worker, as a part of a core; needs root (default: none)"
+    )
+    parser.add_argument(
+        "--dir", type=Path, help="folder for the databases, which are removed afterwards (default: temporary)"
+    )
+    parser.add_argument(
+        "--tasks", type=_numbers, default=TASKS, help="callers, one number per row (default 1,16,64,512)"
+    )
     parser.add_argument("--accounts", type=_numbers, default=ACCOUNTS, help="accounts (default 1,10000)")
-    parser.add_argument("--buckets", type=int, default=1, help="over which the accounts are spread (default 1)")
-    parser.add_argument("--away-ms", type=_numbers, default=(0,), help="round trips added, row by row (default 0)")
-    parser.add_argument("--name", help="under which the results are stored (default: ledger-ENGINE)")
+    parser.add_argument("--buckets", type=int, default=1, help="buckets over which the accounts are spread (default 1)")
+    parser.add_argument(
+        "--away-ms", type=_numbers, default=(0,), help="round trips to add, one number per row (default 0)"
+    )
+    parser.add_argument("--name", help="name under which the results are stored (default: ledger-ENGINE)")
     arguments = parser.parse_args()
     name = arguments.name or f"ledger-{arguments.engine[-1]}"
     with tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=arguments.dir) as place:

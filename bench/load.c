@@ -1,17 +1,17 @@
-/* The callers of the bench: a closed loop of C connections that each send the next request when the answer is there.
+/* The clients: a closed loop of C connections, each of which sends its next request when the response has arrived.
  *
  *     load -p PORT [-b BODY_FILE] [-u PATH] [-H "Name: value"]... [-f TARGETS] [-c CONNECTIONS] [-t SECONDS] [-n REQUESTS]
  *          [-r RAMP] [-m MARK]
  *
- * With BODY_FILE it posts JSON, without one it gets. No two bodies are the same with MARK, at whose place in BODY_FILE each
- * has a number of NUMBER_DIGITS digits, which goes on in the next run.
- * TARGETS is a file with one `PATH<tab>Name: value` a line: requests go to each in turn, with that header (many accounts).
+ * With BODY_FILE it sends POSTs of JSON, without one GETs. With MARK all bodies differ: the text MARK in BODY_FILE is
+ * replaced with a number of NUMBER_DIGITS digits, which continues in the next run.
+ * TARGETS is a file with one `PATH<tab>Name: value` per line: requests go to each in turn, with that header (many accounts).
  * Connections are opened over RAMP seconds (0: at once).
- * Starts requests for SECONDS, or until there were REQUESTS, and then waits DRAIN_SECONDS at most for those under way.
- * An answer is good when its status is 200, its length or its last chunk was seen and, where it is a stream of events,
- * `data: [DONE]` was its last. One line of JSON on stdout says what came; the exit status is 0 where every answer was good.
+ * Starts requests for SECONDS, or until REQUESTS were sent, and then waits at most DRAIN_SECONDS for those in flight.
+ * A response is good if its status is 200, all of its length or its last chunk has arrived and, for a stream of events,
+ * `data: [DONE]` came last. Prints one line of JSON with the results; the exit status is 0 if every response was good.
  *
- * One thread, epoll, keep-alive, loopback only. Times of good answers alone go into the percentiles. */
+ * One thread, epoll, keep-alive, loopback only. The percentiles include the times of good responses only. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -58,7 +58,7 @@ static long n_requests, most = 1L << 60, started, ended, good, bad, broken, refu
 static long statuses[STATUS_MAX];
 static struct times whole, first;
 static int poller, port, stopping;
-static unsigned long last_number; /* begins as the time in µs: no run gets as far as the next begins */
+static unsigned long last_number; /* starts at the time in µs, so that runs do not overlap */
 
 static long now_us(void) {
     struct timespec t;
@@ -97,7 +97,7 @@ static void write_number(char *to) {
     for (int digit = NUMBER_DIGITS - 1; digit >= 0; digit--, rest /= 10) to[digit] = '0' + rest % 10;
 }
 
-static void send_next(struct connection *c) { /* the socket blocks on send: a request is small */
+static void send_next(struct connection *c) { /* a blocking send: a request is small */
     c->state = IDLE;
     if (stopping || started >= most) return;
     if (c->fd < 0 && !connect_to(c)) {
@@ -115,7 +115,7 @@ static void send_next(struct connection *c) { /* the socket blocks on send: a re
     c->sent_at = now_us();
     for (size_t off = 0; off < r->len;) {
         ssize_t n = send(c->fd, r->at + off, r->len - off, MSG_NOSIGNAL);
-        if (n < 0 && errno != EINTR) return; /* the next read tells */
+        if (n < 0 && errno != EINTR) return; /* the next read fails too */
         if (n > 0) off += n;
     }
 }
@@ -203,7 +203,7 @@ static void take_trailer_byte(struct connection *c, char byte) {
     else if (byte != '\r') c->line_len++;
 }
 
-static size_t take(struct connection *c, const char *p, size_t n) { /* bytes used of what has come */
+static size_t take(struct connection *c, const char *p, size_t n) { /* bytes consumed */
     size_t part = n < c->left ? n : c->left;
     switch (c->state) {
     case HEAD:
@@ -229,7 +229,7 @@ static size_t take(struct connection *c, const char *p, size_t n) { /* bytes use
         take_body(c, p, n);
         return n;
     default:
-        return n; /* nothing was asked for */
+        return n; /* no request was sent */
     }
 }
 
@@ -248,7 +248,7 @@ static void read_from(struct connection *c) {
     for (ssize_t used = 0; used < n && c->fd >= 0;) used += take(c, buffer + used, n - used);
 }
 
-/* --- what was asked for, and what came ---------------------------------------------------------------------------- */
+/* --- requests and results ------------------------------------------------------------------------------------------ */
 
 static struct text make_request(const char *path, const char *headers, const char *own, struct text body) {
     struct text r = {NULL, 0, NULL};
@@ -284,7 +284,7 @@ static struct text read_file(const char *path) {
     return t;
 }
 
-static struct text with_number(struct text body, const char *mark) { /* in the place of the mark */
+static struct text with_number(struct text body, const char *mark) { /* replaces the mark */
     size_t width = strlen(mark);
     char *found = body.at ? strstr(body.at, mark) : NULL, *rest = found + width;
     if (!found || body.len + NUMBER_DIGITS >= 1 << 22) {

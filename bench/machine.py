@@ -1,4 +1,5 @@
-"""What the kernel tells: processor time and memory of a process and all below it, and what machine this is."""
+"""Measurements from the kernel: processor time and memory of a process and its descendants, and facts about the
+machine."""
 
 import hashlib
 import importlib.metadata
@@ -15,7 +16,7 @@ _PROC = Path("/proc")
 
 
 def _read(path: Path) -> str:
-    """A file that may vanish while it is read."""
+    """The text of a file that may vanish while it is read."""
     try:
         return path.read_text()
     except OSError:
@@ -23,12 +24,12 @@ def _read(path: Path) -> str:
 
 
 def _stat(path: Path) -> list[str]:
-    """The fields of a stat file after the name, which may hold anything: state, parent, …"""
+    """The fields of a stat file after the name, which may contain anything: state, parent, …"""
     return _read(path).rpartition(")")[2].split()
 
 
 def tree(root: int) -> list[int]:
-    """The process and all that descend from it."""
+    """The process and all its descendants."""
     children: dict[int, list[int]] = {}
     for path in _PROC.iterdir():
         if path.name.isdigit() and (fields := _stat(path / "stat")):
@@ -40,13 +41,13 @@ def tree(root: int) -> list[int]:
 
 
 def cpu_seconds(root: int) -> float:
-    """User and system time of the tree so far, with that of children that have ended."""
+    """User and system time of the tree so far, including children that have ended."""
     stats = [_stat(_PROC / str(pid) / "stat") for pid in tree(root)]
     return sum(int(ticks) for fields in stats if fields for ticks in fields[11:15]) / TICKS
 
 
 def processor_ms(root: int) -> float:
-    """What the threads of the tree's processes have run so far, in milliseconds, as exactly as the scheduler knows."""
+    """Run time of the tree's threads so far, in milliseconds, with the precision of the scheduler."""
     return sum(_run_ns(pid) for pid in tree(root)) / 1e6
 
 
@@ -56,7 +57,7 @@ def _run_ns(pid: int) -> int:
 
 
 def thread_seconds(pid: int) -> dict[str, float]:
-    """Processor time of each thread of one process, `name#tid`; the one that started the process is `main`."""
+    """Processor time of each thread of one process, by `name#tid`; the main thread is `main`."""
     seconds = {}
     for task in (_PROC / str(pid) / "task").iterdir():
         if fields := _stat(task / "stat"):
@@ -66,9 +67,9 @@ def thread_seconds(pid: int) -> dict[str, float]:
 
 
 def memory_mb(root: int) -> dict[str, float]:
-    """Memory of the tree: all that is resident (`rss`); with what other processes map too counted in parts (`pss`); and
-    what is its own (`own`), without the pages of programs and libraries: how many of these count as its part changes
-    whenever another process that maps them starts or ends."""
+    """Memory of the tree: resident (`rss`); with shared pages divided among the processes that map them (`pss`); and
+    private (`own`), without the pages of programs and libraries, whose share changes whenever another process that
+    maps them starts or ends."""
     kinds = {"Rss": "rss", "Pss": "pss", "Pss_Anon": "own", "Pss_Shmem": "own"}
     kilobytes = dict.fromkeys(kinds.values(), 0)
     for pid in tree(root):
@@ -101,7 +102,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit that is measured; `+` where files were changed since."""
+    """The commit that is measured, with `+` if files were changed since."""
     here = Path(__file__).parent.parent
 
     def git(*words: str) -> str:
@@ -118,7 +119,7 @@ def file_system(folder: Path) -> str:
 
 
 def syncs_per_second(folder: Path, seconds: float = 1) -> float:
-    """How often this disk makes a small append durable, one after another: what every commit waits for."""
+    """How many small appends per second this disk makes durable, one after another: every commit waits for one."""
     done, start = 0, time.monotonic()
     with (folder / "syncs").open("wb", buffering=0) as file:
         while time.monotonic() - start < seconds:
@@ -129,11 +130,11 @@ def syncs_per_second(folder: Path, seconds: float = 1) -> float:
 
 
 def busy(seconds: float = 1.0) -> float:
-    """The part of the processor time that this machine's programs take while this one does nothing: 0 to 1."""
+    """The part of the processor time, 0 to 1, that other programs use while this one is idle."""
 
     def ticks() -> tuple[int, int]:
         spent = [int(figure) for figure in _read(_PROC / "stat").splitlines()[0].split()[1:9]]
-        return sum(spent), spent[3] + spent[4]  # idle, and idle while the disk works
+        return sum(spent), spent[3] + spent[4]  # idle, and waiting for the disk
 
     all_before, idle_before = ticks()
     time.sleep(seconds)
@@ -142,8 +143,8 @@ def busy(seconds: float = 1.0) -> float:
 
 
 def pace_ms() -> float:
-    """Processor time of a fixed piece of work. A busy neighbour on the same core makes it dearer, and all else with it:
-    figures whose pace differs much do not compare."""
+    """Processor time of a fixed piece of work. A busy neighbor on the same core makes this and everything else slower:
+    figures whose pace differs much are not comparable."""
     start = time.process_time()
     found = {hashlib.sha256(str(number).encode()).digest(): number for number in range(50_000)}
     assert len(found) == 50_000

@@ -1,15 +1,15 @@
-/* The provider of the bench: OpenAI's chat completions on loopback, as fast as the machine allows.
+/* The mock provider: OpenAI's chat completions on loopback, as fast as the machine allows.
  *
- *     mock_upstream [PORT]                  0 takes a free port; the first line on stdout says which: {"port": N}
+ *     mock_upstream [PORT]                  0 takes a free port; the first line on stdout names it: {"port": N}
  *
- * POST anything                             one chat completion; server-sent events where the body has "stream": true,
- *                                           with a usage event where it also has "include_usage": true
- * GET  /control?latency=MS&gap=MS&events=N  what is sent from now on: wait before an answer; time between the events of
+ * POST anything                             one chat completion; server-sent events if the body has "stream": true,
+ *                                           with a usage event if it also has "include_usage": true
+ * GET  /control?latency=MS&gap=MS&events=N  changes later responses: delay before a response; time between the events of
  *                                           a stream (0: the whole stream in one write); content events of a stream
- * GET  /stats                               answers sent whole so far, and the settings
+ * GET  /stats                               responses completed so far, and the settings
  *
- * One thread, epoll. Every answer has an id of its own, since gateways take it for one. A request is served when the one
- * before it on its connection is done (no pipelining, like every client that is measured). It dies with its parent. */
+ * One thread, epoll. Every response has a unique ID, because gateways rely on that. A request is served when the
+ * previous one on its connection is done (no pipelining, like all clients here). The program dies with its parent. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -46,7 +46,7 @@ static void append(struct bytes *b, const char *text, size_t len) {
     b->len += len;
 }
 
-/* --- what is answered --------------------------------------------------------------------------------------------- */
+/* --- responses ----------------------------------------------------------------------------------------------------- */
 
 /* Templates with the place of the id; "chatcmpl-" is followed by 12 hexadecimal digits. */
 #define ID "chatcmpl-000000000000"
@@ -73,7 +73,7 @@ static const char PLAIN_BODY[] =
 static int latency_ms, gap_ms, events = 100;
 static unsigned long next_id, plain_answers, streams;
 
-static void write_id(char *from, char *to, unsigned long id) { /* into every place for one */
+static void write_id(char *from, char *to, unsigned long id) { /* into every placeholder */
     static const char DIGITS[] = "0123456789abcdef";
     char *place = from;
     while ((place = memmem(place, to - place, "chatcmpl-", 9))) {
@@ -180,7 +180,7 @@ static struct timer take_timer(void) {
 
 /* --- answering ---------------------------------------------------------------------------------------------------- */
 
-static void say(int fd, size_t from) { /* what was added to the output since `from` gets its id and goes */
+static void say(int fd, size_t from) { /* sends the output since `from`, with its ID */
     struct connection *c = &connections[fd];
     write_id(c->out.at + from, c->out.at + c->out.len, c->id);
     flush(fd);
@@ -198,7 +198,7 @@ static void answer_plain(int fd) {
     say(fd, from);
 }
 
-static void answer_stream(int fd) { /* the next part of it: all, the head, or one event */
+static void answer_stream(int fd) { /* the next part: everything, the head, or one event */
     struct connection *c = &connections[fd];
     size_t from = c->out.len;
     int now = gap_ms ? c->begun : c->left;
@@ -213,7 +213,7 @@ static void answer_stream(int fd) { /* the next part of it: all, the head, or on
     say(fd, from);
 }
 
-static void go_on(int fd, long due) { /* the moment `due` has come for the request of this connection */
+static void go_on(int fd, long due) { /* the request of this connection has become due at `due` */
     struct connection *c = &connections[fd];
     if (c->stream) answer_stream(fd);
     else answer_plain(fd);

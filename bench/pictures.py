@@ -1,4 +1,4 @@
-"""`python -m bench.pictures`: takes the README's screenshots in docs/img: of the pages, and terminal.svg.
+"""`python -m bench.pictures`: takes the README's screenshots in docs/img: the pages, and terminal.svg.
 
 It runs `make run` in a temporary data folder and pastes the `curl` block of the greeting. Then it opens the billing
 page in headless Chromium, saves a test card, buys credit, switches auto top-up on and spends, as README.md describes.
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 IMAGES = ROOT / "docs" / "img"
 FAREBOX = ".venv/bin/farebox"
 WIDTH = 1200
-"""Of the screenshot, in CSS pixels."""
+"""Size of the screenshots, in CSS pixels."""
 COLUMNS = 118
 START_SECONDS = 30.0
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
@@ -42,7 +42,7 @@ def main() -> int:
         return 1
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"FAREBOX_DATA_DIR": folder, "FAREBOX_PORT": str(port)}
-        _run("make setup", environment)  # so that `make run` has nothing to install
+        _run("make setup", environment)  # `make run` then has nothing to install
         with _served(environment, Path(folder)) as greeting:
             session = _session(greeting, environment)
             (IMAGES / "terminal.svg").write_text(_terminal(session))
@@ -52,7 +52,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def _served(environment: dict[str, str], folder: Path) -> Iterator[str]:
-    """`make run`, and what it printed."""
+    """Run `make run`, and yield its greeting."""
     log = folder / "greeting.txt"
     with log.open("w") as output:
         server = subprocess.Popen(
@@ -78,13 +78,13 @@ def _run(command: str, environment: dict[str, str]) -> str:
 
 
 def _curl(greeting: str) -> str:
-    """The block of the greeting that is to be pasted."""
+    """The `curl` block of the greeting."""
     start = greeting.index("curl http")
     return greeting[start : greeting.index("\n\n", start)]
 
 
 def _session(greeting: str, environment: dict[str, str]) -> list[tuple[bool, str]]:
-    """The lines of a terminal, each with whether somebody typed it."""
+    """The lines of a terminal, each with whether it was typed."""
     lines = [(True, "$ make run")]
     lines += [(False, line) for line in greeting[: greeting.index("\ncurl\n")].splitlines()]
     lines.append((False, ""))
@@ -133,7 +133,7 @@ def _screenshot(greeting: str, environment: dict[str, str], browser: str) -> Non
         _buy(page)
         _spend(greeting)
         page.goto(billing)
-        while not page.locator("#available").inner_text().startswith("64."):  # 55, less 40, and 50 of auto top-up
+        while not page.locator("#available").inner_text().startswith("64."):  # 55, minus 40, plus 50 by auto top-up
             page.wait_for_timeout(250)
             page.reload()
         page.screenshot(path=IMAGES / "billing-page.png")
@@ -158,7 +158,7 @@ def _pages(page: Page, url: str) -> None:
 
 
 def _buy(page: Page) -> None:
-    """Save the test card, buy 50 USD, and switch auto top-up on: below 30 USD, buy 50."""
+    """Save the test card, buy 50 USD, and switch auto top-up on for 50 USD below 30 USD."""
     page.get_by_role("button", name="Save a").click()
     page.get_by_label("Card number").fill("4242424242424242")
     page.get_by_label("Expiry").fill("12 / 34")
@@ -176,7 +176,7 @@ def _buy(page: Page) -> None:
 
 
 def _spend(greeting: str) -> None:
-    """40 USD, in one call of the expensive model."""
+    """Spend 40 USD in one call of the expensive model."""
     call = _curl(greeting).replace("demo/demo-1", "demo/gold").replace("Hello!", "demo:tokens=40")
     response: dict[str, Any] = json.loads(_run(call.replace("curl ", "curl -s ", 1), dict(os.environ)))
     if response.get("usage", {}).get("completion_tokens") != 40:

@@ -1,7 +1,8 @@
-"""Which SQL a route runs, how much work SQLite has with it, and how it finds the rows.
+"""Which SQL a route runs, how much work it is for SQLite, and how SQLite finds the rows.
 
-The server runs under bench.traced; each request is sent alone, and what was traced meanwhile is its own, but for what
-the server also does when it is left alone. Steps of SQLite's machine are exact: the same at every run.
+The server runs under bench.traced. Requests are sent one at a time, so whatever is traced meanwhile belongs to the
+request, except for statements that the idle server runs too. Steps of SQLite's virtual machine are exact: the same in
+every run.
 """
 
 import contextlib
@@ -18,11 +19,11 @@ import apsw.ext
 from farebox.storage.sqlite import SqliteConnection, connect
 
 QUIET_SECONDS = 6.0
-"""How long the server is left alone, to see what it does by itself."""
+"""Seconds for which the server is left idle to see what it runs by itself."""
 SETTLED_SECONDS = 0.15
 GROWS = 1.5
 STEPS_MIN = 1_000
-"""A statement grows where the larger database costs it this many times the steps, and at least these."""
+"""A statement grows if it takes this many times the steps on the larger database, and at least this many."""
 
 SQL_SHOWN = 260
 
@@ -32,12 +33,12 @@ _INNER = re.compile(r"^SCAN (\(|json_each|entry|CONSTANT|SUBQUERY|[0-9]+-ROW)|VI
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one statement did for one request, all its runs together."""
+    """The work of one statement for one request, summed over its runs."""
 
     runs: int
     steps: int
     scanned: int
-    """Rows that were stepped over in a scan of a whole table or index."""
+    """Rows visited in scans of a whole table or index."""
     sorts: int
 
 
@@ -57,7 +58,7 @@ class Tracer:
         self.found[ALONE] = self._new()
 
     def request(self, name: str, send: Callable[[], object]) -> None:
-        """Send it twice and keep the second: the first one also fills the server's caches."""
+        """Send it twice and keep the second trace: the first also fills the server's caches."""
         for _ in range(2):
             self._new()
             send()
@@ -79,7 +80,7 @@ class Tracer:
 
 
 def plan(connection: SqliteConnection, sql: str) -> list[str]:
-    """SQLite's plan, a line a step; none for what has no plan."""
+    """SQLite's plan, one line per step; empty for a statement without a plan."""
     if not sql.upper().startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")):
         return []
     tree = apsw.ext.query_info(connection, sql, explain_query_plan=True).query_plan
@@ -92,12 +93,12 @@ def plan(connection: SqliteConnection, sql: str) -> list[str]:
 
 
 def scans(lines: list[str]) -> list[str]:
-    """The steps of a plan that look at a whole table or index; the rows of a subquery or of JSON are none."""
+    """The steps of a plan that scan a whole table or index; scans of a subquery or of JSON do not count."""
     return [line for line in lines if line.startswith("SCAN ") and not _INNER.search(line)]
 
 
 def compare(database: Path, smallest: Traced, largest: Traced) -> list[dict[str, Any]]:
-    """Every statement that costs the larger database more, or scans: with its plan."""
+    """Every statement that takes more steps on the larger database, or scans, with its plan."""
     found = []
     with contextlib.closing(connect(database, readonly=True)) as connection:
         for route, statements in largest.items():
@@ -122,7 +123,7 @@ def totals(traced: Traced) -> dict[str, tuple[int, int]]:
 
 
 def text(item: dict[str, Any]) -> str:
-    """One of compare's findings, for people."""
+    """One of compare's findings, as readable text."""
     before, now = item["steps"]
     times = f", {item['ratio']:g} times" if item["ratio"] else ""
     head = f"{item['route']}: {before if before is not None else '?':,} -> {now:,} steps{times}"

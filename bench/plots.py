@@ -1,4 +1,4 @@
-"""`python -m bench.plots`: the figures of bench/results as pictures, in docs/img."""
+"""`python -m bench.plots`: draws the figures of bench/results as plots in docs/img."""
 
 import sys
 from typing import Any
@@ -33,7 +33,7 @@ def cost_of_streams() -> str | None:
 
 
 def _beside_peers(title: str, said: str, case: str, key: str) -> str | None:
-    """All of one run of bench.peers."""
+    """All gateways of one run of bench.peers."""
     found: dict[str, svg.Bar] = {}
     for turn in (stored.read("peers") or {"rows": []})["rows"]:
         row = turn["rows"].get(case)
@@ -42,7 +42,7 @@ def _beside_peers(title: str, said: str, case: str, key: str) -> str | None:
         whole = sum(row[key].values())
         bills = "does not bill" if turn["bills"] == "nothing" else f"bills: {turn['bills']}"
         bar = svg.Bar(turn["title"], whole, _OURS.get(turn["name"], "d"), f"{svg.number(whole)}, {bills}")
-        if turn["name"] not in found or whole < found[turn["name"]].figure:  # ours has several turns
+        if turn["name"] not in found or whole < found[turn["name"]].figure:  # Farebox has several turns
             found[turn["name"]] = bar
     return svg.bars(title, said, sorted(found.values(), key=lambda bar: bar.figure)) if found else None
 

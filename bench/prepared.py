@@ -1,4 +1,4 @@
-"""What every benchmark of a server begins with, and how it ends where that is not to be had."""
+"""The common set-up of every benchmark of a server, and its exit status if the set-up fails."""
 
 import signal
 import sys
@@ -24,8 +24,8 @@ class Prepared(NamedTuple):
 
 @contextmanager
 def prepared(engine: EngineName, within: Path | None) -> Iterator[Prepared]:
-    """All of it is stopped and removed at the end. The folder is made `within` another (None: the system's for
-    temporary ones). Raises NoCompiler, Broken."""
+    """Everything is stopped and removed at the end. The folder is created in `within` (None: the system's folder for
+    temporary files). Raises NoCompiler, Broken."""
     programs = build()
     with (
         tempfile.TemporaryDirectory(prefix="farebox-bench-", dir=within) as folder,
@@ -36,8 +36,8 @@ def prepared(engine: EngineName, within: Path | None) -> Iterator[Prepared]:
 
 
 def exit_status(measure: Callable[[], int]) -> int:
-    """What `measure` returns; 1, and the reason on standard error, where something could not be built or started."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped
+    """The result of `measure`; 1, with the reason on standard error, if something could not be built or started."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # all started processes have been stopped
     try:
         return measure()
     except (Broken, NoCompiler) as error:

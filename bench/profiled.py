@@ -1,6 +1,7 @@
-"""`python -m bench.profiled FOLDER serve …`: the command line under cProfile, the event loop and the writer apart.
+"""`python -m bench.profiled FOLDER serve …`: runs `farebox` under cProfile, with separate profiles of the event loop
+and the writer.
 
-cProfile makes every call dearer, small functions most: what it ranks is right in order, not in size.
+cProfile makes every function call slower, small functions most: its ranking is right, its times are not.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ def skip_the_start(profile: cProfile.Profile) -> None:
 
 def main() -> None:
     folder = Path(sys.argv.pop(1))
-    writer, loop = cProfile.Profile(), cProfile.Profile(time.thread_time)  # CPU, whatever else is running
+    writer, loop = cProfile.Profile(), cProfile.Profile(time.thread_time)  # CPU time, regardless of other load
 
     def at_thread_start(_frame: FrameType, _event: str, _argument: Any) -> None:
         sys.setprofile(None)

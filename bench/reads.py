@@ -1,9 +1,8 @@
-"""`python -m bench.reads`: what reads of the billing API cost, on an account with a history.
+"""`python -m bench.reads`: the cost of reads of the billing API, on an account with a history.
 
-The balance is read by many callers at once, in turns with a bare handler on two servers (bench.bare): on Granian, a
-server written in Rust, and on Farebox's own, where the ratio is what routes, permissions and database cost.
-The other reads are timed for one caller. The exit status is 0 if every response came and the figures in them are
-those of the books.
+The balance is read by many concurrent callers, in turns with a bare handler on two servers (bench.bare): Granian, a
+server written in Rust, and Farebox's own, where the ratio is the cost of routes, permissions and database. The other
+reads are timed for one caller. The exit status is 0 if every read was answered and its figures agree with the books.
 """
 
 import argparse
@@ -27,9 +26,9 @@ from bench.served import Broken, Farebox, serving
 
 CONNECTIONS = 16
 TURNS = 2
-"""Farebox and the bare handlers in turn, twice: of each the best turn counts."""
+"""Farebox and the bare handlers take turns; the best turn of each counts."""
 BARE = {"bare": "granian", "bare_own": "farebox"}
-"""The bare handlers, as results name them, and their servers."""
+"""The names of the bare handlers in the results, and their servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Bare:
 
 @contextlib.contextmanager
 def bare(server: str, folder: Path, response: dict[str, Any], token: str) -> Iterator[Bare]:
-    """The bare handler on this server, which gives this response to this token."""
+    """Run the bare handler on this server; it gives this response to this token."""
     (folder / "answer.json").write_text(json.dumps(response))
     command = [sys.executable, "-m", "bench.bare", server, str(folder / "answer.json"), token]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
@@ -68,7 +67,7 @@ class Reads:
         self._arguments = arguments
         self.rows: list[dict[str, Any]] = []
 
-    def measure(self, name: str, asked_of: ask.Answering, connections: int) -> dict[str, Any]:
+    def measure(self, name: str, asked_of: ask.ServerUnderTest, connections: int) -> dict[str, Any]:
         read = ask.READ["balance" if name in BARE else name]
         targets = ask.write_targets(self._served.folder / f"targets-{name}", read, [self._made])
         seconds, warm = self._arguments.seconds, self._arguments.warm
@@ -79,11 +78,11 @@ class Reads:
         return self.rows[-1]
 
     def beside_bare(self) -> dict[str, dict[str, float]]:
-        """The balance, by turns with the bare handlers; Farebox's figures over those of each."""
+        """Measure the balance, in turns with the bare handlers; the ratios of Farebox's figures to those of each."""
         served, best = self._served, {"rate": dict[str, float](), "cpu": dict[str, float]()}
         response = ask.get(served, ask.READ["balance"], self._made)
         with ExitStack() as stack:
-            turns: dict[str, ask.Answering] = {"balance": served}
+            turns: dict[str, ask.ServerUnderTest] = {"balance": served}
             for name, server in BARE.items():
                 turns[name] = stack.enter_context(bare(server, served.folder, response, self._made.token))
             for name in tuple(turns) * TURNS:
@@ -137,7 +136,7 @@ def _measure_all(reads: Reads, served: Farebox, made: Made) -> int:
         print(
             f"balance beside a bare handler on {server}: {of['rate']:.2f} of its requests/s, {of['cpu']:.2f} of its CPU"
         )
-    print("\n".join(wrong) or "every figure is that of the books")
+    print("\n".join(wrong) or "every figure agrees with the books")
     print(f"written: {shown(path)}")
     return int(bool(wrong) or any(row["failed"] for row in reads.rows))
 
@@ -149,9 +148,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--warm", type=float, default=1, help="seconds of warm-up before each case (default 1)")
     parser.add_argument("--calls", type=int, default=5_000, help="calls of the account's 90 days (default 5,000)")
     parser.add_argument("--top-ups", type=int, default=100, help="purchases of the account (default 100)")
-    parser.add_argument("--dir", type=Path, help="where the database is made and removed again (default: temporary)")
     parser.add_argument(
-        "--bytecodes", type=Path, metavar="FOLDER", help="only count what a balance executes, see bench.bytecodes"
+        "--dir", type=Path, help="folder for the database, which is removed afterwards (default: temporary)"
+    )
+    parser.add_argument(
+        "--bytecodes",
+        type=Path,
+        metavar="FOLDER",
+        help="only count the bytecodes of reading a balance, see bench.bytecodes",
     )
     arguments = parser.parse_args()
     if arguments.calls < 1 or arguments.top_ups < 1 or not 0 < arguments.seconds <= 600 or not 0 < arguments.warm <= 60:

@@ -1,5 +1,5 @@
-"""Stores what was measured as JSON, with the machine, the versions and how busy the machine was before. A later run of
-the same command replaces it. bench.stored reads it back."""
+"""Stores results as JSON, with the machine, the versions and how busy the machine was before. A later run of the same
+command replaces them. bench.stored reads them."""
 
 import json
 import shlex
@@ -14,11 +14,11 @@ from bench.stored import RESULTS, ROOT, shown
 __all__ = ["ROOT", "repeatable", "shown", "write"]
 
 _BEGUN = (time.time(), time.monotonic())
-_BUSY_BEFORE = machine.busy()  # a second's look, when the bench begins
+_BUSY_BEFORE = machine.busy()  # sampled for a second when the benchmark starts
 
 
 def write(name: str, rows: list[dict[str, Any]], **facts: object) -> Path:
-    """Store what was measured, with all that is needed to measure it again."""
+    """Store the rows, with all that is needed to repeat the run."""
     found = {
         "command": shlex.join(["python", "-m", _module(), *repeatable(sys.argv[1:])]),
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_BEGUN[0])),
@@ -34,7 +34,7 @@ def write(name: str, rows: list[dict[str, Any]], **facts: object) -> Path:
 
 
 def repeatable(words: list[str]) -> list[str]:
-    """The arguments without `--cache FOLDER`: the folder is one of this machine, and changes nothing in the results."""
+    """The arguments without `--cache FOLDER`, which names a folder of this machine and does not affect the results."""
     kept = [word for word in words if not word.startswith("--cache=")]
     while "--cache" in kept:
         at = kept.index("--cache")
@@ -43,6 +43,6 @@ def repeatable(words: list[str]) -> list[str]:
 
 
 def _module() -> str:
-    """The module that was run, as one would name it to run it again."""
+    """The name of the module that was run, as `python -m` takes it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return "bench" if spec is None else spec.name.removesuffix(".__main__")

@@ -1,7 +1,7 @@
 """Recorded exchanges with model providers, from the tests of public repositories.
 
-Nothing of them is part of this repository: they are read from a clone, at the commit named here, of which the folders
-named here are used. Clones are made in bench/.recordings, unless there are some.
+They are not part of this repository: they are read from clones at the commits and in the folders named here. The clones
+are in bench/.recordings, where missing ones are created.
 """
 
 import base64
@@ -29,7 +29,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A repository and the commit of it that is read."""
+    """A repository, and the commit and folders that are read."""
 
     name: str
     url: str
@@ -58,9 +58,9 @@ class Exchange:
     """A request to a provider, and its response."""
 
     provider: str
-    """Farebox's slug."""
+    """The provider's slug at Farebox."""
     path: str
-    """The provider's path and query, behind its base URL."""
+    """Path and query after the provider's base URL."""
     content_type: str
     request: bytes
     response_type: str
@@ -71,7 +71,7 @@ class Exchange:
 
 
 def clone(source: Source) -> Path:
-    """A clone that has the commit, made where there is none."""
+    """A clone that has the commit, created if it is missing."""
     folder = FOLDER / source.name
     if not folder.exists():
         FOLDER.mkdir(exist_ok=True)
@@ -81,7 +81,7 @@ def clone(source: Source) -> Path:
 
 
 def exchanges() -> Iterator[tuple[str, Exchange]]:
-    """Each recorded call of a model that Farebox can meter, once, with its source's name."""
+    """Each recorded model call that Farebox can meter, once, with the name of its source."""
     seen: set[bytes] = set()
     for source in SOURCES:
         for recorded in _cached(source, clone(source)):
@@ -97,7 +97,7 @@ _Recorded = tuple[str, str, bytes, str, bytes]
 
 
 def _cached(source: Source, folder: Path) -> list[_Recorded]:
-    """Reading the files takes minutes: what was read is kept beside the clones."""
+    """The exchanges of a source, cached next to the clones, because reading the files takes minutes."""
     kept = FOLDER / f"{source.name}-{source.commit[:12]}.pickle"
     if kept.exists():
         recorded: list[_Recorded] = pickle.loads(kept.read_bytes())

@@ -1,8 +1,8 @@
-"""`python -m bench.run`: what a billed call costs, served by a real Farebox, and whether every one was charged exactly.
+"""`python -m bench.run`: the cost of a billed call through a real Farebox, and whether every call was charged exactly.
 
-Each case warms up, loads the server with a closed loop of callers, and compares: the money that left the accounts with
-the calls that were answered. Case `streams` doubles the streams at once until one fails or waits too long for its first
-byte. The exit status is 0 if nothing failed and every sum is exact.
+Each case warms up, loads the server with a closed loop of callers, and compares the money that left the accounts with
+the calls that were answered. Case `streams` doubles the number of concurrent streams until one fails or waits too
+long for its first byte. The exit status is 0 if nothing failed and every sum is exact.
 """
 
 import argparse
@@ -29,11 +29,11 @@ __all__ = ["CASES", "CHAT", "EVENTS", "PLAIN_NANOS", "SETTLE_SECONDS", "STREAMED
 
 EVENTS = 100
 INPUT_NANOS, OUTPUT_NANOS = 150, 600
-"""A token of gpt-4o-mini in the built-in price list."""
+"""Price of a token of gpt-4o-mini in the built-in price list."""
 PLAIN_NANOS = 20 * INPUT_NANOS + 16 * OUTPUT_NANOS
 STREAM_NANOS = 20 * INPUT_NANOS + EVENTS * OUTPUT_NANOS
 SETTLE_SECONDS = 0.5
-"""What the server does so long after the last response still counts as the case's."""
+"""The server's work counts for the case until this long after the last response."""
 
 CHAT: dict[str, Any] = {
     "model": "gpt-4o-mini",
@@ -44,7 +44,7 @@ CHAT: dict[str, Any] = {
     "max_tokens": 128,
 }
 MARK = "NUMBER"
-"""The load client writes a number of its own for each request in its place."""
+"""The load client replaces it with a different number in each request."""
 DIFFERENT = {
     "messages": [*CHAT["messages"][:-1], {"role": "user", "content": f"{CHAT['messages'][-1]['content']} {MARK}"}]
 }
@@ -63,17 +63,17 @@ class Case:
     beside_direct: bool = False
     """Whether the provider is also asked directly, to see what the server adds."""
     ramp_seconds: float = 0
-    """The callers begin one after another over so long."""
+    """Time over which the callers start, one after another."""
     gateway: str = "default"
     """Which of the account's gateways is called (bench.served.GATEWAYS)."""
     free: bool = False
-    """Whether the calls cost nothing, because the gateway's cache answers them."""
+    """Whether the calls are free because the gateway's cache answers them."""
     different: bool = False
-    """Whether no two bodies are the same, so that no cache has a response to any."""
+    """Whether every body is different, so that no cache has a response."""
 
     @property
     def body(self) -> str:
-        """The name of the file with what is sent."""
+        """The name of the file with the request body."""
         return "stream.json" if self.stream else "different.json" if self.different else "plain.json"
 
 
@@ -93,20 +93,20 @@ CASES = {
     )
 }
 STREAMS = "streams"
-"""Not one case but as many as it takes."""
+"""The name of the case that is run several times, with more and more streams."""
 USUAL = "ns1,ns16,ns64,ns256,st16,paced"
 STREAMS_GAP_MS, STREAMS_RAMP_SECONDS = 100, 5.0
 STREAMS_FIRST, STREAMS_MOST = 64, 8192
 FIRST_BYTE_MAX_MS = 1000.0
 CHECKED_WHOLE, AUDITED = 1_000, 200
-"""Up to this many accounts are all audited; of more, this many."""
+"""How many accounts are audited at most."""
 DIRECT_SECONDS = 2.0
 FILES_OF_A_STREAM = 3
-"""Open files of one process a stream, at most."""
+"""Upper bound of a process's open files per stream."""
 
 
 class Bench:
-    """The programs, the server under load, and what was measured so far."""
+    """The programs, the server under load, and the results so far."""
 
     def __init__(self, programs: dict[str, Path], mock: Mock, served: Farebox) -> None:
         self._load_program = programs["load"]
@@ -156,7 +156,7 @@ class Bench:
         }
 
     def streams_at_once(self) -> Iterator[dict[str, Any]]:
-        """Twice as many each time, until one fails, or the first bytes come too late."""
+        """Double the number of streams until one fails or the first bytes come too late."""
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         streams = STREAMS_FIRST
         while streams <= STREAMS_MOST and streams * FILES_OF_A_STREAM < files:
@@ -170,7 +170,7 @@ class Bench:
             streams *= 2
 
     def _added_to(self, case: Case) -> dict[str, Any] | None:
-        """What the same load sees of the provider itself."""
+        """The results of the same load on the provider without the server."""
         if not case.beside_direct:
             return None
         return self._load(case, DIRECT_SECONDS, direct=True)
@@ -193,7 +193,7 @@ class Bench:
 
 
 def _costs(whose: str, used: float, came: dict[str, Any]) -> dict[str, float | None]:
-    """Seconds of processor time, whole, per 1,000 answers and per 100,000 events."""
+    """Processor time in seconds: in total, per 1,000 responses and per 100,000 events."""
     events = came["events"]
     return {
         f"{whose}cpu_s": round(used, 2),
@@ -243,7 +243,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _set_up(folder: Path, mock: Mock, engine: Engine, accounts: int) -> Path:
-    """One account by the command line; many as bench.fill makes them, none with a history."""
+    """One account, created by the command line; several are created by bench.fill, without a history."""
     if accounts == 1:
         return set_up(folder, mock, engine)
     made = fill(folder, mock, [Wanted("caller", 0, 1)] * accounts, engine=engine)
@@ -260,7 +260,7 @@ def _measure_all(arguments: argparse.Namespace, bench: Bench, served: Farebox) -
     rows, wrong = [], 0
     for row in _rows(arguments, bench):
         rows.append(row)
-        wrong += failed(row) and not row["case"]["ramp_seconds"]  # where streams break is what is asked
+        wrong += failed(row) and not row["case"]["ramp_seconds"]  # failing streams are the expected end of this case
         print(line(row), flush=True)
     clean, lines = _books_are_clean(served, arguments.accounts), served.lines_of_calls()
     engine = served.engine
@@ -277,12 +277,12 @@ def _measure_all(arguments: argparse.Namespace, bench: Bench, served: Farebox) -
     path = write(name, rows, **facts, answers=bench.responses, log_lines=lines, profiled=arguments.profile is not None)
     print(f"{bench.responses:,} responses, {lines:,} canonical log lines; books {'clean' if clean else 'NOT CLEAN'}")
     print(f"written: {shown(path)}")
-    broke = any(row.get("held_up") is False for row in rows)  # then calls without a response may have their line
+    broke = any(row.get("held_up") is False for row in rows)  # then calls without a response may have a log line too
     return int(not clean or wrong > 0 or (lines < bench.responses if broke else lines != bench.responses))
 
 
 def _books_are_clean(served: Farebox, accounts: int) -> bool:
-    """What `farebox check` says; of very many accounts, what the audit says of a sample."""
+    """The result of `farebox check`; for very many accounts, of the audit of a sample."""
     if accounts <= CHECKED_WHOLE:
         return served.check()
     targets = served.targets.read_text().splitlines()[:: max(1, accounts // AUDITED)]
@@ -309,11 +309,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=10, help="length of each case (default 10)")
     parser.add_argument("--warm", type=float, default=2, help="seconds of warm-up before each case (default 2)")
     parser.add_argument("--accounts", type=int, default=1, help="accounts that call in turn (default 1)")
-    parser.add_argument("--name", help="of the results (default calls-ENGINE-ACCOUNTS)")
-    parser.add_argument("--dir", type=Path, help="where the database is made and removed again (default: temporary)")
-    parser.add_argument("--profile", type=Path, metavar="FOLDER", help="run the server under cProfile, tables go there")
+    parser.add_argument("--name", help="name of the results (default calls-ENGINE-ACCOUNTS)")
     parser.add_argument(
-        "--bytecodes", action="store_true", help="with --profile: count bytecodes in the place of times"
+        "--dir", type=Path, help="folder for the database, which is removed afterwards (default: temporary)"
+    )
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FOLDER",
+        help="run the server under cProfile, and write the tables into this folder",
+    )
+    parser.add_argument(
+        "--bytecodes", action="store_true", help="with --profile: count bytecodes instead of measuring times"
     )
     arguments = parser.parse_args()
     if (

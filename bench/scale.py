@@ -1,10 +1,11 @@
-"""`python -m bench.scale`: what many gateways and many accounts ask of one database, by simulation.
+"""`python -m bench.scale`: the load of many gateways and accounts on one database, by simulation.
 
-Nothing is measured here. The constants are those of bench/results: what a batch costs PostgreSQL, and each item in it,
-is fitted to `ledger-postgres`; what a call costs a gateway, and its row on the disk, is that of `calls-postgres-1` with
-many clients; what Citus adds is `ledger-citus`. Calls arrive at random, wait for their gateway's processor, then in the
-lane of their account's bucket for the batch before theirs, which travels, waits for a core of the database, and
-commits; and once more to settle. docs/scale.md says what comes out, and what is left out.
+Nothing is measured here. The constants come from bench/results: the cost for PostgreSQL of a batch and of each item in
+it is fitted to `ledger-postgres`; the cost of a call for a gateway, and of its row on disk, is that of
+`calls-postgres-1` with many clients; the overhead of Citus is that of `ledger-citus`. Calls arrive at random, wait for
+their gateway's processor, and then, in the lane of their account's bucket, for the previous batch, which travels, waits
+for a core of the database, and commits. The same happens again to settle. docs/scale.md has the results and what the
+simulation leaves out.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from bench.simulation import Costs, Plan, Simulation, costs
 AWAY_MS = (0.5, 20, 80, 150)
 """A gateway next to the database; on the same continent; across an ocean; on the other side of the world."""
 BUSY = 0.7
-"""Part of a core that is planned for."""
+"""The planned utilization of a core."""
 
 
 def gateways_for(calls: float, costs: Costs) -> int:
@@ -24,7 +25,7 @@ def gateways_for(calls: float, costs: Costs) -> int:
 
 
 def plans(costs: Costs) -> list[Plan]:
-    """What docs/scale.md shows."""
+    """The plans that docs/scale.md shows."""
     one = [(calls, 0, 16, 1, False) for calls in (1_000, 3_000, 6_000, 12_500, 25_000, 50_000)]
     many = [
         (calls, nodes, cores, buckets, sticky)
@@ -42,14 +43,14 @@ def plans(costs: Costs) -> list[Plan]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1.5, help="simulated (default 1.5)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="seconds to simulate (default 1.5)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     known = costs()
     print(known)
     rows = []
     for plan in plans(known):
-        seconds = arguments.seconds + 20 * plan.away_s  # until the first calls are through
+        seconds = arguments.seconds + 20 * plan.away_s  # until the first calls are finished
         rows.append(Simulation(plan, known, seconds, arguments.seed).run())
         print(rows[-1], flush=True)
     write("scale", rows, costs={name: getattr(known, name) for name in Costs.__slots__})

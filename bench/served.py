@@ -1,5 +1,5 @@
-"""What is measured, started and stopped: the mock provider, and a Farebox of the bench's own, set up by its own
-command line in a folder of its own."""
+"""Starts and stops the programs under test: the mock provider, and a Farebox that is set up by its own command line in
+a separate folder."""
 
 import contextlib
 import http.client
@@ -20,7 +20,7 @@ from farebox.model import Permission
 
 CREDIT_USD = 1_000_000
 PERMISSIONS = (Permission.RUN, Permission.READ, Permission.WRITE)
-"""Calls need the first, the reads of the control plane the second, gateways of the bench's own the third."""
+"""Calls need the first, reads of the control plane the second, and creating gateways the third."""
 _NEVER_REACHED: dict[str, Any] = {"limit": CREDIT_USD, "limitType": "cost"}
 GATEWAYS: dict[str, dict[str, Any]] = {
     "cached": {"cache_ttl": 24 * 3600},
@@ -35,14 +35,14 @@ GATEWAYS: dict[str, dict[str, Any]] = {
         }
     },
 }
-"""What distinguishes these from the default gateway. The rules' windows slide, but for the first one's."""
+"""The differences from the default gateway. The windows of the rules slide, except for the first one's."""
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 _ROOT = Path(__file__).parent.parent
 
 
 class Broken(RuntimeError):
-    """Something did not start, or not stop; the message says what, and where to look."""
+    """Something did not start or stop; the message says what, and where to look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Farebox:
     port: int
     folder: Path
     targets: Path
-    """One line an account: the path of its calls, and the header with its token."""
+    """One line per account: the path of its calls, and the header with its token."""
     engine: Engine = SQLITE
 
     @property
@@ -88,11 +88,11 @@ class Farebox:
         return self.folder / "server.log"
 
     def targets_of(self, gateway: str) -> Path:
-        """The same for another gateway of the accounts."""
+        """The file of targets for another gateway of the accounts."""
         return self.targets if gateway == "default" else self.folder / f"targets-{gateway}"
 
     def make_gateway(self, name: str) -> None:
-        """On each of the accounts, over HTTP. Raises Broken."""
+        """Create the gateway on each account, over HTTP. Raises Broken."""
         calls = self.targets.read_text()
         plain = {"cache_invalidate_on_update": False, "cache_ttl": 0, "collect_logs": True}
         limits = {"rate_limiting_interval": 0, "rate_limiting_limit": 0}
@@ -109,7 +109,7 @@ class Farebox:
         self.targets_of(name).write_text(calls.replace("/default/", f"/{name}/"))
 
     def money(self) -> tuple[int, int]:
-        """Posted and held of all accounts together, in nano-dollars, as another process reads them."""
+        """The sums posted and held over all accounts, in nano-dollars, as another process reads them."""
         return self.engine.money(self.folder)
 
     def database_mb(self) -> float:
@@ -121,14 +121,14 @@ class Farebox:
         return subprocess.run([*_command(), "check"], env=environment, check=False).returncode == 0
 
     def lines_of_calls(self) -> int:
-        """Canonical lines in the server's log: one a call."""
+        """Canonical lines in the server's log: one per call."""
         with self.log.open("rb") as log:
             return sum(b'"event":"call"' in line for line in log)
 
 
 @contextlib.contextmanager
 def farebox(folder: Path, mock: Mock, *, engine: Engine = SQLITE) -> Iterator[Farebox]:
-    """Set up with one account, and serve until the block ends."""
+    """Set up a Farebox with one account, and serve until the block ends."""
     with serving(folder, set_up(folder, mock, engine), engine=engine) as served:
         yield served
 
@@ -143,8 +143,8 @@ def serving(
     under: Sequence[str] = (),
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Farebox]:
-    """Serve a folder that is set up. `under`: a module of the bench that runs the command line, and its argument;
-    `settings`: further ones, by their variables."""
+    """Serve a folder that has been set up. `under`: a benchmark module that runs the command line, and its argument;
+    `settings`: further environment variables."""
     port = _free_port()
     several = ["--workers", str(workers)] if workers > 1 else []
     command = [sys.executable, "-m", *under] if under else _command()
@@ -163,7 +163,7 @@ def serving(
 
 
 def set_up(folder: Path, mock: Mock, engine: Engine = SQLITE) -> Path:
-    """A database with one account, made by the command line as an operator does it; the targets of its calls."""
+    """Create a database with one account by the command line, like an operator; the targets of its calls."""
 
     def command(*words: str) -> dict[str, Any]:
         return run(folder, *words, engine=engine)
@@ -178,7 +178,7 @@ def set_up(folder: Path, mock: Mock, engine: Engine = SQLITE) -> Path:
 
 
 def write_targets(path: Path, accounts: Iterable[tuple[str, str]]) -> Path:
-    """A file for the load client: calls of these accounts (id, token) in turn."""
+    """Write a file for the load client: calls of these accounts (ID, token) in turn."""
     line = "/v1/{}/default/openai/chat/completions\tauthorization: Bearer {}\n"
     path.write_text("".join(line.format(account, token) for account, token in accounts))
     return path
@@ -189,13 +189,13 @@ def _command() -> list[str]:
 
 
 def _environment(folder: Path, engine: Engine, **settings: str) -> dict[str, str]:
-    """This process's own, without what it says about another Farebox."""
+    """This process's environment without the settings of another Farebox."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
     return {**kept, "FAREBOX_DATA_DIR": str(folder), **engine.environment(), **settings}
 
 
 def run(folder: Path, *words: str, engine: Engine = SQLITE) -> dict[str, Any]:
-    """What a command answers. Raises Broken."""
+    """Run a command and return its output. Raises Broken."""
     environment = _environment(folder, engine)
     done = subprocess.run([*_command(), *words, "--json"], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -1,5 +1,5 @@
-"""The database of one row of bench.ledger: a PostgreSQL, or a coordinator and two workers of Citus, that wait for the
-disk like an operator's."""
+"""The database of one row of bench.ledger: a PostgreSQL, or a coordinator and two workers of Citus, that sync to disk
+like an operator's."""
 
 import contextlib
 import os
@@ -19,21 +19,21 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """A migrated database, and who serves it: the coordinator first, where there is one."""
+    """A migrated database and its servers: the coordinator first, if there is one."""
 
     url: str
     near_url: str
-    """Without what `--away-ms` adds."""
+    """The URL without the delay that `--away-ms` adds."""
     processes: list[PostgresServer]
 
     def cpu(self) -> list[float]:
-        """Seconds that each has used so far."""
+        """CPU seconds that each server has used so far."""
         return [_cpu_of(server) for server in self.processes]
 
 
 @contextlib.contextmanager
 def servers_of(engine: str, buckets: int, away_s: float, *, workers: int = 2, cap: float = 0) -> Iterator[Servers]:
-    """`workers` are those of Citus; with `cap` each has so much of a core."""
+    """`workers` is the number of Citus workers; with `cap`, each may use this part of a core."""
     with contextlib.ExitStack() as stack:
         if engine == "citus":
             nodes = stack.enter_context(started(workers, durable=True))
@@ -51,8 +51,8 @@ def servers_of(engine: str, buckets: int, away_s: float, *, workers: int = 2, ca
 
 @contextlib.contextmanager
 def capped(pids: list[int], cores: float) -> Iterator[None]:
-    """These processes, and those that they start, together get so much of a core; needs root, and the kernel's control
-    groups of either version."""
+    """Limit these processes and their children, together, to this many cores. Needs root, and control groups of either
+    version."""
     old, period = Path("/sys/fs/cgroup/cpu"), 20_000
     group = (old if old.exists() else Path("/sys/fs/cgroup")) / f"farebox-bench-{pids[0]}"
     group.mkdir()

@@ -12,7 +12,7 @@ from bench.stored import read
 
 BATCH_MAX = 256
 PROVIDER_S = 0.5
-"""What a provider takes; it changes how many holds are open, and nothing that is limited here."""
+"""The latency of a provider; it affects only how many holds are open, which nothing here limits."""
 COMMIT_S = 0.001
 """A durable commit with a standby in the same data center; all batches that wait for it share it."""
 
@@ -22,16 +22,16 @@ class Costs:
     """CPU seconds, and bytes."""
 
     call: float
-    """Of a gateway."""
+    """A gateway's CPU for one call."""
     batch: float
     item: float
-    """Of the database: a batch, and each hold or charge in it."""
+    """The database's CPU for a batch, and for each hold or charge in it."""
     citus: float
-    """How many times that all nodes of a cluster take together."""
+    """How many times as much all nodes of a cluster use together."""
     coordinator: float
-    """Its part of it."""
+    """The coordinator's part of that."""
     stored: float
-    """What a call leaves on the disk: log row with both bodies, receipt, transfer."""
+    """Bytes on disk for one call: log row with both bodies, receipt, transfer."""
 
 
 def costs() -> Costs:
@@ -57,7 +57,7 @@ def costs() -> Costs:
 
 
 def fitted(points: list[tuple[float, float]]) -> tuple[float, float]:
-    """Slope and height of the line through the points with the least squares."""
+    """Slope and intercept of the least-squares line through the points."""
     count = len(points)
     mean_x, mean_y = sum(x for x, _ in points) / count, sum(y for _, y in points) / count
     slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
@@ -81,20 +81,20 @@ class Plan:
     gateways: int
     """Processes, each on a core of its own."""
     nodes: int
-    """Of a cluster, without its coordinator; 0: one PostgreSQL."""
+    """Nodes of a cluster, without its coordinator; 0: one PostgreSQL."""
     cores: int
-    """Of each machine of the database."""
+    """Cores of each machine of the database."""
     buckets: int
     away_s: float = 0.0005
     """A round trip between gateway and database."""
     sticky: bool = False
-    """Whether all calls of a bucket come to one gateway."""
+    """Whether all calls of a bucket go to one gateway."""
     hot: float = 0.0
-    """Part of the calls that is one account's."""
+    """The part of all calls that one account makes."""
 
 
 class Cores:
-    """Of one machine: each job takes the first that is free."""
+    """The cores of one machine: each job takes the first that is free."""
 
     def __init__(self, count: int) -> None:
         self._free = [0.0] * count
@@ -102,7 +102,7 @@ class Cores:
         self.count = count
 
     def work(self, at: float, seconds: float) -> float:
-        """When it is done."""
+        """The time at which the job is done."""
         begins = max(at, heapq.heappop(self._free))
         heapq.heappush(self._free, begins + seconds)
         self.used += seconds
@@ -221,5 +221,5 @@ class Simulation:
 
 
 def _part(cores: list[Cores], seconds: float) -> float:
-    """Of the busiest."""
+    """Utilization of the busiest."""
     return round(max(min(each.used / each.count / seconds, 1.0) for each in cores), 2)

@@ -1,4 +1,4 @@
-"""Where rows go by the hundred thousand: SQLite's INSERT in one transaction, or PostgreSQL's COPY."""
+"""Bulk inserts: SQLite's INSERT in one transaction, or PostgreSQL's COPY."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ class Sink(Protocol):
 
 @contextlib.contextmanager
 def opened(engine: Engine, folder: Path) -> Iterator[Sink]:
-    """A sink until the block ends. A crash meanwhile leaves a database that is good for nothing: fill another."""
+    """A sink until the block ends. A crash leaves an unusable database: fill another one."""
     settings = engine.settings(folder)
     if engine.name == "postgres":
         with asyncio.Runner() as runner:

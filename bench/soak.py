@@ -1,8 +1,9 @@
-"""`python -m bench.soak --minutes 60`: does the memory of a server stay where it is?
+"""`python -m bench.soak --minutes 60`: does the memory of a server stay constant?
 
-Plain calls, paced streams and reads at once, all the time; each minute says what the server takes. Its own memory (see
-bench.machine) is flat if the last quarter's median is at most FLAT times the first quarter's, after WARM_MINUTES in
-which caches and pools fill. The exit status is 0 if it is flat, no response failed and every charge is exact.
+Plain calls, paced streams and reads run concurrently all the time; the server's memory is sampled each minute. Its
+private memory (see bench.machine) is flat if the last quarter's median is at most FLAT times the first quarter's, after
+WARM_MINUTES in which caches and pools fill. The exit status is 0 if it is flat, no response failed and every charge is
+exact.
 """
 
 import argparse
@@ -30,10 +31,11 @@ STREAM_GAP_MS = 20
 WARM_MINUTES = 2
 FLAT = 1.03
 MINUTES_MAX = 119
-"""What the load client takes, and a little less."""
+"""The maximum of the load client, and a little less."""
 IDLE_SECONDS = 5.0
 LONGER_SECONDS = 30
-"""The load outlasts the last sample: streams that its end cuts off are counted by helper processes of 100 MB each."""
+"""Seconds by which the load outlasts the last sample: streams that its end cuts off are counted by helper processes of
+100 MB each."""
 
 
 def main() -> int:
@@ -125,7 +127,7 @@ def _verdict(rows: list[dict[str, Any]], idle: float, came: dict[str, Any], serv
 
 
 def grown(figures: list[float]) -> float | None:
-    """The last quarter's median over the first's, without the minutes of warming up; None: too few minutes."""
+    """The ratio of the last quarter's median to the first's, without the warm-up; None: too few minutes."""
     kept = figures[WARM_MINUTES:]
     quarter = len(kept) // 4
     if not quarter:
@@ -136,8 +138,10 @@ def grown(figures: list[float]) -> float | None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--engine", choices=NAMES, default="sqlite", help="the database (default sqlite)")
-    parser.add_argument("--minutes", type=int, default=60, help="of load (default 60)")
-    parser.add_argument("--dir", type=Path, help="where the database is made and removed again (default: temporary)")
+    parser.add_argument("--minutes", type=int, default=60, help="minutes of load (default 60)")
+    parser.add_argument(
+        "--dir", type=Path, help="folder for the database, which is removed afterwards (default: temporary)"
+    )
     arguments = parser.parse_args()
     if not 1 <= arguments.minutes <= MINUTES_MAX:
         parser.error(f"--minutes is 1 to {MINUTES_MAX}")

@@ -1,4 +1,4 @@
-"""What was measured, read back: one JSON file for each run that docs/performance.md shows."""
+"""Reads stored results: one JSON file for each run that docs/performance.md shows."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
 BUSY = 0.15
-"""Part of the processor time that others took before a run began; above this its figures are not worth keeping."""
+"""The part of the processor time that other programs used before a run; above this its figures are not reliable."""
 
 
 def read(name: str) -> dict[str, Any] | None:
-    """What was stored; None if it has not been measured."""
+    """The stored result; None if it has not been measured."""
     path = RESULTS / f"{name}.json"
     if not path.exists():
         return None
@@ -20,12 +20,12 @@ def read(name: str) -> dict[str, Any] | None:
 
 
 def of(prefix: str) -> list[dict[str, Any]]:
-    """All whose names begin so: few accounts before many, SQLite before PostgreSQL."""
+    """All results with this prefix: few accounts before many, SQLite before PostgreSQL."""
     names = sorted((path.stem for path in RESULTS.glob(f"{prefix}*.json")), key=lambda name: ("postgres" in name, name))
     kept = [result for name in names if (result := read(name)) is not None]
     return sorted(kept, key=lambda result: result.get("accounts", 0))
 
 
 def shown(path: Path) -> str:
-    """The path, for people."""
+    """The path, relative to the repository."""
     return str(path.relative_to(ROOT))

@@ -1,4 +1,4 @@
-"""The little SVG that the plots need: axes, bars, lines, in two sets of colours by the reader's own setting."""
+"""The subset of SVG that the plots need: axes, bars and lines, in light and dark colors by the reader's preference."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from html import escape
 
 WIDTH = 760
 _CHARACTER = 6.3
-"""Width of a letter at most, in pixels: there is no font to ask."""
+"""Upper bound of a letter's width, in pixels: no font can be queried."""
 
 _STYLE = """
 text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328;
@@ -55,12 +55,12 @@ class Scale:
 
 
 def logarithmic(figures: Sequence[float], start: float, end: float) -> Scale:
-    """Whole decades around the figures."""
+    """A logarithmic scale of whole decades around the figures."""
     return Scale(10.0 ** math.floor(math.log10(min(figures))), 10.0 ** math.ceil(math.log10(max(figures))), start, end)
 
 
 def linear(figures: Sequence[float], start: float, end: float) -> Scale:
-    """From nothing to a little above the largest."""
+    """A scale from zero to a little above the largest figure."""
     return Scale(0, max(figures) * 1.08, start, end, logarithmic=False)
 
 
@@ -70,7 +70,7 @@ def _round_step(rough: float) -> float:
 
 
 def number(figure: float) -> str:
-    """Three digits that matter."""
+    """The figure with three significant digits."""
     if figure >= 100 or figure == int(figure):
         return f"{figure:,.0f}"
     return f"{figure:.3g}"
@@ -124,11 +124,11 @@ class Bar:
     figure: float
     colour: str = "d"
     said: str = ""
-    """What stands behind the bar; else the figure."""
+    """The label next to the bar; the figure if empty."""
 
 
 def bars(title: str, said: str, entries: Sequence[Bar], scale: Callable[..., Scale] = logarithmic) -> str:
-    """A bar for each, one below the other."""
+    """One bar per entry, one below the other."""
     left = 24 + max(len(bar.name) for bar in entries) * _CHARACTER
     right = WIDTH - 24 - max(len(bar.said or number(bar.figure)) for bar in entries) * _CHARACTER
     along = scale([bar.figure for bar in entries], left, right)
@@ -152,13 +152,13 @@ def bars(title: str, said: str, entries: Sequence[Bar], scale: Callable[..., Sca
 class Line:
     name: str
     points: Sequence[tuple[str, float]]
-    """What stands on the axis, and the figure."""
+    """Labels on the axis, and figures."""
     colour: str
     dashed: bool = False
 
 
 def lines(title: str, said: str, entries: Sequence[Line], below: str, scale: Callable[..., Scale] = logarithmic) -> str:
-    """Lines over the same steps; those of a colour share a place in the legend, their names stand at the right end."""
+    """Lines over the same steps; lines of one color share an entry in the legend, with their names at the right end."""
     top, bottom, left = 68.0, 330.0, 64.0
     right = WIDTH - 24 - max(len(line.name) for line in entries) * _CHARACTER
     steps = list(dict.fromkeys(step for line in entries for step, _ in line.points))

@@ -66,7 +66,7 @@ def _database(result: Result) -> str:
 
 
 def summary() -> str:
-    """A few figures of one account's calls, an engine a column."""
+    """A few figures of one account's calls, one column per engine."""
     found = {result["engine"]: result for result in of("calls-") if result["accounts"] == 1 and result["workers"] == 1}
     if found.keys() < ENGINE.keys():
         return MISSING
@@ -111,7 +111,7 @@ def calls() -> str:
 
 
 def options() -> str:
-    """Cases by turns: the smallest of each, and what that is of a plain call, and of a miss."""
+    """Cases in turns: the smallest figure of each, and its ratio to a plain call and to a miss."""
     lines = []
     for result in (results := of("options-")):
         used: dict[str, list[float]] = {}
@@ -179,7 +179,7 @@ def ledger() -> str:
 
 
 def cluster() -> str:
-    """Citus next to one PostgreSQL, by turns, and with more workers."""
+    """Citus compared with one PostgreSQL, in turns, and with more workers."""
     lines = []
     for result in (results := [found for name in CLUSTER if (found := stored.read(name)) is not None]):
         for row in result["rows"]:
@@ -371,7 +371,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def written(page: str) -> str:
-    """The page with its tables as of the stored results. Raises KeyError for an unknown table."""
+    """The page with its tables generated from the stored results. Raises KeyError for an unknown table."""
     return _MARKED.sub(lambda found: f"{found[1]}\n{TABLES[found[2]]()}\n\n{found[3]}", page)
 
 

@@ -26,7 +26,7 @@ class Target:
 
 
 def reached(target: Target) -> bool | None:
-    """Whether every figure meets the target; None if one is not known."""
+    """Whether every figure meets the target; None if one was not measured."""
     if any(figure is None for figure, _ in target.figures):
         return None
     return all((figure or 0) >= aim if target.at_least else (figure or 0) <= aim for figure, aim in target.figures)
@@ -131,7 +131,7 @@ def _of_cluster() -> list[Target]:
     ]  # fmt: skip
 
 
-# What the results say ---------------------------------------------------------------------------------------------
+# Figures from the results -----------------------------------------------------------------------------------------
 
 
 def _rows(name: str, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ def _case(name: str, case: str, key: str) -> float | None:
 
 
 def _added(name: str, key: str) -> float | None:
-    """What a call takes longer than the provider asked directly, in milliseconds."""
+    """The latency that the gateway adds to a direct call of the provider, in milliseconds."""
     whole, direct = _case(name, "ns1", key), _case(name, "ns1", f"direct_{key}")
     return None if whole is None or direct is None else whole - direct
 
@@ -161,7 +161,7 @@ def _of_bare(engine: str, handler: str) -> float | None:
 
 
 def _pairs(engine: str, *, many: bool) -> float | None:
-    """The best of the rows with one account, or with many."""
+    """The best row with one account, or with many."""
     names = [path.stem for path in stored.RESULTS.glob(f"ledger-{engine}*.json")]
     rows = [
         row["pairs_per_second"]
@@ -179,7 +179,7 @@ def _grown(name: str, case: str) -> float | None:
 
 
 def _size(*names: str) -> str:
-    """Of the largest databases."""
+    """Facts about the largest database."""
     sizes = [found["sizes"][-1] for name in names if (found := stored.read(name))]
     said = dict.fromkeys(f"{size['accounts']:,} accounts, {size['calls']:,} calls" for size in sizes)
     return f"({'; '.join(said)})" if said else ""
@@ -195,13 +195,13 @@ def _smallest(name: str, engine: str, key: str) -> float | None:
 
 
 def _of_plain(name: str, key: str) -> float | None:
-    """The smallest of Citus's turns over the smallest of plain PostgreSQL's."""
+    """The ratio of Citus's smallest turn to plain PostgreSQL's smallest turn."""
     citus, plain = _smallest(name, "citus", key), _smallest(name, "postgres", key)
     return None if citus is None or plain is None else citus / plain
 
 
 def _of_one_worker() -> float | None:
-    """The best with the most workers over the best with one."""
+    """The ratio of the best row with the most workers to the best with one."""
     best: dict[int, float] = {}
     for row in _rows("ledger-citus-workers", lambda row: True):
         best[row["workers"]] = max(best.get(row["workers"], 0), row["pairs_per_second"])

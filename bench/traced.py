@@ -1,6 +1,6 @@
-"""`python -m bench.traced FILE serve …`: the command line, with a line in FILE for every SQL statement that ran.
+"""`python -m bench.traced FILE serve …`: runs `farebox`, and writes a line into FILE for every SQL statement.
 
-The steps of SQLite's machine count the work of a query exactly, whatever else the machine does: a query that looks at
+The steps of SQLite's virtual machine count the work of a query exactly, regardless of other load: a query that visits
 more rows in a larger database shows in them before it shows in any time.
 """
 

@@ -1,1 +1,1 @@
-"""What the official SDKs make of refusals: `python -m bench.clients`."""
+"""How official SDKs and coding agents show refusals: `python -m bench.clients`."""

@@ -1,10 +1,10 @@
 """`python -m bench.clients`: what SDKs and coding agents show if Farebox refuses a call, or a stream breaks off.
 
-Each client is installed, in the version that catalogue.py names, into a folder of its own from PyPI or npm, and driven
-against a Farebox of the bench's own, in front of the demo provider. It has to get an answer first. Requests are counted
-where they arrive at Farebox. Prints the tables, and writes them into docs/clients.md; what was shown in full goes into
-bench/results/clients.json. Takes about half an hour and 5 GB; half of the time goes to clients that wait. The exit
-status is 0 if every client got its answer, and showed an error in every other situation.
+Each client is installed from PyPI or npm, in the version that catalogue.py names, into its own folder, and run against
+a separate Farebox with the demo provider. It must first get an answer. Requests are counted as they arrive at Farebox.
+Prints the tables, and writes them into docs/clients.md; the full output goes into bench/results/clients.json. Takes
+about half an hour and 5 GB; half of the time is spent on clients that wait. The exit status is 0 if every client got
+its answer and showed an error in every other situation.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from bench.served import Broken
 PAGE = ROOT / "docs" / "clients.md"
 BEGIN, END = "<!-- clients -->\n", "<!-- /clients -->"
 SHOWN_KEPT = 2_000
-"""Characters, in the results."""
+"""Characters of output that are kept in the results."""
 
 
 def observe(client: Client, installed: Installations, there: Place, situation: str, folder: Path) -> dict[str, Any]:
-    """What a client did in one situation."""
+    """Run a client in one situation; the row of its results."""
     account, token = there.accounts[situation]
     base = f"{there.url}/v1/{account}/default"
     prompt = PROMPT + " demo:cut=3 gap=100" * (situation == CUT)
@@ -75,7 +75,7 @@ def _plain(text: str) -> str:
 
 
 def right(client: Client, situation: str, done: Watched) -> bool:
-    """Whether it is what it should be: an answer, or an error that the user sees."""
+    """Whether the client did what it should: show an answer, or show an error to its user."""
     if client.start is None:
         return done.out.startswith("no error:") == (situation == ANSWER)
     if situation == ANSWER:
@@ -84,7 +84,7 @@ def right(client: Client, situation: str, done: Watched) -> bool:
 
 
 def measure(folder: Path, cache: Path, clients: list[Client], situations: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """A row for each client."""
+    """Run every client in every situation; a row for each client."""
     installed = Installations(cache)
     installed.prepare()
     with place(folder) as there:
@@ -120,7 +120,7 @@ def main() -> int:
         "--situation",
         choices=(ANSWER, *SITUATIONS),
         action="append",
-        help="may be repeated; a client of the same version keeps what it showed in the others",
+        help="may be repeated; a client of the same version keeps its results of the others",
     )
     parser.add_argument(
         "--cache", type=Path, help="folder to keep the installed clients in; a temporary one if omitted"
@@ -143,7 +143,7 @@ def main() -> int:
 
 
 def keep(row: dict[str, Any], keys: list[str]) -> None:
-    """The row in the results and on the page, among those that are there."""
+    """Merge a row into the stored results and the page, replacing that of the same client."""
     found = {other["client"]: other for other in (stored.read("clients") or {}).get("rows", ())}
     before = found.get(row["client"], {})
     if before.get("version") == row["version"]:

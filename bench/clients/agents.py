@@ -1,4 +1,4 @@
-"""Coding agents in their non-interactive mode: how each is configured, and the prompt that it is given."""
+"""Coding agents in their non-interactive mode: the configuration and the command line of each."""
 
 import json
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ PROMPT = "Say hello, and nothing else."
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How to run an agent: words after its program, and variables of its environment."""
+    """How to run an agent: the arguments of its program, and environment variables."""
 
     words: tuple[str, ...]
     variables: dict[str, str]

@@ -1,4 +1,4 @@
-"""The clients, in the versions that are driven."""
+"""The clients that are run, and their versions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from bench.clients.agents import Start
 @dataclass(frozen=True, slots=True)
 class Client:
     name: str
-    """Of its function in probe.py, probe.mjs or agents.py."""
+    """The name of its function in probe.py, probe.mjs or agents.py."""
     kind: Literal["python", "node", "python agent", "node agent"]
     packages: tuple[str, ...]
-    """What it needs, as pip or npm reads it; the first one is the client."""
+    """Requirements for pip or npm; the first one is the client itself."""
     note: str = ""
     streams: bool = True
     program: str = ""
-    """An agent's."""
+    """The name of an agent's program."""
     start: Callable[[Path, str, str, str], Start] | None = None
     missing: str = ""
-    """Why it is not driven."""
+    """Why the client is not run; empty if it is."""
 
     @property
     def key(self) -> str:
-        """Unique, for the command line."""
+        """The unique name of the client on the command line."""
         return f"{'js' if self.kind == 'node' else 'py'}-{self.name}" if self.start is None else self.name
 
     @property
@@ -100,4 +100,4 @@ NOT_DRIVEN = {
     "mini-swe-agent 2.4.6": "goes on until the model calls its tool to submit, which the demo provider does not",
     "mistral-vibe 3.0.3": "needs Python 3.12",
 }
-"""Agents that were looked at, and why they have no row."""
+"""Agents that were examined but have no row, and why."""

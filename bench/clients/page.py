@@ -1,4 +1,4 @@
-"""The tables of docs/clients.md."""
+"""Writes the tables of docs/clients.md."""
 
 import re
 from typing import Any
@@ -31,7 +31,7 @@ def cell(found: dict[str, Any] | None) -> str:
 
 
 def excerpt(text: str) -> str:
-    """Short, with the beginning of Farebox's own words where they are in it."""
+    """A short excerpt that begins with Farebox's own message if the text contains it."""
     text = " ".join(_HEADERS.sub("", text).split()).replace("|", "\\|").replace("`", "'")
     ours = OURS.search(text)
     if ours and ours.start() > SHOWN_MAX // 2:

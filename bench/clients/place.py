@@ -1,5 +1,5 @@
-"""Where the clients are driven: a Farebox with an account for each situation, the demo provider behind it, and a relay
-in front that counts the calls of each account as they arrive."""
+"""The environment in which clients are run: a Farebox with an account for each situation, the demo provider behind it,
+and a relay in front that counts the calls of each account as they arrive."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ from farebox.money import NANOS_PER_CENT
 
 ANSWER, BALANCE, LIMIT, RATE, CUT = "answer", "empty balance", "spending limit", "rate limit", "cut stream"
 SITUATIONS = (BALANCE, LIMIT, RATE, CUT)
-"""What can go wrong. Before, each client has to get an answer."""
+"""The situations that are tried after a client has got an answer."""
 MODEL = "acme-1"
 _PERMITTED = [word for permission in Permission for word in ("--permission", permission.value)]
 _DEMO = ("openai", "anthropic", "google-ai-studio", "groq", "mistral", "openrouter")
@@ -33,27 +33,27 @@ _OTHERS = {"cohere": MODEL, "workers-ai": "@cf/acme/*"}
 _PRICE = ("--input", "20000", "--output", "1", "--output-max", "100", "--rate", "web_searches_kcount=10")
 """Per million tokens, in US dollars: two cents an input token. Agents have the model search the web."""
 _LIMIT_CENTS = 500_000
-"""More than any client's call may cost, or the limit would be too low for it."""
+"""More than any client's call may cost; otherwise the limit would be too low for the call."""
 _RATE_LIMIT = {"rate_limiting_limit": 1, "rate_limiting_interval": 3600, "rate_limiting_technique": "sliding"}
 
 
 @dataclass(slots=True)
 class Place:
     url: str
-    """Of the relay."""
+    """The base URL of the relay."""
     accounts: dict[str, tuple[str, str]]
-    """ID and token, by situation."""
+    """Account ID and token, by situation."""
     sent: list[tuple[str, float, str]] = field(default_factory=list)
     """Account, time and path of each call since the list was cleared."""
 
     def use_up(self) -> None:
-        """Both limits, whose windows may have ended since the last client."""
+        """Use up both limits, whose windows may have ended since the last client."""
         chat = {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}
-        with contextlib.suppress(urllib.error.HTTPError):  # it is used up
+        with contextlib.suppress(urllib.error.HTTPError):  # the rate limit is used up
             _post(self, "/v1/{}/default/openai/chat/completions", RATE, chat)
         holds, hold_id = "/client/v4/accounts/{}/farebox/holds", uuid4().hex
         amount = {"amount_nanos": _LIMIT_CENTS * NANOS_PER_CENT}
-        with contextlib.suppress(urllib.error.HTTPError):  # it is spent
+        with contextlib.suppress(urllib.error.HTTPError):  # the spending limit is used up
             _post(self, holds, LIMIT, {"hold_id": hold_id, **amount})
             _post(self, f"{holds}/{hold_id}/settle", LIMIT, amount)
 
@@ -111,7 +111,7 @@ def _set_up(folder: Path, demo_url: str, other_url: str) -> dict[str, tuple[str,
 
 
 def _limit(place: Place) -> None:
-    """A spending limit of a day, and a rate limit of an hour."""
+    """Set a daily spending limit and an hourly rate limit."""
     gateways = "/client/v4/accounts/{}/ai-gateway/"
     daily = {"amount": _LIMIT_CENTS, "duration": "daily", "strategy": "fixed"}
     _post(place, gateways + "billing/spending-limit", LIMIT, daily)
@@ -138,7 +138,7 @@ def _post(place: Place, path: str, situation: str, body: dict[str, Any]) -> None
 
 
 class Relay(socketserver.StreamRequestHandler):
-    """Passes connections on to Farebox, and notes the calls."""
+    """Passes connections on to Farebox, and records the calls."""
 
     def handle(self) -> None:
         server: Any = self.server
@@ -153,7 +153,7 @@ _CALL = re.compile(rb"POST (/(?:v1|client/v4/accounts)/([0-9a-f]{32})/(?!ai-gate
 
 
 def calls_in(chunk: bytes) -> list[tuple[str, float, str]]:
-    """Account, time and path of the calls whose heads begin in what has just come."""
+    """Account, time and path of the calls whose heads begin in this chunk."""
     now = time.monotonic()
     return [(account.decode(), now, path.decode()) for path, account in _CALL.findall(chunk)]
 
@@ -167,7 +167,7 @@ def _copy(source: socket.socket, sink: socket.socket, look: Callable[[bytes], ob
         sink.shutdown(socket.SHUT_WR)
 
 
-# What the demo provider does not speak --------------------------------------------------------------------------------
+# Formats that the demo provider does not have -------------------------------------------------------------------------
 
 _USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 _BEGUN = {
@@ -194,11 +194,11 @@ _WHOLE: dict[str, dict[str, Any]] = {
         "usage": _USAGE,
     },
 }
-"""By what the path contains."""
+"""Responses, by a part of the path."""
 
 
 class Provider(socketserver.StreamRequestHandler):
-    """Cohere and Workers AI: answers, and leaves every stream after its first event."""
+    """Stands in for Cohere and Workers AI: answers, and breaks off every stream after its first event."""
 
     def handle(self) -> None:
         path, length = self.rfile.readline().split()[1].decode(), 0

@@ -1,6 +1,6 @@
-// Runs in the folder where the npm packages are installed: what one of them does, and shows, when a call is refused or breaks off.
+// Runs in the folder where the npm packages are installed. Reports what one of them does and shows if a call is refused or breaks off.
 // Reads `{"client": NAME, "base": URL, "api": URL, "account": ID, "token": TOKEN, "stream": BOOL, "prompt": TEXT}` from
-// standard input, and prints what its user sees.
+// standard input, and prints what the package's user sees.
 import { text } from 'node:stream/consumers';
 
 const MODEL = 'acme-1';
@@ -12,7 +12,7 @@ const all = async (stream) => {
   return found;
 };
 
-// Vercel's AI SDK: the loop over the text, as its documentation has it. It prints errors of a stream.
+// Vercel's AI SDK: the loop over the text from its documentation. It prints errors of a stream.
 const vercel = async (model, { stream, prompt }) => {
   const { generateText, streamText } = await import('ai');
   if (!stream) return (await generateText({ model, prompt })).text;

@@ -1,7 +1,7 @@
-"""Runs in an environment that has one client: what it does, and shows, when a call is refused or breaks off.
+"""Runs one client in its own environment, and reports what it does and shows when a call is refused or breaks off.
 
 Reads a JSON object from standard input, `{"client": NAME, "base": URL, "account": ID, "token": TOKEN, "stream": BOOL,
-"prompt": TEXT}`, and prints what its user sees.
+"prompt": TEXT}`, and prints what the client's user sees.
 """
 
 import asyncio
@@ -183,7 +183,7 @@ def llama_index(call: Any) -> Any:
 
 
 class Call:
-    """One call, as it was asked for."""
+    """The call that standard input describes."""
 
     def __init__(self, asked: dict[str, Any]) -> None:
         self.base, self.api, self.account, self.token = (asked[name] for name in ("base", "api", "account", "token"))

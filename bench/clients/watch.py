@@ -1,4 +1,4 @@
-"""Runs a client, and notes how long it says nothing."""
+"""Runs a client, and measures how long it prints nothing."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PATIENCE_SECONDS = 200.0
-"""A client that has not ended by then is ended."""
+"""Seconds after which a client that is still running is killed."""
 _LOOK_SECONDS = 0.1
 
 
@@ -19,7 +19,7 @@ class Watched:
     out: str
     err: str
     silence: float
-    """The longest time after the first call that it printed nothing, in seconds."""
+    """The longest time without output after the first call, in seconds."""
     in_time: bool
     status: int
 
@@ -31,7 +31,7 @@ def watch(
     variables: Mapping[str, str],
     called: Callable[[], float | None],
 ) -> Watched:
-    """Run it to its end. `called` says when its first call came."""
+    """Run the command to its end. `called` returns when its first call arrived."""
     files = {name: folder / f"std{name}.txt" for name in ("in", "out", "err")}
     files["in"].write_text(asked)
     with files["in"].open() as stdin, files["out"].open("w") as stdout, files["err"].open("w") as stderr:
@@ -50,7 +50,7 @@ def watch(
                     last = now
             printed = size
         in_time = process.poll() is not None
-        with contextlib.suppress(ProcessLookupError):  # agents start other processes, of which none may be left
+        with contextlib.suppress(ProcessLookupError):  # agents start other processes, which must not outlive them
             os.killpg(process.pid, signal.SIGKILL)
         status = process.wait()
     out, err = (files[name].read_text(errors="replace") for name in ("out", "err"))

@@ -1,1 +1,1 @@
-"""What one account can do to the others: measured."""
+"""Measures what one account can do to the others."""

@@ -1,4 +1,4 @@
-"""The worst bodies that are known, by name."""
+"""The worst known request bodies, by name."""
 
 import base64
 import json

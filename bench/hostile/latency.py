@@ -1,16 +1,16 @@
-"""What an account's calls take while another sends the worst bodies there are.
+"""Latency of one account's calls while another account sends the worst known bodies.
 
     python -m bench.hostile.latency [--seconds 5] [--rounds 3] [--kinds arrays,tools]
 
 One gateway process on SQLite, the bench's mock provider, two accounts. The well-behaved one makes a small call every
-ten milliseconds over one connection, and its times are taken: alone, then beside the other, which sends one body over
-and over on eight connections; in turn, so that what else the machine does falls on both. The hostile client is a
-process of its own that has its bodies ready and runs at the lowest priority: with two cores it takes what the gateway,
+ten milliseconds over one connection, and its calls are timed: alone, then while the other sends one body over and over
+on eight connections. The two alternate, so that other load on the machine affects both. The hostile client is a
+separate process that has its bodies ready and runs at the lowest priority: with two cores it takes what the gateway,
 its helpers and the measuring client leave. It has a cent of credit.
 
-Part of what is seen is not the gateway's: other programs take the two cores too. Therefore the same again, as the
-floor: the bodies go, as often as the gateway took them, to a program that only receives them, while another keeps one
-core busy at the lowest priority, as a helper does.
+Part of the slowdown is not caused by the gateway, because other programs use the two cores too. To measure this floor,
+the bodies are also sent, as often as the gateway took them, to a program that only receives them, while another keeps
+one core busy at the lowest priority, as a helper does.
 """
 
 import argparse
@@ -39,12 +39,12 @@ CONNECTIONS = 8
 EVERY_SECONDS = 0.01
 OURSELVES = (sys.executable, "-m", "bench.hostile.latency")
 SETTLE_SECONDS = 1.0
-"""After an attack has begun or ended, before times are taken again."""
+"""Pause after an attack has begun or ended, before calls are timed again."""
 CALL = json.dumps({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}).encode()
 
 
 def target(folder: Path, name: str) -> tuple[str, str]:
-    """The path and the authorization of an account of its own with a cent."""
+    """The path and the authorization of a new account with a cent."""
     account = run(folder, "account", "create", "--name", name)["account_id"]
     token = run(folder, "token", "create", "--account", account, "--permission", "AI Gateway Run")["token"]
     run(folder, "grant", "--account", account, "--amount", "0.01")
@@ -52,7 +52,7 @@ def target(folder: Path, name: str) -> tuple[str, str]:
 
 
 def times(served: Farebox, seconds: float) -> list[float]:
-    """Of calls one after another, in milliseconds; the pace is kept where one takes longer."""
+    """Times of successive calls, in milliseconds; a slow call does not shift the pace."""
     path, header = served.targets.read_text().splitlines()[0].split("\t")
     headers = {"authorization": header.partition(": ")[2], "content-type": "application/json"}
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=120)
@@ -72,14 +72,14 @@ def times(served: Farebox, seconds: float) -> list[float]:
 
 @contextlib.contextmanager
 def attacked(port: int, at: tuple[str, str], kind: str, pace: float = 0) -> Iterator[dict[str, int]]:
-    """Send the body on all connections while the block runs, at most `pace` a second (0: without a limit). At the end,
-    the result has how often each status was returned."""
+    """Send the body on all connections while the block runs, at most `pace` per second (0: without a limit). Afterwards
+    the result contains the number of responses by status."""
     statuses_seen: dict[str, int] = {}
     command = [*OURSELVES, "--attack", kind, str(port), *at, str(pace)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        process.stdout.readline()  # it has its body
+        process.stdout.readline()  # the attacker has built its body
         time.sleep(SETTLE_SECONDS)
         yield statuses_seen
     finally:
@@ -89,7 +89,7 @@ def attacked(port: int, at: tuple[str, str], kind: str, pace: float = 0) -> Iter
 
 @contextlib.contextmanager
 def busy_without_gateway() -> Iterator[int]:
-    """A program that receives bodies and does nothing else, at this port, and one that keeps a core busy."""
+    """Run a program that only receives bodies, at the port yielded, and one that keeps a core busy."""
     with (
         subprocess.Popen([*OURSELVES, "--discard"], stdout=subprocess.PIPE, text=True) as receiver,
         subprocess.Popen([*OURSELVES, "--busy"]) as busy,
@@ -132,7 +132,7 @@ def keep_busy() -> None:
 
 
 def attack(kind: str, port: int, path: str, authorization: str, pace: float) -> None:
-    """Until the standard input ends."""
+    """Send the body until standard input ends."""
     os.nice(19)
     body = BODIES[kind]()
     if body.startswith(b"["):
@@ -157,7 +157,7 @@ def _send_on(request: bytes, port: int, statuses: Counter[str], pace: float) -> 
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as sock:
             while True:
                 begun = time.perf_counter()
-                with contextlib.suppress(OSError):  # refused before all of it was read: the response is there
+                with contextlib.suppress(OSError):  # refused before all of the body was read: the response has arrived
                     sock.sendall(request)
                 response = http.client.HTTPResponse(sock)
                 try:
@@ -212,11 +212,11 @@ def line(row: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """The command line; also that of the programs beside the one that measures."""
+    """The command line, also of the programs that run next to the measuring one."""
     parser = argparse.ArgumentParser(prog="python -m bench.hostile.latency", description=__doc__)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--kinds", default="", help="parts of names, with commas")
+    parser.add_argument("--kinds", default="", help="parts of names, separated by commas")
     parser.add_argument("--attack", nargs=5, help=argparse.SUPPRESS)
     parser.add_argument("--discard", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--busy", action="store_true", help=argparse.SUPPRESS)

@@ -1,9 +1,9 @@
-"""Memory under attack: what each attack makes the server's memory grow to, beside what it may.
+"""Memory under attack: the size to which each attack makes the server grow, and the bound.
 
     .venv/bin/python -m bench.hostile.memory                    # all attacks, a budget of 128 MiB: two minutes
     .venv/bin/python -m bench.hostile.memory --attacks heads    # one of them
 
-Each attack meets a server of its own. The bound is what the server has when idle, and one and a half times
+Each attack runs against a new server. The bound is the size of the idle server plus one and a half times
 FAREBOX_HELD_BYTES_MAX. Exit status 0: no attack exceeded it.
 """
 
@@ -30,7 +30,7 @@ from farebox.model import Permission
 
 MIB = 2**20
 BODY = 33_000_000
-"""Bytes of a large body: nearly what is allowed."""
+"""Bytes of a large body: nearly the maximum."""
 MODEL = "gpt-4o-mini"
 SECONDS = 6.0
 """How long an attack that only waits is watched."""
@@ -40,11 +40,11 @@ USAGE = b'"usage":{"prompt_tokens":5,"completion_tokens":7}}'
 
 @dataclass(slots=True)
 class Scene:
-    """A server, its accounts, and what the attackers were answered."""
+    """A server, its accounts, and the responses to the attackers by status."""
 
     served: Farebox
     poor: tuple[str, str]
-    """Account and token; it has no credit."""
+    """Account and token of the account without credit."""
     rich: list[tuple[str, str]]
     responses: "collections.Counter[str]" = field(default_factory=collections.Counter)
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Scene:
         return reader, writer
 
     async def listen(self, reader: asyncio.StreamReader, seconds: float = SECONDS) -> None:
-        """Count the status of the response, if one comes."""
+        """Count the status of the response, if there is one."""
         word = "nothing"
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(seconds):
@@ -76,7 +76,7 @@ def chat(text: str = "hi", **fields: object) -> bytes:
 
 
 async def pour(scene: Scene, first: bytes, size: int, *, chunked: bool = False) -> None:
-    """Send a body, all but its last byte, as fast as it is taken; then see what is answered."""
+    """Send a body except for its last byte, as fast as the server takes it; then read the response."""
     reader, writer = await scene.open()
     piece = b"x" * 65_536
     framed = b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
@@ -125,7 +125,7 @@ async def bombs(scene: Scene) -> None:
 
 
 async def trickles(scene: Scene) -> None:
-    """A thousand large bodies, of which a byte comes now and then."""
+    """A thousand large bodies, sent one byte at a time."""
     first = head(scene.rich[0], f"content-length: {BODY}")
 
     async def one() -> None:
@@ -161,7 +161,7 @@ async def pipelined(scene: Scene) -> None:
 
 
 async def heads(scene: Scene) -> None:
-    """Two thousand connections of nobody's, each with a head that is nearly full and does not end."""
+    """Two thousand anonymous connections, each with a head of nearly the maximum size that does not end."""
 
     async def one() -> None:
         reader, writer = await scene.open()
@@ -177,7 +177,7 @@ async def heads(scene: Scene) -> None:
 
 
 async def deaf(scene: Scene) -> None:
-    """Forty answers of 7 MB that nobody reads."""
+    """Forty responses of 7 MB that nobody reads."""
     body = chat("whole")
     first = head(scene.rich[0], f"content-length: {len(body)}") + body
 
@@ -192,7 +192,7 @@ async def deaf(scene: Scene) -> None:
 
 
 async def choices(scene: Scene) -> None:
-    """Eight answers at once of 40 MB, made of half a million choices each."""
+    """Eight concurrent responses of 40 MB, each with half a million choices."""
     body = chat("choices")
     first = head(scene.rich[0], f"content-length: {len(body)}", "connection: close") + body
 
@@ -208,7 +208,7 @@ async def choices(scene: Scene) -> None:
 
 
 async def small_choices(scene: Scene) -> None:
-    """Four times as many responses of 7 MB, which are collected as far as there is room."""
+    """Four times as many responses of 7 MB, which are buffered as far as there is room."""
     body = chat("whole")
     first = head(scene.rich[0], f"content-length: {len(body)}", "connection: close") + body
 
@@ -224,7 +224,7 @@ async def small_choices(scene: Scene) -> None:
 
 
 async def in_flight(scene: Scene) -> None:
-    """Large bodies that are whole, of calls whose provider is slow."""
+    """Large complete bodies of calls whose provider is slow."""
     body = chat("slow " + "x" * 5_000_000)
     first = head(scene.rich[0], f"content-length: {len(body)}")
 
@@ -255,7 +255,7 @@ ATTACKS: dict[str, tuple[str, Callable[[Scene], Awaitable[None]]]] = {
 
 
 async def provider(exchange: Exchange) -> None:
-    """Answers as the text of the request says."""
+    """Answers as the text of the request asks."""
     with contextlib.suppress(ClientGone):
         body = await exchange.body(64 * MIB)
         kind = body[:200].partition(b'"content": "')[2].partition(b'"')[0].split(b" ")[0]
@@ -279,7 +279,7 @@ def _respond(size: int) -> bytes:
 
 @contextlib.contextmanager
 def upstream() -> Iterator[Mock]:
-    """The provider, on a thread of its own."""
+    """The provider, on a separate thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -295,7 +295,7 @@ def upstream() -> Iterator[Mock]:
 
 
 class Sampler:
-    """Watches a process's memory: the most that was resident, or in files in memory that it has open."""
+    """Samples a process's memory: the maximum of resident memory plus the in-memory files that it has open."""
 
     def __init__(self, pid: int) -> None:
         self._path = Path(f"/proc/{pid}")
@@ -325,7 +325,7 @@ class Sampler:
 
 
 def accounts_of(folder: Path, mock: Mock) -> tuple[tuple[str, str], list[tuple[str, str]]]:
-    """An installation with one account without credit and four with some."""
+    """An installation with one account without credit and four with credit."""
     run(folder, "init")
     run(folder, "provider", "set", "openai", "--base-url", f"http://127.0.0.1:{mock.port}/v1", "--api-key", "sk-bench")
     callers = []
@@ -347,7 +347,7 @@ async def _attack(scene: Scene, attack: Callable[[Scene], Awaitable[None]]) -> N
 def main() -> int:
     """Run the attacks and print the table; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--attacks", default=",".join(ATTACKS), help="names, by commas")
+    parser.add_argument("--attacks", default=",".join(ATTACKS), help="names, separated by commas")
     parser.add_argument("--budget-mib", type=int, default=128)
     arguments = parser.parse_args()
     budget = arguments.budget_mib * MIB

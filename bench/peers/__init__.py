@@ -1,1 +1,1 @@
-"""Other gateways, measured beside Farebox in one run: installed into `bench/.peers/`, one folder each."""
+"""Other gateways, measured together with Farebox in one run: installed into `bench/.peers/`, one folder each."""

@@ -1,10 +1,11 @@
-"""`python -m bench.peers`: other AI gateways and Farebox, under the same load in one run.
+"""`python -m bench.peers`: other AI gateways and Farebox under the same load in one run.
 
     python -m bench.peers install [NAME...]     into bench/.peers, from the package registries
-    python -m bench.peers [run]                 all that are installed; the table, and bench/results/peers.json
+    python -m bench.peers [run]                 measure all that are installed; print the table, write
+    bench/results/peers.json
 
 Farebox has a turn first, one in the middle and one last. A peer that does not install, start or answer is listed with
-the reason, and the run goes on. The exit status of a run is 0 where Farebox answered and billed every call.
+the reason, and the run goes on. The exit status of a run is 0 if Farebox answered and billed every call.
 """
 
 import argparse
@@ -44,7 +45,7 @@ USUAL = [name for name in ALL if name != ours.ON_POSTGRES.name]
 
 def main() -> int:
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all started processes are stopped
     if arguments.act == "install":
         return install([ALL[name] for name in arguments.names])
     try:

@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Stands in for Prisma's query engine where that program cannot be downloaded: the HTTP protocol that Prisma's Python
+// Stands in for Prisma's query engine, which may be impossible to download: the HTTP protocol that Prisma's Python
 // client speaks with it (queries as GraphQL), in front of the same engine compiled to WebAssembly, which the npm
 // package @prisma/client carries, and node-postgres.
 //
@@ -77,7 +77,7 @@ function untagged(value) { // {"$type": "DateTime", "value": …} is the JSON pr
     return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, untagged(inner)]));
 }
 
-function rawRows(answer) { // JSON columns come as text
+function rawRows(answer) { // JSON columns arrive as text
     const found = typeof answer === "string" ? JSON.parse(answer) : answer;
     found.types.forEach((type, column) => {
         if (type !== "json") return;
@@ -99,7 +99,7 @@ Result.prototype.addFields = function (fields) {
 function connectionPool() {
     const url = new URL(process.env.DATABASE_URL);
     const max = Number(url.searchParams.get("connection_limit") || 10);
-    url.search = ""; // the rest of it is for Prisma
+    url.search = ""; // its parameters are for Prisma only
     return new pg.Pool({ connectionString: url.href, max });
 }
 

@@ -1,7 +1,7 @@
 """Installs peers from the package registries: a virtual environment or a `node_modules` in a folder of its own.
 
-Nothing of a package runs while it is installed: wheels only, and npm without scripts. A folder is taken for installed
-when its stamp holds the pins of today.
+Nothing of a package runs while it is installed: wheels only, and npm without scripts. A folder counts as installed if
+its stamp contains the current pins.
 """
 
 import json
@@ -18,7 +18,8 @@ STAMP = "installed"
 
 
 def python_packages(name: str, pins: Sequence[str]) -> None:
-    """`bench/.peers/NAME/venv` with these packages. Bytecode is compiled now: the peer may not write it later."""
+    """`bench/.peers/NAME/venv` with these packages. Bytecode is compiled now because the peer may not write it
+    later."""
     folder = _emptied(name)
     uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
     if uv is None:
@@ -29,7 +30,7 @@ def python_packages(name: str, pins: Sequence[str]) -> None:
 
 
 def node_packages(name: str, pins: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> None:
-    """`bench/.peers/NAME/node_modules` with these packages; `overrides` hold for what they depend on."""
+    """`bench/.peers/NAME/node_modules` with these packages; `overrides` apply to their dependencies."""
     folder = _emptied(name)
     if shutil.which("npm") is None:
         raise Broken("npm is missing: install Node.js")

@@ -1,8 +1,8 @@
 """LiteLLM's proxy: without a database, and with PostgreSQL, a virtual key and a budget, so that it accounts for spend.
 
-Its database client (Prisma) downloads an engine from a host of its own; `engine.js` stands in where that is out of
-reach, and does so here always, for figures that compare. The stand-in's CPU is listed apart. The tables are made by
-LiteLLM's own migrations. It logs nothing but errors.
+Its database client (Prisma) downloads an engine from its own host. `engine.js` stands in for that engine, even where
+the host can be reached, so that figures are comparable. The CPU of the stand-in is listed separately. The tables are
+made by LiteLLM's own migrations. It logs nothing but errors.
 
 Releases 1.107.* were compromised: they are never installed. The newest that resolves otherwise is taken.
 """
@@ -35,7 +35,7 @@ ENGINE_PINS = {
     "pg": "8.13.1",
     "graphql": "16.9.0",
 }
-"""5.17.0 is what Prisma's Python client 0.15.0 is made for."""
+"""Prisma's Python client 0.15.0 requires 5.17.0."""
 BILLED_STAMP = (*PINS, *(f"{name}@{version}" for name, version in ENGINE_PINS.items()))
 ENGINE = Path(__file__).parent / "engine.js"
 
@@ -126,13 +126,13 @@ def _serve_billed(folder: Path, mock: Mock) -> Iterator[Served]:
         raise Broken(f"PostgreSQL did not start: {error}") from error
     with postgres, asyncio.Runner() as runner:
         url = postgres.new_database()
-        books = runner.run(asyncpg.connect(url))  # one connection for all the looks at it: its CPU is PostgreSQL's
+        books = runner.run(asyncpg.connect(url))  # one connection for all polls: its CPU counts as PostgreSQL's
         runner.run(_migrate(books))
         database = {
             "DATABASE_URL": url,
             "DISABLE_SCHEMA_UPDATE": "true",
             "PRISMA_QUERY_ENGINE_BINARY": str(_engine()),
-            "npm_config_offline": "true",  # else each start fetches Prisma's program, to compare the tables with itself
+            "npm_config_offline": "true",  # or each start fetches Prisma's program to compare the schema
         }
         with _proxy(folder, mock, database) as proxy:
             key = _virtual_key(proxy.port)
@@ -146,7 +146,7 @@ def _serve_billed(folder: Path, mock: Mock) -> Iterator[Served]:
 
 
 async def _migrate(books: asyncpg.Connection) -> None:
-    """LiteLLM's own migrations, in their order. Each file goes as one message: some may not run in a transaction."""
+    """Run LiteLLM's own migrations in order. Each file is sent as one message: some may not run in a transaction."""
     migrations = _site_packages() / "litellm_proxy_extras" / "migrations"
     for file in sorted(migrations.glob("*/migration.sql")):
         try:

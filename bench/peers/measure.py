@@ -1,4 +1,4 @@
-"""One gateway under the bench's load: rates, times, CPU of all its processes, memory, and when it billed the calls."""
+"""One gateway under load: rates, times, CPU of all its processes, memory, and when it billed the calls."""
 
 import json
 import os
@@ -18,16 +18,16 @@ USUAL = ("ns1", "ns16", "ns64", "paced")
 WARM = (CASES["ns16"], CASES["st16"])
 GATEWAY = "gateway"
 EVENTS_OF_STREAM = EVENTS + 2
-"""With the stop and the usage."""
+"""Events of a stream, including the stop and the usage."""
 CHAT_WITHOUT_MODEL = {key: value for key, value in CHAT.items() if key != "model"}
 BILLING_SECONDS = 20.0
-"""How long a gateway that bills afterwards may take over it; LiteLLM writes what it owes every ten seconds."""
+"""The longest wait for a gateway that bills afterwards; LiteLLM writes its spend every ten seconds."""
 BILLING_POLL_SECONDS = 0.5
 IDLE_SECONDS = 1.0
 
 
 class Measurement:
-    """A gateway, the provider behind it, and what it should have billed so far."""
+    """A gateway, the provider behind it, and the amount that it should have billed so far."""
 
     def __init__(self, load_program: Path, folder: Path, mock: Mock, served: Served) -> None:
         self._load_program = load_program
@@ -42,7 +42,7 @@ class Measurement:
             (folder / f"{name}.json").write_text(json.dumps(body, separators=(",", ":")))
 
     def rows(self, cases: list[Case], *, seconds: float, warm: float) -> Iterator[dict[str, Any]]:
-        """One row a case, after a warm-up of two kinds. Raises Broken if the gateway refuses even that."""
+        """One row per case, after two warm-ups. Raises Broken if the gateway fails even those."""
         for case in WARM:
             came = self._load(case, warm)
             if not came["statuses"].get("200"):
@@ -60,7 +60,7 @@ class Measurement:
         billing = self._await_billing()
         waited = billing.get("lag_s", 0.0)
         time.sleep(SETTLE_SECONDS)
-        # While it is waited for a gateway that bills late, only what it does beyond its idle work is the calls'.
+        # While we wait for a gateway that bills late, only its CPU beyond that of an idle gateway counts for the calls.
         used = {
             name: max(cpu - waited * self._idle_cores.get(name, 0.0), 0.0)
             for name, cpu in _differences(self._cpu(), before).items()
@@ -98,7 +98,7 @@ class Measurement:
         return came if served.says_done or not case.stream else _without_done(came)
 
     def _await_billing(self) -> dict[str, Any]:
-        """Until all that was answered is billed, or for BILLING_SECONDS. Nothing where the gateway bills nothing."""
+        """Wait until all answered calls are billed, at most BILLING_SECONDS. None if the gateway does not bill."""
         billed = self._served.billed
         if billed is None:
             return {}
@@ -108,7 +108,7 @@ class Measurement:
             time.sleep(BILLING_POLL_SECONDS)
             missing = self._due_nanos - billed()
         lag = time.monotonic() - start if missing_at_end else 0.0
-        self._due_nanos -= missing  # so that the next case answers for its own
+        self._due_nanos -= missing  # so that the next case is charged only with its own calls
         return {"unbilled_at_end_nanos": missing_at_end, "unbilled_nanos": missing, "lag_s": round(lag, 1)}
 
     def _cpu(self) -> dict[str, float]:
@@ -121,7 +121,7 @@ class Measurement:
         return {GATEWAY: round(whole - sum(self._inside(apart)), 1), **apart}
 
     def _inside(self, apart: dict[str, float]) -> list[float]:
-        """The figures of those that are listed apart, but run below the gateway's own process."""
+        """The figures of processes that are listed separately although they are children of the gateway's process."""
         tree = machine.tree(self._served.pid)
         return [figure for name, figure in apart.items() if self._served.apart[name] in tree]
 
@@ -131,8 +131,9 @@ def _differences(now: dict[str, float], before: dict[str, float], divisor: float
 
 
 def _without_done(came: dict[str, Any]) -> dict[str, Any]:
-    """Streams of a gateway that leaves out `[DONE]`, which the load client takes for broken: those with status 200 that
-    came to their end count. It tells no times of them, and the events are the provider's."""
+    """Corrects the result for a gateway that omits `[DONE]`, whose streams the load client takes for broken: those with
+    status 200 that came to their end count. The client has no times for them, and the events are those of the
+    provider."""
     streams = came["statuses"].get("200", 0)
     return {
         **came,

@@ -1,4 +1,4 @@
-"""nginx as a reverse proxy that reads nothing: the least that any gateway can cost."""
+"""nginx as a reverse proxy that reads nothing: the lower bound of any gateway's cost."""
 
 import contextlib
 import re

@@ -16,7 +16,7 @@ NAME = "farebox"
 
 
 def _install() -> None:
-    """It is what runs this."""
+    """Nothing to install: this program is Farebox."""
 
 
 def _version() -> str | None:

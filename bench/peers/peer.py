@@ -1,7 +1,7 @@
-"""What a peer is, and how one is started: on loopback, with an empty environment and without our rights.
+"""Defines a peer and starts it: on loopback, with an empty environment and without our privileges.
 
-A peer is other people's code. It is given no variable of ours, a home folder of its own that goes after the run and,
-where the bench runs as root, the user `nobody`.
+A peer is third-party code. It gets none of our environment variables, a home folder that is removed after the run and,
+if the benchmark runs as root, the user `nobody`.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from bench.served import Broken, Mock
 
 PEERS = Path(__file__).parent.parent / ".peers"
 START_SECONDS = 180.0
-"""The slowest of them imports for ten seconds on an idle machine, and for a minute on a busy one."""
+"""The slowest peer takes ten seconds to import on an idle machine, and a minute on a busy one."""
 STOP_SECONDS = 10.0
 UNPRIVILEGED = "nobody"
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
@@ -34,28 +34,28 @@ Bills = Literal["nothing", "after the call", "holds before"]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A gateway that answers."""
+    """A running gateway."""
 
     pid: int
-    """Of the process that was started; all below it count as the gateway."""
+    """The process that was started; it and its descendants count as the gateway."""
     port: int
     path: str = "/v1/chat/completions"
     headers: Sequence[str] = ()
     targets: Path | None = None
-    """Instead of path and headers: a file of them, one line an account."""
+    """A file of paths and headers, one line per account, instead of a single path."""
     model: str | None = "gpt-4o-mini"
-    """None if the path says it and the body may not."""
+    """The model in the body; None if the path names it and the body may not."""
     apart: Mapping[str, int] = field(default_factory=dict)
-    """Process trees whose CPU and memory are listed apart: a database, a stand-in."""
+    """Process trees whose CPU and memory are listed separately: a database, a stand-in."""
     billed: Callable[[], int] | None = None
-    """What has been charged since the start, in nano-dollars, as another process reads it."""
+    """The amount charged since the start, in nano-dollars, as another process reads it."""
     says_done: bool = True
     """Whether a stream ends with `data: [DONE]`, as OpenAI's does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One gateway: how to install it, how to start it, and what it does about money."""
+    """One gateway: how to install it, how to start it, and whether it bills."""
 
     name: str
     title: str
@@ -65,12 +65,12 @@ class Peer:
     version: Callable[[], str | None]
     """None if it is not installed."""
     serve: Callable[[Path, Mock], AbstractContextManager[Served]]
-    """Started in a folder of its own; stopped when the block ends. Raises Broken if it does not start."""
+    """Starts it in a separate folder and stops it when the block ends. Raises Broken if it does not start."""
 
 
 @contextlib.contextmanager
 def running(command: Command, folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A program of a peer's, with its children, until the block ends. What it writes goes to `log` in the folder."""
+    """Run a peer's program, with its children, until the block ends. Its output goes to `log` in the folder."""
     with (folder / "log").open("wb") as log:
         process = _start(command, folder, environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
@@ -80,7 +80,7 @@ def running(command: Command, folder: Path, **environment: str) -> Iterator[subp
 
 
 def finish(command: Command, folder: Path, *, seconds: float, **environment: str) -> None:
-    """Run a program of a peer's to its end. Raises Broken with the last it wrote."""
+    """Run a peer's program to its end. Raises Broken with its last output."""
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = _start(command, folder, environment, **streams)
     try:
@@ -120,7 +120,7 @@ def hand_over(folder: Path) -> None:
 
 
 def interpreter() -> str:
-    """The Python of the peers. Root's own may be in a folder that is closed to others, so the system's goes first."""
+    """The Python for peers. Root's may be in a folder that other users cannot read, so the system's is preferred."""
     return shutil.which("python3.11", path=SYSTEM_PATH) or sys.executable
 
 
@@ -134,7 +134,8 @@ def last_line(text: str) -> str:
 
 
 def _start(command: Command, folder: Path, environment: Mapping[str, str], **streams: Any) -> subprocess.Popen[bytes]:
-    """In a session of its own: an interrupt from the keyboard is for the bench, which then stops the peer."""
+    """Start it in a new session, so that an interrupt from the keyboard reaches only the benchmark, which stops the
+    peer."""
     user: dict[str, Any] = {"user": UNPRIVILEGED, "extra_groups": []} if os.geteuid() == 0 else {}
     base = {"PATH": SYSTEM_PATH, "HOME": str(folder), "LANG": "C.UTF-8"}
     try:
@@ -146,7 +147,7 @@ def _start(command: Command, folder: Path, environment: Mapping[str, str], **str
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask it, then end whatever is left of it and its children."""
+    """Terminate it, then kill whatever is left of it and its children."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -157,7 +158,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _status(port: int, path: str) -> int:
-    """999 where nobody answers."""
+    """The status of the response; 999 without one."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     with contextlib.closing(connection):
         try:

@@ -12,10 +12,10 @@ NAME = "portkey"
 VERSION = "1.15.2"
 PINS = {"@portkey-ai/gateway": VERSION}
 OVERRIDES = {"hono": "4.9.7", "@hono/node-server": "1.13.5"}
-"""Those of its own lock file. With the newest ones every stream fails with 500."""
+"""The versions of its own lock file. With the newest ones every stream fails with 500."""
 STAMP = [f"{name}@{version}" for name, version in {**PINS, **OVERRIDES}.items()]
 
-# It has no setting for the address it listens on, and would take them all.
+# It has no setting for the address, and would listen on all of them.
 LOOPBACK = """
 const { Server } = require("node:net");
 const { listen } = Server.prototype;

@@ -1,4 +1,4 @@
-"""What was measured, as tables: the cost of a call and how it compares with Farebox, then rates and times."""
+"""Formats the results as tables: the cost of a call in comparison with Farebox, then rates and times."""
 
 from collections.abc import Callable
 from statistics import mean
@@ -8,12 +8,12 @@ from bench.peers.measure import GATEWAY
 from bench.peers.ours import NAME as FAREBOX
 
 Turn = dict[str, Any]
-"""A gateway's turn: name, title, bills, version and its rows by case."""
+"""One turn of a gateway: name, title, bills, version and its rows by case."""
 Figure = Callable[[Turn], float | None]
 
 
 def cpu_of_calls(turn: Turn) -> float | None:
-    """CPU seconds of the gateway alone per 1,000 calls at 16 callers."""
+    """CPU seconds of the gateway alone per 1,000 calls, with 16 callers."""
     row = turn["rows"].get("ns16")
     return row["cpu_s_per_1000"][GATEWAY] if row else None
 
@@ -25,7 +25,7 @@ def cpu_of_events(turn: Turn) -> float | None:
 
 
 def ratio(turns: list[Turn], at: int, figure: Figure) -> float | None:
-    """To Farebox's turns next before and next after: the machine's other work changes with time."""
+    """Ratio to Farebox's previous and next turns, because the machine's other load changes over time."""
     ours = [number for number, turn in enumerate(turns) if turn["name"] == FAREBOX and figure(turn)]
     beside = {max((n for n in ours if n < at), default=None), min((n for n in ours if n > at), default=None)} - {None}
     own = figure(turns[at])

@@ -1,4 +1,4 @@
-"""TensorZero: a gateway in Rust, carried by its Python wheel. Its database is off, so it keeps no record."""
+"""TensorZero: a gateway in Rust, packaged in its Python wheel. Its database is off, so it keeps no record."""
 
 import contextlib
 import re
@@ -29,7 +29,7 @@ api_base = "http://127.0.0.1:{provider}/v1/"
 api_key_location = "none"
 """
 
-# The wheel starts the gateway within a Python process, which then has nothing to do, on a port of the gateway's choice.
+# The wheel starts the gateway within a Python process, which is then idle, on a port that the gateway chooses.
 PROGRAM = """
 import signal, sys, tensorzero
 gateway = tensorzero._start_http_gateway(

@@ -1,7 +1,7 @@
 import readline from 'node:readline';
 import Cloudflare from 'cloudflare';
 
-// Does what each line of the input asks for with the SDK, and says what came of it in a line (tests/http/sdk_drivers.py).
+// Carries out each line of the input with the SDK, and prints a line with the result (tests/http/sdk_drivers.py).
 const clients = new Map();
 const clientOf = ({ token, baseURL }) => {
   if (!clients.has(token)) clients.set(token, new Cloudflare({ apiToken: token, baseURL, maxRetries: 0 }));

@@ -1,6 +1,6 @@
 import Cloudflare from 'cloudflare';
 
-// Stored keys and custom providers, from their creation to their end.
+// Stored keys and custom providers, from creation to deletion.
 const client = new Cloudflare({ apiToken: process.env['CLOUDFLARE_API_TOKEN'], maxRetries: 0 });
 const account_id = process.env['ACCOUNT_ID'];
 const { providerConfigs, customProviders } = client.aiGateway;

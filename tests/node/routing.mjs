@@ -1,6 +1,6 @@
 import Cloudflare from 'cloudflare';
 
-// The lives of a route, a dataset, an evaluation and a log, with every method of the SDK for them.
+// The life cycles of a route, a dataset, an evaluation and a log, with every method of the SDK for them.
 const client = new Cloudflare({ apiToken: process.env['CLOUDFLARE_API_TOKEN'], maxRetries: 0 });
 const account_id = process.env['ACCOUNT_ID'];
 const gateway_id = 'default';

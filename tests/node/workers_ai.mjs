@@ -1,7 +1,7 @@
 import { embed, experimental_transcribe as transcribe, generateText, streamText } from 'ai';
 import { createWorkersAI } from 'workers-ai-provider';
 
-// Cloudflare's provider for Vercel's AI SDK. It knows its host alone: its requests are sent here in its place.
+// Cloudflare's provider for Vercel's AI SDK. It only knows Cloudflare's host, so its requests are redirected here.
 const here = new URL(process.env['CLOUDFLARE_BASE_URL']).origin;
 const sent = globalThis.fetch;
 globalThis.fetch = (url, init) =>

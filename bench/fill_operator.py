@@ -1,4 +1,4 @@
-"""What the operator's pages show of a large installation: messages with their deliveries, findings, alarms, acts."""
+"""Adds what the operator's pages show of a large installation: messages with deliveries, findings, alarms, acts."""
 
 from pathlib import Path
 from typing import Final
@@ -15,12 +15,12 @@ from farebox.storage.sql import Connection
 
 FINDINGS, ALARMS, ACTS = 300, 100, 1_000
 GIVEN_UP: Final = 100
-"""One delivery in this many."""
+"""One delivery in this many was given up."""
 _BY: Final = Operator("bench@example.com", "page")
 
 
-def fill_house(folder: Path, engine: Engine) -> None:
-    """Add them to a database that has accounts: a message for each account."""
+def fill_operator(folder: Path, engine: Engine) -> None:
+    """Add them to a database that has accounts, with one message for each account."""
     now = SystemClock().now_ms()
     with opened_for_command(engine.settings(folder), writing=True) as connection:
         _messages(connection, now)
