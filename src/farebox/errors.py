@@ -124,6 +124,12 @@ TOKEN_REJECTED = ErrorKind(
 MODEL_NOT_ALLOWED = ErrorKind(
     "model_not_allowed", 403, 2970, "Use a model that the access token may call, or a token that may call this one."
 )
+GATEWAY_NOT_ALLOWED = ErrorKind(
+    "gateway_not_allowed",
+    403,
+    2972,
+    "Use a gateway that the access token is for, or a token that is not limited to other gateways.",
+)
 POLICY_DENIED = ErrorKind(
     "policy_denied",
     403,

@@ -85,9 +85,14 @@ class AccessToken:
     """The models that it may call, as `provider/model` or `provider/*`; None: all."""
     rate: RateLimit | None = None
     """The rate limit of its model calls; None: none."""
+    gateways: tuple[str, ...] | None = None
+    """The gateways that it may use; None: all. It may be empty: a gateway that is deleted is taken out."""
 
     def may_call(self, provider: str, model: str) -> bool:
         return in_models(self.models, provider, model)
+
+    def may_reach(self, gateway_id: str) -> bool:
+        return self.gateways is None or gateway_id in self.gateways
 
     def active(self, at: int) -> bool:
         return self.revoked_at is None and (self.expires_at is None or at < self.expires_at)
@@ -105,6 +110,11 @@ class Caller:
     """When the token expires, in milliseconds since the Unix epoch."""
     models: tuple[str, ...] | None = None
     """The models that the token may call; None: all."""
+    gateways: tuple[str, ...] | None = None
+    """The gateways that the token may use; None: all."""
+
+    def may_reach(self, gateway_id: str) -> bool:
+        return self.gateways is None or gateway_id in self.gateways
 
     def may(self, account_id: str, *permissions: Permission) -> bool:
         """Whether the caller may act on the account with any one of the permissions."""

@@ -97,6 +97,25 @@ def test_a_tokens_models_and_expiry_are_changed(cli: Cli, acme: str) -> None:
     assert cli("token", "set", token_id, "--model", "a/b", "--all-models").status == 2
 
 
+def test_a_tokens_gateways_are_named_and_changed(cli: Cli, acme: str) -> None:
+    create = "token", "create", "--account", acme, "--permission", "AI Gateway Run"
+    made = cli(*create, "--gateway", "default", "--gateway", "default", "--json").json
+    token_id = made["token_id"]
+    assert made["gateways"] == ["default"]
+    for wrong in ("nowhere", "", "Default", "a\nb", "x" * 65):
+        for refused in (cli(*create, "--gateway", wrong), cli("token", "set", token_id, "--gateway", wrong)):
+            assert (refused.status, refused.out) == (1, "")
+            assert "has no gateway" in refused.err
+    (listed,) = cli("token", "list", "--json").json
+    assert listed["gateways"] == ["default"]
+    assert "reaches default, calls all" in cli("token", "set", token_id, "--rate-limit", "5").out, (
+        "the rest stays as it is"
+    )
+    assert cli("token", "set", token_id, "--gateway", "default", "--all-gateways").status == 2
+    assert "reaches all gateways" in cli("token", "set", token_id, "--all-gateways").out
+    assert cli("token", "list", "--json").json[0]["gateways"] is None
+
+
 def test_a_token_may_expire(cli: Cli, acme: str) -> None:
     create = "token", "create", "--account", acme, "--permission", "AI Gateway Run"
     assert cli(*create, "--expires", "2999-01-31", "--json").json["expires_at"] == "2999-01-31T00:00:00Z"

@@ -10,6 +10,7 @@ import pytest
 from farebox.http.pages.policy_lines import lines_of
 from farebox.model import Role
 from farebox.storage.policies import PolicyRow
+from tests.http.support import GATEWAY_FIELDS
 from tests.pages.forms import form_of
 from tests.pages.people import Person, person
 from tests.support import Customer, Farebox
@@ -140,3 +141,42 @@ def test_a_token_is_limited_on_its_page(farebox: Farebox, owner: Person, custome
         assert said in unescape(owner.told(here, **form | wrong))
     assert caller.chat("x").status_code == 403
     assert owner.get("/ui/tokens/none").status_code == 404
+
+
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("engine")
+def test_a_token_is_limited_to_gateways_on_its_page(farebox: Farebox, owner: Person, customer: Customer) -> None:
+    for gateway_id in ("team-a", "other"):
+        body = {**GATEWAY_FIELDS, "id": gateway_id}
+        made = httpx.post(f"{customer.api_url}/ai-gateway/gateways", headers=customer.headers, json=body)
+        assert made.status_code == 200, made.text
+    for wrong in ("nowhere", HOSTILE, "team-a\x00", "TEAM-A"):
+        said = unescape(owner.told("/ui/tokens", name="refused", run="on", models="", expires="", gateways=wrong))
+        assert "The account has no gateway" in said
+    page = owner.get("/ui/tokens").text
+    assert "refused" not in page
+    assert "<script>alert" not in page
+    made = owner.send("/ui/tokens", name="team", run="on", models="", expires="", gateways="team-a, default\nteam-a")
+    caller = Customer(farebox, customer.account_id, re.findall(r"fbx_[\w-]{43}", made.text)[0])
+    page = owner.get("/ui/tokens").text
+    assert "team-a, default" in page
+    here = "/ui/tokens/" + re.findall(r'<a href="/ui/tokens/(\w+)" class="name">team<', page)[0]
+    form = form_of(owner.get(here).text, expires_at="")
+    assert form["gateways"].split() == ["team-a", "default"]
+    assert caller.chat("x").status_code == 200
+    assert "Changed the token" in owner.told(here, **form | {"gateways": "team-a"})
+    assert caller.chat("x").json()["internalCode"] == 2972
+    assert "The account has no gateway 'nowhere'" in unescape(owner.told(here, **form | {"gateways": "nowhere"}))
+    httpx.delete(f"{customer.api_url}/ai-gateway/gateways/team-a", headers=customer.headers)
+    emptied = owner.get(here).text
+    assert "The token reaches no gateway" in emptied
+    form = form_of(emptied, expires_at="")
+    assert form["gateways"].split() == []
+    assert "Changed the token" in owner.told(here, **form | {"rate_limiting_limit": "9"})
+    assert "The token reaches no gateway" in owner.get(here).text, "an empty field does not free it"
+    assert caller.chat("x").json()["internalCode"] == 2972
+    assert "Changed the token" in owner.told(here, **form | {"gateways": "default"})
+    assert caller.chat("x").status_code == 200
+    form = form_of(owner.get(here).text, expires_at="")
+    assert "Changed the token" in owner.told(here, **form | {"gateways": ""})
+    assert "reaches no gateway" not in owner.get(here).text

@@ -14,8 +14,8 @@ import pytest
 from msgspec.structs import replace
 
 from farebox.http.pages import overview
+from farebox.http.pages.fields import words_of
 from farebox.http.pages.routes import PAGE_ROWS
-from farebox.http.pages.tokens import models_of
 from farebox.model import Balance, Permission, Role
 from farebox.runtime.settle_times import SettleTimes
 from farebox.storage.call_lists import find_call
@@ -315,7 +315,7 @@ def test_a_token_is_shown_once_and_does_what_it_says(farebox: Farebox, owner: Pe
         ({"run": "on", "models": "nonsense"}, "nonsense"),
     ):
         assert said in owner.told("/ui/tokens", **form)
-    assert models_of("a/b, c/d\ne/*") == ["a/b", "c/d", "e/*"]
+    assert words_of("a/b, c/d\ne/*") == ["a/b", "c/d", "e/*"]
 
 
 def test_a_developer_makes_no_token_that_spends_on_cards(farebox: Farebox, customer: Customer) -> None:

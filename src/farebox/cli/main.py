@@ -29,6 +29,7 @@ from farebox.cli import (
     signing_in,
     status,
     taxes,
+    tokens,
     what_if,
 )
 from farebox.cli.failures import in_one_line
@@ -98,7 +99,7 @@ def start(
 
 
 for family in (
-    serving, accounts, freezing, money, signing_in, refunds, payments, taxes, messages, providers, prices,
+    serving, accounts, tokens, freezing, money, signing_in, refunds, payments, taxes, messages, providers, prices,
     price_sources, books, rerating, what_if, bills, overruns, status, audit_log, copying, moving, fake_stripe,
 ):  # fmt: skip
     family.register(app)

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from farebox.errors import INTERNAL, Problem
-from farebox.http.auth import authenticate, authorize
+from farebox.http.auth import authenticate, authorize, authorize_gateway
 from farebox.http.call_target import is_data_plane
 from farebox.http.client_address import Clients
 from farebox.http.custom_hosts import gateway_of_host, led
@@ -189,6 +189,7 @@ class Application:
                 used = next(iter(caller.accounts)), "token", caller.token_id
         if of_account and caller is not None:
             authorize(caller, parameters["account_id"], route.permissions, route.denied)
+            authorize_gateway(caller, parameters.get("gateway_id"), limited_too=route.limited_too)
             holder = parameters["account_id"]
         else:
             holder = ANONYMOUS + anonymous_client(exchange.client)

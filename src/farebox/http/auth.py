@@ -12,11 +12,13 @@ from farebox.errors import (
     CREDENTIALS_MALFORMED,
     CREDENTIALS_MISSING,
     CREDENTIALS_REJECTED,
+    GATEWAY_NOT_ALLOWED,
     KEY_REJECTED,
     TOKEN_INVALID,
     ErrorKind,
     Problem,
 )
+from farebox.http.credentials import check_gateway
 from farebox.http.exchange import RequestHeaders
 from farebox.model import AccessToken, Caller, Permission
 from farebox.runtime.configuration import Configuration
@@ -43,7 +45,9 @@ async def authenticate(headers: RequestHeaders, configuration: Configuration) ->
         except Problem:
             raise problem from None
     accounts = frozenset((token.account_id,))
-    return Caller(token.name, accounts, token.permissions, token.token_id, token.expires_at, token.models)
+    return Caller(
+        token.name, accounts, token.permissions, token.token_id, token.expires_at, token.models, token.gateways
+    )
 
 
 async def authenticate_token(headers: RequestHeaders, configuration: Configuration) -> AccessToken:
@@ -69,6 +73,16 @@ def authorize(
     if denied is not ACCESS_DENIED and account_id in caller.accounts:
         raise Problem(denied, denied.remedy)
     raise Problem(ACCESS_DENIED, "Authentication error")
+
+
+def authorize_gateway(caller: Caller, gateway_id: str | None, *, limited_too: bool) -> None:
+    """A token that is limited to gateways reaches the routes of those, and others only if they are made for it
+    (`limited_too`, http.router.Route). Raises Problem (GATEWAY_NOT_ALLOWED)."""
+    if gateway_id is not None:
+        check_gateway(caller, gateway_id)
+    elif caller.gateways is not None and not limited_too:
+        words = "The access token is limited to certain gateways, and this is of the account as a whole."
+        raise Problem(GATEWAY_NOT_ALLOWED, words)
 
 
 async def _token(authorization: str, configuration: Configuration) -> AccessToken:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from farebox.errors import INVALID_REQUEST, TOKEN_REJECTED, Problem
+from farebox.errors import GATEWAY_NOT_ALLOWED, INVALID_REQUEST, TOKEN_REJECTED, Problem
 from farebox.model import AccessToken, Permission
 from farebox.providers.provider import CALLER_KEY_HEADERS, CALLER_KEY_QUERY
 from farebox.runtime.configuration import Configuration
@@ -74,9 +74,12 @@ def carries_ours(value: str) -> bool:
     return is_ours(_bare(value) or "")
 
 
-async def authorize_run(token: str | None, account_id: str, configuration: Configuration) -> AccessToken:
-    """The token with this text. Raises Problem (TOKEN_REJECTED) unless it may run calls on the account. Missing,
-    unknown, revoked and foreign tokens are answered alike."""
+async def authorize_run(
+    token: str | None, account_id: str, gateway_id: str, configuration: Configuration
+) -> AccessToken:
+    """The token with this text. Raises Problem: TOKEN_REJECTED unless it may run calls on the account; missing,
+    unknown, revoked and foreign tokens are answered alike. GATEWAY_NOT_ALLOWED unless it reaches the gateway, whether
+    there is one of this name or not."""
     found = await configuration.token(token) if token else None
     if found is None or found.account_id != account_id or Permission.RUN not in found.permissions:
         raise Problem(
@@ -84,7 +87,21 @@ async def authorize_run(token: str | None, account_id: str, configuration: Confi
             "Unauthorized: send an access token of this account with the permission `AI Gateway Run`, as "
             "`cf-aig-authorization: Bearer <token>` or as the SDK's API key.",
         )
+    check_gateway(found, gateway_id)
     return found
+
+
+class Limited(Protocol):
+    """An access token, or a caller, that may be limited to gateways."""
+
+    def may_reach(self, gateway_id: str) -> bool: ...
+
+
+def check_gateway(caller: Limited, gateway_id: str) -> None:
+    """Raises Problem (GATEWAY_NOT_ALLOWED)."""
+    if not caller.may_reach(gateway_id):
+        words = f"The access token is limited to certain gateways, and {gateway_id[:64]!r} is not one of them."
+        raise Problem(GATEWAY_NOT_ALLOWED, words)
 
 
 def _bare(value: str | None) -> str | None:

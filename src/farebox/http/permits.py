@@ -101,7 +101,7 @@ async def permit_of(services: Services, exchange: Asking, target: Target) -> Per
             _check_frozen(gateway)
             # What the account has stored needs a token.
             return Permit(known, None, own_key, gateway, NOTHING, policies)
-    token = await authorize_run(credentials.token, target.account_id, configuration)
+    token = await authorize_run(credentials.token, target.account_id, target.gateway_id, configuration)
     gateway = await configuration.gateway(target.account_id, target.gateway_id)
     if gateway is None:
         raise Problem(GATEWAY_UNKNOWN, f"There is no gateway {target.gateway_id[:64]!r} on this account.")

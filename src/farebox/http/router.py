@@ -75,6 +75,9 @@ class Route:
     reads_keys: bool = False
     """The handler waits for nothing but rows by their keys (`Database.get`, `Database.get_shared`), and has no body to
     read: where the database gets those inline, the response is there at once."""
+    limited_too: bool = False
+    """A token that is limited to gateways may call it, although its path names none: the handler leaves out what is of
+    other gateways."""
     denied: ErrorKind = ACCESS_DENIED
     """The error for a caller who may act on the account, but has none of the permissions."""
     on_problem: Callable[[Problem, Pages], Response] = failure

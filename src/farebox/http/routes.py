@@ -93,9 +93,9 @@ SERVED: tuple[Route, ...] = (
           takes=accounts.AccountsQuery, result=accounts.AccountInfo, shape=Shape.PAGE,
           summary="The caller's accounts"),
     Route(method="GET", path=ACCOUNT, handler=accounts.get_account, permissions=tuple(Permission),
-          result=accounts.AccountInfo, summary="One account"),
+          limited_too=True, result=accounts.AccountInfo, summary="One account"),
     Route(method="GET", path=f"{ACCOUNT}/ai/models/search", handler=models.search, permissions=tuple(Permission),
-          shape=Shape.PAGE, takes=models.ModelsQuery, result=models.Model,
+          limited_too=True, shape=Shape.PAGE, takes=models.ModelsQuery, result=models.Model,
           summary="The models that can be called, and what they cost"),
 
     Route(method="GET", path=f"{BILLING}/credit-balance", handler=billing.credit_balance, permissions=BILLING_READ,
@@ -129,7 +129,7 @@ SERVED: tuple[Route, ...] = (
           result=topups.Nothing, summary="Remove the account's spending limit"),
 
     Route(method="GET", path=GATEWAYS, handler=gateways.list_all, permissions=READ, shape=Shape.PAGE,
-          takes=gateways.GatewaysQuery, result=gateways.Gateway, summary="List gateways"),
+          limited_too=True, takes=gateways.GatewaysQuery, result=gateways.Gateway, summary="List gateways"),
     Route(method="POST", path=GATEWAYS, handler=gateways.create, permissions=WRITE,
           takes=gateways.GatewayCreate, result=gateways.Gateway, summary="Create a gateway"),
     Route(method="GET", path=GATEWAY, handler=gateways.get, permissions=READ,
@@ -197,7 +197,7 @@ SERVED: tuple[Route, ...] = (
 
     *GATEWAY_ROUTES,
     Route(method="GET", path=f"{ACCOUNT}/ai-gateway/evaluation-types", handler=evaluations.list_types, permissions=READ,
-          shape=Shape.PAGE, takes=evaluations.TypesQuery, result=evaluations.EvaluationType,
+          limited_too=True, shape=Shape.PAGE, takes=evaluations.TypesQuery, result=evaluations.EvaluationType,
           summary="What evaluations can compute"),
 
     Route(method="GET", path=f"{OWN}/balance", handler=own.balance, permissions=BILLING_READ,
@@ -211,7 +211,7 @@ SERVED: tuple[Route, ...] = (
           takes=usage.UsageReportQuery, result=usage.UsageReport,
           summary="Usage by hour, day or month and by model, provider, gateway, token, user or metadata; also as CSV"),
     Route(method="GET", path=f"{OWN}/receipts/{{log_id}}", handler=own.receipt, permissions=READ,
-          result=Receipt, summary="The receipt of one call"),
+          limited_too=True, result=Receipt, summary="The receipt of one call"),
 
     Route(method="POST", path=f"{OWN}/what-if", handler=what_if.begin, permissions=READ, takes=what_if.WhatIfCreate,
           result=what_if.WhatIf, budget=quotas.WHAT_IFS,
@@ -269,7 +269,7 @@ SERVED: tuple[Route, ...] = (
           summary="One access token, without its secret"),
     Route(method="PUT", path=f"{OWN}/tokens/{{token_id}}", handler=tokens.change, permissions=WRITE,
           takes=tokens.TokenChange, result=tokens.Token,
-          summary="Change which models an access token may call, how often, and until when"),
+          summary="Change which models an access token may call, through which gateways, how often, and until when"),
 
     Route(method="GET", path=f"{OWN}/gateways/{{gateway_id}}/spend-limits", handler=spend_rules.states,
           permissions=READ, shape=Shape.PAGE, takes=spend_rules.SpendQuery, result=spend_rules.SpendState,

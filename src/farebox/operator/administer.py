@@ -36,6 +36,11 @@ _PLACEHOLDER = re.compile(r"\{[a-z]+\}")
 class Refused(Exception):
     """Nothing was done; the message says why, and what to do about it."""
 
+    def __init__(self, message: str, *, of: str = "") -> None:
+        super().__init__(message)
+        self.of = of
+        """The field of the API whose value is the reason; empty where that is not said."""
+
 
 @dataclass(frozen=True, slots=True)
 class Posted:

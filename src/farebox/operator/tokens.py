@@ -11,17 +11,22 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
 from farebox.clock import Ids
+from farebox.gateway import GATEWAY_ID
 from farebox.model import AccessToken, Operator, Permission, RateLimit
 from farebox.operator.administer import Refused, must_be_ahead, require_account
 from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.naming import compat_model
 from farebox.storage import accounts
+from farebox.storage.gateways import missing_gateways
 from farebox.storage.operator_acts import State, record_act
 from farebox.storage.sql import Connection
 from farebox.vault import TOKEN_PREFIX, Vault
 
 TOKEN_MODELS_MAX: Final = 100
+TOKEN_GATEWAYS_MAX: Final = 100
+_GATEWAY_LENGTH: Final = 64
 _MODEL = re.compile(r"[a-z0-9._-]{1,64}/[^\s/*][^\s*]{0,199}|[a-z0-9._-]{1,64}/\*")
+_is_gateway = re.compile(GATEWAY_ID, re.ASCII).fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class TokenChanges(msgspec.Struct, frozen=True, kw_only=True):
     """None: no limit."""
     models: Sequence[str] | UnsetType | None = UNSET
     """None: it may call all."""
+    gateways: Sequence[str] | UnsetType | None = UNSET
+    """None: it reaches all."""
     expires_at: int | UnsetType | None = UNSET
     """None: never."""
 
@@ -54,20 +61,24 @@ def create_token(
     name: str = "",
     expires_at: int | None = None,
     models: Sequence[str] = (),
+    gateways: Sequence[str] = (),
     rate: RateLimit | None = None,
     by: Operator | None = None,
 ) -> NewToken:
     """Create an access token of the account. Only its hash is kept: the secret cannot be shown again. `models`, if
-    there are any, are the only ones that it may call: `provider/model` or `provider/*`. `by`, as below: the operator
-    who does it, if it is one."""
+    there are any, are the only ones that it may call: `provider/model` or `provider/*`; and `gateways` the only ones
+    that it reaches. `by`, as below: the operator who does it, if it is one. Raises Refused."""
     require_account(connection, account_id)
     if not permissions:
         raise Refused("a token needs at least one permission: " + ", ".join(Permission))
     allowed = tuple([_allowed_model(model) for model in models])
+    reached = _reached(connection, account_id, gateways) if gateways else None
     must_be_ahead(expires_at, at)
     secret = TOKEN_PREFIX + ids.secret()
     token_id = ids.account_id()  # the same format as Cloudflare's token IDs: 32 hexadecimal characters
-    token = AccessToken(token_id, account_id, name, frozenset(permissions), at, expires_at, None, allowed or None, rate)
+    token = AccessToken(
+        token_id, account_id, name, frozenset(permissions), at, expires_at, None, allowed or None, rate, reached
+    )
     accounts.add_token(connection, token, vault.hash_token(secret))
     if by is not None:
         record_act(connection, by, "token.create", at, account_id=account_id, subject=token_id, after=_state(token))
@@ -77,11 +88,23 @@ def create_token(
 def _allowed_model(model: str) -> str:
     """The model as calls are compared with it: by the provider's slug, and its own name of the model."""
     if not _MODEL.fullmatch(model):
-        raise Refused(f"{model[:80]!r} is not a model: write provider/model, or provider/* for all of a provider's")
+        why = f"{model[:80]!r} is not a model: write provider/model, or provider/* for all of a provider's"
+        raise Refused(why, of="models")
     try:
         return "/".join(compat_model(model))
     except InvalidRequest as error:
-        raise Refused(f"{model[:80]!r} is not a model: {error}") from error
+        raise Refused(f"{model[:80]!r} is not a model: {error}", of="models") from error
+
+
+def _reached(connection: Connection, account_id: str, gateways: Sequence[str]) -> tuple[str, ...]:
+    """The gateways, each once. Raises Refused unless the account has all of them."""
+    if not 1 <= len(gateways) <= TOKEN_GATEWAYS_MAX:
+        raise Refused(f"a token reaches 1 to {TOKEN_GATEWAYS_MAX} gateways, or all", of="gateways")
+    named = [each for each in gateways if len(each) <= _GATEWAY_LENGTH and _is_gateway(each)]
+    missing = [each for each in gateways if each not in named] or missing_gateways(connection, account_id, named)
+    if missing:
+        raise Refused(f"the account has no gateway {missing[0][:80]!r}: create it first", of="gateways")
+    return tuple(dict.fromkeys(named))
 
 
 def set_token(
@@ -119,6 +142,7 @@ def _state(token: AccessToken) -> State:
         "expires_at": token.expires_at,
         "revoked_at": token.revoked_at,
         "models": token.models,
+        "gateways": token.gateways,
         "rate": None if token.rate is None else dataclasses.asdict(token.rate),
     }
 
@@ -128,8 +152,10 @@ def change_token(connection: Connection, token: AccessToken, changes: TokenChang
     given: dict[str, Any] = {name: value for name, value in asdict(changes).items() if value is not UNSET}
     if changes.models is not UNSET and changes.models is not None:
         if not 1 <= len(changes.models) <= TOKEN_MODELS_MAX:
-            raise Refused(f"a token may call 1 to {TOKEN_MODELS_MAX} models, or all")
+            raise Refused(f"a token may call 1 to {TOKEN_MODELS_MAX} models, or all", of="models")
         given["models"] = tuple(dict.fromkeys(_allowed_model(model) for model in changes.models))
+    if changes.gateways is not UNSET and changes.gateways is not None:
+        given["gateways"] = _reached(connection, token.account_id, changes.gateways)
     if changes.expires_at is not UNSET:
         if not token.active(at):
             raise Refused("the token is revoked or has expired, which cannot be undone: create a new one")

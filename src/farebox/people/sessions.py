@@ -335,17 +335,17 @@ async def confirm(services: Services, opened: Session) -> Session | None:
 
 
 async def confirm_by_token(services: Services, opened: Session, token: str) -> Session | None:
-    """Prove who is there by an access token of the account that may do everything. The session with its new secret, or
-    None if the token proves nothing."""
+    """Prove who is there by an access token of the account that may do everything, through all gateways. The session
+    with its new secret, or None if the token proves nothing."""
     at, secret = services.clock.now_ms(), services.ids.secret()
     old, new, token_hash = (services.vault.hash_token(text) for text in (opened.secret, secret, token))
 
     def job(connection: Connection) -> bool:
         found = find_token(connection, token_hash)
-        proves = found is not None and found.account_id == opened.account_id and found.active(at)
-        return (
-            proves and found is not None and found.permissions >= CONFIRMING and store.renew(connection, old, new, at)
-        )
+        if found is None or found.account_id != opened.account_id or not found.active(at):
+            return False
+        proves = found.permissions >= CONFIRMING and found.gateways is None
+        return proves and store.renew(connection, old, new, at)
 
     return replace(opened, secret=secret) if await services.database.write(job) else None
 

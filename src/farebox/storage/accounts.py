@@ -114,13 +114,13 @@ def posted_and_owed(connection: Connection, account_id: str) -> tuple[int, int]:
 
 _COLUMNS = (
     "token_id, account_id, name, permissions, created_at, expires_at, revoked_at, models, "
-    "rate_limit, rate_period, sliding"
+    "rate_limit, rate_period, sliding, gateways"
 )
 
 
 def add_token(connection: Connection, token: AccessToken, token_hash: bytes) -> None:
     connection.execute(
-        f"INSERT INTO access_tokens ({_COLUMNS}, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO access_tokens ({_COLUMNS}, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             token.token_id,
             token.account_id,
@@ -129,8 +129,9 @@ def add_token(connection: Connection, token: AccessToken, token_hash: bytes) -> 
             token.created_at,
             token.expires_at,
             token.revoked_at,
-            _models(token),
+            _list(token.models),
             *_rate(token.rate),
+            _list(token.gateways),
             token_hash,
         ),
     )
@@ -156,17 +157,27 @@ def token_by_id(connection: Connection, token_id: str) -> AccessToken | None:
 
 
 def change_token(connection: Connection, token: AccessToken) -> None:
-    """Store a change of the token's models, expiry or rate limit."""
+    """Store a change of the token's models, gateways, expiry or rate limit."""
     connection.execute(
-        "UPDATE access_tokens SET models = ?, expires_at = ?, rate_limit = ?, rate_period = ?, sliding = ? "
-        "WHERE token_id = ?",
-        (_models(token), token.expires_at, *_rate(token.rate), token.token_id),
+        "UPDATE access_tokens SET models = ?, expires_at = ?, rate_limit = ?, rate_period = ?, sliding = ?, "
+        "gateways = ? WHERE token_id = ?",
+        (_list(token.models), token.expires_at, *_rate(token.rate), _list(token.gateways), token.token_id),
     )
     note_change(connection, token.account_id)
 
 
-def _models(token: AccessToken) -> str | None:
-    return None if token.models is None else json.dumps(token.models)
+def take_gateway_from_tokens(connection: Connection, account_id: str, gateway_id: str) -> None:
+    """The gateway is deleted: no token that is limited to gateways reaches another one of its name. The caller notes
+    the change."""
+    for token in list_tokens(connection, account_id):
+        if token.gateways is not None and gateway_id in token.gateways:
+            left = tuple(each for each in token.gateways if each != gateway_id)
+            sql = "UPDATE access_tokens SET gateways = ? WHERE token_id = ?"
+            connection.execute(sql, (_list(left), token.token_id))
+
+
+def _list(names: tuple[str, ...] | None) -> str | None:
+    return None if names is None else json.dumps(names)
 
 
 def _rate(rate: RateLimit | None) -> tuple[int | None, int | None, int | None]:
@@ -186,7 +197,7 @@ def revoke_token(connection: Connection, token_id: str, at: int) -> bool:
 
 
 def _token(fields: tuple[object, ...]) -> AccessToken:
-    token_id, account_id, name, permissions, created_at, expires_at, revoked_at, models, *rate = fields
+    token_id, account_id, name, permissions, created_at, expires_at, revoked_at, models, *rate, gateways = fields
     calls, seconds, sliding = (None if value is None else int(str(value)) for value in rate)
     return AccessToken(
         str(token_id),
@@ -198,6 +209,7 @@ def _token(fields: tuple[object, ...]) -> AccessToken:
         None if revoked_at is None else int(str(revoked_at)),
         None if models is None else tuple(json.loads(str(models))),
         None if calls is None or seconds is None else RateLimit(calls, seconds, bool(sliding)),
+        None if gateways is None else tuple(json.loads(str(gateways))),
     )
 
 

@@ -1,10 +1,12 @@
 """The store of gateways: an account's named configurations."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from farebox.gateway import DEFAULT_GATEWAY
 from farebox.storage.account_keys import OF_ACCOUNT, find_key, key_of, was_moved
+from farebox.storage.accounts import take_gateway_from_tokens
 from farebox.storage.cached_responses import leave_responses
 from farebox.storage.config import note_change
 from farebox.storage.custom_domains import delete_domains_of
@@ -55,6 +57,13 @@ def can_have_calls(connection: Connection, account_id: str, gateway_id: str) -> 
     return row(connection, logged, (*key_of(connection, account_id), gateway_id)) is not None
 
 
+def missing_gateways(connection: Connection, account_id: str, gateway_ids: Sequence[str]) -> list[str]:
+    """Those of these gateways that there are not, in their order. `default` always is: its first call makes it."""
+    sql = f"SELECT gateway_id FROM gateways WHERE {OF_ACCOUNT}"
+    there = {gateway_id for (gateway_id,) in rows(connection, sql, key_of(connection, account_id))}
+    return [gateway_id for gateway_id in gateway_ids if gateway_id not in there | {DEFAULT_GATEWAY}]
+
+
 def list_gateways(connection: Connection, account_id: str) -> list[GatewayRow]:
     found = rows(
         connection,
@@ -98,6 +107,7 @@ def delete_gateway(connection: Connection, account_id: str, gateway_id: str) -> 
         own.clear(connection, account_id, gateway_id)
     delete_routes_of(connection, account_id, gateway_id)
     delete_domains_of(connection, account_id, gateway_id)
+    take_gateway_from_tokens(connection, account_id, gateway_id)
     key = key_of(connection, account_id)
     leave_responses(connection, key, gateway_id)
     connection.execute(f"DELETE FROM gateways WHERE {OF_ACCOUNT} AND gateway_id = ?", (*key, gateway_id))

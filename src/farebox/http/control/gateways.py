@@ -85,7 +85,9 @@ class GatewaysQuery(Paging, frozen=True, kw_only=True):
 
 async def list_all(request: Request, query: GatewaysQuery) -> Response:
     found = await request.services.database.scan(partial(list_gateways, account_id=request.account_id))
-    found = [row for row in found if query.search in row.gateway_id]
+    assert request.caller is not None
+    reaches = request.caller.may_reach
+    found = [row for row in found if query.search in row.gateway_id and reaches(row.gateway_id)]
     window = query.window()
     shown = [_wire(row) for row in found[window.offset : window.offset + window.per_page]]
     return page(shown, window.page, window.per_page, len(found))

@@ -9,6 +9,7 @@ import msgspec
 
 from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig
 from farebox.http.control.wire import Paging
+from farebox.http.credentials import check_gateway
 from farebox.http.envelope import Response, page
 from farebox.http.model_list import ListedModel, callable_models
 from farebox.http.request import Request
@@ -73,9 +74,10 @@ async def search(request: Request, query: ModelsQuery) -> Response:
         raise invalid("The list is available in Cloudflare's format only: leave out 'format'", "query", "format")
     services, account_id = request.services, request.account_id
     gateway_id = request.headers.get("cf-aig-gateway-id") or DEFAULT_GATEWAY
+    assert request.caller is not None
+    check_gateway(request.caller, gateway_id)
     own = await services.configuration.own_providers(account_id, gateway_id)
     gateway = await services.configuration.gateway(account_id, gateway_id, create=False) or GatewayConfig()
-    assert request.caller is not None
     listed = await asyncio.to_thread(callable_models, services, account_id, own, gateway, request.caller.models)
     found = [each for each in listed if _is_wanted(query, each.slug, each.model)]
     if query.task is not None:

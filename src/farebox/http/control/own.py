@@ -4,6 +4,7 @@ import msgspec
 
 from farebox.billing import reports
 from farebox.calls import logs
+from farebox.http.control.wire import require
 from farebox.http.envelope import Response, ok
 from farebox.http.request import Request
 
@@ -25,4 +26,6 @@ async def balance(request: Request, _: None) -> Response:
 
 
 async def receipt(request: Request, _: None) -> Response:
-    return ok(await logs.receipt(request.services, request.account_id, request.path["log_id"]))
+    found = await logs.receipt(request.services, request.account_id, request.path["log_id"])
+    assert request.caller is not None
+    return ok(require(found if request.caller.may_reach(found.gateway_id) else None))

@@ -1,5 +1,5 @@
-"""Farebox extension: an account's access tokens, without their secrets; which models they may call, how often, and
-until when. The operator, and owners on the page of tokens, create and revoke them."""
+"""Farebox extension: an account's access tokens, without their secrets; which models they may call, through which
+gateways, how often, and until when. The operator, and owners on the page of tokens, create and revoke them."""
 
 from typing import Annotated, Literal
 
@@ -14,7 +14,7 @@ from farebox.http.validation import invalid
 from farebox.model import RATE_CALLS_MAX, RATE_SECONDS_MAX, AccessToken, RateLimit
 from farebox.operator import tokens
 from farebox.operator.administer import Refused
-from farebox.operator.tokens import TOKEN_MODELS_MAX, TokenChanges
+from farebox.operator.tokens import TOKEN_GATEWAYS_MAX, TOKEN_MODELS_MAX, TokenChanges
 from farebox.storage import accounts
 from farebox.storage.last_uses import uses_of
 from farebox.storage.sql import Connection
@@ -26,6 +26,8 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     permissions: list[str]
     models: list[str] | None
     """The models it may call; null: all."""
+    gateways: list[str] | None
+    """The gateways it reaches; null: all. It is empty once all of them were deleted."""
     active: bool
     """Neither revoked nor expired."""
     created_at: str
@@ -46,6 +48,8 @@ class TokenChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     models: Annotated[list[str], msgspec.Meta(min_length=1, max_length=TOKEN_MODELS_MAX)] | UnsetType | None = UNSET
     """`provider/model` or `provider/*`; null: all."""
+    gateways: Annotated[list[str], msgspec.Meta(min_length=1, max_length=TOKEN_GATEWAYS_MAX)] | UnsetType | None = UNSET
+    """Gateways that there are; null: all."""
     expires_at: Moment | UnsetType | None = UNSET
     """null: never."""
     rate_limiting_limit: Annotated[int, msgspec.Meta(ge=0, le=RATE_CALLS_MAX)] | UnsetType = UNSET
@@ -87,8 +91,7 @@ async def change(request: Request, body: TokenChange) -> Response:
     try:
         changed = await request.services.database.write(write)
     except Refused as refused:
-        field = "expires_at" if changes.models is UNSET else "models"
-        raise invalid(str(refused)[:1].upper() + str(refused)[1:], "body", field) from refused
+        raise invalid(str(refused)[:1].upper() + str(refused)[1:], "body", refused.of or "expires_at") from refused
     await request.services.configuration.notice_own_change()
     return ok(changed)
 
@@ -101,14 +104,15 @@ def changes_of(body: TokenChange) -> TokenChanges:
         limit = RateLimit(body.rate_limiting_limit, body.rate_limiting_interval, sliding)
         rate = limit if limit.calls else None
     expires_at = UNSET if body.expires_at is UNSET else moment(body.expires_at, "expires_at", "body")
-    if rate is UNSET and body.models is UNSET and expires_at is UNSET:
-        raise invalid("Required: models, expires_at or rate_limiting_limit", "body")
-    return TokenChanges(rate=rate, models=body.models, expires_at=expires_at)
+    changes = TokenChanges(rate=rate, models=body.models, gateways=body.gateways, expires_at=expires_at)
+    if changes == TokenChanges():
+        raise invalid("Required: models, gateways, expires_at or rate_limiting_limit", "body")
+    return changes
 
 
 def _check_may_widen(request: Request, changes: TokenChanges) -> None:
     """Nobody frees itself: a token that is for certain models does not say which models tokens are for, and one that
-    expires not until when. Raises Problem (ACCESS_DENIED)."""
+    expires not until when; one that is for certain gateways does not get here. Raises Problem (ACCESS_DENIED)."""
     caller = request.caller
     assert caller is not None
     models = caller.models is not None and changes.models is not UNSET
@@ -133,6 +137,7 @@ def _wire(token: AccessToken, used_at: int | None, now: int) -> Token:
         name=token.name,
         permissions=sorted(token.permissions),
         models=None if token.models is None else list(token.models),
+        gateways=None if token.gateways is None else list(token.gateways),
         active=token.active(now),
         created_at=iso(token.created_at),
         expires_at=iso_or_none(token.expires_at),

@@ -143,6 +143,11 @@ def json_of(text: str) -> Any:
         return text
 
 
+def words_of(text: str) -> list[str]:
+    """Names, one a line or separated by spaces or commas."""
+    return [word for word in re.split(r"[\s,]+", text) if word]
+
+
 def _text(each: Field, value: Any) -> str:
     if each.kind == "switch":
         return "on" if value else ""

@@ -17,9 +17,9 @@ from farebox.gateway import DEFAULT_GATEWAY, GatewayConfig, Selector, SpendLimit
 from farebox.http.control.spend_rules import RuleStates, SpendState, faults, named
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
+from farebox.http.pages.fields import words_of
 from farebox.http.pages.policy_lines import PolicyLine, lines_of
 from farebox.http.pages.table import BUILD, Fields, Shown
-from farebox.http.pages.tokens import models_of
 from farebox.http.pages.visit import Visit, see_other
 from farebox.money import InvalidAmount, nanos_to_usd, parse_usd
 from farebox.periods import Period, Zones
@@ -152,8 +152,8 @@ def rule_of(form: Fields) -> SpendRule:
     if form.get("partition"):
         selectors[form["partition"]] = {"mode": "partition"}
     for name, values in (
-        ("model", models_of(form.get("models", ""))),
-        ("token", models_of(form.get("only_token", ""))),
+        ("model", words_of(form.get("models", ""))),
+        ("token", words_of(form.get("only_token", ""))),
     ):
         if values and name in selectors:
             raise Problem(

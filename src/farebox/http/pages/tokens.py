@@ -1,6 +1,5 @@
 """Access tokens: what there are, when they were last used; creating and revoking them."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,7 @@ from farebox.calendar import DAY_MS
 from farebox.errors import NOT_FOUND, VALIDATION_FAILED, Problem
 from farebox.http.control import tokens as api
 from farebox.http.envelope import Response
-from farebox.http.pages.fields import Field, Group, Values, shown, values_of
+from farebox.http.pages.fields import Field, Group, Values, shown, values_of, words_of
 from farebox.http.pages.own_api import ask, tell
 from farebox.http.pages.sdk_snippets import example_model, first_call
 from farebox.http.pages.table import OWNER, Fields, Shown, shell
@@ -55,6 +54,13 @@ _MODELS = Field(
     wide=True,
     hint="One per line, as provider/model or provider/*. Empty: all.",
 )
+_GATEWAYS = Field(
+    name="gateways",
+    label="Only these gateways",
+    kind="lines",
+    wide=True,
+    hint="One per line. Empty: all. A gateway that is deleted is taken out.",
+)
 _EXPIRES = Field(name="expires_at", label="Expires", hint="Such as 2027-01-31T12:00:00Z. Empty: never.")
 
 
@@ -66,11 +72,14 @@ def _rate_sent(form: Mapping[str, str]) -> dict[str, Any]:
 
 def _all_sent(form: Mapping[str, str]) -> dict[str, Any]:
     expires_at = values_of([_EXPIRES], form)["expires_at"]
-    return {**_rate_sent(form), "models": models_of(form.get("models", "")) or None, "expires_at": expires_at}
+    names = {name: words_of(form.get(name, "")) or None for name in ("models", "gateways")}
+    return {**_rate_sent(form), **names, "expires_at": expires_at}
 
 
-_RATE = Group(name="rate", title="Limits", fields=lambda _: (*_LIMITS, _MODELS), body=_rate_sent)
-_CHANGED = Group(name="token", title="Limits", fields=lambda _: (*_LIMITS, _EXPIRES, _MODELS), body=_all_sent)
+_RATE = Group(name="rate", title="Limits", fields=lambda _: (*_LIMITS, _MODELS, _GATEWAYS), body=_rate_sent)
+_CHANGED = Group(
+    name="token", title="Limits", fields=lambda _: (*_LIMITS, _EXPIRES, _MODELS, _GATEWAYS), body=_all_sent
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +140,8 @@ async def create(visit: Visit, form: Fields) -> Response:
             at=now,
             name=name,
             expires_at=now + int(days) * DAY_MS if days else None,
-            models=models_of(form.get("models", "")),
+            models=words_of(form.get("models", "")),
+            gateways=words_of(form.get("gateways", "")),
             rate=limits.rate or None,
         )
 
@@ -168,18 +178,16 @@ async def _one(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) ->
 
 
 async def change(visit: Visit, form: Fields) -> Response | str:
-    """Its rate limit, the models that it may call, and when it expires."""
-    body = _CHANGED.body(form)
+    """Its rate limit, the models that it may call, the gateways that it reaches, and when it expires."""
+    body, token_id = _CHANGED.body(form), visit.request.path["token_id"]
+    now = await ask(visit, api.get, token_id=token_id)
+    if now["gateways"] == [] and body["gateways"] is None:  # they were deleted: an empty field does not mean all
+        del body["gateways"]
     try:
-        await tell(visit, api.change, api.TokenChange, body, token_id=visit.request.path["token_id"])
+        await tell(visit, api.change, api.TokenChange, body, token_id=token_id)
     except InvalidInput as error:
         return shell(visit, "token.html", await _one(visit, (body, error)), "/ui/tokens")
     return "Changed the token."
-
-
-def models_of(text: str) -> list[str]:
-    """Models, one a line or separated by commas."""
-    return [model for model in re.split(r"[\s,]+", text) if model]
 
 
 async def revoke(visit: Visit, form: Fields) -> str:

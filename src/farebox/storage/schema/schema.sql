@@ -38,7 +38,8 @@ CREATE TABLE access_tokens (              -- what callers and control-plane clie
     models      TEXT,                     -- JSON array of provider/model, or provider/*, that it may call; null: all
     rate_limit  BIGINT,                   -- number of calls per window; null: no limit
     rate_period BIGINT,                   -- number of seconds of the window
-    sliding     INTEGER                   -- 1: the window slides; 0: windows follow one another
+    sliding     INTEGER,                  -- 1: the window slides; 0: windows follow one another
+    gateways    TEXT                      -- JSON array of the gateways that it reaches; null: all
 );
 CREATE INDEX access_tokens_of_account ON access_tokens (account_id);  -- to list an account's tokens
 

@@ -1,0 +1,377 @@
+"""Access tokens that are limited to gateways: what they do not reach is refused on every way, and held nowhere."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+from google import genai
+from google.genai.errors import ClientError
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from farebox.model import Permission
+from farebox.operator import tokens
+from farebox.operator.administer import Refused
+from tests.calls.kit import log_rows
+from tests.engines import ON_BOTH_ENGINES
+from tests.http.support import GATEWAY_FIELDS, errors, http, result
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+TEAM = "team-a"
+HI = [{"role": "user", "content": "Hi"}]
+NOT_ALLOWED = (403, 2972)
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    with running_farebox(tmp_path_factory.mktemp("gateways")) as served:
+        yield served
+
+
+@pytest.fixture
+def owner(farebox: Farebox) -> Customer:
+    """Of an account with a gateway for a team, beside others."""
+    customer = farebox.funded("5")
+    for gateway_id in (TEAM, "other"):
+        create(customer, gateway_id)
+    return customer
+
+
+@pytest.fixture
+def member(owner: Customer) -> Customer:
+    return limited(owner, TEAM)
+
+
+def create(customer: Customer, gateway_id: str, **more: object) -> None:
+    body = {**GATEWAY_FIELDS, "id": gateway_id, **more}
+    result(http.post(f"{customer.api_url}/ai-gateway/gateways", json=body, headers=customer.headers))
+
+
+def limited(customer: Customer, *gateways: str, permissions: tuple[Permission, ...] = tuple(Permission)) -> Customer:
+    """The account with a token for these gateways, that calls the first of them."""
+    farebox, services = customer.farebox, customer.farebox.services
+    made = farebox.run(
+        services.database.write(
+            lambda connection: tokens.create_token(
+                connection, services.ids, services.vault, account_id=customer.account_id, permissions=permissions,
+                at=services.clock.now_ms(), name="team", gateways=gateways,
+            )
+        )
+    )  # fmt: skip
+    return at_gateway(Customer(farebox, customer.account_id, made.secret), gateways[0])
+
+
+def at_gateway(customer: Customer, gateway_id: str) -> Customer:
+    there = Customer(customer.farebox, customer.account_id, customer.token)
+    there.gateway_url = f"{customer.farebox.url}/v1/{customer.account_id}/{gateway_id}"
+    return there
+
+
+def the_token(owner: Customer) -> dict[str, Any]:
+    """The one that is named `team`, as the API shows it."""
+    found = result(http.get(f"{owner.api_url}/farebox/tokens", headers=owner.headers))
+    return next(token for token in found if token["name"] == "team")
+
+
+def set_token(owner: Customer, **changes: object) -> httpx.Response:
+    url = f"{owner.api_url}/farebox/tokens/{the_token(owner)['id']}"
+    return http.put(url, json=changes, headers=owner.headers)
+
+
+def refusal(response: httpx.Response) -> tuple[int, int]:
+    return response.status_code, response.json()["internalCode"]
+
+
+# --- calls ------------------------------------------------------------------------------------------------------------
+
+
+def ways(caller: Customer, gateway_id: str) -> dict[str, Callable[[], httpx.Response]]:
+    """The ways in which a call comes to a gateway."""
+    base, rest = at_gateway(caller, gateway_id).gateway_url, f"{caller.api_url}/ai"
+    own = caller.headers
+    by_header = own | {"cf-aig-gateway-id": gateway_id}
+    chat, native = {"model": "demo/demo-1", "messages": HI}, {"model": "demo-1", "messages": HI}
+    steps = [{"provider": "demo", "endpoint": "v1/chat/completions", "query": native}]
+    messages = {**chat, "max_tokens": 20}
+    own_key = {"authorization": "Bearer callers-own", "cf-aig-authorization": f"Bearer {caller.token}"}
+    background = {"model": "demo-1", "input": "Hi", "background": True}
+    return {
+        "compat": lambda: http.post(f"{base}/compat/chat/completions", json=chat, headers=own),
+        "embeddings": lambda: http.post(f"{base}/compat/embeddings", json={"model": "demo/demo-1"}, headers=own),
+        "provider": lambda: http.post(f"{base}/demo/v1/chat/completions", json=native, headers=own),
+        "own key": lambda: http.post(f"{base}/demo/v1/chat/completions", json=native, headers=own_key),
+        "universal": lambda: http.post(base, json=steps, headers=own),
+        "run": lambda: http.post(f"{rest}/run/demo/demo-1", json={"messages": HI}, headers=by_header),
+        "run by body": lambda: http.post(
+            f"{rest}/run", json={"model": "demo/demo-1", "input": {"messages": HI}}, headers=by_header
+        ),
+        "rest chat": lambda: http.post(f"{rest}/v1/chat/completions", json=chat, headers=by_header),
+        "rest messages": lambda: http.post(f"{rest}/v1/messages", json=messages, headers=by_header),
+        "models": lambda: http.get(f"{base}/compat/models", headers=own),
+        "rest models": lambda: http.get(f"{rest}/v1/models", headers=by_header),
+        "background": lambda: http.post(f"{base}/openai/responses", json=background, headers=own),
+        "a response": lambda: http.get(f"{base}/openai/responses/resp_1", headers=own),
+        "batches": lambda: http.get(f"{base}/openai/batches", headers=own),
+        "a batch": lambda: http.post(f"{base}/openai/batches", json={"input_file_id": "file-1"}, headers=own),
+        "files": lambda: http.get(f"{base}/openai/files", headers=own),
+        "delete": lambda: http.delete(f"{base}/openai/files/file-1", headers=own),
+        "key in the query": lambda: http.post(
+            f"{base}/google-ai-studio/v1beta/models/m:generateContent?key={caller.token}", json={}
+        ),
+    }
+
+
+NAMES = (
+    "compat", "embeddings", "provider", "own key", "universal", "run", "run by body", "rest chat", "rest messages",
+    "models", "rest models", "background", "a response", "batches", "a batch", "files", "delete", "key in the query",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("way", NAMES)
+def test_no_way_leads_to_another_gateway(owner: Customer, member: Customer, way: str) -> None:
+    assert sorted(ways(member, TEAM)) == sorted(NAMES)
+    for gateway_id in ("other", "default", "nowhere"):
+        refused = ways(member, gateway_id)[way]()
+        assert refused.status_code == 403, refused.text
+        assert "gateway_not_allowed" in refused.text or "2972" in refused.text
+        assert repr(gateway_id) in refused.text
+    allowed = ways(member, TEAM)[way]()
+    assert allowed.status_code != 403, allowed.text
+    assert owner.balance.held == 0
+
+
+def test_what_is_refused_costs_nothing_and_makes_nothing(owner: Customer, member: Customer) -> None:
+    before = owner.balance
+    for gateway_id in ("other", "default", "nowhere"):
+        refused = at_gateway(member, gateway_id).chat()
+        assert refusal(refused) == NOT_ALLOWED
+        told = refused.json()
+        assert (told["source"], told["error"]["code"]) == ("token", "gateway_not_allowed")
+        assert told["remedy"].startswith("Use a gateway that the access token is for")
+        assert refused.headers["x-should-retry"] == "false"
+    assert owner.balance == before
+    assert log_rows(owner) == []
+    listed = result(http.get(f"{owner.api_url}/ai-gateway/gateways", headers=owner.headers))
+    assert sorted(gateway["id"] for gateway in listed) == ["other", TEAM], "`default` is not created by it"
+    assert member.chat().status_code == 200
+    assert owner.balance.posted < before.posted
+
+
+def test_sdks_see_it(member: Customer) -> None:
+    other = at_gateway(member, "other").gateway_url
+    with (
+        openai.OpenAI(base_url=f"{other}/compat", api_key=member.token) as client,
+        pytest.raises(openai.PermissionDeniedError) as of_openai,
+    ):
+        client.chat.completions.create(model="demo/demo-1", messages=HI)  # type: ignore[arg-type]
+    assert of_openai.value.code == "gateway_not_allowed"
+    with (
+        anthropic.Anthropic(base_url=f"{other}/anthropic", api_key=member.token) as claude,
+        pytest.raises(anthropic.PermissionDeniedError) as of_anthropic,
+    ):
+        claude.messages.create(model="claude-haiku-4-5", max_tokens=20, messages=HI)  # type: ignore[arg-type]
+    assert of_anthropic.value.body["error"]["type"] == "permission_error"  # type: ignore[index]
+    assert "'other'" in str(of_anthropic.value)
+    google = genai.Client(api_key=member.token, http_options={"base_url": f"{other}/google-ai-studio"})
+    with pytest.raises(ClientError) as of_google:
+        google.models.generate_content(model="gemini-2.5-flash", contents="Hi")
+    assert (of_google.value.code, of_google.value.status) == (403, "PERMISSION_DENIED")
+
+
+@pytest.mark.parametrize(
+    "path", ["/openai/realtime?model=gpt-realtime", "/openai/responses", "", "/deepgram/v1/listen"]
+)
+def test_no_websocket_leads_to_another_gateway(member: Customer, path: str) -> None:
+    url = at_gateway(member, "other").gateway_url.replace("http", "ws", 1) + path
+    with pytest.raises(InvalidStatus) as refused:
+        connect(url, additional_headers=member.headers)
+    assert refused.value.response.status_code == 403
+    assert json.loads(refused.value.response.body)["internalCode"] == 2972
+
+
+def test_a_websocket_ends_where_its_token_is_limited_meanwhile(owner: Customer, member: Customer) -> None:
+    """On the universal endpoint, each message is a call of its own."""
+    with connect(member.gateway_url.replace("http", "ws", 1), additional_headers=member.headers) as socket:
+        ask = {"eventId": "1", "provider": "demo", "endpoint": "v1/chat/completions"}
+        request = {"type": "universal.create", "request": ask | {"query": {"model": "demo-1", "messages": HI}}}
+        socket.send(json.dumps(request))
+        assert '"universal.created"' in str(socket.recv(30))
+        result(set_token(owner, gateways=["other"]))
+        socket.send(json.dumps(request))
+        assert "2972" in str(socket.recv(30))
+
+
+def test_a_change_is_seen_at_once_on_a_connection_that_repeats_a_hit(owner: Customer) -> None:
+    """Repeated hits of the cache are answered without looking at anything again (http.repeated_hits)."""
+    create(owner, "cached", cache_ttl=3600)
+    caller = limited(owner, "cached")
+    body = {"model": "demo-1", "messages": HI}
+    with httpx.Client() as client:
+
+        def call() -> httpx.Response:
+            return client.post(f"{caller.gateway_url}/demo/v1/chat/completions", json=body, headers=caller.headers)
+
+        assert [call().headers.get("cf-aig-cache-status") for _ in range(4)] == ["MISS", "HIT", "HIT", "HIT"]
+        result(set_token(owner, gateways=["other"]))
+        assert [refusal(call()) for _ in range(2)] == [NOT_ALLOWED] * 2
+        result(set_token(owner, gateways=["other", "cached"]))
+        assert [call().headers.get("cf-aig-cache-status") for _ in range(2)] == ["HIT", "HIT"]
+        url = f"{owner.api_url}/ai-gateway/gateways/cached"
+        result(http.delete(url, headers=owner.headers))
+        create(owner, "cached", cache_ttl=3600)
+        assert refusal(call()) == NOT_ALLOWED
+
+
+def test_a_gateway_without_authentication_still_heeds_the_token_that_comes(owner: Customer, member: Customer) -> None:
+    create(owner, "open", authentication=False)
+    there = at_gateway(member, "open").gateway_url
+    body = {"model": "demo-1", "messages": HI}
+    own_key = {"authorization": "Bearer callers-own"}
+    url = f"{there}/demo/v1/chat/completions"
+    assert http.post(url, json=body, headers=own_key).status_code == 200
+    with_token = http.post(url, json=body, headers=own_key | {"cf-aig-authorization": f"Bearer {member.token}"})
+    assert refusal(with_token) == NOT_ALLOWED
+
+
+# --- setting it -------------------------------------------------------------------------------------------------------
+
+
+def test_the_gateways_of_a_token_are_set_and_freed(owner: Customer, member: Customer) -> None:
+    other = at_gateway(member, "other")
+    assert (the_token(owner)["gateways"], member.chat().status_code, other.chat().status_code) == ([TEAM], 200, 403)
+    changed = result(set_token(owner, gateways=["other", TEAM, "other"]))
+    assert changed["gateways"] == ["other", TEAM], "each once"
+    assert (member.chat().status_code, other.chat().status_code) == (200, 200)
+    assert result(set_token(owner, rate_limiting_limit=100))["gateways"] == ["other", TEAM], "the rest stays as it is"
+    result(set_token(owner, gateways=["other"]))
+    assert (refusal(member.chat()), other.chat().status_code) == (NOT_ALLOWED, 200)
+    assert result(set_token(owner, gateways=None))["gateways"] is None
+    assert (member.chat().status_code, other.chat().status_code) == (200, 200)
+
+
+@pytest.mark.parametrize(
+    "gateways",
+    [[], ["nowhere"], [TEAM, "nowhere"], [""], ["Team-A"], ["team-a\n"], ["team-a\u0000"], ["*"], ["x" * 65],
+     ["'; DROP TABLE gateways; --"], ["\ud800"], [TEAM] * 101, [f"g{number}" for number in range(101)], "team-a",
+     [1], [None], {"team-a": True}, ["of-another"]],
+)  # fmt: skip
+def test_what_is_no_gateway_of_the_account_is_refused(owner: Customer, member: Customer, gateways: object) -> None:
+    stranger = owner.farebox.funded("5")
+    create(stranger, "of-another")
+    sent = json.dumps({"gateways": gateways}).encode()
+    url = f"{owner.api_url}/farebox/tokens/{the_token(owner)['id']}"
+    response = http.put(url, content=sent, headers=owner.headers | {"content-type": "application/json"})
+    assert response.status_code == 400, response.text
+    assert errors(response)
+    assert the_token(owner)["gateways"] == [TEAM]
+
+
+def test_a_token_is_not_created_for_a_gateway_that_is_not_there(owner: Customer) -> None:
+    for gateway_id in ("nowhere", "team-a\0", "Team"):
+        with pytest.raises(Refused, match="has no gateway") as refused:
+            limited(owner, gateway_id)
+        assert refused.value.of == "gateways"
+
+
+def test_default_may_be_named_before_its_first_call_makes_it(owner: Customer) -> None:
+    caller = limited(owner, "default")
+    assert caller.chat().status_code == 200
+    assert refusal(at_gateway(caller, TEAM).chat()) == NOT_ALLOWED
+
+
+def test_a_deleted_gateway_is_taken_out_and_one_of_its_name_is_not_reached(owner: Customer, member: Customer) -> None:
+    result(set_token(owner, gateways=[TEAM, "other"]))
+    free = limited(owner, TEAM)
+    free_id = result(http.get(f"{owner.api_url}/farebox/tokens", headers=owner.headers))[-1]["id"]
+    result(http.put(f"{owner.api_url}/farebox/tokens/{free_id}", json={"gateways": None}, headers=owner.headers))
+    result(http.delete(f"{owner.api_url}/ai-gateway/gateways/{TEAM}", headers=owner.headers))
+    assert the_token(owner)["gateways"] == ["other"]
+    assert refusal(member.chat()) == NOT_ALLOWED
+    create(owner, TEAM)
+    assert refusal(member.chat()) == NOT_ALLOWED, "it is another gateway"
+    assert free.chat().status_code == 200, "a token that is not limited reaches it"
+    result(http.delete(f"{owner.api_url}/ai-gateway/gateways/other", headers=owner.headers))
+    assert the_token(owner)["gateways"] == [], "no gateway, and not all"
+    for gateway_id in ("other", TEAM, "default"):
+        assert refusal(at_gateway(member, gateway_id).chat()) == NOT_ALLOWED
+    assert result(set_token(owner, gateways=[TEAM]))["gateways"] == [TEAM]
+    assert member.chat().status_code == 200
+
+
+def test_a_limited_token_deletes_its_own_gateway_and_reaches_none(owner: Customer, member: Customer) -> None:
+    gateway = f"{member.api_url}/ai-gateway/gateways/{TEAM}"
+    assert result(http.delete(gateway, headers=member.headers))["id"] == TEAM
+    assert errors(http.get(gateway, headers=member.headers))[0][0] == 2972
+    assert result(http.get(f"{member.api_url}/ai-gateway/gateways", headers=member.headers)) == []
+
+
+# --- the API ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_api_shows_it_its_gateways_and_nothing_of_others(owner: Customer, member: Customer) -> None:
+    gateways = f"{member.api_url}/ai-gateway/gateways"
+    assert [each["id"] for each in result(http.get(gateways, headers=member.headers))] == [TEAM]
+    assert result(http.get(f"{gateways}/{TEAM}", headers=member.headers))["id"] == TEAM
+    ours = member.chat().headers["cf-aig-log-id"]
+    theirs = at_gateway(owner, "other").chat().headers["cf-aig-log-id"]
+    assert len(result(http.get(f"{gateways}/{TEAM}/logs", headers=member.headers))) == 1
+    for gateway_id in ("other", "nowhere", "default"):
+        for path in ("", "/logs", f"/logs/{theirs}", "/provider_configs", "/policies", "/routes", "/url/demo"):
+            refused = http.get(f"{gateways}/{gateway_id}{path}", headers=member.headers)
+            assert (refused.status_code, errors(refused)[0][0]) == NOT_ALLOWED, path
+    receipts = f"{member.api_url}/farebox/receipts"
+    assert result(http.get(f"{receipts}/{ours}", headers=member.headers))["gateway_id"] == TEAM
+    for log_id in (theirs, "none"):
+        assert http.get(f"{receipts}/{log_id}", headers=member.headers).status_code == 404
+    assert http.get(f"{receipts}/{theirs}", headers=owner.headers).status_code == 200
+    models = f"{member.api_url}/ai/models/search"
+    assert result(http.get(models, headers=member.headers | {"cf-aig-gateway-id": TEAM}))
+    assert errors(http.get(models, headers=member.headers))[0][0] == 2972, "that is the gateway `default`"
+    assert result(http.get(member.api_url, headers=member.headers))["id"] == member.account_id
+    verify = f"{member.farebox.url}/client/v4/user/tokens/verify"
+    assert result(http.get(verify, headers=member.headers))["status"] == "active"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "farebox/balance"), ("GET", "farebox/usage"), ("GET", "farebox/transfers"), ("GET", "farebox/tokens"),
+     ("PUT", "farebox/tokens/{token}"), ("GET", "farebox/tokens/{token}"), ("POST", "farebox/holds"),
+     ("POST", "farebox/what-if"), ("POST", "farebox/billing-link"), ("PUT", "farebox/logpush"),
+     ("GET", "farebox/gateways/other/spend-limits"), ("GET", "farebox/gateways/other/model-aliases"),
+     ("POST", "ai-gateway/gateways"), ("GET", "ai-gateway/billing/credit-balance"),
+     ("POST", "ai-gateway/billing/topup"),
+     ("GET", "ai-gateway/custom-providers"), ("PATCH", "ai-gateway/gateways/other"),
+     ("DELETE", "ai-gateway/gateways/other"), ("GET", "farebox/dlp-profiles")],
+)  # fmt: skip
+def test_what_is_of_the_account_as_a_whole_is_not_for_it(
+    owner: Customer, member: Customer, method: str, path: str
+) -> None:
+    """Nor does it free itself."""
+    url = f"{member.api_url}/{path.format(token=the_token(owner)['id'])}"
+    body = {"gateways": None} if method in ("POST", "PUT", "PATCH") else None
+    for _ in range(2):  # the second with a head that is known
+        refused = http.request(method, url, json=body, headers=member.headers)
+        assert (refused.status_code, errors(refused)[0][0]) == NOT_ALLOWED
+    assert the_token(owner)["gateways"] == [TEAM]
+
+
+def test_a_change_is_seen_at_once_by_the_api(owner: Customer, member: Customer) -> None:
+    url = f"{member.api_url}/farebox/balance"
+    with httpx.Client() as client:
+        result(set_token(owner, gateways=None))
+        assert client.get(url, headers=member.headers).status_code == 200
+        result(set_token(owner, gateways=[TEAM]))
+        assert client.get(url, headers=member.headers).status_code == 403
+
+
+def test_a_token_of_another_account_is_rejected_as_before(owner: Customer, member: Customer) -> None:
+    stranger = owner.farebox.funded("5")
+    there = Customer(owner.farebox, stranger.account_id, member.token)
+    assert refusal(there.chat()) == (401, 2009)
+    assert errors(http.get(f"{there.api_url}/ai-gateway/gateways/{TEAM}", headers=there.headers))[0][0] == 10000
