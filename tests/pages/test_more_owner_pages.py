@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from farebox.http.pages import labels
 from farebox.http.pages.policy_lines import lines_of
 from farebox.model import Role
 from farebox.storage.policies import PolicyRow
@@ -180,3 +181,110 @@ def test_a_token_is_limited_to_gateways_on_its_page(farebox: Farebox, owner: Per
     form = form_of(owner.get(here).text, expires_at="")
     assert "Changed the token" in owner.told(here, **form | {"gateways": ""})
     assert "reaches no gateway" not in owner.get(here).text
+
+
+def _rule(**more: object) -> dict[str, object]:
+    return {"limit": 5, "limitType": "cost", "window": 86_400, "technique": "fixed", **more}
+
+
+def _set_rules(customer: Customer, gateway_id: str, *rules: dict[str, object]) -> None:
+    url = f"{customer.api_url}/ai-gateway/gateways/{gateway_id}"
+    body = {"spend_limits": {"enabled": True, "rules": rules}}
+    response = httpx.patch(url, headers=customer.headers, json=body)
+    assert response.status_code == 200, response.text
+
+
+def _words(page: str, section: str) -> str:
+    """The text of a section of a page."""
+    (inside,) = re.findall(rf'<section id="{section}".*?</section>', page, re.DOTALL)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", inside)))
+
+
+def _caller(farebox: Farebox, owner: Person, customer: Customer, name: str, **fields: str) -> tuple[Customer, str]:
+    """A new token, and its ID."""
+    made = owner.send("/ui/tokens", **{"name": name, "run": "on", "models": "", "expires": "", **fields})
+    secret = re.findall(r"fbx_[\w-]{43}", made.text)[0]
+    found = re.findall(rf'<a href="/ui/tokens/(\w+)" class="name">{name}<', owner.get("/ui/tokens").text)
+    return Customer(farebox, customer.account_id, secret), found[0]
+
+
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("engine")
+def test_what_is_left_of_a_tokens_budget_is_on_its_page(farebox: Farebox, owner: Person, customer: Customer) -> None:
+    assert customer.chat("x").status_code == 200
+    caller, token_id = _caller(farebox, owner, customer, "counted")
+    other, other_id = _caller(farebox, owner, customer, "other")
+    here, others = f"/ui/tokens/{token_id}", f"/ui/tokens/{other_id}"
+    _set_rules(customer, "default", _rule(id="all"), _rule(id="models", model={"mode": "partition"}))
+    empty = _words(owner.get(here).text, "budget")
+    assert "No budget" in empty, "limits that are not for the token alone are not its budget"
+    assert "no budget" in _words(owner.get("/ui/tokens").text, "tokens")
+    each = _rule(id="each", token={"mode": "partition"})
+    both = _rule(
+        id="both", limit=0.5, period="monthly", window=30 * 86_400,
+        token={"mode": "filter", "values": [token_id, other_id]},
+        model={"mode": "filter", "values": ["demo/demo-1", "x/y"]},
+    )  # fmt: skip
+    by_model = _rule(id="by", limit=7, token={"mode": "partition"}, model={"mode": "partition"})
+    off = _rule(id="off", limit=9, enabled=False, token={"mode": "partition"})
+    strangers = _rule(id="strangers", limit=8, token={"mode": "filter", "values": ["f" * 32]})
+    _set_rules(customer, "default", each, both, by_model, off, strangers)
+    nothing_yet = _words(owner.get(here).text, "budget")
+    assert "5.00 of 5.00 USD left 0.00 USD spent" in nothing_yet
+    charges = [customer.receipt(caller.chat("x").headers["cf-aig-log-id"])["charge_nanos"] for _ in range(2)]
+    spent, more = sum(charges), customer.receipt(other.chat("x").headers["cf-aig-log-id"])["charge_nanos"]
+    budget = _words(owner.get(here).text, "budget")
+    assert f"{labels.exact_usd(5 * 10**9 - spent)} of 5.00 USD left {labels.exact_usd(spent)} USD spent" in budget
+    shared = 5 * 10**8 - spent - more
+    assert f"{labels.exact_usd(shared)} of 0.50 USD left {labels.exact_usd(spent + more)} USD spent" in budget
+    assert budget.count("shared with other tokens") == 1
+    assert "Counted separately for each" in budget
+    assert "9.00" not in budget
+    assert "8.00" not in budget
+    states = httpx.get(f"{customer.api_url}/farebox/gateways/default/spend-limits", headers=customer.headers).json()
+    mine = next(state for state in states["result"] if state["partition"] == {"token": token_id})
+    assert mine["spent_nanos"] == spent
+    assert f'datetime="{mine["resets_at"][:16]}' in owner.get(here).text
+    assert f"{labels.exact_usd(5 * 10**9 - more)} of 5.00 USD left" in _words(owner.get(others).text, "budget")
+    assert f"{labels.exact_usd(shared)} USD of 0.50" in _words(owner.get("/ui/tokens").text, "tokens")
+
+
+@pytest.mark.both_engines
+@pytest.mark.usefixtures("engine")
+def test_a_policys_limit_for_a_token_is_its_budget(farebox: Farebox, owner: Person, customer: Customer) -> None:
+    assert customer.chat("x").status_code == 200
+    caller, token_id = _caller(farebox, owner, customer, "policed")
+    limit = {"type": "limit", "period": "daily", "technique": "named-interval"}
+    for name, actor, condition, amount in (
+        ("mine", "{token.id}", "true", 2),
+        ("named", "of {token.name}", "token.name == 'policed'", 3),
+        ("strangers", "{cf.user.id}", "token.name == 'somebody'", 4),
+        ("users", "{token.id} {user}", "true", 6),
+        ("everybody", "all", "true", 7),
+    ):
+        action = limit | {"amount": amount}
+        policy = {"name": name, "actor": actor, "action": action, "condition": condition, "resource": "*"}
+        url = f"{customer.api_url}/ai-gateway/gateways/default/policies?commit=true"
+        made = httpx.post(url, headers=customer.headers, json=policy)
+        assert made.status_code < 300, made.text
+    charge = customer.receipt(caller.chat("x").headers["cf-aig-log-id"])["charge_nanos"]
+    budget = _words(owner.get(f"/ui/tokens/{token_id}").text, "budget")
+    for amount, said in ((2, "policy mine: at most 2.00 USD in a day, all models"), (3, "policy named: at most 3.00")):
+        assert said in budget
+        assert f"{labels.exact_usd(amount * 10**9 - charge)} of {amount}.00 USD left" in budget
+    for absent in ("strangers", "users", "everybody"):
+        assert absent not in budget
+    assert budget.count("shared with other tokens") == 1, "the name may be that of others"
+
+
+def test_a_token_has_the_budgets_of_the_gateways_that_it_reaches(
+    farebox: Farebox, owner: Person, customer: Customer
+) -> None:
+    for gateway_id in ("team-a", "other"):
+        body = {**GATEWAY_FIELDS, "id": gateway_id}
+        httpx.post(f"{customer.api_url}/ai-gateway/gateways", headers=customer.headers, json=body)
+        _set_rules(customer, gateway_id, _rule(id="each", token={"mode": "partition"}))
+    _, token_id = _caller(farebox, owner, customer, "reaching", gateways="team-a")
+    budget = _words(owner.get(f"/ui/tokens/{token_id}").text, "budget")
+    assert "gateway team-a" in budget
+    assert "gateway other" not in budget

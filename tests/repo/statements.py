@@ -27,6 +27,7 @@ PIECES: dict[str, tuple[str, ...]] = {
     "', '.join(('?' for _ in without))": ("?",),
     "', '.join(('?' for _ in log_ids))": ("?",),
     "', '.join(('?' for _ in there))": ("?",),
+    "', '.join(('?' for _ in some))": ("?",),
     "_tests(wanted)": ("TRUE",),
     "names:column": ("payment_id",),
     "_where(key, wanted)": ("bucket = ? AND account_id = ? AND kind = ?",),

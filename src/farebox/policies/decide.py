@@ -10,7 +10,7 @@ If a policy cannot be evaluated, the call is refused.
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final, Literal, TypeAlias
 
@@ -160,6 +160,22 @@ def decide(policies: Policies, asked: Asked) -> Decision:
     if unmatched:
         return Decision("no_match")
     return Decision(matched=tuple(policy for _, policy in matched), limits=tuple(_limits(policies, matched)))
+
+
+def limits_apart(policies: Policies, fields: Mapping[str, str], reads: Collection[str]) -> list[PolicyLimit]:
+    """The limits that count calls with these fields apart from others, by one of the fields in `reads`, whatever they
+    call. Policies whose actor or condition needs more of a call than the fields are left out. Raises nothing."""
+    matched: list[tuple[str, Policy]] = []
+    values = _Values(Asked("", (), fields=fields))
+    for policy in policies.policies:
+        if isinstance(policy.document.action, Block) or not any(part in reads for part in policy.actor.parts[1::2]):
+            continue
+        try:
+            if policy.condition.is_constant or policy.condition.holds(values.bound()):
+                matched.append((policy.actor.resolve(fields, {}), policy))
+        except (Unresolved, Unevaluable):
+            continue
+    return list(_limits(policies, matched))
 
 
 def _covered(policy: Policy, asked: Asked) -> set[int]:

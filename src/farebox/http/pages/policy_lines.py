@@ -32,6 +32,11 @@ def lines_of(rows: list[PolicyRow]) -> list[PolicyLine]:
     return [_line(row) for row in rows]
 
 
+def limit_said(document: PolicyDocument) -> str:
+    """What a policy with a limit says, in words: `policy research: at most 5.00 USD in a day, all models`."""
+    return f"policy {document.name}: {_does(document.action)}, {_covers(document.resource)}"
+
+
 def _line(row: PolicyRow) -> PolicyLine:
     document = msgspec.json.decode(row.live or row.draft or "", type=PolicyDocument)
     return PolicyLine(

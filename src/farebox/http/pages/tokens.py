@@ -1,7 +1,7 @@
 """Access tokens: what there are, when they were last used; creating and revoking them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from farebox.http.pages.fields import Field, Group, Values, shown, values_of, wo
 from farebox.http.pages.own_api import ask, tell
 from farebox.http.pages.sdk_snippets import example_model, first_call
 from farebox.http.pages.table import OWNER, Fields, Shown, shell
+from farebox.http.pages.token_budgets import TokenBudget, budgets_of
 from farebox.http.pages.visit import Visit
 from farebox.http.validation import InvalidInput, read
 from farebox.model import AccessToken, Permission
@@ -32,6 +33,8 @@ SAYS = {
     Permission.WRITE: "change gateways, buy with the saved card",
     Permission.BILLING_WRITE: "change cards, auto top-up and invoice details",
 }
+BUDGETS_LISTED = 100
+"""Active tokens of which the list shows what is left; the page of a token always does."""
 _NAME_MAX = 100
 _FOR_DEVELOPERS = (Permission.RUN, Permission.READ)
 """What is made by somebody without money cannot spend it but by calls."""
@@ -89,6 +92,8 @@ class TokenLine:
     token: AccessToken
     used_at: int | None
     active: bool
+    budget: TokenBudget | None = None
+    """Of its budgets, that with the smallest part left."""
 
 
 async def token_list(visit: Visit) -> Shown:
@@ -100,15 +105,23 @@ async def token_list(visit: Visit) -> Shown:
         found = accounts.list_tokens(connection, account_id)
         return [TokenLine(token, used.get(token.token_id), token.active(now)) for token in reversed(found)]
 
-    lines = await visit.services.database.scan(read)
+    lines = sorted(await visit.services.database.scan(read), key=lambda line: not line.active)
+    some = [line.token for line in lines if line.active][:BUDGETS_LISTED]
+    budgets = await budgets_of(visit.services, account_id, some, _names(line.token for line in lines))
+    tightest = {token_id: found[0] for token_id, found in budgets.items() if found}
     offered = offered_to(visit)
     return {
-        "lines": sorted(lines, key=lambda line: not line.active),
+        "lines": [replace(line, budget=tightest.get(line.token.token_id)) for line in lines],
         "offered": [(permission, SAYS[permission]) for permission in offered],
         "lifetimes": LIFETIMES,
         "limits": shown(_RATE, {}),
         "now": now,
     }
+
+
+def _names(found: Iterable[AccessToken]) -> dict[str, str]:
+    """What tokens are called, by their IDs."""
+    return {token.token_id: token.name or token.token_id[:8] for token in found}
 
 
 def offered_to(visit: Visit) -> tuple[Permission, ...]:
@@ -167,12 +180,14 @@ async def _one(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) ->
     if token is None:
         raise Problem(NOT_FOUND, "This token does not exist")
     given = await ask(visit, api.get, token_id=token_id)
+    budgets = await budgets_of(visit.services, visit.account_id, [token], _names(found))
     values, error = sent or ({**given, "rate_limiting_interval": given["rate_limiting_interval"] or None}, None)
     return {
         "title": f"Token {token.name or token_id[:8]}",
         "token": token,
         "used_at": given["last_used_at"],
         "active": given["active"],
+        "budgets": budgets[token_id],
         "settings": shown(_CHANGED, values, error),
     }
 

@@ -1,0 +1,189 @@
+"""What is left of what access tokens may spend: of the limits that count a token's calls apart, or only certain tokens.
+
+The figures are those by which calls are admitted (ledger.budgets), looked up by their keys: no call is read.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+import msgspec
+
+from farebox.calls.policy_check import token_fields
+from farebox.calls.spending.rules import CalendarWindow, Window, scope_of, window_of
+from farebox.gateway import GatewayConfig, Selector, SpendRule
+from farebox.http.pages.limits import TECHNIQUES, said, technique_of
+from farebox.http.pages.policy_lines import limit_said
+from farebox.ledger.budgets import Counted, read_scopes
+from farebox.model import AccessToken
+from farebox.periods import Zones
+from farebox.policies.conditions import CF_USER_EMAIL, CF_USER_ID, TOKEN_ID, TOKEN_NAME
+from farebox.policies.decide import Policies, limits_apart
+from farebox.runtime.services import Services
+from farebox.storage.account_settings import read_settings
+from farebox.storage.gateways import GatewayRow, list_gateways
+from farebox.storage.sql import Connection
+
+_OF_TOKEN = frozenset((TOKEN_ID, TOKEN_NAME, CF_USER_ID, CF_USER_EMAIL))
+"""What policies read of an access token."""
+
+
+class TokenBudget(msgspec.Struct, frozen=True):
+    """A limit on what a token spends, with what is left of it. Nano-dollars, milliseconds."""
+
+    gateway_id: str
+    text: str
+    technique: str
+    limit: int
+    spent: int
+    held: int
+    resets_at: int | None
+    """When nothing that counts now counts any more; None if nothing does."""
+    shared: bool
+    """Other tokens spend from it too."""
+    by_value: bool
+    """There is one for each combination of further values (end users, models …): they have no figures here."""
+
+    @property
+    def taken(self) -> int:
+        return self.spent + self.held
+
+    @property
+    def left(self) -> int:
+        return max(0, self.limit - self.taken)
+
+
+class _Limit(msgspec.Struct, frozen=True):
+    """A limit that counts a token's calls."""
+
+    token_id: str
+    gateway_id: str
+    text: str
+    technique: str
+    window: Window | CalendarWindow
+    scope: str | None
+    """Of its budget; None where it has one for each combination of further values."""
+    shared: bool
+
+
+class _OfToken(msgspec.Struct, frozen=True):
+    """The values of a token's calls by which a rule selects (calls.spending.rules.ValuesOfCall), as far as they are all
+    that the name of its budget depends on: those of a filter are not part of it."""
+
+    rule: SpendRule
+    token_id: str
+
+    def values(self, name: str) -> tuple[str, ...]:
+        selector = getattr(self.rule, name)
+        return (self.token_id,) if name == "token" else selector.values if selector.mode == "filter" else ()
+
+    def metadata(self, key: str) -> tuple[str, ...]:
+        assert isinstance(self.rule.metadata, dict)
+        selector = self.rule.metadata[key]
+        return selector.values if selector.mode == "filter" else ()
+
+
+async def budgets_of(
+    services: Services, account_id: str, tokens: Sequence[AccessToken], names: Mapping[str, str]
+) -> dict[str, list[TokenBudget]]:
+    """The budgets of each of these tokens of the account, by its ID, that with the smallest part left first. `names`:
+    what the account's tokens are called. Raises DatabaseUnavailable."""
+    database, now = services.database, services.clock.now_ms()
+    gateways, settings = await database.scan(
+        lambda connection: (list_gateways(connection, account_id), read_settings(connection, account_id))
+    )
+    policies = [await services.configuration.policies(account_id, gateway.gateway_id) for gateway in gateways]
+    zones = () if settings is None else settings.zones
+    found = await asyncio.to_thread(_limits, gateways, list(filter(None, policies)), zones, tokens, names)
+    counted = await database.scan(partial(_counted, account_id=account_id, limits=found, now=now))
+    budgets: dict[str, list[TokenBudget]] = {token.token_id: [] for token in tokens}
+    for limit in found:
+        budgets[limit.token_id].append(_budget(limit, counted.get((limit.window.since(now), limit.scope)), now))
+    return {token_id: sorted(of_token, key=_tightness) for token_id, of_token in budgets.items()}
+
+
+def _tightness(budget: TokenBudget) -> tuple[bool, float]:
+    return budget.by_value, budget.left / budget.limit
+
+
+def _limits(
+    gateways: Iterable[GatewayRow],
+    policies: Iterable[Policies],
+    zones: Zones,
+    tokens: Sequence[AccessToken],
+    names: Mapping[str, str],
+) -> list[_Limit]:
+    found: list[_Limit] = []
+    for gateway in gateways:
+        limits = msgspec.json.decode(gateway.config, type=GatewayConfig).spend_limits
+        for rule in () if limits is None or not limits.enabled else limits.rules:
+            if rule.enabled and isinstance(rule.token, Selector):
+                found += _of_rule(gateway.gateway_id, rule, rule.token, zones, tokens, names)
+    for each in policies:
+        found += (limit for token in tokens for limit in _of_policies(each, token))
+    return found
+
+
+def _of_rule(
+    gateway_id: str,
+    rule: SpendRule,
+    selector: Selector,
+    zones: Zones,
+    tokens: Iterable[AccessToken],
+    names: Mapping[str, str],
+) -> Iterator[_Limit]:
+    window, text, technique = (
+        window_of(gateway_id, rule, zones),
+        said(rule, dict(names)),
+        TECHNIQUES[technique_of(rule)],
+    )
+    filters = selector.mode == "filter"
+    for token in tokens:
+        if token.may_reach(gateway_id) and (not filters or token.token_id in selector.values):
+            scope = scope_of(gateway_id, rule, _OfToken(rule, token.token_id))
+            shared = filters and len(selector.values) > 1
+            yield _Limit(token.token_id, gateway_id, text, technique, window, scope, shared)
+
+
+def _of_policies(policies: Policies, token: AccessToken) -> Iterator[_Limit]:
+    if not token.may_reach(policies.gateway_id):
+        return
+    fields = token_fields(token.token_id, token.name)
+    for limit in limits_apart(policies, fields, _OF_TOKEN):
+        window = CalendarWindow(limit.scope, limit.amount, limit.period, limit.zones)
+        document = next(each.document for each in policies.policies if each.policy_id == limit.policy_id)
+        shared = token.token_id not in limit.bucket  # by name, which others may have too
+        text = limit_said(document)
+        yield _Limit(token.token_id, policies.gateway_id, text, "by a policy", window, limit.scope, shared)
+
+
+def _counted(
+    connection: Connection, account_id: str, limits: Iterable[_Limit], now: int
+) -> dict[tuple[int, str | None], Counted]:
+    """What counts in the budgets, by the start of their window and their scope."""
+    scopes: dict[int, dict[str, None]] = {}
+    for limit in limits:
+        if limit.scope is not None:
+            scopes.setdefault(limit.window.since(now), {})[limit.scope] = None
+    return {
+        (since, scope): counted
+        for since, some in scopes.items()
+        for scope, counted in read_scopes(connection, account_id, list(some), since).items()
+    }
+
+
+def _budget(limit: _Limit, counted: Counted | None, now: int) -> TokenBudget:
+    window = limit.window
+    fixed = isinstance(window, CalendarWindow) or window.slot == window.length
+    ends = window.ends_at(window.since(now)) if fixed else None
+    return TokenBudget(
+        limit.gateway_id,
+        limit.text,
+        limit.technique,
+        window.limit,
+        0 if counted is None else counted.spent,
+        0 if counted is None else counted.held,
+        ends if counted is None else counted.ends_at,
+        limit.shared,
+        by_value=limit.scope is None,
+    )
