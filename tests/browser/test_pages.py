@@ -1,6 +1,8 @@
 """Every page of the table in both modes, small and large: axe-core finds nothing, nothing sticks out, no message on the
 console."""
 
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import httpx
@@ -14,7 +16,7 @@ from farebox.http.pages.routes import PAGE_ROWS
 from farebox.model import Operator, Role
 from farebox.people import membership, sessions
 from farebox.people.sessions import Whom
-from farebox.storage.accounts import list_tokens
+from farebox.storage.accounts import add_token, list_tokens
 from farebox.storage.deliveries import add_delivery
 from farebox.storage.findings import Finding, add_finding
 from farebox.storage.notices import add_notice
@@ -53,6 +55,11 @@ def furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
     save_card(customer)
     farebox.run(membership.add(farebox.services, account_id, f"{'long' * 12}@{'example' * 5}.com", Role.VIEWER))
     tokens = farebox.run(farebox.services.database.scan(lambda connection: list_tokens(connection, account_id)))
+    limited = replace(tokens[0], token_id="t" * 32, name="n" * 100, gateways=(names["gateway_id"], "default"))
+    gone = replace(limited, token_id="u" * 32, gateways=())
+    for token in (limited, gone):
+        add = partial(add_token, token=token, token_hash=token.token_id.encode())
+        farebox.run(farebox.services.database.write(add))
     farebox.run(farebox.services.database.write(lambda connection: _trouble(connection, account_id)))
     return customer, names | {"account_id": account_id, "log_id": log_id, "token_id": tokens[0].token_id}
 
@@ -80,7 +87,11 @@ def _own(customer: Customer) -> dict[str, str]:
         return str(response.json()["result"]["id"])
 
     gateway_id, key = "g" * 64, {"alias": "a" * 64, "default_config": True, "provider_slug": "openai", "secret": "sk-1"}
-    made("gateways", GATEWAY | {"id": gateway_id, "otel": [{"url": f"https://x.example/{'v' * 200}", "headers": {}}]})
+    rule: dict[str, object] = {"limit": 1e9, "limitType": "cost", "window": 86_400, "token": {"mode": "partition"}}
+    of_model = rule | {"model": {"mode": "filter", "values": ["m" * 256]}, "limit": 0.000000001}
+    limits = {"enabled": True, "rules": [rule, of_model, rule | {"user": {"mode": "partition"}}]}
+    otel = [{"url": f"https://x.example/{'v' * 200}", "headers": {}}]
+    made("gateways", GATEWAY | {"id": gateway_id, "otel": otel, "spend_limits": limits})
     key_id = made(f"gateways/{gateway_id}/provider_configs", key)
     base_url = f"https://llm.example.com/{'v' * 200}"
     provider_id = made("custom-providers", {"name": "N" * 200, "slug": "s" * 64, "base_url": base_url})
