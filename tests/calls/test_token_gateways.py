@@ -13,12 +13,15 @@ from google.genai.errors import ClientError
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from farebox.http.router import Access
+from farebox.http.routes import SERVED
 from farebox.model import Permission
 from farebox.operator import tokens
 from farebox.operator.administer import Refused
 from tests.calls.kit import log_rows
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import GATEWAY_FIELDS, errors, http, result
+from tests.http.support import url as url_of
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -359,6 +362,27 @@ def test_what_is_of_the_account_as_a_whole_is_not_for_it(
         refused = http.request(method, url, json=body, headers=member.headers)
         assert (refused.status_code, errors(refused)[0][0]) == NOT_ALLOWED
     assert the_token(owner)["gateways"] == [TEAM]
+
+
+OF_ACCOUNTS = [route for route in SERVED if route.access is Access.ACCOUNT]
+
+
+def test_every_route_of_accounts_is_closed_unless_it_is_made_for_limited_tokens(member: Customer) -> None:
+    """A new route is tried by being there."""
+    open_to_it = []
+    for route in OF_ACCOUNTS:
+        where = url_of(member.farebox, route, member.account_id, gateway_id="other")
+        answer = http.request(route.method, where, headers=member.headers)
+        if answer.status_code != 403:
+            open_to_it.append(f"{route.method} {route.path.removeprefix('/client/v4/accounts/{account_id}')}")
+        else:
+            assert errors(answer)[0][0] == 2972, route.path
+    assert open_to_it == [
+        "GET ",
+        "GET /ai-gateway/gateways",
+        "GET /ai-gateway/evaluation-types",
+        "GET /farebox/receipts/{log_id}",
+    ], "and `ai/models/search`, which is of the gateway `default` here"
 
 
 def test_a_change_is_seen_at_once_by_the_api(owner: Customer, member: Customer) -> None:

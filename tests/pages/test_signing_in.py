@@ -1,11 +1,14 @@
 """Signing in and out: links, sessions, proofs; and what others might do with them."""
 
+from dataclasses import replace
+
 import httpx
 import pytest
 
 from farebox.model import Permission, Role
 from farebox.people import membership, sessions
 from farebox.people.sessions import Whom
+from farebox.storage.accounts import add_token, list_tokens
 from tests.pages.people import Person, person
 from tests.support import Farebox
 
@@ -123,7 +126,7 @@ def test_a_link_of_the_api_gives_no_more_than_its_token_has(farebox: Farebox) ->
 
 
 def test_money_needs_a_recent_proof_of_who_is_there(farebox: Farebox, owner: Person) -> None:
-    token = farebox.create_token(owner.whom.account_id)
+    services, token = farebox.services, farebox.create_token(owner.whom.account_id)
     buys = {"amount": "50", "request_key": "k" * 32, "card": "pm_none"}
     assert owner.send("/billing/buy", **buys).headers["location"] == "/billing"
     _age(farebox, sessions.CONFIRMED_MS)
@@ -138,6 +141,11 @@ def test_money_needs_a_recent_proof_of_who_is_there(farebox: Farebox, owner: Per
     ]
     for wrong in ("", "fbx_wrong", *useless):
         assert "not an active token of the account" in owner.told("/ui/confirm", token=wrong, next="/billing")
+    (everything,) = farebox.run(services.database.scan(lambda c: list_tokens(c, owner.whom.account_id)))[:1]
+    limited = replace(everything, token_id="limited", gateways=("default",))
+    secret = "fbx_limited"
+    farebox.run(services.database.write(lambda c: add_token(c, limited, services.vault.hash_token(secret))))
+    assert "not an active token of the account" in owner.told("/ui/confirm", token=secret, next="/billing")
     proved = owner.send("/ui/confirm", token=token, next="/billing")
     assert (proved.status_code, proved.headers["location"]) == (303, "/billing")
     assert owner.secret != before  # rotated

@@ -153,7 +153,8 @@ async def confirm_by_token(visit: Visit, form: Fields) -> Response:
     session = await sessions.confirm_by_token(visit.services, visit.session, form.get("token", "").strip())
     if session is None:
         raise Problem(
-            VALIDATION_FAILED, "This is not an active token of the account with the permissions Write and Billing Write"
+            VALIDATION_FAILED,
+            "This is not an active token of the account with the permissions Write and Billing Write for all gateways",
         )
     return see_other(own_path(form.get("next", "")), session_cookie(visit.request, session))
 
