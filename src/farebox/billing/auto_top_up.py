@@ -124,9 +124,10 @@ def _drop_request(connection: Connection, account_id: str, text: str, at: int) -
 
 
 def _drop_waiting(connection: Connection, account_id: str, text: str, at: int) -> None:
-    """End an auto top-up that waits for its next try or for its owner; its invoice is voided before another is made.
+    """End an auto top-up that waits for its next attempt or for its owner; its invoice is voided before another is
+    made.
 
-    Should it turn out to have been paid meanwhile, it is credited.
+    If it turns out to have been paid meanwhile, it is credited.
     """
     waiting = open_auto(connection, account_id)
     if waiting is not None and waiting.state in ("declined", "action_required"):

@@ -49,7 +49,7 @@ _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 _TEXT_MAX = 1000
 _TOP_UP_CENTS = (50, 99_999_999)
-"""The smallest and largest amount the processor accepts for one charge, in US cents."""
+"""The smallest and the largest amount that the processor accepts for one charge, in US cents."""
 
 
 # --- the processor's failures as problems ----------------------------------------------------------------------------
@@ -57,7 +57,8 @@ _TOP_UP_CENTS = (50, 99_999_999)
 
 @contextlib.contextmanager
 def translate_processor_errors(what: str) -> Iterator[None]:
-    """Calls to the processor on behalf of a caller: failures become PROCESSOR_UNAVAILABLE or _REFUSED."""
+    """For calls to the processor on behalf of a caller: turns failures into PROCESSOR_UNAVAILABLE or
+    PROCESSOR_REFUSED."""
     try:
         yield
     except ProcessorUnavailable as error:
@@ -110,7 +111,7 @@ async def _new_customer(services: Services, account_id: str, *, gone: str = "") 
         raise Problem(NOT_FOUND, f"There is no account {account_id!r}.")
     found = await profile(services, account_id)
     name, email = found.name or account.name, found.email
-    content = hashlib.sha256(f"{name}\n{email}".encode()).hexdigest()[:16]  # a key is for one content
+    content = hashlib.sha256(f"{name}\n{email}".encode()).hexdigest()[:16]  # each content has its own key
     with translate_processor_errors("create a customer"):
         key = f"customer:{account_id}:{content}" + (f":after:{gone}" if gone else "")
         customer_id = await processor.create_customer(account_id, name=name, email=email, key=key)
@@ -299,7 +300,7 @@ def _same_but_renewed(before: Card, now: Card) -> bool:
 
 
 async def profile(services: Services, account_id: str) -> Profile:
-    """Who the account's invoices are addressed to, and its own limits."""
+    """Whom the account's invoices are addressed to, and its own limits."""
     return await services.database.get(partial(store.find_profile, account_id=account_id))
 
 

@@ -1,4 +1,5 @@
-"""What refunds and disputes take back of a top-up, in money and credit: never more than was captured, nothing twice.
+"""How much of a top-up refunds and disputes take back, in money and credit: never more than was captured, nothing
+twice.
 
 Of a charge A that bought the credit C, money and credit are returned in proportion. Refunds go first: all disputes
 together take at most what refunds leave of A, and are rebalanced whenever that changes, in whatever order events
@@ -18,8 +19,8 @@ from farebox.storage.top_ups import find_by_charge, find_by_intent
 
 
 def money_for(top_up: TopUp, clawback: Clawback, credit_cents: int) -> int:
-    """The money that a further refund of this much credit pays back: all refunds together are the same fraction of A
-    as of C.
+    """The money that a further refund of this much credit pays back: in total, refunds are the same fraction of A as of
+    C.
     """
     together = top_up.charge_cents * (clawback.refunded_credit + credit_cents) // top_up.credit_cents
     return max(min(together - clawback.refunded, top_up.charge_cents - clawback.money), 0)
@@ -32,7 +33,7 @@ def credit_for(top_up: TopUp, clawback: Clawback, amount_cents: int) -> int:
 
 
 def take(connection: Connection, top_up: TopUp, cause: str, credit_cents: int, at: int) -> None:
-    """Take back credit of the top-up; what has been spent already is owed."""
+    """Take back credit of the top-up; the part that is already spent is owed."""
     if credit_cents > 0:
         _done(
             apply(

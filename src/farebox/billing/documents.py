@@ -31,7 +31,7 @@ from farebox.storage.sql import Connection, DatabaseUnavailable
 from farebox.storage.transfer_days import keep_sums, new_sums
 
 LINK_DAYS = 7
-"""How long a link is valid at least. It expires at the end of a day, so that a page shows the same link all day."""
+"""Minimum validity of a link. It expires at the end of a day, so that a page shows the same link all day."""
 _PURPOSE = "link to a document"
 _STATEMENT = re.compile(r"statement-([0-9]{4}-[0-9]{2})")
 _CONTENT: dict[str, type[Invoice] | type[CreditNote]] = {"invoice": Invoice, "credit_note": CreditNote}
@@ -232,13 +232,13 @@ async def pdf(services: Services, account_id: str, name: str) -> bytes:
 
 
 def content_of(document: DocumentRow) -> Invoice | CreditNote:
-    """What an issued document says."""
+    """The decoded content of an issued document."""
     return msgspec.json.decode(document.content, type=_CONTENT[document.kind])
 
 
 async def statement_of(services: Services, account_id: str, month: str) -> Statement:
-    """The account's statement of a month such as `2026-11`. Raises Problem: NOT_FOUND if it is no month, or in the
-    future.
+    """The account's statement of a month such as `2026-11`. Raises Problem: NOT_FOUND if it is not a month, or is in
+    the future.
     """
     now = services.clock.now_ms()
     span = month_span(month)
@@ -271,5 +271,5 @@ def statement_reader(settings: Settings, account_id: str, month: str, now: int) 
 
 
 async def history(services: Services, account_id: str, offset: int, limit: int) -> tuple[list[DocumentRow], int]:
-    """The account's invoices and credit notes from the newest on, and how many there are in all."""
+    """The account's invoices and credit notes, newest first, and their total number."""
     return await services.database.scan(partial(list_documents, account_id=account_id, offset=offset, limit=limit))

@@ -41,11 +41,11 @@ BATCH = 50
 CONCURRENCY = 8
 """Objects that are fetched concurrently."""
 CLAIM_MS = 120_000
-"""How long this process has claimed an event; then it is due again, as the process must have died."""
+"""How long an event is claimed by this process. After that it is due again, as the process must have died."""
 RETRY_MS = (1_000, HOUR_MS)
 """First and longest wait after a failure; it doubles in between."""
 ATTEMPTS_MAX = 84
-"""Twelve that double up to the hour, and then one an hour: three days."""
+"""Twelve attempts with waits that double up to an hour, and then one every hour: three days in total."""
 SWEEP_BACK_MS = 3 * HOUR_MS
 """How far an hourly sweep looks back: more than the hour, as the processor retries webhooks."""
 FIRST_SWEEP_BACK_MS = 3 * DAY_MS
@@ -54,11 +54,11 @@ SWEEP_BATCH = 200
 KEPT_MS = 90 * DAY_MS
 """How long processed events can be inspected and replayed."""
 REFUSALS_LOGGED = 10
-"""Refused webhooks that are written to the log in a minute."""
+"""Maximum number of refused webhooks that are logged per minute."""
 TOO_EARLY = frozenset({"not_paid"})
 """Results of events that arrived before others they depend on: they are retried."""
 GONE: Final = "gone"
-"""The object does not exist any more."""
+"""The object no longer exists."""
 
 _Apply: TypeAlias = Callable[[Services, Processor, StoredEvent], Awaitable[str]]
 
@@ -130,7 +130,8 @@ async def sweep_undelivered(services: Services) -> None:
 
 
 async def replay(services: Services, *, event_id: str | None = None, since: int | None = None) -> int:
-    """Have one event, or all since, processed again; returns how many. Nothing already done is repeated."""
+    """Have one event, or all since a time, processed again. Returns how many. Nothing that was already done is
+    repeated."""
     at = services.clock.now_ms()
     return await services.database.write(partial(inbox.make_due, at=at, event_id=event_id, since=since))
 
@@ -154,7 +155,7 @@ async def work(services: Services) -> int:
 
 
 def _by_object(events: Sequence[StoredEvent]) -> Iterable[list[StoredEvent]]:
-    """The events about one object together: it is fetched once for all of them."""
+    """Events grouped by the object they are about, which is fetched once for each group."""
     groups: dict[tuple[object, str], list[StoredEvent]] = {}
     for event in events:
         groups.setdefault((_handler(event.type), event.object_id or event.event_id), []).append(event)
@@ -237,7 +238,7 @@ async def _invoice(services: Services, processor: Processor, event: StoredEvent)
 
 
 async def note_invoice(services: Services, invoice: ProcessorInvoice) -> str:
-    """Apply an invoice. One that was paid and has our metadata, but for an unknown account, becomes a finding too."""
+    """Apply an invoice. A paid invoice that has our metadata but names an unknown account also becomes a finding."""
     outcome = await top_up.apply_invoice(services, invoice)
     ids = top_up_of(invoice.metadata)
     finding_id = f"no_top_up:{invoice.invoice_id}"
@@ -265,9 +266,7 @@ async def _checkout(services: Services, processor: Processor, event: StoredEvent
 
 
 async def _apply_checkout(services: Services, checkout: Checkout) -> str:
-    """A page on which credit was bought is applied to its top-up; a page on which a card was saved makes it the
-    default.
-    """
+    """Apply a hosted page: a purchase of credit to its top-up; a saved card becomes the default."""
     outcome = "not_ours" if checkout.mode == "setup" else await top_up.apply_checkout(services, checkout)
     account_id = await _account_of(services, checkout.customer_id)
     if account_id is None or checkout.card_id is None:
@@ -285,7 +284,7 @@ async def _dispute(services: Services, processor: Processor, event: StoredEvent)
 
 
 async def _customer(services: Services, processor: Processor, event: StoredEvent) -> str:
-    """Something about the customer's cards has changed."""
+    """The customer's cards have changed: fetch them."""
     account_id = await _account_of(services, _customer_in(event))
     if account_id is None:
         return "not_ours"
@@ -294,7 +293,7 @@ async def _customer(services: Services, processor: Processor, event: StoredEvent
 
 
 def _customer_in(event: StoredEvent) -> str | None:
-    """The customer that the event is about; for a card that was removed, its former customer."""
+    """The customer that the event is about; for a removed card, its former customer."""
     data: dict[str, Any] = msgspec.json.decode(event.body).get("data") or {}
     stripe_object = data.get("object") or {}
     if stripe_object.get("object") == "customer":

@@ -86,7 +86,7 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Theirs(msgspec.Struct, kw_only=True):
-    """The processor's objects by their id; None: ours, but the processor does not have it."""
+    """The processor's objects by ID; None for an object of ours that the processor does not have."""
 
     invoices: dict[str, ProcessorInvoice | None] = {}
     refunds: dict[str, ProcessorRefund | None] = {}
@@ -103,8 +103,8 @@ async def reconcile(services: Services, *, since: int) -> list[Finding]:
 
 
 async def examine_for(services: Services, days: int, *, by: Operator) -> Reconciliation:
-    """As `reconcile`, for an operator who asks for that many days; with the sums of both sides."""
-    processor_of(services)  # an act only if there is one
+    """As `reconcile`, for an operator who asks for this many days, and with the sums of both sides."""
+    processor_of(services)  # raises without a processor, before the act is recorded
     at = services.clock.now_ms()
     await services.database.write(
         lambda connection: record_act(connection, by, "reconcile.begin", at, after={"days": days})
@@ -150,7 +150,7 @@ async def examine(services: Services, *, since: int) -> Reconciliation:
 
 
 async def _collect(services: Services, processor: Processor, since: int) -> _Theirs:
-    """Everything of ours at the processor, and the objects that our books name in addition."""
+    """All our objects at the processor, and the objects that our books name in addition."""
     theirs = _Theirs()
     scan = services.database.scan
     async for invoice in processor.invoices(since=since):
@@ -202,7 +202,7 @@ async def _fetch_again(processor: Processor, theirs: _Theirs, suspects: Sequence
 
 
 async def _apply_missed(services: Services, processor: Processor, theirs: _Theirs) -> int:
-    """Apply what the processor has and we have missed, up to AUTO_CENTS each; returns how many there were."""
+    """Apply missed events, up to AUTO_CENTS each. Returns how many were applied."""
     applied = 0
     suspects = await services.database.scan(partial(_differences, theirs=theirs, at=services.clock.now_ms()))
     for finding in suspects:

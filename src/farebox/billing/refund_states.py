@@ -25,7 +25,7 @@ log = structlog.get_logger("farebox.refunds")
 
 
 class RefundUpdate(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a refund: its state, its ID at the processor, why it failed."""
+    """What is known of a refund: its state, its ID at the processor, and why it failed."""
 
     state: str
     processor_id: str | None

@@ -66,8 +66,8 @@ async def owed(services: Services, account_id: str) -> int:
 async def usage(
     services: Services, account_id: str, period: Literal["hourly", "daily"], start: int | None, end: int | None
 ) -> list[PeriodUsage]:
-    """Usage per hour, or per day in the account's time zone, oldest first, empty ones left out; one that overlaps the
-    time asked for is reported whole. An hour of UTC in which a day ends belongs to that day.
+    """Usage per hour, or per day in the account's time zone, oldest first, without empty ones; one that overlaps the
+    requested time is reported in full. An hour of UTC in which a day ends belongs to that day.
 
     `start` and `end` in milliseconds; by default the last 31 days.
     """
@@ -108,7 +108,7 @@ async def running_month(services: Services, account_id: str) -> MonthUsage:
 async def statement(
     services: Services, account_id: str, offset: int, limit: int, wanted: TransferFilter | None = None
 ) -> tuple[list[TransferRow], int]:
-    """The account's transfers from the newest on, and how many there are in all; only those that `wanted` accepts."""
+    """The account's transfers that `wanted` accepts, newest first, and their total number."""
     return await services.database.scan(
         partial(list_transfers, account_id=account_id, offset=offset, limit=limit, wanted=wanted or TransferFilter())
     )
@@ -117,7 +117,7 @@ async def statement(
 async def lots(
     services: Services, account_id: str, offset: int, limit: int, *, spent: bool
 ) -> tuple[list[LotRow], int]:
-    """The account's lots in the order in which they are spent, and how many there are; with `spent`, spent ones too."""
+    """The account's lots in the order in which they are spent, and their number; with `spent`, including spent ones."""
     return await services.database.scan(
         partial(list_lots, account_id=account_id, offset=offset, limit=limit, spent=spent)
     )

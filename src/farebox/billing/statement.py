@@ -8,7 +8,7 @@ from farebox.storage.sql import Connection, snapshot
 from farebox.storage.transfer_days import DaySum, day_sums
 
 _SETTLE_SLACK_MS = HOUR_MS
-"""Margin beyond the longest call: the hold's extra minute, and a database outage."""
+"""Margin beyond the maximum duration of a call: the hold's extra minute, and a database outage."""
 
 _MOVEMENT_OF = {
     "top_up": "bought",
@@ -68,7 +68,7 @@ def statement(
 
 
 def _effect(item: DaySum) -> int:
-    """By how much the transfers changed the balance."""
+    """By how much these transfers changed the balance."""
     return item.amount * ((item.to_book in OWN_BOOKS) - (item.from_book in OWN_BOOKS))
 
 

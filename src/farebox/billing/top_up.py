@@ -69,12 +69,12 @@ class _PurchaseRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def content(self) -> str:
-        """The same for the same request."""
+        """A text that is the same for equal requests."""
         parts = [self.kind, self.account_id, self.credit_cents, self.card_id, self.pages]
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
 
     def top_up_id(self, new_id: str) -> str:
-        """Derived from the caller's key if there is one, so that a repeat is recognized in any process."""
+        """The ID, derived from the caller's key if there is one, so that any process recognizes a repeat."""
         if self.request_key is None:
             return new_id
         return "key-" + hashlib.sha256(f"{self.account_id}\n{self.request_key}".encode()).hexdigest()[:32]
@@ -89,7 +89,7 @@ async def limits(services: Services, account_id: str) -> tuple[int, int]:
 
 
 async def quote(services: Services, account_id: str, credit_cents: int) -> Purchase:
-    """What so much credit would cost the account now."""
+    """What this amount of credit would cost the account now."""
     return await services.database.get(
         partial(price_for, settings=services.settings, account_id=account_id, credit_cents=credit_cents)
     )
@@ -104,8 +104,8 @@ async def history(
     *,
     every: bool = False,
 ) -> tuple[list[TopUp], int]:
-    """Paid purchases and open ones that have a payment, newest first, and how many there are in all; where `every`,
-    those that failed or have no payment yet too."""
+    """Paid purchases and open ones that have a payment, newest first, and their total number. With `every`, also those
+    that failed or have no payment yet."""
     return await services.database.scan(
         partial(store.history, account_id=account_id, kind=kind, offset=offset, limit=limit, every=every)
     )

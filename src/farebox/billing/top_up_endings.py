@@ -19,7 +19,7 @@ from farebox.storage.top_ups import move
 REFUSED: Final = "processor_refused"
 """Used in place of a decline code if the processor rejected the request itself, and no bank was involved."""
 UNDER_REVIEW: Final = "under_review"
-"""The same, where a payment does not match our row."""
+"""Used in the same way if a payment does not match our row."""
 REFUSED_PAUSE_MS: Final = HOUR_MS
 
 

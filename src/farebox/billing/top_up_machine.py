@@ -94,8 +94,8 @@ TABLE: Final[tuple[tuple[str, StepEvent, Action, str, Step | None], ...]] = (
     (_PAGE,                 "page_expired",    to.close_page,     "canceled",                      None),
 )
 # fmt: on
-"""The life of a top-up, row by row. Where a row has several resulting states, the action decides between them. A
-top-up that ended without payment and still has its lease has an invoice, which is voided next.
+"""The life of a top-up, row by row. If a row has several resulting states, the action decides between them. A top-up
+that ended without payment and still has its lease has an invoice, which is voided next.
 """
 
 TRANSITIONS: Final[Mapping[tuple[str, str], Transition]] = {

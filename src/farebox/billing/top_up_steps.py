@@ -33,9 +33,9 @@ KEY_LIFE_MS: Final = 23 * HOUR_MS
 LISTING_SLACK_MS: Final = HOUR_MS
 """How far the processor's clock may be from ours."""
 PAGE_LIFE_MS: Final = 24 * HOUR_MS
-"""The processor closes a page to buy on after this long."""
+"""How long the processor keeps a purchase page open."""
 PAGE_GRACE_MS: Final = HOUR_MS
-"""After that we close it ourselves."""
+"""How long after that we close it ourselves."""
 
 log = structlog.get_logger("farebox.top_up")
 
@@ -125,7 +125,7 @@ async def open_invoice(services: Services, top_up: TopUp, before: StepResult | N
         return StepResult(event="no_response")
     except ProcessorRefused as refusal:
         return StepResult(event="refused", refusal=refusal)
-    except Problem as problem:  # of the customer
+    except Problem as problem:  # raised for the customer
         if problem.kind is PROCESSOR_UNAVAILABLE:
             return StepResult(event="no_response")
         return StepResult(event="refused", refusal=ProcessorRefused(problem.message))
@@ -249,7 +249,7 @@ async def void(services: Services, top_up: TopUp, before: StepResult | None) -> 
     try:
         invoice = await processor_of(services).void_invoice(top_up.payment_id)
     except (ProcessorUnavailable, ProcessorRefused) as error:
-        if isinstance(error, ProcessorRefused) and error.code == MISSING:  # a draft that was deleted, say
+        if isinstance(error, ProcessorRefused) and error.code == MISSING:  # such as a deleted draft
             return StepResult(event="voided")
         log.warning("an invoice is not known to be void", invoice=top_up.payment_id, error=str(error))
         return StepResult(event="not_voided")

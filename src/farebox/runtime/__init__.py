@@ -1,1 +1,1 @@
-"""What a running process consists of: its services, cached configuration, leases, tasks, the journal, readiness."""
+"""The parts of a running process: its services, cached configuration, leases, tasks, the journal, readiness."""

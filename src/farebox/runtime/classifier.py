@@ -1,6 +1,6 @@
-"""The classifier: a server of the operator's that says what a call was for, and whether its model fits that task.
+"""The classifier: a server of the operator that says what a call was for, and whether its model fits that task.
 
-Farebox has no opinion of its own. docs/observability.md has what it is asked, and what it answers.
+Farebox does not classify by itself. docs/observability.md describes the request and the response.
 """
 
 import asyncio
@@ -14,20 +14,20 @@ from farebox.runtime import outgoing
 from farebox.settings import Settings
 
 BODY_BYTES_MAX: Final = 32_768
-"""Of each body that the classifier is shown: the beginning."""
+"""Maximum bytes of each body that are sent to the classifier: its beginning."""
 ModelFit: TypeAlias = Literal["overkill", "appropriate", "underpowered", "could_not_assess"]
 MODEL_FITS: Final[frozenset[str]] = frozenset(get_args(ModelFit))
 _TO_REPEAT: Final = frozenset({0, 401, 403, 404, 408, 425, 429})
-"""Besides 5xx: what is no answer to this question, but about the classifier. 0: there was no response."""
+"""Statuses, besides 5xx, that concern the classifier and not the question. 0: there was no response."""
 _AT_ONCE: Final = 16
 
 
 class ClassifierFailed(Exception):
-    """The classifier is not there, or not as it should be; the message says why, without the text."""
+    """The classifier cannot be reached, or does not work as it should; the message says why, without the text."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """What the classifier is asked."""
+    """A question to the classifier about one call."""
 
     account: str
     gateway: str
@@ -41,19 +41,19 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Classification(msgspec.Struct, frozen=True):
-    """What it answers."""
+    """The classifier's answer."""
 
     task: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     model_fit: ModelFit = "could_not_assess"
 
 
 UNKNOWN: Final = Classification("unknown")
-"""That of a call which the classifier has no answer to."""
+"""Stored for a call that the classifier has no answer for."""
 
 
 class Classifier(Protocol):
     async def classify(self, question: Question) -> Classification | None:
-        """None: it has no answer to this question. Raises ClassifierFailed."""
+        """Classify a call. None: the classifier has no answer to this question. Raises ClassifierFailed."""
         ...
 
 

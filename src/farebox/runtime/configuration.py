@@ -1,7 +1,7 @@
-"""The configuration that the hot path needs, cached; a change by any process is seen within a second.
+"""The configuration that the hot path needs, cached; a change by any process takes effect within a second.
 
-A change of one account's configuration costs that account its cache, and nobody else's; a change of what concerns all,
-such as a price, costs everybody theirs.
+A change of one account's configuration empties the cache of that account only; a change that concerns all accounts,
+such as a price, empties the whole cache.
 """
 
 from collections.abc import Iterable, Mapping
@@ -55,13 +55,14 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 NAME_MAX = 64
-"""Characters of the name of a dynamic route or a model alias."""
+"""Maximum characters in the name of a dynamic route or a model alias."""
 CACHE_MAX = 100_000
-"""Access tokens, and gateways that do not exist. A full cache is emptied: refilling takes microseconds per entry."""
+"""Maximum number of cached access tokens, and of gateways that do not exist. A full cache is emptied: refilling takes
+microseconds per entry."""
 
 
 class Configuration:
-    """Tokens, gateways, providers, stored keys and prices as they stand now."""
+    """The current tokens, gateways, providers, stored keys and prices."""
 
     def __init__(self, database: Database, vault: Vault, clock: Clock, *, demo_url: str | None = None) -> None:
         self._database = database
@@ -70,49 +71,49 @@ class Configuration:
         self._demo_url = demo_url
         self._version = 0
         self._forgotten = 0
-        """How often something was forgotten. A token that was read before is not cached afterwards: whose it is was not
-        known then."""
+        """Incremented whenever something is dropped. A token that was being read meanwhile is not cached, as its
+        account was not known when the drop happened."""
         self.loads = 0
-        """How often all of the configuration was read."""
+        """How often the whole configuration was read."""
         self._accounts = KnownAccounts()
         self._tokens: dict[str, tuple[AccessToken, KnownAccount]] = {}
-        """Those of accounts that are still current."""
+        """Tokens whose cached accounts are still current."""
         self._no_gateways: dict[tuple[str, str], KnownAccount] = {}
         """Cached misses: browsers repeat such requests, and anyone can send them."""
         self.domains: dict[str, tuple[str, str]] = {}
-        """Account and gateway of each custom domain that serves, by host name."""
+        """Host name of each active custom domain → account and gateway."""
         self._domains_of: dict[str, list[str]] = {}
-        """The host names of accounts that have any."""
+        """Account → the host names of its active custom domains."""
         self._providers: dict[str, ProviderAccess] = {}
         self._price_list = PriceList()
         self._supplement = ""
-        """The loaded supplement that `_price_list` has; empty: the shipped one."""
+        """The text of the loaded supplement that `_price_list` contains; empty: the shipped one."""
         self.prices = PriceBook(price_list=self._price_list)
 
     @property
     def demo(self) -> bool:
-        """Whether there is the demo provider."""
+        """Whether the demo provider is available."""
         return self._demo_url is not None
 
     @classmethod
     async def load(
         cls, database: Database, vault: Vault, clock: Clock, *, demo_url: str | None = None
     ) -> "Configuration":
-        """As it is in the database now."""
+        """The configuration as it is in the database now."""
         configuration = cls(database, vault, clock, demo_url=demo_url)
         await configuration.forget_all()
         return configuration
 
     async def forget_all(self) -> None:
-        """Drop what is cached, and read again what concerns all accounts."""
+        """Drop everything cached, and read what concerns all accounts again."""
         version = await self._database.get(config_version)
         await self._load()
         self.loads += 1
         self._version = version  # last, so that a read that fails is repeated
 
     async def notice_own_change(self) -> None:
-        """After this process has committed a change. The change stands if the database is away now: what is out of date
-        is dropped as soon as it can be read."""
+        """Call after this process has committed a change. The change stands even if the database is unavailable now:
+        what is out of date is dropped as soon as it can be read."""
         with suppress(DatabaseUnavailable):
             await self.notice_changes()
 
@@ -133,7 +134,7 @@ class Configuration:
         self._version = max(self._version, version)  # last, so that a read that fails is repeated
 
     def _set_domains(self, account_id: str, active: list[CustomDomain]) -> None:
-        """These of the account serve, and no others."""
+        """Set the account's active domains, replacing all others."""
         for hostname in self._domains_of.pop(account_id, ()):
             if self.domains.get(hostname, ("", ""))[0] == account_id:
                 del self.domains[hostname]
@@ -142,8 +143,8 @@ class Configuration:
             self.domains |= {domain.hostname: (account_id, domain.gateway_id) for domain in active}
 
     def known(self, account_id: str) -> KnownAccount:
-        """What is cached of the account. Whoever keeps what was derived from its configuration takes this before they
-        read that, and keep it as long as this is `current`."""
+        """What is cached of the account. Code that keeps something derived from the account's configuration must take
+        this before reading the configuration, and keep its result only as long as this is `current`."""
         return self._accounts.of(account_id)
 
     async def token(self, text: str) -> AccessToken | None:
@@ -193,8 +194,8 @@ class Configuration:
         return config
 
     async def route(self, account_id: str, gateway_id: str, name: str) -> tuple[str, Graph] | None:
-        """ID and graph of the dynamic route with this name; None if there is none that can be called."""
-        if len(name) > NAME_MAX:  # a longer one is not remembered either
+        """ID and graph of the dynamic route with this name; None if there is no such route that can be called."""
+        if len(name) > NAME_MAX:  # no route has a longer name, and misses are not cached
             return None
         known, key = self._accounts.of(account_id), (gateway_id, name)
         if key in known.routes:
@@ -207,7 +208,7 @@ class Configuration:
         return route
 
     async def alias(self, account_id: str, gateway_id: str, name: str) -> Graph | None:
-        """What the model alias of the gateway, or else of the account, stands for; None if there is none."""
+        """The route that a model alias of the gateway, or else of the account, stands for; None if there is none."""
         if len(name) > NAME_MAX:
             return None
         known, key = self._accounts.of(account_id), (gateway_id, name)
@@ -221,7 +222,7 @@ class Configuration:
         return alias
 
     async def own_providers(self, account_id: str, gateway_id: str) -> OwnProviders:
-        """The keys that are stored for the gateway, and the account's custom providers."""
+        """The keys stored for the gateway, and the account's custom providers."""
         known = self._accounts.of(account_id)
         found = known.own.get(gateway_id)
         if found is None:
@@ -239,7 +240,7 @@ class Configuration:
         return found
 
     async def policies(self, account_id: str, gateway_id: str) -> Policies | None:
-        """The policies of the gateway that are in force; None if there are none."""
+        """The gateway's policies in force; None if there are none."""
         known = self._accounts.of(account_id)
         if gateway_id in known.policies:
             return known.policies[gateway_id]
@@ -248,7 +249,7 @@ class Configuration:
         return found
 
     async def screening_rules(self, account_id: str, gateway_id: str, config: GatewayConfig) -> Rules:
-        """What is looked for in the calls of the gateway, which has this configuration."""
+        """The screening rules of the gateway with this configuration."""
         known = self._accounts.of(account_id)
         found = known.rules.get(gateway_id)
         if found is None:
@@ -261,7 +262,7 @@ class Configuration:
         return self._providers.get(slug)
 
     async def _make_default(self, account_id: str) -> GatewayRow | None:
-        """The gateway as it is then; None if there is no such account."""
+        """Create the gateway `default` if it does not exist, and return it; None if there is no such account."""
         now = self._clock.now_ms()
         row = GatewayRow(account_id, DEFAULT_GATEWAY, msgspec.json.encode(GatewayConfig()), now, now)
 
@@ -293,7 +294,7 @@ class Configuration:
             self._price_list,
             demo=self._demo_url is not None,
         )
-        self._drop_cached()  # what was derived from a part of it
+        self._drop_cached()  # it was derived from the earlier configuration
 
     def _drop_cached(self) -> None:
         self._forgotten += 1
@@ -330,7 +331,7 @@ def price_book(
 
 
 def _supplement(text: str) -> Supplement:
-    """The loaded supplement. It was validated when it was loaded; a release that cannot read it uses its own."""
+    """The loaded supplement. It was validated when it was loaded; if this release cannot read it, its own is used."""
     if not text:
         return shipped()
     try:

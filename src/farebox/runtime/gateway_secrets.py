@@ -1,4 +1,5 @@
-"""What of a gateway's configuration is secret, sealed as a whole beside the rest; and where its spans go, with it."""
+"""The secrets in a gateway's configuration, encrypted as a whole and stored beside the rest; and the destinations of
+its spans, which need them."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -22,12 +23,12 @@ log = structlog.get_logger("farebox.configuration")
 
 
 class GatewaySecrets(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The secrets of one gateway, in the form in which they are sealed."""
+    """The secrets of one gateway, in the form in which they are encrypted."""
 
     otel: Mapping[str, Mapping[str, str]] = {}
-    """By the exporter's URL: its headers, names in lower case."""
+    """Exporter's URL → its headers, with names in lower case."""
     stripe: str = ""
-    """The account's key at Stripe."""
+    """The account's Stripe key."""
 
     def __repr__(self) -> str:
         return "GatewaySecrets()"
@@ -37,27 +38,27 @@ NO_SECRETS: Final = GatewaySecrets()
 
 
 class Exporter(msgspec.Struct, frozen=True):
-    """Where the spans of a gateway go."""
+    """A destination of a gateway's spans."""
 
     url: str
     headers: tuple[tuple[str, str], ...]
     exporter: OtelExporter
     unusable: str = ""
-    """Why nothing can be sent there; empty: it can."""
+    """Why nothing can be sent there; empty if it can."""
 
     def __repr__(self) -> str:
         return f"Exporter({self.url!r})"
 
 
 def seal(vault: Vault, account_id: str, gateway_id: str, secrets: GatewaySecrets) -> bytes | None:
-    """None where there are none."""
+    """The encrypted secrets; None if there are none."""
     if secrets == NO_SECRETS:
         return None
     return vault.encrypt(msgspec.json.encode(secrets).decode(), _place(account_id, gateway_id))
 
 
 def unsealed(vault: Vault, row: GatewayRow) -> GatewaySecrets:
-    """Raises SecretUnreadable."""
+    """The decrypted secrets of a gateway. Raises SecretUnreadable."""
     if row.sealed is None:
         return NO_SECRETS
     text = vault.decrypt(row.sealed, _place(row.account_id, row.gateway_id))
@@ -65,7 +66,7 @@ def unsealed(vault: Vault, row: GatewayRow) -> GatewaySecrets:
 
 
 async def read_exporters(database: Database, vault: Vault, account_id: str, gateway_id: str) -> Mapping[str, Exporter]:
-    """Where the gateway's spans go, by URL."""
+    """The destinations of the gateway's spans, by URL."""
     return await database.get(partial(_exporters, vault=vault, account_id=account_id, gateway_id=gateway_id))
 
 
@@ -108,8 +109,8 @@ def _exporter(
 
 
 def key_for(connection: Connection, account_id: str, secret_id: str, store_id: str, url: str) -> SecretRow | None:
-    """The stored key with this ID, if the gateway's store has it and it is for a custom provider where the URL leads:
-    a key is sent nowhere but to the provider that it is stored for."""
+    """The stored key with this ID, if it is in the gateway's store and belongs to a custom provider with this URL's
+    origin: a key is sent only to the provider that it is stored for."""
     secret = find_secret(connection, account_id, secret_id)
     if secret is None or secret.store_id != store_id:
         return None
@@ -126,5 +127,5 @@ def _origin(url: str) -> tuple[str, str, int]:
 
 
 def _place(account_id: str, gateway_id: str) -> str:
-    """What the encryption is bound to."""
+    """What the encryption of the secrets is bound to."""
     return f"gateway:{account_id}:{gateway_id}"

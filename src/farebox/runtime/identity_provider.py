@@ -1,8 +1,8 @@
-"""The operator's OpenID provider: where it sends people who want to sign in, and whom it says they are.
+"""The operator's OpenID provider: where people sign in, and how it identifies them.
 
-The authorization code flow with PKCE, by OpenID Connect Core 1.0 and Discovery 1.0: its metadata and keys are fetched
-when somebody signs in and kept for an hour. What an ID token must say is checked by authlib, its signature by joserfc;
-both are loaded by the first who signs in so.
+The authorization code flow with PKCE, by OpenID Connect Core 1.0 and Discovery 1.0. Its metadata and keys are fetched
+when somebody signs in, and cached for an hour. authlib validates the claims of ID tokens, joserfc their signatures;
+both libraries are loaded at the first such sign-in.
 """
 
 import asyncio
@@ -23,22 +23,23 @@ from farebox.settings import Settings, SettingsError
 T = TypeVar("T")
 KEPT_SECONDS: Final = 3_600
 LEEWAY_SECONDS: Final = 60
-"""By which its clock and ours may differ."""
+"""How far its clock may differ from ours."""
 SCOPE: Final = "openid email"
 ALGORITHMS: Final = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 )
-"""Of signatures by a key of the provider's own; those by the client's secret could be made by anyone who knows that."""
+"""Algorithms of signatures by the provider's own keys; signatures by the client secret could be made by anyone who
+knows that."""
 _FORM: Final = ("content-type", "application/x-www-form-urlencoded")
 _JSON: Final = ("accept", "application/json")
 
 
 class ProviderFailed(Exception):
-    """It is not there, or not as it should be; the message says why, for the operator's log."""
+    """The provider cannot be reached, or does not work as it should; the message says why, for the operator's log."""
 
 
 class Untrusted(Exception):
-    """What it said about somebody proves nothing; the message says why, for the operator's log."""
+    """The provider's statement about a person proves nothing; the message says why, for the operator's log."""
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -47,21 +48,21 @@ class Begun(msgspec.Struct, frozen=True):
     state: str
     nonce: str
     verifier: str
-    """Of PKCE."""
+    """The code verifier of PKCE."""
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Whom the provider says somebody is."""
+    """A person as the provider identifies them."""
 
     subject: str
     email: str
-    """Empty: it does not say."""
+    """Empty if the provider does not state it."""
     verified: bool
-    """It says that the e-mail address is theirs."""
+    """The provider states that the e-mail address is verified."""
 
 
 class Metadata(msgspec.Struct, frozen=True):
-    """What it says about itself, as far as it is used."""
+    """The fields of the provider's metadata that are used."""
 
     issuer: str
     authorization_endpoint: str
@@ -92,7 +93,7 @@ class IdentityProvider:
         self._until = 0.0
 
     async def metadata(self) -> Metadata:
-        """What it says about itself, at most an hour ago. Raises ProviderFailed."""
+        """The provider's metadata, at most an hour old. Raises ProviderFailed."""
         if self._metadata is None or self._clock.monotonic() >= self._until:
             url = f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
             found = _decoded(await self._get(url), Metadata)
@@ -106,7 +107,8 @@ class IdentityProvider:
         return self._metadata
 
     async def sign_in_url(self, begun: Begun, return_to: str, *, again: bool) -> str:
-        """Where it asks somebody who they are. `again`: also who is signed in there already. Raises ProviderFailed."""
+        """The URL at which the provider authenticates a person. `again`: even one who is already signed in there.
+        Raises ProviderFailed."""
         metadata = await self.metadata()
         await _ready()
         from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
@@ -128,7 +130,7 @@ class IdentityProvider:
         )
 
     async def sign_out_url(self, return_to: str) -> str | None:
-        """Where one signs out of it; None: nowhere. Raises ProviderFailed."""
+        """The URL at which people sign out of the provider; None if it has none. Raises ProviderFailed."""
         endpoint = (await self.metadata()).end_session_endpoint
         if not endpoint:
             return None
@@ -138,8 +140,8 @@ class IdentityProvider:
         )  # fmt: skip
 
     async def identity(self, begun: Begun, return_to: str, code: str, *, since: int | None) -> Identity:
-        """Whom the code stands for. `since`: they must have proved it after that time. Raises ProviderFailed,
-        Untrusted."""
+        """The person that the code stands for. `since`: they must have authenticated after that time. Raises
+        ProviderFailed, Untrusted."""
         tokens = await self._redeemed(begun, return_to, code)
         claims = await self._claims(tokens, begun.nonce)
         if since is not None:
@@ -176,12 +178,12 @@ class IdentityProvider:
             self._upstream, self._clock, "POST", url, [_FORM, _JSON, *headers.items()], body.encode()
         )
         if not sent.ok:
-            failed = Untrusted if sent.status == 400 else ProviderFailed  # 400: it does not know the code
+            failed = Untrusted if sent.status == 400 else ProviderFailed  # 400: the code is invalid
             raise failed(f"its token endpoint {sent.error}: {sent.body[:200]!r}")
         return _decoded(sent.body, _Tokens)
 
     async def _claims(self, tokens: _Tokens, nonce: str) -> dict[str, Any]:
-        """The claims of the ID token. Raises Untrusted, ProviderFailed."""
+        """The verified claims of the ID token. Raises Untrusted, ProviderFailed."""
         from authlib.oidc.core import CodeIDToken
         from joserfc import jwt
         from joserfc.errors import InvalidKeyIdError, JoseError
@@ -193,7 +195,7 @@ class IdentityProvider:
         try:
             try:
                 token = jwt.decode(tokens.id_token, await self._key_set(), registry=registry)
-            except InvalidKeyIdError:  # it has new keys
+            except InvalidKeyIdError:  # the provider has new keys
                 token = jwt.decode(tokens.id_token, await self._key_set(again=True), registry=registry)
             claims = CodeIDToken(
                 token.claims,
@@ -216,14 +218,14 @@ class IdentityProvider:
         if again or not self._keys:
             self._keys = _decoded(await self._get((await self.metadata()).jwks_uri), dict[str, Any])
         try:
-            return KeySet.import_key_set(self._keys)  # type: ignore[arg-type]  # what it is not is an error below
+            return KeySet.import_key_set(self._keys)  # type: ignore[arg-type]  # invalid keys raise, see below
         except (JoseError, ValueError, TypeError, KeyError, AttributeError) as error:
             self._keys = {}
             raise ProviderFailed(f"its keys are not understood: {error}") from error
 
     async def _userinfo(self, claims: Mapping[str, Any], access_token: str) -> Mapping[str, Any]:
-        """What its userinfo endpoint says of the same person: many providers have the e-mail address there. Raises
-        ProviderFailed, Untrusted."""
+        """The userinfo endpoint's statements about the same person: many providers return the e-mail address only
+        there. Raises ProviderFailed, Untrusted."""
         endpoint = (await self.metadata()).userinfo_endpoint
         if not endpoint or not access_token:
             return {}
@@ -233,7 +235,7 @@ class IdentityProvider:
         return told
 
     async def _get(self, url: str, *headers: tuple[str, str]) -> bytes:
-        """Raises ProviderFailed."""
+        """Fetch a URL of the provider. Raises ProviderFailed."""
         sent = await outgoing.send(self._upstream, self._clock, "GET", url, [_JSON, *headers], b"")
         if not sent.ok:
             raise ProviderFailed(f"{urlsplit(url).path} {sent.error}")
@@ -241,7 +243,7 @@ class IdentityProvider:
 
 
 def _decoded(body: bytes, kind: type[T]) -> T:
-    """Raises ProviderFailed."""
+    """Decode a JSON response. Raises ProviderFailed."""
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -249,13 +251,13 @@ def _decoded(body: bytes, kind: type[T]) -> T:
 
 
 def _require_safe(url: str) -> None:
-    """Raises ProviderFailed for a URL that others could listen to."""
+    """Raises ProviderFailed for a URL whose traffic others could read."""
     if not is_safe(url):
         raise ProviderFailed(f"{url[:200]!r} in its metadata is no URL with https")
 
 
 def is_safe(url: str) -> bool:
-    """Whether nobody can listen in between: https, or this machine."""
+    """Whether nobody on the way can read the traffic: https, or this machine."""
     parts = urlsplit(url)
     address = literal(parts.hostname or "")
     local = parts.hostname == "localhost" or (address is not None and address.is_loopback)
@@ -269,7 +271,7 @@ async def _ready() -> None:
 
 
 def identity_provider_of(settings: Settings, upstream: Upstream, clock: Clock) -> IdentityProvider:
-    """Raises SettingsError."""
+    """The provider that the settings configure. Raises SettingsError."""
     if not is_safe(settings.oidc_issuer):
         raise SettingsError("FAREBOX_OIDC_ISSUER must begin with https:// (http:// only on this machine)")
     return IdentityProvider(settings, _secret(settings), upstream, clock)

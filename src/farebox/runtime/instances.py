@@ -1,12 +1,12 @@
-"""Which processes serve, and whose calls are in doubt.
+"""Which processes serve, and which calls are in doubt.
 
-On SQLite a server is alone: what is open when it starts was left by one that died. On PostgreSQL each serving process
-is a row that it renews every few seconds. Any of them may declare another dead: one whose row has not changed for a
-while, provided that the observer itself could see the database all that time. Clocks are not compared: the observer
-measures by its own clock since it last saw a change.
+On SQLite a server is alone: holds that are open when it starts belong to a process that died. On PostgreSQL each
+serving process has a row that it renews every few seconds. Any process may declare another one dead if the other's row
+has not changed for a while, provided that the observer itself could see the database all that time. Clocks are not
+compared: the observer measures by its own clock since it last saw a change.
 
-A process that is declared dead may only have been cut off. Its holds therefore expire rather than being released:
-should it come back, its charges still post.
+A process that is declared dead may only have been cut off. Its holds therefore expire rather than being released: if it
+comes back, its charges are still posted.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -24,7 +24,7 @@ from farebox.storage.sql import Connection, DatabaseUnavailable
 NO_ROW = -1
 """Stands for the `seen_at` of an owner of holds that has no row."""
 SEEN_TIMES = 6
-"""How often a process renews its row in the time after which it would be declared dead."""
+"""How often a process renews its row within the time after which it would be declared dead."""
 
 log = structlog.get_logger("farebox.instances")
 
@@ -47,7 +47,7 @@ async def present(services: Services) -> AsyncIterator[None]:
     yield
     try:
         await services.database.write(partial(remove_instance, instance_id=services.instance))
-    except DatabaseUnavailable as error:  # then others find that it is no longer renewed, and remove it
+    except DatabaseUnavailable as error:  # others will find that the row is no longer renewed, and remove it
         log.warning("database unavailable", why=str(error))
 
 
@@ -80,7 +80,7 @@ class FailureDetector:
         services = self._services
         await _note_seen(services)
         owners, instances = await services.database.get(_owners_and_instances)
-        # A process that was declared dead, is back and takes calls again has no row either until it renews it.
+        # A process that was declared dead, but is back and accepts calls again, has no row either until it renews it.
         silent = self._silent({**dict.fromkeys(owners, NO_ROW), **instances})
         lost = silent.intersection(owners) - {services.instance}
         self._waited_for &= silent
@@ -90,15 +90,15 @@ class FailureDetector:
                 services,
                 "in_doubt",
                 every_ms=0,
-                # Until a process that dies doing this is declared dead itself. If one takes longer, another joins in,
-                # which does no harm.
+                # Holds until the process that does this is declared dead itself. If it takes longer, another process
+                # joins in, which does no harm.
                 lease_ms=services.settings.instance_timeout_ms,
                 retry_ms=0,
                 job=partial(_end_lost, lost=lost, gone=gone, waited_for=self._waited_for),
             )
 
     def _silent(self, known: Mapping[str, int]) -> set[str]:
-        """Those whose rows have not been renewed for too long; `known` is the `seen_at` of each."""
+        """Instances whose rows have not been renewed for too long; `known` has the `seen_at` of each."""
         now = self._services.clock.monotonic()
         if now - self._checked_at > self._lost_after / 2:
             self._seen.clear()  # we or the database were unavailable: no silence counts
@@ -112,13 +112,15 @@ class FailureDetector:
 
 
 def _owners_and_instances(connection: Connection) -> tuple[list[str], dict[str, int]]:
-    """Read in this order: a process has a row before it creates a hold, so the owner of a live hold is always known."""
+    """The owners of open holds, and the instances. They are read in this order: a process has a row before it creates a
+    hold, so the owner of a live hold is always known."""
     owners = owners_of_holds(connection)
     return owners, list_instances(connection)
 
 
 async def _end_lost(services: Services, *, lost: set[str], gone: Mapping[str, int], waited_for: set[str]) -> None:
-    """End what they left open, then delete their rows. One with a batch in progress is added to `waited_for`."""
+    """End the holds that lost instances left open, then delete their rows. An instance with a batch in progress is
+    added to `waited_for`."""
     for name in sorted({*lost, *gone}):
         holds = await services.database.write(partial(_fenced, instance_id=name))
         if holds is None:
@@ -140,6 +142,7 @@ async def _end_lost(services: Services, *, lost: set[str], gone: Mapping[str, in
 
 
 def _fenced(connection: Connection, instance_id: str) -> list[OpenHold] | None:
-    """Declare a process dead; returns all the holds that it has left open, and it can create no more. None if a batch
-    of it is in progress. A live process reconnects, and what it then holds is not among these."""
+    """Declare a process dead. Returns all the holds that it has left open; it cannot create any more. None if one of
+    its batches is in progress. If the process is alive it reconnects, and the holds that it then creates are not among
+    these."""
     return holds_of(connection, instance_id) if fence(connection, instance_id) else None

@@ -1,7 +1,7 @@
 """The journal: where the end of a call is kept during a database outage, and how it is posted afterwards.
 
 A response's last byte waits until its charge is durable, in the database or in the journal. Entries are posted in
-order, with their original IDs, so that one that had reached the database after all changes nothing.
+order, with their original IDs, so that an entry that had reached the database after all changes nothing.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ from farebox.storage.sql import DatabaseUnavailable, NodeAway
 
 FOLDER = "journal"
 REMEMBERED_MAX = 5_000
-"""Ends kept in memory, of some kilobytes each."""
+"""Maximum number of ends kept in memory, of a few kilobytes each."""
 BATCH_SIZE = 256
 """Entries sent together, so that they share commits."""
 NODE_AWAY_SECONDS = 5.0
-"""How long nothing is posted after a node of Citus was found to be away."""
+"""How long nothing is posted after a Citus node was found to be unavailable."""
 
 log = structlog.get_logger("farebox.journal")
 
@@ -88,9 +88,9 @@ class Journal:
         self.unwritable = None
 
     def remember(self, entry: Entry) -> bool:
-        """Keep the end of a call in memory, without its bodies, if it cannot be stored anywhere else. It is posted like
-        the others. False: there are too many already. If the process dies they are lost, and their holds are resolved
-        as calls in doubt."""
+        """Keep the end of a call in memory, without its bodies, because it cannot be stored anywhere else. It is posted
+        like the others. Returns False if too many are kept already. If the process dies they are lost, and their holds
+        are resolved as those of calls in doubt."""
         if len(self._remembered) >= REMEMBERED_MAX:
             return False
         self._remembered.append(replace(entry, call=replace(entry.call, request_body=None, response_body=None)))
@@ -99,7 +99,7 @@ class Journal:
     async def post(self) -> None:
         """Post what is kept, oldest first. Raises DatabaseUnavailable; what was not posted by then stays kept.
 
-        What is for a node of Citus that is away is kept again, behind the rest, which need not wait for it.
+        Entries for a Citus node that is away are put back at the end, so that the others need not wait for it.
         """
         if self.empty or self._posting.locked() or self._monotonic() < self._again_at:
             return
@@ -116,7 +116,8 @@ class Journal:
             self._batch_size = BATCH_SIZE
 
     async def _keep_again(self, entries: Sequence[Entry], away: NodeAway) -> None:
-        """Keep what is for a node that is away at the end of the journal. Raises NodeAway if that is unwritable."""
+        """Put entries for a node that is away back at the end of the journal. Raises NodeAway if the journal cannot be
+        written."""
         self._again_at = self._monotonic() + NODE_AWAY_SECONDS
         try:
             await asyncio.gather(*(self._noting(self._files.add(encode(entry))) for entry in entries))
@@ -165,12 +166,14 @@ class Journal:
             log.warning("journal posted", file=file.path.name, entries=posted)
 
     async def _post_lines(self, lines: list[bytes], name: str) -> int:
-        """Post some lines; returns how many. Raises DatabaseUnavailable: then all of them must be sent again."""
+        """Post some lines. Returns how many were posted. Raises DatabaseUnavailable: all of them must then be sent
+        again."""
         entries = [(line, entry) for line in lines if (entry := await self._entry(line, name)) is not None]
         return await self._post_entries(entries)
 
     async def _post_entries(self, entries: Sequence[tuple[bytes, Entry]]) -> int:
-        """How many were dealt with, not kept again. Raises DatabaseUnavailable: all are then to be sent again."""
+        """Post entries. Returns how many were dealt with, not counting those put back. Raises DatabaseUnavailable: all
+        of them must then be sent again."""
         away: NodeAway | None = None
         responses = await asyncio.gather(*(self._send(entry) for _, entry in entries), return_exceptions=True)
         for response in responses:
@@ -188,7 +191,7 @@ class Journal:
             if isinstance(response, BaseException):
                 why = str(response) if isinstance(response, Conflict) else f"{type(response).__name__}: {response}"
                 await self._refuse(line, entry, why)
-            elif response.outcome is Outcome.UNKNOWN:  # its hold had been acknowledged
+            elif response.outcome is Outcome.UNKNOWN:  # the ledger had acknowledged the hold
                 await self._refuse(line, entry, "the database does not have its hold: is it another database?")
             else:
                 with best_effort("those who wait, and the log"):
@@ -202,7 +205,7 @@ class Journal:
         verdict = Verdict(Outcome.UNKNOWN) if command is None else await self._ledger.do(command)
         if verdict.outcome is Outcome.UNKNOWN:
             await self._ledger.record(account_id, entry.record)
-            if not isinstance(command, Settle):  # there was none, or it was not created: its response was lost
+            if not isinstance(command, Settle):  # no hold was needed, or its creation failed and the response was lost
                 return Verdict(Outcome.DONE)
         return verdict
 

@@ -1,4 +1,4 @@
-"""What a journal stores about one call: the end of its hold, and its row and receipt, as far as they are known before
+"""What a journal stores about one call: the end of its hold, its row and its receipt, as far as they are known before
 the ledger's verdict."""
 
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from farebox.storage.calls import CallRow
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line of a journal. Amounts in nano-dollars, times in milliseconds."""
+    """One line of a journal. Amounts are in nano-dollars, times in milliseconds."""
 
     ends: Literal["settle", "release", "nothing"]
     """How the hold ends; `nothing` if there was none."""
     at: int
     amount: int = 0
-    """What is charged."""
+    """The amount to charge."""
     note: str = ""
     counts: int | None = None
-    """What counts in budgets, where that is not what is charged."""
+    """The amount that counts in budgets, if it differs from the charge."""
     call: CallRow
     """The call's row without its charge and receipt, which the ledger decides."""
     receipt: Receipt
-    """Its receipt, for a charge of nothing."""
+    """The receipt for a charge of zero."""
 
     @property
     def command(self) -> Settle | Release | None:
-        """The commands for the ledger: always the same, so that a repeat finds its own effect."""
+        """The command for the ledger: always the same, so that a repeat finds its own effect."""
         account_id, hold_id, record = self.call.account_id, self.call.log_id, JournaledCall(self.call, self.receipt)
         if self.ends == "settle":
             return Settle(
@@ -50,14 +50,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class JournaledCall(CallWritten):
-    """The record of a call as a journal has kept it."""
+    """The record of a call as restored from a journal."""
 
     call: CallRow
     receipt: Receipt
 
     @property
     def at(self) -> int:
-        """A call is counted in the hour in which it began."""
+        """When the call began: it is counted in that hour."""
         return self.call.created_at
 
     def row(self, verdict: Verdict) -> CallRow:

@@ -1,4 +1,4 @@
-"""Whose the IDs are that providers hand out under the operator's keys: read by key, written together."""
+"""The owners of IDs that providers hand out under the operator's keys: read one by one, written together."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from farebox.storage.kept_objects import KeptObject, find_object, keep_objects
 
 
 class KeptObjects:
-    """What arrives for a bucket while a write for it is under way goes together into the next."""
+    """Objects that arrive for a bucket during a write are written together in the next one."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -20,7 +20,7 @@ class KeptObjects:
     async def find(
         self, account_id: str, gateway_id: str, provider: str, kind: str, object_id: str, at: int
     ) -> KeptObject | None:
-        """The object; None if it is not this gateway's. Raises storage.sql.DatabaseUnavailable."""
+        """The object; None if it does not belong to this gateway. Raises storage.sql.DatabaseUnavailable."""
         return await self._database.get(
             partial(
                 find_object,
@@ -34,16 +34,16 @@ class KeptObjects:
         )
 
     async def keep(self, objects: Sequence[KeptObject]) -> None:
-        """Note whose these are; durable when it returns. Raises storage.sql.DatabaseUnavailable."""
+        """Record the owners of these objects, durably when this returns. Raises storage.sql.DatabaseUnavailable."""
         divided = await self._database.get(partial(by_bucket, items=objects, account_of=attrgetter("account_id")))
-        for bucket, some in divided.items():  # they are all of one account
+        for bucket, some in divided.items():  # all of them belong to one account
             if bucket not in self._lanes:
                 self._lanes[bucket] = _Lane(self._database)
             await self._lanes[bucket].keep(some)
 
 
 class _Lane:
-    """The writes of one bucket, so that each is of one node of Citus, and fails with no other."""
+    """The writes for one bucket, so that each concerns one Citus node and does not fail because of another."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,7 +1,7 @@
-"""What a process has cached of accounts' configuration, one account apart from another.
+"""The configuration of accounts that a process has cached, separately for each account.
 
-Whoever derives something from an account's configuration takes its KnownAccount first and reads afterwards: if the
-account is forgotten meanwhile, what was read belongs to an object that is out of date, and nobody finds it.
+Code that derives something from an account's configuration takes the account's KnownAccount first and reads afterwards.
+If the account is forgotten meanwhile, what was read belongs to an outdated object, and is never found again.
 """
 
 from collections.abc import Hashable, Mapping
@@ -19,9 +19,11 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 ENTRIES_MAX: Final = 200_000
-"""Of all accounts together. Beyond, the account that has been cached for the longest loses its own."""
+"""Maximum entries of all accounts together. Above it, the account that has been cached the longest loses its
+entries."""
 ACCOUNT_ENTRIES_MAX: Final = 1_000
-"""Of one account: it may ask for any number of names. Beyond, it loses its own: they are read again in microseconds."""
+"""Maximum entries of one account, which may ask for any number of names. Above it, the account loses its entries: they
+are read again in microseconds."""
 
 
 class KnownAccount:
@@ -35,7 +37,7 @@ class KnownAccount:
     def __init__(self, account_id: str) -> None:
         self.account_id = account_id
         self.current = True
-        """Nothing of it has changed since. It becomes false once, and stays so."""
+        """Whether the account's configuration is unchanged since. Once false, it stays false."""
         self.entries = 0
         self.gateways: dict[str, ServedGateway] = {}
         self.own: dict[str, OwnProviders] = {}
@@ -43,13 +45,13 @@ class KnownAccount:
         self.exporters: dict[str, Mapping[str, Exporter]] = {}
         """Where the spans of a gateway are sent, by gateway and URL."""
         self.rules: dict[str, Rules] = {}
-        """What a gateway's calls are screened by."""
+        """Gateway → its screening rules."""
         self.routes: dict[tuple[str, str], tuple[str, Graph] | None] = {}
-        """ID and graph of deployed routes by gateway and name; None: there is none that can be called."""
+        """Gateway and name → ID and graph of the deployed route; None: there is no route that can be called."""
         self.policies: dict[str, Policies | None] = {}
-        """By gateway; None: it has none, and lets every call through."""
+        """By gateway; None: it has no policies, and lets every call through."""
         self.aliases: dict[tuple[str, str], Graph | None] = {}
-        """What models without a provider stand for, by gateway and name; None: nothing."""
+        """Gateway and name → the route that a model without a provider stands for; None: it is not an alias."""
 
     def clear(self) -> None:
         self.entries = 0
@@ -61,24 +63,25 @@ class KnownAccount:
 
 
 class KnownAccounts:
-    """The accounts of which something is cached or derived."""
+    """The accounts whose configuration is cached or used."""
 
     def __init__(self) -> None:
         self._all: WeakValueDictionary[str, KnownAccount] = WeakValueDictionary()
-        """Those of `_kept`, and others as long as something that was derived from them is in use: anybody can name an
-        account that does not exist."""
+        """Those in `_kept`, and others as long as something derived from them is in use: anyone can name an account
+        that does not exist."""
         self._kept: dict[str, KnownAccount] = {}
         self._entries = 0
 
     def of(self, account_id: str) -> KnownAccount:
-        """To be taken before anything of the account is read."""
+        """The account's object, which must be taken before anything of the account is read."""
         known = self._kept.get(account_id) or self._all.get(account_id)
         if known is None:
             self._all[account_id] = known = KnownAccount(account_id)
         return known
 
     def keep(self, known: KnownAccount, cache: dict[K, V], key: K, value: V) -> None:
-        """Remember what was read of an account that exists, in a cache of `known`; not where that is out of date."""
+        """Cache a value that was read of an existing account, in one of the caches of `known`; without effect if
+        `known` is outdated."""
         if not known.current:
             return
         if known.entries >= ACCOUNT_ENTRIES_MAX:
@@ -92,7 +95,7 @@ class KnownAccounts:
             self._release(next(iter(self._kept)))
 
     def forget(self, account_id: str) -> None:
-        """The account's configuration has changed."""
+        """Drop what is cached of the account, because its configuration has changed."""
         known = self._all.pop(account_id, None)
         if known is not None:
             known.current = False
@@ -106,7 +109,7 @@ class KnownAccounts:
         self._entries = 0
 
     def _release(self, account_id: str) -> None:
-        """Cache nothing of it any more."""
+        """Drop what is cached of the account."""
         known = self._kept.pop(account_id, None)
         if known is not None:
             self._entries -= known.entries

@@ -1,4 +1,4 @@
-"""Writes when keys were last used: once a minute, in transactions of their own."""
+"""Writing when keys were last used: once a minute, in separate transactions."""
 
 from contextlib import suppress
 from functools import partial
@@ -16,8 +16,8 @@ BATCH_MAX: Final = 200
 
 
 async def write(services: Services) -> None:
-    """Write what has been gathered. Raises DatabaseUnavailable; what is not written is kept for the next time, except
-    where only the node of an account is away."""
+    """Write what has been collected. Raises DatabaseUnavailable; what is not written is kept for the next time, except
+    if only the node of an account is away."""
     waiting = iter(services.last_uses.take().items())
     while batch := list(islice(waiting, BATCH_MAX)):
         try:
@@ -28,13 +28,13 @@ async def write(services: Services) -> None:
 
 
 async def write_at_the_end(services: Services) -> None:
-    """Write what is left when the process ends, if the database takes it."""
+    """When the process ends: write what is left, if the database accepts it."""
     with suppress(DatabaseUnavailable):
         await write(services)
 
 
 async def _write(services: Services, batch: list[tuple[Used, int]]) -> None:
-    """In a transaction for each bucket."""
+    """Write in one transaction per bucket."""
     uses = [(*key, at) for key, at in batch]
     for some in (await services.database.get(partial(by_bucket, items=uses, account_of=itemgetter(0)))).values():
         with suppress(NodeAway):

@@ -1,4 +1,4 @@
-"""Jobs that only one process may do at a time: a lease in the database, with an epoch."""
+"""Jobs that only one process may run at a time: a lease in the database, with an epoch."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -21,7 +21,7 @@ async def run_exclusive(
     lease_ms: int = LEASE_MS,
     retry_ms: int = RETRY_MS,
 ) -> bool:
-    """Run the job if it is due, counted from when it last finished, and no other process is running it; returns whether
+    """Run the job if it is due, counted from when it last finished, and no other process is running it. Returns whether
     it ran."""
     take = partial(
         take_lease,

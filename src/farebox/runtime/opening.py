@@ -1,4 +1,4 @@
-"""From settings to services: the only place where `Services` is put together, and taken apart in the opposite order."""
+"""From settings to services: the only place where `Services` is created, and closed in reverse order."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -59,8 +59,7 @@ async def open_services(
     """The services of one process, until the block ends.
 
     `serves`: the process serves calls. It has a journal, posts what the journals of dead processes contain, and ends
-    the holds that they left open. Without, it is a command, and servers may be running.
-    `grace_seconds`: how long tasks in progress may continue at the end.
+    the holds that they left open. Otherwise the process is a command, and servers may be running beside it.
 
     Raises SettingsError, storage.sql.DatabaseUnavailable or storage.sql.SchemaMismatch.
     """
@@ -127,14 +126,15 @@ def _helpers(stack: AsyncExitStack, settings: Settings, begin_helper: BeginHelpe
 def _shared_cache(
     stack: AsyncExitStack, settings: Settings, vault: Vault, clock: Clock, metrics: Metrics
 ) -> "SharedResponses | None":
-    """Its client is loaded only where there is one. Raises SettingsError."""
+    """The Redis or Valkey server for cached responses, if there is one; the client library is loaded only then. Raises
+    SettingsError."""
     if not settings.cache_url:
         return None
     from farebox.storage.shared_responses import SharedResponses
 
     try:
         shared = SharedResponses(settings.cache_url, vault, clock, partial(metrics.count, SHARED_CACHE))
-    except (ValueError, TypeError):  # which may tell the password
+    except (ValueError, TypeError):  # its text may contain the password
         raise SettingsError("FAREBOX_CACHE_URL is not valkey[s]://USER:PASSWORD@HOST:PORT/NUMBER") from None
     stack.push_async_callback(shared.close)
     return shared
@@ -146,7 +146,7 @@ def _journal(settings: Settings, instance: str, database: Database, ledger: Ledg
 
 @asynccontextmanager
 async def _serving(services: Services, grace_seconds: float) -> AsyncIterator[None]:
-    """What has to happen before the first call and after the last one."""
+    """Everything that must happen before the first call and after the last one."""
     journal = services.journal
     async with AsyncExitStack() as stack:
         if journal is not None:
@@ -162,10 +162,10 @@ async def _serving(services: Services, grace_seconds: float) -> AsyncIterator[No
 
 
 def open_processor(settings: Settings, installation: str) -> Processor | None:
-    """Stripe, if it is switched on; its client is large, and loaded only then. Raises SettingsError."""
+    """Stripe, if it is switched on; its client library is large, and is loaded only then. Raises SettingsError."""
     if not settings.stripe_secret_key:
         return None
-    with lean.without("requests"):  # its other HTTP client, which takes longer to load than all the rest of it
+    with lean.without("requests"):  # an alternative HTTP client, slower to load than all the rest
         from farebox.payments.stripe import StripeProcessor
 
     return StripeProcessor(
@@ -198,7 +198,8 @@ def _unseen_rules(settings: Settings) -> Rules:
 def _upstreams(
     stack: AsyncExitStack, settings: Settings, jobs: Jobs
 ) -> tuple[PooledUpstream, PooledUpstream, PooledUpstream]:
-    """For the operator's providers, for custom ones, and for what is sent of calls elsewhere. Raises SettingsError."""
+    """Connections to the operator's providers, to custom ones, and to destinations of call data. Raises
+    SettingsError."""
     seconds, failed = settings.connect_timeout_ms / 1000, jobs.failed
     upstream = PooledUpstream(connect_seconds=seconds, proxies=proxies(), failed=failed)
     custom, exports = (
@@ -211,7 +212,7 @@ def _upstreams(
 
 
 def _scorer(stack: AsyncExitStack, settings: Settings, jobs: Jobs) -> Scorer | None:
-    """The operator's scorer, with connections of its own: what goes wrong there is no provider's failure. Raises
+    """The operator's scorer, with connections of its own, so that its failures do not count as a provider's. Raises
     SettingsError."""
     if not settings.guardrails_url:
         return None
@@ -222,7 +223,7 @@ def _scorer(stack: AsyncExitStack, settings: Settings, jobs: Jobs) -> Scorer | N
 
 
 def _classifier(stack: AsyncExitStack, settings: Settings, clock: Clock, jobs: Jobs) -> Classifier | None:
-    """The operator's classifier, with connections of its own too. Raises SettingsError."""
+    """The operator's classifier, also with connections of its own. Raises SettingsError."""
     if not settings.classifier_url:
         return None
     seconds = min(settings.connect_timeout_ms, settings.classifier_timeout_ms) / 1000
@@ -232,7 +233,7 @@ def _classifier(stack: AsyncExitStack, settings: Settings, clock: Clock, jobs: J
 
 
 def _identity_provider(stack: AsyncExitStack, settings: Settings, clock: Clock, jobs: Jobs) -> IdentityProvider | None:
-    """The operator's OpenID provider, with connections of its own too. Raises SettingsError."""
+    """The operator's OpenID provider, also with connections of its own. Raises SettingsError."""
     if not settings.oidc_issuer:
         return None
     seconds = settings.connect_timeout_ms / 1000

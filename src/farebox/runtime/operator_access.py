@@ -13,7 +13,7 @@ _DEMO: Final = "demo"
 
 
 def read_operator_access(connection: Connection, vault: Vault, demo_url: str | None) -> dict[str, ProviderAccess]:
-    """By slug; the demo provider only where it runs. Raises SecretUnreadable."""
+    """Access to each provider by slug; the demo provider only if it is running. Raises SecretUnreadable."""
     stored = {row.name: row for row in list_providers(connection)}
     further = defaultdict[str, list[ProviderKeyRow]](list)
     for key in list_provider_keys(connection):
@@ -36,12 +36,12 @@ def read_operator_access(connection: Connection, vault: Vault, demo_url: str | N
 
 
 def provider_place(slug: str, name: str = "") -> str:
-    """What the encryption of a key of the operator's is bound to. `name`: of a further one."""
+    """What the encryption of an operator's key is bound to. `name`: the name of an additional key."""
     return f"provider:{slug}:{name}" if name else f"provider:{slug}"
 
 
 def _access(access: ProviderAccess, keys: list[OperatorKey]) -> ProviderAccess:
-    """With these keys, of which those without a weight are used only where all are so."""
+    """The access with these keys. Keys without a weight are not used, unless all are without one: then the first is."""
     shared = tuple(key for key in keys if key.weight) or tuple(keys[:1])
     if not shared:
         return access

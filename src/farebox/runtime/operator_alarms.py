@@ -44,7 +44,8 @@ def _text(text: str) -> str:
 
 
 async def work(services: Services) -> None:
-    """Store the alarms raised since the last time. Raises DatabaseUnavailable: then they are kept for the next time."""
+    """Store the alarms raised since the last time. Raises DatabaseUnavailable: the alarms are then kept for the next
+    time."""
     alarms = services.alarms.take()
     if not alarms:
         return

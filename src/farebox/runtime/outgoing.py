@@ -1,5 +1,5 @@
-"""One request to an endpoint that an account has chosen, to deliver something: what came of it is a result, never an
-exception. Redirects are not followed."""
+"""One request that delivers something to an endpoint chosen by an account: the result is a value, never an exception.
+Redirects are not followed."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,27 +12,27 @@ from farebox.http_date import http_date
 from farebox.providers.upstream import Upstream, UpstreamFailed, UpstreamRequest, UpstreamResponse
 
 TIMEOUT_SECONDS: Final = 10.0
-"""For the whole of it, connecting included."""
+"""Time limit for the whole request, connecting included."""
 ANSWER_MAX: Final = 64 * 2**10
-"""Bytes of the response that are read."""
+"""Maximum bytes of the response that are read."""
 RETRY_AFTER_MAX: Final = 600.0
 TO_REPEAT: Final = frozenset({429, 502, 503, 504})
-"""What OTLP's receivers answer where the same request may succeed later (OTLP/HTTP, Failures)."""
+"""Statuses with which an OTLP receiver says that the same request may succeed later (OTLP/HTTP, Failures)."""
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """What came of a request."""
+    """The result of a request."""
 
     status: int = 0
     """0: there was no response."""
     error: str = ""
-    """In words for the operator's log; empty where the receiver accepted it (2xx)."""
+    """A description for the operator's log; empty if the receiver accepted the request (2xx)."""
     retry_after: float = 0.0
-    """Seconds that the receiver asks to wait; 0: it does not say."""
+    """Seconds that the receiver asks to wait; 0 if it does not say."""
     body: bytes = b""
     """The beginning of the response."""
     late: bool = False
-    """There was none in the time allowed."""
+    """There was no response within the time limit."""
 
     @property
     def ok(self) -> bool:
@@ -49,7 +49,7 @@ async def send(
     *,
     seconds: float = TIMEOUT_SECONDS,
 ) -> Sent:
-    """Send it, and read what is answered."""
+    """Send the request, and read the beginning of the response."""
     try:
         async with asyncio.timeout(seconds):
             response = await upstream.send(UpstreamRequest(method, url, list(headers), body))

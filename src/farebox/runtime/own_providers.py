@@ -1,4 +1,4 @@
-"""What an account has of its own for one gateway: keys at providers, and providers."""
+"""What an account has of its own for one gateway: stored keys, and custom providers."""
 
 import re
 from collections import defaultdict
@@ -31,15 +31,15 @@ log = structlog.get_logger("farebox.configuration")
 
 
 class StoredKey(msgspec.Struct, frozen=True):
-    """A key of the account's at a provider, as a gateway uses it."""
+    """A stored key of the account, as a gateway uses it."""
 
     config_id: str
     provider: str
     alias: str
     secret: str | None
-    """None: it cannot be read any more."""
+    """None if it can no longer be decrypted."""
     rate_limit: int | None
-    """Calls per window."""
+    """Maximum calls per window."""
     rate_seconds: int
     weight: int = 0
     """Its share of the calls that name no alias."""
@@ -52,16 +52,16 @@ class OwnProviders(msgspec.Struct, frozen=True):
     """The stored keys of a gateway, and the account's custom providers. Read-only."""
 
     keys: Mapping[tuple[str, str], StoredKey] = {}
-    """By provider's slug and alias; an empty alias is the default."""
+    """By provider slug and alias; an empty alias stands for the default key."""
     custom: Mapping[str, ProviderAccess] = {}
-    """By slug, with `custom-`; those too that are switched off."""
+    """By slug, with the prefix `custom-`; including those that are switched off."""
     defaults: frozenset[str] = frozenset()
     """Slugs of the providers that have a default key."""
     shared: Mapping[str, tuple[StoredKey, ...]] = {}
-    """The keys with a weight, of providers that have several of them."""
+    """The keys with a weight, for providers that have several of them."""
 
     def with_alias(self, alias: str) -> frozenset[str]:
-        """Slugs of the providers that have a key of this alias; of the empty one, a default."""
+        """Slugs of the providers that have a key with this alias; for an empty alias, a default key."""
         if not alias:
             return self.defaults
         return frozenset(slug for slug, name in self.keys if name == alias)
@@ -71,7 +71,7 @@ NOTHING: Final = OwnProviders()
 
 
 async def read_own_providers(database: Database, vault: Vault, account_id: str, gateway_id: str) -> OwnProviders:
-    """As it is in the database now."""
+    """The providers as they are in the database now."""
     return await database.get(partial(_read, vault=vault, account_id=account_id, gateway_id=gateway_id))
 
 
@@ -91,7 +91,7 @@ def _read(connection: Connection, vault: Vault, account_id: str, gateway_id: str
     weighted = defaultdict[str, list[StoredKey]](list)
     for key in (key for (_, alias), key in keys.items() if alias and key.weight):
         weighted[key.provider].append(key)
-    for provider, sharing in weighted.items():  # one that cannot be read stands in only where none can
+    for provider, sharing in weighted.items():  # an unreadable key is used only if none is readable
         weighted[provider] = sharing = [key for key in sharing if key.secret is not None] or sharing[:1]
         keys[provider, ""] = sharing[0]
     shared = {provider: tuple(sharing) for provider, sharing in weighted.items() if len(sharing) > 1}
@@ -123,13 +123,13 @@ def _access(vault: Vault, account_id: str, row: CustomProviderRow, costs: list[C
 
 
 def _compiled(slug: str, cost: CustomCostRow) -> CustomCost | None:
-    """None where it is switched off."""
+    """The cost with compiled patterns; None if it is switched off."""
     config = msgspec.json.decode(cost.config, type=CustomCostConfig)
     return compile_cost(cost.cost_id, slug, config) if config.enable else None
 
 
 def stored_headers(vault: Vault, account_id: str, row: CustomProviderRow) -> tuple[dict[str, str], bool]:
-    """The headers of a custom provider, names in lower case; and whether they can be read."""
+    """The headers of a custom provider, with names in lower case, and whether they could be decrypted."""
     if row.headers is None:
         return {}, True
     text = _decrypted(vault, row.headers, headers_place(account_id, row.provider_id))
@@ -137,7 +137,8 @@ def stored_headers(vault: Vault, account_id: str, row: CustomProviderRow) -> tup
 
 
 def _decrypted(vault: Vault, sealed: bytes, place: str) -> str | None:
-    """None where it cannot be decrypted: the account's calls with it are refused, and nobody else's."""
+    """The decrypted text; None if it cannot be decrypted: the account's calls that need it are then refused, and no
+    other calls."""
     try:
         return vault.decrypt(sealed, place)
     except SecretUnreadable as error:
@@ -156,14 +157,14 @@ def headers_place(account_id: str, provider_id: str) -> str:
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Whether the value of a header may be a credential, so that no response may contain it: by the header's name, by a
-    scheme before it, or as it is long and in one piece."""
+    """Whether the value of a header may be a credential, which no response may contain: judged by the header's name, by
+    a scheme before the value, or because it is a long text without spaces."""
     if _SECRET_NAME.search(name) is not None or secret_part(value) != value:
         return True
     return name not in _PUBLIC and len(value) >= _LONG and not any(character.isspace() for character in value)
 
 
 def secret_part(value: str) -> str:
-    """The value of a header without a scheme such as `Bearer`."""
+    """The value of a header, without a scheme such as `Bearer`."""
     scheme, _, rest = value.partition(" ")
     return rest.strip() if scheme.lower() in _SCHEMES and rest.strip() else value

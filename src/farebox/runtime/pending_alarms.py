@@ -8,8 +8,8 @@ from farebox.calendar import DAY_MS
 from farebox.storage.operator_alarms import Alarm
 
 SUBJECTS_MAX = 200
-"""Different subjects of one kind that a process accepts in a day. A tenant's request may name the subject of an alarm,
-and a tenant that names many must not suppress alarms of other kinds."""
+"""Maximum number of different subjects of one kind that a process accepts in a day. A tenant's request may determine
+the subject of an alarm, and a tenant that causes many must not suppress alarms of other kinds."""
 
 
 class Alarms:
@@ -25,7 +25,7 @@ class Alarms:
         self._written_off = 0
 
     def add(self, kind: str, about: str, content: Mapping[str, str | int], at: int) -> bool:
-        """Add an alarm; whether it is the first of its kind and subject today, in this process."""
+        """Add an alarm. Returns whether it is the first of its kind and subject today, in this process."""
         self._begin_day(at // DAY_MS)
         subject = (kind, about)
         first = subject not in self._today

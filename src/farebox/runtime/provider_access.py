@@ -1,4 +1,4 @@
-"""How a provider is reached: on the operator's account, or as an account has set it up for itself."""
+"""How a provider is reached: on the operator's account, or as an account has configured its own provider."""
 
 from dataclasses import dataclass, field
 
@@ -8,23 +8,23 @@ from farebox.providers.provider import Provider
 
 @dataclass(frozen=True, slots=True)
 class CustomAccess:
-    """What an account says about a provider of its own."""
+    """An account's configuration of a custom provider."""
 
     enabled: bool
     readable: bool
     """Whether its stored headers can be decrypted."""
     headers: tuple[tuple[str, str], ...] = field(repr=False)
-    """What is sent with each call; names in lower case."""
+    """Sent with each call; names are in lower case."""
     secrets: tuple[str, ...] = field(repr=False)
-    """Those of their values that are secret."""
+    """The header values that are secret."""
     costs: CustomCosts
     versioned: bool
-    """Whether the base URL ends in a version of the API, such as `/v1`."""
+    """Whether the base URL ends in an API version, such as `/v1`."""
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorKey:
-    """One of several keys of the operator's that share a provider's calls."""
+    """One of several operator keys that share a provider's calls."""
 
     key_id: str
     """`provider`, or `provider/name`."""
@@ -39,10 +39,10 @@ class ProviderAccess:
     provider: Provider
     base_url: str
     api_key: str | None = field(repr=False)
-    """The operator's."""
+    """The operator's key."""
     custom: CustomAccess | None = None
-    """Of an account's own provider: it has no key of the operator's, and nothing is charged."""
+    """Set for a custom provider: it has no operator's key, and nothing is charged."""
     keys: tuple[OperatorKey, ...] = ()
-    """The operator's, where several share the calls: `api_key` is the first. Empty where there is one, or none."""
+    """The operator's keys, if several share the calls: `api_key` is the first. Otherwise empty."""
     key_id: str = ""
-    """Of `api_key`."""
+    """ID of `api_key`."""

@@ -1,6 +1,7 @@
-"""Whether this process can serve calls: the database accepts a write for which there is room, and the journal a line.
+"""Whether this process can serve calls: the database accepts a write, with enough disk space, and the journal accepts a
+line.
 
-Load balancers ask, and so can anyone else; it is checked at most once a second.
+Load balancers ask this, and anyone else can; it is checked at most once a second.
 """
 
 import asyncio
@@ -14,9 +15,9 @@ from farebox.storage.journal_files import JournalUnwritable
 from farebox.storage.sql import DatabaseSlow, DatabaseUnavailable
 
 FRESH_SECONDS = 1.0
-"""How old a result may be; `ok` is checked again if a read or write has failed since."""
+"""Maximum age of a result; `ok` is checked again if a read or write has failed since."""
 WAIT_SECONDS = 2.0
-"""Longest duration of a check."""
+"""Maximum duration of a check."""
 
 JournalState = Literal["empty", "waiting", "unwritable"]
 
@@ -41,7 +42,7 @@ class Readiness:
         self._failure: DatabaseUnavailable | None = None
 
     async def check(self) -> Found:
-        """The state now, or a moment ago. Raises nothing."""
+        """The current state, or that of a moment ago. Raises nothing."""
         try:
             self._database.check()  # already known: no need to check
         except DatabaseUnavailable as error:

@@ -1,8 +1,8 @@
-"""The cache of responses as a process sees it: what is in its memory, what is on its way to the store, what that has.
+"""The response cache as a process sees it: responses in its memory, responses waiting to be stored, and the store.
 
-Nothing waits for a write: what is to be stored is kept in memory until a task has stored it, and dropped where that is
-full. What is on its way is found already. What was found is given from memory for a second: another process may have
-stored another response in its place since.
+No call waits for a write: a response to be stored is kept in memory until a task has stored it, or dropped if that
+memory is full. Responses waiting to be stored can already be found. A response that was found is served from memory for
+a second, as another process may store a different response in its place.
 """
 
 import asyncio
@@ -38,7 +38,8 @@ PENDING_BYTES_MAX: Final = 8 * 2**20
 BATCH_BYTES: Final = 2**20
 BATCH_MAX: Final = 32
 COLLECT_SECONDS: Final = 0.05
-"""How long a batch that is not full waits for more: a transaction costs much more than a response in it."""
+"""How long a batch that is not full waits for more responses: a transaction costs much more than one more response in
+it."""
 HOT_MS: Final = 1_000
 HOT_BYTES: Final = 16 * 2**20
 ACCOUNT_HOT_BYTES: Final = 4 * 2**20
@@ -48,19 +49,19 @@ TASK: Final = "cached responses"
 
 
 class ResponseStore(Protocol):
-    """Where responses are for all processes."""
+    """Where responses are stored for all processes."""
 
     async def find(self, account_id: str, gateway_id: str, key: str, at: int) -> CachedResponse | None:
-        """Raises DatabaseUnavailable."""
+        """The response with this key, if it has not expired. Raises DatabaseUnavailable."""
         ...
 
     async def keep(self, responses: Sequence[CachedResponse], bounds: CacheBounds) -> None:
-        """Raises DatabaseUnavailable."""
+        """Store responses within the bounds. Raises DatabaseUnavailable."""
         ...
 
 
 class DatabaseStore:
-    """The tables of the database."""
+    """A store in the tables of the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -70,8 +71,8 @@ class DatabaseStore:
         return await self._database.get(wanted)
 
     async def keep(self, responses: Sequence[CachedResponse], bounds: CacheBounds) -> None:
-        """In a transaction for each bucket; first there is made room. Where the node of a bucket is away, its responses
-        are not kept, and none where there is no room."""
+        """Store the responses in one transaction per bucket, after making room. Responses are not stored if their
+        bucket's node is away, or if there is no room."""
         room = max(bounds.all - sum(response.size for response in responses), 0)
         above, share = await self._database.scan(partial(accounts_above, most=room))
         for account_ids in above.values():
@@ -83,7 +84,7 @@ class DatabaseStore:
 
 
 class Recalled(msgspec.Struct, frozen=True):
-    """What is known of a request that was answered from the cache before, byte for byte the same."""
+    """What is remembered of a request that was answered from the cache, for requests with exactly the same bytes."""
 
     read: Read
     key: str
@@ -100,7 +101,7 @@ class ResponseCache:
     def __init__(
         self, database: Database, tasks: Tasks, settings: Settings, clock: Clock, shared: ResponseStore | None
     ) -> None:
-        """`shared` is used in the place of the database's tables."""
+        """`shared`: a store to use instead of the database's tables."""
         self._database = database
         self._clock = clock
         self._store: ResponseStore = shared or DatabaseStore(database)
@@ -112,9 +113,10 @@ class ResponseCache:
         """Account and gateway of caches that were emptied."""
         self._hot: FairMemory[str, _Hot] = FairMemory(HOT_BYTES, ACCOUNT_HOT_BYTES)
         self._requests: FairMemory[tuple[bytes, bytes], Recalled] = FairMemory(REQUEST_BYTES, ACCOUNT_REQUEST_BYTES)
-        """By what the request's head comes to (calls.model.CacheUse.scope), and its body."""
+        """Scope of the request's head (calls.model.CacheUse.scope) and body → what is remembered."""
         self.flights: dict[str, asyncio.Future[CachedResponse | None]] = {}
-        """By key: the response of a call under way that others wait for; None once it is known that there is none."""
+        """Key → the response of a call under way that others wait for; None once it is known that it has no response
+        for them."""
 
     def at_hand(self, account_id: str, key: str, at: int) -> CachedResponse | None:
         """The response, if it is in memory."""
@@ -139,16 +141,16 @@ class ResponseCache:
         return self._requests.get(account_id, (scope, body))
 
     def learn(self, account_id: str, scope: bytes, body: bytes, recalled: Recalled) -> None:
-        """A request with this body was answered from the cache."""
+        """Remember a request with this body, which was answered from the cache."""
         self._requests.put(account_id, (scope, body), recalled, len(body))
 
     def add(self, response: CachedResponse, at: int) -> None:
-        """Give it to those who wait for it, and store it soon; not where too much waits for that, or where it fits no
-        bound."""
+        """Give the response to the calls that wait for it, and store it soon; not if too much is waiting to be stored,
+        or if it exceeds a bound."""
         flight = self.flights.get(response.key)
         self._hot.drop(response.account_id, response.key)
         self._drop(response.key)
-        if flight is not None:  # others may be about to wait for it
+        if flight is not None:  # other calls may be about to wait for it
             self._keep_hot(response, at)
             if not flight.done():
                 flight.set_result(response)
@@ -160,7 +162,7 @@ class ResponseCache:
         self._tasks.begin(TASK, self._work)
 
     def left(self, account_id: str, gateway_id: str) -> None:
-        """The gateway's cache may have been emptied: remove what is left of it."""
+        """The gateway's cache may have been emptied: delete what is left of it."""
         self._left.add((account_id, gateway_id))
         self._tasks.begin(TASK, self._work)
 
@@ -187,14 +189,14 @@ class ResponseCache:
 
     async def _remove_some(self, account_id: str, gateway_id: str) -> None:
         more = False
-        with best_effort("the cache"):  # where it fails, worker.py goes on
+        with best_effort("the cache"):  # if it fails, the job in worker.py does the rest
             remove = partial(forget_leftovers, account_id=account_id, gateway_id=gateway_id)
             more = await self._database.write(remove)
         if not more:
             self._left.discard((account_id, gateway_id))
 
     def _batch(self) -> list[CachedResponse]:
-        """The next few, so that their transaction is short."""
+        """The next batch, small enough for a short transaction."""
         batch: list[CachedResponse] = []
         size = 0
         for response in islice(self._pending.values(), BATCH_MAX):

@@ -1,4 +1,4 @@
-"""What metrics sample: the state of this process, as its parts report it."""
+"""The state of this process that metrics sample, as its parts report it."""
 
 from collections import Counter
 
@@ -57,7 +57,7 @@ def _queues(services: Services, place: Place) -> None:
 
 
 def waiting_for(ledger: Ledger) -> int:
-    """Commands in lanes; jobs wait in the database."""
+    """The number of commands that wait in lanes; jobs wait in the database."""
     waiting: int = getattr(ledger, "waiting", 0)
     return waiting
 

@@ -1,7 +1,7 @@
-"""The scorer: a server of the operator's that says which hazards a text has. Farebox has no opinion of its own.
+"""The scorer: a server of the operator that says which hazards a text contains. Farebox does not judge texts itself.
 
-It is asked in one of two forms: as a hook that answers with categories, or as Llama Guard behind any server of OpenAI's
-form. docs/guardrails.md has both.
+It is asked in one of two forms: a hook that answers with categories, or Llama Guard behind any OpenAI-compatible
+server. docs/guardrails.md describes both.
 """
 
 import asyncio
@@ -15,18 +15,18 @@ from farebox.providers.upstream import Upstream, UpstreamFailed, UpstreamRequest
 from farebox.settings import Settings
 
 TEXT_BYTES_MAX: Final = 8_000
-"""Of one text that the scorer is asked about; what is longer it gets in parts."""
+"""Maximum bytes of text in one question; longer texts are sent in parts."""
 ANSWER_BYTES_MAX: Final = 64 * 2**10
 HAZARDS: Final[frozenset[str]] = frozenset(get_args(Hazard))
 LLAMA_GUARD_HAZARDS: Final = HAZARDS - {"P1"}
-"""Those that Llama Guard judges."""
+"""The hazards that Llama Guard judges."""
 _DIRECTIONS: Final[dict[Check, str]] = {"REQUEST": "prompt", "RESPONSE": "response"}
 _verdict: Final = re.compile(r"safe|unsafe((?:[\s,]+S\d{1,2})+)").fullmatch
 _code: Final = re.compile(r"S\d{1,2}").findall
 
 
 class ScorerFailed(Exception):
-    """The scorer did not say anything; the message says why, without the text."""
+    """The scorer gave no answer; the message says why, without the text."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +39,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     text: str = ""
     prompt: str = ""
-    """Of a response: the end of what it responds to."""
+    """If the text is a response: the end of the prompt that it responds to."""
 
 
 class Scorer(Protocol):
@@ -70,7 +70,7 @@ class _Completion(msgspec.Struct):
 
 
 class HttpScorer:
-    """Asks over HTTP. `model` is that of Llama Guard's form; empty: the hook's."""
+    """Asks over HTTP. `model` is the Llama Guard model; if it is empty, the hook's form is used."""
 
     def __init__(self, upstream: Upstream, url: str, key: str, model: str, timeout_seconds: float) -> None:
         self._upstream = upstream
@@ -93,7 +93,7 @@ class HttpScorer:
             raise ScorerFailed(f"its answer is not understood: {error}") from error
 
     async def _answered(self, question: object) -> bytes:
-        """Raises ScorerFailed."""
+        """The body of the scorer's response. Raises ScorerFailed."""
         request = UpstreamRequest("POST", self._url, self._headers, msgspec.json.encode(question))
         try:
             async with asyncio.timeout(self._seconds):
@@ -135,7 +135,7 @@ def _as_chat(asked: Asked, model: str) -> object:
 
 
 def _of_chat(body: bytes) -> frozenset[str]:
-    """`safe`, or `unsafe` and the categories. Raises ScorerFailed."""
+    """The categories in Llama Guard's answer: `safe`, or `unsafe` and the categories. Raises ScorerFailed."""
     text = msgspec.json.decode(body, type=_Completion).choices[0].message.content.strip()
     found = _verdict(text)
     if found is None:
@@ -144,7 +144,7 @@ def _of_chat(body: bytes) -> frozenset[str]:
 
 
 def scorer_of(settings: Settings, upstream: Upstream) -> Scorer | None:
-    """The scorer that the operator has set; None if none is."""
+    """The scorer that the operator has configured; None if there is none."""
     if not settings.guardrails_url:
         return None
     return HttpScorer(

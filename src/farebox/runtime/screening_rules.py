@@ -1,4 +1,4 @@
-"""What a gateway's calls are screened by, read from the database."""
+"""Reading the screening rules of a gateway from the database."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from farebox.storage.dlp_profiles import PROFILES
 
 
 async def read_rules(database: Database, account_id: str, config: GatewayConfig) -> Rules:
-    """The rules of a gateway of the account. They are compiled in a thread: patterns may be many."""
+    """The screening rules of a gateway of the account. They are compiled in a thread, as there may be many patterns."""
     wanted = profile_ids_of(config) - BUILT_IN.keys()
     rows = await database.get(lambda connection: PROFILES.list(connection, account_id)) if wanted else []
     own = [

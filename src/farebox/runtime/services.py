@@ -1,4 +1,4 @@
-"""The outside world in one struct: whatever a use case needs and a test may replace."""
+"""The outside world in one struct: everything that a use case needs and a test may replace."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ from farebox.vault import Vault
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Put together, and closed at the end, by runtime.opening."""
+    """Created, and closed at the end, by runtime.opening."""
 
     settings: Settings
     clock: Clock
@@ -62,24 +62,24 @@ class Services:
     custom_upstream: Upstream
     """For custom providers: it connects to checked addresses only."""
     exports: Upstream
-    """For what gateways send elsewhere of their calls: it connects to checked addresses only, too."""
+    """For what gateways send elsewhere about their calls; it connects to checked addresses only, too."""
     processor: Processor | None
-    """None: payments are switched off."""
+    """None if payments are switched off."""
     waiters: Waiters
     base_url: str
-    """Where clients and browsers reach this server, without a slash at the end."""
+    """URL at which clients and browsers reach this server, without a trailing slash."""
     instance: str
     """Name of this run of the process: the owner of the holds it creates."""
     readiness: Readiness = field(init=False)
     """Whether calls can be served."""
     tokens: Tokens = field(init=False)
-    """Access tokens of clouds."""
+    """Access tokens for cloud providers."""
     kept: KeptObjects = field(init=False)
-    """Whose the IDs are that providers hand out under the operator's keys."""
+    """The owners of IDs that providers hand out under the operator's keys."""
     response_cache: ResponseCache = field(init=False)
-    """Responses that gateways may give again."""
+    """Cached responses of gateways."""
     shared_cache: ResponseStore | None = None
-    """Where they are kept, if not in the database."""
+    """Where cached responses are stored, if not in the database."""
     tasks: Tasks = field(default_factory=Tasks)
     """Charges that continue after their caller has disconnected."""
     learned: Learned = field(default_factory=Learned)
@@ -87,7 +87,7 @@ class Services:
     unseen_rules: Rules = field(default_factory=Rules)
     """What is held for unseen input, by kind."""
     spans: SpanQueue = field(default_factory=SpanQueue)
-    """Spans of calls, on their way to where their gateways send them."""
+    """Spans of calls that wait to be sent to their gateways' destinations."""
     journal: Journal | None = None
     """Where the ends of calls are stored during a database outage; None if the process serves no calls."""
     alarms: Alarms = field(default_factory=Alarms)
@@ -95,37 +95,37 @@ class Services:
     helpers: Pool = field(default_factory=Pool)
     """Helper processes for work that would block the event loop."""
     scorer: Scorer | None = None
-    """Judges texts for gateways with guardrails; None: the operator has set none."""
+    """Judges texts for gateways with guardrails; None if the operator has configured none."""
     classifier: Classifier | None = None
-    """Says what calls were for, for gateways with log_classification; None: the operator has set none."""
+    """Classifies calls for gateways with log_classification; None if the operator has configured none."""
     identity_provider: IdentityProvider | None = None
-    """Where members sign in; None: the operator has set none."""
+    """The OpenID provider at which members sign in; None if the operator has configured none."""
     zdr: frozenset[str] = frozenset()
     """Providers that promise zero data retention on the operator's key."""
     auto_models: tuple[Candidate, ...] = ()
-    """The models that the auto router chooses from, where neither request nor account says."""
+    """The models that the auto router chooses from, unless the request or the account lists others."""
     last_uses: LastUses = field(default_factory=LastUses)
-    """When keys were used, as far as it is not written yet."""
+    """When keys were used, until it is written."""
     resting: Resting = field(default_factory=Resting)
     """Keys that a provider has refused or rate limited."""
     turns: Turns = field(default_factory=Turns)
-    """Which model has answered a turn of a conversation."""
+    """Which model answered the current turn of a conversation."""
     refusals: Mapping[str, Refused] = field(default_factory=dict)
     """Request fields and tools that the operator refuses, by provider."""
     held: ByteBudget = field(default_factory=ByteBudget)
     """Counts the bytes of bodies and responses that are kept in memory, by account."""
     credit: KnownCredit = field(default_factory=KnownCredit)
-    """What accounts had available when they were last asked."""
+    """What accounts had available after their latest holds."""
     calls: CallsInFlight = field(default_factory=CallsInFlight)
     """Counts the calls in flight of each account."""
     logged: LoggedBytes = field(default_factory=LoggedBytes)
     """Counts the bytes of large bodies that the log keeps, by account."""
     log_room: LogRoom = field(default_factory=LogRoom)
-    """Counts the calls in logs that take no more once they are full."""
+    """Counts the calls in logs that accept no more once they are full."""
     settle_times: SettleTimes = field(default_factory=SettleTimes)
-    """How long the latest calls took to be settled."""
+    """How long it took to settle the latest calls."""
     spend_watch: SpendWatch = field(default_factory=SpendWatch)
-    """Accounts that alerts about spending may be due for."""
+    """Accounts for which spend alerts may be due."""
     watching: Watching = field(default_factory=Watching)
     """Counts the pages that receive live updates."""
     jobs: Jobs = field(default_factory=Jobs)
@@ -150,7 +150,7 @@ class Services:
     metrics: Metrics = field(default_factory=Metrics)
     """The process's metrics."""
     unwritten: Unwritten = field(default_factory=Unwritten)
-    """Records of calls that were answered from the cache."""
+    """Records of calls answered from the cache that wait to be written."""
     unpaid: Unpaid = field(default_factory=Unpaid)
     """What calls abandoned before their response may cost the operator, by account."""
 

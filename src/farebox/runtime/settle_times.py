@@ -1,14 +1,14 @@
-"""How long the latest calls of this process took to be settled. It is known once their rows are written, and so is not
-in them."""
+"""How long it took to settle the latest calls of this process. This is known only after their rows are written, so it
+is not in them."""
 
 from typing import Final
 
 KEPT: Final = 1_000
-"""Calls, at least; twice as many at most."""
+"""Minimum number of calls that are remembered; the maximum is twice that."""
 
 
 class SettleTimes:
-    """Seconds by log ID, in two generations: the older one is forgotten when the younger is full."""
+    """Seconds by log ID, in two generations: the older one is forgotten when the newer one is full."""
 
     def __init__(self) -> None:
         self._latest: dict[str, float] = {}
@@ -20,6 +20,6 @@ class SettleTimes:
             self._before, self._latest = self._latest, {}
 
     def of(self, log_id: str) -> float | None:
-        """None: it is not known (any more)."""
+        """The seconds for this call; None if unknown, or no longer known."""
         found = self._latest.get(log_id)
         return self._before.get(log_id) if found is None else found

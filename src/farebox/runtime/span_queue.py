@@ -1,4 +1,5 @@
-"""Spans that wait to be sent, by destination. A call adds its span and goes on: what does not fit is dropped."""
+"""Spans that wait to be sent, by destination. Calls add their spans without waiting; spans that do not fit are
+dropped."""
 
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -9,10 +10,10 @@ import msgspec
 from farebox.exports.spans import Span
 
 ACCOUNT_SPANS_MAX: Final = 4096
-"""Spans of one account that wait, to all of its destinations together."""
+"""Maximum number of waiting spans of one account, over all of its destinations."""
 ACCOUNT_BYTES_MAX: Final = 8 * 2**20
 BYTES_MAX: Final = 64 * 2**20
-"""Of all accounts."""
+"""Maximum bytes for all accounts."""
 BATCH_SPANS: Final = 128
 BATCH_BYTES: Final = 2**20
 
@@ -21,19 +22,19 @@ Key: TypeAlias = tuple[str, str, str]
 
 
 class Destination(msgspec.Struct):
-    """The spans on their way to one URL of one gateway."""
+    """The spans waiting for one URL of one gateway."""
 
     key: Key
     spans: deque[Span]
     failures: int = 0
-    """Requests that failed in a row; the next ones wait longer and longer."""
+    """Requests that failed in a row; the pause before the next one grows with it."""
     attempts: int = 0
-    """Requests that failed for the spans that are first in line."""
+    """Requests that failed for the spans at the head of the queue."""
     not_before: float = 0.0
-    """On the monotonic clock."""
+    """Time of the next request, on the monotonic clock."""
 
     def batch(self) -> list[Span]:
-        """The next few, which stay here until they are removed."""
+        """The next batch; its spans stay here until they are removed."""
         found: list[Span] = []
         size = 0
         for span in self.spans:
@@ -45,19 +46,19 @@ class Destination(msgspec.Struct):
 
 
 class SpanQueue:
-    """All that wait in this process."""
+    """All waiting spans of this process."""
 
     def __init__(self) -> None:
         self.destinations: dict[Key, Destination] = {}
-        """Those with spans, or that failed recently."""
+        """Destinations with waiting spans, or with recent failures."""
         self._spans: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
         self.waiting = 0
-        """Spans, each counted once for each destination."""
+        """Number of waiting spans, each counted once per destination."""
         self._all_bytes = 0
 
     def add(self, account_id: str, gateway_id: str, urls: Iterable[str], span: Span) -> int:
-        """Queue the span for each of the URLs; for how many of them there was no room."""
+        """Queue the span for each of the URLs. Returns for how many of them there was no room."""
         dropped, size = 0, span.size
         for url in urls:
             full = self._spans[account_id] >= ACCOUNT_SPANS_MAX or self._bytes[account_id] + size > ACCOUNT_BYTES_MAX
@@ -73,7 +74,7 @@ class SpanQueue:
         return dropped
 
     def remove(self, destination: Destination, spans: Iterable[Span]) -> None:
-        """These, its oldest, have been sent or given up."""
+        """Remove these spans, the oldest of the destination, which have been sent or given up."""
         for span in spans:
             taken = destination.spans.popleft()
             assert taken is span, "only one task takes from a destination"
@@ -82,7 +83,7 @@ class SpanQueue:
             self.destinations.pop(destination.key, None)
 
     def forget(self, destination: Destination) -> None:
-        """It has nothing left to be sent, and what is known of its failures is out of date."""
+        """Remove a destination that has nothing left to send and no recent failures."""
         if not destination.spans:
             self.destinations.pop(destination.key, None)
 

@@ -1,4 +1,4 @@
-"""A gateway's policies as they were stored, compiled."""
+"""Compiling a gateway's stored policies."""
 
 import asyncio
 
@@ -18,14 +18,14 @@ log = structlog.get_logger("farebox.configuration")
 
 
 async def read_policies(database: Database, account_id: str, gateway_id: str) -> Policies | None:
-    """Those that are in force now; None if there are none."""
+    """The policies in force now; None if there are none."""
     rows = await database.get(lambda connection: POLICIES.list(connection, account_id, gateway_id))
     live = [(row.policy_id, row.live) for row in rows if row.live is not None]
     if not live:
         return None
     settings = await database.get(lambda connection: read_settings(connection, account_id))
     zones = () if settings is None else settings.zones
-    # In a thread: all together may take a tenth of a second. The event loop goes on between two of them.
+    # In a thread, as all of them may take a tenth of a second; the event loop gets to run between two of them.
     return policies_of(gateway_id, await asyncio.to_thread(_compiled, live), zones)
 
 
@@ -34,7 +34,8 @@ def _compiled(live: list[tuple[str, str]]) -> list[Policy]:
 
 
 def stored_policy(policy_id: str, text: str) -> Policy:
-    """A policy as it was stored. It was compiled before; what cannot be compiled any more lets nobody in."""
+    """A stored policy, compiled. It could be compiled when it was stored; if that is no longer so, it refuses every
+    call."""
     document = msgspec.json.decode(text, type=PolicyDocument)
     try:
         return compile_policy(policy_id, document, SLUG_OF_ALIAS)

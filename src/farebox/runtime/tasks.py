@@ -8,14 +8,15 @@ T = TypeVar("T")
 
 
 class Tasks:
-    """Tasks of the server, by what they work on."""
+    """The server's tasks, by key."""
 
     def __init__(self) -> None:
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
         self._not_awaited = set[asyncio.Task[Any]]()
 
     async def shared(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Await the work under this key, and start it unless it is running. It continues if the caller is cancelled."""
+        """Await the work under this key, which is started unless it is running. It continues if the caller is
+        cancelled."""
         found: T = await asyncio.shield(self.begin(key, work))
         return found
 
@@ -29,7 +30,7 @@ class Tasks:
         return task
 
     def begin_long(self, key: Hashable, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        """The same of work that takes minutes: a server that stops cancels it at once."""
+        """The same for work that takes minutes: a stopping server cancels it at once."""
         task = self.begin(key, work)
         self._not_awaited.add(task)
         task.add_done_callback(self._not_awaited.discard)
@@ -48,7 +49,7 @@ class Tasks:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _forget(self, key: Hashable, done: asyncio.Task[Any]) -> None:
-        if self._running.get(key) is done:  # else another has been begun after it
+        if self._running.get(key) is done:  # otherwise another one has been started since
             del self._running[key]
         if not done.cancelled():
             done.exception()  # retrieved, so that asyncio does not log it: the row's lease causes a retry

@@ -1,4 +1,4 @@
-"""How a verdict on a hold that did not end normally is described, in the log and on the receipt."""
+"""Descriptions of verdicts on holds that did not end normally, for the log and the receipt."""
 
 import structlog
 
@@ -22,7 +22,7 @@ def warn_if_unusual(log_id: str, verdict: Verdict, *, overrun: bool) -> None:
 
 
 def notes_of(verdict: Verdict) -> tuple[str, ...]:
-    """What the receipt says about an unusual verdict."""
+    """Notes for the receipt about an unusual verdict."""
     notes: tuple[str, ...] = ()
     if verdict.late:
         notes = ("the hold had expired before the charge",)
