@@ -1,1 +1,1 @@
-"""The HTTP edge: every URL, authentication, and the wire shapes."""
+"""The HTTP edge: every URL, authentication, and the wire formats."""

@@ -1,4 +1,5 @@
-"""Where every request enters: routes to the data plane or the control plane, and turns every error into a response."""
+"""The entry point of every request: it is routed to the data plane or the control plane, and every error becomes a
+response."""
 
 import itertools
 import re
@@ -36,35 +37,37 @@ log = structlog.get_logger("farebox.http")
 
 _of_account = re.compile(r"/+client/v4/accounts/([^/]+)/").match
 METHODS = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
-"""All that there are at some URL."""
+"""All methods that exist at any URL."""
 
 
 class _Admitted(msgspec.Struct, frozen=True):
-    """What a request's head leads to. If the caller has an access token, it is kept with the head
-    (http.exchange.RequestHead.memo), which a client repeats on its connection."""
+    """The route and caller of a request, determined from its head. If the caller has an access token, this is kept with
+    the head (http.exchange.RequestHead.memo), which a client repeats on its connection."""
 
     known: KnownAccount | None
-    """The account's configuration as it was when the caller was admitted; None if the route is not of an account."""
+    """The account's configuration as it was when the caller was admitted; None if the route does not belong to an
+    account."""
     route: Route
     request: Request
-    """Without a body. Its headers are those of the first request with this head; in a later one, `content-length` may
-    differ (http.server.cached_head), so no handler may read that: a body's length is the exchange's to know."""
+    """The request without its body. Its headers are those of the first request with this head; in a later one,
+    `content-length` may differ (http.server.cached_head), so no handler may read that: only the exchange knows a body's
+    length."""
     holder: str
-    """The account, or anonymous client, whose memory the request takes."""
+    """The account, or the anonymous client, on which the request's memory is counted."""
     used: Used | None
     """The access token."""
     expires_at: int | None
     """When the token expires, in milliseconds since the Unix epoch."""
 
     def is_current(self, services: Services) -> bool:
-        """Whether the caller would be admitted again now."""
+        """Whether the caller would still be admitted now."""
         known, expires_at = self.known, self.expires_at
         return known is not None and known.current and (expires_at is None or services.clock.now_ms() < expires_at)
 
 
 class Application:
-    """Answers any exchange; no exception leaves it but the cancellation of its task. Model calls have their own edge
-    (http.data_plane)."""
+    """Answers any exchange; the only exception that leaves it is the cancellation of its task. Model calls have their
+    own edge (http.data_plane)."""
 
     def __init__(self, services: Services, data_plane: Handler) -> None:
         self._services = services
@@ -78,7 +81,7 @@ class Application:
         self._requests = itertools.count(1)
 
     def __call__(self, exchange: Exchange) -> Awaitable[None] | None:
-        """Answer it; returns what is left to be done (http.server.state.Handler)."""
+        """Answer the exchange. Returns what is left to do (http.server.state.Handler)."""
         services = self._services
         domains = services.configuration.domains
         gateway = gateway_of_host(domains, self._clients, exchange) if domains else None
@@ -99,8 +102,9 @@ class Application:
         return self._data_plane(exchange) if is_data_plane(exchange.path) else self._responded(exchange, None)
 
     async def _responded(self, exchange: Exchange, before: _Admitted | None) -> None:
-        """Answer what is no model call. `before`: what its head has led to before, if that is current."""
-        if exchange.path == "*":  # only OPTIONS asks for it: what the server can do
+        """Answer a request that is not a model call. `before`: what an earlier request with the same head was admitted
+        to, if that is current."""
+        if exchange.path == "*":  # only used with OPTIONS, which asks what the server can do
             exchange.respond(204, [("allow", METHODS)], b"")
             return
         request_id = self._new_id()
@@ -108,7 +112,7 @@ class Application:
             response = await self._control_plane(exchange, request_id, before)
         except ClientGone:
             return
-        except Exception as error:  # noqa: BLE001 - this is the edge: what is not answered here is answered nowhere
+        except Exception as error:  # noqa: BLE001 - the edge: no one else would answer
             response = await self._failed(None, error, exchange, request_id)
         if self._root:
             response = rooted(response, self._root)
@@ -141,12 +145,12 @@ class Application:
                 response = await self._with_input(route, admitted.request, exchange)
         except ClientGone:
             raise
-        except Exception as error:  # noqa: BLE001 - the edge again: the route says what its errors look like
+        except Exception as error:  # noqa: BLE001 - the edge: the route formats its errors
             response = await self._failed(route, error, exchange, request_id)
         return response
 
     async def _failed(self, route: Route | None, error: Exception, exchange: Exchange, request_id: str) -> Response:
-        """What the client sees of an exception. `route`: None if there is none for the request."""
+        """The response to an exception. `route`: None if there is none for the request."""
         problem = _problem_of(error, exchange, request_id)
         on_problem = failure if route is None else route.on_problem
         allowed = (("allow", error.allow),) if isinstance(error, MethodNotAllowed) else ()
@@ -156,7 +160,7 @@ class Application:
         return msgspec.structs.replace(response, headers=(*response.headers, *allowed)) if allowed else response
 
     def _begin(self, admitted: _Admitted, exchange: Exchange) -> None:
-        """Count a request that is about to be handled. Raises Problem if it is one too many."""
+        """Count a request that is about to be handled. Raises Problem if a limit is exceeded."""
         services, route = self._services, admitted.route
         if admitted.used is not None:
             services.last_uses.note(admitted.used, services.clock.now_ms())
@@ -178,7 +182,7 @@ class Application:
         return await route.handler(request, query)
 
     async def _admit(self, route: Route, exchange: Exchange, parameters: dict[str, str]) -> _Admitted:
-        """Who is calling, and what for. Raises Problem."""
+        """Determine who is calling, and which route. Raises Problem."""
         of_account = route.access is Access.ACCOUNT
         known = self._services.configuration.known(parameters["account_id"]) if of_account else None
         caller = None
@@ -210,7 +214,7 @@ class Application:
 
 
 def _finish(left: Coroutine[Any, Any, None]) -> None:
-    """Carry out what needs no waiting, without a task. Raises RuntimeError if it waits."""
+    """Run to the end, without a task, what never waits. Raises RuntimeError if it waits."""
     try:
         left.send(None)
     except StopIteration:
@@ -220,12 +224,12 @@ def _finish(left: Coroutine[Any, Any, None]) -> None:
 
 
 def _problem_of(error: Exception, exchange: Exchange, request_id: str) -> Problem:
-    """What the caller sees of an exception; anything but a Problem is logged, and not disclosed."""
+    """The problem that the caller sees for an exception; anything but a Problem is logged, and not disclosed."""
     if isinstance(error, Problem):
         return error
     where = {"request_id": request_id, "method": exchange.method, "path": shown(exchange.path)}
     if isinstance(error, DatabaseUnavailable):
-        say = log.info if isinstance(error, NodeAway) else log.error  # a node away has had its line in the log
+        say = log.info if isinstance(error, NodeAway) else log.error  # the unavailable node has already been logged
         say("database unavailable", **where, reason=str(error))
         return database_unavailable(error)
     log.error("internal error", **where, exc_info=error)

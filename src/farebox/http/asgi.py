@@ -1,6 +1,6 @@
-"""Our exchange on any ASGI server, and in a test without a server: `asgi_app(handler)`.
+"""Our exchange on any ASGI server, or in a test without a server: `asgi_app(handler)`.
 
-A response is handed over when the handler has returned, the chunks of a stream at once.
+A response in one piece is sent when the handler has returned, the chunks of a stream at once.
 """
 
 import asyncio
@@ -91,19 +91,19 @@ class AsgiExchange:
         if self._head is not None:
             self._broken = True
             raise RuntimeError("the exchange has a response already")
-        header_lines(headers)  # raises where one cannot be sent
+        header_lines(headers)  # raises if one cannot be sent
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self._head = {"type": "http.response.start", "status": status, "headers": raw}
         return self
 
     def switch(self, headers: HeaderList) -> Channel:
-        raise ClientGone  # ASGI has WebSockets of its own, which are declined
+        raise ClientGone  # WebSockets of ASGI are separate, and not supported
 
     async def send(self, chunk: bytes) -> None:
         await self._pass(chunk if self.method != "HEAD" else b"", more=True)
 
     def offer(self, chunk: bytes) -> None:
-        """Nothing goes to an ASGI server without waiting."""
+        """Does nothing: sending to an ASGI server always waits."""
 
     async def gone(self) -> None:
         await asyncio.shield(self._listening())
@@ -142,7 +142,7 @@ def _too_large(limit: int) -> Problem:
 
 
 def asgi_app(handler: Handler) -> Callable[[Message, Receive, Send], Awaitable[None]]:
-    """The handler as an ASGI application. What the handler raises, but ClientGone, is for the server to report."""
+    """The handler as an ASGI application. Exceptions of the handler, except ClientGone, are left to the server."""
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

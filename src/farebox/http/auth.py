@@ -1,8 +1,8 @@
-"""Who is calling the control plane, and whether they may.
+"""Authentication and authorization on the control plane.
 
 Credentials are an access token (`Authorization: Bearer`), or a user's e-mail address and key (`X-Auth-Email` with
-`X-Auth-Key`). The TypeScript client sends all it has: a valid token wins, then the key; otherwise the token's error is
-reported.
+`X-Auth-Key`). The TypeScript client sends all the credentials it has: a valid token wins, then the key; otherwise the
+token's error is reported.
 """
 
 import re
@@ -66,8 +66,8 @@ async def authenticate_token(headers: RequestHeaders, configuration: Configurati
 def authorize(
     caller: Caller, account_id: str, permissions: tuple[Permission, ...], denied: ErrorKind = ACCESS_DENIED
 ) -> None:
-    """Raises Problem (ACCESS_DENIED), the same for an account that is another's and for one that does not exist;
-    `denied` where only the permission is missing."""
+    """Raises Problem (ACCESS_DENIED), the same whether the account belongs to another or does not exist; `denied` if
+    only the permission is missing."""
     if caller.may(account_id, *permissions):
         return
     if denied is not ACCESS_DENIED and account_id in caller.accounts:

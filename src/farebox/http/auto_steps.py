@@ -1,4 +1,5 @@
-"""The auto router: of the models that may answer a request, and can, the cheapest; where it fails, the next."""
+"""The auto router: the cheapest of the models that are allowed and able to answer a request; if it fails, the next
+one."""
 
 import hashlib
 from collections.abc import Sequence
@@ -27,12 +28,13 @@ from farebox.routing.graph import targets_of
 from farebox.runtime.services import Services
 
 ALIAS: Final = "auto"
-"""The model alias whose targets are the candidates, where the gateway or the account has one."""
+"""The model alias whose targets are the candidates, if the gateway or the account has one."""
 TRIES_MAX: Final = 5
 LISTED_MAX, PATTERNS_MAX = 50, 10
-"""Entries of a request's list, and how many of them may have a `*`: each is compared with all models of a provider."""
+"""Maximum entries in a request's list, and how many of them may contain a `*`: each of those is compared with all
+models of a provider."""
 _OUTPUT: Final = 1_000
-"""Tokens of output that models are compared by; fewer where the request allows fewer."""
+"""Output tokens assumed when models are compared; fewer if the request allows fewer."""
 _BYTES_PER_TOKEN: Final = 4
 CHEAPEST, ONLY, PINNED, FALLBACK = (
     "cost_optimal_within_pool",
@@ -52,7 +54,7 @@ class _Choice(msgspec.Struct, frozen=True):
     slug: str
     model: str
     nanos: int
-    """What an answer of the usual length costs."""
+    """The cost of a response of the usual length."""
 
     @property
     def name(self) -> str:
@@ -60,7 +62,7 @@ class _Choice(msgspec.Struct, frozen=True):
 
 
 async def auto_steps(services: Services, request: ProxyRequest, path: str) -> Steps:
-    """The steps of a request to the auto router, in the common form of this path. Raises Problem."""
+    """The steps of a request to the auto router, in the common format of this path. Raises Problem."""
     request = replace(request, path=path)
     if request.own_key:
         message = (
@@ -81,7 +83,7 @@ async def auto_steps(services: Services, request: ProxyRequest, path: str) -> St
 
 
 class _AutoSteps:
-    """The models that are tried, the cheapest first."""
+    """The models to try, the cheapest first."""
 
     def __init__(
         self, services: Services, request: ProxyRequest, choices: list[_Choice], reason: str, turn: str | None
@@ -121,7 +123,7 @@ class _AutoSteps:
 
 
 async def _pool(services: Services, request: ProxyRequest) -> Sequence[Candidate]:
-    """The candidates: those of the request, of the account's alias, or the operator's. Raises Problem."""
+    """The candidates: those listed in the request, those of the account's alias, or the operator's. Raises Problem."""
     asked = _header(request, "cf-aig-allowed-models")
     if not asked:
         graph = await services.configuration.alias(request.account_id, request.gateway_id, ALIAS)
@@ -141,7 +143,7 @@ async def _pool(services: Services, request: ProxyRequest) -> Sequence[Candidate
 
 
 def _choices(services: Services, request: ProxyRequest, needs: Needs, pool: Sequence[Candidate]) -> list[_Choice]:
-    """Those of the pool that may be called and can do it, the cheapest first. Raises Problem (AUTO_UNAVAILABLE)."""
+    """The candidates that may be called and support the request, cheapest first. Raises Problem (AUTO_UNAVAILABLE)."""
     providers, token = _providers(request), request.token
     found: dict[str, _Choice] = {}
     seen = 0
@@ -165,7 +167,7 @@ def _choices(services: Services, request: ProxyRequest, needs: Needs, pool: Sequ
 
 
 def _matching(services: Services, request: ProxyRequest, candidate: Candidate) -> list[str]:
-    """Names of the provider's models that have a price."""
+    """The names of the candidate's models that have a price."""
     slug, at, prices = candidate.slug, services.clock.now_ms(), services.configuration.prices
     access = request.own.custom.get(slug)
     if access is not None and access.custom is not None:
@@ -180,7 +182,7 @@ def _matching(services: Services, request: ProxyRequest, candidate: Candidate) -
 def _choice(
     services: Services, request: ProxyRequest, needs: Needs, candidate: Candidate, model: str
 ) -> _Choice | None:
-    """None where the model cannot do it, or may not be called by this account through this gateway."""
+    """None if the model does not support the request, or the account may not call it through this gateway."""
     slug = candidate.slug
     if not needs.kinds <= (capabilities(slug, model) if candidate.can is None else candidate.can):
         return None
@@ -213,7 +215,7 @@ def _priced(needs: Needs, price: ModelPrice, markup: Markup, slug: str, model: s
 
 
 def _providers(request: ProxyRequest) -> frozenset[str] | None:
-    """Raises Problem (INVALID_REQUEST)."""
+    """The providers that the request allows; None for all. Raises Problem (INVALID_REQUEST)."""
     text = _header(request, "cf-aig-allowed-providers")
     try:
         return frozenset(slug_of(part.strip()) for part in text.split(",") if part.strip()) if text else None
@@ -222,7 +224,7 @@ def _providers(request: ProxyRequest) -> frozenset[str] | None:
 
 
 def _turn(request: ProxyRequest, needs: Needs) -> str | None:
-    """A name for the turn of the session; None where a model is chosen for each request."""
+    """A name for the conversation's turn; None if a model is chosen for each request."""
     session = _header(request, "cf-aig-session-id")
     if not session or flag(request.headers.get("cf-aig-no-session-affinity"), default=False):
         return None

@@ -1,4 +1,4 @@
-"""From an HTTP request to a Call: which provider, which path, which format, whose key, which options."""
+"""From an HTTP request to a Call: which provider, which path, which format, which key, which options."""
 
 from urllib.parse import urlencode
 
@@ -41,12 +41,12 @@ from farebox.runtime.services import Services
 _BACKOFFS = ("constant", "linear", "exponential")
 _DIGITS_MAX = 12
 COMMON = frozenset({"compat", "rest"})
-"""What stands in a URL where the body names the provider."""
+"""URL segments that stand in place of a provider's slug if the body names the provider."""
 
 
 def known_call(services: Services, request: ProxyRequest) -> Call | None:
-    """The call of a request with the head of an earlier one and a light body, as most are, made without waiting; None
-    where it is to be made by `native_call` or `compat_call`. Raises Problem."""
+    """The call of a request with the head of an earlier one and a small body, as most have, built without waiting; None
+    if it must be built by `native_call` or `compat_call`. Raises Problem."""
     known = request.known.get(request.slug)
     if known is None or known.format is None or not (isinstance(request.body, bytes) and is_light(request.body)):
         return None
@@ -66,7 +66,7 @@ def known_call(services: Services, request: ProxyRequest) -> Call | None:
 
 
 async def native_call(services: Services, request: ProxyRequest) -> Call:
-    """A call of a provider's own path. Raises Problem."""
+    """A call to a provider's own path. Raises Problem."""
     known = request.known.get(request.slug)
     if known is not None:
         read = await _read(services, request, known.format, known.place, own=known.own_key)
@@ -83,7 +83,7 @@ async def native_call(services: Services, request: ProxyRequest) -> Call:
 
 
 async def _object(services: Services, request: ProxyRequest, access: ProviderAccess, path: str) -> ObjectCall | None:
-    """What the call is about, where that is something which the provider keeps. Raises Problem."""
+    """The kept object that the call is about, if it is about one. Raises Problem."""
     found = object_call(access.provider.objects, request.method, path)
     if request.method in ("GET", "HEAD"):
         return found
@@ -100,14 +100,14 @@ async def _object(services: Services, request: ProxyRequest, access: ProviderAcc
 
 
 async def _read(services: Services, request: ProxyRequest, wire: WireFormat | None, place: Place, *, own: bool) -> Read:
-    """What is read of the body; `own`: the account pays for the call itself. Raises Problem."""
+    """Read the body; `own`: the account pays the provider itself. Raises Problem."""
     if wire is None:
         return await _with_name(services, request, Read(None))
     return await _with_name(services, request, await _read_of(services, request, wire, place, own=own))
 
 
 def _check_batch(request: ProxyRequest) -> None:
-    """Raises Problem if the requests of a batch would have to be judged one by one."""
+    """Raises Problem if the requests of a batch would have to be checked one by one."""
     limits, token = request.gateway.spend_limits, request.token
     why = (
         "an access token limited to certain models"
@@ -127,14 +127,14 @@ def _check_batch(request: ProxyRequest) -> None:
 
 
 def _by_model(request: ProxyRequest) -> bool:
-    """Whether the token is for certain models, or a policy is."""
+    """Whether the token, or a policy, allows only certain models."""
     if request.policies is not None and request.policies.names_models:
         return True
     return request.token is not None and request.token.models is not None
 
 
 async def _with_name(services: Services, request: ProxyRequest, read: Read) -> Read:
-    """With what the body calls its model, where a token or a policy is for certain models. Raises Problem."""
+    """Add the name that the body gives its model, if a token or a policy allows only certain models. Raises Problem."""
     if not _by_model(request) or request.method in ("GET", "HEAD"):
         return read
     content_type = _content_type(request)
@@ -155,8 +155,8 @@ async def _read_of(services: Services, request: ProxyRequest, wire: WireFormat, 
 
 
 async def compat_call(services: Services, request: ProxyRequest, chosen: str = "") -> Call | RouteName:
-    """A call in a common form whose body names `provider/model`: chat/completions, embeddings, responses, messages.
-    `chosen` is called in the place of what the body names. The name of a dynamic route, where the body names one.
+    """A call in a common format whose body names `provider/model`: chat/completions, embeddings, responses, messages.
+    `chosen` is called instead of what the body names. If the body names a dynamic route, its name is returned.
 
     Raises Problem.
     """
@@ -183,7 +183,7 @@ async def compat_call(services: Services, request: ProxyRequest, chosen: str = "
 
 
 def socket_call(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering) -> Call:
-    """The call that a WebSocket at the provider's canonical path is; none of its messages is read. Raises Problem."""
+    """The call for a WebSocket at the provider's canonical path, whose messages are not read. Raises Problem."""
     way = way_of(services, request, access, metering, request.path)
     return _call(services, request, access, metering, request.path, way, Read(None))
 
@@ -191,8 +191,8 @@ def socket_call(services: Services, request: ProxyRequest, access: ProviderAcces
 def turn_call(
     services: Services, request: ProxyRequest, session: Call, wire: WireFormat, parsed: ParsedRequest
 ) -> Call:
-    """The call of one turn of a session; the request has its ID, and as its body the message that asks for it. Raises
-    Problem where its model may not be called."""
+    """The call of one turn of a session; the request has the turn's ID, and as its body the message that requests the
+    turn. Raises Problem if its model may not be called."""
     place = Place(session.place.slug, "POST", session.path, "application/json")
     known = replace(session, format=wire, place=place, content_type=place.content_type, models={})
     return _with_body(services, request, known, Read(_behind(session, parsed)))
@@ -203,8 +203,8 @@ def _behind(session: Call, parsed: ParsedRequest) -> ParsedRequest:
 
 
 def _place(request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> Place:
-    """Where the request goes. A format that reads headers has them in the place of the query: what is written there
-    under such a name means nothing to the provider."""
+    """Where the request goes. For a format that reads options from headers, they replace the query: query parameters
+    with such names mean nothing to the provider."""
     names = getattr(metering, "reads_headers", ())
     given = [(name, text) for name in names if (text := request.headers.get(name))]
     query = urlencode(given) if names else request.query
@@ -275,14 +275,14 @@ def _call(
     )
     if known.cache is not None:
         known.cache.scope = scope_of(known)
-    if kept is None:  # else the body says more
+    if kept is None:  # otherwise the body decides
         request.known[known.provider if request.slug in COMMON else request.slug] = known
     return _with_body(services, request, known, read)
 
 
 def _with_body(services: Services, request: ProxyRequest, known: Call, read: Read, cached_as: str = "") -> Call:
-    """The call of this request, with what is `known` from its head. `cached_as`: the key of its response in the cache,
-    if that is known. Raises Problem."""
+    """The call of this request, based on the call `known` for its head. `cached_as`: the key of its response in the
+    cache, if that is known. Raises Problem."""
     _check_read(known.access.provider, read, own=known.own_key)
     as_read = read
     if known.models and read.parsed is not None:
@@ -315,22 +315,22 @@ def _with_body(services: Services, request: ProxyRequest, known: Call, read: Rea
 
 
 def _of_model(parsed: ParsedRequest, model: str) -> ParsedRequest:
-    """The same of the model that is behind a name of the key's owner."""
+    """The same request for the actual model behind a name given by the key's owner."""
     return replace(parsed, model=model, demand=replace(parsed.demand, model=model))
 
 
 def _may_cache(request: ProxyRequest, metering: Metering) -> bool:
-    """Whether it asks a model, and nothing else: what has other effects is done each time."""
+    """Whether the request only runs a model: anything with other effects must be repeated each time."""
     return request.method == "POST" and not isinstance(metering, Plain)
 
 
 def _cache_use(known: Call, sent: Body, body: Body, read: Read, cached_as: str) -> CacheUse | None:
-    """How a call with this body uses the cache. `sent`: the body as it came."""
+    """How a call with this body uses the cache. `sent`: the body as it was received."""
     use = known.cache
     if use is None or not is_cacheable(body) or read.parsed is None or read.parsed.unmetered:
         return None
-    # One scope has requests to several providers under a key of the caller's own, and a common form's body is read
-    # in its own way.
+    # With a cache key of the caller's own, one scope covers requests to several providers, and the body of a common
+    # format is read differently.
     told = isinstance(sent, bytes) and not (use.key or known.common_form)
     return replace(use, body=sent if told else b"", read=read, name=cached_as)
 
@@ -344,8 +344,8 @@ def _check_read(provider: Provider, read: Read, *, own: bool) -> None:
 
 
 def _response_timeout(services: Services, request: ProxyRequest, *, own: bool) -> int | None:
-    """How long the caller waits for the response to begin; on the operator's key not less than the operator's minimum,
-    because what a provider was asked to do it does, and bills. None if the caller does not say. Raises Problem."""
+    """The caller's timeout for the beginning of the response; on the operator's key at least the operator's minimum,
+    because the provider does, and bills, what it was asked to do. None if the caller states none. Raises Problem."""
     wanted = _number(request, "cf-aig-request-timeout", 1, 3_600_000)
     if wanted is None or own:
         return wanted
@@ -353,7 +353,7 @@ def _response_timeout(services: Services, request: ProxyRequest, *, own: bool) -
 
 
 def _number(request: ProxyRequest, name: str, low: int, high: int) -> int | None:
-    """A header's whole number within bounds; None if it is absent. Raises Problem."""
+    """A whole number within bounds from a header; None if the header is absent. Raises Problem."""
     text = request.headers.get(name)
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""How a request uses its gateway's cache: by its headers, else as the gateway says."""
+"""How a request uses its gateway's cache: as its headers say, else as the gateway is configured."""
 
 from collections.abc import Callable
 from typing import Final
@@ -18,12 +18,12 @@ from farebox.runtime.services import Services
 OLD_NAMES: Final = ("cf-cache-ttl", "cf-skip-cache")
 TTL_MIN_SECONDS: Final = 60
 TTL_OF_KEY_SECONDS: Final = 300
-"""How long a response is kept under a key of the caller's own, where caching is off otherwise."""
+"""How long a response is kept under a cache key of the caller's own if caching is otherwise off."""
 KEY_MAX: Final = 512
 
 
 def cache_use(headers: RequestHeaders, gateway: ServedGateway) -> CacheUse | None:
-    """None where the response is neither looked for nor stored. Raises Problem."""
+    """How the request uses the cache; None if it does not. Raises Problem."""
     key = headers.get("cf-aig-cache-key") or ""
     wanted = _ttl(headers)
     ttl = (gateway.cache_ttl or (TTL_OF_KEY_SECONDS if key else 0)) if wanted is None else wanted
@@ -42,7 +42,7 @@ def cache_use(headers: RequestHeaders, gateway: ServedGateway) -> CacheUse | Non
 
 
 def _ttl(headers: RequestHeaders) -> int | None:
-    """Raises Problem."""
+    """The time to live in seconds that the request states; None if it states none. Raises Problem."""
     text = headers.get("cf-aig-cache-ttl")
     if text is None:
         text = headers.get("cf-cache-ttl")
@@ -60,7 +60,7 @@ def _ttl(headers: RequestHeaders) -> int | None:
 
 
 async def answered_from_cache(services: Services, call: Call, sink: HttpSink, watch: Watch) -> bool:
-    """Whether there was a stored response for the call, and it is answered. Raises DatabaseUnavailable."""
+    """Answer the call from the cache. Returns whether there was a stored response. Raises DatabaseUnavailable."""
     found = await cached_response(services, call, watch)
     if found is None:
         return False
@@ -72,7 +72,7 @@ async def answered_from_cache(services: Services, call: Call, sink: HttpSink, wa
 async def serve_missed(
     services: Services, call: Call, sink: HttpSink, watch: Watch, more: Callable[[], bool] | None = None
 ) -> bool:
-    """As `serve_call` does, a call that the cache could not answer."""
+    """Like `serve_call`, for a call that the cache could not answer."""
     use = call.cache
     if use is None or use.skip or not use.coalesce:
         return await serve_call(services, call, sink, watch, more)

@@ -1,4 +1,4 @@
-"""The body of a model call: complete, without its content codings, within bounds."""
+"""The body of a model call: complete, without content codings, and within limits."""
 
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -20,11 +20,11 @@ from farebox.providers.provider import Plain
 from farebox.runtime.services import Services
 
 EXPANSION_MAX: Final = 200
-"""How many times its size a body may decode to; a mebibyte it may always."""
+"""Maximum ratio of a body's decoded size to its size; a mebibyte is always allowed."""
 _ALWAYS: Final = 2**20
 _AT_ONCE: Final = 2**16
-"""Up to this many bytes are decoded on the event loop, while no more than these come out. None of brotli, which fills
-its whole window before it gives anything."""
+"""Bodies up to this size are decoded on the event loop if they decode to less than this. Not brotli, which fills its
+whole window before it outputs anything."""
 
 
 class CallBody(msgspec.Struct, frozen=True):
@@ -32,14 +32,14 @@ class CallBody(msgspec.Struct, frozen=True):
 
     content: Body
     coded: bool = False
-    """Whether it is still in a coding that is not known here."""
+    """Whether it is still in a content coding that is not known here."""
 
 
 async def check_credit(services: Services, method: str, account_id: str, slug: str, path: str) -> None:
-    """Before a body is read that may be large, of a call on the operator's key: see calls.large_body. `slug`, `path`:
-    what the URL names. Raises Problem (NO_CREDIT)."""
+    """Called before a body is read that may be large, for a call on the operator's key: see calls.large_body. `slug`,
+    `path`: from the URL. Raises Problem (NO_CREDIT)."""
     if slug == "":
-        return  # of a universal request, the steps may bring keys of their own
+        return  # the steps of a universal request may have keys of their own
     if slug in ("compat", "rest", RUN):
         await check_worth_reading(services, account_id, None)
         return
@@ -47,12 +47,12 @@ async def check_credit(services: Services, method: str, account_id: str, slug: s
     if provider is None:
         return
     metering = format_of(provider, method, upstream_path(provider, path))
-    if not isinstance(metering, Plain):  # else it costs nothing, or is not taken
+    if not isinstance(metering, Plain):  # otherwise it costs nothing, or is not accepted
         await check_worth_reading(services, account_id, provider.slug)
 
 
 def body_at_hand(services: Services, exchange: Exchange, lease: Lease) -> CallBody | None:
-    """The request body, counted on the lease, where it has come with the head and has no content coding, as most;
+    """The request body, counted on the lease, if it has arrived with the head and has no content coding, as most do;
     otherwise None. Raises Problem (ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL)."""
     if exchange.headers.get("content-encoding"):
         return None
@@ -63,8 +63,8 @@ def body_at_hand(services: Services, exchange: Exchange, lease: Lease) -> CallBo
 async def body_of(
     services: Services, exchange: Exchange, watch: Watch, lease: Lease, *, any_coding: bool
 ) -> CallBody | None:
-    """The request body, counted on the lease; None if the client has gone. With `any_coding`, one that is not known
-    here is left to the provider.
+    """The request body, counted on the lease; None if the client has gone. With `any_coding`, a body in a content
+    coding that is unknown here is left to the provider.
 
     Raises Problem: BODY_TOO_LARGE, BODY_LATE, CODING_UNKNOWN, INVALID_REQUEST, ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL,
     READERS_BUSY, BODY_TOO_COMPLEX.
@@ -101,8 +101,9 @@ async def body_of(
 async def _decoded(
     services: Services, watch: Watch, body: Body, names: Sequence[str], limit: int, lease: Lease
 ) -> Body:
-    """What comes out is counted as soon as it is there, and what went in no longer: of bodies that are being decoded,
-    there are no more than helpers. Raises UnknownCoding, Problem, and Interrupted if the client has gone."""
+    """Decode a body. The output is counted as soon as it exists, and the input no longer: the number of bodies being
+    decoded is limited to that of helper processes. Raises UnknownCoding, Problem, and Interrupted if the client has
+    gone."""
     limit = min(limit, max(len(body) * EXPANSION_MAX, _ALWAYS))
     try:
         decoded: Body | None = _decode_small(body, names, limit)
@@ -124,7 +125,7 @@ async def _decoded(
 
 
 def _decode_small(body: Body, names: Sequence[str], limit: int) -> bytes | None:
-    """The decoded body, where that is quick; else None. Raises UnknownCoding, BrokenCoding, TooLarge."""
+    """The decoded body if that is quick, else None. Raises UnknownCoding, BrokenCoding, TooLarge."""
     decoder = Decoder(names)
     if not body:
         return b""

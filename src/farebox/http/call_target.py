@@ -1,4 +1,4 @@
-"""The data plane's URLs: which there are, what each names, and whose SDK is calling."""
+"""The data plane's URLs: which exist, what each names, and whose SDK is calling."""
 
 import re
 from typing import Final
@@ -13,7 +13,7 @@ from farebox.http.router import tidy_path
 PREFIX: Final = "/v1/"
 REST_PREFIX: Final = "/client/v4/accounts/"
 RUN: Final = "ai/run"
-"""The slug of `/ai/run` with a model that is not Workers AI's; no segment of a URL reads like this."""
+"""The slug for `/ai/run` with a model of a provider other than Workers AI; no URL segment looks like this."""
 _GATEWAY: Final = PREFIX + "{account_id}/{gateway_id}"
 _AI: Final = REST_PREFIX + "{account_id}/ai"
 _REST: Final = f"{_AI}/v1"
@@ -34,26 +34,26 @@ MODEL_CALLS: Final = (
     (f"{_REST}/responses", f"OpenAI's Responses format; {_BY_HEADER}"),
     (f"{_REST}/messages", f"Anthropic's Messages format; {_BY_HEADER}"),
 )
-"""Path and summary of what is called with POST."""
+"""Path and summary of URLs that are called with POST."""
 MODEL_LISTS: Final = (
     (f"{_GATEWAY}/compat/models", "The models that can be called, what each costs the account, and whether it can pay"),
     (f"{_GATEWAY}/compat/models/{{model}}", "One of them, by the name that the list has"),
     (f"{_REST}/models", f"The models that can be called; {_BY_HEADER}"),
     (f"{_REST}/models/{{model}}", f"One of them; {_BY_HEADER}"),
 )
-"""Path and summary of what is read with GET."""
+"""Path and summary of URLs that are read with GET."""
 
 _CODEX = re.compile(r"codex\b|codex[_-]", re.IGNORECASE)
-"""What user agent and `originator` of Codex begin with, in all its forms."""
+"""Matches the beginning of Codex's user agent and `originator`, in all its variants."""
 
 LIMIT_STATUS = "farebox-limit-status"
-"""A header that says so: with which status a limit is answered that nobody can wait for."""
+"""A request header that states the status for limits for which waiting is useless."""
 _WAITING = re.compile(r"(opencode|QwenCode)/")
-"""What user agents of clients begin with that wait after a 429 for as long as they are told, and show nothing."""
+"""Matches the beginning of the user agents of clients that silently wait after a 429 for as long as they are told."""
 _WAITED_FOR: Final = ("cohere", "deepgram", "elevenlabs", "fal", "replicate")
-"""Providers whose own SDKs repeat a 429 whatever its headers say, most of them after a silent wait."""
+"""Providers whose own SDKs retry a 429 whatever its headers say, most of them after a silent wait."""
 _HUGGING_FACE = "@huggingface/inference/"
-"""What the user agent of Hugging Face's SDK for TypeScript begins with."""
+"""The beginning of the user agent of Hugging Face's SDK for TypeScript."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -62,15 +62,15 @@ class Target(msgspec.Struct, frozen=True):
     account_id: str
     gateway_id: str
     slug: str
-    """A provider's, or `compat`, `rest`, RUN, or empty for the universal endpoint."""
+    """A provider's slug, `compat`, `rest` or RUN; empty for the universal endpoint."""
     path: str
-    """The provider's own, that of a common form, or of RUN the model (empty: the body names it)."""
+    """The provider's own path, that of a common format, or for RUN the model (empty: the body names it)."""
     api_host: bool = False
-    """It is a path of Cloudflare's API host: no provider key comes with the request."""
+    """Whether the path is one of Cloudflare's API host: such requests contain no provider key."""
 
     @property
     def form(self) -> Form:
-        """Whose SDK is calling, by the path: it decides the shape of errors."""
+        """Whose SDK is calling, judged by the path: it determines the format of errors."""
         if self.api_host and (self.slug == RUN or self.path.startswith("run/")):
             return "run"
         if self.slug in ("aws-bedrock", "bedrock") and "/model/" in self.path:
@@ -92,7 +92,7 @@ class Target(msgspec.Struct, frozen=True):
         return "responses" if self.path.endswith(("responses", "responses/compact")) else "openai"
 
     def form_for(self, headers: RequestHeaders) -> Form:
-        """The same, where the client itself matters too."""
+        """The same, also considering the client itself."""
         form = self.form
         if form == "responses":
             named = (headers.get("originator") or "", headers.get("user-agent") or "")
@@ -105,8 +105,8 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def waits_in_silence(target: Target | None, headers: RequestHeaders) -> bool:
-    """Whether the client repeats every 429, without a word to its user: known by the provider's path or by the client's
-    own name, or said by a header."""
+    """Whether the client retries every 429 without telling its user: known by the provider's path or the client's name,
+    or stated by a header."""
     if target is not None and target.slug in _WAITED_FOR:
         return True
     return headers.get(LIMIT_STATUS) == "403" or _WAITING.match(headers.get("user-agent") or "") is not None

@@ -1,4 +1,4 @@
-"""Which way a call goes: who pays for it, with which key, and to which URL."""
+"""Routing a call: who pays for it, with which key, and to which URL."""
 
 import re
 from urllib.parse import parse_qsl, quote, urlencode
@@ -29,31 +29,31 @@ from farebox.runtime.provider_access import ProviderAccess
 from farebox.runtime.services import Services
 
 _OPERATOR_DROPPED_QUERY = frozenset({CALLER_KEY_QUERY, "access_token", "callback", "fields", "oauth_token"})
-"""What a query may not say on the operator's key, as it hides the usage; also whatever begins with `$`, and forms of
-the response (`alt`) that are not JSON."""
+"""Query parameters that are not forwarded on the operator's key, as they hide the usage; also those that begin with
+`$`, and response formats (`alt`) other than JSON."""
 _QUEUED_QUERY = "queueRequest"
-"""Asks Workers AI to respond later, where its cost cannot be read."""
+"""Asks Workers AI to respond later, when its cost cannot be read."""
 _RESPONSE_FORMS = ("json", "sse")
 _leads_up = re.compile(r"(?:^|/|%2f|%5c)\.\.?(?:;[^/]*)?(?:$|/|%2f|%5c)", re.IGNORECASE).search
-"""Whether a path has a segment that some server takes for the folder itself, or the one above it."""
+"""Finds a path segment that some server may interpret as the folder itself or its parent."""
 
 
 class Way(msgspec.Struct, frozen=True):
-    """The way of a call."""
+    """Who pays for a call, with which key, and to which URL."""
 
     payer: Payer
     credential: Credential | None
-    """What `payer.key` comes to at the place that the path names; None where nothing is put in the place of what the
-    caller sent."""
+    """The credential made from `payer.key` for the place that the path names; None if nothing replaces what the caller
+    sent."""
     url: str
     signing: Signing | None = None
-    """What each request is signed with; None where a header has the key."""
+    """How each request is signed; None if the key is in a header."""
     shared: "tuple[Way, ...]" = ()
-    """Where several keys share the calls: the way with each of them, this one first."""
+    """If several keys share the calls: the way for each of them, this one first."""
 
 
 def way_of(services: Services, request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> Way:
-    """The way of a call of this path. Raises Problem."""
+    """The way of a call to this path. Raises Problem."""
     if "." in path and _leads_up(path):
         raise Problem(INVALID_REQUEST, f"The path {path[:200]!r} leads outside the provider's API.")
     payer = payer_of(services, access, request.own, request.gateway, request.headers, own_key=request.own_key)
@@ -80,11 +80,11 @@ def _way(access: ProviderAccess, payer: Payer, where: Placed, url: str) -> Way:
     for one in payer.shared:
         try:
             found.append((one, _credential(access, one, one.key or "", where)))
-        except Problem as problem:  # a key that is for another place
+        except Problem as problem:  # the key is for another place
             wrong.append(problem)
     if not found:
         raise wrong[0]
-    # What a deployment is called is known of the first: a key that calls another model so is left out.
+    # The name of a deployment is known from the first key: keys with other models under the same names are left out.
     shared = [_with_key(one, key, where, url) for one, key in found if key.models == found[0][1].models]
     return replace(shared[0], shared=tuple(shared) if len(shared) > 1 else ())
 
@@ -94,7 +94,7 @@ def _with_key(payer: Payer, credential: Credential | None, where: Placed, url: s
 
 
 def _check_metered(request: ProxyRequest, access: ProviderAccess, metering: Metering, path: str) -> None:
-    """Raises Problem if the operator's key is not for this."""
+    """Raises Problem if the operator's key may not be used for this."""
     if metering is UNMETERED and (why := why_unpaid(access.provider.slug, path)):
         raise Problem(NOT_METERED, f"{path[:200]} is not called on the operator's key: {why}.")
     if metering is UNMETERED:
@@ -108,7 +108,7 @@ def _check_metered(request: ProxyRequest, access: ProviderAccess, metering: Mete
 
 
 def _credential(access: ProviderAccess, payer: Payer, key: str, where: Placed) -> Credential:
-    """The one of the key's that is for this place. Raises Problem."""
+    """The credential of the key that is valid for this place. Raises Problem."""
     provider, whose = access.provider, "operator's" if payer.stored is None else f"stored ({payer.stored.alias!r})"
     try:
         found = provider.keys(key)
@@ -127,7 +127,7 @@ def _credential(access: ProviderAccess, payer: Payer, key: str, where: Placed) -
 
 
 def _query(query: str, *, own: bool, media: bool) -> str:
-    """The query as it is forwarded. `media`: what a file has is asked for."""
+    """The query as it is forwarded. `media`: the content of a file is requested."""
     if not query or (own and f"{CALLER_KEY_QUERY}=" not in query):
         return query
     pairs = parse_qsl(query, keep_blank_values=True)
@@ -139,7 +139,7 @@ def _query(query: str, *, own: bool, media: bool) -> str:
 
 
 def _queued(query: str) -> bool:
-    """Whether the query has the response put off."""
+    """Whether the query asks for a deferred response."""
     if _QUEUED_QUERY.lower() not in query.lower():
         return False
     pairs = parse_qsl(query, keep_blank_values=True)
@@ -147,7 +147,8 @@ def _queued(query: str) -> bool:
 
 
 def _may_forward_parameter(name: str, value: str) -> bool:
-    """Whether a query may say this on the operator's key: not what hides the usage, or makes another call of it."""
+    """Whether this query parameter may be used on the operator's key: not one that hides the usage, or turns the call
+    into another one."""
     if name == "alt":
         return value in _RESPONSE_FORMS
     return name not in _OPERATOR_DROPPED_QUERY and not name.startswith("$")

@@ -1,8 +1,8 @@
 """The client's address, through proxies that are trusted to report it.
 
-Each proxy appends the address of its peer to the right of what it received, so that from the right, the first address
-that is not a trusted proxy is the client's. Anything left of it may have been written by anyone. Of the two headers
-only the one the operator configured is read: a proxy that does not know the other one passes it on.
+Each proxy appends the address of its peer to the right of what it received. So from the right, the first address that
+is not a trusted proxy is the client's. Anyone may have written what is to the left of it. Of the two headers, only the
+one that the operator configured is read: a proxy that does not know the other one passes it on.
 """
 
 import re
@@ -14,7 +14,7 @@ from farebox.settings import Settings
 from farebox.standing import networks_of
 
 HOPS_MAX = 16
-"""Chained proxies: more than anyone has."""
+"""Maximum number of chained proxies: more than anyone has."""
 _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*("[^"]*"|[^";,\s]+)', re.IGNORECASE)
 _HOST = re.compile(r'(?:^|;)\s*host\s*=\s*("[^"]*"|[^";,\s]+)', re.IGNORECASE)
 _PROTO = re.compile(r'(?:^|;)\s*proto\s*=\s*"?(\w+)', re.IGNORECASE)
@@ -22,7 +22,7 @@ _WITH_PORT = re.compile(r"\[([^\]]+)\](?::\d+)?|([0-9.]+)(?::\d+)?")
 
 
 class Clients:
-    """Tells clients from the proxies before them, by the settings."""
+    """Distinguishes clients from the proxies in front of them, by the settings."""
 
     def __init__(self, settings: Settings) -> None:
         self._trusted = networks_of(settings.trusted_proxies)
@@ -31,17 +31,17 @@ class Clients:
 
     @property
     def behind_proxies(self) -> bool:
-        """Whether there are any to look behind."""
+        """Whether any proxies are configured."""
         return bool(self._trusted)
 
     def resolve(self, exchange: Exchange) -> None:
-        """Let the exchange know who the client is, where a trusted proxy is connected in its place."""
+        """Set the exchange's client address if the connection is from a trusted proxy."""
         peer = exchange.client
         exchange.client = self.address(peer, exchange.headers)
         exchange.encrypted = exchange.encrypted or self.encrypted(peer, exchange.headers)
 
     def trusts(self, address: str) -> bool:
-        """Whether it is a trusted proxy's."""
+        """Whether the address belongs to a trusted proxy."""
         found = _address(address) if self._trusted else None
         return found is not None and any(found in network for network in self._trusted)
 
@@ -52,7 +52,7 @@ class Clients:
         nearest = peer
         for hop in self._hops(headers):
             found = _address(hop)
-            if found is None:  # `unknown`, a name, or nonsense
+            if found is None:  # `unknown`, a name, or invalid
                 break
             nearest = str(found)
             if not self.trusts(nearest):
@@ -60,7 +60,7 @@ class Clients:
         return nearest
 
     def encrypted(self, peer: str, headers: RequestHeaders) -> bool:
-        """Whether a trusted proxy says that the client came to it over TLS."""
+        """Whether a trusted proxy reports that the client used TLS."""
         if not self._trusted or not self.trusts(peer):
             return False
         if self._standard:
@@ -70,7 +70,7 @@ class Clients:
         return bool(protos) and protos[0].lower() == "https"
 
     def host(self, peer: str, headers: RequestHeaders) -> str | None:
-        """The host that the client asked for: as a trusted proxy says, where it says anything, else as the request."""
+        """The host that the client requested: as a trusted proxy reports it, otherwise as in the request."""
         if self._trusted and self.trusts(peer):
             if self._standard:
                 hosts = [
@@ -92,14 +92,14 @@ class Clients:
 
 
 def _from_right(text: str | None) -> list[str]:
-    """The items of a list in a header, the last first."""
+    """The items of a comma-separated header, last first."""
     if not text:
         return []
     return [hop.strip() for hop in reversed(text.rsplit(",", HOPS_MAX)[-HOPS_MAX:])]
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """An address, with a port or without."""
+    """The address in a text that may include a port; None if there is none."""
     with_port = _WITH_PORT.fullmatch(text)
     if with_port is not None:
         text = with_port[1] or with_port[2]

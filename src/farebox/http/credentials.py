@@ -1,7 +1,7 @@
 """Who calls the data plane, and who pays: our access token, and possibly the caller's own provider key.
 
-Our token is recognized by its prefix wherever it is sent, and is never forwarded. Anything else in a header that can
-carry a provider key is the caller's own: it is forwarded, and the account is not charged.
+Our token is recognized by its prefix in any header, and is never forwarded. Anything else in a header that can carry a
+provider key is the caller's own key: it is forwarded, and the account is not charged.
 """
 
 import re
@@ -21,11 +21,11 @@ _is_name = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+").fullmatch
 _is_value = re.compile(r"[\t\x20-\x7e\x80-\xff]*").fullmatch  # RFC 9110, 5.5
 _METADATA = "cf-aig-metadata"  # JSON that stays here
 STEP_HEADERS_MAX = 100
-"""As many as a request may have."""
+"""The maximum number of headers of a whole request, too."""
 QUERY_FIELDS_MAX = 200
-"""Fields of a query: each is decoded, and encoded again."""
+"""Maximum fields of a query: each is decoded and encoded again."""
 _SCHEMES = ("bearer", "token", "key")
-"""What providers want before a key in `authorization`: Deepgram `Token`, fal `Key`."""
+"""Schemes that providers require before a key in `authorization`: Deepgram `Token`, fal `Key`."""
 GATEWAY_TOKEN_HEADER = "cf-aig-authorization"  # noqa: S105 - a header's name
 
 
@@ -34,15 +34,15 @@ class Headers(Protocol):
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """What a request brought. `token` is the text of one of ours; None if it brought none."""
+    """The credentials of a request. `token` is one of our access tokens; None if there is none."""
 
     token: str | None
     own_key: bool
 
 
 def read_credentials(headers: Headers, query: str) -> Credentials:
-    """Sort a request's credentials into ours and the caller's own. Raises Problem (INVALID_REQUEST) if its query has
-    more fields than anybody reads."""
+    """Separate a request's credentials into ours and the caller's own. Raises Problem (INVALID_REQUEST) if its query
+    has too many fields."""
     if query.count("&") >= QUERY_FIELDS_MAX:
         raise Problem(INVALID_REQUEST, f"The query has more than {QUERY_FIELDS_MAX} fields.")
     token = _bare(headers.get(GATEWAY_TOKEN_HEADER))
@@ -77,9 +77,9 @@ def carries_ours(value: str) -> bool:
 async def authorize_run(
     token: str | None, account_id: str, gateway_id: str, configuration: Configuration
 ) -> AccessToken:
-    """The token with this text. Raises Problem: TOKEN_REJECTED unless it may run calls on the account; missing,
-    unknown, revoked and foreign tokens are answered alike. GATEWAY_NOT_ALLOWED unless it reaches the gateway, whether
-    there is one of this name or not."""
+    """The token with this text. Raises Problem: TOKEN_REJECTED unless it may run calls on the account, the same for
+    missing, unknown and revoked tokens and for those of other accounts; GATEWAY_NOT_ALLOWED unless it may use the
+    gateway, whether or not one of this name exists."""
     found = await configuration.token(token) if token else None
     if found is None or found.account_id != account_id or Permission.RUN not in found.permissions:
         raise Problem(
@@ -110,7 +110,7 @@ def _bare(value: str | None) -> str | None:
         return None
     value = value.strip()
     scheme, _, rest = value.partition(" ")
-    if scheme.lower() in _SCHEMES:  # alone: an SDK without a key
+    if scheme.lower() in _SCHEMES:  # a scheme alone: from an SDK without a key
         value = rest.strip()
     return value or None
 
@@ -119,8 +119,8 @@ class StepHeaders:
     """The headers of one step of a universal request."""
 
     def __init__(self, headers: Mapping[str, str], bytes_max: int) -> None:
-        """Raises Problem (INVALID_REQUEST): JSON takes what no header may be, and more and larger ones than a request
-        has; and some of these go into the response."""
+        """Raises Problem (INVALID_REQUEST): JSON can contain invalid headers, and more and larger ones than a request
+        can have; and some of these are repeated in the response."""
         if len(headers) > STEP_HEADERS_MAX or sum(map(len, (*headers, *headers.values()))) > bytes_max:
             raise Problem(
                 INVALID_REQUEST,

@@ -1,4 +1,5 @@
-"""Calls from pages of other origins (CORS, in the Fetch standard): which are allowed, and what their browsers are sent.
+"""Calls from pages of other origins (CORS, in the Fetch standard): which origins may call, and the headers for their
+browsers.
 
 Pages send their token in a header, never a cookie, so credentials in the browser's sense are not allowed, and every
 response header may be read.
@@ -10,7 +11,7 @@ from collections.abc import Collection
 from farebox.http.exchange import HeaderList, RequestHeaders
 
 MAX_AGE_SECONDS = 7200
-"""How long a browser may keep the response to its question; none keeps it longer."""
+"""How long a browser may cache the response to a preflight request; no browser caches it longer."""
 _NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~ ,-]{1,4096}")
 
 
@@ -20,7 +21,7 @@ def allowed(origins: Collection[str], origin: str) -> bool:
 
 
 def readable(origin: str) -> HeaderList:
-    """What lets a page of the origin read a response."""
+    """Headers that let a page of the origin read a response."""
     return [
         ("access-control-allow-origin", origin),
         ("access-control-expose-headers", "*"),

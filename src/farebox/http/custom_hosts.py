@@ -1,6 +1,6 @@
-"""Requests to hosts of accounts' own: the host names the gateway, so the path begins with the provider.
+"""Requests to accounts' custom domains: the host names the gateway, so the path begins with the provider.
 
-Nothing else is served there: no control plane, no pages, no paths with an account in them.
+Nothing else is served there: neither the control plane nor pages, nor paths that contain an account.
 """
 
 import re
@@ -15,7 +15,7 @@ from farebox.providers.catalogue import provider_of
 from farebox.providers.naming import is_custom
 
 NOWHERE: Final = "/v1/"
-"""A path of the data plane at which there is nothing."""
+"""A path of the data plane at which nothing exists."""
 _PORT: Final = re.compile(r":\d*$")
 
 Domains = Mapping[str, tuple[str, str]]
@@ -23,13 +23,13 @@ Domains = Mapping[str, tuple[str, str]]
 
 
 def gateway_of_host(domains: Domains, clients: Clients, exchange: Exchange) -> tuple[str, str] | None:
-    """Account and gateway that the request's host stands for; None if it stands for none."""
+    """Account and gateway that the request's host stands for; None if it is not a custom domain."""
     host = clients.host(exchange.client, exchange.headers)
     return None if host is None else domains.get(_PORT.sub("", host.lower()).removesuffix("."))
 
 
 def led(exchange: Exchange, gateway: tuple[str, str]) -> Exchange:
-    """The exchange with the path that it would have on the server's own host."""
+    """The exchange with the equivalent path on the server's own host."""
     account_id, gateway_id = gateway
     path = tidy_path(exchange.path)
     slug = path[1:].partition("/")[0]
@@ -37,7 +37,7 @@ def led(exchange: Exchange, gateway: tuple[str, str]) -> Exchange:
     exchange.path = f"/v1/{account_id}/{gateway_id}{path}" if served else NOWHERE
     memo = exchange.head.memo
     if isinstance(memo, Understood) and not _fits(memo, gateway if served else None):
-        exchange.head.memo = None  # the name stands for another gateway now
+        exchange.head.memo = None  # the name belongs to another gateway now
     return exchange
 
 

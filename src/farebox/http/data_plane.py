@@ -1,4 +1,4 @@
-"""The data plane: model calls, from their request to their response."""
+"""The data plane: model calls, from the request to the response."""
 
 import asyncio
 import re
@@ -59,7 +59,7 @@ log = structlog.get_logger("farebox.calls")
 
 
 class DataPlane:
-    """Serves model calls; counts those in flight, so that a stop can wait for them. Create it inside the running
+    """Serves model calls, and counts those in flight, so that a stop can wait for them. Create it inside the running
     loop."""
 
     def __init__(self, services: Services) -> None:
@@ -75,7 +75,7 @@ class DataPlane:
         self._comment_seconds = settings.stream_comment_ms / 1000
 
     def handle(self, exchange: Exchange) -> Awaitable[None] | None:
-        """Answer one exchange, whatever happens; returns what is left to be done (http.server.state.Handler)."""
+        """Answer one exchange, whatever happens. Returns what is left to do (http.server.state.Handler)."""
         memo = exchange.head.memo
         if isinstance(memo, Understood) and memo.repeats is not None and self._answered(exchange, memo, memo.repeats):
             return None
@@ -85,22 +85,23 @@ class DataPlane:
         request_id = self._services.ids.log_id()
         understood = _understood(exchange)
         sink = self._sink(exchange, request_id, understood)
-        task = asyncio.current_task(self._loop)  # to find the loop that runs takes a system call
+        task = asyncio.current_task(self._loop)  # finding the running loop takes a system call
         assert task is not None
         watch = Watch(self._watches, task, self._call_seconds)
         exchange.when_gone(watch.leave)
         try:
             await self._serve(exchange, understood, sink, watch, request_id)
-        except Interrupted:  # its client has gone while its body waited to be read
+        except Interrupted:  # the client has gone while the body waited to be read
             self._services.metrics.count(CLIENTS_GONE)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets a response
+        except Exception as error:  # noqa: BLE001 - the client always gets a response
             self._refuse(exchange, sink, request_id, error)
         finally:
             watch.close()
             sink.close()
 
     def _answered(self, exchange: Exchange, understood: Understood, repeats: Repeats) -> bool:
-        """Whether a request with the head of an earlier hit of the cache is answered, as its response was at hand."""
+        """Answer a request with the head of an earlier cache hit, if its response is in memory. Returns whether it was
+        answered."""
         services, body = self._services, exchange.peek()
         hit = None if body is None or self._draining else hit_at_hand(services, repeats, body, exchange.client)
         if hit is None:
@@ -109,7 +110,7 @@ class DataPlane:
         sink = self._sink(exchange, call.log_id, understood)
         try:
             count_call(services, repeats.target, repeats.permit)
-            exchange.hold(services.held.lease(call.account_id))  # for what the client does not read of the response
+            exchange.hold(services.held.lease(call.account_id))  # counts what the client does not read of the response
             services.metrics.count(CACHE_LOOKUPS, "hit")
             sink.of(call, "HIT")
             write_later(services, answer_hit(services, call, sink, found))
@@ -121,7 +122,8 @@ class DataPlane:
         return HttpSink(exchange, request_id, understood, self._no_credit, self._comment_seconds, self._public_url)
 
     def _refuse(self, exchange: Exchange, sink: HttpSink, request_id: str, error: Exception) -> None:
-        """Answer an error, as far as nothing has been answered; one that became a call has its own line and row."""
+        """Respond with an error, unless a response has begun. An error of a call already has its own log line and
+        row."""
         if isinstance(error, Problem):
             sink.fail(error)
             if not sink.call_known:
@@ -133,15 +135,15 @@ class DataPlane:
             sink.fail(problem)
             if not sink.call_known:
                 self._services.metrics.count(REFUSED, problem.kind.name)
-            say = log.info if isinstance(error, NodeAway) else log.error  # a node away has had its line in the log
+            say = log.info if isinstance(error, NodeAway) else log.error  # the unavailable node has already been logged
             say("database unavailable", request_id=request_id, why=str(error))
         else:
             sink.fail(Problem(INTERNAL, f"Internal error. Request ID: {request_id}"))
             log.error("call failed", request_id=request_id, exc_info=error)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse further calls, those too whose bodies wait to be read, and wait for those in flight; those that take
-        longer are cut and settled."""
+        """Refuse new calls, including those whose bodies wait to be read, and wait for those in flight; calls that take
+        longer are cut off and settled."""
         self._draining = True
         self._services.helpers.refuse_early()
         for session in tuple(self._sessions):
@@ -157,7 +159,8 @@ class DataPlane:
     async def _serve(
         self, exchange: Exchange, understood: Understood, sink: HttpSink, watch: Watch, request_id: str
     ) -> None:
-        """Let it in, read its body, and serve it. Raises Problem, Interrupted if its client goes before that."""
+        """Admit a call, read its body, and serve it. Raises Problem, and Interrupted if its client disconnects before
+        that."""
         services, target, permit = self._services, understood.target, understood.permit
         if self._draining:
             raise shutting_down()
@@ -184,7 +187,7 @@ class DataPlane:
                 if isinstance(call, RouteName):
                     await serve_steps(services, await named_steps(services, request, call), sink, watch)
                     return
-                del request  # the call has the body, or another in its place
+                del request  # the call has the body, or a changed one
                 if call.cache is not None and await answered_from_cache(services, call, sink, watch):
                     self._remember_hit(exchange, understood)
                     return
@@ -196,12 +199,12 @@ class DataPlane:
             services.calls.end(target.account_id)
 
     def _remember_hit(self, exchange: Exchange, understood: Understood) -> None:
-        """Further requests with this head may be answered at once."""
+        """Remember a hit, so that further requests with this head may be answered at once."""
         if understood.repeats is None or understood.repeats.permit is not understood.permit:
             understood.repeats = repeats_of(exchange, understood)
 
     async def _socket(self, exchange: Exchange, target: Target, sink: HttpSink, watch: Watch, request_id: str) -> None:
-        """Serve a WebSocket until it ends. Raises Problem while it has not begun."""
+        """Serve a WebSocket until it ends. Raises Problem if it cannot begin."""
         services = self._services
         if target.slug in (RUN, *COMMON):
             raise no_socket("WebSockets are served at the paths of providers.")
@@ -234,7 +237,8 @@ class DataPlane:
     async def _permit(
         self, exchange: Exchange, target: Target, understood: Understood, sink: HttpSink
     ) -> Permit | None:
-        """The permit for a call, kept for others with the same head; None if this was no call, and is answered."""
+        """The permit for a call, kept for other requests with the same head; None if the request was not a call and has
+        been answered."""
         if await self._cross_origin(exchange, target, sink):
             return None
         permit = await permit_of(self._services, exchange, target)
@@ -242,12 +246,12 @@ class DataPlane:
         if exchange.method in ("GET", "HEAD") and listed is not None:
             await self._list_models(target, permit, sink, unquote(listed["model"] or ""))
             return None
-        if exchange.headers.get("origin") is None:  # else there are headers to be added each time
+        if exchange.headers.get("origin") is None:  # with an origin, headers must be added each time
             understood.permit = permit
         return permit
 
     async def _list_models(self, target: Target, permit: Permit, sink: HttpSink, model: str) -> None:
-        """Answer with the models that can be called, or with the one that is named. Raises Problem."""
+        """Respond with the models that can be called, or with the named one. Raises Problem."""
         services, token, limited = self._services, permit.token, None
         if token is not None:
             services.last_uses.note((token.account_id, "token", token.token_id), services.clock.now_ms())
@@ -299,14 +303,14 @@ class DataPlane:
         )
 
     async def _call(self, request: ProxyRequest) -> Call | RouteName:
-        """What is called. Raises Problem."""
+        """The call, or the name of the dynamic route, that the request asks for. Raises Problem."""
         if request.slug in COMMON:
             return await common_call(self._services, request)
         return await (run_call if request.slug == RUN else native_call)(self._services, request)
 
     async def _cross_origin(self, exchange: Exchange, target: Target, sink: HttpSink) -> bool:
-        """Where a page of an origin that the gateway lets in is calling, let it read the responses. Whether this was
-        the browser's question in advance, and has been answered."""
+        """If a page of an allowed origin is calling, let it read the responses. Returns whether this was a preflight
+        request, which has been answered."""
         origin = exchange.headers.get("origin")
         if origin is None:
             return False
@@ -320,7 +324,7 @@ class DataPlane:
         return True
 
     def _begin(self, account_id: str) -> None:
-        """Count a call in flight. Raises Problem if the account may have no further one."""
+        """Count a call in flight. Raises Problem if the account may have no more."""
         calls = self._services.calls
         full = calls.begin(account_id)
         if full == "account":
@@ -339,8 +343,8 @@ class DataPlane:
 
 
 def _check_database(services: Services, account_id: str | None) -> None:
-    """While the database is away, or the node of the account's bucket, no call is begun, not even on the caller's own
-    key: whether its token still stands cannot be known. Raises Problem."""
+    """While the database, or the node of the account's bucket, is unavailable, no call begins, not even on the caller's
+    own key: whether its token is still valid is unknown. Raises Problem."""
     try:
         services.database.check()
         if account_id is not None:
@@ -350,7 +354,7 @@ def _check_database(services: Services, account_id: str | None) -> None:
 
 
 def _understood(exchange: Exchange) -> Understood:
-    """What the head means; kept with it."""
+    """What the head means, kept with the head."""
     head = exchange.head
     if isinstance(head.memo, Understood):
         return head.memo

@@ -66,7 +66,7 @@ class MonthStatement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def linked(request: Request, query: Signed) -> Response:
-    """By a signed link: anyone who has it may look."""
+    """Serve a document by its signed link: anyone who has the link may read it."""
     name = _name(request)
     issued.check_link(
         request.services, name, account_id=query.account, expires=query.expires, signature=query.signature
@@ -76,7 +76,7 @@ async def linked(request: Request, query: Signed) -> Response:
 
 
 async def pdf(request: Request, _: None) -> Response:
-    """With a token of the account."""
+    """Serve a document to a token of the account."""
     name = _name(request)
     return _pdf(name, await issued.pdf(request.services, request.account_id, name))
 
@@ -135,7 +135,7 @@ def _name(request: Request) -> str:
 
 
 def _pdf(name: str, body: bytes) -> Response:
-    """Shown in the browser, never cached, and never interpreted as anything else."""
+    """A PDF that is shown in the browser, never cached, and never interpreted as another type."""
     headers = (
         ("content-disposition", f'inline; filename="{_UNSAFE.sub("_", name)}{_SUFFIX}"'),
         ("cache-control", "no-store"),

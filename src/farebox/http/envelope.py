@@ -1,4 +1,4 @@
-"""What the control plane returns: Cloudflare's v4 envelope around results and errors.
+"""The control plane's response format: Cloudflare's v4 envelope around results and errors.
 
 Every envelope has `result`, `success`, `errors` and `messages`; a page has `result_info` too.
 """
@@ -33,12 +33,12 @@ class ErrorItem(msgspec.Struct, frozen=True, omit_defaults=True):
     code: int
     message: str
     path: tuple[str | int, ...] | None = None
-    """Where in the request the fault is; validation errors only."""
+    """The place of the fault in the request; for validation errors only."""
     error_chain: list[Note] = []
 
 
 class ResultInfo(msgspec.Struct, frozen=True):
-    """Which part of a list a page is. `count` is the number of items on it."""
+    """The position of a page within its list. `count` is the number of items on the page."""
 
     page: int
     per_page: int
@@ -47,7 +47,7 @@ class ResultInfo(msgspec.Struct, frozen=True):
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """The body of every response that is not raw."""
+    """The body of every response that uses the envelope."""
 
     result: Any
     success: bool = True
@@ -57,7 +57,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """A complete response, before the headers that every response carries are added."""
+    """A complete response, without the headers that are added to every response."""
 
     body: bytes
     status: int = 200
@@ -66,11 +66,11 @@ class Response(msgspec.Struct, frozen=True):
 
 
 class Stream(Response, frozen=True, kw_only=True):
-    """A response that goes on: its `body` is sent first."""
+    """A response that continues after its `body`."""
 
     body: bytes = b""
     feed: Callable[[ResponseStream, Awaitable[None]], Awaitable[None]]
-    """Sends the rest. The second argument is done when the client has gone."""
+    """Sends the rest. The second argument is done when the client has disconnected."""
 
 
 def ok(result: object, *messages: Note, status: int = 200) -> Response:
@@ -79,9 +79,9 @@ def ok(result: object, *messages: Note, status: int = 200) -> Response:
 
 
 def page(items: Sequence[object], number: int, per_page: int, total: int, info: object = None) -> Response:
-    """One page of a list; past the end it is empty, which is how the official clients know to stop.
+    """One page of a list; past the end it is empty, which tells the official clients to stop.
 
-    `info` takes the place of the usual `result_info`.
+    `info` replaces the usual `result_info`.
     """
     info = info or ResultInfo(number, per_page, len(items), total)
     return Response(_encode(Envelope(result=items, result_info=info)))
@@ -93,7 +93,7 @@ def plain(value: object, status: int = 200) -> Response:
 
 
 _FINAL = (402, 403, 409, 501)
-"""Statuses that the same request gets again."""
+"""Statuses that a repeated request would get again."""
 
 
 def failure(problem: Problem, pages: Pages) -> Response:
@@ -102,7 +102,7 @@ def failure(problem: Problem, pages: Pages) -> Response:
     if problem.retry_after is not None:
         headers.append(("retry-after", str(problem.retry_after)))
     if problem.kind.status in _FINAL or problem.kind is PROCESSOR_REFUSED:
-        headers.append(("x-should-retry", "false"))  # the official clients would try a 409 or a 501 three times
+        headers.append(("x-should-retry", "false"))  # the official clients would send a 409 or a 501 three times
     body = {"result": None, "success": False, "errors": _items(problem), "messages": [], **facts_of(problem, pages)}
     return Response(_encode(body), problem.kind.status, headers=tuple(headers))
 
@@ -119,7 +119,7 @@ def _items(problem: Problem) -> list[ErrorItem]:
 
 
 def send_headers(response: Response, request_id: str) -> HeaderList:
-    """The headers of a control-plane response. Unless it says otherwise, it is for the caller only."""
+    """The headers of a control-plane response. Unless the response says otherwise, only the caller may store it."""
     headers = [("content-type", response.content_type), ("cf-ray", request_id), *response.headers]
     if not response.headers or not any(name == "cache-control" for name, _ in response.headers):
         headers.append(_FOR_THE_CALLER)
@@ -130,6 +130,6 @@ DATABASE_RETRY_SECONDS = 2
 
 
 def database_unavailable(error: DatabaseUnavailable) -> Problem:
-    """What a caller gets while the database is away, on both planes."""
+    """The error while the database is unavailable, on both planes."""
     kind = NODE_AWAY if isinstance(error, NodeAway) else DATABASE_UNAVAILABLE
     return Problem(kind, error.public_message, retry_after=DATABASE_RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""One HTTP exchange, whatever server carries it: head and body in; status, headers, bytes out."""
+"""One HTTP exchange, independent of the server that carries it: head and body in; status, headers and body out."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeAlias
@@ -12,7 +12,7 @@ HeaderList: TypeAlias = list[tuple[str, str]]
 
 
 class RequestHeaders(Protocol):
-    """Names are lower case. A header that came more than once is one, its values joined by commas."""
+    """Names are in lower case. A header that was sent more than once is one value, joined by commas."""
 
     def get(self, name: str) -> str | None: ...
 
@@ -20,7 +20,7 @@ class RequestHeaders(Protocol):
 
 
 class RequestHead:
-    """What a request's head says. Nothing of it is changed."""
+    """The head of a request. It is never changed."""
 
     __slots__ = ("headers", "memo", "method", "path", "query")
 
@@ -30,8 +30,8 @@ class RequestHead:
         self.query = query
         self.headers = headers
         self.memo: object = None
-        """What the handler has worked out from it, all but the body's length: when a client repeats the head on its
-        connection, the next request has the same memo."""
+        """What the handler has derived from the head, apart from the body's length: when a client repeats the head on
+        its connection, the next request gets the same memo."""
 
     def with_length(self, length: str) -> "RequestHead":
         """The same head with another content-length, and the same memo."""
@@ -45,16 +45,17 @@ class ResponseStream(Protocol):
     """A response whose head has been sent."""
 
     async def send(self, chunk: bytes) -> None:
-        """Waits while the client is slow to read. Raises ClientGone."""
+        """Send a chunk, waiting while the client is slow to read. Raises ClientGone."""
         ...
 
     def offer(self, chunk: bytes) -> None:
-        """Send it if that takes no waiting: where the client is slow to read, or gone, it is dropped."""
+        """Send a chunk if that needs no waiting: if the client is slow to read, or gone, the chunk is dropped."""
         ...
 
 
 class Exchange(Protocol):
-    """Response exactly once: by `answer`, or by `start` and then sends; the stream ends when the handler returns.
+    """Respond exactly once: by `respond`, or by `start` and then sends; the stream ends when the handler returns. If
+    the handler raises, or responds again, after `start`, the client sees that the response broke off.
 
     Where the handler raises, or answers once more, after `start`, the client sees that the response broke off.
     """
@@ -66,16 +67,17 @@ class Exchange(Protocol):
     def method(self) -> str: ...
 
     path: str
-    """Percent-encoded, as it would be forwarded; what needs no encoding has none. A server below a path strips it."""
+    """Percent-encoded, as it would be forwarded; nothing is encoded unnecessarily. A server below a path strips that
+    path."""
 
     client: str
     """The address of the client, or of the peer if nothing better is known. Empty if unknown."""
     encrypted: bool
-    """The client is known to have come over TLS, to a proxy in front."""
+    """Whether the client is known to have used TLS, to a proxy in front."""
 
     @property
     def query(self) -> str:
-        """Without the question mark, as it came."""
+        """Without the question mark, as it was received."""
         ...
 
     @property
@@ -83,12 +85,13 @@ class Exchange(Protocol):
 
     @property
     def length(self) -> int | None:
-        """Of the body, as the head declares it; None if it comes in chunks."""
+        """The body's length as declared by the head; None if it comes in chunks."""
         ...
 
     def hold(self, lease: Lease) -> None:
-        """From now on, count what the exchange keeps in memory on this lease, and close it when the exchange is over:
-        when its response has been taken, or its client has gone. Raises errors.Problem where the head has no room."""
+        """From now on, count what the exchange keeps in memory on this lease, and close the lease when the exchange is
+        over: when the client has received the response, or has gone. Raises errors.Problem if there is no room for the
+        head."""
         ...
 
     @property
@@ -97,22 +100,22 @@ class Exchange(Protocol):
         ...
 
     async def body(self, limit: int) -> bytes:
-        """The whole request body, for those who expect a small one: see `content`."""
+        """The complete request body, for handlers that expect a small one: see `content`."""
         ...
 
     def at_hand(self, limit: int) -> bytes | None:
-        """The same, where it has come with the head, as small ones do; otherwise None. Raises errors.Problem where
-        there is no room in the lease."""
+        """The complete request body if it has arrived with the head, as small ones do; otherwise None. Raises
+        errors.Problem if the lease has no room for it."""
         ...
 
     def peek(self) -> bytes | None:
-        """What `at_hand` would give, which it still has to."""
+        """The body that `at_hand` would return, without taking it: `at_hand` or `content` must still be called."""
         ...
 
     async def content(self, limit: int) -> Body:
-        """The whole request body. Raises errors.Problem (BODY_TOO_LARGE above `limit` bytes, BODY_LATE where the client
-        hardly sends, and where there is no room in the lease: ACCOUNT_BYTES_FULL, SERVER_BYTES_FULL), and ClientGone.
-        A client that waits for a word before it sends the body is given it only where there is room."""
+        """The complete request body. Raises errors.Problem: BODY_TOO_LARGE above `limit` bytes, BODY_LATE if the client
+        hardly sends, ACCOUNT_BYTES_FULL or SERVER_BYTES_FULL if the lease has no room for it. Raises ClientGone. A
+        client that expects `100 Continue` before it sends the body gets that only if there is room."""
         ...
 
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None: ...
@@ -120,9 +123,9 @@ class Exchange(Protocol):
     def start(self, status: int, headers: HeaderList) -> ResponseStream: ...
 
     def switch(self, headers: HeaderList) -> Channel:
-        """Grant the client's wish to speak another protocol, with these headers besides those that say so; until the
-        handler returns, the connection carries that. In the place of a response. Raises ClientGone where the client has
-        gone, has not waited for this, or the server cannot."""
+        """Accept the client's request to switch to another protocol, with these headers in addition to those of the
+        switch; until the handler returns, the connection carries that protocol. It replaces the response. Raises
+        ClientGone if the client has gone or has not waited for this, or if the server does not support it."""
         ...
 
     def gone(self) -> Awaitable[None]:
@@ -130,5 +133,5 @@ class Exchange(Protocol):
         ...
 
     def when_gone(self, callback: Callable[[], None]) -> None:
-        """Have this called when the client closes the connection; at once if it has."""
+        """Call this when the client closes the connection; at once if it has closed it."""
         ...

@@ -1,4 +1,4 @@
-"""The headers that a request has at the provider: the caller's, without what is not for the provider, and the key."""
+"""The headers that are sent to the provider: the caller's, without those not meant for the provider, and the key."""
 
 from farebox.errors import INVALID_REQUEST, Problem
 from farebox.http.call_way import Way
@@ -32,29 +32,30 @@ _DROPPED = frozenset(
 )
 _DROPPED_PREFIXES = ("cf-", "farebox-", "proxy-", "sec-websocket-", "x-forwarded-")
 _OVERRIDES = ("x-http-method", "x-method-override", "x-original-method")
-"""By these some servers take another method for that of the request."""
+"""Headers that make some servers replace the method of the request."""
 _OPERATOR_DROPPED_PREFIXES = (
     *("x-goog-", "openai-organization", "openai-project", "anthropic-workspace", "x-amzn-bedrock-", "x-vertex-ai-"),
 )
-"""Google's switches for the whole API, such as a mask that cuts the usage out of the response; which organization,
-project or workspace of the operator's a call is for; Amazon's and Vertex AI's tiers and guardrails, which cost more
+"""Google's switches for the whole API, such as a mask that removes the usage from the response; which organization,
+project or workspace of the operator a call is for; and tiers and guardrails of Amazon and Vertex AI, which cost more
 than the body shows."""
 
 _UPLOADS = "x-goog-upload-"
-"""Which piece of a file it is."""
+"""Prefix of the headers that say which piece of a file is sent."""
 
 
 def forwarded_headers(
     headers: RequestHeaders, access: ProviderAccess, path: str, metering: Metering, way: Way, *, coded: bool
 ) -> list[tuple[str, str]]:
-    """The headers for the provider, of a request of this path. With a key in the place of the caller's, no credential
-    of the caller's goes along. `coded`: the body stays in its content coding. Raises Problem (INVALID_REQUEST)."""
+    """The headers to send to the provider with a request to this path. If another key replaces the caller's, no
+    credential of the caller is forwarded. `coded`: the body stays in its content coding. Raises Problem
+    (INVALID_REQUEST)."""
     payer, credential, provider = way.payer, way.credential, access.provider
     set_by_account = {} if access.custom is None else _custom_headers(headers, access.custom)
     with_secret = credential is not None or (access.custom is not None and bool(access.custom.secrets))
     forwarded = []
     for name, value in headers.items():
-        plain = name.replace("_", "-")  # some servers take them for the same
+        plain = name.replace("_", "-")  # some servers treat both as the same
         if plain in _DROPPED or plain.startswith(_DROPPED_PREFIXES):
             continue
         if plain == "content-encoding" and not coded:
@@ -73,14 +74,14 @@ def forwarded_headers(
     forwarded.append(("accept-encoding", "identity"))  # the usage must be readable in the passing bytes
     present = {name for name, _ in forwarded}
     if not present.isdisjoint(CALLER_KEY_HEADERS):
-        present.update(CALLER_KEY_HEADERS)  # one key is enough, wherever it is
+        present.update(CALLER_KEY_HEADERS)  # one key is enough, in whichever header
     forwarded.extend(item for item in (*set_by_account.items(), *provider.headers) if item[0] not in present)
     return forwarded
 
 
 def _custom_headers(headers: RequestHeaders, custom: CustomAccess) -> dict[str, str]:
-    """What an account has set for its own provider, and a mark by which a call that comes back is recognized. Raises
-    Problem (INVALID_REQUEST) where it has come back too often."""
+    """The headers configured for a custom provider, and a mark by which a call that comes back here is recognized.
+    Raises Problem (INVALID_REQUEST) if it has come back too often."""
     passed = headers.get("cdn-loop")
     if passed_before(passed) >= PASSES_MAX:
         raise Problem(INVALID_REQUEST, "The base URL of the custom provider leads back here.")

@@ -1,4 +1,4 @@
-"""A request that comes over no connection of its own: the server itself hands it to its data plane."""
+"""A request that does not come over a connection of its own: the server itself passes it to its data plane."""
 
 import asyncio
 
@@ -9,8 +9,8 @@ from farebox.limits.held import Lease
 
 
 class InnerExchange:
-    """The request's side of an exchange (http.exchange.Exchange), whose body is there from the start. What becomes of
-    the response is for each kind to say."""
+    """The request side of an exchange (http.exchange.Exchange) whose body is available from the start. Subclasses
+    determine what happens with the response."""
 
     method, query, complete = "POST", "", True
 
@@ -22,7 +22,7 @@ class InnerExchange:
         self._body = body
 
     def hold(self, lease: Lease) -> None:
-        """The lease is closed by what made the exchange, at its end."""
+        """Does nothing: the creator of the exchange closes the lease at its end."""
         self.lease = lease
         lease.take(len(self._body))
 
@@ -39,12 +39,12 @@ class InnerExchange:
         return self._body
 
     def switch(self, headers: HeaderList) -> Channel:
-        """There is no connection to be switched. Raises ClientGone."""
+        """There is no connection to switch. Raises ClientGone."""
         raise ClientGone
 
     def offer(self, chunk: bytes) -> None:
-        """Comments are for HTTP."""
+        """Does nothing: comments are only for HTTP."""
 
     async def gone(self) -> None:
-        """Never, unless its kind says otherwise through `when_gone`."""
+        """Never returns, unless a subclass implements `when_gone`."""
         await asyncio.get_running_loop().create_future()

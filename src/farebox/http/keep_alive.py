@@ -1,8 +1,9 @@
 """Comments during silences of an event stream, so that no proxy between us and the client considers it dead.
 
-A comment is a line that begins with a colon (WHATWG HTML, 9.2.6). Clients skip it, but not all: Google's SDK for Python
-raises on one (google-genai 3.6.1), LiteLLM silently ends a Gemini stream there (1.110.2). So none is sent in a format
-whose SDKs have not been seen to accept them before the first event, between events and before the last.
+A comment is a line that begins with a colon (WHATWG HTML, 9.2.6). Most clients skip it, but not all: Google's SDK for
+Python raises on one (google-genai 3.6.1), and LiteLLM silently ends a Gemini stream there (1.110.2). So comments are
+only sent in formats whose SDKs have been seen to accept them before the first event, between events and before the
+last.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from farebox.http.exchange import HeaderList, ResponseStream
 from farebox.providers.sse import BYTE_ORDER_MARK
 
 COMMENT = b": keep-alive\n\n"
-"""With its own empty line: some clients cut a stream at empty lines and look at how each piece begins."""
+"""With an empty line of its own: some clients split a stream at empty lines and inspect the beginning of each piece."""
 
 _TAKEN = frozenset(
     {
@@ -26,7 +27,7 @@ _TAKEN = frozenset(
         "workers_ai_run",
     }
 )
-"""Formats whose SDKs take comments (docs/proxies.md has the versions)."""
+"""Formats whose SDKs accept comments (docs/proxies.md has the versions)."""
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _TAIL = 4
 
@@ -36,7 +37,7 @@ def takes_comments(call: Call, status: int, headers: HeaderList) -> bool:
     if status != 200 or call.format is None or call.format.name not in _TAKEN:
         return False
     if call.parsed is None or not call.parsed.stream:
-        return False  # it calls itself events, which were not requested
+        return False  # declared as events, although no stream was requested
     kinds = {name: value for name, value in headers if name in ("content-type", "content-encoding", "content-length")}
     return kinds.keys() == {"content-type"} and kinds["content-type"].lower().startswith("text/event-stream")
 
@@ -55,19 +56,19 @@ class KeepAlive:
         self._tail: bytes | None = None
         """The end of what the provider has sent; None before its first byte."""
         self._spoken = False
-        """A comment has been sent."""
+        """Whether a comment has been sent."""
         self._timer = self._loop.call_later(seconds, self._on_timer)
 
     async def send(self, chunk: bytes) -> None:
         """Send the provider's next bytes. Raises ClientGone."""
         self._last = self._loop.time()
         if self._tail is None and self._spoken:
-            chunk = chunk.removeprefix(BYTE_ORDER_MARK)  # clients skip one at the very start only
+            chunk = chunk.removeprefix(BYTE_ORDER_MARK)  # clients skip it only at the very start
         self._tail = chunk[-_TAIL:] if len(chunk) >= _TAIL else ((self._tail or b"") + chunk)[-_TAIL:]
         await self._stream.send(chunk)
 
     def close(self) -> None:
-        """No further comment: the stream is at its end."""
+        """Send no more comments: the stream is ending."""
         self._timer.cancel()
 
     def _on_timer(self) -> None:

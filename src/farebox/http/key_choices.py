@@ -1,4 +1,4 @@
-"""The keys that a request may be made with, each with the headers that it comes to."""
+"""The keys that a request may be made with, each with the resulting headers."""
 
 from farebox.calls.model import KeyChoice, KeyLimit
 from farebox.http.call_way import Way
@@ -13,7 +13,7 @@ from farebox.runtime.provider_access import ProviderAccess
 def key_choices(
     headers: RequestHeaders, access: ProviderAccess, path: str, metering: Metering, way: Way, *, coded: bool
 ) -> tuple[KeyChoice, ...]:
-    """At least one; several where they share the calls. Raises Problem (INVALID_REQUEST)."""
+    """At least one key; several if they share the calls. Raises Problem (INVALID_REQUEST)."""
     return tuple(
         KeyChoice(
             key_id=one.payer.key_id if one.payer.stored is None else one.payer.stored.config_id,
@@ -29,7 +29,7 @@ def key_choices(
 
 
 def secrets_of(access: ProviderAccess, way: Way) -> tuple[str, ...]:
-    """What is sent to the provider that the caller need not know, and no response may tell."""
+    """Secrets that are sent to the provider, which the caller must not learn and no response may contain."""
     ways = way.shared or (way,)
     secrets = tuple(secret for one in ways if one.credential is not None for secret in one.credential.secrets)
     return secrets if access.custom is None else (*secrets, *access.custom.secrets)

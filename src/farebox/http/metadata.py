@@ -1,4 +1,4 @@
-"""A call's metadata, its end user and its caller's own prices, from the request's headers."""
+"""A call's metadata, its end user and the caller's own prices, from the request's headers."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -18,15 +18,16 @@ _values: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Metadata(msgspec.Struct, frozen=True):
-    """What a request says about itself."""
+    """The metadata of a request."""
 
     entries: Mapping[str, str | int | float | bool] | None = None
     ignored: str = ""
-    """What of it is ignored and why, for a header of the response; empty: nothing."""
+    """Parts that are ignored and why, for a response header; empty: none."""
 
 
 def metadata_of(headers: RequestHeaders) -> Metadata:
-    """The first five entries of a flat JSON object; one null or nested value voids them all, as at Cloudflare."""
+    """The first five entries of a flat JSON object; one null or nested value makes all of it invalid, as at
+    Cloudflare."""
     text = headers.get("cf-aig-metadata")
     if not text:
         return Metadata()
@@ -60,13 +61,13 @@ def _wrong_entry(text: str) -> str:
 
 
 def end_user_of(headers: RequestHeaders) -> str:
-    """The end user that a header names; empty where none does. Raises Problem (INVALID_REQUEST): a call that budgets
-    of end users should count must not slip past them."""
+    """The end user that a header names; empty if none does. Raises Problem (INVALID_REQUEST) for an invalid one: a call
+    must not escape the budgets of end users."""
     value = headers.get(END_USER)
     if value is None:
         return ""
     try:
-        named = value.encode("latin-1").decode()  # as in bodies, which are UTF-8 and name the same user
+        named = value.encode("latin-1").decode()  # UTF-8, like the bodies that may name the same user
     except UnicodeError:
         named = value
     named = named.strip()
@@ -76,7 +77,7 @@ def end_user_of(headers: RequestHeaders) -> str:
 
 
 def custom_cost_of(headers: RequestHeaders) -> CustomCost | None:
-    """What a token costs according to the caller. Raises Problem (INVALID_REQUEST)."""
+    """The cost per token that the caller states. Raises Problem (INVALID_REQUEST)."""
     text = headers.get("cf-aig-custom-cost")
     if not text:
         return None

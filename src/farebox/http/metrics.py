@@ -19,7 +19,7 @@ PATH = "/metrics"
 
 
 async def metrics(request: Request, _: Any) -> Response:
-    """On the main port: with the token, and only if there is one."""
+    """The metrics on the main port: only if a token is configured, and only with it."""
     token = request.services.settings.metrics_token
     if not token:
         raise no_route(PATH)
@@ -56,7 +56,7 @@ def _check(headers: RequestHeaders, token: str) -> None:
 
 
 async def _page(services: Services, headers: RequestHeaders) -> Response:
-    from farebox.metrics.exposition import exposed  # with prometheus-client: without a scrape it is not loaded
+    from farebox.metrics.exposition import exposed  # loads prometheus-client only at the first scrape
 
     counts, database = services.metrics, services.database
     figures = await counts.figures.now(database, services.clock)

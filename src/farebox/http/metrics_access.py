@@ -1,5 +1,5 @@
-"""Who may read the metrics, as far as the settings say. Apart from the page itself: the process that starts the gateway
-processes checks this too, and loads nothing that answers calls.
+"""Who may read the metrics, according to the settings. Separate from the page itself: the process that starts the
+gateway processes checks this too, without loading the code that answers calls.
 """
 
 import re
@@ -11,7 +11,7 @@ _is_token = re.compile(r"[!-~]{16,512}").fullmatch
 
 
 def check_settings(settings: Settings) -> None:
-    """Raises SettingsError if the metrics would be open to anyone who was not chosen."""
+    """Raises SettingsError if the metrics would be open to anyone who can reach the port."""
     token, host = settings.metrics_token, settings.metrics_host
     if token and not _is_token(token):
         raise SettingsError(

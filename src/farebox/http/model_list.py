@@ -1,4 +1,4 @@
-"""The models that an account can call without a key in the request, and what each of them costs it."""
+"""The models that an account can call without a key in the request, and what each costs it."""
 
 import asyncio
 from fractions import Fraction
@@ -24,7 +24,7 @@ from farebox.runtime.services import Services
 from farebox.storage.accounts import read_balance
 
 _CACHED = 8_192
-"""Entries of lists, of all accounts: some 500 bytes each."""
+"""Cached entries of the lists of all accounts: some 500 bytes each."""
 
 
 class ListedModel(msgspec.Struct, frozen=True):
@@ -35,7 +35,7 @@ class ListedModel(msgspec.Struct, frozen=True):
     price: ModelPrice
     markup: Markup
     own: bool
-    """The account pays the provider itself."""
+    """Whether the account pays the provider itself."""
 
     @property
     def name(self) -> str:
@@ -45,9 +45,10 @@ class ListedModel(msgspec.Struct, frozen=True):
 def callable_models(
     services: Services, account_id: str, own: OwnProviders, gateway: GatewayConfig, models: tuple[str, ...] | None
 ) -> list[ListedModel]:
-    """Every priced model of every provider that the operator has a key for, unless the gateway may not use it, or the
-    gateway a default one, and of custom providers those that a cost names; by name. `models`: those that the caller's
-    token is for. The first time in a process it takes a second, as all prices are compiled."""
+    """Every priced model of every provider that the operator has a key for or the gateway a default key, unless the
+    gateway may not use the operator's key; and the models of custom providers that a cost names. Sorted by name.
+    `models`: those that the caller's token may call. The first call in a process takes a second, as all prices are
+    compiled."""
     prices, now = services.configuration.prices, services.clock.now_ms()
     found = []
     for provider in PROVIDERS:
@@ -77,8 +78,8 @@ async def model_list(
     models: tuple[str, ...] | None,
     name: str = "",
 ) -> bytes:
-    """`{"object": "list", "data": […]}`, as OpenAI's, of `callable_models` named `provider/model`, each with what is
-    known of it; or the one model of a name. Raises Problem (MODEL_NOT_FOUND), DatabaseUnavailable."""
+    """`{"object": "list", "data": […]}`, like OpenAI's, of `callable_models` named `provider/model`, each with what is
+    known of it; or the one model with this name. Raises Problem (MODEL_NOT_FOUND), DatabaseUnavailable."""
     available = await _available(services, account_id)
     listed = await asyncio.to_thread(_entries, services, account_id, own, gateway, models, name)
     if name and not listed:
@@ -88,7 +89,7 @@ async def model_list(
 
 
 async def _available(services: Services, account_id: str) -> int:
-    """What a call may be held for now, in nano-dollars: credit, within the account's spending limit."""
+    """What a call may hold now, in nano-dollars: the available credit, within the account's spending limit."""
     balance = await services.database.get(lambda connection: read_balance(connection, account_id))
     limit = await spending_limit.state(services, account_id)
     available = 0 if balance is None else balance.available
@@ -112,7 +113,7 @@ def _entries(
 
 
 class _Priced:
-    """A price, compared by what identifies it permanently: its version."""
+    """A price, compared by its permanent identifier: its version."""
 
     def __init__(self, price: ModelPrice) -> None:
         self.price = price
@@ -126,7 +127,7 @@ class _Priced:
 
 @lru_cache(_CACHED)
 def _entry(slug: str, model: str, priced: _Priced, parts_per_million: int, *, own: bool) -> tuple[bytes, int]:
-    """All of an entry but the value of its last field, `affordable`; and what a small call is held for."""
+    """All of an entry except the value of its last field, `affordable`; and what a small call holds."""
     price, markup = priced.price, Markup(parts_per_million)
     hold = 0 if own else estimate(small_call(model, price), price, markup).amount
     entry = {
@@ -147,7 +148,7 @@ def _entry(slug: str, model: str, priced: _Priced, parts_per_million: int, *, ow
 
 
 def _usd(rate: Rate, price: ModelPrice, markup: Markup) -> dict[str, Any]:
-    """What the account pays for `per` units of a meter, and beyond the input tokens with which each tier begins."""
+    """What the account pays for `per` units of a meter, and the number of input tokens at which each tier begins."""
     per = UNITS.units[rate.meter].per
     factor = Fraction(per * markup.parts_per_million, price.denominator * PER_MILLION * NANOS_PER_USD)
     found: dict[str, Any] = {"per": per, "usd": float(rate.base * factor)}

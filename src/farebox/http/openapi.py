@@ -1,4 +1,5 @@
-"""The OpenAPI document, generated from the route table and the types that decode and encode: it cannot differ."""
+"""The OpenAPI document, generated from the route table and from the types that decode and encode, so that it cannot
+differ from them."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -21,7 +22,7 @@ _SECURITY: dict[Access, list[dict[str, list[str]]]] = {
 
 
 def document(routes: Iterable[Route]) -> bytes:
-    """OpenAPI 3.1 as JSON. Routes that only answer that they are not available are listed by name alone."""
+    """OpenAPI 3.1 as JSON. Routes that only answer that they are not available are listed by name only."""
     routes = tuple(routes)
     served = [route for route in routes if route.result is not None]
     types = [kind for route in served for kind in (route.result, route.takes, route.info) if kind is not None]
@@ -51,7 +52,7 @@ def document(routes: Iterable[Route]) -> bytes:
 
 
 def _require_what_is_always_sent(components: dict[str, Any], types: list[Any], taken: set[Any]) -> None:
-    """A default of a response's field is no default to the reader: the field is always there, unless it is UNSET."""
+    """Mark response fields with a default as required: such a field is always in the response, unless it is UNSET."""
     structs = [kind for kind in types if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
     omitting = {kind.__name__ for kind in structs if kind in taken or kind.__struct_config__.omit_defaults}
     for name, component in components.items():
@@ -63,7 +64,7 @@ def _require_what_is_always_sent(components: dict[str, Any], types: list[Any], t
 
 
 def error_kinds() -> list[ErrorKind]:
-    """Every kind of error there is, in the order of errors.py."""
+    """Every kind of error, in the order of errors.py."""
     return [value for value in vars(errors).values() if isinstance(value, ErrorKind)]
 
 
@@ -154,7 +155,7 @@ _FACTS: Final = {
     **{name: {"type": "string"} for name in ("source", "remedy", "remedy_url", "rule_id", "resets_at")},
     **{name: {"type": "number"} for name in ("retry_after", "needed_usd", "available_usd")},
 }
-"""Of refusals (http.refusals)."""
+"""Schema of the details of refusals (http.refusals)."""
 
 
 def _error_response() -> dict[str, Any]:

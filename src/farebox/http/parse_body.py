@@ -30,19 +30,19 @@ async def parse_body(
     services: Services, watch: Watch, account_id: str, function: Callable[..., T], body: Body, *args: object
 ) -> T:
     """`function(body, *args)`, one of providers.reading. Raises Problem: INVALID_REQUEST, BODY_TOO_COMPLEX,
-    PROVIDER_UNKNOWN, READERS_BUSY; Interrupted where the client goes meanwhile."""
+    PROVIDER_UNKNOWN, READERS_BUSY; Interrupted if the client disconnects meanwhile."""
     if isinstance(body, bytes) and is_light(body):
         try:
             return parse_here(function, body, *args)
         except TooLong:
-            pass  # sound is walked through frame by frame: little of it takes long
+            pass  # audio is parsed frame by frame: even a little takes long
     return await parse_in_helper(services, watch, account_id, function, body, *args)
 
 
 async def parse_in_helper(
     services: Services, watch: Watch, account_id: str, function: Callable[..., T], body: Body, *args: object
 ) -> T:
-    """The same in a helper process, whatever the body."""
+    """The same, always in a helper process."""
     try:
         return await in_helper(services, watch, account_id, function, body, *args, raises=RAISES)
     except InvalidRequest as error:
@@ -60,7 +60,7 @@ async def in_helper(
     raises: tuple[type[Exception], ...],
 ) -> T:
     """See offload.Pool.run. Raises what is in `raises`, and Problem: BODY_TOO_COMPLEX, READERS_BUSY, SHUTTING_DOWN;
-    Interrupted where the client goes meanwhile: then what has not begun is not done."""
+    Interrupted if the client disconnects meanwhile: work that has not begun is then not done."""
     try:
         with watch.waiting(services.settings.call_timeout_ms / 1000):
             run = services.helpers.run
@@ -80,17 +80,17 @@ async def in_helper(
 
 
 def shutting_down() -> Problem:
-    """The error of a call that has not begun when the server stops."""
+    """The error for a call that has not begun when the server stops."""
     return Problem(SHUTTING_DOWN, "The server is restarting.", retry_after=RETRY_SECONDS)
 
 
 def busy(message: str) -> Problem:
-    """The caller's error if its body could not be read."""
+    """The error if the body could not be read."""
     return Problem(READERS_BUSY, message, retry_after=RETRY_SECONDS)
 
 
 def parse_here(function: Callable[..., T], *args: object) -> T:
-    """`function(*args)` of a light body. Raises TooLong, Problem: INVALID_REQUEST, BODY_TOO_COMPLEX."""
+    """`function(*args)` for a small body. Raises TooLong, Problem: INVALID_REQUEST, BODY_TOO_COMPLEX."""
     try:
         return at_once(function, *args)
     except InvalidRequest as error:
@@ -98,7 +98,7 @@ def parse_here(function: Callable[..., T], *args: object) -> T:
 
 
 def unreadable(error: InvalidRequest) -> Problem:
-    """The caller's error."""
+    """The error for the caller."""
     kind = next((kind for type_, kind in _KINDS.items() if isinstance(error, type_)), INVALID_REQUEST)
     return Problem(kind, str(error))
 

@@ -1,5 +1,5 @@
-"""Whose key a call is made with: the caller's own, one that is stored for the gateway, or the operator's, which is paid
-from credit. Nothing falls through where the request or the gateway says otherwise."""
+"""Which key a call uses: the caller's own, one stored for the gateway, or the operator's, which is paid from credit.
+There is no fallback from one to another that the request or the gateway rules out."""
 
 import msgspec
 from msgspec.structs import replace
@@ -28,15 +28,15 @@ class Payer(msgspec.Struct, frozen=True):
     """Who pays for a call, and with which key."""
 
     own: bool
-    """The account pays the provider itself: nothing is held or charged."""
+    """Whether the account pays the provider itself, so that nothing is held or charged."""
     key: str | None = None
-    """What is sent: a stored key, or the operator's. None where what the caller sent goes along as it is."""
+    """The key to send: a stored one, or the operator's. None if the caller's own is forwarded as it is."""
     stored: StoredKey | None = None
     key_id: str = ""
-    """Of the operator's."""
+    """ID of the operator's key."""
     weight: int = 0
     shared: "tuple[Payer, ...]" = ()
-    """Where several keys share the calls: each of them with its weight, this one first."""
+    """If several keys share the calls: each of them with its weight, this one first."""
 
     def __repr__(self) -> str:
         return f"Payer(own={self.own}, stored={self.stored!r})"
@@ -51,8 +51,8 @@ def alias_of(headers: RequestHeaders) -> str:
 
 
 def pays_itself(own: OwnProviders, slug: str, headers: RequestHeaders) -> bool:
-    """Whether a call of a URL with this provider (or `compat`, `rest`, or none) may be one that the account pays the
-    provider for itself, without a key in the request."""
+    """Whether a call to a URL with this provider (or `compat`, `rest`, or none) may be paid for by the account itself,
+    without a key in the request."""
     if slug in ("", "compat", "rest", RUN):
         return bool(own.keys or own.custom)
     provider = provider_of(slug)
@@ -81,7 +81,7 @@ def payer_of(
     *,
     own_key: bool,
 ) -> Payer:
-    """Who pays. `own_key`: the request has a provider key of the caller's own. Raises Problem."""
+    """Who pays. `own_key`: the request contains a provider key of the caller's own. Raises Problem."""
     if own_key:
         return CALLER
     alias, provider = alias_of(headers), access.provider
@@ -109,8 +109,8 @@ def _by_stored(key: StoredKey) -> Payer:
 def _check_operator(
     services: Services, access: ProviderAccess, gateway: GatewayConfig, headers: RequestHeaders
 ) -> None:
-    """Raises Problem (OWN_KEY_REQUIRED, ZDR_UNAVAILABLE) where there is no key of the operator's for the provider, or
-    the call may not use it."""
+    """Raises Problem (OWN_KEY_REQUIRED, ZDR_UNAVAILABLE) if the operator has no key for the provider, or the call may
+    not use it."""
     provider = access.provider
     if gateway.byok_only or switch("cf-aig-no-wholesale", headers, default=False):
         raise Problem(
@@ -132,8 +132,8 @@ def _check_operator(
 
 
 def switch(name: str, headers: RequestHeaders, *, default: bool) -> bool:
-    """A header that protects: what is neither `true` nor `false` is refused, not taken for one of them. Raises Problem
-    (INVALID_REQUEST)."""
+    """The value of a header that protects the caller: anything except `true` and `false` is refused rather than
+    interpreted. Raises Problem (INVALID_REQUEST)."""
     text = headers.get(name)
     if text is not None and text.strip().lower() not in ("true", "false"):
         raise Problem(INVALID_REQUEST, f"The header `{name}` must be true or false.")
@@ -141,5 +141,5 @@ def switch(name: str, headers: RequestHeaders, *, default: bool) -> bool:
 
 
 def flag(text: str | None, *, default: bool) -> bool:
-    """A header that is `true` or `false`."""
+    """Whether the header is `true`; `default` if it is absent."""
     return default if text is None else text.strip().lower() == "true"

@@ -1,4 +1,4 @@
-"""Who may call, and through which gateway."""
+"""Who may make calls, and through which gateway."""
 
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from farebox.runtime.services import Services
 
 
 class Asking(Protocol):
-    """A request that asks for a permit."""
+    """A request that needs a permit."""
 
     @property
     def headers(self) -> RequestHeaders: ...
@@ -35,21 +35,21 @@ class Permit(msgspec.Struct, frozen=True):
     known: KnownAccount
     """The account's configuration as it was when the permit was given."""
     token: AccessToken | None
-    """None: the gateway serves callers without one, on their own key; or this is an `upload`."""
+    """None if the gateway serves callers without a token, on their own key, or if this is an `upload`."""
     own_key: bool
-    """The caller's own provider key pays."""
+    """Whether the caller's own provider key pays."""
     gateway: ServedGateway
     own: OwnProviders
-    """The keys that are stored for the gateway, and the account's custom providers."""
+    """The keys stored for the gateway, and the account's custom providers."""
     policies: Policies | None
-    """None: the gateway has none."""
+    """None if the gateway has none."""
     upload: Upload | None = None
-    """A piece of a file, for which the ticket in the URL is permission enough."""
+    """A piece of a file, for which the ticket in the URL is sufficient permission."""
     calls: dict[str, Call] = {}
-    """What the head alone says about calls to a provider, by its slug; see calls.model.Call."""
+    """By provider slug: what the head alone determines about calls; see calls.model.Call."""
 
     def is_current(self, services: Services) -> bool:
-        """Whether it would be given again now."""
+        """Whether the same permit would be given now."""
         token = self.token
         return self.known.current and (
             token is None or token.expires_at is None or token.active(services.clock.now_ms())
@@ -57,31 +57,31 @@ class Permit(msgspec.Struct, frozen=True):
 
 
 class Repeats(msgspec.Struct, frozen=True):
-    """What requests with a head have in common of which one was answered from the cache: see http.repeated_hits."""
+    """What all requests with the head of an earlier cache hit have in common: see http.repeated_hits."""
 
     permit: Permit
     target: Target
     call: Call
     """One of the permit's `calls`."""
     scope: bytes
-    """Of how it uses the cache (calls.model.CacheUse)."""
+    """The scope of its cache use (calls.model.CacheUse)."""
 
 
 class Understood(msgspec.Struct):
-    """What a request's head means, kept with it (http.exchange.RequestHead.memo)."""
+    """What a request's head means, kept with the head (http.exchange.RequestHead.memo)."""
 
     target: Target | None
     form: Form
     waits: bool
-    """The client waits in silence after every 429."""
+    """Whether the client waits in silence after every 429."""
     permit: Permit | None = None
     repeats: Repeats | None = None
-    """None: there was no hit, or one that is not answered at once."""
+    """None if there was no hit, or only one that cannot be answered at once."""
 
 
 async def permit_of(services: Services, exchange: Asking, target: Target) -> Permit:
-    """The permit for a request. Only a gateway with authentication off serves callers without a token, and only on
-    their own key. Raises Problem."""
+    """The permit for a request. Callers without a token are served only if the gateway has authentication off, and only
+    on their own key. Raises Problem."""
     _check_payment(exchange, target)
     configuration = services.configuration
     known = configuration.known(target.account_id)
@@ -99,7 +99,7 @@ async def permit_of(services: Services, exchange: Asking, target: Target) -> Per
         if gateway is not None and not gateway.authentication:
             policies = await configuration.policies(target.account_id, target.gateway_id)
             _check_frozen(gateway)
-            # What the account has stored needs a token.
+            # The account's stored keys need a token.
             return Permit(known, None, own_key, gateway, NOTHING, policies)
     token = await authorize_run(credentials.token, target.account_id, target.gateway_id, configuration)
     gateway = await configuration.gateway(target.account_id, target.gateway_id)
@@ -118,8 +118,8 @@ def _check_frozen(gateway: ServedGateway) -> None:
 
 
 def _check_payment(exchange: Asking, target: Target) -> None:
-    """A call that is to be paid by x402, as it can be at Cloudflare, is not paid from credit instead. Raises Problem
-    (INVALID_REQUEST)."""
+    """A call that asks to be paid by x402, as Cloudflare supports, is refused rather than paid from credit. Raises
+    Problem (INVALID_REQUEST)."""
     method = (exchange.headers.get("payment-method") or "").strip().lower()
     if method == "x402" or (target.api_host and exchange.headers.get("payment-signature") is not None):
         words = (

@@ -1,4 +1,4 @@
-"""Files that come in pieces: what the headers of Google's resumable uploads say."""
+"""Files that are uploaded in pieces: the headers of Google's resumable uploads."""
 
 from typing import Final
 
@@ -13,8 +13,8 @@ _DIGITS_MAX: Final = 18
 
 
 def declared(request: ProxyRequest, call: ObjectCall) -> ObjectCall:
-    """The beginning of an upload, with the size that the file is declared to have. Raises Problem if it is no such
-    beginning: a file that comes in another way is not seen whole."""
+    """The beginning of an upload, with the declared size of the file. Raises Problem if the request is not such a
+    beginning: a file uploaded in another way cannot be counted."""
     header = request.headers.get
     begins = (header("x-goog-upload-command") or "").strip().lower() == "start" and not request.query.count("upload_id")
     if not begins or (header("x-goog-upload-protocol") or "").strip().lower() != "resumable":
@@ -30,7 +30,7 @@ def declared(request: ProxyRequest, call: ObjectCall) -> ObjectCall:
 
 
 def piece_of(request: ProxyRequest, upload: Upload, call: ObjectCall) -> ObjectCall:
-    """A piece of a file. Raises Problem if the file would get larger than it was declared to be."""
+    """A piece of a file. Raises Problem if the file would become larger than declared."""
     offset = _number(request.headers.get("x-goog-upload-offset") or "0")
     if offset is None or offset + len(request.body) > upload.size:
         raise Problem(INVALID_REQUEST, f"The file was declared to have {upload.size:,} bytes, and has more.")

@@ -1,11 +1,11 @@
 """Errors of the data plane, in the format that the provider's SDK understands and with Cloudflare's gateway codes.
 
 Every body has Cloudflare's fields (`success`, `errors`, `message`, `internalCode`, …). `error` is the object that the
-provider's SDK shows. On the universal endpoint it is one that all of them read, since Cloudflare's
-`ai-gateway-provider` hands it to the step's SDK; it is an array, as at Cloudflare, for the two errors that this package
-looks for itself.
+provider's SDK shows. On the universal endpoint it has a form that all of them can read, since Cloudflare's
+`ai-gateway-provider` passes it to the step's SDK; for the two errors that this package looks for itself, it is an
+array, as at Cloudflare.
 
-Clients that take no hint, and what they get therefore:
+Clients that need special treatment:
 
 - Codex (0.171) retries a 402 five times; a 429 ends its run at once, with its own message, except for a
   `usage_limit_reached`, with which it shows the text of one header.
@@ -80,9 +80,9 @@ Form: TypeAlias = Literal[
 ]
 
 DISCONNECTING: Final = ("cohere", "workers", "run")
-"""Forms whose streams have no event that clients take for an error."""
+"""Formats whose streams have no event that clients treat as an error."""
 WAIT_MAX_SECONDS = 60
-"""The longest `Retry-After` that a client is left to wait out."""
+"""The longest `Retry-After` that clients are expected to wait for."""
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -121,10 +121,10 @@ _AMAZON_ERRORS = {
     504: "ModelTimeoutException",
 }
 _LIMITS = (NO_CREDIT, LIMIT_TOO_LOW, SPEND_LIMITED, RATE_LIMITED, TOKEN_RATE_LIMITED, KEY_RATE_LIMITED, GIVEN_UP)
-"""What ends a run of Codex, and that of other clients where nobody can wait for it."""
+"""Limits that end a run of Codex, and a run of other clients if waiting is useless."""
 _FINAL = {402, 400, 401, 403, 404, 413, 415, 422, 424, 426}
-"""Statuses after which the same request cannot succeed: SDKs are told not to retry. Nor can it soon while a limit's
-window lasts, whose status alone does not say so."""
+"""Statuses after which the same request cannot succeed: SDKs are told not to retry. The same applies while the window
+of a limit lasts long, which its status alone does not say."""
 
 _FINAL_WITHOUT_TIME = (PROVIDER_UNAVAILABLE, RESPONSE_UNSCORED, RESPONSE_UNSCREENED)
 
@@ -134,23 +134,23 @@ def error_status(problem: Problem, form: Form, no_credit: str, *, waits: bool = 
     if problem.kind in (NO_CREDIT, LIMIT_TOO_LOW) and (no_credit == "429" or (no_credit == "auto" and form == "codex")):
         return 429
     if problem.kind is CREDIT_HELD and form == "codex":
-        return 503  # it asks again
+        return 503  # such a client asks again
     if problem.kind.status == 429 and waits and _hopeless(problem):
-        return 403  # it would wait, and say nothing
+        return 403  # such a client would wait silently
     if problem.kind.status == 503 and form == "hugging-face":
-        return 502  # it would ask again without a pause
+        return 502  # such a client would ask again without a pause
     return problem.kind.status
 
 
 def _hopeless(problem: Problem) -> bool:
-    """Whether the same request fails again for as long as anybody would wait."""
+    """Whether the same request would fail again for longer than anyone would wait."""
     if problem.retry_after is None:
         return problem.kind.status in _FINAL or problem.kind in _FINAL_WITHOUT_TIME
     return problem.retry_after > WAIT_MAX_SECONDS
 
 
 def as_run(problem: Problem) -> Problem:
-    """The problem as `/ai/run` tells it, which knows some kinds by codes of its own."""
+    """The problem in the form of `/ai/run`, which has its own codes for some kinds."""
     if problem.kind is MODEL_UNPRICED:
         return Problem(MODEL_NOT_FOUND, f"Model not found: {problem.message}")
     if problem.kind is INVALID_REQUEST:
@@ -161,12 +161,12 @@ def as_run(problem: Problem) -> Problem:
 
 
 def error_body(problem: Problem, form: Form, status: int, request_id: str, pages: Pages) -> bytes:
-    """The whole body."""
+    """The complete response body."""
     kind, message = problem.kind, _words(problem, status)
     facts = facts_of(problem, pages)
     body: dict[str, Any] = {
-        "message": message,  # first, as many SDKs show the body as it is
-        "detail": message,  # the field that those of fal, Replicate and Voyage show
+        "message": message,  # first, because many SDKs show the raw body
+        "detail": message,  # the field that the SDKs of fal, Replicate and Voyage show
         "error": _error(problem, form, status, facts),
         "success": False,
         "result": [],
@@ -195,18 +195,19 @@ def error_headers(problem: Problem, form: Form, status: int, *, waits: bool = Fa
     if problem.kind is CODING_UNKNOWN:
         headers.append(("accept-encoding", KNOWN))
     if form == "codex" and problem.kind in _LIMITS:
-        # It goes on with ", or try again later."
+        # Codex appends ", or try again later."
         words = problem.message.rstrip(".").encode("ascii", "replace").decode()
         headers.append(("x-codex-promo-message", " ".join(words.split())))
     return headers
 
 
 _BY_RULES: Final = (DLP_RESPONSE_BLOCKED, RESPONSE_BLOCKED, RESPONSE_UNSCORED, RESPONSE_UNSCREENED)
-"""Ends of a stream that the gateway's rules brought about; all others are the provider's."""
+"""Ends of a stream caused by the gateway's rules; all others are caused by the provider."""
 
 
 def broken_event(problem: Problem, form: Form, after: bytes = b"") -> bytes:
-    """What tells a stream's reader that the stream broke off, as the provider would. `after`: the last that it got."""
+    """The event that tells a stream's client that the stream broke off, in the provider's format. `after`: the last
+    bytes sent."""
     message, blocked = problem.message, problem.kind in _BY_RULES
     kind = problem.kind if blocked else UPSTREAM_INVALID
     error: dict[str, Any] = {"message": message, "type": kind.name, "param": None, "code": kind.name}
@@ -218,7 +219,7 @@ def broken_event(problem: Problem, form: Form, after: bytes = b"") -> bytes:
     if form == "google":
         status = _GOOGLE_STATUSES.get(kind.status, "UNAVAILABLE")
         return _event("", {"error": {"code": kind.status, "message": message, "status": status}})
-    if form == "gemini-cli":  # as Google's servers write it: no event, and no line end
+    if form == "gemini-cli":  # as Google's servers do: plain JSON without a line end
         return broken_event(problem, "google").removeprefix(b"data: ").rstrip()
     if form in ("responses", "codex"):
         numbers = _NUMBER.findall(after)
@@ -236,7 +237,7 @@ def broken_event(problem: Problem, form: Form, after: bytes = b"") -> bytes:
 
 
 _NUMBER: Final = re.compile(rb'"sequence_number": ?([0-9]{1,9})\b')
-"""As OpenAI writes it in every event of a Responses stream."""
+"""The sequence number as OpenAI writes it in every event of a Responses stream."""
 
 
 def _event(name: str, data: object) -> bytes:
@@ -268,7 +269,7 @@ def _text(fact: Any) -> str:
 
 
 def _google_details(problem: Problem, status: int, facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """`google.rpc` details. A quota by the day tells clients that waiting is useless: gemini-cli retries otherwise."""
+    """`google.rpc` details. A daily quota tells clients that waiting is useless: otherwise gemini-cli retries."""
     kind, found = problem.kind, list[dict[str, Any]]()
     metadata = {"code": str(kind.code), **{name: _text(value) for name, value in facts.items()}}
     found.append({"@type": f"{_RPC}ErrorInfo", "reason": kind.name.upper(), "domain": "farebox", "metadata": metadata})
@@ -284,7 +285,7 @@ _RPC: Final = "type.googleapis.com/google.rpc."
 
 
 def _named(kind: ErrorKind, status: int) -> str:
-    """Clients tell an empty account from a rate limit by OpenAI's own word."""
+    """The name of the error: OpenAI's own word tells clients that credit is used up and this is not a rate limit."""
     if kind is NO_CREDIT:
         return "insufficient_quota"
     return "limit_reached" if _is_final_limit(kind, status) else kind.name
@@ -296,5 +297,5 @@ def _words(problem: Problem, status: int) -> str:
 
 
 def _is_final_limit(kind: ErrorKind, status: int) -> bool:
-    """Whether it is a limit for a client that would repeat a 429 and whatever says "rate limit"."""
+    """Whether this is a limit, for a client that would retry a 429 and any error that contains "rate limit"."""
     return status == 403 and kind.status == 429

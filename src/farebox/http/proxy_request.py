@@ -1,4 +1,4 @@
-"""A request to one provider, before it is known what it calls."""
+"""A request to one provider, before its call is determined."""
 
 import msgspec
 
@@ -14,16 +14,16 @@ from farebox.runtime.own_providers import OwnProviders
 
 
 class RouteName(msgspec.Struct, frozen=True):
-    """The name of a dynamic route that is called in the place of a model, or what may be the alias of a model."""
+    """The name of a dynamic route that is called instead of a model, or of what may be a model alias."""
 
     name: str
     path: str
-    """Of the common form."""
+    """The path of the common format."""
     is_alias: bool
 
 
 class ProxyRequest(msgspec.Struct, frozen=True):
-    """One request to one provider, as a URL or a universal step asks for it."""
+    """One request to one provider, from a URL or from a universal step."""
 
     log_id: str
     account_id: str
@@ -37,20 +37,20 @@ class ProxyRequest(msgspec.Struct, frozen=True):
     body: Body
     watch: Watch
     own_key: bool
-    """The request has a provider key of the caller's own."""
+    """Whether the request contains a provider key of the caller's own."""
     own: OwnProviders
-    """The keys that are stored for the gateway, and the account's custom providers."""
+    """The keys stored for the gateway, and the account's custom providers."""
     known: dict[str, Call]
-    """What earlier requests with the same head had in common, by provider; see calls.model.Call."""
+    """By provider: what earlier requests with the same head had in common; see calls.model.Call."""
     step: int = 0
     coded: bool = False
-    """The body is in a content coding that the provider may know."""
+    """Whether the body is in a content coding that only the provider may know."""
     client: str = ""
-    """The address of the caller."""
+    """The caller's address."""
     token: AccessToken | None = None
     policies: Policies | None = None
-    """Of the gateway; None: it has none."""
+    """The gateway's policies; None if it has none."""
     upload: Upload | None = None
-    """What this is a piece of."""
+    """The upload that this request is a piece of."""
     trace: TraceContext | None = None
-    """Of one step among several: they belong to one trace. None: it is as the headers say."""
+    """The common trace of a request's steps; None: as the headers say."""

@@ -1,7 +1,7 @@
 """Quotas for expensive operations: requests to the payment processor, its hosted pages, PDFs, messages.
 
-The processor's own rate limit is shared by all accounts, so none may exhaust it, least of all an anonymous client.
-Counted in this process; a restart starts from zero.
+The processor's own rate limit is shared by all accounts, so no account may exhaust it, least of all an anonymous
+client. Counted in this process; a restart starts from zero.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from farebox.runtime.services import Services
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A quota: this many times in this many seconds, for each account."""
+    """A quota: the number of uses per number of seconds, for each account."""
 
     name: str
     limit: int
     seconds: int
     each_session: bool = False
-    """For each session instead: one member does not use up what another needs."""
+    """Counted per session instead, so that one member does not use up another member's quota."""
 
 
 PROCESSOR_REQUESTS = Budget("requests to the payment processor", 100, 60)
@@ -31,32 +31,33 @@ LINKS = Budget("links to the billing page", 100, 3600)
 DOCUMENTS = Budget("documents", 30, 60)
 """The longest statement takes a thread for two seconds, and there are two threads."""
 CHANGES = Budget("changes of the configuration", 1200, 300)
-"""Each makes every process read the configuration again. The figure is that of Cloudflare's API."""
+"""Each change makes every process read the configuration again. The figure is that of Cloudflare's API."""
 TEST_CALLS = Budget("test calls", 60, 60)
 WHAT_IFS = Budget("what-ifs", 60, 3600)
 DOMAIN_CHECKS = Budget("checks of custom domains", 60, 60)
-"""Each asks a name server."""
+"""Each check queries a name server."""
 TESTS = Budget("manually sent messages", 20, 60)
 PROOFS = Budget("attempts to prove identity", 20, 600, each_session=True)
 SIGN_INS = Budget("attempts to sign in from your address", 60, 600)
-"""For one address, as those below."""
+"""Counted per client address, like those below."""
 MAIL_REQUESTS = Budget("requests for sign-in links from your address", 20, 3600)
 MAILS = Budget("sign-in links for this e-mail address", 5, 3600)
-"""For one e-mail address, whether or not it is a member's: an inbox cannot be flooded."""
+"""Counted per e-mail address, whether or not it is a member's, so that an inbox cannot be flooded."""
 ANONYMOUS = Budget("visits without a session", 60, 60)
 """Shared by all visitors who return from the processor's page without a session."""
 ANONYMOUS_CLIENT = Budget("visits without a session from your address", 20, 60)
-"""For one address, so that it does not exhaust the shared quota. A 64-bit IPv6 network counts as one address."""
+"""Counted per client address, so that one address does not exhaust the shared quota. A 64-bit IPv6 network counts as
+one address."""
 
 ALL_ACCOUNTS = ""
-"""The key of a quota that is shared by all accounts."""
+"""The key of a quota that all accounts share."""
 
 
 def anonymous_client(client: str) -> str:
     """The quota key of a client's address: an IPv4 address, or a 64-bit IPv6 network."""
     try:
         return client if ip_address(client).version == 4 else str(ip_network(f"{client}/64", strict=False))
-    except ValueError:  # it is not known
+    except ValueError:  # the address is unknown
         return client
 
 

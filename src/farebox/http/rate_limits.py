@@ -1,4 +1,4 @@
-"""What every model call counts in: its token's last use, and the rate limits of access tokens and of gateways."""
+"""Counting a model call: its token's last use, and the rate limits of its access token and its gateway."""
 
 from farebox.calendar import seconds_until
 from farebox.errors import RATE_LIMITED, TOKEN_RATE_LIMITED, Problem
@@ -8,7 +8,8 @@ from farebox.runtime.services import Services
 
 
 def count_call(services: Services, target: Target, permit: Permit) -> None:
-    """Raises Problem (TOKEN_RATE_LIMITED, RATE_LIMITED). What its token's limit refuses counts in no other."""
+    """Raises Problem (TOKEN_RATE_LIMITED, RATE_LIMITED). A call that its token's limit refuses is not counted in the
+    gateway's."""
     token, gateway, now = permit.token, permit.gateway, services.clock.now_ms()
     if token is not None:
         services.last_uses.note((token.account_id, "token", token.token_id), now)

@@ -1,4 +1,5 @@
-"""What programs read of a refusal beside its code and message: whose limit it is, what to do, where, and when."""
+"""Machine-readable details of a refusal in addition to its code and message: whose limit it is, what to do, where, and
+when."""
 
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
@@ -56,7 +57,7 @@ _SOURCES: Final = {
     OWN_KEY_REQUIRED: "provider",
     KEY_UNKNOWN: "provider",
 }
-"""What stands in the way of a call: what programs ask first."""
+"""What prevents a call: the first thing that programs ask."""
 _LIMITS: Final = "/ui/limits"
 _PLACES: Final = {
     NO_CREDIT: "/billing",
@@ -77,23 +78,23 @@ _PLACES: Final = {
     KEY_RATE_LIMITED: "/ui/gateways",
     ROUTE_ENDED: "/ui/gateways",
 }
-"""The pages on which people do what a remedy says, or see what stands in the way."""
+"""The pages on which people can follow a remedy, or see the cause."""
 
 
 def public_url(settings: Settings) -> str:
-    """Where people reach the pages; empty if the operator has not said so."""
+    """The URL at which people reach the pages; empty if the operator has not set it."""
     return settings.base_url if settings.public_url else ""
 
 
 class Pages(NamedTuple):
-    """Where the pages of an account are."""
+    """The URLs of an account's pages."""
 
     public_url: str
-    """Empty if the operator has set none: nobody can be sent there then."""
+    """Empty if the operator has set none: people cannot be sent to the pages then."""
     account_id: str
 
     def url(self, path: str) -> str:
-        """A page of this account. It is not a secret: the page asks for a sign-in."""
+        """The URL of a page of this account. It is not a secret: the page requires a sign-in."""
         return f"{self.public_url}{path}?account={quote(self.account_id, safe='')}"
 
 

@@ -1,9 +1,10 @@
-"""Hits of the cache that are answered at once, without a task: requests with the head of an earlier hit, whose body was
-answered from the cache before and whose response is in memory.
+"""Cache hits that are answered at once, without a task: requests with the head of an earlier hit and a body that was
+answered from the cache before, whose response is in memory.
 
-Nothing is awaited, so such a call is not counted among the calls in flight, nor its body among the bytes in memory.
-What its client does not read of the response counts as the account's, and the call counts in rate limits. Calls of
-gateways with policies or screening, and all requests since something has changed, take the usual way (http.data_plane).
+Nothing is awaited, so such a call is not counted among the calls in flight, nor its body among the bytes in memory. The
+part of the response that its client does not read is counted on the account, and the call counts in rate limits. Calls
+of gateways with policies or screening, and all requests after a change of the configuration, are handled the normal way
+(http.data_plane).
 """
 
 from msgspec.structs import replace
@@ -18,7 +19,7 @@ from farebox.storage.sql import DatabaseUnavailable
 
 
 def repeats_of(exchange: Exchange, understood: Understood) -> Repeats | None:
-    """What further requests with this head have in common, after a hit; None where they are not answered at once."""
+    """What further requests with this head have in common after a hit; None if they cannot be answered at once."""
     target, permit = understood.target, understood.permit
     if target is None or permit is None or permit.policies is not None:
         return None
@@ -33,7 +34,7 @@ def repeats_of(exchange: Exchange, understood: Understood) -> Repeats | None:
 
 
 def hit_at_hand(services: Services, repeats: Repeats, body: bytes, client: str) -> tuple[Call, CachedResponse] | None:
-    """The call and its response; None where the request is to be served as any other."""
+    """The call and its response; None if the request must be served the normal way."""
     known, cache = repeats.call, services.response_cache
     recalled = cache.recall(known.account_id, repeats.scope, body)
     if recalled is None or recalled.read.outline is not None or not repeats.permit.is_current(services):

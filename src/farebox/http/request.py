@@ -1,4 +1,4 @@
-"""What a handler of the control plane receives: an authenticated request whose path has been parsed."""
+"""What a handler of the control plane receives: an authenticated request with a parsed path."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +14,7 @@ from farebox.settings import Settings
 
 _PARAMETERS_MAX = 500
 BODY_MAX = 64 * 1024
-"""Bytes of a body of the control plane: read on the event loop, whatever it is made of."""
+"""Maximum bytes of a control-plane body: it is parsed on the event loop, whatever it contains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +25,28 @@ class Request:
     """The path's parameters by name, percent-decoded."""
     query: str
     caller: Caller | None
-    """None on routes that anyone may call, and where the handler itself judges the credentials."""
+    """None on routes that anyone may call, and on those whose handler checks the credentials itself."""
     body: bytes = b""
-    """As it came; only on routes with a `raw_limit`."""
+    """The raw body, only on routes with a `raw_limit`."""
     client: str = ""
-    """The address of the client, as far as it is known."""
+    """The client's address, as far as it is known."""
     encrypted: bool = False
-    """The client came over TLS."""
+    """Whether the client used TLS."""
     data_plane: Callable[[Exchange], Awaitable[None] | None] | None = None
-    """Serves model calls: for a page that makes one."""
+    """Serves model calls; for the page that makes one."""
 
     @property
     def account_id(self) -> str:
         return self.path["account_id"]
 
     def query_pairs(self) -> list[tuple[str, str]]:
-        """The query's parameters in order, blank ones omitted. Raises InvalidInput if there are too many."""
+        """The query's parameters in order, without blank ones. Raises InvalidInput if there are too many."""
         return parse_query(self.query)
 
     def form(self) -> dict[str, str]:
         """The fields of an HTML form (`application/x-www-form-urlencoded`), on a route with a `raw_limit`.
 
-        Blank ones are kept. Raises InvalidInput if the body is none.
+        Blank fields are kept. Raises InvalidInput if the body is not a form.
         """
         kind = (self.headers.get("content-type") or "").partition(";")[0].strip().lower()
         if kind != "application/x-www-form-urlencoded":
@@ -58,7 +58,7 @@ class Request:
             raise invalid("The form cannot be read", "body") from error
 
     def cookie(self, name: str) -> str | None:
-        """The value of a cookie that the browser sent; other cookies of the host may look as they like."""
+        """The value of a cookie that the browser sent; other cookies of the host may be malformed."""
         for pair in (self.headers.get("cookie") or "").split(";"):
             key, _, value = pair.strip().partition("=")
             if key == name:
@@ -67,7 +67,7 @@ class Request:
 
 
 def parse_query(query: str) -> list[tuple[str, str]]:
-    """Percent-decoded pairs in order, blank ones omitted. Raises InvalidInput if there are too many."""
+    """Percent-decoded pairs in order, without blank ones. Raises InvalidInput if there are too many."""
     if not query:
         return []
     try:
@@ -79,8 +79,8 @@ def parse_query(query: str) -> list[tuple[str, str]]:
 async def whole_body(exchange: Exchange, settings: Settings, limit: int = BODY_MAX) -> bytes:
     """The request body, up to this limit.
 
-    Raises Problem: BODY_TOO_LARGE, or BODY_LATE if a client sends it too slowly; ACCOUNT_BYTES_FULL and
-    SERVER_BYTES_FULL where there is no room for it.
+    Raises Problem: BODY_TOO_LARGE, or BODY_LATE if a client sends it too slowly; ACCOUNT_BYTES_FULL or
+    SERVER_BYTES_FULL if there is no room for it.
     """
     try:
         async with asyncio.timeout(settings.read_timeout_ms / 1000):

@@ -1,4 +1,4 @@
-"""A dynamic route as steps: the models that a request reaches along it, as long as they fail."""
+"""A dynamic route as steps: the models that a request reaches along it, one after the other fails."""
 
 import hashlib
 from collections.abc import Mapping
@@ -54,8 +54,8 @@ async def named_steps(services: Services, request: ProxyRequest, named: RouteNam
 
 
 async def route_steps(services: Services, request: ProxyRequest, name: str) -> Steps:
-    """The steps of a request to this route. Raises Problem: ROUTE_UNKNOWN; INVALID_REQUEST where it brings a key of the
-    caller's own; ROUTE_ENDED or RATE_LIMITED where the route leads to no model."""
+    """The steps of a request to this route. Raises Problem: ROUTE_UNKNOWN; INVALID_REQUEST if it contains a provider
+    key of the caller's own; ROUTE_ENDED or RATE_LIMITED if the route leads to no model."""
     route = await services.configuration.route(request.account_id, request.gateway_id, name)
     if route is None:
         message = f"The gateway has no dynamic route {name[:64]!r} with a deployed version that can be called."
@@ -75,7 +75,7 @@ async def route_steps(services: Services, request: ProxyRequest, name: str) -> S
 
 
 class _RouteSteps:
-    """The models that a request has reached so far."""
+    """The steps of one request, with the state of its path through the route."""
 
     def __init__(
         self, services: Services, request: ProxyRequest, name: str, route_id: str, graph: Graph, lookup: Lookup
@@ -89,9 +89,9 @@ class _RouteSteps:
         self._lookup = lookup
         self._number = 0
         self._costs: list[Rate] = []
-        """The limits of cost that the request has been led through. The ledger decides whether it fits."""
+        """The cost limits that the request has passed. The ledger decides whether it fits."""
         self._counted: set[str] = set()
-        """The limits of requests that have let this one through: it counts once, also where it comes by again."""
+        """The rate limits that have admitted this request: it counts only once, even if it passes them again."""
         first = self._next(graph.first)
         if isinstance(first, Stop):
             raise _stopped(name, first, services.clock.now_ms())
@@ -111,7 +111,7 @@ class _RouteSteps:
         return next((limit for limit in self._costs if self._rule_id(limit) == rule_id), None)
 
     def _take(self, fallback: Edge | None) -> bool:
-        """Whether this edge leads to a model, which is then the next step."""
+        """Follow this edge. Returns whether it leads to a model, which is then the next step."""
         found = None if fallback is None else self._next(fallback.element_id)
         if not isinstance(found, Model):
             return False
@@ -143,7 +143,7 @@ class _RouteSteps:
         return self._graph.next_model(element_id, self._lookup, self._services.ids.chance, self._count)
 
     def _count(self, element: Rate, _: Lookup) -> int | None:
-        """Count the request against a limit of the route, whatever version of it is deployed."""
+        """Count the request against a rate limit of the route, independent of the deployed version."""
         limit = element.properties
         if limit.limit_type == "cost":
             self._costs.append(element)
@@ -162,7 +162,7 @@ class _RouteSteps:
         return opens_at
 
     def _value(self, limit: Limit) -> str:
-        """A name for the value that the limit counts for itself."""
+        """A name for the value that the limit counts separately."""
         field = key_field(limit)
         return _digest(MISSING if field is None else self._lookup(field))
 
@@ -170,7 +170,7 @@ class _RouteSteps:
         return f"{ROUTE_PREFIX}{self._name}/{element.id}"
 
     def _limit(self, element: Rate) -> tuple[SpendRule, str]:
-        """A limit of cost as the ledger's budgets know it, whatever version of the route is deployed."""
+        """A cost limit in the form of the ledger's budgets, independent of the route's deployed version."""
         limit = element.properties
         rule = SpendRule(
             id=self._rule_id(element),
@@ -193,7 +193,7 @@ def _stopped(name: str, stop: Stop, now: int) -> Problem:
 
 
 def _digest(value: Any) -> str:
-    """A name for the value, of bounded length; all requests that lack the field count together."""
+    """A name for the value, of bounded length; all requests that lack the field are counted together."""
     if value is MISSING or value is None:
         return ""
     return hashlib.blake2b(msgspec.json.encode(value), digest_size=12).hexdigest()

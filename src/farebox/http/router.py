@@ -26,62 +26,62 @@ class Access(StrEnum):
     PUBLIC = "public"
     """Anyone."""
     TOKEN = "token"  # noqa: S105 - the name of a kind of access
-    """The bearer of an access token; the handler judges it."""
+    """The bearer of an access token; the handler checks it."""
     CALLER = "caller"
-    """Anyone with valid credentials; the response holds only what is theirs."""
+    """Anyone with valid credentials; the response contains only what belongs to them."""
     ACCOUNT = "account"
     """A caller with one of the route's permissions on the account in the path."""
 
 
 class Shape(StrEnum):
-    """What the body of a route's response looks like."""
+    """The format of a route's response body."""
 
     OBJECT = "object"
     """The envelope around one result."""
     PAGE = "page"
     """The envelope around a list, with `result_info`."""
     RAW = "raw"
-    """The bare thing."""
+    """The result without an envelope."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One method of one URL. `path` has its parameters in braces."""
+    """One method of one URL. Parameters in `path` are in braces."""
 
     method: str
     path: str
     handler: Handler
     summary: str
     result: Any
-    """Type of the result; of one item of it where `shape` is PAGE."""
+    """Type of the result; of one item if `shape` is PAGE."""
     takes: type[msgspec.Struct] | None = None
-    """GET, DELETE: the query parameters. Else: the JSON body."""
+    """For GET and DELETE: the query parameters. Otherwise the JSON body."""
     permissions: tuple[Permission, ...] = ()
-    """Any one of them will do."""
+    """Any one of them is sufficient."""
     access: Access = Access.ACCOUNT
     shape: Shape = Shape.OBJECT
     info: type[msgspec.Struct] = ResultInfo
-    """Type of `result_info`, where `shape` is PAGE."""
+    """Type of `result_info`, if `shape` is PAGE."""
     status: int = 200
-    """Of a success."""
+    """Status of a success."""
     content_type: str = JSON
-    """Of a success, where `shape` is RAW."""
+    """Content type of a success, if `shape` is RAW."""
     raw_limit: int = 0
-    """Above 0: the handler is given the request's body as it came, in `request.body`, up to this many bytes."""
+    """If above 0, the handler gets the raw request body in `request.body`, up to this many bytes."""
     budget: Budget | None = None
     """How often one account may call it, if it is expensive; routes with the same budget share it."""
     idempotent: bool = False
-    """Whether the handler heeds an `Idempotency-Key` header; for the OpenAPI document."""
+    """Whether the handler supports an `Idempotency-Key` header; for the OpenAPI document."""
     reads_keys: bool = False
-    """The handler waits for nothing but rows by their keys (`Database.get`, `Database.get_shared`), and has no body to
-    read: where the database gets those inline, the response is there at once."""
+    """The handler waits for nothing but rows read by key (`Database.get`, `Database.get_shared`), and reads no body: if
+    the database reads these inline, the response is available at once."""
     limited_too: bool = False
-    """A token that is limited to gateways may call it, although its path names none: the handler leaves out what is of
-    other gateways."""
+    """Whether a token that is limited to gateways may call it although its path names none: the handler leaves out what
+    belongs to other gateways."""
     denied: ErrorKind = ACCESS_DENIED
     """The error for a caller who may act on the account, but has none of the permissions."""
     on_problem: Callable[[Problem, Pages], Response] = failure
-    """What a problem looks like; pages for people show it in their own way."""
+    """The response to a problem; pages for people show it in their own format."""
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ _SHOWN_MAX = 32
 
 
 class Router:
-    """Finds the route of a request. A fixed segment wins over a parameter at the same place."""
+    """Finds the route of a request. A fixed segment takes precedence over a parameter at the same place."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._root = _Node()
@@ -124,7 +124,7 @@ class Router:
         node.routes[route.method] = (route, route.parameters)
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
-        """The route and its parameters. Raises Problem: NO_ROUTE, or METHOD_NOT_ALLOWED with what is allowed."""
+        """The route and its parameters. Raises Problem: NO_ROUTE, or METHOD_NOT_ALLOWED with the allowed methods."""
         node = self._root
         values: list[str] = []
         for segment in path.split("/")[1:]:
@@ -150,7 +150,7 @@ class Router:
 
 
 class MethodNotAllowed(Problem):
-    """There is no such method at this URL; `allow` is the value of the header that says which there are."""
+    """The method does not exist at this URL; `allow` is the value of the header that lists those that do."""
 
     def __init__(self, method: str, allowed: Iterable[str]) -> None:
         super().__init__(METHOD_NOT_ALLOWED, f"Method {method[:16]} not available for that URI.")
@@ -159,18 +159,18 @@ class MethodNotAllowed(Problem):
 
 
 def no_route(path: str) -> Problem:
-    """The problem of a path that leads nowhere."""
+    """The problem for a path without a route."""
     return Problem(NO_ROUTE, f"Could not route to {shown(path)}, perhaps your object identifier is invalid?")
 
 
 def shown(path: str) -> str:
-    """A path as it may be repeated in answers and logs: whatever is long enough to be a secret is left out."""
+    """A path as it may be repeated in responses and logs: anything long enough to be a secret is left out."""
     segments = path[:1024].split("/")[:16]
     return "/".join("…" if len(segment) > _SHOWN_MAX or segment.startswith("fbx_") else segment for segment in segments)
 
 
 def tidy_path(path: str) -> str:
-    """A path without the doubled and trailing slashes that base URLs bring along."""
+    """A path without the doubled and trailing slashes that result from base URLs."""
     if "//" in path:
         path = _SLASHES.sub("/", path)
     return path[:-1] if len(path) > 1 and path.endswith("/") else path

@@ -1,4 +1,4 @@
-"""The URLs of the control plane; those of what a gateway has are in gateway_routes.py. (The data plane's, `/v1/…` and
+"""The URLs of the control plane; those below a gateway are in gateway_routes.py. (The data plane's, `/v1/…` and
 `…/ai/…`, are in data_plane.py.)
 
 `GET` routes answer `HEAD` too. A new endpoint is one line here, or in gateway_routes.py, and a handler.
@@ -53,7 +53,7 @@ from farebox.pricing.receipt import Receipt
 
 BILLING_WRITE = (Permission.BILLING_WRITE, Permission.WRITE)
 MONEY = (Permission.BILLING_WRITE,)
-"""For what decides over the owner's cards and money; to configure gateways is not enough."""
+"""For routes that control the owner's cards and money; the permission to configure gateways is not enough."""
 BILLING_READ = (Permission.READ, Permission.WRITE, Permission.BILLING_WRITE)
 HOLDS = (Permission.RUN, Permission.WRITE)
 
@@ -351,10 +351,10 @@ SERVED: tuple[Route, ...] = (
 
 
 def _limited(route: Route) -> Route:
-    """With the quota of changes, if it is one. Logs are no configuration."""
+    """The route with the quota for changes, if it makes one. Logs are not configuration."""
     changes = route.method != "GET" and route.permissions == WRITE and "/logs" not in route.path
     return replace(route, budget=quotas.CHANGES) if changes and route.budget is None else route
 
 
 ROUTES = (*[_limited(route) for route in SERVED], *PAGES)
-"""Those of the API, and those of the pages (docs/pages.md)."""
+"""The routes of the API and of the pages (docs/pages.md)."""

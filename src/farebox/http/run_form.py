@@ -1,7 +1,7 @@
-"""Calls of `/ai/run`: Workers AI's models in their own form, and others with the fields of their chat.
+"""Calls to `/ai/run`: models of Workers AI in their own format, and others with the fields of their chat format.
 
-As at Cloudflare, Anthropic's models take the fields of its Messages, all others those of OpenAI's chat completions; and
-the response is in Cloudflare's envelope, a stream as the provider sends it.
+As at Cloudflare, Anthropic's models take the fields of its Messages API, all others those of OpenAI's chat completions.
+The response is wrapped in Cloudflare's envelope; a stream passes as the provider sends it.
 """
 
 from msgspec.structs import replace
@@ -21,7 +21,8 @@ from farebox.runtime.services import Services
 
 
 async def run_call(services: Services, request: ProxyRequest) -> Call | RouteName:
-    """What is called. Raises Problem: NO_ROUTE, MODEL_NOT_FOUND, and those of other calls."""
+    """The call, or the name of the dynamic route. Raises Problem: NO_ROUTE, MODEL_NOT_FOUND, and those of other
+    calls."""
     if request.method != "POST":
         raise Problem(NO_ROUTE, f"There is no {request.method} /ai/run.")
     model, body = request.path, request.body
@@ -41,7 +42,7 @@ async def run_call(services: Services, request: ProxyRequest) -> Call | RouteNam
 
 
 def _path(model: str) -> str:
-    """The common form of a model's input. Raises Problem (MODEL_NOT_FOUND)."""
+    """The common format of a model's input. Raises Problem (MODEL_NOT_FOUND)."""
     author, _, name = model.partition("/")
     provider = provider_of(author)
     if not name or (provider is None and not is_custom(author)):
@@ -50,7 +51,8 @@ def _path(model: str) -> str:
 
 
 def _check_model(services: Services, account_id: str, model: str, problem: Problem) -> None:
-    """Raises MODEL_NOT_FOUND where that is what is wrong in the first place: a key for the provider would not help."""
+    """Raises MODEL_NOT_FOUND if the model does not exist, which is then the actual cause: a key for the provider would
+    not help."""
     if problem.kind is PROVIDER_UNKNOWN:
         raise _not_found(model) from problem
     if problem.kind is not OWN_KEY_REQUIRED:

@@ -1,4 +1,4 @@
-"""Where the response of a model call goes: into its HTTP exchange, with the headers that identify the call."""
+"""The destination of a model call's response: its HTTP exchange, with the headers that identify the call."""
 
 import contextlib
 
@@ -21,15 +21,15 @@ from farebox.http.server.headers import sendable
 from farebox.limits.held import Lease
 
 PRIVATE = ("cache-control", "no-store")
-"""On every response: whatever is between us and the caller, a call's content is only the caller's."""
+"""On every response: whatever is between us and the caller, a call's content is only for the caller."""
 _UNDELAYED: HeaderList = [
-    ("cache-control", "no-store, no-transform"),  # to compress it, a proxy would collect it
-    ("x-accel-buffering", "no"),  # nginx collects 32 KiB otherwise; others have learned the word from it
+    ("cache-control", "no-store, no-transform"),  # a proxy that compresses would buffer it
+    ("x-accel-buffering", "no"),  # nginx would buffer 32 KiB; other proxies know the header too
 ]
 
 
 class HttpSink:
-    """Writes a response into the exchange, with the headers that name the call."""
+    """Writes a response into the exchange, with the headers that identify the call."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class HttpSink:
         public_url: str,
     ) -> None:
         """`no_credit`: the setting `no_credit_status`. `comment_seconds`: silence before a comment; 0: never.
-        `public_url`: as of refusals.Pages."""
+        `public_url`: as in refusals.Pages."""
         self._exchange = exchange
         self._no_credit = no_credit
         self._comment_seconds = comment_seconds
@@ -63,11 +63,11 @@ class HttpSink:
         return self._call is not None
 
     def add(self, headers: HeaderList) -> None:
-        """Headers of every response from now on."""
+        """Add headers to every response from now on."""
         self._always = headers
 
     def of(self, call: Call, cache_status: str = "MISS") -> None:
-        """The call that is answered from now on; `cache_status` is said where caching applies to it."""
+        """Set the call that is answered from now on; `cache_status` is reported if caching applies to it."""
         self._call = call
         self._headers = [
             ("cf-aig-log-id", call.log_id),
@@ -92,7 +92,7 @@ class HttpSink:
 
     @property
     def headers(self) -> HeaderList:
-        """Those that name the call."""
+        """The headers that identify the call."""
         return [*self._headers, *self._always, PRIVATE]
 
     def note(self, name: str, value: str) -> None:
@@ -102,7 +102,7 @@ class HttpSink:
         every = [*headers, *self._headers, *self._always, PRIVATE]
         try:
             self._exchange.respond(status, every, body)
-        except ValueError:  # the response has been paid for: it goes out without the header that cannot be sent
+        except ValueError:  # the response has been paid for: send it without the header that cannot be sent
             self._exchange.respond(status, sendable(every), body)
 
     def start(self, status: int, headers: HeaderList) -> ResponseStream | KeepAlive:
@@ -117,7 +117,7 @@ class HttpSink:
         return self._keep_alive or stream
 
     def close(self) -> None:
-        """The response is at its end."""
+        """The response is ending: send no more comments."""
         if self._keep_alive is not None:
             self._keep_alive.close()
 

@@ -1,4 +1,4 @@
-"""WebSockets of the data plane: from the request for one to the session that it becomes."""
+"""WebSockets of the data plane: from the request to the session."""
 
 import asyncio
 from collections.abc import Callable
@@ -44,20 +44,20 @@ if TYPE_CHECKING:
     from farebox.websocket import ProviderSocket, Room, Socket
 
 _NONE_HERE: Final = frozenset({200, 400, 404, 405, 426, 501})
-"""With which servers answer that have no WebSocket at a path which takes requests, too. Their clients fall back to
-those on 426 alone."""
+"""Statuses with which servers answer that have no WebSocket at a path which accepts requests. Clients fall back to
+plain HTTP only on 426."""
 OVERHEAD_BYTES: Final = 128 * 2**10
-"""What a session keeps in memory at least: what has come on both sides and is not read yet."""
+"""The least that a session keeps in memory: data received from both sides that is not read yet."""
 
 
 def wants_socket(exchange: Exchange) -> bool:
-    """Whether the request is for a WebSocket."""
+    """Whether the request asks for a WebSocket."""
     upgrade = exchange.headers.get("upgrade")
     return upgrade is not None and exchange.method == "GET" and "websocket" in upgrade.lower()
 
 
 class SocketRequest:
-    """One request for a WebSocket that may be made: who calls, and where to."""
+    """One permitted request for a WebSocket: the caller, and the target."""
 
     def __init__(
         self,
@@ -99,13 +99,13 @@ class SocketRequest:
 
     @property
     def _by_model(self) -> bool:
-        """Whether the token is for certain models, or a policy is: no message may be passed on unread."""
+        """Whether the token, or a policy, allows only certain models: then no message may pass unread."""
         token, policies = self._request.token, self._request.policies
         return (token is not None and token.models is not None) or (policies is not None and policies.names_models)
 
     async def serve(self, begun: Callable[[Session], None], ended: Callable[[Session], None]) -> None:
-        """Open it at the provider, then at the client, and stay until it has ended. `begun` and `ended` are told of the
-        session. Raises Problem while nothing has been answered."""
+        """Connect to the provider, then accept the client's handshake, and wait until the session has ended. `begun`
+        and `ended` are called with the session. Raises Problem as long as nothing has been answered."""
         exchange = self._exchange
         handshake = _accepted(exchange)
         room = room_for(self._services, exchange, self._request.account_id)
@@ -131,7 +131,7 @@ class SocketRequest:
             ended(session)
 
     def _context(self) -> tuple[CallContext, SocketPath]:
-        """The call that the session is. Raises Problem."""
+        """The call that represents the session, and its path. Raises Problem."""
         services, request = self._services, self._request
         access = access_of(services, request.own, request.slug)
         path = upstream_path(access.provider, request.path)
@@ -164,8 +164,8 @@ class SocketRequest:
             raise no_socket("The gateway screens the content of its calls, and WebSocket messages cannot be screened.")
 
     async def _check_permit(self) -> None:
-        """Raises Problem where the session may not go on: its token has been revoked, its gateway screens what is said
-        from now on, or what it may call is limited to certain models."""
+        """Raises Problem if the session may not continue: its token was revoked, its gateway now has screening rules,
+        or its models have been limited."""
         if self._permit.is_current(self._services):
             return
         self._permit = permit = await permit_of(self._services, self._offer, self._target)
@@ -178,7 +178,7 @@ class SocketRequest:
             raise no_socket("The access token or a policy now allows only certain models: connect again.")
 
     def _meter(self, context: CallContext, path: SocketPath) -> Meter:
-        """What is read of the session. Raises Problem where it is not to be on this key."""
+        """The meter that reads the session. Raises Problem if the session is not allowed on this key."""
         if path.kind == "unread":
             return Unmetered()
         strict = self._by_model or not context.call.own_key
@@ -191,13 +191,14 @@ class SocketRequest:
         return Turns(context, reader, call_of, strict=strict)
 
     def _error_event(self, problem: Problem) -> bytes:
-        """An error as OpenAI's Responses tell it within a WebSocket: with its status and headers."""
+        """An error as OpenAI's Responses report it within a WebSocket: with its status and headers."""
         status, headers, body = self._sink.error(problem)
         error = msgspec.json.decode(body)["error"]
         return msgspec.json.encode({"type": "error", "status": status, "error": error, "headers": dict(headers)})
 
     async def _opened(self, context: CallContext, path: SocketPath, room: "Room") -> "ProviderSocket | None":
-        """The provider's end; None where it answered with something else, which has been passed on. Raises Problem."""
+        """The provider's end; None if the provider answered with something else, which has been passed on. Raises
+        Problem."""
         attempts = Attempts()
         stage: Stage = Admitted(context, None, None, None, attempts, False)
         try:
@@ -225,7 +226,7 @@ class SocketRequest:
             raise
 
     async def _handshake(self, context: CallContext, room: "Room") -> "ProviderSocket":
-        """Raises TokenRefused, UpstreamFailed, HandshakeRefused, Interrupted."""
+        """Connect to the provider. Raises TokenRefused, UpstreamFailed, HandshakeRefused, Interrupted."""
         services, call = context.services, context.call
         request = UpstreamRequest("GET", call.url, call.headers, b"")
         if call.signing is not None:
@@ -254,7 +255,7 @@ def no_socket(why: str) -> Problem:
 def universal_session(
     services: Services, exchange: Exchange, offer: Offered, sink: HttpSink, account_id: str, handle: Handle
 ) -> UniversalSession:
-    """A WebSocket of the universal endpoint, which is open. Raises Problem, ClientGone."""
+    """An open WebSocket of the universal endpoint. Raises Problem, ClientGone."""
     handshake = _accepted(exchange)
     room = room_for(services, exchange, account_id)
     socket = switched(services, exchange, handshake, sink.headers, offer.chosen(""), room)
@@ -262,7 +263,7 @@ def universal_session(
 
 
 def room_for(services: Services, exchange: Exchange, account_id: str) -> "Room":
-    """Where a session's bytes are counted. Raises Problem where there is no room for it."""
+    """Counts a session's bytes. Raises Problem if there is no room for the session."""
     lease = services.held.lease(account_id)
     exchange.hold(lease)
     lease.take(OVERHEAD_BYTES)
@@ -277,7 +278,7 @@ def switched(
     chosen: str,
     room: "Room",
 ) -> "Socket":
-    """The client's end, once it has been told. Raises ClientGone."""
+    """The client's end, after accepting its handshake. Raises ClientGone."""
     from farebox.websocket import server_socket
 
     channel = exchange.switch([*handshake, *headers, *([(HEADER, chosen)] if chosen else [])])
@@ -285,7 +286,7 @@ def switched(
 
 
 def _accepted(exchange: Exchange) -> list[tuple[str, str]]:
-    """What the client's handshake is answered with. Raises Problem (INVALID_REQUEST)."""
+    """The headers of the response to the client's handshake. Raises Problem (INVALID_REQUEST)."""
     from farebox.websocket import accepted
 
     try:
@@ -295,7 +296,7 @@ def _accepted(exchange: Exchange) -> list[tuple[str, str]]:
 
 
 def _room(lease: Lease) -> "Room":
-    """Where the bytes of large messages are counted."""
+    """Counts the bytes of large messages on the lease."""
     from farebox.websocket import Room
 
     class Leased(Room):

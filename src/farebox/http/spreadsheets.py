@@ -1,4 +1,4 @@
-"""CSV that spreadsheets open: no cell of it is taken for a formula."""
+"""CSV for spreadsheets, in which no cell is interpreted as a formula."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ CSV: Final = "text/csv; charset=utf-8"
 
 
 def asks_for_csv(request: Request, said: str | None) -> bool:
-    """Whether a response is to be CSV: by the query's `format`, or else by the header `Accept`."""
+    """Whether the response should be CSV: by the query's `format`, otherwise by the `Accept` header."""
     accepted = (request.headers.get("accept") or "").lower().split(",")
     return said == "csv" if said else any(kind.partition(";")[0].strip() == "text/csv" for kind in accepted)
 
@@ -27,5 +27,5 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def harmless(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: what begins like one gets an apostrophe in front."""
+    """Text that no spreadsheet interprets as a formula: text that begins like one gets an apostrophe in front."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

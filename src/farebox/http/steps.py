@@ -1,7 +1,7 @@
 """Requests that are tried in steps: the universal endpoint's list, and the models along a dynamic route.
 
-The first step that the provider answers without an error is the response. Each has a log row and a receipt of its own,
-and only what was answered is charged.
+The first step that the provider answers without an error provides the response. Each step has its own log row and
+receipt, and only answered steps are charged.
 """
 
 import re
@@ -56,9 +56,9 @@ _REST_PATHS: Final = _COMPAT_PATHS | {
     "responses/compact": "responses/compact",
     "messages": "v1/messages",
 }
-"""Paths of the common forms, without the `v1/` that SDKs put before them where their base URL lacks it, or has it."""
+"""Paths of the common formats, without the `v1/` that SDKs may add or omit depending on their base URL."""
 NO_WHOLESALE: Final = "cf-aig-no-wholesale"
-"""On the request it binds every step: a step can only be stricter."""
+"""On the request it applies to every step; a step can only be stricter."""
 OF_ONE_STEP: Final = (
     PROVIDER_UNAVAILABLE,
     UPSTREAM_UNREACHABLE,
@@ -76,7 +76,7 @@ OF_ONE_STEP: Final = (
     KEY_RATE_LIMITED,
     POLICY_DENIED,
 )
-"""What is wrong with one step only (a policy is about its model): the next may do."""
+"""Problems that concern only one step (such as a policy about its model): the next step may succeed."""
 _STEP_OPTIONS: Final = {
     "requestTimeout": "cf-aig-request-timeout",
     "maxAttempts": "cf-aig-max-attempts",
@@ -86,27 +86,27 @@ _STEP_OPTIONS: Final = {
     "skipCache": "cf-aig-skip-cache",
     "cacheKey": "cf-aig-cache-key",
 }
-"""A universal step's `config`, by the headers that ask for the same."""
+"""Fields of a universal step's `config`, with the equivalent headers."""
 
 
 class Steps(Protocol):
-    """What a request is tried with, one after the other. The first step is there from the start."""
+    """The attempts at a request, one after the other. The first step is the current one at the start."""
 
     async def call(self) -> Call:
-        """What the present step calls. Raises Problem."""
+        """The call of the current step. Raises Problem."""
         ...
 
     def more(self) -> bool:
-        """The present step has failed: whether there is another; that is then the present one."""
+        """The current step has failed. Returns whether there is another one, which is then the current one."""
         ...
 
     def after(self, problem: Problem) -> bool:
-        """The same where Farebox has not got a response to pass on."""
+        """The same if Farebox has no response to pass on."""
         ...
 
 
 async def serve_steps(services: Services, steps: Steps, sink: HttpSink, watch: Watch) -> None:
-    """Try the steps in order. Raises the Problem of the last."""
+    """Try the steps in order. Raises the Problem of the last one."""
     trail: list[ReceiptAttempt] = []
     while True:
         try:
@@ -131,7 +131,7 @@ async def universal_steps(services: Services, request: ProxyRequest) -> Steps:
 
 
 class _UniversalSteps:
-    """The steps of the universal endpoint, as they are listed."""
+    """The steps listed in a request to the universal endpoint."""
 
     def __init__(self, services: Services, request: ProxyRequest, steps: list[Step]) -> None:
         self._services = services
@@ -149,7 +149,7 @@ class _UniversalSteps:
         return problem.kind in OF_ONE_STEP and self.more()
 
     async def call(self) -> Call:
-        """A step has its own headers and key; our token and options come with the request."""
+        """The call of a step. A step has its own headers and provider key; our token and options are the request's."""
         services, request, number = self._services, self._asked, self._number
         step = self._steps[number]
         options = _options(request.headers) | _configured(step)
@@ -182,7 +182,7 @@ class _UniversalSteps:
 
 
 async def common_call(services: Services, request: ProxyRequest) -> Call | RouteName:
-    """A call in a common form, or the name of the dynamic route that it asks for. Raises Problem."""
+    """A call in a common format, or the name of the dynamic route that it asks for. Raises Problem."""
     paths = _REST_PATHS if request.slug == "rest" else _COMPAT_PATHS
     path = paths.get(request.path.removeprefix("v1/"))
     if request.method != "POST" or path is None:
@@ -195,7 +195,7 @@ async def common_call(services: Services, request: ProxyRequest) -> Call | Route
 
 
 def common_trace(request: ProxyRequest) -> TraceContext | None:
-    """The trace of all steps of a request: where its headers name none, that of the first. None where no spans are
+    """The trace of all steps of a request: if its headers name none, that of the first step. None if no spans are
     sent."""
     if request.gateway.otel is None:
         return None
@@ -204,12 +204,12 @@ def common_trace(request: ProxyRequest) -> TraceContext | None:
 
 
 def no_provider(name: str) -> str:
-    """What is wrong with a model that is neither a provider's nor an alias."""
+    """What is wrong with a model name that neither contains a provider nor is an alias."""
     return f"The model {name[:100]!r} names no provider: write it as `provider/model`."
 
 
 def _endpoint(step: Step) -> tuple[str, str]:
-    """Path and query of a step, as if they had come in a URL. Raises Problem (INVALID_REQUEST)."""
+    """Path and query of a step, as if they had been in a URL. Raises Problem (INVALID_REQUEST)."""
     try:
         target = f"/{step.endpoint.lstrip('/')}".encode("ascii")
         if not _is_target(target):

@@ -1,4 +1,4 @@
-"""What the subprotocols of a WebSocket's handshake say: browsers can send no other header, so credentials are there."""
+"""The subprotocols in a WebSocket's handshake, which may contain credentials: browsers can set no other header."""
 
 from typing import Final
 
@@ -12,30 +12,30 @@ _TOKEN: Final = GATEWAY_TOKEN_HEADER + "."
 _OPENAI_KEY: Final = "openai-insecure-api-key."
 _OPENAI_ACCOUNT: Final = (("openai-organization.", "openai-organization"), ("openai-project.", "openai-project"))
 _SCHEMES: Final = {"token": "Token", "bearer": "Bearer"}
-"""Deepgram takes one of these and the key as two subprotocols."""
+"""Deepgram accepts one of these and the key as two subprotocols."""
 _MOST: Final = 20
 
 
 class Offered(msgspec.Struct, frozen=True):
-    """The handshake as a request: its credentials are headers, as in any other."""
+    """The handshake as a request, with its credentials as headers, as in any other request."""
 
     headers: dict[str, str]
     query: str
     subprotocols: tuple[str, ...]
-    """Without those that are credentials."""
+    """The subprotocols without those that are credentials."""
     credentials: tuple[str, ...]
-    """Those, as they were offered."""
+    """The subprotocols that are credentials, as they were offered."""
 
     def chosen(self, by_provider: str) -> str:
-        """Which of them the client is told was chosen; empty: it offered none. A browser that has offered some takes no
-        WebSocket without one, so there it is one of its own words at least."""
+        """The subprotocol reported to the client; empty if it offered none. A browser that has offered some rejects a
+        WebSocket without one, so at least one of those it offered is reported."""
         if by_provider:
             return by_provider
         return (*self.subprotocols, *self.credentials, "")[0]
 
 
 def offered(headers: RequestHeaders, query: str) -> Offered:
-    """What the client offers."""
+    """The client's handshake."""
     found = dict(headers.items())
     words = [word.strip() for word in found.pop(HEADER, "").split(",", _MOST)[:_MOST] if word.strip()]
     plain, credentials = list[str](), list[str]()

@@ -1,4 +1,4 @@
-"""Access tokens that are for certain models: what they may not call is refused before anything is held."""
+"""Access tokens that are limited to certain models: calls to other models are refused before anything is held."""
 
 import re
 
@@ -15,8 +15,8 @@ _counts_tokens = re.compile(r"models/(?P<model>[^/:]+):countTokens$").search
 
 
 def check_model(token: AccessToken, known: Call, read: Read) -> None:
-    """Raises Problem if the call may reach a model that the token is not for. What cannot be read is not let through,
-    unless it only asks for something."""
+    """Raises Problem if the call may reach a model that the token does not allow. A call that cannot be read is
+    refused, unless it is only a query."""
     parsed, provider = read.parsed, known.provider
     if read.named is not None and read.named.ambiguous:
         words = (
@@ -41,7 +41,7 @@ def check_model(token: AccessToken, known: Call, read: Read) -> None:
 
 
 def _counted_model(known: Call, read: Read) -> str:
-    """The model of a call that costs nothing and reaches no other, such as the counting of tokens; else empty."""
+    """The model of a free call that reaches no other one, such as token counting; otherwise empty."""
     if format_of(known.access.provider, known.method, known.path) is not FREE:
         return ""
     in_path = _counts_tokens(known.path)
@@ -49,7 +49,7 @@ def _counted_model(known: Call, read: Read) -> str:
 
 
 def check_policies(policies: Policies, call: Call, token: AccessToken | None, read: Read) -> Call:
-    """The call as the policies of its gateway let it through. Raises Problem."""
+    """The call with the limits of its gateway's policies. Raises Problem if they refuse it."""
     counted = _counted_model(call, read) if read.parsed is None else ""
     ambiguous = read.named is not None and read.named.ambiguous
     return policed(policies, call, token, counted, ambiguous=ambiguous)

@@ -1,4 +1,4 @@
-"""The trace that a request belongs to, as its headers say: Cloudflare's, or else W3C Trace Context."""
+"""The trace that a request belongs to, by its headers: Cloudflare's, or else W3C Trace Context."""
 
 import re
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _parent = re.compile(
 
 
 def trace_of(headers: RequestHeaders) -> TraceContext:
-    """What is missing or invalid is empty; `ignored` says what was invalid."""
+    """The trace; missing or invalid fields are empty, and `ignored` says what was invalid."""
     trace_id, ignored_trace = _id(headers, "cf-aig-otel-trace-id", _is_trace_id, 32)
     parent_id, ignored_parent = _id(headers, "cf-aig-otel-parent-span-id", _is_span_id, 16)
     ignored, state = [text for text in (ignored_trace, ignored_parent) if text], ""

@@ -1,5 +1,5 @@
-"""Cloudflare's universal WebSocket: each message is a request of the universal endpoint, each answer one message or
-several. A message is served as that request is, by the same code: it is a call of its own."""
+"""Cloudflare's universal WebSocket: each message is a request of the universal endpoint, each response one or several
+messages. A message is served like such a request, by the same code: it is a call of its own."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from farebox.websocket import Socket
 
 AT_ONCE: Final = 16
-"""Messages of one session that are served at a time; no more are read meanwhile."""
+"""Maximum messages of one session that are served at a time; no more are read meanwhile."""
 _OF_HANDSHAKE: Final = frozenset({"upgrade", "connection", "content-length", "content-type", "cf-aig-event-id"})
 _METADATA: Final = {
     "cacheStatus": "cf-aig-cache-status",
@@ -29,13 +29,13 @@ _METADATA: Final = {
 }
 _CLOSE_SECONDS: Final = 3.0
 EVENT_MAX: Final = 8 * 2**20
-"""Bytes of one event of a stream; of a longer one the pieces are text."""
+"""Maximum bytes of one event of a stream; the pieces of a longer one are sent as text."""
 
 Handle = Callable[[Exchange], Awaitable[None]]
 
 
 class _Step(msgspec.Struct):
-    """The request of a message."""
+    """The request in a message."""
 
     provider: str
     endpoint: str
@@ -54,7 +54,7 @@ _CREATE: Final = msgspec.json.Decoder(_Create)
 
 
 class UniversalSession:
-    """One WebSocket."""
+    """One WebSocket of the universal endpoint."""
 
     def __init__(
         self, services: Services, exchange: Exchange, offer: Offered, socket: "Socket", handle: Handle
@@ -73,11 +73,11 @@ class UniversalSession:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """The server stops: what is under way ends, and then the session."""
+        """The server is stopping: finish the calls under way, then end the session."""
         self._stopping.set()
 
     async def run(self) -> None:
-        """Until it has ended."""
+        """Run until the session has ended."""
         reading = asyncio.create_task(self._read())
         stopping = asyncio.create_task(self._stopping.wait())
         idle = self._services.settings.websocket_idle_ms / 1000
@@ -113,7 +113,7 @@ class UniversalSession:
             self._socket.end()
 
     async def _read(self) -> None:
-        """Begin with each message that comes. Raises nothing: it returns where the client has closed."""
+        """Start serving each message that arrives. Raises nothing; returns when the client has closed."""
         from farebox.websocket import Closed
 
         places = asyncio.Semaphore(AT_ONCE)
@@ -154,7 +154,7 @@ class UniversalSession:
                 inner.lease.close()
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Raises ClientGone."""
+        """Send a message. Raises ClientGone."""
         from farebox.websocket import Closed, Message
 
         try:
@@ -171,7 +171,7 @@ class _MessageExchange(InnerExchange):
     ) -> None:
         super().__init__(outer.path, headers, body, outer.client, encrypted=outer.encrypted)
         self._no_room = False
-        """The response was given up: the account has as much in memory as it may."""
+        """The response was given up because the account has as much in memory as it may."""
         self._session = session
         self._event_id = event_id
         self._metadata: dict[str, Any] = {}
@@ -204,7 +204,7 @@ class _MessageExchange(InnerExchange):
         await self._pass(lines)
 
     def _keep(self, chunk: bytes) -> None:
-        """Collect a response that is told in one message. Raises ClientGone where the account has no room for it."""
+        """Collect a response that is sent as one message. Raises ClientGone if the account has no room for it."""
         if self.lease is not None and not self.lease.room_for(len(chunk)):
             self._no_room = self._gone = True
             self._whole = None
@@ -225,7 +225,7 @@ class _MessageExchange(InnerExchange):
     # --- for the session ---
 
     async def finish(self) -> None:
-        """The call has ended: send what is left to be said."""
+        """The call has ended: send what is left."""
         if self._no_room:
             words = "The response is larger than what the account may have in memory now: ask for a stream."
             error = {"code": ACCOUNT_BYTES_FULL.code, "message": words}
@@ -240,7 +240,7 @@ class _MessageExchange(InnerExchange):
             await self._session.send({"type": "universal.done", "metadata": self._metadata})
 
     def lose(self) -> None:
-        """The client has gone."""
+        """The client has disconnected."""
         self._gone = True
         for watcher in self._watchers:
             watcher()
@@ -253,7 +253,7 @@ class _MessageExchange(InnerExchange):
 
 
 def _shown(data: bytes) -> Any:
-    """As JSON, where it is; else as text."""
+    """The data as JSON if possible, otherwise as text."""
     try:
         msgspec.json.decode(data)
     except (ValueError, RecursionError):

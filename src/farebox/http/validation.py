@@ -1,6 +1,6 @@
 """Bodies and query parameters into typed structs, with Cloudflare's (zod's) wording for errors.
 
-msgspec decides what is valid; this module only runs it field by field, so that every error is reported at once, in the
+msgspec decides what is valid. This module runs it field by field, so that all errors are reported at once, in the
 wording that Cloudflare's clients know.
 """
 
@@ -19,19 +19,19 @@ T = TypeVar("T", bound=msgspec.Struct)
 Path: TypeAlias = tuple[str | int, ...]
 
 INTEGER_MAX = 2**53 - 1
-"""The largest integer that every client can read again."""
+"""The largest integer that every JSON client can represent exactly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong with a request, and where."""
+    """One fault in a request, and its place."""
 
     path: Path
     message: str
 
 
 class InvalidInput(Problem):
-    """The request is not what the route takes; `faults` has at least one item."""
+    """The request does not have the form that the route requires; `faults` has at least one item."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         super().__init__(VALIDATION_FAILED, faults[0].message, path=faults[0].path)
@@ -60,7 +60,7 @@ def read_body(body: bytes, kind: type[T]) -> T:
 
 
 def read(values: Mapping[str, Any], kind: type[T], where: str, *, strict: bool) -> T:
-    """`values` as `kind`; `strict` where they have JSON types, not where all are text. Raises InvalidInput."""
+    """`values` as `kind`; `strict` if they have JSON types rather than all being text. Raises InvalidInput."""
     faults: list[Fault] = []
     taken: dict[str, Any] = {}
     for field in _fields(kind):
@@ -82,7 +82,7 @@ def read(values: Mapping[str, Any], kind: type[T], where: str, *, strict: bool) 
 
 
 def _unknown(path: Path, kind: type[msgspec.Struct], values: Mapping[str, Any]) -> list[Fault]:
-    """The fault of names that the struct does not have, where it refuses them."""
+    """The fault for names that the struct does not have, if it rejects such names."""
     known = {field.encode_name for field in _fields(kind)} | {kind.__struct_config__.tag_field}
     unknown = ", ".join(f"'{name[:64]}'" for name in values if name not in known)
     if not unknown or not kind.__struct_config__.forbid_unknown_fields:
@@ -91,13 +91,13 @@ def _unknown(path: Path, kind: type[msgspec.Struct], values: Mapping[str, Any]) 
 
 
 def _faults(path: Path, kind: Any, value: Any, text: str, strict: bool) -> list[Fault]:
-    """What is wrong with a value that msgspec refuses with this text: every fault in it, each at its place."""
+    """The faults in a value that msgspec rejects with this text, each with its place."""
     inner: list[Fault] = []
     for part in _parts(kind):
         if isinstance(value, dict) and isinstance(part, type) and issubclass(part, msgspec.Struct):
             config = part.__struct_config__
             if config.tag_field is not None and value.get(config.tag_field) != config.tag:
-                continue  # another member of the union, or none
+                continue  # the value belongs to another member of the union, or to none
             for field in _fields(part):
                 if field.encode_name in value:
                     inner += _checked((*path, field.encode_name), field.type, value[field.encode_name], strict)
@@ -125,7 +125,7 @@ def _checked(path: Path, kind: Any, value: Any, strict: bool) -> list[Fault]:
 
 
 def _parts(kind: Any) -> tuple[Any, ...]:
-    """The members of a union; the type itself where it is none."""
+    """The members of a union; otherwise the type itself."""
     if get_origin(kind) is Annotated:
         return _parts(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):
@@ -154,7 +154,7 @@ _WRONG_TYPE = re.compile(r"^Expected `([^`]+)`, got `([^`]+)`$")
 
 
 def _fault(path: Path, text: str, kind: Any, value: Any) -> Fault:
-    """msgspec's sentence as a fault in zod's words."""
+    """msgspec's message as a fault in zod's wording."""
     at = _AT.search(text)
     if at:
         text = text[: at.start()]

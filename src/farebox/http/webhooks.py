@@ -5,7 +5,7 @@ from farebox.http.envelope import Response, plain
 from farebox.http.request import Request
 
 BODY_LIMIT = 2**18
-"""Bytes of a webhook; events are a few thousand, and anyone may send one. For the route's `raw_limit`."""
+"""Maximum bytes of a webhook; events have a few thousand, and anyone may send one. For the route's `raw_limit`."""
 
 
 async def stripe(request: Request, _: None) -> Response:

@@ -1,6 +1,7 @@
-"""The HTTP/1.1 server, on the event loop itself: httptools parses, nothing stands between it and the handlers.
+"""The HTTP/1.1 server, directly on the event loop: httptools parses, and the handlers are called without layers in
+between.
 
-What it leaves out is the job of a proxy in front: TLS, HTTP/2, compression, files.
+What it omits is left to a proxy in front: TLS, HTTP/2, compression, files.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ CANCEL_SECONDS = 1.0
 
 
 class RunningServer:
-    """A server that listens; `await close()` stops it and waits for what is in flight."""
+    """A listening server; `await close()` stops it and waits for exchanges in flight."""
 
     def __init__(self, state: ServerState, listener: asyncio.AbstractServer, host: str, port: int) -> None:
         self._state = state
@@ -33,8 +34,8 @@ class RunningServer:
         self.port = port
 
     async def close(self) -> None:
-        """Take no further connections, finish what is in flight, close the rest; after CLOSE_SECONDS break it off: a
-        client that does not read its response must not keep the program alive."""
+        """Accept no more connections, finish exchanges in flight, and close the others. After CLOSE_SECONDS, break
+        connections off: a client that does not read its response must not keep the program alive."""
         state = self._state
         state.closing = True
         self._listener.close()
@@ -55,7 +56,7 @@ class RunningServer:
 
 
 class AddressInUse(RuntimeError):
-    """The port is taken; the message says how to take another."""
+    """The port is in use; the message says how to choose another one."""
 
 
 async def serve(
@@ -71,11 +72,11 @@ async def serve(
     prefaced: Callable[[str], bool] | None = None,
     failed: OnFailure | None = None,
 ) -> RunningServer:
-    """Listen and hand every exchange to `handler`, on the port that `reserve` reserved or on this one.
+    """Listen and pass every exchange to `handler`, on the socket from `reserve` or on this port.
 
-    Port 0 takes a free one. `shared`: other processes of ours listen on the same port, and the system deals the
-    connections out. `budget` is that of the handler's leases. `prefaced`: whether a client that connects from this
-    address begins with a header of the PROXY protocol; None: no client. Raises AddressInUse.
+    Port 0 takes a free one. `shared`: other processes of ours listen on the same port, and the system distributes the
+    connections. `budget`: the byte budget of the handler's leases. `prefaced`: whether a client that connects from this
+    address begins with a header of the PROXY protocol; None: none does. Raises AddressInUse.
     """
     loop = asyncio.get_running_loop()
     if reserved is not None:
@@ -93,9 +94,9 @@ async def serve(
 
 
 def reserve(host: str, port: int, *, setting: str = "") -> socket.socket:
-    """Bind the port, without listening on it, and keep it ours until the socket is closed; finds the number behind
-    port 0. Those who listen on it may share it, so that a port which is taken could go unseen: hence a first try that
-    shares with no other. Raises AddressInUse, which says how to take another port: by `--port`, or by this setting."""
+    """Bind the port without listening, and keep it until the socket is closed; for port 0, this determines the number.
+    Sockets that listen on it may share it, which would hide that a port is in use: so it is first bound without
+    sharing. Raises AddressInUse, which says how to choose another port: by `--port`, or by this setting."""
     try:
         with _bound(host, port, shared=False) as alone:
             port = alone.getsockname()[1]
@@ -105,8 +106,8 @@ def reserve(host: str, port: int, *, setting: str = "") -> socket.socket:
 
 
 def _connections_max(wanted: int) -> int:
-    """At most half of the files that the process may open: a call has a connection to its provider too, and clients
-    that only hold theirs open must not keep the server from all else."""
+    """At most half of the files that the process may open: a call also has a connection to its provider, and clients
+    that only keep connections open must not block everything else."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return wanted if files == resource.RLIM_INFINITY else min(wanted, files // 2)
 
@@ -115,8 +116,8 @@ def _listening(host: str, port: int, reserved: socket.socket | None, *, shared: 
     sock = _bound(host, port, shared=shared) if reserved is None or shared else reserved
     try:
         if not shared:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)  # of two that start at once, one listens
-        sock.listen(BACKLOG)  # here, since uvloop keeps a failure to itself
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)  # if two start at once, only one listens
+        sock.listen(BACKLOG)  # called here, because uvloop hides a failure
     except OSError:
         sock.close()
         raise
@@ -128,7 +129,7 @@ def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # its connections inherit this
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by its connections
         sock.bind((host, port))
     except OSError:
         sock.close()

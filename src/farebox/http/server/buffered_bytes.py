@@ -1,27 +1,28 @@
-"""What a connection keeps in memory besides the exchange in progress, counted on its own leases."""
+"""Memory of a connection in addition to the exchange in progress, counted on leases of its own."""
 
 from farebox.limits.held import ByteBudget, Lease
 
 UNCLAIMED_FREE = 4 * 2**10
-"""Bytes of unfinished request heads, and of unrequested data, that are not counted: most heads fit."""
+"""Bytes of unfinished request heads and of unrequested data that are not counted: most heads fit."""
 
 
 class BufferedBytes:
-    """Counts of one connection."""
+    """The counts of one connection."""
 
     __slots__ = ("_budget", "_unclaimed", "_unsent_lease", "counting")
 
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
         self._unclaimed: Lease | None = None
-        """What came and belongs to no account yet."""
+        """Data received that belongs to no account yet."""
         self._unsent_lease: Lease | None = None
-        """A response waiting to be taken, whose exchange has ended."""
+        """The lease of a response that waits to be read by the client, after its exchange has ended."""
         self.counting = False
-        """Whether what is unclaimed has been counted before."""
+        """Whether unclaimed data has been counted before."""
 
     def set_unclaimed(self, size: int, *, must: bool = False) -> bool:
-        """This many bytes are unclaimed now; returns whether there is room for them. With `must` they count anyway."""
+        """Set the number of unclaimed bytes. Returns whether there is room for them; with `must` they are counted in
+        any case."""
         lease = self._unclaimed = self._unclaimed or self._budget.lease()
         self.counting = True
         lease.shrink(size)
@@ -32,13 +33,13 @@ class BufferedBytes:
         return False
 
     def claimed(self, left: int) -> None:
-        """Of what was unclaimed, this many bytes are left."""
+        """Unclaimed data was claimed, except for this many bytes."""
         if self._unclaimed is not None:
             self._unclaimed.shrink(left)
 
     def add_unsent(self, lease: Lease | None, unsent: int) -> bool:
-        """An exchange has ended, and this many bytes of its response wait to be taken; returns whether there is room
-        for them. The lease is that of the exchange, if it had one."""
+        """An exchange has ended, and this many bytes of its response wait for the client. Returns whether there is room
+        for them. `lease`: that of the exchange, if it had one."""
         self.drop_unsent()
         lease = lease or self._budget.lease()
         lease.shrink(unsent)
@@ -49,12 +50,12 @@ class BufferedBytes:
         return True
 
     def drop_unsent(self) -> None:
-        """The client has taken it."""
+        """The client has received the waiting response."""
         if self._unsent_lease is not None:
             self._unsent_lease.close()
             self._unsent_lease = None
 
     def close(self) -> None:
-        """Nothing is kept any longer."""
+        """Nothing is kept any more."""
         self.drop_unsent()
         self.claimed(0)

@@ -1,17 +1,17 @@
-"""Heads that repeat: a client sends the same head with every request on a connection, except for the body's length."""
+"""Repeated heads: a client sends the same head with every request on a connection, except for the body's length."""
 
 from typing import Final
 
 from farebox.http.exchange import RequestHead
 
 KEPT_BYTES_MAX: Final = 2 * 2**10
-"""Longer heads are not remembered."""
+"""Longer heads are not cached."""
 _LENGTH: Final = b"\r\ncontent-length:"
 _DIGITS_MAX: Final = 9
 
 
 class CachedHead:
-    """A head that the parser has accepted: its bytes before and after the digits of the body's length."""
+    """A head that the parser has accepted: its bytes before and after the digits of the content-length."""
 
     __slots__ = ("_after", "_before", "_whole", "_whole_bytes", "head", "length", "size")
 
@@ -23,15 +23,15 @@ class CachedHead:
         """The bytes of the latest head."""
         self._whole_bytes = len(self._whole)
         self.head = head
-        """Of the latest request."""
+        """The head of the latest request."""
         self.length = int(digits or b"0")
-        """Of its body."""
+        """Length of the latest request's body."""
         self.size = size
         """The head's size as it is counted (`Http1Exchange.head_bytes`)."""
 
     def after_head(self, data: bytes) -> bytes | None:
-        """What follows the head, if `data` begins with the same one, which `head` and `length` then describe; otherwise
-        None."""
+        """The bytes after the head if `data` begins with the same head, which `head` and `length` then describe;
+        otherwise None."""
         if data.startswith(self._whole):
             return data[self._whole_bytes :]
         if not self._after or not data.startswith(self._before):
@@ -48,7 +48,7 @@ class CachedHead:
 
 
 def cacheable_head(data: bytes, head: RequestHead, size: int, received: int) -> CachedHead | None:
-    """What to remember of `data`, a request of whose body so much is in it; None if there is more in it than one
+    """The cached head for `data`, a request with `received` bytes of its body; None if `data` contains more than one
     request, or the head is too long."""
     end = data.find(b"\r\n\r\n", 0, KEPT_BYTES_MAX) + 4
     if end < 4 or end + received != len(data):

@@ -22,8 +22,8 @@ log = structlog.get_logger("farebox.http")
 
 
 class ClientConnection(asyncio.Protocol):
-    """A client's connection. `deadline` is when `expire` is to be called, on the loop's clock; `life` says what state
-    it is in (see lifecycle)."""
+    """A client's connection. `deadline` is when `expire` is to be called, on the loop's clock; `life` is its state (see
+    lifecycle)."""
 
     __slots__ = (
         "_ahead", "_current", "_kept", "_marked", "_paused", "_preface", "_reader", "_transport", "deadline", "life",
@@ -37,25 +37,25 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = math.inf
         self.task: asyncio.Task[None] | None = None
         self.peer = ""
-        """The address of the peer, or of the client that a trusted proxy connected for; empty if it has none."""
+        """The address of the peer, or of the client that a trusted proxy connects for; empty if it has none."""
         self._transport = cast(asyncio.Transport, None)
         self._reader = RequestReader(self)
         self._current: Http1Exchange | None = None
-        """The exchange that the handler has."""
+        """The exchange that the handler is processing."""
         self._ahead = 0
-        """Bytes that arrived without anyone asking for them."""
+        """Bytes received that nobody has asked for."""
         self._paused = False
-        """The client is not read, since it has sent too much ahead."""
+        """Reading is paused, because the client has sent too much ahead."""
         self._preface = b""
-        """What has come of the PROXY protocol's header, while it is not there in full."""
+        """The part of the PROXY protocol's header that has arrived, until it is complete."""
         self._marked = 0
-        """Bytes of the body received at the last check."""
+        """Bytes of the body that had arrived at the last check."""
         self._kept = BufferedBytes(state.budget)
 
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are not a subclass
         self.outlet.open(self._transport)
         state = self.state
         if state.closing or len(state.connections) >= state.limits.connections:
@@ -97,7 +97,7 @@ class ClientConnection(asyncio.Protocol):
             self._count_unclaimed()
 
     def _before_http(self, data: bytes) -> bytes:
-        """What is left for HTTP once another protocol has had its part."""
+        """The data that is left for HTTP after another protocol has taken its part."""
         if self.life.request == "preface":
             return self._after_preface(self._preface + data)
         if self._current is not None and self._current.switched is not None:
@@ -105,12 +105,12 @@ class ClientConnection(asyncio.Protocol):
         return b""
 
     def rested(self) -> None:
-        """It may be read again."""
+        """The connection may be read again."""
         if not (self._paused or self._transport.is_closing()):
             self._transport.resume_reading()
 
     def _after_preface(self, data: bytes) -> bytes:
-        """What follows the header of the PROXY protocol. A peer without one is disconnected without a response."""
+        """The data after the header of the PROXY protocol. A peer without one is disconnected without a response."""
         try:
             found = read_preface(data)
         except ValueError as error:
@@ -128,7 +128,7 @@ class ClientConnection(asyncio.Protocol):
         return data[length:]
 
     def eof_received(self) -> bool:
-        """A client that is done sending is gone: so does one look that closes its connection."""
+        """Treat a client that will send nothing more as gone: one that closes its connection looks the same."""
         self._lose()
         self._close()
         return False
@@ -156,7 +156,7 @@ class ClientConnection(asyncio.Protocol):
     # --- one exchange after another ---
 
     def _next(self) -> None:
-        """The response has been written: begin with the request that waits, or wait for one."""
+        """The response has been written: begin with the waiting request, or wait for one."""
         self.life.responds("next")
         if self.life.request == "idle" and not (
             self._reader.waiting or self._ahead or self._paused or self.state.closing
@@ -166,8 +166,8 @@ class ClientConnection(asyncio.Protocol):
             self._go_on(None)
 
     def _go_on(self, before: RequestState | None) -> None:
-        """No request is being handled: begin with the one that waits, or wait for one. `before`: what was being read
-        earlier, which has its deadline already."""
+        """No request is being handled: begin with the waiting one, or wait for one. `before`: the earlier state of
+        reading, whose deadline is already set."""
         life, reader = self.life, self._reader
         if reader.waiting:
             exchange = reader.waiting.popleft()
@@ -241,7 +241,7 @@ class ClientConnection(asyncio.Protocol):
             self._next()
 
     def _fail(self, exchange: Http1Exchange) -> None:
-        """There is no response, or it is not whole: let the client see that."""
+        """The response is missing or incomplete: let the client see that."""
         if self.life.response == "handling":
             self._respond(500, "Internal error.")
         elif self.life.response == "cut" and self._reader.refusal is not None:
@@ -254,8 +254,8 @@ class ClientConnection(asyncio.Protocol):
             self._leave("close")
 
     def _count_unsent(self, lease: Lease | None) -> None:
-        """The exchange is over: of what it kept, only that part of its response is left which the client has not taken.
-        Where there is no room for that, it is given up; it has had its time."""
+        """The exchange is over: of its memory, only the part of the response that the client has not received yet is
+        kept. If there is no room for that, it is given up: the client had time to read it."""
         unsent = self.outlet.unsent()
         if unsent <= WRITE_HIGH or self.life.response == "closed":
             if lease is not None:
@@ -265,7 +265,7 @@ class ClientConnection(asyncio.Protocol):
             self.reset()
 
     def _count_unclaimed(self) -> None:
-        """Count what arrived and belongs to no account yet; if there is no room for it, discard it."""
+        """Count received data that belongs to no account yet; if there is no room for it, discard it."""
         current = self._current
         size = 0 if self.life.request == "closed" and current is None else self._ahead + self._reader.pending
         if size <= UNCLAIMED_FREE and not self._kept.counting:
@@ -273,22 +273,22 @@ class ClientConnection(asyncio.Protocol):
         body = current is not None and not current.complete
         if self._kept.set_unclaimed(size, must=body):
             return
-        if body:  # it will be asked for, or refused, at once
+        if body:  # the body will be requested, or refused, at once
             self.pause()
         elif self.life.response == "idle":
             self._respond(503, "The server has no memory left for requests: try again in a moment.")
-        else:  # further requests of a client that waits for a response, or does not read it
+        else:  # further requests while the client waits for a response, or does not read it
             self.reset()
 
     def _respond(self, status: int, message: str) -> None:
-        """The server's own word, and its last on this connection."""
+        """A response by the server itself, the last on this connection."""
         self.outlet.write(refused(status, message, self.state.dates))
         self._leave("linger")
 
     # --- for the exchange ---
 
     def wanted(self, exchange: Http1Exchange) -> None:
-        """The handler wants the body."""
+        """The handler is waiting for the body."""
         self.resume()
         self._marked = exchange.received
         self._set_deadline(self.state.limits.body_seconds)
@@ -297,12 +297,12 @@ class ClientConnection(asyncio.Protocol):
             self.outlet.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def arrived(self) -> None:
-        """The body is no longer waited for."""
+        """The handler no longer waits for the body."""
         if not (self.life.ending or self.outlet.stalled):
             self.deadline = math.inf
 
     def may_switch(self) -> bool:
-        """Whether nothing has come behind the request, as its client has to wait for our word."""
+        """Whether nothing was received after the request: the client must wait for the response to its upgrade."""
         reader = self._reader
         return self.life.request == "idle" and not (reader.waiting or reader.unread or self._ahead)
 
@@ -334,8 +334,8 @@ class ClientConnection(asyncio.Protocol):
         self.outlet.wake()
 
     def _leave(self, how: Literal["linger", "close"]) -> None:
-        """Close when all is sent; with `linger` go on receiving for a while, since a connection that is closed with
-        something unread is reset, and what the client has not read by then is lost."""
+        """Close once everything is sent. With `linger`, continue receiving for a while: closing a connection with
+        unread data resets it, and what the client has not read by then is lost."""
         self.life.ends(how)
         if how == "close" or self._transport.is_closing():
             self._close()
@@ -346,11 +346,11 @@ class ClientConnection(asyncio.Protocol):
         self.resume()
         try:
             self._transport.write_eof()
-        except OSError:  # the client has closed meanwhile, and the loop has not seen it yet
+        except OSError:  # the client has just closed, and the loop has not noticed yet
             self._transport.abort()
 
     def _close(self) -> None:
-        """Close when all is sent."""
+        """Close once everything is sent."""
         self._kept.claimed(0)
         if self._transport.is_closing():
             return
@@ -359,7 +359,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport.close()
 
     def reset(self) -> None:
-        """Close at once, and not as if all was said."""
+        """Close at once, without a proper end of the stream."""
         self._lose()
         self.outlet.reset()
 
@@ -380,7 +380,7 @@ class ClientConnection(asyncio.Protocol):
             self._leave("close")
 
     def _expect_body(self, exchange: Http1Exchange, now: float) -> None:
-        """A body that is waited for must come on: a client that hardly sends keeps a place that others need."""
+        """A body that is waited for must make progress: a client that hardly sends takes up a place."""
         if exchange.complete or exchange.received >= self._marked + PROGRESS_BYTES:
             self._marked = exchange.received
             self.deadline = now + self.state.limits.body_seconds

@@ -1,4 +1,4 @@
-"""One request and its response, on a connection of ours. See http.exchange for what a handler may expect."""
+"""One request and its response, on a connection of this server. http.exchange describes what a handler may expect."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,15 +14,15 @@ from farebox.limits.held import Lease
 from farebox.memfile import LARGE_BYTES, Body, whole
 
 JOINED_MAX = 64 * 2**10
-"""Bytes of a body that are copied behind its head, to be one piece."""
+"""Maximum bytes of a body that are copied behind its head, to be sent as one piece."""
 _BODILESS = (204, 304)
 _HEAD_FREE = 4 * 2**10
-"""A head up to this size is not counted."""
+"""Heads up to this size are not counted."""
 _STEP = 64 * 2**10
 """Bytes by which a body of unknown length is counted ahead."""
 
 Framing = Literal["", "whole", "none", "length", "chunked", "until_close", "switched"]
-"""How the end of the response is delimited; empty: it has not begun."""
+"""How the end of the response is marked; empty: it has not begun."""
 
 
 class Wire(SwitchedWire, Protocol):
@@ -33,15 +33,16 @@ class Wire(SwitchedWire, Protocol):
     """The address of the client; empty if it has none."""
 
     def wanted(self, exchange: "Http1Exchange") -> None:
-        """The handler wants the body."""
+        """The handler is waiting for the body."""
         ...
 
     def arrived(self) -> None:
-        """The body is no longer waited for."""
+        """The handler no longer waits for the body."""
         ...
 
     def may_switch(self) -> bool:
-        """Whether nothing has come behind the request, as its client has to wait for our word."""
+        """Whether nothing has been received after the request, as the client must wait for the response to its
+        upgrade."""
         ...
 
 
@@ -54,19 +55,19 @@ class Http1Exchange:
     old = False
     """HTTP/1.0."""
     expects = False
-    """The client waits for a word from us before it sends the body."""
+    """The client expects `100 Continue` before it sends the body."""
     body_state: BodyState = "expected"
     received = 0
-    """Bytes of the body that have come."""
+    """Bytes of the body that have arrived."""
     framing: Framing = ""
     switched: Switched | None = None
-    """Carries another protocol, once the connection speaks that."""
+    """Carries another protocol once the connection has switched to it."""
     lease: Lease | None = None
     """Counts what is kept of the exchange; see `hold`."""
     _small: bytes | None = None
-    """The body that came together with its head, until it is taken."""
+    """A body that arrived together with its head, until it is taken."""
     _incoming: Incoming | None = None
-    """Any other body."""
+    """Collects any other body."""
     _counted = 0
     """Bytes of the body that the lease has counted."""
     _problem: Problem | None = None
@@ -76,13 +77,13 @@ class Http1Exchange:
     _watchers: list[Callable[[], None]] | None = None
     """Called when the client has gone."""
     _head = b""
-    """The head of a stream that nothing has been sent of."""
+    """The head of a stream of which nothing has been sent yet."""
     _left = 0
 
     def __init__(
         self, wire: Wire, head: RequestHead, length: int | None, head_bytes: int, body: bytes | None = None
     ) -> None:
-        """`length`: of the body; None if it comes in chunks. `body`: where it has come together with the head."""
+        """`length`: that of the body; None if it is chunked. `body`: set if it arrived together with the head."""
         self.head = head
         self.method = head.method
         self.path = head.path
@@ -148,7 +149,7 @@ class Http1Exchange:
             raise _no_memory(error) from error
 
     def _reserve(self) -> None:
-        """Count the body that is declared, or has come. Raises Problem."""
+        """Count the body that is declared, or has arrived. Raises Problem."""
         if self.lease is not None:
             self._counted = self.received if self.length is None else self.length
             self.lease.take(self._counted)
@@ -161,7 +162,7 @@ class Http1Exchange:
             raise _no_memory(error) from error
 
     async def _arrival(self, limit: int) -> None:
-        """Wait until the body is there, or will not be. Raises Problem."""
+        """Wait until the body has arrived, or will not arrive. Raises Problem."""
         wire = self._wire
         wire.wanted(self)
         try:
@@ -193,7 +194,7 @@ class Http1Exchange:
         wire = self._wire
         wire.life.responds("respond")
         if len(body) > JOINED_MAX:
-            wire.outlet.write(head)  # on its own, as joining them would copy the body
+            wire.outlet.write(head)  # separately, as joining them would copy the body
             head = b""
         wire.outlet.write(head + body)
 
@@ -217,7 +218,7 @@ class Http1Exchange:
         self._left = length or 0
         wire = self._wire
         wire.life.responds("start")
-        wire.state.loop.call_soon(self.send_head)  # with the first chunk, where that comes at once
+        wire.state.loop.call_soon(self.send_head)  # together with the first chunk, if that follows at once
         return self
 
     async def send(self, chunk: bytes) -> None:
@@ -265,7 +266,7 @@ class Http1Exchange:
     # --- for the connection ---
 
     def add(self, data: bytes) -> None:
-        """A piece of the body. Above the limit nothing is kept."""
+        """Add a piece of the body. Nothing is kept above the limit."""
         self.received += len(data)
         asked = self.body_state == "awaited"
         if asked and (self.received > self._limit or not self._room()):
@@ -287,7 +288,7 @@ class Http1Exchange:
         return self._incoming
 
     def _room(self) -> bool:
-        """Whether what has come may be kept."""
+        """Whether there is room to keep what has arrived."""
         if self._problem is not None:
             return False
         if self.lease is None or self.received <= self._counted:
@@ -302,7 +303,7 @@ class Http1Exchange:
         return True
 
     def late(self) -> None:
-        """The client hardly sends: its body is not waited for any longer."""
+        """The client hardly sends: stop waiting for its body."""
         self._problem = Problem(
             BODY_LATE, "The request body arrived too slowly: send it faster, or in smaller requests."
         )
@@ -315,7 +316,7 @@ class Http1Exchange:
         self._wake()
 
     def lose(self) -> None:
-        """The client has disconnected, or cannot be understood any longer."""
+        """The client has disconnected, or its data can no longer be parsed."""
         self.close()
         if self.switched is not None:
             self.switched.intake.end()
@@ -325,14 +326,14 @@ class Http1Exchange:
             watcher()
 
     def close(self) -> None:
-        """It is over: nothing that arrived is kept, and nothing more is sent."""
+        """The exchange is over: keep nothing that arrived, and send nothing more."""
         self.body_state = BODY[self.body_state]["lose"]
         self._small = None
         if self._incoming is not None:
             self._incoming.clear()
 
     def end(self) -> bool:
-        """The handler has returned: finish the stream. Whether it is whole."""
+        """The handler has returned: finish the stream. Returns whether it is complete."""
         if self.framing == "length" and self._left:
             return False
         if self.framing == "chunked":
@@ -342,7 +343,7 @@ class Http1Exchange:
         return True
 
     def send_head(self) -> None:
-        """The head of a stream that has sent nothing yet."""
+        """Send the head of a stream that has sent nothing yet."""
         head, self._head = self._head, b""
         if head and self.body_state != "lost":
             self._wire.outlet.write(head)
@@ -361,13 +362,13 @@ class Http1Exchange:
             self._waiter.set_result(None)
 
     def _refuse_second_response(self) -> None:
-        """Raises RuntimeError: there is a response. The client sees that it broke off."""
+        """Raises RuntimeError if there is already a response. The client sees that it broke off."""
         if self.body_state != "lost":
             self._wire.life.responds("break")
         raise RuntimeError("the exchange has a response already")
 
     def _compose(self, status: int, lines: str, size: str, dated: bool) -> bytes:
-        """The head. A body that has not arrived is not waited for: the connection ends with the response."""
+        """The response's head. If the request's body has not arrived, the connection ends with the response."""
         state = self._wire.state
         if not self.keep_alive or self.body_state != "arrived" or state.closing:
             self.keep_alive = False
@@ -375,13 +376,13 @@ class Http1Exchange:
         elif self.old:
             size += "connection: keep-alive\r\n"
         if status == 426:
-            size += "upgrade: HTTP/1.1\r\nconnection: upgrade\r\n"  # what it asks for has to be said
+            size += "upgrade: HTTP/1.1\r\nconnection: upgrade\r\n"  # a 426 must name the protocol that it requires
         date = "" if dated else state.dates.line()
         return f"{status_line(status)}{lines}{date}{size}\r\n".encode("latin-1")
 
     def _framed(self, chunk: bytes) -> bytes:
         if self.framing == "chunked":
-            return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""  # an empty one would be the end
+            return b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""  # an empty chunk would be the end
         if self.framing == "length":
             self._left -= len(chunk)
             if self._left < 0:
@@ -395,5 +396,5 @@ def _too_large(limit: int) -> Problem:
 
 
 def _no_memory(error: OSError) -> Problem:
-    """The file in memory that a large body is kept in takes no more."""
+    """The memory file for a large body cannot grow."""
     return Problem(SERVER_BYTES_FULL, f"The server has no memory left for the request's body ({error.strerror}).")

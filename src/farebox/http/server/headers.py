@@ -1,4 +1,5 @@
-"""Heads: what a request line asks for, and the head of a response. Text only; nothing here touches a connection."""
+"""Heads: parsing a request's target, and formatting the head of a response. Text only; nothing here uses a
+connection."""
 
 import contextlib
 import json
@@ -17,7 +18,7 @@ PATH_SAFE = "/:@!$&'()*+,;=-._~"
 _is_plain_path = re.compile(r"[A-Za-z0-9/:@!$&'()*+,;=\-._~]*").fullmatch
 _origin_of = re.compile(r"https?://[^/?#@]+(?=[/?]|$)", re.IGNORECASE).match
 is_host = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=%]*(:[0-9]*)?|\[[0-9A-Fa-f:.]+\](:[0-9]*)?").fullmatch
-"""Whether a Host header has the form of one (RFC 9110, 7.2)."""
+"""Matches a well-formed Host header (RFC 9110, 7.2)."""
 
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus if status.value >= 200
@@ -30,18 +31,18 @@ _OURS = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "
 _name_of = operator.itemgetter(0)
 _line_of = ": ".join
 _plain: set[str] = set()
-"""Names of headers that responses had and that are sent as they are, by their spelling."""
+"""Names of response headers that are sent as they are, in each spelling seen."""
 _dates: set[str] = set()
-"""Those of them that are `Date`: most providers send it."""
+"""Those of `_plain` that are `Date`: most providers send it."""
 
 
 def split_target(target: bytes, method: str) -> tuple[str, str]:
-    """Path and query of a request's target. Raises ValueError if it has no form that is served.
+    """Path and query of a request's target. Raises ValueError if the target has a form that is not served.
 
-    What needs no percent-encoding in a path is decoded, the rest encoded in one way, so that every spelling of a path
-    is the same path to all who look at it afterwards.
+    Characters of a path that need no percent-encoding are decoded, and the rest is encoded in one way, so that every
+    spelling of a path is the same path from here on.
     """
-    text = target.decode("ascii")  # the parser takes nothing else
+    text = target.decode("ascii")  # the parser accepts only ASCII
     if text[:1] != "/":
         if text == "*" and method == "OPTIONS":
             return "*", ""
@@ -58,8 +59,8 @@ def split_target(target: bytes, method: str) -> tuple[str, str]:
 
 
 def named_host(target: bytes) -> str | None:
-    """The host of a target that is a whole URL, which counts in the place of the Host header (RFC 9112, 3.2.2). Raises
-    ValueError if it has not the form of one."""
+    """The host of a target that is a complete URL, which replaces the Host header (RFC 9112, 3.2.2). Raises ValueError
+    if it is malformed."""
     origin = _origin_of(target.decode("ascii"))
     if origin is None:
         return None
@@ -70,7 +71,7 @@ def named_host(target: bytes) -> str | None:
 
 
 def add_header(headers: dict[str, str], name: str, value: str) -> None:
-    """Put a header that came to the others; one that came before is joined with it (RFC 9110, 5.3)."""
+    """Add a received header; if it is repeated, the values are joined (RFC 9110, 5.3)."""
     earlier = headers.get(name)
     headers[name] = value if earlier is None else f"{earlier}{'; ' if name == 'cookie' else ', '}{value}"
 
@@ -92,10 +93,11 @@ class Dates:
 
 
 def header_lines(headers: HeaderList) -> tuple[str, int | None, bool]:
-    """The lines of a response's headers without its content-length, which is separate, and whether there is a date.
+    """The lines of a response's headers without the content-length, which is returned separately, and whether there is
+    a date.
 
-    Raises ValueError if one cannot be sent as it is: a line break in a value would be further headers, or another
-    else's response.
+    Raises ValueError if a header cannot be sent: a line break in a value would allow additional headers, or a second
+    response, to be injected.
     """
     names, length = list(map(_name_of, headers)), None
     if _plain.issuperset(names):
@@ -110,7 +112,7 @@ def header_lines(headers: HeaderList) -> tuple[str, int | None, bool]:
 
 
 def _without_length(headers: HeaderList) -> tuple[HeaderList, int | None, bool]:
-    """The headers but the content-length, that, and whether there is a date. Raises ValueError."""
+    """The headers without the content-length, that length, and whether there is a date. Raises ValueError."""
     kept: HeaderList = []
     length, dated = None, False
     for name, value in headers:
@@ -126,7 +128,7 @@ def _without_length(headers: HeaderList) -> tuple[HeaderList, int | None, bool]:
 
 
 def sendable(headers: HeaderList) -> HeaderList:
-    """Those of the headers that can be sent."""
+    """The headers that can be sent."""
     kept = []
     for header in headers:
         with contextlib.suppress(ValueError):
@@ -136,7 +138,7 @@ def sendable(headers: HeaderList) -> HeaderList:
 
 
 def status_line(status: int) -> str:
-    """Raises ValueError if it is no status of a final response."""
+    """The status line. Raises ValueError if this is not the status of a final response."""
     line = _STATUS_LINES.get(status)
     if line is not None:
         return line
@@ -146,7 +148,7 @@ def status_line(status: int) -> str:
 
 
 def refused(status: int, message: str, dates: Dates) -> bytes:
-    """The server's own word, and its last on a connection."""
+    """A response by the server itself, the last on a connection."""
     body = json.dumps({"error": {"message": message}}).encode()
     return (
         f"{status_line(status)}content-type: application/json\r\n{dates.line()}content-length: {len(body)}\r\n"
@@ -164,7 +166,7 @@ def _kind(name: str) -> Kind:
         return "ours"
     if len(_plain) < _NAMES_MAX:
         if lower == "date":
-            _dates.add(name)  # first: what is in `_plain` is looked for here
+            _dates.add(name)  # first: names in `_plain` are looked up here
         _plain.add(name)
     return "date" if lower == "date" else "plain"
 

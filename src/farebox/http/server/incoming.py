@@ -1,9 +1,9 @@
-"""What has come of a request's body: small ones as bytes, a large one in a file in memory."""
+"""The received part of a request's body: small ones as bytes, a large one in a memory file."""
 
 from farebox.memfile import BLOCK_BYTES, Body, LargeBody, MemoryFile
 
 _PIECE_MIN = 2**10
-"""Smaller pieces are joined: as objects, the smallest would take many times their bytes."""
+"""Smaller pieces are joined: as separate objects, tiny pieces would take many times their size."""
 
 
 class Incoming:
@@ -12,13 +12,13 @@ class Incoming:
     __slots__ = ("_file", "_joins", "_pieces")
 
     def __init__(self, *, joins: bool) -> None:
-        """`joins`: pieces of any size are joined, as those of a body without a content-length."""
+        """`joins`: join pieces of any size, as for a body without a content-length."""
         self._joins = joins
         self._pieces: list[bytes | bytearray] = []
         self._file: MemoryFile | None = None
 
     def to_file(self) -> None:
-        """From now on, keep it in a file; where none can be had, it stays as it is."""
+        """From now on, keep the body in a file; if none can be created, it stays in memory."""
         if self._file is None:
             try:
                 self._file = MemoryFile()
@@ -29,7 +29,7 @@ class Incoming:
                 self._file.append(piece)
 
     def add(self, data: bytes) -> None:
-        """Raises OSError if the file takes no more."""
+        """Add a piece. Raises OSError if the file cannot grow."""
         pieces, small = self._pieces, len(data) < _PIECE_MIN
         if self._file is not None and not small:
             self._flush(self._file)
@@ -44,7 +44,7 @@ class Incoming:
             pieces.append(data)
 
     def take(self) -> Body:
-        """What has come. Raises OSError as `add` does."""
+        """The received body. Raises OSError as `add` does."""
         file = self._file
         if file is not None:
             self._flush(file)
@@ -54,7 +54,7 @@ class Incoming:
         return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
     def clear(self) -> None:
-        """Keep nothing."""
+        """Discard everything."""
         self._pieces.clear()
         self._file = None
 

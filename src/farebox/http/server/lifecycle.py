@@ -1,24 +1,26 @@
-"""The life of a connection as one table: role, state, event → state. An event that a state lacks is an error of ours.
+"""The life of a connection as one table: role, state, event → state. An event that is not in the table is a bug of
+ours.
 
-Clients may send requests ahead, so a connection plays two roles at once: what the client sends (`request`) and what the
+Clients may send requests ahead, so a connection has two roles at once: what the client sends (`request`) and what the
 server sends (`response`). Each request has a third one, its `body`: several of them may wait.
 
     request    preface → idle → head → body → idle → … → (switched →) closed
     response   idle → handling → (streaming →) responded → idle → … → (switched →) lingering or closing → closed
     body       expected → awaited → arrived
 
-Not states, since they come and go in any of them, are whether the client reads (`stalled`) and whether it is read.
+Whether the client reads (`stalled`) and whether it is read are not states, since they change independently in any
+state.
 """
 
 from typing import Final, Literal, NoReturn, TypeVar
 
 RequestState = Literal["preface", "idle", "head", "body", "switched", "closed"]
-"""preface: the header of the PROXY protocol has not come in full.
+"""preface: the header of the PROXY protocol is incomplete.
 idle: the next byte begins a request.
 head: a head has begun.
-body: the body of the latest request is on its way.
-switched: what comes is of another protocol.
-closed: whatever else comes is discarded."""
+body: the body of the latest request is arriving.
+switched: the data belongs to another protocol.
+closed: any further data is discarded."""
 
 ResponseState = Literal[
     "idle", "handling", "streaming", "responded", "cut", "broken", "switched", "lingering", "closing", "closed"
@@ -26,39 +28,39 @@ ResponseState = Literal[
 """idle: no request is being handled.
 handling: the handler has a request, and has not responded.
 streaming: its response has begun.
-responded: its response is whole; the handler has not returned, or the client has too much of it to take.
-cut: its request cannot be read to the end: the client is sent the reason instead of its response.
+responded: its response is complete; the handler has not returned, or the client still has too much of it to read.
+cut: its request cannot be read to the end: the client gets the reason instead of a response.
 broken: its response cannot be finished.
 switched: the connection speaks another protocol until it ends.
-lingering: the last response has been written; what comes is discarded for a while, so that the client can read it.
-closing: the last response has been written; the connection ends when it has been taken.
+lingering: the last response has been written; received data is discarded for a while, so that the client can read it.
+closing: the last response has been written; the connection ends when everything is sent.
 closed: nothing can be sent: the client has gone, or has been disconnected."""
 
 BodyState = Literal["expected", "awaited", "arrived", "lost"]
-"""expected: it is on its way, and the handler has not asked for it.
-awaited: the handler waits for it.
-arrived: it is there.
-lost: the client has gone, or what it sends cannot be read any further, or the request is over."""
+"""expected: the body is arriving, and the handler has not asked for it.
+awaited: the handler is waiting for it.
+arrived: it has arrived completely.
+lost: the client has gone, or its data can no longer be parsed, or the request is over."""
 
 RequestEvent = Literal[
     "prefaced", "preface_read", "head_begun", "head_read", "body_read", "last_read", "refuse", "switch"
 ]
 """prefaced: the connection begins with a header of the PROXY protocol.
-last_read: the body of a request after which the client, as it says, sends none.
-refuse: what the client sends is no request; a response says so in its turn.
-switch: its request for another protocol is granted."""
+last_read: the body has been read of a request that the client declares to be its last.
+refuse: the client's data is not a valid request; a response says so when its turn comes.
+switch: the client's request for another protocol is accepted."""
 
 ResponseEvent = Literal["begin", "respond", "start", "end", "cut", "break", "next", "switch"]
-"""begin: the handler is given a request.
-respond: it responds at once.
-start, end: it begins to stream a response, and has ended it.
+"""begin: the handler gets a request.
+respond: it responds in one piece.
+start, end: it begins to stream a response, and has finished it.
 cut: its request cannot be read to the end.
 break: it has failed.
-next: it has returned, and the client has taken most of the response.
-switch: its request for another protocol is granted."""
+next: it has returned, and the client has read most of the response.
+switch: the client's request for another protocol is accepted."""
 
 End = Literal["linger", "close", "lose"]
-"""Of both roles.
+"""Events that end both roles.
 linger, close: the server has written its last response.
 lose: the client has gone, or is disconnected."""
 
@@ -69,11 +71,11 @@ _Event = TypeVar("_Event", bound=str)
 
 
 class IllegalEvent(RuntimeError):
-    """An event that the state does not know: a mistake in the server."""
+    """An event that is not allowed in the state: a bug in the server."""
 
 
 class _Row(dict[_Event, _State]):
-    """What each event makes of one state."""
+    """The next state for each event in one state."""
 
     def __init__(self, place: str, row: dict[_Event, _State]) -> None:
         super().__init__(row)
@@ -173,19 +175,19 @@ class Life:
         self.response: ResponseState = "idle"
 
     def reads(self, event: RequestEvent) -> None:
-        """Something has come of the client."""
+        """The client has sent something."""
         self.request = REQUEST[self.request][event]
 
     def responds(self, event: ResponseEvent) -> None:
-        """Something has happened to the response."""
+        """The response has changed."""
         self.response = RESPONSE[self.response][event]
 
     def ends(self, event: End) -> None:
-        """Nothing is read any more, and no response follows."""
+        """Nothing more is read, and no response follows."""
         self.request, self.response = REQUEST[self.request][event], RESPONSE[self.response][event]
 
     def switches(self) -> None:
-        """From now on the connection speaks another protocol."""
+        """From now on the connection carries another protocol."""
         self.request, self.response = REQUEST[self.request]["switch"], RESPONSE[self.response]["switch"]
 
     @property

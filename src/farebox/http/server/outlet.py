@@ -1,4 +1,4 @@
-"""What a client is sent, and whether it takes it."""
+"""Sending to a client, and noticing whether it reads."""
 
 import asyncio
 import socket
@@ -8,11 +8,11 @@ from typing import cast
 from farebox.http.server.state import PROGRESS_BYTES
 
 WRITE_HIGH, WRITE_LOW = 64 * 2**10, 16 * 2**10
-"""Bytes of waiting responses: above the one a stream pauses, below the other it continues."""
+"""Bytes waiting to be sent: above the first, a stream pauses; below the second, it continues."""
 
 
 class Outlet:
-    """The way to one client."""
+    """The sending side of one connection."""
 
     __slots__ = ("_loop", "_transport", "_unsent", "_waiters", "stalled")
 
@@ -30,7 +30,7 @@ class Outlet:
         transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
 
     def write(self, data: bytes) -> None:
-        """Send it. Where the connection is closing, it is dropped."""
+        """Send data; if the connection is closing, the data is dropped."""
         if not self._transport.is_closing():
             self._transport.write(data)
 
@@ -41,22 +41,22 @@ class Outlet:
         await waiter
 
     def wake(self) -> None:
-        """Nobody has to wait any longer."""
+        """Let everything that waits in `drained` continue."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     def unsent(self) -> int:
-        """Bytes that wait to be sent."""
+        """Bytes that are waiting to be sent."""
         return self._transport.get_write_buffer_size()
 
     def watch(self) -> None:
-        """From now on the client has to take what waits."""
+        """From now on the client has to make progress with reading."""
         self._unsent = self.unsent()
 
     def progressed(self) -> bool:
-        """Whether it has taken a fair part of it since the last look, and has some more to take."""
+        """Whether the client has read a fair part since the last check, and has more to read."""
         unsent = self.unsent()
         if 0 < unsent <= self._unsent - PROGRESS_BYTES:
             self._unsent = unsent
@@ -64,7 +64,7 @@ class Outlet:
         return False
 
     def reset(self) -> None:
-        """Close at once, and not as if all was said."""
+        """Close at once, without a proper end of the stream."""
         sock: socket.socket | None = self._transport.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,4 +1,4 @@
-"""The PROXY protocol: a proxy that forwards bytes first says whose they are.
+"""The PROXY protocol: a proxy that forwards bytes first states which client they come from.
 
 Versions 1 and 2 of https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt.
 """
@@ -9,7 +9,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Final
 
 PREFACE_MAX: Final = 4096
-"""Bytes of a header, with what it may have beyond the addresses."""
+"""Maximum bytes of a header, including anything after the addresses."""
 _V1_MAX: Final = 107
 _SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 _is_v1 = re.compile(rb"PROXY (?:UNKNOWN(?: [^\r\n]*)?|TCP([46]) (\S+) (\S+) (\d{1,5}) (\d{1,5}))\r\n").fullmatch
@@ -18,8 +18,9 @@ _ADDRESS_BYTES: Final = {1: 4, 2: 16}
 
 
 def read_preface(data: bytes) -> tuple[int, str] | None:
-    """The header at the start of a connection: its length, and the client's address, empty if it names none (a check
-    of the proxy's own). None while it is not there in full. Raises ValueError if it is none."""
+    """The header at the start of a connection: its length, and the client's address, which is empty if it names none
+    (as in a health check by the proxy). None while the header is incomplete. Raises ValueError if the data does not
+    begin with a header."""
     if data.startswith(_SIGNATURE[: len(data)]):
         return _version_2(data)
     if data.startswith(b"PROXY "[: len(data)]):
@@ -28,8 +29,8 @@ def read_preface(data: bytes) -> tuple[int, str] | None:
 
 
 def plain(address: str) -> str:
-    """The address; one of IPv4 as it is usually written: a socket for both kinds, ours or a proxy's, has it as IPv6's
-    (`::ffff:192.0.2.1`). Raises ValueError if it is none."""
+    """The address in its usual spelling: sockets for both IP versions, ours or a proxy's, report an IPv4 address in
+    IPv6 form (`::ffff:192.0.2.1`). Raises ValueError if it is not an address."""
     found = ip_address(address)
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
     return str(mapped or found)

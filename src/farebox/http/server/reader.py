@@ -1,7 +1,7 @@
 """Reading requests from the bytes of one connection.
 
-llhttp parses, in its strict mode: bare line feeds, folded lines, a space before a colon, two lengths, or a length and
-chunks together are errors. What it lets pass and could be read in two ways is refused here.
+llhttp parses in its strict mode: bare line feeds, folded lines, a space before a colon, two lengths, or a length
+together with chunks are errors. Anything ambiguous that it accepts is refused here.
 """
 
 from collections import deque
@@ -16,22 +16,23 @@ from farebox.http.server.request_lines import RequestLines
 from farebox.memfile import LARGE_BYTES
 
 PIPELINED_MAX = 64
-"""Requests that wait for the one before them."""
+"""Maximum number of requests that wait for the one before them."""
 CACHED_HEADS_MAX = 1_024
-"""How many connections of a server remember a head, with what the handler worked out from it: about 10 KiB each."""
+"""Maximum number of connections of a server that cache a head, with what the handler has derived from it: about 10 KiB
+each."""
 CHUNKS_FREE = 1_000
 CHUNK_BYTES_MIN = 64
-"""What the chunks of a body have at least on average, but for the CHUNKS_FREE: each takes its work, whatever is in it,
-and a body of single bytes would keep the others waiting for seconds."""
+"""Minimum average size of a body's chunks, except for the first CHUNKS_FREE: each chunk takes some work, whatever its
+size, and a body of single bytes would delay other requests for seconds."""
 
 _ONCE = frozenset({"host", "content-length", "transfer-encoding"})
 _NAMES_MAX, _NAME_BYTES_MAX = 1024, 64
 _names: dict[bytes, str] = {}
-"""Names of headers that requests had, by their spelling."""
+"""Names of request headers by spelling, as a cache."""
 
 
 class RequestReader:
-    """Makes exchanges of what arrives. The parser calls its `on_…` methods."""
+    """Creates exchanges from received data. The parser calls its `on_…` methods."""
 
     __slots__ = (
         "_ahead",
@@ -56,13 +57,13 @@ class RequestReader:
 
     def __init__(self, wire: Wire) -> None:
         self.waiting: deque[Http1Exchange] = deque()
-        """Exchanges whose head has come; the body of the last may be on its way."""
+        """Exchanges whose head has arrived; the body of the last one may still be arriving."""
         self.refusal: tuple[int, str] | None = None
-        """Status and message to respond with after the pending responses."""
+        """Status and message of the response to send after the pending ones."""
         self.unread = 0
-        """Bytes since the parser last made something of them: an unfinished head, trailers, extensions of chunks."""
+        """Bytes since the parser last recognized something: an unfinished head, trailers, chunk extensions."""
         self.pending = 0
-        """Bytes of an unfinished head, or of trailers, that are kept; at most a little more than there are."""
+        """Bytes of an unfinished head or of trailers that are kept, slightly overestimated."""
         self._wire = wire
         self._life = wire.life
         self._limits = wire.state.limits
@@ -71,26 +72,26 @@ class RequestReader:
         self._headers: dict[str, str] = {}
         self._head_bytes = self._head_lines = 0
         self._arriving: Http1Exchange | None = None
-        """The exchange whose body is on its way."""
+        """The exchange whose body is arriving."""
         self._ahead = 0
-        """Bytes of its body that are to come and need no parser: nothing is in them but the body."""
+        """Bytes of its body that are still to come and need no parser, because only the body is in them."""
         self._chunks = 0
-        """How many pieces of its body have come."""
+        """Number of received pieces of its body."""
         self._upgrading = False
         self._lines = RequestLines()
         self._cached_head: CachedHead | None = None
-        """The head of an earlier request."""
+        """The cached head of an earlier request."""
 
     def feed(self, data: bytes) -> None:
-        """Read what has come."""
+        """Process received data."""
         if self._ahead or self._cached_head is not None:
             data = self._bypass_parser(data)
         if data and self._life.request != "closed":
             self._parse(data)
 
     def repeated(self, data: bytes) -> Http1Exchange | None:
-        """The exchange, where `data` is exactly one request whose head is that of the one before. To be asked while the
-        request is idle, and none waits; None where `data` is to be fed."""
+        """The exchange if `data` is exactly one request whose head equals the previous one; None if `data` must be
+        passed to `feed`. Call it only while the request is idle and none is waiting."""
         known = self._cached_head
         if known is None:
             return None
@@ -131,8 +132,8 @@ class RequestReader:
             self.refuse(431, "The request headers are too large.")
 
     def _leave_parser(self) -> None:
-        """Of a large body whose length is known, the rest passes by the parser, which would copy it. It has nothing to
-        find in it; the next request meets a new one."""
+        """Let the rest of a large body of known length bypass the parser, which would copy it without finding anything
+        in it. The next request gets a new parser."""
         exchange = self._arriving
         if exchange is None or exchange.length is None or self._upgrading or self._life.request != "body":
             return
@@ -143,8 +144,8 @@ class RequestReader:
         self._parser = httptools.HttpRequestParser(self)
 
     def _bypass_parser(self, data: bytes) -> bytes:
-        """Take what the parser need not read: the rest of a large body, and requests with a known head, which mean what
-        the first of them meant. Returns what is left for the parser."""
+        """Process what need not be parsed: the rest of a large body, and requests with a cached head, which have the
+        same meaning as the first. Returns what is left for the parser."""
         known, life = self._cached_head, self._life
         while data and life.request != "closed":
             if self._ahead:
@@ -166,7 +167,7 @@ class RequestReader:
         return data
 
     def _pass(self, data: bytes) -> bytes:
-        """Take the part that belongs to the body; what is left follows it."""
+        """Take the part that belongs to the body. Returns what follows it."""
         exchange = self._arriving
         if exchange is None:
             self._ahead = 0
@@ -180,7 +181,7 @@ class RequestReader:
         return rest
 
     def _remember(self, data: bytes, exchange: Http1Exchange) -> None:
-        """Remember the head of `data`, which was parsed; the exchange is the last in it."""
+        """Cache the head of `data`, which was parsed; `exchange` is the last one in it."""
         special = exchange.old or exchange.expects or not exchange.keep_alive or self._upgrading
         if special or exchange.length is None or exchange.headers.get("upgrade") is not None:
             return
@@ -192,7 +193,7 @@ class RequestReader:
             state.cached_heads += self._cached_head is not None
 
     def refuse(self, status: int, message: str) -> None:
-        """Respond with this after the pending responses, and read nothing further."""
+        """Respond with this after the pending responses, and read nothing more."""
         if self._life.request == "closed":
             return
         self._life.reads("refuse")
@@ -212,16 +213,16 @@ class RequestReader:
         self._arriving = None
         self._wire.state.cached_heads -= self._cached_head is not None
         self._cached_head = None
-        del self._parser, self._wire  # both refer to this: it need not wait for the collector
+        del self._parser, self._wire  # break reference cycles, so that no garbage collection is needed
 
     # --- httptools ---
 
     def on_message_begin(self) -> None:
         if self._life.request == "closed":
             raise httptools.HttpParserError("there was to be no further request")
-        if self._arriving is None:  # else see _resume_after_upgrade
+        if self._arriving is None:  # otherwise see _resume_after_upgrade
             self._life.reads("head_begun")
-            self.unread = 1  # so that a head which begins behind a whole request is one that has begun
+            self.unread = 1  # so that a head that follows a complete request counts as begun
 
     def on_url(self, target: bytes) -> None:
         if self._arriving is not None:  # see _resume_after_upgrade
@@ -299,9 +300,9 @@ class RequestReader:
     # --- inside ---
 
     def _resume_after_upgrade(self, rest: bytes) -> bytes:
-        """A client may offer another protocol (Java's offers HTTP/2 with every first request), a server may go on as if
-        it had not. The parser takes the end of such a head for the end of HTTP: a new one reads on, from the start of
-        the body, whose length it is given. Returns what is to be read."""
+        """Continue after a client has offered another protocol (Java's offers HTTP/2 with every first request), which
+        the server may ignore. The parser takes the end of such a head for the end of HTTP, so a new one continues from
+        the start of the body, whose length it is given. Returns the data to be parsed."""
         self._upgrading = False
         self._parser = httptools.HttpRequestParser(self)
         exchange = self._arriving
@@ -315,7 +316,7 @@ class RequestReader:
         return rest
 
     def _judge(self, method: str, version: str, headers: dict[str, str]) -> int | None:
-        """The length of the body, None for chunks. Raises HttpParserError if the request is not to be served."""
+        """The length of the body; None if it is chunked. Raises HttpParserError if the request cannot be served."""
         if version not in ("1.1", "1.0"):
             self._fail(505, "Use HTTP/1.1.")
         if method == "CONNECT":
@@ -338,7 +339,7 @@ class RequestReader:
         return None
 
     def _fail(self, status: int, message: str) -> None:
-        """Within a callback of the parser: end the parsing."""
+        """Abort parsing from within a callback of the parser."""
         self.refuse(status, message)
         raise httptools.HttpParserError(message)
 

@@ -1,4 +1,5 @@
-"""Whether request lines have single spaces: the parser takes any number of them, where others count the parts."""
+"""Checking that request lines have single spaces: the parser accepts any number of them, while other software counts
+the parts."""
 
 from typing import Final
 
@@ -6,26 +7,26 @@ _LINE_FEED: Final = 10
 
 
 class RequestLines:
-    """Finds the request lines in what one connection sends."""
+    """Finds the request lines in the data of one connection."""
 
     __slots__ = ("_begins_at", "_bodies", "_checked", "_line", "_line_open", "_received")
 
     def __init__(self) -> None:
         self._received = b""
-        """What the parser is being fed."""
+        """The data that the parser is processing."""
         self._line = bytearray()
-        """What came before it of a head that is in pieces, up to the end of its request line."""
+        """The earlier data of an incomplete head, up to the end of its request line."""
         self._line_open = False
-        """That end has not come yet."""
+        """Whether that end has not arrived yet."""
         self._begins_at = 0
-        """Where in these two the next request line may begin."""
+        """Position in these two at which the next request line may begin."""
         self._bodies: list[bytes] = []
-        """Parts of bodies in what is being fed, since the last request line."""
+        """Parts of bodies in the current data, since the last request line."""
         self._checked = False
-        """A head has become whole with what is being fed."""
+        """Whether a head has been completed by the current data."""
 
     def feed(self, data: bytes) -> None:
-        """The parser is about to read this."""
+        """The parser is about to process this data."""
         self._received, self._checked, self._begins_at = data, False, 0
 
     def skip(self, part: bytes) -> None:
@@ -33,9 +34,9 @@ class RequestLines:
         self._bodies.append(part)
 
     def check(self, line: bytes) -> bool:
-        """Whether a line of exactly these bytes begins the head that the parser has just read. A line stands at the
-        start, behind a line's end or behind a body: neither a header nor a body can have it in the request line's
-        place."""
+        """Whether a line of exactly these bytes begins the head that the parser has just completed. It must be at the
+        start, after a line end or after a body: neither a header nor a body can have such a line in place of the
+        request line."""
         text = self._after_bodies()
         at = text.find(line, self._begins_at)
         while at > self._begins_at and text[at - 1] != _LINE_FEED:
@@ -45,9 +46,9 @@ class RequestLines:
         return at >= 0
 
     def keep(self, before: str, *, in_head: bool) -> None:
-        """The parser has read what it was fed. Keep what has come of the request line of a head that is not whole, if
-        it is in one (`in_head`). `before`: the request state before: the head begins with what was fed ("idle"), goes
-        on with it ("head"), or began in it, behind another request."""
+        """The parser has processed its data. Keep what has arrived of the request line of an incomplete head, if there
+        is one (`in_head`). `before`: the earlier request state: the head begins with this data ("idle"), continues in
+        it ("head"), or began in it after another request."""
         if not in_head:
             self._line.clear()
         elif self._checked or before not in ("idle", "head"):
@@ -66,7 +67,7 @@ class RequestLines:
         self._bodies.clear()
 
     def _after_bodies(self) -> bytes | bytearray:
-        """What has come of the head under way, and whatever is before it; `_begins_at` is past the bodies."""
+        """The received part of the current head, and anything before it; `_begins_at` is past the bodies."""
         text = self._line + self._received if self._line else self._received
         for part in self._bodies:
             self._begins_at = max(self._begins_at, text.find(part, self._begins_at) + len(part))

@@ -1,4 +1,4 @@
-"""What the connections of one server share: the handler, the limits, the clock of their deadlines."""
+"""What the connections of one server share: the handler, the limits, and the timer for their deadlines."""
 
 import asyncio
 import math
@@ -13,28 +13,28 @@ from farebox.jobs import OnFailure
 from farebox.limits.held import ByteBudget
 
 PAUSE_ABOVE = 256 * 2**10
-"""Bytes that arrive without anybody asking for them, a body or further requests, before the client is no longer read.
-Until it is read again, its going away is not noticed either."""
+"""Bytes of a body or of further requests that a client may send before anything asks for them; above that, reading is
+paused. While it is paused, a disconnect is not noticed either."""
 PROGRESS_BYTES = 16 * 2**10
-"""What a client must take of a waiting response in `Limits.write_seconds`, or send of a body in
+"""What a client must read of a waiting response within `Limits.write_seconds`, or send of a body within
 `Limits.body_seconds`."""
 REST_BYTES = 64 * 2**10
-"""What a client may send at once before others have their turn: the event loop keeps reading a connection as long as it
-has data. Of those that have sent this much, one is read in each round of the loop."""
+"""What a client may send at once before others get their turn: the event loop keeps reading a connection as long as it
+has data. Of the connections that have sent this much, one is read in each iteration of the loop."""
 INTAKE_BYTES_A_SECOND = 128 * 2**20
-"""The sustained rate of all of them together: receiving bodies of many megabytes as fast as a local network delivers
-them takes a whole processor, and every other call waits for it."""
+"""The sustained rate of all these connections together: receiving bodies of many megabytes at the speed of a local
+network uses a whole processor, and every other call waits for it."""
 INTAKE_BURST = 8 * 2**20
 """What they may send before the rate applies."""
 
 Handler = Callable[[Exchange], Awaitable[None] | None]
-"""Answers an exchange. Returns what is left to be done, which runs in a task, or None if it has responded already: to a
-request that needs no waiting, a task would be a third of the work."""
+"""Answers an exchange. Returns what is left to do, which runs in a task, or None if it has already responded: for a
+request that needs no waiting, creating a task would be a third of the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a client may take of the server."""
+    """How much of the server's resources one client may use."""
 
     header_bytes: int = 64 * 2**10
     """All headers of a request together."""
@@ -46,11 +46,11 @@ class Limits:
     idle_seconds: float = 75.0
     """Between two requests."""
     write_seconds: float = 30.0
-    """In which a client that lets a response wait takes some of it."""
+    """Time within which a client that lets a response wait must read some of it."""
     body_seconds: float = 20.0
-    """In which a client whose body is waited for sends some of it."""
+    """Time within which a client whose body is waited for must send some of it."""
     linger_seconds: float = 10.0
-    """How long a refused client's data is discarded, so that it can read why."""
+    """How long a refused client's data is discarded, so that it can read the reason."""
 
     @property
     def shortest_seconds(self) -> float:
@@ -61,16 +61,16 @@ class ServedConnection(Protocol):
     """A connection as its server sees it."""
 
     deadline: float
-    """When `expire` is to be called, on the loop's clock."""
+    """When `expire` must be called, on the loop's clock."""
     task: "asyncio.Task[None] | None"
-    """The handler's, while it has a request."""
+    """The handler's task, while it is processing a request."""
 
     def expire(self, now: float) -> None:
         """The deadline has passed."""
         ...
 
     def rested(self) -> None:
-        """It may be read again."""
+        """The connection may be read again."""
         ...
 
     def finish(self) -> None:
@@ -89,24 +89,24 @@ class ServerState:
     dates: Dates
     limits: Limits
     budget: ByteBudget = field(default_factory=ByteBudget)
-    """Counts what connections keep that no account has asked for; handlers count the rest on it."""
+    """Counts what connections keep that no account has requested; handlers count everything else on it."""
     prefaced: Callable[[str], bool] | None = None
     """Whether connections from this address begin with a header of the PROXY protocol; None: none do."""
     connections: set[ServedConnection] = field(default_factory=set)
     resting: deque[ServedConnection] = field(default_factory=deque)
-    """Those whose turn to be read comes again."""
+    """Connections that wait for their turn to be read."""
     intake: float = INTAKE_BURST
-    """What may be read of them now; below zero they wait."""
+    """Bytes that may be read from them now; below zero they wait."""
     intake_at: float = 0.0
-    """When that was so, on the loop's clock."""
+    """When `intake` was computed, on the loop's clock."""
     cached_heads: int = 0
-    """Connections that remember the head of the request before."""
+    """Number of connections that cache the head of their previous request."""
     closing: bool = False
     emptied: "asyncio.Future[None] | None" = None
     """Done when the last connection is gone."""
     sweeper: asyncio.TimerHandle | None = None
     failed: OnFailure | None = None
-    """Called if the sweeper failed, which continues."""
+    """Called if the timer's callback failed, which is then scheduled again."""
 
     def add(self, connection: ServedConnection) -> None:
         self.connections.add(connection)
@@ -119,7 +119,7 @@ class ServerState:
             self.emptied.set_result(None)
 
     def rest(self, connection: ServedConnection, size: int) -> None:
-        """It has just sent `size` bytes, and is read again when its turn comes."""
+        """The connection has just sent `size` bytes, and is read again when its turn comes."""
         self.intake -= size
         self.resting.append(connection)
         if len(self.resting) == 1:
@@ -140,14 +140,14 @@ class ServerState:
         self.sweeper = self.loop.call_later(min(1.0, self.limits.shortest_seconds / 4), self._sweep)
 
     def _sweep(self) -> None:
-        """One timer for all deadlines: one for each request would cost more than looking at each connection."""
+        """One timer for all deadlines: a timer for each request would cost more than checking all connections."""
         self.sweeper = None
         try:
             now = self.loop.time()
             for connection in tuple(self.connections):
                 if connection.deadline < now:
                     self._expire(connection, now)
-        except Exception as error:  # noqa: BLE001 - without the timer no deadline would be kept any more
+        except Exception as error:  # noqa: BLE001 - without the timer no deadline would be enforced
             self._failed(error)
         finally:
             if self.connections:
@@ -156,7 +156,7 @@ class ServerState:
     def _expire(self, connection: ServedConnection, now: float) -> None:
         try:
             connection.expire(now)
-        except Exception as error:  # noqa: BLE001 - the others' deadlines are kept all the same
+        except Exception as error:  # noqa: BLE001 - the others' deadlines are still enforced
             connection.deadline = math.inf
             self._failed(error)
 

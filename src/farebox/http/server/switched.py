@@ -15,27 +15,27 @@ class SwitchedWire(Protocol):
     state: ServerState
 
     def pause(self) -> None:
-        """Read no more for the moment."""
+        """Pause reading."""
         ...
 
     def resume(self) -> None:
-        """Read on."""
+        """Resume reading."""
         ...
 
     def reset(self) -> None:
-        """Close at once, and not as if all was said."""
+        """Close at once, without a proper end of the stream."""
         ...
 
 
 class Switched:
-    """What the client sends is kept until it is taken; while that is much, it is not read."""
+    """The client's data is kept until it is taken; if there is much, reading is paused."""
 
     __slots__ = ("_wire", "intake")
 
     def __init__(self, wire: SwitchedWire) -> None:
         self._wire = wire
         self.intake = Intake(wire.state.loop, wire.pause, wire.resume)
-        """For the connection, to add to."""
+        """The connection adds received data to it."""
 
     async def receive(self) -> bytes:
         return await self.intake.take()
@@ -50,7 +50,7 @@ class Switched:
                 raise ClientGone
 
     def close(self) -> None:
-        """It closes when the handler returns, with all that was sent."""
+        """Does nothing: the connection closes when the handler returns, after everything is sent."""
 
     def abort(self) -> None:
         self._wire.reset()

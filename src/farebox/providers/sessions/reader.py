@@ -25,7 +25,7 @@ class Ask(msgspec.Struct, frozen=True):
     by_itself: bool = False
     """The provider decides when to begin, and whether: one such turn is held for ahead of what may cause it."""
     alone: bool = False
-    """It takes the place of what is held for ahead; the message waits until those that were asked for before have
+    """The turn replaces the one held in advance. Its message waits until all turns that were requested before have
     begun."""
     event_id: str = ""
     """By which the provider names the message, should it refuse it."""

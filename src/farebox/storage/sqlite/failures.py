@@ -51,7 +51,7 @@ def translated(error: Exception) -> Exception:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """`translated`, for a block."""
+    """A block whose errors are `translated`."""
     try:
         yield
     except apsw.Error as error:
