@@ -1,7 +1,7 @@
-"""What keeps people out of a page, as axe-core finds it.
+"""Checks the accessibility of a page with axe-core.
 
-Nine tenths of its time go into the contrast of texts, which follows from the styles of the element and of those around
-it. Many elements have the same styles: the contrast of the first is checked, on whichever page it is.
+Nine tenths of its time go into the contrast of texts, which depends on the styles of the element and those around it.
+Many elements share their styles, so the contrast is checked only for the first of them, on whichever page it is.
 """
 
 from axe_playwright_python.sync_playwright import Axe
@@ -42,8 +42,8 @@ _RUN = r"""async known => {
 
 
 def faults_of(page: Page, seen: set[str] | None = None) -> list[str]:
-    """What axe-core finds, in a line each. `seen`: the styles of texts whose contrast has been checked; those of
-    this page are added."""
+    """The violations that axe-core finds, one line each. `seen`: the styles of texts whose contrast has been checked;
+    those of this page are added."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(_AXE.axe_script)
     found = page.evaluate(_RUN, sorted(seen or ()))

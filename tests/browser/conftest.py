@@ -1,7 +1,7 @@
 """A browser, the owner of an account in front of it, and a server with the fake Stripe behind it.
 
-Every test here fails if a page writes an error to the console or loads something that is not there, and if our books
-and the fake's disagree at its end.
+Every test here fails if a page writes an error to the console or loads a missing resource, or if our books and the
+fake's disagree at the end.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from farebox.people import sessions
 from tests.payments.books import agree
 from tests.support import Customer, Farebox
 
-# The first is the same browser without windows of its own: it takes a third of the time.
+# The first is the same browser without a window system: it takes a third of the time.
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
     "--headless=new",
@@ -28,16 +28,16 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Fewer processes to start: each test has a context of its own.
+    # Fewer processes to start: each test has its own context.
     "--in-process-gpu",
     "--process-per-site",
     "--disable-features=SpareRendererForSitePerProcess,Translate,MediaRouter,OptimizationHints,"
-    "BackForwardCache,PaintHolding,RenderDocument",  # pages that are left are not kept, nor pictures of them
+    "BackForwardCache,PaintHolding,RenderDocument",  # keep no pages that were left
 ]
 TIMEOUT_MS = 60_000
 
 
-@pytest.fixture(scope="package")  # not longer: the driver keeps an event loop running, which async tests cannot have
+@pytest.fixture(scope="package")  # the driver runs an event loop, which async tests cannot have
 def browser() -> Iterator[Browser]:
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
@@ -53,11 +53,11 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Watch:
-    """What went wrong on the pages, in words."""
+    """The errors of the pages, as text."""
 
     faults: list[str] = field(default_factory=list)
     refusals: set[int] = field(default_factory=set)
-    """Statuses that the test provokes."""
+    """Error statuses that the test provokes."""
 
     def on(self, page: Page) -> None:
         page.on("console", self._console)
@@ -73,7 +73,7 @@ class Watch:
             self.faults.append(f"console: {message.text} ({message.location.get('url')})")
 
     def _failed(self, request: Request) -> None:
-        if request.failure != "net::ERR_ABORTED":  # what a page was loading when the next one came
+        if request.failure != "net::ERR_ABORTED":  # a page's request that was cut off by navigation
             self.faults.append(f"failed: {request.method} {request.url}: {request.failure}")
 
     def _answered(self, response: Response) -> None:
@@ -82,7 +82,7 @@ class Watch:
 
 
 class Owner:
-    """Somebody who owns an account and has its billing page before them."""
+    """The owner of an account, with its billing page open."""
 
     def __init__(self, farebox: Farebox, page: Page, watch: Watch, name: str = "Acme Research") -> None:
         self.farebox = farebox
@@ -107,7 +107,7 @@ class Owner:
     # --- what the owner does ---
 
     def type_card(self, number: str, expiry: str = "12 / 34") -> None:
-        """On a hosted page."""
+        """Fill in the card form of a hosted page."""
         self.page.get_by_label("Card number").fill(number)
         self.page.get_by_label("Expiry").fill(expiry)
         self.page.get_by_label("Security code").fill("123")
@@ -123,7 +123,7 @@ class Owner:
         self.page.locator("#buy").get_by_role("button", name="Continue").click()
 
     def buy(self, usd: str) -> None:
-        """With the saved card."""
+        """Buy credit with the saved card."""
         self.quote(usd)
         self.page.get_by_role("button", name="Pay").click()
 
@@ -142,14 +142,14 @@ class Owner:
     # --- what the owner sees ---
 
     def sees(self, text: str) -> None:
-        """The note at the top, about what was just done."""
+        """The note at the top about the last action."""
         expect(self.page.locator(".note").filter(has_text=text).first).to_be_visible()
 
     def has(self, usd: str) -> None:
         expect(self.page.locator("#available")).to_have_text(f"{usd} USD")
 
     def comes_to_see(self, seen: Callable[[], bool]) -> None:
-        """Reload the page, as a waiting owner does, until it is so."""
+        """Reload the page, as a waiting owner does, until the condition holds."""
         deadline = self.farebox.services.clock.monotonic() + TIMEOUT_MS / 1000
         self.home()
         while not seen():
@@ -183,7 +183,7 @@ def owner(farebox: Farebox, page: Page, watch: Watch) -> Iterator[Owner]:
 
 @pytest.fixture
 def steer(farebox: Farebox) -> Callable[..., dict[str, Any]]:
-    """Tells the fake Stripe what its banks do."""
+    """Sets the behavior of the fake Stripe's banks."""
 
     def act(path: str, **values: object) -> dict[str, Any]:
         response = httpx.post(f"{farebox.stripe_url}/_fake/{path}", json=values)

@@ -1,4 +1,4 @@
-"""What somebody does who has a keyboard and no mouse."""
+"""Navigation by keyboard, without a mouse."""
 
 import re
 
@@ -13,7 +13,7 @@ _NAME_OF_FOCUS = """() => {
 
 
 def tab_to(page: Page, name: re.Pattern[str]) -> None:
-    """Press Tab until something of that name has the focus, which must be visible there."""
+    """Press Tab until an element with that name has the focus, which must be visible."""
     if name.search(page.evaluate(_NAME_OF_FOCUS)):
         return
     for _ in range(120):
@@ -25,4 +25,4 @@ def tab_to(page: Page, name: re.Pattern[str]) -> None:
             )
             assert any(style != "none" for style in outline), f"no focus ring on {name.pattern}"
             return
-    raise AssertionError(f"Tab does not lead to {name.pattern}")
+    raise AssertionError(f"Tab does not reach {name.pattern}")

@@ -1,4 +1,4 @@
-"""A purchase where Farebox is below a path of a larger site, behind nginx."""
+"""A purchase with Farebox under a path of a larger site, behind nginx."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""A page of another origin that calls through a gateway: it reads streams, headers and errors, or nothing."""
+"""A page of another origin calls through a gateway: it can read streams, headers and errors, or nothing."""
 
 import http.server
 import threading
@@ -57,7 +57,7 @@ def elsewhere() -> Iterator[str]:
         thread.join()
 
 
-def test_a_page_reads_a_stream_and_an_error_where_its_origin_is_let_in(
+def test_a_page_of_an_allowed_origin_reads_a_stream_and_an_error(
     browser: Browser, farebox: Farebox, elsewhere: str
 ) -> None:
     customer = farebox.funded("5")
@@ -70,7 +70,7 @@ def test_a_page_reads_a_stream_and_an_error_where_its_origin_is_let_in(
     with stepwise(farebox, SLUG) as provider:
 
         def on_piece(text: str) -> None:
-            """The page has read the first event: only now comes the rest."""
+            """Send the rest only once the page has read the first event."""
             if text.endswith(words("one").decode()):
                 provider.say(*END)
                 provider.end()

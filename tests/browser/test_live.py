@@ -1,4 +1,4 @@
-"""What changes while a page is open shows there, until somebody pauses it."""
+"""Changes show on an open page until the reader pauses it."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -11,7 +11,7 @@ from tests.support import Farebox
 pytestmark = pytest.mark.slow
 
 
-def test_figures_and_calls_show_as_they_come(
+def test_new_figures_and_calls_show_on_an_open_page(
     farebox: Farebox, page: Page, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "LOOK_SECONDS", 0.05)

@@ -1,5 +1,5 @@
-"""Every page of the table in both modes, small and large: axe-core finds nothing, nothing sticks out, no message on the
-console."""
+"""Every page of the table in light and dark mode, on small and large screens: axe-core finds nothing, nothing
+overflows, and the console stays empty."""
 
 from dataclasses import replace
 from functools import partial
@@ -42,7 +42,7 @@ LONG = "An account whose name is longer than anybody would think, and-has-no-spa
 
 
 def furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
-    """An account with something on every page, and its things by the names that paths have for them."""
+    """An account with content for every page, and the IDs of its objects by path parameter."""
     account_id = farebox.create_account(LONG)
     farebox.grant(account_id, "123456789")
     customer = Customer(farebox, account_id, farebox.create_token(account_id))
@@ -65,7 +65,7 @@ def furnished(farebox: Farebox) -> tuple[Customer, dict[str, str]]:
 
 
 def _trouble(connection: Connection, account_id: str) -> None:
-    """What the operator has to look into, and has done."""
+    """Add problems for the operator, and acts in the audit log."""
     long = "x" * 120
     add_finding(
         connection,
@@ -79,7 +79,7 @@ def _trouble(connection: Connection, account_id: str) -> None:
 
 
 def _own(customer: Customer) -> dict[str, str]:
-    """A gateway with a key of its own, and a provider."""
+    """A gateway with a stored key, and a custom provider."""
 
     def made(path: str, body: dict[str, object]) -> str:
         response = httpx.post(f"{customer.api_url}/ai-gateway/{path}", headers=customer.headers, json=body)
@@ -124,18 +124,18 @@ def _own(customer: Customer) -> dict[str, str]:
 
 
 def sign_in(farebox: Farebox, page: Page, account_id: str) -> None:
-    """As the account's owner and an operator."""
+    """Sign in as the account's owner and as an operator."""
     whom = Whom(account_id=account_id, role=Role.OWNER, operator=True)
     page.goto(farebox.run(sessions.make_link(farebox.services, whom)))
     page.get_by_role("button", name="Open").click()
     page.wait_for_url(f"{farebox.url}/ui/overview")
 
 
-def test_every_page_is_for_everybody(farebox: Farebox, page: Page, watch: Watch) -> None:
+def test_every_page_is_accessible(farebox: Farebox, page: Page, watch: Watch) -> None:
     customer, names = furnished(farebox)
     sign_in(farebox, page, customer.account_id)
     queries: dict[str, str] = {"/billing/buy": "?amount=50", "/ui/money": "?view=findings"}
-    skipped = {"/billing/top-up"}  # there is none under way
+    skipped = {"/billing/top-up"}  # no report is running
     seen: Any = []
     texts: set[str] = set()
     for row in PAGE_ROWS:
@@ -156,7 +156,7 @@ def test_every_page_is_for_everybody(farebox: Farebox, page: Page, watch: Watch)
     assert len(seen) >= 12
 
 
-def test_pages_of_who_is_not_signed_in_are_for_everybody(farebox: Farebox, page: Page, watch: Watch) -> None:
+def test_pages_without_a_session_are_accessible(farebox: Farebox, page: Page, watch: Watch) -> None:
     watch.refusals |= {403}
     whom = Whom(account_id=farebox.create_account(LONG), role=Role.OWNER)
     link = farebox.run(sessions.make_link(farebox.services, whom))

@@ -1,4 +1,4 @@
-"""Passkeys in Chromium, whose own virtual authenticator makes and uses them."""
+"""Passkeys in Chromium, created and used by its virtual authenticator."""
 
 import httpx
 import pytest
@@ -25,7 +25,7 @@ def farebox(house: House) -> Farebox:
 
 @pytest.fixture
 def device(page: Page) -> CDPSession:
-    """What the page's browser has in the place of a fingerprint reader."""
+    """The virtual authenticator of the page's browser, in place of a fingerprint reader."""
     session = page.context.new_cdp_session(page)
     session.send("WebAuthn.enable", {"enableUI": False})
     return session
@@ -46,7 +46,7 @@ def _plug_in(device: CDPSession, *, verifies: bool = True) -> str:
 
 
 def _sign_in(farebox: Farebox, page: Page) -> str:
-    """By a link; returns the account."""
+    """Sign in by a link; returns the account."""
     account_id = farebox.create_account("Acme")
     farebox.run(membership.add(farebox.services, account_id, EMAIL, Role.OWNER))
     page.goto(farebox.run(sessions.make_link(farebox.services, Whom(account_id=account_id, email=EMAIL))))
@@ -76,7 +76,7 @@ def test_a_passkey_is_added_and_signs_in(farebox: Farebox, page: Page, watch: Wa
     [credential] = device.send("WebAuthn.getCredentials", {"authenticatorId": farebox_id})["credentials"]
     assert (credential["rpId"], credential["isResidentCredential"]) == ("localhost", True)
 
-    page.get_by_role("button", name="Add a passkey").click()  # the device has one already
+    page.get_by_role("button", name="Add a passkey").click()  # the device already has a passkey
     expect(page.locator("#passkeys [role=alert]")).to_contain_text("has a passkey for you here already")
 
     page.get_by_role("button", name="Sign out").click()
@@ -89,7 +89,7 @@ def test_a_passkey_is_added_and_signs_in(farebox: Farebox, page: Page, watch: Wa
     [credential] = device.send("WebAuthn.getCredentials", {"authenticatorId": farebox_id})["credentials"]
     assert credential["signCount"] >= 2
 
-    # A copy of the key, whose count is behind, does not sign in.
+    # A cloned key, whose signature counter is behind, does not sign in.
     device.send(
         "WebAuthn.removeCredential", {"authenticatorId": farebox_id, "credentialId": credential["credentialId"]}
     )
@@ -102,22 +102,22 @@ def test_a_passkey_is_added_and_signs_in(farebox: Farebox, page: Page, watch: Wa
     expect(page.get_by_role("heading", level=1)).to_have_text("You are not signed in")
 
 
-def test_money_is_reached_by_a_passkey_after_an_hour(farebox: Farebox, page: Page, device: CDPSession) -> None:
+def test_a_passkey_gives_access_to_money_after_an_hour(farebox: Farebox, page: Page, device: CDPSession) -> None:
     _plug_in(device)
     _sign_in(farebox, page)
     page.goto(f"{farebox.services.base_url}/ui/sessions")
     page.get_by_role("button", name="Add a passkey").click()
     expect(page.locator(".note")).to_contain_text("was added")
     _age(farebox)
-    page.get_by_role("button", name="Add a passkey").click()  # keys need a proof, too
+    page.get_by_role("button", name="Add a passkey").click()  # keys need a recent proof too
     expect(page.get_by_role("heading", level=1)).to_have_text("Confirm that it is you")
     assert faults_of(page) == []
     page.get_by_role("button", name="Use a passkey").click()
     expect(page).to_have_url(f"{farebox.services.base_url}/ui/sessions")
 
 
-def test_who_is_not_verified_by_the_device_is_told(farebox: Farebox, page: Page, device: CDPSession) -> None:
-    """Neither is a device without a passkey for this site."""
+def test_a_user_whom_the_device_does_not_verify_gets_an_error(farebox: Farebox, page: Page, device: CDPSession) -> None:
+    """A device without a passkey for this site does not sign in either."""
     _plug_in(device, verifies=False)
     page.goto(f"{farebox.services.base_url}/ui/sign-in")
     page.get_by_role("button", name="Use a passkey").click()
@@ -125,7 +125,7 @@ def test_who_is_not_verified_by_the_device_is_told(farebox: Farebox, page: Page,
     assert faults_of(page) == []
 
 
-def test_without_scripts_the_other_ways_remain(farebox: Farebox, browser: Browser) -> None:
+def test_without_scripts_the_other_ways_to_sign_in_remain(farebox: Farebox, browser: Browser) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{farebox.services.base_url}/ui/sign-in")

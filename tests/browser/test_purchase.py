@@ -1,4 +1,4 @@
-"""The whole purchase as an owner does it: cards, buying, auto top-up, banks that ask, disputes."""
+"""A whole purchase as an owner makes it: cards, buying, auto top-up, bank confirmations, disputes."""
 
 import re
 from collections.abc import Callable
@@ -16,9 +16,9 @@ pytestmark = pytest.mark.slow
 Steer = Callable[..., dict[str, Any]]
 
 SAVED_ONLY = "4000000000000341"
-"""Can be saved, declines every charge."""
+"""This card can be saved, and declines every charge."""
 ALWAYS_ASKS = "4000002760003184"
-"""The bank wants to be asked at each payment."""
+"""The bank of this card requires confirmation of each payment."""
 EXPIRED = "4000000000000069"
 DECLINED = "4000000000000002"
 
@@ -67,7 +67,7 @@ def test_the_page_refreshes_only_while_a_top_up_is_in_progress(owner: Owner) -> 
     owner.buy("50")
     owner.switch_on(threshold="50", amount="25")
     owner.call()
-    owner.home()  # no further reload by hand: what comes now, the page finds by itself
+    owner.home()  # no further manual reload: the page refreshes itself from here on
     expect(page.locator("#available")).to_contain_text("74.99")
     expect(page.locator("meta[http-equiv=refresh]")).to_have_count(0)
 
@@ -122,7 +122,7 @@ def test_an_expired_card(owner: Owner, steer: Steer) -> None:
     expect(page.get_by_role("alert")).to_contain_text("expired")
     page.locator("#cancel").click()
 
-    owner.save_card()  # and one that expires after it was saved
+    owner.save_card()  # and a card that expires after it was saved
     card_id = page.locator("#cards input[name=card]").first.get_attribute("value")
     steer(f"cards/{card_id}", behave="expired_card")
     owner.buy("50")
@@ -132,7 +132,7 @@ def test_an_expired_card(owner: Owner, steer: Steer) -> None:
 
 
 def _confirm(page: Page, button: str) -> None:
-    """On the hosted page, which opens in a tab of its own."""
+    """Confirm on the hosted page, which opens in a new tab."""
     with page.expect_popup() as opened:
         page.get_by_role("link", name="Confirm the payment").click()
     hosted = opened.value
@@ -143,7 +143,7 @@ def _confirm(page: Page, button: str) -> None:
 
 
 def _save_asking_card(owner: Owner) -> None:
-    """The bank is asked when the card is saved, too."""
+    """Save a card whose bank requires confirmation then too."""
     owner.save_card(ALWAYS_ASKS)
     owner.page.locator("#authenticate").click()
     owner.sees("The card is saved.")
@@ -155,7 +155,7 @@ def test_a_purchase_that_the_bank_wants_confirmed(owner: Owner) -> None:
     owner.buy("50")
     expect(page.get_by_role("heading", name="Needs your confirmation")).to_be_visible()
     _confirm(page, "authenticate")
-    expect(page).to_have_url(f"{owner.farebox.url}/billing")  # the page looked again by itself
+    expect(page).to_have_url(f"{owner.farebox.url}/billing")  # the page refreshed itself
     owner.sees("Bought 50.00 USD of credit.")
     owner.has("50.00")
 
@@ -234,7 +234,7 @@ def test_a_dispute_takes_the_credit_and_freezes_auto_top_up_until_it_is_won(owne
     owner.sees("A payment of 50.00 USD is disputed at the bank.")
     expect(page.locator("#auto .state")).to_contain_text("Suspended")
     expect(page.locator("#auto .state")).to_contain_text("disputed")
-    expect(page.locator("#top-ups tbody tr")).to_have_count(1)  # below the threshold, and nothing is bought
+    expect(page.locator("#top-ups tbody tr")).to_have_count(1)  # below the threshold, yet nothing is bought
     expect(page.locator("#top-ups")).to_contain_text("Dispute: Open")
 
     steer(f"disputes/{dispute['id']}/close", status="won")
@@ -273,7 +273,7 @@ def test_the_first_purchase_is_made_on_the_payment_page(owner: Owner) -> None:
     owner.sees("The payment went through, and the card is saved.")
     owner.has("20.00")
     expect(page.locator("#cards")).to_contain_text("Visa ending in 4242")
-    owner.buy("10")  # with the card that was saved there
+    owner.buy("10")  # with the card that was saved on the payment page
     owner.has("30.00")
 
 

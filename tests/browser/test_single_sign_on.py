@@ -1,4 +1,4 @@
-"""Single sign-on in Chromium: the way to the provider and back goes through our own content security policy."""
+"""Single sign-on in Chromium: our own content security policy allows the redirects to the provider and back."""
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -41,7 +41,7 @@ def test_a_member_signs_in_and_out_without_scripts(farebox: Farebox, browser: Br
     context.close()
 
 
-def test_pages_of_what_went_wrong_are_for_everybody(farebox: Farebox, page: Page, house: House) -> None:
+def test_error_pages_are_accessible(farebox: Farebox, page: Page, house: House) -> None:
     for mode in ("light", "dark"):
         page.emulate_media(color_scheme=mode)
         page.set_viewport_size({"width": 360, "height": 800})

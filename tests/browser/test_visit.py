@@ -1,4 +1,4 @@
-"""Who gets in, and what others see."""
+"""Who can sign in, and what others see."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def test_signing_out_ends_the_session(owner: Owner) -> None:
     cookies = owner.page.context.cookies()
     owner.page.get_by_role("button", name="Sign out").click()
     expect(owner.page.get_by_role("heading", name="Signed out")).to_be_visible()
-    owner.page.context.add_cookies([_given(cookie) for cookie in cookies])  # a kept cookie is worthless
+    owner.page.context.add_cookies([_given(cookie) for cookie in cookies])  # a cookie kept from before is worthless
     owner.home()
     expect(owner.page.get_by_role("heading", name="Sign in")).to_be_visible()
 
@@ -43,7 +43,7 @@ def _given(cookie: Any) -> Any:
     return cookie
 
 
-def test_the_cookie_is_kept_from_scripts_and_other_sites(owner: Owner) -> None:
+def test_scripts_and_other_sites_cannot_read_the_cookie(owner: Owner) -> None:
     (cookie,) = owner.page.context.cookies()
     assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"]) == ("farebox_sid", True, "Lax")
     assert cookie["path"] == "/"

@@ -1,4 +1,4 @@
-"""From the first link to a token, by keyboard alone and without a document: what `make run` leads to."""
+"""A first visit after `make run`, from the link to a token, by keyboard alone and without reading documentation."""
 
 import re
 import subprocess
@@ -100,7 +100,7 @@ def test_a_route_is_made_and_changed_by_keyboard(farebox: Farebox, page: Page) -
     _press(page, "^New route$")
     _type(page, "^Programs call it", "support")
     with page.expect_navigation():
-        page.keyboard.press("Enter")  # in a field: it draws, and keeps nothing
+        page.keyboard.press("Enter")  # Enter in a field redraws the route, and saves nothing
     expect(page.locator(".route svg .node")).to_have_count(4)
     _press(page, "^Create route$")
     expect(page.locator(".note")).to_contain_text("programs name it dynamic/support")

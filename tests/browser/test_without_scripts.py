@@ -1,4 +1,4 @@
-"""Every page is read, and every form sent, in a browser whose scripts are off."""
+"""Every page is read, and every form sent, in a browser with scripts disabled."""
 
 import contextlib
 import re
@@ -26,15 +26,15 @@ from tests.waiting import pauses
 pytestmark = pytest.mark.slow
 
 SCRIPTED = {"/ui/passkeys", "/ui/passkeys/options", "/ui/confirm/passkey", "/ui/confirm/passkey/options"}
-"""Browsers have no passkeys without scripts: other ways remain (test_passkeys.py)."""
+"""Browsers have no passkeys without scripts; the other ways to sign in remain (test_passkeys.py)."""
 NEED_A_WAY_TO_SIGN_IN = {"/ui/confirm/email", "/ui/confirm/oidc"}
-"""They need a way to sign in that is set up: test_mail_links.py and test_single_sign_on.py."""
+"""They need e-mail or single sign-on to be configured: test_mail_links.py and test_single_sign_on.py."""
 QUERIES = {"/billing/buy": "?amount=50", "/ui/money": "?view=findings"}
 NOT_THERE = {"/billing/top-up"}
-"""There is no payment under way."""
+"""No payment is in progress."""
 ADA = "ada@example.com"
 _BAD = re.compile(r'class="(?:note bad" role="alert|hint bad)"[^>]*>([^<]+)')
-"""What a page says went wrong."""
+"""The selector of a page's error messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +42,16 @@ class Step:
     """A form that is filled in and sent."""
 
     path: str
-    """Of its row."""
+    """The path of its row in the table of pages."""
     fields: dict[str, str] = field(default_factory=dict)
-    """What is typed or chosen, by the name of the control; `on` ticks it."""
+    """The values to type or choose, by the control's name; `on` ticks it."""
     at: str = ""
-    """The page that it is on, if not the one that it leads back to."""
+    """The page with the form, if it is not the one that it leads back to."""
     button: str = "button:not([formaction])"
 
     @property
     def page(self) -> str:
-        """The path of the page that it is on."""
+        """The path of the page with the form."""
         return self.at or next(form.back for form in FORM_ROWS if form.path == self.path).partition("?")[0]
 
 
@@ -151,13 +151,13 @@ PERSON = (
 
 @dataclass
 class Reader:
-    """A browser without scripts, and what it was led to."""
+    """A browser without scripts, and a record of what it requested."""
 
     farebox: Farebox
     page: Page
     names: dict[str, str]
     sent: list[str] = field(default_factory=list)
-    """The paths of forms, as they were sent."""
+    """The paths of forms that were sent."""
 
     def __post_init__(self) -> None:
         self.page.on("request", self._request)
@@ -179,7 +179,7 @@ class Reader:
         assert self.page.locator("main").inner_text().strip(), path
 
     def do(self, step: Step) -> None:
-        """Fill a form in and send it, as somebody does who sees the page."""
+        """Fill in a form and send it, by what is visible on the page."""
         self.read(step.page)
         action = step.path.format_map(self.names)
         form = self.page.locator(f'form[method=post][action="{action}"]').first
@@ -199,10 +199,10 @@ class Reader:
         assert _BAD.findall(self._content()) == [], step
 
     def _content(self) -> str:
-        """Of the page, once it stays: one that waits for a report loads itself again."""
+        """The content of the page once it is stable: a page that waits for a report reloads itself."""
         for _ in pauses("the page"):
             self.page.wait_for_load_state()
-            with contextlib.suppress(Error):  # "the page is navigating"
+            with contextlib.suppress(Error):  # the error "the page is navigating"
                 return self.page.content()
         raise AssertionError
 
@@ -225,7 +225,7 @@ def reader(farebox: Farebox, browser: Browser) -> Iterator[Reader]:
 
 
 def _things(farebox: Farebox, customer: Customer) -> None:
-    """What no form of these makes."""
+    """Objects that none of these forms creates."""
     account_id = customer.account_id
     for role in (Role.VIEWER, Role.BILLING, Role.DEVELOPER):
         other = farebox.create_account(f"as {role}")
@@ -250,7 +250,7 @@ def _things(farebox: Farebox, customer: Customer) -> None:
 
 
 def _grow_old(connection: Connection) -> None:
-    """Who is there must be proved again."""
+    """Let the session's proof expire."""
     connection.execute("UPDATE sessions SET confirmed_at = 1")
 
 
@@ -259,7 +259,7 @@ def test_every_page_is_read_and_every_form_sent(farebox: Farebox, reader: Reader
     _things(farebox, customer)
     reader.names |= names | {"token": customer.token}
     reader.sign_in(Whom(account_id=customer.account_id, role=Role.OWNER, operator=True))
-    with_forms = {step.page for step in (*OWNER, *OPERATOR)}  # which are read before the form is filled in
+    with_forms = {step.page for step in (*OWNER, *OPERATOR)}  # pages that are read before the form is filled in
     for row in PAGE_ROWS:
         if row.template and row.path not in NOT_THERE | with_forms:
             reader.read(row.path)
@@ -271,7 +271,7 @@ def test_every_page_is_read_and_every_form_sent(farebox: Farebox, reader: Reader
     reader.do(Step("/ui/confirm", {"token": "{token}"}))
     farebox.run(membership.add(farebox.services, customer.account_id, ADA, Role.VIEWER))
     ada = Whom(account_id=customer.account_id, email=ADA)
-    for _ in range(2):  # in other browsers
+    for _ in range(2):  # the remaining sessions, in other browsers
         Person(farebox, ada)
     reader.sign_in(ada)
     for step in PERSON:
@@ -282,7 +282,7 @@ def test_every_page_is_read_and_every_form_sent(farebox: Farebox, reader: Reader
 
 
 def _type_card(page: Page) -> None:
-    """On the processor's page."""
+    """Fill in the card form of the processor's page."""
     for label, text in (("Card number", "5555555555554444"), ("Expiry", "12 / 34"), ("Security code", "123")):
         page.get_by_label(label).fill(text)
     with page.expect_navigation():

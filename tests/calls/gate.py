@@ -1,4 +1,4 @@
-"""A provider that takes every request and ends no response until the test opens its gate. OpenAI's form."""
+"""A provider in OpenAI's format that takes every request and completes no response until the test opens its gate."""
 
 import asyncio
 import contextlib
@@ -12,16 +12,16 @@ from tests.calls.kit import set_price, set_provider
 from tests.support import Farebox
 
 SLUG = "cerebras"
-"""The provider in whose place it stands: its tokenizer is not known, so that the estimate is by bytes alone."""
+"""The provider that it replaces. Its tokenizer is unknown, so the estimate is by bytes alone."""
 MODEL = "gate-1"
 INPUT_TOKENS, OUTPUT_TOKENS = 10, 20
 
 
 class Gate:
-    """Runs in the server's loop; used from the test's."""
+    """Runs in the server's loop; the test uses it from its own."""
 
     def __init__(self, farebox: Farebox, used: tuple[int, int] = (INPUT_TOKENS, OUTPUT_TOKENS)) -> None:
-        """`used`: the tokens that each response says it used."""
+        """`used`: the usage that each response reports, in tokens."""
         read, written = used
         self._usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         self._farebox = farebox
@@ -29,11 +29,11 @@ class Gate:
         self._server: RunningServer = farebox.run(serve(self._handle, "127.0.0.1", 0))
         self.url = f"http://{self._server.host}:{self._server.port}"
         self.waiting = 0
-        """Requests that have come and are not answered."""
+        """Requests that have arrived and are not answered yet."""
         self.seen = 0
 
     def open(self) -> None:
-        """Let everyone through, from now on."""
+        """Answer all requests from now on."""
         self._farebox.run(self._set(opened=True))
 
     def shut(self) -> None:
@@ -98,7 +98,7 @@ def _event(data: dict[str, Any]) -> bytes:
 
 @contextlib.contextmanager
 def gated(farebox: Farebox) -> Iterator[Gate]:
-    """A gate behind the server, shut, as the provider SLUG with a price for MODEL."""
+    """A shut gate behind the server, as the provider SLUG, with a price for MODEL."""
     gate = Gate(farebox)
     try:
         set_provider(farebox, SLUG, base_url=gate.url)
@@ -110,7 +110,7 @@ def gated(farebox: Farebox) -> Iterator[Gate]:
 
 @contextlib.contextmanager
 def gated_as(farebox: Farebox, slug: str, used: tuple[int, int]) -> Iterator[Gate]:
-    """The same as another provider, at the price of the list."""
+    """A gate as another provider, at the price of the price list."""
     gate = Gate(farebox, used)
     try:
         set_provider(farebox, slug, base_url=gate.url)

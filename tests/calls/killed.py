@@ -1,4 +1,4 @@
-"""Server processes that are killed, whatever they are doing, and what the next one has to end."""
+"""Server processes that are killed at any moment, and what the next process has to end."""
 
 import asyncio
 import contextlib
@@ -17,12 +17,13 @@ from tests.engines import read_now, settings_for
 from tests.processes import Process
 
 GIVEN_UP_MS = 2_000
-"""PostgreSQL: a process that was not seen for so long has its holds ended. On SQLite the next start does it at once."""
+"""On PostgreSQL, the time after which the holds of a process that was not seen are ended. On SQLite the next start ends
+them at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """The data folder of the server that is killed, and who may call it."""
+    """The data folder of the server that is killed, and its callers."""
 
     folder: Path
     port: int
@@ -35,7 +36,7 @@ class Installation:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of its processes: nothing is set but where the database is, and how soon a dead process is given up."""
+        """The environment of its processes: only the database, and the time after which a process is declared dead."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FAREBOX_")}
         return inherited | {
             "FAREBOX_DATABASE_URL": self.settings.database_url,
@@ -48,7 +49,7 @@ class Installation:
 
 @contextlib.contextmanager
 def served(installation: Installation) -> Iterator[Process]:
-    """A server process; killed at the end, whatever it was doing."""
+    """A server process, which is killed at the end."""
     with (installation.folder / "server.log").open("ab") as log:
         process = processes.start(
             installation.arguments("serve", "--demo", "--port", str(installation.port)),
@@ -77,8 +78,8 @@ async def listening(installation: Installation, process: Process) -> None:
 
 
 async def nothing_in_doubt(installation: Installation) -> None:
-    """Wait until the last server has ended what the dead ones left open: on SQLite its start has."""
-    # There, one that was killed while it ended what another left open has the lease for that: its time runs out first.
+    """Wait until the last server has ended what the dead ones left open; on SQLite its start has done so."""
+    # A process that was killed during recovery still has the lease for it, which has to expire first.
     end = time.monotonic() + (
         0 if installation.settings.engine == "sqlite" else installation.settings.instance_timeout_ms / 1000 + 30
     )
@@ -88,7 +89,7 @@ async def nothing_in_doubt(installation: Installation) -> None:
 
 
 def check_online(installation: Installation) -> None:
-    """While the last server still runs."""
+    """Run `farebox check` while the last server is running."""
     checked = processes.run(installation.arguments("check", "--json"), env=installation.environment)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert json.loads(checked.stdout)["differences"] == []

@@ -1,4 +1,4 @@
-"""What the tests of the ride share: what the demo provider costs, set-up of the operator's side, logs and books."""
+"""Shared by the tests of calls: the demo provider's prices, the operator's set-up, logs and books."""
 
 import asyncio
 import time
@@ -19,18 +19,18 @@ from tests.support import Customer, Farebox
 from tests.waiting import SECONDS, pauses
 
 INPUT_NANOS = 1_000
-"""A token into the demo provider; one token is one word."""
+"""Nano-dollars per input token of the demo provider; one token is one word."""
 OUTPUT_NANOS = 2_000
-"""A token out of it."""
+"""Nano-dollars per output token."""
 
 WAIT_SECONDS = SECONDS
-"""For what takes milliseconds: a limit for failures only, that no busy machine reaches."""
+"""A limit for things that take milliseconds: so long that even a busy machine reaches it only if the test fails."""
 
 OPERATOR_KEY = "operator-key-of-the-test"
 
 
 def price_of(input_tokens: int, output_tokens: int) -> int:
-    """Nano-dollars that the demo provider's model costs."""
+    """The cost of a call of the demo provider's model, in nano-dollars."""
     return input_tokens * INPUT_NANOS + output_tokens * OUTPUT_NANOS
 
 
@@ -55,7 +55,7 @@ def _logs(customer: Customer, gateway_id: str, rest: str) -> httpx.Response:
 
 
 def set_provider(farebox: Farebox, slug: str, *, base_url: str | None = None, api_key: str = OPERATOR_KEY) -> None:
-    """The operator's key for a provider, and where it is: the demo provider, unless somewhere else."""
+    """Set the operator's key and base URL for a provider; by default the demo provider serves it."""
     services, base_url = farebox.services, base_url or farebox.demo_url
     farebox.run(
         services.database.write(
@@ -74,12 +74,12 @@ def set_provider(farebox: Farebox, slug: str, *, base_url: str | None = None, ap
 
 
 def set_price(farebox: Farebox, provider: str, model: str, *, output_max: int = 4096, input_mtok: str = "1") -> None:
-    """The demo provider's price for any model of any provider."""
+    """Set the demo provider's price for any model of any provider."""
     set_rates(farebox, (provider, model, {"input_mtok": input_mtok, "output_mtok": "2"}, output_max))
 
 
 def set_rates(farebox: Farebox, *priced: tuple[str, str, Mapping[str, str], int | None]) -> None:
-    """Prices: of each the provider, the model, the rates, and the most that it outputs where that is known."""
+    """Set prices, each given as provider, model, rates and, if known, maximum output."""
     services = farebox.services
 
     def job(connection: Connection) -> None:
@@ -111,7 +111,7 @@ def set_gateway(customer: Customer, gateway_id: str = "default", **config: Any) 
 
 
 def spend_rule(rule_id: str, nanos: int, **more: Any) -> dict[str, Any]:
-    """A rule of spend limits, of so many nano-dollars in thirty days."""
+    """A rule of spend limits: this many nano-dollars in thirty days."""
     fields = {"id": rule_id, "limit": nanos / NANOS_PER_USD, "limitType": "cost", "window": 30 * 86_400}
     return {**fields, "technique": "fixed", **more}
 
@@ -124,7 +124,7 @@ def put_rules(connection: Connection, account_id: str, at: int, *rules: dict[str
 
 
 def forget(farebox: Farebox) -> None:
-    """Let the server see a change at once, rather than within half a second."""
+    """Have the server notice a change at once rather than within half a second."""
 
     async def now() -> None:
         await farebox.services.configuration.notice_changes()
@@ -133,13 +133,13 @@ def forget(farebox: Farebox) -> None:
 
 
 def differences(farebox: Farebox) -> list[str]:
-    """What `farebox check` would report, of all accounts."""
+    """What `farebox check` would report about all accounts."""
     with looking(farebox.services.settings) as connection:
         return [difference.message for difference in audit(connection)]
 
 
 def until(true: Callable[[], object], what: str = "it", seconds: float = WAIT_SECONDS) -> None:
-    """Wait until something is true; fail where it does not become so."""
+    """Wait until a condition holds; fail if it does not."""
     for pause in pauses(what, seconds):
         if true():
             return
@@ -147,7 +147,7 @@ def until(true: Callable[[], object], what: str = "it", seconds: float = WAIT_SE
 
 
 async def eventually(true: Callable[[], object], what: str = "it", seconds: float = WAIT_SECONDS) -> None:
-    """`until`, for tests that have connections of their own to tend meanwhile."""
+    """`until`, for async tests with connections that need the loop meanwhile."""
     for pause in pauses(what, seconds):
         if true():
             return
@@ -155,5 +155,5 @@ async def eventually(true: Callable[[], object], what: str = "it", seconds: floa
 
 
 async def within(work: Awaitable[Any]) -> Any:
-    """The result, or a failure of the test: nothing here may take forever."""
+    """The result of the work; fails the test if it takes too long."""
     return await asyncio.wait_for(work, SECONDS)

@@ -1,4 +1,4 @@
-"""Random calls to the demo provider, and what their clients saw: for tests that kill what serves them."""
+"""Random calls to the demo provider and what their clients saw, for tests that kill servers."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from tests.calls.wire import WireResponse, chat_body, usage_of
 
 
 def random_chat(chance: random.Random) -> tuple[bytes, str]:
-    """A request's body, streamed or not, and its `x-demo` header: slow in every second."""
+    """The body of a request, streamed or not, and its `x-demo` header; every second one is slow."""
     stream = chance.random() < 0.5
     more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     body = chat_body(" ".join(["word"] * chance.randrange(1, 30)), max_tokens=200, **more)
@@ -27,16 +27,16 @@ class Seen:
     """What the clients saw."""
 
     complete: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Log ID of each complete response → its account, and what it must cost."""
+    """Log ID of each complete response → its account and the right charge."""
     begun: set[str] = field(default_factory=set)
     """Log IDs of responses that began and broke off."""
     without_response: int = 0
     repeated: list[str] = field(default_factory=list)
-    """Log IDs that came with a second response."""
+    """Log IDs that more than one response had."""
     statuses: Counter[int] = field(default_factory=Counter)
 
     async def wait_for(self, account: str, response: Awaitable[WireResponse]) -> None:
-        """Note the response of a call, or that there was none."""
+        """Record the response of a call, or its absence."""
         try:
             self._note(account, await response)
         except (ConnectionError, asyncio.IncompleteReadError, OSError):

@@ -1,4 +1,4 @@
-"""A scorer of the tests' own, over real HTTP: it finds a hazard where the text has the word for it."""
+"""A scorer for tests, over real HTTP: it finds a hazard if the text contains its word."""
 
 import json
 import threading
@@ -13,12 +13,12 @@ WORDS = {"bomb": "S9", "slander": "S5", "inject": "P1", "weird": "S14"}
 
 @dataclass
 class Scorer:
-    """Answers as the hook, or as Llama Guard, by the path it is asked at."""
+    """Answers like the hook or like Llama Guard, depending on the path."""
 
     url: str = ""
     status: int = 200
     broken: bytes | None = None
-    """What it answers in the place of a verdict."""
+    """A response to give instead of a verdict."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""Holds that applications make themselves: every step safe to repeat, counted like calls, outliving restarts."""
+"""Holds made by applications: every step is idempotent, they count like calls, and they outlive restarts."""
 
 import asyncio
 from collections.abc import Callable
@@ -42,7 +42,7 @@ MINUTE = 60_000
 
 
 class Holds:
-    """The use cases on one account, from the test's thread."""
+    """The hold use cases of one account, called from the test's thread."""
 
     def __init__(self, customer: Customer) -> None:
         self.customer = customer
@@ -104,7 +104,7 @@ def test_a_settled_hold_shows_in_every_report(holds: Holds) -> None:
     assert differences(holds.farebox) == []
 
 
-def test_without_a_provider_it_counts_as_the_application(holds: Holds) -> None:
+def test_a_hold_without_a_provider_counts_as_the_application(holds: Holds) -> None:
     holds.create()
     holds.settle()
     account_id, database = holds.customer.account_id, holds.farebox.services.database
@@ -118,7 +118,7 @@ def test_every_hold_request_is_idempotent(holds: Holds) -> None:
     assert holds.customer.balance.held == 1000
     assert len({holds.settle().settled_at for _ in range(3)}) == 1
     assert holds.customer.balance.posted == FIVE - 700
-    assert holds.create().state == "settled", "the hold of that name, as it is now"
+    assert holds.create().state == "settled", "the hold with that name, as it is now"
     holds.create("job-2")
     assert [holds.release("job-2").state for _ in range(3)] == ["released"] * 3
 
@@ -136,7 +136,7 @@ def test_a_hold_id_with_different_content_conflicts(holds: Holds) -> None:
     assert holds.get("job-2").state == "released"
 
 
-def test_names_are_the_accounts_own_and_never_those_of_calls(holds: Holds) -> None:
+def test_hold_names_are_separate_by_account_and_from_calls(holds: Holds) -> None:
     call = holds.customer.chat(max_tokens=10)
     log_id = call.headers["cf-aig-log-id"]
     assert refused(lambda: holds.get(log_id)) is NOT_FOUND
@@ -261,8 +261,8 @@ def test_an_accounts_open_holds_are_limited(holds: Holds, monkeypatch: pytest.Mo
     for name in ("a", "b", "c"):
         holds.create(name)
     assert refused(lambda: holds.create("d")) is RATE_LIMITED
-    assert holds.create("a") == holds.get("a")  # a repeat is none more
-    assert holds.customer.chat().status_code == 200  # calls do not count, and are not hindered
+    assert holds.create("a") == holds.get("a")  # a repeat does not count
+    assert holds.customer.chat().status_code == 200  # calls do not count, and are not affected
     holds.release("b")
     assert holds.create("d").state == "open"
 

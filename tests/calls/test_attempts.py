@@ -1,4 +1,4 @@
-"""What a call has tried, on its receipt: a line for each attempt, with what it came to, and what was charged."""
+"""The attempts of a call on its receipt: one line each, with the outcome and the charge."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,7 +40,7 @@ def customer(farebox: Farebox) -> Customer:
 
 
 def answers(upstream: Upstream, *statuses: int) -> None:
-    """These in turn; the last from then on."""
+    """Answers with these in turn, and then always with the last."""
     left = list(statuses)
 
     def answer(_: Sent) -> Any:
@@ -71,7 +71,7 @@ def test_each_retry_has_a_line(farebox: Farebox, customer: Customer, upstream: U
     assert differences(farebox) == []
 
 
-def test_a_call_that_was_answered_at_once_has_none(customer: Customer, upstream: Upstream) -> None:
+def test_a_call_that_was_answered_at_once_has_no_attempt_lines(customer: Customer, upstream: Upstream) -> None:
     answers(upstream, 200)
     response = customer.chat(model="groq/any", headers={"cf-aig-max-attempts": "3"})
     assert "attempts" not in customer.receipt(response.headers["cf-aig-log-id"])
@@ -85,7 +85,7 @@ def test_attempts_that_all_fail_are_not_charged(customer: Customer, upstream: Up
     assert customer.balance.posted == 5_000_000_000
 
 
-def test_the_steps_before_have_lines_too(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
+def test_earlier_steps_have_lines_too(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
     """A universal request whose first step fails twice, and whose second cannot be reached."""
     set_provider(farebox, "mistral", base_url=f"http://127.0.0.1:{free_port()}")
     set_price(farebox, "mistral", "gone")
@@ -112,7 +112,9 @@ def test_the_steps_before_have_lines_too(farebox: Farebox, customer: Customer, u
     assert (tried[2]["error"], tried[3]["error"]) == ("refused", "upstream_unreachable (refused)")
     assert tried[4]["log_id"] == last
     first = customer.receipt(tried[0]["log_id"])
-    assert (first["outcome"], first["charge_nanos"], len(first["attempts"])) == ("free", 0, 2), "as far as it had come"
+    assert (first["outcome"], first["charge_nanos"], len(first["attempts"])) == ("free", 0, 2), (
+        "up to the point that it reached"
+    )
     assert len(customer.receipt(tried[2]["log_id"])["attempts"]) == 4
 
 

@@ -1,4 +1,4 @@
-"""`cloudflare/auto`: which model answers, why, and what is said of it."""
+"""`cloudflare/auto`: which model answers, why, and how that is reported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """`cheap` of Groq can do nothing but text; `gpt-4o-mini` and Claude are dearer, and can do more."""
+    """`cheap` of Groq can only do text; `gpt-4o-mini` and Claude are more expensive and can do more."""
     models = "groq/cheap, openai/gpt-4o-mini, anthropic/claude-sonnet-4-5, mistral/keyless, groq/calls=tools"
     with running_farebox(tmp_path_factory.mktemp("auto"), auto_models=models, request_timeout_min_ms=1) as served:
         for slug in ("openai", "groq", "anthropic"):
@@ -56,12 +56,12 @@ def routed(customer: Customer, *, headers: dict[str, str] | None = None, **body:
     return answer.headers["cf-aig-routed-model"], answer.headers["cf-aig-routing-reason"]
 
 
-def test_the_cheapest_that_can_do_it_answers(customer: Customer) -> None:
+def test_the_cheapest_capable_model_answers(customer: Customer) -> None:
     cheapest = "cost_optimal_within_pool"
     assert routed(customer) == ("groq/cheap", cheapest)
     assert routed(customer, tools=TOOLS) == ("groq/calls", cheapest)
     assert routed(customer, response_format=SCHEMA) == ("openai/gpt-4o-mini", "forced_by_candidate_pool")
-    # An image of unknown size is so many tokens to GPT-4o mini that Claude is cheaper.
+    # GPT-4o mini counts so many tokens for an image of unknown size that Claude is cheaper.
     assert routed(customer, messages=[{"role": "user", "content": [IMAGE]}])[0] == "anthropic/claude-sonnet-4-5"
     only_claude = ("anthropic/claude-sonnet-4-5", "forced_by_candidate_pool")
     assert routed(customer, reasoning_effort="high") == only_claude
@@ -125,7 +125,7 @@ def _ask(customer: Customer, upstream: Upstream, chat_class: Any) -> None:
     asyncio.run(chat.async_client.aclose())
 
 
-def test_what_may_be_chosen(customer: Customer) -> None:
+def test_candidates_can_be_restricted(customer: Customer) -> None:
     farebox = customer.farebox
 
     def of(models: str = "", providers: str = "") -> dict[str, str]:
@@ -174,7 +174,7 @@ def test_what_may_be_chosen(customer: Customer) -> None:
     assert auto(customer, headers=key).json()["internalCode"] == 2901
 
 
-def test_the_next_answers_where_one_fails_or_is_too_expensive(customer: Customer) -> None:
+def test_the_next_model_answers_if_one_fails_or_is_too_expensive(customer: Customer) -> None:
     customer.farebox.script("status=500", "tokens=2")
     answer = auto(customer)
     assert (answer.headers["cf-aig-routed-model"], answer.headers["cf-aig-step"]) == ("groq/calls", "1")
@@ -188,7 +188,7 @@ def test_the_next_answers_where_one_fails_or_is_too_expensive(customer: Customer
     assert customer.balance.held == 0
 
 
-def test_a_turn_stays_with_its_model(customer: Customer) -> None:
+def test_a_conversation_stays_with_its_model(customer: Customer) -> None:
     session = {"cf-aig-session-id": "s1"}
     first = [{"role": "user", "content": "look it up"}]
     called = {

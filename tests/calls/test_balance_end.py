@@ -1,4 +1,4 @@
-"""Streams that end where the balance does: nothing passes that is not held, the client reads an end at the limit, and
+"""Streams that end with the balance: nothing is delivered that is not held, the client sees an end at the limit, and
 the account pays for what was delivered."""
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 
 SHIPPED = slices.SLICE
 SLICE = 256
-"""Instead of SHIPPED: streams of thousands of words prove no more."""
+"""Used instead of SHIPPED: streams of thousands of words would prove no more."""
 WORDS = 800
 MTOK = 1_000_000_000
-GPT = "gpt-4o-mini"  # 0.15 and 0.60 USD for a million tokens
+GPT = "gpt-4o-mini"  # 0.15 and 0.60 USD per million tokens
 ASKED: Any = [{"role": "user", "content": "Count."}]
 ASKED_TOKENS = 9  # 3 + `user` + `Count` + `.` + 3
 
@@ -64,7 +64,7 @@ def data(event: dict[str, Any]) -> bytes:
 
 
 def chat_stream(words: int = WORDS) -> bytes:
-    """A stream of chat completions, each event of which is a word that is one token."""
+    """A stream of chat completions with one word, which is one token, per event."""
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": GPT}
 
     def chunk(delta: dict[str, str], finish: str | None = None) -> bytes:
@@ -124,7 +124,8 @@ def generate_stream(words: int = WORDS) -> bytes:
 
 
 def with_credit(farebox: Farebox, nanos: int, *, held: int = 0) -> Customer:
-    """An account with so much available; more of it may be held, by nothing that could be found dead."""
+    """An account with this much available. `held` is held in addition, by an application's hold, which is never in
+    doubt."""
     customer = farebox.funded(format_usd(nanos + held))
     if held:
         services, now = farebox.services, farebox.services.clock.now_ms()
@@ -153,7 +154,7 @@ def openai_client(customer: Customer) -> Any:
 
 
 def assert_spent(customer: Customer, charge: int, left: int, *, held: int = 0) -> None:
-    """Nothing is held any more, nothing was written off, and the books balance."""
+    """Check the charge, that nothing is held or written off, and that the books balance."""
     balance = customer.balance
     assert (balance.posted - held, balance.held) == (left, held)
     receipt = receipt_of_last(customer)
@@ -164,7 +165,7 @@ def assert_spent(customer: Customer, charge: int, left: int, *, held: int = 0) -
 
 def test_a_chat_is_stopped_where_the_balance_ends(farebox: Farebox, upstream: Upstream) -> None:
     upstream.says(chat_stream())
-    credit = 300_000  # of which 497 tokens can be paid
+    credit = 300_000  # which pays for 497 tokens
     customer = with_credit(farebox, credit, held=10_000_000)
     with openai_client(customer) as client:
         stream = client.chat.completions.create(
@@ -172,10 +173,10 @@ def test_a_chat_is_stopped_where_the_balance_ends(farebox: Farebox, upstream: Up
         )
         chunks = list(stream)
 
-    assert "max_tokens" not in upstream.requested[-1], "the account could pay for all of it, if others end in time"
+    assert "max_tokens" not in upstream.requested[-1], "the account could pay for all of it if other calls end in time"
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     words = text.count(" one")
-    assert 497 - 64 - 16 <= words <= 497, "all that can be paid was delivered, but for the last few"
+    assert 497 - 64 - 16 <= words <= 497, "all that can be paid for was delivered, except for the last few words"
     assert chunks[-2].choices[0].finish_reason == "length"
     assert chunks[-1].usage is not None
     usage = chunks[-1].usage
@@ -205,8 +206,8 @@ def test_responses_are_stopped_where_the_balance_ends(farebox: Farebox, upstream
     assert_spent(customer, charge, credit - charge, held=10_000_000)
 
 
-def test_slices_are_as_long_as_they_are_shipped(farebox: Farebox, upstream: Upstream) -> None:
-    """A stream of one slice and a part of another."""
+def test_slices_have_their_default_length(farebox: Farebox, upstream: Upstream) -> None:
+    """A stream of one slice and part of another."""
     words = SHIPPED + 100
     upstream.says(chat_stream(words))
     customer = with_credit(farebox, 5_000_000, held=20_000_000)
@@ -222,9 +223,9 @@ def test_slices_are_as_long_as_they_are_shipped(farebox: Farebox, upstream: Upst
 
 
 def test_a_message_is_stopped_where_the_balance_ends(farebox: Farebox, upstream: Upstream) -> None:
-    """Its tokenizer is not known: what passed is bounded by its bytes."""
+    """Its tokenizer is unknown: the delivered output is bounded by its bytes."""
     upstream.says(messages_stream())
-    credit = 9_000_000  # of which a bit less than 600 bytes of output are covered, at 15 USD for a million
+    credit = 9_000_000  # which covers slightly less than 600 bytes of output, at 15 USD per million
     customer = with_credit(farebox, credit, held=500_000_000)
     base_url = f"{customer.gateway_url}/anthropic"
     made: Any = anthropic.Anthropic(base_url=base_url, api_key=customer.token, max_retries=0)
@@ -244,7 +245,7 @@ def test_a_message_is_stopped_where_the_balance_ends(farebox: Farebox, upstream:
 
 def test_generated_content_is_stopped_where_the_balance_ends(farebox: Farebox, upstream: Upstream) -> None:
     upstream.says(generate_stream())
-    credit = 400_000  # of which a bit less than 1,000 bytes of output are covered, at 0.40 USD for a million
+    credit = 400_000  # which covers slightly less than 1,000 bytes of output, at 0.40 USD per million
     customer = with_credit(farebox, credit, held=10_000_000)
     options = genai.types.HttpOptions(base_url=f"{customer.gateway_url}/google-ai-studio")
     client: Any = genai.Client(api_key=customer.token, http_options=options)
@@ -260,7 +261,7 @@ def test_generated_content_is_stopped_where_the_balance_ends(farebox: Farebox, u
 
 
 def test_a_stream_that_is_alone_is_limited_by_its_provider(farebox: Farebox, upstream: Upstream) -> None:
-    """What the account cannot pay in any case is not asked for."""
+    """The request asks for no more than the account can pay for."""
     upstream.says(chat_stream(100))
     customer = with_credit(farebox, 2_000_000)
     with openai_client(customer) as client:
@@ -281,7 +282,7 @@ def test_a_long_stream_on_a_small_balance_is_whole_if_that_can_pay_for_it(farebo
     assert_spent(customer, charge, 300_000 - charge, held=20_000_000)
 
 
-def test_an_operators_limit_is_held_where_the_request_has_none(farebox: Farebox, upstream: Upstream) -> None:
+def test_the_operators_limit_is_held_for_if_the_request_has_none(farebox: Farebox, upstream: Upstream) -> None:
     upstream.says(chat_stream(20))
     customer = with_credit(farebox, 10_000_000_000)
     settings = farebox.services.settings
@@ -303,7 +304,7 @@ def test_an_operators_limit_is_held_where_the_request_has_none(farebox: Farebox,
 async def test_many_streams_share_a_small_balance_and_none_costs_more_than_it_holds(
     farebox: Farebox, upstream: Upstream
 ) -> None:
-    """Ten times as many as there is money for slices: those that are admitted end where the balance does."""
+    """Ten times as many streams as the money covers slices: those that are admitted end with the balance."""
     words, at_once = 2_000, 4
     upstream.says(chat_stream(words))
     credit = at_once * (SLICE + 100) * 600
@@ -313,7 +314,7 @@ async def test_many_streams_share_a_small_balance_and_none_costs_more_than_it_ho
         responses = await asyncio.gather(*(post(customer, body) for _ in range(10 * at_once)))
 
     served = [response for response in responses if response.status == 200]
-    assert 1 <= len(served) <= 2 * at_once, "one that has ended may have left a slice for another"
+    assert 1 <= len(served) <= 2 * at_once, "a stream that ended may have left a slice for another"
     assert {response.status for response in responses} == {200, 429}
     assert watch.least_available >= 0
     spent = 0
@@ -334,8 +335,8 @@ async def test_many_streams_share_a_small_balance_and_none_costs_more_than_it_ho
 
 
 def test_a_sliced_stream_whose_gateway_dies_anywhere(farebox: Farebox, upstream: Upstream) -> None:
-    """What has passed was held before: charged by the policy for calls in doubt, the hold pays for it, and the balance
-    for the hold."""
+    """Everything delivered had been held for. Charged by the policy for calls in doubt, the hold pays for it, and the
+    balance pays for the hold."""
     words, credit, held = 150, 375_000, 10_000_000
     upstream.says(chat_stream(words))
     services, body = farebox.services, {"model": GPT, "messages": ASKED, "stream": True}

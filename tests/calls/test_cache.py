@@ -1,4 +1,4 @@
-"""A gateway's cache: what is given again, to whom, for how long; and that it is free."""
+"""A gateway's cache: which responses are reused, for whom and for how long; and that hits are free."""
 
 import json
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ STREAM = CHAT | {"stream": True}
 
 
 class Ahead(SystemClock):
-    """The machine's clock, and what the test adds."""
+    """The system clock plus an offset that the test sets."""
 
     ahead_ms = 0
 
@@ -88,7 +88,7 @@ def status(response: httpx.Response) -> str | None:
 
 
 def stored(customer: Customer) -> list[tuple[Any, ...]]:
-    """Gateway and size of the account's entries, once none waits to be written."""
+    """Gateway and size of the account's entries, once all have been written."""
     services = customer.farebox.services
     until(lambda: not services.tasks.running("cached responses"))
 
@@ -111,7 +111,7 @@ def total(customer: Customer) -> int:
 def test_a_hit_is_the_original_response_free_and_in_the_log(farebox: Farebox, customer: Customer, body: Any) -> None:
     first = post(customer, body)
     assert status(first) == "MISS"
-    assert len(stored(customer)) == 1  # the next is read from the database
+    assert len(stored(customer)) == 1  # so that the next hit is read from the database
     spent, asked = customer.balance.posted, farebox.demo_stats()["requests"]
     spaced = json.dumps(dict(reversed(body.items())), indent=1)
     for request in (body, spaced.encode()):
@@ -121,7 +121,7 @@ def test_a_hit_is_the_original_response_free_and_in_the_log(farebox: Farebox, cu
     assert farebox.demo_stats()["requests"] == asked
     assert customer.balance.posted == spent
     assert customer.balance.held == 0
-    until(lambda: not farebox.services.tasks.running("records of hits"))  # nobody waits for them
+    until(lambda: not farebox.services.tasks.running("records of hits"))  # the client does not wait for them
     row = log_row(customer, hit.headers["cf-aig-log-id"])
     assert (row["cached"], row["cost"], row["tokens_in"], row["tokens_out"], row["success"]) == (True, 0, 0, 0, True)
     assert row["farebox"]["charge_nanos"] == 0
@@ -132,17 +132,17 @@ def test_a_hit_is_the_original_response_free_and_in_the_log(farebox: Farebox, cu
     assert differences(farebox) == []
 
 
-def test_what_a_request_says_of_the_cache(farebox: Farebox, customer: Customer) -> None:
+def test_a_request_controls_the_cache(farebox: Farebox, customer: Customer) -> None:
     first = post(customer)
     again = post(customer, cf_skip_cache="true")
     assert (status(again), again.content != first.content) == ("MISS", True)
-    assert post(customer).content == again.content  # it has taken the other's place
+    assert post(customer).content == again.content  # it has replaced the other entry
     assert status(post(customer, CHAT | {"temperature": 0}, cf_aig_cache_ttl="0")) is None
     assert status(post(customer, CHAT | {"temperature": 0})) == "MISS"
     named = post(customer, CHAT | {"temperature": 1}, cf_aig_cache_key="mine")
     assert post(customer, CHAT | {"temperature": 2}, cf_aig_cache_key="mine").content == named.content
     assert status(post(customer, STREAM, cf_aig_cache_key="mine")) == "MISS"  # it could not be read as a stream
-    for written in (CHAT, dict(reversed(CHAT.items()))):  # as curl's `-d` sends it
+    for written in (CHAT, dict(reversed(CHAT.items()))):  # the content type of curl's `-d`
         sent = http.post(
             f"{farebox.url}/v1/{customer.account_id}/default/openai/chat/completions",
             content=json.dumps(written),
@@ -165,7 +165,7 @@ def test_what_a_request_says_of_the_cache(farebox: Farebox, customer: Customer) 
     assert [status(post(customer, gateway="off", cf_aig_cache_key="k")) for _ in range(2)] == ["MISS", "HIT"]
 
 
-def test_whom_a_response_is_given_again(farebox: Farebox, customer: Customer) -> None:
+def test_who_gets_a_cached_response(farebox: Farebox, customer: Customer) -> None:
     first = post(customer)
     set_gateway(customer, "second", cache_ttl=600)
     other = farebox.funded("5")
@@ -183,11 +183,11 @@ def test_whom_a_response_is_given_again(farebox: Farebox, customer: Customer) ->
             assert (status(found), found.content != first.content) == ("MISS", True), (gateway, headers, key)
         assert status(post(customer, **mine, **key)) == "HIT"
     guarded = post(customer, **mine, x_amzn_bedrock_guardrailidentifier="g")
-    assert status(guarded) == "MISS", "what Amazon's guardrail has not seen is no response to it"
+    assert status(guarded) == "MISS", "that response was not checked by Amazon's guardrail"
     assert not any("sk-" in str(row) for row in log_rows(customer))
 
 
-def test_how_long_and_until_what(farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_long_responses_are_reused(farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
     post(customer)
     post(customer, STREAM, cf_aig_cache_ttl="60")
     assert len(stored(customer)) == 2
@@ -222,7 +222,7 @@ def test_what_is_not_stored(farebox: Farebox, customer: Customer) -> None:
         for body, code, response in (
             (CHAT, 500, b'{"error": {"message": "down"}}'),
             (CHAT, 201, b'{"choices": []}'),
-            (STREAM, 200, part),  # without an end
+            (STREAM, 200, part),  # without a terminal event
             (STREAM, 200, part * 20_000 + b"data: [DONE]\n\n"),
         ):
             upstream.status = code
@@ -235,14 +235,14 @@ def test_what_is_not_stored(farebox: Farebox, customer: Customer) -> None:
 
 
 class Store:
-    """The store of cached responses, with entries of the test's own."""
+    """The store of cached responses, with entries made by the test."""
 
     def __init__(self, farebox: Farebox) -> None:
         self._farebox = farebox
         self._database = farebox.services.database
 
     def key(self, whose: Customer, number: int) -> str:
-        """Of the gateway's present generation."""
+        """A key in the gateway's current generation."""
         configuration = self._farebox.services.configuration
         gateway = self._farebox.run(configuration.gateway(whose.account_id, "default"))
         assert gateway is not None
@@ -262,7 +262,7 @@ class Store:
 
     @property
     def everyone(self) -> int:
-        """The sum as it is kept."""
+        """The sum of all accounts, as stored."""
         ((kept,),) = read_now(self._database, lambda c: rows(c, "SELECT bytes FROM cache_sum"))
         return int(kept)
 
@@ -274,12 +274,12 @@ def test_a_stream_of_nothing_is_not_stored(customer: Customer) -> None:
         assert (response.text, response.headers["cf-aig-cache-status"]) == ("", "MISS")
 
 
-def test_bounds_are_kept_and_nobody_takes_the_room_of_others(farebox: Farebox, customer: Customer) -> None:
+def test_bounds_are_kept_and_accounts_do_not_evict_each_other(farebox: Farebox, customer: Customer) -> None:
     other, store = farebox.funded("1"), Store(farebox)
     set_gateway(other, cache_ttl=60)
     store.keep([store.entry(other, n) for n in range(3)])
     store.keep([store.entry(customer, n) for n in range(12)], account=100_000)
-    # the soonest to expire have gone
+    # the entries that expire first have been removed
     assert (total(customer), store.has(customer, 1), store.has(customer, 2)) == (100_000, False, True)
     store.keep([store.entry(customer, 12)], 100_000, store.everyone - 50_000)
     assert (total(customer), store.has(customer, 12)) == (50_000, True)
@@ -306,13 +306,13 @@ def add_to_sum(connection: Connection, size: int) -> None:
     connection.execute("UPDATE cache_sum SET bytes = bytes + ?", (size,))
 
 
-def test_what_many_accounts_store_at_once_is_each_ones_own(farebox: Farebox, customer: Customer) -> None:
+def test_accounts_that_store_at_once_do_not_mix(farebox: Farebox, customer: Customer) -> None:
     other = farebox.funded("5")
     set_gateway(other, cache_ttl=600)
     bodies = [CHAT | {"user": f"user {number}"} for number in range(8)]
     calls = [(whose, body) for body in bodies for whose in (customer, other)]
     with ThreadPoolExecutor(len(calls)) as at_once:
-        for skip in ("false", "true"):  # the second time all are replaced
+        for skip in ("false", "true"):  # the second round replaces all entries
             given = list(at_once.map(partial(post, cf_aig_skip_cache=skip), *zip(*calls, strict=True)))
             assert {status(response) for response in given} == {"MISS"}
             for whose in (customer, other):
@@ -352,13 +352,13 @@ def test_many_responses_take_as_many_statements_as_one(farebox: Farebox, custome
 
     many = [store.entry(customer, number) for number in range(1, 32)]
     assert count_of([store.entry(customer, 0)], 2**30) == count_of(many, 2**30) == 4
-    assert count_of([*many, *many], 2**30) == 4  # all are replaced, by two of each, of which the last counts
+    assert count_of([*many, *many], 2**30) == 4  # all are replaced, each twice; the last write wins
     assert (len(stored(customer)), total(customer)) == (32, 320_000)
-    assert count_of(many, 160_000) == 8  # half of them have to go
+    assert count_of(many, 160_000) == 8  # half of them have to be removed
     assert (len(stored(customer)), total(customer)) == (16, 160_000)
 
 
-def test_an_emptied_cache_gives_nothing_at_once_and_is_removed_bit_by_bit(farebox: Farebox, customer: Customer) -> None:
+def test_an_emptied_cache_gives_nothing_and_is_deleted_in_steps(farebox: Farebox, customer: Customer) -> None:
     store, services = Store(farebox), farebox.services
     *old, late = [store.entry(customer, number) for number in range(251)]
     store.keep(old)
@@ -372,7 +372,7 @@ def test_an_emptied_cache_gives_nothing_at_once_and_is_removed_bit_by_bit(farebo
     farebox.run(services.database.write(empty))
     forget(farebox)
     assert (len(stored(customer)), store.has(customer, 1)) == (250, False)
-    store.keep([old[0], late])  # of calls that began before
+    store.keep([old[0], late])  # from calls that began before the cache was emptied
     new = store.entry(customer, 7)
     store.keep([new])
     left = partial(forget_leftovers, account_id=customer.account_id, gateway_id="default")
@@ -383,7 +383,7 @@ def test_an_emptied_cache_gives_nothing_at_once_and_is_removed_bit_by_bit(farebo
     assert (total(customer), store.has(customer, 7)) == (new.size, True)
 
 
-def test_what_was_found_is_given_from_memory_for_a_second(
+def test_a_found_response_is_served_from_memory_for_a_second(
     farebox: Farebox, customer: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = post(customer)
@@ -402,7 +402,7 @@ def test_what_was_found_is_given_from_memory_for_a_second(
         again = post(customer)
         assert (status(again), again.content) == ("HIT", first.content)
         new = post(customer, cf_aig_skip_cache="true")
-        assert post(customer).content == new.content != first.content  # what is stored anew is given at once
+        assert post(customer).content == new.content != first.content  # a newly stored response is used at once
         stored(customer)
         farebox.run(farebox.services.database.write(remove))
         now += 1_001
@@ -421,11 +421,11 @@ def test_memory_is_shared_fairly() -> None:
         memory.put("third", number, number, 0)
     assert memory.bytes == 20 * ENTRY_BYTES
     assert all(memory.get(whose, number) is not None for whose, number in (("greedy", 99), ("modest", 3), ("third", 7)))
-    memory.put("modest", 3, 30, 12 * ENTRY_BYTES)  # larger than all that it may have
+    memory.put("modest", 3, 30, 12 * ENTRY_BYTES)  # larger than the whole share of the account
     assert memory.get("modest", 3) is None
 
 
-def test_a_hit_needs_no_credit_and_the_official_sdk_takes_it(farebox: Farebox) -> None:
+def test_a_hit_needs_no_credit_and_works_with_the_official_sdk(farebox: Farebox) -> None:
     poor = farebox.funded("0.0002")
     set_gateway(poor, cache_ttl=600)
     base = f"{farebox.url}/v1/{poor.account_id}/default/openai"

@@ -1,4 +1,4 @@
-"""What callers say about a call in headers: its metadata, its end user, and what it costs by their own contract."""
+"""Headers by which callers describe a call: its metadata, its end user, and its cost under their own contract."""
 
 import json
 from decimal import Decimal
@@ -43,7 +43,7 @@ def test_metadata_that_is_ignored_is_reported(customer: Customer) -> None:
         assert log_row(customer, response.headers["cf-aig-log-id"]).get("metadata") == kept, text
 
 
-def test_a_call_to_be_paid_by_x402_is_not_paid_from_credit(customer: Customer) -> None:
+def test_a_call_with_x402_payment_is_not_paid_from_credit(customer: Customer) -> None:
     before = customer.balance.posted
     message = {"messages": [{"role": "user", "content": "x"}]}
     run = f"{customer.api_url}/ai/run/demo/demo-1"
@@ -99,7 +99,7 @@ def test_a_header_names_the_end_user_wherever_the_body_cannot(customer: Customer
         assert {each["partition"]["user"] for each in rules.json()["result"]} == counted
     for wrong in ("", "x" * 257):
         response = customer.chat(headers={"farebox-end-user": wrong})
-        assert (response.status_code, response.json()["internalCode"]) == (400, 2901), "it slips past no budget"
+        assert (response.status_code, response.json()["internalCode"]) == (400, 2901), "it does not escape a budget"
         assert "farebox-end-user" in response.text
     assert all("farebox-end-user" not in json.dumps(each).lower() for each in customer.farebox.demo_journal())
 
@@ -130,7 +130,7 @@ def test_custom_costs_are_those_of_the_log_and_charge_nothing(customer: Customer
     paid = customer.chat("one two", headers={"cf-aig-custom-cost": '{"per_token_in": 0, "per_token_out": 0}'})
     usage = paid.json()["usage"]
     charge = price_of(usage["prompt_tokens"], usage["completion_tokens"])
-    assert customer.balance.posted == 5 * 10**9 - charge, "whoever pays by credit does not set the price"
+    assert customer.balance.posted == 5 * 10**9 - charge, "a caller that pays from credit cannot set the price"
     row = log_row(customer, paid.headers["cf-aig-log-id"])
     assert (row["cost"], row["custom_cost"]) == (charge / 10**9, False)
 

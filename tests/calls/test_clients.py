@@ -1,5 +1,5 @@
-"""The official SDKs of OpenAI, Anthropic and Google, changed in nothing but base URL and key: they work, and what they
-used is charged to the nano-dollar."""
+"""The official SDKs of OpenAI, Anthropic and Google with nothing changed but base URL and key: they work, and their
+usage is charged to the nano-dollar."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ WORDS_IN = len(TEXT.split())
 
 
 @dataclass
-class NoticeHistory:
-    """What a client saw of its call."""
+class ClientResult:
+    """What a client saw of its call: text and usage."""
 
     text: str
     usage: tuple[int, int] | None = None
@@ -38,7 +38,7 @@ class NoticeHistory:
 
     @property
     def used(self) -> tuple[int, int]:
-        """What was really used: one word is one token."""
+        """The true usage: one word is one token."""
         return WORDS_IN, len(self.text.split()) if self.words_out is None else self.words_out
 
 
@@ -55,7 +55,7 @@ class Clients:
         return {"cf-aig-authorization": f"Bearer {self.customer.token}"} if self._by_header else {}
 
     def openai(self, base_url: str) -> openai.OpenAI:
-        # This SDK and Google's always send the key's header: an empty one is no key.
+        # This SDK and Google's always send the key's header; an empty one is no key.
         headers = {**self._headers, "Authorization": ""} if self._by_header else {}
         key = "nothing" if self._by_header else self.customer.token
         client = openai.OpenAI(api_key=key, base_url=base_url, default_headers=headers, max_retries=0)
@@ -96,31 +96,31 @@ def messages() -> list[Any]:
 # --- OpenAI -----------------------------------------------------------------------------------------------------------
 
 
-def openai_chat(clients: Clients, way: str) -> NoticeHistory:
+def openai_chat(clients: Clients, way: str) -> ClientResult:
     client = clients.openai(base(clients.customer, way))
     raw = client.chat.completions.with_raw_response.create(model=model(way), messages=messages())
     response = raw.parse()
     assert response.usage is not None
     assert response.choices[0].message.content is not None
-    return NoticeHistory(
+    return ClientResult(
         response.choices[0].message.content,
         (response.usage.prompt_tokens, response.usage.completion_tokens),
         dict(raw.headers),
     )
 
 
-def openai_chat_stream(clients: Clients, way: str) -> NoticeHistory:
+def openai_chat_stream(clients: Clients, way: str) -> ClientResult:
     client = clients.openai(base(clients.customer, way))
     raw = client.chat.completions.with_raw_response.create(model=model(way), messages=messages(), stream=True)
     text = ""
     for chunk in raw.parse():
-        assert chunk.choices, "the usage chunk, which was not requested"
+        assert chunk.choices, "the usage chunk was not requested"
         assert chunk.usage is None
         text += chunk.choices[0].delta.content or ""
-    return NoticeHistory(text, None, dict(raw.headers))
+    return ClientResult(text, None, dict(raw.headers))
 
 
-def openai_chat_stream_usage(clients: Clients, way: str) -> NoticeHistory:
+def openai_chat_stream_usage(clients: Clients, way: str) -> ClientResult:
     client = clients.openai(base(clients.customer, way))
     raw = client.chat.completions.with_raw_response.create(
         model=model(way), messages=messages(), stream=True, stream_options={"include_usage": True}
@@ -130,20 +130,20 @@ def openai_chat_stream_usage(clients: Clients, way: str) -> NoticeHistory:
         text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
         last = chunk
     assert last is not None
-    assert last.usage is not None, "the usage chunk, which was asked for, comes last"
-    return NoticeHistory(text, (last.usage.prompt_tokens, last.usage.completion_tokens), dict(raw.headers))
+    assert last.usage is not None, "the requested usage chunk comes last"
+    return ClientResult(text, (last.usage.prompt_tokens, last.usage.completion_tokens), dict(raw.headers))
 
 
-def openai_responses(clients: Clients, way: str) -> NoticeHistory:
+def openai_responses(clients: Clients, way: str) -> ClientResult:
     client = clients.openai(base(clients.customer, way))
     raw = client.responses.with_raw_response.create(model=model(way), input=TEXT)
     response = raw.parse()
     assert response.usage is not None
     usage = (response.usage.input_tokens, response.usage.output_tokens)
-    return NoticeHistory(response.output_text, usage, dict(raw.headers))
+    return ClientResult(response.output_text, usage, dict(raw.headers))
 
 
-def openai_responses_stream(clients: Clients, way: str) -> NoticeHistory:
+def openai_responses_stream(clients: Clients, way: str) -> ClientResult:
     client = clients.openai(base(clients.customer, way))
     raw = client.responses.with_raw_response.create(model=model(way), input=TEXT, stream=True)
     text, usage = "", None
@@ -154,54 +154,54 @@ def openai_responses_stream(clients: Clients, way: str) -> NoticeHistory:
             assert event.response.usage is not None
             usage = (event.response.usage.input_tokens, event.response.usage.output_tokens)
     assert usage is not None, "the terminal event"
-    return NoticeHistory(text, usage, dict(raw.headers))
+    return ClientResult(text, usage, dict(raw.headers))
 
 
-def openai_embeddings(clients: Clients, way: str) -> NoticeHistory:
+def openai_embeddings(clients: Clients, way: str) -> ClientResult:
     client = clients.openai(base(clients.customer, way))
     raw = client.embeddings.with_raw_response.create(model=model(way), input=TEXT)
     response = raw.parse()
     assert len(response.data[0].embedding) == 64
-    return NoticeHistory("", (response.usage.prompt_tokens, 0), dict(raw.headers))
+    return ClientResult("", (response.usage.prompt_tokens, 0), dict(raw.headers))
 
 
 # --- Anthropic, Google ------------------------------------------------------------------------------------------------
 
 
-def anthropic_messages(clients: Clients, way: str) -> NoticeHistory:
+def anthropic_messages(clients: Clients, way: str) -> ClientResult:
     client = clients.anthropic(base(clients.customer, way))
     raw = client.messages.with_raw_response.create(model=model(way), messages=messages(), max_tokens=500)
     response = raw.parse()
     block = response.content[0]
     assert block.type == "text"
-    return NoticeHistory(block.text, (response.usage.input_tokens, response.usage.output_tokens), dict(raw.headers))
+    return ClientResult(block.text, (response.usage.input_tokens, response.usage.output_tokens), dict(raw.headers))
 
 
-def anthropic_stream(clients: Clients, way: str) -> NoticeHistory:
+def anthropic_stream(clients: Clients, way: str) -> ClientResult:
     client = clients.anthropic(base(clients.customer, way))
     with client.messages.stream(model=model(way), messages=messages(), max_tokens=500) as stream:
         text = "".join(stream.text_stream)
         usage = stream.get_final_message().usage
-        return NoticeHistory(text, (usage.input_tokens, usage.output_tokens), dict(stream.response.headers))
+        return ClientResult(text, (usage.input_tokens, usage.output_tokens), dict(stream.response.headers))
 
 
-def google_generate(clients: Clients, way: str) -> NoticeHistory:
+def google_generate(clients: Clients, way: str) -> ClientResult:
     client = clients.google(base(clients.customer, way))
     response = client.models.generate_content(model=model(way), contents=TEXT)
     assert response.text is not None
     assert response.sdk_http_response is not None
     headers = {name.lower(): value for name, value in (response.sdk_http_response.headers or {}).items()}
-    return NoticeHistory(response.text, _google_usage(response), headers)
+    return ClientResult(response.text, _google_usage(response), headers)
 
 
-def google_stream(clients: Clients, way: str) -> NoticeHistory:
+def google_stream(clients: Clients, way: str) -> ClientResult:
     client = clients.google(base(clients.customer, way))
     text, usage = "", None
     for chunk in client.models.generate_content_stream(model=model(way), contents=TEXT):
         text += chunk.text or ""
         if chunk.usage_metadata is not None:
             usage = _google_usage(chunk)
-    return NoticeHistory(text, usage)
+    return ClientResult(text, usage)
 
 
 def _google_usage(response: genai.types.GenerateContentResponse) -> tuple[int, int]:
@@ -209,7 +209,7 @@ def _google_usage(response: genai.types.GenerateContentResponse) -> tuple[int, i
     return response.usage_metadata.prompt_token_count or 0, response.usage_metadata.candidates_token_count or 0
 
 
-CALLS: dict[str, tuple[Callable[[Clients, str], NoticeHistory], str]] = {
+CALLS: dict[str, tuple[Callable[[Clients, str], ClientResult], str]] = {
     f"{call.__name__} by {way}": (call, way)
     for call, ways in {
         openai_chat: ("demo", "compat", "rest"),
@@ -266,7 +266,7 @@ def test_a_call_works_and_costs_exactly_what_it_used(clients: Clients, name: str
             assert parse_usd(reported.headers["farebox-charge-usd"]) == charge
             assert parse_usd(reported.headers["farebox-balance-usd"]) == after.posted
         else:
-            assert "stream" in name, "a whole answer says what it was charged"
+            assert "stream" in name, "a response that is not streamed states its charge"
             assert parse_usd(reported.headers["farebox-hold-usd"]) >= charge
             assert parse_usd(reported.headers["farebox-hold-usd"]) == receipt["hold_nanos"]
 
@@ -339,25 +339,25 @@ def test_tools_images_and_unknown_fields_arrive_as_they_were_sent(customer: Cust
     )
     assert response.status_code == 200, response.text
     seen = customer.farebox.demo_journal(1)[-1]
-    assert seen["body"].encode() == body, "not a byte is changed"
+    assert seen["body"].encode() == body, "no byte is changed"
     assert seen["path"] == "/v1/chat/completions"
     assert seen["query"] == "trace=a%20b"
     assert seen["headers"]["openai-beta"] == "x=y"
 
 
 def test_a_stream_is_passed_on_event_by_event(customer: Customer) -> None:
-    """The first words are there long before the last: nothing collects the stream."""
+    """The first words arrive long before the last: nothing buffers the stream."""
     with openai.OpenAI(api_key=customer.token, base_url=base(customer, "compat")) as client:
         stream = client.chat.completions.create(
             model="demo/demo-1", messages=messages(), stream=True, extra_headers={"x-demo": "gap=60 tokens=8"}
         )
         seen = [time.monotonic() for chunk in stream if chunk.choices[0].delta.content]
     assert len(seen) == 8
-    assert seen[-1] - seen[0] > 0.25, "the words came together at the end"
+    assert seen[-1] - seen[0] > 0.25, "all words arrived at the end"
 
 
 def test_the_usage_chunk_is_taken_out_byte_by_byte(customer: Customer) -> None:
-    """Also where the provider's bytes come one at a time, and the chunk is in pieces."""
+    """Also if the provider sends one byte at a time, which splits the chunk."""
     with httpx.stream(
         "POST",
         f"{customer.gateway_url}/compat/chat/completions",

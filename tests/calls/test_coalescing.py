@@ -1,4 +1,4 @@
-"""Identical calls at once: one is sent and paid, the others get its response; and what becomes of them if it fails."""
+"""Concurrent identical calls: one is sent and paid for, the others get its response; and what happens if it fails."""
 
 import socket
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def post(customer: Customer, body: dict[str, Any] = CHAT, gateway: str = "defaul
 
 
 def begin(customer: Customer, body: dict[str, Any] = CHAT) -> socket.socket:
-    """A call whose client can be made to hang up."""
+    """A call whose client can hang up."""
     content = msgspec.json.encode(body)
     head = (
         f"POST /v1/{customer.account_id}/default/{SLUG}/chat/completions HTTP/1.1\r\nhost: farebox\r\n"
@@ -66,8 +66,8 @@ def under_way(customer: Customer) -> int:
 
 
 def others_wait(customer: Customer, number: int) -> bool:
-    """Whether exactly this many wait for the one call that was sent. (A call is under way before it waits: the store is
-    asked first.)"""
+    """Whether exactly this many calls wait for the one that was sent. (A call is in flight before it waits, because the
+    store is queried first.)"""
     flights = list(customer.farebox.services.response_cache.flights.values())
     return len(flights) == 1 and len(flights[0]._callbacks or ()) == number and under_way(customer) == number + 1
 
@@ -99,9 +99,7 @@ def test_one_call_is_sent_and_paid_and_the_others_get_its_response(
     assert differences(farebox) == []
 
 
-def test_where_the_one_call_is_cut_off_the_others_go_on_by_themselves(
-    farebox: Farebox, gate: Gate, customer: Customer
-) -> None:
+def test_if_the_one_call_is_cut_off_the_others_are_sent(farebox: Farebox, gate: Gate, customer: Customer) -> None:
     leader = begin(customer)
     until(lambda: gate.waiting == 1)
     with ThreadPoolExecutor(2) as pool:
@@ -116,7 +114,7 @@ def test_where_the_one_call_is_cut_off_the_others_go_on_by_themselves(
     assert differences(farebox) == []
 
 
-def test_only_where_the_gateway_asks_for_it_and_only_what_is_the_same(
+def test_only_identical_calls_of_gateways_with_the_option_are_joined(
     farebox: Farebox, gate: Gate, customer: Customer
 ) -> None:
     set_gateway(customer, "alone", cache_ttl=600)
@@ -129,5 +127,5 @@ def test_only_where_the_gateway_asks_for_it_and_only_what_is_the_same(
         assert [status(each.result()) for each in (*alone, *different)] == ["MISS"] * 4
     url = f"{customer.api_url}/ai-gateway/gateways/default"
     shown = http.put(url, json=GATEWAY_FIELDS, headers=customer.headers).json()["result"]
-    assert shown["cache_coalesce"] is True, "a client that knows nothing of it changes nothing of it"
+    assert shown["cache_coalesce"] is True, "an update that omits the field leaves it unchanged"
     assert "cache_coalesce" not in http.get(f"{url[:-7]}alone", headers=customer.headers).json()["result"]

@@ -1,4 +1,4 @@
-"""Calls of `dynamic/…`: which model answers, what follows when it does not, and who pays for what."""
+"""Calls of `dynamic/…`: which model answers, what happens if it fails, and what is charged."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +22,12 @@ NAMES = (
     *("a", "b", "c", "first", "second", "third", "slow", "again", "cheap", "big", "new", "large", "tools", "halting"),
     *("small", "m", "one", "two", "three", "four"),
 )
-"""The models of the demo provider that have a price."""
+"""The demo provider's models that have a price."""
 
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Callers and routes may set any timeout; OpenAI and Groq are the demo provider, too."""
+    """Callers and routes may set any timeout; the demo provider also stands in for OpenAI and Groq."""
     with running_farebox(tmp_path_factory.mktemp("routes"), request_timeout_min_ms=1) as served:
         for slug in ("openai", "groq"):
             set_provider(served, slug)
@@ -213,7 +213,7 @@ def test_the_fallback_answers_where_the_first_fails_and_only_it_is_charged(custo
 
     farebox.script("status=500", "status=503", "status=418")
     failed = call(customer)
-    assert (failed.status_code, failed.headers["cf-aig-model"]) == (418, "third")  # the last error is the answer
+    assert (failed.status_code, failed.headers["cf-aig-model"]) == (418, "third")  # the response is the last error
     farebox.script("cut=1", "tokens=2")
     assert chosen(customer) == "second"
     farebox.script("status=500 tokens=1", "tokens=4")
@@ -240,8 +240,8 @@ def test_time_and_retries_of_an_element(customer: Customer) -> None:
     assert customer.balance.held == 0
 
 
-def test_what_cannot_be_called_is_passed_over(farebox: Farebox, customer: Customer) -> None:
-    """No price, no key, a credit that is too small, a spending limit: the fallback is tried."""
+def test_models_that_cannot_be_called_are_skipped(farebox: Farebox, customer: Customer) -> None:
+    """If a model has no price or key, or the credit or a spending limit does not cover it, the fallback is tried."""
     create(
         customer,
         start("unpriced"),
@@ -280,7 +280,7 @@ def test_limits_send_requests_to_the_fallback(customer: Customer) -> None:
     refused = call(customer, headers=of("b"))
     assert (refused.status_code, code(refused)) == (429, 2003)
     assert 0 < int(refused.headers["retry-after"]) <= 3600
-    assert [chosen(customer) for _ in range(2)] == ["first"] * 2  # those without a user count together
+    assert [chosen(customer) for _ in range(2)] == ["first"] * 2  # calls without a user share a limit
     assert call(customer).status_code == 429
     other = customer.farebox.funded("1")
     create(other, start("few"), limit("few", "first", limit=1), model("first"), END)
@@ -288,7 +288,7 @@ def test_limits_send_requests_to_the_fallback(customer: Customer) -> None:
     assert customer.balance.held == 0
 
 
-def test_a_request_counts_once_where_a_fallback_leads_it_by_the_same_limit_again(customer: Customer) -> None:
+def test_a_request_counts_once_if_a_fallback_passes_the_same_limit_again(customer: Customer) -> None:
     create(
         customer,
         start("budget"),
@@ -302,7 +302,7 @@ def test_a_request_counts_once_where_a_fallback_leads_it_by_the_same_limit_again
 
 
 def budgets(customer: Customer) -> dict[str, tuple[int, int]]:
-    """What is spent and held in the budgets of the account's routes, by the end of their scope."""
+    """The spent and held amounts in the budgets of the account's routes, by the suffix of their scope."""
 
     def read(connection: Connection) -> dict[str, tuple[int, int]]:
         sql = "SELECT scope, sum(spent), sum(held) FROM budgets WHERE account_id = ? GROUP BY scope"
@@ -339,7 +339,7 @@ def test_a_budget_is_exact_and_sends_what_does_not_fit_to_the_fallback(customer:
     assert (sum(charges), customer.balance.held) == (spent(customer), 0)
 
 
-def test_a_budget_without_a_way_out_refuses_and_says_which(customer: Customer) -> None:
+def test_a_budget_without_a_fallback_refuses_and_is_named(customer: Customer) -> None:
     few = limit("few", "first", limitType="cost", limit=0.001)
     create(customer, start("few"), few, model("first", "second"), model("second"), END)
     limited = call(customer, max_tokens=1000, headers={"x-demo": "tokens=1000"})
@@ -354,7 +354,7 @@ def test_a_budget_without_a_way_out_refuses_and_says_which(customer: Customer) -
     assert sum(spent for spent, _ in budgets(customer).values()) == spent(customer) <= 1_000_000
 
 
-def test_a_route_that_leads_to_no_model_says_where_it_ends(customer: Customer) -> None:
+def test_a_route_without_a_model_names_the_element_where_it_ends(customer: Customer) -> None:
     create(customer, start("if"), either("if", {"metadata.plan": "pro"}, "m", "end"), model("m"), END)
     refused = call(customer)
     assert (refused.status_code, code(refused)) == (403, 2951)
@@ -363,7 +363,7 @@ def test_a_route_that_leads_to_no_model_says_where_it_ends(customer: Customer) -
     assert spent(customer) == 0
 
 
-def test_what_is_no_call_of_a_route(customer: Customer) -> None:
+def test_invalid_calls_of_routes_are_refused(customer: Customer) -> None:
     create(customer, start("m"), model("m"), END)
     unknown = call(customer, model="dynamic/none")
     assert (unknown.status_code, code(unknown)) == (404, 2950)
@@ -391,7 +391,7 @@ def test_what_is_no_call_of_a_route(customer: Customer) -> None:
     assert (rest.status_code, rest.headers["cf-aig-model"]) == (200, "m")
 
 
-def test_a_deployment_is_what_the_next_call_meets(customer: Customer) -> None:
+def test_a_deployment_applies_to_the_next_call(customer: Customer) -> None:
     route_id = create(customer, start("few"), limit("few", "one", "two", limit=1), model("one"), model("two"), END)
     assert [chosen(customer), chosen(customer)] == ["one", "two"]
     url = f"{customer.api_url}/ai-gateway/gateways/default/routes/{route_id}"
@@ -400,7 +400,7 @@ def test_a_deployment_is_what_the_next_call_meets(customer: Customer) -> None:
     assert chosen(customer) == "two"
     deploy = {"version_id": version["version_id"]}
     assert http.post(f"{url}/deployments", json=deploy, headers=customer.headers).status_code == 200
-    assert [chosen(customer), chosen(customer)] == ["three", "four"]  # its limit counts on
+    assert [chosen(customer), chosen(customer)] == ["three", "four"]  # its limit keeps its count
     assert http.delete(url, headers=customer.headers).status_code == 200
     assert call(customer).status_code == 404
 

@@ -1,5 +1,5 @@
-"""Errors in the form that the caller's SDK understands, with what a program needs to act on them: through the real SDKs
-where they are at hand, and byte by byte where they are not."""
+"""Errors in the form that the caller's SDK understands, with the facts that a program needs to act on them: through the
+real SDKs where available, and byte by byte otherwise."""
 
 import json
 import re
@@ -55,7 +55,9 @@ def test_an_empty_account_is_explained_to_programs_in_every_form(farebox: Farebo
         error = found["error"]
         if not path:
             assert (error["message"], error["type"], error["code"]) == (found["message"], "insufficient_quota", 2021)
-            assert (found["type"], error["status"]) == ("error", "FAILED_PRECONDITION"), "any step's SDK reads it"
+            assert (found["type"], error["status"]) == ("error", "FAILED_PRECONDITION"), (
+                "the SDK of any step can read it"
+            )
         elif path.endswith("messages"):
             assert (found["type"], error["type"], error["message"]) == ("error", "billing_error", found["message"])
         elif path.endswith("Content"):
@@ -64,7 +66,7 @@ def test_an_empty_account_is_explained_to_programs_in_every_form(farebox: Farebo
             assert info["@type"] == "type.googleapis.com/google.rpc.ErrorInfo"
             assert (info["reason"], info["metadata"]["source"]) == ("NO_CREDIT", "account")
             assert all(isinstance(value, str) for value in info["metadata"].values())
-            assert info["metadata"]["available_usd"] == "0.000000001", "no power of ten"
+            assert info["metadata"]["available_usd"] == "0.000000001", "not in scientific notation"
         else:
             assert (error["type"], error["code"], error["param"]) == ("insufficient_quota", "insufficient_quota", None)
             assert (error["message"], error["needed_usd"]) == (found["message"], found["needed_usd"])
@@ -115,7 +117,7 @@ def test_the_sdks_show_our_words_and_fill_their_fields(farebox: Farebox) -> None
 # --- limits -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_wait_that_is_too_long_is_not_left_to_the_client() -> None:
+def test_the_client_is_not_told_to_wait_too_long() -> None:
     for wait, hopeless in ((30, False), (60, False), (61, True), (86_400, True)):
         shortage = Shortage(2 * 10**9, 10**9)
         problem = Problem(SPEND_LIMITED, "No.", retry_after=wait, resets_at=86_399_001, shortage=shortage)
@@ -134,7 +136,7 @@ def test_a_wait_that_is_too_long_is_not_left_to_the_client() -> None:
         assert details[-1]["retryDelay"] == f"{wait}s"
     found = json.loads(error_body(problem, "openai", 429, "r", NOWHERE))
     assert (found["source"], found["needed_usd"], found["available_usd"]) == ("limit", 2.0, 1.0)
-    assert found["resets_at"] == "1970-01-02T00:00:00Z", "never before it"
+    assert found["resets_at"] == "1970-01-02T00:00:00Z", "never earlier"
     assert "remedy_url" not in found
     assert "retry_after" not in json.loads(error_body(Problem(RATE_LIMITED, "No."), "openai", 429, "r", NOWHERE))
 
@@ -168,9 +170,11 @@ def test_agents_that_would_wait_in_silence_for_an_hour_get_403(farebox: Farebox)
             ended = post(limited, path, CHAT, **said)
             found = ended.json()
             assert (ended.status_code, found["httpCode"], found["internalCode"]) == (403, 403, 2003), path
-            assert "retry-after" not in ended.headers, "opencode obeys it with any status"
+            assert "retry-after" not in ended.headers, "opencode obeys the header whatever the status"
             assert found["message"].startswith("Limit reached: ")
-            assert not re.search("rate.limit", ended.text, re.IGNORECASE), "opencode and pi repeat whatever says so"
+            assert not re.search("rate.limit", ended.text, re.IGNORECASE), (
+                "opencode and pi repeat a call if the text says so"
+            )
 
 
 @pytest.mark.parametrize(
@@ -196,7 +200,7 @@ def test_providers_whose_sdks_repeat_every_429_get_403_for_a_long_limit(farebox:
     set_gateway(limited, "default", **limit, rate_limiting_interval=50)
     post(limited, "demo/v1/chat/completions", CHAT)
     refused = post(limited, path, body)
-    assert refused.status_code == 429, "less than a minute can be waited for"
+    assert refused.status_code == 429, "a wait of less than a minute is acceptable"
     assert int(refused.headers["retry-after"]) <= 50
 
 
@@ -207,7 +211,7 @@ def test_hugging_face_sdk_for_typescript_gets_a_text_and_no_503(
     poor = farebox.funded("0.000000001")
     refused = post(poor, "demo/v1/chat/completions", CHAT, **{"user-agent": agent})
     assert refused.status_code == 402
-    assert refused.json()["error"] == refused.json()["message"], "of anything else it shows [object Object]"
+    assert refused.json()["error"] == refused.json()["message"], "it shows anything else as [object Object]"
 
     def away() -> None:
         raise DatabaseUnavailable("away")
@@ -232,14 +236,14 @@ def test_every_form_has_the_facts_beside_its_error() -> None:
         }, form  # fmt: skip
         assert found["remedy_url"] == "https://ai.example.com/billing?account=a"
         assert found["errors"] == [{"code": 2045, "message": "No."}]
-        assert found["detail"] == "No.", "Voyage's SDK shows it, and waits for the limit only if it is there"
+        assert found["detail"] == "No.", "Voyage's SDK shows this field, and waits for the limit only if it is present"
 
 
 # --- streams that break off -------------------------------------------------------------------------------------------
 
 
 class Broken(socketserver.StreamRequestHandler):
-    """Sends the events that a test has put on the server, and leaves in the middle of the response, or ends it."""
+    """Sends the events that the test has set on the server, then disconnects within the response or ends it."""
 
     def handle(self) -> None:
         length = 0
@@ -272,7 +276,7 @@ def events_of(text: str) -> list[Any]:
 
 
 def read(customer: Customer, path: str, body: Any, **headers: str) -> tuple[str, bool]:
-    """What arrived of a stream, and whether its connection came to its end."""
+    """The part of a stream that arrived, and whether its connection ended cleanly."""
     received = ""
     url = f"{customer.gateway_url}/{path}"
     with httpx.stream("POST", url, json=body, headers=customer.headers | headers, timeout=60) as response:
@@ -304,7 +308,7 @@ def test_a_stream_that_breaks_off_ends_in_an_error_of_its_own_form(farebox: Fare
     assert whole
     assert (error["type"], error["code"], error["error"]["message"]) == ("error", "upstream_invalid", error["message"])
     assert (failed["type"], failed["response"]["status"]) == ("response.failed", "failed")
-    assert (error["sequence_number"], failed["sequence_number"]) == (8, 9), "Vercel's AI SDK wants one"
+    assert (error["sequence_number"], failed["sequence_number"]) == (8, 9), "Vercel's AI SDK requires one"
     assert failed["response"]["error"] == {"code": "server_error", "message": error["message"]}
 
     provider.events = b'event: content_block_delta\ndata: {"type": "content_block_delta"}\n\n'
@@ -326,11 +330,13 @@ def test_a_stream_that_breaks_off_ends_in_an_error_of_its_own_form(farebox: Fare
     assert events_of(text)[-1]["error"]["status"] == "UNAVAILABLE"
     text, whole = read(customer, path, asked, **{"user-agent": "GeminiCLI-tui/0.61.0/m (linux; x64; terminal)"})
     assert whole
-    assert json.loads(text.splitlines()[-1])["error"]["status"] == "UNAVAILABLE", "it takes no event for an error"
+    assert json.loads(text.splitlines()[-1])["error"]["status"] == "UNAVAILABLE", (
+        "it does not treat any event as an error"
+    )
 
     provider.events = b'event: content-delta\ndata: {"type": "content-delta", "index": 0}\n\n'
     text, whole = read(customer, "cohere/v2/chat", chat)
-    assert not whole, "its SDK takes no event for an error"
+    assert not whole, "its SDK does not treat any event as an error"
     assert events_of(text)[-1]["delta"]["finish_reason"] == "ERROR"
 
     provider.events = b'data: {"response": "Hel"}\n\n'
@@ -374,7 +380,7 @@ def test_a_stream_that_ends_too_early_is_a_failure_in_the_log_and_is_charged_as_
         assert customer.balance.held == 0
     whole = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
     usage = {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 1}}
-    for last in (whole, usage):  # some end so: with a finish reason, or with their usage
+    for last in (whole, usage):  # some streams end with a finish reason, or with their usage
         customer = farebox.funded("5")
         provider.events = half + b"data: " + json.dumps(last).encode() + b"\n\n"
         text, _ = read(customer, "openai/chat/completions", {**chat, "stream_options": {"include_usage": True}})

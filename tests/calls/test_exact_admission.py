@@ -1,4 +1,5 @@
-"""A balance that covers K holds admits exactly K calls, however many are in flight; and no call is refused for long."""
+"""A balance that covers K holds admits exactly K calls, however many are in flight; and a released hold is usable at
+once."""
 
 from __future__ import annotations
 
@@ -31,20 +32,20 @@ IN_FLIGHT = 10 * K
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """Holds are waited for a tenth of a second only."""
+    """Calls wait only a tenth of a second for held credit."""
     with running_farebox(tmp_path_factory.mktemp("short"), hold_wait_ms=100) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
 def patient(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """Holds are waited for as long as it takes."""
+    """Calls wait for held credit as long as it takes."""
     with running_farebox(tmp_path_factory.mktemp("patient"), hold_wait_ms=20_000) as served:
         yield served
 
 
 class BalanceWatch:
-    """Reads a balance all the time, on a thread and a connection of its own."""
+    """Reads a balance continuously, on a separate thread and connection."""
 
     def __init__(self, customer: Customer) -> None:
         self._settings = customer.farebox.services.settings
@@ -76,7 +77,7 @@ def gate_body(*, stream: bool) -> bytes:
 
 
 async def hold_of(farebox: Farebox, gate: Gate, body: bytes) -> int:
-    """What one such call holds: read while it is under way, and the same on its receipt."""
+    """The hold of one such call: read while it is in flight, and checked against its receipt."""
     customer = farebox.funded("5")
     before = gate.waiting
     wire = await start(customer, body)
@@ -97,7 +98,7 @@ def with_balance(farebox: Farebox, nanos: int) -> Customer:
 
 
 async def in_flight(customer: Customer, body: bytes, calls: int, demo: str = "") -> list[Wire]:
-    """So many calls on their way, each on a connection of its own that was open before the first was sent."""
+    """This many calls in flight, each on its own connection, all opened before the first call was sent."""
     wires = await asyncio.gather(*(Wire.open(customer.farebox.url) for _ in range(calls)))
     headers = {"content-type": "application/json", **customer.headers, **({"x-demo": demo} if demo else {})}
     path = f"/v1/{customer.account_id}/default/{COMPAT}"
@@ -106,7 +107,7 @@ async def in_flight(customer: Customer, body: bytes, calls: int, demo: str = "")
 
 
 async def refusals(wires: list[Wire], count: int) -> tuple[list[WireResponse], set[asyncio.Task[WireResponse]]]:
-    """Wait until so many were answered; also the calls that are still under way."""
+    """Wait until `count` calls were answered; returns them and the calls still in flight."""
     pending = {asyncio.ensure_future(wire.response()) for wire in wires}
     answered: list[WireResponse] = []
     while len(answered) < count:
@@ -149,7 +150,7 @@ async def test_a_balance_of_k_holds_admits_exactly_k_calls(farebox: Farebox, str
         assert balance.held == 0
         assert balance.posted == K * (hold - price_of(INPUT_TOKENS, OUTPUT_TOKENS))
 
-        # What was released is there for the next ones, at once and to the last hold.
+        # Released credit is available to the next calls at once, down to the last hold.
         gate.shut()
         again = balance.available // hold
         wires = await in_flight(customer, body, IN_FLIGHT)
@@ -185,12 +186,12 @@ async def test_a_provider_that_never_answers_holds_k_calls_and_gives_all_back(fa
         await eventually(lambda: customer.balance.held == 0, "every hold ended")
     assert watch.least_available == 0
     read = K * hold - customer.balance.posted
-    assert 0 < read < K * hold // 10, "what was read is charged"
+    assert 0 < read < K * hold // 10, "the input that was read is charged"
     assert farebox.demo_stats()["requests"] - before["requests"] == K
 
     farebox.grant(customer.account_id, f"{read / 10**9:.9f}")
     responses = await asyncio.gather(*(post(customer, body, demo="tokens=1") for _ in range(K)))
-    assert [response.status for response in responses] == [200] * K, "all of it is spendable at once"
+    assert [response.status for response in responses] == [200] * K, "all of the rest is spendable at once"
     assert differences(farebox) == []
 
 
@@ -206,13 +207,13 @@ async def test_a_waiting_call_is_served_when_credit_is_released(patient: Farebox
         assert not second.done()
         assert gate.waiting == 1, "the second call must not have been forwarded without a hold"
         gate.open()
-        responses = await within(asyncio.gather(first, second))  # woken: who waits to the end is refused
+        responses = await within(asyncio.gather(first, second))  # it was woken: a call that waits to the end is refused
         assert [response.status for response in responses] == [200, 200]
         assert "farebox-output-limit" not in responses[1].headers
         assert customer.balance.held == 0
 
 
-async def test_a_waiting_call_that_then_affords_less_is_limited_rather_than_refused(patient: Farebox) -> None:
+async def test_a_waiting_call_that_can_then_pay_for_less_is_limited_not_refused(patient: Farebox) -> None:
     with gated(patient) as gate:
         body = gate_body(stream=False)
         hold = await hold_of(patient, gate, body)
@@ -225,7 +226,7 @@ async def test_a_waiting_call_that_then_affords_less_is_limited_rather_than_refu
         gate.open()
         responses = await within(asyncio.gather(first, second))
         assert [response.status for response in responses] == [200, 200]
-        # The first charge is what the second can no longer hold.
+        # The second call's credit is reduced by the first charge.
         missing = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
         assert int(responses[1].headers["farebox-output-limit"]) == 4096 - math.ceil(missing / 2000)
 
@@ -326,9 +327,9 @@ def test_a_large_output_limit_is_cut_to_the_balance(farebox: Farebox, way: str) 
     limit = limit_in(forwarded)
     [row] = log_rows(customer)
     receipt = customer.receipt(row["id"])
-    assert 100 < limit < nanos // 2_000, "as much as the money affords, and not more"
+    assert 100 < limit < nanos // 2_000, "exactly as much as the money can pay for"
     assert receipt["hold_nanos"] <= nanos
-    assert nanos - receipt["hold_nanos"] < 2_000, "one more token would not have fitted"
+    assert nanos - receipt["hold_nanos"] < 2_000, "one more token would have been too much"
     assert 0 < receipt["charge_nanos"] == nanos - customer.balance.posted
 
 
@@ -354,7 +355,7 @@ async def test_a_body_that_is_not_utf_8_is_refused_and_leaves_no_hold(farebox: F
     broken = b'{"contents":[{"parts":[{"text":"Hello"}]}],"generationConfig":{"maxOutputTokens":64000,"\xff":1}}'
     response = await post(customer, broken, "demo/v1beta/models/demo-1:generateContent")
     assert response.status == 400, response.body
-    assert (log_rows(customer), customer.balance.held) == ([], 0), "it is refused before it is a call"
+    assert (log_rows(customer), customer.balance.held) == ([], 0), "it is refused before it becomes a call"
     response = await post(customer, chat_body(stream=True)[:-1] + b',"stream_options":{"\xff":1}}')
     assert response.status == 400, response.body
 
@@ -385,7 +386,7 @@ def test_without_money_the_sdk_raises_402_and_does_not_try_again(farebox: Farebo
     assert "2021" in said
     assert "Insufficient credits" in said
     assert farebox.demo_stats()["requests"] == before, "it was refused before the call"
-    [row] = log_rows(customer)  # one: an SDK that tries again makes more
+    [row] = log_rows(customer)  # an SDK that retries would make more
     assert (row["status_code"], row["cost"], row["farebox"]["outcome"]) == (402, 0, "refused")
     assert customer.balance.held == 0
 
@@ -406,8 +407,8 @@ async def test_no_credit_and_held_credit_give_different_errors(farebox: Farebox)
 async def test_credit_for_exactly_twenty_admits_twenty_of_two_hundred_at_once(
     farebox: Farebox, stream: bool, output: int
 ) -> None:
-    """Where the template of the model's chats is known, a call that says how much it may write holds what it costs."""
-    used = (9, output)  # three for the message, its role, `Count`, `.`, and three for the answer
+    """If the chat template of the model is known, the hold of a call with an output limit equals its cost."""
+    used = (9, output)  # three for the message, one each for its role, `Count` and `.`, and three for the response
     messages = [{"role": "user", "content": "Count."}]
     body = json.dumps(
         {"model": "openai/gpt-4o-mini", "messages": messages, "max_tokens": output, "stream": stream}

@@ -1,5 +1,5 @@
-"""Whatever breaks, and wherever: the hold ends, the provider's connection is closed, and the charge is what the policy
-says."""
+"""Whatever breaks, wherever it breaks: the hold ends, the connection to the provider is closed, and the charge follows
+the policy."""
 
 import asyncio
 import contextlib
@@ -58,7 +58,7 @@ SHORT_TIMEOUTS = {
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """Waits for providers a fraction of a second; cut responses are charged by what was delivered."""
+    """A server that waits a fraction of a second for providers, and charges cut responses by what was delivered."""
     with running_farebox(tmp_path_factory.mktemp("short"), **SHORT_TIMEOUTS) as served:
         yield served
         assert differences(served) == []
@@ -66,8 +66,8 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 @pytest.fixture(scope="module")
 def patient(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """Waits for providers as long as usual, which is longer than any test: nothing ends by itself. Callers may set
-    any timeout."""
+    """A server that waits for providers for the default time, which is longer than any test, so nothing times out by
+    itself. Callers may set any timeout."""
     with running_farebox(tmp_path_factory.mktemp("patient"), request_timeout_min_ms=1) as served:
         yield served
         assert differences(served) == []
@@ -79,13 +79,13 @@ def customer(farebox: Farebox) -> Customer:
 
 
 def native_body(text: str = "Hello there", **fields: Any) -> bytes:
-    """A chat completion as it is forwarded, byte for byte: what is counted of it is known."""
+    """A chat completion as it is forwarded, byte for byte, so that its count is known."""
     return chat_body(text, **fields).replace(b"demo/demo-1", b"demo-1")
 
 
 def counted(body: bytes, delivered: str | bytes) -> int:
-    """The charge where the provider's figures are missing: the request's text by a tokenizer, four more tokens for each
-    message, and the text that was delivered by the tokenizer, or a token for four bytes of what was not read."""
+    """The charge if the provider's figures are missing: the tokens of the request's text, four more for each message,
+    and those of the delivered text, or one token per four bytes of what could not be read."""
     demand = OpenAIChat().parse("chat/completions", "application/json", body, exact=True).demand
     tokenizer = quicktok.get_encoding("o200k_base")
     output = tokenizer.count(delivered) if isinstance(delivered, str) else math.ceil(len(delivered) / 4)
@@ -93,7 +93,7 @@ def counted(body: bytes, delivered: str | bytes) -> int:
 
 
 def alarmed(farebox: Farebox, kind: str) -> bool:
-    """Whether the operator gets such an alarm; it may be on its way into the database."""
+    """Whether the operator gets an alarm of this kind; waits for it to be written."""
     with looking(farebox.services.settings) as connection:
         stored = open_alarms(connection)
     return kind in {alarm.kind for alarm in [*farebox.services.alarms._waiting.values(), *stored]}
@@ -106,7 +106,7 @@ def said(response: WireResponse) -> str:
 
 
 def ended(customer: Customer, log_id: str, charge: int) -> dict[str, Any]:
-    """The call's row, after checking that its hold has ended and that this is what was charged, everywhere."""
+    """The call's row, after checking that its hold has ended and that balance, receipt and row agree on the charge."""
     balance = customer.balance
     assert balance.held == 0
     assert FIVE - balance.posted == charge
@@ -167,7 +167,7 @@ async def test_missing_usage_is_counted(customer: Customer, stream: bool) -> Non
     row = ended(customer, response.log_id, counted(body, text))
     assert row["receipt"]["usage_source"] == "counted"
     assert row["receipt"]["policy"] == "the response reported no usage: counted from what was sent and delivered"
-    assert row["receipt"]["notes"], "it never passes silently"
+    assert row["receipt"]["notes"], "it never passes unnoticed"
     if stream:
         assert response.events[-1] == "[DONE]"
 
@@ -180,7 +180,7 @@ async def test_counts_written_as_text_are_counts(customer: Customer) -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 @pytest.mark.parametrize("lie", ["negative", "absurd", "float"])
-async def test_usage_that_cannot_be_costs_the_hold(customer: Customer, lie: str, stream: bool) -> None:
+async def test_impossible_usage_costs_the_hold_and_raises_an_alarm(customer: Customer, lie: str, stream: bool) -> None:
     response = await post(customer, native_body(stream=stream, max_tokens=100), NATIVE, demo=f"usage={lie}")
     assert response.status == 200
     row = ended(customer, response.log_id, customer.receipt(response.log_id)["hold_nanos"])
@@ -193,7 +193,7 @@ async def test_usage_that_cannot_be_costs_the_hold(customer: Customer, lie: str,
 
 
 async def test_usage_far_beyond_the_model_is_rejected(farebox: Farebox, customer: Customer) -> None:
-    """Not absurd by itself, but no model writes so much in one response."""
+    """A plausible number, but more than any model writes in one response."""
     with misreporting_provider(
         farebox, {"prompt_tokens": 3, "completion_tokens": 90_000_000, "total_tokens": 90_000_003}
     ) as path:
@@ -224,12 +224,12 @@ async def test_an_empty_answer_is_free(farebox: Farebox, customer: Customer) -> 
         response = await call_raw(customer, path)
     row = ended(customer, response.log_id, 0)
     assert row["receipt"]["policy"] == "the response was empty: free"
-    assert row["farebox"]["outcome"] == "charged", "nothing, but as a whole answer"
+    assert row["farebox"]["outcome"] == "charged", "an empty but complete response"
 
 
 async def test_an_overrun_is_taken_and_never_below_zero(farebox: Farebox) -> None:
-    """The provider's own tools used more than the request allows, believably: what is there is taken, the rest is
-    written off."""
+    """The provider's own tools used more than the request allows, by a plausible amount: the available credit is taken,
+    and the rest is written off."""
     with misreporting_provider(farebox, {"prompt_tokens": 3, "completion_tokens": 900, "total_tokens": 903}) as path:
         body = native_body(max_tokens=100).replace(b"demo-1", b"misreporting-1")
         sample = farebox.funded("5")
@@ -254,7 +254,7 @@ async def test_garbage_as_a_whole_response(customer: Customer) -> None:
     body = native_body(max_tokens=100)
     response = await post(customer, body, NATIVE, demo="garbage=1")
     assert response.status == 200
-    assert response.body == GARBAGE, "bytes are passed on as they came"
+    assert response.body == GARBAGE, "bytes are passed on unchanged"
     row = ended(customer, response.log_id, counted(body, GARBAGE))
     assert row["receipt"]["usage_source"] == "counted"
     assert "unreadable" in row["receipt"]["notes"][0]
@@ -319,7 +319,7 @@ async def test_a_stream_that_is_cut_is_charged_by_what_was_delivered(customer: C
     body = native_body(stream=True)
     response = await post(customer, body, NATIVE, demo=f"cut={events}")
     assert response.status == 200
-    assert "broke off" in response.events[-1]["error"]["message"], "an SDK must not take it for a whole answer"
+    assert "broke off" in response.events[-1]["error"]["message"], "an SDK must not take it for a complete response"
     assert "[DONE]" not in response.events
     text = said(response)
     assert len(text.split()) == events - 1
@@ -348,11 +348,11 @@ async def test_a_stream_that_is_cut_after_its_terminal_event_is_whole(farebox: F
 
 
 async def test_a_whole_body_that_is_cut_is_an_error_and_free(customer: Customer) -> None:
-    """The client has been given nothing, and its SDK will try again."""
+    """The client has received nothing, and its SDK will retry."""
     response = await post(customer, native_body(), NATIVE, demo="cut=1")
     assert (response.status, response.code) == (502, 2911)
     row = ended(customer, response.log_id, 0)
-    assert row["status_code"] == 502, "what the client was answered"
+    assert row["status_code"] == 502, "the client's status"
     assert row["success"] is False
     assert "nothing was delivered" in row["receipt"]["policy"]
 
@@ -434,8 +434,8 @@ async def test_sdks_notice_a_stream_that_broke_off(customer: Customer) -> None:
 
 @contextlib.contextmanager
 def raw_provider(farebox: Farebox, serve: Callable[[socket.socket], None], slug: str = "deepseek") -> Iterator[str]:
-    """A provider that reads a request and then does with the connection as scripted, and closes it. Yields the
-    path that reaches it; its model is raw-1, or liar-1."""
+    """A provider that reads a request, runs the script on the connection and closes it. Yields the path that reaches
+    it; its model is raw-1, or liar-1."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def work() -> None:
@@ -467,7 +467,7 @@ def raw_provider(farebox: Farebox, serve: Callable[[socket.socket], None], slug:
 
 @contextlib.contextmanager
 def misreporting_provider(farebox: Farebox, usage: dict[str, int], says: str = "So it is.") -> Iterator[str]:
-    """A provider that says the same few words and reports this usage."""
+    """A provider that always answers with the same few words and reports this usage."""
     choice = {"index": 0, "message": {"role": "assistant", "content": says}, "finish_reason": "stop"}
     body = json.dumps(
         {"object": "chat.completion", "model": "misreporting-1", "choices": [choice], "usage": usage}
@@ -505,7 +505,7 @@ async def test_an_unknown_host_is_an_upstream_error(farebox: Farebox, customer: 
 
 async def test_a_connection_that_is_never_accepted(farebox: Farebox, customer: Customer) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
-        for _ in range(3):  # fill the queue: the next one's handshake is not answered
+        for _ in range(3):  # fill the backlog: the next handshake is not answered
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
@@ -529,7 +529,7 @@ async def test_a_provider_that_does_not_speak_http(farebox: Farebox, customer: C
 
 @pytest.fixture(params=["reset", "closed"])
 def leave(request: pytest.FixtureRequest) -> Callable[[Wire], None]:
-    """How a client goes away."""
+    """The ways in which a client goes away."""
     return Wire.hang_up if request.param == "reset" else Wire.close
 
 
@@ -569,7 +569,8 @@ async def test_the_provider_connection_is_closed_when_the_client_disconnects(pat
 
 
 async def test_a_client_that_disconnects_at_once(customer: Customer) -> None:
-    """Before anyone watches its connection; where its token is still looked for then, no call comes of the request."""
+    """Before the connection is watched; if its token is still being looked up then, the request does not become a
+    call."""
     gone = customer.farebox.services.metrics.place.counter(CLIENTS_GONE)
     before = gone.value
     wire = await start(customer, native_body(), NATIVE, demo="delay=200")
@@ -617,7 +618,7 @@ async def test_a_client_that_disconnects_in_mid_stream_pays_for_what_was_deliver
     row = await _leave_mid_stream(customer, leave, body)
     charge = row["farebox"]["charge_nanos"]
     words = "You said: “Go on there"
-    # At least what the client has seen; a word or two may have been under way.
+    # At least what the client has seen; a word or two may have been in transit.
     assert counted(body, words) <= charge <= counted(body, words + " and so on" * 5)
     row = ended(customer, row["id"], charge)
     assert row["receipt"]["usage_source"] == "counted"
@@ -650,7 +651,7 @@ async def test_interrupted_responses_are_charged_by_the_operators_policy(
 
 
 async def test_a_client_that_does_not_wait_for_the_very_end_pays_the_providers_figures(customer: Customer) -> None:
-    """All words have come, then it leaves: an OpenAI client that stops at the finish reason, for example."""
+    """It leaves when all words have arrived, like an OpenAI client that stops at the finish reason."""
     wire = await start(customer, native_body(stream=True), NATIVE, demo="tokens=5")
     await wire.head()
     await wire.until(b'"finish_reason":"stop"')
@@ -686,10 +687,10 @@ async def test_failed_attempts_are_retried_as_requested(customer: Customer) -> N
 
     farebox.script("status=500", "status=503")
     response = await post(customer, native_body(), NATIVE, cf_aig_max_attempts="2")
-    assert response.status == 503, "the last attempt's answer"
+    assert response.status == 503, "the response of the last attempt"
     farebox.script("status=400")
     response = await post(customer, native_body(), NATIVE, cf_aig_max_attempts="5")
-    assert response.status == 400, "what the provider refuses permanently is not repeated"
+    assert response.status == 400, "a permanent refusal is not retried"
     assert farebox.demo_stats()["requests"] - before == 3 + 2 + 1
     assert customer.balance.held == 0
 
@@ -708,8 +709,8 @@ async def test_a_gateway_may_set_the_retries(customer: Customer) -> None:
     assert response.status == 200
     customer.farebox.script("status=500", "")
     response = await post(customer, native_body(), NATIVE, cf_aig_max_attempts="1")
-    assert response.status == 500, "the request goes before the gateway"
-    assert (await post(customer, native_body(), NATIVE)).status == 200  # takes the second of the script
+    assert response.status == 500, "the request takes precedence over the gateway"
+    assert (await post(customer, native_body(), NATIVE)).status == 200  # takes the second response of the script
 
 
 async def test_retry_options_are_checked(customer: Customer) -> None:
@@ -793,7 +794,7 @@ async def test_an_invalid_list_of_steps_is_refused(customer: Customer, body: byt
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_a_step_names_no_header_that_cannot_be_sent(customer: Customer, stream: bool) -> None:
-    """JSON takes it, and `cf-aig-event-id` goes into the response, which has been paid for by then."""
+    """JSON can contain it, and `cf-aig-event-id` goes into the response, which has already been paid for then."""
     before = customer.farebox.demo_stats()["requests"]
     for name, value in (
         ("cf-aig-event-id", "a\r\nb"),
@@ -814,7 +815,7 @@ async def test_a_step_names_no_header_that_cannot_be_sent(customer: Customer, st
     assert log_row(customer, response.log_id)["metadata"] == {"price": "\u20ac"}
 
 
-async def test_too_many_steps(customer: Customer) -> None:
+async def test_too_many_steps_are_refused(customer: Customer) -> None:
     before = customer.farebox.demo_stats()["requests"]
     response = await universal(customer, *(step("status=500") for _ in range(11)))
     assert (response.status, response.code) == (400, 2901)
@@ -847,7 +848,7 @@ async def test_a_head_that_is_too_large(customer: Customer) -> None:
         response = await wire.response()
         assert 400 <= response.status < 500
     except (ConnectionError, asyncio.IncompleteReadError):
-        pass  # closed without a word
+        pass  # closed without a response
     assert customer.farebox.demo_stats()["requests"] == before
 
 
@@ -889,7 +890,7 @@ async def test_a_request_that_cannot_be_billed_is_refused_before_the_call(custom
         ),
     ],
 )
-async def test_errors_have_the_shape_that_the_paths_sdk_reads(
+async def test_errors_have_the_form_of_the_paths_sdk(
     customer: Customer, path: str, found: Callable[[Any], tuple[Any, Any]]
 ) -> None:
     response = await post(customer, b"{nonsense", path)
@@ -914,10 +915,10 @@ async def test_a_rate_limit(customer: Customer) -> None:
     assert 0 < int(responses[-1].headers["retry-after"]) <= 3600
     assert customer.farebox.demo_stats()["requests"] - before == 2
     other = customer.farebox.funded("5")
-    assert (await post(other, native_body(), NATIVE)).status == 200, "a limit is one gateway's"
+    assert (await post(other, native_body(), NATIVE)).status == 200, "each gateway has its own limit"
 
 
-async def test_a_server_takes_so_many_calls_at_once_and_says_so(tmp_path: Path) -> None:
+async def test_the_number_of_concurrent_calls_is_limited(tmp_path: Path) -> None:
     with running_farebox(tmp_path, calls_max=3) as farebox, gated(farebox) as gate:
         customers = [await asyncio.to_thread(farebox.funded, "5") for _ in range(4)]
         customer = customers[0]

@@ -1,7 +1,7 @@
-"""`kill -9` at any moment under load, many times; afterwards every response that a client has seen complete is
-charged once, nothing is charged twice, every hold has ended and the books balance.
+"""`kill -9` at any moment under load, many times. Afterwards every response that a client saw complete is charged once,
+nothing is charged twice, every hold has ended and the books balance.
 
-FAREBOX_TEST_KILLS says how many times (4), FAREBOX_TEST_SEED which random moments; `make long` makes it 200.
+FAREBOX_TEST_KILLS sets how many times (4; `make long`: 200), FAREBOX_TEST_SEED the random moments.
 """
 
 import asyncio
@@ -38,7 +38,8 @@ CLIENTS = 16
 ACCOUNTS = 3
 GRANTED = parse_usd("1000")
 LIFE_ANSWERS = 20
-"""Complete answers of a life that is more than a start, on average at least: also on a busy machine there is load."""
+"""The minimum average of complete responses per server life that is more than a start, so that there is load even on a
+busy machine."""
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +63,7 @@ def installation(tmp_path: Path) -> Installation:
 
 
 class Load:
-    """Clients that call all the time, whether anyone answers or not."""
+    """Clients that call continuously, whether or not the server is up."""
 
     def __init__(self, installation: Installation, chance: random.Random) -> None:
         self._installation = installation
@@ -74,7 +75,7 @@ class Load:
         await asyncio.gather(*(self._client() for _ in range(CLIENTS)))
 
     async def more(self, count: int, calling: "asyncio.Future[None]") -> None:
-        """Wait until so many more answers are complete."""
+        """Wait until `count` more responses are complete."""
         wanted, end = len(self.seen.complete) + count, time.monotonic() + 60
         while len(self.seen.complete) < wanted:
             assert not calling.done()
@@ -98,12 +99,12 @@ class Load:
 
 
 async def kill_and_restart(installation: Installation, chance: random.Random) -> Seen:
-    """KILLS lives of the server, and a last one in which the calls under way may end."""
+    """Run the server and kill it KILLS times, then once more so that calls in flight can end."""
     load = Load(installation, chance)
     calling = asyncio.ensure_future(load.run())
     for number in range(KILLS):
         with served(installation) as process:
-            if number % 4 == 3:  # in the middle of its start, while it resolves what the one before left
+            if number % 4 == 3:  # during its start, while it recovers what the previous one left open
                 await asyncio.sleep(chance.uniform(0.3, 1.2))
             else:
                 await listening(installation, process)
@@ -134,13 +135,13 @@ async def test_completed_calls_are_charged_once_despite_kills(installation: Inst
         assert list(audit(connection)) == []
         charges = _charges(connection)
         for log_id, (account, cost) in seen.complete.items():
-            assert charges.get(log_id) == (account, cost), f"{log_id}: an answer that was complete"
+            assert charges.get(log_id) == (account, cost), f"{log_id}: the response was complete"
             receipt = find_receipt(connection, log_id)
             assert receipt is not None
             assert receipt.charge == whole(receipt).charge_nanos == cost
         _compare_balances(connection, installation)
         _compare_budgets(connection, installation)
-        # The kills did hit calls in flight: there are holds that only a later process could end.
+        # The kills did hit calls in flight: there are holds that only a later process could have ended.
         left = row(
             connection,
             "SELECT count(*) FROM holds h WHERE state IN ('released', 'expired') "
@@ -153,7 +154,7 @@ async def test_completed_calls_are_charged_once_despite_kills(installation: Inst
 
 
 def _charges(connection: Any) -> dict[str, tuple[str, int]]:
-    """Log id → account and sum, of all charges; a charge that is there twice fails the test."""
+    """Log ID → account and sum of all charges; fails the test if a call has two charges."""
     charges: dict[str, tuple[str, int]] = {}
     found = rows(
         connection, "SELECT transfer_id, account_id, amount FROM transfers WHERE kind = 'charge' ORDER BY transfer_id"
@@ -168,7 +169,7 @@ def _charges(connection: Any) -> dict[str, tuple[str, int]]:
 
 
 def _compare_budgets(connection: Any, installation: Installation) -> None:
-    """Both rules have counted every charge, and nothing is held."""
+    """Check that both rules have counted every charge, and that nothing is held."""
     for account_id, _ in installation.customers:
         sql = "SELECT sum(spent), sum(held) FROM budgets WHERE account_id = ? AND scope LIKE ?"
         found = {name: row(connection, sql, (account_id, f"default/{name}/%")) for name in ("month", "hour")}

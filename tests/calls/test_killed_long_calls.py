@@ -1,5 +1,5 @@
-"""`kill -9` while responses in the background are begun and a stream is held for in slices: what was begun and noted is
-charged once by the next process, what was not is given back, and no credit stays held."""
+"""`kill -9` while background responses are started and a stream is held for in slices: the next process charges once
+what was started and recorded, gives back the rest, and no credit stays held."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ pytestmark = pytest.mark.slow
 EACH = 4
 GRANTED = parse_usd("0.1")
 SLICED = 2_000_000
-"""Nano-dollars of the account that streams: less than all of its response may cost."""
+"""Nano-dollars of the account that streams: less than its whole response may cost."""
 STREAM = chat_stream(4_000).replace(b'"finish_reason": null', b'"finish_reason": null, "x": "%b"' % (b"x" * 4_000))
-"""More than all that lies between the provider and a client that does not read."""
+"""More than all buffers between the provider and a client that does not read."""
 
 
 class Provider:
-    """OpenAI, which answers some of the requests and leaves others waiting."""
+    """Stands in for OpenAI; answers some of the requests and leaves others waiting."""
 
     def __init__(self, upstream: Upstream) -> None:
         self.objects = OpenAIObjects(upstream)
@@ -59,7 +59,7 @@ class Provider:
 
 
 def _set_up(folder: Path, url: str) -> tuple[Installation, dict[str, int]]:
-    """Two accounts, by ID with what they have."""
+    """Two accounts: ID → balance."""
     settings = settings_for(folder)
     ids, vault, at = RandomIds(SystemClock()), Vault(secret_key(settings)), SystemClock().now_ms()
     customers, credit = [], {}
@@ -85,8 +85,8 @@ async def _ask(installation: Installation, number: int, path: str, **body: Any) 
 
 
 async def _life(installation: Installation, provider: Provider) -> list[str]:
-    """A life that ends while some responses are not answered yet, and the stream has come halfway; the IDs of the
-    others, which clients have seen."""
+    """Run a server that is killed while some requests are unanswered and the stream is half delivered; the IDs of the
+    answered ones, which clients have seen."""
     background = {"input": TEXT, "max_output_tokens": 200, "background": True}
     with served(installation) as process:
         await listening(installation, process)
@@ -138,4 +138,4 @@ async def _no_long_calls(installation: Installation) -> None:
         ):
             return
         await asyncio.sleep(0.1)
-    pytest.fail("long calls go on")
+    pytest.fail("long calls are still running")

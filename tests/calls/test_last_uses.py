@@ -1,4 +1,4 @@
-"""When access tokens, stored keys and the operator's keys were last used: gathered in memory, written by a job."""
+"""When access tokens, stored keys and the operator's keys were last used: collected in memory, written by a job."""
 
 import time
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def written(farebox: Farebox, account_id: str, kind: str) -> dict[str, int]:
 def store_key(customer: Customer) -> dict[str, Any]:
     url = f"{customer.api_url}/ai-gateway/gateways/default/provider_configs"
     http.get(f"{customer.api_url}/ai-gateway/gateways", headers=customer.headers)
-    customer.chat()  # makes the gateway
+    customer.chat()  # creates the gateway
     body = {"provider_slug": "groq", "alias": "default", "default_config": True, "secret": "sk-stored-of-the-account"}
     made: dict[str, Any] = http.post(url, json=body, headers=customer.headers).json()["result"]
     return made
@@ -49,8 +49,8 @@ def configs(customer: Customer) -> list[dict[str, Any]]:
     return found
 
 
-def test_whatever_a_token_asks_for_is_a_use(farebox: Farebox) -> None:
-    """Also what is refused, answered from the cache, or no call."""
+def test_every_request_with_a_token_is_a_use(farebox: Farebox) -> None:
+    """Including requests that are refused, answered from the cache, or no calls."""
     refused, cached, lists = farebox.funded("5"), farebox.funded("5"), farebox.funded("5")
     assert refused.chat(model="demo/nothing-has-this-name").status_code == 400
     wanted = {"cf-aig-cache-ttl": "60"}
@@ -99,7 +99,7 @@ def test_calls_and_the_control_plane_use_keys(farebox: Farebox) -> None:
     assert len(everyone) >= 2
 
 
-def test_a_stored_key_is_used_where_the_provider_was_called(farebox: Farebox) -> None:
+def test_a_stored_key_counts_as_used_if_the_provider_was_called(farebox: Farebox) -> None:
     customer = farebox.funded("5")
     made = store_key(customer)
     assert made["last_used_at"] is None
@@ -117,7 +117,7 @@ def test_a_stored_key_is_used_where_the_provider_was_called(farebox: Farebox) ->
     assert written(farebox, customer.account_id, "provider_config") == {}
 
 
-def test_only_later_uses_are_written_and_none_of_accounts_that_are_not_there(farebox: Farebox) -> None:
+def test_only_later_uses_of_existing_accounts_are_written(farebox: Farebox) -> None:
     account_id = farebox.create_account()
 
     def write(*uses: tuple[str, str, str, int]) -> None:
@@ -128,7 +128,7 @@ def test_only_later_uses_are_written_and_none_of_accounts_that_are_not_there(far
     assert written(farebox, account_id, "token") == {"a": 2_000, "b": 3_000}
 
 
-def test_what_could_not_be_written_waits() -> None:
+def test_uses_that_could_not_be_written_are_kept() -> None:
     key: Used = ("a", "token", "t")
     uses = LastUses()
     uses.note(key, at=1)

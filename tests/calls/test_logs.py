@@ -1,4 +1,4 @@
-"""One row a call: what is kept of it, what is not, and by whose wish."""
+"""One row per call: what is kept of it, what is not, and who decides that."""
 
 import json
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ KEPT = 5_000
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """Keeps bodies up to KEPT bytes."""
+    """A server that keeps bodies of up to KEPT bytes."""
     with running_farebox(tmp_path_factory.mktemp("logs"), log_body_limit_bytes=KEPT) as served:
         yield served
 
@@ -72,7 +72,7 @@ async def test_a_call_has_one_complete_log_row(customer: Customer, stream: bool)
     assert row["duration"] >= row["farebox"]["first_byte_ms"]
     detail = log_row(customer, response.log_id)
     if stream:
-        # The stream was asked for its usage, so that both bodies are a little larger than the caller's.
+        # Farebox requested the stream's usage, so both bodies are slightly larger than the caller's.
         assert json.loads(stored(customer, response.log_id, "request").content)["stream"] is True
         assert detail["response_size"] > len(response.body)
     else:
@@ -158,7 +158,7 @@ async def test_the_caller_may_ask_for_no_row_or_for_one(
     response = await post(customer, native_body(), NATIVE, **headers)
     assert [row["id"] for row in log_rows(customer)] == ([response.log_id] if logged else [])
     assert stored(customer, response.log_id, "request").status_code == (200 if logged else 404)
-    # The receipt is there all the same: there is no charge without one.
+    # There is a receipt nevertheless: there is no charge without one.
     charge = customer.receipt(response.log_id)["charge_nanos"]
     assert charge > 0
     balance = customer.farebox.run(
@@ -188,7 +188,7 @@ METADATA: dict[str, tuple[str, dict[str, Any] | None]] = {
 async def test_metadata(customer: Customer, case: str) -> None:
     text, expected = METADATA[case]
     response = await post(customer, native_body(), NATIVE, cf_aig_metadata=text)
-    assert response.status == 200, "metadata never stops a call"
+    assert response.status == 200, "bad metadata never fails a call"
     assert log_row(customer, response.log_id).get("metadata") == expected
     assert "cf-aig-metadata" not in customer.farebox.demo_journal(1)[-1]["headers"]
 
@@ -209,7 +209,7 @@ async def test_refused_calls_are_logged_and_cost_nothing(customer: Customer) -> 
         assert row["farebox"]["outcome"] == "refused"
         assert (row["tokens_in"], row["tokens_out"]) == (None, None)
         assert poor.receipt(response.log_id)["charge_nanos"] == 0
-        assert stored(poor, response.log_id, "request").status_code == 200, "what was asked is kept"
+        assert stored(poor, response.log_id, "request").status_code == 200, "the request is kept"
 
 
 async def test_a_call_with_another_accounts_token_is_not_logged(customer: Customer) -> None:
@@ -242,7 +242,7 @@ async def test_keys_are_in_no_row_and_no_body(customer: Customer) -> None:
 
 
 async def test_a_key_in_the_query_is_in_no_row_either(customer: Customer) -> None:
-    """Also where the call fails: the HTTP client's own words may name the whole URL."""
+    """Even if the call fails: the HTTP client's error may contain the whole URL."""
     body = b'{"contents": [{"parts": [{"text": "Hello there"}]}]}'
     path = "demo/v1beta/models/demo-1:streamGenerateContent?alt=sse&key=sk-own-key"
     for demo in ("", "cut=3", "status=500"):

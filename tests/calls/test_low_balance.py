@@ -1,4 +1,4 @@
-"""A balance that runs low under real calls: one request for credit, one message, retryable errors."""
+"""A balance that runs low under real calls: one auto top-up request, one message, retryable errors."""
 
 import asyncio
 import dataclasses
@@ -41,7 +41,7 @@ def read(customer: Customer, sql: str) -> list[Any]:
 
 
 def arm(customer: Customer, below: int) -> None:
-    """An active rule whose threshold is `below` nano-dollars."""
+    """Give the account an active rule with a threshold of `below` nano-dollars."""
     write(
         customer,
         "INSERT INTO top_up_rules (bucket, account_id, amount_cents, threshold_cents, monthly_cap_cents, state, "
@@ -88,7 +88,7 @@ async def test_a_refusal_while_credit_is_being_bought_is_not_final(farebox: Fare
     assert (row["status_code"], row["farebox"]["error"]) == (503, "top_up_under_way")
     await asyncio.to_thread(write, customer, "UPDATE top_ups SET state = 'action_required' WHERE account_id = ?")
     refused = await post(customer, chat_body(max_tokens=100))
-    assert (refused.status, refused.code) == (402, 2021), "what waits for the owner may wait for days"
+    assert (refused.status, refused.code) == (402, 2021), "a top-up that waits for the owner may wait for days"
 
 
 async def test_a_refusal_that_requests_credit_is_not_final(farebox: Farebox) -> None:

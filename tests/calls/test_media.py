@@ -1,6 +1,6 @@
-"""Pictures, speech and transcripts: what is charged for them with and without usage in the response.
+"""Images, speech and transcripts: their charges with and without usage in the response.
 
-The upstream's responses come from the test; everything between it and the receipt is real.
+The test scripts the upstream's responses; everything from there to the receipt is real.
 """
 
 from collections.abc import Iterator
@@ -48,7 +48,7 @@ def transcribed(customer: Customer, sound: bytes, provider: str = "openai", **fi
     return charged(customer, f"{provider}/audio/transcriptions", data=form, files={"file": ("a", sound)})
 
 
-# Transcripts: whisper-1 costs 0.006 USD a minute
+# Transcripts: whisper-1 costs 0.006 USD per minute
 
 
 def test_a_minute_of_mp3_costs_a_minute_in_every_form_of_response(customer: Customer, upstream: Upstream) -> None:
@@ -80,11 +80,11 @@ def test_groq_reports_no_duration_in_json_and_bills_at_least_ten_seconds(
 def test_workers_ai_recordings_are_billed_by_reported_duration(customer: Customer, upstream: Upstream) -> None:
     upstream.says(b'{"result":{"text":"Good day.","transcription_info":{"duration":2.5}},"success":true}')
     receipt = charged(customer, "workers-ai/run/@cf/openai/whisper", content=content("lame.mp3"))
-    assert receipt["charge_nanos"] == 18_750  # 0.027 USD an hour
+    assert receipt["charge_nanos"] == 18_750  # 0.027 USD per hour
 
 
 def test_unmeasurable_audio_is_charged_by_the_last_subtitle(customer: Customer, upstream: Upstream) -> None:
-    """Vorbis in WebM is bounded by its bytes only, and has no other length than what the header says."""
+    """Vorbis in WebM is bounded only by its bytes; its only length is the one in its header."""
     upstream.says(b"WEBVTT\n\n00:00.000 --> 00:02.300\nGood day.\n", "text/vtt")
     assert transcribed(customer, content("vorbis.webm"), response_format="vtt")["charge_nanos"] == 300_000
     assert transcribed(customer, content("recorded.webm"), response_format="vtt")["charge_nanos"] == 300_000
@@ -101,8 +101,8 @@ def test_audio_tokens_are_counted_if_not_reported(customer: Customer, upstream: 
 # Speech
 
 
-def test_speech_without_usage_is_charged_for_how_long_it_plays(customer: Customer, upstream: Upstream) -> None:
-    """6.4 seconds are 134 tokens at 12,000; the text has a few at 600."""
+def test_speech_without_usage_is_charged_by_its_duration(customer: Customer, upstream: Upstream) -> None:
+    """6.4 seconds are 134 tokens at 12,000 nano-dollars each; the text has a few at 600."""
     upstream.says(mp3_of_zeros(267), "audio/mpeg")
     text = "The tide turns at noon, and the ferry to Lundby leaves ten minutes after it, wind permitting. " * 2
     request = {"model": "gpt-4o-mini-tts", "input": text, "voice": "alloy"}
@@ -135,7 +135,7 @@ def test_speech_by_characters_is_charged_by_them_and_an_empty_answer_is_free(
     assert charged(customer, "openai/audio/speech", json=request)["charge_nanos"] == 0
 
 
-# Pictures
+# Images
 
 
 def test_the_tokens_of_an_svg_are_billed_in_addition_to_its_image(customer: Customer, upstream: Upstream) -> None:
@@ -151,7 +151,7 @@ def test_the_tokens_of_an_svg_are_billed_in_addition_to_its_image(customer: Cust
     assert [line["model"] for line in receipt["lines"] if line.get("model")] == ["gpt-5-mini"] * 2
 
 
-# Work that is queued
+# Queued work
 
 
 def test_queued_work_is_refused_on_the_operators_key(customer: Customer) -> None:

@@ -1,4 +1,4 @@
-"""What calls leave in memory: nothing, once caches are full. Objects are counted, not bytes or time."""
+"""Calls leave nothing in memory once caches are full. Objects are counted, not bytes or time."""
 
 import gc
 import http.client
@@ -17,14 +17,14 @@ from tests.support import Customer, running_farebox
 from tests.waiting import pauses
 
 PATIENCE = 0.25
-"""The longest pause of `pauses`, which it comes to in a few seconds: by then everything is written."""
+"""The longest pause of `pauses`, reached after a few seconds, when everything has been written."""
 
 ROUNDS = 10_000 if os.environ.get("FAREBOX_TEST_LONG") else 300
-"""Of two calls and two reads. More than what any queue or history holds goes by before the first count."""
+"""Rounds of two calls and two reads. Before the first count, more are made than any queue or history holds."""
 WARM_ROUNDS = 300
 TRIES = 6
-"""What calls leave is there each time. On a busy machine a job that runs once a minute may come while it is counted,
-and a connection keeps the statements that it executes for the first time."""
+"""The number of measurements; a leak shows in each of them. On a busy machine a job that runs once a minute may disturb
+one, and a connection caches the statements that it executes for the first time."""
 
 
 @pytest.fixture
@@ -65,14 +65,14 @@ class _Client:
 
 
 def _counted() -> tuple[int, Counter[str]]:
-    """Blocks of memory that Python has in use, and the objects that the collector tracks, by type."""
+    """Memory blocks that Python has in use, and the objects that the garbage collector tracks, by type."""
     gc.collect()
     objects = Counter(f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
     return sys.getallocatedblocks(), objects
 
 
 def _grown(client: _Client) -> dict[str, int]:
-    """What there is more of after some calls than before them."""
+    """The growth by type over some calls."""
     _counted()
     blocks, objects = _counted()
     for number in range(ROUNDS):
@@ -82,12 +82,12 @@ def _grown(client: _Client) -> dict[str, int]:
     def grown() -> dict[str, int]:
         more_blocks, more_objects = _counted()
         grown = {name: count - objects[name] for name, count in more_objects.items()}
-        # One block for each call would be twice as many.
+        # One leaked block per call would be twice as many.
         return {name: more for name, more in grown.items() if more > ROUNDS // 10} | (
             {"blocks": more_blocks - blocks} if more_blocks - blocks >= ROUNDS else {}
         )
 
-    for pause in pauses("what calls left is gone"):  # the rows of the last may wait for a busy disk
+    for pause in pauses("what calls left is gone"):  # the rows of the last calls may wait for a busy disk
         if not (left := grown()) or pause >= PATIENCE:
             break
         time.sleep(pause)

@@ -1,4 +1,5 @@
-"""The list of models, read by OpenAI's SDK: what each costs this account, and whether it can pay for a call now."""
+"""The list of models, read with OpenAI's SDK: the price of each for this account, and whether a call is affordable
+now."""
 
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_every_model_has_its_price_and_its_limits(farebox: Farebox, customer: Cu
     assert listed(farebox.funded("1"))["demo/demo-1"]["pricing"] == expected["pricing"], "another account's markup"
 
 
-def test_one_model_is_described_alone(customer: Customer) -> None:
+def test_a_single_model_is_described(customer: Customer) -> None:
     for path in ("", "rest"):
         with client_of(customer, path) as client:
             assert (
@@ -77,7 +78,7 @@ def test_one_model_is_described_alone(customer: Customer) -> None:
             assert refused.value.code == "model_not_found"
 
 
-def test_what_is_affordable_is_what_a_small_call_is_held_for(farebox: Farebox, customer: Customer) -> None:
+def test_affordable_means_that_a_small_call_can_be_held_for(farebox: Farebox, customer: Customer) -> None:
     hold = listed(customer)["demo/demo-1"]["small_call_nanos"]
     short = farebox.funded(f"{(hold - 1) / 10**9:.9f}")
     assert listed(short)["demo/demo-1"]["affordable"] is False
@@ -85,7 +86,7 @@ def test_what_is_affordable_is_what_a_small_call_is_held_for(farebox: Farebox, c
     assert listed(short)["demo/demo-1"]["affordable"] is True
     text = "demo:tokens=1 " + "x" * SMALL_BYTES
     asked = customer.chat(text, max_completion_tokens=SMALL_OUTPUT, stream=True).headers["farebox-hold-usd"]
-    text = text[: -(round(float(asked) * 10**9) - hold) // INPUT_NANOS]  # so that the whole request is a small one
+    text = text[: -(round(float(asked) * 10**9) - hold) // INPUT_NANOS]  # the whole request is then small
     answer = short.chat(text, max_completion_tokens=SMALL_OUTPUT, stream=True)
     assert answer.status_code == 200, answer.text
     assert float(answer.headers["farebox-hold-usd"]) == hold / 10**9
@@ -103,7 +104,7 @@ def test_the_spending_limit_counts_like_credit(customer: Customer) -> None:
     assert listed(funded)["demo/demo-1"]["affordable"] is True
 
 
-def test_models_on_a_key_of_the_accounts_own_cost_it_nothing_here(farebox: Farebox) -> None:
+def test_models_on_a_stored_key_cost_nothing(farebox: Farebox) -> None:
     empty = farebox.funded("0.000000001")
     for provider in ("google-ai-studio", "groq"):
         store_key(empty, provider)

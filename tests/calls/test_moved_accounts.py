@@ -1,5 +1,5 @@
-"""An account is moved to another bucket by a command while a server makes its calls: none fails, each is charged once,
-and nothing is left behind."""
+"""A command moves an account to another bucket while a server makes its calls: no call fails, each is charged once, and
+nothing is left behind."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ from tests.citus.cluster import BUCKETS, CITUS, Cluster
 from tests.engines import TESTER
 from tests.support import Customer, Farebox, running_farebox
 
-pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="in a file, accounts stay in their buckets")
+pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="in an SQLite file, accounts stay in their buckets")
 
 NUMBERS = bucket_numbers(BUCKETS)
 ACME = "acme"
@@ -56,7 +56,7 @@ def farebox(tmp_path: Path, database_url: str) -> Iterator[Farebox]:
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """Of a database that is not served, with the account ACME."""
+    """Settings of a database with the account ACME and no server."""
     chosen = load({}, database_url=database_url, buckets=BUCKETS)
     with opened_for_command(chosen, writing=True) as connection:
         add_account(connection, ACME, "Acme", 1)
@@ -64,7 +64,7 @@ def settings(database_url: str) -> Settings:
 
 
 def move(settings: Settings, account_id: str, to: int, rows_max: int = ROWS_MAX) -> int:
-    """The number of its rows."""
+    """Move the account; the number of moved rows."""
     with opened_for_command(settings, writing=True) as connection:
         return move_account(
             connection, by=TESTER, account_id=account_id, at=1, to=to, buckets=BUCKETS, rows_max=rows_max
@@ -72,7 +72,7 @@ def move(settings: Settings, account_id: str, to: int, rows_max: int = ROWS_MAX)
 
 
 def calls_until(ended: Event, customer: Customer) -> list[str]:
-    """Log IDs of plain calls and streams, one after another."""
+    """Make plain calls and streams one after another until `ended`; their log IDs."""
     made: list[str] = []
     while not ended.is_set():
         response = customer.chat(stream=len(made) % 2 == 1)
@@ -110,7 +110,7 @@ def test_calls_go_on_while_their_account_is_moved(farebox: Farebox) -> None:
     until(lambda: customer.chat().status_code == 200)
 
 
-def test_a_server_that_has_not_heard_of_the_move_finds_the_account(
+def test_a_server_that_has_not_noticed_the_move_finds_the_account(
     farebox: Farebox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     customer = farebox.funded("5")
@@ -128,7 +128,7 @@ def test_a_server_that_has_not_heard_of_the_move_finds_the_account(
         patched.setattr(services.configuration, "notice_changes", nothing)
         assert key() == (0, customer.account_id)
         move(services.settings, customer.account_id, NUMBERS[1])
-        customer.gateway_url = customer.gateway_url.replace("default", "second")  # which it has not read yet
+        customer.gateway_url = customer.gateway_url.replace("default", "second")  # not read by the server yet
         response = customer.chat()
         assert response.status_code == 200, response.text
         move(services.settings, customer.account_id, NUMBERS[2])
@@ -178,7 +178,7 @@ def fill(connection: Connection, table: Table) -> None:
 
 
 def everything(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
-    """Its rows in every table, the bucket first."""
+    """The account's rows in every table, with the bucket first."""
     return {
         table.name: rows(
             connection,
@@ -191,7 +191,7 @@ def everything(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
     }
 
 
-def test_moves_that_are_refused(settings: Settings) -> None:
+def test_invalid_moves_are_refused(settings: Settings) -> None:
     for account_id, to, rows_max, why in (
         ("nobody", 0, ROWS_MAX, "there is no account"),
         (ACME, -1, ROWS_MAX, f"there is no bucket -1: the buckets are {NUMBERS[0]}, {NUMBERS[1]}"),

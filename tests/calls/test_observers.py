@@ -1,4 +1,4 @@
-"""Nothing between the commit of a charge and the last byte of its response may raise, whatever looks on breaks."""
+"""Logging and metrics may not raise between the commit of a charge and the last byte of its response."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ COST = price_of(2, 5)
 
 
 class Broken:
-    """A logger each of whose methods raises; counts what it was asked to say."""
+    """A logger whose methods all raise; counts its calls."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -44,7 +44,7 @@ class Broken:
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Broken:
-    """Every logger of the program, the metrics of calls, and waking calls that wait for money."""
+    """Break every logger, the metrics of calls, and the waking of calls that wait for money."""
     logger = Broken()
     for name, module in list(sys.modules.items()):
         if name.startswith("farebox.") and hasattr(getattr(module, "log", None), "warning"):
@@ -81,7 +81,7 @@ async def test_a_charged_call_gets_its_response_if_observers_fail(
 
 @pytest.mark.parametrize("demo", ["usage=absurd", "nousage_stream=1", "cut=2"])
 async def test_an_unusual_call_survives_failing_observers(customer: Customer, broken: Broken, demo: str) -> None:
-    """A charge above its hold, a usage that is missing, a response that broke off: each has lines of its own."""
+    """A charge above its hold, missing usage, a response that broke off: each writes its own log lines."""
     response = await post(customer, chat_body(max_tokens=50, stream=True), demo=demo)
     assert response.status == 200
     assert "observer failed" in broken.lines
@@ -119,13 +119,13 @@ def test_observers_do_not_swallow_cancellation() -> None:
 
 
 def test_a_slow_log_reader_does_not_delay_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would set the pace of all calls."""
+    """Otherwise it would slow down all calls."""
 
     class Poll:
         waits: ClassVar[list[int]] = []
 
         def poll(self, wait: int) -> bool:
-            """A freed place is taken by a waiter."""
+            """A waiting writer takes a freed slot."""
             self.waits.append(wait)
             return wait > 0
 
@@ -141,7 +141,8 @@ def test_a_slow_log_reader_does_not_delay_each_line(monkeypatch: pytest.MonkeyPa
 
 
 def test_lines_of_one_turn_of_the_loop_are_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In order, whole, and at most as much at once as a pipe takes whole; what is written at once comes after them."""
+    """In order, complete, and at most as much in one write as a pipe takes atomically; lines that are written
+    immediately come after them."""
     writes = list[bytes]()
 
     def write(_descriptor: int, data: bytes) -> int:
@@ -165,7 +166,7 @@ def test_lines_of_one_turn_of_the_loop_are_written_together(monkeypatch: pytest.
         await asyncio.sleep(0)
 
     async def overtaken(sink: logs.Sink) -> None:
-        """A thread that is about to write its line, and has taken all that there was."""
+        """A thread that has taken all waiting lines and is about to write them."""
         sink._waiting.append(b"of a thread")
         sink.line_soon(b"k")
         sink._waiting.popleft()
@@ -176,7 +177,7 @@ def test_lines_of_one_turn_of_the_loop_are_written_together(monkeypatch: pytest.
         sink = logs.Sink(stream, lost_line=lambda lost: b"%d lost" % lost, kept=False)
         monkeypatch.setattr(os, "write", write)
         asyncio.run(turns(sink))
-        sink.line_soon(b"h")  # where no loop runs
+        sink.line_soon(b"h")  # without a running loop
         asyncio.run(overtaken(sink))
         monkeypatch.undo()
     assert writes == [b"d\ne\n", b"2 lost\n", b"h\n", b"k\n"]

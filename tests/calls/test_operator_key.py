@@ -1,4 +1,4 @@
-"""Trouble on the operator's key stays with the operator: tenants get our own 503, the operator an alarm."""
+"""Problems with the operator's key are the operator's: tenants get our own 503, the operator an alarm."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ FIVE = parse_usd("5")
 
 
 class Provider:
-    """Answers every request as the test says; on the server's loop."""
+    """Answers every request as the test sets; runs on the server's loop."""
 
     def __init__(self, farebox: Farebox) -> None:
         self.status = 200
@@ -63,7 +63,7 @@ def provider(farebox: Farebox) -> Iterator[Provider]:
     made = Provider(farebox)
     set_provider(farebox, SLUG, base_url=made.url, api_key=KEY)
     set_price(farebox, SLUG, MODEL)
-    farebox.run(operator_alarms.work(farebox.services))  # those of the test before that are not kept yet
+    farebox.run(operator_alarms.work(farebox.services))  # drop pending alarms of the previous test
     farebox.run(farebox.services.database.write(lambda c: resolve_alarms(c, 1)))
     yield made
     farebox.run(made.server.close())
@@ -82,7 +82,7 @@ def alarms(farebox: Farebox) -> list[Alarm]:
 
 
 def alarmed(farebox: Farebox) -> Alarm:
-    farebox.run(operator_alarms.work(farebox.services))  # as its periodic job does
+    farebox.run(operator_alarms.work(farebox.services))  # as the periodic job does
     until(lambda: alarms(farebox), "the alarm is kept")
     (alarm,) = alarms(farebox)
     return alarm
@@ -195,7 +195,7 @@ def test_tenants_cannot_choose_the_organization(customer: Customer, provider: Pr
     assert not {"openai-organization", "openai-project"} & set(provider.seen[-1])
 
 
-def test_retries_are_decided_by_the_operator() -> None:
+def test_the_operator_decides_about_retries() -> None:
     assert ("x-should-retry", "false") in error_headers(Problem(PROVIDER_UNAVAILABLE, "No."), "openai", 503)
     later = Problem(PROVIDER_UNAVAILABLE, "No.", retry_after=30)
     assert error_headers(later, "openai", 503)[1:] == [("retry-after", "30")]
@@ -267,7 +267,7 @@ def test_on_the_callers_own_key_a_stream_passes_as_it_is(customer: Customer, pro
     assert alarms(customer.farebox) == []
 
 
-def test_an_error_that_comes_compressed_is_read(customer: Customer, provider: Provider) -> None:
+def test_a_compressed_error_is_read(customer: Customer, provider: Provider) -> None:
     provider.says(403, {"error": {"message": f"Permission denied: Consumer 'api_key:{KEY}' has been suspended."}})
     provider.pieces, provider.encoding = [gzip.compress(provider.pieces[0])], "gzip"
     response = call(customer)
@@ -294,7 +294,7 @@ def test_a_key_error_body_instead_of_a_stream_is_replaced(customer: Customer, pr
     provider.says(200, {"error": NO_MONEY, "user_id": "user_operator"})
     provider.kind = kind
     response = call(customer, stream=True)
-    events = kind == "text/event-stream"  # so that its head has been passed on before the first byte came
+    events = kind == "text/event-stream"  # so that its head is passed on before the first byte arrives
     assert response.status_code == (200 if events else 503)
     assert "cerebras does not accept calls from this service" in response.text
     assert "wxyz" not in response.text + stored_body(customer, response.headers["cf-aig-log-id"])
@@ -313,7 +313,7 @@ def test_a_response_in_place_of_a_stream_passes_as_it_is(customer: Customer, pro
 
 @pytest.mark.parametrize("ends", ["\n\n", "\r\n\r\n", "\r\r", "\n"])
 @pytest.mark.parametrize("named", [False, True], ids=["data only", "named"])
-def test_an_error_in_a_stream_however_its_lines_end(
+def test_an_error_in_a_stream_is_found_with_any_line_ends(
     customer: Customer, provider: Provider, ends: str, named: bool
 ) -> None:
     end = ends[: max(1, len(ends) // 2)]
@@ -334,7 +334,7 @@ def test_an_error_in_a_stream_however_its_lines_end(
 
 @pytest.mark.parametrize("begun", [1, 12, len(KEY) - 1])
 def test_a_truncated_error_does_not_end_in_the_key(customer: Customer, provider: Provider, begun: int) -> None:
-    """What comes before it may be quoted from the request, so that its place is the tenant's to choose."""
+    """The text before it may be quoted from the request, so the tenant can choose its position."""
     provider.says(500, {})
     provider.pieces = [b"z" * (2**20 - begun) + KEY.encode() + b" more"]
     response = call(customer)

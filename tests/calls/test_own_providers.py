@@ -1,4 +1,4 @@
-"""Keys and providers of an account's own: whose key a call is made with, who pays, and what no response tells."""
+"""An account's stored keys and custom providers: which key a call uses, who pays, and what no response reveals."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ DEFAULT, SECOND = "sk-stored-default-key-0001", "sk-stored-second-key-0002"
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """The demo provider stands in for all; the operator has keys for two, and retains nothing at one of them."""
+    """The demo provider stands in for all; the operator has keys for two, and zero data retention at one of them."""
     folder = tmp_path_factory.mktemp("own")
     with running_farebox(folder, custom_networks="127.0.0.0/8", zdr_providers="openai") as served:
         for slug in ("openai", "anthropic", "groq"):
@@ -76,7 +76,7 @@ def post(
 
 
 def refused(response: httpx.Response) -> tuple[int, int]:
-    """Status and code of one of our errors, whatever its form."""
+    """Status and code of one of our errors in any form."""
     return response.status_code, response.json()["internalCode"]
 
 
@@ -93,7 +93,7 @@ ALIAS, NO_CREDIT = {"cf-aig-byok-alias": "second"}, {"cf-aig-no-wholesale": "tru
 BEARER = {"authorization": f"Bearer {CALLERS}"}
 KEYS = {"nothing": (), "second": ("second",), "default": ("default",), "both": ("default", "second")}
 MATRIX: tuple[tuple[dict[str, str], dict[str, object]], ...] = (
-    # What the request says; by what is stored, whose key is used, or the code of the refusal.
+    # The request; for each set of stored keys, whose key is used, or the code of the refusal.
     ({}, {"nothing": OPERATOR_KEY, "second": OPERATOR_KEY, "default": DEFAULT, "both": DEFAULT}),
     (NO_CREDIT, {"nothing": 2905, "second": 2905, "default": DEFAULT, "both": DEFAULT}),
     (ALIAS, {"nothing": 2960, "second": SECOND, "default": 2960, "both": SECOND}),
@@ -103,10 +103,8 @@ MATRIX: tuple[tuple[dict[str, str], dict[str, object]], ...] = (
 )
 
 
-def test_no_other_method_is_asked_for_with_a_stored_key(
-    farebox: Farebox, customer: Customer, upstream: Upstream
-) -> None:
-    """Whoever may call with a key of the account's, or the operator's, decides nothing that the method does not say."""
+def test_no_other_method_is_used_with_a_stored_key(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
+    """Headers that override the method are not forwarded with a stored key or the operator's."""
     upstream.response = {"object": "list", "data": []}
     overrides = {"x-http-method-override": "DELETE", "X_HTTP_Method": "DELETE", "x-method-override": "DELETE"}
     set_provider(farebox, "groq", base_url=upstream.url)
@@ -132,7 +130,7 @@ def test_no_other_method_is_asked_for_with_a_stored_key(
 
 @pytest.mark.parametrize("stored", KEYS)
 @pytest.mark.parametrize("byok_only", [False, True])
-def test_whose_key_a_call_is_made_with(farebox: Farebox, customer: Customer, stored: str, byok_only: bool) -> None:
+def test_which_key_a_call_uses(farebox: Farebox, customer: Customer, stored: str, byok_only: bool) -> None:
     set_gateway(customer, byok_only=byok_only)
     for alias in KEYS[stored]:
         store(customer, alias, {"default": DEFAULT, "second": SECOND}[alias])
@@ -206,10 +204,10 @@ def test_a_stored_key_may_call_what_cannot_be_metered(farebox: Farebox, customer
         f"{customer.gateway_url}/openai/chat/completions", content=b"{nonsense", headers=customer.headers
     )
     assert response.json()["error"]["message"].startswith("the body is not JSON"), "the provider's own answer"
-    assert refused(post(customer, "openai/%2e%2e/x"))[0] == 400, "but nothing leads out of its URL"
+    assert refused(post(customer, "openai/%2e%2e/x"))[0] == 400, "but no path leads out of its base URL"
 
 
-def test_whoever_has_no_token_cannot_use_a_stored_key(farebox: Farebox, customer: Customer) -> None:
+def test_without_a_token_no_stored_key_is_used(farebox: Farebox, customer: Customer) -> None:
     set_gateway(customer, authentication=False)
     store(customer, "default", DEFAULT)
     before = farebox.demo_stats()["requests"]
@@ -222,9 +220,9 @@ def test_whoever_has_no_token_cannot_use_a_stored_key(farebox: Farebox, customer
     custom(customer, "guarded", farebox.demo_url, headers=json.dumps({"x-secret": "of-the-account"}))
     for path, body in (("custom-guarded/v1", CHAT), ("compat", CHAT | {"model": "custom-guarded/m"})):
         denied = http.post(f"{customer.gateway_url}/{path}/chat/completions", json=body, headers=BEARER)
-        assert denied.status_code in (400, 401), "nor what is set for a custom provider, whatever key it sends"
+        assert denied.status_code in (400, 401), "nor the configured headers of a custom provider"
     assert farebox.demo_stats()["requests"] == before
-    assert http.post(url, json=CHAT, headers=BEARER).status_code == 200, "with a key of its own it may call"
+    assert http.post(url, json=CHAT, headers=BEARER).status_code == 200, "with its own key it may call"
 
 
 def test_keys_of_one_account_and_gateway_serve_no_other(farebox: Farebox, customer: Customer) -> None:
@@ -244,14 +242,14 @@ def test_which_key_is_the_default(farebox: Farebox, customer: Customer) -> None:
         return used_key(farebox)
 
     store(customer, "default", DEFAULT, default_config=False)
-    assert key() == DEFAULT, "by its alias, where none has the flag"
+    assert key() == DEFAULT, "by its alias, if none has the flag"
     store(customer, "second", SECOND, default_config=True)
     assert key() == SECOND
     store(customer, "third", CALLERS, default_config=True)
     assert key() == CALLERS, "the flag has moved on"
 
 
-def test_what_cannot_be_decrypted_is_refused_and_not_paid_from_credit(farebox: Farebox, customer: Customer) -> None:
+def test_calls_with_an_undecryptable_key_are_not_paid_from_credit(farebox: Farebox, customer: Customer) -> None:
     store(customer, "default", DEFAULT)
     provider = custom(customer, "sealed", farebox.demo_url, headers=json.dumps({"x-secret": "of-the-account"}))
 
@@ -354,10 +352,11 @@ GATEWAY = {
 }
 
 
-# --- what no response tells -------------------------------------------------------------------------------------------
+# --- what no response reveals
+# -------------------------------------------------------------------------------------------
 
 
-def test_no_response_tells_a_stored_key(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
+def test_no_response_reveals_a_stored_key(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
     masked = f"{DEFAULT[:6]}****{DEFAULT[-4:]}"
     headers = {"X-Auth": "Basic hidden-header-value-77", "x-team": "red", "x-more": "long-and-in-one-piece-88"}
     custom(customer, "echo", upstream.url, headers=json.dumps(headers))
@@ -432,7 +431,7 @@ def test_a_custom_provider_is_called_by_its_paths(farebox: Farebox, customer: Cu
     assert customer.balance.posted == FIVE
 
 
-def test_a_base_url_with_a_version_takes_the_common_forms_without(farebox: Farebox, customer: Customer) -> None:
+def test_a_base_url_with_a_version_takes_common_paths_without_one(farebox: Farebox, customer: Customer) -> None:
     custom(customer, "versioned", f"{farebox.demo_url}/v1/")
     store(customer, "default", DEFAULT, "versioned")
     for path, body in (
@@ -442,10 +441,10 @@ def test_a_base_url_with_a_version_takes_the_common_forms_without(farebox: Fareb
         assert post(customer, path, body).status_code == 200
         assert (last_seen(farebox)["path"], used_key(farebox)) == ("/v1/chat/completions", DEFAULT)
     assert post(customer, "custom-versioned/messages", CHAT | {"max_tokens": 9}).status_code == 200
-    assert last_seen(farebox)["headers"]["x-api-key"] == DEFAULT, "where Anthropic's API takes it"
+    assert last_seen(farebox)["headers"]["x-api-key"] == DEFAULT, "the path that Anthropic's API has"
 
 
-def test_a_custom_provider_that_is_off_unknown_or_anothers(farebox: Farebox, customer: Customer) -> None:
+def test_a_disabled_unknown_or_foreign_custom_provider_is_refused(farebox: Farebox, customer: Customer) -> None:
     provider_id = custom(customer, "off", farebox.demo_url, enable=False)
     before = farebox.demo_stats()["requests"]
     path = "custom-off/v1/chat/completions"
@@ -464,7 +463,7 @@ def test_a_custom_provider_that_is_off_unknown_or_anothers(farebox: Farebox, cus
     assert used_key(farebox) == SECOND
     api(customer, "PATCH", f"custom-providers/{provider_id}", {"slug": "renamed"})
     assert post(customer, "custom-renamed/v1/chat/completions", headers=ALIAS).status_code == 200
-    assert used_key(farebox) == SECOND, "its keys have come along"
+    assert used_key(farebox) == SECOND, "its keys were kept"
     api(customer, "DELETE", f"custom-providers/{provider_id}")
     assert refused(post(customer, "custom-renamed/v1/chat/completions")) == (400, 2902)
     assert api(customer, "GET", "gateways/default/provider_configs") == []
@@ -558,7 +557,7 @@ def test_spend_limits_count_what_a_custom_provider_costs(farebox: Farebox, custo
 
     assert call("m").status_code == 200
     assert refused(call("m")) == (429, 2045)
-    assert call("another").status_code == 200, "what costs nothing is not limited"
+    assert call("another").status_code == 200, "a free call is not limited"
     assert (customer.balance.posted, customer.balance.held) == (FIVE, 0)
 
 
@@ -575,10 +574,10 @@ def test_a_redirect_is_not_followed(farebox: Farebox, customer: Customer, upstre
 @pytest.mark.parametrize(
     "content_type", ["text/html", "image/svg+xml", "application/json;,text/html", "TEXT/XML", "text/plain"]
 )
-def test_no_response_of_a_custom_provider_is_a_page_of_ours(
+def test_no_response_of_a_custom_provider_is_rendered_as_a_page(
     farebox: Farebox, customer: Customer, upstream: Upstream, content_type: str
 ) -> None:
-    """A link with a token of one account would otherwise run its script beside another's billing page."""
+    """Otherwise a link with one account's token could run a script in the origin of another's billing page."""
     custom(customer, "pages", upstream.url)
     upstream.says(b"<script>alert(document.domain)</script>", content_type)
     upstream.headers = {"refresh": "0;url=https://elsewhere.example", "service-worker-allowed": "/", "nel": "{}"}
@@ -589,8 +588,8 @@ def test_no_response_of_a_custom_provider_is_a_page_of_ours(
     assert not {"refresh", "service-worker-allowed", "nel"} & set(response.headers)
 
 
-def test_a_provider_that_leads_back_here_ends(farebox: Farebox, customer: Customer) -> None:
-    """Its headers bring a token of the account, so that each pass is a call like any other."""
+def test_a_provider_that_leads_back_to_farebox_ends(farebox: Farebox, customer: Customer) -> None:
+    """Its headers contain a token of the account, so each pass is an ordinary call."""
     token = json.dumps({"x-api-key": customer.token})
     custom(customer, "mirror", f"{customer.gateway_url}/custom-mirror", headers=token)
     response = post(customer, "custom-mirror/v1/chat/completions")
@@ -599,7 +598,7 @@ def test_a_provider_that_leads_back_here_ends(farebox: Farebox, customer: Custom
     assert len(log_rows(customer)) == 3
 
 
-def test_a_key_in_the_request_takes_the_place_of_one_that_is_set(farebox: Farebox, customer: Customer) -> None:
+def test_a_key_in_the_request_replaces_a_configured_one(farebox: Farebox, customer: Customer) -> None:
     custom(customer, "keyed", farebox.demo_url, headers=json.dumps({"X-Api-Key": "set-by-the-account", "x-more": "1"}))
     path = "custom-keyed/v1/chat/completions"
     for headers, seen in (({}, "set-by-the-account"), (BEARER, None)):
@@ -618,7 +617,7 @@ def test_the_books_balance(farebox: Farebox) -> None:
 def test_without_an_allowed_network_nothing_private_is_called(
     engine: str, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> None:
-    """The name of this machine, which no check of the URL's text can tell from others."""
+    """Tested with this machine's host name, which a check of the URL's text cannot recognize as private."""
     with running_farebox(tmp_path_factory.mktemp("guarded")) as farebox:
         customer, before = farebox.funded("5"), len(upstream.sent)
         port = upstream.url.rpartition(":")[2]

@@ -1,5 +1,5 @@
-"""Calls of gateways that ask for nothing special take a shorter way: whatever is switched on is obeyed by the next
-call, on connections that have called before and while others call."""
+"""Calls of gateways without special options take a faster path. An option that is switched on applies to the next call,
+also on connections that have called before and while others call."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LOOKED_AT: dict[str, Any] = {
     "spend_limits": {"enabled": True, "rules": [spend_rule("small", 1_000)]},
     "stripe": METER,
 }
-"""Fields that a step of the call looks at, and a value that asks for something."""
+"""Fields that some step of a call uses, each with a value that requires that step."""
 OBEYED_BEFORE = {
     "frozen",  # by the permit
     *("authentication", "byok_only", "cors_origins", "store_id", "workers_ai_billing_mode", "zdr"),  # who pays
@@ -48,8 +48,8 @@ OBEYED_BEFORE = {
 }
 
 
-def test_each_field_of_a_gateway_is_known_to_ask_for_something_or_not() -> None:
-    """A new one belongs in one of the two."""
+def test_each_field_of_a_gateway_is_known_to_require_a_step_or_not() -> None:
+    """A new field belongs in one of the two sets."""
     assert {*LOOKED_AT, *OBEYED_BEFORE, "is_plain"} == set(ServedGateway.__struct_fields__)
     assert ServedGateway().is_plain
     for name, value in LOOKED_AT.items():
@@ -60,7 +60,7 @@ def test_each_field_of_a_gateway_is_known_to_ask_for_something_or_not() -> None:
 
 @contextmanager
 def calling(customer: Customer) -> Iterator[set[int]]:
-    """Another client calls one after another meanwhile; the statuses that it has seen."""
+    """Another client makes calls meanwhile; the statuses that it gets."""
     seen, stop = set[int](), threading.Event()
 
     def work() -> None:
@@ -83,7 +83,7 @@ def call(client: httpx.Client, customer: Customer, text: str) -> httpx.Response:
 
 
 def marks_of(customer: Customer, log_id: str) -> tuple[int | None, ...]:
-    """Whether the row of a call waits to be pushed, metered, and classified."""
+    """Whether a call's row is marked to be pushed, metered, and classified."""
     with looking(customer.farebox.services.settings) as connection:
         values = (*key_of(connection, customer.account_id), log_id)
         found = connection.execute(
@@ -94,7 +94,7 @@ def marks_of(customer: Customer, log_id: str) -> tuple[int | None, ...]:
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.both_engines
-def test_what_is_switched_on_is_obeyed_by_the_next_call(customer: Customer) -> None:
+def test_an_option_that_is_switched_on_applies_to_the_next_call(customer: Customer) -> None:
     with httpx.Client() as client, calling(customer) as seen:
         for _ in range(2):
             assert call(client, customer, CARD).status_code == 200

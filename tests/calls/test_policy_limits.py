@@ -1,4 +1,4 @@
-"""Limits of policies on real calls: exact however many are in flight, in every budget they count in."""
+"""Limits of policies on real calls: exact with any number in flight, in every budget in which calls count."""
 
 import asyncio
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 
 def add(customer: Customer, name: str, nanos: int, period: str = "monthly", **changes: Any) -> str:
-    """A policy with a limit, in force; returns its ID."""
+    """Add a committed policy with a limit; returns its ID."""
     action = {"type": "limit", "amount": nanos / NANOS_PER_USD, "period": period, "technique": "named-interval"}
     body = {"name": name, "actor": name, "resource": "*", "action": action, **changes}
     url = f"{customer.api_url}/ai-gateway/gateways/default/policies?commit=true"
@@ -75,7 +75,7 @@ async def test_exactly_as_many_calls_are_admitted_as_the_tightest_budget_covers(
     assert differences(farebox) == []
 
 
-async def test_what_is_spent_refuses_one_actor_and_stays_when_the_policy_changes(farebox: Farebox) -> None:
+async def test_a_spent_budget_refuses_one_actor_and_survives_a_change_of_the_policy(farebox: Farebox) -> None:
     customer = farebox.funded("5")
     set_gateway(customer)
     body = chat_body(max_tokens=100)
@@ -95,20 +95,20 @@ async def test_what_is_spent_refuses_one_actor_and_stays_when_the_policy_changes
     assert 0 < int(refused.headers["retry-after"]) <= 86_400
     assert (await post(customer, chat_body(max_tokens=100, user="you"))).status == 200
     assert (await post(customer, chat_body(max_tokens=100, user="root"))).status == 200
-    assert (await post(customer, body)).status == 403, "whoever names no user is not counted, and not let in"
+    assert (await post(customer, body)).status == 403, "calls that name no user are not counted, and are refused"
     action = {"type": "limit", "period": "daily", "technique": "named-interval"}
     raised = {**action, "amount": 4 * limit / NANOS_PER_USD}
     change(customer, policy_id, raised)
     assert (await post(customer, mine)).status == 200, "more is left"
     lowered = {**action, "amount": limit / NANOS_PER_USD}
     change(customer, policy_id, lowered)
-    assert (await post(customer, mine)).status == 429, "what was spent before counts"
+    assert (await post(customer, mine)).status == 429, "earlier spending counts"
     change(customer, policy_id, {"type": "no-limit"})
     assert (await post(customer, mine)).status == 200
     assert differences(farebox) == []
 
 
-async def test_what_cannot_be_read_is_not_let_past_the_limits(farebox: Farebox) -> None:
+async def test_unreadable_requests_do_not_pass_the_limits(farebox: Farebox) -> None:
     customer = farebox.funded("5")
     set_gateway(customer)
     ours = {"authorization": "Bearer callers-own-key", "cf-aig-authorization": f"Bearer {customer.token}"}
@@ -124,4 +124,4 @@ async def test_what_cannot_be_read_is_not_let_past_the_limits(farebox: Farebox) 
     add(customer, "all", NANOS_PER_USD)
     assert send() == (400, 2901)
     add(customer, "block", 1, resource={"model": "demo/gold"}, action={"type": "block"})
-    assert send() == (400, 2940), "it may be the model that is blocked"
+    assert send() == (400, 2940), "it may be the blocked model"

@@ -1,6 +1,6 @@
-"""What a provider will bill is what is charged: its own stated cost, passes of other models, tiers and geographies.
+"""The charge is what the provider will bill: its own stated cost, passes of other models, tiers and geographies.
 
-The upstream's responses come from the test; everything between it and the receipt is real.
+The test scripts the upstream's responses; everything from there to the receipt is real.
 """
 
 import json
@@ -85,7 +85,7 @@ def tokens(input_tokens: int, output_tokens: int, **more: Any) -> dict[str, Any]
 
 
 def raw(usage: str) -> bytes:
-    """A whole chat response whose usage is this text of JSON, digit for digit."""
+    """A complete chat response whose usage is this JSON text, digit for digit."""
     text = json.dumps(chat_response({"x": 1}))
     return text.replace('{"x": 1}', usage).encode()
 
@@ -155,18 +155,20 @@ def test_the_united_states_cost_a_tenth_more(customer: Customer, upstream: Upstr
     assert charged(customer, "anthropic/v1/messages", chat("claude-opus-4-6"))["charge_nanos"] == parse_usd("0.03")
 
 
-def test_twelve_hours_in_the_cache(customer: Customer, upstream: Upstream) -> None:
+def test_writes_to_a_twelve_hour_cache_have_their_price(customer: Customer, upstream: Upstream) -> None:
     details = {
         "cache_write_tokens": 9_000,
         "cache_write_tokens_details": {"ttl_30m_tokens": 4_000, "ttl_12h_tokens": 5_000},
     }
     upstream.response = chat_response({**TEN_AND_ONE, "prompt_tokens_details": details})
     receipt = charged(customer, "openai/chat/completions", chat("gpt-6-astra"))
-    # 1,000 at 10 USD a million, 4,000 at 12.5, 5,000 at 25, 1,000 out at 50
+    # 1,000 at 10 USD per million, 4,000 at 12.5, 5,000 at 25, 1,000 of output at 50
     assert receipt["charge_nanos"] == parse_usd("0.235")
     upstream.response = chat_response({**TEN_AND_ONE, "prompt_tokens_details": details})
     receipt = charged(customer, "openai/chat/completions", chat("gpt-5.2"))
-    assert any("12-hour" in note for note in receipt["notes"]), "no price is known: never silently the usual one"
+    assert any("12-hour" in note for note in receipt["notes"]), (
+        "the price is unknown: the standard price is not charged silently"
+    )
 
 
 @pytest.mark.parametrize("model", ["gpt-4o-search-preview", "gpt-4o-mini-search-preview", "gpt-5-search-api"])
@@ -250,7 +252,7 @@ def test_an_advisor_is_billed_at_its_own_prices(customer: Customer, upstream: Up
 
 
 def test_a_fallback_answers_at_its_own_price(customer: Customer, upstream: Upstream) -> None:
-    """The top-level figures repeat the attempt that answered. One that was declined is billed if it had begun."""
+    """The top-level figures repeat those of the attempt that answered. A declined attempt is billed if it had begun."""
     fallbacks = [{"model": "claude-opus-4-6"}]
     for spoken, declined in ((0, 0), (300, 2_000 * 10_000 + 300 * 50_000)):
         passes = [
@@ -317,18 +319,18 @@ def test_openrouters_cost_is_what_is_charged_to_the_last_digit(customer: Custome
     assert receipt["computed_nanos"] == "21000"
 
 
-def test_a_callers_own_upstream_key_at_openrouter_costs_too(customer: Customer, upstream: Upstream) -> None:
+def test_an_upstream_key_at_openrouter_costs_too(customer: Customer, upstream: Upstream) -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 10, "cost": 0.000001, "is_byok": True}
     upstream.response = chat_response({**usage, "cost_details": {"upstream_inference_cost": 0.00002}})
     assert charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o-mini"))["charge_nanos"] == 21_000
     upstream.response = chat_response({**usage, "cost": 0})
     receipt = charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o-mini"))
-    assert receipt["charge_nanos"] == 21_000, "the upstream's cost is not reported: our own prices"
+    assert receipt["charge_nanos"] == 21_000, "the upstream's cost is not reported: our own prices apply"
     assert any("ignored" in note for note in receipt["notes"])
 
 
 @pytest.mark.parametrize("cost", ["-1", "1e300", "true", '"free"', "1e-999999999", "[]"])
-def test_a_stated_cost_that_cannot_be_is_disregarded(customer: Customer, upstream: Upstream, cost: str) -> None:
+def test_an_impossible_stated_cost_is_disregarded(customer: Customer, upstream: Upstream, cost: str) -> None:
     upstream.response = raw(f'{{"prompt_tokens": 100, "completion_tokens": 10, "cost": {cost}}}')
     receipt = charged(customer, "openrouter/chat/completions", chat("openai/gpt-4o-mini"))
     assert receipt["charge_nanos"] == 21_000
@@ -370,24 +372,24 @@ def test_variants_have_their_models_price_and_free_ones_none(customer: Customer,
     assert charged(customer, "openrouter/chat/completions", chat("acme/tiny:free"))["charge_nanos"] == 0
 
 
-def test_embeddings_of_openrouter(customer: Customer, upstream: Upstream) -> None:
+def test_openrouters_cost_of_embeddings_is_charged(customer: Customer, upstream: Upstream) -> None:
     upstream.response = {"data": [{"embedding": [0.25]}], "model": "m", "usage": {"prompt_tokens": 6, "cost": 1.2e-7}}
     receipt = charged(customer, "openrouter/embeddings", {"model": "acme/embed-1", "input": "Hello there"})
     assert receipt["charge_nanos"] == 120
 
 
-def test_ticks_of_xai(customer: Customer, upstream: Upstream) -> None:
+def test_costs_in_ticks_of_xai_are_charged(customer: Customer, upstream: Upstream) -> None:
     usage = {"prompt_tokens": 200_000, "completion_tokens": 100, "total_tokens": 200_100}
     upstream.response = chat_response({**usage, "cost_in_usd_ticks": 5_005_000_001})
     requested = chat("grok-4.3", metadata={"x": "y " * 20_000})
     receipt = charged(customer, "grok/v1/chat/completions", requested)
     assert receipt["charge_nanos"] == 500_500_001
-    assert receipt["computed_nanos"] == "500500000", "the tier begins at its number"
+    assert receipt["computed_nanos"] == "500500000", "the tier starts at exactly its threshold"
     upstream.response = chat_response({**usage, "prompt_tokens": 199_999})
     assert charged(customer, "grok/v1/chat/completions", requested)["charge_nanos"] == 199_999 * 1_250 + 250_000
 
 
-def test_perplexitys_total(customer: Customer, upstream: Upstream) -> None:
+def test_perplexitys_total_cost_is_charged(customer: Customer, upstream: Upstream) -> None:
     cost = {"input_tokens_cost": 0.001, "request_cost": 0.006, "total_cost": 0.0071}
     upstream.response = chat_response({"prompt_tokens": 100, "completion_tokens": 10, "cost": cost})
     assert charged(customer, "perplexity-ai/chat/completions", chat("sonar-pro"))["charge_nanos"] == 7_100_000
@@ -409,7 +411,7 @@ def test_the_operator_is_alerted_to_differing_costs(
     raised, alarms = list[tuple[str, str]](), farebox.services.alarms
 
     def add(kind: str, about: str, content: Mapping[str, str | int], at: int) -> bool:
-        """The job that writes them may be quicker than the test."""
+        """Record alarms directly: the job that writes them may be faster than the test."""
         raised.append((kind, about))
         return Alarms.add(alarms, kind, about, content, at)
 

@@ -1,4 +1,5 @@
-"""What programs read of each refusal, in each form: whose limit it is, what would do, where, and when it may work."""
+"""What programs can read from each refusal, in each form: whose limit it is, what would help, where to change it, and
+when to retry."""
 
 import datetime
 from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 @pytest.fixture(scope="module")
 def room(farebox: Farebox) -> int:
-    """A limit that any one of the calls fits in. In nano-dollars."""
+    """A limit, in nano-dollars, that covers any one of the calls."""
     customer = farebox.funded("0.01")
     needed: list[float] = [ask(customer, form).json()["needed_usd"] for form in FORMS]
     return round(max(needed) * NANOS_PER_USD)
@@ -65,7 +66,7 @@ def ask(customer: Customer, form: str, **more: str) -> httpx.Response:
 
 
 def used_up(customer: Customer) -> Customer:
-    """Once no call is let through any more."""
+    """Call until calls are refused; the customer."""
     assert ask(customer, "openai").status_code == 200
     for form in FORMS:
         while ask(customer, form).status_code == 200:
@@ -81,7 +82,7 @@ def empty(farebox: Farebox, room: int) -> Customer:
 
 
 def too_low(arranged: Callable[..., Customer]) -> Callable[[Farebox, int], Customer]:
-    """The same with a limit that none of the calls ever fits in."""
+    """The same, with a limit below the cost of any call."""
     return lambda farebox, room: arranged(farebox, room // 2, fits=False)
 
 
@@ -183,14 +184,14 @@ def by_credit(room: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Source:
-    """Something that refuses calls, and what is said of it."""
+    """Something that refuses calls, and how the refusal describes it."""
 
     arranged: Callable[[Farebox, int], Customer]
     status: int
     code: int
     source: str
     page: str = ""
-    """Where its remedy is; empty: on none of the pages."""
+    """The page with its remedy; empty: none."""
     waits: bool = False
     """Whether waiting helps."""
     money: bool = False
@@ -231,7 +232,7 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_refusal_says_the_same_in_every_form(farebox: Farebox, room: int, name: str) -> None:
+def test_every_refusal_has_the_same_facts_in_every_form(farebox: Farebox, room: int, name: str) -> None:
     source = SOURCES[name]
     customer = source.arranged(farebox, room)
     charged = customer.balance.posted
@@ -246,7 +247,7 @@ def test_every_refusal_says_the_same_in_every_form(farebox: Farebox, room: int, 
             check(source, customer, response, metadata | {"retry_after": int(metadata.get("retry_after", 0))})
         elif form != "anthropic":
             check(source, customer, response, error)
-    if source.status == 402:  # nobody can wait for it: what makes agents end their run, too
+    if source.status == 402:  # waiting does not help; agents end their run then too
         codex, gemini = ask(customer, "responses", originator="codex_exec"), ask(customer, "google")
         assert (codex.status_code, codex.json()["error"]["type"]) == (429, "usage_limit_reached")
         assert codex.json()["message"].startswith(codex.headers["x-codex-promo-message"])
@@ -271,7 +272,7 @@ def check(source: Source, customer: Customer, response: httpx.Response, found: d
         wait = int(response.headers["retry-after"])
         assert found["retry_after"] == wait > 0
         at = datetime.datetime.fromisoformat(found["resets_at"]).timestamp()
-        assert abs(at - customer.farebox.services.clock.now_ms() / 1000 - wait) < 60, "the same moment"
+        assert abs(at - customer.farebox.services.clock.now_ms() / 1000 - wait) < 60, "the same time"
 
 
 # --- the control plane ------------------------------------------------------------------------------------------------
@@ -288,10 +289,10 @@ def test_holds_of_applications_are_refused_in_cloudflares_form(farebox: Farebox)
     foreign = http.get(f"{farebox.funded().api_url}/farebox/tokens", headers=customer.headers)
     assert (foreign.status_code, foreign.json()["source"]) == (403, "token")
     wrong = http.post(f"{customer.api_url}/farebox/holds", json={}, headers=customer.headers)
-    assert sorted(wrong.json()) == ["errors", "messages", "result", "success"], "nothing stands in its way"
+    assert sorted(wrong.json()) == ["errors", "messages", "result", "success"], "nothing blocks it"
 
 
-def test_a_large_body_that_is_not_read_names_no_need(farebox: Farebox) -> None:
+def test_the_refusal_of_an_unread_large_body_states_no_amount(farebox: Farebox) -> None:
     customer = farebox.funded("0.01")
     farebox.run(drained(farebox, customer.account_id))
     body = CHAT | {"messages": [{"role": "user", "content": "x" * 300_000}]}
@@ -302,7 +303,7 @@ def test_a_large_body_that_is_not_read_names_no_need(farebox: Farebox) -> None:
 
 
 async def drained(farebox: Farebox, account_id: str) -> None:
-    """Take what is on the account."""
+    """Take all credit from the account."""
     from farebox.ledger.commands import Hold, Settle
 
     services, now = farebox.services, farebox.services.clock.now_ms()

@@ -1,4 +1,4 @@
-"""Hits of the cache on a connection whose requests repeat: they are answered at once, and are hits like any other."""
+"""Cache hits on a connection that repeats its request: they take a fast path, and count like any other hit."""
 
 import http.client
 import json
@@ -32,7 +32,8 @@ STREAM = CHAT[:-1] + b', "stream": true}'
 CLOCK = Ahead()
 HOT_MS = 60_000
 AHEAD = 15
-"""Requests whose responses of 750 kB are more than the system buffers for a client that does not read."""
+"""The number of requests whose responses, of 750 kB each, exceed what the system buffers for a client that does not
+read."""
 CARD = b"4111 1111 1111 1111"
 
 
@@ -52,13 +53,13 @@ def customer(farebox: Farebox) -> Customer:
 
 @pytest.fixture(autouse=True)
 def long_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine is."""
+    """Keep responses in memory for long, however slow the machine is."""
     monkeypatch.setattr("farebox.runtime.response_cache.HOT_MS", HOT_MS)
 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each request that could be answered at once was."""
+    """A list with whether each request took the fast path."""
     results, answer = list[bool](), DataPlane._answered
 
     def counted(self: DataPlane, *request: Any) -> bool:
@@ -70,7 +71,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 class Repeater:
-    """One connection, whose requests have the same head and come in one piece each."""
+    """One connection, whose requests all have the same head and are each sent in one piece."""
 
     def __init__(self, customer: Customer, path: str = "openai/chat/completions") -> None:
         parts, self._tasks = urlsplit(customer.farebox.url), customer.farebox.services.tasks
@@ -81,7 +82,7 @@ class Repeater:
         self._head = "\r\n".join(lines).encode()
 
     def buffer_little(self) -> None:
-        """From now on, the system buffers 64 KiB of what was not received."""
+        """Limit the system's receive buffer to 64 KiB."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
 
     def send(self, body: bytes = CHAT, times: int = 1) -> None:
@@ -106,7 +107,7 @@ class Repeater:
         return self.receive()
 
     def repeat(self, body: bytes = CHAT) -> bytes:
-        """From now on it is answered at once; what was answered first."""
+        """Repeat the request until it takes the fast path; the first response."""
         status, headers, first = self.ask(body)
         assert (status, headers["cf-aig-cache-status"]) == (200, "MISS")
         until(lambda: not self._tasks.running("cached responses"))
@@ -125,24 +126,24 @@ def connection(customer: Customer) -> Iterator[Repeater]:
 
 
 def counts(farebox: Farebox) -> tuple[int, int]:
-    """Hits, and free calls."""
+    """The counts of hits and of free calls."""
     place = farebox.services.metrics.place
     return place.counter(CACHE_LOOKUPS, "hit").value, place.counter(CALLS, "openai", "free").value
 
 
 @pytest.mark.parametrize("body", [CHAT, STREAM], ids=["plain", "stream"])
-def test_each_has_its_own_row_and_counts_as_any_other_hit(
+def test_each_repeated_hit_has_a_row_and_counts_like_any_other(
     farebox: Farebox, customer: Customer, connection: Repeater, at_once: list[bool], body: bytes
 ) -> None:
     first = connection.repeat(body)
     spent, before, asked = customer.balance.posted, counts(farebox), farebox.demo_stats()["requests"]
     answers = [connection.ask(body) for _ in range(5)]
     assert len(at_once) == 5
-    assert sum(at_once) >= 4, "one may take the usual way, where a change of the configuration is noticed just then"
+    assert sum(at_once) >= 4, "one may take the usual path if a configuration change is noticed just then"
     assert [(status, sent) for status, _, sent in answers] == [(200, first)] * 5
     ids = [headers["cf-aig-log-id"] for _, headers, _ in answers]
     assert len(set(ids)) == 5
-    assert sorted(ids) == ids, "the newest has the largest"
+    assert sorted(ids) == ids, "the newest row has the largest ID"
     for _, headers, _ in answers:
         assert headers["cf-aig-cache-status"] == "HIT"
         assert headers["cf-aig-event-id"] == headers["cf-aig-request-id"] == headers["cf-aig-log-id"]
@@ -159,7 +160,7 @@ def test_each_has_its_own_row_and_counts_as_any_other_hit(
 
 
 def row_of(customer: Customer, log_id: str) -> dict[str, Any]:
-    """A hit's row and receipt, without what each has of its own."""
+    """A hit's row and receipt, without the fields that differ between hits."""
     until(lambda: log_id in [row["id"] for row in log_rows(customer)], "its row")
     row, receipt = log_row(customer, log_id), customer.receipt(log_id)
     assert row.pop("id") == receipt.pop("log_id") == log_id
@@ -215,7 +216,7 @@ def expired(_: Customer) -> None:
 
 
 def on_a_domain(customer: Customer) -> None:
-    """From now on the host is an account's own, at which there is no such path."""
+    """Make the host a custom domain, which does not have this path."""
     customer.farebox.services.configuration.domains["farebox"] = (customer.account_id, "default")
 
 
@@ -231,11 +232,11 @@ AFTERWARDS: dict[Change, tuple[int, str | None]] = {
     expired: (200, "MISS"),
     on_a_domain: (404, None),
 }
-"""Status and cache status of the next request."""
+"""Changes, with the status and cache status of the next request."""
 
 
 @pytest.mark.parametrize("change", AFTERWARDS, ids=lambda change: change.__name__)
-def test_a_change_counts_for_the_next_request(
+def test_a_change_applies_to_the_next_request_of_the_connection(
     customer: Customer, connection: Repeater, at_once: list[bool], change: Change
 ) -> None:
     body = CHAT.replace(b"Hello there", CARD)
@@ -244,7 +245,7 @@ def test_a_change_counts_for_the_next_request(
     try:
         status, headers, _ = connection.ask(body)
         assert (status, headers.get("cf-aig-cache-status")) == AFTERWARDS[change]
-        assert at_once in ([], [False]), "the permit is another, or is asked for again"
+        assert at_once in ([], [False]), "the permit is a new one, or is requested again"
     finally:
         customer.farebox.services.configuration.domains.pop("farebox", None)
 
@@ -263,7 +264,7 @@ def test_a_cache_that_was_emptied_is_filled_again(
     assert (customer.balance.posted, farebox.demo_stats()["requests"]) == (spent, asked + 1)
 
 
-def test_what_is_not_in_memory_any_more_is_answered_in_the_usual_way(connection: Repeater, at_once: list[bool]) -> None:
+def test_responses_no_longer_in_memory_take_the_usual_path(connection: Repeater, at_once: list[bool]) -> None:
     first = connection.repeat()
     CLOCK.ahead_ms += 2 * HOT_MS
     again = [connection.ask()[2] for _ in range(2)]
@@ -272,7 +273,7 @@ def test_what_is_not_in_memory_any_more_is_answered_in_the_usual_way(connection:
 
 
 @pytest.mark.parametrize("whose", ["gateway", "token"])
-def test_they_count_in_rate_limits(farebox: Farebox, at_once: list[bool], whose: str) -> None:
+def test_repeated_hits_count_in_rate_limits(farebox: Farebox, at_once: list[bool], whose: str) -> None:
     customer = farebox.funded("5")
     rate: dict[str, Any] = {"rate_limiting_limit": 6, "rate_limiting_interval": 3_600}
     set_gateway(customer, cache_ttl=600, **(rate if whose == "gateway" else {}))
@@ -284,7 +285,7 @@ def test_they_count_in_rate_limits(farebox: Farebox, at_once: list[bool], whose:
         connection.repeat()
         answers = [connection.ask() for _ in range(6)]
     assert [status for status, _, _ in answers] == [200] * 4 + [429] * 2
-    assert at_once == [True] * 6, "the refusals too"
+    assert at_once == [True] * 6, "refusals are rows too"
     _, headers, body = answers[-1]
     refused = json.loads(body)
     assert refused["error"]["code"] == ("rate_limited" if whose == "gateway" else "token_rate_limited")
@@ -292,7 +293,7 @@ def test_they_count_in_rate_limits(farebox: Farebox, at_once: list[bool], whose:
     assert "cf-aig-cache-status" not in headers
 
 
-def test_a_hit_whose_row_has_to_wait_is_answered_in_the_usual_way(
+def test_a_hit_whose_row_has_to_wait_takes_the_usual_path(
     customer: Customer, connection: Repeater, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection.repeat()
@@ -302,10 +303,10 @@ def test_a_hit_whose_row_has_to_wait_is_answered_in_the_usual_way(
     assert row_of(customer, headers["cf-aig-log-id"])["cached"]
 
 
-def test_no_row_is_lost_where_the_body_that_is_kept_is_longer_than_the_one_that_came(
+def test_no_row_is_lost_if_the_kept_body_is_longer_than_the_received_one(
     customer: Customer, connection: Repeater, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the operator's key, a stream is asked for its usage."""
+    """On the operator's key, Farebox adds the request for usage to a stream."""
     first = connection.repeat(STREAM)
     until(lambda: not customer.farebox.services.tasks.running("records of hits"))
     monkeypatch.setattr("farebox.limits.unwritten.BYTES_MAX", _ROW_BYTES + len(STREAM) + len(first))
@@ -314,7 +315,7 @@ def test_no_row_is_lost_where_the_body_that_is_kept_is_longer_than_the_one_that_
     assert row_of(customer, headers["cf-aig-log-id"])["cached"]
 
 
-def test_an_account_with_as_many_calls_in_flight_as_it_may_have_still_gets_them(
+def test_an_account_at_its_limit_of_concurrent_calls_still_gets_hits(
     customer: Customer, connection: Repeater, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = connection.repeat()
@@ -326,7 +327,7 @@ def test_an_account_with_as_many_calls_in_flight_as_it_may_have_still_gets_them(
         assert (status, json.loads(refused)["internalCode"]) == (429, 2918)
 
 
-def test_requests_that_are_sent_ahead_are_answered_in_their_order(connection: Repeater, at_once: list[bool]) -> None:
+def test_pipelined_hits_are_answered_in_order(connection: Repeater, at_once: list[bool]) -> None:
     first = connection.repeat()
     connection.send(times=50)
     answers = [connection.receive() for _ in range(50)]
@@ -335,9 +336,7 @@ def test_requests_that_are_sent_ahead_are_answered_in_their_order(connection: Re
     assert sorted(set(ids)) == ids
 
 
-def test_a_client_that_is_slow_to_read_gets_all_of_it(
-    farebox: Farebox, customer: Customer, at_once: list[bool]
-) -> None:
+def test_a_slow_reader_gets_complete_hits(farebox: Farebox, customer: Customer, at_once: list[bool]) -> None:
     text = "word " * 150_000
     message = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
@@ -353,7 +352,7 @@ def test_a_client_that_is_slow_to_read_gets_all_of_it(
         assert held.by_account.get(customer.account_id, 0) > WRITE_HIGH
         assert [connection.receive()[2] == first for _ in range(AHEAD)] == [True] * AHEAD
         assert connection.ask(body)[2] == first
-        # One whose bytes come in two pieces takes the usual way.
+        # A request that arrives in two pieces takes the usual path.
         assert (len(at_once), at_once[-1]) == (AHEAD + 1, True)
         assert sum(at_once) > AHEAD // 2
     assert customer.account_id not in farebox.services.held.by_account

@@ -1,4 +1,4 @@
-"""Requests in the forms that real clients send them: compressed, under other paths, from pages, by Codex."""
+"""Requests as real clients send them: compressed, with other paths, from web pages, by Codex."""
 
 import gzip
 import json
@@ -43,7 +43,7 @@ def provider() -> Iterator[Upstream]:
 
 @pytest.fixture(scope="module")
 def farebox(provider: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """One provider stands in for several, all at the demo provider's price."""
+    """One provider stands in for several, at the demo provider's price."""
     with running_farebox(
         tmp_path_factory.mktemp("forms"), body_limit_bytes=2**21, unseen_input="prompt=window"
     ) as served:
@@ -124,7 +124,7 @@ def test_a_body_is_decoded_within_bounds(
 ) -> None:
     whole = json.dumps(CHAT).encode()
     coded = code(whole)
-    for large in (whole + b" " * 2**21, whole + b" " * (2**20 + 1)):  # above the limit, or too much for what came
+    for large in (whole + b" " * 2**21, whole + b" " * (2**20 + 1)):  # above the limit, or expanding too much
         bomb = code(large)
         assert len(bomb) * EXPANSION_MAX < 2**20
         refused = post(customer, "openai/chat/completions", bomb, {"content-encoding": coding})
@@ -142,7 +142,7 @@ def test_a_body_is_decoded_within_bounds(
 @pytest.mark.parametrize(
     "path", ["openai/chat/completions/", "openai//v1//chat/completions", "/openai/chat/completions//"]
 )
-def test_slashes_that_base_urls_bring_along_do_not_matter(customer: Customer, provider: Upstream, path: str) -> None:
+def test_extra_slashes_from_base_urls_do_not_matter(customer: Customer, provider: Upstream, path: str) -> None:
     assert post(customer, path, CHAT).status_code == 200
     doubled = f"{customer.farebox.url}//v1//{customer.account_id}/default/{path}"
     assert post(customer, doubled, CHAT).status_code == 200
@@ -228,7 +228,7 @@ def test_tools_inside_the_input_are_refused_by_name(customer: Customer, provider
 # --- Pages of other origins -------------------------------------------------------------------------------------------
 
 
-def ask_in_advance(customer: Customer, origin: str = PAGE, path: str = "openai/chat/completions") -> httpx.Response:
+def preflight(customer: Customer, origin: str = PAGE, path: str = "openai/chat/completions") -> httpx.Response:
     return httpx.options(
         f"{customer.gateway_url}/{path}",
         headers={
@@ -244,12 +244,12 @@ def readable_by(response: httpx.Response) -> str | None:
     return origin
 
 
-def test_pages_may_call_where_the_gateway_lets_their_origin_in(customer: Customer, provider: Upstream) -> None:
+def test_pages_may_call_if_the_gateway_allows_their_origin(customer: Customer, provider: Upstream) -> None:
     provider.headers = {"access-control-allow-origin": "https://provider.example", "access-control-expose-headers": "a"}
-    assert readable_by(ask_in_advance(customer)) is None
+    assert readable_by(preflight(customer)) is None
     assert readable_by(post(customer, "openai/chat/completions", CHAT, {"origin": PAGE})) is None
     set_gateway(customer, cors_origins=[PAGE])
-    requested = ask_in_advance(customer)
+    requested = preflight(customer)
     assert (requested.status_code, readable_by(requested), requested.content) == (204, PAGE, b"")
     assert "POST" in requested.headers["access-control-allow-methods"]
     assert requested.headers["access-control-allow-headers"] == "authorization,content-type,x-stainless-os"
@@ -261,7 +261,7 @@ def test_pages_may_call_where_the_gateway_lets_their_origin_in(customer: Custome
     refused = post(customer, "openai/chat/completions", CHAT, {"origin": PAGE, "authorization": "Bearer fbx_none"})
     assert (refused.status_code, readable_by(refused)) == (401, PAGE)
     for other in ("https://evil.example", f"{PAGE}.evil.example", "null"):
-        assert readable_by(ask_in_advance(customer, other)) is None
+        assert readable_by(preflight(customer, other)) is None
         assert readable_by(post(customer, "openai/chat/completions", CHAT, {"origin": other})) is None
 
 
@@ -279,7 +279,7 @@ def test_the_list_of_origins_is_the_gateways_own(customer: Customer) -> None:
     other = httpx.post(gateways, json={"id": "plain", **needed}, headers=customer.headers)
     assert "cors_origins" not in other.json()["result"]
     kept = httpx.put(f"{gateways}/pages", json=needed | {"cache_ttl": None}, headers=customer.headers)
-    assert kept.json()["result"]["cors_origins"] == [PAGE]  # Cloudflare's SDKs do not send it
+    assert kept.json()["result"]["cors_origins"] == [PAGE]  # Cloudflare's SDKs do not send the field
     cleared = httpx.put(f"{gateways}/pages", json=needed | {"cors_origins": []}, headers=customer.headers)
     assert "cors_origins" not in cleared.json()["result"]
     for wrong in (["https://acme.example/page"], ["https://Acme.example"], ["acme.example"], "*", [""]):
@@ -291,7 +291,7 @@ def test_the_list_of_origins_is_the_gateways_own(customer: Customer) -> None:
 
 
 @pytest.mark.parametrize("path", ["openai/chat/completions", "openai/v1/batches", "compat/responses"])
-def test_a_websocket_is_answered_with_what_to_do_instead(customer: Customer, path: str) -> None:
+def test_a_websocket_request_is_answered_with_an_alternative(customer: Customer, path: str) -> None:
     upgrade = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
     upgrade["sec-websocket-key"] = "dGhlIHNhbXBsZSBub25jZQ=="
     with httpx.Client() as client:
@@ -325,7 +325,7 @@ def test_codex_shows_our_message_when_credit_runs_out(farebox: Farebox, provider
     assert differences(farebox) == []
 
 
-def test_limits_end_a_run_of_codex_and_held_money_does_not() -> None:
+def test_limits_end_a_run_of_codex_but_held_credit_does_not() -> None:
     for kind, status, named in (
         (SPEND_LIMITED, 429, "usage_limit_reached"),
         (RATE_LIMITED, 429, "usage_limit_reached"),

@@ -31,7 +31,7 @@ def in_envelope(result: Any) -> dict[str, Any]:
 
 
 def workers_ai(request: Sent) -> Any:
-    """What Cloudflare answers, by the model of the path."""
+    """Cloudflare's response, by the model in the path."""
     body = request.json()
     if request.path.endswith(BGE):
         return in_envelope({"shape": [len(body["text"]), 2], "data": [[0.5, 0.25]] * len(body["text"])})
@@ -148,7 +148,7 @@ def test_the_model_in_the_body(customer: Customer, upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize("model", ["openai/any-1", "anthropic/any-1"])
-def test_models_of_others_answer_in_cloudflares_envelope(customer: Customer, model: str) -> None:
+def test_models_of_other_providers_answer_in_cloudflares_envelope(customer: Customer, model: str) -> None:
     body = {**HELLO, "max_tokens": 9}
     for answer in (post(customer, model, body), post(customer, "", {"model": model, "input": body})):
         assert answer.status_code == 200, answer.text
@@ -184,10 +184,10 @@ def test_a_long_document_is_in_the_envelope_too(customer: Customer, upstream: Up
         upstream.response = workers_ai
 
 
-def test_a_misspelled_model_is_not_found_and_those_of_similar_names_are_said(customer: Customer) -> None:
+def test_a_misspelled_model_is_not_found_and_similar_names_are_suggested(customer: Customer) -> None:
     similar = "Models of similar names: gpt-4o-mini"
     for path, body in (("groq/llama-3.1-8b-instnt", HELLO), ("", {"model": "deepseek/depseek-chat", "input": HELLO})):
-        answer = post(customer, path, body)  # the operator has no key for these
+        answer = post(customer, path, body)  # models for which the operator has no key
         assert code(answer) == (404, 7003), answer.text
         assert "Models of similar names: " in answer.json()["message"]
     assert code(post(customer, "deepseek/deepseek-chat", HELLO)) == (400, 2905), "a key is all that is missing"
@@ -275,7 +275,7 @@ def test_embeddings_models_and_messages_of_the_rest_form(customer: Customer) -> 
 
 
 def test_no_stream_can_be_resumed(farebox: Farebox, customer: Customer) -> None:
-    """No response names a run, and who asks for one all the same is told as Cloudflare tells what it keeps no more."""
+    """No response names a run; a request for one gets Cloudflare's error for an expired run."""
     body = HELLO | {"stream": True}
     for model in (LLAMA, "openai/any-1"):
         response = http.post(f"{customer.api_url}/ai/run/{model}", json=body, headers=customer.headers)

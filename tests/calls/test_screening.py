@@ -1,4 +1,4 @@
-"""Guardrails and data loss prevention: what is found in requests and responses of every form, what becomes of them, and
+"""Guardrails and data loss prevention: what is found in requests and responses of every form, how they are handled, and
 that each call is charged exactly as documented, with nothing held afterwards."""
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ pytestmark = ON_BOTH_ENGINES
 
 CARD = "4111 1111 1111 1111"
 MANY = ("abcdefghij" * 4 + " ") * 12
-"""Words of 40 letters, of which the demo provider repeats so many; the second window ends within a card after them."""
+"""Words of 40 letters, as many as the demo provider repeats; the second window ends within the card number after
+them."""
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def guardrails(prompt: dict[str, str], response: dict[str, str] | None = None) -
 
 
 def configure(customer: Customer, gateway_id: str = "default", **fields: Any) -> httpx.Response:
-    """Through the API, as customers do."""
+    """Configure the gateway through the API, as customers do."""
     customer.chat()  # creates the default gateway
     url = f"{customer.api_url}/ai-gateway/gateways/{gateway_id}"
     return http.patch(url, json=fields, headers=customer.headers)
@@ -77,7 +78,7 @@ def screens(customer: Customer, **fields: Any) -> None:
 
 
 def settled(customer: Customer, spent: int, charge: int) -> None:
-    """Nothing is held, this much more was charged, and the books are in order."""
+    """Check that nothing is held, that `charge` was charged beyond `spent`, and that the books balance."""
     balance = customer.balance
     assert (balance.held, spent - balance.posted) == (0, charge)
     assert differences(customer.farebox) == []
@@ -199,7 +200,7 @@ def test_a_request_is_blocked_in_every_form_before_anything_is_held(
         ],
         "action": "BLOCK",
     }
-    as_form = headers | {"content-type": "application/x-www-form-urlencoded"}  # as by curl's -d
+    as_form = headers | {"content-type": "application/x-www-form-urlencoded"}  # the content type of curl's -d
     refused_form = http.post(url, content=escaped, headers=as_form)
     assert refused_form.json()["internalCode"] == 2029, refused_form.text
     scorer.asked.clear()
@@ -218,7 +219,7 @@ def test_a_request_is_blocked_in_every_form_before_anything_is_held(
     assert of_scorer["guardrails"] == [{"check": "REQUEST", "action": "BLOCK", "categories": ["S9"]}]
 
 
-def test_what_is_flagged_goes_on_and_is_told_in_header_log_and_filter(customer: Customer, scorer: Scorer) -> None:
+def test_a_flagged_call_continues_and_shows_in_header_log_and_filter(customer: Customer, scorer: Scorer) -> None:
     screens(
         customer,
         dlp=dlp("REQUEST", "RESPONSE", action="FLAG", profiles=("payment_cards", "email_addresses")),
@@ -303,7 +304,7 @@ def _google(customer: Customer, said: str) -> str:
 
 
 def _gathered(customer: Customer, pieces: Iterator[str]) -> str:
-    """The text that the SDK delivers; what it has delivered by the time it raises is kept on the error."""
+    """The text that the SDK delivers; if it raises, the error carries the text delivered before."""
     text = ""
     try:
         for piece in pieces:
@@ -334,7 +335,9 @@ def test_a_stream_is_held_back_until_judged_and_its_sdk_raises(customer: Custome
         with pytest.raises(Exception, match=message) as raised:
             ask(customer, f"{MANY}{secret} demo:tokens=30 gap=20")
         delivered: str = raised.value.delivered  # type: ignore[attr-defined]
-        assert (secret == "bomb") == (delivered == ""), "windows of 256 bytes pass, where the scorer is asked of 2,000"
+        assert (secret == "bomb") == (delivered == ""), (
+            "windows of 256 bytes are released, although the scorer is asked about 2,000"
+        )
         assert "4111" not in delivered
         assert "bomb" not in delivered
         (row, *_) = log_rows(customer)
@@ -395,7 +398,7 @@ def test_a_scorer_that_is_down_blocks_where_a_rule_blocks(farebox: Farebox, cust
     spent = customer.balance.posted
     refused = customer.chat("Hello")
     assert (refused.status_code, refused.json()["internalCode"]) == (503, 7013)
-    assert refused.headers["x-should-retry"] == "false"  # it would be generated, and charged, once more
+    assert refused.headers["x-should-retry"] == "false"  # otherwise it would be generated, and charged, again
     row = log_row(customer, refused.headers["cf-aig-log-id"])
     settled(customer, spent, price_of(row["tokens_in"], row["tokens_out"]))
     screens(customer, guardrails=guardrails({"S9": "FLAG"}, {"S9": "FLAG"}))
@@ -407,7 +410,7 @@ def test_a_scorer_that_is_down_blocks_where_a_rule_blocks(farebox: Farebox, cust
     ]
 
 
-def test_a_hit_is_judged_by_the_rules_of_now_and_a_blocked_response_is_not_stored(
+def test_a_hit_is_judged_by_current_rules_and_a_blocked_response_is_not_stored(
     farebox: Farebox, customer: Customer
 ) -> None:
     screens(customer, cache_ttl=600, dlp=dlp("RESPONSE"))
@@ -452,7 +455,7 @@ def test_large_bodies_and_own_patterns_are_judged_by_helpers(farebox: Farebox, c
         assert refused.json()["errors"][0]["message"] == "It matches the empty text"
     profile = made.json()["result"]
     screens(customer, dlp=dlp("REQUEST", "RESPONSE", profiles=("payment_cards", profile["id"])))
-    filler = "word " * 120_000  # 600 kB: in a file in memory
+    filler = "word " * 120_000  # 600 kB are kept in an in-memory file
     for said, entry in (
         (f"{filler}{CARD}", "visa"),
         ("We call it Project\nFALCON.", profile["entries"][0]["id"]),
@@ -469,7 +472,7 @@ def test_large_bodies_and_own_patterns_are_judged_by_helpers(farebox: Farebox, c
     assert customer.balance.held == 0
 
 
-def test_what_cannot_be_read_does_not_pass_a_rule_that_blocks(customer: Customer) -> None:
+def test_unreadable_text_does_not_pass_a_blocking_rule(customer: Customer) -> None:
     with serving() as upstream:
         set_provider(customer.farebox, "openai", base_url=upstream.url)
         try:
@@ -502,7 +505,7 @@ def test_what_cannot_be_read_does_not_pass_a_rule_that_blocks(customer: Customer
             set_provider(customer.farebox, "openai", base_url=customer.farebox.demo_url)
 
 
-def test_a_gateway_asks_only_for_what_there_is(customer: Customer) -> None:
+def test_a_gateway_can_use_only_configured_screening(customer: Customer) -> None:
     unknown = configure(customer, dlp={"enabled": True, "action": "FLAG", "profiles": ["iban", "nothing"]})
     assert (unknown.status_code, unknown.json()["errors"][0]["path"]) == (400, ["body", "dlp", "profiles", 1])
     for wrong, path in (
@@ -538,7 +541,7 @@ def test_llama_guard_judges_prompt_and_response_in_its_own_form(
         prompt, answer = scorer.asked[-1]["messages"]
         assert (prompt, answer["role"]) == ({"role": "user", "content": "some slander"}, "assistant")
         assert scorer.asked[0]["model"] == "llama-guard3"
-        set_gateway(customer, guardrails=_guardrails({"P1": "BLOCK"}))  # stored while there was another scorer
+        set_gateway(customer, guardrails=_guardrails({"P1": "BLOCK"}))  # stored with another scorer configured
         assert customer.chat("Hello").json()["internalCode"] == 7013
         assert customer.balance.held == 0
     with running_farebox(tmp_path_factory.mktemp("none")) as served:
@@ -546,7 +549,7 @@ def test_llama_guard_judges_prompt_and_response_in_its_own_form(
         refused = configure(customer, guardrails=guardrails({"S9": "FLAG"}))
         assert (refused.status_code, refused.json()["errors"][0]["path"]) == (400, ["body", "guardrails"])
         assert "FAREBOX_GUARDRAILS_URL" in refused.json()["errors"][0]["message"]
-        set_gateway(customer, guardrails=_guardrails({"S9": "BLOCK"}))  # stored while there was a scorer
+        set_gateway(customer, guardrails=_guardrails({"S9": "BLOCK"}))  # stored with a scorer configured
         assert customer.chat("Hello").json()["internalCode"] == 7013
 
 

@@ -1,4 +1,4 @@
-"""What is found of text that comes in pieces, on the wire: byte by byte, in forms that have no SDK at hand."""
+"""Findings in text that arrives in pieces, on the wire: byte by byte, in forms without an SDK."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_number_in_pieces_is_found_and_no_piece_of_it_passes(farebox: Farebox,
     path, event, end = CASES[case]
     customer = farebox.funded("5")
     screens(customer, dlp=dlp("RESPONSE"))
-    before = ["some words "] * 70  # so that a window ends within the number
+    before = ["some words "] * 70  # a window then ends within the number
     body = ASKED if "google" not in path else {"contents": [{"parts": [{"text": "Hi"}]}]}
     for after in ([". x"], [" x"] * 200):
         upstream.says(stream([event(piece) for piece in (*before, *DIGITS, *after)], end))
@@ -88,14 +88,16 @@ def test_a_number_in_pieces_is_found_and_no_piece_of_it_passes(farebox: Farebox,
         assert event("4") not in events_of(received)
         assert event("1") not in events_of(received)
         assert "DLP policy violations" in received
-        assert whole == ("cohere" not in path and "workers" not in path), "their SDKs take no event for an error"
+        assert whole == ("cohere" not in path and "workers" not in path), (
+            "their SDKs do not treat any event as an error"
+        )
         assert (customer.balance.held, differences(farebox)) == (0, [])
     upstream.says(stream([event(piece) for piece in (*before, *DIGITS[:-1], "2", *after)], end))
     received, _ = read(customer, path, body)
-    assert event("2") in events_of(received), "no card's check digit"
-    assert received.count("some words") == len(before), "all of it passes"
+    assert event("2") in events_of(received), "not a card number's check digit"
+    assert received.count("some words") == len(before), "everything passes"
     upstream.says(stream([event(piece) for piece in (*DIGITS, "1", "1", "1", "1", "1", " x")], end))
-    assert "violations" not in read(customer, path, body)[0], "a longer number is none"
+    assert "violations" not in read(customer, path, body)[0], "a longer number is not a card number"
 
 
 def test_a_number_after_an_escape_in_tool_arguments_is_found(farebox: Farebox, upstream: Upstream) -> None:
@@ -115,7 +117,7 @@ def test_a_number_after_an_escape_in_tool_arguments_is_found(farebox: Farebox, u
     assert (customer.balance.held, differences(farebox)) == (0, [])
 
 
-def test_json_that_is_said_to_be_a_form_is_read_as_json(farebox: Farebox, upstream: Upstream) -> None:
+def test_json_declared_as_a_form_is_read_as_json(farebox: Farebox, upstream: Upstream) -> None:
     customer = farebox.funded("5")
     screens(customer, dlp=dlp("REQUEST"))
     said = json.dumps(ASKED | {"messages": [{"role": "user", "content": CARD}]}).replace("4111", "\\u0034111").encode()
@@ -151,7 +153,7 @@ def events_of(text: str) -> list[Any]:
 
 
 def read(customer: Customer, path: str, body: Any) -> tuple[str, bool]:
-    """What arrived of a stream, and whether its connection came to its end."""
+    """The part of a stream that arrived, and whether its connection ended cleanly."""
     received = ""
     with httpx.stream(
         "POST", f"{customer.gateway_url}/{path}", json=body, headers=customer.headers, timeout=60

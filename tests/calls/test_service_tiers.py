@@ -1,5 +1,4 @@
-"""A tier that the caller asks for has its own price, and the hold covers the more expensive of it and the standard
-one."""
+"""A requested tier has its own price, and the hold covers the more expensive of that tier and the standard one."""
 
 from collections.abc import Iterator
 
@@ -19,7 +18,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 
 def charge_and_hold(customer: Customer, **more: str) -> tuple[int, int, str]:
-    """Charge, hold and price version of a call of 2 and 1000 tokens."""
+    """Charge, hold and price version of a call with 2 input and 1,000 output tokens."""
     response = httpx.post(
         f"{customer.gateway_url}/openai/chat/completions",
         json={

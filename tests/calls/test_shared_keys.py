@@ -1,5 +1,5 @@
-"""Several keys at one provider, stored ones or the operator's, and weighted targets of model aliases: how they share
-the calls, and which is used where one is refused or rate limited."""
+"""Several keys for one provider (stored ones or the operator's), and weighted targets of model aliases: how they share
+the calls, and which is used if one is refused or rate limited."""
 
 import random
 from collections import Counter
@@ -37,7 +37,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 
 class Provider:
-    """Answers with the status that a key has, and notes which keys it was asked with."""
+    """Answers with the status set for a key, and records the keys of requests."""
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
@@ -101,7 +101,7 @@ def operator_keys(farebox: Farebox, **weights: tuple[str | None, int]) -> None:
 
 
 def seeded(farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> random.Random:
-    """Let chance be a sequence that is known; returns the same."""
+    """Seed the weighted choice; returns a generator with the same seed."""
     monkeypatch.setattr(farebox.services.ids, "chance", random.Random(20).random)
     return random.Random(20)
 
@@ -124,7 +124,7 @@ def test_keys_share_the_calls_by_weight(
     assert {call(customer) for _ in range(60)} == {200}
     expected = [(FIRST, SECOND)[drawn((1, 3), chance.random())] for _ in range(60)]
     assert provider.asked == expected
-    assert 10 <= Counter(expected)[FIRST] <= 20, "a quarter of them, about"
+    assert 10 <= Counter(expected)[FIRST] <= 20, "about a quarter of them"
     assert (customer.balance.posted < 5_000_000_000) == operators
 
 
@@ -133,7 +133,7 @@ def test_an_alias_and_a_changed_weight_choose_the_key(farebox: Farebox, customer
     second = store(customer, "b", SECOND, None)
     third = store(customer, "c", THIRD, None, default_config=True)
     assert {call(customer) for _ in range(5)} == {200}
-    assert set(provider.asked) == {FIRST}, "of several keys, one has a weight"
+    assert set(provider.asked) == {FIRST}, "only one of several keys has a weight"
     customer.chat(model="groq/any", headers={"cf-aig-byok-alias": "b"})
     assert provider.asked[-1] == SECOND, "an alias chooses, whatever the weights"
     path = "ai-gateway/gateways/default/provider_configs"
@@ -143,14 +143,14 @@ def test_an_alias_and_a_changed_weight_choose_the_key(farebox: Farebox, customer
     for config in result(api(customer, "GET", path)):
         api(customer, "PUT", f"{path}/{config['id']}", {"weight": 0})
     call(customer)
-    assert provider.asked[-1] == THIRD, "without weights it is the default"
+    assert provider.asked[-1] == THIRD, "without weights it is the default key"
     for wrong in ({}, {"weight": -1}, {"weight": 1001}, {"weight": 1.5}):
         assert api(customer, "PUT", f"{path}/{third}", wrong).status_code == 400
 
 
 @pytest.mark.parametrize("operators", [False, True])
 @pytest.mark.parametrize("status", [401, 402, 403, 429])
-def test_a_key_that_is_refused_rests_and_another_is_used(
+def test_a_refused_key_rests_and_another_is_used(
     farebox: Farebox,
     customer: Customer,
     provider: Provider,
@@ -188,7 +188,7 @@ def test_a_key_that_is_refused_rests_and_another_is_used(
     assert differences(farebox) == []
 
 
-def test_where_all_keys_are_refused_the_last_response_counts(
+def test_if_all_keys_are_refused_the_last_response_counts(
     farebox: Farebox, customer: Customer, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = [store(customer, "a", FIRST, 2), store(customer, "b", SECOND, 1)]
@@ -197,15 +197,15 @@ def test_where_all_keys_are_refused_the_last_response_counts(
     response = customer.chat(model="groq/any")
     assert (response.status_code, provider.asked) == (429, [FIRST, SECOND])
     assert FIRST not in response.text
-    assert SECOND not in response.text, "none of the keys that might have been used is told"
+    assert SECOND not in response.text, "none of the possible keys is revealed"
     services = farebox.services
     services.resting.rest(customer.account_id, ids[0], "any", services.clock.now_ms() + 90_000)
     provider.refused = {}
     assert call(customer) == 200
-    assert provider.asked[2:] == [SECOND], "all rest: the one that may be used again first is tried"
+    assert provider.asked[2:] == [SECOND], "all are resting: the one that may be used again first is tried"
 
 
-def test_operators_keys_that_are_all_refused_are_one_trouble(
+def test_one_alarm_is_raised_if_all_operator_keys_are_refused(
     farebox: Farebox, customer: Customer, provider: Provider
 ) -> None:
     operator_keys(farebox, default=(FIRST, 1), second=(SECOND, 1), third=(THIRD, 0))
@@ -217,7 +217,7 @@ def test_operators_keys_that_are_all_refused_are_one_trouble(
     assert (balance.posted, balance.held) == (5_000_000_000, 0)
 
 
-def test_a_key_that_has_taken_its_calls_leaves_them_to_others(
+def test_a_key_at_its_rate_limit_leaves_calls_to_others(
     farebox: Farebox, customer: Customer, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(farebox.services.ids, "chance", lambda: 0.0)
@@ -244,7 +244,7 @@ def test_an_alias_shares_its_requests_by_weight(
     expected = []
     for _ in range(40):
         expected.append(("any", "other")[drawn((3, 1), chance.random())])
-        chance.random()  # for the one after it
+        chance.random()  # for the next target
     assert models == expected
     provider.refused = {OPERATOR_KEY: 500}
     failing = customer.chat(model="fast")
@@ -270,11 +270,11 @@ def test_an_alias_shares_its_requests_by_weight(
         ([("retry-after", "-3")], 0),
     ],
 )
-def test_how_long_a_provider_asks_to_wait(headers: list[tuple[str, str]], seconds: float) -> None:
+def test_a_key_rests_as_long_as_the_provider_asks(headers: list[tuple[str, str]], seconds: float) -> None:
     assert wait_of(headers, 10_000) == seconds
 
 
-def test_what_rests_is_bounded_for_each_account() -> None:
+def test_the_number_of_resting_keys_is_bounded_for_each_account() -> None:
     resting = Resting()
     resting.rest("an account", "key", "", until=90)
     for number in range(2_000):

@@ -1,4 +1,4 @@
-"""Alerts at 50, 80 and 100 % of limits: once for each window and threshold; and windows in the account's time zone."""
+"""Alerts at 50, 80 and 100 % of limits, once per window and threshold; and windows in the account's time zone."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def alerts(customer: Customer) -> list[dict[str, Any]]:
 
 
 def look(customer: Customer) -> None:
-    """A round of the job, at once, of this account; whatever the job of the server does meanwhile."""
+    """Run the job for this account now, regardless of the server's own job."""
     customer.farebox.run(spend_alerts._tell(customer.farebox.services, customer.account_id))
 
 
@@ -80,7 +80,7 @@ async def test_each_threshold_is_reported_once(farebox: Farebox) -> None:
     assert {found.get("rule_id", found.get("actor")) for found in alerts(customer)} <= {"each", "sliding", "user:ann"}
     while (await post(customer, body)).status == 200:
         await asyncio.to_thread(look, customer)
-    await asyncio.to_thread(spend, customer, limit)  # what the holds of calls leave over
+    await asyncio.to_thread(spend, customer, limit)  # the credit that the holds of calls leave
     await asyncio.gather(*(asyncio.to_thread(look, customer) for _ in range(3)))
     reported = alerts(customer)
     await asyncio.to_thread(look, customer)
@@ -118,8 +118,8 @@ def spend(customer: Customer, limit: int) -> None:
 
 
 @pytest.mark.parametrize("of", ["account", "rule"])
-async def test_what_slides_is_reported_once_in_its_length(farebox: Farebox, of: str) -> None:
-    """However time is cut: the same spending was reported before midnight and after it."""
+async def test_a_sliding_window_is_reported_once_in_its_length(farebox: Farebox, of: str) -> None:
+    """However time is divided: otherwise the same spending would be reported before and after midnight."""
     customer = farebox.funded("5")
     services, midnight = farebox.services, (farebox.services.clock.now_ms() // DAY_MS + 1) * DAY_MS
     set_gateway(customer)
@@ -134,7 +134,7 @@ async def test_what_slides_is_reported_once_in_its_length(farebox: Farebox, of: 
         await asyncio.to_thread(spend, customer, 10**9)
 
     def told(at: int) -> list[int]:
-        """The percentages that are reported then."""
+        """The percentages that are reported at that time."""
 
         def write(connection: Connection) -> list[int]:
             due = [each for each in spend_alerts._due(connection, customer.account_id, at) if each[0].slides]
@@ -170,7 +170,7 @@ async def test_alerts_about_the_spending_limit_can_be_switched_off_and_on(farebo
 
 
 async def charge(customer: Customer, at: int, nanos: int, name: str, *budgets: Budget) -> str:
-    """A hold at that time, settled at once; the verdict's word."""
+    """Make a hold at that time and settle it at once; the outcome of the verdict."""
     ledger = customer.farebox.services.ledger
     hold = Hold(
         account_id=customer.account_id, hold_id=name, amount=nanos, at=at, expires_at=at + DAY_MS, counted_at=at,
@@ -188,7 +188,7 @@ async def charge(customer: Customer, at: int, nanos: int, name: str, *budgets: B
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Sao_Paulo", "America/New_York", "UTC"])
 async def test_the_spending_limit_counts_days_of_the_accounts_time_zone(farebox: Farebox, zone: str) -> None:
-    """Through the fast paths of both engines and the rules in Python, over changes of the clocks."""
+    """Through the fast paths of both engines and the rules in Python, across clock changes."""
     customer, services = farebox.funded("5"), farebox.services
     limit = SpendingLimit(100, "daily", "fixed")
 
@@ -212,7 +212,7 @@ async def test_the_spending_limit_counts_days_of_the_accounts_time_zone(farebox:
 
 @pytest.mark.parametrize("zone", ["Australia/Lord_Howe", "America/Sao_Paulo", "America/New_York", "UTC"])
 async def test_a_rule_counts_periods_of_the_accounts_calendar(farebox: Farebox, zone: str) -> None:
-    """Exactly, on the days on which the clocks change as on others."""
+    """Exactly, including the days on which the clocks change."""
     customer, zones = farebox.funded("5"), (Change(0, zone),)
     for period, first in (
         ("daily", (2027, 4, 4)),
@@ -273,7 +273,7 @@ def scopes(customer: Customer) -> list[str]:
     return [scope for (scope,) in found]
 
 
-async def test_a_new_time_zone_cuts_the_next_window_and_loses_nothing(farebox: Farebox) -> None:
+async def test_a_new_time_zone_shortens_the_next_window_and_loses_nothing(farebox: Farebox) -> None:
     customer, services = farebox.funded("5"), farebox.services
     limit = SpendingLimit(100, "daily", "fixed")
     await asyncio.to_thread(farebox.run, services.database.write(lambda c: set_limit(c, customer.account_id, limit)))
@@ -301,7 +301,7 @@ async def test_a_new_time_zone_cuts_the_next_window_and_loses_nothing(farebox: F
     assert differences(farebox) == []
 
 
-async def test_usage_by_day_is_by_the_days_of_the_zone(farebox: Farebox) -> None:
+async def test_usage_by_day_follows_the_time_zone(farebox: Farebox) -> None:
     customer, services = farebox.funded("5"), farebox.services
     zone = "Australia/Sydney"
     await asyncio.to_thread(farebox.run, services.database.write(lambda c: set_zone(c, customer.account_id, zone, 0)))

@@ -1,4 +1,4 @@
-"""Rules of a gateway's spend limits on real calls: exact however many are in flight, whichever is the tightest."""
+"""Rules of a gateway's spend limits on real calls: exact with any number in flight, whichever rule is the tightest."""
 
 import asyncio
 from collections import Counter
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, *ON_BOTH_ENGINES]
 
 PRICE = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
 SCOPES = ("first", "second", "token", "user")
-"""Rules, of which each call counts in all."""
+"""Each call counts in all of these rules."""
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +113,10 @@ async def test_exactly_as_many_calls_are_admitted_as_the_tightest_budget_covers(
     assert differences(farebox) == []
 
 
-async def test_calls_of_many_users_and_tokens_are_admitted_as_far_as_all_of_their_scopes_have_room(
+async def test_calls_of_many_users_and_tokens_are_admitted_while_all_their_scopes_have_room(
     farebox: Farebox,
 ) -> None:
-    """No scope is overdrawn, and no call is refused that would fit in all of its own."""
+    """No scope is overdrawn, and no call is refused that fits in all of its scopes."""
     with gated(farebox) as gate:
         hold = await hold_of(farebox, gate, body_of("ann", stream=False))
         room = {"first": 9 * hold, "second": 30 * hold, "token": 5 * hold, "user": 3 * hold}
@@ -154,7 +154,7 @@ async def test_calls_of_many_users_and_tokens_are_admitted_as_far_as_all_of_thei
 
 
 async def test_a_call_is_limited_in_its_output_to_what_every_budget_leaves(farebox: Farebox) -> None:
-    """By the tightest one, though another would refuse it as well."""
+    """By the tightest budget, even if another would limit it as well."""
     body = chat_body()
     probe = farebox.funded("5")
     hold = probe.receipt((await post(probe, body)).log_id)["hold_nanos"]
@@ -176,7 +176,7 @@ async def test_a_budget_that_is_spent_refuses_until_its_window_ends(farebox: Far
     )
     mine = chat_body(max_tokens=100, user="me")
     assert (await post(customer, mine)).status == 200
-    # The rest is too little even for sixteen tokens, or is made use of.
+    # The rest is too little even for sixteen tokens, or is used.
     responses = [await post(customer, mine) for _ in range(40)]
     refused = responses[-1]
     assert (refused.status, refused.code) == (429, 2045)
@@ -198,7 +198,7 @@ async def test_a_budget_that_is_spent_refuses_until_its_window_ends(farebox: Far
 
 
 async def test_calls_on_the_callers_own_key_count_what_they_cost(farebox: Farebox) -> None:
-    """Nothing is charged, and no credit is needed."""
+    """Nothing is charged and no credit is needed."""
     with gated(farebox) as gate:
         customer = Customer(farebox, account := farebox.create_account(), farebox.create_token(account))
         paid = await hold_of(farebox, gate, gate_body(stream=False))
@@ -229,8 +229,8 @@ async def own_key_calls(customer: Customer, count: int) -> list[Wire]:
     return list(wires)
 
 
-async def test_what_is_not_answered_gives_its_room_back(farebox: Farebox) -> None:
-    """An error of the provider, a client that hangs up, a call that is refused for lack of credit."""
+async def test_unanswered_calls_free_their_budget(farebox: Farebox) -> None:
+    """After a provider error, a client that hangs up, or a refusal for lack of credit."""
     customer = farebox.funded("1")
     limit_to(customer, spend_rule("r", NANOS_PER_USD // 2))
     failed = await post(customer, chat_body(), demo="status=500")
@@ -241,7 +241,7 @@ async def test_what_is_not_answered_gives_its_room_back(farebox: Farebox) -> Non
         wire.hang_up()
     await eventually(lambda: spent(customer)["r"][1] == 0, "every hold ended")
     charged = 10**9 - customer.balance.posted
-    assert spent(customer) == {"r": (charged, 0)}, "what was read of those that hung up is charged, and counts"
+    assert spent(customer) == {"r": (charged, 0)}, "the input of calls that hung up is charged, and counts"
     poor = farebox.funded("0.000001")
     limit_to(poor, spend_rule("r", NANOS_PER_USD))
     response: WireResponse = await post(poor, chat_body())
@@ -250,7 +250,7 @@ async def test_what_is_not_answered_gives_its_room_back(farebox: Farebox) -> Non
     assert differences(farebox) == []
 
 
-def test_what_cannot_be_read_does_not_pass_the_rules(farebox: Farebox) -> None:
+def test_unreadable_requests_do_not_pass_the_rules(farebox: Farebox) -> None:
     customer = farebox.funded("5")
     ours = {"authorization": "Bearer callers-own-key", "cf-aig-authorization": f"Bearer {customer.token}"}
     nested = b"[" * 130 + b"]" * 130

@@ -1,4 +1,4 @@
-"""An account's spending limit on real calls: exact however many are in flight, final where it is reached."""
+"""An account's spending limit on real calls: exact with any number in flight, and final once reached."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -44,7 +44,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 def limit_to(
     customer: Customer, nanos: int | None, duration: Duration = "monthly", strategy: Strategy = "sliding"
 ) -> None:
-    """A limit to the nano-dollar; the use case takes whole cents from one dollar on."""
+    """Set a limit to the nano-dollar; the use case accepts only whole cents, and at least one dollar."""
     farebox = customer.farebox
     limit = None if nanos is None else SpendingLimit(nanos, duration, strategy)
     assert farebox.run(farebox.services.database.write(lambda c: set_limit(c, customer.account_id, limit)))
@@ -79,14 +79,14 @@ async def test_a_limit_of_k_holds_admits_exactly_k_calls(farebox: Farebox, strea
             admitted = await within(asyncio.gather(*pending))
         assert [response.status for response in admitted] == [200] * K
         assert all(response.whole for response in admitted)
-        for response in refused:  # the others may spend less than they hold: to try again is right
+        for response in refused:  # the others may spend less than they hold, so retrying makes sense
             assert_credit_held(response)
         assert watch.most_held == K * hold
         assert notices(customer) == []
         charged = K * price_of(INPUT_TOKENS, OUTPUT_TOKENS)
         assert spent(customer) == charged == FIVE - customer.balance.posted
 
-        # What was held and not spent is room again, to the last hold.
+        # Held amounts that were not spent are available again, to the last hold.
         gate.shut()
         again = (K * hold - charged) // hold
         wires = await in_flight(customer, body, IN_FLIGHT)
@@ -98,9 +98,9 @@ async def test_a_limit_of_k_holds_admits_exactly_k_calls(farebox: Farebox, strea
     assert differences(farebox) == []
 
 
-async def test_calls_are_served_until_the_limit_and_not_beyond(farebox: Farebox) -> None:
-    """However many come at once, again and again: together they are charged the limit at most, and nearly all of it."""
-    least = 260_000  # what the smallest call that is worth it holds: its text by the byte, 16 tokens of output
+async def test_calls_are_served_up_to_the_limit_and_not_beyond(farebox: Farebox) -> None:
+    """With repeated bursts of concurrent calls, the sum of the charges is at most the limit, and nearly all of it."""
+    least = 260_000  # the hold of the smallest call that is not refused: its text in bytes, 16 tokens of output
     customer = farebox.funded("5")
     limit = price_of(2, 50) * 10
     limit_to(customer, limit)
@@ -129,7 +129,7 @@ async def test_a_reached_limit_is_final_and_notified_once(farebox: Farebox) -> N
     for _ in range(3):
         refused = await post(customer, chat_body(max_tokens=100))
         assert (refused.status, refused.code) == (429, 2045)
-        long = int(refused.headers["retry-after"]) > 60  # but in the last minute of a day
+        long = int(refused.headers["retry-after"]) > 60  # except in the last minute of a day
         assert (refused.headers.get("x-should-retry") == "false") == long
     message = refused.json()["message"]
     assert "the limit is 0.0003 USD for the running day (until 20" in message
@@ -189,7 +189,7 @@ def test_the_sdk_raises_429_and_does_not_try_again(farebox: Farebox, way: str) -
     assert "Spending limit exceeded" in said
     assert farebox.demo_stats()["requests"] == before
     refused = [row for row in log_rows(customer) if row["status_code"] == 429]
-    assert len(refused) == 1, "an SDK that tries again makes more"
+    assert len(refused) == 1, "an SDK that retries makes more"
 
 
 def test_a_limit_is_put_read_and_removed(farebox: Farebox) -> None:

@@ -1,4 +1,4 @@
-"""What reaches the client when, and what that costs: the end of a response, its encoding, its size, and hanging up."""
+"""What reaches the client and when, and its cost: the end of a response, its encoding, its size, and hanging up."""
 
 import asyncio
 import contextlib
@@ -25,18 +25,18 @@ Handler = Callable[["Provider", Exchange], Coroutine[Any, Any, None]]
 
 
 class Provider:
-    """A provider that answers as a test's handler does, in the server's loop."""
+    """A provider that runs the test's handler, in the server's loop."""
 
     def __init__(self) -> None:
         self.signal = asyncio.Event()
-        """Set by the test when the handler shall go on."""
+        """Set by the test to let the handler continue."""
         self.gone = False
         """The gateway went away before the handler was done."""
 
 
 @contextlib.contextmanager
 def provider(farebox: Farebox, handle: Handler) -> Iterator[Callable[[], None]]:
-    """Takes the place of Cerebras, Google and Groq. Yields what lets the handler continue."""
+    """Stands in for Cerebras, Google and Groq. Yields a function that lets the handler continue."""
 
     async def begin() -> tuple[Provider, RunningServer]:
         made = Provider()
@@ -104,7 +104,7 @@ async def call(customer: Customer, body: bytes, path: str = CHAT) -> WireRespons
 
 
 async def left(customer: Customer, marker: bytes, tell: Callable[[], None]) -> dict[str, Any]:
-    """The row of a call whose client leaves as soon as these bytes have come."""
+    """The row of a call whose client leaves as soon as these bytes have arrived."""
     wire: Wire = await start(customer, streamed(), CHAT)
     await within(wire.until(marker))
     wire.hang_up()
@@ -120,7 +120,7 @@ async def test_a_disconnect_after_the_finish_reason_pays_the_reported_usage(cust
         stream = exchange.start(200, EVENTS)
         await stream.send(said("So it is.", "stop"))
         await self.signal.wait()
-        await asyncio.sleep(0.05)  # the gateway has seen the client go
+        await asyncio.sleep(0.05)  # the gateway has noticed the disconnect
         await stream.send(event({"choices": [], "usage": USAGE}))
         await stream.send(event("[DONE]"))
 
@@ -170,7 +170,7 @@ async def test_missing_usage_is_awaited_only_briefly(
 
 
 async def test_the_last_event_comes_after_the_charge(customer: Customer) -> None:
-    """Google's streams have no terminal event: the body's end is the end."""
+    """Google's streams have no terminal event: they end with the body."""
 
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, EVENTS)
@@ -186,7 +186,7 @@ async def test_the_last_event_comes_after_the_charge(customer: Customer) -> None
 
 
 async def test_a_possibly_last_event_is_held_back_only_briefly(customer: Customer) -> None:
-    """The provider goes on when the client has got what it sent."""
+    """The provider continues when the client has received what was sent."""
 
     async def handle(self: Provider, exchange: Exchange) -> None:
         stream = exchange.start(200, EVENTS)
@@ -263,14 +263,14 @@ async def test_audio_that_was_not_delivered_is_free(customer: Customer) -> None:
         raise ConnectionError
 
     with provider(customer.farebox, handle):
-        set_price(customer.farebox, "groq", "gpt-4o-mini-tts")  # by how long it plays
+        set_price(customer.farebox, "groq", "gpt-4o-mini-tts")  # charged by its duration
         request = json.dumps({"model": "gpt-4o-mini-tts", "input": "Good evening", "response_format": "pcm"}).encode()
         response = await call(customer, request, "groq/audio/speech")
     assert (response.status, paid(customer), customer.balance.held) == (502, 0, 0)
 
 
 async def test_an_interrupted_list_is_interrupted_for_the_client(customer: Customer) -> None:
-    """No event can report it."""
+    """No event could report the interruption."""
     entry = google("one").removeprefix(b"data: ").strip()
 
     async def handle(self: Provider, exchange: Exchange) -> None:
@@ -324,7 +324,7 @@ async def test_a_decompression_bomb_is_an_interrupted_response(customer: Custome
 
     with provider(customer.farebox, handle):
         response = await within(post(customer, streamed() if stream else whole(), CHAT))
-    if stream or response.status == 200:  # above what is collected, it has begun to pass
+    if stream or response.status == 200:  # larger than what is buffered, so part of it has been passed on
         assert len(response.body) < 30 * 2**20
     else:
         assert response.status == 502

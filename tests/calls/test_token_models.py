@@ -1,4 +1,4 @@
-"""Access tokens that are limited to models: what they may not call is refused before anything is held."""
+"""Access tokens limited to models: calls of other models are refused before anything is held."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def farebox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
 
 
 def limited(farebox: Farebox, *models: str) -> Customer:
-    """A customer whose token is for these models."""
+    """A customer whose token is limited to these models."""
     customer, services = farebox.funded("5"), farebox.services
     made = farebox.run(
         services.database.write(
@@ -34,7 +34,7 @@ def limited(farebox: Farebox, *models: str) -> Customer:
 
 
 def customers_own(customer: Customer) -> dict[str, str]:
-    """The headers of a call on a provider key of the customer's own."""
+    """The headers of a call with the customer's own provider key."""
     return {"authorization": "Bearer callers-own-key", "cf-aig-authorization": f"Bearer {customer.token}"}
 
 
@@ -43,9 +43,9 @@ def customers_own(customer: Customer) -> dict[str, str]:
     [((), ["demo-1", "gold"]), (("demo/gold",), ["gold"]), (("openai/demo-1", "demo/*"), ["demo-1", "gold"]),
      (("openai/*",), [])],
 )  # fmt: skip
-def test_a_token_calls_the_models_that_it_is_for(farebox: Farebox, models: tuple[str, ...], allowed: list[str]) -> None:
+def test_a_token_can_call_only_its_models(farebox: Farebox, models: tuple[str, ...], allowed: list[str]) -> None:
     customer = limited(farebox, *models)
-    for _ in range(2):  # the second with a head that is known
+    for _ in range(2):  # the second repeats a known head
         for model in ("demo-1", "gold"):
             answer = customer.chat(model=f"demo/{model}")
             if model in allowed:
@@ -56,7 +56,7 @@ def test_a_token_calls_the_models_that_it_is_for(farebox: Farebox, models: tuple
     assert customer.balance.held == 0
 
 
-def test_it_is_the_same_on_the_callers_own_key_and_on_paths_that_name_no_model(farebox: Farebox) -> None:
+def test_models_are_limited_on_the_callers_own_key_and_on_paths_without_a_model(farebox: Farebox) -> None:
     customer = limited(farebox, "demo/gold")
     headers = customers_own(customer)
     url = f"{customer.gateway_url}/demo/v1/chat/completions"
@@ -69,7 +69,7 @@ def test_it_is_the_same_on_the_callers_own_key_and_on_paths_that_name_no_model(f
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "openai/", "openai/gpt-*", "*", "/x", "open ai/x", "nobody/x"])
-def test_what_is_no_model_is_refused(farebox: Farebox, model: str) -> None:
+def test_invalid_models_are_refused(farebox: Farebox, model: str) -> None:
     with pytest.raises(Refused, match="is not a model"):
         limited(farebox, model)
 
@@ -88,7 +88,7 @@ def test_models_are_stored_in_the_spelling_that_calls_are_compared_in(farebox: F
 
 
 def test_a_body_names_its_model_once_and_as_such(farebox: Farebox) -> None:
-    """Some servers read names without regard to case, and of two the first or the last."""
+    """Some servers ignore the case of names, and of two use the first or the last."""
     customer = limited(farebox, "demo/gold")
     url = f"{customer.gateway_url}/demo/v1/chat/completions"
     bodies = (
@@ -119,10 +119,10 @@ def test_a_body_names_its_model_once_and_as_such(farebox: Farebox) -> None:
             headers=customers_own(anybody),
         ).status_code
         == 200
-    ), "on a key of its own it is the provider's to judge"
+    ), "with the caller's own key the provider decides"
 
 
-def test_tokens_are_counted_for_the_models_that_a_token_is_for(farebox: Farebox) -> None:
+def test_token_counting_is_limited_to_the_tokens_models(farebox: Farebox) -> None:
     customer = limited(farebox, "demo/gold")
     counted = f"{customer.gateway_url}/demo/v1/messages/count_tokens"
     body = {"messages": [{"role": "user", "content": "one two"}]}
@@ -138,7 +138,7 @@ def test_tokens_are_counted_for_the_models_that_a_token_is_for(farebox: Farebox)
         assert httpx.post(path, json=sent, headers=customer.headers).status_code == status, (path, model)
 
 
-def test_the_lists_of_models_are_for_the_token(farebox: Farebox) -> None:
+def test_model_lists_show_only_the_tokens_models(farebox: Farebox) -> None:
     customer = limited(farebox, "demo/gold", "openai/*")
     listed = httpx.get(f"{customer.gateway_url}/compat/models", headers=customer.headers).json()["data"]
     found = httpx.get(f"{customer.api_url}/ai/models/search", headers=customer.headers).json()["result"]

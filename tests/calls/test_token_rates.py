@@ -1,4 +1,4 @@
-"""What an access token may do, as the API sets it: how often it calls, over all gateways, which models, until when."""
+"""An access token's limits, set through the API: its rate over all gateways, its models, its expiry."""
 
 import random
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def limit(customer: Customer, token_id: str, **rate: object) -> Any:
 
 
 def limited(customer: Customer, calls: int, **more: object) -> Customer:
-    """The account with a token that may make so many calls a day."""
+    """The account with a token that may make this many calls per day."""
     caller = Customer(
         customer.farebox,
         customer.account_id,
@@ -53,7 +53,7 @@ def limited(customer: Customer, calls: int, **more: object) -> Customer:
 
 
 @pytest.mark.parametrize("technique", ["fixed", "sliding"])
-def test_a_token_makes_as_many_calls_as_it_may(customer: Customer, technique: str) -> None:
+def test_a_token_can_make_only_as_many_calls_as_its_limit(customer: Customer, technique: str) -> None:
     caller = limited(customer, 3, rate_limiting_technique=technique)
     set_gateway(customer, "other")
     url = f"{caller.farebox.url}/v1/{caller.account_id}/other/demo/chat/completions"
@@ -68,7 +68,7 @@ def test_a_token_makes_as_many_calls_as_it_may(customer: Customer, technique: st
     assert problem["retry_after"] == int(refused.headers["retry-after"]) > 0
     assert "rate limit" in problem["remedy"]
     assert customer.chat().status_code == 200, "another token of the account"
-    assert len(log_rows(customer)) == 3, "what is refused is no call"
+    assert len(log_rows(customer)) == 3, "a refused call does not count"
     assert tokens(customer)[-1]["last_used_at"] is None
 
 
@@ -83,7 +83,7 @@ def test_sdks_see_a_rate_limit(customer: Customer) -> None:
     assert raised.value.body["source"] == "token"  # type: ignore[index]
 
 
-def test_what_a_token_is_refused_does_not_count_for_its_gateway(customer: Customer) -> None:
+def test_calls_refused_by_a_tokens_limit_do_not_count_for_the_gateway(customer: Customer) -> None:
     set_gateway(customer, rate_limiting_limit=3, rate_limiting_interval=DAY_SECONDS)
     caller = limited(customer, 1)
     assert [caller.chat().status_code for _ in range(4)] == [200, 429, 429, 429]
@@ -102,7 +102,7 @@ def test_a_limit_is_changed_and_lifted(customer: Customer) -> None:
     assert [caller.chat().status_code for _ in range(3)] == [200] * 3
 
 
-def test_a_tokens_models_are_set_and_freed(customer: Customer) -> None:
+def test_a_tokens_models_are_set_and_lifted(customer: Customer) -> None:
     caller = limited(customer, 100)
     token_id = tokens(customer)[-1]["id"]
     for models, allowed in (
@@ -112,19 +112,19 @@ def test_a_tokens_models_are_set_and_freed(customer: Customer) -> None:
         (None, True),
     ):
         changed = result(limit(customer, token_id, models=models))
-        assert (changed["models"], changed["rate_limiting_limit"]) == (models, 100), "the rest stays as it is"
+        assert (changed["models"], changed["rate_limiting_limit"]) == (models, 100), "other fields stay unchanged"
         response = caller.chat()
         assert response.status_code == (200 if allowed else 403), response.text
     assert result(limit(customer, token_id, models=["anthropic/claude-haiku-4.5"]))["models"] == [
         "anthropic/claude-haiku-4-5"
-    ], "in the spelling that calls are compared with"
+    ], "in the spelling with which calls are compared"
     for wrong in ([], ["demo"], ["*"], ["demo/a*"], [7], ["demo/x"] * 101, "demo/x"):
         response = limit(customer, token_id, models=wrong)
         assert (response.status_code, errors(response)[0][0]) == (400, 7001), wrong
         assert response.json()["errors"][0]["path"][:2] == ["body", "models"]
 
 
-def test_a_tokens_expiry_is_set_and_what_has_expired_stays_so(farebox: Farebox, customer: Customer) -> None:
+def test_a_tokens_expiry_is_set_and_an_expired_token_stays_expired(farebox: Farebox, customer: Customer) -> None:
     caller = limited(customer, 100)
     token_id = tokens(customer)[-1]["id"]
     changed = result(limit(customer, token_id, expires_at="2999-01-01"))
@@ -139,8 +139,8 @@ def test_a_tokens_expiry_is_set_and_what_has_expired_stays_so(farebox: Farebox, 
     assert Customer(farebox, customer.account_id, spent).chat().status_code == 401
 
 
-def test_no_token_frees_itself(farebox: Farebox, customer: Customer) -> None:
-    """A narrow token with `Write`, given by mistake, cannot be made a wide one by its holder."""
+def test_no_token_can_widen_itself(farebox: Farebox, customer: Customer) -> None:
+    """The holder of a limited token that was given `Write` by mistake cannot widen it."""
     later = farebox.services.clock.now_ms() + 10**9
     account_id, first = customer.account_id, {token["id"] for token in tokens(customer)}
     brief = Customer(farebox, account_id, farebox.create_token(account_id, *Permission, expires_at=later))
@@ -157,7 +157,7 @@ def test_no_token_frees_itself(farebox: Farebox, customer: Customer) -> None:
     assert result(limit(customer, narrow_id, models=None))["models"] is None
 
 
-def test_who_may_set_what(farebox: Farebox, customer: Customer) -> None:
+def test_permissions_to_change_tokens(farebox: Farebox, customer: Customer) -> None:
     token_id, other = tokens(customer)[0]["id"], farebox.funded("5")
     theirs = tokens(other)[0]["id"]
     missing = limit(customer, theirs, rate_limiting_limit=1)
@@ -183,11 +183,11 @@ def test_who_may_set_what(farebox: Farebox, customer: Customer) -> None:
 
 
 def test_a_sliding_limit_counts_what_overlaps() -> None:
-    """What the gateways' limits are made of: here with the time in hand."""
+    """The limiter that gateways use too, here with controlled time."""
     limiter, key = RateLimiter(), ("a", "token/t")
     at = 10_000_000
     admitted = [limiter.admit(key, 4, 10, sliding=True, now_ms=at + 5_000) for _ in range(5)]
-    assert admitted == [None] * 4 + [at + 10_001], "the next window, in which less and less of this one counts"
+    assert admitted == [None] * 4 + [at + 10_001], "the next window, in which the previous one counts less and less"
     assert [limiter.admit(key, 4, 10, sliding=True, now_ms=at + 15_000) for _ in range(3)] == [None, None, at + 15_001]
     assert [limiter.admit(key, 4, 10, sliding=False, now_ms=at + 25_000) for _ in range(5)] == [None] * 4 + [
         at + 30_000
@@ -195,7 +195,7 @@ def test_a_sliding_limit_counts_what_overlaps() -> None:
 
 
 @pytest.mark.parametrize("sliding", [False, True])
-def test_a_limit_takes_a_call_again_when_it_said_and_not_before(sliding: bool) -> None:
+def test_a_limit_admits_a_call_at_the_stated_time_and_not_before(sliding: bool) -> None:
     chance = random.Random(13)
     for _ in range(300):
         limiter, key, now = RateLimiter(), ("a", "g"), chance.randrange(10**6)

@@ -1,4 +1,5 @@
-"""Input that a request does not show: held as far as it can come in, so that no tenant can order what it cannot pay."""
+"""Input that a request does not contain: the hold covers all that may come in, so no tenant can order what it cannot
+pay for."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -72,7 +73,7 @@ def together(customer: Customer, times: int, **fields: Any) -> list[httpx.Respon
 
 
 def test_twelve_calls_continuing_an_unknown_response_are_refused(farebox: Farebox, upstream: Upstream) -> None:
-    """Each would read 300,000 tokens, and six of them were answered on a dollar; the model can read a million."""
+    """Each would read 300,000 tokens, which a hold for the request's text alone would not cover."""
     customer = farebox.funded("1.60")
     upstream.response = stored_response(300_000, 100, "resp_long_ago")
     assert ask_responses(customer).status_code == 200
@@ -83,7 +84,7 @@ def test_twelve_calls_continuing_an_unknown_response_are_refused(farebox: Farebo
     assert customer.balance.posted == parse_usd("1.60") - (300_000 * 2000 + 100 * 8000)
 
 
-def test_the_size_of_a_response_that_passed_is_known(farebox: Farebox, upstream: Upstream) -> None:
+def test_the_size_of_a_relayed_response_is_known(farebox: Farebox, upstream: Upstream) -> None:
     customer = farebox.funded("1.3008")
     upstream.response = stored_response(300_000, 100, "resp_known")
     assert ask_responses(customer).status_code == 200
@@ -107,8 +108,9 @@ def test_responses_of_other_accounts_are_unknown(farebox: Farebox, upstream: Ups
     assert ask_responses(one, previous_response_id="resp_private").status_code == 200
 
 
-def test_a_response_that_was_read_in_part_is_not_known(farebox: Farebox, upstream: Upstream) -> None:
-    """A model with a small window cuts a long conversation; a model with a large one would go on from all of it."""
+def test_the_size_of_a_partly_read_response_is_unknown(farebox: Farebox, upstream: Upstream) -> None:
+    """A model with a small window truncates a long conversation; one with a large window would continue from all of
+    it."""
     customer = farebox.funded("1.90")
     upstream.response = stored_response(100_000, 10, "resp_cut")
     assert ask_responses(customer, truncation="auto").status_code == 200
@@ -138,7 +140,7 @@ def in_bucket(**part: Any) -> dict[str, Any]:
     ],
     ids=["prompt", "bucket", "bucket_spelled_otherwise", "image"],
 )
-def test_what_is_the_operator_s_is_not_read_on_its_key(
+def test_the_operators_stored_objects_are_not_readable_on_its_key(
     farebox: Farebox, upstream: Upstream, path: str, body: dict[str, Any]
 ) -> None:
     customer, before = farebox.funded("5"), len(upstream.sent)
@@ -161,9 +163,7 @@ def test_what_is_the_operator_s_is_not_read_on_its_key(
     ],
     ids=["model", "escaped", "letters", "escaped_letters", "limit", "letters_of_a_limit", "file", "response"],
 )
-def test_a_field_that_is_there_twice_is_refused_where_readers_could_differ(
-    farebox: Farebox, upstream: Upstream, body: bytes
-) -> None:
+def test_a_repeated_field_is_refused_if_readers_could_differ(farebox: Farebox, upstream: Upstream, body: bytes) -> None:
     customer, before = farebox.funded("5"), len(upstream.sent)
     url, headers = f"{customer.gateway_url}/openai/responses", customer.headers | {"content-type": "application/json"}
     refused = httpx.post(url, content=body, headers=headers)
@@ -182,8 +182,8 @@ def test_a_search_is_possible_on_little_and_its_hold_grows_with_what_searches_br
     little = farebox.funded("0.12")
     receipt = little.receipt(search(little).headers["cf-aig-log-id"])
     assert receipt["charge_nanos"] == 20_000 * 1000 + 10 * 5000 + 2 * 10_000_000
-    assert receipt["hold_nanos"] == parse_usd("0.12"), "all there is"
-    assert search(farebox.funded("0.05")).status_code == 402, "not enough for one search"
+    assert receipt["hold_nanos"] == parse_usd("0.12"), "the whole balance"
+    assert search(farebox.funded("0.05")).status_code == 402, "too little for one search"
     upstream.response = found(90_000, 1)
     assert search(sample).status_code == 200
     upstream.response = found(20_000, 2)
@@ -220,7 +220,7 @@ def test_written_off_amounts_are_reported(farebox: Farebox, upstream: Upstream) 
     upstream.response = found(20_000, 2)
     assert search(farebox.funded("10")).status_code == 200
     poor = farebox.funded("0.30")
-    upstream.response = found(1_200_000, 5)  # what the searches may bring in at most, whatever was learned before
+    upstream.response = found(1_200_000, 5)  # the most that the searches may bring in, whatever was observed before
     receipt = poor.receipt(search(poor).headers["cf-aig-log-id"])
     cost = 1_200_000 * 1000 + 10 * 5000 + 5 * 10_000_000
     assert (receipt["charge_nanos"], receipt["written_off_nanos"]) == (parse_usd("0.30"), cost - parse_usd("0.30"))

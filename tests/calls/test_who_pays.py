@@ -1,4 +1,4 @@
-"""Whose key is used, who is charged, and whose secrets go where."""
+"""Whose key is used, who is charged, and which secrets are sent where."""
 
 import json
 import time
@@ -30,7 +30,7 @@ SET_UP = (
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """The operator has a key for the providers in SET_UP, all of which the demo provider stands in for."""
+    """The operator has keys for the providers in SET_UP; the demo provider stands in for all of them."""
     with running_farebox(tmp_path_factory.mktemp("payers")) as served:
         for slug in SET_UP:
             set_provider(served, slug)
@@ -45,7 +45,7 @@ def customer(farebox: Farebox) -> Customer:
 def call(
     customer: Customer, path: str, body: object, headers: dict[str, str] | None = None, *, gateway: str = "default"
 ) -> httpx.Response:
-    """A POST behind a gateway, with no credentials but those in `headers`."""
+    """A POST to a gateway, with only the credentials in `headers`."""
     return httpx.post(
         f"{customer.farebox.url}/v1/{customer.account_id}/{gateway}/{path}",
         json=body,
@@ -116,7 +116,7 @@ def test_an_own_key_is_forwarded_untouched_and_nothing_is_charged(
     assert customer.balance.posted == FIVE
     assert "farebox-charge-usd" not in response.headers
     row = log_row(customer, response.headers["cf-aig-log-id"])
-    assert row["cost"] > 0, "it is logged with what it cost the caller"
+    assert row["cost"] > 0, "it is logged with the caller's cost"
     assert row["tokens_out"] > 0
     assert row["wholesale"] is False
     assert (row["farebox"]["charge_nanos"], row["farebox"]["outcome"]) == (0, "own_key")
@@ -211,13 +211,13 @@ def test_connection_headers_are_not_forwarded(farebox: Farebox, customer: Custom
     assert response.status_code == 200
     seen = last_seen(farebox)["headers"]
     assert set(seen).isdisjoint(private)
-    assert seen["accept-encoding"] == "identity", "a compressed answer could not be metered"
+    assert seen["accept-encoding"] == "identity", "a compressed response could not be metered"
     assert seen["host"] == farebox.demo_url.removeprefix("http://")
 
 
 @pytest.mark.parametrize("blank", ["", "Bearer"])
 def test_a_blank_key_is_no_key(farebox: Farebox, customer: Customer, blank: str) -> None:
-    """SDKs that always send the header send it blank if they have no key."""
+    """SDKs that always send the header leave it blank if they have no key."""
     headers = ours(customer) | {"authorization": blank}
     response = call(customer, "openai/chat/completions", CHAT | {"model": "gpt-4o-mini"}, headers)
     assert response.status_code == 200, response.text
@@ -228,7 +228,7 @@ def test_a_blank_key_is_no_key(farebox: Farebox, customer: Customer, blank: str)
 # --- what SDKs send to each provider ----------------------------------------------------------------------------------
 
 PATHS: dict[str, tuple[str, str, str]] = {
-    # What the client's path is (reference: which client sends what), what reaches the provider, the model.
+    # The client's path (with the client that sends it), the path that reaches the provider, the model.
     "openai py": ("openai/chat/completions", "/chat/completions", "gpt-4o-mini"),
     "openai with v1": ("openai/v1/chat/completions", "/chat/completions", "gpt-4o-mini"),
     "groq py": ("groq/openai/v1/chat/completions", "/chat/completions", "llama-3.3-70b-versatile"),
@@ -279,7 +279,7 @@ def test_the_path_that_a_client_sends_arrives_and_is_charged(
         assert body["model"] == model.partition("/")[2].replace(".5", "-5" if "claude" in model else ".5")
     receipt = customer.receipt(response.headers["cf-aig-log-id"])
     if stream and "stream_options" not in body:
-        # Mistral, Groq and Perplexity report usage unrequested; the stand-in does not, so what passed was counted.
+        # Mistral, Groq and Perplexity report usage unrequested; the stand-in does not, so the output was counted.
         assert receipt["usage_source"] == "counted"
     else:
         assert receipt["usage_source"] == "provider"
@@ -338,7 +338,7 @@ def test_the_sdks_reach_their_own_providers_paths(farebox: Farebox, customer: Cu
 # --- refused before the call ------------------------------------------------------------------------------------------
 
 
-def test_a_gateway_may_demand_own_keys(farebox: Farebox, customer: Customer) -> None:
+def test_a_gateway_may_require_own_keys(farebox: Farebox, customer: Customer) -> None:
     set_gateway(customer, "own-only", byok_only=True)
     before = requests(farebox)
     for headers in (ours(customer), ours(customer) | {"cf-aig-no-wholesale": "false"}):
@@ -519,7 +519,7 @@ def test_unknown_providers_and_paths(customer: Customer) -> None:
 # --- tokens and gateways ----------------------------------------------------------------------------------------------
 
 
-def test_tokens_that_may_not_call_are_answered_alike(farebox: Farebox, customer: Customer) -> None:
+def test_tokens_that_may_not_call_get_the_same_error(farebox: Farebox, customer: Customer) -> None:
     other = farebox.funded("5")
     before = requests(farebox)
     at = farebox.services.clock.now_ms()
@@ -532,13 +532,13 @@ def test_tokens_that_may_not_call_are_answered_alike(farebox: Farebox, customer:
         messages.add(response.json()["message"])
     response = call(customer, "demo/chat/completions", CHAT)
     assert code(response) == (401, 2009)
-    assert messages == {response.json()["message"]}, "an error with the reason would help to guess"
+    assert messages == {response.json()["message"]}, "stating the reason would help an attacker to guess"
     assert requests(farebox) == before
     runner = farebox.create_token(customer.account_id, Permission.RUN)
     assert call(customer, "demo/chat/completions", CHAT, bearer(runner)).status_code == 200
 
 
-def test_an_own_key_alone_does_not_open_a_gateway(farebox: Farebox, customer: Customer) -> None:
+def test_an_own_key_without_a_token_is_refused(farebox: Farebox, customer: Customer) -> None:
     before = requests(farebox)
     assert code(call(customer, "openai/chat/completions", CHAT, bearer(OWN_KEY))) == (401, 2009)
     assert requests(farebox) == before
@@ -549,7 +549,7 @@ def test_a_revoked_token_stops_working_within_a_second(farebox: Farebox, custome
     assert call(customer, "demo/chat/completions", CHAT, bearer(customer.token)).status_code == 200
     [token] = farebox.run(services.database.scan(lambda connection: list_tokens(connection, customer.account_id)))
     at = services.clock.now_ms()
-    # As the command line does it: only the database is changed.
+    # As on the command line: only the database is changed.
     assert farebox.run(services.database.write(lambda connection: revoke_token(connection, token.token_id, at)))
     revoked = time.monotonic()
     called = revoked
@@ -560,8 +560,8 @@ def test_a_revoked_token_stops_working_within_a_second(farebox: Farebox, custome
     assert code(call(customer, "demo/chat/completions", CHAT, bearer(customer.token))) == (401, 2009)
 
 
-def test_a_change_holds_for_the_next_request_of_a_connection(farebox: Farebox, customer: Customer) -> None:
-    """However often the same head has come on it: the operator's key and the gateway."""
+def test_a_change_applies_to_the_next_request_of_a_connection(farebox: Farebox, customer: Customer) -> None:
+    """Changes of the operator's key and of the gateway apply although the connection has repeated its head."""
     path = f"{customer.gateway_url}/openai/chat/completions"
     body = CHAT | {"model": "gpt-4o-mini"}
     with httpx.Client(headers=customer.headers) as client:
@@ -583,7 +583,7 @@ def test_a_change_holds_for_the_next_request_of_a_connection(farebox: Farebox, c
         assert last_seen(farebox)["headers"]["authorization"] == f"Bearer {OPERATOR_KEY}"
 
 
-def test_a_token_expires_for_the_requests_of_a_connection_too(farebox: Farebox, customer: Customer) -> None:
+def test_a_token_expires_on_an_open_connection_too(farebox: Farebox, customer: Customer) -> None:
     clock = farebox.services.clock
     end = clock.now_ms() + 3_000
     token = farebox.create_token(customer.account_id, Permission.RUN, expires_at=end)

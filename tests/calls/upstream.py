@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass
 class Sent:
-    """A request that came."""
+    """A received request."""
 
     path: str
     headers: dict[str, str]
@@ -28,21 +28,21 @@ class Upstream:
 
     url: str = ""
     response: Any = field(default_factory=dict)
-    """Bytes as they are, anything else as JSON; a function is asked for it, with the request."""
+    """The response: bytes as they are, anything else as JSON; a function is called with the request."""
     content_type: str = ""
-    """Left empty: events or JSON, as the response begins."""
+    """If empty: events or JSON, depending on how the response begins."""
     headers: dict[str, str] = field(default_factory=dict)
     """Further headers of the response."""
     status: int = 200
     sent: list[Sent] = field(default_factory=list)
 
     def says(self, response: bytes, content_type: str = "") -> None:
-        """What is answered from now on."""
+        """Set the response to later requests."""
         self.response, self.content_type = response, content_type
 
     @property
     def requested(self) -> list[Any]:
-        """The requests that came, read as JSON."""
+        """The bodies of the received requests, read as JSON."""
         return [request.json() for request in self.sent]
 
 

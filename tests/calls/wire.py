@@ -1,4 +1,5 @@
-"""HTTP/1.1 by hand: a client that sees what arrived, whether it was all, and that can hang up at any point."""
+"""HTTP/1.1 by hand: a client that sees exactly what arrived and whether it was complete, and that can hang up at any
+point."""
 
 import asyncio
 import contextlib
@@ -17,7 +18,7 @@ COMPAT = "compat/chat/completions"
 
 @dataclass(frozen=True, slots=True)
 class WireResponse:
-    """What came back on one connection."""
+    """The response on one connection, as far as it arrived."""
 
     status: int
     headers: Mapping[str, str]
@@ -34,7 +35,7 @@ class WireResponse:
 
     @property
     def code(self) -> int:
-        """Of one of our errors in OpenAI's form."""
+        """The code of one of our errors in OpenAI's form."""
         code: int = self.json()["errors"][0]["code"]
         return code
 
@@ -54,7 +55,7 @@ class Wire:
         self.status = 0
         self.headers: dict[str, str] = {}
         self._raw = b""
-        """What has come of the body, framing included."""
+        """The received part of the body, including framing."""
 
     @classmethod
     async def open(cls, url: str) -> "Wire":
@@ -62,7 +63,7 @@ class Wire:
         return cls(*await asyncio.open_connection(parts.hostname, parts.port))
 
     async def send(self, path: str, headers: Mapping[str, str], body: bytes, *, sent: int | None = None) -> None:
-        """Send a POST; with `sent`, only so many bytes of its body."""
+        """Send a POST; with `sent`, only this many bytes of its body."""
         lines = [f"POST {path} HTTP/1.1", "host: farebox", "connection: close", f"content-length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self._writer.write("\r\n".join([*lines, "", ""]).encode() + body[:sent])
@@ -76,14 +77,14 @@ class Wire:
         self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
     async def until(self, marker: bytes) -> None:
-        """Wait until these bytes have come in the body."""
+        """Wait until these bytes have arrived in the body."""
         while marker not in self._raw:
             chunk = await self._reader.read(65536)
             assert chunk, f"the answer ended before {marker!r}: {self._raw!r}"
             self._raw += chunk
 
     async def response(self) -> WireResponse:
-        """All of it, as far as it comes. Raises ConnectionError or IncompleteReadError if no head came."""
+        """The response, as far as it arrives. Raises ConnectionError or IncompleteReadError if no head arrived."""
         try:
             if not self.status:
                 await self.head()
@@ -96,13 +97,13 @@ class Wire:
         return WireResponse(self.status, self.headers, body, whole)
 
     def hang_up(self) -> None:
-        """Go away as a process does that is killed: the connection is reset."""
+        """Disconnect like a killed process: the connection is reset."""
         sock: socket.socket = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
     def close(self) -> None:
-        """Go away politely: the connection is shut."""
+        """Disconnect cleanly: the connection is shut down."""
         self._writer.close()
 
     def _unframed(self) -> tuple[bytes, bool]:
@@ -147,8 +148,8 @@ async def post(customer: Customer, body: bytes, path: str = COMPAT, *, demo: str
 
 
 def usage_of(response: WireResponse) -> dict[str, int] | None:
-    """What a complete response says it used; None if it is not complete. A stream is complete with its `[DONE]`:
-    that is all that its reader waits for."""
+    """The usage that a complete response reports; None if it is incomplete. A stream is complete with its `[DONE]`, the
+    last thing that a reader waits for."""
     stream = response.headers["content-type"].startswith("text/event-stream")
     if not (response.body.endswith(b"data: [DONE]\n\n") if stream else response.whole):
         return None

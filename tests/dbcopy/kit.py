@@ -40,7 +40,7 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
-class NoticeHistory:
+class AccountView:
     """What a server says of an account over HTTP."""
 
     balance: Any
@@ -56,7 +56,7 @@ class Sample:
     account_id: str
     token: str
     log_ids: tuple[str, ...]
-    reported: NoticeHistory
+    reported: AccountView
 
     @property
     def database(self) -> Path:
@@ -93,7 +93,7 @@ async def _shop(folder: Path) -> None:
         await operator_alarms.work(shop.services)
 
 
-def ask(url: str, account_id: str, token: str, log_ids: tuple[str, ...]) -> NoticeHistory:
+def ask(url: str, account_id: str, token: str, log_ids: tuple[str, ...]) -> AccountView:
     """What the server says of the account."""
     with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}) as http:
 
@@ -104,7 +104,7 @@ def ask(url: str, account_id: str, token: str, log_ids: tuple[str, ...]) -> Noti
 
         api = f"/client/v4/accounts/{account_id}"
         logs = get(f"{api}/ai-gateway/gateways/default/logs")
-        return NoticeHistory(
+        return AccountView(
             balance=get(f"{api}/ai-gateway/billing/credit-balance"),
             receipts={log_id: get(f"{api}/farebox/receipts/{log_id}") for log_id in log_ids},
             logs=[one["id"] for one in logs],
