@@ -32,10 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
         "sqlite_only: is about SQLite itself, and runs on it whatever FAREBOX_TEST_ENGINE says",
     ):
         config.addinivalue_line("markers", line)
-    # Containers often forbid to keep bytecode; each process that a test starts would then compile all of Farebox.
+    # Containers often disable writing bytecode; each process that a test starts would then compile all of Farebox.
     sys.dont_write_bytecode = False
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    if not hasattr(config, "workerinput"):  # workers, and servers that tests start, inherit it
+    if not hasattr(config, "workerinput"):  # inherited by workers and by servers that tests start
         _trust_nobody(config)
         _use_memory()
     _share_contexts()
@@ -47,26 +47,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three for two processors: tests wait for a third of their time, for time-outs, disks and other processes."""
+    """Three workers on two processors, because tests spend a third of their time waiting: for timeouts, disks and other
+    processes."""
     return max(2, len(os.sched_getaffinity(0)) * 3 // 2)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Without the garbage collector, which would look through ever more tests and find no garbage."""
+    """Collect without the garbage collector, which would scan more and more tests and find no garbage."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.collect()
         gc.freeze()
-        gc.set_threshold(20_000)  # as farebox.app does for a server
+        gc.set_threshold(20_000)  # as farebox.app does in a server
         gc.enable()
 
 
 def _trust_nobody(config: pytest.Config) -> None:
-    """One dummy authority instead of the system's hundred and more: every HTTP client that is made loads them
-    all, which takes 20 ms, and what the tests talk to over TLS they trust by name."""
+    """Replace the system's more than hundred certificate authorities with one dummy: every new HTTP client loads them
+    all, which takes 20 ms, and tests explicitly trust the certificates of their TLS servers."""
     folder = tempfile.TemporaryDirectory(prefix="farebox-trust-")
     config.add_cleanup(folder.cleanup)
     file = Path(folder.name) / "authority.pem"
@@ -75,8 +76,8 @@ def _trust_nobody(config: pytest.Config) -> None:
 
 
 def _share_contexts() -> None:
-    """One TLS context for all HTTP clients that trust the same: making and freeing it is half of the processor time of
-    a call without a client of one's own, as `httpx.get`."""
+    """Share one TLS context among HTTP clients with the same trust: creating and freeing it is half of the processor
+    time of a call such as `httpx.get`, which has no client of its own."""
     make = functools.cache(lambda verify, cert, trust_env, _environment: create_ssl_context(verify, cert, trust_env))
     create_ssl_context = httpx.create_ssl_context
 
@@ -88,7 +89,7 @@ def _share_contexts() -> None:
 
 
 def _wait_for_busy_machines() -> None:
-    """Minutes for what httpx sends, where a test says nothing: its five seconds are too few on a busy machine."""
+    """Give httpx a default timeout of minutes: its five seconds are too few on a busy machine."""
     stream = inspect.unwrap(httpx.stream)
     verbs = (httpx.request, httpx.get, httpx.head, httpx.options, httpx.delete, httpx.post, httpx.put, httpx.patch)
     functions: tuple[Any, ...] = (stream, *verbs, httpx.Client.__init__, httpx.AsyncClient.__init__)
@@ -98,8 +99,9 @@ def _wait_for_busy_machines() -> None:
 
 
 def _use_memory() -> None:
-    """The tests' folders in memory, where there is much of it. SQLite waits for the disk at every commit: that is for
-    power cuts, which no test makes, and half of the time of some. What is killed here loses nothing either way."""
+    """Keep the tests' folders in memory if there is enough of it. SQLite syncs to disk at every commit, which takes
+    half of the time of some tests and only protects against power cuts, which no test causes. A killed process loses
+    nothing in either case."""
     if memory := memory_folder():
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
@@ -120,7 +122,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """After the fixtures: the databases of the test's own folder."""
+    """After the fixtures: drop the databases of the test's folder."""
     folder = getattr(item, "funcargs", {}).get("tmp_path")
     if folder is not None:
         engines.forget_databases(folder)
@@ -139,7 +141,7 @@ def _quiet_logs() -> None:
 
 @pytest.fixture(scope="session")
 def engine(request: pytest.FixtureRequest) -> str:
-    """The engine that the test runs on. A fixture that opens a database for several tests asks for it, so that it is
+    """The engine on which the test runs. A fixture that opens a database for several tests requests it, so that it is
     created again for the other engine."""
     chosen: str = request.param
     return chosen
@@ -147,7 +149,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """One server for all tests that do not need settings of their own; each makes its own account."""
+    """One server for all tests that need no settings of their own; each test creates its own account."""
     with running_farebox(tmp_path_factory.mktemp("farebox")) as served:
         yield served
 
@@ -155,7 +157,7 @@ def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 @pytest.fixture(scope="session")
 def house(engine: str, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[House]":
     """The server with every way to sign in."""
-    from tests.pages.house import open_house  # only where it is needed
+    from tests.pages.house import open_house  # imported only if needed
 
     with open_house(tmp_path_factory.mktemp("house")) as opened:
         yield opened
@@ -163,19 +165,19 @@ def house(engine: str, tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Ho
 
 @pytest.fixture
 def customer(farebox: Farebox) -> Customer:
-    """An account of the test's own with five dollars and a token."""
+    """A new account with five dollars and a token."""
     return farebox.funded("5")
 
 
 @pytest.fixture(scope="session")
 def postgres() -> PostgresServer:
-    """A PostgreSQL server of this test process's own, started when the first test asks for it."""
+    """A PostgreSQL server for this test process, started when first needed."""
     return engines.postgres_server()
 
 
 @pytest.fixture
 def postgres_url(postgres: PostgresServer) -> Iterator[str]:
-    """An empty database of the test's own."""
+    """A new, empty database."""
     url = postgres.new_database()
     yield url
     postgres.drop_database(url)

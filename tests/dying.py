@@ -1,7 +1,8 @@
-"""Processes that die anywhere: every use of what leaves a process is a point before it and a point after it.
+"""Simulates processes that die anywhere: there is a point before and after each call of functions
+that commit or send requests.
 
-A process that dies does nothing more. So what ends it here is no Exception: nothing that handles errors runs, only what
-gives back memory and connections, as the system does. What it has left open is ended as at the next start.
+A dead process does nothing more. So what ends it here is not an Exception: no error handler runs, only code that frees
+memory and connections, as the system would. What it left open is ended as at the next start.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ class Died(BaseException):
 
 
 class Life:
-    """One life, in which the process dies at the point of a number: a context. Jobs in the background live on."""
+    """One life, in which the process dies at point number `point`; a context manager. Background jobs continue."""
 
     def __init__(self, point: int, functions: tuple[tuple[Any, str], ...]) -> None:
         self.point = point
@@ -59,19 +60,19 @@ class Life:
 
 
 def lives(*functions: tuple[Any, str], at_least: int, at_most: int = 60) -> Iterator[Life]:
-    """A life for every point, until one passes them all. Fails if there are fewer than `at_least`: then what should
-    leave the process does not pass here."""
+    """One life per point, until a life passes them all. Fails if there are fewer than `at_least` points, because then
+    some commits or requests are not intercepted."""
     for point in range(1, at_most):
         life = Life(point, functions)
         yield life
         if not life.died:
-            assert point > at_least, "there are not as many points as there should be"
+            assert point > at_least, "there are fewer points than expected"
             return
-    pytest.fail("it has no end")
+    pytest.fail("the number of points does not end")
 
 
 def recover(customer: Customer, policy: Policy = "release") -> None:
-    """End what the dead process has left open of the account's, as the next one does."""
+    """End what the dead process left open on the account, as the next process does."""
     services = customer.farebox.services
 
     async def end() -> None:

@@ -1,8 +1,8 @@
-"""A Citus cluster that is run for the tests: FAREBOX_TEST_CITUS_URL names a database on its coordinator.
+"""A Citus cluster that was started for the tests: FAREBOX_TEST_CITUS_URL names a database on its coordinator.
 
-That database lists the nodes (`pg_dist_node`); nothing is written to it. The role must be a superuser who
-may connect to every node at the address written there. Each test gets databases of its own: on every node, with the
-extension and with the nodes added, and dropped on every node at the end.
+That database lists the nodes (`pg_dist_node`); nothing is written to it. The role must be a superuser that may connect
+to every node at the address listed there. Each test gets its own databases, which exist on every node, with the
+extension and with the nodes added, and are dropped on every node at the end.
 """
 
 import asyncio
@@ -30,15 +30,15 @@ _QUIET = {"citus.override_table_visibility": "off", "client_min_messages": "erro
 
 @contextlib.contextmanager
 def alone(what: str) -> Iterator[None]:
-    """No other test process does this to the cluster meanwhile."""
+    """A lock, so that no other test process does `what` to the cluster at the same time."""
     with Path(tempfile.gettempdir(), f"farebox-test-citus-{what}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 class Cluster:
-    """Databases on all nodes of the cluster. `close` drops those that are left: on each of them Citus has a process
-    that looks for deadlocks, every two seconds."""
+    """Databases on all nodes of the cluster. `close` drops those that are left, because on each of them Citus runs a
+    process that looks for deadlocks every two seconds."""
 
     def __init__(self, url: str = CITUS) -> None:
         self.url = url
@@ -51,8 +51,8 @@ class Cluster:
     # Databases.
 
     def new_database(self, like: str | None = None, name: str | None = None, *, workers: int | None = None) -> str:
-        """The URL, on the coordinator, of a new database: empty, with all workers or only the first of them; or a copy
-        of the one with the URL `like`, whose connections are ended."""
+        """The URL, on the coordinator, of a new database: empty, with all workers or only the first; or a copy of the
+        database at the URL `like`, whose connections are ended."""
         name = name or f"test_{uuid.uuid4().hex}"
         self._copy(self._template("empty", self._make_empty) if like is None else urlsplit(like).path[1:], name)
         self._made.add(name)
@@ -65,9 +65,9 @@ class Cluster:
         return url
 
     def add_worker(self, url: str, number: int) -> None:
-        """Add a worker, counted from 1, to the cluster of this database. Nothing is moved to it."""
+        """Add a worker, counted from 1, to the cluster of this database, without moving shards to it."""
         host, port = self.nodes[number]
-        with alone("roles"):  # which it writes there, for all databases
+        with alone("roles"):  # the command writes it there, for all databases
             self.query(f"SELECT citus_add_node('{host}', {port})", url)
 
     def distributed(self) -> str:
@@ -77,8 +77,9 @@ class Cluster:
     def drop_database(self, url: str) -> None:
         """Drop it on every node, and end the connections to it.
 
-        First nobody may connect any more, on any node: a node that drops it keeps waiting whoever connects, and would
-        itself wait for a session that connects to a node which does the same (Citus has such of its own).
+        First new connections are refused on every node: a node that drops the database blocks clients that connect, and
+        would itself wait for a session that is connecting to another node that drops it (Citus has such sessions of its
+        own).
         """
         name = urlsplit(url).path[1:]
         self._made.discard(name)
@@ -100,14 +101,14 @@ class Cluster:
             self._everywhere([f'ALTER DATABASE "{template}" ALLOW_CONNECTIONS true'])
 
     def _closing(self, name: str) -> list[str]:
-        """Statements after which nobody is connected to the database, and nobody can be."""
+        """Statements that end all connections to the database and refuse new ones."""
         return [
             f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false',
             f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = '{name}'",
         ]
 
     def _template(self, kind: str, make: Callable[[str], None]) -> str:
-        """The name of a database that is copied, made when it is first asked for."""
+        """The name of a template database, created when it is first needed."""
         if kind not in self._templates:
             name = f"test_{kind}_{uuid.uuid4().hex}"
             make(name)
@@ -125,7 +126,7 @@ class Cluster:
     # Statements.
 
     def url_of(self, database: str, node: int = 0) -> str:
-        """On the coordinator, or on another node."""
+        """The URL of a database on the coordinator or on another node."""
         parts = urlsplit(self.url)
         if node == 0:
             return urlunsplit(parts._replace(path=f"/{database}"))
@@ -134,12 +135,12 @@ class Cluster:
         return urlunsplit(parts._replace(netloc=f"{who}@{host}:{port}", path=f"/{database}"))
 
     def query(self, sql: str, database_url: str | None = None) -> list[Any]:
-        """The rows of one statement, on a connection of its own; may be called next to a running loop."""
+        """The rows of one statement, on a separate connection; may be called next to a running loop."""
         return in_a_loop(lambda: _fetch(database_url or self.url, [sql]))
 
     def two_phase_commits(self, url: str) -> list[tuple[int, str]]:
-        """How many each node of this database has begun: it writes a record of each, and removes it when all is well,
-        now and then (citus.recover_2pc_interval)."""
+        """How many two-phase commits each node of this database has begun. A node writes a record of each, and removes
+        finished ones from time to time (citus.recover_2pc_interval)."""
         count = "'SELECT count(*) FROM pg_dist_transaction'"
         found = self.query(f"SELECT nodeid, result::int FROM run_command_on_all_nodes({count}) ORDER BY 1", url)
         return [tuple(row) for row in found]

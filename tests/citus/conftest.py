@@ -19,7 +19,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster_url(cluster: Cluster) -> Iterator[str]:
-    """A database of the test's own, distributed in BUCKETS buckets over all workers."""
+    """A new database, distributed in BUCKETS buckets over all workers."""
     url = cluster.distributed()
     yield url
     cluster.drop_database(url)
@@ -27,8 +27,8 @@ def cluster_url(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture
 def kept_transactions(cluster: Cluster) -> Iterator[None]:
-    """The cluster keeps its records of two-phase commits for as long as the test runs; no other test asks for it
-    meanwhile, as the setting is the cluster's."""
+    """Have the cluster keep its records of two-phase commits while the test runs. The setting is cluster-wide, so only
+    one test uses it at a time."""
     with alone("transactions"):
         cluster.query("ALTER SYSTEM SET citus.recover_2pc_interval = -1")
         cluster.query("SELECT pg_reload_conf()")
@@ -44,6 +44,6 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> Statements:
 
 @pytest.fixture
 def farebox(cluster_url: str, statements: Statements, tmp_path: Path) -> Iterator[Farebox]:
-    """A server on the cluster, whose statements are recorded."""
+    """A server on the cluster whose statements are recorded."""
     with running_farebox(tmp_path, database_url=cluster_url, buckets=BUCKETS) as served:
         yield served

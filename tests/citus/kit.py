@@ -48,7 +48,7 @@ async def accounts_in_every_bucket(database: Database, ledger: LaneLedger, *, bu
 
 
 def customers(farebox: Farebox) -> list[Customer]:
-    """Of a server on a cluster: one with five dollars in each bucket."""
+    """Customers of a server on a cluster: one in each bucket, with five dollars."""
     found: dict[int, Customer] = {}
     database = farebox.services.database
     while set(found) != set(bucket_numbers(BUCKETS)):

@@ -1,7 +1,7 @@
-"""A Citus cluster of the tests' own, on loopback, whose nodes may be killed.
+"""A Citus cluster that the tests start on loopback, and whose nodes may be killed.
 
-FAREBOX_TEST_CITUS_BIN names the folder of a PostgreSQL that has Citus: its programs are started as any others. A worker
-may have a synchronous standby.
+FAREBOX_TEST_CITUS_BIN names the folder of the programs of a PostgreSQL with Citus. A worker may have a synchronous
+standby.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _SETTINGS = {
 
 
 class Nodes:
-    """A coordinator and workers, and on all of them a database with the extension. `place` closes them."""
+    """A coordinator and workers, all with a database that has the extension. `place` closes them."""
 
     def __init__(self, place: contextlib.ExitStack, programs: str, durable: bool, settings: Mapping[str, str]) -> None:
         self._place = place
@@ -42,7 +42,7 @@ class Nodes:
         self.workers: list[PostgresServer] = []
 
     def query(self, sql: str) -> list[tuple[object, ...]]:
-        """On the coordinator."""
+        """The rows of a statement on the coordinator."""
         return [tuple(row) for row in self.coordinator.query(sql, self.url)]
 
     @property
@@ -50,17 +50,17 @@ class Nodes:
         return [self.coordinator, *self.workers]
 
     def add_worker(self) -> PostgresServer:
-        """Nothing is moved to it."""
+        """Add a worker without moving shards to it."""
         worker = self._start()
         self.query(f"SELECT citus_add_node('127.0.0.1', {worker.port})")
         self.workers.append(worker)
         return worker
 
     def remove_worker(self, worker: PostgresServer) -> None:
-        """Nothing is left on it first."""
+        """Move everything off a worker, and remove it."""
         self.clean_up()
         self.query(f"SELECT citus_drain_node('127.0.0.1', {worker.port}, shard_transfer_mode => 'block_writes')")
-        self.clean_up()  # once the node is removed, Citus knows no longer where its remains were, and keeps the records
+        self.clean_up()  # once the node is removed, Citus no longer knows where its remains were, and keeps the records
 
         def is_removed() -> bool:
             try:
@@ -76,7 +76,7 @@ class Nodes:
         worker.close()
 
     def clean_up(self) -> None:
-        """Remove what moves have left: a shard does not move to a node that has its remains."""
+        """Remove what moves have left behind: a shard cannot move to a node with its remains."""
 
         def clean() -> bool:
             self.query("CALL citus_cleanup_orphaned_resources()")
@@ -85,18 +85,18 @@ class Nodes:
         wait_for(clean, "what moves have left is removed")
 
     def add_standby(self, server: PostgresServer) -> PostgresServer:
-        """Every commit of the node waits for it from here on."""
+        """Add a standby for which every commit of the node waits from here on."""
         return self._place.enter_context(standby_of(server, synchronous=True))
 
     def replace(self, worker: PostgresServer, standby: PostgresServer) -> None:
-        """The standby of a worker that is lost takes its place."""
+        """Replace a lost worker with its standby."""
         standby.promote()
         found = f"SELECT nodeid FROM pg_dist_node WHERE nodeport = {worker.port}"
         self.query(f"SELECT citus_update_node(({found}), '127.0.0.1', {standby.port})")
         self.workers[self.workers.index(worker)] = standby
 
     def replace_coordinator(self, standby: PostgresServer) -> None:
-        """The standby of the coordinator, which is lost, takes its place at its port."""
+        """Replace the lost coordinator with its standby, at the same port."""
         standby.stop()
         standby.port = self.coordinator.port
         standby.start()

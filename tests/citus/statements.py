@@ -1,4 +1,4 @@
-"""What a server asks of its cluster: every statement of its sessions, and into how many tasks Citus divides each."""
+"""Records every statement that a server sends to its cluster, and the number of tasks into which Citus divides it."""
 
 import re
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _TASKS = re.compile(r"Task Count: (\d+)")
 
 @dataclass(slots=True)
 class Statements:
-    """Texts with the values that each was last executed with, while it is `open`."""
+    """The texts of statements with the last values of each, recorded while it is `open`."""
 
     seen: dict[str, Sequence[Any]] = field(default_factory=dict)
     open: bool = False
@@ -29,7 +29,7 @@ class Statements:
             self.seen[sql] = values
 
     def tasks(self, url: str) -> dict[str, int]:
-        """The statements that have a plan → tasks in it; 0 for what stays on the coordinator."""
+        """Statement with a plan → its number of tasks; 0 if it stays on the coordinator."""
 
         async def explain() -> dict[str, int]:
             session = await asyncpg.connect(url, ssl=False, server_settings={"citus.override_table_visibility": "off"})
@@ -48,7 +48,7 @@ class Statements:
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Statements:
-    """Of all sessions that Farebox opens in this process from here on."""
+    """Record all sessions that Farebox opens in this process from here on."""
     statements = Statements()
 
     class Recorded(asyncpg.Connection):  # type: ignore[misc,unused-ignore]

@@ -1,4 +1,4 @@
-"""The calls of a bucket go to its node in batches: none is left to jobs, and none is a two-phase commit."""
+"""The calls of a bucket go to its node in batches: none is left to a job, and none needs a two-phase commit."""
 
 import asyncio
 

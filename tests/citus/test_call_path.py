@@ -1,5 +1,5 @@
-"""A server with everything switched on that a call can meet: no statement of its calls has more than one task, and
-none of its commits has two phases."""
+"""A server with every option of a call switched on: no statement of its calls has more than one task, and none of its
+commits has two phases."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +30,7 @@ BODIES: list[dict[str, Any]] = [{"user": "me"}, {"user": "me", "stream": True}, 
 
 
 def equip(customer: Customer) -> None:
-    """A gateway with a cache, budgets of rules and of policies, by token and by user, DLP and a rate limit."""
+    """Set up a gateway with a cache, budgets of rules and policies by token and by user, DLP and a rate limit."""
     hourly = {"window": 3600, "technique": "sliding", "token": {"mode": "partition"}}
     rules = limits_of(spend_rule("month", DOLLAR), spend_rule("token", DOLLAR, **hourly))
     set_gateway(customer, cache_ttl=600, spend_limits=rules, rate_limiting_limit=1000, rate_limiting_interval=60)
@@ -39,7 +39,7 @@ def equip(customer: Customer) -> None:
 
 
 def call(customer: Customer, text: str, body: dict[str, Any], *, skip: bool = False) -> str:
-    """Make a call; what the cache had to do with it. `skip`: nothing."""
+    """Make a call; its cache status. `skip`: bypass the cache."""
     headers = {"cf-aig-metadata": '{"team": "a"}', "cf-aig-skip-cache": "true" if skip else "false"}
     response = customer.chat(text, headers=headers, **body)
     assert response.status_code == 200, response.text
@@ -48,7 +48,7 @@ def call(customer: Customer, text: str, body: dict[str, Any], *, skip: bool = Fa
 
 
 def store_objects(farebox: Farebox, everyone: list[Customer]) -> None:
-    """Calls of all accounts at once that note what a provider keeps for them."""
+    """Have all accounts concurrently record objects that a provider keeps for them."""
     at = CLOCK.now_ms()
     objects = [KeptObject(one.account_id, "default", "openai", "file", IDS.log_id(), "", at) for one in everyone]
 
@@ -59,7 +59,7 @@ def store_objects(farebox: Farebox, everyone: list[Customer]) -> None:
 
 
 def store_responses(farebox: Farebox, everyone: list[Customer]) -> None:
-    """Of all accounts at once, two for each, where there is room for one; and again, in their place."""
+    """Have all accounts concurrently store two responses each, with room for one; and then replace them."""
     store, at = DatabaseStore(farebox.services.database), CLOCK.now_ms() + 60_000
     names = [(one.account_id, farebox.run(_generation(farebox, one)), number) for one in everyone for number in (1, 2)]
     responses = [
@@ -77,9 +77,9 @@ async def _generation(farebox: Farebox, customer: Customer) -> str:
 
 
 @pytest.mark.usefixtures("kept_transactions")
-def test_calls_are_of_one_node(cluster: Cluster, cluster_url: str, farebox: Farebox, statements: Statements) -> None:
-    """Nor is there a two-phase commit in what is written together of many accounts: responses that are stored in the
-    cache, objects that a provider keeps, when tokens were last used."""
+def test_calls_use_one_node(cluster: Cluster, cluster_url: str, farebox: Farebox, statements: Statements) -> None:
+    """Writes that cover many accounts need no two-phase commit either: cached responses, objects that a provider keeps,
+    last uses of tokens."""
     everyone = customers(farebox)
     for customer in everyone:
         equip(customer)
@@ -110,8 +110,8 @@ def test_calls_are_of_one_node(cluster: Cluster, cluster_url: str, farebox: Fare
 
 
 @pytest.mark.usefixtures("kept_transactions")
-def test_configuration_and_acts_are_of_two_phases(cluster: Cluster, cluster_url: str, farebox: Farebox) -> None:
-    """What they write on the coordinator is lost with it at no moment at which the rows of the account are kept."""
+def test_configuration_and_acts_use_two_phase_commits(cluster: Cluster, cluster_url: str, farebox: Farebox) -> None:
+    """If the coordinator is lost, their writes on it are never lost while the account's rows are kept."""
     customer, services = customers(farebox)[0], farebox.services
 
     def grant(connection: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Long calls on a cluster, the jobs that look at them, and what owners read meanwhile: no statement has more than one
+"""Long calls on a cluster, the jobs that poll them, and what owners read meanwhile: no statement has more than one
 task, and no commit has two phases."""
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.ways.test_predictions import VERSION, Provider
 
 BATCH = (1000 * 150 + 100 * 600) // 2
 SECONDS = 2_500_000
-"""Of hardware, at a tenth of a cent."""
+"""Seconds of hardware, at a tenth of a cent each."""
 QUEUED = 50_000_000
 WRITTEN = ("long_calls", "kept_objects", "usage_values", "usage_marks")
 
@@ -54,7 +54,7 @@ def predictions() -> Iterator[Provider]:
 
 
 def equip(farebox: Farebox, objects: OpenAIObjects, predictions: Provider) -> None:
-    """Providers with work that goes on, and prices for it."""
+    """Set up providers of long calls, with prices."""
     set_provider(farebox, "openai", base_url=objects.upstream.url + "/v1")
     set_provider(farebox, "replicate", base_url=f"{predictions.upstream.url}/replicate")
     set_provider(farebox, "fal", base_url=f"{predictions.upstream.url}/{{host}}")
@@ -77,7 +77,7 @@ def freeze(customer: Customer) -> None:
 
 
 def predict(customer: Customer, predictions: Provider) -> None:
-    """One prediction that the worker sees end, one that its account does, and one of a queue."""
+    """Predictions: one whose end the worker sees, one whose end its account sees, and one in a queue."""
     url = f"{customer.gateway_url}/replicate/predictions"
     body = {"version": VERSION, "input": {}}
     unseen, seen = (_asked("POST", url, customer, body)["id"] for _ in range(2))
@@ -95,7 +95,7 @@ def _asked(method: str, url: str, customer: Customer, body: Any = None) -> Any:
 
 
 def ask_openai(customer: Customer, objects: OpenAIObjects) -> None:
-    """A response in the background and a batch, which the worker sees end."""
+    """A background response and a batch, whose ends the worker sees."""
     with openai.OpenAI(base_url=f"{customer.gateway_url}/openai", api_key=customer.token, max_retries=0) as client:
         objects.finish(begin(client).id)
         given = client.files.create(file=("in.jsonl", lines(question(0))), purpose="batch").id
@@ -105,7 +105,7 @@ def ask_openai(customer: Customer, objects: OpenAIObjects) -> None:
 
 
 @pytest.mark.usefixtures("kept_transactions")
-def test_long_calls_are_of_one_node(
+def test_long_calls_use_one_node(
     cluster: Cluster,
     cluster_url: str,
     farebox: Farebox,
@@ -116,10 +116,10 @@ def test_long_calls_are_of_one_node(
     everyone = customers(farebox)
     equip(farebox, objects, predictions)
     predict(everyone[0], predictions)
-    freeze(everyone[0])  # what it has begun goes on
+    freeze(everyone[0])  # its running work continues
     frozen, *others = everyone
     for customer in others:
-        assert customer.chat().status_code == 200  # its gateway is made: that is configuration, and of two phases
+        assert customer.chat().status_code == 200  # creating its gateway is configuration, which uses two phases
     paid = {customer.account_id: spent(customer) for customer in others}
     owner = person(farebox, Role.OWNER, others[0].account_id)
     before, ledger = cluster.two_phase_commits(cluster_url), farebox.services.ledger

@@ -1,8 +1,8 @@
-"""A served Farebox on a cluster whose shards move, and whose nodes and gateways are killed, under callers that never
-stop: every acknowledged call is charged once, no other is, and the books balance.
+"""A Farebox server on a cluster whose shards move, and whose nodes and gateways are killed, under continuous calls:
+every acknowledged call is charged once, no other call is charged, and the books balance.
 
-FAREBOX_TEST_LOSSES says how often each is done (2; `make cluster`: 10), FAREBOX_TEST_SEED which random moments. With -s
-a line of JSON is printed for each.
+FAREBOX_TEST_LOSSES sets how often each happens (2; `make cluster`: 10), FAREBOX_TEST_SEED the random moments. With -s a
+line of JSON is printed for each.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ TIMES = int(os.environ.get("FAREBOX_TEST_LOSSES", "2"))
 BUCKETS = 8
 ACCOUNTS = 24
 MOVES = 3
-"""In each turn."""
+"""Calls per turn."""
 CALLS = 40
-"""Acknowledged before and after."""
+"""Calls acknowledged before and after each event."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -68,7 +68,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 async def move_shards(world: World) -> None:
-    """Of random buckets, to the other worker and back."""
+    """Move the shards of random buckets to the other worker and back."""
     for _ in range(MOVES):
         await asyncio.to_thread(world.nodes.clean_up)
         shards = await world.do("SELECT shardid, nodeport FROM citus_shards WHERE table_name = 'balances'::regclass")
@@ -80,17 +80,17 @@ async def move_shards(world: World) -> None:
 
 
 async def add_a_node(world: World) -> None:
-    """A third one is added, shards are moved to it and back, and it is removed."""
+    """Add a third worker, move shards to it and back, and remove it."""
     await asyncio.to_thread(world.nodes.clean_up)
     added = await asyncio.to_thread(world.nodes.add_worker)
     await world.do("SELECT rebalance_table_shards('balances', shard_transfer_mode => 'force_logical')")
     held = f"SELECT 1 FROM citus_shards WHERE table_name = 'balances'::regclass AND nodeport = {added.port}"
-    assert await world.do(held), "the new node has got nothing"
+    assert await world.do(held), "no shard was moved to the new node"
     await asyncio.to_thread(world.nodes.remove_worker, added)
 
 
 async def give_a_bucket_a_node(world: World) -> None:
-    """A third one is added, and the bucket with the most accounts is moved there by hand; then all is taken back."""
+    """Add a third worker, and move the bucket with the most accounts there by hand; then undo both."""
     await asyncio.to_thread(world.nodes.clean_up)
     added = await asyncio.to_thread(world.nodes.add_worker)
     await world.do("SELECT replicate_reference_tables()")
@@ -105,7 +105,7 @@ async def give_a_bucket_a_node(world: World) -> None:
 
 
 async def move_accounts(world: World) -> None:
-    """Of the bucket with the most, to others, by a command."""
+    """Move accounts of the largest bucket to others, by the command."""
     found = await world.do("SELECT bucket, count(*) FROM accounts GROUP BY bucket ORDER BY 2 DESC")
     fullest = found[0][0]
     accounts = await world.do(f"SELECT account_id FROM accounts WHERE bucket = {fullest} ORDER BY account_id")

@@ -1,6 +1,7 @@
 """Shards move while calls and jobs run: nothing held is lost, nothing fails, and the books balance.
 
-Citus waits for who writes to a shard before it moves it, and not for who has only locked rows there.
+Before Citus moves a shard, it waits for transactions that have written to it, but not for those that have only locked
+rows.
 """
 
 import asyncio
@@ -23,19 +24,19 @@ from tests.postgres.server import wait_for
 
 MODES = ("block_writes", "force_logical")
 CALLERS = 3
-"""For each account."""
+"""The credit of each account."""
 _WAITS = (
     "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory' "
     "AND query ~ 'citus_move_shard_placement|lock_shard_metadata'"
 )
-"""On the coordinator it waits by itself, on a worker another session does it for it."""
+"""Where a move waits: on the coordinator in its own session, on a worker in another session."""
 
 Address = tuple[str, int]
 
 
 @pytest.fixture
 def half_url(cluster: Cluster) -> Iterator[str]:
-    """Distributed over the first worker alone: the second is still to be added."""
+    """A database that is distributed over the first worker alone; the second has yet to be added."""
     url = cluster.new_database(workers=1)
     migrate_now(load({}, database_url=url, buckets=BUCKETS), citus=True)
     yield url
@@ -43,7 +44,7 @@ def half_url(cluster: Cluster) -> Iterator[str]:
 
 
 def _place(cluster: Cluster, url: str, bucket: int) -> tuple[int, Address, Address]:
-    """The bucket's shard, the node that has it, and another worker."""
+    """A bucket's shard, the node that has it, and another worker."""
     found = (
         f"SELECT shardid, nodename, nodeport FROM citus_shards WHERE table_name = 'balances'::regclass "
         f"AND shardid = get_shard_id_for_distribution_column('balances', {bucket})"
@@ -60,7 +61,7 @@ def _move(cluster: Cluster, url: str, bucket: int, mode: str) -> None:
 
 
 class _Move:
-    """A move of a bucket in a thread of its own."""
+    """The move of a bucket, in a separate thread."""
 
     def __init__(self, cluster: Cluster, url: str, bucket: int) -> None:
         self._cluster = cluster
@@ -70,7 +71,7 @@ class _Move:
         self._done = self._thread.submit(_move, cluster, url, bucket, "block_writes")
 
     def waits(self, meanwhile: Callable[[], object] = lambda: None) -> bool:
-        """Whether it waits for who writes to its shards; False if it has been done instead."""
+        """Whether the move waits for a writer of its shards; False if it was completed instead."""
 
         def known() -> bool:
             meanwhile()
@@ -88,7 +89,7 @@ class _Move:
 
 
 async def _calls_and_grants(ledger: LaneLedger, names: list[str], ended: asyncio.Event) -> int:
-    """Calls on all accounts, and grants as jobs between them, until it ends; how many calls were made."""
+    """Make calls on all accounts, with grants as jobs between them, until `ended`; the number of calls."""
 
     async def caller(name: str) -> int:
         made = 0
@@ -138,7 +139,7 @@ async def test_a_move_waits_for_a_job_that_has_read_a_balance(cluster: Cluster, 
             balance = read_balance(connection, names[0])
             assert balance is not None
             moves.append(_Move(cluster, cluster_url, balance.bucket))
-            # A session that is idle in its transaction is ended after a while.
+            # Sessions that are idle in a transaction are terminated after a while.
             return moves[0].waits(lambda: row(connection, "SELECT 1"))
 
         moves: list[_Move] = []
@@ -147,7 +148,7 @@ async def test_a_move_waits_for_a_job_that_has_read_a_balance(cluster: Cluster, 
 
 
 async def test_a_move_waits_for_a_batch(cluster: Cluster, cluster_url: str) -> None:
-    """The batch is held up where it has read nothing yet but begun: by a row of its shard that another has locked."""
+    """The batch has begun but read nothing: a locked row of its shard blocks it."""
     async with opened(cluster_url) as (database, ledger):
         names = await accounts_in_every_bucket(database, ledger, buckets=BUCKETS, credit=AMOUNT)
         name = names[0]

@@ -1,4 +1,4 @@
-"""Citus is replaced by a newer version under calls, one node after another: nothing acknowledged is lost or doubled."""
+"""Citus is upgraded one node after another while calls run: nothing acknowledged is lost or doubled."""
 
 import asyncio
 import json

@@ -1,4 +1,5 @@
-"""All nodes are lost and restored to one point: what was acknowledged before it is there, and the books balance."""
+"""All nodes are lost and restored to one point in time: what was acknowledged before it is there, and the books
+balance."""
 
 import asyncio
 import json
@@ -49,7 +50,7 @@ async def test_a_cluster_is_restored_to_one_point(tmp_path: Path, turn: int) -> 
         for server in nodes.all:
             server.query("SELECT pg_switch_wal()")
             server.query("CHECKPOINT")
-            server.stop()  # its archiver takes with it what there is
+            server.stop()  # its archiver archives what is there before it ends
         for server in nodes.all:
             _restore(server)
         restored = Load(installation, random.Random(SEED), complete=before, unclear=len(load.complete))
@@ -57,7 +58,7 @@ async def test_a_cluster_is_restored_to_one_point(tmp_path: Path, turn: int) -> 
             await settled(installation)
         await asyncio.to_thread(compare, installation, restored)
         charges = await asyncio.to_thread(nodes.query, "SELECT count(*) FROM transfers WHERE kind = 'charge'")
-        assert charges < [(len(load.complete),)], "what came after the point is there too"
+        assert charges < [(len(load.complete),)], "changes after the point are there too"
         said = {"what": "restore", "turn": turn, "acknowledged_before": len(before), "lost": 0, "doubled": 0}
         print(json.dumps(said | {"check": "clean"}), flush=True)
 

@@ -1,4 +1,5 @@
-"""What Citus asks of the schema and of the statements, seen without a cluster: distribute.sql places every table."""
+"""What Citus requires of the schema and the statements, checked without a cluster: distribute.sql places every
+table."""
 
 import asyncio
 import re
@@ -30,7 +31,7 @@ from tests.postgres.server import PostgresServer, start_postgres
 pytestmark = SQLITE_ONLY
 
 DIRECTORY = {"accounts"}
-"""Tables that say a bucket, and are found without one."""
+"""Tables that have a bucket column, and are looked up without it."""
 AMOUNT = 1_000
 MINUTE = 60_000
 
@@ -59,7 +60,7 @@ def test_every_table_has_one_place() -> None:
     assert len(DISTRIBUTED) + len(REFERENCE) + len(KNOWN) + len(LOCAL) == len(tables())
 
 
-def test_tables_of_accounts_lie_together_by_bucket() -> None:
+def test_tables_of_accounts_are_colocated_by_bucket() -> None:
     assert {table.name for table in tables() if "bucket" in table.columns} - DIRECTORY == DISTRIBUTED
     placed = [text for text in statements(16) if "create_distributed_table" in text]
     assert placed[0] == "SELECT create_distributed_table('balances', 'bucket', shard_count => 16)"
@@ -68,7 +69,7 @@ def test_tables_of_accounts_lie_together_by_bucket() -> None:
 
 @pytest.fixture(scope="module")
 def migrated(postgres: PostgresServer) -> str:
-    """A database with the schema, to look at."""
+    """A database with the schema, to inspect."""
     url = postgres.new_database()
     migrate_now(load({}, database_url=url))
     return url
@@ -88,18 +89,19 @@ def test_every_key_of_a_distributed_table_begins_with_the_bucket(postgres: Postg
 
 
 def test_no_statement_uses_what_citus_does_not_support(postgres: PostgresServer, migrated: str) -> None:
-    # Citus has such things itself, in the catalog; Farebox's tables are in the schema public.
+    # Citus itself has such objects in the catalog; Farebox's tables are in the schema public.
     ours = "'public'::regnamespace"
     constraints = f"SELECT conname FROM pg_constraint WHERE contype IN ('f', 't', 'x') AND connamespace = {ours}"
     assert postgres.query(constraints, migrated) == []
     triggers = f"SELECT tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid WHERE c.relnamespace = {ours}"
     assert postgres.query(triggers, migrated) == []
     sequences = f"SELECT relname FROM pg_class WHERE relkind = 'S' AND relnamespace = {ours}"
-    assert postgres.query(sequences, migrated) == []  # no SERIAL
+    assert postgres.query(sequences, migrated) == []  # a SERIAL column
 
 
 def test_the_ledgers_functions_take_the_bucket_first(postgres: PostgresServer, migrated: str) -> None:
-    """distribute.sql finds them by that: each that names an account is one, and the others touch no table."""
+    """distribute.sql identifies them by that: each function with an account parameter is one, and the others touch no
+    table."""
     found = postgres.query(
         "SELECT proname, proargnames[1], provolatile::text, prosrc FROM pg_proc "
         "WHERE pronamespace = 'public'::regnamespace",
@@ -157,12 +159,12 @@ def test_without_the_extension_it_is_refused(postgres_url: str, tmp_path: Path) 
     assert file.returncode == 1
 
 
-# --- what makes a batch one node's: plain PostgreSQL shows it too -----------------------------------------------------
+# --- what keeps a batch on one node: plain PostgreSQL shows it too ----------------------------------------------------
 
 
 @pytest.fixture
 async def logged(tmp_path: Path) -> AsyncIterator[tuple[PostgresServer, PostgresDatabase]]:
-    """A server that writes down every statement, and a database on it."""
+    """A server that logs every statement, and a database on it."""
     logging = {"log_statement": "all", "log_line_prefix": "'%c|'", "log_min_duration_statement": "-1"}
     with start_postgres(settings=logging) as server:
         database = await PostgresDatabase.open(server.new_database(), timeout=30)
@@ -207,7 +209,7 @@ async def _accounts(database: Database, *, buckets: int) -> list[tuple[str, int]
 
 
 async def _calls(ledger: object, accounts: list[tuple[str, int]], *, each: int) -> dict[str, int]:
-    """So many calls at once for each account; account → how many were admitted. All are settled."""
+    """Make `each` concurrent calls for each account and settle all; account → number of admitted calls."""
     clock = SystemClock()
     ids, at = RandomIds(clock), clock.now_ms()
 
@@ -217,7 +219,7 @@ async def _calls(ledger: object, accounts: list[tuple[str, int]], *, each: int) 
         if not verdict.ok:
             assert verdict.outcome in (Outcome.REFUSED, Outcome.HELD_ELSEWHERE)
             return False
-        await asyncio.sleep(0.2)  # the others are asked for meanwhile
+        await asyncio.sleep(0.2)  # the other buckets are queried meanwhile
         settled = await ledger.do(Settle(account_id=name, hold_id=hold.hold_id, amount=AMOUNT, at=at))  # type: ignore[attr-defined]
         assert settled.ok
         return True

@@ -1,4 +1,4 @@
-"""A cluster is set up by one command, started by several processes at once, and upgraded while calls run."""
+"""A cluster is set up by one command, by several processes at once, and upgraded while calls run."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ def test_migrate_distributes_and_says_what_it_did(cluster: Cluster, empty_url: s
     assert {name for name, method in placed if method == "n"} >= REFERENCE | KNOWN
     numbers = ", ".join(map(str, bucket_numbers(BUCKETS)))
     owner = f"SELECT get_shard_id_for_distribution_column('balances', n) FROM unnest(ARRAY[{numbers}]) n"
-    assert len(set(map(tuple, cluster.query(owner, empty_url)))) == BUCKETS, "each bucket has a shard to itself"
+    assert len(set(map(tuple, cluster.query(owner, empty_url)))) == BUCKETS, "each bucket has its own shard"
 
     other = farebox(tmp_path, "check", **setting | {"FAREBOX_BUCKETS": "16"})
     assert other.returncode == 1
@@ -78,7 +78,7 @@ async def _calls_until_cancelled(ledger: object, names: list[str]) -> None:
 
 
 def test_no_statement_of_a_bucket_function_names_a_distributed_table(cluster: Cluster, cluster_url: str) -> None:
-    """Citus would plan it."""
+    """Citus would have to plan it."""
     found = cluster.query("SELECT proname, prosrc FROM pg_proc WHERE proname ~ 'ledger_batch_'", cluster_url)
     assert len(found) == BUCKETS
     for name, text in found:

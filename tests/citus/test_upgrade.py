@@ -1,4 +1,4 @@
-"""A cluster that an older release has distributed is brought up to date where it is, with rows in every table."""
+"""A cluster that an older release distributed is upgraded in place, with rows in every table."""
 
 import re
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ from tests.storage import test_upgrade as of_one_database
 
 PLACES = re.compile(r"create_(?:distributed|reference)_table\('(\w+)'")
 SHARD = re.compile(r"_\d{6,}")
-"""What the names of shards end with; each database has its own numbers."""
+"""The suffix of shard names; each database has its own numbers."""
 
 
 @pytest.fixture
 def old(cluster: Cluster, tmp_path: Path) -> Iterator[Settings]:
-    """Of the oldest version, with two rows in each table."""
+    """A cluster of the oldest version, with two rows in each table."""
     url = cluster.new_database()
     settings = load({}, data_dir=str(tmp_path), database_url=url, buckets=BUCKETS)
     of_one_database.of_version(settings, OLDEST)
@@ -44,7 +44,7 @@ async def _distribute(url: str) -> None:
     await session.close()
 
 
-def test_a_cluster_is_upgraded_where_it_is(cluster: Cluster, cluster_url: str, old: Settings) -> None:
+def test_a_cluster_is_upgraded_in_place(cluster: Cluster, cluster_url: str, old: Settings) -> None:
     before = of_one_database.read_old(old)
     assert migrate_now(old) == Migrated(list(range(OLDEST + 1, VERSION + 1)), VERSION)
     kept = {
@@ -70,7 +70,8 @@ def _read(cluster: Cluster, settings: Settings, table: str, columns: list[str]) 
 
 
 def _described(settings: Settings) -> dict[str, set[str]]:
-    """Tables, indexes, constraints and functions, with those of the shards: name without the shard's number → texts."""
+    """Tables, indexes, constraints and functions, including those of shards: name without the shard's number →
+    definitions."""
     found: dict[str, set[str]] = {}
     for name, what in of_one_database.described(settings).items():
         found.setdefault(SHARD.sub("_SHARD", name), set()).add(SHARD.sub("_SHARD", repr(what)))

@@ -1,4 +1,4 @@
-"""How the tests call the command line: in this process for speed, in one of its own where that matters."""
+"""How the tests run the command line: in this process for speed, in a separate one if that matters."""
 
 import io
 import json
@@ -19,7 +19,7 @@ from tests.support import quiet_logs
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a command left behind."""
+    """The outcome of a command."""
 
     status: int
     out: str
@@ -35,7 +35,7 @@ Cli = Callable[..., Result]
 
 
 def commands_use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder, where the commands find their data and database from now on; no other setting is set."""
+    """Point the commands to this data folder and its database, with no other setting; the folder."""
     for name in list(os.environ):
         if name.startswith("FAREBOX_"):
             monkeypatch.delenv(name)
@@ -47,7 +47,7 @@ def commands_use(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data folder of the test's own, that is not there yet; no other setting is set."""
+    """A data folder that does not exist yet; no other setting is set."""
     return commands_use(tmp_path / "data", monkeypatch)
 
 
@@ -65,12 +65,12 @@ def cli(data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return Result(int(ended.value.code or 0), captured.out, captured.err)
 
     yield call
-    quiet_logs()  # `serve` set them up, on a stream of this test's that closes now
+    quiet_logs()  # `serve` configured logging for a stream of this test, which closes now
 
 
 @pytest.fixture
 def process(data_dir: Path) -> Cli:
-    """Runs `farebox` with these arguments as a process."""
+    """Runs `farebox` with these arguments in a separate process."""
 
     def call(*arguments: str, stdin: str = "") -> Result:
         ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""Every command that changes something leaves a row in the audit log, by the commit of the change."""
+"""Every command that changes something adds a row to the audit log, in the commit of the change."""
 
 import json
 from collections.abc import Iterator
@@ -58,11 +58,11 @@ ACTS = {
     "bill report": ("alarm.raise", ["openai", "--from", "2026-11-01", "--to", "2026-11-03", "--alarm"]),
     "status": ("alarm.resolve", ["--resolve", "all"]),
 }
-"""Command → the act, and arguments by which it is one. Later ones are about what earlier ones have made."""
+"""Command → the act, and arguments with which it is performed. Later commands use what earlier ones created."""
 OF_PAYMENTS = {"refund", "payments reconcile"}
 """Acts that need a processor: tests/pages/test_operator_pages.py, tests/payments/test_reconcile.py."""
 OF_BUCKETS = {"account move"}
-"""An act that needs PostgreSQL: tests/calls/test_moved_accounts.py."""
+"""Acts that need PostgreSQL: tests/calls/test_moved_accounts.py."""
 READING = {
     "account list", "account show", "audit", "balance", "check", "invoice", "member list",
     "messages list", "overruns", "payments events", "payments findings", "price audit", "price list", "markup list",
@@ -70,7 +70,7 @@ READING = {
     "webhook list", "webhook test", "what-if",
 }  # fmt: skip
 NO_INSTALLATION = {"copy", "fake-stripe", "init", "migrate", "serve"}
-"""They make or serve an installation, and change nothing in it that is an operator's to decide."""
+"""They create or serve an installation, and change nothing that the operator decides."""
 
 
 def _leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -86,7 +86,7 @@ def test_every_command_is_known_as_an_act_or_not() -> None:
 
 
 def _furnish() -> None:
-    """What commands need that none makes."""
+    """Add what commands need and no command creates."""
     with opened_for_command(load(), writing=True) as connection:
         add_event(connection, EVENT, via="webhook", at=1)
         add_notice(connection, 0, "acme", "note", "low_balance", {}, 1)
@@ -122,7 +122,7 @@ def test_every_act_is_in_the_audit_log(cli: Cli, tmp_path: Path) -> None:
     assert "credit.grant" in cli("audit").out
 
 
-def test_what_changes_nothing_is_no_act(cli: Cli, acme: str) -> None:
+def test_a_command_without_effect_is_no_act(cli: Cli, acme: str) -> None:
     grant = "grant", "--account", acme, "--amount", "5", "--id", "once"
     for _ in range(2):
         assert cli(*grant).status == 0
@@ -157,12 +157,12 @@ def test_the_check_finds_a_changed_audit_log(cli: Cli, acme: str, sql: str, said
     ended = cli("check")
     assert ended.status == 1
     assert [line for line in said if line in ended.out] == said
-    if "operator_acts_head" not in sql:  # what is done later does not cover it up
+    if "operator_acts_head" not in sql:  # later acts do not hide it
         assert cli("grant", "--account", acme, "--amount", "5").status == 0
         assert [line for line in said if line in cli("check").out] == said
 
 
-def test_acts_written_during_the_check_are_no_fault(acme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_acts_written_during_the_check_are_not_reported(acme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with opened_for_command(load(), writing=True) as connection:
         record_act(connection, TESTER, "account.set", 1, account_id=acme)
 
@@ -172,10 +172,10 @@ def test_acts_written_during_the_check_are_no_fault(acme: str, monkeypatch: pyte
 
     def page(connection: Connection, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         if values == (0,):
-            write()  # after the head was read
+            write()  # written after the head was read
         found = rows(connection, sql, values)
         if not found:
-            write()  # after the last page
+            write()  # written after the last page was read
         return found
 
     monkeypatch.setattr("farebox.storage.operator_acts.rows", page)

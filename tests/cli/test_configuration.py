@@ -52,7 +52,7 @@ def test_a_wrong_provider_is_refused(cli: Cli, arguments: tuple[str, ...]) -> No
     assert KEY not in refused.err
 
 
-def test_a_provider_is_set_in_one_way(cli: Cli) -> None:
+def test_conflicting_options_of_a_provider_are_refused(cli: Cli) -> None:
     assert cli("provider", "set", "openai").status == 2
     assert cli("provider", "set", "openai", "--api-key", KEY, "--api-key-stdin", stdin=KEY).status == 2
     assert cli("provider", "set", "openai", "--api-key-stdin", stdin=" \n").status == 2

@@ -51,7 +51,7 @@ def test_a_wrong_amount_is_a_usage_error(cli: Cli, acme: str, amount: str) -> No
     assert "--amount" in wrong.err
 
 
-def test_a_grant_needs_an_account_and_time_ahead(cli: Cli, acme: str) -> None:
+def test_a_grant_needs_an_account_and_a_future_expiry(cli: Cli, acme: str) -> None:
     assert cli("grant", "--account", "nope", "--amount", "1").status == 1
     assert cli("grant", "--account", acme, "--amount", "1", "--expires", "2020-01-01").status == 1
     assert cli("grant", "--account", acme, "--amount", "1", "--expires", "soon").status == 2

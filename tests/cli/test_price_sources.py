@@ -24,7 +24,7 @@ OURS: dict[str, Any] = {
 }
 
 
-def test_the_supplement_is_listed_loaded_and_put_back(cli: Cli, tmp_path: Path) -> None:
+def test_the_supplement_is_listed_loaded_and_reset(cli: Cli, tmp_path: Path) -> None:
     cli("init")
     listed = cli("price", "supplement")
     assert (listed.status, "ultrafast: 6 times" in listed.out) == (0, True)
@@ -62,7 +62,7 @@ def test_an_invalid_supplement_file_is_refused(cli: Cli, tmp_path: Path) -> None
     assert cli("price", "supplement", "--load", str(file), "--shipped").status == 2
 
 
-def test_the_audit_shows_what_differs(cli: Cli, tmp_path: Path) -> None:
+def test_the_audit_shows_differences(cli: Cli, tmp_path: Path) -> None:
     cli("init")
     cli("price", "set", "openai", "acme-1", "--input", "1", "--output", "2")
     entry = {"litellm_provider": "openai", "mode": "chat", "output_cost_per_token": 2e-06}
@@ -87,7 +87,7 @@ def test_the_audit_shows_what_differs(cli: Cli, tmp_path: Path) -> None:
         assert cli("price", "audit", "--litellm", str(file)).status == 1
 
 
-def test_the_audit_fails_where_a_model_in_use_differs(cli: Cli, data_dir: Path, tmp_path: Path) -> None:
+def test_the_audit_fails_if_a_model_in_use_differs(cli: Cli, data_dir: Path, tmp_path: Path) -> None:
     cli("init")
     cli("account", "create", "--name", "Acme", "--id", "acme")
     cli("price", "set", "openai", "acme-1", "--input", "1", "--output", "2")

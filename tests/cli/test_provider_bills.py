@@ -1,4 +1,4 @@
-"""`farebox bill`: reports in the forms of the providers, from files and from a server, compared with metered calls."""
+"""`farebox bill`: providers' reports from files and from a server, compared with metered calls."""
 
 import json
 import threading
@@ -34,7 +34,7 @@ _numbers = count()
 
 
 def metered(provider: str, model: str, usd: float, *, day: int = 0, own_key: bool = False, tokens: int = 0) -> CallRow:
-    """A call at noon."""
+    """Add a call at noon of the day."""
     at = DAY + day * DAY_MS + 12 * 3_600_000 + next(_numbers)
     detail = CallDetail(outcome="own_key" if own_key else "charged", own_key=own_key)
     cost = round(usd * NANOS_PER_USD)
@@ -95,7 +95,7 @@ def usage_page(*results: tuple[int, str, int, int]) -> dict[str, Any]:
 
 @contextmanager
 def reporting(pages: dict[str, dict[str, Any]]) -> Iterator[tuple[str, list[tuple[str, dict[str, list[str]], Any]]]]:
-    """A server that answers each path with its page, by cursor where there are several; and what it was asked."""
+    """A server that answers each path with its page, or pages by cursor; and the requests that it received."""
     asked: list[tuple[str, dict[str, list[str]], Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -219,7 +219,7 @@ def test_bills_are_fetched_page_by_page_with_the_admin_key(cli: Cli, acme: str) 
         "/v1/organization/usage/completions": usage_page((0, "gpt-4o-2024-08-06", 3, 40)),
     }
     with reporting(pages) as (url, asked):
-        # What the server answers is what OpenAI's own client takes for such a report.
+        # OpenAI's own client accepts the server's response as such a report.
         admin = OpenAI(api_key="unused", admin_api_key="admin-key", base_url=f"{url}/v1")
         report = admin.admin.organization.usage.costs(start_time=DAY // 1000, group_by=["line_item"])
         first = report.data[0].results[0]
@@ -285,7 +285,7 @@ def test_anthropic_and_openrouter_are_fetched_too(cli: Cli, acme: str) -> None:
     assert (routed["difference_nanos"], routed["requests_billed"]) == (0, 5)
 
 
-def test_what_is_no_bill_is_refused_and_changes_nothing(cli: Cli, acme: str, tmp_path: Path) -> None:
+def test_invalid_bills_are_refused_and_change_nothing(cli: Cli, acme: str, tmp_path: Path) -> None:
     assert acme
     file = tmp_path / "bill"
     euros = costs_page((0, "gpt-4o, input", 1))

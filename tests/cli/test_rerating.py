@@ -1,4 +1,5 @@
-"""`farebox rerate` on calls that a real server has charged: what is given back, where to, once; and what is said."""
+"""`farebox rerate` on calls that a real server has charged: what is returned, to which lots, once; and what is
+reported."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ def farebox(folder: Path) -> Iterator[Farebox]:
 
 @pytest.fixture
 def data_dir(folder: Path, farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The commands work on the server's database."""
+    """Point the commands to the server's database."""
     return commands_use(folder, monkeypatch)
 
 
@@ -70,7 +71,7 @@ def mixed(farebox: Farebox, granted: int, bought: int) -> Customer:
     return Customer(farebox, account_id, farebox.create_token(account_id))
 
 
-def test_what_was_charged_too_much_returns_to_the_lots_it_came_from(cli: Cli, farebox: Farebox) -> None:
+def test_an_overcharge_returns_to_its_lots(cli: Cli, farebox: Farebox) -> None:
     price(cli, farebox, "dear", "--input", "100", "--output", "1000")
     customer = mixed(farebox, 5_000_000, 10_000_000_000)
     receipts = [call(customer, "dear", "one two three demo:cached=2,tokens=5") for _ in range(3)]
@@ -115,9 +116,7 @@ def test_what_was_charged_too_much_returns_to_the_lots_it_came_from(cli: Cli, fa
     assert told["data"]["given_back_nanos"] == 3 * (charged - right)
 
 
-def test_what_was_charged_too_little_is_charged_only_if_asked_and_never_beyond_the_balance(
-    cli: Cli, farebox: Farebox
-) -> None:
+def test_an_undercharge_is_charged_only_if_asked_and_within_the_balance(cli: Cli, farebox: Farebox) -> None:
     price(cli, farebox, "cheap", "--input", "0", "--output", "0.001")
     customer = farebox.funded("1")
     receipts = [call(customer, "cheap", "one two demo:tokens=4") for _ in range(3)]
@@ -141,7 +140,7 @@ def test_what_was_charged_too_little_is_charged_only_if_asked_and_never_beyond_t
     assert (row["charged_calls"], row["undercharged_calls"]) == (1, 0)
     assert customer.balance.posted == before + 5_000_000_000 - 3 * missing
 
-    price(cli, farebox, "cheap", "--input", "0", "--output", "0.001")  # it was right after all
+    price(cli, farebox, "cheap", "--input", "0", "--output", "0.001")  # the first price was right after all
     (row,) = cli(*only, "--apply").json["accounts"]
     assert row["given_back_nanos"] == 3 * missing
     assert customer.balance.posted == before + 5_000_000_000
@@ -165,7 +164,7 @@ def test_holds_in_flight_keep_what_they_reserve(cli: Cli, farebox: Farebox) -> N
     assert (customer.balance.posted, customer.balance.available) == (left, 0)
 
 
-def test_one_that_was_interrupted_goes_on_where_it_was(
+def test_an_interrupted_re_rating_continues_where_it_stopped(
     cli: Cli, farebox: Farebox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     price(cli, farebox, "broken", "--input", "100", "--output", "100")
@@ -202,7 +201,7 @@ def test_one_that_was_interrupted_goes_on_where_it_was(
     assert differences(farebox) == []
 
 
-def test_what_cannot_be_priced_anew_is_left_and_counted(cli: Cli, farebox: Farebox) -> None:
+def test_calls_that_cannot_be_re_priced_are_left_and_counted(cli: Cli, farebox: Farebox) -> None:
     price(cli, farebox, "odd", "--input", "100", "--output", "100")
     customer = farebox.funded("1")
     call(customer, "odd", "one two demo:tokens=2,usage=absurd")

@@ -33,7 +33,7 @@ def _mode(path: Path) -> int:
 
 
 @SQLITE_ONLY
-def test_init_creates_only_what_is_missing(cli: Cli, data_dir: Path) -> None:
+def test_init_creates_only_missing_files(cli: Cli, data_dir: Path) -> None:
     first = cli("init", "--json").json
     key = (data_dir / "secret.key").read_bytes()
     assert (first["database_created"], first["secret_key_created"]) == (True, True)
@@ -45,7 +45,7 @@ def test_init_creates_only_what_is_missing(cli: Cli, data_dir: Path) -> None:
 
 def test_migrate_says_what_it_applied(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine_now() == "postgres":
-        monkeypatch.setenv("FAREBOX_DATABASE_URL", postgres_server().new_database())  # an empty one
+        monkeypatch.setenv("FAREBOX_DATABASE_URL", postgres_server().new_database())  # an empty SQLite file
     first = cli("migrate", "--json").json
     assert first["applied"][-1] == first["schema_version"]
     assert cli("migrate", "--json").json == {"applied": [], "schema_version": first["schema_version"]}
@@ -64,7 +64,7 @@ def test_a_database_too_old_to_upgrade_is_refused(cli: Cli, data_dir: Path, comm
 
 
 @SQLITE_ONLY
-def test_reading_does_not_make_a_database(cli: Cli, data_dir: Path) -> None:
+def test_read_commands_do_not_create_a_database(cli: Cli, data_dir: Path) -> None:
     for command in (("account", "list"), ("balance", "--account", "a"), ("check",), ("provider", "list")):
         refused = cli(*command)
         assert refused.status == 1
@@ -83,7 +83,7 @@ def test_a_wrong_setting_is_refused_in_one_line(cli: Cli, monkeypatch: pytest.Mo
     monkeypatch.setenv("FAREBOX_PORT", "many")
     refused = cli("account", "list")
     assert (refused.status, refused.err) == (1, "farebox: FAREBOX_PORT is 'many': it must be a whole number\n")
-    assert cli("account", "list", "--help").status == 0  # help never needs a setting
+    assert cli("account", "list", "--help").status == 0  # help does not read settings
 
 
 @SQLITE_ONLY
@@ -126,7 +126,7 @@ def test_the_whole_flow_in_separate_processes(process: Cli) -> None:
 
 
 def test_light_commands_do_not_load_heavy_modules(process: Cli, acme: str) -> None:
-    """What makes `farebox balance` start fast, tested without a stopwatch."""
+    """What keeps the start of `farebox balance` fast, tested without measuring time."""
     code = (
         "import sys; from farebox.cli.main import run\n"
         f"sys.argv = ['farebox', 'balance', '--account', '{acme}']\n"
@@ -157,7 +157,7 @@ def test_serving_does_not_need_the_fake_stripe(
     key: str | None, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = ["--json"]
-    if key is not None:  # Stripe itself, in the demo
+    if key is not None:  # the demo with Stripe itself
         monkeypatch.setenv("FAREBOX_STRIPE_SECRET_KEY", key)
         monkeypatch.setenv("FAREBOX_STRIPE_WEBHOOK_SECRET", "whsec_of_ones_own")
         arguments.append("--demo")
@@ -172,7 +172,7 @@ def test_serving_does_not_need_the_fake_stripe(
 def _serving(
     tmp_path: Path, *arguments: str, program: tuple[str, ...] = ("-m", "farebox.cli.main")
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[str]]]:
-    """`farebox serve`, started as an operator does."""
+    """`farebox serve`, started like an operator does."""
     command = [sys.executable, *program, *_serve(arguments)]
     with (tmp_path / "serve.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
@@ -183,7 +183,7 @@ def _serving(
 
 @contextmanager
 def _forked(tmp_path: Path, *arguments: str) -> Iterator[IO[str]]:
-    """What the same writes, for a test that is not about the start."""
+    """The same server, forked, for tests that are not about the start."""
     with (tmp_path / "serve.log").open("wb") as log:
         server = processes.start(_serve(arguments), env=os.environ, stdout=subprocess.PIPE, stderr=log)
     assert server.stdout is not None
@@ -197,7 +197,7 @@ def _serve(arguments: tuple[str, ...]) -> list[str]:
 
 @contextmanager
 def _stopped(server: subprocess.Popen[bytes] | processes.Process, tmp_path: Path) -> Iterator[None]:
-    """As a terminal stops it; it must then end by itself, with status 0."""
+    """Interrupt it like a terminal; it must then end by itself with status 0."""
     try:
         yield
         server.send_signal(signal.SIGINT)
@@ -208,7 +208,7 @@ def _stopped(server: subprocess.Popen[bytes] | processes.Process, tmp_path: Path
 
 
 def _blocks(greeting: str) -> dict[str, str]:
-    """The paste blocks of the greeting, by the first word of their headings."""
+    """The blocks to paste from the greeting, by the first word of their headings."""
     blocks: dict[str, list[str]] = {}
     lines = greeting.splitlines()
     name = ""
@@ -255,18 +255,19 @@ def test_the_welcome_works_as_pasted(data_dir: Path, tmp_path: Path, cli: Cli) -
 
 
 HEAP_BYTES = 2**26
-"""What glibc reserves for a thread's own heap, at a multiple of that."""
+"""The size that glibc reserves for a thread's heap, which is also its alignment."""
 
 
 @pytest.mark.slow
-@SQLITE_ONLY  # with PostgreSQL it has no threads that read
+@SQLITE_ONLY  # with PostgreSQL there are no reader threads
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives threads heaps of their own")
 def test_threads_share_one_heap(data_dir: Path, tmp_path: Path) -> None:
-    """A heap keeps the most that its threads have ever needed: with one for each thread the process grows for long."""
+    """A heap keeps the maximum that its threads ever needed: with one heap per thread the process would keep
+    growing."""
     with _serving(tmp_path, "--demo", "--welcome", "--json") as (server, out):
         demo = json.loads(out.readline())
         logs = f"{demo['base_url']}/client/v4/accounts/demo/ai-gateway/gateways/default/logs"
-        for _ in range(8):  # on the threads of long reads
+        for _ in range(8):  # on the threads for long reads
             read = httpx.get(logs, headers={"authorization": f"Bearer {demo['token']}"})
             assert read.status_code in (200, 404)
         maps = Path(f"/proc/{server.pid}/maps").read_text().splitlines()
@@ -275,7 +276,7 @@ def test_threads_share_one_heap(data_dir: Path, tmp_path: Path) -> None:
 
 
 def _is_heap_of_thread(line: str, following: str) -> bool:
-    """What is in use of a heap, at its beginning, and the rest of it."""
+    """Whether these are the two mappings of a heap: the used beginning, and the reserved rest."""
     (used, mode, *_), (rest, rest_mode, *_) = line.split(), following.split()
     begin, end = (int(address, 16) for address in (used.partition("-")[0], rest.partition("-")[2]))
     return begin % HEAP_BYTES == 0 and end - begin == HEAP_BYTES and (mode, rest_mode) == ("rw-p", "---p")
@@ -317,7 +318,7 @@ def test_commands_work_while_a_server_runs(data_dir: Path, tmp_path: Path, cli: 
 
 
 @pytest.mark.slow
-def test_commands_next_to_a_demo_use_its_server_and_payment_processor(
+def test_commands_beside_a_demo_use_its_server_and_payment_processor(
     data_dir: Path, tmp_path: Path, cli: Cli, process: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with _forked(tmp_path, "--demo", "--welcome") as out:

@@ -39,7 +39,7 @@ def test_an_unknown_account_gets_no_link(cli: Cli, acme: str) -> None:
         (("--account", "acme", "--operator"), Role.OWNER, True),
     ],
 )
-def test_a_sign_in_link_has_the_role_that_it_is_given(
+def test_a_sign_in_link_has_its_role(
     cli: Cli, acme: str, options: tuple[str, ...], role: Role | None, operator: bool
 ) -> None:
     made = cli("sign-in", *options, "--json").json
@@ -61,7 +61,7 @@ def test_a_sign_in_link_has_the_role_that_it_is_given(
         ("--account", "acme", "--role", "viewer", "--email", "ada@example.com"),
     ],
 )
-def test_a_sign_in_link_without_sense_is_refused(cli: Cli, acme: str, options: tuple[str, ...]) -> None:
+def test_an_invalid_sign_in_link_is_refused(cli: Cli, acme: str, options: tuple[str, ...]) -> None:
     assert cli("sign-in", *options).status == 2
 
 
@@ -78,7 +78,7 @@ def test_members_are_added_listed_and_removed(cli: Cli, acme: str) -> None:
     assert (_of_link(link).email, _of_link(link).role) == ("ada@example.com", None)
     assert cli("member", "remove", "ada@example.com", "--account", acme).status == 0
     with pytest.raises(AssertionError):
-        _of_link(link)  # went with them
+        _of_link(link)  # their session ended with the membership
     assert cli("member", "remove", "ada@example.com", "--account", acme).status == 1
 
 
@@ -92,7 +92,7 @@ def test_members_are_added_listed_and_removed(cli: Cli, acme: str) -> None:
         ("ada@example.com", "--role", "owner"),
     ],
 )
-def test_a_member_without_sense_is_refused(cli: Cli, acme: str, arguments: tuple[str, ...]) -> None:
+def test_an_invalid_member_is_refused(cli: Cli, acme: str, arguments: tuple[str, ...]) -> None:
     assert cli("member", "set", *arguments).status in (1, 2)
 
 

@@ -1,4 +1,4 @@
-"""What past calls would have come to: through the API and the command line, on calls that a real server has served."""
+"""What past calls would have cost: through the API and the command line, on calls that a real server has served."""
 
 import json
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def data_dir(folder: Path, farebox: Farebox, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="module")
 def customer(farebox: Farebox) -> Customer:
-    """Six calls of one cost, by two users in turn; and one that was refused."""
+    """A customer with six calls of the same cost, by two users in turn, and one refused call."""
     customer = farebox.funded("5")
     for place in range(CALLS):
         user = ("ann", "bob")[place % 2]
@@ -65,13 +65,13 @@ def ask(customer: Customer, **body: Any) -> httpx.Response:
     return httpx.post(url, headers=customer.headers, json={**period(customer), **body}, timeout=60)
 
 
-def test_a_time_that_is_none_is_named_where_it_is(customer: Customer) -> None:
+def test_an_invalid_time_is_located(customer: Customer) -> None:
     refused = ask(customer, from_="yesterday")
     assert (refused.status_code, refused.json()["errors"][0]["path"]) == (400, ["body", "from"])
 
 
 def period(customer: Customer) -> dict[str, str]:
-    """A day around now, by the server's clock."""
+    """A period of a day around the server's current time."""
     at = customer.farebox.services.clock.now_ms()
     day = 24 * 3_600_000
     return {"from": stamp(at - day), "to": stamp(at + day)}
@@ -113,7 +113,7 @@ def test_a_rule_refuses_what_it_would_have_refused(customer: Customer) -> None:
 
 @pytest.mark.parametrize("technique", ["fixed", "sliding"])
 def test_the_same_rule_on_live_calls_agrees(farebox: Farebox, technique: str) -> None:
-    """What the replay says of a rule is what the rule does, where no call has its output limited."""
+    """The replay of a rule matches the rule itself, provided that no call's output is limited."""
     text = "one two demo:tokens=400"
     before, live = farebox.funded("5"), farebox.funded("5")
     receipts = [before.receipt(before.chat(text, max_tokens=400).headers["cf-aig-log-id"]) for _ in range(CALLS)]
@@ -181,7 +181,9 @@ def test_calls_that_were_cached_refused_or_failed(farebox: Farebox) -> None:
     assert customer.chat(user="ann", max_tokens=20).status_code == 402  # the hold is more than the whole limit
     unknown = {"cached": 1, "refused_then": 1}
     roomy = limits(spend_rule("roomy", 100 * charge))
-    until(lambda: reported_of(customer, spend_limits=roomy)["unknown"] == unknown)  # a hit is written a moment later
+    until(
+        lambda: reported_of(customer, spend_limits=roomy)["unknown"] == unknown
+    )  # a hit is written shortly afterwards
     assert reported_of(customer, spend_limits=roomy)["refused"] == 0
     spent = reported_of(customer, spend_limits=limits(spend_rule("spent", charge)))
     assert (spent["calls"], spent["refused"], spent["charged_nanos"]) == (2, 1, charge)
@@ -195,11 +197,11 @@ def test_another_model_has_its_own_price(farebox: Farebox, customer: Customer) -
     report = reported(customer, models={"demo/demo-1": "groq/dear"})
     receipt_in = (report["charged_nanos"] - CALLS * charge) // CALLS
     assert report["charged_nanos"] > CALLS * charge
-    assert receipt_in % 2_000 == 0  # two dollars more for a million tokens in, and the same for those out
+    assert receipt_in % 2_000 == 0  # two dollars more per million input tokens, and the same for output
     assert [each["name"] for each in report["models"]] == ["groq/dear"]
 
 
-def test_what_is_wrong_is_said(customer: Customer) -> None:
+def test_invalid_requests_are_explained(customer: Customer) -> None:
     assert ask(customer).status_code == 400
     assert "what is different" in ask(customer).text
     assert ask(customer, models={"demo/demo-1": "demo/unpriced-model"}).status_code in (200, 400)
@@ -212,8 +214,8 @@ def test_what_is_wrong_is_said(customer: Customer) -> None:
     assert "markup" in ask(customer, markup=1, models={"demo/demo-1": "demo/demo-1"}).text
 
 
-def test_rules_may_count_calls_of_a_gateway_that_is_not_there(farebox: Farebox, cli: Cli, tmp_path: Path) -> None:
-    """`default` before its first call, and one that was deleted: its log stays."""
+def test_rules_may_count_calls_of_a_missing_gateway(farebox: Farebox, cli: Cli, tmp_path: Path) -> None:
+    """`default` before its first call, and a deleted gateway, whose log stays."""
     customer = farebox.funded("5")
     rules = limits(spend_rule("a", 1))
     assert reported_of(customer, spend_limits=rules)["calls"] == 0
@@ -232,7 +234,7 @@ def test_rules_may_count_calls_of_a_gateway_that_is_not_there(farebox: Farebox, 
     forget(farebox)
 
 
-def test_one_at_a_time_until_it_is_cancelled(farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_replay_runs_at_a_time_and_can_be_cancelled(farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
     customer = farebox.funded("5")
     url = f"{customer.api_url}/farebox/what-if"
     assert httpx.get(url, headers=customer.headers).status_code == 404
@@ -261,7 +263,7 @@ def test_one_at_a_time_until_it_is_cancelled(farebox: Farebox, monkeypatch: pyte
     assert httpx.get(url, headers=customer.headers).json()["result"]["report"]["calls"] == 1
 
 
-def test_the_command_knows_prices_and_markups_too(
+def test_the_command_replays_prices_and_markups_too(
     cli: Cli,
     customer: Customer,
     tmp_path: Path,

@@ -14,13 +14,13 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture(autouse=True)
 def _afresh(upstream: Upstream) -> None:
-    """Nothing of the test before."""
+    """Reset the upstream for each test."""
     upstream.status, upstream.headers, upstream.content_type = 200, {}, ""
     upstream.sent.clear()
 
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """One server for the module; each module sets up its own cloud."""
+    """One server per module; each module sets up its own cloud."""
     with running_farebox(tmp_path_factory.mktemp("clouds")) as served:
         yield served

@@ -1,4 +1,4 @@
-"""What the tests of the clouds share: what calls of SDKs came to."""
+"""Shared by the tests of clouds: the outcome of SDK calls."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from tests.support import Customer
 
 
 class Charged:
-    """What a block of calls cost, known after it."""
+    """The cost of the calls in a block, set when the block ends."""
 
     nanos: int = -1
     receipt: dict[str, Any] = {}  # noqa: RUF012 - of one test
@@ -18,8 +18,8 @@ class Charged:
 
 @contextmanager
 def charged(customer: Customer) -> Iterator[Charged]:
-    """Of the one call in the block: what left the balance, its receipt and its log row. No hold is left, and the books
-    balance."""
+    """The one call in the block: what left the balance, its receipt and its log row. Checks that no hold is left and
+    that the books balance."""
     before, found = customer.balance.posted, Charged()
     yield found
     after = customer.balance
@@ -34,7 +34,7 @@ def charged(customer: Customer) -> Iterator[Charged]:
 
 @contextmanager
 def free(customer: Customer) -> Iterator[None]:
-    """The calls in the block cost nothing, and leave no hold."""
+    """Check that the calls in the block cost nothing and leave no hold."""
     before = customer.balance.posted
     yield
     after = customer.balance
@@ -43,7 +43,7 @@ def free(customer: Customer) -> Iterator[None]:
 
 
 def all_of(stream: Any) -> Iterator[Any]:
-    """The events of one of boto3's streams, which is closed after them."""
+    """The events of a boto3 stream, which is then closed."""
     try:
         yield from stream
     finally:

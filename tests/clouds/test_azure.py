@@ -1,4 +1,5 @@
-"""Azure OpenAI, driven by OpenAI's own SDK for it: by deployment and in the newer form, priced as the list's Azure."""
+"""Azure OpenAI, called with OpenAI's own SDK for it: by deployment and in the newer form, at the list's Azure
+prices."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ def events(*chunks: dict[str, Any]) -> bytes:
 
 
 def stream(model: str = "gpt-4o-2024-11-20") -> bytes:
-    """As with the asynchronous content filter: annotations come before, between and after, without a delta."""
+    """A stream with the asynchronous content filter: annotations without a delta come before, between and after."""
     return events(
         {"choices": [], "prompt_filter_results": [{"prompt_index": 0, "content_filter_results": FILTERED}]},
         {"model": model, "choices": [{"index": 0, "delta": {"role": "assistant", "content": "Good "}}]},
@@ -95,7 +96,7 @@ def _closed() -> Iterator[None]:
 
 
 def opened(client: openai.OpenAI) -> openai.OpenAI:
-    """The client, closed after the test."""
+    """The client, which is closed after the block."""
     OPENED.append(client)
     return client
 
@@ -146,7 +147,8 @@ def test_a_stream_with_content_filters(customer: Customer, upstream: Upstream) -
     ],
 )
 def test_the_paths_of_a_deployment(customer: Customer, upstream: Upstream, path: str, upstream_path: str) -> None:
-    """Cloudflare's without a model in the body, the SDK's own, and the one where the SDK continues Cloudflare's."""
+    """Cloudflare's path without a model in the body, the SDK's own, and the one that the SDK appends to
+    Cloudflare's."""
     upstream.response = completion()
     url = f"{customer.gateway_url}/azure-openai/{path}?api-version=2024-10-21"
     with charged(customer) as cost:
@@ -165,11 +167,12 @@ def test_the_newer_form_names_the_deployment_in_the_body(customer: Customer, ups
         ask(client, "chat-prod")
     assert (cost.nanos, cost.row["model"]) == (COST, "gpt-4o-2024-11-20")
     assert upstream.sent[0].path == "/at/acme-eu/openai/v1/chat/completions"
-    assert upstream.sent[0].json()["model"] == "chat-prod", "that is its name there"
+    assert upstream.sent[0].json()["model"] == "chat-prod", "its name at Azure"
 
 
 def test_videos_of_a_deployment(customer: Customer, farebox: Farebox, upstream: Upstream) -> None:
-    """The name of the deployment stands for the model at every resolution, and the worker looks where it was begun."""
+    """The deployment's name stands for the model at every resolution, and the worker polls where the video was
+    started."""
     url, began = f"{customer.gateway_url}/azure-openai/acme-eu/openai/v1/videos", customer.balance.posted
     asked = {"model": "studio", "prompt": "A harbour", "seconds": "4", "size": "1024x1792"}
     upstream.response = {**asked, "id": "video_1", "object": "video", "status": "queued"}
@@ -186,7 +189,7 @@ def test_videos_of_a_deployment(customer: Customer, farebox: Farebox, upstream: 
 
 
 def test_without_a_table_the_answer_says_which_model_a_deployment_is(customer: Customer, upstream: Upstream) -> None:
-    """A deployment is mostly named as its model; where the response says another, that is what Azure bills."""
+    """A deployment usually has its model's name; if the response names another model, Azure bills that one."""
     upstream.response = completion("gpt-4o-mini-2024-07-18")
     with charged(customer) as cost:
         ask(azure(customer), "gpt-4o")
@@ -241,7 +244,7 @@ def test_the_operators_key_goes_to_its_resource_alone(customer: Customer, upstre
 
 
 def test_a_resource_that_does_not_exist(farebox: Farebox, customer: Customer, upstream: Upstream) -> None:
-    """Its host has no address."""
+    """Its host name does not resolve."""
     _set_up(farebox, "https://{resource}.invalid")
     try:
         with free(customer), pytest.raises(openai.APIStatusError, match=r"could not be reached \(dns\)") as raised:
@@ -254,7 +257,7 @@ def test_a_resource_that_does_not_exist(farebox: Farebox, customer: Customer, up
 @pytest.mark.parametrize(
     "resource", ["acme.example.com", "acme%2eexample", "acme@example", "acme%2F..", "-acme", "acme:80", "a%00b", "a#b"]
 )
-def test_a_host_is_made_of_names_only(customer: Customer, upstream: Upstream, resource: str) -> None:
+def test_a_host_cannot_be_injected(customer: Customer, upstream: Upstream, resource: str) -> None:
     url = f"{customer.gateway_url}/azure-openai/{resource}/openai/deployments/gpt-4o/chat/completions"
     for headers in (customer.headers, {"cf-aig-authorization": f"Bearer {customer.token}", "api-key": "my-own"}):
         with free(customer):
@@ -270,7 +273,7 @@ def test_search_in_the_operators_data_is_not_paid_for(customer: Customer, upstre
 
 
 def test_a_caller_brings_a_token_of_entra(customer: Customer, upstream: Upstream) -> None:
-    """It is forwarded as it is, to any resource; nothing is charged."""
+    """It is forwarded unchanged, to any resource; nothing is charged."""
     upstream.response = completion()
     client = openai.AzureOpenAI(
         azure_endpoint=f"{customer.gateway_url}/azure-openai/mine",
@@ -315,7 +318,7 @@ def test_an_expired_key_is_the_operators_trouble(customer: Customer, upstream: U
 
 
 def test_a_stored_key_with_its_deployments(farebox: Farebox, upstream: Upstream) -> None:
-    """An account's own key: its word for a deployment counts in its log; nothing is charged."""
+    """With a stored key, the account's own table of deployments determines the logged cost; nothing is charged."""
     customer = farebox.funded("1")
     url = f"{customer.api_url}/ai-gateway/gateways/default/provider_configs"
     fields = {"alias": "default", "default_config": True, "provider_slug": "azure-openai"}

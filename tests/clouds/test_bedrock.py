@@ -1,5 +1,5 @@
-"""Amazon Bedrock, driven by boto3 and by Anthropic's SDK for it, against an upstream that speaks Amazon's framing and
-whose requests have to be signed as Amazon checks them."""
+"""Amazon Bedrock, called with boto3 and with Anthropic's SDK for it, against an upstream that uses Amazon's framing and
+checks signatures as Amazon does."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ACCESS, SECRET, SESSION = (
 PROFILE = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc123"
 REGION = "us-east-1"
 HAIKU = "us.anthropic.claude-haiku-4-5-20251001-v1:0"
-"""1.1 and 5.5 USD per million in a region of Amazon's: a tenth more than `global.…`."""
+"""1.1 and 5.5 USD per million tokens in an Amazon region: a tenth more than `global.…`."""
 NOVA = "amazon.nova-lite-v1:0"
 MESSAGES: Any = [{"role": "user", "content": [{"text": "Hello there " * 500}]}]
 LIMIT = {"maxTokens": 200}
@@ -61,7 +61,7 @@ def bedrock(customer: Customer) -> Iterator[Any]:
 
 
 def client_at(customer: Customer, region: str) -> Any:
-    """boto3's client, with the access token as a Bedrock API key is sent; boto3 itself sends one over TLS only."""
+    """boto3's client, with the access token sent like a Bedrock API key; boto3 itself sends one over TLS only."""
     from botocore import UNSIGNED
     from botocore.config import Config
 
@@ -149,7 +149,7 @@ def converse_body(usage: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_converse(customer: Customer, upstream: Upstream, bedrock: Any, model: str, nanos: int) -> None:
-    """Models, inference profiles of regions, and ARNs of both are priced as what they stand for."""
+    """Models, regional inference profiles, and ARNs of both have the prices of the models that they stand for."""
     upstream.response = converse_body(tokens(1000, 100))
     with charged(customer) as cost:
         answer = bedrock.converse(modelId=model, messages=MESSAGES, inferenceConfig=LIMIT)
@@ -194,7 +194,7 @@ def test_a_stream_passes_unchanged(customer: Customer, upstream: Upstream) -> No
 
 
 def test_a_stream_in_amazons_framing_does_not_pass_a_rule_that_blocks(farebox: Farebox, upstream: Upstream) -> None:
-    """Its text is not read: what cannot be judged is refused, and a whole response is judged."""
+    """Its text is not read, so a stream, which cannot be judged, is refused; a whole response is judged."""
     customer = farebox.funded("5")
     screen: dict[str, Any] = {"enabled": True, "policies": [
         {"id": "p", "enabled": True, "check": ["RESPONSE"], "action": "BLOCK", "profiles": ["payment_cards"]},
@@ -288,7 +288,7 @@ INVOKED: list[tuple[str, Any, Any, dict[str, str], int]] = [
 def test_invoke(
     customer: Customer, upstream: Upstream, bedrock: Any, model: str, body: Any, answer: Any, headers: Any, nanos: int
 ) -> None:
-    """Each maker's own form; where a response has no usage, Amazon's headers have it."""
+    """Each vendor's own format; if a response has no usage, Amazon's headers have it."""
     upstream.response, upstream.headers = answer, headers
     with charged(customer) as cost:
         found = bedrock.invoke_model(modelId=model, body=json.dumps(body))
@@ -325,7 +325,7 @@ def anthropic_stream() -> bytes:
 
 
 def test_invoke_with_a_stream(customer: Customer, upstream: Upstream, bedrock: Any) -> None:
-    """What the last chunk states counts where the maker's own events do not say."""
+    """The figures of the last chunk count if the vendor's own events have none."""
     upstream.says(
         chunks({"generation": "Good "}, {"generation": "day.", "amazon-bedrock-invocationMetrics": METRICS}),
         EVENT_STREAM,
@@ -424,7 +424,7 @@ def test_a_stream_of_invoke_whose_first_message_is_broken_costs_nothing(
 def test_a_stream_that_is_broken_later_costs_what_was_delivered(
     customer: Customer, upstream: Upstream, bedrock: Any
 ) -> None:
-    """The client gets what came before, and an exception in Amazon's own framing."""
+    """The client gets what came before, and then an exception in Amazon's framing."""
     upstream.says(FIRST + wrong_checksum(FIRST), EVENT_STREAM)
     found: list[Any] = []
     with charged(customer) as cost, pytest.raises(botocore.exceptions.ClientError, match="modelStreamErrorException"):
@@ -434,7 +434,7 @@ def test_a_stream_that_is_broken_later_costs_what_was_delivered(
     assert cost.receipt["usage_source"] == "counted"
 
 
-def test_a_stream_that_ends_early_is_told(customer: Customer, upstream: Upstream, bedrock: Any) -> None:
+def test_a_stream_that_ends_early_is_reported(customer: Customer, upstream: Upstream, bedrock: Any) -> None:
     upstream.says(FIRST + FIRST[:20], EVENT_STREAM)
     with charged(customer), pytest.raises(botocore.exceptions.ClientError, match="modelStreamErrorException"):
         list(all_of(bedrock.converse_stream(modelId=HAIKU, messages=MESSAGES, inferenceConfig=LIMIT)["stream"]))
@@ -457,10 +457,8 @@ def test_an_exception_in_a_stream_passes(customer: Customer, upstream: Upstream,
         "The request signature we calculated does not match the signature you provided.",
     ],
 )
-def test_a_key_or_a_clock_that_amazon_does_not_take(
-    customer: Customer, upstream: Upstream, bedrock: Any, message: str
-) -> None:
-    """It is the operator's trouble: the caller hears that the provider is unavailable."""
+def test_a_key_or_clock_that_amazon_refuses(customer: Customer, upstream: Upstream, bedrock: Any, message: str) -> None:
+    """This is the operator's problem: the caller is told that the provider is unavailable."""
     upstream.status, upstream.response = 403, {"message": message}
     with free(customer), pytest.raises(botocore.exceptions.ClientError) as raised:
         bedrock.converse(modelId=HAIKU, messages=MESSAGES, inferenceConfig=LIMIT)
@@ -468,7 +466,7 @@ def test_a_key_or_a_clock_that_amazon_does_not_take(
     assert "Nothing was charged" in raised.value.response["Error"]["Message"]
 
 
-def test_what_the_operators_identity_is_stays_here(customer: Customer, upstream: Upstream, bedrock: Any) -> None:
+def test_the_operators_identity_is_not_revealed(customer: Customer, upstream: Upstream, bedrock: Any) -> None:
     who = "User: arn:aws:iam::123456789012:user/operator is not authorized to perform: bedrock:InvokeModel"
     upstream.status, upstream.response = 403, {"message": who}
     upstream.headers = {"x-amzn-errortype": "AccessDeniedException"}
@@ -478,7 +476,7 @@ def test_what_the_operators_identity_is_stays_here(customer: Customer, upstream:
     assert "operator" not in str(raised.value)
 
 
-def test_errors_are_told_in_amazons_words(customer: Customer, upstream: Upstream, bedrock: Any) -> None:
+def test_errors_have_amazons_form(customer: Customer, upstream: Upstream, bedrock: Any) -> None:
     cases: list[tuple[dict[str, Any], str, str]] = [
         ({"modelId": "cohere.command-r-plus-v1:0"}, "ValidationException", "farebox price set aws-bedrock"),
         (
@@ -508,7 +506,7 @@ def test_errors_are_told_in_amazons_words(customer: Customer, upstream: Upstream
         "bedrock-runtime//model/x/converse",
     ],
 )
-def test_a_host_is_made_of_known_words_only(customer: Customer, upstream: Upstream, path: str) -> None:
+def test_a_bedrock_host_cannot_be_injected(customer: Customer, upstream: Upstream, path: str) -> None:
     for headers in (customer.headers, {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "AWS4 x"}):
         with free(customer):
             url = f"{customer.gateway_url}/aws-bedrock/{path}"
@@ -517,7 +515,7 @@ def test_a_host_is_made_of_known_words_only(customer: Customer, upstream: Upstre
     assert not upstream.sent
 
 
-def test_a_region_that_the_key_is_not_for(customer: Customer, upstream: Upstream) -> None:
+def test_a_region_that_the_key_does_not_allow(customer: Customer, upstream: Upstream) -> None:
     error = pytest.raises(botocore.exceptions.ClientError, match=r"not for the .*'ap-south-1'")
     with contextlib.closing(client_at(customer, "ap-south-1")) as client, free(customer), error:
         client.converse(modelId=HAIKU, messages=MESSAGES)
@@ -525,7 +523,7 @@ def test_a_region_that_the_key_is_not_for(customer: Customer, upstream: Upstream
 
 
 def test_a_region_that_does_not_exist(farebox: Farebox, upstream: Upstream) -> None:
-    """Of a form that regions have: its host has no address, and the caller is told."""
+    """The name has the form of a region, but its host name does not resolve, and the caller gets an error."""
     customer = farebox.funded("1")
     set_provider(farebox, "aws-bedrock", base_url="https://{host}.invalid", api_key="bedrock-api-key-0123")
     try:
@@ -557,7 +555,7 @@ def test_a_bedrock_api_key_is_a_bearer(farebox: Farebox, upstream: Upstream) -> 
 
 
 def test_a_request_that_its_caller_has_signed_passes(customer: Customer, upstream: Upstream) -> None:
-    """As Cloudflare's gateway has it: signed for Amazon's own host. Nothing of it is changed, and nothing charged."""
+    """As with Cloudflare's gateway, it is signed for Amazon's own host. It is not changed, and nothing is charged."""
     upstream.response = converse_body(tokens(1000, 100))
     signed = {"authorization": "AWS4-HMAC-SHA256 Credential=AKID/…", "x-amz-date": "20261201T000000Z"}
     headers = {**signed, "authorization": "AWS4-HMAC-SHA256 Credential=AKIDMINE, Signature=00"}
@@ -568,7 +566,7 @@ def test_a_request_that_its_caller_has_signed_passes(customer: Customer, upstrea
     assert headers.items() <= upstream.sent[0].headers.items()
 
 
-def test_keys_that_share_the_calls_sign_each_for_itself(farebox: Farebox, upstream: Upstream) -> None:
+def test_keys_that_share_calls_sign_with_their_own_secret(farebox: Farebox, upstream: Upstream) -> None:
     customer = farebox.funded("1")
     url = f"{customer.api_url}/ai-gateway/gateways/default/provider_configs"
     for alias in ("one", "two"):
@@ -589,4 +587,4 @@ def test_keys_that_share_the_calls_sign_each_for_itself(farebox: Farebox, upstre
             assert httpx.post(url, json={"messages": MESSAGES}, headers=customer.headers).status_code == 200
     signed_by = [request.headers["authorization"].partition("Credential=")[2][:7] for request in upstream.sent]
     assert signed_by.count("AKIDTWO") == 24
-    assert signed_by.count("AKIDONE") == 1, "it rests afterwards"
+    assert signed_by.count("AKIDONE") == 1, "the refused key rests afterwards"

@@ -1,4 +1,5 @@
-"""Providers that are not billed by tokens: their official SDKs where they have one, to the nano-dollar."""
+"""Providers that do not bill by tokens, called with their official SDKs if they have one: charged to the
+nano-dollar."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ def customer(farebox: Farebox) -> Customer:
 
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
-    """For SDKs that do not close what they open."""
+    """An HTTP client for SDKs that do not close theirs."""
     with httpx.Client() as client:
         yield client
 
@@ -83,7 +84,9 @@ def test_cartesia(customer: Customer, upstream: Upstream) -> None:
         upstream.says(b'{"type":"transcript","text":"Good day.","language":"en"}')
         with charged(customer) as cost:
             client.stt.transcribe(file=("a.mp3", MINUTE), model="ink-whisper")
-        assert cost.nanos == -(-60 * 130_000_000 // 3_600), "as long as the recording is, where nothing states it"
+        assert cost.nanos == -(-60 * 130_000_000 // 3_600), (
+            "by the length of the recording if nothing states the duration"
+        )
 
 
 def transcript(seconds: float, channels: int = 1) -> bytes:
@@ -92,7 +95,7 @@ def transcript(seconds: float, channels: int = 1) -> bytes:
     return json.dumps({"metadata": {**info, "duration": seconds, "channels": channels}, "results": said}).encode()
 
 
-@pytest.mark.filterwarnings("ignore:websockets:DeprecationWarning")  # of deepgram-sdk
+@pytest.mark.filterwarnings("ignore:websockets:DeprecationWarning")  # raised by deepgram-sdk
 def test_deepgram(customer: Customer, upstream: Upstream, http: httpx.Client) -> None:
     url = f"{customer.gateway_url}/deepgram"
     place = deepgram.DeepgramClientEnvironment(base=url, production=url, agent=url, agent_rest=url)
@@ -120,7 +123,7 @@ def test_deepgram(customer: Customer, upstream: Upstream, http: httpx.Client) ->
     with charged(customer) as cost:
         body, headers = b' {"url": "https://a"}', {**customer.headers, "content-type": "audio/mpeg"}
         httpx.post(f"{url}/v1/listen?model=nova-3", content=body, headers=headers)
-    assert cost.receipt["hold_nanos"] == 12 * 258_000_000, "a recording elsewhere, whatever the type says"
+    assert cost.receipt["hold_nanos"] == 12 * 258_000_000, "a remote recording, whatever the content type"
 
 
 def test_elevenlabs(customer: Customer, upstream: Upstream, http: httpx.Client) -> None:
@@ -148,7 +151,7 @@ def test_elevenlabs(customer: Customer, upstream: Upstream, http: httpx.Client) 
     assert cost.nanos == -(-595 * 220_000_000 // 36_000)
     with charged(customer) as cost:
         client.speech_to_text.convert(model_id="scribe_v2", file=MINUTE, keyterms=["Lundby"])
-    assert cost.nanos == -(-595 * 264_000_000 // 36_000), "what costs more is priced by a name of its own"
+    assert cost.nanos == -(-595 * 264_000_000 // 36_000), "more expensive variants are priced under their own name"
     channel = {**heard, "audio_duration_secs": 30}
     upstream.says(json.dumps({"transcripts": [channel, channel]}).encode())
     with charged(customer) as cost:
@@ -172,7 +175,7 @@ def test_ideogram(customer: Customer, upstream: Upstream) -> None:
     assert cost.nanos == 60_000_000
     with charged(customer) as cost:
         asked("generate", json={"image_request": {"prompt": "A harbour", "model": "V_2A", "num_images": 2}})
-    assert cost.nanos == 40_000_000, "what the response has, not what was asked for"
+    assert cost.nanos == 40_000_000, "by the images in the response, not the number requested"
 
 
 def test_stability(customer: Customer, upstream: Upstream) -> None:
@@ -263,7 +266,7 @@ def test_what_cannot_be_metered_is_refused_and_costs_nothing(customer: Customer,
     assert not upstream.sent
 
 
-def test_figures_that_cannot_be_cost_the_hold_and_failures_nothing(customer: Customer, upstream: Upstream) -> None:
+def test_impossible_figures_cost_the_hold_and_failures_nothing(customer: Customer, upstream: Upstream) -> None:
     upstream.says(MINUTE, "audio/mpeg")
     url = f"{customer.gateway_url}/elevenlabs/v1/text-to-speech/v"
     body = {"text": TEXT, "model_id": "eleven_v3_by_credit"}

@@ -1,4 +1,5 @@
-"""Providers in OpenAI's form: a row each, driven by OpenAI's own SDK, with the quirks of their usage and prices."""
+"""Providers in OpenAI's format: one row each, called with OpenAI's own SDK, with the quirks of their usage and
+prices."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ CHOICE = {"index": 0, "message": {"role": "assistant", "content": "Good day."}, 
 MESSAGES: Any = [{"role": "user", "content": "Hello there " * 500}]
 CHATS = [provider.slug for provider in OPEN_FORM if provider.chat_path]
 OWN = 1000 * 1_000 + 100 * 2_000
-"""At the price that the tests set."""
+"""Nano-dollars, at the price that the tests set."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +52,9 @@ def completion(usage: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("slug", CHATS)
-def test_a_row(customer: Customer, upstream: Upstream, client: openai.OpenAI, slug: str) -> None:
+def test_a_call_of_each_provider_is_charged(
+    customer: Customer, upstream: Upstream, client: openai.OpenAI, slug: str
+) -> None:
     upstream.response = completion(USAGE)
     with charged(customer) as cost:
         client.chat.completions.create(model=f"{slug}/priced-by-the-test", messages=MESSAGES, max_tokens=200)
@@ -122,7 +125,7 @@ def test_a_model_without_a_price_is_refused_with_how_to_set_one(
     assert not upstream.sent
 
 
-def test_a_server_of_the_operators_takes_no_keys_of_others(customer: Customer, upstream: Upstream) -> None:
+def test_the_operators_own_server_gets_no_callers_keys(customer: Customer, upstream: Upstream) -> None:
     headers = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer anything"}
     with free(customer):
         url = f"{customer.gateway_url}/ollama/chat/completions"
@@ -133,7 +136,7 @@ def test_a_server_of_the_operators_takes_no_keys_of_others(customer: Customer, u
 
 
 @pytest.mark.parametrize("provider", BY_UNIT, ids=[provider.slug for provider in BY_UNIT])
-def test_what_is_not_read_is_called_with_keys_of_ones_own(
+def test_unmetered_paths_are_called_with_own_keys_only(
     farebox: Farebox, customer: Customer, upstream: Upstream, provider: Any
 ) -> None:
     set_provider(farebox, provider.slug, base_url=f"{upstream.url}/{provider.slug}")

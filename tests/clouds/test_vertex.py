@@ -1,5 +1,5 @@
-"""Google Vertex AI, driven by google-genai in its Vertex mode and by Anthropic's SDK for it, with a service account
-whose tokens a scripted server gives."""
+"""Google Vertex AI, called with google-genai in its Vertex mode and with Anthropic's SDK for it, with a service account
+whose tokens come from a scripted server."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PATH = "v1/projects/acme-prod/locations/europe-west4/publishers/google/models/ge
 
 
 class Google:
-    """The upstream and Google's server of tokens in one."""
+    """The upstream and Google's token server in one."""
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
@@ -76,7 +76,7 @@ class Google:
         return self.answer
 
     def respond_with(self, status: int) -> None:
-        """The next calls."""
+        """Answer the next calls with this status."""
         self.status = status
 
     def token(self, sent: Sent) -> Any:
@@ -106,7 +106,7 @@ def account(**more: Any) -> str:
 
 @pytest.fixture
 def google(farebox: Farebox, upstream: Upstream) -> Google:
-    """Afresh, without a token."""
+    """A reset server, without a cached token."""
     tokens = farebox.services.tokens
     tokens.google_url = f"{upstream.url}/token"
     tokens._kept.clear()
@@ -169,7 +169,7 @@ def test_google_genai(customer: Customer, google: Google, location: str, host: s
 
 
 def test_google_genai_makes_videos(customer: Customer, farebox: Farebox, google: Google) -> None:
-    """Veo has a video in the response: the client's poll passes it on as it comes, and the worker settles it."""
+    """Veo returns the video in the response: the client's poll relays it, and the worker settles it."""
     from google.oauth2.credentials import Credentials
 
     def client_of(one: Customer) -> Any:
@@ -270,7 +270,7 @@ def test_express_mode(customer: Customer, google: Google) -> None:
     assert not google.issued
 
 
-def test_a_token_is_kept_and_renewed_ahead_of_its_end(
+def test_a_token_is_cached_and_renewed_before_it_expires(
     farebox: Farebox, customer: Customer, google: Google, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(3):
@@ -281,7 +281,9 @@ def test_a_token_is_kept_and_renewed_ahead_of_its_end(
     monkeypatch.setattr(farebox.services.tokens, "_clock", _Later(clock, later))
     with charged(customer):
         assert post(customer, f"{PATH}:generateContent", ASK).status_code == 200
-    assert google.calls[-1].headers["authorization"] == "Bearer ya29.token-1", "it is valid still, and nobody waits"
+    assert google.calls[-1].headers["authorization"] == "Bearer ya29.token-1", (
+        "it is still valid, so nobody waits for the renewal"
+    )
     until(lambda: google.issued == 2, "the renewal")
     monkeypatch.setattr(farebox.services.tokens, "_clock", _Later(clock, later + 10 * 60_000))
     with charged(customer):
@@ -299,7 +301,7 @@ class _Later:
         return self._clock.now_ms() + self._more
 
 
-def test_a_token_that_is_not_accepted_any_more_is_replaced_once(customer: Customer, google: Google) -> None:
+def test_a_token_that_is_no_longer_accepted_is_replaced_once(customer: Customer, google: Google) -> None:
     google.stale = {"ya29.token-1"}
     with charged(customer) as cost:
         assert post(customer, f"{PATH}:generateContent", ASK).status_code == 200
@@ -311,7 +313,7 @@ def test_a_token_that_is_not_accepted_any_more_is_replaced_once(customer: Custom
     assert google.issued == 3
 
 
-def test_a_clock_that_is_wrong_is_told_by_google(customer: Customer, google: Google) -> None:
+def test_a_wrong_clock_is_reported_by_google(customer: Customer, google: Google) -> None:
     words = "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe."
     google.refusal = {"error": "invalid_grant", "error_description": words}
     with free(customer):
@@ -321,7 +323,7 @@ def test_a_clock_that_is_wrong_is_told_by_google(customer: Customer, google: Goo
     assert not google.calls
 
 
-def test_a_server_of_tokens_that_is_away(farebox: Farebox, customer: Customer, google: Google) -> None:
+def test_an_unreachable_token_server(farebox: Farebox, customer: Customer, google: Google) -> None:
     farebox.services.tokens.google_url = "http://127.0.0.1:1/token"
     with free(customer):
         response = post(customer, f"{PATH}:generateContent", ASK)
@@ -340,7 +342,7 @@ def test_a_server_of_tokens_that_is_away(farebox: Farebox, customer: Customer, g
         "v1/models/gemini-2.5-flash",
     ],
 )
-def test_a_place_that_the_operators_key_is_not_for(customer: Customer, google: Google, path: str) -> None:
+def test_a_location_that_the_key_does_not_allow(customer: Customer, google: Google, path: str) -> None:
     with free(customer):
         response = post(customer, f"{path}:generateContent", ASK)
     assert response.status_code in (400, 403, 424), response.text
@@ -348,7 +350,7 @@ def test_a_place_that_the_operators_key_is_not_for(customer: Customer, google: G
 
 
 def test_a_region_that_does_not_exist(farebox: Farebox, customer: Customer, google: Google) -> None:
-    """Of a form that regions have: its host has no address, for calls and for sessions."""
+    """The name has the form of a region, but its host name does not resolve, for calls or for sessions."""
     set_provider(farebox, "google-vertex-ai", base_url="https://{host}.invalid", api_key=account())
     nowhere = "v1/projects/acme-prod/locations/nowhere-west9"
     try:
@@ -364,13 +366,13 @@ def test_a_region_that_does_not_exist(farebox: Farebox, customer: Customer, goog
         _set_up(farebox, google.upstream)
 
 
-def test_an_account_stores_its_own(farebox: Farebox, google: Google) -> None:
+def test_an_account_stores_its_own_service_account(farebox: Farebox, google: Google) -> None:
     customer = farebox.funded("1")
     url = f"{customer.api_url}/ai-gateway/gateways/default/provider_configs"
     fields = {"alias": "default", "default_config": True, "provider_slug": "google-vertex-ai"}
     executable = {"type": "external_account", "credential_source": {"executable": {"command": "/bin/true"}}}
     refused = httpx.post(url, json={**fields, "secret": json.dumps(executable)}, headers=customer.headers)
-    assert refused.status_code == 400, "what is run or asked elsewhere is no key"
+    assert refused.status_code == 400, "credentials that run a program or name another URL are refused"
     mine = account(project_id="mine-123456")
     stored = httpx.post(url, json={**fields, "secret": mine}, headers=customer.headers)
     assert stored.status_code == 200, stored.text
@@ -446,11 +448,11 @@ def test_an_api_key_of_ibm_cloud(farebox: Farebox, upstream: Upstream) -> None:
     with free(customer):
         response = httpx.post(url, json=body, headers=customer.headers)
     assert response.status_code == 503
-    assert "BXNIM0415E" not in response.text, "what it said is the operator's to read"
+    assert "BXNIM0415E" not in response.text, "only the operator may read its response"
 
 
-def test_what_tokens_say_is_said_to_nobody(farebox: Farebox, customer: Customer, google: Google) -> None:
-    """A provider, or something on the way there, that repeats what it was sent."""
+def test_access_tokens_are_never_disclosed(farebox: Farebox, customer: Customer, google: Google) -> None:
+    """A provider, or something on the path to it, echoes what it was sent."""
     token = "ya29.token-1"
     google.upstream.headers = {"x-echo": f"Bearer {token}"}
     repeated = GEMINI | {"echo": f"authorization: Bearer {token}"}
@@ -464,7 +466,7 @@ def test_what_tokens_say_is_said_to_nobody(farebox: Farebox, customer: Customer,
         for said in (response.text, str(response.headers), json.dumps(log_body(customer, cost.row["id"]))):
             assert token not in said
         assert "*" * len(token) in response.text
-    google.stale = {token}  # then an error that repeats both
+    google.stale = {token}  # then an error that echoes both
     second = "ya29.token-2"
     google.answer = {"error": {"code": 400, "message": f"not with {token} nor {second}"}}
     google.respond_with(400)
@@ -481,8 +483,10 @@ def log_body(customer: Customer, log_id: str) -> Any:
 
 
 @pytest.mark.parametrize("operators", [False, True])
-def test_a_key_without_a_token_hands_the_call_on(farebox: Farebox, upstream: Upstream, operators: bool) -> None:
-    """Where several share the calls, and the tokens' server refuses one of them."""
+def test_a_key_without_a_token_passes_the_call_to_another(
+    farebox: Farebox, upstream: Upstream, operators: bool
+) -> None:
+    """Several keys share the calls, and the token server refuses one of them."""
     apps = [
         json.dumps(
             {
@@ -528,7 +532,7 @@ def test_a_key_without_a_token_hands_the_call_on(farebox: Farebox, upstream: Ups
     upstream.response = respond
     url = f"{customer.gateway_url}/azure-openai/acme/gpt-4o/chat/completions?api-version=1"
     body = {"messages": [{"role": "user", "content": LONG}], "max_tokens": 200}
-    for _ in range(2):  # the second at once with the other, as the first rests
+    for _ in range(2):  # the second call uses the other key at once, because the first rests
         response = httpx.post(url, json=body, headers=customer.headers)
         assert response.status_code == 200, response.text
     asked = [sent for sent in upstream.sent if b"app-1" in sent.body]
@@ -544,7 +548,7 @@ def test_a_key_without_a_token_hands_the_call_on(farebox: Farebox, upstream: Ups
 
 
 def write_keys(farebox: Farebox, secrets: list[str]) -> None:
-    """The operator's own, of which the first is nearly always drawn."""
+    """Set the operator's keys; the first is nearly always drawn."""
     vault = farebox.services.vault
 
     def write(connection: Connection) -> None:
@@ -559,7 +563,7 @@ def write_keys(farebox: Farebox, secrets: list[str]) -> None:
 
 @pytest.fixture
 def played(farebox: Farebox, upstream: Upstream, google: Google) -> Iterator[tuple[SocketProvider, Live]]:
-    """Vertex AI's Live API; what else there is of it only gives tokens meanwhile."""
+    """Vertex AI's Live API; the upstream only serves tokens meanwhile."""
     with providing() as provider:
         set_provider(farebox, "google-vertex-ai", base_url=provider.url + "/at/{host}", api_key=account())
         provider.script = live = Live()

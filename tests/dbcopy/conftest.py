@@ -13,7 +13,7 @@ def sample_original(tmp_path_factory: pytest.TempPathFactory) -> Sample:
 
 @pytest.fixture
 def sample(sample_original: Sample, tmp_path: Path) -> Sample:
-    """A copy of the test's own."""
+    """A copy of the sample for one test."""
     folder = tmp_path / "sample"
     shutil.copytree(sample_original.folder, folder)
     return Sample(

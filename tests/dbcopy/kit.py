@@ -1,4 +1,4 @@
-"""An installation with everything in it, and how the tests move it and look at it."""
+"""An installation that contains everything, and helpers that copy and inspect it."""
 
 import asyncio
 import base64
@@ -31,7 +31,7 @@ from tests.postgres.server import PostgresServer
 from tests.support import running_farebox
 
 SECRET_KEY = base64.b64encode(bytes(32)).decode()
-"""The one of tests.payments.kit."""
+"""The account of tests.payments.kit."""
 CALL_NANOS = 1_000_000
 CALL_AT = 1_795_000_000_000
 BODY_BYTES = 500
@@ -41,7 +41,7 @@ Rows = dict[str, list[tuple[Any, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """What a server says of an account over HTTP."""
+    """What a server returns about an account over HTTP."""
 
     balance: Any
     receipts: dict[str, Any]
@@ -50,7 +50,7 @@ class AccountView:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A folder with an SQLite database in which every kind of thing has happened, and what its server said."""
+    """A folder with an SQLite database in which every kind of event has happened, and what its server returned."""
 
     folder: Path
     account_id: str
@@ -94,7 +94,7 @@ async def _shop(folder: Path) -> None:
 
 
 def ask(url: str, account_id: str, token: str, log_ids: tuple[str, ...]) -> AccountView:
-    """What the server says of the account."""
+    """What the server returns about the account."""
     with httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}) as http:
 
         def get(path: str) -> Any:
@@ -112,7 +112,7 @@ def ask(url: str, account_id: str, token: str, log_ids: tuple[str, ...]) -> Acco
 
 
 def add_calls(path: Path, account_id: str, calls: int) -> None:
-    """An account with so many charged calls with bodies: the rows that the program would have written."""
+    """Add an account with this many charged calls with bodies, as the program would have written them."""
     clock = SystemClock()
     grant = Grant(account_id=account_id, grant_id=RandomIds(clock).log_id(), amount=calls * CALL_NANOS + 7, at=CALL_AT)
     with closing(open_file(path)) as connection:
@@ -154,7 +154,7 @@ def environment(**more: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a command left behind."""
+    """The outcome of a command."""
 
     returncode: int
     stdout: str
@@ -162,7 +162,7 @@ class Ended:
 
 
 def farebox(folder: Path, *arguments: str, **more: str) -> Ended:
-    """Run the command to its end, in this process: most of what a process of its own takes is its start."""
+    """Run the command to its end in this process, because a separate process would mostly spend its time starting."""
     output, errors = io.StringIO(), io.StringIO()
     with (
         mock.patch.dict(os.environ, environment(**more), clear=True),
@@ -178,14 +178,14 @@ def farebox(folder: Path, *arguments: str, **more: str) -> Ended:
 
 
 def copied(folder: Path, source: str, target: str, *more: str) -> str:
-    """Copy; what the command wrote. Fails where it was refused."""
+    """Copy; the output of the command. Fails if the copy was refused."""
     ended = farebox(folder, "copy", "--from", source, "--to", target, *more)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
 
 def refused(folder: Path, source: str, target: str, *more: str) -> str:
-    """Copy, which must be refused; why it was."""
+    """Try to copy, which must be refused; the error."""
     ended = farebox(folder, "copy", "--from", source, "--to", target, *more)
     assert ended.returncode != 0, ended.stdout
     assert not ended.stdout
@@ -196,7 +196,7 @@ def refused(folder: Path, source: str, target: str, *more: str) -> str:
 
 
 def all_of(read: Callable[[str], list[tuple[Any, ...]]]) -> Rows:
-    """Every row of every table, without its bucket, in order."""
+    """Every row of every table in order, without its bucket."""
     return {table.name: sorted(read(_without_bucket(table)), key=repr) for table in tables()}
 
 

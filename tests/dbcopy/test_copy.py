@@ -1,4 +1,4 @@
-"""`farebox copy` moves everything, either way, proves it, and refuses what it cannot do."""
+"""`farebox copy` copies everything in both directions, verifies it, and refuses what it cannot do."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ from tests.postgres.server import PostgresServer
 from tests.support import Customer, running_farebox
 from tests.waiting import SECONDS, pauses
 
-pytestmark = SQLITE_ONLY  # each test says which database is on which engine
+pytestmark = SQLITE_ONLY  # each test chooses the engines of its databases
 
 SLOW_CALLS = 100_000 if os.environ.get("FAREBOX_TEST_LONG") else 10_000
 
@@ -50,7 +50,7 @@ SLOW_CALLS = 100_000 if os.environ.get("FAREBOX_TEST_LONG") else 10_000
 
 
 def test_every_table_of_either_engine_is_copied(postgres: PostgresServer, postgres_url: str, tmp_path: Path) -> None:
-    """The list comes from the schema: a table that it adds is in it, and one made elsewhere fails here."""
+    """The list comes from the schema, so it includes new tables; a table created elsewhere fails here."""
     assert farebox(tmp_path, "migrate", FAREBOX_DATABASE_URL=postgres_url).returncode == 0
     catalogue = postgres.query(
         "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public' "
@@ -91,7 +91,9 @@ def test_to_postgres_and_back(sample: Sample, postgres: PostgresServer, postgres
     assert "the books balance" in checked.stdout, checked.stderr
 
 
-def test_the_target_serves_what_the_source_did(sample: Sample, postgres: PostgresServer, postgres_url: str) -> None:
+def test_the_target_serves_the_same_data_as_the_source(
+    sample: Sample, postgres: PostgresServer, postgres_url: str
+) -> None:
     copied(sample.folder, url_of(sample.database), postgres_url, "--buckets", "4")
     with running_farebox(sample.folder, secret_key=SECRET_KEY, database_url=postgres_url, buckets=4) as served:
         assert ask(served.url, sample.account_id, sample.token, sample.log_ids) == sample.reported
@@ -144,7 +146,7 @@ def test_each_bucket_owns_a_shard(buckets: int) -> None:
     assert sorted(shard_of(number, buckets) for number in numbers) == list(range(buckets))
 
 
-def test_the_hash_is_postgresqls(postgres: PostgresServer) -> None:
+def test_the_hash_equals_postgresqls(postgres: PostgresServer) -> None:
     found = postgres.query("SELECT n, hashint4(n) FROM generate_series(0, 10000) n")
     assert all(hashint4(number) == hashed for number, hashed in found)
 
@@ -208,13 +210,13 @@ def _free_port() -> int:
 
 
 def _killed(sample: Sample, target: str, when: Callable[[], bool]) -> bool:
-    """Begin to copy, and kill it when it has come so far; whether it was killed before its end."""
+    """Start a copy, and kill it when it has reached `when`; whether it was killed before its end."""
     arguments = ["--data-dir", str(sample.folder), "copy", "--from", url_of(sample.database), "--to", target]
     with tempfile.TemporaryFile() as output:
         process = processes.start(arguments, env=environment(), stdout=output, stderr=output)
         try:
             for pause in pauses("the copy came so far"):
-                process.send_signal(signal.SIGSTOP)  # it does not get on while we look, however long that takes
+                process.send_signal(signal.SIGSTOP)  # stopped, so that it makes no progress while we look
                 if process.poll() is not None or when():
                     break
                 process.send_signal(signal.SIGCONT)
@@ -232,7 +234,7 @@ def _has_come(server: PostgresServer, url: str, batches: int) -> bool:
 
 
 def _batches(server: PostgresServer, url: str) -> int:
-    """How many tables and batches have come to the target."""
+    """How many tables and batches have reached the target."""
     if server.query(f"SELECT to_regclass('{COPYING}')", url)[0][0] is None:
         return 0
     return int(
@@ -257,7 +259,7 @@ def test_a_target_with_data_is_refused(sample: Sample, postgres_url: str, tmp_pa
     assert "the target already has data" in why
     assert "accounts" in why
     ended = farebox(tmp_path, "balance", "--account", "theirs", FAREBOX_DATABASE_URL=postgres_url)
-    assert ended.returncode == 0, ended.stderr  # and it is left as it was
+    assert ended.returncode == 0, ended.stderr  # and the target is unchanged
 
 
 def test_a_complete_copy_is_not_copied_over(sample: Sample, tmp_path: Path) -> None:
@@ -289,7 +291,7 @@ def test_living_processes_on_postgres_are_refused(
 def test_a_connected_process_is_refused_whatever_its_clock_says(
     sample: Sample, postgres_url: str, tmp_path: Path
 ) -> None:
-    """Its row is old: its clock is behind, or it was frozen and may go on at any moment."""
+    """Its row is old because its clock is behind, or because it was suspended and may continue at any moment."""
     copied(sample.folder, url_of(sample.database), postgres_url)
     there = url_of(tmp_path / "there.db")
     with running_farebox(sample.folder, secret_key=SECRET_KEY, database_url=postgres_url) as served:
@@ -308,7 +310,7 @@ def test_a_source_whose_books_do_not_balance_is_not_moved(sample: Sample, tmp_pa
 
 
 class _Faulty(SqliteTarget):
-    """Spoils the rows of one table on their way."""
+    """Corrupts the rows of one table during the copy."""
 
     def __init__(self, path: Path, table: str, damage: Callable[[Row], Row | None]) -> None:
         super().__init__(path)

@@ -1,4 +1,4 @@
-"""What must be unique across accounts is so by the directory, on both engines."""
+"""The directory keeps unique what must be unique across accounts, on both engines."""
 
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,9 @@ class TestUnique:
         settings = settings_for(tmp_path)
         one, two = write_now(settings, _both)
         write_now(settings, lambda c: refunds.add_refund(c, one, _refund("acc0", "r1", "re_1")))
-        write_now(settings, lambda c: refunds.save_refund(c, one, _refund("acc0", "r1", "re_1")))  # it keeps its own
+        write_now(
+            settings, lambda c: refunds.save_refund(c, one, _refund("acc0", "r1", "re_1"))
+        )  # the other account keeps its own
         write_now(settings, lambda c: refunds.add_refund(c, two, _refund("other", "r2", None)))
         with pytest.raises(AssertionError, match="re_1"):
             write_now(settings, lambda c: refunds.save_refund(c, two, _refund("other", "r2", "re_1")))

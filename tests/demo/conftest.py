@@ -1,4 +1,4 @@
-"""A demo provider in the test's own process and loop, real HTTP all the same."""
+"""A demo provider in the test's process and loop, called over real HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,14 +14,14 @@ Until: TypeAlias = Callable[[Callable[[], bool]], Awaitable[None]]
 
 @pytest.fixture
 def until() -> Until:
-    """Waits until something is true; fails where it does not become so."""
+    """Waits until a condition holds; fails if it does not."""
 
     async def wait(true: Callable[[], bool]) -> None:
         for _ in range(500):
             if true():
                 return
             await asyncio.sleep(0.005)
-        pytest.fail("it did not become true")
+        pytest.fail("the condition did not become true")
 
     return wait
 

@@ -1,4 +1,4 @@
-"""What directives do to a response, seen from plain HTTP."""
+"""The effects of directives on a response, over plain HTTP."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -38,7 +38,7 @@ def test_reading() -> None:
             parse(wrong)
 
 
-async def test_the_script_overrules_the_header_and_the_header_the_text(
+async def test_the_script_overrides_the_header_and_the_header_the_text(
     demo: RunningProvider, http: httpx2.AsyncClient
 ) -> None:
     queued = await http.post("/_demo/script", json={"answers": [{"directives": "tokens=3"}, {"directives": ""}]})
@@ -115,7 +115,7 @@ async def test_delay_and_gap(http: httpx2.AsyncClient) -> None:
 
 
 async def received(http: httpx2.AsyncClient, directives: str, **fields: Any) -> tuple[bytes, bool]:
-    """What arrived of the response, and whether it broke off."""
+    """The part of the response that arrived, and whether it broke off."""
     arrived = b""
     try:
         async with http.stream("POST", CHAT, json=chat_body(**fields), headers={"x-demo": directives}) as response:
@@ -130,7 +130,7 @@ async def test_the_cut_directive_breaks_off_the_response(demo: RunningProvider, 
     arrived, broken = await received(http, "cut=5", stream=True)
     assert broken
     assert len(streamed(arrived.decode())) == 5
-    assert demo.app.journal.stats.tokens_out == 4  # the first event brings no word
+    assert demo.app.journal.stats.tokens_out == 4  # the first event has no word
     arrived, broken = await received(http, "cut=1")
     assert broken
     assert arrived.startswith(b'{"id"')

@@ -1,4 +1,4 @@
-"""The journal, and the provider as a process of its own."""
+"""The demo provider's journal, and the provider as a separate process."""
 
 import asyncio
 import sys
@@ -70,7 +70,7 @@ async def test_a_port_in_use_is_reported(demo: RunningProvider) -> None:
         await start_provider(port=demo.port)
 
 
-async def test_a_process_of_its_own() -> None:
+async def test_the_demo_provider_as_a_separate_process() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "farebox.demo.provider", "--port", "0", stdout=-1, stderr=-1
     )

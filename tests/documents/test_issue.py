@@ -1,4 +1,4 @@
-"""Numbers without gaps, one document for each cause, and contents that stay as they were."""
+"""Numbers without gaps, one document per cause, and contents that never change."""
 
 import asyncio
 import contextlib
@@ -81,7 +81,7 @@ async def content(services: Services, number: str) -> Any:
     return content_of(found)
 
 
-async def test_numbers_count_up_and_a_repeat_gets_its_own_again(services: Services) -> None:
+async def test_numbers_count_up_and_a_repeat_gets_the_same_number(services: Services) -> None:
     first = await invoice(services, bought("1"))
     second = await invoice(services, bought("2", account_id=BOB))
     assert (first, second) == ("FB-2026-000001", "FB-2026-000002")
@@ -121,11 +121,11 @@ async def test_numbers_have_no_gap_with_many_at_once_and_two_processes(services:
     failures: list[Exception] = []
 
     def other_process() -> None:
-        """Its own connections, as another process has."""
+        """Services with their own connections, like another process."""
         try:
             for n in range(40):
                 with contextlib.suppress(Undone), opened_for_command(services.settings, writing=True) as connection:
-                    top_up = bought(f"other-{n // 2}")  # each twice
+                    top_up = bought(f"other-{n // 2}")  # each document is requested twice
                     issue_invoice(connection, services.settings, bucket_of(connection), top_up, START)
                     if n % 7 == 0:
                         raise Undone
@@ -143,7 +143,7 @@ async def test_numbers_have_no_gap_with_many_at_once_and_two_processes(services:
     assert len(numbers) == 60
 
 
-async def test_an_invoice_says_what_was_true_when_it_was_issued(services: Services) -> None:
+async def test_an_invoice_keeps_the_data_of_its_issue(services: Services) -> None:
     await change(
         services,
         "INSERT INTO billing_profiles (bucket, account_id, name, address, country, tax_id, email, updated_at) "
@@ -209,6 +209,6 @@ async def test_the_credit_notes_of_an_invoice_add_up_to_it(services: Services, p
     assert await sql(services, "SELECT sum(total_cents) FROM documents") == [(0,)]
 
 
-async def test_a_credit_note_before_its_invoice_brings_the_invoice_along(services: Services) -> None:
+async def test_a_credit_note_before_its_invoice_issues_the_invoice_too(services: Services) -> None:
     assert await credit(services, bought("1"), "re_1", 100) == "FB-CN-2026-000001"
     assert await invoice(services, bought("1")) == "FB-2026-000001"

@@ -49,7 +49,7 @@ class Buyer(Customer):
         return await document_link(self.farebox.services, self.account_id, cause_id)
 
     def changed(self, **query: str) -> str:
-        """The link with another query."""
+        """The link with a changed query."""
         url = urlsplit(self.link)
         values = {name: value[0] for name, value in parse_qs(url.query).items()} | query
         return url._replace(query=urlencode(values)).geturl()

@@ -1,4 +1,4 @@
-"""What is on the pages: read back from the PDF by another program."""
+"""The content of PDF pages, read back by another program."""
 
 import io
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def made_statement(usage: tuple[UsageLine, ...], **changes: Any) -> Statement:
 class Page:
     text: str
     words: str
-    """The same in one line."""
+    """The same text in one line."""
     count: int
     width: float
 
@@ -148,7 +148,7 @@ def test_a_statement_shows_the_sums_exactly() -> None:
     assert "not final" not in page.words
 
 
-def test_a_running_month_says_so() -> None:
+def test_a_statement_of_the_running_month_is_marked() -> None:
     page = read_back(render(made_statement((), final=False, movements=(), closing_nanos=12_340_000_000)))
     assert "No calls were charged in this month." in page.words
     assert "Balance so far USD 12.34" in page.words
@@ -166,7 +166,7 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_text_from_outside_is_only_ever_text(text: str) -> None:
+def test_external_text_stays_text(text: str) -> None:
     evil = Party(name=text, address=(text, text), country=text, tax_id=text, email=text)
     model = UsageLine(text, text, 1, 1, 1, 1)
     for content in (
@@ -193,7 +193,7 @@ NAMES = (
 
 
 def drawn(pdf: bytes) -> tuple[set[str], int]:
-    """The fonts of a PDF, and how many glyphs it has that no font had: those with the number 0, an empty box."""
+    """The fonts of a PDF, and the number of missing glyphs: those with number 0, shown as an empty box."""
     fonts: set[str] = set()
     missing = 0
     reader = PdfReader(io.BytesIO(pdf))
@@ -213,16 +213,16 @@ def drawn(pdf: bytes) -> tuple[set[str], int]:
 
 def test_names_and_addresses_are_legible_in_every_script() -> None:
     assert drawn(render(billed_to("Plain")))[1] == 0
-    assert drawn(render(billed_to("\U000e0fff ᚠ \U00016f00")))[1] > 0  # of a script that nobody's fonts have
+    assert drawn(render(billed_to("\U000e0fff ᚠ \U00016f00")))[1] > 0  # a script that no installed font covers
     for name in NAMES:
         fonts, missing = drawn(render(billed_to(name)))
         assert missing == 0, f"{name} has empty boxes"
         foreign = {font for font in fonts if not font.startswith(("LibertinusSerif", "NotoSans", "NotoEmoji"))}
-        assert not foreign, f"{name} is set in fonts of this machine"
+        assert not foreign, f"{name} uses fonts of this machine"
 
 
 def billed_to(name: str, country: str = "") -> Invoice:
-    """An invoice from and to somebody of this name and address."""
+    """An invoice whose seller and buyer have this name and country."""
     party = Party(name=name, address=(name,), country=country)
     return msgspec.structs.replace(INVOICE, customer=party, seller=party)
 
@@ -251,7 +251,7 @@ def test_right_to_left_lines_are_set_right_to_left(word: str) -> None:
     assert places["77"] > places["99"]
 
 
-def test_text_that_tries_to_deceive_is_cleaned() -> None:
+def test_deceptive_text_is_cleaned() -> None:
     assert clean("a\u202eevil\x00\x1b[31m\n\tb") == "aevil[31m b"
     assert clean("x" * 300)[-1] == "…"
     assert len(clean("x" * 300).replace("\u200b", "")) == 200

@@ -48,7 +48,7 @@ class Called:
 
 
 class Life:
-    """An account that is lived on, at random, with a seed."""
+    """An account with seeded random activity."""
 
     def __init__(self, services: Services, seed: int) -> None:
         self.services = services
@@ -84,7 +84,7 @@ class Life:
 
 
 def check(made: Statement) -> None:
-    """What holds for every statement."""
+    """Check the invariants of every statement."""
     movements = {item.kind: item.amount_nanos for item in made.movements}
     assert made.opening_nanos + sum(movements.values()) == made.closing_nanos
     assert made.usage_nanos + made.shifted_nanos == -movements.get("charged", 0)
