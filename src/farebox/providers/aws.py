@@ -1,4 +1,4 @@
-"""Amazon Bedrock: its hosts, its names of models, how its keys are stored."""
+"""Amazon Bedrock: its hosts, its model names, and how its keys are stored."""
 
 import re
 from collections.abc import Mapping
@@ -10,14 +10,14 @@ from farebox.providers.credential import AwsKeys, Credential, InvalidKey, is_obj
 
 REGION: Final = r"[a-z]{2}(?:-[a-z]{2,12}){1,3}-[0-9]{1,2}"
 MODEL: Final = r"(?:arn:aws[a-z-]*:bedrock:[a-z0-9-]{0,32}:[0-9]{0,12}:[a-z-]{1,64}/)?[A-Za-z0-9][A-Za-z0-9.:_-]{0,255}"
-"""A model's own ID, that of an inference profile, or the ARN of either. In a path it is encoded."""
+"""The ID of a model or an inference profile, or the ARN of either. It is percent-encoded in a path."""
 _ARN: Final = re.compile(r"arn:aws[a-z-]*:bedrock:[a-z0-9-]*:[0-9]*:(?:foundation-model|inference-profile)/([\w.:-]+)")
 _Word = Annotated[str, msgspec.Meta(pattern=r"^[\x21-\x7e]{1,4096}$")]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
 
 
 class _Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """As it is stored."""
+    """A key as it is stored."""
 
     access_key_id: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9]{16,128}$")] = ""
     secret_access_key: _Word | None = None
@@ -35,9 +35,9 @@ def hosts(fields: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def keys_of(text: str) -> tuple[Credential, ...]:
-    """`{"access_key_id": …, "secret_access_key": …, "session_token": …}`, `{"api_key": …}` or that API key alone; in an
-    object, `regions` that it is for, and `models` behind inference profiles. A list of objects is several keys. Raises
-    InvalidKey."""
+    """`{"access_key_id": …, "secret_access_key": …, "session_token": …}`, `{"api_key": …}` or the API key alone. An
+    object may also have `regions` that the key is for, and the `models` behind inference profiles. A list of objects is
+    several keys. Raises InvalidKey."""
     if not is_object(text):
         return word_of(text)
     return tuple(map(_credential, objects_of(text, _Key)))
@@ -55,7 +55,7 @@ def _credential(key: _Key) -> Credential:
 
 
 def model_of(model_id: str) -> str:
-    """The model by the ID in a path: that of a foundation model or of a cross-region inference profile is in its ARN.
-    Any other ARN is a name of its owner's own."""
+    """The model named by an ID in a path. The ARN of a foundation model or a cross-region inference profile contains
+    the model; any other ARN is a name that its owner has chosen."""
     found = _ARN.fullmatch(model_id)
     return model_id if found is None else found[1]

@@ -8,14 +8,14 @@ import msgspec
 from farebox.providers.credential import Credential, EntraApp, InvalidKey, is_object, objects_of, word_of
 
 RESOURCE: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?"
-"""The name of a resource, which is a label of its host's name."""
+"""The name of a resource, which is one label of its host name."""
 DEPLOYMENT: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 _Word = Annotated[str, msgspec.Meta(pattern=r"^[\x21-\x7e]{1,4096}$")]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
 class _Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """As it is stored."""
+    """A key as it is stored."""
 
     resource: Annotated[str, msgspec.Meta(pattern=f"^{RESOURCE}$")]
     api_key: _Word | None = None
@@ -27,7 +27,7 @@ class _Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def keys_of(text: str) -> tuple[Credential, ...]:
     """`{"resource": …, "api_key": …, "deployments": {name: model}}`, or `tenant_id`, `client_id` and `client_secret` in
-    the place of the key; a list of such, or a key alone, which is then for any resource. Raises InvalidKey."""
+    place of the key; or a list of such objects; or a key alone, which is then for any resource. Raises InvalidKey."""
     if not is_object(text):
         return word_of(text)
     return tuple(map(_credential, objects_of(text, _Key)))

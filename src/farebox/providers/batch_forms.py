@@ -1,4 +1,5 @@
-"""What requests for batches say, where batches are at providers, and how descriptions say that they have ended."""
+"""What requests for batches contain, the paths of batches at providers, and how descriptions say that they have
+ended."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
@@ -10,29 +11,29 @@ from farebox.providers.formats import bodies
 from farebox.providers.formats.base import InvalidRequest
 
 MESSAGES: Final = "/v1/messages"
-"""What Anthropic's are for."""
+"""The endpoint of Anthropic's batches."""
 HOURS_MAX: Final = 48
-"""How long a batch may take, where its request says."""
+"""The longest duration that a request may set for a batch."""
 FILES_MAX: Final = 16
-"""Files that have the requests of one batch."""
+"""Most files that the requests of one batch may be in."""
 
 
 class BatchAsked(msgspec.Struct, frozen=True):
     """What a request for a batch asks for."""
 
     endpoint: str
-    """What its requests are for."""
+    """The endpoint of its requests."""
     model: str = ""
-    """The model of all of them; empty where each names its own."""
+    """The model of all its requests; empty if each names its own."""
     files: tuple[str, ...] = ()
-    """IDs of those that have its requests."""
+    """IDs of the files that contain its requests."""
     requests: tuple[msgspec.Raw, ...] = ()
-    """Those that are in the body."""
+    """The requests in the body."""
 
     def lines(self) -> Iterator[bytes]:
-        """The requests in the body, a line each."""
+        """The requests in the body, one per line."""
         for request in self.requests:
-            yield bytes(request).replace(b"\n", b" ") + b"\n"  # a line's end is white space in JSON
+            yield bytes(request).replace(b"\n", b" ") + b"\n"  # a line break is white space in JSON
 
 
 class Output(NamedTuple):
@@ -40,24 +41,25 @@ class Output(NamedTuple):
 
     path: str
     inside: bool = False
-    """They are in the description of the batch; otherwise it is a file of lines."""
+    """Whether they are in the description of the batch; otherwise they are lines of a file."""
 
 
 class BatchForm(NamedTuple):
-    """One provider's."""
+    """The form of one provider's batches."""
 
     folder: str
-    """The path that a batch's ID is below."""
+    """The path below which a batch's ID follows."""
     endpoints: tuple[str, ...]
-    """What the requests of a batch may be for: the others are billed by what no line says. Empty: the path says it."""
+    """Endpoints that the requests of a batch may use: others are billed by something that no line states. Empty: the
+    path names the endpoint."""
     asked: Callable[[bytes, str], BatchAsked]
-    """Of a body, and the model that the path names. Raises InvalidRequest."""
+    """Reads a body, given the model that the path names. Raises InvalidRequest."""
     ended: Callable[[Mapping[str, Any]], bool]
     output: Callable[[Mapping[str, Any]], Output | None]
-    """Of one that has ended; None: there is nothing."""
+    """Reads the description of a batch that has ended; None: there is no output."""
     cancel: str = "/cancel"
     content: str = "files/{}/content"
-    """The path of what a file has, by its ID."""
+    """The path of a file's content, by its ID."""
 
 
 class _OpenAI(msgspec.Struct):
@@ -83,7 +85,7 @@ class _Requests(msgspec.Struct):
 
 
 class _Input(msgspec.Struct, forbid_unknown_fields=True):
-    """Google takes its fields in either spelling."""
+    """Google accepts its fields in either spelling."""
 
     requests: _Requests | None = None
     fileName: str | None = None
@@ -216,19 +218,19 @@ FORMS: Final[Mapping[str, BatchForm]] = {
         "v1beta/files/{}:download?alt=media",
     ),
 }
-"""By the provider's slug, which is the name of its form too."""
+"""By the provider's slug, which is also the name of its form."""
 RESULTS_URL: Final = "results_url"
-"""The field in which Anthropic says where the results are: at Anthropic, whose keys its readers do not have."""
+"""The field with Anthropic's URL of the results, for which callers have no key."""
 
 
 def asked_of(form: str, body: bytes, model: str) -> BatchAsked:
-    """What the body of a request for a batch asks for; `model`: what its path names. Raises InvalidRequest."""
+    """What the body of a request for a batch asks for; `model` is the model that its path names. Raises
+    InvalidRequest."""
     return FORMS[form].asked(body, model)
 
 
 def may_be_output(provider: str, file: Mapping[str, Any]) -> bool:
-    """Whether the file of this description, which is empty where it has not been looked at, may be what a batch has
-    come to."""
+    """Whether the file with this description (empty if it has not been read) may be the output of a batch."""
     if provider == "openai":
         return bool(file.get("purpose", "batch_output") == "batch_output")
     if provider == GOOGLE:

@@ -1,6 +1,6 @@
 """The requests and responses of batches, line by line: what a batch asks for, and what it has come to.
 
-Functions of values alone, for helper processes: a piece of a file has whole lines.
+Pure functions, for helper processes. A piece of a file consists of whole lines.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,16 +22,16 @@ from farebox.usage import Quantity
 
 
 class BatchResult(msgspec.Struct, frozen=True):
-    """What one request has come to, if it was answered."""
+    """The result of one request, if it was answered."""
 
     model: str
-    """As the response names it."""
+    """The model as the response names it."""
     usage: Mapping[str, Quantity] | None
-    """None: the response does not report it, or impossible figures."""
+    """None: the response reports no usage, or impossible figures."""
 
 
 class _Line(msgspec.Struct):
-    """A request: of OpenAI's and Mistral's the first fields, of Anthropic's `params`, of Google's `request`."""
+    """A request: OpenAI and Mistral use the first fields, Anthropic `params`, Google `request`."""
 
     method: str = "POST"
     url: str | None = None
@@ -85,8 +85,8 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def read_requests(body: bytes, asked: Asked, refused: Refused | None, first: int) -> list[ParsedRequest]:
-    """The requests of a piece of the input, whose first line has this number. Raises InvalidRequest where one of them
-    cannot be metered."""
+    """The requests in a piece of the input whose first line has the number `first`. Raises InvalidRequest if one of
+    them cannot be metered."""
     place, wire = _place(asked)
     found = []
     for number, text in enumerate(_lines(body), first):
@@ -117,8 +117,8 @@ def _request(text: bytes, asked: Asked) -> bytes:
 
 
 def _of_model(body: bytes, asked: Asked) -> bytes:
-    """The same, of the model that the batch is for. Raises InvalidRequest if it names another: which of them counts is
-    the provider's choice."""
+    """The same body with the model that the batch is for. Raises InvalidRequest if it names another one, because it is
+    not known which of them the provider would use."""
     model, named = asked.model, bodies.decode(_MODEL, body).model
     if named == model or (asked.slug == GOOGLE and named in ("", f"models/{model}")):
         return body
@@ -129,13 +129,13 @@ def _of_model(body: bytes, asked: Asked) -> bytes:
 
 
 def read_results(body: bytes, asked: Asked) -> list[BatchResult]:
-    """The responses in a piece of the output: those of requests that have failed are left out, as they cost nothing."""
+    """The responses in a piece of the output: requests that failed are left out, because they cost nothing."""
     _, wire = _place(asked)
     return [result for text in _lines(body) if (result := _result(text, wire, asked)) is not None]
 
 
 def read_inside(body: bytes, asked: Asked) -> list[BatchResult]:
-    """The same of what the description of a batch has in it. Raises InvalidRequest."""
+    """The same for results that are in the description of a batch. Raises InvalidRequest."""
     _, wire = _place(asked)
     described = bodies.decode(_DESCRIBED, body)
     outputs = [bytes(output) for output in described.outputs or ()]

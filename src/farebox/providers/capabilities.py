@@ -1,7 +1,7 @@
-"""What models can do, as far as it decides which of them may answer a request; and the candidates of the auto router.
+"""The capabilities of models that decide which of them may answer a request, and the candidates of the auto router.
 
-By families of names. A model of which nothing is said, here or by the operator, is a candidate for text alone. Where
-this is wrong, the provider refuses the request, and the next model is tried.
+They are listed by families of names. A model that neither this table nor the operator describes is a candidate for text
+only. If the table is wrong, the provider refuses the request, and the next model is tried.
 """
 
 import re
@@ -64,7 +64,7 @@ class Candidate(msgspec.Struct, frozen=True):
     pattern: str
     """`provider/model`; `*` stands for a part of a name between slashes."""
     can: frozenset[str] | None = None
-    """What the operator says of it; None: see `capabilities`."""
+    """Its capabilities as stated by the operator; None: see `capabilities`."""
 
     @property
     def slug(self) -> str:
@@ -79,7 +79,7 @@ class Candidate(msgspec.Struct, frozen=True):
         return "*" in self.pattern
 
     def matches(self, model: str) -> bool:
-        """Whether this model of the provider is meant."""
+        """Whether the candidate stands for this model of the provider."""
         if not self.is_pattern:
             return model == self.model
         return model.count("/") == self.model.count("/") and fnmatchcase(model, self.model)
@@ -92,8 +92,8 @@ def capabilities(slug: str, model: str) -> frozenset[str]:
 
 
 def candidate_of(text: str) -> Candidate:
-    """A candidate as it is written: `provider/model`, `provider/part*`, a bare `@cf/…`; after `=` what it can do,
-    joined by `+`. Raises ValueError saying what is wrong."""
+    """Parse a candidate: `provider/model`, `provider/part*` or a bare `@cf/…`, optionally followed by `=` and its
+    capabilities joined by `+`. Raises ValueError saying what is wrong."""
     name, equals, said = (part.strip() for part in text.partition("="))
     can = frozenset(word.strip() for word in said.split("+") if word.strip()) if equals else None
     if can is not None and not can <= ALL:
@@ -108,7 +108,7 @@ def candidate_of(text: str) -> Candidate:
 
 
 def candidates_of(text: str) -> tuple[Candidate, ...]:
-    """Those of a list with commas. Raises ValueError."""
+    """The candidates of a comma-separated list. Raises ValueError."""
     return tuple(candidate_of(part) for part in text.split(",") if part.strip())
 
 
@@ -121,7 +121,7 @@ def slug_of(name: str) -> str:
 
 
 def routed_name(slug: str, model: str) -> str:
-    """The model as Cloudflare's router names it."""
+    """The model's name in Cloudflare's router."""
     if model.startswith("@"):
         return model
     return f"{_ROUTED.get(slug, slug)}/{model}"

@@ -1,4 +1,4 @@
-"""The providers that there are, and where a request goes at one.
+"""All known providers, and where a request goes at each.
 
 A new provider is a row in farebox.providers.rows. Paths are compared in their canonical form, the one that follows the
 provider's base URL; `moves` convert the other spellings that SDKs send. A path that no route matches exactly is
@@ -28,7 +28,7 @@ def provider_of(slug: str) -> Provider | None:
 
 
 def upstream_path(provider: Provider, path: str) -> str:
-    """The canonical path, to be put behind the base URL and a slash, of whichever spelling a client sends.
+    """The canonical path for any spelling that a client sends. It is appended to the base URL and a slash.
 
     A path that no move knows stays as it is. Query strings are not part of it.
     """

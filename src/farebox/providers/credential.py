@@ -1,5 +1,6 @@
-"""Keys at providers as they are stored: one word, as most; or at a cloud an object of JSON that says where it is for,
-which models its deployments are, and what is signed with. A list of such objects is a key for several places.
+"""Provider keys as they are stored: one word, for most providers; for a cloud, a JSON object that says which places the
+key is for, which models are behind its deployments, and what requests are signed with. A list of such objects is a key
+for several places.
 """
 
 import re
@@ -9,18 +10,18 @@ from typing import Final, TypeAlias, TypeVar
 import msgspec
 
 KEY_BYTES_MAX: Final = 32 * 2**10
-"""Of what is stored."""
+"""Largest stored key."""
 _is_word: Final = re.compile(r"[\x21-\x7e]{1,4096}").fullmatch
-"""What a header can carry, without spaces."""
+"""Characters that a header can carry, without spaces."""
 _KEYS_MAX: Final = 32
 
 
 class InvalidKey(ValueError):
-    """It is not a key of this provider. The message says what is wrong without quoting the key."""
+    """The text is not a key of this provider. The message says what is wrong without quoting the key."""
 
 
 class AwsKeys(msgspec.Struct, frozen=True):
-    """What requests to Amazon are signed with."""
+    """The keys that requests to Amazon are signed with."""
 
     access_key_id: str
     secret_access_key: str
@@ -31,7 +32,7 @@ class AwsKeys(msgspec.Struct, frozen=True):
 
 
 class GoogleAccount(msgspec.Struct, frozen=True):
-    """A service account at Google, which signs for its tokens."""
+    """A Google service account, which signs its requests for tokens."""
 
     email: str
     private_key: str
@@ -42,7 +43,7 @@ class GoogleAccount(msgspec.Struct, frozen=True):
 
 
 class EntraApp(msgspec.Struct, frozen=True):
-    """An application at Microsoft Entra, which asks for its tokens with its secret."""
+    """A Microsoft Entra application, which requests its tokens with a client secret."""
 
     tenant_id: str
     client_id: str
@@ -53,7 +54,7 @@ class EntraApp(msgspec.Struct, frozen=True):
 
 
 class IbmKey(msgspec.Struct, frozen=True):
-    """An API key of IBM Cloud, which takes tokens only."""
+    """An IBM Cloud API key, which is exchanged for tokens: the services accept only these."""
 
     api_key: str
 
@@ -62,7 +63,7 @@ class IbmKey(msgspec.Struct, frozen=True):
 
 
 TokenSource: TypeAlias = GoogleAccount | EntraApp | IbmKey
-"""What a token is asked for with."""
+"""The credential that a token is requested with."""
 Signer: TypeAlias = AwsKeys | TokenSource
 
 
@@ -70,28 +71,28 @@ class Credential(msgspec.Struct, frozen=True):
     """One key."""
 
     word: str
-    """What goes into the header for the provider's key; empty where requests are signed instead."""
+    """The value for the header of the provider key; empty if requests are signed instead."""
     places: Mapping[str, frozenset[str]] = {}
-    """By a field of `Provider.place`: the values that the key is for; of a field that is not named, any."""
+    """Field of `Provider.place` → values that the key is for; any value if the field is missing."""
     models: Mapping[str, str] = {}
-    """The model that is behind a name of the key's owner: a deployment, an inference profile."""
+    """Name chosen by the key's owner (a deployment, an inference profile) → model behind it."""
     bearer: bool = False
-    """Whether the word goes into `authorization` wherever the provider expects its key otherwise."""
+    """Whether the word goes into `authorization` even where the provider expects its key elsewhere."""
     secrets: tuple[str, ...] = ()
-    """What no response may tell."""
+    """Secrets that no response may contain."""
     signer: Signer | None = None
-    """What each request is signed with, or has its token by."""
+    """What each request is signed with, or gets its token from."""
 
     def __repr__(self) -> str:
         return f"Credential(places={dict(self.places)!r})"
 
     def is_for(self, fields: Mapping[str, str]) -> bool:
-        """Whether it may be used at this place."""
+        """Whether the key may be used at this place."""
         return all(fields.get(name, "") in values for name, values in self.places.items())
 
 
 Reader = Callable[[str], tuple[Credential, ...]]
-"""The keys in a stored text. Raises InvalidKey."""
+"""Reads the keys from a stored text. Raises InvalidKey."""
 S = TypeVar("S")
 
 
@@ -110,8 +111,8 @@ def is_object(text: str) -> bool:
 
 
 def objects_of(text: str, kind: type[S]) -> list[S]:
-    """The object, or those of a list. Raises InvalidKey, without a word of what was given: an error of a decoder may
-    quote it."""
+    """The object, or the objects in a list. Raises InvalidKey, whose message quotes nothing of the input, although the
+    decoder's own error may."""
     if len(text) > KEY_BYTES_MAX:
         raise InvalidKey(f"the key is larger than {KEY_BYTES_MAX} bytes")
     given = text.lstrip()
@@ -130,5 +131,5 @@ def objects_of(text: str, kind: type[S]) -> list[S]:
 
 
 def _without_values(message: str) -> str:
-    """The decoder's message with the names of fields only: those it quotes in backticks, and types."""
+    """The decoder's message, reduced to field names, which it quotes in backticks, and types."""
     return message if "Invalid" not in message else "a value is invalid" + message[message.rfind(" - at") :]

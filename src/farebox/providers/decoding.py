@@ -13,7 +13,7 @@ _NAME_LENGTH: Final = len(_CODING)
 RATIO_MAX: Final = 200
 """How many times larger a response may become; generated text rarely compresses to less than a twentieth."""
 FREE_BYTES: Final = 16 * 2**20
-"""A response that is decoded to no more than this may have any ratio."""
+"""A decoded response up to this size may have any ratio."""
 
 
 def is_coded(response: UpstreamResponse) -> bool:
@@ -44,11 +44,12 @@ class _Decoded:
         self._taken = 0
 
     def whole(self) -> bytes | None:
-        """It is decoded piece by piece."""
+        """Always None, because the response is decoded piece by piece."""
         return None
 
     async def chunk(self) -> bytes | None:
-        """The next bytes. Raises UpstreamFailed, also if they are not in the declared coding, or are a bomb."""
+        """The next bytes. Raises UpstreamFailed, also if the bytes do not have the declared coding, or are a
+        decompression bomb."""
         while True:
             try:
                 piece = next(self._pieces, None)

@@ -1,4 +1,4 @@
-"""How providers describe what they keep: the ID, the size, when it expires, and what a list shows of it."""
+"""How providers describe kept objects: the ID, the size, the expiry, and what a list shows."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,25 +11,25 @@ from farebox.providers.predictions import id_of
 
 GOOGLE: Final = "google-ai-studio"
 FOLDERS: Final = {"file": "files", "batch": "batches", "cached_content": "cachedContents"}
-"""Of Google's names, by kind."""
+"""The first part of Google's names, by kind."""
 PROMPT_MAX: Final = 2_000
-"""Characters of a video's prompt in a list."""
+"""Most characters of a video's prompt in a list."""
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What a description says."""
+    """The facts in a description."""
 
     object_id: str
     size: int | None = None
     """Bytes of a file; None: it does not say."""
     expires_at: int | None = None
-    """Of a file, in milliseconds; None: it does not say."""
+    """Expiry of a file, in milliseconds; None: it is not stated."""
     shown: bytes = b""
     """What a list shows."""
 
 
 def facts_of(provider: str, kind: str, found: Mapping[str, Any], body: bytes) -> Facts | None:
-    """What is said of an object of this kind; `body` is `found` as it came. None where there is no ID."""
+    """The facts about an object of this kind; `body` is the encoded form of `found`. None if it has no ID."""
     if provider == GOOGLE and kind != "video":
         return _facts_of_google(kind, found, body)
     object_id, expires, size = id_of(provider, kind, found), found.get("expires_at"), found.get("bytes")
@@ -41,7 +41,7 @@ def facts_of(provider: str, kind: str, found: Mapping[str, Any], body: bytes) ->
 
 
 def _brief(video: Mapping[str, Any], body: bytes) -> bytes:
-    """What a list shows of a video, in which the prompt may be long; nothing where there are no lists."""
+    """What a list shows of a video, whose prompt may be long; empty if the provider has no lists."""
     if video.get("object") != "video":
         return b""
     prompt = video.get("prompt")
@@ -50,8 +50,8 @@ def _brief(video: Mapping[str, Any], body: bytes) -> bytes:
 
 
 def _facts_of_google(kind: str, found: Mapping[str, Any], body: bytes) -> Facts | None:
-    """Google names what it keeps: `files/abc`, `batches/abc`. A file that has just been uploaded is in a field of its
-    own, and the responses in a batch are not for lists."""
+    """Google gives kept objects names such as `files/abc` and `batches/abc`. A file that has just been uploaded is in a
+    separate field, and the responses in a batch do not belong in lists."""
     if kind == "file" and isinstance(found.get("file"), dict):
         found = found["file"]
         body = msgspec.json.encode(found)
@@ -79,7 +79,7 @@ def _when(text: object) -> int | None:
 
 
 def output_of_google(batch: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the description of a batch says of its output; empty if there is none."""
+    """What the description of a batch says about its output; empty if there is none."""
     metadata = batch.get("metadata")
     output = metadata.get("output") if isinstance(metadata, dict) else None
     output = output or batch.get("response")

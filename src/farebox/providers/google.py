@@ -1,4 +1,4 @@
-"""Google Vertex AI: its hosts, how its keys are stored."""
+"""Google Vertex AI: its hosts, and how its keys are stored."""
 
 from collections.abc import Mapping
 from typing import Annotated, Final
@@ -16,7 +16,7 @@ _Project = Annotated[str, msgspec.Meta(pattern=f"^{PROJECT}$")]
 
 
 class _Key(msgspec.Struct, frozen=True):
-    """As Google gives it out, and what may be added to it."""
+    """A key file as issued by Google, with optional additions."""
 
     type: str = ""
     project_id: _Project | None = None
@@ -39,7 +39,7 @@ def hosts(fields: Mapping[str, str]) -> Mapping[str, str]:
 
 def keys_of(text: str) -> tuple[Credential, ...]:
     """The file of a service account, for its own project and those in `projects`; `{"api_key": …}` or that key alone,
-    for express mode, whose paths name no project. A list of such is several keys. Raises InvalidKey."""
+    for express mode, whose paths name no project. A list of these is several keys. Raises InvalidKey."""
     if not is_object(text):
         return word_of(text)
     return tuple(map(_credential, objects_of(text, _Key)))

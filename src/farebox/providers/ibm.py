@@ -1,4 +1,4 @@
-"""IBM Cloud: its API keys, with which a token is asked for."""
+"""IBM Cloud: its API keys, with which tokens are requested."""
 
 from farebox.providers.credential import Credential, IbmKey, word_of
 

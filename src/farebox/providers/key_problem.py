@@ -1,8 +1,8 @@
 """Trouble with the key: whether a provider's error is about the key it was called with, or about the request.
 
-Formats as documented by the providers or seen in public user reports (docs/operating.md names them). A code, a type or
-a reason decides, wherever the error has it; a message only if a provider has nothing better, and only by its beginning,
-since the rest may quote the request.
+Formats as documented by the providers or seen in public user reports (docs/operating.md names them). A code, type or
+reason decides, wherever the error has it; a message only if the provider has nothing better, and then only its
+beginning, because the rest may quote the request.
 """
 
 import re
@@ -15,11 +15,11 @@ Reason = Literal["key_refused", "no_credit"]
 
 
 class KeyProblem(NamedTuple):
-    """What is wrong with the key, or with the account that it is of."""
+    """What is wrong with the key, or with its account at the provider."""
 
     reason: Reason
     code: str
-    """The provider's own word for it, as far as it is one."""
+    """The provider's own code for it, if there is one."""
     message: str
 
 
@@ -134,7 +134,7 @@ def _decoded(data: bytes) -> Any:
 
 
 def _read(body: bytes) -> tuple[list[str], list[str], list[str]]:
-    """Of an error's body: codes, types and reasons; codes that are numbers; messages."""
+    """Read an error's body: codes, types and reasons; numeric codes; messages."""
     words: list[str] = []
     numbers: list[str] = []
     messages: list[str] = []

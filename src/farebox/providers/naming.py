@@ -1,6 +1,6 @@
-"""How providers and models are named in URLs, models and steps: those of the catalogue, and an account's own.
+"""How providers and models are named in URLs, model names and steps: those of the catalogue, and custom ones.
 
-All custom providers are metered alike, by the end of the path: a helper process that reads a body knows the slug alone.
+All custom providers are metered alike, by the end of the path: a helper process that reads a body knows only the slug.
 """
 
 import re
@@ -24,7 +24,8 @@ from farebox.providers.provider import FREE, Metering, Provider, Route
 _DOTTED: Final = re.compile(r"(?<=\d)\.(?=\d)")
 LOOP_NAME: Final = "farebox"
 PASSES_MAX: Final = 3
-"""A custom provider may be another Farebox, and that have one again; more often than this, it leads back here."""
+"""A custom provider may be another Farebox, which may again have one. A call that has passed more often than this is in
+a loop."""
 _VERSION: Final = re.compile(r"/v\d+\w*/*$")
 
 
@@ -52,7 +53,7 @@ _ROUTES: Final[tuple[Route, ...]] = (
 
 
 def custom_provider(slug: str, name: str, base_url: str) -> Provider:
-    """A provider of an account's own. `slug` with `custom-`."""
+    """A custom provider. `slug` begins with `custom-`."""
     return Provider(slug, name, base_url, _ROUTES, embeddings_path="embeddings")
 
 
@@ -65,7 +66,7 @@ def is_custom(slug: str) -> bool:
 
 
 def metered_as(slug: str) -> Provider | None:
-    """The provider by which paths and bodies of this slug are read; None if there is none."""
+    """The provider whose rules apply to paths and bodies of this slug; None if there is none."""
     return _ANY_CUSTOM if is_custom(slug) else provider_of(slug)
 
 
@@ -75,20 +76,21 @@ def is_versioned(base_url: str) -> bool:
 
 
 def custom_path(path: str, *, versioned: bool) -> str:
-    """The path of one of the common forms behind the base URL of a custom provider."""
+    """The path of one of the common forms below the base URL of a custom provider."""
     path = path.removeprefix("v1/")
     return path if versioned else f"v1/{path}"
 
 
 def passed_before(header: str | None) -> int:
-    """How often a call has passed Farebox on its way to a custom provider, by its `CDN-Loop` (RFC 8586)."""
+    """How often a call has already passed through Farebox on its way to a custom provider, by its `CDN-Loop` (RFC
+    8586)."""
     parts = (header or "").split(",")
     return sum(part.partition(";")[0].strip().lower() == LOOP_NAME for part in parts)
 
 
 def stored_key_header(provider: Provider, path: str, metering: Metering, credential: Credential) -> tuple[str, str]:
-    """Name and value of the header that carries a stored key. A custom provider takes it where the API of its path
-    does."""
+    """Name and value of the header that carries a stored key. A custom provider takes it in the header that the API of
+    its path uses."""
     key = credential.word
     if credential.bearer:
         return "authorization", f"Bearer {key}"
@@ -102,11 +104,11 @@ def stored_key_header(provider: Provider, path: str, metering: Metering, credent
 def compat_model(model: str) -> tuple[str, str]:
     """Split the `provider/model` of compat and REST calls into the provider's slug and the provider's own name.
 
-    `google/…` and `xai/…` mean the same as `google-ai-studio/…` and `grok/…`, and a bare `@cf/…` is Workers AI's.
-    Names of Anthropic's models take the dotted versions of Cloudflare's REST API: a dot between two digits becomes a
-    dash (`claude-haiku-4.5` → `claude-haiku-4-5`), because Anthropic's own names, by which they are priced and called,
-    hold no dots. Whether there is a custom provider of the name, its account knows. Raises InvalidRequest if the
-    provider is missing, UnknownProvider if it is unknown.
+    `google/…` and `xai/…` mean the same as `google-ai-studio/…` and `grok/…`, and a bare `@cf/…` is Workers AI's. Names
+    of Anthropic's models take the dotted versions of Cloudflare's REST API: a dot between two digits becomes a dash
+    (`claude-haiku-4.5` → `claude-haiku-4-5`), because Anthropic's own names, by which they are priced and called, have
+    no dots. Whether a custom provider of this name exists is not checked here. Raises InvalidRequest if the provider is
+    missing, UnknownProvider if it is unknown.
     """
     if model.startswith("@"):
         return "workers-ai", model

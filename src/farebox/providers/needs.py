@@ -1,4 +1,4 @@
-"""What a request needs of the model that answers it, read of a body of any of the common forms."""
+"""What a request needs from the model that answers it, read from a body of any of the common forms."""
 
 import hashlib
 from typing import Any, Final
@@ -25,7 +25,7 @@ class Needs(msgspec.Struct, frozen=True):
 
     demand: Demand
     kinds: frozenset[str]
-    """Of providers.capabilities.KINDS."""
+    """Members of providers.capabilities.KINDS."""
     turn: str
     """A name for the turn of the conversation: the same until its user speaks again."""
 
@@ -62,7 +62,7 @@ _BODY: Final = msgspec.json.Decoder(_Body)
 
 
 def read_needs(body: bytes, path: str, content_type: str) -> Needs:
-    """What a body of this common form needs. Raises InvalidRequest."""
+    """What a body in this common form needs. Raises InvalidRequest."""
     bounds.check(body)
     form = _FORMS.get(path)
     if form is None:
@@ -89,7 +89,7 @@ def _reasons(said: _Body) -> bool:
 
 
 def _turn(said: _Body) -> str:
-    """By what the user has said so far; results of tools are part of a turn."""
+    """A name derived from what the user has said so far; tool results are part of a turn."""
     messages = said.messages
     if messages is None and isinstance(said.input, list):
         messages = [msgspec.convert(item, _Message) for item in said.input if isinstance(item, dict)]

@@ -1,4 +1,4 @@
-"""The paths about what each provider keeps."""
+"""The paths about kept objects at each provider."""
 
 import re
 from typing import Final, TypeAlias
@@ -94,7 +94,7 @@ def _routes(table: Table, form: ObjectForm, prefix: str = "") -> tuple[ObjectRou
 
 
 def object_routes(prefix: str, *kinds: Kind) -> tuple[ObjectRoute, ...]:
-    """OpenAI's paths of these kinds, below a prefix."""
+    """OpenAI's paths for these kinds of objects, below a prefix."""
     return _routes(tuple(entry for entry in _OPENAI if entry[0] in kinds), "openai", prefix)
 
 

@@ -1,7 +1,7 @@
-"""What providers keep, and hand out IDs of: the paths about it, and where requests refer to it.
+"""Kept objects, whose IDs providers hand out: the paths about them, and how requests refer to them.
 
-An ID under the operator's key is the account's that it was made for (calls.ownership). A route says what a path does;
-whatever is not among a provider's routes is not called on the operator's key.
+An object created with the operator's key belongs to the account for which it was created (calls.ownership). A route
+says what a path does; a path that is not among a provider's routes is not called with the operator's key.
 """
 
 import re
@@ -18,21 +18,21 @@ from farebox.providers.formats.references import of_body
 from farebox.providers.predictions import files_of
 
 Kind: TypeAlias = Literal["response", "conversation", "file", "batch", "prediction", "video", "cached_content"]
-"""What has paths of its own."""
+"""Kinds of objects that have their own paths."""
 Does: TypeAlias = Literal["count", "create", "upload", "list", "read", "content", "change", "cancel", "delete"]
-"""`create` of a file of Google's only begins it; what it has comes by `upload`."""
+"""`create` only begins a Google file; `upload` sends its content."""
 
 ObjectForm: TypeAlias = Literal["openai", "anthropic", "mistral", "google-ai-studio", "google-vertex-ai"]
-"""Whose descriptions and lists they are."""
+"""The provider whose descriptions and lists are used."""
 PURPOSES: Final[Mapping[str, frozenset[str]]] = {
     "openai": frozenset({"batch", "user_data", "vision", "assistants"}),
     "mistral": frozenset({"batch"}),
 }
-"""What files may be for, by form: others are for work whose cost is not known here."""
+"""Allowed purposes of files, by form: others are for work whose cost is unknown here."""
 
 
 class ObjectRoute(NamedTuple):
-    """A path about something that is kept."""
+    """A path about kept objects."""
 
     method: str
     pattern: re.Pattern[str]
@@ -47,18 +47,18 @@ class ObjectCall(msgspec.Struct, frozen=True):
     kind: Kind
     does: Does
     object_id: str = ""
-    """Empty where the path names none."""
+    """Empty if the path names none."""
     sub: bool = False
-    """Whether it is about a part of the object: its items."""
+    """Whether it is about parts of the object: its items."""
     references: tuple[Reference, ...] = ()
-    """What its body refers to."""
+    """What the body refers to."""
     size: int = 0
-    """Bytes of the file that it brings."""
+    """Bytes of the uploaded file."""
     form: ObjectForm = "openai"
     model: str = ""
     """The model that the path names."""
     key_id: str = ""
-    """Of an upload: the operator's key that it was begun with."""
+    """For an upload: ID of the operator's key that it was begun with."""
 
 
 def object_call(routes: Iterable[ObjectRoute], method: str, path: str) -> ObjectCall | None:
@@ -75,7 +75,7 @@ def object_call(routes: Iterable[ObjectRoute], method: str, path: str) -> Object
 
 
 COUNT: Final = ObjectCall("response", "count")
-"""A path that costs nothing, and counts or judges what the body has and refers to."""
+"""A path that costs nothing and counts or checks the content of the body and what it refers to."""
 
 
 def read_object(body: bytes, call: ObjectCall, content_type: str) -> ObjectCall:
@@ -110,10 +110,10 @@ _BEGUN: Final = msgspec.json.Decoder(_Begun)
 
 
 def _begun(body: bytes, call: ObjectCall) -> ObjectCall:
-    """The beginning of an upload of Google's. Raises InvalidRequest."""
+    """Read the beginning of an upload to Google. Raises InvalidRequest."""
     repeated.check(body, refers=True)
     file = (bodies.decode(_BEGUN, body).file if body else None) or _GoogleFile()
-    if file.name:  # whether another account has taken it is not told, and what it names does not change
+    if file.name:  # must not reveal whether another account has taken it
         raise InvalidRequest("On the operator's key, Google chooses the names of files: leave out `name`.")
     size = str(file.sizeBytes or file.size_bytes or 0)
     return _with(call, size=int(size) if size.isascii() and size.isdigit() and len(size) < 19 else 0)
@@ -131,7 +131,7 @@ _OPERATION_NAME: Final = re.compile(
 
 
 def _operation(body: bytes, call: ObjectCall) -> ObjectCall:
-    """What is asked for by its name. Raises InvalidRequest."""
+    """Read the name of the operation that is requested. Raises InvalidRequest."""
     repeated.check(body, refers=True)
     found = _OPERATION_NAME.fullmatch(bodies.decode(_OPERATION, body).operationName)
     if found is None or found["model"] != call.model:
@@ -159,7 +159,7 @@ def _with(call: ObjectCall, **changes: Any) -> ObjectCall:
 
 
 def handed_out(kind: str, description: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Kind and ID of what an object's description hands out besides itself."""
+    """Kind and ID of further objects that an object's description hands out."""
     if kind == "video":
         for file in files_of(description):
             yield "file", file

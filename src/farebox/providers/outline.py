@@ -1,8 +1,8 @@
 """A large body without its large values, so that single fields can be changed without processing all of it again.
 
-The outline is the body's outermost object in which each large value is replaced by a placeholder string that nothing
-in the body can contain, however it is escaped. What changes a small body (`bodies.changed`) changes an outline as
-well; `reassemble` then puts the values back, byte for byte; for a body in a file it only lists where they are.
+The outline is the body's outermost object in which each large value is replaced by a placeholder string that nothing in
+the body can contain, however it is escaped. Code that changes a small body (`bodies.changed`) can change an outline as
+well; `reassemble` then puts the values back, byte for byte, or for a body in a file only lists where they are.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ from farebox.providers.formats.bounds import FIELDS_MAX
 INLINE_BYTES: Final = 1024
 """A value up to this size stays in the outline."""
 _CHANGED: Final = frozenset({"model", "stream_options", "generationConfig", "generation_config", "provider"})
-"""Fields whose values are looked into: see `WireFormat.limit_output`, `request_usage`, and `calls.unlisted`."""
+"""Fields whose values are inspected: see `WireFormat.limit_output`, `request_usage`, and `calls.unlisted`."""
 _CHANGED_BYTES_MAX: Final = 256 * 1024
 _NAMES_BYTES_MAX: Final = 64 * 1024
 _DIGEST_BYTES: Final = 16
-"""Of the body's digest in its placeholders: a body may say anything, with escapes too, but not its own digest."""
+"""Bytes of the body's digest in its placeholders: a body may contain any text, also escaped, but not its own digest."""
 
 
 class Outline(msgspec.Struct, frozen=True):
@@ -40,7 +40,8 @@ class Outline(msgspec.Struct, frozen=True):
 
 
 def outline_of(body: bytes) -> Outline:
-    """Raises InvalidRequest if the body is no object, and TooComplex if that would not be small."""
+    """The outline of a body. Raises InvalidRequest if the body is not an object, and TooComplex if the outline would
+    not be small."""
     top = bodies.fields(body)
     if len(top) > FIELDS_MAX:
         raise TooComplex(f"The body has more than {FIELDS_MAX:,} top-level fields.")
@@ -57,7 +58,7 @@ def outline_of(body: bytes) -> Outline:
                 raise TooComplex(f"`{name}` is larger than {_CHANGED_BYTES_MAX:,} bytes.")
         elif size > INLINE_BYTES:
             start = body.find(bytes(raw), at)
-            start = start if start >= 0 else body.index(bytes(raw))  # of two fields of one name, the last counts
+            start = start if start >= 0 else body.index(bytes(raw))  # of two fields with one name, the last is used
             value, at = f"{mark}{len(spans)}~", start + size
             spans.append((start, at))
         small[name] = value
@@ -65,7 +66,8 @@ def outline_of(body: bytes) -> Outline:
 
 
 def edited(body: Body, outline: Outline | None, change: Callable[[bytes], bytes]) -> tuple[Body, Outline | None]:
-    """The body and its outline after a change; without an outline, the body itself is changed. What `change` raises."""
+    """The body and its outline after a change; without an outline, the body itself is changed. Raises what `change`
+    raises."""
     if outline is None:
         return change(whole(body)), None
     small = change(outline.small)
@@ -75,7 +77,8 @@ def edited(body: Body, outline: Outline | None, change: Callable[[bytes], bytes]
 
 
 def reassemble(body: Body, outline: Outline) -> tuple[Body, Outline]:
-    """The body that a changed outline stands for, its values being where they are in `body`; and its own outline."""
+    """The body that a changed outline stands for, with the large values taken from `body`; and the new body's
+    outline."""
     small, spans = outline.small, list(outline.spans)
     pieces: list[Piece] = []
     at = done = 0

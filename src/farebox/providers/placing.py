@@ -1,5 +1,5 @@
-"""Where at a provider a request goes, if that is in its path: a resource, a region, a project. The host is made of
-these names alone, each of which has been matched by a pattern that no host's separators fit."""
+"""Where at a provider a request goes, if its path says so: a resource, a region, a project. The host is built only from
+these names, each of which has been matched by a pattern that excludes the separators of host names."""
 
 import re
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ class Placed(msgspec.Struct, frozen=True):
     """Where a request goes."""
 
     fields: Mapping[str, str]
-    """As the path names them, in lower case; and `host` where the provider makes that of them."""
+    """The names in the path, in lower case; and `host`, if the provider derives it from them."""
     path: str
-    """What follows the base URL."""
+    """The part of the path that follows the base URL."""
 
 
 def placed(provider: Provider, path: str) -> Placed:
@@ -40,8 +40,8 @@ def placed(provider: Provider, path: str) -> Placed:
 
 
 def address(base_url: str, where: Placed) -> str:
-    """The base URL with its `{names}` filled in. Raises InvalidRequest if there are further ones, which the operator
-    has to fill in."""
+    """The base URL with its `{names}` filled in. Raises InvalidRequest if others are left, which the operator has to
+    fill in."""
     if not base_url:
         raise InvalidRequest("This server is not set up here: the operator does so with `farebox provider set`.")
     if "{" not in base_url:

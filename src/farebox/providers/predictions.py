@@ -1,5 +1,5 @@
-"""Predictions and videos that a provider works on after it has answered: where they are looked at, how they end. And
-cached contents, which have ended when they are made."""
+"""Predictions and videos that a provider works on after it has answered: where to look at them, and how they end. Also
+cached contents, which are complete as soon as they are created."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -17,30 +17,31 @@ _GOOGLE_FILE: Final = re.compile(r"/files/(?P<id>[A-Za-z0-9_-]{1,128})(?:[:?].*)
 
 
 class PredictionForm(NamedTuple):
-    """One provider's. `place` makes the path of a prediction of the path that began it, and its ID."""
+    """One provider's predictions. `place` computes the path of a prediction from the path that began it and its ID."""
 
     place: Callable[[str, str], str]
     has_ended: Callable[[Mapping[str, Any]], bool]
     id_field: str = "id"
     status: str = ""
-    """What follows the place where its description is."""
+    """What is appended to the place for its description."""
     cancel: tuple[str, str] | None = None
-    """Method, and what follows the place; None: it cannot be cancelled."""
+    """Method, and what is appended to the place; None: it cannot be cancelled."""
     asked: Callable[[str, str], tuple[str, bytes]] | None = None
-    """Path and body of the POST by which it is looked at, of the same; None: that is a GET."""
+    """Computes path and body of the POST that returns the description, from the same arguments; None: a GET returns
+    it."""
     result_apart: bool = False
-    """Whether what it has come to is at the place itself, and not in its description."""
+    """Whether the result is at the place itself, not in the description."""
     large: bool = False
-    """Whether its description may have what it has come to in it: it is passed on as it comes."""
+    """Whether the description may contain the result: it is passed on as it arrives."""
     urls: Mapping[str, str] = {}
-    """Fields of the description with URLs of the provider's, whose readers have no key for it, and what follows the
+    """Fields of the description with URLs of the provider, for which callers have no key → what is appended to the
     place in each."""
     urls_in: str = ""
-    """The field that has those fields."""
+    """The field that contains those fields."""
 
 
 def _app(begun: str, prediction_id: str) -> str:
-    """fal keeps requests by their app, whichever endpoint of it they are for."""
+    """fal stores requests by app, whichever of its endpoints they are for."""
     owner, app, *_ = begun.removeprefix(QUEUE).split("/")
     return f"{QUEUE}{owner}/{app}/requests/{prediction_id}"
 
@@ -54,7 +55,7 @@ def _operation(begun: str, operation_id: str) -> str:
 
 
 def _fetched(begun: str, operation_id: str) -> tuple[str, bytes]:
-    """On Vertex AI, operations of models are asked for by name."""
+    """On Vertex AI, operations of models are fetched by name."""
     model = begun.partition(":")[0]
     name = f"{model.partition('/')[2]}/operations/{operation_id}"
     return f"{model}:fetchPredictOperation", msgspec.json.encode({"operationName": name})
@@ -101,15 +102,15 @@ FORMS: Final[Mapping[tuple[str, str], PredictionForm]] = {
 
 
 def id_of(provider: str, kind: str, described: Mapping[str, Any]) -> object:
-    """Under which ID a description says that something is kept; it may be none. Operations are named with their
-    models."""
+    """The ID under which something is kept, according to its description; may be empty. Operation names include the
+    model."""
     field = FORMS[provider, kind].id_field if kind in KINDS else "id"
     found = described.get(field)
     return found.rpartition("/")[2] if field == "name" and isinstance(found, str) else found
 
 
 def settles_where_read(provider: str, kind: str) -> bool:
-    """Whether the description of a long call, as it is read, has all that its charge takes."""
+    """Whether the description of a long call has everything that its charge needs."""
     return kind == "response" or (
         kind in KINDS and not FORMS[provider, kind].result_apart and not is_large(provider, kind)
     )
@@ -121,7 +122,8 @@ def is_large(provider: str, kind: str) -> bool:
 
 
 def with_our_urls(provider: str, base: str, path: str, described: bytes) -> bytes:
-    """A description whose URLs lead to `base` in the place of the provider's; `path` is the one that it comes from."""
+    """A description whose URLs lead to `base` instead of to the provider; `path` is where the description comes
+    from."""
     form = FORMS[provider, "prediction"]
     try:
         fields = _FIELDS.decode(described)
@@ -135,6 +137,6 @@ def with_our_urls(provider: str, base: str, path: str, described: bytes) -> byte
 
 
 def files_of(described: Mapping[str, Any]) -> list[str]:
-    """The IDs of the files that an operation of Google's has come to."""
+    """The IDs of the files that a Google operation has produced."""
     found = (_GOOGLE_FILE.search(str(video.get("uri"))) for video in videos_in(described.get("response")))
     return [file["id"] for file in found if file is not None]

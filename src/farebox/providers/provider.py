@@ -1,4 +1,4 @@
-"""What is known of a provider: where it is, how it expects its key, which of its paths can be metered, and how."""
+"""A provider: where it is, how it expects its key, which of its paths can be metered, and how."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -42,10 +42,10 @@ class Provider:
     slug: str
     name: str
     base_url: str
-    """Without a trailing slash. `{account}` stands for the operator's account at the provider, other names for what
-    `place` finds in the path."""
+    """Without a trailing slash. `{account}` stands for the operator's account at the provider, other names for groups
+    that `place` finds in the path."""
     routes: tuple[Route, ...]
-    """Method, canonical path, metering; the first that matches counts."""
+    """Method, canonical path, metering; the first match applies."""
     moves: tuple[Move, ...] = ()
     """Conversions from other spellings to the canonical path; the first that matches is applied, once."""
     key_header: str = "authorization"
@@ -66,41 +66,41 @@ class Provider:
     unknown (openrouter.ai/docs/api-reference/streaming, "Stream Cancellation").
     """
     place: re.Pattern[str] | None = None
-    """Finds, at the beginning of a canonical path, the names of which the host is made. A group `prefix` is what does
-    not belong to the provider's own path; with a group `own`, nothing before that does."""
+    """Finds, at the beginning of a canonical path, the names that the host is built from. A group `prefix` does not
+    belong to the provider's own path; with a group `own`, nothing before it does."""
     place_example: str = ""
-    """What such a path looks like, for those whose path does not."""
+    """An example of such a path, for the error message if a path does not match."""
     hosts: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
-    """Further names for the base URL, made of those in the path."""
+    """Further names for the base URL, derived from those in the path."""
     local: bool = False
-    """Whether it is a server of the operator's own, which has no keys of callers: the base URL is the operator's."""
+    """Whether it is the operator's own server, for which callers have no keys: the operator sets the base URL."""
     encoded: re.Pattern[str] | None = None
-    """Finds `model` in a path, where that is encoded on its way, as it may have slashes of its own."""
+    """Finds `model` in a path in which it must be percent-encoded, because it may contain slashes."""
     keys: Reader = word_of
-    """How a stored key is read."""
+    """Reads a stored key."""
     bound: tuple[str, ...] = ()
-    """Names of `place` that the operator's key must be for certain values of: it is sent nowhere else."""
+    """Names of `place` for which the operator's key must list values: it is not sent to other places."""
     deploys: bool = False
-    """Whether its customers name their models themselves, so that the response says which one it was."""
+    """Whether its customers choose the names of their models, so that only the response shows which model it was."""
     objects: tuple[ObjectRoute, ...] = ()
-    """Paths about what it keeps for the accounts that its requests were made for."""
+    """Paths about the objects that it keeps."""
 
 
 def move(pattern: str, replacement: str) -> Move:
-    """Of `Provider.moves`."""
+    """An entry of `Provider.moves`."""
     return re.compile(pattern), replacement
 
 
 def post(path: str, metering: Metering) -> Route:
-    """Of `Provider.routes`: a POST of paths that match all of this pattern."""
+    """An entry of `Provider.routes`: a POST to paths that fully match this pattern."""
     return "POST", re.compile(path, re.ASCII), metering
 
 
 def patch(path: str, metering: Metering) -> Route:
-    """The same of a PATCH."""
+    """The same for a PATCH."""
     return "PATCH", re.compile(path, re.ASCII), metering
 
 
 def get(path: str) -> Route:
-    """The same of a GET, which costs nothing."""
+    """The same for a GET, which costs nothing."""
     return "GET", re.compile(path, re.ASCII), FREE

@@ -1,7 +1,7 @@
-"""What is read of a model call's body, at once: the provider and model of the common forms, the request as billing
-knows it, what the operator refuses, and the body as it is forwarded.
+"""Everything that is read from a model call's body in one step: the provider and model in the common forms, the request
+as billing needs it, what the operator refuses, and the body to forward.
 
-Functions of values alone: small bodies are read on the event loop, others in a helper process (farebox.offload).
+All functions here are pure: small bodies are read on the event loop, others in a helper process (farebox.offload).
 """
 
 import json
@@ -32,7 +32,7 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a request goes: the provider's slug, its own path, and how it is called there."""
+    """Where a request goes: the provider's slug and path, and the method and content type of the call."""
 
     slug: str
     method: str
@@ -41,25 +41,25 @@ class Place(msgspec.Struct, frozen=True):
     query: str = ""
 
     def target(self, metering: WireFormat) -> str:
-        """The path as this format reads it: with its query, in formats whose requests say something there."""
+        """The path as this format reads it: with the query, in formats that read it."""
         return f"{self.path}?{self.query}" if self.query and getattr(metering, "reads_query", False) else self.path
 
 
 class Read(msgspec.Struct, frozen=True):
-    """A body that was read."""
+    """A body that has been read."""
 
     parsed: ParsedRequest | None
-    """None if it cannot be read, and need not be."""
+    """None if it cannot be read and need not be."""
     body: bytes | None = None
-    """To be forwarded; None if it is what came, or what the outline makes of it."""
+    """The body to forward; None if it is the received one, or is to be reassembled from the outline."""
     outline: Outline | None = None
-    """Of a large body: its values are where they are in the body that came."""
+    """The outline of a large body; its large values remain in the received body."""
     changed: bool = False
-    """Whether what is forwarded is not what came, but is to be put together by the outline."""
+    """Whether the forwarded body differs from the received one and is to be reassembled from the outline."""
     refused: str = ""
-    """What of it the operator refuses, for the caller; empty if nothing is."""
+    """What the operator refuses about it, as a text for the caller; empty if nothing."""
     named: "Named | None" = None
-    """How it names its model, for a token that is for certain models."""
+    """How it names its model, for an access token that is limited to certain models."""
 
 
 class CommonRead(msgspec.Struct, frozen=True):
@@ -67,11 +67,11 @@ class CommonRead(msgspec.Struct, frozen=True):
 
     slug: str
     path: str = ""
-    """The provider's own."""
+    """The provider's own path."""
     read: Read | InvalidRequest | None = None
     """None if the provider has no such form."""
     route: str = ""
-    """The name of the dynamic route that is called in the place of a model; then there is nothing else."""
+    """The name of the dynamic route that is called instead of a model; then the other fields are empty."""
     alias: str = ""
     """The same for a model that names no provider: the account may have an alias of this name."""
 
@@ -82,7 +82,7 @@ class Step(msgspec.Struct, frozen=True):
     provider: str
     endpoint: str
     query: tuple[int, int] | None
-    """Where the provider's request body is in the whole: from, to. None: an empty object."""
+    """Start and end of the provider's request body within the whole body. None: an empty object."""
     headers: Mapping[str, str]
     config: Mapping[str, Any]
 
@@ -91,13 +91,13 @@ class Named(msgspec.Struct, frozen=True):
     """How a body names its model, at its top level."""
 
     model: str = ""
-    """Empty: it does not, or cannot be read."""
+    """Empty: it names none, or cannot be read."""
     ambiguous: bool = False
-    """Whether it does so twice, or in letters of another case: servers differ in which of the names they obey."""
+    """Whether it names the model twice, or under a name in another case: servers differ in which of these they use."""
 
 
 class RunRead(msgspec.Struct, frozen=True):
-    """The body of `/ai/run`: a model, and where its input is in the body: from, to."""
+    """The body of `/ai/run`: a model, and the start and end of its input in the body."""
 
     model: str
     input: tuple[int, int]
@@ -134,14 +134,14 @@ _RUN: Final = msgspec.json.Decoder(_Run)
 _STEPS: Final = msgspec.json.Decoder(list[_Step])
 _LISTED_MAX: Final = 1_000
 AUTO_MODEL: Final = "cloudflare/auto"
-"""What a model is called that the auto router chooses."""
+"""The model name that makes the auto router choose a model."""
 ROUTE_PREFIX: Final = "dynamic/"
-"""What a model is called that is a dynamic route."""
+"""The prefix of a model name that stands for a dynamic route."""
 
 
 def read_call(body: bytes, place: Place, refused: Refused | None, own_key: bool, model: str | None = None) -> Read:
-    """A call of a provider's own path; with `model`, that is put in the place of the body's. With a key of the caller's
-    own, a body that we cannot read is the provider's to judge. Raises InvalidRequest."""
+    """Read a call to a provider's own path; `model`, if given, replaces the body's. With the caller's own key, a body
+    that cannot be read is left for the provider to judge. Raises InvalidRequest."""
     provider = metered_as(place.slug)
     metering = Plain.UNMETERED if provider is None else format_of(provider, place.method, place.path)
     return Read(None) if isinstance(metering, Plain) else read_as(metering, body, place, refused, own_key, model)
@@ -150,7 +150,7 @@ def read_call(body: bytes, place: Place, refused: Refused | None, own_key: bool,
 def read_as(
     metering: WireFormat, body: bytes, place: Place, refused: Refused | None, own_key: bool, model: str | None = None
 ) -> Read:
-    """The same, where the format of the path is known. Raises InvalidRequest."""
+    """The same, if the format of the path is known. Raises InvalidRequest."""
     came, outline = body, None
     spans: tuple[tuple[int, int], ...] = ()
     try:
@@ -184,7 +184,7 @@ def _read(
     spans: tuple[tuple[int, int], ...],
     refusal: str = "",
 ) -> Read:
-    """Of a large body, nothing large is given back. `spans`: where its values are in the body that came."""
+    """For a large body, nothing large is returned. `spans`: where its values are in the received body."""
     if outline is None:
         return Read(parsed, None if body is came else body, None, refused=refusal)
     return Read(parsed, None, replace(outline, spans=spans), body is not came, refusal)
@@ -198,9 +198,9 @@ def read_common(
     chosen: str = "",
     own: frozenset[str] = frozenset(),
 ) -> CommonRead:
-    """A call in a common form; the path of `place` is that of the form. `chosen` is the `provider/model` that is called
-    in the place of the body's; `own`: the providers that are called with a stored key of the account's. Raises
-    InvalidRequest if the body does not name a provider."""
+    """Read a call in a common form; the path of `place` is that of the form. `chosen` is the `provider/model` to call
+    instead of the body's; `own` are the providers that are called with the account's stored key. Raises InvalidRequest
+    if the body does not name a provider."""
     bounds.check(body)
     named = chosen or bodies.decode(_MODEL_FIELD, body).model
     if not chosen and named.lower() == AUTO_MODEL:
@@ -223,7 +223,7 @@ def read_common(
 
 
 def read_named(body: bytes, content_type: str) -> Named:
-    """How a body names its model. Raises InvalidRequest where a form cannot be read."""
+    """How a body names its model. Raises InvalidRequest if a form cannot be read."""
     if content_type.lower().startswith("multipart/"):
         parts = [part for part in multipart.parts(content_type, body) if part.name.casefold() == "model"]
         found = [(part.name, body[part.start : part.end].decode("utf-8", "replace")) for part in parts]
@@ -234,13 +234,14 @@ def read_named(body: bytes, content_type: str) -> Named:
 
 
 def _top_level(body: bytes) -> list[tuple[str, Any]]:
-    """The fields of a JSON object, those too that come twice; empty where it is none. Raises InvalidRequest."""
+    """The fields of a JSON object, including those that occur twice; empty if it is not an object. Raises
+    InvalidRequest."""
     bounds.check(body)
     last: list[tuple[str, Any]] = []
 
     def keep(fields: list[tuple[str, Any]]) -> None:
         nonlocal last
-        last = fields  # the outermost object is complete last
+        last = fields  # the outermost object is completed last
 
     try:
         json.loads(body, object_pairs_hook=keep)
@@ -282,7 +283,7 @@ def read_steps(body: bytes) -> list[Step]:
 
 
 def _check_step(step: _Step) -> None:
-    """Raises InvalidRequest if what a step has besides its query is larger than a request's head may be."""
+    """Raises InvalidRequest if a step's endpoint and headers are larger than a request's head may be."""
     if len(step.endpoint) > _STEP_TARGET_MAX:
         raise InvalidRequest(f"A step's endpoint is longer than {_STEP_TARGET_MAX:,} bytes.")
     size = len(step.provider) + len(step.endpoint)
@@ -292,7 +293,7 @@ def _check_step(step: _Step) -> None:
 
 
 def read_fields(body: bytes, paths: frozenset[str]) -> dict[str, Any]:
-    """The fields of a JSON object at these dotted paths, as far as it has them and they are no objects. Raises
+    """The fields of a JSON object at these dotted paths, if they exist and are small values. Raises
     InvalidRequest."""
     bounds.check(body)
     raw = bodies.fields(body)
@@ -352,7 +353,7 @@ def _bounded(body: bytes) -> Outline | None:
 
 
 def _check_text(body: bytes) -> None:
-    """Raises InvalidRequest where JSON has bytes that are no text: decoders do not look into what they skip."""
+    """Raises InvalidRequest if JSON contains bytes that are not UTF-8: decoders do not check what they skip."""
     try:
         body.decode()
     except UnicodeDecodeError as error:
@@ -360,7 +361,7 @@ def _check_text(body: bytes) -> None:
 
 
 def _check_numbers(parsed: ParsedRequest) -> None:
-    """Raises TooComplex if the request has more of something than is priced in a moment."""
+    """Raises TooComplex if the request has more of something than can be priced quickly."""
     demand = parsed.demand
     if demand.tools <= bounds.TOOLS_MAX and not (demand.images or demand.unseen or demand.further_models):
         return  # nearly all of them
@@ -375,7 +376,8 @@ def _check_numbers(parsed: ParsedRequest) -> None:
 
 
 def _refused(body: bytes, outline: Outline | None, place: Place, parsed: ParsedRequest, refused: Refused) -> str:
-    """The first field or tool of the request that the operator does not pay for, for the caller; else empty."""
+    """The first field or tool of the request that the operator does not pay for, as a text for the caller; otherwise
+    empty."""
     for tool in parsed.tools:
         if tool in refused.tools:
             return f"the tool `{tool}`"

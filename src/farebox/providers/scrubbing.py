@@ -1,8 +1,9 @@
-"""Removes a key from what passes, in whichever form it is echoed, and changes nothing else.
+"""Removes a key from passing data, in whichever form it is echoed, and changes nothing else.
 
 A key is searched for verbatim, escaped as in JSON, percent-encoded as in a URL, and in base64, also inside a longer
-text (`Basic …`, a token that contains it). In what passes it is overwritten with as many asterisks, so that lengths
-stay right. In an error, whose length is not announced, it is replaced by a word, and so are the operator's account ids.
+text (`Basic …`, a token that contains it). In passing data it is overwritten with the same number of asterisks, so that
+lengths stay correct. In an error, whose length has not been announced, it is replaced by a word, as are the operator's
+account IDs.
 """
 
 import base64
@@ -16,7 +17,7 @@ from urllib.parse import quote
 from farebox.providers.upstream import Cause, UpstreamFailed, UpstreamResponse
 
 KEY_MIN: Final = 8
-"""What is shorter is no provider's key, but a word such as the demo's."""
+"""Anything shorter is not a real provider key, but a word such as the demo's."""
 _PROBES: Final = (32, 16, 8, 4)
 _REMOVED: Final = b"[removed]"
 _MASKED: Final = re.compile(rb"((?<![\w-])[\w-]++)?+(?:\*{2,}|\.{3,}|\xe2\x80\xa6)([\w=-]*)")
@@ -28,7 +29,7 @@ _OF_THE_ACCOUNT: Final = re.compile(
 
 
 class Scrubber:
-    """Knows one key. Where `forms` is empty, there is nothing to be found."""
+    """Finds one key. If `forms` is empty, there is nothing to find."""
 
     __slots__ = ("_begins", "_longest", "_probes", "_used", "_whole", "forms")
 
@@ -37,7 +38,7 @@ class Scrubber:
         families = list(_families(key)) if len(key.encode()) >= KEY_MIN else []
         every = {form for family in families for form in family}
         self.forms: tuple[bytes, ...] = tuple(sorted(every, key=len, reverse=True))
-        # Forms that differ only where something is escaped have a part in common, and that alone is looked for.
+        # Forms that differ only in escapes have a part in common, and only that is searched for.
         self._probes = tuple(_probe(family) for family in families)
         self._longest = max(map(len, self.forms), default=0)
         self._used = frozenset(b"".join(self.forms))
@@ -45,7 +46,7 @@ class Scrubber:
         self._begins = re.compile(b"|".join(begins)).finditer
 
     def clean(self, data: bytes) -> bytes:
-        """The same without the key; the very same object where it has none."""
+        """The data without the key; the same object if it does not contain the key."""
         return self._without(data, None)
 
     def clean_error(self, text: bytes) -> bytes:
@@ -57,9 +58,9 @@ class Scrubber:
         return _OF_THE_ACCOUNT.sub(lambda found: (found[1] or found[2]) + _REMOVED, text)
 
     def _without(self, data: bytes, instead: bytes | None) -> bytes:
-        """`instead` None: as many asterisks."""
+        """`data` with the key replaced by `instead`; None: by the same number of asterisks."""
         for probe in self._probes:
-            if data.find(probe) >= 0:  # `in` makes an exception, and drops it, before it looks
+            if data.find(probe) >= 0:  # `in` first raises and drops an exception
                 for form in self.forms:
                     data = data.replace(form, b"*" * len(form) if instead is None else instead)
                 break
@@ -71,7 +72,8 @@ class Scrubber:
         return _REMOVED if is_key else found.group()
 
     def passes(self, data: bytes) -> bool:
-        """Whether this has nothing of the key, and does not end as it begins: so it is with nearly everything."""
+        """Whether this contains nothing of the key and does not end with its beginning, as is nearly always the
+        case."""
         if data[-1] in self._used:
             return False
         for probe in self._probes:  # noqa: SIM110 - a generator takes as long as all the rest
@@ -81,7 +83,7 @@ class Scrubber:
 
     def begun(self, data: bytes) -> int:
         """How many of the last bytes may be the beginning of the key."""
-        if not data or data[-1] not in self._used:  # the end of a line, as a rule
+        if not data or data[-1] not in self._used:  # usually the end of a line
             return 0
         tail = data[1 - self._longest :]
         for found in self._begins(tail):
@@ -92,16 +94,16 @@ class Scrubber:
 
 
 scrubber_of = lru_cache(1024)(Scrubber)
-"""The same one for the same key: there are as many as the operator and the accounts have stored."""
+"""The scrubber of a key, cached: there are as many keys as the operator and the accounts have stored."""
 
 
 def _families(key: str) -> Iterator[frozenset[bytes]]:
-    """The forms of the key, those together that differ only in how single characters are escaped."""
+    """The forms of the key, grouped so that those in a group differ only in how single characters are escaped."""
     yield frozenset(_escaped(key))
     raw = key.encode()
-    for before in range(3):  # bytes that stand before it, as far as that matters to base64
+    for before in range(3):  # the number of preceding bytes, modulo 3, changes base64
         coded = base64.b64encode(bytes(before) + raw)
-        # The first and last characters hold bits of the adjacent bytes.
+        # The first and last characters contain bits of the adjacent bytes.
         whole = coded[-(-before * 4 // 3) : (before + len(raw)) * 4 // 3]
         for_urls = whole.translate(bytes.maketrans(b"+/", b"-_"))
         yield frozenset({*_escaped(whole.decode()), for_urls})
@@ -118,7 +120,7 @@ def _escaped(text: str) -> Iterator[bytes]:
 
 
 def _probe(family: frozenset[bytes]) -> bytes:
-    """A piece that all these forms have in common; a long one is found faster. Empty, which is in everything, where
+    """A piece that all these forms have in common; a long one is found faster. Empty, which everything contains, if
     they have none."""
     shortest = min(family, key=len)
     for size in _PROBES:
@@ -130,8 +132,8 @@ def _probe(family: frozenset[bytes]) -> bytes:
 
 
 class Scrubbed:
-    """A response without the key (providers.upstream.UpstreamResponse). A chunk that ends as the key begins is kept
-    back so far until the next one decides; events end with their line, so that none is."""
+    """A response without the key (providers.upstream.UpstreamResponse). If a chunk ends with the beginning of the key,
+    that part is held back until the next chunk decides; events end with a line break, so none is held back."""
 
     def __init__(self, response: UpstreamResponse, scrubber: Scrubber) -> None:
         self.status = response.status
@@ -143,11 +145,11 @@ class Scrubbed:
         self._failure: tuple[str, Cause] | None = None
 
     def whole(self) -> bytes | None:
-        """It is cleaned piece by piece."""
+        """Always None, because it is cleaned piece by piece."""
         return None
 
     async def chunk(self) -> bytes | None:
-        """The next bytes. Raises UpstreamFailed, after what had been kept back has passed."""
+        """The next bytes. Raises UpstreamFailed, after what had been held back has passed."""
         if self._failure is not None:
             words, cause = self._failure
             raise UpstreamFailed(words, sent=True, cause=cause)
@@ -175,7 +177,7 @@ class Scrubbed:
         await self._response.close()
 
     def _rest(self) -> bytes:
-        """What was kept back. If that is much, the response ends in the middle of the key."""
+        """What was held back. If that is much, the response ends in the middle of the key."""
         rest, self._kept = self._kept, b""
         return rest if len(rest) < KEY_MIN else b"*" * len(rest)
 

@@ -1,4 +1,4 @@
-"""Streams of frames with a stated length each: MPEG audio, AAC in ADTS, FLAC."""
+"""Streams of frames, each of which states its length: MPEG audio, AAC in ADTS, FLAC."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ _KBITS: Final = {
     (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 1): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-"""By whether it is MPEG 1, and the layer bits (3: layer I, 1: layer III)."""
+"""Bit rates, by whether it is MPEG 1 and by the layer bits (3: layer I, 1: layer III)."""
 _ADTS_RATES: Final = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
 _FLAC_FRAME: Final = re.compile(rb"\xff[\xf8\xf9]", re.DOTALL)
 _FLAC_RATES: Final = (0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000)
@@ -25,7 +25,7 @@ _FLAC_SHORTEST: Final = 11
 
 
 def _mpeg_frames() -> dict[int, tuple[int, float]]:
-    """(size, seconds) of a frame by the second and third byte of its head."""
+    """Second and third byte of a frame's header → (size, seconds)."""
     frames = {}
     for version, rates in _MPEG_RATES.items():
         for layer in (1, 2, 3):
@@ -146,7 +146,7 @@ def flac_length(data: bytes, start: int) -> Measure | None:
 
 
 def flac_frames(data: bytes, start: int, information: bytes) -> Measure | None:
-    """The frames from `start` on; `information` is the stream's description. None if that is none."""
+    """The frames from `start` on; `information` is the stream's description; returns None if it is invalid."""
     described = int.from_bytes(information[10:18], "big")
     rate, total = described >> 44, described & (1 << 36) - 1
     if len(information) < 18 or not rate:

@@ -20,7 +20,7 @@ from farebox.providers.audio.measure import Measure, within
 T = TypeVar("T")
 
 IMMEDIATE_BYTES = 2 * 2**10
-"""Bytes of audio that can be walked through in about a millisecond, whatever they contain."""
+"""Bytes of audio that can be walked in about a millisecond, whatever they contain."""
 _MILLISECOND = Decimal("0.001")
 _ID3 = b"ID3"
 _NOTHING = Measure(0.0, 0.0)
@@ -30,7 +30,7 @@ class AudioLength(msgspec.Struct, frozen=True, gc=False):
     """The duration of some audio."""
 
     seconds: Decimal
-    """The duration that a decoder will find, in milliseconds."""
+    """The duration that a decoder will find, to the millisecond."""
     most: Decimal
     """Upper bound of the duration of a file with these bytes; equal to the duration if every frame was counted."""
     sure: bool = True
@@ -38,16 +38,17 @@ class AudioLength(msgspec.Struct, frozen=True, gc=False):
 
 
 class TooLong(Exception):
-    """There is more audio than may be walked through here: see `at_once`."""
+    """There is more audio than may be walked here: see `at_once`."""
 
 
 class _Bound:
     left: int | None = None
-    """Bytes that may still be walked through; None: unlimited."""
+    """Bytes that may still be walked; None: unlimited."""
 
 
 def at_once(function: Callable[..., T], *arguments: object) -> T:
-    """`function(*arguments)`, walking through AT_ONCE_BYTES of sound at most. Raises TooLong, and what it raises."""
+    """Call `function(*arguments)`, walking at most IMMEDIATE_BYTES of audio. Raises TooLong, and whatever the function
+    raises."""
     _Bound.left = IMMEDIATE_BYTES
     try:
         return function(*arguments)
@@ -56,8 +57,8 @@ def at_once(function: Callable[..., T], *arguments: object) -> T:
 
 
 def audio_length(data: bytes) -> AudioLength:
-    """The length of a file: MP3, AAC, FLAC, Ogg, MP4, WebM, WAV or AIFF. Of another one, bounds by usual bit rates.
-    Raises TooLong within `at_once`."""
+    """The length of a file: MP3, AAC, FLAC, Ogg, MP4, WebM, WAV or AIFF. For other formats, bounds from usual bit
+    rates. Raises TooLong within `at_once`."""
     if _Bound.left is not None:
         _Bound.left -= len(data)
         if _Bound.left < 0:

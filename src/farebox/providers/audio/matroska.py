@@ -1,4 +1,4 @@
-"""Matroska and WebM. What a browser records has no duration: blocks are counted, or their times read."""
+"""Matroska and WebM. Recordings made by browsers state no duration: blocks are counted, or their times read."""
 
 import struct
 from typing import Final
@@ -25,7 +25,7 @@ _SOUND: Final = 2
 
 
 class _File:
-    """What the elements have shown so far."""
+    """What has been read from the elements so far."""
 
     __slots__ = ("codecs", "duration", "latest", "number", "opus", "scale", "sound", "time")
 
@@ -38,11 +38,11 @@ class _File:
         self.time = 0
         self.latest = 0
         self.opus: dict[int, float] = {}
-        """Seconds in packets of Opus, by track."""
+        """Seconds of Opus packets, by track."""
 
 
 def length(data: bytes, start: int) -> Measure | None:
-    """None if there is no audio track."""
+    """The duration of the audio; None if there is no audio track."""
     file = _File()
     at, steps = start, 0
     while at < len(data) and steps < STEPS_MAX:
@@ -98,7 +98,7 @@ def _name(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _size(data: bytes, at: int) -> tuple[int | None, int]:
-    """A number of variable width and where it ends; None if it means "unknown"."""
+    """A number of variable width (None if it means "unknown"), and where it ends."""
     if at >= len(data) or not data[at]:
         return None, at + 1
     width = 9 - data[at].bit_length()

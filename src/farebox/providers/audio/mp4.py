@@ -20,7 +20,7 @@ class _Track:
     number: int = 0
     sound: bool = False
     duration: int = 0
-    """In the movie's own time scale; without what an edit list cuts off."""
+    """In the movie's own time scale, without the parts that an edit list cuts off."""
     packets: int = 0
     per_packet: float | None = None
     """Upper bound in seconds; None if the codec does not determine it."""
@@ -82,7 +82,7 @@ def _per_packet(entry: bytes) -> float | None:
     if entry[4:8] != b"mp4a" or at < 0:
         return None
     at += 8
-    for tag, skip in ((3, 3), (4, 13), (5, 0)):  # the stream, its decoder, what the decoder must know
+    for tag, skip in ((3, 3), (4, 13), (5, 0)):  # the stream, its decoder, the decoder's configuration
         if entry[at : at + 1] != bytes([tag]):
             return None
         at += 1

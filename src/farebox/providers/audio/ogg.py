@@ -6,11 +6,11 @@ from farebox.providers.audio.frames import flac_frames
 from farebox.providers.audio.measure import SLOWEST, STEPS_MAX, Measure, believed, within
 
 OPUS_LONGEST: Final = 0.12
-"""Seconds: what one packet of Opus holds at most."""
+"""Most seconds that one Opus packet can hold."""
 
 
 def _opus_frames() -> tuple[int, ...]:
-    """Length of one frame of Opus in 2.5 ms, by the first byte of its packet over eight."""
+    """Length of one Opus frame in units of 2.5 ms, indexed by the first byte of its packet divided by eight."""
     silk, hybrid, celt = (4, 8, 16, 24), (4, 8), (1, 2, 4, 8)
     return silk * 3 + hybrid * 2 + celt * 4
 
@@ -25,7 +25,7 @@ def opus_seconds(first: int, second: int) -> float:
 
 
 class _Stream:
-    """What the pages have shown so far."""
+    """What has been read from the pages so far."""
 
     __slots__ = ("first", "granule", "opus", "packets", "skipped")
 
@@ -35,7 +35,7 @@ class _Stream:
         self.granule = 0
         self.packets = 0
         self.opus = 0.0
-        """Seconds in packets of Opus."""
+        """Seconds of Opus packets."""
         self.skipped = 0
 
 

@@ -66,7 +66,7 @@ def aiff_length(data: bytes, start: int) -> Measure | None:
 
 
 def _chunks(data: bytes, start: int, *, big: bool) -> Iterator[tuple[bytes, int, int]]:
-    """Name, place and size of each chunk, as far as the file goes."""
+    """Name, place and size of each chunk, up to the end of the file."""
     at = start + 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "big" if big else "little")

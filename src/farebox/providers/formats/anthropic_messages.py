@@ -210,7 +210,9 @@ def _applied(seen: Seen, usage: object, model: object = None) -> None:
     if isinstance(usage, dict):
         seen.applied("speed", usage.get("speed"))
         seen.applied("inference_geo", usage.get("inference_geo"))
-        if usage.get("service_tier") != "standard":  # nearly all responses; a request cannot select another value
+        if (
+            usage.get("service_tier") != "standard"
+        ):  # as in nearly all responses; a request cannot select any other value
             seen.applied("service_tier", usage.get("service_tier"))
 
 

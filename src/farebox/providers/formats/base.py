@@ -1,4 +1,5 @@
-"""What every wire format offers: read a request, adjust the few fields billing needs, read the usage of a response."""
+"""What every wire format offers: reading a request, adjusting the few fields that billing needs, reading the usage of a
+response."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -16,7 +17,7 @@ class InvalidRequest(ValueError):
 
 
 class UnknownProvider(InvalidRequest):
-    """The body names a provider that there is none of."""
+    """The body names a provider that does not exist."""
 
 
 class TooComplex(InvalidRequest):
@@ -31,7 +32,7 @@ class Reference(NamedTuple):
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):
-    """A request as far as billing reads it."""
+    """The parts of a request that billing reads."""
 
     model: str
     stream: bool
@@ -49,13 +50,13 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     stated: Mapping[str, str] = {}
     """The headers of the response in which its usage is stated, in formats that have some."""
     references: tuple[Reference, ...] = ()
-    """What it refers to by an ID that the provider has handed out."""
+    """What the request refers to by an ID that the provider has handed out."""
     source: str = ""
-    """What is noted of the object that it changes, as far as the cost depends on it."""
+    """What is stored about the object that it changes, as far as the cost depends on that."""
     background: bool = False
-    """Whether its response is only begun by the time it is answered."""
+    """Whether the provider answers it before the response is complete."""
     may_refer: bool | None = None
-    """What references.may_refer says of its body; None: the format has not asked."""
+    """The result of references.may_refer for its body; None: the format has not computed it."""
 
 
 class FurtherUsage(msgspec.Struct, frozen=True):
@@ -123,9 +124,9 @@ class ResponseReader(Protocol):
     """Reads one response while it is relayed. One per call; not reused."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes of the response and return the bytes to pass on now: the same, less what the client did
-        not
-        ask for (the usage event that Farebox added), and less what is kept back: an unfinished line, the last event."""
+        """Take the next bytes of the response and return the bytes to pass on now: without what the client did not ask
+        for (the usage event that Farebox requested), and without what is held back (an unfinished line, the last
+        event)."""
         ...
 
     @property
@@ -135,7 +136,7 @@ class ResponseReader(Protocol):
 
     @property
     def finished(self) -> bool:
-        """Of a stream: True once its own protocol has ended it. That event, and what `feed` is given later, is passed
+        """True once a stream has been ended by its own protocol. That event, and what `feed` is given later, is passed
         on only after the charge is durable: `close` returns it. A whole body, or a stream whose protocol has no
         terminal event, shows its end only by ending: False until `close`."""
         ...
@@ -163,7 +164,7 @@ class ResponseReader(Protocol):
         ...
 
     def stop_collecting(self) -> None:
-        """Stop keeping the response, as there is no memory for it. It then counts as too large to read."""
+        """Stop keeping the response, because there is no memory for it. It then counts as too large to read."""
         ...
 
     def release(self) -> bytes:
@@ -180,7 +181,7 @@ class WireFormat(Protocol):
 
     @property
     def name(self) -> str:
-        """Also the log row's `request_type`."""
+        """The name of the format; also the log row's `request_type`."""
         ...
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
@@ -189,7 +190,7 @@ class WireFormat(Protocol):
         ...
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
-        """The body with its output limit per choice set to `tokens`. Only called where `demand.clampable`."""
+        """The body with its output limit per choice set to `tokens`. Only called if `demand.clampable`."""
         ...
 
     def request_usage(self, body: bytes) -> bytes:
@@ -201,13 +202,13 @@ class WireFormat(Protocol):
         ...
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the response. `streaming` as the response's content type says, not as the request asked;
+        """A reader for the response. `streaming` is taken from the response's content type, not from the request;
         `hide_usage`: drop the usage event that `request_usage` caused."""
         ...
 
 
 def with_stated(parsed: ParsedRequest, wire: WireFormat, headers: list[tuple[str, str]]) -> ParsedRequest:
-    """The request with the headers of its response that state its usage, where the format has some."""
+    """The request with those headers of its response that state its usage, if the format has any."""
     names: tuple[str, ...] = getattr(wire, "usage_headers", ())
     if not names:
         return parsed
@@ -215,7 +216,7 @@ def with_stated(parsed: ParsedRequest, wire: WireFormat, headers: list[tuple[str
 
 
 def framed_reader(parsed: ParsedRequest, wire: WireFormat) -> ResponseReader | None:
-    """A reader for a stream in binary framing; None if the request asks for none, or the format has none."""
+    """A reader for a stream in binary framing; None if the request does not ask for one, or the format has none."""
     make: Any = getattr(wire, "framed", None) if parsed.stream else None
     reader: ResponseReader | None = None if make is None else make(parsed)
     return reader

@@ -22,7 +22,7 @@ from farebox.providers.formats.readers import BodyReader, Seen
 MODEL_PATH: Final = re.compile(r"/model/(?P<model>.+)/(?P<operation>[a-z-]+)$")
 
 READING: Final = Reading(
-    # What was cached is on top of `inputTokens`.
+    # Cached tokens are not included in `inputTokens`.
     ("input_tokens", "inputTokens"),
     ("input_tokens", "cacheReadInputTokens"),
     ("input_tokens", "cacheWriteInputTokens"),
@@ -36,7 +36,8 @@ READING: Final = Reading(
 _LIMITS: Final = frozenset(
     {"max_tokens", "maxTokens", "max_gen_len", "maxTokenCount", "max_new_tokens", "max_completion_tokens"}
 )
-"""What the models themselves call the limit of their output: a request that sets one besides its own might get that."""
+"""The models' own names for their output limit: a request that sets one of these besides the API's own might get that
+limit."""
 _THINKING: Final = frozenset({"thinking", "reasoning_config", "reasoningConfig"})
 _MEDIA: Final = {"image": "image/", "document": "application/", "video": "video/", "audio": "audio/"}
 _TEXTS: Final = frozenset({"txt", "csv", "html", "md"})
@@ -98,7 +99,7 @@ _EVENT: Final = ResponseDecoder[_Event](_Event)
 
 @dataclass(frozen=True, slots=True)
 class BedrockConverse(bodies.JsonBody):
-    """`model/{id}/converse`, and `converse-stream`, whose events are framed."""
+    """`model/{id}/converse`, and `converse-stream`, whose events have binary framing."""
 
     name: str = "bedrock_converse"
 
@@ -175,7 +176,7 @@ def _unmetered(head: _Head, tools: Iterable[dict[str, Any]]) -> str | None:
 
 
 def _fields(value: object) -> Iterator[tuple[str, object]]:
-    """All fields of an object, and of those in it."""
+    """All field names of an object, and of objects inside it."""
     stack = [value]
     while stack:
         item = stack.pop()
@@ -225,7 +226,7 @@ def _parse_body(seen: Seen, body: bytes) -> None:
 
 
 def collect_output(seen: Seen, usage: object, *said: object) -> None:
-    """What a response in this form reports, and what it says."""
+    """Collect what a response in this form reports, and its text."""
     if isinstance(usage, dict) and usage:
         details = usage.get("cacheDetails")
         if isinstance(details, list):
@@ -254,7 +255,8 @@ _SAID: Final = frozenset(
 
 
 def _add_text(seen: Seen, value: object) -> None:
-    """What the model said in content blocks or a delta: text, reasoning, names and inputs of tools."""
+    """Add the text that the model generated in content blocks or a delta: text, reasoning, names and inputs of
+    tools."""
     if isinstance(value, list):
         for item in value:
             _add_text(seen, item)

@@ -1,6 +1,7 @@
-"""Amazon Bedrock's InvokeModel: each maker's own form of request and response, whole, or as events in Amazon's framing.
+"""Amazon Bedrock's InvokeModel: each model maker's own form of request and response, as one document or as events in
+Amazon's framing.
 
-What a model bills is in its response, or else in headers and in the last event, which Amazon adds for all of them.
+The usage is in the model's own response, or else in the headers and the last event, which Amazon adds for all models.
 """
 
 import base64
@@ -47,7 +48,7 @@ READING: Final = Reading(
     ("output_reasoning_tokens", "completion_tokens_details.reasoning_tokens"),
     required=("input_tokens", "output_tokens"),
 )
-"""The first place that has a figure counts: the maker's own before Amazon's."""
+"""The first place that has a figure is used: the maker's own before Amazon's."""
 EMBEDDING: Final = Reading(("input_tokens", "inputTextTokenCount", "inputTokenCount"), required=("input_tokens",))
 _METRICS: Final = "amazon-bedrock-invocationMetrics"
 _HEADERS: Final = {
@@ -79,11 +80,11 @@ _SAID: Final = frozenset(
         *("message", "delta", "choices", "outputs", "results", "tool_calls", "function", "generations"),
     }
 )
-"""Fields of responses in which there is text of the model's, or there are others that have."""
+"""Fields of responses that contain generated text, or objects with such fields."""
 _CHAT: Final = OpenAIChat(name="bedrock_invoke", opt_in=False)
 _COMPLETION: Final = OpenAIChat(name="bedrock_invoke", opt_in=False, legacy=True)
 _INNER: Final[dict[str, WireFormat]] = {"anthropic": AnthropicMessages(), "chat": _CHAT, "completion": _COMPLETION}
-"""Forms that are others' too."""
+"""Forms that other providers use too."""
 
 
 class _Titan(msgspec.Struct):
@@ -127,7 +128,7 @@ class BedrockInvoke(bodies.JsonBody):
         return replace(parsed, model=model, stream=stream, usage_requested=True, demand=demand, response_form=form)
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
-        """Set the limit where the form has it."""
+        """Set the output limit in the field that the form has for it."""
         form = _form_by_body(body)
         if form == "nova":
             return BedrockConverse().limit_output(body, tokens)
@@ -158,7 +159,8 @@ class BedrockInvoke(bodies.JsonBody):
 
 
 def _form(model: str, body: bytes) -> str:
-    """The form of the model's requests; of a name that says nothing, such as its owner's own, by the request."""
+    """The form of the model's requests; if the name does not show it, such as one chosen by its owner, it is determined
+    from the request."""
     found = next((form for pattern, form in _MAKERS if pattern.match(model)), "")
     return found or (_form_by_body(body) if model.startswith("arn:") else "")
 
@@ -200,11 +202,11 @@ def _plain(model: str, form: str, body: bytes, exact: bool) -> ParsedRequest:
 
 
 def _parse_frame(seen: Seen, frame: Frame) -> None:
-    """A chunk, which holds an event of the maker's, in base64. Raises ValueError."""
+    """A chunk, which contains one of the maker's events in base64. Raises ValueError."""
     outer = parsed_json(frame.payload)
     held = outer.get("bytes") if isinstance(outer, dict) else None
     if not isinstance(held, str):
-        raise ValueError("a chunk without bytes")  # noqa: TRY004 - it is what every reader of responses raises
+        raise ValueError("a chunk without bytes")  # noqa: TRY004 - all response readers raise ValueError
     event = parsed_json(base64.b64decode(held))
     _collect(seen, event)
     metrics = event.get(_METRICS) if isinstance(event, dict) else None
@@ -214,7 +216,7 @@ def _parse_frame(seen: Seen, frame: Frame) -> None:
 
 
 def _collect(seen: Seen, event: object) -> None:
-    """What a response, or an event, reports and says."""
+    """Collect what a response or an event reports, and its text."""
     if not isinstance(event, dict):
         return
     message = event.get("message")
@@ -241,7 +243,7 @@ def _within(value: object, *steps: str) -> Any:
 
 
 def _add_delta(seen: Seen, event: dict[str, Any]) -> None:
-    """Of Anthropic's blocks and deltas, what has names of its own."""
+    """Add text from those fields of Anthropic's blocks and deltas that have other names."""
     for block in (event.get("delta"), event.get("content_block"), *_list(event.get("content"))):
         if isinstance(block, dict):
             for name in ("thinking", "partial_json", "input"):

@@ -19,14 +19,12 @@ _ANY: Final = msgspec.json.Decoder()
 
 
 class JsonBody:
-    """The adjustments of a request that most formats share: the body names the model, and usage
-    need not be requested.
-    """
+    """The request adjustments that most formats share: the body names the model, and usage need not be requested."""
 
     __slots__ = ()
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
-        """Formats whose output cannot be limited leave the body as it is."""
+        """Formats whose output cannot be limited leave the body unchanged."""
         return body
 
     def request_usage(self, body: bytes) -> bytes:
@@ -39,7 +37,7 @@ class JsonBody:
 
 
 def decode(decoder: "msgspec.json.Decoder[_Head]", body: bytes) -> _Head:
-    """The fields of a body that the decoder's type has. Raises InvalidRequest, with a message for the caller."""
+    """Decode the fields of a body that the decoder's type has. Raises InvalidRequest, with a message for the caller."""
     if not body:
         raise InvalidRequest("The body is empty: send a JSON object.")
     try:
@@ -94,7 +92,7 @@ def given(raw: msgspec.Raw | None) -> bool:
 
 
 def texts(content: object, others: Mapping[str, msgspec.Raw]) -> str:
-    """All text of a request for exact counting: the strings of `content`, and `others` as they are.
+    """All text of a request for exact counting: the strings of `content`, and `others` as JSON.
 
     Numbers and booleans among `others` are not read by the model and are left out.
     """
@@ -107,8 +105,8 @@ def texts(content: object, others: Mapping[str, msgspec.Raw]) -> str:
 
 
 def strings(value: object) -> Iterator[str]:
-    """Every string and number inside a decoded value, in order. Only the values of objects; but arguments and results
-    of tools, which the model reads with their keys, as JSON.
+    """Every string and number inside a decoded value, in order. Keys of objects are left out, but arguments and results
+    of tools, which the model reads with their keys, are included as JSON.
     """
     stack = [value]
     while stack:

@@ -1,5 +1,5 @@
-"""Limits on the parts of a JSON body, independent of its size: a body beyond them costs time and memory, and no model
-accepts it. They are checked by byte searches at memory speed, before anything is decoded.
+"""Limits on the number of parts of a JSON body, independent of its size: a body beyond them costs time and memory, and
+no model accepts it. They are checked by byte searches at memory speed, before anything is decoded.
 
 A body is parsed on the event loop only if that is certain to be quick (`is_light`).
 """
@@ -30,7 +30,7 @@ IMMEDIATE_VALUES: Final = 8_192
 _COUNTED_BYTES: Final = 2 * 1024
 """Bytes that are counted as quickly as they are searched."""
 _OTHER_IMMEDIATE_BYTES: Final = 16 * 1024
-"""The same for a body that is not JSON."""
+"""The largest body that is not JSON to be read on the event loop."""
 
 _SQUARE: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))

@@ -1,7 +1,6 @@
-"""What the formats share that are priced by other units than tokens: characters, seconds, images, runs, credits.
+"""What formats share whose prices are not per token, but per character, second, image, run or credit.
 
-Of the units that a request or its response states, the ones that the model's price names are charged: a provider's
-price list says which.
+Of all units that a request or its response states, only those that the model's price names are charged.
 """
 
 import math
@@ -41,13 +40,14 @@ READING: Final = Reading(
     ),
     ("input_audio_seconds", "audio_seconds"),
 )
-"""Of usage that is already in meters."""
+"""The reading of usage that is already in meters."""
 _CHARACTERS_MAX: Final = 64
-"""Of a figure in a header."""
+"""Most characters of a figure in a header."""
 
 
 def decode_once(decoder: "msgspec.json.Decoder[_Head]", body: bytes) -> _Head:
-    """As `bodies.decode`; raises InvalidRequest, too, where any field is there twice: each may be what is billed by."""
+    """Like `bodies.decode`, but also raises InvalidRequest if any field occurs twice: either may be the one that the
+    provider bills."""
     repeated.check(body, refers=True)
     return bodies.decode(decoder, body)
 
@@ -64,7 +64,7 @@ def query_of(target: str) -> dict[str, list[str]]:
 
 def only(query: Mapping[str, list[str]], name: str) -> str:
     """The value of a parameter; empty if it is not given. Raises InvalidRequest if it is given twice: the provider
-    might believe the other one."""
+    might use the other one."""
     values = query.get(name, [])
     if len(values) > 1:
         raise InvalidRequest(f"The query gives `{name}` more than once.")
@@ -72,20 +72,21 @@ def only(query: Mapping[str, list[str]], name: str) -> str:
 
 
 def is_on(text: str | None) -> bool:
-    """Whether the text of an option switches something on. ElevenLabs' SDK sends `null` for what is not asked for."""
+    """Whether the text of an option switches something on. ElevenLabs' SDK sends `null` for an option that was not
+    requested."""
     return (text or "").strip().lower() not in ("", "false", "0", "no", "none", "null", "[]")
 
 
 def spoken(model: str, text: str, *, credits: bool = False) -> Demand:
-    """What it takes to speak a text; `credits`: the response states what it cost in the provider's own units."""
+    """The demand of speaking a text; with `credits`, the response states its cost in the provider's own units."""
     own = ("billed_units",) if credits else ()
     units = ("input_characters", *own)
     return Demand(model, no_output=True, fixed={"input_characters": len(text)}, units=units, unbounded=own)
 
 
 def heard(model: str, lengths: Iterable[AudioLength], *, channels: int = 1, least: int = 0) -> Demand:
-    """What it takes to transcribe audio of these lengths, each of as many channels at most. `least`: the seconds that
-    are billed in any case."""
+    """The demand of transcribing audio of these lengths, each with at most `channels` channels. `least`: the minimum of
+    billed seconds."""
     found = list(lengths)
     return Demand(
         model,
@@ -97,12 +98,12 @@ def heard(model: str, lengths: Iterable[AudioLength], *, channels: int = 1, leas
 
 
 def heard_elsewhere(model: str, seconds: int) -> Demand:
-    """The same of audio that only the provider sees, and that is at most so long."""
+    """The same for audio that only the provider sees, and that is at most `seconds` long."""
     return Demand(model, no_output=True, audio_seconds_max=seconds, units=("audio_seconds",))
 
 
 def figure(text: str | None) -> int | Decimal | None:
-    """A number in a header; None if it has none. It may be an impossible one."""
+    """The number in a header; None if it is not a number. It may be an impossible one."""
     if not text or len(text) > _CHARACTERS_MAX:
         return None
     try:
@@ -114,8 +115,8 @@ def figure(text: str | None) -> int | Decimal | None:
 
 
 class StatedReader:
-    """Relays a response of which nothing has to be read: the request, or its own headers, state the usage. The last
-    byte waits until the charge is durable."""
+    """Relays a response that need not be read, because the request or the response's headers state the usage. The last
+    byte is held back until the charge is durable."""
 
     finished = holding = all_ended = False
     input_reported = True
@@ -136,7 +137,7 @@ class StatedReader:
         return passed
 
     def stop_collecting(self) -> None:
-        """Does nothing, as nothing is kept."""
+        """Does nothing, because nothing is kept."""
 
     def release(self) -> bytes:
         return b""

@@ -14,9 +14,9 @@ from farebox.providers.formats.lenient import ResponseDecoder
 from farebox.providers.formats.readers import BodyReader, Seen
 
 _SAMPLES: Final = {"pcm_s16le": 2, "pcm_s32le": 4, "pcm_f16le": 2, "pcm_f32le": 4, "pcm_mulaw": 1, "pcm_alaw": 1}
-"""Bytes of a sample without a header, by its encoding."""
+"""Bytes per sample of headerless audio, by encoding."""
 _EVENT_BYTES_PER_SECOND: Final = 48_000
-"""Of audio in events, which is counted only if a stream is cut."""
+"""Rate of audio in events, which is counted only if a stream is cut."""
 
 
 class _SpeechHead(msgspec.Struct):

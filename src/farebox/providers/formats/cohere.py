@@ -63,7 +63,7 @@ class _ToolCall(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    """In a stream content and tool call come singly, in a body as lists."""
+    """In a stream, content and tool calls come one at a time; in a body, as lists."""
 
     content: list[_Content] | _Content | None = None
     tool_calls: list[_ToolCall] | _ToolCall | None = None
@@ -149,7 +149,7 @@ class CohereChat(bodies.JsonBody):
 
 @dataclass(frozen=True, slots=True)
 class CohereEmbed(bodies.JsonBody):
-    """`v2/embed`. Text counts as tokens; images are not in the price list and count as inputs of unknown size."""
+    """`v2/embed`. Text is counted in tokens; images are not in the price list and count as inputs of unknown size."""
 
     name: str = "cohere_embed"
 

@@ -31,7 +31,8 @@ _BY_TOKENS: Final = ("detect_topics", "intents", "sentiment", "summarize", "topi
 """Options that are billed in addition by the tokens of their own models; the first is an older name of the last."""
 _CHANNELS_MAX: Final = 20
 _REMOTE_SECONDS: Final = 12 * 3600
-"""Held for a recording given by URL, of all its channels: Deepgram limits only its size, to two gigabytes."""
+"""Seconds held for a recording given by URL, for all channels together: Deepgram limits only the size, to two
+gigabytes."""
 _DEFAULT_LISTEN: Final = "base"
 _DEFAULT_SPEAK: Final = "aura-asteria-en"
 _CHARACTERS: Final = "dg-char-count"
@@ -73,7 +74,7 @@ class DeepgramListen(bodies.JsonBody):
             extras.append("multi")
         model = model_with(f"{tier}-{named}" if tier else named, extras)
         several = is_on(only(query, "multichannel"))
-        # No recording begins like an object, whatever type it is said to be.
+        # No recording begins like a JSON object, whatever its declared type.
         if content_type.partition(";")[0].strip().lower() in _JSON or body[:64].lstrip().startswith(b"{"):
             demand = heard_elsewhere(model, _REMOTE_SECONDS)
         else:
@@ -107,7 +108,7 @@ class DeepgramListen(bodies.JsonBody):
 
 
 def _seconds(metadata: _Metadata, *, each_channel: bool) -> Any:
-    """The seconds that are billed. What is no number is left to the reading of figures."""
+    """The billed seconds. Values that are not numbers are rejected when the figures are read."""
     duration, channels = metadata.duration, metadata.channels
     if each_channel and isinstance(duration, int | Decimal) and type(channels) is int and channels > 1:
         return duration * channels

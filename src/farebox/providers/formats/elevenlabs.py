@@ -27,17 +27,18 @@ from farebox.providers.formats.stated import exact_number
 _CREDITS: Final = "character-cost"
 _DEFAULT_SPEECH: Final = "eleven_multilingual_v2"
 _EXTRAS: Final = ("detect_speaker_roles", "entity_detection", "entity_redaction", "keyterms", "transcript_edit")
-"""Options that are billed in addition, as a part of the price by the second."""
+"""Options that are billed in addition, as a fraction of the price per second."""
 _CHANNELS_MAX: Final = 5
-"""Each channel of a recording is billed for all of its length."""
+"""Most channels of a recording; each is billed for the full length."""
 _EDIT_SECONDS_MIN: Final = 10
-"""Seconds that are billed at least with `transcript_edit`."""
+"""Minimum of billed seconds with `transcript_edit`."""
 _KEYTERMS_SECONDS_MIN: Final = 20
-"""The same with more key terms than `_KEYTERMS`."""
+"""The same for more than `_KEYTERMS` key terms."""
 _KEYTERMS: Final = 100
 _ELSEWHERE: Final = ("cloud_storage_url", "source_url")
 _REMOTE_SECONDS: Final = 10 * 3600
-"""Held for a recording given by URL, of all its channels: the longest that is transcribed (elevenlabs.io/docs)."""
+"""Seconds held for a recording given by URL, for all channels together: the longest that is transcribed
+(elevenlabs.io/docs)."""
 _BARE_RATE: Final = 16_000
 _LOST_FIELDS: Final = (
     "If you have set it: elevenlabs for Python (2.78) loses it when it repeats a request that was refused for a "
@@ -60,7 +61,7 @@ class _Transcript(msgspec.Struct):
 
 
 class _Answer(_Transcript):
-    """Of one channel, of several in one, or of each."""
+    """A transcript: of one channel, of several channels in one, or one for each channel."""
 
     transcripts: list[_Transcript] | None = None
 
@@ -142,21 +143,21 @@ class ElevenLabsTranscript(bodies.JsonBody):
 
 
 def _least(given: list[str]) -> int:
-    """The seconds that are billed at least with these options."""
+    """The minimum of billed seconds with these options."""
     if given.count("keyterms") > _KEYTERMS:
         return _KEYTERMS_SECONDS_MIN
     return _EDIT_SECONDS_MIN if "transcript_edit" in given else 0
 
 
 def _seconds(one: _Transcript, least: int) -> int | Decimal:
-    """The seconds that are billed of one channel; none if the transcript states no duration."""
+    """The billed seconds of one channel; none if the transcript states no duration."""
     seconds = one.audio_duration_secs
     if isinstance(seconds, Decimal) and not seconds.is_finite():
-        return seconds  # nothing is compared with it: it is refused where figures are read
+        return seconds  # not compared: it is rejected when the figures are read
     return max(seconds, least) if isinstance(seconds, int | Decimal) else 0
 
 
 def _channels(one: _Transcript) -> int:
-    """How many channels a transcript has words of."""
+    """How many channels a transcript has words from."""
     indexes = (word.channel_index for word in one.words or () if type(word.channel_index) is int)
     return 1 + min(max(indexes, default=0), _CHANNELS_MAX - 1)

@@ -1,5 +1,5 @@
-"""Amazon's event streams (`application/vnd.amazon.eventstream`): messages with binary framing, each with its length,
-its headers, a payload and two checksums, of the first bytes and of all of it."""
+"""Amazon's event streams (`application/vnd.amazon.eventstream`): messages in binary framing, each with its length,
+headers, a payload and two checksums: one of the first bytes, one of the whole message."""
 
 import struct
 import zlib
@@ -11,12 +11,12 @@ import msgspec
 from farebox.providers.upstream import UpstreamFailed
 
 FRAME_BYTES_MAX: Final = 2**20
-"""A larger message is none of a model's, and is not kept."""
+"""A larger message does not come from a model, and is not kept."""
 _PRELUDE: Final = struct.Struct(">III")
 _SMALLEST: Final = _PRELUDE.size + 4
 _TEXT: Final = 7
 _FIXED: Final = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
-"""Bytes of the values of a header, by its type; those of types 6 and 7 begin with their length."""
+"""Bytes of a header's value, by its type; values of types 6 and 7 begin with their length."""
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
@@ -24,28 +24,27 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 
     raw: bytes
     headers: Mapping[str, str]
-    """Those that are text: `:message-type`, `:event-type`, `:exception-type`, `:content-type`."""
+    """The headers that are text: `:message-type`, `:event-type`, `:exception-type`, `:content-type`."""
     payload: bytes
 
 
 class FrameCutter:
-    """Cuts chunks, whose boundaries mean nothing, into messages."""
+    """Cuts chunks with arbitrary boundaries into messages."""
 
     __slots__ = ("_buffer", "_checked")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._checked = False
-        """Whether the first bytes of the message that has begun are right."""
+        """Whether the checksum of the current message's first bytes has been verified."""
 
     @property
     def begun(self) -> int:
-        """Bytes of a message whose end has not come."""
+        """Bytes received of an incomplete message."""
         return len(self._buffer)
 
     def push(self, chunk: bytes) -> Iterator[Frame]:
-        """Take the next bytes; yield the messages that are complete. Raises UpstreamFailed where the framing is
-        broken."""
+        """Take the next bytes; yield the complete messages. Raises UpstreamFailed if the framing is broken."""
         self._buffer += chunk
         while (size := self._size()) and len(self._buffer) >= size:
             yield _frame(bytes(self._buffer[:size]))
@@ -53,7 +52,7 @@ class FrameCutter:
             self._checked = False
 
     def _size(self) -> int:
-        """Of the message that has begun; 0 as long as that is unknown."""
+        """Size of the current message; 0 while it is unknown."""
         if len(self._buffer) < _PRELUDE.size:
             return 0
         size, headers, checksum = _PRELUDE.unpack_from(self._buffer)
@@ -79,7 +78,7 @@ def _frame(raw: bytes) -> Frame:
 
 
 def _headers(data: bytes) -> dict[str, str]:
-    """Raises IndexError, KeyError, UnicodeDecodeError."""
+    """The headers in a message. Raises IndexError, KeyError, UnicodeDecodeError."""
     found: dict[str, str] = {}
     at = 0
     while at < len(data):
@@ -100,7 +99,7 @@ def _broken(words: str) -> UpstreamFailed:
 
 
 def frame(headers: Mapping[str, str], payload: bytes) -> bytes:
-    """A message with these headers, as text."""
+    """An encoded message with these text headers."""
     encoded = b"".join(
         bytes([len(name)]) + name.encode() + bytes([_TEXT]) + len(value.encode()).to_bytes(2) + value.encode()
         for name, value in headers.items()

@@ -22,10 +22,10 @@ _FIELDS: Final = (b":", b"event", b"id", b"retry", b"data")
 class EventReader:
     """Reads a stream of server-sent events. `parse` reads one event's data and says whether to pass the event on.
 
-    An event is what an empty line ends, or a line of data that is whole JSON by itself: some providers separate their
-    events by one line end only. Every line passes as soon as it is read. What is kept back is the last event: that
-    which ends the stream by its own protocol and what follows it, or, for a moment (see `release`), one that may be
-    the last.
+    An event ends with an empty line, or consists of one data line that is complete JSON by itself: some providers
+    separate their events by a single line break. Every line passes as soon as it is read. Only the last event is held
+    back: the one that ends the stream by its own protocol, with everything after it, or, for a moment (see `release`),
+    one that may be the last.
     """
 
     __slots__ = (
@@ -58,13 +58,13 @@ class EventReader:
         self._data: list[bytes] = []
         """Data of the current event that is not complete yet."""
         self._waiting = 0
-        """Bytes of its lines."""
+        """Bytes in the kept lines of the current event."""
         self._separated = False
         """Whether this stream has empty lines."""
         self._dropping = False
         """An event has been dropped: the empty line that ends it is dropped too."""
         self._dropped = False
-        """So has the last line."""
+        """Whether the last line has been dropped too."""
         self._kept: list[bytes] = []
         self._kept_closed = False
         self._is_error_event = False
@@ -80,7 +80,7 @@ class EventReader:
         cutter = self._cutter
         late, lines = cutter.push(chunk)
         if len(lines) == 2 and lines[1] == b"\n" and lines[0].startswith(b"data: {") and self._idle and not late:
-            self._json_line(lines[0], passed)  # one event, as nearly always
+            self._json_line(lines[0], passed)  # one event, as in nearly all cases
             if passed == lines[:1] and not (self._event or self._kept or self._data):
                 self._separated = True
                 return lines[0] + lines[1]
@@ -112,7 +112,7 @@ class EventReader:
 
     @property
     def _idle(self) -> bool:
-        """Whether nothing of an earlier line is kept."""
+        """Whether no earlier line is kept."""
         return not (
             self._event or self._kept or self._data or self._dropping or self._long is not None or self._cutter.long
         )
@@ -175,7 +175,8 @@ class EventReader:
         return b"".join(end), replace(found, broken_off=True) if self._is_broken_off() else found
 
     def _is_broken_off(self) -> bool:
-        """Whether there was to be more. What cannot be read may have been the end, and so may usage be."""
+        """Whether the stream stopped before its end. An event that could not be read, or usage, may have been the
+        end."""
         seen = self._seen
         if seen.complete or seen.all_ended or seen.unreadable or seen.oversize:
             return False
@@ -277,7 +278,7 @@ class EventReader:
     # --- events ---
 
     def _taken(self, data: bytes) -> bool | None:
-        """Read an event's data; None if that is not possible."""
+        """Read an event's data; returns whether it passes on, or None if it cannot be read."""
         if data == b"[DONE]":
             self._seen.end()
             return True
@@ -287,9 +288,8 @@ class EventReader:
             return None
 
     def _end_data(self) -> bool | None:
-        """The current event has ended: its data, which came in several lines or is not JSON, is read. None if there is
-        none.
-        """
+        """The current event has ended: read its data, which came in several lines or is not JSON; None if it has
+        none."""
         data = b"\n".join(self._data)
         self._data.clear()
         self._waiting = 0

@@ -1,4 +1,5 @@
-"""fal: by the units that its responses state, which are those of the model's price: images, megapixels, seconds."""
+"""fal: billed by the units that its responses state, which are the units of the model's price: images, megapixels,
+seconds."""
 
 import re
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from farebox.providers.formats.readers import BodyReader, Seen
 from farebox.providers.formats.stated import exact_number
 
 QUEUE: Final = "queue/"
-"""What stands before the model in a path of fal's queue, which has a host of its own."""
+"""The path prefix of fal's queue, which has a separate host."""
 MODEL: Final = r"(?!(?:queue|workflows|comfy)/)(?!.*/(?:requests(?:/|$)|stream$))[\w.-]+/[\w.-]+(/[\w.-]+){0,4}"
-"""A model's ID, without what is kept of its queue, streams of partial results, and what runs models of its own."""
+"""A model's ID; excludes paths of queued requests, streams of partial results, and endpoints that run other models."""
 _UNITS: Final = "x-fal-billable-units"
 _PLACE: Final = re.compile(rf"(?:{QUEUE})?(?P<model>.+)")
 _IMAGES_MAX: Final = 128
@@ -26,7 +27,7 @@ _IMAGES_MAX: Final = 128
 class _Head(msgspec.Struct):
     num_images: Any = None
     max_images: Any = None
-    """Of each of the `num_images`, with models that make series."""
+    """Images for each of the `num_images`, with models that generate series."""
 
 
 class _Answer(msgspec.Struct):
@@ -40,7 +41,7 @@ _ANSWER: Final = ResponseDecoder[_Answer](_Answer, float_hook=exact_number)
 
 @dataclass(frozen=True, slots=True)
 class Fal(bodies.JsonBody):
-    """A model that is run at once, or `queued`: then its result is read when it is fetched."""
+    """A model that runs at once, or is `queued`: then its result is read when it is fetched."""
 
     name: str = "fal_run"
     queued: bool = False
@@ -82,7 +83,7 @@ class Fal(bodies.JsonBody):
 
 
 def _count(value: object, name: str) -> int:
-    """A number of images. Raises InvalidRequest."""
+    """Read a number of images. Raises InvalidRequest."""
     count = 1 if value is None else value
     if type(count) is not int or not 1 <= count <= _IMAGES_MAX:
         raise InvalidRequest(f"Expected `int` from 1 to {_IMAGES_MAX} - at `$.{name}`.")

@@ -1,6 +1,6 @@
-"""The ID of a response, and why its generations ended, in the words of the provider: what spans say of it.
+"""The ID of a response, and why its generations ended, in the provider's words, as recorded in spans.
 
-One decoder for all formats, apart from their readers, so that calls without a span decode nothing for it.
+There is one decoder for all formats, separate from their readers, so that calls without a span do no extra decoding.
 """
 
 import base64
@@ -29,7 +29,7 @@ _GENERATING: Final = frozenset(
         "workers_ai_run",
     }
 )
-"""The formats of models that generate text; to other responses OpenTelemetry's two attributes do not apply."""
+"""The formats of models that generate text; OpenTelemetry's two attributes do not apply to other responses."""
 _ENDED: Final = frozenset({"completed", "incomplete", "failed", "cancelled"})
 
 
@@ -38,7 +38,7 @@ class _Incomplete(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    """One generation, or the response where it has only one."""
+    """One generation, or the whole response if it has only one."""
 
     index: Any = None
     finish_reason: Any = None
@@ -73,7 +73,7 @@ class _Response(_Choice):
 
 
 class _Event(_Response):
-    """An event of a stream, or a response in one piece."""
+    """An event of a stream, or a whole response."""
 
     response: _Response | str | None = None
     """OpenAI's Responses; Workers AI has text there."""
@@ -82,7 +82,7 @@ class _Event(_Response):
     result: _Response | str | None = None
     """Workers AI."""
     delta: _Choice | str | None = None
-    """The last event of Anthropic and Cohere that says something; OpenAI's Responses have text there."""
+    """Anthropic and Cohere: the last event with content; OpenAI's Responses have text there."""
     messageStop: _Choice | str | None = None
     """Amazon's Nova."""
     bytes: Any = None
@@ -96,16 +96,16 @@ class Finish(msgspec.Struct):
     """What has been seen of one response."""
 
     response_id: str = ""
-    """Empty: it states none."""
+    """Empty: the response states none."""
     by_index: dict[int, str] = {}
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why its generations ended, in their order, as far as stated."""
+        """The stated reasons why its generations ended, in order."""
         return tuple(reason for _, reason in sorted(self.by_index.items()))
 
     def see(self, data: bytes) -> None:
-        """Read an event, a response, or a list of such. Raises nothing: what cannot be read says nothing."""
+        """Read an event, a response, or a list of either. Raises nothing: what cannot be read is ignored."""
         try:
             found = _EVENTS.decode(data)
             for event in found if isinstance(found, list) else (found,):
@@ -138,13 +138,13 @@ class Finish(msgspec.Struct):
                 self._add_reason(choice.index if isinstance(choice.index, int) else position, choice.reason)
 
     def _add_reason(self, index: int, reason: object) -> None:
-        """The latest counts: some providers repeat it."""
+        """Store the reason; the latest one replaces earlier ones, because some providers repeat it."""
         if isinstance(reason, str) and reason and (index in self.by_index or len(self.by_index) < REASONS_MAX):
             self.by_index[index] = reason[:REASON_MAX]
 
 
 def noting(wire: WireFormat, finish: Finish) -> WireFormat:
-    """The format, whose readers show `finish` what they read as well."""
+    """The format, with readers that also pass everything they read to `finish`."""
     return cast(WireFormat, _Noting(wire, finish)) if wire.name in _GENERATING else wire
 
 
@@ -166,7 +166,8 @@ class _Noting:
         return None if make is None else self._noted(make(parsed))
 
     def _noted(self, reader: ResponseReader) -> ResponseReader:
-        """The reader, which hands each event, or the document, to `finish` before its own format reads it."""
+        """The reader, changed so that each event, or the document, is passed to `finish` before its own format reads
+        it."""
         if isinstance(reader, EventReader | BodyReader | FrameReader):
             reader.parse = _both(self._finish, reader.parse)
         return reader

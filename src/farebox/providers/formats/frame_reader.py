@@ -1,4 +1,5 @@
-"""The reader of Amazon's event streams: messages pass as they are, once they are whole and their checksums right."""
+"""The reader of Amazon's event streams: messages pass unchanged, once they are complete and their checksums are
+verified."""
 
 from collections.abc import Callable
 from typing import Final
@@ -15,9 +16,10 @@ MEDIA_TYPE: Final = "application/vnd.amazon.eventstream"
 
 
 class FrameReader:
-    """Reads one stream. `parse` reads an event. What ends the stream is kept back until its charge is durable.
+    """Reads one stream. `parse` reads an event. The message that ends the stream is held back until the charge is
+    durable.
 
-    Raises UpstreamFailed, from `feed`, where the framing is broken: nothing passes from there on.
+    `feed` raises UpstreamFailed if the framing is broken; nothing passes from there on.
     """
 
     __slots__ = ("_cutter", "_empty", "_failure", "_kept", "_reading", "_seen", "parse")
@@ -47,7 +49,7 @@ class FrameReader:
         except UpstreamFailed as failure:
             if not passed:
                 raise
-            self._failure = failure  # what came before it passes first
+            self._failure = failure  # messages before it pass first
         return b"".join(passed)
 
     def _read(self, one: Frame) -> None:
@@ -78,13 +80,13 @@ class FrameReader:
         return self._cutter.begun
 
     def stop_collecting(self) -> None:
-        """A message is kept until it is whole, whatever else is: it is bounded."""
+        """Does nothing: an incomplete message must be kept, and its size is bounded."""
 
     def release(self) -> bytes:
         return b""
 
     def close(self) -> tuple[bytes, Observed]:
-        """A message that is not whole does not pass."""
+        """The stream has ended. An incomplete message does not pass."""
         seen, kept = self._seen, b"".join(self._kept)
         self._kept.clear()
         if seen.failed or self._empty:

@@ -1,8 +1,8 @@
-"""Google's cached contents: what the model reads once, and keeps for an agreed time.
+"""Google's cached contents: input that the model reads once, and that Google keeps for an agreed time.
 
-Google bills the tokens as input when a cache is made, and their storage by the hour for all of the time that was agreed
-upon, whether or not the cache is deleted before its end. So both are charged when it is made; a longer time, when that
-is agreed upon.
+Google bills the tokens as input when a cache is made, and their storage by the hour for the whole agreed time, whether
+or not the cache is deleted earlier. So both are charged when the cache is made, and an extension when it is agreed
+upon.
 """
 
 import re
@@ -28,7 +28,7 @@ from farebox.providers.formats.references import references_in
 STORED: Final = "stored_token_hours"
 READING: Final = Reading(("input_tokens", "input_tokens"), (STORED, STORED))
 HOURS_MAX: Final = 720
-"""The longest time that the operator's key is used for."""
+"""The longest time for which a cache may be kept with the operator's key."""
 _TTL: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 _USUAL: Final = "3600s"
 _MODEL: Final = re.compile(r"(?:models/)?(?P<model>[\w.-]{1,128})")
@@ -38,7 +38,7 @@ SOUND: Final = (
     "the tokens of sound and video are priced differently from those of text, and a cache states only the total"
 )
 _READ: Final = ("text/", "image/", "application/pdf")
-"""What may be attached: other types may have sound in them."""
+"""Types that may be attached: others may contain sound."""
 _PART: Final = Decimal("0.000001")
 
 
@@ -79,7 +79,7 @@ _CACHE: Final = ResponseDecoder[_Cache](_Cache)
 
 @dataclass(frozen=True, slots=True)
 class GoogleCache(bodies.JsonBody):
-    """`cachedContents`: read as a request of the same contents would be."""
+    """`cachedContents`: read like a request with the same contents."""
 
     name: str = "google_cache"
     long_kind: str = "cached_content"
@@ -111,7 +111,7 @@ class GoogleCache(bodies.JsonBody):
             seen.failed = tokens is None and bool(cache.error)
             if tokens is not None:
                 seen.update({"input_tokens": tokens, STORED: _stored(tokens, parsed.demand.stored_hours)})
-            elif not seen.failed:  # it is kept, and of a size that cannot be believed
+            elif not seen.failed:  # the cache exists, but its stated size is implausible
                 seen.update({"input_tokens": "not stated"})
 
         return BodyReader(parse_body, READING)
@@ -119,7 +119,8 @@ class GoogleCache(bodies.JsonBody):
 
 @dataclass(frozen=True, slots=True)
 class GoogleCacheExtension(bodies.JsonBody):
-    """`cachedContents/{id}`, whose time is changed: what it is kept longer for is charged, by what is noted of it."""
+    """`cachedContents/{id}`, which changes how long a cache is kept: the additional time is charged, by the stored
+    description of the cache."""
 
     name: str = "google_cache_extension"
     long_kind: str = "cached_content"
@@ -136,11 +137,11 @@ class GoogleCacheExtension(bodies.JsonBody):
         return ParsedRequest("", False, demand, background=True, references=references, unmetered=why)
 
     def replace_model(self, body: bytes, model: str) -> bytes:
-        """The model is that of the cache; the body stays."""
+        """The cache determines the model; the body stays unchanged."""
         return body
 
     def of_source(self, parsed: ParsedRequest, described: bytes) -> ParsedRequest:
-        """The same, with what the description of the cache says. Raises InvalidRequest."""
+        """The same request, completed by the description of the cache. Raises InvalidRequest."""
         cache = _CACHE.decode(described)
         tokens, named = _tokens(cache), _MODEL.fullmatch(str(cache.model))
         if tokens is None or named is None or _when(cache.expireTime) is None:
@@ -150,7 +151,7 @@ class GoogleCacheExtension(bodies.JsonBody):
         return replace(parsed, model=named["model"], demand=demand, source=str(cache.expireTime))
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the description as it is then."""
+        """A reader for the description after the change."""
         until = _when(parsed.source)
 
         def parse_body(seen: Seen, body: bytes) -> None:
@@ -191,13 +192,13 @@ def _when(text: object) -> datetime | None:
 
 
 def _no_length(*ends: object) -> str | None:
-    """Why a request cannot be held for that says when the time is over."""
+    """Why the cost of a request that gives a time of day cannot be held."""
     given = any(end is not None for end in ends)
     return "how long a cache is kept is said as `ttl`, not as a time of day" if given else None
 
 
 def _not_cached(head: _Head) -> str | None:
-    """What a cache may not have in it on the operator's key."""
+    """Why a cache with this content is not made with the operator's key; None if it is."""
     if any(not _FUNCTIONS.issuperset(tool) for tool in head.tools):
         return "hosted tools are charged by the use: declare them in the requests, and not in the cache"
     content = [head.contents, head.systemInstruction, head.system_instruction]
@@ -207,13 +208,13 @@ def _not_cached(head: _Head) -> str | None:
 
 
 def may_hold(described: Mapping[str, Any]) -> bool:
-    """Whether a cache may have the file of this description, whatever type the request gives it."""
+    """Whether a cache may contain the file with this description, whatever type the request gives it."""
     mime = described.get("mimeType")
     return not isinstance(mime, str) or mime.lower().startswith(_READ)
 
 
 def _mimes(contents: object) -> Iterator[str | None]:
-    """The types of what is attached; None where a file is named without its type."""
+    """The types of all attachments; None if a file is named without its type."""
     stack = [contents]
     while stack:
         value = stack.pop()
@@ -224,7 +225,7 @@ def _mimes(contents: object) -> Iterator[str | None]:
                 if key in ("fileData", "file_data", "inlineData", "inline_data") and isinstance(inner, dict):
                     given = [inner[name] for name in ("mimeType", "mime_type") if name in inner]
                     if "file" in key and not any(references_in({key: inner})):
-                        given = []  # an address elsewhere may be of a video, whatever type it is given
+                        given = []  # an address elsewhere may be that of a video, whatever type is given
                     for mime in given or [None]:
                         yield mime.lower() if isinstance(mime, str) else None
                 else:

@@ -24,7 +24,7 @@ _PER_PROMPT: Final = re.compile(r"gemini-[12]\.")
 
 
 def modalities(places: tuple[str, ...], meter: str) -> tuple[Row, ...]:
-    """One row for each modality in a list of details, in the first of these places. Documents are read as images."""
+    """One row for each modality in a list of details, found in the first of these places. Documents count as images."""
     kinds = (("TEXT", "text"), ("AUDIO", "audio"), ("IMAGE", "image"), ("DOCUMENT", "image"), ("VIDEO", "video"))
     return tuple((meter.format(kind), *(f"{place}.[{word}].tokenCount" for place in places)) for word, kind in kinds)
 
@@ -38,7 +38,7 @@ READING: Final = Reading(
     ("output_tokens", "thoughtsTokenCount"),
     ("output_reasoning_tokens", "thoughtsTokenCount"),
     *modalities(("cacheTokensDetails",), "cache_{}_read_tokens"),
-    # Embeddings have the second name.
+    # Embeddings use the second name.
     *modalities(("promptTokensDetails", "promptTokenDetails"), "input_{}_tokens"),
     *modalities(("candidatesTokensDetails",), "output_{}_tokens"),
     *modalities(("toolUsePromptTokensDetails",), "input_{}_tokens"),
@@ -143,7 +143,10 @@ class GoogleGenerate(bodies.JsonBody):
             text_bytes=len(body),
             messages=len(head.contents),
             tools=len(listed),
-            unseen=(*cached, *tools.unseen(declared, uses=1)),  # in all one window holds the prompt and what comes in
+            unseen=(
+                *cached,
+                *tools.unseen(declared, uses=1),
+            ),  # the prompt and all incoming results share one context window
             choices=max((count or 1 for c in configs for count in (c.candidateCount, c.candidate_count)), default=1),
             output_max=max(limits, default=None),
             clampable=True,
@@ -184,7 +187,7 @@ class GoogleGenerate(bodies.JsonBody):
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
         """A reader for the response."""
-        # Grounding is charged by the prompt up to Gemini 2, by the search from Gemini 3 on.
+        # Grounding is charged per prompt up to Gemini 2, and per search from Gemini 3 on.
         per_prompt = bool(_PER_PROMPT.match(parsed.model))
 
         def parse_event(seen: Seen, data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Ideogram: by the image, at the price of its rendering speed."""
+"""Ideogram: billed per image, at the price of its rendering speed."""
 
 import re
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ def _of_form(content_type: str, body: bytes) -> _Given:
 
 
 def _of_legacy(content_type: str, body: bytes) -> _Given:
-    """A form that has the fields of its request as JSON, in one of its own. Raises InvalidRequest."""
+    """Read a form that has the fields of the request as JSON in a single field. Raises InvalidRequest."""
     text = multipart.value(multipart.parts(content_type, body), body, "image_request")
     return _Given() if text is None else decode_once(_GIVEN, text.encode())
 

@@ -1,4 +1,4 @@
-"""Images that are billed by their number: xAI's and others' in OpenAI's form, and Google's Imagen."""
+"""Images that are billed by number: those of xAI and others in OpenAI's form, and Google's Imagen."""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from farebox.providers.formats.stated import exact_number
 
 _IMAGEN: Final = re.compile(r"(?:^|/)models/(?P<model>[\w.-]+):predict$")
 _SAMPLES: Final = 4
-"""Images of Imagen's where the request does not say, which is as many as it may ask for."""
+"""Number of Imagen's images if the request does not say."""
 _FILE: Final = frozenset({"bytesBase64Encoded", "gcsUri"})
 _PLAIN: Final = ("", "1k")
 
@@ -101,6 +101,6 @@ def _parse_body(seen: Seen, body: bytes) -> None:
     seen.failed = bool(answer.error)
     if isinstance(answer.data, list):
         seen.update({"output_images": len(answer.data)})
-    elif isinstance(answer.predictions, list):  # those that were filtered have a reason in the place of an image
+    elif isinstance(answer.predictions, list):  # filtered ones have a reason in place of an image
         made = [one for one in answer.predictions if isinstance(one, dict) and not _FILE.isdisjoint(one)]
         seen.update({"output_images": len(made)})

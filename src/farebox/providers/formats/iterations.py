@@ -33,14 +33,14 @@ class Iterations(msgspec.Struct, frozen=True):
 ONE_PASS = Iterations()
 
 ADVICE_MAX: Final = 5
-"""Uses of an advisor to hold for where the request does not say how often it may be asked."""
+"""Uses of an advisor to hold for if the request does not say how often it may be asked."""
 
 
 def further_models(
     advisors: Iterable[FurtherModel], fallbacks: object, output_max: int | None, *, compacted: bool
 ) -> tuple[FurtherModel, ...]:
     """What a request lets run in addition to its own model: its advisors, the entries of `fallbacks`, and one pass that
-    sums the conversation up."""
+    summarizes the conversation."""
     found = list(advisors)
     for entry in fallbacks if isinstance(fallbacks, list) else ():
         if isinstance(entry, dict) and isinstance(entry.get("model"), str):
@@ -60,7 +60,7 @@ def unnamed_fallback(fallbacks: object) -> str | None:
 
 
 def compacts_context(context_management: object) -> bool:
-    """Whether a long conversation is to be summed up (`compact_20260112`)."""
+    """Whether a long conversation is to be summarized (`compact_20260112`)."""
     edits = context_management.get("edits") if isinstance(context_management, dict) else None
     return isinstance(edits, list) and any(
         isinstance(edit, dict) and str(edit.get("type")).startswith("compact") for edit in edits
@@ -68,7 +68,7 @@ def compacts_context(context_management: object) -> bool:
 
 
 def iterations(usage: Mapping[str, object], read: Read) -> Iterations:
-    """What the entries say; `read` reads the figures of one."""
+    """What the entries bill; `read` reads the figures of one entry."""
     listed = usage.get("iterations")
     entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     if not entries:
@@ -107,7 +107,7 @@ def _billed_as(
         if model:
             return model if model != answered else None
         return None if inside else ""
-    return model or None  # an advisor, or what came after this was written
+    return model or None  # an advisor, or a type that is newer than this code
 
 
 def _is_separate(usage: Mapping[str, object], served: Mapping[str, object], entries: list[dict[str, Any]]) -> bool:

@@ -1,6 +1,6 @@
-"""The end of a stream that is stopped because its output has reached a limit: what the provider itself would send.
+"""The end of a stream that is stopped because its output has reached a limit, as the provider itself would send it.
 
-A LengthEnd follows the events that pass to the client, of which it remembers what the end must repeat.
+A LengthEnd follows the events that pass to the client, and remembers what the end must repeat.
 """
 
 import json
@@ -14,26 +14,27 @@ _LINE_MAX: Final = 2**20
 
 
 class LengthEnd(Protocol):
-    """One for each stream."""
+    """Builds the end of one stream."""
 
     def follow(self, passed: bytes) -> None:
-        """These bytes go to the client next."""
+        """Note that these bytes go to the client next."""
         ...
 
     def end(self, usage: Mapping[str, Quantity]) -> bytes | None:
-        """The events that end the stream, with this usage; None if they cannot be: a line has been begun."""
+        """The events that end the stream, with this usage; None if they cannot be sent, because a line is
+        incomplete."""
         ...
 
 
 def length_end_of(wire: str, *, usage_requested: bool) -> LengthEnd | None:
-    """For a stream of this format, by its name; None if it is not known how to end one. `usage_requested`: whether the
-    client asked for the usage."""
+    """The LengthEnd for a stream of the format with this name; None if Farebox cannot end such a stream.
+    `usage_requested`: whether the client asked for the usage."""
     make = _FORMATS.get(wire)
     return None if make is None else make(usage_requested)
 
 
 class _Events(ABC):
-    """Splits what passes into lines of data."""
+    """Splits the passing bytes into data lines."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -57,7 +58,7 @@ class _Events(ABC):
 
     @abstractmethod
     def _read(self, event: dict[str, Any]) -> None:
-        """Note what the end needs of an event."""
+        """Note what the end needs from an event."""
 
     def _joined(self, events: list[bytes]) -> bytes | None:
         if self._rest:
@@ -66,7 +67,7 @@ class _Events(ABC):
 
 
 class _Chat(_Events):
-    """OpenAI's chat completions, and completions where `legacy`."""
+    """OpenAI's chat completions, or with `legacy` its completions."""
 
     def __init__(self, usage_requested: bool, *, legacy: bool = False) -> None:
         super().__init__()
@@ -142,14 +143,14 @@ class _Generate(_Events):
 
 
 class _Responses(_Events):
-    """OpenAI's responses: the last event has all of the response in it."""
+    """OpenAI's responses: the last event contains the whole response."""
 
     def __init__(self, usage_requested: bool) -> None:
         super().__init__()
         self._response: dict[str, Any] = {}
         self._items: dict[int, dict[str, Any]] = {}
         self._texts: dict[tuple[int, int], list[str]] = {}
-        """Output items and parts that have begun and not ended: their text."""
+        """The text of output items and parts that have begun and not ended."""
         self._arguments: dict[int, list[str]] = {}
         self._number = -1
 

@@ -1,10 +1,10 @@
-"""Reading what providers return: strictly and fast; if that fails, as far as it can be understood.
+"""Reads what providers return: strictly and fast; if that fails, as far as it can be understood.
 
 A response is not ours to validate. A list that is null, an object that is a list, `NaN`, half a surrogate pair or bytes
 that are not UTF-8 cost only the field they are in, not the usage next to it.
 
-A large response is not decoded into objects whole: a few megabytes of JSON may be a million of them, which would block
-everyone. Only the small fields of such a response are read, the usage among them, and nothing of its text.
+A large response is not decoded into objects as a whole: a few megabytes of JSON may be a million objects, which would
+block the event loop. Only the small fields of such a response are read, the usage among them, and nothing of its text.
 """
 
 import json
@@ -18,18 +18,18 @@ from msgspec import inspect
 T = TypeVar("T")
 
 STRICT_BYTES_MAX: Final = 2 * 2**20
-"""A document up to this size is read whole if it is as it should be; a larger one where it has few parts."""
+"""A well-formed document up to this size is decoded whole; a larger one only if it has few parts."""
 PARTS_MAX: Final = 20_000
 LENIENT_BYTES_MAX: Final = 256 * 2**10
-"""A document up to this size is read whole whatever it is like: that takes ten times as long."""
+"""A malformed document up to this size is decoded whole, which takes ten times as long."""
 SPARSE_BYTES_MAX: Final = 256 * 2**10
-"""What is read of a larger one."""
+"""Bytes that are read of a larger document."""
 _ITEMS_MAX: Final = 200_000
-"""Commas in a large list; more of them may be that many items."""
+"""Most commas in a large list: each may separate two items."""
 
 _MISFIT: Final = object()
 _HALF: Final = re.compile(rb"\\u[dD][89a-fA-F]").search
-"""An escape that may be half a pair."""
+"""An escape that may be half a surrogate pair."""
 
 
 class ResponseDecoder(Generic[T]):
@@ -38,14 +38,15 @@ class ResponseDecoder(Generic[T]):
     __slots__ = ("_float", "_kind", "_list", "_raw", "_strict")
 
     def __init__(self, kind: Any, float_hook: Callable[[str], Any] | None = None) -> None:
-        """`float_hook` makes the numbers that are no integers."""
+        """`float_hook` creates the numbers that are not integers."""
         self._strict = msgspec.json.Decoder(kind, float_hook=float_hook).decode
         self._kind = inspect.type_info(kind)
         self._float = float_hook
         self._list, self._raw = _raw_decoders(self._kind)
 
     def decode(self, data: bytes) -> T:
-        """Raises ValueError if this is no JSON, or nothing like `kind`; RecursionError where it is too deep."""
+        """Decode a document. Raises ValueError if it is not JSON, or does not resemble `kind`; RecursionError if it is
+        nested too deeply."""
         if len(data) > STRICT_BYTES_MAX and not _of_few_parts(data):
             data = self._sparse(data)
         try:
@@ -57,7 +58,8 @@ class ResponseDecoder(Generic[T]):
             return self.convert(parsed(data, self._float))
 
     def _sparse(self, data: bytes) -> bytes:
-        """Its small fields, the smallest first; of a list the last items. Raises ValueError if it is no JSON."""
+        """The small fields of a document, smallest first; of a list, the last items. Raises ValueError if it is not
+        JSON."""
         if self._list is not None and data.lstrip()[:1] == b"[":
             if data.count(b",") > _ITEMS_MAX:
                 raise ValueError("a list of too many items")
@@ -91,12 +93,13 @@ class ResponseDecoder(Generic[T]):
 
 
 def _of_few_parts(data: bytes) -> bool:
-    """Whether there is little to make objects of, as in an image. Content of strings counts too."""
+    """Whether decoding would create few objects, as for an image. Characters inside strings count too."""
     return data.count(b"{") + data.count(b"[") <= PARTS_MAX and data.count(b",") <= _ITEMS_MAX
 
 
 def _raw_decoders(kind: inspect.Type) -> "tuple[msgspec.json.Decoder[Any] | None, msgspec.json.Decoder[Any]]":
-    """For lists of what is not looked into, where `kind` may be a list; for its struct, no field of which is."""
+    """Decoders that leave values undecoded: one for lists, if `kind` may be a list, and one for the fields of its
+    struct."""
     if isinstance(kind, inspect.UnionType):
         struct = next(one for one in kind.types if isinstance(one, inspect.StructType))
         return msgspec.json.Decoder(list[msgspec.Raw]), _raw_decoders(struct)[1]
@@ -106,13 +109,13 @@ def _raw_decoders(kind: inspect.Type) -> "tuple[msgspec.json.Decoder[Any] | None
 
 
 def parsed(data: bytes, float_hook: Callable[[str], Any] | None = None) -> object:
-    """Plain objects, of JSON in the widest sense. Raises ValueError, RecursionError."""
+    """Plain objects, from JSON in the widest sense. Raises ValueError, RecursionError."""
     found = json.loads(data.decode("utf-8-sig", "replace"), strict=False, parse_float=float_hook)
     return whole(found) if _HALF(data) else found
 
 
 def whole(value: object) -> object:
-    """The same without halves of surrogate pairs, which no database, log or answer of ours takes."""
+    """The same without halves of surrogate pairs, which none of our databases, logs or responses can contain."""
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, list):
@@ -123,7 +126,7 @@ def whole(value: object) -> object:
 
 
 def _fitted(value: object, kind: inspect.Type) -> object:
-    """The value as far as it fits; _MISFIT where it does not."""
+    """The parts of the value that fit `kind`; _MISFIT if none does."""
     if isinstance(kind, inspect.AnyType):
         return value
     if isinstance(kind, inspect.UnionType):

@@ -26,18 +26,18 @@ _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 @dataclass(slots=True)
 class Attachments:
-    """What was found in a request's content. Payloads found are cut out of the tree they were found in."""
+    """What was found in a request's content. Payloads are cut out of the tree in which they were found."""
 
     images: list[ImageInput] = field(default_factory=list)
     audio_seconds: Decimal = Decimal(0)
     audio_seconds_max: Decimal = Decimal(0)
     files_bytes: int = 0
-    """Of plain-text documents."""
+    """Bytes of plain-text documents."""
     unseen: dict[str, None] = field(default_factory=dict)
-    """The kinds of input whose size the request does not show: given by reference, or compressed. A remote image is an
-    image without a size instead."""
+    """The kinds of input whose size the request does not show: given by reference, or compressed. A remote image is
+    counted as an image without a size instead."""
     encoded: int = 0
-    """Bytes of the body that the payloads took."""
+    """Bytes that the payloads took in the body."""
 
     def collect_all(self, content: object) -> None:
         """Find the attachments in a message's content: a list of parts, possibly with parts of their own."""
@@ -78,7 +78,7 @@ class Attachments:
             self.unseen[kind] = None
 
     def _refer(self, kind: str) -> None:
-        """Something is given by reference. An image has a maximum of its own."""
+        """Note something that is given by reference. An image has its own maximum."""
         if kind == "image/":
             self.images.append(ImageInput())
         else:
@@ -105,7 +105,7 @@ class Attachments:
             self.unseen["bucket"] = None
         if scheme.startswith("data:") and ";base64," in value[:256]:
             declared = value.partition(":")[2][:256].partition(";")[0].strip().lower()
-            # What a model reads goes by the data's own type: some take documents where others take pictures.
+            # The data's own type decides: some models accept documents in the same place as pictures.
             self._bytes(kind if declared in ("", _ANY_TYPE) else declared, holder, slot, detail)
         elif scheme.startswith(("http:", "https:", "gs:")):
             if kind == "image/":
@@ -114,7 +114,7 @@ class Attachments:
                 self.unseen[kind.rstrip("/") or "url"] = None
         elif kind != "image/" and value:
             self._bytes(kind, holder, slot)
-        elif value and len(value) <= _ID_CHARS_MAX:  # an id, or an address in a way of writing not known here
+        elif value and len(value) <= _ID_CHARS_MAX:  # an ID, or an address in an unknown notation
             self.images.append(ImageInput(detail=str(detail or "auto")))
 
     def _bytes(self, mime: str, holder: dict[str, Any], slot: str, detail: object = None) -> None:
@@ -122,11 +122,11 @@ class Attachments:
         if not isinstance(value, str):
             return
         holder[slot] = ""
-        self.encoded += len(value)  # a data URL's own beginning is not read by the model either
+        self.encoded += len(value)  # the model does not read a data URL's prefix either
         start = value.find(",") + 1 if value[:8].lstrip().lower().startswith("data:") else 0
         size = (len(value) - start) * 3 // 4
         head = _decoded(value[start : start + _HEAD_CHARS])
-        if _PDF in head:  # whatever its type is said to be: what reads files goes by their names or their bytes
+        if _PDF in head:  # whatever its declared type: providers go by the file's name or its bytes
             self.unseen["pdf"] = None
         elif mime.startswith("image/"):
             width, height = image_size(_decoded(value[start : start + _SNIFF_CHARS]))
@@ -145,7 +145,7 @@ class Attachments:
 
 def with_attachments(demand: Demand, contents: Iterable[object]) -> Demand:
     """The demand with the attachments in these contents counted apart from its text. A content that is only a string
-    has none; the payloads of the others are cut out."""
+    has none; payloads are cut out of the others."""
     containers = [content for content in contents if not isinstance(content, str)]
     if not containers:
         return demand
@@ -166,8 +166,8 @@ def with_attachments(demand: Demand, contents: Iterable[object]) -> Demand:
 
 
 def with_text(demand: Demand, body: bytes, key: str, inside: str) -> Demand:
-    """The demand with its text: that of the field `key`, whose entries hold their parts under `inside` (where they hold
-    any), and every other field of the body but those that no model reads."""
+    """The demand with its text: that of the field `key`, whose entries have their parts under `inside`, and that of
+    every other field of the body except those that no model reads."""
     others = {name: value for name, value in bodies.fields(body).items() if name not in _UNREAD}
     raw = others.pop(key, None)
     content = bodies.tree([raw] if raw is not None else [])
@@ -180,18 +180,18 @@ def with_text(demand: Demand, body: bytes, key: str, inside: str) -> Demand:
 _ANY_TYPE: Final = "application/octet-stream"
 _PDF: Final = b"%PDF-"
 _COMPRESSED: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b")
-"""How documents of Office, new and old, and gzip begin."""
+"""First bytes of Office documents (new and old) and gzip."""
 _HEAD_CHARS: Final = 1368
-"""Of base64: the first 1,024 bytes, in which readers of PDF look for its mark."""
+"""Base64 characters of the first 1,024 bytes, in which PDF readers look for the signature."""
 _ID_CHARS_MAX: Final = 4096
 _PLAIN_TEXT: Final = ("text/", "application/json", "application/xml", "application/x-ndjson", "application/javascript")
-"""Types whose bytes bound their tokens. Every other document is compressed, or may be: its size says nothing."""
+"""Types whose bytes bound their tokens. Every other document may be compressed, so its size says nothing."""
 _REFERENCES: Final = {"fileData": "file", "file_id": "file", "file_url": "url"}
 """Keys of parts that refer to something elsewhere."""
 _UNREAD: Final = frozenset(
     {"model", "stream_options", "metadata", "user", "service_tier", "safety_identifier", "prompt_cache_key"}
 )
-"""Fields of a request that speak to the provider, not to the model."""
+"""Fields of a request that are meant for the provider, not for the model."""
 _HOLDERS: Final = {
     "image_url": "url",
     "input_audio": "data",
@@ -202,11 +202,11 @@ _HOLDERS: Final = {
 }
 """Keys of OpenAI-shaped parts, and where their object form keeps the payload."""
 _NESTED: Final = frozenset({"content", "output", "functionResponse", "function_response"})
-"""Keys of parts that hold parts again, such as the content of a tool's result."""
+"""Keys of parts that contain further parts, such as the content of a tool's result."""
 
 
 def _in_bucket(address: object) -> bool:
-    """Whether it is in a bucket of the cloud, which is read with the rights of the provider key."""
+    """Whether it is in a cloud bucket, which is read with the rights of the provider key."""
     return isinstance(address, str) and address[:64].lstrip().lower().startswith(("gs:", "s3:"))
 
 
@@ -216,8 +216,8 @@ def _kind(key: str) -> str:
 
 
 def encoded_length(mime: str, value: str) -> AudioLength:
-    """The length of encoded audio. What does not decode as it should is bounded by its size: the provider may decode
-    it in another way."""
+    """The length of encoded audio. Audio that does not decode properly is bounded by its size: the provider may decode
+    it differently."""
     start = value.find(",") + 1 if value.startswith("data:") else 0
     data = _decoded(value[start:])
     size = (len(value) - start) * 3 // 4

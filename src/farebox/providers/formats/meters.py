@@ -1,6 +1,6 @@
-"""From a provider's usage object to meters, by table.
+"""Converts a provider's usage object to meters, by table.
 
-A row is a meter and the places where a provider writes it: the first place that holds a number counts, and several
+A row is a meter and the places where a provider writes it: the first place that has a number is used, and several
 rows of one meter are added up. Rows follow the extractors of genai-prices, so that a figure means what its price means.
 """
 
@@ -41,7 +41,7 @@ _PARTS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("output_tokens", ("output_image_tokens",)),
     ("output_tokens", ("output_video_tokens",)),
 )
-"""What contains what. Parts on one line exclude each other, so their sum is compared."""
+"""Which meters contain which. Parts on one line exclude each other, so their sum is compared with the whole."""
 
 
 _SHAPES_MAX, _SHAPE_FIELDS_MAX = 256, 32
@@ -52,7 +52,7 @@ _SPECIAL = frozenset(part for _, parts in _PARTS for part in parts)
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """What a usage object says."""
+    """The figures in a usage object."""
 
     usage: dict[str, Quantity]
     """Without zeros."""
@@ -63,7 +63,7 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 class Reading:
-    """How the usage object of one response format reads."""
+    """How to read the usage object of one response format."""
 
     __slots__ = ("_extra", "_passes", "_required", "_rows", "_shapes", "_stated", "plain", "rows")
 
@@ -75,11 +75,11 @@ class Reading:
         stated: StatedCost | None = None,
         passes: bool = False,
     ) -> None:
-        """`required` names meters that are missing where the first of their rows finds nothing. `extra` are further
-        rows of figures that a provider leaves out of the general meter they belong to. Where the usage states a
-        `total_tokens` that the general meters make up alone, they are inside it after all.
+        """`required` names meters that count as missing if the first of their rows finds nothing. `extra` are further
+        rows of figures that a provider leaves out of the general meter they belong to. If the usage states a
+        `total_tokens` that equals the general meters alone, these rows are included in them after all.
 
-        `stated` finds the cost that the provider itself states, where its documentation calls that what it bills;
+        `stated` finds the cost that the provider itself states, if its documentation says that this is what it bills;
         `passes`: whether the usage lists what is billed in addition, pass by pass."""
         self._stated = stated
         self._passes = passes
@@ -90,10 +90,10 @@ class Reading:
         self._extra = _places(extra)
         self._required = required
         self._shapes: dict[tuple[str, ...], tuple[_Places, ...]] = {}
-        """Of usage objects that came before, by their fields: the rows that may find something."""
+        """Fields of earlier usage objects → the rows that may find something in them."""
 
     def _rows_for(self, usage: Mapping[str, object]) -> tuple[_Places, ...]:
-        """Of many rows, an object of one provider has the fields of a few."""
+        """The rows for this object: of many rows, one provider's objects match only a few."""
         fields = tuple(usage)
         rows = self._shapes.get(fields)
         if rows is None:
@@ -120,7 +120,7 @@ class Reading:
         return {} if figures is None else figures.usage
 
     def reports_input(self, usage: Mapping[str, object] | None) -> bool:
-        """Whether a usage object, as it is, reports the input."""
+        """Whether a usage object reports the input so far."""
         try:
             figures = self.read(usage) if usage else None
         except AbsurdUsage:
@@ -143,7 +143,7 @@ class Reading:
 
 
 def _plain(value: Decimal) -> bool:
-    """Whether it is a number of a size that can be computed with."""
+    """Whether it is a number that can be computed with."""
     return value.is_finite() and -30 < value.adjusted() < 30
 
 
@@ -201,7 +201,7 @@ def consistent(figures: Mapping[str, object], missing: tuple[str, ...] = ()) -> 
     """The figures without zeros, after the sanity check of each.
 
     A part above its whole makes the part doubtful, not the whole: it is cut to what the whole leaves it, with a note.
-    Of a whole that is missing, the parts are the least.
+    If the whole is missing, it is at least the sum of its parts.
 
     Raises AbsurdUsage if a figure cannot be right.
     """
@@ -231,7 +231,7 @@ def _number(meter: str, reported: object, further: tuple[str, ...]) -> Quantity 
     if further:
         reported = _at(reported, further)
     value = reported if type(reported) is int else _quantity(meter, reported)
-    if value is not None and value < 0:  # it must not hide in a sum
+    if value is not None and value < 0:  # a sum must not hide it
         raise AbsurdUsage(f"{meter} is {value}, below zero")
     return value
 

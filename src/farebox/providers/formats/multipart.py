@@ -50,8 +50,9 @@ def parts(content_type: str, body: bytes) -> list[Part]:
 
 
 def _field_name(head: bytes) -> tuple[str, bool]:
-    """The name of the part with this head, and whether it is a file. Raises InvalidRequest if it is not written in
-    the one way that every parser reads alike: the provider's might find another `model` in the form than ours."""
+    """The name of the part with this head, and whether it is a file. Raises InvalidRequest if it is not written in the
+    one way that all parsers read identically: the provider's might otherwise find another `model` in the form than
+    ours."""
     places = list(_DISPOSITION.finditer(head))
     found = _FORM_DATA.match(head, places[0].end()) if len(places) == 1 else None
     values: dict[bytes, bytes] = {}
@@ -68,8 +69,8 @@ def _field_name(head: bytes) -> tuple[str, bool]:
 
 
 def value(fields: list[Part], body: bytes, name: str) -> str | None:
-    """The text of a field, None if the form lacks it. Raises InvalidRequest if it is given twice: the provider
-    might believe the other one."""
+    """The text of a field, None if the form lacks it. Raises InvalidRequest if it is given twice: the provider might
+    use the other one."""
     same = [part for part in fields if part.name == name]
     if len(same) > 1:
         raise InvalidRequest(f"The form gives `{name}` more than once.")
@@ -77,7 +78,7 @@ def value(fields: list[Part], body: bytes, name: str) -> str | None:
 
 
 def replaced(body: bytes, name: str, text: str) -> bytes:
-    """The form with another text in one field. The boundary is taken from the body's first line.
+    """The form with one field's text replaced. The boundary is taken from the body's first line.
 
     Raises InvalidRequest.
     """

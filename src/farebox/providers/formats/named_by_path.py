@@ -1,4 +1,5 @@
-"""Formats whose requests name their model in the path: at a cloud, where the body need not, or may name another."""
+"""Formats whose requests name their model in the path: at clouds, where the body need not name it, or may name another
+one."""
 
 import re
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from farebox.providers.formats.base import InvalidRequest, ParsedRequest, Respon
 
 @dataclass(frozen=True, slots=True)
 class NamedByPath:
-    """Another format, with the model of the path."""
+    """Another format, with the model taken from the path."""
 
     inner: WireFormat
     path: re.Pattern[str]
-    """Finds `model` in the path; `stream`, if it has that group, says that a stream is asked for."""
+    """Finds `model` in the path; the group `stream`, if there is one, shows that a stream is requested."""
 
     @property
     def name(self) -> str:
@@ -48,8 +49,8 @@ class NamedByPath:
 
 
 def with_model(body: bytes, model: str) -> bytes:
-    """A JSON object with this model, for reading only: the last field of a name is the one that counts here. What is no
-    object stays as it is, and is refused by who reads it."""
+    """A JSON object with this model, for reading only: of several fields of one name, our decoder uses the last. A body
+    that is not an object is returned unchanged, and is rejected when it is read."""
     inside = body.strip()
     if inside[:1] != b"{" or inside[-1:] != b"}":
         return body

@@ -35,7 +35,7 @@ TRANSCRIPT: Final = Reading(
 _TOKENS_PER_LETTER: Final = 4
 """Upper bound for generated speech: about 20 tokens a second, and a letter takes less than a fifth of a second."""
 _TOKENS_PER_SIGN: Final = 16
-"""The same for a digit, a sign or an ideograph, which is spoken as a word or a syllable."""
+"""The same for a digit, a symbol or an ideograph, which is spoken as a word or a syllable."""
 _PAUSES: Final = 250
 """Tokens of silence before, between and after words."""
 _LETTERS_END: Final = "\u2e80"
@@ -126,7 +126,7 @@ class OpenAISpeech(bodies.JsonBody):
 
 
 def _speech_tokens_max(text: str) -> int:
-    """The most audio tokens that a text can become."""
+    """The most audio tokens that a spoken text can have."""
     letter_count = sum(character < _LETTERS_END and (character.isalpha() or character.isspace()) for character in text)
     return _PAUSES + _TOKENS_PER_LETTER * letter_count + _TOKENS_PER_SIGN * (len(text) - letter_count)
 

@@ -1,6 +1,6 @@
-"""OpenAI's chat completions and legacy completions, and every provider that speaks them with its own dialect.
+"""OpenAI's chat completions and legacy completions, and the dialects of all providers with compatible APIs.
 
-Dialects are data: where the usage object keeps its figures, whether a stream must be asked for usage, and which names
+Dialects are data: where the usage object has its figures, whether a stream's usage must be requested, and which names
 of the output limit the provider knows.
 """
 
@@ -37,7 +37,7 @@ _CACHED: Final = (
     *("num_cached_tokens", "cached_tokens", "cached_prompt_text_tokens"),
 )
 """One figure in the spellings of OpenAI (and most), Mistral's newer and DeepSeek's older responses, Mistral's older
-ones, Anthropic's compatible form (and Together, Moonshot), and xAI's older ones. The first that is there counts."""
+ones, Anthropic's compatible form (and Together, Moonshot), and xAI's older ones. The first one present is used."""
 _ROWS: Final[tuple[Row, ...]] = (
     ("input_tokens", "prompt_tokens"),
     ("cache_read_tokens", *_CACHED),
@@ -153,16 +153,17 @@ _RESPONSE: Final = ResponseDecoder[_Response](_Response, float_hook=stated.exact
 
 @dataclass(frozen=True, slots=True)
 class OpenAIChat(bodies.JsonBody):
-    """`chat/completions`, or `completions` where `legacy`."""
+    """`chat/completions`, or with `legacy` `completions`."""
 
     name: str = "openai_chat"
     reading: Reading = OPENAI
     opt_in: bool = True
-    """Whether a stream reports its usage only if `stream_options` asks for it; some that do anyway reject the field."""
+    """Whether a stream reports its usage only if `stream_options` asks for it; some that report it anyway reject the
+    field."""
     new_limit: bool = True
     """Whether the provider knows `max_completion_tokens`."""
     newer_limit: bool = False
-    """Whether `max_completion_tokens` is the limit of every model, whatever it is called."""
+    """Whether `max_completion_tokens` is the limit for every model, whatever the model's name."""
     total_counts: bool = False
     """Whether only `total_tokens` includes reasoning (Google's compatible endpoint)."""
     legacy: bool = False
@@ -259,9 +260,9 @@ class OpenAIChat(bodies.JsonBody):
 
 
 def _unseen(head: _Head, sounds: list[Any], *, searches: bool) -> tuple[Unseen, ...]:
-    """Speech of earlier responses referred to by ID, caches, and what searching models add."""
+    """Unseen input: audio of earlier responses referred to by ID, caches, and what searching models add."""
     if not (sounds or searches or head.extra_body is not None or head.google is not None):
-        return ()  # as most
+        return ()  # as in most
     found = [Unseen("audio")] if any(isinstance(sound, dict) and sound.get("id") for sound in sounds) else []
     found += [Unseen("web_search", uses=None)] if searches else []
     if head.extra_body is not None or head.google is not None:
@@ -287,8 +288,9 @@ def _prompts(prompt: object) -> int:
 
 
 def parse_chunk(seen: Seen, data: bytes) -> bool:
-    """Read a chunk; whether it passes on. None ends the stream: usage comes first, in the middle or in every chunk of
-    some providers, and so do finish reasons. `[DONE]` does, or the end of the body. Raises ValueError."""
+    """Read a chunk; returns whether it passes on. No chunk ends the stream: usage and finish reasons come first, in the
+    middle or in every chunk, depending on the provider. Only `[DONE]` or the end of the body does. Raises
+    ValueError."""
     chunk = _RESPONSE.decode(data)
     _collect_usage(seen, chunk)
     if not chunk.usage or chunk.choices or not isinstance(chunk.usage, dict) or _failed(chunk):
@@ -319,7 +321,7 @@ def _collect_usage(seen: Seen, response: _Response) -> None:
     if usage is not None or seen.model is None:
         seen.update(usage, response.model)
         seen.applied("service_tier", response.service_tier)
-        if isinstance(usage, dict) and "service_tier" in usage:  # where Mistral puts it
+        if isinstance(usage, dict) and "service_tier" in usage:  # Mistral's place for it
             seen.applied("service_tier", usage["service_tier"])
     for choice in response.choices or ():
         message = choice.delta or choice.message
@@ -344,7 +346,7 @@ def _add_text(seen: Seen, message: _Message) -> None:
         is message.function_call
         is None
     ):
-        return  # as most
+        return  # as in most
     for other in (message.reasoning_content, message.reasoning, message.refusal):
         if other is not None:
             seen.add_text(other)

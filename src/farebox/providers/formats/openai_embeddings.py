@@ -1,4 +1,4 @@
-"""OpenAI's embeddings, spoken by many."""
+"""OpenAI's embeddings API, which many providers have."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,12 +35,12 @@ _RESPONSE: Final = ResponseDecoder[_Response](_Response, float_hook=stated.exact
 
 @dataclass(frozen=True, slots=True)
 class OpenAIEmbeddings(bodies.JsonBody):
-    """`embeddings`. Input given as tokens takes at least two bytes of the body for each of them."""
+    """`embeddings`. Input given as tokens takes at least two bytes of the body per token."""
 
     name: str = "openai_embeddings"
     reading: Reading = READING
     prefix: str = ""
-    """As that of OpenAIChat."""
+    """As in OpenAIChat."""
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""

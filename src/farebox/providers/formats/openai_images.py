@@ -37,7 +37,7 @@ AUTHOR: Final = Reading(
     required=("input_tokens", "output_tokens"),
     extra=(("output_tokens", "reasoning_tokens"),),
 )
-"""`svg_usage`: of the text model that writes an SVG."""
+"""`svg_usage` is the usage of the text model that writes an SVG."""
 
 _SQUARE: Final = 1024 * 1024
 _LARGEST_NAMED: Final = (1536, 1024)  # the largest that `auto` picks
@@ -63,7 +63,7 @@ class _Tokens(msgspec.Struct, frozen=True):
     """The fraction by which the figure grows with each further 1024×1024 pixels."""
 
     def of(self, quality: str | None, otherwise: str) -> int:
-        """The figure for a quality; for `otherwise` if the request leaves it open."""
+        """The figure for a quality, or for `otherwise` if the request leaves it open."""
         chosen = quality if quality in ("low", "medium", "high", "xhigh", "max") else otherwise
         return int(getattr(self, chosen))
 
@@ -76,8 +76,9 @@ _TOKENS: Final = {
     "gpt-image-2.5": _Tokens(200, 440, 1760, 3130, 7040, 1 / 7),
     "gpt-image-2.6": _Tokens(800, 1760, 1760, 3130, 7040, 1 / 7),
 }
-"""By how the model's name begins. OpenAI's image guide has the figures of gpt-image-1; those of the later ones are what
-published prices per picture come to at 30 USD a million tokens (gpt-image-2 high: 0.211 USD; 0.401 at 3840×2160)."""
+"""By the beginning of the model's name. The figures of gpt-image-1 are in OpenAI's image guide; those of later models
+are computed from published prices per picture at 30 USD per million tokens (gpt-image-2 high: 0.211 USD; 0.401 at
+3840×2160)."""
 _SIZE: Final = re.compile(r"([1-9][0-9]{1,4})x([1-9][0-9]{1,4})")
 _PARTIAL: Final = frozenset({"image_generation.partial_image", "image_edit.partial_image"})
 _PARTIAL_MAX: Final = 3
@@ -127,7 +128,7 @@ _RESPONSE: Final = ResponseDecoder[_Response](_Response)
 class OpenAIImages(bodies.JsonBody):
     """`images/generations`, and `images/edits` as a form or as JSON.
 
-    Models that are billed by tokens report usage. `demand.fixed` is what images of the size and quality take, and
+    Models that are billed by tokens report usage. `demand.fixed` is the usage of images of this size and quality, and
     `demand.allowed` the upper bound. The model that writes an SVG from an image is billed in addition.
     """
 
@@ -179,7 +180,7 @@ class OpenAIImages(bodies.JsonBody):
 
 
 def _form(content_type: str, body: bytes) -> tuple[_Head, list[ImageInput], int]:
-    """The fields of a form, its pictures, and the bytes those take."""
+    """The fields of a form, its pictures, and their size in bytes."""
     fields = multipart.parts(content_type, body)
     given = {
         name: multipart.value(fields, body, name) for name in ("model", "prompt", "size", "quality", "output_format")
@@ -238,18 +239,18 @@ def _billed(head: _Head) -> tuple[dict[str, Quantity], dict[str, Quantity]]:
 
 
 def _output_tokens(head: _Head, otherwise: str) -> int:
-    """The output tokens of a request's pictures; in the quality `otherwise` where the request leaves that open."""
+    """The output tokens of a request's pictures, in the quality `otherwise` if the request leaves it open."""
     size = _SIZE.fullmatch(head.size or "")
     width, height = (int(size[1]), int(size[2])) if size else _LARGEST_NAMED
     table = longest_prefix(_TOKENS, family_name(head.model)) or _TOKENS[""]
-    # Smaller pictures are not cheaper in proportion.
+    # Smaller pictures are not proportionally cheaper.
     further = max(width * height, _SQUARE) / _SQUARE - 1
     each = math.ceil(table.of(head.quality, otherwise) * (1 + table.growth * further))
     return (head.n or 1) * (each + _PARTIAL_TOKENS * (head.partial_images or 0))
 
 
 def _parse_event(seen: Seen, data: bytes, tokens: int) -> bool:
-    """`tokens`: what the request's pictures take."""
+    """Read an event; `tokens` are the tokens of the request's pictures."""
     event = _RESPONSE.decode(data)
     if event.type in _GENERATED:
         seen.update(event.usage, event.model)

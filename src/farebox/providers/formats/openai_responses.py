@@ -38,7 +38,7 @@ _PRESET: Final = (Declared(type="web_search"), Declared(type="fetch_url"))
 OPENROUTER: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.openrouter)
 XAI: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.xai)
 PERPLEXITY: Final = Reading(*READING.rows, required=("input_tokens", "output_tokens"), stated=stated.perplexity)
-"""The same figures, and the cost that these providers state."""
+"""The same figures, and the cost that the provider states."""
 
 
 class _Prompt(msgspec.Struct):
@@ -104,9 +104,9 @@ class OpenAIResponses(bodies.JsonBody):
     reading: Reading = READING
     rules: Mapping[str, tools.Rule] = field(default_factory=lambda: tools.RESPONSES)
     compacts: bool = False
-    """`responses/compact`: makes a shorter input of a long one, and takes no limit for it."""
+    """`responses/compact`: shortens a long input, and accepts no output limit."""
     background: bool = False
-    """Whether a response may be begun that goes on in the background: there are paths to look at it."""
+    """Whether a response may continue in the background, because there are paths for looking at it."""
 
     def parse(self, path: str, content_type: str, body: bytes, *, exact: bool = False) -> ParsedRequest:
         """Read a request. Raises InvalidRequest."""
@@ -170,7 +170,7 @@ def _unmetered(head: _Head, background: bool) -> str | None:
 
 
 def _references(head: _Head, body: bytes) -> tuple[Reference, ...]:
-    """What it refers to at the provider."""
+    """What the request refers to at the provider."""
     found = list(items_in(head.input))
     if head.previous_response_id is not None:
         found.append(Reference("response", str(head.previous_response_id)))
@@ -211,7 +211,7 @@ def _parse_event(seen: Seen, data: bytes) -> bool:
         seen.end(failed=True)
     elif event.type == "response.output_item.done" and event.item is not None:
         _count(seen, [event.item])
-        if seen.handed_out:  # the response that it is of is kept
+        if seen.handed_out:  # its response is kept too
             hand_out(seen.handed_out, "item", event.item.id)
     elif event.response is not None:
         _update(seen, event.response)

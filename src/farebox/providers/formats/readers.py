@@ -71,9 +71,9 @@ class Seen(msgspec.Struct):
     sound_seconds: Decimal = _NO_SOUND
     """Observed.sound_seconds."""
     input_audio_seconds: Decimal = _NO_SOUND
-    """Observed.heard_seconds."""
+    """Observed.input_audio_seconds."""
     image_tokens_delivered: int = 0
-    """Observed.pictured."""
+    """Observed.image_tokens_delivered."""
     further: list[FurtherUsage] = []
     """Observed.further, as far as the response reports it outside its usage object."""
     doubts: list[str] = []
@@ -232,7 +232,7 @@ class BodyReader:
             self._count_unread()
         else:
             self._read(body)
-        self.stop_collecting()  # it is not needed while the charge is written
+        self.stop_collecting()  # the document is not needed while the charge is written
         return self._last, observed(seen, self._reading, whole=seen.complete, empty=empty)
 
     def _read(self, body: bytes) -> None:
@@ -243,12 +243,12 @@ class BodyReader:
         except (ValueError, RecursionError):
             seen.unreadable += 1
         if len(body) > LENIENT_BYTES_MAX and seen.usage is None and not self._has_output(seen):
-            seen.complete = False  # too large to be read whole, and what was read is not what matters
+            seen.complete = False  # too large to be read whole, and the part that was read is not the usage
         if not seen.complete:
             self._count_unread()
 
     def _count_unread(self) -> None:
-        """What could not be read holds no more text than bytes."""
+        """Count what could not be read: it has no more text than bytes."""
         seen = self._seen
         if not seen.delivered and not seen.kept:
             seen.delivered = self._size - (self._skimmer.dropped if self._skimmer else 0)
@@ -260,7 +260,7 @@ class BodyReader:
         )
 
     def _skim(self) -> None:
-        """From now on keep only a skeleton, if this is JSON."""
+        """From now on, keep only a skeleton, if this is JSON."""
         body = b"".join(self._body)
         self._body = [body]
         if body.removeprefix(BYTE_ORDER_MARK).lstrip()[:1] in (b"{", b"["):
@@ -288,7 +288,7 @@ class UnreadReader:
         return passed
 
     def stop_collecting(self) -> None:
-        """Does nothing, as nothing is kept."""
+        """Does nothing, because nothing is kept."""
 
     def release(self) -> bytes:
         return b""
@@ -299,8 +299,8 @@ class UnreadReader:
 
 
 def observed(seen: Seen, reading: Reading, *, whole: bool, empty: bool) -> Observed:
-    """The observations of a response, with the provider's figures only if they are possible. `whole`: it is complete,
-    so that its text need not be counted if its usage is reported.
+    """The observations of a response, with the provider's figures only if they are possible. `whole`: the response is
+    complete, so its text need not be counted if its usage is reported.
     """
     figures: Figures | None = None
     problem: str | None = None
@@ -363,10 +363,10 @@ def _no_usage(seen: Seen, empty: bool) -> str:
 
 
 def _missing(seen: Seen, figures: Figures, delivered: int) -> tuple[str, ...]:
-    """The meters to be counted: those that the usage does not report, and where text was delivered, those of which it
-    says zero although it cannot be. Output that is not reported is zero if none was delivered."""
+    """The meters to be counted: those that the usage does not report and, if text was delivered, those that it reports
+    as zero although they cannot be. Output that is not reported is zero if none was delivered."""
     if not figures.missing and "output_tokens" in figures.usage:
-        return ()  # as nearly always
+        return ()  # as in nearly all cases
     if not delivered:
         return tuple(meter for meter in figures.missing if meter != "output_tokens")
     if not seen.complete or seen.failed or _bills_output(figures.usage):

@@ -1,6 +1,7 @@
-"""Fields that an object has twice. Readers differ in which of the two counts: a provider that took the other one would
-answer by another model than the one that was priced, write more than is held, or read what belongs to another account.
-No SDK sends any. Some servers, such as those in Go, read names without regard to case: for them `MODEL` is `model`.
+"""Fields that an object has twice. Parsers differ in which of the two they use: a provider that used the other one
+would answer with another model than the one that was priced, generate more than is held, or read what belongs to
+another account. No SDK sends such fields. Some servers, such as those in Go, read names without regard to case: for
+them `MODEL` is `model`.
 """
 
 import json
@@ -11,30 +12,30 @@ from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.formats.references import may_refer
 
 _PRICED: Final = ("model", "n", "max_tokens", "max_completion_tokens", "max_output_tokens")
-"""Fields that decide what a call may cost, in any case of their letters."""
+"""Fields that decide what a call may cost, in upper or lower case."""
 _NAMED: Final = re.compile(f'"({"|".join(_PRICED)})"'.encode(), re.IGNORECASE)
 _SHORT: Final = 1024
-"""Bytes of a body up to which counting is quicker than the expression."""
+"""Bytes of a body up to which counting is faster than the regular expression."""
 
 
 def check(body: bytes, *, refers: bool = False, may: bool | None = None) -> None:
-    """Raises InvalidRequest where an object of a JSON body has a field twice. Only bodies are looked through that name
-    a model or a limit more than once, in whatever place, or may refer to something that the provider keeps: few do.
-    `refers`: it does. `may`: what may_refer says of it, where that is known."""
+    """Raises InvalidRequest if an object in a JSON body has a field twice. Only a body that names a model or a limit
+    more than once, in any place, or may refer to something that the provider keeps is searched: few do. `refers`: it
+    does refer to something. `may`: the result of may_refer, if known."""
     if not (refers or _repeats(body) or (may_refer(body) if may is None else may)):
         return
     try:
         json.loads(body, object_pairs_hook=_check_fields, parse_int=str, parse_float=str)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-        return  # it is no JSON, as whatever reads it says
+        return  # not JSON: whatever reads it reports that
 
 
 def _repeats(body: bytes) -> bool:
-    """Whether one of the priced names is there more than once."""
+    """Whether one of the priced names occurs more than once."""
     if len(body) <= _SHORT:
         count = body.lower().count
         if count(b'"model"') < 2 and count(b'"max_') < 2 and count(b'"n"') < 2:
-            return False  # as with most
+            return False  # as in most bodies
     found = _NAMED.findall(body)
     return len(found) > 1 and len({name.lower() for name in found}) < len(found)
 

@@ -1,4 +1,4 @@
-"""Replicate's predictions: by seconds of hardware, or by what an official model's metrics count."""
+"""Replicate's predictions: billed by seconds of hardware, or by what an official model's metrics count."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -21,15 +21,15 @@ from farebox.usage import Quantity
 _OF_MODEL: Final = re.compile(r"(?P<deployment>deployments/)?(models/)?(?P<model>[\w.-]+/[\w.-]+)/predictions")
 _VERSION: Final = re.compile(r"(?:(?P<model>[\w.-]+/[\w.-]+)(?::[0-9a-f]+)?|(?P<id>[0-9a-f]{8,64}))")
 _RUN_SECONDS_MAX: Final = 30 * 60
-"""After which Replicate ends a prediction, unless the request says so earlier (`Cancel-After`)."""
+"""Time after which Replicate ends a prediction, unless the request sets an earlier end (`Cancel-After`)."""
 _RUN_SECONDS_MIN: Final = 5
 """The earliest end that a request may ask for."""
 _DEADLINE: Final = re.compile(r"(?=\d)(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s?)?")
 _IMAGES: Final = ("num_outputs", "num_images", "number_of_images", "max_images", "n")
 _IMAGES_MAX: Final = 10_000
-"""More are not held for: no model makes as many."""
+"""More images are not held for: no model generates as many."""
 _LIMITS: Final = ("max_tokens", "max_new_tokens", "max_completion_tokens", "max_output_tokens")
-"""Fields of `input` that models call the number of their images, and the limit of their output, by."""
+"""Names that models have in `input` for the number of images, and for the output limit."""
 _METRICS: Final = (
     ("compute_seconds", "predict_time"),
     ("input_tokens", "token_input_count", "input_token_count"),
@@ -40,7 +40,7 @@ _METRICS: Final = (
     ("output_audio_seconds", "audio_output_duration_seconds"),
     ("billed_units", "unspecified_billing_metric", "generic_output_count"),
 )
-"""Meter, and the metrics that state it."""
+"""Meter → the metrics that state it."""
 UNITS: Final = (
     *("compute_seconds", "output_images", "output_video_seconds", "output_audio_seconds", "input_characters"),
     *("output_steps", "runs", "billed_units", "input_tokens", "output_tokens"),
@@ -132,7 +132,7 @@ def _images(given: Mapping[str, Any]) -> int:
 
 
 def _count(value: object) -> int:
-    """A number as models take it, which are not strict: `4`, `4.0` or `"4"`; 0 if it is none."""
+    """A number, as leniently as models read it: `4`, `4.0` or `"4"`; 0 if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return 0
     try:
@@ -160,7 +160,7 @@ def _deadline(text: str) -> int:
 
 
 def _usage(prediction: _Prediction, steps: Quantity | None) -> dict[str, Any]:
-    """What is billed of a prediction: all that it states if it succeeded, else the time that it ran."""
+    """The billed usage of a prediction: everything it states if it succeeded, otherwise the time that it ran."""
     metrics = prediction.metrics if isinstance(prediction.metrics, dict) else {}
     usage: dict[str, Any] = {}
     for meter, *names in _METRICS:
@@ -175,7 +175,7 @@ def _usage(prediction: _Prediction, steps: Quantity | None) -> dict[str, Any]:
 
 
 def _ran(prediction: _Prediction) -> Decimal | None:
-    """How long it ran by its times, where its metrics do not say."""
+    """How long it ran according to its timestamps, if its metrics do not say."""
     try:
         began, ended = (datetime.fromisoformat(str(at)) for at in (prediction.started_at, prediction.completed_at))
         return max(Decimal(str((ended - began).total_seconds())), Decimal(0))
@@ -184,7 +184,7 @@ def _ran(prediction: _Prediction) -> Decimal | None:
 
 
 def _files(output: object) -> int | None:
-    """How many files an output is."""
+    """How many files an output consists of."""
     every = output if isinstance(output, list) else [output]
     files = [one for one in every if isinstance(one, str) and one.startswith(("https://", "http://", "data:"))]
     return len(files) or None

@@ -1,4 +1,4 @@
-"""Reranking that is billed by tokens: the query's with each of the documents (Voyage, Jina)."""
+"""Reranking that is billed by tokens: those of the query, once per document, and of the documents (Voyage, Jina)."""
 
 from dataclasses import dataclass
 from typing import Any, Final

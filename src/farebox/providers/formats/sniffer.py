@@ -8,9 +8,8 @@ from farebox.providers.sse import BYTE_ORDER_MARK
 
 
 class Sniffer:
-    """A reader that chooses by a response's first bytes, as some are events or a document whatever their content type
-    says. `make` creates the reader, for events or not. `other` reads what is neither; without it, the declared type
-    counts.
+    """A reader that is chosen by a response's first bytes, because some content types are wrong. `make` creates the
+    reader, for events or not. `other` reads what is neither; without it, the declared type decides.
     """
 
     __slots__ = ("_declared", "_head", "_make", "_other", "decided")
@@ -23,7 +22,7 @@ class Sniffer:
         self._declared = declared
         self._head = b""
         self.decided: ResponseReader | None = None
-        """The reader of what it is, once that is known."""
+        """The chosen reader, once the kind is known."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes, and return what passes on."""
@@ -58,7 +57,7 @@ class Sniffer:
 
     @property
     def events(self) -> bool:
-        """Whether these are events, as far as is known by now."""
+        """Whether these are events, as far as known by now."""
         return self._declared if self.decided is None else self.decided.events
 
     @property

@@ -39,5 +39,5 @@ class Stability(bodies.JsonBody):
         return body
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for the image, or for the JSON that has it."""
+        """A reader for the image, or for the JSON that contains it."""
         return StatedReader({"output_images": 1})

@@ -14,7 +14,7 @@ StatedCost: TypeAlias = Callable[[Mapping[str, object]], Decimal | None]
 
 _DIGITS_MAX: Final = 30
 _EXPONENT_MAX: Final = 1_000
-"""Of the numbers that are computed with: sums and products of them overflow nothing."""
+"""Largest exponent of numbers that are computed with: their sums and products do not overflow."""
 _TICKS_PER_USD_EXPONENT: Final = 10
 
 
@@ -33,8 +33,8 @@ def exact_number(text: str) -> Decimal:
 
 
 def openrouter(usage: Mapping[str, object]) -> Decimal | None:
-    """`cost` is in credits, and a credit is a dollar. Where the upstream was called with a key of the operator's own
-    (`is_byok`), what that one bills is added; if it is not reported, `cost` is only a part and is ignored.
+    """`cost` is in credits, and a credit is a dollar. If the upstream was called with the operator's own key there
+    (`is_byok`), what the upstream bills is added; if it is not reported, `cost` is only a part and is ignored.
     """
     cost = _usd(usage.get("cost"))
     if cost is None or usage.get("is_byok") is not True:

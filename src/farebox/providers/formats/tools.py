@@ -199,7 +199,7 @@ def unmetered(tools: Iterable[Tool]) -> str | None:
 
 def counted(tools: Iterable[Tool], each: int, *, shared: bool = False) -> dict[str, Quantity]:
     """The most that the response may count of each meter. `each`: assumed uses of a tool without a limit; `shared`:
-    the tools of one meter share their bound, rather than having one each.
+    the tools of one meter share one bound instead of having one each.
     """
     most: dict[str, Quantity] = {}
     for tool in tools:

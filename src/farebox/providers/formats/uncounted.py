@@ -7,7 +7,7 @@ import msgspec
 
 
 class Uncounted(msgspec.Struct, kw_only=True):
-    """Such fields; a request's other fields are in the structs that inherit from this."""
+    """These fields; the structs that inherit from this have a request's other fields."""
 
     models: Any = None
     plugins: Any = None
@@ -15,7 +15,7 @@ class Uncounted(msgspec.Struct, kw_only=True):
     web_search_options: Any = None
     data_sources: Any = None
     enable_search: Any = None
-    """Alibaba's, as the next."""
+    """Alibaba's, like the next."""
     enable_code_interpreter: Any = None
     providerOptions: Any = None
     """Vercel's: other models, providers, service tiers."""

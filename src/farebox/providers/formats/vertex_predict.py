@@ -47,7 +47,7 @@ _RESPONSE: Final = ResponseDecoder[_Response](_Response)
 
 @dataclass(frozen=True, slots=True)
 class VertexPredict(bodies.JsonBody):
-    """`models/M:predict` where each instance is a text: other models take other instances, and are not read."""
+    """`models/M:predict` if each instance is a text. Other models have other instances, which are not read."""
 
     name: str = "vertex_predict"
 

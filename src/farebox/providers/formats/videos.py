@@ -1,7 +1,7 @@
 """Videos that are billed by the second: OpenAI's, Google's Veo and xAI's.
 
-What the request fixes is held: seconds, at a resolution that is part of the name the model is priced by, where it costs
-more than the plain one (`veo-3.1-generate-001+4k`). The description of a video that is ready says what is charged.
+The hold covers what the request determines: seconds, at a resolution that is part of the priced model name if it costs
+more than the plain one (`veo-3.1-generate-001+4k`). The charge follows the description of the finished video.
 """
 
 import re
@@ -25,7 +25,7 @@ from farebox.usage import Quantity
 
 _SECONDS: Final = "output_video_seconds"
 _SECONDS_MAX: Final = 60
-"""No request is for more: OpenAI's videos have 12 seconds at most, Veo's 8, xAI's 15."""
+"""Longest video in seconds: OpenAI's have at most 12, Veo's 8, xAI's 15."""
 _SIZE: Final = re.compile(r"([1-9][0-9]{1,4})x([1-9][0-9]{1,4})")
 _PLAIN_SIDE: Final = 720
 _REMIX: Final = re.compile(r"videos/(?P<id>[\w-]{1,128})/remix$")
@@ -33,9 +33,9 @@ _VEO: Final = re.compile(r"(?:^|/)models/(?P<model>veo-[\w.-]+):predictLongRunni
 _DIGITS_MAX: Final = 4
 _VEO_SECONDS: Final = 8
 _XAI_SECONDS: Final = 15
-"""Where the request does not say: as many as it may be."""
+"""Seconds if the request does not say: the maximum."""
 _ELSEWHERE: Final = frozenset({"uri", "gcsuri", "fileuri"})
-"""Fields that name an image or a video which the request does not have in it, without the marks of their spelling."""
+"""Fields that name an image or a video outside the request, in lower case and without underscores."""
 _OPENAI_FIELDS: Final = frozenset({"model", "prompt", "seconds", "size", "input_reference"})
 _VEO_FIELDS: Final = frozenset({"instances", "parameters", "labels"})
 _VEO_INSTANCE: Final = frozenset({"prompt", "image", "lastFrame", "referenceImages", "video"})
@@ -146,8 +146,8 @@ class OpenAIVideos(bodies.JsonBody):
 
 @dataclass(frozen=True, slots=True)
 class OpenAIRemix(OpenAIVideos):
-    """`videos/{id}/remix`, which makes a video like that one, of its length and size. It is priced by what is noted of
-    that."""
+    """`videos/{id}/remix`, which makes a variation of another video, with its length and size. It is priced by the
+    stored description of that video."""
 
     name: str = "openai_video_remix"
 
@@ -161,18 +161,18 @@ class OpenAIRemix(OpenAIVideos):
         return _parsed("", {}, references=(Reference("video", place["id"]),), unmetered=unmetered)
 
     def replace_model(self, body: bytes, model: str) -> bytes:
-        """The model is that of the other video; the body stays."""
+        """The other video determines the model; the body stays unchanged."""
         return body
 
     def of_source(self, parsed: ParsedRequest, described: bytes) -> ParsedRequest:
-        """The same, with what the description of the other video says. Raises InvalidRequest."""
+        """The same request, completed by the description of the other video. Raises InvalidRequest."""
         video = _OPENAI_VIDEO.decode(described)
         return _sized(str(video.model), str(video.seconds), str(video.size), parsed.references)
 
 
 @dataclass(frozen=True, slots=True)
 class VeoVideos(bodies.JsonBody):
-    """`models/veo-…:predictLongRunning`. Without sound (`generateAudio`) it is the price of `MODEL+silent`."""
+    """`models/veo-…:predictLongRunning`. A video without sound (`generateAudio`) has the price of `MODEL+silent`."""
 
     name: str = "google_videos"
     long_kind: str = "video"
@@ -214,7 +214,7 @@ class VeoVideos(bodies.JsonBody):
             left = made or asked - min(_filtered(operation.response), asked)
             seen.complete = True
             seen.failed = not made and (bool(operation.error) or not left)
-            if not seen.failed:  # without a reason for there being none, there are as many as were asked for
+            if not seen.failed:  # if no reason is given for missing ones, all requested videos are there
                 seen.update({_SECONDS: parsed.demand.fixed[_SECONDS] * left // asked})
 
         return BodyReader(parse_body, READING)
@@ -247,7 +247,7 @@ class XaiVideos(bodies.JsonBody):
         )
 
     def reader(self, parsed: ParsedRequest, *, streaming: bool, hide_usage: bool) -> ResponseReader:
-        """A reader for what is said of a video that is done; what it has cost is stated there."""
+        """A reader for the description of a finished video, which states its cost."""
         images = parsed.demand.fixed.get("input_images")
 
         def parse_body(seen: Seen, body: bytes) -> None:
@@ -264,7 +264,7 @@ class XaiVideos(bodies.JsonBody):
 
 
 def videos_in(response: object) -> Iterator[dict[str, Any]]:
-    """The videos in the response of an operation of Google's: at AI Studio or on Vertex AI."""
+    """The videos in the response of a Google operation, from AI Studio or Vertex AI."""
     if not isinstance(response, dict):
         return
     inner = response.get("generateVideoResponse")
@@ -279,12 +279,12 @@ def videos_in(response: object) -> Iterator[dict[str, Any]]:
 
 
 def _bounded(seen: Seen, said: object, parsed: ParsedRequest) -> object:
-    """The seconds that a video is said to have: at most those that were asked for, which are charged where it is not
-    said. What is no number is left to the reading of figures."""
+    """The stated seconds of a video, but at most the requested ones, which are charged if none are stated. Values that
+    are not numbers are rejected when the figures are read."""
     asked = parsed.demand.fixed.get(_SECONDS)
     seconds = (_whole(said) or said) if isinstance(said, str) else said
     if isinstance(seconds, Decimal) and not seconds.is_finite():
-        return seconds  # nothing is compared with it
+        return seconds  # not compared
     if asked is not None and isinstance(seconds, int | Decimal) and seconds > asked:
         seen.doubts.append(f"{str(seconds)[:40]} seconds are stated, and {asked} were asked for")
         return asked
@@ -292,7 +292,7 @@ def _bounded(seen: Seen, said: object, parsed: ParsedRequest) -> object:
 
 
 def _filtered(response: object) -> int:
-    """How many videos an operation of Google's says that it did not hand out."""
+    """How many videos a Google operation says that it withheld."""
     response = response if isinstance(response, dict) else {}
     inner = response.get("generateVideoResponse")
     places = (response, inner) if isinstance(inner, dict) else (response,)
@@ -337,7 +337,7 @@ def _seconds(value: str | int, name: str) -> int:
 
 
 def _whole(value: object) -> int:
-    """A whole number, also as text; 0 where it is none or no number of seconds or videos."""
+    """A whole number, also as text; 0 if it is not one, or cannot be a number of seconds or videos."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _DIGITS_MAX:
         return int(value)
     return value if type(value) is int and 0 <= value < 10**_DIGITS_MAX else 0
@@ -352,13 +352,13 @@ def _shorter_side(size: str) -> int:
 
 
 def _unread(names: Iterable[str], known: Collection[str], within: str = "") -> str | None:
-    """Why a request with a field that is not known is refused."""
+    """Why a request with an unknown field is refused; None if all fields are known."""
     name = next((name for name in names if name not in known), None)
     return None if name is None else f"what `{within}{name[:64]}` costs is not known here: leave it out"
 
 
 def _unmetered(instance: dict[str, Any], asked: _VeoParameters) -> str | None:
-    """What a request names that only the operator's key can read, or whose length is not known here."""
+    """Why a request that names something only the operator's key can read, or of unknown length, is refused."""
     if instance.get("video") is not None:
         return "a video that is continued is billed by what the request does not say"
     if asked.storageUri is not None:
@@ -369,7 +369,7 @@ def _unmetered(instance: dict[str, Any], asked: _VeoParameters) -> str | None:
 
 
 def _names(instance: dict[str, Any]) -> Iterable[str]:
-    """The fields of an instance, and those of what is in it."""
+    """The field names of an instance, and of the objects inside it."""
     stack: list[object] = [instance]
     while stack:
         value = stack.pop()

@@ -1,5 +1,5 @@
-"""watsonx.ai's chat: OpenAI's form but for the name of the model's field, and for streams, which have a path of their
-own and always end with their usage."""
+"""watsonx.ai's chat: OpenAI's form, except for the name of the model field, and for streams, which have their own path
+and always end with their usage."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -37,7 +37,7 @@ class WatsonxChat(bodies.JsonBody):
         return replace(parsed, stream=path.endswith("chat_stream"), usage_requested=True)
 
     def limit_output(self, body: bytes, tokens: int) -> bytes:
-        """Set `max_tokens`, or `max_completion_tokens` where the request has that."""
+        """Set `max_tokens`, or `max_completion_tokens` if the request has it."""
         return _CHAT.limit_output(body, tokens)
 
     def replace_model(self, body: bytes, model: str) -> bytes:

@@ -138,12 +138,12 @@ def _queued(head: _Head) -> bool:
 
 
 def _spoken(head: _Head) -> dict[str, Quantity]:
-    """What speech may be priced by: the characters of its text."""
+    """The usage by which speech may be priced: the characters of its text."""
     return {"input_characters": len(head.text)} if isinstance(head.text, str) else {}
 
 
 def _recording(audio: object) -> tuple[AudioLength, int]:
-    """The duration of a recording in JSON, as base64 or as a list of bytes, and the bytes that it takes up."""
+    """The duration of a recording in JSON, as base64 or as a list of bytes, and its size in the body."""
     if isinstance(audio, dict):  # of Deepgram's models, with its content type
         audio = audio.get("body")
     if isinstance(audio, str):

@@ -9,7 +9,7 @@ from typing import Final
 from farebox.providers.upstream import Cause, UpstreamFailed
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""This machine has no more of it: descriptors, memory."""
+"""This machine has run out of descriptors, buffers or memory."""
 _BY_ERRNO: Final[dict[int, Cause]] = {
     errno.ECONNREFUSED: "refused",
     errno.ECONNRESET: "reset",
@@ -33,7 +33,7 @@ _BY_VERIFICATION: Final[dict[int, Cause]] = {
     62: "tls_name",  # of a host
     64: "tls_name",  # of an address
 }
-"""OpenSSL's X509_V_ERR_…, which are kept from release to release."""
+"""OpenSSL's X509_V_ERR_… codes, which do not change between releases."""
 _WORDS: Final[dict[Cause, str]] = {
     "dns": "its name was not found",
     "address_refused": "its name leads to no address that an account may have called",
@@ -51,7 +51,7 @@ _numbers = re.compile(r"\[Errno (\d+)\]").findall
 
 
 class ProxyFailed(OSError):
-    """The proxy did not open the way."""
+    """The proxy did not open a tunnel."""
 
     def __init__(self, message: str, cause: Cause) -> None:
         super().__init__(message)
@@ -63,7 +63,7 @@ class AddressForbidden(OSError):
 
 
 def not_connected(error: OSError | UnicodeError | TimeoutError, *, to_proxy: bool) -> UpstreamFailed:
-    """Why there is no connection. `to_proxy`: it was the proxy that was being connected to, or asked."""
+    """Why there is no connection. `to_proxy`: the failure was in connecting to the proxy, or in its response."""
     if isinstance(error, ProxyFailed):
         return UpstreamFailed(str(error), sent=False, cause=error.cause)
     cause: Cause = "address_refused" if isinstance(error, AddressForbidden) else _cause(error)
@@ -76,7 +76,7 @@ def not_connected(error: OSError | UnicodeError | TimeoutError, *, to_proxy: boo
 def _cause(error: OSError | UnicodeError) -> Cause:
     if isinstance(error, TimeoutError) and error.errno is None:
         return "timeout_connect"
-    if isinstance(error, UnicodeError):  # a name that no DNS can have
+    if isinstance(error, UnicodeError):  # not a valid DNS name
         return "dns"
     if isinstance(error, socket.gaierror):
         return "exhausted" if error.errno in (socket.EAI_MEMORY, socket.EAI_SYSTEM) else "dns"
@@ -84,11 +84,11 @@ def _cause(error: OSError | UnicodeError) -> Cause:
         return _BY_VERIFICATION.get(error.verify_code, "tls")
     if isinstance(error, ssl.SSLError):
         return "tls"
-    # Where a name has several addresses, the loop says all of their failures in one text.
+    # If a name has several addresses, the loop reports all their failures in one text.
     numbers = [error.errno] if error.errno else [int(number) for number in _numbers(str(error))]
     if not _EXHAUSTED.isdisjoint(numbers):
         return "exhausted"
     found = [_BY_ERRNO[number] for number in numbers if number in _BY_ERRNO]
     if isinstance(error, ConnectionError) and not found:
-        return "reset"  # the loop's own words for a connection that closed during the TLS handshake
+        return "reset"  # the loop's message for a connection that closed during the TLS handshake
     return "refused" if "refused" in found else found[0] if found else "unreachable"

@@ -19,35 +19,35 @@ from farebox.providers.http1.response import PAUSE_ABOVE, Http1Response
 from farebox.providers.upstream import Cause, Sending, UpstreamFailed
 
 HEAD_MAX = 64 * 2**10
-"""Bytes of a response's head, all headers together; also how much is read of what is not HTTP at all."""
+"""Bytes of a response's head, all headers together; also how much is read of a response that is not HTTP at all."""
 HEADERS_MAX = 256
 SILENT_MAX = 64 * 2**10
-"""Bytes that may follow a head without one of a body among them: trailers, extensions of chunks."""
+"""Bytes after the head that may arrive without any byte of a body: trailers, chunk extensions."""
 IDLE_SECONDS = 50.0
 """How long an unused connection is kept: below the 60 s after which many servers and balancers close theirs."""
 RACE_SECONDS = 1.0
-"""How long after a request a reset is taken for that of a server which had closed before it read the request. It takes
-one way there and back; a provider that works at a request for longer than this has read it."""
+"""How long after a request a reset is assumed to come from a server that had closed the connection before it read the
+request. Such a reset takes one round trip; a provider that works on a request for longer than this has read it."""
 
 _BODILESS = (204, 304)
 _FRAMING = ("content-length", "transfer-encoding", "keep-alive")
 _NAMES_MAX, _NAME_BYTES_MAX = 1024, 64
 _names: dict[bytes, tuple[str, str]] = {}
-"""Names of headers that answers had: as text, and in lower case where it is one of _FRAMING, else empty."""
+"""Header names seen in responses: as text and, if one of _FRAMING, in lower case (otherwise empty)."""
 _timeout_hint = re.compile(r"(?:^|[\s,;])timeout\s*=\s*\"?(\d{1,6})", re.IGNORECASE).search
 
 log = structlog.get_logger("farebox.upstream")
 
 
 class Unread(Exception):
-    """The connection ended before the other end had read the request: it may be sent again."""
+    """The connection ended before the server had read the request, so it may be sent again."""
 
 
 class UpstreamConnection(Opened):
-    """A connection to one origin. `released` is called when it can take another request, `broken` when a response whose
-    head has come breaks off.
+    """A connection to one origin. `released` is called when it can take another request, `broken` when a response
+    breaks off after its head.
 
-    Whatever raises in a callback, the one who waits is woken: the loop would only log it.
+    If a callback raises, the waiting caller is woken anyway: the loop would only log the exception.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class UpstreamConnection(Opened):
         self.loop = loop
         self.idle_since = 0.0
         self.idle_max = IDLE_SECONDS
-        """How long it may be unused: less if the server says so."""
+        """How long it may stay unused, in seconds; less if the server says so."""
         self._released = released
         self._broken = broken
         self._transport: asyncio.Transport | None = None
@@ -77,12 +77,12 @@ class UpstreamConnection(Opened):
         self._lost = False
         self._paused = False
         self._blocks: Iterator[bytes] = iter(())
-        """What is still to be sent of a large body, of this size."""
+        """The blocks of a large body that are still to be sent."""
         self._to_send = 0
         self._next_block = False
-        """The next of it is about to be sent."""
+        """Whether the next block is about to be sent."""
         self._full = False
-        """The system takes no more for the moment."""
+        """Whether the system accepts no more data at the moment."""
         self._until_eof = False
         self._length: int | None = None
         self._chunked = False
@@ -90,14 +90,14 @@ class UpstreamConnection(Opened):
         """The socket's descriptor."""
         self._fd_is_ours = False
         self._fd_persistent = True
-        """Whether it is still that of the socket when the connection is lost."""
+        """Whether the descriptor still belongs to the socket when the connection is lost."""
         self._poll = select.poll()
 
     # --- for the pool ---
 
     @property
     def usable(self) -> bool:
-        """Whether it is idle and, as far as one can know, still open at the other end.
+        """Whether it is idle and, as far as known, still open at the other end.
 
         The loop may not have seen yet that the server closed it: polling the socket shows it.
         """
@@ -109,10 +109,10 @@ class UpstreamConnection(Opened):
         """Send the request and wait for the response's head. Raises UpstreamFailed; Unread on a connection that has
         been used before.
 
-        Where the wait is cancelled the connection is dropped, so that the provider notices, and `sending` is filled in.
+        If the wait is cancelled, the connection is dropped, so that the provider notices, and `sending` is filled in.
         """
         transport = self._transport
-        if self._lost or transport is None:  # between its making and now: nothing would ever wake the wait for the head
+        if self._lost or transport is None:  # lost since it was opened: nothing would ever wake the wait for the head
             raise UpstreamFailed("the connection was closed at once", sent=False, cause="closed")
         self._response = Http1Response(self)
         self._head = self.loop.create_future()
@@ -128,7 +128,7 @@ class UpstreamConnection(Opened):
             elif not body:
                 transport.write(request)
             elif len(body) < PAUSE_ABOVE:
-                transport.write(request + body)  # one system call, one packet for what is small
+                transport.write(request + body)  # one system call, and one packet if it is small
             else:
                 transport.write(request)
                 transport.write(body)
@@ -141,7 +141,7 @@ class UpstreamConnection(Opened):
             raise
 
     def drop(self) -> None:
-        """Close at once; whatever was on its way is lost."""
+        """Close at once; anything in transit is lost."""
         self._response = self._head = None
         self._lost = True
         self._blocks = iter(())
@@ -174,7 +174,7 @@ class UpstreamConnection(Opened):
 
     def data_received(self, data: bytes) -> None:
         try:
-            if self._response is None:  # unsolicited: a server that announces its close, or one that is confused
+            if self._response is None:  # unsolicited: a server that announces its close, or a faulty one
                 self.drop()
                 return
             if self._framed:
@@ -197,7 +197,7 @@ class UpstreamConnection(Opened):
         self._send_on()
 
     def _send_on(self) -> None:
-        """Send what is left of a large body block by block: between two of them everybody else has their turn."""
+        """Send the rest of a large body block by block, so that other tasks run in between."""
         if self._to_send and not self._next_block and not self._lost:
             self._next_block = True
             self.loop.call_soon(self._send_block)
@@ -209,7 +209,7 @@ class UpstreamConnection(Opened):
                 block = next(self._blocks)
                 self._to_send -= len(block)
                 if not self._to_send:
-                    self._blocks = iter(())  # the generator has not ended, and would keep the body while this is idle
+                    self._blocks = iter(())  # the unfinished generator would keep the body in memory while this is idle
                 self._transport.write(block)
                 self._send_on()
         except Exception as error:  # noqa: BLE001 - every waiter is woken
@@ -217,10 +217,10 @@ class UpstreamConnection(Opened):
 
     def eof_received(self) -> bool:
         try:
-            self._unread = self._not_read()  # later the system may not know it any more
+            self._unread = self._not_read()  # later the system may no longer know
         except Exception as error:  # noqa: BLE001 - every waiter is woken
             self._failed(error)
-        return False  # close: a server that is done sending is done
+        return False  # close: a server that has stopped sending is done
 
     def connection_lost(self, error: Exception | None) -> None:
         try:
@@ -230,7 +230,7 @@ class UpstreamConnection(Opened):
 
     def _keep_socket(self, *, tls: bool) -> None:
         """A transport closes its socket after `connection_lost`, a TLS one before it (uvloop 0.23): there we need our
-        own descriptor to query afterwards what had arrived. If none is left, that is unknown."""
+        own descriptor to query afterwards what had arrived. If no descriptor is free, that remains unknown."""
         if not tls:
             return
         try:
@@ -260,19 +260,19 @@ class UpstreamConnection(Opened):
             self._break("the connection was closed without a response", "closed")
 
     def _not_read(self) -> bool:
-        """Whether a part of the request has not arrived at the other end's system, and now never will."""
+        """Whether a part of the request never arrived at the server's system."""
         if self._transport is None or self._response is None:
             return False
         if self._unsent():
             return True
         try:
             unacknowledged = fcntl.ioctl(self._fd, termios.TIOCOUTQ, b"\0" * 4)
-        except OSError:  # elsewhere than on Linux there may be nothing to ask
+        except OSError:  # only Linux offers this
             return False
         return bool(struct.unpack("i", unacknowledged)[0])
 
     def _unsent(self) -> int:
-        """Bytes of the request that the system has not taken yet."""
+        """Bytes of the request that the system has not accepted yet."""
         assert self._transport is not None
         unsent = self._to_send + self._transport.get_write_buffer_size()
         for transport in self.beneath:
@@ -280,8 +280,8 @@ class UpstreamConnection(Opened):
         return unsent
 
     def _raced(self, error: Exception | None) -> bool:
-        """Whether it was reset, as a connection is that the other end closes before a request comes or with one unread.
-        After reading all of it, the other end would have closed it in order."""
+        """Whether it was reset because the server closed it before the request arrived, or with the request unread.
+        After reading all of it, the server would have closed the connection in an orderly way."""
         reset = isinstance(error, ConnectionResetError | BrokenPipeError)
         return reset and not self.tunnelled and self.loop.time() - self._sent_at < RACE_SECONDS
 
@@ -296,7 +296,7 @@ class UpstreamConnection(Opened):
         self._response.headers = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._framed or self._response is None:  # what comes after the body are trailers
+        if self._framed or self._response is None:  # headers after the body are trailers
             return
         text, framing = _names.get(name) or _learn(name)
         if framing:
@@ -306,7 +306,7 @@ class UpstreamConnection(Opened):
             headers.append((text, value.decode("latin-1")))
 
     def _note(self, name: str, value: bytes) -> None:
-        """A header about the body's end, or the connection's."""
+        """Note a header about the end of the body or of the connection."""
         if name == "content-length":
             self._length = int(value) if value.isdigit() else -1
         elif name == "transfer-encoding":
@@ -315,8 +315,8 @@ class UpstreamConnection(Opened):
             self._apply_hint(value.decode("latin-1"))
 
     def _apply_hint(self, hint: str) -> None:
-        """`timeout=N`: the server closes a connection that was unused for N seconds. No request is to meet that
-        on its way."""
+        """`timeout=N`: the server closes a connection that was unused for N seconds. No request should cross that
+        close."""
         found = _timeout_hint(hint)
         if found:
             seconds = float(found[1])
@@ -334,7 +334,7 @@ class UpstreamConnection(Opened):
         self._until_eof = not self._chunked and self._length is None and status not in _BODILESS and not self._to_head
         if self._head is not None and not self._head.done():
             self._head.set_result(response)
-        if self._to_head:  # the parser would wait for the body that the length speaks of
+        if self._to_head:  # the parser would wait for the body announced by the length
             self._finish(keep=False)
 
     def on_body(self, data: bytes) -> None:
@@ -352,7 +352,7 @@ class UpstreamConnection(Opened):
         response, self._response, self._head = self._response, None, None
         assert response is not None
         response.end()
-        if not keep or self._lost or self._unsent():  # a response before the request was all sent
+        if not keep or self._lost or self._unsent():  # a response before the whole request was sent
             self.drop()
             return
         if self._paused:
@@ -374,10 +374,10 @@ class UpstreamConnection(Opened):
             self.drop()
 
     def _failed(self, error: Exception) -> None:
-        """A callback raised: what came is not HTTP, or it is our bug. First the waiters are notified, then the
-        log, which may raise itself."""
+        """A callback raised: the response is not HTTP, or the bug is ours. Wake the waiters first, then log, since
+        logging may raise too."""
         mistake: BaseException | None = error
-        if isinstance(error, httptools.HttpParserCallbackError):  # of a callback of the parser
+        if isinstance(error, httptools.HttpParserCallbackError):  # raised by one of the parser's callbacks
             mistake = error.__context__
         if mistake is None or isinstance(mistake, httptools.HttpParserError | httptools.HttpParserUpgrade):
             self._break("the response is not HTTP", "protocol")

@@ -1,7 +1,7 @@
 """Opening a connection: directly to the provider, or through a proxy; with TLS, verified for the provider's name.
 
-Where an account chooses the provider, a guard resolves the name, and connections go to the addresses that it has
-checked: the name is not resolved again.
+If an account chooses the provider, a guard resolves the name, and connections go to the addresses that it has checked:
+the name is not resolved again.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ PROXY_HEAD_MAX = 16 * 2**10
 
 
 class Opened(asyncio.Protocol):
-    """What a connection is opened for."""
+    """The protocol that a connection is opened for."""
 
     tunnelled = False
-    """Through a proxy: what the system knows of it is about the proxy."""
+    """Whether it goes through a proxy: then the system's information is about the proxy."""
     beneath: tuple[asyncio.Transport, ...] = ()
-    """The transports that a transport of TLS writes to."""
+    """The transports beneath a TLS transport."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # by identity: the pool keeps one of each
 class Origin:
-    """Where connections of one kind lead. `host_header` has the port only where it is not the scheme's own."""
+    """Where connections of one kind lead. `host_header` has the port only if it is not the scheme's default."""
 
     scheme: str
     host: str
@@ -45,11 +45,11 @@ class Origin:
     host_header: bytes
     proxy: str | None
     absolute: bytes
-    """What a plain proxy wants before the path; empty elsewhere."""
+    """What a plain HTTP proxy needs before the path; otherwise empty."""
 
 
 _Transports = list[asyncio.Transport]
-"""One over another, the system's own first."""
+"""A stack of transports, the system's own first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class Guard:
     resolver: Resolver = resolve
 
     async def addresses(self, origin: Origin) -> list[str]:
-        """The checked addresses of its host. Raises AddressForbidden, OSError."""
+        """The checked addresses of the origin's host. Raises AddressForbidden, OSError."""
         try:
             found = await self.resolver(origin.host, origin.port)
         except socket.gaierror:
-            found = []  # whether a name is unknown or internal would tell an account about the operator's network
+            found = []  # the failure is not shown: it would tell an account about names in the operator's network
         secure = origin.scheme == "https"
         allowed = [address for address in found if is_in(address, self.networks) or (secure and is_public(address))]
         if not allowed:
@@ -73,7 +73,7 @@ class Guard:
 
 
 class Opener:
-    """Opens connections. `tls`: whom to trust, other than the usual authorities."""
+    """Opens connections. `tls`: trusted authorities, if not the usual ones."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Opener:
         self._tls = tls or _default_tls()
 
     async def connection(self, origin: Origin, make: Callable[[], C]) -> C:
-        """Raises UpstreamFailed."""
+        """Open a connection. Raises UpstreamFailed."""
         state = _ConnectState()
         try:
             async with asyncio.timeout(self._seconds):
@@ -138,7 +138,7 @@ class Opener:
         make: Callable[[], C],
         state: "_ConnectState",
     ) -> C:
-        """`host`: what the proxy is asked for."""
+        """A connection through a tunnel; `host` is what the proxy is asked for."""
         tunnel = _Tunnel(self._loop)
         try:
             if proxy.scheme == "https":
@@ -157,8 +157,8 @@ class Opener:
         return transport
 
     async def _secured(self, beneath: _Transports, make: Callable[[], C], name: str) -> C:
-        """TLS over the last of the transports, verified for the name. A separate step, because what a TLS transport has
-        handed to the one beneath is no longer in its own buffer, sent or not."""
+        """TLS over the last of the transports, verified for the name. A separate step, because data that a TLS
+        transport has passed to the transport beneath is no longer in its own buffer, whether or not it was sent."""
         connection = make()
         try:
             transport = await self._tls_over(beneath[-1], connection, name)
@@ -171,7 +171,7 @@ class Opener:
 
     async def _tls_over(self, transport: asyncio.Transport, protocol: asyncio.Protocol, name: str) -> asyncio.Transport:
         upgraded = await self._loop.start_tls(transport, protocol, self._tls, server_hostname=name)
-        if upgraded is None:  # it ended meanwhile
+        if upgraded is None:  # the connection ended meanwhile
             raise ConnectionResetError("the connection was closed")
         return upgraded
 
@@ -185,14 +185,15 @@ class _ConnectState:
 
 @cache  # loading them takes some 20 ms
 def _default_tls() -> ssl.SSLContext:
-    """Certificates are checked against the system's authorities and, as small systems have none, against certifi's."""
+    """A context that checks certificates against the system's authorities and, because small systems have none, against
+    certifi's."""
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context
 
 
 class _Tunnel(asyncio.Protocol):
-    """Asks a proxy for a way through to a host."""
+    """Asks a proxy for a tunnel to a host."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._received = b""
@@ -209,7 +210,7 @@ class _Tunnel(asyncio.Protocol):
             self._answered.set_result(b"")
 
     async def ask(self, transport: asyncio.Transport, host: str, port: int, credentials: bytes) -> None:
-        """Raises ProxyFailed if the proxy does not open the way."""
+        """Ask for a tunnel. Raises ProxyFailed if the proxy does not open it."""
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         transport.write(f"CONNECT {where} HTTP/1.1\r\nHost: {where}\r\n".encode() + credentials + b"\r\n")
         response = await self._answered

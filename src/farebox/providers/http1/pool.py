@@ -32,7 +32,8 @@ _end_of_base = re.compile("[/?#]").search
 
 
 class PooledUpstream:
-    """Calls providers over HTTP/1.1. It sends what it is given and returns what comes. Make it inside the loop."""
+    """Calls providers over HTTP/1.1. It sends requests and returns responses unchanged. Create it inside the event
+    loop."""
 
     def __init__(
         self,
@@ -43,8 +44,8 @@ class PooledUpstream:
         failed: OnFailure | None = None,
         guard: Guard | None = None,
     ) -> None:
-        """`failed` is called if the sweeper of idle connections failed, which continues. `guard`: which addresses may
-        be connected to; without, all."""
+        """`failed` is called if the sweeper of idle connections fails; the sweeper continues. `guard` decides which
+        addresses may be connected to; without it, all."""
         self._guarded = guard is not None
         self._failed = failed
         self.failures: dict[str, int] = Counter()
@@ -58,7 +59,7 @@ class PooledUpstream:
         self._closed = False
 
     async def send(self, request: UpstreamRequest) -> Http1Response:
-        """Send, and wait for the head of the response: for as long as the caller does. Raises UpstreamFailed."""
+        """Send, and wait for the head of the response for as long as the caller waits. Raises UpstreamFailed."""
         try:
             kept = request.head
             if not kept.base:
@@ -68,7 +69,7 @@ class PooledUpstream:
             connection = self._take(origin) or await self._connect(origin)
             try:
                 response = await connection.exchange(head, request.body, request.sending, to_head=to_head)
-            except Unread:  # a new connection cannot end so: it is sent again once at most
+            except Unread:  # a new connection cannot fail this way: the request is sent again at most once
                 self.resent += 1
                 connection = await self._connect(origin)
                 response = await connection.exchange(head, request.body, request.sending, to_head=to_head)
@@ -81,7 +82,8 @@ class PooledUpstream:
         self, request: UpstreamRequest, subprotocols: tuple[str, ...], message_max: int, room: "Room"
     ) -> "ProviderSocket":
         """Open a WebSocket, by the request's URL and headers. Raises UpstreamFailed, HandshakeRefused."""
-        from farebox.providers.http1.websocket import Handshake, ProviderChannel  # the library is loaded by the first
+        # Imported here: the library is loaded by the first WebSocket.
+        from farebox.providers.http1.websocket import Handshake, ProviderChannel
 
         handshake = Handshake(message_max, subprotocols)
         request = structs.replace(request, headers=[*request.headers, *handshake.headers])
@@ -99,11 +101,12 @@ class PooledUpstream:
             raise
 
     def count(self, cause: Cause) -> None:
-        """A call failed. The connections count responses that break off; callers count the waits they abandon."""
+        """Count a failed call. Connections count responses that break off; callers count the waits that they
+        abandon."""
         self.failures[cause] += 1
 
     def _lines(self, request: UpstreamRequest) -> tuple[str, bytes]:
-        """The first part of the URL, and the request's head but for its end. Raises UpstreamFailed."""
+        """The first part of the URL, and the request's head without its end. Raises UpstreamFailed."""
         base, target = _split(request.url)
         return base, _head_lines(request, self._origins.get(base) or self._learn(base), target)
 
@@ -115,7 +118,7 @@ class PooledUpstream:
         self._drop_idle()
 
     def _drop_idle(self) -> bool:
-        """Whether there were any."""
+        """Drop all idle connections; returns whether there were any."""
         idle, self._idle = self._idle, {}
         for connections in idle.values():
             for connection in connections:
@@ -125,7 +128,7 @@ class PooledUpstream:
     # --- idle connections ---
 
     def _take(self, origin: Origin) -> UpstreamConnection | None:
-        """The connection that was used last: the others may then grow old and go."""
+        """The most recently used idle connection, so that the others can grow old and be dropped."""
         connections = self._idle.get(origin)
         while connections:
             connection = connections.pop()
@@ -182,12 +185,12 @@ class PooledUpstream:
             if failure.cause != "exhausted" or not self._drop_idle():
                 raise
         closed = self._loop.create_future()
-        self._loop.call_soon(closed.set_result, None)  # what was dropped is closed in the loop's next round
+        self._loop.call_soon(closed.set_result, None)  # dropped connections are closed in the loop's next iteration
         await closed
         return await self._open.connection(origin, make)
 
     def _learn(self, base: str) -> Origin:
-        """What the first part of a URL means. Raises UpstreamFailed if it means nothing."""
+        """The origin that the first part of a URL stands for. Raises UpstreamFailed if it is invalid."""
         try:
             parts = urlsplit(base)
             scheme, host, port = parts.scheme, parts.hostname, parts.port
@@ -200,7 +203,7 @@ class PooledUpstream:
         header = name if port in (None, usual) else f"{name}:{port}"
         proxy = self._proxies.for_origin(scheme, host, port or usual)
         if self._guarded and scheme == "http":
-            proxy = None  # it leads into a network that the operator allows
+            proxy = None  # the host is in a network that the operator allows
         origin = Origin(
             scheme=scheme,
             host=host,
@@ -239,7 +242,7 @@ def _head(request: UpstreamRequest, lines: bytes) -> bytes:
 
 
 def _head_lines(request: UpstreamRequest, origin: Origin, target: str) -> bytes:
-    """The request's head but for its end. Raises UpstreamFailed if a part of it cannot be sent."""
+    """The request's head without its end. Raises UpstreamFailed if a part of it cannot be sent."""
     if request.method not in _METHODS:
         raise UpstreamFailed(f"{request.method} is not a method that can be sent", sent=False, cause="unsendable")
     lines = [f"{name}: {value}\r\n" for name, value in request.headers if _is_name(name)]
@@ -260,5 +263,5 @@ def _head_lines(request: UpstreamRequest, origin: Origin, target: str) -> bytes:
 
 @lru_cache(1024)
 def _is_name(name: str) -> bool:
-    """Whether a header may be called so (RFC 9110, 5.6.2); other names are not understood alike by all servers."""
+    """Whether this is a valid header name (RFC 9110, 5.6.2); servers interpret other names differently."""
     return _is_token(name) is not None

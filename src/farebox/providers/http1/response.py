@@ -1,4 +1,4 @@
-"""What the caller holds of a response while it comes."""
+"""A response as its caller sees it while it arrives."""
 
 import asyncio
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 from farebox.providers.upstream import Cause, UpstreamFailed
 
 PAUSE_ABOVE = 256 * 2**10
-"""Bytes of a body that wait to be taken before the connection is no longer read."""
+"""Bytes of a body that may wait to be taken before reading from the connection pauses."""
 
 
 class Sender(Protocol):
@@ -27,7 +27,7 @@ class Sender(Protocol):
 
 
 class Http1Response:
-    """A response whose head has come. See providers.upstream.UpstreamResponse."""
+    """A response whose head has arrived. See providers.upstream.UpstreamResponse."""
 
     __slots__ = ("_buffered", "_chunks", "_connection", "_ended", "_failure", "_taken", "_waiter", "headers", "status")
 
@@ -49,7 +49,7 @@ class Http1Response:
         return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
     async def chunk(self) -> bytes | None:
-        """Everything that has arrived since the last time; waits where that is nothing; None at the end.
+        """Everything that has arrived since the last call; waits if that is nothing; None at the end.
 
         Raises UpstreamFailed if the response broke off.
         """
@@ -72,7 +72,7 @@ class Http1Response:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def close(self) -> None:
-        """Release the response. One that has not ended takes its connection with it, so that the provider notices."""
+        """Release the response. If it has not ended, its connection is dropped, so that the provider notices."""
         self.drop()
 
     def drop(self) -> None:

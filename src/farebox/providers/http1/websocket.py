@@ -1,4 +1,4 @@
-"""A WebSocket at a provider: its handshake, by the same rules as any request, and then its bytes."""
+"""A WebSocket at a provider: its handshake, under the same rules as any request, and then its bytes."""
 
 import asyncio
 from typing import Final, cast
@@ -97,10 +97,10 @@ class ProviderChannel(Opened):
 
 
 class Handshake:
-    """The handshake of one WebSocket; `headers` are those of its request besides the caller's."""
+    """The handshake of one WebSocket; `headers` are those of its request in addition to the caller's."""
 
     def __init__(self, message_max: int, subprotocols: tuple[str, ...]) -> None:
-        # The library makes the key and checks the answer; the request is written as any of ours.
+        # The library generates the key and checks the response; the request is written like any of ours.
         self._protocol = ClientProtocol(
             WebSocketURI(secure=True, host="", port=443, path="/", query=""),
             subprotocols=list(subprotocols) or None,  # type: ignore[arg-type]  # its own kind of str
@@ -111,8 +111,8 @@ class Handshake:
         self.headers = [(name.lower(), value) for name, value in made if name.lower() != "host"]
 
     async def answered(self, channel: ProviderChannel, head: bytes, room: Room) -> ProviderSocket:
-        """Send the request, and wait for its answer. Raises UpstreamFailed, HandshakeRefused; ends the connection
-        then."""
+        """Send the request, and wait for its response. Raises UpstreamFailed or HandshakeRefused after ending the
+        connection."""
         try:
             return await self._answered(channel, head, room)
         except BaseException:

@@ -1,1 +1,1 @@
-"""The providers, a row each."""
+"""The providers, one row each."""

@@ -1,4 +1,4 @@
-"""The rows of those that are not billed by tokens: by characters, seconds, images, runs or units of their own."""
+"""The rows of providers that bill not by tokens, but by characters, seconds, images, runs or their own units."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _NAME: Final = r"[\w.-]+"
 
 
 def _fal_host(fields: Mapping[str, str]) -> Mapping[str, str]:
-    """fal's queue has a host of its own."""
+    """The host of a path: fal's queue has a separate one."""
     return {"host": "queue.fal.run" if "queue" in fields else "fal.run"}
 
 

@@ -1,4 +1,4 @@
-"""The rows of the clouds that serve models of many makers to customers of their own."""
+"""The rows of clouds that serve models of many makers."""
 
 import re
 from typing import Final
@@ -35,7 +35,7 @@ _DEPLOYED: Final = re.compile(rf"/deployments/(?P<model>{_DEPLOYMENT})/")
 
 
 def _azure_routes() -> tuple[Route, ...]:
-    """Each operation by the path of a deployment, and in the newer form, where the body names it."""
+    """Each operation under the path of a deployment, and in the newer form, in which the body names the deployment."""
     deployed = rf"{_RESOURCE}/openai/deployments/{_DEPLOYMENT}/"
     return (
         *(post(deployed + path, NamedByPath(wire, _DEPLOYED)) for path, wire in _AZURE_OPERATIONS),

@@ -1,4 +1,4 @@
-"""The rows of those that serve their own models, OpenRouter and Workers AI."""
+"""The rows of providers that serve their own models, and of OpenRouter and Workers AI."""
 
 import re
 from typing import Final

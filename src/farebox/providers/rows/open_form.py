@@ -1,4 +1,4 @@
-"""The rows of those that serve models in OpenAI's form, of many makers or on a machine of the operator's own."""
+"""The rows of providers that serve models of many makers in OpenAI's form, and of servers that the operator runs."""
 
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ def _open(slug: str, name: str, base_url: str, *routes: Route, embeddings: bool 
 
 
 def _local(slug: str, name: str, **more: Any) -> Provider:
-    """A server of the operator's own."""
+    """The operator's own server."""
     return _open(slug, name, "", _COMPLETIONS, embeddings=True, local=True, stops_when_left=True, **more)
 
 
