@@ -1,5 +1,5 @@
-"""Requests that are signed, each for itself, by the libraries of those who check the signatures; or that carry a token
-which is valid for an hour."""
+"""Requests that are signed individually, by the libraries of the provider that checks the signatures, or that carry a
+token that is valid for an hour."""
 
 import asyncio
 import hashlib
@@ -57,12 +57,12 @@ async def signed(request: UpstreamRequest, signing: Signing, tokens: Tokens) -> 
         return replace(request, headers=[*others, ("authorization", f"Bearer {token}")], head=SentHead())
     if len(request.body) <= _AT_ONCE and _SIGNER in sys.modules:
         return _signed(request, signing)
-    return await asyncio.to_thread(_signed, request, signing)  # the first loads botocore
+    return await asyncio.to_thread(_signed, request, signing)  # the first call loads botocore
 
 
 def _signed(request: UpstreamRequest, signing: AwsSigning) -> UpstreamRequest:
-    """Signature Version 4. Of the headers those are signed that the signature is about: whatever passes ours on may add
-    others, and the caller's own of this kind would contradict them."""
+    """Signature Version 4. Only the headers that the signature needs are signed: a proxy may add others, and the
+    caller's own headers of this kind would contradict them."""
     importlib.import_module(_SIGNER)
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest

@@ -1,32 +1,32 @@
-"""JSON without its bulk: what billing reads of a document that is too large to be kept.
+"""JSON without its bulk: the part that billing reads of a document that is too large to be kept.
 
 Images, audio, vectors and token probabilities make a response large; usage, model and text never do. So the contents of
 long strings that are encoded data, the numbers of long arrays, and alternative tokens (`top_logprobs`) are dropped
-while the bytes pass, and the rest is still JSON. Bytes are searched, never inspected one by one: the cost is that of
-copying them.
+while the bytes pass; the rest is still valid JSON. Bytes are searched, never inspected one by one, so the cost is about
+that of copying them.
 """
 
 import re
 from typing import Final
 
 STRING_BYTES_MAX: Final = 64 * 1024
-"""A longer string is kept only if it is text."""
+"""A longer string is kept only if it is not encoded data."""
 SKELETON_BYTES_MAX: Final = 8 * 1024 * 1024
-"""What may be left of a document. A document that leaves more is not read."""
+"""Largest skeleton of a document. A document that leaves more is not read."""
 
 _ENCODED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=-_\\"
 """The characters of base64 in both alphabets and of hexadecimal digits, and how JSON may escape them."""
 _LONG_NUMBERS: Final = re.compile(rb"\[[-+.0-9eE,\s]{512,}")
 _NUMBERS: Final = re.compile(rb"[-+.0-9eE,\s]*")
 _LOGPROBS_BYTES: Final = 1024 * 1024
-"""How much is kept before alternatives to tokens are looked for."""
+"""Bytes that are kept before alternative tokens are searched for."""
 _LOGPROBS: Final = re.compile(
     rb'"top_logprobs"\s*+:\s*+\[(?:[^\[\]"]++|"(?:[^"\\]++|\\.)*+"|\[[^\[\]"]*+\])*+\]', re.DOTALL
 )
 
 
 class Skimmer:
-    """Takes one JSON document in pieces cut anywhere."""
+    """Reads one JSON document in pieces that may be cut anywhere."""
 
     __slots__ = (
         *("_dropping", "_escaped", "_in_string", "_is_text", "_limit", "_next", "_numbers", "_out", "_over", "_start"),
@@ -42,12 +42,12 @@ class Skimmer:
         """Where in `_out` the current string begins."""
         self.size = 0
         self.dropped = 0
-        """Bytes of encoded data and of numbers."""
+        """Bytes of encoded data and numbers that were dropped."""
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes."""
         self.size += len(piece)
-        for at in range(0, len(piece), STRING_BYTES_MAX):  # so that no long string is whole within one slice
+        for at in range(0, len(piece), STRING_BYTES_MAX):  # so that no long string is complete within one slice
             if not self._over:
                 self._take(piece[at : at + STRING_BYTES_MAX])
                 if len(self._out) > self._next and not self._in_string:
@@ -57,16 +57,16 @@ class Skimmer:
 
     @property
     def over(self) -> bool:
-        """Whether more was left than is kept: there is no skeleton."""
+        """Whether the skeleton became too large, so that there is none."""
         return self._over
 
     @property
     def kept_bytes(self) -> int:
-        """The size of what is left so far."""
+        """The size of the skeleton so far."""
         return len(self._out)
 
     def stop_collecting(self) -> None:
-        """Keep nothing, and nothing further: there is no memory for it."""
+        """Discard everything and keep nothing from now on: there is no memory for it."""
         self._over = True
         self._out.clear()
 
@@ -100,7 +100,7 @@ class Skimmer:
         self._outside(piece)
 
     def _inside(self, content: bytes) -> None:
-        """More of a string."""
+        """Take more of a string."""
         self._escaped = _escaped(content, len(content), self._escaped)
         if self._dropping:
             self.dropped += len(content)
@@ -124,7 +124,7 @@ class Skimmer:
         return at
 
     def _outside(self, piece: bytes) -> None:
-        """Bytes that begin outside of a string."""
+        """Take bytes that begin outside a string."""
         quotes = piece if b"\\" not in piece else piece.replace(b"\\\\", b"").replace(b'\\"', b"")
         if quotes.count(b'"') % 2:
             opening = piece.rfind(b'"')
@@ -148,7 +148,7 @@ class Skimmer:
 
 
 def _escaped(piece: bytes, at: int, before: bool) -> bool:
-    """Whether an odd number of backslashes precedes `at`; `before` is the same for where the piece begins."""
+    """Whether an odd number of backslashes precedes `at`; `before` is the same for the start of the piece."""
     start = at
     while start and piece[start - 1] == 0x5C:
         start -= 1

@@ -1,7 +1,7 @@
 """Server-sent events as bytes: cuts a passing stream into lines, without changing a byte of it.
 
 Lines end in LF, CRLF or a lone CR. Most streams end an event with an empty line; some providers and proxies leave it
-out, so that it is the reader of a line, not its cutter, who knows where an event ends.
+out, so only the reader of the lines can tell where an event ends.
 """
 
 from typing import Final
@@ -12,7 +12,7 @@ BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class LineCutter:
-    """Cuts chunks, whose boundaries mean nothing, into lines with their ends. One for each stream."""
+    """Cuts chunks with arbitrary boundaries into lines, including their line breaks. One for each stream."""
 
     __slots__ = ("_cr", "_limit", "_partial", "long")
 
@@ -24,9 +24,9 @@ class LineCutter:
         """The current line is too long to be kept: its pieces are returned as they arrive, its end as a last one."""
 
     def push(self, chunk: bytes) -> tuple[bytes, list[bytes]]:
-        """Take the next bytes. Returns the LF that belongs to a CR returned before, or nothing; then what is whole.
-        While `long` was true before the call, the first of the list belongs to the long line; where `long` is true
-        after it, the last of the list is a piece of one."""
+        """Take the next bytes. Returns the LF that belongs to a CR returned before, or nothing; then the complete
+        lines. If `long` was true before the call, the first item belongs to the long line; if `long` is true after it,
+        the last item is a piece of a long line."""
         late = b""
         if self._cr and chunk:
             self._cr = False

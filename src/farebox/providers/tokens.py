@@ -1,6 +1,6 @@
-"""Access tokens of clouds, which are asked for with a longer-lived key: kept, and renewed ahead of their end.
+"""Access tokens for clouds, which are requested with a long-lived key: they are kept, and renewed before they expire.
 
-One request is under way for a key at a time. While a token is still valid its renewal holds nobody up.
+Only one request per key is in progress at a time. While a token is still valid, its renewal delays no caller.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ IBM_URL: Final = "https://iam.cloud.ibm.com/identity/token"
 _ENTRA_SCOPE: Final = "https://cognitiveservices.azure.com/.default"
 _LIFE_SECONDS: Final = 3_600
 _AHEAD_MS: Final = 10 * 60_000
-"""A token is renewed so long before its end."""
+"""How long before its expiry a token is renewed."""
 _LEAST_MS: Final = 60_000
-"""One that is valid for less is not used: a request may take that long to arrive."""
+"""A token that is valid for less is not used: a request may take that long to arrive."""
 _TOKENS_MAX: Final = 1_024
 _SAID: Final = ("error", "error_description", "errorCode", "errorMessage")
-"""Fields in which it is said why there is no token."""
+"""Fields that say why there is no token."""
 _ANSWER_MAX: Final = 64 * 2**10
 _SECONDS: Final = 10.0
 
 
 class TokenRefused(Exception):
-    """There is no token. The message says why; it has nothing of the key."""
+    """There is no token. The message says why, and contains nothing of the key."""
 
 
 class _Token(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ class Tokens:
         return (await asyncio.shield(self._renew(source))).text
 
     def forget(self, source: TokenSource, text: str) -> None:
-        """This token was not accepted."""
+        """Forget a token that was not accepted."""
         kept = self._kept.get(source)
         if kept is not None and kept.text == text:
             del self._kept[source]
@@ -78,13 +78,13 @@ class Tokens:
     def _asked(self, source: TokenSource, done: "asyncio.Task[_Token]") -> None:
         del self._asking[source]
         if done.cancelled() or done.exception() is not None:
-            return  # the waiting callers are told; a renewal ahead of expiry is tried again
+            return  # waiting callers get the error; a renewal before expiry is tried again
         self._kept[source] = done.result()
         while len(self._kept) > _TOKENS_MAX:
             self._kept.popitem(last=False)
 
     async def _ask(self, source: TokenSource) -> _Token:
-        """Raises TokenRefused, UpstreamFailed."""
+        """Request a token. Raises TokenRefused, UpstreamFailed."""
         url, form = await self._request(source)
         headers = [("content-type", "application/x-www-form-urlencoded"), ("accept-encoding", "identity")]
         try:
@@ -115,7 +115,7 @@ class Tokens:
         return _Token(text, self._clock.now_ms() + life * 1000)
 
     async def _request(self, source: TokenSource) -> tuple[str, dict[str, str]]:
-        """URL and form by which a token is asked for. Raises TokenRefused."""
+        """URL and form of the request for a token. Raises TokenRefused."""
         if isinstance(source, EntraApp):
             url = f"{self.entra_url}/{quote(source.tenant_id, safe='')}/oauth2/v2.0/token"
             form = {"grant_type": "client_credentials", "client_id": source.client_id, "scope": _ENTRA_SCOPE}
@@ -132,8 +132,8 @@ class Tokens:
 
 
 def _asserted(account: GoogleAccount, claims: dict[str, object]) -> str:
-    """What a service account signs, by google-auth. Raises ValueError."""
-    from google.auth import crypt, jwt  # on this thread: it takes a while
+    """The assertion that a service account signs, made with google-auth. Raises ValueError."""
+    from google.auth import crypt, jwt  # imported on this thread, because it takes a while
 
     signer = crypt.RSASigner.from_string(account.private_key, account.key_id or None)  # type: ignore[no-untyped-call]
     encoded: bytes = jwt.encode(signer, claims)  # type: ignore[no-untyped-call]

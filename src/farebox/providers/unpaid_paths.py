@@ -1,5 +1,5 @@
-"""Known paths that are still not called on the operator's key: they are billed for as long as something is kept, or by
-something that neither the request nor the response states."""
+"""Known paths that are nevertheless not called on the operator's key: they are billed for as long as something is kept,
+or by something that neither the request nor the response states."""
 
 import re
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _INSTEAD: Final = "or use your own key"
 
 
 def _of(slug: str, *paths: tuple[str, str, str]) -> tuple[Unpaid, ...]:
-    """Of a pattern, what stands for it, and why."""
+    """The entries of a provider: pattern, how it is shown, and why."""
     return tuple(Unpaid(slug, re.compile(pattern, re.ASCII), shown, why) for pattern, shown, why in paths)
 
 

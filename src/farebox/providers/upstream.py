@@ -1,4 +1,4 @@
-"""Calling a provider: bytes there, bytes back. providers.http1 is the one implementation."""
+"""Calling a provider: bytes out, bytes back. providers.http1 is the only implementation."""
 
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -31,7 +31,8 @@ Cause = Literal[
     "unsendable",
     "internal",
 ]
-"""Why a provider could not be called, in words that are kept: logs, metrics and callers have them (docs/errors.md)."""
+"""Why a provider could not be called. These words are stable: they appear in logs, metrics and errors
+(docs/errors.md)."""
 
 TIMEOUTS: Final = ("timeout_connect", "timeout_answer")
 
@@ -53,7 +54,7 @@ class UpstreamFailed(Exception):
 
 
 class HandshakeRefused(Exception):
-    """The provider answered with something else than a WebSocket."""
+    """The provider responded with something other than a WebSocket."""
 
     def __init__(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         super().__init__(str(status))
@@ -63,10 +64,11 @@ class HandshakeRefused(Exception):
 
 
 class Sending(msgspec.Struct):
-    """How far a request has come, for a caller that abandons the wait for its response."""
+    """How far a request got, for a caller that abandons the wait for its response."""
 
     whole: bool = False
-    """All of it had been handed to the network when the wait was broken off: the provider may be at work on it."""
+    """Whether all of it had been passed to the network when the wait was abandoned: the provider may be working on
+    it."""
 
 
 class SentHead(msgspec.Struct):
@@ -90,7 +92,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
 
 
 class UpstreamResponse(Protocol):
-    """A response whose head has come."""
+    """A response whose head has arrived."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -115,8 +117,8 @@ class Upstream(Protocol):
     """How often a request was sent again because a kept connection had ended before the provider read it."""
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Send, and wait for the head of the response: for as long as the caller does; where that is cancelled,
-        `request.sending` shows how far it had come. Raises UpstreamFailed."""
+        """Send, and wait for the head of the response for as long as the caller waits; if the wait is cancelled,
+        `request.sending` shows how far the request got. Raises UpstreamFailed."""
         ...
 
     async def open_socket(

@@ -1,1 +1,1 @@
-"""WebSockets at providers: which paths are served, and what their messages say about money."""
+"""WebSockets at providers: which paths are served, and what their messages mean for the cost."""

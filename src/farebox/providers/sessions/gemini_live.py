@@ -1,9 +1,9 @@
 """Google's Live API (`BidiGenerateContent`), at Google AI Studio and Vertex AI.
 
-The first message names the model and is all that can limit what a response writes. From then on the model answers what
-it is sent, and what it hears, one response at a time. Each response reads the whole conversation again, and is billed
-for that; what it can read at most is what the response before it read and wrote, by that one's usage, and whatever has
-passed here since.
+The first message names the model, and only there can the output of responses be limited. After that the model responds
+to what it is sent and what it hears, one response at a time. Each response reads the whole conversation again, and is
+billed for that. The most it can read is what the previous response read and wrote, according to its usage, plus
+everything that has passed since.
 """
 
 import math
@@ -32,7 +32,7 @@ READING: Final = Reading(
     ("input_tokens", "promptTokenCount"),
     ("input_tokens", "toolUsePromptTokenCount"),
     ("cache_read_tokens", "cachedContentTokenCount"),
-    # Vertex AI has the second name.
+    # Vertex AI uses the second name.
     ("output_tokens", "responseTokenCount", "candidatesTokenCount"),
     ("output_tokens", "thoughtsTokenCount"),
     ("output_reasoning_tokens", "thoughtsTokenCount"),
@@ -42,18 +42,18 @@ READING: Final = Reading(
     required=("input_tokens", "output_tokens"),
 )
 _OVERHEAD: Final = Size(text=1_024, audio=1_024)
-"""What Google adds by itself: some 500 tokens, of which some are counted as audio, have been seen."""
+"""What Google adds by itself: about 500 tokens have been observed, some of them counted as audio."""
 _SAID_RATE: Final = 24_000
-"""Samples per second of what the model says."""
+"""Samples per second of the model's speech."""
 _LEAST_OUTPUT: Final = 1_024
-"""Tokens, with which the model speaks for some forty seconds."""
+"""Least output limit in tokens: about forty seconds of speech."""
 _TEXT_MAX: Final = 2**20
 _IMAGES_MAX: Final = 1_000
 _PICTURE: Final = 258
-"""Tokens of a picture that nobody has counted, by Google's documentation."""
+"""Tokens of a picture that the provider has not counted yet, according to Google's documentation."""
 _WRITTEN: Final = ("responseTokenCount", "candidatesTokenCount")
 _COUNTS: Final = frozenset({"promptTokenCount", *_WRITTEN})
-"""A usage without any of these says nothing of tokens."""
+"""A usage object without any of these says nothing about tokens."""
 _PLACED: Final = re.compile(r"v1(?:beta1)?/(projects/[^/]+/locations/[^/]+/)")
 
 
@@ -67,7 +67,7 @@ class _Content(msgspec.Struct):
 
 
 class _Message(msgspec.Struct):
-    """One of the provider's."""
+    """A message from the provider."""
 
     serverContent: _Content | None = None
     toolCall: Any = None
@@ -78,30 +78,30 @@ _MESSAGE: Final = ResponseDecoder[_Message](_Message)
 
 
 class _Response(msgspec.Struct):
-    """A response under way."""
+    """A response in progress."""
 
     turn_id: str
     read: Size
-    """What had come since the response before, when it began."""
+    """What had arrived since the previous response when this one began."""
     usage: dict[str, Any] | None = None
-    """The last that was reported of it."""
+    """The latest usage reported for it."""
     over: bool = False
-    """It has ended, and its usage has not come."""
+    """It has ended, but its usage has not arrived."""
     called: bool = False
-    """It has called functions, whose answers cause another response."""
+    """It has called functions, whose results cause another response."""
     text: list[str] = []
     text_bytes: int = 0
     sound: Decimal = Decimal(0)
 
     def add(self, text: str) -> None:
-        """It has written this."""
+        """Add generated text."""
         if self.text_bytes < _TEXT_MAX:
             self.text.append(text)
         self.text_bytes += len(text.encode("utf-8", "surrogatepass"))
 
     @property
     def size(self) -> Size:
-        """Of what it has written."""
+        """The size of what it has generated."""
         return Size(text=self.text_bytes, audio=math.ceil(self.sound * TOKENS_PER_SECOND))
 
 
@@ -109,8 +109,8 @@ class GeminiLiveReader(ByTurns):
     """Reads one session."""
 
     def __init__(self, path: str, check_model: Callable[[str], None]) -> None:
-        """`path`: where the session is; at Vertex AI it names a project and a location. `check_model` raises Problem if
-        the model's sound has no price."""
+        """`path`: the path of the session; on Vertex AI it names a project and a location. `check_model` raises Problem
+        if the model's audio has no price."""
         placed = _PLACED.match(path)
         place = "" if placed is None else re.escape(placed[1])
         names = "models/" if placed is None else f"(?:{place})?publishers/google/models/"
@@ -120,22 +120,22 @@ class GeminiLiveReader(ByTurns):
         """Empty until the session is set up."""
         self._output_max: int | None = None
         self._history_first = False
-        """The first contents only say what was said before."""
+        """Whether the first contents are only the history of the conversation."""
         self._known, self._new = Size(), Size()
-        """What the last response read and wrote, as the provider counted it; what has come since then."""
+        """What the last response read and wrote, as counted by the provider; what has arrived since then."""
         self._under_way: _Response | None = None
         self._asked = 0
-        """Responses that were asked for and have not begun."""
+        """Number of requested responses that have not begun."""
         self._called = False
-        """The response before ended with calls of functions; its turn is completed only later."""
+        """The previous response ended with function calls; its turn is completed only later."""
         self._read: Any = None
-        """Tokens that the last response has read, by its usage."""
+        """Tokens that the last response read, according to its usage."""
         self._number = 0
 
     # --- the client ---
 
     def waits(self, data: bytes) -> bool:
-        """Content that asks for a response does: two that were asked for could not be told apart."""
+        """Content that requests a response waits: two requested responses could not be told apart."""
         try:
             kind, fields = messages.read_message(data)
         except InvalidRequest:
@@ -143,7 +143,7 @@ class GeminiLiveReader(ByTurns):
         return kind == "clientContent" and bool(fields.get("turnComplete"))
 
     def client(self, data: bytes, *, text: bool = True) -> FromClient:
-        """A message of the client's. Raises InvalidRequest, Problem."""
+        """Read a message from the client. Raises InvalidRequest, Problem."""
         kind, fields = messages.read_message(data)
         if (kind == "setup") is bool(self._model):
             return FromClient(data, refused="a session that is not set up by its first message, and only once")
@@ -169,7 +169,7 @@ class GeminiLiveReader(ByTurns):
         return FromClient(data, (Ask("response", parsed, by_itself=not alone, alone=alone),), refused)
 
     def _set_up(self, setup: dict[str, Any], length: int) -> str:
-        """Returns why its model is refused; empty: it is not."""
+        """Set up the session. Returns why its model is refused; empty if it is not."""
         config = messages.spelled(setup.get("generationConfig"))
         history = messages.spelled(setup.get("historyConfig"))
         self._output_max = limit_of(config.get("maxOutputTokens"), None)
@@ -181,7 +181,7 @@ class GeminiLiveReader(ByTurns):
         return "" if found else f"the model {named[:100]!r}, which is not of the place that the URL names"
 
     def _asks(self, fields: dict[str, Any]) -> bool:
-        """Whether content asks for a response."""
+        """Whether content requests a response."""
         if not fields.get("turnComplete"):
             return False
         if self._history_first:
@@ -191,14 +191,14 @@ class GeminiLiveReader(ByTurns):
         return True
 
     def limited(self, data: bytes, tokens: int) -> bytes:
-        """The message that sets the session up, with the output of each response limited: to less than the credit of
-        today covers, for the limit is that of all responses to come."""
+        """The message that sets up the session, with the output of each response limited to less than the present
+        credit covers, because the limit applies to all later responses."""
         ((name, setup),) = ((name, value) for name, value in bodies.fields(data).items() if bytes(value) != b"null")
         self._output_max = limit = min(tokens, max(_LEAST_OUTPUT, tokens // 4))
         return bodies.changed(data, **{name: msgspec.Raw(GoogleGenerate().limit_output(bytes(setup), limit))})
 
     def _request(self, *, clampable: bool = False) -> ParsedRequest:
-        """A response of this moment as a request."""
+        """A response that would begin now, as a request."""
         size = self._known + self._new + _OVERHEAD
         if self._under_way is not None:
             size += self._under_way.size
@@ -218,7 +218,7 @@ class GeminiLiveReader(ByTurns):
     # --- the provider ---
 
     def provider(self, data: bytes) -> FromProvider:
-        """A message of the provider's. One that cannot be read says nothing."""
+        """Read a message from the provider. One that cannot be read is ignored."""
         try:
             message = _MESSAGE.decode(data)
         except (ValueError, RecursionError):
@@ -245,7 +245,7 @@ class GeminiLiveReader(ByTurns):
         return self._under_way
 
     def _deliver(self, response: _Response, parts: list[dict[str, Any]], calls: Any) -> None:
-        """The model has written this."""
+        """Record what the model has generated."""
         for part in parts:
             text, blob = part.get("text"), part.get("inlineData")
             if isinstance(text, str):
@@ -260,10 +260,11 @@ class GeminiLiveReader(ByTurns):
     def _count(
         self, usage: dict[str, Any], begun: list[tuple[Lane, str]], ended: list[tuple[Lane, str, Observed]]
     ) -> None:
-        """A usage is reported. Of a response that it has been reported of before, it reads as much as before."""
+        """Record reported usage. If it is for a response whose usage was reported before, the input is the same as
+        before."""
         response, read = self._under_way, usage.get("promptTokenCount")
         if response is None and read is not None and read == self._read:
-            return  # of the one that is charged
+            return  # for the one already charged
         if response is not None and response.usage is not None and response.usage.get("promptTokenCount", read) != read:
             ended.append(self._end(response))
             response = None
@@ -271,7 +272,7 @@ class GeminiLiveReader(ByTurns):
         response.usage = {**(response.usage or {}), **usage}
 
     def _complete(self, is_complete: bool, calls: bool, ended: list[tuple[Lane, str, Observed]]) -> None:
-        """The turn `is_complete`, or the model `calls` functions: either ends a response once its usage is there."""
+        """The turn `is_complete`, or the model `calls` functions: either ends a response once its usage has arrived."""
         response = self._under_way
         if response is not None:
             response.over = response.over or is_complete
@@ -297,7 +298,7 @@ class GeminiLiveReader(ByTurns):
         return "response", response.turn_id, observed
 
     def _observed(self, response: _Response) -> Observed:
-        """What a response has used, by the last report of it, or as far as it shows."""
+        """What a response has used, according to its latest usage, or else as far as can be observed."""
         read = response.read
         text = self._known.text + read.text // 4 + read.images * _PICTURE
         audio = self._known.audio + read.audio
@@ -318,11 +319,11 @@ class GeminiLiveReader(ByTurns):
         )
 
     def unasked(self, lane: Lane) -> Ask | None:
-        """A response that has begun and nobody has asked for."""
+        """A response that has begun although nobody requested it."""
         return Ask("response", self._request(), by_itself=True)
 
     def so_far(self, lane: Lane, turn_id: str) -> Observed:
-        """What a response has read, and has delivered."""
+        """What a response has read and delivered."""
         response = self._under_way
         if response is None or response.turn_id != turn_id:
             response = _Response(turn_id, self._new, text=[])
@@ -331,16 +332,16 @@ class GeminiLiveReader(ByTurns):
     # --- our own messages ---
 
     def cancel(self) -> bytes:
-        """Content that asks for nothing: it interrupts the response under way, whose usage then comes."""
+        """Content that requests nothing: it interrupts the response in progress, whose usage then arrives."""
         return b'{"clientContent":{"turnComplete":false}}'
 
     def error(self, problem: Problem) -> bytes:
-        """There are none but the code and the reason that the WebSocket is closed with."""
+        """None: this API reports errors only by the code and reason with which the WebSocket is closed."""
         return b""
 
 
 def _said_seconds(blob: Any) -> float | None:
-    """How long what the model says in a blob is; None if it is no such audio."""
+    """Seconds of the model's speech in a blob; None if it is not such audio."""
     try:
         return messages.pcm_seconds(blob, _SAID_RATE)
     except InvalidRequest:  # a field in two spellings
@@ -353,12 +354,12 @@ def _details(usage: dict[str, Any]) -> list[Any]:
 
 
 def _tokens(usage: dict[str, Any], *names: str) -> int:
-    """The first of these counts; none is 0."""
+    """The first of these figures that is present; 0 if there is none."""
     return next((count for name in names if (count := limit_of(usage.get(name), None)) is not None), 0)
 
 
 def _size_of(usage: dict[str, Any]) -> Size:
-    """What a response read and wrote. What is neither text nor sound costs no more than sound."""
+    """What a response read and wrote. Anything that is neither text nor audio costs no more than audio."""
     read = usage.get("promptTokensDetails")
     listed = [*(read if isinstance(read, list) else []), *_details(usage)]
     special = sum(

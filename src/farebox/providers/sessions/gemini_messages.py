@@ -1,7 +1,7 @@
-"""What the messages of a Gemini Live session may say on the operator's key: what is listed here, and nothing else.
+"""What the messages of a Gemini Live session may contain on the operator's key: only what is listed here.
 
-Google takes each field in two spellings (`generationConfig`, `generation_config`). Which of the two it obeys where both
-are there is not known, so such a message is not read.
+Google accepts each field in two spellings (`generationConfig`, `generation_config`). Which of them it uses if both are
+present is unknown, so such a message is rejected.
 """
 
 import math
@@ -15,9 +15,9 @@ from farebox.providers.formats.base import InvalidRequest
 from farebox.providers.sessions.sizes import Size
 
 TOKENS_PER_SECOND: Final = 32
-"""Of audio, both ways: Google's documentation of Live says 25, that of its other calls 32."""
+"""Tokens of audio, in both directions: Google documents 25 for Live, and 32 for its other calls."""
 _RATE: Final = 16_000
-"""Samples per second of audio that does not say."""
+"""Samples per second of audio whose type does not state them."""
 _PCM: Final = re.compile(r"audio/pcm(?:;\s*rate=([1-9]\d{3,5}))?", re.ASCII)
 _SETUP: Final = frozenset(
     {
@@ -36,7 +36,7 @@ _SETUP: Final = frozenset(
         "labels",
     }
 )
-"""A context that slides only becomes smaller than what it is held for."""
+"""A sliding context can only be smaller than what is held for it."""
 _CONFIG: Final = frozenset(
     {
         "candidateCount",
@@ -60,18 +60,19 @@ _REFUSED: Final = {
     "cachedContent": "cached contents, which are the operator's",
     "proactivity": "responses that nobody asked for (`proactivity`), whose number is not bounded",
 }
-"""What is known, and not asked for; the rest is unknown."""
+"""Known fields that are refused; all others are unknown."""
 _PARTS: Final = frozenset({"text", "inlineData", "functionCall", "functionResponse", "thought", "thoughtSignature"})
 _ANSWER: Final = frozenset({"id", "name", "response"})
 _INPUT: Final = frozenset({"audio", "video", "mediaChunks", "text", "activityStart", "activityEnd", "audioStreamEnd"})
 
 
 class Refused(Exception):
-    """The operator's key is not used for this; the words say for what."""
+    """The operator's key is not used for this; the message says for what."""
 
 
 def spelled(value: Any) -> dict[str, Any]:
-    """An object's fields in one spelling, without those that are null; of anything else none. Raises InvalidRequest."""
+    """An object's fields in one spelling, without null values; empty for anything that is not an object. Raises
+    InvalidRequest."""
     fields: dict[str, Any] = {}
     for name, one in value.items() if isinstance(value, dict) else ():
         camel = re.sub(r"_([a-z0-9])", lambda letter: letter[1].upper(), name)
@@ -83,7 +84,7 @@ def spelled(value: Any) -> dict[str, Any]:
 
 
 def read_message(data: bytes) -> tuple[str, dict[str, Any]]:
-    """The kind of a client's message, and what it has. Raises InvalidRequest."""
+    """The kind of a client's message, and its fields. Raises InvalidRequest."""
     try:
         found = msgspec.json.decode(data)
     except RecursionError as deep:
@@ -99,7 +100,7 @@ def read_message(data: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def check(kind: str, fields: dict[str, Any]) -> None:
-    """Raises Refused if the operator's key is not for a message of a client's; InvalidRequest."""
+    """Raises Refused if the operator's key is not used for a client's message; InvalidRequest."""
     match kind:
         case "setup":
             _check_setup(fields)
@@ -120,20 +121,20 @@ def check(kind: str, fields: dict[str, Any]) -> None:
 
 
 def content_size(turns: Any, length: int) -> Size:
-    """At most this much do contents add, in a message of this length. Raises InvalidRequest."""
+    """The most that contents add to the conversation, in a message of this length. Raises InvalidRequest."""
     blobs = [part["inlineData"] for part in _parts(turns) if "inlineData" in part]
     taken = sum(len(str(spelled(blob).get("data"))) for blob in blobs)
     return sum(map(_blob_size, blobs), Size(text=max(0, length - taken)))
 
 
 def input_size(fields: dict[str, Any]) -> Size:
-    """At most this much adds what a client says or shows as it happens. Raises InvalidRequest."""
+    """The most that a client's live audio, pictures or text add to the conversation. Raises InvalidRequest."""
     return sum(map(_blob_size, _blobs(fields)), Size(text=len(str(fields.get("text", "")).encode())))
 
 
 def pcm_seconds(blob: Any, rate: int = _RATE) -> float | None:
-    """How long the audio of a blob is, whose samples have 16 bits; None if it is no such audio. `rate`: of one that
-    does not say. Raises InvalidRequest."""
+    """Seconds of a blob's 16-bit audio; None if it is not such audio. `rate` applies if the blob does not state one.
+    Raises InvalidRequest."""
     found = spelled(blob)
     data, kind = found.get("data"), _PCM.fullmatch(str(found.get("mimeType")))
     if kind is None or not isinstance(data, str):
@@ -193,7 +194,7 @@ def _blobs(fields: dict[str, Any]) -> list[Any]:
 
 
 def _parts(contents: Any) -> list[dict[str, Any]]:
-    """Of a content, or of several. A content may be a text by itself."""
+    """The parts of one or several contents. A content may also be a plain text."""
     found = list[dict[str, Any]]()
     for content in _listed(contents):
         parts = [{"text": content}] if isinstance(content, str) else _listed(spelled(content).get("parts"))
@@ -202,7 +203,7 @@ def _parts(contents: Any) -> list[dict[str, Any]]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Google takes one of something where it expects a list."""
+    """The value as a list: Google accepts a single item where it expects a list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]

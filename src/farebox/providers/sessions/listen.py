@@ -1,7 +1,7 @@
-"""Deepgram's transcription of audio as it comes (`v1/listen`), of samples whose rate the URL declares.
+"""Deepgram's transcription of live audio (`v1/listen`), for samples whose rate is in the URL.
 
-Audio is billed by the second. It is held for in steps before it goes on, and charged step by step; the provider's last
-message states how long all of it was.
+Audio is billed by the second. It is held for in steps before it is passed on, and charged step by step; the provider's
+last message states the total duration.
 """
 
 import math
@@ -23,7 +23,7 @@ WIDTHS: Final[Mapping[str, int]] = MappingProxyType({"linear16": 2, "linear32": 
 """Bytes of a sample, by `encoding`."""
 _CONTROL: Final = frozenset({"KeepAlive", "Finalize", "CloseStream"})
 _SECONDS_MAX: Final = 10**7
-"""No session is longer; a larger figure is not believed."""
+"""No session is longer; a larger figure is not trusted."""
 _ANSWER: Final = msgspec.json.Decoder(dict[str, Any], float_hook=exact_number)
 
 
@@ -34,28 +34,28 @@ class ListenReader(BySent):
         self._model = model
         self._rate = bytes_per_second
         self._bytes = self._before = 0
-        """Of audio; without those of the last message."""
+        """Bytes of audio sent; the same without the last message."""
         self._charged = Decimal(0)
-        """Seconds."""
+        """Seconds charged."""
         self._number = 0
 
     @property
     def _sent(self) -> Decimal:
-        """Seconds."""
+        """Seconds sent."""
         return Decimal(self._bytes) / self._rate
 
     @property
     def _left(self) -> Decimal:
-        """Seconds that have been sent and are not charged."""
+        """Seconds that have been sent and not charged."""
         return max(Decimal(0), self._sent - self._charged)
 
     @property
     def owed(self) -> Ask | None:
-        """The audio that has been sent and is not charged."""
+        """The audio that has been sent and not charged."""
         return self._ask(math.ceil(self._left)) if self._left else None
 
     def client(self, data: bytes, *, text: bool = True) -> FromClient:
-        """A message of the client's: audio, or JSON as text. Raises InvalidRequest."""
+        """Read a message from the client: audio, or JSON as text. Raises InvalidRequest."""
         if not text:
             self._before = self._bytes
             self._bytes += len(data)
@@ -69,7 +69,7 @@ class ListenReader(BySent):
         return FromClient(data, refused="" if known else f"the message {str(kind)[:64]!r}")
 
     def provider(self, data: bytes) -> FromProvider:
-        """A message of the provider's. One that cannot be read says nothing."""
+        """Read a message from the provider. One that cannot be read is ignored."""
         try:
             message = _ANSWER.decode(data)
         except (ValueError, RecursionError):
@@ -80,7 +80,7 @@ class ListenReader(BySent):
         return FromProvider()
 
     def _heard(self, total: Decimal) -> FromProvider:
-        """The provider bills this many seconds for all that was sent: of that, nothing is left to charge."""
+        """The provider bills `total` seconds for everything sent: after this turn, nothing is left to charge."""
         new, self._charged = total - self._charged, max(total, self._charged, self._sent)
         if new <= 0:
             return FromProvider()
@@ -88,11 +88,11 @@ class ListenReader(BySent):
         return FromProvider(ended=(("response", f"{self._number}", _usage(new, complete=True)),))
 
     def _asks(self) -> tuple[Ask, ...]:
-        """What was sent and is not charged is held for."""
+        """Requests a hold for what was sent and not charged."""
         return (self._ask(seconds_ahead(float(self._left))),) if self._left else ()
 
     def _ask(self, seconds: int) -> Ask:
-        # Of these, only what is charged counts: `audio_seconds` is what a response without usage would be charged.
+        # Only the charged quantities matter here: `audio_seconds` is what a response without usage would be charged.
         demand = Demand(self._model, no_output=True, audio_seconds_max=seconds, units=("audio_seconds",))
         return Ask("response", ParsedRequest(self._model, False, demand), by_itself=True)
 
@@ -103,11 +103,11 @@ class ListenReader(BySent):
         return _usage(new, complete=True) if new > 0 else None
 
     def unasked(self, lane: Lane) -> Ask | None:
-        """What was sent and is not charged."""
+        """What was sent and not charged."""
         return next(iter(self._asks()), None)
 
     def so_far(self, lane: Lane, turn_id: str) -> Observed:
-        """What was sent and is not charged."""
+        """What was sent and not charged."""
         return _usage(self._left)
 
 

@@ -1,7 +1,8 @@
-"""OpenAI's Realtime API, in its present form and that of the beta: events of JSON, one a message.
+"""OpenAI's Realtime API, in its current form and that of the beta: JSON events, one per message.
 
-A response reads the whole conversation again. What it can read at most is what the response before it read and wrote,
-by that one's usage, and whatever has come since: every item and every second of audio passes here.
+A response reads the whole conversation again. The most it can read is what the previous response read and wrote,
+according to its usage, plus everything that has arrived since: every item and every second of audio passes through
+here.
 """
 
 import math
@@ -35,12 +36,12 @@ READING: Final = Reading(
 )
 
 _TOKENS_PER_SECOND: Final = 10
-"""Of the user's audio; of the model's it is 20."""
+"""Tokens of the user's audio; the model's has 20."""
 _OVERHEAD_TOKENS: Final = 512
-"""What the provider adds to a conversation by itself."""
+"""Tokens that the provider adds to a conversation by itself."""
 _TEXT_MAX: Final = 2**20
 _BYTES_PER_SECOND: Final = {True: 8_000, False: 48_000}
-"""By whether G.711 has been asked for; PCM has 24,000 samples."""
+"""By whether G.711 was requested; PCM has 24,000 samples per second."""
 _PASSED: Final = frozenset(
     {
         "conversation.item.create",
@@ -57,7 +58,7 @@ _PASSED: Final = frozenset(
         "transcription_session.update",
     }
 )
-"""Events of clients that are known, and so what they may cost."""
+"""Known client events, for which it is known what they may cost."""
 _TEXT_DELTAS: Final = frozenset(
     {
         "response.output_text.delta",
@@ -72,7 +73,7 @@ _TRANSCRIBED: Final = "conversation.item.input_audio_transcription."
 
 
 class _Event(msgspec.Struct):
-    """One of the client's, or of the provider's."""
+    """An event from the client or the provider."""
 
     type: str = ""
     event_id: Any = None
@@ -91,12 +92,12 @@ _EVENT: Final = msgspec.json.Decoder(_Event)
 
 
 class _Begun(msgspec.Struct):
-    """A response under way."""
+    """A response in progress."""
 
     read: Size
-    """What had come since the response before, when it began."""
+    """What had arrived since the previous response when this one began."""
     aside: bool
-    """It is not part of the conversation."""
+    """Whether it is not part of the conversation."""
     text: list[str] = []
     text_bytes: int = 0
     sound: Decimal = Decimal(0)
@@ -106,13 +107,13 @@ class RealtimeReader(ByTurns):
     """Reads one session."""
 
     def __init__(self, model: str, *, transcribes: bool) -> None:
-        """`transcribes`: it is a session that only transcribes, and has no model of its own."""
+        """`transcribes`: the session only transcribes, and has no response model."""
         self._model = model
         self._settings = RealtimeSettings(model, transcribes=transcribes)
         self._known = Size()
-        """What the last response read and wrote, as the provider counted it."""
+        """What the last response read and wrote, as counted by the provider."""
         self._new = Size()
-        """What has come since then."""
+        """What has arrived since then."""
         self._buffer = 0.0
         """Seconds of audio that are not part of the conversation yet."""
         self._begun: dict[str, _Begun] = {}
@@ -121,7 +122,7 @@ class RealtimeReader(ByTurns):
     # --- the client ---
 
     def client(self, data: bytes, *, text: bool = True) -> FromClient:
-        """A message of the client's. Raises InvalidRequest."""
+        """Read a message from the client. Raises InvalidRequest."""
         event = bodies.decode(_EVENT, data)
         if event.type not in _PASSED:
             return FromClient(data, refused=f"the event {event.type[:64]!r}, which is not known here")
@@ -143,7 +144,7 @@ class RealtimeReader(ByTurns):
         return FromClient(data, asks, refused)
 
     def _heard(self) -> tuple[Ask, ...]:
-        """What audio may cause without a further word."""
+        """What audio may cause without a further message."""
         answer = (Ask("response", self._request(ahead=True), by_itself=True),) if self._settings.answers else ()
         return answer + self._transcript()
 
@@ -155,7 +156,7 @@ class RealtimeReader(ByTurns):
         return (Ask("transcript", ParsedRequest(self._settings.transcriber, False, demand), by_itself=True),)
 
     def _create(self, data: bytes, event: _Event) -> tuple[bytes, tuple[Ask, ...], str]:
-        """`response.create`."""
+        """Read a `response.create`."""
         asked: dict[str, Any] = event.response if isinstance(event.response, dict) else {}
         refused = refused_of(asked) or (_refers(asked) if may_refer(data) else "")
         event_id = event.event_id
@@ -181,7 +182,7 @@ class RealtimeReader(ByTurns):
     def _request(
         self, more: Size | None = None, output_max: int | None = None, *, ahead: bool = False, clampable: bool = False
     ) -> ParsedRequest:
-        """A response of this moment as a request."""
+        """A response that would begin now, as a request."""
         size = self._known + self._new + (more or Size())
         for begun in self._begun.values():
             size += Size(text=begun.text_bytes, audio=math.ceil(begun.sound * 20))
@@ -208,13 +209,13 @@ class RealtimeReader(ByTurns):
             raise InvalidRequest(f"The item is not JSON: {broken}.") from broken
         sound = _audio_of([found], self._settings.g711)
         seen = item.count(b'"input_image"')
-        # What is a picture or a sound is no text as well.
+        # Pictures and audio are not counted as text as well.
         return Size(text=0 if seen or sound.audio else len(item), images=seen) + sound + _text_of(found, seen, sound)
 
     # --- the provider ---
 
     def provider(self, data: bytes) -> FromProvider:
-        """A message of the provider's. One that cannot be read says nothing."""
+        """Read a message from the provider. One that cannot be read is ignored."""
         try:
             event = _EVENT.decode(data)
         except (ValueError, RecursionError):
@@ -281,13 +282,13 @@ class RealtimeReader(ByTurns):
         return FromProvider(ended=(("transcript", str(event.item_id), observed),))
 
     def unasked(self, lane: Lane) -> Ask | None:
-        """A turn that the provider has begun and nobody has asked for."""
+        """A turn that the provider has begun although nobody requested it."""
         if lane == "response":
             return Ask("response", self._request(ahead=True), by_itself=True)
         return next(iter(self._transcript()), None)
 
     def so_far(self, lane: Lane, turn_id: str) -> Observed:
-        """What a response has read, and has delivered."""
+        """What a response has read and delivered."""
         if lane == "transcript":
             return Observed(empty=True)
         begun = self._begun.get(turn_id) or _Begun(self._new, False)
@@ -305,7 +306,7 @@ class RealtimeReader(ByTurns):
     # --- our own events ---
 
     def cancel(self) -> bytes:
-        """`response.cancel`, which does no harm where there is no response."""
+        """`response.cancel`, which does no harm if there is no response."""
         return b'{"type":"response.cancel"}'
 
     def error(self, problem: Problem) -> bytes:
@@ -317,19 +318,19 @@ class RealtimeReader(ByTurns):
         return msgspec.json.encode(event)
 
     def _seconds(self, coded: int) -> float:
-        """Of audio in this many bytes of base64, quotes included."""
+        """Seconds of audio in `coded` bytes of base64, including quotes."""
         return max(0, coded - 2) * 3 / 4 / _BYTES_PER_SECOND[self._settings.g711]
 
 
 def _refers(value: object) -> str:
-    """What of an item or a response belongs to somebody, for the caller: this API has nothing of the kind, so nothing
-    is checked here."""
+    """A stored object that an item or a response refers to, as a text for the caller; empty if none. This API needs no
+    such reference, so it is refused without checking whose it is."""
     found = next(references_in(value), None)
     return "" if found is None else f"a {found.kind.replace('_', ' ')} by its ID"
 
 
 def _audio_of(items: Any, g711: bool) -> Size:
-    """The sound in items."""
+    """The audio in items."""
     total = 0
     for item in items if isinstance(items, list) else ():
         content = item.get("content") if isinstance(item, dict) else None
@@ -340,7 +341,7 @@ def _audio_of(items: Any, g711: bool) -> Size:
 
 
 def _text_of(item: Any, images: int, sound: Size) -> Size:
-    """The text of an item that has pictures or sound, too."""
+    """The text of an item that also has pictures or audio."""
     if not (images or sound.audio):
         return Size()
     content = item.get("content") if isinstance(item, dict) else None
@@ -362,6 +363,6 @@ def _size_of(usage: dict[str, Any]) -> Size:
         details = details if isinstance(details, dict) else {}
         total = limit_of(usage.get(f"{side}_tokens"), 0) or 0
         special = [limit_of(details.get(f"{kind}_tokens"), 0) or 0 for kind in ("audio", "image")]
-        # A second of the model's audio is 20 tokens when it is written, and no more when it is read.
+        # A second of the model's audio is 20 tokens as output, and no more as input.
         size += Size(text=max(0, total - sum(special)), audio=sum(special))
     return size

@@ -1,4 +1,4 @@
-"""Responses over a WebSocket: `response.create` with the body of a request, and each event of its stream a message."""
+"""Responses over a WebSocket: `response.create` with the body of a request; each event of the stream is one message."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -13,9 +13,9 @@ from farebox.providers.reading import Place, Refused, read_as, read_named
 from farebox.providers.sessions.reader import FIRST, Ask, ByTurns, FromClient, FromProvider, Lane
 
 BODY_MAX: Final = 4 * 2**20
-"""Bytes of a message that are read here, between the messages of others."""
+"""Largest message that is read here, on the event loop between other work."""
 _MADE_MAX: Final = 1_000
-"""IDs of responses of the session that are known to be its own."""
+"""Most response IDs that are remembered as created in the session."""
 _ENDS: Final = frozenset({"response.completed", "response.failed", "response.incomplete"})
 
 
@@ -29,7 +29,7 @@ _EVENT: Final = msgspec.json.Decoder(_Event)
 
 
 class ResponsesReader(ByTurns):
-    """Reads one session, of which one response is under way at a time."""
+    """Reads one session, which has one response in progress at a time."""
 
     def __init__(
         self, wire: WireFormat, place: Place, refused: Refused | None, error: Callable[[Problem], bytes], *, own: bool
@@ -40,15 +40,15 @@ class ResponsesReader(ByTurns):
         self._error = error
         self._own = own
         self._parsed: ParsedRequest | None = None
-        """The latest that was asked for."""
+        """The latest response that was requested."""
         self._asked = False
-        """Whether a response that was asked for has not ended: an error beside two of them could be of either."""
+        """Whether a requested response has not ended: with two of them, an error could belong to either."""
         self._under_way = ""
         self._response: ResponseReader | None = None
         self._made: dict[str, None] = {}
 
     def client(self, data: bytes, *, text: bool = True) -> FromClient:
-        """A message of the client's. Raises InvalidRequest."""
+        """Read a message from the client. Raises InvalidRequest."""
         event = bodies.decode(_EVENT, data)
         if event.type != "response.create":
             return FromClient(data, refused=f"the event {event.type[:64]!r}, whose cost cannot be told ahead")
@@ -71,7 +71,7 @@ class ResponsesReader(ByTurns):
         return FromClient(data, (Ask("response", self._parsed),), refused)
 
     def provider(self, data: bytes) -> FromProvider:
-        """A message of the provider's. One that cannot be read says nothing."""
+        """Read a message from the provider. One that cannot be read is ignored."""
         try:
             event = _EVENT.decode(data)
         except (ValueError, RecursionError):
@@ -102,17 +102,17 @@ class ResponsesReader(ByTurns):
         return None
 
     def so_far(self, lane: Lane, turn_id: str) -> Observed:
-        """What the response has delivered, of which no more is read."""
+        """What the response has delivered; no more of it is read."""
         if self._response is None or turn_id != self._under_way:
             return Observed(empty=True)
         return self._close()
 
     def cancel(self) -> bytes:
-        """Nothing does: it stops when nobody reads it."""
+        """Nothing: a response stops when the connection is closed."""
         return b""
 
     def error(self, problem: Problem) -> bytes:
-        """An `error` event with its status, as the provider's are."""
+        """An `error` event with a status, like the provider's."""
         return self._error(problem)
 
     def _close(self) -> Observed:
@@ -123,7 +123,7 @@ class ResponsesReader(ByTurns):
 
 
 def _names_models(data: bytes) -> bool:
-    """Whether the provider may obey another name than the one that was read."""
+    """Whether the provider may use another model name than the one that was read."""
     if data.lower().count(b'"model"') < 2 and b"\\u00" not in data:
         return False
     return read_named(data, "application/json").ambiguous

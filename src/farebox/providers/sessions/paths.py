@@ -1,16 +1,16 @@
-"""The paths at which providers take WebSockets. What is not here is answered with 426."""
+"""The paths at which providers accept WebSockets. Any other path is answered with 426."""
 
 import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
 Kind = Literal["unread", "openai_realtime", "openai_responses", "gemini_live", "speech", "deepgram_listen"]
-"""How a session's messages are read; `unread`: not at all, so that only a key of the account's own opens one."""
+"""How a session's messages are read; `unread`: not at all, so that only the account's own key can open one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SocketPath:
-    """A kind of session, and where it is."""
+    """A kind of session, and its path."""
 
     slug: str
     pattern: re.Pattern[str]
@@ -62,11 +62,11 @@ SOCKET_PATHS: Final = (
 )
 
 ANY: Final = _path("custom", "")
-"""A custom provider: any path of it, with what its account has set."""
+"""A custom provider: any path, with the account's settings."""
 
 
 def socket_path(slug: str, path: str, *, custom: bool) -> SocketPath | None:
-    """What a WebSocket of this canonical path is; None if there is none."""
+    """The WebSocket at this canonical path; None if there is none."""
     if custom:
         return ANY
     return next((one for one in SOCKET_PATHS if one.slug == slug and one.pattern.fullmatch(path)), None)

@@ -1,5 +1,5 @@
-"""What the messages of a session say about money, whatever the provider's form: what a message may have the provider
-do, and what the provider has done. What a provider bills by itself is a turn."""
+"""What the messages of a session mean for the cost, whatever the provider's form: what a message may make the provider
+do, and what the provider has done. A turn is a unit of work that the provider bills separately."""
 
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -13,51 +13,51 @@ Lane: TypeAlias = Literal["response", "transcript"]
 
 
 FIRST: Final = "*"
-"""Of FromProvider.rejected: the message that was sent first of those that have not had their turn."""
+"""A value of FromProvider.rejected: the earliest sent message whose turn has not begun."""
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """Something that a message may have the provider do."""
+    """Something that a message may make the provider do."""
 
     lane: Lane
     parsed: ParsedRequest
-    """An upper bound of it."""
+    """An upper bound of the work."""
     by_itself: bool = False
-    """The provider decides when to begin, and whether: one such turn is held for ahead of what may cause it."""
+    """The provider decides whether and when to begin: one such turn is held for in advance."""
     alone: bool = False
     """The turn replaces the one held in advance. Its message waits until all turns that were requested before have
     begun."""
     event_id: str = ""
-    """By which the provider names the message, should it refuse it."""
+    """The ID by which the provider names the message if it rejects it."""
 
 
 class FromClient(msgspec.Struct, frozen=True):
-    """A message of the client's."""
+    """A message from the client."""
 
     data: bytes
-    """As it goes on."""
+    """The message as it is passed on."""
     asks: tuple[Ask, ...] = ()
     refused: str = ""
-    """Why it is not sent on the operator's key; empty: it is."""
+    """Why it is not sent on the operator's key; empty if it is sent."""
 
 
 class FromProvider(msgspec.Struct, frozen=True):
-    """A message of the provider's."""
+    """A message from the provider."""
 
     begun: tuple[tuple[Lane, str], ...] = ()
     """Turns that have begun, by the provider's IDs."""
     ended: tuple[tuple[Lane, str, Observed], ...] = ()
     rejected: str = ""
-    """The `event_id` of a message that it has refused, or FIRST."""
+    """The `event_id` of a message that the provider has rejected, or FIRST."""
 
 
 class ByTurns:
-    """Of readers of sessions in which the provider says what each turn has used."""
+    """Base of readers for sessions in which the provider reports what each turn has used."""
 
     owed: Ask | None = None
 
     def waits(self, data: bytes) -> bool:
-        """No message does."""
+        """No message waits."""
         return False
 
     def take(self) -> Observed | None:
@@ -66,22 +66,22 @@ class ByTurns:
 
 
 class BySent:
-    """Of readers of sessions in which what is sent is charged."""
+    """Base of readers for sessions in which the account is charged for what is sent."""
 
     def waits(self, data: bytes) -> bool:
-        """No message does."""
+        """No message waits."""
         return False
 
     def limited(self, data: bytes, tokens: int) -> bytes:
-        """There is no such limit."""
+        """The message unchanged: there is no such limit."""
         return data
 
     def cancel(self) -> bytes:
-        """Nothing need be stopped: it is charged as it is sent."""
+        """Nothing: the account is charged for what is sent."""
         return b""
 
     def error(self, problem: Problem) -> bytes:
-        """The code and the reason that the WebSocket is closed with say it."""
+        """Nothing: the code and reason with which the WebSocket is closed report the error."""
         return b""
 
 
@@ -90,44 +90,45 @@ class SessionReader(Protocol):
 
     @property
     def owed(self) -> Ask | None:
-        """Exactly what the provider has already been sent and is not charged, of what is held for ahead: it is charged
+        """The part of the hold in advance that has already been sent to the provider and not charged: it is charged
         however the client ends the session. None: nothing."""
         ...
 
     def waits(self, data: bytes) -> bool:
-        """Whether a client's message is not to be read before all that was asked for has begun."""
+        """Whether a client's message must not be read before everything requested has begun."""
         ...
 
     def client(self, data: bytes, *, text: bool = True) -> FromClient:
-        """A message of the client's, in a `text` or a binary frame. Raises InvalidRequest where it cannot be read;
-        Problem where that ends the session."""
+        """Read a message from the client, in a `text` or a binary frame. Raises InvalidRequest if it cannot be read, or
+        Problem if that ends the session."""
         ...
 
     def provider(self, data: bytes) -> FromProvider:
-        """A message of the provider's."""
+        """A message from the provider."""
         ...
 
     def take(self) -> Observed | None:
-        """What was sent before the client's last message and is charged as it is sent, whether or not the provider has
-        said a word about it; it counts as charged from here on. None: nothing is."""
+        """In sessions where the account is charged for what is sent: what was sent before the client's last message,
+        whether or not the provider has confirmed it. It counts as charged from now on. None: nothing."""
         ...
 
     def limited(self, data: bytes, tokens: int) -> bytes:
-        """The client's message with the output of what it asks for limited."""
+        """The client's message, with a limit on the output that it requests."""
         ...
 
     def unasked(self, lane: Lane) -> Ask | None:
-        """A turn that the provider has begun and nobody has asked for; None: it cannot be."""
+        """A turn that the provider has begun although nobody requested it; None: that is impossible."""
         ...
 
     def so_far(self, lane: Lane, turn_id: str) -> Observed:
-        """What a turn that has not ended has used, as far as it shows; an unknown ID: one that is to begin."""
+        """What an unfinished turn has used so far, as far as can be observed; an unknown ID stands for a turn that has
+        not begun."""
         ...
 
     def cancel(self) -> bytes:
-        """What asks the provider to stop the turns under way; empty: nothing does."""
+        """A message that asks the provider to stop the turns in progress; empty: there is none."""
         ...
 
     def error(self, problem: Problem) -> bytes:
-        """What tells the client of an error; empty: the form has nothing for that."""
+        """A message that reports an error to the client; empty: the form has none."""
         ...

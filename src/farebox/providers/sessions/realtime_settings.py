@@ -1,4 +1,4 @@
-"""What a Realtime session has been told once and for all, as far as it matters to what a turn may cost."""
+"""The settings of a Realtime session that affect what a turn may cost."""
 
 from typing import Any
 
@@ -6,15 +6,16 @@ import msgspec
 
 
 class RealtimeSettings:
-    """What may hold: until the provider has confirmed what the client asks for, the more expensive of both."""
+    """The settings to assume: until the provider has confirmed what the client asked for, the more expensive of old and
+    new."""
 
     def __init__(self, model: str, *, transcribes: bool) -> None:
         self.answers = not transcribes
-        """Whether the provider answers what it hears by itself."""
+        """Whether the provider responds to audio by itself."""
         self.transcriber = ""
-        """The model that audio is transcribed by; empty: none."""
+        """The model that transcribes audio; empty: none."""
         self.g711 = False
-        """Whether G.711 has been asked for, of which a second has fewer bytes than of PCM."""
+        """Whether G.711 was requested, which has fewer bytes per second than PCM."""
         self.output_max: int | None = None
         self._model = model
         self._transcribes = transcribes
@@ -22,11 +23,12 @@ class RealtimeSettings:
 
     @property
     def text_bytes(self) -> int:
-        """Of instructions and tools."""
+        """Bytes of instructions and tools."""
         return sum(self._bytes.values())
 
     def note(self, session: Any, *, asked: bool) -> str:
-        """The client asks for this, or the provider says that it holds. Returns what of it is refused."""
+        """Note settings that the client asks for (`asked`), or that the provider confirms. Returns what is refused
+        about them."""
         if not isinstance(session, dict):
             return ""
         audio = session.get("audio")
@@ -55,7 +57,7 @@ class RealtimeSettings:
 
 
 def limit_of(value: Any, otherwise: int | None) -> int | None:
-    """A number of tokens, if it is one."""
+    """A limit in tokens; `otherwise` if the value is not a number."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else otherwise
 
 
@@ -65,7 +67,7 @@ def _model_of(value: Any) -> str:
 
 
 def refused_of(asked: dict[str, Any], model: str = "") -> str:
-    """What of a session's or a response's settings the operator's key is not for."""
+    """The setting of a session or response for which the operator's key is not used."""
     if asked.get("prompt") is not None:
         return "stored prompts (`prompt`), which are the operator's"
     if _has_own_voice(asked):

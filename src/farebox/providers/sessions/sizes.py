@@ -1,4 +1,4 @@
-"""How large a part of a session's conversation is at most, and what a usage object says of a turn."""
+"""Upper bounds for parts of a session's conversation, and what a usage object says about a turn."""
 
 import math
 from typing import Any, Final
@@ -11,7 +11,7 @@ from farebox.providers.formats.meters import Reading
 from farebox.usage import AbsurdUsage
 
 AHEAD_SECONDS: Final = 30
-"""Audio is held for in steps of this, so that not every piece of it needs a new hold."""
+"""Audio is held for in steps of this many seconds, so that not every piece needs a new hold."""
 _TEXT_STEP: Final = 1_024
 
 
@@ -19,7 +19,7 @@ class Size(msgspec.Struct):
     """Upper bounds of a part of the conversation."""
 
     text: int = 0
-    """Tokens, or bytes where it has not been counted by the provider."""
+    """Tokens, or bytes if the provider has not counted it."""
     audio: int = 0
     """Tokens."""
     images: int = 0
@@ -33,17 +33,17 @@ class Size(msgspec.Struct):
 
 
 def seconds_ahead(seconds: float) -> int:
-    """At least these seconds, and some that may follow."""
+    """These seconds, rounded up to include some that may follow."""
     return (math.floor(seconds / AHEAD_SECONDS) + 2) * AHEAD_SECONDS
 
 
 def text_ahead(text: int) -> int:
-    """At least this much text, in steps."""
+    """This much text, rounded up to a step."""
     return math.ceil(text / _TEXT_STEP) * _TEXT_STEP
 
 
 def observed_of(reading: Reading, usage: Any, otherwise: Observed) -> Observed:
-    """What a usage object says; `otherwise` where there is none."""
+    """What a usage object says; `otherwise` if there is none."""
     if not isinstance(usage, dict):
         return otherwise
     try:

@@ -1,8 +1,9 @@
-"""Speech from text as it comes: Deepgram's, ElevenLabs' and Cartesia's WebSockets.
+"""Speech from text as it arrives: the WebSockets of Deepgram, ElevenLabs and Cartesia.
 
-Text is billed by the character. It is held for in steps before it goes on. All that has been sent is charged once the
-provider says that text has been spoken, or once much of it has been sent and sound comes: a part that were left would
-need a hold of its own, which may be refused. What has been sent and is not charged is charged when the session ends.
+Text is billed by the character. It is held for in steps before it is passed on. Everything that has been sent is
+charged once the provider says that text has been spoken, or once much text has been sent and audio arrives; always
+everything, because a remaining part would need another hold, which might be refused. Text that has been sent and not
+charged is charged when the session ends.
 """
 
 import math
@@ -21,7 +22,7 @@ from farebox.providers.sessions.reader import Ask, BySent, FromClient, FromProvi
 STEP: Final = 500
 """Characters; text is held for in such steps."""
 PART: Final = 250
-"""Characters that are charged at the next sound, whether or not all that was sent has been spoken."""
+"""This many characters are charged with the next audio, whether or not everything sent has been spoken."""
 _METER: Final = "input_characters"
 
 
@@ -31,15 +32,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a message of a client's has spoken."""
+    """What a message from the client makes the provider speak."""
 
     text: str = ""
     model: str = ""
-    """Where the message names it."""
+    """The model, if the message names it."""
     flushes: bool = False
-    """The provider will say when all that was sent so far has been spoken."""
+    """Whether the provider will say when everything sent so far has been spoken."""
     cancels: bool = False
-    """The provider may no longer say so of what was sent before."""
+    """Whether the provider may no longer confirm text that was sent before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +48,15 @@ class Form:
     """One provider's messages."""
 
     query: frozenset[str]
-    """What the URL's query may say on the operator's key."""
+    """The parameters that the URL's query may have on the operator's key."""
     model: str
-    """The parameter of the query that names the model; empty where messages do."""
+    """The query parameter that names the model; empty if messages do."""
     read: Callable[[dict[str, Any]], Said]
-    """A client's message. Raises Refused."""
+    """Reads a client's message. Raises Refused."""
     ended: Callable[[dict[str, Any]], bool]
-    """Whether a message of the provider's says that what was flushed has been spoken."""
+    """Whether a message from the provider says that the flushed text has been spoken."""
     default: str = ""
-    """The model of a URL that names none; empty: it has to."""
+    """The model if the URL names none; empty: it must name one."""
 
 
 class SpeechReader(BySent):
@@ -65,24 +66,24 @@ class SpeechReader(BySent):
         self._form = form
         self._model = model
         self._sent = self._before = 0
-        """Characters; without those of the last message."""
+        """Characters sent; the same without the last message."""
         self._charged = 0
         self._messages = self._since_flush = 0
-        """Messages of the client's since all that was sent had been confirmed; those behind the last flush."""
+        """Number of client messages since everything sent was last confirmed; number of those after the last flush."""
         self._flushes = 0
-        """Flushes that the provider has not confirmed."""
+        """Number of flushes that the provider has not confirmed."""
         self._sounds = False
-        """Whether sound has come since all that was sent had been confirmed."""
+        """Whether audio has arrived since everything sent was last confirmed."""
         self._number = 0
 
     @property
     def owed(self) -> Ask | None:
-        """The text that has been sent and is not charged."""
+        """The text that has been sent and not charged."""
         left = self._sent - self._charged
         return self._ask(left) if left else None
 
     def client(self, data: bytes, *, text: bool = True) -> FromClient:
-        """A message of the client's. Raises InvalidRequest."""
+        """Read a message from the client. Raises InvalidRequest."""
         try:
             said = self._form.read(_object(data))
         except Refused as refused:
@@ -98,7 +99,7 @@ class SpeechReader(BySent):
         return FromClient(data, self._asks())
 
     def provider(self, data: bytes) -> FromProvider:
-        """A message of the provider's: sound, or JSON."""
+        """Read a message from the provider: audio, or JSON."""
         try:
             message = msgspec.json.decode(data)
         except (ValueError, RecursionError):
@@ -107,20 +108,20 @@ class SpeechReader(BySent):
         self._sounds = self._sounds or sounds
         failed = isinstance(message, dict) and message.get("type") == "error"
         if failed or (isinstance(message, dict) and self._form.ended(message)):
-            # Which of several messages an error is about is not known, so it frees text only where there was one.
+            # Which of several messages an error refers to is unknown, so text becomes free only if there was just one.
             free = failed and not self._sounds and self._messages == 1
             self._confirm()
             return self._spoken(Observed(empty=True, complete=True) if free else None)
         return self._spoken() if sounds and self._sent - self._charged >= PART else FromProvider()
 
     def _confirm(self) -> None:
-        """The provider has done what the first flush asked for."""
+        """Note that the provider has completed the first flush."""
         self._flushes = max(0, self._flushes - 1)
         if not self._flushes and not self._since_flush:
             self._messages, self._sounds = 0, False
 
     def _spoken(self, nothing: Observed | None = None) -> FromProvider:
-        """Charge for all that was sent and has not been charged; `nothing`: it is free."""
+        """Charge for everything that was sent and not charged; with `nothing`, it is free."""
         new, self._charged = self._sent - self._charged, self._sent
         if not new:
             return FromProvider()
@@ -129,7 +130,7 @@ class SpeechReader(BySent):
         return FromProvider(ended=(("response", f"{self._number}", observed),))
 
     def _asks(self) -> tuple[Ask, ...]:
-        """What was sent and is not charged is held for."""
+        """Requests a hold for what was sent and not charged."""
         left = self._sent - self._charged
         return (self._ask(math.ceil(left / STEP) * STEP),) if left else ()
 
@@ -146,11 +147,11 @@ class SpeechReader(BySent):
         return Observed(usage={_METER: new}, complete=True)
 
     def unasked(self, lane: Lane) -> Ask | None:
-        """What was sent and is not charged."""
+        """What was sent and not charged."""
         return next(iter(self._asks()), None)
 
     def so_far(self, lane: Lane, turn_id: str) -> Observed:
-        """What was sent and is not charged."""
+        """What was sent and not charged."""
         return Observed(usage={_METER: self._sent - self._charged})
 
 
@@ -185,7 +186,7 @@ def _deepgram(message: dict[str, Any]) -> Said:
     kind = message.get("type")
     if kind not in ("Speak", "Flush", "Clear", "Close"):
         raise Refused(f"the message {str(kind)[:64]!r}, which is not known here")
-    # What is cleared has been sent, and may have been spoken.
+    # Cleared text has been sent, and may have been spoken.
     return Said(_text(message.get("text")) if kind == "Speak" else "", flushes=kind in ("Flush", "Clear"))
 
 
@@ -273,4 +274,4 @@ FORMS: Final[Mapping[str, Form]] = MappingProxyType(
         ),
     }
 )
-"""By provider."""
+"""The forms, by provider."""

@@ -1,4 +1,5 @@
-"""The format of turns, of which a session's reader says all there is to know: by its name they are in the log."""
+"""The wire format of turns: a session's reader reports everything about them, so this gives only their name in the
+log."""
 
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from farebox.providers.formats.bodies import JsonBody
 
 @dataclass(frozen=True, slots=True)
 class TurnFormat(JsonBody):
-    """Reads nothing by itself."""
+    """A format that reads nothing."""
 
     name: str
 
