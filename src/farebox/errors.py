@@ -69,12 +69,20 @@ class Problem(Exception):
 # The gateway (data plane)
 GATEWAY_UNKNOWN = ErrorKind("gateway_unknown", 400, 2001, "Create the gateway, or use the gateway id `default`.")
 INVALID_REQUEST = ErrorKind("invalid_request", 400, 2901, "Correct the request as the message says.")
-PROVIDER_UNKNOWN = ErrorKind("provider_unknown", 400, 2902, "Use one of the providers in `farebox provider list`.")
+PROVIDER_UNKNOWN = ErrorKind(
+    "provider_unknown",
+    400,
+    2902,
+    "Use one of the providers that the gateway's page Connect and `farebox provider list` show.",
+)
 NOT_METERED = ErrorKind(
     "not_metered", 400, 2903, "Send your own provider key with this call, or use a path that Farebox can meter."
 )
 MODEL_UNPRICED = ErrorKind(
-    "model_unpriced", 400, 2904, "Ask the operator to run `farebox price set`, or use a model that has a price."
+    "model_unpriced",
+    400,
+    2904,
+    "Ask the operator to set a price (page Prices, or `farebox price set`), or use a model that has one.",
 )
 MODEL_NOT_FOUND = ErrorKind(
     "model_not_found", 404, 7003, "Use a model that `GET …/ai/models/search` lists, in the spelling of that list."

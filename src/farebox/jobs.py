@@ -108,6 +108,10 @@ class Jobs:
         found = self._rounds.items()
         return sorted(name for name, one in found if not one.ended and now - one.began > one.at_most)
 
+    def failing(self) -> list[str]:
+        """The jobs that ended, and have not completed a round since."""
+        return sorted(name for name, count in self._in_a_row.items() if count)
+
 
 def _task(name: str, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
     return asyncio.get_running_loop().create_task(work, name=f"job {name}")

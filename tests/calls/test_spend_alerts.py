@@ -252,7 +252,7 @@ async def test_a_rule_of_the_calendar_follows_the_time_zone(farebox: Farebox) ->
     start, end = (datetime.fromisoformat(state[name]) for name in ("window_start", "resets_at"))
     assert state["spent_nanos"] > 0
     assert start.astimezone(zone).strftime("%H:%M") == "00:00"
-    last = [spend_alerts._described(budget) for budget in await asyncio.to_thread(scopes, customer)]
+    last = [spend_alerts.described(budget) for budget in await asyncio.to_thread(scopes, customer)]
     assert last == [({"of": "rule", "gateway_id": "default", "rule_id": "day", "period": "daily"}, None)]
     limit = {"spend_limits": {"enabled": True, "rules": [rule | {"limit": state["spent_nanos"] / 10**9}]}}
     await asyncio.to_thread(lambda: httpx.patch(url, json=limit, headers=customer.headers))

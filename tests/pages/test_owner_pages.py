@@ -194,7 +194,7 @@ def test_a_call_is_made_from_the_page(owner: Person, customer: Customer) -> None
     refused = owner.send("/ui/try", model="demo/none", text="Hello")
     page = owner.get(refused.headers["location"]).text
     assert "model_unpriced" in page
-    assert "run <code>farebox price set</code>, or use" in page
+    assert "page Prices, or <code>farebox price set</code>" in page
     assert "gateway does not exist" in owner.told("/ui/try", model="demo/demo-1", text="x", gateway="nowhere")
     tokens = owner.get("/ui/tokens").text
     (token_id,) = set(

@@ -10,7 +10,9 @@ from farebox.storage.calls import ReceiptRow
 
 _WORD = st.text(max_size=5)
 _AMOUNT = st.integers(0, 2**62)
-_LINE = st.builds(ReceiptLine, _WORD, _WORD, _WORD, _WORD, model=_WORD, price_version=_WORD)
+_LINE = st.builds(
+    ReceiptLine, _WORD, _WORD, _WORD, _WORD, model=_WORD, price_version=_WORD, above_input_tokens=st.none() | _AMOUNT
+)
 
 
 @st.composite

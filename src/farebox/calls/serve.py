@@ -146,8 +146,8 @@ def payable(priced: Priced) -> tuple[Terms, ModelPrice]:
         raise Problem(
             MODEL_UNPRICED,
             f"The model {call.model!r} of {call.provider} has no price, so it cannot be charged. The operator can set "
-            f"one: farebox price set {call.provider} {call.model} {_options(units)}."
-            + near_models(priced.context.services, call.account_id, call.provider, call.model),
+            f"one{'' if units else ' on the page Prices, or with'}: farebox price set {call.provider} {call.model} "
+            f"{_options(units)}." + near_models(priced.context.services, call.account_id, call.provider, call.model),
         )
     demand = terms.parsed.demand
     if demand.units:

@@ -115,8 +115,8 @@ def _further(context: CallContext, terms: Terms, own: ModelPrice, further: Furth
         raise Problem(
             MODEL_UNPRICED if price is None else NOT_METERED,
             f"The request lets {provider} run the model {further.model!r} too, which has no price for what is asked. "
-            f"The operator can set one: farebox price set {provider} {further.model} --input USD --output USD (per "
-            "million tokens).",
+            f"The operator can set one on the page Prices, or with: farebox price set {provider} {further.model} "
+            "--input USD --output USD (per million tokens).",
         )
     alone = replace(
         terms.parsed.demand, further_models=(), fixed={}, allowed={}, output_max=further.output_max, no_output=False

@@ -121,8 +121,8 @@ def _check_operator(
     if access.api_key is None:
         raise Problem(
             OWN_KEY_REQUIRED,
-            f"The operator has no key for {provider.name}: send or store your own, or ask the operator to run "
-            f"`farebox provider set {provider.slug} --api-key KEY`.",
+            f"The operator has no key for {provider.name}: send or store your own, or ask the operator to set one "
+            f"(page Provider keys, or `farebox provider set {provider.slug} --api-key KEY`).",
         )
     if switch("cf-aig-zdr", headers, default=gateway.zdr) and provider.slug not in services.zdr:
         raise Problem(

@@ -70,8 +70,8 @@ TEXTS: dict[str, str] = {
     ),
     "provider_key_trouble": (
         "A provider rejected your key, or your account there has no credit. Calls to it with your key receive 503 "
-        "until that is fixed: check the key and the credit at the provider, and set a new key with `farebox provider "
-        "set`."
+        "until that is fixed: check the key and the credit at the provider, and set a new key (page "
+        "Provider keys, or `farebox provider set`)."
     ),
     "usage_disbelieved": (
         "A provider reported usage that no such call can have. The call was charged by a rule instead: check its "
@@ -79,7 +79,7 @@ TEXTS: dict[str, str] = {
     ),
     "cost_differs": (
         "The cost that a provider stated differs from the price list. Check the receipt with `farebox receipt`, and "
-        "set the price with `farebox price set` if the list is wrong."
+        "set the price if the list is wrong (page Prices, or `farebox price set`)."
     ),
     "bill_differs": (
         "A provider bills another amount for a day than its calls cost by your prices. `farebox bill report` shows by "

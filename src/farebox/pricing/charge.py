@@ -73,24 +73,25 @@ def _cost_separately(price: ModelPrice, rates: tuple[Rate, ...], usage: Mapping[
     lines: list[CostLine] = []
     total = 0
     for rate in rates:
-        meter, number = rate.meter, rate.base
+        meter, number, above = rate.meter, rate.base, None
         quantity = 1 if meter == REQUESTS else usage[meter]
         if not quantity:
             continue
         if rate.tiers:
-            number = _tier(rate, usage.get("input_tokens", 0))
+            above, number = _tier(rate, usage.get("input_tokens", 0), 1)
         numerator = quantity * number
         total += numerator
-        lines.append(CostLine(meter, quantity, number, numerator))
+        lines.append(CostLine(meter, quantity, number, numerator, "", "", above))
     return Cost(total, price.denominator, tuple(lines))
 
 
-def _tier(rate: Rate, input_tokens: int) -> int:
-    number = rate.base
-    for start, tier_number in rate.tiers:
-        if input_tokens > start:
-            number = tier_number
-    return number
+def _tier(rate: Rate, input_tokens: int, scale: int) -> tuple[int, int]:
+    """CostLine.above, and the rate that applies. `input_tokens` counts 1/scale tokens."""
+    found = (0, rate.base)
+    for tier in rate.tiers:
+        if input_tokens > tier[0] * scale:
+            found = tier
+    return found
 
 
 def _cost(price: ModelPrice, usage: Mapping[str, int], scale: int) -> Cost:
@@ -118,13 +119,13 @@ def _cost(price: ModelPrice, usage: Mapping[str, int], scale: int) -> Cost:
         if quantity < 0:
             raise AbsurdUsage(f"{meter} is less than the sum of what it contains")
         exclusive[meter] = quantity
-        number = rate.base
-        for start, tier_number in rate.tiers:
-            if input_tokens > start * scale:
-                number = tier_number
+        number, above = rate.base, None
+        if rate.tiers:
+            above, number = _tier(rate, input_tokens, scale)
         numerator = quantity * number
         total += numerator
-        lines.append(CostLine(meter, quantity if scale == 1 else Decimal(quantity) / scale, number, numerator))
+        exact = quantity if scale == 1 else Decimal(quantity) / scale
+        lines.append(CostLine(meter, exact, number, numerator, "", "", above))
     lines.reverse()
     return Cost(total, price.denominator * scale, tuple(lines))
 

@@ -85,6 +85,8 @@ class CostLine(msgspec.Struct, frozen=True, gc=False):
     model: str = ""
     """The model whose price this is, and that price's version, if it is not the call's own."""
     version: str = ""
+    above: int | None = None
+    """Where the meter's rate depends on the input: of more than this many input tokens, 0 for the base rate."""
 
 
 class Cost(msgspec.Struct, frozen=True, gc=False):

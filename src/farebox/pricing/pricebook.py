@@ -95,6 +95,9 @@ class PriceBook:
         self._own = prices
         self._compiled = {row.price_id: check_price(row) for row in prices}
         self._markups = {row.markup_id: check_markup(row) for row in rows}
+        self._valid_from = {row.price_id: row.valid_from for row in prices} | {
+            row.markup_id: row.valid_from for row in rows
+        }
         self._prices = _Table(prices) if prices else None
         self._markup_rows = _Table(rows) if rows else None
         self._fixed: dict[tuple[str, str], ModelPrice] = {}
@@ -137,6 +140,10 @@ class PriceBook:
         """The meters of an own price, by its version; None if it is none."""
         own = self._compiled.get(version.removeprefix(OWN).partition("/")[0]) if version.startswith(OWN) else None
         return None if own is None else own.meters
+
+    def valid_from(self, identifier: str) -> int | None:
+        """Since when the operator's price or markup of this ID is valid, in milliseconds; None: there is none."""
+        return self._valid_from.get(identifier)
 
     def highest_factor(self, provider: str) -> Decimal:
         """As PriceList.highest_factor."""

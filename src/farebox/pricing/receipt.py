@@ -3,12 +3,14 @@
 Amounts that may be fractions of a nano-dollar are text: plain decimals where they end, else a fraction `n/d`.
 """
 
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from farebox.pricing.charge import PER_MILLION, unpriced_meters
 from farebox.pricing.model import Cost, Markup, ModelPrice
@@ -32,6 +34,9 @@ class ReceiptLine(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str = ""
     """The model whose price this is, where it is not the call's own; and that price's version."""
     price_version: str = ""
+    above_input_tokens: int | None = None
+    """Where the rate depends on how long the input is: it is that of calls with more input tokens than this; 0: the
+    lowest tier. Null: it does not, or a release before 0.6 wrote the receipt."""
 
 
 class ReceiptAttempt(msgspec.Struct, frozen=True):
@@ -163,7 +168,7 @@ def make_receipt(
         None if price is None else price.model,
         None if price is None else price.version,
         1 if price is None else price.denominator,
-        () if price is None or cost is None else tuple([ReceiptLine(*line) for line in line_texts(price, cost)]),
+        () if price is None or cost is None else lines_of(line_texts(price, cost), tiers_of(cost)),
         "0" if cost is None else exact_text(cost.numerator, cost.denominator),
         markup.parts_per_million,
         markup.version,
@@ -202,7 +207,7 @@ def exact_text(numerator: int, denominator: int) -> str:
 
 
 def line_texts(price: ModelPrice, cost: Cost) -> list[tuple[str, str, str, str, str, str]]:
-    """The receipt's lines, each a ReceiptLine by position."""
+    """The receipt's lines, each the beginning of a ReceiptLine by position."""
     rates_over, denominator = cost.rates_over or price.denominator, cost.denominator
     return [
         (
@@ -215,6 +220,24 @@ def line_texts(price: ModelPrice, cost: Cost) -> list[tuple[str, str, str, str, 
         )
         for line in cost.lines
     ]
+
+
+def tiers_of(cost: Cost) -> tuple[int | None, ...]:
+    """ReceiptLine.above_input_tokens of each line; empty where no rate depends on the input, as usual."""
+    for line in cost.lines:
+        if line.above is not None:
+            return tuple([line.above for line in cost.lines])
+    return ()
+
+
+def lines_of(
+    lines: Iterable[tuple[Any, ...] | ReceiptLine], tiers: Sequence[int | None] = ()
+) -> tuple[ReceiptLine, ...]:
+    """The lines, from `line_texts` (or parts of them) and `tiers_of`."""
+    made = [ReceiptLine(*line) if isinstance(line, tuple) else line for line in lines]
+    if tiers:
+        made = [replace(line, above_input_tokens=above) for line, above in zip(made, tiers, strict=True)]
+    return tuple(made)
 
 
 def left_over(

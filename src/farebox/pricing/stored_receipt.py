@@ -21,7 +21,9 @@ from farebox.pricing.receipt import (
     exact_text,
     left_over,
     line_texts,
+    lines_of,
     rounding,
+    tiers_of,
 )
 from farebox.storage.calls import ReceiptRow
 from farebox.storage.corrections import Correction
@@ -55,6 +57,8 @@ class StoredReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
     computed_nanos: str | None = None
     other_meters: tuple[tuple[str, str], ...] | None = None
     attempts: tuple[ReceiptAttempt, ...] = ()
+    tiers: tuple[int | None, ...] = ()
+    """ReceiptLine.above_input_tokens of each line, where one has it."""
     log_id: str | None = None
     account_id: str | None = None
     gateway_id: str | None = None
@@ -74,7 +78,7 @@ def stored(receipt: Receipt, model: str, cost: int) -> bytes:
     return _encode(
         StoredReceipt(  # in their order: this many fields take 25 times as long to fill in by their names
             receipt.price_version,
-            tuple([_short(astuple(line)) for line in receipt.lines]),
+            tuple([_short(astuple(line)[:-1]) for line in receipt.lines]),
             receipt.hold_nanos,
             receipt.usage_source,
             None if receipt.priced_model == receipt.model else receipt.priced_model,
@@ -92,6 +96,7 @@ def stored(receipt: Receipt, model: str, cost: int) -> bytes:
             receipt.computed_nanos,
             receipt.other_meters,
             receipt.attempts,
+            _tiers(receipt),
         )
     )
 
@@ -140,8 +145,14 @@ def stored_of(
             computed_nanos,
             other,
             attempts,
+            () if price is None or cost is None else tiers_of(cost),
         )
     )
+
+
+def _tiers(receipt: Receipt) -> tuple[int | None, ...]:
+    tiers = tuple([line.above_input_tokens for line in receipt.lines])
+    return () if all(above is None for above in tiers) else tiers
 
 
 def _short(line: tuple[str, str, str, str, str, str]) -> StoredLine:
@@ -165,7 +176,7 @@ def whole(found: ReceiptRow) -> Receipt:
         priced,
         kept.price_version,
         kept.denominator,
-        tuple([ReceiptLine(*line) if isinstance(line, tuple) else line for line in kept.lines]),
+        lines_of(kept.lines, kept.tiers),
         kept.cost_nanos or str(found.cost),
         kept.markup_parts_per_million,
         kept.markup_version,

@@ -43,11 +43,15 @@ def address(base_url: str, where: Placed) -> str:
     """The base URL with its `{names}` filled in. Raises InvalidRequest if others are left, which the operator has to
     fill in."""
     if not base_url:
-        raise InvalidRequest("This server is not set up here: the operator does so with `farebox provider set`.")
+        raise InvalidRequest(
+            "This server is not set up here: the operator does so (page Provider keys, or `farebox provider set`)."
+        )
     if "{" not in base_url:
         return base_url
     for name, value in where.fields.items():
         base_url = base_url.replace(f"{{{name}}}", value)
     if _NOT_FILLED.search(base_url):
-        raise InvalidRequest("The provider has no URL here: the operator sets one with `farebox provider set`.")
+        raise InvalidRequest(
+            "The provider has no URL here: the operator sets one (page Provider keys, or `farebox provider set`)."
+        )
     return base_url

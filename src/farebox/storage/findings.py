@@ -85,6 +85,25 @@ def open_findings(connection: Connection) -> list[Finding]:
     return _findings(connection, "WHERE resolved_at IS NULL ORDER BY found_at, finding_id")
 
 
+def open_findings_of(connection: Connection, account_id: str, limit: int) -> list[Finding]:
+    """The account's open findings, the oldest first; at most `limit`."""
+    return _findings(
+        connection,
+        "WHERE account_id = ? AND resolved_at IS NULL ORDER BY found_at, finding_id LIMIT ?",
+        (account_id, limit),
+    )
+
+
+def count_open(connection: Connection, limit: int) -> int:
+    """How many findings are open; at most `limit` are counted."""
+    found = row(
+        connection,
+        "SELECT count(*) FROM (SELECT 1 FROM findings INDEXED BY findings_open WHERE resolved_at IS NULL LIMIT ?) f",
+        (limit,),
+    )
+    return 0 if found is None else int(found[0])
+
+
 def list_findings(connection: Connection, limit: int = 2**31) -> list[Finding]:
     """The latest findings, newest first."""
     return _findings(connection, "ORDER BY found_at DESC, finding_id LIMIT ?", (limit,))

@@ -53,6 +53,12 @@ def open_alarms(connection: Connection) -> list[Alarm]:
     return [_alarm(fields) for fields in found]
 
 
+def latest_alarms(connection: Connection, limit: int) -> list[Alarm]:
+    """The unresolved ones, the latest first; at most `limit`."""
+    sql = f"SELECT {_COLUMNS} FROM operator_alarms WHERE resolved_at IS NULL ORDER BY last_at DESC, kind, about LIMIT ?"
+    return [_alarm(fields) for fields in rows(connection, sql, (limit,))]
+
+
 def resolve_alarms(connection: Connection, at: int, *, kind: str | None = None, about: str | None = None) -> int:
     """Close the open alarms of this kind and subject, or all of them; returns how many."""
     connection.execute(

@@ -6,7 +6,7 @@ import msgspec
 
 from farebox.money import NANOS_PER_CENT
 from farebox.payments.model import Dispute, Refund, TopUp
-from farebox.storage.account_keys import key_of
+from farebox.storage.account_keys import OF_ACCOUNT, key_of
 from farebox.storage.every_bucket import rows_at_hand, rows_everywhere
 from farebox.storage.sql import Connection, row, rows
 
@@ -183,6 +183,28 @@ def disputes_of(connection: Connection, bucket: int, account_id: str, top_up_id:
         (bucket, account_id, top_up_id),
     )
     return [_dispute(fields) for fields in found]
+
+
+def open_disputes_of(connection: Connection, account_id: str, limit: int) -> list[Dispute]:
+    """The account's disputes that have not ended, the oldest first; at most `limit`."""
+    found = rows(
+        connection,
+        f"SELECT {_DISPUTE} FROM disputes INDEXED BY disputes_open WHERE {OF_ACCOUNT} "
+        "AND state IN ('inquiry', 'open') ORDER BY created_at, dispute_id LIMIT ?",
+        (*key_of(connection, account_id), limit),
+    )
+    return [_dispute(fields) for fields in found]
+
+
+def count_open_disputes(connection: Connection, limit: int) -> int:
+    """How many disputes of all accounts have not ended; at most `limit` are counted in each bucket."""
+    found = rows_at_hand(
+        connection,
+        "SELECT count(*) FROM (SELECT 1 FROM disputes INDEXED BY disputes_open WHERE bucket = ? "
+        "AND state IN ('inquiry', 'open') LIMIT ?) d",
+        limit,
+    )
+    return sum(int(count) for (count,) in found)
 
 
 def contested(connection: Connection, bucket: int, account_id: str) -> bool:

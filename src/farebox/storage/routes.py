@@ -71,6 +71,16 @@ def find_route_named(connection: Connection, account_id: str, gateway_id: str, n
     return None if found is None else _route(found)
 
 
+def find_route_name(connection: Connection, account_id: str, route_id: str) -> tuple[str, str] | None:
+    """The gateway and the name of one of the account's routes. Reads the keys of the account's routes."""
+    found = row(
+        connection,
+        f"SELECT gateway_id, name FROM routes WHERE {OF_ACCOUNT} AND route_id = ? LIMIT 1",
+        (*key_of(connection, account_id), route_id),
+    )
+    return None if found is None else (found[0], found[1])
+
+
 def list_routes(
     connection: Connection, account_id: str, gateway_id: str, limit: int = 1000, offset: int = 0
 ) -> list[RouteRow]:

@@ -36,6 +36,36 @@ def half_spent(connection: Connection, account_id: str, at: int, limit: int) -> 
     return [SpentBudget(scope, int(spent), int(most), start, ends) for scope, spent, most, start, ends in found]
 
 
+@dataclass(frozen=True, slots=True)
+class NearBudget:
+    """A budget that is nearly used up. Nano-dollars."""
+
+    scope: str
+    used: int
+    """What is spent of it, and what open holds reserve in it."""
+    limit: int
+    """As its latest hold knew it."""
+
+
+_NEARLY_SPENT = (
+    "SELECT b.scope, s.used, b.most FROM ("
+    "SELECT scope, sum(spent + held) AS used, max(start) AS latest FROM ("
+    "SELECT scope, spent, held, start FROM budgets WHERE bucket = ?1 AND account_id = ?2 AND ends_at > ?3 "
+    "ORDER BY scope, start LIMIT ?4) l GROUP BY scope) s "
+    "JOIN budgets b ON b.bucket = ?1 AND b.account_id = ?2 AND b.scope = s.scope AND b.start = s.latest "
+    "WHERE b.most > 0 AND s.used * 100 >= b.most * ?5 ORDER BY s.used * 100 / b.most DESC, b.scope LIMIT ?6"
+)
+
+
+def nearly_spent(
+    connection: Connection, account_id: str, at: int, *, percent: int, looked_at: int, limit: int
+) -> list[NearBudget]:
+    """Budgets of the account of whose limit at least so many percent are used, the fullest first; of the first
+    `looked_at` slots in order of their scopes."""
+    found = rows(connection, _NEARLY_SPENT, (*key_of(connection, account_id), at, looked_at, percent, limit))
+    return [NearBudget(scope, int(used), int(most)) for scope, used, most in found]
+
+
 def accounts_with_budgets(connection: Connection, at: int) -> list[str]:
     """Accounts with budgets that count something. Reads all budgets."""
     found = rows_at_hand(

@@ -141,7 +141,8 @@ def price_of(context: CallContext, model: str) -> tuple[ModelPrice, Markup]:
         raise Problem(
             MODEL_UNPRICED,
             f"The model {model!r} of {call.provider} has no price, so a batch cannot be charged. The operator can set "
-            f"one: farebox price set {call.provider} {model} --input USD --output USD (per million tokens).",
+            f"one on the page Prices, or with: farebox price set {call.provider} {model} --input USD --output USD (per "
+            "million tokens).",
         )
     if price.unknown or not (price.is_own or "input_tokens" in price.meters):
         raise Problem(NOT_METERED, f"What {model!r} of {call.provider} costs in a batch is not known.")
@@ -257,7 +258,7 @@ class _Spent:
         self._context = context
         self._models = batch.models
         self._prices: dict[str, tuple[ModelPrice, Markup]] = {}
-        self._lines: dict[str, dict[tuple[str, int], list[Any]]] = {}
+        self._lines: dict[str, dict[tuple[str, int, int | None], list[Any]]] = {}
         self.answered = self.unreported = 0
         self.usage: dict[str, Quantity] = {}
 
@@ -278,7 +279,7 @@ class _Spent:
                 self.usage[meter] = self.usage.get(meter, 0) + quantity
             lines = self._lines.setdefault(model, {})
             for line in cost.lines:
-                sums = lines.setdefault((line.meter, line.rate), [0, Fraction(0)])
+                sums = lines.setdefault((line.meter, line.rate, line.above), [0, Fraction(0)])
                 sums[0] += line.quantity
                 sums[1] += Fraction(line.nanos_numerator, cost.denominator)
 
@@ -298,7 +299,8 @@ class _Spent:
             exact += whole * markup.parts_per_million / PER_MILLION
             over = price.denominator
             made = tuple(
-                CostLine(meter, quantity, rate, int(nanos * over)) for (meter, rate), (quantity, nanos) in lines.items()
+                CostLine(meter, quantity, rate, int(nanos * over), above=above)
+                for (meter, rate, above), (quantity, nanos) in lines.items()
             )
             parts.append((price, Cost(sum(line.nanos_numerator for line in made), over, made)))
         charge = ceil_div(exact.numerator, exact.denominator)

@@ -119,8 +119,9 @@ def _check_sound(context: CallContext, model: str) -> None:
     if price is None:
         raise Problem(
             MODEL_UNPRICED,
-            f"The model {model[:100]!r} of {provider} has no price, so it cannot be charged. The operator can set one: "
-            f"farebox price set {provider} MODEL --input USD --output USD (per million tokens).",
+            f"The model {model[:100]!r} of {provider} has no price, so it cannot be charged. The operator can set one "
+            f"on the page Prices, or with: farebox price set {provider} MODEL --input USD --output USD (per million "
+            "tokens).",
         )
     if not price.is_own and not price.meters.issuperset(_SOUND):
         raise Problem(NOT_METERED, f"{model[:100]!r} of {provider} has no prices for the tokens of sound.")

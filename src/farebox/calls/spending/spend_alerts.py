@@ -149,14 +149,14 @@ def _alerts(connection: Connection, account_id: str, at: int) -> Iterator[Alert]
 
 
 def _of_budget(budget: SpentBudget, at: int) -> Alert:
-    content, seconds = _described(budget.scope)
+    content, seconds = described(budget.scope)
     slides = 0 if seconds is None else seconds * 1000
     named = hashlib.blake2b(budget.scope.encode(), digest_size=16).hexdigest()
     content["window_end"] = None if slides else budget.ends_at
     return Alert(named, at // slides if slides else budget.start, slides, content, budget.spent, budget.limit)
 
 
-def _described(scope: str) -> tuple[dict[str, object], int | None]:
+def described(scope: str) -> tuple[dict[str, Any], int | None]:
     """What a budget belongs to, by its scope (calls.spending.rules, policies.decide, http.route_steps); and the length
     of its window in seconds if that slides."""
     if scope.startswith("policy:"):
@@ -165,7 +165,7 @@ def _described(scope: str) -> tuple[dict[str, object], int | None]:
     owner, rule_id, window, *values = scope.split("/", 3)
     length = _WINDOW.fullmatch(window)
     seconds, slides = (int(length[1]), length[2] == "s") if length else (0, False)
-    content: dict[str, object]
+    content: dict[str, Any]
     if owner.startswith(ROUTE_SCOPE):
         content = {"of": "route", "route_id": owner.removeprefix(ROUTE_SCOPE), "element_id": unquote(rule_id)}
     else:

@@ -8,6 +8,7 @@ from farebox.billing import refund as refunds
 from farebox.errors import NOT_FOUND, Problem
 from farebox.http.envelope import Response
 from farebox.http.pages.operating import amount, day, done, signed_amount, text, wrong
+from farebox.http.pages.operator_attention import operator_attention
 from farebox.http.pages.table import Fields, Shown, shell
 from farebox.http.pages.visit import Visit, see_other
 from farebox.model import Account, Balance, Role
@@ -49,7 +50,13 @@ async def account_list(visit: Visit) -> Shown:
         lines = [Line(each, balances.get(each.account_id, Balance(0, 0))) for each in found.accounts]
         return {"lines": lines, "more": found.after, "total": store.count_some_accounts(connection, COUNTED + 1)}
 
-    told: Shown = {"counted": COUNTED, "looked_through": LOOKED_THROUGH, "wanted": wanted, "after": after}
+    told: Shown = {
+        "counted": COUNTED,
+        "looked_through": LOOKED_THROUGH,
+        "wanted": wanted,
+        "after": after,
+        "attention": [] if wanted or after else await operator_attention(visit),
+    }
     return {**told, **await visit.services.database.scan(read)}
 
 
@@ -181,19 +188,6 @@ async def link(visit: Visit, form: Fields) -> Response:
     )
     shown = {"title": "A sign-in link", "link": made, "account_id": account_id, "role": role}
     return shell(visit, "account_link.html", shown, "/ui/accounts")
-
-
-async def set_zone(visit: Visit, form: Fields) -> str:
-    """By which days, weeks and months are cut."""
-    services = visit.services
-    change = partial(
-        administer.set_account,
-        account_id=visit.request.path["account_id"],
-        at=services.clock.now_ms(),
-        time_zone=text(form, "zone"),
-    )
-    changed = await done(visit, lambda connection, by: change(connection, by=by))
-    return f"The account’s time zone is {changed.zone} now."
 
 
 async def freeze(visit: Visit, form: Fields) -> str:

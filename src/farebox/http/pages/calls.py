@@ -149,7 +149,7 @@ async def one_call(visit: Visit) -> Shown:
         "token": named.get(call.detail.token_id, call.detail.token_id[:8]),
         "state": labels.call_state(call),
         "refusal": _refusal(call.detail.error),
-        "receipt": None if receipt is None else explained(receipt),
+        "receipt": None if receipt is None else explained(receipt, services.configuration.prices),
         "sees": sees,
         "request_body": _body(call.request_body) if sees else None,
         "response_body": _body(call.response_body) if sees else None,

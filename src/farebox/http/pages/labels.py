@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -165,6 +165,11 @@ def moment(at: int) -> str:
     return f"{when.day} {when:%b %Y, %H:%M} UTC"
 
 
+def calendar_day(day: date) -> str:
+    """`22 Nov 2026`."""
+    return f"{day.day} {day:%b %Y}"
+
+
 def iso(at: int) -> str:
     """`2026-11-22T09:04:05Z`."""
     return f"{_utc(at):%Y-%m-%dT%H:%M:%SZ}"
@@ -276,6 +281,13 @@ def second(at: int) -> str:
     """A time to the second: `22 Nov 2026, 09:04:05 UTC`."""
     when = _utc(at)
     return f"{when.day} {when:%b %Y, %H:%M:%S} UTC"
+
+
+def counted(count: int, one: str, several: str, *, most: int) -> str:
+    """`1 finding is`, `3 findings are`; `More than 100 findings are` where no more than `most` were counted."""
+    if count > most:
+        return f"More than {most:,} {several}"
+    return f"{count:,} {one if count == 1 else several}"
 
 
 def duration(ms: float) -> str:

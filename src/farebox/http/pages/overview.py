@@ -5,19 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from farebox.billing import auto_top_up, cards, reports, top_up
+from farebox.billing import reports
 from farebox.calendar import DAY_MS, HOUR_MS, month_start, next_month
 from farebox.calls import usage_report
-from farebox.calls.spending import spending_limit
 from farebox.http.envelope import Response
 from farebox.http.pages import charts, labels
+from farebox.http.pages.attention import attention
 from farebox.http.pages.sdk_snippets import example_model, first_call
 from farebox.http.pages.table import BUILD, MONEY, Shown
 from farebox.http.pages.usage import token_names
-from farebox.http.pages.view import Tone
 from farebox.http.pages.visit import Visit, see_other
 from farebox.model import Balance
-from farebox.payments.model import Card
 from farebox.runtime.services import Services
 from farebox.storage.reports import ModelUsage, UsageWindow, usage_by_model, usage_by_window
 from farebox.storage.usage_values import OTHER
@@ -26,8 +24,6 @@ BURN_DAYS = 14
 """How many whole days the burn is taken from."""
 _BURN_DAYS_MIN = 3
 _TOP = 5
-_CARD_MONTHS = 2
-"""How long before a card expires it is mentioned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +54,6 @@ class TokenUsage:
     name: str
     calls: int
     charge: int
-
-
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """Something that the owner should know, with what to do about it beside it."""
-
-    tone: Tone
-    text: str
-    action: str = ""
-    path: str = ""
 
 
 async def overview(visit: Visit) -> Shown | Response:
@@ -118,46 +104,6 @@ def runway(balance: Balance, days: Sequence[UsageWindow], today: int) -> Runway 
     available = max(0, balance.available)
     most = available / (mean - error) if mean > error else None
     return Runway(available / mean, available / (mean + error), most)
-
-
-async def attention(visit: Visit, balance: Balance, now: int) -> list[Attention]:
-    """What needs somebody, the most urgent first."""
-    found: list[Attention] = []
-    services, account_id = visit.services, visit.account_id
-    if balance.available <= 0:
-        found.append(Attention("bad", "There is no credit left: calls are refused.", "Buy credit", "/billing#buy"))
-    rule = await auto_top_up.rule(services, account_id)
-    if rule is not None and rule.state == "suspended":
-        why = labels.STOPPED.get(rule.reason or "", "it was stopped.")
-        found.append(Attention("bad", f"Auto top-up is suspended: {why}", "See to it", "/billing#auto"))
-    top_ups, _ = await top_up.history(services, account_id, "all", 0, _TOP)
-    for each in top_ups:
-        if each.state == "action_required" and each.kind != "checkout":
-            text = f"The bank wants you to confirm a payment of {labels.usd(each.charge_cents)}."
-            found.append(Attention("warn", text, "Confirm it", f"/billing/top-up?id={each.top_up_id}"))
-        elif each.state == "declined":
-            text = f"A payment of {labels.usd(each.charge_cents)} was declined and will be retried."
-            found.append(Attention("warn", text, "Use another card", "/billing#cards"))
-    card = next((card for card in await cards.cards(services, account_id) if card.is_default), None)
-    if card is not None and (expiry := _expiry(card, now)):
-        found.append(Attention("warn", f"{labels.card_name(card)} {expiry}.", "Save another card", "/billing#cards"))
-    limit = await spending_limit.state(services, account_id)
-    if limit is not None and (limit.spent + limit.held) * 10 >= limit.limit.amount * 8:
-        percent = min(100, (limit.spent + limit.held) * 100 // limit.limit.amount)
-        period = labels.DURATIONS[limit.limit.duration]
-        text = f"{percent} % of the spending limit of this {period} is used."
-        found.append(Attention("bad" if percent >= 100 else "warn", text, "Change it", "/billing#limit"))
-    if visit.may(MONEY):
-        return found
-    return [Attention(each.tone, each.text) for each in found]
-
-
-def _expiry(card: Card, now: int) -> str:
-    month = int(labels.month_key(now).replace("-", "")[:4]) * 12 + int(labels.month_key(now)[5:]) - 1
-    left = card.exp_year * 12 + card.exp_month - 1 - month
-    if left < 0:
-        return "has expired"
-    return f"expires at the end of {card.exp_month:02d}/{card.exp_year}" if left < _CARD_MONTHS else ""
 
 
 async def _windows(services: Services, account_id: str, start: int, end: int, window_ms: int) -> list[UsageWindow]:

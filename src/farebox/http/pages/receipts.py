@@ -6,7 +6,9 @@ from fractions import Fraction
 
 from farebox.http.pages import labels
 from farebox.pricing.charge import PER_MILLION
-from farebox.pricing.receipt import Receipt, ReceiptAttempt
+from farebox.pricing.price_version import facts_of
+from farebox.pricing.pricebook import PriceBook
+from farebox.pricing.receipt import Receipt, ReceiptAttempt, ReceiptLine
 
 _SOURCES = {
     "provider": "The provider’s response states the usage.",
@@ -20,6 +22,14 @@ _OUTCOMES = {
     "own_key": "Called with the caller’s own key: the provider bills it, and the account is not charged.",
     "released": "The hold was released without a charge.",
     "refused": "Refused before the provider was called: nothing was charged.",
+}
+
+
+_FROM = {
+    "list": "genai-prices {}",
+    "supplement": "supplement of {}",
+    "own": "the operator",
+    "custom": "this account, for its log",
 }
 
 
@@ -61,15 +71,15 @@ class Attempt:
     log_id: str
 
 
-def explained(receipt: Receipt) -> Explained:
-    """The receipt, explained."""
+def explained(receipt: Receipt, prices: PriceBook) -> Explained:
+    """The receipt, explained. `prices` knows since when the operator's own are valid."""
     lines = [
         Line(
             labels.meter(line.meter),
             _quantity(line.quantity),
             _usd_per_million(line.nanos_per_unit),
             _usd(line.cost_nanos),
-            f"price of {line.model}" if line.model else "",
+            _note(line),
         )
         for line in receipt.lines
     ]
@@ -92,7 +102,11 @@ def explained(receipt: Receipt) -> Explained:
         for each in receipt.corrections
     ]
     facts = [("Price", receipt.price_version or ""), ("Priced as", receipt.priced_model or "")]
-    facts.append(("Markup", receipt.markup_version if receipt.markup_version != "none" else ""))
+    if receipt.price_version:
+        facts += _price_facts(receipt, receipt.price_version, prices)
+    if receipt.markup_version != "none":
+        facts.append(("Markup", receipt.markup_version))
+        facts.append(("Markup valid from", _since(prices.valid_from(receipt.markup_version))))
     facts.append(("Rule", receipt.policy or ""))
     facts.append(("Cost that the provider stated", f"{receipt.stated_usd} USD" if receipt.stated_usd else ""))
     facts.append(("Not priced", ", ".join(map(labels.meter, receipt.unpriced_meters))))
@@ -107,6 +121,50 @@ def explained(receipt: Receipt) -> Explained:
         notes=list(receipt.notes),
         attempts=[_attempt(each) for each in receipt.attempts],
     )
+
+
+def _price_facts(receipt: Receipt, version: str, prices: PriceBook) -> list[tuple[str, str]]:
+    """Where the price is from, since when it is valid, and which tier and hours it is for: what its version says, which
+    is stored with the call, and the date of the operator's price."""
+    known = facts_of(version)
+    since = {
+        "list": labels.calendar_day(known.since) if known.since else "the list states no date",
+        "supplement": f"the date of the supplement, {known.release}",
+        "own": _since(prices.valid_from(known.release)),
+    }.get(known.source, "")
+    tiers = [f"{labels.meter(name)} {value}" for name, value in known.tier.items()]
+    if known.doubtful:
+        tiers = [f"{each} (no price is known: the highest was charged)" for each in tiers]
+    special = [*tiers, known.hours]
+    return [
+        ("Price from", _FROM.get(known.source, "").format(known.release)),
+        ("Valid from", since),
+        ("Tier", ", ".join(filter(None, special)) or "standard"),
+        ("Input length", _input_tier(receipt)),
+    ]
+
+
+def _since(at: int | None) -> str:
+    if at is None:
+        return "not recorded"
+    return labels.moment(at) if at else "always"
+
+
+def _input_tier(receipt: Receipt) -> str:
+    """Which tier of input the rates are from; empty: they do not depend on the input's length."""
+    above = [line.above_input_tokens for line in receipt.lines if line.above_input_tokens is not None]
+    if above:
+        return f"tier above {max(above):,} tokens" if max(above) else "lowest tier"
+    if receipt.lines and receipt.other_meters is None:
+        return "tier not recorded: the call is from a release before 0.6"
+    return ""
+
+
+def _note(line: ReceiptLine) -> str:
+    notes = [f"price of {line.model}, {line.price_version}"] if line.model else []
+    if line.above_input_tokens:
+        notes.append(f"rate for more than {line.above_input_tokens:,} input tokens")
+    return "; ".join(notes)
 
 
 def _attempt(each: ReceiptAttempt) -> Attempt:

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from farebox.billing.auto_top_up import AMOUNT_MIN, THRESHOLD_MAX, THRESHOLD_MIN
-from farebox.http.pages import assets, labels
+from farebox.http.pages import assets, columns, labels
 from farebox.http.pages.view import Flash, View
 from farebox.payments.guards import CAP_FACTOR
 from farebox.storage.sessions import SignIn
@@ -178,10 +178,12 @@ def _environment() -> "Environment":
             labels.change,
             labels.markup_percent,
             labels.changes,
+            columns.aligned,
         )
     }
     environment.globals |= {
         "asset": assets.address_of,
+        "marks": (columns.BEGIN, columns.CONTENT, columns.END),
         "kinds": labels.KINDS,
         "refund_states": labels.REFUNDS,
         "dispute_states": labels.DISPUTES,

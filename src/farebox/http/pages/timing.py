@@ -28,6 +28,8 @@ class Timing:
 
     parts: list[Part]
     total: float
+    after: float
+    """How much of it came after the response, which the duration of the call does not count."""
 
 
 def timing_of(call: CallRow, settle_seconds: float | None) -> Timing | None:
@@ -43,7 +45,8 @@ def timing_of(call: CallRow, settle_seconds: float | None) -> Timing | None:
         Part("stream", "Rest of the response", None if first is None else call.duration - begun, "none came"),
         Part("settle", "Settling the charge", None if settle_seconds is None else settle_seconds * 1000, _NOT_KEPT),
     ]
-    return Timing(_drawn(parts), sum(part.took or 0 for part in parts))
+    total = sum(part.took or 0 for part in parts)
+    return Timing(_drawn(parts), total, max(0.0, total - call.duration))
 
 
 def _no_hold(call: CallRow) -> str:

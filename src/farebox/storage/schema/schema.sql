@@ -927,6 +927,8 @@ CREATE TABLE disputes (                   -- payments that a bank questions or h
     PRIMARY KEY (bucket, account_id, dispute_id)
 ) /* clustered */;
 CREATE INDEX disputes_latest ON disputes (bucket, created_at);  -- the operator's list of all
+CREATE INDEX disputes_open ON disputes (bucket, account_id, created_at)  -- what needs attention
+    WHERE state IN ('inquiry', 'open');
 
 CREATE TABLE processor_events (           -- the webhook inbox: stored, acknowledged, then processed
     event_id     TEXT PRIMARY KEY,
@@ -954,6 +956,7 @@ CREATE TABLE findings (                   -- differences that reconciliation fou
     resolved_at  BIGINT,                  -- null: open
     accepted_cents BIGINT                 -- amount that an operator has accepted: it does not open the finding again
 );
+CREATE INDEX findings_open ON findings (account_id) WHERE resolved_at IS NULL;  -- what needs attention
 
 -- Invoices and credit notes. ------------------------------------------------------------------------------------------
 

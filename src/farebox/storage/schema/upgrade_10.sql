@@ -329,6 +329,8 @@ ALTER TABLE findings ADD COLUMN accepted_cents BIGINT;
 CREATE INDEX top_ups_latest ON top_ups (bucket, created_at);
 CREATE INDEX refunds_latest ON refunds (bucket, created_at);
 CREATE INDEX disputes_latest ON disputes (bucket, created_at);
+CREATE INDEX disputes_open ON disputes (bucket, account_id, created_at) WHERE state IN ('inquiry', 'open');
+CREATE INDEX findings_open ON findings (account_id) WHERE resolved_at IS NULL;
 CREATE INDEX notices_latest ON notices (bucket, created_at, notice_id);
 CREATE INDEX deliveries_given_up ON deliveries (bucket, account_id, notice_id) WHERE next_at IS NULL AND delivered_at IS NULL;
 

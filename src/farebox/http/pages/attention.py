@@ -1,0 +1,229 @@
+"""What needs an account's people, with what to do about it beside it: the first lines of the overview."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+from farebox.billing import auto_top_up, cards, top_up
+from farebox.calls.spending import spending_limit
+from farebox.calls.spending.spend_alerts import described
+from farebox.gateway import GatewayConfig, SpendLimits, SpendRule
+from farebox.http.pages import labels
+from farebox.http.pages.limits import said
+from farebox.http.pages.table import BUILD, MEMBERS, MONEY
+from farebox.http.pages.view import Tone
+from farebox.http.pages.visit import Visit
+from farebox.model import Balance, Role
+from farebox.money import NANOS_PER_USD
+from farebox.payments.model import Card, Dispute
+from farebox.storage.accounts import list_tokens, read_owed
+from farebox.storage.findings import Finding, open_findings_of
+from farebox.storage.gateways import find_gateway
+from farebox.storage.refunds import open_disputes_of
+from farebox.storage.routes import find_route_name
+from farebox.storage.spend_alerts import NearBudget, nearly_spent
+from farebox.storage.sql import Connection
+
+NEAR_PERCENT: Final = 80
+"""How much of a limit is used when it is mentioned."""
+EACH: Final = 5
+"""Lines of one kind, at most."""
+LOOKED_AT: Final = 5_000
+"""Slots of limits that are looked at: the page is as fast with a limit for each of a million users."""
+_TOP_UPS: Final = 5
+_CARD_MONTHS: Final = 2
+"""How long before a card expires it is mentioned."""
+_VALUE_MAX: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Something that somebody should know, with what to do about it beside it."""
+
+    tone: Tone
+    text: str
+    action: str = ""
+    path: str = ""
+    roles: frozenset[Role] = MONEY
+    """Who can do it; others are shown the text alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    owed: int
+    disputes: list[Dispute]
+    findings: list[Finding]
+    limits: list[Attention]
+
+
+async def attention(visit: Visit, balance: Balance, now: int) -> list[Attention]:
+    """What needs somebody, the most urgent first."""
+    services = visit.services
+    stored = await services.database.scan(partial(_stored, account_id=visit.account_id, at=now))
+    found = [
+        *_credit(balance, stored.owed),
+        *await _top_ups(visit),
+        *_disputed(stored.disputes),
+        *await _card(visit, now),
+        *await _spending_limit(visit),
+        *stored.limits,
+        *_differences(stored.findings),
+    ]
+    found.sort(key=lambda each: each.tone != "bad")
+    return [each if visit.may(each.roles) else Attention(each.tone, each.text) for each in found]
+
+
+def _stored(connection: Connection, account_id: str, at: int) -> _Stored:
+    near = nearly_spent(connection, account_id, at, percent=NEAR_PERCENT, looked_at=LOOKED_AT, limit=4 * EACH)
+    limits = [line for budget in near if (line := _limit(connection, account_id, budget)) is not None]
+    return _Stored(
+        read_owed(connection, account_id),
+        open_disputes_of(connection, account_id, EACH),
+        open_findings_of(connection, account_id, EACH),
+        limits[:EACH],
+    )
+
+
+# --- money ------------------------------------------------------------------------------------------------------------
+
+
+def _credit(balance: Balance, owed: int) -> Iterator[Attention]:
+    if balance.available <= 0:
+        yield Attention("bad", "There is no credit left: calls are refused.", "Buy credit", "/billing#buy")
+    if owed:
+        text = f"{labels.exact_usd(owed)} USD is owed: refunded credit had already been spent. The next credit pays it."
+        yield Attention("warn", text, "Buy credit", "/billing#buy")
+
+
+async def _top_ups(visit: Visit) -> list[Attention]:
+    services, account_id = visit.services, visit.account_id
+    found: list[Attention] = []
+    rule = await auto_top_up.rule(services, account_id)
+    if rule is not None and rule.state == "suspended":
+        why = labels.STOPPED.get(rule.reason or "", "it was stopped.")
+        found.append(Attention("bad", f"Auto top-up is suspended: {why}", "See to it", "/billing#auto"))
+    top_ups, _ = await top_up.history(services, account_id, "all", 0, _TOP_UPS)
+    for each in top_ups:
+        if each.state == "action_required" and each.kind != "checkout":
+            text = f"The bank wants you to confirm a payment of {labels.usd(each.charge_cents)}."
+            found.append(Attention("warn", text, "Confirm it", f"/billing/top-up?id={each.top_up_id}"))
+        elif each.state == "declined":
+            text = f"A payment of {labels.usd(each.charge_cents)} was declined and will be retried."
+            found.append(Attention("warn", text, "Use another card", "/billing#cards"))
+    return found
+
+
+def _disputed(disputes: list[Dispute]) -> Iterator[Attention]:
+    for each in disputes:
+        about = f"a payment of {labels.usd(each.amount_cents)}"
+        if each.state == "open":
+            text = f"At the bank, {about} is disputed. Its credit is taken back until the dispute is decided."
+            yield Attention("bad", text, "See the payment", "/billing#top-ups")
+        else:
+            text = (
+                f"The bank asks about {about}: unless that is settled, it becomes a dispute, and its credit is taken."
+            )
+            yield Attention("warn", text, "See the payment", "/billing#top-ups")
+
+
+async def _card(visit: Visit, now: int) -> list[Attention]:
+    saved = await cards.cards(visit.services, visit.account_id)
+    card = next((card for card in saved if card.is_default), None)
+    if card is None or not (expiry := _expiry(card, now)):
+        return []
+    return [Attention("warn", f"{labels.card_name(card)} {expiry}.", "Save another card", "/billing#cards")]
+
+
+def _expiry(card: Card, now: int) -> str:
+    month = int(labels.month_key(now).replace("-", "")[:4]) * 12 + int(labels.month_key(now)[5:]) - 1
+    left = card.exp_year * 12 + card.exp_month - 1 - month
+    if left < 0:
+        return "has expired"
+    return f"expires at the end of {card.exp_month:02d}/{card.exp_year}" if left < _CARD_MONTHS else ""
+
+
+def _differences(findings: list[Finding]) -> Iterator[Attention]:
+    """What reconciliation found: the operator resolves it, and the owner can tell them what was bought."""
+    for each in findings:
+        amount = f" ({labels.usd(abs(each.amount_cents))})" if each.amount_cents else ""
+        text = f"Our books and the payment processor’s differ about a payment{amount}: the operator looks into it."
+        yield Attention("warn", text, "See the payments", "/billing#top-ups")
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+async def _spending_limit(visit: Visit) -> list[Attention]:
+    limit = await spending_limit.state(visit.services, visit.account_id)
+    if limit is None or (limit.spent + limit.held) * 100 < limit.limit.amount * NEAR_PERCENT:
+        return []
+    percent = _percent(limit.spent + limit.held, limit.limit.amount)
+    period = labels.DURATIONS[limit.limit.duration]
+    text = f"{percent} % of the spending limit of this {period} is used."
+    return [Attention(_tone(percent), text, "Change it", "/billing#limit")]
+
+
+def _limit(connection: Connection, account_id: str, budget: NearBudget) -> Attention | None:
+    """A limit of a gateway, a policy or a dynamic route that is nearly used up; None: there is no such limit any
+    more, or it has been raised since."""
+    of, _ = described(budget.scope)
+    if of["of"] == "rule":
+        return _rule(connection, account_id, budget, of)
+    if of["of"] == "policy":
+        gateway_id = of["gateway_id"]
+        text = f"of a policy’s {of['period']} limit for {_short(of['actor'])} is used (gateway {gateway_id})."
+        path = f"/ui/gateways/{quote(gateway_id, safe='')}/policies"
+        return _near(budget.used, budget.limit, text, "See the policies", path, BUILD)
+    route = find_route_name(connection, account_id, of["route_id"])
+    if route is None:
+        return None
+    gateway_id, name = route
+    text = f"of the limit at {_short(of['element_id'])} of the dynamic route {name} is used (gateway {gateway_id})."
+    path = f"/ui/gateways/{quote(gateway_id, safe='')}/routes/{quote(of['route_id'], safe='')}"
+    return _near(budget.used, budget.limit, text, "See the route", path, BUILD)
+
+
+def _rule(connection: Connection, account_id: str, budget: NearBudget, of: dict[str, Any]) -> Attention | None:
+    rule = _find_rule(connection, account_id, of["gateway_id"], of["rule_id"])
+    if rule is None:
+        return None
+    values, tokens = of.get("partition") or {}, dict[str, str]()
+    if "token" in values or not isinstance(rule.token, msgspec.UnsetType):
+        tokens = {each.token_id: each.name or each.token_id[:8] for each in list_tokens(connection, account_id)}
+    whose = [_short(tokens.get(value, value) if name == "token" else value) for name, value in values.items()]
+    text = f"of a limit of the gateway {of['gateway_id']} is used: {said(rule, tokens)}"
+    text += f" ({', '.join(whose)})." if whose else "."
+    return _near(budget.used, round(rule.limit * NANOS_PER_USD), text, "See the limits", "/ui/limits", MEMBERS)
+
+
+def _find_rule(connection: Connection, account_id: str, gateway_id: str, rule_id: str) -> SpendRule | None:
+    """The rule, if it is in force."""
+    gateway = find_gateway(connection, account_id, gateway_id)
+    if gateway is None:
+        return None
+    limits = msgspec.json.decode(gateway.config, type=GatewayConfig).spend_limits or SpendLimits()
+    return next((rule for rule in limits.rules if limits.enabled and rule.enabled and rule.id == rule_id), None)
+
+
+def _near(used: int, limit: int, text: str, action: str, path: str, roles: frozenset[Role]) -> Attention | None:
+    if used * 100 < limit * NEAR_PERCENT:
+        return None
+    percent = _percent(used, limit)
+    return Attention(_tone(percent), f"{percent} % {text}", action, path, roles)
+
+
+def _percent(used: int, limit: int) -> int:
+    return min(100, used * 100 // limit)
+
+
+def _tone(percent: int) -> Tone:
+    return "bad" if percent >= 100 else "warn"
+
+
+def _short(text: object) -> str:
+    shown = str(text)
+    return shown if len(shown) <= _VALUE_MAX else f"{shown[:_VALUE_MAX]}…"

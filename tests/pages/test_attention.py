@@ -1,0 +1,245 @@
+"""What needs somebody stands at the top of their first page, with what to do about it beside it."""
+
+import re
+from collections.abc import Iterator
+from html import unescape
+
+import httpx
+import pytest
+
+from farebox.http.pages import attention
+from farebox.http.pages.operator_keys import keys_of
+from farebox.model import Role
+from farebox.payments.model import Dispute
+from farebox.storage.buckets import OPERATOR
+from farebox.storage.deliveries import add_delivery
+from farebox.storage.findings import Finding, add_finding
+from farebox.storage.operator_alarms import Alarm, put_alarm
+from farebox.storage.refunds import put_dispute
+from farebox.storage.sql import Connection
+from tests.calls.kit import set_provider
+from tests.engines import ON_BOTH_ENGINES
+from tests.pages.people import Person, person
+from tests.pages.test_matrix import ROUTE
+from tests.support import Customer, Farebox, running_farebox
+
+pytestmark = ON_BOTH_ENGINES
+
+
+@pytest.fixture(scope="module")
+def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
+    """A server of its own: the operator's list is about all accounts."""
+    with running_farebox(tmp_path_factory.mktemp("attention")) as served:
+        yield served
+
+
+def lines(who: Person, path: str = "/ui/overview") -> dict[str, str]:
+    """Each line, with the address of what to do about it."""
+    page = who.http.get(path, follow_redirects=True).text
+    found = re.findall(r'<p class="note \w+">(.*?)</p>', page, re.DOTALL)
+    return {
+        unescape(re.sub(r" ?<a .*?</a>", "", text)): unescape(link[1])
+        if (link := re.search(r'href="(.*?)"', text))
+        else ""
+        for text in found
+    }
+
+
+def one(found: dict[str, str], *words: str) -> tuple[str, str]:
+    """The line with these words, and its address."""
+    ((text, path),) = [(text, path) for text, path in found.items() if all(word in text for word in words)]
+    return text, path
+
+
+def dispute(account_id: str, state: str, cents: int, at: int = 1) -> Dispute:
+    return Dispute(
+        account_id=account_id, dispute_id=f"du_{state}_{cents}_{account_id}", top_up_id="t", state=state,
+        amount_cents=cents, credit_cents=0, reason="fraudulent", created_at=at, updated_at=at,
+    )  # fmt: skip
+
+
+def finding(account_id: str | None, name: str, cents: int) -> Finding:
+    return Finding(
+        finding_id=f"{name}:{account_id}",
+        kind="test",
+        account_id=account_id,
+        amount_cents=cents,
+        detail="x",
+        found_at=1,
+    )
+
+
+def put_rules(customer: Customer, *rules: dict[str, object], gateway_id: str = "default") -> None:
+    body = {"spend_limits": {"enabled": True, "rules": list(rules)}}
+    url = f"{customer.api_url}/ai-gateway/gateways/{gateway_id}"
+    assert (made := httpx.patch(url, json=body, headers=customer.headers)).status_code == 200, made.text
+    customer.farebox.run(customer.farebox.services.configuration.notice_changes())
+
+
+def test_money_that_is_contested_or_owed_stands_on_the_overview(farebox: Farebox) -> None:
+    customer, other = farebox.funded("5"), farebox.funded("5")
+    account_id = customer.account_id
+    owner = person(farebox, Role.OWNER, account_id)
+    assert lines(owner) == {}
+
+    def trouble(connection: Connection) -> None:
+        put_dispute(connection, 0, dispute(account_id, "open", 1250))
+        put_dispute(connection, 0, dispute(account_id, "inquiry", 700))
+        put_dispute(connection, 0, dispute(account_id, "lost", 900))
+        put_dispute(connection, 0, dispute(other.account_id, "open", 4444))
+        add_finding(connection, finding(account_id, "a", -300))
+        add_finding(connection, finding(other.account_id, "a", -4444))
+        connection.execute("UPDATE balances SET owed = 2500000000 WHERE account_id = ?", (account_id,))
+
+    farebox.run(farebox.services.database.write(trouble))
+    found = lines(owner)
+    assert len(found) == 4
+    assert one(found, "12.50 USD is disputed")[1] == "/billing#top-ups"
+    assert one(found, "The bank asks about a payment of 7.00 USD")[1] == "/billing#top-ups"
+    assert one(found, "2.50 USD is owed")[1] == "/billing#buy"
+    assert one(found, "differ about a payment (3.00 USD)")[1] == "/billing#top-ups"
+    viewer = lines(person(farebox, Role.VIEWER, account_id))
+    assert (viewer.keys(), set(viewer.values())) == (found.keys(), {""}), "without what only others can do"
+    farebox.run(
+        farebox.services.database.write(
+            lambda connection: (
+                connection.execute("UPDATE balances SET owed = 0 WHERE account_id = ?", (account_id,)) and None
+            )
+        )
+    )
+
+
+def test_many_of_a_kind_are_some(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    ours = [finding(customer.account_id, f"{number}", number) for number in range(1, 20)]
+
+    def trouble(connection: Connection) -> None:
+        for each in ours:
+            add_finding(connection, each)
+
+    farebox.run(farebox.services.database.write(trouble))
+    assert len(lines(person(farebox, Role.OWNER, customer.account_id))) == attention.EACH
+
+
+def test_limits_that_are_nearly_used_up_stand_on_the_overview(
+    farebox: Farebox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer = farebox.funded("5")
+    customer.chat("Hello")
+    owner, developer = (person(farebox, role, customer.account_id) for role in (Role.OWNER, Role.DEVELOPER))
+    all_calls = {"id": "all", "limit": 4, "limitType": "cost", "window": 86_400}
+    each_user = all_calls | {"id": "users", "user": {"mode": "partition"}}
+    put_rules(customer, all_calls, each_user)
+    for user in ("ada", "bob"):
+        assert customer.chat("Hello", user=user).status_code == 200
+    assert lines(owner) == {}, "most is left"
+
+    def spend(rule: str, usd: float) -> None:
+        sql = "UPDATE budgets SET spent = ?, held = 100000000 WHERE account_id = ? AND scope LIKE ?"
+        values = (int(usd * 10**9), customer.account_id, f"default/{rule}/%")
+        farebox.run(farebox.services.database.write(lambda c: c.execute(sql, values) and None))
+
+    spend("all", 3.1)
+    text, path = one(lines(owner), "of a limit of the gateway default is used", "4.00 USD in a day")
+    assert text.startswith("80 % "), "with what is held"
+    assert path == "/ui/limits"
+    assert lines(developer) == lines(owner)
+    spend("all", 5)
+    assert one(lines(owner), "in a day")[0].startswith("100 % ")
+    put_rules(customer, all_calls | {"limit": 20}, each_user)
+    assert lines(owner) == {}, "it was raised"
+    put_rules(customer, all_calls | {"enabled": False}, each_user)
+    assert lines(owner) == {}, "it is off"
+    spend("users", 3.9)
+    users = lines(developer)
+    assert len(users) == 2
+    text, path = one(users, "each end user (ada)")
+    assert (text[:5], path) == ("100 %", "/ui/limits")
+    monkeypatch.setattr(attention, "EACH", 1)
+    assert len(lines(owner)) == 1
+    monkeypatch.setattr(attention, "LOOKED_AT", 1)
+    assert lines(owner) == {}, "only so many are looked at"
+
+
+def test_limits_of_policies_and_routes_lead_to_their_page(farebox: Farebox) -> None:
+    customer = farebox.funded("5")
+    customer.chat("Hello")
+    account_id, now = customer.account_id, farebox.services.clock.now_ms()
+    url = f"{customer.api_url}/ai-gateway/gateways/default/routes"
+    made = httpx.post(url, headers=customer.headers, json={"name": "cheap", "elements": ROUTE})
+    assert made.status_code == 200, made.text
+    route_id = made.json()["result"]["id"]
+    scopes = {
+        'policy:default/daily/*/"team:red"': "of a policy’s daily limit for team:red is used",
+        f"route:{route_id}/limit/86400f": "of the limit at limit of the dynamic route cheap is used",
+        "route:gone/limit/86400f": "",
+    }
+
+    def spend(connection: Connection) -> None:
+        for scope in scopes:
+            sql = (
+                "INSERT INTO budgets (bucket, account_id, scope, start, spent, held, ends_at, most) "
+                "VALUES (0, ?, ?, ?, 60, 40, ?, 100)"
+            )
+            connection.execute(sql, (account_id, scope, now, now + 10**6))
+            ended = (account_id, f"{scope}x", now, now - 1)
+            connection.execute(sql, ended)
+
+    farebox.run(farebox.services.database.write(spend))
+    owner = person(farebox, Role.OWNER, account_id)
+    found = lines(owner)
+    assert len(found) == 2
+    for text in filter(None, scopes.values()):
+        shown, path = one(found, text)
+        assert shown.startswith("100 % ")
+        assert owner.get(path).status_code == 200
+    assert set(lines(person(farebox, Role.VIEWER, account_id)).values()) == {""}
+
+
+def test_the_operator_s_first_page_says_what_needs_them(farebox: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator, services = person(farebox, Role.OPERATOR, ""), farebox.services
+    account_id = farebox.create_account()
+
+    def clear(connection: Connection) -> None:
+        for table in ("findings", "disputes", "operator_alarms", "deliveries"):
+            connection.execute(f"DELETE FROM {table}")
+
+    farebox.run(services.database.write(clear))
+    assert lines(operator) == {}
+
+    def trouble(connection: Connection) -> None:
+        put_dispute(connection, 0, dispute(account_id, "open", 100))
+        put_dispute(connection, 0, dispute(account_id, "won", 100))
+        add_finding(connection, finding(account_id, "a", 1))
+        add_finding(connection, finding(None, "b", 1))
+        for number in range(3):
+            add_delivery(connection, 0, account_id, "n", f"we_{number}", 1)
+        connection.execute("UPDATE deliveries SET next_at = NULL")
+        for kind, about in (("provider_key_trouble", "openai"), ("overrun", "demo/demo-1")):
+            put_alarm(connection, Alarm(kind=kind, about=about, content={}, first_at=1, last_at=1))
+
+    farebox.run(services.database.write(trouble))
+    set_provider(farebox, "openai")
+    access = services.configuration.provider("openai")
+    assert access is not None
+    key = keys_of(access)[0].key_id
+    services.resting.rest(OPERATOR, key, "", services.clock.now_ms() + 60_000)
+    monkeypatch.setattr(services.jobs, "late", lambda: ["expiry"])
+    services.jobs._in_a_row["broken"] = 2
+    try:
+        found = lines(operator)
+    finally:
+        del services.jobs._in_a_row["broken"]
+        services.resting.forget_all()
+    assert one(found, "1 dispute is not decided")[1] == "/ui/money?view=disputes"
+    assert one(found, "2 findings are open")[1] == "/ui/money?view=findings"
+    assert one(found, "3 deliveries of messages")[1] == "/ui/messages"
+    assert one(found, "A provider rejects your key: openai")[1] == "/ui/provider-keys"
+    assert one(found, "demo/demo-1")[1] == "/ui/system#alarms"
+    assert one(found, "A key at openai is paused")[1] == "/ui/provider-keys"
+    assert one(found, "The background job expiry hangs")[1] == "/ui/system#jobs"
+    assert one(found, "The background job broken keeps failing")[1] == "/ui/system#jobs"
+    for path in set(found.values()):
+        assert operator.get(path).status_code == 200, path
+    assert lines(operator, "/ui/accounts?find=x") == {}, "only on the first page"
+    farebox.run(services.database.write(clear))
