@@ -48,12 +48,12 @@ class NearBudget:
 
 
 _NEARLY_SPENT = (
-    "SELECT b.scope, s.used, b.most FROM ("
-    "SELECT scope, sum(spent + held) AS used, max(start) AS latest FROM ("
-    "SELECT scope, spent, held, start FROM budgets WHERE bucket = ?1 AND account_id = ?2 AND ends_at > ?3 "
-    "ORDER BY scope, start LIMIT ?4) l GROUP BY scope) s "
-    "JOIN budgets b ON b.bucket = ?1 AND b.account_id = ?2 AND b.scope = s.scope AND b.start = s.latest "
-    "WHERE b.most > 0 AND s.used * 100 >= b.most * ?5 ORDER BY s.used * 100 / b.most DESC, b.scope LIMIT ?6"
+    "SELECT scope, sum(used) AS used, max(latest) AS most FROM ("
+    "SELECT scope, spent + held AS used, first_value(most) OVER (PARTITION BY scope ORDER BY start DESC) AS latest "
+    "FROM (SELECT scope, start, spent, held, most FROM budgets WHERE bucket = ? AND account_id = ? AND ends_at > ? "
+    "ORDER BY scope, start LIMIT ?) looked_at) slots "
+    "GROUP BY scope HAVING max(latest) > 0 AND sum(used) * 100 >= max(latest) * ? "
+    "ORDER BY sum(used) * 100 / max(latest) DESC, scope LIMIT ?"
 )
 
 

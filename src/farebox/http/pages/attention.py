@@ -32,7 +32,7 @@ NEAR_PERCENT: Final = 80
 """How much of a limit is used when it is mentioned."""
 EACH: Final = 5
 """Lines of one kind, at most."""
-LOOKED_AT: Final = 5_000
+LOOKED_AT: Final = 2_000
 """Slots of limits that are looked at: the page is as fast with a limit for each of a million users."""
 _TOP_UPS: Final = 5
 _CARD_MONTHS: Final = 2
