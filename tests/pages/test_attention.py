@@ -100,13 +100,8 @@ def test_money_that_is_contested_or_owed_stands_on_the_overview(farebox: Farebox
     assert one(found, "differ about a payment (3.00 USD)")[1] == "/billing#top-ups"
     viewer = lines(person(farebox, Role.VIEWER, account_id))
     assert (viewer.keys(), set(viewer.values())) == (found.keys(), {""}), "without what only others can do"
-    farebox.run(
-        farebox.services.database.write(
-            lambda connection: (
-                connection.execute("UPDATE balances SET owed = 0 WHERE account_id = ?", (account_id,)) and None
-            )
-        )
-    )
+    owed = "UPDATE balances SET owed = 0 WHERE account_id = ?"
+    farebox.run(farebox.services.database.write(lambda c: c.execute(owed, (account_id,)).fetchall()))
 
 
 def test_many_of_a_kind_are_some(farebox: Farebox) -> None:
@@ -137,7 +132,7 @@ def test_limits_that_are_nearly_used_up_stand_on_the_overview(
     def spend(rule: str, usd: float) -> None:
         sql = "UPDATE budgets SET spent = ?, held = 100000000 WHERE account_id = ? AND scope LIKE ?"
         values = (int(usd * 10**9), customer.account_id, f"default/{rule}/%")
-        farebox.run(farebox.services.database.write(lambda c: c.execute(sql, values) and None))
+        farebox.run(farebox.services.database.write(lambda c: c.execute(sql, values).fetchall()))
 
     spend("all", 3.1)
     text, path = one(lines(owner), "of a limit of the gateway default is used", "4.00 USD in a day")
