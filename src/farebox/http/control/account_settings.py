@@ -15,18 +15,18 @@ from farebox.storage.sql import Connection
 
 
 class SettingsChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is not sent stays as it is."""
+    """Fields that are not sent stay as they are."""
 
     time_zone: Annotated[str, msgspec.Meta(max_length=64)] | UnsetType = UNSET
-    """An IANA name, such as `Europe/Berlin`. Windows of the calendar that are in progress end as they would have."""
+    """An IANA name, such as `Europe/Berlin`. Calendar windows in progress end as they would have without the change."""
     spend_alerts: bool | UnsetType = UNSET
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     time_zone: str
-    """By which the calendar's hours, days, weeks and months are cut: of policies, the spending limit, usage by day."""
+    """The zone of calendar hours, days, weeks and months: for policies, the spending limit, and usage by day."""
     spend_alerts: bool
-    """Whether there are messages at 50, 80 and 100 % of a limit."""
+    """Whether the owner gets messages at 50, 80 and 100 % of a limit."""
 
 
 async def get(request: Request, _: None) -> Response:

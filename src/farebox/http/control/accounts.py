@@ -1,4 +1,4 @@
-"""Who am I, and which accounts are mine."""
+"""The caller's own token and accounts."""
 
 from typing import Literal
 
@@ -30,7 +30,7 @@ class AccountInfo(msgspec.Struct, frozen=True):
 
 class AccountsQuery(Paging, frozen=True, kw_only=True):
     name: str = ""
-    """Only accounts of exactly this name."""
+    """Only accounts with exactly this name."""
 
 
 async def verify_token(request: Request, _: None) -> Response:

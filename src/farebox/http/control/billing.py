@@ -23,18 +23,19 @@ class PaymentMethod(msgspec.Struct, frozen=True):
 
 
 class CreditBalance(msgspec.Struct, frozen=True, kw_only=True):
-    """What the account has. `balance` is the posted balance in cents: what open calls hold is still part of it."""
+    """The account's credit. `balance` is the posted balance in cents: what open calls hold is still part of it."""
 
     balance: float
     has_default_payment_method: bool
     payment_method: PaymentMethod | None
     topup_config: TopupConfig
     first_topup_success: bool
-    """Whether credit was ever bought by hand."""
+    """Whether credit was ever bought manually."""
 
 
 class UsageQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Times are Unix milliseconds; by default the last 31 days. A window that the span touches is reported whole."""
+    """Times are Unix milliseconds; by default the last 31 days. A window that overlaps the requested span is reported
+    in full."""
 
     value_grouping_window: Literal["day", "hour"]
     start_time: Milliseconds | None = None
@@ -57,7 +58,7 @@ class UsageHistory(msgspec.Struct, frozen=True):
 
 
 class InvoiceQuery(Paging, frozen=True, kw_only=True):
-    """`manual`: bought by hand, hosted Checkout included. Paging is ours."""
+    """`manual`: bought manually, including hosted Checkout. Paging is Farebox's own."""
 
     type: Literal["all", "auto", "manual"] = "all"
 
@@ -72,10 +73,10 @@ class Invoice(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     status: Literal["open", "paid"]
     attempt_count: int
-    """Charges tried so far."""
+    """Number of charges attempted so far."""
     attempted: bool
     auto_advance: bool
-    """Always false: Farebox decides when a charge is tried again, not the processor."""
+    """Always false: Farebox decides when a charge is retried, not the processor."""
     created: int
     """Unix time in seconds."""
     created_by: Literal["auto_topup", "owner"]
@@ -122,7 +123,7 @@ class InvoiceLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InvoicePreview(msgspec.Struct, frozen=True, kw_only=True):
-    """The running month, in cents. It was paid from the prepaid credit as it was used: nothing remains due."""
+    """The current month, in cents. It was paid from prepaid credit as it was used: nothing remains due."""
 
     id: str
     amount_due: float
@@ -142,7 +143,7 @@ async def credit_balance(request: Request, _: None) -> Response:
 
 @lru_cache(maxsize=1_000)
 def _credit_response(credit: Credit, disabled: str | None) -> Response:
-    """Pollers mostly find what they have found before: the same credit is not encoded again."""
+    """The response, cached: most polls find the same credit as before, which is then not encoded again."""
     config = TopupConfig()
     if credit.amount_cents is not None:
         config = TopupConfig(

@@ -1,4 +1,4 @@
-"""Bodies of writes, made from the struct that is stored: what need not be sent and was not is UNSET."""
+"""Types of request bodies, generated from the stored struct: optional fields that were not sent are UNSET."""
 
 from typing import Annotated, Any, Union
 
@@ -23,7 +23,7 @@ def body_of(
         if field in required:
             fields.append((field, kind))
         else:
-            fields.append((field, Union[kind, msgspec.UnsetType], msgspec.UNSET))  # noqa: UP007 - a value, no type
+            fields.append((field, Union[kind, msgspec.UnsetType], msgspec.UNSET))  # noqa: UP007 - a value, not a type
     fields += [(field, Ignored, msgspec.UNSET) for field in ignored]
     return msgspec.defstruct(name, fields, frozen=True, kw_only=True, forbid_unknown_fields=True)
 

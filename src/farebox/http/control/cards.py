@@ -1,4 +1,5 @@
-"""Farebox extension: saved cards, and the hosted page that saves one or sells credit. No card data passes here."""
+"""Farebox extension: saved cards, and the hosted page that saves a card or sells credit. No card data passes through
+here."""
 
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from farebox.http.validation import invalid
 from farebox.payments.model import Card
 
 CHECKOUT_PLACEHOLDER = "{CHECKOUT_SESSION_ID}"
-"""The processor puts the checkout's id in its place."""
+"""The processor replaces it with the checkout's ID."""
 
 
 class SavedCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +40,7 @@ _Url = Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 class CheckoutOpen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`setup` saves a card; `purchase` sells `amount_cents` of credit and saves the card too.
 
-    The browser comes back to `success_url` or `cancel_url`; by default to the billing page.
+    The browser returns to `success_url` or `cancel_url`; by default to the billing page.
     """
 
     mode: Literal["setup", "purchase"]
@@ -96,7 +97,7 @@ def _respond(found: list[Card]) -> Response:
 
 
 async def open_checkout(request: Request, body: CheckoutOpen) -> Response:
-    """A link to the processor's own page."""
+    """Returns a link to the processor's own page."""
     back = f"{request.services.base_url}/billing"
     success_url = _checked(body.success_url, "success_url") or f"{back}/done?checkout={CHECKOUT_PLACEHOLDER}"
     cancel_url = _checked(body.cancel_url, "cancel_url") or back

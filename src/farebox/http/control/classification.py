@@ -1,4 +1,4 @@
-"""What calls were for: `log_classification` of gateways, and what the operator's classifier said of their calls."""
+"""The purposes of calls: `log_classification` of gateways, and the classifier's results for their calls."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -21,7 +21,7 @@ _DAYS: Final = 31
 
 
 def faults(given: Mapping[str, Any], classifier: Classifier | None) -> list[Fault]:
-    """What is wrong with the fields that were sent."""
+    """The faults in the fields that were sent."""
     if not given.get("log_classification"):
         return []
     if classifier is None:
@@ -38,8 +38,8 @@ def faults(given: Mapping[str, Any], classifier: Classifier | None) -> list[Faul
 
 
 def switched(config: GatewayConfig, given: Mapping[str, Any]) -> GatewayConfig:
-    """Without logs there is no classification: it is switched off with them. Raises InvalidInput where it was asked
-    for on a gateway without them."""
+    """The configuration with classification switched off if logs are off, which it needs. Raises InvalidInput if
+    classification was requested for a gateway without logs."""
     if config.collect_logs or not config.log_classification:
         return config
     if given.get("log_classification"):
@@ -48,15 +48,15 @@ def switched(config: GatewayConfig, given: Mapping[str, Any]) -> GatewayConfig:
 
 
 class TasksQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Calls that began from `start` on, and before `end`; by default the last 31 days."""
+    """Calls that began at or after `start` and before `end`; by default the last 31 days."""
 
     start: str | None = None
     end: str | None = None
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """The calls of one model that were for one task, and that it fits in one way. `cost` is what the provider takes for
-    them, in US dollars."""
+    """The calls of one model with the same task and the same fit. `cost` is what the provider charges for them, in US
+    dollars."""
 
     provider: str
     model: str
@@ -69,7 +69,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def tasks(request: Request, query: TasksQuery) -> Response:
-    """Those with the highest cost first."""
+    """Tasks sorted by cost, highest first."""
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
     await check_gateway(request.services, account_id, gateway_id)
     now = request.services.clock.now_ms()

@@ -1,4 +1,4 @@
-"""What the models of custom providers cost, in US dollars for a token: shown in the log, and charged to nobody."""
+"""Prices of custom providers' models, in US dollars per token: shown in the log, and charged to nobody."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ from farebox.storage.custom_providers import CustomCostRow, costs_of, delete_cos
 from farebox.storage.sql import Connection
 
 COSTS_MAX = 200
-"""Of one account."""
+"""Maximum costs of one account."""
 _CHANGED_BY = "manual"
 _READ_ONLY = ("id", "account_id", "account_tag", "changed_by", "created_at", "modified_at")
 
@@ -26,7 +26,7 @@ _OF_PROVIDER = ("account_provider_id", Annotated[str, msgspec.Meta(min_length=1,
 
 
 class _Sent(CustomCostConfig, frozen=True, kw_only=True):
-    """As it is sent: token prices may be JSON in a string, as they are returned."""
+    """A cost as it is sent: token prices may be a string that contains JSON, the form in which they are returned."""
 
     token_pricing: TokenPricing | str | None = None  # type: ignore[assignment]
 
@@ -38,7 +38,7 @@ CustomCostChange = body_of("CustomCostChange", _Sent, ignored=(*_READ_ONLY, "acc
 
 
 class CustomCost(msgspec.Struct, frozen=True, kw_only=True):
-    """One cost. `token_pricing` is a JSON object in a string."""
+    """One cost. `token_pricing` is a string that contains a JSON object."""
 
     id: str
     account_provider_id: str
@@ -162,7 +162,7 @@ def _put(connection: Connection, account_id: str, made: CustomCostRow, others: l
 
 
 def _matched(row: CustomCostRow) -> tuple[str, str, str]:
-    """What the cost is of."""
+    """The provider, model and rule that identify a cost."""
     config = msgspec.json.decode(row.config, type=CustomCostConfig)
     return row.provider_id, config.model_rule, config.model.lower()
 

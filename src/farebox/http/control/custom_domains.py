@@ -1,4 +1,4 @@
-"""Custom domains: an account's host names that stand for a gateway, once a TXT record has proved them its own."""
+"""Custom domains: host names that stand for a gateway, once a TXT record has proved that they belong to the account."""
 
 import re
 from functools import partial
@@ -23,20 +23,20 @@ from farebox.storage.gateways import find_gateway
 from farebox.storage.sql import Connection
 
 DOMAINS_MAX: Final = 50
-"""Of one account."""
+"""Maximum custom domains of one account."""
 NAME_MAX: Final = 253 - len(record_name(""))
-"""Characters: the record's name has to be one, too."""
+"""Maximum characters: the name of the TXT record must be valid, too."""
 _LABEL: Final = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _is_hostname = re.compile(rf"(?:{_LABEL}\.)+(?!\d+$){_LABEL}").fullmatch
-"""Two labels at least, and the last is no number: no address."""
+"""At least two labels, the last of which is not a number, so that addresses are excluded."""
 
 
 class CustomDomainCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     domain: Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_MAX)]
     zone_id: Annotated[str, msgspec.Meta(max_length=64)] | UnsetType = UNSET
-    """Cloudflare's clients have to send it; it has no meaning here."""
+    """Cloudflare's clients must send it; it has no meaning here."""
     min_tls: Any = msgspec.field(name="minTLS", default=UNSET)
-    """Refused: TLS is the proxy's in front."""
+    """Rejected: TLS is handled by the proxy in front."""
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CustomDomain(msgspec.Struct, frozen=True, kw_only=True):
-    """Times in Unix milliseconds."""
+    """Times are Unix milliseconds."""
 
     hostname: str
     gateway_id: str
@@ -56,7 +56,7 @@ class CustomDomain(msgspec.Struct, frozen=True, kw_only=True):
     """Always null."""
     status: Status
     cname_target: str
-    """Where the name's own record leads: where Farebox, or the proxy in front, is reached."""
+    """The host that the domain's own DNS record should point to: Farebox, or the proxy in front of it."""
     verification: Verification
     created_at: int
     modified_at: int
@@ -103,7 +103,7 @@ async def create(request: Request, body: CustomDomainCreate) -> Response:
 
 
 async def get(request: Request, _: None) -> Response:
-    """One that does not serve yet is looked for at once."""
+    """The record of a domain that is not active yet is looked up first."""
     row = await request.services.database.get(partial(_find, request=request))
     if row.status in ("pending_dcv", "blocked"):
         row = require(await check(request.services, row))
@@ -122,7 +122,7 @@ async def delete(request: Request, _: None) -> Response:
 
 
 def _hostname(request: Request, text: str) -> str:
-    """The name as it is stored. Raises InvalidInput."""
+    """The host name in its stored form. Raises InvalidInput."""
     hostname = text.lower().removesuffix(".")
     if not _is_hostname(hostname):
         message = "Expected a host name such as 'ai.example.com', in ASCII (xn--…), without scheme, port or wildcard"

@@ -1,5 +1,5 @@
-"""The headers that are sent to a custom provider: a JSON object in a string, or lines as in HTTP. Values may be
-credentials."""
+"""The headers that are sent to a custom provider: a string that contains a JSON object, or lines as in HTTP. Values may
+be credentials."""
 
 import re
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ _OURS = frozenset(
         "upgrade",
     }
 )
-"""Headers that belong to the connection, or say how the body is to be read."""
+"""Headers that belong to the connection, or determine how the body is read."""
 _OUR_PREFIXES = ("cf-", "farebox-", "proxy-")
 
 
@@ -75,5 +75,5 @@ def _lines(text: str) -> dict[str, str]:
 
 
 def shown_headers(headers: Mapping[str, str]) -> str:
-    """The headers as they may be shown: only the ends of long values."""
+    """The headers as they may be shown: long values are reduced to their ends."""
     return msgspec.json.encode({name: masked(value) for name, value in headers.items()}).decode()

@@ -1,4 +1,5 @@
-"""Custom providers: an account's own, called as `custom-{slug}`. The values of their headers are never returned."""
+"""Custom providers: an account's own providers, called as `custom-{slug}`. The values of their headers are never
+returned."""
 
 import base64
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ from farebox.storage.provider_configs import delete_configs_of_provider, has_sec
 from farebox.storage.sql import Connection
 
 PROVIDERS_MAX = 100
-"""Of one account."""
+"""Maximum custom providers of one account."""
 _ORDERS = ("name", "slug", "created_at", "modified_at", "position", "id")
 _MORE = (("slug", Slug), ("headers", str | None))
 _READ_ONLY = ("id", "account_id", "account_tag", "created_at", "modified_at")
@@ -48,7 +49,7 @@ CustomProviderChange = body_of("CustomProviderChange", CustomProviderConfig, mor
 
 
 class CustomProvider(msgspec.Struct, frozen=True, kw_only=True):
-    """One provider. `headers` is a JSON object in a string, with the ends of its values."""
+    """One provider. `headers` is a string that contains a JSON object, with only the ends of its values."""
 
     id: str
     name: str
@@ -60,7 +61,7 @@ class CustomProvider(msgspec.Struct, frozen=True, kw_only=True):
     modified_at: str
     headers: str
     logo: str
-    """Base64 of an SVG."""
+    """An SVG in base64."""
     description: str | UnsetType = UNSET
     link: str | UnsetType = UNSET
     curl_example: str | UnsetType = UNSET
@@ -78,7 +79,7 @@ class CustomProvidersQuery(Paging, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """A provider with its headers, decrypted."""
+    """A provider with its decrypted headers."""
 
     row: CustomProviderRow
     config: CustomProviderConfig
@@ -144,7 +145,7 @@ async def change(request: Request, body: Any) -> Response:
 
 
 async def delete(request: Request, _: None) -> Response:
-    """Its costs, and the keys that are stored for it, are deleted too."""
+    """Also deletes the provider's costs and stored keys."""
     services, account_id, provider_id = request.services, request.account_id, request.path["id"]
 
     def write(connection: Connection) -> CustomProviderRow:
@@ -164,8 +165,8 @@ def _origin(config: CustomProviderConfig) -> tuple[str, str]:
 
 
 def _moved(connection: Connection, account_id: str, before: _Stored, headers: str | UnsetType | None) -> dict[str, str]:
-    """The headers of a provider that is somewhere else now: what was stored for one server is not sent to another, or
-    anyone who can change the URL could read it. Raises InvalidInput."""
+    """The headers of a provider whose URL has changed: stored headers are not sent to another server, or anyone who can
+    change the URL could read them. Raises InvalidInput."""
     if has_secrets(connection, account_id, CUSTOM + before.row.slug):
         raise invalid(
             "Delete the provider's stored keys first: they may not be sent to another address", "body", "base_url"
@@ -180,7 +181,7 @@ def _moved(connection: Connection, account_id: str, before: _Stored, headers: st
 
 
 def _checked(services: Services, config: CustomProviderConfig) -> CustomProviderConfig:
-    """Raises InvalidInput where the base URL cannot be one."""
+    """The configuration. Raises InvalidInput if the base URL is invalid."""
     parts = checked_url(services.settings, config.base_url, "body", "base_url")
     if "@" in parts.netloc or "?" in config.base_url or "#" in config.base_url or ".." in parts.path:
         message = (
@@ -261,5 +262,5 @@ def _wire(stored: _Stored) -> CustomProvider:
 
 
 def drawn(name: str) -> str:
-    """A logo for who has none: the first letter of the name."""
+    """A generated logo: the first letter of the name."""
     return base64.b64encode(_LOGO.substitute(letter=escape(name[:1].upper())).encode()).decode()

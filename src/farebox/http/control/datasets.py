@@ -19,7 +19,7 @@ from farebox.storage.sql import Connection
 T = TypeVar("T")
 
 DATASETS_MAX = 200
-"""Datasets of one gateway."""
+"""Maximum datasets of one gateway."""
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Key = Literal[
     "created_at",
@@ -39,7 +39,7 @@ Key = Literal[
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """As in lists of logs. A value that is not of the key's type matches nothing."""
+    """A filter as in lists of logs. A value that does not have the type of the key matches nothing."""
 
     key: Key
     operator: Literal["eq", "contains", "lt", "gt"]
@@ -67,7 +67,7 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DatasetsQuery(Paging, frozen=True, kw_only=True):
-    """`search` is in the id, the name or the filters."""
+    """`search` matches the id, the name or the filters."""
 
     name: str | None = None
     enable: bool | None = None
@@ -135,7 +135,7 @@ async def replace(request: Request, body: DatasetSet) -> Response:
 
 
 async def delete(request: Request, _: None) -> Response:
-    """Evaluations of the dataset keep it as it was."""
+    """Existing evaluations keep the dataset as it was."""
 
     def write(connection: Connection) -> DatasetRow:
         row = _find(connection, request)
@@ -165,7 +165,7 @@ def _dataset(row: DatasetRow) -> Dataset:
 
 
 async def listed(request: Request, read: Callable[[Connection, str, str], list[T]]) -> list[T]:
-    """The gateway's own. Raises Problem (NOT_FOUND)."""
+    """The items that `read` returns for the gateway. Raises Problem (NOT_FOUND)."""
     await logs.check_gateway(request.services, request.account_id, request.path["gateway_id"])
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
     return await request.services.database.scan(lambda connection: read(connection, account_id, gateway_id))

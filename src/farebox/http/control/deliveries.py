@@ -1,4 +1,4 @@
-"""Farebox extension: how what a gateway sends elsewhere of its calls gets on."""
+"""Farebox extension: the state of a gateway's deliveries to other services."""
 
 import msgspec
 
@@ -12,22 +12,22 @@ from farebox.storage.sql import Connection
 
 
 class Deliveries(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one gateway."""
+    """The state of one gateway's deliveries of one kind."""
 
     gateway_id: str
     waiting: int
-    """Calls that are still to be delivered; 10000: that many, or more."""
+    """Number of calls still to be delivered; 10000 stands for that many or more."""
     delivered_at: str | None
     failures: int
-    """In a row."""
+    """Failures in a row."""
     error: str | None
     """Why the last attempt failed."""
     next_at: str | None
-    """When the next is made, where it failed."""
+    """If the last attempt failed: when the next one is made."""
 
 
 async def meter_events(request: Request, _: None) -> Response:
-    """Of events for the gateway's Stripe meter."""
+    """The state of the events for the gateway's Stripe meter."""
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
 
     def read(connection: Connection) -> Deliveries:

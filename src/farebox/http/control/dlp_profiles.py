@@ -1,4 +1,5 @@
-"""Farebox extension: the profiles that a gateway's `dlp` may name. Those that every account has can be read as well."""
+"""Farebox extension: the profiles that a gateway's `dlp` may name, including the predefined ones, which can only be
+read."""
 
 from typing import Literal
 
@@ -27,7 +28,7 @@ class ProfileSet(OwnProfile, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class DlpProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """A profile. Of a predefined one the entries have no patterns."""
+    """A profile. The entries of a predefined one have no patterns."""
 
     id: str
     type: Literal["predefined", "custom"]
@@ -138,7 +139,7 @@ async def _checked(request: Request, body: ProfileSet) -> OwnProfile:
 
 
 async def _wrong(services: Services, account_id: str, pattern: str) -> str:
-    """What is wrong with a pattern; empty: nothing. It is compiled in a helper process. Raises Problem."""
+    """What is wrong with a pattern; empty if nothing is. It is compiled in a helper process. Raises Problem."""
     try:
         return await services.helpers.run(account_id, check_pattern, pattern.encode())
     except TooMuch:

@@ -1,5 +1,5 @@
-"""Dynamic routes: named, versioned flows that choose the model of a call. In the shapes of Cloudflare's API, whose
-lists and whose `PATCH` come without the envelope."""
+"""Dynamic routes: named, versioned flows that choose the model of a call. The formats are those of Cloudflare's API,
+whose lists and `PATCH` responses have no envelope."""
 
 from functools import partial
 from typing import Annotated, Literal
@@ -22,9 +22,9 @@ from farebox.storage.routes import DeploymentRow, RouteRow, VersionRow
 from farebox.storage.sql import Connection
 
 ROUTES_MAX = 200
-"""Routes of one gateway."""
+"""Maximum routes of one gateway."""
 VERSIONS_MAX = 500
-"""Versions of one route."""
+"""Maximum versions of one route."""
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -63,7 +63,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """A route with the version that serves."""
+    """A route with its deployed version."""
 
     id: str
     account_tag: str
@@ -207,7 +207,8 @@ async def list_versions(request: Request, query: Paging) -> Response:
 
 
 async def create_version(request: Request, body: VersionCreate) -> Response:
-    """A new version serves nothing until it is deployed. The same elements as in the newest version are that one."""
+    """A new version is not used until it is deployed. If the elements are those of the newest version, that one is
+    returned."""
     version = new_version(request, body.elements)
 
     def write(connection: Connection) -> tuple[RouteRow, VersionRow]:
@@ -244,7 +245,7 @@ async def list_deployments(request: Request, query: Paging) -> Response:
 
 
 async def create_deployment(request: Request, body: DeploymentCreate) -> Response:
-    """To deploy the version that serves already changes nothing."""
+    """Deploying the version that is already deployed changes nothing."""
     services = request.services
     deployment = DeploymentRow(services.ids.log_id(), body.version_id, services.clock.now_ms())
 
@@ -269,7 +270,7 @@ def _check_name(connection: Connection, account_id: str, gateway_id: str, name: 
 
 
 def _key(request: Request) -> tuple[str, str, str]:
-    """Account, gateway and route."""
+    """IDs of account, gateway and route."""
     return request.account_id, request.path["gateway_id"], request.path["id"]
 
 
@@ -290,7 +291,8 @@ def _find_version(connection: Connection, request: Request, version_id: str) -> 
 
 
 def new_version(request: Request, elements: list[Element]) -> VersionRow:
-    """What would be stored. Raises InvalidInput if the elements are no route, each fault with its path."""
+    """The version as it would be stored. Raises InvalidInput if the elements are not a valid route, with the place of
+    each fault."""
     elements = [in_newer_form(element) for element in elements]
     draft = is_draft(elements)
     if not draft:

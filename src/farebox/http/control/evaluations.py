@@ -1,4 +1,4 @@
-"""Evaluations: what the logs of datasets cost, how fast they were and how they were rated; and the types there are."""
+"""Evaluations: the cost, speed and ratings of datasets' logs; and the available types."""
 
 from functools import partial
 from typing import Annotated, Literal
@@ -18,9 +18,9 @@ from farebox.storage.datasets import EvaluationRow
 from farebox.storage.sql import Connection
 
 EVALUATIONS_MAX = 1_000
-"""Evaluations of one gateway."""
+"""Maximum evaluations of one gateway."""
 SINCE_MS = 1_796_000_000_000
-"""When the types of evaluations were last changed."""
+"""When the evaluation types last changed, in Unix milliseconds."""
 
 
 class EvaluationCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,7 +56,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EvaluationsQuery(Paging, frozen=True, kw_only=True):
-    """`search` is in the id or the name."""
+    """`search` matches the id or the name."""
 
     name: str | None = None
     processed: bool | None = None
@@ -77,7 +77,7 @@ class EvaluationType(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TypesQuery(Paging, frozen=True, kw_only=True):
-    """`order_by` is one of the fields; anything else is read as `mandatory`."""
+    """`order_by` is one of the fields; any other value is treated as `mandatory`."""
 
     order_by: str = "mandatory"
     order_by_direction: Literal["asc", "desc"] = "desc"
@@ -164,7 +164,7 @@ def _check_types(type_ids: list[str]) -> None:
 
 
 def _chosen(connection: Connection, request: Request, dataset_ids: list[str]) -> str:
-    """The datasets as they are now, as JSON. Raises InvalidInput."""
+    """The current datasets as JSON. Raises InvalidInput."""
     faults, found = [], []
     for at, dataset_id in enumerate(dataset_ids):
         row = store.DATASETS.find(connection, request.account_id, request.path["gateway_id"], dataset_id)

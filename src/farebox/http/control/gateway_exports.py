@@ -1,5 +1,6 @@
-"""What a gateway sends elsewhere of its calls, as it is configured: checked, and its secrets taken apart from what may
-be shown. A secret that is sent back as it was shown stays what it is, as long as it goes to the same place."""
+"""The configuration of a gateway's deliveries to other services: it is validated, and its secrets are separated from
+what may be shown. A secret that is sent back as it was shown keeps its value, as long as it goes to the same
+destination."""
 
 import re
 from collections.abc import Mapping
@@ -26,8 +27,8 @@ _is_stripe_key = re.compile(r"(?:sk|rk)_[A-Za-z0-9_]{1,500}").fullmatch
 def with_secrets(
     services: Services, connection: Connection, account_id: str, config: GatewayConfig, stored: GatewaySecrets
 ) -> tuple[GatewayConfig, GatewaySecrets]:
-    """The configuration as it is stored and shown, and what of it is secret. `stored`: the gateway's secrets so far.
-    Raises InvalidInput."""
+    """The configuration as it is stored and shown, and its secrets. `stored`: the gateway's secrets so far. Raises
+    InvalidInput."""
     if config.logpush:
         _check_logpush(connection, account_id)
     if config.logpush_public_key is not None:
@@ -59,7 +60,7 @@ def _check_public_key(text: str) -> None:
 def _exporters(
     services: Services, connection: Connection, account_id: str, config: GatewayConfig, stored: GatewaySecrets
 ) -> tuple[tuple[OtelExporter, ...] | None, dict[str, Mapping[str, str]]]:
-    """As they are shown, and their headers by URL. Raises InvalidInput."""
+    """The exporters as they are shown, and their headers by URL. Raises InvalidInput."""
     exporters: list[OtelExporter] = []
     otel: dict[str, Mapping[str, str]] = {}
     for number, exporter in enumerate(config.otel or ()):
@@ -81,7 +82,7 @@ def _exporters(
 
 
 def _meter(meter: StripeMeter | None, stored: str) -> tuple[StripeMeter | None, str]:
-    """As it is shown, and its key; `stored`: the key so far. Raises InvalidInput."""
+    """The meter as it is shown, and its key; `stored`: the key so far. Raises InvalidInput."""
     if meter is None:
         return None, ""
     key = stored if stored and meter.authorization == masked(stored) else meter.authorization

@@ -1,6 +1,6 @@
 """Gateways: the account's named configurations. Stored as GatewayConfig; the ID and the times are added in responses.
 
-What this installation cannot act on is rejected if it asks for anything: a guardrail that is stored but not enforced is
+A field that asks for something this installation cannot do is rejected: a guardrail that is stored but not enforced is
 worse than none.
 """
 
@@ -36,15 +36,15 @@ REQUIRED = frozenset(
     }
 )
 _OWN = ("cache_coalesce", "cors_origins")
-"""Farebox's own fields: left out of responses where they are empty, as Cloudflare's SDKs know nothing of them."""
+"""Farebox's own fields: omitted from responses if they are empty, as Cloudflare's SDKs do not know them."""
 _READ_ONLY = ("account_id", "account_tag", "created_at", "internal_id", "is_default", "modified_at", "wholesale")
 """Fields that a client sends back as it received them; they are ignored."""
 GATEWAYS_MAX = 200
-"""Of an account: what a gateway may have is bounded, so that all of it is."""
+"""Maximum gateways of an account: with this, everything that belongs to gateways is bounded."""
 
 
 class Gateway(GatewayConfig, frozen=True, kw_only=True):
-    """A gateway: its configuration, its id, its times."""
+    """A gateway: its configuration, id and times."""
 
     id: str
     is_default: bool
@@ -59,10 +59,10 @@ _Ignored = Annotated[Any, msgspec.Meta(extra_json_schema={"readOnly": True})]
 
 
 def _body(name: str, *, required: frozenset[str] = frozenset(), with_id: bool = False) -> type[msgspec.Struct]:
-    """The body of a write: the fields of the configuration. What need not be sent and was not is UNSET."""
+    """The type of a request body: the fields of the configuration. Optional fields that were not sent are UNSET."""
     fields: list[Any] = []
     for item in _CONFIG:
-        optional = (item.name, Union[item.type, msgspec.UnsetType], msgspec.UNSET)  # noqa: UP007 - a value, no type
+        optional = (item.name, Union[item.type, msgspec.UnsetType], msgspec.UNSET)  # noqa: UP007 - a value, not a type
         fields.append((item.name, item.type) if item.name in required else optional)
     ignored = list(_READ_ONLY)
     if with_id:
@@ -118,7 +118,7 @@ async def create(request: Request, body: Any) -> Response:
 
 
 async def replace(request: Request, body: Any) -> Response:
-    """What is not Cloudflare's stays as it is where it is not sent: its SDKs know nothing of it."""
+    """Farebox's own fields stay as they are if they are not sent, as Cloudflare's SDKs do not know them."""
     given = _given(request, body)
     return await _update(
         request, lambda stored: GatewayConfig(**{name: getattr(stored, name) for name in _OWN} | given), given
@@ -143,8 +143,8 @@ async def delete(request: Request, _: None) -> Response:
 
 
 async def resume(request: Request, _: None) -> Response:
-    """As at Cloudflare where nothing is kept of a run: its clients then take what they have, or raise. Raises Problem
-    (RESUME_UNAVAILABLE)."""
+    """The response that Cloudflare gives if nothing is kept of a stream: its clients then use what they have, or raise
+    an error. Raises Problem (RESUME_UNAVAILABLE)."""
     words = "Streams cannot be resumed: nothing is kept once the client has disconnected."
     raise Problem(RESUME_UNAVAILABLE, words)
 
@@ -163,8 +163,8 @@ async def url(request: Request, _: None) -> Response:
 async def _update(
     request: Request, updated: Callable[[GatewayConfig], GatewayConfig], given: Mapping[str, Any]
 ) -> Response:
-    """Store what `updated` makes of the configuration of the gateway in the path; `given`: the fields that were
-    sent."""
+    """Replace the configuration of the gateway in the path with what `updated` returns for it; `given`: the fields that
+    were sent."""
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
     now = request.services.clock.now_ms()
 
@@ -196,7 +196,7 @@ def _row(
 
 
 def _secrets(request: Request, stored: GatewayRow) -> GatewaySecrets:
-    """None where they cannot be read: they have to be sent again."""
+    """The gateway's secrets; empty if they cannot be decrypted, so that they must be sent again."""
     try:
         return unsealed(request.services.vault, stored)
     except SecretUnreadable:
@@ -212,7 +212,8 @@ async def _written(request: Request, write: Callable[[Connection], GatewayRow], 
 
 
 def _given(request: Request, body: Any) -> dict[str, Any]:
-    """The fields of the configuration that were sent. Raises InvalidInput if one asks for what cannot be had."""
+    """The fields of the configuration that were sent. Raises InvalidInput if one asks for something that is not
+    available."""
     given = {item.name: getattr(body, item.name) for item in _CONFIG}
     given = {name: value for name, value in given.items() if value is not msgspec.UNSET}
     faults = screening.faults(given.get("dlp"), given.get("guardrails"), request.services.scorer)

@@ -1,4 +1,4 @@
-"""Farebox extension: holds for applications that do not route their calls through Farebox. Money is in nano-dollars."""
+"""Farebox extension: holds for applications that do not send their calls through Farebox. Money is in nano-dollars."""
 
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from farebox.money import AMOUNT_MAX
 from farebox.storage.app_holds import AppHold
 
 EXPIRES_MS = 600_000
-"""How long a hold lives where the application does not say."""
+"""How long a hold lasts if the application does not say."""
 
 _Id = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 _Amount = Annotated[int, msgspec.Meta(ge=1, le=AMOUNT_MAX)]
@@ -34,14 +34,14 @@ class HoldCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class HoldExtend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`amount_nanos` in all, not in addition; neither is ever lowered."""
+    """`amount_nanos` is the total, not an addition; neither amount nor expiry is ever lowered."""
 
     amount_nanos: _Amount | None = None
     expires_in_ms: _Lifetime | None = None
 
 
 class HoldSettle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the work cost, and what for: provider and model are counted in usage."""
+    """What the work cost. Provider and model are counted in usage."""
 
     amount_nanos: _Charge
     provider: Annotated[str, msgspec.Meta(max_length=PROVIDER_MAX)] = ""
@@ -50,19 +50,19 @@ class HoldSettle(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """Money that is kept for an application's work."""
+    """Money held for an application's work."""
 
     hold_id: str
     state: str
-    """open, settled, released, expired (its money is given back; it can still be settled)."""
+    """open, settled, released, or expired (its money was released; it can still be settled)."""
     asked_nanos: int
-    """As it was made."""
+    """The amount when the hold was created."""
     amount_nanos: int
-    """As it is: extensions included."""
+    """The current amount, including extensions."""
     charged_nanos: int
-    """Settled: what was taken from the account."""
+    """If settled: what the account was charged."""
     written_off_nanos: int
-    """Settled: what the account could not cover."""
+    """If settled: what the account could not pay."""
     label: str
     provider: str
     model: str
@@ -73,7 +73,7 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def create(request: Request, body: HoldCreate) -> Response:
-    """Hold money. The same id with the same amount again is the same hold, as it is now."""
+    """Hold money. A request with the same id and amount as before returns the existing hold in its current state."""
     hold_id = body.hold_id or idempotency_key(request)
     if hold_id is None:
         raise invalid("Required (or send an Idempotency-Key)", "body", "hold_id")

@@ -1,4 +1,4 @@
-"""Farebox extension: where an account has the logs of its gateways pushed. Its secrets are never returned."""
+"""Farebox extension: the destination to which an account's logs are pushed. Its secrets are never returned."""
 
 import re
 from typing import Annotated, Literal
@@ -38,11 +38,11 @@ _OF_S3 = (
     ("prefix", _is_prefix, "up to 256 letters, digits and `!_.*'()/=-`"),
     ("access_key_id", _is_key, "the ID of the access key, without spaces"),
 )
-"""Field, what it has to be, and that in words."""
+"""Field, its check, and a description of what is valid."""
 
 
 class LogDestinationSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`http`: each file is posted to `url`, with these headers. `s3`: it is put into the bucket of the store at
+    """`http`: each file is posted to `url` with these headers. `s3`: each file is put into the bucket of the store at
     `url`."""
 
     type: Literal["http", "s3"]
@@ -71,8 +71,7 @@ class LogDestinationInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Logpush(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an account's logs are pushed, and how that gets on for each gateway that has something to be pushed, or had
-    it."""
+    """The destination of an account's logs, and the state of each gateway that has logs to push, or had some."""
 
     destination: LogDestinationInfo | None
     gateways: list[Deliveries]
@@ -83,7 +82,7 @@ async def get(request: Request, _: None) -> Response:
 
 
 async def put(request: Request, body: LogDestinationSet) -> Response:
-    """Set it, or replace it. What waits is pushed to the new one."""
+    """Set or replace the destination. Waiting logs are pushed to the new one."""
     services, account_id, at = request.services, request.account_id, request.services.clock.now_ms()
     _check(request, body)
 
@@ -112,7 +111,7 @@ async def put(request: Request, body: LogDestinationSet) -> Response:
 
 
 async def delete(request: Request, _: None) -> Response:
-    """Not as long as gateways push to it."""
+    """Delete the destination; rejected as long as gateways push to it."""
     account_id = request.account_id
 
     def write(connection: Connection) -> Logpush:
@@ -147,7 +146,7 @@ def _check(request: Request, body: LogDestinationSet) -> None:
 
 
 def _with_stored(body: LogDestinationSet, stored: DestinationSecrets) -> DestinationSecrets:
-    """What is sent back as it was shown stays what it is. Raises InvalidInput."""
+    """The secrets; a value that is sent back as it was shown keeps its stored value. Raises InvalidInput."""
     if body.type == "http":
         return DestinationSecrets(headers=checked_headers(body.headers, stored.headers, "body", "headers"))
     secret = body.secret_access_key
@@ -161,7 +160,7 @@ def _with_stored(body: LogDestinationSet, stored: DestinationSecrets) -> Destina
 
 
 def _secrets(request: Request, stored: DestinationRow | None, url: str) -> DestinationSecrets:
-    """The stored ones, if they are for the same URL; none, too, where they cannot be read any more."""
+    """The stored secrets, if they are for the same URL and can be decrypted; otherwise empty."""
     if stored is None or msgspec.json.decode(stored.config, type=LogDestination).url.rstrip("/") != url.rstrip("/"):
         return DestinationSecrets()
     try:

@@ -1,4 +1,4 @@
-"""Which logs to list, from the query of the URL: Cloudflare's filters in both spellings, and its older parameters."""
+"""The query of a log list, from the URL's query: Cloudflare's filters in both encodings, and its older parameters."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
@@ -68,7 +68,7 @@ class LogsQuery(Paging, frozen=True, kw_only=True):
 
 
 class LogsToDelete(msgspec.Struct, frozen=True, kw_only=True):
-    """Which logs to delete: those that match all `filters`, the first `limit` of them in the given order."""
+    """Which logs to delete: those that match all `filters`, and of these the first `limit` in the given order."""
 
     filters: str = ""
     limit: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10_000
@@ -101,8 +101,8 @@ _OLDER: dict[str, tuple[str, Operator]] = {
 
 
 def log_query(query: LogsQuery, pairs: Sequence[tuple[str, str]]) -> LogQuery:
-    """What to read. `pairs` is the whole query, for the filters' flat spelling. Raises InvalidInput, also where a
-    parameter is not known: a client that sends one does not mean to see all logs."""
+    """The logs to read. `pairs` is the whole query, for the flat encoding of filters. Raises InvalidInput, also for
+    unknown parameters: a client that sends one does not want to see all logs."""
     _check_known(pairs, LogsQuery)
     conditions = _conditions(query.filters, pairs)
     for name, (column, operator) in _OLDER.items():
@@ -122,8 +122,8 @@ def log_query(query: LogsQuery, pairs: Sequence[tuple[str, str]]) -> LogQuery:
 
 
 def delete_query(query: LogsToDelete, pairs: Sequence[tuple[str, str]]) -> LogQuery:
-    """What to delete. `pairs` is the whole query. Raises InvalidInput, also where a parameter is not known: a
-    client that sends one, such as the `model` of lists, does not mean to delete everything."""
+    """The logs to delete. `pairs` is the whole query. Raises InvalidInput, also for unknown parameters: a client that
+    sends one, such as the `model` of lists, does not want to delete everything."""
     _check_known(pairs, LogsToDelete)
     return LogQuery(
         conditions=_conditions(query.filters, pairs),
@@ -160,14 +160,15 @@ def _json_filters(text: str) -> list[Any]:
 
 
 def _flat_filters(pairs: Iterable[tuple[str, str]]) -> list[Any]:
-    """The official clients' spelling: `filters.key=…&filters.operator=…&filters.value=…`.
+    """The official clients' encoding: `filters.key=…&filters.operator=…&filters.value=…`.
 
-    TypeScript's writes one filter after the other; Python's writes all keys, then all operators, then all values.
+    The TypeScript client writes one filter after the other; the Python client writes all keys, then all operators, then
+    all values.
     """
     parts = [(name.removeprefix("filters."), text) for name, text in pairs if name.startswith("filters.")]
     filters: list[dict[str, Any]] = []
     for part, text in parts:
-        if not filters or (part != "value" and part in filters[-1]):  # it came already: the next filter begins
+        if not filters or (part != "value" and part in filters[-1]):  # repeated: the next filter begins
             filters.append({"value": []})
         if part == "value":
             filters[-1]["value"].append(text)
@@ -198,7 +199,7 @@ def _condition(item: Any, index: int) -> Condition:
 
 
 def _value(kind: ColumnKind, value: object, *where: str | int) -> str | int | float | None:
-    """A filter's value as the column has it. Raises InvalidInput."""
+    """A filter's value in the form of its column. Raises InvalidInput."""
     try:
         return value_of(kind, value)
     except WrongValue as error:

@@ -22,11 +22,11 @@ from farebox.storage.calls import CallDetail, CallRow
 from farebox.storage.reports import LogExtremes
 
 HEAD_BYTES = 4_096
-"""How much of a stored body the detail of a log shows."""
+"""Bytes of a stored body that a log's detail shows."""
 
 
 class Charged(msgspec.Struct, frozen=True):
-    """Ours: what the account paid, in nano-dollars, and why. The receipt has the rest."""
+    """Farebox's own: what the account paid, in nano-dollars, and why. The receipt has the rest."""
 
     charge_nanos: int
     outcome: str
@@ -37,14 +37,14 @@ class Charged(msgspec.Struct, frozen=True):
 
 
 class Classified(msgspec.Struct, frozen=True):
-    """What the call was for, and how its model fits that."""
+    """The call's task, and how well its model fits it."""
 
     task: str
     model_fit: str
 
 
 class Log(msgspec.Struct, frozen=True, kw_only=True):
-    """One call. `cost` is what the provider takes for it; what the account paid is in `farebox`."""
+    """One call. `cost` is what the provider charges for it; what the account paid is in `farebox`."""
 
     id: str
     created_at: str
@@ -70,22 +70,23 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     feedback: float | None
     score: float | None
     wholesale: bool
-    """Paid from the account's credit; false: the caller's own provider key paid, or a stored one."""
+    """Whether the call was paid from the account's credit; false: with the caller's own provider key, or a stored
+    one."""
     byok: str | msgspec.UnsetType = msgspec.UNSET
-    """The alias of the stored key that was used; absent where none was."""
+    """The alias of the stored key that was used; absent if none was."""
     dlp_action: Action | msgspec.UnsetType = msgspec.UNSET
-    """The strongest action of data loss prevention; absent where it found nothing, as the next three."""
+    """The strongest action of data loss prevention; like the next three fields, absent if it found nothing."""
     dlp_findings: tuple[DlpFinding, ...] | msgspec.UnsetType = msgspec.UNSET
     guardrails: tuple[HazardFinding, ...] | msgspec.UnsetType = msgspec.UNSET
     unscreened: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
-    """What the gateway's rules could not be applied to, and why."""
+    """Parts to which the gateway's rules could not be applied, and why."""
     classification: Classified | msgspec.UnsetType = msgspec.UNSET
-    """What the operator's classifier said of it; absent where it was not asked."""
+    """The operator's classifier's result; absent if it was not asked."""
     farebox: Charged
 
 
 class LogDetail(Log, frozen=True, kw_only=True):
-    """A call with the beginnings of its stored bodies; they are absent where the body was not stored."""
+    """A call with the beginnings of its stored bodies, which are absent if they were not stored."""
 
     request_size: int
     response_size: int
@@ -96,7 +97,7 @@ class LogDetail(Log, frozen=True, kw_only=True):
 
 
 class LogChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What can be said about a call afterwards. A field that is not sent stays as it is; null removes it."""
+    """Annotations of a call. A field that is not sent stays as it is; null removes it."""
 
     feedback: Annotated[float, msgspec.Meta(ge=-1, le=1)] | msgspec.UnsetType | None = msgspec.UNSET
     score: Annotated[float, msgspec.Meta(ge=0, le=100)] | msgspec.UnsetType | None = msgspec.UNSET
@@ -109,7 +110,7 @@ class Deleted(msgspec.Struct, frozen=True):
 
 
 class LogsInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """`result_info` of a list of logs; the extremes are there with `meta_info=true` and are of all pages."""
+    """`result_info` of a list of logs; the extremes are included with `meta_info=true`, and cover all pages."""
 
     page: int
     per_page: int
@@ -233,7 +234,7 @@ def _log(call: CallRow) -> Log:
 
 
 def _screened(detail: CallDetail) -> dict[str, Any]:
-    """What screening found, as far as there is anything."""
+    """The screening results, if there are any."""
     found = detail.screened
     if found is None:
         return {}

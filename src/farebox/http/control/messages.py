@@ -1,4 +1,5 @@
-"""Farebox extension: where an account's messages are sent, their list, and sending one again."""
+"""Farebox extension: the endpoints that an account's messages are sent to, the list of messages, and sending one
+again."""
 
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from farebox.storage.webhook_endpoints import Endpoint as StoredEndpoint
 
 
 class NewEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where to send messages of these kinds; none named: of all."""
+    """An endpoint for messages of these kinds; if no kinds are named, of all."""
 
     url: Annotated[str, msgspec.Meta(min_length=1, max_length=2048)]
     kinds: Annotated[list[str], msgspec.Meta(max_length=50)] = []
@@ -30,7 +31,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointWithSecret(msgspec.Struct, frozen=True, kw_only=True):
-    """A new endpoint. The secret signs what is sent there; it is shown only this once."""
+    """A new endpoint. The secret signs the messages that are sent there; it is shown only this once."""
 
     endpoint_id: str
     url: str
@@ -48,7 +49,7 @@ class TestResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempted(msgspec.Struct, frozen=True, kw_only=True):
-    """One place that a message goes to: an endpoint, or `e-mail`."""
+    """One recipient of a message: an endpoint, or `e-mail`."""
 
     target: str
     attempts: int

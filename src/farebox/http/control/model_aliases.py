@@ -1,4 +1,4 @@
-"""Farebox extension: an account's own names for models, with what is called where the first target fails."""
+"""Farebox extension: an account's own names for models, with further models that are called if the first one fails."""
 
 from functools import partial
 from typing import Annotated
@@ -18,12 +18,13 @@ from farebox.storage.model_aliases import ModelAlias
 from farebox.storage.sql import Connection
 
 ALIASES_MAX = 200
-"""Aliases of one gateway, and of the account itself."""
+"""Maximum aliases of one gateway, and of the account itself."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$"
 
 
 class AliasSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`provider/model`, in the order in which they are tried; those with a weight share the requests."""
+    """The targets as `provider/model`, in the order in which they are tried; targets with a weight share the
+    requests."""
 
     targets: Annotated[
         list[Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | Target],
@@ -32,7 +33,7 @@ class AliasSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
-    """`gateway_id` is null where the alias is for all gateways of the account."""
+    """`gateway_id` is null if the alias applies to all gateways of the account."""
 
     alias: str
     gateway_id: str | None

@@ -1,4 +1,4 @@
-"""The list of models in Cloudflare's form: those that this installation can call, and what they cost the account."""
+"""The list of models in Cloudflare's format: those that this installation can call, and what they cost the account."""
 
 import asyncio
 import re
@@ -32,7 +32,7 @@ Name = Literal[
 
 
 class ModelsQuery(Paging, frozen=True, kw_only=True):
-    """Nothing here is experimental or deprecated: `hide_experimental` and `include_deprecated` change nothing."""
+    """No model is experimental or deprecated here: `hide_experimental` and `include_deprecated` have no effect."""
 
     search: str | None = None
     task: str | None = None
@@ -58,7 +58,7 @@ class Property(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """`name` is what `/ai/run` and `/ai/v1/…` take."""
+    """`name` is the name that `/ai/run` and `/ai/v1/…` accept."""
 
     id: str
     source: int
@@ -117,7 +117,7 @@ def _wire(listed: ListedModel) -> Model:
 
 
 def _costs(price: ModelPrice, markup: Markup) -> list[dict[str, Any]]:
-    """What the account pays for tokens, in US dollars; of prices with tiers, those of a small call."""
+    """What the account pays for tokens, in US dollars; for prices with tiers, that of a small call."""
     return [
         {"unit": _TOKENS[rate.meter], "price": _dollars_per_million(rate.base, price, markup), "currency": "USD"}
         for rate in price.rates
@@ -143,7 +143,7 @@ def _source(model: str) -> int:
 
 
 def _task(slug: str, model: str, price: ModelPrice) -> Name:
-    """By the name, or else by what the model is charged for."""
+    """The model's task, by its name, or else by the units of its price."""
     if _is_embedding(model):
         return "Text Embeddings"
     meters = price.meters

@@ -11,7 +11,7 @@ from farebox.http.request import Request
 
 class ExactBalance(msgspec.Struct, frozen=True):
     """posted: sum of the transfers; held: sum of the open holds; available: what a new call may hold; owed: what was
-    paid back after it had been spent, and is taken from the next credit."""
+    paid back after it had been spent, which the next credit pays first."""
 
     posted_nanos: int
     held_nanos: int

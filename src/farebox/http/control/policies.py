@@ -32,7 +32,7 @@ PolicyChange = body_of("PolicyChange", PolicyDocument, ignored=_READ_ONLY)
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """Times in Unix seconds."""
+    """Times are Unix seconds."""
 
     id: str
     name: str
@@ -43,13 +43,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     updated_at: int
     staging: bool | UnsetType = UNSET
-    """In lists: this is a draft."""
+    """In lists: whether this is a draft."""
     uncommitted: bool | UnsetType = UNSET
-    """The same of a single one."""
+    """The same in responses for a single policy."""
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
-    """A policy that was written, and whether it is in force."""
+    """A policy after a change, and whether it is in force."""
 
     result: Policy
     committed: bool
@@ -72,7 +72,7 @@ class Committed(msgspec.Struct, frozen=True, kw_only=True):
     committed: int
     failed: int
     policies: list[Policy]
-    """Those that are in force from now on."""
+    """The policies in force from now on."""
     errors: list[Failed] = []
 
 
@@ -84,7 +84,7 @@ class CommitResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def list_all(request: Request, query: PoliciesQuery) -> Response:
-    """All of them: there are too few to need pages."""
+    """All policies: there are too few to need pages."""
     shown: list[Policy] = []
     for row in await rows_of(request):
         if row.live is not None:
@@ -120,7 +120,7 @@ async def create(request: Request, body: Any) -> Response:
 
 
 async def change(request: Request, body: Any) -> Response:
-    """Change the fields that are sent: of the draft, where there is one."""
+    """Change the fields that are sent, in the draft if there is one."""
     changes, commit = given(body, PolicyDocument), _commits(request)
     at = request.services.clock.now_ms()
 
@@ -150,7 +150,7 @@ async def delete(request: Request, _: None) -> Response:
 
 
 async def commit(request: Request, _: None) -> Response:
-    """All drafts of the gateway."""
+    """Put all drafts of the gateway in force."""
     await logs.check_gateway(request.services, request.account_id, request.path["gateway_id"])
     account_id, gateway_id = request.account_id, request.path["gateway_id"]
     at = request.services.clock.now_ms()
@@ -163,7 +163,7 @@ async def commit(request: Request, _: None) -> Response:
                 continue
             try:
                 _checked(_document(row.draft))
-            except InvalidInput as error:  # it was valid when it was written, by another release
+            except InvalidInput as error:  # an earlier release considered it valid
                 failed.append(Failed(row.policy_id, error.message))
                 continue
             store.POLICIES.put(connection, changed_row := _committed(row, row.draft, at))
@@ -199,7 +199,8 @@ def _find(connection: Connection, request: Request) -> PolicyRow:
 
 
 def _commits(request: Request) -> bool:
-    """Whether the query says so. Raises InvalidInput for anything but `true` and `false`: a draft enforces nothing."""
+    """Whether the query has `commit=true`. Raises InvalidInput for anything but `true` and `false`: a draft enforces
+    nothing."""
     said = dict(request.query_pairs()).get("commit", "false")
     if said not in ("true", "false"):
         raise invalid("Expected 'true' | 'false'", "query", "commit")
@@ -207,7 +208,7 @@ def _commits(request: Request) -> bool:
 
 
 def _checked(document: PolicyDocument) -> str:
-    """The document as it is stored. Raises InvalidInput."""
+    """The document in its stored form. Raises InvalidInput."""
     faults: list[Fault] = []
     try:
         compile_actor(document.actor)

@@ -1,4 +1,4 @@
-"""What a gateway's policies, with its drafts, would say about a call: for the owner, who is told all of it."""
+"""What a gateway's policies, including drafts, would decide about a call, in full detail for the owner."""
 
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 
 
 class CfUser(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """In the place of the access token's."""
+    """Replaces the user that the access token stands for."""
 
     id: _Text | UnsetType = UNSET
     email: _Text | UnsetType = UNSET
@@ -38,7 +38,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who calls. What is left out, the call does not have."""
+    """The caller. The call lacks everything that is omitted."""
 
     cf: Cf = Cf()
     token: Token | UnsetType = UNSET
@@ -53,17 +53,17 @@ class BucketUsage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Simulation(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """`bucket_usage`: what is spent, by the names of policies; nothing where there is no name."""
+    """`bucket_usage`: the amount spent, by policy name; zero for policies that are not listed."""
 
     identity: Identity = Identity()
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     provider: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    """Where it is left out, the model names it."""
+    """If omitted, the model names it."""
     bucket_usage: dict[str, BucketUsage] = {}
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A budget that the call must fit in. US dollars."""
+    """A budget that the call must fit in, in US dollars."""
 
     bucket: str
     """The resolved actor."""
@@ -81,7 +81,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Enforcement(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Whether the call would be let through."""
+    """Whether the call would be admitted."""
 
     allowed: bool
     reason: Literal["", "blocked", "limit_exceeded"] = ""
@@ -101,7 +101,7 @@ class Simulated(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 async def simulate(request: Request, body: Simulation) -> Response:
-    """Nothing is called and nothing counted. What is spent is what the request says, not what is."""
+    """Nothing is called or counted. What is spent is taken from the request, not from the actual budgets."""
     rows = await policies.rows_of(request)
     texts = [(row.policy_id, row.draft or row.live or "") for row in rows]
     found = policies_of(request.path["gateway_id"], [stored_policy(*each) for each in texts])

@@ -1,4 +1,4 @@
-"""Farebox extension: who invoices are made out to, the state of auto top-up, and the link to the billing page."""
+"""Farebox extension: whom invoices are addressed to, the state of auto top-up, and the link to the billing page."""
 
 from typing import Annotated
 
@@ -18,21 +18,21 @@ _Line = Annotated[str, msgspec.Meta(max_length=200)]
 
 
 class ProfileSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is left out becomes empty. It holds for the invoices that are issued from now on."""
+    """Omitted fields become empty. Applies to invoices that are issued from now on."""
 
     name: _Line = ""
     email: Annotated[str, msgspec.Meta(max_length=254, pattern=r"^([^@\s]{1,64}@[^@\s]{1,189})?$")] = ""
     address: Annotated[str, msgspec.Meta(max_length=1000)] = ""
     """Lines, separated by newlines."""
     country: Annotated[str, msgspec.Meta(pattern="^([A-Z]{2})?$")] = ""
-    """ISO 3166-1, two capital letters: decides on the tax."""
+    """ISO 3166-1, two capital letters; determines the tax."""
     tax_id: Annotated[str, msgspec.Meta(max_length=64)] = ""
     low_balance_cents: Annotated[int, msgspec.Meta(ge=0, le=10**8)] | None = None
     """A posted balance below this notifies the owner; null: the operator's threshold; 0: never."""
 
 
 class BillingProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """Who the invoices are for."""
+    """Whom the invoices are addressed to."""
 
     name: str
     email: str
@@ -52,16 +52,17 @@ class AutoTopup(msgspec.Struct, frozen=True, kw_only=True):
     monthly_cap_cents: int | None = None
     disabled_reason: str | None = None
     meaning: str | None = None
-    """The reason in words."""
+    """A description of the reason."""
     error: str | None = None
     until: str | None = None
-    """Paused: to when."""
+    """If paused: until when."""
     failures_in_a_row: int = 0
     last_failed_at: str | None = None
 
 
 class BillingLink(msgspec.Struct, frozen=True):
-    """Opens the owner's billing page, once and for a short time. Anyone who has it can buy with the saved card."""
+    """Opens the owner's billing page, once and for a short time. Anyone who has the link can buy with the saved
+    card."""
 
     url: str
 
@@ -71,7 +72,7 @@ async def get_profile(request: Request, _: None) -> Response:
 
 
 async def set_profile(request: Request, body: ProfileSet) -> Response:
-    """Replace the profile. The account's smallest and largest top-up are the operator's and stay."""
+    """Replace the profile. The account's smallest and largest top-up are set by the operator, and stay."""
     before = await cards.profile(request.services, request.account_id)
     changed = msgspec.structs.replace(
         before,
@@ -119,9 +120,9 @@ async def auto_topup(request: Request, _: None) -> Response:
 
 
 async def billing_link(request: Request, _: None) -> Response:
-    """Not for tokens where these may not change auto top-up: the page that the link opens can."""
+    """Refused to tokens that may not change auto top-up, because the page can."""
     check_config_allowed(request)
     assert request.caller is not None
     all_there_is = request.caller.may(request.account_id, Permission.WRITE)
-    role = Role.OWNER if all_there_is else Role.BILLING  # the link gives no more than its maker has
+    role = Role.OWNER if all_there_is else Role.BILLING  # the link gives no more rights than its creator has
     return ok(BillingLink(await sessions.billing_link(request.services, request.account_id, role)))

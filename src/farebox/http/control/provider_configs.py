@@ -36,19 +36,19 @@ from farebox.storage.sql import Connection
 from farebox.vault import masked
 
 CONFIGS_MAX = 100
-"""Of one gateway."""
+"""Maximum stored keys of one gateway."""
 PERIOD_SECONDS = 60
 
 Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=KEY_BYTES_MAX, pattern=r"^[\x20-\x7e\t\r\n]+$")]
-"""One word, or what the provider has keys of: see `Provider.keys`."""
+"""One word, or the provider's own form of keys: see `Provider.keys`."""
 Whole = Annotated[float, msgspec.Meta(ge=0, le=1_000_000_000)]
 Weight = Annotated[int, msgspec.Meta(ge=0, le=1_000)]
-"""A key's share of the calls that name no alias, next to those of the provider's other keys; 0: it has none."""
+"""A key's share of the calls that name no alias, relative to the weights of the provider's other keys; 0: none."""
 
 
 class ProviderConfigCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key to be stored, or one that is stored already, by its `secret_id`; with both, the new key gets that ID. With
-    neither, the one whose ID is `{gateway}_{provider}_{alias}`, as secrets are named at Cloudflare."""
+    """A new key, or an already stored one by its `secret_id`; with both, the new key gets that ID. With neither, the
+    stored key whose ID is `{gateway}_{provider}_{alias}`, as Cloudflare names secrets."""
 
     alias: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$")]
     default_config: bool
@@ -61,21 +61,21 @@ class ProviderConfigCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unk
 
 
 class ProviderConfigReplace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The key that takes the place of the stored one; with a weight, that may be left as it is."""
+    """The key that replaces the stored one; with a weight, the key may be omitted to stay as it is."""
 
     secret: Secret | None = None
     weight: Weight | None = None
 
 
 class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored key, without the key."""
+    """A stored key, without the key itself."""
 
     id: str
     alias: str
     default_config: bool
     gateway_id: str
     last_used_at: str | None
-    """As of a minute ago at most; null: never."""
+    """Up to a minute out of date; null: never used."""
     modified_at: str
     provider_slug: str
     secret_id: str
@@ -139,7 +139,7 @@ async def create(request: Request, body: ProviderConfigCreate) -> Response:
 
 
 async def replace(request: Request, body: ProviderConfigReplace) -> Response:
-    """The key is replaced for all that use the same secret."""
+    """Replaces the key for all configs that use the same secret."""
     services, account_id = request.services, request.account_id
     if body.secret is None and body.weight is None:
         raise invalid("Required", "body", "secret")
@@ -201,7 +201,7 @@ def _check_secret(slug: str, secret: str | None) -> None:
 
 
 def _limits(body: ProviderConfigCreate) -> tuple[int | None, int | None]:
-    """Calls per window, and its seconds. Raises InvalidInput."""
+    """Calls per window, and the window's length in seconds. Raises InvalidInput."""
     for name in ("rate_limit", "rate_limit_period"):
         value = getattr(body, name)
         if value is not None and not value.is_integer():
@@ -265,7 +265,7 @@ def _secret_for(
     *,
     named: bool,
 ) -> SecretRow:
-    """The secret that the new config uses, stored. `named`: the request names its ID. Raises InvalidInput."""
+    """Store and return the secret that the new config uses. `named`: the request names its ID. Raises InvalidInput."""
     stored = find_secret(connection, key.account_id, config.secret_id)
     if sealed is None:
         if stored is None or stored.store_id != (gateway.store_id or ""):

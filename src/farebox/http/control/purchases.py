@@ -1,4 +1,4 @@
-"""Farebox extension: purchases of credit with their outcome, refunds, disputes."""
+"""Farebox extension: purchases of credit and their outcome, refunds, disputes."""
 
 from typing import Annotated
 
@@ -35,7 +35,7 @@ class Purchase(msgspec.Struct, frozen=True, kw_only=True):
     decline_code: str | None
     error: str | None
     action_url: str | None
-    """Hosted page on which the owner finishes it."""
+    """Hosted page on which the owner completes the purchase."""
     invoice_pdf: str | None
     created_at: str
     updated_at: str
@@ -43,7 +43,8 @@ class Purchase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefundCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`credit_cents` of a purchase's credit; by default all that is left of it. Fee and tax go back in proportion."""
+    """`credit_cents` of a purchase's credit; by default all that is left of it. Fee and tax are refunded in
+    proportion."""
 
     top_up_id: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     credit_cents: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -51,12 +52,12 @@ class RefundCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Refund(msgspec.Struct, frozen=True, kw_only=True):
-    """Money on its way back to the card. `amount_cents` is what the card gets, `credit_cents` what was taken."""
+    """A refund to the card. `amount_cents` is what the card gets, `credit_cents` the credit that was taken."""
 
     id: str
     top_up_id: str
     state: str
-    """requested, pending, succeeded, failed (the credit was given back)."""
+    """requested, pending, succeeded, or failed (the credit was given back)."""
     amount_cents: int
     credit_cents: int
     reason: str
@@ -67,7 +68,7 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Dispute(msgspec.Struct, frozen=True, kw_only=True):
-    """A charge that the card's owner contests at their bank. Its credit is taken while it is open, or lost."""
+    """A charge that the cardholder disputes at their bank. Its credit is taken while the dispute is open, or lost."""
 
     id: str
     top_up_id: str
@@ -89,7 +90,7 @@ async def list_purchases(request: Request, query: Paging) -> Response:
 
 
 async def get_purchase(request: Request, _: None) -> Response:
-    """One purchase by either of its ids; asks the processor while it is open."""
+    """One purchase by either of its IDs; queries the processor while the purchase is open."""
     return ok(
         await _purchase(request, await top_up.status(request.services, request.account_id, request.path["top_up_id"]))
     )
@@ -124,7 +125,7 @@ async def _purchase(request: Request, bought: model.TopUp) -> Purchase:
 
 
 async def create_refund(request: Request, body: RefundCreate) -> Response:
-    """Pay back to the card; the credit is taken at once."""
+    """Refund to the card; the credit is taken at once."""
     made = await refund.refund(
         request.services,
         request.account_id,

@@ -1,4 +1,4 @@
-"""What the types of a gateway's `dlp` and `guardrails` do not say of them."""
+"""Validation of a gateway's `dlp` and `guardrails` beyond their types."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from farebox.storage.sql import Connection
 
 
 def faults(dlp: Dlp | None, guardrails: Guardrails | None, scorer: Scorer | None) -> list[Fault]:
-    """What is wrong with them, apart from the profiles they name; `scorer`: the operator's."""
+    """Faults in the two, apart from unknown profiles; `scorer`: the operator's."""
     return [*_of_dlp(dlp), *_of_guardrails(guardrails, scorer)]
 
 
@@ -31,7 +31,7 @@ def check_profiles(connection: Connection, account_id: str, config: GatewayConfi
 
 
 def _profiles(dlp: Dlp) -> Iterator[tuple[Path, str]]:
-    """The profiles it names, with where."""
+    """The profiles that it names, each with its place."""
     for at, profile_id in enumerate(dlp.profiles or ()):
         yield ("body", "dlp", "profiles", at), profile_id
     for place, policy in enumerate(dlp.policies or ()):
@@ -59,7 +59,7 @@ def _of_dlp(dlp: Dlp | None) -> Iterator[Fault]:
 
 
 def _of_guardrails(guardrails: Guardrails | None, scorer: Scorer | None) -> Iterator[Fault]:
-    """A scorer that does not judge a category would let everything through."""
+    """Faults in the guardrails: a scorer that does not judge a category would let everything through."""
     if not guardrails:
         return
     for side, rules in (("prompt", guardrails.prompt), ("response", guardrails.response)):

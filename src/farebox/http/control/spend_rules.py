@@ -1,4 +1,4 @@
-"""The rules of a gateway's spend limits: what its type does not say of them, and what is left of each."""
+"""The rules of a gateway's spend limits: validation beyond their type, and what is left of each."""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -25,7 +25,7 @@ _SELECTORS = ("model", "provider", "token", "user")
 
 
 def faults(limits: SpendLimits) -> list[Fault]:
-    """What is wrong with the rules."""
+    """The faults in the rules."""
     found: list[Fault] = []
     seen: set[str] = set()
     for place, rule in enumerate(limits.rules):
@@ -58,12 +58,13 @@ def _window_faults(rule: SpendRule, path: Path) -> list[Fault]:
 
 
 def named(limits: SpendLimits) -> SpendLimits:
-    """The same with an id for each rule that has none, and all that a period says."""
+    """The same with an id for each rule that has none, and with the fields that a period implies."""
     return replace(limits, rules=tuple(_completed(rule, _new_id()) for rule in limits.rules))
 
 
 def placed(limits: SpendLimits) -> SpendLimits:
-    """The same for rules that are tried and not stored: one without an id is named by its place, as faults name it."""
+    """The same for rules that are tried and not stored: one without an id is named by its position, as faults name
+    it."""
     rules = tuple(_completed(rule, f"rules.{place}") for place, rule in enumerate(limits.rules))
     return replace(limits, rules=rules)
 
@@ -99,9 +100,9 @@ class SpendState(msgspec.Struct, frozen=True, kw_only=True):
 
     rule_id: str
     enabled: bool
-    """Whether it is enforced: the rule and the gateway's spend limits are enabled."""
+    """Whether it is enforced, which requires that both the rule and the gateway's spend limits are enabled."""
     partition: dict[str, str]
-    """The values; empty if the rule partitions by nothing. Long ones are shown as `sha256`."""
+    """The values; empty if the rule does not partition. Long ones are shown as `sha256`."""
     limit_nanos: int
     spent_nanos: int
     held_nanos: int
@@ -112,14 +113,14 @@ class SpendState(msgspec.Struct, frozen=True, kw_only=True):
     period: Period | msgspec.UnsetType = msgspec.UNSET
     technique: Literal["fixed", "sliding"]
     window_start: str
-    """From when on calls count."""
+    """The time from which calls count."""
     resets_at: str | None
-    """When nothing that counts now counts any more; null if nothing does. What counts in a sliding window leaves it bit
-    by bit until then."""
+    """When everything that counts now no longer counts; null if nothing counts now. In a sliding window, it stops
+    counting gradually."""
 
 
 async def states(request: Request, query: SpendQuery) -> Response:
-    """A rule that partitions has one item for each combination of values that something counts for."""
+    """A rule that partitions has one item for each combination of values for which something counts."""
     account_id, gateway_id, now = request.account_id, request.path["gateway_id"], request.services.clock.now_ms()
     window = query.window()
 
@@ -147,7 +148,7 @@ async def states(request: Request, query: SpendQuery) -> Response:
 
 
 class RuleStates(msgspec.Struct, frozen=True):
-    """A rule, and where its counters are: what is left of it."""
+    """A rule and its counters, to report what is left of it."""
 
     connection: Connection
     account_id: str
@@ -161,7 +162,7 @@ class RuleStates(msgspec.Struct, frozen=True):
         return any(selector.mode == "partition" for _, selector in _selectors(self.rule))
 
     def count(self) -> int:
-        """How many states it has."""
+        """Number of its states."""
         since = self.window.since(self.now)
         return count_scopes(self.connection, self.account_id, self.window.name, since) if self.partitions else 1
 

@@ -1,4 +1,5 @@
-"""The account's spending limit: Cloudflare's three calls, in cents, and Farebox's own with what is spent, in nanos."""
+"""The account's spending limit: Cloudflare's three calls, in cents, and Farebox's own, which reports what is spent in
+nano-dollars."""
 
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from farebox.storage.spending import SpendingLimit
 
 
 class SpendingLimitConfig(msgspec.Struct, frozen=True):
-    """`amount` in cents; all null if there is no limit."""
+    """`amount` is in cents; all fields are null if there is no limit."""
 
     amount: int | None = None
     duration: Literal["daily", "weekly", "monthly"] | None = None
@@ -29,7 +30,7 @@ class Limit(msgspec.Struct, frozen=True):
 
 
 class LimitSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """fixed: the calendar's day, week from Monday or month, in the account's time zone. sliding: the last 24 hours, 7
+    """fixed: the calendar day, week (from Monday) or month, in the account's time zone. sliding: the last 24 hours, 7
     days or 30 days."""
 
     amount: Annotated[int, msgspec.Meta(ge=100)]
@@ -38,7 +39,7 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class LimitState(msgspec.Struct, frozen=True, kw_only=True):
-    """The limit and what is spent of it; all null if there is none."""
+    """The limit and what is spent of it; all fields are null if there is no limit."""
 
     limit_nanos: int | None = None
     spent_nanos: int | None = None
@@ -57,7 +58,7 @@ async def get(request: Request, _: None) -> Response:
 
 
 async def put(request: Request, body: LimitSet) -> Response:
-    """Put the account under a limit, which takes the place of another one."""
+    """Set the account's limit, replacing any other."""
     if request.services.settings.spending_limit_post == "deny":
         raise Problem(SPENDING_LIMIT_DEPRECATED, "Account-wide spending limits are deprecated")
     saved = await spending_limit.put(

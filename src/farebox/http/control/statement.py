@@ -1,4 +1,4 @@
-"""Farebox extension: the statement of transfers as JSON or CSV, and the lots of credit. Money in nano-dollars."""
+"""Farebox extension: the statement of transfers as JSON or CSV, and the lots of credit. Money is in nano-dollars."""
 
 import asyncio
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from farebox.money import format_usd
 from farebox.storage.statement import TransferFilter, TransferRow
 
 CSV_ROWS_MAX = 10_000
-"""Rows of one CSV answer; the next page has the next ones."""
+"""Maximum rows of one CSV response; the next page has the following ones."""
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +35,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransfersQuery(Paging, frozen=True, kw_only=True):
-    """`from` is included, `to` is not. `csv` is wanted too where the header `Accept` says `text/csv`."""
+    """`from` is included, `to` is not. The `Accept` header `text/csv` has the same effect as `csv`."""
 
     kind: str | None = None
     from_: Moment | None = msgspec.field(name="from", default=None)
@@ -45,15 +45,15 @@ class TransfersQuery(Paging, frozen=True, kw_only=True):
 
 class LotsQuery(Paging, frozen=True, kw_only=True):
     spent: bool = False
-    """Whether used-up and expired lots are wanted too."""
+    """Whether to include used-up and expired lots."""
 
 
 class Lot(msgspec.Struct, frozen=True, kw_only=True):
-    """Credit that came in at once, and what is left of it. Lots are spent in the order of the list."""
+    """Credit that came in at one time, and what is left of it. Lots are spent in the order of the list."""
 
     lot_id: str
     book: str
-    """credit: bought; granted: a present of the operator's."""
+    """credit: bought; granted: given by the operator."""
     amount_nanos: int
     remaining_nanos: int
     expires_at: str | None

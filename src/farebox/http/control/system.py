@@ -21,11 +21,11 @@ async def healthz(request: Request, _: None) -> Response:
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     status: Literal["ok", "unavailable"] = "ok"
-    """`unavailable` goes with the status 503: calls are refused."""
+    """`unavailable` has the status 503: calls are refused."""
     database: str
     """`ok`, or what is wrong with it; docs/operating.md, "Readiness", has each state."""
     remedy: str | None = None
-    """What the operator can do about that."""
+    """What the operator can do about it."""
     journal: JournalState
     """`waiting`: ends of calls kept during a database outage are being posted. `unwritable`: it accepts no lines, so
     charges could not be kept if the database failed now."""
@@ -38,7 +38,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def readyz(request: Request, _: None) -> Response:
-    """The database takes writes: one for which there must be room is committed, at most once a second."""
+    """Whether the database accepts writes: at most once a second, a write is committed for which there must be room."""
     services = request.services
     found = await services.readiness.check()
     failure = found.failure

@@ -27,31 +27,31 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     models: list[str] | None
     """The models it may call; null: all."""
     gateways: list[str] | None
-    """The gateways it reaches; null: all. It is empty once all of them were deleted."""
+    """The gateways that it may use; null: all. Empty once all of them have been deleted."""
     active: bool
     """Neither revoked nor expired."""
     created_at: str
     expires_at: str | None
     revoked_at: str | None
     last_used_at: str | None
-    """As of a minute ago at most; null: never."""
+    """Up to a minute out of date; null: never used."""
     rate_limiting_limit: int
-    """Model calls in each interval; 0: there is no limit."""
+    """Model calls per interval; 0: no limit."""
     rate_limiting_interval: int
     """Seconds."""
     rate_limiting_technique: Literal["fixed", "sliding"]
 
 
 class TokenChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What becomes of a token; what is not sent stays as it is. The rate limit has the fields of a gateway's, and is
-    set as a whole."""
+    """Changes to a token; fields that are not sent stay as they are. The rate limit has the same fields as a gateway's,
+    and is set as a whole."""
 
     models: Annotated[list[str], msgspec.Meta(min_length=1, max_length=TOKEN_MODELS_MAX)] | UnsetType | None = UNSET
     """`provider/model` or `provider/*`; null: all."""
     gateways: Annotated[list[str], msgspec.Meta(min_length=1, max_length=TOKEN_GATEWAYS_MAX)] | UnsetType | None = UNSET
-    """Gateways that there are; null: all."""
+    """Existing gateways; null: all."""
     expires_at: Moment | UnsetType | None = UNSET
-    """null: never."""
+    """null: it never expires."""
     rate_limiting_limit: Annotated[int, msgspec.Meta(ge=0, le=RATE_CALLS_MAX)] | UnsetType = UNSET
     rate_limiting_interval: Annotated[int, msgspec.Meta(ge=1, le=RATE_SECONDS_MAX)] = 60
     rate_limiting_technique: Literal["fixed", "sliding"] = "fixed"
@@ -97,7 +97,7 @@ async def change(request: Request, body: TokenChange) -> Response:
 
 
 def changes_of(body: TokenChange) -> TokenChanges:
-    """What the body asks for. Raises InvalidInput."""
+    """The changes that the body asks for. Raises InvalidInput."""
     rate: RateLimit | UnsetType | None = UNSET
     if body.rate_limiting_limit is not UNSET:
         sliding = body.rate_limiting_technique == "sliding"
@@ -111,8 +111,9 @@ def changes_of(body: TokenChange) -> TokenChanges:
 
 
 def _check_may_widen(request: Request, changes: TokenChanges) -> None:
-    """Nobody frees itself: a token that is for certain models does not say which models tokens are for, and one that
-    expires not until when; one that is for certain gateways does not get here. Raises Problem (ACCESS_DENIED)."""
+    """A token must not lift its own limits: a token limited to certain models cannot change the models of tokens, and
+    one that expires cannot change expiry; one limited to gateways cannot reach this route. Raises Problem
+    (ACCESS_DENIED)."""
     caller = request.caller
     assert caller is not None
     models = caller.models is not None and changes.models is not UNSET

@@ -1,4 +1,4 @@
-"""Buying credit through Cloudflare's API: top-up, its status, its limits, auto top-up. Money is in whole cents here."""
+"""Buying credit through Cloudflare's API: top-up, its status, its limits, auto top-up. Money is in whole cents."""
 
 from typing import Annotated, Literal
 
@@ -13,29 +13,29 @@ from farebox.http.validation import invalid
 CURRENCY = "USD"
 KEY_MAX = 255
 RETRY_HEADER = "x-stainless-retry-count"
-"""What the official SDKs count their attempts in; above 0, the request was sent before."""
+"""The header in which the official SDKs count attempts; above 0, the request is a retry."""
 
 
 class TopupCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`amount` cents of credit; fee and tax come on top. The default card pays, or the one that is named."""
+    """`amount` cents of credit; fee and tax are added. The default card is charged, or the named one."""
 
     amount: int
     payment_method_id: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
 
 
 class Topup(msgspec.Struct, frozen=True, kw_only=True):
-    """A purchase as it was started; it may not be paid yet: query `topup/status`."""
+    """A purchase that has been started; it may not be paid yet: query `topup/status`."""
 
     client_secret: str | None
-    """For Stripe's own scripts, where the owner must confirm the payment; else null."""
+    """For Stripe's own scripts, if the owner must confirm the payment; otherwise null."""
     onboarding: bool
-    """A card is saved."""
+    """Whether a card is saved."""
     payment_intent_id: str
-    """The invoice's id; the name is Cloudflare's."""
+    """The invoice's ID; the field's name is Cloudflare's."""
     brand: str | msgspec.UnsetType = msgspec.UNSET
     last4: str | msgspec.UnsetType = msgspec.UNSET
     action_url: str | msgspec.UnsetType = msgspec.UNSET
-    """Ours: hosted page on which the owner confirms the payment, where that is wanted."""
+    """Farebox's own: hosted page on which the owner confirms the payment, if that is needed."""
 
 
 class TopupStatusQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +43,7 @@ class TopupStatusQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TopupStatus(msgspec.Struct, frozen=True):
-    """`completed`: the credit is there. A purchase that failed returns 402 instead."""
+    """`completed`: the credit is available. A failed purchase returns 402 instead."""
 
     payment_intent_id: str
     status: Literal["completed", "pending"]
@@ -58,7 +58,8 @@ class TopupLimits(msgspec.Struct, frozen=True):
 
 
 class TopupConfig(msgspec.Struct, frozen=True):
-    """Auto top-up: buy `amount` cents when the balance is below `threshold` cents. All null: it is not set up."""
+    """Auto top-up: buy `amount` cents when the balance falls below `threshold` cents. All fields are null if it is not
+    set up."""
 
     amount: int | None = None
     threshold: int | None = None
@@ -69,7 +70,7 @@ class TopupConfig(msgspec.Struct, frozen=True):
 
 
 class TopupConfigSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`monthly_cap` is ours: the most that auto top-up may charge in a calendar month, in cents."""
+    """`monthly_cap` is Farebox's own: the most that auto top-up may charge in a calendar month, in cents."""
 
     amount: Annotated[int, msgspec.Meta(ge=1000)]
     threshold: Annotated[int, msgspec.Meta(ge=500)]
@@ -83,11 +84,11 @@ class TopupConfigSaved(msgspec.Struct, frozen=True):
 
 
 class Nothing(msgspec.Struct, frozen=True):
-    """An empty object: it is done."""
+    """An empty object."""
 
 
 async def create(request: Request, body: TopupCreate) -> Response:
-    """Buy credit. What the SDKs send a second time is found, not bought again."""
+    """Buy credit. A retry by an SDK finds the earlier purchase and does not buy again."""
     bought = await top_up.buy(
         request.services,
         request.account_id,
@@ -134,7 +135,7 @@ async def limits(request: Request, _: None) -> Response:
 
 
 async def config_of(request: Request) -> TopupConfig:
-    """The account's auto top-up as the wire shows it."""
+    """The account's auto top-up in its wire form."""
     rule = await auto_top_up.rule(request.services, request.account_id)
     if rule is None:
         return TopupConfig()
@@ -148,7 +149,7 @@ async def config_of(request: Request) -> TopupConfig:
 
 
 def disabled_reason(request: Request, state: str | None, reason: str | None) -> str | None:
-    """A key of payments.states.DISABLED_REASONS, or None where auto top-up does its work."""
+    """A key of payments.states.DISABLED_REASONS; None if auto top-up is working."""
     if request.services.settings.auto_topup == "off":
         return "switched_off"
     return None if state == "active" else reason
@@ -159,7 +160,7 @@ async def config(request: Request, _: None) -> Response:
 
 
 async def set_config(request: Request, body: TopupConfigSet) -> Response:
-    """Switch auto top-up on, or on again: the errors of before are forgotten."""
+    """Switch auto top-up on, or back on; earlier errors are cleared."""
     check_config_allowed(request)
     rule = await auto_top_up.set_rule(
         request.services,
@@ -172,14 +173,14 @@ async def set_config(request: Request, body: TopupConfigSet) -> Response:
 
 
 async def remove_config(request: Request, _: None) -> Response:
-    """Switch auto top-up off; where it is off, nothing happens."""
+    """Switch auto top-up off; without effect if it is off."""
     check_config_allowed(request)
     await auto_top_up.remove_rule(request.services, request.account_id)
     return ok(Nothing())
 
 
 def check_config_allowed(request: Request) -> None:
-    """Raises Problem (CONFIG_BY_TOKEN) if the operator left this to people, and a token asks."""
+    """Raises Problem (CONFIG_BY_TOKEN) if the operator restricts this to people, and a token asks."""
     by_token = request.caller is None or request.caller.token_id is not None
-    if by_token and request.services.settings.token_topup_config == "deny":  # noqa: S105 - no secret
+    if by_token and request.services.settings.token_topup_config == "deny":  # noqa: S105 - not a secret
         raise Problem(CONFIG_BY_TOKEN, "Auto top-up cannot be changed with an access token here")

@@ -1,4 +1,4 @@
-"""URLs that an account has called: only what may be called from here is stored."""
+"""URLs that accounts have Farebox call: only URLs that may be called from here are stored."""
 
 import re
 from urllib.parse import SplitResult, urlsplit
@@ -11,7 +11,7 @@ _PRINTABLE = re.compile(r"[!-~]+")
 
 
 def checked_url(settings: Settings, text: str, *path: str | int) -> SplitResult:
-    """The parts of an http or https URL. To where its name leads is checked at each connection, too. Raises
+    """The parts of an http or https URL. The addresses of its host are also checked at each connection. Raises
     InvalidInput, with this path."""
     allowed = networks(settings.custom_networks)
     try:

@@ -1,4 +1,4 @@
-"""Farebox extension: usage by hour, day or month, and by what the calls were made with. Money in nano-dollars."""
+"""Farebox extension: usage by hour, day or month, and by properties of the calls. Money is in nano-dollars."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal
@@ -16,7 +16,7 @@ from farebox.money import format_usd
 from farebox.storage.usage_values import OTHER, ValueSum
 
 OTHERS = "(other)"
-"""What the values beyond the bound are called together."""
+"""The common name of the values beyond the limit."""
 
 
 class UsageOf(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,7 +24,7 @@ class UsageOf(msgspec.Struct, frozen=True, kw_only=True):
 
     start: str
     value: str
-    """`provider/model` of a model; empty: calls without one; `(other)`: all values beyond the bound."""
+    """`provider/model` for a model; empty: calls without a value; `(other)`: all values beyond the limit."""
     calls: int
     charge_nanos: int
     tokens_in: int
@@ -39,7 +39,7 @@ class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
     from_: str = msgspec.field(name="from")
     to: str
     as_of: str | None
-    """Charges after this are not contained yet; null: all are."""
+    """Charges after this time are not included yet; null: all are included."""
     usage: list[UsageOf]
 
 
@@ -54,7 +54,7 @@ class UsageReportQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def get(request: Request, query: UsageReportQuery) -> Response:
-    """Usage as the query asks for it."""
+    """Usage as the query asks for it, as JSON or CSV."""
     if not is_dimension(query.by):
         raise invalid("Expected model, provider, gateway, token, user or metadata.KEY", "query", "by")
     start, end = moment(query.from_, "from"), moment(query.to, "to")
@@ -89,12 +89,12 @@ async def get(request: Request, query: UsageReportQuery) -> Response:
 
 
 def named(value: str) -> str:
-    """A value as files and responses have it."""
+    """A value as it appears in files and responses."""
     return OTHERS if value == OTHER else value
 
 
 def columns(by: str) -> list[str]:
-    """What a line consists of."""
+    """The columns of a line."""
     of = ["provider", "model"] if by == "model" else [by]
     return ["start", *of, "calls", "charge_usd", "tokens_in", "tokens_out"]
 

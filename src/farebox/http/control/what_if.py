@@ -1,4 +1,4 @@
-"""Farebox extension: what past calls would have come to under another limit, or with another model."""
+"""Farebox extension: what past calls would have cost under another limit, or with another model."""
 
 import re
 from typing import Annotated
@@ -20,20 +20,20 @@ MODELS_MAX = 50
 
 
 class WhatIfCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`from` is included, `to` is not. At least one of the limits or `models` says what is different."""
+    """`from` is included, `to` is not. At least one of the limits or `models` must say what is different."""
 
     from_: Moment = msgspec.field(name="from")
     to: Moment
     gateway_id: Annotated[str, msgspec.Meta(max_length=64, pattern=GATEWAY_ID)] = DEFAULT_GATEWAY
-    """Whose calls `spend_limits` counts."""
+    """The gateway whose calls `spend_limits` counts."""
     spend_limits: SpendLimits | None = None
-    """As a gateway has them; whether they are `enabled` as a whole makes no difference."""
+    """In the form of a gateway's; their own `enabled` makes no difference."""
     spending_limit: LimitOf | None = None
-    """The account's own, `amount` in cents."""
+    """The account's spending limit, with `amount` in cents."""
     models: dict[str, str] = {}
-    """What was called → the model that answers instead: `provider/model`, or `dynamic/NAME` for a route's calls."""
+    """Called model → the model that answers instead: `provider/model`, or `dynamic/NAME` for the calls of a route."""
     by: Annotated[str, msgspec.Meta(max_length=80)] = "user"
-    """What `groups` tells apart: `user`, `token` or `metadata.KEY`."""
+    """The property that `groups` are formed by: `user`, `token` or `metadata.KEY`."""
 
 
 class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,15 +41,15 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """`running`, `done`, `cancelled` or `failed`."""
     replayed: int
-    """Calls so far, of `total`."""
+    """Calls replayed so far, of `total`."""
     total: int
     started_at: str
     report: Report | None
-    """Null until it is done."""
+    """Null until the state is `done`."""
 
 
 async def begin(request: Request, body: WhatIfCreate) -> Response:
-    """Replay the account's calls; where that takes long, the state says that it is running."""
+    """Replay the account's calls; if that takes long, the state is `running`."""
     return ok(_shown(await what_if_run.begin(request.services, request.account_id, _scenario(request, body))))
 
 
@@ -90,7 +90,7 @@ def _scenario(request: Request, body: WhatIfCreate) -> Scenario:
 
 
 def _models(request: Request, body: WhatIfCreate, at: int) -> list[Fault]:
-    """What is wrong with the models."""
+    """The faults in `models`."""
     if len(body.models) > MODELS_MAX:
         return [Fault(("body", "models"), f"At most {MODELS_MAX} models")]
     found = []

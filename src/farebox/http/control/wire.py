@@ -1,4 +1,4 @@
-"""Small conversions shared by the whole control plane: times, paging, routes without parameters."""
+"""Small conversions shared by the whole control plane: times, paging, lookups by ID."""
 
 from datetime import MAXYEAR, UTC, datetime
 from typing import Annotated, TypeVar
@@ -11,11 +11,11 @@ from farebox.http.validation import invalid
 T = TypeVar("T")
 
 PAGE_MAX = 1_000_000
-"""Pages beyond this one are read as this one: it is empty too."""
+"""Larger page numbers are treated as this one: it is empty, too."""
 
 
 class Paging(msgspec.Struct, frozen=True, kw_only=True):
-    """Which page of a list. Out of range figures are brought into range rather than refused."""
+    """The page of a list. Values out of range are brought into range rather than rejected."""
 
     page: int = 1
     per_page: int = 20
@@ -26,7 +26,7 @@ class Paging(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Window(msgspec.Struct, frozen=True):
-    """A page in range: `page` counts from 1."""
+    """A valid page: `page` counts from 1."""
 
     page: int
     per_page: int
@@ -37,7 +37,7 @@ class Window(msgspec.Struct, frozen=True):
 
 
 def require(row: T | None) -> T:
-    """What was looked up by an ID. Raises Problem (NOT_FOUND) if there is none."""
+    """The row that was looked up by an ID. Raises Problem (NOT_FOUND) if there is none."""
     if row is None:
         raise Problem(NOT_FOUND, "Not Found")
     return row
@@ -50,20 +50,21 @@ Moment = Annotated[str, msgspec.Meta(max_length=40, description="ISO 8601; UTC i
 
 
 def moment(text: str | None, name: str, where: str = "query") -> int | None:
-    """The time of a query parameter, or of a field of the body, in milliseconds. Raises InvalidInput if it is none."""
+    """The time in a query parameter, or in a field of the body, in milliseconds. Raises InvalidInput if it is
+    invalid."""
     if text is None:
         return None
     try:
         found = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign that was not percent-encoded
         if found.year == MAXYEAR:
-            raise OverflowError  # a day or month that begins there would not end
+            raise OverflowError  # a day or month that begins there would have no end
         return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError) as error:
         raise invalid("Expected a time such as 2026-11-22T06:34:00Z, or a date", where, name) from error
 
 
 def iso(ms: int) -> str:
-    """A time as Cloudflare writes it, to the millisecond: `2026-11-22T06:34:00.123Z`."""
+    """A time in Cloudflare's format, with milliseconds: `2026-11-22T06:34:00.123Z`."""
     moment = datetime.fromtimestamp(ms // 1000, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
 
