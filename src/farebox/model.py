@@ -86,7 +86,7 @@ class AccessToken:
     rate: RateLimit | None = None
     """The rate limit of its model calls; None: none."""
     gateways: tuple[str, ...] | None = None
-    """The gateways that it may use; None: all. It may be empty: a gateway that is deleted is taken out."""
+    """The gateways that it may use; None: all. May be empty, as deleted gateways are removed from it."""
 
     def may_call(self, provider: str, model: str) -> bool:
         return in_models(self.models, provider, model)

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from farebox.calls.attempts import tell_attempts
+from farebox.calls.attempts import record_attempts
 from farebox.calls.causes import cause_of
 from farebox.calls.counting import may_count, price_by_count
 from farebox.calls.endings import BALANCE_ENDED, BY_CALLER, CLIENT_GONE, SERVER_STOPPED, EarlyEnd
@@ -270,7 +270,7 @@ async def end_call(
     if context.screening is not None:
         _add_findings(ended, context.screening.findings)
     if call.trail is not None or (attempts is not None and attempts.failed):
-        tell_attempts(stage, ended)
+        record_attempts(stage, ended)
     record = CallRecord(call, ended, priced, price, markup, bound)
     now, began = services.clock.now_ms(), services.clock.monotonic()
     command: Settle | Release | None = None
@@ -337,7 +337,7 @@ def _notify_others(context: CallContext, verdict: Verdict, now: int) -> None:
 def _write_log(record: CallRecord, verdict: Verdict | None, *, settled: bool, ended_hold: bool) -> None:
     """Write the call's log line, and another about a hold that did not end as expected. Raises nothing."""
     try:
-        if verdict is not None and (ended_hold or settled):  # the ledger had acknowledged the hold that is now unknown
+        if verdict is not None and (ended_hold or settled):  # an unknown hold had been acknowledged
             overrun = ended_hold and record.bound is not None and verdict.amount > record.bound.amount
             warn_if_unusual(record.call.log_id, verdict, overrun=overrun)
         record.say(_charged(record, verdict, ended_hold=ended_hold))

@@ -32,8 +32,8 @@ MAY_CHOOSE: Final[Mapping[str, tuple[str, ...]]] = {"openai": ("priority",)}
 """Service tiers that a provider may choose itself if a call lets it choose (`auto`): those that the operator's project
 can be set to. Other providers only fall back to the standard tier."""
 BOUND: Final = frozenset({("openai", "flex"), ("google-ai-studio", "flex"), ("openai", "batch")})
-"""Cheaper tiers that a provider either applies or answers with an error. For other tiers, a response that names none is
-charged at the standard tier."""
+"""Cheaper tiers that a provider either applies or answers with an error. With other cheaper tiers, a response
+that names no tier is charged at the standard one."""
 _COST_ONLY: Final = Markup()
 _NO_BOUND: Final = Estimate(0, 0, 0)
 

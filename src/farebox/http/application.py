@@ -14,7 +14,7 @@ from farebox.errors import INTERNAL, Problem
 from farebox.http.auth import authenticate, authorize, authorize_gateway
 from farebox.http.call_target import is_data_plane
 from farebox.http.client_address import Clients
-from farebox.http.custom_hosts import gateway_of_host, led
+from farebox.http.custom_hosts import gateway_of_host, on_own_host
 from farebox.http.envelope import Response, Stream, database_unavailable, failure, send_headers
 from farebox.http.exchange import ClientGone, Exchange
 from farebox.http.pages.visit import browses, lost
@@ -88,7 +88,7 @@ class Application:
         if self._behind_proxies:
             self._clients.resolve(exchange)
         if gateway is not None:
-            return self._data_plane(led(exchange, gateway))
+            return self._data_plane(on_own_host(exchange, gateway))
         if self._root:
             exchange.path = below(self._root, exchange.path)
         memo = exchange.head.memo

@@ -76,7 +76,7 @@ def authorize(
 
 
 def authorize_gateway(caller: Caller, gateway_id: str | None, *, limited_too: bool) -> None:
-    """A token that is limited to gateways reaches the routes of those, and others only if they are made for it
+    """A token that is limited to gateways may call their routes, and other routes only if they support such tokens
     (`limited_too`, http.router.Route). Raises Problem (GATEWAY_NOT_ALLOWED)."""
     if gateway_id is not None:
         check_gateway(caller, gateway_id)

@@ -92,7 +92,7 @@ async def authorize_run(
 
 
 class Limited(Protocol):
-    """An access token, or a caller, that may be limited to gateways."""
+    """An access token, or a caller with one, that may be limited to gateways."""
 
     def may_reach(self, gateway_id: str) -> bool: ...
 

@@ -28,7 +28,7 @@ def gateway_of_host(domains: Domains, clients: Clients, exchange: Exchange) -> t
     return None if host is None else domains.get(_PORT.sub("", host.lower()).removesuffix("."))
 
 
-def led(exchange: Exchange, gateway: tuple[str, str]) -> Exchange:
+def on_own_host(exchange: Exchange, gateway: tuple[str, str]) -> Exchange:
     """The exchange with the equivalent path on the server's own host."""
     account_id, gateway_id = gateway
     path = tidy_path(exchange.path)

@@ -163,8 +163,8 @@ def decide(policies: Policies, asked: Asked) -> Decision:
 
 
 def limits_apart(policies: Policies, fields: Mapping[str, str], reads: Collection[str]) -> list[PolicyLimit]:
-    """The limits that count calls with these fields apart from others, by one of the fields in `reads`, whatever they
-    call. Policies whose actor or condition needs more of a call than the fields are left out. Raises nothing."""
+    """The limits that count calls with these fields separately, by one of the fields in `reads`, whatever model they
+    call. Policies whose actor or condition needs other values of a call are left out. Raises nothing."""
     matched: list[tuple[str, Policy]] = []
     values = _Values(Asked("", (), fields=fields))
     for policy in policies.policies:
