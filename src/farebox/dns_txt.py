@@ -29,7 +29,7 @@ def _server(text: str) -> tuple[str, int]:
         host, _, port = text.partition(":")
     number = int(port)
     if not 0 < number < 2**16:
-        raise ValueError(f"{number} is no port")
+        raise ValueError(f"{number} is not a port")
     return str(ip_address(host)), number
 
 

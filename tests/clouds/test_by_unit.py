@@ -232,7 +232,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("deepgram/v1/listen?model=nova-9", {"content": MINUTE}, "set deepgram nova-9 --rate audio_hours=USD"),
     ("deepgram/v1/listen?model=nova-3&redact=pii", {"content": MINUTE}, "deepgram nova-3+redact "),
     ("deepgram/v1/listen?model=nova-3&language=Multi", {"content": MINUTE}, "deepgram nova-3+multi "),
-    ("deepgram/v1/listen?model=by-tokens", {"content": MINUTE}, "not for what this request is metered by"),
+    ("deepgram/v1/listen?model=by-tokens", {"content": MINUTE}, "does not cover the units of this request"),
     ("deepgram/v1/listen?model=nova-3&model=base", {"content": MINUTE}, "more than once"),
     ("deepgram/v1/listen?model=nova-3&topics=true", {"content": MINUTE}, "billed by tokens"),
     ("deepgram/v1/listen?model=nova-3&detect_topics=true", {"content": MINUTE}, "billed by tokens"),

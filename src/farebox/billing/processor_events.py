@@ -126,7 +126,7 @@ async def sweep_undelivered(services: Services) -> None:
     await services.database.write(partial(inbox.note_sweep, at=at))
     await services.database.write(partial(inbox.forget_done, before=at - KEPT_MS))
     if missing:
-        log.warning("events that no webhook brought", events=missing, webhooks=any_received)
+        log.warning("events not delivered by webhook", events=missing, webhooks=any_received)
 
 
 async def replay(services: Services, *, event_id: str | None = None, since: int | None = None) -> int:
@@ -257,7 +257,7 @@ async def note_invoice(services: Services, invoice: ProcessorInvoice) -> str:
         found_at=at,
     )
     if await services.database.write(partial(add_finding, finding=finding)):
-        log.error("a payment is of no account here", payment_id=invoice.invoice_id, cents=invoice.paid_cents)
+        log.error("payment for an unknown account", payment_id=invoice.invoice_id, cents=invoice.paid_cents)
     return outcome
 
 

@@ -376,7 +376,7 @@ async def work(services: Services) -> int:
     results = await asyncio.gather(*(fetch(*key) for key in found), return_exceptions=True)
     for key, result in zip(found, results, strict=True):
         if isinstance(result, BaseException):  # its lease expires, and it is processed again
-            log.error("a top-up could not be looked at", account=key[0], top_up=key[1], exc_info=result)
+            log.error("top-up could not be processed", account=key[0], top_up=key[1], exc_info=result)
     return sum(result is True for result in results)
 
 

@@ -132,7 +132,7 @@ async def keep_handed_out(services: Services, call: Call, key_id: str, handed_ou
     except DatabaseUnavailable as error:
         services.database.report_failure(error)
         with best_effort("the log"):
-            log.warning("ids not kept", log_id=call.log_id, provider=call.provider, why=str(error))
+            log.warning("ids not recorded", log_id=call.log_id, provider=call.provider, why=str(error))
 
 
 def made(

@@ -176,16 +176,16 @@ def _check_units_priced(call: Call, demand: Demand, price: ModelPrice) -> None:
     if not priced:
         raise Problem(
             MODEL_UNPRICED,
-            f"The price of {demand.model!r} of {call.provider} is not for what this request is metered by. The "
-            f"operator can set one that is: farebox price set {call.provider} {demand.model} "
+            f"The price of {demand.model!r} of {call.provider} does not cover the units of this request. The "
+            f"operator can set one that does: farebox price set {call.provider} {demand.model} "
             f"{_options(demand.units)}.",
         )
     unbounded = [meter for meter in priced if meter in demand.unbounded]
     if unbounded and price.output_max is None:
         raise Problem(
             MODEL_UNPRICED,
-            f"How many {unbounded[0].replace('_', ' ')} a request for {demand.model!r} of {call.provider} takes at "
-            "most, neither it nor the price says: the operator adds --output-max N to the price.",
+            f"Neither the request nor the price of {demand.model!r} of {call.provider} limits the number of "
+            f"{unbounded[0].replace('_', ' ')}: the operator can add --output-max N to the price.",
         )
 
 

@@ -336,7 +336,7 @@ class DataPlane:
         if full == "process":
             raise Problem(
                 TOO_MANY_CALLS,
-                "The server has as many calls in flight as it takes, and this account has its fair part of what is "
+                "The server has as many calls in flight as it takes, and this account has its fair share of what is "
                 "left. Nothing was charged.",
                 retry_after=1,
             )

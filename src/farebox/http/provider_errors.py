@@ -10,20 +10,20 @@ Clients that need special treatment:
 - Codex (0.171) retries a 402 five times; a 429 ends its run at once, with its own message, except for a
   `usage_limit_reached`, with which it shows the text of one header.
 - The SDKs of Cohere (7.3.1), Deepgram (7.17.0) and ElevenLabs (2.78.0) wait for `Retry-After`, up to a minute and
-  twice, whatever `x-should-retry` says; fal's (Python 1.0.3) asks ten times in a minute, Replicate's (npm 1.4.0) six
-  times at once. A limit that nobody can wait for is a 403 on their paths.
-- Cohere's SDK takes no event of a stream for an error: only a connection that ends.
-- Hugging Face's SDK (npm 4.13.30) repeats a 503 at once and without an end: it gets a 502. Of an `error` that is not
-  text it shows "[object Object]".
+  twice, whatever `x-should-retry` says; fal's (Python 1.0.3) retries ten times in a minute, Replicate's (npm 1.4.0) six
+  times at once. A limit for which waiting is useless is a 403 on their paths.
+- Cohere's SDK treats no event of a stream as an error, only a connection that ends.
+- Hugging Face's SDK (npm 4.13.30) repeats a 503 at once and endlessly: it gets a 502. If `error` is not text, it shows
+  "[object Object]".
 - OpenAI's SDK (Python 3.57.0) passes on an event of `type: "error"` like any other; an event with a field `error`
-  raises. A Responses stream gets an event that is both.
-- gemini-cli (0.61.0) repeats a 429 unless it names a daily quota. It takes no event of a stream for an error, only a
-  chunk that is JSON, as older versions of Google's SDK for TypeScript do.
-- opencode (1.18.33) and Qwen Code (0.24.4) wait for `Retry-After`, be it a day, and say nothing: such a limit is a 403
-  without it for them. Cline, Continue, pi, LlamaIndex and langchain-google-genai repeat a 429 whatever its headers and
-  body say, and do not say who they are: their users set the header `farebox-limit-status`. opencode and pi repeat any
-  error that has "rate limit" in its text or code, which therefore have other words then.
-- Vercel's AI SDK (7.0.173) takes an event of a Responses stream for an error only if it has a `sequence_number`.
+  raises. A Responses stream gets an event that has both.
+- gemini-cli (0.61.0) repeats a 429 unless it names a daily quota. It treats no event of a stream as an error, only a
+  chunk that is plain JSON, like older versions of Google's SDK for TypeScript.
+- opencode (1.18.33) and Qwen Code (0.24.4) silently wait for `Retry-After`, even for a day: for them, such a limit is a
+  403 without that header. Cline, Continue, pi, LlamaIndex and langchain-google-genai repeat a 429 whatever its headers
+  and body say, and do not identify themselves: their users set the header `farebox-limit-status`. opencode and pi
+  repeat any error with "rate limit" in its text or code, so these use other words then.
+- Vercel's AI SDK (7.0.173) treats an event of a Responses stream as an error only if it has a `sequence_number`.
 """
 
 import re

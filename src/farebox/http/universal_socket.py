@@ -132,7 +132,7 @@ class UniversalSession:
         try:
             found = _CREATE.decode(data)
         except (ValueError, RecursionError) as wrong:
-            problem = Problem(INVALID_REQUEST, f"The message is no `universal.create`: {wrong}.")
+            problem = Problem(INVALID_REQUEST, f"The message is not a `universal.create`: {wrong}.")
             await self.send({"type": "error", "error": {"code": problem.kind.code, "message": problem.message}})
             return
         step = found.request

@@ -213,7 +213,7 @@ def _edge_faults(element: Element, by_id: dict[str, Element]) -> list[Fault]:
         elif to is None:
             faults.append(Fault(path, f"There is no element with the id '{edge.element_id[:64]}'"))
         elif isinstance(to, Start):
-            faults.append(Fault(path, "Nothing leads back to the start"))
+            faults.append(Fault(path, "No output may lead back to the start"))
         elif isinstance(element, Model) and name == "success" and not isinstance(to, End):
             faults.append(Fault(path, "A response that has begun is final: 'success' leads to an element 'end'"))
     return faults

@@ -147,7 +147,7 @@ class IdentityProvider:
         if since is not None:
             proved_at = claims.get("auth_time")
             if not isinstance(proved_at, int) or proved_at * 1000 < since - LEEWAY_SECONDS * 1000:
-                raise Untrusted("it did not ask again who is there")
+                raise Untrusted("it did not authenticate the person again")
         told = claims if "email" in claims else await self._userinfo(claims, tokens.access_token)
         email = told.get("email")
         return Identity(
@@ -231,7 +231,7 @@ class IdentityProvider:
             return {}
         told = _decoded(await self._get(endpoint, ("authorization", f"Bearer {access_token}")), dict[str, Any])
         if told.get("sub") != claims["sub"]:
-            raise Untrusted("its userinfo endpoint speaks of somebody else")
+            raise Untrusted("its userinfo endpoint describes another person")
         return told
 
     async def _get(self, url: str, *headers: tuple[str, str]) -> bytes:
@@ -253,7 +253,7 @@ def _decoded(body: bytes, kind: type[T]) -> T:
 def _require_safe(url: str) -> None:
     """Raises ProviderFailed for a URL whose traffic others could read."""
     if not is_safe(url):
-        raise ProviderFailed(f"{url[:200]!r} in its metadata is no URL with https")
+        raise ProviderFailed(f"{url[:200]!r} in its metadata is not an https URL")
 
 
 def is_safe(url: str) -> bool:

@@ -28,7 +28,7 @@ def raise_alarm(services: Services, kind: str, about: str, **content: str | int)
     `content` is shown to the operator: no secrets, and only what helps to investigate (IDs, figures, names).
     """
     try:
-        assert kind in ALARM_KINDS, f"{kind} is no kind of alarm"
+        assert kind in ALARM_KINDS, f"{kind} is not a kind of alarm"
         about = _text(about)
         services.metrics.count(ALARMS, kind)
         shown = {name: value if isinstance(value, int) else _text(str(value)) for name, value in content.items()}

@@ -186,7 +186,7 @@ async def _read_input(sums: _Sums, asked: Asked, pieces: AsyncIterator[bytes]) -
     except InvalidRequest as error:
         raise Problem(INVALID_REQUEST, str(error)) from error
     except (UpstreamFailed, _Lost) as error:
-        raise Problem(UPSTREAM_INVALID, f"{call.provider} did not give the input of the batch: {error}.") from error
+        raise Problem(UPSTREAM_INVALID, f"{call.provider} did not return the input of the batch: {error}.") from error
     except (Busy, Died, TooMuch) as error:
         raise Problem(READERS_BUSY, "The input of the batch was not read.", retry_after=1) from error
     if not sums.requests:

@@ -125,7 +125,7 @@ async def _check_read(services: Services, kept: KeptObject) -> None:
     if not may_be_output(kept.provider, description(kept.content or b"{}")):
         return
     if await services.database.get(lambda connection: open_long_calls(connection, kept.account_id, "batch")):
-        raise Problem(OBJECT_BUSY, f"{kept.object_id!r} may be of a batch that has not been paid for.")
+        raise Problem(OBJECT_BUSY, f"{kept.object_id!r} may belong to a batch that has not been paid for.")
 
 
 async def _look(stage: Responded, call: ObjectCall, body: bytes | None) -> None:
@@ -167,7 +167,7 @@ async def note(stage: Responded, call: ObjectCall, body: bytes) -> None:
     if facts_of(context.call.provider, call.kind, described, body) is None:
         if call.does != "create":
             return
-        raise Problem(UPSTREAM_INVALID, f"{context.call.provider} did not say the ID of what it keeps.")
+        raise Problem(UPSTREAM_INVALID, f"{context.call.provider} did not return the ID of the object that it keeps.")
     objects = objects_of(context.services, context.call, stage.key_id, call.kind, described, body, size=call.size)
     if call.does != "create" and call.kind not in LISTED:
         objects = objects[1:]
@@ -191,7 +191,7 @@ async def document(stage: Responded) -> tuple[list[tuple[str, str]], bytes]:
                 context.watch.progress()
                 size += len(chunk)
                 if size > DOCUMENT_MAX or (size > _STEP and not context.sink.keep(len(chunk))):
-                    raise Problem(UPSTREAM_INVALID, "The response is too large to be looked at.")
+                    raise Problem(UPSTREAM_INVALID, "The response is too large to be read.")
                 chunks.append(chunk)
                 stage.logged.keep(chunk)
     except UpstreamFailed as failure:

@@ -126,7 +126,7 @@ async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
     described = description(body)
     facts = facts_of(call.provider, kind, described, body)
     if facts is None:
-        raise Problem(UPSTREAM_INVALID, f"{call.provider} did not say under which ID it goes on.")
+        raise Problem(UPSTREAM_INVALID, f"{call.provider} did not return the ID of the work.")
     object_id = facts.object_id
     objects = objects_of(services, call, stage.key_id, kind, described, body)
     next_at = services.clock.now_ms() + FIRST_LOOK_MS
@@ -140,7 +140,7 @@ async def accepted(stage: Responded, kind: str, body: bytes) -> LongCall:
 
     long = await services.database.write(job)
     if long is None:
-        raise Problem(UPSTREAM_TIMEOUT, f"{call.provider} took so long to begin that its work was given up.")
+        raise Problem(UPSTREAM_TIMEOUT, f"{call.provider} took too long to begin the work, which was given up.")
     return long
 
 
@@ -263,12 +263,12 @@ async def look(services: Services, claimed: LongCall) -> None:
     found = await _ask(services, claimed, cancel=now >= claimed.ends_at)
     if found is None:
         if now >= claimed.ends_at + HOUR_MS:
-            await _in_doubt(services, claimed, "it took longer than it may, and could not be cancelled")
+            await _in_doubt(services, claimed, "it took longer than allowed, and could not be cancelled")
             return
     else:
         status, body = found.status, found.body
         if status == 404 and now - claimed.created_at > GONE_MS:
-            await _in_doubt(services, claimed, "the provider does not know it any more")
+            await _in_doubt(services, claimed, "the provider no longer knows it")
             return
         if status < 300 and await seen(services, claimed, body):
             return

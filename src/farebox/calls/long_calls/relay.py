@@ -58,7 +58,9 @@ async def _relay_stream(stage: Responded) -> None:
         raise Problem(UPSTREAM_INVALID, f"The stream is encoded as {str(coding)[:64]!r}.") from coding
     if screened_stream(stage) is not None:
         await response.close()  # the work goes on; its result is screened when it is fetched
-        raise Problem(UPSTREAM_INVALID, "The gateway's rules do not let a stream in the background pass: fetch it.")
+        raise Problem(
+            UPSTREAM_INVALID, "The gateway's rules do not allow a stream in the background: fetch the response."
+        )
     headers, _, _ = passed_headers(response.headers, own_key=False)
     long = None
     try:
@@ -89,7 +91,7 @@ async def _begun(stage: Responded, response: UpstreamResponse) -> tuple[bytes, L
             while (described := _first_response(first)) is None:
                 chunk = await response.chunk()
                 if chunk is None or len(first) > _FIRST_MAX:
-                    raise Problem(UPSTREAM_INVALID, f"{context.call.provider} did not say under which ID it goes on.")
+                    raise Problem(UPSTREAM_INVALID, f"{context.call.provider} did not return the ID of the work.")
                 context.watch.progress()
                 first += chunk
     except (Interrupted, UpstreamFailed) as error:

@@ -47,7 +47,7 @@ def upload_url(services: Services, call: Call, key_id: str, size: int, url: str)
     """The URL here that stands for Google's. Raises Problem (UPSTREAM_INVALID)."""
     query = urlsplit(url).query
     if _ID not in parse_qs(query):
-        raise Problem(UPSTREAM_INVALID, "Google did not say where the file is to be uploaded.")
+        raise Problem(UPSTREAM_INVALID, "Google did not return the URL for the upload.")
     upload = Upload(query, key_id, size, services.clock.now_ms() + DAY_MS)
     sealed = services.vault.seal(msgspec.json.encode(upload), _place(call.account_id, call.gateway_id))
     ticket = base64.urlsafe_b64encode(sealed).decode().rstrip("=")

@@ -123,7 +123,7 @@ class Session:
         except asyncio.CancelledError:  # the server's stop does not wait any longer
             ending = _STOPPED
         except Exception:
-            log.exception("mistake in a session", log_id=self._context.call.log_id)
+            log.exception("bug in a session", log_id=self._context.call.log_id)
             ending = Ending("error", 1011, 1001, "internal error", INTERNAL_ERROR)
         try:
             for task in (outgoing, incoming):
@@ -200,7 +200,7 @@ class Session:
                 left = due - clock.monotonic()
                 if left <= 0:
                     idle = due < longest
-                    why = "no message for too long" if idle else "the longest time of a session is over"
+                    why = "no message for too long" if idle else "the maximum duration of a session is over"
                     return Ending("time", TIME_IS_UP, 1000, why, SILENCE if idle else TOO_LONG)
                 open_ends = [task for task in (outgoing, incoming) if not task.done()]
                 done, _ = await asyncio.wait(

@@ -262,7 +262,7 @@ class Turns:
         if lane.ahead is not None:
             turn, lane.ahead = lane.ahead, None
             return turn
-        log.warning("a turn was not asked for", log_id=self._context.call.log_id, lane=name)
+        log.warning("a turn was not requested", log_id=self._context.call.log_id, lane=name)
         ask = self._reader.unasked(name)
         return None if ask is None else await self._hold(ask, b"")
 
