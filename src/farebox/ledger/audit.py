@@ -1,8 +1,8 @@
 """The audit: replays every account from its transfers and its holds, and reports each difference. `farebox check`.
 
 It shares nothing with posting but the table of books, so that a mistake made there is not repeated here. It may run
-next to a live server: accounts are read some at a time, each page in a snapshot. Of an account it keeps in memory what
-is left of its lots, never its transfers.
+next to a live server: accounts are read some at a time, each page in a snapshot. Of each account it keeps the
+remainders of its lots in memory, never its transfers.
 """
 
 from collections import Counter, defaultdict
@@ -55,7 +55,7 @@ def audit(
             yield Difference(account_id=f"in bucket {bucket}", what="node_away", expected="a node", found=None)
 
 
-_ANALYZE = (  # PostgreSQL would compare row by row where it last knew the tables small: minutes instead of a second
+_ANALYZE = (  # with statistics of small tables PostgreSQL would compare row by row: minutes instead of a second
     "/* sqlite: */ SELECT 1 /* postgres: ANALYZE transfers, holds, lots, calls, usage_hours, app_holds, budgets,"
     " corrected_calls */"
 )
@@ -63,14 +63,14 @@ _ANALYZE = (  # PostgreSQL would compare row by row where it last knew the table
 
 @dataclass(slots=True)
 class _Replay:
-    """What an account's transfers add up to."""
+    """The state of an account after replaying its transfers."""
 
     posted: int = 0
     version: int = 0
     filled: int = 0
-    """Lots that were filled."""
+    """Number of lots that were filled."""
     lots: dict[tuple[str, str], int] = field(default_factory=dict)
-    """(book, lot_id) → what is left of it, if anything."""
+    """(book, lot_id) → remainder of the lot, if any."""
     moved: Counter[str] = field(default_factory=Counter)
     """Kind of transfer → sum."""
     owed: int = 0
@@ -156,7 +156,7 @@ def _fill(
 def _draw(
     key: Key, replay: _Replay, transfer_id: str, book: str, amount: int, lot_id: str | None
 ) -> Iterator[Difference]:
-    if replay.posted >= 0 > replay.posted - amount:  # said once, not again for every transfer that follows
+    if replay.posted >= 0 > replay.posted - amount:  # reported once, not for every transfer that follows
         yield _of_transfer(key, "transfer_overdraws", transfer_id, "0 or more", replay.posted - amount)
     replay.posted -= amount
     left = replay.lots.pop((book, lot_id or ""), 0)
@@ -213,7 +213,7 @@ def _balances(
     balances = f"SELECT account_id, posted, held, version, owed FROM balances WHERE {IN_PAGE}"
     found = {account_id: balance for account_id, *balance in connection.execute(balances, page)}
     for account_id in accounts:
-        if account_id not in found and account_id not in known:  # else it has been reported already
+        if account_id not in found and account_id not in known:  # otherwise it has been reported already
             yield _of_account((page[0], account_id), "balance_missing", "a row", None)
     for account_id, balance in found.items():
         yield from _balance((page[0], account_id), replays[account_id], kept.get(account_id, 0), *balance)
@@ -243,7 +243,7 @@ _CHARGED = f"""charged AS MATERIALIZED (
         WHERE {IN_PAGE} AND kind = 'charge' AND substr(transfer_id, 1, 7) = 'charge:') t
     GROUP BY account_id, charged_id
 )"""
-"""What each hold was charged: `charge:{hold}` and its parts. Gathered once: no index finds charges by their ids."""
+"""What each hold was charged: `charge:{hold}` and its parts. Collected once, because no index finds charges by ID."""
 
 _HOLDS_THAT_DIFFER = f"""
 WITH {_CHARGED}
@@ -267,11 +267,11 @@ SELECT * FROM (
     OR charge - written_off IS DISTINCT FROM charged OR written_off IS DISTINCT FROM absorbed
 ORDER BY account_id, hold_id
 """
-"""Grouped, not joined: SQLite takes an account's rows for a few, and would look through all charges for each hold."""
+"""Grouped, not joined: SQLite assumes that an account has few rows, and would search all charges for each hold."""
 
 
 def _holds(connection: Connection, page: Page) -> Iterator[Difference]:
-    """Compare each hold with its transfers; SQLite hands over only those that differ."""
+    """Compare each hold with its transfers; the query returns only those that differ."""
     for account_id, hold_id, state, asked, amount, *of_charge in connection.execute(_HOLDS_THAT_DIFFER, page):
         charge, written_off, charged, absorbed = of_charge
         key = page[0], account_id
@@ -289,7 +289,7 @@ def _holds(connection: Connection, page: Page) -> Iterator[Difference]:
 def _unsettled(connection: Connection, page: Page, replays: Mapping[str, _Replay]) -> Iterator[Difference]:
     """Find charges whose hold is not settled.
 
-    Amounts are above zero: where the settled holds explain all that was charged, no transfer is left over.
+    Amounts are above zero, so if the settled holds explain the whole sum of charges, no transfer is left over.
     """
     explained = {
         account_id: (charged, written_off)
@@ -368,7 +368,7 @@ HAVING sum(calls) != sum(hour_calls) OR sum(charge) != sum(hour_charge) OR sum(t
 
 
 def _hours(connection: Connection, page: Page) -> Iterator[Difference]:
-    """Compare the hourly sums with the calls that were charged, and the holds that were without being a call's."""
+    """Compare the hourly sums with the charged calls, and with charged holds that belong to no call."""
     for account_id, hour, provider, model, *sums in connection.execute(_HOURS_THAT_DIFFER, page):
         expected, found = (f"{n} calls, {charge} nanos, {tokens} tokens" for n, charge, tokens in (sums[:3], sums[3:]))
         where = f"{provider}/{model} at {hour}"
@@ -376,7 +376,7 @@ def _hours(connection: Connection, page: Page) -> Iterator[Difference]:
 
 
 def _limits(connection: Connection, page: Page) -> Iterator[Difference]:
-    """Compare the sums that admission looks at with the hours they stand for."""
+    """Compare the sums that admission uses with the hours that they stand for."""
     found = connection.execute(
         "SELECT account_id, limit_spent, (SELECT coalesce(sum(u.charge), 0) FROM usage_hours u WHERE u.bucket = ?1 "
         "AND u.account_id = b.account_id AND u.hour >= b.limit_from) FROM balances b "

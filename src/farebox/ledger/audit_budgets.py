@@ -1,4 +1,4 @@
-"""The audit of budgets: their counters must be the sums of what the holds say that count in them."""
+"""The audit of budgets: their counters must be the sums of what the holds that count in them say."""
 
 from collections.abc import Iterator
 
@@ -17,15 +17,15 @@ WHERE {IN_PAGE} AND budgets IS NOT NULL AND state IN ('open', 'settled') ORDER B
 
 
 def check_budgets(connection: Connection, page: Page) -> Iterator[Difference]:
-    """Compare each counter with the holds. Those that were forgotten, as no window has them in it any more, are missing
-    only if a hold is open that reserves something there."""
+    """Compare each counter with the holds. A counter that was deleted because no window contains its slot any more
+    counts as missing only if an open hold reserves something there."""
     counters = connection.execute(_COUNTERS, page).fetchall()
     sums: dict[tuple[str, Slot], list[int]] = {
         (account, (scope, start)): [0, 0] for account, scope, start, *_ in counters
     }
     for account_id, hold_id, state, slots, counted, charge, taken in connection.execute(_HOLDS, page):
         key = page[0], account_id
-        if state == "settled" and charge and counted != taken:  # else the caller's own key paid
+        if state == "settled" and charge and counted != taken:  # otherwise the caller's own key paid
             yield _of_hold(key, "hold_counted", hold_id, taken, counted)
         for slot in slots_of(slots):
             if (account_id, slot) in sums:

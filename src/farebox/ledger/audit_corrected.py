@@ -1,4 +1,4 @@
-"""The audit of corrected calls: what a re-rating says that it changed must be what its transfers moved."""
+"""The audit of corrected calls: what a re-rating recorded as changed must be what its transfers moved."""
 
 from collections.abc import Iterator
 

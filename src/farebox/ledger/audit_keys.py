@@ -1,4 +1,5 @@
-"""What the audit goes through: the buckets, and in each, page by page, the accounts that have rows in the ledger."""
+"""The order in which the audit reads: bucket by bucket and, in each, page by page of the accounts that have rows in the
+ledger."""
 
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -16,19 +17,19 @@ WITHOUT_BALANCE = (
 """The accounts of a bucket that have no balance row."""
 
 Page: TypeAlias = tuple[int, str, str]
-"""Bucket, and the first and the last of the accounts that are read together: on Citus each statement costs a
+"""Bucket, and the first and last of the accounts that are read together, because on Citus each statement takes a
 millisecond, however little it finds."""
 
 IN_PAGE = "bucket = ?1 AND account_id BETWEEN ?2 AND ?3"
 
 ACCOUNTS, TRANSFERS = 100, 20_000
-"""The most of a page. An account with more transfers is a page of its own."""
+"""The most accounts and transfers on a page. An account with more transfers is a page of its own."""
 
 _TABLES = ("balances", "transfers", "lots", "holds", "calls", "usage_hours", "app_holds", "budgets")
 
 
 def _next_account(after: str) -> str:
-    """One step in every table, however many rows an account has."""
+    """Finds the next account with one step in every table, however many rows an account has."""
     steps = " UNION ALL ".join(
         f"SELECT * FROM (SELECT account_id FROM {table} WHERE bucket = ?1 AND account_id > {after} "
         f"ORDER BY account_id LIMIT 1) of_{table}"
@@ -58,12 +59,12 @@ def every_bucket(connection: Connection) -> list[int]:
                 if bucket is not None:
                     buckets.add(bucket)
     except NodeAway:
-        pass  # what can be read is checked all the same
+        pass  # what can be read is checked anyway
     return sorted(buckets)
 
 
 def pages(connection: Connection, bucket: int) -> Iterator[list[str]]:
-    """Every account of the bucket that has rows anywhere in the ledger, in order, some at a time."""
+    """Every account of the bucket that has rows anywhere in the ledger, in order, page by page."""
     after = ""
     while found := [account_id for (account_id,) in connection.execute(_WALK, (bucket, after, ACCOUNTS))]:
         after = found[-1]

@@ -1,4 +1,4 @@
-"""The audit of lots: each must be what its transfers say."""
+"""The audit of lots: each must agree with its transfers."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,8 +12,8 @@ from farebox.storage.statement import NO_CHARGE
 def check_lots(
     connection: Connection, page: Page, filled: Mapping[str, tuple[Mapping[tuple[str, str], int], int]]
 ) -> Iterator[Difference]:
-    """Compare each lot with the transfer that filled it, and with what the replay left of it. `filled`: what is left by
-    book and ID, and the number of lots that were filled, of each account that has transfers."""
+    """Compare each lot with the transfer that filled it, and with the remainder after the replay. `filled`: for each
+    account that has transfers, the remainders by book and ID, and the number of lots that were filled."""
     found = connection.execute(
         "SELECT account_id, lot_id, book, amount, remaining, spent, "
         "(SELECT max(t.amount) FROM transfers t WHERE t.bucket = ?1 AND t.account_id = lots.account_id "

@@ -35,10 +35,10 @@ class Account:
     )  # fmt: skip
 
     due: int | None
-    """When the first of its unspent lots expires."""
+    """The earliest expiry of its unspent lots."""
     window: int | None
     """Start of the window of its spending limit for which `spent` is the sum."""
-    until: int | None  # its end, where that is not as the calendar of UTC says
+    until: int | None  # its end, if it is not that of the UTC calendar
 
     def __init__(self, account_id: str, row: tuple[Any, ...]) -> None:
         self.account_id = account_id
@@ -50,9 +50,9 @@ class Account:
         if low_below is not None and (self.posted >= low_below or not low_notified):
             marks.append(low_below)
         self.floor: int | None = max(marks, default=None)
-        """A charge that takes `posted` below this is for ledger.triggers."""
+        """A charge that takes `posted` below this activates ledger.triggers."""
         self.armed = top_up_below is not None and self.posted < top_up_below
-        """A refusal would ask for credit."""
+        """Whether a refusal would request an auto top-up."""
         self.lots: list[Lot] = []
         """In spending order; read with the first charge."""
         self.next_lot = 0

@@ -1,7 +1,7 @@
-"""What a batch of holds and their ends reserves and counts in budgets: read once a batch, written once. For
+"""What the holds of a batch, and their ends, reserve and count in budgets: read once per batch, written once. For
 ledger.batches.
 
-It does what ledger.budgets does for one command.
+It does the same for a batch as ledger.budgets for a single command.
 """
 
 from typing import Any
@@ -47,14 +47,14 @@ class BatchBudgets:
         return spent, held
 
     def reserve(self, bucket: int, hold: Hold) -> None:
-        """The hold is admitted."""
+        """Reserve what an admitted hold asks for."""
         for budget in hold.budgets:
             slot = self._slot((bucket, hold.account_id, budget.scope), budget.start)
             slot.reserved += hold.reserved
             slot.ends_at, slot.most = budget.ends_at, budget.limit
 
     def end(self, key: tuple[int, str, str], slots: str, held: int, counts: int | None) -> None:
-        """The hold of this key, which reserved `held`, has ended; `counts` is None if it was not settled."""
+        """Record the end of the hold with this key, which reserved `held`; `counts` is None if it was not settled."""
         for name, start in slots_of(slots):
             slot = self._slot((key[0], key[1], name), start)
             slot.spent += counts or 0
@@ -73,7 +73,7 @@ class BatchBudgets:
         return slot
 
     def write(self) -> None:
-        """Write what was decided. Reservations first: what a hold of this batch gives back is then there."""
+        """Write what was decided. Reservations come first, so that what a hold of this batch gives back is there."""
         many = self._connection.executemany
         slots = [(scope, start, slot) for scope, of_scope in self._slots.items() for start, slot in of_scope.items()]
         reserved = [

@@ -1,11 +1,11 @@
-"""Batches: how calls' holds and charges reach SQLite, those of one commit together.
+"""Batches: how calls' holds and charges reach SQLite, grouped by commit.
 
-The commands of a commit are carried out in the order in which they came. What is common is decided here, on accounts
-that are read once a batch, and written for the whole batch at once: a hold that is admitted, or refused; a settle
-within its hold; a release; a call's row. Whatever else comes is left to ledger.posting, in its place in the order, once
-all that was decided before it is written.
+The commands of a commit are carried out in the order in which they arrived. Common ones are decided here, on accounts
+that are read once per batch, and written for the whole batch at once: a hold that is admitted or refused, a settle
+within its hold, a release, a call's row. Any other command is left to ledger.posting, in its place in the order, after
+everything decided before it has been written.
 
-So there is no rule here that posting does not have: what is common must leave what posting leaves, row by row
+So this has no rules that posting does not have: for common commands it must write the same rows as posting
 (tests/ledger/test_fast_paths.py).
 """
 
@@ -31,7 +31,7 @@ from farebox.storage.sqlite.database import SqliteDatabase
 from farebox.storage.sqlite.writer import by_itself
 
 _Rows: TypeAlias = Sequence[tuple[str, CallWritten]]
-"""Of calls for which nothing was held, each with its account."""
+"""Rows of calls for which nothing was held, each with its account."""
 _Item: TypeAlias = Hold | Settle | Release | _Rows
 _COMMON: Final = (Settle, Hold, Release)
 
@@ -42,7 +42,7 @@ class BatchLedger:
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
         self.slow = 0
-        """Commands that were carried out one by one by ledger.posting, of those that may be common."""
+        """Number of commands of the common kinds that were nevertheless carried out one by one by ledger.posting."""
 
     async def do(self, command: Command) -> Verdict:
         if isinstance(command, _COMMON):
@@ -51,7 +51,7 @@ class BatchLedger:
         return await self._database.write(partial(_apply, command))
 
     def check(self, account_id: str) -> None:
-        """Nothing is known in advance."""
+        """Does nothing: with a file, only a write finds out."""
 
     async def record(self, account_id: str, record: CallWritten) -> None:
         await self.record_all([(account_id, record)])
@@ -60,9 +60,9 @@ class BatchLedger:
         await self._database.writer.put(self, records)
 
     async def close(self) -> None:
-        """Nothing to do: what was sent is the database's to finish."""
+        """Does nothing: the database finishes what was sent."""
 
-    # --- storage.sqlite.writer.Together ---
+    # --- storage.sqlite.writer.GroupedWork ---
 
     def all_of(self, connection: SqliteConnection, items: Sequence[_Item]) -> list[Verdict | Exception]:
         batch = _Batch(connection)
@@ -110,28 +110,30 @@ _SETTLE_KNOWN = (
     "UPDATE holds SET state = 'settled', charge = ?1, written_off = 0 "
     "WHERE bucket = ?2 AND account_id = ?3 AND hold_id = ?4 AND state = 'open' AND amount = ?5 AND budgets IS NULL"
 )
-"""Of holds whose amount the command says: once a batch, as RETURNING takes as long again as the rest."""
+"""For holds whose amount the command states; executed once per batch, because RETURNING doubles the time."""
 _RELEASE = (
     "UPDATE holds SET state = 'released', charge = NULL, written_off = NULL "
     "WHERE bucket = ? AND account_id = ? AND hold_id = ? AND state = 'open' RETURNING amount, budgets, counted"
 )
-# Those below are executed once a batch, for all of its rows.
+# Those below are executed once per batch, for all its rows.
 _TRANSFERS = (
     "INSERT INTO transfers (bucket, account_id, version, transfer_id, kind, from_book, to_book, amount, lot_id, at, "
     "note) VALUES (?, ?, ?, ?, 'charge', ?, 'revenue', ?, ?, ?, ?)"
 )
 _DRAWN = "UPDATE lots SET remaining = ? WHERE bucket = ? AND account_id = ? AND lot_id = ?"
 _EMPTIED = "UPDATE lots SET remaining = ?, spent = 1 WHERE bucket = ? AND account_id = ? AND lot_id = ?"
-"""Apart from the other: SQLite writes the entry of every index that names a column which is set, changed or not."""
+"""Separate from the other statement, because SQLite rewrites the entry of every index on a column that is set, even if
+its value does not change."""
 _BALANCES = "UPDATE balances SET posted = ?, held = ?, version = ?, limit_spent = ? WHERE bucket = ? AND account_id = ?"
 
 
 class _NotAsSaid(Exception):
-    """A hold is not open, or not as large as its settle says: each command of the batch is carried out by itself."""
+    """A hold is not open, or its amount is not what its settle says: each command of the batch is then carried out by
+    itself."""
 
 
 class _Batch:
-    """What is decided of a batch, and what is still to be written of it."""
+    """The decisions of a batch, and what is still to be written."""
 
     def __init__(self, connection: SqliteConnection) -> None:
         self._connection = connection
@@ -143,10 +145,10 @@ class _Batch:
         self._usage: dict[tuple[int, str, int, str, str], list[int]] = {}
         self._charged = 0
         self._budgets: BatchBudgets | None = None
-        """None: nothing in the batch counts in any."""
+        """None: nothing in the batch counts in a budget."""
 
     def do(self, item: _Item) -> Verdict | None:
-        """The verdict; None if it is not common, and then nothing is done."""
+        """Carry out an item and return the verdict; None, and nothing is done, if it is not a common case."""
         if not isinstance(item, _COMMON):
             for account_id, record in item:
                 account = self._account(account_id)
@@ -213,7 +215,7 @@ class _Batch:
         *,
         limited: bool,
     ) -> Verdict | None:
-        """`over` is the refusal by a budget, which comes before that of the account where it says LIMITED."""
+        """`over` is the refusal by a budget; if it is LIMITED, it takes precedence over the account's own refusal."""
         amount = command.amount
         limit, spent = (account.limit, account.spent) if limited else (None, 0)
         outcome: Outcome | None = None
@@ -257,7 +259,7 @@ class _Batch:
         return verdict
 
     def _settle_found(self, account: Account, command: Settle) -> bool:
-        """Settle a hold of which only the database knows what it reserves. Returns whether this was the common case."""
+        """Settle a hold whose amount only the database knows. Returns whether this was the common case."""
         amount = command.amount
         kept = self._execute(_SETTLE, (amount, account.bucket, account.account_id, command.hold_id)).fetchone()
         if kept is None:
@@ -269,7 +271,7 @@ class _Batch:
         return True
 
     def _draw(self, account: Account, command: Settle) -> None:
-        """Take the charge from the lots, one transfer a lot."""
+        """Take the charge from the lots, one transfer per lot."""
         if not account.lots:
             found = self._execute(LOTS, (account.bucket, account.account_id))
             account.lots = [Lot(*fields) for fields in found]
@@ -328,8 +330,8 @@ class _Batch:
     # --- what was decided, written ---
 
     def write(self) -> None:
-        """Write all that was decided. Raises where a call's row is there already, or a hold is not as its settle said,
-        and the batch has to be undone."""
+        """Write everything that was decided. Raises if a call's row already exists, or a hold's amount is not what its
+        settle said; the batch must then be rolled back."""
         changed = [account for account in self._accounts.values() if account is not None and account.changed]
         if not changed and not self._calls:
             return

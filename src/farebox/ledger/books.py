@@ -1,13 +1,13 @@
 """The books, the transfers allowed between them, and the states of a hold: as tables.
 
-`credit` and `granted` are the account's own books; their sum is `posted`. The others stand against them, belong to the
-house, and store no balance: their totals are sums over transfers. Of one of them, `receivable`, the account's part is
-kept on its row nonetheless, as `owed`: what was taken back from the account beyond what it had left.
+`credit` and `granted` are the account's own books; their sum is `posted`. The others are their counterparts; they
+belong to the operator and store no balance: their totals are sums over transfers. Only for `receivable` the account's
+part is stored, as `owed` on its balance row: what was taken back from the account beyond what it had left.
 """
 
 OWN_BOOKS = ("granted", "credit")
 RECEIVABLE = "receivable"
-"""What has gone out of it for an account and has not come back is what the account owes."""
+"""What has been paid out of it for an account and has not come back is what the account owes."""
 
 TRANSFERS: dict[str, frozenset[tuple[str, str]]] = {
     "top_up": frozenset({("processor", "credit")}),
@@ -24,13 +24,13 @@ TRANSFERS: dict[str, frozenset[tuple[str, str]]] = {
     "dispute_won": frozenset({("disputed", "credit")}),
     "collection": frozenset({("credit", "receivable")}),
 }
-"""Kind of transfer → the (from, to) pairs it may have. A pair that is not here does not exist."""
+"""Kind of transfer → the (from, to) pairs it may have. No other pair is allowed."""
 
 TAKEN_BACK: dict[str, str] = {"refund": "refunded", "dispute": "disputed"}
 """Why money is taken back → the book it goes to. Both are kinds of transfer too."""
 
 GIVEN_BACK: dict[str, str] = {"refund_failed": "refund", "dispute_won": "dispute"}
-"""Why what was taken back is given back → why it had been taken."""
+"""Why money is given back → why it had been taken back."""
 
 HOLD_STATES: dict[str, frozenset[str]] = {
     "open": frozenset({"settled", "released", "expired"}),

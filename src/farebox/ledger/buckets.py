@@ -1,4 +1,4 @@
-"""The buckets of the accounts that call, as far as this process knows them."""
+"""The buckets of accounts that make calls, as known to this process."""
 
 import asyncio
 from functools import partial
@@ -9,7 +9,7 @@ from farebox.storage.sql import DatabaseUnavailable
 
 
 class Buckets:
-    """Make it inside the running loop."""
+    """Known buckets. Create it inside the running loop."""
 
     def __init__(self, database: PostgresDatabase) -> None:
         self._database = database
@@ -22,8 +22,8 @@ class Buckets:
     async def find(self, account_id: str) -> int | None:
         """The account's bucket; None if there is no such account. Raises DatabaseUnavailable.
 
-        Asked once for all who wait for it, who then go on in the order in which they came; and with one query for all
-        accounts that are asked for meanwhile.
+        Looked up once for all callers that wait for it, which then continue in the order in which they came; accounts
+        that are asked for during a query share the next one.
         """
         lookup = self._lookups.get(account_id)
         if lookup is None:
@@ -49,7 +49,7 @@ class Buckets:
             for account_id in account_ids:
                 lookup = self._lookups.pop(account_id)
                 lookup.set_exception(error if isinstance(error, Exception) else DatabaseUnavailable("stopped"))
-                lookup.exception()  # its waiters may have gone
+                lookup.exception()  # its callers may be gone
             if not isinstance(error, Exception):
                 raise
             return

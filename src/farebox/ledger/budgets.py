@@ -1,6 +1,6 @@
 """Budgets: what holds reserve in them and charges count in them, slot by slot. Part of posting.
 
-A budget's counters belong to its account: they are touched only in a transaction that has locked the account's balance,
+A budget's counters belong to its account: they are changed only in a transaction that has locked the account's balance,
 so that a hold is admitted by the account and by all of its budgets, or by none.
 """
 
@@ -29,14 +29,14 @@ RESERVE = (
     "DO UPDATE SET held = budgets.held + excluded.held, most = excluded.most"
 )
 GIVE_BACK = f"UPDATE budgets SET spent = spent + ?, held = held - ? WHERE {OF_ACCOUNT} AND scope = ? AND start = ?"
-"""Not an INSERT: what comes after all for a slot that was forgotten is not counted anywhere."""
+"""Not an INSERT: what arrives late for a slot that was deleted is not counted anywhere."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[Slot]).decode
 
 
 def encode_slots(budgets: Iterable[Budget]) -> str | None:
-    """What a hold says of the budgets it counts in; None if it counts in none."""
+    """The text that a hold's row has for the budgets it counts in; None if it counts in none."""
     slots = [(budget.scope, budget.start) for budget in budgets]
     return _encode(slots).decode() if slots else None
 
@@ -49,10 +49,10 @@ def slots_of(stored: str) -> list[Slot]:
 def tightest(
     budgets: Sequence[Budget], counted: Iterable[tuple[int, int]], amount: int
 ) -> tuple[Outcome, int, int, int] | None:
-    """The budget that refuses to reserve so much: the outcome, its place, what is spent and what is held in it. None
-    where all have room. `counted` has what is spent and held in each.
+    """The budget that refuses to reserve `amount`: the outcome, its place, what is spent and what is held in it. None
+    if all have room. `counted` has what is spent and held in each.
 
-    Of several it is one that would refuse whatever the open holds; then one with the least room.
+    Of several, preferably one that would refuse even without open holds; of these, the one with the least room.
     """
     if amount == 0:
         return None
@@ -95,15 +95,15 @@ class Counted(NamedTuple):
     spent: int
     held: int
     ends_at: int
-    """When nothing of it counts any more."""
+    """When none of it counts any more."""
 
 
 _UNDER = "bucket = ?1 AND account_id = ?2 AND scope >= ?3 AND scope < ?3 || '0' AND start >= ?4"
-"""The scopes of a name, and those below it, which go on with `/`."""
+"""The scopes of a name, and those below it, which continue with `/`."""
 
 
 def count_scopes(connection: Connection, account_id: str, name: str, since: int) -> int:
-    """How many scopes of this name, and below it, something counts in from `since` on."""
+    """How many scopes of this name, and below it, have counts from `since` on."""
     found = row(
         connection,
         f"SELECT count(DISTINCT scope) FROM budgets WHERE {_UNDER}",
@@ -144,8 +144,8 @@ def read_scopes(connection: Connection, account_id: str, scopes: Sequence[str], 
 
 
 def room_at(connection: Connection, *, account_id: str, scope: str, since: int, limit: int, needed: int) -> int | None:
-    """When so much fits in the budget, if nothing more is spent of it until then: as the first slots of its window no
-    longer count. None if that is never."""
+    """When `needed` fits in the budget, if nothing more is spent until then: the first slots of its window stop
+    counting one by one. None if never."""
     spent = rows(
         connection,
         f"SELECT spent, ends_at FROM budgets WHERE {OF_ACCOUNT} AND scope = ? AND start >= ? AND spent > 0 "
@@ -172,7 +172,7 @@ def reserve(connection: Connection, balance: Balance, hold: Hold) -> None:
 
 
 def give_back(connection: Connection, balance: Balance, hold_id: str, hold: HoldRow, counts: int | None) -> None:
-    """Give back what the hold reserves, as it ends, and count what it was charged; None if it was not settled."""
+    """Give back what an ending hold reserves, and count what it was charged (`counts`; None if it was not settled)."""
     if hold.budgets is None:
         return
     held = hold.counted if hold.state == "open" else 0
@@ -186,7 +186,7 @@ def give_back(connection: Connection, balance: Balance, hold_id: str, hold: Hold
 
 
 def accounts_to_forget(connection: Connection, at: int) -> list[str]:
-    """Accounts with slots of budgets that no window has in it at `at`."""
+    """Accounts with budget slots that no window contains any more at `at`."""
     found = rows_at_hand(
         connection,
         "SELECT DISTINCT account_id FROM budgets INDEXED BY budgets_ended "
@@ -199,7 +199,7 @@ def accounts_to_forget(connection: Connection, at: int) -> list[str]:
 def forget_slots(connection: Connection, account_id: str, at: int, limit: int = 500) -> int:
     """Delete such slots of the account, at most `limit`, unless an open hold reserves something in them; returns how
     many were deleted."""
-    balance = read_balance(connection, account_id)  # locks it before the counters are touched
+    balance = read_balance(connection, account_id)  # locks it before the counters are changed
     if balance is None:
         return 0
     ended = rows(

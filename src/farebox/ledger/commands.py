@@ -1,4 +1,4 @@
-"""What the ledger can be asked, and what it answers.
+"""The ledger's commands and its answer to them.
 
 Every command names the account and carries an id derived from its cause, so that a repeat finds its own earlier work:
 the same id with the same content is answered as the first was, the same id with other content is a Conflict.
@@ -18,24 +18,26 @@ class Outcome(StrEnum):
     """How a command ended."""
 
     DONE = "done"
-    """It took effect now."""
+    """The command took effect now."""
     REPEATED = "repeated"
-    """It had taken effect before, with the same content."""
+    """The command had taken effect before, with the same content."""
     REFUSED = "refused"
-    """There is not enough money on the account, whatever its open holds."""
+    """There is not enough money on the account, even without its open holds."""
     HELD_ELSEWHERE = "held_elsewhere"
-    """The money is there, and room under every limit, but other calls' holds keep it for the moment."""
+    """There is enough money, and room under every limit, but other calls' holds reserve it at the moment."""
     LIMITED = "limited"
-    """The account's spending limit or a budget would be exceeded, whatever its open holds and the account's balance."""
+    """The account's spending limit or a budget would be exceeded, even without open holds and whatever the account's
+    balance."""
     NOT_OPEN = "not_open"
     """The hold was resolved another way before (settle after release, extend after settle…)."""
     UNKNOWN = "unknown"
-    """There is no such account or hold; nothing was taken back by that cause."""
+    """There is no such account or hold, or nothing was taken back for that cause."""
 
 
 DONE: Final = Outcome.DONE
 UNKNOWN: Final = Outcome.UNKNOWN
-"""For what runs with every call: to look a member up in its class takes Python 3.11 as long as a small function."""
+"""For code that runs with every call: in Python 3.11, looking up a member in its class takes as long as a small
+function."""
 _TAKEN_EFFECT: Final = (Outcome.DONE, Outcome.REPEATED)
 
 
@@ -44,14 +46,14 @@ class Conflict(Exception):
 
 
 class Record(Protocol):
-    """Something that is written in the same commit as the end of a hold: the call's log row and receipt.
+    """Something that is written in the same commit as the end of a hold, such as the call's log row and receipt.
 
     It adds what was charged to the hourly sums (storage.calls.add_usage), from which spending limits are counted.
     """
 
     @property
     def at(self) -> int:
-        """The moment under whose hour the charge is counted."""
+        """The moment in whose hour the charge is counted."""
         ...
 
     def write(self, connection: Connection, bucket: int, verdict: "Verdict") -> None: ...
@@ -67,12 +69,12 @@ class CallWritten:
 
     @property
     def at(self) -> int:
-        """The moment at which the call began, under whose hour its charge is counted."""
+        """The moment at which the call began, in whose hour its charge is counted."""
         raise NotImplementedError
 
     def row(self, verdict: "Verdict") -> CallRow:
-        """The row for what the ledger says was taken. Of the verdict it may use what it says of the charge (amount,
-        written_off, late, limit, spent), not the account's balance."""
+        """The row, given the ledger's verdict. It may use the verdict's fields about the charge (amount, written_off,
+        late, limit, spent), but not the account's balance."""
         raise NotImplementedError
 
     def write(self, connection: Connection, bucket: int, verdict: "Verdict") -> None:
@@ -100,18 +102,18 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 50
     expires_at: int | None = None
     note: str = ""
-    """Why, for the statement; not part of what a repeat must match."""
+    """The reason, shown on the statement; not part of what a repeat must match."""
 
 
 class Budget(msgspec.Struct, frozen=True, gc=False):
     """A budget that a hold must fit in, and its charge counts in.
 
-    Time is cut into slots; a hold counts in the slot it is made in. It fits if the window, the slots from `since` on,
-    has room for it below `limit`. Times in milliseconds.
+    Time is divided into slots; a hold counts in the slot in which it is opened. It fits if the window, which is the
+    slots from `since` on, has room for it below `limit`. Times in milliseconds.
     """
 
     scope: str
-    """What is counted together. It includes the length of the slots, so that another length starts from zero."""
+    """Names what is counted together. It includes the length of the slots, so that another length starts from zero."""
     limit: int
     """Nano-dollars."""
     start: int
@@ -119,12 +121,12 @@ class Budget(msgspec.Struct, frozen=True, gc=False):
     since: int
     """The first slot of the window; `start` itself where windows do not overlap."""
     ends_at: int
-    """From then on no window has the slot in it."""
+    """From then on, no window contains the slot."""
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True):
-    """Reserve the most a call can cost, on the account and in budgets, in all of them or in none. Refused unless
-    available covers it, and what the account's spending limit and each budget leaves. The id must not contain `/`."""
+    """Reserve the most a call can cost on the account and in budgets: in all of them or in none. Refused unless it fits
+    into the available money, the account's spending limit and each budget. The id must not contain `/`."""
 
     account_id: str
     hold_id: str
@@ -132,14 +134,14 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     expires_at: int
     owner: str = ""
-    """The process that will resolve it; what a dead process left open is found by this name."""
+    """The process that will resolve it; holds that a dead process left open are found by this name."""
     counted_at: int | None = None
-    """When its charge will be counted (Record.at), where that is known and earlier than `at`: the spending limit must
-    hold in the window of that time."""
+    """When its charge will be counted (Record.at), if that is known and earlier than `at`: the spending limit of the
+    window at that time applies."""
     budgets: tuple[Budget, ...] = ()
-    """Each of another scope. Not part of what a repeat must match."""
+    """The budgets, all of different scopes. Not part of what a repeat must match."""
     reserve: int | None = None
-    """What is reserved in the budgets, where it is not `amount`."""
+    """What is reserved in the budgets, if it is not `amount`."""
 
     @property
     def reserved(self) -> int:
@@ -148,8 +150,8 @@ class Hold(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Extend(msgspec.Struct, frozen=True, kw_only=True):
-    """Raise an open hold to a new total and a later expiry; neither ever shrinks. A hold that counts in budgets is
-    not raised."""
+    """Raise an open hold to a new total and a later expiry; neither ever decreases. A hold that counts in budgets
+    cannot be raised."""
 
     account_id: str
     hold_id: str
@@ -157,14 +159,14 @@ class Extend(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     expires_at: int
     counted_at: int | None = None
-    """As that of its Hold."""
+    """As in Hold."""
 
 
 class Settle(msgspec.Struct, frozen=True, kw_only=True):
     """End a hold by charging `amount` and giving the rest back.
 
-    An amount above the hold is an overrun: it is taken as far as the account's available money goes, the rest is
-    written off by the house and reported. A hold that expired meanwhile is charged the same way, flagged `late`.
+    An amount above the hold is an overrun: it is taken as far as the account has money available; the rest is written
+    off by the operator and reported. A hold that expired meanwhile is charged the same way, flagged `late`.
     """
 
     account_id: str
@@ -172,15 +174,15 @@ class Settle(msgspec.Struct, frozen=True, kw_only=True):
     amount: int
     at: int
     record: Record | None = None
-    """Written in the same commit: the call's log row and receipt. Without one the charge is counted at `at`, under the
+    """Written in the same commit: the call's log row and receipt. Without one, the charge is counted at `at`, under the
     provider storage.calls.UNRECORDED."""
     note: str = ""
-    """What for, for the statement; not part of what a repeat must match."""
+    """The purpose, shown on the statement; not part of what a repeat must match."""
     counts: int | None = None
-    """What counts in the hold's budgets, where it is not what is taken from the account."""
+    """What counts in the hold's budgets, if it is not what is taken from the account."""
     held: int | None = None
-    """What the hold reserves, where the caller knows that, and that it is in no budget: such settles are quicker, and a
-    wrong figure makes them no more than slow."""
+    """The hold's amount, if the caller knows it and knows that the hold is in no budget: this makes the settle faster;
+    a wrong figure only makes it slow."""
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,7 +197,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 class Expire(msgspec.Struct, frozen=True, kw_only=True):
     """Take back what is due: the account's open holds and its lots whose expiry has passed at `at`.
 
-    A lot gives only what is left of it and of the available money; what open holds keep is taken by a later Expire.
+    Only the lot's remainder is taken, and only from available money; what open holds reserve is taken by a later
+    Expire.
     """
 
     account_id: str
@@ -203,11 +206,11 @@ class Expire(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Correct(msgspec.Struct, frozen=True, kw_only=True):
-    """Mend an earlier charge: a positive amount is given back as credit, a negative one is charged.
+    """Correct an earlier charge: a positive amount is given back as credit, a negative one is charged.
 
-    What is given back returns to lots that it was taken from, as far as `into` names any, and else fills a new one.
-    Refused where a negative amount exceeds what is available. What is given back to bought credit pays first what the
-    account owes. A correction is not spending: it counts in no window of a spending limit. The id must not contain `/`.
+    What is given back returns to the lots that `into` names; the rest fills a new lot. Refused if a negative amount
+    exceeds what is available. What is given back to bought credit first pays what the account owes. A correction is not
+    spending: it counts in no window of a spending limit. The id must not contain `/`.
     """
 
     account_id: str
@@ -216,17 +219,18 @@ class Correct(msgspec.Struct, frozen=True, kw_only=True):
     at: int
     reason: str = ""
     into: tuple[tuple[str, int], ...] = ()
-    """Lots that a positive amount goes back to, in this order, each with the most that it gets. One that has expired
-    gets nothing, and none more than it lacks of what filled it. Not part of what a repeat must match."""
+    """Lots that a positive amount goes back to, in this order, each with the most that it gets. An expired lot gets
+    nothing, and no lot gets more than it has spent. Not part of what a repeat must match."""
     book: Literal["credit", "granted"] = "credit"
-    """Of the lot that the rest of a positive amount fills. Not part of what a repeat must match either."""
+    """The book of the new lot for the rest of a positive amount. Not part of what a repeat must match either."""
 
 
 class TakeBack(msgspec.Struct, frozen=True, kw_only=True):
     """Take back the credit that a payment bought, because the payment was refunded or is disputed.
 
-    First what is left of the payment's own lot, then other bought credit in spending order; never grants, and never
-    what open holds keep. The rest of `amount` is owed: the next money into `credit` pays it first.
+    It is taken first from the remainder of the payment's own lot, then from other bought credit in spending order;
+    never from grants, and never from what open holds reserve. The rest of `amount` is owed: the next money into
+    `credit` pays it first.
     """
 
     account_id: str
@@ -238,10 +242,10 @@ class TakeBack(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GiveBack(msgspec.Struct, frozen=True, kw_only=True):
-    """Undo a TakeBack, in full or in part: the refund failed, or the dispute was won. Fills a lot that does not expire,
-    and pays what is owed from it first.
+    """Undo a TakeBack, in full or in part: the refund failed, or the dispute was won. Fills a lot that does not expire;
+    what is owed is paid from it first.
 
-    UNKNOWN where nothing was taken back by that refund or dispute; REFUSED where `amount` is more than was.
+    UNKNOWN if nothing was taken back for that refund or dispute; REFUSED if `amount` is more than was taken back.
     """
 
     account_id: str
@@ -255,13 +259,13 @@ Command: TypeAlias = TopUp | Grant | Hold | Extend | Settle | Release | Expire |
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """The ledger's answer. Amounts in nano-dollars; `posted` and `held` as they stand after the command."""
+    """The ledger's answer. Amounts in nano-dollars; `posted` and `held` are the figures after the command."""
 
     outcome: Outcome
     posted: int = 0
     held: int = 0
     amount: int = 0
-    """What moved: credited, held in all, charged, expired, or taken back of what was there."""
+    """The amount that moved: credited, held in all, charged, expired, or taken back from the remaining credit."""
     written_off: int = 0
     """Settle: the part of the charge the account could not cover."""
     late: bool = False
@@ -272,11 +276,11 @@ class Verdict(msgspec.Struct, frozen=True):
     """On a refused Hold: the limit of the budget it did not fit in. Else the account's spending limit, on a refused
     Hold or Extend and on a Settle above its hold; else None."""
     spent: int = 0
-    """Where `limit` is said: what was charged in its window so far, this charge included."""
+    """If `limit` is set: what was charged in its window so far, including this charge."""
     budget: int | None = None
-    """The place in Hold.budgets of the one that refused it; None: the account did."""
+    """The position in Hold.budgets of the budget that refused the hold; None: the account did."""
     reserved: int = 0
-    """Where `budget` is said: what open holds reserve in its window."""
+    """If `budget` is set: what open holds reserve in its window."""
 
     @property
     def available(self) -> int:
@@ -284,8 +288,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     @property
     def affordable(self) -> int:
-        """The largest hold that would have been admitted instead of the one refused, as far as the limit that refused
-        it is concerned."""
+        """The largest hold that the limit that refused this one would have admitted."""
         if self.limit is None:
             return self.available
         held = self.held if self.budget is None else self.reserved

@@ -38,12 +38,12 @@ WHAT: dict[str, str] = {
     "corrected_calls": "the calls that the correction names do not add up to what it moved",
     "limit_spent": "the sum kept for the spending limit is not that of the hours it counts",
 }
-"""The stable word of each difference → what it says about an account."""
+"""Stable name of each difference → what it says about an account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One thing that the ledger says twice, differently. Amounts in nano-dollars."""
+    """A contradiction between two records in the ledger. Amounts in nano-dollars."""
 
     account_id: str
     what: str

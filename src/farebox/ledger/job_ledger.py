@@ -1,4 +1,5 @@
-"""The ledger whose every command is a job of the database: on PostgreSQL, what the lanes leave to it."""
+"""A ledger in which every command is a job of the database: on PostgreSQL, for the commands that the lanes leave to
+it."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,7 +21,7 @@ class JobLedger:
         return await self._database.write(partial(_apply, command))
 
     def check(self, account_id: str) -> None:
-        """Nothing is known in advance."""
+        """Does nothing: only a job finds out."""
 
     async def record(self, account_id: str, record: CallWritten) -> None:
         await self._database.write(partial(_record, account_id, record))
@@ -30,7 +31,7 @@ class JobLedger:
             await self.record(account_id, record)
 
     async def close(self) -> None:
-        """Nothing to do: what was sent is the database's to finish."""
+        """Does nothing: the database finishes what was sent."""
 
 
 def _apply(command: Command, connection: Connection) -> Verdict:

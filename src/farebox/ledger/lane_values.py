@@ -1,4 +1,4 @@
-"""What goes into the function `ledger_batch` of PostgreSQL, and what comes out of it. For ledger.lanes."""
+"""The arguments and results of the PostgreSQL function `ledger_batch`. For ledger.lanes."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -16,15 +16,15 @@ _OUTCOMES = (None, Outcome.DONE, Outcome.REFUSED, Outcome.HELD_ELSEWHERE, Outcom
 _END_COLUMNS, _HOLD_COLUMNS = 22, 9
 _NO_BUDGETS: list[Sequence[Any] | None] = [None] * 8
 _NO_ROW = (None, UNRECORDED, "", *(None,) * 11)
-"""Stands for the row of a call where none is written; what is charged is counted under a provider and a model."""
+"""Placeholder for a call's row if none is written; the charge is still counted under a provider and a model."""
 _NOT_ASKED: tuple[int | None, int, int, int] = (None, 0, 0, 0)
-"""Where a verdict says nothing of a limit."""
+"""For a verdict that says nothing about a limit."""
 
 Values: TypeAlias = tuple[Any, ...]
 
 
 class Item:
-    """A command on its way, or the row of a call for which nothing was held."""
+    """A command in progress, or the row of a call for which nothing was held."""
 
     __slots__ = ("account_id", "command", "fenced", "future", "key", "record", "values")
 
@@ -42,19 +42,19 @@ class Item:
         """The hold's id, which is the call's."""
         self.command = command
         self.record = record
-        """If there is no command."""
+        """The call's record, if there is no command."""
         self.values = values
-        """For the function, but for the place of the account."""
+        """Arguments of the function, without the position of the account."""
         self.future = future
         self.fenced = False
-        """Whether it was sent before, and fenced."""
+        """Whether it was sent before and was fenced."""
 
 
 def values_of(command: Command) -> Values | None:
-    """What the function receives of the command; None if it is a job from the start."""
+    """The function's arguments for the command; None if it is a job from the start."""
     if isinstance(command, Hold):
         if command.amount < 0 or "/" in command.hold_id:
-            return None  # and fails there
+            return None  # it fails there
         counted = command.counted_at or command.at
         reserve, slots = (command.reserved, encode_slots(command.budgets)) if command.budgets else (None, None)
         hold_id, amount, at = command.hold_id, command.amount, command.at
@@ -108,8 +108,8 @@ def alone(account_id: str, record: CallWritten) -> Values | None:
 
 
 def sort_batch(batch: Iterable[Item]) -> tuple[list[Item], list[Item], list[Item]]:
-    """Ends, holds, and those that are for jobs, which come after it: they meet another of the same id there, or one
-    that counts in another window of the same budget."""
+    """Splits a batch into ends, holds, and items for jobs that run after it: those whose ID another item has, or that
+    count in another window of the same budget."""
     ends: list[Item] = []
     holds: list[Item] = []
     slow: list[Item] = []
@@ -128,7 +128,7 @@ def sort_batch(batch: Iterable[Item]) -> tuple[list[Item], list[Item], list[Item
 
 
 def _one_window(hold: Hold, windows: dict[tuple[str, str], Budget]) -> bool:
-    """Whether each of the hold's budgets is as those of the same scope are that came before it."""
+    """Whether each of the hold's budgets has the same window as earlier ones of the same scope."""
     if any(windows.get((hold.account_id, budget.scope), budget) != budget for budget in hold.budgets):
         return False
     windows.update({(hold.account_id, budget.scope): budget for budget in hold.budgets})
@@ -136,7 +136,7 @@ def _one_window(hold: Hold, windows: dict[tuple[str, str], Budget]) -> bool:
 
 
 def arguments_of(ends: Sequence[Item], holds: Sequence[Item]) -> list[Sequence[Any] | None]:
-    """From p_accounts on."""
+    """The function's arguments from p_accounts on."""
     accounts = sorted({item.account_id for item in (*ends, *holds)})  # by code point: the order of COLLATE "C"
     places = {account_id: place for place, account_id in enumerate(accounts, 1)}
     of_holds = _columns(holds, places, _HOLD_COLUMNS)
@@ -145,7 +145,7 @@ def arguments_of(ends: Sequence[Item], holds: Sequence[Item]) -> list[Sequence[A
 
 
 def _budgets(holds: Sequence[Item], places: dict[str, int]) -> list[Sequence[Any] | None]:
-    """From b_account on: each scope once, and which hold counts in which."""
+    """The function's arguments from b_account on: each scope once, and which hold counts in which scope."""
     found: dict[tuple[int, str], tuple[int, Budget]] = {}
     uses: list[tuple[int, int]] = []
     for number, item in enumerate(holds, 1):
@@ -169,12 +169,12 @@ def _columns(items: Sequence[Item], places: dict[str, int], width: int) -> list[
 
 
 def _some(column: Values) -> Values | None:
-    """None if it has no value at all: an array of nulls costs both sides as much as any other."""
+    """The column; None if it has no value at all, because an array of nulls costs both sides as much as any other."""
     return None if column.count(None) == len(column) else column
 
 
 def charged_by(ends: Sequence[Item], response: list[int]) -> int:
-    """What the function has charged; it writes nothing off, which is slow."""
+    """What the function has charged. It never writes anything off: such items are answered `slow`."""
     done = (item.command for place, item in enumerate(ends) if _OUTCOMES[response[4 * place]] is Outcome.DONE)
     return sum(command.amount for command in done if isinstance(command, Settle))
 
@@ -185,8 +185,8 @@ def unknown_in(items: Sequence[Item], response: list[int]) -> list[str]:
 
 
 def deliver(items: Sequence[Item], ends: int, response: list[int]) -> list[Item]:
-    """Give the function's answers to those who wait; return the items that are left: those that are slow, and those
-    whose account is not in the bucket, as it may have been moved."""
+    """Deliver the function's answers to the waiting callers; return the items that are left: slow ones, and those whose
+    account is not in the bucket because it may have been moved."""
     slow = []
     rest = iter(response[4 * len(items) :])
     refusals = {ends + number: asked for number, *asked in zip(*[rest] * 5, strict=True)}
@@ -195,7 +195,7 @@ def deliver(items: Sequence[Item], ends: int, response: list[int]) -> list[Item]
         outcome = _OUTCOMES[code]
         if outcome is None:
             slow.append(item)
-        elif not item.future.done():  # else its sender was cancelled; what was done stands
+        elif not item.future.done():  # otherwise its caller was cancelled; what was done remains
             amount = item.command.amount if outcome is Outcome.DONE and isinstance(item.command, Hold | Settle) else 0
             limit, spent, budget, reserved = refusals.get(place + 1, _NOT_ASKED)
             refused_by = budget - 1 if budget else None

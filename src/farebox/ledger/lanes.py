@@ -1,17 +1,17 @@
-"""Lanes: how calls' holds and charges reach PostgreSQL, many with one statement.
+"""Lanes: how calls' holds and charges reach PostgreSQL, many in one statement.
 
-There is one lane a bucket. What arrives while a batch is under way forms the next one; there is no timer. The
-function `ledger_batch` of the database does what is common; what it answers `slow` is done as a job by ledger.posting,
-after the batch.
+Each bucket has one lane. Commands that arrive while a batch is in progress form the next one; there is no timer. The
+database function `ledger_batch` handles the common cases; what it answers with `slow` is done as a job by
+ledger.posting, after the batch.
 
-Order. Ends go before holds within a batch, and jobs are slower than batches, so that commands sent side by side may be
-carried out in another order than they were sent in. One that is sent after another's verdict always comes after it. A
-command that does not find what an earlier one should have left there (a release whose hold is in the same batch, or is
-a job by now) is slow too, and jobs keep their order: so it comes after the other.
+Order. Ends go before holds within a batch, and jobs are slower than batches, so concurrent commands may be carried out
+in a different order than they were sent in. A command that is sent after another's verdict is always carried out after
+it. A command that does not find what an earlier one should have left there (a release whose hold is in the same batch,
+or has become a job) is slow too, and jobs keep their order, so it comes after the other.
 
-Fence. A batch may wait in the database after its sender has gone, and be carried out later. So each names its process
-and the epoch of its connection; under another epoch than the one that is registered no hold is made (`fenced`). A
-process that finds itself fenced, because it was declared dead, reconnects and sends those holds again.
+Fence. A batch may wait in the database after its sender is gone, and be carried out later. So each batch names its
+process and the epoch of its connection; if that is not the registered epoch, no hold is created (`fenced`). A process
+that finds itself fenced, because it was declared dead, reconnects and sends those holds again.
 """
 
 import asyncio
@@ -46,8 +46,8 @@ from farebox.storage.sql import Connection, DatabaseUnavailable, NodeAway
 
 BATCH_MAX = 256
 BATCH_BYTES = 4 * 2**20
-"""Of bodies in a batch, and then one call's more. A few hundred large calls in one statement would run into its
-time-out, with everyone else's calls."""
+"""Bytes of bodies after which a batch takes no further call. A few hundred large calls in one statement would reach its
+timeout, and all other calls of the batch with them."""
 
 NODE_AWAY_SECONDS = 1.0
 """How long a lane refuses at once when the node of its bucket is away, before it tries again."""
@@ -56,8 +56,8 @@ log = structlog.get_logger("farebox.ledger")
 
 
 class LaneLedger:
-    """The ledger that serves calls on PostgreSQL, for the process of this name; no other ledger may have the same. Make
-    it inside the running loop."""
+    """The ledger that serves calls on PostgreSQL, for the process `instance`; no other ledger may have the same name.
+    Create it inside the running loop."""
 
     def __init__(self, database: PostgresDatabase, instance: str) -> None:
         self.instance = instance
@@ -69,7 +69,7 @@ class LaneLedger:
         self._closed = False
         self._slow: set[asyncio.Task[None]] = set()
         self.slow = 0
-        """Items that the function left to a job."""
+        """Number of items that the function left to jobs."""
 
     async def do(self, command: Command) -> Verdict:
         values = values_of(command)
@@ -119,7 +119,7 @@ class LaneLedger:
         record: CallWritten | None,
         values: Values,
     ) -> "asyncio.Future[Verdict] | Verdict":
-        """What will become the verdict; the verdict itself if there is no such account."""
+        """A future for the verdict; the verdict itself if there is no such account."""
         self._database.check()
         bucket = self._buckets.known.get(account_id)
         if bucket is None:
@@ -137,7 +137,7 @@ class LaneLedger:
         return item.future
 
     def forget(self, account_ids: list[str]) -> None:
-        """They are not in the bucket that was known."""
+        """Forget the buckets of these accounts: they are no longer there."""
         if account_ids:
             self._buckets.known.forget(account_ids)
 
@@ -165,11 +165,11 @@ class LaneLedger:
 
     @property
     def waiting(self) -> int:
-        """Items that wait for the next batch of their lane."""
+        """How many items wait for the next batch of their lane."""
         return sum(len(lane._pending) for lane in self._lanes.values())
 
     async def close(self) -> None:
-        """Finish what was sent; then nothing more may be. The database stays open."""
+        """Finish what was sent; nothing more can be sent afterwards. The database stays open."""
         self._closed = True
         for lane in self._lanes.values():
             await lane.close()
@@ -178,7 +178,7 @@ class LaneLedger:
         if self._lanes:
             try:
                 await self._database.write(partial(fence, instance_id=self.instance))
-            except DatabaseUnavailable as error:  # then others find that it has gone
+            except DatabaseUnavailable as error:  # other processes will find that this one is gone
                 log.warning("database unavailable", why=str(error))
 
 
@@ -187,7 +187,7 @@ def _apply_left(command: Command, connection: Connection) -> Verdict:
 
 
 class _Lane:
-    """What is on its way to one bucket."""
+    """The items on their way to one bucket."""
 
     def __init__(self, ledger: LaneLedger, bucket: int, database: PostgresDatabase) -> None:
         self._ledger = ledger
@@ -196,19 +196,19 @@ class _Lane:
         self._sender = Sender(database.url, instance=ledger.instance, bucket=bucket, timeout=database.timeout)
         self._monotonic = SystemClock().monotonic
         self._away: NodeAway | None = None
-        self._again_at = 0.0  # until then nothing is sent: the node of the bucket was away a moment ago
+        self._again_at = 0.0  # nothing is sent before: the node of the bucket was away a moment ago
         self._pending: deque[Item] = deque()
         self._work: asyncio.Task[None] | None = None
 
     def check(self) -> None:
-        """Raises NodeAway if the node of the bucket was away a moment ago: no other call need wait for it."""
+        """Raises NodeAway if the node of the bucket was away a moment ago, so that no other call waits for it."""
         if self._away is not None and self._monotonic() < self._again_at:
             raise NodeAway(str(self._away), self._away.node)
 
     def put(self, item: Item) -> None:
         self._pending.append(item)
         if self._work is None:
-            self._work = asyncio.create_task(self._run())  # starts after everybody else who is ready now
+            self._work = asyncio.create_task(self._run())  # starts after everything else that is ready now
 
     async def _run(self) -> None:
         try:
@@ -219,7 +219,8 @@ class _Lane:
             self._work = None
 
     async def _collect_pending(self) -> None:
-        """Wait until a turn of the loop has brought nothing more: what comes while many are ready shares one batch."""
+        """Wait until an iteration of the loop has brought nothing more: items that arrive while many tasks are ready
+        share one batch."""
         seen = 0
         while seen < len(self._pending) < BATCH_MAX:
             seen = len(self._pending)
@@ -237,7 +238,7 @@ class _Lane:
 
     async def _do(self, batch: list[Item]) -> None:
         try:
-            self._database.check()  # it may have gone while these waited: they were not sent, and need not wait for it
+            self._database.check()  # it may be unavailable by now: these were not sent, and need not wait for it
             self.check()
             ends, holds, slow = sort_batch(batch)
             began = self._monotonic()
@@ -247,7 +248,7 @@ class _Lane:
                 self._database.activity.batch(len(ends) + len(holds), self._monotonic() - began, charged)
             left = set(batch) if response is None else {*slow, *self._deliver(ends, holds, response)}
             if response is not None and FENCED in response[4 * len(ends) : 4 * len(ends) + 1]:
-                again = left.union(holds)  # an end that found no hold is to come after it
+                again = left.union(holds)  # an end that found no hold must come after it
                 left.clear()
                 self._send_again([item for item in batch if item in again])
         except BaseException as error:
@@ -266,8 +267,8 @@ class _Lane:
                     self._ledger.do_slowly(item)
 
     def _deliver(self, ends: list[Item], holds: list[Item], response: list[int]) -> list[Item]:
-        """The items that are left to jobs: these find an account that was moved to another bucket, and what is sent
-        after them goes there."""
+        """Deliver answers; returns the items that are left to jobs. Jobs find an account that was moved to another
+        bucket, and later items then go there."""
         items = (*ends, *holds)
         left = deliver(items, len(ends), response)
         if left:
@@ -275,9 +276,10 @@ class _Lane:
         return left
 
     def _send_again(self, items: list[Item]) -> None:
-        """Under a new epoch, ahead of all others. Raises DatabaseUnavailable if one was fenced before."""
+        """Send items again under a new epoch, ahead of all others. Raises DatabaseUnavailable if one of them was fenced
+        before."""
         log.warning("lane fenced", bucket=self._bucket, items=len(items))
-        self._sender.close()  # it registers when it connects
+        self._sender.close()  # it registers again when it connects
         if any(item.fenced for item in items):
             raise DatabaseUnavailable("another process takes this one for dead, again and again")
         for item in reversed(items):

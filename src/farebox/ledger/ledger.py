@@ -8,7 +8,7 @@ from farebox.storage.database import Database
 
 
 class Ledger(Protocol):
-    """Any engine's ledger."""
+    """The ledger of either engine."""
 
     async def do(self, command: Command) -> Verdict:
         """Carry out `command`; the verdict comes after it is durable.
@@ -19,8 +19,8 @@ class Ledger(Protocol):
         ...
 
     def check(self, account_id: str) -> None:
-        """Raises DatabaseUnavailable if it is known by now that the account's commands would fail: the node of its
-        bucket was away a moment ago. Waits for nothing."""
+        """Raises DatabaseUnavailable if the account's commands are already known to fail, because the node of its
+        bucket was away a moment ago. Does not wait."""
         ...
 
     async def record(self, account_id: str, record: CallWritten) -> None:
@@ -32,7 +32,7 @@ class Ledger(Protocol):
         ...
 
     async def record_all(self, records: Sequence[tuple[str, CallWritten]]) -> None:
-        """`record` for many at once, each with its account; all or some of them are written if it raises."""
+        """`record` for many at once, each with its account. If it raises, some or all of them may have been written."""
         ...
 
     async def close(self) -> None:
@@ -41,8 +41,8 @@ class Ledger(Protocol):
 
 
 def ledger_of(database: Database, instance: str) -> Ledger:
-    """The ledger that serves calls on this database, for the process of this name, which no other ledger has. Call it
-    inside the running loop."""
+    """The ledger that serves calls on this database, for the process `instance`; no other ledger may have the same
+    name. Call it inside the running loop."""
     if database.engine == "sqlite":
         from farebox.ledger.batches import BatchLedger
         from farebox.storage.sqlite.database import SqliteDatabase

@@ -1,13 +1,14 @@
-"""Holds that outlive the process that made them: of work that goes on at a provider after its request was answered."""
+"""Holds that outlive the process that opened them, for work that continues at a provider after its request was
+answered."""
 
 from farebox.ledger.rows import read_balance
 from farebox.storage.sql import Connection, row
 
 
 def adopt_hold(connection: Connection, account_id: str, hold_id: str, expires_at: int) -> bool:
-    """Take an open hold from the process that made it, so that its end does not end the hold, and let it live until
-    `expires_at` (milliseconds). Whether it is open."""
-    balance = read_balance(connection, account_id)  # locks it before the hold is touched
+    """Detach an open hold from the process that opened it, so that the process's end does not end the hold, and extend
+    it to `expires_at` (milliseconds). Returns whether it is open."""
+    balance = read_balance(connection, account_id)  # locks it before the hold is changed
     if balance is None:
         return False
     connection.execute(
@@ -19,7 +20,7 @@ def adopt_hold(connection: Connection, account_id: str, hold_id: str, expires_at
 
 
 def hold_is_open(connection: Connection, bucket: int, account_id: str, hold_id: str) -> bool:
-    """Whether it has not ended."""
+    """Whether the hold has not ended."""
     found = row(
         connection,
         "SELECT state FROM holds WHERE bucket = ? AND account_id = ? AND hold_id = ?",

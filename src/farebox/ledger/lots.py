@@ -1,4 +1,4 @@
-"""Lots: what is left of each sum that came in, and the order in which it goes out. Part of posting."""
+"""Lots: what is left of each sum that came in, and the order in which it is spent. Part of posting."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -22,7 +22,7 @@ def all_unspent(connection: Connection, balance: Balance) -> Unspent:
 
 
 def bought_unspent(connection: Connection, balance: Balance, first: str) -> Unspent:
-    """Bought credit only; the lot `first` before the others."""
+    """Unspent lots of bought credit only; the lot `first` comes before the others."""
     return rows(
         connection,
         f"{_UNSPENT} AND book = 'credit' ORDER BY lot_id != ?, {SPENDING_ORDER}",
@@ -41,7 +41,7 @@ def draw(
     at: int,
     note: str = "",
 ) -> int:
-    """Move `amount` out of the lots, one transfer a lot; return how many transfers that took."""
+    """Move `amount` out of the lots, one transfer per lot; return how many transfers that took."""
     left = amount
     for part, (lot_id, book, remaining) in enumerate(unspent):
         taken = min(left, remaining)
@@ -54,7 +54,7 @@ def draw(
 
 
 def expire_lots(connection: Connection, balance: Balance, at: int) -> int:
-    """Take what is left of the lots whose expiry has passed, as far as open holds do not keep it; return the sum.
+    """Take the remainders of lots whose expiry has passed, as far as open holds do not reserve them; return the sum.
 
     The balance is changed but not saved.
     """
@@ -69,7 +69,7 @@ def expire_lots(connection: Connection, balance: Balance, at: int) -> int:
         if taken == 0:
             break
         take(connection, balance, lot_id, taken)
-        transfer_id = f"expiry:{lot_id}/{balance.version + 1}"  # a lot may expire in parts, as holds give way
+        transfer_id = f"expiry:{lot_id}/{balance.version + 1}"  # a lot may expire in parts, as holds end
         transfer(connection, balance, transfer_id, "expiry", book, "expired", taken, lot_id, at)
         total += taken
     return total
@@ -93,11 +93,11 @@ def open_lot(
 
 
 class LotRow(NamedTuple):
-    """A lot as far as giving back to it is concerned. Nano-dollars, milliseconds."""
+    """What is needed of a lot to give money back to it. Nano-dollars, milliseconds."""
 
     book: str
     lacks: int
-    """What went out of it since it was filled."""
+    """How much of it has been spent."""
     expires_at: int | None
 
     def expired(self, at: int) -> bool:
@@ -114,7 +114,7 @@ def read_lot(connection: Connection, balance: Balance, lot_id: str) -> LotRow | 
 
 
 def put_back(connection: Connection, balance: Balance, lot_id: str, amount: int) -> None:
-    """The lot's side of a transfer that gives back to it, which is above zero."""
+    """Update the lot for a transfer that gives back to it; `amount` is above zero."""
     connection.execute(
         "UPDATE lots SET remaining = remaining + ?, spent = 0 WHERE bucket = ? AND account_id = ? AND lot_id = ?",
         (amount, balance.bucket, balance.account_id, lot_id),
@@ -122,7 +122,7 @@ def put_back(connection: Connection, balance: Balance, lot_id: str, amount: int)
 
 
 def take(connection: Connection, balance: Balance, lot_id: str, amount: int) -> None:
-    """The lot's side of a transfer out of it."""
+    """Update the lot for a transfer out of it."""
     connection.execute(
         "UPDATE lots SET remaining = remaining - ?1, spent = CASE WHEN remaining = ?1 THEN 1 ELSE 0 END "
         "WHERE bucket = ?2 AND account_id = ?3 AND lot_id = ?4",

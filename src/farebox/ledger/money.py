@@ -44,7 +44,7 @@ def _fill(
 def _filled_before(
     connection: Connection, balance: Balance, lot_id: str, amount: int, priority: int, expires_at: int | None
 ) -> bool:
-    """Whether the lot was filled before with this content. Raises Conflict if it was with other content."""
+    """Whether the lot was filled before with this content. Raises Conflict if it was filled with other content."""
     positive(amount)
     earlier = row(
         connection,
@@ -134,7 +134,7 @@ def correct(connection: Connection, balance: Balance, command: Correct) -> Verdi
 
 
 def _return(connection: Connection, balance: Balance, command: Correct, transfer_id: str) -> None:
-    """Give back what a correction does, one transfer a lot."""
+    """Give back the amount of a correction, one transfer per lot."""
     left, part = command.amount, 0
     for lot_id, most in command.into:
         lot = read_lot(connection, balance, lot_id)
@@ -161,7 +161,7 @@ def _correction(
 
 
 def shortage(balance: Balance, amount: int) -> Outcome:
-    """Why so much is not available."""
+    """The outcome that says why `amount` is not available."""
     return Outcome.REFUSED if amount > balance.posted else Outcome.HELD_ELSEWHERE
 
 
@@ -176,7 +176,7 @@ def plain_id(cause: str) -> None:
 
 
 def _cause(cause: str, kinds: Mapping[str, str]) -> tuple[str, str]:
-    """The kind of the transfer and the id, from `kind:id`."""
+    """The kind of transfer and the ID, from `kind:id`."""
     plain_id(cause)
     kind, _, cause_id = cause.partition(":")
     if kind not in kinds or not cause_id:

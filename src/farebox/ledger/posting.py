@@ -1,7 +1,7 @@
 """Posting: the only code that writes balances, transfers, lots and holds (with its parts money.py and lots.py).
 
-`apply` runs one command inside the caller's transaction. It decides first and writes afterwards, so that a refusal has
-written nothing. Admission is exact because the account's row is read inside the transaction that changes it.
+`apply` runs one command inside the caller's transaction. It decides first and writes afterwards, so a refusal writes
+nothing. Admission is exact because the account's row is read inside the transaction that changes it.
 """
 
 from collections.abc import Callable
@@ -59,7 +59,8 @@ def apply(connection: Connection, command: Command) -> Verdict:
 
 
 def apply_left(connection: Connection, command: Command) -> Verdict:
-    """`apply` for what a fast path (ledger.batches, ledger.lanes) has left to it, which is counted."""
+    """`apply` for a command that a fast path (ledger.batches, ledger.lanes) has left to it; such commands are
+    counted."""
     note_activity(connection, "ledger", "slow")
     return apply(connection, command)
 
@@ -101,9 +102,9 @@ def _hold(connection: Connection, balance: Balance, command: Hold) -> Verdict:
 
 
 def _refusal(connection: Connection, balance: Balance, more: int, whole: int, at: int) -> Verdict | None:
-    """Why the account cannot hold so much more, for a hold that is then `whole`; None if it can.
+    """Why the account cannot hold `more`, for a hold that is then `whole` in all; None if it can.
 
-    Asked of the limit first: where that is in the way, buying credit would not help.
+    The limit is checked first: if it is exceeded, buying credit would not help.
     """
     if balance.limit_amount is None or more == 0:
         return None if more <= balance.available else balance.verdict(shortage(balance, whole))
@@ -157,9 +158,11 @@ def _settle(connection: Connection, balance: Balance, command: Settle) -> Verdic
         return _recorded(connection, balance, command, balance.verdict(Outcome.NOT_OPEN))
     late = hold.state == "expired"
     if late or command.amount > hold.amount:
-        expire_lots(connection, balance, command.at)  # a hold keeps what it was given; beyond it, only what is valid
+        expire_lots(
+            connection, balance, command.at
+        )  # a hold keeps what it reserved; beyond that, only unexpired lots count
     if not late:
-        balance.held -= hold.amount  # from here on `available` contains what this hold kept
+        balance.held -= hold.amount  # from here on, `available` includes what this hold reserved
     taken = min(command.amount, balance.available)
     written_off = command.amount - taken
     if taken:
@@ -182,8 +185,8 @@ def _settle(connection: Connection, balance: Balance, command: Settle) -> Verdic
 
 
 def _count(connection: Connection, balance: Balance, command: Settle, verdict: Verdict, *, beyond: bool) -> Verdict:
-    """Count a charge where its record does not do it, and towards the account's spending limit. One that no hold had
-    room for may go above the limit: the verdict then says both."""
+    """Count a charge if its record does not, and count it towards the account's spending limit. A charge above its hold
+    may exceed the limit: the verdict then states the limit and what was spent."""
     at = command.at if command.record is None else command.record.at
     if balance.limit_amount is not None:
         if beyond:
@@ -211,7 +214,8 @@ def _release(connection: Connection, balance: Balance, command: Release) -> Verd
 
 
 def _recorded(connection: Connection, balance: Balance, command: Settle | Release, verdict: Verdict) -> Verdict:
-    """Write the call's record with the end of its hold; also where the hold had ended, for the call was made."""
+    """Write the call's record with the end of its hold; also if the hold had already ended, because the call was
+    made."""
     if command.record is not None:
         command.record.write(connection, balance.bucket, verdict)
     return verdict

@@ -1,7 +1,7 @@
-"""What a crash or the clock left open, and how it is closed.
+"""Holds that a crash left open or that have expired, and how they are closed.
 
-Two questions to the database, and two jobs that response them with ordinary commands, so that a job may be cut short
-and run again, or run twice at once, without harm.
+Two queries, and two jobs that act on their results with ordinary commands, so that a job may be interrupted and run
+again, or run twice at once, without harm.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ BATCH_SIZE = 256
 """Commands sent together, so that they share commits."""
 
 Policy = Literal["release", "charge"]
-"""What becomes of a call in doubt: its hold is given back, or all of it is charged."""
+"""What happens to a call in doubt: its hold is released, or charged in full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +39,22 @@ class OpenHold:
     owner: str
 
 
-# Both indexes that these queries walk have entries for open holds and unspent lots only: they stay as small as what is
-# in flight, however many accounts and past calls there are.
+# Both indexes that these queries walk have entries for open holds and unspent lots only, so they stay small, however
+# many accounts and past calls there are.
 
 
 def left_open(connection: Connection, owner: str) -> list[OpenHold]:
-    """Open holds of any process but `owner`; those without an owner have no process that could have died."""
+    """Open holds of any process other than `owner`; those without an owner have no process that could have died."""
     return _holds(rows_everywhere(connection, _open_holds("owner != '' AND owner != ?"), owner))
 
 
 def expired_holds(connection: Connection, at: int) -> list[OpenHold]:
-    """Open holds that have expired at `at`."""
+    """Open holds that have expired by `at`."""
     return _holds(rows_at_hand(connection, _open_holds("expires_at <= ?"), at))
 
 
 def expired_accounts(connection: Connection, at: int) -> list[str]:
-    """Accounts with open holds or unspent lots that have expired at `at`."""
+    """Accounts with open holds or unspent lots that have expired by `at`."""
     found = rows_at_hand(
         connection,
         "SELECT account_id FROM holds INDEXED BY holds_open WHERE bucket = ?1 AND state = 'open' AND expires_at <= ?2 "
@@ -70,7 +70,7 @@ async def resolve_left_open(
 ) -> None:
     """Close the calls that former processes left in doubt, by the operator's policy, each with a line in the log.
 
-    For the start of the only server of a database: whatever another process still has in flight is closed too.
+    For the start of a database's only server: any call that another process still has in flight is closed too.
     Raises storage.sql.DatabaseUnavailable; what was closed until then stays closed.
     """
     holds = iter(await database.scan(lambda connection: left_open(connection, instance)))
@@ -88,7 +88,7 @@ def _ending(hold: OpenHold, policy: Policy, at: int) -> Release | Settle:
 
 def _note_resolved(hold: OpenHold, verdict: Verdict, policy: Policy, log: FilteringBoundLogger) -> None:
     if verdict.outcome is not Outcome.DONE:
-        return  # it was ended another way since it was listed, and that has been logged
+        return  # it has ended in another way since it was listed, and that has been logged
     log.warning(
         "call_in_doubt_resolved",
         account_id=hold.account_id,
@@ -100,13 +100,13 @@ def _note_resolved(hold: OpenHold, verdict: Verdict, policy: Policy, log: Filter
 
 
 def owners_of_holds(connection: Connection) -> list[str]:
-    """The processes that are to resolve an open hold."""
+    """The processes that own an open hold."""
     sql = "SELECT DISTINCT owner FROM holds INDEXED BY holds_open WHERE bucket = ? AND state = 'open' AND owner != ''"
     return sorted({owner for (owner,) in rows_at_hand(connection, sql)})
 
 
 def holds_of(connection: Connection, owner: str) -> list[OpenHold]:
-    """Open holds that this process was to resolve."""
+    """Open holds that this process owns."""
     return _holds(rows_everywhere(connection, _open_holds("owner = ?"), owner))
 
 
@@ -130,10 +130,10 @@ async def resolve_lost(
     at: int,
     log: FilteringBoundLogger,
 ) -> None:
-    """Close calls that a process left in doubt which is gone while others serve on, each with a line in the log.
+    """Close the calls in doubt of a process that is gone while others continue to serve, each with a line in the log.
 
-    It may only have been cut off from the database. With `release` its holds therefore expire now rather than being
-    released: a charge that comes after all still posts, as a late one. Raises storage.sql.DatabaseUnavailable; what was
+    The process may only have been cut off from the database. So with `release`, its holds expire now instead of being
+    released: a charge that still arrives is posted as a late one. Raises storage.sql.DatabaseUnavailable; what was
     closed until then stays closed.
     """
     remaining = iter(holds)
@@ -147,8 +147,8 @@ async def resolve_lost(
 
 
 def _expire_now(connection: Connection, hold: OpenHold, at: int) -> Verdict:
-    """Let the time of an open hold be up."""
-    balance = read_balance(connection, hold.account_id)  # locks it before the hold is touched
+    """Set the expiry of an open hold to now."""
+    balance = read_balance(connection, hold.account_id)  # locks it before the hold is changed
     if balance is None:
         return Verdict(Outcome.UNKNOWN)
     connection.execute(
@@ -161,7 +161,7 @@ def _expire_now(connection: Connection, hold: OpenHold, at: int) -> Verdict:
 
 
 async def expire_due(ledger: Ledger, database: Database, at: int, log: FilteringBoundLogger) -> None:
-    """End the holds and lots that have expired at `at`, logging each hold and each account's lots.
+    """End the holds and lots that have expired by `at`, logging each hold and each account's lots.
 
     A lot that open holds reserve is taken when they end, by a later run. Raises storage.sql.DatabaseUnavailable; what
     was ended until then stays ended.
@@ -182,7 +182,7 @@ async def expire_due(ledger: Ledger, database: Database, at: int, log: Filtering
 
 
 def _now_expired(connection: Connection, holds: Sequence[OpenHold]) -> list[OpenHold]:
-    """Those that did expire; others may have been settled, released or extended since they were listed."""
+    """The holds that did expire; others may have been settled, released or extended since they were listed."""
     sql = f"SELECT 1 FROM holds WHERE {OF_ACCOUNT} AND hold_id = ? AND state = 'expired'"
     return [
         hold for hold in holds if row(connection, sql, (*key_of(connection, hold.account_id), hold.hold_id)) is not None

@@ -11,7 +11,7 @@ from farebox.storage.statement import NO_CHARGE
 
 
 class Balance(msgspec.Struct):
-    """An account's row while a command works on it; `save` writes it back."""
+    """An account's balance row while a command works on it; `save` writes it back."""
 
     bucket: int
     account_id: str
@@ -19,9 +19,9 @@ class Balance(msgspec.Struct):
     held: int
     version: int
     owed: int
-    """What was taken back beyond what there was; the next bought credit pays it."""
+    """What was taken back beyond the remaining credit; the next bought credit pays it."""
     top_up_below: int | None
-    """Auto top-up is armed: `posted` below this asks for one."""
+    """Set while auto top-up is armed: `posted` below this requests one."""
     low_below: int | None
     """`posted` below this notifies the owner…"""
     low_notified: int
@@ -47,7 +47,7 @@ class HoldRow(msgspec.Struct, frozen=True):
     budgets: str | None
     """The slots of the budgets it counts in (ledger.budgets)."""
     counted: int
-    """What it reserves in each while it is open, and what counts there once it is settled."""
+    """What it reserves in each budget while open, and what counts there once it is settled."""
 
 
 _BALANCE = (
@@ -59,8 +59,8 @@ _BALANCE = (
 def read_balance(connection: Connection, account_id: str) -> Balance | None:
     """The account's row, locked until the transaction ends; None if there is no such account.
 
-    Raises NodeAway if the account is there and its row is not: a transaction that has written it, on another node, has
-    been committed but not everywhere yet, as that node or the coordinator was lost meanwhile.
+    Raises NodeAway if the account exists but its row does not: the transaction that wrote it on another node has been
+    committed, but not on all nodes yet, because that node or the coordinator was lost meanwhile.
     """
     if locks_rows(connection):
         balance = _lock_balance(connection, account_id)
@@ -76,8 +76,8 @@ def read_balance(connection: Connection, account_id: str) -> Balance | None:
 
 
 def _lock_balance(connection: Connection, account_id: str) -> Balance | None:
-    """The lock is a write that changes nothing: before Citus moves a shard it waits for who writes there, not for who
-    has only locked rows of it."""
+    """The lock is a write that changes nothing: before Citus moves a shard, it waits for its writers, but not for
+    transactions that have only locked rows."""
     found = row(
         connection,
         f"UPDATE balances AS b SET version = version WHERE bucket = ? AND account_id = ? RETURNING {_BALANCE}",
@@ -151,7 +151,7 @@ def transfer(
 
 
 def sum_of_parts(connection: Connection, balance: Balance, transfer_id: str) -> int | None:
-    """Total of a transfer, not a charge, and its further parts (`…/2`, `…/3`); None if there is none."""
+    """Sum of a transfer that is not a charge, and of its further parts (`…/2`, `…/3`); None if there is none."""
     found = row(
         connection,
         f"SELECT sum(amount) FROM transfers WHERE bucket = ? AND account_id = ? AND {NO_CHARGE} "
@@ -162,7 +162,7 @@ def sum_of_parts(connection: Connection, balance: Balance, transfer_id: str) -> 
 
 
 def part_id(transfer_id: str, part: int) -> str:
-    """The id of one of the transfers that a command makes, counted from 0."""
+    """The ID of one of the transfers that a command posts, counted from 0."""
     return transfer_id if part == 0 else f"{transfer_id}/{part + 1}"
 
 
@@ -171,7 +171,7 @@ class TakenBack(msgspec.Struct, frozen=True):
 
     amount: int
     from_lots: int
-    """The part of it that was there; the rest was owed."""
+    """The part that the account had; the rest was owed."""
     note: str
 
 

@@ -1,4 +1,5 @@
-"""Spending limits: the windows they count in, and what was spent in them, exact inside the transaction that asks.
+"""Spending limits: the windows they count in, and what was spent in them, exact inside the transaction that asks for
+it.
 
 What is spent is the sum of the account's hourly usage. It is summed once for a window and then kept on the balance's
 row, where every charge is added to it; the audit compares the two.
@@ -13,35 +14,35 @@ from farebox.storage.spending import Duration, Strategy, read_counted, spent_sin
 from farebox.storage.sql import Connection
 
 SLIDING_MS: dict[Duration, int] = {"daily": DAY_MS, "weekly": WEEK_MS, "monthly": 30 * DAY_MS}
-"""How long sliding windows are."""
+"""Lengths of sliding windows."""
 _PERIODS: Final[dict[Duration, Period]] = {"daily": "daily", "weekly": "weekly", "monthly": "monthly"}
 
 
 def window_start(duration: Duration, strategy: Strategy, at: int, zones: Zones = ()) -> int:
-    """The beginning of the window that `at` lies in, which is the beginning of an hour of UTC.
+    """The beginning of the window that contains `at`; always the beginning of a UTC hour.
 
-    What is spent is counted in whole hours. A window that begins within one counts all of it: never less than the true
-    window. Those are sliding ones, and those of zones that are no whole number of hours from UTC.
+    Spending is counted in whole hours. A window that begins within an hour counts all of that hour, so never less than
+    the true window. This concerns sliding windows, and time zones that are not a whole number of hours from UTC.
     """
     start = at - SLIDING_MS[duration] if strategy == "sliding" else window(_PERIODS[duration], at, zones).start
     return start - start % HOUR_MS
 
 
 def window_end(duration: Duration, strategy: Strategy, at: int, zones: Zones = ()) -> int | None:
-    """When the window that `at` lies in ends and the next begins; None for a sliding one, which never does."""
+    """When the window that contains `at` ends and the next begins; None for a sliding window, which never ends."""
     return None if strategy == "sliding" else window(_PERIODS[duration], at, zones).end
 
 
 def in_window(start: int | None, until: int | None, duration: Duration, strategy: Strategy, at: int) -> bool:
-    """Whether the window of that time is the one that begins at `start`, of which the sum is stored; `until` is when it
-    ends, where that is not as the calendar of UTC says."""
+    """Whether the window at that time is the one that begins at `start`, whose sum is stored; `until` is its end, if
+    that is not the end by the UTC calendar."""
     if until is None:
         return start == window_start(duration, strategy, at)
     return start is not None and start <= at < until
 
 
 def spent_in_window(connection: Connection, balance: Balance, at: int) -> int:
-    """What the limited account was charged in its window of `at`, and after it."""
+    """What the limited account was charged in its window at `at`, and after it."""
     counted = read_counted(connection, balance.bucket, balance.account_id)
     duration, strategy = counted.duration, counted.strategy
     start = window_start(duration, strategy, at, counted.zones)
@@ -49,6 +50,6 @@ def spent_in_window(connection: Connection, balance: Balance, at: int) -> int:
     if (start, until) == (counted.start, counted.until):
         return counted.spent
     spent = spent_since(connection, balance.bucket, balance.account_id, start)
-    if counted.start is None or start > counted.start:  # else a call that began in the window before
+    if counted.start is None or start > counted.start:  # otherwise a call that began in the previous window
         write_counted(connection, balance.bucket, balance.account_id, start, until, spent)
     return spent

@@ -1,6 +1,6 @@
-"""What follows from a change of `posted`: an auto top-up is requested, the owner is notified of a low balance.
+"""What a change of `posted` may cause: an auto top-up is requested, or the owner is notified of a low balance.
 
-Both marks stand in the row that every command reads anyway; where they are not crossed, looking costs nothing more.
+Both thresholds are in the row that every command reads anyway, so the check costs nothing unless they are crossed.
 """
 
 from farebox.ledger.rows import Balance
@@ -10,7 +10,7 @@ from farebox.storage.top_ups import request_auto
 
 
 def after_fall(connection: Connection, balance: Balance, before: int, at: int) -> None:
-    """`posted` has fallen; `before` is what it was."""
+    """Called when `posted` has fallen from `before`."""
     request_top_up(connection, balance, at)
     low = balance.low_below
     if low is not None and balance.posted < low and (before >= low or not balance.low_notified):
@@ -27,13 +27,13 @@ def after_fall(connection: Connection, balance: Balance, before: int, at: int) -
 
 
 def after_rise(connection: Connection, balance: Balance) -> None:
-    """`posted` has risen. Once it is not low any more, the next fall is reported again."""
+    """Called when `posted` has risen. Once it is no longer low, the next fall is reported again."""
     if balance.low_notified and (balance.low_below is None or balance.posted >= balance.low_below):
         _set_notified(connection, balance, notified=False)
 
 
 def request_top_up(connection: Connection, balance: Balance, at: int) -> None:
-    """If auto top-up is armed and `posted` below its threshold: request one, and disarm until it has ended."""
+    """If auto top-up is armed and `posted` is below its threshold, request one, and disarm until it has ended."""
     below = balance.top_up_below
     if below is None or balance.posted >= below:
         return

@@ -1,4 +1,4 @@
-"""One attempted charge of a card: what guards and declines count."""
+"""One attempted charge of a card: guards and declines count these."""
 
 from typing import Literal, TypeAlias
 
@@ -7,7 +7,7 @@ import msgspec
 from farebox.payments.model import TopUpKind
 
 AttemptOutcome: TypeAlias = Literal["paid", "declined", "action_required", "closed"]
-"""closed: it never took place, or ended without the card being charged."""
+"""closed: the charge never took place, or ended without the card being charged."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

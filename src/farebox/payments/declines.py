@@ -1,4 +1,5 @@
-"""Declines: what a decline code means, how long to wait after it, and how often the card networks allow a retry.
+"""Declines: the meaning of decline codes, how long to wait after a decline, and how often the card networks allow a
+retry.
 
 Pure tables and arithmetic; times are milliseconds. README.md next to this file gives the reasons.
 """
@@ -93,7 +94,8 @@ GENERAL: Final = "The card was declined."
 _REVEALS_CARD: Final = re.compile(r"lost|stolen|pick_?up|fraud", re.IGNORECASE)
 
 HARD_ADVICE: Final = frozenset({"do_not_try_again", "confirm_card_data", "03", "21"})
-"""The processor's advice, or Mastercard's merchant advice code: do not try again with these card details."""
+"""The processor's advice, or Mastercard's merchant advice codes, that mean: do not try again with these card
+details."""
 
 ADVICE_WAITS: Final[Mapping[str, int]] = {
     "try_again_later": HOUR_MS,
@@ -109,7 +111,7 @@ ADVICE_WAITS: Final[Mapping[str, int]] = {
 
 
 class NetworkRule(NamedTuple):
-    """At most `declines` within `window` ms, of one card, or of one card and one amount."""
+    """At most `declines` within `window` ms, for one card, or for one card and one amount."""
 
     declines: int
     window: int
@@ -142,7 +144,7 @@ def safe_text(code: str) -> str:
 
 
 def public_code(code: str | None) -> str | None:
-    """The code as far as it may be disclosed: a code without a text of its own becomes a general decline."""
+    """The code that may be disclosed: a code without a text of its own becomes a general decline."""
     if code is None:
         return None
     public = HARD.get(code) or SOFT.get(code) or AUTHENTICATION.get(code)
@@ -155,7 +157,8 @@ def public_failure(reason: str | None) -> str | None:
 
 
 def wait_after(declines_of_top_up: int, advice: str | None = None) -> int:
-    """Milliseconds to wait after the nth decline of a top-up: one hour, doubled to a day, or longer where advised."""
+    """Milliseconds to wait after the nth decline of a top-up: one hour, doubled each time up to a day, or longer if
+    advised."""
     assert declines_of_top_up >= 1
     return max(backoff.doubling(declines_of_top_up, WAIT_MIN, WAIT_MAX), ADVICE_WAITS.get(advice or "", 0))
 

@@ -1,7 +1,7 @@
 """Guards: how often and how much auto top-up may charge, whatever else goes wrong. Pure functions over attempt rows.
 
 Their counts come from rows that were committed before each charge, so a crash, a second process or a lost cache cannot
-circumvent them. Amounts are US cents unless they say nanos; times are milliseconds.
+circumvent them. Amounts are US cents unless the name says nanos; times are milliseconds.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ FAILURES_IN_A_ROW: Final = 3
 """This many consecutive failures suspend the rule."""
 SUCCESSES_MAX: Final = 3
 SUCCESSES_WINDOW: Final = 10 * MINUTE_MS
-"""More purchases than this in this time, manual or automatic, look like a loop."""
+"""Window for the guard against loops: too many purchases in this time, manual or automatic, look like a loop."""
 DAILY_MAX: Final = 24
 """How many auto top-ups an account may begin in 24 hours."""
 DECLINES_PER_HOUR: Final = 10
@@ -44,7 +44,7 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 def check_auto(attempts: Sequence[Attempt], *, brand: str, fingerprint: str, charge_cents: int, at: int) -> Wait | None:
-    """Whether an automatic charge may be tried now; else the latest time that any guard requires."""
+    """None if an automatic charge may be tried now; otherwise the latest wait that any guard requires."""
     auto = [attempt for attempt in attempts if attempt.kind == "auto"]
     waits = [
         _at_most(ATTEMPTS_MAX, ATTEMPTS_WINDOW, [a.started_at for a in auto], "too_many_attempts", at),
@@ -59,7 +59,8 @@ def check_auto(attempts: Sequence[Attempt], *, brand: str, fingerprint: str, cha
 def check_manual(
     attempts: Sequence[Attempt], *, brand: str, fingerprint: str, charge_cents: int, at: int
 ) -> Wait | None:
-    """Whether a manual purchase may be tried now: it is limited only against the testing of stolen cards."""
+    """None if a manual purchase may be tried now; otherwise a wait. It is limited only against the testing of stolen
+    cards."""
     declined = [a.started_at for a in attempts if a.outcome == "declined" and a.kind == "manual"]
     waits = [
         _at_most(DECLINES_PER_HOUR, HOUR_MS, declined, "too_many_attempts", at),
@@ -102,7 +103,8 @@ def size(
     """The credit that one charge buys to close the gap: a multiple of the amount that the account's maximum and what
     is left of the month's cap allow. 0: not even one amount is left of the cap.
 
-    `charge_of` says what the card pays for so much credit (never less for more): the cap counts what was charged.
+    `charge_of` returns what the card pays for an amount of credit (never less for more credit): the cap counts what was
+    charged.
     """
     if gap_nanos <= 0:
         return 0

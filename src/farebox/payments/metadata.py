@@ -6,7 +6,7 @@ ACCOUNT = "farebox_account"
 TOP_UP = "farebox_top_up"
 REFUND = "farebox_refund"
 INSTALLATION = "farebox_installation"
-"""Two installations may share a processor's account, and have accounts of the same name."""
+"""Two installations may share a processor account, and may have accounts with the same ID."""
 
 
 def of_top_up(account_id: str, top_up_id: str) -> dict[str, str]:
@@ -36,5 +36,5 @@ def marked(metadata: Mapping[str, str], installation: str) -> dict[str, str]:
 
 
 def unless_foreign(metadata: Mapping[str, str], installation: str) -> Mapping[str, str]:
-    """The metadata, or nothing if it is another installation's: its ids mean nothing here."""
+    """The metadata, or an empty mapping if it is another installation's, whose IDs mean nothing here."""
     return metadata if metadata.get(INSTALLATION, "") == installation else {}

@@ -1,4 +1,4 @@
-"""The nouns of payments: cards, top-ups, rules, refunds, disputes.
+"""The types of payments: cards, top-ups, rules, refunds, disputes.
 
 Amounts (`…_cents`) are whole US cents. Moments (`…_at`, `…until`) are milliseconds since the Unix epoch, by our clock
 unless it says otherwise; where a day or a month is counted, it is UTC's.
@@ -64,9 +64,9 @@ class TopUp(msgspec.Struct, frozen=True, kw_only=True):
     first_unknown_at: int | None = None
     """Since when the processor's response has been missing."""
     unseen_at: int | None = None
-    """When a listing first did not show its invoice."""
+    """When a list of invoices first lacked its invoice."""
     retry_at: int | None = None
-    """Declined: when the card may be charged again."""
+    """If declined: when the card may be charged again."""
     client_secret: str | None = None
     action_url: str | None = None
     decline_code: str | None = None

@@ -1,4 +1,4 @@
-"""The payment processor as the rest of the program sees it. payments.stripe is the one implementation.
+"""The payment processor as the rest of the program sees it. payments.stripe is the only implementation.
 
 Every method is one or more network calls and is never called inside a database transaction. Methods that create
 something take an idempotency `key` derived from the row that requests it: repeating the call, after a crash or a lost
@@ -181,11 +181,11 @@ class Processor(Protocol):
     async def fetch_invoice(self, invoice_id: str) -> ProcessorInvoice: ...
 
     async def void_invoice(self, invoice_id: str) -> ProcessorInvoice:
-        """Make sure that the invoice can no longer be paid; one that was paid meanwhile is returned as it is."""
+        """Make sure that the invoice can no longer be paid; one that was paid meanwhile is returned unchanged."""
         ...
 
     def invoices(self, *, since: int, customer_id: str | None = None) -> AsyncIterator[ProcessorInvoice]:
-        """Invoices created since, of one customer or of all, newest first."""
+        """Invoices created since `since`, of one customer or of all, newest first."""
         ...
 
     async def refund(
@@ -205,7 +205,7 @@ class Processor(Protocol):
         ...
 
     def events(self, *, since: int, undelivered: bool = False) -> AsyncIterator[Event]:
-        """Events since then, oldest last; `undelivered`: only those that some webhook endpoint did not accept."""
+        """Events since `since`, oldest last; `undelivered`: only those that a webhook endpoint did not accept."""
         ...
 
     async def close(self) -> None: ...

@@ -30,7 +30,7 @@ RULE_STATES: dict[str, frozenset[str]] = {
     "action_required": frozenset({"active", "paused", "suspended"}),
     "suspended": frozenset({"active"}),  # only by a card with another fingerprint or by the owner
 }
-"""Where auto top-up is switched off there is no rule."""
+"""If auto top-up is off, there is no rule."""
 
 DISABLED_REASONS: dict[str, str] = {
     "card_declined": "The card was declined permanently, or too often. Save another card, or save the rule again.",

@@ -1,6 +1,6 @@
 """Stripe, through its official SDK (API 2026-10-28.endive): the only module that imports it. See payments.processor.
 
-The SDK retries nothing here: our state machines do, under the same keys. Stripe repeats its response to a key for 24
+The SDK does not retry here: our state machines do, with the same keys. Stripe repeats its response to a key for 24
 hours, failures (5xx) included; so after a failure the object itself is fetched before anything is considered lost.
 """
 
@@ -50,7 +50,7 @@ stripe.enable_telemetry = False  # it would write an ID into the home folder and
 SIGNATURE_TOLERANCE_MS = 300_000
 PAGE = 100
 _KEY_MARK: Final = "farebox_key"
-"""The metadata field with the key an invoice was created under: it is found by this if the response was lost."""
+"""The metadata field with the key that an invoice was created with, by which it is found if the response was lost."""
 _TRANSIENT_CODES = frozenset({"idempotency_key_in_use", "lock_timeout", "rate_limit"})
 
 _Marked = TypeVar("_Marked", ProcessorInvoice, Checkout, ProcessorRefund)
@@ -91,7 +91,7 @@ class StripeProcessor:
         return metadata_of.marked(metadata, self._installation)
 
     def _ours(self, found: _Marked) -> _Marked:
-        """The object without another installation's metadata."""
+        """The object, without its metadata if that is another installation's."""
         metadata = metadata_of.unless_foreign(found.metadata, self._installation)
         return found if metadata is found.metadata else msgspec.structs.replace(found, metadata=metadata)
 
@@ -100,8 +100,8 @@ class StripeProcessor:
     async def _call(
         self, method: str, path: str, params: Mapping[str, Any] | None = None, *, key: str = "", charges: bool = False
     ) -> dict[str, Any]:
-        """Send one request; the JSON of its response, without the objects that the SDK's own methods make of it.
-        Raises ProcessorUnavailable or ProcessorRefused; Declined if it `charges` a card."""
+        """Send one request; returns the JSON of its response, without converting it to the SDK's objects.
+        Raises ProcessorUnavailable or ProcessorRefused, and if it `charges` a card, Declined."""
         options = {"idempotency_key": key} if key else {}
         try:
             with _translated_errors():
@@ -219,7 +219,7 @@ class StripeProcessor:
     async def open_invoice(
         self, customer_id: str, lines: Sequence[Line], *, card_id: str, metadata: Mapping[str, str], key: str
     ) -> ProcessorInvoice:
-        """Three requests, each under its own key: a repeat continues where the first was interrupted."""
+        """Three requests, each with its own key: a repeat continues where the first attempt was interrupted."""
         key = self._key(key)
         charged, notes = split_lines(lines)
         params = {
@@ -243,13 +243,13 @@ class StripeProcessor:
         return await self._finalize(invoice_id, key)
 
     async def _find_created(self, customer_id: str, key: str) -> str | None:
-        """The customer's recent invoice that was created under this key although the response was a failure."""
+        """The customer's recent invoice that was created with this key although the response was a failure."""
         params = {"customer": customer_id, "limit": PAGE}
         latest = await self._call("get", "invoices", params)
         return next((item["id"] for item in latest["data"] if (item["metadata"] or {}).get(_KEY_MARK) == key), None)
 
     async def _fill(self, invoice_id: str, lines: Sequence[Line], key: str) -> None:
-        """Add all lines in one request, so that there are either all of them or none."""
+        """Add all lines in one request, so that the invoice has either all of them or none."""
         params = {"lines": [{"description": line.description, "amount": line.amount_cents} for line in lines]}
         try:
             await self._call("post", f"invoices/{quoted(invoice_id)}/add_lines", params, key=f"{key}:lines")

@@ -1,4 +1,4 @@
-"""Stripe's objects, as JSON, converted to the nouns of payments. Knows API 2026-10-28.endive, but no client."""
+"""Converts Stripe's objects, as JSON, to the types of payments. Knows API 2026-10-28.endive, but no client."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -142,7 +142,7 @@ def read_card(method: Json, default_id: str | None) -> Card:
 
 
 def read_checkout(session: Json, invoice: ProcessorInvoice | None) -> Checkout:
-    """A Checkout session, its `setup_intent` and `payment_intent` expanded where it is complete."""
+    """A Checkout session, its `setup_intent` and `payment_intent` expanded if it is complete."""
     intent = session.get("setup_intent") or session.get("payment_intent")
     method = intent.get("payment_method") if isinstance(intent, Mapping) else None
     return Checkout(
@@ -203,12 +203,12 @@ def object_id(value: Any) -> str | None:
 
 
 def quoted(found: str) -> str:
-    """An ID as a part of a path."""
+    """An ID, quoted as a part of a path."""
     return quote(found, safe="")
 
 
 def _cents(values: Json, name: str) -> int:
-    """An amount; zero in any other currency than ours, as nothing is ever credited for it."""
+    """An amount; zero in any currency other than ours, because nothing is ever credited for it."""
     return int(values.get(name) or 0) if values.get("currency") == "usd" else 0
 
 

@@ -1,4 +1,4 @@
-"""The HTTP transport of the official SDK: httpx, through the configured proxy and no other.
+"""The HTTP transport of the official SDK: httpx, through the configured proxy only.
 
 The SDK's own httpx client reads the proxy from the environment, which httpx interprets differently from us (an
 ALL_PROXY with an unsupported scheme raises ImportError), and it passes its proxy argument on under a name that httpx
@@ -29,7 +29,7 @@ class Wire(stripe.HTTPClient):
     async def request_async(
         self, method: str, url: str, headers: Mapping[str, str], post_data: Any = None
     ) -> tuple[bytes, int, Mapping[str, str]]:
-        """Raises stripe.APIConnectionError where no response came."""
+        """Raises stripe.APIConnectionError if there was no response."""
         try:
             response = await self._client.request(method, url, headers=headers, content=post_data or b"")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
