@@ -1,8 +1,8 @@
 """What an operator does: accounts, users, grants, providers, prices, markups.
 
 Plain functions that run inside the caller's open transaction: the command line opens one, a server sends them as jobs
-of the writer. Each either completes or raises Refused, and then has changed nothing that is committed. What is
-done is in the audit log by the same commit, with who does it (`by`).
+of the writer. Each either completes or raises Refused, and then has changed nothing that is committed. Each act is
+written to the audit log in the same commit, with the operator who did it (`by`).
 """
 
 import re
@@ -26,7 +26,7 @@ from farebox.storage.sql import Connection
 from farebox.vault import TOKEN_PREFIX, Vault
 
 NAME_MAX = 200
-"""Characters of an account's name, which is in an index."""
+"""Most characters of an account's name, which is in an index."""
 _ACCOUNT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CAUSE_ID = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
@@ -73,7 +73,7 @@ def create_account(
     account_id: str | None = None,
     buckets: int = 1,
 ) -> Account:
-    """Create an account, under the given ID or a new one, in one of this many buckets."""
+    """Create an account, with the given ID or a new one, in one of `buckets` buckets."""
     if not 0 < len(name.strip()) <= NAME_MAX:
         raise Refused(f"an account needs a name of 1 to {NAME_MAX} characters")
     account_id = ids.account_id() if account_id is None else account_id
@@ -99,7 +99,7 @@ def set_account(
     spend_alerts: bool | None = None,
 ) -> AccountSettings:
     """Change the account's time zone, from `since` on (None: from `at`), and whether it wants alerts about its
-    spending; None: as it is."""
+    spending; None leaves a setting unchanged."""
     require_account(connection, account_id)
     stored = account_settings.read_settings(connection, account_id)
     if time_zone is not None and not is_zone(time_zone):
@@ -125,8 +125,8 @@ def _settings(settings: AccountSettings) -> dict[str, object]:
 
 
 def set_frozen(connection: Connection, *, by: Operator, account_id: str, frozen: bool, reason: str, at: int) -> bool:
-    """Freeze an account, so that it makes no calls, holds and purchases, or let it go on; whether that changed
-    anything. Calls in flight end, and are charged. Raises Refused."""
+    """Freeze an account, so that it can make no calls, holds or purchases, or unfreeze it; returns whether that changed
+    anything. Calls in flight are completed and charged. Raises Refused."""
     account = require_account(connection, account_id)
     if frozen is (account.frozen_at is not None):
         return False
@@ -210,7 +210,7 @@ def grant(
     )
     terms = {"note": note, "priority": priority, "expires_at": expires_at}
     posted = _post(connection, by, "credit.grant", grant_id, command, terms)
-    if not posted.repeated:  # a repeat may come after the expiry: the first request counts
+    if not posted.repeated:  # a repeat may come after the expiry: the first request decides
         must_be_ahead(expires_at, at)
     return posted
 
@@ -239,8 +239,8 @@ def correct(
 def _post(
     connection: Connection, by: Operator, act: ActName, cause_id: str, command: Grant | Correct, terms: State
 ) -> Posted:
-    """Post it and record the act; a repeat is none."""
-    if not _CAUSE_ID.fullmatch(cause_id):  # the ledger numbers the parts of a transfer by `/2`, `/3` after its id
+    """Post the command and record the act; a repeat is not an act."""
+    if not _CAUSE_ID.fullmatch(cause_id):  # the ledger numbers the parts of a transfer with `/2`, `/3` after its ID
         raise Refused(f"{cause_id!r} cannot be an id: use 1 to 128 letters, digits, or one of . _ : @ -")
     before = accounts.read_balance(connection, command.account_id)
     try:
@@ -319,7 +319,7 @@ def set_provider(
 
 
 def provider_state(row: ProviderRow | ProviderKeyRow, *, new_key: bool = False) -> State:
-    """What the audit log says of it; of the key only whether there is one, and whether it is new."""
+    """The provider's state for the audit log; of the key, only whether there is one, and whether it is new."""
     place = {"base_url": row.base_url} if isinstance(row, ProviderRow) else {}
     return {**place, "key": "new" if new_key else "stored" if row.api_key else None, "weight": row.weight}
 
@@ -340,7 +340,7 @@ def _provider(name: str) -> tuple[str, str]:
 
 
 def _checked_url(text: str) -> str:
-    """The base URL without slashes at its end. Clouds' have parts of a call's path in braces."""
+    """The base URL without trailing slashes. Those of clouds have parts of a call's path in braces."""
     wrong = f"{text!r} is not a base URL: write it as https://api.example.com/v1"
     try:
         url = urlsplit(_PLACEHOLDER.sub("x", text))

@@ -1,4 +1,4 @@
-"""Price audit: our prices, compared with what others publish and what providers state."""
+"""Price audit: compares our prices with those that others publish and costs that providers state."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Difference:
     provider: str
     model: str
     key: str
-    """A price key, with `>N` behind it for calls of more than N input tokens; or `stated cost`."""
+    """A price key, followed by `>N` for calls with more than N input tokens; or `stated cost`."""
     ours: Decimal
     theirs: Decimal
     version: str
@@ -42,7 +42,7 @@ class Difference:
 
     @property
     def percent(self) -> Decimal:
-        """By how much their price is above ours; negative if it is below."""
+        """How far their price is above ours, in percent; negative if it is below."""
         if not self.ours:
             return Decimal("Infinity") if self.theirs else Decimal(0)
         return (self.theirs - self.ours) * 100 / self.ours
@@ -57,7 +57,7 @@ class Called:
 
 
 def called(in_use: set[tuple[str, str]], stated: Iterable[ReceiptRow]) -> Called:
-    """Of models that were charged, and of providers with receipts that state a cost."""
+    """Summarize recent calls: `in_use` lists charged models, `stated` receipts with a stated cost."""
     models = set(in_use)
     ratios: dict[tuple[str, str], list[Decimal]] = {}
     for found in stated:
@@ -165,7 +165,7 @@ def _flat(rates: Mapping[str, Price]) -> dict[str, Decimal]:
 
 
 def _key(key: str, start: int) -> str:
-    # Lists that include the boundary write one token less for it.
+    # Lists that include the boundary state one token less.
     return f"{key} >{start + 1 if start % 10 == 9 else start}" if start else key
 
 

@@ -1,6 +1,6 @@
-"""Fetching a bill from the provider's own reporting API, with the key of an administrator there.
+"""Fetches a bill from the provider's reporting API, with an administrator's key.
 
-That is another key than the one for calls: OpenAI's admin key, Anthropic's `sk-ant-admin…`, OpenRouter's management
+That key is not the one for calls: OpenAI's admin key, Anthropic's `sk-ant-admin…`, OpenRouter's management
 key. It is used once and stored nowhere.
 """
 
@@ -26,7 +26,7 @@ Parameters = list[tuple[str, str | int | float | bool | None]]
 
 
 class FetchFailed(RuntimeError):
-    """The provider could not be asked, or refused; the message says why."""
+    """The provider could not be reached, or refused; the message says why."""
 
 
 def fetch_bill(

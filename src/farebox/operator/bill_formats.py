@@ -1,4 +1,5 @@
-"""What providers say that they bill, as lines by day and model: the forms in which they export and report it.
+"""Parses what providers report as billed into lines by day and model, from the forms in which they export and report
+it.
 
 OpenAI: pages of `/v1/organization/costs` and `/v1/organization/usage/…`, and the dashboard's CSV of both. Anthropic:
 pages of `/v1/organizations/cost_report` and `…/usage_report/messages`, and the console's CSV of both. OpenRouter:
@@ -17,20 +18,20 @@ from farebox.calendar import DAY_MS
 
 PROVIDERS = ("openai", "anthropic", "openrouter")
 NAMELESS = "(not named)"
-"""What is billed for no model, where the provider does not say for what."""
+"""The name for amounts that the provider bills without naming a model."""
 
 
 class BillUnreadable(ValueError):
-    """This is none of the known forms, or damaged; the message says where."""
+    """The data has none of the known forms, or is damaged; the message says where."""
 
 
 class BillLine(NamedTuple):
-    """One line. What the form does not say is None."""
+    """One line. Figures that the form lacks are None."""
 
     day: int
     """Milliseconds since the Unix epoch: the start of the day in UTC."""
     model: str
-    """As the provider names it, or what else it bills."""
+    """The model as the provider names it, or another item that it bills."""
     usd: Decimal | None = None
     requests: int | None = None
     tokens_in: int | None = None
@@ -88,9 +89,7 @@ def _anthropic(page: Mapping[str, Any]) -> Iterator[BillLine]:
         for result in bucket["results"]:
             model = result.get("model")
             if "amount" in result:
-                usd = (
-                    _usd(result["amount"], result["currency"]) / 100
-                )  # it is in cents, and says so in its documentation
+                usd = _usd(result["amount"], result["currency"]) / 100  # in cents, according to the documentation
                 name = model or result.get("description") or result.get("cost_type") or NAMELESS
                 yield BillLine(day, name, usd)
             else:
@@ -190,7 +189,7 @@ _CSV: Mapping[str, tuple[tuple[frozenset[str], _Reader], ...]] = {
 
 
 def line_item(text: str | None) -> str:
-    """The model of one of OpenAI's line items, such as `gpt-5-mini-2025-08-07, cached input`; else the item itself."""
+    """The model of an OpenAI line item, such as `gpt-5-mini-2025-08-07, cached input`; otherwise the item itself."""
     item = (text or "").strip()
     if ", " not in item:
         return item or NAMELESS

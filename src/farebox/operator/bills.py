@@ -1,7 +1,7 @@
-"""Reconciliation with providers' bills: what they bill by day and model, against what was metered.
+"""Reconciliation with providers' bills: compares what they bill by day and model with what was metered.
 
 Metered is the raw cost, without a markup, of calls on the operator's keys, by the day on which they began. Providers
-name models in more than one way (with a date, by a display name), so that names are compared by a canonical form.
+name models in more than one way (with a date, by a display name), so names are compared in a canonical form.
 """
 
 import re
@@ -31,7 +31,7 @@ class Imported(NamedTuple):
 
     days: int
     rows: int
-    """By day and model."""
+    """Number of rows, by day and model."""
     changed: int
     """Rows that are new, were stored differently before, or are gone: a day is replaced as a whole."""
     amount: int
@@ -39,7 +39,7 @@ class Imported(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """One day and model, or the day as a whole. Nano-dollars; None: that side does not have it."""
+    """The difference for one day and model, or for the day as a whole. Nano-dollars; None: that side lacks it."""
 
     day: int
     """Milliseconds since the Unix epoch."""
@@ -59,11 +59,11 @@ class Drift(NamedTuple):
 
     @property
     def percent(self) -> Decimal | None:
-        """Of what was metered; None where that is nothing."""
+        """The difference in percent of what was metered; None if nothing was."""
         return None if not self.metered else Decimal(self.difference) * 100 / self.metered
 
     def exceeds(self, percent: int, nanos: int) -> bool:
-        """Whether it differs by more than both."""
+        """Whether the difference exceeds both limits."""
         beyond = self.percent is None or abs(self.percent) > percent
         return abs(self.difference) > nanos and beyond
 
@@ -71,7 +71,7 @@ class Drift(NamedTuple):
 def import_bill(
     connection: Connection, provider: str, source: str, lines: Sequence[BillLine], at: int, *, by: Operator
 ) -> Imported:
-    """Store a bill, in the place of what was stored for its days before: a repeat changes nothing."""
+    """Store a bill, replacing what was stored for its days: a repeat changes nothing."""
     billed = _summed(lines)
     days = sorted({row.day for row in billed})
     before = {(row.day, row.model): row for row in _stored(connection, provider, source, days)}
@@ -108,7 +108,7 @@ def drifts(connection: Connection, provider: str, start: int, end: int, source: 
 
 
 def alarms(provider: str, found: Iterable[Drift], percent: int, nanos: int, at: int) -> list[Alarm]:
-    """An operator alarm for each day that differs by more than both."""
+    """An operator alarm for each day whose difference exceeds both limits."""
     return [
         Alarm(
             kind="bill_differs",
@@ -133,8 +133,8 @@ def raise_alarms(connection: Connection, raised: list[Alarm], at: int, *, by: Op
 
 
 def canonical(provider: str, model: str) -> str:
-    """The same for all names of a model: without its date, and for Anthropic, whose console writes `Claude Haiku 4.5`,
-    by its words in any order."""
+    """A name that is the same for all names of a model: without its date and, for Anthropic, whose console writes
+    `Claude Haiku 4.5`, with its words in a fixed order."""
     name = model.lower().removeprefix("models/")
     if provider == "anthropic":
         return " ".join(sorted(word for word in _WORDS.findall(name) if not _DATED.fullmatch(word)))
@@ -169,7 +169,7 @@ def _sum(values: Iterable[int | None]) -> int | None:
 
 
 def _only(row: BilledRow, *, costs: bool) -> BilledRow | None:
-    """What the row says of costs, or of usage; None if that is nothing."""
+    """The row's figures for costs, or for usage; None if it has none."""
     if costs:
         return None if row.amount is None else BilledRow(row.day, row.model, row.amount, None, None, None)
     usage = row._replace(amount=None)
@@ -185,7 +185,7 @@ def _stored(connection: Connection, provider: str, source: str, days: Sequence[i
 
 
 def _together(found: Sequence[Drift]) -> Drift:
-    """Of several names or sides one; the name is that of the metered side, if there is one."""
+    """Merge several names or sides into one; the name is that of the metered side, if there is one."""
     names = [each.model for each in found if each.metered is not None] + [each.model for each in found]
     return Drift(
         found[0].day, names[0], _sum(each.billed for each in found), _sum(each.metered for each in found),

@@ -12,7 +12,7 @@ from farebox.storage.sql import Connection, DatabaseDamaged
 
 
 class Checked(NamedTuple):
-    """What was found."""
+    """The findings of a check."""
 
     damage: list[str]
     """What is wrong with the database itself; the rest was not checked then."""
@@ -23,13 +23,13 @@ class Checked(NamedTuple):
 
     @property
     def clean(self) -> bool:
-        """Whether all is as it should be, and there was something to check."""
+        """Whether nothing is wrong, and there was something to check."""
         return bool(self.accounts) and not (self.damage or self.differences or self.acts)
 
 
 def check(connection: Connection, progress: Callable[[int, int], None] | None = None) -> Checked:
-    """Check everything. `progress` is called with the number of accounts done, and of all. The connection is outside a
-    transaction."""
+    """Check everything. `progress` is called with the number of accounts done and in total. The connection must be
+    outside a transaction."""
     try:
         if damage := damages_of(connection):
             return Checked(damage, 0, [], [])

@@ -30,7 +30,7 @@ Report = Callable[[str, int, int], None]
 
 
 class CopyRefused(Exception):
-    """Nothing was copied, or what was copied is not complete; the message says why, and what to do about it."""
+    """Nothing was copied, or the copy is incomplete; the message says why, and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Copied:
 def copy_installation(
     source: Source, target: Target, *, origin: str, buckets: int, now_ms: int, report: Report
 ) -> Copied:
-    """Copy every table, compare both sides, and mark the target as complete. `origin` names the source for people.
+    """Copy every table, compare both sides, and mark the target as complete. `origin` names the source in messages.
 
     Raises CopyRefused, DatabaseUnavailable.
     """
@@ -71,7 +71,8 @@ def copy_installation(
 
 
 def _refuse_served(connection: Connection, now_ms: int) -> None:
-    """Processes on PostgreSQL report themselves in a table; the server of an SQLite file holds its lock."""
+    """Refuse if processes serve the source. On PostgreSQL they report themselves in a table; the server of an SQLite
+    file holds its lock."""
     active = count_seen_since(connection, now_ms - ACTIVE_MS)
     if active:
         raise CopyRefused(
@@ -124,7 +125,7 @@ def _next_batch(waiting: Iterator[Row]) -> list[Row]:
 
 
 def _rebucketed(table: Table, batch: list[Row], buckets: int) -> list[Row]:
-    """The rows for the target: each account in its bucket there."""
+    """The rows for the target, with each account in its bucket there."""
     if not table.in_buckets:
         return batch
     bucket, account = table.columns.index("bucket"), table.columns.index("account_id")

@@ -1,6 +1,6 @@
-"""Whether custom domains belong to who says so: their owners publish a TXT record, which is looked for until it is
-there, and from then on once a day. A name whose record is gone for a week serves no more, or at once if another
-account's is there instead.
+"""Verifies the ownership of custom domains: their owners publish a TXT record, which is looked for until it appears,
+and then once a day. A name stops working when its record has been gone for a week, or at once if another account's
+record is there instead.
 """
 
 import asyncio
@@ -15,30 +15,30 @@ from farebox.storage.custom_domains import CustomDomain, Seen, displace, due_dom
 
 AT_ONCE: Final = 10
 ROUND_MAX: Final = 100
-"""Domains that are looked at in a round."""
+"""Domains that are checked in one round."""
 
 log = structlog.get_logger("farebox.domains")
 
 
 def record_name(hostname: str) -> str:
-    """Where the record is looked for."""
+    """The name of the TXT record."""
     return f"_farebox.{hostname}"
 
 
 def record_text(token: str) -> str:
-    """What it says."""
+    """The content of the TXT record."""
     return f"farebox-domain={token}"
 
 
 async def work(services: Services) -> None:
-    """One round of what is due."""
+    """Check the domains that are due: one round."""
     due = await services.database.scan(partial(due_domains, at=services.clock.now_ms(), limit=ROUND_MAX))
     for start in range(0, len(due), AT_ONCE):
         await asyncio.gather(*(check(services, domain) for domain in due[start : start + AT_ONCE]))
 
 
 async def check(services: Services, domain: CustomDomain) -> CustomDomain | None:
-    """Look for its record; the domain as it is then, None if it was deleted meanwhile."""
+    """Look for the domain's record; returns the domain afterwards, or None if it was deleted meanwhile."""
     seen = await _seen(services, domain)
     judged = await _judged(services, domain, seen)
     if judged is not None and judged.status == "blocked":

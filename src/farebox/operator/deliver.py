@@ -1,4 +1,4 @@
-"""Delivery attempts: many at once, few per endpoint, each by one process; and when to retry."""
+"""Delivery attempts: many at once, few per endpoint, each made by one process; and the times of retries."""
 
 import asyncio
 from collections import Counter
@@ -45,7 +45,7 @@ EMAILS_MAX = 4
 MESSAGES = "messages"
 """The periodic job that does this."""
 CHECK_SECONDS = 0.5
-"""How often new due deliveries are looked for while attempts are in progress."""
+"""Seconds between looks for further due deliveries while attempts are in progress."""
 
 log = structlog.get_logger("farebox.messages")
 
@@ -62,7 +62,7 @@ class Round:
     """The attempts of one round: it continues until nothing is due and nothing in progress."""
 
     def __init__(self, services: Services, fan_out: Callable[[Services], Awaitable[None]]) -> None:
-        """`fan_out` writes the deliveries of new notices; it is called again and again, as attempts may take long."""
+        """`fan_out` writes the deliveries of new notices; it is called repeatedly, because attempts may take long."""
         self._services = services
         self._fan_out = fan_out
         self._under_way: dict[asyncio.Task[None], str] = {}
@@ -89,7 +89,7 @@ class Round:
             for task in self._under_way:
                 task.cancel()
             await asyncio.gather(*self._under_way, return_exceptions=True)
-        if failures:  # must not affect the others; its delivery is due again when its lease expires
+        if failures:  # must not affect the others; the delivery is due again when its lease expires
             raise failures[0]
         return self._made
 
@@ -166,7 +166,7 @@ def _shown(target: str) -> str:
 
 
 def payload(notice: Notice) -> bytes:
-    """The body of the webhook, the same for each attempt."""
+    """The webhook's body, the same for each attempt."""
     at = datetime.fromtimestamp(notice.created_at // 1000, UTC)
     return msgspec.json.encode(
         {

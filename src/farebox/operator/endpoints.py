@@ -28,7 +28,7 @@ from farebox.storage.webhook_endpoints import Endpoint, endpoints_of, find_endpo
 from farebox.vault import Vault
 
 ENDPOINTS_MAX = 10
-"""Limits for one account, and for the operator."""
+"""Most endpoints of one account, and of the operator."""
 REMOVED = "the endpoint was removed"
 
 
@@ -61,7 +61,7 @@ def add_endpoint(
     by: Operator | None = None,
 ) -> NewEndpoint:
     """Send messages of these kinds (all if none are given) to the URL; without an account, those of every account.
-    `by`, as below: the operator who does it, if it is one."""
+    `by`, as below: the operator who does it, if an operator does."""
     if account_id is not None:
         require_account(connection, account_id)
     known = [kind for kind in KINDS if account_id is None or kind not in ALARM_KINDS]
@@ -117,7 +117,7 @@ def remove_endpoint(connection: Connection, endpoint_id: str, *, at: int, by: Op
 
 
 def secret_of(vault: Vault, endpoint: Endpoint) -> str:
-    """Raises vault.SecretUnreadable."""
+    """The endpoint's signing secret. Raises vault.SecretUnreadable."""
     return vault.decrypt(endpoint.secret, _bound(endpoint.endpoint_id))
 
 

@@ -26,7 +26,7 @@ def set_tax(connection: Connection, rate: TaxRate, *, by: Operator) -> None:
 
 
 def remove_tax(connection: Connection, country: str, *, by: Operator, at: int) -> None:
-    """Raises Refused if there is none."""
+    """Remove a country's tax rate. Raises Refused if there is none."""
     before = next((each for each in tax.list_tax_rates(connection) if each.country == country), None)
     if before is None:
         raise Refused(f"there is no tax rate for {country}: `farebox tax list` shows all")
@@ -40,14 +40,15 @@ def _tax(rate: TaxRate) -> State:
 
 
 def set_supplement(connection: Connection, text: str, *, by: Operator, at: int) -> None:
-    """Replace the loaded price supplement by this valid one; an empty text restores the shipped one."""
+    """Replace the loaded price supplement by `text`, which must be valid; an empty text restores the shipped one."""
     before = config.find_supplement(connection)
     config.add_supplement(connection, text, at)
     record_act(connection, by, "supplement.set", at, before=_supplement(before), after=_supplement(text))
 
 
 def _supplement(text: str) -> State:
-    """The files are long: the audit log tells them apart by their hash, and `price_supplements` keeps them."""
+    """The supplement as the audit log shows it: the files are long, so it has only their hash; `price_supplements`
+    keeps the text."""
     if not text:
         return {"supplement": "the shipped one"}
     return {"sha256": hashlib.sha256(text.encode()).hexdigest(), "characters": len(text)}
@@ -85,8 +86,8 @@ def resolve_alarms(
 def accept_finding(
     connection: Connection, finding_id: str, amount_cents: int, note: str, *, by: Operator, at: int
 ) -> Finding:
-    """Resolve an open finding that is as it should be: it opens again only if its amount changes. `amount_cents`: that
-    which was seen. Raises Refused."""
+    """Resolve an open finding that is correct: it opens again only if its amount changes. `amount_cents` is the amount
+    that the operator saw. Raises Refused."""
     found = _open_finding(connection, finding_id, amount_cents)
     if not note:
         raise Refused("say why it is as it should be: the audit log keeps it")
@@ -106,8 +107,8 @@ def correct_finding(
     by: Operator,
     at: int,
 ) -> Posted:
-    """Give the account of a finding this amount back, or charge it if it is below zero, in nano-dollars; then the
-    finding is accepted. `amount_cents`: the finding's, as it was seen. Raises Refused."""
+    """Give `amount` nano-dollars back to the account of a finding, or charge them if below zero, and accept the
+    finding. `amount_cents` is the finding's amount that the operator saw. Raises Refused."""
     found = _open_finding(connection, finding_id, amount_cents)
     if found.account_id is None:
         raise Refused("this finding names no account to correct: accept it, or refund the payment")
@@ -122,7 +123,7 @@ def _open_finding(connection: Connection, finding_id: str, amount_cents: int) ->
     found = next((each for each in findings.open_findings(connection) if each.finding_id == finding_id), None)
     if found is None:
         raise Refused("there is no such open finding: `farebox payments findings` shows them")
-    if found.amount_cents != amount_cents:  # reconciliation has run again since
+    if found.amount_cents != amount_cents:  # reconciliation has run again since then
         raise Refused("the amount of this finding has changed in the meantime: read it again")
     return found
 

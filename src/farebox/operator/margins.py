@@ -21,14 +21,14 @@ class Margin(msgspec.Struct, kw_only=True):
     model: str
     calls: int = 0
     cost: int = 0
-    """What the provider takes, as it states it or by the prices."""
+    """What the provider charges, as it states it or by the prices."""
     charge: int = 0
     stated_calls: int = 0
-    """Those of whose cost the provider says something in its response."""
+    """Calls whose cost the provider stated in its response."""
     stated: int = 0
-    """What it says of them."""
+    """The stated cost of these calls."""
     computed: int = 0
-    """What the same calls cost by the prices."""
+    """The cost of the same calls by the prices."""
 
     @property
     def margin(self) -> int:
@@ -36,12 +36,12 @@ class Margin(msgspec.Struct, kw_only=True):
 
     @property
     def drift(self) -> int | None:
-        """Parts per million by which the stated cost is above the computed one; None: nothing to compare."""
+        """Parts per million by which the stated cost exceeds the computed one; None: there is nothing to compare."""
         return None if not self.computed else (self.stated - self.computed) * 1_000_000 // self.computed
 
 
 class Margins(msgspec.Struct, kw_only=True):
-    """Of the calls that began in [start, end), in milliseconds; the highest charge first."""
+    """The margins of calls that began in [start, end), in milliseconds; the highest charge first."""
 
     start: int
     end: int
@@ -49,7 +49,7 @@ class Margins(msgspec.Struct, kw_only=True):
 
 
 def margins(connection: Connection, end: int, progress: Callable[[int, int], None]) -> Margins:
-    """Add up the calls of the last 30 days. `progress` is called with the number of accounts done, and of all."""
+    """Add up the calls of the last 30 days. `progress` is called with the number of accounts done and in total."""
     start, total = end - PERIOD_MS, count_accounts(connection)
     found: dict[tuple[str, str], Margin] = {}
     for number, account_id in enumerate(every_account(connection), start=1):

@@ -37,15 +37,15 @@ from farebox.storage.webhook_endpoints import endpoints_of
 
 FAN_OUT_MAX = 50
 AGAIN_AT_ONCE = 500
-"""Deliveries that one transaction makes due again: all others that write wait for it."""
+"""Deliveries that one transaction makes due again, because all other jobs wait for it."""
 WARN_DAYS = (7, 30)
-"""A card that expires within this many days is reported, once for each."""
+"""A card that expires within this many days is reported, once for each figure."""
 
 # Recipients of a notice ------------------------------------------------------------------------------------
 
 
 def fan_out(connection: Connection, settings: Settings, at: int, notices: Sequence[Notice]) -> None:
-    """Write the deliveries of new notices; those that another has taken up since they were read are left to it."""
+    """Write the deliveries of new notices, except those that another process has claimed since they were read."""
     for notice in notices:
         if claim_delivery(connection, notice):
             for target in _targets(connection, settings, notice):
@@ -110,8 +110,8 @@ def _send_again(connection: Connection, notice: Notice, targets: Sequence[str], 
 
 
 def replay_given_up(connection: Connection, at: int, account_id: str | None = None, *, by: Operator) -> int:
-    """Retry deliveries that were given up, of one account or of all, as many as one transaction should; returns how
-    many. 0: there are none any more."""
+    """Retry deliveries that were given up, of one account or of all, at most AGAIN_AT_ONCE; returns how many. 0: none
+    are left."""
     items = given_up(connection, account_id, AGAIN_AT_ONCE)
     for item in items:
         deliver_again(connection, item.bucket, item.account_id, item.notice_id, item.target, at)
@@ -124,7 +124,7 @@ def replay_given_up(connection: Connection, at: int, account_id: str | None = No
 async def replay(services: Services, notice_id: str, *, account_id: str) -> int:
     """Deliver a notice again to those of the account's own endpoints that want it; returns how many.
 
-    Not by e-mail: an owner could otherwise flood any address. Raises Problem (NOT_FOUND).
+    Not by e-mail, because an owner could otherwise flood any address. Raises Problem (NOT_FOUND).
     """
     at = services.clock.now_ms()
 
@@ -147,8 +147,8 @@ class NoticeHistory:
 
 
 async def history(services: Services, account_id: str, offset: int, limit: int) -> tuple[list[NoticeHistory], int]:
-    """The account's notices from the newest on, and how many there are in all; without the
-    operator's own deliveries.
+    """The account's notices, newest first, and how many there are in all; without deliveries to the operator's own
+    endpoints.
     """
     seller = f"{MAIL}{services.settings.seller_email}"
 

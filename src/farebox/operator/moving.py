@@ -12,7 +12,7 @@ from farebox.storage.sql import Connection
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """`rows` is 0 if the account was there already."""
+    """The result of a move. `rows` is 0 if the account was already there."""
 
     account_id: str
     from_bucket: int
@@ -23,9 +23,9 @@ class Moved:
 def move_account(
     connection: Connection, *, by: Operator, account_id: str, at: int, to: int, buckets: int, rows_max: int
 ) -> Moved:
-    """Move the account to the bucket with this number, of as many as there are `buckets`.
+    """Move the account to bucket `to`, one of `buckets` buckets.
 
-    Its calls wait meanwhile, and those in both buckets, and so does whatever is written that is no call.
+    Meanwhile its calls wait, as do all calls in both buckets and all jobs that write.
     """
     account = require_account(connection, account_id)
     numbers = bucket_numbers(buckets)

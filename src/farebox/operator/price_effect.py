@@ -1,4 +1,5 @@
-"""What a new price or markup would change: what a million tokens cost an account, and what past calls would have."""
+"""What a new price or markup would change: what a million tokens cost an account, and what past calls would have
+cost."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,13 +10,13 @@ from farebox.pricing.model import Markup, ModelPrice
 from farebox.storage.past_usage import PastUsage
 
 PAST_MS: Final = 30 * DAY_MS
-"""The calls that a preview looks at: of the last 30 days."""
+"""The period whose calls a preview looks at: the last 30 days."""
 PER_MILLION: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What an account pays for a million of what is metered, before and after. Nano-dollars; None: it has no price."""
+    """What an account pays for a million units of a meter, before and after. Nano-dollars; None: it has no price."""
 
     meter: str
     before: int | None
@@ -24,15 +25,15 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What the calls of the last days were charged, and would be. Nano-dollars."""
+    """What the calls of the last days were charged, and what they would be charged. Nano-dollars."""
 
     usage: PastUsage
     after: int | None
-    """None: it cannot be said, as the price has no rate for tokens."""
+    """None: unknown, because the price has no rate for tokens."""
 
 
 def rates(before: tuple[ModelPrice | None, Markup], after: tuple[ModelPrice, Markup]) -> list[Rate]:
-    """By meter, tokens of input and output first."""
+    """The rates by meter, input and output tokens first."""
     was = {} if before[0] is None else _charged(before[0], before[1])
     now = _charged(*after)
     return [Rate(meter, was.get(meter), now.get(meter)) for meter in sorted({**was, **now}, key=_order)]

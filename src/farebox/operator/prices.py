@@ -61,7 +61,7 @@ def set_markup(
     model: str | None = None,
     valid_from: int | None = None,
 ) -> MarkupRow:
-    """Set what is charged for a cost from `valid_from` (or now) on: 1_200_000 charges the cost and a fifth of it."""
+    """Set what is charged for a cost from `valid_from` (or now) on: 1_200_000 charges the cost plus a fifth of it."""
     from farebox.pricing.pricebook import OwnMarkup, check_markup  # here: it loads the price list
     from farebox.pricing.rates import InvalidPrice
 
@@ -95,7 +95,7 @@ def _latest(found: Iterable[P]) -> P | None:
 def _record_price(
     connection: Connection, by: Operator, act: ActName, at: int, subject: str, row: P, before: P | None
 ) -> None:
-    """With the one for the same that began last before it."""
+    """Record the act, together with the latest earlier price for the same model."""
     was = None if before is None else asdict(before)
     record_act(connection, by, act, at, account_id=row.account_id or "", subject=subject, before=was, after=asdict(row))
 

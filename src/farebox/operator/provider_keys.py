@@ -1,11 +1,11 @@
-"""The operator's keys at providers, as they are given."""
+"""Checks the operator's provider keys as they are entered."""
 
 from farebox.providers.credential import InvalidKey
 
 
 def key_problem(slug: str, text: str) -> str:
-    """What is wrong with a key of the operator's for the provider of this slug; empty if nothing is. Quotes none of
-    it."""
+    """What is wrong with an operator's key for the provider with this slug; empty if nothing is. Quotes nothing of the
+    key."""
     from farebox.providers.catalogue import provider_of  # here: only these commands need all the formats
 
     provider = provider_of(slug)

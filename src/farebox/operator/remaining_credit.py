@@ -1,4 +1,4 @@
-"""What credit is left at providers, asked with the operator's key where the provider has an API that says it."""
+"""The credit left at providers, queried with the operator's key at providers that have an API for it."""
 
 import asyncio
 import re
@@ -13,14 +13,14 @@ from farebox.providers.catalogue import provider_of
 from farebox.proxies import Proxies
 
 SECONDS: Final = 10.0
-"""For one key."""
+"""Timeout for one key."""
 ROUND_SECONDS: Final = 30.0
-"""For all keys."""
+"""Timeout for all keys."""
 AT_ONCE: Final = 8
-"""Keys that are asked for at the same time."""
+"""Keys that are queried at the same time."""
 BYTES_MAX: Final = 65_536
 _DIGITS_MAX: Final = 16
-"""Of an amount, before the point."""
+"""Most digits of an amount before the decimal point."""
 _PROJECTS_MAX: Final = 5
 _is_project: Final = re.compile(r"[\w-]{1,64}", re.ASCII).fullmatch
 _FAL: Final = "https://api.fal.ai"
@@ -28,7 +28,7 @@ _STRANGE: Final = "the answer is not as the provider describes it"
 
 
 class Left(NamedTuple):
-    """What is left, in US dollars (`USD`) or another unit."""
+    """The credit left, in US dollars (`USD`) or another unit."""
 
     amount: Decimal
     unit: str
@@ -43,15 +43,15 @@ class Asked(NamedTuple):
 
 
 class CreditUnknown(Exception):
-    """It could not be asked for; the message says why, without the key."""
+    """The credit could not be queried; the message says why, without the key."""
 
 
 _Get: TypeAlias = Callable[[str], Awaitable[Any]]
-"""What the provider answers at a path below its base URL. Raises CreditUnknown, httpx.HTTPError, httpx.InvalidURL."""
+"""The provider's response at a path below its base URL. Raises CreditUnknown, httpx.HTTPError, httpx.InvalidURL."""
 
 
 async def _openrouter(get: _Get, _: str) -> Left | None:
-    """What is left of the key's own limit; null: it has none, and only a management key sees the account's credit.
+    """What is left of the key's own limit; null: the key has none, and only a management key sees the account's credit.
     openrouter.ai/docs/api-reference/api-keys"""
     return _dollars((await get("/key"))["data"]["limit_remaining"])
 
@@ -114,7 +114,7 @@ ASKED: Final[Mapping[str, Callable[[_Get, str], Awaitable[Left | None]]]] = {
     "fal": _fal,
     "stability": _stability,
 }
-"""The providers that are asked, by an API that they document."""
+"""The providers that are queried, each by a documented API."""
 
 
 def _dollars(left: Any) -> Left | None:
@@ -122,8 +122,8 @@ def _dollars(left: Any) -> Left | None:
 
 
 async def remaining(keys: Sequence[Asked], proxies: Proxies | None) -> list[Left | CreditUnknown | None]:
-    """What is left of each key; None: the provider does not say it; CreditUnknown: why it could not be asked for. Takes
-    ROUND_SECONDS at most."""
+    """The credit left for each key; None: the provider does not report it; CreditUnknown: why it could not be queried.
+    Takes at most ROUND_SECONDS."""
     tls, turns = await asyncio.to_thread(httpx.create_ssl_context), asyncio.Semaphore(AT_ONCE)
 
     async def ask(asked: Asked) -> Left | CreditUnknown | None:
@@ -139,7 +139,7 @@ async def remaining(keys: Sequence[Asked], proxies: Proxies | None) -> list[Left
 
 
 async def _remaining(asked: Asked, proxies: Proxies | None, tls: ssl.SSLContext) -> Left | None:
-    """Raises CreditUnknown."""
+    """Query one key. Raises CreditUnknown."""
     if asked.slug not in ASKED:
         return None
 

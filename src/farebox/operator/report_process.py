@@ -1,7 +1,7 @@
 """The process that computes one report: `python -m farebox.operator.report_process`.
 
-A report reads everything, for minutes where there is much. In a process of its own it holds up no call. It reads what
-to do from standard input, and writes a line of JSON for its progress, a few a second, and one for its result.
+A report reads everything, which may take minutes. In a process of its own it delays no call. It reads its task from
+standard input, and writes JSON lines: a few per second for its progress, and one for its result.
 """
 
 import sys
@@ -17,7 +17,7 @@ from farebox.storage.database import opened_for_command
 from farebox.storage.sql import Connection, DatabaseUnavailable
 
 DIFFERENCES_MAX = 200
-"""As many are shown; all are counted."""
+"""Most differences that are shown; all are counted."""
 _EVERY_SECONDS = 0.25
 _CLOCK = SystemClock()
 
@@ -25,7 +25,7 @@ Kind = Literal["check", "margins"]
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What to do, with the settings that say where the database is."""
+    """The task, with the settings that say where the database is."""
 
     kind: Kind
     at: int
@@ -35,7 +35,7 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the process writes."""
+    """A line that the process writes."""
 
     done: int = 0
     total: int = 0
@@ -49,9 +49,9 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     accounts: int
     damage: list[str]
     count: int
-    """Of all differences."""
+    """Number of all differences."""
     differences: list[str]
-    """The first of them, as sentences."""
+    """The first differences, as sentences."""
 
 
 def run(task: Task) -> Line:
@@ -79,7 +79,7 @@ _told_at = float("-inf")
 
 
 def progress(done: int, total: int) -> None:
-    """Write how far it has come, unless that was done a moment ago."""
+    """Write the progress, unless it was written a moment ago."""
     global _told_at
     now = _CLOCK.monotonic()
     if now - _told_at >= _EVERY_SECONDS:

@@ -1,4 +1,4 @@
-"""Reports that take long: computed by a process of their own, kept in the database with their progress."""
+"""Reports that take long: each is computed in its own process and kept in the database with its progress."""
 
 import asyncio
 import contextlib
@@ -18,19 +18,19 @@ from farebox.storage.operator_reports import ReportRow
 from farebox.storage.sql import Connection, DatabaseUnavailable
 
 SEEN_SECONDS: Final = 1.0
-"""How often a running report says that it runs."""
+"""How often a running report renews its row."""
 GONE_MS: Final = 30_000
-"""One that has not said so for this long does not run any more."""
+"""A report that has not been renewed for this long is no longer running."""
 LINE_MAX: Final = 16 * 2**20
 ENDS_MAX: Final = 60
 AGAIN_SECONDS: Final = 5.0
-"""While the database is away, the end is written again after this long, up to that many times."""
+"""While the database is unavailable, writing the result is retried after this long, up to that many times."""
 
 log = structlog.get_logger("farebox.reports")
 
 
 async def begin(services: Services, kind: Kind, by: Operator) -> bool:
-    """Begin a report, unless one of its kind is running; whether it was begun."""
+    """Begin a report, unless one of its kind is running; returns whether it was begun."""
     at, report_id = services.clock.now_ms(), services.ids.log_id()
 
     def job(connection: Connection) -> bool:
@@ -62,7 +62,7 @@ async def _run(services: Services, kind: Kind, report_id: str) -> None:
         except DatabaseUnavailable:
             log.warning("end of a report not kept", kind=kind, why="the database is away and the server stops")
         raise
-    except (OSError, ValueError) as error:  # there is no room for a process, or it wrote what it should not
+    except (OSError, ValueError) as error:  # no process could be started, or it wrote something invalid
         ended = Line(failure=f"It could not be computed: {error}")
     if ended.failure:
         log.warning("report failed", kind=kind, why=ended.failure)
@@ -106,7 +106,8 @@ async def _compute(services: Services, kind: Kind, report_id: str) -> Line:
 
 
 async def _watch(services: Services, process: asyncio.subprocess.Process, report_id: str, task: bytes) -> Line:
-    """Note the progress until the last line. Of a process that ends without one, what is known of it."""
+    """Store the progress until the last line, and return that line; if the process ends without one, what is known
+    about it."""
     stdin, stdout = process.stdin, process.stdout
     assert stdin is not None
     assert stdout is not None
@@ -133,7 +134,7 @@ async def _watch(services: Services, process: asyncio.subprocess.Process, report
                     total=latest.total,
                     at=services.clock.now_ms(),
                 )
-                with contextlib.suppress(DatabaseUnavailable):  # the next one says so
+                with contextlib.suppress(DatabaseUnavailable):  # the next write reports it
                     await services.database.write(renew)
     finally:
         reading.cancel()

@@ -1,10 +1,10 @@
 """Re-rating: what calls should have been charged, now that a wrong price has been corrected; and the transfers for it.
 
 The corrected price is set first, from the moment on from which it should have been valid (`farebox price set
---valid-from`). What a call should have cost is then what the price book says today of the moment at which the call
-began, by the same pricing as its charge. A call is corrected by the difference from what it has been charged so far,
-earlier corrections included: whatever has been done already makes no difference any more. So a re-rating that was
-interrupted is repeated, and one that is repeated changes nothing.
+-- valid-from`). What a call should have cost is then what today's price book gives for the moment at which the call
+-- began, computed in the same way as its charge. A call is corrected by the difference from what it has been charged so
+-- far, including earlier corrections, so corrections already made are not made again. An interrupted re-rating can
+-- therefore be repeated, and repeating a complete one changes nothing.
 """
 
 from collections import Counter
@@ -34,32 +34,32 @@ from farebox.storage.sql import Connection
 from farebox.usage import Usage
 
 PREFIX = "rerate:"
-"""What the IDs of its corrections begin with; of no others."""
+"""Prefix of the IDs of its corrections, and of no others."""
 BATCH = 500
-"""Calls that are read at once, and at most corrected in one transaction."""
+"""Calls that are read at once, and the most that are corrected in one transaction."""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """Which calls are priced again. Times in milliseconds since the Unix epoch."""
 
     provider: str
-    """Its slug."""
+    """The provider's slug."""
     model: str | None = None
-    """As the call named it or the price list does; a prefix followed by `*`; None: all of the provider's."""
+    """A name as the call or the price list has it; or a prefix followed by `*`; None: all models of the provider."""
     version: str | None = None
-    """Only what was charged by the price of this version, as receipts show it."""
+    """Only what was charged at the price with this version, as receipts show it."""
     start: int
     end: int
-    """When the calls began: from `start` on, before `end`."""
+    """Calls that began from `start` on and before `end`."""
     account_id: str | None = None
     """None: all accounts."""
     increases: bool = False
     """Whether calls that cost too little are charged the rest."""
     markups: bool = False
-    """Whether the markup is that of today's markups too, and not the one of the receipt."""
+    """Whether to use today's markups for that time instead of those of the receipts."""
 
     def names(self, model: str) -> bool:
-        """Whether it is about this model."""
+        """Whether it includes this model."""
         if self.model is None:
             return True
         wanted, name = self.model.lower(), model.lower()
@@ -68,7 +68,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A call that should have been charged `charge` nano-dollars, of which nothing is written off yet."""
+    """A call that should have been charged `charge` nano-dollars, before any write-off."""
 
     log_id: str
     created_at: int
@@ -80,7 +80,7 @@ class Change:
     version: str
 
     def correction(self, corrected: int) -> int:
-        """Nano-dollars to give back; below zero: to charge. `corrected` were given back before."""
+        """Nano-dollars to give back; below zero: to charge. `corrected` is what was given back before."""
         so_far = self.taken - corrected
         if self.charge < so_far:
             return so_far - self.charge
@@ -89,20 +89,21 @@ class Change:
 
 @dataclass(slots=True)
 class Tally:
-    """What a re-rating comes to for one account, or did to it. Nano-dollars."""
+    """What a re-rating would change for one account, or has changed. Nano-dollars."""
 
     account_id: str
     calls: int = 0
-    """That it is about."""
+    """Number of calls that it concerns."""
     given_back: int = 0
     given_back_calls: int = 0
     charged: int = 0
     charged_calls: int = 0
     undercharged: int = 0
-    """What calls cost too little, where that is not asked for or the balance does not cover it."""
+    """What calls were charged too little that is not charged now: it was not requested, or the balance does not cover
+    it."""
     undercharged_calls: int = 0
     left: Counter[str] = field(default_factory=Counter)
-    """Calls that cannot be priced again, by the reason (Left)."""
+    """Calls that cannot be priced again, by reason (Left)."""
 
     @property
     def affected(self) -> bool:
@@ -122,7 +123,7 @@ class Tally:
 
 
 def accounts_of(connection: Connection, spec: Spec) -> Iterator[str]:
-    """The accounts whose calls are looked at."""
+    """The accounts whose calls are examined."""
     if spec.account_id is not None:
         yield spec.account_id
         return
@@ -130,7 +131,7 @@ def accounts_of(connection: Connection, spec: Spec) -> Iterator[str]:
 
 
 def every_account(connection: Connection) -> Iterator[str]:
-    """The IDs of all accounts, some hundred read at once."""
+    """The IDs of all accounts, read some hundred at a time."""
     page = list_accounts(connection)
     while page:
         yield from (account.account_id for account in page)
@@ -138,8 +139,8 @@ def every_account(connection: Connection) -> Iterator[str]:
 
 
 def changes(connection: Connection, book: PriceBook, spec: Spec, tally: Tally) -> Iterator[list[Change]]:
-    """The account's calls that are priced again, some hundred at a time, in the order in which they began. What cannot
-    be is counted in the tally."""
+    """The account's calls that are priced again, some hundred at a time, in the order in which they began. Calls that
+    cannot be are counted in the tally."""
     after = ""
     while calls := store.page_of_calls(
         connection, tally.account_id, after=after, start=spec.start, end=spec.end, limit=BATCH
@@ -158,20 +159,20 @@ def changes(connection: Connection, book: PriceBook, spec: Spec, tally: Tally) -
 
 
 def forecast(connection: Connection, spec: Spec, page: Sequence[Change], tally: Tally) -> None:
-    """Count what these calls would be corrected by."""
+    """Count by how much these calls would be corrected."""
     before = store.corrected_between(connection, tally.account_id, page[0].log_id, page[-1].log_id)
     for change in page:
         tally.count(change.correction(before.get(change.log_id, 0)), charges=spec.increases)
 
 
 def batches(page: Sequence[Change]) -> Iterator[list[Change]]:
-    """What is corrected by one transfer: calls of one day."""
+    """The calls that are corrected by one transfer each: those of one day."""
     for _, of_day in groupby(page, key=lambda change: change.created_at // DAY_MS):
         yield list(of_day)
 
 
 def begin(connection: Connection, spec: Spec, new_id: str, at: int, *, by: Operator) -> str:
-    """The ID of the re-rating: of one that was interrupted, if it was asked for in the same way."""
+    """The ID of the re-rating: that of an interrupted one, if it had the same request."""
     rerate_id = store.begin_rerate(connection, msgspec.json.encode(spec).decode(), new_id, at)
     after = msgspec.to_builtins(spec)
     record_act(connection, by, "rerate.begin", at, account_id=spec.account_id or "", subject=rerate_id, after=after)
@@ -185,11 +186,11 @@ def finish(connection: Connection, rerate_id: str, at: int) -> None:
 
 @dataclass(slots=True)
 class Lots:
-    """Where an account's money goes back to: as if the charges had been smaller, which leaves more in the lots that
-    they drew on last."""
+    """The lots that an account's money goes back to: as if the charges had been smaller, which would have left more in
+    the lots that they drew on last."""
 
     book: str
-    """Of what fits in none of them."""
+    """The book for what fits in none of them."""
     left: dict[str, int]
     """Lot → nano-dollars that charges took from it since the period began, in that order."""
 
@@ -238,7 +239,8 @@ def post(
 def _charge(
     connection: Connection, rerate_id: str, more: list[tuple[Change, int]], note: str, tally: Tally, at: int
 ) -> list[tuple[Change, int]]:
-    """Charge what these calls cost too little, as far as the account has it available; returns those that are left."""
+    """Charge what these calls cost too little, as far as the account has money available; returns the remaining
+    calls."""
     cause = f"{PREFIX}{rerate_id}:{more[0][0].log_id}:more"
     fitting, rest = more, more[:0]
     while fitting:
@@ -254,7 +256,7 @@ def _charge(
 
 
 def _covered(more: list[tuple[Change, int]], available: int) -> list[tuple[Change, int]]:
-    """The first of them, as many as so much pays for."""
+    """The first calls, as many as `available` pays for."""
     count = 0
     for _, amount in more:
         available += amount
@@ -277,7 +279,7 @@ def _record(
 
 
 def notify(connection: Connection, spec: Spec, rerate_id: str, account_id: str, at: int) -> None:
-    """Tell the account what was corrected, once, in the caller's open transaction."""
+    """Notify the account of the corrections, once, in the caller's open transaction."""
     account, sums = find_account(connection, account_id), store.sums_of(connection, account_id, rerate_id)
     if account is None or not sums.calls:
         return
@@ -296,7 +298,7 @@ def notify(connection: Connection, spec: Spec, rerate_id: str, account_id: str, 
 
 
 def _change(book: PriceBook, spec: Spec, call: CallToPrice) -> Change | Left | None:
-    """The call at today's price; None if it is not one of those that are asked for."""
+    """The call at today's price; None if it is not among the requested ones."""
     if call.row.provider != spec.provider or call.row.outcome != "charged":
         return None
     receipt = whole(call.row)
@@ -318,7 +320,7 @@ def _wanted(spec: Spec, receipt: Receipt) -> Callable[[Priced], bool]:
 
 
 def price_finder(book: PriceBook, receipt: Receipt, at: int) -> Callable[[Priced, Context, Usage], ModelPrice | None]:
-    """Finds what the models of a receipt cost at that time, by this book."""
+    """Returns a function that finds what the models of a receipt cost at that time, by this book."""
 
     def find(part: Priced, context: Context, usage: Usage) -> ModelPrice | None:
         requested = receipt.model if part.own else part.model

@@ -1,4 +1,4 @@
-"""Further keys of the operator's at a provider, which share its calls with the first by weight."""
+"""Further operator keys at a provider, which share its calls with the first key by weight."""
 
 import dataclasses
 import re
@@ -18,11 +18,11 @@ FIRST: Final = "default"
 """The name of the key that `farebox provider set` stores."""
 WEIGHT_MAX: Final = 1_000
 KEYS_MAX: Final = 50
-"""Further keys of one provider."""
+"""Most further keys at one provider."""
 
 
 class OfFirstKey(Refused):
-    """It is about the first key, which is set with the provider itself."""
+    """The request is about the first key, which is set with the provider itself."""
 
 
 _is_name: Final = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch

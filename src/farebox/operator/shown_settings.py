@@ -1,4 +1,4 @@
-"""The settings as they are in force, for the operator: without secrets."""
+"""The settings in force, for the operator, without secrets."""
 
 from dataclasses import dataclass, fields
 
@@ -7,20 +7,20 @@ from farebox.settings import PREFIX, Settings
 
 @dataclass(frozen=True, slots=True)
 class ShownSetting:
-    """A setting as it is in force."""
+    """A setting in force."""
 
     name: str
-    """The variable."""
+    """Name of the environment variable."""
     value: str
-    """Of a secret, whether there is one: empty where there is none."""
+    """Its value; for a secret, only whether there is one (empty: none)."""
     help: str
     secret: bool
     changed: bool
-    """It differs from the default."""
+    """Whether it differs from the default."""
 
 
 def shown_settings(settings: Settings) -> list[ShownSetting]:
-    """All settings, without secrets; of the database's address, what may be shown."""
+    """All settings, without secrets, and only the part of the database URL that may be shown."""
     shown = []
     for each in fields(Settings):
         value, secret = getattr(settings, each.name), not each.repr

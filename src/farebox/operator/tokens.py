@@ -38,16 +38,16 @@ class NewToken:
 
 
 class TokenChanges(msgspec.Struct, frozen=True, kw_only=True):
-    """What becomes of an access token; what is not said stays as it is."""
+    """Changes to an access token; fields that are UNSET leave it unchanged."""
 
     rate: RateLimit | UnsetType | None = UNSET
     """None: no limit."""
     models: Sequence[str] | UnsetType | None = UNSET
-    """None: it may call all."""
+    """None: it may call all models."""
     gateways: Sequence[str] | UnsetType | None = UNSET
-    """None: it reaches all."""
+    """None: it reaches all gateways."""
     expires_at: int | UnsetType | None = UNSET
-    """None: never."""
+    """None: it never expires."""
 
 
 def create_token(
@@ -65,9 +65,9 @@ def create_token(
     rate: RateLimit | None = None,
     by: Operator | None = None,
 ) -> NewToken:
-    """Create an access token of the account. Only its hash is kept: the secret cannot be shown again. `models`, if
-    there are any, are the only ones that it may call: `provider/model` or `provider/*`; and `gateways` the only ones
-    that it reaches. `by`, as below: the operator who does it, if it is one. Raises Refused."""
+    """Create an access token of the account. Only its hash is kept: the secret cannot be shown again. If `models` is
+    not empty, it may call only these: `provider/model` or `provider/*`; `gateways` restricts it in the same way. `by`,
+    as below: the operator who does it, if an operator does. Raises Refused."""
     require_account(connection, account_id)
     if not permissions:
         raise Refused("a token needs at least one permission: " + ", ".join(Permission))
@@ -86,7 +86,7 @@ def create_token(
 
 
 def _allowed_model(model: str) -> str:
-    """The model as calls are compared with it: by the provider's slug, and its own name of the model."""
+    """The model in the form that calls are compared with: the provider's slug, and the provider's name of the model."""
     if not _MODEL.fullmatch(model):
         why = f"{model[:80]!r} is not a model: write provider/model, or provider/* for all of a provider's"
         raise Refused(why, of="models")
@@ -148,7 +148,7 @@ def _state(token: AccessToken) -> State:
 
 
 def change_token(connection: Connection, token: AccessToken, changes: TokenChanges, *, at: int) -> AccessToken:
-    """As `set_token`, of a token that was found. Raises Refused."""
+    """Like `set_token`, for a token that has been found. Raises Refused."""
     given: dict[str, Any] = {name: value for name, value in asdict(changes).items() if value is not UNSET}
     if changes.models is not UNSET and changes.models is not None:
         if not 1 <= len(changes.models) <= TOKEN_MODELS_MAX:
@@ -166,7 +166,8 @@ def change_token(connection: Connection, token: AccessToken, changes: TokenChang
 
 
 def revoke_token(connection: Connection, token_id: str, *, at: int, by: Operator) -> None:
-    """Revoke the token with immediate effect. Revoking it twice keeps the first time. Raises Refused."""
+    """Revoke the token with immediate effect. Revoking it twice keeps the time of the first revocation. Raises
+    Refused."""
     found = _find(connection, token_id)
     accounts.revoke_token(connection, token_id, at)
     if found.revoked_at is None:

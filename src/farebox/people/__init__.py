@@ -1,1 +1,1 @@
-"""The people in front of the pages: how they sign in, what they may do, and the sessions that their browsers keep."""
+"""The people who use the pages: how they sign in, what they may do, and their browsers' sessions."""

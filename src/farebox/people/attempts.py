@@ -1,7 +1,7 @@
-"""What somebody begins in a browser in order to prove who they are, and ends there: once, and within ten minutes.
+"""Attempts to prove one's identity in a browser: each must be completed in the same browser, once, within ten minutes.
 
-What is needed at the end (a challenge, a nonce) stays on the server, sealed; the browser keeps a secret in a cookie, by
-which it is found. What another browser has begun cannot be ended in this one.
+The data needed for completion (a challenge, a nonce) stays on the server, encrypted; the browser keeps a secret in a
+cookie, by which it is found. An attempt from another browser cannot be completed in this one.
 """
 
 from typing import TypeVar
@@ -19,7 +19,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 async def begin(services: Services, content: msgspec.Struct) -> str:
-    """The secret for the browser."""
+    """Begin an attempt; returns the secret for the browser."""
     at, secret = services.clock.now_ms(), services.ids.secret()
     place = type(content).__name__
     hashed = services.vault.hash_token(f"{place}\0{secret}")
@@ -31,7 +31,8 @@ async def begin(services: Services, content: msgspec.Struct) -> str:
 
 
 async def take(services: Services, secret: str | None, kind: type[T]) -> T | None:
-    """What this browser has begun, if it is of this kind and not over; a second time there is nothing."""
+    """The content of this browser's attempt, if it is of this kind and has not expired; a second time there is
+    nothing."""
     if not secret:
         return None
     at, hashed = services.clock.now_ms(), services.vault.hash_token(f"{kind.__name__}\0{secret}")

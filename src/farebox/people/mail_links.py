@@ -1,6 +1,6 @@
 """Signing in by a link that is sent to a member's e-mail address.
 
-Who asks learns nothing: whether the address is a member's is looked up, and the message sent, after the answer.
+The person who asks learns nothing: the address is looked up, and the message sent, after the response.
 """
 
 from functools import partial
@@ -20,8 +20,8 @@ log = structlog.get_logger("farebox.people")
 
 
 def ask(services: Services, email: str, wanted: str, account_id: str = "") -> None:
-    """Begin to send a link that leads to the page `wanted`, if the address is a member's; of this account, if it is
-    theirs. Nothing is raised."""
+    """Begin to send a link that leads to the page `wanted`, if the address is a member's; for this account, if they are
+    a member of it. Raises nothing."""
     services.tasks.begin(("sign-in mail", email), lambda: _send(services, email, wanted, account_id))
 
 

@@ -1,4 +1,4 @@
-"""Sending e-mail to people who use the pages, where the operator has set it up."""
+"""Sends e-mail to people who use the pages, if the operator has set it up."""
 
 from urllib.parse import urlsplit
 
@@ -9,7 +9,7 @@ from farebox.messages.people_mail import Post
 from farebox.runtime.services import Services
 
 _WAITS_SECONDS = (0, 10, 60)
-"""Before each attempt to send a message: some relays refuse the first one."""
+"""Seconds to wait before each attempt to send a message: some relays refuse the first attempt."""
 
 log = structlog.get_logger("farebox.people")
 
@@ -20,7 +20,7 @@ def available(services: Services) -> bool:
 
 
 def post_to(services: Services, recipient: str) -> Post:
-    """What a message to somebody has in common with all others."""
+    """The fields that all messages to people have in common."""
     return Post(
         sender=services.settings.smtp_from,
         recipient=recipient,
@@ -32,7 +32,7 @@ def post_to(services: Services, recipient: str) -> Post:
 
 
 async def deliver(services: Services, message: Email) -> None:
-    """Send it, in three attempts. Nothing is raised; the log says why it was not sent."""
+    """Send the message, in up to three attempts. Raises nothing; the log says why it was not sent."""
     for wait in _WAITS_SECONDS:
         await services.clock.sleep(wait)
         try:

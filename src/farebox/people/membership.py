@@ -14,7 +14,7 @@ from farebox.storage.operator_acts import record_act
 from farebox.storage.sql import Connection
 
 MEMBERS_MAX = 500
-"""Of one account, with those who are invited."""
+"""Most members of one account, including those who are invited."""
 INVITATIONS_SHOWN = 50
 _EMAIL = re.compile(r"[^@\s<>\",;]{1,64}@[^@\s<>\",;]{1,190}")
 
@@ -37,8 +37,8 @@ def put(
     by: Operator | None = None,
     invited: bool = False,
 ) -> Member:
-    """Add somebody to an account, or as an operator; or change their role. Who is `invited` has the role once they
-    accept it. `by`, as below: the operator who does it, if it is one. Raises Problem (VALIDATION_FAILED)."""
+    """Add a person to an account, or as an operator; or change their role. If `invited`, they have the role once they
+    accept it. `by`, as below: the operator who does it, if an operator does. Raises Problem (VALIDATION_FAILED)."""
     if (role is Role.OPERATOR) != (account_id == INSTALLATION):
         raise Problem(VALIDATION_FAILED, "This is not a role of an account", path=("body", "role"))
     member = Member(account_id, email_of(email), role, at, None if invited else at)
@@ -63,7 +63,7 @@ def put(
 
 
 async def add(services: Services, account_id: str, email: str, role: Role, *, invited: bool = False) -> Member:
-    """As `put`, in a transaction of its own."""
+    """Like `put`, in its own transaction."""
     at = services.clock.now_ms()
     return await services.database.write(
         lambda connection: put(connection, account_id, email, role, at, invited=invited)
@@ -72,7 +72,7 @@ async def add(services: Services, account_id: str, email: str, role: Role, *, in
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """An account that somebody is invited to."""
+    """An account that a person is invited to."""
 
     account_id: str
     name: str
@@ -81,7 +81,7 @@ class Invitation:
 
 
 async def invitations(services: Services, email: str) -> list[Invitation]:
-    """What somebody is invited to, the latest first."""
+    """A person's invitations, latest first."""
 
     def read(connection: Connection) -> list[Invitation]:
         found = members.invitations(connection, email, INVITATIONS_SHOWN)
@@ -113,15 +113,16 @@ async def decline(services: Services, email: str, account_id: str) -> None:
 
 
 async def remove(services: Services, account_id: str, email: str) -> None:
-    """As `drop`, in a transaction of its own. Raises Problem (NOT_FOUND)."""
+    """Like `drop`, in its own transaction. Raises Problem (NOT_FOUND)."""
     at = services.clock.now_ms()
     if not await services.database.write(lambda connection: drop(connection, account_id, email, at)):
         raise Problem(NOT_FOUND, f"{email} is not a member of the account")
 
 
 def drop(connection: Connection, account_id: str, email: str, at: int, *, by: Operator | None = None) -> bool:
-    """Remove a member, or an invitation, and end their sessions on the account; the passkeys of who is no member of
-    anything any more are removed, too: the address may be somebody else's one day. Whether there was one."""
+    """Remove a member, or an invitation, and end their sessions on the account; if they are no longer a member of
+    anything, their passkeys are removed too, because the address may belong to someone else one day. Returns whether
+    there was such a member."""
     before = members.find_member(connection, account_id, email)
     members.remove_member(connection, account_id, email)
     sessions.remove_of(connection, account_id, email)
@@ -139,7 +140,7 @@ async def of_account(services: Services, account_id: str) -> list[Member]:
 
 
 async def accounts_of(services: Services, email: str) -> dict[str, str]:
-    """The accounts that somebody is a member of, by ID: their names."""
+    """The accounts that a person is a member of: ID → name."""
 
     def read(connection: Connection) -> dict[str, str]:
         ids = [each.account_id for each in members.memberships(connection, email)]

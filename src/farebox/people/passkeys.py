@@ -1,8 +1,8 @@
 """Passkeys (WebAuthn): signing in by a key that never leaves a person's device or password manager.
 
-A passkey belongs to a person, that is to an e-mail address, and to the host of the public URL. A challenge is made on
-the server, kept there for the browser that asked (`attempts`), and good for one answer. The device must have verified
-its owner, by a PIN or a finger: the passkey is the only proof.
+A passkey belongs to a person, identified by an e-mail address, and to the host of the public URL. A challenge is
+created on the server, kept there for the browser that asked (`attempts`), and valid for one response. The device must
+have verified its owner, by a PIN or a fingerprint, because the passkey is the only proof.
 """
 
 import asyncio
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     from webauthn.authentication.verify_authentication_response import VerifiedAuthentication
 
 PASSKEYS_MAX = 20
-"""Of one person."""
+"""Most passkeys of one person."""
 NAME_MAX = 60
 _CHALLENGE_BYTES = 32
 _HANDLE_BYTES = 32
-"""Of what authenticators know somebody by: a keyed hash of their e-mail address."""
+"""Length of a person's ID at authenticators: a keyed hash of their e-mail address."""
 
 log = structlog.get_logger("farebox.people")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where passkeys are good."""
+    """The relying party: where passkeys are valid."""
 
     host: str
     """The relying party's ID."""
@@ -57,16 +57,16 @@ class Registering(msgspec.Struct, frozen=True):
 
 
 class Asserting(msgspec.Struct, frozen=True):
-    """An attempt to sign in, or to prove who is there."""
+    """An attempt to sign in, or to confirm one's identity."""
 
     challenge: bytes
     email: str = ""
-    """Whose passkey is asked for; empty: anybody's."""
+    """Whose passkey is requested; empty: anyone's."""
 
 
 def place_of(base_url: str) -> Place | None:
-    """Where passkeys are good, by the public URL. None: nowhere, as browsers want a name, and TLS unless it is
-    localhost."""
+    """Where passkeys are valid, according to the public URL. None: nowhere, because browsers require a host name, and
+    TLS unless it is localhost."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     local = host == "localhost" or host.endswith(".localhost")
@@ -76,7 +76,7 @@ def place_of(base_url: str) -> Place | None:
 
 
 async def ready() -> None:
-    """Load the library; the first time on a thread, as it takes a fifth of a second that would delay calls."""
+    """Load the library; the first time on a thread, because it takes a fifth of a second, which would delay calls."""
     if "webauthn" not in sys.modules:
         await asyncio.to_thread(__import__, "webauthn")
 
@@ -100,7 +100,7 @@ def _handle(vault: Vault, email: str) -> bytes:
 
 
 async def registration(services: Services, email: str) -> tuple[str, Registering]:
-    """What the browser is given to make a passkey, as JSON, and what the server keeps. Raises Problem."""
+    """The options with which the browser creates a passkey, as JSON, and what the server keeps. Raises Problem."""
     place = _here(services)
     await ready()
     from webauthn import generate_registration_options, options_to_json
@@ -129,7 +129,7 @@ async def registration(services: Services, email: str) -> tuple[str, Registering
 
 
 async def register(services: Services, kept: Registering | None, email: str, credential: str, name: str) -> Passkey:
-    """Add the passkey that the browser has made, and tell its owner by e-mail: they may not be who is in front of that
+    """Add the passkey that the browser has created, and notify its owner by e-mail, who may not be the person at that
     browser. Raises Problem (SIGN_IN_FAILED, VALIDATION_FAILED)."""
     place = _here(services)
     if kept is None or kept.email != email:
@@ -174,7 +174,7 @@ async def register(services: Services, kept: Registering | None, email: str, cre
 
 
 _MALFORMED = (ValueError, TypeError, AttributeError, KeyError, IndexError, EOFError, RecursionError)
-"""What the library raises besides its own exceptions for what is no credential at all."""
+"""What the library raises in addition to its own exceptions if the input is not a credential at all."""
 
 
 def _require_room(own: Sequence[Passkey]) -> None:
@@ -198,8 +198,8 @@ def name_of(text: str) -> str:
 
 
 async def assertion(services: Services, email: str = "") -> tuple[str, Asserting]:
-    """What the browser is given to ask for a passkey, as JSON, and what the server keeps. `email`: only for one of
-    theirs. Raises Problem."""
+    """The options with which the browser asks for a passkey, as JSON, and what the server keeps. `email`: only that
+    person's passkeys. Raises Problem."""
     place = _here(services)
     await ready()
     from webauthn import generate_authentication_options, options_to_json
@@ -219,7 +219,7 @@ async def assertion(services: Services, email: str = "") -> tuple[str, Asserting
 
 
 async def prove(services: Services, kept: Asserting | None, credential: str) -> str:
-    """Whose passkey the browser has used: their e-mail address. Raises Problem (SIGN_IN_FAILED)."""
+    """The e-mail address of the person whose passkey the browser has used. Raises Problem (SIGN_IN_FAILED)."""
     place = _here(services)
     if kept is None:
         raise _over()
@@ -267,7 +267,7 @@ def _verified(credential: str, challenge: bytes, place: Place, found: Passkey) -
 
 
 def _unproved(why: str, found: Passkey | None = None) -> Problem:
-    """The log says why: a count that goes back may mean that the key was copied."""
+    """The problem to raise. The log says why: a count that decreases may mean that the key was copied."""
     log.warning("passkey refused", why=why, passkey=None if found is None else found.passkey_id)
     return Problem(SIGN_IN_FAILED, "This passkey does not prove who you are: try again, or sign in another way")
 
@@ -276,19 +276,19 @@ def _unproved(why: str, found: Passkey | None = None) -> Problem:
 
 
 async def of_person(services: Services, email: str) -> list[Passkey]:
-    """Somebody's passkeys, the oldest first."""
+    """A person's passkeys, oldest first."""
     return await services.database.get(partial(store.list_of, email=email))
 
 
 async def rename(services: Services, email: str, passkey_id: str, name: str) -> None:
-    """Raises Problem (VALIDATION_FAILED, NOT_FOUND)."""
+    """Rename a passkey. Raises Problem (VALIDATION_FAILED, NOT_FOUND)."""
     known = name_of(name)
     if not await services.database.write(lambda connection: store.rename(connection, email, passkey_id, known)):
         raise Problem(NOT_FOUND, "You do not have this passkey")
 
 
 async def remove(services: Services, email: str, passkey_id: str) -> None:
-    """Raises Problem (NOT_FOUND)."""
+    """Remove a passkey. Raises Problem (NOT_FOUND)."""
     if not await services.database.write(lambda connection: store.remove(connection, email, passkey_id)):
         raise Problem(NOT_FOUND, "You do not have this passkey")
     log.info("passkey removed", email=email, passkey=passkey_id)

@@ -1,8 +1,8 @@
-"""How somebody gets to the pages: a single-use link, or another proof of who they are, and then a session.
+"""How a person gets to the pages: by a single-use link or another proof of identity, and then a session.
 
 Links and sessions are 32 random bytes that only the browser keeps; the database has keyed hashes of them. A session
-ends half a day after it began, or after two hours without a visit. Its secret changes whenever somebody proves who
-they are.
+ends half a day after it began, or after two hours without a visit. Its secret changes whenever the person proves their
+identity.
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,32 +23,32 @@ from farebox.vault import Vault, same
 
 LINK_MS = HOUR_MS
 INVITATION_MS = 3 * DAY_MS
-"""How long a link is valid that is sent to a member."""
+"""How long a link that is sent to an invited member is valid."""
 SESSION_MS = 12 * HOUR_MS
 IDLE_MS = 2 * HOUR_MS
 CONFIRMED_MS = HOUR_MS
-"""How long after a proof of who is there money and keys may be touched."""
+"""How long after a proof of identity acts that concern money or keys are allowed."""
 _TOUCH_MS = 60_000
-"""How exactly `seen_at` is kept: a page is not a write."""
+"""Precision of `seen_at`: most page views need no write."""
 _AGENT_MAX = 200
 
 BILLING_PATH = "/billing/open"
-"""A link that leads to the billing page."""
+"""Path of a link that leads to the billing page."""
 OPEN_PATH = "/ui/open"
 
 CONFIRMING = frozenset((Permission.WRITE, Permission.BILLING_WRITE))
-"""What an access token may do that can prove who is there."""
+"""The permissions that an access token needs to prove a person's identity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Somebody who is signed in. `secret` is what the browser keeps."""
+    """A person who is signed in. `secret` is what the browser keeps."""
 
     sign_in: SignIn
     roles: frozenset[Role]
-    """On the account that the session shows, and as operator."""
+    """Their roles on the account that the session shows, and as operator."""
     account_name: str
-    """Empty where it shows none."""
+    """Empty if the session shows no account."""
     secret: str = field(repr=False)
     frozen: bool = False
     """Whether the account is frozen."""
@@ -60,7 +60,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whom:
-    """Whom a link signs in: a member by e-mail address, or else the person who is given it."""
+    """The person whom a link signs in: a member by e-mail address, or else whoever is given the link."""
 
     account_id: str = INSTALLATION
     email: str | None = None
@@ -68,19 +68,20 @@ class Whom:
     operator: bool = False
     way: Way = "link"
     vouched: bool = False
-    """An owner of the account makes the link: what they say of who somebody is counts on their account alone."""
+    """An owner of the account creates the link, so the e-mail address that it vouches for is valid on that account
+    only."""
     lasts_ms: int = LINK_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Browser:
-    """Who signs in, as far as a request says."""
+    """What a request says about the browser that signs in."""
 
     client: str = ""
-    """The address it comes from."""
+    """The client's address."""
     agent: str = ""
     before: str | None = field(default=None, repr=False)
-    """The secret of the session that it has; it ends."""
+    """The secret of the browser's current session, which ends."""
 
 
 def new_link(
@@ -94,8 +95,8 @@ def new_link(
     path: str = OPEN_PATH,
     by: Operator | None = None,
 ) -> str:
-    """A link that signs somebody in, once. `by` is the operator who makes it, if it is one. Raises Problem (NOT_FOUND)
-    if there is no such account."""
+    """A link that signs a person in, once. `by` is the operator who creates it, if an operator does. Raises Problem
+    (NOT_FOUND) if there is no such account."""
     if whom.account_id and find_account(connection, whom.account_id) is None:
         raise Problem(NOT_FOUND, f"There is no account {whom.account_id!r}")
     secret = ids.secret()
@@ -122,7 +123,7 @@ def new_link(
 
 
 async def make_link(services: Services, whom: Whom, *, path: str = OPEN_PATH) -> str:
-    """As `new_link`, in a transaction of its own."""
+    """Like `new_link`, in its own transaction."""
     at = services.clock.now_ms()
     return await services.database.write(
         lambda connection: new_link(
@@ -137,7 +138,7 @@ async def billing_link(services: Services, account_id: str, role: Role = Role.OW
 
 
 async def of_link(services: Services, link: str) -> SignIn:
-    """Whom the link signs in; it stays unused. Raises Problem (LINK_EXPIRED)."""
+    """The person whom the link signs in; the link remains unused. Raises Problem (LINK_EXPIRED)."""
     hashed, at = services.vault.hash_token(link), services.clock.now_ms()
     found = await services.database.get(lambda connection: store.find(connection, hashed, "link", at=at))
     if found is None:
@@ -146,8 +147,8 @@ async def of_link(services: Services, link: str) -> SignIn:
 
 
 async def open_link(services: Services, link: str, browser: Browser) -> Session:
-    """Redeem a link: it becomes a session with a new secret, in one transaction, and the session that the browser had
-    before ends. Raises Problem (LINK_EXPIRED)."""
+    """Redeem a link: it becomes a session with a new secret, in one transaction, and the browser's previous session
+    ends. Raises Problem (LINK_EXPIRED)."""
     at, secret = services.clock.now_ms(), services.ids.secret()
     link_hash, session_id = services.vault.hash_token(link), services.ids.log_id()
 
@@ -166,9 +167,9 @@ async def open_link(services: Services, link: str, browser: Browser) -> Session:
 
 
 async def begin(services: Services, email: str, way: Way, browser: Browser) -> Session:
-    """A session of somebody who has just proved that the e-mail address is theirs. It shows the account that they had
-    before them, else the first that they became a member of; none, if they are only invited. Raises Problem
-    (SIGN_IN_FAILED) if they are not even that."""
+    """Begin a session for a person who has just proved that the e-mail address is theirs. It shows the account that
+    they had open, otherwise the first that they became a member of, or none if they are only invited. Raises Problem
+    (SIGN_IN_FAILED) if they are neither a member nor invited."""
     at, secret, session_id = services.clock.now_ms(), services.ids.secret(), services.ids.log_id()
     before = services.vault.hash_token(browser.before) if browser.before else None
 
@@ -196,8 +197,9 @@ async def begin(services: Services, email: str, way: Way, browser: Browser) -> S
 
 
 def home_of(connection: Connection, email: str, rather: str = "") -> str | None:
-    """The account that somebody sees first: `rather` that one if it is theirs, else the first they became a member of;
-    empty for an operator who has none, and for who is only invited. None: they are nobody here."""
+    """The account that a person sees first: `rather` if they are a member of it, otherwise the first they became a
+    member of; empty for an operator without an account, and for a person who is only invited. None: the person is
+    neither."""
     found = members.memberships(connection, email)
     own = sorted((each.accepted_at or 0, each.account_id) for each in found if each.account_id != INSTALLATION)
     if not own:
@@ -221,7 +223,7 @@ def _used_up() -> Problem:
 
 
 async def session(services: Services, secret: str | None, *, touches: bool = True) -> Session | None:
-    """The session with this secret, if it is still valid. `touches`: asking keeps it from ending as idle."""
+    """The session with this secret, if it is still valid. `touches`: this look-up keeps it from ending as idle."""
     if not secret:
         return None
     hashed, at = services.vault.hash_token(secret), services.clock.now_ms()
@@ -238,7 +240,8 @@ async def session(services: Services, secret: str | None, *, touches: bool = Tru
 
 
 async def unchanged(services: Services, opened: Session) -> bool:
-    """Whether the session is still as it was: open, of the same account and roles. Asking keeps none open."""
+    """Whether the session is still open and has the same account and roles. This check does not keep it from ending as
+    idle."""
     hashed, at = services.vault.hash_token(opened.secret), services.clock.now_ms()
 
     def read(connection: Connection) -> bool:
@@ -259,11 +262,11 @@ def _session(connection: Connection, sign_in: SignIn, secret: str) -> Session:
 
 
 def _roles(connection: Connection, sign_in: SignIn) -> frozenset[Role]:
-    """What somebody may do now: a member's role is looked up each time, so that taking it away works at once."""
+    """The person's current roles: a member's role is looked up each time, so that taking it away works at once."""
     if sign_in.email is None:
         own = sign_in.role if sign_in.account_id else None
         return frozenset(filter(None, (own, Role.OPERATOR if sign_in.operator else None)))
-    if sign_in.vouched:  # who opens an owner's link takes what it offers, for this session
+    if sign_in.vouched:  # a person who opens an owner's link gets the role it offers, for this session
         invited = members.find_member(connection, sign_in.account_id, sign_in.email)
         return frozenset() if invited is None else frozenset((invited.role,))
     places = {INSTALLATION, sign_in.account_id}
@@ -271,8 +274,8 @@ def _roles(connection: Connection, sign_in: SignIn) -> frozenset[Role]:
 
 
 def proven_email(opened: Session) -> str | None:
-    """Whose session it is, if that is known for all accounts: not of a link without an e-mail address, nor of one that
-    an owner of an account has made."""
+    """The e-mail address of the session's person, if it is proven for all accounts: not for a link without an address,
+    nor for one that an owner of an account has created."""
     return None if opened.sign_in.vouched else opened.sign_in.email
 
 
@@ -291,7 +294,7 @@ async def list_open(services: Services, account_id: str) -> list[SignIn]:
 
 
 async def end_named(services: Services, account_id: str, session_id: str) -> None:
-    """End a session on an account by the ID that lists give."""
+    """End a session on an account, by its ID in lists."""
     await services.database.write(lambda connection: store.remove_named(connection, account_id, session_id))
 
 
@@ -305,7 +308,8 @@ async def end_others(services: Services, opened: Session) -> None:
 
 
 async def turn_to(services: Services, opened: Session, account_id: str) -> None:
-    """Show another account of a member's in this session. Raises Problem (NOT_FOUND) if they are no member of it."""
+    """Switch this session to another account of the member. Raises Problem (NOT_FOUND) if they are not a member of
+    it."""
     email, hashed = proven_email(opened), services.vault.hash_token(opened.secret)
 
     def job(connection: Connection) -> bool:
@@ -322,12 +326,13 @@ async def turn_to(services: Services, opened: Session, account_id: str) -> None:
 
 
 def confirmed(services: Services, opened: Session) -> bool:
-    """Whether it was proved recently who is there."""
+    """Whether the person has proved their identity recently."""
     return services.clock.now_ms() - opened.sign_in.confirmed_at < CONFIRMED_MS
 
 
 async def confirm(services: Services, opened: Session) -> Session | None:
-    """Note that it was proved who is there. The session with its new secret; None if it has ended."""
+    """Record that the person has proved their identity. Returns the session with its new secret; None if it has
+    ended."""
     at, secret = services.clock.now_ms(), services.ids.secret()
     old, new = (services.vault.hash_token(text) for text in (opened.secret, secret))
     renewed = await services.database.write(lambda connection: store.renew(connection, old, new, at))
@@ -335,8 +340,8 @@ async def confirm(services: Services, opened: Session) -> Session | None:
 
 
 async def confirm_by_token(services: Services, opened: Session, token: str) -> Session | None:
-    """Prove who is there by an access token of the account that may do everything, through all gateways. The session
-    with its new secret, or None if the token proves nothing."""
+    """Prove the person's identity by an access token of the account with the permissions CONFIRMING, through all
+    gateways. Returns the session with its new secret, or None if the token proves nothing."""
     at, secret = services.clock.now_ms(), services.ids.secret()
     old, new, token_hash = (services.vault.hash_token(text) for text in (opened.secret, secret, token))
 

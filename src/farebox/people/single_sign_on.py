@@ -1,4 +1,5 @@
-"""Signing in at the operator's OpenID provider. People are members by their e-mail address, so that is what counts."""
+"""Signing in at the operator's OpenID provider. Members are identified by e-mail address, so the provider's address
+decides."""
 
 import msgspec
 import structlog
@@ -17,25 +18,25 @@ log = structlog.get_logger("farebox.people")
 
 
 class SigningOn(msgspec.Struct, frozen=True):
-    """An attempt to sign in, or to prove who is there."""
+    """An attempt to sign in, or to confirm one's identity."""
 
     begun: Begun
     wanted: str
-    """The page to go on to."""
+    """The page to show afterwards."""
     at: int
     email: str = ""
-    """Who is to be proved to be there; empty: anybody may sign in."""
+    """The person who must confirm their identity; empty: anyone may sign in."""
 
 
 def provider_of(services: Services) -> IdentityProvider:
-    """Raises Problem (SIGN_IN_FAILED) where there is none."""
+    """The configured provider. Raises Problem (SIGN_IN_FAILED) if there is none."""
     if services.identity_provider is None:
         raise Problem(SIGN_IN_FAILED, "There is no single sign-on here: the operator sets FAREBOX_OIDC_ISSUER")
     return services.identity_provider
 
 
 async def begin(services: Services, wanted: str, email: str = "") -> tuple[str, SigningOn]:
-    """Where the browser goes, and what the server keeps. `email`: they must prove again that they are this person.
+    """Where to send the browser, and what the server keeps. `email`: the person who must confirm their identity.
     Raises Problem (SIGN_IN_FAILED)."""
     provider = provider_of(services)
     begun = Begun(services.ids.secret(), services.ids.secret(), services.ids.secret())
@@ -47,8 +48,8 @@ async def begin(services: Services, wanted: str, email: str = "") -> tuple[str, 
 
 
 async def finish(services: Services, kept: SigningOn | None, given: dict[str, str]) -> str:
-    """Who came back from the provider, by e-mail address. `given`: the query they came back with. Raises Problem
-    (SIGN_IN_FAILED)."""
+    """The e-mail address of the person who came back from the provider. `given`: the query they came back with. Raises
+    Problem (SIGN_IN_FAILED)."""
     provider = provider_of(services)
     if kept is None or not same(kept.begun.state.encode(), given.get("state", "").encode()):
         raise Problem(SIGN_IN_FAILED, "This took too long, or was begun in another browser or tab: sign in again")
@@ -71,7 +72,7 @@ async def finish(services: Services, kept: SigningOn | None, given: dict[str, st
 
 
 async def _require_same_issuer(provider: IdentityProvider, given: dict[str, str]) -> None:
-    """RFC 9207: an answer of another provider's is not taken for one of ours. Raises Untrusted, ProviderFailed."""
+    """RFC 9207: a response from another provider is not accepted. Raises Untrusted, ProviderFailed."""
     said = given.get("iss")
     metadata = await provider.metadata()
     if said is None and metadata.authorization_response_iss_parameter_supported:
@@ -81,9 +82,11 @@ async def _require_same_issuer(provider: IdentityProvider, given: dict[str, str]
 
 
 def _accepted(settings: Settings, provider: IdentityProvider, text: str, *, verified: bool) -> str:
-    """The e-mail address as members have it. Raises Problem (SIGN_IN_FAILED) where it does not count."""
+    """The e-mail address as stored for members. Raises Problem (SIGN_IN_FAILED) if it cannot be accepted."""
     try:
-        email = membership.email_of(text if text.isascii() else "")  # small letters of others can be those of ASCII: K
+        email = membership.email_of(
+            text if text.isascii() else ""
+        )  # non-ASCII letters can become ASCII in lower case: K
     except Problem as problem:
         raise Problem(SIGN_IN_FAILED, f"{provider.name} does not say which e-mail address you have") from problem
     if not verified and settings.oidc_email == "verified":
@@ -104,7 +107,7 @@ def domains_of(text: str) -> list[str]:
 
 
 async def sign_out_url(services: Services) -> str | None:
-    """Where one signs out of the provider, too; None: nowhere. Raises Problem (SIGN_IN_FAILED)."""
+    """The URL for signing out of the provider as well; None: there is none. Raises Problem (SIGN_IN_FAILED)."""
     provider = provider_of(services)
     try:
         return await provider.sign_out_url(services.base_url + SIGNED_OUT_PATH)

@@ -1,4 +1,5 @@
-"""Which usage is plausible. A provider's figures are trusted however large, unless the call cannot have used so much.
+"""Which usage is plausible. A provider's figures are trusted however large they are, unless the call cannot have used
+that much.
 
 The bound is independent of the hold: a true figure above the hold is an overrun, not an error.
 """
@@ -10,18 +11,18 @@ from farebox.pricing.window import WINDOW_UNKNOWN, context_window
 from farebox.usage import AbsurdUsage, Usage
 
 UNKNOWN_MARGIN = 4
-"""If a model's window or ceiling is assumed rather than known, it is taken to be this many times larger."""
+"""An assumed window or ceiling of a model is multiplied by this."""
 
 
 def check_possible(usage: Usage, demand: Demand, price: ModelPrice, bound: Estimate) -> None:
-    """Raises AbsurdUsage if a call of this request cannot have used so much: more input than the context window
-    holds in each pass that the request allows, or more output than the model generates in each.
+    """Raises AbsurdUsage if a call with this request cannot have used that much: more input than the context window
+    holds in each pass that the request allows, or more output than the model can generate in each.
 
     A request whose tools may run without limit has only the general bound (`usage.METER_MAX`).
     """
     read, written = usage.get("input_tokens", 0), usage.get("output_tokens", 0)
     if read <= bound.input_tokens and written <= bound.output_tokens:
-        return  # nearly all of them
+        return  # as nearly all calls
     passes = passes_max(demand)
     if passes is None:
         return

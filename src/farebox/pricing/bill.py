@@ -1,4 +1,4 @@
-"""Combining several prices: the cost of a call that ran several models, and prices made of other prices."""
+"""Combining several prices: the cost of a call that ran several models, and prices derived from other prices."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,8 +18,8 @@ STATED = "stated_cost"
 
 
 def combined(parts: Sequence[tuple[ModelPrice, Cost]]) -> Cost:
-    """One exact cost of several models' costs, so that the charge is rounded once. The lines of other models than the
-    first part's carry their model's name and price version."""
+    """The exact sum of several models' costs, so that the charge is rounded once. Lines of models other than the first
+    have their model's name and price version."""
     own = parts[0][0]
     if len(parts) == 1:
         return parts[0][1]
@@ -62,7 +62,7 @@ LONG_CACHE = "cache_write_12h_tokens"
 
 
 def doubts_of(price: ModelPrice, usage: Usage) -> str:
-    """What of the request or the response has no known price; empty if all has."""
+    """The parts of the request or response without a known price; empty if there are none."""
     unpriced_cache = LONG_CACHE in usage and LONG_CACHE not in price.meters
     if not (price.unknown or unpriced_cache):
         return ""
@@ -70,7 +70,7 @@ def doubts_of(price: ModelPrice, usage: Usage) -> str:
 
 
 def at_highest(price: ModelPrice, doubts: str, factor: Decimal) -> ModelPrice:
-    """The price where `doubts` have none: `factor` times as much, the most that the provider is known to take."""
+    """The price to use if `doubts` have none: `factor` times as much, the most that the provider is known to charge."""
     return scaled(price, Fraction(factor), f"unknown:{doubts}")
 
 
@@ -90,8 +90,8 @@ def scaled(price: ModelPrice, factor: Fraction, label: str) -> ModelPrice:
 
 
 def with_fee(price: ModelPrice, nanos: int) -> ModelPrice:
-    """The price with a fixed number of nano-dollars added for each call; used to estimate a hold if something besides
-    the model's own tokens may be billed.
+    """The price with a fixed number of nano-dollars added for each call; used to estimate a hold if something other
+    than the model's own tokens may be billed.
     """
     fee = nanos * price.denominator
     rates = tuple(_raised(rate, fee) if rate.meter == REQUESTS else rate for rate in price.rates)

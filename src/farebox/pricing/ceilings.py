@@ -1,7 +1,7 @@
-"""The most output tokens that a model can produce in one response, if the request does not say.
+"""The most output tokens that a model can produce in one response, if the request sets no limit.
 
-If a figure is too low, a call can cost more than its hold; if it is too high, more is held than needed for the
-duration of the call. So the table errs upwards, and covers whole families by prefix of their names. Source: the
+If a figure is too low, a call can cost more than its hold; if it is too high, more is held than needed for the duration
+of the call. So the table errs on the high side, and covers whole families by the prefix of their names. Source: the
 providers' model pages.
 """
 
@@ -13,7 +13,7 @@ from typing import TypeVar
 from farebox.pricing.model import ModelPrice
 
 OUTPUT_UNKNOWN = 131_072
-"""Assumed for an unknown model."""
+"""The ceiling assumed for an unknown model."""
 
 OUTPUT_MAX: Mapping[str, int] = MappingProxyType(
     {
@@ -134,9 +134,9 @@ SHOWN_OUTPUT: Mapping[str, Mapping[str, bool]] = MappingProxyType(
         "demo": {"demo-": True},
     }
 )
-"""By provider, prefixes of models whose billed output is all in the text of their responses, unless the request asks
-for more. Recorded responses bear it out (`python -m bench.holds --cases bounds`): no more tokens are billed than there
-are bytes of text, but for a few dozen. What is not listed is not known."""
+"""Provider → prefixes of models whose billed output is all in the text of their responses, unless the request asks for
+more. Recorded responses confirm it (`python -m bench.holds --cases bounds`): apart from a few dozen tokens, no more are
+billed than there are bytes of text. For models not listed, this is not known."""
 
 UNLIMITED_REASONING: Mapping[str, str] = MappingProxyType(
     {
@@ -152,7 +152,7 @@ UNLIMITED_REASONING: Mapping[str, str] = MappingProxyType(
         "sonar-deep-research": "always",
     }
 )
-"""Models whose reasoning is not bounded by a request's output limit: `always`, or if the limit has the `old` name.
+"""Models whose reasoning is not bounded by a request's output limit: `always`, or only if the limit has the `old` name.
 OpenAI's API reference gives `max_completion_tokens` as the limit that includes reasoning; xAI and Perplexity limit the
 visible answer only.
 """
@@ -161,7 +161,8 @@ _T = TypeVar("_T")
 
 
 def output_ceiling(price: ModelPrice) -> int:
-    """The most output tokens of one response: the price's own figure, else the table's, else the context window."""
+    """The most output tokens of one response: the price's own figure, otherwise the table's, otherwise the context
+    window."""
     if price.output_max is not None:
         return price.output_max
     listed = _listed(price.model)

@@ -1,4 +1,4 @@
-"""What a call cost, and what the account pays for it. Exact until the one rounding, in `charge_of`."""
+"""What a call cost, and what the account pays for it. Exact until the single rounding in `charge_of`."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -31,7 +31,7 @@ def cost_of(price: ModelPrice, usage: Usage) -> Cost:
 
 
 def charge_of(cost: Cost, markup: Markup) -> int:
-    """Nano-dollars that the account pays. The only rounding of a charge is here: up, once, after the markup."""
+    """Nano-dollars that the account pays. A charge is rounded only here: up, once, after the markup."""
     return -(-cost.numerator * markup.parts_per_million // (cost.denominator * PER_MILLION))
 
 
@@ -56,8 +56,8 @@ def unpriced_meters(price: ModelPrice, usage: Usage) -> tuple[str, ...]:
 
 
 def _rates_apart(price: ModelPrice, meters: tuple[str, ...]) -> tuple[Rate, ...] | None:
-    """The rates for these meters, the most general first, where none contains another of them; None if one does, so
-    that quantities are to be taken apart. Usage objects have few shapes."""
+    """The rates for these meters, most general first, if none contains another; None if one does, so that quantities
+    must be separated. Usage objects have few shapes."""
     found: tuple[Rate, ...] | None = tuple(
         rate for rate in reversed(price.rates) if rate.meter in meters or rate.meter == REQUESTS
     )
@@ -69,7 +69,7 @@ def _rates_apart(price: ModelPrice, meters: tuple[str, ...]) -> tuple[Rate, ...]
 
 
 def _cost_separately(price: ModelPrice, rates: tuple[Rate, ...], usage: Mapping[str, int]) -> Cost:
-    """`_cost` where no meter contains another."""
+    """`_cost` for usage in which no meter contains another."""
     lines: list[CostLine] = []
     total = 0
     for rate in rates:
@@ -95,7 +95,7 @@ def _tier(rate: Rate, input_tokens: int, scale: int) -> tuple[int, int]:
 
 
 def _cost(price: ModelPrice, usage: Mapping[str, int], scale: int) -> Cost:
-    """`usage` counts 1/scale units. Relies on the rates coming with the most special meters first."""
+    """`usage` counts 1/scale units. Relies on the rates being ordered with the most special meters first."""
     input_tokens = usage.get("input_tokens", 0)
     exclusive: dict[str, int] = {}
     lines = []

@@ -1,9 +1,10 @@
-"""Exact counts of a whole chat, template included, where the template is known exactly.
+"""Exact counts of a whole chat including its template, for models whose template is known exactly.
 
-OpenAI has published how its chat models count a request of plain text: three tokens for each message, its role and its
-content, one more and the name where there is one, and three for the beginning of the answer. Recorded requests to the
-models below report just that (`python -m bench.holds --cases bounds`); models that reason differ by a token or more,
-and so do tools, images and response formats. For everything else the allowances of `estimate` stand.
+OpenAI has published how its chat models count a plain-text request: for each message three tokens plus its role and
+content, and if it has a name, one token plus the name; and three tokens for the beginning of the response. Recorded
+requests to the models below report exactly that (`python -m bench.holds --cases bounds`); models that reason differ by
+a token or more, as do requests with tools, images and response formats. For all of these, the allowances of `estimate`
+apply.
 """
 
 import re
@@ -26,7 +27,7 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Chat(msgspec.Struct, forbid_unknown_fields=True):
-    """The fields of a request that leave the template as it is; with any other the count is not known."""
+    """The fields of a request that do not affect the template; with any other field, the count is not known."""
 
     model: str
     messages: list[_Message]
@@ -60,7 +61,7 @@ def has_template(provider: str, model: str) -> bool:
 
 
 def count_chat(provider: str, model: str, body: bytes) -> int | None:
-    """Input tokens that the provider will report for this chat; None where that is not known exactly."""
+    """Input tokens that the provider will report for this chat; None if that is not known exactly."""
     if not has_template(provider, model):
         return None
     try:

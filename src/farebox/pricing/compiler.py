@@ -2,7 +2,7 @@
 
 What comes from the list equals genai-prices' own calculation to the last digit (tests/pricing/test_price_list.py, over
 every model). Its `calc_price` takes 195 µs per call; a lookup here about one. Its network updater is not used: the
-prices are those of the installed release, which the price version names.
+prices are those of the installed release, and the price version names that release.
 """
 
 import re
@@ -41,17 +41,17 @@ STANDARD = frozenset(
 """Values of these fields that mean the standard price."""
 
 MODEL_REF_MAX = 256
-"""Maximum characters of a model name; a longer one is not a model's, and is not cached."""
+"""Maximum characters of a model name; a longer one is not a model name, and is not cached."""
 
 _CACHED_REFS = 4096
 _THURSDAY = 3
 """The weekday of the first day of the epoch, where Monday is 0."""
 _WORKING_DAYS_ONLY: Mapping[str, tuple[time, ...]] = MappingProxyType({"deepseek": (time(1), time(6))})
-"""Daily intervals of the list, by their start in UTC, that hold from Monday to Friday only. The list cannot say so, and
-its own notes do: DeepSeek bills its peak prices on working days (since 2026-08-23). The days of Beijing, by which it
-goes, are those of UTC in these hours."""
+"""The list's daily intervals, by their start in UTC, that apply from Monday to Friday only. The list can say so only in
+its notes: DeepSeek bills its peak prices on working days (since 2026-08-23). In these hours, the day in Beijing, which
+counts, is the same as in UTC."""
 _SNAPSHOT = re.compile(r"-20\d\d-\d\d-\d\d$")
-"""A dated name of OpenAI's: the same model as the name without the date, unless the list has its own entry."""
+"""A dated OpenAI name: the same model as the name without the date, unless the list has its own entry."""
 _WHISPER_SECONDS_MIN = 10
 _WHISPER = ("whisper-large-v3", "whisper-large-v3-turbo")
 
@@ -74,7 +74,7 @@ class PriceList:
         self._source = f"genai-prices/{RELEASE}"
         self._models: dict[tuple[object, ...], _ListedModel] = {}
         self._factors: dict[str, Decimal] = {}
-        # Bounded, because callers choose the model names: a match rule accepts endlessly many.
+        # Bounded, because callers choose the model names, and a match rule accepts infinitely many.
         self._lookup = lru_cache(_CACHED_REFS)(self._match)
 
     def find(self, provider: str, model: str, at_ms: int, context: Context | None = None) -> ModelPrice | None:
@@ -188,7 +188,7 @@ class _ListedModel:
         self._factors = ours.variants
         self._our_version = our_version
         self._plain = not any(variant.prices and STANDARD.issuperset(variant.when.values()) for variant in variants)
-        """Whether the standard price is the same for every name of it."""
+        """Whether the standard price is the same for all names of the model."""
         self._compiled: dict[tuple[int, tuple[int, ...], tuple[int, ...]], ModelPrice | None] = {}
 
     @classmethod
@@ -209,7 +209,7 @@ class _ListedModel:
             standard = [(_ALWAYS, _prices(info.prices))]
         else:
             standard = [(_when(slug, one.constraint), _prices(one.prices)) for one in info.prices]
-        # The list has other providers' models (Claude on Google) at their standard price only.
+        # For models of other makers (Claude on Google), the list has only the standard price.
         own = any(info is model for model in provider.models)
         variants = [
             _Variant(_when(slug, variant.constraint), variant.when, _prices(variant.prices))

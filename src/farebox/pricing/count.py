@@ -1,4 +1,4 @@
-"""Counting usage if a provider does not report it: for charges, never for holds."""
+"""Counts usage that a provider does not report: for charges, never for holds."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from farebox.usage import Quantity
 MESSAGE_TOKENS = 4
 """Role and separators of a message, as OpenAI's chat template has them."""
 TEXT_BYTES_PER_TOKEN = 4
-"""Of attached plain text, which is not decoded to be counted, and of a request too large to be."""
+"""Used for attached plain text, which is not decoded to be counted, and for requests too large to be counted."""
 COUNTED_BYTES_MAX = 2**20
 """A request with more text is not tokenized."""
 
@@ -34,5 +34,5 @@ def count_request(demand: Demand, price: ModelPrice, text: Callable[[], str] | N
 
 
 def count_text(price: ModelPrice, text: str) -> int:
-    """Tokens of the text by the model's tokenizer; where that is not published by o200k_base, as an approximation."""
+    """Tokens of the text by the model's tokenizer; if that is not published, by o200k_base as an approximation."""
     return approximate_tokens(price.provider, price.model, text)

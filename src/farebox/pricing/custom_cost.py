@@ -1,4 +1,4 @@
-"""The cost of a call by prices that its caller states, for the log: what the caller's own contract says."""
+"""The cost of a call at prices that the caller states, for the log: for example, those of the caller's own contract."""
 
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
@@ -42,7 +42,7 @@ class CustomCost(msgspec.Struct, frozen=True):
 
 
 def custom_cost(text: str) -> CustomCost:
-    """The prices in a JSON object. A price of cached tokens that is left out is that of input. Raises
+    """The prices in a JSON object. If the price of cached tokens is omitted, it is that of input. Raises
     InvalidCustomCost."""
     try:
         stated = _decoder.decode(text)

@@ -1,5 +1,5 @@
-"""What the models of a custom provider cost: prices that its account has set for its log. Nothing is charged by
-them."""
+"""What the models of a custom provider cost: prices that its account has set for its log. They are not used for
+charges."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -14,9 +14,9 @@ from farebox.pricing.model import ModelPrice
 from farebox.pricing.rates import InvalidPrice, compile_rates
 
 CUSTOM_COST = "custom/"
-"""What the version of such a price begins with."""
+"""Prefix of such a price's version."""
 UNPRICED = "custom"
-"""The version of the price of a model that no cost matches: its usage is logged all the same."""
+"""The price version for a model that no cost matches: its usage is logged anyway."""
 _DECIMALS = Decimal(1).scaleb(-18)
 _MILLION = 1_000_000
 _RULES = ("contains", "starts-with", "equals")
@@ -36,8 +36,8 @@ class CustomCosts:
     """The costs of one provider."""
 
     def __init__(self, provider: str, costs: Iterable[CustomCost] = ()) -> None:
-        """`provider`: its slug. Of several that match, the heaviest counts; then the most exact rule, the longest name,
-        and the latest."""
+        """`provider`: its slug. Of several that match, the one with the highest weight applies; then the most exact
+        rule, the longest name, and the latest."""
         denominator, rates = compile_rates({"input_mtok": Decimal(0), "output_mtok": Decimal(0)})
         self._nothing = ModelPrice(provider, "", UNPRICED, denominator, rates)
         latest_first = list(costs)[::-1]
@@ -45,11 +45,11 @@ class CustomCosts:
 
     @property
     def models(self) -> list[str]:
-        """The models that a cost names in full."""
+        """The models that costs name in full."""
         return [cost.config.model for cost in self._costs if cost.config.model_rule == "equals"]
 
     def find(self, model: str, *, input_images: int = 0, output_images: int = 0) -> ModelPrice:
-        """The price of a model, for a call with this many images; of nothing if no cost matches."""
+        """The price of a model, for a call with this many images; a price of zero if no cost matches."""
         name = model.lower()
         for cost in self._costs:
             if _matches(cost.config, name):
@@ -60,7 +60,7 @@ class CustomCosts:
 
 
 def compile_cost(cost_id: str, provider: str, config: CustomCostConfig) -> CustomCost:
-    """Raises InvalidPrice with what is wrong."""
+    """Compile a cost. Raises InvalidPrice, with a message that says what is wrong."""
     pricing = config.token_pricing or TokenPricing()
     denominator, rates = compile_rates(_prices(config, pricing))
     price = ModelPrice(provider, config.model, f"{CUSTOM_COST}{cost_id}", denominator, rates)
@@ -68,14 +68,14 @@ def compile_cost(cost_id: str, provider: str, config: CustomCostConfig) -> Custo
 
 
 def _prices(config: CustomCostConfig, pricing: TokenPricing) -> Mapping[str, Decimal]:
-    """By price key, for a million tokens."""
+    """Price key → price per million tokens."""
     special = {
         "cache_read_mtok": pricing.input_cached_tokens,
         "cache_write_mtok": pricing.input_cache_creation_tokens,
         "output_reasoning_mtok": pricing.output_reasoning_tokens,
         **{f"input_{kind}_mtok": getattr(pricing, f"input_{kind}_tokens") for kind in _MODALITIES},
     }
-    for kind in _MODALITIES:  # cached tokens cost what cached tokens cost, whatever they are of
+    for kind in _MODALITIES:  # cached tokens have one price, whatever their modality
         if special[f"input_{kind}_mtok"] is not None:
             special[f"cache_{kind}_read_mtok"] = pricing.input_cached_tokens
             special[f"cache_{kind}_write_mtok"] = pricing.input_cache_creation_tokens
@@ -87,7 +87,7 @@ def _prices(config: CustomCostConfig, pricing: TokenPricing) -> Mapping[str, Dec
 
 
 def _first(*prices: float | None) -> float:
-    """The first that is given; nothing where none is."""
+    """The first amount that is given; zero if none is."""
     return next((price for price in prices if price is not None), 0.0)
 
 

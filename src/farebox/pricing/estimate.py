@@ -1,10 +1,10 @@
 """The most that a call can cost, computed from its request alone: the amount of the hold.
 
-Input: a byte of text is one token at most, for byte-level tokenizers and for those that fall back to bytes (a
-tokenizer that normalizes may, for a few rare characters, exceed it; the overrun is then dealt with as any other). To
-that come the allowances below, what images and audio may become (`media`), and input that the request does not show
-(`unseen`). Every token is priced at the highest rate that may apply to it: as new input, as a cache write, at the
-highest tier within reach.
+Input: a byte of text is at most one token, for byte-level tokenizers and for those that fall back to bytes (a tokenizer
+that normalizes may exceed this for a few rare characters; such an overrun is handled like any other). To this are added
+the allowances below, what images and audio may become (`media`), and input that the request does not show (`unseen`).
+Every token is priced at the highest rate that may apply to it: as new input, as a cache write, at the highest tier
+within reach.
 """
 
 import math
@@ -55,7 +55,7 @@ _FAMILIES = {
 
 
 class _Inputs(msgspec.Struct, frozen=True, gc=False):
-    """Upper bounds of input tokens, by what they may be charged as."""
+    """Upper bounds of input tokens, by the meters as which they may be charged."""
 
     text: int
     images: int
@@ -77,9 +77,9 @@ def estimate(
     outside: Outside | None = None,
 ) -> Estimate:
     """An upper bound of the charge. `exact_input_tokens` is the count of `demand.text` (`tokens.count_tokens`); it
-    takes the place of the bound by bytes, the allowances stay; unless `whole`: then it is that of the request with its
-    template (`chat_template.count_chat`). `outside` is what is held for unseen input; by default that of the default
-    rules, with nothing learned."""
+    replaces the byte bound, and the allowances are added; with `whole`, it is the count of the request with its
+    template (`chat_template.count_chat`). `outside` is what is held for unseen input; by default according to the
+    default rules, with nothing learned."""
     output = 0 if demand.no_output else _output_limit(demand, price)
     if demand.choices > 1:
         output *= demand.choices
@@ -87,7 +87,7 @@ def estimate(
         inputs = _inputs(demand, price, exact_input_tokens, outside, whole=whole)
         reach, total = _reach(demand, inputs), inputs.total
         numerator = _without_output(demand, price, inputs, reach)
-    else:  # nothing but text, as most
+    else:  # only text, as in most requests
         reach = total = _text(demand, price, exact_input_tokens, whole=whole)
         numerator = total * _highest_rate(price, _TEXT, total) + _highest_rate(price, _FAMILIES[REQUESTS], total)
     if output:
@@ -111,8 +111,8 @@ def affordable_output(
     whole: bool = False,
     outside: Outside | None = None,
 ) -> int:
-    """The most output tokens per choice with which the estimate fits into `available` nano-dollars; 0 if none does.
-    Never more than the request allows and the model can produce.
+    """The most output tokens per choice with which the estimate fits into `available` nano-dollars; 0 if none fits.
+    Never more than the request allows or the model can produce.
     """
     if demand.no_output:
         return 0
@@ -138,7 +138,7 @@ def _output_limit(demand: Demand, price: ModelPrice) -> int:
 
 
 def _text(demand: Demand, price: ModelPrice, counted: int | None, *, whole: bool) -> int:
-    """Tokens of the text, with what is allowed for around it. `whole`: all of that was counted."""
+    """Tokens of the text, with the allowances for what surrounds it. `whole`: those are counted already."""
     if whole and counted is not None:
         return counted
     text = demand.text_bytes if counted is None else min(counted, demand.text_bytes)
@@ -190,7 +190,8 @@ def _highest_rate(price: ModelPrice, meters: frozenset[str], reach: int) -> int:
 
 
 def _without_output(demand: Demand, price: ModelPrice, inputs: _Inputs, reach: int) -> int:
-    """Numerator over the price's denominator: the input, the request itself, what it fixes and what it allows."""
+    """The cost without output, as a numerator over the price's denominator: the input, the request itself, and the
+    meters that it fixes or allows."""
     return (
         inputs.text * _highest_rate(price, _TEXT, reach)
         + inputs.images * (_highest_rate(price, _IMAGE, reach) if inputs.images else 0)
@@ -214,7 +215,7 @@ def _has_meters(demand: Demand) -> bool:
 
 
 def _stored(demand: Demand, price: ModelPrice, tokens: int) -> int:
-    """Of the input that the provider keeps."""
+    """The cost of input that the provider stores."""
     return math.ceil(tokens * demand.stored_hours) * _highest_rate(price, _FAMILIES["stored_token_hours"], tokens)
 
 

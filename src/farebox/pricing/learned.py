@@ -15,9 +15,9 @@ USES_KEPT = 200
 """How many of the latest uses of one tool by one account at one provider are kept."""
 ACCOUNTS_KEPT = 500
 ACCOUNTS_MIN = 3
-"""From this many accounts on, their median applies to all."""
+"""With at least this many accounts, their median applies to all."""
 BYTES_PER_TOKEN = 4
-"""Of the request's own text, roughly: what is above it is taken for what tools brought in."""
+"""Rough size of the request's own text: anything above it is attributed to tools."""
 
 
 class _Uses:
@@ -92,7 +92,7 @@ def learn(learned: Learned, account_id: str, provider: str, demand: Demand, usag
     if reference and not demand.cuts_input:
         learned.keep_size(account_id, provider, reference, read + int(usage.get("output_tokens", 0)))
     if len(demand.unseen) != 1:
-        return  # which tool added what is not known
+        return  # it is not known which tool added what
     kind = demand.unseen[0].kind
     uses = int(usage.get(FEES[kind], 0)) if kind in FEES else 1
     if kind in TOOLS and uses:

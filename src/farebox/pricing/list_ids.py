@@ -1,4 +1,4 @@
-"""What the providers are called in the price list."""
+"""The providers' IDs in the price list."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -15,7 +15,8 @@ _ROUTED = (
     "sambanova",
     "together",
 )
-"""To whom Hugging Face's router passes a model whose name ends in `:…`; without that it chooses, at any price."""
+"""The providers to which Hugging Face's router passes a model whose name ends in `:…`; without that suffix, the router
+chooses, at any price."""
 
 LIST_IDS: Mapping[str, str] = MappingProxyType(
     {

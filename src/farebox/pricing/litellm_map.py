@@ -59,7 +59,7 @@ _FIELDS: Final[Mapping[str, tuple[tuple[str, int], ...]]] = MappingProxyType(
         "input_cost_per_request": (("requests_kcount", 1000),),
     }
 )
-"""A field of the map → price keys, and how many of the map's units one of theirs is."""
+"""A field of the map → price keys, and how many of the map's units one unit of the key is."""
 _USD_MAX: Final = 1_000
 """US dollars for one unit; a larger or negative value is not a price."""
 _ABOVE: Final = re.compile(r"_above_(\d+)k_tokens$")

@@ -15,15 +15,15 @@ from farebox.pricing.model import ImageInput, ModelPrice
 from farebox.usage import Quantity
 
 AUDIO_TOKENS_PER_SECOND: Mapping[str, int] = MappingProxyType({"": 50, "gpt-": 10, "gemini": 32})
-"""By prefix of the model's name; an unknown model takes the maximum of the known open ones."""
+"""By prefix of the model's name; for an unknown model, the maximum of the known open ones."""
 
 UNSEEN_AUDIO_SECONDS = 4 * 3600
 """Seconds of a recording given by URL or ID, if the model is billed by the second: no provider accepts a longer one."""
 
 SPEECH_TOKENS_PER_MINUTE: Mapping[str, int] = MappingProxyType({"": 1_500, "gpt-": 1_250})
-"""Tokens per minute of generated audio. OpenAI states 0.015 USD per minute for what costs 12 USD per million tokens (a
-published bill for 268 seconds amounts to 1,207 per minute); Google states 25 per second, and for the others nothing is
-known."""
+"""Tokens per minute of generated audio. OpenAI states 0.015 USD per minute for audio that costs 12 USD per million
+tokens (a published bill for 268 seconds amounts to 1,207 per minute); Google states 25 per second, and for the others
+nothing is known."""
 
 _IMAGE_SIDE_MAX = 100_000
 """Pixels; a larger figure in the request is ignored. No provider accepts a tenth of it."""
@@ -32,7 +32,7 @@ _Rule: TypeAlias = Callable[[ImageInput], int]
 
 
 def image_tokens(model: str, image: ImageInput) -> int:
-    """The most tokens that the model makes of the image; for an unknown size, of its largest image."""
+    """The most tokens that the model needs for the image; if the size is unknown, for the largest one."""
     rule = longest_prefix(IMAGE_RULES, family_name(model))
     return (rule or _unknown_model)(image)
 
@@ -50,7 +50,7 @@ def speech_tokens(model: str, seconds: Quantity) -> int:
 
 
 def audio_tokens(model: str, seconds: int) -> int:
-    """The most tokens that the model makes of this many seconds of audio."""
+    """The most tokens that the model needs for this many seconds of audio."""
     return seconds * (longest_prefix(AUDIO_TOKENS_PER_SECOND, family_name(model)) or 0)
 
 
@@ -85,8 +85,8 @@ def _tiles(base: int, per_tile: int) -> _Rule:
 
 
 def _patches(thousandths: int, most: int, *, grows: bool = False) -> _Rule:
-    """OpenAI: patches of 32 pixels times a factor of the model. Shrunk to fit `most` patches; with `grows` never
-    shrunk, and `most` is assumed only where the size is unknown."""
+    """OpenAI: patches of 32 pixels times a factor of the model. Shrunk to fit `most` patches; with `grows`, never
+    shrunk, and `most` is assumed only if the size is unknown."""
 
     def rule(image: ImageInput) -> int:
         size = _size(image)
@@ -111,7 +111,7 @@ def _claude(most: int) -> _Rule:
 
 def _gemini_2(image: ImageInput) -> int:
     """Google, Gemini 2: 258 up to 384 × 384, else for each tile, whose side is the shorter side over 1.5, within
-    256 … 768 pixels. Of unknown size: 16 tiles, a picture of nine megapixels."""
+    256 … 768 pixels. For an unknown size, 16 tiles: a picture of nine megapixels."""
     size = _size(image)
     if size is None:
         return 16 * 258
@@ -133,7 +133,7 @@ def _unknown_model(image: ImageInput) -> int:
 
 IMAGE_RULES: Mapping[str, _Rule] = MappingProxyType(
     {
-        # OpenAI. A name that is not listed takes the highest factor.
+        # OpenAI. A name that is not listed gets the highest factor.
         "gpt-": _patches(2460, 20_000, grows=True),
         "gpt-4": _tiles(85, 170),
         "gpt-4.1": _tiles(85, 170),

@@ -1,7 +1,7 @@
-"""The nouns of pricing: a compiled price, what a call may cost, what it did cost.
+"""The types of pricing: a compiled price, what a call may cost, and what it did cost.
 
 A price is a table of integer rates. `rate / denominator` is nano-dollars per unit of the meter, exact: every decimal
-price of the source becomes an integer over one common denominator of the model.
+price of the source becomes an integer over one common denominator for the model.
 """
 
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ from farebox.usage import Quantity
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """The price of one meter. `tiers` are (start, rate) pairs in rising order: where the call's `input_tokens` is
-    above `start`, that rate applies to all of the meter's units (the industry's cliff rule)."""
+    """The price of one meter. `tiers` are (start, rate) pairs in rising order: if the call's `input_tokens` is above
+    `start`, that rate applies to all of the meter's units (as is usual in the industry)."""
 
     meter: str
     base: int
@@ -24,7 +24,7 @@ class Rate:
 
 
 OWN = "own/"
-"""What the version of a price that the operator set begins with."""
+"""Prefix of the version of a price that the operator set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class ModelPrice:
     rates: tuple[Rate, ...]
     context_window: int | None = None
     output_max: int | None = None
-    """The most output the model produces in one response, if known: tokens, or units of what its price is for."""
+    """The most output that the model produces in one response, if known: tokens, or the unit that its price is for."""
     audio_seconds_min: int = 0
     """If there is audio, at least this many seconds of it are billed (Groq's transcription)."""
     bounded: bool = False
@@ -57,7 +57,7 @@ class ModelPrice:
     """Cache of the highest rate of sets of meters; empty for a price with tiers."""
     tiered: bool = field(init=False, repr=False, compare=False)
     apart: dict[tuple[str, ...], "tuple[Rate, ...] | None"] = field(init=False, repr=False, compare=False)
-    """By the meters of a usage: the rates that apply to it, where none contains another; else None."""
+    """Meters of a usage → the rates that apply to it, if no meter contains another; otherwise None."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "meters", frozenset(rate.meter for rate in self.rates))
@@ -72,9 +72,9 @@ class ModelPrice:
 
 
 class CostLine(msgspec.Struct, frozen=True, gc=False):
-    """One meter of a receipt. `nanos_numerator / denominator of the cost` is its exact cost.
+    """One meter of a receipt. `nanos_numerator` over the cost's denominator is its exact cost.
 
-    A Struct, as are all types that every call instantiates: seven times faster to create than a frozen dataclass.
+    A Struct, like all types that every call instantiates: creating one is seven times faster than a frozen dataclass.
     """
 
     meter: str
@@ -116,7 +116,8 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
 
     model: str
     text_bytes: int = 0
-    """UTF-8 bytes of everything the model will read as text: a byte-level tokenizer makes at most one token of each."""
+    """UTF-8 bytes of everything the model will read as text: a byte-level tokenizer produces at most one token for
+    each."""
     text: str = ""
     """The same text, for exact counting; only set if the request was parsed with `exact=True`."""
     messages: int = 0
@@ -127,7 +128,7 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     audio_seconds_max: int = 0
     """Upper bound of the duration of audio with these bytes; equal to the duration if every frame was counted."""
     files_bytes: int = 0
-    """Bytes of attached plain-text documents: text that is not in `text`, a token at most for each byte."""
+    """Bytes of attached plain-text documents: text that is not in `text`, at most one token per byte."""
     choices: int = 1
     """`n`, `candidateCount`, `best_of`."""
     output_max: int | None = None
@@ -144,13 +145,13 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     only if the response shows them.
     """
     units: tuple[str, ...] = ()
-    """Meters that a request of which tokens say nothing may be priced by: one of them must have a price."""
+    """Meters by which a request that is not priced by tokens may be priced: one of them must have a price."""
     unbounded: tuple[str, ...] = ()
-    """Those of `units` that nothing in the request bounds: the price itself has to, by its `output_max`."""
+    """Those of `units` that nothing in the request bounds: the price itself must bound them, by its `output_max`."""
     unseen: tuple["Unseen", ...] = ()
     """Input whose size is not in the request."""
     stored_hours: Quantity = 0
-    """For how long the provider keeps the input, where that is billed by its tokens."""
+    """How many hours the provider keeps the input, if that is billed by its tokens."""
     cuts_input: bool = False
     """Whether the provider may drop what does not fit: then the usage is less than what the provider has stored."""
     hides_reasoning: bool = False
@@ -163,23 +164,24 @@ class Unseen(msgspec.Struct, frozen=True, gc=False):
     """Input tokens that come from outside the request's own bytes."""
 
     kind: str
-    """What brings them: `file`, `url`, `response`, `conversation`, `prompt`, `cache`, `pdf`, `video`, `web_search`,
-    `web_fetch`, `mcp`, `file_search`, `code_execution`…: the name by which it is configured, learned and reported."""
+    """What adds them: `file`, `url`, `response`, `conversation`, `prompt`, `cache`, `pdf`, `video`, `web_search`,
+    `web_fetch`, `mcp`, `file_search`, `code_execution`…: the name under which it is configured, learned and
+    reported."""
     ref: str = ""
-    """The provider's ID of it, if its size may be known from an earlier response."""
+    """The provider's ID for it, if its size may be known from an earlier response."""
     uses: int | None = 1
-    """How often at most the request lets it add input; None if there is no limit."""
+    """How often the request lets it add input at most; None if there is no limit."""
 
 
 class FurtherModel(msgspec.Struct, frozen=True, gc=False):
     """A pass of a model in addition to the response: a fallback, an advisor, the summary of a long conversation."""
 
     model: str
-    """Empty for the call's own."""
+    """Empty for the call's own model."""
     uses: int = 1
-    """How often at most."""
+    """How often it may run at most."""
     output_max: int | None = None
-    """Output tokens of each; None if the request sets no limit."""
+    """Output tokens of each pass; None if the request sets no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,4 +204,4 @@ class Estimate(msgspec.Struct, frozen=True, gc=False):
     exact: bool = False
     """Whether the input was counted by a tokenizer rather than bounded by its bytes."""
     whole: bool = False
-    """Whether the input is just what the provider will report, because its template is known too."""
+    """Whether the input is exactly what the provider will report, because its template is known too."""

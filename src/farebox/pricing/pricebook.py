@@ -20,7 +20,7 @@ _USD = re.compile(r"[0-9]{1,9}(\.[0-9]{1,18})?")
 _PARTS_PER_MILLION_MAX = 10**9
 _CACHED_REFS = 4096
 _NEAR_MAX = 100
-"""Characters of a name that others are compared with."""
+"""Longest name that is compared with others."""
 _NO_MARKUP = Markup()
 
 
@@ -38,8 +38,8 @@ class OwnPrice:
     account_id: str | None
     """None: for every account."""
     rates: Mapping[str, str]
-    """Price key of genai-prices → US dollars per its unit, as decimal text: `{"input_mtok": "0.15"}`. A free model says
-    `"0"`."""
+    """Price key of genai-prices → US dollars per unit of the key, as decimal text: `{"input_mtok": "0.15"}`. A free
+    model has `"0"`."""
     valid_from: int
     """Milliseconds since the Unix epoch."""
     output_max: int | None = None
@@ -56,7 +56,7 @@ class OwnMarkup:
     model: str | None
     """As in OwnPrice."""
     parts_per_million: int
-    """1_200_000 charges the cost and a fifth of it."""
+    """1_200_000 charges the cost plus a fifth of it."""
     valid_from: int
     """Milliseconds since the Unix epoch."""
 
@@ -110,8 +110,8 @@ class PriceBook:
         """The price of a model for an account at a moment (milliseconds since the Unix epoch).
 
         The operator's own price takes precedence over the list's: the account's before the general one, then the most
-        specific model name, then the latest that is valid. `context` as in PriceList.find; of an own price, a tier
-        costs as many times more or less as it does by the list. None means unpriced: the caller refuses.
+        specific model name, then the latest that is valid. `context` as in PriceList.find; for an own price, a tier
+        costs the same multiple as in the list. None means unpriced: the caller refuses the call.
         """
         if not context and (fixed := self._fixed.get((provider, model))) is not None:
             return fixed
@@ -129,7 +129,7 @@ class PriceBook:
         return self._list.find(provider, model, at_ms, context)
 
     def priced_at(self, account_id: str, provider: str, requested: str, priced: str, at_ms: int) -> str:
-        """By which name a call was priced: the one it asked for, or that of the model that the provider billed.
+        """The name by which a call was priced: the requested one, or that of the model that the provider billed.
         `priced` is the name in the price list."""
         if requested == priced:
             return requested
@@ -137,7 +137,7 @@ class PriceBook:
         return requested if listed is not None and listed.model == priced else priced
 
     def meters(self, version: str) -> frozenset[str] | None:
-        """The meters of an own price, by its version; None if it is none."""
+        """The meters of the own price with this version; None if there is none."""
         own = self._compiled.get(version.removeprefix(OWN).partition("/")[0]) if version.startswith(OWN) else None
         return None if own is None else own.meters
 
@@ -178,7 +178,7 @@ class PriceBook:
         return [(name, price) for name, price in found if price is not None]
 
     def near(self, account_id: str, provider: str, model: str, at_ms: int) -> list[str]:
-        """Those that are spelled nearly like this one, the nearest first; three at most."""
+        """Priced models with a similar spelling, most similar first; at most three."""
         found = get_close_matches(model[:_NEAR_MAX], self._names(provider), n=3, cutoff=0.7)
         return [name for name in found if self.find(account_id, provider, name, at_ms) is not None]
 
@@ -187,7 +187,7 @@ class PriceBook:
         return own.union(self._list.models(provider))
 
     def may_be_free(self, account_id: str, provider: str | None) -> bool:
-        """Whether the account gets anything of this provider, or of any, for free."""
+        """Whether the account gets anything from this provider, or from any provider, for free."""
         return any(
             row.account_id in (None, account_id) and provider in (None, row.provider) and self._has_zero(row)
             for row in self._own

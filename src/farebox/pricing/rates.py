@@ -1,8 +1,8 @@
-"""Decimal prices per price key become integer rates per meter, over one denominator.
+"""Converts decimal prices per price key to integer rates per meter, over one denominator.
 
 The meters, and which contains which, are those of genai-prices' unit registry, plus the few units that it lacks. A
 general meter's quantity includes its special ones' (`input_tokens` includes cached tokens); each unit is charged once,
-at the most specific price it has.
+at the most specific price that applies to it.
 """
 
 import math
@@ -41,7 +41,7 @@ _OURS: dict[str, dict[str, Any]] = {
     "runs": {"per": 1, "price_key": "runs_count", "dimensions": {"family": "runs"}},
     "billed_units": {"per": 1, "price_key": "billed_units", "dimensions": {"family": "billed_units"}},
 }
-"""Units that providers bill by and genai-prices does not know: OpenAI's 12-hour cache; images of DALL·E, each counted
+"""Units that providers bill by and that genai-prices lacks: OpenAI's 12-hour cache; images of DALL·E, each counted
 as a number of images of the standard size and quality; images that are sent along; images, their pixels and steps,
 seconds of video and of hardware; tokens that are kept for an hour; runs that succeeded; and units that only the
 provider counts, and states: fal's, credits."""

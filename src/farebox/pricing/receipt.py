@@ -1,6 +1,6 @@
 """The explanation of one charge: stored with the log row, shown by the API, the dashboard and the command line.
 
-Amounts that may be fractions of a nano-dollar are text: plain decimals where they end, else a fraction `n/d`.
+Amounts that may be fractions of a nano-dollar are text: plain decimals if they terminate, otherwise a fraction `n/d`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from farebox.pricing.model import Cost, Markup, ModelPrice
 from farebox.usage import Quantity, Usage
 
 UsageSource: TypeAlias = Literal["provider", "counted", "estimate", "none"]
-"""Where the figures come from: the provider's response, our count of what passed, the hold's estimate, or nowhere."""
+"""Where the figures come from: the provider's response, our own count, the hold's estimate, or nowhere."""
 
 
 NO_MARKUP = Markup()
@@ -32,7 +32,7 @@ class ReceiptLine(msgspec.Struct, frozen=True, omit_defaults=True):
     nanos_per_unit: str
     cost_nanos: str
     model: str = ""
-    """The model whose price this is, where it is not the call's own; and that price's version."""
+    """The model whose price this is, if it is not the call's own; and that price's version."""
     price_version: str = ""
     above_input_tokens: int | None = None
     """Where the rate depends on how long the input is: it is that of calls with more input tokens than this; 0: the
@@ -45,14 +45,14 @@ class ReceiptAttempt(msgspec.Struct, frozen=True):
     provider: str
     model: str
     status: int | None
-    """What the provider answered; null: nothing."""
+    """The provider's status; null: it did not respond."""
     error: str
-    """Why it failed, as far as the status does not say so; empty: it did not."""
+    """Why it failed, if the status does not say so; empty: it did not fail."""
     charged: bool
     key: str
-    """The alias of the stored key that it was made with; empty: none."""
+    """The alias of the stored key that was used; empty: none."""
     log_id: str
-    """Of the call that it belongs to: a step of a request has a receipt of its own."""
+    """ID of its call: a step of a request has its own receipt."""
 
 
 class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -63,7 +63,7 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     gateway_id: str
     provider: str
     model: str
-    """As the request named it."""
+    """The model as the request named it."""
     outcome: str
     """`charged`, `free`, `released`, `own_key`…"""
     usage_source: UsageSource
@@ -76,7 +76,7 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """The denominator of the price's integer rates."""
     lines: tuple[ReceiptLine, ...] = ()
     cost_nanos: str = ""
-    """What the provider charges, exact; always there."""
+    """What the provider charges, exact; always present."""
     markup_parts_per_million: int = PER_MILLION
     markup_version: str = "none"
     rounding_nanos: str = "0"
@@ -95,9 +95,9 @@ class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """The cost by our prices, exact, if the provider states one too."""
     other_meters: tuple[tuple[str, str], ...] | None = None
     """Meters of the usage that have no line, with their quantities: parts that are charged inside a general meter's
-    line, or what has no price. Null where a release before 0.6 wrote the receipt, or nothing was priced by usage."""
+    line, or that have no price. Null if a release before 0.6 wrote the receipt, or nothing was priced by usage."""
     attempts: tuple[ReceiptAttempt, ...] = ()
-    """Where it took more than one: what was tried, in order, the steps of the request before this one included."""
+    """If there was more than one: all attempts in order, including earlier steps of the request."""
     corrections: tuple["ReceiptCorrection", ...] = ()
     """What was given back or charged afterwards, because the price was wrong; `charge_nanos` stays what it was."""
 
@@ -111,7 +111,7 @@ class ReceiptCorrection(msgspec.Struct, frozen=True):
     amount_nanos: int
     """Above zero: given back. Below zero: charged."""
     charge_nanos: int
-    """What the call costs by the corrected price, before anything is written off."""
+    """The call's charge at the corrected price, before anything is written off."""
     price_version: str
     transfer_id: str
 
@@ -153,7 +153,7 @@ def make_receipt(
     computed_nanos: str | None = None,
     attempts: tuple[ReceiptAttempt, ...] = (),
 ) -> Receipt:
-    """The receipt of a call. `price`, `cost` and `markup` are those of the charge; none where nothing was priced."""
+    """The receipt of a call. `price`, `cost` and `markup` are those of the charge; None if nothing was priced."""
     markup = NO_MARKUP if markup is None else markup
     unpriced, other = left_over(usage, price, cost)
     return Receipt(  # positional: keyword arguments take 25 times as long for this many fields
@@ -187,7 +187,7 @@ def make_receipt(
 
 @lru_cache(4096)  # rates repeat
 def exact_text(numerator: int, denominator: int) -> str:
-    """The fraction as plain decimal text where it ends (`0.15`), else as `n/d` in lowest terms (`25/3`)."""
+    """The fraction as plain decimal text if it terminates (`0.15`), otherwise as `n/d` in lowest terms (`25/3`)."""
     if numerator % denominator == 0:
         return str(numerator // denominator)
     value = Fraction(numerator, denominator)
@@ -251,7 +251,7 @@ def left_over(
 
 
 def _has_all_lines(usage: Usage, cost: Cost) -> bool:
-    """Whether each meter of the usage has its line, as usual."""
+    """Whether each meter of the usage has a line, as is usual."""
     if len(cost.lines) != len(usage):
         return False
     for line in cost.lines:  # noqa: SIM110 - a generator takes as long as all the rest

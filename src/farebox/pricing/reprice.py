@@ -1,7 +1,7 @@
-"""A receipt at another price: the same usage, tier, markup and rounding as those of the charge that it explains.
+"""Prices a receipt again at another price: with the usage, tier, markup and rounding of the charge that it explains.
 
-The usage is taken from the receipt's lines. A line counts what is charged at its rate alone, so a general meter's
-quantity is the sum of its line and of those inside it. Meters without a line are kept on the receipt too
+The usage is taken from the receipt's lines. A line counts only what is charged at its own rate, so a general meter's
+quantity is the sum of its line and those inside it. Meters without a line are kept on the receipt too
 (`Receipt.other_meters`), but not by releases before 0.6.
 """
 
@@ -27,14 +27,14 @@ class Left(StrEnum):
     """Why a call cannot be priced again."""
 
     BY_RULE = "by_rule"
-    """It was not charged by its usage: the hold was charged, or what was cut short."""
+    """It was not charged by its usage, but the full hold, or as a call that was cut short."""
     STATED = "stated"
-    """It was charged at the cost that the provider states."""
+    """It was charged the cost that the provider stated."""
     UNPRICED = "unpriced"
     """There is no price for its model now."""
     UNKNOWN_PARTS = "unknown_parts"
-    """The price has a meter that the former one had not, and the receipt, of an earlier release, does not say how much
-    of it was used."""
+    """The price has a meter that the former one lacked, and the receipt, written by an earlier release, does not say
+    how much of it was used."""
     DOUBTFUL = "doubtful"
     """The receipt's figures do not fit the price."""
 
@@ -47,11 +47,11 @@ class Repriced(msgspec.Struct, frozen=True):
     cost: Fraction
     """Exact nano-dollars, before the markup."""
     version: str
-    """Of the price of the call's own model."""
+    """Version of the price of the call's own model."""
 
 
 class Priced(msgspec.Struct, frozen=True):
-    """What part of a receipt is about: one model at one price."""
+    """The subject of a part of a receipt: one model at one price."""
 
     model: str
     version: str
@@ -60,18 +60,18 @@ class Priced(msgspec.Struct, frozen=True):
 
 
 Wanted: TypeAlias = Callable[[Priced], bool]
-"""Whether a part gets another price."""
+"""Whether a part is to be priced again."""
 PriceOf: TypeAlias = Callable[[Priced, Context, Usage], ModelPrice | None]
-"""The price that it gets. None: there is none."""
+"""The new price of a part; None: there is none."""
 MetersOf: TypeAlias = Callable[[str], frozenset[str] | None]
-"""The meters that the price of a version has. None: that version is not known any more."""
+"""The meters that the price with this version has; None: the version is no longer known."""
 
 
 def reprice(
     receipt: Receipt, wanted: Wanted, price_of: PriceOf, meters_of: MetersOf, markup: Markup | None = None
 ) -> Repriced | Left | None:
-    """What the receipt's call costs with another price for the wanted parts, and the receipt's markup unless another
-    is given. None if no part is wanted."""
+    """What the receipt's call costs with another price for the wanted parts, at the receipt's markup unless another is
+    given. None if no part is wanted."""
     parts = _parts(receipt)
     if not any(wanted(part) for part in parts):
         return None
@@ -105,7 +105,7 @@ def _charged(receipt: Receipt, cost: Fraction, version: str, markup: Markup | No
     if full != (computed := _charge(Fraction(receipt.cost_nanos), former)):
         if not full == receipt.hold_nanos < computed:
             return Left.BY_RULE
-        charge = min(charge, receipt.hold_nanos)  # what is counted is charged up to the hold
+        charge = min(charge, receipt.hold_nanos)  # counted usage is charged only up to the hold
     return Repriced(charge, cost, version)
 
 
@@ -121,7 +121,7 @@ def context_of(version: str) -> dict[str, str]:
 
 
 def usage_of(lines: Iterable[ReceiptLine], others: Iterable[tuple[str, str]]) -> dict[str, Quantity]:
-    """The usage that these lines charge, with the meters that have none."""
+    """The usage that these lines charge, including meters without a line."""
     usage: dict[str, Quantity] = {}
     for line in lines:
         if line.meter not in (REQUESTS, STATED):
@@ -151,7 +151,7 @@ def _part(
     if any(line.meter == STATED for line in lines) and not (price.is_own and others):
         return Left.STATED
     if len({line.meter for line in lines}) < len(lines):
-        return Left.DOUBTFUL  # several passes of the same model, each with a tier of its own
+        return Left.DOUBTFUL  # several passes of the same model with different tiers
     if others is None and _hidden(price, lines, meters_of(part.version)):
         return Left.UNKNOWN_PARTS
     try:
@@ -161,7 +161,7 @@ def _part(
 
 
 def _hidden(price: ModelPrice, lines: Sequence[ReceiptLine], known: frozenset[str] | None) -> bool:
-    """Whether the price has a meter that may be a part of a line, and was not counted for the former price."""
+    """Whether the price has a meter that may be part of a line, but was not counted for the former price."""
     lined = {line.meter for line in lines}
     return any(
         meter not in lined and not lined.isdisjoint(ancestors(meter)) and not (known is not None and meter in known)

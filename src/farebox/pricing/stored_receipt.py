@@ -1,6 +1,6 @@
-"""A receipt as it is stored: without what the row of its call says too, which is half of it. Every call writes one.
+"""A receipt as it is stored: without the half of it that the row of its call also has. Every call writes one.
 
-Former releases stored receipts as a whole: a field that is there counts, whatever the row says.
+Earlier releases stored whole receipts: a field that is present takes precedence over the row.
 """
 
 from collections.abc import Iterable
@@ -30,18 +30,18 @@ from farebox.storage.corrections import Correction
 from farebox.usage import Usage
 
 StoredLine: TypeAlias = tuple[str, ...]
-"""A ReceiptLine by position; its model and price version only where it has them."""
+"""A ReceiptLine by position; model and price version only if it has them."""
 
 
 class StoredReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The fields of a Receipt, the frequent ones first. Of those that may be None, None is what the row says."""
+    """The fields of a Receipt, the frequent ones first. For fields that may be None, None means the row's value."""
 
     price_version: str | None = None
     lines: tuple[StoredLine | ReceiptLine, ...] = ()
     hold_nanos: int = 0
     usage_source: UsageSource = "provider"
     priced_model: str | None = None
-    """None: the model that was asked for, if there is a price at all."""
+    """None: the requested model, if there is a price at all."""
     cost_nanos: str | None = None
     """None: the row's whole nano-dollars."""
     model: str | None = None
@@ -72,11 +72,11 @@ _decode = msgspec.json.Decoder(StoredReceipt).decode
 
 
 def stored(receipt: Receipt, model: str, cost: int) -> bytes:
-    """What is stored of a receipt next to a row with that model and that cost in nano-dollars, rounded up; the rest of
-    the row says what the receipt says."""
+    """What is stored of a receipt beside a row with this model and this cost in nano-dollars, rounded up; the row's
+    other columns agree with the receipt."""
     parts = receipt.markup_parts_per_million
     return _encode(
-        StoredReceipt(  # in their order: this many fields take 25 times as long to fill in by their names
+        StoredReceipt(  # positional: keyword arguments take 25 times as long for this many fields
             receipt.price_version,
             tuple([_short(astuple(line)[:-1]) for line in receipt.lines]),
             receipt.hold_nanos,
@@ -85,7 +85,7 @@ def stored(receipt: Receipt, model: str, cost: int) -> bytes:
             None if receipt.cost_nanos == str(cost) else receipt.cost_nanos,
             None if receipt.model == model else receipt.model,
             receipt.denominator,
-            PER_MILLION if parts == PER_MILLION else parts,  # a default is left out where it is the same object
+            PER_MILLION if parts == PER_MILLION else parts,  # a default is omitted if it is the same object
             receipt.markup_version,
             receipt.rounding_nanos,
             receipt.written_off_nanos,
@@ -118,8 +118,8 @@ def stored_of(
     computed_nanos: str | None,
     attempts: tuple[ReceiptAttempt, ...],
 ) -> bytes:
-    """What `stored` makes of `receipt.make_receipt`, without the Receipt: every call writes one. `row_…`: as for
-    `stored`; the rest as for `make_receipt`."""
+    """The result of `stored` for `receipt.make_receipt`, without creating the Receipt, because every call writes one.
+    `row_…` as in `stored`, the rest as in `make_receipt`."""
     markup = NO_MARKUP if markup is None else markup
     unpriced, other = left_over(usage, price, cost)
     total = "0" if cost is None else exact_text(cost.numerator, cost.denominator)
@@ -160,7 +160,7 @@ def _short(line: tuple[str, str, str, str, str, str]) -> StoredLine:
 
 
 def whole(found: ReceiptRow) -> Receipt:
-    """The receipt. Raises msgspec.DecodeError where what is stored is none."""
+    """The whole receipt. Raises msgspec.DecodeError if the stored text is not a receipt."""
     kept = _decode(found.stored)
     model = found.model if kept.model is None else kept.model
     priced = model if kept.priced_model is None and kept.price_version is not None else kept.priced_model
@@ -194,7 +194,7 @@ def whole(found: ReceiptRow) -> Receipt:
 
 
 def with_corrections(receipt: Receipt, corrections: Iterable[Correction]) -> Receipt:
-    """The receipt with what was corrected afterwards."""
+    """The receipt with its corrections."""
     shown = [
         ReceiptCorrection(
             each.rerate_id, each.at, each.amount, each.charge, each.price_version, f"correction:{each.correction_id}"

@@ -45,7 +45,7 @@ class Times(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """What every entry has: the models, and the source."""
+    """The common part of all entries: the models, and the source."""
 
     provider: str
     models: _Names
@@ -109,7 +109,7 @@ class Supplement:
     """The entries of one file. Immutable."""
 
     def __init__(self, text: bytes) -> None:
-        """Raises InvalidSupplement."""
+        """Parse the text. Raises InvalidSupplement."""
         try:
             self._file = msgspec.json.decode(text, type=_File)
         except ValueError as error:

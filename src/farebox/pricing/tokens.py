@@ -39,20 +39,20 @@ def count_tokens(provider: str, model: str, text: str) -> int | None:
     """Tokens of the text, special tokens in it counted as ordinary text; None if the tokenizer is not known.
 
     The first count of an encoding takes half a second to load it, later ones about 10 µs per KB. OpenAI's names count
-    only at OpenAI and at OpenRouter, where nothing else answers to them.
+    only at OpenAI and at OpenRouter, where no other model has these names.
     """
     encoding = _encoding(provider, model)
     if encoding is None:
         return None
     try:
         return _load(encoding).count(text)
-    except TypeError:  # a lone surrogate, which is no text that could be sent
+    except TypeError:  # a lone surrogate, which cannot be sent as text
         return None
 
 
 def approximate_tokens(provider: str, model: str, text: str) -> int:
-    """Tokens of the text, for a charge if the provider reports none: by the model's own tokenizer, else by o200k_base,
-    which for other models is an approximation.
+    """Tokens of the text, for a charge if the provider reports none: by the model's own tokenizer, otherwise by
+    o200k_base as an approximation.
     """
     known = count_tokens(provider, model, text)
     if known is not None:
@@ -73,7 +73,7 @@ def _encoding(provider: str, model: str) -> str | None:
 
 
 def _load(encoding: str) -> _Tokenizer:
-    """Imported here because it is heavy and most services never count."""
+    """Load an encoding. Imported here because the library is heavy and most servers never count."""
     import quicktok  # type: ignore[import-untyped]
 
     return cast(_Tokenizer, quicktok.get_encoding(encoding))

@@ -2,10 +2,10 @@
 
 One of three rules applies to each kind; the operator can change them (`FAREBOX_UNSEEN_INPUT`).
 
-- `window`: all that the model can read, minus what was sent. A tool that runs at the provider makes it read again after
-  each use, so it counts once more for each use that the request allows.
-- `learned`: what this kind recently added at this provider (`pricing.learned`), for each use. What it brings in
-  beyond that is an overrun, which the operator accepts; where the balance is short, one use is held at least.
+- `window`: everything that the model can read, minus what was sent. A tool that runs at the provider makes the model
+  read again after each use, so the window counts once more for each use that the request allows.
+- `learned`: what this kind recently added at this provider (`pricing.learned`), for each use. Anything beyond that is
+  an overrun, which the operator accepts; if the balance is short, at least one use is held.
 - `refuse`: not on the operator's key.
 
 An ID from an earlier response has a known size, whatever the rule.
@@ -51,14 +51,14 @@ KINDS: Mapping[str, Rule] = MappingProxyType(
         "code_execution": "window",
     }
 )
-"""Every kind, and its rule unless the operator sets another."""
+"""Every kind, and its default rule."""
 
 TOOLS = frozenset({"web_search", "web_fetch", "url_context", "mcp", "file_search", "code_execution"})
 """Kinds that are added by tool uses, each followed by another pass of the model."""
 
 _PASSES = TOOLS | {"tool_search", "advisor"}
-"""Kinds after whose uses the model reads its input again; for some, what it reads is in the request, or is another
-model's.
+"""Kinds after whose uses the model reads its input again; for some, the added input is in the request, or is read by
+another model.
 """
 
 FEES = MappingProxyType({"web_search": "web_searches", "file_search": "storage_searches"})
@@ -98,7 +98,8 @@ NOTHING = Outside()
 
 
 def parse_rules(text: str, prior: int = PRIOR_TOKENS) -> Rules:
-    """The default rules overridden by `kind=rule,kind=rule`. Raises ValueError with what is wrong."""
+    """The default rules, overridden by `kind=rule,kind=rule`. Raises ValueError with a message that says what is
+    wrong."""
     of = dict(KINDS)
     for part in filter(None, (part.strip() for part in text.split(","))):
         kind, _, rule = (word.strip() for word in part.partition("="))
@@ -119,7 +120,7 @@ def outside_of(
     learned: Callable[[str], int] = lambda _: 0,
 ) -> Outside:
     """What is held for the unseen input of a request. `known` returns the tokens behind an ID if they are known,
-    `learned` what one use of a kind recently added.
+    `learned` returns what one use of a kind recently added.
     """
     if not demand.unseen:
         return NOTHING

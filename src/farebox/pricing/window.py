@@ -3,15 +3,15 @@
 from farebox.pricing.model import ModelPrice
 
 WINDOW_UNKNOWN = 1_048_576
-"""Assumed where the price list has none."""
+"""The window assumed if the price list has none."""
 
 WINDOW_ROUNDING = 105
-"""Percent. Price lists round windows: 1,000,000 for 1,047,576."""
+"""In percent: price lists round windows, such as 1,000,000 for 1,047,576."""
 
 
 def context_window(price: ModelPrice) -> int:
-    """The most tokens that the model reads for one response. If a more expensive tier begins at the listed window or
-    above it, the model has a larger one too (Claude Sonnet 4.5: 200,000, and 1,000,000 on request)."""
+    """The most tokens that the model reads for one response. If a more expensive tier begins at or above the listed
+    window, the model has a larger one too (Claude Sonnet 4.5: 200,000, and 1,000,000 on request)."""
     listed = price.context_window
     if listed is None:
         return WINDOW_UNKNOWN
