@@ -5,6 +5,6 @@ Modules that are slow to load (the server, the price list) are imported inside t
 
 import gc
 
-# Loading modules makes many objects, and hardly one of them goes: with Python's threshold of 700, looking through them
-# again and again takes a seventh of the time. A server sets its own threshold (farebox.app).
+# Loading modules creates many objects, hardly any of which become garbage: with Python's threshold of 700, garbage
+# collection takes a seventh of the time. A server sets its own threshold (farebox.app).
 gc.set_threshold(50_000)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 bill = typer.Typer(no_args_is_help=True, help="Providers' bills, compared with what was metered.")
 
 BYTES_MAX = 256 * 1024 * 1024
-"""Of a file: it is read as a whole."""
+"""Largest file, which is read as a whole."""
 
 Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="openai, anthropic or openrouter.")]
 Source = Annotated[str, typer.Option(metavar="NAME", help="Tells organizations at the provider apart.")]

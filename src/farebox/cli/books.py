@@ -131,7 +131,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     try:
         with session.reading() as connection, _progress(shown=not as_json) as progress:
             checked = checking.check(connection, progress)
-    except DatabaseDamaged as error:  # it cannot even be opened
+    except DatabaseDamaged as error:  # the database cannot even be opened
         checked = checking.Checked([" ".join(str(error).split())], 0, [], [])
     if checked.damage:
         _say_damaged(checked.damage, database, as_json=as_json)

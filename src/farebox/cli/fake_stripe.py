@@ -1,4 +1,4 @@
-"""`farebox fake-stripe`: a local server that speaks Stripe's API, for trying things out without an account or money."""
+"""`farebox fake-stripe`: a local server that speaks Stripe's API, for trials without an account or money."""
 
 from pathlib import Path
 from typing import Annotated
@@ -83,5 +83,5 @@ def need_fake_stripe() -> None:
 
 
 def _announce(url: str, *, as_json: bool) -> None:
-    # One line: its reader waits for the end of it.
+    # One line: a program that reads it waits for its end.
     typer.echo(msgspec.json.encode({"url": url}) if as_json else f"Fake Stripe on {url}")

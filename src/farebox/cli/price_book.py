@@ -1,4 +1,4 @@
-"""The price book of a command: as a server has it."""
+"""The price book for a command, the same as a server's."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def price_book_of(connection: "Connection") -> "PriceBook":
-    """Raises Stopped if the supplement that was loaded cannot be read."""
+    """The price book. Raises Stopped if the loaded supplement cannot be read."""
     from farebox.pricing.compiler import PriceList
     from farebox.pricing.supplement import InvalidSupplement, Supplement, shipped
     from farebox.runtime.configuration import price_book

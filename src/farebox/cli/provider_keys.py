@@ -128,7 +128,7 @@ def remove_key(context: typer.Context, provider: Provider, name: Name, as_json: 
 
 @contextmanager
 def _hinted(command: str) -> Iterator[None]:
-    """What is refused as it is about the first key names the command for that."""
+    """If something is refused because it is about the first key, the error names the command for that key."""
     from farebox.operator.shared_keys import OfFirstKey
 
     try:
@@ -138,7 +138,7 @@ def _hinted(command: str) -> Iterator[None]:
 
 
 def mask(session: Session, place: str, stored_key: bytes) -> str:
-    """What may be shown of an encrypted key; `place` is what its encryption is bound to."""
+    """The part of an encrypted key that may be shown; `place` is what its encryption is bound to."""
     from farebox.vault import SecretUnreadable, masked
 
     try:

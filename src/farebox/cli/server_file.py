@@ -31,7 +31,7 @@ class Serving(msgspec.Struct, frozen=True):
     base_url: str
     fake_stripe_url: str | None = None
     host: str = ""
-    """Where commands on this machine reach it; empty if it requires the PROXY protocol."""
+    """Host at which commands on this machine reach it; empty if it requires the PROXY protocol."""
     port: int = 0
 
 
@@ -80,8 +80,8 @@ def running_settings(settings: Settings) -> tuple[Settings, str]:
 
 
 def fetch_readiness(settings: Settings) -> tuple[str, Readiness | None] | None:
-    """The URL of the server that serves from this data folder, and its readiness (None if it does not answer). None if
-    there is no server, or none that can be reached from here.
+    """The URL of the server that serves from this data folder, and its readiness (None if it does not respond). None if
+    there is no server, or it cannot be reached from here.
     """
     from http.client import HTTPConnection, HTTPException
 

@@ -17,7 +17,7 @@ GRACE_SECONDS = 10.0
 
 
 def run_with_services(session: Session, work: "Callable[[Services], Awaitable[T]]") -> T:
-    """Run `work` in its own event loop. What would be an API error stops the command."""
+    """Run `work` in its own event loop. An API error (Problem) stops the command."""
     import asyncio
 
     import structlog

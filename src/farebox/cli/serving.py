@@ -69,7 +69,7 @@ def serve(
     def ready(info: "Ready | HostResources") -> None:
         cleanup.callback(server_file.remove, settings)
         server_file.write(settings, info)
-        with suppress(OSError, ValueError):  # standard output is closed: serve all the same
+        with suppress(OSError, ValueError):  # standard output is closed: serve anyway
             _announce(settings, info, greeting, as_json=as_json)
 
     lean.load_for_server()
@@ -108,7 +108,7 @@ def _announce(settings: Settings, info: "Ready | HostResources", greeting: "Welc
             else {"account_id": made.account_id, "token": made.token, "link": greeting.link}
         )
         line = {"base_url": info.base_url, "demo": info.demo_url is not None, **demo_account}
-        typer.echo(msgspec.json.encode(line))  # one line: its reader waits for the end of it
+        typer.echo(msgspec.json.encode(line))  # one line: a program that reads it waits for its end
     elif greeting is not None:
         from farebox.cli.welcome import text
 

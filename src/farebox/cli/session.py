@@ -51,10 +51,10 @@ class Session:
 
     @cached_property
     def operator(self) -> Operator:
-        """Who runs the command: the user of the system, and the name of the machine."""
+        """Who runs the command: the system user and the machine's name."""
         try:
             user = pwd.getpwuid(os.getuid()).pw_name
-        except KeyError:  # containers run as numbers
+        except KeyError:  # containers may run as a user without a name
             user = str(os.getuid())
         return Operator(f"{user}@{socket.gethostname()}", "command")
 

@@ -58,7 +58,7 @@ def status(
         return
     server = fetch_readiness(session.settings)
     if not as_json:
-        _print_server(server)  # first, as opening the database may fail for the same reason
+        _print_server(server)  # first, because opening the database may fail for the same reason
     with session.reading() as connection:
         alarms, findings = open_alarms(connection), len(open_findings(connection))
     if as_json:

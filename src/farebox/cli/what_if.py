@@ -1,4 +1,4 @@
-"""`farebox what-if`: what past calls would have come to under another limit, price, markup or model."""
+"""`farebox what-if`: what past calls would have cost under another limit, price, markup or model."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,7 +99,7 @@ def what_if(
 
 
 def _rules(path: Path | None) -> list[Any]:
-    """What a gateway would refuse is refused here, too."""
+    """Read the rules. What a gateway would refuse is refused here too."""
     import msgspec
 
     from farebox.gateway import SpendLimits

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class Start(msgspec.Struct, frozen=True):
-    """The configuration of a worker. It has secrets, hence a pipe is used and not arguments or the environment."""
+    """The configuration of a worker. It contains secrets, so it is sent through a pipe and not as arguments or in the
+    environment."""
 
     settings: Settings
     base_url: str
@@ -76,8 +77,8 @@ def main() -> None:
 
 
 def _sheet(start: Start) -> "Sheet | None":
-    """The sheet of all workers; None if its layout is of another release, installed since they were started: then this
-    worker counts for itself until all are restarted.
+    """The sheet of all workers; None if its layout is that of another release, installed after they were started: then
+    this worker counts separately until all are restarted.
     """
     from farebox.counts import Sheet
     from farebox.metrics.families import LAYOUT

@@ -81,7 +81,7 @@ class Worker:
     """One worker: its row in the counts, and its current process."""
 
     def __init__(self, number: int, host: HostResources, counts: int, sheet: Sheet) -> None:
-        """Numbers begin with 1. `counts` is the file descriptor of what is mapped as `sheet`."""
+        """Numbers begin with 1. `counts` is the file descriptor of the memory mapped as `sheet`."""
         self._number = number
         self._host = host
         self._counts = counts

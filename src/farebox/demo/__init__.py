@@ -1,1 +1,2 @@
-"""What `farebox serve --demo` and the tests talk to instead of the outside world: real HTTP, on this machine."""
+"""The demo provider, which `farebox serve --demo` and the tests call instead of the outside world: real HTTP, on this
+machine."""

@@ -112,7 +112,7 @@ def _block(response: Completion, mark: Mark) -> Json:
 
 def _events(prompt: Prompt, directives: Directives, response: Completion, mark: Mark) -> Iterator[Event]:
     usage = _usage(response.counts)
-    # As the real one: the first event already reports an output token, and the last one's figure replaces it.
+    # Like the real API: the first event already reports an output token, and the figure of the last event replaces it.
     first = reported(usage | {"output_tokens": min(1, response.counts.output)}, directives, stream=True)
     message = with_usage(_message(prompt, mark), "usage", first)
     yield Event(named_sse({"type": "message_start", "message": message}), response.counts.reasoning)
@@ -140,7 +140,7 @@ def _deltas(response: Completion) -> Iterator[tuple[Json, int]]:
 
 
 def _usage(counts: Counts) -> Json:
-    """Anthropic's `input_tokens` leaves out what was read from or written to the cache."""
+    """Anthropic's `input_tokens` does not include tokens read from or written to the cache."""
     usage: Json = {
         "input_tokens": counts.input - counts.cached - counts.cache_write,
         "cache_creation_input_tokens": counts.cache_write,

@@ -1,4 +1,4 @@
-"""Sending a response as its directives say: late, in pieces, broken, or not at all."""
+"""Sends a response as its directives say: late, in pieces, broken off, or not at all."""
 
 import asyncio
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ class Delivery:
     async def run(self, reply: Reply, entry: Entry) -> None:
         """Wait as directed (forever with `hang`), then send.
 
-        Raises ClientGone, also if the provider is closing and releases those that wait.
+        Raises ClientGone, also if the provider is closing and releases waiting requests.
         """
         try:
             if self._directives.hang:
@@ -80,7 +80,7 @@ class Delivery:
 
     def _stream_headers(self, headers: HeaderList) -> HeaderList:
         # The server cannot reset a connection. It closes one whose response is shorter than its content-length, which a
-        # client sees as what it is: a response that broke off.
+        # client sees as a response that broke off.
         return headers if self._directives.cut is None else [*headers, _ENDLESS]
 
     def _with_faults(self, reply: Reply, events: Iterable[Event]) -> Iterator[Event]:
@@ -106,7 +106,7 @@ class Delivery:
             sleep.cancel()
 
     async def _until_gone(self, other: asyncio.Future[None] | None) -> bool:
-        """Wait until the client has gone, or for another event. Whether the other event came first."""
+        """Wait until the client is gone, or for another event. Returns whether the other event came first."""
         if self._gone is None:
             self._gone = asyncio.ensure_future(self._exchange.gone())
         waited = {self._gone, self._closing} if other is None else {self._gone, self._closing, other}

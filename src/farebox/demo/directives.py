@@ -1,4 +1,4 @@
-"""Directives: what a caller has the demo provider do with its response (`tokens=200 delay=500 cut=5`)."""
+"""Directives, by which a caller controls the demo provider's response (`tokens=200 delay=500 cut=5`)."""
 
 import re
 from dataclasses import dataclass, fields
@@ -8,12 +8,13 @@ FALSIFICATIONS = ("none", "negative", "absurd", "string", "float")
 
 
 class BadDirective(ValueError):
-    """A directive that does not exist or has an impossible value. It is refused, so that a test cannot misspell one."""
+    """A directive that does not exist or has an impossible value. It is rejected, so that a misspelled one in a test is
+    noticed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """One response's directives; the defaults are a response as it should be."""
+    """One response's directives; the defaults give a normal response."""
 
     tokens: int | None = None
     """Length of the response, in tokens; `max_tokens` still limits it."""
@@ -24,21 +25,21 @@ class Directives:
     cut: int | None = None
     """Break the connection after this many stream events; a response that is not a stream breaks in the middle."""
     end: int | None = None
-    """End the stream after this many events, properly as HTTP has it but without its terminal event."""
+    """End the stream after this many events: correctly in terms of HTTP, but without its terminal event."""
     status: int = 0
-    """Answer this error instead, in the provider's own shape."""
+    """Respond with this error status instead, in the provider's own format."""
     usage: str = ""
     """How to falsify the usage figures: one of FALSIFICATIONS."""
     garbage: bool = False
-    """Answer bytes that are not JSON; in a stream, put them between the events."""
+    """Respond with bytes that are not JSON; in a stream, put them between the events."""
     hang: bool = False
-    """Take the request and never answer."""
+    """Accept the request and never respond."""
     cached: int = 0
-    """So many of the input tokens were read from a cache."""
+    """How many of the input tokens were read from a cache."""
     cache_write: int = 0
-    """So many of the input tokens were written to a cache."""
+    """How many of the input tokens were written to a cache."""
     reasoning: int = 0
-    """So many output tokens were reasoning: they count, and are not delivered."""
+    """How many output tokens were reasoning: they are counted but not delivered."""
     error_event: bool = False
     """Report a failure inside a 200: as an event in the middle of the stream, or as the whole body."""
     trickle: bool = False
@@ -46,7 +47,7 @@ class Directives:
     big: int = 0
     """Stretch the words so that the response's text is this many bytes long (its tokens stay the same)."""
     nousage_stream: bool = False
-    """Streams carry no usage even where it was asked for."""
+    """Streams report no usage even if it was requested."""
 
 
 PLAIN = Directives()

@@ -117,7 +117,7 @@ def _as_array(chunks: Iterable[tuple[Json, int]]) -> Iterator[Event]:
 
 
 def _chunks(prompt: Prompt, directives: Directives, response: Completion, mark: Mark) -> Iterator[tuple[Json, int]]:
-    """One chunk a word; each reports the usage so far, the last one with the reason why it ends."""
+    """One chunk per word; each reports the usage so far, and the last one also the finish reason."""
     counts = response.counts
     bodies = [[{"text": piece}] for piece in response.pieces] or [_parts(response)]
     delivered = (counts.output - counts.reasoning) // len(bodies)  # per chunk: a word for each choice, or the tool call
@@ -149,7 +149,7 @@ def _parts(response: Completion) -> list[Json]:
 
 
 def _usage(counts: Counts) -> Json:
-    """Google's `candidatesTokenCount` leaves out the reasoning, which it counts as thoughts."""
+    """Google's `candidatesTokenCount` does not include the reasoning, which is counted as thoughts."""
     usage = {
         "promptTokenCount": counts.input,
         "candidatesTokenCount": counts.output - counts.reasoning,

@@ -21,7 +21,7 @@ class Entry:
     """The response was sent to its end."""
 
     def shown(self) -> Json:
-        """The entry as JSON. A header that came more than once has its values joined with a comma."""
+        """The entry as JSON. Values of a repeated header are joined with a comma."""
         headers: dict[str, str] = {}
         for name, value in self.call.headers.items():
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
@@ -43,15 +43,15 @@ class Stats:
 
     requests: int = 0
     open: int = 0
-    """Being served at this moment."""
+    """Calls being served at this moment."""
     disconnects: int = 0
     """The client disconnected before the end of the response."""
     completed: int = 0
-    """Completed; errors too, but not what a directive broke off."""
+    """Completed calls, including errors, but not responses that a directive broke off."""
     tokens_in: int = 0
-    """Of the responses begun."""
+    """Input tokens of the responses that have begun."""
     tokens_out: int = 0
-    """Of the words sent, whatever usage was reported."""
+    """Output tokens sent, whatever usage was reported."""
 
 
 class Journal:

@@ -43,7 +43,7 @@ def _read_input(call: Call) -> Prompt:
 
 
 def _inputs(body: Json) -> list[str | list[int]]:
-    """The inputs one by one: each a text, or tokens that the caller has counted itself."""
+    """The inputs one by one: each a text, or a list of tokens."""
     value = body.get("input")
     if isinstance(value, str):
         return [value]
@@ -96,7 +96,7 @@ def _read_image(call: Call) -> Prompt:
 
 
 def _images(prompt: Prompt, directives: Directives, mark: Mark) -> Reply:
-    """One white pixel for each image, which is one output token unless `tokens=` says more."""
+    """One white pixel for each image, which counts as one output token unless `tokens=` says more."""
     output = prompt.choices * (1 if directives.tokens is None else directives.tokens)
     usage = {
         "input_tokens": prompt.input_tokens,
@@ -128,7 +128,7 @@ _PIXEL = base64.b64encode(_png()).decode()
 
 
 def _speech(prompt: Prompt, _directives: Directives, _mark: Mark) -> Reply:
-    """A WAV file with a tenth of a second of silence, whatever format was asked for."""
+    """A WAV file with a tenth of a second of silence, whatever format was requested."""
     silence = bytes(_BYTES_PER_SECOND // 10)
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16_000, _BYTES_PER_SECOND, 2, 16)
     data = b"WAVE" + form + struct.pack("<4sI", b"data", len(silence)) + silence
@@ -188,7 +188,7 @@ def _transcription(prompt: Prompt, directives: Directives, _mark: Mark) -> Reply
 
 
 def _audio_usage(prompt: Prompt, counts: Counts) -> Json:
-    """Whisper is paid by the second, the later models by the token."""
+    """Whisper is billed by the second, later models by the token."""
     if prompt.model.startswith("whisper"):
         return {"type": "duration", "seconds": prompt.body["seconds"]}
     words = prompt.body["prompt_tokens"]

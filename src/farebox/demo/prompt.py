@@ -29,7 +29,7 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One HTTP request as it came."""
+    """One HTTP request as received."""
 
     method: str
     path: str
@@ -40,7 +40,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of one of the request's tools, as the response."""
+    """A call to one of the request's tools, as the response."""
 
     name: str
     arguments: Json
@@ -58,7 +58,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is asked for."""
+    """What a request asks for."""
 
     model: str = DEFAULT_MODEL
     text: str = ""
@@ -69,7 +69,7 @@ class Prompt:
     choices: int = 1
     tool: ToolCall | None = None
     body: Json = field(default_factory=dict)
-    """The whole request, for what only one endpoint reads."""
+    """The whole request, for fields that only one endpoint reads."""
 
 
 def words_in(value: object) -> int:
@@ -111,7 +111,7 @@ def object_in(body: Json, key: str) -> Json:
 
 
 def count(body: Json, *keys: str) -> int | None:
-    """The first of these fields that is there, a whole number above zero."""
+    """The value of the first of these fields that is present, which must be a whole number above zero."""
     for key in keys:
         value = body.get(key)
         if value is None:
@@ -123,7 +123,7 @@ def count(body: Json, *keys: str) -> int | None:
 
 
 def model_in(body: Json) -> str:
-    """The model asked for: any name is answered."""
+    """The requested model: any name is accepted."""
     return str(body.get("model") or DEFAULT_MODEL)
 
 
@@ -140,7 +140,7 @@ def last_user_text(messages: Iterable[Json], content: str = "content") -> str:
 
 
 def tool_call(tools: Iterable[object], name: object, *schemas: str) -> ToolCall | None:
-    """A call of the tool of this name, or of the first one; each required argument gets a sample of its type.
+    """A call to the tool with this name, or to the first one; each required argument gets a sample of its type.
     `schemas` are the keys under which a tool may describe its arguments."""
     for tool in tools:
         if isinstance(tool, dict) and "name" in tool and name in (None, tool["name"]):
@@ -150,7 +150,7 @@ def tool_call(tools: Iterable[object], name: object, *schemas: str) -> ToolCall 
 
 
 def read_models(call: Call) -> Prompt:
-    """A question for the models: all, or the one that the path names."""
+    """A request for the list of models, or for the one that the path names."""
     name = call.path.rpartition("models")[2].strip("/")
     return Prompt(model=name or DEFAULT_MODEL, body={"one": bool(name)})
 

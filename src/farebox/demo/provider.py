@@ -1,9 +1,9 @@
-"""The demo provider: a local upstream that answers as OpenAI, Anthropic and Google do, with exact usage.
+"""The demo provider: a local upstream that responds like OpenAI, Anthropic and Google, with exact usage.
 
-It answers any model. One token is one word (see `prompt` and `responding`). Directives make it slow, wrong or broken:
-in the header `x-demo`, after `demo:` in the last user message, or queued for the next requests in turn by
-POST /_demo/script; the later of these wins. GET /_demo/stats and GET /_demo/journal?last=N show what it received,
-DELETE /_demo/journal forgets it.
+It accepts any model name. One token is one word (see `prompt` and `responding`). Directives make it slow, wrong or
+broken: in the header `x-demo`, after `demo:` in the last user message, or queued for the next requests in turn by POST
+/_demo/script; the later of these wins. GET /_demo/stats and GET /_demo/journal?last=N show what it received, DELETE
+/_demo/journal clears that.
 """
 
 import argparse
@@ -97,7 +97,7 @@ class DemoProvider:
         except ClientGone:
             stats.disconnects += 1
         finally:
-            self.journal.stats.open -= 1  # of the present counts, which a clearing may have replaced meanwhile
+            self.journal.stats.open -= 1  # of the current counts, which may have been cleared meanwhile
             stats.completed += entry.finished
 
     def _respond(self, call: Call) -> tuple[Directives, Reply]:
@@ -159,7 +159,7 @@ def _dialect(call: Call) -> Dialect:
 
 
 def _failure(dialect: Dialect, code: int, message: str, *, status: int | None = None) -> Reply:
-    """An error in the provider's shape; `status` where the response's is not the error's own."""
+    """An error in the provider's format; `status` if the response's status differs from the error's."""
     headers: HeaderList = [*JSON_HEADERS, ("retry-after", "1")] if code == 429 else JSON_HEADERS
     return Reply(status=status or code, headers=headers, body=encode(dialect.error(code, message)))
 

@@ -1,4 +1,4 @@
-"""What the demo provider answers, whatever the wire format: the words, how they end, and their exact usage.
+"""The content of the demo provider's responses in any wire format: the words, how they end, and the exact usage.
 
 Output tokens: one for each word delivered, over all choices, plus the reported reasoning.
 """
@@ -43,7 +43,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer: a whole body, or the events of a stream."""
+    """An HTTP response: a whole body, or the events of a stream."""
 
     status: int = 200
     headers: HeaderList = field(default_factory=lambda: JSON_HEADERS)
@@ -53,7 +53,7 @@ class Reply:
     """A stream's error event."""
     input_tokens: int = 0
     output_tokens: int = 0
-    """Of the whole body; a stream's events carry their own."""
+    """Output tokens of the whole body; events of a stream have their own counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What one choice says (all choices say the same)."""
+    """The content of one choice (all choices are the same)."""
 
     pieces: list[str]
-    """The text, word by word, each with the blank before it."""
+    """The text, word by word, each with the preceding space."""
     tool: ToolCall | None
     finish: Finish
     counts: Counts
@@ -83,10 +83,10 @@ class Completion:
 
 
 class Dialect(NamedTuple):
-    """How one provider says that something failed."""
+    """How one provider reports failures."""
 
     error: Callable[[int, str], Json]
-    """The body of an error answer."""
+    """The body of an error response."""
 
 
 class Endpoint(NamedTuple):
@@ -152,7 +152,7 @@ def _sentence(said: str, tokens: int | None) -> list[str]:
 
 
 def _stretched(words: int, size: int) -> list[str]:
-    """At most `words` words that make, with one blank between two, a text of exactly `size` bytes."""
+    """At most `words` words that, joined by spaces, give a text of exactly `size` bytes."""
     words = min(words, (size + 1) // 2)
     if not words:
         return []

@@ -1,4 +1,5 @@
-"""What each document says. Stored as JSON when a document is issued, so that later changes elsewhere do not affect it.
+"""The content of each kind of document. It is stored as JSON when a document is issued, so later changes elsewhere do
+not affect it.
 
 Amounts are US cents on invoices and credit notes, nano-dollars on statements; times are milliseconds since the epoch.
 """
@@ -114,13 +115,14 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
     """An account's movements in one calendar month (UTC).
 
     The balances and movements are sums over transfers: opening + movements = closing, to the nano-dollar. The usage
-    lines count calls in the month in which they began; `shifted_nanos` is what was charged in this month for calls
-    that began in another, less what was charged in another for calls of this month. So usage + shifted = charges.
+    lines count calls in the month in which they began; `shifted_nanos` is what was charged in this month for calls that
+    began in another month, minus what was charged in other months for calls of this month. So usage + shifted =
+    charges.
     """
 
     account_id: str
     month: str
-    """Such as 2026-11."""
+    """The month, such as 2026-11."""
     start: int
     end: int
     made_at: int

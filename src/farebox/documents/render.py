@@ -60,8 +60,8 @@ def _source(name: str) -> bytes:
 
 @cache
 def _fonts() -> Any:
-    """typst's own fonts, and Noto for the scripts that those lack (common.typ says in which order). The system's are
-    for characters that none of them has, such as Tibetan ones: better from there than not at all."""
+    """typst's own fonts, and Noto for the scripts that those lack (common.typ says in which order). The system's fonts
+    are used only for characters that none of these has, such as Tibetan."""
     import typst
 
     noto = [str(resources.files(package)) for package in ("manimgx_fonts", "manimgx_fonts_cjk")]

@@ -15,14 +15,14 @@ TEXT_MAX = 200
 ADDRESS_MAX = 8
 """Maximum lines of an address."""
 USAGE_MAX = 1000
-"""Maximum lines of usage; the smaller ones are summed up."""
+"""Maximum lines of usage; the rest, the smaller ones, are summed."""
 
 _LONG_WORD = re.compile(r"(\S{40})(?=\S)")
 _JOINERS = "\u200c\u200d"
 """Invisible, but Persian, Hindi and Sinhala are spelled with them."""
 _OF_CONTROL = ("Cc", "Cf", "Cs", "Co", "Cn")
 _HAN = {"TW": "TC", "HK": "HK", "MO": "HK", "JP": "JP", "KR": "KR"}
-"""Country → its shapes of Chinese characters, as Noto Sans CJK names them; elsewhere those of mainland China, `SC`."""
+"""Country → its variant of Chinese characters, as Noto Sans CJK names them; for others that of mainland China, `SC`."""
 _is_kana = re.compile("[\u3040-\u30ff]").search
 _is_hangul = re.compile("[\u1100-\u11ff\uac00-\ud7af]").search
 _NO_NAME = "Farebox"
@@ -130,8 +130,8 @@ def _closing_text(content: Statement) -> str:
 
 
 def clean(text: str, limit: int = TEXT_MAX) -> str:
-    """One line of untrusted text: no control or direction characters, not too long, long words may be broken. Text of
-    a script that is written from right to left is isolated, so that it is in order whatever is around it."""
+    """One line of untrusted text: no control or direction characters, not too long, long words may be broken.
+    Right-to-left text is isolated, so that it is displayed correctly whatever surrounds it."""
     flat = " ".join(text.split())
     shown = "".join(mark for mark in flat if mark in _JOINERS or unicodedata.category(mark) not in _OF_CONTROL)
     broken = _LONG_WORD.sub("\\1\u200b", shown if len(shown) <= limit else shown[: limit - 1] + "…")
@@ -180,8 +180,8 @@ def _party(party: Party, name: str) -> dict[str, Any]:
 
 
 def _han(country: str, text: str) -> str:
-    """Which country's shapes of Chinese characters are right for somebody of this country, with this name and address:
-    they share their codes, but a Japanese name in Chinese shapes looks misspelled."""
+    """The country's variant of Chinese characters that fits a person with this name and address: the variants share
+    their code points, but a Japanese name in Chinese shapes looks misspelled."""
     if known := _HAN.get(country.upper()):
         return known
     return "JP" if _is_kana(text) else "KR" if _is_hangul(text) else "SC"

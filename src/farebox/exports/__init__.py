@@ -1,1 +1,2 @@
-"""What gateways send elsewhere of their calls: how it is encoded. runtime and calls decide when, and send it."""
+"""Encodings of what gateways send elsewhere about their calls. runtime and calls decide when to send it, and send
+it."""

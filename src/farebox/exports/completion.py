@@ -4,7 +4,7 @@ import msgspec
 
 
 def json_text(body: bytes) -> str | None:
-    """The body where it is JSON in UTF-8, as it is; else None."""
+    """The body unchanged if it is JSON in UTF-8; otherwise None."""
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
         return body.decode()
@@ -13,7 +13,7 @@ def json_text(body: bytes) -> str | None:
 
 
 def completion_json(body: bytes) -> str | None:
-    """The response where it is JSON; of an event stream, the array of its events' data. None where it is neither."""
+    """The response if it is JSON; for an event stream, the array of its events' data. None if it is neither."""
     text = json_text(body)
     if text is not None:
         return text
@@ -22,7 +22,7 @@ def completion_json(body: bytes) -> str | None:
 
 
 def _data(line: bytes) -> str | None:
-    """What a line of an event stream has as data, where that is JSON: `[DONE]` is not."""
+    """The data in a line of an event stream, if it is JSON (`[DONE]` is not)."""
     if not line.startswith(b"data:"):
         return None
     return json_text(line[5:].strip())

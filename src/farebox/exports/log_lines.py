@@ -1,7 +1,7 @@
 """Log rows as lines of JSON, with the fields of Cloudflare's Logpush dataset `ai_gateway_events`, for a file.
 
-With a public key, metadata and bodies are encrypted as Cloudflare does: an AES-256 key of its own for each log, by
-AES-GCM with a nonce for each field, and that key by RSA-OAEP with SHA-256.
+With a public key, metadata and bodies are encrypted as Cloudflare does it: each log has its own AES-256 key, which
+encrypts each field by AES-GCM with its own nonce; the key itself is encrypted by RSA-OAEP with SHA-256.
 """
 
 import base64
@@ -21,7 +21,7 @@ from farebox.clock import random_bytes
 from farebox.exports.completion import json_text
 
 BODY_MAX: Final = 2**20
-"""Bytes of a body in a line; of a larger one there is only its size."""
+"""Largest body in a line; of a larger one, the line has only the size."""
 BITS: Final = (2048, 8192)
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
@@ -29,21 +29,21 @@ _OAEP: Final = OAEP(mgf=MGF1(algorithm=SHA256()), algorithm=SHA256(), label=None
 
 
 class InvalidPublicKey(ValueError):
-    """The text is no key that logs can be encrypted with; it says why."""
+    """The text is not a key that logs can be encrypted with; the message says why."""
 
 
 class LogLine(msgspec.Struct, frozen=True):
-    """One call, as the dataset has it. `fields`: what is never encrypted."""
+    """One call in the form of the dataset. `fields` are never encrypted."""
 
     fields: Mapping[str, Any]
     metadata: Mapping[str, Any]
     request: bytes | None
-    """The bodies as the log keeps them; None where it keeps none."""
+    """The bodies as the log stores them; None if it stores none."""
     response: bytes | None
 
 
 def public_key(text: str) -> RSAPublicKey:
-    """The key of a PEM text. Raises InvalidPublicKey."""
+    """The public key in a PEM text. Raises InvalidPublicKey."""
     try:
         key = load_pem_public_key(text.encode())
     except (ValueError, UnsupportedAlgorithm) as error:
@@ -78,7 +78,7 @@ def _line(line: LogLine, seal: "_Sealer | None") -> dict[str, Any]:
 
 
 def _shown(body: bytes | None) -> Any:
-    """JSON as it is, other text as a string, other bytes in base64."""
+    """JSON unchanged, other text as a string, other bytes in base64."""
     if not body:
         return {}
     if (large := _too_large(body)) is not None:
@@ -104,13 +104,13 @@ class _Sealer:
         self._cipher: AESGCM | None = None
 
     def begin(self) -> None:
-        """The next line, with a key of its own."""
+        """Begin the next line, with its own key."""
         secret = random_bytes(_KEY_BYTES)
         self._cipher = AESGCM(secret)
         self._wrapped = base64.b64encode(self._key.encrypt(secret, _OAEP)).decode()
 
     def field(self, text: bytes | None) -> dict[str, str]:
-        """An empty object where there is nothing to encrypt."""
+        """An encrypted field; an empty object if there is nothing to encrypt."""
         if not text:
             return {}
         assert self._cipher is not None, "a line has begun"

@@ -1,4 +1,4 @@
-"""Spans as OTLP has them over HTTP, in protobuf or JSON (opentelemetry-proto).
+"""Encodes spans for OTLP over HTTP, in protobuf or JSON (opentelemetry-proto).
 
 Importing protobuf takes a while: this module is loaded on the thread that encodes, when the first spans are sent.
 """
@@ -25,7 +25,8 @@ from farebox.exports.spans import Attributes, Span
 Encoding: TypeAlias = Literal["json", "protobuf"]
 CONTENT_TYPES: Final = {"json": "application/json", "protobuf": "application/x-protobuf"}
 _FROM_REMOTE: Final = 0x300
-"""W3C trace flags have the low byte; these two bits say that it is known where the parent is, and that it is remote."""
+"""W3C trace flags use the low byte; these two bits say that it is known whether the parent is remote, and that it
+is."""
 _ROOT: Final = 0x100
 _SAMPLED: Final = 1
 _INT_MAX: Final = 2**63 - 1
@@ -48,8 +49,8 @@ def encoded(spans: Sequence[Span], instance: str, encoding: Encoding) -> bytes:
 
 
 def rejected(body: bytes, encoding: Encoding) -> tuple[int, str]:
-    """How many spans a response of success says that the receiver has rejected, and why. What it says in a form that is
-    not understood is taken for success."""
+    """How many spans the receiver has rejected, according to a successful response, and why. A response that is not
+    understood counts as success."""
     response = ExportTraceServiceResponse()
     try:
         if encoding == "protobuf":
@@ -99,12 +100,12 @@ def _add(to: Any, attributes: Attributes) -> None:
 
 
 def _whole(text: str) -> str:
-    """Without halves of surrogate pairs, which UTF-8 cannot encode."""
+    """The text without halves of surrogate pairs, which UTF-8 cannot encode."""
     return text.encode(errors="replace").decode()
 
 
 def _json(request: ExportTraceServiceRequest) -> bytes:
-    """As protobuf's JSON, but with IDs in hexadecimal and enums as numbers (OTLP 1.x, JSON Protobuf Encoding)."""
+    """Like protobuf's JSON, but with IDs in hexadecimal and enums as numbers (OTLP 1.x, JSON Protobuf Encoding)."""
     content = MessageToDict(request, use_integers_for_enums=True)
     for span in content["resourceSpans"][0]["scopeSpans"][0]["spans"]:
         for name in _IDS:

@@ -1,5 +1,5 @@
-"""Signed requests to an S3-compatible store, by botocore's signer. Importing that takes a while, and memory: this
-module is loaded where something is stored there."""
+"""Signed requests to an S3-compatible store, by botocore's signer. Importing that takes time and memory, so this module
+is loaded only when something is stored."""
 
 from collections.abc import Sequence
 from urllib.parse import quote

@@ -1,4 +1,4 @@
-"""A span: what is said of one call to a tracing backend."""
+"""A span: what a tracing backend receives about one call."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -23,7 +23,7 @@ class Span(msgspec.Struct, frozen=True):
     trace_id: str
     span_id: str
     parent_id: str
-    """Empty where it has none."""
+    """Empty if it has no parent."""
     trace_state: str
     name: str
     start_ns: int
@@ -33,10 +33,10 @@ class Span(msgspec.Struct, frozen=True):
     error: str | None
     """What went wrong; None: nothing."""
     prompt: bytes | None = None
-    """The bodies as the log keeps them; None where it keeps none."""
+    """The bodies as the log stores them; None if it stores none."""
     completion: bytes | None = None
 
     @property
     def size(self) -> int:
-        """Bytes that it takes in memory, roughly."""
+        """Approximate size in memory, in bytes."""
         return 2_000 + len(self.prompt or b"") + len(self.completion or b"")

@@ -1,5 +1,5 @@
-"""Events for a Stripe meter, made from a gateway's templates: JSON with variables such as `$input_tokens`, as
-Cloudflare has them."""
+"""Events for a Stripe meter, made from a gateway's templates: JSON with variables such as `$input_tokens`, as in
+Cloudflare's API."""
 
 import re
 from collections.abc import Mapping
@@ -19,19 +19,19 @@ VARIABLES: Final = (
     "cached_write_tokens",
 )
 METADATA: Final = "metadata_"
-"""What stands before the key of an entry of the call's metadata."""
+"""Prefix of variables for entries of the call's metadata; the key follows."""
 NAME_MAX: Final = 100
-"""Characters of the name and of the identifier of an event, at Stripe."""
+"""Stripe's limit for the length of an event's name and identifier."""
 PAYLOAD_MAX: Final = 50
 _variables = re.compile(r"\$([A-Za-z_][A-Za-z0-9_.-]*)")
 
 
 class InvalidTemplate(ValueError):
-    """The text is no template of an event; it says why."""
+    """The text is not an event template; the message says why."""
 
 
 class ValueMissing(LookupError):
-    """The call has no value for a variable of the template; the text is its name."""
+    """The call has no value for a variable of the template; the message is its name."""
 
 
 class Template(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class Template(msgspec.Struct, frozen=True):
 
 
 def template_of(text: str) -> Template:
-    """Raises InvalidTemplate."""
+    """Parse a template. Raises InvalidTemplate."""
     try:
         content = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
@@ -81,7 +81,7 @@ class Event(msgspec.Struct, frozen=True):
 
     @property
     def customer(self) -> str:
-        """Whom it is for, where the meter has the usual key for that."""
+        """The customer it is for, if the meter uses the usual key for that."""
         return self.payload.get("stripe_customer_id", "")
 
     def form(self, identifier: str, timestamp: int) -> bytes:
@@ -91,7 +91,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 def event_of(template: Template, values: Mapping[str, str]) -> Event:
-    """Raises ValueMissing."""
+    """Fill in a template. Raises ValueMissing."""
     payload = {key: _filled(value, values) for key, value in template.payload.items()}
     return Event(_filled(template.event_name, values)[:NAME_MAX], payload)
 

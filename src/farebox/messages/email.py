@@ -114,7 +114,7 @@ def _address(text: str) -> Address:
 
 
 def _send(relay: Relay, message: EmailMessage, tls: ssl.SSLContext | None) -> None:
-    """Runs on a thread."""
+    """Send the message; runs on a thread."""
     context = tls or ssl.create_default_context()
     try:
         with _connected(relay, context) as client:
@@ -131,7 +131,7 @@ def _send(relay: Relay, message: EmailMessage, tls: ssl.SSLContext | None) -> No
 
 
 def _connected(relay: Relay, context: ssl.SSLContext) -> smtplib.SMTP:
-    """Encrypted, unless the relay is on this machine and does not offer it."""
+    """A connection to the relay, encrypted unless the relay is on this machine and does not offer encryption."""
     if relay.tls:
         return smtplib.SMTP_SSL(relay.host, relay.port, timeout=SOCKET_SECONDS, context=context)
     with ExitStack() as unless_usable:

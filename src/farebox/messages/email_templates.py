@@ -51,7 +51,7 @@ TEXTS: dict[str, str] = {
     "card_expiring": "The card that pays for your credit expires soon. Save another one in time.",
     "limit_reached": "A call was refused because the spending limit of your account is reached.",
     "spend_alert": (
-        "So many percent of what may be spent in a window are spent. At 100 %, further calls are refused until the "
+        "The given percentage of what may be spent in a window is spent. At 100 %, further calls are refused until the "
         "window ends, or the limit is raised."
     ),
     "dispute_opened": (
@@ -64,9 +64,9 @@ TEXTS: dict[str, str] = {
         "the calls show by how much."
     ),
     "export_failing": (
-        "What a gateway of your account is to send elsewhere of its calls (its logs, events for a Stripe meter, or "
-        "questions to the classifier) cannot be delivered. Nothing is lost as long as the logs are kept: it is tried "
-        "again and again. Check the destination, or the key."
+        "A gateway of your account cannot deliver data about its calls (its logs, events for a Stripe meter, or "
+        "questions to the classifier). Nothing is lost as long as the logs are kept: delivery is retried. Check the "
+        "destination, or the key."
     ),
     "provider_key_trouble": (
         "A provider rejected your key, or your account there has no credit. Calls to it with your key receive 503 "
@@ -107,7 +107,7 @@ TEXTS: dict[str, str] = {
 """The first sentences of each e-mail. `farebox status` also shows those of alarms."""
 
 OPERATOR_KINDS = frozenset({"auto_top_up_suspended", "dispute_opened", "dispute_closed", *ALARM_KINDS})
-"""The kinds sent to the seller's e-mail address: the alarms, and these of the owners' notices."""
+"""The kinds sent to the seller's e-mail address: the alarms, and some of the owners' notices."""
 
 _VALUE_MAX = 500
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Post(msgspec.Struct, frozen=True, kw_only=True):
-    """What all of it has in common."""
+    """The fields that all these messages have in common."""
 
     sender: str
     recipient: str
     seller: str
-    """Who signs it, if anybody does."""
+    """The name of the seller that signs it; may be empty."""
     place: str
     """The host that its link leads to."""
     identifier: str
@@ -26,13 +26,13 @@ class Post(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sign_in_mail(post: Post, link: str, lasts_ms: int) -> Email:
-    """With a link that signs somebody in."""
+    """An e-mail with a sign-in link."""
     given = {"heading": "Sign in to Farebox", "link": link, "minutes": lasts_ms // MINUTE_MS}
     return _mail(post, "sign_in", "Your link to sign in to Farebox", given)
 
 
 def passkey_mail(post: Post, link: str, name: str) -> Email:
-    """About a passkey that was added; the link leads to where it is removed."""
+    """An e-mail about a passkey that was added; the link leads to the page where it can be removed."""
     return _mail(post, "passkey", "A passkey was added", {"heading": "A passkey was added", "link": link, "name": name})
 
 
@@ -52,7 +52,7 @@ def _mail(post: Post, template: str, subject: str, given: dict[str, Any]) -> Ema
 
 @cache
 def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape  # loaded by the first message
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape  # loaded with the first message
 
     return Environment(
         loader=PackageLoader(__package__),

@@ -43,7 +43,7 @@ class Sent:
 
 
 def check_url(text: str, *, private: bool) -> httpx.URL:
-    """The URL, if its text does not forbid sending messages there. Raises AddressRefused."""
+    """The parsed URL, if its text is acceptable for sending messages. Raises AddressRefused."""
     if len(text) > URL_MAX or not _PRINTABLE.fullmatch(text):
         raise AddressRefused(f"a URL has at most {URL_MAX} characters, all of them printable ASCII")
     try:
@@ -70,7 +70,7 @@ async def post(
     resolver: Resolver = resolve,
     tls: ssl.SSLContext | None = None,
 ) -> Sent:
-    """POST the body to the URL. Failures of the other side are results, not exceptions."""
+    """POST the body to the URL. Failures on the receiver's side are results, not exceptions."""
     try:
         url = check_url(text, private=private)
         async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -89,7 +89,8 @@ async def post(
 async def _post_to(
     addresses: list[Address], url: httpx.URL, headers: dict[str, str], body: bytes, tls: ssl.SSLContext
 ) -> Sent:
-    """Connects to the first of the checked addresses that accepts. The certificate is verified for the URL's host."""
+    """Connects to the first of the checked addresses that accepts the connection. The certificate is verified for the
+    URL's host."""
     netloc = url.netloc.decode("ascii")
     all_headers = {"content-type": "application/json", "user-agent": _USER_AGENT, **headers, "host": netloc}
     async with httpx.AsyncClient(

@@ -1,4 +1,4 @@
-"""The counts, written in the formats that Prometheus reads. The only module that knows prometheus-client.
+"""Writes the counts in the formats that Prometheus reads. The only module that knows prometheus-client.
 
 Money and durations are kept as integers and divided here, once. A floating-point number resolves nano-dollars up to
 four million dollars; above that a figure is off by a nano-dollar or two, and the errors do not accumulate.
@@ -57,7 +57,7 @@ class _All(Collector):
 
 
 def _counted(family: Family, places: Sequence[Place]) -> Metric:
-    """A family of the sheet: the sums over all processes."""
+    """A family whose counts are in the sheet: the sums over all processes."""
     if family.kind == "gauge":
         places = [place for place in places if place.cells[0]]
     columns = [(values, places[0].layout.column(family, values) if places else 0) for values in family.children]

@@ -1,7 +1,7 @@
 """Every metric, in one table. A new one is an entry here, a place that counts it, and a row in docs/metrics.md.
 
-A label has few values, all of them known here: nothing chosen by a caller (accounts, models, paths) is a label. So the
-number of series is fixed, each exists from the start, and nothing about a tenant is exposed.
+A label has few values, all of them known here: nothing that a caller chooses (accounts, models, paths) is a label. So
+the number of series is fixed, each exists from the start, and nothing about a tenant is exposed.
 """
 
 from typing import Final, get_args

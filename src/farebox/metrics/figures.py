@@ -16,7 +16,7 @@ log = structlog.get_logger("farebox.metrics")
 
 
 class KeptFigures:
-    """The latest figures that one process has read."""
+    """The latest figures that a process has read."""
 
     def __init__(self) -> None:
         self._found: Figures | None = None

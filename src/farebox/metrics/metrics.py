@@ -28,7 +28,7 @@ class Metrics:
         """The sheet of all processes that serve the port."""
         self.place.begin(os.getpid())
         self.samplers: list[Callable[[Place], None]] = []
-        """Samplers: each writes current values, or values counted elsewhere in the process, into the sheet."""
+        """Functions that write current values, or values counted elsewhere in the process, into the sheet."""
         self.figures = KeptFigures()
         self._calls = {values: self.place.counter(of.CALLS, *values) for values in of.CALLS.children}
         self._call_seconds = self.place.histogram(of.CALL_SECONDS)

@@ -1,8 +1,8 @@
 """Work that would block the event loop, done in helper processes (ADR 20).
 
-A decoder that walks through millions of small values holds the interpreter lock, so a thread would not help. The
-processes are few, started when there is work, ended when there is none, and bounded in memory and time, so that what
-one account sends costs only that account.
+A decoder that processes millions of small values holds the interpreter lock, so a thread would not help. The processes
+are few, started when there is work, ended when there is none, and bounded in memory and time, so that what one account
+sends affects only that account.
 """
 
 from farebox.offload.pool import BeginHelper, Busy, Died, Pool, Stopping, TooMuch

@@ -1,4 +1,4 @@
-"""Undoing the content codings of a body that is large, or becomes so: work for a helper."""
+"""Decodes the content codings of a body that is large, or becomes large: work for a helper."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from farebox.memfile import MemoryFile
 
 
 def decode_into(body: bytes, names: Sequence[str], limit: int, file: MemoryFile) -> int:
-    """Write what the body decodes to; how many bytes that are. Raises BrokenCoding, TooLarge, OSError."""
+    """Write the decoded body to `file`; returns its size in bytes. Raises BrokenCoding, TooLarge, OSError."""
     decoder = Decoder(names)
     for piece in decoder.feed(body, limit):
         file.append(piece)

@@ -1,5 +1,5 @@
-"""What goes over the socket between the gateway and one of its helpers: pickles, and the descriptors of files in memory
-that large bodies are in. Bodies themselves do not pass: a helper reads them where they are."""
+"""The messages on the socket between the gateway and one of its helpers: pickles, and descriptors of in-memory files
+that contain large bodies. The bodies themselves are not sent: a helper reads them in place."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ async def send(sock: socket.socket, data: bytes, files: Sequence[MemoryFile]) ->
 
 
 async def receive(sock: socket.socket) -> bytes:
-    """The gateway's side; does not block. Raises EOFError if the helper has gone, and OSError."""
+    """The gateway's side; does not block. Raises EOFError if the helper is gone, and OSError."""
     loop, data, size = asyncio.get_running_loop(), bytearray(), _SIZE.size
     while len(data) < size:
         part = await loop.sock_recv(sock, min(size + _SIZE.size - len(data), _READ_BYTES))
@@ -40,7 +40,7 @@ def send_response(sock: socket.socket, data: bytes) -> None:
 
 
 def await_work(sock: socket.socket) -> tuple[bytes, list[int]]:
-    """The helper's side: a pickle and descriptors. Raises EOFError if the gateway has gone, and OSError."""
+    """The helper's side: receives a pickle and descriptors. Raises EOFError if the gateway is gone, and OSError."""
     size, files, _, _ = socket.recv_fds(sock, _SIZE.size, FILES_MAX, socket.MSG_WAITALL)
     if len(size) < _SIZE.size:
         raise EOFError

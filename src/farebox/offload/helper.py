@@ -1,4 +1,4 @@
-"""A helper process: takes one piece of work after another from its socket, until the gateway has gone.
+"""A helper process: takes one piece of work after another from its socket, until the gateway is gone.
 
     python -m farebox.offload.helper SOCKET MEMORY_BYTES CPU_SECONDS
 
@@ -21,7 +21,7 @@ from farebox.offload.frames import await_work, send_response
 
 NICE: Final = 15
 SPENT_BYTES: Final = 256 * 2**20
-"""A helper that stays larger is not used again: memory that was taken in small pieces is not always given back."""
+"""A helper that remains larger is not used again: memory that was allocated in small pieces is not always returned."""
 
 
 def main() -> None:
@@ -41,7 +41,10 @@ def main() -> None:
 
 
 def _lower_priority(memory: int) -> None:
-    for name in (signal.SIGINT, signal.SIGTERM):  # sent to all of a service: the gateway ends its helpers itself
+    for name in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # sent to all processes of a service: the gateway ends its helpers itself
         signal.signal(name, signal.SIG_IGN)
     with contextlib.suppress(OSError):
         os.nice(NICE)
@@ -53,8 +56,8 @@ def _lower_priority(memory: int) -> None:
 
 
 def _respond(head: bytes, files: list[MemoryFile]) -> bytes:
-    """What came of the work, pickled: how it ended ("done", "raised", "failed", "memory"), the result or what was
-    raised, and whether this helper is not to be used again."""
+    """The outcome of the work, pickled: how it ended ("done", "raised", "failed", "memory"), the result or the
+    exception, and whether this helper must not be used again."""
     try:
         function, raises, arguments, pieces = pickle.loads(head)  # noqa: S301 - from the gateway
         body = joined(files.pop(0), pieces)
@@ -70,8 +73,8 @@ def _respond(head: bytes, files: list[MemoryFile]) -> bytes:
 
 
 def _spent() -> bool:
-    """Whether this process has become large. Its highest size is no measure: that of the gateway, of which it is a
-    copy before it becomes a program of its own, counts in it."""
+    """Whether this process has become large. Its peak size cannot be used, because it includes that of the gateway, of
+    which this process was a copy before it executed its own program."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * resource.getpagesize() > SPENT_BYTES

@@ -20,25 +20,25 @@ MEMORY_BYTES: Final = 2**30
 CPU_SECONDS: Final = 5
 """Processor time of one piece of work."""
 IDLE_SECONDS: Final = 60.0
-"""After which a helper without work ends."""
+"""Time after which a helper without work ends."""
 WAITING_MAX: Final = 256
-"""Pieces of work that wait in all, and those of one account."""
+"""Most pieces of work that wait in all, and for one account."""
 WAITING_OF_ACCOUNT_MAX: Final = 64
 TURNS_OF_ACCOUNT: Final = WAITING_OF_ACCOUNT_MAX // 4
 
 CLOSE_SECONDS: Final = 5.0
-"""How long the end of the helpers is waited for."""
+"""How long closing waits for the helpers to end."""
 STOPPING: Final = "the server is stopping"
 
 T = TypeVar("T")
 BeginHelper = Callable[[int, int], HelperProcess]
-"""A helper limited to this much address space (bytes) and processor time (seconds). Raises OSError."""
+"""Starts a helper limited to this much address space (bytes) and processor time (seconds). Raises OSError."""
 
 log = structlog.get_logger("farebox.offload")
 
 
 class Busy(Exception):
-    """Too much waits already."""
+    """Too much work is waiting already."""
 
 
 class TooMuch(Exception):
@@ -46,11 +46,11 @@ class TooMuch(Exception):
 
 
 class Died(Exception):
-    """The helper ended for a reason of its own, or failed; the work was not done."""
+    """The helper died for another reason, or failed; the work was not done."""
 
 
 class Stopping(Died):
-    """The server stops, and the work was not begun."""
+    """The server is stopping, and the work had not begun."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,7 +66,7 @@ class _Work:
 class Pool:
     """A few helpers. Accounts are served in turn, and one account never has all of the helpers.
 
-    All methods run on the event loop, and copy nothing that is large; a helper is begun and ended on a thread.
+    All methods run on the event loop, and copy nothing large; helpers are started and ended on a thread.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class Pool:
         idle_seconds: float = IDLE_SECONDS,
         begin: BeginHelper = HelperProcess,
     ) -> None:
-        """`body_bytes`: of the largest body that is sent to a helper."""
+        """`body_bytes`: size of the largest body that is sent to a helper."""
         self._size = size
         self._begin = begin
         self._memory = MEMORY_BYTES + 8 * body_bytes
         self._cpu_seconds = cpu_seconds
         self._idle_seconds = idle_seconds
         self._waiting: OrderedDict[str, deque[_Work]] = OrderedDict()
-        """By account; the first is next."""
+        """Waiting work by account; the first account is next."""
         self._waiting_count = 0
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._running: Counter[str] = Counter()
@@ -100,12 +100,12 @@ class Pool:
 
     @property
     def alive(self) -> frozenset[HelperProcess]:
-        """The helpers there are."""
+        """How many helpers are running."""
         return frozenset(self._helpers)
 
     @property
     def waiting(self) -> int:
-        """Pieces of work that have not begun."""
+        """How many pieces of work have not begun."""
         return self._waiting_count
 
     async def run(
@@ -119,9 +119,10 @@ class Pool:
         must: bool = False,
         early: bool = False,
     ) -> T:
-        """`function(body, *args)`, a function of a module, in a helper, where the body is bytes. `into`: a file that
-        it is given as its last argument, to write to. `raises`: what it may raise, raised here again; `must`: however
-        many wait; `early`: until `refuse_early`. Where the wait is cancelled before the work has begun, it is not done.
+        """Call `function(body, *args)`, a module-level function that gets the body as bytes, in a helper. `into`: a
+        file to write to, passed as its last argument. `raises`: exceptions of the function that are raised here again;
+        `must`: accept the work however much is waiting; `early`: refuse it after `refuse_early`. If the wait is
+        cancelled before the work has begun, it is not done.
 
         Raises Busy, TooMuch, Died.
         """
@@ -142,25 +143,25 @@ class Pool:
             self._forget(work)
             raise
         finally:
-            del work  # an exception that the future has refers to this frame: the body must not wait for the collector
+            del work  # an exception in the future refers to this frame: the body must not wait for garbage collection
 
     def turn(self, account_id: str) -> asyncio.Semaphore:
-        """`async with pool.turn(account_id)` waits until it is this piece's turn, where an account has many small ones
-        that would otherwise be refused as too many."""
+        """`async with pool.turn(account_id)` waits for a turn, for an account with many small pieces of work that would
+        otherwise be refused as too many."""
         turn = self._turns.get(account_id)
         if turn is None:
             turn = self._turns[account_id] = asyncio.Semaphore(TURNS_OF_ACCOUNT)
         return turn
 
     def refuse_early(self) -> None:
-        """The server is about to stop: what only begins a call is not done any more, unless it has begun."""
+        """The server is about to stop: refuse work with `early`, which only begins a call, unless it has begun."""
         self._refuses_early = True
         for work in [work for queue in self._waiting.values() for work in queue if work.early]:
             self._forget(work)
             _fail(work, Stopping(STOPPING))
 
     async def close(self) -> None:
-        """End all helpers. Work in progress is aborted, and what waits is refused."""
+        """End all helpers. Work in progress is aborted, and waiting work is refused."""
         self._closed = True
         for queue in self._waiting.values():
             for work in queue:
@@ -171,7 +172,9 @@ class Pool:
         for helper in self._helpers:
             helper.break_off()
         self._spawn(self._end(self._idle))
-        with contextlib.suppress(TimeoutError):  # one that is only being started ends by itself: no work waits for it
+        with contextlib.suppress(
+            TimeoutError
+        ):  # a helper that is still being started ends by itself: no work waits for it
             async with asyncio.timeout(CLOSE_SECONDS):
                 while self._tasks:
                     await asyncio.wait(tuple(self._tasks))
@@ -179,8 +182,8 @@ class Pool:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _is_full(self, account_id: str) -> bool:
-        """Whether nothing further of the account's may wait. At most half of what the others leave, so that there
-        is a place for the next account however many wait."""
+        """Whether no further work of the account may wait: it may have at most half of the places that others leave, so
+        that there is always a place for another account."""
         own = len(self._waiting.get(account_id, ()))
         left = WAITING_MAX - (self._waiting_count - own)
         return own >= min(WAITING_OF_ACCOUNT_MAX, left // 2)
@@ -207,7 +210,7 @@ class Pool:
         return None
 
     def _forget(self, work: _Work) -> None:
-        """It waits no longer, if it did."""
+        """Remove the work from those that wait."""
         queue = self._waiting.get(work.account_id, ())
         if queue and work in queue:
             queue.remove(work)
@@ -224,8 +227,8 @@ class Pool:
             self._done(work)
 
     async def _try(self, work: _Work, *, last: bool = False) -> bool:
-        """Have it done by a helper, the last time by a new one. Whether it has ended: where its helper died, of which
-        the work need not be the reason, it has not."""
+        """Let a helper do the work; with `last`, a new one. Returns whether the work has ended: if its helper died,
+        which the work need not have caused, it has not."""
         helper: HelperProcess | None = None
         try:
             helper = self._idle.pop() if self._idle and not last else await self._begun()
@@ -281,7 +284,7 @@ class Pool:
             await self._ended(helper)
 
     async def _ended(self, helper: HelperProcess) -> str:
-        """See it end; why it did."""
+        """Wait until the helper has ended; returns why it did."""
         why = await self._in_thread(helper.end)
         self._helpers.discard(helper)
         return why

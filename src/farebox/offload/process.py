@@ -14,25 +14,26 @@ from farebox.memfile import MemoryFile
 from farebox.offload.frames import receive, send
 
 WALL_SECONDS: Final = 60.0
-"""How long a helper may be silent: with its bound of processor time, only a machine without any takes so long."""
+"""How long a helper may be silent: given its limit of processor time, this takes longer only on an overloaded
+machine."""
 END_SECONDS: Final = 2.0
 OVERRAN: Final = "processor time"
 
 
 class HelperSilent(Exception):
-    """The helper has ended, or does not answer."""
+    """The helper has ended, or does not respond."""
 
     def __init__(self, message: str, *, late: bool = False) -> None:
         super().__init__(message)
         self.late = late
-        """It has not ended, but has had all the time there is."""
+        """Whether it has not ended, but has used up its time."""
 
 
 class HelperProcess:
-    """Started by being made."""
+    """A helper process; creating the object starts it."""
 
     def __init__(self, memory: int, cpu_seconds: int) -> None:
-        """Raises OSError."""
+        """Start the process. Raises OSError."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._socket = ours
@@ -54,7 +55,7 @@ class HelperProcess:
         return self._process.pid
 
     async def do(self, head: bytes, files: Sequence[MemoryFile]) -> tuple[str, Any, bool]:
-        """See helper._answer. Raises HelperSilent: then it is to be ended."""
+        """Have a piece of work done; see helper._respond. Raises HelperSilent; the helper must then be ended."""
         try:
             async with asyncio.timeout(WALL_SECONDS):
                 await send(self._socket, head, files)
@@ -65,12 +66,12 @@ class HelperProcess:
         return found
 
     def break_off(self) -> None:
-        """End it at once, whatever it does; does not wait."""
+        """Kill it at once; does not wait."""
         self._process.kill()
 
     def end(self) -> str:
-        """Let it end, and see it end. Why it did, where that was the bound of its processor time: `processor time`;
-        else what is known of it."""
+        """Let it end, and wait for that. Returns why it ended: `processor time` if it exceeded that limit, otherwise
+        what is known."""
         self._socket.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(END_SECONDS)

@@ -270,7 +270,7 @@ def _post(
 
 
 def must_be_ahead(expires_at: int | None, at: int) -> None:
-    """Raises Refused."""
+    """Raises Refused if the expiry is in the past."""
     if expires_at is not None and expires_at <= at:
         raise Refused("the expiry is in the past: give a later date")
 

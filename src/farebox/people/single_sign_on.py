@@ -84,9 +84,7 @@ async def _require_same_issuer(provider: IdentityProvider, given: dict[str, str]
 def _accepted(settings: Settings, provider: IdentityProvider, text: str, *, verified: bool) -> str:
     """The e-mail address as stored for members. Raises Problem (SIGN_IN_FAILED) if it cannot be accepted."""
     try:
-        email = membership.email_of(
-            text if text.isascii() else ""
-        )  # non-ASCII letters can become ASCII in lower case: K
+        email = membership.email_of(text if text.isascii() else "")  # others may lower to ASCII letters: K
     except Problem as problem:
         raise Problem(SIGN_IN_FAILED, f"{provider.name} does not say which e-mail address you have") from problem
     if not verified and settings.oidc_email == "verified":
