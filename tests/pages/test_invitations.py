@@ -43,7 +43,7 @@ def test_an_invitation_is_accepted_by_who_is_invited(farebox: Farebox) -> None:
     assert "as developer" in page
     assert "Acme" in invited.told("/ui/invitations/accept", account=account_id)
     assert [invited.get(path).status_code for path in ("/ui/tokens", "/ui/members")] == [200, 403]
-    assert f"{EMAIL} is now viewer" in owner.told("/ui/members", email=EMAIL, role="viewer")
+    assert f"{EMAIL} now has the role viewer" in owner.told("/ui/members", email=EMAIL, role="viewer")
     assert invited.get("/ui/tokens").status_code == 403
     assert "This invitation no longer exists" in invited.told("/ui/invitations/accept", account=account_id)
     farebox.run(membership.remove(farebox.services, account_id, EMAIL))

@@ -99,9 +99,9 @@ def test_a_search_looks_through_some_accounts_at_a_time(
     assert found(page) == []
     assert "None found yet" in page
     assert "No matching account" not in page
-    page = further(page, "Search on")
+    page = further(page, "Continue searching")
     assert found(page) == ["acc5"]
-    assert "Search on" not in page
+    assert "Continue searching" not in page
     monkeypatch.setattr("farebox.storage.account_search.LOOKED_THROUGH", len(IDS))
     assert "No matching account" in operator.get("/ui/accounts", find="nobody").text, "it came to the end"
 

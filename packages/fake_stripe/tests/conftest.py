@@ -1,4 +1,5 @@
-"""Fakes of the tests: one for all that only make customers of their own, one for those that steer it."""
+"""Fixtures with fake Stripes: one shared by tests that only create their own customers, one for tests that control
+it."""
 
 from collections.abc import Iterator
 

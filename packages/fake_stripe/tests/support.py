@@ -1,4 +1,4 @@
-"""A fake Stripe for tests, on a loop of its own, with the official SDK in front of it."""
+"""A fake Stripe for tests, on its own event loop, with the official SDK in front of it."""
 
 import asyncio
 import contextlib
@@ -29,13 +29,13 @@ class Fake:
         self.http = httpx2.Client(base_url=url, timeout=10)
 
     def control(self, method: str, path: str, **values: Any) -> dict[str, Any]:
-        """One of the tester's calls."""
+        """A call to the tester's interface."""
         response = self.http.request(method, f"/_fake/{path}", json=values)
         assert response.status_code == 200, response.text
         return cast(dict[str, Any], response.json())
 
     def call(self, method: str, path: str, data: Any = None, **headers: str) -> httpx2.Response:
-        """A call of the API without the SDK."""
+        """A call to the API without the SDK."""
         sent = {"authorization": f"Bearer {KEY}", **{name.replace("_", "-"): value for name, value in headers.items()}}
         return self.http.request(method, path, data=data, headers=sent)
 
@@ -65,7 +65,7 @@ class Customer:
         self.method = method or ""
 
     def charge(self, amount: int = 1000, **values: Any) -> stripe.PaymentIntent:
-        """Off session, as a top-up."""
+        """Charge the card off session, like a top-up."""
         asked = {
             "amount": amount,
             "currency": "usd",
@@ -77,7 +77,7 @@ class Customer:
         return self.fake.v1.payment_intents.create(cast(Any, asked | values))
 
     def invoice(self, amount: int = 1000, **values: Any) -> stripe.Invoice:
-        """Finalized, with one line."""
+        """A finalized invoice with one line."""
         v1 = self.fake.v1
         made = v1.invoices.create(cast(Any, {"customer": self.id, "auto_advance": False, **values}))
         item = {"customer": self.id, "invoice": made.id, "amount": amount, "currency": "usd", "description": "Credits"}
@@ -116,7 +116,7 @@ class Receiver:
     def __init__(self) -> None:
         self.events: list[stripe.Event] = []
         self.responses: list[int] = []
-        """Statuses of the next responses; 200 where none is left."""
+        """Statuses of the next responses; 200 if none is left."""
         self._changed = threading.Condition()
         receiver = self
 
@@ -140,7 +140,7 @@ class Receiver:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/webhooks?from=fake"
 
     def wait_for(self, count: int, kind: str | None = None) -> list[stripe.Event]:
-        """Until so many events (of a kind) have come."""
+        """Wait until `count` events (of a kind) have arrived."""
 
         def enough() -> bool:
             return len(self.of(kind)) >= count

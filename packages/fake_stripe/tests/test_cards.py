@@ -1,4 +1,4 @@
-"""What every published test card does: saved, charged off session, refunded, disputed."""
+"""The behavior of every published test card: saved, charged off session, refunded, disputed."""
 
 from typing import Any
 

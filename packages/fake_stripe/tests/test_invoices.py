@@ -1,4 +1,4 @@
-"""Invoices from draft to paid, failed, void."""
+"""Invoices from draft to paid, failed or void."""
 
 import pytest
 import stripe

@@ -1,4 +1,4 @@
-"""Meters: what their events have to be, and what they add up to."""
+"""Meters: the rules for their events, and their sums."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The hosted pages, driven as a browser drives them: forms, redirections, no script."""
+"""The hosted pages, used like a browser does: forms, redirections, no scripts."""
 
 import re
 from html.parser import HTMLParser
@@ -128,7 +128,7 @@ def test_the_banks_page(fake: Fake, mode: str) -> None:
     assert done.headers["location"].startswith("http://127.0.0.1:9/back")
     if mode == "setup":
         customer.method = fake.v1.customers.payment_methods.list(customer.id).data[0].id
-        assert customer.charge().status == "succeeded"  # it was authenticated for later
+        assert customer.charge().status == "succeeded"  # it was authenticated for later charges
 
 
 def test_links_fill_in_test_cards(fake: Fake) -> None:

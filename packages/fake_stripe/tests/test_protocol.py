@@ -1,4 +1,4 @@
-"""Keys, errors, idempotency, faults: how the API talks, whatever is asked."""
+"""Keys, errors, idempotency, faults: the API's protocol, whatever the call."""
 
 import threading
 from typing import Any

@@ -1,4 +1,4 @@
-"""How it is served: ports, connections, the end; whatever the API answers."""
+"""The server: ports, connections, shutdown; independent of the API."""
 
 import asyncio
 import socket
@@ -18,7 +18,7 @@ async def test_a_port_that_is_taken() -> None:
     async with await start_fake_stripe() as first:
         with pytest.raises(AddressInUse, match=r"\(Address already in use\): choose another address or port"):
             await start_fake_stripe(port=first.port)
-    async with await start_fake_stripe(port=first.port) as again:  # it is free at once
+    async with await start_fake_stripe(port=first.port) as again:  # the port is free at once
         assert again.url == first.url
 
 
@@ -35,7 +35,7 @@ async def test_a_file_that_cannot_be_kept_leaves_the_port_free(tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", ["timeout_before", "delay_ms"])
 def test_the_end_waits_for_nobody(kind: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Requests that would wait for an hour, and connections that are only kept."""
+    """Neither for requests that would wait for an hour, nor for idle connections."""
     with running_fake() as fake:
         fake.control("POST", "faults", match="POST /v1/*", kind=kind, milliseconds=3_600_000)
         ends: list[int | type[Exception]] = []

@@ -1,4 +1,4 @@
-"""The objects have the fields that the official client declares: none missing, none in addition."""
+"""The objects have exactly the fields that the official client declares."""
 
 import inspect
 import re

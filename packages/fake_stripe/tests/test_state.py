@@ -1,4 +1,4 @@
-"""The state file: a fake that is started again knows what it knew."""
+"""The state file: a fake that is started again has the same state."""
 
 import signal
 import subprocess

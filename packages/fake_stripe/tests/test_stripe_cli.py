@@ -1,4 +1,4 @@
-"""`stripe trigger`: the official command line carries out its own fixtures against the fake."""
+"""`stripe trigger`: the official CLI runs its own fixtures against the fake."""
 
 import fcntl
 import os
@@ -14,10 +14,10 @@ NODE = Path(__file__).parent / "node"
 PROGRAM = NODE / "node_modules" / ".bin" / "stripe"
 NOWHERE = "http://127.0.0.1:1"
 TO_US_ALONE = {"STRIPE_CLI_TELEMETRY_OPTOUT": "1", "HTTPS_PROXY": NOWHERE, "HTTP_PROXY": NOWHERE}
-"""It reports every use to Stripe, and asks GitHub for a newer version, in every run: seconds where these answer slowly
-or not at all. Loopback goes by no proxy."""
+"""In every run, the CLI reports its use to Stripe and asks GitHub for a newer version, which takes seconds if these
+respond slowly or not at all. Loopback bypasses the proxy."""
 SHORT_LIVED = {"GOMAXPROCS": "1", "GOGC": "off"}
-"""It lives for a moment: without a second thread and garbage collection it takes a quarter less processor time."""
+"""The process is short-lived: without a second thread and garbage collection it takes a quarter less processor time."""
 
 EVENTS = [
     "customer.created",
@@ -83,11 +83,13 @@ EVENTS = [
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    """The stripe program, of the packages of node/package.json: the program itself, where Node would only start it."""
+    """The stripe program from the packages in node/package.json: the binary itself, which Node would only start."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm is not on this machine")
-    with (NODE / "package.json").open() as lock:  # one installation at a time, where tests run in several processes
+    with (
+        NODE / "package.json"
+    ).open() as lock:  # one installation at a time, because tests may run in several processes
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not PROGRAM.exists():
             command = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]

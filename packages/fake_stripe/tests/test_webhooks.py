@@ -56,7 +56,7 @@ def test_a_delivery_is_abandoned_in_the_end(notified: Fake, receiver: Receiver) 
 
 
 def settled(fake: Fake, tries: int) -> None:
-    """Until the fake has noted how so many tries went."""
+    """Wait until the fake has recorded the outcome of `tries` attempts."""
     for _ in range(1000):
         if fake.control("GET", "webhooks")["tries"] >= tries:
             return
@@ -85,7 +85,7 @@ def test_dropped_and_doubled_events(notified: Fake, receiver: Receiver) -> None:
     notified.control("POST", "webhooks", mode="duplicate", times=3)
     notified.v1.customers.create({"name": "tripled"})
     assert {event.data.object["name"] for event in receiver.wait_for(3)} == {"tripled"}
-    settled(notified, 3)  # until the response to the third has been read, its event counts as failed
+    settled(notified, 3)  # the third event counts as failed until its response has been read
     assert len(notified.v1.events.list({"delivery_success": False}).data) == 1
     assert notified.control("POST", "webhooks/flush", dropped=True) == {"delivered": 1}
     assert receiver.events[-1].data.object["name"] == "dropped"

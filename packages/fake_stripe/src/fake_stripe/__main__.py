@@ -1,4 +1,4 @@
-"""`python -m fake_stripe`: the fake Stripe alone."""
+"""`python -m fake_stripe`: runs only the fake Stripe."""
 
 from fake_stripe.command import main
 

@@ -1,6 +1,6 @@
-"""The parameters that each call takes, at the outermost level: any other is refused, as the API refuses it.
+"""The top-level parameters that each call accepts: any other is rejected, as by the real API.
 
-The names are those of the official Python client, and `payment_method_types`, which older API versions take.
+The names are those of the official Python client, and `payment_method_types`, which older API versions accept.
 """
 
 _ALLOWED = {
@@ -190,5 +190,5 @@ _SETS = {call: frozenset(names.split()) for call, names in _ALLOWED.items()}
 
 
 def allowed(call: str) -> frozenset[str] | None:
-    """None if the call is not in the table: it then takes anything."""
+    """The allowed parameters of a call; None if it is not in the table: it then accepts any."""
     return _SETS.get(call)

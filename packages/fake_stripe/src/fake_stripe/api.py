@@ -1,4 +1,4 @@
-"""One call of the API: key, parameters, handler, answer."""
+"""Handles an API call: key, parameters, handler, response."""
 
 import base64
 import binascii
@@ -19,25 +19,25 @@ _MANY_LISTS = ("list", "search_result")
 
 @dataclass(slots=True)
 class Request:
-    """What came in."""
+    """A received request."""
 
     method: str
     path: str
     query: str
     headers: dict[str, str]
-    """Names are lower case."""
+    """Names are in lower case."""
     body: bytes
     request_id: str
 
     @property
     def key(self) -> str | None:
-        """The idempotency key; it means something with POST only."""
+        """The idempotency key; it has an effect only with POST."""
         return self.headers.get("idempotency-key") if self.method == "POST" else None
 
 
 @dataclass(slots=True)
 class ApiResponse:
-    """What goes out."""
+    """A response to send."""
 
     status: int
     body: bytes
@@ -53,9 +53,10 @@ class Api:
         self._world = world
 
     def respond(self, request: Request, *, fail: bool = False, save_failure: bool = True) -> ApiResponse:
-        """Carry a request out, or give the response that its idempotency key has.
+        """Carry out a request, or return the stored response of its idempotency key.
 
-        `fail`: say 500 although it is done; the key keeps that, or the true answer where the failure is not to be kept.
+        `fail`: respond with 500 although the request was carried out; the key stores that or, unless `save_failure`,
+        the real response.
         """
         try:
             self._authenticate(request)
@@ -73,7 +74,7 @@ class Api:
         return failure if fail else response
 
     def failure(self, request: Request, *, save: bool) -> ApiResponse:
-        """500 without having done anything."""
+        """A 500 response, without carrying out the request."""
         response = self.error_response(request, server_error())
         if save and request.key is not None:
             mark = fingerprint(request.method, request.path, request.body, request.query)
@@ -169,7 +170,7 @@ def rate_limited() -> StripeError:
 
 
 def _secret_key(header: str | None) -> str:
-    """Of `Bearer KEY`, or of basic authentication with the key as user name."""
+    """The key in `Bearer KEY`, or in basic authentication with the key as the user name."""
     scheme, _, rest = (header or "").partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip()

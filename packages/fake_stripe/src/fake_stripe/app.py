@@ -24,7 +24,8 @@ _REQUESTS_KEPT = 10_000
 
 
 class FakeStripe:
-    """One account's world, and everything that serves it. Made in a running event loop; `await close()` ends it."""
+    """One account's world, and everything that serves it. Create it in a running event loop; `await close()` ends
+    it."""
 
     def __init__(self, clock: Clock, state: Path | None = None) -> None:
         self.world = World(Store(state), clock)
@@ -76,7 +77,7 @@ class FakeStripe:
         return self.pages.respond(request)
 
     async def _serve(self, exchange: Exchange, request: Request) -> ApiResponse | None:
-        """A call of the API, with the trouble that was queued for it. None if it is not to be answered."""
+        """Handle an API call, with the fault that was queued for it. None if there must be no response."""
         fault = self.faults.take(request.method, request.path)
         entry: Json = {
             "request_id": request.request_id,
@@ -133,7 +134,7 @@ class FakeStripe:
             task.cancel()
 
     async def close(self) -> None:
-        """Let go of every request that waits, and stop sending webhooks."""
+        """Release all waiting requests, and stop sending webhooks."""
         if not self._closing.done():
             self._closing.set_result(None)
         self._background.cancel()

@@ -1,4 +1,4 @@
-"""The published test cards: what each is, and what it does when it is saved, charged, disputed or refunded."""
+"""The published test cards: their properties, and their behavior when saved, charged, disputed or refunded."""
 
 from dataclasses import dataclass, field, replace
 
@@ -7,18 +7,19 @@ from fake_stripe.errors import Json
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What a card does."""
+    """How a card behaves."""
 
     decline: str | None = None
     """Decline code of every charge."""
     advice: str | None = None
-    """`advice_code` of its declines, where the bank says another than is usual for the code."""
+    """`advice_code` of its declines, if the bank gives another one than is usual for the code."""
     attachable: bool = True
     """Whether it can be saved although it declines."""
     authenticate: str = "never"
-    """`always`; `unless_set_up`: not off session once it has been set up; `on_session`: as one that is set up."""
+    """`always`; `unless_set_up`: not off session once it has been set up; `on_session`: like a card that has been set
+    up."""
     dispute: str | None = None
-    """Reason of the dispute that its charges bring."""
+    """Reason of the dispute that its charges cause."""
     inquiry: bool = False
     refund: str = "succeeds"
     """Or `pending` (succeeds later), `fails` (later)."""
@@ -34,7 +35,7 @@ class Card:
     number: str
     brand: str
     names: tuple[str, ...] = ()
-    """Of its tokens: `pm_card_{name}`, `tok_{name}`."""
+    """Names in its tokens: `pm_card_{name}`, `tok_{name}`."""
     behaviour: Behaviour = field(default_factory=Behaviour)
     funding: str = "credit"
     country: str = "US"
@@ -42,7 +43,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Decline:
-    """What the API says of a decline code."""
+    """What the API says about a decline code."""
 
     code: str
     message: str
@@ -192,7 +193,7 @@ def by_number(number: str) -> Card | None:
 
 
 def by_token(token: str) -> Card | None:
-    """Of `pm_card_visa` or `tok_visa`."""
+    """The card of `pm_card_visa` or `tok_visa`."""
     for prefix in ("pm_card_", "tok_"):
         if token.startswith(prefix):
             return _BY_NAME.get(token.removeprefix(prefix))
@@ -206,7 +207,7 @@ def passes_luhn(number: str) -> bool:
 
 
 def behaviour_of(method: Json) -> Behaviour:
-    """What a payment method does now: as its card does, or as the tester has set it since."""
+    """The current behavior of a payment method: that of its card, or what the tester has set since."""
     card = by_number(method.get("_number", ""))
     behaviour = card.behaviour if card is not None else Behaviour()
     override = method.get("_behave")
@@ -218,7 +219,8 @@ def behaviour_of(method: Json) -> Behaviour:
 
 
 def declined(decline_code: str, advice: str | None = None) -> Decline:
-    """A code that is not in the table is a card_declined like any other. With `advice`, the bank's own word on it."""
+    """The decline of a code; a code that is not in the table is a plain card_declined. `advice` replaces the usual
+    advice."""
     found = DECLINES.get(decline_code) or Decline("card_declined", _DECLINED, _AGAIN, "05")
     return found if advice is None else replace(found, advice=advice)
 

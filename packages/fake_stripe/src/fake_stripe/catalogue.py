@@ -123,7 +123,7 @@ def _price(world: World, params: Params, product_id: str) -> Json:
 
 
 def inline_price(world: World, currency: str, unit_amount: int, name: str) -> Json:
-    """The price behind an amount that was given without one; it cannot be used again."""
+    """The price for an amount that was given without a price; it cannot be used again."""
     product = world.store.add(_product(world, name, Params({}), active=False))
     values = {"currency": currency, "unit_amount": str(unit_amount), "active": "false"}
     return world.store.add(_price(world, Params(values), product["id"]))

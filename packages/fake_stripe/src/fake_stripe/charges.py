@@ -67,7 +67,7 @@ def list_balance_entries(world: World, params: Params) -> Json:
 
 
 def _aged(world: World, transaction: Json) -> Json:
-    """With the status that it has by now."""
+    """The transaction with its current status."""
     if transaction["available_on"] <= world.now():
         transaction["status"] = "available"
     return transaction

@@ -1,4 +1,4 @@
-"""Charges and what they do to the balance: the one place where (no) money comes in."""
+"""Charges and their effect on the balance: the only place where (no) money comes in."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ _FEE_PER_MILLE = 29
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a try to charge a card ended."""
+    """How an attempt to charge a card ended."""
 
     charge: Json | None = None
     error: Json | None = None
@@ -24,7 +24,7 @@ class Attempt:
 
 
 def needs_authentication(method: Json, *, off_session: bool) -> bool:
-    """Whether the card's holder must be asked."""
+    """Whether the cardholder must authenticate."""
     authentication = behaviour_of(method).authenticate
     if authentication == "unless_set_up" and off_session:
         return not method.get("_set_up")
@@ -34,7 +34,7 @@ def needs_authentication(method: Json, *, off_session: bool) -> bool:
 
 
 def charge_card(world: World, intent: Json, method: Json, *, authenticated: bool, captured: bool) -> Attempt:
-    """Try to take a PaymentIntent's amount."""
+    """Try to charge a PaymentIntent's amount."""
     behaviour = behaviour_of(method)
     if behaviour.decline is not None:
         return fail_charge(world, intent, method, behaviour.decline)
@@ -49,7 +49,7 @@ def charge_card(world: World, intent: Json, method: Json, *, authenticated: bool
 
 
 def fail_charge(world: World, intent: Json, method: Json, decline_code: str) -> Attempt:
-    """A charge that the card's bank refused."""
+    """A charge that the card's bank declined."""
     behaviour = behaviour_of(method)
     decline = declined(decline_code, behaviour.advice)
     charge = _charge(world, intent, method, behaviour, authenticated=False)
@@ -71,7 +71,7 @@ def fail_charge(world: World, intent: Json, method: Json, decline_code: str) -> 
 
 
 def capture(world: World, charge: Json, amount: int) -> None:
-    """Take what was only reserved; the rest is released."""
+    """Capture a reserved amount; the rest is released."""
     before = world.snapshot(charge)
     charge.update(captured=True, amount_captured=amount)
     book_charge(world, charge)
@@ -79,7 +79,7 @@ def capture(world: World, charge: Json, amount: int) -> None:
 
 
 def book_charge(world: World, charge: Json) -> None:
-    """The captured amount and Stripe's fee."""
+    """Book the captured amount and Stripe's fee."""
     amount = charge["amount_captured"]
     fee = (amount * _FEE_PER_MILLE + 500) // 1000 + _FEE_FIXED
     at_once = behaviour_of({"_number": charge["_number"]}).available_at_once
@@ -90,7 +90,7 @@ def book_charge(world: World, charge: Json) -> None:
 def book(
     world: World, source: Json, amount: int, kind: str, category: str, *, fee: int = 0, at_once: bool = False
 ) -> Json:
-    """A movement of the balance."""
+    """Book a movement of the balance."""
     now = world.now()
     details = [
         {
@@ -197,7 +197,7 @@ def _details(intent: Json, method: Json, behaviour: Behaviour, *, authenticated:
 
 
 def _authentication_id(seed: str) -> str:
-    """An id of the bank's for the authentication of this payment."""
+    """The bank's ID for the authentication of this payment."""
     return f"3ds-{seed[-16:]}"
 
 

@@ -156,11 +156,13 @@ def _line(world: World, params: Params) -> Json:
     }
 
 
-# --- what a customer does on the page ---------------------------------------------------------------------------------
+# --- the customer's actions on the page
+# ---------------------------------------------------------------------------------
 
 
 def give_card(world: World, session: Json, method: Json, email: str | None = None) -> Json | None:
-    """The customer has typed a card. The card's error; None if all is done, or the holder must authenticate it."""
+    """The customer has entered a card. Returns the card's error; None if the session is complete, or the cardholder
+    must authenticate."""
     _require_open(session)
     if session["mode"] == "setup":
         intent = world.store.get("setup_intent", session["setup_intent"])
@@ -174,7 +176,7 @@ def give_card(world: World, session: Json, method: Json, email: str | None = Non
 
 
 def authenticate(world: World, session: Json, *, passed: bool) -> Json | None:
-    """What the holder answered. The card's error, None if all is done."""
+    """The cardholder has responded. Returns the card's error; None if the session is complete."""
     _require_open(session)
     intent = pending_intent(world, session)
     if intent is None or intent["status"] != "requires_action":
@@ -188,7 +190,7 @@ def authenticate(world: World, session: Json, *, passed: bool) -> Json | None:
 
 
 def pending_intent(world: World, session: Json) -> Json | None:
-    """What the session tries to bring to an end."""
+    """The intent that the session tries to complete."""
     if session["mode"] == "setup":
         return world.store.find("setup_intent", session["setup_intent"])
     return world.store.find("payment_intent", session.get("_intent"))
@@ -224,7 +226,7 @@ def _intent(world: World, session: Json, email: str | None, method: Json) -> Jso
 
 
 def complete(world: World, session: Json, intent: Json, method: Json) -> None:
-    """The session has done what it was made for."""
+    """Complete the session."""
     billing = method["billing_details"]
     known = session["customer_details"] or {}
     session.update(
@@ -305,7 +307,7 @@ def expire(world: World, params: Params, session_id: str) -> Json:
 
 
 def end(world: World, session: Json) -> None:
-    """An unfinished session: what it began is canceled."""
+    """End an unfinished session: what it began is canceled."""
     session.update(status="expired", url=None)
     intent = pending_intent(world, session)
     if intent is not None and session["mode"] == "setup":

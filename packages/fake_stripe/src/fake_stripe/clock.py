@@ -1,4 +1,4 @@
-"""Time and chance: the only module that knows either, so that a test can supply the time."""
+"""Time and chance: the only module that uses either, so that a test can supply the time."""
 
 import asyncio
 import secrets
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the fake takes the time from and how it waits."""
+    """The fake's source of time, and how it waits."""
 
     def now_ms(self) -> int:
         """Wall clock, milliseconds since the Unix epoch."""

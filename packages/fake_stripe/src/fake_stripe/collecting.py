@@ -1,4 +1,4 @@
-"""What happens to an invoice after it was written: finalized, paid, failed, void."""
+"""What happens to an invoice after its creation: finalized, paid, failed, void."""
 
 from fake_stripe import customers, payment_intents
 from fake_stripe.errors import Json, StripeError, refused
@@ -14,7 +14,7 @@ _ACTION = (
 
 
 def finalize(world: World, invoice: Json) -> None:
-    """Number an invoice and ask for its money. One of nothing is paid at once."""
+    """Give an invoice its number and collect it. An invoice with a total of zero is paid at once."""
     _apply_balance(world, invoice)
     if invoice["amount_due"] > 0:
         payment_intents.check_amount(invoice["amount_due"], invoice["currency"], "amount_due")
@@ -29,7 +29,7 @@ def finalize(world: World, invoice: Json) -> None:
 
 
 def record_paid(world: World, invoice: Json, intent: Json) -> None:
-    """An invoice for what has been paid already."""
+    """An invoice for something that has already been paid."""
     world.emit("invoice.created", invoice)
     _number(world, invoice)
     intent["_invoice"] = invoice["id"]
@@ -81,7 +81,7 @@ def _ask_for_money(world: World, invoice: Json) -> Json:
 
 
 def invoice_payment(world: World, invoice: Json, intent: Json) -> Json:
-    """What ties a payment to its invoice."""
+    """The object that ties a payment to its invoice."""
     return shaped(
         "invoice_payment",
         id=world.new_id("inpay"),
@@ -111,7 +111,7 @@ def intent_of(world: World, invoice: Json) -> Json | None:
 
 
 def pay(world: World, invoice: Json, method: Json, *, off_session: bool) -> StripeError | None:
-    """Try to pay an open invoice. The error of a failure; None if it is paid."""
+    """Try to pay an open invoice. Returns the error; None if it is paid."""
     intent = intent_of(world, invoice)
     if intent is None:
         raise refused("This invoice has no payment that could be confirmed.")
@@ -140,7 +140,7 @@ def follow(world: World, intent: Json) -> None:
 
 
 def settle(world: World, invoice: Json, intent: Json | None) -> None:
-    """An invoice is paid: by its PaymentIntent, out of band, or because it is of nothing."""
+    """An invoice is paid: by its PaymentIntent, out of band, or because its total is zero."""
     now, before = world.now(), world.snapshot(invoice)
     if intent is not None:
         invoice["attempt_count"] += 1
@@ -189,7 +189,7 @@ def _cancel_payment(world: World, payment: Json, reason: str | None) -> None:
 
 
 def advance(world: World, invoice_id: str) -> None:
-    """An hour after an invoice with `auto_advance` was made: it is finalized, and its card charged."""
+    """An hour after an invoice with `auto_advance` was created: it is finalized, and its card charged."""
     invoice = world.store.find("invoice", invoice_id)
     if invoice is None or invoice["status"] != "draft" or not invoice["auto_advance"]:
         return
@@ -208,7 +208,7 @@ def advance(world: World, invoice_id: str) -> None:
 
 
 def method_of(world: World, invoice: Json) -> Json | None:
-    """What an invoice is paid with where nothing is named."""
+    """The payment method of an invoice if none is named."""
     customer = world.store.find("customer", invoice["customer"]) or {}
     settings = customer.get("invoice_settings") or {}
     for method_id in (

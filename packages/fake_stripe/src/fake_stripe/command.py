@@ -1,4 +1,4 @@
-"""`fake-stripe`: the fake Stripe in a process of its own."""
+"""`fake-stripe`: the fake Stripe in its own process."""
 
 import argparse
 import asyncio
@@ -38,7 +38,7 @@ async def serve_until_stopped(
 
 
 def main() -> None:
-    """Run a fake Stripe alone until it is interrupted."""
+    """Run only a fake Stripe until it is interrupted."""
     parser = argparse.ArgumentParser(
         prog="fake-stripe", description="A local server that speaks Stripe's API, for demos and tests. No money moves."
     )

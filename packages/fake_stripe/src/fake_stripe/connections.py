@@ -1,5 +1,6 @@
 """The connections of a fake Stripe: uvicorn's, without its `Server`, which ticks ten times a second, takes over the
-signals of the process and needs a fifth of a second to stop: much for what tests start and stop all the time."""
+process's signals and needs a fifth of a second to stop: too much for something that tests start and stop all the
+time."""
 
 import asyncio
 import logging
@@ -18,7 +19,7 @@ _log = logging.getLogger("fake_stripe.http")
 
 
 class Connections:
-    """Those that are open, and the requests that they carry to the application."""
+    """The open connections, and the requests that they carry to the application."""
 
     def __init__(self, app: FakeStripe) -> None:
         self._config = Config(
@@ -34,11 +35,11 @@ class Connections:
         self._state = ServerState()
 
     def connect(self) -> asyncio.Protocol:
-        """A new one, for the event loop."""
+        """A new connection, for the event loop."""
         return _Connection(self._config, self._state, {})
 
     async def close(self) -> None:
-        """Finish what is in flight, and break off what has not ended after half a second."""
+        """Finish requests in flight, and break off those that have not ended after half a second."""
         for connection in tuple(self._state.connections):
             connection.shutdown()
         if self._state.tasks:
@@ -51,7 +52,7 @@ class Connections:
 
 
 class _Connection(HttpToolsProtocol):
-    """uvicorn's, which leaves uvicorn's loggers to the program around it."""
+    """A uvicorn connection that leaves uvicorn's loggers to the surrounding program."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -60,7 +61,8 @@ class _Connection(HttpToolsProtocol):
 
 
 def _is_failure(record: logging.LogRecord) -> bool:
-    """Not a response that breaks off as configured, nor a request that is cancelled at the end."""
+    """Whether a log record reports a real failure: not a response that breaks off as configured, nor a request that is
+    cancelled at the end."""
     return record.exc_info is not None and not isinstance(record.exc_info[1], asyncio.CancelledError)
 
 

@@ -1,4 +1,4 @@
-"""What a tester may do besides the API: move the clock, break things, look behind the counter."""
+"""What a tester may do outside the API: move the clock, break things, look at internal state."""
 
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -47,7 +47,7 @@ class Control:
         }
 
     async def respond(self, request: Request) -> ApiResponse:
-        """Serve one of the tester's requests."""
+        """Serve a request of the tester."""
         try:
             values = msgspec.json.decode(request.body) if request.body else {}
             if not isinstance(values, dict):

@@ -1,4 +1,4 @@
-"""Credit notes: less to pay for an open invoice, or money back for a paid one."""
+"""Credit notes: they reduce an open invoice, or return money for a paid one."""
 
 from fake_stripe import collecting, customers, refunds
 from fake_stripe.errors import Json, invalid, refused
@@ -83,7 +83,7 @@ def _line(world: World, params: Params) -> Json:
 
 
 def _give_back(world: World, params: Params, invoice: Json, amount: int) -> tuple[str | None, str | None, int]:
-    """Refund, credit balance and what is settled elsewhere. Raises StripeError if they are not the amount."""
+    """Refund, credit balance and out-of-band amount. Raises StripeError if their sum is not the amount."""
     refund, credit = params.integer("refund_amount") or 0, params.integer("credit_amount") or 0
     elsewhere = params.integer("out_of_band_amount") or 0
     if refund + credit + elsewhere != amount:

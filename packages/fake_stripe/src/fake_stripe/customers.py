@@ -54,7 +54,7 @@ def retrieve(world: World, params: Params, customer_id: str) -> Json:
 
 
 def alive(world: World, customer_id: str, *, param: str = "customer") -> Json:
-    """A customer who has not been deleted. Raises StripeError."""
+    """A customer who has not been deleted. Raises StripeError otherwise."""
     customer = world.store.get("customer", customer_id, param=param)
     if customer.get("deleted"):
         raise no_such("customer", customer_id, param=param)
@@ -183,7 +183,7 @@ def create_balance_transaction(world: World, params: Params, customer_id: str) -
 
 
 def move_balance(world: World, customer: Json, amount: int, currency: str, kind: str, **fields: object) -> Json:
-    """Add to what the customer owes; below zero it is credit of theirs."""
+    """Add to what the customer owes; a balance below zero is the customer's credit."""
     before = world.snapshot(customer)
     customer["balance"] += amount
     made = shaped(

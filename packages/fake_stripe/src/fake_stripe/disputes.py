@@ -1,4 +1,4 @@
-"""Disputes: a charge that the card's holder takes back, or asks about."""
+"""Disputes: charges that the cardholder reverses or questions."""
 
 from fake_stripe.charging import book
 from fake_stripe.errors import Json, refused
@@ -31,7 +31,7 @@ _ENDED = ("won", "lost", "warning_closed")
 
 
 def open_dispute(world: World, charge: Json, reason: str, *, inquiry: bool) -> Json:
-    """Dispute what is left of a charge. Raises StripeError if nothing is, or it is disputed already."""
+    """Dispute what is left of a charge. Raises StripeError if nothing is left, or it is already disputed."""
     amount = charge["amount_captured"] - charge["amount_refunded"]
     if charge["disputed"] or amount <= 0:
         raise refused(f"Charge {charge['id']} cannot be disputed: it is disputed already, or nothing of it is left.")
@@ -112,7 +112,7 @@ def close_as(world: World, dispute: Json, status: str) -> Json:
 
 
 def holds_back(world: World, charge: Json) -> int:
-    """How much of a charge cannot be refunded because a dispute has it."""
+    """How much of a charge cannot be refunded because it is disputed."""
     disputed = (d for d in world.store.all("dispute") if d["charge"] == charge["id"])
     return sum(d["amount"] for d in disputed if not d["status"].startswith("warning") and d["status"] != "won")
 
@@ -151,6 +151,6 @@ def update(world: World, params: Params, dispute_id: str) -> Json:
 
 
 def close(world: World, params: Params, dispute_id: str) -> Json:
-    """Accept it: lost, and an inquiry closed."""
+    """Accept the dispute: it is lost, or for an inquiry, closed."""
     dispute = world.store.get("dispute", dispute_id)
     return close_as(world, dispute, "won" if dispute["_inquiry"] else "lost")

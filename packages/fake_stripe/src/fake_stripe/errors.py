@@ -1,4 +1,4 @@
-"""What the API answers where it cannot do what was asked: the error envelope and its usual contents."""
+"""The API's errors: the envelope and its usual contents."""
 
 from typing import Any, TypeAlias
 
@@ -8,7 +8,8 @@ _DOCS = "https://docs.stripe.com/error-codes#"
 
 
 class StripeError(Exception):
-    """A response that is not 2xx. `saved` where its idempotency key keeps it: the call had begun to be carried out."""
+    """A response that is not 2xx. `saved`: its idempotency key stores it, because the call had begun to be carried
+    out."""
 
     def __init__(self, status: int, kind: str, message: str, *, saved: bool = False, **fields: Any) -> None:
         super().__init__(message)
@@ -21,12 +22,12 @@ class StripeError(Exception):
 
 
 def invalid(message: str, *, param: str | None = None, code: str | None = None) -> StripeError:
-    """The parameters are not right: nothing was begun."""
+    """The parameters are invalid: nothing was begun."""
     return StripeError(400, "invalid_request_error", message, param=param, code=code)
 
 
 def refused(message: str, *, param: str | None = None, code: str | None = None, **fields: Any) -> StripeError:
-    """The parameters are right, the state of things is not."""
+    """The parameters are valid, but the state does not allow the call."""
     return StripeError(400, "invalid_request_error", message, saved=True, param=param, code=code, **fields)
 
 
@@ -35,7 +36,7 @@ def missing_param(name: str) -> StripeError:
 
 
 def no_such(kind: str, object_id: str, *, param: str = "id") -> StripeError:
-    """404 where the URL names the object, 400 where a parameter does."""
+    """The error for a missing object: 404 if the URL names it, 400 if a parameter does."""
     status = 404 if param == "id" else 400
     return StripeError(
         status, "invalid_request_error", f"No such {kind}: '{object_id}'", code="resource_missing", param=param

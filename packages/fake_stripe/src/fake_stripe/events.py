@@ -10,7 +10,7 @@ from fake_stripe.shapes import shaped
 from fake_stripe.world import API_VERSION, World, random_text
 
 DEFAULT_ENDPOINT = "we_default"
-"""The endpoint that is named when the fake is started."""
+"""ID of the endpoint that is given when the fake is started."""
 
 
 def list_all(world: World, params: Params) -> Json:
@@ -35,7 +35,7 @@ def _chosen(world: World, params: Params) -> Iterator[Json]:
 
 
 def _delivered(event: Json) -> bool:
-    """Whether no endpoint still waits for it, or failed to take it."""
+    """Whether no endpoint still waits for the event, or failed to accept it."""
     return all(send["state"] == "done" for send in event["_sends"].values())
 
 
@@ -54,7 +54,7 @@ def create_endpoint(world: World, params: Params) -> Json:
 
 
 def new_endpoint(world: World, url: str, types: list[str], secret: str, endpoint_id: str | None = None) -> Json:
-    """An endpoint; not yet kept. Raises StripeError if the URL is none."""
+    """An endpoint; not yet stored. Raises StripeError if the URL is invalid."""
     if not url.startswith(("http://", "https://")):
         raise invalid(
             "Invalid URL: An explicit scheme (such as https) must be provided.", param="url", code="url_invalid"

@@ -20,21 +20,21 @@ class ClientGone(Exception):
 
 
 class Exchange:
-    """What one ASGI call carries. Answer at most once, by `answer` or by `break_off`."""
+    """One ASGI call. Respond at most once, by `respond` or `break_off`."""
 
     def __init__(self, scope: Message, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         """Percent-decoded."""
         self.query: str = scope["query_string"].decode("latin-1")
-        """Without the question mark, as it came."""
+        """As received, without the question mark."""
         self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        """Names are lower case; of a header that came more than once, the last."""
+        """Names are in lower case; of a repeated header, the last value."""
         self._receive = receive
         self._send = send
 
     async def body(self, limit: int) -> bytes:
-        """The whole request body. Raises BodyTooLarge above `limit` bytes, at once where the head declares more;
+        """The whole request body. Raises BodyTooLarge above `limit` bytes, immediately if the head declares more;
         ClientGone."""
         if int(self.headers.get("content-length", 0)) > limit:
             raise BodyTooLarge
@@ -55,13 +55,13 @@ class Exchange:
             pass
 
     async def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
-        """Nothing happens where the client has gone."""
+        """Send a response; does nothing if the client is gone."""
         await self._start(status, [*headers, ("content-length", str(len(body)))])
         await self._send({"type": "http.response.body", "body": body})
 
     async def break_off(self) -> None:
-        """Begin a response that ends in its first byte: ASGI cannot reset a connection, but the server closes one whose
-        response is shorter than its content-length."""
+        """Begin a response that ends after its first byte: ASGI cannot reset a connection, but the server closes one
+        whose response is shorter than its content-length."""
         await self._start(200, [("content-type", "application/json"), _ENDLESS])
         await self._send({"type": "http.response.body", "body": b"{", "more_body": True})
 

@@ -18,22 +18,22 @@ KINDS = (
 
 
 class BadFault(ValueError):
-    """The tester asked for something that is no fault."""
+    """The tester asked for an invalid fault."""
 
 
 @dataclass(slots=True)
 class Fault:
-    """One kind of trouble for the next requests that match."""
+    """One kind of fault for the next matching requests."""
 
     match: str
     kind: str
     times: int = 1
     milliseconds: int = 0
     saved: bool = True
-    """Whether the idempotency key of a failed request keeps the 500; not where it fails on the way to the API."""
+    """Whether the idempotency key of a failed request stores the 500; not if it fails on the way to the API."""
 
     def fits(self, method: str, path: str) -> bool:
-        """`*` stands for one part of the path, `**` for any number."""
+        """Whether the fault applies to a request; `*` stands for one part of the path, `**` for any number."""
         pattern = re.escape(self.match).replace(r"\*\*", ".*").replace(r"\*", "[^/ ]+").replace("\\ ", " ")
         return re.fullmatch(pattern, f"{method} {path}") is not None
 
@@ -48,13 +48,13 @@ class Fault:
 
 
 class Faults:
-    """The queue: the first fault that fits a request is its own."""
+    """The queue: a request gets the first fault that matches it."""
 
     def __init__(self) -> None:
         self.queue: list[Fault] = []
 
     def add(self, values: Json) -> None:
-        """Raises BadFault."""
+        """Queue a fault. Raises BadFault."""
         kind = values.get("kind")
         if kind not in KINDS:
             raise BadFault(f"kind must be one of {', '.join(KINDS)}")

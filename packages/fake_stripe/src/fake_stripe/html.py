@@ -89,7 +89,7 @@ def paragraph(text: str, css: str = "soft") -> str:
 
 
 def problem(message: str | None) -> str:
-    """What went wrong, read out at once by screen readers."""
+    """An error message, which screen readers announce at once."""
     return f'<p class="error" role="alert" id="error">{escape(message)}</p>' if message else ""
 
 
@@ -105,7 +105,7 @@ def link(text: str, url: str, element_id: str) -> str:
 
 
 def button(text: str, action: str, element_id: str, name: str, value: str, css: str = "") -> str:
-    """A form of one button."""
+    """A form with one button."""
     return (
         f'<form method="post" action="{escape(action)}"><button id="{escape(element_id)}" class="{css}" '
         f'name="{name}" value="{escape(value)}">{escape(text)}</button></form>'
@@ -149,7 +149,7 @@ def _test_cards(action: str) -> str:
 
 
 def bank_page(action: str, amount: str | None) -> bytes:
-    """Where the card's holder is asked."""
+    """The page on which the cardholder authenticates."""
     what = f"a payment of {amount}" if amount else "saving your card"
     return document(
         "Authentication",

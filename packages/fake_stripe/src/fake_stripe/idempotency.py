@@ -1,4 +1,4 @@
-"""Idempotency keys: the first response to a key is every later one, for 24 hours."""
+"""Idempotency keys: the first response to a key is repeated for 24 hours."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _LONGEST = 255
 
 
 class Keys:
-    """The keys that were used, and those in use at this moment."""
+    """The keys that have been used, and those in use at this moment."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -20,7 +20,7 @@ class Keys:
 
     @contextmanager
     def using(self, key: str | None) -> Iterator[None]:
-        """Keep a key to one request at a time. Raises StripeError."""
+        """Allow only one request at a time with a key. Raises StripeError."""
         if key is None:
             yield
             return
@@ -42,7 +42,7 @@ class Keys:
             self._busy.discard(key)
 
     def first_response(self, key: str, fingerprint: str) -> Json | None:
-        """What was answered to this key. Raises StripeError if it was used for something else."""
+        """The stored response for this key. Raises StripeError if the key was used for another request."""
         self._forget_old()
         known = self._world.store.find("_idempotency", key)
         if known is None:
@@ -57,7 +57,7 @@ class Keys:
         return known
 
     def save(self, key: str, fingerprint: str, status: int, body: bytes, request_id: str) -> None:
-        """Keep the first response."""
+        """Store the first response."""
         record = {"object": "_idempotency", "id": key, "created": self._world.now(), "fingerprint": fingerprint}
         self._world.store.add(record | {"status": status, "body": body.decode(), "request_id": request_id})
 

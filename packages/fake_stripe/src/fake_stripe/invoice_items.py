@@ -1,4 +1,4 @@
-"""Invoice items, the lines that they become, and what an invoice's lines come to."""
+"""Invoice items, the lines that they become, and the sums of an invoice's lines."""
 
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -68,7 +68,7 @@ def _item(world: World, params: Params, customer_id: str, currency: str) -> Json
 
 
 def price_of(world: World, params: Params, currency: str, name: str) -> Json:
-    """The price that is named, or one made for the amount that is given. Raises StripeError."""
+    """The price that is named, or one created for the given amount. Raises StripeError."""
     named = params.sub("pricing").text("price") or params.text("price")
     if named is not None:
         price = world.store.get("price", named, param="price")
@@ -117,7 +117,7 @@ def tax_rate(world: World, rate_id: str) -> Json:
 
 
 def take_item(world: World, invoice: Json, item: Json) -> None:
-    """Put an item on a draft, as a line."""
+    """Add an item to a draft as a line."""
     if item["currency"] != invoice["currency"]:
         raise refused(
             f"The invoice's currency is {invoice['currency']}, the item's {item['currency']}.", param="currency"
@@ -159,7 +159,7 @@ def take_item(world: World, invoice: Json, item: Json) -> None:
 
 
 def add_up(invoice: Json) -> None:
-    """The invoice's sums, from its lines."""
+    """Compute the invoice's sums from its lines."""
     lines = invoice["lines"]["data"]
     invoice["lines"]["total_count"] = len(lines)
     totals: dict[str, Json] = {}

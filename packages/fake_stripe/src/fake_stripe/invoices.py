@@ -1,4 +1,4 @@
-"""Invoices: written, changed, finalized, paid, void."""
+"""Invoices: created, changed, finalized, paid, voided."""
 
 from fake_stripe import collecting, customers, payment_methods
 from fake_stripe.errors import Json, invalid, missing_param, refused
@@ -38,7 +38,7 @@ def create(world: World, params: Params) -> Json:
 
 
 def new_invoice(world: World, customer: Json, currency: str) -> Json:
-    """A draft without lines; not yet kept."""
+    """A draft without lines; not yet stored."""
     now, invoice_id = world.now(), world.new_id("in")
     return shaped(
         "invoice",

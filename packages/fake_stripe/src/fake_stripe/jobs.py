@@ -1,4 +1,4 @@
-"""What is due at a time of the fake's clock: sessions expire, refunds are decided, drafts are finalized."""
+"""Jobs by the fake's clock: sessions expire, refunds are decided, drafts are finalized."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ _ACTS: dict[str, Callable[[World, str], None]] = {
 
 
 def run_due(world: World) -> int | None:
-    """Do what is due. The time of the next, None if nothing waits."""
+    """Run the due jobs. Returns the time of the next one; None if nothing waits."""
     next_due = None
     for known in world.store.all("_job"):
         if known["at"] > world.now():

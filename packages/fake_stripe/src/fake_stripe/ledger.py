@@ -5,7 +5,7 @@ from fake_stripe.world import World
 
 
 def statement(world: World) -> Json:
-    """All that moved money, oldest first, and the sums of it."""
+    """All movements of money, oldest first, and their sums."""
     payments = [_payment(world, charge) for charge in world.store.all("charge") if charge["captured"]]
     refunds = [_refund(refund) for refund in world.store.all("refund")]
     disputes = [_dispute(dispute) for dispute in world.store.all("dispute")]
@@ -63,7 +63,7 @@ def _dispute(dispute: Json) -> Json:
 
 
 def charge_of(world: World, values: Json) -> Json:
-    """The charge that is named itself, or by its PaymentIntent or invoice. Raises StripeError."""
+    """The charge that is named directly, or by its PaymentIntent or invoice. Raises StripeError."""
     if values.get("charge"):
         return world.store.get("charge", str(values["charge"]), param="charge")
     if values.get("payment_intent"):

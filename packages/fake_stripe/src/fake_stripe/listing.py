@@ -15,7 +15,7 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
 
 
 def page(resources: Iterable[Json], params: Params, url: str, *names: str) -> Json:
-    """One page of these, newest first. `names`: parameters that must equal the object's field of that name."""
+    """One page of `resources`, newest first. `names`: parameters that must equal the object's field of that name."""
     found = [resource for resource in resources if _matches(resource, params, names)]
     limit = params.integer("limit") if params.has("limit") else 10
     if limit is None or not 1 <= limit <= 100:
@@ -55,7 +55,7 @@ def _plain(value: object) -> object:
 
 
 def within(moment: int | None, params: Params, name: str) -> bool:
-    """Whether a time is that of the parameter: one moment, or `gt`, `gte`, `lt`, `lte`."""
+    """Whether a time matches the parameter: one moment, or `gt`, `gte`, `lt`, `lte`."""
     if moment is None:
         return False
     if not isinstance(params.values.get(name), dict):

@@ -1,7 +1,7 @@
 """Meters of usage, the events that they count, and their sums for a customer.
 
-As at Stripe, an event is checked in part when it comes, and counted afterwards: one whose customer or value is none is
-taken, and counts nothing.
+As at Stripe, an event is partly checked on arrival, and counted afterwards: one without a valid customer or value is
+accepted, but counts nothing.
 """
 
 from decimal import Decimal, InvalidOperation
@@ -87,7 +87,7 @@ def create_event(world: World, params: Params) -> Json:
 
 
 def event_summaries(world: World, params: Params, meter_id: str) -> Json:
-    """The sum of a customer's events in a time, as one."""
+    """The sum of a customer's events in a period, as one summary."""
     meter = world.store.get("billing.meter", meter_id)
     customer, start, end = params.need("customer"), params.need_integer("start_time"), params.need_integer("end_time")
     if world.store.find("customer", customer) is None:
@@ -113,7 +113,7 @@ def event_summaries(world: World, params: Params, meter_id: str) -> Json:
 
 
 def _counted(meter: Json, event: Json, customer: str) -> Decimal | None:
-    """What the event counts for the customer; None if it counts nothing."""
+    """What the event adds for the customer; None if nothing."""
     payload = event["payload"]
     if payload.get(meter["customer_mapping"]["event_payload_key"]) != customer:
         return None

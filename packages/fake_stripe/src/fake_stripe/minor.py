@@ -1,4 +1,4 @@
-"""The account itself, and what tools request besides payments: portal and customer sessions, test clocks."""
+"""The account itself, and other objects that tools request: portal and customer sessions, test clocks."""
 
 from fake_stripe import customers
 from fake_stripe.errors import Json, invalid, no_such

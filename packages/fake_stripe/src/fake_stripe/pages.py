@@ -1,6 +1,6 @@
 """The hosted pages: Checkout, a bank's authentication, invoices, receipts. They act on POST only.
 
-Whoever knows a page's address may use it, as with Stripe's own; the addresses cannot be guessed.
+Anyone who knows a page's address may use it, as with Stripe's own; the addresses cannot be guessed.
 """
 
 import hmac
@@ -26,7 +26,7 @@ class Pages:
         self._world = world
 
     def respond(self, request: Request) -> ApiResponse:
-        """Serve one request of a browser."""
+        """Serve one request from a browser."""
         parts = request.path.strip("/").split("/")
         acts: dict[str, Callable[[Request, list[str]], ApiResponse | None]] = {
             "c": self._checkout,
@@ -127,7 +127,7 @@ class Pages:
     # --- cards ---
 
     def _typed_card(self, typed: Json) -> Json:
-        """A payment method of the form's fields. Raises StripeError."""
+        """A payment method from the form's fields. Raises StripeError."""
         expiry = _EXPIRY.fullmatch(typed.get("card-expiry", ""))
         if expiry is None:
             raise StripeError(402, "card_error", "Your card's expiration date is incomplete.")
@@ -141,7 +141,7 @@ class Pages:
         )
 
     def _filled(self, request: Request) -> Json:
-        """What a link to a test card fills in."""
+        """The field values for a link to a test card."""
         card = parse_qs(request.query).get("card", [""])[0]
         if not card:
             return {}
@@ -230,7 +230,7 @@ class Pages:
     # --- the rest ---
 
     def _bank(self, request: Request, parts: list[str]) -> ApiResponse | None:
-        """Where `next_action.redirect_to_url` leads."""
+        """The page that `next_action.redirect_to_url` leads to."""
         intent = self._world.store.find("payment_intent", parts[0]) if len(parts) == 2 else None
         if intent is None or not hmac.compare_digest(parts[1].encode(), intent["client_secret"].encode()):
             return None

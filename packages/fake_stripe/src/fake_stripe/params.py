@@ -1,4 +1,4 @@
-"""Reading a call's parameters, with the API's own complaints where they are not right."""
+"""Reads a call's parameters, with the API's own error messages if they are invalid."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class Params:
         self._prefix = prefix
 
     def check(self, call: str) -> None:
-        """Refuse a parameter that the call does not take. Raises StripeError."""
+        """Reject a parameter that the call does not accept. Raises StripeError."""
         known = allowed(call)
         if known is None:
             return
@@ -35,11 +35,11 @@ class Params:
         return f"{self._prefix}[{name}]" if self._prefix else name
 
     def has(self, name: str) -> bool:
-        """Whether it was sent, be it empty."""
+        """Whether it was sent, even if empty."""
         return name in self.values
 
     def text(self, name: str) -> str | None:
-        """None if it was not sent, or sent empty."""
+        """The text of a parameter; None if it was not sent, or was empty."""
         value = self.values.get(name)
         if value is None or value == "":
             return None
@@ -50,7 +50,7 @@ class Params:
         return value
 
     def need(self, name: str) -> str:
-        """Raises StripeError if it was not sent."""
+        """The text of a required parameter. Raises StripeError if it was not sent."""
         if name not in self.values:
             raise missing_param(self.named(name))
         value = self.text(name)
@@ -60,7 +60,7 @@ class Params:
         return value
 
     def url(self, name: str) -> str | None:
-        """A web address: these become links and redirections. Raises StripeError."""
+        """A web address, since it becomes a link or redirection. Raises StripeError."""
         value = self.text(name)
         if value is not None and re.fullmatch(r"https?://[^\s\x00-\x1f\x7f]+", value, re.IGNORECASE) is None:
             raise invalid("Not a valid URL", param=self.named(name), code="url_invalid")
@@ -98,7 +98,7 @@ class Params:
         return value.lower() == "true"
 
     def sub(self, name: str) -> "Params":
-        """An object; an empty one where it was not sent."""
+        """An object; an empty one if it was not sent."""
         value = self.values.get(name)
         if value in (None, ""):
             value = {}
@@ -114,11 +114,11 @@ class Params:
             yield Params(value, f"{self.named(name)}[{place}]")
 
     def texts(self, name: str) -> list[str]:
-        """A list of strings; one that was sent alone counts as a list."""
+        """A list of strings; a single string counts as a list."""
         return [str(value) for value in self._list(name)]
 
     def plain(self, name: str) -> Any:
-        """As it was sent, None if it was sent empty: for what is only kept and shown."""
+        """The value as it was sent; None if it was empty. For parameters that are only stored and shown."""
         return self.values.get(name) or None
 
     def _list(self, name: str) -> list[object]:
@@ -129,20 +129,20 @@ class Params:
 
 
 def new_metadata(params: Params) -> dict[str, str]:
-    """The metadata of an object that is being made."""
+    """The metadata of a new object."""
     made: Json = {"metadata": {}}
     merge_metadata(made, params)
     return dict(made["metadata"])
 
 
 def merge_metadata(resource: Json, params: Params) -> None:
-    """Metadata as an update changes it: an empty value takes a key away, an empty parameter all of them."""
+    """Update the metadata: an empty value removes its key, an empty parameter removes all."""
     if not params.has("metadata"):
         return
     if not params.values["metadata"]:
         resource["metadata"] = {}
         return
-    # Keys of digits alone have become a list.
+    # Keys that consist only of digits have become a list.
     given = params.values["metadata"]
     if isinstance(given, list):
         given = {str(place): value for place, value in enumerate(given)}
@@ -160,7 +160,7 @@ def merge_metadata(resource: Json, params: Params) -> None:
 
 
 def update_fields(resource: Json, params: Params, *names: str) -> None:
-    """Take over what was sent of these: text, or an object as it is where the field is one. Raises StripeError."""
+    """Update these fields with what was sent: texts, or whole objects if the field is an object. Raises StripeError."""
     for name in names:
         if params.has(name):
             resource[name] = params.plain(name) if name in _STRUCTURED else params.text(name)

@@ -1,4 +1,4 @@
-"""PaymentIntents: made, confirmed, authenticated, captured, canceled."""
+"""PaymentIntents: created, confirmed, authenticated, captured, canceled."""
 
 from fake_stripe import customers, disputes, payment_methods
 from fake_stripe.cards import behaviour_of
@@ -38,7 +38,7 @@ def create(world: World, params: Params) -> Json:
 
 
 def new_intent(world: World, amount: int, currency: str, customer: str | None, **fields: object) -> Json:
-    """A PaymentIntent that nothing has been done with yet; not yet kept."""
+    """A new PaymentIntent; not yet stored."""
     intent_id = world.new_id("pi")
     intent = shaped(
         "payment_intent",
@@ -139,7 +139,7 @@ def _confirm(world: World, intent: Json, params: Params) -> Json:
             code="payment_intent_unexpected_state",
             payment_intent=world.snapshot(intent),
         )
-    # Anything but false: the API also takes words such as `one_off` here.
+    # Anything but false: the API also accepts words such as `one_off` here.
     off_session = params.text("off_session") not in (None, "false")
     method = world.store.get("payment_method", intent["payment_method"])
     error = attempt(
@@ -166,13 +166,13 @@ def attempt(
     may_authenticate: bool = False,
     return_url: str | None = None,
 ) -> Json | None:
-    """Try to pay a PaymentIntent. The card's error, None if it was paid or waits for its holder.
+    """Try to pay a PaymentIntent. Returns the card's error; None if it was paid or waits for the cardholder.
 
-    `may_authenticate`: although it is off session, its holder may be asked to authenticate it later.
+    `may_authenticate`: although it is off session, the cardholder may be asked to authenticate later.
     """
     intent.update(payment_method=method["id"], last_payment_error=None, next_action=None)
     if method["type"] != "card":
-        # Debits take days; this one stays under way until it is canceled.
+        # Debits take days; this one stays in progress until it is canceled.
         intent["status"] = "processing"
         world.emit("payment_intent.processing", intent)
         return None
@@ -190,7 +190,7 @@ def attempt(
 
 
 def require_authentication(world: World, intent: Json, return_url: str | None = None) -> None:
-    """The card's holder must authenticate the payment."""
+    """Require the cardholder to authenticate the payment."""
     intent["status"] = "requires_action"
     if return_url is None:
         intent["next_action"] = {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": "three_d_secure_redirect"}}
@@ -203,7 +203,7 @@ def require_authentication(world: World, intent: Json, return_url: str | None = 
 
 
 def authenticate(world: World, intent: Json, *, passed: bool) -> Json | None:
-    """What the card's holder did. The card's error, None if it was paid."""
+    """The cardholder has passed or failed the authentication. Returns the card's error; None if it was paid."""
     method = world.store.get("payment_method", intent["payment_method"])
     if passed:
         return attempt(world, intent, method, authenticated=True)
@@ -271,7 +271,7 @@ def cancel(world: World, params: Params, intent_id: str) -> Json:
 
 
 def end(world: World, intent: Json, reason: str | None) -> Json:
-    """Cancel a PaymentIntent: what is reserved is released."""
+    """Cancel a PaymentIntent; a reserved amount is released."""
     charge = world.store.find("charge", intent["latest_charge"])
     if intent["status"] == "requires_capture" and charge is not None:
         charge.update(refunded=True, amount_refunded=charge["amount"])

@@ -48,7 +48,7 @@ def list_all(world: World, params: Params) -> Json:
     if params.text("customer"):
         world.store.get("customer", params.need("customer"), param="customer")
         return page(world.store.newest("payment_method"), params, "/v1/payment_methods", "customer", "type")
-    # Without a customer the API lists only what is not saved on one; that is nothing one would look for.
+    # Without a customer, the API lists only methods that are not saved on one, which nobody needs.
     return page([], params, "/v1/payment_methods")
 
 
@@ -83,7 +83,7 @@ def attach(world: World, method: Json, customer_id: str) -> Json:
 
 
 def require_usable(method: Json) -> None:
-    """A card that declines may not be saved, except the one that is made for it. Raises StripeError."""
+    """A card that declines cannot be saved, except the test card for that purpose. Raises StripeError."""
     behaviour = behaviour_of(method)
     if behaviour.decline is not None and not behaviour.attachable:
         error = card_error(behaviour.decline)
@@ -99,7 +99,7 @@ def detach(world: World, params: Params, method_id: str) -> Json:
 
 
 def detach_from_customer(world: World, method: Json) -> None:
-    """Take a payment method from its customer: it may not be used again."""
+    """Remove a payment method from its customer: it cannot be used again."""
     before = world.snapshot(method)
     customer = world.store.find("customer", method["customer"])
     method["customer"], method["_spent"] = None, True
@@ -111,7 +111,7 @@ def detach_from_customer(world: World, method: Json) -> None:
 
 
 def usable(world: World, method_id: str, *, param: str = "payment_method") -> Json:
-    """A payment method by id, or a new one of a token. Raises StripeError if it is gone."""
+    """A payment method by ID, or a new one from a token. Raises StripeError if it is gone."""
     method = from_token(world, method_id) or world.store.get("payment_method", method_id, param=param)
     if method.get("_spent"):
         raise refused(_SPENT)
@@ -119,7 +119,7 @@ def usable(world: World, method_id: str, *, param: str = "payment_method") -> Js
 
 
 def for_payment(world: World, method_id: str, customer_id: str | None) -> Json:
-    """One that this customer may pay with. Raises StripeError."""
+    """A payment method that this customer may pay with. Raises StripeError."""
     method = usable(world, method_id)
     owner = method["customer"]
     if owner is not None and customer_id is None:
@@ -139,7 +139,7 @@ def for_payment(world: World, method_id: str, customer_id: str | None) -> Json:
 
 
 def from_token(world: World, token: str) -> Json | None:
-    """A new payment method of a `pm_card_…` or `tok_…` name; None if it is no such name."""
+    """A new payment method for a `pm_card_…` or `tok_…` name; None if there is no such name."""
     card = by_token(token)
     if card is None:
         return None
@@ -151,7 +151,7 @@ def from_token(world: World, token: str) -> Json | None:
 def card_from_form(
     world: World, number: str, month: int, year: int, name: str | None, email: str | None = None
 ) -> Json:
-    """A new payment method of what was typed on a hosted page. Raises StripeError."""
+    """A new payment method from the fields of a hosted page. Raises StripeError."""
     details = {"name": name or "", "email": email or ""}
     card = {"number": number, "exp_month": str(month), "exp_year": str(year)}
     return _new_card(world, Params({"type": "card", "billing_details": details, "card": card}))
@@ -249,5 +249,5 @@ def _with_card(method: Json, number: str, card: Card, month: int, year: int) -> 
 
 
 def _fingerprint(number: str) -> str:
-    """The same for the same number."""
+    """A fingerprint: the same for the same number."""
     return hashlib.sha256(b"farebox fake stripe " + number.encode()).hexdigest()[:16]

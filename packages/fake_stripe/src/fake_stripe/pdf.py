@@ -1,8 +1,8 @@
-"""A small valid PDF of lines of text."""
+"""A small valid PDF from lines of text."""
 
 
 def text_pdf(lines: list[str]) -> bytes:
-    """One page. What is not Latin-1 becomes a question mark."""
+    """One page. Characters outside Latin-1 become question marks."""
     shown = [line.encode("latin-1", "replace").replace(b"\\", b"\\\\") for line in lines]
     escaped = [line.replace(b"(", b"\\(").replace(b")", b"\\)") for line in shown]
     stream = b"BT /F1 12 Tf 16 TL 72 770 Td " + b" ".join(b"(" + line + b") Tj T*" for line in escaped) + b" ET"

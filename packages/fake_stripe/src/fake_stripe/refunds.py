@@ -1,4 +1,4 @@
-"""Refunds: money that goes back, never more than came in and is neither refunded nor disputed."""
+"""Refunds: never more than what was captured and is neither refunded nor disputed."""
 
 from fake_stripe import disputes
 from fake_stripe.cards import behaviour_of
@@ -11,7 +11,7 @@ from fake_stripe.shapes import shaped
 from fake_stripe.world import World
 
 LATER_SECONDS = 5
-"""Of the fake's clock, until a refund that does not succeed at once is decided."""
+"""Seconds by the fake's clock until a refund that does not succeed at once is decided."""
 
 
 def create(world: World, params: Params) -> Json:
@@ -23,7 +23,7 @@ def create(world: World, params: Params) -> Json:
 
 
 def refund(world: World, charge: Json, amount: int | None, reason: str | None, metadata: Json) -> Json:
-    """Give back an amount, all that is left where none is named. Raises StripeError."""
+    """Refund an amount, or everything that is left if none is given. Raises StripeError."""
     left = charge["amount_captured"] - charge["amount_refunded"] if charge["captured"] else 0
     amount = _checked(world, charge, amount, left)
     behaviour = behaviour_of({"_number": charge["_number"]})
@@ -131,7 +131,7 @@ def _not_cancelable(found: Json) -> StripeError:
 
 
 def succeed(world: World, refund_id: str) -> None:
-    """A refund that was pending arrives."""
+    """A pending refund succeeds."""
     found = world.store.get("refund", refund_id)
     before = world.snapshot(found)
     found.update(status="succeeded", pending_reason=None)
@@ -139,7 +139,7 @@ def succeed(world: World, refund_id: str) -> None:
 
 
 def fail(world: World, refund_id: str) -> None:
-    """A refund comes back: the money is ours again."""
+    """A refund fails: the money comes back."""
     found = world.store.get("refund", refund_id)
     charge = world.store.get("charge", found["charge"])
     before, charge_before = world.snapshot(found), world.snapshot(charge)

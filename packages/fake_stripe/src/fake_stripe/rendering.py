@@ -1,4 +1,4 @@
-"""Objects as the API shows them: hidden fields left out, ids replaced by objects where `expand` asks for it."""
+"""Objects as the API shows them: without hidden fields, and with IDs replaced by objects where `expand` requests it."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -8,12 +8,12 @@ from fake_stripe.store import Store
 
 Include: TypeAlias = Callable[[Store, Json], Any]
 
-# What an object only has when it is asked for, by kind and field.
+# Fields that an object has only on request, by kind and field.
 _INCLUDED: dict[tuple[str, str], Include] = {}
 
 
 def includable(kind: str, field: str) -> Callable[[Include], Include]:
-    """Declares a field that is shown only where `expand` names it."""
+    """Declares a field that is shown only if `expand` names it."""
 
     def declare(make: Include) -> Include:
         _INCLUDED[kind, field] = make
@@ -37,9 +37,9 @@ def _shown(value: Any) -> Any:
 
 
 def expanded(store: Store, resource: Json, paths: list[str]) -> Json:
-    """A copy to show, with what the paths name. Raises StripeError where something cannot be expanded."""
+    """A copy to show, with the objects that the paths name. Raises StripeError if something cannot be expanded."""
     shown = snapshot(store, resource)
-    for path in sorted(paths):  # so that an object is there before what lies in it
+    for path in sorted(paths):  # so that an object is there before its parts
         if path.count(".") > 5:
             message = "You cannot expand more than 4 levels of a property."
             raise invalid(message, param="expand")

@@ -1,4 +1,4 @@
-"""Every call of the API on one page: method, path, the name of its parameters' row in `allowed`, and who answers it."""
+"""Every call of the API on one page: method, path, the name of its parameters' row in `allowed`, and its handler."""
 
 import re
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Handler: TypeAlias = Callable[..., Json]
 
 
 def _object(path: str, part: str, module: Any, **extra: str) -> list[tuple[str, str, str, Handler]]:
-    """The four usual calls, as far as the module has them, and further ones: `verb="attribute"`."""
+    """The four usual calls, if the module has them, and further ones: `verb="attribute"`."""
     usual = (
         ("POST", path, "create", "create"),
         ("GET", path, "list", "list_all"),

@@ -1,4 +1,4 @@
-"""Stripe's search language, as far as it is small: `field:'text'`, `field~'part'`, `created>1`, `metadata['k']:'v'`,
+"""A subset of Stripe's search language: `field:'text'`, `field~'part'`, `created>1`, `metadata['k']:'v'`,
 `-` before a clause, and one of AND or OR between clauses."""
 
 import re

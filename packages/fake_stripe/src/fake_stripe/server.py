@@ -30,25 +30,27 @@ class RunningFakeStripe:
 
     @property
     def url(self) -> str:
-        """Base URL of the API, without a path: what Stripe's clients call the API base."""
+        """Base URL of the API, without a path; Stripe's clients call it the API base."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     async def listen(self, sock: socket.socket) -> None:
-        """Serve the connections of a socket that listens."""
+        """Serve the connections of a listening socket."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self._connect, sock=sock, backlog=_BACKLOG)
 
     def _connect(self) -> asyncio.Protocol:
         if self._connections is None:
-            from fake_stripe.connections import Connections  # half of what starting would load: with the first client
+            from fake_stripe.connections import (
+                Connections,
+            )  # half of what the start would load: loaded with the first client
 
             self._connections = Connections(self.app)
         return self._connections.connect()
 
     async def close(self) -> None:
-        """Take no further connections, finish what is in flight, and break off what has not ended after half a
-        second."""
+        """Accept no further connections, finish requests in flight, and break off those that have not ended after half
+        a second."""
         if self._listener is not None:
             self._listener.close()
         await self.app.close()
@@ -75,8 +77,8 @@ async def start_fake_stripe(
 ) -> RunningFakeStripe:
     """Serve a fake Stripe in the running loop, on a port of the system's choice unless one is named.
 
-    `state`: a file that keeps its objects. `public_url`: at which browsers reach it, if that is not its own
-    address. Raises AddressInUse if the port is taken, OSError if the file cannot be kept.
+    `state`: a file that stores its objects. `public_url`: the URL at which browsers reach it, if that is not its own
+    address. Raises AddressInUse if the port is taken, OSError if the file cannot be used.
     """
     sock = _listening(host, port)
     try:

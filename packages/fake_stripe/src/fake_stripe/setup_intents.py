@@ -23,7 +23,7 @@ def create(world: World, params: Params) -> Json:
 
 
 def new_intent(world: World, customer: str | None, metadata: Json) -> Json:
-    """A SetupIntent that nothing has been done with yet; not yet kept."""
+    """A new SetupIntent; not yet stored."""
     intent_id = world.new_id("seti")
     return shaped(
         "setup_intent",
@@ -98,7 +98,7 @@ def _confirm(world: World, intent: Json, params: Params) -> Json:
 
 
 def attempt(world: World, intent: Json, method: Json, *, authenticated: bool = False) -> Json | None:
-    """Try to save a card. Its error, None if it was saved or waits for its holder."""
+    """Try to save a card. Returns its error; None if it was saved or waits for the cardholder."""
     intent.update(payment_method=method["id"], last_setup_error=None, next_action=None)
     behaviour = behaviour_of(method)
     if behaviour.decline is not None and not behaviour.attachable:
@@ -118,7 +118,7 @@ def attempt(world: World, intent: Json, method: Json, *, authenticated: bool = F
 
 
 def authenticate(world: World, intent: Json, *, passed: bool) -> Json | None:
-    """What the card's holder did. The card's error, None if it was saved."""
+    """The cardholder has passed or failed the authentication. Returns the card's error; None if it was saved."""
     method = world.store.get("payment_method", intent["payment_method"])
     if passed:
         return attempt(world, intent, method, authenticated=True)

@@ -1,6 +1,6 @@
 """The fields of the objects, so that those without a value are null, as the API sends them.
 
-The names are those that the official Python client declares; tests compare what is sent with it.
+The names are those that the official Python client declares; tests compare responses with it.
 """
 
 from typing import Any

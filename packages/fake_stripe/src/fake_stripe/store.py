@@ -1,7 +1,7 @@
-"""Where the objects are: in memory, in the order in which they were made, and in a file where one is named.
+"""The store of objects: in memory, in order of creation, and in a file if one is named.
 
-The file is a journal of JSON lines, an object's newest line counting; it is rewritten without the older ones at every
-start. A torn last line, of a process that was killed, is left out.
+The file is a journal of JSON lines, in which an object's newest line is valid; it is rewritten without the older ones
+at every start. A last line that was cut short when the process was killed is ignored.
 """
 
 import contextlib
@@ -22,7 +22,8 @@ _NAMES = {
 
 
 class Store:
-    """All objects, by kind and id. Whoever changes one takes it with `find` or `get`, so that the journal sees it."""
+    """All objects, by kind and id. Code that changes an object gets it with `find` or `get`, so that the journal
+    records it."""
 
     def __init__(self, state: Path | None = None) -> None:
         self._kinds: dict[str, dict[str, Json]] = {}
@@ -35,7 +36,7 @@ class Store:
             self._load(state)
 
     def add(self, resource: Json) -> Json:
-        """Keep a new object."""
+        """Store a new object."""
         self._kinds.setdefault(resource["object"], {})[resource["id"]] = resource
         self._by_id[resource["id"]] = resource
         self._touched[resource["id"]] = None
@@ -48,14 +49,14 @@ class Store:
         return resource
 
     def get(self, kind: str, object_id: str, *, param: str = "id") -> Json:
-        """Raises StripeError: `param` is the parameter that named it, `id` the URL."""
+        """An object by ID. Raises StripeError; `param` is the parameter that named it (`id`: the URL)."""
         resource = self.find(kind, object_id)
         if resource is None or (resource.get("deleted") and param != "id"):
             raise no_such(_NAMES.get(kind, kind.replace("_", " ")), object_id, param=param)
         return resource
 
     def any(self, object_id: str) -> Json | None:
-        """Of whatever kind; not to be changed."""
+        """An object of any kind; it must not be changed."""
         return self._by_id.get(object_id)
 
     def remove(self, resource: Json) -> None:
@@ -64,11 +65,11 @@ class Store:
         self._touched[resource["id"]] = None
 
     def all(self, kind: str) -> Iterator[Json]:
-        """Oldest first. Not to be changed: `find` what is."""
+        """All objects of a kind, oldest first. They must not be changed: use `find` for that."""
         return iter(list(self._kinds.get(kind, {}).values()))
 
     def newest(self, kind: str) -> Iterator[Json]:
-        """Newest first."""
+        """All objects of a kind, newest first."""
         return iter(list(reversed(self._kinds.get(kind, {}).values())))
 
     def count(self, kind: str) -> int:
@@ -85,7 +86,7 @@ class Store:
             self._file.truncate()
 
     def flush(self) -> None:
-        """Write what has changed since the last time."""
+        """Write what has changed since the last call."""
         if self._file is None:
             self._touched.clear()
             return

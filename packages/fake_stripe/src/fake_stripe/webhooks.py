@@ -1,4 +1,4 @@
-"""Telling endpoints of events: signed, again where they fail, and held, dropped, doubled or shuffled on request."""
+"""Delivers events to endpoints: signed, retried after failures, and held, dropped, doubled or shuffled on request."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ from fake_stripe.rendering import snapshot
 from fake_stripe.world import World
 
 RETRY_SECONDS = (60, 3600)
-"""Of the fake's clock: a second and a third try; then it is given up."""
+"""Seconds by the fake's clock before a second and a third attempt; then the delivery is given up."""
 MODES = ("normal", "hold", "drop", "duplicate")
 
 _TIMEOUT_SECONDS = 10.0
@@ -36,7 +36,8 @@ class Mode:
 
 
 class Deliverer:
-    """Sends what waits. `run_due`: other work that is due by the fake's clock; returns the time of the next."""
+    """Sends waiting events. `run_due`: does other work that is due by the fake's clock, and returns the time of the
+    next."""
 
     def __init__(self, world: World, run_due: Callable[[], int | None]) -> None:
         self.mode = Mode()
@@ -44,11 +45,11 @@ class Deliverer:
         self._run_due = run_due
         self._wake = asyncio.Event()
         self.tries = 0
-        """How many deliveries have ended, well or not."""
+        """How many deliveries have ended, successfully or not."""
         self._waiting: dict[tuple[str, str], None] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
-        for event in world.store.all("event"):  # of a process that ended before it could send them
+        for event in world.store.all("event"):  # from a process that ended before it could send them
             for endpoint_id, send in event["_sends"].items():
                 if send["state"] == "waiting":
                     self._waiting[event["id"], endpoint_id] = None
@@ -93,7 +94,7 @@ class Deliverer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def flush(self, *, repeat: int = 1, shuffle: int | None = None, dropped: bool = False) -> int:
-        """Send at once all that waits, one after the other. How many deliveries that made."""
+        """Send everything that waits at once, one after the other. Returns the number of deliveries."""
         batch = list(self._waiting)
         if dropped:
             for event in self._world.store.all("event"):
@@ -106,7 +107,7 @@ class Deliverer:
         return len(batch)
 
     def _send_due(self) -> int | None:
-        """Begin to send what is due. The time of the next; None if nothing waits for a time."""
+        """Begin to send what is due. Returns the time of the next delivery; None if none is scheduled."""
         if self.mode.mode == "hold":
             return None
         now, next_due = self._world.now(), None
@@ -180,7 +181,7 @@ def sign(secret: str, moment: int, body: bytes) -> str:
 
 
 def _shuffled(batch: list[tuple[str, str]], seed: int | None) -> list[tuple[str, str]]:
-    """The same order for the same seed and number of deliveries."""
+    """Shuffle: the same order for the same seed and number of deliveries."""
     if seed is None:
         return batch
     places = sorted(range(len(batch)), key=lambda place: hashlib.sha256(f"{seed}:{place}".encode()).digest())
@@ -188,7 +189,7 @@ def _shuffled(batch: list[tuple[str, str]], seed: int | None) -> list[tuple[str,
 
 
 async def post(url: str, body: bytes, signature: str) -> int:
-    """POST an event. The status of the response, 0 if none came."""
+    """POST an event. Returns the status of the response; 0 if there was none."""
     try:
         return await asyncio.wait_for(_post(url, body, signature), _TIMEOUT_SECONDS)
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):

@@ -1,4 +1,5 @@
-"""What every call works on: the objects, the clock, the events that report changes, and what is due later."""
+"""The state that every call works on: the objects, the clock, the events that report changes, and jobs that are due
+later."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ _WITH_URLS = {
 
 
 class FakeClock:
-    """The machine's time and an offset that the tester moves."""
+    """The machine's time plus an offset that the tester can change."""
 
     def __init__(self, clock: Clock, offset: int = 0) -> None:
         self.real = clock
@@ -39,7 +40,7 @@ class FakeClock:
 
 @dataclass(slots=True)
 class Cause:
-    """The request that is being served: events name it."""
+    """The request that is being served; events name it."""
 
     request_id: str | None = None
     idempotency_key: str | None = None
@@ -52,11 +53,11 @@ class World:
     def __init__(self, store: Store, clock: Clock) -> None:
         self.store = store
         self.public_url = ""
-        """Under which a browser reaches the hosted pages."""
+        """The URL under which a browser reaches the hosted pages."""
         self.cause = Cause()
         self.on_event: Callable[[Json], None] = lambda event: None
         self.on_payment: Callable[[World, Json], None] = lambda world, intent: None
-        """Told of every PaymentIntent that has changed its status: invoices follow theirs."""
+        """Called for every PaymentIntent whose status has changed, so that its invoice follows."""
         self.clock = FakeClock(clock, self._settings()["offset"])
 
     def now(self) -> int:
@@ -68,7 +69,7 @@ class World:
         self._settings()["offset"] = offset
 
     def set_public_url(self, url: str) -> None:
-        """Where browsers find the pages. Objects that are kept from an earlier run get the new address."""
+        """Set the URL at which browsers find the pages. Objects stored by an earlier run get the new address."""
         settings = self._settings()
         earlier, self.public_url = settings["public_url"], url
         settings["public_url"] = url
@@ -89,7 +90,7 @@ class World:
         return f"{prefix}_{random_text(length)}"
 
     def emit(self, kind: str, resource: Json, before: Json | None = None) -> None:
-        """Make an event of the object as it is now. `before`: its snapshot before an update."""
+        """Create an event with the object as it is now. `before`: its snapshot before an update."""
         now, shown = self.now(), snapshot(self.store, resource)
         data: Json = {"object": shown}
         if before is not None:
@@ -110,7 +111,7 @@ class World:
         self.on_event(event)
 
     def forget_old_events(self) -> None:
-        """Events are kept for 30 days."""
+        """Delete events older than 30 days."""
         oldest = self.now() - _EVENT_DAYS * 86400
         for event in self.store.all("event"):
             if event["created"] >= oldest:
@@ -118,17 +119,17 @@ class World:
             self.store.remove(event)
 
     def later(self, seconds: int, act: str, object_id: str) -> None:
-        """Do something with an object when the time comes; `jobs` knows the acts."""
+        """Schedule an act on an object after `seconds`; `jobs` defines the acts."""
         due = self.now() + seconds
         self.store.add({"object": "_job", "id": self.new_id("_job"), "at": due, "act": act, "of": object_id})
 
     def snapshot(self, resource: Json) -> Json:
-        """The object as the API would show it now: to compare with after a change."""
+        """The object as the API would show it now, for comparison after a change."""
         return snapshot(self.store, resource)
 
 
 def random_text(length: int) -> str:
-    """Letters and digits by chance."""
+    """Random letters and digits."""
     return "".join(_LETTERS[byte % 62] for byte in random_bytes(length))
 
 

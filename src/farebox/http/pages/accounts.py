@@ -1,4 +1,4 @@
-"""The operator's pages of accounts: finding one, creating one, and what is done to one."""
+"""The operator's pages for accounts: finding, creating and changing them."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from farebox.storage.top_ups import history
 
 SHOWN: Final = 50
 COUNTED: Final = 10_000
-"""Accounts, as far as they are counted."""
+"""Most accounts that are counted."""
 _ACTS: Final = 10
 _TOP_UPS: Final = 20
 
@@ -40,7 +40,7 @@ class Line:
 
 
 async def account_list(visit: Visit) -> Shown:
-    """The accounts of this installation, in order of ID; those that `find` describes."""
+    """The accounts of this installation, in order of ID; with `find`, only those that match."""
     query = dict(visit.request.query_pairs())
     after, wanted = query.get("after", ""), query.get("find", "").strip()[:200]
 
@@ -80,7 +80,7 @@ async def create(visit: Visit, form: Fields) -> Response:
 
 
 async def one_account(visit: Visit) -> Shown:
-    """An account: its money, its people, what it bought and what operators have done to it."""
+    """An account: its money, members, purchases, and what operators have done to it."""
     account_id = visit.request.path["account_id"]
 
     def read(connection: Connection) -> Shown:
@@ -130,7 +130,7 @@ async def grant(visit: Visit, form: Fields) -> str:
 
 
 async def correct(visit: Visit, form: Fields) -> str:
-    """Give back or charge."""
+    """Correct a charge: give back or charge."""
     services, account_id, signed = visit.services, visit.request.path["account_id"], signed_amount(form)
     posted = await done(
         visit,
@@ -191,7 +191,7 @@ async def link(visit: Visit, form: Fields) -> Response:
 
 
 async def freeze(visit: Visit, form: Fields) -> str:
-    """Let the account make no calls and purchases, or let it go on."""
+    """Freeze or unfreeze the account."""
     does = form.get("do")
     if does not in ("freeze", "unfreeze"):
         raise wrong("Choose whether to freeze it")

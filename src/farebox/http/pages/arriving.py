@@ -1,4 +1,4 @@
-"""What the ways to sign in share: forms that only our own pages send, the secret of a browser, the session at last."""
+"""What all ways to sign in share: rejecting forms of other sites, the browser's secret, and finally the session."""
 
 from typing import TypeVar
 
@@ -31,8 +31,8 @@ log = structlog.get_logger("farebox.http")
 
 
 def require_own_form(request: Request) -> None:
-    """Forms of other sites are rejected: they could sign somebody in to someone else's account. Who is not signed in
-    has no CSRF token yet; browsers say where a form was. Raises Problem (VALIDATION_FAILED)."""
+    """Reject forms of other sites, which could sign a person in to someone else's account. A person who is not signed
+    in has no CSRF token yet, but browsers state a form's origin. Raises Problem (VALIDATION_FAILED)."""
     if request.headers.get("sec-fetch-site") in ("cross-site", "same-site"):
         raise Problem(VALIDATION_FAILED, "The form was not sent from this page: open the page itself")
 
@@ -46,8 +46,8 @@ def browser_of(request: Request) -> Browser:
 
 
 async def arrived(request: Request, session: Session, landing: str) -> Response:
-    """On to the page that they came for, with the cookie of their session. Who has several accounts is told which one
-    they see: anybody may have added them to one."""
+    """Redirect to the page that the person came for, with the session's cookie. A person with several accounts is told
+    which one they see, because anyone may have added them to one."""
     sign_in, roles, email = session.sign_in, sorted(session.roles), sessions.proven_email(session)
     log.info(
         "signed in",
@@ -70,19 +70,19 @@ async def arrived(request: Request, session: Session, landing: str) -> Response:
 
 
 async def begun(request: Request, content: msgspec.Struct) -> tuple[str, str]:
-    """The header with the cookie of an attempt to sign in. Raises Problem (RATE_LIMITED) for an address that begins
-    too many."""
+    """The header with the cookie of an attempt to sign in. Raises Problem (RATE_LIMITED) for a client address that
+    begins too many."""
     spend(request.services, SIGN_INS, anonymous_client(request.client))
     return attempt_cookie(request, await attempts.begin(request.services, content))
 
 
 async def taken(request: Request, kind: type[T]) -> T | None:
-    """What this browser has begun."""
+    """The attempt that this browser has begun."""
     return await attempts.take(request.services, request.cookie(cookie_name(request, ATTEMPT_COOKIE)), kind)
 
 
 def failed(problem: Problem, _: Pages) -> Response:
-    """The page of somebody who could not sign in, with the way back to where one tries again."""
+    """The page for a person who could not sign in, with a link to try again."""
     retry = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
     page = render.not_signed_in(f"{problem.message.rstrip('.')}.")
     return html(page, *retry, status=problem.kind.status)

@@ -1,4 +1,4 @@
-"""The style sheet, scripts and icon: files that browsers keep, under addresses that change with their contents."""
+"""The style sheet, scripts and icon: files that browsers cache, at addresses that change with their contents."""
 
 import gzip
 import hashlib
@@ -16,7 +16,7 @@ _SAFE = ("x-content-type-options", "nosniff")
 
 
 async def asset(request: Request, _: None) -> Response:
-    """One file. An address with the current version may be kept for ever."""
+    """One file. An address with the current version may be cached forever."""
     name = request.path["name"]
     if name not in _names():
         raise Problem(NO_ROUTE, "This file does not exist")
@@ -29,7 +29,7 @@ async def asset(request: Request, _: None) -> Response:
 
 
 def address_of(name: str) -> str:
-    """Where a page finds the file."""
+    """The file's address on pages."""
     return f"/ui/assets/{name}?v={_read(name)[2]}"
 
 
@@ -40,6 +40,6 @@ def _names() -> frozenset[str]:
 
 @cache
 def _read(name: str) -> tuple[bytes, bytes, str]:
-    """The file, the same compressed, and its version."""
+    """The file, its compressed form, and its version."""
     body = files(__package__).joinpath("assets", name).read_bytes()
     return body, gzip.compress(body, 9, mtime=0), hashlib.sha256(body).hexdigest()[:12]

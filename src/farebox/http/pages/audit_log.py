@@ -12,7 +12,7 @@ _DIGITS_MAX: Final = 18
 
 
 async def acts(visit: Visit) -> Shown:
-    """The latest acts; those about the account `of`, those before the number `before`."""
+    """The latest acts, optionally only those about the account `of`, or before the number `before`."""
     query = dict(visit.request.query_pairs())
     of, given = query.get("of", "").strip()[:64], query.get("before", "")
     before = int(given) if given.isascii() and given.isdigit() and len(given) <= _DIGITS_MAX else None

@@ -1,4 +1,4 @@
-"""Queries for what the billing page shows."""
+"""Reads what the billing page shows."""
 
 from functools import partial
 
@@ -58,7 +58,7 @@ async def load_view(services: Services, account_id: str) -> View:
 
 
 async def _top_ups(services: Services, account_id: str) -> list[TopUp]:
-    """The latest purchases: paid, open, or recently failed; not those that were never charged at all."""
+    """The latest purchases: paid, open, or recently failed; not those that were never charged."""
     found, _ = await top_up.history(services, account_id, "all", 0, _TOP_UPS)
     since = services.clock.now_ms() - _FAILURES_MS
     found += await services.database.scan(partial(not_paid, account_id=account_id, since=since, limit=_TOP_UPS))

@@ -1,4 +1,4 @@
-"""The calls: a list whose filters are its address, and one call's page, with its receipt explained."""
+"""Calls: a list whose filters are in its address, and the page of one call, with its receipt explained."""
 
 import hashlib
 import re
@@ -26,16 +26,16 @@ PER_PAGE = 50
 _NAMES = ("gateway", "provider", "model", "outcome", "token", "user", "key", "metadata", "from", "to")
 _LOG_ID = re.compile(r"[0-9a-f-]{36}")
 _SHOWN_BYTES = 32_768
-"""How much of a body the page of a call shows."""
+"""Bytes of a body that the page of a call shows."""
 _VALUE_MAX = 256
 _LIVE_LOOKS_AT = 500
-"""Calls that are looked at every two seconds for a list that is shown as it changes."""
+"""Calls that are looked at every two seconds for a live list."""
 
 OUTCOMES = {"": "all", "ok": "answered", "charged": "charged", "failed": "failed", "refused": "refused"}
 
 
 async def call_list(visit: Visit) -> Shown:
-    """The latest calls that the filters in the address let through."""
+    """The latest calls that match the filters in the address."""
     services, account_id = visit.services, visit.account_id
     given, faults = _given(visit), list[str]()
     wanted = _wanted(visit, given, faults)
@@ -64,28 +64,31 @@ async def call_list(visit: Visit) -> Shown:
 
 
 def is_live(visit: Visit) -> bool:
-    """Whether the list of the address is shown as it changes."""
+    """Whether the list at this address is live."""
     return _is_live(_wanted(visit, _given(visit), []))
 
 
 def _is_live(wanted: CallFilter) -> bool:
-    """The end user is looked for in the bodies of calls: that is not done every two seconds."""
+    """Whether the list is live. Not with the end-user filter: searching the bodies of calls every two seconds would be
+    too expensive."""
     return not (wanted.before or wanted.user or wanted.end is not None)
 
 
 async def latest(visit: Visit) -> str:
-    """A text that changes when the list does: when one is added, and of a list without filters also otherwise."""
+    """A text that changes when the list does: when a call is added and, without filters, also when one changes."""
     account_id, wanted = visit.account_id, _wanted(visit, _given(visit), [])
     recent = replace(wanted, looks_at=_LIVE_LOOKS_AT)
     page = await visit.services.database.scan(
         lambda connection: list_calls(connection, account_id, recent, PER_PAGE, end_user)
     )
-    shown = page.calls[:1] if wanted.selects else page.calls  # older ones leave the last 500 calls, but not the list
+    shown = (
+        page.calls[:1] if wanted.selects else page.calls
+    )  # older ones may drop out of the 500 calls looked at, but stay in the list
     return hashlib.sha256(" ".join(call.log_id for call in shown).encode()).hexdigest()[:16]
 
 
 def _wanted(visit: Visit, given: Mapping[str, str], faults: list[str]) -> CallFilter:
-    """The filter of the address; what of it is not understood is a fault."""
+    """The filter in the address; parts that are not understood are added to `faults`."""
     before = dict(visit.request.query_pairs()).get("before", "")
     return CallFilter(
         gateway_id=given.get("gateway", ""),
@@ -132,7 +135,7 @@ class Refusal:
 
 
 async def one_call(visit: Visit) -> Shown:
-    """One call: what was asked and answered, what it cost and why."""
+    """One call: the request and response, what it cost and why."""
     services, account_id = visit.services, visit.account_id
     log_id = visit.request.path["log_id"]
     call = await services.database.scan(partial(find_call, account_id=account_id, log_id=log_id))
@@ -168,7 +171,7 @@ def _refusal(name: str) -> Refusal | None:
 _SECRETS = re.compile(
     "|".join(
         [
-            # To its end, or to that of the JSON string that it is in.
+            # Up to its end, or the end of the JSON string that contains it.
             r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[A-Za-z0-9+/=:,.\s-]|\\+[nrt])*",
             r"\beyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*",  # a JSON Web Token
             *(detector.pattern for detector in API_KEYS.detectors),
@@ -176,14 +179,14 @@ _SECRETS = re.compile(
     )
 )
 _KEPT = re.compile(r"-----BEGIN [A-Z0-9 ]+-----|[A-Za-z0-9]{1,6}[-_]|.{4}")
-"""What a masked secret begins with: enough to tell whose key it is."""
+"""The beginning of a masked secret that is kept: enough to tell which key it is."""
 _SECRET_MIN = 10
-"""Characters. Shorter than any key, but longer than most words that begin like one."""
+"""Minimum length: shorter than any key, but longer than most words that begin like one."""
 
 
 def masked(text: str) -> str:
-    """The text without what looks like a key. Of doubtful ones more are masked than the guardrails would block, whose
-    patterns these are."""
+    """The text with everything masked that looks like a key. These are the guardrails' patterns, but in doubtful cases
+    more is masked than they would block."""
     return _SECRETS.sub(_mask, text)
 
 

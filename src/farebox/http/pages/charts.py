@@ -1,28 +1,28 @@
-"""Charts as geometry: rectangles on a field 100 units high, which templates draw and browsers stretch to fit."""
+"""Charts as geometry: rectangles on an area 100 units high, which templates draw and browsers stretch to fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 STEP = 10
-"""Width of the field for each bar."""
+"""Width of the area for each bar."""
 _GAP = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What a bar stands for."""
+    """The value that a bar shows."""
 
     label: str
     amount: int
     text: str
-    """The amount as people read it."""
+    """The formatted amount."""
     path: str = ""
-    """What it is the sum of; empty: there is no page of that."""
+    """Path of the page with what it sums; empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar, measured from the top left of the field."""
+    """A bar, measured from the top left of the area."""
 
     label: str
     text: str
@@ -35,21 +35,21 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bars:
-    """A chart of one row of bars, or of two to compare."""
+    """A chart of one series of bars, or of two to compare."""
 
     name: str
-    """Of the page's anchor."""
+    """The name of the chart's anchor."""
     caption: str
     of: str
-    """What a bar is of: `Hour`."""
+    """The unit of a bar: `Hour`."""
     names: tuple[str, str]
-    """Of the two rows; the second is empty where there is one."""
+    """Names of the two series; the second is empty if there is only one."""
     now: list[Bar]
     then: list[Bar]
     top: str
     """What the full height stands for."""
     summary: str
-    """For those who cannot see it."""
+    """A description for people who cannot see the chart."""
 
     @property
     def step(self) -> int:
@@ -61,7 +61,7 @@ class Bars:
 
     @property
     def axis(self) -> list[str]:
-        """The labels that stand below: the first, one in the middle, and the last."""
+        """The labels below the chart: the first, one in the middle, and the last."""
         labels = [bar.label for bar in self.now]
         return labels if len(labels) < 3 else [labels[0], labels[len(labels) // 2], labels[-1]]
 
@@ -96,7 +96,7 @@ def bars(
 
 
 def _bar(value: Value, number: int, most: int, width: float, offset: float) -> Bar:
-    """One that is not nothing is at least a line."""
+    """A bar; one that is not zero is at least a line."""
     height = 0.0 if not value.amount or not most else max(1.0, round(value.amount * 100 / most, 2))
     x = number * STEP + _GAP / 2 + offset
     return Bar(value.label, value.text, x, round(100 - height, 2), width, height, value.path)

@@ -1,4 +1,5 @@
-"""What the account itself has its gateways look for: profiles of keywords and patterns, beside the predefined ones."""
+"""The account's own DLP profiles: keywords and patterns that gateways can look for, in addition to the predefined
+ones."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +20,7 @@ from farebox.screening.own_profiles import ENTRIES_MAX
 LIST = "/ui/dlp-profiles"
 SECTION = "/ui/gateways"
 _MORE = 3
-"""Empty entries of a form."""
+"""Empty entries in a form."""
 
 _ABOUT = (
     Field(name="name", label="Name"),
@@ -50,7 +51,7 @@ def _body(form: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _form(values: Values, error: InvalidInput | None = None) -> ShownGroup:
-    """With the pattern of each entry beside its keyword, and with further entries, as they would begin."""
+    """The form, with the pattern of each entry beside its keyword, and with further empty entries."""
     entries = [_flat(entry) for entry in values.get("entries") or ()]
     entries = [*entries, *({"enabled": True} for _ in range(_MORE))][:ENTRIES_MAX]
     fields = (*_ABOUT, *(field for number in range(len(entries)) for field in _entry(number)))
@@ -58,7 +59,7 @@ def _form(values: Values, error: InvalidInput | None = None) -> ShownGroup:
 
 
 def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What the API leaves out of an entry is so."""
+    """An entry as form values; fields that the API omits are empty."""
     return {"enabled": True, **entry, "regex": (entry.get("pattern") or {}).get("regex")}
 
 
@@ -81,7 +82,7 @@ async def profile(visit: Visit) -> Shown:
 
 
 async def _profile(visit: Visit) -> dict[str, Any]:
-    """Raises Problem (NOT_FOUND)."""
+    """The profile in the path. Raises Problem (NOT_FOUND)."""
     found: dict[str, Any] = await ask(visit, api.get, profile_id=visit.request.path["profile_id"])
     if found["type"] != "custom":
         raise Problem(NOT_FOUND, "A predefined profile cannot be changed")
@@ -108,7 +109,7 @@ async def change(visit: Visit, form: Fields) -> Response | str:
 
 
 def _at_fields(error: InvalidInput) -> InvalidInput:
-    """Said of the pattern where the API says it of what is in it."""
+    """Faults that the API reports inside a pattern are shown at the pattern."""
     faults = [replace(fault, path=tuple(each for each in fault.path if each != "pattern")) for fault in error.faults]
     return InvalidInput(faults)
 

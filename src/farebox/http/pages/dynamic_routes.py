@@ -1,7 +1,7 @@
-"""Dynamic routes: the list of a gateway, one with its picture, versions and deployments, and an editor.
+"""Dynamic routes: a gateway's list, one route with its picture, versions and deployments, and an editor.
 
-The editor is a form: each of its buttons sends all of it, and what comes back is the route as it would be, drawn, with
-what is wrong at each place. Nothing is stored until it is saved.
+The editor is a form: each of its buttons sends the whole form, and the response shows the route as it would be, drawn,
+with any faults at their places. Nothing is stored until it is saved.
 """
 
 import json
@@ -24,7 +24,7 @@ from farebox.http.pages.visit import Visit
 from farebox.http.validation import Fault, InvalidInput, read
 
 _SHOWN = 20
-"""Versions and deployments, the newest."""
+"""Number of newest versions and deployments that are shown."""
 
 
 async def route_list(visit: Visit) -> Shown:
@@ -45,12 +45,12 @@ async def _all(visit: Visit, handler: Any, name: str, **path: str) -> list[Any]:
 
 
 def _said(route: Mapping[str, Any]) -> str:
-    """The models of a route, in its order."""
+    """The models of a route, in order."""
     return ", ".join(what(element) for element in route["elements"] if element["type"] == "model") or "none yet"
 
 
 async def one_route(visit: Visit) -> Shown:
-    """With the version that serves, or the one that is asked for."""
+    """A route with the version in use, or the one that is asked for."""
     found, path = await gateway(visit, visit.request.path["gateway_id"]), _path(visit)
     route = await _route(visit)
     newest = Paging(per_page=_SHOWN)
@@ -75,7 +75,7 @@ def _path(visit: Visit) -> dict[str, str]:
 
 
 async def _route(visit: Visit) -> dict[str, Any]:
-    """Raises Problem (NOT_FOUND)."""
+    """The route in the path. Raises Problem (NOT_FOUND)."""
     try:
         found: dict[str, Any] = await ask(visit, api.get, **_path(visit))
     except Problem as problem:
@@ -86,7 +86,7 @@ async def _route(visit: Visit) -> dict[str, Any]:
 
 
 async def _version(visit: Visit, route: Mapping[str, Any]) -> dict[str, Any]:
-    """The one that the address names, else the one that serves. Raises Problem."""
+    """The version that the address names, or else the one in use. Raises Problem."""
     version_id = dict(visit.request.query_pairs()).get("version", route["version"]["version_id"])
     found: dict[str, Any] = await ask(visit, api.get_version, **_path(visit), version_id=version_id)
     return found
@@ -107,7 +107,7 @@ def _rows(elements: Any) -> list[Row]:
 
 
 async def deploy(visit: Visit, form: Fields) -> str:
-    """Let a version serve."""
+    """Deploy a version."""
     body = {"version_id": form.get("version", "")}
     await tell(visit, api.create_deployment, api.DeploymentCreate, body, **_path(visit))
     return "The version serves from now on."
@@ -142,9 +142,9 @@ class Edited:
     elements: Any
     error: InvalidInput | None = None
     text: str | None = None
-    """What was written as JSON, if it was."""
+    """The route's JSON text, if it was edited as JSON."""
     saving: bool = False
-    """It was to be saved."""
+    """Whether it was to be saved."""
 
     def shown(self) -> Shown:
         elements, plain = self.elements, route_form.is_plain(self.elements)
@@ -214,7 +214,7 @@ async def edited(visit: Visit, form: Fields) -> Response:
 
 
 def _faults(visit: Visit, elements: Any) -> InvalidInput | None:
-    """What the API would say."""
+    """The faults that the API would report."""
     try:
         api.new_version(visit.request, read({"elements": elements}, api.VersionCreate, "body", strict=True).elements)
     except InvalidInput as error:
@@ -223,7 +223,7 @@ def _faults(visit: Visit, elements: Any) -> InvalidInput | None:
 
 
 async def _saved(visit: Visit, state: Edited, *, deployed: bool) -> Response | InvalidInput:
-    """Where it leads then, or what is wrong after all."""
+    """Save the route; returns a redirect, or the faults that the API reported."""
     try:
         if state.route is None:
             body = {"name": state.name, "elements": state.elements}

@@ -1,7 +1,7 @@
-"""Forms over what the API takes: fields named as its values are, and their texts in both directions.
+"""Forms for what the API accepts: fields named like the API's values, converted to text and back.
 
-Nothing is checked here. A text that is no number goes to the API as the text it is, and what the API says of it is
-shown at the field.
+Nothing is checked here. A text that is not a number is sent to the API as text, and the API's error is shown at the
+field.
 """
 
 import json
@@ -16,26 +16,26 @@ from farebox.http.validation import InvalidInput
 
 Kind: TypeAlias = Literal["switch", "number", "choice", "text", "area", "lines", "pairs", "json", "several"]
 Values: TypeAlias = Mapping[str, Any]
-"""As JSON has them."""
+"""Values as in JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One value."""
+    """The field of one value."""
 
     name: str
-    """Where the API has it: `cache_ttl`, `otel.0.url`."""
+    """Its place in the API's values: `cache_ttl`, `otel.0.url`."""
     label: str
     kind: Kind = "text"
-    """lines: a list of texts, one a line. pairs: an object of texts, `name: value` in each line. json: as it is.
-    several: those of the options that are ticked."""
+    """lines: a list of texts, one per line. pairs: an object of texts, with `name: value` on each line. json: any JSON
+    value. several: the selected options."""
     hint: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
     wide: bool = False
     secret: bool = False
-    """Not shown again, and not filled in by the browser."""
+    """Whether the value is not shown again, and not filled in by the browser."""
     more: bool = False
-    """Rarely needed: it is there where one asks for more."""
+    """Whether it is rarely needed, and so shown only on request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +45,13 @@ class Group:
     name: str
     title: str
     fields: Callable[[Values], Sequence[Field]]
-    """By what is stored, or was sent: a list has a field for each of its items, and for one more."""
+    """The fields, given the stored or sent values: a list has a field for each of its items, and one more."""
     body: Callable[[Mapping[str, str]], dict[str, Any]]
-    """What the API is sent, of the form."""
+    """The body to send to the API, from the form's fields."""
     hint: str = ""
     keys: bool = False
-    """It has keys, or says where what was said is sent: it is saved with a recent proof only."""
+    """Whether it contains keys, or determines where the content of calls is sent: it is saved only with a recent proof
+    of identity."""
 
 
 def group(name: str, title: str, *fields: Field, hint: str = "") -> Group:
@@ -59,25 +60,25 @@ def group(name: str, title: str, *fields: Field, hint: str = "") -> Group:
 
 
 def values_of(fields: Iterable[Field], form: Mapping[str, str]) -> dict[str, Any]:
-    """What the API is sent for these fields, by the last part of their names. What is left empty is null."""
+    """The values to send to the API for these fields, by the last part of their names. Empty fields are null."""
     return {each.name.rpartition(".")[2]: _value(each, _sent(each, form)) for each in fields}
 
 
 def _sent(each: Field, form: Mapping[str, str]) -> str:
-    """The text of a field; of one with several options, a line for each that is ticked."""
+    """The text of a field; for several options, one line for each selected option."""
     if each.kind == "several":
         return "\n".join(option for option in each.options if form.get(f"{each.name}:{option}") == "on")
     return form.get(each.name, "")
 
 
 def texts_of(fields: Iterable[Field], values: Values) -> dict[str, str]:
-    """What the fields of a form are filled with, by their whole names."""
+    """The texts of a form's fields, by their full names."""
     return {each.name: _text(each, _at(values, each.name)) for each in fields}
 
 
 @dataclass(frozen=True, slots=True)
 class ShownGroup:
-    """A group as a page shows it: its fields with their texts, and what is wrong with them."""
+    """A group as a page shows it: its fields with their texts and faults."""
 
     group: Group
     fields: Sequence[Field]
@@ -87,14 +88,14 @@ class ShownGroup:
 
 
 def shown(group: Group, values: Values, error: InvalidInput | None = None) -> ShownGroup:
-    """With what is stored; or with what was sent, and what the API says of it."""
+    """The group with the stored values; or with the sent ones, and the API's error about them."""
     fields = group.fields(values)
     at, others = ({}, []) if error is None else faults_at(error, fields)
     return ShownGroup(group, fields, texts_of(fields, values), at, others)
 
 
 def faults_at(error: InvalidInput, fields: Sequence[Field]) -> tuple[dict[str, str], list[str]]:
-    """What the API says: of each field, and of what has no field here."""
+    """The faults in an API error: those of each field, and those without a field here."""
     names = {each.name for each in fields}
     at: dict[str, str] = {}
     others: list[str] = []
@@ -136,7 +137,7 @@ def _value(each: Field, text: str) -> Any:
 
 
 def json_of(text: str) -> Any:
-    """The value; where it is none, the text itself, of which the API says what it expected."""
+    """The JSON value; if the text is not JSON, the text itself, about which the API reports what it expected."""
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
@@ -163,7 +164,7 @@ def _text(each: Field, value: Any) -> str:
 
 
 def _at(values: Any, name: str) -> Any:
-    """The value of this name; None where there is none."""
+    """The value with this name; None if there is none."""
     for step in name.split("."):
         if isinstance(values, list):
             values = values[int(step)] if int(step) < len(values) else None

@@ -1,4 +1,4 @@
-"""The settings of a gateway as forms. What a rule or a graph needs has pages of its own: limits, guardrails, routes."""
+"""The settings of a gateway as forms. Rules and graphs have their own pages: limits, guardrails, routes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from farebox.gateway import EVENTS_MAX, EXPORTERS_MAX
 from farebox.http.pages.fields import Field, Group, Values, group, values_of
 
 ELSEWHERE = {"dlp": "guardrails", "guardrails": "guardrails", "spend_limits": "limits"}
-"""Fields that other pages have."""
+"""Fields that are on other pages → the page."""
 
 _PAYLOAD = (
     """{"event_name": "tokens", "payload": {"stripe_customer_id": "$metadata_customerId", "value": "$output_tokens"}}"""
@@ -15,7 +15,7 @@ _PAYLOAD = (
 
 
 def _exporters(values: Values) -> Sequence[Field]:
-    """Of each exporter, and of one more."""
+    """The fields of each exporter, and of one more."""
     count = min(len(values.get("otel") or ()) + 1, EXPORTERS_MAX)
     return [each for number in range(count) for each in _exporter(number)]
 
@@ -118,7 +118,7 @@ GROUPS: tuple[Group, ...] = (
         Field(name="retry_max_attempts", label="Attempts", kind="number", hint="1 to 5. Empty: one."),
         Field(name="retry_delay", label="Milliseconds between them", kind="number", hint="Up to 60,000."),
         Field(name="retry_backoff", label="Then", kind="choice",
-              options={"": "as the caller says", "constant": "always as long", "linear": "increases by the same "
+              options={"": "as the caller says", "constant": "stays the same", "linear": "increases by the same "
                   "amount each time",
                        "exponential": "doubles each time"}),
     ),
@@ -129,7 +129,7 @@ GROUPS: tuple[Group, ...] = (
         Field(name="log_management", label="Number of logs to keep", kind="number",
               hint="10,000 to 10,000,000. Empty: the operator’s setting."),
         Field(name="log_management_strategy", label="Beyond that", kind="choice",
-              options={"": "remove the oldest (the default)", "DELETE_OLDEST": "the oldest go",
+              options={"": "remove the oldest (the default)", "DELETE_OLDEST": "remove the oldest",
                        "STOP_INSERTING": "do not log further calls"}),
         Field(name="logpush", label="Push them to the account’s destination", kind="switch",
               hint="Set it on the page “Log destination”, linked from “Gateways”."),

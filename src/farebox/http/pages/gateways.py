@@ -22,13 +22,13 @@ _USUAL = ("openai", "anthropic", "google-ai-studio")
 
 
 async def gateway_list(visit: Visit) -> Shown:
-    """All of them; the default one is there from the first look on, as from the first call."""
+    """All gateways; the default one exists from the first view of this page on, as it would from the first call."""
     await visit.services.configuration.gateway(visit.account_id, DEFAULT_GATEWAY)
     return {"gateways": await every(visit, api.list_all, api.GatewaysQuery()), "said": said}
 
 
 def said(gateway: Mapping[str, Any]) -> list[str]:
-    """What is special about a gateway, in a few words each."""
+    """The special properties of a gateway, a few words each."""
     found = [
         (gateway["cache_ttl"], f"caches for {gateway['cache_ttl']:,} s"),
         (
@@ -49,7 +49,7 @@ def said(gateway: Mapping[str, Any]) -> list[str]:
 
 
 async def create(visit: Visit, form: Fields) -> Response:
-    """A gateway with the default settings, which its page changes."""
+    """Create a gateway with the default settings, which can be changed on its page."""
     defaults = GatewayConfig()
     required = {each: getattr(defaults, each) for each in api.GatewayCreate.__struct_fields__ if each in api.REQUIRED}
     made = await tell(visit, api.create, api.GatewayCreate, {"id": form.get("name", "").strip(), **required})
@@ -57,14 +57,14 @@ async def create(visit: Visit, form: Fields) -> Response:
 
 
 async def delete(visit: Visit, _: Fields) -> Response:
-    """With the keys, routes and policies it has."""
+    """Delete a gateway with its keys, routes and policies."""
     gateway_id = visit.request.path["gateway_id"]
     await ask(visit, api.delete, gateway_id=gateway_id)
     return noted(visit, HERE, Flash("good", f"Deleted the gateway {gateway_id}."))
 
 
 async def gateway(visit: Visit, gateway_id: str) -> Mapping[str, Any]:
-    """One of the account's. Raises Problem (NOT_FOUND)."""
+    """One of the account's gateways. Raises Problem (NOT_FOUND)."""
     try:
         found: Mapping[str, Any] = await ask(visit, api.get, gateway_id=gateway_id)
     except Problem as problem:
@@ -75,7 +75,7 @@ async def gateway(visit: Visit, gateway_id: str) -> Mapping[str, Any]:
 
 
 async def connect(visit: Visit) -> Shown:
-    """How programs call it."""
+    """How programs call the gateway."""
     services = visit.services
     found = await gateway(visit, visit.request.path["gateway_id"])
     gateway_id = found["id"]
@@ -96,24 +96,24 @@ async def connect(visit: Visit) -> Shown:
 
 
 async def settings(visit: Visit) -> Shown:
-    """All that can be set of it here."""
+    """All settings of the gateway that can be changed here."""
     return _settings(await gateway(visit, visit.request.path["gateway_id"]))
 
 
 def _settings(found: Mapping[str, Any], sent: tuple[str, Mapping[str, Any], InvalidInput] | None = None) -> Shown:
-    """`sent`: a group that was not saved, with what was sent and what is wrong with it."""
+    """The page's content. `sent`: a group that was not saved, with what was sent and its faults."""
     name, values, error = sent or ("", {}, None)
     groups = [shown(group, values, error) if group.name == name else shown(group, found) for group in GROUPS]
     return {"title": f"Settings of {found['id']}", "gateway": found, "groups": groups, "failed": sent is not None}
 
 
 async def save(visit: Visit, form: Fields) -> Response | str:
-    """Save one group of its settings; if it is refused, show what was sent with what is wrong at each place."""
+    """Save one group of settings; if it is refused, show what was sent, with the faults at their places."""
     return await _save(visit, form, keys=False)
 
 
 async def save_keys(visit: Visit, form: Fields) -> Response | str:
-    """The same of a group with keys."""
+    """The same for a group with keys."""
     return await _save(visit, form, keys=True)
 
 

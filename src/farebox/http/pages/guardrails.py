@@ -1,4 +1,5 @@
-"""Guardrails of a gateway: what is looked for in what its calls say, what is done about it, and a text to try it on."""
+"""Guardrails of a gateway: what to look for in the content of its calls, what to do about it, and a text to try it
+on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ async def guardrails(visit: Visit) -> Shown:
 async def _shown(
     visit: Visit, sent: tuple[str, Values, InvalidInput] | None = None, tried: "Tried | None" = None
 ) -> Shown:
-    """`sent`: a group that was not saved, with what was sent and what is wrong with it."""
+    """The page's content. `sent`: a group that was not saved, with what was sent and its faults."""
     found = await gateway(visit, visit.request.path["gateway_id"])
     name, values, error = sent or ("", {}, None)
     groups = await _groups(visit)
@@ -67,7 +68,7 @@ async def _shown(
 
 
 def _with_one_more(values: Values) -> Values:
-    """With another policy, as it would begin."""
+    """The values with another, empty policy."""
     dlp = values.get("dlp") or {"enabled": False}
     blank = {"id": None, "enabled": True, "action": "BLOCK", "check": ["REQUEST"], "profiles": []}
     policies = [*(dlp.get("policies") or ()), blank][:POLICIES_MAX]
@@ -75,7 +76,7 @@ def _with_one_more(values: Values) -> Values:
 
 
 def _as_policies(dlp: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The short form, which has one action for everything, as what it means."""
+    """Policies for the short form, which has one action for everything."""
     if dlp is None or "policies" in dlp or not dlp.get("profiles"):
         return dlp
     policy = {"id": "all", "enabled": True, "action": dlp["action"], "check": list(CHECKS), "profiles": dlp["profiles"]}
@@ -173,21 +174,21 @@ async def save(visit: Visit, form: Fields) -> Response | str:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A text, and what the rules say of it."""
+    """A text, and what the rules find in it."""
 
     check: str
     text: str
     verdict: tuple[str, str]
     trial: Trial
     names: Mapping[str, str]
-    """Of profiles and entries, by their IDs."""
+    """Names of profiles and entries, by ID."""
     parts: list[tuple[str, str]]
-    """The text in parts, each with what was found there, if anything was."""
+    """The text in parts, each with the finding there, if any."""
     hazards: list[str]
 
 
 async def try_it(visit: Visit, form: Fields) -> Response:
-    """What the rules as they are saved would say of a text."""
+    """Apply the saved rules to a text, and show the findings."""
     gateway_id, text = visit.request.path["gateway_id"], form.get("text", "")[:TEXT_MAX].replace("\r\n", "\n")
     await gateway(visit, gateway_id)
     config = await visit.services.configuration.gateway(visit.account_id, gateway_id)

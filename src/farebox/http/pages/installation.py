@@ -1,4 +1,4 @@
-"""The page of the pages' components, for those who change them."""
+"""A page that shows the components of the pages, for developers who change them."""
 
 from farebox.http.pages import charts
 from farebox.http.pages.table import Shown

@@ -1,4 +1,4 @@
-"""Invitations to accounts: who is invited has no role before they have accepted it themselves."""
+"""Invitations to accounts: a person who is invited has no role until they accept."""
 
 from farebox.errors import VALIDATION_FAILED, Problem
 from farebox.http.envelope import Response
@@ -8,14 +8,14 @@ from farebox.people import membership, sessions
 
 
 async def invitation_list(visit: Visit) -> Shown:
-    """What somebody is invited to."""
+    """The person's invitations."""
     email = sessions.proven_email(visit.session)
     found = [] if email is None else await membership.invitations(visit.services, email)
     return {"invitations": found, "person": email}
 
 
 async def accept(visit: Visit, form: Fields) -> Response:
-    """Accept one, and see the account."""
+    """Accept an invitation, and show the account."""
     account_id = form.get("account", "")
     await membership.accept(visit.services, _person(visit), account_id)
     await sessions.turn_to(visit.services, visit.session, account_id)
@@ -23,7 +23,7 @@ async def accept(visit: Visit, form: Fields) -> Response:
 
 
 async def decline(visit: Visit, form: Fields) -> str:
-    """Decline one: the owner may invite again."""
+    """Decline an invitation; the owner may invite the person again."""
     await membership.decline(visit.services, _person(visit), form.get("account", ""))
     return "The invitation is declined."
 

@@ -16,7 +16,7 @@ from farebox.storage.accounts import find_account
 
 _PAGE = 50
 _MONTHS = 36
-"""Statements that are listed; earlier ones are asked for by their month."""
+"""Number of statements that are listed; earlier ones are opened by their month."""
 KINDS = {"invoice": "Invoice", "credit_note": "Credit note"}
 
 
@@ -35,7 +35,7 @@ async def document_list(visit: Visit) -> Shown:
 
 
 async def _months(visit: Visit) -> list[tuple[str, str]]:
-    """Those since the account was made, the latest first: their key and their name."""
+    """The months since the account was created, latest first: key and name."""
     services, account_id = visit.services, visit.account_id
     account = await services.database.get(partial(find_account, account_id=account_id))
     assert account is not None
@@ -51,7 +51,7 @@ async def _months(visit: Visit) -> list[tuple[str, str]]:
 
 
 async def statement(visit: Visit) -> Shown:
-    """One month: what moved, and what was used."""
+    """The statement of one month: movements of money, and usage."""
     spend(visit.services, DOCUMENTS, visit.account_id)
     asked = dict(visit.request.query_pairs()).get("month") or labels.month_key(visit.services.clock.now_ms())
     span = month_span(asked)

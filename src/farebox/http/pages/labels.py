@@ -51,7 +51,8 @@ BROWSERS: dict[str, str] = {
     "CriOS/": "Chrome",
     "Safari/": "Safari",
 }
-"""What names a browser in its User-Agent header. Those above also name those below, with which they are compatible."""
+"""Names of browsers in User-Agent headers. Browsers further up also name those further down, with which they are
+compatible."""
 
 SYSTEMS: dict[str, str] = {
     "Android": "Android",
@@ -62,7 +63,7 @@ SYSTEMS: dict[str, str] = {
     "CrOS": "ChromeOS",
     "Linux": "Linux",
 }
-"""The same for its system."""
+"""The same for operating systems."""
 
 KINDS: dict[str, str] = {"manual": "By hand", "auto": "Automatic", "checkout": "Payment page"}
 
@@ -98,7 +99,7 @@ TRANSFERS: dict[str, str] = {
 """Kind of transfer → its label; a kind that is not here is shown as it is."""
 
 WAYS: dict[Way, str] = {"link": "Link", "email": "E-mail", "passkey": "Passkey", "oidc": "Single sign-on"}
-"""How somebody signed in."""
+"""How a person signed in."""
 DURATIONS: dict[Duration, str] = {"daily": "day", "weekly": "week", "monthly": "month"}
 STRATEGIES: dict[Strategy, str] = {
     "fixed": "by the calendar, in UTC",
@@ -153,7 +154,7 @@ def signed(movement: Movement) -> str:
 
 
 def browser(agent: str) -> str:
-    """Browser and system by a User-Agent header, such as `Firefox on Windows`; the header where one is not known."""
+    """Browser and system in a User-Agent header, such as `Firefox on Windows`; the header itself if one is unknown."""
     program = next((name for sign, name in BROWSERS.items() if sign in agent), None)
     system = next((name for sign, name in SYSTEMS.items() if sign in agent), None)
     return f"{program} on {system}" if program and system else agent
@@ -176,12 +177,12 @@ def iso(at: int) -> str:
 
 
 def of_iso(text: str) -> str:
-    """A time as the API writes it, as `moment` does."""
+    """A time in the API's format, formatted as by `moment`."""
     return moment(round(datetime.fromisoformat(text).timestamp() * 1000))
 
 
 def per_million(usd: float) -> str:
-    """US dollars for one, as what a million cost: 0.0000005 → `0.50`."""
+    """The price of a million, given US dollars for one: 0.0000005 → `0.50`."""
     return exact_usd(round(usd * 10**15))
 
 
@@ -234,7 +235,7 @@ class RuleState:
 
 
 def rule_state(rule: Rule, *, contested: bool) -> RuleState:
-    """`contested`: a dispute is still open."""
+    """The state of a rule; `contested`: a dispute is still open."""
     why = STOPPED.get(rule.reason or "", f"{rule.error or rule.reason or 'unknown reason'}.")
     if rule.reason == "payment_disputed" and not contested:
         why = "a dispute was lost. Save this form again to resume."
@@ -261,7 +262,7 @@ def day(at: int) -> str:
 
 
 def round_usd(nanos: int) -> str:
-    """An amount to be grasped: to the cent, or to two significant digits where it is less than ten cents: `0.00042`."""
+    """An approximate amount: to the cent, or to two significant digits if it is less than ten cents: `0.00042`."""
     amount = abs(nanos)
     if amount >= 10 * NANOS_PER_CENT or not amount:
         return ("−" if nanos < 0 else "") + plain_usd((amount + NANOS_PER_CENT // 2) // NANOS_PER_CENT)
@@ -270,7 +271,7 @@ def round_usd(nanos: int) -> str:
 
 
 def change(now: int, before: int) -> str:
-    """How much more or less it is: `+12 %`; empty where there was nothing to compare with."""
+    """The relative change: `+12 %`; empty if there was nothing before."""
     if not before:
         return ""
     percent = round((now - before) * 100 / before)
@@ -310,11 +311,11 @@ def markup_percent(parts_per_million: int) -> str:
 
 
 _TIMES = 10**12
-"""Numbers beyond are milliseconds since 1970."""
+"""Larger numbers are milliseconds since 1970."""
 
 
 def changes(act: OperatorAct) -> list[tuple[str, str, str]]:
-    """What an act has changed: name, before, after; what stayed as it was is left out."""
+    """What an act has changed: name, before, after; unchanged fields are left out."""
     was, now = (json.loads(text) if text else {} for text in (act.before, act.after))
     names = [name for name in {**was, **now} if (was.get(name) or "") != (now.get(name) or "")]
     return [
@@ -345,7 +346,7 @@ def with_all(first: Mapping[str, str], others: Iterable[str] | Mapping[str, str]
 
 
 def call_state(call: CallRow) -> tuple[str, str]:
-    """Tone and text of how a call ended."""
+    """Tone and text of a call's outcome."""
     if call.success:
         return ("mute", "from the cache") if call.detail.cached else ("good", "answered")
     return ("warn", "refused") if call.detail.outcome == "refused" else ("bad", "failed")

@@ -1,4 +1,4 @@
-"""Limits: what is left of the account's and the gateways' rules; setting them, and trying them on past calls first."""
+"""Limits: what is left of the account's and the gateways' limits; setting them, and trying them on past calls first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,16 +33,16 @@ WINDOWS = {"hour": HOUR_MS // 1000, "day": DAY_MS // 1000, "week": 7 * DAY_MS //
 """Lengths of windows, in seconds."""
 PARTITIONS = {"": "all together", "user": "each end user", "token": "each token", "model": "each model"}
 TECHNIQUES = {"sliding": "over a sliding window", "fixed": "by the clock, in UTC", "calendar": "by your calendar"}
-"""The last is a `period` of the rule: 30 days are a month then."""
+"""`calendar` becomes a `period` of the rule: 30 days then mean a month."""
 PERIODS: dict[str, Period] = {"hour": "hourly", "day": "daily", "week": "weekly", "30 days": "monthly"}
-"""By the names of the windows."""
+"""Periods, by the names of the windows."""
 TRIED_DAYS = 30
 _STATES_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class RuleLine:
-    """A rule with what is left of it, for the first combinations of values that it counts apart."""
+    """A rule with what is left of it, for the first combinations of values that it counts separately."""
 
     gateway_id: str
     rule: SpendRule
@@ -54,7 +54,7 @@ class RuleLine:
 
 
 async def limits(visit: Visit) -> Shown:
-    """The rules that there are, and what is left of each."""
+    """The rules, and what is left of each."""
     services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
 
     def read(connection: Connection) -> tuple[list[RuleLine], list[PolicyLine], list[str], dict[str, str]]:
@@ -107,12 +107,12 @@ def _lines(
 
 
 def technique_of(rule: SpendRule) -> str:
-    """As the form has it."""
+    """The technique of a rule, as in the form."""
     return rule.technique if rule.period is msgspec.UNSET else "calendar"
 
 
 def said(rule: SpendRule, tokens: dict[str, str]) -> str:
-    """What a rule says, in words: `5.00 USD in a day, each end user, of demo/demo-1`."""
+    """A rule in words: `5.00 USD in a day, each end user, of demo/demo-1`."""
     name = next((name for name, seconds in WINDOWS.items() if seconds == rule.window), f"{rule.window:,} seconds")
     name = name if rule.period is msgspec.UNSET or name != "30 days" else "month"
     parts = [f"{labels.exact_usd(round(rule.limit * 10**9))} USD in {_length(name)}"]
@@ -233,7 +233,7 @@ _UNKNOWN = {
 
 
 async def try_first(visit: Visit, form: Fields) -> Response:
-    """Replay the calls of the last days under the rule alone; the page that follows shows what would have been."""
+    """Replay the calls of the last days under this rule alone; the next page shows what would have happened."""
     rule = msgspec.structs.replace(rule_of(form), id="tried")
     now = visit.services.clock.now_ms()
     scenario = Scenario(
@@ -244,7 +244,7 @@ async def try_first(visit: Visit, form: Fields) -> Response:
 
 
 async def tried(visit: Visit) -> Shown | Response:
-    """The latest what-if; without one, the page that has the form."""
+    """The latest what-if; if there is none, the page with the form."""
     services, account_id = visit.services, visit.account_id
     try:
         row = await what_if_run.latest(services, account_id)
@@ -272,7 +272,7 @@ async def tried(visit: Visit) -> Shown | Response:
 
 
 def _fields(rule: SpendRule) -> dict[str, str] | None:
-    """The fields of the form that describe the rule; None where the form cannot."""
+    """The fields of the form that describe the rule; None if the form cannot express it."""
     window = next((name for name, seconds in WINDOWS.items() if seconds == rule.window), None)
     if window is None or rule.metadata is not msgspec.UNSET or isinstance(rule.provider, Selector):
         return None
@@ -287,7 +287,7 @@ def _fields(rule: SpendRule) -> dict[str, str] | None:
 
 
 def _unknown(report: Report) -> list[str]:
-    """What the limit alone leaves unknown: nothing is priced again."""
+    """What remains unknown in a replay with only a limit, in which nothing is priced again."""
     lines = [f"Calls {words}: {report.unknown[name]:,}." for name, words in _UNKNOWN.items() if name in report.unknown]
     if outside := report.unknown.get("charged_without_call_nanos"):
         lines.append(f"Charged without a call in the log: {labels.exact_usd(outside)} USD.")

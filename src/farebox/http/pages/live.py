@@ -1,7 +1,7 @@
-"""What changes, as it does: server-sent events for the pages that show it. Every page works without them.
+"""Live pages: server-sent events for pages whose content changes. Every page works without them.
 
-Writers notify nobody: the server looks every two seconds for each open page, at little, and sends only what has
-changed. So calls do nothing for it, and where no page is open nothing is done at all.
+Writers send no notifications: for each open page, the server reads a few figures every two seconds, and sends only
+changes. So calls do no work for this, and while no page is open nothing is done.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from farebox.storage.reports import usage_by_window
 
 LOOK_SECONDS = 2.0
 ALIVE_SECONDS = 15.0
-"""After so long without a change a comment is sent: proxies close what is silent."""
+"""After this long without a change a comment is sent, because proxies close silent connections."""
 LASTS_SECONDS = 600.0
-"""Then the browser asks again."""
+"""How long a stream lasts before the browser must reconnect."""
 _AGAIN = b"retry: 3000\n\n"
 
 Look: TypeAlias = Callable[[Visit], Awaitable[str]]
-"""What a page shows of what changes, as the event's data."""
+"""Reads what a page shows that may change, as the event's data."""
 
 
 async def events(visit: Visit) -> Response:
-    """The events of the page that the address names. Browsers do not ask again after 204."""
+    """The events for the page that the address names. Browsers do not reconnect after a 204."""
     look = _LOOKS.get(dict(visit.request.query_pairs()).get("of", "")) if visit.account_id else None
     if look is None or (look is latest and not calls.is_live(visit)):
         return Response(b"", 204, "text/plain", headers_of_pages())
@@ -40,7 +40,7 @@ async def events(visit: Visit) -> Response:
 
 
 async def _feed(visit: Visit, look: Look, stream: ResponseStream, gone: Awaitable[None]) -> None:
-    """Tell what changes until the client goes, the session ends or changes, or the process stops."""
+    """Send changes until the client disconnects, the session ends or changes, or the process stops."""
     person = visit.session.sign_in.email or visit.session.sign_in.session_id
     with visit.services.watching.place(visit.account_id, person) as stopped:
         if stopped is None:
@@ -72,7 +72,7 @@ async def _tell(visit: Visit, look: Look, stream: ResponseStream, ends: Sequence
 
 
 async def figures(visit: Visit) -> str:
-    """What the account has, and what it was charged today, as texts by the names that the page has for their places."""
+    """The account's balance and what it was charged today, as texts by the names of their places on the page."""
     services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
     balance = await reports.balance(services, account_id)
     day = now - now % DAY_MS
@@ -89,7 +89,7 @@ async def figures(visit: Visit) -> str:
 
 
 async def latest(visit: Visit) -> str:
-    """Which calls the list begins with: the page gets the list itself when it changes."""
+    """A text that identifies the beginning of the list of calls; the page fetches the list itself when it changes."""
     return await calls.latest(visit)
 
 

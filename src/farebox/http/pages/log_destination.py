@@ -1,4 +1,4 @@
-"""Where the account's logs are pushed, and how that gets on."""
+"""The destination of the account's logs, and the state of deliveries."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -45,7 +45,7 @@ async def destination(visit: Visit) -> Shown:
 
 
 async def _shown(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) -> Shown:
-    """`sent`: what was refused, and why."""
+    """The page's content. `sent`: what was refused, and why."""
     found = await ask(visit, api.get)
     return {
         "title": "Log destination",

@@ -24,20 +24,20 @@ async def member_list(visit: Visit) -> Shown:
 
 
 async def put(visit: Visit, form: Fields) -> str:
-    """Invite somebody, or change a member's role."""
+    """Invite a person, or change a member's role."""
     role = next((role for role in ROLES if role == form.get("role")), None)
     if role is None:
         raise Problem(VALIDATION_FAILED, "Choose one of the roles", path=("body", "role"))
     member = await membership.add(visit.services, visit.account_id, form.get("email", ""), role, invited=True)
     if member.accepted_at is not None:
-        return f"{member.email} is now {member.role}."
+        return f"{member.email} now has the role {member.role}."
     url = _sign_in_url(visit)
     where = f" They accept it when they sign in at {url}." if url else " Create a link for them."
     return f"{member.email} is invited as {member.role}.{where}"
 
 
 def _sign_in_url(visit: Visit) -> str:
-    """Where members sign in by themselves; empty: nowhere, as nothing proves whose an e-mail address is."""
+    """Where members can sign in by themselves; empty: nowhere, because there is no way to prove an e-mail address."""
     services = visit.services
     if mailing.available(services) or services.identity_provider is not None:
         return f"{services.base_url}/ui/sign-in"

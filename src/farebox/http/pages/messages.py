@@ -13,11 +13,11 @@ from farebox.storage.sql import Connection, DatabaseUnavailable
 
 SHOWN: Final = 40
 COUNTED: Final = 10_000
-"""Deliveries that were given up, as far as they are counted and sent again at one click."""
+"""Most failed deliveries that are counted, and sent again with one click."""
 
 
 async def sent(visit: Visit) -> Shown:
-    """The latest messages with their deliveries; those of the account `of`."""
+    """The latest messages with their deliveries; with `of`, only those of that account."""
     of = dict(visit.request.query_pairs()).get("of", "").strip()[:64]
 
     def read(connection: Connection) -> tuple[list[NoticeHistory], int]:
@@ -29,7 +29,7 @@ async def sent(visit: Visit) -> Shown:
 
 
 async def resend(visit: Visit, form: Fields) -> str:
-    """Deliver a message again, to all who would get it now."""
+    """Deliver a message again, to its current recipients."""
     services = visit.services
     account_id, notice_id = text(form, "of"), text(form, "message")
     count = await done(
@@ -46,7 +46,8 @@ async def resend(visit: Visit, form: Fields) -> str:
 
 
 async def resend_failed(visit: Visit, _: Fields) -> str:
-    """Deliver again what was given up, part by part; what was done before the database went away is reported."""
+    """Deliver again everything that was given up, part by part; if the database becomes unavailable, what was done
+    before is reported."""
     at, count = visit.services.clock.now_ms(), 0
     while count < COUNTED:
         try:

@@ -1,4 +1,4 @@
-"""The operator's page of money: what all accounts bought, refunds, disputes, and what reconciliation found."""
+"""The operator's page of money: purchases of all accounts, refunds, disputes, and findings of reconciliation."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ _READS: Final[Mapping[str, Callable[[Connection, int], Sequence[object]]]] = {
 
 
 async def money(visit: Visit) -> Shown:
-    """The latest of one kind; what reconciliation found and is still open is counted on each."""
+    """The latest items of one kind; every list shows the number of open findings."""
     view = dict(visit.request.query_pairs()).get("view", "purchases")
     if view not in VIEWS:
         raise Problem(NOT_FOUND, "This list does not exist")
@@ -49,7 +49,7 @@ async def money(visit: Visit) -> Shown:
 
 
 async def accept(visit: Visit, form: Fields) -> str:
-    """Say that a finding is as it should be."""
+    """Accept a finding as correct."""
     at = visit.services.clock.now_ms()
     finding_id, seen, note = text(form, "finding"), _cents(form), text(form, "note")
     await done(
@@ -60,7 +60,7 @@ async def accept(visit: Visit, form: Fields) -> str:
 
 
 async def correct(visit: Visit, form: Fields) -> str:
-    """Give something back to the account of a finding, or charge it, and accept the finding."""
+    """Give an amount back to the account of a finding, or charge it, and accept the finding."""
     services, finding_id, seen, signed = visit.services, text(form, "finding"), _cents(form), signed_amount(form)
     posted = await done(
         visit,

@@ -48,7 +48,7 @@ async def _shown(
     alias: tuple[Values, InvalidInput] | None = None,
     domain: tuple[Values, InvalidInput] | None = None,
 ) -> Shown:
-    """`alias`, `domain`: what was refused, and why."""
+    """The page's content. `alias`, `domain`: what was refused, and why."""
     found = await gateway(visit, visit.request.path["gateway_id"])
     place = {"gateway_id": found["id"]}
     own = await every(visit, model_aliases.list_of_gateway, Paging(), **place)
@@ -66,12 +66,12 @@ async def _shown(
 
 
 def _texts(alias: Mapping[str, Any]) -> list[str]:
-    """The targets of an alias, as they are written."""
+    """The targets of an alias as text."""
     return [each if isinstance(each, str) else f"{each['model']} {each['weight']}" for each in alias["targets"]]
 
 
 def _place(visit: Visit, form: Fields) -> dict[str, str]:
-    """Where an alias is: in the gateway, or in the account."""
+    """The scope of an alias: the gateway or the account."""
     name = {"alias": form.get("alias", "").strip()}
     return name if form.get("scope") == "account" else name | {"gateway_id": visit.request.path["gateway_id"]}
 
@@ -110,7 +110,7 @@ async def add_domain(visit: Visit, form: Fields) -> Response | str:
 
 
 async def check_domain(visit: Visit, form: Fields) -> str:
-    """Look for its record now."""
+    """Look for the domain's record now."""
     found = await ask(visit, custom_domains.get, **_of_domain(visit, form))
     return f"{found['hostname']} {STATES[found['status']][1]}."
 

@@ -1,4 +1,4 @@
-"""What the operator's pages share: an act in a transaction of its own, amounts and times of forms."""
+"""What the operator's pages share: acts in their own transactions, and amounts and times in forms."""
 
 import re
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 async def done(visit: Visit, job: Callable[[Connection, Operator], T]) -> T:
-    """Do something as the operator who is signed in, in one transaction; what is refused is a Problem."""
+    """Run `job` as the operator who is signed in, in one transaction; a refusal becomes a Problem."""
     by = visit.operator
     try:
         made = await visit.services.database.write(lambda connection: job(connection, by))
@@ -35,7 +35,7 @@ def wrong(message: str) -> Problem:
 
 
 def amount(form: Fields, name: str = "amount") -> int:
-    """Nano-dollars of a form's field. Raises Problem."""
+    """The amount in a form's field, in nano-dollars. Raises Problem."""
     try:
         return parse_usd(form.get(name, "").strip())
     except InvalidAmount as error:

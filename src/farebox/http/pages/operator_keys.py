@@ -1,4 +1,4 @@
-"""The operator's page of providers: keys, how they do, and what credit is left there."""
+"""The operator's page of providers: keys, their state, and the credit left."""
 
 import re
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ _WEIGHT: Final = re.compile(r"[0-9]{1,9}")
 
 @dataclass(frozen=True, slots=True)
 class KeyLine:
-    """A key of the operator's at a provider."""
+    """An operator's key at a provider."""
 
     key_id: str
     name: str
-    """Among those of the provider; the first is `default`."""
+    """Its name among the provider's keys; the first is `default`."""
     shown: str
     weight: int
     used_at: int | None
     rests_until: int | None
-    """This process uses another until then, as the provider has refused it or limited its rate."""
+    """Until then, this process uses another key, because the provider has refused this one or limited its rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +88,14 @@ async def _page(visit: Visit, credit: dict[str, str]) -> Shown:
 
 
 def keys_of(access: ProviderAccess) -> tuple[OperatorKey, ...]:
-    """The operator's keys at a provider, also where there is one."""
+    """The operator's keys at a provider, including a single one."""
     if access.keys or access.api_key is None:
         return access.keys
     return (OperatorKey(access.key_id or access.provider.slug, access.api_key, 1),)
 
 
 async def save(visit: Visit, form: Fields) -> str:
-    """Set a provider's key or base URL; what is left empty stays as it is."""
+    """Set a provider's key or base URL; empty fields stay unchanged."""
     services = visit.services
     row = await done(
         visit,
@@ -144,7 +144,7 @@ async def remove_key(visit: Visit, form: Fields) -> str:
 
 
 async def ask_credit(visit: Visit, _: Fields) -> Response:
-    """Ask the providers that say it what credit is left."""
+    """Query the credit left at the providers that report it."""
     configured = {slug: visit.services.configuration.provider(slug) for slug in ASKED}
     asked = [
         (Asked(slug, access.base_url, key.key), key.key_id)

@@ -1,4 +1,4 @@
-"""The overview: what there is, how long it lasts, what was spent on what, and what needs attention."""
+"""The overview: the balance, how long it lasts, what was spent on what, and what needs attention."""
 
 import math
 from collections.abc import Sequence
@@ -21,15 +21,15 @@ from farebox.storage.reports import ModelUsage, UsageWindow, usage_by_model, usa
 from farebox.storage.usage_values import OTHER
 
 BURN_DAYS = 14
-"""How many whole days the burn is taken from."""
+"""Number of whole days from which the burn rate is computed."""
 _BURN_DAYS_MIN = 3
 _TOP = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Runway:
-    """How many days the money lasts at the burn of the last days, and between which bounds, one standard error either
-    way; `most` is None where the burn may as well be nothing."""
+    """How many days the money lasts at the burn rate of the last days, with bounds of one standard error either way;
+    `most` is None if the burn rate may be zero."""
 
     days: float
     least: float
@@ -57,7 +57,7 @@ class TokenUsage:
 
 
 async def overview(visit: Visit) -> Shown | Response:
-    """What the account has and spends."""
+    """The account's balance and spending."""
     if not visit.account_id:
         return see_other("/ui/accounts")
     services, account_id, now = visit.services, visit.account_id, visit.services.clock.now_ms()
@@ -92,7 +92,7 @@ async def overview(visit: Visit) -> Shown | Response:
 
 
 def runway(balance: Balance, days: Sequence[UsageWindow], today: int) -> Runway | None:
-    """None where too few days are known, or nothing was spent. Days before the first call do not count."""
+    """The runway; None if too few days are known, or nothing was spent. Days before the first call do not count."""
     if not days:
         return None
     whole = (today - days[0].start) // DAY_MS
@@ -117,8 +117,8 @@ async def _models(services: Services, account_id: str, start: int, end: int) -> 
 
 
 async def _tokens(visit: Visit, month: int) -> tuple[int | None, list[TokenUsage]]:
-    """Access tokens that were charged the most this month; and until when their charges are counted, in milliseconds
-    (None: all are)."""
+    """The access tokens with the highest charges this month, and the time up to which charges are counted, in
+    milliseconds (None: all are)."""
     as_of = await usage_report.refresh(visit.services, visit.account_id, "token")
     whole = usage_report.Period(per="month", start=month, end=next_month(month))
     [usage] = await usage_report.read(visit.services, visit.account_id, "token", [whole])

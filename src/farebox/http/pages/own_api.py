@@ -1,4 +1,4 @@
-"""The API's own handlers, asked by a page: the same validation, errors and effects as over HTTP."""
+"""Calls the API's own handlers from a page: with the same validation, errors and effects as over HTTP."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -15,14 +15,14 @@ from farebox.http.validation import read
 from farebox.model import Caller, Permission
 
 _PAGE = 100
-"""As many as the API lists at once."""
+"""The largest page that the API returns."""
 Handler: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
 
 
 async def ask(visit: Visit, handler: Handler, taken: object = None, *, query: str = "", **path: str) -> Any:
-    """What the handler answers with, as JSON values, for the account that is shown. `path`: the other parameters of
-    its route. Who may ask is said by the row of the page or form. Raises what the handler raises: a Problem,
-    InvalidInput among them."""
+    """The handler's result, as JSON values, for the account that is shown. `path`: the other parameters of its route.
+    The row of the page or form says who may do this. Raises what the handler raises: Problem, including
+    InvalidInput."""
     caller = Caller(visit.session.sign_in.email or "pages", frozenset((visit.account_id,)), frozenset(Permission))
     path = {"account_id": visit.account_id, **path}
     request = replace(visit.request, path=path, query=query, body=b"", caller=caller)
@@ -45,5 +45,5 @@ async def every(visit: Visit, handler: Handler, query: Paging, **path: str) -> l
 async def tell(
     visit: Visit, handler: Handler, kind: type[msgspec.Struct], body: dict[str, Any], *, query: str = "", **path: str
 ) -> Any:
-    """The same with a body, which is checked as one that is sent. Raises InvalidInput besides."""
+    """The same with a body, which is validated like one that is sent over HTTP. Also raises InvalidInput."""
     return await ask(visit, handler, read(body, kind, "body", strict=True), query=query, **path)

@@ -1,4 +1,5 @@
-"""The pages' part of passkeys. The script asks for options, has the browser make or use a passkey, and sends a form."""
+"""The pages' part of passkeys. The script requests options, has the browser create or use a passkey, and sends a
+form."""
 
 from farebox.errors import SIGN_IN_FAILED, VALIDATION_FAILED, Problem
 from farebox.http.envelope import JSON, Response
@@ -15,14 +16,14 @@ from farebox.people.passkeys import Asserting, Registering
 
 
 async def sign_in_options(request: Request, _: None) -> Response:
-    """What the browser needs to ask for any passkey of this site."""
+    """Options for using any passkey of this site."""
     require_own_form(request)
     options, kept = await passkeys.assertion(request.services)
     return _options(options, await begun(request, kept))
 
 
 async def sign_in(request: Request, _: None) -> Response:
-    """A session for whose passkey the browser has used."""
+    """Begin a session for the person whose passkey the browser has used."""
     await render.ready()
     require_own_form(request)
     spend(request.services, SIGN_INS, anonymous_client(request.client))
@@ -37,13 +38,13 @@ async def sign_in(request: Request, _: None) -> Response:
 
 
 async def confirm_options(visit: Visit, form: Fields) -> Response:
-    """What the browser needs to ask for a passkey of this person's."""
+    """Options for using one of this person's passkeys."""
     options, kept = await passkeys.assertion(visit.services, _person(visit))
     return _options(options, await begun(visit.request, kept))
 
 
 async def confirm(visit: Visit, form: Fields) -> Response:
-    """Prove who is there by a passkey of theirs."""
+    """Confirm the person's identity by one of their passkeys."""
     kept = await taken(visit.request, Asserting)
     own = kept if kept and kept.email == _person(visit) else None
     await passkeys.prove(visit.services, own, form.get("credential", ""))
@@ -57,13 +58,13 @@ async def confirm(visit: Visit, form: Fields) -> Response:
 
 
 async def register_options(visit: Visit, form: Fields) -> Response:
-    """What the browser needs to make a passkey."""
+    """Options for creating a passkey."""
     options, kept = await passkeys.registration(visit.services, _person(visit))
     return _options(options, await begun(visit.request, kept))
 
 
 async def register(visit: Visit, form: Fields) -> str:
-    """Add the passkey that the browser has made."""
+    """Add the passkey that the browser has created."""
     kept = await taken(visit.request, Registering)
     added = await passkeys.register(
         visit.services, kept, _person(visit), form.get("credential", ""), form.get("name", "")
@@ -82,7 +83,7 @@ async def remove(visit: Visit, form: Fields) -> str:
 
 
 def _person(visit: Visit) -> str:
-    """Raises Problem (VALIDATION_FAILED) where it is not known whose session this is."""
+    """The person whose session this is. Raises Problem (VALIDATION_FAILED) if that is not known."""
     email = sessions.proven_email(visit.session)
     if email is None:
         raise Problem(

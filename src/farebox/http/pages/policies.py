@@ -1,4 +1,4 @@
-"""Policies of a gateway: who may call which models, and for how much; drafts, and what they would say of a call."""
+"""Policies of a gateway: who may call which models, and for how much; drafts, and simulating them for a call."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ _NEW: Values = {"condition": "true", "actor": "user:{user}", "action": {"type": 
 
 
 def _as_fields(policy: Values) -> Values:
-    """Names as lists, and the two kinds of refusal apart."""
+    """A policy as form values: names as lists, and the two kinds of refusal as separate actions."""
     resource, action = policy.get("resource"), policy.get("action") or {}
     names = resource if isinstance(resource, dict) else {}
     lists = {name: [value] if isinstance(value, str) else value for name, value in names.items()}
@@ -97,7 +97,7 @@ def _as_fields(policy: Values) -> Values:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """What the policies, with drafts, would say of a call."""
+    """What the policies, including drafts, would decide for a call."""
 
     verdict: tuple[str, str]
     matched: list[str]
@@ -105,7 +105,7 @@ class Simulated:
 
 
 async def policy_list(visit: Visit) -> Shown:
-    """Those of a gateway with drafts, and a form for another, or for the one that is asked for."""
+    """A gateway's policies and drafts, and a form for a new one, or for the one that is asked for."""
     return await _shown(visit)
 
 
@@ -115,7 +115,8 @@ async def _shown(
     asked: tuple[Values, InvalidInput | None] | None = None,
     said: Simulated | None = None,
 ) -> Shown:
-    """`sent`: a policy that was refused, and why; `asked`: a call, with what is wrong with it; `said`: of it."""
+    """The page's content. `sent`: a policy that was refused, and why; `asked`: a call to simulate, with its faults;
+    `said`: the decision for it."""
     found = await gateway(visit, visit.request.path["gateway_id"])
     account_id, gateway_id = visit.account_id, found["id"]
     rows = await visit.services.database.scan(lambda connection: POLICIES.list(connection, account_id, gateway_id))
@@ -139,7 +140,7 @@ async def _shown(
 
 
 async def put(visit: Visit, form: Fields) -> Response | str:
-    """Write a new policy, or change one: at once, or as a draft."""
+    """Create or change a policy: at once, or as a draft."""
     gateway_id, policy_id, body = visit.request.path["gateway_id"], form.get("policy", ""), _POLICY.body(form)
     at_once = form.get("do") == "force"
     query = "commit=true" if at_once else ""
@@ -168,7 +169,7 @@ async def delete(visit: Visit, form: Fields) -> str:
 
 
 async def simulate(visit: Visit, form: Fields) -> Response:
-    """What they would say of a call; nothing is called or counted."""
+    """Show what the policies would decide for a call; nothing is called or counted."""
     gateway_id, body = visit.request.path["gateway_id"], _SIMULATION.body(form)
     try:
         answer = await tell(

@@ -21,14 +21,15 @@ class PolicyLine:
     does: str
     covers: str
     condition: str
-    """Empty: every call."""
+    """The condition; empty: every call."""
     actor: str
     state: str
-    """draft: it is not in force yet; changed: there is a draft besides; empty: it is in force as it is."""
+    """draft: it is not in force yet; changed: it is in force, and has a draft; empty: it is in force without a
+    draft."""
 
 
 def lines_of(rows: list[PolicyRow]) -> list[PolicyLine]:
-    """Each as it is in force; those that never were as they would be."""
+    """Each policy as it is in force; those that never were, as drafted."""
     return [_line(row) for row in rows]
 
 

@@ -30,7 +30,7 @@ RATES: Final[Mapping[str, str]] = {
     "cache_read_mtok": "Cache read",
     "cache_write_mtok": "Cache write",
 }
-"""The rates that the form has: US dollars for a million tokens. Others are set by `farebox price set --rate`."""
+"""The rates in the form: US dollars per million tokens. Others are set by `farebox price set --rate`."""
 SHOWN: Final = 200
 _PERCENT = re.compile(r"-?\d{1,5}(\.\d{1,4})?")
 _USD = re.compile(r"\d{1,9}(\.\d{1,12})?")
@@ -38,7 +38,7 @@ _USD = re.compile(r"\d{1,9}(\.\d{1,12})?")
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a form would change, before it is sent for good."""
+    """What a form would change, shown before it is confirmed."""
 
     of: str
     rates: list[price_effect.Rate]
@@ -48,7 +48,8 @@ class Preview:
 
 
 async def price_list(visit: Visit) -> Shown:
-    """What the operator has set; without it models cost what the built-in list says, and the cost is charged."""
+    """The operator's own prices and markups. Without these, models cost what the built-in list says, and the cost
+    itself is charged."""
     return await _page(visit, {}, None)
 
 

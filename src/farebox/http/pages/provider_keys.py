@@ -15,7 +15,7 @@ from farebox.http.validation import InvalidInput
 from farebox.providers.catalogue import PROVIDERS
 
 _PLAIN = "workers-ai"
-"""Its keys cannot be stored."""
+"""A provider whose keys cannot be stored."""
 
 
 def _create(providers: Mapping[str, str]) -> Group:
@@ -42,7 +42,7 @@ def _create(providers: Mapping[str, str]) -> Group:
 
 
 async def key_list(visit: Visit) -> Shown:
-    """Those of a gateway, and a form for another."""
+    """A gateway's keys, and a form for another one."""
     return await _shown(visit, {"alias": "default", "default_config": True, "weight": 0})
 
 
@@ -58,7 +58,7 @@ async def _shown(visit: Visit, values: Values, error: InvalidInput | None = None
 
 
 async def _providers(visit: Visit, gateway_id: str) -> dict[str, str]:
-    """Those a key can be stored for, by slug: the account's own first."""
+    """The providers for which a key can be stored, by slug; the account's own first."""
     configuration = visit.services.configuration
     own = await configuration.own_providers(visit.account_id, gateway_id)
     known = {each.slug: each.name for each in PROVIDERS if configuration.provider(each.slug) and each.slug != _PLAIN}
@@ -77,7 +77,7 @@ async def create(visit: Visit, form: Fields) -> Response | str:
 
 
 async def replace(visit: Visit, form: Fields) -> str:
-    """Another key in its place, or another weight."""
+    """Replace a key, or change its weight."""
     fields = (Field(name="secret", label="", secret=True), Field(name="weight", label="", kind="number"))
     body, path = values_of(fields, form), visit.request.path
     made = await tell(

@@ -87,7 +87,8 @@ async def create(visit: Visit, form: Fields) -> Response:
 
 
 def _sent(form: Mapping[str, str]) -> dict[str, Any]:
-    """What the API is sent. Headers are text; the name and the URL are required, so that empty ones are empty."""
+    """The body to send to the API. Headers are text; the name and the URL are required, so empty ones are sent as empty
+    texts."""
     body = _PROVIDER.body(form)
     return body | {name: body[name] or "" for name in ("name", "slug", "base_url", "headers")}
 
@@ -101,7 +102,7 @@ async def _one(
     changed: tuple[Values, InvalidInput] | None = None,
     costed: tuple[Values, InvalidInput] | None = None,
 ) -> Shown:
-    """`changed`, `costed`: what was sent of the provider or of a cost and refused, and why."""
+    """The page's content. `changed`, `costed`: changes to the provider or a cost that were refused, and why."""
     found = await _provider(visit)
     query = custom_costs.CustomCostsQuery(account_provider_id=found["id"])
     costs = [_with_kinds(each) for each in await every(visit, custom_costs.list_all, query)]
@@ -118,7 +119,7 @@ async def _one(
 
 
 async def _provider(visit: Visit) -> dict[str, Any]:
-    """With its headers as lines, and without the logo that was drawn for it. Raises Problem (NOT_FOUND)."""
+    """The provider, with its headers as lines, and without a generated logo. Raises Problem (NOT_FOUND)."""
     try:
         found = await ask(visit, custom_providers.get, id=visit.request.path["provider_id"])
     except Problem as problem:
@@ -132,7 +133,7 @@ async def _provider(visit: Visit) -> dict[str, Any]:
 
 
 def _with_kinds(cost: Mapping[str, Any]) -> dict[str, Any]:
-    """With its prices by kind of token as an object."""
+    """The cost, with its prices by kind of token as an object."""
     text = cost.get("token_pricing")
     return {**cost, "token_pricing": None if text is None else msgspec.json.decode(text)}
 
@@ -158,7 +159,7 @@ async def delete(visit: Visit, _: Fields) -> Response:
 
 
 async def put_cost(visit: Visit, form: Fields) -> Response | str:
-    """Another cost, or the one that is named changed."""
+    """Add a cost, or change the one that is named."""
     body, cost_id = _COSTS.body(form), form.get("cost", "")
     try:
         if cost_id:

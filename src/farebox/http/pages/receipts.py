@@ -1,4 +1,5 @@
-"""A receipt in sentences and a sum: how a charge came about, line by line, so that it can be checked by hand."""
+"""Explains a receipt in sentences and a sum: how a charge was computed, line by line, so that it can be checked by
+hand."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -57,12 +58,12 @@ class Explained:
     facts: list[tuple[str, str]]
     notes: list[str]
     attempts: list["Attempt"]
-    """Where there was more than one."""
+    """The attempts, if there was more than one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A request to a provider, or a step that did not come so far."""
+    """A request to a provider, or a step that was refused before it."""
 
     model: str
     answer: str
@@ -174,7 +175,7 @@ def _attempt(each: ReceiptAttempt) -> Attempt:
 
 
 def _usd(nanos: str) -> str:
-    """An exact amount of nano-dollars, a plain decimal or a fraction, in US dollars: to twelve decimals at most."""
+    """An exact amount of nano-dollars (a plain decimal or a fraction) in US dollars, with at most twelve decimals."""
     value = Fraction(nanos) / 10**9
     text = f"{Decimal(value.numerator) / Decimal(value.denominator):,.12f}".rstrip("0")
     whole, _, decimals = text.partition(".")

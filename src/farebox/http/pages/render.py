@@ -1,4 +1,4 @@
-"""Pages as bytes: what each template is given. Every text that a template prints is escaped (Jinja's autoescape)."""
+"""Renders pages: the values for each template. Every text that a template prints is escaped (Jinja's autoescape)."""
 
 import asyncio
 import re
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 3
 """How often a page refreshes while something is in progress."""
 ANOTHER = "another"
-"""The choice of the payment page, where a new card is entered, instead of a saved card."""
+"""The choice to enter a new card on the payment page, instead of using a saved one."""
 HIGHEST_CENTS = 99_999_999
 USUAL_CENTS = 5_000
 USUAL_THRESHOLD_CENTS = 1_000
@@ -28,23 +28,23 @@ USUAL_THRESHOLD_CENTS = 1_000
 _PLANES = "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000))
 _NOT_HTML = re.compile(f"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_PLANES}]")
 """Characters that HTML does not allow, not even escaped (WHATWG HTML, "Preprocessing the input stream"). Model names
-and metadata may hold them."""
+and metadata may contain them."""
 _ADDRESS_STARTS = ("/", "#", "https://", "http://")
 
 
 async def ready() -> None:
-    """Load the templates; the first time on a thread, as compiling them takes 80 ms that would delay calls."""
+    """Load the templates; the first time on a thread, because compiling them takes 80 ms, which would delay calls."""
     if not _environment.cache_info().currsize:
         await asyncio.to_thread(_environment)
 
 
 def page(template: str, given: Mapping[str, Any]) -> bytes:
-    """A page in the frame of those who are signed in: `shell.html` says what it is given besides."""
+    """A page in the frame for people who are signed in; `shell.html` lists its other values."""
     return _bytes(_environment().get_template(template).render(given))
 
 
 def billing(view: View) -> dict[str, Any]:
-    """What the billing page is given."""
+    """The values of the billing page."""
     return {
         "title": f"Billing of {view.account.name}",
         "heading": "Billing",
@@ -57,32 +57,32 @@ def billing(view: View) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ways:
-    """The ways to sign in, besides a link, as far as they are set up here."""
+    """The ways to sign in, other than by a link, that are set up here."""
 
     email: bool = False
     passkey: bool = False
     single_sign_on: str = ""
-    """What the provider is called; empty: there is none."""
+    """The provider's name; empty: there is none."""
 
 
 def sign_in(wanted: str, ways: Ways) -> bytes:
-    """The ways to sign in; `wanted` is the path that one came for."""
+    """The page with the ways to sign in; `wanted` is the path to go to afterwards."""
     return _page("sign_in.html", "Sign in", wanted=wanted, open=ways)
 
 
 def mail_asked(email: str, minutes: int) -> bytes:
-    """What is said after asking for a link by e-mail: the same for everybody."""
+    """The page after requesting a link by e-mail: the same for everyone."""
     return _page("mail_asked.html", "Check your inbox", email=email, minutes=minutes)
 
 
 def not_signed_in(text: str) -> bytes:
-    """The page of somebody who could not sign in."""
+    """The page for a person who could not sign in."""
     return _page("not_signed_in.html", "You are not signed in", text=text)
 
 
 def link(name: str, secret: str, found: SignIn, path: str, wanted: str) -> bytes:
-    """The page that says what a link opens: `name` is the account's, `secret` the link's, `path` what opens it,
-    `wanted` the page that one goes on to."""
+    """The page that says what a link opens: `name` is the account's, `secret` the link's, `path` is where the form is
+    sent, `wanted` the page to go to afterwards."""
     return _page("link.html", f"Open {name}", name=name, secret=secret, found=found, path=path, wanted=wanted)
 
 
@@ -92,7 +92,7 @@ def done(flash: Flash) -> bytes:
 
 
 def signed_out(provider: str) -> bytes:
-    """`provider`: where one is still signed in; empty: nowhere."""
+    """The page after signing out. `provider`: where the person is still signed in; empty: nowhere."""
     return _page("signed_out.html", "Signed out", provider=provider)
 
 
@@ -117,7 +117,7 @@ def _page(template: str, title: str, *, refresh: str | None = None, **given: Any
 
 
 def _bytes(text: str) -> bytes:
-    """Valid HTML: the replacement character stands for what may not be there."""
+    """The text as valid HTML: forbidden characters become the replacement character."""
     return _NOT_HTML.sub("\ufffd", text).encode()
 
 

@@ -1,4 +1,4 @@
-"""A call once more, as it is pasted into a terminal or a program."""
+"""Snippets that repeat a call, to be pasted into a terminal or a program."""
 
 import json
 import shlex
@@ -8,11 +8,11 @@ import msgspec
 from farebox.storage.calls import CallRow
 
 _BODY_MAX = 16_384
-"""Longer bodies are left to the reader."""
+"""A longer body gets no snippets."""
 
 
 def snippets(base_url: str, call: CallRow) -> list[tuple[str, str]]:
-    """How to send the call again: the name of a language, and the text. Empty where its request was not stored."""
+    """How to send the call again: the name of a language, and the text. Empty if its request was not stored."""
     if call.request_body is None or len(call.request_body) > _BODY_MAX or not call.detail.path:
         return []
     url = f"{base_url}/v1/{call.account_id}/{call.gateway_id}/{call.provider}/{call.detail.path.lstrip('/')}"
@@ -21,7 +21,7 @@ def snippets(base_url: str, call: CallRow) -> list[tuple[str, str]]:
 
 
 def pretty(body: bytes) -> str:
-    """JSON with a line for each of its parts; anything else as it is."""
+    """JSON, indented; anything else unchanged."""
     try:
         return msgspec.json.format(body, indent=2).decode()
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""The operator's pages of what takes long to compute: whether the books balance, and what calls leave over."""
+"""The operator's pages of reports that take long to compute: whether the books balance, and the margins of calls."""
 
 from functools import partial
 from typing import Any, Final

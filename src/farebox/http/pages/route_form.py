@@ -1,4 +1,4 @@
-"""The elements of a dynamic route as a form: fields for each, named as the API names its values, and back."""
+"""Converts the elements of a dynamic route to form fields, named like the API's values, and back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from farebox.http.validation import Fault, InvalidInput
 from farebox.routing.elements import ELEMENTS_MAX
 
 FIELDS_MAX = 40
-"""Elements of a route that is shown as fields; a larger one is edited as JSON alone."""
+"""Most elements of a route that is shown as fields; a larger one is edited only as JSON."""
 
 
 def _leads(**names: str) -> dict[str, Any]:
@@ -31,7 +31,7 @@ _END: dict[str, Any] = {"type": "end", "id": "end", "outputs": {}}
 
 
 def examples(first: str, second: str) -> dict[str, tuple[str, list[dict[str, Any]]]]:
-    """What a route may begin as, with these models: what it is called, and its elements."""
+    """Examples of routes with these models: name → elements."""
     limit = {"key": "metadata.user", "limit": 100, "limitType": "count", "window": 3600, "technique": "sliding"}
     two = [_model("first", first), _model("second", second), _END]
     return {
@@ -94,7 +94,7 @@ def is_plain(elements: Any) -> bool:
 
 
 def shown_elements(elements: Sequence[Element], error: InvalidInput | None) -> list[ShownElement]:
-    """Each with its fields, and what is wrong with it."""
+    """Each element with its fields and faults."""
     names = [element["id"] for element in elements]
     values = {"elements": [_with_pairs(element) for element in elements]}
     found = []
@@ -107,12 +107,12 @@ def shown_elements(elements: Sequence[Element], error: InvalidInput | None) -> l
 
 
 def _with_pairs(element: Element) -> Element:
-    """Shares as pairs: their names, and where they lead."""
+    """The element, with shares as pairs: their names, and where they lead."""
     return {**element, "outputs": dict(outputs(element))} if element["type"] == "percentage" else element
 
 
 def other_faults(elements: Any, error: InvalidInput | None) -> list[str]:
-    """What is wrong with the route as a whole, or with elements that are not shown; each names its element."""
+    """Faults of the route as a whole, or of elements that are not shown; each names its element."""
     if error is None:
         return []
     plain = is_plain(elements) and len(elements) <= FIELDS_MAX
@@ -134,7 +134,7 @@ def _named(elements: Any, fault: Fault) -> str:
 
 
 def bad_ones(elements: Sequence[Element], error: InvalidInput | None) -> frozenset[str]:
-    """The IDs of elements with which something is wrong."""
+    """The IDs of elements with faults."""
     paths = [fault.path for fault in error.faults] if error else []
     places = {path[2] for path in paths if len(path) > 2 and path[1] == "elements"}
     return frozenset(element["id"] for number, element in enumerate(elements) if number in places)
@@ -224,14 +224,14 @@ def _element(form: Mapping[str, str], number: int, kind: str) -> dict[str, Any]:
 
 
 def _given(name: str, value: Any) -> Any:
-    """What stands for a field that was left empty."""
+    """The value for a field, which may be empty."""
     if value is None:
         return 0 if name in ("timeout", "retries") else ""
     return value
 
 
 def with_one_more(elements: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """The same with another element of this kind, which nothing leads to yet."""
+    """The elements and another one of this kind, which nothing leads to yet."""
     names = {element["id"] for element in elements}
     name = next(name for number in range(1, ELEMENTS_MAX + 2) if (name := f"{kind}-{number}") not in names)
     end = next((element["id"] for element in elements if element["type"] == "end"), "")

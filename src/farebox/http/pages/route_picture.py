@@ -1,7 +1,7 @@
 """A dynamic route as a picture: its elements in layers from top to bottom, and lines between them.
 
-It is drawn of what was sent, valid or not, so that a mistake can be seen: what leads nowhere ends in a gap, and a
-circle leads back.
+It is drawn from what was sent, valid or not, so that mistakes are visible: an output that leads nowhere ends in a gap,
+and a cycle leads back.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 200, 56
 _ACROSS, _DOWN = 28, 48
 _LANE = 8
 _LANES_MAX = 300
-"""Where more lines pass by, they go straight: a picture of that many is no picture, and takes its time."""
+"""Most lanes for lines; with more, lines are drawn straight, because such a picture would be unreadable and slow."""
 _MARGIN = 8
 _CHARACTERS = 24
 KINDS = {
@@ -35,7 +35,7 @@ class Node:
     name: str
     text: str
     full: str
-    """All of it, for those who point at it."""
+    """The full text, shown on hover."""
     x: int
     y: int
     bad: bool
@@ -43,7 +43,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """From an output of an element to another; `path` is SVG's."""
+    """A line from an output of an element to another element; `path` is an SVG path."""
 
     path: str
     label: str
@@ -91,7 +91,7 @@ def what(element: Element) -> str:
 
 
 def picture(elements: Sequence[Element], bad: frozenset[str] = frozenset()) -> Picture:
-    """`bad`: the IDs of elements with which something is wrong."""
+    """Draw a route. `bad`: the IDs of elements with faults."""
     by_id = {element["id"]: element for element in elements}
     depth = _depths(by_id)
     layers = _layers(by_id, depth)
@@ -112,7 +112,7 @@ def picture(elements: Sequence[Element], bad: frozenset[str] = frozenset()) -> P
 
 
 _Lane: TypeAlias = tuple[str, int, int]
-"""Where the line of an output passes a layer: the element, the number of the output, the layer."""
+"""A lane, in which an output's line passes a layer: the element, the number of the output, the layer."""
 _Item: TypeAlias = str | _Lane
 
 
@@ -121,12 +121,12 @@ def _width(layer: Sequence[_Item]) -> int:
 
 
 def _layers(by_id: Mapping[str, Element], depth: Mapping[str, int]) -> list[list[_Item]]:
-    """The elements by how many steps they are from the start at most, with a lane for each line that passes; each item
-    below what leads to it, as far as there is room."""
+    """The elements in layers, by their longest distance from the start, with a lane for each line that passes; each
+    item is below what leads to it, as far as there is room."""
     lanes = 0
     layers: list[list[_Item]] = [[] for _ in range(max(depth.values()) + 1)]
     above: dict[_Item, list[tuple[_Item, float]]] = {name: [] for name in by_id}
-    """What leads to it, and how far to the right of the middle of that."""
+    """What leads to an item, and how far to the right of its middle the line begins."""
     for name, element in by_id.items():
         layers[depth[name]].append(name)
         found = outputs(element)
@@ -150,7 +150,8 @@ def _layers(by_id: Mapping[str, Element], depth: Mapping[str, int]) -> list[list
 
 
 def _is_stub(by_id: Mapping[str, Element], depth: Mapping[str, int], name: str, to: str) -> bool:
-    """Whether an output is only named: it leads nowhere, or to an end that is far away, as those of most models do."""
+    """Whether an output is only labelled, because it leads nowhere, or to an end that is far away, as for most
+    models."""
     return to not in by_id or (by_id[to].get("type") == "end" and depth[to] > depth[name] + 1)
 
 
@@ -160,7 +161,7 @@ def _mean(ranks: Sequence[float]) -> float:
 
 def _depths(by_id: Mapping[str, Element]) -> dict[str, int]:
     depth = dict.fromkeys(by_id, 0)
-    for _ in range(len(by_id) - 1):  # no path has more steps; a circle would never end
+    for _ in range(len(by_id) - 1):  # no path has more steps; a cycle would never end
         before = dict(depth)
         for name, element in by_id.items():
             for _, to in outputs(element):
@@ -184,7 +185,7 @@ def _lines(
     depth: Mapping[str, int],
     places: Mapping[_Item, tuple[int, int]],
 ) -> Iterator[Line]:
-    """From the lower edge of an element, by its lanes, to the upper edge of what comes next."""
+    """Lines from the lower edge of an element, along their lanes, to the upper edge of the next element."""
     found, (left, top) = outputs(element), places[element["id"]]
     for number, (name, to) in enumerate(found):
         x, y = left + WIDTH * (number + 1) // (len(found) + 1), top + HEIGHT

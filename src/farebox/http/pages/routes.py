@@ -1,7 +1,6 @@
-"""The table of the pages and forms, and the routes that come of it. `table` says what a row means.
+"""The table of pages and forms, and the routes made from it. `table` defines what a row means.
 
-Who may see a page or send a form is said here and nowhere else; tests/pages/test_matrix.py tries every row as each of
-them.
+Only this table says who may see a page or send a form; tests/pages/test_matrix.py tries every row with every role.
 """
 
 from farebox.http.pages import (
@@ -333,7 +332,7 @@ FORM_ROWS: tuple[Form, ...] = (
     Form(path="/ui/sign-out", does="Sign out", roles=ANYBODY, without_role=True,
          act=signing.sign_out, back="/ui/sessions"),
 )
-"""`proved` is what touches money or keys."""
+"""`proved` forms concern money or keys."""
 
 OPEN: tuple[Route, ...] = (
     *[Route(method="GET", path=path, handler=signing.root, summary="Redirects browsers to the pages", result=None,
@@ -355,7 +354,7 @@ OPEN: tuple[Route, ...] = (
     page_route("/billing/done", billing.done, "Return from the processor's page"),
     page_route("/ui/assets/{name}", assets.asset, "Style sheet, scripts and icon", "text/css"),
 )
-"""What is there for people who are not signed in."""
+"""Routes for people who are not signed in."""
 # fmt: on
 
 PAGES: tuple[Route, ...] = (*OPEN, *routes_of(PAGE_ROWS, FORM_ROWS))

@@ -1,4 +1,4 @@
-"""How programs call a gateway: the base URL that each SDK is given, and a first call with it."""
+"""How programs call a gateway: the base URL for each SDK, and a first call with it."""
 
 import json
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Snippet:
 
 
 def snippets(base_url: str, account_id: str, gateway_id: str, model: str) -> list[Snippet]:
-    """For each SDK; `model`: a `provider/model` that can be called."""
+    """A snippet for each SDK; `model`: a `provider/model` that can be called."""
     root = f"{base_url}/v1/{account_id}/{gateway_id}"
     compat = f"{root}/compat"
     return [
@@ -40,7 +40,8 @@ def example_model(*, demo: bool) -> str:
 
 
 def first_call(base_url: str, account_id: str, model: str, token: str = f"${KEY}") -> str:
-    """A call through the default gateway with curl. `token`: an access token’s secret, or where it is read from."""
+    """A call through the default gateway with curl. `token`: an access token’s secret, or a variable that contains
+    it."""
     return _curl(f"{base_url}/v1/{account_id}/{DEFAULT_GATEWAY}/compat", model, token)
 
 

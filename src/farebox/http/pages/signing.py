@@ -1,4 +1,4 @@
-"""How one signs in and out, proves who is there, and sees one's sessions."""
+"""Signing in and out, proofs of identity, and the list of sessions."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ async def root(request: Request, _: None) -> Response:
 
 
 async def sign_in(request: Request, _: None) -> Response:
-    """The ways to sign in; who is signed in already goes on."""
+    """The ways to sign in; a person who is already signed in is redirected."""
     await render.ready()
     wanted = own_path(parameter(request, "next"))
     if await session_of(request) is not None:
@@ -45,7 +45,7 @@ async def sign_in(request: Request, _: None) -> Response:
 
 
 async def link(request: Request, _: None) -> Response:
-    """Show what a link opens, with a button that opens it: programs that scan links in messages press no buttons.
+    """Show what a link opens, with a button that opens it: programs that scan links in messages do not press buttons.
 
     For a used link, show how to get another.
     """
@@ -85,7 +85,7 @@ async def _open(request: Request, landing: str) -> Response:
 
 
 async def ask_for_link(request: Request, _: None) -> Response:
-    """Have a link sent to an e-mail address. The answer is the same whether or not it is a member's."""
+    """Have a link sent to an e-mail address. The response is the same whether or not it is a member's."""
     await render.ready()
     require_own_form(request)
     if not mailing.available(request.services):
@@ -107,7 +107,7 @@ async def signed_out(request: Request, _: None) -> Response:
 
 
 async def sign_out(visit: Visit, form: Fields) -> Response:
-    """End the session. Who signed in at a provider is asked whether they want to sign out there, too."""
+    """End the session. A person who signed in at a provider is asked whether to sign out there too."""
     await sessions.end(visit.services, visit.session)
     there = "?at=provider" if visit.session.sign_in.way == "oidc" else ""
     return see_other(f"/ui/signed-out{there}", session_cookie(visit.request, None))
@@ -121,7 +121,7 @@ def _provider_name(services: Services) -> str:
 
 
 async def confirm(visit: Visit) -> Shown | Response:
-    """The ways to prove who is there before money or keys are touched."""
+    """The ways to confirm one's identity before acts that concern money or keys."""
     wanted = own_path(parameter(visit.request, "next"))
     if sessions.confirmed(visit.services, visit.session):
         return see_other(wanted)
@@ -136,7 +136,7 @@ async def confirm(visit: Visit) -> Shown | Response:
 
 
 async def confirm_by_mail(visit: Visit, form: Fields) -> str:
-    """Prove it by a new link, sent to the e-mail address that the session has."""
+    """Confirm one's identity by a new link, sent to the session's e-mail address."""
     email = visit.session.sign_in.email
     if email is None or not mailing.available(visit.services):
         raise Problem(
@@ -149,7 +149,7 @@ async def confirm_by_mail(visit: Visit, form: Fields) -> str:
 
 
 async def confirm_by_token(visit: Visit, form: Fields) -> Response:
-    """Prove it by an access token."""
+    """Confirm one's identity by an access token."""
     session = await sessions.confirm_by_token(visit.services, visit.session, form.get("token", "").strip())
     if session is None:
         raise Problem(
@@ -163,7 +163,7 @@ async def confirm_by_token(visit: Visit, form: Fields) -> Response:
 
 
 async def session_list(visit: Visit) -> Shown:
-    """Where one is signed in; owners see the whole account's sessions. And one's other accounts."""
+    """The person's sessions (owners see all sessions of the account), and their other accounts."""
     own = visit.session.sign_in
     found = await sessions.list_open(visit.services, visit.account_id)
     if not visit.may(OWNER):
@@ -189,7 +189,7 @@ async def _passkeys(visit: Visit) -> list[Passkey]:
 
 
 async def end_session(visit: Visit, form: Fields) -> str:
-    """End a session that is in the list."""
+    """End a session from the list."""
     named = form.get("session", "")
     listed = await session_list(visit)
     if named not in [each.session_id for each in listed["sessions"]]:
@@ -199,17 +199,17 @@ async def end_session(visit: Visit, form: Fields) -> str:
 
 
 async def end_others(visit: Visit, form: Fields) -> str:
-    """End all other sessions of one's own, on all accounts."""
+    """End all of the person's other sessions, on all accounts."""
     await sessions.end_others(visit.services, visit.session)
     return "All your other sessions have ended, and links that were sent to you no longer work."
 
 
 async def turn_to(visit: Visit, form: Fields) -> Response:
-    """Show another account of somebody who is a member of several."""
+    """Switch to another account, for a member of several."""
     await sessions.turn_to(visit.services, visit.session, form.get("account", ""))
     return see_other(own_path(form.get("next", "")))
 
 
 def parameter(request: Request, name: str) -> str:
-    """Of the query; empty if it is not there."""
+    """A parameter of the query; empty if it is missing."""
     return dict(request.query_pairs()).get(name, "")

@@ -20,7 +20,7 @@ async def begin(request: Request, _: None) -> Response:
 
 
 async def confirm(visit: Visit, form: Fields) -> Response:
-    """Prove who is there by the provider, which is told to ask again."""
+    """Confirm one's identity at the provider, which is told to authenticate the person again."""
     email = sessions.proven_email(visit.session)
     if email is None:
         raise Problem(VALIDATION_FAILED, "The person behind this session is unknown: confirm in another way")
@@ -43,7 +43,7 @@ async def done(request: Request, _: None) -> Response:
 
 
 async def sign_out(request: Request, _: None) -> Response:
-    """Lead a browser that has signed out here to where it signs out of the provider, too."""
+    """Send a browser that has signed out here to the provider's sign-out page."""
     await render.ready()
     require_own_form(request)
     url = await single_sign_on.sign_out_url(request.services)

@@ -39,7 +39,7 @@ class _Stored:
 
 
 async def system(visit: Visit) -> Shown:
-    """What this process and the database say of themselves."""
+    """The state of this process and of the database."""
     services = visit.services
 
     def read(connection: Connection) -> _Stored:

@@ -1,8 +1,8 @@
-"""The table of pages and forms: what a row says, and how it is served.
+"""Pages and forms: what a row of the table means, and how it is served.
 
-A page is a function that gathers what it shows, a template that shows it, and a row that says who may see it. A form is
-a function that does what it asks for, and a row that says who may send it. The rows are in `routes`; nobody sees a page
-or sends a form whose row does not name one of their roles.
+A page consists of a function that gathers its content, a template that shows it, and a row that says who may see it. A
+form consists of a function that carries it out, and a row that says who may send it. The rows are in `routes`; nobody
+can see a page or send a form unless its row names one of their roles.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -41,16 +41,16 @@ BUILD = frozenset((Role.OWNER, Role.DEVELOPER))
 MEMBERS = frozenset((Role.OWNER, Role.BILLING, Role.DEVELOPER, Role.VIEWER))
 OPERATOR = frozenset((Role.OPERATOR,))
 ANYBODY = MEMBERS | OPERATOR
-"""Who has any role."""
+"""Everyone who has a role."""
 WITHOUT_ROLE = "/ui/invitations"
-"""Where those are led who have none: who is only invited has not accepted it yet."""
+"""Where people without a role are redirected: someone who is only invited has not accepted yet."""
 
 Shown: TypeAlias = Mapping[str, Any]
-"""What a template is given."""
+"""The values for a template."""
 Query: TypeAlias = Callable[[Visit], Awaitable[Shown | Response]]
 Fields: TypeAlias = Mapping[str, str]
 Act: TypeAlias = Callable[[Visit, Fields], Awaitable[Response | str]]
-"""Returns the note for the page that follows, or a response."""
+"""Carries out a form; returns the note for the next page, or a response."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,32 +67,32 @@ class Page:
     label: str = ""
     """Its entry in the navigation; empty: it has none."""
     icon: str = ""
-    """Of that entry: a name in templates/icons.html."""
+    """The icon of that entry: a name in templates/icons.html."""
     section: str = ""
     """Path of the page whose entry is marked instead of its own."""
     content_type: str = "text/html"
     demo: bool = False
-    """Only with the demo provider."""
+    """Whether it exists only with the demo provider."""
     without_role: bool = False
-    """Also for who is signed in and has no role on an account."""
+    """Whether it is also for people who are signed in without a role on an account."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """Something that is done at a URL."""
+    """A form that is sent to a URL."""
 
     path: str
     does: str
-    """For docs/pages.md: `Buy credit`."""
+    """What it does, for docs/pages.md: `Buy credit`."""
     roles: frozenset[Role]
     act: Act
     back: str
-    """The page that says how it ended; parameters in braces are the form's own."""
+    """The page that shows the outcome; parameters in braces are the form's own."""
     proved: bool = False
-    """Money or keys: only if it was proved recently who is there (`people.sessions.confirmed`)."""
+    """Whether it concerns money or keys and so needs a recent proof of identity (`people.sessions.confirmed`)."""
     budget: Budget | None = None
     without_role: bool = False
-    """As with a page."""
+    """As in Page."""
 
 
 NAVIGATION: list[Page] = []
@@ -100,8 +100,8 @@ NAVIGATION: list[Page] = []
 
 
 def served(page: Page) -> Handler:
-    """The handler of a page. Who is not signed in is led to where one signs in. Links that come with refusals name the
-    account that they are about: where another one is shown, a button turns to it."""
+    """The handler of a page. People who are not signed in are redirected to the sign-in page. Links in refusals name
+    their account: if another account is shown, a button switches to it."""
 
     async def handle(request: Request, _: None) -> Response:
         await render.ready()
@@ -130,7 +130,7 @@ def served(page: Page) -> Handler:
 
 
 def shell(visit: Visit, template: str, shown: Shown, here: str) -> Response:
-    """A page as it is sent, with the navigation, whose entry `here` is marked, and the note that a form left for it.
+    """The complete page, with the navigation, whose entry `here` is marked, and the note that a form left for it.
     `shown` has its `title`, and may have a `heading` and a `refresh`."""
     flash, demo = note_of(visit), visit.services.configuration.demo
     entries = [each for each in NAVIGATION if visit.may(each.roles) and (demo or not each.demo)]
@@ -142,7 +142,7 @@ def shell(visit: Visit, template: str, shown: Shown, here: str) -> Response:
 
 
 def handled(form: Form) -> Handler:
-    """The handler of a form: it checks role, CSRF token and proof, acts, and redirects, so that a reload repeats
+    """The handler of a form: it checks the role, CSRF token and proof, acts, and redirects, so that a reload repeats
     nothing."""
 
     async def handle(request: Request, _: None) -> Response:

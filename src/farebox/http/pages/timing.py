@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from farebox.storage.calls import CallRow
 
 WIDTH = 1000
-"""Of the bar."""
+"""Width of the bar."""
 _NOT_KEPT = "unknown: the process that served the call keeps it for its latest calls only"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of the time, in milliseconds; None: there is none, or it is not known, and `why` says so."""
+    """One part of the time, in milliseconds; None: there is none, or it is unknown, as `why` says."""
 
     kind: str
-    """Of its color."""
+    """Determines its color."""
     name: str
     took: float | None
     why: str
@@ -33,7 +33,7 @@ class Timing:
 
 
 def timing_of(call: CallRow, settle_seconds: float | None) -> Timing | None:
-    """None where there is nothing to show: the call came to no hold and no response."""
+    """The timing of a call; None if there is nothing to show, because the call had neither a hold nor a response."""
     first, hold = call.detail.first_byte_ms, call.detail.hold_ms
     if first is None and hold is None:
         return None
@@ -50,7 +50,7 @@ def timing_of(call: CallRow, settle_seconds: float | None) -> Timing | None:
 
 
 def _no_hold(call: CallRow) -> str:
-    """Why it is not known how long the hold took."""
+    """Why the duration of the hold is unknown."""
     detail = call.detail
     if detail.outcome == "free" and detail.first_byte_ms is not None:
         return "unknown"  # a call of an earlier release may have had one
@@ -59,7 +59,7 @@ def _no_hold(call: CallRow) -> str:
 
 
 def _drawn(parts: list[Part]) -> list[Part]:
-    """With their places on the bar."""
+    """The parts with their positions on the bar."""
     total, x, drawn = sum(part.took or 0 for part in parts) or 1, 0.0, []
     for part in parts:
         width = round(WIDTH * (part.took or 0) / total, 1)

@@ -1,4 +1,4 @@
-"""Access tokens: what there are, when they were last used; creating and revoking them."""
+"""Access tokens: the list, when each was last used; creating, changing and revoking them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from farebox.storage.last_uses import uses_of
 from farebox.storage.sql import Connection
 
 TOKENS_MAX = 500
-"""Of one account, made here."""
+"""Most tokens of one account that can be created here."""
 LIFETIMES = {"": "never", "1": "in a day", "7": "in a week", "30": "in 30 days", "90": "in 90 days", "365": "in a year"}
 SAYS = {
     Permission.RUN: "call models",
@@ -37,11 +37,11 @@ BUDGETS_LISTED = 100
 """Active tokens of which the list shows what is left; the page of a token always does."""
 _NAME_MAX = 100
 _FOR_DEVELOPERS = (Permission.RUN, Permission.READ)
-"""What is made by somebody without money cannot spend it but by calls."""
+"""A token created by a member without access to money can spend money only by calls."""
 
 
 _LIMITS = (
-    Field(name="rate_limiting_limit", label="Calls at most", kind="number", hint="Empty or 0: unlimited."),
+    Field(name="rate_limiting_limit", label="Maximum number of calls", kind="number", hint="Empty or 0: unlimited."),
     Field(name="rate_limiting_interval", label="In seconds", kind="number", hint="Empty: 60."),
     Field(
         name="rate_limiting_technique",
@@ -68,7 +68,7 @@ _EXPIRES = Field(name="expires_at", label="Expires", hint="Such as 2027-01-31T12
 
 
 def _rate_sent(form: Mapping[str, str]) -> dict[str, Any]:
-    """What is left empty is as the API has it without."""
+    """The rate limit to send to the API; empty fields have the API's defaults."""
     sent = {name: value for name, value in values_of(_LIMITS, form).items() if value is not None}
     return {"rate_limiting_limit": 0, **sent}
 
@@ -125,7 +125,7 @@ def _names(found: Iterable[AccessToken]) -> dict[str, str]:
 
 
 def offered_to(visit: Visit) -> tuple[Permission, ...]:
-    """The permissions that somebody may give."""
+    """The permissions that the person may grant."""
     return tuple(SAYS) if visit.may(OWNER) else _FOR_DEVELOPERS
 
 
@@ -168,12 +168,12 @@ async def create(visit: Visit, form: Fields) -> Response:
 
 
 async def one_token(visit: Visit) -> Shown:
-    """A token, with what can be changed of it."""
+    """A token, with its changeable settings."""
     return await _one(visit)
 
 
 async def _one(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) -> Shown:
-    """`sent`: what was refused, and why."""
+    """The page's content. `sent`: what was refused, and why."""
     token_id = visit.request.path["token_id"]
     found = await visit.services.database.scan(partial(accounts.list_tokens, account_id=visit.account_id))
     token = next((token for token in found if token.token_id == token_id), None)
@@ -193,7 +193,7 @@ async def _one(visit: Visit, sent: tuple[Values, InvalidInput] | None = None) ->
 
 
 async def change(visit: Visit, form: Fields) -> Response | str:
-    """Its rate limit, the models that it may call, the gateways that it reaches, and when it expires."""
+    """Change the token's rate limit, the models that it may call, the gateways that it reaches, and its expiry."""
     body, token_id = _CHANGED.body(form), visit.request.path["token_id"]
     now = await ask(visit, api.get, token_id=token_id)
     if now["gateways"] == [] and body["gateways"] is None:  # they were deleted: an empty field does not mean all

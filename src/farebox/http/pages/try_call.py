@@ -1,7 +1,7 @@
-"""A call from the pages: a model, a question; its answer and receipt are the page of the call.
+"""A test call from the pages: a model and a question; the call's page shows the answer and the receipt.
 
-It goes through the data plane as any other, in this process, with an access token that the account has for it: listed
-among its tokens, and revoked like any of them.
+It goes through the data plane like any other call, in this process, with an access token that the account has for this
+purpose: it is listed among the tokens, and can be revoked like them.
 """
 
 import asyncio
@@ -67,11 +67,11 @@ async def _form(visit: Visit, given: Fields, priced: "Priced | None" = None) -> 
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """What a call would cost, as the page says it. Amounts in US dollars, as text."""
+    """What a call would cost, in words. Amounts in US dollars, as text."""
 
     said: str
     rates: list[tuple[str, str]]
-    """For a million of what is metered."""
+    """Rates per million units of a meter."""
 
 
 async def price(visit: Visit, form: Fields) -> Response:
@@ -133,7 +133,7 @@ def _body(model: str, text: str) -> bytes:
 
 
 async def send(visit: Visit, form: Fields) -> Response:
-    """Make the call, and lead to its page."""
+    """Make the call, and redirect to its page."""
     text, model, gateway_id = _asked(form)
     await _check_gateway(visit, gateway_id)
     secret = await _token(visit)
@@ -159,7 +159,7 @@ async def _served(serve: Callable[["_PageCall"], Awaitable[None] | None], exchan
 
 
 async def _token(visit: Visit) -> str:
-    """The secret of the account's token for this: derived, so that it is stored nowhere. Raises Problem where it was
+    """The secret of the account's token for this: derived, so that it is stored nowhere. Raises Problem if it was
     revoked."""
     services, now, account_id = visit.services, visit.services.clock.now_ms(), visit.account_id
     secret = TOKEN_PREFIX + services.vault.sign("test calls", account_id)
@@ -190,7 +190,7 @@ def _said(answer: bytes) -> str:
 
 
 class _PageCall(InnerExchange):
-    """A call that the page makes; of its response only the head is looked at, or an error's body."""
+    """A call that the page makes; only the head of its response is read, or the body of an error."""
 
     def __init__(self, path: str, token: str, body: bytes, client: str) -> None:
         headers = {
@@ -204,7 +204,7 @@ class _PageCall(InnerExchange):
         self.sent: dict[str, str] = {}
         """The headers of the response."""
         self.received = b""
-        """The body of a response that came whole."""
+        """The body of a response that was sent as a whole."""
 
     def respond(self, status: int, headers: HeaderList, body: bytes) -> None:
         if self.status:
@@ -217,7 +217,7 @@ class _PageCall(InnerExchange):
         return self
 
     async def send(self, chunk: bytes) -> None:
-        """The page of the call shows what is stored of it."""
+        """Does nothing: the page of the call shows what is stored."""
 
     def when_gone(self, callback: Callable[[], None]) -> None:
-        """Never: the page's reader may leave, and the call is finished all the same."""
+        """Does nothing: if the page's reader leaves, the call is completed anyway."""

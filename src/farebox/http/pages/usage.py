@@ -1,4 +1,4 @@
-"""Usage: by hour, day or month, by what the calls were made with, next to the period before."""
+"""Usage by hour, day or month, and by what the calls were made with, compared with the previous period."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,9 +41,9 @@ class Line:
     tokens_in: int = 0
     tokens_out: int = 0
     before: int = 0
-    """Its charge in the period before."""
+    """Its charge in the previous period."""
     path: str = ""
-    """Its calls."""
+    """Path of the list of its calls."""
 
     def add(self, found: ValueSum) -> None:
         self.calls += found.calls
@@ -54,13 +54,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What the address asks for."""
+    """What an address asks for."""
 
     by: str
     period: Period
     compare: bool
     given: Mapping[str, str]
-    """As it is written in addresses."""
+    """The filters as written in addresses."""
 
     @property
     def periods(self) -> list[Period]:
@@ -99,14 +99,14 @@ async def usage(visit: Visit) -> Shown:
 
 
 async def as_csv(visit: Visit) -> Response:
-    """What the page shows, for a spreadsheet."""
+    """The page's content for a spreadsheet."""
     asked = _asked(visit)
     _, found = await _read(visit, asked)
     return download(of_api.as_csv(asked.by, found), CSV, "usage.csv")
 
 
 async def as_json(visit: Visit) -> Response:
-    """The same for a program."""
+    """The page's content for a program."""
     asked = _asked(visit)
     _, found = await _read(visit, asked)
     names = of_api.columns(asked.by)
@@ -123,7 +123,7 @@ async def _read(visit: Visit, asked: _Asked) -> tuple[int | None, list[Usage]]:
 
 
 def _asked(visit: Visit) -> _Asked:
-    """What is not understood is as if it were not there."""
+    """What the address asks for; parameters that are not understood are ignored."""
     pairs = dict(visit.request.query_pairs())
     per = cast("Per", pairs["per"]) if pairs.get("per") in _PER else "day"
     by = pairs.get("by", "")[:_BY_MAX]
@@ -149,7 +149,7 @@ def _input(at: int, per: Per) -> str:
 
 
 def _of_keys(keys: Iterable[str], by: str) -> list[str]:
-    """The keys of metadata to choose from, as `by` names them; the chosen one, too."""
+    """The metadata keys to choose from, in the form of `by`; including the chosen one."""
     return list(dict.fromkeys([*(f"{METADATA}.{key}" for key in keys), *([by] if by not in _BY else [])]))
 
 
@@ -161,7 +161,7 @@ def _by_name(by: str) -> str:
 
 
 async def token_names(visit: Visit) -> Mapping[str, str]:
-    """What the account's tokens are called, by their ID."""
+    """The names of the account's tokens, by ID."""
     found = await visit.services.database.scan(partial(list_tokens, account_id=visit.account_id))
     return {token.token_id: token.name or token.token_id[:8] for token in found}
 
@@ -188,7 +188,7 @@ def _name(value: str, by: str, names: Mapping[str, str]) -> str:
 
 
 def _which(value: str, by: str) -> dict[str, str]:
-    """The filters of the list of calls that find the calls with the value, as far as there are any."""
+    """The filters with which the list of calls shows the calls with this value, if there are any."""
     if not value or value == OTHER:
         return {}
     if by == "model":

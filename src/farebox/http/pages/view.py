@@ -1,4 +1,4 @@
-"""What the billing page shows, in one struct: `queries` fills it, the templates show it."""
+"""What the billing page shows, in one struct: `billing_view` fills it, the templates show it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -137,8 +137,8 @@ class View:
 
 
 def _acts(transfers: list[TransferRow]) -> list[list[TransferRow]]:
-    """Transfers, newest first, grouped by what moved the money: a call that empties one lot and continues with the next
-    is several (`…`, `…/2`, `…/3`). The oldest group is left out if part of it may be missing."""
+    """Transfers, newest first, grouped by cause: a call that empties one lot and continues with the next has several
+    (`…`, `…/2`, `…/3`). The oldest group is left out if part of it may be missing."""
     acts = [
         list(parts) for _, parts in groupby(transfers, lambda each: (each.transfer_id.partition("/")[0], each.kind))
     ]

@@ -25,7 +25,7 @@ SESSION_COOKIE = "farebox_sid"
 NOTE_COOKIE = "farebox_note"
 ATTEMPT_COOKIE = "farebox_attempt"
 REFRESH = "farebox-refresh"
-"""A header of assets/live.js."""
+"""A request header that assets/live.js sends."""
 _NOTE_SECONDS = 120
 _NOTE_MAX = 600
 
@@ -45,7 +45,7 @@ _HEADERS = (
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A request by somebody who is signed in."""
+    """A request by a person who is signed in."""
 
     request: Request
     session: Session
@@ -65,35 +65,35 @@ class Visit:
 
     @property
     def operator(self) -> Operator:
-        """Who is signed in, as the audit log names them."""
+        """The person who is signed in, as named in the audit log."""
         sign_in = self.session.sign_in
         return Operator(sign_in.email or f"session {sign_in.session_id}", "page")
 
     @property
     def csrf(self) -> str:
-        """The token in this session's forms, which other sites cannot know. It is good for the account it was made for:
-        a form of another account's page, left open in another tab, does nothing."""
+        """The token in this session's forms, which other sites cannot know. It is valid for the account it was made
+        for: a form on another account's page, left open in another tab, does nothing."""
         return sessions.seal(self.services, self.session, "form")
 
     def may(self, roles: Iterable[Role]) -> bool:
         return not self.roles.isdisjoint(roles)
 
     def require(self, roles: Iterable[Role]) -> None:
-        """Raises Problem (ACCESS_DENIED)."""
+        """Raises Problem (ACCESS_DENIED) unless the person has one of these roles."""
         if not self.may(roles):
             have = " and ".join(sorted(self.roles)) or "none"
             raise Problem(ACCESS_DENIED, f"Your role does not allow this: it is {have}")
 
 
 async def session_of(request: Request) -> Session | None:
-    """The session of the request. What an open page asks by itself, without its reader, does not keep it open."""
+    """The session of the request. Requests that an open page makes by itself do not keep it open."""
     headers, secret = request.headers, request.cookie(cookie_name(request, SESSION_COOKIE))
     by_itself = headers.get("accept") == "text/event-stream" or headers.get(REFRESH) is not None
     return await sessions.session(request.services, secret, touches=not by_itself)
 
 
 async def visit_of(request: Request) -> Visit | None:
-    """Who is signed in, if anybody is."""
+    """The visit of the person who is signed in; None if nobody is."""
     session = await session_of(request)
     return None if session is None else Visit(request, session)
 
@@ -103,7 +103,7 @@ def not_signed_in() -> Problem:
 
 
 def headers_of_pages() -> tuple[tuple[str, str], ...]:
-    """What every response to a browser has."""
+    """Headers of every response to a browser."""
     return _HEADERS
 
 
@@ -121,19 +121,19 @@ def see_other(path: str, *headers: tuple[str, str]) -> Response:
 
 
 def to_sign_in(path: str) -> Response:
-    """Redirect to where one signs in, and from there back to this page."""
+    """Redirect to the sign-in page, and from there back to this page."""
     return see_other(f"/ui/sign-in?next={quote(path, safe='')}")
 
 
 def own_path(text: str) -> str:
-    """`text` if it is a path of a page of ours, else the home page: where a form says that one wanted to go."""
+    """`text`, where a form says to go next, if it is the path of one of our pages; otherwise the home page."""
     known = text.startswith(("/ui/", "/billing"))
     plain = text.isascii() and text.isprintable() and not set(text) & set("\\ \"'<>") and "//" not in text
     return text if known and plain else HOME
 
 
 def leave(url: str, place: str = "the payment page", *headers: tuple[str, str]) -> Response:
-    """Forward to a page of another site, which is called `place`.
+    """Forward to a page of another site, which is named `place`.
 
     Not by a redirect: the content security policy forbids forms to lead to other sites, and browsers apply it to
     redirects too.
@@ -148,7 +148,7 @@ def download(body: bytes, content_type: str, name: str) -> Response:
 
 
 def problem_page(problem: Problem, _: Pages) -> Response:
-    """The error page in place of a page that cannot be shown."""
+    """The error page instead of a page that cannot be shown."""
     expired = problem.kind is LINK_EXPIRED
     title = "Please open a new link" if expired else "That did not work"
     retry = () if problem.retry_after is None else (("retry-after", str(problem.retry_after)),)
@@ -175,7 +175,7 @@ async def lost(problem: Problem, *headers: tuple[str, str]) -> Response:
 
 
 def cookie_name(request: Request, name: str) -> str:
-    """The name as the browser has it. Over TLS its prefix makes the browser refuse it from other hosts and from plain
+    """The cookie's name in the browser. Over TLS its prefix makes the browser refuse it from other hosts and from plain
     HTTP; below a path, the stronger of the two prefixes is not allowed."""
     if not _secure(request):
         return name
@@ -191,12 +191,12 @@ def session_cookie(request: Request, session: Session | None) -> tuple[str, str]
 
 
 def attempt_cookie(request: Request, secret: str) -> tuple[str, str]:
-    """The header that has the browser keep the secret of what it has begun."""
+    """The header that makes the browser keep the secret of a sign-in attempt."""
     return _cookie(request, ATTEMPT_COOKIE, secret, ATTEMPT_MS // 1000)
 
 
 def note_cookie(visit: Visit, note: Flash) -> tuple[str, str]:
-    """The header that sets a flash message for the next page. It is signed, so that no one else can inject text."""
+    """The header that sets a flash message for the next page. It is signed, so that nobody else can inject text."""
     text = json.dumps([note.tone, note.text[:_NOTE_MAX]])
     seal = sessions.seal(visit.services, visit.session, text)
     packed = base64.urlsafe_b64encode(f"{seal}{text}".encode()).decode().rstrip("=")

@@ -27,7 +27,7 @@ _METER: Final = "input_characters"
 
 
 class Refused(Exception):
-    """The operator's key is not used for this; the words say for what."""
+    """The operator's key is not used for this; the message says for what."""
 
 
 @dataclass(frozen=True, slots=True)

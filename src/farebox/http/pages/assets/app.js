@@ -1,8 +1,8 @@
-// What pages do besides, where scripts run: copying, charts that answer, keys. Every page works without it.
+// Enhancements where scripts run: copy buttons, interactive charts, keyboard shortcuts. Every page works without this.
 
 const each = (selector, act) => document.querySelectorAll(selector).forEach(act);
 
-// Text to be copied gets a button.
+// Adds a button to text that can be copied.
 each("[data-copy]", (box) => {
   const button = document.createElement("button");
   button.type = "button";
@@ -21,7 +21,7 @@ each("[data-copy]", (box) => {
   box.append(button);
 });
 
-// A chart says what is under the pointer; the arrow keys move along it.
+// A chart shows the value under the pointer; the arrow keys move along it.
 each(".plot", (plot) => {
   const hits = [...plot.querySelectorAll(".hit")];
   if (!hits.length) return;
@@ -32,7 +32,7 @@ each(".plot", (plot) => {
   const texts = hits.map((hit) => {
     const title = hit.querySelector("title");
     const text = title.textContent;
-    title.remove();  // the browser's own tip would say it twice
+    title.remove();  // otherwise the browser's tooltip would show it as well
     return text;
   });
   let at = -1;
@@ -56,7 +56,7 @@ each(".plot", (plot) => {
   });
 });
 
-// `g` and a letter open a page of the navigation, `/` goes to the first filter.
+// `g` and a letter open a page of the navigation; `/` focuses the first filter.
 const who = document.querySelector(".who");
 if (who) {
   const keys = document.createElement("p");
@@ -82,5 +82,5 @@ addEventListener("keydown", (event) => {
   }
 });
 
-// The current entry of a strip that scrolls is in sight.
+// Scrolls a strip so that its current entry is visible.
 document.querySelector("nav[aria-label=Pages] [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });

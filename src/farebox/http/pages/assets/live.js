@@ -1,4 +1,4 @@
-// What changes is shown as it does: figures are replaced, and a list that has changed is fetched again. A button pauses it.
+// Live updates: figures are replaced, and a list that has changed is fetched again. A button pauses this.
 
 const place = document.querySelector("[data-live]");
 const button = document.createElement("button");
@@ -20,7 +20,7 @@ const close = () => {
 
 const busy = (part) => part.contains(document.activeElement) || !getSelection().isCollapsed;
 
-// Somebody who reads or selects in the list keeps it until they leave it.
+// The list is not replaced while its reader has the focus or a selection in it.
 const refresh = async () => {
   const part = document.querySelector("[data-part] > section");
   if (!part || paused) return;

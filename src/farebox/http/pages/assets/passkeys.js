@@ -1,4 +1,4 @@
-// Passkeys: a form with data-passkey asks the server for options, has the browser make ("create") or use ("get") a
+// Passkeys: a form with data-passkey asks the server for options, has the browser create ("create") or use ("get") a
 // passkey, and is then sent with it. Without scripts, or without passkeys in the browser, it stays hidden.
 
 const toBytes = (text) =>
@@ -36,7 +36,7 @@ const ask = async (form) => {
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const told = page.querySelector(answer.ok ? ".note" : "main section p");
     if (told) throw new Error(told.textContent);
-    location.assign(answer.url);  // it is to be proved first who is there
+    location.assign(answer.url);  // the person must confirm their identity first
     return;
   }
   const publicKey = decoded(await answer.json());
