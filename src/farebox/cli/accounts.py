@@ -34,7 +34,7 @@ def create_account(
     ] = None,
     time_zone: Annotated[
         str | None,
-        typer.Option("--time-zone", metavar="ZONE", help="IANA name: by which days, weeks and months are cut."),
+        typer.Option("--time-zone", metavar="ZONE", help="IANA name; determines days, weeks and months."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -74,7 +74,7 @@ def set_account(
     account_id: Annotated[str, typer.Argument(metavar="ID", help="ID of the account.")],
     time_zone: Annotated[
         str | None,
-        typer.Option("--time-zone", metavar="ZONE", help="IANA name: by which days, weeks and months are cut."),
+        typer.Option("--time-zone", metavar="ZONE", help="IANA name; determines days, weeks and months."),
     ] = None,
     spend_alerts: Annotated[
         bool | None,
@@ -84,7 +84,7 @@ def set_account(
 ) -> None:
     """Change an account's settings.
 
-    A new time zone cuts the windows after those that are in progress: these end as they would have.
+    A new time zone applies to the next windows; those in progress end as before.
 
     \b
     Examples:

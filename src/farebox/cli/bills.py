@@ -36,19 +36,23 @@ def import_bill(
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="A report of the provider's, JSON or CSV; - reads stdin.")
     ] = None,
-    fetch: Annotated[bool, typer.Option("--fetch", help="Ask the provider, with an admin key on stdin.")] = False,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="Fetch it from the provider, with an admin key on stdin.")
+    ] = False,
     start: Annotated[int | None, typer.Option("--from", parser=moment, metavar="DATE", help="Of --fetch.")] = None,
     end: Annotated[int | None, typer.Option("--to", parser=moment, metavar="DATE", help="Of --fetch.")] = None,
-    base_url: Annotated[str | None, typer.Option(metavar="URL", help="Of --fetch, if not the provider's own.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="For --fetch: URL of the API, if not the default.")
+    ] = None,
     source: Source = "default",
     as_json: AsJson = False,
 ) -> None:
     """Store what a provider bills, by day and model.
 
     Takes the usage and cost reports of OpenAI, Anthropic and OpenRouter: responses of their reporting APIs, and CSV
-    files from their dashboards (docs/provider-bills.md). A day in it takes the place of what was stored for that day,
-    so that a repeat changes nothing. With --fetch the provider is asked; the admin key is read from stdin and not
-    stored.
+    files from their dashboards (docs/provider-bills.md). A day in a report replaces what was stored for that day, so a
+    repeat changes nothing. With --fetch, the report is fetched from the provider; the admin key is read from stdin and
+    not stored.
 
     \b
     Examples:
@@ -121,9 +125,12 @@ def report(
     provider: Provider,
     start: From,
     end: To,
-    percent: Annotated[int, typer.Option(metavar="PERCENT", min=0, help="A day may differ by so much…")] = 2,
+    percent: Annotated[
+        int, typer.Option(metavar="PERCENT", min=0, help="Allowed difference of a day, in percent.")
+    ] = 2,
     usd: Annotated[
-        int | None, typer.Option(parser=parse_usd_or_zero, metavar="USD", help="…or by so much; 1 if omitted.")
+        int | None,
+        typer.Option(parser=parse_usd_or_zero, metavar="USD", help="Allowed difference of a day; 1 if omitted."),
     ] = None,
     source: Annotated[str | None, typer.Option(metavar="NAME", help="Only this source; all if omitted.")] = None,
     alarm: Annotated[bool, typer.Option("--alarm", help="Raise an operator alarm for each day beyond that.")] = False,

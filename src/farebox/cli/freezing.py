@@ -21,9 +21,10 @@ def freeze(
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded in the audit log.")],
     as_json: AsJson = False,
 ) -> None:
-    """Let an account make no calls, holds and purchases; effective within a second on every running server.
+    """Freeze an account, so that it makes no calls, holds or purchases; effective within a second on every running
+    server.
 
-    Its tokens can still read. Calls in flight end, and are charged; WebSockets end at their next message.
+    Its tokens can still read. Calls in flight are completed and charged; WebSockets end at their next message.
 
     \b
     Example:
@@ -38,7 +39,7 @@ def unfreeze(
     account_id: Annotated[str, typer.Argument(metavar="ID", help="ID of the account.")],
     as_json: AsJson = False,
 ) -> None:
-    """Let a frozen account make calls and purchases again.
+    """Unfreeze an account, so that it can make calls and purchases again.
 
     \b
     Example:

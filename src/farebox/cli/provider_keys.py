@@ -24,7 +24,7 @@ def set_key(
     name: Name,
     weight: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, max=1_000, help="Its share of the calls, next to the others'; 1 at first."),
+        typer.Option(metavar="N", min=0, max=1_000, help="Its share of the calls, relative to the others; 1 at first."),
     ] = None,
     api_key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Your key. Visible in `ps` and shell history.")
@@ -34,8 +34,8 @@ def set_key(
 ) -> None:
     """Add a key at a provider, or change its weight or the key itself.
 
-    Calls are shared out by weight; a key with the weight 0 is not used. One that the provider refuses or rate limits
-    rests, and another is used.
+    Calls are shared out by weight; a key with the weight 0 is not used. A key that the provider refuses or rate limits
+    is paused, and another is used.
 
     \b
     Examples:

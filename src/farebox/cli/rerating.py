@@ -1,4 +1,5 @@
-"""`farebox rerate`: give back what calls cost too much, or charge what they cost too little, by a wrong price."""
+"""`farebox rerate`: corrects charges after a wrong price: gives back what calls cost too much, or charges what they
+cost too little."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -53,10 +53,10 @@ def what_if(
     ] = None,
     markup: Annotated[int | None, typer.Option(parser=percent, metavar="PERCENT", help="Another markup.")] = None,
     models: Annotated[
-        Texts, typer.Option("--model", metavar="FROM=TO", help="Another model in the place of one; may be repeated.")
+        Texts, typer.Option("--model", metavar="FROM=TO", help="Replace one model by another; may be repeated.")
     ] = None,
     by: Annotated[
-        str, typer.Option(metavar="user|token|metadata.KEY", help="What the last table tells apart.")
+        str, typer.Option(metavar="user|token|metadata.KEY", help="What the last table is grouped by.")
     ] = "user",
     as_json: AsJson = False,
 ) -> None:
