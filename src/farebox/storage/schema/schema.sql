@@ -6,7 +6,7 @@
 --   Every other BIGINT says in its comment what it counts; amounts of credit are nano-dollars (10⁻⁹ US dollars).
 --   INTEGER columns are counts, flags (0 or 1), numbers of buckets, and the month and year printed on a card.
 --
--- Keys. A row that belongs to one account lies in a table whose key begins with `bucket` (accounts.bucket) and
+-- Keys. A row that belongs to one account is in a table whose key begins with `bucket` (accounts.bucket) and
 -- `account_id`, so that on Citus one commit stays on one node. The other tables have no bucket: what must be found, or
 -- must be unique, without knowing the account. storage/postgres/distribute.sql places every table on Citus. There are
 -- no foreign keys: they would cost a look-up in each commit of a call, and `farebox check` compares the rows instead.
@@ -16,12 +16,12 @@
 
 -- Accounts, and who may act for them. --------------------------------------------------------------------------------
 
-CREATE TABLE accounts (                   -- the tenants; the only place that says in which bucket one lies
+CREATE TABLE accounts (                   -- the tenants; the only place that says which bucket an account is in
     account_id TEXT PRIMARY KEY,
     bucket     INTEGER NOT NULL,          -- storage.buckets; always 0 where there is one database
     name       TEXT NOT NULL,
     created_at BIGINT NOT NULL,
-    frozen_at  BIGINT                     -- null: it may make calls and purchases
+    frozen_at  BIGINT                     -- null: not frozen
 );
 CREATE INDEX accounts_of_bucket ON accounts (bucket);
 CREATE INDEX accounts_by_name ON accounts (account_id, name);  -- a search reads only these, of many accounts
@@ -70,13 +70,13 @@ CREATE TABLE sessions (                   -- links that sign somebody in, and br
     kind         TEXT NOT NULL,           -- link, session
     session_id   TEXT NOT NULL UNIQUE,    -- what lists call it; no secret
     account_id   TEXT NOT NULL,           -- whose pages it shows; empty: only the operator's
-    email        TEXT,                    -- whose role `members` says; null: whoever was given the link
+    email        TEXT,                    -- whose role is in `members`; null: whoever was given the link
     role         TEXT,                    -- the role on the account, where there is no e-mail address; null: none
     operator     INTEGER NOT NULL,        -- 1: may open the operator's pages, where there is no e-mail address
     way          TEXT NOT NULL,           -- how one signs in: link, email, passkey, oidc
-    vouched      INTEGER NOT NULL,        -- 1: only an owner of the account says whose address it is; good for it alone
+    vouched      INTEGER NOT NULL,        -- 1: only an owner vouches for the address; valid on this account
     created_at   BIGINT NOT NULL,
-    confirmed_at BIGINT NOT NULL,         -- when it was last proved who is there
+    confirmed_at BIGINT NOT NULL,         -- when the person last proved their identity
     seen_at      BIGINT NOT NULL,         -- when a page was last opened, to the minute
     expires_at   BIGINT NOT NULL,
     client       TEXT NOT NULL,           -- address that signed in
@@ -97,7 +97,7 @@ CREATE TABLE passkeys (                   -- public keys by which people sign in
 );
 CREATE INDEX passkeys_of_person ON passkeys (email);  -- to list them
 
-CREATE TABLE sign_in_attempts (           -- what a browser has begun and is to end, once: a passkey's challenge, an OIDC login
+CREATE TABLE sign_in_attempts (           -- attempts that a browser must complete, once: a passkey's challenge, an OIDC login
     hash         BYTEA PRIMARY KEY,       -- keyed hash of the secret in the browser's cookie
     content      BYTEA NOT NULL,          -- sealed JSON
     expires_at   BIGINT NOT NULL
@@ -187,13 +187,13 @@ CREATE TABLE operator_acts (              -- the audit log: every act of an oper
 );
 CREATE INDEX operator_acts_of_account ON operator_acts (account_id, number);  -- what was done to an account
 
-CREATE TABLE operator_acts_head (         -- one row: the latest act, so that rows that are missing at the end show
+CREATE TABLE operator_acts_head (         -- one row: the latest act, so that missing rows at the end are noticed
     one    INTEGER PRIMARY KEY CHECK (one = 1),
     number BIGINT NOT NULL,               -- the number of the act
     digest TEXT NOT NULL                  -- its digest
 );
 
-CREATE TABLE operator_reports (           -- what takes long to compute, of each kind the latest (operator.reports)
+CREATE TABLE operator_reports (           -- reports that take long, the latest of each kind (operator.reports)
     kind       TEXT PRIMARY KEY,          -- check, margins
     report_id  TEXT NOT NULL,
     state      TEXT NOT NULL,             -- running, done, failed
@@ -202,7 +202,7 @@ CREATE TABLE operator_reports (           -- what takes long to compute, of each
     total      BIGINT NOT NULL,           -- number of accounts in all
     report     TEXT,                      -- JSON; failed: why; null: it is running
     started_at BIGINT NOT NULL,
-    seen_at    BIGINT NOT NULL            -- renewed every second; long past while it runs: its process is gone
+    seen_at    BIGINT NOT NULL            -- renewed every second; if long past while running: its process is gone
 );
 
 -- The ledger: src/farebox/ledger/README.md has its rules. All amounts are nano-dollars. ------------------------------
@@ -220,9 +220,9 @@ CREATE TABLE balances (                   -- one row per account: locked by what
     limit_amount   BIGINT,                     -- nano-dollars: the spending limit; null: none
     limit_duration TEXT,                       -- daily, weekly, monthly
     limit_strategy TEXT,                       -- fixed, sliding
-    limit_from     BIGINT,                     -- milliseconds UTC: first hour in limit_spent; null: to be summed anew
+    limit_from     BIGINT,                     -- milliseconds UTC: first hour in limit_spent; null: must be summed again
     limit_spent    BIGINT NOT NULL DEFAULT 0,  -- nano-dollars: sum of the account's usage_hours from limit_from on
-    limit_until    BIGINT,                     -- milliseconds UTC: end of the window it is for; null: as the calendar of UTC says
+    limit_until    BIGINT,                     -- milliseconds UTC: end of its window; null: that of the UTC calendar
     zones          TEXT,                       -- JSON: [[since, IANA name], …] of its time zones, the latest last; null: UTC
     alerts_off     INTEGER NOT NULL DEFAULT 0, -- 1: the owner wants no alerts about spending
     PRIMARY KEY (bucket, account_id),
@@ -245,7 +245,8 @@ CREATE TABLE transfers (                  -- every movement of money between two
     note        TEXT,
     PRIMARY KEY (bucket, account_id, version)
 ) /* clustered */;
--- No cause moves money twice. Charges are left out, which are nearly all: a hold is settled once, and writes its own.
+-- No cause moves money twice. Charges, which are nearly all transfers, are left out: a hold is settled only once, and
+-- writes its own.
 CREATE UNIQUE INDEX transfers_by_id ON transfers (bucket, account_id, transfer_id) WHERE kind <> 'charge';
 
 CREATE TABLE lots (                       -- what is left of each top-up, grant or return
@@ -277,10 +278,10 @@ CREATE TABLE holds (                      -- money reserved until a call, or an 
     created_at  BIGINT NOT NULL,
     expires_at  BIGINT NOT NULL,
     budgets     TEXT,                     -- JSON: [[scope, start], …] of the budgets it counts in; null: in none
-    counted     BIGINT,                   -- nano-dollars: open: reserved in each of them; settled: what counts there
+    counted     BIGINT,                   -- nano-dollars; open: reserved in each of them; settled: what counts there
     PRIMARY KEY (bucket, account_id, hold_id)
 ) /* clustered */;
-CREATE INDEX holds_open ON holds (bucket, account_id, expires_at) WHERE state = 'open';  -- a few among all that ended
+CREATE INDEX holds_open ON holds (bucket, account_id, expires_at) WHERE state = 'open';  -- few, among all that have ended
 
 CREATE TABLE budgets (                    -- what holds and charges add up to in a slot of a budget (ledger.budgets)
     bucket     INTEGER NOT NULL,
@@ -289,7 +290,7 @@ CREATE TABLE budgets (                    -- what holds and charges add up to in
     start      BIGINT NOT NULL,           -- milliseconds since 1970-01-01T00:00:00Z: start of the slot
     spent      BIGINT NOT NULL,           -- nano-dollars: what settled holds of the slot count
     held       BIGINT NOT NULL,           -- nano-dollars: what open holds of the slot reserve
-    ends_at    BIGINT NOT NULL,           -- from then on no window has the slot in it
+    ends_at    BIGINT NOT NULL,           -- from then on, no window contains the slot
     most       BIGINT,                    -- nano-dollars: the budget's limit, as the latest hold of the slot knew it
     PRIMARY KEY (bucket, account_id, scope, start)
 ) /* clustered */;
@@ -314,8 +315,8 @@ CREATE TABLE lanes (                      -- which process may send batches to w
     PRIMARY KEY (bucket, instance_id)
 ) /* clustered */;
 
--- Sums of transfers that reading need not compute again. They can always be computed anew, and are written where they
--- are read, never in the commit of a call.
+-- Sums of transfers that reading need not compute again. They can always be recomputed, and are written when they are
+-- read, never in the commit of a call.
 
 CREATE TABLE transfer_days (              -- an account's transfers by day, up to the version in transfer_marks
     bucket     INTEGER NOT NULL,
@@ -432,7 +433,7 @@ CREATE TABLE policies (                   -- who may call which models of a gate
     PRIMARY KEY (bucket, account_id, gateway_id, policy_id)
 ) /* clustered */;
 
-CREATE TABLE dlp_profiles (               -- what an account looks for in its calls, besides what all may look for
+CREATE TABLE dlp_profiles (               -- an account's own DLP profiles, besides the predefined ones
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,
     profile_id  TEXT NOT NULL,
@@ -446,9 +447,9 @@ CREATE TABLE custom_domains (             -- host names that stand for a gateway
     hostname      TEXT NOT NULL,
     account_id    TEXT NOT NULL,
     gateway_id    TEXT NOT NULL,
-    token         TEXT NOT NULL,          -- what the TXT record says that proves whose it is; no secret
+    token         TEXT NOT NULL,          -- content of the TXT record that proves ownership; no secret
     status        TEXT NOT NULL,          -- storage.custom_domains.Status
-    failing_since BIGINT,                 -- active: since when the record is gone, in milliseconds since 1970-01-01T00:00:00Z
+    failing_since BIGINT,                 -- active: since when the record has been missing; milliseconds since 1970-01-01T00:00:00Z
     next_at       BIGINT,                 -- when the record is looked for; null: no more
     created_at    BIGINT NOT NULL,
     modified_at   BIGINT NOT NULL,
@@ -593,7 +594,7 @@ CREATE TABLE log_destinations (           -- where an account has its logs pushe
     PRIMARY KEY (bucket, account_id)
 ) /* clustered */;
 
-CREATE TABLE export_states (              -- how what is sent elsewhere of a gateway's calls gets on
+CREATE TABLE export_states (              -- state of the deliveries of a gateway's calls to other systems
     bucket        INTEGER NOT NULL,
     account_id    TEXT NOT NULL,
     gateway_id    TEXT NOT NULL,
@@ -607,12 +608,12 @@ CREATE TABLE export_states (              -- how what is sent elsewhere of a gat
     PRIMARY KEY (bucket, account_id, gateway_id, kind)
 ) /* clustered */;
 
-CREATE TABLE cached_responses (           -- what gateways give again to identical requests (calls.cache)
+CREATE TABLE cached_responses (           -- what gateways return to identical requests (calls.cache)
     bucket       INTEGER NOT NULL,
     account_id   TEXT NOT NULL,
     gateway_id   TEXT NOT NULL,
     key          TEXT NOT NULL,           -- the gateway's generation, and SHA-256 of the request and who pays
-    size         BIGINT NOT NULL,         -- number of bytes, with what the row itself counts
+    size         BIGINT NOT NULL,         -- number of bytes, including an allowance for the row
     expires_at   BIGINT NOT NULL,
     content_type TEXT NOT NULL,
     body         BYTEA NOT NULL,          -- as it was sent
@@ -691,15 +692,15 @@ CREATE TABLE rerates (                    -- corrections of a wrong price, as th
     rerate_id   TEXT PRIMARY KEY,
     spec        TEXT NOT NULL,            -- JSON: operator.rerate.Spec
     created_at  BIGINT NOT NULL,
-    finished_at BIGINT                    -- null: it is being applied, or was interrupted: the same request goes on
+    finished_at BIGINT                    -- null: it is being applied, or was interrupted: the same request resumes it
 );
 
-CREATE TABLE provider_bills (             -- what providers say that they bill the operator (operator.bills)
+CREATE TABLE provider_bills (             -- what providers bill the operator (operator.bills)
     provider    TEXT NOT NULL,
     source      TEXT NOT NULL,            -- the operator's name for an organization there
     day         BIGINT NOT NULL,          -- milliseconds since 1970-01-01T00:00:00Z: start of the day in UTC
     model       TEXT NOT NULL,            -- as the provider names it
-    amount      BIGINT,                   -- nano-dollars; null: not known, as the rest
+    amount      BIGINT,                   -- nano-dollars; null: not known, like the next columns
     requests    BIGINT,                   -- number of requests
     tokens_in   BIGINT,                   -- tokens
     tokens_out  BIGINT,                   -- tokens
@@ -717,18 +718,18 @@ CREATE TABLE what_ifs (                   -- an account's latest replay of past 
     total      BIGINT NOT NULL,           -- number of calls in all
     report     TEXT,                      -- JSON: calls.what_if.report.Report; null: not done
     started_at BIGINT NOT NULL,
-    seen_at    BIGINT NOT NULL,           -- renewed every few seconds; long past while it runs: its process is gone
+    seen_at    BIGINT NOT NULL,           -- renewed every few seconds; if long past while running: its process is gone
     PRIMARY KEY (bucket, account_id)
 ) /* clustered */;
 
-CREATE TABLE kept_objects (               -- what providers keep under the operator's keys: whose each ID is
+CREATE TABLE kept_objects (               -- kept objects: which account each ID belongs to
     bucket     INTEGER NOT NULL,
     account_id TEXT NOT NULL,
-    gateway_id TEXT NOT NULL,             -- through which it was made: no other knows it
+    gateway_id TEXT NOT NULL,             -- the gateway that created it; no other knows it
     provider   TEXT NOT NULL,
     kind       TEXT NOT NULL,             -- providers.objects.KINDS
     object_id  TEXT NOT NULL,             -- the provider's
-    key_id     TEXT NOT NULL,             -- the operator's key that it was made with
+    key_id     TEXT NOT NULL,             -- the operator's key that it was created with
     size       BIGINT NOT NULL,           -- number of bytes that it takes at the provider; of files alone
     content    BYTEA,                     -- JSON: as the provider described it last, for lists; null: it is in no list
     created_at BIGINT NOT NULL,
@@ -737,7 +738,7 @@ CREATE TABLE kept_objects (               -- what providers keep under the opera
 ) /* clustered */;
 CREATE INDEX kept_objects_expiring ON kept_objects (bucket, expires_at) WHERE expires_at IS NOT NULL;  -- the daily job's
 
-CREATE TABLE long_calls (                 -- work at providers that goes on after its request was answered, until it has ended
+CREATE TABLE long_calls (                 -- work that continues at providers after its request was answered
     bucket      INTEGER NOT NULL,
     account_id  TEXT NOT NULL,
     log_id      TEXT NOT NULL,            -- of the call that began it: its hold, its charge, its log row
@@ -790,7 +791,7 @@ CREATE TABLE cards (                      -- saved cards, as the processor last 
     exp_year    INTEGER NOT NULL,
     fingerprint TEXT NOT NULL,            -- the same for the same card saved twice
     is_default  INTEGER NOT NULL,
-    was_default INTEGER NOT NULL DEFAULT 0, -- 1: has been it; a late event that it was saved does not make it so again
+    was_default INTEGER NOT NULL DEFAULT 0, -- 1: has been the default; a late event does not make it so again
     created_at  BIGINT NOT NULL,
     PRIMARY KEY (bucket, account_id, card_id)
 ) /* clustered */;
@@ -829,7 +830,7 @@ CREATE TABLE top_ups (                    -- purchases of credit, from the reque
     last4            TEXT,
     payment_id       TEXT,                -- the processor's invoice
     checkout_id      TEXT,
-    request_key      TEXT,                -- the caller's Idempotency-Key, or what stands for it
+    request_key      TEXT,                -- the caller's Idempotency-Key, or a substitute
     request_hash     TEXT,
     attempt          INTEGER NOT NULL DEFAULT 0,  -- number of the latest attempt (top_up_attempts)
     lease_owner      TEXT,                -- the process that works on it
@@ -998,7 +999,7 @@ CREATE TABLE webhook_endpoints (          -- where messages are sent
 );
 CREATE INDEX webhook_endpoints_of_account ON webhook_endpoints (account_id);  -- to find where a notice goes
 
-CREATE TABLE notices (                    -- written in the transaction of what they report; account '': the operator's
+CREATE TABLE notices (                    -- written in the transaction of the event they report; account '': the operator's
     bucket     INTEGER NOT NULL,
     account_id TEXT NOT NULL,
     notice_id  TEXT NOT NULL,             -- derived from the cause: a repeat finds itself
@@ -1038,7 +1039,7 @@ CREATE TABLE operator_alarms (            -- what the operator should look into;
 
 -- The processes that serve. -------------------------------------------------------------------------------------------
 
-CREATE TABLE instances (                  -- processes that serve: whose holds are theirs to end
+CREATE TABLE instances (                  -- gateway processes, which own holds
     instance_id TEXT PRIMARY KEY,
     started_at  BIGINT NOT NULL,
     seen_at     BIGINT NOT NULL           -- renewed every few seconds, by its own clock; long past: it is dead
