@@ -39,8 +39,8 @@ def sign_in(
 ) -> None:
     """Create a single-use link that signs a browser in to the pages, valid for an hour.
 
-    Whoever opens it first is signed in for half a day at most, as the owner unless another role is given. It begins
-    with FAREBOX_PUBLIC_URL, or else with the address that the running server listens on.
+    The first person to open it is signed in for half a day at most, as the owner unless another role is given. It
+    begins with FAREBOX_PUBLIC_URL, or else with the address that the running server listens on.
 
     \b
     Examples:
@@ -132,7 +132,7 @@ def set_member(
     operator: _Operator = False,
     as_json: AsJson = False,
 ) -> None:
-    """Give somebody a role on an account, or make them an operator.
+    """Give a person a role on an account, or make them an operator.
 
     \b
     Examples:
@@ -195,7 +195,7 @@ def remove_member(
     operator: _Operator = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take somebody's role away, and end their sessions there.
+    """Take a person's role away, and end their sessions there.
 
     \b
     Examples:

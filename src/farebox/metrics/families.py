@@ -72,12 +72,12 @@ CACHE_LOOKUPS = Family(
 )
 SCREENED = Family(
     name="farebox_screened_total",
-    help="Requests and responses that were screened by the rules of their gateway, and what came of it.",
+    help="Requests and responses that were screened by the rules of their gateway, by result.",
     labels=(Label("check", ("request", "response")), Label("result", ("passed", "flagged", "blocked", "unscreened"))),
 )
 SCORER_ASKED = Family(
     name="farebox_scorer_asked_total",
-    help="Texts that the scorer of guardrails was asked about, and whether it answered.",
+    help="Texts that were sent to the scorer of guardrails, by result.",
     labels=(Label("result", ("answered", "failed")),),
 )
 SCORER_SECONDS = Family(
@@ -89,12 +89,12 @@ SCORER_SECONDS = Family(
 )
 CLASSIFIED = Family(
     name="farebox_classified_total",
-    help="Questions to the classifier of logs, by what came of them.",
+    help="Requests to the classifier of logs, by result.",
     labels=(Label("result", ("classified", "unknown", "failed")),),
 )
 SHARED_CACHE = Family(
     name="farebox_shared_cache_requests_total",
-    help="What was asked of the shared cache (FAREBOX_CACHE_URL), by what became of it.",
+    help="Requests to the shared cache (FAREBOX_CACHE_URL), by result.",
     labels=(Label("result", ("hit", "miss", "kept", "failed", "skipped")),),
 )
 SOCKETS_ENDED = Family(
@@ -115,7 +115,7 @@ HELD_BYTES = Family(
 )
 HELD_REFUSED = Family(
     name="farebox_held_bytes_refused_total",
-    help="Times that there was no room for more bytes, by whose budget was full.",
+    help="Times that there was no room for more bytes, by the budget that was full.",
     labels=(Label("budget", ("account", "process")),),
 )
 CALL_SECONDS = Family(
@@ -231,24 +231,24 @@ WEBHOOKS = Family(
 )
 DELIVERIES = Family(
     name="farebox_deliveries_total",
-    help="Attempts to deliver messages, by webhook or e-mail, and how they ended.",
+    help="Attempts to deliver messages by webhook or e-mail, by result.",
     labels=(Label("by", ("webhook", "mail")), Label("result", ("delivered", "failed", "given_up"))),
 )
 SPANS = Family(
     name="farebox_spans_total",
-    help="Spans of calls for the destinations of their gateways, by what became of them.",
+    help="Spans of calls for the destinations of their gateways, by result.",
     labels=(Label("result", ("delivered", "rejected", "dropped")),),
 )
 SPANS_WAITING = Family(name="farebox_spans_waiting", help="Spans still to be sent or sent again.", kind="gauge")
 LOG_FILES = Family(
     name="farebox_log_files_total",
-    help="Files of logs that were sent to the destinations of accounts, and how that ended.",
+    help="Files of logs that were sent to the destinations of accounts, by result.",
     labels=(Label("result", ("pushed", "failed")),),
 )
-LOGS_PUSHED = Family(name="farebox_logs_pushed_total", help="Logs in files that their destinations have taken.")
+LOGS_PUSHED = Family(name="farebox_logs_pushed_total", help="Logs in files that their destinations accepted.")
 METER_EVENTS = Family(
     name="farebox_meter_events_total",
-    help="Events for Stripe meters of accounts: taken by Stripe, rejected by it, or skipped for want of a value.",
+    help="Events for Stripe meters of accounts: accepted by Stripe, rejected by it, or skipped: a value was missing.",
     labels=(Label("result", ("sent", "rejected", "skipped")),),
 )
 ALARMS = Family(

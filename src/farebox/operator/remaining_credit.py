@@ -24,7 +24,7 @@ _DIGITS_MAX: Final = 16
 _PROJECTS_MAX: Final = 5
 _is_project: Final = re.compile(r"[\w-]{1,64}", re.ASCII).fullmatch
 _FAL: Final = "https://api.fal.ai"
-_STRANGE: Final = "the answer is not as the provider describes it"
+_STRANGE: Final = "the response does not have the form that the provider documents"
 
 
 class Left(NamedTuple):

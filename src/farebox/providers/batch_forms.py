@@ -123,7 +123,7 @@ def _asked_of_anthropic(body: bytes, _: str) -> BatchAsked:
 def _asked_of_mistral(body: bytes, _: str) -> BatchAsked:
     asked = bodies.decode(_MISTRAL, body)
     if asked.agent_id is not None:
-        raise InvalidRequest("On the operator's key, a batch is of a model, not of an agent: name a `model`.")
+        raise InvalidRequest("On the operator's key, a batch uses a model, not an agent: name a `model`.")
     if not 0 < asked.timeout_hours <= HOURS_MAX:
         raise InvalidRequest(f"On the operator's key, `timeout_hours` is 1 to {HOURS_MAX}.")
     if bool(asked.input_files) == bool(asked.requests) or len(asked.input_files or ()) > FILES_MAX:
@@ -140,7 +140,7 @@ def _asked_of_google(body: bytes, model: str) -> BatchAsked:
     if len(given) != 1 or len(names) + bool(requests) != 1:
         raise InvalidRequest("A batch has either `requests` or a `fileName` in its `inputConfig`.")
     if batch.model not in (None, model, f"models/{model}"):
-        raise InvalidRequest("The batch names another model than the path.")
+        raise InvalidRequest("The batch names a different model than the path.")
     files = tuple(name.removeprefix("files/") for name in names)
     return BatchAsked(f"v1beta/models/{model}:generateContent", model, files, tuple(requests))
 

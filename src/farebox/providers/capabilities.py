@@ -97,13 +97,13 @@ def candidate_of(text: str) -> Candidate:
     name, equals, said = (part.strip() for part in text.partition("="))
     can = frozenset(word.strip() for word in said.split("+") if word.strip()) if equals else None
     if can is not None and not can <= ALL:
-        raise ValueError(f"{text!r}: what a model can do is of {', '.join(KINDS)}")
+        raise ValueError(f"{text!r}: the capabilities of a model are {', '.join(KINDS)}")
     try:
         slug, model = compat_model(name)
     except InvalidRequest as error:
         raise ValueError(str(error)) from error
     if any(character in model for character in "?["):
-        raise ValueError(f"{name!r} is no name of a model: only `*` stands for others")
+        raise ValueError(f"{name!r} is not a model name: the only wildcard is `*`")
     return Candidate(f"{slug}/{model}", can)
 
 

@@ -98,7 +98,7 @@ class Tokens:
                 finally:
                     await response.close()
         except TimeoutError as error:
-            raise UpstreamFailed("the tokens' server did not answer", sent=False, cause="timeout_connect") from error
+            raise UpstreamFailed("the token server did not respond", sent=False, cause="timeout_connect") from error
         return self._read(response.status, bytes(data))
 
     def _read(self, status: int, data: bytes) -> _Token:
@@ -110,7 +110,7 @@ class Tokens:
         usable = isinstance(text, str) and text.isascii() and text.isprintable() and " " not in text
         if status != 200 or not usable or not isinstance(text, str):
             said = ": ".join(str(found[name])[:300] for name in _SAID if found.get(name))
-            raise TokenRefused(said or f"the tokens' server answered {status}")
+            raise TokenRefused(said or f"the token server responded with {status}")
         life = seconds if isinstance(seconds, int) and 0 < seconds <= 24 * 3_600 else _LIFE_SECONDS
         return _Token(text, self._clock.now_ms() + life * 1000)
 

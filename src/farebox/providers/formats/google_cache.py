@@ -194,7 +194,7 @@ def _when(text: object) -> datetime | None:
 def _no_length(*ends: object) -> str | None:
     """Why the cost of a request that gives a time of day cannot be held."""
     given = any(end is not None for end in ends)
-    return "how long a cache is kept is said as `ttl`, not as a time of day" if given else None
+    return "the lifetime of a cache is given as `ttl`, not as a time of day" if given else None
 
 
 def _not_cached(head: _Head) -> str | None:

@@ -45,7 +45,7 @@ def parts(content_type: str, body: bytes) -> list[Part]:
         result.append(Part(name, min(head_end + 4, end), end, is_file))
         at = end + 2 + len(mark)
     if body[at : at + 2] != b"--":
-        raise InvalidRequest("A boundary of the form is followed by something else than a line break.")
+        raise InvalidRequest("A boundary of the form is followed by something other than a line break.")
     return result
 
 

@@ -46,5 +46,5 @@ def _check_fields(fields: list[tuple[str, Any]]) -> None:
         known = lowered if (lowered := name.lower()) in _PRICED else name
         if known in names:
             case = "" if name == known else f", as {known!r} in other letters"
-            raise InvalidRequest(f"The field {name[:64]!r} is there twice in one object{case}: send it once.")
+            raise InvalidRequest(f"The field {name[:64]!r} occurs twice in one object{case}: send it once.")
         names.add(known)

@@ -360,7 +360,7 @@ def _unread(names: Iterable[str], known: Collection[str], within: str = "") -> s
 def _unmetered(instance: dict[str, Any], asked: _VeoParameters) -> str | None:
     """Why a request that names something only the operator's key can read, or of unknown length, is refused."""
     if instance.get("video") is not None:
-        return "a video that is continued is billed by what the request does not say"
+        return "continuing a video is billed by something that the request does not state"
     if asked.storageUri is not None:
         return "`storageUri` names a bucket of the operator's: leave it out, and the response has the video"
     if not _ELSEWHERE.isdisjoint(name.lower().replace("_", "") for name in _names(instance)):

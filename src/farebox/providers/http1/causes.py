@@ -36,11 +36,11 @@ _BY_VERIFICATION: Final[dict[int, Cause]] = {
 """OpenSSL's X509_V_ERR_… codes, which do not change between releases."""
 _WORDS: Final[dict[Cause, str]] = {
     "dns": "its name was not found",
-    "address_refused": "its name leads to no address that an account may have called",
+    "address_refused": "its name resolves to no address that an account may call",
     "refused": "nothing listens there",
     "unreachable": "there is no route to its network",
     "reset": "the connection was reset while being established",
-    "timeout_connect": "no connection in time",
+    "timeout_connect": "no connection was established in time",
     "tls": "no TLS connection could be made",
     "tls_expired": "its TLS certificate is not valid at this time",
     "tls_name": "its TLS certificate is for another name",

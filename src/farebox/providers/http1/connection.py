@@ -382,7 +382,7 @@ class UpstreamConnection(Opened):
         if mistake is None or isinstance(mistake, httptools.HttpParserError | httptools.HttpParserUpgrade):
             self._break("the response is not HTTP", "protocol")
             return
-        self._break("a mistake of the gateway", "internal")
+        self._break("an internal error of the gateway", "internal")
         log.error("mistake in the HTTP client", exc_info=mistake)
 
 

@@ -58,7 +58,7 @@ _CONFIG: Final = frozenset(
 _REFUSED: Final = {
     "avatarConfig": "an avatar, whose pictures have no price (`avatarConfig`)",
     "cachedContent": "cached contents, which are the operator's",
-    "proactivity": "responses that nobody asked for (`proactivity`), whose number is not bounded",
+    "proactivity": "unrequested responses (`proactivity`), whose number is not bounded",
 }
 """Known fields that are refused; all others are unknown."""
 _PARTS: Final = frozenset({"text", "inlineData", "functionCall", "functionResponse", "thought", "thoughtSignature"})
@@ -77,7 +77,7 @@ def spelled(value: Any) -> dict[str, Any]:
     for name, one in value.items() if isinstance(value, dict) else ():
         camel = re.sub(r"_([a-z0-9])", lambda letter: letter[1].upper(), name)
         if camel in fields:
-            raise InvalidRequest(f"The field {camel[:64]!r} is there in two spellings: send it once.")
+            raise InvalidRequest(f"The field {camel[:64]!r} occurs in two spellings: send it once.")
         if one is not None:
             fields[camel] = one
     return fields
@@ -151,7 +151,7 @@ def _check_setup(setup: dict[str, Any]) -> None:
     if b"replicated" in msgspec.json.encode(config.get("speechConfig")).lower():
         raise Refused("cloned voices")
     if spelled(setup.get("sessionResumption")).get("handle"):
-        raise Refused("a session that goes on from another one (`sessionResumption.handle`), whose size is not seen")
+        raise Refused("a session that continues another one (`sessionResumption.handle`), whose size is unknown")
     for tool in _listed(setup.get("tools")):
         declared = spelled(tool)
         if declared.keys() - {"functionDeclarations"}:
@@ -170,7 +170,7 @@ def _check_answers(answers: Any) -> None:
 
 def _check_blob(blob: Any) -> None:
     if pcm_seconds(blob) is None and not _is_image(blob):
-        raise Refused("media other than pictures and `audio/pcm`, whose length is not seen")
+        raise Refused("media other than pictures and `audio/pcm`, whose length is unknown")
 
 
 def _check_known(fields: dict[str, Any], known: frozenset[str]) -> None:

@@ -51,7 +51,9 @@ class ResponsesReader(ByTurns):
         """Read a message from the client. Raises InvalidRequest."""
         event = bodies.decode(_EVENT, data)
         if event.type != "response.create":
-            return FromClient(data, refused=f"the event {event.type[:64]!r}, whose cost cannot be told ahead")
+            return FromClient(
+                data, refused=f"the event {event.type[:64]!r}, whose cost cannot be determined in advance"
+            )
         if len(data) > BODY_MAX:
             return FromClient(data, refused=f"a message of more than {BODY_MAX} bytes")
         if event.stream_id is not None:

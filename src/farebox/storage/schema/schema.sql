@@ -63,9 +63,9 @@ CREATE TABLE members (                    -- people who may open an account's pa
     accepted_at BIGINT,                   -- null: invited by an owner, and has not accepted it: the role is not theirs yet
     PRIMARY KEY (account_id, email)
 ) /* clustered */;
-CREATE INDEX members_by_email ON members (email);  -- which accounts somebody may open
+CREATE INDEX members_by_email ON members (email);  -- which accounts a person may open
 
-CREATE TABLE sessions (                   -- links that sign somebody in, and browsers that are signed in
+CREATE TABLE sessions (                   -- links that sign a person in, and browsers that are signed in
     hash         BYTEA PRIMARY KEY,       -- keyed hash of the secret in the link or cookie
     kind         TEXT NOT NULL,           -- link, session
     session_id   TEXT NOT NULL UNIQUE,    -- what lists call it; no secret
