@@ -54,12 +54,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect without the garbage collector, which would scan more and more tests and find no garbage."""
+    """Collect without the garbage collector, which would scan more and more tests and find no garbage: what there
+    is stays."""
     gc.disable()
     try:
         return (yield)
     finally:
-        gc.collect()
         gc.freeze()
         gc.set_threshold(20_000)  # as farebox.app does in a server
         gc.enable()

@@ -1,12 +1,13 @@
 """Calls of `dynamic/…`: which model answers, what happens if it fails, and what is charged."""
 
+from __future__ import annotations
+
 import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
-from openai import OpenAI
 
 from farebox.limits import rate
 from farebox.runtime.services import Services
@@ -14,6 +15,7 @@ from farebox.storage.sql import Connection, rows
 from tests.calls.kit import differences, log_rows, price_of, set_gateway, set_price, set_provider, set_rates
 from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.http.support import http
+from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -97,11 +99,11 @@ def spent(customer: Customer) -> int:
 
 def test_the_openai_sdk_calls_a_route_and_learns_who_answered(customer: Customer) -> None:
     create(customer, start("gpt-x"), model("gpt-x", provider="groq"), END, name="my.route-1")
-    with OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/compat", max_retries=0) as client:
+    with openai.OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/compat", max_retries=0) as client:
         _chat_along_a_route(customer, client)
 
 
-def _chat_along_a_route(customer: Customer, client: OpenAI) -> None:
+def _chat_along_a_route(customer: Customer, client: openai.OpenAI) -> None:
     messages: Any = [{"role": "user", "content": "one two three"}]
     raw = client.chat.completions.with_raw_response.create(model="dynamic/my.route-1", messages=messages)
     assert (raw.headers["cf-aig-provider"], raw.headers["cf-aig-model"]) == ("groq", "gpt-x")

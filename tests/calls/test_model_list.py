@@ -1,16 +1,18 @@
 """The list of models, read with OpenAI's SDK: the price of each for this account, and whether a call is affordable
 now."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import httpx
-import openai
 import pytest
 
 from farebox.calls.quotes import SMALL_BYTES, SMALL_OUTPUT
 from farebox.operator import prices
 from tests.calls.kit import INPUT_NANOS, forget, set_gateway
 from tests.engines import ON_BOTH_ENGINES, TESTER
+from tests.sdks import openai
 from tests.support import Customer, Farebox
 
 pytestmark = ON_BOTH_ENGINES

@@ -4,7 +4,6 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 
 from farebox.limits.rate import RateLimiter
@@ -12,6 +11,7 @@ from farebox.model import Permission
 from tests.calls.kit import log_rows, set_gateway
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import errors, http, result
+from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
 
 pytestmark = ON_BOTH_ENGINES

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from openai import OpenAI
 
 from farebox.calendar import DAY_MS
 from farebox.money import NANOS_PER_USD
@@ -22,6 +21,7 @@ from farebox.storage.database import opened_for_command
 from farebox.storage.log_totals import id_at
 from tests.cli.conftest import Cli
 from tests.engines import ON_BOTH_ENGINES
+from tests.sdks import openai
 
 pytestmark = ON_BOTH_ENGINES
 
@@ -220,7 +220,7 @@ def test_bills_are_fetched_page_by_page_with_the_admin_key(cli: Cli, acme: str) 
     }
     with reporting(pages) as (url, asked):
         # OpenAI's own client accepts the server's response as such a report.
-        admin = OpenAI(api_key="unused", admin_api_key="admin-key", base_url=f"{url}/v1")
+        admin = openai.OpenAI(api_key="unused", admin_api_key="admin-key", base_url=f"{url}/v1")
         report = admin.admin.organization.usage.costs(start_time=DAY // 1000, group_by=["line_item"])
         first = report.data[0].results[0]
         assert first.object == "organization.costs.result"

@@ -11,15 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
-import moto.settings
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from moto.core.decorator import mock_aws  # noqa: F401 - loads moto before its server
-from moto.core.responses import ActionAuthenticatorMixin  # type: ignore[attr-defined]
-from moto.server import ThreadedMotoServer
 
 from farebox.calls.exports import delivering, log_push
 from farebox.storage.notices import list_notices
@@ -29,6 +24,7 @@ from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.exports import decrypt
 from tests.exports.receiver import Received, Receiver
 from tests.http.support import GATEWAY_FIELDS, http, result
+from tests.sdks import boto3
 from tests.support import Customer, Farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -313,8 +309,7 @@ def test_destinations_that_cannot_be(customer: Customer, body: dict[str, Any], p
 class Store:
     """An S3 store that checks signatures and permissions, with one bucket."""
 
-    def __init__(self, server: ThreadedMotoServer) -> None:
-        host, port = server.get_host_and_port()
+    def __init__(self, host: str, port: int) -> None:
         self.url = f"http://{host}:{port}"
         with self._client("s3", "any", "any") as s3:
             s3.create_bucket(Bucket="logs")
@@ -360,9 +355,15 @@ class Store:
 
 @pytest.fixture(scope="session")
 def store() -> Iterator[Store]:
+    # Not with the module, which every test process imports: see tests.sdks.
+    import moto.settings
+    from moto.core.decorator import mock_aws  # noqa: F401 - loads moto before its server
+    from moto.core.responses import ActionAuthenticatorMixin  # type: ignore[attr-defined]
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    made = Store(server)
+    made = Store(*server.get_host_and_port())
     ActionAuthenticatorMixin.request_count = 0
     moto.settings.INITIAL_NO_AUTH_ACTION_COUNT = 0.0
     yield made

@@ -5,7 +5,6 @@ from typing import Any
 
 import httpx
 import pytest
-from cloudflare import Cloudflare
 from google.protobuf.json_format import Parse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -20,6 +19,7 @@ from farebox.storage.gateways import find_gateway
 from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.exports.receiver import Received, Receiver, receiving
 from tests.http.support import GATEWAY_FIELDS, errors, http, result
+from tests.sdks import cloudflare
 from tests.support import Customer, Farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -267,7 +267,9 @@ def test_what_waits_is_sent_when_the_server_stops(customer: Customer, receiver: 
 
 
 def test_secrets_are_sealed_and_shown_masked(customer: Customer, receiver: Receiver) -> None:
-    client = Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0)
+    client = cloudflare.Cloudflare(
+        api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0
+    )
     exporter = to(receiver, Authorization=SECRET, dataset="calls")
     otel: Any = [exporter]
     made = client.ai_gateway.create(account_id=customer.account_id, id="default", otel=otel, **GATEWAY_FIELDS)

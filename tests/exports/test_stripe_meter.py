@@ -6,7 +6,6 @@ from typing import Any, cast
 import httpx
 import pytest
 import stripe
-from cloudflare import Cloudflare
 
 from farebox.calls.exports import delivering, meter_events
 from farebox.metrics.families import METER_EVENTS
@@ -14,6 +13,7 @@ from farebox.storage.gateways import find_gateway
 from farebox.storage.notices import list_notices
 from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.http.support import GATEWAY_FIELDS, http, result, soon
+from tests.sdks import cloudflare
 from tests.support import Customer, Farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -153,7 +153,9 @@ def test_a_key_that_stripe_refuses(customer: Customer, meter: Meter, monkeypatch
 
 
 def test_the_key_is_sealed_and_shown_masked(customer: Customer, meter: Meter) -> None:
-    client = Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0)
+    client = cloudflare.Cloudflare(
+        api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0
+    )
     of_stripe: Any = {"authorization": f"Bearer {KEY}", "usage_events": [event(meter.name, "1", meter.customer)]}
     made = client.ai_gateway.create(account_id=customer.account_id, id="default", stripe=of_stripe, **GATEWAY_FIELDS)
     assert made.stripe is not None

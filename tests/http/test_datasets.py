@@ -1,27 +1,28 @@
 """The lives of datasets and evaluations, with the official SDK; and what an evaluation computes."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from typing import Any
 
-import cloudflare
 import pytest
-from cloudflare import Cloudflare
 
 from farebox.calls import evaluations
 from farebox.storage.sql import Connection, rows
 from tests.calls.kit import price_of, set_gateway, until
 from tests.engines import ON_BOTH_ENGINES, read_now
 from tests.http.support import GATEWAY_FIELDS, errors, http, result
+from tests.sdks import cloudflare
 from tests.support import Customer
 
 pytestmark = ON_BOTH_ENGINES
 
 
 @pytest.fixture
-def client(customer: Customer) -> Iterator[Cloudflare]:
+def client(customer: Customer) -> Iterator[cloudflare.Cloudflare]:
     base_url = f"{customer.farebox.url}/client/v4"
-    with Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0) as client:
+    with cloudflare.Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0) as client:
         yield client
 
 
@@ -33,7 +34,7 @@ def url(customer: Customer, path: str) -> str:
     return f"{customer.api_url}/ai-gateway/gateways/default/{path}"
 
 
-def test_the_life_of_a_dataset(customer: Customer, client: Cloudflare) -> None:
+def test_the_life_of_a_dataset(customer: Customer, client: cloudflare.Cloudflare) -> None:
     account_id, datasets = customer.account_id, client.ai_gateway.datasets
     where: Any = {"account_id": account_id, "gateway_id": "lab"}
     client.ai_gateway.create(account_id=account_id, id="lab", **GATEWAY_FIELDS)
@@ -94,7 +95,7 @@ def test_wrong_datasets(customer: Customer) -> None:
         assert (error["code"], error["path"]) == (7001, path)
 
 
-def test_the_types_of_evaluations(customer: Customer, client: Cloudflare) -> None:
+def test_the_types_of_evaluations(customer: Customer, client: cloudflare.Cloudflare) -> None:
     types = client.ai_gateway.evaluation_types
     listed = {each.id: each for each in types.list(account_id=customer.account_id)}
     assert {name: each.mandatory for name, each in listed.items()} == {"cost": True, "speed": True, "feedback": False}
@@ -102,7 +103,9 @@ def test_the_types_of_evaluations(customer: Customer, client: Cloudflare) -> Non
     assert [each.name for each in by_name] == ["Cost", "Human feedback", "Speed"]
 
 
-def test_an_evaluation_is_computed_over_the_logs_of_its_datasets(customer: Customer, client: Cloudflare) -> None:
+def test_an_evaluation_is_computed_over_the_logs_of_its_datasets(
+    customer: Customer, client: cloudflare.Cloudflare
+) -> None:
     account_id, ai = customer.account_id, client.ai_gateway
     tokens = (3, 5, 7)
     made = [customer.chat(headers={"x-demo": f"tokens={count}"}).headers["cf-aig-log-id"] for count in tokens]
@@ -159,7 +162,7 @@ def test_an_evaluation_is_computed_over_the_logs_of_its_datasets(customer: Custo
     assert gone.value.errors[0].code == 7002
 
 
-def test_wrong_evaluations(customer: Customer, client: Cloudflare) -> None:
+def test_wrong_evaluations(customer: Customer, client: cloudflare.Cloudflare) -> None:
     datasets = client.ai_gateway.datasets
     on, off = (
         datasets.create("default", account_id=customer.account_id, name=str(enable), enable=enable, filters=[]).id
@@ -182,7 +185,7 @@ def test_wrong_evaluations(customer: Customer, client: Cloudflare) -> None:
         assert message in error["message"]
 
 
-def test_those_of_another_account_are_not_there(customer: Customer, client: Cloudflare) -> None:
+def test_those_of_another_account_are_not_there(customer: Customer, client: cloudflare.Cloudflare) -> None:
     other = customer.farebox.funded("1")
     set_gateway(other, "default")
     dataset = client.ai_gateway.datasets.create(
@@ -205,7 +208,7 @@ def test_those_of_another_account_are_not_there(customer: Customer, client: Clou
 
 
 def test_an_evaluation_whose_worker_died_is_taken_up_by_another(
-    customer: Customer, client: Cloudflare, monkeypatch: pytest.MonkeyPatch
+    customer: Customer, client: cloudflare.Cloudflare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account_id, services = customer.account_id, customer.farebox.services
     customer.chat()

@@ -1,16 +1,17 @@
 """The life of dynamic routes, with the official SDK: created, read, listed, renamed, versioned, deployed, deleted."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any
 
-import cloudflare
 import httpx
 import pytest
-from cloudflare import Cloudflare
 
 from tests.calls.kit import set_gateway
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import GATEWAY_FIELDS, http, result
+from tests.sdks import cloudflare
 from tests.support import Customer
 
 pytestmark = ON_BOTH_ENGINES
@@ -33,13 +34,13 @@ def to(first: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def client(customer: Customer) -> Iterator[Cloudflare]:
+def client(customer: Customer) -> Iterator[cloudflare.Cloudflare]:
     base_url = f"{customer.farebox.url}/client/v4"
-    with Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0) as client:
+    with cloudflare.Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0) as client:
         yield client
 
 
-def test_a_whole_life(customer: Customer, client: Cloudflare) -> None:
+def test_a_whole_life(customer: Customer, client: cloudflare.Cloudflare) -> None:
     account_id = customer.account_id
     routes = client.ai_gateway.dynamic_routing
     where: Any = {"account_id": account_id, "gateway_id": "support"}

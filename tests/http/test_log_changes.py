@@ -1,12 +1,12 @@
 """Logs are rated, searched and deleted with the official SDK; the ledger never notices."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
 from typing import Any
 
-import cloudflare
 import pytest
-from cloudflare import Cloudflare
 
 from farebox.ledger.audit import audit
 from farebox.storage.account_keys import key_of
@@ -15,6 +15,7 @@ from farebox.worker import _forget_logs
 from tests.calls.kit import set_gateway
 from tests.engines import ON_BOTH_ENGINES, looking, write_now
 from tests.http.support import errors, http, result
+from tests.sdks import cloudflare
 from tests.support import Customer
 
 pytestmark = ON_BOTH_ENGINES
@@ -23,9 +24,9 @@ LEAST = 10_000
 
 
 @pytest.fixture
-def client(customer: Customer) -> Iterator[Cloudflare]:
+def client(customer: Customer) -> Iterator[cloudflare.Cloudflare]:
     base_url = f"{customer.farebox.url}/client/v4"
-    with Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0) as client:
+    with cloudflare.Cloudflare(api_token=customer.token, base_url=base_url, max_retries=0) as client:
         yield client
 
 
@@ -45,7 +46,7 @@ def charges(customer: Customer, log_ids: list[str]) -> list[int]:
     return [customer.receipt(log_id)["charge_nanos"] for log_id in log_ids]
 
 
-def test_rating_a_call(customer: Customer, client: Cloudflare) -> None:
+def test_rating_a_call(customer: Customer, client: cloudflare.Cloudflare) -> None:
     account_id, logs = customer.account_id, client.ai_gateway.logs
     good, bad, plain = (
         customer.chat(headers={"cf-aig-metadata": '{"team":"red"}'}).headers["cf-aig-log-id"] for _ in range(3)
@@ -106,7 +107,7 @@ def test_the_form_of_a_call_is_a_filter(customer: Customer) -> None:
     assert ids(customer, filters=json.dumps(only("dlp_action", "eq", "BLOCK"))) == []
 
 
-def test_deleting_logs_leaves_the_money_alone(customer: Customer, client: Cloudflare) -> None:
+def test_deleting_logs_leaves_the_money_alone(customer: Customer, client: cloudflare.Cloudflare) -> None:
     account_id, logs = customer.account_id, client.ai_gateway.logs
     made = [customer.chat(text).headers["cf-aig-log-id"] for text in ("a", "b c d", "e f", "g", "h")]
     failed = customer.chat(model="demo/none-such").headers["cf-aig-log-id"]
@@ -131,7 +132,7 @@ def test_deleting_logs_leaves_the_money_alone(customer: Customer, client: Cloudf
         assert not list(audit(connection))
 
 
-def test_only_the_accounts_own_logs_are_deleted(customer: Customer, client: Cloudflare) -> None:
+def test_only_the_accounts_own_logs_are_deleted(customer: Customer, client: cloudflare.Cloudflare) -> None:
     other = customer.farebox.funded("1")
     log_id = other.chat().headers["cf-aig-log-id"]
     set_gateway(customer, "second")

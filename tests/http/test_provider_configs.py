@@ -1,14 +1,15 @@
 """Stored keys and custom providers over the control plane: whole lives of each, with the official SDK and without."""
 
+from __future__ import annotations
+
 from typing import Any
 
-import cloudflare
 import httpx
 import pytest
-from cloudflare import Cloudflare
 
 from tests.engines import ON_BOTH_ENGINES
 from tests.http.support import GATEWAY_FIELDS, errors, http, result
+from tests.sdks import cloudflare
 from tests.support import Customer, Farebox
 
 pytestmark = ON_BOTH_ENGINES
@@ -26,8 +27,8 @@ def other(farebox: Farebox) -> Customer:
     return farebox.funded("5")
 
 
-def sdk(customer: Customer) -> Cloudflare:
-    return Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0)
+def sdk(customer: Customer) -> cloudflare.Cloudflare:
+    return cloudflare.Cloudflare(api_token=customer.token, base_url=f"{customer.farebox.url}/client/v4", max_retries=0)
 
 
 def api(customer: Customer, method: str, path: str, body: object = None, **query: Any) -> httpx.Response:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from openai import OpenAI
 from websockets.sync.client import ClientConnection
 from websockets.sync.server import ServerConnection
 
@@ -13,6 +12,7 @@ from farebox.money import NANOS_PER_USD
 from tests.calls.kit import OPERATOR_KEY, differences, log_rows, set_provider, until
 from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
+from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
 from tests.websockets.kit import (
     SECONDS,
@@ -65,7 +65,7 @@ def quiet(customer: Customer, path: str = PATH) -> ClientConnection:
 
 @pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")  # of the SDK's own client
 def test_openai_s_sdk_and_each_turn_is_charged_once(customer: Customer, realtime: Realtime) -> None:
-    client = OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/openai")
+    client = openai.OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/openai")
     with client.realtime.connect(model=MODEL) as connection:
         assert connection.recv().type == "session.created"
         connection.session.update(session={"type": "realtime", "audio": {"input": {"turn_detection": None}}})

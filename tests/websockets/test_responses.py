@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from openai import OpenAI
 from websockets.sync.server import ServerConnection
 
 from farebox.money import NANOS_PER_USD
 from tests.calls.kit import differences, log_rows, set_price, set_provider, until
 from tests.calls.test_token_models import limited
 from tests.engines import ON_BOTH_ENGINES
+from tests.sdks import openai
 from tests.support import Customer, Farebox, running_farebox
 from tests.websockets.kit import SocketProvider, await_close, opened, receive, send
 from tests.websockets.realtime import await_event
@@ -39,7 +39,7 @@ def responses(provider: SocketProvider) -> Responses:
 
 @pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")  # of the SDK's own client
 def test_openai_s_sdk_and_each_response_is_charged_once(customer: Customer, responses: Responses) -> None:
-    client = OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/openai")
+    client = openai.OpenAI(api_key=customer.token, base_url=f"{customer.gateway_url}/openai")
     with client.responses.connect() as connection:
         for number in range(1, 4):
             before: dict[str, Any] = {} if number == 1 else {"previous_response_id": f"resp_{number - 1}"}
