@@ -46,11 +46,13 @@ def main() -> None:
 def _load() -> None:
     """What `farebox serve --demo`, its workers and `farebox check` load, most of it when they first need it."""
     from farebox import lean
+    from farebox.cli.main import command
 
     lean.load_for_server()
 
     for name in MODULES:
         importlib.import_module(name)
+    command()
 
     gc.collect()
     gc.freeze()
