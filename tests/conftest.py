@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from tests.pages.house import House
 
 
+_HAVE_DATABASES = frozenset({"tmp_path", "tmp_path_factory", "postgres"})
+"""A database belongs to a folder. A test that none of these fixtures leads to has no database, whatever the mark of its
+module, and runs once."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "both_engines: runs on SQLite and on PostgreSQL; put on by tests.engines.ON_BOTH_ENGINES",
@@ -109,6 +114,8 @@ def _use_memory() -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engine" in metafunc.fixturenames:
         chosen = engines.engines_of(metafunc.definition.get_closest_marker)
+        if _HAVE_DATABASES.isdisjoint(metafunc.fixturenames):
+            chosen = chosen[:1]
         metafunc.parametrize("engine", chosen, indirect=True, scope="session")
 
 
