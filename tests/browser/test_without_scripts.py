@@ -158,6 +158,8 @@ class Reader:
     names: dict[str, str]
     sent: list[str] = field(default_factory=list)
     """The paths of forms that were sent."""
+    pages: set[str] = field(default_factory=set)
+    """The paths of rows whose page was opened."""
 
     def __post_init__(self) -> None:
         self.page.on("request", self._request)
@@ -177,10 +179,18 @@ class Reader:
         assert response is not None
         assert response.status == 200, path
         assert self.page.locator("main").inner_text().strip(), path
+        self.pages.add(path)
+
+    def _come_to(self, path: str) -> None:
+        """Open a page, unless the last form led back to it, and it was opened before."""
+        at = self.page.url.partition("#")[0].partition("?")[0]
+        is_there = at == self.farebox.url + path.format_map(self.names)
+        if not is_there or path not in self.pages or path in QUERIES:
+            self.read(path)
 
     def do(self, step: Step) -> None:
         """Fill in a form and send it, by what is visible on the page."""
-        self.read(step.page)
+        self._come_to(step.page)
         action = step.path.format_map(self.names)
         form = self.page.locator(f'form[method=post][action="{action}"]').first
         button = form.locator(step.button).last
@@ -277,6 +287,7 @@ def test_every_page_is_read_and_every_form_sent(farebox: Farebox, reader: Reader
     for step in PERSON:
         reader.do(step)
     patterns = {form.path: re.compile(re.sub(r"\{\w+\}", "[^/]+", form.path)) for form in FORM_ROWS}
+    assert {row.path for row in PAGE_ROWS if row.template} - NOT_THERE <= reader.pages
     unsent = {path for path, pattern in patterns.items() if not any(map(pattern.fullmatch, reader.sent))}
     assert unsent == SCRIPTED | NEED_A_WAY_TO_SIGN_IN
 
