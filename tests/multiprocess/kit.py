@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import asyncpg
-
 from farebox.clock import RandomIds, SystemClock
 from farebox.ledger.audit import audit
 from farebox.model import Permission
@@ -28,7 +26,7 @@ from farebox.vault import Vault
 from tests import processes
 from tests.calls.gate import MODEL, SLUG, Gate
 from tests.calls.wire import COMPAT, Wire, WireResponse
-from tests.engines import TESTER
+from tests.engines import TESTER, looking
 from tests.fork_server import WORKER, WORKER_NAME
 from tests.processes import Process
 from tests.support import Farebox
@@ -106,15 +104,8 @@ class Installation:
 
     def read(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """What is committed. Values are $1, $2…"""
-
-        async def fetch() -> list[tuple[Any, ...]]:
-            connection = await asyncpg.connect(self.database_url, ssl=False)
-            try:
-                return [tuple(record) for record in await connection.fetch(sql, *values)]
-            finally:
-                await connection.close()
-
-        return _on_a_thread(lambda: asyncio.run(fetch()))
+        with looking(self.settings) as connection:
+            return list(connection.execute(sql, values))
 
     def caller(self, *, usd: str = "5", nanos: int | None = None) -> Caller:
         """A new account with so much credit, and a token."""
