@@ -1,6 +1,8 @@
 """A balance that covers K holds admits exactly K calls, over however many processes they come in."""
 
 import asyncio
+import time
+from collections.abc import Iterator
 from functools import partial
 
 import msgspec
@@ -16,12 +18,14 @@ from tests.calls.kit import price_of, put_rules, spend_rule
 from tests.calls.wire import Wire, WireResponse, chat_body
 from tests.multiprocess.conftest import NewInstallation
 from tests.multiprocess.kit import Caller, Installation, Server, calls, eventually, gated, send, start
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, pauses
 
 pytestmark = pytest.mark.slow
 
 K = 8
 IN_FLIGHT = 10 * K
+IN_FLIGHT_OF_BUDGETS = 5 * K
+"""Fewer, for each of the budgets: more than twice of what fits in any."""
 PRICE = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
 SCOPES = ("wide", "tight", "token", "user", "policy")
 """Rules and a policy, of which each call counts in all: of the gateway, of its access token, of its end user."""
@@ -29,6 +33,26 @@ SCOPES = ("wide", "tight", "token", "user", "policy")
 
 def gate_body(*, stream: bool) -> bytes:
     return chat_body(stream=stream).replace(b"demo/demo-1", f"{SLUG}/{MODEL}".encode())
+
+
+@pytest.fixture(scope="module")
+def shared_gate(installation: Installation, server: Server) -> Iterator[Gate]:
+    """The provider, which every process knows."""
+    with gated(installation) as gate:
+        asyncio.run(eventually_known(installation, gate, gate_body(stream=False)))
+        yield gate
+
+
+@pytest.fixture
+def gate(shared_gate: Gate) -> Iterator[Gate]:
+    """The same: shut, and no call in it."""
+    shared_gate.shut()
+    yield shared_gate
+    shared_gate.open()
+    for pause in pauses("the last calls have left"):
+        if shared_gate.waiting == 0:
+            break
+        time.sleep(pause)
 
 
 def owners(installation: Installation, caller: Caller) -> set[str]:
@@ -71,64 +95,58 @@ async def refusals(wires: list[Wire], count: int) -> tuple[list[WireResponse], s
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 async def test_a_balance_of_k_holds_admits_exactly_k_calls(
-    installation: Installation, server: Server, stream: bool
+    installation: Installation, server: Server, gate: Gate, stream: bool
 ) -> None:
     assert len(server.workers) == 3
-    with gated(installation) as gate:
-        body = gate_body(stream=stream)
-        await eventually_known(installation, gate, body)
-        hold = await hold_of(installation, gate, body)
-        caller = installation.caller(nanos=K * hold)
-        wires = await in_flight(installation, caller, body, IN_FLIGHT)
-        refused, pending = await refusals(wires, IN_FLIGHT - K)
-        assert gate.waiting == K
-        assert installation.balance(caller) == (K * hold, K * hold)
-        gate.open()
-        admitted = await asyncio.wait_for(asyncio.gather(*pending), SECONDS)
+    body = gate_body(stream=stream)
+    hold = await hold_of(installation, gate, body)
+    caller = installation.caller(nanos=K * hold)
+    wires = await in_flight(installation, caller, body, IN_FLIGHT)
+    refused, pending = await refusals(wires, IN_FLIGHT - K)
+    assert gate.waiting == K
+    assert installation.balance(caller) == (K * hold, K * hold)
+    gate.open()
+    admitted = await asyncio.wait_for(asyncio.gather(*pending), SECONDS)
 
-        assert [response.status for response in admitted] == [200] * K
-        assert all(response.whole for response in admitted)
-        assert {(response.status, response.code) for response in refused} == {(429, 2907)}
-        assert installation.balance(caller) == (K * (hold - PRICE), 0)
+    assert [response.status for response in admitted] == [200] * K
+    assert all(response.whole for response in admitted)
+    assert {(response.status, response.code) for response in refused} == {(429, 2907)}
+    assert installation.balance(caller) == (K * (hold - PRICE), 0)
 
-        # What was released is there for the next ones, at once and to the last hold, in whichever process.
-        gate.shut()
-        again = installation.balance(caller)[0] // hold
-        wires = await in_flight(installation, caller, body, IN_FLIGHT)
-        refused, pending = await refusals(wires, IN_FLIGHT - again)
-        gate.open()
-        admitted = await asyncio.wait_for(asyncio.gather(*pending), SECONDS)
-        assert [response.status for response in admitted] == [200] * again
-        assert {response.status for response in refused} == {429}
-        assert installation.balance(caller) == (K * (hold - PRICE) - again * PRICE, 0)
+    # What was released is there for the next ones, at once and to the last hold, in whichever process.
+    gate.shut()
+    again = installation.balance(caller)[0] // hold
+    wires = await in_flight(installation, caller, body, IN_FLIGHT)
+    refused, pending = await refusals(wires, IN_FLIGHT - again)
+    gate.open()
+    admitted = await asyncio.wait_for(asyncio.gather(*pending), SECONDS)
+    assert [response.status for response in admitted] == [200] * again
+    assert {response.status for response in refused} == {429}
+    assert installation.balance(caller) == (K * (hold - PRICE) - again * PRICE, 0)
     assert len(installation.read("SELECT DISTINCT owner FROM holds")) == 3, "all processes had calls"
     assert installation.differences() == []
 
 
 @pytest.mark.parametrize("tightest", ["account", *SCOPES])
 async def test_whichever_budget_is_the_tightest_admits_exactly_k_calls(
-    installation: Installation, server: Server, tightest: str
+    installation: Installation, gate: Gate, tightest: str
 ) -> None:
-    with gated(installation) as gate:
-        body = msgspec.json.encode(
-            msgspec.json.decode(gate_body(stream=tightest in ("wide", "user"))) | {"user": "ann"}
-        )
-        await eventually_known(installation, gate, body)
-        hold = await hold_of(installation, gate, body)
-        room = {name: (K if name == tightest else 2 * K) * hold for name in ("account", *SCOPES)}
-        caller = installation.caller(nanos=room["account"])
-        installation.write(partial(_limit, account_id=caller.account_id, room=room))
-        await eventually_known(installation, gate, body)  # by then every process has looked for changes
-        wires = await in_flight(installation, caller, body, IN_FLIGHT)
-        refused, pending = await refusals(wires, IN_FLIGHT - K)
-        assert gate.waiting == K
-        assert _counted(installation, caller) == {(0, K * hold)}
-        gate.open()
-        admitted = await asyncio.wait_for(asyncio.gather(*pending), SECONDS)
-        assert [response.status for response in admitted] == [200] * K
-        assert {(response.status, response.code) for response in refused} == {(429, 2907)}
-        assert installation.balance(caller) == (room["account"] - K * PRICE, 0)
-        assert _counted(installation, caller) == {(K * PRICE, 0)}
+    body = msgspec.json.encode(msgspec.json.decode(gate_body(stream=tightest in ("wide", "user"))) | {"user": "ann"})
+    hold = await hold_of(installation, gate, body)
+    room = {name: (K if name == tightest else 2 * K) * hold for name in ("account", *SCOPES)}
+    caller = installation.caller(nanos=room["account"])
+    installation.write(partial(_limit, account_id=caller.account_id, room=room))
+    await eventually_known(installation, gate, body)  # by then every process has looked for changes
+    wires = await in_flight(installation, caller, body, IN_FLIGHT_OF_BUDGETS)
+    refused, pending = await refusals(wires, IN_FLIGHT_OF_BUDGETS - K)
+    assert gate.waiting == K
+    assert _counted(installation, caller) == {(0, K * hold)}
+    gate.open()
+    admitted = await asyncio.wait_for(asyncio.gather(*pending), SECONDS)
+    assert [response.status for response in admitted] == [200] * K
+    assert {(response.status, response.code) for response in refused} == {(429, 2907)}
+    assert installation.balance(caller) == (room["account"] - K * PRICE, 0)
+    assert _counted(installation, caller) == {(K * PRICE, 0)}
     assert len(installation.read("SELECT DISTINCT owner FROM holds")) == 3, "all processes had calls"
     assert installation.differences() == []
 

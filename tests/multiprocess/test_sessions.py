@@ -14,6 +14,8 @@ from tests.websockets.kit import providing
 pytestmark = pytest.mark.slow
 
 K = times(3, 12)
+TRIED = times(4, 10) * K
+"""Sessions that are opened at once."""
 
 
 def test_exactly_as_many_sessions_are_admitted_as_credit_covers(new_installation: NewInstallation) -> None:
@@ -27,7 +29,7 @@ def test_exactly_as_many_sessions_are_admitted_as_credit_covers(new_installation
                 with halting(stage, kind, [_address(installation, probe)]):
                     _, hold = installation.balance(probe)
                 poor = installation.caller(nanos=K * hold)
-                with halting(stage, kind, [_address(installation, poor)] * 10 * K) as had:
+                with halting(stage, kind, [_address(installation, poor)] * TRIED) as had:
                     assert sum(one.stopped for one in had) == K, kind
                     assert installation.balance(poor) == (K * hold, K * hold)
             owners = installation.read("SELECT DISTINCT owner FROM holds")
