@@ -10,6 +10,10 @@ from typing import Any
 from tests.calls.kit import price_of
 from tests.calls.wire import WireResponse, chat_body, usage_of
 
+PAUSE_SECONDS = 0.03
+"""Of a client between two calls; a slow call takes longer. Without it the calls take all processor time, and what was
+killed is slow to start again."""
+
 
 def random_chat(chance: random.Random) -> tuple[bytes, str]:
     """The body of a request, streamed or not, and its `x-demo` header; every second one is slow."""
@@ -41,7 +45,7 @@ class Seen:
             self._note(account, await response)
         except (ConnectionError, asyncio.IncompleteReadError, OSError):
             self.without_response += 1
-            await asyncio.sleep(0.03)
+        await asyncio.sleep(PAUSE_SECONDS)
 
     def _note(self, account: str, response: WireResponse) -> None:
         self.statuses[response.status] += 1
