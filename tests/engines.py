@@ -1,13 +1,13 @@
-"""Which engine a test's database is on: SQLite or PostgreSQL, decided here for all of them.
+"""Chooses the engine of each test's database: SQLite or PostgreSQL.
 
 `FAREBOX_TEST_ENGINE=postgres` runs the whole suite on PostgreSQL, `=sqlite` on SQLite. Without it, tests marked
-ON_BOTH_ENGINES run once on each, all others on SQLite. Tests about SQLite itself are marked SQLITE_ONLY.
+ON_BOTH_ENGINES run once on each engine, and all others on SQLite. Tests about SQLite itself are marked SQLITE_ONLY.
 
-Where FAREBOX_TEST_CITUS_URL is set, PostgreSQL is that cluster (tests.citus.cluster), and the tables are distributed.
+If FAREBOX_TEST_CITUS_URL is set, PostgreSQL is that cluster (tests.citus.cluster), and the tables are distributed.
 
-A database belongs to a folder: who opens the folder again finds what was written, as with a file in it. It is a copy
-of a template that is migrated once in this test process: of a file, or on PostgreSQL of a database, which is dropped
-after the test whose folder it was.
+A database belongs to a folder: opening the folder again finds the same database, as if it were a file in the folder. It
+is a copy of a template (a file, or a database on PostgreSQL) that is migrated once per test process. On PostgreSQL it
+is dropped after the test whose folder it was.
 """
 
 import asyncio
@@ -42,15 +42,15 @@ from tests.postgres.server import PostgresServer, start_postgres
 T = TypeVar("T")
 
 TESTER = Operator("tester@tests", "command")
-"""Who does in the tests what an operator does."""
+"""The operator to whom tests attribute acts."""
 
 ENGINES = ("sqlite", "postgres")
 CHOSEN = os.environ.get("FAREBOX_TEST_ENGINE", "")
-"""The engine of the whole run; empty: SQLite, and both where a test is marked so."""
+"""The engine of the whole run; empty: SQLite, and both engines for tests marked so."""
 assert CHOSEN in ("", *ENGINES), f"FAREBOX_TEST_ENGINE is {CHOSEN!r}: it must be one of {', '.join(ENGINES)}"
 
 ON_BOTH_ENGINES = [pytest.mark.usefixtures("engine"), pytest.mark.both_engines]
-"""For `pytestmark` of a module, or of a parameter."""
+"""Marks for `pytestmark` of a module, or for a parameter."""
 SQLITE_ONLY = pytest.mark.sqlite_only
 
 SECONDS = 300.0
@@ -60,7 +60,7 @@ _urls: dict[Path, str] = {}
 
 
 def engines_of(marked: Callable[[str], object]) -> tuple[str, ...]:
-    """The engines that a test runs on. `marked`: whether it has a marker of that name."""
+    """The engines on which a test runs. `marked`: whether the test has a marker of that name."""
     if marked("sqlite_only"):
         return ("sqlite",)
     if CHOSEN:
@@ -69,7 +69,7 @@ def engines_of(marked: Callable[[str], object]) -> tuple[str, ...]:
 
 
 def engine_now() -> str:
-    """The engine of the test that runs."""
+    """The engine of the current test."""
     return _now["engine"]
 
 
@@ -91,7 +91,7 @@ def database_url(folder: Path) -> str:
 
 
 def settings_for(folder: Path, **more: object) -> Settings:
-    """Settings of a process with this data folder, on the engine of the test. What `more` says wins."""
+    """Settings of a process with this data folder, on the engine of the test. Values in `more` take precedence."""
     settings = load({}, **{"data_dir": str(folder), "database_url": database_url(folder), **more})
     if settings.engine == "sqlite":
         lay_out(settings.database_path)
@@ -99,7 +99,7 @@ def settings_for(folder: Path, **more: object) -> Settings:
 
 
 def lay_out(path: Path) -> None:
-    """A migrated file, where there is none yet."""
+    """Create a migrated file if there is none yet."""
     if not path.exists():
         _lay_down(path, _template_file())
 
@@ -114,14 +114,14 @@ def _template_file() -> bytes:
 
 @functools.cache
 def postgres_server() -> PostgresServer:
-    """The server of this test process, started when it is first asked for; ended by `close_engines`. A cluster that
-    stands in for it gives databases, and cannot be stopped or killed."""
+    """The server of this test process, started on first use and stopped by `close_engines`. If a cluster stands in for
+    it, it provides databases, and cannot be stopped or killed."""
     return cast(PostgresServer, _cluster()) if CITUS else start_postgres()
 
 
 @contextlib.contextmanager
 def one_machine() -> Iterator[PostgresServer]:
-    """The same for a test that is about one machine: where a cluster stands in, one more server."""
+    """The same, for a test about a single machine: if a cluster stands in, a separate server."""
     if not CITUS:
         yield postgres_server()
         return
@@ -137,37 +137,37 @@ def _cluster() -> Cluster:
 @functools.cache
 def _template() -> str:
     url = postgres_server().new_database()
-    with ThreadPoolExecutor(1) as thread:  # a loop may run in this one
+    with ThreadPoolExecutor(1) as thread:  # a loop may be running in this thread
         thread.submit(migrate_now, load({}, database_url=url)).result()
     return url
 
 
 def new_database() -> str:
-    """The URL of a new PostgreSQL database that is migrated."""
+    """The URL of a new, migrated PostgreSQL database."""
     if not CITUS:
         return _copy_of(_template())
     url = _cluster().distributed()
-    # Processes and commands of the tests come without FAREBOX_BUCKETS: new accounts are then in the first bucket.
+    # Processes and commands of the tests do not set FAREBOX_BUCKETS, so new accounts are in the first bucket.
     _cluster().query("UPDATE schema_version SET buckets = 1", url)
     return url
 
 
 def _copy_of(url: str) -> str:
-    """The URL of a copy of a database that nobody is connected to."""
+    """The URL of a copy of a database without connections."""
     if CITUS:
         return postgres_server().new_database(like=url)
     return postgres_server().new_database(like=url, ask=_ask)
 
 
 def has_database(folder: Path) -> bool:
-    """Whether one was made for this folder."""
+    """Whether this folder has a database."""
     if engine_now() == "sqlite":
         return load({}, data_dir=str(folder)).database_path.exists()
     return folder.absolute() in _urls
 
 
 def template_of(settings: Settings) -> Callable[[Path], None]:
-    """Take a database, which is not opened again, as a template; what it returns gives a folder without one a copy."""
+    """Make a closed database a template; returns a function that gives a folder without a database a copy."""
     if settings.engine == "sqlite":
         name, content = settings.database_path.name, settings.database_path.read_bytes()
         return lambda folder: _lay_down(folder / name, content)
@@ -181,7 +181,7 @@ def _lay_down(path: Path, content: bytes) -> None:
 
 
 def waiting_for_a_lock(session: str) -> str:
-    """A query that finds the batches of sessions of that name which wait for a lock, on whichever node."""
+    """A query for the batches of sessions with this name that wait for a lock, on any node."""
     if CITUS:
         return "SELECT 1 FROM citus_lock_waits WHERE strpos(blocked_statement, 'ledger_batch') > 0"
     return (
@@ -202,12 +202,12 @@ def forget_databases(folder: Path) -> None:
 
 
 def _ask(statement: str) -> object:
-    """On a connection that is kept: one of its own takes as long as the copy of a small database."""
+    """Run a statement on a kept connection: a new one takes as long as copying a small database."""
     return _Outside.of(postgres_server().url).execute(statement)
 
 
 def close_engines() -> None:
-    """End what was started here, with the test process."""
+    """Stop what was started here, at the end of the test process."""
     _Outside.close()
     if postgres_server.cache_info().currsize:
         postgres_server().close()
@@ -218,7 +218,7 @@ def close_engines() -> None:
 
 
 def backup(settings: Settings, to: Path) -> Callable[[], None]:
-    """Copy the database while it is not open; what it returns brings the copy back, as often as it is called."""
+    """Copy the closed database; returns a function that restores the copy, as often as it is called."""
     if settings.engine == "sqlite":
         shutil.copy(settings.database_path, to)
         return functools.partial(_put_back_file, to, settings.database_path)
@@ -239,12 +239,12 @@ def _put_back_database(saved: str, url: str) -> None:
     postgres_server().new_database(like=saved, name=urlsplit(url).path[1:])
 
 
-# Looking, and changing, from outside.
+# Reads and writes from outside the server.
 
 
 @contextlib.contextmanager
 def looking(database: Database | Settings) -> Iterator[Connection]:
-    """What is committed, for a test that reads next to the server: works in any thread, and where a loop runs."""
+    """Read committed data next to the server; works in any thread, even with a running loop."""
     if isinstance(database, PostgresDatabase) or (isinstance(database, Settings) and database.engine == "postgres"):
         yield _Outside.of(database.url if isinstance(database, PostgresDatabase) else database.database_url)
         return
@@ -257,19 +257,19 @@ def looking(database: Database | Settings) -> Iterator[Connection]:
 
 
 def read_now(database: Database | Settings, read: Callable[[Connection], T]) -> T:
-    """`read`, done at once on what is committed."""
+    """The result of `read` on committed data."""
     with looking(database) as connection:
         return read(connection)
 
 
 def write_now(settings: Settings, write: Callable[[Connection], T]) -> T:
-    """`write`, done in a transaction of its own as a command does it: where no loop runs in this thread."""
+    """Run `write` in a transaction, like a command; only in a thread without a running loop."""
     with opened_for_command(settings, writing=True) as connection:
         return write(connection)
 
 
 class _Outside:
-    """A connection to PostgreSQL on a loop and a thread of its own, kept for the next look."""
+    """A connection to PostgreSQL on a separate loop and thread, kept for later reads."""
 
     _loop: asyncio.AbstractEventLoop | None = None
     _thread: threading.Thread
@@ -319,7 +319,7 @@ class _Outside:
 
     @property
     def buckets(self) -> KnownBuckets:
-        """Each test has a database of its own: nothing is remembered."""
+        """Nothing is cached: each test has its own database."""
         return KnownBuckets()
 
     def changes(self) -> int:

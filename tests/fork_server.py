@@ -1,9 +1,9 @@
-"""The process that `tests.processes` starts Farebox's own from: `python -m tests.fork_server DESCRIPTOR`.
+"""The process from which `tests.processes` forks Farebox processes: `python -m tests.fork_server DESCRIPTOR`.
 
-Most of what a process of Farebox takes until it serves is loading modules, two thirds of a second of processor time.
-This one has loaded them; it forks for each start, and the fork becomes the process that was asked for. A request is a
-JSON object on the socket DESCRIPTOR, with four descriptors: standard input, output and error, and a socket on which the
-process id is answered, and later the exit status.
+A Farebox process spends most of its start, two thirds of a second of processor time, on loading modules. This process
+has loaded them; it forks for each start, and the fork becomes the requested process. A request is a JSON object on the
+socket DESCRIPTOR, with four descriptors: standard input, output and error, and a socket for the response, which is the
+process ID and later the exit status.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ MODULES = (
 )  # fmt: skip
 WORKER = "farebox.cli.worker"
 WORKER_NAME = "farebox-worker"
-"""What the system calls a worker that was forked: its command line is that of this process."""
+"""The system's name of a forked worker, whose command line is that of this process."""
 
 
 def main() -> None:
-    """Fork until the other side of the socket is closed; in a fork, be `farebox`."""
+    """Serve requests until the other end of the socket is closed; in a fork, become `farebox`."""
     requests = socket.socket(fileno=int(sys.argv[1]))
     _load()
     start = _serve(requests)
@@ -44,7 +44,8 @@ def main() -> None:
 
 
 def _load() -> None:
-    """What `farebox serve --demo`, its workers and `farebox check` load, most of it when they first need it."""
+    """Load the modules that `farebox serve --demo`, its workers and `farebox check` use, most of which are loaded
+    lazily."""
     from farebox import lean
     from farebox.cli.main import command
 
@@ -59,7 +60,7 @@ def _load() -> None:
 
 
 def _serve(requests: socket.socket) -> dict[str, Any] | None:
-    """Answer requests. In a fork, the request that it is for; None when there are no more."""
+    """Answer requests. Returns in a fork, with its request, and in this process, with None, when there are no more."""
     awake, waking = os.pipe()
     os.set_blocking(waking, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -99,7 +100,7 @@ def _tell_ends(alive: dict[int, socket.socket]) -> None:
 
 
 def _become(start: dict[str, Any], descriptors: list[int]) -> None:
-    """In a fork: what a new process has of those who started it."""
+    """In a fork: take over arguments, environment and descriptors, like a new process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
@@ -113,7 +114,7 @@ def _become(start: dict[str, Any], descriptors: list[int]) -> None:
 
 
 async def _fork_worker(*command: Any, pass_fds: list[int], **_: Any) -> "_Worker":
-    """Stands in for `asyncio.create_subprocess_exec` in `farebox serve --workers N`: starts a worker as a fork, too."""
+    """Stands in for `asyncio.create_subprocess_exec` in `farebox serve --workers N`: starts a worker as a fork."""
     assert command[-1] == WORKER, command
     read_input, write_input = os.pipe()
     read_output, write_output = os.pipe()
@@ -127,10 +128,10 @@ async def _fork_worker(*command: Any, pass_fds: list[int], **_: Any) -> "_Worker
 
 
 def _be_worker(standard_input: int, standard_output: int, kept: set[int]) -> None:
-    """In the fork, deep in the loop of the process that it was: a loop of its own on top of that, until the end."""
+    """In the fork, inside the running loop of the parent: run a new loop on top of it, until the end."""
     status = 1
     try:
-        gc.freeze()  # nothing of the other process is ever freed, and so closed
+        gc.freeze()  # objects of the parent are never freed, and so never closed
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -152,7 +153,7 @@ def _be_worker(standard_input: int, standard_output: int, kept: set[int]) -> Non
 
 
 class _Worker:
-    """What farebox.cli.workers uses of `asyncio.subprocess.Process`."""
+    """The part of `asyncio.subprocess.Process` that farebox.cli.workers uses."""
 
     def __init__(self, pid: int, standard_input: int, stdout: asyncio.StreamReader) -> None:
         self.pid = pid

@@ -9,7 +9,7 @@ from tests.support import Customer, Farebox, running_farebox
 
 @pytest.fixture(scope="session")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """A server that may send to this machine, and pushes logs only when a test has it do so."""
+    """A server that may send to this machine, and pushes logs only when a test triggers it."""
     folder = tmp_path_factory.mktemp("exporting")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "LOG_PUSH_SECONDS", 3600.0)

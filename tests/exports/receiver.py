@@ -1,4 +1,4 @@
-"""An endpoint that gateways send to: a real HTTP server on a thread, which keeps what it is sent."""
+"""An endpoint for exports: a real HTTP server on a thread, which keeps the requests that it receives."""
 
 import contextlib
 import threading
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 SECONDS = 20.0
-"""Nothing here takes so long."""
+"""A limit that only failures reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +23,14 @@ class Received:
 
 @dataclass(slots=True)
 class Receiver:
-    """What came, and what is answered."""
+    """The received requests, and the responses to give."""
 
     url: str = ""
     requests: list[Received] = field(default_factory=list)
     answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
-    """For the next requests, in turn; then 200."""
+    """Statuses of the next responses, in turn; then 200."""
     hang: threading.Event = field(default_factory=threading.Event)
-    """Set: nothing is answered until it is cleared and `go` is set."""
+    """While set, requests get no response until it is cleared and `go` is set."""
     go: threading.Event = field(default_factory=threading.Event)
     _came: threading.Condition = field(default_factory=threading.Condition)
 
@@ -46,7 +46,7 @@ class Receiver:
     def wait_for(self, enough: Callable[[list[Received]], bool]) -> list[Received]:
         """The requests, once there are enough."""
         with self._came:
-            assert self._came.wait_for(lambda: enough(self.requests), SECONDS), f"only {len(self.requests)} came"
+            assert self._came.wait_for(lambda: enough(self.requests), SECONDS), f"only {len(self.requests)} arrived"
             return list(self.requests)
 
 

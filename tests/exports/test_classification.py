@@ -1,4 +1,4 @@
-"""What the operator's classifier says of calls: kept with their log rows, and summed up by task and model."""
+"""The operator's classifier labels calls: the labels are kept with log rows, and summed up by task and model."""
 
 import json
 from collections.abc import Iterator
@@ -89,7 +89,7 @@ def test_calls_are_classified(customer: Customer, classifier: Receiver) -> None:
     assert tasks(customer, end="2020-01-01") == []
 
 
-def test_what_is_not_kept_is_not_classified(customer: Customer, classifier: Receiver) -> None:
+def test_calls_without_kept_bodies_are_not_classified(customer: Customer, classifier: Receiver) -> None:
     configure(customer, cache_ttl=60)
     customer.chat(headers={"cf-aig-collect-log-payload": "false"})
     customer.chat(headers={"cf-aig-collect-log": "false"})
@@ -97,7 +97,7 @@ def test_what_is_not_kept_is_not_classified(customer: Customer, classifier: Rece
     customer.chat()
     answer(classifier, FIT)
     customer.chat(headers={"cf-aig-cache-key": "k"})
-    customer.chat(headers={"cf-aig-cache-key": "k"})  # a hit: no model has done anything
+    customer.chat(headers={"cf-aig-cache-key": "k"})  # a hit: no model was called
     assert soon(lambda: FIT in classified(customer))
     change(customer, log_classification=False)
     customer.chat()
@@ -105,7 +105,7 @@ def test_what_is_not_kept_is_not_classified(customer: Customer, classifier: Rece
     assert len(classifier.requests) == 1
 
 
-def test_a_classifier_that_fails_is_asked_again(customer: Customer, classifier: Receiver) -> None:
+def test_a_failed_classification_is_retried(customer: Customer, classifier: Receiver) -> None:
     configure(customer)
     answer(classifier, {}, {}, status=503)
     answer(classifier, FIT)
@@ -121,11 +121,11 @@ def test_a_classifier_that_fails_is_asked_again(customer: Customer, classifier: 
         (200, b'{"task": ""}'),
         (200, b'{"task": "x", "model_fit": "splendid"}'),
         (200, b"[]"),
-        (200, b'{"task": "caf\xe9"}'),  # not in UTF-8
+        (200, b'{"task": "caf\xe9"}'),  # not UTF-8
         (200, b'{"task": "x", "why": ' + b"[" * 50_000),
     ],
 )
-def test_what_it_has_no_answer_to_is_not_asked_again(
+def test_an_unclassifiable_call_is_not_retried(
     customer: Customer, classifier: Receiver, status: int, body: bytes
 ) -> None:
     configure(customer)
@@ -135,7 +135,9 @@ def test_what_it_has_no_answer_to_is_not_asked_again(
     assert len(classifier.requests) == 1
 
 
-def test_a_call_is_given_up_in_time(customer: Customer, classifier: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classification_is_given_up_after_some_time(
+    customer: Customer, classifier: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(classify, "GIVE_UP_MS", -60_000)
     configure(customer)
     answer(classifier, {}, status=503)
@@ -155,7 +157,7 @@ def test_without_logs_there_is_no_classification(customer: Customer) -> None:
     assert result(change(customer, log_classification=True, collect_logs=True))["log_classification"] is True
 
 
-def test_feedback_and_classification_do_not_undo_one_another(customer: Customer, classifier: Receiver) -> None:
+def test_feedback_and_classification_do_not_overwrite_each_other(customer: Customer, classifier: Receiver) -> None:
     configure(customer)
     answer(classifier, FIT)
     customer.chat()

@@ -1,4 +1,4 @@
-"""The ID of a response and the reasons of its end in spans, for each form of responses, whole and streamed."""
+"""Response IDs and finish reasons in spans, for each response format, whole and streamed."""
 
 import base64
 import json
@@ -140,7 +140,13 @@ FORMS: dict[str, tuple[str, dict[str, Any], Any, str | None, list[str] | None]] 
         "openai/chat/completions",
         {"model": "gpt-4o-mini", "n": 2, "stream": True, **CHAT},
         events(
-            {"id": "", "model": "", "object": "", "choices": [], "prompt_filter_results": []},  # as Azure begins
+            {
+                "id": "",
+                "model": "",
+                "object": "",
+                "choices": [],
+                "prompt_filter_results": [],
+            },  # the first chunk of Azure
             chunk((0, None), (1, None)),
             chunk((1, "length")),
             *[chunk((0, None))] * 500,
@@ -296,7 +302,7 @@ FORMS: dict[str, tuple[str, dict[str, Any], Any, str | None, list[str] | None]] 
         None,
     ),
 }
-"""By name: the path, the request, the response, and what its span says."""
+"""Name → path, request, response, and the attributes of its span."""
 
 
 def ask(customer: Customer, upstream: Upstream, path: str, body: Any, response: Any) -> httpx.Response:
@@ -311,8 +317,8 @@ def said(told: dict[str, Any]) -> tuple[str | None, list[str] | None]:
     return told.get("gen_ai.response.id"), reasons and [value.string_value for value in reasons.values]
 
 
-def test_each_form_of_responses(customer: Customer, upstream: Upstream, receiver: Receiver) -> None:
-    """Also where the log keeps no bodies."""
+def test_spans_of_each_response_format(customer: Customer, upstream: Upstream, receiver: Receiver) -> None:
+    """Even if the log keeps no bodies."""
     configure(customer, to(receiver), collect_logs=False)
     names = {}
     for name, (path, body, response, *_) in FORMS.items():
@@ -322,7 +328,7 @@ def test_each_form_of_responses(customer: Customer, upstream: Upstream, receiver
     assert found == {name: form[-2:] for name, form in FORMS.items()}
 
 
-def test_a_list_in_json(customer: Customer, upstream: Upstream, receiver: Receiver) -> None:
+def test_a_response_as_a_json_list(customer: Customer, upstream: Upstream, receiver: Receiver) -> None:
     configure(customer, to(receiver, "json"))
     ask(customer, upstream, *FORMS["several choices"][:3])
     [request] = receiver.wait_for(bool)
@@ -358,10 +364,10 @@ def test_a_list_in_json(customer: Customer, upstream: Upstream, receiver: Receiv
         "no-base64",
     ],
 )
-def test_what_is_odd_or_endless(
+def test_odd_or_oversized_values(
     customer: Customer, upstream: Upstream, receiver: Receiver, response: Any, response_id: str | None, reasons: Any
 ) -> None:
-    """It costs no more than its attribute, and never the call."""
+    """It can cost an attribute, but never the call."""
     configure(customer, to(receiver))
     ask(customer, upstream, "openai/chat/completions", {"model": "gpt-4o-mini", **CHAT}, response)
     assert said(attributes(one_span(receiver))) == (response_id, reasons)
@@ -384,8 +390,10 @@ def test_a_response_in_the_background(customer: Customer, upstream: Upstream, re
     assert said(told) == ("resp_1", ["completed"])
 
 
-def test_a_response_from_the_cache_has_neither(customer: Customer, upstream: Upstream, receiver: Receiver) -> None:
-    """Nothing was generated."""
+def test_a_cached_response_has_neither_id_nor_finish_reason(
+    customer: Customer, upstream: Upstream, receiver: Receiver
+) -> None:
+    """Because nothing was generated."""
     configure(customer, to(receiver), cache_ttl=60)
     for status in ("MISS", "HIT"):
         answered = ask(customer, upstream, *FORMS["chat"][:3])

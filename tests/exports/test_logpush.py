@@ -1,4 +1,4 @@
-"""Logs in files: at HTTP endpoints and in an S3 store, encrypted, and each exactly as often as it has to be."""
+"""Log files at HTTP endpoints and in an S3 store, encrypted, each log exactly as often as specified."""
 
 import contextlib
 import gzip
@@ -55,7 +55,7 @@ def gateway(customer: Customer, gateway_id: str = "default", **fields: Any) -> h
 
 
 def push(farebox: Farebox) -> None:
-    """A round now, whichever process held the lease before."""
+    """Run a push round now, whichever process held the lease before."""
     database = farebox.services.database
     farebox.run(database.write(lambda connection: connection.execute("DELETE FROM leases WHERE name = ?", ("push",))))
     farebox.run(log_push.work(farebox.services))
@@ -84,7 +84,7 @@ def test_logs_are_pushed_once_to_an_endpoint(customer: Customer, receiver: Recei
     streamed = customer.chat(stream=True).headers["cf-aig-log-id"]
     push(customer.farebox)
     push(customer.farebox)
-    assert ids(receiver.requests) == [log_id, bare, streamed], "what is not logged is not pushed"
+    assert ids(receiver.requests) == [log_id, bare, streamed], "unlogged calls are not pushed"
     [request] = receiver.requests
     assert (request.method, request.path) == ("POST", "/logs?x=1")
     assert request.headers["authorization"] == HEADERS["Authorization"]
@@ -113,7 +113,7 @@ def test_metadata_and_bodies_are_encrypted(
     customer: Customer, receiver: Receiver, private_key: rsa.RSAPrivateKey, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """With Cloudflare's format: the program of the documentation reads it."""
+    """In Cloudflare's format: the program in the documentation decrypts it."""
     destination(customer, type="http", url=receiver.url)
     gateway(customer, logpush=True, logpush_public_key=pem(private_key))
     response = customer.chat("the secret words", headers={"cf-aig-metadata": json.dumps({"team": "of the reds"})})
@@ -124,7 +124,7 @@ def test_metadata_and_bodies_are_encrypted(
     assert b"of the reds" not in gzip.decompress(request.body)
     first, second = lines_of(request.body)
     keys = {line[name]["key"] for line in (first, second) for name in ("Metadata", "RequestBody", "ResponseBody")}
-    assert len(keys) == 2, "a key for each log"
+    assert len(keys) == 2, "each log has its own key"
     nonces = {line[name]["iv"] for line in (first, second) for name in ("Metadata", "RequestBody", "ResponseBody")}
     assert len(nonces) == 6
     (tmp_path / "key.pem").write_bytes(private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -137,7 +137,7 @@ def test_metadata_and_bodies_are_encrypted(
     assert json.loads(shown["ResponseBody"]) == response.json()
 
 
-def test_what_fails_is_tried_again_as_the_same_file_and_the_owner_told(
+def test_a_failed_push_is_retried_with_the_same_file_and_reported_to_the_owner(
     customer: Customer, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivering, "_PAUSES_MS", (0, 0))
@@ -162,8 +162,8 @@ def test_what_fails_is_tried_again_as_the_same_file_and_the_owner_told(
     assert state(customer)["failures"] == 0
 
 
-def test_a_destination_that_is_away(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The owner is not told what is in the operator's network; calls go on."""
+def test_an_unreachable_destination(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner learns nothing about the operator's network; calls continue."""
     monkeypatch.setattr(delivering, "_PAUSES_MS", (60_000, 60_000))
     destination(customer, type="http", url="http://127.0.0.1:1/")
     gateway(customer, logpush=True)
@@ -201,7 +201,8 @@ asyncio.run(main())
 
 
 def test_a_process_that_is_killed_after_sending(customer: Customer, receiver: Receiver) -> None:
-    """The receiver has the file, and nothing says so: the next process sends the same one, not others."""
+    """The receiver has the file, but that was not recorded: the next process sends the same file again, and no
+    other."""
     settings = customer.farebox.services.settings
     destination(customer, type="http", url=receiver.url)
     gateway(customer, logpush=True)
@@ -233,7 +234,7 @@ def test_files_are_bounded(customer: Customer, receiver: Receiver, monkeypatch: 
     assert ids(receiver.requests) == made
 
 
-def test_what_is_switched_off_or_deleted_is_not_pushed(customer: Customer, receiver: Receiver) -> None:
+def test_disabled_or_deleted_gateways_are_not_pushed(customer: Customer, receiver: Receiver) -> None:
     destination(customer, type="http", url=receiver.url)
     gateway(customer, logpush=True)
     deleted = customer.chat().headers["cf-aig-log-id"]
@@ -274,7 +275,7 @@ def test_it_needs_a_destination_and_a_destination_is_needed(
     again = destination(customer, type="http", url=receiver.url, headers={"authorization": "…0001"})
     assert result(again)["destination"]["headers"] == made["headers"]
     moved = destination(customer, type="http", url=f"{receiver.url}/b", headers={"authorization": "…0001"})
-    assert moved.status_code == 400, "what was stored for one URL goes to no other"
+    assert moved.status_code == 400, "a secret stored for one URL is sent to no other"
     result(gateway(customer, logpush=True))
     in_use = destination(customer, "DELETE")
     assert (in_use.status_code, in_use.json()["errors"][0]["path"]) == (400, ["path", "logpush"])
@@ -298,7 +299,9 @@ def test_it_needs_a_destination_and_a_destination_is_needed(
         ({"type": "ftp", "url": "https://example.com"}, ["body", "type"], "Expected 'http' | 's3'"),
     ],
 )  # fmt: skip
-def test_destinations_that_cannot_be(customer: Customer, body: dict[str, Any], path: list[str], message: str) -> None:
+def test_invalid_destinations_are_refused(
+    customer: Customer, body: dict[str, Any], path: list[str], message: str
+) -> None:
     refused = destination(customer, **body)
     assert refused.status_code == 400
     (error,) = refused.json()["errors"]
@@ -307,7 +310,7 @@ def test_destinations_that_cannot_be(customer: Customer, body: dict[str, Any], p
 
 
 class Store:
-    """An S3 store that checks signatures and permissions, with one bucket."""
+    """An S3 store with one bucket, which checks signatures and permissions."""
 
     def __init__(self, host: str, port: int) -> None:
         self.url = f"http://{host}:{port}"
@@ -371,7 +374,7 @@ def store() -> Iterator[Store]:
     server.stop()
 
 
-def test_a_bucket(customer: Customer, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_are_pushed_to_a_bucket(customer: Customer, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivering, "_PAUSES_MS", (0, 0))
     wrong = store.settings(prefix=f"{customer.account_id}/a=b/", secret_access_key="not-the-secret-of-the-key")
     shown = result(destination(customer, **wrong))["destination"]
@@ -396,7 +399,7 @@ def test_a_bucket(customer: Customer, store: Store, monkeypatch: pytest.MonkeyPa
     assert store.secret_access_key not in body
 
 
-def test_a_server_loads_what_few_need_only_where_it_is_used() -> None:
+def test_rarely_needed_modules_are_loaded_on_use() -> None:
     few = ("botocore", "google.protobuf", "opentelemetry", "webauthn", "authlib", "joserfc", "jinja2")
     code = f"import sys, farebox.app, farebox.worker; print([name for name in {few} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -41,8 +41,8 @@ def to(receiver: Receiver, encoding: str = "protobuf", **headers: str) -> dict[s
 
 
 def decoded(request: Received) -> ExportTraceServiceRequest:
-    """The request, from either encoding: that of JSON has its IDs in hexadecimal, which protobuf's parser does not
-    know."""
+    """The request, decoded from either encoding. JSON has IDs in hexadecimal, which protobuf's parser does not
+    support."""
     message = ExportTraceServiceRequest()
     if request.headers["content-type"] == "application/x-protobuf":
         message.ParseFromString(request.body)
@@ -117,7 +117,7 @@ def test_the_span_of_a_call(customer: Customer, receiver: Receiver) -> None:
     assert json.loads(told["gen_ai.prompt_json"])["messages"][0]["content"] == "Hello there"
     assert json.loads(told["gen_ai.completion_json"]) == response.json()
     assert (told["team"], told["paid"], told["size"]) == ("red", True, 2.5)
-    assert "gen_ai.system" not in told, "what is OpenTelemetry's is not the caller's"
+    assert "gen_ai.system" not in told, "callers cannot set OpenTelemetry's attributes"
     tried = [
         {item.key: item.value.int_value for item in event.attributes}["http.response.status_code"]
         for event in span.events
@@ -143,7 +143,7 @@ def test_json_is_the_default_and_streams_have_their_events(customer: Customer, r
     assert chunks[0]["object"] == "chat.completion.chunk"
 
 
-def test_what_is_not_logged_is_not_sent(customer: Customer, receiver: Receiver) -> None:
+def test_unlogged_calls_have_no_span(customer: Customer, receiver: Receiver) -> None:
     configure(customer, to(receiver))
     customer.chat(headers={"cf-aig-collect-log-payload": "false"})
     told = attributes(one_span(receiver))
@@ -177,7 +177,7 @@ def test_a_refused_call_has_a_span_too(farebox: Farebox, receiver: Receiver) -> 
 def test_trace_context(
     customer: Customer, receiver: Receiver, headers: dict[str, str], trace: str | None, parent: str, said: str | None
 ) -> None:
-    """What cannot be used is said, and the call goes on."""
+    """Invalid context is reported, and the call continues."""
     configure(customer, to(receiver))
     response = customer.chat(headers=headers)
     assert response.status_code == 200
@@ -216,8 +216,8 @@ def partial(rejected: int, why: str) -> bytes:
     return response.SerializeToString()
 
 
-def test_one_that_hangs_delays_nobody(customer: Customer, receiver: Receiver) -> None:
-    """Neither the calls, nor the spans for another destination; nor is more kept for it than there is room for."""
+def test_a_hanging_receiver_delays_nobody(customer: Customer, receiver: Receiver) -> None:
+    """It delays neither calls nor spans for another destination, and its queue is bounded."""
     with receiving() as stuck:
         stuck.hang.set()
         configure(customer, to(stuck), to(receiver))
@@ -227,12 +227,12 @@ def test_one_that_hangs_delays_nobody(customer: Customer, receiver: Receiver) ->
         receiver.wait_for(lambda requests: len(spans_of(requests)) == 3)
         services = customer.farebox.services
         waiting = services.spans.destinations[customer.account_id, "default", f"{stuck.url}/v1/traces"]
-        assert len(waiting.spans) == 3, "they are there until they have been taken"
+        assert len(waiting.spans) == 3, "spans stay in the queue until they are delivered"
         stuck.hang.clear()
         stuck.go.set()
 
 
-def test_what_does_not_fit_is_dropped_and_counted(
+def test_spans_beyond_the_bound_are_dropped_and_counted(
     customer: Customer, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(span_queue, "ACCOUNT_SPANS_MAX", 2)
@@ -246,7 +246,7 @@ def test_what_does_not_fit_is_dropped_and_counted(
     receiver.wait_for(lambda requests: len(spans_of(requests)) >= 2)
 
 
-def test_one_that_refuses_is_not_asked_again_for_the_same(customer: Customer, receiver: Receiver) -> None:
+def test_refused_spans_are_not_resent(customer: Customer, receiver: Receiver) -> None:
     configure(customer, to(receiver))
     receiver.answers += [(401, {}, b"")]
     customer.chat(headers={"cf-aig-otel-trace-id": TRACE})
@@ -256,7 +256,7 @@ def test_one_that_refuses_is_not_asked_again_for_the_same(customer: Customer, re
     assert [span.trace_id.hex() == TRACE for span in spans_of([second])] == [False]
 
 
-def test_what_waits_is_sent_when_the_server_stops(customer: Customer, receiver: Receiver) -> None:
+def test_waiting_spans_are_sent_when_the_server_stops(customer: Customer, receiver: Receiver) -> None:
     configure(customer, to(receiver))
     receiver.answers += [(503, {"retry-after": "300"}, b"")]
     customer.chat()
@@ -294,7 +294,7 @@ def test_secrets_are_sealed_and_shown_masked(customer: Customer, receiver: Recei
 
     moved = sent_back["otel"][0] | {"url": f"{receiver.url}/other"}
     refused = configure(customer, moved, method="PUT")
-    assert refused.status_code == 400, "what was stored for one URL goes to no other"
+    assert refused.status_code == 400, "a secret stored for one URL is sent to no other"
     assert refused.json()["errors"][0]["path"] == ["body", "otel", 0, "headers"]
     assert result(configure(customer, method="PATCH"))["otel"] is None
 
@@ -337,7 +337,7 @@ def test_a_stored_key_authorizes_only_where_it_belongs(customer: Customer, recei
         ({"url": "https://example.com", "headers": {"a": "x\r\ny"}}, ["headers"], "cannot be sent"),
     ],
 )
-def test_what_cannot_be_sent_to_is_refused(
+def test_invalid_receivers_are_refused(
     customer: Customer, exporter: dict[str, Any], place: list[str], message: str
 ) -> None:
     refused = configure(customer, exporter)

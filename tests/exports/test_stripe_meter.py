@@ -1,4 +1,4 @@
-"""Events for the account's own Stripe meters, counted by the fake Stripe."""
+"""Meter events for the account's own Stripe, counted by the fake Stripe."""
 
 import json
 from typing import Any, cast
@@ -28,7 +28,7 @@ def _at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Meter:
-    """A meter at the fake Stripe, by its official SDK."""
+    """A meter at the fake Stripe, through the official SDK."""
 
     def __init__(self, farebox: Farebox, name: str) -> None:
         addresses: Any = {"api": farebox.stripe_url}
@@ -92,7 +92,9 @@ def test_usage_is_counted(customer: Customer, meter: Meter) -> None:
     configure(customer, event(meter.name, "$input_tokens"), event(meter.name, "$output_tokens"),
               event(tokens.name, "$cost", tokens.customer))  # fmt: skip
     usages = [chat(customer, meter)["usage"] for _ in range(3)]
-    customer.chat(headers={"cf-aig-metadata": json.dumps({"other": 1})})  # no customer: two of its events are skipped
+    customer.chat(
+        headers={"cf-aig-metadata": json.dumps({"other": 1})}
+    )  # without a customer: two of its events are skipped
     customer.farebox.script("status=500")
     assert customer.chat().status_code == 500
     assert soon(lambda: all_sent(customer))
@@ -114,8 +116,8 @@ def test_a_key_of_the_callers_own_is_counted_too(customer: Customer, meter: Mete
     assert meter.total == response.json()["usage"]["completion_tokens"]
 
 
-def test_a_lost_answer_counts_once(customer: Customer, meter: Meter) -> None:
-    """Stripe has the event, and Farebox does not know: it sends it again, under the same identifier."""
+def test_an_event_with_a_lost_response_counts_once(customer: Customer, meter: Meter) -> None:
+    """Stripe received the event but Farebox does not know, so it resends it with the same identifier."""
     configure(customer, event(meter.name, "$output_tokens", meter.customer))
     fault = {"match": "POST /v1/billing/meter_events", "kind": "reset_after_commit"}
     http.post(f"{customer.farebox.stripe_url}/_fake/faults", json=fault).raise_for_status()
@@ -141,7 +143,7 @@ def test_nothing_is_lost_while_a_meter_is_missing(customer: Customer, meter: Met
     assert meter.total == usage["completion_tokens"]
 
 
-def test_a_key_that_stripe_refuses(customer: Customer, meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_stripe_key(customer: Customer, meter: Meter, monkeypatch: pytest.MonkeyPatch) -> None:
     configure(customer, event(meter.name, "1", meter.customer), key="sk_live_of_the_account")
     chat(customer, meter)
     assert soon(lambda: state(customer)["failures"] > 0)
@@ -188,7 +190,7 @@ def test_the_key_is_sealed_and_shown_masked(customer: Customer, meter: Meter) ->
         (KEY, '{"event_name": "", "payload": {"v": 1}}', ["usage_events", 0, "payload"], "1 to 100"),
     ],
 )
-def test_what_is_no_template_is_refused(
+def test_an_invalid_template_is_refused(
     customer: Customer, key: str, payload: str, place: list[Any], message: str
 ) -> None:
     refused = configure(customer, {"payload": payload}, key=key)

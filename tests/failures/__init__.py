@@ -1,1 +1,1 @@
-"""What happens when the database is away, killed, failed over, or its standby is missing: with real servers."""
+"""Tests of a database that is unavailable, killed, failed over, or without its standby, with real servers."""

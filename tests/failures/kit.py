@@ -1,4 +1,4 @@
-"""A served Farebox on PostgreSQL, callers that never stop, and the comparison of what they saw with the books."""
+"""A Farebox server on PostgreSQL, continuous callers, and a comparison of what they saw with the books."""
 
 import asyncio
 import contextlib
@@ -41,7 +41,7 @@ SEED = int(os.environ.get("FAREBOX_TEST_SEED", "0")) or random.SystemRandom().ra
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """A data folder with accounts in a PostgreSQL database, and the port on which it is served."""
+    """A data folder, accounts in a PostgreSQL database, and the port of its server."""
 
     folder: Path
     settings: Settings
@@ -77,7 +77,7 @@ class Installation:
 
 
 def new_installation(folder: Path, database_url: str, *, accounts: int = ACCOUNTS, **settings: object) -> Installation:
-    """Migrate the database and fund some accounts."""
+    """An installation with a migrated database and funded accounts."""
     chosen = load({}, data_dir=str(folder), database_url=database_url, **{"database_timeout_ms": 2000, **settings})
     migrate_now(chosen)
     ids, vault, at = RandomIds(SystemClock()), Vault(secret_key(chosen)), SystemClock().now_ms()
@@ -96,7 +96,7 @@ def new_installation(folder: Path, database_url: str, *, accounts: int = ACCOUNT
 
 @contextlib.contextmanager
 def served(installation: Installation, *, workers: int = 1) -> Iterator[Process]:
-    """A server, listening; killed at the end where it has not ended."""
+    """A listening server, which is killed at the end unless it has ended."""
     more = ("--workers", str(workers)) if workers > 1 else ()
     with (installation.folder / "server.log").open("ab") as log:
         process = processes.start(
@@ -107,7 +107,7 @@ def served(installation: Installation, *, workers: int = 1) -> Iterator[Process]
         )
     assert process.stdout is not None
     try:
-        assert process.stdout.readline(), installation.log[-3000:]  # it says where it listens, or ends
+        assert process.stdout.readline(), installation.log[-3000:]  # the server reports its address, or ends
         yield process
     finally:
         process.send_signal(signal.SIGKILL)
@@ -116,7 +116,7 @@ def served(installation: Installation, *, workers: int = 1) -> Iterator[Process]
 
 
 def stop(process: Process) -> None:
-    """A clean stop."""
+    """Stop the server cleanly."""
     process.send_signal(signal.SIGTERM)
     assert process.wait(SECONDS) == 0
 
@@ -144,7 +144,7 @@ async def call(
 
 
 async def begin(installation: Installation, customer: tuple[str, str], *, demo: str, words: int, stream: bool) -> Wire:
-    """Send a call; its response is read by the test."""
+    """Send a call; the test reads its response."""
     account, token = customer
     more: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     body = chat_body(" ".join(["word"] * words), max_tokens=200, **more)
@@ -156,19 +156,19 @@ async def begin(installation: Installation, customer: tuple[str, str], *, demo: 
 
 @dataclass(slots=True)
 class Load:
-    """Callers that call all the time, whether the call is taken or not; and what they saw."""
+    """Callers that call continuously, whether or not calls are accepted; and what they saw."""
 
     installation: Installation
     chance: random.Random
     complete: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Log id of each complete response → its account, and what it must cost."""
+    """Log ID of each complete response → its account and the right charge."""
     refused: set[str] = field(default_factory=set)
-    """Log ids of calls that were answered 503."""
+    """Log IDs of calls with status 503."""
     unclear: int = 0
-    """Responses that broke off, or did not come."""
+    """Responses that broke off or never arrived."""
     statuses: Counter[int] = field(default_factory=Counter)
     longest_refusal: float = 0.0
-    """Seconds that the slowest 503 took."""
+    """Duration of the slowest 503, in seconds."""
     stopped: bool = False
 
     async def run(self) -> None:
@@ -212,13 +212,14 @@ class Load:
             self.complete[log_id] = (account, price_of(usage["prompt_tokens"], usage["completion_tokens"]))
 
     async def more(self, calls: int) -> None:
-        """Wait until so many more answers are complete."""
+        """Wait until `calls` more responses are complete."""
         goal = len(self.complete) + calls
         await until_async(lambda: len(self.complete) >= goal, f"{calls} more answers")
 
 
 def compare(installation: Installation, load: Load) -> None:
-    """Every acknowledged answer is charged exactly once, nothing that was refused is, and the books balance."""
+    """Check that every complete response is charged exactly once, that no refused call is charged, and that the books
+    balance."""
     checked = processes.run(["check", "--json"], env=installation.environment)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     with opened_for_command(installation.settings) as connection:
@@ -230,7 +231,7 @@ def compare(installation: Installation, load: Load) -> None:
         )
         receipts = {log_id: find_receipt(connection, log_id) for log_id in load.complete}
     for log_id, (account, cost) in load.complete.items():
-        assert charges.get(log_id) == (account, cost), f"{log_id}: an answer that was complete"
+        assert charges.get(log_id) == (account, cost), f"{log_id}: the response was complete"
         receipt = receipts[log_id]
         assert receipt is not None
         assert whole(receipt).charge_nanos == cost
@@ -239,7 +240,7 @@ def compare(installation: Installation, load: Load) -> None:
 
 
 def _charges(found: list[tuple[Any, ...]]) -> dict[str, tuple[str, int]]:
-    """Log id → account and sum of its charge; one that is there twice fails the test."""
+    """Log ID → account and sum of all charges; fails the test if a call has two charges."""
     charges: dict[str, tuple[str, int]] = {}
     for transfer_id, account_id, amount in found:
         log_id, _, part = transfer_id.removeprefix("charge:").partition("/")

@@ -1,4 +1,4 @@
-"""A process that was taken for dead while its call went on, and whose hold was charged in full (FAREBOX_IN_DOUBT)."""
+"""A process is declared dead while its call is running, and the hold is charged in full (FAREBOX_IN_DOUBT)."""
 
 import asyncio
 from collections.abc import Iterator
@@ -41,6 +41,6 @@ async def test_a_call_of_a_process_declared_dead_completes_and_is_charged_once(
         response = await asyncio.wait_for(wire.response(), 10)
     assert response.status == 200
     assert b"[DONE]" in response.body if stream else b"through" in response.body
-    assert "farebox-charge-usd" not in response.headers, "what it was charged is not what this answer costs"
+    assert "farebox-charge-usd" not in response.headers, "its charge is not the cost of this response"
     assert (customer.balance.posted, customer.balance.held) == (verdict.posted, 0)
     assert differences(farebox) == []

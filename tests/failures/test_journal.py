@@ -1,4 +1,4 @@
-"""The journal's files: what was added is durable, whole, in order, and done once, by the holder of the file's lock."""
+"""The journal's files: entries are durable, complete, in order, and posted once, by the holder of the file's lock."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ async def files(tmp_path: Path) -> AsyncIterator[JournalFiles]:
 
 
 async def contents(files: JournalFiles) -> list[bytes]:
-    """What this process's closed files say, in order."""
+    """The entries of this process's closed files, in order."""
     found = []
     for file in await files.closed():
         while lines := await files.lines(file):
@@ -58,7 +58,9 @@ async def test_lines_are_kept_in_order_and_share_the_wait_for_the_disk(
     monkeypatch.setattr(os, "fsync", counted)
     said = [b"%d" % number for number in range(200)]
     await asyncio.gather(*(files.add(content) for content in said))
-    assert 3 <= len(syncs) <= 5, "one wait for the first line, its folder and that of its folder, and all the others"
+    assert 3 <= len(syncs) <= 5, (
+        "one sync each for the first line, its folder, the parent folder, and all other lines together"
+    )
     assert await contents(files) == said
     assert not files.empty
     for file in await files.closed():
@@ -89,7 +91,7 @@ def test_a_modified_journal_line_is_detected(at: int) -> None:
     assert unsealed(bytes(line)) is None
 
 
-async def test_a_caller_that_is_cancelled_leaves_its_line(files: JournalFiles) -> None:
+async def test_the_line_of_a_cancelled_caller_stays(files: JournalFiles) -> None:
     adding = asyncio.ensure_future(files.add(b"first"))
     await asyncio.sleep(0)
     adding.cancel()
@@ -99,7 +101,7 @@ async def test_a_caller_that_is_cancelled_leaves_its_line(files: JournalFiles) -
 
 
 async def test_a_full_disk_is_reported_and_corrupts_nothing(files: JournalFiles) -> None:
-    """The process may write no larger file: the system cuts a write short, then refuses, as it does on a full disk."""
+    """The process may not write larger files: like on a full disk, the system truncates a write, then refuses."""
     await files.add(b"before")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -115,11 +117,11 @@ async def test_a_full_disk_is_reported_and_corrupts_nothing(files: JournalFiles)
 
 
 async def test_a_file_is_taken_over_when_its_process_has_ended(files: JournalFiles) -> None:
-    """By one of those who want it."""
+    """By exactly one of the processes that try."""
     other = start_other(files.folder)
     assert other.stdout is not None
     assert other.stdout.readline() == b"written\n"
-    assert await files.abandoned() == [], "its process lives"
+    assert await files.abandoned() == [], "its process is alive"
     other.kill()
     other.communicate()
     rival = JournalFiles(files.folder, "rival")
@@ -152,7 +154,7 @@ asyncio.run(main())
 
 @dataclass
 class Taken:
-    """A ledger that records its commands, and is unavailable on demand."""
+    """A ledger that records its commands, and can be made unavailable."""
 
     away: bool = False
     conflicts: frozenset[str] = frozenset()
@@ -161,7 +163,7 @@ class Taken:
     recorded: list[str] = field(default_factory=list)
 
     def check(self, account_id: str) -> None:
-        """Nothing is known beforehand."""
+        """No account is known to be unavailable."""
 
     async def do(self, command: Command) -> Verdict:
         if self.away:
@@ -250,7 +252,7 @@ async def test_entries_are_posted_in_order_and_once(tmp_path: Path, database: Da
 
 
 class Slow(Taken):
-    """A ledger that gets through ten commands in time."""
+    """A ledger that completes ten commands before the timeout."""
 
     under_way = 0
 
@@ -265,7 +267,7 @@ class Slow(Taken):
             self.under_way -= 1
 
 
-async def test_a_slow_database_is_sent_fewer_at_once(tmp_path: Path, database: Database) -> None:
+async def test_a_slow_database_gets_smaller_batches(tmp_path: Path, database: Database) -> None:
     journal = journal_of(tmp_path, "one", database, Slow())
     for number in range(100):
         await journal.add(entry(f"call-{number:03}"))
@@ -316,7 +318,7 @@ async def test_an_unpostable_journal_entry_is_set_aside_and_blocks_nothing(tmp_p
         file.write(sealed(b"changed")[1:])
     await journal.post()
     assert ledger.sent == ["one", "two", "three"]
-    assert sorted(ledger.recorded) == ["four", "three"], "calls without a hold have a row all the same"
+    assert sorted(ledger.recorded) == ["four", "three"], "calls without a hold have a row nevertheless"
     assert journal.empty
     aside = (tmp_path / FOLDER / "refused.lines").read_bytes().splitlines()
     assert len(aside) == 4
@@ -325,7 +327,7 @@ async def test_an_unpostable_journal_entry_is_set_aside_and_blocks_nothing(tmp_p
     await journal.close()
 
 
-async def test_a_journal_that_was_left_is_posted_by_the_next(tmp_path: Path, database: Database) -> None:
+async def test_a_journal_that_was_left_behind_is_posted_by_the_next_process(tmp_path: Path, database: Database) -> None:
     ledger = Taken(away=True)
     first = journal_of(tmp_path, "first", database, ledger)
     await first.add(entry("call"))

@@ -1,7 +1,7 @@
-"""A node of Citus that is away takes its own accounts with it and no others.
+"""An unreachable Citus node affects its own accounts and no others.
 
-There is no cluster here: on one PostgreSQL, whatever touches a row of one bucket raises what the coordinator of a
-cluster says of a node that it cannot reach. The tables are views over the real ones for that.
+No cluster is needed: on one PostgreSQL, any access to rows of one bucket raises the error with which a coordinator
+reports an unreachable node. For that, the tables are replaced with views over the real ones.
 """
 
 import asyncio
@@ -65,11 +65,11 @@ class World:
         self.farebox = farebox
         self.here, self.there = self._customer(0), self._customer(1)
         for customer in (self.here, self.there):
-            assert customer.chat().status_code == 200  # its gateway is made, and its lane is open
+            assert customer.chat().status_code == 200  # creates its gateway and opens its lane
         self.execute(PREPARE + "".join(VIEW.format(table) for table in VIEWED))
 
     def _customer(self, which: int) -> Customer:
-        """A customer in a bucket of its own."""
+        """A customer in a separate bucket."""
         number, buckets = 0, list[int]()
         while True:
             account_id = f"{number:032x}"
@@ -109,7 +109,7 @@ class World:
 
     @property
     def looks(self) -> int:
-        """How often the watch has looked at Citus itself."""
+        """How often the health check has probed Citus itself."""
         sql = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM looks"
         with engines.looking(self.farebox.services.settings) as connection:
             found = connection.execute(sql).fetchone()
@@ -153,7 +153,7 @@ def test_only_accounts_on_the_lost_node_are_refused(world: World, how: str) -> N
         assert world.here.chat().status_code == 200
     assert [_status(world.here, path) for path in READS] == [200] * len(READS)
     assert [_status(world.there, path) for path in READS] == [503] * len(READS)
-    world.farebox.services.database.check()  # the database as a whole is not marked
+    world.farebox.services.database.check()  # the whole database is not marked as unavailable
     assert list(world.marked) == ["db1:5432"]
     world.bring_back()
     until(lambda: world.there.chat().status_code == 200, "the accounts of the node are served")
@@ -162,7 +162,7 @@ def test_only_accounts_on_the_lost_node_are_refused(world: World, how: str) -> N
     assert differences(world.farebox) == []
 
 
-def test_a_coordinator_between_two_versions_of_citus_is_a_database_that_is_away(world: World) -> None:
+def test_a_coordinator_in_the_middle_of_a_citus_upgrade_counts_as_unavailable(world: World) -> None:
     database = world.farebox.services.database
     world.take_away("that of the coordinator is older")
     assert world.there.chat().json()["errors"][0]["code"] == 2913
@@ -181,7 +181,7 @@ def test_calls_that_are_refused_at_once_leave_nothing_behind(world: World, monke
     journal = world.farebox.services.journal
     assert journal is not None
     world.farebox.run(world.farebox.services.configuration.notice_changes())
-    assert world.there.chat().status_code == 200  # its gateway is known from here on
+    assert world.there.chat().status_code == 200  # its gateway is cached from here on
     world.take_away()
     assert world.there.chat().json()["errors"][0]["code"] == 2946
     until(lambda: journal.added, "the one that found out is recorded")
@@ -190,9 +190,9 @@ def test_calls_that_are_refused_at_once_leave_nothing_behind(world: World, monke
     assert journal.added == kept
 
 
-def test_a_node_that_hangs_is_not_held_against_the_database(world: World) -> None:
+def test_a_hanging_node_does_not_make_the_database_unavailable(world: World) -> None:
     world.take_away()
-    assert world.there.chat().status_code == 503  # from here on it is known to be a cluster
+    assert world.there.chat().status_code == 503  # the database is known to be a cluster from here on
     world.execute("UPDATE away SET how = 'hangs'")
     refused: list[int] = []
     caller = threading.Thread(target=lambda: refused.append(_status(world.there, READS[0])))
@@ -204,8 +204,8 @@ def test_a_node_that_hangs_is_not_held_against_the_database(world: World) -> Non
     world.farebox.services.database.check()
 
 
-def test_a_charge_that_waits_for_the_node_keeps_no_other_waiting(world: World) -> None:
-    """The ends of calls of both accounts are in the journal, in a file each, the one for the node first."""
+def test_a_charge_that_waits_for_the_node_does_not_delay_others(world: World) -> None:
+    """The journal contains the ends of calls of both accounts, in separate files, those of the lost node first."""
     journal = world.farebox.services.journal
     assert journal is not None
     before = {customer.account_id: customer.balance.posted for customer in (world.here, world.there)}
@@ -220,7 +220,7 @@ def test_a_charge_that_waits_for_the_node_keeps_no_other_waiting(world: World) -
     world.execute("INSERT INTO away SELECT unnest($1::integer[])", list(both))
     first.join()
     with suppress(DatabaseUnavailable):
-        world.farebox.run(journal.post())  # from here on a new file is written
+        world.farebox.run(journal.post())  # entries go into a new file from here on
     second.join()
     assert not journal.empty
     world.execute("DELETE FROM away WHERE bucket = $1", world.bucket(world.here))
@@ -253,7 +253,7 @@ def test_due_work_is_found_without_the_lost_node_and_a_report_fails(world: World
     assert error.value.node == "db1:5432"
 
 
-def test_the_audit_checks_the_rest_and_says_what_it_did_not_check(world: World) -> None:
+def test_the_audit_checks_the_rest_and_reports_what_was_not_checked(world: World) -> None:
     world.take_away()
     (found,) = differences(world.farebox)
     assert f"in bucket {world.bucket(world.there)}" in found

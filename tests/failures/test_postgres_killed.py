@@ -1,6 +1,6 @@
-"""`kill -9` of PostgreSQL under load, and of the gateway while its journal is full.
+"""`kill -9` of PostgreSQL under load, and of the gateway while its journal has entries.
 
-FAREBOX_TEST_KILLS says how often PostgreSQL is killed (2), FAREBOX_TEST_SEED which random moments.
+FAREBOX_TEST_KILLS sets how often PostgreSQL is killed (2), FAREBOX_TEST_SEED the random moments.
 """
 
 import asyncio
@@ -35,14 +35,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
-    """Waits for the disk, and may be killed."""
+    """A server that syncs to disk, and may be killed."""
     with start_postgres(durable=True) as server:
         yield server
 
 
 @pytest.fixture
 def installation(postgres: PostgresServer, tmp_path: Path) -> Installation:
-    if not postgres.pids():  # a test that failed
+    if not postgres.pids():  # after a failed test
         postgres.start()
     return new_installation(tmp_path, postgres.new_database())
 
@@ -75,7 +75,7 @@ async def test_completed_calls_are_charged_once_despite_postgres_kills(
     assert "Traceback" not in installation.log
 
 
-async def test_while_postgres_is_away_calls_are_refused_at_once_and_streams_end(
+async def test_while_postgres_is_down_calls_are_refused_at_once_and_streams_end(
     installation: Installation, postgres: PostgresServer
 ) -> None:
     with served(installation) as gateway:
@@ -90,7 +90,7 @@ async def test_while_postgres_is_away_calls_are_refused_at_once_and_streams_end(
         await _own_key_refused(installation)
         await _control_plane_refused(installation)
         whole = await wire.response()
-        assert whole.body.endswith(b"data: [DONE]\n\n"), "its charge is journaled: nothing keeps its end back"
+        assert whole.body.endswith(b"data: [DONE]\n\n"), "its charge is journaled, so its end is not delayed"
         assert installation.journal
         await asyncio.to_thread(postgres.start)
         await settled(installation)
@@ -125,7 +125,7 @@ async def _control_plane_refused(installation: Installation) -> None:
     assert (ready.status_code, alive.status_code) == (503, 200)
 
 
-async def test_a_gateway_killed_with_a_full_journal_posts_it_at_its_next_start(
+async def test_a_gateway_killed_with_journal_entries_posts_them_at_its_next_start(
     installation: Installation, postgres: PostgresServer
 ) -> None:
     load = Load(installation, random.Random(SEED))
@@ -145,7 +145,7 @@ async def test_a_gateway_killed_with_a_full_journal_posts_it_at_its_next_start(
         gateway.wait()
     assert installation.journal
     with installation.journal[-1].open("ab") as torn:
-        torn.write(b'0badc0de {"ends":"settle","at":1')  # as a crash in the middle of a write leaves it
+        torn.write(b'0badc0de {"ends":"settle","at":1')  # as after a crash in the middle of a write
     await asyncio.to_thread(postgres.start)
     with served(installation) as gateway:
         until(lambda: not installation.journal, "the journal is posted")

@@ -1,4 +1,4 @@
-"""On SQLite the journal serves a full disk: the database needs another page and is given none."""
+"""On SQLite the journal covers a full disk: the database needs another page and cannot get one."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ pytestmark = [pytest.mark.slow, SQLITE_ONLY]
 
 MOST_PAGES = 2**30
 WORDS = 20_000
-"""Of a request that is kept with its log row, and for which there is no room in pages that are there."""
+"""Bytes of a request that is kept with its log row and does not fit into existing pages."""
 
 
 def allow_pages(farebox: Farebox, count: int) -> None:
-    """Let the database file have so many pages, or as many as it has."""
+    """Limit the database file to this many pages, or to its current size."""
 
     def allow(connection: Connection) -> None:
         connection.execute(f"PRAGMA max_page_count = {count}").fetchall()

@@ -1,4 +1,4 @@
-"""A primary with a synchronous standby: fail-over under load, and the rule for a standby that is missing."""
+"""A primary with a synchronous standby: failover under load, and what happens if the standby is missing."""
 
 import asyncio
 import random
@@ -41,7 +41,7 @@ class Pair:
     standby: PostgresServer
 
     def new_database(self) -> str:
-        """One that both have, by a URL that names both."""
+        """A database that both servers have; its URL names both."""
         url = self.primary.new_database()
         first = f"127.0.0.1:{self.primary.port}"
         return url.replace(first, f"{first},127.0.0.1:{self.standby.port}")
@@ -103,13 +103,13 @@ async def test_without_a_standby_calls_are_refused_until_one_streams_where_it_is
         await settled(installation)
         await asyncio.to_thread(compare, installation, load)
         stop(gateway)
-    assert load.longest_refusal < 5, "nothing waits longer than the time-outs of one call"
+    assert load.longest_refusal < 5, "nothing waits longer than the timeouts of one call"
     assert installation.log.count("standby missing") == 1
     assert "database back" in installation.log
 
 
 async def _refused_soon(installation: Installation, load: Load) -> None:
-    """Calls that come one after another: those that came before the watch has seen it wait for a time-out."""
+    """Make successive calls; those before the health check has noticed the loss wait for a timeout."""
     began = time.monotonic()
     probes: list[asyncio.Task[WireResponse]] = []
     while not (done := [probe for probe in probes if probe.done() and probe.result().status == 503]):
@@ -131,7 +131,9 @@ async def test_without_a_required_standby_the_database_is_not_written(
         await until_async(lambda: _refusal(database), "the watch has looked")
         with pytest.raises(StandbyMissing):
             await database.write(lambda connection: None)
-        assert await database.get(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,), "it is read"
+        assert await database.get(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,), (
+            "reads are allowed"
+        )
     finally:
         await database.close()
 
@@ -158,7 +160,7 @@ async def test_a_role_that_cannot_see_the_standby_gets_the_missing_permission(
 
 
 async def test_a_single_failure_triggers_a_probe_at_once(postgres: PostgresServer, postgres_url: str) -> None:
-    """A connection that was ended by an administrator is no outage."""
+    """A connection terminated by an administrator is not an outage."""
     database = await PostgresDatabase.open(postgres_url, timeout=2)
     try:
 
@@ -167,10 +169,10 @@ async def test_a_single_failure_triggers_a_probe_at_once(postgres: PostgresServe
 
         with pytest.raises(DatabaseUnavailable):
             await database.write(end_own)
-        assert _refusal(database), "no other try until it is known"
+        assert _refusal(database), "no other attempt until the result is known"
         began = time.monotonic()
         await until_async(lambda: _refusal(database) is None, "it works")
-        assert time.monotonic() - began < 0.9, "before the next regular look"
+        assert time.monotonic() - began < 0.9, "before the next regular check"
         await database.write(lambda connection: None)
     finally:
         await database.close()

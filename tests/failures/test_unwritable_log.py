@@ -1,4 +1,4 @@
-"""A log that cannot be written: no call fails for it, none is charged twice, and the background work goes on."""
+"""A log that cannot be written: no call fails because of it, none is charged twice, and background work continues."""
 
 import contextlib
 import fcntl
@@ -54,7 +54,7 @@ class Served:
 
 @contextlib.contextmanager
 def served(folder: Path, stderr: int | None) -> Iterator[Served]:
-    """`farebox serve` with this standard error; None: it is closed."""
+    """`farebox serve` with this standard error; None: closed."""
     installation = new_installation(folder, database_url(folder))
     environment = installation.environment | {"FAREBOX_LOG_LEVEL": "info"}
     arguments = ["serve", "--demo", "--json", "--port", str(installation.port)]
@@ -82,7 +82,8 @@ def calls_are_answered_and_charged_once(farebox: Served, count: int = CALLS) -> 
 
 
 def background_jobs_go_on(farebox: Served) -> None:
-    """A token that a command takes away is noticed by a periodic job; the database's going away by its watch."""
+    """Check that a periodic job notices a token revoked by a command, and that the health check notices a lost
+    database."""
     if engine_now() == "postgres":
         end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
         postgres_server().query(end + "AND pid <> pg_backend_pid()", farebox.installation.settings.database_url)
@@ -96,7 +97,7 @@ def background_jobs_go_on(farebox: Served) -> None:
 @pytest.mark.both_engines
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("full", [False, True], ids=["closed", "disk full"])
-def test_standard_error_that_takes_nothing(tmp_path: Path, full: bool) -> None:
+def test_standard_error_that_cannot_be_written(tmp_path: Path, full: bool) -> None:
     with open("/dev/full", "wb") as disk, served(tmp_path, disk.fileno() if full else None) as farebox:
         calls_are_answered_and_charged_once(farebox)
         background_jobs_go_on(farebox)
@@ -121,7 +122,7 @@ def test_a_cancelled_reader(tmp_path: Path) -> None:
 
 @SQLITE_ONLY
 def test_lines_are_dropped_while_the_log_reader_is_stopped(tmp_path: Path) -> None:
-    """Lines are dropped, and nothing waits; once it reads again, the log says how many are missing."""
+    """Lines are dropped, and nothing waits; when it reads again, the log reports the number of missing lines."""
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)
     try:

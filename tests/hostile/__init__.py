@@ -1,1 +1,1 @@
-"""One tenant against all, and broken surroundings."""
+"""Tests of hostile tenants and clients, and of a broken environment."""

@@ -1,5 +1,4 @@
-"""Disks of a test's own: small ones that can be filled. They need the right to mount, and without it the test is
-skipped."""
+"""Small disks for tests, which can be filled. Tests are skipped if the process may not mount file systems."""
 
 import contextlib
 import os
@@ -18,7 +17,7 @@ class Disk:
         self._filler = folder / "filler"
 
     def fill(self) -> None:
-        """Leave no byte free."""
+        """Fill the disk completely."""
         fd = os.open(self._filler, os.O_WRONLY | os.O_CREAT)
         try:
             for piece in (b"x" * 65_536, b"x" * 512, b"x"):
@@ -37,7 +36,7 @@ class Disk:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, megabytes: int = 8) -> Iterator[Disk]:
-    """A new disk at this folder, which is made where it is missing."""
+    """A new disk mounted at this folder, which is created if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "tmpfs", str(folder)]
     try:

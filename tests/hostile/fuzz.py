@@ -1,10 +1,10 @@
-"""Garbage for both planes, mutated from valid input: requests, responses, forms, headers, payment events, recordings.
+"""A fuzzer for both planes: mutates valid requests, responses, forms, headers, payment events and recordings.
 
     python -m tests.hostile.fuzz --seconds 600 [--seed 7] [--engine postgres]
 
-The same seed makes the same inputs. What must hold: no internal error (500, code 2999), whatever comes; no hold is left
-open; the books balance, and every change of a balance has a cause. The first input that breaks it is printed, with its
-seed and number; `--only NUMBER` sends that one alone.
+The same seed produces the same inputs. The invariants: no internal error (500, code 2999); no hold is left open; the
+books balance, and every change of a balance has a cause. The first input that violates one is printed, with its seed
+and number; `--only NUMBER` sends only that input.
 """
 
 # ruff: noqa: E501 - the tables are read in columns
@@ -94,7 +94,7 @@ CALLS: tuple[tuple[str, Any], ...] = (
     ("", [{"provider": "openai", "endpoint": "chat/completions", "query": CHAT, "headers": {"a": "b"}, "config": {}}]),
     ("", [{"provider": "compat", "endpoint": "chat/completions", "query": CHAT, "config": {"maxAttempts": 1}}]),
 )
-"""Paths behind a gateway's URL, and what is sent there."""
+"""Paths below a gateway's URL, and their request bodies."""
 EVENT = b'data: {"choices":[{"delta":{"content":"Hi"},"index":0,"finish_reason":"stop"}]}\n\n'
 ANSWERS: tuple[Any, ...] = (
     {"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}], "usage": USAGE},
@@ -155,7 +155,7 @@ WORDS: tuple[str, ...] = (
         "1E400",
     ),
 )
-"""What takes the place of a value."""
+"""Replacements for values."""
 BYTES = (b"\xf8", b"\xc3", b"\xed\xa0\x80", b"\0", b"\xff\xfe", b'"', b"\\", b"{", b"]", b",", b"\r\n", b"\xef\xbb\xbf")
 HEADERS: tuple[str, ...] = (
     "cf-aig-metadata",
@@ -225,7 +225,7 @@ QUERIES += (
 
 @dataclass(frozen=True)
 class Sent:
-    """One request, with the response that the provider gives to it."""
+    """One request, and the provider's response to it."""
 
     method: str
     path: bytes
@@ -235,7 +235,7 @@ class Sent:
     response_type: str
 
     def described(self) -> str:
-        """For people."""
+        """A readable description."""
         return f"{self.method} {self.path[:300]!r}\n{self.headers}\n{self.body[:3000]!r}\n→ {self.response[:1500]!r}"
 
 
@@ -262,7 +262,7 @@ def mutated_json(rng: random.Random, value: Any) -> bytes:
 
 
 def scratched(rng: random.Random, data: bytes, chance: float) -> bytes:
-    """A few bytes put in, changed or cut."""
+    """A few bytes inserted, changed or removed."""
     while rng.random() < chance and data:
         at = rng.randrange(len(data) + 1)
         how = rng.randrange(4)
@@ -357,7 +357,7 @@ def a_recording(rng: random.Random) -> bytes:
 
 
 def decoders(rng: random.Random) -> None:
-    """What takes bytes apart without an edge around it. Raises what it should not."""
+    """Fuzz parsers directly, without HTTP around them. An exception that they must not raise escapes."""
     audio_length(a_recording(rng))
     names = codings(rng.choice(("gzip", "br", "deflate", "zstd", "gzip, br", "\xff", ", ,", "gzip;q=1")))
     with contextlib.suppress(BrokenCoding, TooLarge, UnknownCoding):
@@ -365,7 +365,7 @@ def decoders(rng: random.Random) -> None:
 
 
 class Fuzz:
-    """Sends nonsense to one server, and says what was wrong."""
+    """Sends fuzzed input to one server, and reports violations."""
 
     def __init__(self, farebox: Farebox, upstream: Upstream, seed: int) -> None:
         self._farebox, self._upstream, self.seed = farebox, upstream, seed
@@ -375,10 +375,10 @@ class Fuzz:
         self._connection = http.client.HTTPConnection(host.hostname or "", host.port, timeout=60)
         self.sent = 0
         self.stalled = 0.0
-        """The longest that the event loop was late, in seconds."""
+        """The longest delay of the event loop, in seconds."""
 
     def one(self, number: int) -> str:
-        """Send the input of this number. Returns what is wrong with its response, or nothing."""
+        """Send the input with this number. Returns what is wrong with its response, or an empty string."""
         rng = random.Random(f"{self.seed}/{number}")
         decoders(rng)
         make: Callable[[random.Random, Customer], Sent] = a_command if rng.random() < 0.35 else a_call
@@ -401,13 +401,16 @@ class Fuzz:
             response = http.client.HTTPResponse(connection.sock, method=sent.method)
             response.begin()
             return response.status, response.read()
-        except (http.client.HTTPException, ConnectionError):  # a stream that breaks off, by a provider's nonsense
+        except (
+            http.client.HTTPException,
+            ConnectionError,
+        ):  # a stream that breaks off because of the provider's garbage
             return 0, b""
         finally:
             connection.close()
 
     def books(self) -> list[str]:
-        """What is wrong with the money. Holds of an application that the nonsense made stay open: they are its own."""
+        """What is wrong with the money. Application holds created by fuzzed input may stay open."""
         found = differences(self._farebox)
         services = self._farebox.services
         query = (
@@ -420,7 +423,7 @@ class Fuzz:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Measure how late the server's event loop is."""
+        """Measure delays of the server's event loop."""
 
         async def tick() -> None:
             loop = asyncio.get_running_loop()
@@ -441,7 +444,7 @@ class Fuzz:
 
 @contextlib.contextmanager
 def fuzzing(folder: Path, seed: int) -> Iterator[Fuzz]:
-    """A server with a provider that answers nonsense in the place of all."""
+    """A server, with one provider that answers garbage in place of all providers."""
     with serving() as upstream, running_farebox(folder, log_days=1) as farebox:
         for slug in ("openai", "anthropic", "google-ai-studio", "cohere", "workers-ai", "openrouter", "mistral"):
             set_provider(farebox, slug, base_url=upstream.url)
@@ -450,7 +453,7 @@ def fuzzing(folder: Path, seed: int) -> Iterator[Fuzz]:
 
 
 def main() -> int:
-    """Until the time is over, or something is wrong."""
+    """Run until the time is over or something is wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.hostile.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))

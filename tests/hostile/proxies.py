@@ -1,4 +1,4 @@
-"""The proxies of docs/proxies.md, started with the configurations that stand there."""
+"""Starts the proxies of docs/proxies.md with the configurations on that page."""
 
 import contextlib
 import os
@@ -21,25 +21,25 @@ PAGE = Path(__file__).parents[2] / "docs" / "proxies.md"
 START_SECONDS = 30.0
 
 _HERE, _THERE = "8080", "127.0.0.1:8787"
-"""Where the page's proxies listen, and where they look for Farebox."""
+"""The ports on the page: those of the proxies, and Farebox's."""
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """One program. `lay_out` is given its path, the page's blocks with this run's addresses in them, and a folder: it
-    writes what the program reads, and returns the command that runs it in the foreground."""
+    """One program. `lay_out` gets its path, the page's blocks with this run's addresses, and a folder; it writes the
+    program's configuration, and returns the command that runs it in the foreground."""
 
     title: str
     """The page's heading."""
     programs: tuple[str, ...]
-    """Names it may have."""
+    """Possible names of the program."""
     lay_out: Callable[[str, list[str], Path], list[str]]
     source: str
-    """Where it comes from."""
+    """How to install it."""
 
     @property
     def path(self) -> str | None:
-        """The program, where it is installed; those from PyPI are next to Python."""
+        """The program, if it is installed; programs from PyPI are next to Python."""
         search = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", str(Path(sys.executable).parent)))
         return next(filter(None, (shutil.which(name, path=search) for name in self.programs)), None)
 
@@ -47,7 +47,7 @@ class Proxy:
     def running(
         self, farebox_url: str, folder: Path, *, port: int = 0, edit: Callable[[str], str] = str
     ) -> Iterator[str]:
-        """Its URL, with this Farebox behind it. `edit` changes what the page says."""
+        """Run the proxy in front of this Farebox; its URL. `edit` changes the page's configuration."""
         assert self.path is not None
         folder.mkdir(parents=True, exist_ok=True)
         port = port or free_port()
@@ -79,13 +79,13 @@ class Proxy:
 
 
 def blocks_of(title: str) -> list[str]:
-    """The configurations under a heading of the page."""
+    """The configuration blocks under a heading of the page."""
     section = PAGE.read_text().partition(f"\n### {title}\n")[2].partition("\n### ")[0]
     return re.findall(r"^```\w+\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
 
 
 def _moved(block: str, port: int, farebox_url: str) -> str:
-    """The block with this run's addresses; every place where the page has them must be one that is understood."""
+    """The block with this run's addresses. Fails if an address of the page appears in an unknown form."""
     address = urlsplit(farebox_url)
     assert address.port is not None
     block = re.sub(rf"(?<!\d){_HERE}(?!\d)", str(port), block)
@@ -94,20 +94,20 @@ def _moved(block: str, port: int, farebox_url: str) -> str:
 
 
 def _wait(process: "subprocess.Popen[bytes]", url: str, output: Path) -> None:
-    """Until Farebox answers through it, or something does."""
+    """Wait until Farebox answers through the proxy."""
     end = time.monotonic() + START_SECONDS
     while True:
         assert process.poll() is None, output.read_text()[-3000:]
         assert time.monotonic() < end, output.read_text()[-3000:]
         with contextlib.suppress(httpx.HTTPError):
             response = httpx.get(f"{url}/healthz", timeout=5)
-            unread = response.text == "404 page not found\n"  # Traefik, before it has read its routes
+            unread = response.text == "404 page not found\n"  # Traefik's response before it has read its routes
             if response.status_code in (200, 404) and not unread:
                 return
         time.sleep(0.02)
 
 
-# --- what each program needs besides the page's configuration ---------------------------------------------------------
+# --- additions to the page's configuration for each program -----------------------------------------------------------
 
 
 def _written(folder: Path, name: str, text: str) -> str:

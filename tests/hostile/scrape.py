@@ -1,4 +1,4 @@
-"""What a scrape of `/metrics` finds."""
+"""Parses a scrape of `/metrics`."""
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -35,5 +35,5 @@ class Scrape:
         return any(known == name for known, _ in self.samples)
 
     def usd(self, kind: str) -> int:
-        """Nano-dollars."""
+        """The value of a metric in USD, as nano-dollars."""
         return round(self("farebox_money_usd_total", kind=kind) * NANOS)

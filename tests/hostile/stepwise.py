@@ -1,4 +1,4 @@
-"""A provider that sends what the test says, when the test says it."""
+"""A provider that sends chunks on the test's command."""
 
 import asyncio
 import contextlib
@@ -15,14 +15,14 @@ from tests.support import Customer, Farebox
 
 BODY_MAX = 2**26
 SLUG = "cerebras"
-"""A provider in whose place it may stand: its tokenizer is not known, so that the estimate is by bytes alone."""
+"""A provider that it can replace. Its tokenizer is unknown, so the estimate is by bytes alone."""
 CHAT = {"model": f"{SLUG}/m", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
 COMPAT = "compat/chat/completions"
 
 
 class Stepwise:
-    """Runs in the server's loop, used from the test's thread. Answers one request after another, each with what `say`
-    was given for it until `end`."""
+    """Runs in the server's loop; the test uses it from its own thread. Answers one request after another, each with the
+    chunks given to `say` until `end`."""
 
     def __init__(self, farebox: Farebox) -> None:
         self._farebox = farebox
@@ -30,22 +30,22 @@ class Stepwise:
         self._server: RunningServer = farebox.run(serve(self._handle, "127.0.0.1", 0))
         self.url = f"http://{self._server.host}:{self._server.port}"
         self.headers = [("content-type", "text/event-stream")]
-        """Of the responses."""
+        """Headers of the responses."""
         self.bodies: list[bytes] = []
         """What came."""
         self.left = 0
-        """Requests that were given up before their response's end."""
+        """The number of requests abandoned before the end of their response."""
 
     def say(self, *pieces: bytes) -> None:
-        """Send these, each as a chunk of its own."""
+        """Send each of these as a separate chunk."""
         self._farebox.run(self._put(*pieces))
 
     def end(self) -> None:
-        """The response is whole."""
+        """End the response."""
         self._farebox.run(self._put(None))
 
     def break_off(self) -> None:
-        """The response ends before it is whole."""
+        """Break the response off."""
         self._farebox.run(self._put(b""))
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class Stepwise:
 
 @contextlib.contextmanager
 def stepwise(farebox: Farebox, slug: str = SLUG) -> Iterator[Stepwise]:
-    """In the place of this provider, with a price for its model `m`."""
+    """Stand in for this provider, with a price for its model `m`."""
     upstream = Stepwise(farebox)
     try:
         set_provider(farebox, slug, base_url=upstream.url)
@@ -91,7 +91,7 @@ def stepwise(farebox: Farebox, slug: str = SLUG) -> Iterator[Stepwise]:
 
 
 class Reading:
-    """A response that is read as it comes."""
+    """A response that is read as it arrives."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
@@ -99,21 +99,21 @@ class Reading:
         self.got = b""
 
     def until(self, marker: bytes, times: int = 1) -> None:
-        """Read on until these bytes have come so often."""
+        """Read on until these bytes have arrived `times` times."""
         while self.got.count(marker) < times:
             piece = next(self._pieces, None)
             assert piece is not None, f"the answer ended before {marker!r}: {self.got!r}"
             self.got += piece
 
     def until_bytes(self, size: int) -> None:
-        """Read on until there are so many."""
+        """Read on until this many bytes have arrived."""
         while len(self.got) < size:
             piece = next(self._pieces, None)
             assert piece is not None, f"the answer ended with {len(self.got)} bytes of {size}"
             self.got += piece
 
     def rest(self) -> bytes:
-        """All of it. Raises httpx.RemoteProtocolError where it broke off."""
+        """The whole response. Raises httpx.RemoteProtocolError if it broke off."""
         for piece in self._pieces:
             self.got += piece
         return self.got
@@ -123,7 +123,8 @@ class Reading:
 def requesting(
     customer: Customer, path: str, body: dict[str, Any], *, base: str = "", **headers: str
 ) -> Iterator[Reading]:
-    """A call whose response is read by the test; leaving the block hangs up. `base` is a proxy before the server."""
+    """A call whose response the test reads; leaving the block hangs up. `base` is the URL of a proxy in front of the
+    server."""
     url = f"{base or customer.farebox.url}/v1/{customer.account_id}/default/{path}"
     with (
         httpx.Client(timeout=60) as client,
@@ -147,4 +148,4 @@ END = (
     chat_event(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}),
     b"data: [DONE]\n\n",
 )
-"""What ends a stream of a chat completion."""
+"""The end of a chat completion stream."""

@@ -1,4 +1,4 @@
-"""However a call ends, its hold ends with it, and what is known to have been used is charged."""
+"""However a call ends, its hold ends too, and the known usage is charged."""
 
 import asyncio
 import contextlib
@@ -36,7 +36,7 @@ def body(model: str = "gate-1", **fields: Any) -> bytes:
 
 @contextlib.asynccontextmanager
 async def speaking(farebox: Farebox, said: bytes, *, hangs: bool) -> AsyncIterator[list[int]]:
-    """A provider, as Groq, that says this to every request, and then hangs, or breaks off. Yields those it has had."""
+    """A provider, as Groq, that sends `said` to every request, and then hangs or breaks off. Yields the requests."""
     seen: list[int] = []
     writers: list[asyncio.StreamWriter] = []
 
@@ -78,7 +78,7 @@ def event(finish: str | None = None, **more: Any) -> bytes:
 
 
 async def test_calls_that_the_server_cuts_when_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are settled then. They are not left to the next start, which would charge all of their holds here."""
+    """They are settled at the stop, not left to the next start, which would charge their whole holds here."""
     monkeypatch.setattr(app, "GRACE_SECONDS", 0.01)
     reading_on, read_on = [], relay._Relay._read_on
 
@@ -89,7 +89,7 @@ async def test_calls_that_the_server_cuts_when_it_stops(tmp_path: Path, monkeypa
     monkeypatch.setattr(relay._Relay, "_read_on", watched)
     callers: dict[str, tuple[Customer, int]] = {}
     with running_farebox(tmp_path, in_doubt="charge", helper_processes=1) as farebox:
-        # The one helper that counts is there by then: to begin one may take longer than a stop on a busy machine.
+        # Start the counting helper beforehand: on a busy machine that may take longer than a stop.
         await post(farebox.funded("5"), body("demo-1"), "demo/chat/completions", demo="usage=none")
         async with contextlib.AsyncExitStack() as stack:
             for how, says in (
@@ -125,7 +125,7 @@ async def test_calls_that_the_server_cuts_when_it_stops(tmp_path: Path, monkeypa
         assert differences(farebox) == []
 
 
-# What was reported before an interruption
+# Usage reported before an interruption
 
 
 @pytest.mark.parametrize("finish", [None, "stop"], ids=["unfinished", "finished"])
@@ -133,7 +133,8 @@ async def test_calls_that_the_server_cuts_when_it_stops(tmp_path: Path, monkeypa
 async def test_usage_reported_before_an_interruption_is_charged(
     customer: Customer, by: str, finish: str | None
 ) -> None:
-    """A thousand tokens of input, which cannot be counted from the request, and more output than has come."""
+    """The report has a thousand input tokens, which the request's text does not have, and more output than was
+    delivered."""
     usage = {"prompt_tokens": 1_000, "completion_tokens": 70, "total_tokens": 1_070}
     async with speaking(customer.farebox, HEAD + event(finish, usage=usage), hangs=by == "client"):
         wire = await start(customer, body("cut-1", stream=True), "groq/chat/completions")
@@ -151,7 +152,7 @@ async def test_usage_reported_before_an_interruption_is_charged(
 
 
 class Later(SystemClock):
-    """The wall clock, which a test may put forward."""
+    """A wall clock that the test can advance."""
 
     ahead_ms = 0
 
@@ -159,7 +160,7 @@ class Later(SystemClock):
         return super().now_ms() + self.ahead_ms
 
 
-async def test_a_hold_lives_as_long_as_its_call_may_take_and_a_minute(tmp_path: Path) -> None:
+async def test_a_hold_expires_a_minute_after_the_longest_duration_of_its_call(tmp_path: Path) -> None:
     clock = Later()
     with running_on(uvloop.new_event_loop, clock, tmp_path) as farebox, gated(farebox) as gate:
         customer = farebox.funded("5")
@@ -179,7 +180,7 @@ async def test_a_hold_lives_as_long_as_its_call_may_take_and_a_minute(tmp_path: 
         assert customer.receipt(response.log_id)["notes"] == ["the hold had expired before the charge"]
 
 
-# A verdict that does not arrive
+# A lost verdict
 
 
 async def test_a_hold_of_a_cancelled_caller_is_released(customer: Customer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +207,7 @@ async def test_a_hold_of_a_cancelled_caller_is_released(customer: Customer, monk
     assert customer.farebox.demo_stats()["requests"] == before
 
 
-# What a tier is held for
+# Holds of service tiers
 
 
 @pytest.fixture
@@ -216,7 +217,7 @@ def tiered(farebox: Farebox) -> Customer:
 
 
 def held_for(customer: Customer, tier: str, padding: str) -> int:
-    """The hold of a request with this tier; the padding makes all of them as long as each other."""
+    """The hold of a request with this tier; padding makes all requests equally long."""
     response = httpx.post(
         f"{customer.gateway_url}/openai/chat/completions",
         json={
@@ -241,7 +242,7 @@ def test_a_more_expensive_tier_is_held_at_its_own_price(tiered: Customer) -> Non
     assert log_row(tiered, log_rows(tiered)[0]["id"])["farebox"]["outcome"] == "charged"
 
 
-# Who watches over a call
+# Watching for disconnects
 
 
 def _watched() -> Watch:
@@ -254,24 +255,24 @@ async def test_a_disconnect_between_two_waits_is_noticed_at_the_next() -> None:
     watch = _watched()
     watch.leave()
     with pytest.raises(Interrupted, match="client_gone"), watch.waiting(600):
-        pytest.fail("nobody is there")
+        pytest.fail("the client is gone")
     watch.close()
 
 
 async def test_work_outside_a_wait_is_not_interrupted() -> None:
-    """Such as a charge that is being written."""
+    """For example, a charge that is being written."""
     watch = _watched()
     with watch.waiting(600):
         pass
     watch.leave()
     await asyncio.sleep(0.01)
     with pytest.raises(Interrupted, match="client_gone"), watch.waiting(600):
-        pytest.fail("nobody is there")
+        pytest.fail("the client is gone")
     watch.close()
 
 
 async def test_an_interrupted_call_can_be_waited_with_again() -> None:
-    """Its task is not left as a cancelled one: a timeout could then not distinguish its own end from a stop."""
+    """The task does not stay marked as cancelled; otherwise a timeout could not be distinguished from a stop."""
     watch = _watched()
     loop = asyncio.get_running_loop()
     loop.call_soon(watch.leave)
@@ -284,7 +285,7 @@ async def test_an_interrupted_call_can_be_waited_with_again() -> None:
 
 
 async def test_one_timer_ends_each_wait_at_its_own_deadline() -> None:
-    """The first wait is long, a later one short, and a third begins while the timer stands for another."""
+    """The first wait is long, a later one short, and a third starts while the timer is set for another."""
     watches = Watches()
 
     async def wait(seconds: float) -> str:
@@ -304,7 +305,7 @@ async def test_one_timer_ends_each_wait_at_its_own_deadline() -> None:
     await asyncio.sleep(0)
     async with asyncio.timeout(10):
         assert set(await asyncio.gather(wait(0.02), wait(0.01), wait(0.03))) == {"silence"}
-        assert await wait(0.01) == "silence", "the timer had gone off before"
+        assert await wait(0.01) == "silence", "the timer fired early"
     assert len(watches.open) == 1
     assert not long.done()
     long.cancel()

@@ -1,4 +1,4 @@
-"""Who the client is, behind proxies that may be trusted to say so; and what others say, which is not believed."""
+"""The client's address behind trusted proxies; what untrusted peers state is ignored."""
 
 import socket
 import struct
@@ -29,10 +29,10 @@ def _client(peer: str, header: str = "x-forwarded-for", **headers: str) -> str:
     ("reported", "client"),
     [
         ("192.0.2.1", "192.0.2.1"),
-        ("203.0.113.9, 192.0.2.1", "192.0.2.1"),  # the left one the client wrote itself
+        ("203.0.113.9, 192.0.2.1", "192.0.2.1"),  # the client wrote the left entry itself
         ("203.0.113.9, 192.0.2.1, 10.1.2.3", "192.0.2.1"),
         ("192.0.2.1, 10.1.2.3, 2001:db8::5", "192.0.2.1"),
-        ("10.1.1.1,10.2.2.2", "10.1.1.1"),  # a client of our own network
+        ("10.1.1.1,10.2.2.2", "10.1.1.1"),  # a client in our own network
         ("192.0.2.1:4711", "192.0.2.1"),
         ("[2001:db9::1]:4711", "2001:db9::1"),
         ("2001:db9::1", "2001:db9::1"),
@@ -45,7 +45,7 @@ def _client(peer: str, header: str = "x-forwarded-for", **headers: str) -> str:
         ("203.0.113.9, " + "10.0.0.1, " * 40 + "10.0.0.2", "10.0.0.1"),
     ],
 )
-def test_the_client_is_the_first_from_the_right_that_is_no_proxy_of_ours(reported: str, client: str) -> None:
+def test_the_client_is_the_first_address_from_the_right_that_is_not_our_proxy(reported: str, client: str) -> None:
     assert _client("127.0.0.1", x_forwarded_for=reported) == client
     assert _client("198.51.100.7", x_forwarded_for=reported) == "198.51.100.7"
     assert _client("127.0.0.1", "forwarded", x_forwarded_for=reported) == "127.0.0.1"
@@ -63,13 +63,13 @@ def test_the_client_is_the_first_from_the_right_that_is_no_proxy_of_ours(reporte
         ("xfor=192.0.2.1", "127.0.0.1"),
     ],
 )
-def test_the_standard_header_where_the_operator_names_it(reported: str, client: str) -> None:
+def test_the_standard_header_if_the_operator_names_it(reported: str, client: str) -> None:
     assert _client("127.0.0.1", "forwarded", forwarded=reported) == client
     assert _client("127.0.0.1", forwarded=reported) == "127.0.0.1"
 
 
 @pytest.mark.parametrize("value", ["10.0.0.1/8", "proxy.example", "10.0.0.0/33"])
-def test_networks_that_are_none_are_refused_at_start(value: str) -> None:
+def test_invalid_networks_are_refused_at_start(value: str) -> None:
     with pytest.raises(SettingsError, match="FAREBOX_TRUSTED_PROXIES"):
         load({"FAREBOX_TRUSTED_PROXIES": value})
     with pytest.raises(SettingsError, match="names no proxy"):
@@ -155,7 +155,7 @@ def _lines(event: str, logs: list[Any]) -> list[str]:
 
 
 def test_the_log_line_has_the_client(trusting: Farebox, farebox: Farebox) -> None:
-    """A trusted proxy's word counts, anybody else's does not."""
+    """Headers count if they come from a trusted proxy, and from nobody else."""
     reported = {"x-forwarded-for": "203.0.113.9, 192.0.2.1"}
     for served, client in ((trusting, "192.0.2.1"), (farebox, "127.0.0.1")):
         with structlog.testing.capture_logs() as logs:
@@ -173,11 +173,11 @@ def test_one_anonymous_client_cannot_use_up_the_shared_limit(trusting: Farebox) 
     assert all(
         "cannot be checked at the moment" not in visit(f"192.0.2.1, 2001:db9::{number}") for number in range(1, 21)
     )
-    assert "cannot be checked at the moment" in visit("2001:db9::99")  # of the same network
+    assert "cannot be checked at the moment" in visit("2001:db9::99")  # a client in the same network
     assert "cannot be checked at the moment" not in visit("2001:db9:1::1")
 
 
-def test_the_cookie_is_secure_where_a_trusted_proxy_says_so(trusting: Farebox, farebox: Farebox) -> None:
+def test_the_cookie_is_secure_if_a_trusted_proxy_reports_https(trusting: Farebox, farebox: Farebox) -> None:
     for served, proto, secure in ((trusting, "https", True), (trusting, "http", False), (farebox, "https", False)):
         link = served.run(sessions.billing_link(served.services, served.create_account()))
         response = httpx.post(
@@ -208,7 +208,7 @@ REQUEST = b"GET /v1/a/default/nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r
 
 
 @pytest.mark.parametrize(("header", "address"), WHOLE[:6])
-def test_the_proxy_protocol_tells_the_client(prefaced: Farebox, header: bytes, address: str) -> None:
+def test_the_proxy_protocol_gives_the_clients_address(prefaced: Farebox, header: bytes, address: str) -> None:
     with structlog.testing.capture_logs() as logs:
         assert _raw(prefaced, header[:5], header[5:] + REQUEST[:9], REQUEST[9:]).startswith(b"HTTP/1.1 401")
     assert _lines("refused", logs) == [address or "127.0.0.1"]
@@ -220,7 +220,7 @@ def test_a_connection_without_the_proxy_header_is_closed(prefaced: Farebox, firs
 
 
 def test_a_proxy_header_from_an_untrusted_peer_is_not_http(trusting: Farebox, tmp_path: Path) -> None:
-    """If it is off, or the peer is not trusted."""
+    """If the option is off or the peer is not trusted."""
     assert _raw(trusting, WHOLE[0][0] + REQUEST)[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 501")
     with running_farebox(tmp_path, trusted_proxies="10.0.0.0/8", proxy_protocol="on") as served:
         assert _raw(served, REQUEST).startswith(b"HTTP/1.1 401")

@@ -1,4 +1,4 @@
-"""A change of one account's configuration costs no other account what is cached of it, in no process."""
+"""A change of one account's configuration does not evict other accounts' cached configuration in any process."""
 
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -48,7 +48,7 @@ def known(customer: Customer) -> KnownAccount:
     return customer.farebox.services.configuration.known(customer.account_id)
 
 
-def test_what_an_account_changes_is_forgotten_of_that_account_alone(farebox: Farebox) -> None:
+def test_a_change_evicts_only_the_cache_of_its_account(farebox: Farebox) -> None:
     busy, other = farebox.funded(), farebox.funded()
     set_gateway(busy, cache_ttl=0)
     for customer in (busy, other):
@@ -75,7 +75,7 @@ def test_what_an_account_changes_is_forgotten_of_that_account_alone(farebox: Far
         assert before.current, url
     assert known(other) is before
     assert services.configuration.loads == loads
-    assert busy.chat().status_code == 200  # the deleted gateway is made anew
+    assert busy.chat().status_code == 200  # the deleted gateway is created again
     anew = farebox.run(services.configuration.gateway(busy.account_id, DEFAULT_GATEWAY))
     assert anew is not None
     assert anew.collect_logs
@@ -101,14 +101,14 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 
 
 async def cached(configuration: Configuration) -> list[tuple[object, object]]:
-    """Token and gateway of each account, as the process has them."""
+    """Token and gateway of each account as cached in the process."""
     return [
         (await configuration.token(f"fbx_{name}"), await configuration.gateway(name, "mine", create=False))
         for name in ACCOUNTS
     ]
 
 
-async def test_a_committed_change_stands_while_the_database_is_away(
+async def test_a_committed_change_applies_although_the_database_is_unavailable(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = await Configuration.load(database, VAULT, CLOCK)
@@ -117,7 +117,7 @@ async def test_a_committed_change_stands_while_the_database_is_away(
     read, times = database.get, count(1)
 
     async def away_the_second_time(job: Callable[[Connection], T]) -> T:
-        if next(times) == 2:  # that of the first account's domains
+        if next(times) == 2:  # the job for the first account's domains
             raise DatabaseUnavailable("away")
         return await read(job)
 
@@ -126,10 +126,10 @@ async def test_a_committed_change_stands_while_the_database_is_away(
     assert [token for token, _ in await cached(process)] == [None, None]
     asked = next(times)
     await process.notice_changes()
-    assert next(times) - asked > 2, "what could not be read is read again"
+    assert next(times) - asked > 2, "a failed read is repeated"
 
 
-async def test_another_process_forgets_the_account_that_was_changed(database: Database) -> None:
+async def test_another_process_evicts_the_changed_account(database: Database) -> None:
     process = await Configuration.load(database, VAULT, CLOCK)
     (_, gateway), (token, theirs) = await cached(process)
     mine = process.known("acme")
@@ -142,7 +142,7 @@ async def test_another_process_forgets_the_account_that_was_changed(database: Da
     assert others[1] is theirs
 
     await database.write(lambda c: delete_gateway(c, "acme", "mine"))
-    assert (await cached(process))[0][1] == gateway  # it has not looked yet
+    assert (await cached(process))[0][1] == gateway  # the other process has not polled yet
     await process.notice_changes()
     (_, deleted), others = await cached(process)
     assert deleted is None
@@ -156,7 +156,7 @@ async def test_another_process_forgets_the_account_that_was_changed(database: Da
     assert process.loads == 2
 
 
-async def test_a_process_that_cannot_tell_what_changed_reads_everything(database: Database) -> None:
+async def test_a_process_that_missed_changes_reads_everything_again(database: Database) -> None:
     process = await Configuration.load(database, VAULT, CLOCK)
 
     def many(connection: Connection, number: int = CHANGES_KEPT) -> None:
@@ -164,10 +164,16 @@ async def test_a_process_that_cannot_tell_what_changed_reads_everything(database
             note_change(connection, "acme")
 
     for change, loads in (
-        (many, 1),  # as many as are kept
+        (many, 1),  # as many changes as are kept
         (partial(many, number=CHANGES_KEPT + 1), 2),
-        (lambda connection: connection.execute("UPDATE config_version SET version = version + 1"), 3),  # noted by none
-        (lambda connection: connection.execute("UPDATE config_version SET version = 3"), 4),  # a backup was restored
+        (
+            lambda connection: connection.execute("UPDATE config_version SET version = version + 1"),
+            3,
+        ),  # no change record
+        (
+            lambda connection: connection.execute("UPDATE config_version SET version = 3"),
+            4,
+        ),  # as after restoring a backup
     ):
         (_, (token, _)) = await cached(process)
         await database.write(change)
@@ -180,7 +186,7 @@ async def test_a_process_that_cannot_tell_what_changed_reads_everything(database
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
-def test_accounts_cannot_take_the_room_of_others() -> None:
+def test_accounts_cannot_evict_each_other() -> None:
     accounts = KnownAccounts()
     other, greedy = accounts.of("globex"), accounts.of("acme")
     accounts.keep(other, other.aliases, ("default", "fast"), None)
@@ -191,7 +197,7 @@ def test_accounts_cannot_take_the_room_of_others() -> None:
     assert accounts.of("globex") is other
     assert other.aliases
     unknown = weakref.ref(accounts.of("nobody"))
-    assert unknown() is None, "it is kept"
+    assert unknown() is None, "it stays cached"
 
     def fill(name: str) -> None:
         filled = accounts.of(name)
@@ -201,5 +207,5 @@ def test_accounts_cannot_take_the_room_of_others() -> None:
     keepers: list[Callable[[], None]] = [partial(fill, f"crowd-{n}") for n in range(ENTRIES_MAX // ACCOUNT_ENTRIES_MAX)]
     for keep in keepers:
         keep()
-    assert not other.aliases, "all that were ever cached are"
+    assert not other.aliases, "all that were ever cached still are"
     assert other.current, "it has not changed"

@@ -1,4 +1,4 @@
-"""What connections keep before anybody has said who they are, and after they were answered: counted, and bounded."""
+"""Memory of connections before authentication and after responses: counted and bounded."""
 
 import asyncio
 import socket
@@ -17,12 +17,13 @@ from tests.http.serving import Peer, Recorder, Served, request, serving, until
 
 KIB = 2**10
 UNFINISHED = b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"x" * 30 * KIB
-LARGE = 48 * 2**20  # more than the system buffers of unread data: 4 MiB to send and 32 MiB received
+LARGE = 48 * 2**20  # more than the system's buffers for unread data: 4 MiB to send and 32 MiB received
 
 
 @pytest.fixture
 async def budget() -> AsyncIterator[ByteBudget]:
-    """Of a mebibyte: an eighth is for what is unclaimed. All is given back at the end."""
+    """A budget of one mebibyte, an eighth of which is for unauthenticated data. Checks at the end that all was
+    returned."""
     budget = ByteBudget(1024 * KIB, 512 * KIB)
     yield budget
     await until(lambda: budget.held_bytes == 0)
@@ -38,17 +39,17 @@ async def test_unfinished_heads_fill_no_more_than_their_share(budget: ByteBudget
         late = await served.open(UNFINISHED)
         assert (await late.response()).status == 503
         assert budget.by_account == {UNCLAIMED: 4 * len(UNFINISHED)}
-        assert (await served.ask(request())).status == 200, "an ordinary head needs no room"
+        assert (await served.ask(request())).status == 200, "an ordinary head does not count"
         peers[0].send(b"\r\n\r\n")
         assert (await peers[0].response()).status == 200
         await until(lambda: budget.held_bytes == 3 * len(UNFINISHED))
         sock = peers[1].writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        peers[1].writer.transport.abort()  # a reset, without an end
+        peers[1].writer.transport.abort()  # a reset without a clean end
         await until(lambda: budget.held_bytes == 2 * len(UNFINISHED))
 
 
-async def test_requests_that_wait_for_the_one_before_them(budget: ByteBudget) -> None:
+async def test_waiting_pipelined_requests_are_counted(budget: ByteBudget) -> None:
     opened = asyncio.Event()
 
     async def handler(exchange: Exchange) -> None:
@@ -66,7 +67,7 @@ async def test_requests_that_wait_for_the_one_before_them(budget: ByteBudget) ->
             assert (await peer.response()).status == 200
 
 
-async def test_a_response_that_is_not_taken_is_counted_until_it_is(budget: ByteBudget) -> None:
+async def test_an_unread_response_is_counted_until_it_is_read(budget: ByteBudget) -> None:
     async def handler(exchange: Exchange) -> None:
         lease = budget.lease("someone")
         exchange.hold(lease)
@@ -78,11 +79,11 @@ async def test_a_response_that_is_not_taken_is_counted_until_it_is(budget: ByteB
     budget.process_max, budget.account_max = 64 * LARGE, LARGE + 400 * KIB
     async with serving(handler, budget=budget) as served:
         slow = await served.open(request())
-        # What the handler kept is over, and the system has not taken all that was answered.
+        # The handler has returned what it held, and the system has not taken the whole response.
         await until(lambda: 400 * KIB < budget.held_bytes <= LARGE + 1 * KIB)
         greedy = await served.open(request())
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await greedy.response()  # there is no room for a second one of its account
+            await greedy.response()  # there is no room for a second response of its account
         assert len((await slow.response()).body) == LARGE
         await until(lambda: budget.held_bytes == 0)
 
@@ -109,7 +110,7 @@ async def test_an_awaited_body_must_keep_arriving(budget: ByteBudget) -> None:
         for come in (PROGRESS_BYTES, 2 * PROGRESS_BYTES):
             peer.send(b"x" * PROGRESS_BYTES)
             await until(lambda come=come: exchanges[0].received == come)  # type: ignore[misc,attr-defined]
-            connection.expire(connection.deadline + 1)  # as if its time were up
+            connection.expire(connection.deadline + 1)  # as if its deadline had passed
             assert not problems
         peer.send(b"x" * (PROGRESS_BYTES - 1))
         await until(lambda: exchanges[0].received == 3 * PROGRESS_BYTES - 1)  # type: ignore[attr-defined]

@@ -1,5 +1,5 @@
-"""FAREBOX_DATABASE_URL: parameters of libpq do what they do there, or are refused by name; strings of managed hosts;
-and no password is ever shown."""
+"""FAREBOX_DATABASE_URL: libpq's parameters have libpq's meaning or are refused by name; URLs of managed hosts work; and
+no password is ever shown."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ on_postgres = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="needs Postg
 
 
 def reported(url: str) -> tuple[list[Any], Any]:
-    """Where asyncpg would connect to, and how."""
+    """The address to which asyncpg would connect, and its options."""
     target = parse(url)
     addresses: list[Any] = []
     parameters = None
@@ -46,7 +46,7 @@ def refusal(url: str) -> str:
     return str(refused.value)
 
 
-# --- strings of managed hosts, with invented names --------------------------------------------------------------------
+# --- URLs of managed hosts, with invented names -----------------------------------------------------------------------
 
 HOSTED = {
     "neon, without what cannot be had": (
@@ -90,19 +90,19 @@ HOSTED = {
 
 
 @pytest.mark.parametrize("name", HOSTED)
-def test_a_managed_hosts_string_is_understood(name: str) -> None:
+def test_the_url_of_a_managed_host_is_understood(name: str) -> None:
     url, address, user, password, database = HOSTED[name]
     addresses, parameters = reported(url)
     assert (addresses, parameters.user, parameters.password, parameters.database) == (
         [address], user, password, database,
     )  # fmt: skip
-    assert parameters.server_settings == {}, "nothing of libpq is sent to the server as a setting"
+    assert parameters.server_settings == {}, "no libpq parameter is sent to the server as a setting"
     assert password not in load({}, database_url=url).database_shown
     assert password not in repr(parse(url))
 
 
 def test_neons_channel_binding_is_refused_with_a_remedy() -> None:
-    """The driver has no channel binding. To connect without would be less than was asked for."""
+    """The driver has no channel binding. Connecting without it would be less secure than requested."""
     url = HOSTED["neon, without what cannot be had"][0] + "&channel_binding=require"
     assert "channel_binding" in refusal(url)
     assert "verify-full" in refusal(url)
@@ -146,7 +146,7 @@ def test_client_side_parameters_are_not_sent_as_server_settings(query: str) -> N
     assert parameters.server_settings == {}
 
 
-def test_connect_timeout_is_seconds_and_nothing_is_no_limit_of_its_own() -> None:
+def test_connect_timeout_is_in_seconds_and_optional() -> None:
     assert [of(f"connect_timeout={text}").connect_seconds for text in ("3", "0", "-1", "")] == [3, None, None, None]
 
 
@@ -159,7 +159,7 @@ def test_keepalives_are_options_of_the_socket() -> None:
     assert of("keepalives=0&keepalives_idle=7").socket_options == ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0),)
 
 
-def test_system_certificates_are_those_that_the_system_trusts_of_the_hosts_very_name() -> None:
+def test_system_certificates_are_verified_including_the_host_name() -> None:
     for query in ("sslrootcert=system", "sslrootcert=system&sslmode=verify-full"):
         context = of(query).arguments["ssl"]
         assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
@@ -167,12 +167,12 @@ def test_system_certificates_are_those_that_the_system_trusts_of_the_hosts_very_
         assert "verify-full" in refusal(f"postgresql://h/db?sslrootcert=system&sslmode={mode}")
 
 
-def test_several_hosts_have_each_their_port() -> None:
+def test_each_of_several_hosts_has_its_port() -> None:
     assert parse("postgresql://u:p,q@a:1,b,[::1]:3/db").hosts == (("a", 1), ("b", None), ("::1", 3))
     assert parse("postgresql:///db?host=a,b&port=1,2").hosts == (("a", 1), ("b", 2))
     assert parse("postgresql:///db?host=a,b&port=1").hosts == (("a", 1), ("b", 1))
     assert "2 hosts and 3 ports" in refusal("postgresql:///db?host=a,b&port=1,2,3")
-    assert parse("postgresql://a:1/db?host=b").hosts == (("b", 1),), "one parameter leaves the other as it was"
+    assert parse("postgresql://a:1/db?host=b").hosts == (("b", 1),), "one parameter does not change the other"
     assert parse("postgresql://a:1/db?host=b,c").hosts == (("b", 1), ("c", 1))
     assert parse("postgresql://a:1,b:2/db?port=3").hosts == (("a", 3), ("b", 3))
     assert parse("postgresql://a,b:2/db").hosts == (("a", None), ("b", 2))
@@ -184,7 +184,7 @@ def test_a_missing_file_is_reported_with_its_parameter(query: str) -> None:
     name = query.rpartition("&")[2].partition("=")[0]
     assert f"the file that {name} names cannot be read" in refusal(f"postgresql://h/db?{query}")
     assert parse("postgresql://h/db?sslmode=disable&sslcert=/no/x").arguments
-    assert parse("postgresql://h/db?sslrootcert=/no/x").arguments, "nothing is verified by it"
+    assert parse("postgresql://h/db?sslrootcert=/no/x").arguments, "it is not used for verification"
 
 
 def test_a_socket_is_a_path_written_either_way() -> None:
@@ -212,7 +212,7 @@ def test_a_password_that_is_not_escaped_is_refused_and_not_shown(rest: str) -> N
 
 
 @pytest.mark.parametrize("command", ["migrate", "serve"])
-def test_a_start_says_what_cannot_be_used_and_never_the_password(command: str, tmp_path: Path) -> None:
+def test_the_start_reports_what_cannot_be_used_without_the_password(command: str, tmp_path: Path) -> None:
     url = "postgresql://u:S3cret@127.0.0.1:1/db?channel_binding=require"
     environment = os.environ | {"FAREBOX_DATABASE_URL": url, "FAREBOX_PORT": str(free_port())}
     ended = processes.run(["--data-dir", str(tmp_path), command], env=environment)
@@ -227,7 +227,7 @@ def test_a_start_says_what_cannot_be_used_and_never_the_password(command: str, t
 
 
 @on_postgres
-async def test_a_real_connection_has_what_the_url_asks_for(postgres_url: str) -> None:
+async def test_a_real_connection_has_the_options_of_the_url(postgres_url: str) -> None:
     more = (
         "?connect_timeout=10&keepalives_idle=7&keepalives_interval=3&keepalives_count=2&tcp_user_timeout=9000"
         "&application_name=mine&target_session_attrs=read-write&gssencmode=prefer&channel_binding=prefer&sslmode=prefer"
@@ -248,14 +248,14 @@ async def test_a_real_connection_has_what_the_url_asks_for(postgres_url: str) ->
 @on_postgres
 @pytest.mark.parametrize("failure", [TimeoutError, asyncio.CancelledError], ids=["it takes too long", "it is given up"])
 @pytest.mark.parametrize("step", ["execute", "set_type_codec"])
-async def test_a_connection_that_is_not_finished_is_closed(
+async def test_an_unfinished_connection_is_closed(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, step: str, failure: type[BaseException]
 ) -> None:
     opened: list[asyncpg.Connection] = []
     here = asyncio.get_running_loop()
 
     async def fail(session: asyncpg.Connection, *_: object, **__: object) -> None:
-        if asyncio.get_running_loop() is here:  # other tests' servers may still run
+        if asyncio.get_running_loop() is here:  # servers of other tests may still be running
             opened.append(session)
         raise failure
 

@@ -1,4 +1,4 @@
-"""A server that has no descriptors left says so at once, gives back what it held, and needs no restart."""
+"""A server without free descriptors reports that at once, releases its holds, and needs no restart."""
 
 import contextlib
 import json
@@ -34,12 +34,12 @@ pytestmark = ON_BOTH_ENGINES
 
 CLIENTS = 8
 SECONDS = 20.0
-"""Longer than anything here takes, shorter than the server would wait for a provider."""
+"""Longer than any step here, shorter than the server would wait for a provider."""
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server process of its own, and a customer of it."""
+    """A separate server process, and its customer."""
 
     process: Process
     port: int
@@ -52,7 +52,7 @@ class Served:
         return self.opened[-1]
 
     def limit(self, free: int | None) -> None:
-        """Let the process open so many more files; None: as many as it likes."""
+        """Let the process open this many more files; None: no limit."""
         pid = self.process.pid
         _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         soft = min(hard, 1024)
@@ -117,7 +117,7 @@ def listening(port: int) -> bool:
 
 @pytest.fixture
 def upstream() -> Iterator[ClosingUpstream]:
-    with closing(lambda *_: "close") as served:  # no connection is kept: each call needs one more
+    with closing(lambda *_: "close") as served:  # no connection is reused: each call needs a new one
         yield served
 
 
@@ -133,14 +133,14 @@ def test_without_descriptors_calls_are_refused_at_once_and_later_served(
             found = list(threads.map(server.call, clients))
             for status, text in found:
                 assert status in (200, 503), text
-                # On PostgreSQL the hold may need a connection more as well; the database is then taken for away.
+                # On PostgreSQL the hold may need another connection too; the database then counts as unavailable.
                 assert status == 200 or "(exhausted)" in text or '"code":2913' in text
             statuses = [status for status, _ in found]
             assert free or statuses == [503] * CLIENTS
             answered += statuses.count(200)
         server.limit(0)
         client = server.connect()
-        with pytest.raises((BadStatusLine, ConnectionError)):  # taken and hung up on, not left waiting
+        with pytest.raises((BadStatusLine, ConnectionError)):  # accepted and closed, not left waiting
             server.call(client)
         _is_calm(server, clients[0])
         server.limit(None)
@@ -158,7 +158,7 @@ def test_without_descriptors_calls_are_refused_at_once_and_later_served(
 
 
 def _is_calm(server: Served, connection: HTTPConnection) -> None:
-    """A listener that cannot accept is always ready: a loop that only tries again takes a whole core."""
+    """A listener that cannot accept stays readable: a loop that only retries would use a whole core."""
     waiting = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(20)]
     begun, used = time.monotonic(), _cpu_seconds(server.process.pid)
     for _ in range(20):

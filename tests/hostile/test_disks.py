@@ -1,4 +1,4 @@
-"""Broken disks: full, read-only, damaged, taken away. No wrong charge, a truthful probe, and no restart."""
+"""Broken disks: full, read-only, damaged, removed. No wrong charge, a truthful health check, and no restart."""
 
 import asyncio
 import contextlib
@@ -69,7 +69,7 @@ def alarms(farebox: Farebox) -> set[tuple[str, str]]:
 
 
 async def begun(customer: Customer, demo: str, **more: Any) -> Wire:
-    """A call that is held for, and which the provider has begun to answer where it streams."""
+    """A call that has a hold; if it streams, the provider has begun to answer."""
     wire = await Wire.open(customer.farebox.url)
     headers = customer.headers | {"content-type": "application/json", "x-demo": demo}
     path = f"/v1/{customer.account_id}/default/compat/chat/completions"
@@ -86,7 +86,7 @@ async def begun(customer: Customer, demo: str, **more: Any) -> Wire:
 
 
 @SQLITE_ONLY
-def test_a_full_disk_is_reported_by_the_probe_and_charges_nobody(disk: Disk) -> None:
+def test_a_full_disk_is_reported_by_the_health_check_and_charges_nobody(disk: Disk) -> None:
     with running_farebox(disk.folder) as farebox:
         customer = farebox.funded("5")
         assert customer.chat().status_code == 200
@@ -109,7 +109,7 @@ def test_a_full_disk_is_reported_by_the_probe_and_charges_nobody(disk: Disk) -> 
 
 
 @SQLITE_ONLY
-def test_the_probe_sees_a_full_disk_before_any_call_does(disk: Disk) -> None:
+def test_the_health_check_sees_a_full_disk_before_any_call_does(disk: Disk) -> None:
     with running_farebox(disk.folder) as farebox:
         disk.fill()
         assert ready(farebox)[1]["database"] == "full"
@@ -120,8 +120,8 @@ def test_the_probe_sees_a_full_disk_before_any_call_does(disk: Disk) -> None:
 async def test_held_money_returns_when_there_is_room_again(
     disk: Disk, monkeypatch: pytest.MonkeyPatch, in_doubt: str
 ) -> None:
-    """Neither database nor journal takes the ends of two calls: their answers are not completed, their holds end as the
-    operator has set for calls in doubt, and no restart is needed."""
+    """Neither database nor journal can store the ends of two calls: their responses are not completed, their holds end
+    by the operator's policy for calls in doubt, and no restart is needed."""
     monkeypatch.setattr("farebox.calls.persist.PERSIST_ATTEMPTS", 1)
     monkeypatch.setattr("farebox.runtime.journal.BATCH_SIZE", 1)
     with running_farebox(disk.folder, in_doubt=in_doubt) as farebox:
@@ -132,7 +132,7 @@ async def test_held_money_returns_when_there_is_room_again(
         disk.fill()
         responses = await asyncio.gather(stream.response(), whole.response())
         assert responses[0].status == 200
-        assert "[DONE]" not in responses[0].events, "an answer whose charge is kept nowhere is not completed"
+        assert "[DONE]" not in responses[0].events, "a response whose charge is stored nowhere is not completed"
         assert responses[1].status == 503
         assert customer.balance.held > 0
         disk.make_room()
@@ -149,7 +149,7 @@ async def test_held_money_returns_when_there_is_room_again(
 
 @SQLITE_ONLY
 def test_the_disk_becomes_full_again_and_again_under_load(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every call that was answered is charged once, none that was refused is, and nothing stays held."""
+    """Every answered call is charged once, no refused call is charged, and nothing stays held."""
     monkeypatch.setattr("farebox.calls.persist.PERSIST_ATTEMPTS", 1)
     with running_farebox(disk.folder) as farebox:
         customer = farebox.funded("5")
@@ -194,13 +194,13 @@ def test_an_unwritable_journal_is_reported_and_calls_are_served(tmp_path: Path) 
 
 
 def serving_file(farebox: Farebox) -> None:
-    """As `farebox serve` leaves it."""
+    """Write the file that `farebox serve` writes."""
     found = server_file.Serving(farebox.url, host="127.0.0.1", port=farebox.port)
     (Path(farebox.services.settings.data_dir) / server_file.FILE).write_bytes(msgspec.json.encode(found))
 
 
 @SQLITE_ONLY
-def test_status_tells_of_a_full_disk_on_which_no_alarm_could_be_written(disk: Disk) -> None:
+def test_status_reports_a_full_disk_on_which_no_alarm_could_be_written(disk: Disk) -> None:
     status = ("--data-dir", str(disk.folder), "status")
     with running_farebox(disk.folder) as farebox:
         serving_file(farebox)
@@ -217,14 +217,14 @@ def test_status_tells_of_a_full_disk_on_which_no_alarm_could_be_written(disk: Di
         disk.make_room()
         until_ready(farebox)
         assert "The server" not in command(*status).stdout
-    assert "does not respond" in command(*status).stdout, "it left its file: it was not `farebox serve`"
+    assert "does not respond" in command(*status).stdout, "its file remained: it was not `farebox serve`"
 
 
 # --- a damaged database -----------------------------------------------------------------------------------------------
 
 
 def root_page(path: Path, table: str) -> tuple[int, int]:
-    """Where a table's first page is in the file, and how long."""
+    """The offset and length of a table's first page in the file."""
     connection = connect(path)
     (page,) = row(connection, "SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,)) or (0,)
     (size,) = row(connection, "PRAGMA page_size") or (0,)
@@ -233,7 +233,7 @@ def root_page(path: Path, table: str) -> tuple[int, int]:
 
 
 def overwrite(path: Path, at: int, content: bytes) -> bytes:
-    """Change the file while it is not open; what was there."""
+    """Change the closed file; the previous content."""
     with path.open("r+b") as file:
         file.seek(at)
         before = file.read(len(content))
@@ -248,7 +248,7 @@ def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 @SQLITE_ONLY
 def test_a_damaged_page_is_reported_and_nothing_is_charged_wrongly(tmp_path: Path) -> None:
-    """The call that meets it is charged once the page has been mended; the next is refused or kept likewise."""
+    """The call that reads it is charged once the page has been repaired; the next is refused, or journaled too."""
     path = tmp_path / "farebox.db"
     with running_farebox(tmp_path) as farebox:
         customer = farebox.funded("5")
@@ -257,7 +257,7 @@ def test_a_damaged_page_is_reported_and_nothing_is_charged_wrongly(tmp_path: Pat
     with running_farebox(tmp_path) as farebox:
         again = Customer(farebox, customer.account_id, customer.token)
         before = again.balance.posted
-        assert ready(farebox)[0] == 200, "no read has met it"
+        assert ready(farebox)[0] == 200, "nothing has read the page yet"
         response = again.chat("one two three", headers={"x-demo": "tokens=5"})
         assert response.status_code == 200, "its charge is in the journal"
         status, body = ready(farebox)
@@ -284,7 +284,7 @@ def test_a_damaged_page_is_reported_and_nothing_is_charged_wrongly(tmp_path: Pat
 def test_an_overwritten_wal_is_reported_before_it_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
-    """Nobody reads its first bytes before the next start, which would then leave out all that is in it."""
+    """Its first bytes are not read before the next start, which would then ignore all of its content."""
     monkeypatch.setattr("farebox.runtime.readiness.FRESH_SECONDS", 0.0)
     monkeypatch.setattr("farebox.storage.sqlite.database.RECHECK_SECONDS", 0.0)
     log = tmp_path / "farebox.db-wal"
@@ -303,7 +303,7 @@ def test_an_overwritten_wal_is_reported_before_it_is_needed(
 def test_a_lock_held_by_another_process_is_reported_until_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one look waits, and between one that failed and the next."""
+    """Both while a check waits, and between a failed check and the next."""
     monkeypatch.setattr("farebox.runtime.readiness.WAIT_SECONDS", 0.02)
     monkeypatch.setattr("farebox.runtime.readiness.FRESH_SECONDS", 0.0)
     monkeypatch.setattr("farebox.storage.sqlite.writer.BUSY_TIMEOUT_MS", 100)
@@ -322,7 +322,7 @@ def test_a_lock_held_by_another_process_is_reported_until_it_ends(
 
 
 @SQLITE_ONLY
-def test_damage_that_was_mended_is_forgotten_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repaired_damage_is_forgotten_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("farebox.storage.sqlite.database.RECHECK_SECONDS", 0.0)
     with running_farebox(tmp_path) as farebox:
         database = farebox.services.database
@@ -353,7 +353,7 @@ def test_a_file_that_is_not_a_database_is_reported_in_one_line(tmp_path: Path) -
 
 
 async def test_damage_reported_by_postgres_is_translated(postgres_url: str) -> None:
-    """XX001 as a server says it where a page's checksum is wrong; XX002 for an index."""
+    """XX001 is PostgreSQL's code for a page with a wrong checksum, XX002 for a damaged index."""
     database = await PostgresDatabase.open(postgres_url, timeout=10)
     try:
         for state in ("XX001", "XX002"):
@@ -364,7 +364,7 @@ async def test_damage_reported_by_postgres_is_translated(postgres_url: str) -> N
             await database.check_writable()
         assert [trouble.state for trouble in database.take_failures()] == ["damaged"]
         database.check()
-        assert await database.write(lambda _: 7) == 7, "what is whole goes on"
+        assert await database.write(lambda _: 7) == 7, "undamaged data remains usable"
         with pytest.raises(DatabaseFull):
             await database.write(partial(_execute, text=text.replace("XX002", "53100")))
     finally:
@@ -380,7 +380,7 @@ def _execute(connection: Connection, text: str) -> None:
 
 @pytest.fixture
 def small_database() -> Iterator[tuple[Disk, str]]:
-    """The URL of a migrated database whose files are on a small disk, and that."""
+    """The URL of a migrated database whose files are on a small disk, and that disk."""
     engines.use_engine("postgres")
     with (
         engines.one_machine() as postgres,
@@ -389,7 +389,7 @@ def small_database() -> Iterator[tuple[Disk, str]]:
     ):
         place = disk.folder / "tables"
         place.mkdir()
-        for each in (Path(folder), disk.folder):  # the server's user comes through
+        for each in (Path(folder), disk.folder):  # the server's user can enter the folder
             each.chmod(0o711)
         if postgres.user is not None:
             os.chown(place, postgres.user.pw_uid, postgres.user.pw_gid)
@@ -407,7 +407,7 @@ def small_database() -> Iterator[tuple[Disk, str]]:
 def test_a_full_postgres_disk_is_reported_until_there_is_space(
     small_database: tuple[Disk, str], tmp_path: Path
 ) -> None:
-    """Not only until the next small commit, for which there is room in a page that is there already."""
+    """It is reported beyond the next small commit, which may fit into an existing page."""
     disk, url = small_database
     with running_farebox(tmp_path, database_url=url) as farebox:
         customer = farebox.funded("5")
@@ -430,7 +430,7 @@ def test_a_full_postgres_disk_is_reported_until_there_is_space(
 
 
 async def look_again(farebox: Farebox) -> None:
-    """Have the watch look once more, and wait until it has."""
+    """Have the health check run again, and wait until it has."""
     database = farebox.services.database
     assert isinstance(database, PostgresDatabase)
     database.health._probe_now.set()
@@ -439,7 +439,7 @@ async def look_again(farebox: Farebox) -> None:
 
 
 @POSTGRES_ONLY
-async def test_where_no_temporary_file_may_be_written_a_commit_has_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_temporary_files_a_commit_serves_as_the_disk_check(monkeypatch: pytest.MonkeyPatch) -> None:
     url = engines.new_database()
     watched = health.Health(url, timeout=20, standby="ignore")
     watched._watching = asyncio.ensure_future(asyncio.sleep(0))
@@ -452,7 +452,7 @@ async def test_where_no_temporary_file_may_be_written_a_commit_has_to_do(monkeyp
 
 
 async def test_a_server_that_stopped_on_a_full_disk_is_reported_as_full() -> None:
-    """PostgreSQL does so where it cannot write its log: the driver reports the lost connection and its reason."""
+    """PostgreSQL stops if it cannot write its log; the driver reports the lost connection and its reason."""
     watched = health.Health("postgresql://127.0.0.1:1/x", timeout=1, standby="ignore")
     watched._watching = asyncio.ensure_future(asyncio.sleep(0))
     with pytest.raises(DatabaseFull) as panicked, translate_errors():
@@ -473,13 +473,13 @@ async def test_a_server_that_stopped_on_a_full_disk_is_reported_as_full() -> Non
         watched.check()
 
 
-# --- files that go, disks that fail -----------------------------------------------------------------------------------
+# --- removed files, failing disks -------------------------------------------------------------------------------------
 
 
 @SQLITE_ONLY
 @pytest.mark.parametrize("name", ["farebox.db", "farebox.db-wal"])
 def test_a_moved_database_file_refuses_calls_until_it_is_back(tmp_path: Path, name: str) -> None:
-    """Otherwise all that is charged from then on would be gone with the process."""
+    """Otherwise all later charges would be lost with the process."""
     with running_farebox(tmp_path) as farebox:
         customer = farebox.funded("5")
         assert customer.chat().status_code == 200
@@ -530,7 +530,7 @@ def insert(number: int) -> Callable[[Connection], int]:
 
 
 async def test_a_write_refused_by_the_system_is_reported_and_the_next_succeeds(writer: Writer) -> None:
-    """As by a quota: the process may write no larger file."""
+    """As with a quota: the process may not write larger files."""
     await writer.run(insert(1))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

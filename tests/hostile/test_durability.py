@@ -1,4 +1,4 @@
-"""What was acknowledged is there after a power cut; what was not made durable is not acknowledged."""
+"""Acknowledged data survives a power cut; what is not durable is not acknowledged."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from tests.support import Customer
 
 
 class PowerCut:
-    """Keeps what was synced, and nothing else: names of a folder's files, and the content of files."""
+    """Keeps only what was synced: the file names in folders, and the content of files."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._names: dict[str, dict[str, int]] = {}
@@ -37,9 +37,9 @@ class PowerCut:
         monkeypatch.setattr(os, "fsync", kept)
 
     def lines(self, folder: Path) -> list[bytes]:
-        """What a start after the cut finds in the journals of the folder."""
+        """The lines that a start after the cut finds in the folder's journals."""
         if folder.name not in self._names.get(str(folder.parent), {}):
-            return []  # the folder itself is not found
+            return []  # the folder itself was lost
         names = self._names.get(str(folder), {})
         data = b"".join(self._content.get(inode, b"") for name, inode in sorted(names.items()) if name.endswith(SUFFIX))
         found = [unsealed(line + b"\n") for line in data.split(b"\n")[:-1]]
@@ -56,14 +56,16 @@ async def test_a_line_of_the_journal_is_durable_when_it_is_acknowledged(
         assert len(cut.lines(folder)) == number + 1, "the line, its file's name, and the folder's"
     await files.closed()
     await files.add(b"second")
-    assert cut.lines(folder)[-1] == b"second", "a further file is found as well"
+    assert cut.lines(folder)[-1] == b"second", "another file is found as well"
     await asyncio.gather(*(files.add(b"%d" % number) for number in range(100)))
     assert len(cut.lines(folder)) == 104
     await files.close()
 
 
-async def test_a_line_that_was_set_aside_is_durable_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the disk takes it piece by piece."""
+async def test_a_line_that_was_set_aside_is_durable_and_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the disk accepts it in pieces."""
     files = JournalFiles(tmp_path / "journal", "one")
     await files.add(b"so that the folder is there")
     write = os.write
@@ -87,7 +89,7 @@ async def test_a_sync_that_fails_acknowledges_nothing(tmp_path: Path, monkeypatc
     monkeypatch.undo()
     await files.add(b"three")
     found = [unsealed(line) for file in await files.closed() for line in await files.lines(file)]
-    assert found == [b"one", b"three"], "what was reported as refused is not charged later"
+    assert found == [b"one", b"three"], "a refused call is not charged later"
     await files.close()
 
 
@@ -129,7 +131,7 @@ async def test_a_failed_commit_is_reported_to_its_whole_batch(
 
 @pytest.mark.both_engines
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_a_response_is_not_completed_where_its_charge_is_kept_nowhere(
+async def test_a_response_is_not_completed_if_its_charge_is_stored_nowhere(
     customer: Customer, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     ledger = customer.farebox.services.ledger
@@ -160,7 +162,7 @@ async def test_a_response_is_not_completed_where_its_charge_is_kept_nowhere(
 
 
 def posted_of(customer: Customer) -> int:
-    """Once the database is known to be back."""
+    """The posted balance, once the database is known to be back."""
     while True:
         try:
             return customer.balance.posted

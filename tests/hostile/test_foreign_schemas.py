@@ -1,4 +1,4 @@
-"""A database that Farebox shares with other programs: what is theirs is neither taken for its own nor touched."""
+"""A database shared with other programs: their objects are neither mistaken for Farebox's nor touched."""
 
 import asyncio
 
@@ -64,7 +64,7 @@ async def test_a_schema_of_another_program_is_refused_with_a_remedy(postgres_url
 
 
 async def test_an_earlier_schema_in_the_search_path_does_not_hide_the_installation(postgres_url: str) -> None:
-    """`"$user", public`, and a schema of the role's name is created: the books would seem to be gone."""
+    """With `"$user", public`, creating a schema with the role's name would make the books seem lost."""
     await asyncio.to_thread(migrate_now, at(postgres_url, "mine,public"))
     await execute(postgres_url, "CREATE SCHEMA mine")
     with pytest.raises(SchemaMismatch, match="in the schema public"):
@@ -73,6 +73,6 @@ async def test_an_earlier_schema_in_the_search_path_does_not_hide_the_installati
     await asyncio.to_thread(migrate_now, at(postgres_url, "public"))
 
 
-async def test_a_search_path_of_nothing_is_refused_with_a_remedy(postgres_url: str) -> None:
+async def test_an_empty_search_path_is_refused_with_a_remedy(postgres_url: str) -> None:
     with pytest.raises(SchemaMismatch, match="CREATE SCHEMA"):
         await asyncio.to_thread(migrate_now, at(postgres_url, "nowhere"))

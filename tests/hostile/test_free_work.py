@@ -1,5 +1,5 @@
-"""A provider bills what it was asked to do, whether its response is awaited or not: calls that are abandoned are
-paid for by a stated rule, are not repeated, and are bounded."""
+"""A provider bills the work it was asked to do even if nobody waits for the response. So abandoned calls are charged by
+a documented rule, are not retried, and are bounded."""
 
 import asyncio
 import contextlib
@@ -28,16 +28,16 @@ from tests.support import Customer, Farebox, running_on
 pytestmark = ON_BOTH_ENGINES
 
 SLUG, OTHER, MODEL, EXPENSIVE = "cerebras", "groq", "acme-1", "acme-expensive"
-"""Two providers that are not known to stop at a disconnect."""
+"""Two providers that may continue after a disconnect."""
 PATH = f"{SLUG}/chat/completions"
 TIMEOUT_MS = 4_000
-"""How long callers wait. The loop's clock is moved on by it, and by less than a database may take."""
+"""How long callers wait. The loop's clock is advanced by this, which is less than the database's timeout."""
 BUSY_SECONDS = 120.0
-"""For what may wait for a helper process that counts, and is begun on a busy machine."""
+"""For waits that include starting a counting helper process on a busy machine."""
 READ = "counted from what was read"
 Response = Callable[[Exchange], Awaitable[None]]
 SILENCE = None
-"""The script of a provider that does not respond as long as the caller waits."""
+"""The script of a provider that does not respond while the caller waits."""
 
 
 def says(status: int, document: object) -> Response:
@@ -57,13 +57,13 @@ GOOD = says(
 
 
 class Provider:
-    """Answers the requests that come with `script` in turn, the last of it again and again; on the server's loop."""
+    """Answers requests with the entries of `script` in turn, then always with the last; runs on the server's loop."""
 
     def __init__(self, farebox: Farebox) -> None:
         self.script: list[Response | None] = [SILENCE]
         self.seen = 0
         self.silent = 0
-        """Requests that are not answered now."""
+        """Requests that wait for a response."""
         self.server = farebox.run(serve(self._handle, "127.0.0.1", 0))
         for slug in (SLUG, OTHER):
             set_provider(farebox, slug, base_url=f"http://{self.server.host}:{self.server.port}")
@@ -87,7 +87,7 @@ class Provider:
 
 @contextlib.contextmanager
 def provided(data_dir: Path, clock: Clock | None = None, **settings: object) -> Iterator[tuple[Farebox, Provider]]:
-    """A server whose loop's time can be moved on, and a provider behind it."""
+    """A server whose loop time can be advanced, and a provider behind it."""
     with running_on(PacedLoop, clock, data_dir, database_timeout_ms=60_000, **settings) as farebox:
         made = Provider(farebox)
         yield farebox, made
@@ -97,7 +97,7 @@ def provided(data_dir: Path, clock: Clock | None = None, **settings: object) -> 
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """Callers may wait as short as they like."""
+    """A server that accepts any timeout of callers."""
     settings = {"request_timeout_min_ms": 1, "database_timeout_ms": 60_000}
     with running_on(PacedLoop, None, tmp_path_factory.mktemp("free-work"), **settings) as served:
         yield served
@@ -112,7 +112,7 @@ def provider(farebox: Farebox) -> Iterator[Provider]:
 
 
 def time_passes(farebox: Farebox) -> None:
-    """As long as a caller waits, and a little more."""
+    """Advance the time by a little more than a caller waits."""
 
     async def move() -> None:
         loop = asyncio.get_running_loop()
@@ -135,7 +135,7 @@ def paid(customer: Customer, granted: int = 5 * 10**9) -> int:
 
 
 def price_of_reading(content: bytes | None = None) -> int:
-    """What the provider has read for certain."""
+    """The price of the input, which the provider has certainly read."""
     demand = OpenAIChat().parse("chat/completions", "application/json", content or body(), exact=True).demand
     return price_of(quicktok.get_encoding("o200k_base").count(demand.text) + 4 * demand.messages, 0)
 
@@ -143,7 +143,7 @@ def price_of_reading(content: bytes | None = None) -> int:
 async def post_with_timeout(
     customer: Customer, provider: Provider, content: bytes, path: str = PATH, **headers: str
 ) -> WireResponse:
-    """The response to a caller whose time is up whenever the provider is silent."""
+    """The response to a caller that times out whenever the provider is silent."""
     headers = {"cf_aig_request_timeout": str(TIMEOUT_MS), **headers}
     call = asyncio.ensure_future(post(customer, content, path, **headers))
     while not call.done():
@@ -238,7 +238,7 @@ async def test_a_request_that_never_reached_the_provider_is_free(
     else:
         time_passes(customer.farebox)
         assert (await wire.response()).code == UPSTREAM_TIMEOUT.code
-    # Whoever asked the database when the time passed has waited too long for it: it is away for a moment.
+    # Database requests in flight when the time advanced have timed out: it counts as unavailable for a moment.
     await eventually(lambda: httpx.get(f"{customer.farebox.url}/readyz").is_success, "the database is back")
     await eventually(lambda: log_rows(customer), "the row")
     assert log_rows(customer)[0]["farebox"]["outcome"] == ("released" if how == "hangs up" else "refused")
@@ -271,7 +271,7 @@ async def test_a_gateway_timeout_is_not_retried_and_free(customer: Customer, pro
 
 
 @pytest.mark.parametrize("how", ["hangs up", "hangs up on a stream", "is in a hurry"])
-async def test_an_accounts_abandoned_calls_are_limited(farebox: Farebox, provider: Provider, how: str) -> None:
+async def test_abandoned_calls_of_an_account_are_limited(farebox: Farebox, provider: Provider, how: str) -> None:
     customer = farebox.funded("100")
     content = body(model=EXPENSIVE, stream="stream" in how)
     if how == "is in a hurry":
@@ -289,8 +289,8 @@ async def test_an_accounts_abandoned_calls_are_limited(farebox: Farebox, provide
     assert provider.seen == seen
     assert paid(customer, 100 * 10**9) == before
     own = {"cf_aig_authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
-    assert (await post(customer, body(), PATH, **own)).status == 200, "nothing of the operator's is at stake"
-    assert (await post(farebox.funded("5"), body(), PATH)).status == 200, "another account's is another matter"
+    assert (await post(customer, body(), PATH, **own)).status == 200, "the operator pays nothing for it"
+    assert (await post(farebox.funded("5"), body(), PATH)).status == 200, "other accounts are not affected"
 
 
 async def test_a_stream_stopped_by_its_provider_is_not_abandoned_work(farebox: Farebox) -> None:
@@ -339,7 +339,7 @@ def test_the_count_of_unpaid_calls_decays_evenly() -> None:
 
 
 @pytest.mark.parametrize("policy", ["hold", "free"])
-async def test_the_price_of_an_abandoned_call_is_the_operators_policy(tmp_path: Path, policy: str) -> None:
+async def test_the_operators_policy_sets_the_price_of_abandoned_calls(tmp_path: Path, policy: str) -> None:
     with provided(tmp_path, request_timeout_min_ms=1, cut_stream=policy, unpaid_hourly_cents=0) as (farebox, provider):
         customer = farebox.funded("5")
         response = await post_with_timeout(customer, provider, body(max_tokens=100))
@@ -352,7 +352,7 @@ async def test_the_price_of_an_abandoned_call_is_the_operators_policy(tmp_path: 
         assert (await post(sample, body(), PATH)).status == 200, "without a bound"
 
 
-async def test_a_timeout_is_repeated_where_the_operator_allows_it(tmp_path: Path) -> None:
+async def test_a_timeout_is_retried_if_the_operator_allows_it(tmp_path: Path) -> None:
     with provided(tmp_path, request_timeout_min_ms=1, retry_timeouts="allow") as (farebox, provider):
         customer = farebox.funded("100")
         provider.script = [SILENCE, says(504, {}), GOOD]
@@ -360,7 +360,7 @@ async def test_a_timeout_is_repeated_where_the_operator_allows_it(tmp_path: Path
         assert (response.status, provider.seen) == (200, 3)
         assert paid(customer, 100 * 10**9) == price_of(3, 5)
         response = await post(customer, body(), PATH)
-        assert (response.status, response.code) == (429, GIVEN_UP.code), "the first attempt is unpaid work"
+        assert (response.status, response.code) == (429, GIVEN_UP.code), "the first attempt counts as unpaid work"
 
         customer = farebox.funded("5")
         provider.script = [SILENCE, says(404, {}), GOOD]
@@ -368,10 +368,10 @@ async def test_a_timeout_is_repeated_where_the_operator_allows_it(tmp_path: Path
         steps = [{**step, "config": {"requestTimeout": TIMEOUT_MS, "maxAttempts": 2}}, step]
         response = await post_with_timeout(customer, provider, json.dumps(steps).encode(), "")
         assert (response.status, response.headers["cf-aig-step"]) == (200, "1")
-        assert paid(customer) == price_of(3, 5), "the first step was answered in the end"
+        assert paid(customer) == price_of(3, 5), "the first step was finally answered"
 
 
-async def test_the_operator_says_how_long_a_caller_waits_at_least(tmp_path: Path) -> None:
+async def test_the_operator_sets_the_minimum_timeout_of_callers(tmp_path: Path) -> None:
     with provided(tmp_path) as (farebox, provider):
         customer = farebox.funded("5")
         reported: list[bool] = []
@@ -389,7 +389,8 @@ async def test_the_operator_says_how_long_a_caller_waits_at_least(tmp_path: Path
 
 
 async def test_a_call_ended_by_the_operators_limit_is_free_but_counted(tmp_path: Path) -> None:
-    """What is slow is for the caller to choose, too: a whole response is not seen before it has been generated."""
+    """The caller can cause this too, because a response that is not streamed arrives only when it has been
+    generated."""
     with provided(tmp_path, first_byte_timeout_ms=TIMEOUT_MS) as (farebox, provider):
         customer, other = farebox.funded("100"), farebox.funded("100")
         for caller, stream, code in ((other, True, 0), (customer, False, GIVEN_UP.code)):
@@ -407,7 +408,7 @@ async def test_a_call_ended_by_the_operators_limit_is_free_but_counted(tmp_path:
 
 
 class Hours(SystemClock):
-    """Sleeps through the pauses between attempts at once, and keeps how long they would have been."""
+    """Skips the pauses between attempts, and records their length."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -419,7 +420,7 @@ class Hours(SystemClock):
         await super().sleep(0 if 20 < seconds < 60 else seconds)
 
 
-async def test_pauses_do_not_keep_a_place_for_long(tmp_path: Path) -> None:
+async def test_retry_pauses_do_not_occupy_a_slot_for_long(tmp_path: Path) -> None:
     clock = Hours()
     with provided(tmp_path, clock) as (farebox, provider):
         customer = farebox.funded("5")

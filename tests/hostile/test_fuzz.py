@@ -1,4 +1,4 @@
-"""Nonsense of every kind breaks nothing and costs nothing. For a longer run: `python -m tests.hostile.fuzz`."""
+"""Fuzzed input breaks nothing and costs nothing. For a longer run: `python -m tests.hostile.fuzz`."""
 
 import random
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_invalid_requests_are_refused_and_the_books_balance(tmp_path: Path) -> N
 @pytest.mark.parametrize("stream", [b"false", b"true"])
 @pytest.mark.parametrize("place", ['"\xf8":1', '"metadata":"\xf8"', '"m\xf8":{"a":"\xed\xa0\x80"}'])
 def test_invalid_utf_8_in_a_body(farebox: Farebox, place: str, stream: bytes) -> None:
-    """Also if Farebox does not read them: the body is not JSON, and is refused as that, not sent on."""
+    """Even in fields that Farebox does not read: the body is not JSON, so it is refused and not forwarded."""
     customer = farebox.funded("5")
     body = b'{"model":"demo/demo-1","messages":[],"stream":%s,%s}' % (stream, place.encode("latin-1"))
     response = httpx.post(f"{customer.gateway_url}/compat/chat/completions", content=body, headers=customer.headers)

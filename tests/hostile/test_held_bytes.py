@@ -1,4 +1,4 @@
-"""What one account may keep of the server: bytes of bodies, and calls in flight."""
+"""How much of the server one account may use: bytes of bodies, and calls in flight."""
 
 import asyncio
 import gzip
@@ -34,7 +34,7 @@ CALLS_MAX_OF_ALL = 8
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """Keeps 16 MiB and eight calls for all, 4 MiB and three calls for one account."""
+    """A server with 16 MiB and eight calls in total, 4 MiB and three calls per account."""
     with running_farebox(
         tmp_path_factory.mktemp("little"),
         held_bytes_max=16 * MIB,
@@ -70,8 +70,8 @@ def gate(farebox: Farebox) -> Iterator[Gate]:
 
 
 async def begin(customer: Customer, length: int | None, *sent: bytes, path: str = COMPAT, **headers: str) -> Wire:
-    """A request with the body's declared length (None: in chunks), of which so much is sent. Its path is one of calls,
-    or begins with a slash."""
+    """Send the first `sent` bytes of a request with this declared length (None: in chunks). The path is that of a call,
+    or starts with a slash."""
     wire = await Wire.open(customer.farebox.url)
     named = {"content-type": "application/json", **customer.headers}
     named |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -85,13 +85,13 @@ async def begin(customer: Customer, length: int | None, *sent: bytes, path: str 
 
 
 async def holds(customer: Customer, size: int) -> None:
-    """Wait until the account holds so many bytes."""
+    """Wait until the account holds this many bytes."""
     held = customer.farebox.services.held
     await eventually(lambda: held.by_account.get(customer.account_id, 0) == size, f"{size} bytes held")
 
 
 async def no_credit(customer: Customer, length: int | None, path: str = COMPAT, **headers: str) -> None:
-    """The request is refused for want of credit before its body is asked for."""
+    """Check that the request is refused for lack of credit before its body is read."""
     wire = await begin(customer, length, path=path, expect="100-continue", **headers)
     response = await within(wire.response())
     assert (response.status, response.code) == (402, 2021)
@@ -99,7 +99,7 @@ async def no_credit(customer: Customer, length: int | None, path: str = COMPAT, 
 
 
 async def is_asked_for(customer: Customer, length: int | None, path: str = COMPAT, **headers: str) -> None:
-    """The request's body is asked for."""
+    """Check that the server reads the request's body."""
     wire = await begin(customer, length, path=path, expect="100-continue", **headers)
     await within(wire.head())
     assert wire.status == 100
@@ -113,7 +113,7 @@ async def test_a_large_body_of_an_account_without_credit_is_refused_unread(witho
 
 
 async def test_a_refusal_is_readable_while_the_client_still_sends(without_credit: Customer) -> None:
-    wire = await begin(without_credit, 2 * MIB, b" " * 2 * MIB)  # all of it, before the response is looked at
+    wire = await begin(without_credit, 2 * MIB, b" " * 2 * MIB)  # the whole body, before the response is read
     response = await within(wire.response())
     assert (response.status, response.code) == (402, 2021)
 
@@ -126,15 +126,17 @@ async def test_a_body_that_may_be_served_is_read(
     await is_asked_for(
         without_credit, 2 * MIB, "openai/chat/completions", authorization="Bearer sk-own", **own(without_credit)
     )
-    await is_asked_for(without_credit, 2 * MIB, "openai/moderations")  # costs nothing
-    await is_asked_for(without_credit, 2 * MIB, "")  # its steps may bring keys of their own
+    await is_asked_for(without_credit, 2 * MIB, "openai/moderations")  # free
+    await is_asked_for(without_credit, 2 * MIB, "")  # its steps may have their own keys
 
 
 def own(customer: Customer) -> dict[str, str]:
     return {"cf_aig_authorization": f"Bearer {customer.token}"}
 
 
-async def test_a_free_model_and_an_auto_top_up_are_waited_for(farebox: Farebox, without_credit: Customer) -> None:
+async def test_a_body_for_a_free_model_or_during_an_auto_top_up_is_read(
+    farebox: Farebox, without_credit: Customer
+) -> None:
     services, account_id = farebox.services, without_credit.account_id
 
     def add_price(connection: Connection) -> None:
@@ -244,14 +246,14 @@ async def test_an_accounts_concurrent_calls_are_limited(farebox: Farebox, custom
 
 
 async def test_no_account_gets_more_than_half_of_the_calls_that_the_others_leave(farebox: Farebox, gate: Gate) -> None:
-    """Two accounts, each with as many calls as it may have, leave room for a third."""
+    """Two accounts, each at its limit of calls, leave room for a third."""
     gate.shut()
     await asyncio.to_thread(set_price, farebox, SLUG, "*")
     body = chat_body(model=f"{SLUG}/anything")
     wires: list[Wire] = []
 
     async def taken(customer: Customer, calls: int) -> tuple[int, int]:
-        """Begin so many, then one more: how that one is answered."""
+        """Start this many calls, then one more; its response."""
         before = gate.waiting
         wires.extend([await begin(customer, len(body), body) for _ in range(calls)])
         await eventually(lambda: gate.waiting == before + calls)

@@ -1,4 +1,4 @@
-"""Helper processes: accounts take turns, what takes too long is ended, and nothing is left behind."""
+"""Helper processes: accounts take turns, work that takes too long is killed, and nothing is left behind."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ from farebox.offload.process import HelperProcess
 from tests.calls.kit import WAIT_SECONDS, eventually
 
 A_WHILE = (b"(a+)+$", b"a" * 20 + b"b")
-"""A search that takes some tenths of a second: twice as long with each letter more."""
+"""A search that takes a few tenths of a second, and twice as long with each additional letter."""
 FOR_EVER = (b"(a+)+$", b"a" * 60 + b"b")
 
 
@@ -124,7 +124,7 @@ async def test_work_whose_helper_dies_is_done_by_another() -> None:
         [pid] = {helper.pid for helper in pool.alive} - killed
         os.kill(pid, signal.SIGKILL)
         killed.add(pid)
-    with pytest.raises(Died):  # what ends two helpers is not given to a third
+    with pytest.raises(Died):  # work that kills two helpers is not given to a third
         await hopeless
     await pool.close()
     assert not pool.alive
@@ -150,7 +150,7 @@ async def test_a_cancelled_caller_leaves_nothing_behind() -> None:
 
 
 def files_in_memory(pid: int | str = "self") -> set[int]:
-    """Inodes of those that this process, or another, has open."""
+    """Inodes of the in-memory files that this process, or another, has open."""
     found = set()
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
@@ -182,9 +182,9 @@ async def test_a_helpers_output_is_not_closed_on_the_event_loop(monkeypatch: pyt
     os.close(fd)
 
 
-async def test_a_helper_keeps_nothing_of_what_it_was_refused() -> None:
-    """Not only at garbage collection: a file's content is not counted by then, and can be as large as the largest
-    body."""
+async def test_refused_work_is_freed_at_once() -> None:
+    """It is freed before the next garbage collection: the file's content is no longer counted, and may be as large as
+    the largest body."""
     pool, bomb = Pool(1), gzip.compress(bytes(2**20))
     for _ in range(3):
         with pytest.raises(TooLarge):
@@ -211,7 +211,7 @@ async def test_early_work_is_refused_at_a_stop_and_the_rest_completes() -> None:
     await pool.close()
 
 
-async def test_a_pool_closes_also_while_a_helper_is_being_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pool_closes_while_a_helper_is_starting(monkeypatch: pytest.MonkeyPatch) -> None:
     begins = threading.Event()
 
     def slow(_helper: HelperProcess, *_: int) -> None:
@@ -253,5 +253,5 @@ async def test_a_cancelled_caller_frees_its_place_and_idle_helpers_end() -> None
 
 
 def exists(pid: int) -> bool:
-    """Whether there is such a process, or what is left of one."""
+    """Whether the process exists, even as a zombie."""
     return Path(f"/proc/{pid}").exists()

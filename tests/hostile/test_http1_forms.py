@@ -1,4 +1,4 @@
-"""Requests in odd forms, by RFC 9110 and 9112: what may be read in two ways is refused."""
+"""Requests in odd forms, by RFC 9110 and 9112: ambiguous ones are refused."""
 
 import asyncio
 
@@ -49,7 +49,7 @@ async def test_a_header_does_not_stand_for_the_request_line(before: bytes) -> No
             assert (await peer.response()).status == 200
         assert (await peer.response()).status == 400
         reported = await served.ask(b"GET /b HTTP/1.1\r\nX-Request: GET /b HTTP/1.1\r\n" + HOST)
-        assert reported.status == 200, "a header may have it in addition to the line"
+        assert reported.status == 200, "a header may contain it in addition to the line"
     assert [exchange.path for exchange in recorder.exchanges] == ["/a", "/b"][not before.strip() :]
 
 
@@ -59,18 +59,18 @@ FIRST = [
     b"POST /a HTTP/1.1\r\nContent-Length: 18\r\n" + HOST + b"\nGET / HTTP/1.1\r\n\n",
     b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + HOST + b"11\r\n\nGET / HTTP/1.1\r\n\r\n0\r\n\r\n",
 ]
-"""Requests that have, as their line or in their body, what the next one should have as its line."""
+"""Requests whose line or body contains what the next request should have as its line."""
 
 
 @pytest.mark.parametrize("first", FIRST)
 @pytest.mark.parametrize("second", [b"GET  / HTTP/1.1\r\n", b"GET /  HTTP/1.1\r\n", b"GET / HTTP/1.1\r\n"])
-async def test_a_request_line_has_two_spaces_behind_another_request_too(first: bytes, second: bytes) -> None:
+async def test_a_request_line_has_two_spaces_after_another_request_too(first: bytes, second: bytes) -> None:
     raw, recorder = first + second + HOST, Recorder()
     status = 400 if b"  " in second else 200
     async with serving(recorder.echo) as served:
         for cut in range(len(first) + 1, len(raw)):
             peer = await served.open(raw[:cut])
-            assert (await peer.response()).status == 200, "the first has come, with a part of the second"
+            assert (await peer.response()).status == 200, "the first has arrived, with a part of the second"
             peer.send(raw[cut : cut + 4])
             for _ in range(3):
                 await asyncio.sleep(0)
@@ -79,7 +79,7 @@ async def test_a_request_line_has_two_spaces_behind_another_request_too(first: b
 
 
 async def test_a_valid_request_in_any_pieces_is_read() -> None:
-    """Also behind empty lines, and behind other requests."""
+    """Also after empty lines, and after other requests."""
     one = b"\r\n\r\nPOST /a%20b?x=y%20z HTTP/1.1\r\nContent-Length: 13\r\n" + HOST + b"GET  / HTTP/1"
     raw = one + one.replace(b"/a", b"/b") + b"GET /c HTTP/1.0\r\n" + HOST
     async with serving(Recorder().echo) as served:
@@ -101,7 +101,7 @@ async def test_a_trailer_does_not_affect_framing(trailer: bytes) -> None:
         assert kept.json()["headers"].keys() == {"transfer-encoding", "host"}
 
 
-def test_head_is_answered_wherever_get_is(farebox: Farebox) -> None:
+def test_head_is_answered_on_every_get_route(farebox: Farebox) -> None:
     customer = farebox.funded("5")
     urls = [f"{farebox.url}{path}" for path in ("/healthz", "/readyz", "/openapi.json", "/billing", "/nowhere")]
     urls += [f"{customer.gateway_url}/{path}/models" for path in ("compat", "nobody")]
@@ -115,7 +115,8 @@ def test_head_is_answered_wherever_get_is(farebox: Farebox) -> None:
 
 @pytest.mark.parametrize("size", [2, WHOLE_BODY_MAX + 1])
 def test_head_of_a_providers_path_is_the_head_of_its_response(farebox: Farebox, size: int) -> None:
-    """Also of a body that would pass as it comes. Nothing is charged or held, and the connections stay in order."""
+    """Also for a body that would be relayed as it arrives. Nothing is charged or held, and the connections stay in
+    sync."""
     customer = farebox.funded("5")
     own = {"cf-aig-authorization": f"Bearer {customer.token}", "authorization": "Bearer sk-callers-own"}
     with provider() as upstream, httpx.Client() as client:
@@ -131,12 +132,12 @@ def test_head_of_a_providers_path_is_the_head_of_its_response(farebox: Farebox, 
         for path in ("chat/completions", "anything"):
             assert client.head(f"{customer.gateway_url}/cerebras/{path}", headers=customer.headers).status_code == 400
         assert client.head(customer.gateway_url, headers=customer.headers).status_code == 404
-    assert len(upstream.sent) == len(recorder), "a path that is not known to be free is not asked on the operator's key"
+    assert len(upstream.sent) == len(recorder), "a path that may cost money is not called with the operator's key"
     assert (customer.balance.posted, customer.balance.held) == (5 * 10**9, 0)
     assert not farebox.services.calls.by_account
 
 
-def test_the_server_says_what_it_can_do(farebox: Farebox) -> None:
+def test_options_lists_the_servers_methods(farebox: Farebox) -> None:
     url = httpx.URL(farebox.url)
     with httpx.Client() as client:
         response = client.send(httpx.Request("OPTIONS", url, extensions={"target": b"*"}))

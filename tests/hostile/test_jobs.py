@@ -1,5 +1,5 @@
-"""Background jobs are restarted, whatever ends them: an exception in its log, its clock or its database, a
-cancellation that was meant for another. Nothing needs a restart, and what hangs is seen."""
+"""Background jobs are restarted, whatever ends them: an exception in the log, the clock or the database, or a
+cancellation meant for another task. The process needs no restart, and hanging jobs are reported."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ both = pytest.mark.both_engines
 
 
 class ShortClock(SystemClock):
-    """Sleeps for a tenth of a second at most, and fails while it is broken."""
+    """A clock that sleeps for at most a tenth of a second, and fails while it is broken."""
 
     broken = False
 
@@ -50,7 +50,7 @@ def clock() -> ShortClock:
 @pytest.fixture(scope="module")
 def served(engine: str, clock: ShortClock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     async def nothing(*_: object, **__: object) -> None:
-        """Instead of a night's comparison with the payment processor, which takes long."""
+        """Replaces the nightly reconciliation with the payment processor, which takes long."""
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("farebox.billing.reconcile.reconcile", nothing)
@@ -60,7 +60,8 @@ def served(engine: str, clock: ShortClock, tmp_path_factory: pytest.TempPathFact
 
 
 class Silent:
-    """A logger. The tests' own one draws each traceback, which takes longer than all else here."""
+    """A logger that does nothing. The default one of tests renders each traceback, which takes longer than all else
+    here."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None
@@ -73,7 +74,7 @@ def _at_once_and_silent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Failing:
-    """Stands for a logger, or a method of the database: whatever is asked of it fails."""
+    """Replaces a logger or a method of the database: every call fails."""
 
     def __init__(self, error: type[Exception]) -> None:
         self._error = error
@@ -90,7 +91,7 @@ def names_of(farebox: Farebox) -> set[str]:
 
 
 def all_jobs_have_run(farebox: Farebox) -> None:
-    """From now on each job begins another round, and ends it."""
+    """Wait until each job has started and finished another round."""
 
     async def rounds() -> dict[str, int]:
         return {name: id(one) for name, one in farebox.services.jobs._rounds.items() if one.ended}
@@ -131,7 +132,7 @@ def test_jobs_survive_an_unexpected_database_error(served: Farebox, monkeypatch:
 
 @both
 def test_the_log_fails_while_the_database_is_away(served: Farebox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the outage can be reported, nor the end of a job."""
+    """Neither the outage nor the end of a job can be logged."""
     database = served.services.database
     for module in ("farebox.worker", "farebox.jobs", "farebox.runtime.operator_alarms"):
         monkeypatch.setattr(f"{module}.log", Failing(ValueError))
@@ -159,7 +160,7 @@ def test_cancelled_jobs_are_restarted(served: Farebox) -> None:
     all_jobs_have_run(served)
 
 
-def test_a_job_that_hangs_is_seen(served: Farebox) -> None:
+def test_a_hanging_job_is_reported(served: Farebox) -> None:
     jobs, done = served.services.jobs, asyncio.Event()
 
     async def hang() -> None:
@@ -196,7 +197,7 @@ def test_a_process_whose_jobs_have_ended_for_good_ends(tmp_path: Path) -> None:
     assert "jobs have ended" in ended.stderr
 
 
-# --- what is no periodic job ------------------------------------------------------------------------------------------
+# --- background work other than periodic jobs -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -218,7 +219,7 @@ def insert(number: int) -> Callable[[Connection], int]:
 
 @pytest.mark.parametrize("step", ["_run", "_commit", "_await_turn"])
 async def test_the_writer_survives_any_failure(path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """On the loop and on its thread: the waiters of the batch get an error, the next batch is written."""
+    """On the loop or on its thread: the waiters of the batch get an error, and the next batch is written."""
     jobs = Jobs()
     writer = Writer(path, failed=jobs.failed)
     other = connect(path)
@@ -235,10 +236,10 @@ async def test_the_writer_survives_any_failure(path: Path, monkeypatch: pytest.M
     await writer.close()
 
 
-async def test_the_writer_takes_another_connection_where_one_cannot_undo(
+async def test_the_writer_replaces_a_connection_that_cannot_roll_back(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A transaction that can be neither committed nor rolled back would keep everybody out forever."""
+    """A transaction that can be neither committed nor rolled back would block all writers forever."""
     writer = Writer(path)
 
     class Stuck:
@@ -271,8 +272,8 @@ async def test_the_journal_survives_any_failure(tmp_path: Path, monkeypatch: pyt
     await files.close()
 
 
-async def test_the_sweeper_of_the_server_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deadlines are kept by one timer: a connection that cannot be ended does not keep it from the others."""
+async def test_the_sweeper_of_the_server_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One timer enforces all deadlines: a connection that cannot be closed does not stop it for the others."""
     failed: list[ServedConnection] = []
     jobs, expire = Jobs(), ServedConnection.expire
 
@@ -310,7 +311,7 @@ async def provider() -> AsyncIterator[str]:
     server.close()
 
 
-async def test_the_sweeper_of_the_pool_goes_on(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_sweeper_of_the_pool_continues(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = Jobs()
     monkeypatch.setattr(pool, "SWEEP_SECONDS", 0.01)
     monkeypatch.setattr(connection, "IDLE_SECONDS", 0.01)

@@ -1,4 +1,4 @@
-"""Comments in silent event streams: where they stand, and where they never do."""
+"""Keep-alive comments in silent event streams: where they appear, and where they never do."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from tests.support import Customer, Farebox, running_farebox
 
 @pytest.fixture(scope="module")
 def frequent_comments(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """A server that finds a fiftieth of a second long."""
+    """A server that sends a comment after a fiftieth of a second of silence."""
     with running_farebox(tmp_path_factory.mktemp("short"), stream_comment_ms=20) as served:
         yield served
 
@@ -94,7 +94,7 @@ def test_no_comment_is_sent_inside_an_event(
     content_type: str,
     first: bytes,
 ) -> None:
-    """Another stream is the clock: once it has been silent twice as long as it takes, so has this one."""
+    """Another stream is the clock: once it has been silent twice as long as the interval, so has this one."""
     with stepwise(frequent_comments, slug) as other:
         other.headers = [("content-type", content_type)]
         other.say(first)
@@ -107,11 +107,11 @@ def test_no_comment_is_sent_inside_an_event(
             other.say(b"\ndata: 1\n\n")
             other.end()
             after_first = quiet.rest().partition(first[:8])[2]
-            assert b"keep-alive" not in after_first.partition(b"data: 1")[0]  # after which is a place for one
+            assert b"keep-alive" not in after_first.partition(b"data: 1")[0]  # after this a comment is allowed
 
 
 class Sdk(NamedTuple):
-    """How the official client of a provider asks for a stream, and what it makes of one."""
+    """How a provider's official client requests a stream, and reads it."""
 
     slug: str
     events: tuple[bytes, ...]
@@ -181,7 +181,7 @@ SDKS = [
 def test_sdks_read_a_stream_with_silences(
     frequent_comments: Farebox, customer: Customer, provider: Stepwise, sdk: Sdk
 ) -> None:
-    """OpenAI's and Anthropic's are sent comments; Google's, which would raise on one, is not."""
+    """OpenAI's and Anthropic's get comments; Google's, which would raise on one, does not."""
     with (
         stepwise(frequent_comments, sdk.slug) as other,
         requesting(customer, COMPAT, CHAT) as clock,
@@ -196,7 +196,9 @@ def test_sdks_read_a_stream_with_silences(
         assert said.result(60) == ["one", " two"]
 
 
-def test_zero_sends_none(tmp_path: Path, frequent_comments: Farebox, customer: Customer, provider: Stepwise) -> None:
+def test_an_interval_of_zero_sends_no_comments(
+    tmp_path: Path, frequent_comments: Farebox, customer: Customer, provider: Stepwise
+) -> None:
     with (
         running_farebox(tmp_path, stream_comment_ms=0) as served,
         stepwise(served) as other,
@@ -212,7 +214,7 @@ def test_zero_sends_none(tmp_path: Path, frequent_comments: Farebox, customer: C
 
 
 def test_responses_forbid_buffering_and_caching(farebox: Farebox) -> None:
-    """Neither caches nor proxies that collect; and a provider gives them no orders."""
+    """For caches and for buffering proxies; a provider's own directives are not passed on."""
     customer = farebox.funded("5")
     orders = [("cache-control", "public, max-age=60"), ("expires", "0"), ("x-accel-redirect", "/private")]
     with stepwise(farebox) as provider:

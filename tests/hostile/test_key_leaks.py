@@ -1,5 +1,5 @@
-"""The operator's key is never disclosed, wherever and in whichever form a provider echoes it; what has no key passes to
-the byte."""
+"""The operator's key is never disclosed, wherever and however a provider echoes it; responses without it pass
+unchanged."""
 
 import base64
 import gzip
@@ -22,9 +22,9 @@ pytestmark = ON_BOTH_ENGINES
 
 SLUG, MODEL = "cerebras", "acme-1"
 LEAKS = ("0123456789", "tail", *(base64.b64encode(b"." * n + KEY.encode())[8:32].decode() for n in range(3)))
-"""Parts of the key, of which none may be seen."""
+"""Parts of the key; none of them may be visible."""
 EVERY_FORM = " ".join(form for name, form in FORMS.items() if name != "as it is")
-"""All that JSON can hold."""
+"""Arbitrary JSON strings."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def ask(
 
 
 def seen(customer: Customer, response: httpx.Response) -> str:
-    """All that a tenant can see of a call, now and later."""
+    """Everything that a tenant can see of a call, now and later."""
     log_id = response.headers["cf-aig-log-id"]
     logs = f"{customer.api_url}/ai-gateway/gateways/default/logs/{log_id}"
     row = httpx.get(logs, headers=customer.headers).text
@@ -57,7 +57,7 @@ def seen(customer: Customer, response: httpx.Response) -> str:
 
 
 def leaks_in(text: str) -> list[str]:
-    text = text.replace('"detail"', "")  # a field of errors
+    text = text.replace('"detail"', "")  # the name of a field in errors
     return [leak for leak in LEAKS if leak in text]
 
 
@@ -67,7 +67,7 @@ def check(customer: Customer, response: httpx.Response) -> None:
 
 
 def good(text: str) -> bytes:
-    """Says the text as its content and its model, as it is."""
+    """A successful response with the text, unchanged, as its content and its model."""
     usage = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}
     choice = {"index": 0, "message": {"role": "assistant", "content": "TEXT"}, "finish_reason": "stop"}
     return json.dumps({"choices": [choice], "model": "TEXT", "usage": usage}).replace("TEXT", text).encode()
@@ -148,7 +148,7 @@ def test_the_key_is_removed_from_operator_alarms(customer: Customer, provider: P
     content = str(alarmed(customer.farebox).content)
     assert leaks_in(content) == []
     customer.farebox.run(customer.farebox.services.database.write(lambda c: resolve_alarms(c, 2)))
-    plain = "sk-plain-0123456789-tail"  # which may pass for a code
+    plain = "sk-plain-0123456789-tail"  # which looks like an error code
     set_provider(customer.farebox, SLUG, base_url=provider.url, api_key=plain)
     provider.says(401, {"error": {"message": "No", "code": plain}})
     assert plain not in ask(customer).text

@@ -1,5 +1,5 @@
-"""Bodies that are large, or made of very many parts: read outside the event loop, whole if they are valid, refused
-with the limit's name where they are not."""
+"""Bodies that are large or have very many parts: read outside the event loop, accepted unchanged if they are valid, and
+otherwise refused with the name of the limit."""
 
 import base64
 import json
@@ -101,7 +101,7 @@ def test_large_bodies_reach_the_provider_byte_for_byte(
 
 
 def test_single_fields_of_a_large_body_are_changed_and_nothing_else(customer: Customer, provider: Upstream) -> None:
-    """The model of the common form, the question for the usage of a stream, and a limit to what the money affords."""
+    """The model of the common form, the request for a stream's usage, and a limit to what the credit can pay for."""
     provider.says(STREAM)
     poor = customer.farebox.funded("0.202")
     given = chat("word " * 40_000, stream=True, stream_options={"include_obfuscation": False}, seed=7)
@@ -163,7 +163,7 @@ def many(item: str, number: int, where: str = "content") -> bytes:
     return json.dumps(body).replace('"?"', f"[{','.join([item] * number)}]").encode()
 
 
-HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {  # made when they are sent: some are large
+HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {  # built when they are sent: some are large
     "empty arrays": (lambda: many("[]", 7 * 10**6), f"{CONTAINERS_MAX:,} objects and arrays"),
     "empty tools": (lambda: many("{}", 10**6, "tools"), f"{CONTAINERS_MAX:,} objects and arrays"),
     "a few too many tools": (lambda: many('{"type":"function"}', 10_001, "tools"), "10,000 tools"),
@@ -211,7 +211,7 @@ def test_large_bodies_are_read_by_helpers_and_small_ones_are_not(customer: Custo
 
 
 def test_large_audio_is_measured_by_helpers(tmp_path: Path) -> None:
-    """In a small body, too: two bytes may be an element of the file, and each is looked at."""
+    """Even in a small body: elements of the file may have two bytes, and each is examined."""
 
     def sound(size: int) -> list[dict[str, object]]:
         data = base64.b64encode(b"\x1aE\xdf\xa3\x80" + b"\xec\x80" * (size // 2)).decode()
@@ -232,7 +232,8 @@ def test_large_audio_is_measured_by_helpers(tmp_path: Path) -> None:
 @SQLITE_ONLY
 @pytest.mark.slow
 def test_a_slow_body_affects_only_its_sender(tmp_path: Path) -> None:
-    """Sound of two bytes an element, more than a second's work: its helper ends, and everybody else is served."""
+    """Audio with two-byte elements, more than a second's work: its helper is killed, and all other clients are
+    served."""
     data = base64.b64encode(b"\x1aE\xdf\xa3\x80" + b"\xec\x80" * 180_000).decode()
     part = {"type": "input_audio", "input_audio": {"data": data, "format": "webm"}}
     body = chat_body().replace(b'"Hello there"', json.dumps([part] * 24).encode())
@@ -250,7 +251,7 @@ def test_a_slow_body_affects_only_its_sender(tmp_path: Path) -> None:
         assert differences(served) == []
 
 
-def test_a_helper_that_is_killed_is_replaced(customer: Customer) -> None:
+def test_a_killed_helper_is_replaced(customer: Customer) -> None:
     assert customer.chat("Hello " * 20_000).status_code == 200
     for pid in helpers_of(customer.farebox):
         os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Large answers: what is kept of them is counted, and what is made of them is bounded."""
+"""Large responses: buffered bytes are counted, and decoded objects are bounded."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
 
 @pytest.fixture(scope="module")
 def farebox(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """Keeps 16 MiB for all, and 8 for one account."""
+    """A server that buffers 16 MiB in total, and 8 per account."""
     limits = {"held_bytes_max": 16 * MIB, "account_held_bytes_max": 8 * MIB}
     with running_farebox(tmp_path_factory.mktemp("answers"), **limits) as served:
         yield served
@@ -81,7 +81,7 @@ def test_a_large_response_is_not_decoded_into_objects(choice: Any) -> None:
     assert peak < 5 * size
 
 
-async def test_a_response_for_which_there_is_no_memory_is_passed_on_as_it_comes(
+async def test_a_response_without_room_in_memory_is_relayed_as_it_arrives(
     farebox: Farebox, customer: Customer, provider: Upstream
 ) -> None:
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "word " * 100_000}}
@@ -90,7 +90,7 @@ async def test_a_response_for_which_there_is_no_memory_is_passed_on_as_it_comes(
     await holds(customer, 8 * MIB - 50_000)
     response = await post(customer, chat_body(model=f"{SLUG}/m"))
     assert (response.status, response.whole, response.body) == (200, True, provider.response)
-    assert "farebox-charge-usd" not in response.headers, "it was not collected"
+    assert "farebox-charge-usd" not in response.headers, "it was not buffered"
     row = await asyncio.to_thread(log_row, customer, response.log_id)
     assert row["success"]
     receipt = await asyncio.to_thread(customer.receipt, response.log_id)

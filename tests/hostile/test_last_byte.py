@@ -1,5 +1,4 @@
-"""The last byte of a response waits for the commit of its charge, on PostgreSQL: who holds up one holds up the
-other."""
+"""On PostgreSQL, the last byte of a response waits for the commit of its charge: delaying one delays the other."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from tests.calls.kit import differences, eventually
 from tests.calls.wire import chat_body, start
 from tests.support import Farebox, running_farebox
 
-pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="on SQLite it is tests/calls that sees to it")
+pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="on SQLite tests/calls proves this")
 
 WAITING = engines.waiting_for_a_lock("farebox lane")
 
@@ -42,7 +41,7 @@ async def test_the_last_byte_is_sent_after_the_charge(farebox: Farebox, *, strea
             gate.open()
             while not await watching.fetchval(WAITING):  # noqa: ASYNC110 - the charge's batch
                 await asyncio.sleep(0.01)
-            async with httpx.AsyncClient() as client:  # who comes later is answered: what was to be sent has been
+            async with httpx.AsyncClient() as client:  # a later request is answered, so everything before it was sent
                 for _ in range(5):
                     assert (await client.get(f"{farebox.url}/healthz")).status_code == 200
             assert not answering.done()

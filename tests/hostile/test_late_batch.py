@@ -1,4 +1,4 @@
-"""A batch that PostgreSQL carries out when its gateway is dead, and has been declared so: no hold stays behind."""
+"""PostgreSQL executes a batch after its gateway was declared dead: no hold stays behind."""
 
 import asyncio
 import os
@@ -23,13 +23,13 @@ from tests.multiprocess.test_failure_detector import LOST_AFTER, STEP, World, wo
 
 __all__ = ["world"]
 
-pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="there are lanes on PostgreSQL only")
+pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="only PostgreSQL has lanes")
 
 OF_THE_LANE = "application_name = 'farebox lane' AND datname = current_database()"
 
 
 class Gateway:
-    """Another process on the database: its ledger, and its end."""
+    """Another process on the database: its ledger, and its death."""
 
     name = "gateway"
 
@@ -55,12 +55,12 @@ class Gateway:
         return await self.ledger.do(command)
 
     async def send_hold(self, hold_id: str) -> "asyncio.Task[Verdict]":
-        """A hold whose batch has left."""
+        """Send a hold; returns when its batch has been sent."""
         call, left = self.lane._call, asyncio.Event()
         assert call is not None
 
         def calling(*arguments: Any) -> Any:
-            left.set()  # and is written before anybody else has a turn
+            left.set()  # written before other tasks run
             return call(*arguments)
 
         self.lane._call = calling
@@ -73,7 +73,7 @@ class Gateway:
         self.lane._session._transport.abort()
 
     def die(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As by SIGKILL: its connection is gone without a word, and it makes no other."""
+        """Die as by SIGKILL: the connection is lost without a message, and no other is opened."""
 
         async def never(_: Lane) -> Any:
             raise DatabaseUnavailable("it is dead")
@@ -117,7 +117,7 @@ async def test_a_batch_begun_after_the_fence_creates_no_hold(
     await detector.check()
     async with watching(gateway) as third:
         backend = await third.fetchval(f"SELECT pid FROM pg_stat_activity WHERE {OF_THE_LANE}")
-        os.kill(backend, signal.SIGSTOP)  # the batch arrives, and is not looked at yet
+        os.kill(backend, signal.SIGSTOP)  # the batch has arrived, and has not been executed yet
         sent = await gateway.send_hold("late")
         gateway.die(monkeypatch)
         with suppress(DatabaseUnavailable):
@@ -151,7 +151,7 @@ async def test_a_batch_waiting_for_a_lock_is_waited_for(
             for _ in range(3):
                 await world.pass_time(STEP, detector)
         assert [line["event"] for line in logged] == ["instance_lost_has_batch"], "it is logged once"
-        assert await world.instances() == {"detector", "gateway"}, "what it will have left is not known yet"
+        assert await world.instances() == {"detector", "gateway"}, "what it leaves behind is not known yet"
     async with watching(gateway) as third:
         await until(third, f"SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE {OF_THE_LANE})")
     assert sorted(await opened(world)) == ["before", "late"]
@@ -168,7 +168,7 @@ async def test_a_process_wrongly_declared_dead_holds_and_charges_again(world: Wo
     at = world.clock.now_ms()
     await world.pass_time(LOST_AFTER + STEP, detector)
     assert set((await world.states()).values()) == {"expired"}
-    # Side by side: its charges are posted though it is fenced, and its holds go out again under a new epoch.
+    # Concurrently: its charges are posted although it is fenced, and its holds are sent again under a new epoch.
     responses = await asyncio.gather(
         gateway.ledger.do(Settle(account_id="a", hold_id="charged", amount=60, at=at)),
         gateway.hold("again"),
@@ -203,7 +203,7 @@ async def test_a_stopped_process_leaves_no_valid_epoch(world: World, gateway: Ga
 async def test_a_repeatedly_fenced_process_is_refused(
     world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It must not go on forever."""
+    """Otherwise it would retry forever."""
     assert (await gateway.hold("h")).ok
     send = Lane.send
 
@@ -223,8 +223,8 @@ async def test_a_repeatedly_fenced_process_is_refused(
 async def test_a_former_connection_of_the_same_process_makes_no_hold(
     world: World, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The network was cut; the batch is in doubt, and its hold is given back over a new connection. Whatever the server
-    finds on the old one afterwards makes no unknown hold."""
+    """The network was cut: the batch is in doubt, and its hold is released over a new connection. If the server later
+    executes the batch from the old connection, no unknown hold appears."""
     assert (await gateway.hold("before")).ok
     async with watching(gateway) as third:
         backend = await third.fetchval(f"SELECT pid FROM pg_stat_activity WHERE {OF_THE_LANE}")

@@ -1,4 +1,4 @@
-"""`/metrics` agrees with the ledger to the nano-dollar, says nothing about tenants, and is private by default."""
+"""`/metrics` agrees with the ledger to the nano-dollar, discloses nothing about tenants, and is private by default."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from tests.support import Customer, Farebox, free_port, running_farebox
 from tests.waiting import pauses
 
 on_both_engines = pytest.mark.both_engines
-"""The fixture `measured` asks for the engine."""
+"""The fixture `measured` requests the engine."""
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def until(true: Callable[[], object], what: str) -> None:
 
 
 def moved(farebox: Farebox) -> dict[str, int]:
-    """Nano-dollars by kind of transfer, as the books have them."""
+    """Nano-dollars by kind of transfer, from the books."""
     with looking(farebox.services.settings) as connection:
         found = rows(connection, "SELECT kind, sum(amount) FROM transfers GROUP BY kind")
     return {kind: int(amount) for kind, amount in found}
@@ -79,7 +79,7 @@ def sdk(customer: Customer, *, api_key: str = "") -> openai.OpenAI:
 
 
 def ask(client: openai.OpenAI, text: str, *, demo: str = "") -> str:
-    """The log id of one answered call."""
+    """Make a call; its log ID."""
     response = client.chat.completions.with_raw_response.create(
         model="demo/demo-1",
         messages=[{"role": "user", "content": text}],
@@ -88,7 +88,7 @@ def ask(client: openai.OpenAI, text: str, *, demo: str = "") -> str:
     return str(response.headers["cf-aig-log-id"])
 
 
-# The figures are right.
+# Correct figures.
 
 
 @on_both_engines
@@ -115,7 +115,7 @@ def test_the_figures_agree_with_receipts_and_ledger(measured: tuple[Farebox, str
     books = moved(farebox)
     assert {kind: found.usd(kind) for kind in books} == books
     assert sum(found.usd(kind) for kind in {*found_kinds(found)} - set(books)) == 0
-    assert books["charge"] > receipts > 0, "the stream's is in it"
+    assert books["charge"] > receipts > 0, "it includes the stream's"
     assert books["charge"] == 5 * NANOS - customer.balance.posted
     results = {name: found("farebox_calls_total", provider="demo", result=name) for name in ("free", "refused")}
     assert results == {"free": 1, "refused": 1}
@@ -127,11 +127,11 @@ def test_the_figures_agree_with_receipts_and_ledger(measured: tuple[Farebox, str
     assert causes == {"no_credit": 1, "provider_5xx": 1}
     assert found("farebox_refused_total", error="token_rejected") == 1
     assert found("farebox_settle_seconds_count") == 10
-    assert found("farebox_hold_seconds_count") >= 10, "the poor one tries twice"
+    assert found("farebox_hold_seconds_count") >= 10, "the account without credit tries twice"
     assert found("farebox_call_seconds_count") == 10
     assert found("farebox_first_byte_seconds_count") == 9
     assert found("farebox_commit_seconds_count", of="batch") == found("farebox_batch_size_count") > 0
-    assert found("farebox_ledger_slow_commands_total") == 0, "all of it was common"
+    assert found("farebox_ledger_slow_commands_total") == 0, "all commands took the fast path"
     assert (found("farebox_database_up"), found("farebox_open_holds"), found("farebox_workers")) == (1, 0, 1)
     assert found("process_resident_memory_bytes", worker="1") > 10**7
 
@@ -163,7 +163,7 @@ def test_rolled_back_work_is_not_counted(measured: tuple[Farebox, str]) -> None:
     assert Scrape(url).usd("grant") == moved(farebox)["grant"] == sum(10**n for n in range(1, 10)) - 10**5
 
 
-def test_money_in_and_out_and_what_the_processor_says(tmp_path: Path) -> None:
+def test_money_in_and_out_and_processor_responses_are_counted(tmp_path: Path) -> None:
     with served(tmp_path) as (farebox, url):
         account_id = farebox.create_account()
         buyer = Customer(farebox, account_id, farebox.create_token(account_id))
@@ -189,7 +189,7 @@ def test_money_in_and_out_and_what_the_processor_says(tmp_path: Path) -> None:
 
 
 @on_both_engines
-def test_the_journal_shows_what_waits_in_it(measured: tuple[Farebox, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_journal_entries_are_counted(measured: tuple[Farebox, str], monkeypatch: pytest.MonkeyPatch) -> None:
     farebox, url = measured
     customer, ledger = farebox.funded("5"), farebox.services.ledger
     away, do = [True], ledger.do
@@ -214,7 +214,7 @@ def test_the_journal_shows_what_waits_in_it(measured: tuple[Farebox, str], monke
     assert found.usd("charge") == moved(farebox)["charge"] > 0
 
 
-def test_open_holds_and_their_age(measured_here: tuple[Farebox, str]) -> None:
+def test_open_holds_and_their_age_are_reported(measured_here: tuple[Farebox, str]) -> None:
     farebox, url = measured_here
     customer = farebox.funded("5")
     held = http.post(
@@ -255,7 +255,7 @@ def test_problems_for_the_operator_are_counted(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def receiving(farebox: Farebox, customer: Customer) -> Iterator[list[int]]:
-    """An endpoint for the account's messages, which answers these statuses in turn."""
+    """An endpoint for the account's messages that answers with these statuses in turn."""
     statuses: list[int] = []
 
     async def take(exchange: Exchange) -> None:
@@ -279,7 +279,7 @@ def notify(customer: Customer, notice_id: str) -> None:
     customer.farebox.run(services.database.write(job))
 
 
-async def test_calls_under_way_and_clients_that_leave(measured_here: tuple[Farebox, str]) -> None:
+async def test_calls_in_flight_and_disconnects_are_counted(measured_here: tuple[Farebox, str]) -> None:
     farebox, url = measured_here
     customer = farebox.funded("5")
     wire = await start(customer, chat_body(), demo="hang=1")
@@ -308,7 +308,7 @@ async def test_held_and_refused_bytes_are_counted(tmp_path: Path) -> None:
         assert found("farebox_held_bytes_refused_total", budget="process") == 0
 
 
-def test_an_event_loop_that_is_kept_busy_is_seen(measured_here: tuple[Farebox, str]) -> None:
+def test_a_blocked_event_loop_is_reported(measured_here: tuple[Farebox, str]) -> None:
     farebox, url = measured_here
     before = Scrape(url)("farebox_event_loop_lag_seconds_sum")
 
@@ -319,7 +319,7 @@ def test_an_event_loop_that_is_kept_busy_is_seen(measured_here: tuple[Farebox, s
     until(lambda: Scrape(url)("farebox_event_loop_lag_seconds_sum") > before + 0.7, "the lag")
 
 
-# Whatever is broken.
+# Robustness.
 
 
 @on_both_engines
@@ -332,7 +332,7 @@ def test_metrics_report_an_unavailable_database_without_failing(
     requested = []
 
     async def away(read: object) -> None:
-        if read is read_figures:  # jobs read, too
+        if read is read_figures:  # jobs read too
             requested.append(read)
         raise DatabaseUnavailable("away, says the test")
 
@@ -343,7 +343,7 @@ def test_metrics_report_an_unavailable_database_without_failing(
         for name in ("open_holds", "open_holds_usd", "open_top_ups", "deliveries_waiting", "instances"):
             assert not found.has(f"farebox_{name}")
         assert found("farebox_calls_total", provider="demo", result="charged") == 1
-    assert len(requested) == 1, "scrapes do not make it worse"
+    assert len(requested) == 1, "scrapes do not increase it"
 
 
 def test_every_counting_error_is_caught() -> None:
@@ -389,7 +389,7 @@ installed = pytest.mark.skipif(
 
 
 @installed
-def test_promtool_finds_nothing_to_say_of_the_names(measured_here: tuple[Farebox, str]) -> None:
+def test_promtool_accepts_the_metric_names(measured_here: tuple[Farebox, str]) -> None:
     _, url = measured_here
     found = http.get(f"{url}/metrics").text
     checked = subprocess.run(
@@ -416,12 +416,15 @@ def test_a_prometheus_scrapes_it(tmp_path: Path) -> None:
             [charged] = query('farebox_money_usd_total{kind="charge"}')
             assert round(float(charged) * NANOS) == moved(farebox)["charge"]
             assert query("histogram_quantile(0.5, farebox_hold_seconds_bucket) > bool 0") == ["1"]
-            assert query('count({__name__=~"farebox_.*"} == 0) > bool 100') == ["1"], "what never was is there"
+            assert query('count({__name__=~"farebox_.*"} == 0) > bool 100') == ["1"], (
+                "counters that were never incremented are exported"
+            )
 
 
 @contextlib.contextmanager
 def scraping(folder: Path, port: int) -> Iterator[Callable[[str], list[str]]]:
-    """A Prometheus with the configuration in the folder; asks it for the values of an expression now."""
+    """Run a Prometheus with the configuration in the folder; yields a function that returns the current values of an
+    expression."""
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(
             [
@@ -437,7 +440,7 @@ def scraping(folder: Path, port: int) -> Iterator[Callable[[str], list[str]]]:
     def query(expression: str) -> list[str]:
         try:
             response = http.get(f"http://127.0.0.1:{port}/api/v1/query", params={"query": expression})
-        except httpx.ConnectError:  # it is starting
+        except httpx.ConnectError:  # it is still starting
             assert process.poll() is None, (folder / "prometheus.log").read_text()
             return []
         if response.status_code == 503:
@@ -452,7 +455,7 @@ def scraping(folder: Path, port: int) -> Iterator[Callable[[str], list[str]]]:
         process.wait(30)
 
 
-# Nothing of tenants, and nothing unasked.
+# Nothing about tenants, and nothing unless enabled.
 
 
 @on_both_engines
@@ -506,7 +509,7 @@ def test_metrics_require_the_token(tmp_path: Path) -> None:
             assert (head.status_code, head.content) == (200, b"")
             assert int(head.headers["content-length"]) > 1000
         assert http.get(f"{own}/", headers=BEARER).status_code == 404
-        assert http.get(f"{own}/healthz", headers=BEARER).status_code == 404, "nothing else is at that port"
+        assert http.get(f"{own}/healthz", headers=BEARER).status_code == 404, "that port serves nothing else"
         assert http.post(f"{own}/metrics", headers=BEARER).status_code == 405
 
 
@@ -535,7 +538,7 @@ def test_the_token_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pyt
         ({"metrics_port": "8787"}, "FAREBOX_METRICS_PORT"),
     ],
 )
-def test_settings_that_would_show_it_to_others_are_refused(settings: dict[str, str], wrong: str) -> None:
+def test_settings_that_would_expose_metrics_are_refused(settings: dict[str, str], wrong: str) -> None:
     with pytest.raises(SettingsError, match=wrong):
         check_settings(load({f"FAREBOX_{name.upper()}": value for name, value in settings.items()}))
 
@@ -547,7 +550,7 @@ def test_serve_refuses_a_public_metrics_address_without_a_token(tmp_path: Path) 
     assert "set FAREBOX_METRICS_TOKEN" in refused.stderr
 
 
-# Background jobs, and what providers do.
+# Background jobs and providers.
 
 
 def test_restarted_jobs_and_failing_providers_are_counted(measured_here: tuple[Farebox, str]) -> None:

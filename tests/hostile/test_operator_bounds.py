@@ -1,4 +1,4 @@
-"""What the operator lets no call do on the operator's key: cost more than a cap, have certain fields or tools."""
+"""The operator's bounds on calls with the operator's key: a cap on the estimate, refused fields and tools."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_a_call_within_the_cap_is_unchanged(customer: Customer, provider: Upstre
 
 
 def test_input_beyond_the_cap_is_counted_and_then_refused(customer: Customer, provider: Upstream) -> None:
-    """40,000 bytes are not more than 8,000 tokens, which the cap affords; four times as many are not."""
+    """40,000 bytes are at most 8,000 tokens, which the cap allows; four times as many are too much."""
     text = "word word " * 4_000
     assert post(customer, CHAT | {"messages": [{"role": "user", "content": text}]}).status_code == 200
     response = post(customer, CHAT | {"messages": [{"role": "user", "content": text * 4}]})
@@ -141,7 +141,7 @@ async def test_an_empty_refusal_rule_refuses_to_start(text: str, tmp_path: Path)
     ("setting", "text"),
     [("custom_networks", "10.0.0.1/8"), ("custom_networks", "inside"), ("zdr_providers", "openai,nobody")],
 )
-async def test_an_account_providers_setting_that_is_wrong_refuses_to_start(
+async def test_an_invalid_setting_of_account_providers_refuses_to_start(
     setting: str, text: str, tmp_path: Path
 ) -> None:
     settings = load({}, data_dir=str(tmp_path), port=free_port(), **{setting: text})

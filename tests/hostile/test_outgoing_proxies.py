@@ -1,4 +1,4 @@
-"""Variables of proxies in the environment of a server: what they lead where, and what is refused at start."""
+"""Proxy variables in a server's environment: which requests use a proxy, and what is refused at start."""
 
 import asyncio
 import os
@@ -24,12 +24,12 @@ VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 def test_a_demo_needs_no_exemption_from_a_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Demo provider and fake Stripe are on this machine. Other targets go to the proxy, which does not exist."""
+    """Demo provider and fake Stripe are on this machine. Other targets go to a proxy that does not exist."""
     for variable in VARIABLES[:3]:
         monkeypatch.setenv(variable, NOBODY)
     monkeypatch.setenv("NO_PROXY", "")
     with running_farebox(tmp_path) as farebox:
-        monkeypatch.undo()  # the clients of this test are no part of it
+        monkeypatch.undo()  # does not apply to this test's own clients
         customer = farebox.funded()
         assert customer.chat().status_code == 200
         page = httpx.post(
@@ -72,7 +72,7 @@ def with_stripe(api_base: str) -> Settings:
     return load({}, stripe_secret_key=KEY, stripe_webhook_secret="whsec_x", stripe_api_base=api_base)
 
 
-async def test_stripe_is_asked_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stripe_is_called_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     heads: list[bytes] = []
 
@@ -82,7 +82,7 @@ async def test_stripe_is_asked_through_the_proxy(monkeypatch: pytest.MonkeyPatch
 
     async with serving(handler=refuses) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("//", "//me:word@"))
-        monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")  # for neither of the two: it is ignored
+        monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")  # for neither of the two, so it is ignored
         monkeypatch.setenv("HTTP_PROXY", NOBODY)
         processor = open_processor(with_stripe("https://api.stripe.test"), "i")
         assert processor is not None
@@ -109,7 +109,7 @@ async def test_a_stripe_on_this_machine_is_reached_without_a_proxy(monkeypatch: 
 
 
 async def test_webhooks_go_to_the_address_that_was_checked_and_to_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy would look the name up itself, and what was refused by its address would be reached all the same."""
+    """A proxy would resolve the name itself, and could reach an address that Farebox refuses."""
     for variable in VARIABLES[:3]:
         monkeypatch.setenv(variable, NOBODY)
     async with serving(b"HTTP/1.1 204 No Content\r\n\r\n") as receiver:

@@ -1,5 +1,5 @@
-"""A real PgBouncer between Farebox and PostgreSQL: with the configuration of docs/postgresql.md it works; in the
-others the start is refused."""
+"""A real PgBouncer between Farebox and PostgreSQL: it works with the configuration of docs/postgresql.md; in other
+modes Farebox refuses to start."""
 
 import contextlib
 import re
@@ -33,7 +33,7 @@ Pooled = Callable[..., str]
 
 
 def documented() -> str:
-    """The configuration on the page."""
+    """The configuration on the documentation page."""
     page = (Path(__file__).parents[2] / "docs/postgresql.md").read_text()
     [block] = re.findall(r"```ini\n(.*?)```", page, re.DOTALL)
     return str(block)
@@ -41,7 +41,8 @@ def documented() -> str:
 
 @contextlib.contextmanager
 def pgbouncer(postgres: PostgresServer, url: str, **changed: str) -> Iterator[str]:
-    """The URL of the database by way of a PgBouncer that is configured as documented, but for places and passwords."""
+    """Run a PgBouncer that is configured as documented, except for paths, ports and passwords; the URL of the database
+    through it."""
     parts, port = urlsplit(url), free_port()
     text = documented()
     changed |= {"listen_port": str(port), "auth_type": "trust", "auth_file": "users.txt"}
@@ -108,6 +109,6 @@ async def test_other_modes_are_refused_with_the_reason(
     postgres: PostgresServer, postgres_url: str, mode: str, changed: dict[str, str]
 ) -> None:
     with pgbouncer(postgres, postgres_url, pool_mode=mode, **changed) as url:
-        for _ in range(3):  # the pool is empty at first, and not later
+        for _ in range(3):  # the pool is empty at first, but not later
             with pytest.raises(DatabaseUnavailable, match="pool_mode = session"):
                 await PostgresDatabase.open(url, timeout=10)

@@ -1,5 +1,5 @@
-"""Poolers that response all that is asked of them, and give each transaction another session of the server: only the
-server's processes show. PgBouncer 1.18 is detected sooner (test_pgbouncer.py)."""
+"""Poolers that answer every query but give each transaction another server session, which shows only in the server's
+process IDs. PgBouncer 1.18 is detected earlier (test_pgbouncer.py)."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ POOLERS_OWN = 99
 
 
 class Pooled:
-    """A client's connection, and the server's process that each of its questions reaches."""
+    """A client's connection, and the server process that each of its queries reaches."""
 
     def __init__(self, processes: Iterator[int], *, named: int = POOLERS_OWN) -> None:
         self._processes = processes
@@ -32,7 +32,7 @@ class Pooled:
         return contextlib.nullcontext()
 
     def terminate(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 async def check_sessions(mine: Iterator[int], others: Iterator[int], **more: int) -> None:
@@ -55,6 +55,6 @@ async def test_without_a_pooler_no_second_session_is_opened() -> None:
     [((11,), (11,)), ((11, 12), (13,)), ((11,), (12, 13))],
     ids=["one for both", "several for one", "several for the other"],
 )
-async def test_others_are_refused(mine: tuple[int, ...], others: tuple[int, ...]) -> None:
+async def test_poolers_with_changing_sessions_are_refused(mine: tuple[int, ...], others: tuple[int, ...]) -> None:
     with pytest.raises(DatabaseUnavailable, match="pool_mode = session"):
         await check_sessions(cycle(mine), cycle(others))

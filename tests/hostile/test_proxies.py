@@ -1,6 +1,6 @@
 """Farebox behind each proxy of docs/proxies.md, configured as that page says.
 
-`make proxies` sets FAREBOX_TEST_LONG, for silences of 70 seconds.
+`make proxies` sets FAREBOX_TEST_LONG for silences of 70 seconds.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ def test_a_stream_that_breaks_off_ends_with_its_error(base: str, customer: Custo
 
 
 def test_a_disconnect_through_a_proxy_ends_the_call(base: str, customer: Customer, provider: Stepwise) -> None:
-    """With the comments' help: some proxies look at the client only when there is something to send."""
+    """With the help of comments: some proxies notice a disconnect only when they have something to send."""
     left = provider.left
     with requesting(customer, COMPAT, CHAT, base=base) as reading:
         provider.say(words("one"))
@@ -97,7 +97,7 @@ def test_a_large_body_arrives(base: str, customer: Customer, provider: Stepwise)
 
 
 async def _silent(exchange: Exchange) -> None:
-    """A provider that thinks, before its response or within it, as the model's name says."""
+    """A provider that is silent before or within its response, depending on the model's name."""
     when = json.loads(await exchange.body(2**20))["messages"][0]["content"]
     if when == "before":
         await asyncio.sleep(SILENCE_SECONDS)
@@ -122,7 +122,7 @@ def _asked_and_answered(customer: Customer, url: str, when: str) -> bytes:
 @pytest.mark.slow
 @pytest.mark.skipif("FAREBOX_TEST_LONG" not in os.environ, reason="takes 70 seconds: run by `make proxies`")
 def test_a_long_silence_is_tolerated(tmp_path: Path) -> None:
-    """Without comments; all proxies at once."""
+    """Without comments; all proxies concurrently."""
     with running_farebox(tmp_path / "served", stream_comment_ms=0) as farebox, contextlib.ExitStack() as stack:
         provider = farebox.run(serve(_silent, "127.0.0.1", 0))
         stack.callback(lambda: farebox.run(provider.close()))

@@ -1,4 +1,4 @@
-"""Farebox below a path of a larger site: every address that it gives leads back to it."""
+"""Farebox under a path of a larger site: every URL that it returns leads back to it."""
 
 import contextlib
 import re
@@ -20,8 +20,8 @@ NGINX = PROXIES[0]
 
 @contextlib.contextmanager
 def below_a_path(folder: Path, *, taken_off: bool) -> Iterator[Farebox]:
-    """A server whose public URL has the path `/ai`, behind an nginx that has nothing else and takes the path off, or
-    passes it on."""
+    """A server whose public URL has the path `/ai`, behind an nginx that serves only this path, and strips it or passes
+    it on."""
     if NGINX.path is None:
         pytest.skip("nginx is not installed (Debian: nginx)")
 
@@ -54,7 +54,9 @@ def _csrf(page: str) -> str:
 
 
 def test_every_link_of_the_pages_keeps_the_public_path(below: Farebox) -> None:
-    assert httpx.get(below.url.removesuffix("/ai") + "/billing").headers["server"].startswith("nginx")  # not ours
+    assert (
+        httpx.get(below.url.removesuffix("/ai") + "/billing").headers["server"].startswith("nginx")
+    )  # not one of our links
     account = below.create_account("Acme")
     link = below.run(sessions.billing_link(below.services, account))
     assert link.startswith(f"{below.url}/billing/open?link=")
@@ -67,7 +69,7 @@ def test_every_link_of_the_pages_keeps_the_public_path(below: Farebox) -> None:
         csrf = _csrf(opened.text)
         changed = browser.post("/ai/billing/details", data={"csrf": csrf, "name": 'Acme " href="/x', "country": "DE"})
         assert changed.status_code == 200
-        pages += [changed, browser.post("/ai/billing/details", data={"csrf": "wrong"})]  # an error's page
+        pages += [changed, browser.post("/ai/billing/details", data={"csrf": "wrong"})]  # an error page
         pages += [browser.get("/ai/billing/buy?amount=20"), browser.get("/ai/billing/top-up?id=none")]
         seen = set().union(*(_addresses(page.text) for page in pages))
         assert {"/ai/ui/overview", "/ai/billing/buy", "/ai/billing/details", "/ai/billing"} <= seen
@@ -81,7 +83,7 @@ def test_every_link_of_the_pages_keeps_the_public_path(below: Farebox) -> None:
         assert not browser.cookies
 
 
-def test_calls_and_the_control_plane_work_below_it(below: Farebox) -> None:
+def test_calls_and_the_control_plane_work_under_the_public_path(below: Farebox) -> None:
     customer = below.funded("5")
     assert customer.chat().status_code == 200
     with cloudflare.Cloudflare(api_token=customer.token, base_url=f"{below.url}/client/v4", max_retries=0) as client:

@@ -1,4 +1,4 @@
-"""Secrets at rest belong to their row, and a token that is revoked while it is read is not known afterwards."""
+"""Encrypted secrets are bound to their row, and a token revoked while it is read is not cached."""
 
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -41,7 +41,7 @@ def vault() -> Vault:
     return Vault(bytes(32))
 
 
-# --- a row's secret is that row's -------------------------------------------------------------------------------------
+# --- a secret is bound to its row -------------------------------------------------------------------------------------
 
 
 def test_ciphertext_of_one_row_does_not_decrypt_for_another(vault: Vault) -> None:
@@ -52,8 +52,9 @@ def test_ciphertext_of_one_row_does_not_decrypt_for_another(vault: Vault) -> Non
             vault.decrypt(sealed, other)
 
 
-async def test_keys_of_providers_that_change_places_are_not_used(database: Database, vault: Vault) -> None:
-    """Who can write the database but does not know the secret key must not have one provider's key sent to another."""
+async def test_swapped_provider_keys_are_not_used(database: Database, vault: Vault) -> None:
+    """An attacker who can write to the database, but does not know the secret key, must not be able to have one
+    provider's key sent to another."""
 
     def keys(connection: Connection) -> None:
         for name in ("openai", "anthropic"):
@@ -71,7 +72,7 @@ async def test_keys_of_providers_that_change_places_are_not_used(database: Datab
         await Configuration.load(database, vault, CLOCK)
 
 
-async def test_signing_secrets_of_endpoints_that_change_places_are_not_used(
+async def test_swapped_signing_secrets_of_endpoints_are_not_used(
     database: Database, vault: Vault, tmp_path: Path
 ) -> None:
     def two(connection: Connection) -> None:
@@ -100,7 +101,7 @@ async def test_signing_secrets_of_endpoints_that_change_places_are_not_used(
         secret_of(vault, moved)
 
 
-def test_a_signature_is_good_for_its_purpose_and_text_alone(vault: Vault) -> None:
+def test_a_signature_is_valid_only_for_its_purpose_and_text(vault: Vault) -> None:
     signature = vault.sign("document", "invoice-1")
     assert vault.verify("document", "invoice-1", signature)
     assert not vault.verify("session", "invoice-1", signature)
@@ -112,7 +113,7 @@ def test_a_signature_is_good_for_its_purpose_and_text_alone(vault: Vault) -> Non
 
 
 class _Interrupted:
-    """The database, where something happens between a read and what is made of it."""
+    """A database on which something happens between a read and the use of its result."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -129,7 +130,7 @@ class _Interrupted:
         return getattr(self._database, name)
 
 
-async def test_a_token_that_is_revoked_while_it_is_read_is_not_remembered(database: Database, vault: Vault) -> None:
+async def test_a_token_revoked_while_it_is_read_is_not_cached(database: Database, vault: Vault) -> None:
     token = AccessToken("t1", ACCOUNT, "test", frozenset(Permission), 1, None, None)
     await database.write(lambda c: add_token(c, token, vault.hash_token("fbx_secret")))
     interrupted = _Interrupted(database)
@@ -140,11 +141,11 @@ async def test_a_token_that_is_revoked_while_it_is_read_is_not_remembered(databa
         await configuration.notice_changes()
 
     interrupted.after_read = revoke
-    assert await configuration.token("fbx_secret") is not None  # it was read before
+    assert await configuration.token("fbx_secret") is not None  # it was read before the change
     assert await configuration.token("fbx_secret") is None
 
 
-async def test_a_gateway_that_is_changed_while_it_is_read_is_read_again(database: Database, vault: Vault) -> None:
+async def test_a_gateway_changed_while_it_is_read_is_read_again(database: Database, vault: Vault) -> None:
     interrupted = _Interrupted(database)
     configuration = await Configuration.load(interrupted, vault, CLOCK)
 

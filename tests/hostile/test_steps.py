@@ -1,5 +1,5 @@
-"""Universal steps bring headers and endpoints in JSON, which holds what no request could: nothing of that goes out
-beside the operator's key, and nothing leaves the provider's base URL."""
+"""Universal steps contain headers and endpoints in JSON, which can hold values that no HTTP request could: these are
+never sent with the operator's key, and no endpoint leaves the provider's base URL."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max
 
 @pytest.fixture
 def upstream(farebox: Farebox) -> Iterator[Upstream]:
-    """Its API is at /base/v1."""
+    """A provider whose API is at /base/v1."""
     with serving() as upstream:
         upstream.response = GOOD
         set_provider(farebox, SLUG, base_url=f"{upstream.url}/base/v1")
@@ -42,7 +42,7 @@ def step(
 
 
 def refused(response: httpx.Response, code: int = 2901) -> bool:
-    """In the shape that callers of this endpoint read, with what to do about it."""
+    """Check that the error has the form of this endpoint, and a remedy."""
     error = response.json()
     return (
         response.status_code == 400
@@ -203,7 +203,7 @@ ELSEWHERE = [
 ]
 
 
-def test_an_endpoint_that_leads_out_or_is_none_is_refused(customer: Customer, upstream: Upstream) -> None:
+def test_an_endpoint_that_leaves_the_base_url_or_is_invalid_is_refused(customer: Customer, upstream: Upstream) -> None:
     for own in (False, True):
         for endpoint in OUTSIDE:
             assert refused(step(customer, endpoint, own=own)), endpoint
@@ -222,11 +222,11 @@ def test_no_endpoint_leaves_the_base_url(customer: Customer, upstream: Upstream,
             "/base/v1/chat/completions",
             f"Bearer {OPERATOR_KEY}",
         )
-    assert len(upstream.sent) == (len(ELSEWHERE) if own else 3), "other spellings of the one path"
+    assert len(upstream.sent) == (len(ELSEWHERE) if own else 3), "other spellings of the same path"
 
 
 def test_no_url_leaves_the_base_url(customer: Customer, upstream: Upstream) -> None:
-    """As above, by the URL of the call, where the gateway's own reading comes first."""
+    """The same for the URL of a call, which the gateway parses first."""
     for path in ("%2e%2e/admin", "x/%2e%2e%2fadmin", "..%5cadmin", "..%2f..%2fadmin", "..;/admin"):
         for own in (False, True):
             headers = {"cf-aig-authorization": f"Bearer {customer.token}"} | ({"x-api-key": "sk-own"} if own else {})
@@ -242,8 +242,8 @@ def test_a_query_that_hides_the_usage_is_not_forwarded(customer: Customer, upstr
     assert upstream.sent[-1].path == "/base/v1/chat/completions?ok=a%26b"
 
 
-def test_an_invalid_step_is_refused_whatever_came_before(customer: Customer, upstream: Upstream) -> None:
-    """A step that cannot be sent ends the request, whatever came before it; and nothing is charged for it."""
+def test_an_invalid_step_is_refused_after_any_other(customer: Customer, upstream: Upstream) -> None:
+    """A step that cannot be sent ends the request, whatever the steps before it did; and it is not charged."""
     upstream.response = {"error": {"message": "no"}}
     wrong = {"provider": SLUG, "endpoint": "chat/completions", "headers": {"x\n": "y"}, "query": CHAT}
     response = httpx.post(customer.gateway_url, content=json.dumps([wrong, wrong]), headers=customer.headers)

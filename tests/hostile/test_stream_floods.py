@@ -1,5 +1,5 @@
-"""Streams of very many small things: single bytes, empty events, comments, an event that does not end. They pass, they
-are charged by their usage, nothing of them stays, and other accounts' calls go on meanwhile."""
+"""Streams of very many small parts: single bytes, empty events, comments, an endless event. They are relayed and
+charged by their usage, nothing of them stays in memory, and other accounts' calls continue meanwhile."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_a_flood_of_events_passes_without_being_stored(
     size = sum(map(len, flood))
     with stepwise(farebox) as provider, requesting(customer, COMPAT, CHAT) as stream:
         provider.say(HELLO, *flood)
-        # Of an event that has not ended, so much is kept and no more: the rest has passed before the next is said.
+        # Only a bounded part of an unfinished event is kept: the rest has been relayed before the next chunk is sent.
         stream.until_bytes(size - EVENT_BYTES_MAX - 10)
         assert other.chat().status_code == 200
         provider.say(b"\n\n", *END)

@@ -1,5 +1,4 @@
-"""What looks like a number to one reader and not to another is no number; Farebox's files are private; an error
-reveals nothing about the operator's network."""
+"""Ambiguous numbers are refused; Farebox's files are private; errors reveal nothing about the operator's network."""
 
 import os
 import socket
@@ -45,7 +44,7 @@ FOREIGN = (
     "Infinity",
     "1,5",
 )
-"""Digits of other scripts, and what `int` or `Decimal` would take besides."""
+"""Digits of other scripts, and other input that `int` or `Decimal` would accept."""
 
 
 @pytest.mark.parametrize("text", FOREIGN)
@@ -62,7 +61,7 @@ def test_amounts_in_non_ascii_digits_are_rejected(text: str) -> None:
     with pytest.raises(SettingsError):
         load({"FAREBOX_FEE_PERCENT": text})
     assert pricebook._USD.fullmatch(text) is None
-    if text.strip() != "5":  # a browser's field may have blanks around it
+    if text.strip() != "5":  # a browser's field may have surrounding blanks
         with pytest.raises(Problem):
             cents({"amount": text}, "amount", "the amount")
 
@@ -81,7 +80,7 @@ def test_commands_reject_non_ascii_digits_and_grant_nothing(text: str, tmp_path:
 
 
 @pytest.mark.parametrize("value", ['"12"', '"١٢"', "12.5", '"1_0"', "true", "1e400", "-5"])
-def test_the_api_takes_numbers_of_json_alone(customer: Customer, value: str) -> None:
+def test_the_api_accepts_only_json_numbers(customer: Customer, value: str) -> None:
     response = httpx.post(
         f"{customer.api_url}/farebox/holds",
         content=f'{{"hold_id": "x", "amount_nanos": {value}}}',
@@ -95,7 +94,7 @@ def test_the_api_takes_numbers_of_json_alone(customer: Customer, value: str) -> 
 
 
 @SQLITE_ONLY
-def test_files_in_a_folder_that_others_may_read_are_ours_alone(tmp_path: Path) -> None:
+def test_files_in_a_readable_folder_are_private(tmp_path: Path) -> None:
     folder = tmp_path / "open"
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)
@@ -123,7 +122,7 @@ _SERVE = "import os; os.umask(0o022); from farebox.cli.main import run; run()"
 
 
 @SQLITE_ONLY
-async def test_a_database_that_was_open_to_all_is_closed_to_others(tmp_path: Path) -> None:
+async def test_a_database_readable_by_all_is_made_private(tmp_path: Path) -> None:
     path = tmp_path / "farebox.db"
     open_file(path).close()
     path.chmod(0o644)
@@ -135,8 +134,9 @@ async def test_a_database_that_was_open_to_all_is_closed_to_others(tmp_path: Pat
 # --- what an error reveals --------------------------------------------------------------------------------------------
 
 
-async def test_a_webhook_s_error_does_not_tell_what_is_inside() -> None:
-    """A name that is unknown, one that leads inside, one that does both, and a host without a listener."""
+async def test_a_webhooks_error_does_not_reveal_the_internal_network() -> None:
+    """An unknown name, one that resolves to an internal address, one that resolves to both kinds, and a host without a
+    listener."""
 
     async def unknown(host: str, port: int) -> list[Address]:
         raise socket.gaierror(-2, "Name or service not known")

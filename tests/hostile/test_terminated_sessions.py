@@ -1,5 +1,5 @@
-"""An administrator, or a pooler, ends Farebox's sessions while calls go on: where a new connection works at once, no
-caller notices, and nothing is done twice."""
+"""An administrator or a pooler terminates Farebox's sessions during calls: if a new connection works at once, no caller
+notices, and nothing is done twice."""
 
 import asyncio
 from collections import Counter
@@ -46,7 +46,7 @@ async def test_no_caller_notices_that_all_sessions_were_ended(farebox: Farebox) 
         while not stopped.is_set():
             body = {"model": "demo/demo-1", "messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
             responses.append(await client.post(f"{customer.gateway_url}/compat/chat/completions", json=body))
-            if number == 0:  # reads of reports, and what is written as a job
+            if number == 0:  # reads of reports, and writes by jobs
                 responses.append(await client.get(f"{customer.api_url}/ai-gateway/gateways"))
 
     async with httpx.AsyncClient(headers=customer.headers) as client:
@@ -68,7 +68,7 @@ async def test_no_caller_notices_that_all_sessions_were_ended(farebox: Farebox) 
 async def test_repeated_terminations_during_the_retry_go_unnoticed(
     farebox: Farebox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All sessions end whenever a batch is about to leave, or a job has begun, five times in a row."""
+    """All sessions are terminated whenever a batch is about to be sent or a job has begun, five times in a row."""
     customer = await asyncio.to_thread(farebox.funded, "5")
     before = await asyncio.to_thread(lambda: customer.balance.posted)
     url = farebox.services.settings.database_url
@@ -105,7 +105,7 @@ async def test_repeated_terminations_during_the_retry_go_unnoticed(
     assert await asyncio.to_thread(differences, farebox) == []
 
 
-# --- where a job was when it happened ---------------------------------------------------------------------------------
+# --- the progress of a job at the termination -------------------------------------------------------------------------
 
 
 class World:
@@ -134,10 +134,10 @@ async def world() -> AsyncIterator[World]:
 
 
 class Commits:
-    """What becomes of the commits of a test's own database. A server on another thread has others, which are let be."""
+    """Intercepts commits on the test's database, but not those of a server on another thread."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, to_lose: int, carried_out: int = 0) -> None:
-        """The first `to_lose` have no response, of which the first `carried_out` are carried out."""
+        """The first `to_lose` commits get no response; the first `carried_out` of these are executed."""
         self.lost = 0
         execute: Any = Session.execute
         loop = asyncio.get_running_loop()
@@ -160,7 +160,7 @@ async def cut(world: World) -> None:
     await third.close()
 
 
-async def test_a_read_is_done_again(world: World) -> None:
+async def test_a_read_is_repeated(world: World) -> None:
     assert await world.accounts() == []
     await cut(world)
     assert await world.accounts() == []
@@ -192,7 +192,7 @@ async def test_a_statements_error_reaches_its_job(world: World) -> None:
     assert await world.database.get(job) == "expected"
 
 
-async def test_a_job_whose_session_ends_before_its_commit_is_run_again(world: World) -> None:
+async def test_a_job_whose_session_ends_before_its_commit_is_rerun(world: World) -> None:
     def job(connection: Connection) -> int:
         result = world.job(connection)
         if result == 1:
@@ -216,7 +216,7 @@ async def test_a_commit_without_a_response_is_looked_up_and_not_repeated(
 async def test_a_commit_is_not_repeated_if_its_check_has_no_response_either(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second only verified the first, and is rolled back."""
+    """The second commit only verified the first, and is rolled back."""
     commits = Commits(monkeypatch, to_lose=3, carried_out=1)
     assert await world.database.write(world.job) == 1
     assert (commits.lost, world.runs) == (3, 1)
@@ -226,7 +226,8 @@ async def test_a_commit_is_not_repeated_if_its_check_has_no_response_either(
 async def test_a_commit_without_a_response_of_another_server_stays_unknown(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a fail-over: the other server has given the transaction's number to another, or has not come to it yet."""
+    """After a failover: on the other server the transaction ID belongs to another transaction, or has not been reached
+    yet."""
     fetchrow: Any = Session.fetchrow
     servers, loop = 0, asyncio.get_running_loop()
 
@@ -235,7 +236,7 @@ async def test_a_commit_without_a_response_of_another_server_stays_unknown(
         found = await fetchrow(self, query, *values, **more)
         if (
             "pg_postmaster_start_time" not in query or asyncio.get_running_loop() is not loop
-        ):  # for the health, or not ours
+        ):  # a query of the health check, or not ours
             return found
         servers += 1
         return found[0], servers, None
@@ -247,12 +248,12 @@ async def test_a_commit_without_a_response_of_another_server_stays_unknown(
     assert (world.runs, servers) == (1, 2)
 
 
-async def test_the_database_is_back_when_a_commit_has_gone_through_and_not_before(
+async def test_the_database_is_back_only_after_a_successful_commit(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading alone would do while its disk is full, or a standby that commits wait for is missing."""
+    """A read alone would succeed although its disk is full or a required standby is missing."""
     watched = world.database.health
-    watched._watching = asyncio.ensure_future(asyncio.sleep(0))  # it looks when the test says so
+    watched._watching = asyncio.ensure_future(asyncio.sleep(0))  # the health check runs on the test's command
     watched.failed(DatabaseUnavailable("a commit failed"))
     with monkeypatch.context() as patch:
         patch.setattr(health, "_COMMIT_PROBE", "SELECT 1 / 0")

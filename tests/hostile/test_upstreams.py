@@ -1,4 +1,4 @@
-"""Providers that hang up and ways to them that fail, as callers, owners and the operator see it."""
+"""Providers that hang up and connections that fail, as seen by callers, owners and the operator."""
 
 import contextlib
 import random
@@ -34,7 +34,7 @@ def messages(model: str, text: str = "Hello") -> dict[str, object]:
 
 
 def test_a_provider_that_hangs_up_randomly_loses_no_call(farebox: Farebox, customer: Customer) -> None:
-    """Every call is answered and charged once, and reached the provider once."""
+    """Every call is answered and charged once, and reaches the provider once."""
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     with closing(lambda *_: chance.choice(["keep"] * 3 + ["close", "unread", "head"])) as upstream:
@@ -64,7 +64,7 @@ def test_a_provider_that_hangs_up_randomly_loses_no_call(farebox: Farebox, custo
 
 @contextmanager
 def way(kind: str) -> Iterator[str]:
-    """A base URL behind which calls fail in this way."""
+    """A base URL whose calls fail in this way."""
     if kind == "dns":
         yield "http://provider.invalid"
     elif kind == "refused":
@@ -126,7 +126,7 @@ EVENTS = 800
 
 @contextmanager
 def flood() -> Iterator[tuple[str, list[int]]]:
-    """A provider that streams as fast as it is read; the list grows with each event that was taken."""
+    """A provider that streams as fast as it is read; the list grows with each sent event."""
     taken: list[int] = []
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -161,10 +161,10 @@ def test_a_slow_reader_pauses_the_provider(farebox: Farebox, customer: Customer)
         where = f"{customer.gateway_url}/cerebras/chat/completions"
         with httpx.stream("POST", where, json=body, headers=customer.headers, timeout=30) as response:
             before = -1
-            while len(taken) != before:  # until the provider stands still
+            while len(taken) != before:  # until the provider is blocked
                 before = len(taken)
                 time.sleep(0.2)
-            assert before < EVENTS * 3 // 4, "all of it is kept here"
+            assert before < EVENTS * 3 // 4, "everything is buffered here"
             received = sum(len(chunk) for chunk in response.iter_raw())
         assert len(taken) == EVENTS
         assert received >= EVENTS * len(EVENT)

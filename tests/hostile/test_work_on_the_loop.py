@@ -1,4 +1,4 @@
-"""What a small request may make the event loop do, where everybody else's requests wait meanwhile."""
+"""The work that a small request can cause on the event loop, which delays all other requests."""
 
 import asyncio
 import gzip
@@ -49,7 +49,7 @@ async def test_a_body_of_small_chunks_is_read() -> None:
             assert response.json()["body"] == "a" * size * number
 
 
-async def test_pieces_of_any_size_make_the_body() -> None:
+async def test_a_body_can_arrive_in_pieces_of_any_size() -> None:
     pieces = [b"%d," % size * (size // 3) for size in (3, 5_000, 9, 12, 4_000, 9_000, 6, 300_000, 3)]
     recorder = Recorder()
     async with serving(recorder.echo) as served:
@@ -120,8 +120,8 @@ def test_a_body_that_decodes_large_is_decoded_by_a_helper(
     assert sum(on_loop) <= (0 if coding == "br" else MIB + call_body._AT_ONCE)
 
 
-async def test_a_body_whose_client_goes_is_not_read(farebox: Farebox, customer: Customer) -> None:
-    """It waits for a helper, while the account's one is busy."""
+async def test_the_body_of_a_disconnected_client_is_not_read(farebox: Farebox, customer: Customer) -> None:
+    """The body waits for a helper while the account's only one is busy."""
     helpers, held = farebox.services.helpers, farebox.services.held
 
     busy = await asyncio.to_thread(farebox.run, occupied(customer))
@@ -151,12 +151,12 @@ async def test_a_body_whose_client_goes_is_not_read(farebox: Farebox, customer: 
 
 
 async def occupied(customer: Customer) -> "asyncio.Future[Any]":
-    """Have the account's helper at work, for as long as it may be."""
+    """Keep the account's helper busy for the longest possible time."""
     never = customer.farebox.services.helpers.run(customer.account_id, re.match, b"(a+)+$", b"a" * 60 + b"b")
     return asyncio.ensure_future(never)
 
 
-def test_a_stop_does_not_wait_for_bodies_that_wait_to_be_read(tmp_path: Path) -> None:
+def test_a_stop_does_not_wait_for_unread_bodies(tmp_path: Path) -> None:
     with running_farebox(tmp_path) as farebox, ThreadPoolExecutor(1) as background:
         customer = farebox.funded()
         busy = farebox.run(occupied(customer))
