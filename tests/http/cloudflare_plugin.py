@@ -1,6 +1,6 @@
-"""A pytest plugin for Cloudflare's own SDK tests: none is skipped, and the server is reseeded before each.
+"""A pytest plugin for Cloudflare's own SDK tests: it runs skipped tests too, and reseeds the server before each test.
 
-It runs in the suite's virtual environment, which has nothing of Farebox: only pytest, the SDK and what that needs.
+It runs in the suite's virtual environment, which does not contain Farebox, only pytest, the SDK and its dependencies.
 """
 
 import json
@@ -16,14 +16,14 @@ REAL_VALUES: dict[str, str] = json.loads(os.environ["FAREBOX_TEST_REAL_VALUES"])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cloudflare skips what its own mock server cannot answer: the whole of billing."""
+    """Remove the skip marks: Cloudflare skips what its own mock server cannot answer, including all of billing."""
     for item in items:
         for node in item.listchain():
             node.own_markers = [mark for mark in node.own_markers if mark.name != "skip"]
 
 
 @pytest.fixture(autouse=True)
-def _seeded_anew(request: pytest.FixtureRequest) -> None:
+def _reseeded(request: pytest.FixtureRequest) -> None:
     body = json.dumps({"test": request.node.nodeid}).encode()
     recorder = urllib.request.Request(RESET_URL, body, {"content-type": "application/json"}, method="POST")
     with urllib.request.urlopen(recorder, timeout=60) as response:
@@ -32,7 +32,7 @@ def _seeded_anew(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True)
 def _real_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What stands for a key or a template goes out as one."""
+    """Replace placeholders for keys and templates with real values in requests."""
     built = httpx.Client.build_request
 
     def build_request(self: Any, *given: Any, content: Any = None, **options: Any) -> httpx.Request:

@@ -2,15 +2,15 @@
 
     python -m tests.http.cloudflare_suite [--cache FOLDER] [pytest arguments …]
 
-The tests come out of the SDK's source distribution on PyPI when this runs; nothing of Cloudflare's is kept in this
-repository. They use fixed ids, so before each test the harness (not the product) wipes the accounts and seeds them
-anew: for billing by the program's own use-cases (a saved card, a purchase, an auto top-up, a spending limit, usage),
-otherwise with gateways, a log, a dynamic route, datasets, an evaluation, custom providers with keys, a destination for
-logs and a DLP profile.
+The tests are taken from the SDK's source distribution on PyPI at run time; this repository contains none of
+Cloudflare's code. They use fixed IDs, so before each test the harness (not the product) wipes the accounts and seeds
+them again: for billing by the program's own use cases (a saved card, a purchase, an auto top-up, a spending limit,
+usage), otherwise with gateways, a log, a dynamic route, datasets, an evaluation, custom providers with keys, a log
+destination and a DLP profile.
 
-Three values with which the suite creates gateways stand for none that anything could be done with, so that Farebox
-refuses them: a public key of sixteen x, and a key and a template of Stripe's that are neither. The plugin sends real
-ones in their place (`REAL_VALUES`); everything else goes out as the suite has it.
+Three placeholders with which the suite creates gateways are invalid, so Farebox refuses them: a public key of sixteen
+x, and a key and a template for Stripe. The plugin replaces them with real ones (`REAL_VALUES`); everything else is sent
+as the suite has it.
 """
 
 import argparse
@@ -76,7 +76,9 @@ GATEWAY, ROUTE, PROVIDER = "my-gateway", "54442216", "182bd5e5-6e1a-4fe4-a799-aa
 def main() -> int:
     """Run the suite; the exit status is pytest's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cache", type=Path, help="where the suite and its environment are kept; outside of the repo")
+    parser.add_argument(
+        "--cache", type=Path, help="folder for the suite and its environment, outside of the repository"
+    )
     options, further = parser.parse_known_args()
     cache = options.cache or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "farebox-cloudflare"
     suite, python = prepared(cache)
@@ -95,7 +97,7 @@ def main() -> int:
 
 
 def real_values() -> dict[str, str]:
-    """By the suite's own values, in the fields that the plugin knows."""
+    """Real values by the placeholders of the suite, in the fields that the plugin replaces."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
     return {
         "logpush_public_key": key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(),
@@ -105,7 +107,7 @@ def real_values() -> dict[str, str]:
 
 
 def prepared(cache: Path) -> tuple[Path, Path]:
-    """The folder of the suite and the Python that runs it; downloaded on first use."""
+    """The folder of the suite, and the Python that runs it; downloaded on first use."""
     suite, environment = cache / f"cloudflare-{VERSION}", cache / "venv"
     python = environment / "bin" / "python"
     if not (suite / "pytest.ini").exists():
@@ -144,7 +146,7 @@ def seeded_server() -> Iterator[tuple[Farebox, str]]:
                 self.end_headers()
 
             def log_message(self, format: str, *values: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         harness = ThreadingHTTPServer(("127.0.0.1", 0), Reset)
         thread = threading.Thread(target=harness.serve_forever)
@@ -159,7 +161,7 @@ def seeded_server() -> Iterator[tuple[Farebox, str]]:
 
 @dataclass
 class Fake:
-    """A fake Stripe in a loop of its own, whose objects the harness can give the names that the suite expects."""
+    """A fake Stripe in a separate loop; the harness can rename its objects to the IDs that the suite expects."""
 
     running: RunningFakeStripe
     loop: asyncio.AbstractEventLoop
@@ -195,13 +197,13 @@ def _served(folder: Path, fake: Fake) -> contextlib.AbstractContextManager[Fareb
         stripe_secret_key="sk_test_suite",
         stripe_webhook_secret="whsec_suite",
         stripe_api_base=fake.running.url,
-        guardrails_url="http://127.0.0.1:9/judge",  # nothing is called through gateways that need this or the next
+        guardrails_url="http://127.0.0.1:9/judge",  # no calls are made that need this or the next
         classifier_url="http://127.0.0.1:9/classify",
     )
 
 
 def wipe(farebox: Farebox, fake: Fake) -> None:
-    """Forget the account here and everything at the fake Stripe."""
+    """Delete the account here, and everything at the fake Stripe."""
     httpx.delete(f"{fake.running.url}/_fake/state").raise_for_status()
 
     def job(connection: Connection) -> None:
@@ -215,7 +217,7 @@ def wipe(farebox: Farebox, fake: Fake) -> None:
 
 
 def seed(farebox: Farebox, fake: Fake) -> None:
-    """The account as the suite expects it, by the same use-cases that serve the API."""
+    """Create the account as the suite expects it, by the same use cases that serve the API."""
     services = farebox.services
     farebox.run(services.database.write(partial(_account_and_user, services=services)))
     customer = Customer(farebox, ACCOUNT, farebox.create_token(ACCOUNT))
@@ -239,7 +241,7 @@ def _account_and_user(connection: Connection, services: Services) -> None:
 
 
 def seed_gateways(farebox: Farebox, *, without_gateway: bool) -> None:
-    """The accounts as the suite expects them, but for billing."""
+    """Create the accounts as the suite expects them, except for billing."""
     EVALUATORS["string"] = EVALUATORS["cost"]
     services = farebox.services
     at = services.clock.now_ms()
@@ -282,7 +284,8 @@ def seed_gateways(farebox: Farebox, *, without_gateway: bool) -> None:
 
 
 def _own_providers(connection: Connection, services: Services, at: int) -> None:
-    """The custom provider that is read and deleted, one for keys, and the key that a config without one names."""
+    """The custom provider that is read and deleted, one for keys, and the secret that a config without its own refers
+    to."""
     key = key_of(connection, LAB)
     providers = ((PROVIDER, "first"), ("second", "provider_slug"), ("third", "spans"))
     config = msgspec.json.encode(CustomProviderConfig(name="x", base_url="https://example.com"))
@@ -302,7 +305,7 @@ def _put_secret(connection: Connection, services: Services, secret_id: str, slug
 
 
 def _rename(connection: Connection, payment_id: str) -> None:
-    """The purchase's invoice gets the name that the suite asks for."""
+    """Rename the purchase's invoice to the ID that the suite requests."""
     for table, column in (("top_ups", "payment_id"), ("payments", "payment_id"), ("documents", "cause_id")):
         connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (INVOICE, payment_id))
 

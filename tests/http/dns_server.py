@@ -1,4 +1,4 @@
-"""A name server on this machine that answers for TXT records over UDP, with real messages."""
+"""A local name server that answers TXT queries over UDP with real messages."""
 
 import socket
 import threading
@@ -12,7 +12,7 @@ import dns.rrset
 
 
 class DnsServer:
-    """`records` may be changed while it answers; a name that is in `broken` has no answer but SERVFAIL."""
+    """`records` may be changed while it runs; names in `broken` are answered SERVFAIL."""
 
     def __init__(self) -> None:
         self.records: dict[str, list[str]] = {}

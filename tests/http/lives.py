@@ -1,4 +1,4 @@
-"""The resources of the control plane, and what becomes of each in its life: a table for tests/http/test_lives.py."""
+"""The resources of the control plane with their life cycles: a table for tests/http/test_lives.py."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ TOKEN: Final = "farebox/tokens/{token_id}"
 INVALID: Final = (400, 7001)
 UNKNOWN: Final = (404, 7002)
 CUT: Final = ("body", "elements", 1, "outputs", "success", "elementId")
-"""What is wrong with PLAIN[:2]."""
+"""The fault in PLAIN[:2]."""
 OTHER: Final = [*PLAIN[:1], PLAIN[1] | {"properties": PLAIN[1]["properties"] | {"model": "demo-2"}}, *PLAIN[2:]]
 LIMIT: Final = {"type": "limit", "amount": 1, "period": "day", "technique": "named-interval"}
 
@@ -24,45 +24,45 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Life:
-    """A resource that is made, read, listed, changed and deleted."""
+    """A resource that is created, read, listed, changed and deleted."""
 
     name: str
     path: str
-    """Of the list, from the account on."""
+    """The path of the list, relative to the account."""
     item: str = "{id}"
-    """What follows for one of them."""
+    """The rest of the path for a single one."""
     sdk: str = ""
-    """What the SDKs call it; empty: they do not have it."""
+    """The name of the resource in the SDKs; empty: the SDKs lack it."""
     sdk_methods: tuple[str, ...] = ("create", "list", "get", "update", "delete")
     id: str = "id"
-    """The field of the result that names it."""
+    """The field of the result with its ID."""
     needs: tuple[str, ...] = ()
-    """Resources of which there has to be one, whose ID is in the values by their name."""
+    """Resources that must exist first; the values contain their IDs by name."""
     body: Callable[[int, Mapping[str, str]], Fields]
-    """What the first, the second … is made with; the values have the IDs of what it needs."""
+    """The fields to create the first, the second, …; `values` has the IDs of the resources that it needs."""
     named: bool = False
-    """The caller names it in the URL, and makes it with PUT: whoever makes it again, changes it."""
+    """Whether the caller names it in the URL and creates it with PUT; creating it again changes it."""
     hidden: tuple[str, ...] = ()
-    """Fields that are not returned as they were sent."""
+    """Fields that are returned differently from how they were sent."""
     written_later: tuple[str, ...] = ()
-    """Fields that a job fills in after the answer."""
+    """Fields that a job fills in after the response."""
     change: tuple[str, Fields] | None = None
-    """The method, and what is sent."""
+    """The method of a change, and the fields to send."""
     changed: Fields | None = None
-    """What is returned of it, where that is not what was sent."""
+    """The returned fields, if they differ from those sent."""
     duplicate: tuple[int, int] | None = INVALID
-    """What making it again is answered with; None: there may be two of the same kind."""
+    """The error for creating it again; None: duplicates are allowed."""
     wrong: tuple[tuple[Fields, tuple[Any, ...]], ...]
-    """Fields with which it cannot be made, and the place that is named."""
+    """Invalid fields, and the place that the error names."""
     reads: bool = True
     pages: bool = True
-    """Its list comes in pages; otherwise at once."""
+    """Whether its list is paged."""
     gone: tuple[int, int] = UNKNOWN
     shown: Callable[[Any], Any] = lambda result: result
-    """One of them in an answer."""
+    """Extracts a single one from a result."""
     shown_all: Callable[[Any], list[Any]] = lambda result: result
     write_query: str = ""
-    """Of the URL by which it is made and changed."""
+    """Query of the URL that creates and changes it."""
 
     def operation(self, method: str, name: str) -> Operation:
         path = self.path if name in ("list", "create") and not (self.named and name == "create") else self.one
@@ -74,7 +74,7 @@ class Life:
         return f"{self.path}/{self.item}"
 
     def operations(self) -> set[tuple[str, str]]:
-        """The methods and paths that its life takes it through."""
+        """The methods and paths of its life cycle."""
         found = {("GET", self.path), ("DELETE", self.one), ("PUT", self.one) if self.named else ("POST", self.path)}
         if self.reads:
             found.add(("GET", self.one))
@@ -285,7 +285,7 @@ LIVES: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One request of a story, and what is answered."""
+    """One request of a story, and its expected response."""
 
     method: str
     path: str
@@ -294,11 +294,11 @@ class Step:
     fields: Fields | Callable[[Mapping[str, str]], Fields] = field(default_factory=dict)
     code: tuple[int, int] = (200, 0)
     place: tuple[Any, ...] = ()
-    """Which field is wrong."""
+    """The field that the error names."""
     result: Any = None
-    """Of a dictionary the fields that are compared; a list says how many there are."""
+    """The expected result: for a dictionary, the fields to compare; for a list, its length."""
     keep: Mapping[str, str] = field(default_factory=dict)
-    """Values for later steps, by name: the field of the result (`version.version_id`)."""
+    """Values for later steps: name → field of the result (`version.version_id`)."""
 
     @property
     def operation(self) -> Operation:
@@ -445,7 +445,7 @@ STORIES: Final[Mapping[str, tuple[Step, ...]]] = {
         Step(method="DELETE", path="farebox/what-if"),
     ),
 }  # fmt: skip
-"""What a life does not have: versions, drafts, what has one of a kind. `gateway_id` is a gateway with two calls."""
+"""Operations beyond the life cycles: versions, drafts, singletons. `gateway_id` is a gateway with two calls."""
 
 
 ELSEWHERE: Final = {
@@ -468,11 +468,11 @@ ELSEWHERE: Final = {
     "farebox/usage": "what was charged: test_usage_report.py",
     "farebox/messages": "tests/messages", "farebox/webhooks/{endpoint_id}/test": "tests/messages",
 }  # fmt: skip
-"""Routes with other tests, by the beginning of their paths, and why they are no part of the table."""
+"""Routes that have other tests, by prefix of their path, with the reason."""
 
 
 def routes_of_accounts() -> set[tuple[str, str]]:
-    """Methods and paths, from the account on."""
+    """Methods and paths, relative to the account."""
     return {
         (route.method, _path_of(route))
         for route in ROUTES

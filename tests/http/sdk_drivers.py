@@ -1,4 +1,4 @@
-"""The control plane as Cloudflare's two official SDKs see it: one interface, so that one test runs with either."""
+"""One interface to Cloudflare's two official SDKs, so that a test runs with either."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from tests.support import Customer
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A method of a route, and the SDK's own name for it (`ai_gateway.datasets.update`); where it has none, it is asked
-    for by the path. Paths are those of the routes, from the account on."""
+    """A method of a route, and the SDK's name for it (`ai_gateway.datasets.update`); without a name it is called by its
+    path. Paths are those of the routes, relative to the account."""
 
     method: str
     path: str
     sdk: str = ""
     query: str = ""
-    """Of an operation that the SDK does not have."""
+    """The query of an operation that the SDK does not have."""
 
     def parts(self, account_id: str, values: Mapping[str, str]) -> tuple[str, list[str], dict[str, str]]:
-        """The URL from the version on; and what the SDK's method takes: by position, and by name."""
+        """The URL after the version; and the positional and named arguments of the SDK's method."""
         names = re.findall(r"\{(\w+)\}", self.path)
         url = f"/accounts/{account_id}/" + re.sub(r"\{(\w+)\}", lambda found: values[found[1]], self.path) + self.query
         named = {name: values[name] for name in names[:-1]} | {"account_id": account_id}
@@ -40,7 +40,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of it; `result` without the envelope, of a list all pages together."""
+    """The outcome; `result` is without the envelope, and contains all pages of a list."""
 
     status: int
     result: Any = None
@@ -48,12 +48,12 @@ class Answer:
 
     @property
     def code(self) -> tuple[int, int]:
-        """Status, and code of the first error."""
+        """Status and code of the first error."""
         return self.status, self.errors[0].get("code", 0) if self.errors else 0
 
     @property
     def paths(self) -> list[tuple[Any, ...]]:
-        """The fields that are wrong."""
+        """The fields that the errors name."""
         return [tuple(error.get("path", ())) for error in self.errors]
 
 
@@ -63,7 +63,7 @@ class Driver(Protocol):
     def ask(
         self, who: Customer, account_id: str, operation: Operation, values: Mapping[str, str], fields: Mapping[str, Any]
     ) -> Answer:
-        """With the access token of `who`."""
+        """Call an operation with the access token of `who`."""
         ...
 
 
@@ -114,12 +114,12 @@ def _plain(found: Any) -> Any:
 
 
 def unwrapped(body: Any) -> Any:
-    """The result, where there is an envelope around it."""
+    """The result, without its envelope if it has one."""
     return body["result"] if isinstance(body, dict) and "result" in body and "success" in body else body
 
 
 class NodeDriver:
-    """The package of that name for TypeScript, in a process that is asked line by line."""
+    """The package `cloudflare` for TypeScript, in a process that reads a request per line."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process

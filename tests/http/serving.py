@@ -1,4 +1,4 @@
-"""The server on its own, with a handler of the test's, and a client that sends bytes as they are."""
+"""The HTTP server alone, with a handler of the test, and a client that sends raw bytes."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from farebox.limits.held import ByteBudget
 
 BODY_LIMIT = 1 << 20
 SECONDS = 10.0
-"""Nothing here takes so long."""
+"""A limit that only failures reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Received:
 
 @dataclass(slots=True)
 class Recorder:
-    """What handlers were given, in order."""
+    """Records the exchanges that handlers were given, in order."""
 
     exchanges: list[Exchange] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Recorder:
     most_busy: int = 0
 
     async def echo(self, exchange: Exchange) -> None:
-        """A handler: answers with what it was asked."""
+        """A handler that responds with the request."""
         self.exchanges.append(exchange)
         self.busy += 1
         self.most_busy = max(self.busy, self.most_busy)
@@ -59,7 +59,7 @@ class Recorder:
 
 
 class Peer:
-    """One connection of a client."""
+    """A client's connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -93,12 +93,12 @@ class Peer:
         return body
 
     async def end(self) -> bytes:
-        """What comes until the server closes."""
+        """The bytes until the server closes."""
         async with asyncio.timeout(SECONDS):
             return await self.reader.read()
 
     async def closed(self) -> bool:
-        """Waits until the server has closed, in whatever way; whether nothing came before."""
+        """Wait until the server has closed the connection in any way; whether nothing arrived before."""
         try:
             return await self.end() == b""
         except ConnectionError:
@@ -123,7 +123,7 @@ class Served:
         return connection
 
     async def ask(self, request: bytes, *, to_head: bool = False) -> Received:
-        """One response on a connection of its own."""
+        """The response to a request on a new connection."""
         return await (await self.open(request)).response(to_head=to_head)
 
 
@@ -149,14 +149,14 @@ async def serving(
 
 
 async def until(true: Callable[[], object]) -> None:
-    """Wait until something is true."""
+    """Wait until a condition holds."""
     async with asyncio.timeout(SECONDS):
         while not true():  # noqa: ASYNC110 - what is waited for is the server's inside
             await asyncio.sleep(0.002)
 
 
 def request(method: str = "GET", path: str = "/", body: bytes = b"", /, **headers: str) -> bytes:
-    """A request; in `headers` an underscore is a dash."""
+    """A request as bytes; in `headers` an underscore is a dash."""
     lines = [f"{method} {path} HTTP/1.1", "Host: h"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     if body:

@@ -1,4 +1,4 @@
-"""A connection of the server without a network: a test says what the client, the handler and time do, step by step."""
+"""A server connection without a network: the test controls client, handler and time step by step."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ PREFACE = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
 
 
 class FakeTransport(asyncio.Transport):
-    """Takes what is written, or, while the client does not read, keeps it waiting."""
+    """Takes written bytes, or buffers them while the client does not read."""
 
     def __init__(self, connection: ClientConnection, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class FakeTransport(asyncio.Transport):
 
 
 class Stepped:
-    """One connection, with handlers that do what the path says."""
+    """One connection, with handlers that do what the path asks."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, prefaced: bool = False) -> None:
         self.loop = loop
@@ -91,10 +91,10 @@ class Stepped:
         self.state = ServerState(self.handle, loop, Dates(SystemClock()), Limits(), self.budget, prefaces)
         self.connection = ClientConnection(self.state)
         self.channel: Channel
-        """Once a handler has switched to another protocol."""
+        """Set once a handler has switched to another protocol."""
         self.transport = FakeTransport(self.connection, loop)
         self.rest: list[bytes] = []
-        """What the client has yet to send of a request."""
+        """The rest of a request that the client has yet to send."""
         self.connection.connection_made(self.transport)
 
     async def handle(self, exchange: Exchange) -> None:
@@ -201,7 +201,7 @@ class Stepped:
         self.check()
 
     def check(self) -> None:
-        """What holds at any time."""
+        """Check the invariants that hold at any time."""
         connection, life = self.connection, self.connection.life
         busy = connection._current is not None
         assert busy == (connection.task is not None)
@@ -209,13 +209,13 @@ class Stepped:
             stalled = connection.outlet.stalled
             if life.response != "responded" or not stalled:
                 assert busy != (life.response in ("idle", "lingering", "closing")), life.response
-            assert busy or connection.deadline < float("inf"), "nothing is waited for without end"
+            assert busy or connection.deadline < float("inf"), "no wait is unbounded"
             assert life.ending or life.response != "idle" or not connection._reader.waiting
         assert life.request == "closed" or not life.ending
         assert not self.transport.lost or life.response == "closed"
 
     async def end(self) -> None:
-        """Whatever was, it can be ended, and nothing is left of it."""
+        """End the connection in any state, and check that nothing is left of it."""
         self.go.set()
         self.connection.abort()
         for _ in range(20):
@@ -255,11 +255,11 @@ OFTEN = [
     *("send switch-wait", "send switch-echo", "send switch-raise", "send wait-switch"),
     *("head respond-again-wait+chunks", "torn tiny-body-respond+chunks", "torn stream-wait+chunks"),
 ]
-"""Those that a random walk should take more often than one in hundreds."""
+"""Actions that random walks should take more often than the others."""
 
 
 async def walk(actions: list[str], *, prefaced: bool = False) -> bytes:
-    """Take these steps one after another; what the server has sent. Fails where something does not hold."""
+    """Take these steps in order; the bytes that the server sent. Fails if an invariant is violated."""
     loop = asyncio.get_running_loop()
     complaints: list[Any] = []
     loop.set_exception_handler(lambda _, context: complaints.append(context))
@@ -276,5 +276,5 @@ async def walk(actions: list[str], *, prefaced: bool = False) -> bytes:
 
 
 def run(actions: list[str], *, prefaced: bool = False) -> bytes:
-    """The same, on a loop of its own."""
+    """The same, on a new loop."""
     return asyncio.run(walk(actions, prefaced=prefaced))

@@ -1,4 +1,4 @@
-"""What the tests of the control plane share."""
+"""Helpers for the tests of the control plane."""
 
 import re
 import time
@@ -12,7 +12,7 @@ from farebox.http.router import Route
 from tests.support import Customer, Farebox
 
 http = httpx.Client()
-"""One client for all tests: making one costs more than a request."""
+"""One client for all tests, because creating one costs more than a request."""
 
 GATEWAY_FIELDS: dict[str, Any] = {
     "cache_invalidate_on_update": False,
@@ -21,7 +21,7 @@ GATEWAY_FIELDS: dict[str, Any] = {
     "rate_limiting_interval": None,
     "rate_limiting_limit": None,
 }
-"""What Cloudflare requires of a new gateway, besides its id."""
+"""The fields that Cloudflare requires for a new gateway, besides its ID."""
 
 
 def errors(response: httpx.Response) -> list[tuple[int, str]]:
@@ -65,7 +65,7 @@ def attach_card(customer: Customer, stripe_url: str, token: str = "pm_card_visa"
 
 
 def make_default(customer: Customer, stripe_url: str, card_id: str) -> None:
-    """Have the card charged from now on, with notices."""
+    """Make the card the one to charge, with notices."""
     services = customer.farebox.services
     customer_id = customer.farebox.run(cards.customer_of(services, customer.account_id))
     data = {"invoice_settings[default_payment_method]": card_id}
@@ -82,7 +82,7 @@ def save_card(customer: Customer, token: str = "pm_card_visa") -> str:
 
 
 def soon(holds: Callable[[], bool]) -> bool:
-    """Whether it becomes true within the time that the worker and the processor's events take."""
+    """Whether the condition becomes true within the time that the worker and the processor's events take."""
     deadline = time.monotonic() + 10
     while not holds():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The exchange on other servers: an ASGI application driven by a client of another's, and by hand."""
+"""The exchange on other servers: an ASGI application, called by a third-party client and by hand."""
 
 import asyncio
 import json
@@ -52,7 +52,7 @@ async def test_streams_head_and_limits() -> None:
 
 async def test_handler_mistakes_fail() -> None:
     async def silent(exchange: Exchange) -> None:
-        """Answers nothing."""
+        """Does not respond."""
 
     async def splitting(exchange: Exchange) -> None:
         exchange.respond(200, [("x", "a\r\nevil: 1")], b"")
@@ -65,7 +65,7 @@ async def test_handler_mistakes_fail() -> None:
 
 
 class ByHand:
-    """The server's side of an ASGI application, message by message."""
+    """The server's side of ASGI, message by message."""
 
     def __init__(self, *messages: MutableMapping[str, Any]) -> None:
         self.coming: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()

@@ -105,17 +105,17 @@ def test_of_two_credentials_the_valid_one_wins(farebox: Farebox, customer: Custo
     for token in ("Bearer fbx_unknown", "Basic abc"):
         result(http.get(url, headers=user | {"authorization": token}))
     other = farebox.funded("1")
-    assert http.get(url, headers=user | other.headers).status_code == 403  # a valid token is not helped by the key
+    assert http.get(url, headers=user | other.headers).status_code == 403  # the key does not extend a valid token
 
 
-def test_a_user_sees_the_accounts_of_the_membership_only(
+def test_a_user_sees_only_the_accounts_of_their_memberships(
     farebox: Farebox, customer: Customer, user: dict[str, str]
 ) -> None:
     listed = result(http.get(f"{farebox.url}/client/v4/accounts", headers=user))
     assert [account["id"] for account in listed] == [customer.account_id]
 
 
-def test_verify_tells_the_token(farebox: Farebox, customer: Customer) -> None:
+def test_verify_describes_the_token(farebox: Farebox, customer: Customer) -> None:
     url = f"{farebox.url}/client/v4/user/tokens/verify"
     response = http.get(url, headers=customer.headers)
     assert result(response)["status"] == "active"

@@ -38,8 +38,8 @@ def test_balance_is_in_cents_with_its_fractions(customer: Customer) -> None:
     assert customer.balance.posted < 5_000_000_000
 
 
-def test_each_balance_of_a_connection_is_that_of_its_moment(farebox: Farebox, customer: Customer) -> None:
-    """The caller's way to it is remembered with the connection, what it finds is not."""
+def test_each_balance_on_a_connection_is_current(farebox: Farebox, customer: Customer) -> None:
+    """The connection caches the route to the balance, not its value."""
     with httpx.Client(headers=customer.headers) as client:
         url = f"{customer.api_url}/ai-gateway/billing/credit-balance"
         for cents in range(600, 1200, 100):
@@ -65,10 +65,10 @@ def test_a_balance_that_cannot_be_read_on_an_open_connection(
         assert result(client.get(url))["balance"] == 500
 
 
-def test_a_read_that_waits_where_it_should_not_is_an_internal_error(
+def test_a_read_that_must_not_wait_but_does_is_an_internal_error(
     farebox: Farebox, customer: Customer, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A route that says it `reads_keys` is not run in a task on SQLite, which gets those inline."""
+    """A route with `reads_keys` does not run in a task on SQLite, which answers such reads inline."""
     find = farebox.services.database.get_shared
 
     async def slowly(*arguments: Any) -> Any:

@@ -107,7 +107,7 @@ def test_email_and_key_are_refused_in_its_own_exceptions(farebox: Farebox, custo
 
 
 def test_the_whole_billing_lifecycle(farebox: Farebox) -> None:
-    """Every method of the SDK's billing, on an account that buys 50 USD, spends some, and sets its limits."""
+    """Every billing method of the SDK, on an account that buys 50 USD, spends part of it, and sets limits."""
     account_id = farebox.create_account()
     owner = Customer(farebox, account_id, farebox.create_token(account_id))
     save_card(owner)
@@ -134,7 +134,7 @@ def test_the_whole_billing_lifecycle(farebox: Farebox) -> None:
     assert line.amount == pytest.approx(spent / 10**7)
     (usage,) = billing.usage_history(account_id=account_id, value_grouping_window="day").history
     assert usage.aggregated_value == pytest.approx(spent / 10**7)
-    with pytest.warns(DeprecationWarning, match="deprecated"):  # Cloudflare has given it up
+    with pytest.warns(DeprecationWarning, match="deprecated"):  # Cloudflare has deprecated it
         billing.spending_limit.create(account_id=account_id, amount=10000, duration="monthly", strategy="fixed")
     limit = billing.spending_limit.get(account_id=account_id)
     assert (limit.enabled, limit.config.amount, limit.config.duration) == (True, 10000, "monthly")
@@ -145,7 +145,7 @@ def test_the_whole_billing_lifecycle(farebox: Farebox) -> None:
 
 
 def test_the_retries_of_the_sdk_charge_once(farebox: Farebox) -> None:
-    """The response to the first attempt is lost; the SDK sends it again, with nothing but its count."""
+    """The response to the first attempt is lost; the SDK repeats the request with only its retry count added."""
     account_id = farebox.create_account()
     owner = Customer(farebox, account_id, farebox.create_token(account_id))
     save_card(owner)

@@ -38,7 +38,7 @@ def test_the_whole_billing_lifecycle(node: str, farebox: Farebox) -> None:
     assert reported["refused"] == {"status": 404, "code": 7002}
 
 
-def test_a_session(node: str, customer: Customer) -> None:
+def test_a_typical_session(node: str, customer: Customer) -> None:
     customer.chat()
     reported = json.loads(run(node, "session.mjs", customer))
     unset = {"amount": None, "threshold": None, "disabledReason": None, "error": None, "lastFailedAt": None}
@@ -64,7 +64,7 @@ def test_stored_keys_and_custom_providers(node: str, farebox: Farebox) -> None:
     assert all("already exists" in one["message"] for one in reported["refused"][:2])
 
 
-def test_the_lives_of_routes_datasets_evaluations_and_logs(node: str, customer: Customer) -> None:
+def test_the_life_cycles_of_routes_datasets_evaluations_and_logs(node: str, customer: Customer) -> None:
     log_ids = [customer.chat().headers["cf-aig-log-id"] for _ in range(2)]
     reported = json.loads(run(node, "routing.mjs", customer))
     made, got = reported["made"], reported["got"]

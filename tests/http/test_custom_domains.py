@@ -1,4 +1,5 @@
-"""Custom domains: nobody's until a TXT record says so, one account's at a time, and nothing but model calls on them."""
+"""Custom domains: unowned until a TXT record proves ownership, owned by one account at a time, and only for model
+calls."""
 
 import json
 import socket
@@ -33,13 +34,13 @@ def dns() -> Iterator[DnsServer]:
 def farebox(engine: str, dns: DnsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
     settings = {"dns_servers": dns.address, "public_url": "http://gateway.example.net"}
     with running_farebox(tmp_path_factory.mktemp("domains"), **settings) as served:
-        served.url = f"http://127.0.0.1:{served.port}"  # the other is for those who look it up
+        served.url = f"http://127.0.0.1:{served.port}"  # the other setting is for the lookup
         yield served
 
 
 @pytest.fixture(scope="module")
 def behind(engine: str, dns: DnsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farebox]:
-    """The same, with this machine as a trusted proxy."""
+    """The same server, with this machine as a trusted proxy."""
     settings = {"dns_servers": dns.address, "trusted_proxies": "127.0.0.1"}
     with running_farebox(tmp_path_factory.mktemp("proxied"), **settings) as served:
         yield served
@@ -122,7 +123,7 @@ def test_a_domain_serves_once_its_record_is_there(customer: Customer, dns: DnsSe
     assert http.get(url(customer, "ai.acme.example"), headers=customer.headers).status_code == 404
 
 
-def test_only_model_calls_are_served_there(customer: Customer, dns: DnsServer) -> None:
+def test_only_model_calls_are_served_on_a_custom_domain(customer: Customer, dns: DnsServer) -> None:
     serving(customer, dns, "only.example.org")
     own = f"/v1/{customer.account_id}/default/compat/chat/completions"
     for path in (own, "/v1/chat/completions", "/rest/chat/completions", "/", "/unknown/chat"):
@@ -153,7 +154,9 @@ def test_a_name_is_one_accounts_at_a_time(customer: Customer, dns: DnsServer) ->
     assert get(customer, "shared.example.com")["status"] == "pending_dcv", "the record of another account"
     assert get(other, "shared.example.com")["status"] == "active"
     publish(dns, mine)
-    assert get(customer, "shared.example.com")["status"] == "blocked", "both are there: who serves, serves on"
+    assert get(customer, "shared.example.com")["status"] == "blocked", (
+        "both records exist: the serving account keeps serving"
+    )
     assert chat(other, "shared.example.com").status_code == 200
     assert chat(customer, "shared.example.com").status_code == 401
     dns.records["_farebox.shared.example.com"] = [mine["verification"]["value"]]
@@ -163,7 +166,7 @@ def test_a_name_is_one_accounts_at_a_time(customer: Customer, dns: DnsServer) ->
     assert chat(other, "shared.example.com").status_code == 401
 
 
-def test_a_record_that_is_gone_for_a_week(customer: Customer, dns: DnsServer) -> None:
+def test_a_record_that_is_missing_for_a_week(customer: Customer, dns: DnsServer) -> None:
     services, hostname = customer.farebox.services, "gone.example.com"
     serving(customer, dns, hostname)
     del dns.records[f"_farebox.{hostname}"]
@@ -191,7 +194,7 @@ def test_a_record_that_is_gone_for_a_week(customer: Customer, dns: DnsServer) ->
 
 
 def judged(customer: Customer, hostname: str, at: int, seen: Seen = "missing") -> CustomDomain:
-    """What follows from what is seen of the record at that time."""
+    """The state of the domain after a check with this result at that time."""
 
     def write(connection: Connection) -> CustomDomain | None:
         stored = find_domain(connection, customer.account_id, hostname)
@@ -203,7 +206,7 @@ def judged(customer: Customer, hostname: str, at: int, seen: Seen = "missing") -
 
 
 def raw(farebox: Farebox, target: str, *lines: str, token: str) -> tuple[int, bytes]:
-    """The answer to a call with these lines in its head, byte for byte."""
+    """The response to a call with these head lines, byte for byte."""
     body = json.dumps({"model": "demo/demo-1", "messages": [{"role": "user", "content": "Hi"}]})
     head = [f"POST {target} HTTP/1.1", *lines, f"authorization: Bearer {token}", f"content-length: {len(body)}"]
     with socket.create_connection(("127.0.0.1", farebox.port), 10) as connection:
@@ -215,7 +218,7 @@ def raw(farebox: Farebox, target: str, *lines: str, token: str) -> tuple[int, by
 
 
 def test_tricks_with_the_host(customer: Customer, dns: DnsServer) -> None:
-    """No request is served for one name and addressed to another, and no spelling gets past the lookup."""
+    """No request is routed by one name while addressed to another, and no spelling bypasses the lookup."""
     farebox, token, call = customer.farebox, customer.token, "/compat/chat/completions"
     serving(customer, dns, "mine.example.info")
     other = owner(farebox)
@@ -232,7 +235,7 @@ def test_tricks_with_the_host(customer: Customer, dns: DnsServer) -> None:
     assert raw(farebox, call, theirs, token=token)[0] == 401
     for target in ("http://theirs.example.info", "http://theirs.example.info:80", "HTTP://THEIRS.EXAMPLE.INFO"):
         status, answer = raw(farebox, f"{target}{call}", mine, token=token)
-        assert status == 401, answer  # the target's name is the one that counts (RFC 9112, 3.2.2)
+        assert status == 401, answer  # the target's host takes precedence (RFC 9112, 3.2.2)
     own = f"/v1/{other.account_id}/default{call}"
     for path in (
         f"//{own}", f"/compat/..{own}", f"/compat/%2e%2e{own}", f"/compat/..%2f..{own}", f"/.{own}", f"/./..{own}",
@@ -244,7 +247,8 @@ def test_tricks_with_the_host(customer: Customer, dns: DnsServer) -> None:
 
 
 def test_a_deleted_domain_proves_nothing_any_more(customer: Customer, dns: DnsServer) -> None:
-    """The record of a name that was given up does not prove it for who asks for it next, its former owner included."""
+    """The record of a released name does not prove it for the next account that requests it, nor for its former
+    owner."""
     serving(customer, dns, "former.example.info")
     assert http.delete(url(customer, "former.example.info"), headers=customer.headers).status_code == 200
     other = owner(customer.farebox)
@@ -257,7 +261,7 @@ def test_a_deleted_domain_proves_nothing_any_more(customer: Customer, dns: DnsSe
     assert result(http.get(url(customer), headers=customer.headers)) == []
 
 
-def test_one_of_many_accounts_that_ask_at_once_gets_a_name(farebox: Farebox, dns: DnsServer) -> None:
+def test_one_of_many_concurrent_accounts_gets_a_name(farebox: Farebox, dns: DnsServer) -> None:
     owners = [owner(farebox) for _ in range(4)]
     for each in owners:
         publish(dns, result(create(each, "race.example.info")))
@@ -269,13 +273,13 @@ def test_one_of_many_accounts_that_ask_at_once_gets_a_name(farebox: Farebox, dns
     assert statuses == [200 if status == "active" else 401 for status in found]
 
 
-def test_a_record_that_cannot_be_looked_for_is_not_waited_for_for_ever(customer: Customer) -> None:
+def test_a_failing_lookup_of_a_record_times_out(customer: Customer) -> None:
     made = result(create(customer, "silent.example.info"))
     for late, status in ((PENDING_MS - 1, "pending_dcv"), (PENDING_MS, "error")):
         assert judged(customer, "silent.example.info", made["created_at"] + late, "unknown").status == status
 
 
-def test_a_name_leaves_room_for_that_of_its_record(customer: Customer, dns: DnsServer) -> None:
+def test_a_name_leaves_room_for_the_name_of_its_record(customer: Customer, dns: DnsServer) -> None:
     longest = ".".join(["a" * 60] * 4)
     assert len(longest) == 243
     made = result(create(customer, f"{longest}"))
@@ -300,9 +304,7 @@ def test_wrong_domains(customer: Customer) -> None:
     assert result(http.get(url(customer), headers=customer.headers)) == []
 
 
-def test_what_a_proxy_says_of_the_host_counts_only_if_it_is_trusted(
-    customer: Customer, behind: Farebox, dns: DnsServer
-) -> None:
+def test_a_forwarded_host_counts_only_from_a_trusted_proxy(customer: Customer, behind: Farebox, dns: DnsServer) -> None:
     serving(customer, dns, "direct.example.com")
     assert chat(customer, "127.0.0.1", **{"x-forwarded-host": "direct.example.com"}).status_code == 404
     assert chat(customer, "direct.example.com", **{"x-forwarded-host": "elsewhere"}).status_code == 200
@@ -315,7 +317,7 @@ def test_what_a_proxy_says_of_the_host_counts_only_if_it_is_trusted(
 
 
 def test_a_connection_follows_its_host_to_another_gateway(customer: Customer, dns: DnsServer) -> None:
-    """What is kept with a connection's head is that of the gateway that the name stood for."""
+    """The state cached with a connection's head belongs to the gateway that the name stood for then."""
     set_gateway(customer)
     fields = {"id": "second", "cache_invalidate_on_update": False, "cache_ttl": 0, "collect_logs": True}
     limits = {"rate_limiting_interval": 0, "rate_limiting_limit": 0}

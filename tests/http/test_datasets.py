@@ -1,4 +1,4 @@
-"""The lives of datasets and evaluations, with the official SDK; and what an evaluation computes."""
+"""The life cycles of datasets and evaluations, with the official SDK; and what an evaluation computes."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_an_evaluation_whose_worker_died_is_taken_up_by_another(
     monkeypatch.setattr(evaluations, "LEASE_MS", 0)  # it is due again at once
 
     async def dies(*_: object) -> None:
-        """The process ends after it has claimed."""
+        """The process dies after claiming it."""
 
     with monkeypatch.context() as broken:
         broken.setattr(evaluations, "_process", dies)

@@ -1,4 +1,4 @@
-"""An account's own DLP profiles through the API: what they may be, and what becomes of them."""
+"""An account's own DLP profiles through the API: validation and life cycle."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -87,7 +87,7 @@ def test_a_profile_in_use_stays_and_a_change_of_it_applies_at_once(customer: Cus
     assert call(customer, "DELETE", f"/{profile['id']}").status_code == 200
 
 
-def test_what_a_profile_may_not_be(customer: Customer) -> None:
+def test_invalid_profiles_are_refused(customer: Customer) -> None:
     entries = ["body", "entries"]
     for wrong, path in (
         ({"name": "x"}, [*entries, 0]),

@@ -1,4 +1,5 @@
-"""The life of dynamic routes, with the official SDK: created, read, listed, renamed, versioned, deployed, deleted."""
+"""The life cycle of dynamic routes, with the official SDK: created, read, listed, renamed, versioned, deployed,
+deleted."""
 
 from __future__ import annotations
 
@@ -78,7 +79,7 @@ def test_a_whole_life(customer: Customer, client: cloudflare.Cloudflare) -> None
     assert routes.get_version(version_id, **where, id=made.id).active == "false"
     deployed = routes.create_deployment(made.id, **where, version_id=version_id)
     assert deployed.to_dict()["elements"] == version.to_dict()["elements"]
-    routes.create_deployment(made.id, **where, version_id=version_id)  # once more changes nothing
+    routes.create_deployment(made.id, **where, version_id=version_id)  # repeating it changes nothing
     assert routes.get(made.id, **where).version.version_id == version_id
     assert routes.get_version(version_id, **where, id=made.id).active == "true"
     deployments = routes.list_deployments(made.id, **where).data.deployments
@@ -119,7 +120,7 @@ def test_a_name_is_taken_once_per_gateway(customer: Customer) -> None:
     assert _create(customer, PLAIN, gateway="none").json()["errors"][0]["code"] == 7002
 
 
-def test_a_start_alone_is_a_draft(customer: Customer) -> None:
+def test_a_route_with_only_a_start_is_a_draft(customer: Customer) -> None:
     made = result(_create(customer, [to("somewhere")], name="draft"))
     assert (made["version"]["is_valid"], made["version"]["active"]) == (False, "true")
     assert customer.chat(model="dynamic/draft").status_code == 404
@@ -235,7 +236,7 @@ WRONG: tuple[tuple[Any, list[Any], str], ...] = (
 # fmt: on
 
 
-def test_what_is_no_route_is_refused_and_the_fault_is_located(customer: Customer) -> None:
+def test_an_invalid_route_is_refused_and_the_fault_is_located(customer: Customer) -> None:
     for elements, path, message in WRONG:
         response = _create(customer, elements, name="wrong")
         assert response.status_code == 400, message
@@ -252,7 +253,7 @@ def test_wrong_names(customer: Customer) -> None:
         assert (response.status_code, response.json()["errors"][0]["path"]) == (400, ["body", "name"])
 
 
-def test_routes_of_another_account_are_not_there(customer: Customer) -> None:
+def test_routes_of_another_account_are_not_found(customer: Customer) -> None:
     other = customer.farebox.funded("1")
     made = result(_create(customer, PLAIN, name="mine"))
     for path in (f"/{made['id']}", f"/{made['id']}/versions", f"/{made['id']}/deployments"):

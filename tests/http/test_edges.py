@@ -1,4 +1,4 @@
-"""What is not a route, not a method, not JSON; and what goes wrong inside."""
+"""Unknown routes, wrong methods, invalid JSON, and internal errors."""
 
 import re
 from collections.abc import Callable, Coroutine
@@ -29,7 +29,7 @@ class OneExchange:
         self.status, self.answered, self.sent = 0, b"", dict[str, str]()
 
     def hold(self, lease: Lease) -> None:
-        """Nothing of it is counted."""
+        """Memory is not counted."""
 
     async def body(self, limit: int) -> bytes:
         return b""
@@ -46,7 +46,7 @@ class OneExchange:
     async def gone(self) -> None: ...
 
     def when_gone(self, callback: Callable[[], None]) -> None:
-        """The client stays."""
+        """The client never leaves."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whatever is sent to whichever route, the response is in the envelope and never that something is wrong inside."""
+"""Whatever is sent to any route, the response is in the envelope and is never an internal error."""
 
 import json
 from collections.abc import Iterator

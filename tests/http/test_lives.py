@@ -1,7 +1,7 @@
-"""Every resource of the control plane lives its whole life through both of Cloudflare's official SDKs.
+"""Every resource of the control plane goes through its whole life cycle with both of Cloudflare's official SDKs.
 
-It is made, read, listed, paged, changed and deleted; what is wrong, what is there already and what is another
-account's is refused, and changes nothing. Farebox's own resources are asked for by the SDKs' methods for any path.
+It is created, read, listed, paged, changed and deleted. Invalid input, duplicates and access to another account's
+resource are refused and change nothing. Farebox's own resources are called by the SDKs' methods for arbitrary paths.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
 
 
 class Asking:
-    """One resource, asked for by one customer: for what is theirs, or what is not."""
+    """One customer's requests for one kind of resource, their own or another customer's."""
 
     def __init__(self, driver: Driver, life: Life, who: Customer, values: dict[str, str]) -> None:
         self.driver, self.life, self.who, self.values = driver, life, who, values
@@ -49,7 +49,7 @@ class Asking:
         return self("PUT" if self.life.named else "POST", "create", item, fields)
 
     def get(self, item: str) -> Answer:
-        """As it is read; where it is only listed, as in the list."""
+        """The item as it is read, or as in the list if it cannot be read alone."""
         if self.life.reads:
             return self("GET", "get", item)
         found = [one for one in self.all() if one[self.life.id] == item]
@@ -60,7 +60,7 @@ class Asking:
         return self(self.life.change[0], "update", item, fields)
 
     def stored(self, item: str) -> dict[str, Any]:
-        """What is read of it, without what a job may have written since."""
+        """The item as it is read, without fields that a job may have written since."""
         found = self.get(item).result
         return {name: value for name, value in found.items() if name not in self.life.written_later}
 
@@ -77,7 +77,7 @@ class Asking:
 
 
 def made(asking: Asking, number: int, **changed: Any) -> tuple[str, Answer]:
-    """The number-th of its kind, with its ID."""
+    """Create the item with this number; its fields and ID."""
     life, item = asking.life, f"n{number}"
     fields = life.body(number, asking.values) | changed
     answer = asking.create(item, fields)
@@ -90,7 +90,7 @@ def made(asking: Asking, number: int, **changed: Any) -> tuple[str, Answer]:
 
 
 def prepared(driver: Driver, life: Life, who: Customer) -> Asking:
-    """A gateway, and what the resource needs besides."""
+    """A gateway, and the other resources that it needs."""
     values = {"gateway_id": "of-lives"}
     if "{gateway_id}" in life.path or life.needs:
         gateways = Asking(driver, next(each for each in LIVES if each.name == "gateways"), who, values)
@@ -104,7 +104,7 @@ def prepared(driver: Driver, life: Life, who: Customer) -> Asking:
 
 
 @pytest.mark.parametrize("life", LIVES, ids=lambda life: life.name)
-def test_a_life(farebox: Farebox, driver: Driver, life: Life) -> None:
+def test_the_life_cycle_of_a_resource(farebox: Farebox, driver: Driver, life: Life) -> None:
     asking = prepared(driver, life, farebox.funded("1"))
     before = asking.ids()
     first, answer = made(asking, 1)
@@ -127,7 +127,7 @@ def is_read(asking: Asking, item: str, as_made: Mapping[str, Any]) -> None:
 
 
 def is_listed(asking: Asking, before: list[str], *items: str) -> None:
-    """In pages of one, too: then the SDK asks for all of them, and knows where they end."""
+    """Also in pages of one item, where the SDK must fetch all pages and stop at the end."""
     assert sorted(asking.ids()) == sorted([*before, *items])
     if asking.life.pages:
         pages = [asking.ids(page=number, per_page=1) for number in (1, 2)]
@@ -137,7 +137,7 @@ def is_listed(asking: Asking, before: list[str], *items: str) -> None:
 
 
 def is_refused(asking: Asking, item: str) -> None:
-    """What is there already, and what is wrong."""
+    """Duplicates and invalid fields are refused."""
     life, there = asking.life, asking.ids()
     _, again = made(asking, 1)
     if life.duplicate is None:
@@ -175,7 +175,7 @@ def is_changed(asking: Asking, item: str) -> None:
 
 
 def is_foreign(asking: Asking, other: Asking, item: str) -> None:
-    """Another account does not see it in its own lists, and is told nothing about the owner's."""
+    """Another account does not see it in its own lists, and learns nothing about the owner's."""
     stored = asking.stored(item)
     assert item not in other.ids() or asking.life.id != "id" or asking.life.name.startswith("gateways")
     assert other.get(item).code == asking.life.gone
@@ -203,7 +203,7 @@ def is_deleted(asking: Asking, item: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_a_story(farebox: Farebox, driver: Driver, name: str) -> None:
+def test_the_steps_of_a_story(farebox: Farebox, driver: Driver, name: str) -> None:
     owner, other = farebox.funded("1"), farebox.funded("1")
     values = {"gateway_id": "default", "provider": "demo"}
     for _ in range(2):
@@ -238,7 +238,7 @@ def same(result: Any, expected: Any) -> None:
 
 
 def test_no_resource_is_forgotten() -> None:
-    """A route that is added is in the table, or is said to be elsewhere; and what is said is still true."""
+    """A new route must be in the table or be declared as tested elsewhere; and the declarations must be true."""
     lived = {operation for life in LIVES for operation in life.operations()}
     lived |= {(step.method, step.path) for steps in STORIES.values() for step in steps if step.code == (200, 0)}
     left = routes_of_accounts() - lived

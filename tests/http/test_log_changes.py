@@ -1,4 +1,4 @@
-"""Logs are rated, searched and deleted with the official SDK; the ledger never notices."""
+"""Logs are rated, searched and deleted with the official SDK; the ledger is not affected."""
 
 from __future__ import annotations
 
@@ -172,11 +172,11 @@ def test_an_invalid_query_deletes_nothing(customer: Customer, query: dict[str, s
 
 
 def _fill(customer: Customer, calls: int, before: str) -> None:
-    """Copies of the account's only call, with IDs of a moment before it."""
+    """Copies of the account's only call, with slightly older IDs."""
 
     def write(connection: Connection) -> None:
         digits = f"(VALUES {', '.join(f'({digit})' for digit in range(10))})"
-        numbers = (  # not a common table expression: on Citus none may be joined with an account's tables here
+        numbers = (  # not a common table expression: on Citus it could not be joined with an account's tables here
             "(SELECT 1 + a.column1 + 10 * b.column1 + 100 * c.column1 + 1000 * e.column1 AS n "
             f"FROM {digits} a, {digits} b, {digits} c, {digits} e) numbers"
         )
@@ -204,7 +204,7 @@ def test_a_full_log_takes_no_more_or_loses_its_oldest(customer: Customer) -> Non
     http.delete(url(customer), params={"limit": 1}, headers=customer.headers)
     again = customer.chat().headers["cf-aig-log-id"]
     assert ids(customer, per_page=2) == [again, last]
-    set_gateway(customer, log_management=LEAST)  # another process, which did not count, added one
+    set_gateway(customer, log_management=LEAST)  # another process added one that this one did not count
     beyond = customer.chat().headers["cf-aig-log-id"]
     set_gateway(customer, log_management=LEAST, log_management_strategy="STOP_INSERTING")
     customer.farebox.run(_forget_logs_of(customer))

@@ -18,7 +18,7 @@ def logs(customer: Customer, path: str = "", **query: Any) -> httpx.Response:
 
 @pytest.fixture
 def calls(customer: Customer) -> list[str]:
-    """Log ids of three calls, the oldest first: two that went well with metadata, one of an unknown model."""
+    """Log IDs of three calls, the oldest first: two successful ones with metadata, one of an unknown model."""
     tagged = [{"team": "red", "seats": 3}, {"team": "blue", "trial": True}]
     responses = [customer.chat("one two", headers={"cf-aig-metadata": json.dumps(metadata)}) for metadata in tagged]
     responses.append(customer.chat(model="demo/none-such"))
@@ -129,7 +129,7 @@ def test_filters(
     assert {row["id"] for row in result(logs(customer, filters=filters))} == {calls[index] for index in found}
 
 
-def test_filters_hold_together(customer: Customer, calls: list[str]) -> None:
+def test_several_filters_must_all_match(customer: Customer, calls: list[str]) -> None:
     filters = [
         {"key": "metadata.key", "operator": "eq", "value": ["team"]},
         {"key": "metadata.value", "operator": "eq", "value": ["blue"]},
@@ -217,7 +217,7 @@ def test_the_number_of_filters_is_limited() -> None:
         log_query(LogsQuery(filters=many), [])
 
 
-def test_a_nul_in_a_callers_value_breaks_no_list(customer: Customer) -> None:
+def test_a_nul_in_a_callers_value_does_not_break_lists(customer: Customer) -> None:
     assert customer.chat(headers={"cf-aig-metadata": '{"a":"x\\u0000y"}'}).status_code == 200
     assert customer.chat(model="demo/a\0b").status_code == 400
     url = f"{customer.api_url}/ai-gateway/gateways/default/logs"
@@ -226,8 +226,8 @@ def test_a_nul_in_a_callers_value_breaks_no_list(customer: Customer) -> None:
     assert len(result(http.get(url, headers=customer.headers))) == 2
 
 
-def test_a_parameter_that_is_not_known_is_refused(customer: Customer) -> None:
-    """Whoever sends one would take all logs for those they asked for."""
+def test_an_unknown_parameter_is_refused(customer: Customer) -> None:
+    """Otherwise the caller would take all logs for the selected ones."""
     for query in ({"modle": "demo-1"}, {"filter": "[]"}, {"filters.name": "model"}, {"page": 1, "limit": 5}):
         response = logs(customer, **query)
         unknown = list(query)[-1]

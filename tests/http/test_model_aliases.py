@@ -1,4 +1,4 @@
-"""An account's own names for models: their lives, and calls of them in every common form."""
+"""An account's own names for models: their life cycle, and calls of them in every common form."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def put(customer: Customer, alias: str, *targets: Any, gateway: str = "") -> htt
     return http.put(url(customer, alias, gateway), json={"targets": targets}, headers=customer.headers)
 
 
-def test_the_life_of_an_alias(customer: Customer) -> None:
+def test_the_life_cycle_of_an_alias(customer: Customer) -> None:
     made = result(put(customer, "fast", "demo/demo-1"))
     assert (made["alias"], made["gateway_id"], made["targets"]) == ("fast", None, ["demo/demo-1"])
     changed = result(put(customer, "fast", "demo/demo-2", "@cf/meta/llama"))
@@ -94,7 +94,7 @@ def test_an_alias_is_called_in_every_common_form_and_falls_back(customer: Custom
     assert customer.balance.held == 0
 
 
-def test_a_gateways_own_alias_wins_and_a_change_is_met_by_the_next_call(customer: Customer) -> None:
+def test_a_gateways_own_alias_wins_and_a_change_applies_to_the_next_call(customer: Customer) -> None:
     set_gateway(customer, "second")
     put(customer, "m", "demo/demo-1")
     put(customer, "m", "demo/none-such", gateway="second")

@@ -1,4 +1,4 @@
-"""The OpenAPI document and the written ones say what the route table and the table of errors say."""
+"""The OpenAPI document and the documentation agree with the route table and the table of errors."""
 
 import re
 from collections import Counter
@@ -24,7 +24,7 @@ DATA_PLANE = {
 }
 DOCS = Path(__file__).parents[2] / "docs"
 KNOWN = {"account_id": "", "gateway_id": "default", "log_id": "", "provider": "demo", "month": "2026-11"}
-"""Parameters of which every account has something."""
+"""Path parameters for which every account has an object."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_the_document_has_every_route(document: dict[str, Any]) -> None:
     assert {error["name"] for error in document["x-errors"]} == {kind.name for kind in error_kinds()}
 
 
-def test_operations_have_names_of_their_own(document: dict[str, Any]) -> None:
+def test_operations_have_unique_names(document: dict[str, Any]) -> None:
     names = [
         operation["operationId"]
         for path in document["paths"].values()
@@ -92,7 +92,7 @@ def test_always_present_fields_are_required(document: dict[str, Any]) -> None:
 )
 def test_responses_match_the_documented_types(farebox: Farebox, customer: Customer, route: Route) -> None:
     known = KNOWN | {"log_id": customer.chat().headers["cf-aig-log-id"]}
-    if route.path.endswith("/what-if"):  # of which an account has something once it has asked
+    if route.path.endswith("/what-if"):  # an account has one after its first request
         body = {"from": "2026-01-01", "to": "2026-01-02", "models": {"demo/demo-1": "demo/demo-1"}}
         asked = http.post(url(farebox, route, account_id=customer.account_id), json=body, headers=customer.headers)
         assert asked.status_code == 200, asked.text
@@ -114,7 +114,7 @@ def test_docs_name_every_route() -> None:
         assert f"| `{route.method} {route.path}` | {route.summary} |" in text
 
 
-def test_a_code_of_fareboxs_own_names_one_error() -> None:
+def test_each_of_fareboxs_own_codes_names_one_error() -> None:
     own = [kind.code for kind in error_kinds() if 2900 <= kind.code < 3000]
     assert [code for code, times in Counter(own).items() if times > 1] == []
 

@@ -34,7 +34,7 @@ def get(customer: Customer, path: str) -> Any:
 
 
 def buy(customer: Customer, cents: int) -> str:
-    """Buys credit; returns our own id of the purchase."""
+    """Buy credit; Farebox's ID of the purchase."""
     url = f"{customer.api_url}/ai-gateway/billing/topup"
     payment_id = result(http.post(url, json={"amount": cents}, headers=customer.headers))["payment_intent_id"]
     top_up_id: str = get(customer, f"topups/{payment_id}")["id"]
@@ -165,7 +165,7 @@ def test_the_statement_as_csv(buyer: Customer) -> None:
     assert "json" in call(buyer, "GET", "transfers?format=json", accept="text/csv").headers["content-type"]
 
 
-def test_a_cell_is_never_a_formula(customer: Customer) -> None:
+def test_a_csv_cell_is_never_a_formula(customer: Customer) -> None:
     held = {"hold_id": "h", "amount_nanos": 1000}
     assert call(customer, "POST", "holds", held).status_code == 201
     settled = call(customer, "POST", "holds/h/settle", {"amount_nanos": 1000, "note": '=cmd|"/c calc"!A0'})
@@ -189,7 +189,7 @@ def test_the_statement_can_be_filtered(buyer: Customer) -> None:
     assert (paged["result"], paged["result_info"]["total_count"]) == ([], 1)
 
 
-def test_a_hold_from_beginning_to_end(customer: Customer) -> None:
+def test_the_life_cycle_of_a_hold(customer: Customer) -> None:
     made = call(customer, "POST", "holds", {"hold_id": "job-1", "amount_nanos": USD, "label": "report"})
     assert made.status_code == 201
     assert result(made)["state"] == "open"
@@ -368,7 +368,8 @@ def test_an_unsigned_webhook_is_refused(farebox: Farebox) -> None:
 
 
 def test_a_key_is_scoped_to_its_account(farebox: Farebox, buyer: Customer) -> None:
-    """Purchases, hosted pages, refunds and holds: the one account neither gets the other's nor is hindered by it."""
+    """Purchases, hosted pages, refunds and holds with the same key: accounts neither get each other's nor block each
+    other."""
     other_id = farebox.create_account()
     other = Customer(farebox, other_id, farebox.create_token(other_id))
     save_card(other)

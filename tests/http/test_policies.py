@@ -1,4 +1,4 @@
-"""Policies: drafts and what is in force, what is refused when it is written, what they do to calls of every kind."""
+"""Policies: drafts and committed versions, validation, and their effect on calls of every kind."""
 
 from typing import Any
 
@@ -88,7 +88,7 @@ def test_a_policy_is_a_draft_until_it_is_committed(customer: Customer) -> None:
     assert get(customer) == []
 
 
-def test_what_is_refused_when_it_is_written(customer: Customer) -> None:
+def test_invalid_policies_are_refused(customer: Customer) -> None:
     for changes, path in (
         ({"condition": "cf.user.id =="}, ["body", "condition"]),
         ({"condition": "cf.country == 'US'"}, ["body", "condition"]),
@@ -128,7 +128,7 @@ def test_what_is_refused_when_it_is_written(customer: Customer) -> None:
     assert errors(post(customer, EVERYONE))[0][0] == 7001
 
 
-def test_blocks_win_and_what_matches_nothing_is_refused(customer: Customer) -> None:
+def test_blocks_win_and_calls_without_a_match_are_refused(customer: Customer) -> None:
     farebox = customer.farebox
     post(customer, EVERYONE, name="Demo", resource={"model": "demo/demo-*"})
     assert not denied(customer.chat())
@@ -145,15 +145,15 @@ def test_blocks_win_and_what_matches_nothing_is_refused(customer: Customer) -> N
     assert denied(customer.chat(model="openai/gpt-x", headers=red))
     assert not denied(customer.chat(model="openai/gpt-x", headers=blue))
     assert not denied(customer.chat(headers=red))
-    assert denied(customer.chat(model="openai/gpt-x")), "a block that reads what the call does not say"
+    assert denied(customer.chat(model="openai/gpt-x")), "a block that reads a value that the call does not have"
     assert denied(customer.chat(model="openai/gpt-x", headers={"cf-aig-metadata": '{"team": {"x": 1}}'}))
     twice = b'{"model": "demo-1", "model": "gold", "messages": [{"role": "user", "content": "Hi"}]}'
     native = f"{customer.gateway_url}/demo/v1/chat/completions"
     sent = http.post(native, content=twice, headers={**customer.headers, "content-type": "application/json"})
     refused = sent.status_code, sent.json()["internalCode"]
-    assert refused == (400, 2901), "nobody knows which of the two the provider calls"
+    assert refused == (400, 2901), "it is unknown which of the two the provider uses"
     nothing = http.get(f"{customer.gateway_url}/demo/v1/models", headers=customer.headers)
-    assert nothing.status_code != 403, "lists of models are no calls of one"
+    assert nothing.status_code != 403, "listing models is not a call of a model"
 
 
 def test_an_allowlist_and_conditions_that_cannot_be_evaluated(customer: Customer) -> None:
@@ -163,20 +163,20 @@ def test_an_allowlist_and_conditions_that_cannot_be_evaluated(customer: Customer
     intern = {"cf-aig-metadata": '{"role": "intern"}'}
     assert not denied(customer.chat(headers=intern))
     assert denied(customer.chat(model="demo/gold", headers=intern))
-    assert denied(customer.chat(model="demo/gold")), "nobody knows whether it is an intern"
+    assert denied(customer.chat(model="demo/gold")), "it is unknown whether the caller is an intern"
     assert not denied(customer.chat(model="demo/demo-1"))
     post(customer, EVERYONE, name="Odd", condition="metadata.role.startsWith('x')")
-    assert denied(customer.chat(headers={"cf-aig-metadata": '{"role": 7}'})), "no type for it: refused, not let in"
+    assert denied(customer.chat(headers={"cf-aig-metadata": '{"role": 7}'})), "a wrong type: refused, not admitted"
     assert not denied(customer.chat(headers={"cf-aig-metadata": '{"role": "y"}'}))
     assert denied(customer.chat(headers={"cf-aig-metadata": '{"role": "%s"}' % ("y" * 300)})), "too long to be read"
 
 
-def test_who_is_calling(customer: Customer, farebox: Farebox) -> None:
-    """By the access token, which cannot be forged, or by what the request says."""
+def test_actors_of_calls(customer: Customer, farebox: Farebox) -> None:
+    """By the access token, which cannot be forged, or by values of the request."""
     alice, bob = token_named(customer, "alice@example.com"), token_named(customer, "build server")
     post(customer, EVERYONE, name="Domain", condition="cf.user.email.endsWith('@example.com')")
     assert not denied(customer.chat(headers=alice))
-    assert denied(customer.chat(headers=bob)), "its name is no e-mail address"
+    assert denied(customer.chat(headers=bob)), "its name is not an e-mail address"
     post(customer, EVERYONE, name="Servers", condition="token.name in ['build server', 'x']")
     assert not denied(customer.chat(headers=bob))
     assert denied(customer.chat(user="mallory"))
@@ -199,8 +199,9 @@ def token_named(customer: Customer, name: str) -> dict[str, str]:
     return {"authorization": f"Bearer {customer.farebox.run(services.database.write(create)).secret}"}
 
 
-def test_calls_in_steps_and_cached_ones_are_judged_too(customer: Customer) -> None:
-    """A step that is refused makes way for the next; a cached response is not for those who may not call."""
+def test_steps_and_cached_responses_are_judged_too(customer: Customer) -> None:
+    """A refused step falls back to the next; a caller that may not call the model does not get a cached response
+    either."""
     set_gateway(customer, cache_ttl=3600)
     metadata = {"cf-aig-metadata": '{"team": "red"}'}
     assert customer.chat().headers["cf-aig-cache-status"] == "MISS"

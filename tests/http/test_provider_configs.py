@@ -1,4 +1,4 @@
-"""Stored keys and custom providers over the control plane: whole lives of each, with the official SDK and without."""
+"""Stored keys and custom providers over the control plane: their life cycles, with the official SDK and without."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def api(customer: Customer, method: str, path: str, body: object = None, **query
 
 
 def faults(response: httpx.Response) -> dict[str, str]:
-    """By field, what is wrong with a body."""
+    """The errors of a body, by field."""
     assert response.status_code == 400, response.text
     assert {code for code, _ in errors(response)} == {7001}
     return {".".join(map(str, error["path"][1:])): error["message"] for error in response.json()["errors"]}
 
 
-def test_the_life_of_a_stored_key(customer: Customer, other: Customer) -> None:
+def test_the_life_cycle_of_a_stored_key(customer: Customer, other: Customer) -> None:
     client, account_id = sdk(customer), customer.account_id
     configs = client.ai_gateway.provider_configs
     client.ai_gateway.create(account_id=account_id, id="keys", **GATEWAY_FIELDS)
@@ -73,20 +73,20 @@ def test_the_life_of_a_stored_key(customer: Customer, other: Customer) -> None:
     assert google.provider_slug == "google-ai-studio", "an alias of the provider's name"
     listed = list(configs.list("keys", account_id=account_id, per_page=2))
     assert [config.id for config in listed] == [made.id, second.id, google.id]
-    assert [config.default_config for config in listed] == [False, True, False], "one default at a provider"
+    assert [config.default_config for config in listed] == [False, True, False], "one default per provider"
     assert KEY not in api(customer, "GET", "gateways/keys/provider_configs").text
     _replace_and_delete(customer, other, made, second)
 
 
 def _replace_and_delete(customer: Customer, other: Customer, made: Any, second: Any) -> None:
-    """Two configs with one secret: `made`, which is deleted, and `second`."""
+    """Two configs that share a secret: `made`, which is deleted, and `second`."""
     client, account_id = sdk(customer), customer.account_id
     configs = client.ai_gateway.provider_configs
     path = "gateways/keys/provider_configs"
     replaced = result(api(customer, "PUT", f"{path}/{made.id}", {"secret": "sk-replaced-key-9999"}))
     assert (replaced["secret_preview"], replaced["secret_id"]) == ("…9999", made.secret_id)
     previews = {config["alias"]: config["secret_preview"] for config in result(api(customer, "GET", path))[:2]}
-    assert previews == {"default": "…9999", "second": "…9999"}, "whoever uses the secret has the new one"
+    assert previews == {"default": "…9999", "second": "…9999"}, "all configs with the secret use the new value"
     assert faults(api(customer, "PUT", f"{path}/{made.id}", {"secret": KEY, "alias": "x"}))[""].startswith("Unrec")
 
     with pytest.raises(cloudflare.BadRequestError, match="already exists") as duplicate:
@@ -114,11 +114,11 @@ def _replace_and_delete(customer: Customer, other: Customer, made: Any, second: 
         provider_slug="openai",
         secret_id=made.secret_id,
     )
-    assert again.secret_preview == "…9999", "it is kept as long as one config uses it"
+    assert again.secret_preview == "…9999", "the secret is kept as long as a config uses it"
     client.ai_gateway.delete("keys", account_id=account_id)
     assert result(api(customer, "GET", path)) == []
     client.ai_gateway.create(account_id=account_id, id="keys", **GATEWAY_FIELDS)
-    assert result(api(customer, "GET", path)) == [], "nothing comes back with the gateway's name"
+    assert result(api(customer, "GET", path)) == [], "recreating a gateway with the same name restores nothing"
     lost = {"alias": "a", "default_config": True, "provider_slug": "openai", "secret_id": made.secret_id}
     assert "was not found" in faults(api(customer, "POST", path, lost))["secret_id"]
 
@@ -148,7 +148,7 @@ STORE = {"alias": "a", "default_config": True, "provider_slug": "openai", "secre
         ),
     ],
 )
-def test_keys_that_cannot_be_stored(customer: Customer, body: dict[str, Any], field: str, message: str) -> None:
+def test_invalid_stored_keys_are_refused(customer: Customer, body: dict[str, Any], field: str, message: str) -> None:
     found = faults(api(customer, "POST", "gateways/default/provider_configs", body))
     assert found[field].startswith(message)
     assert result(api(customer, "GET", "gateways/default/provider_configs")) == []
@@ -182,8 +182,8 @@ def test_secrets_are_shared_within_a_store_only(farebox: Farebox) -> None:
         )
 
 
-def test_what_is_stored_for_one_server_is_sent_to_no_other(farebox: Farebox) -> None:
-    """Or who may write the configuration could have a key sent to a server of their own, and read it there."""
+def test_a_secret_stored_for_one_server_is_sent_to_no_other(farebox: Farebox) -> None:
+    """Otherwise anyone who may change the configuration could have a key sent to their own server and read it there."""
     customer = farebox.funded("1")
     keys = "gateways/default/provider_configs"
     made = result(api(customer, "POST", keys, STORE))
@@ -196,7 +196,9 @@ def test_what_is_stored_for_one_server_is_sent_to_no_other(farebox: Farebox) -> 
     moved = {"base_url": "https://elsewhere.example.com"}
     assert faults(api(customer, "PATCH", path, moved))["headers"].startswith("Send the headers again")
     whole = result(api(customer, "GET", path))
-    assert "cannot be sent" in faults(api(customer, "PATCH", path, whole | moved))["headers"], "a mask is no value"
+    assert "cannot be sent" in faults(api(customer, "PATCH", path, whole | moved))["headers"], (
+        "a mask is not accepted as a value"
+    )
     assert result(api(customer, "PATCH", path, {"base_url": "https://X.example.com/v2"}))["headers"] == whole["headers"]
     kept = result(api(customer, "POST", keys, STORE | {"provider_slug": "custom-theirs"}))
     replacement = moved | {"headers": '{"x-api-key": "sk-another-value-5678"}'}
@@ -205,7 +207,7 @@ def test_what_is_stored_for_one_server_is_sent_to_no_other(farebox: Farebox) -> 
     assert result(api(customer, "PATCH", path, replacement))["headers"] == '{"x-api-key":"…5678"}'
 
 
-def test_the_life_of_a_custom_provider(customer: Customer, other: Customer) -> None:
+def test_the_life_cycle_of_a_custom_provider(customer: Customer, other: Customer) -> None:
     client, account_id = sdk(customer), customer.account_id
     providers = client.ai_gateway.custom_providers
     made = providers.create(
@@ -237,7 +239,9 @@ def test_the_life_of_a_custom_provider(customer: Customer, other: Customer) -> N
     changed = result(api(customer, "PATCH", path, whole | {"enable": True, "description": "Ours"}))
     assert (changed["enable"], changed["description"], changed["headers"]) == (True, "Ours", whole["headers"])
     changed = result(api(customer, "PATCH", path, {"headers": '{"authorization":"…1234","x-more":"y"}'}))
-    assert changed["headers"] == '{"authorization":"…1234","x-more":"…"}', "what is sent back stays what it is"
+    assert changed["headers"] == '{"authorization":"…1234","x-more":"…"}', (
+        "a mask that is sent back keeps the stored value"
+    )
     lines = {"headers": "X-One: 1\n X-Two : a: b \nX-Empty"}
     assert result(api(customer, "PATCH", path, lines))["headers"] == '{"x-one":"…","x-two":"…","x-empty":"…"}'
     assert result(api(customer, "PATCH", path, {"headers": None}))["headers"] == "{}"
@@ -249,7 +253,7 @@ def test_the_life_of_a_custom_provider(customer: Customer, other: Customer) -> N
     foreign = sdk(other).ai_gateway.custom_providers.create(
         account_id=other.account_id, name="x", slug="my-models", base_url="https://x.example.com"
     )
-    assert foreign.slug == made.slug, "slugs are an account's own"
+    assert foreign.slug == made.slug, "slugs are separate by account"
     for method, body in (("GET", None), ("PATCH", {"name": "x"}), ("DELETE", None)):
         assert api(other, method, path, body).status_code == 404
     assert providers.delete(made.id, account_id=account_id).id == made.id
@@ -298,12 +302,14 @@ CUSTOM = {"name": "x", "slug": "wrong", "base_url": "https://x.example.com"}
         ({"colour": "red"}, "", "Unrecognized key(s)"),
     ],
 )
-def test_custom_providers_that_cannot_be(customer: Customer, change: dict[str, Any], field: str, message: str) -> None:
+def test_invalid_custom_providers_are_refused(
+    customer: Customer, change: dict[str, Any], field: str, message: str
+) -> None:
     assert faults(api(customer, "POST", "custom-providers", CUSTOM | change))[field].startswith(message)
     assert result(api(customer, "GET", "custom-providers", search="wrong")) == []
 
 
-def test_base_urls_that_are_unusual_and_right(customer: Customer) -> None:
+def test_unusual_but_valid_base_urls_are_accepted(customer: Customer) -> None:
     for number, base_url in enumerate(
         (
             "https://x_y.example.com./v1/",
@@ -319,7 +325,7 @@ def test_base_urls_that_are_unusual_and_right(customer: Customer) -> None:
         assert made["base_url"] == base_url
 
 
-def test_the_life_of_a_cost(customer: Customer, other: Customer) -> None:
+def test_the_life_cycle_of_a_cost(customer: Customer, other: Customer) -> None:
     provider = result(api(customer, "POST", "custom-providers", CUSTOM | {"slug": "costly"}))["id"]
     path = "custom-providers/costs"
     body = {"account_provider_id": provider, "model": "m-1", "cost_in": 1e-6, "cost_out": 0.000002}
@@ -364,7 +370,7 @@ def test_the_life_of_a_cost(customer: Customer, other: Customer) -> None:
     assert result(api(customer, "DELETE", f"{path}/{made['id']}"))["id"] == made["id"]
     assert api(customer, "GET", f"{path}/{made['id']}").status_code == 404
     result(api(customer, "DELETE", f"custom-providers/{provider}"))
-    assert result(api(customer, "GET", path)) == [], "they go with their provider"
+    assert result(api(customer, "GET", path)) == [], "costs are deleted with their provider"
 
 
 def test_the_url_of_a_custom_provider(customer: Customer, other: Customer) -> None:

@@ -1,4 +1,5 @@
-"""Expensive operations are rate-limited by account: none uses up the processor's rate limit, or Farebox's own."""
+"""Expensive operations are rate-limited by account, so that no account uses up the processor's rate limit or Farebox's
+own."""
 
 import httpx
 import pytest

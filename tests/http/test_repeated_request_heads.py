@@ -1,4 +1,4 @@
-"""A client repeats the head of its requests on a connection: what the server remembers of it changes no meaning."""
+"""A client repeats the head of its requests on a connection: the server's cache of it never changes the meaning."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ async def test_each_request_has_its_own_body_and_length() -> None:
             assert found["body"] == body.decode()
             assert found["headers"] == {"host": "h", "authorization": "Bearer one", "content-length": str(len(body))}
     memos = {id(exchange.head) for exchange in recorder.exchanges[1:3]}
-    assert len(memos) == 2, "the length is a part of the head"
+    assert len(memos) == 2, "the length is part of the head"
 
 
 async def test_a_handlers_memo_is_kept_for_the_same_head() -> None:
@@ -97,7 +97,8 @@ async def test_a_repeated_head_may_come_in_pieces(at: int) -> None:
 
 
 async def test_a_body_may_follow_its_head_in_pieces_of_its_own() -> None:
-    """As clients send it that write head and body apart: also the first request, from which the head is known."""
+    """As from clients that write head and body separately, including the first request, from which the head is
+    cached."""
     recorder = Recorder()
     async with serving(recorder.echo) as served:
         peer = await served.open()
@@ -141,7 +142,7 @@ async def test_repeated_heads_may_be_pipelined() -> None:
 
 @pytest.mark.parametrize("length", [b"+4", b"-4", b"4 ", b" 4", b"04", b"0x4", b"4,4", b"4\n", b"4_0", b"", b"1" * 30])
 async def test_a_length_is_read_as_strictly_as_the_first_time(length: bytes) -> None:
-    """On a new connection, and where the head is known but for its length."""
+    """On a new connection, and if everything but the length of the head is cached."""
     sent = post(b"body").replace(b"Content-Length: 4", b"Content-Length: " + length)
     async with serving(Recorder().echo) as served:
         fresh = await served.open(sent)

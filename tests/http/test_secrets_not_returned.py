@@ -1,4 +1,4 @@
-"""That a card is reported lost or stolen, or looks like fraud, is not disclosed by any route: every one is tried."""
+"""No route discloses that a card was reported lost or stolen or is suspected of fraud: every route is tried."""
 
 import re
 from typing import Any
@@ -31,7 +31,7 @@ def buyer(farebox: Farebox) -> Customer:
 
 
 def urls(customer: Customer, **ids: str) -> dict[str, str]:
-    """What every GET of the account answers, and the billing page."""
+    """The responses of every GET of the account, and the billing page."""
     said = {}
     for route in ROUTES:
         if route.method == "GET" and "{account_id}" in route.path:

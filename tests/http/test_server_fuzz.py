@@ -1,4 +1,5 @@
-"""However the network cuts requests up, the answers are the same; and no garbage breaks anything but its connection."""
+"""However the network splits requests, the responses are the same; and garbage breaks nothing but its own
+connection."""
 
 import asyncio
 import contextlib
@@ -35,11 +36,11 @@ LAST = request("GET", "/last", Connection="close")
 
 @pytest.fixture(autouse=True)
 def complaints() -> Iterator[list[Any]]:
-    """What the loop or the server's log had to say of exceptions: nothing, after each test."""
+    """Exceptions reported by the loop or the server's log; checked to be none after each test."""
     found: list[Any] = []
 
     def keep(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        if method != "info":  # a server of another test, in the same process, has jobs that log what they did
+        if method != "info":  # jobs of another test's server in the same process may log
             found.append(event)
         return event
 
@@ -55,7 +56,7 @@ def listen_for(complaints: list[Any]) -> None:
 
 
 async def converse(served: Served, pieces: list[bytes], *, pause: bool) -> bytes:
-    """Send the pieces, each a packet of its own as far as it can be, and return what is answered, dates left out."""
+    """Send the pieces, each in its own packet if possible, and return the responses without dates."""
     reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
     peer = Peer(reader, writer)
     whole = asyncio.ensure_future(peer.end())
@@ -95,7 +96,9 @@ async def test_documents_cut_at_every_position(complaints: list[Any]) -> None:
     bad=st.sampled_from([b"", *(sent for _, sent in REFUSED if len(sent) < 1000)]),
     cuts=st.lists(st.integers(0, 10_000), max_size=12),
 )
-async def test_requests_cut_anyhow(requests: list[bytes], bad: bytes, cuts: list[int], complaints: list[Any]) -> None:
+async def test_requests_cut_at_random_positions(
+    requests: list[bytes], bad: bytes, cuts: list[int], complaints: list[Any]
+) -> None:
     listen_for(complaints)
     sent = b"".join(requests) + (bad or LAST)
     async with serving(Recorder().echo) as served:
@@ -120,7 +123,7 @@ async def test_garbage(data: bytes, cuts: list[int], complaints: list[Any]) -> N
 
 @pytest.mark.parametrize("seed", range(times(5, 200)))
 async def test_requests_with_something_wrong_somewhere(seed: int, complaints: list[Any]) -> None:
-    """Bytes changed, left out, doubled and swapped, in requests that would be good."""
+    """Valid requests with bytes changed, removed, doubled and swapped."""
     chance = random.Random(seed)
     listen_for(complaints)
     recorder = Recorder()

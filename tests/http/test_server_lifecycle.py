@@ -1,4 +1,4 @@
-"""The table of a connection's life, by itself and under whatever clients, handlers and time may do in any order."""
+"""The state table of a connection, by itself and under actions of clients, handlers and time in any order."""
 
 import asyncio
 import random
@@ -86,7 +86,7 @@ def test_every_request_has_exactly_one_response(events: list[str]) -> None:
 
 
 class _Recording(dict[Any, Any]):
-    """A row of a table that notes which of its events come, and which come that it lacks."""
+    """A row of the table that records which of its events occur, and which occur that it lacks."""
 
     def __init__(self, role: str, state: str, row: dict[Any, Any], seen: set[Move]) -> None:
         super().__init__(row)
@@ -102,7 +102,8 @@ class _Recording(dict[Any, Any]):
 
 @pytest.fixture
 def seen() -> Iterator[set[Move]]:
-    """The moves that connections make. Moves that the table lacks are never made, even if the exception is caught."""
+    """The transitions that connections make. Checks that none is missing from the table, even if the exception was
+    caught."""
     found = set[Move]()
     kept = [(table, dict(table)) for table in TABLES.values()]
     for role, table in TABLES.items():
@@ -116,7 +117,7 @@ def seen() -> Iterator[set[Move]]:
 
 @pytest.fixture(autouse=True)
 def complaints() -> Iterator[list[Any]]:
-    """What the server's log had to say, but for the exceptions of handlers that are to raise some."""
+    """Log events of the server, except for exceptions of handlers that are meant to raise."""
     found: list[Any] = []
 
     def keep(logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -132,7 +133,7 @@ def complaints() -> Iterator[list[Any]]:
 WALKS = 1500
 
 
-def test_random_walks_make_every_move_of_the_table_and_no_other(seen: set[Move]) -> None:
+def test_random_walks_make_every_transition_of_the_table_and_no_other(seen: set[Move]) -> None:
     async def walks() -> None:
         chance = random.Random(11)
         for number in range(WALKS):

@@ -1,4 +1,4 @@
-"""Deadlines, how many connections, starting and stopping."""
+"""Deadlines, numbers of connections, starting and stopping."""
 
 import asyncio
 import resource
@@ -38,7 +38,7 @@ async def test_a_head_that_trickles_gains_no_time() -> None:
             if answered.done():
                 break
         assert answered.result().status == 408
-        assert number < 99, "as many headers as are taken"
+        assert number < 99, "as many headers as are accepted"
 
 
 async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
@@ -48,7 +48,7 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
 
     async with serving(handler, idle_seconds=0.15, head_seconds=0.15) as served:
         peers = [await served.open(), await served.open(GET)]
-        assert await peers[0].closed(), "it never asked"
+        assert await peers[0].closed(), "it sent no request"
         assert (await peers[1].response()).status == 200
         assert await peers[1].closed()
 
@@ -79,7 +79,7 @@ async def test_the_number_of_connections_is_limited() -> None:
         assert (await served.ask(GET)).status == 200
 
 
-async def test_connections_leave_half_of_the_files_for_all_else() -> None:
+async def test_connections_leave_half_of_the_file_descriptors_free() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
@@ -106,7 +106,7 @@ async def test_closed_connections_leave_no_state() -> None:
 
 
 async def test_small_packets_leave_at_once() -> None:
-    """Without waiting for the client to acknowledge those before (Nagle's algorithm)."""
+    """Without waiting for acknowledgement of earlier ones (Nagle's algorithm)."""
     found: list[int] = []
 
     async def handler(exchange: Exchange) -> None:
@@ -146,7 +146,7 @@ async def test_a_stop_finishes_what_is_in_flight_and_closes_the_rest() -> None:
         assert (response.body, response.headers["connection"]) == (b"finished", "close")
         assert await busy.closed()
         await asyncio.wait_for(closing, 5)
-        assert len(recorder.exchanges) == 1, "what waited behind it was not begun"
+        assert len(recorder.exchanges) == 1, "the requests behind it were not started"
 
 
 async def test_a_stop_does_not_wait_forever() -> None:
@@ -202,7 +202,7 @@ async def test_one_of_two_servers_on_a_port_listens() -> None:
 
 
 async def test_a_port_may_be_shared() -> None:
-    """By processes that say so, on a port that another one keeps."""
+    """By processes that allow it, on a port that another process reserves."""
     recorder = [Recorder(), Recorder()]
     with reserve("127.0.0.1", 0) as reserved:
         servers = [await serve(one.echo, "127.0.0.1", reserved=reserved, shared=True) for one in recorder]
@@ -234,7 +234,7 @@ async def test_a_connection_that_is_reset_before_it_is_accepted() -> None:
 
 
 class _SteppedLoop:
-    """A loop whose time and calls a test moves."""
+    """A loop whose time and callbacks the test controls."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -259,7 +259,7 @@ class _SteppedLoop:
 
 
 class _Sender:
-    """A connection that sends as much as it may, whenever it is read."""
+    """A connection that sends as much as possible whenever it is read."""
 
     def __init__(self, state: ServerState) -> None:
         self.state = state
@@ -282,7 +282,7 @@ def test_large_senders_are_read_in_turn_at_a_bounded_rate() -> None:
     sent = sum(sender.sent for sender in senders)
     assert INTAKE_BYTES_A_SECOND <= sent <= INTAKE_BYTES_A_SECOND + INTAKE_BURST + 4 * 256 * 1024
     assert max(sender.sent for sender in senders) - min(sender.sent for sender in senders) <= 256 * 1024
-    loop.now += 60  # a pause saves up no more than a burst
+    loop.now += 60  # a pause accumulates no more than a burst
     before, paused = sum(sender.sent for sender in senders), loop.now
     while loop.now == paused:
         loop.step()

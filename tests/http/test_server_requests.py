@@ -1,4 +1,4 @@
-"""What the server makes of requests: as they should be, and as they should not."""
+"""How the server handles requests, valid and invalid ones."""
 
 import asyncio
 import hashlib
@@ -23,7 +23,7 @@ GET = request()
 CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-async def test_a_request_is_understood_and_the_connection_stays() -> None:
+async def test_a_request_is_answered_and_the_connection_stays_open() -> None:
     recorder = Recorder()
     async with serving(recorder.echo) as served:
         peer = await served.open()
@@ -104,7 +104,7 @@ async def test_bodies_by_length_and_by_chunks(size: int) -> None:
 
 @pytest.mark.parametrize("step", [1000, 65_536, 10**9])
 async def test_a_request_after_a_large_body_is_read(step: int) -> None:
-    """The parser does not see all of such a body."""
+    """Because the parser does not see all of such a body."""
     recorder = Recorder()
     body = bytes(range(256)) * 3000
     offers = request("POST", "/", body[::-1], upgrade="h2c", connection="Upgrade")
@@ -143,7 +143,7 @@ async def test_a_large_body_is_in_a_file_and_a_small_one_is_bytes() -> None:
 
 
 def pieces(body: bytes) -> Iterator[bytes]:
-    """Of very different sizes."""
+    """The body in pieces of very different sizes."""
     at, sizes = 0, itertools.cycle([100, 70_000, 64, 200, 3_000])
     while at < len(body):
         size = next(sizes)
@@ -165,7 +165,7 @@ async def test_the_smallest_chunks_do_not_take_many_times_their_bytes() -> None:
         peer = await served.open(CHUNKED)
         peer.send(b"40\r\n%b\r\n" % (b"xy" * 32) * count + b"0\r\n\r\n")
         assert (await peer.response()).status == 200
-        assert kept[0] < 4 * 64 * count, "bytes, of which the client's own writing is a part"
+        assert kept[0] < 4 * 64 * count, "bytes, including those of the client's own writes"
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
@@ -225,7 +225,7 @@ async def test_a_body_is_read_only_on_demand() -> None:
 
         flooding = asyncio.ensure_future(flood())
         before = -1
-        while sent != before:  # until the sender stands still
+        while sent != before:  # until the sender is blocked
             before = sent
             await asyncio.sleep(0.05)
         assert sent < size / 2
@@ -242,7 +242,7 @@ async def test_an_unread_body_closes_the_connection_after_the_response() -> None
     body = b"x" * (16 << 20)
 
     def stubborn(port: int) -> bytes:
-        """Reads nothing until it has sent all, and is not stopped from doing so."""
+        """Reads nothing until it has sent everything, and is not interrupted."""
         with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
             sock.sendall(request("POST", "/", body))
             return sock.recv(1 << 16)
@@ -251,7 +251,7 @@ async def test_an_unread_body_closes_the_connection_after_the_response() -> None
         assert b"401 Unauthorized" in await asyncio.to_thread(stubborn, served.server.port)
         small = await served.open(request("POST", "/", b"small"), GET)
         responses = [await small.response(), await small.response()]
-        assert [response.headers.get("connection") for response in responses] == [None, None], "it had arrived"
+        assert [response.headers.get("connection") for response in responses] == [None, None], "the body had arrived"
         peer = await served.open(request("POST", "/", body), GET)
         response = await peer.response()
         assert (response.status, response.body, response.headers["connection"]) == (401, b"who are you?", "close")
@@ -273,20 +273,20 @@ async def test_100_continue_is_sent_only_if_the_body_is_read() -> None:
         assert (await peer.response()).status == 100
         peer.send(b"body")
         assert (await peer.response()).body == b"done"
-        peer.send(request("POST", "/wanted", **expecting), b"body")  # did not wait
+        peer.send(request("POST", "/wanted", **expecting), b"body")  # the client did not wait
         first = await peer.response()
         assert first.status == 200 or (first.status, (await peer.response()).body) == (100, b"done")
         peer = await served.open(request("POST", "/", **expecting))
         response = await peer.response()
         assert (response.status, response.headers["connection"]) == (200, "close")
-        peer.send(b"GET /")  # what came now could be the body, or the next request
+        peer.send(b"GET /")  # later bytes could be the body or the next request
         assert await peer.closed()
         assert (await served.ask(request("POST", "/wanted", Expect="miracles"))).status == 417
         old = await served.open(b"POST /wanted HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
         await until(lambda: begun[-1].path == "/wanted" and exchange_of(begun).old)
         await until(lambda: exchange_of(begun).body_state == "awaited")
         old.send(b"body")
-        assert (await old.response()).status == 200, "HTTP/1.0 does not know the word"
+        assert (await old.response()).status == 200, "HTTP/1.0 does not have this expectation"
 
 
 def exchange_of(begun: list[Exchange]) -> Http1Exchange:
@@ -295,7 +295,7 @@ def exchange_of(begun: list[Exchange]) -> Http1Exchange:
     return exchange
 
 
-async def test_two_hosts_are_named() -> None:
+async def test_the_error_reports_two_host_headers() -> None:
     async with serving(Recorder().echo) as served:
         response = await served.ask(b"GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n")
         assert response.json() == {"error": {"message": "The request has more than one header host."}}
@@ -379,8 +379,8 @@ REFUSED = [
 
 @pytest.mark.parametrize(("status", "sent"), REFUSED, ids=[str(number) for number in range(len(REFUSED))])
 @pytest.mark.parametrize("before", [b"", GET], ids=["alone", "after"])
-async def test_refused(status: int, sent: bytes, before: bytes) -> None:
-    """Once, shortly, and the connection ends: nothing after it is looked at."""
+async def test_an_invalid_request_is_refused(status: int, sent: bytes, before: bytes) -> None:
+    """Once, with a short error, and the connection is closed: nothing after it is read."""
     recorder = Recorder()
     async with serving(recorder.echo) as served:
         peer = await served.open(before + sent, GET)
@@ -392,12 +392,12 @@ async def test_refused(status: int, sent: bytes, before: bytes) -> None:
         assert response.json()["error"]["message"]
         assert len(response.body) < 200
         assert await peer.end() == b""
-        assert len(recorder.bodies) == bool(before), "no handler has it"
+        assert len(recorder.bodies) == bool(before), "no handler got it"
         if len(sent) < 1000:
-            assert len(recorder.exchanges) == bool(before), "nor had a part of it"
+            assert len(recorder.exchanges) == bool(before), "nor any part of it"
 
 
-async def test_as_many_headers_as_are_taken() -> None:
+async def test_the_maximum_number_of_headers_is_accepted() -> None:
     recorder = Recorder()
     async with serving(recorder.echo, headers=10, header_limit=1000) as served:
         headers = {f"a_{number}": "x" for number in range(9)}
@@ -425,14 +425,14 @@ async def test_as_many_headers_as_are_taken() -> None:
         ("/?%41={b}", "/", "%41={b}"),
     ],
 )
-async def test_targets(target: str, path: str, query: str) -> None:
-    """Every spelling of a path is one path; the query is passed as it came."""
+async def test_request_targets(target: str, path: str, query: str) -> None:
+    """All spellings of a path are the same path; the query is passed unchanged."""
     async with serving(Recorder().echo) as served:
         reported = (await served.ask(request("GET", target))).json()
         assert (reported["path"], reported["query"]) == (path, query)
 
 
-async def test_the_host_of_a_target_counts_in_the_place_of_the_header() -> None:
+async def test_the_host_of_a_target_replaces_the_header() -> None:
     async with serving(Recorder().echo) as served:
         for target, host in (
             ("http://Other.example:81/a", "Other.example:81"),
@@ -444,12 +444,12 @@ async def test_the_host_of_a_target_counts_in_the_place_of_the_header() -> None:
         assert (await served.ask(b"GET http://a,b[/ HTTP/1.1\r\nHost: h\r\n\r\n")).status == 400
 
 
-async def test_a_target_that_is_the_server_itself() -> None:
+async def test_the_target_of_the_server_itself() -> None:
     async with serving(Recorder().echo) as served:
         assert (await served.ask(request("OPTIONS", "*"))).json()["path"] == "*"
 
 
-async def test_headers_that_come_twice_are_one() -> None:
+async def test_repeated_headers_are_combined() -> None:
     async with serving(Recorder().echo) as served:
         sent = b"GET / HTTP/1.1\r\nHost: h\r\nX-A: 1 \r\nCookie: a=1\r\nx-a:\t2\t\r\nCookie: b=2\r\nX-L: \xe4\r\n\r\n"
         reported = (await served.ask(sent)).json()["headers"]
@@ -464,7 +464,7 @@ async def test_handlers_decide_about_methods(method: str) -> None:
 
 @pytest.mark.parametrize("split", [False, True], ids=["whole", "split"])
 async def test_an_upgrade_offer_is_ignored_and_hides_nothing(split: bool) -> None:
-    """The body stays the body: it is not the other protocol's, and no further request either."""
+    """The body remains a body: it is neither data of the other protocol nor another request."""
     recorder = Recorder()
     offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2_Settings": "AAMAAABk"}
     hidden = request("POST", "/hidden", b"x")
@@ -589,7 +589,7 @@ async def test_a_client_that_disconnects_while_reading_is_paused() -> None:
         peer = await served.open(GET)
         await until(lambda: seen == ["/"])
         last = request("GET", "/last")
-        big = request("POST", "/big", b"x" * (PAUSE_ABOVE - 200))  # what brings it above the mark is its last packet
+        big = request("POST", "/big", b"x" * (PAUSE_ABOVE - 200))  # the last packet exceeds the high-water mark
         peer.send(big + b"\r\n" * ((PAUSE_ABOVE - len(big) + 2) // 2) + last)
         connection = served.connection()
         await until(lambda: connection._paused)
@@ -600,7 +600,7 @@ async def test_a_client_that_disconnects_while_reading_is_paused() -> None:
 
 
 async def test_requests_beyond_the_pipeline_limit_are_not_read() -> None:
-    """A client that goes on sending while its first request is being served."""
+    """The client continues to send while its first request is being served."""
     go, size = asyncio.Event(), 0
 
     async def handler(exchange: Exchange) -> None:

@@ -1,4 +1,4 @@
-"""What the server makes of responses: framing, order, breaking off, and clients that do not read."""
+"""How the server sends responses: framing, order, interruptions, and clients that do not read."""
 
 import asyncio
 import re
@@ -66,10 +66,10 @@ async def test_a_whole_response_byte_for_byte() -> None:
         (OLD, streamed([("content-length", "3")], b"old"), 200, "3", b"old"),
     ],
 )  # fmt: skip
-async def test_framings(sent: bytes, handler: Handler, status: int, length: str | None, body: bytes) -> None:
+async def test_response_framings(sent: bytes, handler: Handler, status: int, length: str | None, body: bytes) -> None:
     async with serving(handler) as served:
         peer = await served.open()
-        for _ in range(2):  # what is sent outside the frame would corrupt the second response
+        for _ in range(2):  # bytes outside the frame would corrupt the second response
             peer.send(sent)
             response = await peer.response(to_head=sent == HEAD)
             assert (response.status, response.headers.get("content-length"), response.body) == (status, length, body)
@@ -164,7 +164,7 @@ async def test_an_invalid_status(status: int) -> None:
 
 
 async def test_the_date_may_be_the_handlers_own() -> None:
-    """In any spelling, each of which is looked at once."""
+    """In any spelling, and it is not sent twice."""
     for name in ("Date", "date", "DATE", "Date", "date"):
         async with serving(whole(200, [("X-One", "1"), (name, "then")], b"")) as served:
             response = await served.ask(GET)
@@ -177,7 +177,7 @@ async def test_the_date_may_be_the_handlers_own() -> None:
 
 
 class Mistake(Exception):
-    """The handler's."""
+    """An error of the handler."""
 
 
 async def test_a_handler_that_fails_before_its_response() -> None:
@@ -194,14 +194,14 @@ async def test_a_handler_that_fails_before_its_response() -> None:
 
 async def test_a_handler_that_forgets_to_answer() -> None:
     async def handler(exchange: Exchange) -> None:
-        """Nothing."""
+        """Does not respond."""
 
     async with serving(handler) as served:
         assert (await served.ask(GET)).status == 500
 
 
 async def test_a_handler_that_responds_at_once_needs_no_task() -> None:
-    """As many pipelined requests as there may be, with some between them that a task answers."""
+    """With the maximum number of pipelined requests, some of which a task answers."""
     tasks: list[str] = []
 
     async def later(exchange: Exchange) -> None:
@@ -245,7 +245,7 @@ async def test_a_handler_that_fails_at_once(responds: bool) -> None:
 
 async def test_a_handler_that_forgets_to_answer_at_once() -> None:
     def handler(exchange: Exchange) -> None:
-        """Nothing."""
+        """Does not respond."""
 
     async with serving(handler) as served:
         assert (await served.ask(GET)).status == 500
@@ -282,11 +282,11 @@ async def test_a_truncated_response_closes_the_connection(
         peer = await served.open(GET + GET)
         with pytest.raises(asyncio.IncompleteReadError):
             await peer.response()
-        assert await peer.end() == b"", "and nothing follows"
+        assert await peer.end() == b"", "nothing follows"
         raw = await (await served.open(GET)).end()
         assert raw.endswith(b"6\r\nso far\r\n" if not headers else b"\r\nso far")
         if not headers:
-            with pytest.raises(ConnectionResetError):  # its end could not be distinguished from a whole response's
+            with pytest.raises(ConnectionResetError):  # its end could not be distinguished from a complete response
                 await (await served.open(OLD)).end()
 
 
@@ -296,7 +296,7 @@ async def test_a_response_shorter_or_longer_than_declared() -> None:
             await served.ask(GET)
     async with serving(streamed([("content-length", "3")], b"long", b"er")) as served:
         raw = await (await served.open(GET)).end()
-        assert raw.endswith(b"\r\n\r\n"), "nothing that could be taken for the next answer"
+        assert raw.endswith(b"\r\n\r\n"), "nothing that could be taken for the next response"
 
 
 async def test_a_cancelled_handler_ends_its_connection() -> None:
@@ -325,7 +325,7 @@ CHUNK = b"x" * 65_536
 
 
 class Flood:
-    """A handler that sends without end, as fast as it is let."""
+    """A handler that sends endlessly, as fast as possible."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -342,7 +342,7 @@ class Flood:
             raise
 
     async def stalled(self) -> int:
-        """Waits until it stands still; what has been sent by then."""
+        """Wait until it is blocked; the number of bytes sent by then."""
         before = -1
         while self.sent != before or not self.sent:
             before = self.sent
@@ -351,7 +351,7 @@ class Flood:
 
 
 def waiting_bytes(served: object) -> int:
-    """What the server keeps of responses, for all connections."""
+    """Response bytes that the server buffers for all connections."""
     connections = served.server._state.connections  # type: ignore[attr-defined]
     return sum(connection._transport.get_write_buffer_size() for connection in connections)
 
@@ -363,7 +363,7 @@ async def test_a_stream_waits_for_its_reader() -> None:
         stalled = await flood.stalled()
         assert waiting_bytes(served) <= WRITE_HIGH + 2 * len(CHUNK)
         taken = 0
-        while flood.sent < stalled + (8 << 20):  # it goes on as soon as it is read
+        while flood.sent < stalled + (8 << 20):  # it continues as soon as the client reads
             taken += len(await asyncio.wait_for(peer.reader.read(1 << 20), 5))
         assert taken > 1 << 20
         peer.writer.transport.abort()
@@ -415,7 +415,7 @@ async def test_a_slow_reader_is_not_cut_as_long_as_it_reads() -> None:
             got += len(data)
             left = connection._transport.get_write_buffer_size()
             if 0 < left <= unsent - PROGRESS_BYTES:
-                connection.expire(connection.deadline + 1)  # as if its time were up
+                connection.expire(connection.deadline + 1)  # as if its deadline had passed
                 unsent, times_up = left, times_up + 1
         slow.close()
         assert got > 48 << 20

@@ -1,4 +1,5 @@
-"""The field `spend_limits` of gateways over the official SDK: its life, its faults, and what is left of each rule."""
+"""The field `spend_limits` of gateways over the official SDK: its life cycle, its errors, and the remainder of each
+rule."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ RULE = {"limit": 10, "limitType": "cost", "window": 3600}
 
 
 class Limited:
-    """A customer's gateways over the SDK."""
+    """A customer's gateways, through the SDK."""
 
     def __init__(self, customer: Customer, client: "cloudflare.Cloudflare") -> None:
         self.customer = customer
@@ -37,7 +38,7 @@ class Limited:
         return self._gateways.get(gateway_id, account_id=self.customer.account_id)
 
     def left(self, gateway_id: str = "g", **query: Any) -> list[dict[str, Any]]:
-        """What is left of each rule."""
+        """The remainder of each rule."""
         url = f"{self.customer.api_url}/farebox/gateways/{gateway_id}/spend-limits"
         response = httpx.get(url, headers=self.customer.headers, params=query)
         assert response.status_code == 200, response.text
@@ -108,7 +109,7 @@ def test_rules_are_kept_as_they_are_sent_with_ids_and_defaults(limited: Limited)
         ([{**RULE, "id": ""}], {(0, "id"): "String must contain at least 1 character(s)"}),
     ],
 )  # fmt: skip
-def test_faults_have_their_place(limited: Limited, rules: list[Any], faults: dict[tuple[Any, ...], str]) -> None:
+def test_errors_are_located(limited: Limited, rules: list[Any], faults: dict[tuple[Any, ...], str]) -> None:
     import cloudflare
 
     with pytest.raises(cloudflare.BadRequestError) as refused:
@@ -137,12 +138,12 @@ def test_what_is_spent_stays_with_a_rule_whose_window_stays(limited: Limited) ->
     limited.update({**rule, "limit": 2})
     assert limited.left()[0]["spent_nanos"] == charge, "another limit"
     limited.update({**rule, "limit": 2, "window": 60})
-    assert limited.left()[0]["spent_nanos"] == 0, "another window begins anew"
+    assert limited.left()[0]["spent_nanos"] == 0, "a different window starts over"
     limited.update(rule)
     assert limited.left()[0]["spent_nanos"] == charge
 
 
-def test_each_value_has_a_budget_of_its_own(limited: Limited) -> None:
+def test_each_value_has_its_own_budget(limited: Limited) -> None:
     partition = {"mode": "partition"}
     limited.create({**RULE, "id": "per-team", "metadata": {"team": partition}}, {**RULE, "id": "all"})
     teams = {"a": 2, "b\u0000é" + "x" * 900: 1}
@@ -150,7 +151,7 @@ def test_each_value_has_a_budget_of_its_own(limited: Limited) -> None:
         for _ in range(calls):
             said = limited.chat(headers={"cf-aig-metadata": json.dumps({"team": team})})
             assert said.status_code == 200, said.text
-    assert limited.chat().status_code == 200, "without the key the rule does not count it"
+    assert limited.chat().status_code == 200, "without the key the rule does not count the call"
     whole, *others = limited.left(rule_id="all")
     assert others == []
     states = limited.left(rule_id="per-team")
@@ -207,7 +208,7 @@ def test_a_refusal_says_which_rule_and_when_there_is_room_again(limited: Limited
     assert (log["status_code"], log["cost"], log["success"]) == (402, 0, False)
 
 
-def test_nobody_else_sees_what_is_left(limited: Limited, customer: Customer) -> None:
+def test_other_accounts_do_not_see_remainders(limited: Limited, customer: Customer) -> None:
     limited.create(RULE)
     other = customer.farebox.funded("1")
     url = f"{customer.api_url}/farebox/gateways/g/spend-limits"

@@ -11,7 +11,7 @@ from tests.support import Customer, Farebox
 pytestmark = ON_BOTH_ENGINES
 
 OF_ACCOUNTS = [route for route in ROUTES if "account_id" in route.parameters and not route.path.startswith("/ui/")]
-"""Those of the API; the pages have tests/pages/test_matrix.py."""
+"""The routes of the API; for the pages see tests/pages/test_matrix.py."""
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def get(customer: Customer, path: str, **parameters: Any) -> Any:
 
 
 def charges(customer: Customer) -> int:
-    """How many payments the fake Stripe has taken from the account."""
+    """The number of payments that the fake Stripe took from the account."""
     stripe_url, services = customer.farebox.stripe_url, customer.farebox.services
     customer_id = customer.farebox.run(cards.customer_of(services, customer.account_id))
     taken = http.get(f"{stripe_url}/_fake/ledger").json()["payments"]
@@ -106,7 +106,7 @@ def test_the_same_idempotency_key_is_the_same_purchase(buyer: Customer) -> None:
 
 
 def test_a_retry_without_a_key_charges_once(buyer: Customer) -> None:
-    """The official SDKs send a POST up to three times, and show it only in this header."""
+    """The official SDKs send a POST up to three times; a retry shows only in this header."""
     responses = [post(buyer, "topup", {"amount": 2000}, **{"x-stainless-retry-count": str(n)}) for n in range(3)]
     assert len({result(response)["payment_intent_id"] for response in responses}) == 1
     plain = post(buyer, "topup", {"amount": 2000})
@@ -129,7 +129,7 @@ def test_a_declined_card_is_402(buyer: Customer, reason: str) -> None:
 
 
 def test_a_purchase_in_progress_blocks_another(buyer: Customer) -> None:
-    """The same request waits for the first one's answer; another one is asked to wait."""
+    """The same request waits for the response to the first; a different one is told to wait."""
     fault = {"match": "POST /v1/invoices/*/pay", "kind": "delay_ms", "milliseconds": 700}
     http.post(f"{buyer.farebox.stripe_url}/_fake/faults", json=fault).raise_for_status()
     with ThreadPoolExecutor(2) as pool:
@@ -248,7 +248,7 @@ def test_auto_top_up_fires_below_the_threshold(farebox: Farebox) -> None:
     assert (invoice["amount_paid"], invoice["created_by"], invoice["invoice_origin"]) == (2000, "auto_topup", "auto")
     assert get(customer, "invoice-history", type="manual")["invoices"] == []
     assert get(customer, "topup/config") == UNSET | {"amount": 2000, "threshold": 500}
-    assert get(customer, "credit-balance")["first_topup_success"] is False  # bought by hand is what it means
+    assert get(customer, "credit-balance")["first_topup_success"] is False  # it counts only manual purchases
 
 
 def test_a_dead_card_suspends_auto_top_up_and_saving_it_again_lifts_that(farebox: Farebox) -> None:
@@ -300,7 +300,7 @@ def test_reasons_are_documented() -> None:
 
 
 def test_settings_of_the_operator(tmp_path: Path) -> None:
-    """What FAREBOX_TOKEN_TOPUP_CONFIG, …_SPENDING_LIMIT_POST and …_AUTO_TOPUP change on the wire."""
+    """The effect of FAREBOX_TOKEN_TOPUP_CONFIG, …_SPENDING_LIMIT_POST and …_AUTO_TOPUP on the wire."""
     with running_farebox(
         tmp_path, token_topup_config="deny", spending_limit_post="deny", topup_min_cents=2500, topup_max_cents=9000
     ) as farebox:
@@ -309,7 +309,7 @@ def test_settings_of_the_operator(tmp_path: Path) -> None:
         refused = post(customer, "topup/config", {"amount": 2500, "threshold": 500})
         assert (refused.status_code, errors(refused)[0][0]) == (403, 2934)
         link = http.post(f"{customer.api_url}/farebox/billing-link", headers=customer.headers)
-        assert (link.status_code, errors(link)[0][0]) == (403, 2934)  # its page could change it
+        assert (link.status_code, errors(link)[0][0]) == (403, 2934)  # its page could change the balance
         deprecated = post(customer, "spending-limit", {"amount": 100, "duration": "daily", "strategy": "fixed"})
         assert deprecated.status_code == 403
         assert "spending limits are deprecated" in errors(deprecated)[0][1]

@@ -1,4 +1,4 @@
-"""Usage by what calls were made with: every charge once, whatever is deleted, within bounds; pages and API agree."""
+"""Usage by attributes of calls: every charge counts once, whatever is deleted, within bounds; pages and API agree."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ def report(customer: Customer, by: str, **query: str) -> dict[str, Any]:
 
 
 def by_value(customer: Customer, by: str, **query: str) -> dict[str, tuple[int, int]]:
-    """Calls and nano-dollars of each value."""
+    """Number of calls and nano-dollars by value."""
     sums = Counter[str](), Counter[str]()
     for each in report(customer, by, **query)["usage"]:
         sums[0][each["value"]] += each["calls"]
@@ -48,7 +48,7 @@ def own(customer: Customer, method: str, path: str, body: dict[str, object]) -> 
 
 @pytest.fixture
 def varied(farebox: Farebox) -> Customer:
-    """An account whose calls differ in all that usage is asked for by. The first charge draws on two lots."""
+    """An account whose calls differ in every attribute of usage reports. The first charge draws on two lots."""
     account_id = farebox.create_account()
     farebox.grant(account_id, "0.000001")
     farebox.grant(account_id, "5")
@@ -61,7 +61,7 @@ def varied(farebox: Farebox) -> Customer:
     other.chat("two", user="grace", headers={"cf-aig-metadata": '{"team": "=1+1"}'})
     other.gateway_url = other.gateway_url.replace("default", "second")
     other.chat("three words here", user="grace")
-    customer.chat("four", model="demo/none")  # refused: not charged
+    customer.chat("four", model="demo/none")  # refused, so not charged
     own(customer, "POST", "farebox/holds", {"hold_id": "h", "amount_nanos": 1_000})
     own(customer, "POST", "farebox/holds/h/settle", {"amount_nanos": 1_000})
     return customer
@@ -87,7 +87,7 @@ def test_every_charge_is_counted_once_by_each(varied: Customer) -> None:
     assert (refused.status_code, refused.json()["errors"][0]["path"]) == (400, ["query", "by"])
 
 
-def test_what_is_deleted_from_the_log_stays_counted(farebox: Farebox, varied: Customer) -> None:
+def test_calls_deleted_from_the_log_stay_counted(farebox: Farebox, varied: Customer) -> None:
     before = {by: by_value(varied, by) for by in BY}
     logs = httpx.get(f"{varied.api_url}/ai-gateway/gateways/default/logs", headers=varied.headers).json()["result"]
     names = [each["id"] for each in logs]
@@ -98,7 +98,7 @@ def test_what_is_deleted_from_the_log_stays_counted(farebox: Farebox, varied: Cu
     assert after["user"]["ada"] == before["user"]["ada"]
 
 
-def test_what_is_far_behind_is_caught_up_by_the_job(
+def test_the_job_catches_up_from_far_behind(
     farebox: Farebox, varied: Customer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kept_usage, "STEP", 1)
@@ -108,7 +108,7 @@ def test_what_is_far_behind_is_caught_up_by_the_job(
     assert first["usage"] == []
     monkeypatch.setattr(kept_usage, "BEHIND", 1)
     monkeypatch.setattr(kept_usage, "STEP", 500)
-    monkeypatch.setattr(kept_usage, "_ACCOUNTS", 10_000)  # the server has those of other tests, too
+    monkeypatch.setattr(kept_usage, "_ACCOUNTS", 10_000)  # the server also has those of other tests
     farebox.run(kept_usage.work(farebox.services))
     assert sum(calls for calls, _ in by_value(varied, "user").values()) == 4
     assert report(varied, "user")["as_of"] is None
@@ -130,7 +130,7 @@ def test_callers_cannot_fill_the_sums(varied: Customer, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("by", BY)
-def test_every_number_leads_to_its_calls(farebox: Farebox, varied: Customer, by: str) -> None:
+def test_every_number_links_to_its_calls(farebox: Farebox, varied: Customer, by: str) -> None:
     owner = person(farebox, Role.OWNER, varied.account_id)
     page = owner.get("/ui/usage", by=by, compare="on").text
     table = page.partition('id="sums"')[2]
@@ -145,14 +145,14 @@ def test_every_number_leads_to_its_calls(farebox: Farebox, varied: Customer, by:
     assert len(re.findall(r'href="/ui/calls/[0-9a-f-]{36}"', owner.get(unescape(bars[-1])).text)) == 3
 
 
-def test_the_overview_names_the_tokens_that_were_charged_the_most(farebox: Farebox, varied: Customer) -> None:
+def test_the_overview_names_the_tokens_with_the_highest_charges(farebox: Farebox, varied: Customer) -> None:
     page = person(farebox, Role.VIEWER, varied.account_id).get("/ui/overview").text.partition('id="tokens"')[2]
     expected = by_value(varied, "token")
     rows = re.findall(r'data-of="Token"><div>([^<]+)</div>.*?data-of="Calls"><div>(\d+)<', page, re.DOTALL)
     assert sorted(int(calls) for _, calls in rows) == sorted(calls for token, (calls, _) in expected.items() if token)
 
 
-def test_files_have_what_is_seen(farebox: Farebox, varied: Customer) -> None:
+def test_files_match_the_page(farebox: Farebox, varied: Customer) -> None:
     owner = person(farebox, Role.OWNER, varied.account_id)
     of_page = owner.get("/ui/usage.csv", by="metadata.team", compare="on").text
     for to, status in (("9998-12-31T23:59:59Z", 200), ("9999-12-31T23:59:59Z", 400)):
