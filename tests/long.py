@@ -1,4 +1,4 @@
-"""How often a test repeats itself: a few times in `make test`, many in `make long`, which sets FAREBOX_TEST_LONG."""
+"""Numbers of repetitions in tests: few in `make test`, many in `make long`, which sets FAREBOX_TEST_LONG."""
 
 import os
 
@@ -6,5 +6,5 @@ LONG = bool(os.environ.get("FAREBOX_TEST_LONG"))
 
 
 def times(few: int, many: int) -> int:
-    """`many` where the long proofs run."""
+    """`many` in `make long`, otherwise `few`."""
     return many if LONG else few

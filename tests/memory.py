@@ -1,4 +1,4 @@
-"""Where the tests may keep files in memory: for speed, never for what a test proves."""
+"""A folder in memory for test files: for speed only, never part of what a test proves."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ FREE_BYTES = 4 * 2**30
 
 
 def memory_folder() -> Path | None:
-    """A file system in memory, where there is one with much room."""
+    """An in-memory file system, if there is one with enough space."""
     memory = Path("/dev/shm")
     if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > FREE_BYTES:
         return memory

@@ -1,4 +1,4 @@
-"""A ledger on a database of its own, and short names for what tests ask of it."""
+"""A ledger on its own database, and short names for its commands."""
 
 import contextlib
 import functools
@@ -29,14 +29,14 @@ from tests import engines
 START = 1_700_000_000_000
 LATER = START + 3_600_000
 SECONDS = 30.0
-"""Longest wait for a statement."""
+"""Statement timeout in milliseconds."""
 ANN, BOB, EVE = "ann", "bob", "eve"
 
 
 class Books:
-    """The real ledger, as it serves calls, over an SQLite file or, on PostgreSQL, over the database of that name.
+    """The real ledger, as it serves calls, on an SQLite file or a PostgreSQL database.
 
-    With `jobs` every command is a job, on PostgreSQL too.
+    With `jobs` every command runs as a job, on PostgreSQL too.
     """
 
     def __init__(self, path: Path, *, jobs: bool = False) -> None:
@@ -63,7 +63,7 @@ class Books:
         assert (await self.do(top_up("seed", amount, account_id=account_id))).ok
 
     async def lots(self, account_id: str = ANN) -> dict[str, int]:
-        """Lot → what is left of it, where anything is."""
+        """Lot → its remainder, for lots that have one."""
         return dict(
             await self.sql("SELECT lot_id, remaining FROM lots WHERE account_id = ? AND remaining > 0", (account_id,))
         )
@@ -73,7 +73,7 @@ class Books:
         return int(owed)
 
     async def set(self, account_id: str = ANN, **columns: object) -> None:
-        """Set columns of the balance that no command sets."""
+        """Set columns of the balance that no command changes."""
         sql = f"UPDATE balances SET {', '.join(f'{name} = ?' for name in columns)} WHERE account_id = ?"
         values = (*columns.values(), account_id)
         await self.database.write(lambda connection: connection.execute(sql, values).fetchall())
@@ -92,7 +92,7 @@ class Books:
 
 
 def database_at(path: Path) -> Database:
-    """The file; on PostgreSQL, one database that all books of this test process have in turn (see `emptied`)."""
+    """The file; on PostgreSQL, one database that all books of this test process use in turn (see `emptied`)."""
     if engines.engine_now() == "postgres":
         return PostgresDatabase(shared_database(), timeout=SECONDS)
     engines.lay_out(path)
@@ -105,7 +105,7 @@ def shared_database() -> str:
 
 
 async def emptied(books: Books) -> None:
-    """Take everything of earlier books out of the database: far quicker than a database for each test."""
+    """Empty the database of earlier books, which is much faster than a new database for each test."""
     if books.database.engine == "postgres":
         await books.database.write(_empty)
 
@@ -120,7 +120,7 @@ def _empty(connection: Connection) -> None:
 
 @contextlib.asynccontextmanager
 async def open_books(path: Path, *account_ids: str, jobs: bool = False) -> AsyncIterator[Books]:
-    """Open the books with these accounts; at the end, unless the test failed, they must balance."""
+    """Open the books with these accounts. At the end, unless the test failed, they must balance."""
     books = Books(path, jobs=jobs)
     try:
         await emptied(books)
@@ -158,7 +158,7 @@ def give_back(cause: str, amount: int, *, account_id: str = ANN, at: int = START
 
 @dataclass(frozen=True, slots=True)
 class CallOf(CallWritten):
-    """The record of a call, as the data plane writes it: its id is the hold's, its charge what was taken."""
+    """The record of a call, as the data plane writes it: its ID is that of the hold, its charge the amount taken."""
 
     account_id: str
     log_id: str
@@ -187,7 +187,7 @@ class CallOf(CallWritten):
 
 @dataclass(frozen=True, slots=True)
 class UnusualCall(CallWritten):
-    """The record of a call, with other columns than CallOf's."""
+    """The record of a call, with other columns than those of CallOf."""
 
     log_id: str
     columns: dict[str, Any]

@@ -1,6 +1,7 @@
-"""The ledger as a page of plain Python: no database, no cleverness, written from the README and not from posting.
+"""A model of the ledger in plain Python: no database, no optimizations, written from the README rather than from
+posting.
 
-Money is only ever what is left in lots; `posted` and `held` are recomputed each time.
+Money exists only as remainders of lots; `posted` and `held` are recomputed each time.
 """
 
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ class Lot:
     ends: int
     since: int
     size: int = 0
-    """What filled it."""
+    """The source of its money."""
 
     def __post_init__(self) -> None:
         self.size = self.size or self.left
@@ -65,16 +66,16 @@ class Wallet:
     lots: list[Lot] = field(default_factory=list)
     holds: dict[str, Held] = field(default_factory=dict)
     seen: dict[str, tuple[object, ...]] = field(default_factory=dict)
-    """Id of what came in, was taken or was corrected → its content."""
+    """ID of what came in, was taken or was corrected → its content."""
     taken: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """Cause of what was taken back → all of it, and the part that was there."""
+    """Cause of a clawback → the whole amount, and the part that was available."""
     owed: int = 0
     usage: list[tuple[int, int]] = field(default_factory=list)
-    """When a charge counts, and what it was."""
+    """Time at which a charge counts, and its amount."""
     limit: tuple[int, str, str] | None = None
     armed: int | None = None
     requested: bool = False
-    """An auto top-up is open."""
+    """Whether an auto top-up is open."""
     asked: int = 0
     low: int | None = None
     notified: bool = False
@@ -94,7 +95,7 @@ class Wallet:
         return self.posted - self.held
 
     def spend(self, amount: int, first: str | None = None) -> None:
-        """From bought lots only where `first` names one of them."""
+        """Take money from lots; only from bought lots if `first` names one of them."""
         lots = sorted(self.lots, key=lambda lot: lot.turn)
         if first is not None:
             lots = sorted((lot for lot in lots if lot.bought), key=lambda lot: lot.lot_id != first)
@@ -105,7 +106,7 @@ class Wallet:
         assert amount == 0
 
     def lapse(self, at: int) -> int:
-        """Take back what is left of lots whose time is up, but nothing that is held."""
+        """Take the remainders of expired lots, except for amounts that are held."""
         taken = 0
         for lot in sorted(self.lots, key=lambda lot: (lot.ends, lot.lot_id)):
             if lot.ends <= at:
@@ -120,7 +121,7 @@ class Wallet:
         return Outcome.HELD_ELSEWHERE if amount <= self.posted else Outcome.REFUSED
 
     def bought(self, lot: Lot) -> None:
-        """Credit that was bought pays what is owed."""
+        """Pay what is owed from bought credit."""
         self.lots.append(lot)
         self.collect(lot, lot.left)
 
@@ -137,7 +138,7 @@ class Wallet:
         )
 
     def counted(self, budget: Budget, state: str) -> int:
-        """What the holds in this state count in the budget's window."""
+        """The sum of the holds in this state in the budget's window."""
         return sum(
             hold.counted
             for hold in self.holds.values()
@@ -147,7 +148,7 @@ class Wallet:
         )
 
     def counters(self) -> dict[tuple[str, int], tuple[int, int]]:
-        """By scope and slot, what is spent and held, where any hold was ever made."""
+        """Scope and slot → spent and held, for all that ever had a hold."""
         found: dict[tuple[str, int], tuple[int, int]] = {}
         for hold in self.holds.values():
             for budget in hold.budgets:
@@ -158,7 +159,7 @@ class Wallet:
         return found
 
     def watch(self, before: int, *, refused: bool) -> None:
-        """After each command: request credit, report a low balance."""
+        """After each command: request an auto top-up or report a low balance."""
         fell = self.posted < before
         if (fell or (refused and self.posted == before)) and self.armed is not None and self.posted < self.armed:
             self.armed = None
@@ -176,7 +177,7 @@ def _utc(at: int) -> datetime:
 
 
 def beginning(duration: str, strategy: str, at: int) -> datetime:
-    """Of the window that `at` is in."""
+    """The start of the window that contains `at`."""
     now = _utc(at)
     if strategy == "sliding":
         days = {"daily": 1, "weekly": 7, "monthly": 30}[duration]
@@ -193,7 +194,7 @@ class Model:
         self.wallets = {account_id: Wallet() for account_id in account_ids}
 
     def do(self, command: Command) -> Verdict:
-        """Answer as the ledger must. Raises Conflict."""
+        """The verdict that the ledger must give. Raises Conflict."""
         wallet = self.wallets.get(command.account_id)
         if wallet is None:
             return Verdict(Outcome.UNKNOWN)
@@ -208,7 +209,7 @@ class Model:
 
 
 _Response = tuple[Outcome, *tuple[int | None, ...]]
-"""The outcome; then, where there is more to say: amount, written off, late, limit, spent, budget, reserved."""
+"""The outcome, followed by details: amount, written off, late, limit, spent, budget, reserved."""
 
 
 def _respond(wallet: Wallet, command: Command) -> _Response:
@@ -227,7 +228,7 @@ def _respond(wallet: Wallet, command: Command) -> _Response:
                 hold.state = "expired"
             taken = wallet.lapse(command.at)
             return (Outcome.DONE, taken) if due or taken else (Outcome.REPEATED,)
-    earlier = wallet.holds.get(command.hold_id)  # the others speak of a hold
+    earlier = wallet.holds.get(command.hold_id)  # the other commands refer to a hold
     return (Outcome.UNKNOWN,) if earlier is None else _on_hold(wallet, earlier, command)
 
 
@@ -245,7 +246,7 @@ def _on_hold(wallet: Wallet, hold: Held, command: Extend | Settle | Release) -> 
 
 
 def _once(wallet: Wallet, command: TopUp | Grant | Correct) -> _Response:
-    """Money in, and corrections: known by their id, whatever the time they are sent."""
+    """Money in and corrections are identified by their ID, whenever they are sent."""
     match command:
         case TopUp():
             name, content = f"top_up:{command.payment_id}", (command.amount, command.priority, command.expires_at)
@@ -277,7 +278,7 @@ def _once(wallet: Wallet, command: TopUp | Grant | Correct) -> _Response:
 
 
 def _return(wallet: Wallet, command: Correct, name: str) -> None:
-    """To the lots that are named, and the rest to a new one."""
+    """Return money to the named lots, and the rest to a new one."""
     left, part = command.amount, 0
     for lot_id, most in command.into:
         lot = next((each for each in wallet.lots if each.lot_id == lot_id), None)
@@ -329,7 +330,7 @@ def _give_back(wallet: Wallet, command: GiveBack) -> _Response:
 
 
 def _refused(wallet: Wallet, more: int, whole: int, at: int) -> _Response | None:
-    """A hold, or what an extension adds to one."""
+    """The refusal of a hold or of an extension, if there is one."""
     if more == 0:
         return None
     outcome: Outcome | None = None
@@ -346,7 +347,8 @@ def _refused(wallet: Wallet, more: int, whole: int, at: int) -> _Response | None
 
 
 def _over_budget(wallet: Wallet, command: Hold) -> _Response | None:
-    """By a budget that would refuse it for good, if there is one; of several, the one with the least room."""
+    """The budget that refuses it: one that would refuse it permanently, if any; otherwise the one with the least
+    room."""
     reserve = command.amount if command.reserve is None else command.reserve
     full = []
     for place, budget in enumerate(command.budgets):

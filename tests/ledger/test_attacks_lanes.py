@@ -1,4 +1,4 @@
-"""Attacks on the lanes: what a customer, an operator's settings or an unlucky order can do to a batch."""
+"""Attacks on the lanes: the effect of customers' input, operators' settings or unlucky timing on a batch."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ from farebox.storage.sql import Connection
 from tests import engines
 from tests.ledger.kit import ANN, BOB, Books, UnusualCall, hold, left_to_jobs, open_books, settle
 
-pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="there are lanes on PostgreSQL only")
+pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="only PostgreSQL has lanes")
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def books(tmp_path: Path) -> AsyncIterator[Books]:
 
 
 async def test_a_model_name_with_a_nul_does_not_make_its_batch_slow(books: Books) -> None:
-    """A text of PostgreSQL cannot have one; jobs write the mark for what cannot be shown."""
+    """PostgreSQL's text cannot contain NUL; jobs write the replacement character."""
     await books.fund(ANN, 100)
     await books.do(hold("a", 10))
     await books.ledger.record(ANN, UnusualCall("refused", {"model": "x\0y"}))
@@ -42,7 +42,7 @@ async def test_a_model_name_with_a_nul_does_not_make_its_batch_slow(books: Books
 
 
 async def test_many_large_calls_are_several_batches(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Together they would be a statement of half a gigabyte, which runs into its time-out with all that is in it."""
+    """In one batch they would be a statement of half a gigabyte, which would time out as a whole."""
     sizes: list[int] = []
     send = Lane.send
 
@@ -67,7 +67,7 @@ async def test_many_large_calls_are_several_batches(books: Books, monkeypatch: p
 
 
 async def test_the_isolation_level_is_ours_whatever_the_database_has(books: Books) -> None:
-    """With repeatable reads a job that waited for its turn would go on from what was true before it waited."""
+    """With repeatable reads a job would continue with the state from before it waited for its turn."""
     assert isinstance(books.database, PostgresDatabase)
     url = books.database.url
     session = await connect(url, timeout=10)
@@ -82,7 +82,7 @@ async def test_the_isolation_level_is_ours_whatever_the_database_has(books: Book
         session.terminate()
 
 
-# --- what others' transactions can do ---------------------------------------------------------------------------------
+# --- what other transactions can do ---------------------------------------------------------------------------------
 
 
 async def test_a_rolled_back_job_keeps_its_order(books: Books) -> None:

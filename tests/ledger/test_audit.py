@@ -1,4 +1,5 @@
-"""The audit finds each fault it claims to find: planted in the rows by SQL, past everything that guards them."""
+"""The audit finds every kind of fault that it claims to find: faults are planted by SQL, with all constraints
+removed."""
 
 import asyncio
 import shutil
@@ -47,7 +48,7 @@ pytestmark = ON_BOTH_ENGINES
 
 
 async def _make_sound(path: Path) -> None:
-    """Books in which everything has happened at least once, on one of the accounts."""
+    """Books in which every event has happened at least once on some account."""
     async with open_books(path, ANN, BOB) as books:
         for command in (
             top_up("p", 100), grant("g", 20), grant("short", 9, expires_at=LATER, priority=90),
@@ -76,7 +77,7 @@ BOB_BUCKET = 0
 
 @dataclass(frozen=True, slots=True)
 class UsageOf:
-    """The record of Bob's hold of his own."""
+    """The record of Bob's own hold."""
 
     hold_id: str
     at: int
@@ -88,12 +89,12 @@ class UsageOf:
 
 @pytest.fixture(scope="module")
 def sound(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """On PostgreSQL with nothing left that guards it: what a test spoils there is rolled back."""
+    """On PostgreSQL without constraints; the damage done by a test is rolled back."""
     folder = tmp_path_factory.mktemp("audit")
     if engine == "sqlite":
         settings = settings_for(folder)
         asyncio.run(_make_sound(settings.database_path))
-        connect(settings.database_path).close()  # takes the write-ahead log in; the file can then be copied alone
+        connect(settings.database_path).close()  # checkpoints the write-ahead log, so that the file can be copied alone
     else:
         asyncio.run(_make_sound(folder))
         engines.backup(load({}, database_url=shared_database()), folder)
@@ -105,7 +106,7 @@ def sound(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Set
 
 def _unguard(connection: Connection) -> None:
     checks = "SELECT conrelid::regclass::text, conname FROM pg_constraint WHERE contype = 'c' AND conrelid <> 0"
-    ours = {table.name for table in tables()}  # Citus has copies of them, with numbers
+    ours = {table.name for table in tables()}  # Citus has numbered copies of them
     for table, name in connection.execute(checks).fetchall():
         if table in ours:
             connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
@@ -113,7 +114,7 @@ def _unguard(connection: Connection) -> None:
 
 
 class Damaged:
-    """A connection to books that a test spoils: all in one transaction on PostgreSQL."""
+    """A connection to books that a test damages, in a single transaction on PostgreSQL."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -136,7 +137,7 @@ class Damaged:
 
 @pytest.fixture
 def rows(sound: Settings, tmp_path: Path) -> Iterator[Damaged]:
-    """Books to spoil, with nothing left that guards them."""
+    """Books to damage, without constraints."""
     if sound.engine == "sqlite":
         connection = connect(Path(shutil.copy(sound.database_path, tmp_path / "spoilt.db")))
         connection.execute("PRAGMA ignore_check_constraints = ON; DROP INDEX transfers_by_id")
@@ -522,7 +523,7 @@ class ChargingConnection:
 
 
 def test_an_account_is_read_in_one_snapshot(sound: Settings, tmp_path: Path) -> None:
-    """A charge is posted before each statement of the audit; it never sees half of one."""
+    """A charge is posted before each statement of the audit, which never sees half of one."""
     live = tmp_path / "live"
     live.mkdir()
     engines.backup(sound, live / "farebox.db" if sound.engine == "sqlite" else live)
@@ -535,7 +536,7 @@ def test_an_account_is_read_in_one_snapshot(sound: Settings, tmp_path: Path) -> 
 
 @SQLITE_ONLY
 def test_a_snapshot_begins_with_its_first_statement(sound: Settings, tmp_path: Path) -> None:
-    """A charge is posted in parallel with each step of the audit, within its statements too."""
+    """A charge is posted in parallel with each step of the audit, even within its statements."""
     path = Path(shutil.copy(sound.database_path, tmp_path / "live.db"))
     writer, reader = connect(path), connect(path, readonly=True)
     charged = 0
@@ -571,7 +572,7 @@ def test_stopping_early_leaves_the_connection_outside_a_transaction(rows: Damage
 def test_accounts_are_checked_page_by_page(
     rows: Damaged, monkeypatch: pytest.MonkeyPatch, accounts: int, transfers: int
 ) -> None:
-    """However many are read together, each is found once, and so is one that nobody knows between them."""
+    """With any page size each account is found once, and so is an unknown one between them."""
     monkeypatch.setattr(audit_keys, "ACCOUNTS", accounts)
     monkeypatch.setattr(audit_keys, "TRANSFERS", transfers)
     rows.execute(f"{B} held = held + 1")

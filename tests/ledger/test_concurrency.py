@@ -1,4 +1,4 @@
-"""Many callers at once, and a second process on the same file."""
+"""Many concurrent callers, and a second process on the same file."""
 
 import asyncio
 import subprocess
@@ -34,7 +34,7 @@ async def test_a_balance_that_covers_k_holds_admits_exactly_k(books: Books) -> N
         *(books.do(Settle(account_id=ANN, hold_id=name, amount=2, at=START)) for name in admitted[30:]),
     )
     assert await books.sql("SELECT posted, held FROM balances WHERE account_id = ?", (ANN,)) == [(37 * 7 + 6 - 14, 0)]
-    assert (await books.do(hold("again", 37 * 7 + 6 - 14))).ok  # what came back is spendable at once
+    assert (await books.do(hold("again", 37 * 7 + 6 - 14))).ok  # released credit is spendable at once
 
 
 async def test_available_is_never_below_zero_while_calls_come_and_go(books: Books) -> None:

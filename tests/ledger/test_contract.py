@@ -1,4 +1,4 @@
-"""Every command and every verdict, through the real ledger. An engine that passes these is a Farebox ledger."""
+"""Every command and every verdict, through the real ledger. An engine that passes these tests is a Farebox ledger."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -112,7 +112,7 @@ async def test_a_hold_of_all_or_of_nothing_is_admitted(books: Books) -> None:
     assert await books.do(settle("none", 0)) == Verdict(Outcome.DONE, 100, 100, 0)
 
 
-async def test_ids_that_would_mix_with_parts_are_refused(books: Books) -> None:
+async def test_ids_that_collide_with_parts_are_refused(books: Books) -> None:
     await books.fund(ANN, 100)
     for command in (hold("h/2", 1), correct("c/2", 1)):
         with pytest.raises(ValueError, match="cannot be an id"):
@@ -133,10 +133,10 @@ async def test_extending_raises_amount_and_expiry_and_never_lowers_either(books:
     assert await books.do(extend("h", 10, expires_at=LATER + 9)) == Verdict(Outcome.DONE, 100, 60, 60)
     assert await books.do(extend("h", 90, expires_at=START)) == Verdict(Outcome.DONE, 100, 90, 90)
     assert await books.sql("SELECT asked, amount, expires_at FROM holds") == [(40, 90, LATER + 9)]
-    assert await books.do(hold("h", 40)) == Verdict(Outcome.REPEATED, 100, 90, 90)  # what it was opened with counts
+    assert await books.do(hold("h", 40)) == Verdict(Outcome.REPEATED, 100, 90, 90)  # the original amount counts
 
 
-async def test_extending_is_refused_like_a_hold(books: Books) -> None:
+async def test_an_extension_is_refused_like_a_hold(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("h", 40))
     await books.do(hold("i", 40))
@@ -170,7 +170,7 @@ async def test_an_overrun_takes_what_is_available_and_the_rest_is_written_off(bo
         ("charge:h", "credit", "revenue", 50),
         ("write_off:h", "written_off", "revenue", 15),
     ]
-    assert (await books.do(settle("other", 50))).posted == 0  # the other call's hold was not touched
+    assert (await books.do(settle("other", 50))).posted == 0  # the other call's hold was not affected
 
 
 async def test_released_and_settled_holds_stay_as_they_ended(books: Books) -> None:
@@ -300,7 +300,9 @@ async def test_expiry_leaves_what_open_holds_keep_and_takes_it_later(books: Book
     await books.do(grant("g", 10, expires_at=LATER))
     await books.do(hold("h", 7, expires_at=LATER + 100))
     assert await books.do(expire(LATER)) == Verdict(Outcome.DONE, 7, 7, 3)
-    assert await books.do(settle("h", 5, at=LATER)) == Verdict(Outcome.DONE, 2, 0, 5)  # it was valid when held
+    assert await books.do(settle("h", 5, at=LATER)) == Verdict(
+        Outcome.DONE, 2, 0, 5
+    )  # it was valid when the hold was made
     assert await books.do(expire(LATER)) == Verdict(Outcome.DONE, 0, 0, 2)
 
 

@@ -1,4 +1,4 @@
-"""The contract once more with every command as a job: what the fast paths leave to ledger.posting comes to."""
+"""The contract again, with every command as a job: ledger.posting must also handle what the fast paths leave to it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

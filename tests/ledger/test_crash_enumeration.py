@@ -1,9 +1,9 @@
-"""The process dies at every point of calls that count in several budgets, and of calls whose holds are raised as they
-go; the counters are what the charges are.
+"""The process dies at every point of calls that count in several budgets, and of calls whose holds are raised while
+they run. The counters always equal the charges.
 
-Ten times as many calls as fit ask at once; those that are admitted end in every way there is. The commands that had no
-answer are sent again, as a journal does, or what was left open is closed by the operator's policy, as at a start. By
-default some points are tried, others in each way; `make long` tries them all.
+Ten times as many calls as fit are made at once, and admitted calls end in every possible way. Commands without an
+answer are sent again, as a journal does, or open holds are closed by the operator's policy, as at a start. By default
+some points are tried, different ones in each variant; `make long` tries them all.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ from tests.payments.crash_injection import Crash, Mortal, open_with_crashes
 pytestmark = ON_BOTH_ENGINES
 
 SAMPLE: Final = 4
-"""How many points are tried by default."""
+"""The number of points tried by default."""
 K: Final = 4
 PRICE: Final = 100
-"""What a call holds; it is charged less, as much, more, or nothing."""
+"""The hold of a call; its charge is less, the same, more, or nothing."""
 CHARGES: Final = (30, 100, 250)
-"""Of the admitted calls in turn; the fourth is released."""
+"""Charges of the admitted calls in turn; the fourth call is released."""
 SCOPES: Final = ("account", "wide", "slides", "token", "user")
 After = Literal["asked again", "release", "charge"]
 
@@ -48,7 +48,7 @@ _LOG: FilteringBoundLogger = structlog.get_logger()
 
 @dataclass(slots=True)
 class World:
-    """An account of its own for each life, and how far the calls have got."""
+    """A new account for each life, and the progress of its calls."""
 
     settings: Settings
     account_id: str
@@ -74,7 +74,7 @@ class World:
         )  # fmt: skip
 
     def extend(self, hold_id: str, times: int) -> Extend:
-        """To `times` times what it was opened with."""
+        """Extend a hold to `times` its original amount."""
         return Extend(account_id=self.account_id, hold_id=hold_id, amount=PRICE * times, at=START, expires_at=0)
 
     def settle(self, hold_id: str, amount: int) -> Settle:
@@ -83,7 +83,7 @@ class World:
 
 
 async def asks(world: World, ledger: Ledger) -> None:
-    """Ten times as many as there is room for, at once: exactly so many are admitted."""
+    """Make ten times as many calls as there is room for, at once: exactly as many as fit are admitted."""
     commands = [world.hold(number) for number in range(10 * K)]
     verdicts = await asyncio.gather(*(_done(ledger, command) for command in commands))
     world.admitted = [command.hold_id for command, verdict in zip(commands, verdicts, strict=True) if verdict.ok]
@@ -93,7 +93,7 @@ async def asks(world: World, ledger: Ledger) -> None:
 
 
 async def ends(world: World, ledger: Ledger) -> None:
-    """At once, too; the last is given back."""
+    """End all of them at once; the last is released."""
     last = world.admitted[-1]
     charged: list[Command] = [
         world.settle(hold_id, amount) for hold_id, amount in zip(world.admitted, CHARGES, strict=False)
@@ -105,7 +105,7 @@ async def ends(world: World, ledger: Ledger) -> None:
 
 
 async def asks_for_the_rest(world: World, ledger: Ledger) -> None:
-    """What was given back is there for others, in all scopes, and no more."""
+    """Exactly the released amount is available to others, in all scopes."""
     commands = [world.hold(number) for number in range(10 * K, 20 * K)]
     verdicts = await asyncio.gather(*(_done(ledger, command) for command in commands))
     more = [command.hold_id for command, verdict in zip(commands, verdicts, strict=True) if verdict.ok]
@@ -117,8 +117,8 @@ Step = Callable[[World, Ledger], Coroutine[Any, Any, None]]
 STEPS: Final[tuple[Step, ...]] = (asks, ends, asks_for_the_rest)
 
 
-# Calls whose holds are raised: half of the account's money is held at first, by K of 10 K calls that ask for a part of
-# what they may cost.
+# Calls whose holds are raised: at first half of the account's money is held, by K of 10 K calls, each of which holds
+# part of its maximum cost.
 
 
 async def asks_for_parts(world: World, ledger: Ledger) -> None:
@@ -129,7 +129,7 @@ async def asks_for_parts(world: World, ledger: Ledger) -> None:
 
 
 async def raises(world: World, ledger: Ledger) -> None:
-    """Each to three times what it was, at once, for which there is money for half of them."""
+    """Raise each hold to three times its amount, at once; the money covers half of the raises."""
     verdicts = await asyncio.gather(*(_done(ledger, world.extend(hold_id, 3)) for hold_id in world.admitted))
     world.raised = [hold_id for hold_id, verdict in zip(world.admitted, verdicts, strict=True) if verdict.ok]
     assert len(world.raised) == K // 2
@@ -137,7 +137,7 @@ async def raises(world: World, ledger: Ledger) -> None:
 
 
 async def ends_as_held(world: World, ledger: Ledger) -> None:
-    """Those that were refused cost the part that they held; nothing of what is charged goes beyond a hold."""
+    """Calls whose raise was refused cost the part that they held; no charge exceeds its hold."""
     charges = [world.settle(hold_id, PRICE * (3 if hold_id in world.raised else 1)) for hold_id in world.admitted]
     verdicts = await asyncio.gather(*(_done(ledger, command) for command in charges))
     world.charged = sum(verdict.amount for verdict in verdicts)
@@ -153,7 +153,7 @@ async def _done(ledger: Ledger, command: Command) -> Verdict:
 
 
 async def live(world: World, die_at: int | None, after: After, steps: tuple[Step, ...] = STEPS) -> list[str]:
-    """From the first call to the last, dying once; the points until then."""
+    """Run all steps, dying once; the number of points passed."""
     points: list[str] = []
     for number, death in enumerate((die_at, None)):
         process = Mortal(death)
@@ -198,7 +198,7 @@ async def funded(world: World) -> World:
 
 
 def counted(connection: Connection, account_id: str) -> dict[str, object]:
-    """What there is in the end."""
+    """The final state."""
     balance = connection.execute("SELECT posted, held FROM balances WHERE account_id = ?", (account_id,)).fetchone()
     scopes = connection.execute(
         "SELECT scope, sum(spent), sum(held) FROM budgets WHERE account_id = ? GROUP BY scope", (account_id,)
@@ -217,7 +217,7 @@ def counted(connection: Connection, account_id: str) -> dict[str, object]:
 
 
 def check(world: World) -> dict[str, object]:
-    """Nothing is held, and each counter is the sum of the charges; the audit agrees."""
+    """Check that nothing is held, that each counter is the sum of the charges, and that the audit agrees."""
     with looking(world.settings) as connection:
         found = counted(connection, world.account_id)
         assert [difference.message for difference in audit(connection)] == []
@@ -228,7 +228,7 @@ def check(world: World) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("after", ["asked again", "release", "charge"])
-async def test_a_crash_anywhere_leaves_counters_that_are_the_charges(tmp_path: Path, after: After) -> None:
+async def test_after_a_crash_anywhere_the_counters_equal_the_charges(tmp_path: Path, after: After) -> None:
     whole = await funded(begin(tmp_path, "whole", "user"))
     points = await live(whole, None, after)
     expected = check(whole)
@@ -238,12 +238,14 @@ async def test_a_crash_anywhere_leaves_counters_that_are_the_charges(tmp_path: P
         world = await funded(begin(tmp_path, f"{after[0]}{die_at}", tightest))
         await live(world, die_at, after)
         found = check(world)
-        if after == "asked again" and tightest != "account":  # which pays of the overrun what is left just then
+        if (
+            after == "asked again" and tightest != "account"
+        ):  # which pays the part of the overrun that is available then
             assert (found["charged"], found["scopes"]) == (expected["charged"], expected["scopes"]), points[die_at - 1]
 
 
 @pytest.mark.parametrize("after", ["asked again", "release", "charge"])
-async def test_a_crash_anywhere_leaves_holds_that_were_raised_or_not(tmp_path: Path, after: After) -> None:
+async def test_after_a_crash_anywhere_each_hold_was_raised_or_not(tmp_path: Path, after: After) -> None:
     whole = await funded(begin(tmp_path, "whole", "wide"))
     points = await live(whole, None, after, RAISED_STEPS)
     assert check(whole)["charged"] == 2 * K * PRICE
@@ -255,5 +257,5 @@ async def test_a_crash_anywhere_leaves_holds_that_were_raised_or_not(tmp_path: P
 
 
 def _sample(count: int, shift: int) -> list[int]:
-    """Some of the points, from all parts of the life."""
+    """A sample of the points, spread over the life."""
     return sorted({1 + (count * part // SAMPLE + shift) % count for part in range(SAMPLE)})

@@ -1,7 +1,8 @@
-"""The fast paths of both engines, ledger.batches and the function `ledger_batch`, leave what ledger.posting leaves.
+"""The fast paths of both engines, ledger.batches and the function `ledger_batch`, have the same effects as
+ledger.posting.
 
-Random batches, whose rows are compared; and small cases that those seldom meet, many of which have caught a planted
-fault.
+Compares the rows after random batches, and tests small cases that random batches rarely contain, many of which have
+caught a planted fault.
 """
 
 import asyncio
@@ -56,9 +57,9 @@ async def charge(books: Books, name: str, amount: int, *, account_id: str = ANN)
     return await books.do(settle(name, amount, account_id=account_id))
 
 
-async def test_a_balance_below_its_mark_is_notified_if_it_was_not(books: Books) -> None:
+async def test_a_balance_below_a_raised_threshold_is_notified_once(books: Books) -> None:
     await books.fund(ANN, 100)
-    await books.set(low_below=200)  # the mark was raised above the balance
+    await books.set(low_below=200)  # the threshold was raised above the balance
     await charge(books, "a", 10)
     assert len(await books.sql("SELECT 1 FROM notices")) == 1
     before = left_to_jobs(books)
@@ -66,7 +67,7 @@ async def test_a_balance_below_its_mark_is_notified_if_it_was_not(books: Books) 
     assert left_to_jobs(books) == before, "it has been notified"
 
 
-async def test_a_balance_above_its_mark_is_notified_when_it_falls(books: Books) -> None:
+async def test_a_balance_above_its_threshold_is_notified_when_it_falls_below(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.set(low_below=95, low_told=1)
     await charge(books, "a", 10)
@@ -78,13 +79,13 @@ async def test_a_refusal_below_the_threshold_requests_credit(books: Books) -> No
     await books.set(top_up_below=101)
     assert (await books.do(hold("a", 100))).ok
     assert (await books.do(hold("b", 50))).outcome is Outcome.HELD_ELSEWHERE
-    assert left_to_jobs(books) == 0, "that is not for want of credit"
+    assert left_to_jobs(books) == 0, "that is not for lack of credit"
     assert (await books.do(hold("b", 101))).outcome is Outcome.REFUSED
     assert left_to_jobs(books) == 1
     assert await books.sql("SELECT top_up_below FROM balances WHERE account_id = ?", (ANN,)) == [(None,)]
 
 
-async def test_below_its_mark_a_charge_of_nothing_needs_no_job(books: Books) -> None:
+async def test_below_the_threshold_a_zero_charge_needs_no_job(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("a", 1))
     await books.set(low_below=200)
@@ -113,10 +114,10 @@ async def test_a_balance_exactly_at_the_threshold_is_not_below_it(books: Books) 
     await charge(books, "a", 40)
     assert left_to_jobs(books) == 0
     assert (await books.do(hold("b", 61))).outcome is Outcome.REFUSED
-    assert left_to_jobs(books) == 0, "only below its mark would a refusal ask for credit"
+    assert left_to_jobs(books) == 0, "only below its threshold would a refusal request credit"
 
 
-async def test_the_earliest_expiry_decides_whether_a_hold_is_slow(books: Books) -> None:
+async def test_the_earliest_expiry_decides_whether_a_hold_needs_a_job(books: Books) -> None:
     for number, expires in enumerate((START + 50, START + 10, None, START + 90)):
         await books.do(grant(f"g{number}", 10, expires_at=expires, priority=number))
     await books.do(hold("a", 1, at=START + 9))
@@ -127,7 +128,8 @@ async def test_the_earliest_expiry_decides_whether_a_hold_is_slow(books: Books) 
 
 
 async def test_lots_are_drawn_in_their_order_across_a_batch(books: Books) -> None:
-    """Every rule of the order decides between two of them, and charges of one batch go on where the last one ended."""
+    """Every rule of the order decides between two lots, and charges of one batch continue where the previous one
+    ended."""
     await books.do(top_up("aa", 10, at=START + 2))
     await books.do(top_up("zz", 10, at=START + 1))
     await books.do(top_up("b", 10))
@@ -152,7 +154,7 @@ async def test_lots_are_drawn_in_their_order_across_a_batch(books: Books) -> Non
     ]  # fmt: skip
 
 
-async def test_a_hold_above_available_is_held_elsewhere_and_above_posted_refused(books: Books) -> None:
+async def test_a_hold_above_available_may_wait_and_above_posted_is_refused(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("a", 1))
     assert (await books.do(hold("b", 100))).outcome is Outcome.HELD_ELSEWHERE
@@ -189,7 +191,7 @@ async def test_a_commands_details_are_stored(books: Books) -> None:
     assert left_to_jobs(books) == 0
 
 
-async def test_two_accounts_may_have_a_hold_of_one_name(books: Books) -> None:
+async def test_two_accounts_may_have_holds_with_the_same_id(books: Books) -> None:
     for account in (ANN, BOB):
         await books.do(top_up("p", 100, account_id=account))
     await asyncio.gather(*(books.do(hold("same", 10, account_id=account)) for account in (ANN, BOB)))
@@ -206,13 +208,13 @@ async def test_two_accounts_may_have_a_hold_of_one_name(books: Books) -> None:
     assert left_to_jobs(books) == 0
 
 
-async def test_unknown_accounts_do_not_shift_the_places_of_others(books: Books) -> None:
-    """Sorted, the one that is not there comes first, in the middle and last."""
+async def test_unknown_accounts_do_not_shift_the_results_of_others(books: Books) -> None:
+    """In sort order, the missing account comes first, in the middle and last."""
     for account in (ANN, BOB):
         await books.do(top_up("p", 100, account_id=account))
     if isinstance(books.ledger, LaneLedger):
         for nobody in ("aaa", "anz", "zzz"):
-            books.ledger._buckets.known[nobody] = 0  # as where a database was put back to before it was made
+            books.ledger._buckets.known[nobody] = 0  # as after restoring a database to a point before it was created
     await books.do(hold("warm", 1))
     names = ["zzz", BOB, "anz", ANN, "aaa"]
     verdicts = await asyncio.gather(*(books.do(hold("h", 10, account_id=name)) for name in names))
@@ -221,12 +223,13 @@ async def test_unknown_accounts_do_not_shift_the_places_of_others(books: Books) 
     ]  # fmt: skip
     ends = await asyncio.gather(*(books.do(settle("h", 3, account_id=name)) for name in names))
     assert [verdict.posted for verdict in ends] == [0, 97, 0, 97, 0]
-    # A job looks whether they have been moved; after that they are known not to be there.
+    # A job checks whether they were moved; after that they are known to be missing.
     assert left_to_jobs(books) == (3 if isinstance(books.ledger, LaneLedger) else 0)
 
 
 async def test_usage_is_summed_by_hour_provider_and_model(books: Books) -> None:
-    """Several of one hour in a batch, on top of what the hour has, and across hours; charges of nothing not at all."""
+    """With several calls of one hour in a batch, added to the hour's sum, and across hours; zero charges do not
+    count."""
     await books.fund(ANN, 1000)
     rows = [("m1", 0, 5), ("m1", 0, 7), ("m2", 0, 1), ("m1", 3_600_000, 2), ("m1", 1, 0), ("m1", 3_599_999, 4)]
     for turn in range(2):
@@ -270,13 +273,13 @@ async def test_bodies_are_kept_as_they_came(books: Books) -> None:
     assert left_to_jobs(books) == 0
 
 
-async def test_a_response_is_kept_whose_request_is_not(books: Books) -> None:
+async def test_a_response_is_kept_without_its_request(books: Books) -> None:
     await books.ledger.record(ANN, UnusualCall("a", {"response_body": b"answer"}))
     assert await books.sql("SELECT log_id, request, response FROM calls") == [("a", None, b"answer")]
 
 
-async def test_what_is_to_be_sent_elsewhere_is_marked(books: Books) -> None:
-    """By a batch as by a job, of calls that were held for and of others."""
+async def test_calls_to_export_are_marked(books: Books) -> None:
+    """By batches and by jobs, for calls with and without holds."""
     rows = {
         f"{path} {exports} {logged}": (exports, logged)
         for path in ("batch", "alone")
@@ -302,7 +305,7 @@ async def test_what_is_to_be_sent_elsewhere_is_marked(books: Books) -> None:
 async def test_verdicts_report_what_is_owed(books: Books) -> None:
     await books.do(top_up("p", 100))
     await charge(books, "a", 90)
-    await books.do(take_back("refund:r", 60, payment_id="p"))  # ten are there, fifty are owed
+    await books.do(take_back("refund:r", 60, payment_id="p"))  # ten are available, fifty are owed
     await books.do(grant("g", 100))
     before = left_to_jobs(books)
     assert await books.do(hold("b", 10)) == Verdict(Outcome.DONE, 100, 10, 10, owed=50)
@@ -351,7 +354,8 @@ async def test_top_ups_are_triggered_under_a_limit_too(books: Books) -> None:
 
 
 async def test_a_limit_counts_by_the_hour_in_which_a_call_began(books: Books) -> None:
-    """A call that began before midnight and is held after it counts in yesterday's window; and so does its charge."""
+    """A call that began before midnight and gets its hold afterwards counts in yesterday's window, and so does its
+    charge."""
     await books.fund(ANN, 1000)
     await books.limit(100)
     midnight = START - START % 86_400_000 + 86_400_000
@@ -361,7 +365,7 @@ async def test_a_limit_counts_by_the_hour_in_which_a_call_began(books: Books) ->
         account_id=ANN, hold_id="late", amount=10, at=midnight + 1, expires_at=midnight + 10**7, counted_at=midnight - 1
     )
     assert (await books.do(late)).ok
-    assert left_to_jobs(books) == before + 1, "of another window: a job counts it"
+    assert left_to_jobs(books) == before + 1, "in another window: a job counts it"
     await books.do(settle("late", 7, at=midnight + 2, record=UnusualCall("late", {}, at=midnight - 1)))
     await books.do(settle("today", 5, at=midnight + 2, record=UnusualCall("today", {}, at=midnight)))
     counted = "SELECT limit_from, limit_spent FROM balances WHERE account_id = ?"
@@ -369,7 +373,7 @@ async def test_a_limit_counts_by_the_hour_in_which_a_call_began(books: Books) ->
     assert left_to_jobs(books) == before + 1
     old = hold("before", 1, at=midnight - 1, expires_at=midnight + 10**7)
     assert (await books.do(old)).ok
-    assert left_to_jobs(books) == before + 2, "neither an older window nor a newer one is counted by the function"
+    assert left_to_jobs(books) == before + 2, "the function counts neither an older nor a newer window"
 
 
 # --- budgets ----------------------------------------------------------------------------------------------------------
@@ -380,7 +384,7 @@ def budget(scope: str, limit: int, start: int = START, since: int | None = None)
 
 
 async def counters(books: Books) -> dict[tuple[str, str, int], tuple[int, int]]:
-    """Account, scope and slot → what is spent and held there."""
+    """Account, scope and slot → spent and held."""
     found = await books.sql("SELECT account_id, scope, start - ?, spent, held FROM budgets", (START,))
     return {(account, scope, start): (spent, held) for account, scope, start, spent, held in found}
 
@@ -424,7 +428,7 @@ async def test_a_budget_whose_window_slides_counts_all_of_its_slots(books: Books
 
 
 async def test_two_windows_of_one_budget_in_a_batch_are_kept_apart(books: Books) -> None:
-    """At the turn of a slot, what the first hold reserves counts for the second, as both are in its window."""
+    """When the slot changes, the first hold's reserve counts for the second, because both are in its window."""
     await books.fund(ANN, 1000)
     slots = [budget("s", 10, START + number, START - 5) for number in (0, 1)]
     verdicts = await asyncio.gather(*(books.do(hold(f"h{n}", 1, budgets=(slots[n % 2],))) for n in range(30)))
@@ -445,7 +449,7 @@ async def test_budgets_of_two_accounts_are_kept_apart(books: Books) -> None:
     assert left_to_jobs(books) == 0
 
 
-async def test_without_money_a_budget_that_is_held_elsewhere_says_nothing(books: Books) -> None:
+async def test_without_money_a_held_budget_is_not_reported(books: Books) -> None:
     await books.fund(ANN, 50)
     await books.do(hold("a", 10, budgets=(budget("s", 65),)))
     assert (await books.do(hold("b", 60, budgets=(budget("s", 65),)))).outcome is Outcome.REFUSED
@@ -466,7 +470,7 @@ async def test_a_hold_of_nothing_fits_in_a_budget_that_is_spent(books: Books) ->
 
 
 async def test_the_callers_own_key_counts_what_it_costs(books: Books) -> None:
-    """Nothing is held on the account, nor charged: it need have no money."""
+    """Nothing is held or charged on the account, so it needs no money."""
     limits = (budget("s", 100),)
     own = [hold(f"h{n}", 0, budgets=limits, reserve=30) for n in range(5)]
     verdicts = await asyncio.gather(*map(books.do, own))
@@ -478,7 +482,7 @@ async def test_the_callers_own_key_counts_what_it_costs(books: Books) -> None:
     assert left_to_jobs(books) == 0
 
 
-async def test_a_slot_that_was_forgotten_is_not_made_anew(books: Books) -> None:
+async def test_a_deleted_slot_is_not_recreated(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("a", 0, budgets=(budget("s", 10),)))
     await forget(books, START + HOUR_MS + 1)
@@ -488,7 +492,7 @@ async def test_a_slot_that_was_forgotten_is_not_made_anew(books: Books) -> None:
     assert left_to_jobs(books) == 0
 
 
-async def test_only_slots_that_are_over_and_not_held_are_forgotten(books: Books) -> None:
+async def test_only_past_slots_without_holds_are_deleted(books: Books) -> None:
     await books.fund(ANN, 100)
     for number in (0, 1, 2):
         await books.do(hold(f"h{number}", 1, budgets=(budget("s", 10, START + number),)))
@@ -510,11 +514,11 @@ async def test_a_refused_repeat_of_an_open_hold_is_a_repeat(books: Books) -> Non
     await books.do(hold("a", 100))
     assert (await books.do(hold("a", 100))).outcome is Outcome.REPEATED
     await books.do(settle("a", 100))
-    assert (await books.do(hold("a", 100))).outcome is Outcome.REPEATED, "that there is no money now changes nothing"
+    assert (await books.do(hold("a", 100))).outcome is Outcome.REPEATED, "the present lack of money changes nothing"
 
 
 @pytest.mark.parametrize("said", [10, 9, 11])
-async def test_what_a_settle_says_of_its_hold_need_not_be_right(books: Books, said: int) -> None:
+async def test_a_settle_with_wrong_details_of_its_hold_is_correct(books: Books, said: int) -> None:
     await books.fund(ANN, 100)
     await asyncio.gather(*(books.do(hold(name, 10)) for name in ("a", "b", "c")))
     before = left_to_jobs(books)
@@ -531,7 +535,7 @@ async def test_what_a_settle_says_of_its_hold_need_not_be_right(books: Books, sa
     assert left_to_jobs(books) - before == (3 if sqlite_is_wrong else 0)
 
 
-async def test_a_hold_is_settled_once_whatever_is_said_of_it(books: Books) -> None:
+async def test_a_hold_is_settled_once_whatever_the_command_says(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("a", 10))
     twice = [settle("a", 4, held=10), settle("a", 4, held=10)]
@@ -570,7 +574,7 @@ async def all_rows(books: Books) -> dict[str, list[tuple[Any, ...]]]:
 
 
 class Watched(LaneLedger):
-    """Lanes that say what they left to jobs, in that order."""
+    """Lanes that record what they left to jobs, in order."""
 
     def __init__(self, database: PostgresDatabase, left: list[int]) -> None:
         super().__init__(database, "watched")
@@ -582,7 +586,7 @@ class Watched(LaneLedger):
 
 
 def some_budgets(draw: random.Random, now: int) -> tuple[Budget, ...]:
-    """Of a few scopes; the slot of some of them turns with each command, which only jobs can tell apart."""
+    """Budgets of a few scopes; the slot of some changes with each command, which only jobs can handle."""
     slots = {"hour": HOUR_MS, "slides": HOUR_MS, "other": HOUR_MS, "turns": 1}
     found = []
     for scope in draw.sample(sorted(slots), draw.randrange(1, 4)):
@@ -595,7 +599,7 @@ def some_budgets(draw: random.Random, now: int) -> tuple[Budget, ...]:
 def some_commands(
     draw: random.Random, held: list[str], plain: dict[str, int], count: int, now: int
 ) -> list[Hold | Settle | Release]:
-    """A batch: mostly what is common, but it meets its own earlier work too. `plain`: holds in no budget."""
+    """A batch of mostly common commands, some of which affect the same holds. `plain`: holds without budgets."""
     commands: list[Hold | Settle | Release] = []
     for _ in range(count):
         kind, is_common = draw.random(), draw.random() < 0.9
@@ -627,8 +631,8 @@ def some_commands(
 
 
 def in_order(commands: Sequence[Hold | Settle | Release], left: list[int]) -> list[Hold | Settle | Release]:
-    """The order in which a batch is carried out. On SQLite it is theirs; the lanes take ends, holds, what was left to
-    jobs."""
+    """The order of execution of a batch. On SQLite it is the given order; lanes execute ends, then holds, then what
+    they left to jobs."""
     if engines.engine_now() == "sqlite":
         return list(commands)
     fast = sorted((each for each in commands if id(each) not in left), key=lambda each: isinstance(each, Hold))

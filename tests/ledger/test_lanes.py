@@ -1,5 +1,5 @@
-"""The lanes of PostgreSQL: what they do without a job, that they do it as jobs would, and what becomes of a batch whose
-connection dies."""
+"""The lanes of PostgreSQL: what they do without a job, that the effect is the same as that of a job, and what happens
+to a batch whose connection dies."""
 
 import asyncio
 import random
@@ -25,7 +25,7 @@ from farebox.storage.sql import Connection, DatabaseUnavailable
 from tests import engines
 from tests.ledger.kit import ANN, BOB, EVE, SECONDS, START, Books, CallOf, grant, hold, open_books, settle, top_up
 
-pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="there are lanes on PostgreSQL only")
+pytestmark = pytest.mark.skipif(engines.CHOSEN == "sqlite", reason="only PostgreSQL has lanes")
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ async def test_common_calls_need_no_job(books: Books) -> None:
 
 async def test_buckets_are_queried_together(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
     await asyncio.gather(*(books.fund(name, 100) for name in (ANN, BOB)))
-    lanes(books)._buckets.known.clear()  # the grants have filled this cache
+    lanes(books)._buckets.known.clear()  # filled by the grants
     asked: list[list[str]] = []
 
     def found(connection: Connection, account_ids: list[str]) -> dict[str, int]:
@@ -104,17 +104,17 @@ async def test_unusual_commands_run_as_jobs(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.set(low_below=90)
     unusual: list[Command] = [
-        hold("due", 1, at=START + 10),  # a lot is due
+        hold("due", 1, at=START + 10),  # a lot has expired
         hold("due", 1),  # a repeat
-        settle("due", 2),  # more than was held
+        settle("due", 2),  # more than the hold
         settle("none", 1),  # no such hold
-        release("due"),  # ended already
+        release("due"),  # already ended
     ]
     for place, command in enumerate(unusual, 1):
         await books.do(command)
         assert lanes(books).slow == place, command
     await books.do(hold("low", 20))
-    await books.do(settle("low", 20))  # the balance is low now
+    await books.do(settle("low", 20))  # the balance has become low
     assert lanes(books).slow == len(unusual) + 1
     assert len(await books.sql("SELECT 1 FROM notices")) == 1
 
@@ -141,7 +141,7 @@ async def test_one_hold_many_times_in_a_batch(books: Books) -> None:
         Outcome.DONE, Outcome.DONE, Outcome.REPEATED, Outcome.NOT_OPEN, Outcome.DONE,
     ]  # fmt: skip
     assert await books.sql("SELECT posted, held FROM balances WHERE account_id = ?", (ANN,)) == [(70, 60)]
-    assert lanes(books).slow == before + 4, "the first, and who has nothing to do with it, need no job"
+    assert lanes(books).slow == before + 4, "the first one, and unrelated commands, need no job"
 
 
 async def test_a_repeat_does_not_disturb_its_batch(books: Books) -> None:
@@ -157,16 +157,16 @@ async def test_a_repeat_does_not_disturb_its_batch(books: Books) -> None:
     assert await books.sql("SELECT count(*) FROM calls") == [(1,)]
 
 
-async def test_a_sender_that_is_cancelled_does_not_take_its_command_back(books: Books) -> None:
+async def test_a_cancelled_sender_does_not_withdraw_its_command(books: Books) -> None:
     await books.fund(ANN, 100)
-    await books.do(hold("first", 1))  # the account's bucket is known from here on
+    await books.do(hold("first", 1))  # the account's bucket is cached from here on
     waiting = asyncio.ensure_future(books.do(hold("h", 40)))
     await asyncio.sleep(0)
     waiting.cancel()
     assert (await books.do(settle("h", 30))).outcome is Outcome.DONE
 
 
-async def test_a_closed_ledger_has_finished_and_takes_no_more(books: Books) -> None:
+async def test_a_closed_ledger_has_finished_and_accepts_no_more_commands(books: Books) -> None:
     await books.fund(ANN, 100)
     await books.do(hold("first", 1))
     sent = [asyncio.ensure_future(books.do(hold(f"h{n}", 1))) for n in range(5)]
@@ -183,7 +183,7 @@ async def test_a_closed_ledger_has_waited_for_jobs_that_its_batches_left(books: 
     await books.do(hold("first", 1))
     third = await connect(server(books).url, timeout=SECONDS, name="third")
     async with third.transaction():
-        await third.execute(f"SELECT pg_advisory_xact_lock({TURN})")  # no job has a turn
+        await third.execute(f"SELECT pg_advisory_xact_lock({TURN})")  # no job can run
         repeated = asyncio.ensure_future(books.do(hold("first", 1)))
         while not await third.fetchval(FOR_A_TURN):  # noqa: ASYNC110 - the server has to be polled
             await asyncio.sleep(0.01)
@@ -205,13 +205,14 @@ FOR_A_TURN = (
 
 
 async def closed(books: Books, sent: "asyncio.Future[Verdict]") -> bool:
-    """Close the ledger; whether what was sent has been answered by then."""
+    """Close the ledger; whether the commands that were sent have been answered by then."""
     await books.ledger.close()
     return sent.done()
 
 
 async def test_a_failing_command_does_not_fail_the_others_in_its_batch(books: Books) -> None:
-    """The lots of an account hold less than is posted: that must never be, and its charge fails; others' do not."""
+    """An account's lots contain less than its posted balance, which must never happen: its charge fails, others' do
+    not."""
     await books.fund(ANN, 100)
     await books.fund(BOB, 100)
     for account in (ANN, BOB):
@@ -230,12 +231,14 @@ async def test_a_failing_command_does_not_fail_the_others_in_its_batch(books: Bo
     await books.database.write(lambda c: c.execute("UPDATE lots SET remaining = 100 WHERE account_id = ?", (ANN,)))
 
 
-# --- the same as jobs do it -------------------------------------------------------------------------------------------
+# --- the same as with jobs --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", ["fixed", "sliding"])
 @pytest.mark.parametrize("duration", ["daily", "weekly", "monthly"])
-async def test_windows_begin_where_the_ledger_says(books: Books, duration: Duration, strategy: Strategy) -> None:
+async def test_windows_begin_at_the_same_time_as_in_the_ledger(
+    books: Books, duration: Duration, strategy: Strategy
+) -> None:
     draw = random.Random(f"{duration} {strategy}")
     moments = [draw.randrange(0, 4_102_444_800_000) for _ in range(300)]
     first_of_a_month = (0, 951_868_800_000, 1_709_251_200_000, 1_735_689_600_000)
@@ -251,7 +254,7 @@ async def test_windows_begin_where_the_ledger_says(books: Books, duration: Durat
 
 
 async def test_a_resent_batch_takes_effect_once(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The response to a batch is lost; whatever is in it is sent a second time."""
+    """The response to a batch is lost, and its commands are sent a second time."""
     await books.fund(ANN, 100)
     for name in ("settled", "released", "bare"):
         await books.do(hold(name, 10))
@@ -295,7 +298,7 @@ async def test_a_storm_of_lanes_and_jobs_has_no_deadlock(books: Books) -> None:
         for turn in range(8):
             account, name = draw.choice(names), f"{number}-{turn}"
             assert (await ledger.do(hold(name, 20, account_id=account))).ok
-            charge = draw.choice((5, 20, 25))  # the last is an overrun: a job
+            charge = draw.choice((5, 20, 25))  # the last is an overrun, which needs a job
             ended = await ledger.do(settle(name, charge, account_id=account, record=CallOf(account, name)))
             assert ended.amount == charge
 
@@ -307,7 +310,7 @@ async def test_a_storm_of_lanes_and_jobs_has_no_deadlock(books: Books) -> None:
 
 
 async def test_a_batch_whose_connection_is_cut_is_neither_lost_nor_doubled(books: Books) -> None:
-    """The connection dies again and again, wherever the batch is; every command is answered, and took effect once."""
+    """The connection dies repeatedly, at any point of a batch; every command is answered, and takes effect once."""
     await books.fund(ANN, 1_000_000)
     answered, cuts, calls = 0, 0, 0
 
@@ -319,14 +322,14 @@ async def test_a_batch_whose_connection_is_cut_is_neither_lost_nor_doubled(books
             except DatabaseUnavailable:
                 continue
             answered += 1
-            if answered % 20 == 0:  # the others' batch is under way
+            if answered % 20 == 0:  # the others' batch is in flight
                 cuts += len(await books.sql(CUT))
             return verdict
 
     async def caller(number: int) -> None:
         nonlocal calls
         for turn in range(200):
-            if turn >= 10 and cuts > 3:  # on a busy machine a connection is seldom back when it is to be cut again
+            if turn >= 10 and cuts > 3:  # on a busy machine the connection is rarely back in time for the next cut
                 return
             calls += 1
             name = f"{number}-{turn}"

@@ -1,4 +1,4 @@
-"""What a crash or the clock left open is found, closed by the stated policy, and said in the log."""
+"""Holds and lots left open by a crash or due by the clock are found, closed by the configured policy, and logged."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -39,7 +39,7 @@ async def books(tmp_path: Path) -> AsyncIterator[Books]:
 
 
 async def _a_crash(books: Books) -> None:
-    """Holds of a process that died, of this one, of the command line, and one that had ended in time."""
+    """Holds of a dead process, of this process, of the command line, and one that had ended in time."""
     await books.do(hold("dead1", 10, owner="former"))
     await books.do(hold("dead2", 20, owner="former", account_id=BOB))
     await books.do(hold("mine", 5, owner="now"))
@@ -92,7 +92,7 @@ async def test_more_calls_in_doubt_than_one_round_takes(books: Books) -> None:
     assert await books.sql("SELECT held FROM balances WHERE account_id = ?", (BOB,)) == [(0,)]
 
 
-async def test_due_holds_are_found(books: Books) -> None:
+async def test_expired_holds_are_found(books: Books) -> None:
     await books.do(hold("h", 10, expires_at=LATER, owner="former"))
     await books.do(grant("g", 10, account_id=BOB, expires_at=LATER))
     get = books.database.get
@@ -101,7 +101,7 @@ async def test_due_holds_are_found(books: Books) -> None:
     assert await get(lambda connection: expired_holds(connection, LATER)) == [OpenHold(ANN, "h", 10, "former")]
 
 
-async def test_expiry_ends_holds_and_lots_and_says_so(books: Books) -> None:
+async def test_expiry_ends_holds_and_lots_and_logs_it(books: Books) -> None:
     await books.do(hold("h", 10, expires_at=LATER))
     await books.do(hold("i", 10, expires_at=LATER + 1))
     await books.do(grant("g", 8, account_id=BOB, expires_at=LATER))
@@ -123,7 +123,7 @@ async def test_expiry_ends_holds_and_lots_and_says_so(books: Books) -> None:
     assert lines == []
 
 
-async def test_a_lot_that_holds_keep_is_taken_by_a_later_run(books: Books) -> None:
+async def test_a_lot_kept_by_holds_expires_in_a_later_run(books: Books) -> None:
     await books.do(grant("g", 8, expires_at=LATER))
     await books.do(hold("h", 105, expires_at=LATER + 9))
     with capture_logs() as lines:
@@ -135,7 +135,7 @@ async def test_a_lot_that_holds_keep_is_taken_by_a_later_run(books: Books) -> No
 
 
 class _Overtaken(JobLedger):
-    """A ledger to which another command comes just before each that it is given."""
+    """A ledger on which another command is executed just before each given one."""
 
     def __init__(self, books: Books, earlier: Command) -> None:
         super().__init__(books.database)
@@ -178,8 +178,8 @@ async def test_a_charge_in_doubt_counts_in_the_hour_of_its_recovery(books: Books
 
 @SQLITE_ONLY
 @pytest.mark.parametrize("query", [left_open, expired_holds, expired_accounts])
-async def test_finding_them_reads_only_what_is_open(books: Books, query: object) -> None:
-    """No table is walked: of its rows only those come up that are open or unspent, after a step for each bucket."""
+async def test_recovery_reads_only_open_rows(books: Books, query: object) -> None:
+    """No table is scanned: only open or unspent rows are visited, after one step per bucket."""
     plans: list[str] = []
 
     def plan(connection: object) -> None:

@@ -26,7 +26,7 @@ RICH = 10**9
 
 @pytest.fixture
 async def books(tmp_path: Path) -> AsyncIterator[Books]:
-    """Ann and Bob have far more than any limit."""
+    """Books in which Ann and Bob have much more credit than any limit."""
     async with open_books(tmp_path / "books.db", ANN, BOB) as opened:
         await opened.fund(ANN, RICH)
         await opened.fund(BOB, RICH)
@@ -93,7 +93,9 @@ async def test_the_limit_applies_to_extensions(books: Books) -> None:
     assert (await books.do(extend("h", 61))).outcome is Outcome.HELD_ELSEWHERE
     assert (await books.do(extend("h", 101))).outcome is Outcome.LIMITED
     assert await books.do(extend("h", 60)) == Verdict(Outcome.DONE, RICH, 100, 60)
-    assert (await books.do(extend("h", 60, expires_at=LATER + 1))).outcome is Outcome.DONE, "time costs nothing"
+    assert (await books.do(extend("h", 60, expires_at=LATER + 1))).outcome is Outcome.DONE, (
+        "a longer expiry costs nothing"
+    )
 
 
 async def test_spending_before_the_limit_was_set_counts(books: Books) -> None:
@@ -103,13 +105,13 @@ async def test_spending_before_the_limit_was_set_counts(books: Books) -> None:
     assert (await books.do(hold("h", 40))).outcome is Outcome.DONE
 
 
-async def test_a_lower_limit_holds_at_once_and_a_lifted_one_no_longer(books: Books) -> None:
+async def test_a_lower_limit_applies_at_once_and_a_lifted_one_no_longer(books: Books) -> None:
     await books.limit(100)
     await spend(books, "a", 60)
     await books.limit(50)
     refused = await books.do(hold("h", 1))
     assert (refused.outcome, refused.affordable, refused.over_limit) == (Outcome.LIMITED, 0, 10)
-    assert (await books.do(hold("free", 0))).outcome is Outcome.DONE, "what costs nothing exceeds nothing"
+    assert (await books.do(hold("free", 0))).outcome is Outcome.DONE, "a free hold exceeds no limit"
     await books.limit(None)
     assert (await books.do(hold("h", 1000))).outcome is Outcome.DONE
 
@@ -144,7 +146,7 @@ async def test_a_repeated_hold_is_not_counted_twice(books: Books) -> None:
     assert (await books.do(hold("i", 40))).outcome is Outcome.DONE
 
 
-async def test_expired_lots_are_taken_also_where_the_limit_refuses(books: Books) -> None:
+async def test_expired_lots_are_taken_even_if_the_limit_refuses(books: Books) -> None:
     await books.do(grant("g", 5, expires_at=LATER))
     await books.limit(100)
     assert await books.do(hold("h", 101, at=LATER)) == Verdict(Outcome.LIMITED, RICH, 0, limit=100)
@@ -215,7 +217,7 @@ async def test_a_fixed_window_resets(books: Books, duration: Duration) -> None:
 
 @pytest.mark.parametrize("duration", ["daily", "weekly", "monthly"])
 async def test_a_sliding_window_forgets_hour_by_hour(books: Books, duration: Duration) -> None:
-    """What is charged within an hour counts until the hour is over everywhere in the window."""
+    """The charges of an hour count until the window has passed the whole hour."""
     await books.limit(100, duration, "sliding")
     hour = START - START % HOUR_MS
     await spend(books, "first", 60, hour + 10)
@@ -227,7 +229,7 @@ async def test_a_sliding_window_forgets_hour_by_hour(books: Books, duration: Dur
 
 
 async def test_a_call_counts_in_the_hour_in_which_it_began(books: Books) -> None:
-    """Begun before midnight, held after it: its own day must have room, though the new day has."""
+    """Begun before midnight, held afterwards: it must fit in its own day, even if the new day has room."""
     await books.limit(100)
     midnight = START - START % DAY + DAY
     await spend(books, "full", 95, midnight - 5)
@@ -235,7 +237,7 @@ async def test_a_call_counts_in_the_hour_in_which_it_began(books: Books) -> None
     late = hold("h", 10, at=midnight + 3, expires_at=midnight + DAY, counted_at=midnight - 1)
     assert (await books.do(late)).outcome is Outcome.LIMITED
     kept = await books.sql("SELECT limit_from, limit_spent FROM balances WHERE account_id = ?", (ANN,))
-    assert kept == [(midnight, 1)], "the sum of the running window stays at hand"
+    assert kept == [(midnight, 1)], "the sum of the current window stays cached"
     new = hold("h", 10, at=midnight + 3, expires_at=midnight + DAY, counted_at=midnight)
     assert (await books.do(new)).outcome is Outcome.DONE
 
@@ -267,8 +269,8 @@ async def test_a_limit_of_k_holds_admits_exactly_k(books: Books) -> None:
 @pytest.mark.parametrize("duration", ["daily", "weekly", "monthly"])
 @pytest.mark.parametrize("seed", range(times(1, 20)))
 async def test_no_window_exceeds_the_limit(books: Books, duration: Duration, strategy: Strategy, seed: int) -> None:
-    """Calls that begin, wait for their holds, last over hours and midnights, and charge at most what they held: in no
-    window, true to the millisecond, were they charged more than the limit; and the limit was made use of."""
+    """Calls wait for their holds, last for hours and past midnight, and charge at most their holds. In no window, to
+    the millisecond, do charges exceed the limit; and the limit is used fully."""
     chance, limit, now = random.Random(seed), 1000, START
     await books.limit(limit, duration, strategy)
     step = SLIDING_MS[duration] // 40
@@ -285,14 +287,14 @@ async def test_no_window_exceeds_the_limit(books: Books, duration: Duration, str
         while flying and chance.random() < 0.6:
             name, most, began = flying.pop()
             charge = chance.randrange(most + 1) if chance.random() < 0.5 else most
-            at = began if chance.random() < 0.7 else now  # a call; an application's hold, or one in doubt
+            at = began if chance.random() < 0.7 else now  # a call, or else an application's hold or one in doubt
             await books.do(settle(name, charge, at=now, record=CallOf(ANN, name, at) if at == began else None))
             charged.append((at, charge))
     assert _most_in_a_window(sorted(charged), duration, strategy) in range(limit // 2, limit + 1)
 
 
 def _most_in_a_window(charged: list[tuple[int, int]], duration: Duration, strategy: Strategy) -> int:
-    """The largest sum of any calendar window, or of any stretch of the window's length."""
+    """The largest sum of any calendar window, or of any interval of the window's length."""
     if strategy == "fixed":
         sums: dict[tuple[int, ...], int] = {}
         for at, charge in charged:
@@ -309,7 +311,7 @@ def _most_in_a_window(charged: list[tuple[int, int]], duration: Duration, strate
     )
 
 
-async def test_money_and_limit_hold_together(books: Books) -> None:
+async def test_balance_and_limit_both_apply(books: Books) -> None:
     await books.do(Correct(account_id=ANN, correction_id="c", amount=-(RICH - 100), at=START))
     await books.limit(60)
     await spend(books, "a", 60)

@@ -1,8 +1,8 @@
-"""The real ledger (group commit and all) against the pure model: every command, repeats, crashes; on both engines.
+"""The real ledger, including group commit, against the pure model: every command, repeats, crashes; on both engines.
 
-A crash on SQLite is what kill -9 leaves: the database and its write-ahead log are copied as they are while a
-transaction is open, and the copy is opened. On PostgreSQL the connections are cut in the middle of a transaction.
-`make long` runs it for longer.
+A crash on SQLite is simulated as kill -9: the database and its write-ahead log are copied while a transaction is open,
+and the copy is opened. On PostgreSQL the connections are cut in the middle of a transaction. `make long` runs it for
+longer.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ from tests.long import times
 pytestmark = pytest.mark.slow
 
 MEMORY = Path("/dev/shm")
-"""Where a sync costs nothing: a copy of the files is a crash of the process, not of the machine."""
+"""A folder in which syncs are free: copying the files simulates a crash of the process, not of the machine."""
 
 accounts = st.sampled_from([ANN, BOB])
 ids = st.sampled_from(["1", "2", "3", "4", "5", "6"])
@@ -74,7 +74,7 @@ budgets: st.SearchStrategy[dict[str, int]] = st.one_of(
 
 
 class Died(Exception):
-    """Cuts a transaction short."""
+    """Aborts a transaction."""
 
 
 class LedgerAgainstModel(RuleBasedStateMachine):
@@ -118,9 +118,9 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     # --- the two sides ---
 
     def both(self, *commands: Command) -> None:
-        """Send the commands at once, so that they may share a commit; each response must be the model's."""
+        """Send the commands concurrently, so that they may share a commit; each response must equal the model's."""
 
-        commands = tuple(copy.copy(command) for command in commands)  # the same one twice is two
+        commands = tuple(copy.copy(command) for command in commands)  # a command that is there twice is sent twice
         responses = self.send(commands)
         for place in self.carried_out(commands):
             command, response = commands[place], responses[place]
@@ -134,7 +134,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         return self.loop.run_until_complete(all_at_once())
 
     def carried_out(self, commands: tuple[Command, ...]) -> list[int]:
-        """The places of the commands, in the order in which the ledger has carried them out."""
+        """The indices of the commands in the order in which the ledger executed them."""
         return list(range(len(commands)))
 
     def expected(self, command: Command) -> Verdict | type[Exception]:
@@ -174,7 +174,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         )
 
     def budget(self, scope: str, limit: int) -> Budget:
-        """Its window is the fixed hour, or slides over twenty-four of them."""
+        """Its window is a fixed hour, or slides over twenty-four hours."""
         start = self.now - self.now % HOUR_MS
         since = start - 24 * HOUR_MS if scope == "slides" else start
         return Budget(scope, limit, start, since, start + 25 * HOUR_MS)
@@ -255,7 +255,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
 
     @rule(account=accounts, below=marks)
     def arm(self, account: str, below: int | None) -> None:
-        """The auto top-up that was open is over, and the next one is armed."""
+        """The open auto top-up has ended, and the rule is armed again."""
         wallet = self.model.wallets[account]
         wallet.armed, wallet.requested = below, False
         self.loop.run_until_complete(self.books.set(account, top_up_below=below))
@@ -288,7 +288,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.sent))
     @rule(data=st.data(), count=st.integers(2, 6))
     def a_batch(self, data: st.DataObject, count: int) -> None:
-        """Old commands again, all in flight together: some are refused, some conflict, each alone."""
+        """Old commands are repeated concurrently: some are refused, some conflict, independently of each other."""
         self.both(*(data.draw(st.sampled_from(self.sent)) for _ in range(count)))
 
     @rule(milliseconds=st.integers(1, 60))
@@ -302,18 +302,18 @@ class LedgerAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.sent))
     @rule(data=st.data(), name=ids, amount=amounts, committed=st.booleans())
     def crash(self, data: st.DataObject, name: str, amount: int, committed: bool) -> None:
-        """Die with a command half done, or done and not yet answered."""
+        """Die with a command half executed, or executed but not answered."""
         old = data.draw(st.sampled_from(self.sent))
         command: Command = Grant(account_id=old.account_id, grant_id=f"crash{name}", amount=amount, at=self.now)
         self.loop.run_until_complete(self.die(command, committed))
         self.books = self.open()
         if committed:
             self.expected(command)
-        self.sent.append(command)  # the caller got no response: it will retry
+        self.sent.append(command)  # the caller got no response, so it will retry
 
     async def die(self, command: Command, committed: bool) -> None:
         def job(connection: Connection) -> None:
-            connection.execute("PRAGMA cache_size = 1")  # so that pages that are not committed reach the log too
+            connection.execute("PRAGMA cache_size = 1")  # uncommitted pages then reach the log too
             apply(connection, Expire(account_id=command.account_id, at=self.now + 1000))
             with contextlib.suppress(Conflict):
                 apply(connection, command)
@@ -389,12 +389,12 @@ TestLedgerAgainstModel = LedgerAgainstModel.TestCase
 
 
 class LanesAgainstModel(LedgerAgainstModel):
-    """The same on PostgreSQL, through the lanes."""
+    """The same test on PostgreSQL, through the lanes."""
 
     engine = "postgres"
 
     def both(self, *commands: Command) -> None:
-        """Only what goes through lanes is sent together: with jobs, any order might be the right one."""
+        """Only commands for lanes are sent concurrently: with jobs, any order could be right."""
         if all(isinstance(command, Hold | Settle | Release) for command in commands):
             super().both(*commands)
         else:
@@ -406,7 +406,7 @@ class LanesAgainstModel(LedgerAgainstModel):
         return super().send(commands)
 
     def carried_out(self, commands: tuple[Command, ...]) -> list[int]:
-        """Ends, then holds, then what was left to jobs. Each of `commands` is an object of its own here."""
+        """Ends, then holds, then what was left to jobs. Each of `commands` is a distinct object here."""
         slow = [id(command) for command in self.watched().left_to_jobs]
         fast = [place for place, command in enumerate(commands) if id(command) not in slow]
         places = {id(command): place for place, command in enumerate(commands)}
@@ -442,7 +442,7 @@ class LanesAgainstModel(LedgerAgainstModel):
 
 
 class Watched(LaneLedger):
-    """Lanes that say what they left to jobs, in that order."""
+    """Lanes that record what they left to jobs, in order."""
 
     def __init__(self, database: PostgresDatabase) -> None:
         super().__init__(database, "beside the model")

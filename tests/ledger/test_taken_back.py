@@ -1,4 +1,4 @@
-"""Credit that is taken back by refunds and disputes, what is owed then, and how it is paid."""
+"""Credit taken back by refunds and disputes, the resulting debt, and how it is paid."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -69,15 +69,15 @@ async def test_a_shortfall_is_owed_and_grants_are_not_touched(books: Books) -> N
         ("refund:r/2", "receivable", "refunded", 70),
     ]
     assert await books.lots() == {"grant:more": 5}
-    assert (await books.do(hold("i", 5))).ok, "what was given is spendable, whatever is owed"
+    assert (await books.do(hold("i", 5))).ok, "grants are spendable whatever is owed"
 
 
-async def test_open_holds_keep_what_they_were_promised(books: Books) -> None:
+async def test_open_holds_keep_their_money(books: Books) -> None:
     await books.do(top_up("p", 100))
     await books.do(hold("h", 70))
     assert await books.do(take_back("dispute:d", 100)) == Verdict(Outcome.DONE, 70, 70, 30, owed=70)
     assert await books.do(settle("h", 65)) == Verdict(Outcome.DONE, 5, 0, 65, owed=70)
-    assert (await books.do(hold("i", 5))).ok, "what a hold gives back is the account's own: it is not taken later"
+    assert (await books.do(hold("i", 5))).ok, "released money belongs to the account and is not taken later"
 
 
 async def test_holds_that_grants_can_keep_do_not_keep_bought_credit(books: Books) -> None:
@@ -110,7 +110,7 @@ async def test_a_repeat_returns_the_amount_taken_the_first_time(books: Books) ->
     for other in (take_back("refund:r", 99), take_back("refund:r", 100, payment_id="q")):
         with pytest.raises(Conflict, match="refund:r"):
             await books.do(other)
-    assert (await books.do(take_back("dispute:r", 1))).outcome is Outcome.DONE, "another kind is another cause"
+    assert (await books.do(take_back("dispute:r", 1))).outcome is Outcome.DONE, "a different kind is a different cause"
 
 
 async def test_a_dispute_event_may_arrive_before_the_credit(books: Books) -> None:
@@ -140,7 +140,7 @@ async def test_bought_credit_pays_what_is_owed_first(books: Books) -> None:
     assert await books.lots() == {"top_up:b": 30}
 
 
-async def test_a_correction_pays_too_and_a_grant_does_not(books: Books) -> None:
+async def test_a_correction_pays_debt_and_a_grant_does_not(books: Books) -> None:
     await _owing(books, 70)
     assert await books.do(grant("g", 50)) == Verdict(Outcome.DONE, 50, 0, 50, owed=70)
     command = Correct(account_id=ANN, correction_id="c", amount=30, at=START)
@@ -205,12 +205,12 @@ async def test_an_invalid_command_leaves_no_trace(books: Books, command: Command
     assert await books.moves() == before
 
 
-async def test_unknown_accounts_have_nothing_to_take(books: Books) -> None:
+async def test_nothing_is_taken_from_unknown_accounts(books: Books) -> None:
     assert await books.do(take_back("refund:r", 1, account_id=EVE)) == Verdict(Outcome.UNKNOWN)
     assert await books.do(give_back("refund_failed:r", 1, account_id=EVE)) == Verdict(Outcome.UNKNOWN)
 
 
-async def test_every_verdict_says_what_is_owed(books: Books) -> None:
+async def test_every_verdict_states_what_is_owed(books: Books) -> None:
     await _owing(books, 7)
     await books.do(grant("g", 10))
     verdicts = [

@@ -1,4 +1,4 @@
-"""What follows from a fall of the posted balance: one request for an auto top-up, one message."""
+"""The triggers of a falling posted balance: one request for an auto top-up, one message."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ pytestmark = ON_BOTH_ENGINES
 
 @pytest.fixture
 async def books(tmp_path: Path) -> AsyncIterator[Books]:
-    """Ann has 100 and an active rule."""
+    """Books in which Ann has 100 and an active rule."""
     async with open_books(tmp_path / "books.db", ANN) as opened:
         await opened.database.write(_add_rule)
         await opened.do(top_up("p", 100))
@@ -56,7 +56,7 @@ async def charge(books: Books, name: str, amount: int) -> None:
 async def test_the_charge_that_crosses_the_threshold_requests_once(books: Books) -> None:
     await books.set(top_up_below=50)
     await charge(books, "to it", 50)
-    assert (await requests(books), await armed(books)) == ([], 50), "at the threshold is not below it"
+    assert (await requests(books), await armed(books)) == ([], 50), "a balance at the threshold is not below it"
     await charge(books, "below", 1)
     asked = [("auto-1", "auto", "requested", START)]
     assert (await requests(books), await armed(books)) == (asked, None)
@@ -100,7 +100,7 @@ async def test_a_refused_hold_triggers_a_top_up(books: Books) -> None:
     await books.set(top_up_below=50)
     assert (await books.do(hold("large", 200))).outcome is Outcome.REFUSED
     assert await requests(books) == [], "the balance is above the threshold: the call is merely too large"
-    await books.set(top_up_below=101)  # a rule that was saved when the balance was below already
+    await books.set(top_up_below=101)  # a rule that was saved when the balance was already below
     assert (await books.do(hold("large", 200))).outcome is Outcome.REFUSED
     assert len(await requests(books)) == 1
     assert (await books.do(hold("large", 200))).outcome is Outcome.REFUSED
@@ -115,7 +115,7 @@ async def test_a_refused_extension_triggers_a_top_up(books: Books) -> None:
     assert len(await requests(books)) == 1
 
 
-async def test_a_request_that_is_open_is_not_doubled(books: Books) -> None:
+async def test_an_open_request_is_not_repeated(books: Books) -> None:
     await books.set(top_up_below=90)
     await charge(books, "a", 20)
     await books.set(top_up_below=90)  # armed again by mistake
@@ -141,7 +141,7 @@ async def test_a_hundred_charges_across_the_threshold_request_credit_once(books:
 
 
 async def test_a_rolled_back_command_triggers_nothing(books: Books) -> None:
-    """A command whose transaction fails leaves neither request nor notice, and stays armed."""
+    """A command whose transaction fails leaves neither request nor notice, and the rule stays armed."""
     await books.set(top_up_below=90, low_below=90)
     await books.do(hold("h", 20))
 
@@ -167,7 +167,7 @@ async def test_a_low_balance_is_notified_once_until_it_recovers(books: Books) ->
     await charge(books, "b", 10)
     await books.do(top_up("little", 5))
     await charge(books, "c", 5)
-    assert await notices(books) == [reported], "it has been low all the time"
+    assert await notices(books) == [reported], "it was low all the time"
     await books.do(grant("enough", 20))
     await charge(books, "d", 1)
     assert await notices(books) == [reported, ("low_balance:7", {"posted_nanos": 49, "low_below_nanos": 50})]

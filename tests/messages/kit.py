@@ -1,4 +1,4 @@
-"""What tests of messages and documents stand on: services on a database of their own, a clock that is set by hand."""
+"""Shared by the tests of messages and documents: services on their own database, and a manual clock."""
 
 import asyncio
 import base64
@@ -27,7 +27,7 @@ ANN, BOB = "ann", "bob"
 
 
 class ManualClock:
-    """A clock that stands still until it is set."""
+    """A clock that only moves when it is set."""
 
     def __init__(self, now: int = START) -> None:
         self.now = now
@@ -106,7 +106,8 @@ async def notify(
 
 
 def verified(secret: str, headers: dict[str, str], body: bytes) -> bool:
-    """Whether a webhook is genuine, by the words of the Standard Webhooks specification; written apart from ours."""
+    """Whether a webhook is genuine by the Standard Webhooks specification; implemented independently of Farebox's
+    code."""
     key = base64.b64decode(secret[len("whsec_") :])
     signed = headers["webhook-id"].encode() + b"." + headers["webhook-timestamp"].encode() + b"." + body
     expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
@@ -125,15 +126,15 @@ class Received:
 
 @dataclass
 class Receiver:
-    """An HTTP server that takes webhooks. `answers` are the next statuses; then it answers 204."""
+    """An HTTP server that receives webhooks. `answers` are the next statuses; then it answers 204."""
 
     url: str = ""
     received: list[Received] = field(default_factory=list)
     responses: list[int] = field(default_factory=list)
     headers: str = ""
-    """Further header lines of its responses."""
+    """Extra header lines of its responses."""
     hold: asyncio.Event | None = None
-    """While it is not set, requests are taken and not answered."""
+    """While it is not set, requests are read but not answered."""
     host: str = ""
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -24,7 +24,7 @@ __all__ = ["acme", "cli", "data_dir"]  # fixtures
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """On a loop of its own: the command runs in the test's thread."""
+    """A receiver on a separate loop, because the command runs in the test's thread."""
     loop = asyncio.new_event_loop()
     box: dict[str, Any] = {}
     ready = threading.Event()
@@ -118,7 +118,7 @@ def test_messages_are_listed_and_replayed(cli: Cli, acme: str, data_dir: Path) -
     assert due == (endpoint,)
     assert cli("messages", "replay", "low_balance:1", "--account", acme, "--json").json == {"deliveries": 1}
     assert cli("messages", "replay", "low_balance:2", "--account", acme).status == 1
-    assert cli("messages", "replay", "low_balance:1").status == 1, "it is not the operator's own"
+    assert cli("messages", "replay", "low_balance:1").status == 1, "it is not an endpoint of the operator"
     for wrong in (("replay",), ("replay", "a", "--failed")):
         assert cli("messages", *wrong).status == 2
 

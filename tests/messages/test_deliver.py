@@ -1,4 +1,4 @@
-"""Messages on their way: each to every place that wants it, again where it failed, and once where it did not."""
+"""Delivery of messages: to every endpoint that wants them, retried after failures, and once after success."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def operators(services: Services, url: str, *kinds: str) -> endpoints.NewEndpoint:
-    """An endpoint of the operator's."""
+    """An endpoint of the operator."""
     return await services.database.write(
         lambda c: endpoints.add_endpoint(
             c, services.vault, services.ids, services.settings, account_id=None, url=url, kinds=kinds, at=START
@@ -60,7 +60,7 @@ async def operators(services: Services, url: str, *kinds: str) -> endpoints.NewE
 
 
 async def states(services: Services) -> list[tuple[Any, ...]]:
-    """(notice, attempts, when it is due after the start, whether it was delivered, error)."""
+    """(notice, attempts, due time relative to the start, whether it was delivered, error)."""
     found = await sql(
         services, "SELECT notice_id, attempts, next_at, delivered_at, last_error FROM deliveries ORDER BY 1, target"
     )
@@ -173,7 +173,7 @@ async def test_only_2xx_is_success_and_redirects_are_not_followed(
         assert elsewhere.received == []
 
 
-async def test_410_gone_is_given_up_at_once(services: Services, receiver: Receiver) -> None:
+async def test_after_410_gone_a_delivery_is_given_up_at_once(services: Services, receiver: Receiver) -> None:
     receiver.responses = [410]
     await endpoints.create(services, ANN, url=receiver.url, kinds=())
     await notify(services, "a")
@@ -231,7 +231,7 @@ async def test_a_round_that_is_stopped_leaves_its_attempts_to_the_next(
     with pytest.raises(asyncio.CancelledError):
         await round_
     receiver.hold.set()
-    assert await messages.work(services) == 0  # the lease of the attempt that was cut off is not over
+    assert await messages.work(services) == 0  # the lease of the interrupted attempt has not expired
     clock.now += deliver.LEASE_MS
     assert await messages.work(services) == 1
     assert await states(services) == [("a", 2, None, True, None)]
@@ -270,7 +270,7 @@ async def test_only_the_attempt_with_the_lease_records_the_outcome(services: Ser
     assert await states(services) == [("a", 2, None, True, None)]
 
 
-# Once more --------------------------------------------------------------------------------------------------------
+# Replays ----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_replay_sends_the_same_message_again(services: Services, receiver: Receiver) -> None:
@@ -308,7 +308,9 @@ async def test_an_owner_replays_to_their_own_endpoints_only(services: Services, 
     assert (total, found[0].notice.notice_id, found[0].deliveries) == (1, "a", [])
 
 
-async def test_the_operator_replays_to_all_or_what_was_given_up(services: Services, receiver: Receiver) -> None:
+async def test_the_operator_replays_to_all_endpoints_or_what_was_given_up(
+    services: Services, receiver: Receiver
+) -> None:
     await operators(services, receiver.url)
     await endpoints.create(services, ANN, url=receiver.url, kinds=())
     receiver.responses = [410, 204, 204]
@@ -415,7 +417,7 @@ async def test_messages_are_abandoned_under_another_secret_key(services: Service
 @pytest.mark.parametrize(
     ("expires", "days_before", "reported"),
     [
-        ((11, 2026), 0, []),  # on the last millisecond's other side
+        ((11, 2026), 0, []),  # a millisecond later
         ((11, 2026), 1, ["7"]),
         ((11, 2026), 7, ["7"]),
         ((11, 2026), 8, ["30"]),

@@ -1,4 +1,4 @@
-"""E-mail, taken by an SMTP server over a socket."""
+"""E-mail, received by an SMTP server over a socket."""
 
 import asyncio
 import contextlib
@@ -28,9 +28,9 @@ class Mailbox:
 
     port: int = 0
     tls: ssl.SSLContext | None = None
-    """Offered by STARTTLS."""
+    """The TLS context that it offers by STARTTLS."""
     responses: dict[str, str] = field(default_factory=dict)
-    """Command → what it answers instead."""
+    """Command → the response to give instead."""
     said: list[str] = field(default_factory=list)
     letters: list[EmailMessage] = field(default_factory=list)
     raw: list[bytes] = field(default_factory=list)
@@ -144,7 +144,7 @@ async def test_mail_is_encrypted_and_authenticated(tmp_path: Path, scheme: str) 
         commands = [line.split(" ")[0].upper() for line in box.said]
         assert ("STARTTLS" in commands) == (scheme == "smtp")
         assert commands.index("AUTH") > (commands.index("STARTTLS") if scheme == "smtp" else -1)
-        with pytest.raises(NotSent, match="SSL"):  # a certificate without a trusted authority
+        with pytest.raises(NotSent, match="SSL"):  # its certificate has no trusted authority
             await send(relay, LETTER)
         assert len(box.letters) == 1
 
@@ -199,7 +199,7 @@ def test_a_subject_cannot_inject_a_header() -> None:
         ({"EHLO": "500 what", "HELO": "500 what"}, False),
     ],
 )
-async def test_a_relay_that_refuses(responses: dict[str, str], *, for_good: bool) -> None:
+async def test_a_refusal_by_the_relay(responses: dict[str, str], *, for_good: bool) -> None:
     async with mailbox() as box:
         box.responses = responses
         with pytest.raises(NotSent) as refused:
@@ -249,7 +249,7 @@ async def services(tmp_path: Path, box: Mailbox) -> AsyncIterator[Services]:
         yield made
 
 
-async def test_the_owner_is_written_to(services: Services, box: Mailbox) -> None:
+async def test_the_owner_gets_an_email(services: Services, box: Mailbox) -> None:
     await notify(services, "a", "low_balance", posted_nanos=1_990_000_000, low_below_nanos=2_000_000_000, note="x\ny")
     await notify(services, "b", "low_balance", BOB)  # has no address
     assert await messages.work(services) == 1

@@ -52,7 +52,7 @@ def wait_for(receiver: Receiver, count: int) -> None:
         if len(receiver.received) >= count:
             return
         time.sleep(0.01)
-    pytest.fail(f"{len(receiver.received)} of {count} messages came")
+    pytest.fail(f"{len(receiver.received)} of {count} messages arrived")
 
 
 def test_a_server_delivers_messages_by_itself(customer: Customer, receiver: Receiver) -> None:
@@ -97,7 +97,7 @@ def test_errors_name_the_field(customer: Customer) -> None:
     call(customer, "POST", "messages/none/replay", 404)
 
 
-def test_endpoints_are_their_owners(customer: Customer, farebox: Farebox) -> None:
+def test_endpoints_belong_to_their_account(customer: Customer, farebox: Farebox) -> None:
     made = call(customer, "POST", "webhooks", 201, url="https://example.com/")
     other = farebox.funded()
     call(other, "DELETE", f"webhooks/{made['endpoint_id']}", 404)

@@ -1,4 +1,4 @@
-"""Operator alarms: once a day and matter, to the operator alone, and open until closed."""
+"""Operator alarms: sent once per day and subject, only to the operator, and open until closed."""
 
 import json
 from collections.abc import AsyncIterator
@@ -43,7 +43,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def reported(services: Services) -> list[str]:
-    """Ids of the operator's own notices."""
+    """IDs of the operator's own notices."""
     notices, _ = await services.database.scan(lambda c: list_notices(c, OPERATOR, 0, 100))
     return sorted(notice.notice_id for notice in notices)
 
@@ -77,7 +77,7 @@ async def test_an_alarm_is_sent_once_a_day_and_subject_and_counted(services: Ser
 
 
 async def test_an_alarm_is_sent_to_the_operator_only(services: Services, receiver: Receiver) -> None:
-    """Also where the account's owner wants every kind of message."""
+    """Even if the account's owner subscribes to every kind of message."""
     await endpoints.create(services, ANN, url=receiver.url + "/ann", kinds=())
     await services.database.write(
         lambda c: endpoints.add_endpoint(
@@ -132,7 +132,7 @@ async def test_a_closed_alarm_opens_again_when_it_is_raised_again(services: Serv
     assert await sql(services, "SELECT first_at FROM operator_alarms WHERE resolved_at IS NULL") == [(START + 5,)]
 
 
-async def test_alarms_that_cannot_be_written_are_queued(services: Services) -> None:
+async def test_unwritable_alarms_are_queued(services: Services) -> None:
     class Away:
         async def write(self, job: object) -> None:
             raise_alarm(services, "overrun", "a", n=2)
@@ -148,7 +148,8 @@ async def test_alarms_that_cannot_be_written_are_queued(services: Services) -> N
 
 
 async def test_tenant_input_cannot_block_an_alarm(services: Services) -> None:
-    """PostgreSQL takes no NUL, no database half a character pair, and a terminal obeys what it is shown."""
+    """PostgreSQL does not accept NUL, no database accepts lone surrogates, and a terminal interprets control
+    characters."""
     raise_alarm(services, "tier_unknown", "openai/acme-1: \0\ud800\x1b[2J", why="a\0b\nc", n=1)
     raise_alarm(services, "provider_key_trouble", "openai", status=401)
     await operator_alarms.work(services)
@@ -158,7 +159,7 @@ async def test_tenant_input_cannot_block_an_alarm(services: Services) -> None:
     ]
 
 
-async def test_many_alarms_of_one_kind_leave_room_for_others(services: Services, clock: ManualClock) -> None:
+async def test_many_alarms_of_one_kind_do_not_displace_others(services: Services, clock: ManualClock) -> None:
     for day in range(2):
         clock.now += day * DAY_MS
         for number in range(5 * SUBJECTS_MAX):
@@ -188,5 +189,5 @@ async def test_pending_alarms_are_bounded_and_never_raise(services: Services, cl
 
 
 def test_the_operators_rows_stay_in_bucket_0() -> None:
-    """Wherever an installation is copied to: `list_notices` and `find_notice` look there."""
+    """Even after an installation is copied: `list_notices` and `find_notice` look there."""
     assert {bucket_of(OPERATOR, buckets) for buckets in range(1, 40)} == {0}

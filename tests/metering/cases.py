@@ -1,4 +1,5 @@
-"""The rows of the table: read from `cases/*.json`, macros expanded, cut into the bytes that a provider would send."""
+"""Loads the rows of the table from `cases/*.json`, expands macros, and splits responses into the bytes that a provider
+sends."""
 
 import base64
 import gzip
@@ -26,7 +27,7 @@ _KNOWN = frozenset(
 
 @dataclass(frozen=True)
 class Case:
-    """One row: a call, what the provider answers, and what is right. See test_cases for the fields."""
+    """One row: a call, the provider's response, and the right result. See test_cases for the fields."""
 
     file: str
     row: dict[str, Any] = field(hash=False)
@@ -62,7 +63,7 @@ class Case:
 
     @cached_property
     def events(self) -> list[bytes]:
-        """The response's body, cut where its events end; a body that is no stream is one piece."""
+        """The response's body, split after each event; a body that is not a stream is one piece."""
         if self.streamed:
             events = [_event(expand(item), self.row) for item in self.row["sse"]]
         else:
@@ -81,7 +82,7 @@ class Case:
 
 
 def load() -> list[Case]:
-    """Every row, in the order of the files. Raises ValueError if a row cannot be meant so."""
+    """Every row, in the order of the files. Raises ValueError for an inconsistent row."""
     cases = [Case(path.stem, row) for path in sorted(FOLDER.glob("*.json")) for row in json.loads(path.read_text())]
     for case in cases:
         if unknown := set(case.row) - _KNOWN:
@@ -145,4 +146,4 @@ ENCODERS: dict[str, Callable[[bytes], bytes]] = {
     "zstd": lambda data: zstandard.ZstdCompressor().compress(data),
     "gzip, br": lambda data: bytes(brotli.compress(gzip.compress(data, mtime=0), quality=5)),
 }
-"""By the name that `encode` of a row has."""
+"""Encoders by the value of a row's `encode`."""

@@ -1,5 +1,5 @@
-"""A client that takes nothing for granted: it keeps every byte of a response, and reads them with the standard
-library's parser when the connection ends."""
+"""An independent client: it keeps every byte of a response, and parses them with the standard library when the
+connection ends."""
 
 import asyncio
 import http.client
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Response:
-    """What a client got."""
+    """A response as the client got it."""
 
     status: int
     headers: Mapping[str, str]
@@ -23,7 +23,7 @@ class Response:
 async def fetch(
     method: str, url: str, headers: Mapping[str, str], body: bytes = b"", enough: Callable[[bytes], bool] | None = None
 ) -> Response:
-    """One request on its own connection. `enough` decides, by the bytes so far, when the client hangs up."""
+    """Send one request on a new connection. `enough` decides, by the bytes so far, when the client hangs up."""
     place = urlsplit(url)
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
     target = place.path + (f"?{place.query}" if place.query else "")
@@ -56,7 +56,7 @@ def _read(method: str, raw: bytes) -> Response:
 
 
 def _unchunked(raw: bytes) -> bytes:
-    """The body of a chunked answer that broke off, as far as it goes."""
+    """The body of a chunked response that broke off, as far as it arrived."""
     _, _, rest = raw.partition(b"\r\n\r\n")
     body = b""
     while rest:
@@ -67,7 +67,7 @@ def _unchunked(raw: bytes) -> bytes:
 
 
 class _Bytes:
-    """What HTTPResponse takes for a socket."""
+    """A substitute for the socket of HTTPResponse."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw

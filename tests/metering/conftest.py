@@ -16,11 +16,11 @@ Outcomes = Callable[[Case], list[Outcome]]
 
 @pytest.fixture(scope="session")
 def bench(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    """One server for the folder, with the scripted upstream in the place of every provider."""
+    """One server for the folder, with the scripted upstream in place of every provider."""
     clock = PinnedClock(int(datetime.fromisoformat(MOMENT).timestamp() * 1000))
     folder = tmp_path_factory.mktemp("metering")
-    # Without comments in silences: the loop's time leaps, and a charge may wait for a count meanwhile. A busy machine's
-    # database has all the time it takes.
+    # No keep-alive comments: the loop's time jumps, while a charge may wait for a count. The database gets as much time
+    # as a busy machine needs.
     with running_on(
         PacedLoop, clock, folder, stream_comment_ms=0, database_timeout_ms=60_000, unseen_input="prompt=window"
     ) as farebox:
@@ -32,7 +32,7 @@ def bench(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ben
 
         pauses, upstream, url = farebox.run(start())
         for provider in PROVIDERS:
-            if provider.slug != "demo" and not provider.bound:  # those have tests of their own
+            if provider.slug != "demo" and not provider.bound:  # these have their own tests
                 set_provider(farebox, provider.slug, base_url=url)
         yield Bench(farebox, upstream, pauses, clock)
         farebox.run(upstream.close())
@@ -40,7 +40,7 @@ def bench(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ben
 
 @pytest.fixture(scope="session")
 def outcomes(bench: Bench) -> Outcomes:
-    """The runs of a case, by its id. The cases of a file are driven together, when the first is asked for."""
+    """The runs of a case, by its ID. The cases of a file are driven together when the first is requested."""
     files: dict[str, list[Case]] = {}
     for case in load():
         files.setdefault(case.file, []).append(case)

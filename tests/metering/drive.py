@@ -1,4 +1,4 @@
-"""Drives rows of the table through a running Farebox, and says what is not as the row has it."""
+"""Drives rows of the table through a running Farebox, and reports deviations from the row."""
 
 import asyncio
 import functools
@@ -29,7 +29,7 @@ from tests.support import Farebox
 
 DEFAULT_USD = "1000"
 MOMENT = "2026-11-29T12:00:00Z"
-"""When the rows' calls are made, unless a row says otherwise. A Sunday at noon: no provider's peak hours."""
+"""The default time of the rows' calls: a Sunday at noon, outside of every provider's peak hours."""
 TOGETHER = 24
 SECONDS = 300.0
 GIVE_UP_SECONDS = 120.0
@@ -37,24 +37,24 @@ GIVE_UP_SECONDS = 120.0
 
 @dataclass
 class Outcome:
-    """What became of a run."""
+    """The outcome of a run."""
 
     chunking: str
     status: int
     wrong: list[str]
-    """What is not as the row has it."""
+    """Deviations from the row."""
     held: int = 0
     charged: int = 0
     written_off: int = 0
     limit: int | None = None
-    """Output tokens that the call was clamped to."""
+    """The output limit to which the call was clamped, in tokens."""
     reached: bool = False
     """Whether the provider was called."""
 
 
 @dataclass
 class Bench:
-    """A server with the scripted upstream behind it, and what the runs share."""
+    """A server with the scripted upstream behind it, shared by the runs."""
 
     farebox: Farebox
     upstream: ScriptedUpstream
@@ -62,11 +62,11 @@ class Bench:
     clock: PinnedClock
 
     def drive(self, cases: Iterable[Case]) -> dict[str, list[Outcome]]:
-        """Every run of these cases, by the case's id."""
+        """Every run of these cases, by the case's ID."""
         return self.farebox.run(_drive(self, list(cases)), SECONDS * 5)
 
     def together(self, case: Case, times: int, usd: str) -> list[Outcome]:
-        """The case so often at once, on one account with this credit."""
+        """Run the case this many times concurrently, on one account with this credit."""
         return self.farebox.run(_together(self, case, times, usd), SECONDS)
 
 
@@ -101,8 +101,8 @@ async def _together(bench: Bench, case: Case, times: int, usd: str) -> list[Outc
 
 
 def chunkings_of(case: Case) -> tuple[str, ...]:
-    """The chunkings that a case is driven in. How a response comes in pieces is over before anything is stored: on
-    PostgreSQL one does."""
+    """The chunkings with which a case is driven. Chunks are reassembled before anything is stored, so one chunking is
+    enough on PostgreSQL."""
     chunkings = _all_chunkings(case)
     if engine_now() == "postgres":
         return ("events",) if "events" in chunkings else chunkings[:1]
@@ -119,7 +119,7 @@ def _all_chunkings(case: Case) -> tuple[str, ...]:
 
 
 async def _open_accounts(bench: Bench, credits: list[str]) -> list[tuple[str, str]]:
-    """Accounts with so much credit, each with the secret of a token."""
+    """Accounts with this much credit, each with the secret of a token."""
     services = bench.farebox.services
     at = services.clock.now_ms()
     accounts = [(services.ids.account_id(), TOKEN_PREFIX + services.ids.secret()) for _ in credits]
@@ -140,7 +140,7 @@ async def _open_accounts(bench: Bench, credits: list[str]) -> list[tuple[str, st
 
 
 async def _hand_out(bench: Bench, rows: Iterable[tuple[Case, tuple[str, str]]]) -> None:
-    """What the rows' requests refer to has been handed out to their accounts, by earlier calls."""
+    """Record the objects to which the rows' requests refer as handed out to their accounts by earlier calls."""
     kept = [
         KeptObject(account_id, "default", case.provider, kind, object_id, "", 0)
         for case, (account_id, _) in rows
@@ -211,7 +211,7 @@ async def _call(bench: Bench, run: Run, account: tuple[str, str]) -> Response:
 
 
 async def _receipt(bench: Bench, response: Response, account: tuple[str, str]) -> dict[str, Any] | None:
-    """The call's receipt; where the client hung up, it may take a moment."""
+    """The call's receipt; if the client hung up, it may take a moment to appear."""
     log_id = response.headers.get("cf-aig-log-id")
     if log_id is None:
         return None
@@ -300,7 +300,7 @@ def _money(run: Run, response: Response, receipt: dict[str, Any] | None, balance
 
 
 def _told(case: Case, response: Response, receipt: dict[str, Any]) -> list[str]:
-    """What the receipt has to say."""
+    """Check the notes and fields of the receipt."""
     found = []
     if case.source is not None and receipt["usage_source"] != case.source:
         found.append(f"the receipt's source is {receipt['usage_source']}, right is {case.source}")

@@ -1,4 +1,4 @@
-"""Time that can be moved on: an event loop whose clock a test advances, and a wall clock that is pinned."""
+"""Controllable time: an event loop whose clock a test can advance, and a pinned wall clock."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ _FIRST_SEPARATE = 0.002
 
 
 class PacedLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop, and `advance`: its timers then fire as if so much time had passed."""
+    """asyncio's loop with `advance`, after which timers fire as if that much time had passed."""
 
     _ahead = 0.0
 
@@ -21,8 +21,8 @@ class PacedLoop(asyncio.SelectorEventLoop):
 
 
 class Pauses:
-    """Pauses of PAUSE_SECONDS that take no time. The loop is advanced when every run in flight is in a pause, so that
-    no commit and no reading of another run sees its time run out."""
+    """Pauses of PAUSE_SECONDS that take no real time. The loop is advanced when every run in flight is in a pause, so
+    that no commit or read of another run times out."""
 
     def __init__(self) -> None:
         self._running = 0
@@ -30,16 +30,16 @@ class Pauses:
         self._ticking: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """A run is in flight from now on."""
+        """Count a run as in flight from now on."""
         self._running += 1
 
     def end(self) -> None:
-        """A run is over."""
+        """Count a run as finished."""
         self._running -= 1
         self._look()
 
     async def pause(self) -> None:
-        """Wait until the time has been advanced."""
+        """Wait until the clock has been advanced."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._paused.append(waiter)
         self._look()
@@ -57,11 +57,11 @@ class Pauses:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, PacedLoop)
         await asyncio.sleep(_FIRST_SEPARATE)
-        await _passes()  # what was sent has arrived, been read and been passed on
+        await _passes()  # sent bytes have arrived, been read and been relayed
         if self._all_paused:
             paused, self._paused = self._paused, []
             loop.advance(PAUSE_SECONDS)
-            await _passes()  # what waited for this time has happened
+            await _passes()  # timers for this time have fired
             for waiter in paused:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -75,13 +75,13 @@ async def _passes() -> None:
 
 
 class PinnedClock:
-    """The system's clock, moved to a moment: prices are those of that moment, whenever the tests run."""
+    """The system clock, shifted to a given time, so that prices are those of that time whenever the tests run."""
 
     def __init__(self, moment_ms: int) -> None:
         self.pin(moment_ms)
 
     def pin(self, moment_ms: int) -> None:
-        """It is this moment now."""
+        """Set the current time."""
         self._offset = moment_ms - time.time_ns() // 1_000_000
 
     def now_ms(self) -> int:

@@ -1,9 +1,10 @@
-"""Generated streams of each format, compared with this module's own small reader.
+"""Generated streams of each format, compared with the small reference reader in this module.
 
-The small reader takes the whole stream as text and knows nothing of Farebox: what it finds is what must be found.
-Whatever the order of events, and however the bytes are cut, nothing may be lost and nothing counted twice.
+The reference reader takes the whole stream as text and is independent of Farebox: Farebox must find the same. Whatever
+the order of events, and however the bytes are split, nothing may be lost or counted twice.
 
-`FAREBOX_TEST_STREAMS=2000` reads so many streams of each format instead of 60; `FAREBOX_TEST_SEED=7` draws others.
+`FAREBOX_TEST_STREAMS=2000` reads this many streams of each format instead of 60; `FAREBOX_TEST_SEED=7` generates
+others.
 """
 
 import json
@@ -27,25 +28,25 @@ SEED = int(os.environ.get("FAREBOX_TEST_SEED", "9"))
 Event = dict[str, Any]
 
 GARBAGE = ('{"cut', '{"choices":[{"delta":{"content":NaN}}]}', "12", "null", "[]", "plain words", '{"error":null}')
-"""Garbage data: a reader loses this event, and no other."""
+"""Garbage data: a reader loses this event and no other."""
 WORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
-"""Quotes, line ends, other scripts, controls: whatever JSON can carry."""
+"""Characters that JSON can carry: quotes, line ends, other scripts, control characters."""
 COUNTS = st.integers(1, 90_000)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a stream holds."""
+    """The content of a stream."""
 
     usage: dict[str, int] | None
     text_bytes: int
     junk_bytes: int
-    """Of data that is no event of the format: who counts what was delivered may count it in."""
+    """Text in data that is not an event of the format; a count of the delivered text may include it."""
     passed: bytes
-    """What a client gets that did not ask for usage."""
+    """What a client that did not request usage gets."""
 
 
-# The small reader.
+# The reference reader.
 
 
 def read_whole(stream: bytes, take: Callable[[Event], tuple[Event | None, str, bool]]) -> Found:
@@ -71,7 +72,7 @@ def _refuse(constant: str) -> None:
 
 
 def _events(text: str) -> Iterator[tuple[str, str]]:
-    """Each event as it stands, with its data. Where no empty line stands between them, each line is an event."""
+    """Each event unchanged, with its data. Without empty lines between them, each line is an event."""
     lines = re.findall(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+$", text)
     ends = any(not line.strip("\r\n") for line in lines)
     block, datas = "", []
@@ -98,12 +99,12 @@ def _newer(old: Event, new: Event) -> Event:
     return merged
 
 
-# What the formats say.
+# The formats.
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a provider's streams look."""
+    """The structure of a provider's streams."""
 
     slug: str
     path: str
@@ -113,9 +114,9 @@ class Format:
     tells: Callable[[int, int], list[Event]]
     """Events that carry the usage: input and output."""
     quiet: tuple[Event, ...]
-    """Events that carry neither, and may come anywhere."""
+    """Events that carry neither, and may appear anywhere."""
     ends: Callable[[int, int], tuple[list[Any], list[Any]]]
-    """How it ends: with the usage, and without."""
+    """The end of the stream: with usage, and without."""
     take: Callable[[Event], tuple[Event | None, str, bool]]
     meters: Callable[[Event], dict[str, int]]
     opens: tuple[Event, ...] = ()
@@ -397,7 +398,7 @@ def streams(draw: st.DrawFn, form: Format) -> bytes:
 
 
 def _early(form: Format, prompt: int, share: int) -> list[Event]:
-    """Running usage: never more than what comes at the end."""
+    """Intermediate usage: never more than the final one."""
     return form.tells(prompt, share)
 
 
@@ -427,7 +428,7 @@ def _read(form: Format, pieces: list[bytes], *, hide_usage: bool) -> tuple[bytes
 
 
 def _cuts(stream: bytes) -> Iterator[list[bytes]]:
-    """The stream whole, by bytes, and cut at random: within characters and line ends too."""
+    """The stream as a whole, byte by byte, and split at random, including within characters and line ends."""
     yield [stream]
     yield [stream[at : at + 1] for at in range(len(stream))]
     cuts = random.Random(len(stream))

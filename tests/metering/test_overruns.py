@@ -1,5 +1,5 @@
-"""Whether a hold covers what a provider's own tools, references and further passes bring in: over all rows of the table
-that name such a thing under `tools`, with much credit and with little, and for many such calls at once."""
+"""Holds cover the input from a provider's own tools, references and extra passes: tested with all rows of the table
+that have `tools`, with much credit and with little, and with many such calls concurrently."""
 
 from collections import Counter
 
@@ -14,13 +14,13 @@ from tests.metering.drive import Bench, Outcome
 pytestmark = ON_BOTH_ENGINES
 
 HIDDEN = [case for case in load() if case.tools and not case.refused]
-"""Calls whose input, or passes, the request does not show."""
+"""Kinds of calls with input or passes that the request does not contain."""
 LITTLE = "0.10"
 SEARCHED_ON_LITTLE = {
     "b_usage-responses-web-search-60k": 40_000_000,
 }
-"""What is written off of a call on LITTLE that searches: so that searching stays possible, a hold that the balance does
-not cover is one use at least (ADR 18). No other kind may cost the operator anything."""
+"""The most that is written off for a call with searches on LITTLE: searching stays possible because a hold that the
+balance does not cover is reduced to one use (ADR 18). No other kind may cost the operator anything."""
 
 CLAMPED_ON_LITTLE = {
     "b_counted-search-declared-and-not-made",
@@ -30,9 +30,10 @@ CLAMPED_ON_LITTLE = {
     "c_usage-billable-searches-are-told",
     "c_usage-no-billable-search-is-told",
 }
-"""Served with less output, and paid for."""
+"""Kinds that are served with less output, and paid for."""
 COVERED_ON_LITTLE = {"b_usage-anthropic-two-searches", "c_beside-fallback-to-a-dearer-model"}
-"""All others are refused: a file, a URL, a cache, an id, a tool that fetches, a compaction may fill a window."""
+"""All other kinds are refused: a file, a URL, a cache, an ID, a fetching tool or a compaction may fill a context
+window."""
 
 
 def _fate(outcome: Outcome) -> str:
@@ -50,7 +51,7 @@ def test_holds_cover_unseen_input(outcomes: Outcomes) -> None:
 
 
 def test_little_credit_is_not_overrun(bench: Bench) -> None:
-    """Ten cents: the call is refused, or fits. Searching stays possible, what brings in a whole window does not."""
+    """With ten cents, a call fits or is refused. Searching stays possible; input that may fill a window does not."""
     found = {case.id: bench.together(case, 1, LITTLE)[0] for case in HIDDEN}
     fates = {case_id: _fate(outcome) for case_id, outcome in found.items()}
     print(Counter(fates.values()), fates)
@@ -71,7 +72,7 @@ def _named(name: str) -> Case:
 @pytest.mark.parametrize(
     ("name", "times", "usd", "answered"),
     [
-        ("responses-previous-300k", 12, "1.00", 0),  # a window of its model costs 2 USD
+        ("responses-previous-300k", 12, "1.00", 0),  # a context window of its model costs 2 USD
         ("responses-previous-300k", 12, "2.50", 1),
         ("gemini-file-of-1m", 50, "0.10", 0),
         ("gemini-file-of-1m", 50, "6", 2),

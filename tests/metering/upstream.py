@@ -1,4 +1,5 @@
-"""A provider that answers by the script of the run that a request names in a header; on the server's own loop."""
+"""A provider that answers with the script of the run that a header of the request names; it runs on the server's
+loop."""
 
 import asyncio
 import math
@@ -14,27 +15,28 @@ from tests.metering.pace import Pauses
 RUN_HEADER = "x-run"
 CHUNKINGS = ("whole", "events", "bytes", "random", "paused")
 PIECES_MAX = 300
-"""Byte by byte, as long as a body makes no more pieces than this; a longer one is cut into so many."""
+"""The maximum number of pieces: a body of up to this many bytes is sent byte by byte, a longer one in this many
+pieces."""
 BODY_MAX = 2**27
 
 
 @dataclass
 class Run:
-    """One request for a case and what came of it."""
+    """One request for a case, and its outcome."""
 
     case: Case
     chunking: str
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    """Path, headers and body of what arrived at the provider."""
+    """Path, headers and body of the request that arrived at the provider."""
     left: asyncio.Event = field(default_factory=asyncio.Event)
-    """The client has hung up."""
+    """Whether the client has hung up."""
 
     @property
     def id(self) -> str:
         return f"{self.case.id}/{self.chunking}"
 
     def pieces(self) -> Iterator[bytes]:
-        """The response as it is sent in this chunking."""
+        """The pieces of the response in this chunking."""
         events = self.case.events
         whole = b"".join(events)
         if self.chunking.startswith("whole"):
@@ -54,7 +56,7 @@ class Run:
 
 
 class ScriptedUpstream:
-    """Listens on loopback. `runs` is filled by the maker of the requests."""
+    """Listens on loopback. The sender of the requests fills `runs`."""
 
     def __init__(self, pauses: Pauses) -> None:
         self.runs: dict[str, Run] = {}

@@ -1,4 +1,4 @@
-"""A server of three processes for the tests that need none of their own."""
+"""A server of three processes for tests that do not need their own."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ def new_installation(postgres: PostgresServer, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="package")
 def installation(new_installation: NewInstallation) -> Installation:
-    """Holds are waited for a tenth of a second only."""
+    """An installation whose calls wait only a tenth of a second for held credit."""
     return new_installation(hold_wait_ms="100")
 
 

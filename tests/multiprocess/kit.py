@@ -1,4 +1,5 @@
-"""Several gateway processes on one PostgreSQL database, started and ended as an operator does it, and their callers."""
+"""Several gateway processes on one PostgreSQL database, started and stopped like an operator does, and their
+callers."""
 
 import asyncio
 import contextlib
@@ -41,7 +42,7 @@ LOST_AFTER_MS = 1_500
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An account and a token of it."""
+    """An account and one of its tokens."""
 
     account_id: str
     token: str
@@ -73,7 +74,7 @@ class Installation:
     def settings(self) -> Settings:
         return load({}, data_dir=str(self.folder), database_url=self.database_url)
 
-    # What the operator does.
+    # The operator's actions.
 
     def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run the command line to its end."""
@@ -92,7 +93,7 @@ class Installation:
         return ours | common | self.environment
 
     def write(self, work: Callable[[Connection, RandomIds, Vault, int], T]) -> T:
-        """Change the database as a command does."""
+        """Write to the database like a command."""
 
         def do() -> T:
             clock = SystemClock()
@@ -108,7 +109,7 @@ class Installation:
             return list(connection.execute(sql, values))
 
     def caller(self, *, usd: str = "5", nanos: int | None = None) -> Caller:
-        """A new account with so much credit, and a token."""
+        """A new account with this much credit, and a token."""
 
         def make(connection: Connection, ids: RandomIds, vault: Vault, at: int) -> Caller:
             account = administer.create_account(connection, ids, by=TESTER, name="caller", at=at).account_id
@@ -134,7 +135,7 @@ class Installation:
         return _on_a_thread(look)
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """Lines of the servers' log."""
+        """Lines of the servers' log with this event."""
         found = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in found if line["event"] == event]
 
@@ -142,8 +143,8 @@ class Installation:
 
     @contextlib.contextmanager
     def serving(self, *, workers: int = WORKERS, forked: bool = True) -> Iterator["Server"]:
-        """The server's processes, from when they serve; killed at the end, whatever they were doing. `forked`: as
-        tests.processes starts them, and not as an operator does."""
+        """Running server processes, which are killed at the end. `forked`: started by tests.processes, not like an
+        operator does."""
         server = self.start(workers=workers, forked=forked)
         try:
             line = server.first_line()
@@ -170,7 +171,7 @@ class Server:
         self.process = process
 
     def first_line(self) -> bytes:
-        """Standard output's; it comes when all workers serve."""
+        """The first line of standard output, printed when all workers serve."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self._installation.log.read_text()[-3000:]
@@ -178,13 +179,13 @@ class Server:
 
     @property
     def workers(self) -> list[int]:
-        """The process ids of the workers that live."""
+        """The process IDs of the live workers."""
         found = children_of(self.process.pid)
         self._known.update(found)
         return found
 
     def stop(self) -> int:
-        """SIGTERM; the exit status."""
+        """Stop by SIGTERM; the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(SECONDS)
 
@@ -208,7 +209,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def is_worker(pid: int) -> bool:
-    """Whether the process runs and is ours, not another with its number."""
+    """Whether the process runs and is ours, not another one with the same ID."""
     try:
         process = Path(f"/proc/{pid}")
         return WORKER.encode() in (process / "cmdline").read_bytes() or WORKER_NAME in (process / "comm").read_text()
@@ -225,7 +226,7 @@ def is_alive(pid: int) -> bool:
 
 
 def _on_a_thread(work: Callable[[], T]) -> T:
-    """Tests have a loop that runs; what makes a loop of its own needs a thread without one."""
+    """Tests run in a loop; code that runs its own loop needs a thread without one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work).result()
 
@@ -236,7 +237,7 @@ def _on_a_thread(work: Callable[[], T]) -> T:
 async def start(
     installation: Installation, caller: Caller, body: bytes, *, demo: str = "", gateway: str = "default"
 ) -> Wire:
-    """Send a call on a connection of its own, and so to any of the processes; do not wait for its response."""
+    """Send a call on a new connection, which any process may accept; do not wait for its response."""
     wire = await Wire.open(installation.url)
     await send(wire, caller, body, demo=demo, gateway=gateway)
     return wire
@@ -255,23 +256,23 @@ async def call(
 
 
 async def calls(installation: Installation, caller: Caller, body: bytes, count: int, **more: str) -> list[WireResponse]:
-    """So many at once."""
+    """This many concurrent calls."""
     return list(await asyncio.gather(*(call(installation, caller, body, **more) for _ in range(count))))
 
 
 async def eventually(true: Callable[[], object], what: str) -> None:
-    """Wait until something is true; it is asked on a thread, as it may ask the database."""
+    """Wait until a condition holds; it runs on a thread because it may query the database."""
     for pause in pauses(what):
         if await asyncio.to_thread(true):
             return
         await asyncio.sleep(pause)
 
 
-# A provider that answers when the test lets it.
+# A provider that answers on the test's command.
 
 
 class LoopThread:
-    """A loop on a thread of its own."""
+    """A loop on a separate thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -289,9 +290,9 @@ class LoopThread:
 
 @contextlib.contextmanager
 def gated(installation: Installation) -> Iterator[Gate]:
-    """tests.calls.gate, outside of the server's processes: shut, as the provider SLUG with a price for MODEL."""
+    """A shut tests.calls.gate, outside of the server's processes, as the provider SLUG with a price for MODEL."""
     background = LoopThread()
-    gate = Gate(cast(Farebox, background))  # of which it uses `run` alone
+    gate = Gate(cast(Farebox, background))  # Gate only uses its method `run`
     try:
         installation.write(partial(_set_provider, url=gate.url))
         yield gate

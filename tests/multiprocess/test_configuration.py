@@ -1,4 +1,4 @@
-"""What is changed anywhere is true in every process within a second; also after the database was away."""
+"""A change made anywhere applies in every process within a second, also after an outage of the database."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from tests.postgres.server import start_postgres
 pytestmark = pytest.mark.slow
 
 ENOUGH = 30
-"""Calls that reach every process: that one of three is left out happens once in 60,000 times."""
+"""Enough calls to reach every process: one of three is missed once in 60,000 times."""
 PROMISED_SECONDS = 1.0
 
 
@@ -65,7 +65,7 @@ async def test_after_the_database_was_away_changes_are_noticed_again(new_install
 
             end = time.monotonic() + 30
             while not await served():
-                assert time.monotonic() < end, "the gateways did not go on by themselves"
+                assert time.monotonic() < end, "the gateways did not recover by themselves"
             assert installation.command("token", "revoke", caller.token_id).returncode == 0
             await asyncio.sleep(PROMISED_SECONDS)
             assert await statuses(installation, caller) == {401}

@@ -1,4 +1,4 @@
-"""A balance that covers K holds admits exactly K calls, over however many processes they come in."""
+"""A balance that covers K holds admits exactly K calls, however many processes receive them."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ IN_FLIGHT_OF_BUDGETS = 5 * K
 """Fewer, for each of the budgets: more than twice of what fits in any."""
 PRICE = price_of(INPUT_TOKENS, OUTPUT_TOKENS)
 SCOPES = ("wide", "tight", "token", "user", "policy")
-"""Rules and a policy, of which each call counts in all: of the gateway, of its access token, of its end user."""
+"""Each call counts in all rules and the policy: those of the gateway, of its access token, of its end user."""
 
 
 def gate_body(*, stream: bool) -> bytes:
@@ -56,12 +56,12 @@ def gate(shared_gate: Gate) -> Iterator[Gate]:
 
 
 def owners(installation: Installation, caller: Caller) -> set[str]:
-    """The processes that made holds of the account."""
+    """The processes that made holds on the account."""
     return {owner for (owner,) in installation.read("SELECT owner FROM holds WHERE account_id = $1", caller.account_id)}
 
 
 async def hold_of(installation: Installation, gate: Gate, body: bytes) -> int:
-    """What one such call holds."""
+    """The hold of one such call."""
     caller = installation.caller()
     gate.shut()
     before = gate.waiting
@@ -76,14 +76,14 @@ async def hold_of(installation: Installation, gate: Gate, body: bytes) -> int:
 
 
 async def in_flight(installation: Installation, caller: Caller, body: bytes, count: int) -> list[Wire]:
-    """So many calls on their way, each on a connection of its own that was open before the first was sent."""
+    """This many calls in flight, each on its own connection, all opened before the first call was sent."""
     wires = await asyncio.gather(*(Wire.open(installation.url) for _ in range(count)))
     await asyncio.gather(*(send(wire, caller, body) for wire in wires))
     return list(wires)
 
 
 async def refusals(wires: list[Wire], count: int) -> tuple[list[WireResponse], set["asyncio.Task[WireResponse]"]]:
-    """Wait until this many were answered; also the calls that are still under way."""
+    """Wait until `count` calls were answered; returns them and the calls still in flight."""
     pending = {asyncio.ensure_future(wire.response()) for wire in wires}
     answered: list[WireResponse] = []
     while len(answered) < count:
@@ -171,7 +171,7 @@ def _limit(
 
 
 def _counted(installation: Installation, caller: Caller) -> set[tuple[int, int]]:
-    """What is spent and held in each rule."""
+    """The spent and held amounts of each rule."""
     sql = "SELECT scope, sum(spent), sum(held) FROM budgets WHERE account_id = $1 GROUP BY scope"
     found = installation.read(sql, caller.account_id)
     assert len(found) == len(SCOPES)
@@ -179,7 +179,7 @@ def _counted(installation: Installation, caller: Caller) -> set[tuple[int, int]]
 
 
 async def eventually_known(installation: Installation, gate: Gate, body: bytes) -> None:
-    """Wait until every process knows the provider: it was set a moment ago."""
+    """Wait until every process knows the provider, which was just set."""
     caller = installation.caller()
     gate.open()
     while {response.status for response in await calls(installation, caller, body, 40)} != {200}:

@@ -1,4 +1,4 @@
-"""Who is taken for dead, and when: the judge's own clock is the test's, the database a real one."""
+"""Which processes are declared dead, and when: the failure detector uses the test's clock and a real database."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ STEP = 5
 
 
 class SteppedClock:
-    """Stands still until it is stepped."""
+    """A clock that only moves when it is stepped."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -53,7 +53,7 @@ class World:
     ids: Ids
 
     def services(self, name: str) -> Services:
-        """As much of a process as judging takes."""
+        """The parts of a process that the failure detector needs."""
         settings = load({}, instance_timeout_ms=LOST_AFTER * 1000)
         parts = SimpleNamespace(
             settings=settings, clock=self.clock, database=self.database, ledger=self.ledger, instance=name
@@ -85,7 +85,7 @@ class World:
         return dict(await self.database.get(read))
 
     async def pass_time(self, seconds: int, *detectors: FailureDetector, alive: tuple[str, ...] = ()) -> None:
-        """Let time pass in steps; in each the living are seen and the judges look."""
+        """Let time pass in steps; in each step live processes are seen and failure detectors run."""
         for _ in range(0, seconds, STEP):
             self.clock.seconds += STEP
             for name in alive:
@@ -123,7 +123,7 @@ async def test_a_process_that_is_not_seen_is_lost_and_a_living_one_is_not(world:
     assert await world.instances() == {"detector", "living"}
     [resolved] = [line for line in logged if line["event"] == "call_in_doubt_resolved"]
     assert (resolved["hold_id"], resolved["owner"], resolved["policy"]) == (lost, "silent", "release")
-    # It was only cut off: it comes back, and its charge posts.
+    # It was only cut off: it comes back, and its charge is posted.
     await world.seen("silent")
     verdict = await world.ledger.do(Settle(account_id="a", hold_id=lost, amount=60, at=world.clock.now_ms()))
     assert (verdict.outcome, verdict.late, verdict.amount) == (Outcome.DONE, True, 60)
@@ -133,7 +133,7 @@ async def test_a_process_that_is_not_seen_is_lost_and_a_living_one_is_not(world:
 async def test_a_failure_detector_that_dies_is_replaced_by_another(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the time it is taken for dead itself, its right to be alone at it has ended."""
+    """By the time it is declared dead itself, its lease has expired."""
     begun, end_lost = asyncio.Event(), instances._end_lost
 
     async def dies(services: Services, **lost: Any) -> None:
@@ -190,7 +190,7 @@ async def test_a_failure_detector_that_was_suspended_starts_over(world: World) -
     hold = await world.hold("other")
     await detector.check()
     await world.pass_time(LOST_AFTER - STEP, detector)
-    world.clock.seconds += 10 * LOST_AFTER  # the database was away, for both
+    world.clock.seconds += 10 * LOST_AFTER  # the database was unavailable for both
     await detector.check()
     await world.pass_time(LOST_AFTER - STEP, detector)
     assert await world.states() == {hold: "open"}
@@ -213,7 +213,7 @@ async def test_holds_of_a_process_without_a_row_are_ended_and_reported_once(worl
     holds = [await world.hold("gone") for _ in range(20)]
     detectors = [world.detector(f"detector {number}") for number in range(3)]
     await world.pass_time(LOST_AFTER, *detectors)
-    assert set((await world.states()).values()) == {"open"}, "it may be back, and not have been seen yet"
+    assert set((await world.states()).values()) == {"open"}, "it may be back, and just not have been seen yet"
     world.clock.seconds += STEP
     with structlog.testing.capture_logs() as logged:
         await asyncio.gather(*(detector.check() for detector in detectors))
@@ -223,7 +223,7 @@ async def test_holds_of_a_process_without_a_row_are_ended_and_reported_once(worl
 
 
 async def test_calls_of_a_restarted_process_are_not_ended(world: World) -> None:
-    """It was cut off, and its row taken away. Its next call may come before it has been seen again."""
+    """It was cut off, and its row was deleted. Its next call may arrive before it has been seen again."""
     detectors = [world.detector("detector"), world.detector("rival")]
     await world.seen("cut off")
     lost = await world.hold("cut off")

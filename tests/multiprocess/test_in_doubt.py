@@ -1,5 +1,5 @@
-"""Calls whose process is gone while others serve on: found, ended by FAREBOX_IN_DOUBT, and none of a living process
-with them. A process that was only cut off charges late."""
+"""Calls of a dead process, while others keep serving, are found and ended by FAREBOX_IN_DOUBT, but no calls of live
+processes. A process that was only cut off charges late."""
 
 import asyncio
 import os
@@ -62,7 +62,9 @@ async def test_the_holds_of_a_killed_process_expire_and_no_others(new_installati
         after = states(installation, caller)
         dead = {owner for owner, counts in after.items() if "expired" in counts}
         assert all(after[owner] == {"expired": before[owner]["open"]} for owner in dead)
-        assert all(after[owner] == before[owner] for owner in before.keys() - dead), "a living one's hold was touched"
+        assert all(after[owner] == before[owner] for owner in before.keys() - dead), (
+            "a hold of a live process was changed"
+        )
         lines = installation.logged("call_in_doubt_resolved")
         ended = sum(before[owner]["open"] for owner in dead)
         assert len(lines) == len({line["hold_id"] for line in lines}) == ended, "each is logged once"
@@ -98,7 +100,7 @@ async def test_a_process_that_was_only_cut_off_charges_late(new_installation: Ne
     installation = new_installation()
     with installation.serving() as server, gated(installation) as gate:
         caller, wires = await under_way(installation, gate)
-        stopped = server.workers[:2]  # with most of the calls, and one is there to judge
+        stopped = server.workers[:2]  # with most of the calls, and one process remains as failure detector
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         await eventually(lambda: installation.logged("instance_lost"), "one is taken for dead")

@@ -1,7 +1,7 @@
-"""`kill -9` of workers under load, and of the process that keeps them: afterwards every response that a client has seen
-complete is charged once, nothing is charged twice, every hold has ended and the books balance.
+"""`kill -9` of workers under load, and of their supervisor. Afterwards every response that a client saw complete is
+charged once, nothing is charged twice, every hold has ended and the books balance.
 
-FAREBOX_TEST_KILLS says how many times (3), FAREBOX_TEST_SEED which random moments; `make long` makes it 200.
+FAREBOX_TEST_KILLS sets how many times (3; `make long`: 200), FAREBOX_TEST_SEED the random moments.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 
 class Load:
-    """Clients that call all the time, whether anyone answers or not."""
+    """Clients that call continuously, whether or not the server is up."""
 
     def __init__(self, installation: Installation, callers: list[Caller], chance: random.Random) -> None:
         self._installation = installation
@@ -61,7 +61,7 @@ class Load:
 
 
 async def kill_workers(server: Server, load: Load, chance: random.Random) -> None:
-    """Kill one of the workers, again and again, each time when all of them serve."""
+    """Kill a worker repeatedly, each time when all of them serve."""
     for _ in range(KILLS):
         await answers(load)
         await asyncio.sleep(chance.uniform(0.0, 0.3))
@@ -95,7 +95,7 @@ async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_
         os.kill(server.process.pid, signal.SIGKILL)
         await eventually(lambda: not any(is_alive(pid) for pid in workers), "no worker serves on")
         assert not calling.done()
-    with installation.serving(workers=1):  # one ends what the dead left
+    with installation.serving(workers=1):  # a worker ends what the dead ones left open
         await answers(load)
         load.stopped = True
         await asyncio.wait_for(calling, SECONDS)
@@ -110,11 +110,11 @@ async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_
     assert load.seen.without_response > KILLS, "no call was ever interrupted"
     charges = charged(installation)
     for log_id, (account, cost) in load.seen.complete.items():
-        assert charges.get(log_id) == (account, cost), f"{log_id}: an answer that was complete"
+        assert charges.get(log_id) == (account, cost), f"{log_id}: the response was complete"
     receipted = dict(installation.read("SELECT log_id, charge FROM calls WHERE receipt IS NOT NULL"))
     for log_id, (_, cost) in load.seen.complete.items():
         assert receipted[log_id] == cost
-    # The kills did hit calls in flight: there are holds that only another process could end.
+    # The kills did hit calls in flight: there are holds that only another process could have ended.
     [(ended,)] = installation.read(
         "SELECT count(*) FROM holds h WHERE state = 'expired' "
         "AND NOT EXISTS (SELECT 1 FROM calls c WHERE c.log_id = h.hold_id)"
@@ -130,13 +130,13 @@ async def test_completed_calls_are_charged_once_whichever_process_is_killed(new_
 
 
 def _limit(connection: Connection, ids: RandomIds, vault: Vault, at: int, *, account_id: str) -> None:
-    """Two rules that count all calls and refuse none."""
+    """Add two rules that count all calls and refuse none."""
     hourly = {"window": 3600, "technique": "sliding", "token": {"mode": "partition"}}
     put_rules(connection, account_id, at, spend_rule("month", GRANTED), spend_rule("hour", GRANTED, **hourly))
 
 
 def charged(installation: Installation) -> dict[str, tuple[str, int]]:
-    """Log id → account and sum, of all charges; a charge that is there twice fails the test."""
+    """Log ID → account and sum of all charges; fails the test if a call has two charges."""
     sql = "SELECT transfer_id, account_id, amount FROM transfers WHERE kind = 'charge' ORDER BY transfer_id"
     charges: dict[str, tuple[str, int]] = {}
     for transfer_id, account_id, amount in installation.read(sql):

@@ -1,4 +1,4 @@
-"""When tokens and keys were last used, noted by several processes and written when they end."""
+"""When tokens and keys were last used, recorded by several processes and written when they stop."""
 
 import json
 

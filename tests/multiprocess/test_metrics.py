@@ -1,4 +1,4 @@
-"""The metrics of several processes are one page, whichever of them is asked."""
+"""The metrics of several processes are one page, whichever process serves it."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ async def test_workers_count_together_and_a_dead_one_leaves_its_counts(new_insta
         caller = installation.caller()
         responses = await calls(installation, caller, chat_body(), 24)
         assert {response.status for response in responses} == {200}
-        for _ in range(6):  # whichever process is asked
+        for _ in range(6):  # whichever process serves it
             found = await asyncio.to_thread(Scrape, url, BEARER)
             assert found("farebox_calls_total", provider="demo", result="charged") == 24
             assert found("farebox_workers") == 2
@@ -44,7 +44,7 @@ async def test_workers_count_together_and_a_dead_one_leaves_its_counts(new_insta
         ended = [asyncio.ensure_future(wire.response()) for wire in hanging]
         os.kill(before[0], signal.SIGKILL)
         await eventually(lambda: len(server.workers) == 2 and before[0] not in server.workers, "another worker")
-        assert await asyncio.to_thread(charged) == 24, "what the dead one counted stays"
+        assert await asyncio.to_thread(charged) == 24, "the counts of the dead process stay"
         await eventually(lambda: Scrape(url, BEARER)("farebox_workers") == 2, "the new one serves")
         assert {response.status for response in await calls(installation, caller, chat_body(), 12)} == {200}
         found = await asyncio.to_thread(Scrape, url, BEARER)

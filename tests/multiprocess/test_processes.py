@@ -64,7 +64,7 @@ async def test_workers_stop_when_the_parent_is_killed(new_installation: NewInsta
         await eventually(lambda: not any(is_alive(pid) for pid in workers), "the workers have gone")
         for wire in hanging:
             wire.close()
-    assert installation.balance(caller)[1] == 0, "they stopped as they were asked to, and ended their calls"
+    assert installation.balance(caller)[1] == 0, "they stopped cleanly, and completed their calls"
     assert installation.read("SELECT instance_id FROM instances") == []
     with installation.serving(workers=1):
         assert (await call(installation, caller, chat_body())).status == 200
@@ -97,14 +97,14 @@ def test_on_sqlite_several_workers_are_refused(tmp_path: Path, arguments: tuple[
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("farebox: an SQLite database is served by one process")
     assert "FAREBOX_DATABASE_URL" in refused.stderr
-    assert not data.exists(), "refused before anything is made"
+    assert not data.exists(), "refused before anything is created"
 
 
 async def test_two_servers_on_one_database_see_each_other(installation: Installation, server: Server) -> None:
     assert len(server.workers) == 3
     other = replace(installation, port=free_port())
     with other.serving(workers=1) as alone:
-        assert children_of(alone.process.pid) == [], "one worker is this very process"
+        assert children_of(alone.process.pid) == [], "a single worker is the command's own process"
         assert len(installation.read("SELECT instance_id FROM instances")) == 4
         caller = installation.caller()
         assert [(await call(place, caller, chat_body())).status for place in (installation, other)] == [200, 200]

@@ -1,4 +1,4 @@
-"""A gateway's rate limit over several processes: what they may admit together, and when it is over everywhere."""
+"""A gateway's rate limit over several processes: how much they may admit together, and when all refuse."""
 
 import asyncio
 import time
@@ -17,12 +17,12 @@ pytestmark = pytest.mark.slow
 LIMIT = 30
 DAY_SECONDS = 86_400
 EXCHANGE_SECONDS = 0.5
-"""How far back what a process knows of the others may lie (docs/limits.md)."""
+"""The maximum age of a process's knowledge about the others (docs/limits.md)."""
 AT_ONCE = 6
-"""Calls in one step."""
+"""Calls per step."""
 STEP_SECONDS = 0.25
 GRACE_SECONDS = 10.0
-"""For a process that a busy machine kept from exchanging what it had counted."""
+"""Tolerance for a process that a busy machine kept from exchanging its counts."""
 
 
 def limited(installation: Installation, caller: Caller, **config: object) -> None:
@@ -49,7 +49,7 @@ async def test_processes_share_a_limit(installation: Installation, server: Serve
     admitted: list[float] = []
     refused = 0
     body = chat_body()
-    # Calls at a steady rate: each process admits until it has learned that the limit is reached.
+    # Calls at a steady rate: each process admits calls until it learns that the limit is reached.
     deadline = time.monotonic() + 30
     while refused < 4 * AT_ONCE:
         assert time.monotonic() < deadline

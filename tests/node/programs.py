@@ -1,4 +1,4 @@
-"""Programs for node with Cloudflare's npm packages."""
+"""Runs Node.js programs with Cloudflare's npm packages."""
 
 import fcntl
 import json
@@ -19,7 +19,7 @@ def installed_node() -> str:
     found, npm = shutil.which("node"), shutil.which("npm")
     if found is None or npm is None:
         pytest.skip("node and npm are not on this machine")
-    with (NODE / "package.json").open() as lock:  # one installation at a time, where tests run in several processes
+    with (NODE / "package.json").open() as lock:  # one installation at a time, because tests run in several processes
         fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = json.load(lock)["dependencies"]
         if not all((NODE / "node_modules" / name).is_dir() for name in wanted):
@@ -31,7 +31,7 @@ def installed_node() -> str:
 
 
 def run(node: str, program: str, customer: Customer) -> str:
-    """What the program printed."""
+    """Run the program; its output."""
     environment = {
         "PATH": os.environ["PATH"],
         "CLOUDFLARE_API_TOKEN": customer.token,
